@@ -1,0 +1,25 @@
+//! `cohortd` stands between Twilio Segment and LaunchDarkly: it takes audience events, makes them
+//! durable as membership deltas, and brings LaunchDarkly's synced segments up to date.
+//!
+//! Modules are named after the steps an event takes; a step imports only what stands to its right:
+//!
+//! ```text
+//! receive -> map -> ledger -> deliver -> launchdarkly      below all: membership, clock
+//! ```
+//!
+//! `ledger` knows neither neighbour. `operate` may look at any step and no step looks at it;
+//! `service` is the only place that wires and spawns; `cli` chooses; `main` starts.
+
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod deliver;
+pub mod launchdarkly;
+pub mod ledger;
+pub mod map;
+pub mod membership;
+pub mod operate;
+pub mod receive;
+pub mod sandbox;
+pub mod secret;
+pub mod service;

@@ -1,0 +1,187 @@
+//! The words every step shares: who (`ContextKey`), of what kind, in which audience, since when.
+//!
+//! Newtypes are parsed once, at the edge; past it a value of these types is known to be usable.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// A point in time: microseconds since the Unix epoch, UTC.
+///
+/// Microseconds, because Segment's clocks give milliseconds and other sources of events give
+/// more; two changes of one member within a microsecond are a tie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    /// The Unix epoch.
+    pub const EPOCH: Self = Self(0);
+
+    /// This point moved into the future by `duration`, saturating.
+    #[must_use]
+    pub fn after(self, duration: std::time::Duration) -> Self {
+        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_add(micros))
+    }
+
+    /// How long this point lies after `earlier`; zero if it does not.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> std::time::Duration {
+        let micros = self.0.saturating_sub(earlier.0).max(0);
+        std::time::Duration::from_micros(micros.unsigned_abs())
+    }
+}
+
+macro_rules! text {
+    ($(#[$doc:meta])* $name:ident, redacted: $redacted:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Takes the text as it is, unless it is empty.
+            #[must_use]
+            pub fn new(text: &str) -> Option<Self> {
+                (!text.is_empty()).then(|| Self(text.into()))
+            }
+
+            /// The text itself.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                if $redacted { f.write_str("***") } else { fmt::Debug::fmt(&*self.0, f) }
+            }
+        }
+    };
+}
+
+text! {
+    /// A configured destination: one LaunchDarkly environment. `[a-z0-9_]+` without `__`.
+    DestinationName, redacted: false
+}
+text! {
+    /// Segment's stable id of an audience (`computation_id`): LaunchDarkly's `cohortId`.
+    AudienceId, redacted: false
+}
+text! {
+    /// Segment's `snake_case` key of an audience (`computation_key`); people read it as a name.
+    AudienceKey, redacted: false
+}
+text! {
+    /// What identifies a person (or account, or device) in LaunchDarkly. Personal: never printed.
+    ContextKey, redacted: true
+}
+text! {
+    /// Segment's user id of the person behind a member. Personal: never printed.
+    UserId, redacted: true
+}
+
+impl fmt::Display for DestinationName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl AudienceKey {
+    /// The name of the segment in LaunchDarkly: first character upper-cased, each `_` a space.
+    ///
+    /// As Segment's hosted integration names it: it is the first UTF-16 unit that is upper-cased
+    /// there, so a first letter outside the basic plane stays as it is.
+    #[must_use]
+    pub fn segment_name(&self) -> String {
+        let mut characters = self.0.chars();
+        let mut name = String::with_capacity(self.0.len());
+        match characters.next() {
+            Some(first) if first.len_utf16() == 1 => name.extend(first.to_uppercase()),
+            Some(first) => name.push(first),
+            None => {}
+        }
+        name.push_str(characters.as_str());
+        name.replace('_', " ")
+    }
+}
+
+/// A LaunchDarkly context kind: `[A-Za-z0-9._-]+`, neither `kind` nor `multi`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ContextKind(Arc<str>);
+
+impl Serialize for ContextKind {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl ContextKind {
+    /// Takes the text if LaunchDarkly would (its documentation of context kinds).
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let usable =
+            !text.is_empty() && text.chars().all(allowed) && text != "kind" && text != "multi";
+        usable.then(|| Self(text.into()))
+    }
+
+    /// The text itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Whether a member is in the audience.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Membership {
+    /// Entered: the segment includes the context.
+    In,
+    /// Left: the segment does not include the context.
+    Out,
+}
+
+impl Membership {
+    /// `true` is in: both wires use a boolean.
+    #[must_use]
+    pub fn from_bool(value: bool) -> Self {
+        if value { Self::In } else { Self::Out }
+    }
+
+    /// In is `true`.
+    #[must_use]
+    pub fn as_bool(self) -> bool {
+        self == Self::In
+    }
+}
+
+/// One context enters or leaves one audience at a point in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MembershipDelta {
+    /// The audience's stable id.
+    pub audience: AudienceId,
+    /// The audience's current key, which gives the segment its name.
+    pub audience_key: AudienceKey,
+    /// The kind of all members of the audience.
+    pub context_kind: ContextKind,
+    /// Who.
+    pub context_key: ContextKey,
+    /// Entered or left.
+    pub membership: Membership,
+    /// When the membership changed, already bounded by the time of arrival (P2).
+    pub event_at: Timestamp,
+    /// Segment's user id, if the event had one: by it a deletion finds the member.
+    pub user_id: Option<UserId>,
+    /// Identifies the rule that chose the context key, so that members of an older rule can be
+    /// recognised as stale.
+    pub key_rule: u8,
+}

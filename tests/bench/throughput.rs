@@ -1,0 +1,2 @@
+//! Durable throughput, measured.
+fn main() {}
