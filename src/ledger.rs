@@ -14,9 +14,25 @@
 //! A crash between LaunchDarkly's answer and `settle` sends a batch twice. Harmless: a delta says
 //! "in" or "out", it does not count.
 
-use async_trait::async_trait;
+mod member;
+mod sqlite;
 
-use crate::membership::{DestinationName, MembershipDelta, Timestamp, UserId};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::membership::{
+    AudienceId, AudienceKey, ContextKey, ContextKind, DestinationName, Membership, MembershipDelta,
+    Timestamp, UserId,
+};
+
+pub use sqlite::{
+    DestinationSettings, MemberView, OpenError, ParkedView, RejectedView, Settings, SqliteLedger,
+    Writer, WriterFailure,
+};
 
 /// What one webhook request asks to be made durable, all of it or none.
 #[derive(Clone, Debug)]
@@ -60,6 +76,104 @@ pub struct Recorded {
     pub kind_conflicts: Vec<usize>,
 }
 
+/// Where a batch goes: one audience of one destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The destination whose environment holds the segment.
+    pub destination: DestinationName,
+    /// LaunchDarkly's `cohortId`.
+    pub audience: AudienceId,
+    /// Gives the segment its name.
+    pub audience_key: AudienceKey,
+    /// The kind of all members.
+    pub context_kind: ContextKind,
+}
+
+/// A member as it was when it was claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimedMember {
+    /// Who.
+    pub context_key: ContextKey,
+    /// What LaunchDarkly is to be told.
+    pub membership: Membership,
+    /// Which state of the member this is: one that changed since stays pending.
+    pub version: Timestamp,
+}
+
+/// Claimed members of one audience: in no other batch until they are settled, released or parked.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Where they go.
+    pub route: Arc<Route>,
+    /// Never empty; no member twice.
+    pub members: Vec<ClaimedMember>,
+}
+
+/// Members of one audience that wait to be claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// Whose members.
+    pub audience: AudienceId,
+    /// How many wait; a lower bound while a long backlog has not been counted.
+    pub waiting: u64,
+    /// When the longest waiting one began to wait; in the past after a restart.
+    pub waiting_since: Instant,
+    /// Whether LaunchDarkly has ever taken a member of it; before that the segment is being created.
+    pub acknowledged: bool,
+}
+
+/// What is known about a call that is released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unheard {
+    /// It was answered, or never sent.
+    No,
+    /// It ended without an answer and may still be applied: its members are told once more later.
+    Perhaps,
+    /// It was answered, and its members go behind all others that wait.
+    NoAndLast,
+}
+
+/// LaunchDarkly's words about a refused member. May hold personal data: not for logs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ParkReason {
+    /// The HTTP status.
+    pub status: u16,
+    /// LaunchDarkly's `code`.
+    pub code: String,
+    /// LaunchDarkly's `message`.
+    pub message: String,
+    /// LaunchDarkly's `id` of the answer, for its support.
+    pub id: String,
+}
+
+impl std::fmt::Debug for ParkReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ParkReason").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+/// Which parked members to try again.
+#[derive(Clone, Debug)]
+pub enum Parked {
+    /// All of the destination.
+    Destination(DestinationName),
+    /// These, as they were claimed before they were parked.
+    Members(Batch),
+}
+
+/// How much the ledger holds for one destination, counted when asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Members that are in their audience.
+    pub included: u64,
+    /// Members that wait to be told or are being told.
+    pub pending: u64,
+    /// Members that LaunchDarkly refused.
+    pub parked: u64,
+    /// Rejected events kept.
+    pub rejected: u64,
+}
+
 /// The durable desired and delivered state of every member. The verbs are batch-wise, so that a
 /// database shared by several daemons can stand behind them as well as an embedded one.
 #[async_trait]
@@ -72,6 +186,62 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     ///
     /// Waits while the queue in front of the ledger is full: bound it with a timeout.
     async fn record(&self, intake: Intake) -> Result<Recorded, LedgerError>;
+
+    /// The audiences of a destination that have members to claim.
+    async fn backlog(&self, destination: &DestinationName) -> Result<Vec<Backlog>, LedgerError>;
+
+    /// Sees a new value whenever the destination may have members to claim that it had not before.
+    fn news(&self, destination: &DestinationName) -> watch::Receiver<()>;
+
+    /// Claims at most `limit` members of an audience, the longest pending first; one that was
+    /// parked before comes alone. `None`: there is nothing to claim.
+    ///
+    /// That they were claimed is durable when this returns, so that a crash is known to have
+    /// happened in the middle of a call.
+    async fn claim(
+        &self,
+        destination: &DestinationName,
+        audience: &AudienceId,
+        limit: NonZeroUsize,
+    ) -> Result<Option<Batch>, LedgerError>;
+
+    /// LaunchDarkly took the batch.
+    async fn settle(&self, batch: Batch) -> Result<(), LedgerError>;
+
+    /// The batch was not taken: try later.
+    async fn release(&self, batch: Batch, unheard: Unheard) -> Result<(), LedgerError>;
+
+    /// LaunchDarkly refused these members, each alone.
+    async fn park(&self, batch: Batch, reason: ParkReason) -> Result<(), LedgerError>;
+
+    /// Parked members are pending again, each to travel alone until it is taken.
+    async fn requeue(&self, parked: Parked) -> Result<(), LedgerError>;
+
+    /// Forgets what was told of an audience (of all, if `None`), so that every member is told again.
+    async fn resync(
+        &self,
+        destination: &DestinationName,
+        audience: Option<&AudienceId>,
+    ) -> Result<(), LedgerError>;
+
+    /// Removes a person from every audience of the destination, then erases what is known of them.
+    async fn forget(
+        &self,
+        destination: &DestinationName,
+        user_id: UserId,
+    ) -> Result<(), LedgerError> {
+        let intake = Intake {
+            destination: destination.clone(),
+            arrival: self.arrival(),
+            deltas: Vec::new(),
+            deletions: vec![user_id],
+            rejected: Vec::new(),
+        };
+        self.record(intake).await.map(|_| ())
+    }
+
+    /// Counts what is there. Reads beside the writer; slow on a large ledger, so not for hot paths.
+    async fn summary(&self, destination: &DestinationName) -> Result<Summary, LedgerError>;
 }
 
 /// Why a verb did not happen. Variants follow what the caller does next.
@@ -81,7 +251,10 @@ pub enum LedgerError {
     /// says "try again later".
     #[error("the ledger cannot take writes now: {0}")]
     Unavailable(String),
-    /// The ledger is closed or closing.
+    /// The destination is not one of those the ledger was opened for.
+    #[error("the ledger was not opened for destination {0}")]
+    UnknownDestination(DestinationName),
+    /// The ledger is closed, closing, or has failed.
     #[error("the ledger is closed")]
     Closed,
 }

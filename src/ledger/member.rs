@@ -1,0 +1,249 @@
+//! The rules that keep one member true: pure functions from a row and what happened to the next row.
+//!
+//! Every store applies these; none decides by itself. `None` as the next row means "as it was".
+//!
+//! # What always holds
+//! * An older event time never changes a value (P2); an equal one does: the later arrival wins a tie.
+//! * Never told is unknown, not absent: a first "left" is sent.
+//! * Pending is sticky: a value that flips back while a call is out, or after one whose answer was
+//!   not heard, is sent again.
+
+use std::time::Duration;
+
+use super::{ClaimedMember, Unheard};
+use crate::membership::{Membership, Timestamp};
+
+/// What the ledger holds of one member. Stamps come from the ledger's own clock, which never runs
+/// backwards and never shows the same time twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Member {
+    /// What it should be.
+    pub membership: Membership,
+    /// When that became so, by the event.
+    pub event_at: Timestamp,
+    /// Grows with every change of what should be told; compared by `settle`, `release` and `park`.
+    pub version: Timestamp,
+    /// What LaunchDarkly was last told, and when it took it.
+    pub told: Option<Told>,
+    /// Since when it has been waiting to be told; `None`: nothing to tell.
+    pub pending_since: Option<Timestamp>,
+    /// When LaunchDarkly last refused it alone. Kept until it is taken: until then it travels alone.
+    pub parked_at: Option<Timestamp>,
+    /// A call with it ended without an answer and may still be applied.
+    pub unheard: bool,
+    /// The person is to be forgotten: the row goes once the removal was told.
+    pub erase: bool,
+    /// Which rule chose the context key.
+    pub key_rule: u8,
+    /// Keyed hash of the user id, where that is not the context key itself.
+    pub person: Option<[u8; 16]>,
+}
+
+/// What LaunchDarkly took, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    pub membership: Membership,
+    pub at: Timestamp,
+}
+
+/// The part of a delta that concerns its member.
+#[derive(Clone, Debug)]
+pub(super) struct Change {
+    pub membership: Membership,
+    pub event_at: Timestamp,
+    pub key_rule: u8,
+    pub person: Option<[u8; 16]>,
+}
+
+/// What the rules need to know besides the row.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    /// A fresh stamp: now, and larger than every stamp before it.
+    pub stamp: Timestamp,
+    /// What was told before this does not count: the environment changed, or a resync was asked for.
+    pub told_counts_from: Timestamp,
+    /// An equal value told less than this ago is not sent again.
+    pub repeat_window: Duration,
+    /// Members pending since before this may have been in a call when the process died.
+    pub unheard_through: Timestamp,
+}
+
+/// What becomes of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// As it was.
+    Same,
+    /// Write this.
+    Write(Member),
+    /// Erase it.
+    Delete,
+}
+
+impl Next {
+    fn of(before: &Member, after: Member) -> Self {
+        if *before == after { Self::Same } else { Self::Write(after) }
+    }
+}
+
+impl Member {
+    fn told_that_counts(&self, moment: &Moment) -> Option<Told> {
+        self.told.filter(|told| told.at >= moment.told_counts_from)
+    }
+
+    /// Whether it was refused alone and nothing has been tried since.
+    pub fn is_parked(&self) -> bool {
+        self.parked_at.is_some() && self.pending_since.is_none()
+    }
+
+    /// Whether nothing but the memory of having left is there, told longer ago than `ttl`.
+    pub fn is_spent_tombstone(&self, now: Timestamp, ttl: Duration) -> bool {
+        let left = self
+            .told
+            .is_some_and(|told| told.membership == Membership::Out && told.at.after(ttl) <= now);
+        left && self.membership == Membership::Out
+            && self.pending_since.is_none()
+            && !self.unheard
+            && self.parked_at.is_none()
+    }
+}
+
+/// A delta arrives.
+pub(super) fn record(before: Option<&Member>, change: &Change, moment: &Moment) -> Next {
+    let Some(before) = before else {
+        return Next::Write(Member {
+            membership: change.membership,
+            event_at: change.event_at,
+            version: moment.stamp,
+            told: None,
+            pending_since: Some(moment.stamp),
+            parked_at: None,
+            unheard: false,
+            erase: false,
+            key_rule: change.key_rule,
+            person: change.person,
+        });
+    };
+    if change.event_at < before.event_at {
+        return Next::Same;
+    }
+    let flips = before.membership != change.membership;
+    let mut after = before.clone();
+    after.membership = change.membership;
+    after.event_at = change.event_at;
+    after.key_rule = change.key_rule;
+    after.person = change.person.or(before.person);
+    after.erase = false;
+    if flips {
+        after.version = moment.stamp;
+    }
+    if after.pending_since.is_none() && must_tell(before, change.membership, flips, moment) {
+        after.pending_since = Some(moment.stamp);
+    }
+    Next::of(before, after)
+}
+
+/// Whether an arriving value has to be sent, for a member that is not pending already.
+fn must_tell(before: &Member, membership: Membership, flips: bool, moment: &Moment) -> bool {
+    if let Some(parked_at) = before.parked_at {
+        // Refused alone: an equal value would only be refused again, so it waits out the window too.
+        return flips || parked_at.after(moment.repeat_window) <= moment.stamp;
+    }
+    match before.told_that_counts(moment) {
+        None => true,
+        Some(told) => {
+            told.membership != membership || told.at.after(moment.repeat_window) <= moment.stamp
+        }
+    }
+}
+
+/// LaunchDarkly took the claimed value. `true` beside the row: tell it once more later, because an
+/// earlier call that nobody answered may still be applied after this one.
+pub(super) fn settle(
+    before: Option<&Member>,
+    claimed: &ClaimedMember,
+    moment: &Moment,
+) -> (Next, bool) {
+    let Some(before) = before else { return (Next::Same, false) };
+    let mut after = before.clone();
+    after.told = Some(Told { membership: claimed.membership, at: moment.stamp });
+    after.parked_at = None;
+    if before.version != claimed.version {
+        return (Next::of(before, after), false);
+    }
+    let unheard = may_be_unheard(before, moment);
+    after.pending_since = None;
+    after.unheard = false;
+    if before.erase && !unheard {
+        return (Next::Delete, false);
+    }
+    (Next::of(before, after), unheard)
+}
+
+fn may_be_unheard(member: &Member, moment: &Moment) -> bool {
+    member.unheard || member.pending_since.is_some_and(|since| since <= moment.unheard_through)
+}
+
+/// The claim ended without being taken; the member stays pending.
+pub(super) fn release(before: Option<&Member>, unheard: Unheard, moment: &Moment) -> Next {
+    let Some(before) = before else { return Next::Same };
+    let mut after = before.clone();
+    match unheard {
+        Unheard::No => {}
+        Unheard::Perhaps => after.unheard = true,
+        Unheard::NoAndLast => {
+            after.unheard = may_be_unheard(before, moment);
+            after.pending_since = before.pending_since.map(|_| moment.stamp);
+        }
+    }
+    Next::of(before, after)
+}
+
+/// LaunchDarkly refused the claimed value alone. `true` beside the row: it is parked now.
+pub(super) fn park(
+    before: Option<&Member>,
+    claimed: &ClaimedMember,
+    moment: &Moment,
+) -> (Next, bool) {
+    let Some(before) = before else { return (Next::Same, false) };
+    let mut after = before.clone();
+    after.parked_at = Some(moment.stamp);
+    if before.version != claimed.version {
+        return (Next::of(before, after), false);
+    }
+    if before.erase {
+        return (Next::Delete, false); // refused for good: nothing is left to remove
+    }
+    after.unheard = may_be_unheard(before, moment);
+    after.pending_since = None;
+    (Next::of(before, after), true)
+}
+
+/// An operator, or the end of a refusal that was everybody's, asks for a parked member to be tried again.
+pub(super) fn requeue(before: &Member, moment: &Moment) -> Next {
+    if !before.is_parked() {
+        return Next::Same;
+    }
+    Next::of(before, Member { pending_since: Some(moment.stamp), ..before.clone() })
+}
+
+/// The member is told again as it is: a resync, or the successor of a call that nobody answered.
+pub(super) fn reassert(before: &Member, moment: &Moment) -> Next {
+    if before.pending_since.is_some() || before.is_parked() {
+        return Next::Same;
+    }
+    Next::of(before, Member { pending_since: Some(moment.stamp), ..before.clone() })
+}
+
+/// The person is to be forgotten: removed first, then erased.
+pub(super) fn forget(before: &Member, moment: &Moment) -> Next {
+    let mut after = before.clone();
+    after.membership = Membership::Out;
+    after.event_at = before.event_at.max(moment.stamp);
+    after.version = moment.stamp;
+    after.erase = true;
+    after.pending_since = before.pending_since.or(Some(moment.stamp));
+    Next::Write(after)
+}
+
+#[cfg(test)]
+mod tests;

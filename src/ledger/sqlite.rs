@@ -1,0 +1,240 @@
+//! The embedded ledger: SQLite behind one writer.
+//!
+//! Requests that arrive together share one transaction and one sync: the writer commits whatever is
+//! queued, with no fixed window, so that groups grow by themselves under load. Settles, releases and
+//! parks are folded into the same transaction as the deltas that wait. Chosen for trust,
+//! inspectability and a reopen that is quick after a kill.
+//!
+//! # What always holds
+//! * A verb is answered after the commit that holds it, and a commit is synced (`synchronous=FULL`).
+//! * Claims live in memory; what may have been in a call at a crash is known from durable marks.
+//! * A failed write other than "no space" ends the writer, and with it the daemon: what the disk
+//!   holds is then unknown, and only a reopen can tell.
+
+mod audiences;
+mod checkpoint;
+mod claims;
+mod group;
+mod members;
+mod persons;
+mod reader;
+mod rejected;
+mod schema;
+mod upkeep;
+mod waits;
+mod writer;
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{Semaphore, oneshot, watch};
+
+use super::{
+    Backlog, Batch, Intake, Ledger, LedgerError, ParkReason, Parked, Recorded, Summary, Unheard,
+};
+use crate::clock::Clock;
+use crate::membership::{AudienceId, DestinationName, Timestamp};
+
+pub use reader::{MemberView, ParkedView, RejectedView};
+pub use schema::OpenError;
+pub use writer::{Writer, WriterFailure};
+
+use group::Command;
+
+/// What the embedded ledger is opened with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// A directory: database, lock, nothing else.
+    pub path: PathBuf,
+    /// Most memory for cached pages of the writer, in KiB.
+    pub cache_kib: u32,
+    /// How long a member that left, and was told so, is remembered.
+    pub tombstone_ttl: Duration,
+    /// Most rejected events kept; the oldest go first.
+    pub rejected_max_count: u64,
+    /// Most bytes of rejected events kept; the oldest go first.
+    pub rejected_max_bytes: u64,
+    /// Every destination that may record or claim.
+    pub destinations: Vec<DestinationSettings>,
+}
+
+/// What the ledger needs to know of a destination.
+#[derive(Clone, Debug)]
+pub struct DestinationSettings {
+    /// Its name.
+    pub name: DestinationName,
+    /// Where its tellings go (base URL and client-side ID); when that changes, what was told is forgotten.
+    pub environment: String,
+    /// An equal value told less than this ago is not sent again.
+    pub repeat_window: Duration,
+    /// How long after a settle the members of an earlier, unanswered call are told once more.
+    pub reassert_after: Duration,
+}
+
+/// Deltas that may wait in front of the writer, over all requests; more wait for their turn.
+const QUEUE_DELTAS: u32 = 1 << 17;
+
+/// The handle that the rest of the daemon holds; cheap to use from many tasks.
+#[derive(Debug)]
+pub struct SqliteLedger {
+    shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+    queue: Arc<Semaphore>,
+    news: HashMap<DestinationName, watch::Receiver<()>>,
+    reader: Arc<reader::Reader>,
+}
+
+/// What the writer and the handles both see.
+#[derive(Debug)]
+struct Shared {
+    clock: Arc<dyn Clock>,
+    /// The largest arrival told or recorded.
+    arrival: AtomicI64,
+    backlog: Mutex<HashMap<DestinationName, audiences::BacklogByRow>>,
+}
+
+impl Shared {
+    fn arrival(&self) -> Timestamp {
+        let now = self.clock.now().0;
+        Timestamp(self.arrival.fetch_max(now, Ordering::SeqCst).max(now))
+    }
+}
+
+impl SqliteLedger {
+    /// Opens the ledger, made if it is not there. Nothing is written until [`Writer::run`] runs.
+    pub fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<(Self, Writer), OpenError> {
+        let lock = schema::lock(&settings.path)?;
+        let database = schema::open(&settings.path, settings.cache_kib)?;
+        let reader = Arc::new(reader::Reader::new(schema::open_reader(&settings.path)?));
+        let recorded: i64 =
+            database
+                .query_row("SELECT value FROM meta WHERE name = 'arrival'", [], |r| r.get(0))?;
+        let shared = Arc::new(Shared {
+            clock,
+            arrival: AtomicI64::new(recorded),
+            backlog: Mutex::new(HashMap::new()),
+        });
+        let (commands, receiver) = mpsc::channel();
+        let writer = Writer::new(settings, lock, database, receiver, Arc::clone(&shared))?;
+        let ledger = Self {
+            shared,
+            commands,
+            queue: Arc::new(Semaphore::new(QUEUE_DELTAS as usize)),
+            news: writer.news(),
+            reader,
+        };
+        Ok((ledger, writer))
+    }
+
+    /// Commits what is queued, then closes the database. Every later verb is answered `Closed`.
+    pub async fn close(&self) {
+        let (reply, closed) = oneshot::channel();
+        if self.commands.send(Command::Close(reply)).is_ok() {
+            // An error means that the writer has ended already, which is what was asked for.
+            let _ = closed.await;
+        }
+    }
+
+    /// Reads beside the writer, for status and inspection.
+    #[must_use]
+    pub fn reader(&self) -> Arc<reader::Reader> {
+        Arc::clone(&self.reader)
+    }
+
+    fn known(&self, destination: &DestinationName) -> Result<(), LedgerError> {
+        let known = self.news.contains_key(destination);
+        known.then_some(()).ok_or_else(|| LedgerError::UnknownDestination(destination.clone()))
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, LedgerError>>) -> Command,
+    ) -> Result<T, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).map_err(|_| LedgerError::Closed)?;
+        answer.await.unwrap_or(Err(LedgerError::Closed))
+    }
+}
+
+#[async_trait]
+impl Ledger for SqliteLedger {
+    fn arrival(&self) -> Timestamp {
+        self.shared.arrival()
+    }
+
+    async fn record(&self, intake: Intake) -> Result<Recorded, LedgerError> {
+        self.known(&intake.destination)?;
+        let items = intake.deltas.len() + intake.deletions.len() + intake.rejected.len();
+        let permits = u32::try_from(items).unwrap_or(u32::MAX).clamp(1, QUEUE_DELTAS);
+        let place = Arc::clone(&self.queue).acquire_many_owned(permits).await;
+        let place = place.map_err(|_| LedgerError::Closed)?;
+        self.ask(|reply| Command::Record { intake, reply, place }).await
+    }
+
+    async fn backlog(&self, destination: &DestinationName) -> Result<Vec<Backlog>, LedgerError> {
+        self.known(destination)?;
+        let backlog = self.shared.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(backlog
+            .get(destination)
+            .map(|rows| rows.values().cloned().collect())
+            .unwrap_or_default())
+    }
+
+    fn news(&self, destination: &DestinationName) -> watch::Receiver<()> {
+        self.news.get(destination).map_or_else(|| watch::channel(()).1, Clone::clone)
+    }
+
+    async fn claim(
+        &self,
+        destination: &DestinationName,
+        audience: &AudienceId,
+        limit: NonZeroUsize,
+    ) -> Result<Option<Batch>, LedgerError> {
+        self.known(destination)?;
+        let (destination, audience) = (destination.clone(), audience.clone());
+        self.ask(|reply| Command::Claim { destination, audience, limit, reply }).await
+    }
+
+    async fn settle(&self, batch: Batch) -> Result<(), LedgerError> {
+        self.ask(|reply| Command::Settle { batch, reply }).await
+    }
+
+    async fn release(&self, batch: Batch, unheard: Unheard) -> Result<(), LedgerError> {
+        self.ask(|reply| Command::Release { batch, unheard, reply }).await
+    }
+
+    async fn park(&self, batch: Batch, reason: ParkReason) -> Result<(), LedgerError> {
+        self.ask(|reply| Command::Park { batch, reason, reply }).await
+    }
+
+    async fn requeue(&self, parked: Parked) -> Result<(), LedgerError> {
+        self.ask(|reply| Command::Requeue { parked, reply }).await
+    }
+
+    async fn resync(
+        &self,
+        destination: &DestinationName,
+        audience: Option<&AudienceId>,
+    ) -> Result<(), LedgerError> {
+        self.known(destination)?;
+        let (destination, audience) = (destination.clone(), audience.cloned());
+        self.ask(|reply| Command::Resync { destination, audience, reply }).await
+    }
+
+    async fn summary(&self, destination: &DestinationName) -> Result<Summary, LedgerError> {
+        self.known(destination)?;
+        let (reader, destination) = (Arc::clone(&self.reader), destination.clone());
+        tokio::task::spawn_blocking(move || reader.summary(&destination))
+            .await
+            .map_err(|_| LedgerError::Closed)?
+            .map_err(|error| LedgerError::Unavailable(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

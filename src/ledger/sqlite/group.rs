@@ -1,0 +1,405 @@
+//! One group of verbs in one transaction: deltas first and sorted, then what couriers report, then
+//! claims, so that a claim sees everything that arrived with it.
+
+use std::num::NonZeroUsize;
+
+use rusqlite::{Connection, params};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::writer::State;
+use super::{claims, members};
+use crate::ledger::member::{self, Change, Member, Next};
+use crate::ledger::{
+    Batch, ClaimedMember, Intake, LedgerError, ParkReason, Parked, Recorded, RejectedEvent, Unheard,
+};
+use crate::membership::{AudienceId, ContextKey, DestinationName, MembershipDelta, Timestamp};
+
+type Reply<T> = oneshot::Sender<Result<T, LedgerError>>;
+
+/// A verb on its way to the writer.
+#[derive(Debug)]
+pub(super) enum Command {
+    Record {
+        intake: Intake,
+        reply: Reply<Recorded>,
+        place: OwnedSemaphorePermit,
+    },
+    Claim {
+        destination: DestinationName,
+        audience: AudienceId,
+        limit: NonZeroUsize,
+        reply: Reply<Option<Batch>>,
+    },
+    Settle {
+        batch: Batch,
+        reply: Reply<()>,
+    },
+    Release {
+        batch: Batch,
+        unheard: Unheard,
+        reply: Reply<()>,
+    },
+    Park {
+        batch: Batch,
+        reason: ParkReason,
+        reply: Reply<()>,
+    },
+    Requeue {
+        parked: Parked,
+        reply: Reply<()>,
+    },
+    Resync {
+        destination: DestinationName,
+        audience: Option<AudienceId>,
+        reply: Reply<()>,
+    },
+    Close(oneshot::Sender<()>),
+}
+
+/// What a courier reports or an operator asks for.
+#[derive(Debug)]
+enum Report {
+    Settle(Batch),
+    Release(Batch, Unheard),
+    Park(Batch, ParkReason),
+    Requeue(Parked),
+    Resync(DestinationName, Option<AudienceId>),
+}
+
+#[derive(Debug)]
+struct Wanted {
+    destination: DestinationName,
+    audience: AudienceId,
+    limit: NonZeroUsize,
+}
+
+/// Verbs that share a transaction. Their answers are given after the commit.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    intakes: Vec<Intake>,
+    reports: Vec<Report>,
+    wanted: Vec<Wanted>,
+    recorded: Vec<(Reply<Recorded>, Recorded)>,
+    reported: Vec<Reply<()>>,
+    claimed: Vec<(Reply<Option<Batch>>, Option<Batch>)>,
+    places: Vec<OwnedSemaphorePermit>,
+    items: usize,
+    /// Members whose claim ends with this group, once it is committed.
+    unclaimed: Vec<(usize, Vec<ContextKey>)>,
+    /// Set by [`Command::Close`].
+    pub close: Option<oneshot::Sender<()>>,
+}
+
+/// Larger groups are cheaper per row, up to where the answer takes too long.
+const MOST_ITEMS: usize = 20_000;
+
+impl Group {
+    /// Whether more verbs should wait for the next group.
+    pub fn is_full(&self) -> bool {
+        self.items >= MOST_ITEMS || self.close.is_some()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.intakes.is_empty() && self.reports.is_empty() && self.wanted.is_empty()
+    }
+
+    pub fn push(&mut self, command: Command) {
+        let mut report = |report, items: usize, reply| {
+            self.items += items;
+            self.reports.push(report);
+            self.reported.push(reply);
+        };
+        match command {
+            Command::Record { intake, reply, place } => {
+                self.items += intake.deltas.len() + intake.rejected.len() + intake.deletions.len();
+                self.intakes.push(intake);
+                self.recorded.push((reply, Recorded::default()));
+                self.places.push(place);
+            }
+            Command::Claim { destination, audience, limit, reply } => {
+                self.items += limit.get();
+                self.wanted.push(Wanted { destination, audience, limit });
+                self.claimed.push((reply, None));
+            }
+            Command::Settle { batch, reply } => {
+                report(Report::Settle(batch.clone()), batch.members.len(), reply);
+            }
+            Command::Release { batch, unheard, reply } => {
+                report(Report::Release(batch.clone(), unheard), batch.members.len(), reply);
+            }
+            Command::Park { batch, reason, reply } => {
+                report(Report::Park(batch.clone(), reason), batch.members.len(), reply);
+            }
+            Command::Requeue { parked, reply } => report(Report::Requeue(parked), 1, reply),
+            Command::Resync { destination, audience, reply } => {
+                report(Report::Resync(destination, audience), 1, reply);
+            }
+            Command::Close(closed) => self.close = Some(closed),
+        }
+    }
+
+    /// Applies everything inside the transaction that is open on `db`.
+    pub fn apply(&mut self, state: &mut State, db: &Connection) -> rusqlite::Result<()> {
+        self.apply_deltas(state, db)?;
+        for intake in &self.intakes {
+            state.note_arrival(intake.arrival);
+            let Some(destination) = state.audiences.destination(&intake.destination) else {
+                continue;
+            };
+            for user_id in &intake.deletions {
+                state.forget(db, destination, user_id)?;
+            }
+            for RejectedEvent { reason, detail, body, user_id } in &intake.rejected {
+                let row = state.audiences.destinations[destination].row;
+                let person = user_id.as_ref().map(|user| state.persons.hash(row, user.as_str()));
+                state.rejected.keep(db, row, intake.arrival, (reason, detail, body, person))?;
+            }
+        }
+        for report in std::mem::take(&mut self.reports) {
+            self.apply_report(state, db, report)?;
+        }
+        for (wanted, (_, claimed)) in self.wanted.iter().zip(&mut self.claimed) {
+            *claimed =
+                claims::claim(state, db, &wanted.destination, &wanted.audience, wanted.limit)?;
+        }
+        Ok(())
+    }
+
+    fn apply_deltas(&mut self, state: &mut State, db: &Connection) -> rusqlite::Result<()> {
+        let mut writes: Vec<(i64, usize, &MembershipDelta)> = Vec::with_capacity(self.items);
+        for (intake, (_, recorded)) in self.intakes.iter().zip(&mut self.recorded) {
+            let Some(destination) = state.audiences.destination(&intake.destination) else {
+                continue;
+            };
+            for (position, delta) in intake.deltas.iter().enumerate() {
+                match state.audiences.resolve(db, destination, delta)? {
+                    Ok(audience) => {
+                        writes.push((state.audiences.list[audience].row, audience, delta));
+                    }
+                    Err(_conflict) => recorded.kind_conflicts.push(position),
+                }
+            }
+        }
+        // Stable: of two deltas for one member the later arrival stays the later.
+        writes.sort_by(|a, b| (a.0, &a.2.context_key).cmp(&(b.0, &b.2.context_key)));
+        let same = |a: &(i64, usize, &MembershipDelta), b: &(i64, usize, &MembershipDelta)| {
+            a.0 == b.0 && a.2.context_key == b.2.context_key
+        };
+        for arrivals in writes.chunk_by(same) {
+            let (row, audience, first) = arrivals[0];
+            let key = first.context_key.as_str();
+            let before = members::load(db, row, key)?;
+            let mut after = before.clone();
+            for (_, _, delta) in arrivals {
+                let Some(change) = state.change(db, audience, delta)? else { continue };
+                let moment = state.moment(audience);
+                if let Next::Write(next) = member::record(after.as_ref(), &change, &moment) {
+                    after = Some(next);
+                }
+            }
+            if let Some(after) = after.filter(|after| before.as_ref() != Some(after)) {
+                state.put(db, audience, key, before.as_ref(), &Next::Write(after))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_report(
+        &mut self,
+        state: &mut State,
+        db: &Connection,
+        report: Report,
+    ) -> rusqlite::Result<()> {
+        match report {
+            Report::Settle(batch) => self.for_each_claimed(state, db, batch, settle_one),
+            Report::Release(batch, unheard) => {
+                self.for_each_claimed(state, db, batch, |state, _, audience, _, before| {
+                    Ok(member::release(before, unheard, &state.moment(audience)))
+                })
+            }
+            Report::Park(batch, reason) => {
+                self.for_each_claimed(state, db, batch, |state, db, audience, claimed, before| {
+                    let moment = state.moment(audience);
+                    let (next, parked) = member::park(before, claimed, &moment);
+                    if parked {
+                        let row = state.audiences.list[audience].row;
+                        insert_parked(
+                            db,
+                            row,
+                            claimed.context_key.as_str(),
+                            moment.stamp,
+                            &reason,
+                        )?;
+                    }
+                    Ok(next)
+                })
+            }
+            Report::Requeue(Parked::Members(batch)) => {
+                let Some(audience) = state.audiences.of_route(&batch.route) else { return Ok(()) };
+                for claimed in &batch.members {
+                    requeue_one(state, db, audience, claimed.context_key.as_str())?;
+                }
+                Ok(())
+            }
+            Report::Requeue(Parked::Destination(name)) => {
+                let Some(destination) = state.audiences.destination(&name) else { return Ok(()) };
+                for audience in state.audiences.of_destination(destination) {
+                    let keys: Vec<String> = db
+                        .prepare_cached("SELECT context_key FROM parked WHERE audience = ?1")?
+                        .query_map(params![state.audiences.list[audience].row], |row| row.get(0))?
+                        .collect::<Result<_, _>>()?;
+                    for key in keys {
+                        requeue_one(state, db, audience, &key)?;
+                    }
+                }
+                Ok(())
+            }
+            Report::Resync(name, only) => {
+                let Some(destination) = state.audiences.destination(&name) else { return Ok(()) };
+                let audiences = match only {
+                    Some(only) => state.audiences.find(destination, &only).into_iter().collect(),
+                    None => state.audiences.of_destination(destination),
+                };
+                audiences.into_iter().try_for_each(|audience| state.start_resync(db, audience))
+            }
+        }
+    }
+
+    /// Loads each member of a claimed batch, lets `rule` decide, and ends the claim.
+    fn for_each_claimed(
+        &mut self,
+        state: &mut State,
+        db: &Connection,
+        batch: Batch,
+        mut rule: impl FnMut(
+            &mut State,
+            &Connection,
+            usize,
+            &ClaimedMember,
+            Option<&Member>,
+        ) -> rusqlite::Result<Next>,
+    ) -> rusqlite::Result<()> {
+        let Some(audience) = state.audiences.of_route(&batch.route) else { return Ok(()) };
+        let row = state.audiences.list[audience].row;
+        let mut order: Vec<_> = batch.members.iter().collect();
+        order.sort_by(|a, b| a.context_key.cmp(&b.context_key));
+        for claimed in order {
+            let key = claimed.context_key.as_str();
+            let before = members::load(db, row, key)?;
+            let next = rule(state, db, audience, claimed, before.as_ref())?;
+            state.put(db, audience, key, before.as_ref(), &next)?;
+        }
+        let keys = batch.members.into_iter().map(|claimed| claimed.context_key).collect();
+        self.unclaimed.push((audience, keys));
+        Ok(())
+    }
+
+    /// The transaction is committed: ends claims, then answers.
+    pub fn committed(self, state: &mut State) {
+        for (audience, keys) in self.unclaimed {
+            state.unclaim(audience, &keys);
+        }
+        drop(self.places);
+        for (reply, recorded) in self.recorded {
+            let _ = reply.send(Ok(recorded)); // whoever asked may have given up: it is durable all the same
+        }
+        for reply in self.reported {
+            let _ = reply.send(Ok(()));
+        }
+        for (reply, batch) in self.claimed {
+            if let Err(Ok(Some(batch))) = reply.send(Ok(batch)) {
+                state.unclaim_batch(&batch); // the courier is gone: nobody will send it
+            }
+        }
+    }
+
+    /// The transaction was rolled back: takes back claims, then answers with `error`.
+    pub fn failed(self, state: &mut State, error: impl Fn() -> LedgerError) {
+        for (reply, batch) in self.claimed {
+            if let Some(batch) = batch {
+                state.unclaim_batch(&batch);
+            }
+            let _ = reply.send(Err(error()));
+        }
+        for (reply, _) in self.recorded {
+            let _ = reply.send(Err(error()));
+        }
+        for reply in self.reported {
+            let _ = reply.send(Err(error()));
+        }
+    }
+}
+
+fn settle_one(
+    state: &mut State,
+    db: &Connection,
+    audience: usize,
+    claimed: &ClaimedMember,
+    before: Option<&Member>,
+) -> rusqlite::Result<Next> {
+    let moment = state.moment(audience);
+    let (next, tell_once_more) = member::settle(before, claimed, &moment);
+    let key = claimed.context_key.as_str();
+    let row = state.audiences.list[audience].row;
+    state.acknowledge(db, audience)?;
+    if before.is_some_and(|before| before.parked_at.is_some()) {
+        forget_parked(db, row, key)?;
+    }
+    if tell_once_more {
+        state.upkeep.reassert_later(db, row, key, moment.stamp)?;
+    }
+    Ok(next)
+}
+
+fn requeue_one(
+    state: &mut State,
+    db: &Connection,
+    audience: usize,
+    key: &str,
+) -> rusqlite::Result<()> {
+    let row = state.audiences.list[audience].row;
+    let Some(before) = members::load(db, row, key)? else { return Ok(()) };
+    let next = member::requeue(&before, &state.moment(audience));
+    state.put(db, audience, key, Some(&before), &next)
+}
+
+fn insert_parked(
+    db: &Connection,
+    audience: i64,
+    key: &str,
+    at: Timestamp,
+    reason: &ParkReason,
+) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO parked
+             (audience, context_key, parked_at, status, code, message, answer_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![
+        audience,
+        key,
+        at.0,
+        reason.status,
+        reason.code,
+        reason.message,
+        reason.id
+    ])?;
+    Ok(())
+}
+
+/// The member was taken, or its row is gone: what was said of it no longer matters.
+pub(super) fn forget_parked(db: &Connection, audience: i64, key: &str) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM parked WHERE audience = ?1 AND context_key = ?2")?
+        .execute(params![audience, key])?;
+    Ok(())
+}
+
+/// What a delta changes, as the rules see it; used by [`State::change`].
+pub(super) fn change_of(delta: &MembershipDelta, person: Option<[u8; 16]>) -> Change {
+    Change {
+        membership: delta.membership,
+        event_at: delta.event_at,
+        key_rule: delta.key_rule,
+        person,
+    }
+}

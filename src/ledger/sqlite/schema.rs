@@ -1,0 +1,218 @@
+//! The files of the ledger: directory, lock, database, and the version of its schema.
+//!
+//! The lock is the first thing taken and the last thing given back: two daemons on one ledger would
+//! each believe that they alone know which members are in a call.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
+
+/// Version of the tables below; an older binary refuses a newer ledger before it touches it.
+pub(super) const VERSION: i64 = 1;
+/// Marks the file as ours (`PRAGMA application_id`): "chrt".
+const APPLICATION_ID: i64 = 0x6368_7274;
+
+const DATABASE: &str = "ledger.db";
+const LOCK: &str = "lock";
+
+/// Why the ledger could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("the ledger at {0} is in use by another process")]
+    InUse(PathBuf),
+    /// The directory or the lock cannot be made or opened.
+    #[error("the ledger directory {path} cannot be used")]
+    Directory {
+        /// Which path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Written by a newer version of cohortd.
+    #[error(
+        "the ledger has schema version {found}, this binary knows up to {VERSION}: \
+         run the version of cohortd that wrote it, or a newer one"
+    )]
+    Newer {
+        /// The version found.
+        found: i64,
+    },
+    /// A file of that name is there, and it is no ledger.
+    #[error("{0} is not a cohortd ledger")]
+    NotALedger(PathBuf),
+    /// The database cannot be read or written.
+    #[error("the ledger's database cannot be opened")]
+    Database(#[from] rusqlite::Error),
+}
+
+/// Clustered on (audience, context key): a member is one row, found in one descent. The pending rows
+/// alone are indexed, in the order in which they began to wait. Times are microseconds of the
+/// ledger's own clock, except `event_at`, which is the event's.
+const TABLES: &str = "
+CREATE TABLE meta (
+    name TEXT PRIMARY KEY,
+    value ANY
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE destination (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    environment TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE audience (
+    id INTEGER PRIMARY KEY,
+    destination INTEGER NOT NULL REFERENCES destination(id),
+    audience_id TEXT NOT NULL,
+    audience_key TEXT NOT NULL,
+    context_kind TEXT NOT NULL,
+    acknowledged INTEGER NOT NULL DEFAULT 0,
+    told_counts_from INTEGER NOT NULL DEFAULT 0,
+    claimed_through INTEGER NOT NULL DEFAULT 0,
+    unheard_through INTEGER NOT NULL DEFAULT 0,
+    resync_after TEXT,
+    UNIQUE (destination, audience_id)
+) STRICT;
+
+CREATE TABLE member (
+    audience INTEGER NOT NULL,
+    context_key TEXT NOT NULL,
+    included INTEGER NOT NULL,
+    event_at INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    told INTEGER,
+    told_at INTEGER,
+    pending_since INTEGER,
+    parked_at INTEGER,
+    flags INTEGER NOT NULL,
+    key_rule INTEGER NOT NULL,
+    person BLOB,
+    PRIMARY KEY (audience, context_key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX member_pending ON member (audience, pending_since) WHERE pending_since IS NOT NULL;
+CREATE INDEX member_person ON member (person) WHERE person IS NOT NULL;
+
+CREATE TABLE parked (
+    audience INTEGER NOT NULL,
+    context_key TEXT NOT NULL,
+    parked_at INTEGER NOT NULL,
+    status INTEGER NOT NULL,
+    code TEXT NOT NULL,
+    message TEXT NOT NULL,
+    answer_id TEXT NOT NULL,
+    PRIMARY KEY (audience, context_key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE reassertion (
+    settled_at INTEGER NOT NULL,
+    audience INTEGER NOT NULL,
+    context_key TEXT NOT NULL,
+    PRIMARY KEY (settled_at, audience, context_key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE forgotten (
+    person BLOB PRIMARY KEY,
+    forgotten_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE rejected (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    destination INTEGER NOT NULL,
+    received_at INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    body BLOB NOT NULL,
+    person BLOB
+) STRICT;
+CREATE INDEX rejected_person ON rejected (person) WHERE person IS NOT NULL;
+";
+
+/// Held while the ledger is open; the operating system frees it when the process dies.
+#[derive(Debug)]
+pub(super) struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
+
+/// Makes the directory if needed and takes the lock.
+pub(super) fn lock(directory: &Path) -> Result<Lock, OpenError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| OpenError::Directory { path, source }
+    };
+    fs::create_dir_all(directory).map_err(failed(directory))?;
+    let path = directory.join(LOCK);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(failed(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Lock(file)),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(directory.to_owned())),
+        Err(TryLockError::Error(source)) => Err(OpenError::Directory { path, source }),
+    }
+}
+
+/// Opens the database for writing, made or checked to be of [`VERSION`].
+pub(super) fn open(directory: &Path, cache_kib: u32) -> Result<Connection, OpenError> {
+    let path = directory.join(DATABASE);
+    let connection = Connection::open(&path)?;
+    let application: i64 = pragma(&connection, "application_id")?;
+    let found: i64 = pragma(&connection, "user_version")?;
+    let objects: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let fresh = objects == 0 && found == 0;
+    if !fresh && application != APPLICATION_ID {
+        return Err(OpenError::NotALedger(path));
+    }
+    if found > VERSION {
+        return Err(OpenError::Newer { found });
+    }
+    if fresh {
+        connection.execute_batch("PRAGMA page_size = 4096")?;
+    }
+    connection.execute_batch(&format!(
+        "PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         PRAGMA wal_autocheckpoint = 0;
+         PRAGMA cache_size = -{cache_kib};
+         PRAGMA temp_store = MEMORY;"
+    ))?;
+    if fresh {
+        connection.execute_batch(&format!(
+            "BEGIN IMMEDIATE;
+             PRAGMA application_id = {APPLICATION_ID};
+             PRAGMA user_version = {VERSION};
+             {TABLES}
+             INSERT INTO meta VALUES ('arrival', 0), ('person_key', randomblob(32)),
+                 ('rejected_count', 0), ('rejected_bytes', 0);
+             COMMIT;"
+        ))?;
+    }
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// Opens the database for reading beside the writer.
+pub(super) fn open_reader(directory: &Path) -> Result<Connection, rusqlite::Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(directory.join(DATABASE), flags)?;
+    connection.execute_batch("PRAGMA cache_size = -2048; PRAGMA busy_timeout = 2000;")?;
+    Ok(connection)
+}
+
+/// Opens the database for checkpoints beside the writer.
+pub(super) fn open_checkpointer(directory: &Path) -> Result<Connection, rusqlite::Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(directory.join(DATABASE), flags)?;
+    connection.execute_batch(
+        "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -1024;",
+    )?;
+    Ok(connection)
+}
+
+fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
+    connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
+}

@@ -1,0 +1,383 @@
+//! The writer: one thread that owns the database, takes whatever is queued, and commits it as one
+//! group.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, params};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::audiences::Audiences;
+use super::checkpoint::Checkpointer;
+use super::group::{Command, Group, change_of, forget_parked};
+use super::persons::Persons;
+use super::rejected::Rejected;
+use super::schema::{self, OpenError};
+use super::upkeep::Upkeep;
+use super::waits::Waits;
+use super::{Settings, Shared, members};
+use crate::ledger::member::{self, Change, Member, Moment, Next};
+use crate::ledger::{Batch, LedgerError};
+use crate::membership::{ContextKey, DestinationName, MembershipDelta, Timestamp, UserId};
+
+/// Why the writer ended by itself. The daemon must end too: what the disk holds is unknown now.
+#[derive(Debug, thiserror::Error)]
+#[error("the ledger failed while {doing}")]
+pub struct WriterFailure {
+    doing: &'static str,
+    #[source]
+    source: rusqlite::Error,
+}
+
+/// Owns the database until it is closed. Blocking: give [`Writer::run`] a thread of its own.
+#[derive(Debug)]
+pub struct Writer {
+    database: Connection,
+    commands: Receiver<Command>,
+    state: State,
+    checkpointer: Checkpointer,
+    /// Freed last, after the database is closed.
+    lock: schema::Lock,
+}
+
+/// What the writer knows besides the tables.
+#[derive(Debug)]
+pub(super) struct State {
+    pub audiences: Audiences,
+    pub waits: Waits,
+    pub persons: Persons,
+    pub rejected: Rejected,
+    pub upkeep: Upkeep,
+    shared: Arc<Shared>,
+    /// The last stamp given out.
+    stamp: Timestamp,
+    /// Audiences whose backlog may look different after the commit.
+    touched: BTreeSet<usize>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        settings: Settings,
+        lock: schema::Lock,
+        mut database: Connection,
+        commands: Receiver<Command>,
+        shared: Arc<Shared>,
+    ) -> Result<Self, OpenError> {
+        let checkpointer = Checkpointer::watch(&mut database, &settings.path)?;
+        let stamp = Timestamp(shared.arrival().0 + 1);
+        let reassert_after = settings.destinations.iter().map(|of| of.reassert_after).max();
+        let mut state = State {
+            audiences: Audiences::open(&database, settings.destinations, stamp)?,
+            waits: Waits::new(),
+            persons: Persons::open(&database)?,
+            rejected: Rejected::open(
+                &database,
+                settings.rejected_max_count,
+                settings.rejected_max_bytes,
+            )?,
+            upkeep: Upkeep::open(
+                &database,
+                settings.tombstone_ttl,
+                reassert_after.unwrap_or(Duration::ZERO),
+            )?,
+            shared,
+            stamp,
+            touched: BTreeSet::new(),
+        };
+        state.touch_all();
+        state.publish();
+        Ok(Self { database, commands, state, checkpointer, lock })
+    }
+
+    pub(super) fn news(&self) -> HashMap<DestinationName, watch::Receiver<()>> {
+        let all = self.state.audiences.destinations.iter();
+        all.map(|of| (of.settings.name.clone(), of.news.subscribe())).collect()
+    }
+
+    /// Commits groups until the ledger is closed or every handle is gone.
+    ///
+    /// An error means that a write failed for another reason than a full disk.
+    pub fn run(mut self) -> Result<(), WriterFailure> {
+        loop {
+            let mut group = Group::default();
+            match self.commands.recv_timeout(self.state.upkeep.idle_for(Instant::now())) {
+                Ok(command) => group.push(command),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.shut(),
+            }
+            while !group.is_full() {
+                let Ok(command) = self.commands.try_recv() else { break };
+                group.push(command);
+            }
+            let closed = group.close.take();
+            self.commit(group)?;
+            self.checkpointer.after_commit(&self.database).map_err(failed("checkpointing"))?;
+            if let Some(closed) = closed {
+                self.shut()?;
+                let _ = closed.send(()); // whoever asked may have given up waiting
+                return Ok(());
+            }
+        }
+    }
+
+    fn commit(&mut self, mut group: Group) -> Result<(), WriterFailure> {
+        match self.transact(&mut group) {
+            Ok(()) => {
+                group.committed(&mut self.state);
+                self.state.publish();
+                Ok(())
+            }
+            Err(error) => {
+                // A transaction that never began, or that SQLite has ended itself, has nothing to roll back.
+                let _ = self.database.execute_batch("ROLLBACK");
+                if !is_full(&error) {
+                    group.failed(&mut self.state, || LedgerError::Closed);
+                    return Err(failed("writing")(error));
+                }
+                tracing::error!(%error, "no space for the ledger: nothing is accepted until there is");
+                group.failed(&mut self.state, || LedgerError::Unavailable(error.to_string()));
+                self.state.reload(&self.database).map_err(failed("reading"))?;
+                self.state.publish();
+                Ok(())
+            }
+        }
+    }
+
+    fn transact(&mut self, group: &mut Group) -> rusqlite::Result<()> {
+        let Self { database: db, state, .. } = self;
+        db.execute_batch("BEGIN")?;
+        let before = db.total_changes();
+        if !group.is_empty() {
+            group.apply(state, db)?;
+        }
+        Upkeep::step(state, db)?;
+        if db.total_changes() != before {
+            let arrival = state.stamp.max(state.shared.arrival());
+            db.prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'arrival'")?
+                .execute(params![arrival.0])?;
+        }
+        db.execute_batch("COMMIT")
+    }
+
+    /// Closes the database; what is not in a call now is known not to be.
+    fn shut(self) -> Result<(), WriterFailure> {
+        for audience in self.state.audiences.list.iter().filter(|of| of.claimed.is_empty()) {
+            self.database
+                .execute("UPDATE audience SET claimed_through = 0 WHERE id = ?1", [audience.row])
+                .map_err(failed("closing"))?;
+        }
+        self.checkpointer.stop();
+        self.database.close().map_err(|(_, error)| failed("closing")(error))?;
+        drop(self.lock);
+        Ok(())
+    }
+}
+
+impl State {
+    /// A fresh stamp: now, and larger than every stamp before it.
+    pub fn stamp(&mut self) -> Timestamp {
+        self.stamp = Timestamp(self.shared.arrival().0.max(self.stamp.0 + 1));
+        self.stamp
+    }
+
+    /// The clock must never show less than an arrival that was recorded.
+    pub fn note_arrival(&mut self, arrival: Timestamp) {
+        self.stamp = self.stamp.max(arrival);
+    }
+
+    /// What the rules need to know of an audience, now.
+    pub fn moment(&mut self, audience: usize) -> Moment {
+        let stamp = self.stamp();
+        let audience = &self.audiences.list[audience];
+        let settings = &self.audiences.destinations[audience.destination].settings;
+        Moment {
+            stamp,
+            told_counts_from: audience.told_counts_from,
+            repeat_window: settings.repeat_window,
+            unheard_through: audience.unheard_through,
+        }
+    }
+
+    /// What a delta changes; `None` if its person was deleted after it happened.
+    pub fn change(
+        &mut self,
+        db: &Connection,
+        audience: usize,
+        delta: &MembershipDelta,
+    ) -> rusqlite::Result<Option<Change>> {
+        let destination = self.audiences.list[audience].destination;
+        let row = self.audiences.destinations[destination].row;
+        let user_id = delta.user_id.as_ref().map(UserId::as_str);
+        let subject = user_id.unwrap_or(delta.context_key.as_str());
+        if self.persons.is_forgotten(db, row, subject, delta.event_at)? {
+            return Ok(None);
+        }
+        let other = user_id.filter(|user| *user != delta.context_key.as_str());
+        Ok(Some(change_of(delta, other.map(|user| self.persons.hash(row, user)))))
+    }
+
+    /// Writes what the rules decided and keeps the counts.
+    pub fn put(
+        &mut self,
+        db: &Connection,
+        audience: usize,
+        key: &str,
+        before: Option<&Member>,
+        next: &Next,
+    ) -> rusqlite::Result<()> {
+        let row = self.audiences.list[audience].row;
+        members::store(db, row, key, before, next)?;
+        let was = before.is_some_and(|before| before.pending_since.is_some());
+        let is = match next {
+            Next::Same => was,
+            Next::Delete => {
+                forget_parked(db, row, key)?;
+                false
+            }
+            Next::Write(after) => after.pending_since.is_some(),
+        };
+        let audience_state = &mut self.audiences.list[audience];
+        match (was, is) {
+            (false, true) => {
+                audience_state.pending += 1;
+                audience_state.waiting_since.get_or_insert_with(Instant::now);
+            }
+            (true, false) => audience_state.pending = audience_state.pending.saturating_sub(1),
+            _ => {}
+        }
+        self.touch(audience);
+        Ok(())
+    }
+
+    /// LaunchDarkly took a member of the audience: its segment exists.
+    pub fn acknowledge(&mut self, db: &Connection, audience: usize) -> rusqlite::Result<()> {
+        let audience = &mut self.audiences.list[audience];
+        if !audience.acknowledged {
+            db.execute("UPDATE audience SET acknowledged = 1 WHERE id = ?1", [audience.row])?;
+            audience.acknowledged = true;
+        }
+        Ok(())
+    }
+
+    /// Removes a person from every audience of the destination; the rows go once that was told.
+    pub fn forget(
+        &mut self,
+        db: &Connection,
+        destination: usize,
+        user_id: &UserId,
+    ) -> rusqlite::Result<()> {
+        let row = self.audiences.destinations[destination].row;
+        let person = self.persons.hash(row, user_id.as_str());
+        let at = self.stamp();
+        self.persons.remember(db, person, at)?;
+        self.rejected.forget(db, person)?;
+        let mut found: Vec<(usize, String)> = self
+            .audiences
+            .of_destination(destination)
+            .into_iter()
+            .map(|audience| (audience, user_id.as_str().to_owned()))
+            .collect();
+        let by_hash: Vec<(i64, String)> = db
+            .prepare_cached("SELECT audience, context_key FROM member WHERE person = ?1")?
+            .query_map(params![person], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        let known = |(row, key): (i64, String)| Some((self.audiences.of_row(row)?, key));
+        found.extend(by_hash.into_iter().filter_map(known));
+        for (audience, key) in found {
+            let row = self.audiences.list[audience].row;
+            let Some(before) = members::load(db, row, &key)? else { continue };
+            let next = member::forget(&before, &self.moment(audience));
+            forget_parked(db, row, &key)?;
+            self.put(db, audience, &key, Some(&before), &next)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what was told of an audience; [`Upkeep`] makes its members pending, a slice at a time.
+    pub fn start_resync(&mut self, db: &Connection, audience: usize) -> rusqlite::Result<()> {
+        let stamp = self.stamp();
+        let state = &mut self.audiences.list[audience];
+        db.prepare_cached(
+            "UPDATE audience SET told_counts_from = ?2, resync_after = '' WHERE id = ?1",
+        )?
+        .execute(params![state.row, stamp.0])?;
+        state.told_counts_from = stamp;
+        state.resync_after = Some(String::new());
+        Ok(())
+    }
+
+    /// Ends the claims of these members.
+    pub fn unclaim(&mut self, audience: usize, keys: &[ContextKey]) {
+        let long_ago = self.waits.long_ago();
+        let state = &mut self.audiences.list[audience];
+        for key in keys {
+            state.claimed.remove(key);
+        }
+        if state.waiting() > 0 {
+            state.waiting_since.get_or_insert(long_ago);
+        }
+        self.touch(audience);
+    }
+
+    /// Ends the claims of a batch that nobody will send.
+    pub fn unclaim_batch(&mut self, batch: &Batch) {
+        if let Some(audience) = self.audiences.of_route(&batch.route) {
+            let keys: Vec<_> =
+                batch.members.iter().map(|member| member.context_key.clone()).collect();
+            self.unclaim(audience, &keys);
+        }
+    }
+
+    /// The backlog of this audience may look different now.
+    pub fn touch(&mut self, audience: usize) {
+        self.touched.insert(audience);
+    }
+
+    fn touch_all(&mut self) {
+        self.touched.extend(0..self.audiences.list.len());
+    }
+
+    /// Shows couriers the backlogs as they are after a commit, and wakes those with something to do.
+    fn publish(&mut self) {
+        self.waits.note(self.stamp, Instant::now());
+        if self.touched.is_empty() {
+            return;
+        }
+        let long_ago = self.waits.long_ago();
+        let mut wake = BTreeSet::new();
+        let mut published = self.shared.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+        for index in std::mem::take(&mut self.touched) {
+            let audience = &self.audiences.list[index];
+            let destination = &self.audiences.destinations[audience.destination];
+            let rows = published.entry(destination.settings.name.clone()).or_default();
+            if let Some(backlog) = audience.backlog(long_ago) {
+                rows.insert(audience.row, backlog);
+                wake.insert(audience.destination);
+            } else {
+                rows.remove(&audience.row);
+            }
+        }
+        drop(published);
+        for destination in wake {
+            self.audiences.destinations[destination].news.send_replace(());
+        }
+    }
+
+    fn reload(&mut self, db: &Connection) -> rusqlite::Result<()> {
+        self.audiences.reload(db)?;
+        self.rejected.reload(db)?;
+        self.touch_all();
+        Ok(())
+    }
+}
+
+fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+}
+
+fn failed(doing: &'static str) -> impl FnOnce(rusqlite::Error) -> WriterFailure {
+    move |source| WriterFailure { doing, source }
+}
