@@ -1,30 +1,37 @@
 //! Mapping: a pure function from an event to a delta, or to the reason why there is none (P9).
+//!
+//! The fields, their defaults and the conversions are those of Segment's "LaunchDarkly Audiences"
+//! action, whose recorded behaviour is the test (`tests/it/conformance.rs`). Where it would guess,
+//! an event is rejected with a reason instead (P7).
+//!
+//! # What always holds
+//! * [`Mapping::map`] never panics, whatever JSON it is given.
+//! * The same event, arrival and settings give the same outcome.
+//! * A rejection names fields and paths, never a value of the event (P8).
 
-use crate::membership::{ContextKind, MembershipDelta, UserId};
+mod coercion;
+mod context_key;
+mod event_time;
+mod expression;
+mod fields;
+mod membership_value;
+mod preset;
+mod rejection;
 
-/// Which identifier becomes the context key: the field `context_key` of the mapping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ContextKeyRule {
-    /// `user_id_only`
-    UserIdOnly,
-    /// `email_only`
-    EmailOnly,
-    /// `user_id_then_email`
-    UserIdThenEmail,
-    /// `user_id_then_anonymousId`
-    UserIdThenAnonymousId,
-    /// `user_id_then_email_then_anonymousId`
-    UserIdThenEmailThenAnonymousId,
-}
+use serde_json::Value;
 
-/// How a membership value that is not plainly true or false is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MembershipRule {
-    /// `true`, `false` and their texts; anything else is rejected.
-    Strict,
-    /// JavaScript truthiness, as Segment's hosted integration does; a missing value removes.
-    Reference,
-}
+pub use context_key::ContextKeyRule;
+pub use expression::MappingError;
+pub use membership_value::MembershipRule;
+pub use rejection::{Reason, Rejection};
+
+use crate::membership::{
+    AudienceId, AudienceKey, ContextKey, ContextKind, MembershipDelta, Timestamp, UserId,
+};
+use context_key::Identifiers;
+use expression::Expression;
+use fields::{Field, Fields};
+use membership_value::{ComputationClass, ValueRules};
 
 /// What a destination's `mapping` section decides.
 #[derive(Clone, Debug)]
@@ -52,11 +59,426 @@ pub enum Outcome {
     Rejected(Rejection),
 }
 
-/// Why an event cannot be applied: a stable word, and a sentence without personal data.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejection {
-    /// Stable, `snake_case`: `not_an_audience`, `missing_field`, …
-    pub reason: &'static str,
-    /// One sentence for the person who reads it in Segment's Event Delivery view.
-    pub detail: String,
+/// A destination's mapping, compiled once and used for every event.
+#[derive(Clone, Debug)]
+pub struct Mapping {
+    fields: Fields,
+    value_rules: ValueRules,
+    /// Where Segment puts the id of a person who asked to be deleted; no mapping applies to it.
+    deleted_user: Expression,
+}
+
+impl Mapping {
+    /// The preset with these settings.
+    #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "settings are spent on the one mapping")]
+    pub fn new(settings: MappingSettings) -> Self {
+        Self {
+            fields: preset::fields(&settings),
+            value_rules: ValueRules {
+                membership: settings.membership,
+                journey_step_without_value_enters: settings.journey_step_without_value_enters,
+            },
+            deleted_user: Expression::path(&["userId"]),
+        }
+    }
+
+    /// Replaces what the mapping says about one field of the action, by a plain value or a directive.
+    pub fn set_field(&mut self, name: &str, json: &Value) -> Result<(), MappingError> {
+        self.fields.set(name, json)
+    }
+
+    /// What becomes of an event that arrived at `arrival`.
+    ///
+    /// A deletion comes before the subscription: no subscription may keep a person's data alive.
+    #[must_use]
+    pub fn map(&self, event: &Value, arrival: Timestamp) -> Outcome {
+        if !event.is_object() {
+            return Outcome::Rejected(not_an_object());
+        }
+        let mapped = match event.get("type").and_then(Value::as_str) {
+            Some("delete") => self.deletion(event).map(Outcome::Deletion),
+            Some("identify" | "track") => {
+                self.delta(event, arrival).map(|delta| Outcome::Delta(Box::new(delta)))
+            }
+            _ => Ok(Outcome::Ignored),
+        };
+        mapped.unwrap_or_else(Outcome::Rejected)
+    }
+
+    /// The delta of an event that was selected already: its type is not looked at.
+    pub fn delta(&self, event: &Value, arrival: Timestamp) -> Result<MembershipDelta, Rejection> {
+        if !event.is_object() {
+            return Err(not_an_object());
+        }
+        let class = self.computation_class(event)?;
+        let find = |field| self.fields.find(field, event);
+        let audience = find(Field::AudienceId).parsed("a text", AudienceId::new)?;
+        let audience_key = find(Field::AudienceKey).parsed("a text", AudienceKey::new)?;
+        let context_kind = find(Field::ContextKind).parsed(
+            "letters, digits, dots, dashes or underscores, and neither kind nor multi",
+            ContextKind::new,
+        )?;
+        self.check_unused(event)?;
+
+        let (user_id, email, anonymous_id) =
+            (find(Field::UserId), find(Field::Email), find(Field::AnonymousId));
+        // All three are read whichever rule applies: an unfit one is a mistake worth telling.
+        let identifiers = Identifiers {
+            user_id: user_id.text()?,
+            email: email.text()?,
+            anonymous_id: anonymous_id.text()?,
+        };
+        let rule = find(Field::ContextKey)
+            .parsed("the name of a context key rule", ContextKeyRule::from_name)?;
+        let context_key = rule.choose(&identifiers).and_then(ContextKey::new);
+
+        let value = find(Field::TraitsOrProps);
+        let value = value.object()?.get(audience_key.as_str());
+        let membership = self.value_rules.read(class, value)?;
+
+        Ok(MembershipDelta {
+            audience,
+            context_kind,
+            context_key: context_key.ok_or_else(|| no_context_key(rule))?,
+            membership,
+            event_at: event_time::event_time(event, arrival),
+            user_id: identifiers.user_id.as_deref().and_then(UserId::new),
+            key_rule: rule.number(),
+            audience_key,
+        })
+    }
+
+    /// Ordinary traffic of a source is told apart first, so that it is never reported as a fault of
+    /// some field. A customer may map the class from elsewhere: then nothing of Segment's is needed.
+    fn computation_class(&self, event: &Value) -> Result<ComputationClass, Rejection> {
+        let found = self.fields.find(Field::ComputationAction, event);
+        match found.text()?.as_deref() {
+            Some(name) => ComputationClass::from_name(name).ok_or_else(|| {
+                let detail = "segment_computation_action is neither audience nor journey_step.";
+                Rejection::new(Reason::NotAnAudience, detail)
+            }),
+            None if event.pointer("/context/personas").is_some_and(Value::is_object) => {
+                Err(found.missing())
+            }
+            None => Err(Rejection::new(
+                Reason::NotAnAudience,
+                "The event has no $.context.personas: it is not from an audience.",
+            )),
+        }
+    }
+
+    /// Fields that decide nothing here but, as in the hosted integration, may not be nonsense.
+    fn check_unused(&self, event: &Value) -> Result<(), Rejection> {
+        self.fields.find(Field::EnableBatching, event).boolean()?;
+        let action = self.fields.find(Field::AudienceAction, event);
+        match action.text()?.as_deref() {
+            None | Some("ADD" | "REMOVE") => Ok(()),
+            Some(_) => Err(action.invalid("ADD or REMOVE")),
+        }
+    }
+
+    fn deletion(&self, event: &Value) -> Result<UserId, Rejection> {
+        fields::Found::of("userId", &self.deleted_user, event).parsed("a text", UserId::new)
+    }
+}
+
+fn not_an_object() -> Rejection {
+    Rejection::new(Reason::NotAnObject, "The event is not a JSON object.")
+}
+
+fn no_context_key(rule: ContextKeyRule) -> Rejection {
+    let (name, fields) = (rule.name(), rule.looks_at());
+    let detail = format!("The context key rule {name} found no identifier (looked at {fields}).");
+    Rejection::new(Reason::NoContextKey, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::membership::Membership;
+
+    const ARRIVAL: Timestamp = Timestamp(1_741_850_595_000_000);
+
+    fn mapping() -> Mapping {
+        Mapping::new(MappingSettings {
+            context_kind: ContextKind::new("user").expect("a plain kind"),
+            context_key: ContextKeyRule::UserIdOnly,
+            membership: MembershipRule::Strict,
+            journey_step_without_value_enters: false,
+        })
+    }
+
+    /// An event that maps, with the values at some JSON pointers replaced.
+    fn event(changes: &[(&str, Value)]) -> Value {
+        let mut event = json!({
+            "type": "identify",
+            "userId": "ada",
+            "anonymousId": "anon-1",
+            "timestamp": "2025-03-13T07:23:14Z",
+            "traits": {"vip": true, "email": "ada@example.com"},
+            "properties": null,
+            "context": {"personas": {
+                "computation_class": "audience", "computation_id": "aud_1", "computation_key": "vip",
+            }},
+        });
+        for (pointer, value) in changes {
+            *event.pointer_mut(pointer).expect("a pointer into the sample") = value.clone();
+        }
+        event
+    }
+
+    #[test]
+    fn an_event_becomes_a_delta() {
+        let expected = MembershipDelta {
+            audience: AudienceId::new("aud_1").expect("not empty"),
+            audience_key: AudienceKey::new("vip").expect("not empty"),
+            context_kind: ContextKind::new("user").expect("a plain kind"),
+            context_key: ContextKey::new("ada").expect("not empty"),
+            membership: Membership::In,
+            event_at: Timestamp(ARRIVAL.0 - 1_000_000),
+            user_id: UserId::new("ada"),
+            key_rule: 1,
+        };
+        let outcome = mapping().map(&event(&[]), ARRIVAL);
+        assert_eq!(outcome, Outcome::Delta(Box::new(expected)));
+    }
+
+    #[test]
+    fn deletions_come_before_the_subscription_and_other_types_are_ignored() {
+        let rows = [
+            (
+                json!({"type": "delete", "userId": "ada"}),
+                Outcome::Deletion(UserId::new("ada").expect("not empty")),
+            ),
+            (
+                json!({"type": "delete", "userId": 7}),
+                Outcome::Deletion(UserId::new("7").expect("not empty")),
+            ),
+            (event(&[("/type", json!("group"))]), Outcome::Ignored),
+            (event(&[("/type", json!("Identify"))]), Outcome::Ignored),
+            (event(&[("/type", json!(null))]), Outcome::Ignored),
+            (json!({}), Outcome::Ignored),
+        ];
+        for (event, expected) in rows {
+            assert_eq!(mapping().map(&event, ARRIVAL), expected, "{event}");
+        }
+    }
+
+    #[test]
+    fn track_is_read_from_properties() {
+        let left = event(&[("/type", json!("track")), ("/properties", json!({"vip": false}))]);
+        let delta = mapping().delta(&left, ARRIVAL).expect("it maps");
+        assert_eq!(delta.membership, Membership::Out);
+    }
+
+    #[test]
+    fn every_rejection_has_its_word_and_sentence() {
+        let personas = "/context/personas";
+        let class = "/context/personas/computation_class";
+        let id = "/context/personas/computation_id";
+        let key = "/context/personas/computation_key";
+        let rows = [
+            (json!([]), "not_an_object: The event is not a JSON object."),
+            (
+                json!({"type": "identify"}),
+                "not_an_audience: The event has no $.context.personas: it is not from an audience.",
+            ),
+            (
+                event(&[(personas, json!(null))]),
+                "not_an_audience: The event has no $.context.personas: it is not from an audience.",
+            ),
+            (
+                event(&[("/context", json!([]))]),
+                "not_an_audience: The event has no $.context.personas: it is not from an audience.",
+            ),
+            (
+                event(&[(class, json!("trait"))]),
+                "not_an_audience: segment_computation_action is neither audience nor journey_step.",
+            ),
+            (
+                event(&[(class, json!("Audience"))]),
+                "not_an_audience: segment_computation_action is neither audience nor journey_step.",
+            ),
+            (
+                event(&[(class, json!(""))]),
+                "missing_field: segment_computation_action is required and has no value ($.context.personas.computation_class).",
+            ),
+            (
+                event(&[(class, json!({}))]),
+                "invalid_field: segment_computation_action must be a text but it is an object ($.context.personas.computation_class).",
+            ),
+            (
+                event(&[(personas, json!({}))]),
+                "missing_field: segment_computation_action is required and has no value ($.context.personas.computation_class).",
+            ),
+            (
+                event(&[(id, json!(""))]),
+                "missing_field: segment_audience_id is required and has no value ($.context.personas.computation_id).",
+            ),
+            (
+                event(&[(key, json!(null))]),
+                "missing_field: segment_audience_key is required and has no value ($.context.personas.computation_key).",
+            ),
+            (
+                event(&[("/userId", json!({"id": "ada"}))]),
+                "invalid_field: segment_user_id must be a text but it is an object ($.userId).",
+            ),
+            (
+                event(&[("/anonymousId", json!([]))]),
+                "invalid_field: segment_anonymous_id must be a text but it is a list ($.anonymousId).",
+            ),
+            (
+                event(&[("/traits/email", json!({}))]),
+                "invalid_field: user_email must be a text but it is an object ($.traits.email, else $.context.traits.email).",
+            ),
+            (
+                event(&[("/traits", json!(null))]),
+                "missing_field: traits_or_props is required and has no value ($.properties, else $.traits).",
+            ),
+            (
+                event(&[("/traits", json!("ada"))]),
+                "invalid_field: traits_or_props must be an object but it is a text ($.properties, else $.traits).",
+            ),
+            (
+                event(&[("/userId", json!(""))]),
+                "no_context_key: The context key rule user_id_only found no identifier (looked at segment_user_id).",
+            ),
+            (
+                event(&[("/traits/vip", json!(1))]),
+                "membership_unknown: The value under the audience's key in traits_or_props is a number, and neither true nor false.",
+            ),
+            (
+                event(&[("/traits", json!({}))]),
+                "membership_unknown: There is no value under the audience's key in traits_or_props.",
+            ),
+            (
+                event(&[(key, json!("constructor"))]),
+                "membership_unknown: There is no value under the audience's key in traits_or_props.",
+            ),
+            (
+                json!({"type": "delete"}),
+                "missing_field: userId is required and has no value ($.userId).",
+            ),
+            (
+                json!({"type": "delete", "userId": {}}),
+                "invalid_field: userId must be a text but it is an object ($.userId).",
+            ),
+        ];
+        for (event, expected) in rows {
+            match mapping().map(&event, ARRIVAL) {
+                Outcome::Rejected(rejection) => assert_eq!(rejection.to_string(), expected),
+                other => panic!("{event} gave {other:?}, expected {expected}"),
+            }
+        }
+    }
+
+    #[test]
+    fn overrides_that_do_not_fit_reject_every_event() {
+        let rows = [
+            (
+                "context_kind",
+                json!("multi"),
+                "invalid_field: context_kind must be letters, digits, dots, dashes or underscores, and neither kind nor multi (the value in the mapping).",
+            ),
+            (
+                "context_kind",
+                json!(null),
+                "missing_field: context_kind is required and has no value (the value in the mapping).",
+            ),
+            (
+                "context_key",
+                json!("USER_ID_ONLY"),
+                "invalid_field: context_key must be the name of a context key rule (the value in the mapping).",
+            ),
+            (
+                "enable_batching",
+                json!("yes"),
+                "invalid_field: enable_batching must be a boolean but it is a text (the value in the mapping).",
+            ),
+            (
+                "audience_action",
+                json!("add"),
+                "invalid_field: audience_action must be ADD or REMOVE (the value in the mapping).",
+            ),
+        ];
+        for (field, value, expected) in rows {
+            let mut mapping = mapping();
+            mapping.set_field(field, &value).expect("a plain value compiles");
+            let rejection = mapping.delta(&event(&[]), ARRIVAL).expect_err("it cannot map");
+            assert_eq!(rejection.to_string(), expected, "{field}");
+        }
+    }
+
+    /// The class may come from elsewhere; then an event without `context.personas` can map.
+    #[test]
+    fn nothing_of_segment_s_is_needed_where_the_mapping_says_all() {
+        let mut mapping = mapping();
+        for (field, value) in [
+            ("segment_computation_action", json!("audience")),
+            ("segment_audience_id", json!("aud_fixed")),
+            ("segment_audience_key", json!("plan")),
+            ("traits_or_props", json!({"plan": {"@path": "$.traits.paying"}})),
+        ] {
+            mapping.set_field(field, &value).expect("all of these compile");
+        }
+        let event = json!({"userId": "ada", "traits": {"paying": false}});
+        let delta = mapping.delta(&event, ARRIVAL).expect("it maps");
+        assert_eq!((delta.audience.as_str(), delta.membership), ("aud_fixed", Membership::Out));
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let key = prop_oneof![
+            4 => proptest::sample::select(vec![
+                "type", "userId", "anonymousId", "traits", "properties", "context", "personas",
+                "email", "computation_class", "computation_id", "computation_key", "vip",
+                "timestamp", "receivedAt",
+            ]).prop_map(str::to_owned),
+            1 => any::<String>(),
+        ];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+            proptest::sample::select(vec!["identify", "delete", "audience", "vip", "true"])
+                .prop_map(Value::from),
+            "[+-]?[0-9]{4,6}-[0-9]{2}-[0-9]{2}T[0-9:.]{0,20}[Z+-]?[0-9:]{0,8}"
+                .prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 40, 6, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                proptest::collection::btree_map(key.clone(), inner, 0..6)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn mapping_never_panics(event in any_json(), arrival in any::<i64>()) {
+            let first = mapping().map(&event, Timestamp(arrival));
+            prop_assert_eq!(mapping().map(&event, Timestamp(arrival)), first);
+        }
+
+        /// Near the happy path, where the deeper code is.
+        #[test]
+        fn mapping_never_panics_on_almost_good_events(
+            at in proptest::sample::select(vec![
+                "/userId", "/traits", "/traits/vip", "/traits/email", "/properties", "/timestamp",
+                "/context", "/context/personas", "/context/personas/computation_class",
+                "/context/personas/computation_id", "/context/personas/computation_key",
+            ]),
+            value in any_json(),
+        ) {
+            let event = event(&[(at, value)]);
+            prop_assert_eq!(mapping().map(&event, ARRIVAL), mapping().map(&event, ARRIVAL));
+        }
+    }
 }

@@ -1,1 +1,3 @@
 //! i
+
+mod conformance;

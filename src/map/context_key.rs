@@ -1,0 +1,143 @@
+//! Which identifier of a person becomes the context key.
+
+use std::borrow::Cow;
+
+/// The field `context_key` of the mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContextKeyRule {
+    /// `user_id_only`
+    UserIdOnly,
+    /// `email_only`
+    EmailOnly,
+    /// `user_id_then_email`
+    UserIdThenEmail,
+    /// `user_id_then_anonymousId`
+    UserIdThenAnonymousId,
+    /// `user_id_then_email_then_anonymousId`
+    UserIdThenEmailThenAnonymousId,
+}
+
+/// What an event says about who it is; each is non-empty where it is there.
+#[derive(Default)]
+pub(super) struct Identifiers<'a> {
+    pub(super) user_id: Option<Cow<'a, str>>,
+    pub(super) email: Option<Cow<'a, str>>,
+    pub(super) anonymous_id: Option<Cow<'a, str>>,
+}
+
+impl ContextKeyRule {
+    /// Every rule, in the order of the documentation.
+    pub const ALL: [Self; 5] = [
+        Self::UserIdOnly,
+        Self::EmailOnly,
+        Self::UserIdThenEmail,
+        Self::UserIdThenAnonymousId,
+        Self::UserIdThenEmailThenAnonymousId,
+    ];
+
+    /// The rule of this name, spelled exactly as Segment's mapping editor spells it.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|rule| rule.name() == name)
+    }
+
+    /// The name in the mapping.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::UserIdOnly => "user_id_only",
+            Self::EmailOnly => "email_only",
+            Self::UserIdThenEmail => "user_id_then_email",
+            Self::UserIdThenAnonymousId => "user_id_then_anonymousId",
+            Self::UserIdThenEmailThenAnonymousId => "user_id_then_email_then_anonymousId",
+        }
+    }
+
+    /// Kept with every member, so that members of an older rule are recognised: never renumber.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::UserIdOnly => 1,
+            Self::EmailOnly => 2,
+            Self::UserIdThenEmail => 3,
+            Self::UserIdThenAnonymousId => 4,
+            Self::UserIdThenEmailThenAnonymousId => 5,
+        }
+    }
+
+    /// The mapping fields it looks at, for a sentence.
+    pub(super) fn looks_at(self) -> &'static str {
+        match self {
+            Self::UserIdOnly => "segment_user_id",
+            Self::EmailOnly => "user_email",
+            Self::UserIdThenEmail => "segment_user_id, user_email",
+            Self::UserIdThenAnonymousId => "segment_user_id, segment_anonymous_id",
+            Self::UserIdThenEmailThenAnonymousId => {
+                "segment_user_id, user_email, segment_anonymous_id"
+            }
+        }
+    }
+
+    /// The first that is there.
+    pub(super) fn choose<'a>(self, from: &'a Identifiers<'_>) -> Option<&'a str> {
+        let Identifiers { user_id, email, anonymous_id } = from;
+        let first = match self {
+            Self::UserIdOnly => user_id.as_ref(),
+            Self::EmailOnly => email.as_ref(),
+            Self::UserIdThenEmail => user_id.as_ref().or(email.as_ref()),
+            Self::UserIdThenAnonymousId => user_id.as_ref().or(anonymous_id.as_ref()),
+            Self::UserIdThenEmailThenAnonymousId => {
+                user_id.as_ref().or(email.as_ref()).or(anonymous_id.as_ref())
+            }
+        };
+        first.map(AsRef::as_ref)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Columns: every combination of user id (u), email (e) and anonymous id (a).
+    #[test]
+    fn the_first_identifier_that_is_there_is_the_key() {
+        let who = ["", "a", "e", "ea", "u", "ua", "ue", "uea"];
+        let rows = [
+            (ContextKeyRule::UserIdOnly, ["", "", "", "", "u", "u", "u", "u"]),
+            (ContextKeyRule::EmailOnly, ["", "", "e", "e", "", "", "e", "e"]),
+            (ContextKeyRule::UserIdThenEmail, ["", "", "e", "e", "u", "u", "u", "u"]),
+            (ContextKeyRule::UserIdThenAnonymousId, ["", "a", "", "a", "u", "u", "u", "u"]),
+            (
+                ContextKeyRule::UserIdThenEmailThenAnonymousId,
+                ["", "a", "e", "e", "u", "u", "u", "u"],
+            ),
+        ];
+        for (rule, expected) in rows {
+            for (present, key) in who.into_iter().zip(expected) {
+                let take =
+                    |name: &'static str| present.contains(name).then_some(Cow::Borrowed(name));
+                let identifiers =
+                    Identifiers { user_id: take("u"), email: take("e"), anonymous_id: take("a") };
+                let chosen = rule.choose(&identifiers).unwrap_or_default();
+                assert_eq!(chosen, key, "{rule:?} of {present:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_and_numbers_are_stable() {
+        let rows = [
+            ("user_id_only", 1),
+            ("email_only", 2),
+            ("user_id_then_email", 3),
+            ("user_id_then_anonymousId", 4),
+            ("user_id_then_email_then_anonymousId", 5),
+        ];
+        for (name, number) in rows {
+            assert_eq!(ContextKeyRule::from_name(name).map(ContextKeyRule::number), Some(number));
+        }
+        for name in ["", "USER_ID_ONLY", "user_id_then_anonymousid", "5"] {
+            assert_eq!(ContextKeyRule::from_name(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! When a membership changed, as far as the event can be believed (P2).
+//!
+//! The latest event time wins, so a clock that runs ahead could lock a member for as long as it is
+//! ahead. A time more than [`TOLERANCE`] ahead of arrival is therefore not believed.
+
+use std::time::Duration;
+
+use jiff::civil::Time;
+use jiff::fmt::temporal::Pieces;
+use jiff::tz::Offset;
+use serde_json::Value;
+
+use crate::membership::Timestamp;
+
+/// How far a sender's clock may run ahead of ours.
+const TOLERANCE: Duration = Duration::from_secs(5 * 60);
+
+/// Where Segment says when it happened, best first.
+const FIELDS: [&str; 4] = ["timestamp", "originalTimestamp", "receivedAt", "sentAt"];
+
+/// The first readable time of the event, else the arrival. One too far ahead counts as
+/// `receivedAt`, or as the arrival if that is missing or ahead of the arrival too.
+pub(super) fn event_time(event: &Value, arrival: Timestamp) -> Timestamp {
+    let at = |field: &str| event.get(field).and_then(Value::as_str).and_then(read);
+    let Some(claimed) = FIELDS.into_iter().find_map(at) else { return arrival };
+    if claimed <= arrival.after(TOLERANCE) {
+        return claimed;
+    }
+    at("receivedAt").filter(|received| *received <= arrival).unwrap_or(arrival)
+}
+
+/// ISO 8601: a date, maybe a time, maybe an offset. Without an offset it is UTC; a named zone
+/// without an offset is not read, because this process carries no zone database.
+fn read(text: &str) -> Option<Timestamp> {
+    let pieces = Pieces::parse(text).ok()?;
+    let offset = match pieces.to_numeric_offset() {
+        Some(offset) => offset,
+        None if pieces.time_zone_annotation().is_some() => return None,
+        None => Offset::UTC,
+    };
+    let local = pieces.date().to_datetime(pieces.time().unwrap_or(Time::midnight()));
+    let instant = offset.to_timestamp(local).ok()?;
+    Some(Timestamp(instant.as_microsecond()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// 2025-03-13T07:23:15Z in microseconds.
+    const ARRIVAL: Timestamp = Timestamp(1_741_850_595_000_000);
+
+    #[test]
+    fn forms_of_a_time() {
+        let rows = [
+            ("2025-03-13T07:23:15Z", Some(0)),
+            ("2025-03-13t07:23:15z", Some(0)),
+            ("2025-03-13 07:23:15Z", Some(0)),
+            ("2025-03-13T07:23:15", Some(0)),
+            ("2025-03-13T07:23:15+00:00", Some(0)),
+            ("2025-03-13T07:23:15+0000", Some(0)),
+            ("2025-03-13T07:23:15+00", Some(0)),
+            ("2025-03-13T09:23:15+02:00", Some(0)),
+            ("2025-03-13T02:23:15-0500", Some(0)),
+            ("20250313T072315Z", Some(0)),
+            ("2025-03-13T07:23:15.697Z", Some(697_000)),
+            ("2025-03-13T07:23:15,697Z", Some(697_000)),
+            ("2025-03-13T07:23:15.000001Z", Some(1)),
+            ("2025-03-13T07:23:15.000001999Z", Some(1)),
+            ("2025-03-13T07:23Z", Some(-15_000_000)),
+            ("2025-03-13", Some(-26_595_000_000)),
+            ("2025-03-13T09:23:15+02:00[Europe/Berlin]", Some(0)),
+            ("2025-03-13T09:23:15[Europe/Berlin]", None),
+            ("2025-02-30T07:23:15Z", None),
+            ("1741850595", None),
+            ("yesterday", None),
+            ("", None),
+        ];
+        for (text, micros_after) in rows {
+            let expected = micros_after.map(|micros| Timestamp(ARRIVAL.0 + micros));
+            assert_eq!(read(text), expected, "{text}");
+        }
+    }
+
+    /// Times are told in seconds from the arrival.
+    #[test]
+    fn which_time_counts() {
+        let at = |seconds: i64| {
+            let micros = ARRIVAL.0 + seconds * 1_000_000;
+            jiff::Timestamp::from_microsecond(micros).expect("near the arrival").to_string()
+        };
+        let rows = [
+            (
+                json!({"timestamp": at(-9), "originalTimestamp": at(-8), "receivedAt": at(-7), "sentAt": at(-6)}),
+                -9,
+            ),
+            (json!({"originalTimestamp": at(-8), "receivedAt": at(-7), "sentAt": at(-6)}), -8),
+            (json!({"receivedAt": at(-7), "sentAt": at(-6)}), -7),
+            (json!({"sentAt": at(-6)}), -6),
+            (json!({}), 0),
+            (json!({"timestamp": "soon", "sentAt": at(-6)}), -6),
+            (json!({"timestamp": null, "originalTimestamp": 5, "receivedAt": {}}), 0),
+            (json!({"timestamp": at(300)}), 300),
+            (json!({"timestamp": at(301)}), 0),
+            (json!({"timestamp": at(301), "receivedAt": at(-7)}), -7),
+            (json!({"timestamp": at(301), "receivedAt": at(0)}), 0),
+            (json!({"timestamp": at(301), "receivedAt": at(1)}), 0),
+            (json!({"timestamp": at(301), "receivedAt": "?"}), 0),
+            (json!({"timestamp": at(301), "originalTimestamp": at(-8)}), 0),
+            (json!({"receivedAt": at(301)}), 0),
+            (json!({"receivedAt": at(299)}), 299),
+            (json!({"sentAt": at(301), "receivedAt": "?"}), 0),
+        ];
+        for (event, seconds) in rows {
+            let expected = Timestamp(ARRIVAL.0 + seconds * 1_000_000);
+            assert_eq!(event_time(&event, ARRIVAL), expected, "{event}");
+        }
+    }
+
+    #[test]
+    fn a_microsecond_past_the_tolerance_is_too_far() {
+        let rows =
+            [("2025-03-13T07:28:15.000000Z", 300_000_000), ("2025-03-13T07:28:15.000001Z", 0)];
+        for (text, micros) in rows {
+            let told = event_time(&json!({"timestamp": text}), ARRIVAL);
+            assert_eq!(told, Timestamp(ARRIVAL.0 + micros), "{text}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The fields of the action `syncAudience`, and reading one of them from an event.
+//!
+//! [`Found`] is where a value meets the type of its field; every rejection for a missing or unfit
+//! field is worded here.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use super::coercion::{self, Unfit};
+use super::expression::{Expression, MappingError};
+use super::rejection::{Reason, Rejection};
+
+/// A field of the action, named as customers know it from Segment's mapping editor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    /// Text, required.
+    AudienceId,
+    /// Text, required.
+    AudienceKey,
+    /// `audience` or `journey_step`, required.
+    ComputationAction,
+    /// Text, required.
+    ContextKind,
+    /// Text.
+    UserId,
+    /// Text.
+    AnonymousId,
+    /// Text.
+    Email,
+    /// The name of a rule, required.
+    ContextKey,
+    /// Object, required.
+    TraitsOrProps,
+    /// Boolean. It says nothing to a daemon that always batches, but a bad value is a bad mapping.
+    EnableBatching,
+    /// `ADD` or `REMOVE`. The hosted integration checks it and does not use it; so do we.
+    AudienceAction,
+}
+
+impl Field {
+    const ALL: [Self; 11] = [
+        Self::AudienceId,
+        Self::AudienceKey,
+        Self::ComputationAction,
+        Self::ContextKind,
+        Self::UserId,
+        Self::AnonymousId,
+        Self::Email,
+        Self::ContextKey,
+        Self::TraitsOrProps,
+        Self::EnableBatching,
+        Self::AudienceAction,
+    ];
+
+    /// The name in the mapping.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::AudienceId => "segment_audience_id",
+            Self::AudienceKey => "segment_audience_key",
+            Self::ComputationAction => "segment_computation_action",
+            Self::ContextKind => "context_kind",
+            Self::UserId => "segment_user_id",
+            Self::AnonymousId => "segment_anonymous_id",
+            Self::Email => "user_email",
+            Self::ContextKey => "context_key",
+            Self::TraitsOrProps => "traits_or_props",
+            Self::EnableBatching => "enable_batching",
+            Self::AudienceAction => "audience_action",
+        }
+    }
+}
+
+/// What the mapping says about each field.
+#[derive(Clone, Debug)]
+pub(super) struct Fields([Expression; Field::ALL.len()]);
+
+impl Fields {
+    /// One expression for each field.
+    pub(super) fn new(expression: impl Fn(Field) -> Expression) -> Self {
+        Self(Field::ALL.map(expression))
+    }
+
+    /// Replaces what the mapping says about the field of this name.
+    pub(super) fn set(&mut self, name: &str, json: &Value) -> Result<(), MappingError> {
+        let field = Field::ALL.into_iter().find(|field| field.name() == name);
+        let field = field.ok_or(MappingError::UnknownField)?;
+        self.0[field as usize] = Expression::compile(json)?;
+        Ok(())
+    }
+
+    /// The field's value for this event.
+    pub(super) fn find<'a>(&'a self, field: Field, event: &'a Value) -> Found<'a> {
+        Found::of(field.name(), &self.0[field as usize], event)
+    }
+}
+
+/// What one field resolved to.
+pub(super) struct Found<'a> {
+    name: &'static str,
+    expression: &'a Expression,
+    value: Option<Cow<'a, Value>>,
+}
+
+impl<'a> Found<'a> {
+    /// What `expression` gives for this event, under the name a rejection will use.
+    pub(super) fn of(name: &'static str, expression: &'a Expression, event: &'a Value) -> Self {
+        Self { name, expression, value: expression.resolve(event) }
+    }
+
+    /// A non-empty text, where there is one.
+    pub(super) fn text(&self) -> Result<Option<Cow<'_, str>>, Rejection> {
+        self.coerced(coercion::text, "a text")
+    }
+
+    /// A non-empty text that `parse` takes; `takes` says what it would take.
+    pub(super) fn parsed<T>(
+        &self,
+        takes: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, Rejection> {
+        parse(&self.text()?.ok_or_else(|| self.missing())?).ok_or_else(|| self.invalid(takes))
+    }
+
+    /// An object.
+    pub(super) fn object(&self) -> Result<&Map<String, Value>, Rejection> {
+        self.coerced(coercion::object, "an object")?.ok_or_else(|| self.missing())
+    }
+
+    /// A boolean, where there is one.
+    pub(super) fn boolean(&self) -> Result<Option<bool>, Rejection> {
+        self.coerced(coercion::boolean, "a boolean")
+    }
+
+    fn coerced<'v, T>(
+        &'v self,
+        coerce: impl Fn(&'v Value) -> Result<Option<T>, Unfit>,
+        wanted: &str,
+    ) -> Result<Option<T>, Rejection> {
+        let Some(value) = self.value.as_deref() else { return Ok(None) };
+        coerce(value).map_err(|Unfit(found)| {
+            let Self { name, expression, .. } = self;
+            let detail = format!("{name} must be {wanted} but it is {found} ({expression}).");
+            Rejection::new(Reason::InvalidField, detail)
+        })
+    }
+
+    /// The rejection for a required field without a value.
+    pub(super) fn missing(&self) -> Rejection {
+        let Self { name, expression, .. } = self;
+        let detail = format!("{name} is required and has no value ({expression}).");
+        Rejection::new(Reason::MissingField, detail)
+    }
+
+    /// The rejection for a text that is none of what the field takes.
+    pub(super) fn invalid(&self, takes: &str) -> Rejection {
+        let Self { name, expression, .. } = self;
+        let detail = format!("{name} must be {takes} ({expression}).");
+        Rejection::new(Reason::InvalidField, detail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_is_found_where_its_name_was_set() {
+        let mut fields = Fields::new(|_| Expression::Literal(Value::Null));
+        for field in Field::ALL {
+            fields.set(field.name(), &Value::from(field.name())).expect("the name is a field");
+        }
+        for field in Field::ALL {
+            let found = fields.find(field, &Value::Null);
+            assert_eq!(found.text().expect("a text").as_deref(), Some(field.name()));
+        }
+        assert_eq!(fields.set("segment_user", &Value::Null), Err(MappingError::UnknownField));
+    }
+}

@@ -1,0 +1,26 @@
+//! The defaults of Segment's "LaunchDarkly Audiences" action, as an expression for each field.
+
+use serde_json::Value;
+
+use super::MappingSettings;
+use super::expression::Expression;
+use super::fields::{Field, Fields};
+
+/// What the action does where the customer changed nothing but our own settings.
+pub(super) fn fields(settings: &MappingSettings) -> Fields {
+    Fields::new(|field| match field {
+        Field::AudienceId => Expression::path(&["context", "personas", "computation_id"]),
+        Field::AudienceKey => Expression::path(&["context", "personas", "computation_key"]),
+        Field::ComputationAction => Expression::path(&["context", "personas", "computation_class"]),
+        Field::ContextKind => Expression::Literal(settings.context_kind.as_str().into()),
+        Field::UserId => Expression::path(&["userId"]),
+        Field::AnonymousId => Expression::path(&["anonymousId"]),
+        Field::Email => Expression::first_of(&["traits", "email"], &["context", "traits", "email"]),
+        Field::ContextKey => Expression::Literal(settings.context_key.name().into()),
+        // An identify call that also has properties is read from there, even when they say nothing
+        // about the audience: as the hosted integration does.
+        Field::TraitsOrProps => Expression::first_of(&["properties"], &["traits"]),
+        Field::EnableBatching => Expression::Literal(Value::Bool(true)),
+        Field::AudienceAction => Expression::Literal(Value::Null),
+    })
+}

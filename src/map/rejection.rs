@@ -1,0 +1,139 @@
+//! Why an event cannot be applied: the one list of reasons, and the sentence that goes with each (P7).
+//!
+//! Sentences name fields and paths of the mapping, never a value of the event (P8): they are
+//! answered to Segment, logged and kept.
+
+use std::fmt;
+
+/// The stable word of a rejection. Customers filter on it; a word never changes its meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// It could not be parsed as JSON.
+    Unreadable,
+    /// It is JSON, and not an object.
+    NotAnObject,
+    /// It says nothing about a membership: no `context.personas`, or another computation class.
+    NotAnAudience,
+    /// A required field of the mapping has no value.
+    MissingField,
+    /// A field of the mapping has a value that cannot be used.
+    InvalidField,
+    /// None of the identifiers of the context key rule is there.
+    NoContextKey,
+    /// The value is neither true nor false.
+    MembershipUnknown,
+    /// The audience already has members of another context kind.
+    ContextKindConflict,
+}
+
+impl Reason {
+    /// Every reason, for metrics that show zeros and for documentation.
+    pub const ALL: [Self; 8] = [
+        Self::Unreadable,
+        Self::NotAnObject,
+        Self::NotAnAudience,
+        Self::MissingField,
+        Self::InvalidField,
+        Self::NoContextKey,
+        Self::MembershipUnknown,
+        Self::ContextKindConflict,
+    ];
+
+    /// The word as it is answered, counted and kept.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreadable => "unreadable",
+            Self::NotAnObject => "not_an_object",
+            Self::NotAnAudience => "not_an_audience",
+            Self::MissingField => "missing_field",
+            Self::InvalidField => "invalid_field",
+            Self::NoContextKey => "no_context_key",
+            Self::MembershipUnknown => "membership_unknown",
+            Self::ContextKindConflict => "context_kind_conflict",
+        }
+    }
+
+    /// Whether a replay could succeed once the mapping or the operator's choice has changed. What
+    /// is not an audience event at all is counted, not kept: it would drown the rest.
+    #[must_use]
+    pub fn worth_keeping(self) -> bool {
+        !matches!(self, Self::NotAnObject | Self::NotAnAudience)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why an event cannot be applied. Displays as `word: sentence`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// The stable word.
+    pub reason: Reason,
+    /// One sentence for the person who reads it in Segment's Event Delivery view.
+    pub detail: String,
+}
+
+impl Rejection {
+    /// The detail must not hold a value of the event.
+    #[must_use]
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into() }
+    }
+
+    /// For an event that could not be parsed, alone or in a batch.
+    #[must_use]
+    pub fn unreadable() -> Self {
+        Self::new(Reason::Unreadable, "The event is not JSON that can be read.")
+    }
+
+    /// For an event whose audience was recorded under another context kind.
+    #[must_use]
+    pub fn context_kind_conflict() -> Self {
+        Self::new(
+            Reason::ContextKindConflict,
+            "The audience already has another context kind; it keeps it until the audience is dropped.",
+        )
+    }
+
+    /// See [`Reason::worth_keeping`].
+    #[must_use]
+    pub fn worth_keeping(&self) -> bool {
+        self.reason.worth_keeping()
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason, self.detail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_snake_case_and_distinct() {
+        let words: std::collections::BTreeSet<_> = Reason::ALL.map(Reason::as_str).into();
+        assert_eq!(words.len(), Reason::ALL.len());
+        for word in words {
+            assert!(word.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{word}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_not_an_audience_is_not_kept() {
+        let dropped: Vec<_> = Reason::ALL.into_iter().filter(|r| !r.worth_keeping()).collect();
+        assert_eq!(dropped, [Reason::NotAnObject, Reason::NotAnAudience]);
+    }
+
+    #[test]
+    fn displays_as_word_and_sentence() {
+        let text = Rejection::unreadable().to_string();
+        assert_eq!(text, "unreadable: The event is not JSON that can be read.");
+    }
+}
