@@ -1,1 +1,38 @@
-//! To be filled.
+//! Delivery: one courier per destination brings LaunchDarkly's segments up to date.
+//!
+//! # What always holds
+//! * A member is in at most one request in flight (P3): the ledger claims it for one batch.
+//! * A batch is settled, released or parked, never dropped: what is not taken stays pending (P4).
+//! * One bad member, audience or destination delays no other (P5): audiences take turns, a refused
+//!   batch is halved until the culprit stands alone, and a backoff is the audience's own until
+//!   several audiences fail alike.
+//!
+//! What to do next and how to react to an answer is decided by pure code ([`dispatch`], [`pace`],
+//! [`backoff`]); the courier only carries it out.
+
+mod backoff;
+mod courier;
+mod dispatch;
+mod guard;
+mod pace;
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+pub use courier::{Courier, CourierError};
+pub use dispatch::{Held, Standing};
+
+/// How a destination is delivered to.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Most members in one request.
+    pub max_batch: NonZeroUsize,
+    /// How long a member may wait for others to travel with.
+    pub linger: Duration,
+    /// Most requests in flight.
+    pub concurrency: NonZeroUsize,
+    /// Longest pause after a first failure; doubles up to `retry_ceiling`.
+    pub retry_floor: Duration,
+    /// Longest pause between two attempts, and between two probes of a held destination.
+    pub retry_ceiling: Duration,
+}

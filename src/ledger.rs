@@ -205,6 +205,14 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
         limit: NonZeroUsize,
     ) -> Result<Option<Batch>, LedgerError>;
 
+    /// Claims one member although it may not be pending: LaunchDarkly took it before, and is asked
+    /// whether it still would. `None`: it is in a batch, parked, or gone.
+    async fn claim_again(
+        &self,
+        route: &Arc<Route>,
+        context_key: &ContextKey,
+    ) -> Result<Option<Batch>, LedgerError>;
+
     /// LaunchDarkly took the batch.
     async fn settle(&self, batch: Batch) -> Result<(), LedgerError>;
 

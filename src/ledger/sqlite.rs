@@ -35,10 +35,11 @@ use async_trait::async_trait;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::{
-    Backlog, Batch, Intake, Ledger, LedgerError, ParkReason, Parked, Recorded, Summary, Unheard,
+    Backlog, Batch, Intake, Ledger, LedgerError, ParkReason, Parked, Recorded, Route, Summary,
+    Unheard,
 };
 use crate::clock::Clock;
-use crate::membership::{AudienceId, DestinationName, Timestamp};
+use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
 pub use reader::{MemberView, ParkedView, RejectedView};
 pub use schema::OpenError;
@@ -198,6 +199,15 @@ impl Ledger for SqliteLedger {
         self.known(destination)?;
         let (destination, audience) = (destination.clone(), audience.clone());
         self.ask(|reply| Command::Claim { destination, audience, limit, reply }).await
+    }
+
+    async fn claim_again(
+        &self,
+        route: &Arc<Route>,
+        context_key: &ContextKey,
+    ) -> Result<Option<Batch>, LedgerError> {
+        let (route, context_key) = (Arc::clone(route), context_key.clone());
+        self.ask(|reply| Command::ClaimAgain { route, context_key, reply }).await
     }
 
     async fn settle(&self, batch: Batch) -> Result<(), LedgerError> {

@@ -1,1 +1,340 @@
+//! Each rule with the interleaving that would break it.
 
+use super::*;
+use crate::membership::ContextKey;
+
+const WINDOW: Duration = Duration::from_secs(3600);
+
+fn at(stamp: i64) -> Moment {
+    Moment {
+        stamp: Timestamp(stamp),
+        told_counts_from: Timestamp::EPOCH,
+        repeat_window: WINDOW,
+        unheard_through: Timestamp::EPOCH,
+    }
+}
+
+fn enters(event_at: i64) -> Change {
+    Change { membership: Membership::In, event_at: Timestamp(event_at), key_rule: 1, person: None }
+}
+
+fn leaves(event_at: i64) -> Change {
+    Change { membership: Membership::Out, ..enters(event_at) }
+}
+
+/// A member and the verbs, as short as a story.
+struct Story(Option<Member>);
+
+impl Story {
+    fn new() -> Self {
+        Self(None)
+    }
+
+    fn apply(&mut self, next: Next) -> &mut Self {
+        match next {
+            Next::Same => {}
+            Next::Write(member) => self.0 = Some(member),
+            Next::Delete => self.0 = None,
+        }
+        self
+    }
+
+    fn record(&mut self, change: &Change, stamp: i64) -> &mut Self {
+        let next = record(self.0.as_ref(), change, &at(stamp));
+        self.apply(next)
+    }
+
+    fn claim(&self) -> ClaimedMember {
+        let member = self.member();
+        assert!(member.pending_since.is_some(), "only what is pending is claimed");
+        ClaimedMember {
+            context_key: ContextKey::new("ada").expect("not empty"),
+            membership: member.membership,
+            version: member.version,
+        }
+    }
+
+    /// Settles and says whether it is to be told once more.
+    fn settle(&mut self, claimed: &ClaimedMember, stamp: i64) -> bool {
+        let (next, again) = settle(self.0.as_ref(), claimed, &at(stamp));
+        self.apply(next);
+        again
+    }
+
+    fn deliver(&mut self, stamp: i64) -> &mut Self {
+        let claimed = self.claim();
+        self.settle(&claimed, stamp);
+        self
+    }
+
+    fn release(&mut self, unheard: Unheard, stamp: i64) -> &mut Self {
+        let next = release(self.0.as_ref(), unheard, &at(stamp));
+        self.apply(next)
+    }
+
+    fn park(&mut self, claimed: &ClaimedMember, stamp: i64) -> bool {
+        let (next, parked) = park(self.0.as_ref(), claimed, &at(stamp));
+        self.apply(next);
+        parked
+    }
+
+    fn member(&self) -> &Member {
+        self.0.as_ref().expect("the story has a member here")
+    }
+
+    fn pending(&self) -> bool {
+        self.member().pending_since.is_some()
+    }
+
+    fn included(&self) -> bool {
+        self.member().membership == Membership::In
+    }
+}
+
+#[test]
+fn the_latest_event_time_wins_whatever_the_order_and_a_tie_goes_to_the_later_arrival() {
+    let cases: [(&str, &[Change], bool); 6] = [
+        ("in order", &[enters(1), leaves(2)], false),
+        ("out of order", &[leaves(2), enters(1)], false),
+        ("tie", &[enters(5), leaves(5)], false),
+        ("tie, other way", &[leaves(5), enters(5)], true),
+        ("old between", &[enters(1), leaves(9), enters(5)], false),
+        // An equal value moves the event time: the "leave" of 5 is older than the "enter" of 7.
+        ("equal value moves the time", &[enters(3), enters(7), leaves(5)], true),
+    ];
+    for (case, changes, included) in cases {
+        let mut story = Story::new();
+        for (index, change) in (10..).zip(changes) {
+            story.record(change, index);
+        }
+        assert_eq!(story.included(), included, "{case}");
+    }
+}
+
+#[test]
+fn a_first_left_is_sent_because_never_told_is_not_absent() {
+    assert!(Story::new().record(&leaves(1), 10).pending());
+}
+
+#[test]
+fn a_repeat_is_not_sent_within_the_window_and_is_sent_after_it() {
+    let mut story = Story::new();
+    story.record(&enters(1), 10).deliver(1_000_000);
+    assert!(!story.record(&enters(2), 2_000_000).pending());
+    let after = 1_000_000 + 3_600_000_000;
+    assert!(!story.record(&enters(3), after - 1).pending(), "a microsecond early");
+    assert!(story.record(&enters(4), after).pending());
+}
+
+#[test]
+fn a_value_that_flips_back_while_a_call_is_out_is_sent_again() {
+    let mut story = Story::new();
+    story.record(&leaves(1), 10).deliver(20);
+    story.record(&enters(2), 30);
+    let claimed = story.claim();
+    story.record(&leaves(3), 40); // what LaunchDarkly was told last, but the call is out
+    assert!(!story.settle(&claimed, 50));
+    assert!(story.pending(), "LaunchDarkly has it in: the leave must follow");
+    assert!(!story.included());
+    story.deliver(60);
+    assert!(!story.pending());
+}
+
+#[test]
+fn a_value_that_flips_back_after_an_unheard_call_is_sent_again_and_once_more_later() {
+    let mut story = Story::new();
+    story.record(&leaves(1), 10).deliver(20);
+    story.record(&enters(2), 30);
+    story.claim();
+    story.release(Unheard::Perhaps, 40);
+    story.record(&leaves(3), 50); // equal to what was told: yet the unheard call may be applied
+    assert!(story.pending());
+    let claimed = story.claim();
+    assert!(story.settle(&claimed, 60), "a late duplicate may come after this settle");
+    assert!(!story.pending());
+    let next = reassert(story.member(), &at(70));
+    story.apply(next);
+    let claimed = story.claim();
+    assert!(!story.settle(&claimed, 80), "told once more, and no more than once");
+}
+
+#[test]
+fn what_was_pending_when_the_process_died_counts_as_unheard() {
+    let mut story = Story::new();
+    story.record(&enters(1), 10);
+    let claimed = story.claim();
+    let after_restart = Moment { unheard_through: Timestamp(10), ..at(20) };
+    let (_, again) = settle(story.0.as_ref(), &claimed, &after_restart);
+    assert!(again);
+    let not_claimed_then = Moment { unheard_through: Timestamp(9), ..at(20) };
+    let (_, again) = settle(story.0.as_ref(), &claimed, &not_claimed_then);
+    assert!(!again);
+}
+
+#[test]
+fn a_settle_of_an_older_version_leaves_the_newer_one_pending() {
+    let mut story = Story::new();
+    story.record(&enters(1), 10);
+    let claimed = story.claim();
+    story.record(&leaves(2), 20).record(&enters(3), 30); // flips twice: equal value, newer version
+    story.settle(&claimed, 40);
+    assert!(story.pending());
+}
+
+#[test]
+fn an_equal_value_while_a_call_is_out_needs_no_second_call() {
+    let mut story = Story::new();
+    story.record(&enters(1), 10);
+    let claimed = story.claim();
+    story.record(&enters(2), 20);
+    story.settle(&claimed, 30);
+    assert!(!story.pending());
+}
+
+#[test]
+fn a_settle_of_a_forgotten_row_creates_nothing() {
+    let mut story = Story::new();
+    story.record(&enters(1), 10);
+    let claimed = story.claim();
+    story.0 = None;
+    story.settle(&claimed, 20);
+    assert!(story.0.is_none());
+}
+
+#[test]
+fn a_deletion_removes_first_and_erases_once_that_was_told() {
+    let mut story = Story::new();
+    story.record(&enters(1), 10).deliver(20);
+    let next = forget(story.member(), &at(30));
+    story.apply(next);
+    assert!(story.pending() && !story.included());
+    story.deliver(40);
+    assert!(story.0.is_none());
+}
+
+#[test]
+fn a_deletion_during_a_call_still_sends_the_removal() {
+    let mut story = Story::new();
+    story.record(&enters(1), 10);
+    let claimed = story.claim();
+    let next = forget(story.member(), &at(20));
+    story.apply(next);
+    story.settle(&claimed, 30);
+    assert!(story.pending(), "LaunchDarkly has just been told that the person is in");
+    story.deliver(40);
+    assert!(story.0.is_none());
+}
+
+#[test]
+fn a_deletion_after_an_unheard_call_keeps_the_row_until_the_removal_was_told_twice() {
+    let mut story = Story::new();
+    story.record(&enters(1), 10);
+    story.release(Unheard::Perhaps, 20);
+    let next = forget(story.member(), &at(30));
+    story.apply(next);
+    let claimed = story.claim();
+    assert!(story.settle(&claimed, 40));
+    let next = reassert(story.member(), &at(50));
+    story.apply(next);
+    story.deliver(60);
+    assert!(story.0.is_none());
+}
+
+#[test]
+fn a_deletion_that_is_refused_for_good_erases_all_the_same() {
+    let mut story = Story::new();
+    story.record(&enters(1), 10);
+    let next = forget(story.member(), &at(20));
+    story.apply(next);
+    let claimed = story.claim();
+    assert!(!story.park(&claimed, 30));
+    assert!(story.0.is_none());
+}
+
+#[test]
+fn an_event_after_the_deletion_brings_the_person_back() {
+    let mut story = Story::new();
+    story.record(&enters(1), 10).deliver(20);
+    let next = forget(story.member(), &at(30));
+    story.apply(next).record(&enters(29), 40);
+    assert!(!story.included(), "older than the deletion");
+    story.record(&enters(31), 50);
+    assert!(story.included());
+    story.deliver(60);
+    assert!(story.0.is_some(), "no longer to be erased");
+}
+
+#[test]
+fn a_parked_member_stays_parked_under_repeats_and_leaves_with_a_newer_value() {
+    let mut story = Story::new();
+    story.record(&enters(1), 10);
+    let claimed = story.claim();
+    assert!(story.park(&claimed, 20));
+    assert!(story.member().is_parked());
+    assert!(!story.record(&enters(2), 30).pending(), "a repeat would only be refused again");
+    assert!(story.record(&leaves(3), 40).pending());
+    assert!(story.member().parked_at.is_some(), "it travels alone until it is taken");
+    story.deliver(50);
+    assert_eq!(story.member().parked_at, None);
+}
+
+#[test]
+fn parking_an_older_version_leaves_the_newer_one_pending() {
+    let mut story = Story::new();
+    story.record(&enters(1), 10);
+    let claimed = story.claim();
+    story.record(&leaves(2), 20);
+    assert!(!story.park(&claimed, 30));
+    assert!(story.pending() && story.member().parked_at.is_some());
+}
+
+#[test]
+fn requeue_brings_parked_members_back_and_touches_no_others() {
+    let mut story = Story::new();
+    story.record(&enters(1), 10);
+    let claimed = story.claim();
+    story.park(&claimed, 20);
+    let next = requeue(story.member(), &at(30));
+    story.apply(next);
+    assert!(story.pending());
+    story.deliver(40);
+    assert_eq!(requeue(story.member(), &at(50)), Next::Same);
+}
+
+#[test]
+fn a_release_behind_all_others_moves_to_the_end_and_stays_unheard_if_it_was() {
+    let mut story = Story::new();
+    story.record(&enters(1), 10);
+    story.release(Unheard::NoAndLast, 99);
+    assert_eq!(story.member().pending_since, Some(Timestamp(99)));
+    assert!(!story.member().unheard);
+    let died_in_a_call = Moment { unheard_through: Timestamp(99), ..at(120) };
+    let Next::Write(moved) = release(story.0.as_ref(), Unheard::NoAndLast, &died_in_a_call) else {
+        panic!("it moves to the end");
+    };
+    assert!(moved.unheard, "its new place would hide that it was in a call");
+}
+
+#[test]
+fn what_was_told_to_another_environment_does_not_count() {
+    let mut story = Story::new();
+    story.record(&enters(1), 10).deliver(20);
+    let elsewhere = Moment { told_counts_from: Timestamp(30), ..at(40) };
+    let Next::Write(next) = record(story.0.as_ref(), &enters(2), &elsewhere) else {
+        panic!("the new environment was never told");
+    };
+    assert!(next.pending_since.is_some());
+}
+
+#[test]
+fn a_tombstone_is_spent_only_when_left_told_and_old() {
+    let ttl = Duration::from_micros(100);
+    let mut story = Story::new();
+    story.record(&leaves(1), 10);
+    assert!(!story.member().is_spent_tombstone(Timestamp(10_000), ttl), "not told yet");
+    story.deliver(20);
+    assert!(!story.member().is_spent_tombstone(Timestamp(119), ttl));
+    assert!(story.member().is_spent_tombstone(Timestamp(120), ttl));
+    story.record(&enters(2), 130).deliver(140);
+    assert!(!story.member().is_spent_tombstone(Timestamp(10_000), ttl), "in");
+}

@@ -7,7 +7,8 @@ use rusqlite::{Connection, params};
 
 use super::members;
 use super::writer::State;
-use crate::ledger::{Batch, ClaimedMember};
+use crate::ledger::member::{self, Next};
+use crate::ledger::{Batch, ClaimedMember, Route};
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
 /// The longest pending members that are in no batch, at most `limit`; one that was refused alone
@@ -58,12 +59,8 @@ pub(super) fn claim(
         state.touch(index);
         return Ok(None);
     }
-    if through > known.claimed_through {
-        // Durable before the call: after a crash these are known to have been on their way.
-        db.prepare_cached("UPDATE audience SET claimed_through = ?2 WHERE id = ?1")?
-            .execute(params![known.row, through.0])?;
-        known.claimed_through = through;
-    }
+    mark_claimed(state, db, index, through)?;
+    let known = &mut state.audiences.list[index];
     for member in &taken {
         known.claimed.insert(member.context_key.clone(), member.version);
     }
@@ -78,4 +75,50 @@ pub(super) fn claim(
     let batch = Batch { route: Arc::clone(&known.route), members: taken };
     state.touch(index);
     Ok(Some(batch))
+}
+
+/// This member, whatever it is pending or not, unless it is in a batch, parked or gone.
+pub(super) fn claim_again(
+    state: &mut State,
+    db: &Connection,
+    route: &Route,
+    context_key: &ContextKey,
+) -> rusqlite::Result<Option<Batch>> {
+    let Some(index) = state.audiences.of_route(route) else { return Ok(None) };
+    let known = &state.audiences.list[index];
+    let (row, route) = (known.row, Arc::clone(&known.route));
+    if known.claimed.contains_key(context_key) {
+        return Ok(None);
+    }
+    let Some(before) = members::load(db, row, context_key.as_str())? else { return Ok(None) };
+    let next = member::reassert(&before, &state.moment(index));
+    state.put(db, index, context_key.as_str(), Some(&before), &next)?;
+    let after = if let Next::Write(after) = next { after } else { before };
+    let Some(since) = after.pending_since else { return Ok(None) };
+    mark_claimed(state, db, index, since)?;
+    let member = ClaimedMember {
+        context_key: context_key.clone(),
+        membership: after.membership,
+        version: after.version,
+    };
+    state.audiences.list[index].claimed.insert(context_key.clone(), member.version);
+    state.touch(index);
+    Ok(Some(Batch { route, members: vec![member] }))
+}
+
+/// Durable before the call: after a crash, members pending since then are known to have been on their
+/// way.
+fn mark_claimed(
+    state: &mut State,
+    db: &Connection,
+    audience: usize,
+    through: Timestamp,
+) -> rusqlite::Result<()> {
+    let known = &mut state.audiences.list[audience];
+    if through > known.claimed_through {
+        db.prepare_cached("UPDATE audience SET claimed_through = ?2 WHERE id = ?1")?
+            .execute(params![known.row, through.0])?;
+        known.claimed_through = through;
+    }
+    Ok(())
 }

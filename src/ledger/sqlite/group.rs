@@ -2,6 +2,7 @@
 //! claims, so that a claim sees everything that arrived with it.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -10,7 +11,8 @@ use super::writer::State;
 use super::{claims, members};
 use crate::ledger::member::{self, Change, Member, Next};
 use crate::ledger::{
-    Batch, ClaimedMember, Intake, LedgerError, ParkReason, Parked, Recorded, RejectedEvent, Unheard,
+    Batch, ClaimedMember, Intake, LedgerError, ParkReason, Parked, Recorded, RejectedEvent, Route,
+    Unheard,
 };
 use crate::membership::{AudienceId, ContextKey, DestinationName, MembershipDelta, Timestamp};
 
@@ -28,6 +30,11 @@ pub(super) enum Command {
         destination: DestinationName,
         audience: AudienceId,
         limit: NonZeroUsize,
+        reply: Reply<Option<Batch>>,
+    },
+    ClaimAgain {
+        route: Arc<Route>,
+        context_key: ContextKey,
         reply: Reply<Option<Batch>>,
     },
     Settle {
@@ -67,10 +74,9 @@ enum Report {
 }
 
 #[derive(Debug)]
-struct Wanted {
-    destination: DestinationName,
-    audience: AudienceId,
-    limit: NonZeroUsize,
+enum Wanted {
+    Longest { destination: DestinationName, audience: AudienceId, limit: NonZeroUsize },
+    Again { route: Arc<Route>, context_key: ContextKey },
 }
 
 /// Verbs that share a transaction. Their answers are given after the commit.
@@ -118,7 +124,11 @@ impl Group {
             }
             Command::Claim { destination, audience, limit, reply } => {
                 self.items += limit.get();
-                self.wanted.push(Wanted { destination, audience, limit });
+                self.wanted.push(Wanted::Longest { destination, audience, limit });
+                self.claimed.push((reply, None));
+            }
+            Command::ClaimAgain { route, context_key, reply } => {
+                self.wanted.push(Wanted::Again { route, context_key });
                 self.claimed.push((reply, None));
             }
             Command::Settle { batch, reply } => {
@@ -159,8 +169,14 @@ impl Group {
             self.apply_report(state, db, report)?;
         }
         for (wanted, (_, claimed)) in self.wanted.iter().zip(&mut self.claimed) {
-            *claimed =
-                claims::claim(state, db, &wanted.destination, &wanted.audience, wanted.limit)?;
+            *claimed = match wanted {
+                Wanted::Longest { destination, audience, limit } => {
+                    claims::claim(state, db, destination, audience, *limit)?
+                }
+                Wanted::Again { route, context_key } => {
+                    claims::claim_again(state, db, route, context_key)?
+                }
+            };
         }
         Ok(())
     }

@@ -1,0 +1,258 @@
+//! The courier: the task that delivers one destination. It carries out what [`Dispatch`] decides.
+
+use std::sync::Arc;
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::Policy;
+use super::dispatch::{Dispatch, Now, Report, Standing, Step};
+use crate::clock::Clock;
+use crate::launchdarkly::wire::encode;
+use crate::launchdarkly::{Answer, Client, Outcome};
+use crate::ledger::{Batch, Ledger, LedgerError, Parked, Unheard};
+use crate::membership::DestinationName;
+
+/// Why a courier ended by itself. Nothing is lost: what it had claimed is pending in the ledger.
+#[derive(Debug, thiserror::Error)]
+pub enum CourierError {
+    /// The ledger is gone.
+    #[error("the ledger does not answer the courier")]
+    Ledger(#[from] LedgerError),
+    /// A request's task panicked.
+    #[error("a delivery ended in a panic")]
+    Flight(#[source] JoinError),
+}
+
+/// Delivers one destination until it is told to stop.
+#[derive(Debug)]
+pub struct Courier {
+    destination: DestinationName,
+    client_side_id: String,
+    client: Arc<Client>,
+    ledger: Arc<dyn Ledger>,
+    clock: Arc<dyn Clock>,
+    chance: StdRng,
+    dispatch: Dispatch,
+    standing: watch::Sender<Standing>,
+    flights: JoinSet<Flown>,
+}
+
+/// A request that is over.
+#[derive(Debug)]
+struct Flown {
+    batch: Batch,
+    answer: Answer,
+    took: std::time::Duration,
+}
+
+impl Courier {
+    /// A courier that has not begun; `standing` shows people how it fares.
+    #[must_use]
+    pub fn new(
+        destination: DestinationName,
+        client_side_id: String,
+        client: Client,
+        policy: Policy,
+        ledger: Arc<dyn Ledger>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            destination,
+            client_side_id,
+            client: Arc::new(client),
+            ledger,
+            clock,
+            chance: rand::make_rng(),
+            dispatch: Dispatch::new(policy),
+            standing: watch::Sender::default(),
+            flights: JoinSet::new(),
+        }
+    }
+
+    /// How the destination fares, now and from here on.
+    #[must_use]
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
+    /// Runs until `stop`. Requests in flight are finished first: dropping one between its answer and
+    /// `settle` would send its batch twice.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), CourierError> {
+        let mut news = self.ledger.news(&self.destination);
+        while !stop.is_cancelled() {
+            while let Some(flown) = self.flights.try_join_next() {
+                self.land(flown.map_err(CourierError::Flight)?).await?;
+            }
+            news.mark_unchanged();
+            let backlog = self.ledger.backlog(&self.destination).await?;
+            let batch = match self.dispatch.next(Instant::now(), &backlog) {
+                Step::Send(batch) => Some(batch),
+                Step::Claim { audience, limit } => {
+                    self.ledger.claim(&self.destination, &audience, limit).await?
+                }
+                Step::ClaimAgain { route, context_key } => {
+                    self.ledger.claim_again(&route, &context_key).await?
+                }
+                Step::Wait(until) => {
+                    tokio::select! {
+                        () = stop.cancelled() => None,
+                        // Only looks: nothing is claimed while waiting, so nothing is lost.
+                        changed = news.changed() => match changed {
+                            Ok(()) => None,
+                            Err(_) => return Err(LedgerError::Closed.into()),
+                        },
+                        Some(flown) = self.flights.join_next() => {
+                            self.land(flown.map_err(CourierError::Flight)?).await?;
+                            None
+                        }
+                        () = sleep_until(until) => None,
+                    }
+                }
+            };
+            if let Some(batch) = batch {
+                self.send(batch);
+            }
+        }
+        let parts = self.dispatch.release_parts();
+        self.report(parts).await?;
+        while let Some(flown) = self.flights.join_next().await {
+            self.land(flown.map_err(CourierError::Flight)?).await?;
+            let parts = self.dispatch.release_parts();
+            self.report(parts).await?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, batch: Batch) {
+        self.dispatch.sent(&batch);
+        let client = Arc::clone(&self.client);
+        let members = batch.members.iter().map(|member| (&member.context_key, member.membership));
+        let body = encode(
+            &self.client_side_id,
+            &batch.route.context_kind,
+            &batch.route.audience,
+            &batch.route.audience_key.segment_name(),
+            members,
+        );
+        self.flights.spawn(async move {
+            let began = Instant::now();
+            let answer = client.send(body).await;
+            Flown { batch, answer, took: began.elapsed() }
+        });
+    }
+
+    async fn land(&mut self, flown: Flown) -> Result<(), CourierError> {
+        self.log(&flown);
+        let now =
+            Now { instant: Instant::now(), wall: self.clock.now(), draw: self.chance.random() };
+        let reports = self.dispatch.answered(flown.batch, flown.answer, now);
+        self.report(reports).await?;
+        self.show_standing();
+        Ok(())
+    }
+
+    async fn report(&mut self, reports: Vec<Report>) -> Result<(), CourierError> {
+        for report in reports {
+            let claimed = match &report {
+                Report::Settle(batch) | Report::Park(batch, _) => Some(batch.clone()),
+                Report::Release(..) | Report::Unpark(_) => None,
+            };
+            let told = match report {
+                Report::Settle(batch) => self.ledger.settle(batch).await,
+                Report::Release(batch, unheard) => self.ledger.release(batch, unheard).await,
+                Report::Park(batch, reason) => self.ledger.park(batch, reason).await,
+                Report::Unpark(batch) => self.ledger.requeue(Parked::Members(batch)).await,
+            };
+            match (told, claimed) {
+                (Ok(()), _) => {}
+                // Not written down, so it will be sent again: twice is harmless, never is not.
+                (Err(LedgerError::Unavailable(cause)), Some(batch)) => {
+                    warn!(destination.name = %self.destination, cause, "an answer could not be written down");
+                    self.ledger.release(batch, Unheard::No).await?;
+                }
+                (Err(error), _) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn log(&self, flown: &Flown) {
+        let members = flown.batch.members.len();
+        let audience = flown.batch.route.audience.as_str();
+        let destination = self.destination.as_str();
+        let duration_ms = u64::try_from(flown.took.as_millis()).unwrap_or(u64::MAX);
+        let status = flown.answer.status;
+        match &flown.answer.outcome {
+            Outcome::Taken => info!(
+                destination.name = destination,
+                audience.id = audience,
+                members,
+                duration_ms,
+                status,
+                "delivered"
+            ),
+            Outcome::Refused(refusal) if members == 1 => warn!(
+                destination.name = destination, audience.id = audience, members, duration_ms, status,
+                code = %refusal.code, answer.id = %refusal.id,
+                "member refused: parked"
+            ),
+            Outcome::TooLarge(refusal) if members == 1 => warn!(
+                destination.name = destination, audience.id = audience, members, duration_ms, status,
+                answer.id = %refusal.id, "member too large: parked"
+            ),
+            Outcome::Unavailable { cause, .. } => warn!(
+                destination.name = destination,
+                audience.id = audience,
+                members,
+                duration_ms,
+                status,
+                cause,
+                "LaunchDarkly is unavailable: will retry"
+            ),
+            outcome => debug!(
+                destination.name = destination,
+                audience.id = audience,
+                members,
+                duration_ms,
+                status,
+                ?outcome,
+                "not taken"
+            ),
+        }
+    }
+
+    fn show_standing(&self) {
+        let standing = self.dispatch.standing();
+        let before = self.standing.borrow().held.clone();
+        match (&before, &standing.held) {
+            (None, Some(held)) => error!(
+                destination.name = %self.destination, status = held.status,
+                answer.id = %held.answer_id, why = held.why,
+                "destination held: events are kept, nothing is delivered until this is mended"
+            ),
+            (Some(held), None) => {
+                info!(destination.name = %self.destination, status = held.status, "destination no longer held");
+            }
+            _ => {}
+        }
+        self.standing.send_if_modified(|shown| {
+            let changed = *shown != standing;
+            *shown = standing;
+            changed
+        });
+    }
+}
+
+/// `None`: never.
+async fn sleep_until(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}

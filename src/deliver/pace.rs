@@ -1,0 +1,141 @@
+//! Pace: how long to wait because of what LaunchDarkly says about its rate limits (wire.md, section 3).
+//!
+//! Resets are epoch times of LaunchDarkly's clock, seen in the past and far in the future, so they are
+//! corrected by the answer's `Date` and kept between a floor and a ceiling.
+
+use std::time::Duration;
+
+use crate::launchdarkly::{RateLimits, Window};
+use crate::membership::Timestamp;
+
+/// Shortest wait for a limit that is used up.
+const FLOOR: Duration = Duration::from_millis(100);
+/// Longest wait for a reset: windows are 10 s long.
+const CEILING: Duration = Duration::from_secs(60);
+/// Longest wait that a `Retry-After` may ask for.
+const RETRY_AFTER_CEILING: Duration = Duration::from_secs(3600);
+/// `Date` has whole seconds: smaller differences say nothing about skew.
+const SKEW_NOTICED: Duration = Duration::from_secs(2);
+
+/// What an answer's headers ask of the next call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Pace {
+    /// Nothing is sent before this much time has passed.
+    pub pause: Duration,
+    /// Calls after that are at least this far apart, until the next answer says otherwise.
+    pub gap: Duration,
+}
+
+/// The pace after an answer that was received at `now`.
+pub(super) fn pace(limits: &RateLimits, now: Timestamp) -> Pace {
+    let mut pace = Pace::default();
+    for window in windows(limits) {
+        let Some(remaining) = window.remaining else { continue };
+        let until = until_reset(window, limits.date, now);
+        if remaining == 0 {
+            pace.pause = pace.pause.max(until);
+        } else if window.limit.is_none_or(|limit| remaining < limit / 2) {
+            let calls = u32::try_from(remaining).unwrap_or(u32::MAX);
+            pace.gap = pace.gap.max(until / calls.saturating_add(1));
+        }
+    }
+    pace
+}
+
+/// How long a 429 asks to wait; `None` if it does not say. `draw` is uniform in 0..1: those who were
+/// limited together should not return together.
+pub(super) fn rate_limited(limits: &RateLimits, now: Timestamp, draw: f64) -> Option<Duration> {
+    let resets = || windows(limits).filter(|window| window.reset.is_some());
+    let used_up = resets().filter(|window| window.remaining == Some(0));
+    let reset = used_up
+        .map(|window| until_reset(window, limits.date, now))
+        .max()
+        .or_else(|| resets().map(|window| until_reset(window, limits.date, now)).max());
+    let asked = limits.retry_after.map(|asked| asked.clamp(FLOOR, RETRY_AFTER_CEILING));
+    let wait = asked.max(reset)?;
+    Some(wait + (wait / 10).max(FLOOR).mul_f64(draw.clamp(0.0, 1.0)))
+}
+
+fn windows(limits: &RateLimits) -> impl Iterator<Item = &Window> {
+    [&limits.global, &limits.route, &limits.token].into_iter()
+}
+
+fn until_reset(window: &Window, date: Option<Timestamp>, now: Timestamp) -> Duration {
+    let Some(reset) = window.reset else { return FLOOR };
+    let skewed = |date: &Timestamp| date.since(now).max(now.since(*date)) > SKEW_NOTICED;
+    let their_now = date.filter(skewed).unwrap_or(now);
+    reset.since(their_now).clamp(FLOOR, CEILING)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
+
+    fn in_ms(ms: i64) -> Option<Timestamp> {
+        Some(Timestamp(NOW.0 + ms * 1000))
+    }
+
+    fn limits(limit: Option<u64>, remaining: Option<u64>, reset: Option<Timestamp>) -> RateLimits {
+        RateLimits { global: Window { limit, remaining, reset }, ..RateLimits::default() }
+    }
+
+    #[test]
+    fn calls_are_spread_before_a_limit_is_used_up_and_stop_when_it_is() {
+        let ms = Duration::from_millis;
+        let cases = [
+            ("nothing said", limits(None, None, None), ms(0), ms(0)),
+            ("plenty left", limits(Some(100), Some(50), in_ms(5000)), ms(0), ms(0)),
+            ("less than half", limits(Some(100), Some(9), in_ms(5000)), ms(0), ms(500)),
+            ("none left", limits(Some(100), Some(0), in_ms(5000)), ms(5000), ms(0)),
+            (
+                "none left, reset in the past",
+                limits(Some(100), Some(0), in_ms(-9000)),
+                ms(100),
+                ms(0),
+            ),
+            (
+                "none left, reset far away",
+                limits(None, Some(0), in_ms(86_400_000)),
+                ms(60_000),
+                ms(0),
+            ),
+            ("none left, no reset", limits(Some(100), Some(0), None), ms(100), ms(0)),
+        ];
+        for (case, limits, pause, gap) in cases {
+            assert_eq!(pace(&limits, NOW), Pace { pause, gap }, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_corrected_by_the_answers_date() {
+        for (off_ms, expected_ms) in [(-60_000, 5000), (60_000, 5000), (1500, 6500)] {
+            let reset = in_ms(off_ms + 5000);
+            let limits = RateLimits { date: in_ms(off_ms), ..limits(Some(9), Some(0), reset) };
+            let pause = pace(&limits, NOW).pause;
+            assert_eq!(pause, Duration::from_millis(expected_ms), "clock off by {off_ms} ms");
+        }
+    }
+
+    #[test]
+    fn a_429_waits_at_least_as_long_as_its_headers_say() {
+        let retry = |seconds| RateLimits {
+            retry_after: Some(Duration::from_secs(seconds)),
+            ..RateLimits::default()
+        };
+        let cases = [
+            ("retry-after", retry(7), Some(7.0)),
+            ("retry-after of nothing", retry(0), Some(0.1)),
+            ("retry-after of a year", retry(31_536_000), Some(3600.0)),
+            ("reset, none left", limits(Some(9), Some(0), in_ms(4000)), Some(4.0)),
+            ("reset, some left", limits(Some(9), Some(3), in_ms(4000)), Some(4.0)),
+            ("nothing", RateLimits::default(), None),
+        ];
+        for (case, limits, expected) in cases {
+            let waits = [0.0, 1.0].map(|draw| rate_limited(&limits, NOW, draw));
+            assert_eq!(waits[0].map(|wait| wait.as_secs_f64()), expected, "{case}");
+            assert!(waits[1] > waits[0] || expected.is_none(), "{case}: no jitter");
+        }
+    }
+}
