@@ -1,1 +1,3 @@
-//! i
+//! The running program, one file per promise.
+
+mod config;
