@@ -9,7 +9,9 @@ use http::header::{AUTHORIZATION, HeaderValue};
 use url::Url;
 
 use super::{Exit, unreached};
-use crate::config::{Config, Credential, Destination, LaunchDarklySection, SegmentSection};
+use crate::config::{
+    Config, Credential, Destination, LaunchDarklySection, SegmentSection, context_key_word,
+};
 
 /// For each of the two questions.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -56,7 +58,8 @@ fn describe(config: &Config, destination: &Destination, out: &mut impl Write) ->
     }
     writeln!(out)?;
     let kind = mapping.context_kind.as_str();
-    writeln!(out, "  {:<14} context kind {kind}, key {:?}", "maps to", mapping.context_key)?;
+    let key = context_key_word(mapping.context_key);
+    writeln!(out, "  {:<14} context kind {kind}, context key {key}", "maps to")?;
     let (most, linger) = (delivery.max_batch, delivery.linger.as_millis());
     let concurrency = delivery.concurrency;
     writeln!(

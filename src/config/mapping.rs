@@ -15,6 +15,12 @@ const MEMBERSHIPS: [(&str, MembershipRule); 2] =
     [("strict", MembershipRule::Strict), ("reference", MembershipRule::Reference)];
 const WITHOUT_VALUE: [(&str, bool); 2] = [("reject", false), ("enter", true)];
 
+/// The word for a rule in the configuration, for people.
+#[must_use]
+pub fn context_key_word(rule: ContextKeyRule) -> &'static str {
+    CONTEXT_KEYS.iter().find(|(_, known)| *known == rule).map_or("", |(word, _)| word)
+}
+
 /// Reads the section; the defaults are those of Segment's hosted integration (wire.md, section 2),
 /// except where wire.md, section 4 deviates on purpose.
 pub(super) fn read(mut section: Section<'_>) -> MappingSettings {
