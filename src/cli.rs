@@ -1,3 +1,221 @@
-//! To be filled.
+//! The commands: what the operator typed, what runs, and the exit code it ends with.
+//!
+//! | code | meaning |
+//! | --- | --- |
+//! | 0 | done |
+//! | 64 | bad usage or configuration |
+//! | 69 | a needed service is unavailable |
+//! | 70 | internal fault or damaged ledger |
+//!
+//! A command's answer goes to standard output, everything else to standard error.
 
+pub mod check;
 pub mod eval;
+pub mod healthcheck;
+pub mod send;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Config;
+use crate::operate::logging;
+use crate::service::ServiceError;
+
+/// How a command ends; the number is the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It did what was asked.
+    Done,
+    /// The command line or the configuration is wrong; the same call will fail again.
+    BadUsage,
+    /// Something it needs did not answer as it should; the same call may work later.
+    Unavailable,
+    /// It is our fault.
+    Internal,
+    /// As the daemon says.
+    Service(u8),
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::BadUsage => 64,
+            Exit::Unavailable => 69,
+            Exit::Internal => 70,
+            Exit::Service(code) => code,
+        })
+    }
+}
+
+const CONFIG_HELP: &str = "The configuration file [env: COHORTD_CONFIG] \
+                           [default: ./cohortd.toml if it is there]";
+
+/// Brings Twilio Segment audiences into LaunchDarkly segments.
+#[derive(Parser)]
+#[command(name = "cohortd", version, propagate_version = true)]
+struct CommandLine {
+    // Read by `Config::load`, so that an empty variable counts as unset.
+    #[arg(long, global = true, value_name = "FILE", help = CONFIG_HELP)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon
+    Run,
+    /// Run the daemon with a LaunchDarkly stand-in and sample traffic; no account is needed
+    Sandbox {
+        /// Stop after so many sample events
+        #[arg(long, value_name = "N")]
+        events: Option<u64>,
+    },
+    /// Check the configuration
+    Check {
+        /// Also ask LaunchDarkly whether it knows the credentials
+        #[arg(long)]
+        online: bool,
+    },
+    /// Ask the daemon whether it is ready, for a container's health check
+    Healthcheck,
+    /// Sign and post an event as Segment would
+    Send(Box<send::Send>),
+    /// Evaluate JSON lines from standard input without a daemon
+    Eval(Eval),
+}
+
+#[derive(Debug, Args)]
+struct Eval {
+    #[command(subcommand)]
+    what: EvalWhat,
+}
+
+#[derive(Debug, Subcommand)]
+enum EvalWhat {
+    /// Map requests to what LaunchDarkly would be told
+    Sync,
+}
+
+/// Runs the command of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(message) => {
+            // Help and version are an answer, everything else a complaint.
+            let _ = message.print();
+            return if message.use_stderr() { Exit::BadUsage } else { Exit::Done }.into();
+        }
+    };
+    let file = line.config.as_deref();
+    let exit = match line.command {
+        Command::Run => load(file).map_or_else(|exit| exit, run),
+        Command::Sandbox { events } => served(crate::sandbox::run(events), complain),
+        Command::Check { online } => load(file).map_or_else(
+            |exit| exit,
+            |config| answered(waited(check::check(&config, online, &mut std::io::stdout()))),
+        ),
+        Command::Healthcheck => waited(healthcheck::healthcheck(file)),
+        Command::Send(send) => load(file).map_or_else(
+            |exit| exit,
+            |config| answered(waited(send.send(&config, &mut std::io::stdout()))),
+        ),
+        Command::Eval(Eval { what: EvalWhat::Sync }) => {
+            let mut output = std::io::BufWriter::new(std::io::stdout().lock());
+            let result = eval::sync(std::io::stdin().lock(), &mut output);
+            answered(result.and_then(|()| output.flush()).map(|()| Exit::Done))
+        }
+    };
+    exit.into()
+}
+
+/// Loads the configuration, or prints all that is wrong with it.
+fn load(file: Option<&Path>) -> Result<Config, Exit> {
+    Config::load(file).map_err(|faults| {
+        complain(&faults.to_string());
+        Exit::BadUsage
+    })
+}
+
+fn run(config: Config) -> Exit {
+    logging::init(&config.log);
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    served(crate::service::run(config), |error| tracing::error!("{error}"))
+}
+
+/// Runs a service to its end; `say` tells why it was a bad one.
+fn served(service: impl Future<Output = Result<(), ServiceError>>, say: fn(&str)) -> Exit {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    match runtime.map(|runtime| runtime.block_on(service)) {
+        Ok(Ok(())) => Exit::Done,
+        Ok(Err(error)) => {
+            say(&format!("cohortd ends: {}", chain(&error)));
+            Exit::Service(error.exit_code())
+        }
+        Err(error) => {
+            say(&format!("cohortd ends: no runtime: {error}"));
+            Exit::Internal
+        }
+    }
+}
+
+/// Waits for one small thing: a single thread will do.
+fn waited<T>(command: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime needs only memory and a few file handles").block_on(command)
+}
+
+/// A reader that has seen enough (`cohortd check | head -1`) is no fault.
+fn answered(result: std::io::Result<Exit>) -> Exit {
+    result.unwrap_or_else(|error| {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Exit::Done;
+        }
+        complain(&format!("cohortd: {error}"));
+        Exit::Internal
+    })
+}
+
+/// Says something to the person; if nobody listens there is nothing to be done.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// The same for `reqwest`, without the URL: it may hold a proxy's password or a person's data.
+fn unreached(error: reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "no answer in time".to_owned();
+    }
+    chain(&error.without_url())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn a_broken_pipe_ends_quietly_and_a_full_disk_does_not() {
+        let failed = |kind: std::io::ErrorKind| answered(Err(kind.into()));
+        assert_eq!(failed(std::io::ErrorKind::BrokenPipe), Exit::Done);
+        assert_eq!(failed(std::io::ErrorKind::StorageFull), Exit::Internal);
+    }
+}

@@ -1,1 +1,3 @@
-//! To be filled.
+//! What an operator sees of the daemon. May look at any step; no step looks at it.
+
+pub mod logging;

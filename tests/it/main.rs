@@ -1,3 +1,4 @@
-//! i
+//! The promises, held against the running daemon: one file each.
 
+mod config;
 mod conformance;

@@ -1,0 +1,285 @@
+//! `cohortd send`: signs and posts an event as Segment would, to try a destination out.
+//!
+//! Ends with 0 for a 2xx, with 64 for another answer below 500 (the request, or the configuration
+//! it was made from, is wrong) and with 69 for a 5xx or no answer.
+
+use std::io::{Read, Result, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use hmac::{Hmac, KeyInit, Mac};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use sha1::Sha1;
+use url::Url;
+
+use super::healthcheck::reachable;
+use super::{Exit, complain, unreached};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, Destination};
+
+/// Longer than Segment waits, so that a slow answer is seen and not only its absence.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What to post and where. Not `Debug`: it names a person (P8).
+#[derive(Args, Clone)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["file", "user"])))]
+pub struct Send {
+    /// The destination to post to [default: the only one that is configured]
+    destination: Option<String>,
+    /// Post to this URL [default: the listener of this configuration]
+    #[arg(long)]
+    url: Option<Url>,
+    /// Post this file: an event, or an array of events; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Make an event for the person with this user id
+    #[arg(long, value_name = "ID", requires_all = ["audience", "way"])]
+    user: Option<String>,
+    #[command(flatten)]
+    event: EventFlags,
+}
+
+#[derive(Args, Clone)]
+#[command(group(clap::ArgGroup::new("way").args(["enter", "exit"])))]
+struct EventFlags {
+    /// The audience's key
+    #[arg(long, value_name = "KEY", requires = "user")]
+    audience: Option<String>,
+    /// The audience's id [default: aud_ and the key]
+    #[arg(long, value_name = "ID", requires = "user")]
+    audience_id: Option<String>,
+    /// The person enters the audience
+    #[arg(long, requires = "user")]
+    enter: bool,
+    /// The person leaves the audience
+    #[arg(long, requires = "user")]
+    exit: bool,
+    /// The person's email
+    #[arg(long, requires = "user")]
+    email: Option<String>,
+    /// Make a Track event instead of an Identify event
+    #[arg(long, requires = "user")]
+    track: bool,
+}
+
+impl Send {
+    /// Posts it and prints the answer.
+    pub async fn send(&self, config: &Config, out: &mut impl Write) -> Result<Exit> {
+        let prepared = self.chosen(config).and_then(|to| Ok((to, Body::read(&self.text()?)?)));
+        let (destination, body) = match prepared {
+            Ok(prepared) => prepared,
+            Err(why) => {
+                complain(&format!("cohortd send: {why}"));
+                return Ok(Exit::BadUsage);
+            }
+        };
+        let url = self.url.as_ref().map_or_else(
+            || format!("http://{}/segment/{}", reachable(config.listen.address), destination.name),
+            Url::to_string,
+        );
+        match post(&url, destination, body).await {
+            Ok((status, answer)) => {
+                writeln!(out, "{status}\n{}", answer.trim_end())?;
+                Ok(match status.as_u16() {
+                    200..300 => Exit::Done,
+                    500.. => Exit::Unavailable,
+                    _ => Exit::BadUsage,
+                })
+            }
+            Err(why) => {
+                complain(&format!("cohortd send: no answer: {why}"));
+                Ok(Exit::Unavailable)
+            }
+        }
+    }
+
+    fn chosen<'a>(&self, config: &'a Config) -> std::result::Result<&'a Destination, String> {
+        let names = || {
+            let names: Vec<&str> = config.destinations.iter().map(|d| d.name.as_str()).collect();
+            names.join(", ")
+        };
+        match (&self.destination, &config.destinations[..]) {
+            (Some(name), _) => config
+                .destination(name)
+                .ok_or_else(|| format!("no destination {name:?}; there are: {}", names())),
+            (None, [only]) => Ok(only),
+            (None, _) => Err(format!("say which destination: {}", names())),
+        }
+    }
+
+    fn text(&self) -> std::result::Result<String, String> {
+        match (&self.file, &self.user) {
+            (Some(path), _) if path.as_os_str() == "-" => {
+                let mut text = String::new();
+                let read = std::io::stdin().read_to_string(&mut text);
+                read.map(|_| text).map_err(|error| format!("standard input: {error}"))
+            }
+            (Some(path), _) => std::fs::read_to_string(path)
+                .map_err(|error| format!("{}: {error}", path.display())),
+            (None, Some(user)) => Ok(self.event.event(user).to_string()),
+            (None, None) => Err("say what to send: --file or --user".to_owned()),
+        }
+    }
+}
+
+impl EventFlags {
+    /// The event Segment would send for this change (wire.md, section 1).
+    fn event(&self, user: &str) -> Value {
+        let key = self.audience.as_deref().unwrap_or_default();
+        let id = self.audience_id.clone().unwrap_or_else(|| format!("aud_{key}"));
+        let now = jiff::Timestamp::from_microsecond(SystemClock.now().0).unwrap_or_default();
+        let mut values = json!({ key: self.enter });
+        let mut context = json!({ "personas": {
+            "computation_class": "audience", "computation_id": id, "computation_key": key,
+        } });
+        let mut event = json!({
+            "messageId": format!("cohortd-send-{:016x}", rand::random::<u64>()),
+            "userId": user,
+            "timestamp": format!("{now:.3}"),
+        });
+        if self.track {
+            if let Some(email) = &self.email {
+                context["traits"] = json!({ "email": email });
+            }
+            values["audience_key"] = json!(key);
+            event["type"] = json!("track");
+            event["event"] = json!(if self.enter { "Audience Entered" } else { "Audience Exited" });
+            event["properties"] = values;
+        } else {
+            if let Some(email) = &self.email {
+                values["email"] = json!(email);
+            }
+            event["type"] = json!("identify");
+            event["traits"] = values;
+        }
+        event["context"] = context;
+        event
+    }
+}
+
+/// What is posted, and the part of it that Segment would sign.
+struct Body {
+    text: String,
+    signed: String,
+}
+
+/// An element of a batch of Segment's Extensible Webhook: what is signed is the value within.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wrapper<'a> {
+    #[serde(borrow)]
+    json: &'a RawValue,
+}
+
+impl Body {
+    /// Of an array the text of the first element is signed, to the byte as it is posted.
+    fn read(text: &str) -> std::result::Result<Self, String> {
+        let text = text.trim();
+        if !text.starts_with('[') {
+            let event: &RawValue =
+                serde_json::from_str(text).map_err(|error| format!("no JSON: {error}"))?;
+            return Ok(Self { text: event.get().to_owned(), signed: event.get().to_owned() });
+        }
+        let events: Vec<&RawValue> =
+            serde_json::from_str(text).map_err(|error| format!("no JSON: {error}"))?;
+        let events: Vec<&str> = events.iter().map(|event| event.get()).collect();
+        let text = format!("[{}]", events.join(","));
+        let signed = match events.first() {
+            Some(first) => serde_json::from_str(first).map_or(*first, |w: Wrapper| w.json.get()),
+            None => &text,
+        };
+        Ok(Self { signed: signed.to_owned(), text })
+    }
+}
+
+/// Lower-case hex HMAC-SHA1, as Segment writes it into `X-Signature`.
+fn signature(secret: &str, signed: &str) -> String {
+    let mut mac =
+        Hmac::<Sha1>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
+    mac.update(signed.as_bytes());
+    hex::encode(mac.finalize().into_bytes())
+}
+
+async fn post(
+    url: &str,
+    to: &Destination,
+    body: Body,
+) -> std::result::Result<(http::StatusCode, String), String> {
+    let client = reqwest::Client::builder()
+        .timeout(PATIENCE)
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("cohortd/", env!("CARGO_PKG_VERSION")))
+        .no_proxy()
+        .build()
+        .map_err(unreached)?;
+    let mut request = client.post(url).header(http::header::CONTENT_TYPE, "application/json");
+    if let Some(secret) = to.segment.shared_secrets.first() {
+        request = request.header("X-Signature", signature(secret.expose(), &body.signed));
+    }
+    if let Some(token) = to.segment.bearer_tokens.first() {
+        request = request.bearer_auth(token.expose());
+    }
+    let answer = request.body(body.text).send().await.map_err(unreached)?;
+    let status = answer.status();
+    Ok((status, answer.text().await.map_err(unreached)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_signed_is_the_text_of_the_first_event_as_it_is_posted() {
+        let cases = [
+            (" {\"a\": 1}\n", "{\"a\": 1}", "{\"a\": 1}"),
+            ("[ {\"a\": 1} , {} ]", "[{\"a\": 1},{}]", "{\"a\": 1}"),
+            ("[{\"json\": {\"a\":1}}]", "[{\"json\": {\"a\":1}}]", "{\"a\":1}"),
+            ("[{\"json\":1,\"b\":2}]", "[{\"json\":1,\"b\":2}]", "{\"json\":1,\"b\":2}"),
+            ("[\"\\ud800\"]", "[\"\\ud800\"]", "\"\\ud800\""),
+            ("[]", "[]", "[]"),
+        ];
+        for (text, posted, signed) in cases {
+            let body = Body::read(text).expect(text);
+            assert_eq!((body.text.as_str(), body.signed.as_str()), (posted, signed));
+        }
+        for text in ["", "{", "[1", "{} {}"] {
+            assert!(Body::read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_signature_is_lower_case_hex_hmac_sha1() {
+        // RFC 2202, test case 2.
+        let expected = "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79";
+        assert_eq!(signature("Jefe", "what do ya want for nothing?"), expected);
+    }
+
+    #[test]
+    fn the_events_are_shaped_as_segment_shapes_them() {
+        let flags = |enter, track| EventFlags {
+            audience: Some("vip".to_owned()),
+            audience_id: None,
+            enter,
+            exit: !enter,
+            email: Some("a@b.c".to_owned()),
+            track,
+        };
+        let identify = flags(true, false).event("ada");
+        assert_eq!(identify["type"], "identify");
+        assert_eq!(identify["userId"], "ada");
+        assert_eq!(identify["traits"], json!({ "vip": true, "email": "a@b.c" }));
+        let personas = json!({
+            "computation_class": "audience", "computation_id": "aud_vip", "computation_key": "vip",
+        });
+        assert_eq!(identify["context"], json!({ "personas": personas }));
+        let track = flags(false, true).event("ada");
+        assert_eq!((&track["type"], &track["event"]), (&json!("track"), &json!("Audience Exited")));
+        assert_eq!(track["properties"], json!({ "vip": false, "audience_key": "vip" }));
+        assert_eq!(track["context"]["traits"], json!({ "email": "a@b.c" }));
+        let time = track["timestamp"].as_str().expect("it has a time");
+        assert!(time.len() == "2025-01-01T00:00:00.000Z".len() && time.ends_with('Z'), "{time}");
+    }
+}

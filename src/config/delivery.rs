@@ -1,0 +1,89 @@
+//! `[delivery]` and `[destinations.<name>.delivery]`: how batches are made and sent.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::listeners::{A_YEAR_MS, A_YEAR_S};
+use super::section::Section;
+
+/// What the two public integrations send at most (wire.md, section 3).
+const PUBLIC_INTEGRATIONS_SEND: usize = 1000;
+
+/// How batches are made and sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Most members in one request.
+    pub max_batch: NonZeroUsize,
+    /// How long the oldest pending member waits for company.
+    pub linger: Duration,
+    /// Most requests in flight at once.
+    pub concurrency: NonZeroUsize,
+    /// A value told less than this ago is not told again; zero tells every repeat.
+    pub repeat_window: Duration,
+    /// From the start of a request to the end of its answer.
+    pub request_timeout: Duration,
+    /// The wait before the first retry; doubles up to `retry_ceiling`.
+    pub retry_floor: Duration,
+    /// The longest wait between retries, and between two probes of a held destination.
+    pub retry_ceiling: Duration,
+}
+
+impl Delivery {
+    /// Reads a section; a destination's inherits what it does not set from `[delivery]`.
+    pub(super) fn read(mut section: Section<'_>, inherited: Option<&Self>) -> Self {
+        let millis = |wait: Duration| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let count = |count: NonZeroUsize| count.get() as u64;
+        let sets_a_wait =
+            ["linger_ms", "retry_floor_ms", "retry_ceiling_ms"].iter().any(|key| section.has(key));
+        let mut number = |key, range, inherited: Option<u64>| match inherited {
+            Some(inherited) => section.whole(key, range).unwrap_or(inherited),
+            None => section.needed_whole(key, range),
+        };
+        let max_batch = number("max_batch", 1..=100_000, inherited.map(|d| count(d.max_batch)));
+        let linger = number("linger_ms", 0..=A_YEAR_MS, inherited.map(|d| millis(d.linger)));
+        let concurrency = number("concurrency", 1..=1000, inherited.map(|d| count(d.concurrency)));
+        let repeat_window =
+            number("repeat_window_s", 0..=A_YEAR_S, inherited.map(|d| d.repeat_window.as_secs()));
+        let mut wait = |key, inherited: Option<Duration>| {
+            Duration::from_millis(number(key, 1..=A_YEAR_MS, inherited.map(millis)))
+        };
+        let delivery = Self {
+            max_batch: non_zero(max_batch),
+            linger: Duration::from_millis(linger),
+            concurrency: non_zero(concurrency),
+            repeat_window: Duration::from_secs(repeat_window),
+            request_timeout: wait("request_timeout_ms", inherited.map(|d| d.request_timeout)),
+            retry_floor: wait("retry_floor_ms", inherited.map(|d| d.retry_floor)),
+            retry_ceiling: wait("retry_ceiling_ms", inherited.map(|d| d.retry_ceiling)),
+        };
+        if sets_a_wait && section.is_clean() && section.is_clean_elsewhere("delivery") {
+            delivery.check_waits(&section);
+        }
+        let max_batch_is_new = inherited.is_none_or(|d| d.max_batch != delivery.max_batch);
+        if max_batch_is_new && delivery.max_batch.get() > PUBLIC_INTEGRATIONS_SEND {
+            let text = "LaunchDarkly's public integrations send at most 1000 members a request; \
+                        larger ones may be refused";
+            section.warn("max_batch", text);
+        }
+        section.finish();
+        delivery
+    }
+
+    fn check_waits(&self, section: &Section<'_>) {
+        let (floor, ceiling) = (self.retry_floor.as_millis(), self.retry_ceiling.as_millis());
+        if ceiling < floor {
+            let problem = format!("is below retry_floor_ms ({floor})");
+            section.fault("retry_ceiling_ms", Some(ceiling.to_string()), problem);
+        }
+        if self.linger > self.retry_ceiling {
+            let text = "a change waits longer for company than for the slowest retry \
+                        (retry_ceiling_ms)";
+            section.warn("linger_ms", text);
+        }
+    }
+}
+
+/// The range of the key starts at one.
+fn non_zero(count: u64) -> NonZeroUsize {
+    usize::try_from(count).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN)
+}

@@ -1,0 +1,101 @@
+//! `[destinations.<name>]`: one LaunchDarkly environment, and who may post to it.
+
+use super::delivery::Delivery;
+use super::launchdarkly::LaunchDarklySection;
+use super::mapping;
+use super::section::Section;
+use super::segment::SegmentSection;
+use crate::map::MappingSettings;
+use crate::membership::DestinationName;
+
+/// One LaunchDarkly environment, and who may post to it.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    /// Its name, which is also the last part of the path Segment posts to.
+    pub name: DestinationName,
+    /// Whether it takes events and delivers; checked either way.
+    pub enabled: bool,
+    /// Who may post to it.
+    pub segment: SegmentSection,
+    /// The environment its members go to.
+    pub launchdarkly: LaunchDarklySection,
+    /// How events become members.
+    pub mapping: MappingSettings,
+    /// How batches are made and sent.
+    pub delivery: Delivery,
+}
+
+/// Reads every destination, sorted by name.
+pub(super) fn read_all(root: &mut Section<'_>, delivery: &Delivery) -> Vec<Destination> {
+    let has_section = root.has("destinations");
+    let mut section = root.section("destinations");
+    let sections = section.sections();
+    if sections.is_empty() && (!has_section || root.is_clean_elsewhere("destinations")) {
+        root.missing(
+            "destinations.<name>.launchdarkly.client_side_id",
+            None,
+            " and its neighbours: a destination is one LaunchDarkly environment, and at least one \
+             is needed; config/example.toml shows one",
+        );
+    }
+    let mut destinations: Vec<Destination> = Vec::new();
+    for (name, below) in sections {
+        let parsed = parse_name(&name);
+        if parsed.is_none() {
+            let problem = "is no name for a destination: expected [a-z0-9_]+ without two \
+                           underscores in a row";
+            section.fault(&name, None, problem);
+        }
+        let twin = |read: &Destination| {
+            destinations.iter().find(|d| d.launchdarkly.is_same_environment(&read.launchdarkly))
+        };
+        let read = read_one(parsed, below, delivery);
+        if let Some(twin) = read.as_ref().and_then(twin) {
+            let problem =
+                format!("names the same environment as destinations.{}; drop one", twin.name);
+            section.fault(&format!("{name}.launchdarkly.client_side_id"), None, problem);
+        }
+        destinations.extend(read);
+    }
+    if !destinations.is_empty() && !destinations.iter().any(|destination| destination.enabled) {
+        root.warn("destinations", "none is enabled");
+    }
+    destinations
+}
+
+/// `None` if it has no name, after its faults were found.
+fn read_one(
+    name: Option<DestinationName>,
+    mut section: Section<'_>,
+    delivery: &Delivery,
+) -> Option<Destination> {
+    let enabled = section.flag("enabled").unwrap_or(true);
+    let segment = SegmentSection::read(section.section("segment"));
+    let launchdarkly = LaunchDarklySection::read(section.section("launchdarkly"));
+    let mapping = mapping::read(section.section("mapping"));
+    let delivery = Delivery::read(section.section("delivery"), Some(delivery));
+    section.finish();
+    Some(Destination { name: name?, enabled, segment, launchdarkly, mapping, delivery })
+}
+
+/// Two underscores would be two levels in the name of an environment variable.
+fn parse_name(name: &str) -> Option<DestinationName> {
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let usable = name.chars().all(legal) && !name.contains("__");
+    if usable { DestinationName::new(name) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_name;
+
+    #[test]
+    fn names_fit_into_a_path_and_a_variable() {
+        for name in ["production", "eu_2", "_x_", "7"] {
+            assert!(parse_name(name).is_some(), "{name}");
+        }
+        for name in ["", "Production", "eu-west", "a__b", "a.b", "ü", "a b"] {
+            assert!(parse_name(name).is_none(), "{name}");
+        }
+    }
+}

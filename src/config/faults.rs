@@ -1,0 +1,159 @@
+//! What is wrong with a configuration: all of it at once, by key path, never with a secret in it.
+
+use std::cell::RefCell;
+use std::fmt;
+
+/// Everything that is wrong with a configuration; printed as one block at start-up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Faults(Vec<Fault>);
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The key's path, as in `delivery.max_batch`; for what is no key, the file's path.
+    pub key: String,
+    /// The value, where it can be told; never of a secret or of an unknown key.
+    pub shown: Option<String>,
+    /// What is wrong with it and what would be right, in words.
+    pub problem: String,
+    /// The environment variable that would set the key, unless `problem` names it.
+    pub variable: Option<String>,
+}
+
+impl Faults {
+    /// The faults one by one, in the order in which the configuration is read.
+    pub fn iter(&self) -> impl Iterator<Item = &Fault> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len();
+        write!(f, "config: {count} problem{}", if count == 1 { "" } else { "s" })?;
+        self.0.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
+    }
+}
+
+impl std::error::Error for Faults {}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.key)?;
+        if let Some(shown) = &self.shown {
+            write!(f, " = {shown}")?;
+        }
+        write!(f, "   {}", self.problem)?;
+        match &self.variable {
+            Some(variable) => write!(f, "   [{variable}]"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The environment variable that sets the key at `path`.
+pub(super) fn variable(path: &str) -> String {
+    format!("COHORTD_{}", path.to_uppercase().replace('.', "__"))
+}
+
+/// The list every section pushes onto, so that one pass finds everything.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    faults: RefCell<Vec<Fault>>,
+    warnings: RefCell<Vec<String>>,
+}
+
+impl Report {
+    /// A fault of the key at `path`.
+    pub(super) fn fault(&self, path: &str, shown: Option<String>, problem: impl Into<String>) {
+        let (variable, problem) = (Some(variable(path)), problem.into());
+        self.push(Fault { key: path.to_owned(), shown, problem, variable });
+    }
+
+    /// A fault of something that no environment variable sets.
+    pub(super) fn fault_of(&self, what: impl Into<String>, problem: impl Into<String>) {
+        self.push(Fault { key: what.into(), shown: None, problem: problem.into(), variable: None });
+    }
+
+    fn push(&self, fault: Fault) {
+        self.faults.borrow_mut().push(fault);
+    }
+
+    /// Something legal that its owner should know of.
+    pub(super) fn warn(&self, path: &str, text: &str) {
+        self.warnings.borrow_mut().push(format!("{path}: {text}"));
+    }
+
+    /// Whether no key below `path` is faulty: only then does a check between keys make sense.
+    pub(super) fn is_clean(&self, path: &str) -> bool {
+        let below = format!("{path}.");
+        !self.faults.borrow().iter().any(|fault| fault.key == path || fault.key.starts_with(&below))
+    }
+
+    /// The warnings, if there was no fault.
+    pub(super) fn finish(self) -> Result<Vec<String>, Faults> {
+        let faults = self.faults.into_inner();
+        if faults.is_empty() { Ok(self.warnings.into_inner()) } else { Err(Faults(faults)) }
+    }
+}
+
+/// The known key that `unknown` was probably meant to be.
+pub(super) fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
+    let close = (unknown.chars().count() / 3).clamp(1, 3);
+    let distance = |key: &&'a str| (edits(unknown, key), *key);
+    let (edits, key) = known.iter().map(distance).min()?;
+    (edits <= close).then_some(key)
+}
+
+/// How many characters must be typed, dropped or replaced to turn one text into the other.
+fn edits(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (dropped, a) in from.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = dropped + 1;
+        for (column, b) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(a.to_lowercase().ne(b.to_lowercase()));
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(row[column] + 1).min(diagonal + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_knows_slips_of_the_finger_and_nothing_else() {
+        let known = ["address", "body_limit_mib", "body_budget_mib"];
+        let cases = [
+            ("adress", Some("address")),
+            ("Address", Some("address")),
+            ("body_limit_mb", Some("body_limit_mib")),
+            ("body_limit", None),
+            ("colour", None),
+            ("x", None),
+        ];
+        for (unknown, expected) in cases {
+            assert_eq!(nearest(unknown, &known), expected, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn the_block_reads_as_operators_know_it() {
+        let report = Report::default();
+        let problem = "is below retry_floor_ms (500)";
+        report.fault("delivery.retry_ceiling_ms", Some("200".into()), problem);
+        report.fault_of("cohortd.toml", "cannot be read");
+        let faults = report.finish().expect_err("two faults were pushed");
+        assert_eq!(
+            faults.to_string(),
+            "config: 2 problems\n  \
+             delivery.retry_ceiling_ms = 200   is below retry_floor_ms (500)   \
+             [COHORTD_DELIVERY__RETRY_CEILING_MS]\n  \
+             cohortd.toml   cannot be read"
+        );
+    }
+}

@@ -1,0 +1,50 @@
+//! `[ledger]`: where the durable state is kept and how much of it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::listeners::A_YEAR_S;
+use super::section::Section;
+
+/// Segment sends a refused event again for this long (wire.md, section 1).
+const SEGMENT_RETRIES_S: u64 = 4 * 3600;
+
+/// Where and how the ledger is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerSection {
+    /// A directory of the ledger's own.
+    pub path: PathBuf,
+    /// Memory for the store's page cache, in MiB.
+    pub cache_mib: u64,
+    /// How long a member that left keeps its row after LaunchDarkly was told.
+    pub tombstone_ttl: Duration,
+    /// Most rejected events that are kept for a replay; 0 keeps none.
+    pub rejected_max_count: u64,
+    /// Most bytes of rejected events that are kept.
+    pub rejected_max_bytes: u64,
+}
+
+impl LedgerSection {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        if !section.has("path") {
+            section.missing("path", None, "");
+        }
+        let tombstone_ttl_s = section.needed_whole("tombstone_ttl_s", 0..=10 * A_YEAR_S);
+        if tombstone_ttl_s < SEGMENT_RETRIES_S {
+            let text = "Segment sends refused events again for 4 hours (14400 s); one that is late \
+                        may bring back a member that left";
+            section.warn("tombstone_ttl_s", text);
+        }
+        let ledger = Self {
+            path: section.text("path").map(PathBuf::from).unwrap_or_default(),
+            cache_mib: section.needed_whole("cache_mib", 1..=1_048_576),
+            tombstone_ttl: Duration::from_secs(tombstone_ttl_s),
+            rejected_max_count: section.needed_whole("rejected_max_count", 0..=1_000_000_000),
+            rejected_max_bytes: section.needed_whole("rejected_max_mib", 0..=1_048_576)
+                * 1024
+                * 1024,
+        };
+        section.finish();
+        ledger
+    }
+}

@@ -1,0 +1,131 @@
+//! `[listen]` and `[admin]`: the two addresses the daemon answers on.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::secrets;
+use super::section::Section;
+use crate::secret::Secret;
+
+/// A year: long enough for every wait, short enough that no sum of times overflows.
+pub(super) const A_YEAR_S: u64 = 31_536_000;
+/// The same in milliseconds.
+pub(super) const A_YEAR_MS: u64 = A_YEAR_S * 1000;
+
+const MIB: u64 = 1024 * 1024;
+/// Segment gives up on a webhook after this time and sends again (wire.md, section 1).
+const SEGMENT_GIVES_UP_MS: u64 = 5000;
+
+/// The public listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Where Segment's requests arrive.
+    pub address: SocketAddr,
+    /// The largest body of one request; a larger one is a 413, which Segment never sends again.
+    pub body_limit_bytes: usize,
+    /// All bodies in memory at once (P6); never less than one body.
+    pub body_budget_bytes: usize,
+    /// Until the header of a request is complete.
+    pub header_timeout: Duration,
+    /// Until the body of a request is complete.
+    pub body_timeout: Duration,
+    /// Until a complete request must be answered.
+    pub answer_timeout: Duration,
+}
+
+/// The operator's listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where it is; loopback unless there are tokens.
+    pub address: SocketAddr,
+    /// Any of them opens the door; none means that reaching the address is enough.
+    pub tokens: Vec<Secret>,
+}
+
+impl Listen {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let address = address(&mut section);
+        let limit = section.needed_whole("body_limit_mib", 1..=65_536) * MIB;
+        let budget = section.needed_whole("body_budget_mib", 1..=1_048_576) * MIB;
+        let answer_timeout_ms = section.needed_whole("answer_timeout_ms", 1..=A_YEAR_MS);
+        let mut wait = |key| Duration::from_millis(section.needed_whole(key, 1..=A_YEAR_MS));
+        let listen = Self {
+            address,
+            body_limit_bytes: usize::try_from(limit).unwrap_or(usize::MAX),
+            body_budget_bytes: usize::try_from(budget).unwrap_or(usize::MAX),
+            header_timeout: wait("header_timeout_ms"),
+            body_timeout: wait("body_timeout_ms"),
+            answer_timeout: Duration::from_millis(answer_timeout_ms),
+        };
+        if section.is_clean() && budget < limit {
+            let problem = format!("is below body_limit_mib ({})", limit / MIB);
+            section.fault("body_budget_mib", Some((budget / MIB).to_string()), problem);
+        }
+        if answer_timeout_ms > SEGMENT_GIVES_UP_MS {
+            let text = "Segment gives up after 5000 ms and sends the request again";
+            section.warn("answer_timeout_ms", text);
+        }
+        section.finish();
+        listen
+    }
+}
+
+impl Admin {
+    pub(super) fn read(mut section: Section<'_>, listen: &Listen) -> Self {
+        let address = address(&mut section);
+        let tokens = secrets::many(&mut section, ("tokens", "tokens_file"));
+        if !address.ip().to_canonical().is_loopback() && tokens.as_ref().is_some_and(Vec::is_empty)
+        {
+            section.missing("tokens", Some("tokens_file"), ": admin.address is not a loopback one");
+        }
+        let both_clean = section.is_clean() && section.is_clean_elsewhere("listen");
+        if both_clean && collide(address, listen.address) {
+            let problem = format!("collides with listen.address ({})", listen.address);
+            section.fault("address", Some(address.to_string()), problem);
+        }
+        section.finish();
+        Self { address, tokens: tokens.unwrap_or_default() }
+    }
+}
+
+/// The `address` of a section.
+pub(super) fn address(section: &mut Section<'_>) -> SocketAddr {
+    if !section.has("address") {
+        section.missing("address", None, "");
+    }
+    let problem = "must be an IP address and a port, as in 127.0.0.1:8080 or [::1]:8080";
+    let address = section.parsed("address", |text| text.parse().map_err(|_| problem.to_owned()));
+    address.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+}
+
+/// Whether the second of the two listeners could not be opened. Port 0 is any free port.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    // An unspecified IPv6 address takes the IPv4 ones too.
+    let takes = |one: IpAddr, other: IpAddr| {
+        one == other || one.is_unspecified() && (one.is_ipv6() || other.is_ipv4())
+    };
+    a.port() == b.port() && a.port() != 0 && (takes(a.ip(), b.ip()) || takes(b.ip(), a.ip()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_collide_when_the_second_could_not_be_opened() {
+        let cases = [
+            ("127.0.0.1:80", "127.0.0.1:80", true),
+            ("0.0.0.0:80", "127.0.0.1:80", true),
+            ("127.0.0.1:80", "[::]:80", true),
+            ("[::1]:80", "[::]:80", true),
+            ("[::1]:80", "0.0.0.0:80", false),
+            ("127.0.0.1:80", "127.0.0.2:80", false),
+            ("127.0.0.1:80", "127.0.0.1:81", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+        ];
+        for (a, b, expected) in cases {
+            let parse = |text: &str| text.parse().expect("the table has addresses");
+            assert_eq!(collide(parse(a), parse(b)), expected, "{a} {b}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! `[log]` and `[stop]`: how the process speaks and how it ends.
+
+use std::time::Duration;
+
+use super::listeners::A_YEAR_MS;
+use super::section::Section;
+
+/// What is logged and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// For a machine or for a person.
+    pub format: LogFormat,
+    /// A level, or levels per module as in `info,cohortd::deliver=debug`; known to be well-formed.
+    pub level: String,
+}
+
+/// The shape of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// For a person at a terminal.
+    Pretty,
+}
+
+/// How the daemon ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// From SIGTERM to the last moment (P10). Container platforms kill after 10 s.
+    pub grace_period: Duration,
+}
+
+impl Log {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let formats = [("json", LogFormat::Json), ("pretty", LogFormat::Pretty)];
+        let log = Self {
+            format: section.choice("format", &formats).unwrap_or(LogFormat::Json),
+            level: section.parsed("level", level).unwrap_or_default(),
+        };
+        section.finish();
+        log
+    }
+}
+
+/// Takes the directives of `tracing_subscriber`, except a lone module name: it would be meant as a
+/// level, misspelt, and silence everything else.
+fn level(text: &str) -> Result<String, String> {
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    let problem = "must be off, error, warn, info, debug or trace, or such a level per module, \
+                   as in info,cohortd::deliver=debug";
+    let is_level = |text: &str| levels.contains(&text.trim().to_lowercase().as_str());
+    let usable = |directive: &str| match directive.rsplit_once('=') {
+        Some((_, level)) => is_level(level),
+        None => is_level(directive),
+    };
+    let filter = tracing_subscriber::EnvFilter::builder().parse(text);
+    if text.split(',').all(usable) && filter.is_ok() {
+        Ok(text.to_owned())
+    } else {
+        Err(problem.to_owned())
+    }
+}
+
+impl Stop {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let grace_period_ms = section.needed_whole("grace_period_ms", 0..=A_YEAR_MS);
+        section.finish();
+        Self { grace_period: Duration::from_millis(grace_period_ms) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::level;
+
+    #[test]
+    fn a_misspelt_level_is_a_fault_and_not_a_module_name() {
+        let cases = [
+            ("info", true),
+            ("WARN", true),
+            ("info,cohortd::deliver=debug", true),
+            ("inof", false),
+            ("info,cohortd", false),
+            ("cohortd=loud", false),
+            ("info,", false),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(level(text).is_ok(), expected, "{text}");
+        }
+    }
+}

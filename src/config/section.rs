@@ -1,0 +1,294 @@
+//! Reads one section of the merged tree, key by key, and pushes every fault onto the report.
+//!
+//! A key that is missing or faulty reads as `None`, so that reading goes on and one pass finds
+//! everything; whoever needs a value puts a stand-in there, which nobody sees because a
+//! configuration with a fault is never handed out.
+
+use std::ops::RangeInclusive;
+
+use config::{Map, Value, ValueKind};
+
+use super::faults::{Report, nearest, variable};
+use super::layers::ENVIRONMENT;
+
+/// A table of the merged tree while it is being read.
+#[derive(Debug)]
+pub(super) struct Section<'a> {
+    path: String,
+    values: Map<String, Value>,
+    known: Vec<&'static str>,
+    /// The values that belong here could not be read, which is a fault already: none is missing.
+    unreadable: bool,
+    report: &'a Report,
+}
+
+impl<'a> Section<'a> {
+    /// The root of the tree; `complete` if every layer could be read.
+    pub(super) fn root(values: Map<String, Value>, complete: bool, report: &'a Report) -> Self {
+        Self { path: String::new(), values, known: Vec::new(), unreadable: !complete, report }
+    }
+
+    /// The path of one of this section's keys.
+    pub(super) fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// Whether the key has a value that nobody took yet.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.values.contains_key(key)
+    }
+
+    /// Whether nothing in this section is faulty so far.
+    pub(super) fn is_clean(&self) -> bool {
+        self.report.is_clean(&self.path)
+    }
+
+    /// Whether nothing in another section is faulty so far.
+    pub(super) fn is_clean_elsewhere(&self, path: &str) -> bool {
+        self.report.is_clean(path)
+    }
+
+    /// A fault of one of this section's keys.
+    pub(super) fn fault(&self, key: &str, shown: Option<String>, problem: impl Into<String>) {
+        self.report.fault(&self.path_of(key), shown, problem);
+    }
+
+    /// A warning about one of this section's keys.
+    pub(super) fn warn(&self, key: &str, text: &str) {
+        self.report.warn(&self.path_of(key), text);
+    }
+
+    /// The fault of a key that must be set; `also` is another key that would do.
+    pub(super) fn missing(&self, key: &str, also: Option<&str>, why: &str) {
+        if self.unreadable {
+            return;
+        }
+        let path = self.path_of(key);
+        let also =
+            also.map_or(String::new(), |also| format!(" or {}", variable(&self.path_of(also))));
+        let problem = format!("not set; expected in {}{also}{why}", variable(&path));
+        self.report.fault_of(path, problem);
+    }
+
+    /// The keys exist, whether or not anybody takes them.
+    pub(super) fn know(&mut self, keys: [&'static str; 2]) {
+        self.known.extend(keys);
+    }
+
+    /// Drops a value whose fault is known already.
+    pub(super) fn discard(&mut self, key: &str) {
+        self.values.remove(key);
+    }
+
+    fn take(&mut self, key: &'static str) -> Option<Value> {
+        self.known.push(key);
+        self.values.remove(key)
+    }
+
+    /// The section below; an empty one if there is none.
+    pub(super) fn section(&mut self, key: &'static str) -> Self {
+        let value = self.take(key);
+        self.below(key, value)
+    }
+
+    /// Every section below, by name and in its order.
+    pub(super) fn sections(&mut self) -> Vec<(String, Self)> {
+        let mut values: Vec<_> = std::mem::take(&mut self.values).into_iter().collect();
+        values.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let below = |(name, value): (String, _)| (name.clone(), self.below(&name, Some(value)));
+        values.into_iter().map(below).collect()
+    }
+
+    fn below(&self, key: &str, value: Option<Value>) -> Self {
+        let mut unreadable = self.unreadable;
+        let values = match value.map(|value| value.kind) {
+            Some(ValueKind::Table(values)) => values,
+            None | Some(ValueKind::Nil) => Map::new(),
+            Some(_) => {
+                self.fault(key, None, "is a section, not a value");
+                unreadable = true;
+                Map::new()
+            }
+        };
+        Self { path: self.path_of(key), values, known: Vec::new(), unreadable, report: self.report }
+    }
+
+    /// Non-empty text. Its value is in no fault.
+    pub(super) fn text(&mut self, key: &'static str) -> Option<String> {
+        let value = self.take(key)?;
+        match value.kind {
+            ValueKind::String(text) if text.is_empty() => {
+                self.fault(key, None, "is empty");
+                None
+            }
+            ValueKind::String(text) => Some(text),
+            other => {
+                self.wrong_type(key, "text in quotes", &other);
+                None
+            }
+        }
+    }
+
+    /// Text that `parse` understands; its error says what would be right, and the value is shown.
+    pub(super) fn parsed<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let text = self.text(key)?;
+        match parse(&text) {
+            Ok(value) => Some(value),
+            Err(problem) => {
+                self.fault(key, Some(format!("{text:?}")), problem);
+                None
+            }
+        }
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        key: &'static str,
+        choices: &[(&'static str, T)],
+    ) -> Option<T> {
+        self.parsed(key, |text| choose(text, choices))
+    }
+
+    /// A whole number within `range`.
+    pub(super) fn whole(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        let value = self.take(key)?;
+        let from_environment = value.origin() == Some(ENVIRONMENT);
+        let number = match value.kind {
+            ValueKind::I64(number) => i128::from(number),
+            ValueKind::String(text) if from_environment => {
+                if let Ok(number) = text.trim().parse::<i128>() {
+                    number
+                } else {
+                    self.fault(key, Some(format!("{text:?}")), "must be a whole number");
+                    return None;
+                }
+            }
+            other => {
+                self.wrong_type(key, "a whole number", &other);
+                return None;
+            }
+        };
+        let within = u64::try_from(number).ok().filter(|number| range.contains(number));
+        if within.is_none() {
+            let problem = format!("must be from {} to {}", range.start(), range.end());
+            self.fault(key, Some(number.to_string()), problem);
+        }
+        within
+    }
+
+    /// A whole number that must be set; the start of `range` stands in for a faulty one.
+    pub(super) fn needed_whole(&mut self, key: &'static str, range: RangeInclusive<u64>) -> u64 {
+        if !self.has(key) {
+            self.missing(key, None, "");
+        }
+        let stand_in = *range.start();
+        self.whole(key, range).unwrap_or(stand_in)
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
+        let value = self.take(key)?;
+        let from_environment = value.origin() == Some(ENVIRONMENT);
+        match value.kind {
+            ValueKind::Boolean(flag) => Some(flag),
+            ValueKind::String(text) if from_environment => {
+                let flag = text.trim().to_lowercase().parse().ok();
+                if flag.is_none() {
+                    self.fault(key, Some(format!("{text:?}")), "must be true or false");
+                }
+                flag
+            }
+            other => {
+                self.wrong_type(key, "true or false", &other);
+                None
+            }
+        }
+    }
+
+    /// A list of non-empty texts; from the environment one per line. No item is in a fault.
+    pub(super) fn list(&mut self, key: &'static str) -> Option<Vec<String>> {
+        let value = self.take(key)?;
+        let from_environment = value.origin() == Some(ENVIRONMENT);
+        let items = match value.kind {
+            ValueKind::Array(items) => items,
+            ValueKind::String(lines) if from_environment => return self.lines(key, &lines),
+            other => {
+                self.wrong_type(key, "a list of texts, as in [\"…\"]", &other);
+                return None;
+            }
+        };
+        let mut texts = Vec::with_capacity(items.len());
+        for (index, item) in items.into_iter().enumerate() {
+            match item.kind {
+                ValueKind::String(text) if !text.is_empty() => texts.push(text),
+                ValueKind::String(_) => self.fault(key, None, format!("item {index} is empty")),
+                _ => self.fault(key, None, format!("item {index} must be text in quotes")),
+            }
+        }
+        Some(texts)
+    }
+
+    /// The lines of a list that is one item per line; a list without any is a fault.
+    pub(super) fn lines(&self, key: &str, text: &str) -> Option<Vec<String>> {
+        let items: Vec<String> =
+            text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
+        if items.is_empty() {
+            self.fault(key, None, "is empty");
+            return None;
+        }
+        Some(items)
+    }
+
+    fn wrong_type(&self, key: &str, expected: &str, found: &ValueKind) {
+        let found = match found {
+            ValueKind::Nil => "nothing",
+            ValueKind::Boolean(_) => "true or false",
+            ValueKind::Float(_) => "a fraction",
+            ValueKind::String(_) => "text",
+            ValueKind::Table(_) => "a section",
+            ValueKind::Array(_) => "a list",
+            _ => "a number",
+        };
+        self.fault(key, None, format!("must be {expected}, not {found}"));
+    }
+
+    /// Ends the reading: every key that nobody asked for is a fault.
+    pub(super) fn finish(self) {
+        let mut unknown: Vec<_> = self.values.iter().collect();
+        unknown.sort_by_key(|(key, _)| key.as_str());
+        for (key, value) in unknown {
+            // Its value is not shown: a misspelt key may hold a secret.
+            let level = self.known.iter().find(|known| {
+                value.origin() == Some(ENVIRONMENT)
+                    && key.strip_prefix(**known).is_some_and(|rest| rest.starts_with('_'))
+            });
+            let hint = if let Some(known) = nearest(key, &self.known) {
+                format!("; did you mean {known}?")
+            } else if let Some(level) = level {
+                let meant = format!("{level}_{}", &key[level.len()..]);
+                format!("; did you mean {}?", variable(&self.path_of(&meant)))
+            } else {
+                String::new()
+            };
+            let from = match value.origin() {
+                Some(ENVIRONMENT) => format!("   [{}]", variable(&self.path_of(key))),
+                _ => String::new(),
+            };
+            self.report.fault_of(self.path_of(key), format!("unknown key{hint}{from}"));
+        }
+    }
+}
+
+/// The choice that `text` names; the error lists them all.
+pub(super) fn choose<T: Copy>(text: &str, choices: &[(&'static str, T)]) -> Result<T, String> {
+    let found = choices.iter().find(|(word, _)| *word == text);
+    found.map(|(_, choice)| *choice).ok_or_else(|| {
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        format!("must be one of: {}", words.join(", "))
+    })
+}

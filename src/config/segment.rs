@@ -1,0 +1,88 @@
+//! `[destinations.<name>.segment]`: who may post to a destination.
+
+use super::secrets;
+use super::section::{Section, choose};
+use crate::secret::Secret;
+
+/// Who may post to a destination. Several secrets of a kind are valid at once, for rotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentSection {
+    /// Keys of `X-Signature`.
+    pub shared_secrets: Vec<Secret>,
+    /// What may follow `Authorization: Bearer`.
+    pub bearer_tokens: Vec<Secret>,
+    /// What identifies a sender that speaks the Tracking API; of no use for webhooks.
+    pub write_keys: Vec<Secret>,
+    /// All of these are demanded of a webhook; if empty, any one that is configured suffices.
+    pub require: Vec<Credential>,
+    /// A request without any credential is taken too.
+    pub allow_unauthenticated: bool,
+}
+
+/// How a webhook can show that Segment sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// `X-Signature`
+    Signature,
+    /// `Authorization: Bearer`
+    Bearer,
+}
+
+const CREDENTIALS: [(&str, Credential); 2] =
+    [("signature", Credential::Signature), ("bearer", Credential::Bearer)];
+
+impl SegmentSection {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let shared_secrets = secrets::many(&mut section, ("shared_secrets", "shared_secrets_file"));
+        let bearer_tokens = secrets::many(&mut section, ("bearer_tokens", "bearer_tokens_file"));
+        let write_keys = secrets::many(&mut section, ("write_keys", "write_keys_file"));
+        let read_all = shared_secrets.is_some() && bearer_tokens.is_some();
+        let segment = Self {
+            shared_secrets: shared_secrets.unwrap_or_default(),
+            bearer_tokens: bearer_tokens.unwrap_or_default(),
+            write_keys: write_keys.unwrap_or_default(),
+            require: read_require(&mut section),
+            allow_unauthenticated: section.flag("allow_unauthenticated").unwrap_or(false),
+        };
+        if read_all && section.is_clean() {
+            segment.check(&section);
+        }
+        section.finish();
+        segment
+    }
+
+    fn check(&self, section: &Section<'_>) {
+        if self.allow_unauthenticated {
+            section.warn("allow_unauthenticated", "anybody who can reach it may change segments");
+        } else if self.shared_secrets.is_empty() && self.bearer_tokens.is_empty() {
+            let why = ", or a bearer token in bearer_tokens: every destination requires \
+                       authentication unless allow_unauthenticated = true";
+            section.missing("shared_secrets", Some("shared_secrets_file"), why);
+            return;
+        }
+        for credential in &self.require {
+            let (word, key, configured) = match credential {
+                Credential::Signature => ("signature", "shared_secrets", &self.shared_secrets),
+                Credential::Bearer => ("bearer", "bearer_tokens", &self.bearer_tokens),
+            };
+            if configured.is_empty() {
+                section.fault("require", None, format!("names {word:?}, but {key} is not set"));
+            }
+        }
+        if self.allow_unauthenticated && !self.require.is_empty() {
+            section.warn("require", "demands nothing while allow_unauthenticated is true");
+        }
+    }
+}
+
+fn read_require(section: &mut Section<'_>) -> Vec<Credential> {
+    let mut require = Vec::new();
+    for word in section.list("require").unwrap_or_default() {
+        match choose(word.trim(), &CREDENTIALS) {
+            Ok(credential) if require.contains(&credential) => {}
+            Ok(credential) => require.push(credential),
+            Err(problem) => section.fault("require", None, format!("each item {problem}")),
+        }
+    }
+    require
+}

@@ -1,0 +1,320 @@
+//! Every rule of the configuration, as tables.
+
+use std::time::Duration;
+
+use super::*;
+use crate::map::ContextKeyRule::UserIdOnly;
+use crate::map::MembershipRule;
+use crate::secret::Secret;
+
+const PREFIX: &str = "COHORTD_DESTINATIONS__EU__";
+
+/// The least that is good, and what is added to it.
+fn load(changes: &[(&str, &str)]) -> Result<Config, Faults> {
+    let mut environment = vec![
+        (format!("{PREFIX}SEGMENT__SHARED_SECRETS"), "hidden-shared".to_owned()),
+        (format!("{PREFIX}LAUNCHDARKLY__CLIENT_SIDE_ID"), "id".to_owned()),
+        (format!("{PREFIX}LAUNCHDARKLY__SERVICE_TOKEN"), "hidden-token".to_owned()),
+    ];
+    for (name, value) in changes {
+        let name = name.replace("EU__", PREFIX).replace("COHORTD_DESTINATIONS__COHORTD_", "");
+        environment.retain(|(other, _)| *other != name);
+        environment.push((name, (*value).to_owned()));
+    }
+    Config::load_from(None, environment)
+}
+
+fn load_toml(text: &str) -> Result<Config, Faults> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("cohortd.toml");
+    std::fs::write(&file, text).expect("a temporary file can be written");
+    Config::load_from(Some(&file), [("IGNORED", "")])
+}
+
+fn faults(result: Result<Config, Faults>) -> String {
+    let text = result.expect_err("the configuration is faulty").to_string();
+    assert!(!text.contains("hidden"), "a fault shows a secret: {text}");
+    text
+}
+
+#[test]
+fn the_environment_alone_is_enough_and_the_defaults_are_the_documented_ones() {
+    let config = load(&[]).expect("it is good");
+    let s = Duration::from_secs;
+    let ms = Duration::from_millis;
+    assert_eq!(config.listen.address.to_string(), "0.0.0.0:8080");
+    assert_eq!(config.listen.body_limit_bytes, 128 << 20);
+    assert_eq!(config.listen.body_budget_bytes, 256 << 20);
+    let listen = &config.listen;
+    let waits = [listen.header_timeout, listen.body_timeout, listen.answer_timeout];
+    assert_eq!(waits, [s(10), s(30), ms(4500)]);
+    assert_eq!(config.admin.address.to_string(), "127.0.0.1:8081");
+    assert_eq!(config.admin.tokens, []);
+    assert_eq!(config.ledger.path, Path::new("data/ledger"));
+    assert_eq!((config.ledger.cache_mib, config.ledger.tombstone_ttl), (32, s(604_800)));
+    let rejected = (config.ledger.rejected_max_count, config.ledger.rejected_max_bytes);
+    assert_eq!(rejected, (100_000, 256 << 20));
+    assert_eq!(config.log, Log { format: LogFormat::Json, level: "info".into() });
+    assert_eq!(config.stop.grace_period, s(8));
+    let [eu] = &config.destinations[..] else { panic!("one destination") };
+    assert!(eu.enabled && eu.name.as_str() == "eu");
+    assert_eq!(eu.launchdarkly.base_url.as_str(), "https://app.launchdarkly.com/");
+    assert_eq!(eu.launchdarkly.client_sdk_url.as_str(), "https://clientsdk.launchdarkly.com/");
+    assert_eq!((eu.mapping.context_kind.as_str(), eu.mapping.context_key), ("user", UserIdOnly));
+    assert_eq!(eu.mapping.membership, MembershipRule::Strict);
+    assert!(!eu.mapping.journey_step_without_value_enters);
+    let delivery = &eu.delivery;
+    assert_eq!((delivery.max_batch.get(), delivery.concurrency.get()), (1000, 4));
+    let waits = [delivery.linger, delivery.repeat_window, delivery.request_timeout];
+    assert_eq!(waits, [ms(500), s(3600), s(10)]);
+    assert_eq!([delivery.retry_floor, delivery.retry_ceiling], [ms(500), s(30)]);
+    assert_eq!(config.warnings, [""; 0]);
+}
+
+#[test]
+fn each_rule_has_its_fault() {
+    #[rustfmt::skip]
+    let cases = [
+        ("COHORTD_LISTEN__ADDRESS", "localhost:80", "listen.address = \"localhost:80\"   must be an IP address and a port"),
+        ("COHORTD_LISTEN__BODY_LIMIT_MIB", "0", "listen.body_limit_mib = 0   must be from 1 to"),
+        ("COHORTD_LISTEN__BODY_LIMIT_MIB", "257", "listen.body_budget_mib = 256   is below body_limit_mib (257)"),
+        ("COHORTD_LISTEN__BODY_TIMEOUT_MS", "soon", "listen.body_timeout_ms = \"soon\"   must be a whole number"),
+        ("COHORTD_LISTEN__BODY_TIMEOUT_MS", "-1", "listen.body_timeout_ms = -1   must be from 1 to"),
+        ("COHORTD_LISTEN", "x", "listen   is a section, not a value"),
+        ("COHORTD_LISTEN_ADDRESS", "x", "listen_address   unknown key; did you mean COHORTD_LISTEN__ADDRESS?"),
+        ("COHORTD_LISTEN__ADRESS", "x", "listen.adress   unknown key; did you mean address?"),
+        ("COHORTD_ADMIN__ADDRESS", "0.0.0.0:8081", "admin.tokens   not set; expected in COHORTD_ADMIN__TOKENS or COHORTD_ADMIN__TOKENS_FILE"),
+        ("COHORTD_ADMIN__ADDRESS", "127.0.0.1:8080", "admin.address = 127.0.0.1:8080   collides with listen.address (0.0.0.0:8080)"),
+        ("COHORTD_LEDGER__PATH", "", "ledger.path   is empty"),
+        ("COHORTD_LOG__FORMAT", "xml", "log.format = \"xml\"   must be one of: json, pretty"),
+        ("COHORTD_LOG__LEVEL", "inof", "log.level = \"inof\"   must be off"),
+        ("COHORTD_DELIVERY__MAX_BATCH", "0", "delivery.max_batch = 0   must be from 1 to"),
+        ("COHORTD_DELIVERY__RETRY_CEILING_MS", "200", "  delivery.retry_ceiling_ms = 200   is below retry_floor_ms (500)   [COHORTD_DELIVERY__RETRY_CEILING_MS]"),
+        ("EU__DELIVERY__RETRY_FLOOR_MS", "60000", "destinations.eu.delivery.retry_ceiling_ms = 30000   is below retry_floor_ms (60000)"),
+        ("EU__ENABLED", "maybe", "destinations.eu.enabled = \"maybe\"   must be true or false"),
+        ("EU__COLOUR", "hidden", "destinations.eu.colour   unknown key"),
+        ("EU__SEGMENT__SHARED_SECRETS", "\n", "destinations.eu.segment.shared_secrets   is empty"),
+        ("EU__SEGMENT__SHARED_SECRETS_FILE", "/x", "destinations.eu.segment.shared_secrets   is set, and so is shared_secrets_file"),
+        ("EU__SEGMENT__BEARER_TOKENS_FILE", "/none", "destinations.eu.segment.bearer_tokens_file = \"/none\"   cannot be read: No such file"),
+        ("EU__SEGMENT__REQUIRE", "bearer", "destinations.eu.segment.require   names \"bearer\", but bearer_tokens is not set"),
+        ("EU__SEGMENT__REQUIRE", "signature,bearer", "destinations.eu.segment.require   each item must be one of: signature, bearer"),
+        ("EU__LAUNCHDARKLY__CLIENT_SIDE_ID", "", "destinations.eu.launchdarkly.client_side_id   is empty"),
+        ("EU__LAUNCHDARKLY__SERVICE_TOKEN", "hidden\nhidden", "destinations.eu.launchdarkly.service_token   has a line break"),
+        ("EU__LAUNCHDARKLY__SERVICE_TOKN", "hidden", "destinations.eu.launchdarkly.service_tokn   unknown key; did you mean service_token?"),
+        ("EU__LAUNCHDARKLY__SERVICE_TOKEN_FILE", "/x", "service_token   is set, and so is service_token_file"),
+        ("EU__LAUNCHDARKLY__BASE_URL", "app.launchdarkly.com", "destinations.eu.launchdarkly.base_url   is no URL"),
+        ("EU__LAUNCHDARKLY__BASE_URL", "ftp://x", "destinations.eu.launchdarkly.base_url   has the wrong scheme"),
+        ("EU__LAUNCHDARKLY__BASE_URL", "https://u:hidden@x", "destinations.eu.launchdarkly.base_url   must not have a user name"),
+        ("EU__LAUNCHDARKLY__BASE_URL", "https://x?a", "destinations.eu.launchdarkly.base_url   must not have a query"),
+        ("EU__LAUNCHDARKLY__PROXY", "socks5://u:hidden@x", "destinations.eu.launchdarkly.proxy   has the wrong scheme"),
+        ("EU__LAUNCHDARKLY__CA_FILE", "/none", "destinations.eu.launchdarkly.ca_file = \"/none\"   cannot be read"),
+        ("EU__LAUNCHDARKLY__CA_FILE", "Cargo.toml", "ca_file = \"Cargo.toml\"   holds no PEM certificate"),
+        ("EU__MAPPING__CONTEXT_KIND", "multi", "destinations.eu.mapping.context_kind = \"multi\"   must be letters"),
+        ("EU__MAPPING__CONTEXT_KEY", "email", "destinations.eu.mapping.context_key = \"email\"   must be one of: user_id_only"),
+        ("EU__MAPPING__MEMBERSHIP", "lax", "destinations.eu.mapping.membership = \"lax\"   must be one of: strict, reference"),
+        ("EU__MAPPING__JOURNEY_STEP_WITHOUT_VALUE", "x", "journey_step_without_value = \"x\"   must be one of: reject, enter"),
+    ];
+    for (name, value, expected) in cases {
+        let text = faults(load(&[(name, value)]));
+        assert!(text.contains(expected), "{name}={value}\nexpected {expected}\n{text}");
+        assert!(text.starts_with("config: 1 problem\n"), "one cause, one fault: {text}");
+    }
+}
+
+#[test]
+fn type_errors_in_the_file_are_faults_by_key_path() {
+    #[rustfmt::skip]
+    let cases = [
+        ("[delivery]\nmax_batch = \"10\"", "delivery.max_batch   must be a whole number, not text"),
+        ("[delivery]\nlinger_ms = 0.5", "delivery.linger_ms   must be a whole number, not a fraction"),
+        ("[log]\nlevel = 3", "log.level   must be text in quotes, not a number"),
+        ("listen = 3", "listen   is a section, not a value"),
+        ("destinations = 3", "destinations   is a section, not a value"),
+        ("[destinations.eu.launchdarkly]\nservice_token = 12345", "service_token   must be text in quotes, not a number"),
+        ("[destinations.eu.segment]\nshared_secrets = \"hidden\"", "shared_secrets   must be a list of texts, as in [\"…\"], not text"),
+        ("[destinations.eu.segment]\nshared_secrets = [7]", "shared_secrets   item 0 must be text in quotes"),
+        ("[destinations.eu.segment]\nallow_unauthenticated = \"no\"", "allow_unauthenticated   must be true or false, not text"),
+        ("[destinations.\"e u\"]\nenabled = true", "destinations.e u   is no name for a destination"),
+        ("[destinations.eu", "cohortd.toml   TOML parse error at line 1, column 17: "),
+        ("[destinations.eu]\nservice_token = \"hidden", "TOML parse error at line 2"),
+    ];
+    for (toml, expected) in cases {
+        let text = faults(load_toml(toml));
+        assert!(text.contains(expected), "{toml}\nexpected {expected}\n{text}");
+    }
+    let unreadable = faults(load_toml("[listen"));
+    assert!(unreadable.starts_with("config: 1 problem\n"), "nothing is missing: {unreadable}");
+}
+
+#[test]
+fn all_faults_are_found_at_once() {
+    let text = faults(load_toml(
+        "[delivery]\nretry_ceiling_ms = 200\n[listn]\n[destinations.eu.launchdarkly]\n\
+         base_url = \"gopher://x\"\nservice_tokn = \"hidden\"\n[destinations.us]\nenabled = 7\n",
+    ));
+    assert_eq!(
+        text.lines().map(|line| line.split("; ").next().unwrap_or(line)).collect::<Vec<_>>(),
+        [
+            "config: 11 problems",
+            "  delivery.retry_ceiling_ms = 200   is below retry_floor_ms (500)   \
+             [COHORTD_DELIVERY__RETRY_CEILING_MS]",
+            "  destinations.eu.segment.shared_secrets   not set",
+            "  destinations.eu.launchdarkly.client_side_id   not set",
+            "  destinations.eu.launchdarkly.service_token   not set",
+            "  destinations.eu.launchdarkly.base_url   has the wrong scheme",
+            "  destinations.eu.launchdarkly.service_tokn   unknown key",
+            "  destinations.us.enabled   must be true or false, not a number   \
+             [COHORTD_DESTINATIONS__US__ENABLED]",
+            "  destinations.us.segment.shared_secrets   not set",
+            "  destinations.us.launchdarkly.client_side_id   not set",
+            "  destinations.us.launchdarkly.service_token   not set",
+            "  listn   unknown key",
+        ]
+    );
+}
+
+#[test]
+fn no_destination_is_a_fault_that_says_what_one_is() {
+    let none: [(&str, &str); 0] = [];
+    let text = faults(Config::load_from(None, none));
+    assert!(text.contains("COHORTD_DESTINATIONS__<NAME>__LAUNCHDARKLY__CLIENT_SIDE_ID"), "{text}");
+    assert!(text.contains("at least one is needed"), "{text}");
+}
+
+#[test]
+fn two_destinations_on_one_environment_are_a_fault_however_its_url_is_written() {
+    let destination = |name: &str, id: &str, url: &str| {
+        format!(
+            "[destinations.{name}]\nenabled = false\nsegment.shared_secrets = [\"hidden\"]\n\
+             launchdarkly = {{ client_side_id = \"{id}\", service_token = \"hidden\", \
+             base_url = \"{url}\" }}\n"
+        )
+    };
+    let first = destination("a", "id", "https://app.launchdarkly.com");
+    let same = destination("b", "id", "https://APP.launchdarkly.com:443//");
+    let text = faults(load_toml(&format!("{first}{same}")));
+    let expected = "destinations.b.launchdarkly.client_side_id   names the same environment as \
+                    destinations.a";
+    assert!(text.contains(expected), "{text}");
+    for other in [
+        destination("b", "id", "https://app.eu.launchdarkly.com"),
+        destination("b", "other", "https://app.launchdarkly.com"),
+    ] {
+        load_toml(&format!("{first}{other}")).expect("these are two environments");
+    }
+}
+
+#[test]
+fn what_is_legal_but_risky_is_warned_about() {
+    #[rustfmt::skip]
+    let cases = [
+        ("COHORTD_LISTEN__ANSWER_TIMEOUT_MS", "5001", "listen.answer_timeout_ms: Segment gives up"),
+        ("COHORTD_LEDGER__TOMBSTONE_TTL_S", "60", "ledger.tombstone_ttl_s: "),
+        ("COHORTD_DELIVERY__MAX_BATCH", "1001", "delivery.max_batch: "),
+        ("COHORTD_DELIVERY__LINGER_MS", "40000", "delivery.linger_ms: "),
+        ("EU__DELIVERY__MAX_BATCH", "1001", "destinations.eu.delivery.max_batch: "),
+        ("EU__ENABLED", "false", "destinations: none is enabled"),
+        ("EU__SEGMENT__ALLOW_UNAUTHENTICATED", "true", "destinations.eu.segment.allow_unauthenticated: anybody"),
+        ("EU__LAUNCHDARKLY__SERVICE_TOKEN", "sdk-hidden", "destinations.eu.launchdarkly.service_token: looks like an SDK"),
+        ("EU__LAUNCHDARKLY__SERVICE_TOKEN", "hidden ", "destinations.eu.launchdarkly.service_token: begins or ends"),
+        ("EU__LAUNCHDARKLY__CLIENT_SIDE_ID", "sdk-hidden", "destinations.eu.launchdarkly.client_side_id: looks like a key"),
+        ("EU__LAUNCHDARKLY__BASE_URL", "http://ld.internal", "destinations.eu.launchdarkly.base_url: is http"),
+    ];
+    for (name, value, expected) in cases {
+        let config = load(&[(name, value)]).expect(name);
+        let [warning] = &config.warnings[..] else { panic!("{name}: {:?}", config.warnings) };
+        assert!(warning.starts_with(expected), "{name}: {warning}");
+        assert!(!format!("{config:?}").contains("hidden"), "{config:?}");
+    }
+    let loopback = load(&[("EU__LAUNCHDARKLY__BASE_URL", "http://127.0.0.1:1")]);
+    assert_eq!(loopback.expect("it is good").warnings, [""; 0]);
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_its_texts_stay_texts() {
+    let config = load(&[
+        ("EU__LAUNCHDARKLY__SERVICE_TOKEN", "00123"),
+        ("EU__LAUNCHDARKLY__CLIENT_SIDE_ID", "1e5"),
+        ("EU__LAUNCHDARKLY__PROJECT", "true"),
+        ("EU__SEGMENT__SHARED_SECRETS", "007\r\n\na b\n"),
+        ("EU__SEGMENT__BEARER_TOKENS", "1.0"),
+        ("EU__SEGMENT__REQUIRE", "signature\nbearer"),
+        ("EU__DELIVERY__LINGER_MS", "0"),
+        ("COHORTD_DELIVERY__CONCURRENCY", "9"),
+        ("COHORTD_DESTINATIONS__TWO__SEGMENT__ALLOW_UNAUTHENTICATED", "TRUE"),
+        ("COHORTD_DESTINATIONS__TWO__LAUNCHDARKLY__CLIENT_SIDE_ID", "2"),
+        ("COHORTD_DESTINATIONS__TWO__LAUNCHDARKLY__SERVICE_TOKEN", "2"),
+        ("COHORTD_SERVICE_HOST", "10.0.0.1"),
+        ("COHORTD_CONFIG", "/elsewhere.toml"),
+    ])
+    .expect("it is good");
+    let eu = config.destination("eu").expect("it is configured");
+    assert_eq!(eu.launchdarkly.service_token.expose(), "00123");
+    assert_eq!(eu.launchdarkly.client_side_id, "1e5");
+    assert_eq!(eu.launchdarkly.project.as_deref(), Some("true"));
+    assert_eq!(exposed(&eu.segment.shared_secrets), ["007", "a b"]);
+    assert_eq!(exposed(&eu.segment.bearer_tokens), ["1.0"]);
+    assert_eq!(eu.segment.require, [Credential::Signature, Credential::Bearer]);
+    assert_eq!((eu.delivery.linger, eu.delivery.concurrency.get()), (Duration::ZERO, 9));
+    assert!(config.destination("two").is_some_and(|two| two.segment.allow_unauthenticated));
+
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("cohortd.toml");
+    std::fs::write(&file, include_str!("../../config/example.toml")).expect("it can be written");
+    let token = "COHORTD_DESTINATIONS__PRODUCTION__LAUNCHDARKLY__SERVICE_TOKEN";
+    let config = Config::load_from(Some(&file), [(token, "0")]).expect("the example is good");
+    let production = config.destination("production").expect("the example has it");
+    assert_eq!(production.launchdarkly.service_token.expose(), "0");
+    assert_eq!(production.launchdarkly.project.as_deref(), Some("web"));
+}
+
+#[test]
+fn secrets_come_from_files_without_their_last_newline() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("it can be written");
+        path.display().to_string()
+    };
+    let toml = |token: &str| {
+        format!(
+            "[admin]\ntokens_file = {:?}\n[destinations.eu.segment]\nshared_secrets_file = {:?}\n\
+             bearer_tokens_file = {:?}\nwrite_keys_file = {:?}\n[destinations.eu.launchdarkly]\n\
+             client_side_id = \"id\"\nservice_token_file = {token:?}\n",
+            file("admin", "x\n"),
+            file("shared", "one\r\ntwo\n\n"),
+            file("bearer", "three"),
+            file("keys", "four\n"),
+        )
+    };
+    let config = load_toml(&toml(&file("token", " hidden\r\n"))).expect("it is good");
+    let eu = config.destination("eu").expect("it is configured");
+    assert_eq!(eu.launchdarkly.service_token.expose(), " hidden");
+    assert_eq!(exposed(&eu.segment.shared_secrets), ["one", "two"]);
+    assert_eq!(exposed(&eu.segment.bearer_tokens), ["three"]);
+    assert_eq!(exposed(&eu.segment.write_keys), ["four"]);
+    assert_eq!(exposed(&config.admin.tokens), ["x"]);
+    assert!(!format!("{config:?}").contains("hidden"), "{config:?}");
+
+    let cases = [
+        (file("empty", "\n"), "service_token_file   names an empty file"),
+        (file("binary", "x").replace("binary", "none"), "cannot be read: No such file"),
+        ("api-hidden".to_owned(), "service_token_file   looks like the secret itself"),
+    ];
+    for (token, expected) in cases {
+        let text = faults(load_toml(&toml(&token)));
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[test]
+fn a_proxy_keeps_its_password_to_itself() {
+    let config = load(&[("EU__LAUNCHDARKLY__PROXY", "http://u:hidden@proxy:3128")]);
+    let config = config.expect("it is good");
+    assert!(config.destinations[0].launchdarkly.proxy.is_some());
+    assert!(!format!("{config:?}").contains("hidden"), "{config:?}");
+}
+
+fn exposed(secrets: &[Secret]) -> Vec<&str> {
+    secrets.iter().map(Secret::expose).collect()
+}

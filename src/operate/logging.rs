@@ -1,0 +1,92 @@
+//! Log lines: on standard error, so that standard output is a command's answer and nothing else.
+//!
+//! A JSON line has `timestamp`, `level`, `target`, `message` and the event's fields beside them,
+//! under fixed dotted names (`audience.id`, `destination.name`).
+
+use tracing::Subscriber;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::config::{Log, LogFormat};
+
+/// Logs from here on as `log` says. A second call in one process changes nothing.
+pub fn init(log: &Log) {
+    // Fails only if there is a subscriber already: then a test or an embedder has decided.
+    let _ = tracing::subscriber::set_global_default(subscriber(log, std::io::stderr));
+}
+
+fn subscriber<W>(log: &Log, writer: W) -> Box<dyn Subscriber + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    // The configuration has checked the directives; `new` ignores what it does not understand.
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(&log.level))
+        .with_writer(writer)
+        .with_ansi(log.format == LogFormat::Pretty && is_terminal());
+    match log.format {
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_current_span(false);
+            Box::new(lines.with_span_list(false).finish())
+        }
+        LogFormat::Pretty => Box::new(lines.compact().finish()),
+    }
+}
+
+fn is_terminal() -> bool {
+    std::io::IsTerminal::is_terminal(&std::io::stderr())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("no writer panics").write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: LogFormat, level: &str) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let log = Log { format, level: level.to_owned() };
+        let subscriber = subscriber(&log, move || writer.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(destination.name = "eu", "held");
+            tracing::info!("sent");
+        });
+        let bytes = lines.0.lock().expect("no writer panics").clone();
+        String::from_utf8(bytes).expect("log lines are text")
+    }
+
+    #[test]
+    fn a_json_line_has_its_fields_beside_its_message() {
+        let text = logged(LogFormat::Json, "warn");
+        let [line] = text.lines().collect::<Vec<_>>()[..] else { panic!("one line: {text}") };
+        let line: serde_json::Value = serde_json::from_str(line).expect("a line is JSON");
+        assert_eq!(line["level"], "WARN");
+        assert_eq!(line["target"], module_path!());
+        assert_eq!(line["message"], "held");
+        assert_eq!(line["destination.name"], "eu");
+        assert!(line["timestamp"].as_str().is_some_and(|time| time.ends_with('Z')), "{line}");
+    }
+
+    #[test]
+    fn a_pretty_line_is_for_people_and_levels_go_by_module() {
+        let text = logged(LogFormat::Pretty, "warn,cohortd::operate=info");
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.contains("held") && text.contains("eu"), "{text}");
+        assert_eq!(logged(LogFormat::Json, "off"), "");
+    }
+}

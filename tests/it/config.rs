@@ -1,0 +1,260 @@
+//! What is wrong with a configuration is said at once, before anything is opened; what is right is
+//! understood; and the commands end with the exit codes they promise.
+
+use std::path::Path;
+use std::process::Output;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::Request;
+use axum::http::{HeaderMap, Method, StatusCode};
+use tokio::process::Command;
+
+const GOOD: &str = r#"
+[destinations.production.segment]
+shared_secrets = ["hidden-secret"]
+bearer_tokens = ["hidden-bearer"]
+[destinations.production.launchdarkly]
+client_side_id = "known-id"
+service_token = "hidden-token"
+"#;
+
+/// The real binary, in a folder of its own, with no environment but `variables`.
+async fn cohortd(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_cohortd"))
+        .args(arguments)
+        .env_clear()
+        .envs(variables.iter().copied())
+        .current_dir(folder)
+        .kill_on_drop(true)
+        .output()
+        .await
+        .expect("the binary runs")
+}
+
+fn folder(toml: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("cohortd.toml"), toml).expect("it can be written");
+    folder
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("it ends by itself")
+}
+
+fn text(bytes: &[u8]) -> String {
+    let text = String::from_utf8(bytes.to_vec()).expect("it writes text");
+    assert!(!text.contains("hidden"), "a secret is shown: {text}");
+    text
+}
+
+/// A server on a free port; its address as `ip:port`.
+async fn serve(app: Router) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    address
+}
+
+#[tokio::test]
+async fn run_and_check_say_all_faults_at_once_and_open_nothing() {
+    let faulty = "[delivery]\nretry_ceiling_ms = 200\n[ledger]\npath = \"ledger\"\n\
+                  [destinations.eu.segment]\nshared_secrets = [\"hidden\"]\nallow = true\n\
+                  [destinations.eu.launchdarkly]\nclient_side_id = \"id\"\n";
+    let folder = folder(faulty);
+    let variables = [("COHORTD_LISTEN__ADDRESS", "here")];
+    for command in ["run", "check"] {
+        let output = cohortd(folder.path(), &[command], &variables).await;
+        assert_eq!(code(&output), 64);
+        assert_eq!(
+            text(&output.stderr),
+            "config: 4 problems\n  \
+             listen.address = \"here\"   must be an IP address and a port, as in 127.0.0.1:8080 or \
+             [::1]:8080   [COHORTD_LISTEN__ADDRESS]\n  \
+             delivery.retry_ceiling_ms = 200   is below retry_floor_ms (500)   \
+             [COHORTD_DELIVERY__RETRY_CEILING_MS]\n  \
+             destinations.eu.segment.allow   unknown key\n  \
+             destinations.eu.launchdarkly.service_token   not set; expected in \
+             COHORTD_DESTINATIONS__EU__LAUNCHDARKLY__SERVICE_TOKEN or \
+             COHORTD_DESTINATIONS__EU__LAUNCHDARKLY__SERVICE_TOKEN_FILE\n"
+        );
+        assert_eq!(text(&output.stdout), "");
+        assert!(!folder.path().join("ledger").exists());
+    }
+}
+
+#[tokio::test]
+async fn check_says_what_it_understood_and_no_secret() {
+    let folder = folder(GOOD);
+    let output = cohortd(folder.path(), &["check"], &[]).await;
+    let answer = text(&output.stdout);
+    assert_eq!(code(&output), 0, "{answer}{}", text(&output.stderr));
+    for expected in [
+        "destination production\n",
+        "/segment/production on 0.0.0.0:8080\n",
+        "1 shared secret, 1 bearer token; any one suffices\n",
+        "https://app.launchdarkly.com/, client-side ID known-id\n",
+        "context kind user, context key user_id_only\n",
+        "configuration is good\n",
+    ] {
+        assert!(answer.contains(expected), "{expected}\n{answer}");
+    }
+}
+
+#[tokio::test]
+async fn the_file_is_the_named_one_then_that_of_the_variable_then_the_one_that_is_there() {
+    let folder = folder("in_place = 1");
+    for name in ["named", "variable"] {
+        std::fs::write(folder.path().join(name), format!("in_{name} = 1")).expect("it is ours");
+    }
+    let variable = ("COHORTD_CONFIG", "variable");
+    let set = [variable];
+    let cases = [
+        (&["check", "--config", "named"][..], &set[..], "in_named   unknown key"),
+        (&["check"], &set, "in_variable   unknown key"),
+        (&["check"], &[("COHORTD_CONFIG", "")], "in_place   unknown key"),
+        (&["check"], &[], "in_place   unknown key"),
+        (&["--config", "none", "check"], &[], "none   cannot be read: No such file"),
+    ];
+    for (arguments, variables, expected) in cases {
+        let output = cohortd(folder.path(), arguments, variables).await;
+        assert_eq!(code(&output), 64);
+        let complaint = text(&output.stderr);
+        assert!(complaint.contains(expected), "{arguments:?} {expected}\n{complaint}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_command_line_is_64_and_help_is_an_answer() {
+    let folder = folder(GOOD);
+    let cases: [(&[&str], i32); 8] = [
+        (&["--help"], 0),
+        (&["send", "--help"], 0),
+        (&["--version"], 0),
+        (&[], 64),
+        (&["fly"], 64),
+        (&["check", "--offline"], 64),
+        (&["send", "--user", "ada"], 64),
+        (&["send", "nowhere", "--user", "ada", "--audience", "vip", "--enter"], 64),
+    ];
+    for (arguments, expected) in cases {
+        let output = cohortd(folder.path(), arguments, &[]).await;
+        assert_eq!(code(&output), expected, "{arguments:?}");
+        assert_eq!(output.stdout.is_empty(), expected != 0, "{arguments:?}");
+        assert_eq!(output.stderr.is_empty(), expected == 0, "{arguments:?}");
+    }
+}
+
+/// `LaunchDarkly`'s two answers to a question about credentials.
+async fn launchdarkly(request: Request) -> StatusCode {
+    let token = request.headers().get("authorization").map(axum::http::HeaderValue::as_bytes);
+    match (request.method(), request.uri().path(), token) {
+        (&Method::HEAD, "/sdk/goals/known-id", None)
+        | (&Method::GET, "/api/v2/versions", Some(b"hidden-token")) => StatusCode::OK,
+        (&Method::GET, "/api/v2/versions", _) => StatusCode::UNAUTHORIZED,
+        _ => StatusCode::NOT_FOUND,
+    }
+}
+
+#[tokio::test]
+async fn check_online_asks_for_both_credentials() {
+    let folder = folder(GOOD);
+    let address = serve(Router::new().fallback(launchdarkly)).await;
+    let url = format!("http://{address}");
+    let prefix = "COHORTD_DESTINATIONS__PRODUCTION__LAUNCHDARKLY__";
+    let names = ["BASE_URL", "CLIENT_SDK_URL", "CLIENT_SIDE_ID", "SERVICE_TOKEN"]
+        .map(|name| format!("{prefix}{name}"));
+    let moved =
+        serve(Router::new().fallback(async move || {
+            (StatusCode::FOUND, [("location", "http://127.0.0.1:9/hidden")])
+        }))
+        .await;
+    let moved = format!("http://{moved}");
+    let nobody = "http://127.0.0.1:1";
+    #[rustfmt::skip]
+    let cases = [
+        (&url[..], "known-id", "hidden-token", 0, ["client-side ID known\n", "service token  accepted; "]),
+        (&url, "other", "hidden-token", 69, ["unknown to LaunchDarkly (404)", "service token  accepted; "]),
+        (&url, "known-id", "hidden-other", 69, ["client-side ID known\n", "service token  refused (401)"]),
+        (&moved, "known-id", "hidden-token", 69, ["client-side ID unclear: ", "answered 302"]),
+        (nobody, "known-id", "hidden-token", 69, ["client-side ID unclear: ", "cannot be reached"]),
+    ];
+    for (url, id, token, expected, texts) in cases {
+        let values = [url, url, id, token];
+        let variables: Vec<(&str, &str)> =
+            names.iter().map(String::as_str).zip(values).chain([("HTTP_PROXY", nobody)]).collect();
+        let output = cohortd(folder.path(), &["check", "--online"], &variables).await;
+        let answer = text(&output.stdout);
+        assert_eq!(code(&output), expected, "{answer}");
+        for expected in texts {
+            assert!(answer.contains(expected), "{expected}\n{answer}");
+        }
+        assert!(answer.contains("configuration is good\n"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn healthcheck_needs_no_good_configuration_but_a_daemon_that_is_ready() {
+    let folder = folder("[destinations.eu]\nnonsense = true\n");
+    let well = serve(Router::new().route("/healthz", axum::routing::get(async || ""))).await;
+    let unwell = StatusCode::SERVICE_UNAVAILABLE;
+    let unwell = serve(Router::new().fallback(async move || unwell)).await;
+    let cases = [
+        (well.replace("127.0.0.1", "0.0.0.0"), 0, ""),
+        (well, 0, ""),
+        (unwell, 69, "503 Service Unavailable"),
+        ("127.0.0.1:1".to_owned(), 69, "not ready: http://127.0.0.1:1/healthz: "),
+        ("here".to_owned(), 64, "listen.address = \"here\""),
+    ];
+    for (address, expected, complaint) in cases {
+        let variables = [("COHORTD_LISTEN__ADDRESS", &address[..])];
+        let output = cohortd(folder.path(), &["healthcheck"], &variables).await;
+        assert_eq!(code(&output), expected, "{address}");
+        assert!(text(&output.stderr).contains(complaint), "{address} {complaint}");
+    }
+}
+
+#[tokio::test]
+async fn send_posts_what_segment_would_and_tells_the_answer() {
+    let folder = folder(GOOD);
+    std::fs::write(folder.path().join("events"), "[ {\"a\": 1}, {\"b\":2} ]").expect("it is ours");
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let notes = Arc::clone(&seen);
+    let app = Router::new()
+        .route(
+            "/segment/production",
+            axum::routing::post(async move |headers: HeaderMap, body: Bytes| {
+                notes.lock().expect("no handler panics").push((headers, body));
+                "{\"accepted\":2,\"ignored\":0,\"rejected\":[]}\n"
+            }),
+        )
+        .route("/busy", axum::routing::post(async || StatusCode::SERVICE_UNAVAILABLE));
+    let address = serve(app).await;
+    let variables = [("COHORTD_LISTEN__ADDRESS", &address[..])];
+
+    let output = cohortd(folder.path(), &["send", "--file", "events"], &variables).await;
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let answer = "200 OK\n{\"accepted\":2,\"ignored\":0,\"rejected\":[]}\n";
+    assert_eq!(text(&output.stdout), answer);
+    let (headers, body) = seen.lock().expect("no handler panics").remove(0);
+    assert_eq!(body, "[{\"a\": 1},{\"b\":2}]");
+    // HMAC-SHA1 of `{"a": 1}` under `hidden-secret`, computed with OpenSSL.
+    assert_eq!(headers["x-signature"], "e3177bccf62f2791faddcc1d8bebf99fce84a191");
+    assert_eq!(headers["authorization"], "Bearer hidden-bearer");
+
+    let flags = ["send", "production", "--user", "ada", "--audience", "vip", "--exit", "--track"];
+    assert_eq!(code(&cohortd(folder.path(), &flags, &variables).await), 0);
+    let (_, body) = seen.lock().expect("no handler panics").remove(0);
+    let event: serde_json::Value = serde_json::from_slice(&body).expect("an event is JSON");
+    assert_eq!((&event["userId"], &event["properties"]["vip"]), (&"ada".into(), &false.into()));
+
+    for (url, expected) in [
+        (format!("http://{address}/busy"), 69),
+        (format!("http://{address}/elsewhere"), 64),
+        ("http://127.0.0.1:1".to_owned(), 69),
+    ] {
+        let arguments = ["send", "--file", "events", "--url", &url];
+        assert_eq!(code(&cohortd(folder.path(), &arguments, &[]).await), expected, "{url}");
+    }
+}
