@@ -1,1 +1,139 @@
-//! To be filled.
+//! Receiving: the public listener, which is the only thing strangers can reach.
+//!
+//! It answers `POST|PUT|PATCH /segment/{destination}` and the probes, and nothing else. A request
+//! is authenticated over the bytes as they came, split into raw events, mapped, recorded, and
+//! only then answered.
+//!
+//! # What always holds
+//! * A 2xx is sent after [`Ledger::record`](crate::ledger::Ledger::record) returned (P1;
+//!   `webhook::tests::no_success_is_answered_before_the_ledger_has_recorded`).
+//! * One bad event costs none of its neighbours (P5; the tables of `envelope` and `webhook`).
+//! * The bodies of all requests in flight share one budget; past it the answer is 503 (P6;
+//!   `body::tests`).
+//! * Our own trouble is never a 4xx, because Segment never retries one.
+//! * A stranger learns nothing but 401: authentication precedes every complaint about a body.
+//!
+//! # What does not
+//! Segment signs only the first event of a batch, so under a signature alone the others are
+//! unauthenticated. Whoever minds demands a bearer token as well (`require`).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::{MethodFilter, get, on};
+use tokio::sync::Semaphore;
+
+use crate::ledger::Ledger;
+use crate::map::Mapping;
+use crate::membership::DestinationName;
+
+mod answer;
+mod authentication;
+mod body;
+mod envelope;
+#[cfg(test)]
+mod fake;
+mod listener;
+mod probes;
+mod sorting;
+mod webhook;
+
+pub use authentication::{Credential, Credentials};
+pub use listener::serve;
+pub use probes::Readiness;
+
+/// A configured destination, as the public listener knows it.
+#[derive(Debug)]
+pub struct Destination {
+    /// The last part of its path, `/segment/{name}`.
+    pub name: DestinationName,
+    /// A disabled one answers 503, so that Segment retries for a while and nothing is lost.
+    pub enabled: bool,
+    /// How its events become deltas.
+    pub mapping: Mapping,
+    /// What a request must present.
+    pub credentials: Credentials,
+}
+
+/// What a request may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The largest body; a larger one is answered 413, which Segment never retries.
+    pub body_limit_bytes: usize,
+    /// What all bodies in flight may hold together; past it the answer is 503.
+    pub body_budget_bytes: usize,
+    /// For the request line and headers, from the end of the request before. An idle connection
+    /// is closed after it too.
+    pub header_timeout: Duration,
+    /// For the whole body.
+    pub body_timeout: Duration,
+    /// From the request head to the answer; Segment gives up after 5 s.
+    pub answer_timeout: Duration,
+}
+
+/// What the public routes share.
+#[derive(Debug)]
+pub struct PublicState {
+    doors: HashMap<String, Arc<Door>>,
+    ledger: Arc<dyn Ledger>,
+    limits: Limits,
+    budget: body::Budget,
+    /// One permit per core: bodies that are heavy to read wait for each other, not for threads.
+    heavy_readers: Semaphore,
+    readiness: Readiness,
+}
+
+impl PublicState {
+    /// Puts the state together; `readiness` is the caller's to flip.
+    #[must_use]
+    pub fn new(
+        destinations: impl IntoIterator<Item = Destination>,
+        ledger: Arc<dyn Ledger>,
+        limits: Limits,
+        readiness: Readiness,
+    ) -> Self {
+        let doors = destinations.into_iter().map(|destination| {
+            (destination.name.as_str().to_owned(), Arc::new(Door::new(destination)))
+        });
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            doors: doors.collect(),
+            ledger,
+            limits,
+            budget: body::Budget::new(limits.body_budget_bytes),
+            heavy_readers: Semaphore::new(cores),
+            readiness,
+        }
+    }
+}
+
+/// A destination with its credentials made ready for checking.
+#[derive(Debug)]
+struct Door {
+    name: DestinationName,
+    enabled: bool,
+    mapping: Mapping,
+    gate: authentication::Gate,
+}
+
+impl Door {
+    fn new(destination: Destination) -> Self {
+        let Destination { name, enabled, mapping, credentials } = destination;
+        Self { name, enabled, mapping, gate: authentication::Gate::new(&credentials) }
+    }
+}
+
+/// The public routes. Anything else is a 404, any other method a 405.
+pub fn router(state: PublicState) -> Router {
+    let events = MethodFilter::POST.or(MethodFilter::PUT).or(MethodFilter::PATCH);
+    Router::new()
+        .route("/segment/{destination}", on(events, webhook::accept))
+        .route("/livez", get(probes::live))
+        .route("/readyz", get(probes::ready))
+        .route("/healthz", get(probes::ready))
+        .method_not_allowed_fallback(answer::method_not_allowed)
+        .fallback(answer::not_found)
+        .with_state(Arc::new(state))
+}

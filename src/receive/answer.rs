@@ -1,0 +1,185 @@
+//! Answers: the one place that knows statuses and their texts.
+//!
+//! Segment retries 429, 5xx and timeouts for four hours and never any other 4xx, whose body is what
+//! the customer reads in its Event Delivery view. So our own trouble is a 503, and a 4xx says what
+//! a person can do. No text holds anything that came with the request (P8).
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+
+use crate::map::Rejection;
+
+/// Most rejections named in one answer, so that it stays short; the others are counted in
+/// `rejected_more`.
+const REJECTIONS_NAMED: usize = 1000;
+
+/// What became of the events of a request whose accepted events are durable.
+#[derive(Debug)]
+pub(super) struct Account {
+    pub(super) accepted: usize,
+    pub(super) ignored: usize,
+    /// With the position in the request, ascending.
+    pub(super) rejected: Vec<(usize, Rejection)>,
+}
+
+#[derive(Serialize)]
+struct AccountLine {
+    accepted: usize,
+    ignored: usize,
+    rejected: Vec<RejectedLine>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejected_more: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct RejectedLine {
+    index: usize,
+    reason: String,
+}
+
+impl Account {
+    /// 400 if all there was is rejected, for Segment shows its reason and does not retry.
+    fn status(&self) -> StatusCode {
+        if self.accepted + self.ignored == 0 && !self.rejected.is_empty() {
+            StatusCode::BAD_REQUEST
+        } else {
+            StatusCode::OK
+        }
+    }
+}
+
+impl IntoResponse for Account {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let unnamed = self.rejected.len().saturating_sub(REJECTIONS_NAMED);
+        let rejected = self.rejected.into_iter().take(REJECTIONS_NAMED);
+        let line = AccountLine {
+            accepted: self.accepted,
+            ignored: self.ignored,
+            rejected: rejected
+                .map(|(index, Rejection { reason, detail })| RejectedLine {
+                    index,
+                    reason: format!("{reason}: {detail}"),
+                })
+                .collect(),
+            rejected_more: (unnamed > 0).then_some(unnamed),
+        };
+        (status, Json(line)).into_response()
+    }
+}
+
+/// Why a request is not looked into, or cannot be finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Nothing lives at this path.
+    NotFound,
+    /// No destination of this name.
+    UnknownDestination,
+    /// The path does not take this method.
+    MethodNotAllowed,
+    /// Nothing, or nothing good, was presented.
+    Unauthenticated,
+    /// The destination is switched off.
+    Disabled,
+    /// More bytes than one body may have.
+    TooLarge,
+    /// More elements than one array may have.
+    TooManyEvents,
+    /// The body did not come in time.
+    BodyTimeout,
+    /// The body ended early or was framed badly.
+    BodyBroken,
+    /// The body as a whole is not JSON.
+    BadJson,
+    /// The bodies in flight fill their budget.
+    Busy,
+    /// What was accepted could not be made durable in time.
+    Unavailable,
+}
+
+#[derive(Serialize)]
+struct RefusalLine {
+    error: &'static str,
+}
+
+impl Refusal {
+    fn status_and_text(self) -> (StatusCode, &'static str) {
+        match self {
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found: nothing lives at this path"),
+            Self::UnknownDestination => {
+                (StatusCode::NOT_FOUND, "unknown_destination: no destination has this name")
+            }
+            Self::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed: events are taken by POST, PUT and PATCH, probes by GET and HEAD",
+            ),
+            Self::Unauthenticated => (
+                StatusCode::UNAUTHORIZED,
+                "unauthenticated: the signature or bearer token is missing or wrong",
+            ),
+            Self::Disabled => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "disabled: this destination is switched off for now",
+            ),
+            Self::TooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "too_large: the body exceeds the size limit")
+            }
+            Self::TooManyEvents => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too_many_events: the array has more events than one request may carry",
+            ),
+            Self::BodyTimeout => {
+                (StatusCode::REQUEST_TIMEOUT, "body_timeout: the body did not arrive in time")
+            }
+            Self::BodyBroken => (StatusCode::BAD_REQUEST, "bad_body: the body broke off"),
+            Self::BadJson => (
+                StatusCode::BAD_REQUEST,
+                "bad_json: the body is not a JSON object or an array of them",
+            ),
+            Self::Busy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "unavailable: too much is being received at once, try again",
+            ),
+            Self::Unavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "unavailable: the events could not be stored in time, try again",
+            ),
+        }
+    }
+
+    fn header(self) -> Option<(header::HeaderName, HeaderValue)> {
+        match self {
+            Self::Unauthenticated => {
+                Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+            }
+            Self::Busy | Self::Unavailable => {
+                Some((header::RETRY_AFTER, HeaderValue::from_static("1")))
+            }
+            // a person has to switch it on
+            Self::Disabled => Some((header::RETRY_AFTER, HeaderValue::from_static("60"))),
+            _ => None,
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let (status, error) = self.status_and_text();
+        let mut response = (status, Json(RefusalLine { error })).into_response();
+        if let Some((name, value)) = self.header() {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+}
+
+pub(super) async fn not_found() -> Refusal {
+    Refusal::NotFound
+}
+
+/// The `Allow` header is the router's to add: it knows the route.
+pub(super) async fn method_not_allowed() -> Refusal {
+    Refusal::MethodNotAllowed
+}

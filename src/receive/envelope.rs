@@ -1,0 +1,291 @@
+//! The envelope: a body is one event or an array of them, split into raw slices without reading
+//! what is inside.
+//!
+//! Raw, because a batch is signed over the exact bytes of its first event, and because strict
+//! parsers refuse things that JavaScript emits (lone surrogates): one such event must not cost its
+//! neighbours. So this looks only at strings and brackets; each slice is parsed on its own later.
+//! One pass, no recursion. What is not JSON but balanced stays with the element that holds it.
+
+use serde::de::IgnoredAny;
+
+/// The shape of a body, and the raw text of each element without the whitespace around it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Envelope<'a> {
+    Single(&'a [u8]),
+    Array(Vec<&'a [u8]>),
+}
+
+/// The body as a whole cannot be used.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unsplittable<'a> {
+    /// What is wrong.
+    pub fault: Fault,
+    /// The first element of an array, if it was complete: it may still prove who sent this.
+    pub first: Option<&'a [u8]>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Empty, truncated, unbalanced, or with something behind the end.
+    NotJson,
+    /// More elements than allowed.
+    TooManyEvents,
+}
+
+/// Splits a body that may have at most `most_events` elements.
+///
+/// The bound keeps memory in proportion: 128 MiB of `0,0,0,…` would be 64 million elements.
+pub(super) fn split(body: &[u8], most_events: usize) -> Result<Envelope<'_>, Unsplittable<'_>> {
+    let text = body.trim_ascii();
+    match text.first() {
+        Some(b'[') => split_array(text, most_events).map(Envelope::Array),
+        _ if is_one_value(text) => Ok(Envelope::Single(text)),
+        _ => Err(Unsplittable { fault: Fault::NotJson, first: None }),
+    }
+}
+
+/// The event inside an element: Extensible Webhooks send batches of `{"json": <event>}`.
+///
+/// An event has more members than that one, so the two cannot be mistaken for each other.
+pub(super) fn wrapped_event(element: &[u8]) -> Option<&[u8]> {
+    let members = element.strip_prefix(b"{")?.trim_ascii_start();
+    let value = members.strip_prefix(b"\"json\"")?.trim_ascii_start().strip_prefix(b":")?;
+    let event = value.strip_suffix(b"}")?.trim_ascii();
+    (event.first() == Some(&b'{') && is_one_value(event)).then_some(event)
+}
+
+fn split_array(text: &[u8], most_events: usize) -> Result<Vec<&[u8]>, Unsplittable<'_>> {
+    let mut elements: Vec<&[u8]> = Vec::new();
+    let mut from = 1; // behind the bracket
+    let fault = loop {
+        let Some(end) = find_stop(text, from, Stop::Separator) else { break Fault::NotJson };
+        let element = text[from..end].trim_ascii();
+        let is_last = text[end] == b']';
+        let is_empty_array = element.is_empty() && is_last && elements.is_empty();
+        if text[end] == b'}' || (element.is_empty() && !is_empty_array) {
+            break Fault::NotJson;
+        }
+        if elements.len() == most_events {
+            break Fault::TooManyEvents;
+        }
+        if !is_empty_array {
+            elements.push(element);
+        }
+        if is_last {
+            // the text is trimmed, so that anything behind the end is garbage
+            if end + 1 == text.len() {
+                return Ok(elements);
+            }
+            break Fault::NotJson;
+        }
+        from = end + 1;
+    };
+    Err(Unsplittable { fault, first: elements.first().copied() })
+}
+
+fn is_one_value(text: &[u8]) -> bool {
+    match text.first() {
+        Some(b'{') => find_stop(text, 1, Stop::Closer)
+            .is_some_and(|end| text[end] == b'}' && end + 1 == text.len()),
+        _ => serde_json::from_slice::<IgnoredAny>(text).is_ok(),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// A comma or a closing bracket.
+    Separator,
+    /// A closing bracket.
+    Closer,
+}
+
+/// Where the next stop lies that is outside of strings and of brackets opened since `from`.
+fn find_stop(text: &[u8], from: usize, stop: Stop) -> Option<usize> {
+    let mut depth = 0_usize;
+    let mut at = from;
+    loop {
+        match *text.get(at)? {
+            b'"' => at = end_of_string(text, at + 1)?,
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' if depth == 0 => return Some(at),
+            b'}' | b']' => depth -= 1,
+            b',' if depth == 0 && stop == Stop::Separator => return Some(at),
+            _ => {}
+        }
+        at += 1;
+    }
+}
+
+/// The position of the quote that closes the string whose content starts at `from`.
+fn end_of_string(text: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    loop {
+        let rest = text.get(at..)?;
+        at += rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+        if text[at] == b'"' {
+            return Some(at);
+        }
+        at += 2; // the backslash and what it escapes, which may be a quote
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[expect(clippy::unnecessary_wraps, reason = "so that the tables are read in one column")]
+    fn array<'a>(elements: &[&'a str]) -> Result<Envelope<'a>, Unsplittable<'a>> {
+        Ok(Envelope::Array(elements.iter().map(|element| element.as_bytes()).collect()))
+    }
+
+    fn not_json(first: Option<&str>) -> Result<Envelope<'_>, Unsplittable<'_>> {
+        Err(Unsplittable { fault: Fault::NotJson, first: first.map(str::as_bytes) })
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "so that the tables are read in one column")]
+    fn single(text: &str) -> Result<Envelope<'_>, Unsplittable<'_>> {
+        Ok(Envelope::Single(text.as_bytes()))
+    }
+
+    #[test]
+    fn bodies_are_split_where_json_says() {
+        let table = [
+            (r#"{"a":1}"#, single(r#"{"a":1}"#)),
+            (" \r\n\t{ \"a\" : 1 } \n", single("{ \"a\" : 1 }")),
+            (r#"{"a":[1,2],"b":"}]"}"#, single(r#"{"a":[1,2],"b":"}]"}"#)),
+            ("42", single("42")),
+            ("\"text\"", single("\"text\"")),
+            ("[]", array(&[])),
+            (" [ \n] ", array(&[])),
+            (r#"[{"a":1}]"#, array(&[r#"{"a":1}"#])),
+            ("[ {\"a\" : 1}\n,\t{ } ]", array(&["{\"a\" : 1}", "{ }"])),
+            (
+                r#"[{"a":"],[{"},{"b":"\"],\\"},3]"#,
+                array(&[r#"{"a":"],[{"}"#, r#"{"b":"\"],\\"}"#, "3"]),
+            ),
+            (r"[[1,[2,3]],[]]", array(&["[1,[2,3]]", "[]"])),
+            // what cannot be read stays in its own element
+            (r#"[{"a":"\ud800"},{"b":1}]"#, array(&[r#"{"a":"\ud800"}"#, r#"{"b":1}"#])),
+            ("[nonsense,{}]", array(&["nonsense", "{}"])),
+            (r#"[{"a":[}]},{}]"#, not_json(None)),
+            (r#"[{"a":1}{"b":2},{}]"#, array(&[r#"{"a":1}{"b":2}"#, "{}"])),
+            ("[{\"a\":tru},{}]", array(&["{\"a\":tru}", "{}"])),
+            // what is wrong with the whole
+            ("", not_json(None)),
+            (" ", not_json(None)),
+            ("nonsense", not_json(None)),
+            ("{", not_json(None)),
+            (r#"{"a":"}"#, not_json(None)),
+            (r#"{"a":"\"}"#, not_json(None)),
+            ("{]", not_json(None)),
+            (r#"{"a":1}}"#, not_json(None)),
+            (r#"{"a":1} {"b":2}"#, not_json(None)),
+            (r#"{"a":1},"#, not_json(None)),
+            ("[", not_json(None)),
+            ("[{}", not_json(None)),
+            ("[{},", not_json(Some("{}"))),
+            ("[{}}", not_json(None)),
+            ("[{},{}", not_json(Some("{}"))),
+            ("[{},{}]x", not_json(Some("{}"))),
+            ("[{},{}]]", not_json(Some("{}"))),
+            ("[{},]", not_json(Some("{}"))),
+            ("[,{}]", not_json(None)),
+            ("[{},,{}]", not_json(Some("{}"))),
+            (r#"[{},{"a":"]"#, not_json(Some("{}"))),
+            (r#"[{},"\"#, not_json(Some("{}"))),
+        ];
+        for (body, expected) in table {
+            assert_eq!(split(body.as_bytes(), 10), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn invalid_utf8_stays_in_its_element() {
+        let body = b"[{\"a\":\"\xff\xfe\"},{\"b\":1}]";
+        let expected: Vec<&[u8]> = vec![b"{\"a\":\"\xff\xfe\"}", b"{\"b\":1}"];
+        assert_eq!(split(body, 10), Ok(Envelope::Array(expected)));
+    }
+
+    #[test]
+    fn depth_costs_no_stack() {
+        let deep = "[".repeat(5_000_000) + &"]".repeat(5_000_000);
+        let body = format!("[{{}},{deep}]");
+        assert_eq!(split(body.as_bytes(), 10), array(&["{}", &deep]));
+        assert_eq!(
+            split("[".repeat(5_000_000).as_bytes(), 10),
+            not_json(None),
+            "an unclosed one ends too"
+        );
+    }
+
+    #[test]
+    fn one_element_too_many_is_refused_and_the_last_allowed_is_not() {
+        assert_eq!(split(b"[1,2]", 2), array(&["1", "2"]));
+        let refused = Unsplittable { fault: Fault::TooManyEvents, first: Some(&b"1"[..]) };
+        assert_eq!(split(b"[1,2,3]", 2), Err(refused));
+    }
+
+    #[test]
+    fn only_a_lone_json_member_with_an_object_is_a_wrapper() {
+        let table = [
+            (r#"{"json":{"a":1}}"#, Some(r#"{"a":1}"#)),
+            ("{ \"json\" : { \"a\":1 } }", Some("{ \"a\":1 }")),
+            (r#"{"json":{"a":"\ud800"}}"#, Some(r#"{"a":"\ud800"}"#)),
+            (r#"{"json":{}}"#, Some("{}")),
+            (r#"{"json":{},"b":{}}"#, None),
+            (r#"{"json":1}"#, None),
+            (r#"{"jsonx":{}}"#, None),
+            (r#"{"a":{"json":{}}}"#, None),
+            (r#"["json",{}]"#, None),
+            ("{}", None),
+        ];
+        for (element, expected) in table {
+            assert_eq!(wrapped_event(element.as_bytes()), expected.map(str::as_bytes), "{element}");
+        }
+    }
+
+    fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "[\\[\\]{},:\"\\\\a\u{e9}\n ]{0,8}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::hash_map("[\\]},\"\\\\a]{0,4}", inner, 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn an_array_splits_into_the_texts_it_was_joined_from(
+            values in proptest::collection::vec(json(), 0..6),
+            pretty in any::<bool>(),
+        ) {
+            let write = if pretty { serde_json::to_string_pretty } else { serde_json::to_string };
+            let texts: Vec<String> =
+                values.iter().map(|value| write(value).expect("a value serialises")).collect();
+            let body = format!("[{}]", texts.join(if pretty { " ,\n" } else { "," }));
+            let expected = texts.iter().map(String::as_bytes).collect();
+            prop_assert_eq!(split(body.as_bytes(), 10), Ok(Envelope::Array(expected)));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(body in proptest::collection::vec(
+            prop_oneof![Just(b'['), Just(b']'), Just(b'{'), Just(b'}'), Just(b'"'), Just(b'\\'),
+                Just(b','), any::<u8>()], 0..64)) {
+            if let Ok(Envelope::Array(elements)) = split(&body, 100) {
+                for element in elements {
+                    let _ = wrapped_event(element);
+                }
+            }
+        }
+    }
+}

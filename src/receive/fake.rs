@@ -1,0 +1,130 @@
+//! What the tests of receiving stand on: a ledger that does as it is told, and bodies that come as
+//! they are told.
+
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::body::{Body, HttpBody};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Frame;
+use tokio::sync::Notify;
+
+use super::Limits;
+use crate::ledger::{Intake, Ledger, LedgerError, Recorded};
+use crate::membership::Timestamp;
+
+pub(super) const LIMITS: Limits = Limits {
+    body_limit_bytes: 1 << 20,
+    body_budget_bytes: 2 << 20,
+    header_timeout: Duration::from_secs(10),
+    body_timeout: Duration::from_secs(30),
+    answer_timeout: Duration::from_millis(4500),
+};
+
+/// How [`FakeLedger::record`] behaves.
+#[derive(Debug)]
+pub(super) enum Behaviour {
+    /// Records at once, and names these positions as conflicts of kind in the first intake.
+    Records { kind_conflicts: Vec<usize> },
+    /// Records when [`FakeLedger::release`] says so, once for each call.
+    Waits,
+    /// Never returns.
+    Hangs,
+    /// Takes nothing.
+    Refuses,
+}
+
+#[derive(Debug)]
+pub(super) struct FakeLedger {
+    behaviour: Behaviour,
+    recorded: Mutex<Vec<Intake>>,
+    release: Notify,
+    asked: Notify,
+}
+
+impl FakeLedger {
+    pub(super) fn that(behaviour: Behaviour) -> Self {
+        Self { behaviour, recorded: Mutex::default(), release: Notify::new(), asked: Notify::new() }
+    }
+
+    /// Lets one waiting record return.
+    pub(super) fn release(&self) {
+        self.release.notify_one();
+    }
+
+    /// Returns once a record has been asked for.
+    pub(super) async fn asked(&self) {
+        self.asked.notified().await;
+    }
+
+    /// Everything recorded so far.
+    pub(super) fn recorded(&self) -> Vec<Intake> {
+        self.recorded.lock().expect("no test panics while it holds this").clone()
+    }
+}
+
+#[async_trait]
+impl Ledger for FakeLedger {
+    fn arrival(&self) -> Timestamp {
+        Timestamp(1_700_000_000_000_000)
+    }
+
+    async fn record(&self, intake: Intake) -> Result<Recorded, LedgerError> {
+        self.asked.notify_one();
+        let mut outcome = Recorded::default();
+        match &self.behaviour {
+            Behaviour::Records { kind_conflicts } => {
+                if self.recorded().is_empty() {
+                    outcome.kind_conflicts.clone_from(kind_conflicts);
+                }
+            }
+            Behaviour::Waits => self.release.notified().await,
+            Behaviour::Hangs => std::future::pending().await,
+            Behaviour::Refuses => return Err(LedgerError::Unavailable("full".to_owned())),
+        }
+        self.recorded.lock().expect("no test panics while it holds this").push(intake);
+        Ok(outcome)
+    }
+}
+
+/// A body of unknown length that comes in these pieces.
+pub(super) fn pieces(pieces: &[&str]) -> Body {
+    let pieces = pieces.iter().map(|piece| Bytes::from((*piece).to_owned())).collect();
+    Body::new(Pieces { pieces, is_endless: false })
+}
+
+/// A body that begins and never ends.
+pub(super) fn stalled(beginning: &str) -> Body {
+    Body::new(Pieces { pieces: [Bytes::from(beginning.to_owned())].into(), is_endless: true })
+}
+
+struct Pieces {
+    pieces: std::collections::VecDeque<Bytes>,
+    is_endless: bool,
+}
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match self.pieces.pop_front() {
+            Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+            None if self.is_endless => Poll::Pending,
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+/// Status, headers and text of an answer.
+pub(super) async fn text_of(response: http::Response<Body>) -> String {
+    let bytes = response.into_body().collect().await.expect("our own body").to_bytes();
+    String::from_utf8(bytes.to_vec()).expect("answers are text")
+}

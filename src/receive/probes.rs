@@ -1,0 +1,52 @@
+//! The probes: `/livez` says that the process lives, `/readyz` and its alias `/healthz` that the
+//! ledger takes writes and start-up is over. Not that LaunchDarkly is well: a restart would not help.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use axum::extract::State;
+use http::StatusCode;
+
+use super::PublicState;
+
+/// A latch that says whether traffic is welcome; clones share it. Starts as not ready.
+#[derive(Clone, Debug)]
+pub struct Readiness(Arc<RwLock<Option<&'static str>>>);
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self(Arc::new(RwLock::new(Some("starting"))))
+    }
+}
+
+impl Readiness {
+    /// Traffic is welcome from here on.
+    pub fn ready(&self) {
+        self.set(None);
+    }
+
+    /// Traffic should go elsewhere; `reason` is what the probe answers.
+    pub fn not_ready(&self, reason: &'static str) {
+        self.set(Some(reason));
+    }
+
+    /// Why traffic is not welcome, if it is not.
+    #[must_use]
+    pub fn objection(&self) -> Option<&'static str> {
+        *self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, objection: Option<&'static str>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = objection;
+    }
+}
+
+pub(super) async fn live() -> &'static str {
+    "ok"
+}
+
+pub(super) async fn ready(State(state): State<Arc<PublicState>>) -> (StatusCode, &'static str) {
+    match state.readiness.objection() {
+        None => (StatusCode::OK, "ok"),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
+    }
+}

@@ -1,0 +1,202 @@
+//! Sorting: the events of one body, each put where it belongs: recorded, ignored or rejected.
+//!
+//! No I/O, so that a heavy body can be sorted on a thread of its own.
+
+use bytes::Bytes;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+
+use super::Door;
+use super::answer::{Account, Refusal};
+use super::authentication::Presented;
+use super::envelope::{self, Envelope, Fault};
+use crate::ledger::RejectedEvent;
+use crate::map::{Outcome, Rejection};
+use crate::membership::{MembershipDelta, Timestamp, UserId};
+
+/// Most events in one body. Segment sends 4,000 at most; the rest is for backfills by other means.
+const MOST_EVENTS: usize = 100_000;
+
+/// The largest event that is read. Segment's are at most 32 KB and a customer may add fields; a
+/// parsed event takes many times its text, so that the whole body must not be one (P6).
+const EVENT_LIMIT_BYTES: usize = 1024 * 1024;
+
+/// What a sorted event takes beside its text: a delta with its texts, or a rejection.
+const BYTES_AN_EVENT: usize = 512;
+
+/// The events of one body, sorted.
+#[derive(Debug)]
+pub(super) struct Sorted {
+    pub(super) deltas: Vec<MembershipDelta>,
+    /// Where each delta came from, should the ledger refuse it.
+    pub(super) origins: Vec<Origin>,
+    pub(super) deletions: Vec<UserId>,
+    /// Those of the rejected that are worth a replay.
+    pub(super) kept: Vec<RejectedEvent>,
+    pub(super) account: Account,
+}
+
+/// The event behind a delta.
+#[derive(Debug)]
+pub(super) struct Origin {
+    index: usize,
+    /// A part of the body, not a copy.
+    event: Bytes,
+    user_id: Option<UserId>,
+}
+
+/// Authenticates a body, then sorts its events.
+pub(super) fn sort(
+    door: &Door,
+    presented: &Presented,
+    body: &Bytes,
+    arrival: Timestamp,
+) -> Result<Sorted, Refusal> {
+    let split = envelope::split(body, MOST_EVENTS);
+    let first = match &split {
+        Ok(Envelope::Array(elements)) => elements.first().copied(),
+        Ok(Envelope::Single(_)) => None,
+        Err(unsplittable) => unsplittable.first,
+    };
+    let wrapped = first.and_then(envelope::wrapped_event);
+    // in the order of likelihood: the short ones first
+    let signed = wrapped.into_iter().chain(first).chain([&body[..]]);
+    if !door.gate.admits(presented, signed) {
+        return Err(Refusal::Unauthenticated);
+    }
+    let mut sorted = Sorted::default();
+    match split {
+        Ok(Envelope::Single(event)) => sorted.add(door, body, 0, event, arrival),
+        Ok(Envelope::Array(elements)) => {
+            sorted.deltas.reserve(elements.len());
+            sorted.origins.reserve(elements.len());
+            for (index, element) in elements.into_iter().enumerate() {
+                let event = envelope::wrapped_event(element).unwrap_or(element);
+                sorted.add(door, body, index, event, arrival);
+            }
+        }
+        Err(unsplittable) => {
+            return Err(match unsplittable.fault {
+                Fault::NotJson => Refusal::BadJson,
+                Fault::TooManyEvents => Refusal::TooManyEvents,
+            });
+        }
+    }
+    Ok(sorted)
+}
+
+impl Default for Sorted {
+    fn default() -> Self {
+        Self {
+            deltas: Vec::new(),
+            origins: Vec::new(),
+            deletions: Vec::new(),
+            kept: Vec::new(),
+            account: Account { accepted: 0, ignored: 0, rejected: Vec::new() },
+        }
+    }
+}
+
+impl Sorted {
+    /// Whether there is nothing that must be durable before the answer.
+    pub(super) fn leaves_no_trace(&self) -> bool {
+        self.deltas.is_empty() && self.deletions.is_empty() && self.kept.is_empty()
+    }
+
+    /// Roughly the memory this holds beside the body, for the budget.
+    pub(super) fn weight_bytes(&self) -> usize {
+        let bodies: usize = self.kept.iter().map(|event| event.body.len()).sum();
+        bodies + BYTES_AN_EVENT * (self.deltas.len() + self.account.rejected.len())
+    }
+
+    fn add(&mut self, door: &Door, body: &Bytes, index: usize, text: &[u8], arrival: Timestamp) {
+        let event = match read(text) {
+            Ok(event) => event,
+            Err(rejection) => return self.reject(index, rejection, text, None),
+        };
+        match door.mapping.map(&event, arrival) {
+            Outcome::Delta(delta) => {
+                let user_id = delta.user_id.clone();
+                self.origins.push(Origin { index, event: body.slice_ref(text), user_id });
+                self.deltas.push(*delta);
+                self.account.accepted += 1;
+            }
+            Outcome::Deletion(user_id) => {
+                self.deletions.push(user_id);
+                self.account.accepted += 1;
+            }
+            Outcome::Ignored => self.account.ignored += 1,
+            Outcome::Rejected(rejection) => {
+                self.reject(index, rejection, text, user_id_of(&event));
+            }
+        }
+    }
+
+    fn reject(&mut self, index: usize, rejection: Rejection, text: &[u8], user: Option<UserId>) {
+        if is_worth_keeping(&rejection) {
+            self.kept.push(rejected_event(&rejection, text, user));
+        }
+        self.account.rejected.push((index, rejection));
+    }
+}
+
+impl Account {
+    /// Moves events whose audience has another context kind from the accepted to the rejected.
+    /// `conflicts` are positions in `origins`.
+    pub(super) fn reject_kind_conflicts(
+        &mut self,
+        conflicts: &[usize],
+        origins: &[Origin],
+    ) -> Vec<RejectedEvent> {
+        let rejection = Rejection {
+            reason: "context_kind_conflict",
+            detail: "the audience already has members of another context kind; \
+                     drop the audience or correct the mapping"
+                .to_owned(),
+        };
+        let mut kept = Vec::with_capacity(conflicts.len());
+        for origin in conflicts.iter().filter_map(|&position| origins.get(position)) {
+            kept.push(rejected_event(&rejection, &origin.event, origin.user_id.clone()));
+            self.rejected.push((origin.index, rejection.clone()));
+            self.accepted -= 1;
+        }
+        self.rejected.sort_by_key(|(index, _)| *index);
+        kept
+    }
+}
+
+/// What is no audience event could never be replayed into anything.
+fn is_worth_keeping(rejection: &Rejection) -> bool {
+    !matches!(rejection.reason, "not_an_audience" | "event_too_large")
+}
+
+fn rejected_event(rejection: &Rejection, text: &[u8], user_id: Option<UserId>) -> RejectedEvent {
+    let Rejection { reason, detail } = rejection.clone();
+    RejectedEvent { reason, detail, body: text.to_vec(), user_id }
+}
+
+/// Reads one event. The parser's own words are left out: they may quote the event (P8).
+fn read(text: &[u8]) -> Result<Value, Rejection> {
+    let reject = |reason, detail: &str| Err(Rejection { reason, detail: detail.to_owned() });
+    if text.len() > EVENT_LIMIT_BYTES {
+        return reject("event_too_large", "an event may have at most 1 MiB");
+    }
+    if text.first() != Some(&b'{') && serde_json::from_slice::<IgnoredAny>(text).is_ok() {
+        return reject("not_an_object", "an event is a JSON object");
+    }
+    serde_json::from_slice(text).or_else(|_| {
+        reject(
+            "unreadable_event",
+            "the event is not valid JSON: broken syntax, text that is not Unicode, or nested too deep",
+        )
+    })
+}
+
+/// The person, so that a deletion finds what is kept of an event that could not be mapped.
+fn user_id_of(event: &Value) -> Option<UserId> {
+    match event.get("userId")? {
+        Value::String(text) => UserId::new(text),
+        Value::Number(number) => UserId::new(&number.to_string()),
+        _ => None,
+    }
+}

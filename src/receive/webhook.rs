@@ -1,0 +1,663 @@
+//! `POST|PUT|PATCH /segment/{destination}`: the way of one request.
+//!
+//! A 2xx is a promise that everything accepted is on stable storage (P1). If the ledger does not
+//! make it so in time the answer is 503: Segment sends the same again, which changes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use tokio::time::{Instant, timeout_at};
+
+use super::answer::{Account, Refusal};
+use super::authentication::Presented;
+use super::sorting::{self, Sorted};
+use super::{Door, PublicState, body};
+use crate::ledger::{Intake, Recorded, RejectedEvent};
+use crate::membership::Timestamp;
+
+/// Bodies from this size on are sorted on a thread of their own: about a millisecond of work.
+const HEAVY_BYTES: usize = 64 * 1024;
+
+/// What the ledger is given at least, however long the body took to arrive.
+const LEAST_FOR_THE_LEDGER: Duration = Duration::from_millis(500);
+
+/// Takes one request of events.
+pub(super) async fn accept(
+    State(state): State<Arc<PublicState>>,
+    destination: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Response {
+    let arrived = Instant::now();
+    let (head, mut body) = request.into_parts();
+    let name = destination.map(|Path(name)| name).unwrap_or_default();
+    let received = async {
+        let (door, presented) = state.enter(&name, &head.headers)?;
+        let received = body::read(&mut body, &state.limits, &state.budget).await?;
+        Ok((door, presented, received))
+    };
+    match received.await {
+        Ok((door, presented, received)) => {
+            let due = Due(arrived + state.limits.answer_timeout);
+            state.take(&door, presented, received, due).await.into_response()
+        }
+        Err(refusal @ (Refusal::BodyTimeout | Refusal::BodyBroken)) => refusal.into_response(),
+        Err(refusal) => {
+            body::discard(&head.headers, &mut body).await;
+            refusal.into_response()
+        }
+    }
+}
+
+/// When the answer is due.
+#[derive(Clone, Copy)]
+struct Due(Instant);
+
+impl Due {
+    fn for_the_ledger(self) -> Instant {
+        self.0.max(Instant::now() + LEAST_FOR_THE_LEDGER)
+    }
+}
+
+impl PublicState {
+    /// All that can be decided before the body is read.
+    fn enter(
+        &self,
+        name: &str,
+        headers: &http::HeaderMap,
+    ) -> Result<(Arc<Door>, Presented), Refusal> {
+        let door = self.doors.get(name).ok_or(Refusal::UnknownDestination)?;
+        if !door.enabled {
+            return Err(Refusal::Disabled);
+        }
+        let presented = door.gate.inspect(headers).ok_or(Refusal::Unauthenticated)?;
+        Ok((Arc::clone(door), presented))
+    }
+
+    /// The body keeps its place in the budget until this returns.
+    async fn take(
+        &self,
+        door: &Arc<Door>,
+        presented: Presented,
+        mut received: body::Received,
+        due: Due,
+    ) -> Result<Account, Refusal> {
+        let arrival = self.ledger.arrival();
+        let sorted = self.sort(door, presented, &received.bytes, arrival, due).await?;
+        if sorted.leaves_no_trace() {
+            return Ok(sorted.account);
+        }
+        received.charge(sorted.weight_bytes())?;
+        let Sorted { deltas, origins, deletions, kept, mut account } = sorted;
+        let intake = |deltas, deletions, rejected| Intake {
+            destination: door.name.clone(),
+            arrival,
+            deltas,
+            deletions,
+            rejected,
+        };
+        let recorded = self.record(intake(deltas, deletions, kept), due).await?;
+        if !recorded.kind_conflicts.is_empty() {
+            let kept: Vec<RejectedEvent> =
+                account.reject_kind_conflicts(&recorded.kind_conflicts, &origins);
+            self.record(intake(Vec::new(), Vec::new(), kept), due).await?;
+        }
+        Ok(account)
+    }
+
+    async fn sort(
+        &self,
+        door: &Arc<Door>,
+        presented: Presented,
+        body: &bytes::Bytes,
+        arrival: Timestamp,
+        due: Due,
+    ) -> Result<Sorted, Refusal> {
+        if body.len() < HEAVY_BYTES {
+            return sorting::sort(door, &presented, body, arrival);
+        }
+        let turn = timeout_at(due.for_the_ledger(), self.heavy_readers.acquire());
+        let Ok(Ok(_turn)) = turn.await else { return Err(Refusal::Busy) };
+        let (door, body) = (Arc::clone(door), body.clone());
+        tokio::task::spawn_blocking(move || sorting::sort(&door, &presented, &body, arrival))
+            .await
+            .unwrap_or_else(|failure| {
+                tracing::error!(panicked = failure.is_panic(), "a body could not be sorted");
+                Err(Refusal::Unavailable)
+            })
+    }
+
+    /// A record that comes too late may still happen; the retry that follows repeats it.
+    async fn record(&self, intake: Intake, due: Due) -> Result<Recorded, Refusal> {
+        let destination = intake.destination.clone();
+        match timeout_at(due.for_the_ledger(), self.ledger.record(intake)).await {
+            Ok(Ok(recorded)) => Ok(recorded),
+            Ok(Err(error)) => {
+                tracing::warn!(
+                    destination.name = %destination,
+                    error = &error as &dyn std::error::Error,
+                    "events were answered 503: the ledger did not take them"
+                );
+                Err(Refusal::Unavailable)
+            }
+            Err(_) => {
+                tracing::warn!(
+                    destination.name = %destination,
+                    "events were answered 503: the ledger did not take them in time"
+                );
+                Err(Refusal::Unavailable)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::body::Body;
+    use hmac::{Hmac, KeyInit, Mac};
+    use http::StatusCode;
+    use serde_json::{Value, json};
+    use sha1::Sha1;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::map::{ContextKeyRule, Mapping, MappingSettings, MembershipRule};
+    use crate::membership::{ContextKind, DestinationName, UserId};
+    use crate::receive::fake::{Behaviour, FakeLedger, LIMITS, pieces, stalled, text_of};
+    use crate::receive::{Credential, Credentials, Destination, Limits, Readiness, router};
+    use crate::secret::Secret;
+
+    const RECORDS: Behaviour = Behaviour::Records { kind_conflicts: Vec::new() };
+
+    fn mapping() -> Mapping {
+        Mapping::new(MappingSettings {
+            context_kind: ContextKind::new("user").expect("a kind"),
+            context_key: ContextKeyRule::UserIdOnly,
+            membership: MembershipRule::Strict,
+            journey_step_without_value_enters: false,
+        })
+    }
+
+    fn destination(name: &str, enabled: bool, credentials: Credentials) -> Destination {
+        let name = DestinationName::new(name).expect("a name");
+        Destination { name, enabled, mapping: mapping(), credentials }
+    }
+
+    /// `production` takes either proof, `strict` wants both, `open` none; `off` is disabled.
+    fn public(ledger: &Arc<FakeLedger>, limits: Limits) -> Router {
+        let both = || Credentials {
+            shared_secrets: vec![Secret::new("secret")],
+            bearer_tokens: vec![Secret::new("token")],
+            ..Credentials::default()
+        };
+        let require = vec![Credential::Signature, Credential::Bearer];
+        let open = Credentials { allow_unauthenticated: true, ..Credentials::default() };
+        let destinations = [
+            destination("production", true, both()),
+            destination("strict", true, Credentials { require, ..both() }),
+            destination("open", true, open),
+            destination("off", false, both()),
+        ];
+        let readiness = Readiness::default();
+        router(PublicState::new(destinations, Arc::clone(ledger) as _, limits, readiness))
+    }
+
+    fn signature(text: impl AsRef<[u8]>) -> String {
+        let signer = Hmac::<Sha1>::new_from_slice(b"secret").expect("HMAC takes any key");
+        hex::encode(signer.chain_update(text).finalize().into_bytes())
+    }
+
+    fn enters(user: &str) -> String {
+        json!({
+            "type": "identify",
+            "userId": user,
+            "context": {"personas": {
+                "computation_id": "aud_1", "computation_key": "vip", "computation_class": "audience",
+            }},
+            "traits": {"vip": true, "email": "ada@example.com"},
+        })
+        .to_string()
+    }
+
+    /// Posts to `/segment/open`.
+    async fn post(ledger: &Arc<FakeLedger>, body: impl Into<Body>) -> (StatusCode, Value) {
+        let request = Request::post("/segment/open").body(body.into()).expect("a request");
+        ask(&public(ledger, LIMITS), request).await
+    }
+
+    async fn ask(router: &Router, request: Request) -> (StatusCode, Value) {
+        let response = router.clone().oneshot(request).await.expect("infallible");
+        let status = response.status();
+        assert_eq!(response.headers()["content-type"], "application/json");
+        let text = text_of(response).await;
+        assert!(!text.contains('\n') && !text.contains("example.com"), "{text}");
+        (status, serde_json::from_str(&text).expect("answers are JSON"))
+    }
+
+    fn recording() -> Arc<FakeLedger> {
+        Arc::new(FakeLedger::that(RECORDS))
+    }
+
+    fn users(intake: &Intake) -> Vec<&str> {
+        intake.deltas.iter().map(|delta| delta.context_key.as_str()).collect()
+    }
+
+    #[tokio::test]
+    async fn each_event_is_accounted_for_and_recorded_once() {
+        let unreadable = r#"{"userId":"\ud800"}"#;
+        let no_key = enters("ada").replace("\"ada\"", "null");
+        let body = format!(
+            "[{}, {unreadable}, {no_key}, 7, {}, {}, {}, {}]",
+            enters("u1"),
+            r#"{"type":"page"}"#,
+            r#"{"type":"delete","userId":"u9"}"#,
+            r#"{"type":"identify"}"#,
+            enters("u2"),
+        );
+        let ledger = recording();
+        let (status, answer) = post(&ledger, body).await;
+
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!((&answer["accepted"], &answer["ignored"]), (&json!(3), &json!(1)));
+        let rejected = answer["rejected"].as_array().expect("a list");
+        let words: Vec<_> = rejected
+            .iter()
+            .map(|rejection| {
+                let reason = rejection["reason"].as_str().expect("text");
+                (rejection["index"].as_u64().expect("a number"), reason.split(": ").next())
+            })
+            .collect();
+        assert_eq!(
+            words,
+            [
+                (1, Some("unreadable_event")),
+                (2, Some("missing_context_key")),
+                (3, Some("not_an_object")),
+                (6, Some("not_an_audience")),
+            ]
+        );
+        let recorded = ledger.recorded();
+        let [intake] = &recorded[..] else { panic!("one record for one request") };
+        assert_eq!(users(intake), ["u1", "u2"]);
+        assert_eq!(intake.destination.as_str(), "open");
+        assert_eq!(intake.deletions, [UserId::new("u9").expect("an id")]);
+        let kept: Vec<_> =
+            intake.rejected.iter().map(|event| (event.reason, &event.body[..])).collect();
+        assert_eq!(
+            kept,
+            [
+                ("unreadable_event", unreadable.as_bytes()),
+                ("missing_context_key", no_key.as_bytes()),
+                ("not_an_object", b"7"),
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_left_decides_the_status() {
+        let event = enters("u1");
+        let page = r#"{"type":"page"}"#;
+        let no_user = r#"{"type":"delete"}"#;
+        let too_deep = format!("{{\"a\":{}1{}}}", "[".repeat(200), "]".repeat(200));
+        // body, status, accepted, ignored, rejected, records
+        let table = [
+            (event.clone(), 200, 1, 0, 0, 1),
+            (format!(" {event}\n"), 200, 1, 0, 0, 1),
+            (format!("[{event}]"), 200, 1, 0, 0, 1),
+            (format!("[{{\"json\": {event}}}, {{\"json\":{event}}}]"), 200, 2, 0, 0, 1),
+            (page.to_owned(), 200, 0, 1, 0, 0),
+            ("[]".to_owned(), 200, 0, 0, 0, 0),
+            (format!("[{page},{no_user}]"), 200, 0, 1, 1, 1),
+            (no_user.to_owned(), 400, 0, 0, 1, 1),
+            (format!("[{no_user},{no_user}]"), 400, 0, 0, 2, 1),
+            (r#"{"type":"identify"}"#.to_owned(), 400, 0, 0, 1, 0),
+            ("42".to_owned(), 400, 0, 0, 1, 1),
+            (too_deep.clone(), 400, 0, 0, 1, 1),
+            (format!("[{too_deep},{event}]"), 200, 1, 0, 1, 1),
+        ];
+        for (body, status, accepted, ignored, rejected, records) in table {
+            let ledger = recording();
+            let (actual, answer) = post(&ledger, body.clone()).await;
+            assert_eq!(actual.as_u16(), status, "{body}");
+            assert_eq!(answer["accepted"], accepted, "{body}");
+            assert_eq!(answer["ignored"], ignored, "{body}");
+            assert_eq!(answer["rejected"].as_array().map(Vec::len), Some(rejected), "{body}");
+            assert_eq!(ledger.recorded().len(), records, "{body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_deletion_finds_the_events_that_were_kept_of_a_person() {
+        let ledger = recording();
+        let event = enters("u1").replace("true", "\"perhaps\"");
+        post(&ledger, event).await;
+        assert_eq!(ledger.recorded()[0].rejected[0].user_id, UserId::new("u1"));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_no_json_is_one_refusal() {
+        let event = enters("u1");
+        let truncated = format!("[{event},{}", &event[..40]);
+        for body in ["", "{", "nonsense", "[{}]]", truncated.as_str()] {
+            let ledger = recording();
+            let (status, answer) = post(&ledger, body.to_owned()).await;
+            assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+            let error = answer["error"].as_str().expect("text");
+            assert!(error.starts_with("bad_json: "), "{error}");
+            assert!(ledger.recorded().is_empty(), "all of a request or none");
+        }
+    }
+
+    #[tokio::test]
+    async fn heavy_bodies_are_sorted_like_light_ones() {
+        let events: Vec<_> = (0..2000).map(|n| enters(&format!("u{n}"))).collect();
+        let body = format!("[{}]", events.join(","));
+        assert!(body.len() > HEAVY_BYTES);
+        let ledger = recording();
+        let limits = Limits { body_budget_bytes: 8 << 20, ..LIMITS };
+        let request = || Request::post("/segment/open").body(body.clone().into()).expect("one");
+        let (status, answer) = ask(&public(&ledger, limits), request()).await;
+        assert_eq!((status, &answer["accepted"]), (StatusCode::OK, &json!(2000)));
+        assert_eq!(ledger.recorded()[0].deltas.len(), 2000);
+
+        let tight = Limits { body_budget_bytes: body.len() + 1024, ..LIMITS };
+        let (status, _) = ask(&public(&ledger, tight), request()).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "what it becomes counts too");
+    }
+
+    #[tokio::test]
+    async fn an_event_may_be_large_but_not_any_size() {
+        let ledger = recording();
+        let large = enters("u1").replace("ada@", &"x".repeat(900 << 10));
+        let too_large = enters("u2").replace("ada@", &"x".repeat(1 << 20));
+        let body = format!("[{large},{too_large}]");
+        let limits = Limits { body_limit_bytes: 4 << 20, body_budget_bytes: 8 << 20, ..LIMITS };
+        let request = Request::post("/segment/open").body(body.into()).expect("a request");
+        let (_, answer) = ask(&public(&ledger, limits), request).await;
+        assert_eq!(answer["accepted"], 1);
+        let reason = answer["rejected"][0]["reason"].as_str().expect("text");
+        assert!(reason.starts_with("event_too_large: "), "{reason}");
+        assert!(ledger.recorded()[0].rejected.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_long_list_of_rejections_is_cut_and_counted() {
+        let body = format!("[{}1]", "1,".repeat(1499));
+        let (status, answer) = post(&recording(), body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert_eq!(answer["rejected"].as_array().map(Vec::len), Some(1000));
+        assert_eq!(answer["rejected_more"], 500);
+    }
+
+    /// Which texts a signature may be over, and what it does not protect.
+    #[tokio::test]
+    async fn a_batch_is_signed_by_its_raw_first_element() {
+        let (one, two) = (enters("u1"), enters("u2"));
+        let spaced = one.replace(':', " :  ");
+        let wrapped = format!("{{ \"json\" : {spaced} }}");
+        let lone = r#"{"a":"\ud800"}"#.to_owned();
+        let escaped = one.replace("vip", r"v\u0069p");
+        let tampered = one.replace("u1", "u3");
+        let batch = |elements: &[&String]| {
+            let elements: Vec<_> = elements.iter().map(|element| element.as_str()).collect();
+            format!("[ {} ]", elements.join(" ,\n"))
+        };
+        // body, signed text, accepted
+        let table = [
+            (one.clone(), one.clone(), 200),
+            (format!(" {one}"), format!(" {one}"), 200),
+            (format!(" {one}"), one.clone(), 401),
+            (spaced.clone(), spaced.clone(), 200),
+            (spaced.clone(), one.clone(), 401),
+            (batch(&[&one, &two]), one.clone(), 200),
+            (batch(&[&spaced, &two]), spaced.clone(), 200),
+            (batch(&[&spaced, &two]), one.clone(), 401),
+            (batch(&[&escaped]), escaped.clone(), 200),
+            (batch(&[&escaped]), one.clone(), 401),
+            (batch(&[&lone, &two]), lone.clone(), 200),
+            (batch(&[&wrapped, &two]), spaced.clone(), 200),
+            (batch(&[&wrapped, &two]), wrapped.clone(), 200),
+            (batch(&[&one, &two]), batch(&[&one, &two]), 200),
+            (batch(&[&one, &two]), two.clone(), 401),
+            (batch(&[&tampered, &two]), one.clone(), 401),
+            // the property of the sender: nothing vouches for the tail
+            (batch(&[&one, &tampered]), one.clone(), 200),
+            (batch(&[&one, &tampered]), batch(&[&one, &two]), 401),
+            ("[]".to_owned(), "[]".to_owned(), 200),
+            ("[]".to_owned(), String::new(), 401),
+            // strangers hear 401 before anything else
+            ("[{},".to_owned(), "{}".to_owned(), 400),
+            ("[{},".to_owned(), "[{},".to_owned(), 400),
+            ("[{},".to_owned(), "[]".to_owned(), 401),
+            ("[{".to_owned(), "[{".to_owned(), 400),
+            ("[{".to_owned(), "{".to_owned(), 401),
+            ("nonsense".to_owned(), "{}".to_owned(), 401),
+        ];
+        for (body, signed, expected) in table {
+            let request = Request::post("/segment/production")
+                .header("X-Signature", signature(&signed))
+                .body(body.clone().into())
+                .expect("a request");
+            let (status, _) = ask(&public(&recording(), LIMITS), request).await;
+            assert_eq!(status.as_u16(), expected, "{body} signed as {signed}");
+        }
+    }
+
+    #[tokio::test]
+    async fn each_path_method_and_credential_has_its_status() {
+        let event = enters("u1");
+        let signed = Some(signature(&event));
+        let bearer = Some("Bearer token");
+        let wrong = Some("Bearer wrong");
+        let table = [
+            ("POST", "/segment/production", &signed, None, 200),
+            ("PUT", "/segment/production", &signed, None, 200),
+            ("PATCH", "/segment/production", &signed, None, 200),
+            ("POST", "/segment/production", &None, bearer, 200),
+            ("POST", "/segment/production", &None, None, 401),
+            ("POST", "/segment/production", &None, wrong, 401),
+            ("POST", "/segment/strict", &signed, None, 401),
+            ("POST", "/segment/strict", &None, bearer, 401),
+            ("POST", "/segment/strict", &signed, bearer, 200),
+            ("POST", "/segment/open", &None, None, 200),
+            ("POST", "/segment/off", &signed, bearer, 503),
+            ("POST", "/segment/nowhere", &signed, bearer, 404),
+            ("POST", "/segment/%ff", &signed, bearer, 404),
+            ("POST", "/segment", &signed, bearer, 404),
+            ("POST", "/", &signed, bearer, 404),
+            ("GET", "/metrics", &None, None, 404),
+            ("GET", "/segment/production", &signed, bearer, 405),
+            ("HEAD", "/segment/production", &signed, bearer, 405),
+            ("DELETE", "/segment/production", &signed, bearer, 405),
+            ("OPTIONS", "/segment/production", &signed, bearer, 405),
+            ("POST", "/livez", &None, None, 405),
+        ];
+        for (method, path, signature, authorization, expected) in table {
+            let mut request = Request::builder().method(method).uri(path);
+            if let Some(signature) = signature {
+                request = request.header("X-Signature", signature);
+            }
+            if let Some(authorization) = authorization {
+                request = request.header("Authorization", authorization);
+            }
+            let request = request.body(Body::from(event.clone())).expect("a request");
+            let ledger = recording();
+            let response = public(&ledger, LIMITS).oneshot(request).await.expect("infallible");
+            assert_eq!(response.status().as_u16(), expected, "{method} {path}");
+            assert_eq!(ledger.recorded().len(), usize::from(expected == 200), "{method} {path}");
+            let header = |name| response.headers().get(name).map(http::HeaderValue::as_bytes);
+            match expected {
+                401 => assert_eq!(header("www-authenticate"), Some(&b"Bearer"[..])),
+                405 if path == "/livez" => assert_eq!(header("allow"), Some(&b"GET,HEAD"[..])),
+                405 => assert_eq!(header("allow"), Some(&b"PUT,POST,PATCH"[..])),
+                503 => assert_eq!(header("retry-after"), Some(&b"60"[..])),
+                _ => {}
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stranger_is_refused_before_the_body_is_awaited() {
+        let started = Instant::now();
+        let request = Request::post("/segment/production").body(stalled("{")).expect("a request");
+        let (status, _) = ask(&public(&recording(), LIMITS), request).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+        assert!(started.elapsed() < LIMITS.body_timeout);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_too_large_too_slow_or_too_many_have_their_status() {
+        let limits = Limits { body_limit_bytes: 4096, body_budget_bytes: 2048, ..LIMITS };
+        let part = " ".repeat(1024);
+        let table = [
+            (Body::from(" ".repeat(4097)), 413),
+            (Body::from(" ".repeat(4096)), 503),
+            (Body::from(" ".repeat(2048)), 400),
+            (pieces(&[&part, &part, &part]), 503),
+            (stalled("["), 408),
+        ];
+        for (body, expected) in table {
+            let request = Request::post("/segment/open").body(body).expect("a request");
+            let (status, _) = ask(&public(&recording(), limits), request).await;
+            assert_eq!(status.as_u16(), expected);
+        }
+        let roomy = Limits { body_limit_bytes: 2000, ..LIMITS };
+        let request = Request::post("/segment/open").body(pieces(&[&part, &part]));
+        let (status, _) = ask(&public(&recording(), roomy), request.expect("a request")).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+
+        let many = format!("[{}1]", "1,".repeat(100_000));
+        let (status, answer) = post(&recording(), many).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(answer["error"].as_str().expect("text").starts_with("too_many_events: "));
+    }
+
+    #[tokio::test]
+    async fn events_of_another_context_kind_are_rejected_and_kept() {
+        let (one, two, page) = (enters("u1"), enters("u2"), r#"{"type":"page"}"#);
+        let wrapped = format!("{{\"json\":{two}}}");
+        let behaviour = || Behaviour::Records { kind_conflicts: vec![1] };
+
+        let ledger = Arc::new(FakeLedger::that(behaviour()));
+        let body = format!("[{one},{page},{wrapped},8]");
+        let (status, answer) = post(&ledger, body).await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!((&answer["accepted"], &answer["ignored"]), (&json!(1), &json!(1)));
+        let indices: Vec<_> = answer["rejected"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|rejection| rejection["index"].clone())
+            .collect();
+        assert_eq!(indices, [2, 3]);
+        let reason = answer["rejected"][0]["reason"].as_str().expect("text");
+        assert!(reason.starts_with("context_kind_conflict: "), "{reason}");
+
+        let recorded = ledger.recorded();
+        let [first, second] = &recorded[..] else { panic!("two records") };
+        assert_eq!((first.deltas.len(), first.rejected.len()), (2, 1));
+        assert_eq!((second.deltas.len(), second.rejected.len()), (0, 1));
+        assert_eq!(second.rejected[0].reason, "context_kind_conflict");
+        assert_eq!(second.rejected[0].body, two.as_bytes());
+        assert_eq!(second.rejected[0].user_id, UserId::new("u2"));
+
+        let ledger = Arc::new(FakeLedger::that(Behaviour::Records { kind_conflicts: vec![0] }));
+        let (status, _) = post(&ledger, one).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "alone");
+    }
+
+    async fn answer_and_retry_after(
+        ledger: &Arc<FakeLedger>,
+        body: Body,
+    ) -> (StatusCode, Option<String>) {
+        let request = Request::post("/segment/open").body(body).expect("a request");
+        let response = public(ledger, LIMITS).oneshot(request).await.expect("infallible");
+        let retry_after = response.headers().get("retry-after");
+        let retry_after = retry_after.map(|value| value.to_str().expect("text").to_owned());
+        (response.status(), retry_after)
+    }
+
+    /// Our own trouble is never a 4xx, and never a 2xx, whatever the events are worth.
+    #[tokio::test(start_paused = true)]
+    async fn a_ledger_that_refuses_or_is_slow_is_a_503() {
+        let later = (StatusCode::SERVICE_UNAVAILABLE, Some("1".to_owned()));
+        for body in [enters("u1"), r#"{"type":"delete"}"#.to_owned(), "42".to_owned()] {
+            let refusing = Arc::new(FakeLedger::that(Behaviour::Refuses));
+            assert_eq!(answer_and_retry_after(&refusing, body.clone().into()).await, later);
+
+            let started = Instant::now();
+            let hanging = Arc::new(FakeLedger::that(Behaviour::Hangs));
+            assert_eq!(answer_and_retry_after(&hanging, body.into()).await, later);
+            assert_eq!(started.elapsed(), LIMITS.answer_timeout);
+        }
+        let refusing = Arc::new(FakeLedger::that(Behaviour::Refuses));
+        let (status, _) = answer_and_retry_after(&refusing, r#"{"type":"page"}"#.into()).await;
+        assert_eq!(status, StatusCode::OK, "nothing to record");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_ledger_has_its_time_after_a_slow_body() {
+        let ledger = Arc::new(FakeLedger::that(Behaviour::Hangs));
+        let arrived = Instant::now();
+        let due = Due(arrived + LIMITS.answer_timeout);
+        tokio::time::advance(LIMITS.answer_timeout * 2).await;
+        let state = PublicState::new([], ledger, LIMITS, Readiness::default());
+        let intake = Intake {
+            destination: DestinationName::new("open").expect("a name"),
+            arrival: Timestamp::EPOCH,
+            deltas: Vec::new(),
+            deletions: Vec::new(),
+            rejected: Vec::new(),
+        };
+        let before = Instant::now();
+        assert_eq!(state.record(intake, due).await, Err(Refusal::Unavailable));
+        assert_eq!(before.elapsed(), LEAST_FOR_THE_LEDGER);
+    }
+
+    /// P1.
+    #[tokio::test]
+    async fn no_success_is_answered_before_the_ledger_has_recorded() {
+        let ledger = Arc::new(FakeLedger::that(Behaviour::Waits));
+        let request = Request::post("/segment/open").body(Body::from(enters("u1"))).expect("one");
+        let mut answer = tokio::spawn(public(&ledger, LIMITS).oneshot(request));
+        ledger.asked().await;
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!answer.is_finished(), "answered while the ledger was still at it");
+        assert!(ledger.recorded().is_empty());
+
+        ledger.release();
+        let response = (&mut answer).await.expect("no panic").expect("infallible");
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(ledger.recorded().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn probes_tell_life_and_readiness() {
+        let readiness = Readiness::default();
+        let state = PublicState::new([], recording() as _, LIMITS, readiness.clone());
+        let router = router(state);
+        let probe = async |method: &str, path: &str| {
+            let request = Request::builder().method(method).uri(path).body(Body::empty());
+            let request = request.expect("a request");
+            let response = router.clone().oneshot(request).await.expect("infallible");
+            (response.status().as_u16(), text_of(response).await)
+        };
+        let answer = |status, text: &str| (status, text.to_owned());
+
+        assert_eq!(probe("GET", "/livez").await, answer(200, "ok"));
+        assert_eq!(probe("GET", "/readyz").await, answer(503, "starting"));
+        readiness.ready();
+        assert_eq!(probe("GET", "/readyz").await, answer(200, "ok"));
+        assert_eq!(probe("HEAD", "/readyz").await, answer(200, ""));
+        assert_eq!(probe("GET", "/healthz").await, answer(200, "ok"));
+        readiness.not_ready("stopping");
+        assert_eq!(probe("GET", "/healthz").await, answer(503, "stopping"));
+        assert_eq!(probe("HEAD", "/readyz").await, answer(503, ""));
+        assert_eq!(probe("GET", "/livez").await, answer(200, "ok"));
+    }
+}
