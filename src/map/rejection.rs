@@ -10,6 +10,8 @@ use std::fmt;
 pub enum Reason {
     /// It could not be parsed as JSON.
     Unreadable,
+    /// It is larger than any event of Segment's may be.
+    EventTooLarge,
     /// It is JSON, and not an object.
     NotAnObject,
     /// It says nothing about a membership: no `context.personas`, or another computation class.
@@ -28,8 +30,9 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics that show zeros and for documentation.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Unreadable,
+        Self::EventTooLarge,
         Self::NotAnObject,
         Self::NotAnAudience,
         Self::MissingField,
@@ -43,7 +46,8 @@ impl Reason {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Unreadable => "unreadable",
+            Self::Unreadable => "unreadable_event",
+            Self::EventTooLarge => "event_too_large",
             Self::NotAnObject => "not_an_object",
             Self::NotAnAudience => "not_an_audience",
             Self::MissingField => "missing_field",
@@ -55,10 +59,11 @@ impl Reason {
     }
 
     /// Whether a replay could succeed once the mapping or the operator's choice has changed. What
-    /// is not an audience event at all is counted, not kept: it would drown the rest.
+    /// is not an audience event at all, or beyond Segment's own limit, is counted, not kept: it would
+    /// drown the rest.
     #[must_use]
     pub fn worth_keeping(self) -> bool {
-        !matches!(self, Self::NotAnObject | Self::NotAnAudience)
+        !matches!(self, Self::EventTooLarge | Self::NotAnObject | Self::NotAnAudience)
     }
 }
 
@@ -87,7 +92,10 @@ impl Rejection {
     /// For an event that could not be parsed, alone or in a batch.
     #[must_use]
     pub fn unreadable() -> Self {
-        Self::new(Reason::Unreadable, "The event is not JSON that can be read.")
+        Self::new(
+            Reason::Unreadable,
+            "The event is not valid JSON: broken syntax, text that is not Unicode, or nested too deep.",
+        )
     }
 
     /// For an event whose audience was recorded under another context kind.
@@ -128,12 +136,15 @@ mod tests {
     #[test]
     fn only_what_is_not_an_audience_is_not_kept() {
         let dropped: Vec<_> = Reason::ALL.into_iter().filter(|r| !r.worth_keeping()).collect();
-        assert_eq!(dropped, [Reason::NotAnObject, Reason::NotAnAudience]);
+        assert_eq!(dropped, [Reason::EventTooLarge, Reason::NotAnObject, Reason::NotAnAudience]);
     }
 
     #[test]
     fn displays_as_word_and_sentence() {
         let text = Rejection::unreadable().to_string();
-        assert_eq!(text, "unreadable: The event is not JSON that can be read.");
+        assert_eq!(
+            text,
+            "unreadable_event: The event is not valid JSON: broken syntax, text that is not Unicode, or nested too deep."
+        );
     }
 }

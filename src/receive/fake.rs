@@ -1,8 +1,9 @@
 //! What the tests of receiving stand on: a ledger that does as it is told, and bodies that come as
 //! they are told.
 
+use std::num::NonZeroUsize;
 use std::pin::Pin;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,11 +12,14 @@ use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Frame;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::Limits;
-use crate::ledger::{Intake, Ledger, LedgerError, Recorded};
-use crate::membership::Timestamp;
+use crate::ledger::{
+    Backlog, Batch, Intake, Ledger, LedgerError, ParkReason, Parked, Recorded, Route, Summary,
+    Unheard,
+};
+use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
 pub(super) const LIMITS: Limits = Limits {
     body_limit_bytes: 1 << 20,
@@ -24,6 +28,8 @@ pub(super) const LIMITS: Limits = Limits {
     body_timeout: Duration::from_secs(30),
     answer_timeout: Duration::from_millis(4500),
 };
+
+const RECEIVING_ONLY_RECORDS: &str = "receiving hands deltas in and does nothing else";
 
 /// How [`FakeLedger::record`] behaves.
 #[derive(Debug)]
@@ -88,6 +94,55 @@ impl Ledger for FakeLedger {
         }
         self.recorded.lock().expect("no test panics while it holds this").push(intake);
         Ok(outcome)
+    }
+
+    async fn backlog(&self, _: &DestinationName) -> Result<Vec<Backlog>, LedgerError> {
+        unreachable!("{RECEIVING_ONLY_RECORDS}")
+    }
+
+    fn news(&self, _: &DestinationName) -> watch::Receiver<()> {
+        unreachable!("{RECEIVING_ONLY_RECORDS}")
+    }
+
+    async fn claim(
+        &self,
+        _: &DestinationName,
+        _: &AudienceId,
+        _: NonZeroUsize,
+    ) -> Result<Option<Batch>, LedgerError> {
+        unreachable!("{RECEIVING_ONLY_RECORDS}")
+    }
+
+    async fn claim_again(
+        &self,
+        _: &Arc<Route>,
+        _: &ContextKey,
+    ) -> Result<Option<Batch>, LedgerError> {
+        unreachable!("{RECEIVING_ONLY_RECORDS}")
+    }
+
+    async fn settle(&self, _: Batch) -> Result<(), LedgerError> {
+        unreachable!("{RECEIVING_ONLY_RECORDS}")
+    }
+
+    async fn release(&self, _: Batch, _: Unheard) -> Result<(), LedgerError> {
+        unreachable!("{RECEIVING_ONLY_RECORDS}")
+    }
+
+    async fn park(&self, _: Batch, _: ParkReason) -> Result<(), LedgerError> {
+        unreachable!("{RECEIVING_ONLY_RECORDS}")
+    }
+
+    async fn requeue(&self, _: Parked) -> Result<(), LedgerError> {
+        unreachable!("{RECEIVING_ONLY_RECORDS}")
+    }
+
+    async fn resync(&self, _: &DestinationName, _: Option<&AudienceId>) -> Result<(), LedgerError> {
+        unreachable!("{RECEIVING_ONLY_RECORDS}")
+    }
+
+    async fn summary(&self, _: &DestinationName) -> Result<Summary, LedgerError> {
+        unreachable!("{RECEIVING_ONLY_RECORDS}")
     }
 }
 

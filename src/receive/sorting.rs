@@ -3,7 +3,6 @@
 //! No I/O, so that a heavy body can be sorted on a thread of its own.
 
 use bytes::Bytes;
-use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::Door;
@@ -11,7 +10,7 @@ use super::answer::{Account, Refusal};
 use super::authentication::Presented;
 use super::envelope::{self, Envelope, Fault};
 use crate::ledger::RejectedEvent;
-use crate::map::{Outcome, Rejection};
+use crate::map::{Outcome, Reason, Rejection};
 use crate::membership::{MembershipDelta, Timestamp, UserId};
 
 /// Most events in one body. Segment sends 4,000 at most; the rest is for backfills by other means.
@@ -133,7 +132,7 @@ impl Sorted {
     }
 
     fn reject(&mut self, index: usize, rejection: Rejection, text: &[u8], user: Option<UserId>) {
-        if is_worth_keeping(&rejection) {
+        if rejection.worth_keeping() {
             self.kept.push(rejected_event(&rejection, text, user));
         }
         self.account.rejected.push((index, rejection));
@@ -148,12 +147,7 @@ impl Account {
         conflicts: &[usize],
         origins: &[Origin],
     ) -> Vec<RejectedEvent> {
-        let rejection = Rejection {
-            reason: "context_kind_conflict",
-            detail: "the audience already has members of another context kind; \
-                     drop the audience or correct the mapping"
-                .to_owned(),
-        };
+        let rejection = Rejection::context_kind_conflict();
         let mut kept = Vec::with_capacity(conflicts.len());
         for origin in conflicts.iter().filter_map(|&position| origins.get(position)) {
             kept.push(rejected_event(&rejection, &origin.event, origin.user_id.clone()));
@@ -165,31 +159,18 @@ impl Account {
     }
 }
 
-/// What is no audience event could never be replayed into anything.
-fn is_worth_keeping(rejection: &Rejection) -> bool {
-    !matches!(rejection.reason, "not_an_audience" | "event_too_large")
-}
-
 fn rejected_event(rejection: &Rejection, text: &[u8], user_id: Option<UserId>) -> RejectedEvent {
     let Rejection { reason, detail } = rejection.clone();
-    RejectedEvent { reason, detail, body: text.to_vec(), user_id }
+    RejectedEvent { reason: reason.as_str(), detail, body: text.to_vec(), user_id }
 }
 
 /// Reads one event. The parser's own words are left out: they may quote the event (P8).
 fn read(text: &[u8]) -> Result<Value, Rejection> {
-    let reject = |reason, detail: &str| Err(Rejection { reason, detail: detail.to_owned() });
     if text.len() > EVENT_LIMIT_BYTES {
-        return reject("event_too_large", "an event may have at most 1 MiB");
+        let detail = "An event may have at most 1 MiB; Segment's own limit is 32 KB.";
+        return Err(Rejection::new(Reason::EventTooLarge, detail));
     }
-    if text.first() != Some(&b'{') && serde_json::from_slice::<IgnoredAny>(text).is_ok() {
-        return reject("not_an_object", "an event is a JSON object");
-    }
-    serde_json::from_slice(text).or_else(|_| {
-        reject(
-            "unreadable_event",
-            "the event is not valid JSON: broken syntax, text that is not Unicode, or nested too deep",
-        )
-    })
+    serde_json::from_slice(text).map_err(|_| Rejection::unreadable())
 }
 
 /// The person, so that a deletion finds what is kept of an event that could not be mapped.
