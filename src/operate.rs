@@ -1,3 +1,4 @@
 //! What an operator sees of the daemon. May look at any step; no step looks at it.
 
+pub mod admin;
 pub mod logging;

@@ -1,0 +1,133 @@
+//! From the configuration to the parts: what each step is given of it.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::ServiceError;
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::deliver::{Courier, Policy, Standing};
+use crate::launchdarkly::{Client, Endpoint};
+use crate::ledger::{DestinationSettings, Ledger, Settings, SqliteLedger};
+use crate::map::Mapping;
+use crate::membership::DestinationName;
+use crate::operate::admin::AdminState;
+use crate::receive::{Credential, Credentials, Destination, Limits, PublicState, Readiness};
+
+/// A late duplicate of an unanswered call has had this many request timeouts to arrive.
+const REASSERT_AFTER_TIMEOUTS: u32 = 2;
+
+pub(super) fn ledger_settings(config: &Config) -> Settings {
+    let of = |destination: &config::Destination| {
+        let endpoint = &destination.launchdarkly;
+        DestinationSettings {
+            name: destination.name.clone(),
+            environment: format!("{} {}", endpoint.base_url, endpoint.client_side_id),
+            repeat_window: destination.delivery.repeat_window,
+            reassert_after: destination.delivery.request_timeout * REASSERT_AFTER_TIMEOUTS,
+        }
+    };
+    Settings {
+        path: config.ledger.path.clone(),
+        cache_kib: u32::try_from(config.ledger.cache_mib.saturating_mul(1024)).unwrap_or(u32::MAX),
+        tombstone_ttl: config.ledger.tombstone_ttl,
+        rejected_max_count: config.ledger.rejected_max_count,
+        rejected_max_bytes: config.ledger.rejected_max_bytes,
+        destinations: config.destinations.iter().map(of).collect(),
+    }
+}
+
+/// One courier for each destination that is enabled.
+pub(super) fn couriers(
+    config: &Config,
+    ledger: &Arc<SqliteLedger>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Vec<(DestinationName, Courier)>, ServiceError> {
+    let enabled = config.destinations.iter().filter(|destination| destination.enabled);
+    enabled
+        .map(|destination| {
+            let name = destination.name.clone();
+            let delivery = &destination.delivery;
+            let endpoint = &destination.launchdarkly;
+            let client = Client::new(Endpoint {
+                base_url: endpoint.base_url.clone(),
+                client_side_id: endpoint.client_side_id.clone(),
+                service_token: endpoint.service_token.clone(),
+                proxy: endpoint.proxy.clone(),
+                ca_file: endpoint.ca_file.clone(),
+                request_timeout: delivery.request_timeout,
+                connections: delivery.concurrency.get(),
+            })
+            .map_err(|source| ServiceError::Client { destination: name.clone(), source })?;
+            let policy = Policy {
+                max_batch: delivery.max_batch,
+                linger: delivery.linger,
+                concurrency: delivery.concurrency,
+                retry_floor: delivery.retry_floor,
+                retry_ceiling: delivery.retry_ceiling,
+            };
+            let courier = Courier::new(
+                name.clone(),
+                endpoint.client_side_id.clone(),
+                client,
+                policy,
+                Arc::clone(ledger) as Arc<dyn Ledger>,
+                Arc::clone(clock),
+            );
+            Ok((name, courier))
+        })
+        .collect()
+}
+
+pub(super) fn limits(config: &Config) -> Limits {
+    Limits {
+        body_limit_bytes: config.listen.body_limit_bytes,
+        body_budget_bytes: config.listen.body_budget_bytes,
+        header_timeout: config.listen.header_timeout,
+        body_timeout: config.listen.body_timeout,
+        answer_timeout: config.listen.answer_timeout,
+    }
+}
+
+pub(super) fn public_state(
+    config: &Config,
+    ledger: &Arc<SqliteLedger>,
+    readiness: &Readiness,
+) -> PublicState {
+    let of = |destination: &config::Destination| {
+        let segment = &destination.segment;
+        let credential = |credential: &config::Credential| match credential {
+            config::Credential::Signature => Credential::Signature,
+            config::Credential::Bearer => Credential::Bearer,
+        };
+        Destination {
+            name: destination.name.clone(),
+            enabled: destination.enabled,
+            mapping: Mapping::new(destination.mapping.clone()),
+            credentials: Credentials {
+                shared_secrets: segment.shared_secrets.clone(),
+                bearer_tokens: segment.bearer_tokens.clone(),
+                require: segment.require.iter().map(credential).collect(),
+                allow_unauthenticated: segment.allow_unauthenticated,
+            },
+        }
+    };
+    let ledger = Arc::clone(ledger) as Arc<dyn Ledger>;
+    let destinations = config.destinations.iter().map(of);
+    PublicState::new(destinations, ledger, limits(config), readiness.clone())
+}
+
+pub(super) fn admin_state(
+    config: &Config,
+    ledger: &Arc<SqliteLedger>,
+    standings: Vec<(DestinationName, watch::Receiver<Standing>)>,
+    readiness: &Readiness,
+) -> AdminState {
+    AdminState {
+        tokens: config.admin.tokens.clone(),
+        ledger: Arc::clone(ledger) as Arc<dyn Ledger>,
+        standings,
+        readiness: readiness.clone(),
+    }
+}
