@@ -1,0 +1,292 @@
+//! What an answer means. A pure function of status, headers and body, so that the reaction table of
+//! wire.md section 3 can be read, and tested, as a table.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+
+use super::limits::RateLimits;
+
+/// What became of one call.
+#[derive(Debug)]
+pub struct Answer {
+    /// What it means for the batch.
+    pub outcome: Outcome,
+    /// What the headers said about limits; empty if there was no answer.
+    pub limits: RateLimits,
+    /// The status, if there was an answer.
+    pub status: Option<u16>,
+}
+
+/// What an answer means for the batch. A variant for each reaction, not for each status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// 2xx: LaunchDarkly has the batch.
+    Taken,
+    /// 400, 422: some member, or the whole body, will never be taken.
+    Refused(Refusal),
+    /// 401, 403: nothing is taken until somebody changes the token or its rights.
+    TokenRefused(Refusal),
+    /// 404: nothing is taken until somebody corrects the client-side ID or the base URL.
+    UnknownEnvironment(Refusal),
+    /// 409: something else changed the segment at the same time.
+    Conflict,
+    /// 413: fewer members may be taken.
+    TooLarge(Refusal),
+    /// 429: later.
+    RateLimited {
+        /// Wait at least that long; absent where the windows of [`Answer::limits`] tell.
+        retry_after: Option<Duration>,
+    },
+    /// No answer, or none of LaunchDarkly's making: the same bytes may be taken later.
+    Unavailable {
+        /// For the operator: without token, key or URL.
+        cause: String,
+        /// Whether the call can still have an effect.
+        fate: Fate,
+    },
+    /// Any other 4xx. Not understood, so nothing may be dropped for it: held like a refused token.
+    Unexpected(Refusal),
+}
+
+/// Whether a call that was not taken can still change something *after* a later call of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is over: it never reached LaunchDarkly, or LaunchDarkly has answered it.
+    Over,
+    /// We did not hear: it may be under way still, and be applied after its successor.
+    Open,
+}
+
+/// LaunchDarkly's words for a refusal.
+///
+/// `code` and `id` are kept only where they look like identifiers, so they may be logged. The
+/// message may quote what we sent: it is for the operator who looks at a parked member, and is not
+/// part of `Debug` (P8).
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status.
+    pub status: u16,
+    /// LaunchDarkly's word for the fault; may be empty.
+    pub code: String,
+    /// What LaunchDarkly's support asks for; may be empty.
+    pub id: String,
+    message: String,
+}
+
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refusal")
+            .field("status", &self.status)
+            .field("code", &self.code)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The longest message that is kept, in bytes.
+const MESSAGE_BYTES: usize = 1024;
+/// The longest code or id that is kept, in bytes.
+const IDENTIFIER_BYTES: usize = 128;
+
+impl Refusal {
+    /// LaunchDarkly's message. May contain personal data: show it to operators, never log it.
+    #[must_use]
+    pub fn message_with_personal_data(&self) -> &str {
+        &self.message
+    }
+
+    /// Reads `{"code","message","id"}`; a body of another shape becomes the message.
+    fn read(status: StatusCode, body: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct ErrorBody {
+            #[serde(default)]
+            code: serde_json::Value,
+            #[serde(default)]
+            message: serde_json::Value,
+            #[serde(default)]
+            id: serde_json::Value,
+        }
+        let status = status.as_u16();
+        match serde_json::from_slice(body) {
+            Ok(ErrorBody { code, message, id }) => Self {
+                status,
+                code: identifier(&code),
+                id: identifier(&id),
+                message: shortened(message.as_str().unwrap_or_default()),
+            },
+            Err(_) => Self {
+                status,
+                message: shortened(String::from_utf8_lossy(body).trim()),
+                ..Self::default()
+            },
+        }
+    }
+}
+
+fn identifier(value: &serde_json::Value) -> String {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_-.:".contains(&b);
+    match value.as_str() {
+        Some(text) if text.len() <= IDENTIFIER_BYTES && text.bytes().all(allowed) => text.into(),
+        _ => String::new(),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    let mut end = text.len().min(MESSAGE_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+/// Whether [`classify`] looks at the body of an answer with this status.
+pub(super) fn body_matters(status: StatusCode) -> bool {
+    status.is_client_error()
+}
+
+/// Says what an answer means. `body` may be cut off, and is looked at for a 4xx only.
+#[must_use]
+pub fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Answer {
+    let limits = RateLimits::read(headers);
+    let refusal = || Refusal::read(status, body);
+    let unavailable = |cause: String, fate| Outcome::Unavailable { cause, fate };
+    let outcome = match status.as_u16() {
+        // a login page of some proxy or portal, not LaunchDarkly
+        200..300 if is_html(headers) => unavailable(
+            format!("answered {} with a web page: this is not LaunchDarkly's API", status.as_u16()),
+            Fate::Over,
+        ),
+        200..300 => Outcome::Taken,
+        code @ 300..400 => {
+            unavailable(format!("answered {code}, a redirect, which is never followed"), Fate::Over)
+        }
+        400 | 422 => Outcome::Refused(refusal()),
+        401 | 403 => Outcome::TokenRefused(refusal()),
+        404 => Outcome::UnknownEnvironment(refusal()),
+        409 => Outcome::Conflict,
+        413 => Outcome::TooLarge(refusal()),
+        429 => Outcome::RateLimited { retry_after: limits.retry_after },
+        code @ (408 | 425) => unavailable(format!("answered {code}"), Fate::Over),
+        400..500 => Outcome::Unexpected(refusal()),
+        // a gateway's word that it did not hear from the server behind it (52x: Cloudflare's)
+        code @ (502 | 504 | 520 | 524) => unavailable(format!("answered {code}"), Fate::Open),
+        code @ 500..600 => unavailable(format!("answered {code}"), Fate::Over),
+        code => unavailable(format!("answered {code}, which is not a final status"), Fate::Open),
+    };
+    Answer { outcome, limits, status: Some(status.as_u16()) }
+}
+
+fn is_html(headers: &HeaderMap) -> bool {
+    let value = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    value.get(..9).is_some_and(|start| start.eq_ignore_ascii_case(b"text/html"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    /// The reaction table of wire.md section 3, by name of the reaction.
+    #[test]
+    fn every_status_has_its_reaction() {
+        let table: [(&[u16], &str); 12] = [
+            (&[200, 201, 202, 204, 299], "taken"),
+            (&[300, 301, 302, 304, 307, 308, 399], "unavailable, over"),
+            (&[400, 422], "refused"),
+            (&[401, 403], "token refused"),
+            (&[404], "unknown environment"),
+            (&[409], "conflict"),
+            (&[413], "too large"),
+            (&[429], "rate limited"),
+            (&[408, 425], "unavailable, over"),
+            (&[402, 405, 406, 407, 410, 411, 412, 414, 415, 418, 426, 451, 499], "unexpected"),
+            (&[500, 501, 503, 505, 507, 521, 599], "unavailable, over"),
+            (&[100, 101, 502, 504, 520, 524, 600, 999], "unavailable, open"),
+        ];
+        for (statuses, expected) in table {
+            for &code in statuses {
+                let status = StatusCode::from_u16(code).expect("100 to 999 are statuses");
+                let answer = classify(status, &HeaderMap::new(), b"");
+                let reaction = match answer.outcome {
+                    Outcome::Taken => "taken",
+                    Outcome::Refused(_) => "refused",
+                    Outcome::TokenRefused(_) => "token refused",
+                    Outcome::UnknownEnvironment(_) => "unknown environment",
+                    Outcome::Conflict => "conflict",
+                    Outcome::TooLarge(_) => "too large",
+                    Outcome::RateLimited { .. } => "rate limited",
+                    Outcome::Unavailable { fate: Fate::Over, .. } => "unavailable, over",
+                    Outcome::Unavailable { fate: Fate::Open, .. } => "unavailable, open",
+                    Outcome::Unexpected(_) => "unexpected",
+                };
+                assert_eq!(reaction, expected, "{code}");
+                assert_eq!(answer.status, Some(code));
+            }
+        }
+    }
+
+    #[test]
+    fn a_web_page_is_not_launchdarkly() {
+        for (content_type, taken) in [
+            ("text/html", false),
+            ("Text/HTML; charset=utf-8", false),
+            ("application/json", true),
+            ("text/plain", true),
+            ("text", true),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+            let outcome = classify(StatusCode::OK, &headers, b"").outcome;
+            assert_eq!(outcome == Outcome::Taken, taken, "{content_type}");
+        }
+    }
+
+    #[test]
+    fn a_rate_limit_says_how_long() {
+        let mut headers = HeaderMap::new();
+        headers.insert("retry-after", HeaderValue::from_static("7"));
+        let answer = classify(StatusCode::TOO_MANY_REQUESTS, &headers, b"");
+        let retry_after = Some(Duration::from_secs(7));
+        assert_eq!(answer.outcome, Outcome::RateLimited { retry_after });
+        assert_eq!(answer.limits.retry_after, retry_after);
+    }
+
+    #[test]
+    fn the_words_of_a_refusal_are_read_from_any_body() {
+        let long = "é".repeat(5000);
+        let long_body = format!(r#"{{"code":"{long}","message":"{long}","id":"{long}"}}"#);
+        let cut = "é".repeat(MESSAGE_BYTES / 2);
+        let table: [(&[u8], [&str; 3]); 9] = [
+            (
+                br#"{"code":"invalid_request","message":"no","id":"a-1"}"#,
+                ["invalid_request", "no", "a-1"],
+            ),
+            (br#"{"message":"no"}"#, ["", "no", ""]),
+            (br#"{"code":7,"message":null,"id":["x"]}"#, ["", "", ""]),
+            (br#"{"code":"ada@example.com","id":"a b"}"#, ["", "", ""]),
+            (b"{}", ["", "", ""]),
+            (b"", ["", "", ""]),
+            (b" Unauthorized\n", ["", "Unauthorized", ""]),
+            (b"\xff\xfe", ["", "\u{fffd}\u{fffd}", ""]),
+            (long_body.as_bytes(), ["", &cut, ""]),
+        ];
+        for (body, [code, message, id]) in table {
+            let refusal = Refusal::read(StatusCode::BAD_REQUEST, body);
+            assert_eq!(refusal.status, 400);
+            assert_eq!(refusal.code, code);
+            assert_eq!(refusal.id, id);
+            assert_eq!(refusal.message_with_personal_data(), message);
+        }
+    }
+
+    #[test]
+    fn the_message_is_not_printed() {
+        let body = br#"{"code":"bad","message":"ada@example.com is odd","id":"a-1"}"#;
+        let printed = format!("{:?}", classify(StatusCode::BAD_REQUEST, &HeaderMap::new(), body));
+        assert!(printed.contains("a-1") && !printed.contains("ada"), "{printed}");
+    }
+}

@@ -1,0 +1,336 @@
+//! One call to LaunchDarkly: the connection, the headers, the time it may take.
+
+use std::error::Error as _;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Proxy, Response};
+use url::Url;
+
+use super::answer::{Answer, Fate, Outcome, body_matters, classify};
+use super::limits::RateLimits;
+use super::wire;
+use crate::secret::Secret;
+
+/// Where one destination's calls go, and how.
+#[derive(Clone)]
+pub struct Endpoint {
+    /// May have a path, which stands before LaunchDarkly's; query and fragment are dropped.
+    pub base_url: Url,
+    /// Names the project and environment.
+    pub client_side_id: String,
+    /// Sent verbatim: LaunchDarkly wants no `Bearer`.
+    pub service_token: Secret,
+    /// The only proxy that is used; those of the process environment are not.
+    pub proxy: Option<Url>,
+    /// PEM certificates that are trusted beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// From the first attempt to connect to the last byte of an answer.
+    pub request_timeout: Duration,
+    /// Connections kept open between calls: as many as calls in flight.
+    pub connections: usize,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // the URLs are left out: they can carry passwords
+        f.debug_struct("Endpoint")
+            .field("host", &self.base_url.host_str())
+            .field("client_side_id", &self.client_side_id)
+            .field("ca_file", &self.ca_file)
+            .field("request_timeout", &self.request_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why no client could be made. All of it is configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Not http(s), without a host, or with a user name, which would take the token's place.
+    #[error("the base URL must be http or https, with a host and without a user name")]
+    BaseUrl,
+    /// The token itself is not part of the text.
+    #[error("the service token contains a character that cannot be sent in a header")]
+    Token,
+    /// The proxy's URL is not part of the text: it can carry a password.
+    #[error("the proxy's URL cannot be used")]
+    Proxy,
+    /// The file could not be read.
+    #[error("the certificates in {} cannot be read", path.display())]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file was read, but holds nothing to trust.
+    #[error("{} holds no PEM certificate that can be used", .0.display())]
+    Certificates(PathBuf),
+    /// TLS could not be set up: most often the system has no certificates and none are configured.
+    #[error("the HTTP client cannot be built")]
+    Build(#[source] reqwest::Error),
+}
+
+/// Idle connections are closed by us before the load balancers in front of LaunchDarkly do it: a
+/// request that meets their closing would be one whose fate is open.
+const IDLE_CONNECTION_LIFETIME: Duration = Duration::from_secs(45);
+/// So that a connection whose other end is gone is noticed between calls.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
+/// As much of an answer's body as is read.
+const BODY_BYTES: usize = 64 * 1024;
+/// A taken batch waits no longer than this for the rest of its answer, which only serves to keep
+/// the connection.
+const DRAIN_TIME: Duration = Duration::from_millis(500);
+
+/// Makes calls to one endpoint. Clones share connections.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    url: Url,
+    client_side_id: Arc<str>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("host", &self.url.host_str()).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Prepares calls; connects to nothing yet. Reads `ca_file`, so it may block for a moment.
+    pub fn new(endpoint: Endpoint) -> Result<Self, ClientError> {
+        // an error only says that it was installed before
+        rustls::crypto::ring::default_provider().install_default().ok();
+
+        let url = audiences_url(&endpoint.base_url).ok_or(ClientError::BaseUrl)?;
+        let mut builder = reqwest::Client::builder()
+            .default_headers(headers(&endpoint.service_token)?)
+            .user_agent(wire::USER_AGENT)
+            .redirect(Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .no_proxy()
+            // shorter than the whole, so that a host that cannot be reached is told from one
+            // that does not answer
+            .connect_timeout(endpoint.request_timeout / 2)
+            .timeout(endpoint.request_timeout)
+            .pool_max_idle_per_host(endpoint.connections)
+            .pool_idle_timeout(IDLE_CONNECTION_LIFETIME)
+            .tcp_keepalive(TCP_KEEPALIVE)
+            .tcp_nodelay(true);
+        if let Some(proxy) = &endpoint.proxy {
+            let proxy = Proxy::all(proxy.clone()).map_err(|_| ClientError::Proxy)?;
+            builder = builder.proxy(proxy);
+        }
+        let certificates = certificates(endpoint.ca_file)?;
+        let proxy_scheme = endpoint.proxy.as_ref().map(Url::scheme);
+        builder = if url.scheme() == "http" && proxy_scheme.is_none_or(|scheme| scheme == "http") {
+            // no TLS will be spoken: works on a system without any certificates
+            builder.tls_certs_only(certificates)
+        } else {
+            builder.tls_certs_merge(certificates)
+        };
+        let http = builder.build().map_err(ClientError::Build)?;
+        Ok(Self { http, url, client_side_id: endpoint.client_side_id.into() })
+    }
+
+    /// The client-side ID that every body has to name.
+    #[must_use]
+    pub fn client_side_id(&self) -> &str {
+        &self.client_side_id
+    }
+
+    /// Makes one call with a body of [`wire::encode`]. Ends within the request timeout.
+    ///
+    /// Dropping the future closes the connection, but LaunchDarkly may have the call already: to
+    /// the caller that is an answer with [`Fate::Open`].
+    pub async fn send(&self, body: Bytes) -> Answer {
+        match self.http.post(self.url.clone()).body(body).send().await {
+            Ok(response) => read(response).await,
+            Err(error) => {
+                Answer { outcome: failure(&error), limits: RateLimits::default(), status: None }
+            }
+        }
+    }
+}
+
+fn audiences_url(base: &Url) -> Option<Url> {
+    let usable = matches!(base.scheme(), "http" | "https")
+        && base.has_host()
+        && base.username().is_empty()
+        && base.password().is_none();
+    let mut url = usable.then(|| base.clone())?;
+    url.path_segments_mut().ok()?.pop_if_empty().extend(wire::PATH[1..].split('/'));
+    url.set_query(None);
+    url.set_fragment(None);
+    Some(url)
+}
+
+fn headers(token: &Secret) -> Result<HeaderMap, ClientError> {
+    let mut token =
+        HeaderValue::from_bytes(token.expose().as_bytes()).map_err(|_| ClientError::Token)?;
+    token.set_sensitive(true);
+    Ok(HeaderMap::from_iter([
+        (AUTHORIZATION, token),
+        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (HeaderName::from_static("ld-api-version"), HeaderValue::from_static(wire::API_VERSION)),
+    ]))
+}
+
+fn certificates(file: Option<PathBuf>) -> Result<Vec<Certificate>, ClientError> {
+    let Some(path) = file else { return Ok(Vec::new()) };
+    let pem = match std::fs::read(&path) {
+        Ok(pem) => pem,
+        Err(source) => return Err(ClientError::CaFile { path, source }),
+    };
+    match Certificate::from_pem_bundle(&pem) {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        _ => Err(ClientError::Certificates(path)),
+    }
+}
+
+async fn read(mut response: Response) -> Answer {
+    let status = response.status();
+    let headers = std::mem::take(response.headers_mut());
+    let mut body = Vec::new();
+    if body_matters(status) {
+        collect(&mut response, &mut body).await;
+    } else if status.is_success() {
+        // the headers have said it all; an unread rest costs the connection and nothing else
+        let drained = collect(&mut response, &mut body);
+        tokio::time::timeout(DRAIN_TIME, drained).await.ok();
+    }
+    classify(status, &headers, &body)
+}
+
+/// Reads what there is, up to the limit, an error or the end of the request timeout.
+async fn collect(response: &mut Response, body: &mut Vec<u8>) {
+    while let Ok(Some(chunk)) = response.chunk().await {
+        let room = BODY_BYTES - body.len();
+        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if body.len() == BODY_BYTES {
+            return;
+        }
+    }
+}
+
+/// What a call without an answer means.
+fn failure(error: &reqwest::Error) -> Outcome {
+    let (what, fate) = if error.is_connect() {
+        ("cannot connect", Fate::Over)
+    } else if error.is_timeout() {
+        ("no answer in time", Fate::Open)
+    } else {
+        ("the connection ended before the answer", Fate::Open)
+    };
+    // the outer layers name the URL or repeat themselves; the innermost says what happened
+    let mut innermost = error.source();
+    while let Some(source) = innermost.and_then(std::error::Error::source) {
+        innermost = Some(source);
+    }
+    let cause = match innermost {
+        Some(source) if !error.is_timeout() => format!("{what}: {source}"),
+        _ => what.to_owned(),
+    };
+    Outcome::Unavailable { cause, fate }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(base_url: &str) -> Endpoint {
+        Endpoint {
+            base_url: base_url.parse().expect("test URLs are valid"),
+            client_side_id: "env1".into(),
+            service_token: Secret::new("api-hush"),
+            proxy: None,
+            ca_file: None,
+            request_timeout: Duration::from_secs(1),
+            connections: 4,
+        }
+    }
+
+    #[test]
+    fn the_route_stands_below_the_base_url() {
+        let table = [
+            (
+                "https://app.launchdarkly.com",
+                Some("https://app.launchdarkly.com/api/v2/segment-targets/segment-audiences"),
+            ),
+            (
+                "https://app.launchdarkly.com/",
+                Some("https://app.launchdarkly.com/api/v2/segment-targets/segment-audiences"),
+            ),
+            (
+                "http://127.0.0.1:9/ld",
+                Some("http://127.0.0.1:9/ld/api/v2/segment-targets/segment-audiences"),
+            ),
+            (
+                "http://127.0.0.1:9/ld/?q=1#f",
+                Some("http://127.0.0.1:9/ld/api/v2/segment-targets/segment-audiences"),
+            ),
+            ("ftp://example.com", None),
+            ("mailto:ada@example.com", None),
+            ("https://user@example.com", None),
+            ("https://:pass@example.com", None),
+        ];
+        for (base, expected) in table {
+            let url = audiences_url(&base.parse().expect("test URLs are valid"));
+            assert_eq!(url.as_ref().map(Url::as_str), expected, "{base}");
+        }
+    }
+
+    #[test]
+    fn faults_of_the_configuration_are_found_before_the_first_call() {
+        let ca = tempfile::NamedTempFile::new().expect("the temporary directory is writable");
+        std::fs::write(ca.path(), "not a certificate").expect("the file was just made");
+        let table: [(Endpoint, &str); 5] = [
+            (
+                Endpoint { service_token: Secret::new("hush\n"), ..endpoint("http://[::1]") },
+                "the service token contains a character that cannot be sent in a header",
+            ),
+            (
+                endpoint("ftp://example.com"),
+                "the base URL must be http or https, with a host and without a user name",
+            ),
+            (
+                Endpoint {
+                    proxy: Some("mailto:hush".parse().expect("a URL")),
+                    ..endpoint("http://[::1]")
+                },
+                "the proxy's URL cannot be used",
+            ),
+            (
+                Endpoint { ca_file: Some("/none/hush.pem".into()), ..endpoint("http://[::1]") },
+                "the certificates in /none/hush.pem cannot be read",
+            ),
+            (
+                Endpoint { ca_file: Some(ca.path().into()), ..endpoint("http://[::1]") },
+                &format!("{} holds no PEM certificate that can be used", ca.path().display()),
+            ),
+        ];
+        for (endpoint, expected) in table {
+            let error = Client::new(endpoint).expect_err(expected);
+            assert_eq!(error.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn neither_token_nor_password_is_printed() {
+        let endpoint = Endpoint {
+            proxy: Some("http://user:hush@proxy".parse().expect("a URL")),
+            ..endpoint("https://user:hush@example.com/")
+        };
+        assert!(!format!("{endpoint:?}").contains("hush"));
+        let client = Client::new(self::endpoint("http://127.0.0.1:9")).expect("a good endpoint");
+        assert!(!format!("{client:?} {:?}", client.http).contains("hush"));
+    }
+}

@@ -1,0 +1,136 @@
+//! The body of a synced-segment call. Both directions, so that the stand-in of `sandbox` reads the
+//! same words the client writes.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::membership::{AudienceId, ContextKey, ContextKind, Membership};
+
+/// The route, below the base URL.
+pub const PATH: &str = "/api/v2/segment-targets/segment-audiences";
+
+/// The version of the API that the body below belongs to: the header `LD-API-Version`.
+pub const API_VERSION: &str = "20240415";
+
+/// How cohortd names itself.
+pub const USER_AGENT: &str = concat!("cohortd/", env!("CARGO_PKG_VERSION"));
+
+/// A whole call. Fields stand in the order in which Segment's hosted integration writes them.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SyncRequest<'a> {
+    /// The client-side ID: it names one project and environment.
+    #[serde(borrow)]
+    pub environment_id: Cow<'a, str>,
+    /// The kind of every context of the batch.
+    #[serde(borrow)]
+    pub context_kind: Cow<'a, str>,
+    /// One entry for each member.
+    #[serde(borrow)]
+    pub batch: Vec<SyncMember<'a>>,
+}
+
+/// One context enters or leaves one cohort.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SyncMember<'a> {
+    /// The context key.
+    #[serde(borrow)]
+    pub user_id: Cow<'a, str>,
+    /// The display name of the segment.
+    #[serde(borrow)]
+    pub cohort_name: Cow<'a, str>,
+    /// Segment's id of the audience; LaunchDarkly derives the key of its segment from it.
+    #[serde(borrow)]
+    pub cohort_id: Cow<'a, str>,
+    /// `true` is in.
+    pub value: bool,
+}
+
+impl std::fmt::Debug for SyncMember<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // the context key is personal
+        f.debug_struct("SyncMember").field("cohort_id", &self.cohort_id).finish_non_exhaustive()
+    }
+}
+
+/// Bytes that one member takes in a body beside its key, name and id.
+const MEMBER_FRAME_BYTES: usize = 64;
+
+/// Writes the body of a call that brings `members` of one audience up to date.
+///
+/// # Panics
+/// Never: the JSON of text and booleans cannot fail to be written to memory.
+#[must_use]
+pub fn encode<'a>(
+    client_side_id: &str,
+    kind: &ContextKind,
+    audience: &AudienceId,
+    segment_name: &str,
+    members: impl ExactSizeIterator<Item = (&'a ContextKey, Membership)>,
+) -> Bytes {
+    let member = |(key, membership): (&'a ContextKey, Membership)| SyncMember {
+        user_id: key.as_str().into(),
+        cohort_name: segment_name.into(),
+        cohort_id: audience.as_str().into(),
+        value: membership.as_bool(),
+    };
+    let expected_key_bytes = 40;
+    let member_bytes =
+        MEMBER_FRAME_BYTES + segment_name.len() + audience.as_str().len() + expected_key_bytes;
+    let mut body = Vec::with_capacity(128 + members.len() * member_bytes);
+    let request = SyncRequest {
+        environment_id: client_side_id.into(),
+        context_kind: kind.as_str().into(),
+        batch: members.map(member).collect(),
+    };
+    serde_json::to_writer(&mut body, &request).expect("text and booleans are always JSON");
+    body.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> ContextKey {
+        ContextKey::new(text).expect("test keys are not empty")
+    }
+
+    fn body(members: &[(&ContextKey, Membership)]) -> Bytes {
+        encode(
+            "env1",
+            &ContextKind::new("user").expect("user is a context kind"),
+            &AudienceId::new("aud_1").expect("not empty"),
+            "High value users",
+            members.iter().copied(),
+        )
+    }
+
+    #[test]
+    fn a_body_is_written_as_the_hosted_integration_writes_it() {
+        let (ada, odd) = (key("ada"), key("q\"\u{1F600}\n"));
+        let written = body(&[(&ada, Membership::In), (&odd, Membership::Out)]);
+        assert_eq!(
+            std::str::from_utf8(&written).expect("JSON is UTF-8"),
+            concat!(
+                r#"{"environmentId":"env1","contextKind":"user","batch":["#,
+                r#"{"userId":"ada","cohortName":"High value users","cohortId":"aud_1","value":true},"#,
+                r#"{"userId":"q\""#,
+                "\u{1F600}",
+                r#"\n","cohortName":"High value users","cohortId":"aud_1","value":false}]}"#
+            )
+        );
+    }
+
+    #[test]
+    fn what_is_written_can_be_read_back_and_is_not_printed() {
+        let ada = key("ada@example.com");
+        let written = body(&[(&ada, Membership::In)]);
+        let read: SyncRequest<'_> = serde_json::from_slice(&written).expect("our own words");
+        assert_eq!(read.batch[0].user_id, "ada@example.com");
+        assert!(read.batch[0].value);
+        assert!(!format!("{read:?}").contains("ada"));
+    }
+}
