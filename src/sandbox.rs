@@ -1,1 +1,12 @@
-//! To be filled.
+//! The sandbox: a LaunchDarkly stand-in and sample traffic, for a first look without any account,
+//! for tests and for benchmarks.
+
+mod signing;
+mod standin;
+mod traffic;
+
+pub use signing::sign;
+pub use standin::{
+    Account, Apply, Call, CallCounts, DeadlinePassed, Fault, Incoming, Keep, SegmentState, StandIn,
+    View,
+};
