@@ -10,3 +10,4 @@ pub use standin::{
     Account, Apply, Call, CallCounts, DeadlinePassed, Fault, Incoming, Keep, SegmentState, StandIn,
     View,
 };
+pub use traffic::{Backfill, Batch, Event, Sample, Traffic};
