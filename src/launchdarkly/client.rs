@@ -94,7 +94,7 @@ const DRAIN_TIME: Duration = Duration::from_millis(500);
 pub struct Client {
     http: reqwest::Client,
     url: Url,
-    client_side_id: Arc<str>,
+    environment: Arc<str>,
 }
 
 impl fmt::Debug for Client {
@@ -138,13 +138,13 @@ impl Client {
             builder.tls_certs_merge(certificates)
         };
         let http = builder.build().map_err(ClientError::Build)?;
-        Ok(Self { http, url, client_side_id: endpoint.client_side_id.into() })
+        Ok(Self { http, url, environment: endpoint.client_side_id.into() })
     }
 
     /// The client-side ID that every body has to name.
     #[must_use]
     pub fn client_side_id(&self) -> &str {
-        &self.client_side_id
+        &self.environment
     }
 
     /// Makes one call with a body of [`wire::encode`]. Ends within the request timeout.

@@ -1,0 +1,318 @@
+//! The server: accepts, routes, and lets every call meet its fault.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tower::ServiceExt;
+
+use super::Shared;
+use super::fault::{Apply, Endless, Fault, Incoming};
+use super::protocol::{Problem, check, read, token};
+use super::state::{Call, State as KnownState};
+use crate::launchdarkly::wire::{PATH, SyncRequest};
+
+/// Larger than any call a test makes; LaunchDarkly's own limit is not documented.
+const BODY_LIMIT_BYTES: usize = 256 * 1024 * 1024;
+
+/// How long a client that has given up on a hanging call may take to be noticed. It may call again
+/// at once, and the new connection may be seen before the end of the old one.
+const GIVING_UP: Duration = Duration::from_millis(100);
+
+/// On a response: close the connection instead of sending it.
+#[derive(Clone)]
+struct Hangup;
+
+/// Accepts connections until the stand-in is stopped.
+pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let router = Router::new()
+        .route(PATH, post(sync))
+        .route("/sdk/goals/{client_side_id}", get(goals))
+        .route("/api/v2/versions", get(versions))
+        .fallback(elsewhere)
+        .method_not_allowed_fallback(elsewhere)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
+        .with_state(Arc::clone(&shared));
+    loop {
+        let stream = tokio::select! {
+            () = shared.stop.cancelled() => return,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(_) => continue, // that connection is gone; the next may be better
+            },
+        };
+        let connection = converse(stream, router.clone());
+        let stop = shared.stop.clone();
+        shared.tasks.spawn(async move { stop.run_until_cancelled(connection).await });
+    }
+}
+
+/// Serves one connection to its end. Its errors are the client's to notice.
+async fn converse(stream: TcpStream, router: Router) {
+    stream.set_nodelay(true).ok();
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+        let answer = router.clone().oneshot(request);
+        async move {
+            let response = answer.await.unwrap_or_else(|never: Infallible| match never {});
+            match response.extensions().get::<Hangup>() {
+                Some(Hangup) => Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset)),
+                None => Ok(response),
+            }
+        }
+    });
+    http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
+}
+
+/// `POST` to the synced-segment route.
+async fn sync(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+    let number = shared.state().begin();
+    let request = match read(&headers, &body) {
+        Ok(request) => request,
+        Err(problem) => {
+            let status = Some(problem.status.as_u16());
+            let call = Call { number, audience: String::new(), members: 0, status };
+            shared.change(|state| state.conclude(call));
+            return refusal(number, &problem);
+        }
+    };
+    let call = IncomingCall { number, request: &request, headers: &headers, shared: &shared };
+    let in_flight = call.depart().await;
+    let latency = shared.state().latency;
+    if !latency.is_zero() {
+        tokio::time::sleep(latency).await;
+    }
+    let fault = call.fault();
+    let response = match fault {
+        Fault::None => call.judge(),
+        Fault::Answer { status, headers, body } => {
+            call.conclude(Some(status));
+            scripted(number, status, &headers, body)
+        }
+        Fault::AnswerAfterApply { status, headers, body } => match call.apply(Some(status)) {
+            Ok(()) => scripted(number, status, &headers, body),
+            Err(problem) => refusal(number, &problem),
+        },
+        Fault::Hang { apply } => {
+            shared.state().hang(number);
+            call.apply_unheard(apply, &body);
+            pending().await // dropped when the client closes the connection
+        }
+        Fault::Reset { apply } => {
+            call.apply_unheard(apply, &body);
+            let mut response = Response::new(Body::empty());
+            response.extensions_mut().insert(Hangup);
+            response
+        }
+        Fault::EndlessBody { status, chunk_bytes, every } => {
+            if (200..300).contains(&status) {
+                call.apply(Some(status)).ok();
+            } else {
+                call.conclude(Some(status));
+            }
+            let mut response = Response::new(Body::new(Endless::new(chunk_bytes, every)));
+            *response.status_mut() = scripted_status(status);
+            response
+        }
+    };
+    // before the answer leaves: the client may name the members again as soon as it has it
+    drop(in_flight);
+    response
+}
+
+/// A call that could be read.
+struct IncomingCall<'a> {
+    number: u64,
+    request: &'a SyncRequest<'a>,
+    headers: &'a HeaderMap,
+    shared: &'a Arc<Shared>,
+}
+
+/// The members of a call, in flight until this is dropped: answered, or given up by the client.
+struct InFlight<'a> {
+    number: u64,
+    members: Vec<u64>,
+    shared: &'a Shared,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.shared.change(|state| state.return_home(self.number, &self.members));
+    }
+}
+
+impl<'a> IncomingCall<'a> {
+    fn audience(&self) -> &str {
+        self.request.batch.first().map_or("", |member| &member.cohort_id)
+    }
+
+    /// Marks the members as in flight, and counts those that were so already.
+    async fn depart(&self) -> InFlight<'a> {
+        let shared: &'a Shared = self.shared;
+        let (members, mut others) = shared.state().depart(self.number, self.request);
+        let in_flight = InFlight { number: self.number, members, shared };
+        if others.is_empty() {
+            return in_flight;
+        }
+        let hanging: Vec<u64> = {
+            let state = shared.state();
+            others.iter().copied().filter(|other| state.hangs(*other)).collect()
+        };
+        if !hanging.is_empty() {
+            let mut changed = shared.changed.subscribe();
+            let gone = changed.wait_for(|()| !shared.state().any_hangs(&hanging));
+            tokio::time::timeout(GIVING_UP, gone).await.ok();
+            let state = shared.state();
+            others.retain(|other| !hanging.contains(other) || state.hangs(*other));
+        }
+        shared.change(|state| state.count_overlaps(others.len() as u64));
+        in_flight
+    }
+
+    /// What the script says.
+    fn fault(&self) -> Fault {
+        let mut script = self.shared.script.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(script) = script.as_mut() else { return Fault::None };
+        script(&Incoming {
+            call_number: self.number,
+            client_side_id: &self.request.environment_id,
+            audience: self.audience(),
+            members: &self.request.batch,
+        })
+    }
+
+    /// Without a fault.
+    fn judge(&self) -> Response {
+        match self.apply(Some(204)) {
+            Ok(()) => StatusCode::NO_CONTENT.into_response(),
+            Err(problem) => refusal(self.number, &problem),
+        }
+    }
+
+    /// Judges and applies the call, which will be answered with `status` if it is taken.
+    fn apply(&self, status: Option<u16>) -> Result<(), Problem> {
+        self.shared.change(|state| {
+            let verdict = check(state, token(self.headers), self.request);
+            match &verdict {
+                Ok(()) => {
+                    state.apply(self.request);
+                    state.conclude(self.entry(status));
+                }
+                Err(problem) => {
+                    // a call without an answer stays one, refused or not
+                    let refused = status.map(|_| problem.status.as_u16());
+                    state.conclude(self.entry(refused));
+                }
+            }
+            verdict
+        })
+    }
+
+    /// The call will not be answered.
+    fn apply_unheard(&self, apply: Apply, body: &Bytes) {
+        match apply {
+            Apply::No => self.conclude(None),
+            Apply::Now => {
+                self.apply(None).ok();
+            }
+            Apply::Later(delay) => {
+                self.conclude(None);
+                let (headers, body) = (self.headers.clone(), body.clone());
+                let shared = Arc::clone(self.shared);
+                self.shared.tasks.spawn(async move {
+                    let due = tokio::time::sleep(delay);
+                    if shared.stop.run_until_cancelled(due).await.is_some() {
+                        apply_late(&shared, &headers, &body);
+                    }
+                });
+            }
+        }
+    }
+
+    fn conclude(&self, status: Option<u16>) {
+        self.shared.change(|state| state.conclude(self.entry(status)));
+    }
+
+    fn entry(&self, status: Option<u16>) -> Call {
+        let (audience, members) = (self.audience().to_owned(), self.request.batch.len());
+        Call { number: self.number, audience, members, status }
+    }
+}
+
+fn apply_late(shared: &Shared, headers: &HeaderMap, body: &[u8]) {
+    let Ok(request) = read(headers, body) else { return };
+    shared.change(|state| {
+        if check(state, token(headers), &request).is_ok() {
+            state.apply(&request);
+        }
+    });
+}
+
+fn refusal(number: u64, problem: &Problem) -> Response {
+    (problem.status, error_body(number, problem.code, &problem.message)).into_response()
+}
+
+fn error_body(number: u64, code: &str, message: &str) -> Json<serde_json::Value> {
+    let id = format!("standin-{number}");
+    Json(serde_json::json!({"code": code, "message": message, "id": id}))
+}
+
+fn scripted(
+    number: u64,
+    status: u16,
+    headers: &[(String, String)],
+    body: Option<String>,
+) -> Response {
+    let mut response = match body {
+        Some(body) => body.into_response(),
+        None if (200..300).contains(&status) => Response::new(Body::empty()),
+        None => error_body(number, "scripted", "scripted answer").into_response(),
+    };
+    *response.status_mut() = scripted_status(status);
+    for (name, value) in headers {
+        let name = http::HeaderName::try_from(name).expect("scripts name valid headers");
+        let value = http::HeaderValue::try_from(value).expect("scripts give valid values");
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+fn scripted_status(status: u16) -> StatusCode {
+    StatusCode::from_u16(status).expect("scripts answer with 100 to 999")
+}
+
+/// The probe of the client-side ID, of LaunchDarkly's client SDK host.
+async fn goals(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> StatusCode {
+    match shared.state().environment(&id) {
+        Some(_) => StatusCode::OK,
+        None => StatusCode::NOT_FOUND,
+    }
+}
+
+/// The probe of the token.
+async fn versions(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    if shared.state().knows_token(token(&headers)) {
+        let current = crate::launchdarkly::wire::API_VERSION;
+        Json(serde_json::json!({"validVersions": [20_240_415], "latestVersion": current}))
+            .into_response()
+    } else {
+        refusal(0, &Problem::unauthorized())
+    }
+}
+
+/// Any other request: LaunchDarkly has no such route, and a test may want to know.
+async fn elsewhere(State(shared): State<Arc<Shared>>) -> StatusCode {
+    shared.change(KnownState::count_elsewhere);
+    StatusCode::NOT_FOUND
+}

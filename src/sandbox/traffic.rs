@@ -1,0 +1,346 @@
+//! Sample traffic: what Segment Engage sends when people enter and leave audiences, with the truth
+//! alongside, so that whoever sends it can tell whether the segments came out right.
+//!
+//! The shapes are those of wire.md section 1. The same seed gives the same events.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+
+use super::signing::sign;
+use crate::membership::Timestamp;
+use crate::secret::Secret;
+
+/// An audience of the sample workspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// `computation_id`.
+    pub id: &'static str,
+    /// `computation_key`.
+    pub key: &'static str,
+}
+
+impl Sample {
+    /// The audience of most people.
+    pub const HIGH_VALUE_CUSTOMERS: Self =
+        Self { id: "aud_2aVvXz8QmK1nHighValue00001", key: "high_value_customers" };
+    /// The audience that people leave soon.
+    pub const CART_ABANDONERS: Self =
+        Self { id: "aud_2aVvY4LpT7rCartAbandon0002", key: "cart_abandoners" };
+}
+
+/// The audiences that [`Traffic`] is about.
+const AUDIENCES: [Sample; 2] = [Sample::HIGH_VALUE_CUSTOMERS, Sample::CART_ABANDONERS];
+/// Time between two changes.
+const PACE: Duration = Duration::from_millis(10);
+/// From the event to its arrival.
+const TRANSIT: Duration = Duration::from_millis(7);
+
+/// One event, as Segment would post it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Event {
+    /// The JSON text: what is posted, and what is signed.
+    pub body: String,
+    /// `computation_id` of its audience.
+    pub audience: &'static str,
+    /// Whose membership changes.
+    pub user_id: String,
+    /// Whether the person is in from here on.
+    pub entered: bool,
+}
+
+/// People entering and leaving two audiences, without end. Each change comes as an Identify and
+/// then as a Track, as Segment sends it by default.
+pub struct Traffic {
+    random: StdRng,
+    people: u32,
+    time: Timestamp,
+    messages: u64,
+    truth: BTreeMap<String, BTreeSet<String>>,
+    /// The second event of a change that was begun.
+    pending: VecDeque<Event>,
+}
+
+impl Traffic {
+    /// About `people` people, at least one; the first event is of the time `from`.
+    #[must_use]
+    pub fn new(seed: u64, people: u32, from: Timestamp) -> Self {
+        let empty = |audience: Sample| (audience.id.to_owned(), BTreeSet::new());
+        Self {
+            random: StdRng::seed_from_u64(seed),
+            people: people.max(1),
+            time: from,
+            messages: 0,
+            truth: AUDIENCES.map(empty).into(),
+            pending: VecDeque::new(),
+        }
+    }
+
+    /// Who is in which audience (by `computation_id`) after the events so far.
+    #[must_use]
+    pub fn truth(&self) -> &BTreeMap<String, BTreeSet<String>> {
+        &self.truth
+    }
+
+    fn change(&mut self) -> [Event; 2] {
+        let audience = AUDIENCES[usize::from(self.random.random_bool(0.4))];
+        let user_id = user_id(self.random.random_range(0..self.people).into());
+        let members = self.truth.entry(audience.id.to_owned()).or_default();
+        let entered = members.insert(user_id.clone());
+        if !entered {
+            members.remove(&user_id);
+        }
+        let mut event = |kind| {
+            let membership = Membership { audience, user_id: &user_id, entered, at: self.time };
+            self.messages += 1;
+            let body = membership.event(kind, self.messages).to_string();
+            Event { body, audience: audience.id, user_id: user_id.clone(), entered }
+        };
+        let events = [event(Kind::Identify), event(Kind::Track)];
+        self.time = self.time.after(PACE);
+        events
+    }
+}
+
+impl Iterator for Traffic {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        if self.pending.is_empty() {
+            let change = self.change();
+            self.pending.extend(change);
+        }
+        self.pending.pop_front()
+    }
+}
+
+/// The first sync of an audience: every member enters once, in batches.
+#[derive(Clone, Debug)]
+pub struct Backfill {
+    audience: Sample,
+    members: Range<u64>,
+    time: Timestamp,
+}
+
+impl Backfill {
+    /// Events of one batch: Segment's default.
+    pub const BATCH_EVENTS: usize = 1000;
+
+    /// `members` distinct people enter `audience`; the first at the time `from`, each a
+    /// microsecond after the one before.
+    #[must_use]
+    pub fn new(audience: Sample, members: u64, from: Timestamp) -> Self {
+        Self { audience, members: 0..members, time: from }
+    }
+
+    /// Who is in the audience in the end.
+    pub fn truth(members: u64) -> impl Iterator<Item = String> {
+        (0..members).map(user_id)
+    }
+}
+
+/// A batch, as Segment would post it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// A JSON array of events.
+    pub body: Vec<u8>,
+    /// How many.
+    pub events: usize,
+    first: Range<usize>,
+}
+
+impl Batch {
+    /// The `X-Signature` of the batch: that of its first event.
+    #[must_use]
+    pub fn signature(&self, secret: &Secret) -> String {
+        sign(secret, &self.body[self.first.clone()])
+    }
+}
+
+impl Iterator for Backfill {
+    type Item = Batch;
+
+    fn next(&mut self) -> Option<Batch> {
+        let mut body = vec![b'['];
+        let mut first = 0..0;
+        let mut events = 0;
+        for person in self.members.by_ref().take(Self::BATCH_EVENTS) {
+            if events > 0 {
+                body.push(b',');
+            }
+            let user_id = user_id(person);
+            let membership = Membership {
+                audience: self.audience,
+                user_id: &user_id,
+                entered: true,
+                at: self.time,
+            };
+            body.extend_from_slice(membership.event(Kind::Identify, person).to_string().as_bytes());
+            if events == 0 {
+                first = 1..body.len();
+            }
+            events += 1;
+            self.time = self.time.after(Duration::from_micros(1));
+        }
+        body.push(b']');
+        (events > 0).then_some(Batch { body, events, first })
+    }
+}
+
+fn user_id(person: u64) -> String {
+    format!("user_{person:07}")
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Identify,
+    Track,
+}
+
+/// A change that is to be told.
+struct Membership<'a> {
+    audience: Sample,
+    user_id: &'a str,
+    entered: bool,
+    at: Timestamp,
+}
+
+impl Membership<'_> {
+    fn event(&self, kind: Kind, message: u64) -> Value {
+        let (key, email) = (self.audience.key, format!("{}@example.com", self.user_id));
+        let (at, arrival) = (iso(self.at), iso(self.at.after(TRANSIT)));
+        let mut event = json!({
+            "channel": "server",
+            "context": {
+                "library": {"name": "unknown", "version": "unknown"},
+                "personas": {
+                    "computation_class": "audience",
+                    "computation_id": self.audience.id,
+                    "computation_key": key,
+                    "event_emitter_id": "event_tester",
+                    "namespace": "spa_2aVuSampleWorkspace0001",
+                },
+            },
+            "integrations": {"All": false, "Webhook": true},
+            "messageId": format!("personas_sample_{message:012}"),
+            "originalTimestamp": at,
+            "receivedAt": arrival,
+            "sentAt": Value::Null,
+            "timestamp": at,
+            "userId": self.user_id,
+        });
+        match kind {
+            Kind::Identify => {
+                event["type"] = "identify".into();
+                event["traits"] = json!({"email": email, key: self.entered});
+            }
+            Kind::Track => {
+                let name = if self.entered { "Audience Entered" } else { "Audience Exited" };
+                event["type"] = "track".into();
+                event["event"] = name.into();
+                event["context"]["traits"] = json!({"email": email});
+                event["properties"] = json!({"audience_key": key, key: self.entered});
+            }
+        }
+        event
+    }
+}
+
+/// ISO 8601 with microseconds; a time that no calendar holds becomes the epoch.
+fn iso(time: Timestamp) -> String {
+    let time = jiff::Timestamp::from_microsecond(time.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FROM: Timestamp = Timestamp(1_700_000_000_000_000);
+
+    fn parsed(body: &[u8]) -> Value {
+        serde_json::from_slice(body).expect("traffic is JSON")
+    }
+
+    /// Reads the events with nothing but wire.md's table, and arrives at the truth.
+    #[test]
+    fn the_truth_is_what_the_events_say() {
+        let mut traffic = Traffic::new(7, 50, FROM);
+        let mut told: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut message_ids = BTreeSet::new();
+        let mut last_time = String::new();
+        let (mut entered, mut left) = (0, 0);
+        for index in 0..2000 {
+            let event = parsed(traffic.next().expect("traffic has no end").body.as_bytes());
+            let text = |value: &Value| value.as_str().expect("text").to_owned();
+            let personas = &event["context"]["personas"];
+            let user_id = text(&event["userId"]);
+            let email = format!("{user_id}@example.com");
+            let values = if index % 2 == 0 {
+                assert_eq!(
+                    (&event["type"], &event["traits"]["email"]),
+                    (&"identify".into(), &email.into())
+                );
+                &event["traits"]
+            } else {
+                assert_eq!(
+                    (&event["type"], &event["context"]["traits"]["email"]),
+                    (&"track".into(), &email.into())
+                );
+                &event["properties"]
+            };
+            let key = text(&personas["computation_key"]);
+            let members = told.entry(text(&personas["computation_id"])).or_default();
+            if values[&key].as_bool().expect("a boolean") {
+                entered += u32::from(members.insert(user_id));
+            } else {
+                left += u32::from(members.remove(&user_id));
+            }
+            assert_eq!(personas["computation_class"], "audience");
+            assert!(message_ids.insert(text(&event["messageId"])));
+            let time = text(&event["timestamp"]);
+            assert!(time >= last_time, "{time} after {last_time}");
+            last_time = time;
+        }
+        assert_eq!(&told, traffic.truth());
+        assert_eq!(entered + left, 1000, "every change is told twice, and is one");
+        assert!(left > 100, "{left} people left");
+        assert!(last_time.starts_with("2023-11-14T22:13:29.99"), "{last_time}");
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_traffic_again() {
+        let bodies = |seed| {
+            Traffic::new(seed, 50, FROM).take(100).map(|event| event.body).collect::<Vec<_>>()
+        };
+        assert_eq!(bodies(1), bodies(1));
+        assert_ne!(bodies(1), bodies(2));
+    }
+
+    #[test]
+    fn a_backfill_names_every_member_once() {
+        let batches: Vec<Batch> = Backfill::new(Sample::CART_ABANDONERS, 2001, FROM).collect();
+        assert_eq!(batches.iter().map(|batch| batch.events).collect::<Vec<_>>(), [1000, 1000, 1]);
+        let mut members = Vec::new();
+        for batch in &batches {
+            for event in parsed(&batch.body).as_array().expect("a batch is an array") {
+                assert_eq!(event["traits"]["cart_abandoners"], true);
+                members.push(event["userId"].as_str().expect("text").to_owned());
+            }
+        }
+        assert!(members.iter().eq(&Backfill::truth(2001).collect::<Vec<_>>()));
+    }
+
+    #[test]
+    fn a_batch_is_signed_by_its_first_event() {
+        let secret = Secret::new("hush");
+        let batch = Backfill::new(Sample::CART_ABANDONERS, 2, FROM).next().expect("two members");
+        let text = std::str::from_utf8(&batch.body).expect("JSON is UTF-8");
+        let raw: Vec<&serde_json::value::RawValue> = serde_json::from_str(text).expect("an array");
+        assert_eq!(batch.signature(&secret), sign(&secret, raw[0].get().as_bytes()));
+    }
+}
