@@ -2,3 +2,5 @@
 
 mod config;
 mod conformance;
+mod harness;
+mod receive;

@@ -1,0 +1,287 @@
+//! The real daemon as a process, on a ledger of its own, against a LaunchDarkly stand-in in this
+//! process. Ports are the system's choice; waits are on events, with deadlines.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use cohortd::clock::SystemClock;
+use cohortd::ledger::{Settings, SqliteLedger};
+use cohortd::membership::DestinationName;
+use cohortd::sandbox::{Account, StandIn, sign};
+use cohortd::secret::Secret;
+use serde_json::{Value, json};
+
+/// Longer than anything here takes on a busy machine; a test that waits so long has failed.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The client-side ID of the one destination, `production`.
+pub const ENVIRONMENT: &str = "64f0c0ffee";
+/// Its service token.
+pub const SERVICE_TOKEN: &str = "api-planted-service-token";
+/// Its shared secret.
+pub const SHARED_SECRET: &str = "planted-shared-secret";
+
+/// A stand-in with the account that [`Cohortd`] delivers to.
+pub async fn launchdarkly() -> StandIn {
+    let account = Account {
+        client_side_id: ENVIRONMENT.to_owned(),
+        service_token: Secret::new(SERVICE_TOKEN),
+    };
+    StandIn::start(vec![account]).await.expect("a port on loopback is free")
+}
+
+/// The daemon's configuration and ledger, over all its lives.
+pub struct Installation {
+    pub directory: tempfile::TempDir,
+    variables: BTreeMap<String, String>,
+    client: reqwest::Client,
+}
+
+/// One life of the daemon.
+pub struct Cohortd {
+    child: Child,
+    /// Where Segment posts to.
+    pub public: SocketAddr,
+    /// Where operators look.
+    pub admin: SocketAddr,
+    log: Arc<Mutex<Vec<String>>>,
+    reader: Option<std::thread::JoinHandle<()>>,
+    client: reqwest::Client,
+}
+
+impl Installation {
+    /// Delivers to `launchdarkly`, with short times so that tests are quick.
+    pub fn new(launchdarkly: &StandIn) -> Self {
+        // An error means that another test has installed it already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(DEADLINE)
+            .pool_max_idle_per_host(0) // a daemon that was killed leaves no connection to reuse
+            .build();
+        let mut installation = Self {
+            directory,
+            variables: BTreeMap::new(),
+            client: client.expect("a plain client can be built"),
+        };
+        let ledger = installation.ledger_path().display().to_string();
+        let base_url = launchdarkly.url().to_string();
+        for (key, value) in [
+            ("listen.address", "127.0.0.1:0"),
+            ("admin.address", "127.0.0.1:0"),
+            ("ledger.path", &ledger),
+            ("log.level", "debug"),
+            ("delivery.linger_ms", "20"),
+            ("delivery.request_timeout_ms", "400"),
+            ("delivery.retry_floor_ms", "20"),
+            ("delivery.retry_ceiling_ms", "200"),
+            ("destinations.production.segment.shared_secrets", SHARED_SECRET),
+            ("destinations.production.launchdarkly.client_side_id", ENVIRONMENT),
+            ("destinations.production.launchdarkly.service_token", SERVICE_TOKEN),
+            ("destinations.production.launchdarkly.base_url", &base_url),
+        ] {
+            installation.set(key, value);
+        }
+        installation
+    }
+
+    /// Sets a configuration key, by its dotted path, through the environment.
+    pub fn set(&mut self, key: &str, value: &str) -> &mut Self {
+        let name = format!("COHORTD_{}", key.to_uppercase().replace('.', "__"));
+        self.variables.insert(name, value.to_owned());
+        self
+    }
+
+    pub fn ledger_path(&self) -> std::path::PathBuf {
+        self.directory.path().join("ledger")
+    }
+
+    /// The daemon's command line, for tests that wrap it in something.
+    pub fn command(&self) -> Command {
+        self.wrapped(&[])
+    }
+
+    /// The daemon run by `wrapper` (such as a tracer), which is given its command line.
+    pub fn wrapped(&self, wrapper: &[&str]) -> Command {
+        let daemon = [env!("CARGO_BIN_EXE_cohortd"), "run"];
+        let words: Vec<&str> = wrapper.iter().copied().chain(daemon).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).env_clear().envs(&self.variables);
+        command.current_dir(self.directory.path()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Starts the daemon and returns once it is ready.
+    pub fn start(&self) -> Cohortd {
+        self.start_as(self.command())
+    }
+
+    /// The same for a command of [`Installation::wrapped`].
+    pub fn start_as(&self, mut command: Command) -> Cohortd {
+        let mut child = command.spawn().expect("the daemon can be started");
+        let stderr = child.stderr.take().expect("its log is piped");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (lines, arrived) = mpsc::channel();
+        let kept = Arc::clone(&log);
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines() {
+                let Ok(line) = line else { break };
+                kept.lock().expect("no reader panics").push(line.clone());
+                let _ = lines.send(line); // nobody listens once it is ready
+            }
+        });
+        let (mut public, mut admin) = (None, None);
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = arrived.recv_timeout(left) else {
+                let log = log.lock().expect("no reader panics").join("\n");
+                panic!("the daemon did not become ready:\n{log}");
+            };
+            let Ok(line) = serde_json::from_str::<Value>(&line) else { continue };
+            let address = || line["address"].as_str().and_then(|text| text.parse().ok());
+            match (line["message"].as_str(), line["listener"].as_str()) {
+                (Some("listening"), Some("public")) => public = address(),
+                (Some("listening"), Some("admin")) => admin = address(),
+                (Some("ready"), _) => break,
+                _ => {}
+            }
+        }
+        Cohortd {
+            child,
+            public: public.expect("it said where its public listener is"),
+            admin: admin.expect("it said where its admin listener is"),
+            log,
+            reader: Some(reader),
+            client: self.client.clone(),
+        }
+    }
+
+    /// The ledger of a daemon that has ended, to look at.
+    pub fn ledger(&self) -> SqliteLedger {
+        let settings = Settings {
+            path: self.ledger_path(),
+            cache_kib: 2048,
+            tombstone_ttl: Duration::from_secs(604_800),
+            rejected_max_count: 1000,
+            rejected_max_bytes: 1 << 20,
+            destinations: Vec::new(),
+        };
+        let (ledger, _) =
+            SqliteLedger::open(settings, Arc::new(SystemClock)).expect("the ledger can be opened");
+        ledger
+    }
+}
+
+impl Cohortd {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Posts a body signed over `signed`; `None`: no answer came.
+    pub async fn post_signed(&self, body: String, signed: &str) -> Option<(u16, Value)> {
+        let url = format!("http://{}/segment/production", self.public);
+        let signature = sign(&Secret::new(SHARED_SECRET), signed.as_bytes());
+        let answer =
+            self.client.post(url).header("x-signature", signature).body(body).send().await.ok()?;
+        let status = answer.status().as_u16();
+        let text = answer.text().await.ok()?;
+        Some((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+    }
+
+    /// Posts one event as Segment's webhooks do.
+    pub async fn post(&self, event: &Value) -> Option<(u16, Value)> {
+        let body = event.to_string();
+        self.post_signed(body.clone(), &body).await
+    }
+
+    /// Posts a batch of events as Segment's batching webhooks do: signed over the first.
+    pub async fn post_batch(&self, events: &[Value]) -> Option<(u16, Value)> {
+        let texts: Vec<String> = events.iter().map(Value::to_string).collect();
+        self.post_signed(format!("[{}]", texts.join(",")), texts.first().map_or("[]", |t| t)).await
+    }
+
+    /// The admin listener's `/status`.
+    pub async fn status(&self) -> Value {
+        let url = format!("http://{}/status", self.admin);
+        let answer = self.client.get(url).send().await.expect("the admin listener answers");
+        answer.json().await.expect("status is JSON")
+    }
+
+    /// Every log line so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().expect("no reader panics").clone()
+    }
+
+    /// SIGKILL: the end that nothing can prepare for.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it was running");
+        self.child.wait().expect("it is our child");
+    }
+
+    /// Sends a signal by its name (`TERM`).
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(sent.expect("kill is there").success());
+    }
+
+    /// SIGTERM, and how it ended; all of its log.
+    pub fn stop(self) -> (ExitStatus, Vec<String>) {
+        self.signal("TERM");
+        self.wait()
+    }
+
+    /// Waits for it to end by itself; all of its log.
+    pub fn wait(mut self) -> (ExitStatus, Vec<String>) {
+        let deadline = Instant::now() + DEADLINE;
+        // Its log ends when it does; the thread that reads it waits for that.
+        let reader = self.reader.take().expect("only here is it taken");
+        while !reader.is_finished() {
+            assert!(Instant::now() < deadline, "the daemon does not end");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        let status = self.child.wait().expect("it is our child");
+        (status, self.log())
+    }
+}
+
+impl Drop for Cohortd {
+    fn drop(&mut self) {
+        let _ = self.child.kill(); // it may have ended long ago
+        let _ = self.child.wait();
+    }
+}
+
+/// The one destination.
+pub fn production() -> DestinationName {
+    DestinationName::new("production").expect("not empty")
+}
+
+/// An Identify event of an audience: `user` enters or leaves `audience` at `at_ms` of the epoch.
+pub fn identify(user: &str, audience: &str, enters: bool, at_ms: i64) -> Value {
+    json!({
+        "type": "identify",
+        "messageId": format!("{user}-{audience}-{at_ms}"),
+        "userId": user,
+        "timestamp": iso(at_ms),
+        "context": {"personas": {
+            "computation_class": "audience",
+            "computation_id": format!("aud_{audience}"),
+            "computation_key": audience,
+        }},
+        "traits": {audience: enters},
+    })
+}
+
+/// A time of the epoch as Segment writes it.
+pub fn iso(at_ms: i64) -> String {
+    let at = jiff::Timestamp::from_millisecond(at_ms).expect("a time of our days");
+    format!("{at:.3}")
+}
