@@ -197,7 +197,8 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// parked before comes alone. `None`: there is nothing to claim.
     ///
     /// That they were claimed is durable when this returns, so that a crash is known to have
-    /// happened in the middle of a call.
+    /// happened in the middle of a call. Wait for it to the end: a claim whose answer is not
+    /// received stays out until the ledger is opened again.
     async fn claim(
         &self,
         destination: &DestinationName,

@@ -73,8 +73,8 @@ mod tests {
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
 
-    fn in_ms(ms: i64) -> Option<Timestamp> {
-        Some(Timestamp(NOW.0 + ms * 1000))
+    fn in_ms(ms: i64) -> Timestamp {
+        Timestamp(NOW.0 + ms * 1000)
     }
 
     fn limits(limit: Option<u64>, remaining: Option<u64>, reset: Option<Timestamp>) -> RateLimits {
@@ -86,18 +86,18 @@ mod tests {
         let ms = Duration::from_millis;
         let cases = [
             ("nothing said", limits(None, None, None), ms(0), ms(0)),
-            ("plenty left", limits(Some(100), Some(50), in_ms(5000)), ms(0), ms(0)),
-            ("less than half", limits(Some(100), Some(9), in_ms(5000)), ms(0), ms(500)),
-            ("none left", limits(Some(100), Some(0), in_ms(5000)), ms(5000), ms(0)),
+            ("plenty left", limits(Some(100), Some(50), Some(in_ms(5000))), ms(0), ms(0)),
+            ("less than half", limits(Some(100), Some(9), Some(in_ms(5000))), ms(0), ms(500)),
+            ("none left", limits(Some(100), Some(0), Some(in_ms(5000))), ms(5000), ms(0)),
             (
                 "none left, reset in the past",
-                limits(Some(100), Some(0), in_ms(-9000)),
+                limits(Some(100), Some(0), Some(in_ms(-9000))),
                 ms(100),
                 ms(0),
             ),
             (
                 "none left, reset far away",
-                limits(None, Some(0), in_ms(86_400_000)),
+                limits(None, Some(0), Some(in_ms(86_400_000))),
                 ms(60_000),
                 ms(0),
             ),
@@ -111,8 +111,9 @@ mod tests {
     #[test]
     fn a_clock_that_is_off_is_corrected_by_the_answers_date() {
         for (off_ms, expected_ms) in [(-60_000, 5000), (60_000, 5000), (1500, 6500)] {
-            let reset = in_ms(off_ms + 5000);
-            let limits = RateLimits { date: in_ms(off_ms), ..limits(Some(9), Some(0), reset) };
+            let reset = Some(in_ms(off_ms + 5000));
+            let limits =
+                RateLimits { date: Some(in_ms(off_ms)), ..limits(Some(9), Some(0), reset) };
             let pause = pace(&limits, NOW).pause;
             assert_eq!(pause, Duration::from_millis(expected_ms), "clock off by {off_ms} ms");
         }
@@ -128,8 +129,8 @@ mod tests {
             ("retry-after", retry(7), Some(7.0)),
             ("retry-after of nothing", retry(0), Some(0.1)),
             ("retry-after of a year", retry(31_536_000), Some(3600.0)),
-            ("reset, none left", limits(Some(9), Some(0), in_ms(4000)), Some(4.0)),
-            ("reset, some left", limits(Some(9), Some(3), in_ms(4000)), Some(4.0)),
+            ("reset, none left", limits(Some(9), Some(0), Some(in_ms(4000))), Some(4.0)),
+            ("reset, some left", limits(Some(9), Some(3), Some(in_ms(4000))), Some(4.0)),
             ("nothing", RateLimits::default(), None),
         ];
         for (case, limits, expected) in cases {

@@ -310,11 +310,15 @@ impl Group {
         Ok(())
     }
 
-    /// The transaction is committed: ends claims, then answers.
-    pub fn committed(self, state: &mut State) {
-        for (audience, keys) in self.unclaimed {
+    /// The transaction is committed: claims that were reported on end.
+    pub fn end_claims(&mut self, state: &mut State) {
+        for (audience, keys) in self.unclaimed.drain(..) {
             state.unclaim(audience, &keys);
         }
+    }
+
+    /// Answers every verb. What it changed can be seen by then.
+    pub fn answer(self) {
         drop(self.places);
         for (reply, recorded) in self.recorded {
             let _ = reply.send(Ok(recorded)); // whoever asked may have given up: it is durable all the same
@@ -323,24 +327,26 @@ impl Group {
             let _ = reply.send(Ok(()));
         }
         for (reply, batch) in self.claimed {
-            if let Err(Ok(Some(batch))) = reply.send(Ok(batch)) {
-                state.unclaim_batch(&batch); // the courier is gone: nobody will send it
-            }
+            let _ = reply.send(Ok(batch)); // see `Ledger::claim`: a courier that claims waits for it
         }
     }
 
-    /// The transaction was rolled back: takes back claims, then answers with `error`.
-    pub fn failed(self, state: &mut State, error: impl Fn() -> LedgerError) {
-        for (reply, batch) in self.claimed {
-            if let Some(batch) = batch {
-                state.unclaim_batch(&batch);
-            }
-            let _ = reply.send(Err(error()));
+    /// The transaction was rolled back: what it had claimed is in no batch.
+    pub fn take_back_claims(&mut self, state: &mut State) {
+        for batch in self.claimed.iter_mut().filter_map(|(_, batch)| batch.take()) {
+            state.unclaim_batch(&batch);
         }
+    }
+
+    /// Answers every verb with `error`.
+    pub fn fail(self, error: impl Fn() -> LedgerError) {
         for (reply, _) in self.recorded {
             let _ = reply.send(Err(error()));
         }
         for reply in self.reported {
+            let _ = reply.send(Err(error()));
+        }
+        for (reply, _) in self.claimed {
             let _ = reply.send(Err(error()));
         }
     }

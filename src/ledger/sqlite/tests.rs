@@ -1,1 +1,598 @@
+//! The verbs on a real database: what the rules of a member cannot show alone.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::ledger::{ClaimedMember, RejectedEvent};
+use crate::membership::{
+    AudienceKey, ContextKey, ContextKind, Membership, MembershipDelta, UserId,
+};
+
+const START: Timestamp = Timestamp(1_750_000_000_000_000);
+const DEADLINE: Duration = Duration::from_secs(20);
+const TOMBSTONE_TTL: Duration = Duration::from_secs(16);
+
+/// A ledger with its writer's thread.
+struct Bench {
+    directory: tempfile::TempDir,
+    clock: ManualClock,
+    ledger: Arc<SqliteLedger>,
+    writer: Option<std::thread::JoinHandle<Result<(), WriterFailure>>>,
+    environment: String,
+    reassert_after: Duration,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with(Duration::from_secs(600))
+    }
+
+    fn with(reassert_after: Duration) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let clock = ManualClock::at(START);
+        let environment = "https://launchdarkly.test one".to_owned();
+        let (ledger, writer) = open(directory.path(), &clock, &environment, reassert_after);
+        Self { directory, clock, ledger, writer: Some(writer), environment, reassert_after }
+    }
+
+    /// Closes in order and opens again.
+    async fn reopen(&mut self) {
+        self.ledger.close().await;
+        let writer = self.writer.take().expect("every open has one");
+        writer.join().expect("the writer does not panic").expect("nor fail");
+        let (ledger, writer) =
+            open(self.directory.path(), &self.clock, &self.environment, self.reassert_after);
+        (self.ledger, self.writer) = (ledger, Some(writer));
+    }
+
+    /// Opens what is on the disk now, as after a kill: nothing is closed before.
+    fn crash(&mut self) {
+        let image = tempfile::tempdir().expect("a temporary directory");
+        for file in ["ledger.db", "ledger.db-wal"] {
+            std::fs::copy(self.directory.path().join(file), image.path().join(file))
+                .expect("an open ledger has both files");
+        }
+        let (ledger, writer) =
+            open(image.path(), &self.clock, &self.environment, self.reassert_after);
+        (self.ledger, self.writer, self.directory) = (ledger, Some(writer), image);
+    }
+
+    async fn record(&self, deltas: Vec<MembershipDelta>) -> Recorded {
+        self.ledger.record(intake(&*self.ledger, deltas)).await.expect("there is space")
+    }
+
+    async fn claim(&self, audience: &str, limit: usize) -> Option<Batch> {
+        let limit = NonZeroUsize::new(limit).expect("not zero");
+        self.ledger.claim(&destination(), &id(audience), limit).await.expect("it is open")
+    }
+
+    async fn settle(&self, batch: Batch) {
+        self.ledger.settle(batch).await.expect("there is space");
+    }
+
+    async fn release(&self, batch: Batch, unheard: Unheard) {
+        self.ledger.release(batch, unheard).await.expect("there is space");
+    }
+
+    async fn park(&self, batch: Batch) {
+        self.ledger.park(batch, reason()).await.expect("there is space");
+    }
+
+    /// Claims and settles until nothing waits; tells each to `launchdarkly`.
+    async fn drain(&self, launchdarkly: &mut BTreeMap<(String, String), bool>) {
+        loop {
+            let backlog = self.ledger.backlog(&destination()).await.expect("it is open");
+            let Some(waiting) = backlog.first() else { return };
+            let Some(batch) = self.claim(waiting.audience.as_str(), 7).await else { continue };
+            apply(&batch, launchdarkly);
+            self.settle(batch).await;
+        }
+    }
+
+    async fn pending(&self) -> u64 {
+        self.ledger.summary(&destination()).await.expect("it is open").pending
+    }
+
+    /// Waits for news until `what` holds of the backlog.
+    async fn until(&self, what: impl Fn(u64) -> bool) {
+        let mut news = self.ledger.news(&destination());
+        let waiting = async {
+            loop {
+                let backlog = self.ledger.backlog(&destination()).await.expect("it is open");
+                if what(backlog.iter().map(|of| of.waiting).sum()) {
+                    return;
+                }
+                news.changed().await.expect("the writer lives");
+            }
+        };
+        tokio::time::timeout(DEADLINE, waiting).await.expect("it happens in time");
+    }
+}
+
+fn open(
+    path: &Path,
+    clock: &ManualClock,
+    environment: &str,
+    reassert_after: Duration,
+) -> (Arc<SqliteLedger>, std::thread::JoinHandle<Result<(), WriterFailure>>) {
+    let (ledger, writer) = SqliteLedger::open(settings(path, environment, reassert_after), {
+        let clock: Arc<dyn Clock> = Arc::new(clock.clone());
+        clock
+    })
+    .expect("the ledger can be opened");
+    (Arc::new(ledger), std::thread::spawn(move || writer.run()))
+}
+
+fn settings(path: &Path, environment: &str, reassert_after: Duration) -> Settings {
+    Settings {
+        path: path.to_owned(),
+        cache_kib: 1024,
+        tombstone_ttl: TOMBSTONE_TTL,
+        rejected_max_count: 3,
+        rejected_max_bytes: 1000,
+        destinations: vec![DestinationSettings {
+            name: destination(),
+            environment: environment.to_owned(),
+            repeat_window: Duration::from_secs(3600),
+            reassert_after,
+        }],
+    }
+}
+
+fn destination() -> DestinationName {
+    DestinationName::new("production").expect("not empty")
+}
+
+fn id(audience: &str) -> AudienceId {
+    AudienceId::new(audience).expect("not empty")
+}
+
+fn delta(audience: &str, key: &str, enters: bool, event_at: i64) -> MembershipDelta {
+    MembershipDelta {
+        audience: id(audience),
+        audience_key: AudienceKey::new(audience).expect("not empty"),
+        context_kind: ContextKind::new("user").expect("a kind"),
+        context_key: ContextKey::new(key).expect("not empty"),
+        membership: Membership::from_bool(enters),
+        event_at: Timestamp(event_at),
+        user_id: UserId::new(key),
+        key_rule: 1,
+    }
+}
+
+fn intake(ledger: &dyn Ledger, deltas: Vec<MembershipDelta>) -> Intake {
+    Intake {
+        destination: destination(),
+        arrival: ledger.arrival(),
+        deltas,
+        deletions: Vec::new(),
+        rejected: Vec::new(),
+    }
+}
+
+fn reason() -> ParkReason {
+    let [code, message, id] = ["invalid_request", "no", "1234"].map(str::to_owned);
+    ParkReason { status: 400, code, message, id }
+}
+
+fn keys(batch: &Batch) -> Vec<&str> {
+    batch.members.iter().map(|member| member.context_key.as_str()).collect()
+}
+
+fn apply(batch: &Batch, launchdarkly: &mut BTreeMap<(String, String), bool>) {
+    for ClaimedMember { context_key, membership, .. } in &batch.members {
+        let member = (batch.route.audience.as_str().to_owned(), context_key.as_str().to_owned());
+        launchdarkly.insert(member, membership.as_bool());
+    }
+}
+
+#[tokio::test]
+async fn a_member_is_in_one_batch_at_a_time_and_the_longest_pending_goes_first() {
+    let bench = Bench::new();
+    bench.record(vec![delta("a", "zoe", true, 1)]).await;
+    bench.record(vec![delta("a", "ada", true, 1), delta("a", "bob", true, 1)]).await;
+    let first = bench.claim("a", 2).await.expect("three wait");
+    assert_eq!(keys(&first), ["zoe", "ada"]);
+    let second = bench.claim("a", 2).await.expect("one waits");
+    assert_eq!(keys(&second), ["bob"]);
+    assert!(bench.claim("a", 2).await.is_none());
+    bench.record(vec![delta("a", "ada", false, 2)]).await;
+    assert!(bench.claim("a", 2).await.is_none(), "ada is in a batch");
+    bench.settle(first).await;
+    let third = bench.claim("a", 2).await.expect("ada left meanwhile");
+    assert_eq!(keys(&third), ["ada"]);
+    bench.release(second, Unheard::No).await;
+    assert_eq!(keys(&bench.claim("a", 2).await.expect("released")), ["bob"]);
+}
+
+#[tokio::test]
+async fn a_request_is_one_whole_and_its_later_item_wins_a_tie() {
+    let bench = Bench::new();
+    bench
+        .record(vec![
+            delta("a", "ada", true, 5),
+            delta("a", "bob", true, 5),
+            delta("a", "ada", false, 5),
+        ])
+        .await;
+    let batch = bench.claim("a", 9).await.expect("two wait");
+    let members: Vec<_> =
+        batch.members.iter().map(|of| (of.context_key.as_str(), of.membership.as_bool())).collect();
+    assert_eq!(members, [("ada", false), ("bob", true)]);
+}
+
+#[tokio::test]
+async fn an_audience_keeps_its_context_kind_and_follows_its_name() {
+    let bench = Bench::new();
+    bench.record(vec![delta("a", "ada", true, 1)]).await;
+    let mut other = delta("a", "bob", true, 2);
+    other.context_kind = ContextKind::new("device").expect("a kind");
+    let mut renamed = delta("a", "cyd", true, 3);
+    renamed.audience_key = AudienceKey::new("renamed").expect("not empty");
+    let recorded = bench.record(vec![renamed, other]).await;
+    assert_eq!(recorded.kind_conflicts, [1]);
+    let batch = bench.claim("a", 9).await.expect("two wait");
+    assert_eq!(keys(&batch), ["ada", "cyd"]);
+    assert_eq!(batch.route.audience_key.as_str(), "renamed");
+}
+
+#[tokio::test]
+async fn what_was_parked_travels_alone_until_it_is_taken() {
+    let bench = Bench::new();
+    let enters = |key| delta("a", key, true, 1);
+    bench.record(vec![enters("ada"), enters("bob"), enters("cyd")]).await;
+    let mut all = bench.claim("a", 9).await.expect("three wait");
+    let rest = Batch { members: all.members.split_off(1), route: Arc::clone(&all.route) };
+    bench.park(all).await;
+    bench.release(rest, Unheard::No).await;
+    bench.ledger.requeue(Parked::Destination(destination())).await.expect("there is space");
+    assert_eq!(keys(&bench.claim("a", 9).await.expect("two wait")), ["bob", "cyd"]);
+    let alone = bench.claim("a", 9).await.expect("ada waits");
+    assert_eq!(keys(&alone), ["ada"]);
+    bench.settle(alone).await;
+    bench.record(vec![delta("a", "ada", false, 2), delta("a", "dan", true, 2)]).await;
+    assert_eq!(keys(&bench.claim("a", 9).await.expect("two wait")), ["ada", "dan"]);
+}
+
+#[tokio::test]
+async fn parked_members_are_listed_with_launchdarklys_words_until_they_are_taken() {
+    let bench = Bench::new();
+    bench.record(vec![delta("a", "ada", true, 1)]).await;
+    bench.park(bench.claim("a", 9).await.expect("ada waits")).await;
+    let parked = bench.ledger.reader().parked(&destination(), 10).expect("it can be read");
+    let [one] = &parked[..] else { panic!("one is parked") };
+    assert_eq!((one.context_key.as_str(), one.status), ("ada", 400));
+    assert_eq!(one.answer_id, "1234");
+    bench.ledger.requeue(Parked::Destination(destination())).await.expect("there is space");
+    bench.settle(bench.claim("a", 9).await.expect("ada waits")).await;
+    assert!(bench.ledger.reader().parked(&destination(), 10).expect("it can be read").is_empty());
+}
+
+#[tokio::test]
+async fn after_a_kill_in_a_call_its_members_are_told_once_more_and_no_others() {
+    let mut bench = Bench::with(Duration::from_millis(30));
+    bench.record(vec![delta("a", "ada", true, 1)]).await;
+    bench.claim("a", 9).await.expect("ada waits"); // and the process dies
+    bench.record(vec![delta("a", "bob", true, 1)]).await;
+    bench.crash();
+    bench.settle(bench.claim("a", 9).await.expect("both wait")).await;
+    bench.until(|waiting| waiting == 1).await;
+    let again = bench.claim("a", 9).await.expect("told once more");
+    assert_eq!(keys(&again), ["ada"]);
+    bench.settle(again).await;
+    assert_eq!(bench.pending().await, 0);
+}
+
+#[tokio::test]
+async fn a_re_assertion_that_is_due_survives_a_restart() {
+    let mut bench = Bench::with(Duration::from_millis(30));
+    bench.record(vec![delta("a", "ada", true, 1)]).await;
+    bench.release(bench.claim("a", 9).await.expect("ada waits"), Unheard::Perhaps).await;
+    bench.reassert_after = Duration::from_millis(1);
+    bench.settle(bench.claim("a", 9).await.expect("ada waits")).await;
+    bench.reopen().await;
+    bench.until(|waiting| waiting == 1).await;
+}
+
+#[tokio::test]
+async fn a_clean_stop_leaves_nothing_unheard() {
+    let mut bench = Bench::with(Duration::ZERO);
+    bench.record(vec![delta("a", "ada", true, 1)]).await;
+    bench.release(bench.claim("a", 9).await.expect("ada waits"), Unheard::No).await;
+    bench.reopen().await;
+    bench.settle(bench.claim("a", 9).await.expect("ada waits")).await;
+    // A verb later, a re-assertion due at once would have happened.
+    bench.record(vec![delta("a", "bob", true, 1)]).await;
+    assert_eq!(keys(&bench.claim("a", 9).await.expect("bob waits")), ["bob"]);
+}
+
+#[tokio::test]
+async fn another_environment_is_told_everything_again() {
+    let mut bench = Bench::new();
+    let people: Vec<String> = (0..1200).map(|n| format!("p{n}")).collect();
+    bench.record(people.iter().map(|who| delta("a", who, true, 1)).collect()).await;
+    let mut launchdarkly = BTreeMap::new();
+    bench.drain(&mut launchdarkly).await;
+    assert_eq!(bench.pending().await, 0);
+    "https://launchdarkly.test two".clone_into(&mut bench.environment);
+    bench.reopen().await;
+    let mut other = BTreeMap::new();
+    tokio::time::timeout(DEADLINE, async {
+        while other.len() < launchdarkly.len() {
+            bench.until(|waiting| waiting > 0).await;
+            bench.drain(&mut other).await;
+        }
+    })
+    .await
+    .expect("all are told again");
+    assert_eq!(other, launchdarkly);
+    bench.reopen().await;
+    assert_eq!(bench.pending().await, 0, "the environment is the same as before");
+}
+
+#[tokio::test]
+async fn a_resync_tells_every_member_again_including_those_that_left() {
+    let bench = Bench::new();
+    bench.record(vec![delta("a", "ada", true, 1), delta("a", "bob", false, 1)]).await;
+    bench.record(vec![delta("b", "cyd", true, 1)]).await;
+    let mut launchdarkly = BTreeMap::new();
+    bench.drain(&mut launchdarkly).await;
+    bench.ledger.resync(&destination(), Some(&id("a"))).await.expect("there is space");
+    bench.until(|waiting| waiting == 2).await;
+    assert_eq!(keys(&bench.claim("a", 9).await.expect("both")), ["ada", "bob"]);
+    assert!(bench.claim("b", 9).await.is_none());
+}
+
+#[tokio::test]
+async fn a_deletion_finds_a_person_by_user_id_under_other_keys_and_keeps_older_events_out() {
+    let mut bench = Bench::new();
+    let under_email = |event_at| MembershipDelta {
+        user_id: UserId::new("u1"),
+        ..delta("b", "ada@example.com", true, event_at)
+    };
+    let before = START.0 - 5;
+    bench.record(vec![delta("a", "u1", true, before), under_email(before)]).await;
+    let mut launchdarkly = BTreeMap::new();
+    bench.drain(&mut launchdarkly).await;
+    let kept = RejectedEvent {
+        reason: "membership_unknown",
+        detail: "It is not known.".to_owned(),
+        body: b"{}".to_vec(),
+        user_id: UserId::new("u1"),
+    };
+    let rejected = Intake { rejected: vec![kept], ..intake(&*bench.ledger, Vec::new()) };
+    bench.ledger.record(rejected).await.expect("there is space");
+    bench.clock.advance(Duration::from_secs(1));
+    let person = UserId::new("u1").expect("not empty");
+    bench.ledger.forget(&destination(), person).await.expect("there is space");
+    bench.drain(&mut launchdarkly).await;
+    assert!(launchdarkly.values().all(|included| !included), "removed from both");
+    let left = bench.ledger.reader().members(&destination()).expect("it can be read");
+    assert!(left.is_empty(), "and erased");
+    assert_eq!(bench.ledger.summary(&destination()).await.expect("open").rejected, 0);
+
+    bench.reopen().await;
+    bench.record(vec![delta("a", "u1", true, before), under_email(before + 1)]).await;
+    assert!(bench.ledger.reader().members(&destination()).expect("read").is_empty());
+    bench.record(vec![delta("a", "u1", true, START.0 + 2_000_000)]).await;
+    assert_eq!(bench.pending().await, 1, "a later event is a new beginning");
+}
+
+#[tokio::test]
+async fn a_settle_after_the_row_was_erased_creates_nothing() {
+    let bench = Bench::new();
+    bench.record(vec![delta("a", "ada", true, 1)]).await;
+    let claimed = bench.claim("a", 9).await.expect("ada waits");
+    let duplicate = claimed.clone();
+    bench.ledger.forget(&destination(), UserId::new("ada").expect("not empty")).await.expect("ok");
+    bench.settle(claimed).await;
+    bench.settle(bench.claim("a", 9).await.expect("the removal")).await;
+    bench.settle(duplicate).await;
+    assert!(bench.ledger.reader().members(&destination()).expect("read").is_empty());
+}
+
+#[tokio::test]
+async fn rejected_events_are_bounded_in_number_and_bytes_and_the_oldest_go_first() {
+    let mut bench = Bench::new();
+    let keep = async |bench: &Bench, body: &[u8]| {
+        let event = RejectedEvent {
+            reason: "no_context_key",
+            detail: String::new(),
+            body: body.to_vec(),
+            user_id: None,
+        };
+        let intake = Intake { rejected: vec![event], ..intake(&*bench.ledger, Vec::new()) };
+        bench.ledger.record(intake).await.expect("there is space");
+    };
+    let sizes = |bench: &Bench| -> Vec<usize> {
+        let rejected = bench.ledger.reader().rejected(&destination(), 10).expect("it can be read");
+        rejected.iter().map(|event| event.body.len()).collect()
+    };
+    for size in [1, 2, 3, 4] {
+        keep(&bench, &vec![b'x'; size]).await;
+    }
+    assert_eq!(sizes(&bench), [2, 3, 4], "at most three");
+    bench.reopen().await;
+    keep(&bench, &[b'x'; 995]).await;
+    assert_eq!(sizes(&bench), [4, 995], "at most 1000 bytes, counted across a restart");
+    keep(&bench, &[b'x'; 2000]).await;
+    assert!(sizes(&bench).is_empty(), "one that is larger than the bound is not kept at all");
+}
+
+#[tokio::test]
+async fn a_told_tombstone_goes_after_its_time_and_everything_else_stays() {
+    let bench = Bench::new();
+    let people: Vec<_> = (0..1200).map(|n| delta("a", &format!("p{n}"), n % 2 == 0, 1)).collect();
+    bench.record(people).await;
+    bench.drain(&mut BTreeMap::new()).await;
+    bench.record(vec![delta("a", "never_told", false, 1)]).await;
+    bench.clock.advance(Duration::from_secs(17));
+    let reader = bench.ledger.reader();
+    let gone = async {
+        loop {
+            let members = reader.members(&destination()).expect("it can be read");
+            if members.len() == 601 {
+                return members;
+            }
+            // Each verb gives the writer an occasion for a slice of upkeep.
+            bench.claim("none", 1).await;
+        }
+    };
+    let left = tokio::time::timeout(DEADLINE, gone).await.expect("it is purged in time");
+    assert!(left.iter().all(|member| member.included || member.context_key == "never_told"));
+}
+
+#[tokio::test]
+async fn arrival_never_runs_backwards_not_even_across_a_restart() {
+    let mut bench = Bench::new();
+    bench.record(vec![delta("a", "ada", true, 1)]).await;
+    let day = Duration::from_secs(86_400);
+    bench.clock.advance(day);
+    let ahead = bench.ledger.arrival();
+    bench.record(vec![delta("a", "ada", true, ahead.0)]).await;
+    bench.clock.set(START);
+    assert!(bench.ledger.arrival() >= ahead);
+    bench.crash();
+    assert!(bench.ledger.arrival() >= ahead);
+    let now = bench.ledger.arrival();
+    bench.record(vec![delta("a", "ada", false, now.0)]).await;
+    let batch = bench.claim("a", 9).await.expect("ada waits");
+    assert!(!batch.members[0].membership.as_bool(), "the later arrival wins the tie");
+}
+
+/// Seeds that once failed are run first, from then on.
+fn seeds_kept_in(file: &'static str) -> ProptestConfig {
+    let failure_persistence: Option<Box<dyn proptest::test_runner::FailurePersistence>> =
+        Some(Box::new(proptest::test_runner::FileFailurePersistence::Direct(file)));
+    ProptestConfig { failure_persistence, ..ProptestConfig::default() }
+}
+
+/// What a random story does next.
+#[derive(Clone, Debug)]
+enum Act {
+    Record(Vec<(u8, u8, bool, i64)>),
+    Claim(u8, usize),
+    /// A claimed batch is taken.
+    Settle(prop::sample::Index),
+    /// A claimed batch is not taken: applied or not, heard or not.
+    Fail {
+        which: prop::sample::Index,
+        applied: bool,
+        heard: bool,
+    },
+    Park(prop::sample::Index),
+    Requeue,
+    Resync,
+    Crash,
+    Reopen,
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let item = (0..2_u8, 0..6_u8, any::<bool>(), 0..12_i64);
+    let act = prop_oneof![
+        6 => prop::collection::vec(item, 1..6).prop_map(Act::Record),
+        5 => (0..2_u8, 1..4_usize).prop_map(|(audience, limit)| Act::Claim(audience, limit)),
+        3 => any::<prop::sample::Index>().prop_map(Act::Settle),
+        3 => (any::<prop::sample::Index>(), any::<bool>(), any::<bool>())
+            .prop_map(|(which, applied, heard)| Act::Fail { which, applied, heard }),
+        1 => any::<prop::sample::Index>().prop_map(Act::Park),
+        1 => Just(Act::Requeue),
+        1 => Just(Act::Resync),
+        1 => Just(Act::Crash),
+        1 => Just(Act::Reopen),
+    ];
+    prop::collection::vec(act, 1..60)
+}
+
+type Model = BTreeMap<(String, String), (i64, bool)>;
+
+async fn play(acts: Vec<Act>) {
+    let mut bench = Bench::new();
+    let mut model = Model::new();
+    let mut launchdarkly = BTreeMap::new();
+    let mut out: Vec<Batch> = Vec::new();
+    for act in acts {
+        match act {
+            Act::Record(items) => {
+                let items = items.into_iter().map(|(audience, key, enters, at)| {
+                    delta(&format!("aud{audience}"), &format!("k{key}"), enters, at)
+                });
+                let items: Vec<_> = items.collect();
+                for item in &items {
+                    let member =
+                        (item.audience.as_str().to_owned(), item.context_key.as_str().to_owned());
+                    let now = (item.event_at.0, item.membership.as_bool());
+                    let known = model.entry(member).or_insert(now);
+                    if item.event_at.0 >= known.0 {
+                        *known = now;
+                    }
+                }
+                bench.record(items).await;
+            }
+            Act::Claim(audience, limit) => {
+                out.extend(bench.claim(&format!("aud{audience}"), limit).await);
+                let mut seen = BTreeSet::new();
+                for batch in &out {
+                    for key in keys(batch) {
+                        let member = (batch.route.audience.as_str(), key);
+                        assert!(seen.insert(member), "in two batches at once (P3)");
+                    }
+                }
+            }
+            Act::Settle(which) if !out.is_empty() => {
+                let batch = out.swap_remove(which.index(out.len()));
+                apply(&batch, &mut launchdarkly);
+                bench.settle(batch).await;
+            }
+            Act::Fail { which, applied, heard } if !out.is_empty() => {
+                let batch = out.swap_remove(which.index(out.len()));
+                if applied {
+                    apply(&batch, &mut launchdarkly);
+                }
+                bench.release(batch, if heard { Unheard::No } else { Unheard::Perhaps }).await;
+            }
+            Act::Park(which) if !out.is_empty() => {
+                bench.park(out.swap_remove(which.index(out.len()))).await;
+            }
+            Act::Requeue => {
+                let all = Parked::Destination(destination());
+                bench.ledger.requeue(all).await.expect("there is space");
+            }
+            Act::Resync => bench.ledger.resync(&destination(), None).await.expect("space"),
+            Act::Crash => {
+                out.drain(..).for_each(|batch| apply(&batch, &mut launchdarkly));
+                bench.crash();
+            }
+            Act::Reopen => {
+                out.clear();
+                bench.reopen().await;
+            }
+            Act::Settle(_) | Act::Fail { .. } | Act::Park(_) => {}
+        }
+    }
+    for batch in out {
+        bench.release(batch, Unheard::No).await;
+    }
+    let all = Parked::Destination(destination());
+    bench.ledger.requeue(all).await.expect("there is space");
+    bench.drain(&mut launchdarkly).await;
+    let expected: BTreeMap<_, _> =
+        model.into_iter().map(|(member, (_, included))| (member, included)).collect();
+    assert_eq!(launchdarkly, expected, "LaunchDarkly ends equal to the model (P2, P4)");
+    assert_eq!(bench.pending().await, 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..seeds_kept_in("tests/seeds/ledger.txt") })]
+
+    /// Random records, claims, answers, crashes and restarts against a plain map.
+    #[test]
+    fn the_ledger_agrees_with_a_plain_map(acts in acts()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a small runtime").block_on(play(acts));
+    }
+}

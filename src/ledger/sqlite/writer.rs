@@ -126,21 +126,23 @@ impl Writer {
     fn commit(&mut self, mut group: Group) -> Result<(), WriterFailure> {
         match self.transact(&mut group) {
             Ok(()) => {
-                group.committed(&mut self.state);
+                group.end_claims(&mut self.state);
                 self.state.publish();
+                group.answer();
                 Ok(())
             }
             Err(error) => {
                 // A transaction that never began, or that SQLite has ended itself, has nothing to roll back.
                 let _ = self.database.execute_batch("ROLLBACK");
                 if !is_full(&error) {
-                    group.failed(&mut self.state, || LedgerError::Closed);
+                    group.fail(|| LedgerError::Closed);
                     return Err(failed("writing")(error));
                 }
                 tracing::error!(%error, "no space for the ledger: nothing is accepted until there is");
-                group.failed(&mut self.state, || LedgerError::Unavailable(error.to_string()));
+                group.take_back_claims(&mut self.state);
                 self.state.reload(&self.database).map_err(failed("reading"))?;
                 self.state.publish();
+                group.fail(|| LedgerError::Unavailable(error.to_string()));
                 Ok(())
             }
         }
@@ -306,6 +308,7 @@ impl State {
         .execute(params![state.row, stamp.0])?;
         state.told_counts_from = stamp;
         state.resync_after = Some(String::new());
+        self.upkeep.wake();
         Ok(())
     }
 
@@ -369,6 +372,7 @@ impl State {
     fn reload(&mut self, db: &Connection) -> rusqlite::Result<()> {
         self.audiences.reload(db)?;
         self.rejected.reload(db)?;
+        self.upkeep.reload(db)?;
         self.touch_all();
         Ok(())
     }
