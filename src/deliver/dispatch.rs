@@ -137,6 +137,9 @@ impl Dispatch {
 
     /// The next step at `now`, given what waits in the ledger.
     pub fn next(&mut self, now: Instant, backlog: &[Backlog]) -> Step {
+        if let Some(until) = self.paused_until.filter(|until| *until > now) {
+            return Step::Wait(Some(until));
+        }
         if let Some(hold) = &self.hold {
             if self.in_flight > 0 {
                 return Step::Wait(None);
@@ -145,9 +148,6 @@ impl Dispatch {
                 return Step::Wait(Some(hold.next_probe));
             }
             return self.probe(backlog);
-        }
-        if let Some(until) = self.paused_until.filter(|until| *until > now) {
-            return Step::Wait(Some(until));
         }
         // After several audiences failed alike, one request at a time finds out whether it is over.
         let failing = self.failing.len() >= FAILING_ALIKE;

@@ -80,6 +80,15 @@ pub(super) enum Next {
 }
 
 impl Next {
+    /// The row as it will be, given what it was.
+    pub fn or<'a>(&'a self, before: Option<&'a Member>) -> Option<&'a Member> {
+        match self {
+            Self::Same => before,
+            Self::Write(after) => Some(after),
+            Self::Delete => None,
+        }
+    }
+
     fn of(before: &Member, after: Member) -> Self {
         if *before == after { Self::Same } else { Self::Write(after) }
     }

@@ -1,1 +1,425 @@
+//! The decisions, against a plain ledger and a LaunchDarkly that answers as each test says.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::launchdarkly::{RateLimits, Window, classify};
+use crate::ledger::ClaimedMember;
+use crate::membership::{AudienceKey, ContextKind, DestinationName, Membership};
+
+const FLOOR: Duration = Duration::from_millis(500);
+const CEILING: Duration = Duration::from_secs(30);
+const LINGER: Duration = Duration::from_millis(500);
+
+fn policy(max_batch: usize) -> Policy {
+    Policy {
+        max_batch: NonZeroUsize::new(max_batch).expect("not zero"),
+        linger: LINGER,
+        concurrency: NonZeroUsize::new(4).expect("not zero"),
+        retry_floor: FLOOR,
+        retry_ceiling: CEILING,
+    }
+}
+
+fn id(audience: &str) -> AudienceId {
+    AudienceId::new(audience).expect("not empty")
+}
+
+fn status(code: u16) -> Answer {
+    let status = http::StatusCode::from_u16(code).expect("a status");
+    let body = br#"{"code":"invalid_request","message":"no","id":"1234"}"#;
+    classify(status, &http::HeaderMap::new(), body)
+}
+
+fn unheard() -> Answer {
+    let outcome = Outcome::Unavailable { cause: "timeout".to_owned(), fate: Fate::Open };
+    Answer { outcome, limits: RateLimits::default(), status: None }
+}
+
+/// One destination: what is pending, what was parked, what LaunchDarkly was told, on a clock that
+/// only moves when there is nothing to do.
+struct World {
+    dispatch: Dispatch,
+    now: Instant,
+    pending: BTreeMap<AudienceId, Vec<String>>,
+    since: BTreeMap<AudienceId, Instant>,
+    acknowledged: BTreeSet<AudienceId>,
+    alone: BTreeSet<String>,
+    parked: BTreeSet<String>,
+    taken: Vec<String>,
+    /// Audience and number of members of each call, in order.
+    calls: Vec<(String, usize)>,
+    unheard: usize,
+}
+
+impl World {
+    fn new(max_batch: usize) -> Self {
+        Self {
+            dispatch: Dispatch::new(policy(max_batch)),
+            now: Instant::now(),
+            pending: BTreeMap::new(),
+            since: BTreeMap::new(),
+            acknowledged: BTreeSet::new(),
+            alone: BTreeSet::new(),
+            parked: BTreeSet::new(),
+            taken: Vec::new(),
+            calls: Vec::new(),
+            unheard: 0,
+        }
+    }
+
+    fn add(&mut self, audience: &str, members: impl IntoIterator<Item = String>) -> &mut Self {
+        self.since.insert(id(audience), self.now);
+        self.pending.entry(id(audience)).or_default().extend(members);
+        self
+    }
+
+    fn backlog(&self) -> Vec<Backlog> {
+        let waiting = self.pending.iter().filter(|(_, members)| !members.is_empty());
+        waiting
+            .map(|(audience, members)| Backlog {
+                audience: audience.clone(),
+                waiting: members.len() as u64,
+                waiting_since: self.since[audience],
+                acknowledged: self.acknowledged.contains(audience),
+            })
+            .collect()
+    }
+
+    /// What the courier does next; claims are made. `Err`: nothing before then.
+    fn next(&mut self) -> Result<Batch, Option<Instant>> {
+        match self.dispatch.next(self.now, &self.backlog()) {
+            Step::Send(batch) => Ok(self.send(batch)),
+            Step::Claim { audience, limit } => {
+                let waiting = self.pending.get_mut(&audience).expect("only what waits");
+                let alone = self.alone.contains(&waiting[0]);
+                let fits = waiting.iter().take_while(|who| !self.alone.contains(*who)).count();
+                let count = if alone { 1 } else { fits.min(limit.get()) };
+                let members = waiting.drain(..count).collect();
+                Ok(self.send(batch(&audience, members)))
+            }
+            Step::ClaimAgain { route, context_key } => {
+                let again = vec![context_key.as_str().to_owned()];
+                Ok(self.send(batch(&route.audience, again)))
+            }
+            Step::Wait(until) => Err(until),
+        }
+    }
+
+    fn send(&mut self, batch: Batch) -> Batch {
+        self.calls.push((batch.route.audience.as_str().to_owned(), batch.members.len()));
+        self.dispatch.sent(&batch);
+        batch
+    }
+
+    fn answer(&mut self, batch: Batch, answer: Answer) {
+        let now = Now { instant: self.now, wall: Timestamp(1_750_000_000_000_000), draw: 1.0 };
+        for report in self.dispatch.answered(batch, answer, now) {
+            match report {
+                Report::Settle(batch) => {
+                    self.acknowledged.insert(batch.route.audience.clone());
+                    for who in names(&batch) {
+                        self.alone.remove(&who);
+                        self.taken.push(who);
+                    }
+                }
+                Report::Release(batch, unheard) => {
+                    self.unheard += usize::from(unheard == Unheard::Perhaps) * batch.members.len();
+                    let waiting = self.pending.entry(batch.route.audience.clone()).or_default();
+                    let at = if unheard == Unheard::NoAndLast { waiting.len() } else { 0 };
+                    waiting.splice(at..at, names(&batch));
+                }
+                Report::Park(batch, reason) => {
+                    assert_eq!(reason.id, "1234");
+                    self.parked.extend(names(&batch));
+                }
+                Report::Unpark(batch) => {
+                    for who in names(&batch) {
+                        assert!(self.parked.remove(&who));
+                        self.alone.insert(who.clone());
+                        self.pending.entry(batch.route.audience.clone()).or_default().push(who);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets LaunchDarkly answer each call at once, and time pass where there is nothing to do, until
+    /// nothing is pending or `enough` calls were made.
+    fn run(&mut self, enough: usize, launchdarkly: impl Fn(&Batch, Instant) -> Answer) {
+        while self.calls.len() < enough {
+            match self.next() {
+                Ok(batch) => {
+                    let answer = launchdarkly(&batch, self.now);
+                    self.answer(batch, answer);
+                }
+                Err(Some(until)) => self.now = until,
+                Err(None) => return,
+            }
+        }
+    }
+}
+
+fn batch(audience: &AudienceId, members: Vec<String>) -> Batch {
+    let route = Arc::new(Route {
+        destination: DestinationName::new("production").expect("not empty"),
+        audience: audience.clone(),
+        audience_key: AudienceKey::new("key").expect("not empty"),
+        context_kind: ContextKind::new("user").expect("a kind"),
+    });
+    let member = |who: String| ClaimedMember {
+        context_key: ContextKey::new(&who).expect("not empty"),
+        membership: Membership::In,
+        version: Timestamp(1),
+    };
+    Batch { route, members: members.into_iter().map(member).collect() }
+}
+
+fn names(batch: &Batch) -> Vec<String> {
+    batch.members.iter().map(|member| member.context_key.as_str().to_owned()).collect()
+}
+
+fn people(count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(|n| format!("p{n:04}"))
+}
+
+/// Answers 400 to whatever holds one of `bad`.
+fn refusing(bad: BTreeSet<String>) -> impl Fn(&Batch, Instant) -> Answer {
+    move |batch, _| {
+        let refused = names(batch).iter().any(|who| bad.contains(who));
+        status(if refused { 400 } else { 204 })
+    }
+}
+
+#[test]
+fn a_batch_goes_when_it_is_full_or_has_lingered() {
+    let mut world = World::new(10);
+    world.add("a", people(9));
+    let began = world.now;
+    assert_eq!(world.next().expect_err("neither full nor old"), Some(began + LINGER));
+    world.add("a", ["late".to_owned()]);
+    assert_eq!(world.next().expect("full").members.len(), 10);
+}
+
+#[test]
+fn with_nothing_wrong_calls_are_the_fewest_possible() {
+    let mut world = World::new(1000);
+    world.add("a", people(2500)).add("b", people(1)).add("c", people(1000));
+    world.run(99, |_, _| status(204));
+    assert_eq!(world.calls.len(), 3 + 1 + 1);
+    assert_eq!(world.taken.len(), 3501);
+}
+
+#[test]
+fn audiences_take_turns() {
+    let mut world = World::new(10);
+    world.add("big", people(100)).add("small", people(10));
+    world.run(99, |_, _| status(204));
+    let position = world.calls.iter().position(|(audience, _)| audience == "small");
+    assert!(position.is_some_and(|position| position <= 1), "{:?}", world.calls);
+}
+
+#[test]
+fn a_segment_that_is_being_created_has_one_call_and_an_acknowledged_one_has_more() {
+    let mut world = World::new(10);
+    world.add("a", people(100));
+    let first = world.next().expect("due");
+    assert_eq!(world.next().expect_err("it is being created"), None);
+    world.answer(first, status(204));
+    let flights: Vec<_> = std::iter::from_fn(|| world.next().ok()).collect();
+    assert_eq!(flights.len(), 4, "as many as the concurrency allows");
+}
+
+#[test]
+fn one_bad_member_of_a_thousand_is_found_in_few_calls_and_the_rest_is_delivered() {
+    for bad in ["p0000", "p0500", "p0999"] {
+        let mut world = World::new(1000);
+        world.add("a", people(1000));
+        world.run(999, refusing([bad.to_owned()].into()));
+        assert_eq!(world.parked, [bad.to_owned()].into());
+        assert_eq!(world.taken.len(), 999);
+        assert!(world.calls.len() <= 21, "{} calls", world.calls.len());
+    }
+}
+
+#[test]
+fn every_bad_member_is_parked_however_they_lie() {
+    let runs: [(&str, Vec<usize>); 4] = [
+        ("two", vec![3, 197]),
+        ("twelve side by side", (40..52).collect()),
+        ("every other one", (0..200).step_by(2).collect()),
+        ("the first half", (0..100).collect()),
+    ];
+    for (case, bad) in runs {
+        let bad: BTreeSet<_> = bad.into_iter().map(|n| format!("p{n:04}")).collect();
+        let mut world = World::new(200);
+        world.add("a", people(200)).run(20_000, refusing(bad.clone()));
+        assert_eq!(world.parked, bad, "{case}");
+        let taken: BTreeSet<_> = world.taken.iter().cloned().collect();
+        assert_eq!(taken, people(200).filter(|who| !bad.contains(who)).collect(), "{case}");
+        assert_eq!(world.dispatch.standing(), Standing::default(), "{case}: held at the end");
+    }
+}
+
+#[test]
+fn a_refusal_that_is_everybodys_holds_the_destination_and_parks_nobody() {
+    let mut world = World::new(100);
+    world.add("a", people(40)).add("b", people(40).map(|who| format!("other-{who}")));
+    world.run(300, |_, _| status(400));
+    assert!(world.parked.is_empty(), "{} parked", world.parked.len());
+    let held = world.dispatch.standing().held.expect("held");
+    assert_eq!((held.status, held.answer_id.as_str()), (400, "1234"));
+    world.run(9999, |_, _| status(204));
+    assert_eq!(world.taken.len(), 80);
+    assert_eq!(world.dispatch.standing(), Standing::default());
+}
+
+#[test]
+fn a_refused_token_holds_and_is_probed_ever_more_rarely_up_to_the_ceiling() {
+    for code in [401, 403, 404, 405] {
+        let mut world = World::new(10);
+        world.add("a", people(30)).add("b", people(30));
+        let mut times = Vec::new();
+        for _ in 0..12 {
+            let calls = world.calls.len();
+            world.run(calls + 1, |_, _| status(code));
+            times.push(world.now);
+        }
+        let held = world.dispatch.standing().held.expect("held");
+        assert_eq!(held.status, code);
+        let gaps: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(gaps.is_sorted(), "{gaps:?}");
+        assert_eq!(gaps.last(), Some(&CEILING));
+        assert_eq!(world.parked.len() + world.taken.len(), 0);
+        world.run(999, |_, _| status(204));
+        assert_eq!(world.taken.len(), 60);
+    }
+}
+
+#[test]
+fn while_held_one_probe_at_a_time_is_in_flight() {
+    let mut world = World::new(10);
+    world.add("a", people(90));
+    world.run(1, |_, _| status(401));
+    world.now += CEILING;
+    let probe = world.next().expect("a probe");
+    assert_eq!(world.next().expect_err("one at a time"), None);
+    world.answer(probe, status(204));
+    world.next().expect("on as before");
+}
+
+#[test]
+fn too_large_halves_the_batches_and_parks_only_what_is_too_large_alone() {
+    let mut world = World::new(64);
+    world.add("a", people(64));
+    world.run(999, |batch, _| {
+        let huge = names(batch) == ["p0007"];
+        status(if batch.members.len() > 10 || huge { 413 } else { 204 })
+    });
+    assert!(world.calls.iter().skip(3).all(|(_, members)| *members <= 8), "{:?}", world.calls);
+    let mut world = World::new(2);
+    world.add("a", people(3));
+    world.run(999, |batch, _| {
+        status(if names(batch).contains(&"p0001".to_owned()) { 413 } else { 204 })
+    });
+    assert_eq!(world.parked, ["p0001".to_owned()].into());
+    assert_eq!(world.taken, ["p0000", "p0002"]);
+}
+
+#[test]
+fn rate_limits_pause_the_destination_and_lose_nothing() {
+    let mut world = World::new(10);
+    world.add("a", people(20)).add("b", people(20));
+    let limited = Answer {
+        limits: RateLimits { retry_after: Some(Duration::from_secs(7)), ..RateLimits::default() },
+        ..status(429)
+    };
+    let first = world.next().expect("due");
+    let began = world.now;
+    world.answer(first, limited);
+    let until = world.next().expect_err("paused").expect("not for ever");
+    assert!(until >= began + Duration::from_secs(7));
+    world.run(99, |_, _| status(204));
+    assert_eq!(world.taken.len(), 40);
+}
+
+#[test]
+fn calls_slow_down_before_a_limit_is_used_up() {
+    let mut world = World::new(10);
+    world.add("a", people(50));
+    let wall = 1_750_000_000_000_000;
+    let window =
+        Window { limit: Some(100), remaining: Some(9), reset: Some(Timestamp(wall + 5_000_000)) };
+    let running_low =
+        || Answer { limits: RateLimits { route: window, ..RateLimits::default() }, ..status(204) };
+    world.run(1, |_, _| running_low());
+    let began = world.now;
+    world.run(4, |_, _| running_low());
+    assert!(world.now - began >= Duration::from_secs(1), "half a second between calls");
+}
+
+#[test]
+fn a_conflict_is_the_audiences_own_and_soon_tried_again() {
+    let mut world = World::new(10);
+    world.add("a", people(10)).add("b", people(10));
+    let a = world.next().expect("due");
+    let began = world.now;
+    world.answer(a, status(409));
+    assert_eq!(world.next().expect("b is not concerned").route.audience, id("b"));
+    world.run(9, |_, _| status(204));
+    assert!(world.now - began <= Duration::from_secs(1));
+    assert!(world.taken.len() >= 10);
+}
+
+#[test]
+fn one_audience_that_fails_delays_no_other_and_several_that_fail_alike_are_the_destination() {
+    let mut world = World::new(10);
+    world.add("a", people(10)).add("b", people(30));
+    world.run(4, |batch, _| status(if batch.route.audience == id("a") { 500 } else { 204 }));
+    assert_eq!(world.taken.len(), 30, "b is delivered while a fails");
+
+    let mut world = World::new(10);
+    world.add("a", people(10)).add("b", people(10)).add("c", people(10)).add("d", people(10));
+    let flights: Vec<_> = std::iter::from_fn(|| world.next().ok()).collect();
+    assert_eq!(flights.len(), 4);
+    for flight in flights {
+        world.answer(flight, unheard());
+    }
+    assert_eq!(world.unheard, 40, "their members are told once more later");
+    world.next().expect_err("the destination backs off");
+    world.now += CEILING;
+    let probe = world.next().expect("one finds out whether it is over");
+    assert_eq!(world.next().expect_err("alone"), None);
+    world.answer(probe, status(204));
+    world.next().expect("on as before");
+}
+
+#[test]
+fn hours_of_failure_are_survived_at_the_ceiling_and_then_all_is_delivered() {
+    let mut world = World::new(10);
+    world.add("a", people(100)).add("b", people(100));
+    let began = world.now;
+    let over = began + Duration::from_secs(6 * 3600);
+    world.run(usize::MAX, |_, now| if now < over { unheard() } else { status(204) });
+    assert_eq!(world.taken.len(), 200);
+    assert!(world.calls.len() < 20 + 2 * 6 * 3600 / 25, "{} calls", world.calls.len());
+    assert!(world.now - over <= 2 * CEILING, "and soon after it is over");
+}
+
+#[test]
+fn stopping_gives_back_the_halves_that_were_not_sent() {
+    let mut world = World::new(8);
+    world.add("a", people(8));
+    let whole = world.next().expect("full");
+    world.answer(whole, status(400));
+    let given_back: usize = world
+        .dispatch
+        .release_parts()
+        .iter()
+        .map(|report| match report {
+            Report::Release(batch, Unheard::No) => batch.members.len(),
+            other => panic!("{other:?}"),
+        })
+        .sum();
+    assert_eq!(given_back, 8);
+}

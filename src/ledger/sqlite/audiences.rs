@@ -3,7 +3,7 @@
 //! Counts of pending members are kept here and not in the tables: they are hints for when to claim,
 //! rebuilt at opening, and the claim itself reads the rows.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use rusqlite::{Connection, params};
@@ -47,8 +47,10 @@ pub(super) struct Audience {
     pub unheard_through: Timestamp,
     /// A resync is under way: it has come to this context key.
     pub resync_after: Option<String>,
-    /// Members in a batch, with the version claimed.
-    pub claimed: HashMap<ContextKey, Timestamp>,
+    /// Members in a batch.
+    pub claimed: HashSet<ContextKey>,
+    /// Every member pending since then or earlier is in a batch: the next claim looks behind it.
+    pub all_claimed_through: Timestamp,
     /// How many rows are pending; at least that many if `uncounted`.
     pub pending: u64,
     pub uncounted: bool,
@@ -60,6 +62,11 @@ impl Audience {
     /// Pending members that are in no batch.
     pub fn waiting(&self) -> u64 {
         self.pending.saturating_sub(self.claimed.len() as u64)
+    }
+
+    /// A member pending since `since` is, or may be, in no batch: the next claim must see it.
+    pub fn look_again_from(&mut self, since: Timestamp) {
+        self.all_claimed_through = self.all_claimed_through.min(Timestamp(since.0 - 1));
     }
 
     /// What couriers see of it, if there is anything to claim.
@@ -142,7 +149,7 @@ impl Audiences {
 
     /// Makes memory what the tables say, after a transaction that was rolled back. Claims stay.
     pub fn reload(&mut self, db: &Connection) -> rusqlite::Result<()> {
-        let mut claimed: HashMap<i64, HashMap<ContextKey, Timestamp>> =
+        let mut claimed: HashMap<i64, HashSet<ContextKey>> =
             self.list.drain(..).map(|audience| (audience.row, audience.claimed)).collect();
         self.by_id.clear();
         self.by_row.clear();
@@ -172,6 +179,7 @@ impl Audiences {
                     unheard_through: Timestamp(row.get(7)?),
                     resync_after: row.get(8)?,
                     claimed: claimed.remove(&id).unwrap_or_default(),
+                    all_claimed_through: Timestamp::EPOCH,
                     pending: 0,
                     uncounted: false,
                     waiting_since: None,
@@ -270,7 +278,8 @@ impl Audiences {
             claimed_through: Timestamp::EPOCH,
             unheard_through: Timestamp::EPOCH,
             resync_after: None,
-            claimed: HashMap::new(),
+            claimed: HashSet::new(),
+            all_claimed_through: Timestamp::EPOCH,
             pending: 0,
             uncounted: false,
             waiting_since: None,

@@ -30,9 +30,9 @@ pub(super) fn claim(
     let mut through = Timestamp::EPOCH;
     let mut left_since: Option<Timestamp> = None;
     let mut left = 0_u64;
-    members::visit_pending(db, known.row, |waiting| {
+    members::visit_pending(db, known.row, known.all_claimed_through, |waiting| {
         let Some(context_key) = ContextKey::new(&waiting.context_key) else { return true };
-        if known.claimed.contains_key(&context_key) {
+        if known.claimed.contains(&context_key) {
             return true;
         }
         if taken.is_empty() {
@@ -50,9 +50,9 @@ pub(super) fn claim(
         !alone && taken.len() < limit.get()
     })?;
     let long_ago = state.waits.long_ago();
-    let left_since = left_since.map(|stamp| state.waits.instant_of(stamp));
+    let waiting_since = left_since.map(|stamp| state.waits.instant_of(stamp));
     let known = &mut state.audiences.list[index];
-    known.waiting_since = left_since;
+    known.waiting_since = waiting_since;
     if taken.is_empty() {
         known.pending = known.claimed.len() as u64;
         known.uncounted = false;
@@ -62,7 +62,11 @@ pub(super) fn claim(
     mark_claimed(state, db, index, through)?;
     let known = &mut state.audiences.list[index];
     for member in &taken {
-        known.claimed.insert(member.context_key.clone(), member.version);
+        known.claimed.insert(member.context_key.clone());
+    }
+    known.all_claimed_through = known.all_claimed_through.max(through);
+    if let Some(since) = left_since {
+        known.look_again_from(since);
     }
     let at_least = known.claimed.len() as u64 + left;
     if left == 0 {
@@ -87,7 +91,7 @@ pub(super) fn claim_again(
     let Some(index) = state.audiences.of_route(route) else { return Ok(None) };
     let known = &state.audiences.list[index];
     let (row, route) = (known.row, Arc::clone(&known.route));
-    if known.claimed.contains_key(context_key) {
+    if known.claimed.contains(context_key) {
         return Ok(None);
     }
     let Some(before) = members::load(db, row, context_key.as_str())? else { return Ok(None) };
@@ -101,7 +105,7 @@ pub(super) fn claim_again(
         membership: after.membership,
         version: after.version,
     };
-    state.audiences.list[index].claimed.insert(context_key.clone(), member.version);
+    state.audiences.list[index].claimed.insert(context_key.clone());
     state.touch(index);
     Ok(Some(Batch { route, members: vec![member] }))
 }

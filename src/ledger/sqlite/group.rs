@@ -304,6 +304,9 @@ impl Group {
             let before = members::load(db, row, key)?;
             let next = rule(state, db, audience, claimed, before.as_ref())?;
             state.put(db, audience, key, before.as_ref(), &next)?;
+            if let Some(since) = next.or(before.as_ref()).and_then(|member| member.pending_since) {
+                state.audiences.list[audience].look_again_from(since);
+            }
         }
         let keys = batch.members.into_iter().map(|claimed| claimed.context_key).collect();
         self.unclaimed.push((audience, keys));

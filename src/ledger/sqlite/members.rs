@@ -122,18 +122,19 @@ pub(super) struct Waiting {
     pub alone: bool,
 }
 
-/// Shows the pending members of an audience to `visit`, the longest pending first, until it has
-/// seen enough (`false`).
+/// Shows the members of an audience that are pending since later than `after` to `visit`, the longest
+/// pending first, until it has seen enough (`false`).
 pub(super) fn visit_pending(
     db: &Connection,
     audience: i64,
+    after: Timestamp,
     mut visit: impl FnMut(Waiting) -> bool,
 ) -> rusqlite::Result<()> {
     let mut statement = db.prepare_cached(
         "SELECT context_key, included, version, pending_since, parked_at IS NOT NULL
-         FROM member WHERE audience = ?1 AND pending_since IS NOT NULL ORDER BY pending_since",
+         FROM member WHERE audience = ?1 AND pending_since > ?2 ORDER BY pending_since",
     )?;
-    let mut rows = statement.query(params![audience])?;
+    let mut rows = statement.query(params![audience, after.0])?;
     while let Some(row) = rows.next()? {
         let waiting = Waiting {
             context_key: row.get(0)?,

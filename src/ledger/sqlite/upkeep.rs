@@ -24,6 +24,9 @@ const RESYNC_AHEAD: u64 = 5_000;
 /// Pause between two slices while nothing else wakes the writer.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Re-assertions that are due within this of each other share one entry.
+const TOGETHER: Duration = Duration::from_millis(10);
+
 /// What is due and when.
 #[derive(Debug)]
 pub(super) struct Upkeep {
@@ -91,7 +94,11 @@ impl Upkeep {
     ) -> rusqlite::Result<()> {
         db.prepare_cached("INSERT OR IGNORE INTO reassertion VALUES (?1, ?2, ?3)")?
             .execute(params![at.0, audience, key])?;
-        self.reassertions.push_back((Instant::now() + self.reassert_after, at));
+        let due = Instant::now() + self.reassert_after + TOGETHER;
+        match self.reassertions.back_mut() {
+            Some((earlier, through)) if due.duration_since(*earlier) < TOGETHER => *through = at,
+            _ => self.reassertions.push_back((due, at)),
+        }
         Ok(())
     }
 

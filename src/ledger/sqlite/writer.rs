@@ -233,14 +233,10 @@ impl State {
         let row = self.audiences.list[audience].row;
         members::store(db, row, key, before, next)?;
         let was = before.is_some_and(|before| before.pending_since.is_some());
-        let is = match next {
-            Next::Same => was,
-            Next::Delete => {
-                forget_parked(db, row, key)?;
-                false
-            }
-            Next::Write(after) => after.pending_since.is_some(),
-        };
+        let is = next.or(before).is_some_and(|after| after.pending_since.is_some());
+        if *next == Next::Delete {
+            forget_parked(db, row, key)?;
+        }
         let audience_state = &mut self.audiences.list[audience];
         match (was, is) {
             (false, true) => {
