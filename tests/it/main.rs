@@ -2,5 +2,6 @@
 
 mod config;
 mod conformance;
+mod convergence;
 mod harness;
 mod receive;
