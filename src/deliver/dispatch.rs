@@ -141,8 +141,10 @@ impl Dispatch {
             if self.in_flight > 0 {
                 return Step::Wait(None);
             }
-            if hold.next_probe > now {
-                return Step::Wait(Some(hold.next_probe));
+            // A rate limit is waited out by probes too.
+            let due = self.paused_until.map_or(hold.next_probe, |until| until.max(hold.next_probe));
+            if due > now {
+                return Step::Wait(Some(due));
             }
             return self.probe(backlog);
         }
