@@ -239,6 +239,7 @@ impl Dispatch {
         if pause > Duration::ZERO {
             self.pause_until(now.instant + pause);
         }
+        self.keep_witness(&batch, &answer.outcome);
         let reports = match answer.outcome {
             Outcome::Taken => self.taken(batch),
             Outcome::Refused(refusal) => self.refused(batch, refusal, now),
@@ -284,6 +285,17 @@ impl Dispatch {
         self.probe_again_if_held(now);
         self.audiences.retain(|_, state| state.matters());
         reports
+    }
+
+    /// A probe that was not judged, for an outage or a rate limit, has shown nothing: its member is
+    /// asked again. Otherwise the refused would be probed one after another, and be held for long.
+    fn keep_witness(&mut self, probe: &Batch, outcome: &Outcome) {
+        let everybody_refused = self.hold.as_ref().is_some_and(|hold| hold.everybody_refused);
+        let judged = matches!(outcome, Outcome::Taken | Outcome::Refused(_));
+        if everybody_refused && !judged && self.witness.is_none() {
+            let member = probe.members.first().map(|member| member.context_key.clone());
+            self.witness = member.map(|key| (Arc::clone(&probe.route), key));
+        }
     }
 
     fn taken(&mut self, batch: Batch) -> Vec<Report> {
