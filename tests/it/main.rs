@@ -4,4 +4,6 @@ mod config;
 mod conformance;
 mod convergence;
 mod harness;
+mod ordering;
+mod reactions;
 mod receive;
