@@ -159,6 +159,14 @@ impl Courier {
 
     async fn report(&mut self, reports: Vec<Report>) -> Result<(), CourierError> {
         for report in reports {
+            if let Report::Park(batch, reason) = &report {
+                warn!(
+                    destination.name = %self.destination,
+                    audience.id = batch.route.audience.as_str(),
+                    status = reason.status, code = reason.code, answer.id = reason.id,
+                    "member refused: parked"
+                );
+            }
             let claimed = match &report {
                 Report::Settle(batch) | Report::Park(batch, _) => Some(batch.clone()),
                 Report::Release(..) | Report::Unpark(_) => None,
@@ -196,15 +204,6 @@ impl Courier {
                 duration_ms,
                 status,
                 "delivered"
-            ),
-            Outcome::Refused(refusal) if members == 1 => warn!(
-                destination.name = destination, audience.id = audience, members, duration_ms, status,
-                code = %refusal.code, answer.id = %refusal.id,
-                "member refused: parked"
-            ),
-            Outcome::TooLarge(refusal) if members == 1 => warn!(
-                destination.name = destination, audience.id = audience, members, duration_ms, status,
-                answer.id = %refusal.id, "member too large: parked"
             ),
             Outcome::Unavailable { cause, .. } => warn!(
                 destination.name = destination,
