@@ -4,6 +4,8 @@ mod config;
 mod conformance;
 mod convergence;
 mod harness;
+mod isolation;
 mod ordering;
 mod reactions;
 mod receive;
+mod secrecy;

@@ -72,6 +72,10 @@ fn stop_and_see_parked(cohortd: Cohortd, installation: &Installation) -> BTreeSe
     parked.expect("the ledger can be read").into_iter().map(|parked| parked.context_key).collect()
 }
 
+fn parked_lines(cohortd: &Cohortd) -> usize {
+    cohortd.log().iter().filter(|line| line.contains("member refused: parked")).count()
+}
+
 fn destination(status: &Value) -> &Value {
     &status["destinations"]["production"]
 }
@@ -465,6 +469,8 @@ async fn a_refusal_of_everybody_holds_the_destination_and_parks_nobody() {
         let calls = launchdarkly.calls().total;
         let probed = |view: &View<'_>| view.calls().total >= calls + 5;
         launchdarkly.until(DEADLINE, probed).await.expect("probes are made");
+        let parkings = parked_lines(&cohortd);
+        assert!(parkings <= 10, "none is said to be parked once it is held, but {parkings}");
         let single = launchdarkly.log().iter().rev().take(5).all(|call| call.members == 1);
         assert!(single, "probes carry one member each");
         assert_eq!(destination(&cohortd.status().await)["state"], "held");
