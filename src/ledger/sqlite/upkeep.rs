@@ -45,20 +45,26 @@ impl Upkeep {
         reassert_after: Duration,
     ) -> rusqlite::Result<Self> {
         let now = Instant::now();
-        let latest: Option<i64> =
-            db.query_row("SELECT max(settled_at) FROM reassertion", [], |row| row.get(0))?;
-        Ok(Self {
+        let mut upkeep = Self {
             tombstone_ttl,
             reassert_after,
-            reassertions: latest
-                .map(|latest| (now + reassert_after, Timestamp(latest)))
-                .into_iter()
-                .collect(),
+            reassertions: VecDeque::new(),
             walk: None,
             next_walk: now + walk_interval(tombstone_ttl),
             next_slice: now,
             more: true,
-        })
+        };
+        upkeep.reload(db)?;
+        Ok(upkeep)
+    }
+
+    /// Plans what the table says, at opening and after a transaction that was rolled back.
+    pub fn reload(&mut self, db: &Connection) -> rusqlite::Result<()> {
+        let latest: Option<i64> =
+            db.query_row("SELECT max(settled_at) FROM reassertion", [], |row| row.get(0))?;
+        let due = Instant::now() + self.reassert_after;
+        self.reassertions = latest.map(|latest| (due, Timestamp(latest))).into_iter().collect();
+        Ok(())
     }
 
     /// How long the writer may sleep if no verb arrives.
