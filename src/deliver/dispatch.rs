@@ -36,7 +36,7 @@ pub(super) enum Step {
 }
 
 /// What the ledger is to be told.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Report {
     Settle(Batch),
     Release(Batch, Unheard),
