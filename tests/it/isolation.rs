@@ -37,8 +37,8 @@ async fn a_change_waits_a_few_turns_behind_another_audiences_backfill() {
     installation.set("delivery.max_batch", "10").set("delivery.linger_ms", "0");
     let cohortd = installation.start();
     post(&cohortd, &entries("backfill", 0..4000)).await; // 400 calls
-    for (turn, audience) in ["one", "two", "three"].into_iter().enumerate() {
-        let enough = |view: &View<'_>| view.calls().total as usize > turn * 30;
+    for (calls, audience) in [(0, "one"), (30, "two"), (60, "three")] {
+        let enough = |view: &View<'_>| view.calls().total > calls;
         launchdarkly.until(DEADLINE, enough).await.expect("the backfill is under way");
         post(&cohortd, &entries(audience, 0..1)).await;
         let before = launchdarkly.calls().total;

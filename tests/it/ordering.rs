@@ -17,6 +17,7 @@ use crate::harness::{
 };
 
 const NOW_MS: i64 = 1_750_000_000_000;
+const DAY: Duration = Duration::from_secs(86_400);
 const AUDIENCE: &str = "aud_vip";
 
 async fn post(cohortd: &Cohortd, event: &Value) {
@@ -254,13 +255,13 @@ impl Life {
         let settings = Settings {
             path: directory.path().to_owned(),
             cache_kib: 1024,
-            tombstone_ttl: Duration::from_hours(168),
+            tombstone_ttl: DAY * 7,
             rejected_max_count: 10,
             rejected_max_bytes: 1 << 20,
             destinations: vec![DestinationSettings {
                 name: production(),
                 environment: "one".to_owned(),
-                repeat_window: Duration::from_hours(1),
+                repeat_window: DAY / 24,
                 reassert_after: Duration::from_secs(1),
             }],
         };
@@ -311,12 +312,11 @@ fn without_a_time(mut event: Value) -> Value {
 async fn arrival_never_runs_backwards_and_events_without_a_time_keep_their_order() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let start = Timestamp(NOW_MS * 1000);
-    let day = Duration::from_hours(24);
     let clock = ManualClock::at(start);
     let life = Life::open(&directory, &clock);
     assert_eq!(life.record(&without_a_time(enters("ada", 0))).await, start);
 
-    clock.set(Timestamp(start.0 - i64::try_from(day.as_micros()).expect("a day is short")));
+    clock.set(Timestamp(start.0 - i64::try_from(DAY.as_micros()).expect("a day is short")));
     assert!(life.record(&without_a_time(leaves("ada", 0))).await >= start);
     assert!(!life.includes("ada"), "what came later wins");
     life.close().await;
@@ -332,8 +332,8 @@ async fn arrival_never_runs_backwards_and_events_without_a_time_keep_their_order
     life.record(&leaves("ada", NOW_MS + 60_000)).await;
     assert!(!life.includes("ada"));
 
-    clock.set(start.after(day));
-    assert_eq!(life.record(&without_a_time(enters("ada", 0))).await, start.after(day));
+    clock.set(start.after(DAY));
+    assert_eq!(life.record(&without_a_time(enters("ada", 0))).await, start.after(DAY));
     assert!(life.includes("ada"));
     life.close().await;
 }

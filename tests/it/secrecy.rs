@@ -87,6 +87,60 @@ impl Heard {
     }
 }
 
+/// Each cannot be used in its own way.
+fn unusable_bodies() -> Vec<String> {
+    let enters = event(USER, true, NOW_MS).to_string();
+    let mut perhaps = event(USER, true, NOW_MS);
+    perhaps["traits"]["vip"] = TRAIT.into();
+    let mut no_user = event(USER, true, NOW_MS);
+    no_user["userId"] = Value::Null;
+    let mut odd_user = event(USER, true, NOW_MS);
+    odd_user["userId"] = json!({"id": USER});
+    let mut odd_class = event(USER, true, NOW_MS);
+    odd_class["context"]["personas"]["computation_class"] = TRAIT.into();
+    let lone = enters.replace(USER, &format!(r"{USER}\ud800"));
+    vec![
+        enters[..enters.len() - 5].to_owned(), // broken off
+        format!("{{\"{USER}\": {EMAIL}}}"),
+        format!("\"{USER}\""),
+        format!("[\"{USER}\", \"{EMAIL}\"]"),
+        perhaps.to_string(),
+        no_user.to_string(),
+        odd_user.to_string(),
+        odd_class.to_string(),
+        lone,
+        format!("{{\"type\": \"delete\", \"email\": \"{EMAIL}\", \"userId\": null}}"),
+    ]
+}
+
+/// Answers that quote the person and the token, and calls without an answer.
+fn quoting_faults() -> Vec<Fault> {
+    let quote = json!({
+        "code": format!("not a code: {USER}"),
+        "message": format!("{EMAIL} {SERVICE_TOKEN}"),
+        "id": format!("not an id: {TRAIT}"),
+    });
+    let headers = vec![
+        ("location".to_owned(), format!("http://{USER}.example/{SERVICE_TOKEN}")),
+        ("x-note".to_owned(), EMAIL.to_owned()),
+    ];
+    let quoting =
+        |status| Fault::Answer { status, headers: headers.clone(), body: Some(quote.to_string()) };
+    let page = Fault::Answer {
+        status: 200,
+        headers: vec![("content-type".to_owned(), "text/html".to_owned())],
+        body: Some(format!("<p>{EMAIL}</p>")),
+    };
+    let faults = [302, 401, 403, 404, 409, 413, 418, 429, 500, 502, 503].map(quoting);
+    let silent = [
+        Fault::Hang { apply: Apply::Now },
+        Fault::Reset { apply: Apply::No },
+        Fault::AnswerAfterApply { status: 500, headers: vec![], body: Some(EMAIL.to_owned()) },
+        page,
+    ];
+    faults.into_iter().chain(silent).collect()
+}
+
 #[tokio::test]
 async fn nothing_planted_is_logged_answered_or_shown() {
     let launchdarkly = launchdarkly().await;
@@ -124,29 +178,8 @@ async fn nothing_planted_is_logged_answered_or_shown() {
     assert_eq!(heard.ask(cohortd.public, not_http).await, 400);
 
     // Bodies that cannot be used, each in its own way.
-    let mut perhaps = event(USER, true, NOW_MS);
-    perhaps["traits"]["vip"] = TRAIT.into();
-    let mut no_user = event(USER, true, NOW_MS);
-    no_user["userId"] = Value::Null;
-    let mut odd_user = event(USER, true, NOW_MS);
-    odd_user["userId"] = json!({"id": USER});
-    let mut odd_class = event(USER, true, NOW_MS);
-    odd_class["context"]["personas"]["computation_class"] = TRAIT.into();
-    let lone = enters.replace(USER, &format!(r"{USER}\ud800"));
-    let bad = [
-        enters[..enters.len() - 5].to_owned(), // broken off
-        format!("{{\"{USER}\": {EMAIL}}}"),
-        format!("\"{USER}\""),
-        format!("[\"{USER}\", \"{EMAIL}\"]"),
-        perhaps.to_string(),
-        no_user.to_string(),
-        odd_user.to_string(),
-        odd_class.to_string(),
-        lone,
-        format!("{{\"type\": \"delete\", \"email\": \"{EMAIL}\", \"userId\": null}}"),
-    ];
-    for body in &bad {
-        assert_eq!(heard.post_signed(&cohortd, body).await, 400, "{body}");
+    for body in unusable_bodies() {
+        assert_eq!(heard.post_signed(&cohortd, &body).await, 400, "{body}");
     }
     let page = format!("{{\"type\": \"page\", \"userId\": \"{USER}\"}}");
     assert_eq!(heard.post_signed(&cohortd, &page).await, 200);
@@ -160,31 +193,9 @@ async fn nothing_planted_is_logged_answered_or_shown() {
     heard.look(&cohortd).await;
     launchdarkly.refuse_members(|_| false);
 
-    // It fails in every other way, quoting the person and the token in words, code and id.
-    let quote = json!({"code": USER, "message": format!("{EMAIL} {SERVICE_TOKEN}"), "id": TRAIT});
-    let headers = vec![
-        ("location".to_owned(), format!("http://{USER}.example/{SERVICE_TOKEN}")),
-        ("x-note".to_owned(), EMAIL.to_owned()),
-    ];
-    let quoting = |status| Fault::Answer {
-        status,
-        headers: headers.clone(),
-        body: Some(quote.to_string().replace(USER, "not a code: the person").replace(TRAIT, "id")),
-    };
-    let page = Fault::Answer {
-        status: 200,
-        headers: vec![("content-type".to_owned(), "text/html".to_owned())],
-        body: Some(format!("<p>{EMAIL}</p>")),
-    };
+    // It fails in every other way.
     let mut at_ms = NOW_MS;
-    let faults = [302, 401, 403, 404, 409, 413, 418, 429, 500, 502, 503].map(quoting);
-    let silent = [
-        Fault::Hang { apply: Apply::Now },
-        Fault::Reset { apply: Apply::No },
-        Fault::AnswerAfterApply { status: 500, headers: vec![], body: Some(EMAIL.to_owned()) },
-        page,
-    ];
-    for fault in faults.into_iter().chain(silent) {
+    for fault in quoting_faults() {
         let parks = matches!(&fault, Fault::Answer { status: 413, .. });
         let first = launchdarkly.calls().total + 1;
         launchdarkly.script(
