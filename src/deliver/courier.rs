@@ -1,6 +1,7 @@
 //! The courier: the task that delivers one destination. It carries out what [`Dispatch`] decides.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -15,8 +16,11 @@ use super::dispatch::{Dispatch, Now, Report, Standing, Step};
 use crate::clock::Clock;
 use crate::launchdarkly::wire::encode;
 use crate::launchdarkly::{Answer, Client, Outcome};
-use crate::ledger::{Batch, Ledger, LedgerError, Parked, Unheard};
+use crate::ledger::{Batch, Ledger, LedgerError, Parked};
 use crate::membership::DestinationName;
+
+/// Between two attempts at a ledger that cannot take writes.
+const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why a courier ended by itself. Nothing is lost: what it had claimed is pending in the ledger.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +52,7 @@ pub struct Courier {
 struct Flown {
     batch: Batch,
     answer: Answer,
-    took: std::time::Duration,
+    took: Duration,
 }
 
 impl Courier {
@@ -92,28 +96,39 @@ impl Courier {
             news.mark_unchanged();
             let backlog = self.ledger.backlog(&self.destination).await?;
             let batch = match self.dispatch.next(Instant::now(), &backlog) {
-                Step::Send(batch) => Some(batch),
+                Step::Send(batch) => Ok(Some(batch)),
                 Step::Claim { audience, limit } => {
-                    self.ledger.claim(&self.destination, &audience, limit).await?
+                    self.ledger.claim(&self.destination, &audience, limit).await
                 }
                 Step::ClaimAgain { route, context_key } => {
-                    self.ledger.claim_again(&route, &context_key).await?
+                    self.ledger.claim_again(&route, &context_key).await
                 }
                 Step::Wait(until) => {
                     tokio::select! {
-                        () = stop.cancelled() => None,
+                        () = stop.cancelled() => Ok(None),
                         // Only looks: nothing is claimed while waiting, so nothing is lost.
                         changed = news.changed() => match changed {
-                            Ok(()) => None,
+                            Ok(()) => Ok(None),
                             Err(_) => return Err(LedgerError::Closed.into()),
                         },
                         Some(flown) = self.flights.join_next() => {
                             self.land(flown.map_err(CourierError::Flight)?).await?;
-                            None
+                            Ok(None)
                         }
-                        () = sleep_until(until) => None,
+                        () = sleep_until(until) => Ok(None),
                     }
                 }
+            };
+            let batch = match batch {
+                Err(LedgerError::Unavailable(cause)) => {
+                    warn!(destination.name = %self.destination, cause, "nothing can be claimed");
+                    tokio::select! { // nothing was claimed, so nothing is lost
+                        () = stop.cancelled() => {}
+                        () = tokio::time::sleep(LEDGER_PAUSE) => {}
+                    }
+                    None
+                }
+                batch => batch?,
             };
             if let Some(batch) = batch {
                 self.send(batch);
@@ -159,27 +174,32 @@ impl Courier {
 
     async fn report(&mut self, reports: Vec<Report>) -> Result<(), CourierError> {
         for report in reports {
-            let claimed = match &report {
-                Report::Settle(batch) | Report::Park(batch, _) => Some(batch.clone()),
-                Report::Release(..) | Report::Unpark(_) => None,
-            };
-            let told = match report {
-                Report::Settle(batch) => self.ledger.settle(batch).await,
-                Report::Release(batch, unheard) => self.ledger.release(batch, unheard).await,
-                Report::Park(batch, reason) => self.ledger.park(batch, reason).await,
-                Report::Unpark(batch) => self.ledger.requeue(Parked::Members(batch)).await,
-            };
-            match (told, claimed) {
-                (Ok(()), _) => {}
-                // Not written down, so it will be sent again: twice is harmless, never is not.
-                (Err(LedgerError::Unavailable(cause)), Some(batch)) => {
-                    warn!(destination.name = %self.destination, cause, "an answer could not be written down");
-                    self.ledger.release(batch, Unheard::No).await?;
-                }
-                (Err(error), _) => return Err(error.into()),
+            if let Report::Park(batch, reason) = &report {
+                warn!(
+                    destination.name = %self.destination,
+                    audience.id = batch.route.audience.as_str(),
+                    status = reason.status, code = reason.code, answer.id = reason.id,
+                    "member refused: parked"
+                );
+            }
+            // What was answered is not forgotten because it cannot be written down yet: nothing else
+            // can be delivered either until it can.
+            while let Err(error) = self.tell(report.clone()).await {
+                let LedgerError::Unavailable(cause) = error else { return Err(error.into()) };
+                warn!(destination.name = %self.destination, cause, "an answer cannot be written down");
+                tokio::time::sleep(LEDGER_PAUSE).await;
             }
         }
         Ok(())
+    }
+
+    async fn tell(&self, report: Report) -> Result<(), LedgerError> {
+        match report {
+            Report::Settle(batch) => self.ledger.settle(batch).await,
+            Report::Release(batch, unheard) => self.ledger.release(batch, unheard).await,
+            Report::Park(batch, reason) => self.ledger.park(batch, reason).await,
+            Report::Unpark(batch) => self.ledger.requeue(Parked::Members(batch)).await,
+        }
     }
 
     fn log(&self, flown: &Flown) {
@@ -196,15 +216,6 @@ impl Courier {
                 duration_ms,
                 status,
                 "delivered"
-            ),
-            Outcome::Refused(refusal) if members == 1 => warn!(
-                destination.name = destination, audience.id = audience, members, duration_ms, status,
-                code = %refusal.code, answer.id = %refusal.id,
-                "member refused: parked"
-            ),
-            Outcome::TooLarge(refusal) if members == 1 => warn!(
-                destination.name = destination, audience.id = audience, members, duration_ms, status,
-                answer.id = %refusal.id, "member too large: parked"
             ),
             Outcome::Unavailable { cause, .. } => warn!(
                 destination.name = destination,

@@ -36,7 +36,7 @@ pub(super) enum Step {
 }
 
 /// What the ledger is to be told.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Report {
     Settle(Batch),
     Release(Batch, Unheard),
@@ -137,6 +137,7 @@ impl Dispatch {
 
     /// The next step at `now`, given what waits in the ledger.
     pub fn next(&mut self, now: Instant, backlog: &[Backlog]) -> Step {
+        // A rate limit is waited out by probes too.
         if let Some(until) = self.paused_until.filter(|until| *until > now) {
             return Step::Wait(Some(until));
         }
@@ -237,6 +238,7 @@ impl Dispatch {
         if pause > Duration::ZERO {
             self.pause_until(now.instant + pause);
         }
+        self.keep_witness(&batch, &answer.outcome);
         let reports = match answer.outcome {
             Outcome::Taken => self.taken(batch),
             Outcome::Refused(refusal) => self.refused(batch, refusal, now),
@@ -282,6 +284,17 @@ impl Dispatch {
         self.probe_again_if_held(now);
         self.audiences.retain(|_, state| state.matters());
         reports
+    }
+
+    /// A probe that was not judged, for an outage or a rate limit, has shown nothing: its member is
+    /// asked again. Otherwise the refused would be probed one after another, and be held for long.
+    fn keep_witness(&mut self, probe: &Batch, outcome: &Outcome) {
+        let everybody_refused = self.hold.as_ref().is_some_and(|hold| hold.everybody_refused);
+        let judged = matches!(outcome, Outcome::Taken | Outcome::Refused(_));
+        if everybody_refused && !judged && self.witness.is_none() {
+            let member = probe.members.first().map(|member| member.context_key.clone());
+            self.witness = member.map(|key| (Arc::clone(&probe.route), key));
+        }
     }
 
     fn taken(&mut self, batch: Batch) -> Vec<Report> {

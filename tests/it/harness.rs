@@ -19,6 +19,9 @@ use serde_json::{Value, json};
 /// Longer than anything here takes on a busy machine; a test that waits so long has failed.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
+/// Between two looks at what cannot say by itself that it has changed.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// The client-side ID of the one destination, `production`.
 pub const ENVIRONMENT: &str = "64f0c0ffee";
 /// Its service token.
@@ -51,6 +54,13 @@ pub struct Cohortd {
     pub admin: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
     reader: Option<std::thread::JoinHandle<()>>,
+    client: reqwest::Client,
+}
+
+/// Segment, as far as a daemon's public listener sees it.
+#[derive(Clone)]
+pub struct Poster {
+    public: SocketAddr,
     client: reqwest::Client,
 }
 
@@ -163,6 +173,30 @@ impl Installation {
         }
     }
 
+    /// Waits until the ledger of a daemon that runs has nothing left to tell: no member is pending
+    /// or in a call, and none is to be told once more later.
+    pub async fn drained(&self) {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let path = self.ledger_path().join("ledger.db");
+        let db = rusqlite::Connection::open_with_flags(path, flags).expect("the ledger is there");
+        let left = || -> rusqlite::Result<(u64, u64)> {
+            db.query_row(
+                "SELECT (SELECT count(*) FROM member WHERE pending_since IS NOT NULL),
+                     (SELECT count(*) FROM reassertion)",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+        };
+        let looking = async {
+            let mut looks = tokio::time::interval(LOOK_EVERY);
+            while left().expect("the ledger can be read") != (0, 0) {
+                looks.tick().await;
+            }
+        };
+        let in_time = tokio::time::timeout(DEADLINE, looking).await;
+        assert!(in_time.is_ok(), "pending and to be told again: {:?}", left());
+    }
+
     /// The ledger of a daemon that has ended, to look at.
     pub fn ledger(&self) -> SqliteLedger {
         let settings = Settings {
@@ -184,27 +218,34 @@ impl Cohortd {
         self.child.id()
     }
 
+    /// Posts as Segment would, from a task of its own.
+    pub fn poster(&self) -> Poster {
+        Poster { public: self.public, client: self.client.clone() }
+    }
+
     /// Posts a body signed over `signed`; `None`: no answer came.
     pub async fn post_signed(&self, body: String, signed: &str) -> Option<(u16, Value)> {
-        let url = format!("http://{}/segment/production", self.public);
-        let signature = sign(&Secret::new(SHARED_SECRET), signed.as_bytes());
-        let answer =
-            self.client.post(url).header("x-signature", signature).body(body).send().await.ok()?;
-        let status = answer.status().as_u16();
-        let text = answer.text().await.ok()?;
-        Some((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+        self.poster().post_to("production", body, signed).await
+    }
+
+    /// The same to another destination, whose shared secret is the same too.
+    pub async fn post_to(
+        &self,
+        destination: &str,
+        body: String,
+        signed: &str,
+    ) -> Option<(u16, Value)> {
+        self.poster().post_to(destination, body, signed).await
     }
 
     /// Posts one event as Segment's webhooks do.
     pub async fn post(&self, event: &Value) -> Option<(u16, Value)> {
-        let body = event.to_string();
-        self.post_signed(body.clone(), &body).await
+        self.poster().post(event).await
     }
 
     /// Posts a batch of events as Segment's batching webhooks do: signed over the first.
     pub async fn post_batch(&self, events: &[Value]) -> Option<(u16, Value)> {
-        let texts: Vec<String> = events.iter().map(Value::to_string).collect();
-        self.post_signed(format!("[{}]", texts.join(",")), texts.first().map_or("[]", |t| t)).await
+        self.poster().post_batch(events).await
     }
 
     /// The admin listener's `/status`.
@@ -212,6 +253,41 @@ impl Cohortd {
         let url = format!("http://{}/status", self.admin);
         let answer = self.client.get(url).send().await.expect("the admin listener answers");
         answer.json().await.expect("status is JSON")
+    }
+
+    /// Waits until `/status` is as wanted.
+    pub async fn until_status(&self, holds: impl Fn(&Value) -> bool) -> Value {
+        let mut status = Value::Null;
+        let looking = async {
+            let mut looks = tokio::time::interval(LOOK_EVERY);
+            while !holds(&status) {
+                looks.tick().await;
+                status = self.status().await;
+            }
+        };
+        let in_time = tokio::time::timeout(DEADLINE, looking).await;
+        assert!(in_time.is_ok(), "the status is never as wanted, but {status}");
+        status
+    }
+
+    /// Waits until a line with this message was logged.
+    pub async fn until_logged(&self, message: &str) -> Value {
+        let found = || {
+            let lines = self.log();
+            let parsed = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            parsed.into_iter().find(|line| line["message"] == message)
+        };
+        let looking = async {
+            let mut looks = tokio::time::interval(LOOK_EVERY);
+            loop {
+                looks.tick().await;
+                if let Some(line) = found() {
+                    return line;
+                }
+            }
+        };
+        let in_time = tokio::time::timeout(DEADLINE, looking).await;
+        in_time.unwrap_or_else(|_| panic!("never logged: {message}"))
     }
 
     /// Every log line so far.
@@ -249,6 +325,41 @@ impl Cohortd {
         }
         let status = self.child.wait().expect("it is our child");
         (status, self.log())
+    }
+}
+
+impl Poster {
+    /// Posts a body signed over `signed`; `None`: no answer came.
+    pub async fn post_signed(&self, body: String, signed: &str) -> Option<(u16, Value)> {
+        self.post_to("production", body, signed).await
+    }
+
+    /// The same to another destination, whose shared secret is the same too.
+    pub async fn post_to(
+        &self,
+        destination: &str,
+        body: String,
+        signed: &str,
+    ) -> Option<(u16, Value)> {
+        let url = format!("http://{}/segment/{destination}", self.public);
+        let signature = sign(&Secret::new(SHARED_SECRET), signed.as_bytes());
+        let answer =
+            self.client.post(url).header("x-signature", signature).body(body).send().await.ok()?;
+        let status = answer.status().as_u16();
+        let text = answer.text().await.ok()?;
+        Some((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+    }
+
+    /// Posts one event as Segment's webhooks do.
+    pub async fn post(&self, event: &Value) -> Option<(u16, Value)> {
+        let body = event.to_string();
+        self.post_signed(body.clone(), &body).await
+    }
+
+    /// Posts a batch of events as Segment's batching webhooks do: signed over the first.
+    pub async fn post_batch(&self, events: &[Value]) -> Option<(u16, Value)> {
+        let texts: Vec<String> = events.iter().map(Value::to_string).collect();
+        self.post_signed(format!("[{}]", texts.join(",")), texts.first().map_or("[]", |t| t)).await
     }
 }
 

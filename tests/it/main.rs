@@ -2,5 +2,10 @@
 
 mod config;
 mod conformance;
+mod convergence;
 mod harness;
+mod isolation;
+mod ordering;
+mod reactions;
 mod receive;
+mod secrecy;

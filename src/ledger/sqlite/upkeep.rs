@@ -61,7 +61,7 @@ impl Upkeep {
         Ok(upkeep)
     }
 
-    /// Reads what is due from the table: at opening, and after a transaction that was rolled back.
+    /// Plans what the table says, at opening and after a transaction that was rolled back.
     pub fn reload(&mut self, db: &Connection) -> rusqlite::Result<()> {
         let latest: Option<i64> =
             db.query_row("SELECT max(settled_at) FROM reassertion", [], |row| row.get(0))?;

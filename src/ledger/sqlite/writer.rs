@@ -369,6 +369,7 @@ impl State {
         self.audiences.reload(db)?;
         self.rejected.reload(db)?;
         self.upkeep.reload(db)?;
+        self.touched.clear(); // positions of before: an audience may have been taken back
         self.touch_all();
         Ok(())
     }

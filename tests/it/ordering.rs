@@ -1,0 +1,339 @@
+//! P2: the latest event time wins, whatever the order, number and time of arrivals; and LaunchDarkly
+//! ends with it, whatever it had heard or not heard before.
+
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use cohortd::clock::{Clock, ManualClock, SystemClock};
+use cohortd::ledger::{DestinationSettings, Intake, Ledger, Settings, SqliteLedger};
+use cohortd::map::{ContextKeyRule, Mapping, MappingSettings, MembershipRule, Outcome};
+use cohortd::membership::{ContextKind, Timestamp};
+use cohortd::sandbox::{Apply, Fault, Keep, StandIn, View};
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::harness::{
+    Cohortd, DEADLINE, ENVIRONMENT, Installation, identify, iso, launchdarkly, production,
+};
+
+const NOW_MS: i64 = 1_750_000_000_000;
+const DAY: Duration = Duration::from_secs(86_400);
+const AUDIENCE: &str = "aud_vip";
+
+async fn post(cohortd: &Cohortd, event: &Value) {
+    let (status, answer) = cohortd.post(event).await.expect("an answer");
+    assert_eq!(status, 200, "{answer}");
+}
+
+fn enters(user: &str, at_ms: i64) -> Value {
+    identify(user, "vip", true, at_ms)
+}
+
+fn leaves(user: &str, at_ms: i64) -> Value {
+    identify(user, "vip", false, at_ms)
+}
+
+/// Waits until everything posted before is delivered: within an audience the longest pending
+/// travels first, so a witness that comes last arrives last.
+async fn settled(launchdarkly: &StandIn, cohortd: &Cohortd, witness: &str) {
+    post(cohortd, &enters(witness, NOW_MS)).await;
+    let arrived = |view: &View<'_>| view.has(ENVIRONMENT, AUDIENCE, witness);
+    launchdarkly.until(DEADLINE, arrived).await.expect("the witness arrives");
+}
+
+fn is_in(launchdarkly: &StandIn, user: &str) -> bool {
+    launchdarkly.segments(ENVIRONMENT)[AUDIENCE].members.contains(user)
+}
+
+async fn watched() -> (StandIn, Installation) {
+    let launchdarkly = launchdarkly().await;
+    launchdarkly.set_keep(Keep::Arrivals);
+    let installation = Installation::new(&launchdarkly);
+    (launchdarkly, installation)
+}
+
+#[tokio::test]
+async fn an_equal_value_moves_the_event_time_and_is_not_told_again() {
+    let (launchdarkly, installation) = watched().await;
+    let cohortd = installation.start();
+    post(&cohortd, &enters("ada", NOW_MS + 10)).await;
+    settled(&launchdarkly, &cohortd, "first").await;
+    post(&cohortd, &enters("ada", NOW_MS + 30)).await;
+    post(&cohortd, &leaves("ada", NOW_MS + 20)).await;
+    settled(&launchdarkly, &cohortd, "second").await;
+    assert!(is_in(&launchdarkly, "ada"));
+    assert_eq!(launchdarkly.arrivals(ENVIRONMENT, AUDIENCE, "ada"), [true]);
+
+    post(&cohortd, &leaves("ada", NOW_MS + 31)).await;
+    settled(&launchdarkly, &cohortd, "third").await;
+    assert!(!is_in(&launchdarkly, "ada"));
+}
+
+#[tokio::test]
+async fn a_tie_goes_to_the_later_item_and_to_the_later_request() {
+    let (launchdarkly, installation) = watched().await;
+    let cohortd = installation.start();
+    let at = NOW_MS + 10;
+    let batch = [
+        enters("ada", at),
+        leaves("bob", at),
+        leaves("ada", at),
+        enters("bob", at),
+        enters("cyd", at),
+    ];
+    assert_eq!(cohortd.post_batch(&batch).await.expect("an answer").0, 200);
+    settled(&launchdarkly, &cohortd, "first").await;
+    let ins = ["ada", "bob", "cyd"].map(|user| is_in(&launchdarkly, user));
+    assert_eq!(ins, [false, true, true]);
+
+    post(&cohortd, &leaves("cyd", at)).await;
+    settled(&launchdarkly, &cohortd, "second").await;
+    assert!(!is_in(&launchdarkly, "cyd"));
+}
+
+#[tokio::test]
+async fn a_time_far_ahead_does_not_lock_a_member_and_a_time_a_little_ahead_is_believed() {
+    let (launchdarkly, installation) = watched().await;
+    let cohortd = installation.start();
+    let minute = 60_000;
+    let now = SystemClock.now().0 / 1000;
+    post(&cohortd, &enters("far", now + 60 * minute)).await;
+    let mut received = enters("received", now + 60 * minute);
+    received["receivedAt"] = iso(now - 10 * minute).into();
+    post(&cohortd, &received).await;
+    let mut both_ahead = enters("both", now + 60 * minute);
+    both_ahead["receivedAt"] = iso(now + 30 * minute).into();
+    post(&cohortd, &both_ahead).await;
+    post(&cohortd, &enters("little", now + 4 * minute)).await;
+
+    // a minute before the arrival of what they are to be compared with, and after it
+    for user in ["far", "both", "received", "little"] {
+        post(&cohortd, &leaves(user, now - minute)).await;
+    }
+    settled(&launchdarkly, &cohortd, "first").await;
+    let ins = ["far", "both", "received", "little"].map(|user| is_in(&launchdarkly, user));
+    assert_eq!(ins, [true, true, false, true], "arrival, arrival, receivedAt, its own time");
+
+    for user in ["far", "both", "little"] {
+        post(&cohortd, &leaves(user, now + minute)).await;
+    }
+    settled(&launchdarkly, &cohortd, "second").await;
+    let ins = ["far", "both", "little"].map(|user| is_in(&launchdarkly, user));
+    assert_eq!(ins, [false, false, true]);
+}
+
+#[tokio::test]
+async fn what_is_old_stays_old_across_restarts() {
+    let (launchdarkly, installation) = watched().await;
+    let cohortd = installation.start();
+    post(&cohortd, &enters("ada", NOW_MS + 30)).await;
+    post(&cohortd, &leaves("bob", NOW_MS + 30)).await;
+    settled(&launchdarkly, &cohortd, "first").await;
+    assert!(cohortd.stop().0.success());
+
+    let cohortd = installation.start();
+    post(&cohortd, &leaves("ada", NOW_MS + 20)).await;
+    post(&cohortd, &enters("bob", NOW_MS + 20)).await;
+    settled(&launchdarkly, &cohortd, "second").await;
+    assert!(is_in(&launchdarkly, "ada") && !is_in(&launchdarkly, "bob"));
+    post(&cohortd, &leaves("ada", NOW_MS + 40)).await;
+    cohortd.kill();
+
+    let cohortd = installation.start();
+    post(&cohortd, &enters("ada", NOW_MS + 35)).await;
+    post(&cohortd, &enters("bob", NOW_MS + 41)).await;
+    settled(&launchdarkly, &cohortd, "third").await;
+    assert!(!is_in(&launchdarkly, "ada") && is_in(&launchdarkly, "bob"));
+}
+
+/// A script that says when a call of a removal is out and holds it there until it is told its fate.
+fn hold_the_first_removal(launchdarkly: &StandIn) -> (watch::Receiver<bool>, mpsc::Sender<Fault>) {
+    let (is_out, out) = watch::channel(false);
+    let (decide, decided) = mpsc::channel();
+    let decided = Mutex::new(decided);
+    launchdarkly.script(move |call| {
+        let removes = call.members.iter().any(|member| !member.value);
+        if !removes || is_out.send_replace(true) {
+            return Fault::None;
+        }
+        let decided = decided.lock().expect("nothing panics");
+        let decision = || decided.recv_timeout(DEADLINE).expect("the test decides");
+        tokio::task::block_in_place(decision) // what else this thread had to do goes elsewhere
+    });
+    (out, decide)
+}
+
+async fn until_out(out: &mut watch::Receiver<bool>) {
+    let gone = tokio::time::timeout(DEADLINE, out.wait_for(|out| *out)).await;
+    gone.expect("the call is made").expect("the script is there");
+}
+
+/// The value is the one that LaunchDarkly was last told, and still it has to be told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_value_that_flips_back_while_a_call_is_out_is_told_after_it() {
+    let (launchdarkly, mut installation) = watched().await;
+    installation.set("delivery.request_timeout_ms", "30000");
+    let cohortd = installation.start();
+    post(&cohortd, &enters("ada", NOW_MS)).await;
+    settled(&launchdarkly, &cohortd, "first").await;
+
+    let (mut out, decide) = hold_the_first_removal(&launchdarkly);
+    post(&cohortd, &leaves("ada", NOW_MS + 1)).await;
+    until_out(&mut out).await;
+    post(&cohortd, &enters("ada", NOW_MS + 2)).await;
+    decide.send(Fault::None).expect("the script waits");
+
+    let told = |view: &View<'_>| view.arrivals(ENVIRONMENT, AUDIENCE, "ada") == [true, false, true];
+    launchdarkly.until(DEADLINE, told).await.expect("the entry is told again");
+    installation.drained().await;
+    assert!(is_in(&launchdarkly, "ada"));
+    assert_eq!(launchdarkly.arrivals(ENVIRONMENT, AUDIENCE, "ada"), [true, false, true]);
+    assert_eq!(launchdarkly.overlaps(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_call_that_is_applied_after_its_successor_is_put_right() {
+    let (launchdarkly, mut installation) = watched().await;
+    installation.set("delivery.request_timeout_ms", "1000");
+    let cohortd = installation.start();
+    post(&cohortd, &enters("ada", NOW_MS)).await;
+    settled(&launchdarkly, &cohortd, "first").await;
+
+    let (mut out, decide) = hold_the_first_removal(&launchdarkly);
+    post(&cohortd, &leaves("ada", NOW_MS + 1)).await;
+    until_out(&mut out).await;
+    post(&cohortd, &enters("ada", NOW_MS + 2)).await;
+    // The request times out after 1 s; its successor is told once more 2 s after it was taken.
+    let between = Apply::Later(Duration::from_millis(1500));
+    decide.send(Fault::Hang { apply: between }).expect("the script waits");
+
+    let told = |view: &View<'_>| view.arrivals(ENVIRONMENT, AUDIENCE, "ada").len();
+    let in_the_segment = |view: &View<'_>| view.has(ENVIRONMENT, AUDIENCE, "ada");
+    let wrong = |view: &View<'_>| told(view) == 3 && !in_the_segment(view);
+    launchdarkly.until(DEADLINE, wrong).await.expect("the removal is applied last");
+    let right = |view: &View<'_>| told(view) == 4 && in_the_segment(view);
+    launchdarkly.until(DEADLINE, right).await.expect("the entry is told once more");
+    installation.drained().await;
+    assert_eq!(launchdarkly.arrivals(ENVIRONMENT, AUDIENCE, "ada"), [true, false, true, true]);
+    assert_eq!(launchdarkly.overlaps(), 0);
+}
+
+/// The same value that timed out is not taken for told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_value_that_flips_back_after_a_call_that_timed_out_is_told() {
+    let (launchdarkly, installation) = watched().await;
+    let cohortd = installation.start();
+    post(&cohortd, &enters("ada", NOW_MS)).await;
+    settled(&launchdarkly, &cohortd, "first").await;
+
+    // Applied, but the daemon does not hear of it, and every call after it is refused for a while.
+    let mut heard = true;
+    launchdarkly.script(move |_| {
+        let hangs = std::mem::replace(&mut heard, false);
+        if hangs { Fault::Hang { apply: Apply::Now } } else { Fault::status(503) }
+    });
+    post(&cohortd, &leaves("ada", NOW_MS + 1)).await;
+    let refused = |view: &View<'_>| view.calls().unanswered == 1 && view.calls().refused > 0;
+    launchdarkly.until(DEADLINE, refused).await.expect("the removal is tried again");
+    assert!(!is_in(&launchdarkly, "ada"), "it was applied");
+    post(&cohortd, &enters("ada", NOW_MS + 2)).await;
+    launchdarkly.behave();
+    let has = |view: &View<'_>| view.has(ENVIRONMENT, AUDIENCE, "ada");
+    launchdarkly.until(DEADLINE, has).await.expect("the entry is told");
+    installation.drained().await;
+    assert!(is_in(&launchdarkly, "ada"));
+}
+
+/// One life of a ledger whose clock the test moves.
+struct Life {
+    ledger: SqliteLedger,
+    writer: std::thread::JoinHandle<()>,
+}
+
+impl Life {
+    fn open(directory: &tempfile::TempDir, clock: &ManualClock) -> Self {
+        let settings = Settings {
+            path: directory.path().to_owned(),
+            cache_kib: 1024,
+            tombstone_ttl: DAY * 7,
+            rejected_max_count: 10,
+            rejected_max_bytes: 1 << 20,
+            destinations: vec![DestinationSettings {
+                name: production(),
+                environment: "one".to_owned(),
+                repeat_window: DAY / 24,
+                reassert_after: Duration::from_secs(1),
+            }],
+        };
+        let opened = SqliteLedger::open(settings, Arc::new(clock.clone()));
+        let (ledger, writer) = opened.expect("a new ledger can be opened");
+        let writer = std::thread::spawn(move || writer.run().expect("the disk takes writes"));
+        Self { ledger, writer }
+    }
+
+    /// Records as the receiver does; shows the arrival.
+    async fn record(&self, event: &Value) -> Timestamp {
+        let mapping = Mapping::new(MappingSettings {
+            context_kind: ContextKind::new("user").expect("a kind"),
+            context_key: ContextKeyRule::UserIdOnly,
+            membership: MembershipRule::Strict,
+            journey_step_without_value_enters: false,
+        });
+        let arrival = self.ledger.arrival();
+        let Outcome::Delta(delta) = mapping.map(event, arrival) else { panic!("a delta") };
+        let intake = Intake {
+            destination: production(),
+            arrival,
+            deltas: vec![*delta],
+            deletions: Vec::new(),
+            rejected: Vec::new(),
+        };
+        self.ledger.record(intake).await.expect("the ledger is open");
+        arrival
+    }
+
+    fn includes(&self, user: &str) -> bool {
+        let members = self.ledger.reader().members(&production()).expect("readable");
+        members.iter().any(|member| member.context_key == user && member.included)
+    }
+
+    async fn close(self) {
+        self.ledger.close().await;
+        self.writer.join().expect("the writer ends well");
+    }
+}
+
+fn without_a_time(mut event: Value) -> Value {
+    event.as_object_mut().expect("an event is an object").remove("timestamp");
+    event
+}
+
+#[tokio::test]
+async fn arrival_never_runs_backwards_and_events_without_a_time_keep_their_order() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let start = Timestamp(NOW_MS * 1000);
+    let clock = ManualClock::at(start);
+    let life = Life::open(&directory, &clock);
+    assert_eq!(life.record(&without_a_time(enters("ada", 0))).await, start);
+
+    clock.set(Timestamp(start.0 - i64::try_from(DAY.as_micros()).expect("a day is short")));
+    assert!(life.record(&without_a_time(leaves("ada", 0))).await >= start);
+    assert!(!life.includes("ada"), "what came later wins");
+    life.close().await;
+
+    // A start that finds the clock a day behind what was recorded.
+    let life = Life::open(&directory, &clock);
+    assert!(life.record(&without_a_time(enters("ada", 0))).await >= start);
+    assert!(life.includes("ada"), "what came later wins, after a restart too");
+    // An event's own time is compared with what is recorded, not with the clock.
+    life.record(&leaves("ada", NOW_MS - 1)).await;
+    assert!(life.includes("ada"));
+    // Its time is not ahead of an arrival, although it is a day ahead of the clock.
+    life.record(&leaves("ada", NOW_MS + 60_000)).await;
+    assert!(!life.includes("ada"));
+
+    clock.set(start.after(DAY));
+    assert_eq!(life.record(&without_a_time(enters("ada", 0))).await, start.after(DAY));
+    assert!(life.includes("ada"));
+    life.close().await;
+}

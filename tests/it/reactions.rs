@@ -1,0 +1,529 @@
+//! The reaction table of wire.md section 3, each row through the running daemon.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cohortd::clock::{Clock, SystemClock};
+use cohortd::membership::Timestamp;
+use cohortd::sandbox::{Apply, Fault, StandIn, View};
+use cohortd::secret::Secret;
+use serde_json::Value;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::Instant;
+
+use crate::harness::{
+    Cohortd, DEADLINE, ENVIRONMENT, Installation, SERVICE_TOKEN, identify, launchdarkly, production,
+};
+
+const NOW_MS: i64 = 1_750_000_000_000;
+
+fn user(number: usize) -> String {
+    format!("user{number:03}")
+}
+
+/// People `range` enter an audience in one request.
+async fn enter(cohortd: &Cohortd, audience: &str, range: std::ops::Range<usize>) {
+    let events: Vec<Value> =
+        range.map(|number| identify(&user(number), audience, true, NOW_MS)).collect();
+    let (status, answer) = cohortd.post_batch(&events).await.expect("an answer");
+    assert_eq!((status, &answer["accepted"]), (200, &events.len().into()), "{answer}");
+}
+
+fn members(launchdarkly: &StandIn, audience: &str) -> BTreeSet<String> {
+    let segments = launchdarkly.segments(ENVIRONMENT);
+    segments.get(&format!("aud_{audience}")).map(|of| of.members.clone()).unwrap_or_default()
+}
+
+fn users(numbers: impl IntoIterator<Item = usize>) -> BTreeSet<String> {
+    numbers.into_iter().map(user).collect()
+}
+
+async fn until_in(launchdarkly: &StandIn, audience: &str, who: impl IntoIterator<Item = usize>) {
+    let (audience, wanted) = (format!("aud_{audience}"), users(who));
+    let has = |view: &View<'_>| {
+        view.segment(ENVIRONMENT, &audience).is_some_and(|of| of.members == wanted)
+    };
+    launchdarkly.until(DEADLINE, has).await.expect("they enter");
+}
+
+fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Fault {
+    let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    Fault::Answer {
+        status,
+        headers: headers.iter().map(own).collect(),
+        body: Some(body.to_owned()),
+    }
+}
+
+/// The first `count` calls meet `fault`.
+fn fail_first(launchdarkly: &StandIn, count: u64, fault: Fault) {
+    launchdarkly.script(
+        move |call| {
+            if call.call_number <= count { fault.clone() } else { Fault::None }
+        },
+    );
+}
+
+/// Stops the daemon; whom its ledger holds as parked.
+fn stop_and_see_parked(cohortd: Cohortd, installation: &Installation) -> BTreeSet<String> {
+    assert!(cohortd.stop().0.success());
+    let parked = installation.ledger().reader().parked(&production(), 1000);
+    parked.expect("the ledger can be read").into_iter().map(|parked| parked.context_key).collect()
+}
+
+fn parked_lines(cohortd: &Cohortd) -> usize {
+    cohortd.log().iter().filter(|line| line.contains("member refused: parked")).count()
+}
+
+fn destination(status: &Value) -> &Value {
+    &status["destinations"]["production"]
+}
+
+#[tokio::test]
+async fn every_2xx_settles_a_batch() {
+    for (status, headers, body) in [
+        (204, vec![], None),
+        (200, vec![], None),
+        (200, vec![("content-type".to_owned(), "application/json".to_owned())], Some("{}")),
+        (202, vec![("content-type".to_owned(), "text/plain".to_owned())], Some("thank you")),
+    ] {
+        let launchdarkly = launchdarkly().await;
+        let body = body.map(str::to_owned);
+        launchdarkly.script(move |_| Fault::AnswerAfterApply {
+            status,
+            headers: headers.clone(),
+            body: body.clone(),
+        });
+        let installation = Installation::new(&launchdarkly);
+        let cohortd = installation.start();
+        enter(&cohortd, "vip", 0..3).await;
+        until_in(&launchdarkly, "vip", 0..3).await;
+        installation.drained().await;
+        assert_eq!(launchdarkly.calls().total, 1, "{status}");
+        assert!(cohortd.stop().0.success());
+        let ledger = installation.ledger();
+        for member in ledger.reader().members(&production()).expect("readable") {
+            assert_eq!((member.told, member.pending), (Some(true), false), "{status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_refused_member_is_parked_with_launchdarklys_words_and_the_others_are_delivered() {
+    for status in [400, 422] {
+        let launchdarkly = launchdarkly().await;
+        launchdarkly.script(move |call| {
+            let bad = call.members.iter().any(|member| member.user_id == user(17));
+            let words = r#"{"code":"invalid_request","message":"userId user017?","id":"answer-9"}"#;
+            if bad {
+                answer(status, &[("content-type", "application/json")], words)
+            } else {
+                Fault::None
+            }
+        });
+        let installation = Installation::new(&launchdarkly);
+        let cohortd = installation.start();
+        enter(&cohortd, "vip", 0..50).await;
+        until_in(&launchdarkly, "vip", (0..50).filter(|number| *number != 17)).await;
+        installation.drained().await;
+        assert!(launchdarkly.calls().total < 20, "halves, not one by one");
+        assert_eq!(destination(&cohortd.status().await)["state"], "ok");
+        cohortd.until_logged("member refused: parked").await;
+        assert!(cohortd.stop().0.success());
+
+        let ledger = installation.ledger();
+        let parked = ledger.reader().parked(&production(), 10).expect("readable");
+        let [parked] = &parked[..] else { panic!("one is parked, not {}", parked.len()) };
+        assert_eq!((parked.audience.as_str(), parked.context_key.as_str()), ("aud_vip", "user017"));
+        assert_eq!((parked.status, parked.code.as_str()), (status, "invalid_request"));
+        assert_eq!(parked.message, "userId user017?");
+        assert_eq!(parked.answer_id, "answer-9");
+    }
+}
+
+#[tokio::test]
+async fn a_newer_value_of_a_parked_member_travels_alone_until_it_is_taken() {
+    let launchdarkly = launchdarkly().await;
+    launchdarkly.refuse_members(|user| user == "user003");
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    enter(&cohortd, "vip", 0..8).await;
+    until_in(&launchdarkly, "vip", (0..8).filter(|number| *number != 3)).await;
+    installation.drained().await;
+
+    launchdarkly.refuse_members(|_| false);
+    let calls = launchdarkly.calls().total;
+    let mut events = vec![identify("user003", "vip", false, NOW_MS + 1)];
+    events.extend((8..12).map(|number| identify(&user(number), "vip", true, NOW_MS)));
+    cohortd.post_batch(&events).await.expect("an answer");
+    until_in(&launchdarkly, "vip", (0..12).filter(|number| *number != 3)).await;
+    installation.drained().await;
+    let sizes: Vec<usize> = launchdarkly
+        .log()
+        .iter()
+        .filter(|call| call.number > calls)
+        .map(|call| call.members)
+        .collect();
+    assert_eq!(sizes.iter().sum::<usize>(), 5);
+    assert!(sizes.contains(&1), "{sizes:?}");
+    assert_eq!(stop_and_see_parked(cohortd, &installation), users([]));
+}
+
+#[tokio::test]
+async fn a_refused_token_or_environment_holds_the_destination_until_it_is_mended() {
+    for status in [401, 403, 404] {
+        let launchdarkly = launchdarkly().await;
+        let installation = Installation::new(&launchdarkly);
+        let cohortd = installation.start();
+        enter(&cohortd, "vip", 0..3).await;
+        until_in(&launchdarkly, "vip", 0..3).await;
+
+        match status {
+            401 => launchdarkly.revoke(ENVIRONMENT),
+            _ => launchdarkly.script(move |_| Fault::status(status)),
+        }
+        enter(&cohortd, "vip", 3..6).await;
+        let line = cohortd
+            .until_logged(
+                "destination held: events are kept, nothing is delivered until this is mended",
+            )
+            .await;
+        assert_eq!((&line["level"], &line["status"]), (&"ERROR".into(), &status.into()));
+        let shown = cohortd.until_status(|status| destination(status)["state"] == "held").await;
+        let held = &destination(&shown)["held"];
+        assert_eq!(held["status"], status);
+        let since = Timestamp(held["since"].as_i64().expect("a time"));
+        assert!(SystemClock.now().since(since) < DEADLINE, "{held}");
+        let why = held["why"].as_str().expect("text");
+        let remedy = if status == 404 { "client_side_id" } else { "service token" };
+        assert!(why.contains(remedy), "{why}");
+
+        // It keeps accepting, in an audience that is new too, and asks again with one call at a time.
+        enter(&cohortd, "vip", 6..9).await;
+        enter(&cohortd, "other", 0..2).await;
+        let calls = launchdarkly.calls().total;
+        let probed = |view: &View<'_>| view.calls().total >= calls + 3;
+        launchdarkly.until(DEADLINE, probed).await.expect("probes are made");
+        assert_eq!(members(&launchdarkly, "vip"), users(0..3));
+        assert_eq!(destination(&cohortd.status().await)["held"]["since"], held["since"]);
+
+        match status {
+            401 => launchdarkly.set_token(ENVIRONMENT, Secret::new(SERVICE_TOKEN)),
+            _ => launchdarkly.behave(),
+        }
+        until_in(&launchdarkly, "vip", 0..9).await;
+        until_in(&launchdarkly, "other", 0..2).await;
+        cohortd.until_status(|status| destination(status)["state"] == "ok").await;
+        cohortd.until_logged("destination no longer held").await;
+        installation.drained().await;
+        assert_eq!(stop_and_see_parked(cohortd, &installation), users([]));
+    }
+}
+
+#[tokio::test]
+async fn a_conflict_is_tried_again_soon_and_delays_no_other_audience() {
+    let launchdarkly = launchdarkly().await;
+    launchdarkly.script(|call| {
+        if call.audience == "aud_contended" { Fault::status(409) } else { Fault::None }
+    });
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    enter(&cohortd, "contended", 0..3).await;
+    launchdarkly.until(DEADLINE, |view| view.calls().refused > 0).await.expect("a conflict");
+    enter(&cohortd, "calm", 0..3).await;
+    until_in(&launchdarkly, "calm", 0..3).await;
+    let calls = launchdarkly.calls().refused;
+    launchdarkly.until(DEADLINE, |view| view.calls().refused > calls).await.expect("tried again");
+    assert_eq!(members(&launchdarkly, "contended"), users([]));
+    assert_eq!(destination(&cohortd.status().await)["state"], "ok");
+    launchdarkly.behave();
+    let behaved = Instant::now();
+    until_in(&launchdarkly, "contended", 0..3).await;
+    assert!(behaved.elapsed() < Duration::from_secs(10), "the ceiling of its pause is 5 s");
+    assert_eq!(stop_and_see_parked(cohortd, &installation), users([]));
+}
+
+#[tokio::test]
+async fn a_batch_that_is_too_large_is_halved_until_it_fits() {
+    let launchdarkly = launchdarkly().await;
+    launchdarkly.set_max_members(7);
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    enter(&cohortd, "vip", 0..50).await;
+    until_in(&launchdarkly, "vip", 0..50).await;
+    // It has learnt: what comes later is never too large.
+    let refused = launchdarkly.calls().refused;
+    assert!((3..8).contains(&refused), "50 or less, 25, 12, then 6: {refused}");
+    enter(&cohortd, "vip", 50..100).await;
+    until_in(&launchdarkly, "vip", 0..100).await;
+    assert_eq!(launchdarkly.calls().refused, refused);
+    assert_eq!(stop_and_see_parked(cohortd, &installation), users([]));
+}
+
+#[tokio::test]
+async fn a_member_that_is_too_large_alone_is_parked_and_the_others_are_delivered() {
+    let launchdarkly = launchdarkly().await;
+    launchdarkly.script(|call| {
+        let large = call.members.iter().any(|member| member.user_id == user(5));
+        if large { Fault::status(413) } else { Fault::None }
+    });
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    enter(&cohortd, "vip", 0..20).await;
+    until_in(&launchdarkly, "vip", (0..20).filter(|number| *number != 5)).await;
+    installation.drained().await;
+    assert_eq!(stop_and_see_parked(cohortd, &installation), users([5]));
+}
+
+/// When each call came.
+fn watch_arrivals(
+    launchdarkly: &StandIn,
+    mut fault: impl FnMut(usize) -> Fault + Send + 'static,
+) -> Arc<Mutex<Vec<(Instant, Timestamp)>>> {
+    let arrivals = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&arrivals);
+    launchdarkly.script(move |_| {
+        let mut kept = kept.lock().expect("nothing panics");
+        kept.push((Instant::now(), SystemClock.now()));
+        fault(kept.len())
+    });
+    arrivals
+}
+
+#[tokio::test]
+async fn a_rate_limit_is_waited_out_by_every_audience() {
+    let reset = Arc::new(Mutex::new(Timestamp::EPOCH));
+    for by_reset in [false, true] {
+        let launchdarkly = launchdarkly().await;
+        let told = Arc::clone(&reset);
+        let arrivals = watch_arrivals(&launchdarkly, move |call| {
+            if call > 1 {
+                return Fault::None;
+            }
+            if !by_reset {
+                return answer(429, &[("Retry-After", "1")], "{}");
+            }
+            let at = SystemClock.now().after(Duration::from_millis(1200));
+            *told.lock().expect("nothing panics") = at;
+            let at_ms = (at.0 / 1000).to_string();
+            let headers = [
+                ("X-Ratelimit-Route-Limit", "10"),
+                ("X-Ratelimit-Route-Remaining", "0"),
+                ("X-Ratelimit-Reset", at_ms.as_str()),
+            ];
+            answer(429, &headers, "{}")
+        });
+        let installation = Installation::new(&launchdarkly);
+        let cohortd = installation.start();
+        enter(&cohortd, "vip", 0..3).await;
+        launchdarkly.until(DEADLINE, |view| view.calls().refused == 1).await.expect("limited");
+        enter(&cohortd, "other", 0..3).await;
+        until_in(&launchdarkly, "vip", 0..3).await;
+        until_in(&launchdarkly, "other", 0..3).await;
+        let arrivals = arrivals.lock().expect("nothing panics").clone();
+        let [first, second, ..] = arrivals[..] else { panic!("at least two calls") };
+        if by_reset {
+            let reset = *reset.lock().expect("nothing panics");
+            assert!(second.1.0 / 1000 >= reset.0 / 1000, "not before the reset");
+        } else {
+            assert!(second.0 - first.0 >= Duration::from_secs(1), "not before Retry-After");
+        }
+    }
+}
+
+/// A limit is kept by probes too.
+#[tokio::test]
+async fn a_held_destination_that_is_rate_limited_waits_as_it_is_told() {
+    let launchdarkly = launchdarkly().await;
+    let arrivals = watch_arrivals(&launchdarkly, |call| match call {
+        1 => Fault::status(401),
+        2 => answer(429, &[("Retry-After", "2")], "{}"),
+        _ => Fault::None,
+    });
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    enter(&cohortd, "vip", 0..3).await;
+    until_in(&launchdarkly, "vip", 0..3).await;
+    let arrivals = arrivals.lock().expect("nothing panics").clone();
+    let [_, second, third] = arrivals[..] else { panic!("three calls, not {}", arrivals.len()) };
+    assert!(third.0 - second.0 >= Duration::from_secs(2), "{:?}", third.0 - second.0);
+    drop(cohortd);
+}
+
+#[tokio::test]
+async fn what_is_unavailable_is_tried_until_it_takes_the_batch() {
+    let endless =
+        Fault::EndlessBody { status: 500, chunk_bytes: 10, every: Duration::from_millis(10) };
+    for (case, fault) in [
+        ("500", Fault::status(500)),
+        ("502", Fault::status(502)),
+        ("503", Fault::status(503)),
+        ("504", Fault::status(504)),
+        ("408", Fault::status(408)),
+        ("timeout", Fault::Hang { apply: Apply::No }),
+        ("timeout, applied", Fault::Hang { apply: Apply::Now }),
+        ("reset", Fault::Reset { apply: Apply::No }),
+        ("reset, applied", Fault::Reset { apply: Apply::Now }),
+        ("a body without end", endless),
+        ("500, applied", Fault::AnswerAfterApply { status: 500, headers: vec![], body: None }),
+    ] {
+        let launchdarkly = launchdarkly().await;
+        fail_first(&launchdarkly, 3, fault);
+        let installation = Installation::new(&launchdarkly);
+        let cohortd = installation.start();
+        enter(&cohortd, "vip", 0..3).await;
+        let taken = |view: &View<'_>| view.calls().total >= 4;
+        launchdarkly.until(DEADLINE, taken).await.expect(case);
+        until_in(&launchdarkly, "vip", 0..3).await;
+        cohortd.until_logged("LaunchDarkly is unavailable: will retry").await;
+        cohortd.until_logged("delivered").await;
+        installation.drained().await;
+        assert_eq!(stop_and_see_parked(cohortd, &installation), users([]), "{case}");
+        assert_eq!(launchdarkly.overlaps(), 0, "{case}");
+    }
+}
+
+/// Passes each connection on to the stand-in.
+async fn pass_on(listener: TcpListener, to: std::net::SocketAddr) {
+    while let Ok((mut near, _)) = listener.accept().await {
+        let mut far = TcpStream::connect(to).await.expect("the stand-in listens");
+        tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+    }
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_tried_until_somebody_listens() {
+    let launchdarkly = launchdarkly().await;
+    // Bound, so that it is nobody else's, and not listening yet: connections are refused.
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a port on loopback is free");
+    let address = socket.local_addr().expect("it is bound");
+    let mut installation = Installation::new(&launchdarkly);
+    let base_url = format!("http://{address}");
+    installation.set("destinations.production.launchdarkly.base_url", &base_url);
+    let cohortd = installation.start();
+    enter(&cohortd, "vip", 0..3).await;
+    let line = cohortd.until_logged("LaunchDarkly is unavailable: will retry").await;
+    let cause = line["cause"].as_str().expect("text");
+    assert!(cause.starts_with("cannot connect"), "{cause}");
+
+    let listener = socket.listen(16).expect("it can listen");
+    let to = launchdarkly.url().socket_addrs(|| None).expect("a socket address")[0];
+    let passing = tokio::spawn(pass_on(listener, to));
+    until_in(&launchdarkly, "vip", 0..3).await;
+    installation.drained().await;
+    assert_eq!(launchdarkly.calls().total, 1, "what was never sent needs no repeat");
+    passing.abort();
+}
+
+#[tokio::test]
+async fn a_redirect_is_never_followed() {
+    for status in [301, 302, 303, 307, 308] {
+        let elsewhere = launchdarkly().await;
+        let launchdarkly = launchdarkly().await;
+        let same_route = elsewhere.url().join("/api/v2/segment-targets/segment-audiences");
+        let location = same_route.expect("a path").to_string();
+        fail_first(&launchdarkly, 3, answer(status, &[("Location", &location)], ""));
+        let installation = Installation::new(&launchdarkly);
+        let cohortd = installation.start();
+        enter(&cohortd, "vip", 0..3).await;
+        until_in(&launchdarkly, "vip", 0..3).await;
+        assert_eq!(launchdarkly.calls().total, 4, "{status}: tried again like any outage");
+        let there = elsewhere.calls();
+        assert_eq!((there.total, there.elsewhere), (0, 0), "{status}");
+        drop(cohortd);
+    }
+}
+
+#[tokio::test]
+async fn a_web_page_is_no_settlement() {
+    let launchdarkly = launchdarkly().await;
+    let page = answer(200, &[("content-type", "text/html; charset=utf-8")], "<h1>Log in</h1>");
+    fail_first(&launchdarkly, 2, page);
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    enter(&cohortd, "vip", 0..3).await;
+    until_in(&launchdarkly, "vip", 0..3).await;
+    assert_eq!(launchdarkly.calls().total, 3);
+    drop(cohortd);
+}
+
+#[tokio::test]
+async fn a_refusal_of_everybody_holds_the_destination_and_parks_nobody() {
+    for delivered_before in [false, true] {
+        let launchdarkly = launchdarkly().await;
+        let installation = Installation::new(&launchdarkly);
+        let cohortd = installation.start();
+        if delivered_before {
+            enter(&cohortd, "vip", 100..103).await;
+            until_in(&launchdarkly, "vip", 100..103).await;
+        }
+        launchdarkly.refuse_members(|_| true);
+        enter(&cohortd, "vip", 0..30).await;
+        let shown = cohortd.until_status(|status| destination(status)["state"] == "held").await;
+        let why = destination(&shown)["held"]["why"].as_str().expect("text");
+        assert!(why.starts_with("LaunchDarkly refuses every member"), "{why}");
+        // All wait but the one that probes.
+        cohortd.until_status(|status| destination(status)["waiting"].as_u64() >= Some(29)).await;
+        let calls = launchdarkly.calls().total;
+        let probed = |view: &View<'_>| view.calls().total >= calls + 5;
+        launchdarkly.until(DEADLINE, probed).await.expect("probes are made");
+        let parkings = parked_lines(&cohortd);
+        assert!(parkings <= 10, "none is said to be parked once it is held, but {parkings}");
+        let single = launchdarkly.log().iter().rev().take(5).all(|call| call.members == 1);
+        assert!(single, "probes carry one member each");
+        assert_eq!(destination(&cohortd.status().await)["state"], "held");
+
+        launchdarkly.refuse_members(|_| false);
+        let before = if delivered_before { 100..103 } else { 0..0 };
+        until_in(&launchdarkly, "vip", (0..30).chain(before)).await;
+        cohortd.until_status(|status| destination(status)["state"] == "ok").await;
+        installation.drained().await;
+        assert_eq!(stop_and_see_parked(cohortd, &installation), users([]));
+    }
+}
+
+#[tokio::test]
+async fn after_a_false_alarm_exactly_the_refused_are_parked() {
+    let launchdarkly = launchdarkly().await;
+    let marked = 20..45;
+    launchdarkly.refuse_members(|name| (20..45).any(|number| name == user(number)));
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    enter(&cohortd, "vip", 0..60).await;
+    until_in(&launchdarkly, "vip", (0..60).filter(|number| !marked.contains(number))).await;
+    installation.drained().await;
+    cohortd.until_status(|status| destination(status)["state"] == "ok").await;
+    cohortd.until_logged("destination no longer held").await; // it was an alarm
+    assert_eq!(stop_and_see_parked(cohortd, &installation), users(marked));
+}
+
+/// The member that could clear them is asked until LaunchDarkly has judged it.
+#[tokio::test]
+async fn a_false_alarm_ends_although_the_first_probe_meets_an_outage() {
+    let launchdarkly = launchdarkly().await;
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    enter(&cohortd, "vip", 0..1).await;
+    until_in(&launchdarkly, "vip", 0..1).await;
+
+    launchdarkly.refuse_members(|name| name != user(0));
+    let (probes, mut last) = (Arc::new(Mutex::new(Vec::new())), 0);
+    let kept = Arc::clone(&probes);
+    launchdarkly.script(move |call| {
+        if call.members.iter().all(|member| member.user_id != user(0)) {
+            return Fault::None;
+        }
+        let mut kept = kept.lock().expect("nothing panics");
+        kept.push(call.call_number - std::mem::replace(&mut last, call.call_number));
+        if kept.len() <= 2 { Fault::status(503) } else { Fault::None }
+    });
+    enter(&cohortd, "vip", 1..13).await;
+    let alarmed = |_: &View<'_>| probes.lock().expect("nothing panics").len() == 3;
+    launchdarkly.until(DEADLINE, alarmed).await.expect("three probes");
+    assert_eq!(probes.lock().expect("nothing panics")[1..], [1, 1], "with none in between");
+    installation.drained().await;
+    cohortd.until_status(|status| destination(status)["state"] == "ok").await;
+    assert_eq!(stop_and_see_parked(cohortd, &installation), users(1..13));
+}
