@@ -29,6 +29,7 @@ use crate::launchdarkly::ClientError;
 use crate::ledger::{OpenError, SqliteLedger, WriterFailure};
 use crate::membership::DestinationName;
 use crate::operate::admin;
+use crate::operate::logging::chain;
 use crate::receive::{self, Readiness};
 
 /// Kept back from the grace period for closing the ledger.
@@ -253,15 +254,15 @@ impl Service {
         };
         match &failure {
             None => info!(grace_period_ms = self.grace_period.as_millis(), "stopping"),
-            Some(failure) => error!(
-                failure = failure as &dyn std::error::Error,
-                "stopping, because a part of the daemon is gone"
-            ),
+            Some(failure) => {
+                error!(failure = chain(failure), "stopping, because a part of the daemon is gone")
+            }
         }
-        let stopped = self.stop(hurry).await;
-        match failure {
-            Some(failure) => Err(failure),
-            None => stopped,
+        match (failure, self.stop(hurry).await) {
+            // Whoever met the closed ledger may have ended first; why it closed is what matters.
+            (_, Err(cause @ ServiceError::Writer(_))) => Err(cause),
+            (Some(failure), _) => Err(failure),
+            (None, stopped) => stopped,
         }
     }
 
@@ -283,7 +284,10 @@ impl Service {
             );
         }
         // Closing takes no part in the hurry: it is what makes the next start a clean one.
-        if timeout_at(Instant::now() + CLOSING, self.ledger.close()).await.is_err() {
+        let (deadline, unhurried) = (Instant::now() + CLOSING, CancellationToken::new());
+        if timeout_at(deadline, self.ledger.close()).await.is_err()
+            || !self.wait(Part::Writing, deadline, &unhurried, &mut first_failure).await
+        {
             warn!("the ledger is still being closed; it is consistent all the same");
         }
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -309,15 +313,16 @@ impl Service {
                 },
             };
             let failure = match self.tick_off(ended) {
-                Ok(Ended::Listener(Ok(())) | Ended::Courier(_, Ok(()))) => continue,
+                Ok(Ended::Listener(Ok(())) | Ended::Courier(_, Ok(())) | Ended::Writer(Ok(()))) => {
+                    continue;
+                }
                 Ok(failed) => failed.unasked(),
                 Err(failure) => failure,
             };
-            error!(
-                failure = &failure as &dyn std::error::Error,
-                "a part of the daemon failed while stopping"
-            );
-            first_failure.get_or_insert(failure);
+            error!(failure = chain(&failure), "a part of the daemon failed while stopping");
+            if first_failure.is_none() || matches!(failure, ServiceError::Writer(_)) {
+                *first_failure = Some(failure);
+            }
         }
         true
     }

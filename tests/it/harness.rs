@@ -163,6 +163,32 @@ impl Installation {
         }
     }
 
+    /// Returns once everything recorded has been told and nothing is left to be told once more.
+    /// Looks into the database, beside the daemon: no answer of a call tells that it was settled.
+    pub async fn drained(&self) {
+        let database = rusqlite::Connection::open_with_flags(
+            self.ledger_path().join("ledger.db"),
+            rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY,
+        );
+        let database = database.expect("the ledger is there");
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let left: (u64, u64) = database
+                .query_row(
+                    "SELECT (SELECT count(*) FROM member WHERE pending_since IS NOT NULL),
+                         (SELECT count(*) FROM reassertion)",
+                    [],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                )
+                .expect("the ledger can be read");
+            if left == (0, 0) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "still pending, still to be reasserted: {left:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await; // nothing tells when it is so
+        }
+    }
+
     /// The ledger of a daemon that has ended, to look at.
     pub fn ledger(&self) -> SqliteLedger {
         let settings = Settings {
@@ -184,12 +210,20 @@ impl Cohortd {
         self.child.id()
     }
 
+    /// Posts a body with its signature; `None`: no answer came.
+    pub async fn post_raw(
+        &self,
+        body: impl Into<reqwest::Body>,
+        signature: String,
+    ) -> Option<reqwest::Response> {
+        let url = format!("http://{}/segment/production", self.public);
+        self.client.post(url).header("x-signature", signature).body(body).send().await.ok()
+    }
+
     /// Posts a body signed over `signed`; `None`: no answer came.
     pub async fn post_signed(&self, body: String, signed: &str) -> Option<(u16, Value)> {
-        let url = format!("http://{}/segment/production", self.public);
         let signature = sign(&Secret::new(SHARED_SECRET), signed.as_bytes());
-        let answer =
-            self.client.post(url).header("x-signature", signature).body(body).send().await.ok()?;
+        let answer = self.post_raw(body, signature).await?;
         let status = answer.status().as_u16();
         let text = answer.text().await.ok()?;
         Some((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))

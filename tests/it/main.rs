@@ -2,5 +2,10 @@
 
 mod config;
 mod conformance;
+mod crash_recovery;
+mod durability;
+mod exclusive;
 mod harness;
+mod outage;
 mod receive;
+mod shutdown;
