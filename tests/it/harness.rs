@@ -253,6 +253,16 @@ impl Cohortd {
         self.log.lock().expect("no reader panics").clone()
     }
 
+    /// Waits for a log line with this message.
+    pub async fn logged(&self, message: &str) {
+        let quoted = format!("\"message\":\"{message}\"");
+        let deadline = Instant::now() + DEADLINE;
+        while !self.log().iter().any(|line| line.contains(&quoted)) {
+            assert!(Instant::now() < deadline, "it never logged {message:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await; // nothing tells when it is so
+        }
+    }
+
     /// SIGKILL: the end that nothing can prepare for.
     pub fn kill(mut self) {
         self.child.kill().expect("it was running");
