@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Config;
-use crate::operate::logging;
+use crate::operate::logging::{self, chain};
 use crate::service::ServiceError;
 
 /// How a command ends; the number is the exit code.
@@ -186,12 +186,6 @@ fn answered(result: std::io::Result<Exit>) -> Exit {
 /// Says something to the person; if nobody listens there is nothing to be done.
 fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
-}
-
-/// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// The same for `reqwest`, without the URL: it may hold a proxy's password or a person's data.

@@ -4,18 +4,20 @@
 //! * Only this file spawns tasks that live as long as the daemon, all into one set. One that ends by
 //!   itself ends the daemon with a failing exit code: half a service is worse than none.
 //! * Stopping goes in the order of the flow (P10): not ready, stop accepting, finish requests in
-//!   flight, let couriers finish theirs, close the ledger (tests/it/shutdown.rs).
+//!   flight, let couriers finish theirs, close the ledger (tests/it/shutdown.rs). The admin listener
+//!   goes on until the couriers have finished, so that probes and people see what is under way.
 //! * What the grace period cuts off is pending in the ledger, not lost.
 
 mod wiring;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -27,6 +29,7 @@ use crate::launchdarkly::ClientError;
 use crate::ledger::{OpenError, SqliteLedger, WriterFailure};
 use crate::membership::DestinationName;
 use crate::operate::admin;
+use crate::operate::logging::chain;
 use crate::receive::{self, Readiness};
 
 /// Kept back from the grace period for closing the ledger.
@@ -94,6 +97,15 @@ impl ServiceError {
     }
 }
 
+/// What a task is there for; the order in which they are stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Receiving,
+    Delivering,
+    Watching,
+    Writing,
+}
+
 /// A task that has ended.
 #[derive(Debug)]
 enum Ended {
@@ -128,9 +140,12 @@ pub struct Service {
     /// The ledger, to look at.
     pub ledger: Arc<SqliteLedger>,
     tasks: JoinSet<Ended>,
+    /// Of the tasks that have not ended.
+    parts: HashMap<task::Id, Part>,
     readiness: Readiness,
     stop_receiving: CancellationToken,
     stop_delivering: CancellationToken,
+    stop_watching: CancellationToken,
     grace_period: Duration,
 }
 
@@ -174,22 +189,33 @@ impl Service {
         let couriers = wiring::couriers(&config, &ledger, &clock)?;
 
         let mut tasks = JoinSet::new();
-        tasks.spawn_blocking(move || Ended::Writer(writer.run()));
+        let mut parts = HashMap::new();
+        let task = tasks.spawn_blocking(move || Ended::Writer(writer.run()));
+        parts.insert(task.id(), Part::Writing);
         let stop_delivering = CancellationToken::new();
         let mut standings = Vec::new();
         for (destination, courier) in couriers {
             standings.push((destination.clone(), courier.standing()));
             let stop = stop_delivering.clone();
-            tasks.spawn(async move { Ended::Courier(destination, courier.run(stop).await) });
+            let task =
+                tasks.spawn(async move { Ended::Courier(destination, courier.run(stop).await) });
+            parts.insert(task.id(), Part::Delivering);
         }
 
         let readiness = Readiness::default();
         let stop_receiving = CancellationToken::new();
+        let stop_watching = CancellationToken::new();
         let limits = wiring::limits(&config);
+        let public_address = announce("public", &public)?;
+        announce("admin", &admin)?;
         let router = receive::router(wiring::public_state(&config, &ledger, &readiness));
-        let public_address = listen("public", public, router, limits, &stop_receiving, &mut tasks)?;
+        let listener = receive::serve(public, router, limits, stop_receiving.clone());
+        let task = tasks.spawn(async move { Ended::Listener(listener.await) });
+        parts.insert(task.id(), Part::Receiving);
         let router = admin::router(wiring::admin_state(&config, &ledger, standings, &readiness));
-        listen("admin", admin, router, limits, &stop_receiving, &mut tasks)?;
+        let listener = receive::serve(admin, router, limits, stop_watching.clone());
+        let task = tasks.spawn(async move { Ended::Listener(listener.await) });
+        parts.insert(task.id(), Part::Watching);
 
         readiness.ready();
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -203,9 +229,11 @@ impl Service {
             public_address,
             ledger,
             tasks,
+            parts,
             readiness,
             stop_receiving,
             stop_delivering,
+            stop_watching,
             grace_period: config.stop.grace_period,
         })
     }
@@ -219,20 +247,22 @@ impl Service {
         let failure = tokio::select! {
             () = stop.cancelled() => None,
             // A task that is waited for stays in the set if this wait is given up.
-            ended = self.tasks.join_next() => Some(match ended {
-                Some(Ok(ended)) => ended.unasked(),
-                Some(Err(error)) => ServiceError::Panicked(error),
+            ended = self.tasks.join_next_with_id() => Some(match ended {
+                Some(ended) => self.tick_off(ended).map_or_else(|failure| failure, Ended::unasked),
                 None => ServiceError::EndedByItself("everything".into()),
             }),
         };
         match &failure {
             None => info!(grace_period_ms = self.grace_period.as_millis(), "stopping"),
-            Some(failure) => error!(%failure, "stopping, because a part of the daemon is gone"),
+            Some(failure) => {
+                error!(failure = chain(failure), "stopping, because a part of the daemon is gone")
+            }
         }
-        let stopped = self.stop(hurry).await;
-        match failure {
-            Some(failure) => Err(failure),
-            None => stopped,
+        match (failure, self.stop(hurry).await) {
+            // Whoever met the closed ledger may have ended first; why it closed is what matters.
+            (_, Err(cause @ ServiceError::Writer(_))) => Err(cause),
+            (Some(failure), _) => Err(failure),
+            (None, stopped) => stopped,
         }
     }
 
@@ -242,18 +272,22 @@ impl Service {
         self.readiness.not_ready("stopping");
         self.stop_receiving.cancel();
         let mut first_failure = None;
-        let listener = |ended: &Ended| matches!(ended, Ended::Listener(_));
-        let received = self.wait(2, listener, deadline, &hurry, &mut first_failure).await;
+        let received = self.wait(Part::Receiving, deadline, &hurry, &mut first_failure).await;
         self.stop_delivering.cancel();
-        let courier = |ended: &Ended| matches!(ended, Ended::Courier(..));
-        let delivered = self.wait(usize::MAX, courier, deadline, &hurry, &mut first_failure).await;
+        let delivered = self.wait(Part::Delivering, deadline, &hurry, &mut first_failure).await;
+        self.stop_watching.cancel();
+        // Nobody's work is cut off with it, so its end in time is not worth a warning.
+        self.wait(Part::Watching, deadline, &hurry, &mut first_failure).await;
         if !(received && delivered) {
             warn!(
                 "the grace period is over: what was under way will be sent again after the next start"
             );
         }
         // Closing takes no part in the hurry: it is what makes the next start a clean one.
-        if timeout_at(Instant::now() + CLOSING, self.ledger.close()).await.is_err() {
+        let (deadline, unhurried) = (Instant::now() + CLOSING, CancellationToken::new());
+        if timeout_at(deadline, self.ledger.close()).await.is_err()
+            || !self.wait(Part::Writing, deadline, &unhurried, &mut first_failure).await
+        {
             warn!("the ledger is still being closed; it is consistent all the same");
         }
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -261,41 +295,45 @@ impl Service {
         first_failure.map_or(Ok(()), Err)
     }
 
-    /// Waits until `most` tasks of a kind, or all but the writer, have ended. `false`: not in time.
+    /// Waits until the tasks of a part have ended. `false`: not in time.
     async fn wait(
         &mut self,
-        most: usize,
-        kind: impl Fn(&Ended) -> bool,
+        part: Part,
         deadline: Instant,
         hurry: &CancellationToken,
         first_failure: &mut Option<ServiceError>,
     ) -> bool {
-        let mut seen = 0;
-        while seen < most && self.tasks.len() > 1 {
+        while self.parts.values().any(|of| *of == part) {
             let ended = tokio::select! {
                 () = hurry.cancelled() => return false,
-                ended = timeout_at(deadline, self.tasks.join_next()) => match ended {
+                ended = timeout_at(deadline, self.tasks.join_next_with_id()) => match ended {
                     Ok(Some(ended)) => ended,
                     Ok(None) => return true,
                     Err(_) => return false,
                 },
             };
-            let failure = match ended {
-                Ok(ended) => {
-                    seen += usize::from(kind(&ended));
-                    match ended {
-                        Ended::Listener(Ok(())) | Ended::Courier(_, Ok(())) => None,
-                        failed => Some(failed.unasked()),
-                    }
+            let failure = match self.tick_off(ended) {
+                Ok(Ended::Listener(Ok(())) | Ended::Courier(_, Ok(())) | Ended::Writer(Ok(()))) => {
+                    continue;
                 }
-                Err(error) => Some(ServiceError::Panicked(error)),
+                Ok(failed) => failed.unasked(),
+                Err(failure) => failure,
             };
-            if let Some(failure) = failure {
-                error!(%failure, "a part of the daemon failed while stopping");
-                first_failure.get_or_insert(failure);
+            error!(failure = chain(&failure), "a part of the daemon failed while stopping");
+            if first_failure.is_none() || matches!(failure, ServiceError::Writer(_)) {
+                *first_failure = Some(failure);
             }
         }
         true
+    }
+
+    fn tick_off(
+        &mut self,
+        ended: Result<(task::Id, Ended), JoinError>,
+    ) -> Result<Ended, ServiceError> {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        self.parts.remove(&id);
+        ended.map(|(_, ended)| ended).map_err(ServiceError::Panicked)
     }
 }
 
@@ -303,19 +341,8 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, ServiceError> {
     TcpListener::bind(address).await.map_err(|source| ServiceError::Bind { address, source })
 }
 
-fn listen(
-    name: &'static str,
-    listener: TcpListener,
-    router: axum::Router,
-    limits: receive::Limits,
-    stop: &CancellationToken,
-    tasks: &mut JoinSet<Ended>,
-) -> Result<SocketAddr, ServiceError> {
+fn announce(name: &'static str, listener: &TcpListener) -> Result<SocketAddr, ServiceError> {
     let address = listener.local_addr().map_err(ServiceError::Listener)?;
     info!(listener = name, %address, "listening");
-    let stop = stop.clone();
-    tasks.spawn(
-        async move { Ended::Listener(receive::serve(listener, router, limits, stop).await) },
-    );
     Ok(address)
 }

@@ -223,6 +223,16 @@ impl Cohortd {
         Poster { public: self.public, client: self.client.clone() }
     }
 
+    /// Posts a body with its signature; `None`: no answer came.
+    pub async fn post_raw(
+        &self,
+        body: impl Into<reqwest::Body>,
+        signature: String,
+    ) -> Option<reqwest::Response> {
+        let url = format!("http://{}/segment/production", self.public);
+        self.client.post(url).header("x-signature", signature).body(body).send().await.ok()
+    }
+
     /// Posts a body signed over `signed`; `None`: no answer came.
     pub async fn post_signed(&self, body: String, signed: &str) -> Option<(u16, Value)> {
         self.poster().post_to("production", body, signed).await
@@ -293,6 +303,16 @@ impl Cohortd {
     /// Every log line so far.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().expect("no reader panics").clone()
+    }
+
+    /// Waits for a log line with this message.
+    pub async fn logged(&self, message: &str) {
+        let quoted = format!("\"message\":\"{message}\"");
+        let deadline = Instant::now() + DEADLINE;
+        while !self.log().iter().any(|line| line.contains(&quoted)) {
+            assert!(Instant::now() < deadline, "it never logged {message:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await; // nothing tells when it is so
+        }
     }
 
     /// SIGKILL: the end that nothing can prepare for.

@@ -3,9 +3,14 @@
 mod config;
 mod conformance;
 mod convergence;
+mod crash_recovery;
+mod durability;
+mod exclusive;
 mod harness;
 mod isolation;
 mod ordering;
+mod outage;
 mod reactions;
 mod receive;
 mod secrecy;
+mod shutdown;

@@ -39,6 +39,8 @@ pub struct Writer {
     commands: Receiver<Command>,
     state: State,
     checkpointer: Checkpointer,
+    /// Said once, and once more when it is over: a full disk would be filled with complaints.
+    is_full: bool,
     /// Freed last, after the database is closed.
     lock: schema::Lock,
 }
@@ -89,7 +91,7 @@ impl Writer {
         };
         state.touch_all();
         state.publish();
-        Ok(Self { database, commands, state, checkpointer, lock })
+        Ok(Self { database, commands, state, checkpointer, is_full: false, lock })
     }
 
     pub(super) fn news(&self) -> HashMap<DestinationName, watch::Receiver<()>> {
@@ -126,6 +128,9 @@ impl Writer {
     fn commit(&mut self, mut group: Group) -> Result<(), WriterFailure> {
         match self.transact(&mut group) {
             Ok(()) => {
+                if std::mem::take(&mut self.is_full) {
+                    tracing::info!("there is space for the ledger again");
+                }
                 group.end_claims(&mut self.state);
                 self.state.publish();
                 group.answer();
@@ -138,7 +143,9 @@ impl Writer {
                     group.fail(|| LedgerError::Closed);
                     return Err(failed("writing")(error));
                 }
-                tracing::error!(%error, "no space for the ledger: nothing is accepted until there is");
+                if !std::mem::replace(&mut self.is_full, true) {
+                    tracing::error!(%error, "no space for the ledger: nothing is accepted until there is");
+                }
                 group.take_back_claims(&mut self.state);
                 self.state.reload(&self.database).map_err(failed("reading"))?;
                 self.state.publish();

@@ -1,0 +1,311 @@
+//! A 2xx means synced, not merely written (P1): what the daemon asks of the operating system, seen
+//! from outside. A SIGKILL cannot show this, for the system keeps what a dead process has written.
+//!
+//! And a full disk is answered 503 until there is space again; nothing that was accepted is lost.
+
+use std::collections::{BTreeSet, HashMap};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::mpsc;
+
+use cohortd::sandbox::{Fault, StandIn, sign};
+use cohortd::secret::Secret;
+
+use crate::harness::{
+    Cohortd, DEADLINE, ENVIRONMENT, Installation, SHARED_SECRET, identify, launchdarkly,
+};
+
+const NOW_MS: i64 = 1_750_000_000_000;
+const WAL: &str = "/ledger.db-wal>";
+
+/// One call to the operating system: the lines of the trace at which it began and ended.
+#[derive(Debug)]
+struct Syscall {
+    began: usize,
+    ended: usize,
+    text: String,
+}
+
+impl Syscall {
+    fn is(&self, names: &[&str], argument: &str) -> bool {
+        let name = self.text.split('(').next().unwrap_or_default();
+        names.contains(&name) && self.text.contains(argument) && !self.text.contains(") = -1 ")
+    }
+}
+
+/// Reads a trace of several threads, where a call that others overlap takes two lines.
+fn syscalls(trace: &str) -> Vec<Syscall> {
+    let mut calls: Vec<Syscall> = Vec::new();
+    let mut open: HashMap<&str, usize> = HashMap::new();
+    for (line, text) in trace.lines().enumerate() {
+        let (thread, text) = text.split_once(' ').expect("a thread, then a call");
+        let text = text.trim_start();
+        if let Some((_, rest)) = text.split_once(" resumed>").filter(|_| text.starts_with("<... "))
+        {
+            let call = &mut calls[open.remove(thread).expect("it began before")];
+            call.ended = line;
+            call.text.push_str(rest);
+        } else if let Some(begun) = text.strip_suffix(" <unfinished ...>") {
+            open.insert(thread, calls.len());
+            calls.push(Syscall { began: line, ended: usize::MAX, text: begun.to_owned() });
+        } else {
+            calls.push(Syscall { began: line, ended: line, text: text.to_owned() });
+        }
+    }
+    calls
+}
+
+/// The daemon under a tracer that shows bytes and the names behind descriptors.
+struct Traced {
+    cohortd: Cohortd,
+    path: PathBuf,
+}
+
+impl Traced {
+    fn start(installation: &Installation) -> Self {
+        let version = Command::new("strace").arg("-V").output();
+        assert!(version.is_ok(), "strace is needed to see what is synced: install it");
+        let path = installation.directory.path().join("trace");
+        let output = path.display().to_string();
+        let calls =
+            "trace=fdatasync,fsync,pwrite64,write,writev,sendto,sendmsg,read,readv,recvfrom";
+        // -D: the daemon is our child, and the tracer its.
+        let tracer = ["strace", "-D", "-f", "-yy", "-s", "65536", "-e", calls, "-o", &output];
+        Self { cohortd: installation.start_as(installation.wrapped(&tracer)), path }
+    }
+
+    fn stop(self) -> Vec<Syscall> {
+        let (status, log) = self.cohortd.stop();
+        assert!(status.success(), "{}", log.join("\n"));
+        let trace = std::fs::read(&self.path).expect("there is a trace");
+        syscalls(&String::from_utf8_lossy(&trace))
+    }
+}
+
+/// For each user: the request came, then a write to the log of the ledger that holds the user, then
+/// a sync of that log that began after the write, and only then the 200. The number of syncs.
+fn check_each_answer(calls: &[Syscall], public_port: u16, users: &[String]) -> usize {
+    let here = format!("<TCP:[127.0.0.1:{public_port}->");
+    let first = |what: &str, user: &str, holds: &dyn Fn(&Syscall) -> bool| {
+        let found = calls.iter().find(|call| holds(call));
+        found.unwrap_or_else(|| panic!("{user}: {what} is not in the trace"))
+    };
+    for user in users {
+        let request = first("the request", user, &|call| {
+            call.is(&["read", "readv", "recvfrom"], &here) && call.text.contains(user.as_str())
+        });
+        let descriptor = request.text.split(['(', ')']).nth(1).expect("an argument");
+        let connection = descriptor.split('>').next().expect("a peer").to_owned()
+            + ">"
+            + descriptor.split('>').nth(1).expect("a peer");
+        let answer = first("the answer", user, &|call| {
+            call.began > request.ended
+                && call.is(&["write", "writev", "sendto", "sendmsg"], &connection)
+                && call.text.contains("HTTP/1.1 200 OK")
+        });
+        let write = first("the write", user, &|call| {
+            call.began > request.ended
+                && call.is(&["pwrite64", "write"], WAL)
+                && call.text.contains(user.as_str())
+        });
+        let sync = first("the sync", user, &|call| {
+            call.began > write.ended && call.is(&["fdatasync", "fsync"], WAL)
+        });
+        assert!(
+            sync.ended < answer.began,
+            "{user} was answered at line {} and synced at {}",
+            answer.began,
+            sync.ended
+        );
+    }
+    let from = calls.iter().position(|call| call.is(&["recvfrom", "read"], &here));
+    let after = &calls[from.expect("a request came")..];
+    after.iter().filter(|call| call.is(&["fdatasync", "fsync"], WAL)).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_200_is_sent_after_a_sync_of_what_it_promises() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    // Calls to LaunchDarkly make commits of their own, which would be counted too.
+    installation.set("delivery.linger_ms", "60000");
+    let traced = Traced::start(&installation);
+    let port = traced.cohortd.public.port();
+    let users: Vec<String> = (0..50).map(|user| format!("durable_{user:03}_user")).collect();
+    for (at, user) in users.iter().enumerate() {
+        let answer = if at % 5 == 0 {
+            let events =
+                [identify(user, "vip", true, NOW_MS), identify(user, "beta", true, NOW_MS)];
+            traced.cohortd.post_batch(&events).await
+        } else {
+            traced.cohortd.post(&identify(user, "vip", true, NOW_MS)).await
+        };
+        assert_eq!(answer.expect("an answer").0, 200);
+    }
+    let syncs = check_each_answer(&traced.stop(), port, &users);
+    println!("{} requests one after another, {syncs} syncs", users.len());
+    assert!(syncs >= users.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_come_together_share_a_sync_and_wait_for_it() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("delivery.linger_ms", "60000");
+    let traced = Traced::start(&installation);
+    let port = traced.cohortd.public.port();
+    let users: Vec<String> = (0..64).map(|user| format!("together_{user:03}_user")).collect();
+    let events: Vec<_> = users.iter().map(|user| identify(user, "vip", true, NOW_MS)).collect();
+    let mut posts = Vec::new();
+    for event in &events {
+        posts.push(Box::pin(traced.cohortd.post(event)));
+    }
+    for answer in join_all(posts).await {
+        assert_eq!(answer.expect("an answer").0, 200);
+    }
+    let syncs = check_each_answer(&traced.stop(), port, &users);
+    println!("{} requests at once, {syncs} syncs", users.len());
+    assert!(syncs < users.len(), "{syncs} syncs for {} requests", users.len());
+}
+
+/// Drives all of them at once, in this task.
+async fn join_all<F: Future + Unpin>(mut futures: Vec<F>) -> Vec<F::Output> {
+    let mut outputs: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
+    std::future::poll_fn(|context| {
+        for (future, output) in futures.iter_mut().zip(&mut outputs) {
+            if output.is_none()
+                && let std::task::Poll::Ready(ready) = std::pin::Pin::new(future).poll(context)
+            {
+                *output = Some(ready);
+            }
+        }
+        if outputs.iter().all(Option::is_some) {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
+    })
+    .await;
+    outputs.into_iter().flatten().collect()
+}
+
+/// A daemon in a mount namespace of its own, with its ledger on a disk of one MiB that ends with it.
+struct OnASmallDisk {
+    cohortd: Cohortd,
+    /// A file on that disk that is not ours.
+    filler: PathBuf,
+}
+
+impl OnASmallDisk {
+    fn start(installation: &Installation) -> Self {
+        let mount = "mkdir -p ledger && mount -t tmpfs -o size=1m small ledger && exec \"$@\"";
+        let wrapper = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "-"];
+        let cohortd = installation.start_as(installation.wrapped(&wrapper));
+        let root = format!("/proc/{}/root", cohortd.pid());
+        let ledger = format!("{root}{}", installation.ledger_path().display());
+        Self { cohortd, filler: PathBuf::from(ledger).join("somebody-else") }
+    }
+
+    /// Writes until nothing more fits.
+    fn fill(&self) {
+        let file = std::fs::File::create(&self.filler).expect("the disk is there");
+        for size in [4096, 1] {
+            let bytes = vec![b'x'; size];
+            let mut end = file.metadata().expect("it is open").len();
+            while let Ok(written) = file.write_at(&bytes, end) {
+                end += written as u64;
+            }
+        }
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(&self.filler).expect("it was made");
+    }
+
+    async fn post(&self, user: &str) -> reqwest::Response {
+        let body = identify(user, "vip", true, NOW_MS).to_string();
+        let signature = sign(&Secret::new(SHARED_SECRET), body.as_bytes());
+        self.cohortd.post_raw(body, signature).await.expect("an answer")
+    }
+
+    /// Posts until the disk has been full for a while; the users that were accepted all the same.
+    async fn refuses(&self) -> BTreeSet<String> {
+        let (mut accepted, mut refused) = (BTreeSet::new(), 0);
+        for number in 0..40 {
+            let user = format!("user_{number}");
+            let answer = self.post(&user).await;
+            match answer.status().as_u16() {
+                200 => _ = accepted.insert(user),
+                503 => {
+                    refused += 1;
+                    assert_eq!(answer.headers()["retry-after"], "1");
+                }
+                other => panic!("answered {other}"),
+            }
+        }
+        println!("on a full disk {refused} answered 503, {} accepted", accepted.len());
+        assert!(refused >= 20, "only {refused} were refused on a full disk");
+        accepted
+    }
+
+    /// With space again: accepts, delivers all of `accepted` and ends well.
+    async fn recovers(self, launchdarkly: &StandIn, mut accepted: BTreeSet<String>) {
+        self.free();
+        for user in (0..10).map(|number| format!("late_{number}")) {
+            assert_eq!(self.post(&user).await.status(), 200, "there is space again");
+            accepted.insert(user);
+        }
+        let delivered = |view: &cohortd::sandbox::View<'_>| {
+            view.segment(ENVIRONMENT, "aud_vip").is_some_and(|of| of.members.is_superset(&accepted))
+        };
+        launchdarkly.until(DEADLINE, delivered).await.expect("everything accepted gets there");
+        assert_eq!(launchdarkly.overlaps(), 0);
+        let (status, log) = self.cohortd.stop();
+        assert!(status.success(), "{}", log.join("\n"));
+        for message in ["no space for the ledger", "there is space for the ledger again"] {
+            let said = log.iter().filter(|line| line.contains(message)).count();
+            assert_eq!(said, 1, "{message}\n{}", log.join("\n"));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_answered_503_until_there_is_space_again() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    // So long that what is accepted first is claimed when the disk is full.
+    installation.set("delivery.linger_ms", "1000");
+    let daemon = OnASmallDisk::start(&installation);
+    assert_eq!(daemon.post("first").await.status(), 200);
+    daemon.fill();
+    let mut accepted = daemon.refuses().await;
+    accepted.insert("first".to_owned());
+    daemon.cohortd.logged("nothing can be claimed: will ask again").await;
+    daemon.recovers(&launchdarkly, accepted).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_answer_that_finds_the_disk_full_is_written_down_when_there_is_space() {
+    let launchdarkly = launchdarkly().await;
+    let (at_call, called) = mpsc::channel();
+    let (answer, answered) = mpsc::channel::<()>();
+    launchdarkly.script(move |_| {
+        let _ = at_call.send(());
+        let _ = answered.recv(); // until the other end is dropped
+        Fault::None
+    });
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("delivery.request_timeout_ms", "60000");
+    let daemon = OnASmallDisk::start(&installation);
+    assert_eq!(daemon.post("first").await.status(), 200);
+    called.recv_timeout(DEADLINE).expect("it calls");
+    daemon.fill();
+    let mut accepted = daemon.refuses().await;
+    drop(answer);
+    daemon.cohortd.logged("an answer could not be written down: will try again").await;
+    accepted.insert("first".to_owned());
+    let told_once = accepted.len() as u64 + 10;
+    daemon.recovers(&launchdarkly, accepted).await;
+    assert_eq!(launchdarkly.calls().members, told_once, "nobody was told twice");
+}

@@ -1,0 +1,100 @@
+//! LaunchDarkly is down while a large audience is synced for the first time: every event is taken,
+//! memory does not grow with the backlog (P6), and when LaunchDarkly is back everything gets there
+//! (P4), each member in one call at a time (P3).
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use cohortd::membership::Timestamp;
+use cohortd::sandbox::{Apply, Backfill, Fault, Sample};
+use cohortd::secret::Secret;
+
+use crate::harness::{Cohortd, DEADLINE, ENVIRONMENT, Installation, SHARED_SECRET, launchdarkly};
+
+const MEMBERS: u64 = 100_000;
+const CONNECTIONS: usize = 4;
+/// Half of what 80,000 members would take, if only 100 bytes of each were kept.
+const GROWTH_KIB: u64 = 4 * 1024;
+
+/// Posts what is left of `batches` up to `through` members, all accepted.
+async fn backfill(cohortd: &Arc<Cohortd>, batches: &Arc<Mutex<Backfill>>, requests: usize) {
+    let posters: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let (cohortd, batches) = (Arc::clone(cohortd), Arc::clone(batches));
+            tokio::spawn(async move {
+                for _ in 0..requests / CONNECTIONS {
+                    let next = batches.lock().expect("no poster panics with it").next();
+                    let Some(batch) = next else { return };
+                    let signature = batch.signature(&Secret::new(SHARED_SECRET));
+                    let answer = cohortd.post_raw(batch.body, signature).await;
+                    assert_eq!(answer.expect("an answer").status(), 200);
+                }
+            })
+        })
+        .collect();
+    for poster in posters {
+        poster.await.expect("every batch is accepted");
+    }
+}
+
+/// Memory of a process that is in RAM.
+fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a number");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backfill_during_an_outage_is_taken_in_flat_memory_and_delivered_after_it() {
+    let launchdarkly = launchdarkly().await;
+    launchdarkly.script(|call| match call.call_number % 2 {
+        0 => Fault::status(503),
+        _ => Fault::Reset { apply: Apply::No },
+    });
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("log.level", "info");
+    // So that growth is a backlog in memory, and not the cache that memory is meant for.
+    installation.set("ledger.cache_mib", "2");
+    let cohortd = Arc::new(installation.start());
+    let from = Timestamp(1_750_000_000_000_000);
+    let batches = Arc::new(Mutex::new(Backfill::new(Sample::HIGH_VALUE_CUSTOMERS, MEMBERS, from)));
+
+    let began = Instant::now();
+    backfill(&cohortd, &batches, 20).await;
+    let early = resident_kib(cohortd.pid());
+    backfill(&cohortd, &batches, 80).await;
+    let late = resident_kib(cohortd.pid());
+    assert!(batches.lock().expect("no poster runs").next().is_none(), "all of it is posted");
+    let posted = began.elapsed();
+    let calls = launchdarkly.calls();
+    assert_eq!((calls.taken, calls.members), (0, 0), "the outage was one");
+    assert!(calls.total > 0, "it kept trying");
+    assert!(late < early + GROWTH_KIB, "{early} KiB after 20,000 members, {late} after all");
+    let waiting = cohortd.status().await["destinations"]["production"]["waiting"].clone();
+    assert!(waiting.as_u64() >= Some(MEMBERS - 1000), "{waiting} wait");
+
+    let back = Instant::now();
+    launchdarkly.behave();
+    let id = Sample::HIGH_VALUE_CUSTOMERS.id;
+    let filled = |view: &cohortd::sandbox::View<'_>| {
+        view.segment(ENVIRONMENT, id).is_some_and(|of| of.members.len() as u64 == MEMBERS)
+    };
+    launchdarkly.until(DEADLINE, filled).await.expect("everything gets there");
+    let delivered = back.elapsed();
+    installation.drained().await;
+    let after = resident_kib(cohortd.pid());
+    let cohortd = Arc::into_inner(cohortd).expect("no poster runs");
+    assert!(cohortd.stop().0.success());
+
+    let segment = launchdarkly.segments(ENVIRONMENT).remove(id).expect("filled");
+    assert!(segment.members == Backfill::truth(MEMBERS).collect::<BTreeSet<_>>());
+    assert_eq!(launchdarkly.overlaps(), 0, "nothing overtook");
+    let calls_after = launchdarkly.calls().total - calls.total;
+    println!(
+        "{MEMBERS} members taken in {posted:?} with {} calls failing, delivered in {delivered:?} \
+         with {calls_after} calls; resident {early} KiB after 20,000, {late} after all, {after} \
+         after delivery",
+        calls.total,
+    );
+}
