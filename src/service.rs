@@ -125,6 +125,8 @@ impl Ended {
 pub struct Service {
     /// Where the public listener is.
     pub public_address: SocketAddr,
+    /// Where the admin listener is.
+    pub admin_address: SocketAddr,
     /// The ledger, to look at.
     pub ledger: Arc<SqliteLedger>,
     tasks: JoinSet<Ended>,
@@ -189,7 +191,7 @@ impl Service {
         let router = receive::router(wiring::public_state(&config, &ledger, &readiness));
         let public_address = listen("public", public, router, limits, &stop_receiving, &mut tasks)?;
         let router = admin::router(wiring::admin_state(&config, &ledger, standings, &readiness));
-        listen("admin", admin, router, limits, &stop_receiving, &mut tasks)?;
+        let admin_address = listen("admin", admin, router, limits, &stop_receiving, &mut tasks)?;
 
         readiness.ready();
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -201,6 +203,7 @@ impl Service {
         );
         Ok(Self {
             public_address,
+            admin_address,
             ledger,
             tasks,
             readiness,
