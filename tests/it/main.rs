@@ -4,3 +4,4 @@ mod config;
 mod conformance;
 mod harness;
 mod receive;
+mod sandbox;
