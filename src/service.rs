@@ -170,6 +170,7 @@ impl Service {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let public = bind(config.listen.address).await?;
         let admin = bind(config.admin.address).await?;
+        let admin_address = admin.local_addr().map_err(ServiceError::Listener)?;
         let (ledger, writer) =
             SqliteLedger::open(wiring::ledger_settings(&config), Arc::clone(&clock))?;
         let ledger = Arc::new(ledger);
@@ -191,7 +192,7 @@ impl Service {
         let router = receive::router(wiring::public_state(&config, &ledger, &readiness));
         let public_address = listen("public", public, router, limits, &stop_receiving, &mut tasks)?;
         let router = admin::router(wiring::admin_state(&config, &ledger, standings, &readiness));
-        let admin_address = listen("admin", admin, router, limits, &stop_receiving, &mut tasks)?;
+        listen("admin", admin, router, limits, &stop_receiving, &mut tasks)?;
 
         readiness.ready();
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -164,8 +164,9 @@ impl Dispatch {
             return Step::ClaimAgain { route, context_key };
         }
         let limit = if everybody_refused { NonZeroUsize::MIN } else { self.max_batch };
-        let waiting = backlog.iter().map(|backlog| &backlog.audience).cloned().collect();
-        match self.turn(waiting) {
+        let waiting: BTreeSet<AudienceId> =
+            backlog.iter().map(|backlog| &backlog.audience).cloned().collect();
+        match self.turn(&waiting) {
             Some(audience) => Step::Claim { audience, limit },
             None => Step::Wait(None),
         }
@@ -203,7 +204,7 @@ impl Dispatch {
                 _ => _ = ready.insert(audience.clone()),
             }
         }
-        let Some(audience) = self.turn(ready) else { return Step::Wait(earliest) };
+        let Some(audience) = self.turn(&ready) else { return Step::Wait(earliest) };
         if self.gap > Duration::ZERO {
             self.paused_until = Some(now + self.gap);
         }
@@ -214,7 +215,7 @@ impl Dispatch {
     }
 
     /// The next of `ready` in a fixed order, behind the one that was served last.
-    fn turn(&mut self, ready: BTreeSet<AudienceId>) -> Option<AudienceId> {
+    fn turn(&mut self, ready: &BTreeSet<AudienceId>) -> Option<AudienceId> {
         let after = self.served.as_ref().and_then(|served| ready.iter().find(|one| *one > served));
         let next = after.or_else(|| ready.first()).cloned();
         self.served.clone_from(&next);

@@ -73,6 +73,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
 
+    #[expect(clippy::unnecessary_wraps, reason = "the tables write it beside `None`")]
     fn in_ms(ms: i64) -> Option<Timestamp> {
         Some(Timestamp(NOW.0 + ms * 1000))
     }
