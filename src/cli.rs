@@ -22,6 +22,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::Config;
 use crate::operate::logging::{self, chain};
+use crate::sandbox::SandboxError;
 use crate::service::ServiceError;
 
 /// How a command ends; the number is the exit code.
@@ -115,7 +116,9 @@ pub fn main() -> ExitCode {
     let file = line.config.as_deref();
     let exit = match line.command {
         Command::Run => load(file).map_or_else(|exit| exit, run),
-        Command::Sandbox { events } => served(crate::sandbox::run(events), complain),
+        Command::Sandbox { events } => {
+            served(crate::sandbox::run(events), SandboxError::exit_code, complain)
+        }
         Command::Check { online } => load(file).map_or_else(
             |exit| exit,
             |config| answered(waited(check::check(&config, online, &mut std::io::stdout()))),
@@ -147,17 +150,22 @@ fn run(config: Config) -> Exit {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    served(crate::service::run(config), |error| tracing::error!("{error}"))
+    let say = |error: &str| tracing::error!("{error}");
+    served(crate::service::run(config), ServiceError::exit_code, say)
 }
 
 /// Runs a service to its end; `say` tells why it was a bad one.
-fn served(service: impl Future<Output = Result<(), ServiceError>>, say: fn(&str)) -> Exit {
+fn served<E: std::error::Error>(
+    service: impl Future<Output = Result<(), E>>,
+    exit_code: fn(&E) -> u8,
+    say: fn(&str),
+) -> Exit {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     match runtime.map(|runtime| runtime.block_on(service)) {
         Ok(Ok(())) => Exit::Done,
         Ok(Err(error)) => {
             say(&format!("cohortd ends: {}", chain(&error)));
-            Exit::Service(error.exit_code())
+            Exit::Service(exit_code(&error))
         }
         Err(error) => {
             say(&format!("cohortd ends: no runtime: {error}"));

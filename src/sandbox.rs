@@ -1,19 +1,20 @@
 //! The sandbox: a LaunchDarkly stand-in and sample traffic, for a first look without any account,
 //! for tests and for benchmarks.
 
+mod comparison;
+mod sender;
+mod session;
+mod show;
 mod signing;
 mod standin;
 mod traffic;
 
+pub use comparison::{Difference, differences};
+pub use sender::PostError;
+pub use session::{SandboxError, run};
 pub use signing::sign;
 pub use standin::{
     Account, Apply, Call, CallCounts, DeadlinePassed, Fault, Incoming, Keep, SegmentState, StandIn,
     View,
 };
 pub use traffic::{Backfill, Batch, Event, Sample, Traffic};
-
-/// Runs the daemon against a stand-in for LaunchDarkly, with sample traffic.
-#[expect(clippy::unused_async, reason = "wip")]
-pub async fn run(_: Option<u64>) -> Result<(), crate::service::ServiceError> {
-    Ok(())
-}

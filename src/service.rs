@@ -137,6 +137,8 @@ impl Ended {
 pub struct Service {
     /// Where the public listener is.
     pub public_address: SocketAddr,
+    /// Where the admin listener is.
+    pub admin_address: SocketAddr,
     /// The ledger, to look at.
     pub ledger: Arc<SqliteLedger>,
     tasks: JoinSet<Ended>,
@@ -183,6 +185,7 @@ impl Service {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let public = bind(config.listen.address).await?;
         let admin = bind(config.admin.address).await?;
+        let admin_address = admin.local_addr().map_err(ServiceError::Listener)?;
         let (ledger, writer) =
             SqliteLedger::open(wiring::ledger_settings(&config), Arc::clone(&clock))?;
         let ledger = Arc::new(ledger);
@@ -227,6 +230,7 @@ impl Service {
         );
         Ok(Self {
             public_address,
+            admin_address,
             ledger,
             tasks,
             parts,

@@ -159,6 +159,11 @@ impl StandIn {
         self.shared.state().keep = keep;
     }
 
+    /// Looks at everything at one moment, without a copy.
+    pub fn look<T>(&self, look: impl FnOnce(&View<'_>) -> T) -> T {
+        look(&View(&self.shared.state()))
+    }
+
     /// The segments of an environment by cohort id; none for an unknown environment.
     #[must_use]
     pub fn segments(&self, client_side_id: &str) -> BTreeMap<String, SegmentState> {

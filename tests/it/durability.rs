@@ -285,9 +285,14 @@ async fn a_full_disk_is_answered_503_until_there_is_space_again() {
     daemon.recovers(&launchdarkly, accepted).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_finds_the_disk_full_is_written_down_when_there_is_space() {
-    let launchdarkly = launchdarkly().await;
+    // Its script blocks, so the stand-in has threads of its own; they end with the process.
+    let threads =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let threads: &'static tokio::runtime::Runtime =
+        Box::leak(Box::new(threads.expect("threads can be started")));
+    let launchdarkly = threads.spawn(launchdarkly()).await.expect("it starts");
     let (at_call, called) = mpsc::channel();
     let (answer, answered) = mpsc::channel::<()>();
     launchdarkly.script(move |_| {

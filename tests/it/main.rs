@@ -12,5 +12,6 @@ mod ordering;
 mod outage;
 mod reactions;
 mod receive;
+mod sandbox;
 mod secrecy;
 mod shutdown;

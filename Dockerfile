@@ -1,0 +1,46 @@
+# syntax=docker/dockerfile:1
+
+FROM rust:1.90-slim-bookworm AS builder
+WORKDIR /build
+
+# The locked dependencies in a layer of their own, built for empty sources: a change of our own
+# sources does not build them again. The manifest names a test and a benchmark, which must exist.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir -p src tests/it tests/bench \
+    && echo 'fn main() {}' | tee src/main.rs tests/it/main.rs > tests/bench/throughput.rs \
+    && touch src/lib.rs \
+    && cargo build --release --locked --bin cohortd \
+    && rm -r src
+
+COPY config config
+COPY src src
+# Touched, because a copied file may be older than what was built from the empty ones.
+RUN touch src/main.rs src/lib.rs \
+    && cargo build --release --locked --bin cohortd \
+    && mkdir -p /staging/ledger
+
+# glibc and CA certificates, no shell; runs as user 65532.
+FROM gcr.io/distroless/cc-debian12:nonroot
+
+ARG VERSION=0.1.0
+ARG SOURCE=
+LABEL org.opencontainers.image.title="cohortd" \
+    org.opencontainers.image.description="Brings Twilio Segment audiences into LaunchDarkly segments" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.source="${SOURCE}" \
+    org.opencontainers.image.licenses="MIT OR Apache-2.0"
+
+COPY --from=builder /build/target/release/cohortd /usr/local/bin/cohortd
+# A new volume takes over the owner of the directory it is mounted on.
+COPY --from=builder --chown=65532:65532 /staging/ledger /var/lib/cohortd
+
+# cohortd.toml is looked for in the working directory. The admin listener stays on loopback.
+WORKDIR /etc/cohortd
+ENV COHORTD_LEDGER__PATH=/var/lib/cohortd
+VOLUME /var/lib/cohortd
+EXPOSE 8080
+USER 65532:65532
+
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["/usr/local/bin/cohortd", "healthcheck"]
+ENTRYPOINT ["/usr/local/bin/cohortd"]
+CMD ["run"]

@@ -1,0 +1,360 @@
+//! `cohortd sandbox`: the real daemon between sample traffic and a LaunchDarkly stand-in.
+//!
+//! Everything is on loopback, on ports of the system's choice, and the ledger is in a temporary
+//! directory. It ends with a comparison: the segments must be what the traffic meant.
+
+use std::ffi::OsStr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::sender::{PostError, Sender};
+use super::show::{self, Glimpse, Places, Scene, Screen, Verdict};
+use super::{Account, Sample, StandIn, Traffic, View, differences, sign};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, Faults};
+use crate::ledger::{Ledger, LedgerError, SqliteLedger};
+use crate::membership::{AudienceKey, DestinationName, Timestamp};
+use crate::operate::logging;
+use crate::secret::Secret;
+use crate::service::{Service, ServiceError};
+
+const DESTINATION: &str = "sandbox";
+const CLIENT_SIDE_ID: &str = "sandbox-client-side-id";
+const SERVICE_TOKEN: &str = "sandbox-service-token";
+const SHARED_SECRET: &str = "sandbox-shared-secret";
+
+/// An event to post by hand: of an audience of its own, so that it does not touch the comparison,
+/// and without a time, so that it counts whenever it is posted.
+const BY_HAND: &str = r#"{"type":"identify","userId":"ada","context":{"personas":{"computation_class":"audience","computation_id":"aud_by_hand","computation_key":"beta_testers"}},"traits":{"beta_testers":true}}"#;
+
+/// Traffic without end posts a request in this rhythm: about 16 events a second.
+const RHYTHM: Duration = Duration::from_millis(200);
+const REDRAW: Duration = Duration::from_secs(1);
+/// People of the traffic without end: few enough to see segments fill up and people come back.
+const PEOPLE_TO_WATCH: u32 = 200;
+/// Half of the 10 ms between two changes of [`Traffic`]: each change is two events.
+const EVENT_PACE_MICROS: u64 = 5000;
+/// A backlog that does not move for so long will not.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why the sandbox did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// No temporary directory, no port on loopback, no signals: the machine lacks something.
+    #[error("the sandbox cannot be set up")]
+    SetUp(#[source] std::io::Error),
+    /// The configuration made for it is not good: the temporary directory has an odd name.
+    #[error("the sandbox cannot be configured")]
+    Config(#[source] Faults),
+    /// No HTTP client.
+    #[error("there is no HTTP client")]
+    Client(#[source] reqwest::Error),
+    /// The daemon did not start, or ended by itself.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// The daemon did not take the traffic.
+    #[error("the traffic cannot be posted")]
+    Post(#[from] PostError),
+    /// The ledger does not say how far delivery has come.
+    #[error("the ledger cannot be looked at")]
+    Ledger(#[from] LedgerError),
+    /// Standard output is gone.
+    #[error("standard output cannot be written")]
+    Output(#[source] std::io::Error),
+    /// The daemon did not accept every sample event.
+    #[error("of {sent} events {accepted} were accepted")]
+    NotAccepted {
+        /// Events posted.
+        sent: u64,
+        /// Events accepted.
+        accepted: u64,
+    },
+    /// The segments are not what Segment said.
+    #[error("the segments differ: {missing} members are missing and {unexpected} too many")]
+    Differs {
+        /// In an audience and not in its segment.
+        missing: usize,
+        /// In a segment and not in its audience.
+        unexpected: usize,
+    },
+}
+
+impl SandboxError {
+    /// The exit code of the process.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::SetUp(_) => 69,
+            Self::Service(error) => error.exit_code(),
+            _ => 70,
+        }
+    }
+}
+
+/// Runs the daemon against a stand-in for LaunchDarkly: with so many sample events, or with traffic
+/// until SIGINT or SIGTERM. A second signal does not wait for what LaunchDarkly is still to be told.
+pub async fn run(events: Option<u64>) -> Result<(), SandboxError> {
+    match show_all(events).await {
+        // a reader that has seen enough (`cohortd sandbox | head`)
+        Err(SandboxError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+async fn show_all(events: Option<u64>) -> Result<(), SandboxError> {
+    let mut signals = Signals::new().map_err(SandboxError::SetUp)?;
+    let directory = tempfile::tempdir().map_err(SandboxError::SetUp)?;
+    let account = Account {
+        client_side_id: CLIENT_SIDE_ID.to_owned(),
+        service_token: Secret::new(SERVICE_TOKEN),
+    };
+    let standin = StandIn::start(vec![account]).await.map_err(SandboxError::SetUp)?;
+    let config = configuration(&directory, &standin.url()).map_err(SandboxError::Config)?;
+    logging::init(&config.log);
+    let service = Service::start(config).await?;
+    let mut session = Session::new(events, standin, &service)?;
+    let stop = CancellationToken::new();
+    // never in a hurry: the stand-in answers at once
+    let mut serving = pin!(service.serve(stop.clone(), CancellationToken::new()));
+    let shown = tokio::select! {
+        ended = &mut serving => {
+            ended?;
+            unreachable!("it serves until it is told to stop")
+        }
+        shown = session.show(&mut signals) => shown,
+    };
+    stop.cancel();
+    serving.await?;
+    session.conclude(&shown?)
+}
+
+/// The configuration of a daemon on loopback; as an operator's, except for where things are.
+fn configuration(directory: &TempDir, launchdarkly: &Url) -> Result<Config, Faults> {
+    let ledger = directory.path().join("ledger");
+    let variables: [(&str, &OsStr); 9] = [
+        ("COHORTD_LISTEN__ADDRESS", "127.0.0.1:0".as_ref()),
+        ("COHORTD_ADMIN__ADDRESS", "127.0.0.1:0".as_ref()),
+        ("COHORTD_LEDGER__PATH", ledger.as_ref()),
+        ("COHORTD_LOG__FORMAT", "pretty".as_ref()),
+        ("COHORTD_LOG__LEVEL", "warn".as_ref()), // the rest is shown better here
+        ("COHORTD_DESTINATIONS__SANDBOX__SEGMENT__SHARED_SECRETS", SHARED_SECRET.as_ref()),
+        ("COHORTD_DESTINATIONS__SANDBOX__LAUNCHDARKLY__CLIENT_SIDE_ID", CLIENT_SIDE_ID.as_ref()),
+        ("COHORTD_DESTINATIONS__SANDBOX__LAUNCHDARKLY__SERVICE_TOKEN", SERVICE_TOKEN.as_ref()),
+        ("COHORTD_DESTINATIONS__SANDBOX__LAUNCHDARKLY__BASE_URL", launchdarkly.as_str().as_ref()),
+    ];
+    Config::load_from(None, variables)
+}
+
+/// How many people the traffic is about, and when it begins: so that it ends about now, because
+/// times in the future do not count.
+fn scope(events: Option<u64>, now: Timestamp) -> (u32, Timestamp) {
+    let Some(events) = events else { return (PEOPLE_TO_WATCH, now) };
+    let people = u32::try_from((events / 10).clamp(20, 20_000)).unwrap_or(u32::MAX);
+    let span = i64::try_from(events.saturating_mul(EVENT_PACE_MICROS)).unwrap_or(i64::MAX);
+    (people, Timestamp(now.0.saturating_sub(span).max(0)))
+}
+
+/// A show that runs.
+struct Session {
+    standin: StandIn,
+    ledger: Arc<SqliteLedger>,
+    destination: DestinationName,
+    sender: Sender,
+    is_endless: bool,
+    screen: Screen,
+    began: Instant,
+    ended: Option<Instant>,
+}
+
+impl Session {
+    fn new(events: Option<u64>, standin: StandIn, service: &Service) -> Result<Self, SandboxError> {
+        let url = |address, path: &str| {
+            Url::parse(&format!("http://{address}{path}")).expect("a socket address makes a URL")
+        };
+        let webhook = url(service.public_address, &format!("/segment/{DESTINATION}"));
+        let secret = Secret::new(SHARED_SECRET);
+        let mut screen = Screen::new();
+        let introduction = show::introduction(&Places {
+            webhook: &webhook,
+            status: &url(service.admin_address, "/status"),
+            launchdarkly: &standin.url(),
+            shared_secret: SHARED_SECRET,
+            event: BY_HAND,
+            signature: &sign(&secret, BY_HAND.as_bytes()),
+        });
+        screen.say(&introduction).map_err(SandboxError::Output)?;
+        let (people, from) = scope(events, SystemClock.now());
+        let traffic = Traffic::new(rand::random(), people, from);
+        Ok(Self {
+            standin,
+            ledger: Arc::clone(&service.ledger),
+            destination: DestinationName::new(DESTINATION).expect("not empty"),
+            sender: Sender::new(traffic, events, webhook, secret).map_err(SandboxError::Client)?,
+            is_endless: events.is_none(),
+            screen,
+            began: Instant::now(),
+            ended: None,
+        })
+    }
+
+    /// Posts everything, shows it, and waits until LaunchDarkly has been told.
+    async fn show(&mut self, signals: &mut Signals) -> Result<Verdict, SandboxError> {
+        let mut redraw = every(REDRAW);
+        let mut rhythm = self.is_endless.then(|| every(RHYTHM));
+        while !self.sender.is_done() {
+            let (may_post, awaits_answers) = (self.sender.may_post(), self.sender.awaits_answers());
+            tokio::select! { // what is not chosen goes on waiting
+                _ = redraw.tick() => self.draw().await?,
+                () = signals.next() => {
+                    if self.sender.has_stopped() {
+                        return self.give_up().await;
+                    }
+                    self.sender.stop();
+                }
+                () = beat(&mut rhythm), if may_post => self.sender.post(),
+                answered = self.sender.answered(), if awaits_answers => answered?,
+            }
+        }
+        // The ledger tells when there is more to do and not when there is nothing left; so it is
+        // asked now and then.
+        let mut ask = every(Duration::from_millis(20));
+        let (mut seen, mut moved) = (None, Instant::now());
+        loop {
+            tokio::select! {
+                _ = redraw.tick() => self.draw().await?,
+                () = signals.next() => return self.give_up().await,
+                _ = ask.tick() => {
+                    let pending = self.ledger.summary(&self.destination).await?.pending;
+                    let progress = Some((pending, self.standin.calls().total));
+                    if progress != seen {
+                        (seen, moved) = (progress, Instant::now());
+                    }
+                    if pending == 0 || moved.elapsed() > PATIENCE {
+                        break;
+                    }
+                }
+            }
+        }
+        self.ended = Some(Instant::now());
+        self.draw().await?;
+        let truth = self.sender.traffic().truth();
+        Ok(Verdict::Compared(differences(truth, &self.standin.segments(CLIENT_SIDE_ID))))
+    }
+
+    async fn give_up(&mut self) -> Result<Verdict, SandboxError> {
+        self.ended = Some(Instant::now());
+        let waiting = self.ledger.summary(&self.destination).await?.pending;
+        Ok(Verdict::NotCompared { waiting })
+    }
+
+    async fn draw(&mut self) -> Result<(), SandboxError> {
+        let backlog = self.ledger.backlog(&self.destination).await?;
+        let waiting = backlog.iter().map(|audience| audience.waiting).sum();
+        let scene = self.scene(waiting);
+        self.screen.draw(&scene).map_err(SandboxError::Output)
+    }
+
+    fn scene(&self, waiting: u64) -> Scene {
+        let (calls, segments) = self.standin.look(|view| (view.calls(), glimpses(view)));
+        let latest = self.sender.latest().map(|event| {
+            let verb = if event.entered { "entered" } else { "left" };
+            format!("{} {verb} {}", event.user_id, name(event.audience))
+        });
+        let elapsed = self.ended.unwrap_or_else(Instant::now) - self.began;
+        Scene { elapsed, posted: self.sender.posted(), calls, waiting, latest, segments }
+    }
+
+    /// Says how it ended, after the daemon has.
+    fn conclude(&mut self, verdict: &Verdict) -> Result<(), SandboxError> {
+        let summary = show::summary(&self.scene(0), verdict);
+        self.screen.say(&summary).map_err(SandboxError::Output)?;
+        let Verdict::Compared(differences) = verdict else { return Ok(()) };
+        if !differences.is_empty() {
+            return Err(SandboxError::Differs {
+                missing: differences.iter().map(|difference| difference.missing).sum(),
+                unexpected: differences.iter().map(|difference| difference.unexpected).sum(),
+            });
+        }
+        let posted = self.sender.posted();
+        if posted.accepted != posted.events {
+            let (sent, accepted) = (posted.events, posted.accepted);
+            return Err(SandboxError::NotAccepted { sent, accepted });
+        }
+        Ok(())
+    }
+}
+
+/// What LaunchDarkly calls a sample audience.
+fn name(audience_id: &str) -> String {
+    [Sample::HIGH_VALUE_CUSTOMERS, Sample::CART_ABANDONERS]
+        .into_iter()
+        .find(|sample| sample.id == audience_id)
+        .and_then(|sample| AudienceKey::new(sample.key))
+        .map_or_else(|| audience_id.to_owned(), |key| key.segment_name())
+}
+
+fn glimpses(view: &View<'_>) -> Vec<Glimpse> {
+    let segments = view.segments(CLIENT_SIDE_ID).into_iter().flatten();
+    let glimpse = |(_, segment): (_, &super::SegmentState)| Glimpse {
+        name: segment.name.clone(),
+        members: segment.members.len(),
+        some: segment.members.iter().take(2).cloned().collect(),
+    };
+    segments.map(glimpse).collect()
+}
+
+fn every(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// The next beat; at once if there is no rhythm.
+async fn beat(rhythm: &mut Option<Interval>) {
+    if let Some(rhythm) = rhythm {
+        rhythm.tick().await;
+    }
+}
+
+/// Ctrl-C, and what a container is ended with.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! { // a signal that is not waited for is kept by its stream
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counted_traffic_ends_now_however_much_it_is() {
+        let now = Timestamp(1_750_000_000_000_000);
+        assert_eq!(scope(None, now), (PEOPLE_TO_WATCH, now));
+        assert_eq!(scope(Some(0), now), (20, now));
+        assert_eq!(scope(Some(1_000_000), now), (20_000, Timestamp(now.0 - 5_000_000_000)));
+        assert_eq!(scope(Some(u64::MAX), now).1, Timestamp(0));
+    }
+}

@@ -1,0 +1,294 @@
+//! What a person sees of the sandbox: text made from a scene, and the screen it goes to.
+
+use std::io::{IsTerminal, Result, Write};
+use std::time::Duration;
+
+use url::Url;
+
+use super::sender::Posted;
+use super::{CallCounts, Difference};
+
+/// Narrow enough for any terminal: a line that wraps cannot be drawn over.
+const WIDTH: usize = 79;
+
+/// The sandbox at one moment.
+#[derive(Debug, Default)]
+pub(super) struct Scene {
+    pub elapsed: Duration,
+    pub posted: Posted,
+    pub calls: CallCounts,
+    /// Members that LaunchDarkly has not been told about yet.
+    pub waiting: u64,
+    /// Who did what last, in words.
+    pub latest: Option<String>,
+    pub segments: Vec<Glimpse>,
+}
+
+/// A segment, and some who are in it.
+#[derive(Debug)]
+pub(super) struct Glimpse {
+    pub name: String,
+    pub members: usize,
+    pub some: Vec<String>,
+}
+
+/// What is started where.
+pub(super) struct Places<'a> {
+    pub webhook: &'a Url,
+    pub status: &'a Url,
+    pub launchdarkly: &'a Url,
+    pub shared_secret: &'a str,
+    /// An event to post by hand, and its signature.
+    pub event: &'a str,
+    pub signature: &'a str,
+}
+
+/// What is shown, where, and how to take part.
+pub(super) fn introduction(places: &Places<'_>) -> String {
+    let Places { webhook, status, launchdarkly, shared_secret, event, signature } = places;
+    format!(
+        "\
+cohortd sandbox: nothing here leaves this machine, and nothing of it stays.
+
+  Segment (sample traffic)  -- webhooks -->  cohortd  -- API calls -->  LaunchDarkly (a stand-in)
+
+  cohortd takes events at   {webhook}
+  signed with the secret    {shared_secret}
+  and tells its status at   {status}
+  LaunchDarkly is played at {launchdarkly}
+
+People enter and leave two audiences. Segment posts every change twice, as an Identify and as a
+Track. cohortd stores it, answers, and brings LaunchDarkly's segments up to date in batches.
+
+Take part while this runs. This puts ada into the segment \"Beta testers\":
+
+curl -i {webhook} -H 'X-Signature: {signature}' -d '{event}'
+
+What to do next: \"Set up\" in README.md. Ctrl-C ends this.
+
+"
+    )
+}
+
+/// The scene as a block of lines, to be drawn over the one before.
+fn block(scene: &Scene) -> Vec<String> {
+    let Scene { posted, calls, waiting, latest, segments, .. } = scene;
+    let mut lines = vec![
+        format!("  received from Segment  {}", counted(posted.accepted, "event")),
+        format!(
+            "  told to LaunchDarkly   {} in {}",
+            counted(calls.members, "member"),
+            counted(calls.total, "API call")
+        ),
+        format!("  waiting to be told     {}", counted(*waiting, "member")),
+        format!("  latest change          {}", latest.as_deref().unwrap_or("none yet")),
+        String::new(),
+        format!("  {:<28} {:>8}  some of them", "segment in LaunchDarkly", "members"),
+    ];
+    lines.extend(segments.iter().map(|Glimpse { name, members, some }| {
+        let more = if *members > some.len() { ", …" } else { "" };
+        format!("  {name:<28} {:>8}  {}{more}", grouped(*members as u64), some.join(", "))
+    }));
+    lines.into_iter().map(|line| line.chars().take(WIDTH).collect()).collect()
+}
+
+/// The scene as one line, for a log or a pipe.
+fn line(scene: &Scene) -> String {
+    let Scene { elapsed, posted, calls, waiting, segments, .. } = scene;
+    let segments: Vec<String> = segments
+        .iter()
+        .map(|segment| format!("{} {}", segment.name, grouped(segment.members as u64)))
+        .collect();
+    format!(
+        "{:>4} s  {} -> {}, {} told, {} waiting; {}",
+        elapsed.as_secs(),
+        counted(posted.accepted, "event"),
+        counted(calls.total, "API call"),
+        counted(calls.members, "member"),
+        grouped(*waiting),
+        if segments.is_empty() { "no segment yet".to_owned() } else { segments.join(", ") }
+    )
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// The segments were compared with the truth.
+    Compared(Vec<Difference>),
+    /// Somebody did not want to wait for so many members to be told.
+    NotCompared { waiting: u64 },
+}
+
+/// The end: everything in numbers, and whether the segments are right.
+pub(super) fn summary(scene: &Scene, verdict: &Verdict) -> String {
+    let Scene { elapsed, posted, calls, segments, .. } = scene;
+    #[expect(clippy::cast_precision_loss, reason = "one digit after the point is shown")]
+    let events_per_call = match calls.total {
+        0 => "-".to_owned(),
+        total => format!("{:.1}", posted.accepted as f64 / total as f64),
+    };
+    let numbers = format!(
+        "\nsummary\n  events sent          {}\n  accepted             {}\n  \
+         API calls            {}\n  members told         {}\n  events per API call  {}\n  \
+         time                 {:.1} s\n",
+        grouped(posted.events),
+        grouped(posted.accepted),
+        grouped(calls.total),
+        grouped(calls.members),
+        events_per_call,
+        elapsed.as_secs_f64(),
+    );
+    let segment = |Glimpse { name, members, .. }: &Glimpse| {
+        format!("  segment              {name}: {}\n", counted(*members as u64, "member"))
+    };
+    let segments: Vec<String> = segments.iter().map(segment).collect();
+    let result = match verdict {
+        Verdict::NotCompared { waiting } => {
+            format!(
+                "  not compared: LaunchDarkly is still to be told {}\n",
+                counted(*waiting, "member")
+            )
+        }
+        Verdict::Compared(differences) if differences.is_empty() => {
+            "  the segments are equal to what Segment said\n".to_owned()
+        }
+        Verdict::Compared(differences) => {
+            let line = |Difference { audience, missing, unexpected }: &Difference| {
+                format!("  DIFFERS {audience}: {missing} missing, {unexpected} too many\n")
+            };
+            differences.iter().map(line).collect::<Vec<_>>().concat()
+        }
+    };
+    numbers + &segments.concat() + &result
+}
+
+/// `1 member`, `2,000 members`.
+fn counted(number: u64, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {thing}{plural}", grouped(number))
+}
+
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Standard output: a terminal is drawn on, anything else gets a line at a time.
+pub(super) struct Screen {
+    is_terminal: bool,
+    /// Lines of the block that is there already.
+    drawn: usize,
+}
+
+impl Screen {
+    pub(super) fn new() -> Self {
+        Self { is_terminal: std::io::stdout().is_terminal(), drawn: 0 }
+    }
+
+    pub(super) fn say(&mut self, text: &str) -> Result<()> {
+        self.drawn = 0; // nothing above is drawn over
+        write_out(text)
+    }
+
+    pub(super) fn draw(&mut self, scene: &Scene) -> Result<()> {
+        if !self.is_terminal {
+            return write_out(&format!("{}\n", line(scene)));
+        }
+        let lines = block(scene);
+        // up to where the block began; then each line is erased before it is written
+        let back = if self.drawn > 0 { format!("\x1b[{}F", self.drawn) } else { String::new() };
+        let erased: Vec<String> = lines.iter().map(|line| format!("\x1b[2K{line}\n")).collect();
+        self.drawn = lines.len();
+        write_out(&(back + &erased.concat()))
+    }
+}
+
+fn write_out(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scene() -> Scene {
+        Scene {
+            elapsed: Duration::from_millis(12_300),
+            posted: Posted { events: 1240, accepted: 1239 },
+            calls: CallCounts { total: 31, members: 598, ..CallCounts::default() },
+            waiting: 7,
+            latest: Some("user_0000042 left Cart abandoners".into()),
+            segments: vec![
+                Glimpse { name: "Beta testers".into(), members: 1, some: vec!["ada".into()] },
+                Glimpse {
+                    name: "A name that is much longer than a terminal is wide".repeat(2),
+                    members: 1_234_567,
+                    some: vec!["user_0000001".into(); 3],
+                },
+            ],
+        }
+    }
+
+    #[test]
+    fn a_block_has_the_numbers_and_never_wraps() {
+        let lines = block(&scene());
+        assert!(lines.iter().all(|line| line.chars().count() <= WIDTH), "{lines:#?}");
+        let text = lines.join("\n");
+        for expected in [
+            "received from Segment  1,239 events\n",
+            "598 members in 31 API calls\n",
+            "waiting to be told     7 members\n",
+            "user_0000042 left Cart abandoners\n",
+            "  Beta testers                        1  ada\n",
+        ] {
+            assert!(text.contains(expected), "{expected}\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_line_has_the_numbers() {
+        let mut scene = scene();
+        scene.segments.truncate(1);
+        let expected = "  12 s  1,239 events -> 31 API calls, 598 members told, 7 waiting; \
+                        Beta testers 1";
+        assert_eq!(line(&scene), expected);
+    }
+
+    #[test]
+    fn a_summary_says_whether_the_segments_are_right() {
+        let difference = Difference { audience: "aud_1".into(), missing: 3, unexpected: 1 };
+        let verdicts = [
+            (Verdict::Compared(Vec::new()), "the segments are equal to what Segment said"),
+            (Verdict::Compared(vec![difference]), "DIFFERS aud_1: 3 missing, 1 too many"),
+            (
+                Verdict::NotCompared { waiting: 2 },
+                "not compared: LaunchDarkly is still to be told 2 members",
+            ),
+        ];
+        for (verdict, expected) in verdicts {
+            let text = summary(&scene(), &verdict);
+            assert!(text.ends_with(&format!("  {expected}\n")), "{text}");
+            assert!(text.contains("  events per API call  40.0\n"), "{text}");
+        }
+        let nothing = summary(&Scene::default(), &Verdict::Compared(Vec::new()));
+        assert!(nothing.contains("  events per API call  -\n"), "{nothing}");
+    }
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        for (number, expected) in
+            [(0, "0"), (999, "999"), (1000, "1,000"), (12_345, "12,345"), (1_234_567, "1,234,567")]
+        {
+            assert_eq!(grouped(number), expected);
+        }
+    }
+}
