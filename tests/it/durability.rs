@@ -281,7 +281,7 @@ async fn a_full_disk_is_answered_503_until_there_is_space_again() {
     daemon.fill();
     let mut accepted = daemon.refuses().await;
     accepted.insert("first".to_owned());
-    daemon.cohortd.logged("nothing can be claimed: will ask again").await;
+    daemon.cohortd.logged("nothing can be claimed").await;
     daemon.recovers(&launchdarkly, accepted).await;
 }
 
@@ -308,7 +308,7 @@ async fn an_answer_that_finds_the_disk_full_is_written_down_when_there_is_space(
     daemon.fill();
     let mut accepted = daemon.refuses().await;
     drop(answer);
-    daemon.cohortd.logged("an answer could not be written down: will try again").await;
+    daemon.cohortd.logged("an answer cannot be written down").await;
     accepted.insert("first".to_owned());
     let told_once = accepted.len() as u64 + 10;
     daemon.recovers(&launchdarkly, accepted).await;
