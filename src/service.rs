@@ -259,7 +259,7 @@ impl Service {
         match &failure {
             None => info!(grace_period_ms = self.grace_period.as_millis(), "stopping"),
             Some(failure) => {
-                error!(failure = chain(failure), "stopping, because a part of the daemon is gone")
+                error!(failure = chain(failure), "stopping, because a part of the daemon is gone");
             }
         }
         match (failure, self.stop(hurry).await) {

@@ -100,7 +100,7 @@ impl Installation {
             log.push(text);
             match (line["message"].as_str(), line["listener"].as_str()) {
                 (Some("listening"), Some("public")) => {
-                    public = line["address"].as_str().map(str::parse)
+                    public = line["address"].as_str().map(str::parse);
                 }
                 (Some("ready"), _) => break at,
                 _ => {}

@@ -127,8 +127,9 @@ impl Writer {
 
     fn commit(&mut self, mut group: Group) -> Result<(), WriterFailure> {
         match self.transact(&mut group) {
-            Ok(()) => {
-                if std::mem::take(&mut self.is_full) {
+            Ok(has_written) => {
+                // A group that had nothing to write shows nothing about the space there is.
+                if has_written && std::mem::take(&mut self.is_full) {
                     tracing::info!("there is space for the ledger again");
                 }
                 group.end_claims(&mut self.state);
@@ -155,7 +156,8 @@ impl Writer {
         }
     }
 
-    fn transact(&mut self, group: &mut Group) -> rusqlite::Result<()> {
+    /// `true`: something was written.
+    fn transact(&mut self, group: &mut Group) -> rusqlite::Result<bool> {
         let Self { database: db, state, .. } = self;
         db.execute_batch("BEGIN")?;
         let before = db.total_changes();
@@ -163,12 +165,14 @@ impl Writer {
             group.apply(state, db)?;
         }
         Upkeep::step(state, db)?;
-        if db.total_changes() != before {
+        let has_written = db.total_changes() != before;
+        if has_written {
             let arrival = state.stamp.max(state.shared.arrival());
             db.prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'arrival'")?
                 .execute(params![arrival.0])?;
         }
-        db.execute_batch("COMMIT")
+        db.execute_batch("COMMIT")?;
+        Ok(has_written)
     }
 
     /// Closes the database; what is not in a call now is known not to be.
