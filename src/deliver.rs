@@ -7,8 +7,8 @@
 //!   batch is halved until the culprit stands alone, and a backoff is the audience's own until
 //!   several audiences fail alike.
 //!
-//! What to do next and how to react to an answer is decided by pure code ([`dispatch`], [`pace`],
-//! [`backoff`]); the courier only carries it out.
+//! What to do next and how to react to an answer is decided by pure code (`dispatch`, `pace`,
+//! `backoff`); the courier only carries it out.
 
 mod backoff;
 mod courier;

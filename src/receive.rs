@@ -5,7 +5,7 @@
 //! only then answered.
 //!
 //! # What always holds
-//! * A 2xx is sent after [`Ledger::record`](crate::ledger::Ledger::record) returned (P1;
+//! * A 2xx is sent after [`Ledger::record`] returned (P1;
 //!   `webhook::tests::no_success_is_answered_before_the_ledger_has_recorded`).
 //! * One bad event costs none of its neighbours (P5; the tables of `envelope` and `webhook`).
 //! * The bodies of all requests in flight share one budget; past it the answer is 503 (P6;
