@@ -22,4 +22,6 @@ pub mod operate;
 pub mod receive;
 pub mod sandbox;
 pub mod secret;
+#[cfg(test)]
+mod seeds;
 pub mod service;

@@ -461,6 +461,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::seeds::kept_in("tests/seeds/map.txt"))]
+
         #[test]
         fn mapping_never_panics(event in any_json(), arrival in any::<i64>()) {
             let first = mapping().map(&event, Timestamp(arrival));

@@ -264,6 +264,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::seeds::kept_in("tests/seeds/envelope.txt"))]
+
         #[test]
         fn an_array_splits_into_the_texts_it_was_joined_from(
             values in proptest::collection::vec(json(), 0..6),

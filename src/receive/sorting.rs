@@ -13,8 +13,9 @@ use crate::ledger::RejectedEvent;
 use crate::map::{Outcome, Reason, Rejection};
 use crate::membership::{MembershipDelta, Timestamp, UserId};
 
-/// Most events in one body. Segment sends 4,000 at most; the rest is for backfills by other means.
-const MOST_EVENTS: usize = 100_000;
+/// Most events in one body: 128 MiB of events of half a KiB, where 1 KiB is usual. Segment sends
+/// 4,000 at most; the rest is for backfills by other means.
+const MOST_EVENTS: usize = 250_000;
 
 /// The largest event that is read. Segment's are at most 32 KB and a customer may add fields; a
 /// parsed event takes many times its text, so that the whole body must not be one (P6).

@@ -532,7 +532,7 @@ mod tests {
         let (status, _) = ask(&public(&recording(), roomy), request.expect("a request")).await;
         assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
 
-        let many = format!("[{}1]", "1,".repeat(100_000));
+        let many = format!("[{}1]", "1,".repeat(250_000));
         let (status, answer) = post(&recording(), many).await;
         assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
         assert!(answer["error"].as_str().expect("text").starts_with("too_many_events: "));

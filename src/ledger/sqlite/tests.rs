@@ -11,6 +11,7 @@ use crate::ledger::{ClaimedMember, RejectedEvent};
 use crate::membership::{
     AudienceKey, ContextKey, ContextKind, Membership, MembershipDelta, UserId,
 };
+use crate::seeds;
 
 const START: Timestamp = Timestamp(1_750_000_000_000_000);
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -464,13 +465,6 @@ async fn arrival_never_runs_backwards_not_even_across_a_restart() {
     assert!(!batch.members[0].membership.as_bool(), "the later arrival wins the tie");
 }
 
-/// Seeds that once failed are run first, from then on.
-fn seeds_kept_in(file: &'static str) -> ProptestConfig {
-    let failure_persistence: Option<Box<dyn proptest::test_runner::FailurePersistence>> =
-        Some(Box::new(proptest::test_runner::FileFailurePersistence::Direct(file)));
-    ProptestConfig { failure_persistence, ..ProptestConfig::default() }
-}
-
 /// What a random story does next.
 #[derive(Clone, Debug)]
 enum Act {
@@ -586,7 +580,7 @@ async fn play(acts: Vec<Act>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..seeds_kept_in("tests/seeds/ledger.txt") })]
+    #![proptest_config(ProptestConfig { cases: 96, ..seeds::kept_in("tests/seeds/ledger.txt") })]
 
     /// Random records, claims, answers, crashes and restarts against a plain map.
     #[test]
