@@ -26,6 +26,12 @@ impl Clock for SystemClock {
     }
 }
 
+/// Whole milliseconds, as logs and status give a duration; as many as fit.
+#[must_use]
+pub fn whole_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// A clock that stands still until it is moved; clones move together.
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<AtomicI64>);

@@ -1,7 +1,7 @@
 //! LaunchDarkly: the HTTP client and the JSON it speaks, for the endpoint that fills synced segments.
 //!
 //! Nothing here decides: [`Client::send`] makes one call and says in an [`Answer`] what became of
-//! it; when to call and what to do next is `deliver`'s.
+//! it; when to call and what to do next is `deliver`'s. [`Credentials`] asks beforehand.
 //!
 //! # What always holds
 //! * The service token goes to the configured host only: no redirect is followed and no proxy but
@@ -13,9 +13,13 @@
 
 mod answer;
 mod client;
+mod connection;
+mod credentials;
 mod limits;
 pub mod wire;
 
 pub use answer::{Answer, Fate, Outcome, Refusal, classify};
-pub use client::{Client, ClientError, Endpoint};
+pub use client::{Client, Endpoint};
+pub use connection::ClientError;
+pub use credentials::{Credentials, Verdict};
 pub use limits::{RateLimits, Window};

@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, whole_millis};
 use crate::config::Config;
 use crate::deliver::CourierError;
 use crate::launchdarkly::ClientError;
@@ -221,7 +221,7 @@ impl Service {
         parts.insert(task.id(), Part::Watching);
 
         readiness.ready();
-        let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let duration_ms = whole_millis(began.elapsed());
         info!(
             version = env!("CARGO_PKG_VERSION"),
             destinations = config.destinations.len(),
@@ -257,7 +257,7 @@ impl Service {
             }),
         };
         match &failure {
-            None => info!(grace_period_ms = self.grace_period.as_millis(), "stopping"),
+            None => info!(grace_period_ms = whole_millis(self.grace_period), "stopping"),
             Some(failure) => {
                 error!(failure = chain(failure), "stopping, because a part of the daemon is gone");
             }
@@ -294,7 +294,7 @@ impl Service {
         {
             warn!("the ledger is still being closed; it is consistent all the same");
         }
-        let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let duration_ms = whole_millis(began.elapsed());
         info!(duration_ms, "stopped");
         first_failure.map_or(Ok(()), Err)
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::listeners::{A_YEAR_MS, A_YEAR_S};
 use super::section::Section;
+use crate::clock::whole_millis;
 
 /// What the two public integrations send at most (wire.md, section 3).
 const PUBLIC_INTEGRATIONS_SEND: usize = 1000;
@@ -31,7 +32,6 @@ pub struct Delivery {
 impl Delivery {
     /// Reads a section; a destination's inherits what it does not set from `[delivery]`.
     pub(super) fn read(mut section: Section<'_>, inherited: Option<&Self>) -> Self {
-        let millis = |wait: Duration| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         let count = |count: NonZeroUsize| count.get() as u64;
         let sets_a_wait =
             ["linger_ms", "retry_floor_ms", "retry_ceiling_ms"].iter().any(|key| section.has(key));
@@ -40,12 +40,12 @@ impl Delivery {
             None => section.needed_whole(key, range),
         };
         let max_batch = number("max_batch", 1..=100_000, inherited.map(|d| count(d.max_batch)));
-        let linger = number("linger_ms", 0..=A_YEAR_MS, inherited.map(|d| millis(d.linger)));
+        let linger = number("linger_ms", 0..=A_YEAR_MS, inherited.map(|d| whole_millis(d.linger)));
         let concurrency = number("concurrency", 1..=1000, inherited.map(|d| count(d.concurrency)));
         let repeat_window =
             number("repeat_window_s", 0..=A_YEAR_S, inherited.map(|d| d.repeat_window.as_secs()));
         let mut wait = |key, inherited: Option<Duration>| {
-            Duration::from_millis(number(key, 1..=A_YEAR_MS, inherited.map(millis)))
+            Duration::from_millis(number(key, 1..=A_YEAR_MS, inherited.map(whole_millis)))
         };
         let delivery = Self {
             max_batch: non_zero(max_batch),

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use url::{Host, Url};
 
 use super::secrets::{self, looks_like_a_secret};
 use super::section::Section;
+use crate::launchdarkly::Endpoint;
 use crate::secret::Secret;
 
 const BASE_URL: &str = "https://app.launchdarkly.com";
@@ -48,6 +50,20 @@ impl fmt::Debug for LaunchDarklySection {
 }
 
 impl LaunchDarklySection {
+    /// Where the calls go, and how; the two numbers are those of `delivery`.
+    #[must_use]
+    pub fn endpoint(&self, request_timeout: Duration, connections: usize) -> Endpoint {
+        Endpoint {
+            base_url: self.base_url.clone(),
+            client_side_id: self.client_side_id.clone(),
+            service_token: self.service_token.clone(),
+            proxy: self.proxy.clone(),
+            ca_file: self.ca_file.clone(),
+            request_timeout,
+            connections,
+        }
+    }
+
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let client_side_id = read_client_side_id(&mut section);
         let service_token = read_service_token(&mut section);

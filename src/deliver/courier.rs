@@ -13,7 +13,7 @@ use tracing::{debug, error, info, warn};
 
 use super::Policy;
 use super::dispatch::{Dispatch, Now, Report, Standing, Step};
-use crate::clock::Clock;
+use crate::clock::{Clock, whole_millis};
 use crate::launchdarkly::wire::encode;
 use crate::launchdarkly::{Answer, Client, Outcome};
 use crate::ledger::{Batch, Ledger, LedgerError, Parked};
@@ -206,7 +206,7 @@ impl Courier {
         let members = flown.batch.members.len();
         let audience = flown.batch.route.audience.as_str();
         let destination = self.destination.as_str();
-        let duration_ms = u64::try_from(flown.took.as_millis()).unwrap_or(u64::MAX);
+        let duration_ms = whole_millis(flown.took);
         let status = flown.answer.status;
         match &flown.answer.outcome {
             Outcome::Taken => info!(

@@ -9,11 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
-use reqwest::redirect::Policy;
-use reqwest::{Certificate, Proxy, Response};
+use reqwest::Response;
 use url::Url;
 
 use super::answer::{Answer, Fate, Outcome, body_matters, classify};
+use super::connection::{self, ClientError};
 use super::limits::RateLimits;
 use super::wire;
 use crate::secret::Secret;
@@ -49,35 +49,6 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// Why no client could be made. All of it is configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// Not http(s), without a host, or with a user name, which would take the token's place.
-    #[error("the base URL must be http or https, with a host and without a user name")]
-    BaseUrl,
-    /// The token itself is not part of the text.
-    #[error("the service token contains a character that cannot be sent in a header")]
-    Token,
-    /// The proxy's URL is not part of the text: it can carry a password.
-    #[error("the proxy's URL cannot be used")]
-    Proxy,
-    /// The file could not be read.
-    #[error("the certificates in {} cannot be read", path.display())]
-    CaFile {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file was read, but holds nothing to trust.
-    #[error("{} holds no PEM certificate that can be used", .0.display())]
-    Certificates(PathBuf),
-    /// TLS could not be set up: most often the system has no certificates and none are configured.
-    #[error("the HTTP client cannot be built")]
-    Build(#[source] reqwest::Error),
-}
-
 /// Idle connections are closed by us before the load balancers in front of LaunchDarkly do it: a
 /// request that meets their closing would be one whose fate is open.
 const IDLE_CONNECTION_LIFETIME: Duration = Duration::from_secs(45);
@@ -106,17 +77,10 @@ impl fmt::Debug for Client {
 impl Client {
     /// Prepares calls; connects to nothing yet. Reads `ca_file`, so it may block for a moment.
     pub fn new(endpoint: Endpoint) -> Result<Self, ClientError> {
-        // an error only says that it was installed before
-        rustls::crypto::ring::default_provider().install_default().ok();
-
         let url = audiences_url(&endpoint.base_url).ok_or(ClientError::BaseUrl)?;
-        let mut builder = reqwest::Client::builder()
+        let http = connection::to([&url], endpoint.proxy.as_ref(), endpoint.ca_file.as_deref())?
             .default_headers(headers(&endpoint.service_token)?)
-            .user_agent(wire::USER_AGENT)
-            .redirect(Policy::none())
             .retry(reqwest::retry::never())
-            .referer(false)
-            .no_proxy()
             // shorter than the whole, so that a host that cannot be reached is told from one
             // that does not answer
             .connect_timeout(endpoint.request_timeout / 2)
@@ -124,20 +88,9 @@ impl Client {
             .pool_max_idle_per_host(endpoint.connections)
             .pool_idle_timeout(IDLE_CONNECTION_LIFETIME)
             .tcp_keepalive(TCP_KEEPALIVE)
-            .tcp_nodelay(true);
-        if let Some(proxy) = &endpoint.proxy {
-            let proxy = Proxy::all(proxy.clone()).map_err(|_| ClientError::Proxy)?;
-            builder = builder.proxy(proxy);
-        }
-        let certificates = certificates(endpoint.ca_file)?;
-        let proxy_scheme = endpoint.proxy.as_ref().map(Url::scheme);
-        builder = if url.scheme() == "http" && proxy_scheme.is_none_or(|scheme| scheme == "http") {
-            // no TLS will be spoken: works on a system without any certificates
-            builder.tls_certs_only(certificates)
-        } else {
-            builder.tls_certs_merge(certificates)
-        };
-        let http = builder.build().map_err(ClientError::Build)?;
+            .tcp_nodelay(true)
+            .build()
+            .map_err(ClientError::Build)?;
         Ok(Self { http, url, environment: endpoint.client_side_id.into() })
     }
 
@@ -166,34 +119,16 @@ fn audiences_url(base: &Url) -> Option<Url> {
         && base.has_host()
         && base.username().is_empty()
         && base.password().is_none();
-    let mut url = usable.then(|| base.clone())?;
-    url.path_segments_mut().ok()?.pop_if_empty().extend(wire::PATH[1..].split('/'));
-    url.set_query(None);
-    url.set_fragment(None);
-    Some(url)
+    usable.then(|| connection::below(base, wire::PATH[1..].split('/')))
 }
 
 fn headers(token: &Secret) -> Result<HeaderMap, ClientError> {
-    let mut token =
-        HeaderValue::from_bytes(token.expose().as_bytes()).map_err(|_| ClientError::Token)?;
-    token.set_sensitive(true);
+    let token = connection::token_header(token)?;
     Ok(HeaderMap::from_iter([
         (AUTHORIZATION, token),
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (HeaderName::from_static("ld-api-version"), HeaderValue::from_static(wire::API_VERSION)),
     ]))
-}
-
-fn certificates(file: Option<PathBuf>) -> Result<Vec<Certificate>, ClientError> {
-    let Some(path) = file else { return Ok(Vec::new()) };
-    let pem = match std::fs::read(&path) {
-        Ok(pem) => pem,
-        Err(source) => return Err(ClientError::CaFile { path, source }),
-    };
-    match Certificate::from_pem_bundle(&pem) {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(ClientError::Certificates(path)),
-    }
 }
 
 async fn read(mut response: Response) -> Answer {

@@ -20,6 +20,7 @@ use serde::Serialize;
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 
+use crate::clock::whole_millis;
 use crate::deliver::{Held, Standing};
 use crate::ledger::Ledger;
 use crate::membership::{DestinationName, Timestamp};
@@ -92,7 +93,7 @@ async fn status(State(state): State<Arc<AdminState>>) -> Response {
             return (StatusCode::SERVICE_UNAVAILABLE, "the ledger is closed").into_response();
         };
         let held = standing.borrow().held.clone();
-        let oldest = backlog.iter().map(|of| of.waiting_since.elapsed().as_millis()).max();
+        let oldest = backlog.iter().map(|of| whole_millis(of.waiting_since.elapsed())).max();
         destinations.insert(
             name.to_string(),
             DestinationStatus {
@@ -104,7 +105,7 @@ async fn status(State(state): State<Arc<AdminState>>) -> Response {
                     answer_id,
                 }),
                 waiting: backlog.iter().map(|of| of.waiting).sum(),
-                oldest_waiting_ms: oldest.map_or(0, |ms| u64::try_from(ms).unwrap_or(u64::MAX)),
+                oldest_waiting_ms: oldest.unwrap_or(0),
                 audiences: backlog
                     .iter()
                     .map(|of| (of.audience.as_str().to_owned(), of.waiting))

@@ -8,7 +8,7 @@ use super::ServiceError;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::deliver::{Courier, Policy, Standing};
-use crate::launchdarkly::{Client, Endpoint};
+use crate::launchdarkly::Client;
 use crate::ledger::{DestinationSettings, Ledger, Settings, SqliteLedger};
 use crate::map::Mapping;
 use crate::membership::DestinationName;
@@ -49,17 +49,10 @@ pub(super) fn couriers(
         .map(|destination| {
             let name = destination.name.clone();
             let delivery = &destination.delivery;
-            let endpoint = &destination.launchdarkly;
-            let client = Client::new(Endpoint {
-                base_url: endpoint.base_url.clone(),
-                client_side_id: endpoint.client_side_id.clone(),
-                service_token: endpoint.service_token.clone(),
-                proxy: endpoint.proxy.clone(),
-                ca_file: endpoint.ca_file.clone(),
-                request_timeout: delivery.request_timeout,
-                connections: delivery.concurrency.get(),
-            })
-            .map_err(|source| ServiceError::Client { destination: name.clone(), source })?;
+            let launchdarkly = &destination.launchdarkly;
+            let connections = delivery.concurrency.get();
+            let client = Client::new(launchdarkly.endpoint(delivery.request_timeout, connections))
+                .map_err(|source| ServiceError::Client { destination: name.clone(), source })?;
             let policy = Policy {
                 max_batch: delivery.max_batch,
                 linger: delivery.linger,
@@ -69,7 +62,7 @@ pub(super) fn couriers(
             };
             let courier = Courier::new(
                 name.clone(),
-                endpoint.client_side_id.clone(),
+                launchdarkly.client_side_id.clone(),
                 client,
                 policy,
                 Arc::clone(ledger) as Arc<dyn Ledger>,

@@ -175,8 +175,8 @@ async fn check_online_asks_for_both_credentials() {
     #[rustfmt::skip]
     let cases = [
         (&url[..], "known-id", "hidden-token", 0, ["client-side ID known\n", "service token  accepted; "]),
-        (&url, "other", "hidden-token", 69, ["unknown to LaunchDarkly (404)", "service token  accepted; "]),
-        (&url, "known-id", "hidden-other", 69, ["client-side ID known\n", "service token  refused (401)"]),
+        (&url, "other", "hidden-token", 69, ["client-side ID refused by LaunchDarkly (404): ", "service token  accepted; "]),
+        (&url, "known-id", "hidden-other", 69, ["client-side ID known\n", "service token  refused by LaunchDarkly (401): "]),
         (&moved, "known-id", "hidden-token", 69, ["client-side ID unclear: ", "answered 302"]),
         (nobody, "known-id", "hidden-token", 69, ["client-side ID unclear: ", "cannot be reached"]),
     ];

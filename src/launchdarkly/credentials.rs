@@ -1,0 +1,99 @@
+//! Whether LaunchDarkly knows the credentials: two questions that change nothing there.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::StatusCode;
+use http::header::{AUTHORIZATION, HeaderValue};
+use reqwest::RequestBuilder;
+use url::Url;
+
+use super::client::Endpoint;
+use super::connection::{self, ClientError};
+
+/// What one question found.
+#[derive(Debug)]
+pub enum Verdict {
+    /// LaunchDarkly knows it.
+    Known,
+    /// LaunchDarkly does not take it.
+    Refused(StatusCode),
+    /// Not an answer that LaunchDarkly gives to this question.
+    Unclear {
+        /// The base of what was asked.
+        asked: Url,
+        /// What it said.
+        status: StatusCode,
+    },
+    /// No answer.
+    Unreached {
+        /// The base of what was asked.
+        asked: Url,
+        /// Without the URL, which may carry the client-side ID.
+        source: reqwest::Error,
+    },
+}
+
+/// Asks for the credentials of one destination.
+pub struct Credentials {
+    http: reqwest::Client,
+    base_url: Url,
+    client_sdk_url: Url,
+    client_side_id: String,
+    token: HeaderValue,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("host", &self.base_url.host_str())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Credentials {
+    /// Prepares the questions; `patience` is for each. Reads `ca_file`, so it may block for a moment.
+    pub fn new(
+        endpoint: &Endpoint,
+        client_sdk_url: &Url,
+        patience: Duration,
+    ) -> Result<Self, ClientError> {
+        let urls = [&endpoint.base_url, client_sdk_url];
+        let http = connection::to(urls, endpoint.proxy.as_ref(), endpoint.ca_file.as_deref())?
+            .timeout(patience)
+            .build()
+            .map_err(ClientError::Build)?;
+        Ok(Self {
+            http,
+            base_url: endpoint.base_url.clone(),
+            client_sdk_url: client_sdk_url.clone(),
+            client_side_id: endpoint.client_side_id.clone(),
+            token: connection::token_header(&endpoint.service_token)?,
+        })
+    }
+
+    /// Does LaunchDarkly know an environment with this client-side ID? The token is not sent there.
+    pub async fn client_side_id(&self) -> Verdict {
+        let asked = &self.client_sdk_url;
+        let url = connection::below(asked, ["sdk", "goals", &self.client_side_id]);
+        ask(asked, self.http.head(url), &[StatusCode::NOT_FOUND]).await
+    }
+
+    /// Does LaunchDarkly take the service token? It says yes to a token without any rights, too.
+    pub async fn service_token(&self) -> Verdict {
+        let asked = &self.base_url;
+        let url = connection::below(asked, ["api", "v2", "versions"]);
+        let question = self.http.get(url).header(AUTHORIZATION, &self.token);
+        ask(asked, question, &[StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN]).await
+    }
+}
+
+async fn ask(asked: &Url, question: RequestBuilder, refusals: &[StatusCode]) -> Verdict {
+    let asked = asked.clone();
+    match question.send().await.map(|answer| answer.status()) {
+        Ok(StatusCode::OK) => Verdict::Known,
+        Ok(status) if refusals.contains(&status) => Verdict::Refused(status),
+        Ok(status) => Verdict::Unclear { asked, status },
+        Err(source) => Verdict::Unreached { asked, source: source.without_url() },
+    }
+}
