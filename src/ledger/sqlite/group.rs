@@ -253,7 +253,7 @@ impl Group {
             Report::Requeue(Parked::Members(batch)) => {
                 let Some(audience) = state.audiences.of_route(&batch.route) else { return Ok(()) };
                 for claimed in &batch.members {
-                    requeue_one(state, db, audience, claimed.context_key.as_str())?;
+                    state.apply(db, audience, claimed.context_key.as_str(), member::requeue)?;
                 }
                 Ok(())
             }
@@ -265,7 +265,7 @@ impl Group {
                         .query_map(params![state.audiences.list[audience].row], |row| row.get(0))?
                         .collect::<Result<_, _>>()?;
                     for key in keys {
-                        requeue_one(state, db, audience, &key)?;
+                        state.apply(db, audience, &key, member::requeue)?;
                     }
                 }
                 Ok(())
@@ -374,18 +374,6 @@ fn settle_one(
         state.upkeep.reassert_later(db, row, key, moment.stamp)?;
     }
     Ok(next)
-}
-
-fn requeue_one(
-    state: &mut State,
-    db: &Connection,
-    audience: usize,
-    key: &str,
-) -> rusqlite::Result<()> {
-    let row = state.audiences.list[audience].row;
-    let Some(before) = members::load(db, row, key)? else { return Ok(()) };
-    let next = member::requeue(&before, &state.moment(audience));
-    state.put(db, audience, key, Some(&before), &next)
 }
 
 fn insert_parked(

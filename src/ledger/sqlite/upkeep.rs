@@ -147,24 +147,12 @@ fn reassert_due(state: &mut State, db: &Connection, now: Instant) -> rusqlite::R
     let more = rows.len() == SLICE;
     for (_, row, key) in rows {
         let Some(audience) = state.audiences.of_row(row) else { continue };
-        reassert(state, db, audience, &key)?;
+        state.apply(db, audience, &key, member::reassert)?;
     }
     if more {
         state.upkeep.reassertions.push_front((now, through));
     }
     Ok(more)
-}
-
-fn reassert(
-    state: &mut State,
-    db: &Connection,
-    audience: usize,
-    key: &str,
-) -> rusqlite::Result<()> {
-    let row = state.audiences.list[audience].row;
-    let Some(before) = members::load(db, row, key)? else { return Ok(()) };
-    let next = member::reassert(&before, &state.moment(audience));
-    state.put(db, audience, key, Some(&before), &next)
 }
 
 /// `true`: a resync is under way.

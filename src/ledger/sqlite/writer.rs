@@ -232,6 +232,20 @@ impl State {
         Ok(Some(change_of(delta, other.map(|user| self.persons.hash(row, user)))))
     }
 
+    /// Puts a member, if it is there, through one rule.
+    pub fn apply(
+        &mut self,
+        db: &Connection,
+        audience: usize,
+        key: &str,
+        rule: impl Fn(&Member, &Moment) -> Next,
+    ) -> rusqlite::Result<()> {
+        let row = self.audiences.list[audience].row;
+        let Some(before) = members::load(db, row, key)? else { return Ok(()) };
+        let next = rule(&before, &self.moment(audience));
+        self.put(db, audience, key, Some(&before), &next)
+    }
+
     /// Writes what the rules decided and keeps the counts.
     pub fn put(
         &mut self,
