@@ -98,6 +98,8 @@ struct Eval {
 
 #[derive(Debug, Subcommand)]
 enum EvalWhat {
+    /// Say whether a subscription selects an event
+    Subscription,
     /// Map requests to what LaunchDarkly would be told
     Sync,
 }
@@ -128,9 +130,13 @@ pub fn main() -> ExitCode {
             |exit| exit,
             |config| answered(waited(send.send(&config, &mut std::io::stdout()))),
         ),
-        Command::Eval(Eval { what: EvalWhat::Sync }) => {
+        Command::Eval(Eval { what }) => {
+            let input = std::io::stdin().lock();
             let mut output = std::io::BufWriter::new(std::io::stdout().lock());
-            let result = eval::sync(std::io::stdin().lock(), &mut output);
+            let result = match what {
+                EvalWhat::Subscription => eval::subscription(input, &mut output),
+                EvalWhat::Sync => eval::sync(input, &mut output),
+            };
             answered(result.and_then(|()| output.flush()).map(|()| Exit::Done))
         }
     };

@@ -14,9 +14,11 @@ mod context_key;
 mod event_time;
 mod expression;
 mod fields;
+pub(crate) mod glob;
 mod membership_value;
 mod preset;
 mod rejection;
+mod subscription;
 
 use serde_json::Value;
 
@@ -24,6 +26,7 @@ pub use context_key::ContextKeyRule;
 pub use expression::MappingError;
 pub use membership_value::MembershipRule;
 pub use rejection::{Reason, Rejection};
+pub use subscription::{Subscription, SubscriptionFault};
 
 use crate::membership::{
     AudienceId, AudienceKey, ContextKey, ContextKind, MembershipDelta, Timestamp, UserId,
@@ -62,6 +65,7 @@ pub enum Outcome {
 /// A destination's mapping, compiled once and used for every event.
 #[derive(Clone, Debug)]
 pub struct Mapping {
+    subscription: Subscription,
     fields: Fields,
     value_rules: ValueRules,
     /// Where Segment puts the id of a person who asked to be deleted; no mapping applies to it.
@@ -74,6 +78,7 @@ impl Mapping {
     #[expect(clippy::needless_pass_by_value, reason = "settings are spent on the one mapping")]
     pub fn new(settings: MappingSettings) -> Self {
         Self {
+            subscription: preset::subscription(),
             fields: preset::fields(&settings),
             value_rules: ValueRules {
                 membership: settings.membership,
@@ -81,6 +86,11 @@ impl Mapping {
             },
             deleted_user: Expression::path(&["userId"]),
         }
+    }
+
+    /// Replaces the statement that says which events are mapped.
+    pub fn subscribe(&mut self, subscription: Subscription) {
+        self.subscription = subscription;
     }
 
     /// Replaces what the mapping says about one field of the action, by a plain value or a directive.
@@ -98,7 +108,7 @@ impl Mapping {
         }
         let mapped = match event.get("type").and_then(Value::as_str) {
             Some("delete") => self.deletion(event).map(Outcome::Deletion),
-            Some("identify" | "track") => {
+            _ if self.subscription.selects(event) => {
                 self.delta(event, arrival).map(|delta| Outcome::Delta(Box::new(delta)))
             }
             _ => Ok(Outcome::Ignored),

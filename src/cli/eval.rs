@@ -4,6 +4,7 @@
 //! One line is read, answered and forgotten: memory does not grow with the input. A line that
 //! cannot be used is answered with `{"error": …}`, so that there are as many lines out as in.
 
+mod subscription;
 mod sync;
 
 use std::io::{self, BufRead, Write};
@@ -21,6 +22,13 @@ struct Failure {
 /// Fails only if reading or writing does.
 pub fn sync(input: impl BufRead, output: impl Write) -> io::Result<()> {
     each_line(input, output, sync::answer)
+}
+
+/// `cohortd eval subscription`: whether the statement of each line selects its event.
+///
+/// Fails only if reading or writing does.
+pub fn subscription(input: impl BufRead, output: impl Write) -> io::Result<()> {
+    each_line(input, output, subscription::answer)
 }
 
 fn each_line<A: Serialize>(

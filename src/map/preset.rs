@@ -1,10 +1,19 @@
-//! The defaults of Segment's "LaunchDarkly Audiences" action, as an expression for each field.
+//! The defaults of Segment's "LaunchDarkly Audiences" action: its subscription, and an expression
+//! for each field.
 
 use serde_json::Value;
 
-use super::MappingSettings;
+use super::{MappingSettings, Subscription};
 use super::expression::Expression;
 use super::fields::{Field, Fields};
+
+/// Which events the action takes.
+const SUBSCRIPTION: &str = r#"type = "identify" or type = "track""#;
+
+/// The subscription where the customer wrote none.
+pub(super) fn subscription() -> Subscription {
+    Subscription::parse(SUBSCRIPTION).expect("the statement is ours, and a test parses it")
+}
 
 /// What the action does where the customer changed nothing but our own settings.
 pub(super) fn fields(settings: &MappingSettings) -> Fields {

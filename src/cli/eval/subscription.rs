@@ -1,0 +1,55 @@
+//! `cohortd eval subscription`: whether a statement selects an event.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::parsed;
+use crate::map::Subscription;
+
+/// What a line holds; anything else in it is the business of whoever wrote it.
+#[derive(Deserialize)]
+struct Case {
+    fql: String,
+    event: Value,
+}
+
+#[derive(Serialize)]
+pub(super) struct Answer {
+    value: bool,
+}
+
+/// A statement with a fault is an error, not a statement that selects nothing.
+pub(super) fn answer(line: &[u8]) -> Result<Answer, String> {
+    let case: Case = parsed(line, "a subscription case", "fql and event")?;
+    let subscription =
+        Subscription::parse(&case.fql).map_err(|fault| format!("fql: {fault}"))?;
+    Ok(Answer { value: subscription.selects(&case.event) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_is_answered() {
+        let rows = [
+            (r#"{"fql":"type = 'track'","event":{"type":"track"}}"#, r#"{"value":true}"#),
+            (r#"{"id":1,"fql":"type = 'track'","event":null}"#, r#"{"value":false}"#),
+            (
+                r#"{"fql":"type = ","event":{}}"#,
+                r#"{"error":"fql: line 1, column 8: expected a field, a value or a function\n  type = \n         ^"}"#,
+            ),
+            (
+                r#"{"fql":"secret"}"#,
+                r#"{"error":"not a subscription case at column 16: fql and event are needed"}"#,
+            ),
+        ];
+        let input: Vec<_> = rows.iter().map(|(line, _)| *line).collect();
+        let mut output = Vec::new();
+        crate::cli::eval::subscription(input.join("\n").as_bytes(), &mut output)
+            .expect("memory does not fail");
+        let output = String::from_utf8(output).expect("JSON is UTF-8");
+        let expected: Vec<_> = rows.iter().map(|(_, answer)| *answer).collect();
+        assert_eq!(output.lines().collect::<Vec<_>>(), expected);
+    }
+}
