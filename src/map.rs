@@ -279,6 +279,18 @@ mod tests {
     }
 
     #[test]
+    fn the_subscription_decides_whatever_the_type() {
+        let mut mapping = mapping();
+        let statement = r#"type = "group" or match(event, "Audience *")"#;
+        mapping.subscribe(Subscription::parse(statement).expect("a statement"));
+        let group = event(&[("/type", json!("group"))]);
+        assert!(matches!(mapping.map(&group, ARRIVAL), Outcome::Delta(_)));
+        assert_eq!(mapping.map(&event(&[]), ARRIVAL), Outcome::Ignored);
+        let deletion = json!({"type": "delete", "userId": "ada"});
+        assert!(matches!(mapping.map(&deletion, ARRIVAL), Outcome::Deletion(_)));
+    }
+
+    #[test]
     fn track_is_read_from_properties() {
         let left = event(&[("/type", json!("track")), ("/properties", json!({"vip": false}))]);
         let delta = mapping().delta(&left, ARRIVAL).expect("it maps");

@@ -13,12 +13,9 @@
 //!   and does not recurse: a new star makes all earlier ones final, so nothing is tried twice over.
 //! * What shells do not agree on (`[!a]`, `[^a]`, brackets without an end) is refused, not guessed at.
 
-use std::fmt;
-
 /// A compiled pattern.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Glob {
-    pattern: String,
     pieces: Vec<Piece>,
 }
 
@@ -80,7 +77,7 @@ impl Glob {
                 itself => Piece::Exactly(itself),
             });
         }
-        Ok(Self { pattern: pattern.to_owned(), pieces })
+        Ok(Self { pieces })
     }
 
     /// Whether the pattern matches the whole text.
@@ -108,11 +105,6 @@ impl Glob {
                 }
             }
         }
-    }
-
-    /// The pattern as it was written.
-    pub(crate) fn as_str(&self) -> &str {
-        &self.pattern
     }
 }
 
@@ -144,12 +136,6 @@ fn ranges(characters: &mut std::str::Chars<'_>) -> Result<Vec<(char, char)>, Glo
 
 fn unescaped(character: char, rest: &mut std::str::Chars<'_>) -> Result<char, GlobFault> {
     if character == '\\' { rest.next().ok_or(GlobFault::Unclosed) } else { Ok(character) }
-}
-
-impl fmt::Debug for Glob {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.pattern, f)
-    }
 }
 
 #[cfg(test)]

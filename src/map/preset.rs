@@ -3,9 +3,9 @@
 
 use serde_json::Value;
 
-use super::{MappingSettings, Subscription};
 use super::expression::Expression;
 use super::fields::{Field, Fields};
+use super::{MappingSettings, Subscription};
 
 /// Which events the action takes.
 const SUBSCRIPTION: &str = r#"type = "identify" or type = "track""#;

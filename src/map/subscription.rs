@@ -20,6 +20,7 @@ mod explain;
 mod fault;
 mod functions;
 mod grammar;
+mod pattern;
 mod term;
 mod tree;
 

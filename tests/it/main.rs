@@ -15,3 +15,4 @@ mod receive;
 mod sandbox;
 mod secrecy;
 mod shutdown;
+mod subscription_conformance;

@@ -21,15 +21,12 @@ pub(super) struct Answer {
 /// A statement with a fault is an error, not a statement that selects nothing.
 pub(super) fn answer(line: &[u8]) -> Result<Answer, String> {
     let case: Case = parsed(line, "a subscription case", "fql and event")?;
-    let subscription =
-        Subscription::parse(&case.fql).map_err(|fault| format!("fql: {fault}"))?;
+    let subscription = Subscription::parse(&case.fql).map_err(|fault| format!("fql: {fault}"))?;
     Ok(Answer { value: subscription.selects(&case.event) })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn every_line_is_answered() {
         let rows = [

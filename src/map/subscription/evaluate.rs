@@ -13,7 +13,6 @@ use serde_json::Value;
 use super::functions;
 use super::term::{self, Term};
 use super::tree::{Comparison, Condition, Operand};
-use crate::map::glob::Glob;
 
 impl Condition {
     /// None is not to be said.
@@ -88,7 +87,10 @@ impl Operand {
     fn holds(&self, event: &Value) -> Option<bool> {
         match self {
             Self::Contains { text, part } => contains(&text.term(event), part.term(event)),
-            Self::Match { text, glob } => matches(&text.term(event), glob),
+            Self::Match { text, pattern } => match text.term(event) {
+                Term::Text(text) => Some(pattern.matches(&text)),
+                _ => None,
+            },
             _ => match self.term(event) {
                 Term::Bool(flag) => Some(flag),
                 _ => None,
@@ -101,13 +103,6 @@ impl Operand {
 fn contains(text: &Term<'_>, part: Term<'_>) -> Option<bool> {
     match (text, functions::text(part)) {
         (Term::Text(text), Term::Text(part)) => Some(text.contains(part.as_ref())),
-        _ => None,
-    }
-}
-
-fn matches(text: &Term<'_>, glob: &Glob) -> Option<bool> {
-    match text {
-        Term::Text(text) => Some(glob.matches(text)),
         _ => None,
     }
 }

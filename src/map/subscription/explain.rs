@@ -51,10 +51,8 @@ impl Condition {
         if fields.is_empty() {
             return String::new();
         }
-        let kinds: Vec<_> = fields
-            .iter()
-            .map(|field| format!("{field} is {}", field.term(event).kind()))
-            .collect();
+        let kinds: Vec<_> =
+            fields.iter().map(|field| format!("{field} is {}", field.term(event).kind())).collect();
         format!(" ({})", kinds.join(", "))
     }
 }

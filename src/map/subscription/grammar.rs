@@ -15,7 +15,9 @@ use std::borrow::Cow;
 
 use serde_json::{Number, Value};
 use winnow::ascii::digit1;
-use winnow::combinator::{alt, cut_err, delimited, eof, opt, peek, preceded, separated, terminated};
+use winnow::combinator::{
+    alt, cut_err, delimited, eof, opt, peek, preceded, separated, terminated,
+};
 use winnow::error::{AddContext, ErrMode, ParserError};
 use winnow::prelude::*;
 use winnow::stream::{Stateful, Stream};
@@ -23,8 +25,8 @@ use winnow::token::{any, one_of, take_till, take_while};
 
 use super::fault::SubscriptionFault;
 use super::functions::{self, Function};
+use super::pattern::Pattern;
 use super::tree::{Comparison, Condition, Operand, Path, Step, is_field, is_plain};
-use crate::map::glob::Glob;
 
 /// The most bytes of a statement.
 pub(super) const LONGEST: usize = 16 * 1024;
@@ -74,14 +76,11 @@ pub(super) fn parse(statement: &str) -> Result<Condition, SubscriptionFault> {
         return Err(SubscriptionFault::new(statement, 0, expected));
     }
     let mut input = Input { input: statement, state: 0 };
-    let whole = delimited(
-        blank,
-        disjunction,
-        (blank, eof.context("and, or, or the end of the statement")),
-    )
-    .parse_next(&mut input);
+    let whole =
+        delimited(blank, disjunction, (blank, eof.context("and, or, or the end of the statement")))
+            .parse_next(&mut input);
     whole.map_err(|error| {
-        let Wanted(what) = error.into_inner().unwrap_or_else(|_| Wanted(Cow::Borrowed("")));
+        let Wanted(what) = error.into_inner().unwrap_or(Wanted(Cow::Borrowed("")));
         let place = statement.len() - input.input.len();
         SubscriptionFault::new(statement, place, what.into_owned())
     })
@@ -130,7 +129,9 @@ fn negated(input: &mut Input<'_>) -> Parsed<Condition> {
         return Ok(Condition::Holds(operand));
     }
     input.reset(&start);
-    wanted("what can be negated: parentheses, contains(), match(), bool() or a field with a boolean")
+    wanted(
+        "what can be negated: parentheses, contains(), match(), bool() or a field with a boolean",
+    )
 }
 
 fn group(input: &mut Input<'_>) -> Parsed<Condition> {
@@ -181,9 +182,7 @@ fn operand(input: &mut Input<'_>) -> Parsed<Operand> {
         Some('[') => list(input).map(Operand::Literal),
         Some('"' | '\'') => text(input).map(|text| Operand::Literal(Value::from(text))),
         Some('+' | '-' | '0'..='9') => number(input).map(Operand::Literal),
-        Some(first) if first == '_' || first == '\\' || first.is_ascii_alphabetic() => {
-            named(input)
-        }
+        Some(first) if first == '_' || first == '\\' || first.is_ascii_alphabetic() => named(input),
         _ => wanted("a field, a value or a function"),
     }
 }
@@ -256,7 +255,7 @@ fn call<'s>(
         Operand::Contains { text: Box::new(text), part: Box::new(part) }
     } else if name == "match" {
         let text = terminated(operand, comma()).parse_next(input)?;
-        Operand::Match { text: Box::new(text), glob: glob(input)? }
+        Operand::Match { text: Box::new(text), pattern: pattern(input)? }
     } else {
         input.reset(start);
         return wanted(
@@ -269,36 +268,39 @@ fn call<'s>(
 }
 
 /// Only as it stands in the statement: a pattern is checked once, and never comes from an event.
-fn glob(input: &mut Input<'_>) -> Parsed<Glob> {
+fn pattern(input: &mut Input<'_>) -> Parsed<Pattern> {
     let start = input.checkpoint();
     if !matches!(next(input), Some('"' | '\'')) {
         return wanted("a pattern in quotes");
     }
-    let pattern = text(input)?;
-    Glob::new(pattern).or_else(|fault| {
+    Pattern::new(text(input)?).or_else(|fault| {
         input.reset(&start);
         wanted(format!("a pattern, but {fault}"))
     })
 }
 
 fn list(input: &mut Input<'_>) -> Parsed<Value> {
-    let item = |input: &mut Input<'_>| {
-        let start = input.checkpoint();
-        match next(input) {
-            Some(']') => Err(ErrMode::Backtrack(Wanted(Cow::Borrowed("")))),
-            Some('[') => wanted("a value: lists do not stand within lists"),
-            _ => match operand(input)? {
-                Operand::Literal(value) => Ok(value),
-                _ => {
-                    input.reset(&start);
-                    wanted("a value: a list has no fields and functions")
-                }
-            },
-        }
-    };
-    let items = separated(0.., item, (blank, ',', blank));
+    ('[', blank).parse_next(input)?;
+    if opt(']').parse_next(input)?.is_some() {
+        return Ok(Value::Array(Vec::new()));
+    }
+    let items = separated(1.., item, (blank, ',', blank));
     let end = cut_err((blank, ']')).context("a comma or a closing bracket");
-    delimited(('[', blank), items, end).map(Value::Array).parse_next(input)
+    terminated(items, end).map(Value::Array).parse_next(input)
+}
+
+fn item(input: &mut Input<'_>) -> Parsed<Value> {
+    let start = input.checkpoint();
+    let expected = match next(input) {
+        Some('[') => "a value: lists do not stand within lists",
+        Some(']') => "a value after the comma",
+        _ => match operand(input)? {
+            Operand::Literal(value) => return Ok(value),
+            _ => "a value: a list has no fields and functions",
+        },
+    };
+    input.reset(&start);
+    wanted(expected)
 }
 
 fn text<'s>(input: &mut Input<'s>) -> Parsed<&'s str> {
@@ -328,13 +330,11 @@ fn number(input: &mut Input<'_>) -> Parsed<Value> {
     );
     let spelled = spelled.take().parse_next(input)?;
     value_ends(input, "white space, a comma or a bracket after the number")?;
-    match functions::parse_number(spelled).and_then(Number::from_f64) {
-        Some(number) => Ok(Value::Number(number)),
-        None => {
-            input.reset(&start);
-            wanted("a number of a size that can be compared")
-        }
-    }
+    let Some(number) = functions::parse_number(spelled).and_then(Number::from_f64) else {
+        input.reset(&start);
+        return wanted("a number of a size that can be compared");
+    };
+    Ok(Value::Number(number))
 }
 
 fn value_ends(input: &Input<'_>, what: &'static str) -> Parsed<()> {

@@ -49,7 +49,8 @@ impl PartialEq for Term<'_> {
                 left.len() == right.len() && left.iter().zip(*right).all(equal)
             }
             (Self::Object(left), Self::Object(right)) => {
-                let in_right = |(key, value)| right.get(key).is_some_and(|right| equal((value, right)));
+                let in_right =
+                    |(key, value)| right.get(key).is_some_and(|right| equal((value, right)));
                 left.len() == right.len() && left.iter().all(in_right)
             }
             _ => false,

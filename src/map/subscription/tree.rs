@@ -8,10 +8,10 @@ use std::fmt::{self, Display, Formatter};
 use serde_json::Value;
 
 use super::functions::Function;
-use crate::map::glob::Glob;
+use super::pattern::Pattern;
 
 /// Something that holds for an event or does not.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Condition {
     /// `and` between two or more.
     All(Vec<Condition>),
@@ -57,7 +57,7 @@ pub(super) enum Comparison {
 }
 
 /// Something that has a value for an event.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Operand {
     /// A field of the event.
     Path(Path),
@@ -77,7 +77,7 @@ pub(super) enum Operand {
         /// The text.
         text: Box<Operand>,
         /// The pattern.
-        glob: Glob,
+        pattern: Pattern,
     },
 }
 
@@ -206,9 +206,9 @@ impl Display for Operand {
             Self::Literal(value) => literal(f, value),
             Self::Call(function, operand) => write!(f, "{}({operand})", function.name()),
             Self::Contains { text, part } => write!(f, "contains({text}, {part})"),
-            Self::Match { text, glob } => {
+            Self::Match { text, pattern } => {
                 write!(f, "match({text}, ")?;
-                quoted(f, glob.as_str())?;
+                quoted(f, pattern.as_str())?;
                 f.write_str(")")
             }
         }
