@@ -243,6 +243,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::seeds::kept_in("tests/seeds/glob.txt"))]
+
         #[test]
         fn matching_agrees_with_the_plain_rule(pattern in "[ab*?]{0,7}", text in "[ab]{0,9}") {
             let glob = Glob::new(&pattern).expect("no brackets, no faults");

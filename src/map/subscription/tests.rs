@@ -1,11 +1,13 @@
+use std::borrow::Cow;
+
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use proptest::test_runner::{FailurePersistence, FileFailurePersistence};
 use serde_json::json;
 
 use super::functions::Function;
 use super::pattern::Pattern;
+use super::term::Term;
 use super::tree::{Comparison, Operand, Path, Step, is_field};
 use super::*;
 
@@ -138,6 +140,13 @@ fn statements_select_or_do_not() {
     }
 }
 
+/// Every event of every destination passes the default statement, which compares fields as they are.
+#[test]
+fn fields_are_compared_without_a_copy() {
+    let (operand, event) = (Operand::Path(Path(vec![Step::new("type".to_owned())])), event());
+    assert!(matches!(operand.term(&event), Term::Text(Cow::Borrowed("track"))));
+}
+
 #[test]
 fn what_is_no_event_is_not_selected() {
     let subscription = parsed("type = 'track'");
@@ -254,6 +263,8 @@ fn length_and_depth_are_bounded() {
     parsed(&nested("!(", ")", grammar::DEEPEST / 2));
     let deep = format!("{}event{} = 'a'", "lowercase(".repeat(64), ")".repeat(64));
     parsed(&deep);
+    // Beside each other is not within each other.
+    parsed(&vec!["(type = 'a')"; 2 * grammar::DEEPEST].join(" or "));
     for statement in [
         nested("(", ")", grammar::DEEPEST + 1),
         nested("!", "", 4_000),
@@ -312,13 +323,6 @@ fn the_reason_names_what_decided_and_no_value() {
         let reason = parsed(statement).why_not(&event());
         assert_eq!(reason.as_deref(), expected, "{statement}");
     }
-}
-
-/// Keeps the seeds of failures where all of them are.
-fn seeds_kept_in(file: &'static str) -> ProptestConfig {
-    let failure_persistence: Option<Box<dyn FailurePersistence>> =
-        Some(Box::new(FileFailurePersistence::Direct(file)));
-    ProptestConfig { failure_persistence, ..ProptestConfig::default() }
 }
 
 fn any_path() -> impl Strategy<Value = Operand> {
@@ -499,7 +503,7 @@ fn any_event() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(seeds_kept_in("tests/seeds/subscription.txt"))]
+    #![proptest_config(crate::seeds::kept_in("tests/seeds/subscription.txt"))]
 
     /// What is printed is the same statement, and it says the same of every event.
     #[test]
