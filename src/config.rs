@@ -33,7 +33,6 @@ pub use self::launchdarkly::LaunchDarklySection;
 pub use self::ledger::LedgerSection;
 pub use self::listeners::{Admin, Listen};
 pub use self::log::{Log, LogFormat, Stop};
-pub use self::mapping::context_key_word;
 pub use self::segment::{Credential, SegmentSection};
 
 use self::faults::Report;

@@ -72,7 +72,7 @@ impl std::fmt::Debug for RejectedEvent {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recorded {
     /// Positions in [`Intake::deltas`] that were not recorded, because their audience already has
-    /// another context kind.
+    /// another context kind. They ascend.
     pub kind_conflicts: Vec<usize>,
 }
 

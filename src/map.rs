@@ -9,21 +9,28 @@
 //! * The same event, arrival and settings give the same outcome.
 //! * A rejection names fields and paths, never a value of the event (P8).
 
+mod audiences;
 mod coercion;
 mod context_key;
 mod event_time;
 mod expression;
 mod fields;
-pub(crate) mod glob;
+mod glob;
+mod mappings;
 mod membership_value;
 mod preset;
 mod rejection;
 mod subscription;
 
+use std::fmt;
+
 use serde_json::Value;
 
+pub use audiences::{AudienceOverride, AudienceRules};
 pub use context_key::ContextKeyRule;
 pub use expression::MappingError;
+pub use glob::{Glob, GlobFault};
+pub use mappings::{Mappings, Outcome, user_id};
 pub use membership_value::MembershipRule;
 pub use rejection::{Reason, Rejection};
 pub use subscription::{Subscription, SubscriptionFault};
@@ -32,60 +39,37 @@ use crate::membership::{
     AudienceId, AudienceKey, ContextKey, ContextKind, MembershipDelta, Timestamp, UserId,
 };
 use context_key::Identifiers;
-use expression::Expression;
 use fields::{Field, Fields};
 use membership_value::{ComputationClass, ValueRules};
 
-/// What a destination's `mapping` section decides.
-#[derive(Clone, Debug)]
-pub struct MappingSettings {
-    /// The kind of every context.
-    pub context_kind: ContextKind,
-    /// The rule for the context key.
-    pub context_key: ContextKeyRule,
-    /// The rule for the membership value.
-    pub membership: MembershipRule,
-    /// `journey_step_without_value = "enter"`: a journey step without a value counts as an entry.
-    pub journey_step_without_value_enters: bool,
-}
-
-/// What became of one event.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    /// It changes a membership.
-    Delta(Box<MembershipDelta>),
-    /// A privacy deletion of the person.
-    Deletion(UserId),
-    /// The subscription does not select it.
-    Ignored,
-    /// It should have changed a membership and cannot.
-    Rejected(Rejection),
-}
-
-/// A destination's mapping, compiled once and used for every event.
+/// One mapping, compiled once and used for every event.
 #[derive(Clone, Debug)]
 pub struct Mapping {
     subscription: Subscription,
     fields: Fields,
+    audiences: AudienceRules,
     value_rules: ValueRules,
-    /// Where Segment puts the id of a person who asked to be deleted; no mapping applies to it.
-    deleted_user: Expression,
 }
 
 impl Mapping {
-    /// The preset with these settings.
+    /// What Segment's hosted integration does where the customer changed nothing, except that a
+    /// membership value must be plain.
     #[must_use]
-    #[expect(clippy::needless_pass_by_value, reason = "settings are spent on the one mapping")]
-    pub fn new(settings: MappingSettings) -> Self {
+    pub fn preset() -> Self {
         Self {
             subscription: preset::subscription(),
-            fields: preset::fields(&settings),
+            fields: preset::fields(),
+            audiences: AudienceRules::default(),
             value_rules: ValueRules {
-                membership: settings.membership,
-                journey_step_without_value_enters: settings.journey_step_without_value_enters,
+                membership: MembershipRule::Strict,
+                journey_step_without_value_enters: false,
             },
-            deleted_user: Expression::path(&["userId"]),
         }
+    }
+
+    /// The names of the fields that [`Mapping::set_field`] knows.
+    pub fn field_names() -> impl Iterator<Item = &'static str> {
+        Field::ALL.into_iter().map(Field::name)
     }
 
     /// Replaces the statement that says which events are mapped.
@@ -98,26 +82,36 @@ impl Mapping {
         self.fields.set(name, json)
     }
 
-    /// What becomes of an event that arrived at `arrival`.
-    ///
-    /// A deletion comes before the subscription: no subscription may keep a person's data alive.
-    #[must_use]
-    pub fn map(&self, event: &Value, arrival: Timestamp) -> Outcome {
-        if !event.is_object() {
-            return Outcome::Rejected(not_an_object());
-        }
-        let mapped = match event.get("type").and_then(Value::as_str) {
-            Some("delete") => self.deletion(event).map(Outcome::Deletion),
-            _ if self.subscription.selects(event) => {
-                self.delta(event, arrival).map(|delta| Outcome::Delta(Box::new(delta)))
-            }
-            _ => Ok(Outcome::Ignored),
-        };
-        mapped.unwrap_or_else(Outcome::Rejected)
+    /// Replaces how a membership value is read. `journey_step_without_value_enters`: a journey step
+    /// without a value counts as an entry.
+    pub fn set_membership(
+        &mut self,
+        rule: MembershipRule,
+        journey_step_without_value_enters: bool,
+    ) {
+        self.value_rules = ValueRules { membership: rule, journey_step_without_value_enters };
     }
 
-    /// The delta of an event that was selected already: its type is not looked at.
-    pub fn delta(&self, event: &Value, arrival: Timestamp) -> Result<MembershipDelta, Rejection> {
+    /// Replaces what is said about some audiences only.
+    pub fn set_audiences(&mut self, audiences: AudienceRules) {
+        self.audiences = audiences;
+    }
+
+    /// The delta of an event that arrived at `arrival`; none if this mapping does not select it.
+    pub fn map(
+        &self,
+        event: &Value,
+        arrival: Timestamp,
+    ) -> Result<Option<MembershipDelta>, Rejection> {
+        if self.subscription.selects(event) { self.delta(event, arrival) } else { Ok(None) }
+    }
+
+    /// The same for an event that the subscription is known to select: its type is not looked at.
+    pub fn delta(
+        &self,
+        event: &Value,
+        arrival: Timestamp,
+    ) -> Result<Option<MembershipDelta>, Rejection> {
         if !event.is_object() {
             return Err(not_an_object());
         }
@@ -125,6 +119,10 @@ impl Mapping {
         let find = |field| self.fields.find(field, event);
         let audience = find(Field::AudienceId).parsed("a text", AudienceId::new)?;
         let audience_key = find(Field::AudienceKey).parsed("a text", AudienceKey::new)?;
+        if !self.audiences.admit(&audience_key) {
+            return Ok(None);
+        }
+        let particular = self.audiences.override_of(&audience_key);
         let context_kind = find(Field::ContextKind).parsed(
             "letters, digits, dots, dashes or underscores, and neither kind nor multi",
             ContextKind::new,
@@ -141,22 +139,25 @@ impl Mapping {
         };
         let rule = find(Field::ContextKey)
             .parsed("the name of a context key rule", ContextKeyRule::from_name)?;
+        let rule = particular.and_then(|particular| particular.context_key).unwrap_or(rule);
         let context_key = rule.choose(&identifiers).and_then(ContextKey::new);
 
         let value = find(Field::TraitsOrProps);
         let value = value.object()?.get(audience_key.as_str());
         let membership = self.value_rules.read(class, value)?;
 
-        Ok(MembershipDelta {
+        Ok(Some(MembershipDelta {
             audience,
-            context_kind,
+            context_kind: particular
+                .and_then(|particular| particular.context_kind.clone())
+                .unwrap_or(context_kind),
             context_key: context_key.ok_or_else(|| no_context_key(rule))?,
             membership,
             event_at: event_time::event_time(event, arrival),
-            user_id: identifiers.user_id.as_deref().and_then(UserId::new),
+            user_id: person(event),
             key_rule: rule.number(),
             audience_key,
-        })
+        }))
     }
 
     /// Ordinary traffic of a source is told apart first, so that it is never reported as a fault of
@@ -187,9 +188,27 @@ impl Mapping {
             Some(_) => Err(action.invalid("ADD or REMOVE")),
         }
     }
+}
 
-    fn deletion(&self, event: &Value) -> Result<UserId, Rejection> {
-        fields::Found::of("userId", &self.deleted_user, event).parsed("a text", UserId::new)
+/// Whose deletion takes the member along. A group call speaks of an account, whoever made it.
+fn person(event: &Value) -> Option<UserId> {
+    let of_an_account = event.get("type").and_then(Value::as_str) == Some("group");
+    if of_an_account { None } else { user_id(event) }
+}
+
+/// In a line, for people.
+impl fmt::Display for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, key) =
+            (self.fields.shown(Field::ContextKind), self.fields.shown(Field::ContextKey));
+        write!(f, "context kind {kind}, context key {key}, if {}", self.subscription)?;
+        if self.value_rules.membership == MembershipRule::Reference {
+            f.write_str("; membership by truthiness")?;
+        }
+        if self.value_rules.journey_step_without_value_enters {
+            f.write_str("; a journey step without a value enters")?;
+        }
+        Ok(())
     }
 }
 
@@ -214,12 +233,11 @@ mod tests {
     const ARRIVAL: Timestamp = Timestamp(1_741_850_595_000_000);
 
     fn mapping() -> Mapping {
-        Mapping::new(MappingSettings {
-            context_kind: ContextKind::new("user").expect("a plain kind"),
-            context_key: ContextKeyRule::UserIdOnly,
-            membership: MembershipRule::Strict,
-            journey_step_without_value_enters: false,
-        })
+        Mapping::preset()
+    }
+
+    fn outcome(mapping: Mapping, event: &Value) -> Outcome {
+        Mappings::from(mapping).map(event, ARRIVAL)
     }
 
     /// An event that maps, with the values at some JSON pointers replaced.
@@ -253,8 +271,8 @@ mod tests {
             user_id: UserId::new("ada"),
             key_rule: 1,
         };
-        let outcome = mapping().map(&event(&[]), ARRIVAL);
-        assert_eq!(outcome, Outcome::Delta(Box::new(expected)));
+        let expected = Outcome::Accepted { deltas: vec![expected], rejection: None };
+        assert_eq!(outcome(mapping(), &event(&[])), expected);
     }
 
     #[test]
@@ -274,7 +292,7 @@ mod tests {
             (json!({}), Outcome::Ignored),
         ];
         for (event, expected) in rows {
-            assert_eq!(mapping().map(&event, ARRIVAL), expected, "{event}");
+            assert_eq!(outcome(mapping(), &event), expected, "{event}");
         }
     }
 
@@ -284,16 +302,16 @@ mod tests {
         let statement = r#"type = "group" or match(event, "Audience *")"#;
         mapping.subscribe(Subscription::parse(statement).expect("a statement"));
         let group = event(&[("/type", json!("group"))]);
-        assert!(matches!(mapping.map(&group, ARRIVAL), Outcome::Delta(_)));
-        assert_eq!(mapping.map(&event(&[]), ARRIVAL), Outcome::Ignored);
+        assert!(matches!(outcome(mapping.clone(), &group), Outcome::Accepted { .. }));
+        assert_eq!(outcome(mapping.clone(), &event(&[])), Outcome::Ignored);
         let deletion = json!({"type": "delete", "userId": "ada"});
-        assert!(matches!(mapping.map(&deletion, ARRIVAL), Outcome::Deletion(_)));
+        assert!(matches!(outcome(mapping, &deletion), Outcome::Deletion(_)));
     }
 
     #[test]
     fn track_is_read_from_properties() {
         let left = event(&[("/type", json!("track")), ("/properties", json!({"vip": false}))]);
-        let delta = mapping().delta(&left, ARRIVAL).expect("it maps");
+        let delta = mapping().delta(&left, ARRIVAL).expect("it maps").expect("it is selected");
         assert_eq!(delta.membership, Membership::Out);
     }
 
@@ -391,7 +409,7 @@ mod tests {
             ),
         ];
         for (event, expected) in rows {
-            match mapping().map(&event, ARRIVAL) {
+            match outcome(mapping(), &event) {
                 Outcome::Rejected(rejection) => assert_eq!(rejection.to_string(), expected),
                 other => panic!("{event} gave {other:?}, expected {expected}"),
             }
@@ -448,7 +466,7 @@ mod tests {
             mapping.set_field(field, &value).expect("all of these compile");
         }
         let event = json!({"userId": "ada", "traits": {"paying": false}});
-        let delta = mapping.delta(&event, ARRIVAL).expect("it maps");
+        let delta = mapping.delta(&event, ARRIVAL).expect("it maps").expect("it is selected");
         assert_eq!((delta.audience.as_str(), delta.membership), ("aud_fixed", Membership::Out));
     }
 

@@ -26,7 +26,7 @@ use axum::routing::{MethodFilter, get, on};
 use tokio::sync::Semaphore;
 
 use crate::ledger::Ledger;
-use crate::map::Mapping;
+use crate::map::Mappings;
 use crate::membership::DestinationName;
 
 mod answer;
@@ -52,7 +52,7 @@ pub struct Destination {
     /// A disabled one answers 503, so that Segment retries for a while and nothing is lost.
     pub enabled: bool,
     /// How its events become deltas.
-    pub mapping: Mapping,
+    pub mappings: Mappings,
     /// What a request must present.
     pub credentials: Credentials,
 }
@@ -114,14 +114,14 @@ impl PublicState {
 struct Door {
     name: DestinationName,
     enabled: bool,
-    mapping: Mapping,
+    mappings: Mappings,
     gate: authentication::Gate,
 }
 
 impl Door {
     fn new(destination: Destination) -> Self {
-        let Destination { name, enabled, mapping, credentials } = destination;
-        Self { name, enabled, mapping, gate: authentication::Gate::new(&credentials) }
+        let Destination { name, enabled, mappings, credentials } = destination;
+        Self { name, enabled, mappings, gate: authentication::Gate::new(&credentials) }
     }
 }
 

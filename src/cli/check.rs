@@ -5,7 +5,7 @@ use std::io::{Result, Write};
 use std::time::Duration;
 
 use super::{Exit, unreached};
-use crate::config::{Config, Credential, Destination, SegmentSection, context_key_word};
+use crate::config::{Config, Credential, Destination, SegmentSection};
 use crate::launchdarkly::{Credentials, Verdict};
 use crate::operate::logging::chain;
 
@@ -37,7 +37,7 @@ pub async fn check(config: &Config, online: bool, out: &mut impl Write) -> Resul
 
 fn describe(config: &Config, destination: &Destination, out: &mut impl Write) -> Result<()> {
     let launchdarkly = &destination.launchdarkly;
-    let (mapping, delivery) = (&destination.mapping, &destination.delivery);
+    let delivery = &destination.delivery;
     let disabled = if destination.enabled { "" } else { " (disabled)" };
     writeln!(out, "destination {}{disabled}", destination.name)?;
     let listen = config.listen.address;
@@ -52,9 +52,9 @@ fn describe(config: &Config, destination: &Destination, out: &mut impl Write) ->
         }
     }
     writeln!(out)?;
-    let kind = mapping.context_kind.as_str();
-    let key = context_key_word(mapping.context_key);
-    writeln!(out, "  {:<14} context kind {kind}, context key {key}", "maps to")?;
+    for mapping in destination.mappings.all() {
+        writeln!(out, "  {:<14} {mapping}", "maps to")?;
+    }
     let (most, linger) = (delivery.max_batch, delivery.linger.as_millis());
     let concurrency = delivery.concurrency;
     writeln!(

@@ -5,7 +5,7 @@ use super::launchdarkly::LaunchDarklySection;
 use super::mapping;
 use super::section::Section;
 use super::segment::SegmentSection;
-use crate::map::MappingSettings;
+use crate::map::Mappings;
 use crate::membership::DestinationName;
 
 /// One LaunchDarkly environment, and who may post to it.
@@ -20,7 +20,7 @@ pub struct Destination {
     /// The environment its members go to.
     pub launchdarkly: LaunchDarklySection,
     /// How events become members.
-    pub mapping: MappingSettings,
+    pub mappings: Mappings,
     /// How batches are made and sent.
     pub delivery: Delivery,
 }
@@ -72,10 +72,10 @@ fn read_one(
     let enabled = section.flag("enabled").unwrap_or(true);
     let segment = SegmentSection::read(section.section("segment"));
     let launchdarkly = LaunchDarklySection::read(section.section("launchdarkly"));
-    let mapping = mapping::read(section.section("mapping"));
+    let mappings = mapping::read_all(&mut section);
     let delivery = Delivery::read(section.section("delivery"), Some(delivery));
     section.finish();
-    Some(Destination { name: name?, enabled, segment, launchdarkly, mapping, delivery })
+    Some(Destination { name: name?, enabled, segment, launchdarkly, mappings, delivery })
 }
 
 /// Two underscores would be two levels in the name of an environment variable.

@@ -66,8 +66,9 @@ pub(super) struct Report {
 impl Report {
     /// A fault of the key at `path`.
     pub(super) fn fault(&self, path: &str, shown: Option<String>, problem: impl Into<String>) {
-        let (variable, problem) = (Some(variable(path)), problem.into());
-        self.push(Fault { key: path.to_owned(), shown, problem, variable });
+        // An element of a list of sections has no variable.
+        let variable = (!path.contains('[')).then(|| variable(path));
+        self.push(Fault { key: path.to_owned(), shown, problem: problem.into(), variable });
     }
 
     /// A fault of something that no environment variable sets.

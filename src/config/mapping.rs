@@ -1,44 +1,193 @@
-//! `[destinations.<name>.mapping]`: how events become members.
+//! `[destinations.<name>.mapping]`, or several `[[destinations.<name>.mapping]]`: which events become
+//! members, and how.
 
-use super::section::Section;
-use crate::map::{ContextKeyRule, MappingSettings, MembershipRule};
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::section::{Section, choose};
+use crate::map::{
+    AudienceOverride, AudienceRules, ContextKeyRule, Glob, Mapping, Mappings, MembershipRule,
+    Subscription,
+};
 use crate::membership::ContextKind;
 
-const CONTEXT_KEYS: [(&str, ContextKeyRule); 5] = [
-    ("user_id_only", ContextKeyRule::UserIdOnly),
-    ("email_only", ContextKeyRule::EmailOnly),
-    ("user_id_then_email", ContextKeyRule::UserIdThenEmail),
-    ("user_id_then_anonymousId", ContextKeyRule::UserIdThenAnonymousId),
-    ("user_id_then_email_then_anonymousId", ContextKeyRule::UserIdThenEmailThenAnonymousId),
-];
 const MEMBERSHIPS: [(&str, MembershipRule); 2] =
     [("strict", MembershipRule::Strict), ("reference", MembershipRule::Reference)];
 const WITHOUT_VALUE: [(&str, bool); 2] = [("reject", false), ("enter", true)];
 
-/// The word for a rule in the configuration, for people.
-#[must_use]
-pub fn context_key_word(rule: ContextKeyRule) -> &'static str {
-    CONTEXT_KEYS.iter().find(|(_, known)| *known == rule).map_or("", |(word, _)| word)
+/// What Segment's editor writes beside the fields and what means nothing to a daemon of one's own.
+const SEGMENTS_OWN: [&str; 3] = ["batch_size", "batch_keys", "__segment_internal"];
+
+/// Reads the mappings of a destination. One that is alone may have its subscription and its file
+/// beside the section, in `destination`.
+pub(super) fn read_all(destination: &mut Section<'_>) -> Mappings {
+    let mut sections = destination.one_or_more("mapping");
+    let beside = Source { file: destination.text("mapping_file"), ..Source::default() };
+    let beside = Source { subscribe: destination.text("subscribe"), ..beside };
+    let is_set = [("mapping_file", &beside.file), ("subscribe", &beside.subscribe)];
+    let alone = if let [alone] = &sections[..] { Some(alone) } else { None };
+    for (key, _) in is_set.into_iter().filter(|(_, value)| value.is_some()) {
+        match alone {
+            None => {
+                destination.fault(key, None, "belongs into one of the mappings: there are several")
+            }
+            Some(alone) if alone.has(key) => {
+                let problem = format!("is set, and so is {}: keep one of them", alone.path_of(key));
+                destination.fault(key, None, problem);
+            }
+            Some(_) => {}
+        }
+    }
+    let mut enabled = Vec::with_capacity(sections.len());
+    for section in sections.drain(..) {
+        enabled.extend(read(section, &beside));
+    }
+    if enabled.is_empty() && destination.is_clean() {
+        destination.warn("mapping", "none is enabled: every event is ignored");
+    }
+    Mappings::new(enabled)
 }
 
-/// Reads the section; the defaults are those of Segment's hosted integration (wire.md, section 2),
-/// except where wire.md, section 4 deviates on purpose.
-pub(super) fn read(mut section: Section<'_>) -> MappingSettings {
-    let kind = |text: &str| {
-        let problem = "must be letters, digits, `.`, `_` and `-`, and neither `kind` nor `multi`";
-        ContextKind::new(text).ok_or_else(|| problem.to_owned())
-    };
-    let default_kind = || ContextKind::new("user").expect("`user` is a context kind");
-    let settings = MappingSettings {
-        context_kind: section.parsed("context_kind", kind).unwrap_or_else(default_kind),
-        context_key: section
-            .choice("context_key", &CONTEXT_KEYS)
-            .unwrap_or(ContextKeyRule::UserIdOnly),
-        membership: section.choice("membership", &MEMBERSHIPS).unwrap_or(MembershipRule::Strict),
-        journey_step_without_value_enters: section
-            .choice("journey_step_without_value", &WITHOUT_VALUE)
-            .unwrap_or(false),
-    };
+/// Where a mapping comes from besides its section.
+#[derive(Default)]
+struct Source {
+    file: Option<String>,
+    subscribe: Option<String>,
+}
+
+/// `None` if it is not enabled, after its faults were found. The defaults are those of Segment's
+/// hosted integration (wire.md, section 2), except where wire.md, section 4 deviates on purpose.
+fn read(mut section: Section<'_>, beside: &Source) -> Option<Mapping> {
+    let enabled = section.flag("enabled").unwrap_or(true);
+    let mut mapping = Mapping::preset();
+    let (in_section, file) = ("mapping_file", section.text("mapping_file"));
+    let mut subscribe = None;
+    if let Some(path) = file.as_deref().or(beside.file.as_deref()) {
+        match read_file(path) {
+            Ok(pasted) => {
+                set_fields(&mut mapping, &section, in_section, &pasted.fields);
+                subscribe = pasted.subscribe;
+            }
+            Err(problem) => section.fault(in_section, Some(format!("{path:?}")), problem),
+        }
+    }
+    for name in Mapping::field_names() {
+        let Some(json) = section.json(name) else { continue };
+        match literal_fault(name, &json) {
+            Some((shown, problem)) => section.fault(name, Some(shown), problem),
+            None => set_field(&mut mapping, &section, name, name, &json),
+        }
+    }
+    if let Some(written) =
+        section.text("subscribe").or_else(|| beside.subscribe.clone()).or(subscribe)
+    {
+        match Subscription::parse(&written) {
+            Ok(subscription) => mapping.subscribe(subscription),
+            Err(fault) => section.fault("subscribe", None, fault.to_string()),
+        }
+    }
+    mapping.set_membership(
+        section.choice("membership", &MEMBERSHIPS).unwrap_or(MembershipRule::Strict),
+        section.choice("journey_step_without_value", &WITHOUT_VALUE).unwrap_or(false),
+    );
+    mapping.set_audiences(AudienceRules {
+        allow: globs(&mut section, "allow_audiences"),
+        deny: globs(&mut section, "deny_audiences"),
+        overrides: overrides(section.section("audiences")),
+    });
     section.finish();
-    settings
+    enabled.then_some(mapping)
+}
+
+/// A text that no event can make right: better said at start-up than of each event.
+fn literal_fault(name: &str, json: &Value) -> Option<(String, String)> {
+    let text = json.as_str()?;
+    let problem = match name {
+        "context_kind" => context_kind(text).err(),
+        "context_key" => context_key(text).err(),
+        _ => None,
+    };
+    problem.map(|problem| (format!("{text:?}"), problem))
+}
+
+fn context_kind(text: &str) -> Result<ContextKind, String> {
+    let problem = "must be letters, digits, `.`, `_` and `-`, and neither `kind` nor `multi`";
+    ContextKind::new(text).ok_or_else(|| problem.to_owned())
+}
+
+fn context_key(text: &str) -> Result<ContextKeyRule, String> {
+    choose(text, &ContextKeyRule::ALL.map(|rule| (rule.name(), rule)))
+}
+
+fn set_fields(
+    mapping: &mut Mapping,
+    section: &Section<'_>,
+    key: &'static str,
+    fields: &Map<String, Value>,
+) {
+    let segments_own = |name: &str| SEGMENTS_OWN.iter().any(|own| name.starts_with(own));
+    for (name, json) in fields.iter().filter(|(name, _)| !segments_own(name)) {
+        set_field(mapping, section, key, name, json);
+    }
+}
+
+fn set_field(
+    mapping: &mut Mapping,
+    section: &Section<'_>,
+    key: &'static str,
+    name: &str,
+    json: &Value,
+) {
+    if let Err(error) = mapping.set_field(name, json) {
+        section.fault(key, None, error.to_string());
+    }
+}
+
+/// A mapping as Segment shows it: its fields, alone or beside the subscription.
+struct Pasted {
+    fields: Map<String, Value>,
+    subscribe: Option<String>,
+}
+
+fn read_file(path: &str) -> Result<Pasted, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let json = serde_json::from_str(&text).map_err(|error| {
+        format!("is not JSON at line {}, column {}", error.line(), error.column())
+    })?;
+    let Value::Object(mut outer) = json else {
+        return Err("must hold a JSON object with the fields of the mapping".to_owned());
+    };
+    let Some(inner) = outer.remove("mapping") else {
+        return Ok(Pasted { fields: outer, subscribe: None });
+    };
+    let Value::Object(fields) = inner else {
+        return Err("must hold an object under \"mapping\"".to_owned());
+    };
+    let subscribe = ["subscribe", "trigger"].iter().find_map(|key| outer.get(*key)?.as_str());
+    Ok(Pasted { fields, subscribe: subscribe.map(str::to_owned) })
+}
+
+fn globs(section: &mut Section<'_>, key: &'static str) -> Vec<Glob> {
+    let mut globs = Vec::new();
+    for pattern in section.list(key).unwrap_or_default() {
+        match Glob::new(&pattern) {
+            Ok(glob) => globs.push(glob),
+            Err(fault) => section.fault(key, Some(format!("{pattern:?}")), fault.to_string()),
+        }
+    }
+    globs
+}
+
+/// `[….audiences.<audience key>]`
+fn overrides(mut section: Section<'_>) -> BTreeMap<String, AudienceOverride> {
+    let read = |(name, mut section): (String, Section<'_>)| {
+        let particular = AudienceOverride {
+            context_kind: section.parsed("context_kind", context_kind),
+            context_key: section.parsed("context_key", context_key),
+        };
+        section.finish();
+        (name, particular)
+    };
+    section.sections().into_iter().map(read).collect()
 }

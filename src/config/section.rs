@@ -99,6 +99,18 @@ impl<'a> Section<'a> {
         values.into_iter().map(below).collect()
     }
 
+    /// The section below, or each of a list of them (`[[…]]`); an empty one if there is none.
+    pub(super) fn one_or_more(&mut self, key: &'static str) -> Vec<Self> {
+        match self.take(key) {
+            Some(Value { kind: ValueKind::Array(items), .. }) => items
+                .into_iter()
+                .enumerate()
+                .map(|(index, item)| self.below(&format!("{key}[{index}]"), Some(item)))
+                .collect(),
+            value => vec![self.below(key, value)],
+        }
+    }
+
     fn below(&self, key: &str, value: Option<Value>) -> Self {
         let mut unreadable = self.unreadable;
         let values = match value.map(|value| value.kind) {
@@ -233,6 +245,23 @@ impl<'a> Section<'a> {
         Some(texts)
     }
 
+    /// Any value, as JSON; from the environment, what starts with `{` or `[` is JSON text. The keys
+    /// of a table come in alphabetical order: the merged tree has forgotten how they were written.
+    pub(super) fn json(&mut self, key: &'static str) -> Option<serde_json::Value> {
+        let value = self.take(key)?;
+        let from_environment = value.origin() == Some(ENVIRONMENT);
+        match value.kind {
+            ValueKind::String(text) if from_environment && text.starts_with(['{', '[']) => {
+                let json = serde_json::from_str(&text).ok();
+                if json.is_none() {
+                    self.fault(key, None, "starts like JSON and is none");
+                }
+                json
+            }
+            kind => Some(json(kind)),
+        }
+    }
+
     /// The lines of a list that is one item per line; a list without any is a fault.
     pub(super) fn lines(&self, key: &str, text: &str) -> Option<Vec<String>> {
         let items: Vec<String> =
@@ -280,6 +309,27 @@ impl<'a> Section<'a> {
                 _ => String::new(),
             };
             self.report.fault_of(self.path_of(key), format!("unknown key{hint}{from}"));
+        }
+    }
+}
+
+fn json(kind: ValueKind) -> serde_json::Value {
+    use serde_json::Value as Json;
+    match kind {
+        ValueKind::Nil => Json::Null,
+        ValueKind::Boolean(flag) => flag.into(),
+        ValueKind::I64(number) => number.into(),
+        ValueKind::U64(number) => number.into(),
+        ValueKind::Float(number) => number.into(),
+        ValueKind::String(text) => text.into(),
+        // Not what a TOML file or a variable can hold.
+        ValueKind::I128(number) => number.to_string().into(),
+        ValueKind::U128(number) => number.to_string().into(),
+        ValueKind::Array(items) => items.into_iter().map(|item| json(item.kind)).collect(),
+        ValueKind::Table(members) => {
+            let mut members: Vec<_> = members.into_iter().collect();
+            members.sort_by(|(a, _), (b, _)| a.cmp(b));
+            members.into_iter().map(|(key, member)| (key, json(member.kind))).collect()
         }
     }
 }

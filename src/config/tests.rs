@@ -3,8 +3,6 @@
 use std::time::Duration;
 
 use super::*;
-use crate::map::ContextKeyRule::UserIdOnly;
-use crate::map::MembershipRule;
 use crate::secret::Secret;
 
 const PREFIX: &str = "COHORTD_DESTINATIONS__EU__";
@@ -60,9 +58,10 @@ fn the_environment_alone_is_enough_and_the_defaults_are_the_documented_ones() {
     assert!(eu.enabled && eu.name.as_str() == "eu");
     assert_eq!(eu.launchdarkly.base_url.as_str(), "https://app.launchdarkly.com/");
     assert_eq!(eu.launchdarkly.client_sdk_url.as_str(), "https://clientsdk.launchdarkly.com/");
-    assert_eq!((eu.mapping.context_kind.as_str(), eu.mapping.context_key), ("user", UserIdOnly));
-    assert_eq!(eu.mapping.membership, MembershipRule::Strict);
-    assert!(!eu.mapping.journey_step_without_value_enters);
+    let [mapping] = eu.mappings.all() else { panic!("one mapping") };
+    let expected =
+        r#"context kind user, context key user_id_only, if type = "identify" or type = "track""#;
+    assert_eq!(mapping.to_string(), expected);
     let delivery = &eu.delivery;
     assert_eq!((delivery.max_batch.get(), delivery.concurrency.get()), (1000, 4));
     let waits = [delivery.linger, delivery.repeat_window, delivery.request_timeout];

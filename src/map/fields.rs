@@ -39,7 +39,8 @@ pub(super) enum Field {
 }
 
 impl Field {
-    const ALL: [Self; 11] = [
+    /// Every field, in the order of the documentation.
+    pub(super) const ALL: [Self; 11] = [
         Self::AudienceId,
         Self::AudienceKey,
         Self::ComputationAction,
@@ -87,6 +88,14 @@ impl Fields {
         let field = field.ok_or(MappingError::UnknownField)?;
         self.0[field as usize] = Expression::compile(json)?;
         Ok(())
+    }
+
+    /// What the mapping says about a field, for people: a plain text itself, or where it comes from.
+    pub(super) fn shown(&self, field: Field) -> String {
+        match &self.0[field as usize] {
+            Expression::Literal(Value::String(text)) => text.clone(),
+            expression => expression.to_string(),
+        }
     }
 
     /// The field's value for this event.

@@ -15,13 +15,13 @@
 
 /// A compiled pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Glob {
+pub struct Glob {
     pieces: Vec<Piece>,
 }
 
 /// Why a pattern is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum GlobFault {
+pub enum GlobFault {
     /// Nothing follows the backslash.
     #[error("the pattern ends in a backslash, which needs a character to escape")]
     NothingEscaped,
@@ -63,7 +63,7 @@ impl Piece {
 
 impl Glob {
     /// Compiles a pattern.
-    pub(crate) fn new(pattern: &str) -> Result<Self, GlobFault> {
+    pub fn new(pattern: &str) -> Result<Self, GlobFault> {
         let mut pieces = Vec::new();
         let mut characters = pattern.chars();
         while let Some(character) = characters.next() {
@@ -81,7 +81,7 @@ impl Glob {
     }
 
     /// Whether the pattern matches the whole text.
-    pub(crate) fn matches(&self, text: &str) -> bool {
+    pub fn matches(&self, text: &str) -> bool {
         let mut rest = text.chars();
         let mut at = 0;
         // After the latest star: which piece follows it, and where the text it has not taken starts.

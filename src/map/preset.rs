@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::expression::Expression;
 use super::fields::{Field, Fields};
-use super::{MappingSettings, Subscription};
+use super::{ContextKeyRule, Subscription};
 
 /// Which events the action takes.
 const SUBSCRIPTION: &str = r#"type = "identify" or type = "track""#;
@@ -15,17 +15,17 @@ pub(super) fn subscription() -> Subscription {
     Subscription::parse(SUBSCRIPTION).expect("the statement is ours, and a test parses it")
 }
 
-/// What the action does where the customer changed nothing but our own settings.
-pub(super) fn fields(settings: &MappingSettings) -> Fields {
+/// What the action does where the customer changed nothing.
+pub(super) fn fields() -> Fields {
     Fields::new(|field| match field {
         Field::AudienceId => Expression::path(&["context", "personas", "computation_id"]),
         Field::AudienceKey => Expression::path(&["context", "personas", "computation_key"]),
         Field::ComputationAction => Expression::path(&["context", "personas", "computation_class"]),
-        Field::ContextKind => Expression::Literal(settings.context_kind.as_str().into()),
+        Field::ContextKind => Expression::Literal("user".into()),
         Field::UserId => Expression::path(&["userId"]),
         Field::AnonymousId => Expression::path(&["anonymousId"]),
         Field::Email => Expression::first_of(&["traits", "email"], &["context", "traits", "email"]),
-        Field::ContextKey => Expression::Literal(settings.context_key.name().into()),
+        Field::ContextKey => Expression::Literal(ContextKeyRule::UserIdOnly.name().into()),
         // An identify call that also has properties is read from there, even when they say nothing
         // about the audience: as the hosted integration does.
         Field::TraitsOrProps => Expression::first_of(&["properties"], &["traits"]),

@@ -107,6 +107,22 @@ impl Rejection {
         )
     }
 
+    /// Two mappings could not read one event: the word is that of the first, or of the one that is
+    /// worth keeping.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let (first, second) = if self.worth_keeping() || !other.worth_keeping() {
+            (self, other)
+        } else {
+            (other, self)
+        };
+        if first == second {
+            return first;
+        }
+        let Self { reason, detail } = first;
+        Self { reason, detail: format!("{detail} Another mapping says {second}") }
+    }
+
     /// See [`Reason::worth_keeping`].
     #[must_use]
     pub fn worth_keeping(&self) -> bool {

@@ -10,7 +10,7 @@ use super::answer::{Account, Refusal};
 use super::authentication::Presented;
 use super::envelope::{self, Envelope, Fault};
 use crate::ledger::RejectedEvent;
-use crate::map::{Outcome, Reason, Rejection};
+use crate::map::{Outcome, Reason, Rejection, user_id};
 use crate::membership::{MembershipDelta, Timestamp, UserId};
 
 /// Most events in one body: 128 MiB of events of half a KiB, where 1 KiB is usual. Segment sends
@@ -114,11 +114,17 @@ impl Sorted {
             Ok(event) => event,
             Err(rejection) => return self.reject(index, rejection, text, None),
         };
-        match door.mapping.map(&event, arrival) {
-            Outcome::Delta(delta) => {
-                let user_id = delta.user_id.clone();
-                self.origins.push(Origin { index, event: body.slice_ref(text), user_id });
-                self.deltas.push(*delta);
+        match door.mappings.map(&event, arrival) {
+            Outcome::Accepted { deltas, rejection } => {
+                for delta in deltas {
+                    let user_id = delta.user_id.clone();
+                    self.origins.push(Origin { index, event: body.slice_ref(text), user_id });
+                    self.deltas.push(delta);
+                }
+                // The event is accepted; what one mapping could not read is kept all the same.
+                if let Some(rejection) = rejection.filter(Rejection::worth_keeping) {
+                    self.kept.push(rejected_event(&rejection, text, user_id(&event)));
+                }
                 self.account.accepted += 1;
             }
             Outcome::Deletion(user_id) => {
@@ -127,7 +133,7 @@ impl Sorted {
             }
             Outcome::Ignored => self.account.ignored += 1,
             Outcome::Rejected(rejection) => {
-                self.reject(index, rejection, text, user_id_of(&event));
+                self.reject(index, rejection, text, user_id(&event));
             }
         }
     }
@@ -142,7 +148,7 @@ impl Sorted {
 
 impl Account {
     /// Moves events whose audience has another context kind from the accepted to the rejected.
-    /// `conflicts` are positions in `origins`.
+    /// `conflicts` are positions in `origins`; both ascend.
     pub(super) fn reject_kind_conflicts(
         &mut self,
         conflicts: &[usize],
@@ -150,10 +156,18 @@ impl Account {
     ) -> Vec<RejectedEvent> {
         let rejection = Rejection::context_kind_conflict();
         let mut kept = Vec::with_capacity(conflicts.len());
-        for origin in conflicts.iter().filter_map(|&position| origins.get(position)) {
+        let refused: Vec<&Origin> =
+            conflicts.iter().filter_map(|&position| origins.get(position)).collect();
+        for of_one_event in refused.chunk_by(|one, next| one.index == next.index) {
+            let origin = of_one_event[0];
             kept.push(rejected_event(&rejection, &origin.event, origin.user_id.clone()));
-            self.rejected.push((origin.index, rejection.clone()));
-            self.accepted -= 1;
+            let start = origins.partition_point(|before| before.index < origin.index);
+            let deltas = origins[start..].iter().take_while(|of| of.index == origin.index).count();
+            // What another mapping made of the event may have been recorded.
+            if deltas == of_one_event.len() {
+                self.rejected.push((origin.index, rejection.clone()));
+                self.accepted -= 1;
+            }
         }
         self.rejected.sort_by_key(|(index, _)| *index);
         kept
@@ -172,13 +186,4 @@ fn read(text: &[u8]) -> Result<Value, Rejection> {
         return Err(Rejection::new(Reason::EventTooLarge, detail));
     }
     serde_json::from_slice(text).map_err(|_| Rejection::unreadable())
-}
-
-/// The person, so that a deletion finds what is kept of an event that could not be mapped.
-fn user_id_of(event: &Value) -> Option<UserId> {
-    match event.get("userId")? {
-        Value::String(text) => UserId::new(text),
-        Value::Number(number) => UserId::new(&number.to_string()),
-        _ => None,
-    }
 }

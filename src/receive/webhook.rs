@@ -164,26 +164,17 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::map::{ContextKeyRule, Mapping, MappingSettings, MembershipRule};
-    use crate::membership::{ContextKind, DestinationName, UserId};
+    use crate::map::Mapping;
+    use crate::membership::{DestinationName, UserId};
     use crate::receive::fake::{Behaviour, FakeLedger, LIMITS, pieces, stalled, text_of};
     use crate::receive::{Credential, Credentials, Destination, Limits, Readiness, router};
     use crate::secret::Secret;
 
     const RECORDS: Behaviour = Behaviour::Records { kind_conflicts: Vec::new() };
 
-    fn mapping() -> Mapping {
-        Mapping::new(MappingSettings {
-            context_kind: ContextKind::new("user").expect("a kind"),
-            context_key: ContextKeyRule::UserIdOnly,
-            membership: MembershipRule::Strict,
-            journey_step_without_value_enters: false,
-        })
-    }
-
     fn destination(name: &str, enabled: bool, credentials: Credentials) -> Destination {
         let name = DestinationName::new(name).expect("a name");
-        Destination { name, enabled, mapping: mapping(), credentials }
+        Destination { name, enabled, mappings: Mapping::preset().into(), credentials }
     }
 
     /// `production` takes either proof, `strict` wants both, `open` none; `off` is disabled.

@@ -10,7 +10,6 @@ use crate::config::{self, Config};
 use crate::deliver::{Courier, Policy, Standing};
 use crate::launchdarkly::Client;
 use crate::ledger::{DestinationSettings, Ledger, Settings, SqliteLedger};
-use crate::map::Mapping;
 use crate::membership::DestinationName;
 use crate::operate::admin::AdminState;
 use crate::receive::{Credential, Credentials, Destination, Limits, PublicState, Readiness};
@@ -97,7 +96,7 @@ pub(super) fn public_state(
         Destination {
             name: destination.name.clone(),
             enabled: destination.enabled,
-            mapping: Mapping::new(destination.mapping.clone()),
+            mappings: destination.mappings.clone(),
             credentials: Credentials {
                 shared_secrets: segment.shared_secrets.clone(),
                 bearer_tokens: segment.bearer_tokens.clone(),

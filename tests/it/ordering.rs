@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use cohortd::clock::{Clock, ManualClock, SystemClock};
 use cohortd::ledger::{DestinationSettings, Intake, Ledger, Settings, SqliteLedger};
-use cohortd::map::{ContextKeyRule, Mapping, MappingSettings, MembershipRule, Outcome};
-use cohortd::membership::{ContextKind, Timestamp};
+use cohortd::map::{Mapping, Mappings, Outcome};
+use cohortd::membership::Timestamp;
 use cohortd::sandbox::{Apply, Fault, Keep, StandIn, View};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -273,18 +273,15 @@ impl Life {
 
     /// Records as the receiver does; shows the arrival.
     async fn record(&self, event: &Value) -> Timestamp {
-        let mapping = Mapping::new(MappingSettings {
-            context_kind: ContextKind::new("user").expect("a kind"),
-            context_key: ContextKeyRule::UserIdOnly,
-            membership: MembershipRule::Strict,
-            journey_step_without_value_enters: false,
-        });
         let arrival = self.ledger.arrival();
-        let Outcome::Delta(delta) = mapping.map(event, arrival) else { panic!("a delta") };
+        let mappings = Mappings::from(Mapping::preset());
+        let Outcome::Accepted { deltas, .. } = mappings.map(event, arrival) else {
+            panic!("a delta")
+        };
         let intake = Intake {
             destination: production(),
             arrival,
-            deltas: vec![*delta],
+            deltas,
             deletions: Vec::new(),
             rejected: Vec::new(),
         };

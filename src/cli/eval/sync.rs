@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::parsed;
 use crate::launchdarkly::wire::{self, SyncMember, SyncRequest};
-use crate::map::{ContextKeyRule, Mapping, MappingSettings, MembershipRule};
+use crate::map::Mapping;
 use crate::membership::{AudienceId, ContextKey, ContextKind, MembershipDelta, Timestamp};
 
 /// What a line holds; anything else in it is the business of whoever wrote it.
@@ -69,10 +69,11 @@ pub(super) fn answer(line: &[u8]) -> Result<Answer, String> {
     let mut results = Vec::with_capacity(case.events.len());
     for event in &case.events {
         results.push(match mapping.delta(event, Timestamp::EPOCH) {
-            Ok(delta) => {
+            Ok(Some(delta)) => {
                 requests.add(delta);
                 EventResult { status: "accepted", reason: None }
             }
+            Ok(None) => EventResult { status: "ignored", reason: None },
             Err(rejection) => {
                 EventResult { status: "rejected", reason: Some(rejection.to_string()) }
             }
@@ -83,12 +84,7 @@ pub(super) fn answer(line: &[u8]) -> Result<Answer, String> {
 
 /// The preset with the line's overrides.
 fn mapping(overrides: &Map<String, Value>) -> Result<Mapping, String> {
-    let mut mapping = Mapping::new(MappingSettings {
-        context_kind: ContextKind::new("user").ok_or("user is a context kind")?,
-        context_key: ContextKeyRule::UserIdOnly,
-        membership: MembershipRule::Strict,
-        journey_step_without_value_enters: false,
-    });
+    let mut mapping = Mapping::preset();
     for (field, json) in overrides {
         mapping.set_field(field, json).map_err(|error| format!("mapping.{field}: {error}"))?;
     }
