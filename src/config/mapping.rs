@@ -22,69 +22,37 @@ const SEGMENTS_OWN: [&str; 3] = ["batch_size", "batch_keys", "__segment_internal
 /// Reads the mappings of a destination. One that is alone may have its subscription and its file
 /// beside the section, in `destination`.
 pub(super) fn read_all(destination: &mut Section<'_>) -> Mappings {
-    let mut sections = destination.one_or_more("mapping");
-    let beside = Source { file: destination.text("mapping_file"), ..Source::default() };
-    let beside = Source { subscribe: destination.text("subscribe"), ..beside };
-    let is_set = [("mapping_file", &beside.file), ("subscribe", &beside.subscribe)];
-    let alone = if let [alone] = &sections[..] { Some(alone) } else { None };
-    for (key, _) in is_set.into_iter().filter(|(_, value)| value.is_some()) {
-        match alone {
-            None => {
-                destination.fault(key, None, "belongs into one of the mappings: there are several")
-            }
-            Some(alone) if alone.has(key) => {
+    let sections = destination.one_or_more("mapping");
+    for key in ["mapping_file", "subscribe"].into_iter().filter(|key| destination.has(key)) {
+        match &sections[..] {
+            [alone] if alone.has(key) => {
                 let problem = format!("is set, and so is {}: keep one of them", alone.path_of(key));
                 destination.fault(key, None, problem);
             }
-            Some(_) => {}
+            [_] => {}
+            _ => {
+                destination.fault(key, None, "belongs into one of the mappings: there are several")
+            }
         }
     }
-    let mut enabled = Vec::with_capacity(sections.len());
-    for section in sections.drain(..) {
-        enabled.extend(read(section, &beside));
-    }
+    let mut beside = Mapping::preset();
+    read_source(destination, &mut beside);
+    let read = |section| read(section, beside.clone());
+    let enabled: Vec<Mapping> = sections.into_iter().filter_map(read).collect();
     if enabled.is_empty() && destination.is_clean() {
         destination.warn("mapping", "none is enabled: every event is ignored");
     }
     Mappings::new(enabled)
 }
 
-/// Where a mapping comes from besides its section.
-#[derive(Default)]
-struct Source {
-    file: Option<String>,
-    subscribe: Option<String>,
-}
-
 /// `None` if it is not enabled, after its faults were found. The defaults are those of Segment's
 /// hosted integration (wire.md, section 2), except where wire.md, section 4 deviates on purpose.
-fn read(mut section: Section<'_>, beside: &Source) -> Option<Mapping> {
+fn read(mut section: Section<'_>, mut mapping: Mapping) -> Option<Mapping> {
     let enabled = section.flag("enabled").unwrap_or(true);
-    let mut mapping = Mapping::preset();
-    let (in_section, file) = ("mapping_file", section.text("mapping_file"));
-    let mut subscribe = None;
-    if let Some(path) = file.as_deref().or(beside.file.as_deref()) {
-        match read_file(path) {
-            Ok(pasted) => {
-                set_fields(&mut mapping, &section, in_section, &pasted.fields);
-                subscribe = pasted.subscribe;
-            }
-            Err(problem) => section.fault(in_section, Some(format!("{path:?}")), problem),
-        }
-    }
+    read_source(&mut section, &mut mapping);
     for name in Mapping::field_names() {
-        let Some(json) = section.json(name) else { continue };
-        match literal_fault(name, &json) {
-            Some((shown, problem)) => section.fault(name, Some(shown), problem),
-            None => set_field(&mut mapping, &section, name, name, &json),
-        }
-    }
-    if let Some(written) =
-        section.text("subscribe").or_else(|| beside.subscribe.clone()).or(subscribe)
-    {
-        match Subscription::parse(&written) {
-            Ok(subscription) => mapping.subscribe(subscription),
-            Err(fault) => section.fault("subscribe", None, fault.to_string()),
+        if let Some(json) = section.json(name) {
+            set_field(&mut mapping, &section, name, (name, &json));
         }
     }
     mapping.set_membership(
@@ -98,6 +66,47 @@ fn read(mut section: Section<'_>, beside: &Source) -> Option<Mapping> {
     });
     section.finish();
     enabled.then_some(mapping)
+}
+
+/// What was written in Segment's editor: the fields in a file, and the subscription.
+fn read_source(section: &mut Section<'_>, mapping: &mut Mapping) {
+    let mut written = None;
+    if let Some(path) = section.text("mapping_file") {
+        match read_file(&path) {
+            Ok(Pasted { fields, subscribe }) => {
+                written = subscribe.map(|statement| ("mapping_file", statement));
+                for field in fields.iter().filter(|(name, _)| !is_segments_own(name)) {
+                    set_field(mapping, section, "mapping_file", field);
+                }
+            }
+            Err(problem) => section.fault("mapping_file", Some(format!("{path:?}")), problem),
+        }
+    }
+    let here = section.text("subscribe").map(|statement| ("subscribe", statement));
+    if let Some((key, statement)) = here.or(written) {
+        match Subscription::parse(&statement) {
+            Ok(subscription) => mapping.subscribe(subscription),
+            Err(fault) => section.fault(key, None, fault.to_string()),
+        }
+    }
+}
+
+fn is_segments_own(name: &str) -> bool {
+    SEGMENTS_OWN.iter().any(|own| name.starts_with(own))
+}
+
+fn set_field(
+    mapping: &mut Mapping,
+    section: &Section<'_>,
+    key: &str,
+    (name, json): (impl AsRef<str>, &Value),
+) {
+    let name = name.as_ref();
+    if let Some((shown, problem)) = literal_fault(name, json) {
+        section.fault(key, Some(shown), problem);
+    } else if let Err(error) = mapping.set_field(name, json) {
+        section.fault(key, None, error.to_string());
+    }
 }
 
 /// A text that no event can make right: better said at start-up than of each event.
@@ -118,30 +127,6 @@ fn context_kind(text: &str) -> Result<ContextKind, String> {
 
 fn context_key(text: &str) -> Result<ContextKeyRule, String> {
     choose(text, &ContextKeyRule::ALL.map(|rule| (rule.name(), rule)))
-}
-
-fn set_fields(
-    mapping: &mut Mapping,
-    section: &Section<'_>,
-    key: &'static str,
-    fields: &Map<String, Value>,
-) {
-    let segments_own = |name: &str| SEGMENTS_OWN.iter().any(|own| name.starts_with(own));
-    for (name, json) in fields.iter().filter(|(name, _)| !segments_own(name)) {
-        set_field(mapping, section, key, name, json);
-    }
-}
-
-fn set_field(
-    mapping: &mut Mapping,
-    section: &Section<'_>,
-    key: &'static str,
-    name: &str,
-    json: &Value,
-) {
-    if let Err(error) = mapping.set_field(name, json) {
-        section.fault(key, None, error.to_string());
-    }
 }
 
 /// A mapping as Segment shows it: its fields, alone or beside the subscription.

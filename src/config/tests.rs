@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::*;
 use crate::secret::Secret;
 
@@ -316,4 +318,110 @@ fn a_proxy_keeps_its_password_to_itself() {
 
 fn exposed(secrets: &[Secret]) -> Vec<&str> {
     secrets.iter().map(Secret::expose).collect()
+}
+
+const EU: &str = r#"
+[destinations.eu.segment]
+shared_secrets = ["hidden-shared"]
+[destinations.eu.launchdarkly]
+client_side_id = "id"
+service_token = "hidden-token"
+"#;
+
+fn mappings(text: &str) -> Vec<String> {
+    let config = load_toml(&format!("{text}\n{EU}")).expect("it is good");
+    config.destinations[0].mappings.all().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn mappings_are_one_section_or_several_and_may_be_pasted() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let pasted = folder.path().join("pasted.json");
+    let shown = pasted.display();
+    let of = |path: &str| json!({"context_kind": {"@path": path}, "batch_size": 1000});
+    let rows = [
+        (
+            of("$.kind"),
+            format!("[destinations.eu]\nmapping_file = '{shown}'\nsubscribe = 'type = \"group\"'"),
+            vec![r#"context kind $.kind, context key user_id_only, if type = "group""#],
+        ),
+        (
+            json!({"mapping": of("$.kind"), "subscribe": "type = 'page'"}),
+            format!(
+                "[destinations.eu.mapping]\nmapping_file = '{shown}'\ncontext_key = 'email_only'"
+            ),
+            vec![r#"context kind $.kind, context key email_only, if type = "page""#],
+        ),
+        (
+            of("$.kind"),
+            "[[destinations.eu.mapping]]\nsubscribe = \"type = 'a'\"\nmembership = 'reference'\n\
+             [[destinations.eu.mapping]]\nenabled = false\n\
+             [[destinations.eu.mapping]]\nsubscribe = \"type = 'b'\"\n\
+             context_kind = { '@path' = '$.context.kind' }\n\
+             journey_step_without_value = 'enter'"
+                .to_owned(),
+            vec![
+                r#"context kind user, context key user_id_only, if type = "a"; membership by truthiness"#,
+                r#"context kind $.context.kind, context key user_id_only, if type = "b"; a journey step without a value enters"#,
+            ],
+        ),
+    ];
+    for (json, toml, expected) in rows {
+        std::fs::write(&pasted, json.to_string()).expect("a temporary file can be written");
+        assert_eq!(mappings(&toml), expected, "{toml}");
+    }
+    let directive = r#"{"@path": "$.kind"}"#;
+    let config = load(&[("EU__MAPPING__CONTEXT_KIND", directive)]).expect("it is good");
+    let [mapping] = config.destinations[0].mappings.all() else { panic!("one mapping") };
+    assert!(mapping.to_string().starts_with("context kind $.kind, "), "{mapping}");
+}
+
+#[test]
+fn faults_of_a_mapping_are_told_by_key_path() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let broken = folder.path().join("broken.json");
+    std::fs::write(&broken, "{\"a\": ").expect("a temporary file can be written");
+    let broken = broken.display();
+    let rows = [
+        (
+            format!("[destinations.eu.mapping]\nmapping_file = '{broken}'"),
+            format!("destinations.eu.mapping.mapping_file = \"{broken}\"   is not JSON at line 1, column 6"),
+        ),
+        (
+            "[destinations.eu]\nmapping_file = 'none.json'".to_owned(),
+            "destinations.eu.mapping_file = \"none.json\"   cannot be read: ".to_owned(),
+        ),
+        (
+            "[destinations.eu.mapping]\nsubscribe = 'type ='".to_owned(),
+            "destinations.eu.mapping.subscribe   ".to_owned(),
+        ),
+        (
+            "[destinations.eu]\nsubscribe = 'type = \"a\"'\n[destinations.eu.mapping]\nsubscribe = 'type = \"a\"'".to_owned(),
+            "destinations.eu.subscribe   is set, and so is destinations.eu.mapping.subscribe: keep one of them".to_owned(),
+        ),
+        (
+            "[destinations.eu]\nsubscribe = 'type = \"a\"'\n[[destinations.eu.mapping]]\n[[destinations.eu.mapping]]".to_owned(),
+            "destinations.eu.subscribe   belongs into one of the mappings: there are several".to_owned(),
+        ),
+        (
+            "[[destinations.eu.mapping]]\n[[destinations.eu.mapping]]\ncontext_kind = 'multi'".to_owned(),
+            "destinations.eu.mapping[1].context_kind = \"multi\"   must be letters, digits, `.`, `_` and `-`, and neither `kind` nor `multi`\n".to_owned(),
+        ),
+        (
+            "[destinations.eu.mapping]\nallow_audiences = ['[']".to_owned(),
+            "destinations.eu.mapping.allow_audiences = \"[\"   a [ in the pattern is never closed".to_owned(),
+        ),
+        (
+            "[destinations.eu.mapping.audiences.vip]\ncontext_key = 'email'\nkind = 'x'".to_owned(),
+            "destinations.eu.mapping.audiences.vip.context_key = \"email\"   must be one of: user_id_only".to_owned(),
+        ),
+        (
+            "[destinations.eu.mapping]\nsegment_user = 'x'".to_owned(),
+            "destinations.eu.mapping.segment_user   unknown key; did you mean segment_user_id?".to_owned(),
+        ),
+    ];
+    for (toml, expected) in rows {
+        let text = faults(load_toml(&format!("{toml}\n{EU}")));
+        assert!(format!("{text}\n").contains(&expected), "{toml}\n{expected}\n{text}");
+    }
 }

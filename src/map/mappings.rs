@@ -100,3 +100,118 @@ fn deletion(event: &Value) -> Outcome {
     };
     Outcome::Rejected(Rejection::new(reason, format!("userId {problem} ($.userId).")))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::map::{AudienceOverride, AudienceRules, ContextKeyRule, Glob, Subscription};
+    use crate::membership::{ContextKind, Membership};
+
+    const ARRIVAL: Timestamp = Timestamp(1_750_000_000_000_000);
+
+    fn mapping(subscribe: &str, fields: &Value) -> Mapping {
+        let mut mapping = Mapping::preset();
+        mapping.subscribe(Subscription::parse(subscribe).expect("a statement"));
+        for (name, json) in fields.as_object().expect("fields") {
+            mapping.set_field(name, json).expect("a field of the action");
+        }
+        mapping
+    }
+
+    fn event(kind: &str) -> Value {
+        json!({
+            "type": kind, "userId": "ada", "groupId": "acme",
+            "traits": {"vip": true, "plan": "pro"},
+            "context": {"personas": {
+                "computation_class": "audience", "computation_id": "aud_1", "computation_key": "vip",
+            }},
+        })
+    }
+
+    /// Context kind, context key and person of each delta, and the rejection.
+    fn mapped(mappings: Vec<Mapping>, event: &Value) -> (Vec<String>, Option<String>) {
+        let text = |rejection: Option<Rejection>| rejection.map(|rejection| rejection.to_string());
+        let (deltas, rejection) = match Mappings::new(mappings).map(event, ARRIVAL) {
+            Outcome::Accepted { deltas, rejection } => (deltas, text(rejection)),
+            Outcome::Rejected(rejection) => (Vec::new(), text(Some(rejection))),
+            Outcome::Ignored => (Vec::new(), None),
+            Outcome::Deletion(_) => panic!("no deletion is in this table"),
+        };
+        let shown = |delta: MembershipDelta| {
+            assert_eq!(delta.membership, Membership::In);
+            let person = delta.user_id.as_ref().map_or("nobody", UserId::as_str);
+            format!("{} {} {person}", delta.context_kind.as_str(), delta.context_key.as_str())
+        };
+        (deltas.into_iter().map(shown).collect(), rejection)
+    }
+
+    #[test]
+    fn an_event_goes_through_every_mapping_that_selects_it() {
+        let preset = || mapping("type = 'identify'", &json!({}));
+        let plan =
+            || mapping("type != 'track'", &json!({"segment_user_id": {"@path": "$.traits.plan"}}));
+        let nobody =
+            |path: &str| mapping("type = 'identify'", &json!({"segment_user_id": {"@path": path}}));
+        let no_key = |at: &str| {
+            format!(
+                "no_context_key: The context key rule user_id_only found no identifier (looked at {at})."
+            )
+        };
+        let missing = no_key("segment_user_id");
+        let invalid =
+            "invalid_field: segment_user_id must be a text but it is an object ($.traits).";
+        let both = format!("{missing} Another mapping says {invalid}");
+        let rows = [
+            (vec![preset(), plan()], "identify", vec!["user ada ada", "user pro ada"], None),
+            (vec![plan(), preset()], "identify", vec!["user pro ada", "user ada ada"], None),
+            (vec![preset(), plan()], "page", vec!["user pro ada"], None),
+            (vec![preset(), plan()], "track", vec![], None),
+            (vec![preset(), nobody("$.no")], "identify", vec!["user ada ada"], Some(&missing[..])),
+            (vec![nobody("$.no"), nobody("$.no")], "identify", vec![], Some(&missing)),
+            (vec![nobody("$.no"), nobody("$.traits")], "identify", vec![], Some(&both)),
+            (vec![], "identify", vec![], None),
+        ];
+        for (mappings, kind, deltas, rejection) in rows {
+            let (found, reason) = mapped(mappings, &event(kind));
+            assert_eq!(
+                (found, reason.as_deref()),
+                (deltas.into_iter().map(str::to_owned).collect(), rejection)
+            );
+        }
+    }
+
+    #[test]
+    fn a_group_call_is_an_account_and_nobodys_deletion() {
+        let fields = json!({"segment_user_id": {"@path": "$.groupId"}, "context_kind": "account"});
+        let accounts = mapping("type = 'group'", &fields);
+        let (found, _) = mapped(vec![accounts], &event("group"));
+        assert_eq!(found, ["account acme nobody"]);
+    }
+
+    #[test]
+    fn an_audience_may_be_left_out_or_have_its_own_kind_and_key() {
+        let anonymous = json!({"segment_anonymous_id": "anon"});
+        let rules = |allow: &str, particular: AudienceOverride| AudienceRules {
+            allow: vec![Glob::new(allow).expect("a glob")],
+            deny: Vec::new(),
+            overrides: [("vip".to_owned(), particular)].into(),
+        };
+        let device = AudienceOverride {
+            context_kind: ContextKind::new("device"),
+            context_key: Some(ContextKeyRule::UserIdThenAnonymousId),
+        };
+        let mut event = event("identify");
+        event["userId"] = Value::Null;
+        for (allow, particular, expected) in [
+            ("v*", device.clone(), vec!["device anon nobody".to_owned()]),
+            // Left out before anything about it is found missing.
+            ("w*", AudienceOverride::default(), vec![]),
+        ] {
+            let mut mapping = mapping("type = 'identify'", &anonymous);
+            mapping.set_audiences(rules(allow, particular));
+            assert_eq!(mapped(vec![mapping], &event), (expected, None));
+        }
+    }
+}
