@@ -98,6 +98,8 @@ struct Eval {
 
 #[derive(Debug, Subcommand)]
 enum EvalWhat {
+    /// Resolve the directives of a mapping against a payload
+    Mapping,
     /// Say whether a subscription selects an event
     Subscription,
     /// Map requests to what LaunchDarkly would be told
@@ -134,6 +136,7 @@ pub fn main() -> ExitCode {
             let input = std::io::stdin().lock();
             let mut output = std::io::BufWriter::new(std::io::stdout().lock());
             let result = match what {
+                EvalWhat::Mapping => eval::mapping(input, &mut output),
                 EvalWhat::Subscription => eval::subscription(input, &mut output),
                 EvalWhat::Sync => eval::sync(input, &mut output),
             };

@@ -16,19 +16,21 @@ mod event_time;
 mod expression;
 mod fields;
 mod glob;
+mod liquid;
 mod mappings;
 mod membership_value;
 mod preset;
 mod rejection;
 mod subscription;
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::Value;
 
 pub use audiences::{AudienceOverride, AudienceRules};
 pub use context_key::ContextKeyRule;
-pub use expression::MappingError;
+pub use expression::MappingFault;
 pub use glob::{Glob, GlobFault};
 pub use mappings::{Mappings, Outcome, user_id};
 pub use membership_value::MembershipRule;
@@ -39,6 +41,7 @@ use crate::membership::{
     AudienceId, AudienceKey, ContextKey, ContextKind, MembershipDelta, Timestamp, UserId,
 };
 use context_key::Identifiers;
+use expression::Expression;
 use fields::{Field, Fields};
 use membership_value::{ComputationClass, ValueRules};
 
@@ -78,7 +81,7 @@ impl Mapping {
     }
 
     /// Replaces what the mapping says about one field of the action, by a plain value or a directive.
-    pub fn set_field(&mut self, name: &str, json: &Value) -> Result<(), MappingError> {
+    pub fn set_field(&mut self, name: &str, json: &Value) -> Result<(), Vec<MappingFault>> {
         self.fields.set(name, json)
     }
 
@@ -188,6 +191,27 @@ impl Mapping {
             Some(_) => Err(action.invalid("ADD or REMOVE")),
         }
     }
+}
+
+/// Why a mapping gives nothing for a payload.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransformError {
+    /// It is wrong whatever the payload.
+    #[error("the mapping is faulty")]
+    Faulty(Vec<MappingFault>),
+    /// A directive cannot be resolved for this payload. A sentence without values.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What a mapping of any shape, outside the fields of the action, makes of a payload: compiled,
+/// resolved and forgotten, to try directives out.
+pub fn transform(mapping: &Value, payload: &Value) -> Result<Option<Value>, TransformError> {
+    let compiled = Expression::compile(mapping, "$").map_err(TransformError::Faulty)?;
+    let resolved = compiled.resolve(payload);
+    resolved
+        .map(|value| value.map(Cow::into_owned))
+        .map_err(|unresolved| TransformError::Failed(unresolved.to_string()))
 }
 
 /// Whose deletion takes the member along. A group call speaks of an account, whoever made it.

@@ -4,6 +4,7 @@
 //! One line is read, answered and forgotten: memory does not grow with the input. A line that
 //! cannot be used is answered with `{"error": …}`, so that there are as many lines out as in.
 
+mod mapping;
 mod subscription;
 mod sync;
 
@@ -11,6 +12,8 @@ use std::io::{self, BufRead, Write};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::map::MappingFault;
 
 #[derive(Serialize)]
 struct Failure {
@@ -29,6 +32,13 @@ pub fn sync(input: impl BufRead, output: impl Write) -> io::Result<()> {
 /// Fails only if reading or writing does.
 pub fn subscription(input: impl BufRead, output: impl Write) -> io::Result<()> {
     each_line(input, output, subscription::answer)
+}
+
+/// `cohortd eval mapping`: what the mapping of each line makes of its payload.
+///
+/// Fails only if reading or writing does.
+pub fn mapping(input: impl BufRead, output: impl Write) -> io::Result<()> {
+    each_line(input, output, mapping::answer)
 }
 
 fn each_line<A: Serialize>(
@@ -60,4 +70,10 @@ fn parsed<T: DeserializeOwned>(line: &[u8], what: &str, needs: &str) -> Result<T
             format!("not JSON at column {column}")
         }
     })
+}
+
+/// Everything that is wrong with a mapping, in a line.
+fn told(faults: &[MappingFault]) -> String {
+    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    format!("mapping: {}", faults.join("; "))
 }

@@ -17,7 +17,8 @@ const MEMBERSHIPS: [(&str, MembershipRule); 2] =
 const WITHOUT_VALUE: [(&str, bool); 2] = [("reject", false), ("enter", true)];
 
 /// What Segment's editor writes beside the fields and what means nothing to a daemon of one's own.
-const SEGMENTS_OWN: [&str; 3] = ["batch_size", "batch_keys", "__segment_internal"];
+const SEGMENTS_OWN: [&str; 4] =
+    ["batch_size", "batch_keys", "__segment_internal_sync_mode", "__segment_internal_matching_key"];
 
 /// Reads the mappings of a destination. One that is alone may have its subscription and its file
 /// beside the section, in `destination`.
@@ -92,7 +93,7 @@ fn read_source(section: &mut Section<'_>, mapping: &mut Mapping) {
 }
 
 fn is_segments_own(name: &str) -> bool {
-    SEGMENTS_OWN.iter().any(|own| name.starts_with(own))
+    SEGMENTS_OWN.contains(&name)
 }
 
 fn set_field(
@@ -104,8 +105,10 @@ fn set_field(
     let name = name.as_ref();
     if let Some((shown, problem)) = literal_fault(name, json) {
         section.fault(key, Some(shown), problem);
-    } else if let Err(error) = mapping.set_field(name, json) {
-        section.fault(key, None, error.to_string());
+    } else if let Err(faults) = mapping.set_field(name, json) {
+        for fault in faults {
+            section.fault(key, None, fault.to_string());
+        }
     }
 }
 

@@ -74,7 +74,7 @@ fn is_nothing(value: &Value) -> bool {
 }
 
 /// Integers with all their digits; anything else as JavaScript prints it.
-fn number_text(number: &serde_json::Number) -> String {
+pub(super) fn number_text(number: &serde_json::Number) -> String {
     match number.as_f64() {
         Some(float) if number.is_f64() => ryu_js::Buffer::new().format(float).to_owned(),
         _ => number.to_string(),

@@ -1,179 +1,248 @@
 //! What the mapping says about one field, compiled once: a small tree that is resolved for each event.
 //!
 //! It is compiled from the JSON that Segment's mapping editor writes: plain values stand for
-//! themselves, an object with one key that starts with `@` is a directive. `@path`, `@literal` and
-//! `@if` with `exists` are known; any other directive is refused when compiled, never guessed at.
+//! themselves, an object with a key that starts with `@` is a directive. Everything that can be
+//! wrong with a mapping whatever the event is a [`MappingFault`] when it is compiled.
 //!
 //! Resolving borrows from the event or from the mapping and copies only where it must build a value.
+//!
+//! # What always holds
+//! * Resolving never panics; what it builds is bounded ([`Budget`]), its depth by that of the mapping.
+//! * No fault and no [`Unresolved`] holds a value of the mapping or of the event (P8).
+
+mod budget;
+mod case;
+mod compile;
+mod conditional;
+mod flatten;
+mod json;
+mod list;
+mod merge;
+mod path;
+mod replace;
+mod template;
+mod transform;
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::{Map, Value};
 
+pub use compile::MappingFault;
+
+use super::liquid::LiquidTemplate;
+use budget::Budget;
+use case::Case;
+use conditional::Conditional;
+use flatten::Flatten;
+use json::Json;
+use list::ArrayPath;
+use merge::Merge;
+use path::Path;
+use replace::Replace;
+use template::Template;
+use transform::Transform;
+
 /// Where the value of a field comes from.
 #[derive(Clone, PartialEq)]
 pub(super) enum Expression {
     /// The same for every event.
     Literal(Value),
-    /// What the event has under these keys; none of them is the whole event.
-    Path(Vec<String>),
-    /// One of two, by whether a value is there and not null (`@if` with `exists`).
-    IfExists {
-        /// The value that must be there.
-        condition: Box<Expression>,
-        /// Used where it is.
-        then: Box<Expression>,
-        /// Used where it is not; without it the field has no value.
-        otherwise: Option<Box<Expression>>,
-    },
     /// An object some of whose values are directives; what resolves to nothing is left out.
     Object(Vec<(String, Expression)>),
+    /// A list some of whose items are directives; what resolves to nothing is null.
+    List(Vec<Expression>),
+    /// `@path`
+    Path(Path),
+    /// `@path` of a text that comes from the event.
+    PathFrom(Box<Expression>),
+    /// `@template`
+    Template(Template),
+    /// `@template` of a text that comes from the event.
+    TemplateFrom(Box<Expression>),
+    /// `@if`
+    If(Box<Conditional>),
+    /// `@case`
+    Case(Box<Case>),
+    /// `@replace`
+    Replace(Box<Replace>),
+    /// `@arrayPath`
+    ArrayPath(Box<ArrayPath>),
+    /// `@flatten`
+    Flatten(Box<Flatten>),
+    /// `@json`
+    Json(Box<Json>),
+    /// `@merge`
+    Merge(Box<Merge>),
+    /// `@transform`
+    Transform(Box<Transform>),
+    /// `@excludeWhenNull`
+    ExcludeWhenNull(Box<Expression>),
+    /// `@liquid`
+    Liquid(Box<LiquidTemplate>),
 }
 
-/// Why a mapping cannot be compiled. The texts name directives, never values.
+/// What an expression gives for an event, if anything.
+type Resolved<'a> = Result<Option<Cow<'a, Value>>, Unresolved>;
+
+/// Why an expression gives nothing for an event: a sentence without values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum MappingError {
-    /// The action has no such field.
-    #[error("the action has no such field")]
-    UnknownField,
-    /// A directive, or a form of it, that this version does not resolve.
-    #[error("{0} is not supported")]
-    Unsupported(String),
-    /// Not what Segment's mapping editor writes.
-    #[error("{0}")]
-    Malformed(&'static str),
+#[error("{0}")]
+pub(super) struct Unresolved(Cow<'static, str>);
+
+impl Unresolved {
+    fn new(sentence: impl Into<Cow<'static, str>>) -> Self {
+        Self(sentence.into())
+    }
 }
 
 impl Expression {
     /// A path from the root of the event.
     pub(super) fn path(keys: &[&str]) -> Self {
-        Self::Path(keys.iter().map(|&key| key.to_owned()).collect())
+        Self::Path(Path::of(keys))
     }
 
     /// The first of two paths that exists, as the defaults of the action say it.
     pub(super) fn first_of(preferred: &[&str], fallback: &[&str]) -> Self {
-        Self::IfExists {
-            condition: Box::new(Self::path(preferred)),
-            then: Box::new(Self::path(preferred)),
-            otherwise: Some(Box::new(Self::path(fallback))),
-        }
+        Self::If(Box::new(Conditional::first_of(Self::path(preferred), Self::path(fallback))))
     }
 
-    /// Compiles the JSON of one field.
-    pub(super) fn compile(json: &Value) -> Result<Self, MappingError> {
-        match json {
-            Value::Object(members) if members.keys().any(|key| key.starts_with('@')) => {
-                let mut members = members.iter();
-                match (members.next(), members.next()) {
-                    (Some((name, options)), None) => Self::directive(name, options),
-                    _ => Err(MappingError::Malformed("a directive must be the only key")),
-                }
-            }
-            Value::Object(members) if members.values().any(has_directive) => {
-                let compiled = members
-                    .iter()
-                    .map(|(key, value)| Ok((key.clone(), Self::compile(value)?)))
-                    .collect::<Result<_, MappingError>>()?;
-                Ok(Self::Object(compiled))
-            }
-            Value::Array(_) if has_directive(json) => {
-                Err(MappingError::Unsupported("a directive inside a list".to_owned()))
-            }
-            plain => Ok(Self::Literal(plain.clone())),
-        }
+    /// Compiles the JSON of one field; `at` is where it stands in the mapping.
+    pub(super) fn compile(json: &Value, at: &str) -> Result<Self, Vec<MappingFault>> {
+        compile::compile(json, at)
     }
 
-    fn directive(name: &str, options: &Value) -> Result<Self, MappingError> {
-        match (name, options) {
-            ("@path", Value::String(text)) => compile_path(text),
-            ("@literal", value) if !has_directive(value) => Ok(Self::Literal(value.clone())),
-            ("@if", Value::Object(options)) => compile_if(options),
-            _ => Err(MappingError::Unsupported(name.to_owned())),
+    /// The value, if it is the same for every event.
+    pub(super) fn literal(&self) -> Option<&Value> {
+        match self {
+            Self::Literal(value) => Some(value),
+            _ => None,
         }
     }
 
     /// The value for this event, if there is one. A path that meets null yields null.
-    pub(super) fn resolve<'a>(&'a self, event: &'a Value) -> Option<Cow<'a, Value>> {
+    pub(super) fn resolve<'a>(&'a self, event: &'a Value) -> Resolved<'a> {
+        self.within(event, &Budget::default())
+    }
+
+    fn within<'a>(&'a self, event: &'a Value, budget: &Budget) -> Resolved<'a> {
         match self {
-            Self::Literal(value) => Some(Cow::Borrowed(value)),
-            Self::Path(keys) => walk(keys, event).map(Cow::Borrowed),
-            Self::IfExists { condition, then, otherwise } => {
-                if condition.resolve(event).is_some_and(|value| !value.is_null()) {
-                    then.resolve(event)
-                } else {
-                    otherwise.as_ref()?.resolve(event)
-                }
-            }
+            Self::Literal(value) => Ok(Some(Cow::Borrowed(value))),
+            Self::Path(path) => Ok(path.walk(event)),
             Self::Object(members) => {
-                let built: Map<String, Value> = members
-                    .iter()
-                    .filter_map(|(key, member)| {
-                        Some((key.clone(), member.resolve(event)?.into_owned()))
-                    })
-                    .collect();
-                Some(Cow::Owned(Value::Object(built)))
+                let mut built = Map::new();
+                for (key, member) in members {
+                    if let Some(value) = member.within(event, budget)? {
+                        built.insert(key.clone(), budget.own(value)?);
+                    }
+                }
+                built_value(Value::Object(built))
+            }
+            Self::List(items) => {
+                let mut built = Vec::with_capacity(items.len());
+                for item in items {
+                    let value = item.within(event, budget)?;
+                    built.push(value.map_or(Ok(Value::Null), |value| budget.own(value))?);
+                }
+                built_value(Value::Array(built))
+            }
+            Self::PathFrom(text) => {
+                let text = text.text_within(event, budget, "@path")?;
+                Ok(Path::parse(&text).walk(event))
+            }
+            Self::Template(template) => template.render(event, budget).and_then(built_value),
+            Self::TemplateFrom(text) => {
+                let text = text.text_within(event, budget, "@template")?;
+                Template::parse(&text).render(event, budget).and_then(built_value)
+            }
+            Self::If(conditional) => conditional.resolve(event, budget),
+            Self::Case(case) => case.resolve(event, budget),
+            Self::Replace(replace) => replace.resolve(event, budget),
+            Self::ArrayPath(path) => path.resolve(event, budget),
+            Self::Flatten(flatten) => flatten.resolve(event, budget),
+            Self::Json(json) => json.resolve(event, budget),
+            Self::Merge(merge) => merge.resolve(event, budget),
+            Self::Transform(transform) => transform.resolve(event, budget),
+            Self::ExcludeWhenNull(inner) => Ok(match inner.within(event, budget)? {
+                Some(value) if has_null(&value) => {
+                    without_nulls(budget.own(value)?).map(Cow::Owned)
+                }
+                value => value,
+            }),
+            Self::Liquid(template) => {
+                let text = template.render(event).map_err(|unrendered| {
+                    Unresolved::new(format!("@liquid cannot be rendered: {unrendered}"))
+                })?;
+                budget.spend(text.len())?;
+                built_value(Value::String(text))
             }
         }
     }
+
+    /// A text that a directive needs and that comes from the event.
+    fn text_within<'a>(
+        &'a self,
+        event: &'a Value,
+        budget: &Budget,
+        directive: &str,
+    ) -> Result<Cow<'a, str>, Unresolved> {
+        let found = match self.within(event, budget)? {
+            Some(Cow::Borrowed(Value::String(text))) => return Ok(Cow::Borrowed(text)),
+            Some(Cow::Owned(Value::String(text))) => return Ok(Cow::Owned(text)),
+            Some(other) => super::coercion::kind(&other),
+            None => "nothing",
+        };
+        Err(Unresolved::new(format!("{directive} needs a text and found {found}")))
+    }
 }
 
-fn has_directive(json: &Value) -> bool {
-    match json {
-        Value::Object(members) => {
-            members.iter().any(|(key, value)| key.starts_with('@') || has_directive(value))
-        }
-        Value::Array(items) => items.iter().any(has_directive),
+#[expect(clippy::unnecessary_wraps, reason = "it ends the arms of a match that can fail")]
+fn built_value<'a>(value: Value) -> Resolved<'a> {
+    Ok(Some(Cow::Owned(value)))
+}
+
+fn has_null(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(members) => members.values().any(has_null),
         _ => false,
     }
 }
 
-/// `$.a.b` or `a.b`; brackets, quotes and escapes are refused rather than read half right.
-fn compile_path(text: &str) -> Result<Expression, MappingError> {
-    if text.contains(['[', ']', '\'', '"', '\\']) {
-        return Err(MappingError::Unsupported("brackets, quotes or escapes in @path".to_owned()));
+/// Nulls in lists stay, as they do in the hosted integration.
+fn without_nulls(value: Value) -> Option<Value> {
+    match value {
+        Value::Null => None,
+        Value::Object(members) => Some(Value::Object(
+            members
+                .into_iter()
+                .filter_map(|(key, member)| Some((key, without_nulls(member)?)))
+                .collect(),
+        )),
+        other => Some(other),
     }
-    let keys = text.strip_prefix("$.").unwrap_or(text).split('.');
-    Ok(Expression::Path(keys.filter(|key| !key.is_empty()).map(str::to_owned).collect()))
-}
-
-fn compile_if(options: &Map<String, Value>) -> Result<Expression, MappingError> {
-    if options.keys().any(|key| !matches!(key.as_str(), "exists" | "then" | "else")) {
-        return Err(MappingError::Unsupported("@if with anything but exists".to_owned()));
-    }
-    let part = |name: &str| {
-        options.get(name).map(|json| Expression::compile(json).map(Box::new)).transpose()
-    };
-    let missing = MappingError::Malformed("@if needs exists and then");
-    Ok(Expression::IfExists {
-        condition: part("exists")?.ok_or_else(|| missing.clone())?,
-        then: part("then")?.ok_or(missing)?,
-        otherwise: part("else")?,
-    })
-}
-
-/// Own keys only: an event has no `constructor` unless it says so.
-fn walk<'a>(keys: &[String], event: &'a Value) -> Option<&'a Value> {
-    keys.iter().try_fold(event, |value, key| match value {
-        Value::Object(members) => members.get(key),
-        Value::Array(items) => items.get(key.parse::<usize>().ok()?),
-        Value::Null => Some(value),
-        _ => None,
-    })
 }
 
 /// Says where the value is looked for, for the reason of a rejection; a literal is not shown.
 impl fmt::Display for Expression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Literal(_) | Self::Object(_) => f.write_str("the value in the mapping"),
-            Self::Path(keys) if keys.is_empty() => f.write_str("the whole event"),
-            Self::Path(keys) => write!(f, "$.{}", keys.join(".")),
-            Self::IfExists { then, otherwise: Some(otherwise), .. } => {
-                write!(f, "{then}, else {otherwise}")
-            }
-            Self::IfExists { then, .. } => write!(f, "{then}"),
-        }
+        let directive = match self {
+            Self::Literal(_) | Self::Object(_) | Self::List(_) => "the value in the mapping",
+            Self::Path(path) => return path.fmt(f),
+            Self::If(conditional) => return conditional.fmt(f),
+            Self::ExcludeWhenNull(inner) => return inner.fmt(f),
+            Self::PathFrom(_) => "@path",
+            Self::Template(_) | Self::TemplateFrom(_) => "@template",
+            Self::Case(_) => "@case",
+            Self::Replace(_) => "@replace",
+            Self::ArrayPath(_) => "@arrayPath",
+            Self::Flatten(_) => "@flatten",
+            Self::Json(_) => "@json",
+            Self::Merge(_) => "@merge",
+            Self::Transform(_) => "@transform",
+            Self::Liquid(_) => "@liquid",
+        };
+        f.write_str(directive)
     }
 }
 
@@ -185,72 +254,4 @@ impl fmt::Debug for Expression {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn directives_resolve_against_the_event() {
-        let event = json!({"a": {"b": 1, "n": null, "l": [{"x": 2}]}, "t": "text", "": 3});
-        let rows = [
-            (json!("plain"), Some(json!("plain"))),
-            (json!(null), Some(json!(null))),
-            (json!({"k": [1]}), Some(json!({"k": [1]}))),
-            (json!({"@path": "$.a.b"}), Some(json!(1))),
-            (json!({"@path": "a.b"}), Some(json!(1))),
-            (json!({"@path": "$.a.l.0.x"}), Some(json!(2))),
-            (json!({"@path": "$.a.n"}), Some(json!(null))),
-            (json!({"@path": "$.a.n.deeper"}), Some(json!(null))),
-            (json!({"@path": "$.a.c"}), None),
-            (json!({"@path": "$.t.length"}), None),
-            (json!({"@path": "$.a.constructor"}), None),
-            (json!({"@path": "$."}), Some(event.clone())),
-            (json!({"@literal": {"k": 1}}), Some(json!({"k": 1}))),
-            (
-                json!({"@if": {"exists": {"@path": "$.a.b"}, "then": "y", "else": "n"}}),
-                Some(json!("y")),
-            ),
-            (
-                json!({"@if": {"exists": {"@path": "$.a.n"}, "then": "y", "else": "n"}}),
-                Some(json!("n")),
-            ),
-            (json!({"@if": {"exists": {"@path": "$.a.c"}, "then": "y"}}), None),
-            (json!({"k": {"@path": "$.a.b"}, "m": {"@path": "$.a.c"}}), Some(json!({"k": 1}))),
-        ];
-        for (mapping, expected) in rows {
-            let compiled = Expression::compile(&mapping).expect("all of these are known");
-            assert_eq!(compiled.resolve(&event).map(Cow::into_owned), expected, "{mapping}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_understood_is_refused_when_compiled() {
-        let rows = [
-            (json!({"@template": "{{a}}"}), "@template is not supported"),
-            (json!({"@path": 5}), "@path is not supported"),
-            (json!({"@path": "$.a[0]"}), "brackets, quotes or escapes in @path is not supported"),
-            (json!({"@path": "$.a", "extra": 1}), "a directive must be the only key"),
-            (json!({"@literal": {"@path": "$.a"}}), "@literal is not supported"),
-            (
-                json!({"@if": {"blank": 1, "then": 2}}),
-                "@if with anything but exists is not supported",
-            ),
-            (json!({"@if": {"exists": 1}}), "@if needs exists and then"),
-            (json!([{"@path": "$.a"}]), "a directive inside a list is not supported"),
-            (json!({"k": {"@liquid": ""}}), "@liquid is not supported"),
-        ];
-        for (mapping, text) in rows {
-            let error = Expression::compile(&mapping).expect_err("none of these is known");
-            assert_eq!(error.to_string(), text, "{mapping}");
-        }
-    }
-
-    #[test]
-    fn debug_shows_places_and_not_values() {
-        let literal = Expression::Literal(json!("ada@example.com"));
-        assert_eq!(format!("{literal:?}"), "the value in the mapping");
-        let email = Expression::first_of(&["traits", "email"], &["context", "traits", "email"]);
-        assert_eq!(format!("{email:?}"), "$.traits.email, else $.context.traits.email");
-    }
-}
+mod tests;

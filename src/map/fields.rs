@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use super::coercion::{self, Unfit};
-use super::expression::{Expression, MappingError};
+use super::expression::{Expression, MappingFault, Unresolved};
 use super::rejection::{Reason, Rejection};
 
 /// A field of the action, named as customers know it from Segment's mapping editor.
@@ -83,19 +83,20 @@ impl Fields {
     }
 
     /// Replaces what the mapping says about the field of this name.
-    pub(super) fn set(&mut self, name: &str, json: &Value) -> Result<(), MappingError> {
-        let field = Field::ALL.into_iter().find(|field| field.name() == name);
-        let field = field.ok_or(MappingError::UnknownField)?;
-        self.0[field as usize] = Expression::compile(json)?;
+    pub(super) fn set(&mut self, name: &str, json: &Value) -> Result<(), Vec<MappingFault>> {
+        let Some(field) = Field::ALL.into_iter().find(|field| field.name() == name) else {
+            let problem = "is no field of the action".to_owned();
+            return Err(vec![MappingFault { path: name.to_owned(), problem }]);
+        };
+        self.0[field as usize] = Expression::compile(json, name)?;
         Ok(())
     }
 
     /// What the mapping says about a field, for people: a plain text itself, or where it comes from.
     pub(super) fn shown(&self, field: Field) -> String {
-        match &self.0[field as usize] {
-            Expression::Literal(Value::String(text)) => text.clone(),
-            expression => expression.to_string(),
-        }
+        let expression = &self.0[field as usize];
+        let text = expression.literal().and_then(Value::as_str);
+        text.map_or_else(|| expression.to_string(), str::to_owned)
     }
 
     /// The field's value for this event.
@@ -108,7 +109,7 @@ impl Fields {
 pub(super) struct Found<'a> {
     name: &'static str,
     expression: &'a Expression,
-    value: Option<Cow<'a, Value>>,
+    value: Result<Option<Cow<'a, Value>>, Unresolved>,
 }
 
 impl<'a> Found<'a> {
@@ -146,9 +147,12 @@ impl<'a> Found<'a> {
         coerce: impl Fn(&'v Value) -> Result<Option<T>, Unfit>,
         wanted: &str,
     ) -> Result<Option<T>, Rejection> {
-        let Some(value) = self.value.as_deref() else { return Ok(None) };
+        let Self { name, expression, value } = self;
+        let value = value.as_ref().map_err(|unresolved| {
+            Rejection::new(Reason::MappingFailed, format!("{name}: {unresolved} ({expression})."))
+        })?;
+        let Some(value) = value.as_deref() else { return Ok(None) };
         coerce(value).map_err(|Unfit(found)| {
-            let Self { name, expression, .. } = self;
             let detail = format!("{name} must be {wanted} but it is {found} ({expression}).");
             Rejection::new(Reason::InvalidField, detail)
         })
@@ -183,6 +187,7 @@ mod tests {
             let found = fields.find(field, &Value::Null);
             assert_eq!(found.text().expect("a text").as_deref(), Some(field.name()));
         }
-        assert_eq!(fields.set("segment_user", &Value::Null), Err(MappingError::UnknownField));
+        let faults = fields.set("segment_user", &Value::Null).expect_err("no field has this name");
+        assert_eq!(faults[0].to_string(), "segment_user is no field of the action");
     }
 }

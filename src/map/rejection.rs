@@ -20,6 +20,8 @@ pub enum Reason {
     MissingField,
     /// A field of the mapping has a value that cannot be used.
     InvalidField,
+    /// A directive of the mapping cannot be resolved for this event.
+    MappingFailed,
     /// None of the identifiers of the context key rule is there.
     NoContextKey,
     /// The value is neither true nor false.
@@ -30,13 +32,14 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics that show zeros and for documentation.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Unreadable,
         Self::EventTooLarge,
         Self::NotAnObject,
         Self::NotAnAudience,
         Self::MissingField,
         Self::InvalidField,
+        Self::MappingFailed,
         Self::NoContextKey,
         Self::MembershipUnknown,
         Self::ContextKindConflict,
@@ -52,6 +55,7 @@ impl Reason {
             Self::NotAnAudience => "not_an_audience",
             Self::MissingField => "missing_field",
             Self::InvalidField => "invalid_field",
+            Self::MappingFailed => "mapping_failed",
             Self::NoContextKey => "no_context_key",
             Self::MembershipUnknown => "membership_unknown",
             Self::ContextKindConflict => "context_kind_conflict",

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::parsed;
+use super::{parsed, told};
 use crate::launchdarkly::wire::{self, SyncMember, SyncRequest};
 use crate::map::Mapping;
 use crate::membership::{AudienceId, ContextKey, ContextKind, MembershipDelta, Timestamp};
@@ -85,10 +85,11 @@ pub(super) fn answer(line: &[u8]) -> Result<Answer, String> {
 /// The preset with the line's overrides.
 fn mapping(overrides: &Map<String, Value>) -> Result<Mapping, String> {
     let mut mapping = Mapping::preset();
+    let mut faults = Vec::new();
     for (field, json) in overrides {
-        mapping.set_field(field, json).map_err(|error| format!("mapping.{field}: {error}"))?;
+        faults.extend(mapping.set_field(field, json).err().into_iter().flatten());
     }
-    Ok(mapping)
+    if faults.is_empty() { Ok(mapping) } else { Err(told(&faults)) }
 }
 
 /// One request for each audience and context kind, in the order in which they first appear.
@@ -220,15 +221,12 @@ mod tests {
                 "not a sync case at column 20: settings.apiKey, settings.clientId and events are needed",
             ),
             (
-                format!(
-                    "{}\n",
-                    case(&json!({"user_email": {"@liquid": "secret"}}), &[(&ada, true)])
-                ),
-                "mapping.user_email: @liquid is not supported",
+                format!("{}\n", case(&json!({"user_email": {"@liquid": 7}}), &[(&ada, true)])),
+                "mapping: user_email.@liquid must be a text but it is a number",
             ),
             (
                 format!("{}\n", case(&json!({"colour": "secret"}), &[(&ada, true)])),
-                "mapping.colour: the action has no such field",
+                "mapping: colour is no field of the action",
             ),
         ];
         let input: String = rows.iter().map(|(line, _)| line.as_str()).collect();

@@ -1,0 +1,58 @@
+//! `@case`: a text in upper or lower case; any other value as it is.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use super::budget::Budget;
+use super::compile::{Compiler, is_falsy};
+use super::{Expression, Resolved, Unresolved};
+
+#[derive(Clone, PartialEq)]
+pub(in crate::map) struct Case {
+    operator: Operator,
+    value: Option<Expression>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Operator {
+    Lower,
+    Upper,
+    /// An error for a text; the hosted integration passes other values all the same.
+    Unknown,
+}
+
+impl Case {
+    pub(super) fn compile(compiler: &mut Compiler, options: &Value) -> Option<Self> {
+        let options = compiler.options(options)?;
+        let operator = match compiler.text_option(options, "operator") {
+            Some("lower") => Operator::Lower,
+            Some("upper") => Operator::Upper,
+            None | Some("") => {
+                if !options.get("operator").is_some_and(|operator| !operator.is_string()) {
+                    compiler.fault("needs the option operator: lower or upper");
+                }
+                return None;
+            }
+            Some(_) => Operator::Unknown,
+        };
+        let value = options.get("value").filter(|value| !is_falsy(value));
+        let value = value.map(|json| compiler.at("value", |this| this.expression(json)));
+        Some(Self { operator, value })
+    }
+
+    pub(super) fn resolve<'a>(&'a self, event: &'a Value, budget: &Budget) -> Resolved<'a> {
+        let Some(value) = &self.value else { return Ok(None) };
+        let value = value.within(event, budget)?;
+        let Some(text) = value.as_deref().and_then(Value::as_str) else { return Ok(value) };
+        let text = match self.operator {
+            Operator::Lower => text.to_lowercase(),
+            Operator::Upper => text.to_uppercase(),
+            Operator::Unknown => {
+                return Err(Unresolved::new("@case needs the operator lower or upper"));
+            }
+        };
+        budget.spend(text.len())?;
+        Ok(Some(Cow::Owned(Value::String(text))))
+    }
+}

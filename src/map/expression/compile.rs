@@ -1,0 +1,246 @@
+//! From the JSON of Segment's mapping editor to an expression, with all that is wrong with it.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use super::super::coercion::kind;
+use super::super::liquid::LiquidTemplate;
+use super::Expression;
+use super::case::Case;
+use super::conditional::Conditional;
+use super::flatten::Flatten;
+use super::json::Json;
+use super::list::ArrayPath;
+use super::merge::Merge;
+use super::path::Path;
+use super::replace::Replace;
+use super::template::Template;
+use super::transform::Transform;
+
+/// Directives and objects inside each other; far more than anybody writes.
+const DEEPEST: usize = 64;
+
+/// What the editor notes beside a directive; it means nothing to the value.
+const NOTES: &str = "_metadata";
+
+/// One thing that is wrong with a mapping, whatever the event. Names keys and directives, no values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MappingFault {
+    /// Where it is, as in `user_email.@if.then`.
+    pub path: String,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+impl fmt::Display for MappingFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, problem } = self;
+        write!(f, "{path} {problem}")
+    }
+}
+
+pub(super) fn compile(json: &Value, at: &str) -> Result<Expression, Vec<MappingFault>> {
+    let mut compiler = Compiler { path: vec![at.to_owned()], faults: Vec::new() };
+    let compiled = compiler.expression(json);
+    if compiler.faults.is_empty() { Ok(compiled) } else { Err(compiler.faults) }
+}
+
+/// Walks a mapping and notes every fault; what is faulty compiles to something that nobody sees.
+pub(super) struct Compiler {
+    path: Vec<String>,
+    faults: Vec<MappingFault>,
+}
+
+impl Compiler {
+    pub(super) fn fault(&mut self, problem: impl Into<String>) {
+        let path = self.path.join(".");
+        self.faults.push(MappingFault { path, problem: problem.into() });
+    }
+
+    /// Compiles what stands below the present place.
+    pub(super) fn at<T>(&mut self, key: &str, compile: impl FnOnce(&mut Self) -> T) -> T {
+        self.path.push(key.to_owned());
+        let compiled = compile(self);
+        self.path.pop();
+        compiled
+    }
+
+    pub(super) fn expression(&mut self, json: &Value) -> Expression {
+        if self.path.len() > DEEPEST {
+            self.fault(format!("is nested more than {DEEPEST} deep"));
+            return Expression::Literal(Value::Null);
+        }
+        match json {
+            Value::Object(members) if members.keys().any(|key| key.starts_with('@')) => {
+                self.directive(members)
+            }
+            Value::Object(members) => {
+                let compiled = members
+                    .iter()
+                    .map(|(key, value)| (key.clone(), self.at(key, |this| this.expression(value))));
+                object(compiled.collect())
+            }
+            Value::Array(items) => {
+                let compiled = items
+                    .iter()
+                    .enumerate()
+                    .map(|(index, item)| self.at(&index.to_string(), |this| this.expression(item)));
+                list(compiled.collect())
+            }
+            scalar => Expression::Literal(scalar.clone()),
+        }
+    }
+
+    fn directive(&mut self, members: &Map<String, Value>) -> Expression {
+        let mut directives = members.iter().filter(|(key, _)| *key != NOTES);
+        let (Some((name, options)), None) = (directives.next(), directives.next()) else {
+            self.fault("has a directive, which must be the only key");
+            return Expression::Literal(Value::Null);
+        };
+        let compiled = self.at(name, |this| match name.as_str() {
+            "@path" => this.text_or_directive(
+                options,
+                |text| Expression::Path(Path::parse(text)),
+                Expression::PathFrom,
+            ),
+            "@template" => this.text_or_directive(
+                options,
+                |text| Expression::Template(Template::parse(text)),
+                Expression::TemplateFrom,
+            ),
+            "@literal" => Some(this.expression(options)),
+            "@excludeWhenNull" => {
+                Some(Expression::ExcludeWhenNull(Box::new(this.expression(options))))
+            }
+            "@if" => Conditional::compile(this, options).map(Box::new).map(Expression::If),
+            "@case" => Case::compile(this, options).map(Box::new).map(Expression::Case),
+            "@replace" => Replace::compile(this, options).map(Box::new).map(Expression::Replace),
+            "@arrayPath" => {
+                ArrayPath::compile(this, options).map(Box::new).map(Expression::ArrayPath)
+            }
+            "@flatten" => Flatten::compile(this, options).map(Box::new).map(Expression::Flatten),
+            "@json" => Json::compile(this, options).map(Box::new).map(Expression::Json),
+            "@merge" => Merge::compile(this, options).map(Box::new).map(Expression::Merge),
+            "@transform" => {
+                Transform::compile(this, options).map(Box::new).map(Expression::Transform)
+            }
+            "@liquid" => this.liquid(options),
+            _ => {
+                this.fault("is not a directive");
+                None
+            }
+        });
+        compiled.unwrap_or(Expression::Literal(Value::Null))
+    }
+
+    fn liquid(&mut self, options: &Value) -> Option<Expression> {
+        let text = self.text(options)?;
+        match LiquidTemplate::compile(text) {
+            Ok(template) => Some(Expression::Liquid(Box::new(template))),
+            Err(problem) => {
+                self.fault(problem);
+                None
+            }
+        }
+    }
+
+    /// A text that is compiled now, or a directive that gives one for each event.
+    pub(super) fn text_or_directive(
+        &mut self,
+        json: &Value,
+        compile: impl FnOnce(&str) -> Expression,
+        from: impl FnOnce(Box<Expression>) -> Expression,
+    ) -> Option<Expression> {
+        match json {
+            Value::String(text) => Some(compile(text)),
+            json if is_directive(json) => Some(from(Box::new(self.expression(json)))),
+            other => {
+                self.wrong("a text or a directive", other);
+                None
+            }
+        }
+    }
+
+    pub(super) fn text<'a>(&mut self, json: &'a Value) -> Option<&'a str> {
+        if !json.is_string() {
+            self.wrong("a text", json);
+        }
+        json.as_str()
+    }
+
+    /// The options of a directive; a fault if they are none.
+    pub(super) fn options<'a>(&mut self, json: &'a Value) -> Option<&'a Map<String, Value>> {
+        match json {
+            Value::Object(options) if !is_directive(json) => Some(options),
+            other => {
+                self.wrong("an object with the options of the directive", other);
+                None
+            }
+        }
+    }
+
+    /// An option that must be there, even if only as null.
+    pub(super) fn needed<'a>(
+        &mut self,
+        options: &'a Map<String, Value>,
+        key: &str,
+    ) -> Option<&'a Value> {
+        let value = options.get(key);
+        if value.is_none() {
+            self.fault(format!("needs the option {key}"));
+        }
+        value
+    }
+
+    /// An option that is an expression of its own.
+    pub(super) fn option(&mut self, options: &Map<String, Value>, key: &str) -> Option<Expression> {
+        let json = options.get(key)?;
+        Some(self.at(key, |this| this.expression(json)))
+    }
+
+    /// An option that must be a text where it is there.
+    pub(super) fn text_option<'a>(
+        &mut self,
+        options: &'a Map<String, Value>,
+        key: &str,
+    ) -> Option<&'a str> {
+        let json = options.get(key)?;
+        self.at(key, |this| this.text(json))
+    }
+
+    pub(super) fn wrong(&mut self, wanted: &str, found: &Value) {
+        let found = if is_directive(found) { "a directive" } else { kind(found) };
+        self.fault(format!("must be {wanted} but it is {found}"));
+    }
+}
+
+/// Plain if everything in it is: then nothing is built for an event.
+fn object(members: Vec<(String, Expression)>) -> Expression {
+    let plain = members.iter().map(|(key, member)| Some((key.clone(), member.literal()?.clone())));
+    match plain.collect::<Option<Map<_, _>>>() {
+        Some(plain) => Expression::Literal(Value::Object(plain)),
+        None => Expression::Object(members),
+    }
+}
+
+fn list(items: Vec<Expression>) -> Expression {
+    match items.iter().map(|item| item.literal().cloned()).collect::<Option<Vec<_>>>() {
+        Some(plain) => Expression::Literal(Value::Array(plain)),
+        None => Expression::List(items),
+    }
+}
+
+pub(super) fn is_directive(json: &Value) -> bool {
+    json.as_object().is_some_and(|members| members.keys().any(|key| key.starts_with('@')))
+}
+
+/// Falsy as in JavaScript: the hosted integration takes such an option for one that is not there.
+pub(super) fn is_falsy(json: &Value) -> bool {
+    match json {
+        Value::Null | Value::Bool(false) => true,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        _ => false,
+    }
+}

@@ -1,0 +1,103 @@
+//! `@if`: one of two values, by whether a third exists or is blank.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde_json::Value;
+
+use super::budget::Budget;
+use super::compile::{Compiler, is_falsy};
+use super::{Expression, Resolved};
+
+#[derive(Clone, PartialEq)]
+pub(in crate::map) struct Conditional {
+    condition: Condition,
+    then: Option<Expression>,
+    otherwise: Option<Expression>,
+}
+
+#[derive(Clone, PartialEq)]
+enum Condition {
+    /// `exists`: it is there and not null.
+    Exists(Expression),
+    /// `blank`, whose `then` is for what is *not* blank, as in the hosted integration.
+    NotBlank(Expression),
+}
+
+impl Conditional {
+    pub(super) fn first_of(preferred: Expression, fallback: Expression) -> Self {
+        Self {
+            condition: Condition::Exists(preferred.clone()),
+            then: Some(preferred),
+            otherwise: Some(fallback),
+        }
+    }
+
+    pub(super) fn compile(compiler: &mut Compiler, options: &Value) -> Option<Self> {
+        let options = compiler.options(options)?;
+        // Every option is looked into, whether or not it is used.
+        for (key, json) in options {
+            if !matches!(key.as_str(), "exists" | "blank" | "then" | "else") {
+                compiler.at(key, |this| this.expression(json));
+            }
+        }
+        let exists = compiler.option(options, "exists");
+        let blank = compiler.option(options, "blank");
+        let then = compiler.option(options, "then");
+        let otherwise = compiler.option(options, "else");
+        let is_there = |key: &str| options.get(key).is_some_and(|json| !is_falsy(json));
+        let condition = match (exists, blank) {
+            (Some(exists), _) if is_there("exists") => Condition::Exists(exists),
+            (_, Some(blank)) if is_there("blank") => Condition::NotBlank(blank),
+            _ => {
+                compiler.fault("needs the option exists or blank");
+                return None;
+            }
+        };
+        // An `else` that is plainly false, zero, empty or null counts as none, as it does there.
+        Some(Self { condition, then, otherwise: otherwise.filter(|_| is_there("else")) })
+    }
+
+    pub(super) fn resolve<'a>(&'a self, event: &'a Value, budget: &Budget) -> Resolved<'a> {
+        let holds = match &self.condition {
+            Condition::Exists(exists) => {
+                exists.within(event, budget)?.is_some_and(|value| !value.is_null())
+            }
+            Condition::NotBlank(blank) => {
+                blank.within(event, budget)?.is_some_and(|value| !is_blank(&value))
+            }
+        };
+        match if holds { &self.then } else { &self.otherwise } {
+            Some(chosen) => chosen.within(event, budget),
+            None => Ok(None),
+        }
+    }
+}
+
+/// What JavaScript finds equal to an empty text.
+fn is_blank(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => match &items[..] {
+            [] | [Value::Null] => true,
+            [Value::String(text)] => text.is_empty(),
+            [list @ Value::Array(_)] => is_blank(list),
+            _ => false,
+        },
+        other => is_falsy(other),
+    }
+}
+
+impl fmt::Display for Conditional {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.then, &self.otherwise) {
+            (Some(then), Some(otherwise)) => write!(f, "{then}, else {otherwise}"),
+            (Some(only), None) | (None, Some(only)) => write!(f, "{only}"),
+            (None, None) => f.write_str("@if"),
+        }
+    }
+}
+
+/// The empty text, for directives that give it where there is nothing.
+pub(super) fn nothing<'a>() -> Cow<'a, Value> {
+    Cow::Owned(Value::String(String::new()))
+}

@@ -1,0 +1,95 @@
+//! `@json`: a value as JSON text, or what a JSON text says.
+
+use std::borrow::Cow;
+use std::io;
+
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::ser::{Formatter, Serializer};
+
+use super::budget::Budget;
+use super::compile::{Compiler, is_falsy};
+use super::{Expression, Resolved, Unresolved};
+
+#[derive(Clone, PartialEq)]
+pub(in crate::map) struct Json {
+    mode: Mode,
+    value: Expression,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Encode,
+    Decode,
+}
+
+impl Json {
+    pub(super) fn compile(compiler: &mut Compiler, options: &Value) -> Option<Self> {
+        let options = compiler.options(options)?;
+        let value = compiler.needed(options, "value");
+        if value.is_some_and(is_falsy) {
+            compiler.at("value", |this| this.fault("is nothing that could be encoded or decoded"));
+        }
+        let value = compiler.option(options, "value");
+        compiler.needed(options, "mode")?;
+        let mode = match compiler.text_option(options, "mode")? {
+            "encode" => Mode::Encode,
+            "decode" => Mode::Decode,
+            _ => {
+                compiler.at("mode", |this| this.fault("must be encode or decode"));
+                return None;
+            }
+        };
+        Some(Self { mode, value: value? })
+    }
+
+    pub(super) fn resolve<'a>(&'a self, event: &'a Value, budget: &Budget) -> Resolved<'a> {
+        let Some(value) = self.value.within(event, budget)? else { return Ok(None) };
+        Ok(Some(match (self.mode, &*value) {
+            (Mode::Encode, value) => Cow::Owned(Value::String(encoded(value, budget)?)),
+            (Mode::Decode, Value::String(text)) => {
+                // What it holds takes many times its text.
+                budget.spend(text.len().saturating_mul(8))?;
+                // What is no JSON stays the text it is.
+                serde_json::from_str(text).map_or(value, Cow::Owned)
+            }
+            (Mode::Decode, _) => value,
+        }))
+    }
+}
+
+fn encoded(value: &Value, budget: &Budget) -> Result<String, Unresolved> {
+    let mut bytes = Vec::new();
+    let too_long = || Unresolved::new("@json makes a text that is too long");
+    let mut serializer =
+        Serializer::with_formatter(Spending { to: &mut bytes, budget }, JavaScript);
+    value.serialize(&mut serializer).map_err(|_| too_long())?;
+    String::from_utf8(bytes).map_err(|_| too_long())
+}
+
+/// Numbers as JavaScript writes them; no blanks.
+struct JavaScript;
+
+impl Formatter for JavaScript {
+    fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
+        writer.write_all(ryu_js::Buffer::new().format_finite(value).as_bytes())
+    }
+}
+
+/// Stops where the budget ends.
+struct Spending<'a> {
+    to: &'a mut Vec<u8>,
+    budget: &'a Budget,
+}
+
+impl io::Write for Spending<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.budget.spend(bytes.len()).map_err(io::Error::other)?;
+        self.to.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

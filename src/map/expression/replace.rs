@@ -1,0 +1,172 @@
+//! `@replace`: a text with one or two patterns replaced. Patterns are plain texts, no expressions.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use super::super::coercion::number_text;
+use super::budget::Budget;
+use super::compile::Compiler;
+use super::conditional::nothing;
+use super::{Expression, Resolved, Unresolved};
+
+/// Most UTF-16 units of a pattern and of a replacement (Segment's limit).
+const LONGEST: usize = 10;
+
+#[derive(Clone, PartialEq)]
+pub(in crate::map) struct Replace {
+    value: Expression,
+    replacements: Vec<Replacement>,
+    ignore_case: bool,
+    everywhere: bool,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Replacement {
+    pattern: Vec<char>,
+    by: String,
+}
+
+impl Replace {
+    pub(super) fn compile(compiler: &mut Compiler, options: &Value) -> Option<Self> {
+        let options = compiler.options(options)?;
+        let value = compiler.needed(options, "value").and_then(|json| {
+            compiler.at("value", |this| {
+                let literal = |text: &str| Expression::Literal(text.into());
+                this.text_or_directive(json, literal, |directive| *directive)
+            })
+        });
+        let pattern = compiler.needed(options, "pattern").and_then(|json| {
+            compiler.at("pattern", |this| {
+                let text = short_text(this, json)?;
+                if text.is_empty() {
+                    this.fault("must not be empty");
+                }
+                Some(text)
+            })
+        });
+        let by = part(compiler, options, "replacement");
+        let not_null = |key: &str| options.get(key).is_some_and(|json| !json.is_null());
+        let pattern2 = if not_null("pattern2") { part(compiler, options, "pattern2") } else { "" };
+        let by2 =
+            if not_null("replacement2") { part(compiler, options, "replacement2") } else { "" };
+        let ignore_case = flag(compiler, options, "ignorecase", false);
+        let everywhere = flag(compiler, options, "global", true);
+        let replacements = [(pattern?, by), (pattern2, by2)]
+            .into_iter()
+            .filter(|(pattern, _)| !pattern.is_empty())
+            .map(|(pattern, by)| Replacement {
+                pattern: pattern.chars().collect(),
+                by: by.to_owned(),
+            })
+            .collect();
+        Some(Self { value: value?, replacements, ignore_case, everywhere })
+    }
+
+    /// What is neither text, number nor boolean becomes an empty text, as in the hosted integration.
+    pub(super) fn resolve<'a>(&'a self, event: &'a Value, budget: &Budget) -> Resolved<'a> {
+        let value = self.value.within(event, budget)?;
+        let mut text = match value.as_deref() {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Number(number)) => number_text(number),
+            Some(Value::Bool(flag)) => flag.to_string(),
+            _ => return Ok(Some(nothing())),
+        };
+        for replacement in &self.replacements {
+            budget.spend(text.len())?;
+            text = self.replaced(replacement, &text, budget)?;
+        }
+        Ok(Some(Cow::Owned(Value::String(text))))
+    }
+
+    fn replaced(
+        &self,
+        Replacement { pattern, by }: &Replacement,
+        text: &str,
+        budget: &Budget,
+    ) -> Result<String, Unresolved> {
+        let mut replaced = String::with_capacity(text.len());
+        let mut from = 0;
+        while let Some((start, end)) = self.find(pattern, text, from) {
+            replaced.push_str(&text[from..start]);
+            let before = replaced.len();
+            insert(by, &mut replaced, (&text[..start], &text[start..end], &text[end..]));
+            budget.spend(replaced.len() - before)?;
+            from = end;
+            if !self.everywhere {
+                break;
+            }
+        }
+        replaced.push_str(&text[from..]);
+        Ok(replaced)
+    }
+
+    /// Start and end in bytes of the first occurrence at or after `from`.
+    fn find(&self, pattern: &[char], text: &str, from: usize) -> Option<(usize, usize)> {
+        let same = |a: char, b: char| a == b || (self.ignore_case && folded(a) == folded(b));
+        text[from..].char_indices().find_map(|(offset, _)| {
+            let start = from + offset;
+            let mut characters = text[start..].char_indices();
+            for wanted in pattern {
+                let (_, found) = characters.next()?;
+                if !same(found, *wanted) {
+                    return None;
+                }
+            }
+            let length = characters.next().map_or(text.len() - start, |(length, _)| length);
+            Some((start, start + length))
+        })
+    }
+}
+
+/// Writes a replacement with its `$$`, `$&`, `` $` `` and `$'`, as JavaScript does.
+fn insert(by: &str, to: &mut String, (before, matched, after): (&str, &str, &str)) {
+    let mut rest = by;
+    while let Some(at) = rest.find('$') {
+        to.push_str(&rest[..at]);
+        let (text, length) = match rest.as_bytes().get(at + 1) {
+            Some(b'$') => ("$", 2),
+            Some(b'&') => (matched, 2),
+            Some(b'`') => (before, 2),
+            Some(b'\'') => (after, 2),
+            _ => ("$", 1),
+        };
+        to.push_str(text);
+        rest = &rest[at + length..];
+    }
+    to.push_str(rest);
+}
+
+/// As an expression without the unicode flag ignores case: by the upper case of a single character
+/// of the basic plane, and never from outside ASCII into it.
+fn folded(character: char) -> char {
+    let mut upper = character.to_uppercase();
+    match (upper.next(), upper.next()) {
+        (Some(upper), None) if character.is_ascii() || !upper.is_ascii() => upper,
+        _ => character,
+    }
+}
+
+fn short_text<'a>(compiler: &mut Compiler, json: &'a Value) -> Option<&'a str> {
+    let text = compiler.text(json)?;
+    if text.encode_utf16().count() > LONGEST {
+        compiler.fault(format!("may have at most {LONGEST} characters"));
+    }
+    Some(text)
+}
+
+fn part<'a>(compiler: &mut Compiler, options: &'a Map<String, Value>, key: &str) -> &'a str {
+    let json = options.get(key);
+    json.and_then(|json| compiler.at(key, |this| short_text(this, json))).unwrap_or_default()
+}
+
+fn flag(compiler: &mut Compiler, options: &Map<String, Value>, key: &str, default: bool) -> bool {
+    match options.get(key) {
+        None => default,
+        Some(Value::Bool(flag)) => *flag,
+        Some(other) => compiler.at(key, |this| {
+            this.wrong("true or false", other);
+            default
+        }),
+    }
+}

@@ -1,0 +1,101 @@
+//! `@template`: a text with placeholders, `{{path}}` or `{{{path}}}`.
+//!
+//! Placeholders are found as the hosted integration finds them, three braces before two, except
+//! that what a placeholder brought in is not searched again: the text of an event is no template.
+
+use serde_json::Value;
+
+use super::super::coercion::number_text;
+use super::Unresolved;
+use super::budget::Budget;
+use super::path::Path;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::map) struct Template(Vec<Piece>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Text(String),
+    Placeholder(Path),
+}
+
+impl Template {
+    pub(super) fn parse(text: &str) -> Self {
+        let mut pieces = Vec::new();
+        let mut plain = |text: &str, pieces: &mut Vec<Piece>| {
+            let rest = placeholders(text, 2, pieces, |text, pieces| {
+                pieces.push(Piece::Text(text.to_owned()));
+            });
+            pieces.push(Piece::Text(rest.to_owned()));
+        };
+        let rest = placeholders(text, 3, &mut pieces, &mut plain);
+        plain(rest, &mut pieces);
+        pieces.retain(|piece| !matches!(piece, Piece::Text(text) if text.is_empty()));
+        Self(pieces)
+    }
+
+    pub(super) fn render(&self, event: &Value, budget: &Budget) -> Result<Value, Unresolved> {
+        let mut rendered = String::new();
+        for piece in &self.0 {
+            let before = rendered.len();
+            match piece {
+                Piece::Text(text) => rendered.push_str(text),
+                Piece::Placeholder(path) => {
+                    if let Some(value) = path.walk(event) {
+                        write(&value, &mut rendered)?;
+                    }
+                }
+            }
+            budget.spend(rendered.len() - before)?;
+        }
+        Ok(Value::String(rendered))
+    }
+}
+
+/// Cuts `text` at its placeholders of so many braces; hands what stands between them to `between`
+/// and gives back what follows the last. Between the braces stands anything but a closing one.
+fn placeholders<'t>(
+    text: &'t str,
+    braces: usize,
+    pieces: &mut Vec<Piece>,
+    mut between: impl FnMut(&str, &mut Vec<Piece>),
+) -> &'t str {
+    let (open, close) = (&"{{{"[..braces], &"}}}"[..braces]);
+    let (mut rest, mut from) = (text, 0);
+    while let Some(found) = rest[from..].find(open) {
+        let start = from + found;
+        let inside = &rest[start + braces..];
+        let end = inside.find('}').unwrap_or(inside.len());
+        if end > 0 && inside[end..].starts_with(close) {
+            between(&rest[..start], pieces);
+            pieces.push(Piece::Placeholder(Path::without_root(inside[..end].trim())));
+            (rest, from) = (&inside[end + braces..], 0);
+        } else {
+            from = start + 1;
+        }
+    }
+    rest
+}
+
+/// As JavaScript writes a value into a text; an object, which it writes `[object Object]`, is an
+/// error: two people must not become one.
+fn write(value: &Value, to: &mut String) -> Result<(), Unresolved> {
+    match value {
+        Value::Null => {}
+        Value::Bool(flag) => to.push_str(if *flag { "true" } else { "false" }),
+        Value::Number(number) => to.push_str(&number_text(number)),
+        Value::String(text) => to.push_str(text),
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    to.push(',');
+                }
+                write(item, to)?;
+            }
+        }
+        Value::Object(_) => {
+            return Err(Unresolved::new("@template needs texts and found an object"));
+        }
+    }
+    Ok(())
+}
