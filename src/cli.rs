@@ -11,6 +11,7 @@
 
 pub mod check;
 pub mod eval;
+pub mod explain;
 pub mod healthcheck;
 pub mod send;
 
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::Config;
+use crate::config::{Config, Destination};
 use crate::operate::logging::{self, chain};
 use crate::sandbox::SandboxError;
 use crate::service::ServiceError;
@@ -86,6 +87,8 @@ enum Command {
     Healthcheck,
     /// Sign and post an event as Segment would
     Send(Box<send::Send>),
+    /// Say what happens to one event and why
+    Explain(explain::Explain),
     /// Evaluate JSON lines from standard input without a daemon
     Eval(Eval),
 }
@@ -131,6 +134,10 @@ pub fn main() -> ExitCode {
         Command::Send(send) => load(file).map_or_else(
             |exit| exit,
             |config| answered(waited(send.send(&config, &mut std::io::stdout()))),
+        ),
+        Command::Explain(explain) => load(file).map_or_else(
+            |exit| exit,
+            |config| answered(explain.explain(&config, &mut std::io::stdout())),
         ),
         Command::Eval(Eval { what }) => {
             let input = std::io::stdin().lock();
@@ -211,6 +218,30 @@ fn unreached(error: reqwest::Error) -> String {
         return "no answer in time".to_owned();
     }
     chain(&error.without_url())
+}
+
+/// The destination of that name, or the only one.
+fn destination<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Destination, String> {
+    let names = || {
+        let names: Vec<&str> = config.destinations.iter().map(|d| d.name.as_str()).collect();
+        names.join(", ")
+    };
+    match (name, &config.destinations[..]) {
+        (Some(name), _) => config
+            .destination(name)
+            .ok_or_else(|| format!("no destination {name:?}; there are: {}", names())),
+        (None, [only]) => Ok(only),
+        (None, _) => Err(format!("say which destination: {}", names())),
+    }
+}
+
+/// What a file says; `-` is standard input.
+fn read_file(path: &Path) -> Result<String, String> {
+    if path.as_os_str() == "-" {
+        let text = std::io::read_to_string(std::io::stdin());
+        return text.map_err(|error| format!("standard input: {error}"));
+    }
+    std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]

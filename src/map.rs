@@ -13,6 +13,7 @@ mod audiences;
 mod coercion;
 mod context_key;
 mod event_time;
+mod explain;
 mod expression;
 mod fields;
 mod glob;
@@ -30,6 +31,7 @@ use serde_json::Value;
 
 pub use audiences::{AudienceOverride, AudienceRules};
 pub use context_key::ContextKeyRule;
+pub use explain::{ExplainedField, Explanation};
 pub use expression::MappingFault;
 pub use glob::{Glob, GlobFault};
 pub use mappings::{Mappings, Outcome, user_id};

@@ -3,7 +3,7 @@
 //! Ends with 0 for a 2xx, with 64 for another answer below 500 (the request, or the configuration
 //! it was made from, is wrong) and with 69 for a 5xx or no answer.
 
-use std::io::{Read, Result, Write};
+use std::io::{Result, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use sha1::Sha1;
 use url::Url;
 
 use super::healthcheck::reachable;
-use super::{Exit, complain, unreached};
+use super::{Exit, complain, destination, read_file, unreached};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Destination};
 
@@ -68,7 +68,8 @@ struct EventFlags {
 impl Send {
     /// Posts it and prints the answer.
     pub async fn send(&self, config: &Config, out: &mut impl Write) -> Result<Exit> {
-        let prepared = self.chosen(config).and_then(|to| Ok((to, Body::read(&self.text()?)?)));
+        let prepared = destination(config, self.destination.as_deref())
+            .and_then(|to| Ok((to, Body::read(&self.text()?)?)));
         let (destination, body) = match prepared {
             Ok(prepared) => prepared,
             Err(why) => {
@@ -96,29 +97,9 @@ impl Send {
         }
     }
 
-    fn chosen<'a>(&self, config: &'a Config) -> std::result::Result<&'a Destination, String> {
-        let names = || {
-            let names: Vec<&str> = config.destinations.iter().map(|d| d.name.as_str()).collect();
-            names.join(", ")
-        };
-        match (&self.destination, &config.destinations[..]) {
-            (Some(name), _) => config
-                .destination(name)
-                .ok_or_else(|| format!("no destination {name:?}; there are: {}", names())),
-            (None, [only]) => Ok(only),
-            (None, _) => Err(format!("say which destination: {}", names())),
-        }
-    }
-
     fn text(&self) -> std::result::Result<String, String> {
         match (&self.file, &self.user) {
-            (Some(path), _) if path.as_os_str() == "-" => {
-                let mut text = String::new();
-                let read = std::io::stdin().read_to_string(&mut text);
-                read.map(|_| text).map_err(|error| format!("standard input: {error}"))
-            }
-            (Some(path), _) => std::fs::read_to_string(path)
-                .map_err(|error| format!("{}: {error}", path.display())),
+            (Some(path), _) => read_file(path),
             (None, Some(user)) => Ok(self.event.event(user).to_string()),
             (None, None) => Err("say what to send: --file or --user".to_owned()),
         }

@@ -99,6 +99,16 @@ impl Fields {
         text.map_or_else(|| expression.to_string(), str::to_owned)
     }
 
+    /// Where a field comes from, and what is there for this event.
+    pub(super) fn resolved<'a>(
+        &'a self,
+        field: Field,
+        event: &'a Value,
+    ) -> (String, Result<Option<Cow<'a, Value>>, Unresolved>) {
+        let expression = &self.0[field as usize];
+        (expression.to_string(), expression.resolve(event))
+    }
+
     /// The field's value for this event.
     pub(super) fn find<'a>(&'a self, field: Field, event: &'a Value) -> Found<'a> {
         Found::of(field.name(), &self.0[field as usize], event)

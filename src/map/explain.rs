@@ -1,0 +1,87 @@
+//! What a mapping makes of one event, step by step, for the person who wonders.
+//!
+//! The only place of the mapping that hands out values of an event: to whoever holds the event
+//! already. Nothing here is logged, answered or kept.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::fields::Field;
+use super::{Mapping, Rejection};
+use crate::membership::{AudienceKey, MembershipDelta, Timestamp};
+
+/// What one mapping makes of one event. Not `Debug`: it holds values of the event (P8).
+#[derive(Serialize)]
+pub struct Explanation {
+    /// The statement that selects events.
+    pub subscription: String,
+    /// Which comparison decided that this one is not selected; none if it is.
+    pub why_not: Option<String>,
+    /// What each field came to; empty if the event is not selected.
+    pub fields: Vec<ExplainedField>,
+    /// The delta, none where the event or its audience is not selected, or why there is none.
+    #[serde(skip)]
+    pub result: Result<Option<MembershipDelta>, Rejection>,
+}
+
+/// What one field of the action came to.
+#[derive(Serialize)]
+pub struct ExplainedField {
+    /// The name, as in Segment's mapping editor.
+    pub field: &'static str,
+    /// Where the mapping looks for it.
+    pub from: String,
+    /// What it found there, before it is converted to the type of the field.
+    pub value: Option<Value>,
+    /// Why it could not look.
+    pub problem: Option<String>,
+}
+
+impl Mapping {
+    /// Explains what [`Mapping::map`] does with an event that arrived at `arrival`.
+    #[must_use]
+    pub fn explain(&self, event: &Value, arrival: Timestamp) -> Explanation {
+        let why_not = self.subscription.why_not(event);
+        let fields = match why_not {
+            None => Field::ALL.into_iter().map(|field| self.explain_field(field, event)).collect(),
+            Some(_) => Vec::new(),
+        };
+        Explanation {
+            subscription: self.subscription.to_string(),
+            why_not,
+            fields,
+            result: self.map(event, arrival),
+        }
+    }
+
+    fn explain_field(&self, field: Field, event: &Value) -> ExplainedField {
+        let (from, resolved) = self.fields.resolved(field, event);
+        let (value, problem) = match resolved {
+            Ok(value) => (value.map(Cow::into_owned), None),
+            Err(unresolved) => (None, Some(unresolved.to_string())),
+        };
+        let explained = ExplainedField { field: field.name(), from, value, problem };
+        match self.particular_value(field, event) {
+            Some(value) => ExplainedField {
+                from: "the audience's own".to_owned(),
+                value: Some(value.into()),
+                ..explained
+            },
+            None => explained,
+        }
+    }
+
+    /// What the event's audience has instead.
+    fn particular_value(&self, field: Field, event: &Value) -> Option<String> {
+        let audience = self.fields.find(Field::AudienceKey, event);
+        let audience = AudienceKey::new(&audience.text().ok()??)?;
+        let particular = self.audiences.override_of(&audience)?;
+        match field {
+            Field::ContextKind => particular.context_kind.as_ref().map(|k| k.as_str().to_owned()),
+            Field::ContextKey => particular.context_key.map(|rule| rule.name().to_owned()),
+            _ => None,
+        }
+    }
+}
