@@ -17,7 +17,6 @@ mod explain;
 mod expression;
 mod fields;
 mod glob;
-mod liquid;
 mod mappings;
 mod membership_value;
 mod preset;

@@ -16,6 +16,7 @@ mod compile;
 mod conditional;
 mod flatten;
 mod json;
+mod liquid;
 mod list;
 mod merge;
 mod path;
@@ -30,12 +31,12 @@ use serde_json::{Map, Value};
 
 pub use compile::MappingFault;
 
-use super::liquid::LiquidTemplate;
 use budget::Budget;
 use case::Case;
 use conditional::Conditional;
 use flatten::Flatten;
 use json::Json;
+use liquid::LiquidTemplate;
 use list::ArrayPath;
 use merge::Merge;
 use path::Path;
@@ -169,13 +170,7 @@ impl Expression {
                 }
                 value => value,
             }),
-            Self::Liquid(template) => {
-                let text = template.render(event).map_err(|unrendered| {
-                    Unresolved::new(format!("@liquid cannot be rendered: {unrendered}"))
-                })?;
-                budget.spend(text.len())?;
-                built_value(Value::String(text))
-            }
+            Self::Liquid(template) => template.resolve(event, budget),
         }
     }
 

@@ -31,10 +31,15 @@ impl Budget {
         Ok(())
     }
 
+    /// To be asked after a value was built whose parts were bounded before.
+    pub(super) fn weigh(&self, value: &Value) -> Result<(), Unresolved> {
+        self.spend(weight(value))
+    }
+
     /// A value of one's own, paid for if it has to be copied.
     pub(super) fn own(&self, value: Cow<'_, Value>) -> Result<Value, Unresolved> {
         if let Cow::Borrowed(value) = value {
-            self.spend(weight(value))?;
+            self.weigh(value)?;
         }
         Ok(value.into_owned())
     }

@@ -5,12 +5,12 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::super::coercion::kind;
-use super::super::liquid::LiquidTemplate;
 use super::Expression;
 use super::case::Case;
 use super::conditional::Conditional;
 use super::flatten::Flatten;
 use super::json::Json;
+use super::liquid::LiquidTemplate;
 use super::list::ArrayPath;
 use super::merge::Merge;
 use super::path::Path;

@@ -58,9 +58,9 @@ impl Json {
     }
 }
 
-fn encoded(value: &Value, budget: &Budget) -> Result<String, Unresolved> {
+pub(super) fn encoded(value: &Value, budget: &Budget) -> Result<String, Unresolved> {
     let mut bytes = Vec::new();
-    let too_long = || Unresolved::new("@json makes a text that is too long");
+    let too_long = || Unresolved::new("the JSON of it is too long");
     let mut serializer =
         Serializer::with_formatter(Spending { to: &mut bytes, budget }, JavaScript);
     value.serialize(&mut serializer).map_err(|_| too_long())?;

@@ -1,0 +1,63 @@
+//! `@liquid`: a text in the Liquid template language, as liquidjs renders it for Segment.
+//!
+//! Segment switches the loops and many filters off, and lets unknown variables and filters pass. What is
+//! left is small and has JavaScript's numbers and truth, so that it is evaluated here: the Liquid
+//! crates refuse unknown names and count in integers, and would have to be overruled everywhere.
+//!
+//! # What always holds
+//! * A template that cannot be parsed, or that names what is switched off, is a fault when compiled.
+//! * Rendering takes time bounded by the template and the event (there are no loops) and memory
+//!   bounded by the [`Budget`].
+//! # What does not
+//! `sample`, which is random, is refused: the same event would give two members.
+
+mod dates;
+mod filters;
+mod lexer;
+mod parser;
+mod render;
+mod texts;
+mod value;
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::budget::Budget;
+use super::{Resolved, Unresolved, built_value};
+use parser::Node;
+use render::Renderer;
+
+/// Segment's limit, in UTF-16 units.
+const LONGEST: usize = 1000;
+
+/// A compiled template.
+#[derive(Clone, PartialEq)]
+pub(in crate::map) struct LiquidTemplate(Vec<Node>);
+
+impl LiquidTemplate {
+    /// The error is a sentence with the place of the fault.
+    pub(super) fn compile(text: &str) -> Result<Self, String> {
+        if text.encode_utf16().count() > LONGEST {
+            return Err(format!("may have at most {LONGEST} characters"));
+        }
+        parser::parse(text).map(Self)
+    }
+
+    pub(super) fn resolve<'a>(&'a self, event: &'a Value, budget: &Budget) -> Resolved<'a> {
+        let mut renderer = Renderer::new(event, budget);
+        renderer.nodes(&self.0)?;
+        built_value(Value::String(renderer.finish()))
+    }
+}
+
+/// A template may hold somebody's email (P8).
+impl fmt::Debug for LiquidTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LiquidTemplate")
+    }
+}
+
+fn cannot(what: &str) -> Unresolved {
+    Unresolved::new(format!("@liquid cannot be rendered: {what}"))
+}

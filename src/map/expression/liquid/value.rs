@@ -1,0 +1,165 @@
+//! Values as JavaScript sees them: texts, truth, numbers, comparison and properties.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+use serde_json::Value;
+
+use super::super::super::coercion::number_text;
+
+/// A value, or none where the event has nothing; both null and nothing are nil.
+pub(super) type Found<'a> = Option<Cow<'a, Value>>;
+
+/// As an output writes it.
+pub(super) fn text(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Bool(flag)) => flag.to_string(),
+        Some(Value::Number(number)) => number_text(number),
+        Some(Value::Array(items)) => items.iter().map(|item| text(Some(item))).collect(),
+        Some(Value::Object(_)) => "[object Object]".to_owned(),
+    }
+}
+
+/// Only false and nil are not true.
+pub(super) fn is_true(value: Option<&Value>) -> bool {
+    !matches!(value, None | Some(Value::Null | Value::Bool(false)))
+}
+
+/// A number for arithmetic; what is none counts as zero.
+pub(super) fn to_number(value: Option<&Value>) -> f64 {
+    let number = coerced(value);
+    if number.is_nan() { 0.0 } else { number }
+}
+
+/// JavaScript's `Number(…)`.
+fn coerced(value: Option<&Value>) -> f64 {
+    match value {
+        None => f64::NAN,
+        Some(Value::Null) => 0.0,
+        Some(Value::Bool(flag)) => f64::from(u8::from(*flag)),
+        Some(Value::Number(number)) => number.as_f64().unwrap_or(f64::NAN),
+        Some(Value::String(text)) if text.trim().is_empty() => 0.0,
+        Some(Value::String(text)) => text.trim().parse().unwrap_or(f64::NAN),
+        Some(Value::Array(items)) if items.is_empty() => 0.0,
+        Some(Value::Array(_) | Value::Object(_)) => f64::NAN,
+    }
+}
+
+/// A whole number without a fraction; what JSON cannot hold as the text JavaScript writes.
+pub(super) fn number(number: f64) -> Value {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if number.fract() == 0.0 && number.abs() < EXACT {
+        #[expect(clippy::cast_possible_truncation, reason = "it is whole and small enough")]
+        return Value::from(number as i64);
+    }
+    let special = if number.is_nan() {
+        "NaN"
+    } else if number > 0.0 {
+        "Infinity"
+    } else {
+        "-Infinity"
+    };
+    serde_json::Number::from_f64(number).map_or_else(|| special.into(), Value::Number)
+}
+
+pub(super) fn equal(a: Option<&Value>, b: Option<&Value>) -> bool {
+    match (a, b) {
+        (None | Some(Value::Null), None | Some(Value::Null)) => true,
+        (Some(Value::Number(a)), Some(Value::Number(b))) => a == b || a.as_f64() == b.as_f64(),
+        (Some(Value::Array(a)), Some(Value::Array(b))) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(Some(a), Some(b)))
+        }
+        // Two objects are never the same one.
+        (Some(Value::Object(_)), _) => false,
+        (a, b) => a == b,
+    }
+}
+
+/// None where neither is larger nor both are equal.
+pub(super) fn compare(a: Option<&Value>, b: Option<&Value>) -> Option<Ordering> {
+    if let (Some(Value::String(a)), Some(Value::String(b))) = (a, b) {
+        return Some(a.encode_utf16().cmp(b.encode_utf16()));
+    }
+    coerced(a).partial_cmp(&coerced(b))
+}
+
+pub(super) fn contains(whole: Option<&Value>, part: Option<&Value>) -> bool {
+    match whole {
+        Some(Value::String(whole)) => whole.contains(&text(part)),
+        Some(Value::Array(items)) => items.iter().any(|item| equal(Some(item), part)),
+        _ => false,
+    }
+}
+
+pub(super) fn is_empty(value: Option<&Value>) -> bool {
+    match value {
+        Some(Value::String(text)) => text.is_empty(),
+        Some(Value::Array(items)) => items.is_empty(),
+        Some(Value::Object(members)) => members.is_empty(),
+        _ => false,
+    }
+}
+
+pub(super) fn is_blank(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null | Value::Bool(false)) => true,
+        Some(Value::String(text)) => text.trim().is_empty(),
+        other => is_empty(other),
+    }
+}
+
+/// What stands under a key, with `size`, `first` and `last` of lists and texts.
+pub(super) fn property<'a>(of: Cow<'a, Value>, key: &Value) -> Found<'a> {
+    let name = text(Some(key));
+    match of {
+        Cow::Borrowed(Value::Object(members)) if members.contains_key(&name) => {
+            members.get(&name).map(Cow::Borrowed)
+        }
+        Cow::Borrowed(Value::Array(items)) => {
+            if let Some(at) = position(&name, items.len()) {
+                return items.get(at).map(Cow::Borrowed);
+            }
+            size(&Value::Null, &name, items.len())
+        }
+        Cow::Owned(Value::Object(mut members)) if members.contains_key(&name) => {
+            members.swap_remove(&name).map(Cow::Owned)
+        }
+        Cow::Owned(Value::Array(mut items)) => {
+            let length = items.len();
+            match position(&name, length) {
+                Some(at) => (at < length).then(|| Cow::Owned(items.swap_remove(at))),
+                None => size(&Value::Null, &name, length),
+            }
+        }
+        of => match &*of {
+            Value::Object(members) if name == "size" => Some(Cow::Owned(members.len().into())),
+            Value::String(of) => match name.parse::<usize>() {
+                Ok(at) => {
+                    let unit = of.encode_utf16().nth(at)?;
+                    let character = char::from_u32(unit.into())?;
+                    Some(Cow::Owned(character.to_string().into()))
+                }
+                Err(_) => size(&Value::Null, &name, of.encode_utf16().count()),
+            },
+            _ => None,
+        },
+    }
+}
+
+fn size<'a>(_: &Value, name: &str, size: usize) -> Found<'a> {
+    matches!(name, "size" | "length").then(|| Cow::Owned(size.into()))
+}
+
+fn position(name: &str, length: usize) -> Option<usize> {
+    match name {
+        "first" => Some(0),
+        "last" => Some(length.saturating_sub(1)),
+        _ => match name.parse::<i64>() {
+            Ok(at) if at < 0 => length.checked_sub(usize::try_from(at.unsigned_abs()).ok()?),
+            Ok(at) => usize::try_from(at).ok(),
+            Err(_) => None,
+        },
+    }
+}
