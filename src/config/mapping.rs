@@ -32,7 +32,8 @@ pub(super) fn read_all(destination: &mut Section<'_>) -> Mappings {
             }
             [_] => {}
             _ => {
-                destination.fault(key, None, "belongs into one of the mappings: there are several")
+                let problem = "belongs into one of the mappings: there are several";
+                destination.fault(key, None, problem);
             }
         }
     }

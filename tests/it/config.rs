@@ -95,7 +95,7 @@ async fn check_says_what_it_understood_and_no_secret() {
         "/segment/production on 0.0.0.0:8080\n",
         "1 shared secret, 1 bearer token; any one suffices\n",
         "https://app.launchdarkly.com/, client-side ID known-id\n",
-        "context kind user, context key user_id_only\n",
+        "context kind user, context key user_id_only, if type = \"identify\" or type = \"track\"\n",
         "configuration is good\n",
     ] {
         assert!(answer.contains(expected), "{expected}\n{answer}");

@@ -15,4 +15,3 @@ mod receive;
 mod sandbox;
 mod secrecy;
 mod shutdown;
-mod subscription_conformance;

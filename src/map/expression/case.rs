@@ -29,7 +29,7 @@ impl Case {
             Some("lower") => Operator::Lower,
             Some("upper") => Operator::Upper,
             None | Some("") => {
-                if !options.get("operator").is_some_and(|operator| !operator.is_string()) {
+                if options.get("operator").is_none_or(Value::is_string) {
                     compiler.fault("needs the option operator: lower or upper");
                 }
                 return None;

@@ -42,8 +42,8 @@ impl fmt::Display for MappingFault {
 
 pub(super) fn compile(json: &Value, at: &str) -> Result<Expression, Vec<MappingFault>> {
     let mut compiler = Compiler { path: vec![at.to_owned()], faults: Vec::new() };
-    let compiled = compiler.expression(json);
-    if compiler.faults.is_empty() { Ok(compiled) } else { Err(compiler.faults) }
+    let expression = compiler.expression(json);
+    if compiler.faults.is_empty() { Ok(expression) } else { Err(compiler.faults) }
 }
 
 /// Walks a mapping and notes every fault; what is faulty compiles to something that nobody sees.

@@ -61,3 +61,6 @@ impl fmt::Debug for LiquidTemplate {
 fn cannot(what: &str) -> Unresolved {
     Unresolved::new(format!("@liquid cannot be rendered: {what}"))
 }
+
+#[cfg(test)]
+mod tests;

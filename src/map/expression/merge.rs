@@ -23,7 +23,7 @@ impl Merge {
                 this.wrong("a list of objects and directives", json);
                 return None;
             };
-            let compiled = items.iter().enumerate().map(|(index, item)| {
+            let expressions = items.iter().enumerate().map(|(index, item)| {
                 this.at(&index.to_string(), |this| {
                     if !item.is_object() {
                         this.wrong("an object or a directive", item);
@@ -31,7 +31,7 @@ impl Merge {
                     this.expression(item)
                 })
             });
-            Some(compiled.collect::<Vec<Expression>>())
+            Some(expressions.collect::<Vec<Expression>>())
         });
         compiler.needed(options, "direction")?;
         let direction = compiler.text_option(options, "direction")?;

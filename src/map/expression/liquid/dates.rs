@@ -84,44 +84,50 @@ fn strftime(date: &DateTime, format: &str) -> String {
 
 /// `%`, flags, a width, and a letter.
 struct Conversion {
-    unpadded: bool,
-    pad: Option<char>,
-    upper: bool,
-    swapped: bool,
+    pad: Pad,
+    case: Case,
     colon: bool,
     width: Option<usize>,
     letter: char,
 }
 
+/// What fills a short number up.
+#[derive(Clone, Copy)]
+enum Pad {
+    /// What the letter says.
+    Usual,
+    With(char),
+    Nothing,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Case {
+    Usual,
+    Upper,
+    /// Upper, except that `%p` is lower then.
+    Swapped,
+}
+
 impl Conversion {
     fn read(text: &str) -> Option<(Self, usize)> {
-        let mut this = Self {
-            unpadded: false,
-            pad: None,
-            upper: false,
-            swapped: false,
-            colon: false,
-            width: None,
-            letter: '%',
-        };
+        let (mut pad, mut case, mut colon, mut width) = (Pad::Usual, Case::Usual, false, None);
         let mut characters = text.char_indices().skip(1).peekable();
         while let Some((_, flag)) = characters.next_if(|(_, c)| "-_0^#:".contains(*c)) {
             match flag {
-                '-' => this.unpadded = true,
-                '_' => this.pad = Some(' '),
-                '0' => this.pad = Some('0'),
-                '^' => this.upper = true,
-                '#' => this.swapped = true,
-                _ => this.colon = true,
+                '-' => pad = Pad::Nothing,
+                '_' => pad = Pad::With(' '),
+                '0' => pad = Pad::With('0'),
+                '^' => case = Case::Upper,
+                '#' => case = Case::Swapped,
+                _ => colon = true,
             }
         }
         while let Some((_, digit)) = characters.next_if(|(_, c)| c.is_ascii_digit()) {
             let digit = digit.to_digit(10).unwrap_or(0) as usize;
-            this.width = Some((this.width.unwrap_or(0) * 10 + digit).min(64));
+            width = Some((width.unwrap_or(0) * 10 + digit).min(64));
         }
         let (at, letter) = characters.next()?;
-        this.letter = letter;
-        Some((this, at + letter.len_utf8()))
+        Some((Self { pad, case, colon, width, letter }, at + letter.len_utf8()))
     }
 
     /// None for a letter that is no conversion.
@@ -148,12 +154,15 @@ impl Conversion {
             'M' => two(date.minute()),
             'S' => two(date.second()),
             'L' => number((date.subsec_nanosecond() / 1_000_000).into(), 3, '0'),
-            'N' => number(date.subsec_nanosecond().into(), 9, '0'),
+            'N' => {
+                let digits = format!("{:09}", date.subsec_nanosecond());
+                word(&digits[..self.width.unwrap_or(9).clamp(1, 9)])
+            }
             'j' => number(date.day_of_year().into(), 3, '0'),
             'u' => number(weekday.to_monday_one_offset().into(), 0, '0'),
             'w' => number(weekday.to_sunday_zero_offset().into(), 0, '0'),
-            'U' => number(week(date, Weekday::Sunday), 2, '0'),
-            'W' => number(week(date, Weekday::Monday), 2, '0'),
+            'U' => number(week(date, 0), 2, '0'),
+            'W' => number(week(date, 1), 2, '0'),
             's' => number(seconds(date), 0, '0'),
             'a' => word(&day[..3]),
             'A' => word(day),
@@ -164,34 +173,35 @@ impl Conversion {
             'q' => word(ordinal(date.day())),
             'Z' => word("UTC"),
             'z' => word(if self.colon { "+00:00" } else { "+0000" }),
-            'c' => word(&strftime(date, "%a %b %e %H:%M:%S %Y")),
-            'x' => word(&strftime(date, "%m/%d/%y")),
-            'X' => word(&strftime(date, "%H:%M:%S")),
+            'c' => word(&strftime(date, "%-m/%-d/%Y, %-I:%M:%S %p")),
+            'x' => word(&strftime(date, "%-m/%-d/%Y")),
+            'X' => word(&strftime(date, "%-I:%M:%S %p")),
             'n' => word("\n"),
             't' => word("\t"),
             '%' => word("%"),
             _ => return None,
         };
-        let text = if self.upper || (self.swapped && self.letter != 'p') {
-            text.to_uppercase()
-        } else if self.swapped {
-            text.to_lowercase()
-        } else {
-            text
+        let text = match (self.case, self.letter) {
+            (Case::Usual, _) => text,
+            (Case::Swapped, 'p') => text.to_lowercase(),
+            (Case::Upper | Case::Swapped, _) => text.to_uppercase(),
         };
-        if self.unpadded {
-            return Some(text);
-        }
-        let (width, pad) = (self.width.unwrap_or(width), self.pad.unwrap_or(pad));
-        let missing = width.saturating_sub(text.chars().count());
+        let pad = match self.pad {
+            Pad::Nothing => return Some(text),
+            Pad::With(other) => other,
+            Pad::Usual => pad,
+        };
+        let missing = self.width.unwrap_or(width).saturating_sub(text.chars().count());
         Some(std::iter::repeat_n(pad, missing).collect::<String>() + &text)
     }
 }
 
-/// The week of the year, where weeks begin on this day; days before the first are in week zero.
-fn week(date: &DateTime, first: Weekday) -> i64 {
-    let since = i64::from(first.until(date.weekday()));
-    (i64::from(date.day_of_year()) + 6 - since) / 7
+/// The week of the year as liquidjs counts it, where weeks begin on Sunday (0) or Monday (1).
+fn week(date: &DateTime, first: i64) -> i64 {
+    let sunday_based = |weekday: Weekday| i64::from(weekday.to_sunday_zero_offset());
+    let (year_began, day) = (sunday_based(date.first_of_year().weekday()), date.day_of_year());
+    let now = i64::from(day) + first - sunday_based(date.weekday());
+    (now - (7 - year_began + first)).div_euclid(7) + 1
 }
 
 fn seconds(date: &DateTime) -> i64 {

@@ -86,18 +86,18 @@ impl Filter {
             return Ok(None);
         };
         if arguments < entry.1 {
-            return Err(format!("the filter {name} needs {} arguments", entry.1));
+            return Err(format!("the filter {name} needs {}", ["", "an argument"][entry.1.min(1)]));
         }
         Ok(Some(Self(entry)))
     }
 
     pub(super) fn apply<'a>(
         self,
-        value: Found<'a>,
+        value: Option<&Value>,
         arguments: &Arguments<'_>,
     ) -> Result<Found<'a>, Unresolved> {
         let (_, _, apply) = self.0;
-        let result = apply(value.as_deref(), arguments)?;
+        let result = apply(value, arguments)?;
         if let Some(result) = &result {
             arguments.budget.weigh(result)?;
         }
@@ -199,10 +199,11 @@ fn modulo(value: f64, by: f64) -> f64 {
     ((value % by) + by) % by
 }
 
-/// Halves away from zero.
+/// Halves away from zero, in decimal: 1.005 to two digits is 1.01.
 fn round(value: f64, digits: f64) -> f64 {
-    let scale = 10_f64.powf(digits.clamp(-300.0, 300.0));
-    (value * scale).round() / scale
+    let shifted = |value: f64, by: f64| format!("{value}e{by}").parse::<f64>().unwrap_or(value);
+    let digits = digits.trunc().clamp(-300.0, 300.0);
+    shifted(shifted(value, digits).round(), -digits)
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "filters may fail, and the table has one type")]

@@ -111,10 +111,9 @@ fn end_of(text: &str, close: &str) -> Option<usize> {
             (Some(_), _) if escaped => escaped = false,
             (Some(_), '\\') => escaped = true,
             (Some(open), character) if character == open => quote = None,
-            (Some(_), _) => {}
             (None, '"' | '\'') => quote = Some(character),
             (None, _) if text[at..].starts_with(close) => return Some(at),
-            (None, _) => {}
+            _ => {}
         }
     }
     // A quote that is never closed hides nothing.

@@ -124,7 +124,7 @@ impl<'a> Renderer<'a> {
                 call.arguments.iter().map(|of| self.operand(of)).collect::<Result<_, _>>()?;
             let arguments =
                 Arguments { values: arguments, allow_false: call.allow_false, budget: self.budget };
-            value = call.filter.apply(value, &arguments)?;
+            value = call.filter.apply(value.as_deref(), &arguments)?;
         }
         Ok(value)
     }
@@ -143,7 +143,7 @@ impl<'a> Renderer<'a> {
                         Operator::Not => Side::Value(None),
                         _ => stack.pop().unwrap_or(Side::Value(None)),
                     };
-                    apply(*operator, left, right)
+                    apply(*operator, &left, &right)
                 }
             };
             stack.push(side);
@@ -197,8 +197,8 @@ impl<'a> Renderer<'a> {
     }
 }
 
-fn apply<'a>(operator: Operator, left: Side<'a>, right: Side<'a>) -> Side<'a> {
-    let compare = |wanted: &[Ordering]| match (&left, &right) {
+fn apply(operator: Operator, left: &Side<'_>, right: &Side<'_>) -> Side<'static> {
+    let compare = |wanted: &[Ordering]| match (left, right) {
         (Side::Value(left), Side::Value(right)) => {
             value::compare(left.as_deref(), right.as_deref()).is_some_and(|is| wanted.contains(&is))
         }
@@ -209,21 +209,21 @@ fn apply<'a>(operator: Operator, left: Side<'a>, right: Side<'a>) -> Side<'a> {
         Side::Empty | Side::Blank => true,
     };
     let holds = match operator {
-        Operator::Equal => equal(&left, &right),
-        Operator::Unequal => !equal(&left, &right),
+        Operator::Equal => equal(left, right),
+        Operator::Unequal => !equal(left, right),
         Operator::Greater => compare(&[Ordering::Greater]),
         Operator::GreaterOrEqual => compare(&[Ordering::Greater, Ordering::Equal]),
         Operator::Less => compare(&[Ordering::Less]),
         Operator::LessOrEqual => compare(&[Ordering::Less, Ordering::Equal]),
-        Operator::Contains => match (&left, &right) {
+        Operator::Contains => match (left, right) {
             (Side::Value(left), Side::Value(right)) => {
                 value::contains(left.as_deref(), right.as_deref())
             }
             _ => false,
         },
-        Operator::Not => !truth(&right),
-        Operator::And => truth(&left) && truth(&right),
-        Operator::Or => truth(&left) || truth(&right),
+        Operator::Not => !truth(right),
+        Operator::And => truth(left) && truth(right),
+        Operator::Or => truth(left) || truth(right),
     };
     Side::Value(Some(Cow::Owned(Value::Bool(holds))))
 }

@@ -135,21 +135,23 @@ pub(super) fn unescaped(whole: &str) -> String {
 
 /// Scripts, styles and comments with what is in them, tags without.
 pub(super) fn without_html(whole: &str) -> String {
+    let mut blocks = vec![("<script", "</script>"), ("<style", "</style>"), ("<!--", "-->")];
     let mut plain = String::with_capacity(whole.len());
     let mut rest = whole;
     while let Some(at) = rest.find('<') {
         plain.push_str(&rest[..at]);
         rest = &rest[at..];
-        let blocks = [("<script", "</script>"), ("<style", "</style>"), ("<!--", "-->")];
-        let block = blocks.iter().find(|(open, _)| rest.starts_with(open));
-        let end = block.and_then(|(_, close)| Some(rest.find(close)? + close.len()));
-        match end.or_else(|| Some(rest.find('>')? + 1)) {
-            Some(end) => rest = &rest[end..],
-            None => {
-                plain.push('<');
-                rest = &rest[1..];
+        let mut end = None;
+        if let Some(block) = blocks.iter().position(|(open, _)| rest.starts_with(open)) {
+            let (_, close) = blocks[block];
+            end = rest.find(close).map(|at| at + close.len());
+            if end.is_none() {
+                // Nor will it be found further on: each text is searched once.
+                blocks.remove(block);
             }
         }
+        let Some(end) = end.or_else(|| rest.find('>').map(|at| at + 1)) else { break };
+        rest = &rest[end..];
     }
     plain + rest
 }

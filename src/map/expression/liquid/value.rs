@@ -36,14 +36,13 @@ pub(super) fn to_number(value: Option<&Value>) -> f64 {
 /// JavaScript's `Number(…)`.
 fn coerced(value: Option<&Value>) -> f64 {
     match value {
-        None => f64::NAN,
         Some(Value::Null) => 0.0,
         Some(Value::Bool(flag)) => f64::from(u8::from(*flag)),
         Some(Value::Number(number)) => number.as_f64().unwrap_or(f64::NAN),
         Some(Value::String(text)) if text.trim().is_empty() => 0.0,
         Some(Value::String(text)) => text.trim().parse().unwrap_or(f64::NAN),
         Some(Value::Array(items)) if items.is_empty() => 0.0,
-        Some(Value::Array(_) | Value::Object(_)) => f64::NAN,
+        None | Some(Value::Array(_) | Value::Object(_)) => f64::NAN,
     }
 }
 
@@ -87,6 +86,8 @@ pub(super) fn compare(a: Option<&Value>, b: Option<&Value>) -> Option<Ordering> 
 
 pub(super) fn contains(whole: Option<&Value>, part: Option<&Value>) -> bool {
     match whole {
+        // JavaScript looks for the words "undefined" and "null" then.
+        Some(Value::String(_)) if matches!(part, None | Some(Value::Null)) => false,
         Some(Value::String(whole)) => whole.contains(&text(part)),
         Some(Value::Array(items)) => items.iter().any(|item| equal(Some(item), part)),
         _ => false,
@@ -121,7 +122,7 @@ pub(super) fn property<'a>(of: Cow<'a, Value>, key: &Value) -> Found<'a> {
             if let Some(at) = position(&name, items.len()) {
                 return items.get(at).map(Cow::Borrowed);
             }
-            size(&Value::Null, &name, items.len())
+            size(&name, items.len())
         }
         Cow::Owned(Value::Object(mut members)) if members.contains_key(&name) => {
             members.swap_remove(&name).map(Cow::Owned)
@@ -130,7 +131,7 @@ pub(super) fn property<'a>(of: Cow<'a, Value>, key: &Value) -> Found<'a> {
             let length = items.len();
             match position(&name, length) {
                 Some(at) => (at < length).then(|| Cow::Owned(items.swap_remove(at))),
-                None => size(&Value::Null, &name, length),
+                None => size(&name, length),
             }
         }
         of => match &*of {
@@ -141,14 +142,14 @@ pub(super) fn property<'a>(of: Cow<'a, Value>, key: &Value) -> Found<'a> {
                     let character = char::from_u32(unit.into())?;
                     Some(Cow::Owned(character.to_string().into()))
                 }
-                Err(_) => size(&Value::Null, &name, of.encode_utf16().count()),
+                Err(_) => size(&name, of.encode_utf16().count()),
             },
             _ => None,
         },
     }
 }
 
-fn size<'a>(_: &Value, name: &str, size: usize) -> Found<'a> {
+fn size<'a>(name: &str, size: usize) -> Found<'a> {
     matches!(name, "size" | "length").then(|| Cow::Owned(size.into()))
 }
 

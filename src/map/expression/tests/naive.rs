@@ -298,7 +298,7 @@ fn flatten(value: &Value, at: &str, separator: &str, omit: bool, flat: &mut Map<
             .iter()
             .for_each(|(key, value)| flatten(value, &below(key.clone()), separator, omit, flat)),
         Value::Array(items) if !omit => items.iter().enumerate().for_each(|(index, value)| {
-            flatten(value, &below(index.to_string()), separator, omit, flat)
+            flatten(value, &below(index.to_string()), separator, omit, flat);
         }),
         leaf => {
             flat.insert(at.to_owned(), leaf.clone());

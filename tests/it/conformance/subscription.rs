@@ -5,11 +5,11 @@
 //! behaviour we depart from on purpose carry a `surprise`; how many of those differ is written down
 //! here, so that a change of behaviour is noticed in either direction.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
-const CASES: &str = include_str!("../conformance/fql.jsonl");
+use super::{Case, cases_and_answers, surprises_differ, without_surprise};
+
+const CASES: &str = include_str!("../../conformance/fql.jsonl");
 
 /// For each surprise: how many cases show it, and in how many of them we differ.
 const SURPRISES: [(&str, usize, usize); 21] = [
@@ -36,21 +36,16 @@ const SURPRISES: [(&str, usize, usize); 21] = [
     ("trailing-or-missing-pieces-ignored", 4, 4),
 ];
 
-fn cases_and_answers() -> Vec<(Value, Value)> {
-    let mut output = Vec::new();
-    cohortd::cli::eval::subscription(CASES.as_bytes(), &mut output).expect("memory does not fail");
-    let parsed = |line: &str| serde_json::from_str::<Value>(line).expect("a line of JSON");
-    let answers: Vec<_> =
-        str::from_utf8(&output).expect("JSON is UTF-8").lines().map(parsed).collect();
-    let cases: Vec<_> = CASES.lines().map(parsed).collect();
-    assert_eq!(cases.len(), answers.len(), "one line out for each line in");
-    cases.into_iter().zip(answers).filter(|(case, _)| case["mixed"] != json!(true)).collect()
+fn cases() -> Vec<Case> {
+    let cases =
+        cases_and_answers(CASES, |input, output| cohortd::cli::eval::subscription(input, output));
+    cases.into_iter().filter(|(case, _)| case["mixed"] != json!(true)).collect()
 }
 
 #[test]
 fn recorded_statements_select_the_same_events() {
-    let cases = cases_and_answers();
-    let plain = cases.iter().filter(|(case, _)| case.get("surprise").is_none());
+    let cases = cases();
+    let plain = without_surprise(&cases);
     let failing: Vec<_> = plain
         .filter(|(case, answer)| differs(case, answer))
         .map(|(case, answer)| format!("{}: {} gave {answer}", case["id"], case["fql"]))
@@ -60,19 +55,7 @@ fn recorded_statements_select_the_same_events() {
 
 #[test]
 fn surprises_differ_where_we_mean_to() {
-    let mut counted = BTreeMap::<String, (usize, usize)>::new();
-    for (case, answer) in &cases_and_answers() {
-        if let Some(surprise) = case["surprise"].as_str() {
-            let (shown, differing) = counted.entry(surprise.to_owned()).or_default();
-            *shown += 1;
-            *differing += usize::from(differs(case, answer));
-        }
-    }
-    let expected: BTreeMap<_, _> = SURPRISES
-        .into_iter()
-        .map(|(surprise, shown, differing)| (surprise.to_owned(), (shown, differing)))
-        .collect();
-    assert_eq!(counted, expected);
+    surprises_differ(&cases(), differs, &SURPRISES);
 }
 
 /// The checker itself must be able to fail.
