@@ -8,6 +8,7 @@ mod durability;
 mod exclusive;
 mod harness;
 mod isolation;
+mod mapping;
 mod ordering;
 mod outage;
 mod reactions;
