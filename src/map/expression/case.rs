@@ -1,6 +1,7 @@
 //! `@case`: a text in upper or lower case; any other value as it is.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use serde_json::Value;
 
@@ -54,5 +55,14 @@ impl Case {
         };
         budget.spend(text.len())?;
         Ok(Some(Cow::Owned(Value::String(text))))
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            Some(value) => write!(f, "@case of {value}"),
+            None => f.write_str("@case"),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! `@replace`: a text with one or two patterns replaced. Patterns are plain texts, no expressions.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use serde_json::{Map, Value};
 
@@ -116,6 +117,12 @@ impl Replace {
             let length = characters.next().map_or(text.len() - start, |(length, _)| length);
             Some((start, start + length))
         })
+    }
+}
+
+impl fmt::Display for Replace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "@replace of {}", self.value)
     }
 }
 

@@ -3,6 +3,8 @@
 //! Placeholders are found as the hosted integration finds them, three braces before two, except
 //! that what a placeholder brought in is not searched again: the text of an event is no template.
 
+use std::fmt;
+
 use serde_json::Value;
 
 use super::super::coercion::number_text;
@@ -49,6 +51,20 @@ impl Template {
             budget.spend(rendered.len() - before)?;
         }
         Ok(Value::String(rendered))
+    }
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("@template")?;
+        let mut before = " of ";
+        for piece in &self.0 {
+            if let Piece::Placeholder(path) = piece {
+                write!(f, "{before}{path}")?;
+                before = ", ";
+            }
+        }
+        Ok(())
     }
 }
 

@@ -191,6 +191,9 @@ fn debug_shows_places_and_not_values() {
     assert_eq!(format!("{literal:?}"), "the value in the mapping");
     let email = Expression::first_of(&["traits", "email"], &["context", "traits", "email"]);
     assert_eq!(format!("{email:?}"), "$.traits.email, else $.context.traits.email");
+    let cut = json!({"@replace": {"value": {"@case": {"operator": "lower", "value": {"@template": "x{{a}}-{{b.c}}"}}}, "pattern": "x"}});
+    let cut = Expression::compile(&cut, "field").expect("it is valid");
+    assert_eq!(cut.to_string(), "@replace of @case of @template of $.a, $.b.c");
 }
 
 fn text() -> impl Strategy<Value = String> {
