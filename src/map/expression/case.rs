@@ -6,7 +6,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::budget::Budget;
-use super::compile::{Compiler, is_falsy};
+use super::compile::Compiler;
 use super::{Expression, Resolved, Unresolved};
 
 #[derive(Clone, PartialEq)]
@@ -37,8 +37,15 @@ impl Case {
             }
             Some(_) => Operator::Unknown,
         };
-        let value = options.get("value").filter(|value| !is_falsy(value));
-        let value = value.map(|json| compiler.at("value", |this| this.expression(json)));
+        let value = match options.get("value") {
+            // An empty text counts as none, as in the hosted integration.
+            None => None,
+            Some(json) if json.as_str() == Some("") => None,
+            Some(json) => Some(compiler.at("value", |this| {
+                let literal = |text: &str| Expression::Literal(text.into());
+                this.text_or_directive(json, literal, |directive| *directive)
+            })?),
+        };
         Some(Self { operator, value })
     }
 

@@ -31,10 +31,42 @@ impl Flatten {
 
     pub(super) fn resolve<'a>(&'a self, event: &'a Value, budget: &Budget) -> Resolved<'a> {
         let mut flat = Map::new();
-        if let Some(value) = self.value.within(event, budget)? {
-            self.flatten(&value, String::new(), &mut flat, budget)?;
-        }
+        self.flatten_built(&self.value, String::new(), &mut flat, (event, budget))?;
         Ok(Some(Cow::Owned(Value::Object(flat))))
+    }
+
+    /// What the mapping itself builds is flattened as it is built: what resolves to nothing in a
+    /// list leaves no null then.
+    fn flatten_built(
+        &self,
+        built: &Expression,
+        at: String,
+        flat: &mut Map<String, Value>,
+        (event, budget): (&Value, &Budget),
+    ) -> Result<(), Unresolved> {
+        match built {
+            Expression::Object(members) => {
+                for (key, member) in members {
+                    self.flatten_built(member, self.below(&at, key), flat, (event, budget))?;
+                }
+            }
+            Expression::List(items) if !self.omit_arrays => {
+                for (index, item) in items.iter().enumerate() {
+                    let at = self.below(&at, &index.to_string());
+                    self.flatten_built(item, at, flat, (event, budget))?;
+                }
+            }
+            other => {
+                if let Some(value) = other.within(event, budget)? {
+                    self.flatten(&value, at, flat, budget)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn below(&self, at: &str, key: &str) -> String {
+        if at.is_empty() { key.to_owned() } else { format!("{at}{}{key}", self.separator) }
     }
 
     fn flatten(
@@ -44,18 +76,15 @@ impl Flatten {
         flat: &mut Map<String, Value>,
         budget: &Budget,
     ) -> Result<(), Unresolved> {
-        let below = |key: &str| {
-            if at.is_empty() { key.to_owned() } else { format!("{at}{}{key}", self.separator) }
-        };
         match value {
             Value::Object(members) => {
                 for (key, member) in members {
-                    self.flatten(member, below(key), flat, budget)?;
+                    self.flatten(member, self.below(&at, key), flat, budget)?;
                 }
             }
             Value::Array(items) if !self.omit_arrays => {
                 for (index, item) in items.iter().enumerate() {
-                    self.flatten(item, below(&index.to_string()), flat, budget)?;
+                    self.flatten(item, self.below(&at, &index.to_string()), flat, budget)?;
                 }
             }
             leaf => {

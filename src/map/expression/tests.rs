@@ -94,6 +94,9 @@ fn directives_resolve_against_the_event() {
         (json!({"@merge": {"objects": [{"x": 9}, {"x": 8, "w": 1}, {"@path": "$.t"}], "direction": "left"}}), Some(json!({"0": "t", "1": "e", "2": "x", "3": "t", "x": 9, "w": 1}))),
         (json!({"@merge": {"objects": [{"x": {"@path": "$.no"}}, {"x": 8}], "direction": "left"}}), Some(json!({}))),
         (json!({"@transform": {"apply": {"u": {"@path": "$.t"}}, "mapping": {"v": {"@path": "$.u"}, "w": {"@path": "$.t"}}}}), Some(json!({"v": "text"}))),
+        (json!({"@transform": {"apply": {"@path": "$.t"}, "mapping": {"v": {"@path": "$.length"}}}}), Some(json!({"v": 4}))),
+        (json!({"@transform": {"apply": {"@path": "$.no"}, "mapping": {"v": {"@path": "$.t"}}}}), Some(json!({}))),
+        (json!({"@flatten": {"value": [{"@path": "$.no"}, {"k": {"@path": "$.t"}}], "separator": "."}}), Some(json!({"1.k": "text"}))),
         (json!({"@excludeWhenNull": {"@path": "$.a.n"}}), None),
         (json!({"@excludeWhenNull": {"@path": "$.a.l[1]"}}), Some(json!({"x": 3}))),
         (json!({"@excludeWhenNull": {"@path": "$.list"}}), Some(json!(["p", null, 7]))),
@@ -121,6 +124,7 @@ fn what_is_wrong_whatever_the_event_is_told_by_its_place() {
         (json!({"@if": {"@path": "$.a"}}), "field.@if must be an object with the options of the directive but it is a directive"),
         (json!({"@if": {"exists": "a", "other": {"@nope": 2}}}), "field.@if.other.@nope is not a directive"),
         (json!({"@case": {"value": "x"}}), "field.@case needs the option operator: lower or upper"),
+        (json!({"@case": {"operator": "lower", "value": 5}}), "field.@case.value must be a text or a directive but it is a number"),
         (json!({"@case": {"operator": 7}}), "field.@case.operator must be a text but it is a number"),
         (json!({"@replace": {"pattern": "12345678901", "global": "no"}}), "field.@replace needs the option value; field.@replace.pattern may have at most 10 characters; field.@replace.global must be true or false but it is a text"),
         (json!({"@replace": {"value": "x", "pattern": "", "replacement": null}}), "field.@replace.pattern must not be empty; field.@replace.replacement must be a text but it is null"),
@@ -155,8 +159,8 @@ fn what_an_event_cannot_give_is_told_without_its_values() {
         (json!({"@path": {"@path": "$.no"}}), "@path needs a text and found nothing"),
         (json!({"@template": {"@path": "$.a"}}), "@template needs a text and found an object"),
         (json!({"@template": "{{a}}"}), "@template needs texts and found an object"),
+        (json!({"@transform": {"apply": {"@path": "$.t"}, "mapping": {"@transform": {"apply": {}, "mapping": {}}}}}), "@transform needs an object and found a text"),
         (json!({"@case": {"operator": "title", "value": {"@path": "$.t"}}}), "@case needs the operator lower or upper"),
-        (json!({"@transform": {"apply": {"@path": "$.t"}, "mapping": {}}}), "@transform needs an object from apply and found a text"),
     ];
     for (mapping, text) in rows {
         assert_eq!(resolved(&mapping, &event()), Err(text.to_owned()), "{mapping}");

@@ -31,17 +31,17 @@ impl Transform {
         Some(Self { apply: apply?, mapping: mapping? })
     }
 
+    /// Itself it needs an object, as in the hosted integration; what `apply` makes of it may be
+    /// anything.
     pub(super) fn resolve<'a>(&'a self, event: &'a Value, budget: &Budget) -> Resolved<'a> {
+        if !event.is_object() {
+            let found = kind(event);
+            return Err(Unresolved::new(format!("@transform needs an object and found {found}")));
+        }
         let applied = self.apply.within(event, budget)?;
-        let found = match applied.as_deref() {
-            Some(object @ Value::Object(_)) => {
-                let mapped = self.mapping.within(object, budget)?;
-                let mapped = mapped.map(|value| budget.own(value)).transpose()?;
-                return Ok(mapped.map(Cow::Owned));
-            }
-            Some(other) => kind(other),
-            None => "nothing",
-        };
-        Err(Unresolved::new(format!("@transform needs an object from apply and found {found}")))
+        let nothing = Value::Object(serde_json::Map::new());
+        let mapped = self.mapping.within(applied.as_deref().unwrap_or(&nothing), budget)?;
+        let mapped = mapped.map(|value| budget.own(value)).transpose()?;
+        Ok(mapped.map(Cow::Owned))
     }
 }

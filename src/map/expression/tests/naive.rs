@@ -85,10 +85,12 @@ fn run(name: &str, options: &Value, event: &Value) -> Found {
         }
         "@flatten" => {
             let mut flat = Map::new();
-            if let Some(value) = option("value")? {
-                let separator = options["separator"].as_str().unwrap_or_default();
-                flatten(&value, "", separator, truthy(&options["omitArrays"]), &mut flat);
+            let separator = options["separator"].as_str().unwrap_or_default();
+            let omit = truthy(&options["omitArrays"]);
+            if let Some(value) = with_holes(&options["value"], event, omit)? {
+                flatten(&value, "", separator, omit, &mut flat);
             }
+            flat.retain(|_, value| *value != json!(HOLE));
             Ok(Some(Value::Object(flat)))
         }
         "@json" => Ok(match (options["mode"].as_str(), option("value")?) {
@@ -119,11 +121,37 @@ fn run(name: &str, options: &Value, event: &Value) -> Found {
             let there = merged.into_iter().filter_map(|(key, value)| Some((key, value?)));
             Ok(Some(Value::Object(there.collect())))
         }
+        "@transform" if !event.is_object() => Err(()),
         "@transform" => match option("apply")? {
-            Some(applied @ Value::Object(_)) => resolve(&options["mapping"], &applied),
-            _ => Err(()),
+            Some(applied) => resolve(&options["mapping"], &applied),
+            None => resolve(&options["mapping"], &json!({})),
         },
         _ => Err(()),
+    }
+}
+
+/// Stands for what resolved to nothing in a list.
+const HOLE: &str = "\u{E001}";
+
+/// As `resolve`, with holes in the lists that the mapping itself builds, unless lists are leaves.
+fn with_holes(mapping: &Value, event: &Value, lists_are_leaves: bool) -> Found {
+    match mapping {
+        Value::Array(items) if !lists_are_leaves => {
+            let items = items.iter().map(|item| {
+                Ok(with_holes(item, event, lists_are_leaves)?.unwrap_or_else(|| HOLE.into()))
+            });
+            Ok(Some(Value::Array(items.collect::<Result<_, ()>>()?)))
+        }
+        Value::Object(members) if !members.keys().any(|key| key.starts_with('@')) => {
+            let mut resolved = Map::new();
+            for (key, member) in members {
+                if let Some(member) = with_holes(member, event, lists_are_leaves)? {
+                    resolved.insert(key.clone(), member);
+                }
+            }
+            Ok(Some(Value::Object(resolved)))
+        }
+        other => resolve(other, event),
     }
 }
 
