@@ -13,6 +13,7 @@ pub mod check;
 pub mod eval;
 pub mod explain;
 pub mod healthcheck;
+pub mod ledger;
 pub mod send;
 
 use std::io::Write;
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Destination};
+use crate::membership::Timestamp;
 use crate::operate::logging::{self, chain};
 use crate::sandbox::SandboxError;
 use crate::service::ServiceError;
@@ -87,6 +89,8 @@ enum Command {
     Healthcheck,
     /// Sign and post an event as Segment would
     Send(Box<send::Send>),
+    /// Check, export, copy or restore the ledger
+    Ledger(ledger::LedgerCommand),
     /// Say what happens to one event and why
     Explain(explain::Explain),
     /// Evaluate JSON lines from standard input without a daemon
@@ -134,6 +138,14 @@ pub fn main() -> ExitCode {
         Command::Send(send) => load(file).map_or_else(
             |exit| exit,
             |config| answered(waited(send.send(&config, &mut std::io::stdout()))),
+        ),
+        Command::Ledger(command) => load(file).map_or_else(
+            |exit| exit,
+            |config| {
+                let mut output = std::io::BufWriter::new(std::io::stdout().lock());
+                let result = command.run(&config.ledger.path, &mut output);
+                answered(result.and_then(|exit| output.flush().map(|()| exit)))
+            },
         ),
         Command::Explain(explain) => load(file).map_or_else(
             |exit| exit,
@@ -233,6 +245,12 @@ fn destination<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Destina
         (None, [only]) => Ok(only),
         (None, _) => Err(format!("say which destination: {}", names())),
     }
+}
+
+/// A point in time as people and programs read it.
+fn instant(timestamp: Timestamp) -> String {
+    let instant = jiff::Timestamp::from_microsecond(timestamp.0).unwrap_or_default();
+    format!("{instant:.3}")
 }
 
 /// What a file says; `-` is standard input.

@@ -30,8 +30,9 @@ use crate::membership::{
 };
 
 pub use sqlite::{
-    DestinationSettings, MemberView, OpenError, ParkedView, RejectedView, Settings, SqliteLedger,
-    Writer, WriterFailure,
+    BackupError, DestinationSettings, ExportedMember, ExportedParking, MemberView, OpenError,
+    ParkedView, RejectedView, Settings, Sound, SqliteLedger, Writer, WriterFailure, backup, check,
+    export, restore,
 };
 
 /// What one webhook request asks to be made durable, all of it or none.

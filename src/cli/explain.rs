@@ -9,12 +9,12 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Exit, complain, destination, read_file};
+use super::{Exit, complain, destination, instant, read_file};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Destination};
 use crate::launchdarkly::wire;
 use crate::map::{Explanation, Outcome};
-use crate::membership::{MembershipDelta, Timestamp};
+use crate::membership::MembershipDelta;
 
 /// Which event, and for whom it is explained.
 #[derive(Args, Clone)]
@@ -207,11 +207,6 @@ fn print(report: &Report<'_>, out: &mut impl Write) -> Result<()> {
         Some(reason) => writeln!(out, ": {reason}"),
         None => writeln!(out),
     }
-}
-
-fn instant(timestamp: Timestamp) -> String {
-    let instant = jiff::Timestamp::from_microsecond(timestamp.0).unwrap_or_default();
-    format!("{instant:.3}")
 }
 
 /// So that a table stays one: an event's traits may fill pages.

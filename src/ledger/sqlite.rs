@@ -12,9 +12,12 @@
 //!   holds is then unknown, and only a reopen can tell.
 
 mod audiences;
+mod backup;
 mod checkpoint;
 mod claims;
+mod export;
 mod group;
+mod integrity;
 mod members;
 mod persons;
 mod reader;
@@ -41,6 +44,9 @@ use super::{
 use crate::clock::Clock;
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
+pub use backup::{BackupError, backup, restore};
+pub use export::{ExportedMember, ExportedParking, export};
+pub use integrity::{Sound, check};
 pub use reader::{MemberView, ParkedView, RejectedView};
 pub use schema::OpenError;
 pub use writer::{Writer, WriterFailure};

@@ -8,6 +8,7 @@ mod durability;
 mod exclusive;
 mod harness;
 mod isolation;
+mod ledger_commands;
 mod mapping;
 mod ordering;
 mod outage;

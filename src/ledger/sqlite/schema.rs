@@ -6,7 +6,7 @@
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 /// Version of the tables below; an older binary refuses a newer ledger before it touches it.
 pub(super) const VERSION: i64 = 1;
@@ -43,6 +43,9 @@ pub enum OpenError {
     /// A file of that name is there, and it is no ledger.
     #[error("{0} is not a cohortd ledger")]
     NotALedger(PathBuf),
+    /// Nothing is there to be read.
+    #[error("there is no ledger at {0}")]
+    Missing(PathBuf),
     /// The database cannot be read or written.
     #[error("the ledger's database cannot be opened")]
     Database(#[from] rusqlite::Error),
@@ -192,6 +195,35 @@ pub(super) fn open(directory: &Path, cache_kib: u32) -> Result<Connection, OpenE
         ))?;
     }
     connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// Where the database of a ledger's directory is.
+pub(super) fn database(directory: &Path) -> PathBuf {
+    directory.join(DATABASE)
+}
+
+/// Opens a database for reading, whether or not a daemon has it, if it is one of ours.
+pub(super) fn open_to_read(database: &Path) -> Result<Connection, OpenError> {
+    if !database.exists() {
+        return Err(OpenError::Missing(database.to_owned()));
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(database, flags)?;
+    let application = connection
+        .execute_batch("PRAGMA cache_size = -8192; PRAGMA busy_timeout = 2000;")
+        .and_then(|()| pragma(&connection, "application_id"))
+        .map_err(|error| match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => OpenError::NotALedger(database.to_owned()),
+            _ => error.into(),
+        })?;
+    if application != APPLICATION_ID {
+        return Err(OpenError::NotALedger(database.to_owned()));
+    }
+    let found = pragma(&connection, "user_version")?;
+    if found > VERSION {
+        return Err(OpenError::Newer { found });
+    }
     Ok(connection)
 }
 

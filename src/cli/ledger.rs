@@ -1,0 +1,182 @@
+//! `cohortd ledger`: the ledger itself, from outside: `check`, `export`, `backup` and `restore`.
+//!
+//! All but `restore` work beside a running daemon.
+
+use std::io::{Result, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::{Exit, complain, instant};
+use crate::ledger::{self, BackupError, ExportedMember, OpenError};
+use crate::operate::logging::chain;
+
+/// What to do with the ledger.
+#[derive(Args, Clone, Debug)]
+pub struct LedgerCommand {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum What {
+    /// Read all of it and say whether it is sound
+    Check,
+    /// Print every member as a line of JSON
+    Export {
+        /// Only this destination's
+        #[arg(long, value_name = "NAME")]
+        destination: Option<String>,
+    },
+    /// Copy it into a new file; a running daemon goes on
+    Backup {
+        /// The new file
+        file: PathBuf,
+    },
+    /// Put a backup in its place; no daemon may be running
+    Restore {
+        /// A file that `backup` made
+        file: PathBuf,
+    },
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    destination: &'a str,
+    audience_id: &'a str,
+    audience_key: &'a str,
+    context_kind: &'a str,
+    context_key: &'a str,
+    included: bool,
+    event_at: String,
+    pending: bool,
+    told: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    told_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parked: Option<ParkedLine<'a>>,
+}
+
+#[derive(Serialize)]
+struct ParkedLine<'a> {
+    status: u16,
+    code: &'a str,
+    message: &'a str,
+    id: &'a str,
+}
+
+impl LedgerCommand {
+    /// Does it with the ledger at `directory`.
+    pub fn run(&self, directory: &Path, out: &mut impl Write) -> Result<Exit> {
+        match &self.what {
+            What::Check => check(directory, out),
+            What::Export { destination } => export(directory, destination.as_deref(), out),
+            What::Backup { file } => match ledger::backup(directory, file) {
+                Ok(()) => {
+                    writeln!(out, "{} holds the ledger, checked and synced", file.display())?;
+                    Ok(Exit::Done)
+                }
+                Err(error) => Ok(copy_failed("backup", &error)),
+            },
+            What::Restore { file } => match ledger::restore(directory, file) {
+                Ok(aside) => {
+                    writeln!(out, "{} is the ledger now", file.display())?;
+                    if let Some(aside) = aside {
+                        writeln!(out, "the one that was there is in {}", aside.display())?;
+                    }
+                    writeln!(
+                        out,
+                        "after the next start every member is told again; for what changed since \
+                         the backup, start a full sync of the audiences in Segment"
+                    )?;
+                    Ok(Exit::Done)
+                }
+                Err(error) => Ok(copy_failed("restore", &error)),
+            },
+        }
+    }
+}
+
+fn check(directory: &Path, out: &mut impl Write) -> Result<Exit> {
+    match ledger::check(directory) {
+        Ok(Ok(sound)) => {
+            writeln!(
+                out,
+                "the ledger is sound: {} members of {} audiences, {} waiting to be told, {} \
+                 rejected events",
+                sound.members, sound.audiences, sound.pending, sound.rejected
+            )?;
+            Ok(Exit::Done)
+        }
+        Ok(Err(faults)) => {
+            complain(&format!(
+                "cohortd ledger check: the ledger is damaged: stop the daemon and restore a backup\n  {}",
+                faults.join("\n  ")
+            ));
+            Ok(Exit::Internal)
+        }
+        Err(error) => Ok(failed("check", &error, open_exit(&error))),
+    }
+}
+
+fn export(directory: &Path, destination: Option<&str>, out: &mut impl Write) -> Result<Exit> {
+    let exported = ledger::export(directory, destination, |member| match write(&member, out) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => ControlFlow::Break(error),
+    });
+    match exported {
+        Ok(ControlFlow::Continue(())) => out.flush().map(|()| Exit::Done),
+        Ok(ControlFlow::Break(error)) => Err(error),
+        Err(error) => Ok(failed("export", &error, open_exit(&error))),
+    }
+}
+
+fn write(member: &ExportedMember, out: &mut impl Write) -> Result<()> {
+    let line = Line {
+        destination: &member.destination,
+        audience_id: &member.audience_id,
+        audience_key: &member.audience_key,
+        context_kind: &member.context_kind,
+        context_key: &member.context_key,
+        included: member.included,
+        event_at: instant(member.event_at),
+        pending: member.pending,
+        told: member.told.map(|(told, _)| told),
+        told_at: member.told.map(|(_, at)| instant(at)),
+        parked: member.parked.as_ref().map(|parked| ParkedLine {
+            status: parked.status,
+            code: &parked.code,
+            message: &parked.message,
+            id: &parked.id,
+        }),
+    };
+    serde_json::to_writer(&mut *out, &line)?;
+    out.write_all(b"\n")
+}
+
+fn copy_failed(what: &str, error: &BackupError) -> Exit {
+    let exit = match error {
+        BackupError::Open(error) => open_exit(error),
+        BackupError::Exists(_) => Exit::BadUsage,
+        BackupError::Damaged { .. } | BackupError::Copy(_) => Exit::Internal,
+        BackupError::File { .. } => Exit::Unavailable,
+    };
+    failed(what, error, exit)
+}
+
+fn open_exit(error: &OpenError) -> Exit {
+    match error {
+        OpenError::NotALedger(_) | OpenError::Newer { .. } => Exit::BadUsage,
+        OpenError::Missing(_) | OpenError::InUse(_) | OpenError::Directory { .. } => {
+            Exit::Unavailable
+        }
+        OpenError::Database(_) => Exit::Internal,
+    }
+}
+
+fn failed(what: &str, error: &impl std::error::Error, exit: Exit) -> Exit {
+    complain(&format!("cohortd ledger {what}: {}", chain(error)));
+    exit
+}

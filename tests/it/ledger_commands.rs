@@ -1,0 +1,160 @@
+//! The commands on the ledger itself, with the real binary, beside a running daemon and without one.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use cohortd::sandbox::{Keep, View};
+use serde_json::Value;
+
+use crate::harness::{DEADLINE, ENVIRONMENT, Installation, identify, launchdarkly};
+
+const NOW_MS: i64 = 1_750_000_000_000;
+const AUDIENCE: &str = "aud_vip";
+
+/// `cohortd ledger …` with the configuration of the installation.
+fn ledger(installation: &Installation, arguments: &[&str]) -> Output {
+    let daemon = installation.command();
+    let mut command = Command::new(daemon.get_program());
+    command.arg("ledger").args(arguments).env_clear();
+    command.envs(daemon.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(installation.directory.path()).output().expect("the binary runs")
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("it ends by itself")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("it writes text")
+}
+
+/// Context key to what it should be and what LaunchDarkly was told.
+fn exported(installation: &Installation) -> BTreeMap<String, (bool, Option<bool>)> {
+    let output = ledger(installation, &["export", "--destination", "production"]);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let member = |line: &str| {
+        let line: Value = serde_json::from_str(line).expect("a line of JSON");
+        assert_eq!(line["audience_id"], AUDIENCE);
+        let included = line["included"].as_bool().expect("a boolean");
+        (
+            line["context_key"].as_str().expect("a text").to_owned(),
+            (included, line["told"].as_bool()),
+        )
+    };
+    text(&output.stdout).lines().map(member).collect()
+}
+
+#[tokio::test]
+async fn export_and_check_read_beside_the_daemon_and_after_it() {
+    let launchdarkly = launchdarkly().await;
+    let installation = Installation::new(&launchdarkly);
+    assert_eq!(code(&ledger(&installation, &["check"])), 69, "there is no ledger yet");
+
+    let cohortd = installation.start();
+    for (user, enters) in [("ada", true), ("bob", false)] {
+        cohortd.post(&identify(user, "vip", enters, NOW_MS)).await.expect("an answer");
+    }
+    let told = |view: &View<'_>| view.calls().members >= 2;
+    launchdarkly.until(DEADLINE, told).await.expect("both are told");
+    installation.drained().await;
+    let expected = [("ada", (true, Some(true))), ("bob", (false, Some(false)))];
+    let expected: BTreeMap<_, _> = expected.map(|(key, value)| (key.to_owned(), value)).into();
+    assert_eq!(exported(&installation), expected);
+    assert_eq!(code(&ledger(&installation, &["check"])), 0);
+    assert!(ledger(&installation, &["export", "--destination", "other"]).stdout.is_empty());
+
+    assert!(cohortd.stop().0.success());
+    assert_eq!(exported(&installation), expected);
+    let output = ledger(&installation, &["check"]);
+    assert_eq!(code(&output), 0);
+    let sound =
+        "the ledger is sound: 2 members of 1 audiences, 0 waiting to be told, 0 rejected events\n";
+    assert_eq!(text(&output.stdout), sound);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_under_load_comes_back_and_everything_is_told_again() {
+    let launchdarkly = launchdarkly().await;
+    launchdarkly.set_keep(Keep::Arrivals);
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    let enters = |from: u32, to: u32| -> Vec<Value> {
+        (from..to).map(|user| identify(&format!("user-{user:04}"), "vip", true, NOW_MS)).collect()
+    };
+    cohortd.post_batch(&enters(0, 1000)).await.expect("an answer");
+    let poster = cohortd.poster();
+    let load = tokio::spawn(async move {
+        for round in 1..20 {
+            poster.post_batch(&enters(round * 1000, round * 1000 + 100)).await.expect("an answer");
+        }
+    });
+    let backup = || ledger(&installation, &["backup", "copy"]);
+    let output = tokio::task::block_in_place(backup);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    load.await.expect("every batch is answered");
+    assert_eq!(code(&backup()), 64, "a backup is never overwritten");
+    let refused = ledger(&installation, &["restore", "copy"]);
+    assert_eq!(code(&refused), 69, "the daemon has the ledger");
+    assert!(text(&refused.stderr).contains("in use by another process"));
+    assert!(cohortd.stop().0.success());
+
+    let output = ledger(&installation, &["restore", "copy"]);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    assert!(installation.directory.path().join("ledger.before-restore-1/ledger.db").exists());
+    let members = exported(&installation);
+    assert!(members.len() >= 1000 && members.contains_key("user-0999"));
+    // A member that is in LaunchDarkly and in the ledger is told once more.
+    let before = launchdarkly.arrivals(ENVIRONMENT, AUDIENCE, "user-0000").len();
+    let _cohortd = installation.start();
+    let again = |view: &View<'_>| view.arrivals(ENVIRONMENT, AUDIENCE, "user-0000").len() > before;
+    launchdarkly.until(DEADLINE, again).await.expect("it is told again");
+}
+
+#[tokio::test]
+async fn damage_is_found_and_never_restored() {
+    let launchdarkly = launchdarkly().await;
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    let enters: Vec<Value> =
+        (0..2000).map(|user| identify(&format!("user-{user:04}"), "vip", true, NOW_MS)).collect();
+    cohortd.post_batch(&enters).await.expect("an answer");
+    let output = ledger(&installation, &["backup", "copy"]);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    assert!(cohortd.stop().0.success());
+
+    let copy = installation.directory.path().join("copy");
+    flip_in_the_members(&copy);
+    let refused = ledger(&installation, &["restore", "copy"]);
+    assert_eq!(code(&refused), 70, "{}", text(&refused.stderr));
+    assert!(text(&refused.stderr).contains("copy is damaged: "), "{}", text(&refused.stderr));
+    assert_eq!(code(&ledger(&installation, &["check"])), 0, "the ledger was not touched");
+
+    let database = installation.ledger_path().join("ledger.db");
+    std::fs::rename(&copy, &database).expect("both are ours");
+    for part in ["ledger.db-wal", "ledger.db-shm"] {
+        std::fs::remove_file(installation.ledger_path().join(part)).ok();
+    }
+    let output = ledger(&installation, &["check"]);
+    assert_eq!(code(&output), 70, "{}", text(&output.stdout));
+    let words = text(&output.stderr);
+    assert!(
+        words.contains("the ledger is damaged: stop the daemon and restore a backup"),
+        "{words}"
+    );
+
+    std::fs::write(&copy, "no database at all").expect("it is ours");
+    let output = ledger(&installation, &["restore", "copy"]);
+    assert_eq!(code(&output), 64, "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("is not a cohortd ledger"), "{}", text(&output.stderr));
+}
+
+/// Overwrites the middle of the file, where the members are.
+fn flip_in_the_members(file: &Path) {
+    let mut bytes = std::fs::read(file).expect("it is ours");
+    let middle = bytes.len() / 2;
+    for byte in &mut bytes[middle..middle + 4096] {
+        *byte ^= 0x55;
+    }
+    std::fs::write(file, bytes).expect("it is ours");
+}
