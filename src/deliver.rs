@@ -8,9 +8,10 @@
 //!   several audiences fail alike.
 //!
 //! What to do next and how to react to an answer is decided by pure code (`dispatch`, `pace`,
-//! `backoff`); the courier only carries it out.
+//! `concurrency`, `backoff`); the courier only carries it out.
 
 mod backoff;
+mod concurrency;
 mod courier;
 mod dispatch;
 mod guard;
@@ -31,6 +32,8 @@ pub struct Policy {
     pub linger: Duration,
     /// Most requests in flight.
     pub concurrency: NonZeroUsize,
+    /// As many may be in flight whatever trouble there was; `concurrency` if that is less.
+    pub min_concurrency: NonZeroUsize,
     /// Longest pause after a first failure; doubles up to `retry_ceiling`.
     pub retry_floor: Duration,
     /// Longest pause between two attempts, and between two probes of a held destination.

@@ -19,6 +19,8 @@ pub struct Delivery {
     pub linger: Duration,
     /// Most requests in flight at once.
     pub concurrency: NonZeroUsize,
+    /// As many may be in flight whatever trouble there was.
+    pub min_concurrency: NonZeroUsize,
     /// A value told less than this ago is not told again; zero tells every repeat.
     pub repeat_window: Duration,
     /// From the start of a request to the end of its answer.
@@ -35,6 +37,7 @@ impl Delivery {
         let count = |count: NonZeroUsize| count.get() as u64;
         let sets_a_wait =
             ["linger_ms", "retry_floor_ms", "retry_ceiling_ms"].iter().any(|key| section.has(key));
+        let sets_the_least = section.has("min_concurrency");
         let mut number = |key, range, inherited: Option<u64>| match inherited {
             Some(inherited) => section.whole(key, range).unwrap_or(inherited),
             None => section.needed_whole(key, range),
@@ -42,6 +45,8 @@ impl Delivery {
         let max_batch = number("max_batch", 1..=100_000, inherited.map(|d| count(d.max_batch)));
         let linger = number("linger_ms", 0..=A_YEAR_MS, inherited.map(|d| whole_millis(d.linger)));
         let concurrency = number("concurrency", 1..=1000, inherited.map(|d| count(d.concurrency)));
+        let least =
+            number("min_concurrency", 1..=1000, inherited.map(|d| count(d.min_concurrency)));
         let repeat_window =
             number("repeat_window_s", 0..=A_YEAR_S, inherited.map(|d| d.repeat_window.as_secs()));
         let mut wait = |key, inherited: Option<Duration>| {
@@ -51,6 +56,7 @@ impl Delivery {
             max_batch: non_zero(max_batch),
             linger: Duration::from_millis(linger),
             concurrency: non_zero(concurrency),
+            min_concurrency: non_zero(least),
             repeat_window: Duration::from_secs(repeat_window),
             request_timeout: wait("request_timeout_ms", inherited.map(|d| d.request_timeout)),
             retry_floor: wait("retry_floor_ms", inherited.map(|d| d.retry_floor)),
@@ -58,6 +64,10 @@ impl Delivery {
         };
         if sets_a_wait && section.is_clean() && section.is_clean_elsewhere("delivery") {
             delivery.check_waits(&section);
+        }
+        if sets_the_least && section.is_clean() && delivery.min_concurrency > delivery.concurrency {
+            let problem = format!("is above concurrency ({})", delivery.concurrency);
+            section.fault("min_concurrency", Some(delivery.min_concurrency.to_string()), problem);
         }
         let max_batch_is_new = inherited.is_none_or(|d| d.max_batch != delivery.max_batch);
         if max_batch_is_new && delivery.max_batch.get() > PUBLIC_INTEGRATIONS_SEND {

@@ -110,6 +110,7 @@ fn each_rule_has_its_fault() {
         ("EU__LAUNCHDARKLY__PROXY", "socks5://u:hidden@x", "destinations.eu.launchdarkly.proxy   has the wrong scheme"),
         ("EU__LAUNCHDARKLY__CA_FILE", "/none", "destinations.eu.launchdarkly.ca_file = \"/none\"   cannot be read"),
         ("EU__LAUNCHDARKLY__CA_FILE", "Cargo.toml", "ca_file = \"Cargo.toml\"   holds no PEM certificate"),
+        ("EU__DELIVERY__MIN_CONCURRENCY", "9", "destinations.eu.delivery.min_concurrency = 9   is above concurrency (4)"),
         ("EU__MAPPING__CONTEXT_KIND", "multi", "destinations.eu.mapping.context_kind = \"multi\"   must be letters"),
         ("EU__MAPPING__CONTEXT_KEY", "email", "destinations.eu.mapping.context_key = \"email\"   must be one of: user_id_only"),
         ("EU__MAPPING__MEMBERSHIP", "lax", "destinations.eu.mapping.membership = \"lax\"   must be one of: strict, reference"),

@@ -164,8 +164,12 @@ impl Courier {
 
     async fn land(&mut self, flown: Flown) -> Result<(), CourierError> {
         self.log(&flown);
-        let now =
-            Now { instant: Instant::now(), wall: self.clock.now(), draw: self.chance.random() };
+        let now = Now {
+            instant: Instant::now(),
+            wall: self.clock.now(),
+            took: flown.took,
+            draw: self.chance.random(),
+        };
         let reports = self.dispatch.answered(flown.batch, flown.answer, now);
         self.report(reports).await?;
         self.show_standing();

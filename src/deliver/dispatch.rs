@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::Policy;
 use super::backoff::Backoff;
+use super::concurrency::Concurrency;
 use super::guard::Guard;
 use super::pace::{self, Pace};
 use crate::launchdarkly::{Answer, Fate, Outcome, Refusal};
@@ -88,6 +89,7 @@ pub(super) struct Dispatch {
     policy: Policy,
     /// Halved by a 413.
     max_batch: NonZeroUsize,
+    concurrency: Concurrency,
     audiences: BTreeMap<AudienceId, AudienceState>,
     in_flight: usize,
     /// The audience that was served last: the next one in order has the next turn.
@@ -108,6 +110,8 @@ pub(super) struct Dispatch {
 pub(super) struct Now {
     pub instant: Instant,
     pub wall: Timestamp,
+    /// How long the call took.
+    pub took: Duration,
     /// Uniform in 0..1.
     pub draw: f64,
 }
@@ -116,6 +120,7 @@ impl Dispatch {
     pub fn new(policy: Policy) -> Self {
         Self {
             max_batch: policy.max_batch,
+            concurrency: Concurrency::new(policy.min_concurrency, policy.concurrency),
             policy,
             audiences: BTreeMap::new(),
             in_flight: 0,
@@ -152,7 +157,7 @@ impl Dispatch {
         }
         // After several audiences failed alike, one request at a time finds out whether it is over.
         let failing = self.failing.len() >= FAILING_ALIKE;
-        let most = if failing { 1 } else { self.policy.concurrency.get() };
+        let most = if failing { 1 } else { self.concurrency.allowed() };
         if self.in_flight >= most {
             return Step::Wait(None);
         }
@@ -239,6 +244,14 @@ impl Dispatch {
             self.pause_until(now.instant + pause);
         }
         self.keep_witness(&batch, &answer.outcome);
+        match answer.outcome {
+            Outcome::Taken => self.concurrency.clean(now.took),
+            Outcome::RateLimited { .. } | Outcome::Unavailable { .. } => {
+                let sent = now.instant.checked_sub(now.took).unwrap_or(now.instant);
+                self.concurrency.trouble(sent, now.instant);
+            }
+            _ => {}
+        }
         let reports = match answer.outcome {
             Outcome::Taken => self.taken(batch),
             Outcome::Refused(refusal) => self.refused(batch, refusal, now),

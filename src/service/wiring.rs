@@ -56,6 +56,7 @@ pub(super) fn couriers(
                 max_batch: delivery.max_batch,
                 linger: delivery.linger,
                 concurrency: delivery.concurrency,
+                min_concurrency: delivery.min_concurrency,
                 retry_floor: delivery.retry_floor,
                 retry_ceiling: delivery.retry_ceiling,
             };

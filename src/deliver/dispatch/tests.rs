@@ -16,6 +16,7 @@ fn policy(max_batch: usize) -> Policy {
         max_batch: NonZeroUsize::new(max_batch).expect("not zero"),
         linger: LINGER,
         concurrency: NonZeroUsize::new(4).expect("not zero"),
+        min_concurrency: NonZeroUsize::MIN,
         retry_floor: FLOOR,
         retry_ceiling: CEILING,
     }
@@ -113,7 +114,12 @@ impl World {
     }
 
     fn answer(&mut self, batch: Batch, answer: Answer) {
-        let now = Now { instant: self.now, wall: Timestamp(1_750_000_000_000_000), draw: 1.0 };
+        let now = Now {
+            instant: self.now,
+            wall: Timestamp(1_750_000_000_000_000),
+            took: Duration::ZERO,
+            draw: 1.0,
+        };
         for report in self.dispatch.answered(batch, answer, now) {
             match report {
                 Report::Settle(batch) => {
@@ -422,4 +428,34 @@ fn stopping_gives_back_the_halves_that_were_not_sent() {
         })
         .sum();
     assert_eq!(given_back, 8);
+}
+
+/// Calls that are out at once, when each is answered only after as many as may fly have flown.
+fn out_at_once(world: &mut World) -> Vec<Batch> {
+    let mut out = Vec::new();
+    loop {
+        match world.next() {
+            Ok(batch) => out.push(batch),
+            Err(Some(until)) if out.is_empty() => world.now = until,
+            Err(_) => return out,
+        }
+    }
+}
+
+#[test]
+fn trouble_halves_the_calls_at_once_and_clean_answers_bring_them_back() {
+    let mut world = World::new(1);
+    world.acknowledged.insert(id("a"));
+    world.add("a", (0..200).map(|member| format!("u{member}")));
+    let mut rounds = Vec::new();
+    for limited in [false, true, false, false, false, false] {
+        let out = out_at_once(&mut world);
+        rounds.push(out.len());
+        world.now += Duration::from_secs(1);
+        for batch in out {
+            let answer = status(if limited { 429 } else { 204 });
+            world.answer(batch, answer);
+        }
+    }
+    assert_eq!(rounds, [4, 4, 2, 2, 3, 4]);
 }
