@@ -14,6 +14,8 @@ const SEGMENT_RETRIES_S: u64 = 4 * 3600;
 pub struct LedgerSection {
     /// A directory of the ledger's own.
     pub path: PathBuf,
+    /// While less is free on the disk, events are answered 503; 0 uses all of it.
+    pub disk_reserve_bytes: u64,
     /// Memory for the store's page cache, in MiB.
     pub cache_mib: u64,
     /// How long a member that left keeps its row after LaunchDarkly was told.
@@ -37,6 +39,9 @@ impl LedgerSection {
         }
         let ledger = Self {
             path: section.text("path").map(PathBuf::from).unwrap_or_default(),
+            disk_reserve_bytes: section.needed_whole("disk_reserve_mib", 0..=1_048_576)
+                * 1024
+                * 1024,
             cache_mib: section.needed_whole("cache_mib", 1..=1_048_576),
             tombstone_ttl: Duration::from_secs(tombstone_ttl_s),
             rejected_max_count: section.needed_whole("rejected_max_count", 0..=1_000_000_000),

@@ -22,6 +22,7 @@ mod members;
 mod persons;
 mod reader;
 mod rejected;
+mod reserve;
 mod schema;
 mod upkeep;
 mod waits;
@@ -58,6 +59,8 @@ use group::Command;
 pub struct Settings {
     /// A directory: database, lock, nothing else.
     pub path: PathBuf,
+    /// While less is free on the disk, nothing is recorded; 0 uses all of it.
+    pub disk_reserve_bytes: u64,
     /// Most memory for cached pages of the writer, in KiB.
     pub cache_kib: u32,
     /// How long a member that left, and was told so, is remembered.

@@ -29,6 +29,7 @@ pub(super) fn ledger_settings(config: &Config) -> Settings {
     };
     Settings {
         path: config.ledger.path.clone(),
+        disk_reserve_bytes: config.ledger.disk_reserve_bytes,
         cache_kib: u32::try_from(config.ledger.cache_mib.saturating_mul(1024)).unwrap_or(u32::MAX),
         tombstone_ttl: config.ledger.tombstone_ttl,
         rejected_max_count: config.ledger.rejected_max_count,

@@ -190,7 +190,10 @@ async fn join_all<F: Future + Unpin>(mut futures: Vec<F>) -> Vec<F::Output> {
     outputs.into_iter().flatten().collect()
 }
 
-/// A daemon in a mount namespace of its own, with its ledger on a disk of one MiB that ends with it.
+/// What is said of a full disk, and when it is over.
+const FULL: [&str; 2] = ["no space for the ledger", "there is space for the ledger again"];
+
+/// A daemon in a mount namespace of its own, with its ledger on a small disk that ends with it.
 struct OnASmallDisk {
     cohortd: Cohortd,
     /// A file on that disk that is not ours.
@@ -198,9 +201,10 @@ struct OnASmallDisk {
 }
 
 impl OnASmallDisk {
-    fn start(installation: &Installation) -> Self {
-        let mount = "mkdir -p ledger && mount -t tmpfs -o size=1m small ledger && exec \"$@\"";
-        let wrapper = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "-"];
+    fn start(installation: &Installation, mib: u32) -> Self {
+        let mount =
+            format!("mkdir -p ledger && mount -t tmpfs -o size={mib}m small ledger && exec \"$@\"");
+        let wrapper = ["unshare", "--map-root-user", "--mount", "sh", "-c", &mount, "-"];
         let cohortd = installation.start_as(installation.wrapped(&wrapper));
         let root = format!("/proc/{}/root", cohortd.pid());
         let ledger = format!("{root}{}", installation.ledger_path().display());
@@ -250,7 +254,12 @@ impl OnASmallDisk {
     }
 
     /// With space again: accepts, delivers all of `accepted` and ends well.
-    async fn recovers(self, launchdarkly: &StandIn, mut accepted: BTreeSet<String>) {
+    async fn recovers(
+        self,
+        launchdarkly: &StandIn,
+        mut accepted: BTreeSet<String>,
+        messages: [&str; 2],
+    ) {
         self.free();
         for user in (0..10).map(|number| format!("late_{number}")) {
             assert_eq!(self.post(&user).await.status(), 200, "there is space again");
@@ -263,7 +272,7 @@ impl OnASmallDisk {
         assert_eq!(launchdarkly.overlaps(), 0);
         let (status, log) = self.cohortd.stop();
         assert!(status.success(), "{}", log.join("\n"));
-        for message in ["no space for the ledger", "there is space for the ledger again"] {
+        for message in messages {
             let said = log.iter().filter(|line| line.contains(message)).count();
             assert_eq!(said, 1, "{message}\n{}", log.join("\n"));
         }
@@ -275,14 +284,14 @@ async fn a_full_disk_is_answered_503_until_there_is_space_again() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
     // So long that what is accepted first is claimed when the disk is full.
-    installation.set("delivery.linger_ms", "1000");
-    let daemon = OnASmallDisk::start(&installation);
+    installation.set("delivery.linger_ms", "1000").set("ledger.disk_reserve_mib", "0");
+    let daemon = OnASmallDisk::start(&installation, 1);
     assert_eq!(daemon.post("first").await.status(), 200);
     daemon.fill();
     let mut accepted = daemon.refuses().await;
     accepted.insert("first".to_owned());
     daemon.cohortd.logged("nothing can be claimed").await;
-    daemon.recovers(&launchdarkly, accepted).await;
+    daemon.recovers(&launchdarkly, accepted, FULL).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -301,8 +310,8 @@ async fn an_answer_that_finds_the_disk_full_is_written_down_when_there_is_space(
         Fault::None
     });
     let mut installation = Installation::new(&launchdarkly);
-    installation.set("delivery.request_timeout_ms", "60000");
-    let daemon = OnASmallDisk::start(&installation);
+    installation.set("delivery.request_timeout_ms", "60000").set("ledger.disk_reserve_mib", "0");
+    let daemon = OnASmallDisk::start(&installation, 1);
     assert_eq!(daemon.post("first").await.status(), 200);
     called.recv_timeout(DEADLINE).expect("it calls");
     daemon.fill();
@@ -311,6 +320,24 @@ async fn an_answer_that_finds_the_disk_full_is_written_down_when_there_is_space(
     daemon.cohortd.logged("an answer cannot be written down").await;
     accepted.insert("first".to_owned());
     let told_once = accepted.len() as u64 + 10;
-    daemon.recovers(&launchdarkly, accepted).await;
+    daemon.recovers(&launchdarkly, accepted, FULL).await;
     assert_eq!(launchdarkly.calls().members, told_once, "nobody was told twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_reserve_of_the_disk_is_left_alone_and_delivery_goes_on() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    // So long that what is accepted first is delivered from beyond the reserve.
+    installation.set("delivery.linger_ms", "1000").set("ledger.disk_reserve_mib", "4");
+    let daemon = OnASmallDisk::start(&installation, 8);
+    assert_eq!(daemon.post("first").await.status(), 200);
+    std::fs::write(&daemon.filler, vec![b'x'; 5 << 20]).expect("there is so much space");
+    let accepted = daemon.refuses().await;
+    assert!(accepted.is_empty(), "{accepted:?}");
+    let first = |view: &cohortd::sandbox::View<'_>| view.has(ENVIRONMENT, "aud_vip", "first");
+    launchdarkly.until(DEADLINE, first).await.expect("delivery goes on");
+    let messages =
+        ["the ledger's disk has reached its reserve", "the ledger's disk has space again"];
+    daemon.recovers(&launchdarkly, ["first".to_owned()].into(), messages).await;
 }

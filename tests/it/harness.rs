@@ -201,6 +201,7 @@ impl Installation {
     pub fn ledger(&self) -> SqliteLedger {
         let settings = Settings {
             path: self.ledger_path(),
+            disk_reserve_bytes: 0,
             cache_kib: 2048,
             tombstone_ttl: Duration::from_secs(604_800),
             rejected_max_count: 1000,

@@ -254,6 +254,7 @@ impl Life {
     fn open(directory: &tempfile::TempDir, clock: &ManualClock) -> Self {
         let settings = Settings {
             path: directory.path().to_owned(),
+            disk_reserve_bytes: 0,
             cache_kib: 1024,
             tombstone_ttl: DAY * 7,
             rejected_max_count: 10,

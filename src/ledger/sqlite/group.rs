@@ -109,6 +109,20 @@ impl Group {
         self.intakes.is_empty() && self.reports.is_empty() && self.wanted.is_empty()
     }
 
+    pub fn has_intakes(&self) -> bool {
+        !self.intakes.is_empty()
+    }
+
+    /// Answers what should be recorded that there is no space for it; the rest of the group stays.
+    pub fn refuse_intakes(&mut self) {
+        self.intakes.clear();
+        self.places.clear();
+        for (reply, _) in self.recorded.drain(..) {
+            let cause = "the disk of the ledger has reached its reserve".to_owned();
+            let _ = reply.send(Err(LedgerError::Unavailable(cause))); // nobody may be waiting
+        }
+    }
+
     pub fn push(&mut self, command: Command) {
         let mut report = |report, items: usize, reply| {
             self.items += items;

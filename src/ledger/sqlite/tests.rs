@@ -131,6 +131,7 @@ fn open(
 fn settings(path: &Path, environment: &str, reassert_after: Duration) -> Settings {
     Settings {
         path: path.to_owned(),
+        disk_reserve_bytes: 0,
         cache_kib: 1024,
         tombstone_ttl: TOMBSTONE_TTL,
         rejected_max_count: 3,

@@ -15,6 +15,7 @@ use super::checkpoint::Checkpointer;
 use super::group::{Command, Group, change_of, forget_parked};
 use super::persons::Persons;
 use super::rejected::Rejected;
+use super::reserve::Reserve;
 use super::schema::{self, OpenError};
 use super::upkeep::Upkeep;
 use super::waits::Waits;
@@ -39,6 +40,7 @@ pub struct Writer {
     commands: Receiver<Command>,
     state: State,
     checkpointer: Checkpointer,
+    reserve: Reserve,
     /// Said once, and once more when it is over: a full disk would be filled with complaints.
     is_full: bool,
     /// Freed last, after the database is closed.
@@ -69,6 +71,7 @@ impl Writer {
         shared: Arc<Shared>,
     ) -> Result<Self, OpenError> {
         let checkpointer = Checkpointer::watch(&mut database, &settings.path)?;
+        let reserve = Reserve::new(settings.path.clone(), settings.disk_reserve_bytes);
         let stamp = Timestamp(shared.arrival().0 + 1);
         let reassert_after = settings.destinations.iter().map(|of| of.reassert_after).max();
         let mut state = State {
@@ -91,7 +94,7 @@ impl Writer {
         };
         state.touch_all();
         state.publish();
-        Ok(Self { database, commands, state, checkpointer, is_full: false, lock })
+        Ok(Self { database, commands, state, checkpointer, reserve, is_full: false, lock })
     }
 
     pub(super) fn news(&self) -> HashMap<DestinationName, watch::Receiver<()>> {
@@ -115,6 +118,9 @@ impl Writer {
                 group.push(command);
             }
             let closed = group.close.take();
+            if group.has_intakes() && self.reserve.is_reached() {
+                group.refuse_intakes();
+            }
             self.commit(group)?;
             self.checkpointer.after_commit(&self.database).map_err(failed("checkpointing"))?;
             if let Some(closed) = closed {

@@ -1,0 +1,45 @@
+//! The part of the disk that the ledger leaves alone (P6): while less is free, nothing new is
+//! accepted. What was accepted is delivered all the same, which needs a little space to note it.
+
+use std::path::PathBuf;
+
+/// Watches the free space of one disk.
+#[derive(Debug)]
+pub(super) struct Reserve {
+    directory: PathBuf,
+    bytes: u64,
+    /// Said once, and once more when it is over.
+    is_reached: bool,
+}
+
+impl Reserve {
+    /// A reserve of no bytes is never reached.
+    pub fn new(directory: PathBuf, bytes: u64) -> Self {
+        Self { directory, bytes, is_reached: false }
+    }
+
+    /// Looks, and says when it changes. A disk that cannot be asked counts as one with space: a write
+    /// will tell.
+    pub fn is_reached(&mut self) -> bool {
+        if self.bytes == 0 {
+            return false;
+        }
+        let Ok(disk) = rustix::fs::statvfs(&self.directory) else { return false };
+        let free_mib = disk.f_bavail.saturating_mul(disk.f_frsize) / (1024 * 1024);
+        let reserve_mib = self.bytes / (1024 * 1024);
+        let is_reached = free_mib < reserve_mib;
+        if is_reached != std::mem::replace(&mut self.is_reached, is_reached) {
+            if is_reached {
+                tracing::error!(
+                    free_mib,
+                    reserve_mib,
+                    "the ledger's disk has reached its reserve: nothing is accepted until there is \
+                     more space; delivery goes on"
+                );
+            } else {
+                tracing::info!(free_mib, reserve_mib, "the ledger's disk has space again");
+            }
+        }
+        is_reached
+    }
+}
