@@ -250,6 +250,10 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
         self.record(intake).await.map(|_| ())
     }
 
+    /// Whether [`Ledger::record`] may succeed: not while the disk has no space to give. It is found
+    /// out again without anybody calling.
+    fn takes_writes(&self) -> bool;
+
     /// Counts what is there. Reads beside the writer; slow on a large ledger, so not for hot paths.
     async fn summary(&self, destination: &DestinationName) -> Result<Summary, LedgerError>;
 }

@@ -42,7 +42,7 @@ mod webhook;
 
 pub use authentication::{Credential, Credentials};
 pub use listener::serve;
-pub use probes::Readiness;
+pub use probes::{Readiness, objection};
 
 /// A configured destination, as the public listener knows it.
 #[derive(Debug)]

@@ -31,7 +31,7 @@ mod writer;
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -105,6 +105,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     /// The largest arrival told or recorded.
     arrival: AtomicI64,
+    /// What the writer last found of the disk.
+    has_no_space: AtomicBool,
     backlog: Mutex<HashMap<DestinationName, audiences::BacklogByRow>>,
 }
 
@@ -127,6 +129,7 @@ impl SqliteLedger {
         let shared = Arc::new(Shared {
             clock,
             arrival: AtomicI64::new(recorded),
+            has_no_space: AtomicBool::new(false),
             backlog: Mutex::new(HashMap::new()),
         });
         let (commands, receiver) = mpsc::channel();
@@ -243,6 +246,10 @@ impl Ledger for SqliteLedger {
         self.known(destination)?;
         let (destination, audience) = (destination.clone(), audience.cloned());
         self.ask(|reply| Command::Resync { destination, audience, reply }).await
+    }
+
+    fn takes_writes(&self) -> bool {
+        !self.shared.has_no_space.load(Ordering::Relaxed)
     }
 
     async fn summary(&self, destination: &DestinationName) -> Result<Summary, LedgerError> {

@@ -24,7 +24,7 @@ use crate::clock::whole_millis;
 use crate::deliver::{Held, Standing};
 use crate::ledger::Ledger;
 use crate::membership::{DestinationName, Timestamp};
-use crate::receive::Readiness;
+use crate::receive::{self, Readiness};
 use crate::secret::Secret;
 
 /// What the admin routes share.
@@ -53,7 +53,7 @@ pub fn router(state: AdminState) -> Router {
 }
 
 async fn ready(State(state): State<Arc<AdminState>>) -> (StatusCode, &'static str) {
-    match state.readiness.objection() {
+    match receive::objection(&state.readiness, &*state.ledger) {
         None => (StatusCode::OK, "ok"),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
     }
@@ -113,7 +113,11 @@ async fn status(State(state): State<Arc<AdminState>>) -> Response {
             },
         );
     }
-    Json(Status { ready: state.readiness.objection().is_none(), destinations }).into_response()
+    Json(Status {
+        ready: receive::objection(&state.readiness, &*state.ledger).is_none(),
+        destinations,
+    })
+    .into_response()
 }
 
 async fn admit(State(state): State<Arc<AdminState>>, request: Request, next: Next) -> Response {

@@ -141,6 +141,10 @@ impl Ledger for FakeLedger {
         unreachable!("{RECEIVING_ONLY_RECORDS}")
     }
 
+    fn takes_writes(&self) -> bool {
+        true
+    }
+
     async fn summary(&self, _: &DestinationName) -> Result<Summary, LedgerError> {
         unreachable!("{RECEIVING_ONLY_RECORDS}")
     }

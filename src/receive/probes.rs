@@ -7,6 +7,7 @@ use axum::extract::State;
 use http::StatusCode;
 
 use super::PublicState;
+use crate::ledger::Ledger;
 
 /// A latch that says whether traffic is welcome; clones share it. Starts as not ready.
 #[derive(Clone, Debug)]
@@ -40,12 +41,19 @@ impl Readiness {
     }
 }
 
+/// Why no events should be sent here, if they should not.
+#[must_use]
+pub fn objection(readiness: &Readiness, ledger: &dyn Ledger) -> Option<&'static str> {
+    let no_space = || (!ledger.takes_writes()).then_some("the disk of the ledger has no space");
+    readiness.objection().or_else(no_space)
+}
+
 pub(super) async fn live() -> &'static str {
     "ok"
 }
 
 pub(super) async fn ready(State(state): State<Arc<PublicState>>) -> (StatusCode, &'static str) {
-    match state.readiness.objection() {
+    match objection(&state.readiness, &*state.ledger) {
         None => (StatusCode::OK, "ok"),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
     }

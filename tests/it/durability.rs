@@ -250,6 +250,7 @@ impl OnASmallDisk {
         }
         println!("on a full disk {refused} answered 503, {} accepted", accepted.len());
         assert!(refused >= 20, "only {refused} were refused on a full disk");
+        assert_eq!(self.cohortd.readyz().await, Some(503));
         accepted
     }
 
@@ -261,10 +262,13 @@ impl OnASmallDisk {
         messages: [&str; 2],
     ) {
         self.free();
+        // It finds out by itself: whoever asks whether it is ready sends nothing until it is.
+        self.cohortd.logged(messages[1]).await;
         for user in (0..10).map(|number| format!("late_{number}")) {
             assert_eq!(self.post(&user).await.status(), 200, "there is space again");
             accepted.insert(user);
         }
+        assert_eq!(self.cohortd.readyz().await, Some(200));
         let delivered = |view: &cohortd::sandbox::View<'_>| {
             view.segment(ENVIRONMENT, "aud_vip").is_some_and(|of| of.members.is_superset(&accepted))
         };

@@ -15,6 +15,8 @@ use cohortd::membership::DestinationName;
 use cohortd::sandbox::{Account, StandIn, sign};
 use cohortd::secret::Secret;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// Longer than anything here takes on a busy machine; a test that waits so long has failed.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -257,6 +259,16 @@ impl Cohortd {
     /// Posts a batch of events as Segment's batching webhooks do: signed over the first.
     pub async fn post_batch(&self, events: &[Value]) -> Option<(u16, Value)> {
         self.poster().post_batch(events).await
+    }
+
+    /// The status of a probe on the admin listener.
+    pub async fn readyz(&self) -> Option<u16> {
+        let mut stream = TcpStream::connect(self.admin).await.ok()?;
+        let request = b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).await.ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.ok()?;
+        text.split(' ').nth(1)?.parse().ok()
     }
 
     /// The admin listener's `/status`.

@@ -26,16 +26,6 @@ fn members(launchdarkly: &StandIn) -> BTreeSet<String> {
     launchdarkly.segments(ENVIRONMENT).remove("aud_vip").unwrap_or_default().members
 }
 
-/// The status of a probe on the admin listener.
-async fn readyz(cohortd: &Cohortd) -> Option<u16> {
-    let mut stream = TcpStream::connect(cohortd.admin).await.ok()?;
-    let request = b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    stream.write_all(request).await.ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await.ok()?;
-    text.split(' ').nth(1)?.parse().ok()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_under_load_breaks_no_promise_and_ends_in_time() {
     let launchdarkly = launchdarkly().await;
@@ -105,7 +95,7 @@ async fn a_request_in_flight_is_finished_and_the_probe_says_not_ready_meanwhile(
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
     let cohortd = installation.start();
-    assert_eq!(readyz(&cohortd).await, Some(200));
+    assert_eq!(cohortd.readyz().await, Some(200));
 
     let body = identify("ada", "vip", true, NOW_MS).to_string();
     let signature = sign(&Secret::new(SHARED_SECRET), body.as_bytes());
@@ -125,7 +115,7 @@ async fn a_request_in_flight_is_finished_and_the_probe_says_not_ready_meanwhile(
 
     cohortd.signal("TERM");
     cohortd.logged("stopping").await;
-    assert_eq!(readyz(&cohortd).await, Some(503));
+    assert_eq!(cohortd.readyz().await, Some(503));
     assert!(TcpStream::connect(cohortd.public).await.is_err(), "no newcomers");
     slow.write_all(rest.as_bytes()).await.expect("sent");
     let mut answer = String::new();

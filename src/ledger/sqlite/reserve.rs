@@ -8,14 +8,19 @@ use std::path::PathBuf;
 pub(super) struct Reserve {
     directory: PathBuf,
     bytes: u64,
-    /// Said once, and once more when it is over.
-    is_reached: bool,
+    /// What was seen last; said once, and once more when it is over.
+    was_reached: bool,
 }
 
 impl Reserve {
     /// A reserve of no bytes is never reached.
     pub fn new(directory: PathBuf, bytes: u64) -> Self {
-        Self { directory, bytes, is_reached: false }
+        Self { directory, bytes, was_reached: false }
+    }
+
+    /// What the last look has shown.
+    pub fn was_reached(&self) -> bool {
+        self.was_reached
     }
 
     /// Looks, and says when it changes. A disk that cannot be asked counts as one with space: a write
@@ -28,7 +33,7 @@ impl Reserve {
         let free_mib = disk.f_bavail.saturating_mul(disk.f_frsize) / (1024 * 1024);
         let reserve_mib = self.bytes / (1024 * 1024);
         let is_reached = free_mib < reserve_mib;
-        if is_reached != std::mem::replace(&mut self.is_reached, is_reached) {
+        if is_reached != std::mem::replace(&mut self.was_reached, is_reached) {
             if is_reached {
                 tracing::error!(
                     free_mib,

@@ -2,6 +2,7 @@
 //! group.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -23,6 +24,10 @@ use super::{Settings, Shared, members};
 use crate::ledger::member::{self, Change, Member, Moment, Next};
 use crate::ledger::{Batch, LedgerError};
 use crate::membership::{ContextKey, DestinationName, MembershipDelta, Timestamp, UserId};
+
+/// While the disk has no space, it is looked at so often: whoever asks whether to send events here
+/// must not have to send some to find out.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why the writer ended by itself. The daemon must end too: what the disk holds is unknown now.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +113,10 @@ impl Writer {
     pub fn run(mut self) -> Result<(), WriterFailure> {
         loop {
             let mut group = Group::default();
-            match self.commands.recv_timeout(self.state.upkeep.idle_for(Instant::now())) {
+            let had_no_space = self.has_no_space();
+            let idle_for = self.state.upkeep.idle_for(Instant::now());
+            let idle_for = if had_no_space { idle_for.min(LOOK_AGAIN) } else { idle_for };
+            match self.commands.recv_timeout(idle_for) {
                 Ok(command) => group.push(command),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return self.shut(),
@@ -118,7 +126,8 @@ impl Writer {
                 group.push(command);
             }
             let closed = group.close.take();
-            if group.has_intakes() && self.reserve.is_reached() {
+            if (had_no_space || group.has_intakes()) && self.reserve.is_reached() {
+                self.show_space();
                 group.refuse_intakes();
             }
             self.commit(group)?;
@@ -131,6 +140,15 @@ impl Writer {
         }
     }
 
+    fn has_no_space(&self) -> bool {
+        self.is_full || self.reserve.was_reached()
+    }
+
+    /// To be called before anybody is answered, so that nobody sees the one without the other.
+    fn show_space(&self) {
+        self.state.shared.has_no_space.store(self.has_no_space(), Ordering::Relaxed);
+    }
+
     fn commit(&mut self, mut group: Group) -> Result<(), WriterFailure> {
         match self.transact(&mut group) {
             Ok(has_written) => {
@@ -140,6 +158,7 @@ impl Writer {
                 }
                 group.end_claims(&mut self.state);
                 self.state.publish();
+                self.show_space();
                 group.answer();
                 Ok(())
             }
@@ -156,6 +175,7 @@ impl Writer {
                 group.take_back_claims(&mut self.state);
                 self.state.reload(&self.database).map_err(failed("reading"))?;
                 self.state.publish();
+                self.show_space();
                 group.fail(|| LedgerError::Unavailable(error.to_string()));
                 Ok(())
             }
@@ -164,14 +184,15 @@ impl Writer {
 
     /// `true`: something was written.
     fn transact(&mut self, group: &mut Group) -> rusqlite::Result<bool> {
-        let Self { database: db, state, .. } = self;
+        let Self { database: db, state, is_full, .. } = self;
         db.execute_batch("BEGIN")?;
         let before = db.total_changes();
         if !group.is_empty() {
             group.apply(state, db)?;
         }
         Upkeep::step(state, db)?;
-        let has_written = db.total_changes() != before;
+        // On a full disk something is written in any case: it alone shows that there is space again.
+        let has_written = *is_full || db.total_changes() != before;
         if has_written {
             let arrival = state.stamp.max(state.shared.arrival());
             db.prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'arrival'")?
