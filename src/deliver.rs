@@ -8,9 +8,10 @@
 //!   several audiences fail alike.
 //!
 //! What to do next and how to react to an answer is decided by pure code (`dispatch`, `pace`,
-//! `concurrency`, `backoff`); the courier only carries it out.
+//! `concurrency`, `batch_size`, `backoff`); the courier only carries it out.
 
 mod backoff;
+mod batch_size;
 mod concurrency;
 mod courier;
 mod dispatch;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::Policy;
 use super::backoff::Backoff;
+use super::batch_size::BatchSize;
 use super::concurrency::Concurrency;
 use super::guard::Guard;
 use super::pace::{self, Pace};
@@ -87,8 +88,7 @@ struct AudienceState {
 #[derive(Debug)]
 pub(super) struct Dispatch {
     policy: Policy,
-    /// Halved by a 413.
-    max_batch: NonZeroUsize,
+    batch_size: BatchSize,
     concurrency: Concurrency,
     audiences: BTreeMap<AudienceId, AudienceState>,
     in_flight: usize,
@@ -119,7 +119,7 @@ pub(super) struct Now {
 impl Dispatch {
     pub fn new(policy: Policy) -> Self {
         Self {
-            max_batch: policy.max_batch,
+            batch_size: BatchSize::new(policy.max_batch),
             concurrency: Concurrency::new(policy.min_concurrency, policy.concurrency),
             policy,
             audiences: BTreeMap::new(),
@@ -169,7 +169,7 @@ impl Dispatch {
         if everybody_refused && let Some((route, context_key)) = self.witness.take() {
             return Step::ClaimAgain { route, context_key };
         }
-        let limit = if everybody_refused { NonZeroUsize::MIN } else { self.max_batch };
+        let limit = if everybody_refused { NonZeroUsize::MIN } else { self.batch_size.now() };
         let waiting = backlog.iter().map(|backlog| backlog.audience.clone()).collect();
         match self.turn(&waiting) {
             Some(audience) => Step::Claim { audience, limit },
@@ -181,7 +181,7 @@ impl Dispatch {
         let mut ready = BTreeSet::new();
         let mut earliest: Option<Instant> = None;
         let mut later = |at: Instant| earliest = Some(earliest.map_or(at, |other| other.min(at)));
-        let full = self.max_batch.get() as u64;
+        let full = self.batch_size.now().get() as u64;
         for waiting in backlog {
             let state = self.audiences.entry(waiting.audience.clone()).or_default();
             state.acknowledged |= waiting.acknowledged;
@@ -215,7 +215,7 @@ impl Dispatch {
         }
         match self.audiences.get_mut(&audience).and_then(|state| state.parts.pop_front()) {
             Some(part) => Step::Send(part),
-            None => Step::Claim { audience, limit: self.max_batch },
+            None => Step::Claim { audience, limit: self.batch_size.now() },
         }
     }
 
@@ -319,6 +319,7 @@ impl Dispatch {
         self.failing.clear();
         self.hold = None;
         self.guard.taken(batch.members.len());
+        self.batch_size.taken(batch.members.len());
         let witness = batch.members.first().map(|member| member.context_key.clone());
         self.witness = witness.map(|key| (Arc::clone(&batch.route), key));
         vec![Report::Settle(batch)]
@@ -391,8 +392,7 @@ impl Dispatch {
         if batch.members.len() == 1 {
             return vec![Report::Park(batch, park_reason(refusal))];
         }
-        let half = NonZeroUsize::new(batch.members.len() / 2).unwrap_or(NonZeroUsize::MIN);
-        self.max_batch = self.max_batch.min(half);
+        self.batch_size.too_large(batch.members.len());
         vec![Report::Release(batch, Unheard::No)]
     }
 
