@@ -6,6 +6,7 @@
 //! | 64 | bad usage or configuration |
 //! | 69 | a needed service is unavailable |
 //! | 70 | internal fault or damaged ledger |
+//! | 75 | `status`: a destination is held or behind |
 //!
 //! A command's answer goes to standard output, everything else to standard error.
 
@@ -15,6 +16,7 @@ pub mod explain;
 pub mod healthcheck;
 pub mod ledger;
 pub mod send;
+pub mod status;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -39,6 +41,8 @@ pub enum Exit {
     Unavailable,
     /// It is our fault.
     Internal,
+    /// A destination is held or behind: somebody should look.
+    Behind,
     /// As the daemon says.
     Service(u8),
 }
@@ -50,6 +54,7 @@ impl From<Exit> for ExitCode {
             Exit::BadUsage => 64,
             Exit::Unavailable => 69,
             Exit::Internal => 70,
+            Exit::Behind => 75,
             Exit::Service(code) => code,
         })
     }
@@ -87,6 +92,8 @@ enum Command {
     },
     /// Ask the daemon whether it is ready, for a container's health check
     Healthcheck,
+    /// Ask the running daemon how each destination stands
+    Status(status::StatusCommand),
     /// Sign and post an event as Segment would
     Send(Box<send::Send>),
     /// Check, export, copy or restore the ledger
@@ -135,6 +142,10 @@ pub fn main() -> ExitCode {
             |config| answered(waited(check::check(&config, online, &mut std::io::stdout()))),
         ),
         Command::Healthcheck => waited(healthcheck::healthcheck(file)),
+        Command::Status(status) => load(file).map_or_else(
+            |exit| exit,
+            |config| answered(waited(status.status(&config, &mut std::io::stdout()))),
+        ),
         Command::Send(send) => load(file).map_or_else(
             |exit| exit,
             |config| answered(waited(send.send(&config, &mut std::io::stdout()))),

@@ -16,14 +16,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use http::{HeaderMap, StatusCode, header};
-use serde::Serialize;
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 
-use crate::clock::whole_millis;
-use crate::deliver::{Held, Standing};
+use crate::deliver::Standing;
 use crate::ledger::Ledger;
-use crate::membership::{DestinationName, Timestamp};
+use crate::membership::DestinationName;
+use crate::operate::status::{DestinationStatus, Status};
 use crate::receive::{self, Readiness};
 use crate::secret::Secret;
 
@@ -59,33 +58,6 @@ async fn ready(State(state): State<Arc<AdminState>>) -> (StatusCode, &'static st
     }
 }
 
-#[derive(Serialize)]
-struct Status {
-    ready: bool,
-    destinations: BTreeMap<String, DestinationStatus>,
-}
-
-#[derive(Serialize)]
-struct DestinationStatus {
-    /// `ok` or `held`.
-    state: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    held: Option<HeldStatus>,
-    /// Members waiting to be claimed; at least so many while a long backlog has not been counted.
-    waiting: u64,
-    /// Milliseconds that the longest waiting one has waited since the daemon started.
-    oldest_waiting_ms: u64,
-    audiences: BTreeMap<String, u64>,
-}
-
-#[derive(Serialize)]
-struct HeldStatus {
-    since: Timestamp,
-    status: u16,
-    why: &'static str,
-    answer_id: String,
-}
-
 async fn status(State(state): State<Arc<AdminState>>) -> Response {
     let mut destinations = BTreeMap::new();
     for (name, standing) in &state.standings {
@@ -93,31 +65,10 @@ async fn status(State(state): State<Arc<AdminState>>) -> Response {
             return (StatusCode::SERVICE_UNAVAILABLE, "the ledger is closed").into_response();
         };
         let held = standing.borrow().held.clone();
-        let oldest = backlog.iter().map(|of| whole_millis(of.waiting_since.elapsed())).max();
-        destinations.insert(
-            name.to_string(),
-            DestinationStatus {
-                state: if held.is_some() { "held" } else { "ok" },
-                held: held.map(|Held { since, status, why, answer_id }| HeldStatus {
-                    since,
-                    status,
-                    why,
-                    answer_id,
-                }),
-                waiting: backlog.iter().map(|of| of.waiting).sum(),
-                oldest_waiting_ms: oldest.unwrap_or(0),
-                audiences: backlog
-                    .iter()
-                    .map(|of| (of.audience.as_str().to_owned(), of.waiting))
-                    .collect(),
-            },
-        );
+        destinations.insert(name.to_string(), DestinationStatus::of(&backlog, held));
     }
-    Json(Status {
-        ready: receive::objection(&state.readiness, &*state.ledger).is_none(),
-        destinations,
-    })
-    .into_response()
+    let ready = receive::objection(&state.readiness, &*state.ledger).is_none();
+    Json(Status { ready, destinations }).into_response()
 }
 
 async fn admit(State(state): State<Arc<AdminState>>, request: Request, next: Next) -> Response {

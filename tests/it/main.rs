@@ -17,3 +17,4 @@ mod receive;
 mod sandbox;
 mod secrecy;
 mod shutdown;
+mod status;
