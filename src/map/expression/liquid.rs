@@ -15,6 +15,7 @@ mod dates;
 mod filters;
 mod lexer;
 mod parser;
+mod reader;
 mod render;
 mod texts;
 mod value;
