@@ -21,10 +21,12 @@ pub mod status;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Destination};
+use crate::launchdarkly::wire::USER_AGENT;
 use crate::membership::Timestamp;
 use crate::operate::logging::{self, chain};
 use crate::sandbox::SandboxError;
@@ -235,7 +237,17 @@ fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// The same for `reqwest`, without the URL: it may hold a proxy's password or a person's data.
+/// Asks a daemon and nobody else: no redirects, no proxy from the environment.
+fn to_the_daemon(patience: Duration) -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .timeout(patience)
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(USER_AGENT)
+        .no_proxy()
+        .build()
+}
+
+/// An error of `reqwest` in words, without the URL: it may hold a proxy's password or a person's data.
 fn unreached(error: reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Exit, complain, unreached};
+use super::{Exit, complain, to_the_daemon, unreached};
 use crate::config::listen_address;
 
 /// Container platforms call every few seconds; a daemon that takes longer is not well.
@@ -30,12 +30,7 @@ pub async fn healthcheck(file: Option<&Path>) -> Exit {
 }
 
 async fn ask(address: SocketAddr) -> Result<(), String> {
-    let client = reqwest::Client::builder()
-        .timeout(PATIENCE)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .build()
-        .map_err(unreached)?;
+    let client = to_the_daemon(PATIENCE).map_err(unreached)?;
     let answer = client.get(format!("http://{address}/healthz")).send().await.map_err(unreached)?;
     if answer.status().is_success() { Ok(()) } else { Err(answer.status().to_string()) }
 }

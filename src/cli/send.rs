@@ -16,7 +16,7 @@ use sha1::Sha1;
 use url::Url;
 
 use super::healthcheck::reachable;
-use super::{Exit, complain, destination, read_file, unreached};
+use super::{Exit, complain, destination, read_file, to_the_daemon, unreached};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Destination};
 
@@ -189,13 +189,7 @@ async fn post(
     to: &Destination,
     body: Body,
 ) -> std::result::Result<(http::StatusCode, String), String> {
-    let client = reqwest::Client::builder()
-        .timeout(PATIENCE)
-        .redirect(reqwest::redirect::Policy::none())
-        .user_agent(concat!("cohortd/", env!("CARGO_PKG_VERSION")))
-        .no_proxy()
-        .build()
-        .map_err(unreached)?;
+    let client = to_the_daemon(PATIENCE).map_err(unreached)?;
     let mut request = client.post(url).header(http::header::CONTENT_TYPE, "application/json");
     if let Some(secret) = to.segment.shared_secrets.first() {
         request = request.header("X-Signature", signature(secret.expose(), &body.signed));

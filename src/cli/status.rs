@@ -10,7 +10,7 @@ use clap::Args;
 use http::StatusCode;
 
 use super::healthcheck::reachable;
-use super::{Exit, complain, instant, unreached};
+use super::{Exit, complain, instant, to_the_daemon, unreached};
 use crate::config::Config;
 use crate::operate::status::{DestinationState, DestinationStatus, Status};
 
@@ -113,12 +113,7 @@ impl StatusCommand {
 
 async fn ask(url: &str, config: &Config) -> std::result::Result<String, Silent> {
     let silent = |error| Silent::Unreached(unreached(error));
-    let client = reqwest::Client::builder()
-        .timeout(PATIENCE)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .build()
-        .map_err(silent)?;
+    let client = to_the_daemon(PATIENCE).map_err(silent)?;
     let mut question = client.get(url);
     if let Some(token) = config.admin.tokens.first() {
         question = question.bearer_auth(token.expose());
