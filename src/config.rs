@@ -30,7 +30,7 @@ pub use self::delivery::Delivery;
 pub use self::destination::Destination;
 pub use self::faults::{Fault, Faults};
 pub use self::launchdarkly::LaunchDarklySection;
-pub use self::ledger::LedgerSection;
+pub use self::ledger::{Kept, LedgerSection};
 pub use self::listeners::{Admin, Listen};
 pub use self::log::{Log, LogFormat, Stop};
 pub use self::segment::{Credential, SegmentSection};

@@ -15,6 +15,7 @@
 //! "in" or "out", it does not count.
 
 mod member;
+mod operations;
 mod sqlite;
 
 use std::num::NonZeroUsize;
@@ -29,10 +30,13 @@ use crate::membership::{
     Timestamp, UserId,
 };
 
+pub use operations::{
+    AudienceView, DestinationView, MemberView, Operations, ParkedAfter, ParkedView, RejectedView,
+};
 pub use sqlite::{
-    BackupError, DestinationSettings, ExportedMember, ExportedParking, MemberView, OpenError,
-    ParkedView, RejectedView, Settings, Sound, SqliteLedger, Writer, WriterFailure, backup, check,
-    export, restore,
+    BackupError, DestinationSettings, ExportedMember, ExportedParking, OpenError, RenameError,
+    Renamed, Retention, Settings, Sound, SqliteLedger, Writer, WriterFailure, backup, check,
+    export, rename, restore,
 };
 
 /// What one webhook request asks to be made durable, all of it or none.
@@ -153,26 +157,26 @@ impl std::fmt::Debug for ParkReason {
     }
 }
 
-/// Which parked members to try again.
+/// Members of one audience, by their context keys.
 #[derive(Clone, Debug)]
-pub enum Parked {
-    /// All of the destination.
-    Destination(DestinationName),
-    /// These, as they were claimed before they were parked.
-    Members(Batch),
+pub struct Members {
+    /// Whose audience.
+    pub destination: DestinationName,
+    /// Which audience.
+    pub audience: AudienceId,
+    /// Who.
+    pub context_keys: Vec<ContextKey>,
 }
 
-/// How much the ledger holds for one destination, counted when asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Members that are in their audience.
-    pub included: u64,
-    /// Members that wait to be told or are being told.
-    pub pending: u64,
-    /// Members that LaunchDarkly refused.
-    pub parked: u64,
-    /// Rejected events kept.
-    pub rejected: u64,
+impl From<&Batch> for Members {
+    fn from(batch: &Batch) -> Self {
+        let context_keys = batch.members.iter().map(|member| member.context_key.clone());
+        Self {
+            destination: batch.route.destination.clone(),
+            audience: batch.route.audience.clone(),
+            context_keys: context_keys.collect(),
+        }
+    }
 }
 
 /// The durable desired and delivered state of every member. The verbs are batch-wise, so that a
@@ -224,38 +228,20 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// LaunchDarkly refused these members, each alone.
     async fn park(&self, batch: Batch, reason: ParkReason) -> Result<(), LedgerError>;
 
+    /// A batch was refused as a whole: these are its halves, still claimed. From now on each travels
+    /// by itself, so that what was learnt is not asked again after a restart.
+    async fn split(&self, parts: Vec<Batch>) -> Result<(), LedgerError>;
+
     /// Parked members are pending again, each to travel alone until it is taken.
-    async fn requeue(&self, parked: Parked) -> Result<(), LedgerError>;
+    async fn requeue(&self, members: Members) -> Result<(), LedgerError>;
 
-    /// Forgets what was told of an audience (of all, if `None`), so that every member is told again.
-    async fn resync(
-        &self,
-        destination: &DestinationName,
-        audience: Option<&AudienceId>,
-    ) -> Result<(), LedgerError>;
-
-    /// Removes a person from every audience of the destination, then erases what is known of them.
-    async fn forget(
-        &self,
-        destination: &DestinationName,
-        user_id: UserId,
-    ) -> Result<(), LedgerError> {
-        let intake = Intake {
-            destination: destination.clone(),
-            arrival: self.arrival(),
-            deltas: Vec::new(),
-            deletions: vec![user_id],
-            rejected: Vec::new(),
-        };
-        self.record(intake).await.map(|_| ())
-    }
+    /// Since when an operator has stopped the delivery of the destination; its [`Ledger::news`]
+    /// sees every change.
+    fn paused_since(&self, destination: &DestinationName) -> Option<Timestamp>;
 
     /// Whether [`Ledger::record`] may succeed: not while the disk has no space to give. It is found
     /// out again without anybody calling.
     fn takes_writes(&self) -> bool;
-
-    /// Counts what is there. Reads beside the writer; slow on a large ledger, so not for hot paths.
-    async fn summary(&self, destination: &DestinationName) -> Result<Summary, LedgerError>;
 }
 
 /// Why a verb did not happen. Variants follow what the caller does next.
@@ -268,6 +254,12 @@ pub enum LedgerError {
     /// The destination is not one of those the ledger was opened for.
     #[error("the ledger was not opened for destination {0}")]
     UnknownDestination(DestinationName),
+    /// The destination has no such audience.
+    #[error("there is no audience {}", .0.as_str())]
+    UnknownAudience(AudienceId),
+    /// Its members are being retracted, which comes before anything else.
+    #[error("the members of {} are being retracted", .0.as_str())]
+    Retracting(AudienceId),
     /// The ledger is closed, closing, or has failed.
     #[error("the ledger is closed")]
     Closed,

@@ -159,9 +159,32 @@ impl Mapping {
             membership,
             event_at: event_time::event_time(event, arrival),
             user_id: person(event),
-            key_rule: rule.number(),
+            key_rule: self.key_rule(rule, particular),
             audience_key,
         }))
+    }
+
+    /// What members get whose key this rule chose: another number if anything that decides the key or
+    /// its kind is another.
+    fn key_rule(&self, rule: ContextKeyRule, particular: Option<&AudienceOverride>) -> u32 {
+        let mut fingerprint = self.fields.fingerprint(rule.fields());
+        if let Some(kind) = particular.and_then(|particular| particular.context_kind.as_ref()) {
+            fingerprint ^= crc32fast::hash(kind.as_str().as_bytes());
+        }
+        fingerprint << 8 | u32::from(rule.number())
+    }
+
+    /// Every number that [`Mapping::key_rule`] can give for this audience.
+    fn key_rules(&self, audience: &AudienceKey) -> Vec<u32> {
+        if !self.audiences.admit(audience) {
+            return Vec::new();
+        }
+        let particular = self.audiences.override_of(audience);
+        let only = particular
+            .and_then(|particular| particular.context_key)
+            .or_else(|| self.fields.literal(Field::ContextKey).and_then(ContextKeyRule::from_name));
+        let rules = only.map_or_else(|| ContextKeyRule::ALL.to_vec(), |only| vec![only]);
+        rules.into_iter().map(|rule| self.key_rule(rule, particular)).collect()
     }
 
     /// Ordinary traffic of a source is told apart first, so that it is never reported as a fault of

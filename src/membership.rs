@@ -26,6 +26,13 @@ impl Timestamp {
         Self(self.0.saturating_add(micros))
     }
 
+    /// This point moved into the past by `duration`, saturating.
+    #[must_use]
+    pub fn before(self, duration: std::time::Duration) -> Self {
+        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(micros))
+    }
+
     /// How long this point lies after `earlier`; zero if it does not.
     #[must_use]
     pub fn since(self, earlier: Self) -> std::time::Duration {
@@ -183,5 +190,5 @@ pub struct MembershipDelta {
     pub user_id: Option<UserId>,
     /// Identifies the rule that chose the context key, so that members of an older rule can be
     /// recognised as stale.
-    pub key_rule: u8,
+    pub key_rule: u32,
 }

@@ -172,7 +172,7 @@ fn open_exit(error: &OpenError) -> Exit {
         OpenError::Missing(_) | OpenError::InUse(_) | OpenError::Directory { .. } => {
             Exit::Unavailable
         }
-        OpenError::Database(_) => Exit::Internal,
+        OpenError::Database(_) | OpenError::Damaged(_) => Exit::Internal,
     }
 }
 

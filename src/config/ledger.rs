@@ -20,10 +20,23 @@ pub struct LedgerSection {
     pub cache_mib: u64,
     /// How long a member that left keeps its row after LaunchDarkly was told.
     pub tombstone_ttl: Duration,
-    /// Most rejected events that are kept for a replay; 0 keeps none.
-    pub rejected_max_count: u64,
-    /// Most bytes of rejected events that are kept.
-    pub rejected_max_bytes: u64,
+    /// Which rejected events are kept for a replay; a count of 0 keeps none.
+    pub rejected: Kept,
+    /// Which parked members are kept.
+    pub parked: Kept,
+    /// Between two readings of every row in the background.
+    pub check_every: Duration,
+}
+
+/// How long, how many and how much is kept; the oldest go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Longest time.
+    pub ttl: Duration,
+    /// Most of them.
+    pub max_count: u64,
+    /// Most bytes of their texts.
+    pub max_bytes: u64,
 }
 
 impl LedgerSection {
@@ -44,10 +57,17 @@ impl LedgerSection {
                 * 1024,
             cache_mib: section.needed_whole("cache_mib", 1..=1_048_576),
             tombstone_ttl: Duration::from_secs(tombstone_ttl_s),
-            rejected_max_count: section.needed_whole("rejected_max_count", 0..=1_000_000_000),
-            rejected_max_bytes: section.needed_whole("rejected_max_mib", 0..=1_048_576)
-                * 1024
-                * 1024,
+            rejected: Kept {
+                ttl: Duration::from_secs(section.needed_whole("rejected_ttl_s", 1..=10 * A_YEAR_S)),
+                max_count: section.needed_whole("rejected_max_count", 0..=1_000_000_000),
+                max_bytes: section.needed_whole("rejected_max_mib", 0..=1_048_576) * 1024 * 1024,
+            },
+            parked: Kept {
+                ttl: Duration::from_secs(section.needed_whole("parked_ttl_s", 1..=10 * A_YEAR_S)),
+                max_count: section.needed_whole("parked_max_count", 1..=1_000_000_000),
+                max_bytes: section.needed_whole("parked_max_mib", 1..=1_048_576) * 1024 * 1024,
+            },
+            check_every: Duration::from_secs(section.needed_whole("check_every_s", 1..=A_YEAR_S)),
         };
         section.finish();
         ledger

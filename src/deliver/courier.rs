@@ -16,7 +16,7 @@ use super::dispatch::{Dispatch, Now, Report, Standing, Step};
 use crate::clock::{Clock, whole_millis};
 use crate::launchdarkly::wire::encode;
 use crate::launchdarkly::{Answer, Client, Outcome};
-use crate::ledger::{Batch, Ledger, LedgerError, Parked};
+use crate::ledger::{Batch, Ledger, LedgerError, Members};
 use crate::membership::DestinationName;
 
 /// Between two attempts at a ledger that cannot take writes.
@@ -95,7 +95,12 @@ impl Courier {
             }
             news.mark_unchanged();
             let backlog = self.ledger.backlog(&self.destination).await?;
-            let batch = match self.dispatch.next(Instant::now(), &backlog) {
+            let next = if self.ledger.paused_since(&self.destination).is_some() {
+                Step::Wait(None)
+            } else {
+                self.dispatch.next(Instant::now(), &backlog)
+            };
+            let batch = match next {
                 Step::Send(batch) => Ok(Some(batch)),
                 Step::Claim { audience, limit } => {
                     self.ledger.claim(&self.destination, &audience, limit).await
@@ -202,7 +207,8 @@ impl Courier {
             Report::Settle(batch) => self.ledger.settle(batch).await,
             Report::Release(batch, unheard) => self.ledger.release(batch, unheard).await,
             Report::Park(batch, reason) => self.ledger.park(batch, reason).await,
-            Report::Unpark(batch) => self.ledger.requeue(Parked::Members(batch)).await,
+            Report::Split(halves) => self.ledger.split(halves.into()).await,
+            Report::Unpark(batch) => self.ledger.requeue(Members::from(&batch)).await,
         }
     }
 

@@ -43,6 +43,8 @@ pub(super) enum Report {
     Settle(Batch),
     Release(Batch, Unheard),
     Park(Batch, ParkReason),
+    /// A batch was refused as a whole: its halves travel by themselves.
+    Split([Batch; 2]),
     Unpark(Batch),
 }
 
@@ -332,10 +334,10 @@ impl Dispatch {
         }
         self.hold = None; // the token and the environment are good
         if batch.members.len() > 1 {
-            let (one, other) = halves(batch);
-            let audience = one.route.audience.clone();
-            self.audiences.entry(audience).or_default().parts.extend([one, other]);
-            return Vec::new();
+            let halves = halves(batch);
+            let audience = halves[0].route.audience.clone();
+            self.audiences.entry(audience).or_default().parts.extend(halves.clone());
+            return vec![Report::Split(halves)];
         }
         let status = refusal.status;
         let answer_id = refusal.id.clone();
@@ -439,10 +441,10 @@ impl AudienceState {
     }
 }
 
-fn halves(batch: Batch) -> (Batch, Batch) {
+fn halves(batch: Batch) -> [Batch; 2] {
     let Batch { route, mut members } = batch;
     let other = members.split_off(members.len() / 2);
-    (Batch { route: Arc::clone(&route), members }, Batch { route, members: other })
+    [Batch { route: Arc::clone(&route), members }, Batch { route, members: other }]
 }
 
 fn park_reason(refusal: Refusal) -> ParkReason {

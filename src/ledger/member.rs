@@ -34,9 +34,12 @@ pub(super) struct Member {
     /// The person is to be forgotten: the row goes once the removal was told.
     pub erase: bool,
     /// Which rule chose the context key.
-    pub key_rule: u8,
+    pub key_rule: u32,
     /// Keyed hash of the user id, where that is not the context key itself.
     pub person: Option<[u8; 16]>,
+    /// The part of a batch that it was refused with, or would have been: until it is taken it
+    /// travels with nobody else, so that what was learnt is not asked again.
+    pub refused_with: Option<Timestamp>,
 }
 
 /// What LaunchDarkly took, and when.
@@ -51,7 +54,7 @@ pub(super) struct Told {
 pub(super) struct Change {
     pub membership: Membership,
     pub event_at: Timestamp,
-    pub key_rule: u8,
+    pub key_rule: u32,
     pub person: Option<[u8; 16]>,
 }
 
@@ -130,6 +133,7 @@ pub(super) fn record(before: Option<&Member>, change: &Change, moment: &Moment) 
             erase: false,
             key_rule: change.key_rule,
             person: change.person,
+            refused_with: None,
         });
     };
     if change.event_at < before.event_at {
@@ -176,6 +180,7 @@ pub(super) fn settle(
     let mut after = before.clone();
     after.told = Some(Told { membership: claimed.membership, at: moment.stamp });
     after.parked_at = None;
+    after.refused_with = None;
     if before.version != claimed.version {
         return (Next::of(before, after), false);
     }
@@ -216,6 +221,7 @@ pub(super) fn park(
     let Some(before) = before else { return (Next::Same, false) };
     let mut after = before.clone();
     after.parked_at = Some(moment.stamp);
+    after.refused_with = None;
     if before.version != claimed.version {
         return (Next::of(before, after), false);
     }
@@ -225,6 +231,14 @@ pub(super) fn park(
     after.unheard = may_be_unheard(before, moment);
     after.pending_since = None;
     (Next::of(before, after), true)
+}
+
+/// Its batch was refused as a whole and halved: from now on it travels with its half alone.
+pub(super) fn split(before: &Member, half: Timestamp) -> Next {
+    if before.pending_since.is_none() {
+        return Next::Same;
+    }
+    Next::of(before, Member { refused_with: Some(half), ..before.clone() })
 }
 
 /// An operator, or the end of a refusal that was everybody's, asks for a parked member to be tried again.
@@ -252,6 +266,22 @@ pub(super) fn forget(before: &Member, moment: &Moment) -> Next {
     after.erase = true;
     after.pending_since = before.pending_since.or(Some(moment.stamp));
     Next::Write(after)
+}
+
+/// An operator takes it out of the audience for good: the row goes once that was told, or at once if
+/// LaunchDarkly knows.
+pub(super) fn retract(before: &Member, moment: &Moment) -> Next {
+    let knows =
+        before.told_that_counts(moment).is_some_and(|told| told.membership == Membership::Out)
+            && before.membership == Membership::Out
+            && before.pending_since.is_none()
+            && !before.unheard;
+    if knows { Next::Delete } else { forget(before, moment) }
+}
+
+/// An operator gives up on a parked member: as if it had never been seen.
+pub(super) fn discard(before: &Member) -> Next {
+    if before.is_parked() { Next::Delete } else { Next::Same }
 }
 
 #[cfg(test)]

@@ -12,20 +12,28 @@
 //!   holds is then unknown, and only a reopen can tell.
 
 mod audiences;
+mod background_check;
 mod backup;
 mod checkpoint;
+mod checksum;
 mod claims;
+mod dropped;
 mod export;
 mod group;
 mod integrity;
 mod members;
+mod migration;
+mod operated;
+mod parked;
 mod persons;
 mod reader;
 mod rejected;
+mod rename;
 mod reserve;
 mod schema;
 mod upkeep;
 mod waits;
+mod walks;
 mod writer;
 
 use std::collections::HashMap;
@@ -39,7 +47,8 @@ use async_trait::async_trait;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::{
-    Backlog, Batch, Intake, Ledger, LedgerError, ParkReason, Parked, Recorded, Route, Summary,
+    AudienceView, Backlog, Batch, DestinationView, Intake, Ledger, LedgerError, MemberView,
+    Members, Operations, ParkReason, ParkedAfter, ParkedView, Recorded, RejectedView, Route,
     Unheard,
 };
 use crate::clock::Clock;
@@ -48,11 +57,13 @@ use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 pub use backup::{BackupError, backup, restore};
 pub use export::{ExportedMember, ExportedParking, export};
 pub use integrity::{Sound, check};
-pub use reader::{MemberView, ParkedView, RejectedView};
+pub use rename::{RenameError, Renamed, rename};
 pub use schema::OpenError;
 pub use writer::{Writer, WriterFailure};
 
 use group::Command;
+use operated::Operation;
+use walks::Task;
 
 /// What the embedded ledger is opened with.
 #[derive(Clone, Debug)]
@@ -65,12 +76,25 @@ pub struct Settings {
     pub cache_kib: u32,
     /// How long a member that left, and was told so, is remembered.
     pub tombstone_ttl: Duration,
-    /// Most rejected events kept; the oldest go first.
-    pub rejected_max_count: u64,
-    /// Most bytes of rejected events kept; the oldest go first.
-    pub rejected_max_bytes: u64,
+    /// Which rejected events are kept; the oldest go first.
+    pub rejected: Retention,
+    /// Which parked members are kept; the oldest go first.
+    pub parked: Retention,
+    /// Between two readings of every row in the background.
+    pub check_every: Duration,
     /// Every destination that may record or claim.
     pub destinations: Vec<DestinationSettings>,
+}
+
+/// How long, how many and how much of something is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Longest time.
+    pub max_age: Duration,
+    /// Most of them.
+    pub max_count: u64,
+    /// Most bytes of their texts.
+    pub max_bytes: u64,
 }
 
 /// What the ledger needs to know of a destination.
@@ -97,6 +121,7 @@ pub struct SqliteLedger {
     queue: Arc<Semaphore>,
     news: HashMap<DestinationName, watch::Receiver<()>>,
     reader: Arc<reader::Reader>,
+    _check: background_check::BackgroundCheck,
 }
 
 /// What the writer and the handles both see.
@@ -107,7 +132,14 @@ struct Shared {
     arrival: AtomicI64,
     /// What the writer last found of the disk.
     has_no_space: AtomicBool,
-    backlog: Mutex<HashMap<DestinationName, audiences::BacklogByRow>>,
+    published: Mutex<HashMap<DestinationName, Published>>,
+}
+
+/// What the writer lets everybody see of a destination.
+#[derive(Debug, Default)]
+struct Published {
+    backlog: audiences::BacklogByAudience,
+    paused_since: Option<Timestamp>,
 }
 
 impl Shared {
@@ -130,9 +162,14 @@ impl SqliteLedger {
             clock,
             arrival: AtomicI64::new(recorded),
             has_no_space: AtomicBool::new(false),
-            backlog: Mutex::new(HashMap::new()),
+            published: Mutex::new(HashMap::new()),
         });
         let (commands, receiver) = mpsc::channel();
+        let check = background_check::BackgroundCheck::start(
+            &settings.path,
+            settings.check_every,
+            commands.clone(),
+        )?;
         let writer = Writer::new(settings, lock, database, receiver, Arc::clone(&shared))?;
         let ledger = Self {
             shared,
@@ -140,6 +177,7 @@ impl SqliteLedger {
             queue: Arc::new(Semaphore::new(QUEUE_DELTAS as usize)),
             news: writer.news(),
             reader,
+            _check: check,
         };
         Ok((ledger, writer))
     }
@@ -191,11 +229,9 @@ impl Ledger for SqliteLedger {
 
     async fn backlog(&self, destination: &DestinationName) -> Result<Vec<Backlog>, LedgerError> {
         self.known(destination)?;
-        let backlog = self.shared.backlog.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(backlog
-            .get(destination)
-            .map(|rows| rows.values().cloned().collect())
-            .unwrap_or_default())
+        let published = self.shared.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = published.get(destination);
+        Ok(of.map(|of| of.backlog.values().cloned().collect()).unwrap_or_default())
     }
 
     fn news(&self, destination: &DestinationName) -> watch::Receiver<()> {
@@ -234,31 +270,178 @@ impl Ledger for SqliteLedger {
         self.ask(|reply| Command::Park { batch, reason, reply }).await
     }
 
-    async fn requeue(&self, parked: Parked) -> Result<(), LedgerError> {
-        self.ask(|reply| Command::Requeue { parked, reply }).await
+    async fn split(&self, parts: Vec<Batch>) -> Result<(), LedgerError> {
+        self.ask(|reply| Command::Split { parts, reply }).await
+    }
+
+    async fn requeue(&self, members: Members) -> Result<(), LedgerError> {
+        self.ask(|reply| Command::Requeue { members, reply }).await
+    }
+
+    fn paused_since(&self, destination: &DestinationName) -> Option<Timestamp> {
+        let published = self.shared.published.lock().unwrap_or_else(PoisonError::into_inner);
+        published.get(destination)?.paused_since
+    }
+
+    fn takes_writes(&self) -> bool {
+        !self.shared.has_no_space.load(Ordering::Relaxed)
+    }
+}
+
+impl SqliteLedger {
+    /// Reads on a thread of its own. What is read and is not as it was written ends the writer, and
+    /// with it the daemon.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&reader::Reader) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let reader = Arc::clone(&self.reader);
+        let found = tokio::task::spawn_blocking(move || read(&reader)).await;
+        match found.map_err(|_| LedgerError::Closed)? {
+            Ok(found) => Ok(found),
+            Err(error) if checksum::is_damage(&error) => {
+                // An error means that the writer has ended already.
+                let _ = self.commands.send(Command::Damaged(error));
+                Err(LedgerError::Closed)
+            }
+            Err(error) => Err(LedgerError::Unavailable(error.to_string())),
+        }
+    }
+
+    async fn operate(&self, operation: Operation) -> Result<u64, LedgerError> {
+        self.ask(|reply| Command::Operate { operation, reply }).await
+    }
+}
+
+#[async_trait]
+impl Operations for SqliteLedger {
+    async fn destinations(&self) -> Result<Vec<DestinationView>, LedgerError> {
+        let mut found = self.read(reader::Reader::destinations).await?;
+        for view in &mut found {
+            view.configured = self.news.keys().any(|name| name.as_str() == view.name);
+        }
+        Ok(found)
+    }
+
+    async fn audiences(
+        &self,
+        destination: &DestinationName,
+    ) -> Result<Vec<AudienceView>, LedgerError> {
+        let name = destination.clone();
+        let found = self.read(move |reader| reader.audiences(&name)).await?;
+        found.ok_or_else(|| LedgerError::UnknownDestination(destination.clone()))
+    }
+
+    async fn member(
+        &self,
+        destination: &DestinationName,
+        key: &str,
+    ) -> Result<Vec<MemberView>, LedgerError> {
+        let (name, key) = (destination.clone(), key.to_owned());
+        let found = self.read(move |reader| reader.member(&name, &key)).await?;
+        found.ok_or_else(|| LedgerError::UnknownDestination(destination.clone()))
+    }
+
+    async fn parked(
+        &self,
+        destination: &DestinationName,
+        audience: Option<&AudienceId>,
+        after: &ParkedAfter,
+        limit: u32,
+    ) -> Result<Vec<ParkedView>, LedgerError> {
+        let (destination, audience) = (destination.clone(), audience.cloned());
+        let after = after.clone();
+        self.read(move |reader| reader.parked(&destination, audience.as_ref(), &after, limit)).await
+    }
+
+    async fn rejected(
+        &self,
+        destination: &DestinationName,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<RejectedView>, LedgerError> {
+        let destination = destination.clone();
+        self.read(move |reader| reader.rejected(&destination, after, limit)).await
+    }
+
+    async fn any_under_rules(
+        &self,
+        destination: &DestinationName,
+        audience: &AudienceId,
+        rules: &[u32],
+    ) -> Result<bool, LedgerError> {
+        let (destination, audience) = (destination.clone(), audience.clone());
+        let rules = rules.to_vec();
+        self.read(move |reader| reader.any_under_rules(&destination, &audience, &rules)).await
+    }
+
+    async fn requeue_parked(&self, members: Members) -> Result<u64, LedgerError> {
+        self.operate(Operation::Requeue(members)).await
+    }
+
+    async fn discard_parked(&self, members: Members) -> Result<u64, LedgerError> {
+        self.operate(Operation::Discard(members)).await
+    }
+
+    async fn discard_rejected(
+        &self,
+        destination: &DestinationName,
+        ids: Vec<i64>,
+    ) -> Result<u64, LedgerError> {
+        let destination = destination.clone();
+        self.operate(Operation::DiscardRejected { destination, ids }).await
     }
 
     async fn resync(
         &self,
         destination: &DestinationName,
         audience: Option<&AudienceId>,
-    ) -> Result<(), LedgerError> {
-        self.known(destination)?;
+    ) -> Result<u64, LedgerError> {
         let (destination, audience) = (destination.clone(), audience.cloned());
-        self.ask(|reply| Command::Resync { destination, audience, reply }).await
+        self.operate(Operation::Walk { destination, audience, task: Task::Resync }).await
     }
 
-    fn takes_writes(&self) -> bool {
-        !self.shared.has_no_space.load(Ordering::Relaxed)
+    async fn stop_resync(
+        &self,
+        destination: &DestinationName,
+        audience: Option<&AudienceId>,
+    ) -> Result<u64, LedgerError> {
+        let (destination, audience) = (destination.clone(), audience.cloned());
+        self.operate(Operation::StopResync { destination, audience }).await
     }
 
-    async fn summary(&self, destination: &DestinationName) -> Result<Summary, LedgerError> {
-        self.known(destination)?;
-        let (reader, destination) = (Arc::clone(&self.reader), destination.clone());
-        tokio::task::spawn_blocking(move || reader.summary(&destination))
-            .await
-            .map_err(|_| LedgerError::Closed)?
-            .map_err(|error| LedgerError::Unavailable(error.to_string()))
+    async fn retract_stale(
+        &self,
+        destination: &DestinationName,
+        audience: &AudienceId,
+        current: Vec<u32>,
+    ) -> Result<(), LedgerError> {
+        let (destination, audience) = (destination.clone(), Some(audience.clone()));
+        let task = Task::RetractStale { current };
+        self.operate(Operation::Walk { destination, audience, task }).await.map(|_| ())
+    }
+
+    async fn retract(
+        &self,
+        destination: &DestinationName,
+        audience: Option<&AudienceId>,
+    ) -> Result<u64, LedgerError> {
+        let (destination, audience) = (destination.clone(), audience.cloned());
+        self.operate(Operation::Retract { destination, audience }).await
+    }
+
+    async fn erase(
+        &self,
+        destination: &DestinationName,
+        audience: Option<&AudienceId>,
+    ) -> Result<u64, LedgerError> {
+        let (destination, audience) = (destination.clone(), audience.cloned());
+        self.operate(Operation::Drop { destination, audience }).await
+    }
+
+    async fn pause(&self, destination: &DestinationName, paused: bool) -> Result<(), LedgerError> {
+        let destination = destination.clone();
+        self.operate(Operation::Pause { destination, paused }).await.map(|_| ())
     }
 }
 

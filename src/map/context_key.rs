@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use super::fields::Field;
+
 /// The field `context_key` of the mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContextKeyRule {
@@ -53,7 +55,8 @@ impl ContextKeyRule {
         }
     }
 
-    /// Kept with every member, so that members of an older rule are recognised: never renumber.
+    /// A part of what is kept with every member, so that members of an older rule are recognised:
+    /// never renumber.
     #[must_use]
     pub fn number(self) -> u8 {
         match self {
@@ -74,6 +77,19 @@ impl ContextKeyRule {
             Self::UserIdThenAnonymousId => "segment_user_id, segment_anonymous_id",
             Self::UserIdThenEmailThenAnonymousId => {
                 "segment_user_id, user_email, segment_anonymous_id"
+            }
+        }
+    }
+
+    /// The mapping fields that decide what the key is.
+    pub(super) fn fields(self) -> &'static [Field] {
+        match self {
+            Self::UserIdOnly => &[Field::ContextKind, Field::UserId],
+            Self::EmailOnly => &[Field::ContextKind, Field::Email],
+            Self::UserIdThenEmail => &[Field::ContextKind, Field::UserId, Field::Email],
+            Self::UserIdThenAnonymousId => &[Field::ContextKind, Field::UserId, Field::AnonymousId],
+            Self::UserIdThenEmailThenAnonymousId => {
+                &[Field::ContextKind, Field::UserId, Field::Email, Field::AnonymousId]
             }
         }
     }

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::coercion::{self, Unfit};
 use super::expression::{Expression, MappingFault, Unresolved};
+use super::preset;
 use super::rejection::{Reason, Rejection};
 
 /// A field of the action, named as customers know it from Segment's mapping editor.
@@ -74,12 +75,16 @@ impl Field {
 
 /// What the mapping says about each field.
 #[derive(Clone, Debug)]
-pub(super) struct Fields([Expression; Field::ALL.len()]);
+pub(super) struct Fields {
+    expressions: [Expression; Field::ALL.len()],
+    /// Of what the mapping says instead of the preset; 0 where it says the same.
+    fingerprints: [u32; Field::ALL.len()],
+}
 
 impl Fields {
     /// One expression for each field.
     pub(super) fn new(expression: impl Fn(Field) -> Expression) -> Self {
-        Self(Field::ALL.map(expression))
+        Self { expressions: Field::ALL.map(expression), fingerprints: [0; Field::ALL.len()] }
     }
 
     /// Replaces what the mapping says about the field of this name.
@@ -88,13 +93,31 @@ impl Fields {
             let problem = "is no field of the action".to_owned();
             return Err(vec![MappingFault { path: name.to_owned(), problem }]);
         };
-        self.0[field as usize] = Expression::compile(json, name)?;
+        let expression = Expression::compile(json, name)?;
+        let is_preset = expression == preset::fields().expressions[field as usize];
+        let fingerprint = crc32fast::hash(json.to_string().as_bytes());
+        self.fingerprints[field as usize] = if is_preset { 0 } else { fingerprint };
+        self.expressions[field as usize] = expression;
         Ok(())
+    }
+
+    /// Tells what the mapping says about these fields from anything else it might say; 0 for the
+    /// preset. Kept with members: it may not depend on anything but the text of the mapping.
+    pub(super) fn fingerprint(&self, fields: &[Field]) -> u32 {
+        let mut all = crc32fast::Hasher::new();
+        let of_fields = || fields.iter().map(|field| self.fingerprints[*field as usize]);
+        of_fields().for_each(|one| all.update(&one.to_le_bytes()));
+        if of_fields().all(|one| one == 0) { 0 } else { all.finalize() }
+    }
+
+    /// What a field is for every event, if the mapping says so.
+    pub(super) fn literal(&self, field: Field) -> Option<&str> {
+        self.expressions[field as usize].literal()?.as_str()
     }
 
     /// What the mapping says about a field, for people: a plain text itself, or where it comes from.
     pub(super) fn shown(&self, field: Field) -> String {
-        let expression = &self.0[field as usize];
+        let expression = &self.expressions[field as usize];
         let text = expression.literal().and_then(Value::as_str);
         text.map_or_else(|| expression.to_string(), str::to_owned)
     }
@@ -105,13 +128,13 @@ impl Fields {
         field: Field,
         event: &'a Value,
     ) -> (String, Result<Option<Cow<'a, Value>>, Unresolved>) {
-        let expression = &self.0[field as usize];
+        let expression = &self.expressions[field as usize];
         (expression.to_string(), expression.resolve(event))
     }
 
     /// The field's value for this event.
     pub(super) fn find<'a>(&'a self, field: Field, event: &'a Value) -> Found<'a> {
-        Found::of(field.name(), &self.0[field as usize], event)
+        Found::of(field.name(), &self.expressions[field as usize], event)
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::coercion::{self, Unfit};
 use super::rejection::{Reason, Rejection};
 use super::{Mapping, not_an_object};
-use crate::membership::{MembershipDelta, Timestamp, UserId};
+use crate::membership::{AudienceKey, MembershipDelta, Timestamp, UserId};
 
 /// What became of one event.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +41,13 @@ impl Mappings {
     #[must_use]
     pub fn all(&self) -> &[Mapping] {
         &self.0
+    }
+
+    /// The `key_rule` of every member that these mappings can make in an audience: another one is
+    /// left over from an older mapping.
+    #[must_use]
+    pub fn key_rules(&self, audience: &AudienceKey) -> Vec<u32> {
+        self.0.iter().flat_map(|mapping| mapping.key_rules(audience)).collect()
     }
 
     /// What becomes of an event that arrived at `arrival`.

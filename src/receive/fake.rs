@@ -16,8 +16,7 @@ use tokio::sync::{Notify, watch};
 
 use super::Limits;
 use crate::ledger::{
-    Backlog, Batch, Intake, Ledger, LedgerError, ParkReason, Parked, Recorded, Route, Summary,
-    Unheard,
+    Backlog, Batch, Intake, Ledger, LedgerError, Members, ParkReason, Recorded, Route, Unheard,
 };
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
@@ -133,20 +132,20 @@ impl Ledger for FakeLedger {
         unreachable!("{RECEIVING_ONLY_RECORDS}")
     }
 
-    async fn requeue(&self, _: Parked) -> Result<(), LedgerError> {
+    async fn split(&self, _: Vec<Batch>) -> Result<(), LedgerError> {
         unreachable!("{RECEIVING_ONLY_RECORDS}")
     }
 
-    async fn resync(&self, _: &DestinationName, _: Option<&AudienceId>) -> Result<(), LedgerError> {
+    async fn requeue(&self, _: Members) -> Result<(), LedgerError> {
+        unreachable!("{RECEIVING_ONLY_RECORDS}")
+    }
+
+    fn paused_since(&self, _: &DestinationName) -> Option<Timestamp> {
         unreachable!("{RECEIVING_ONLY_RECORDS}")
     }
 
     fn takes_writes(&self) -> bool {
         true
-    }
-
-    async fn summary(&self, _: &DestinationName) -> Result<Summary, LedgerError> {
-        unreachable!("{RECEIVING_ONLY_RECORDS}")
     }
 }
 

@@ -19,7 +19,7 @@ use super::show::{self, Glimpse, Places, Scene, Screen, Verdict};
 use super::{Account, Sample, StandIn, Traffic, View, differences, sign};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Faults};
-use crate::ledger::{Ledger, LedgerError, SqliteLedger};
+use crate::ledger::{Ledger, LedgerError, Operations, SqliteLedger};
 use crate::membership::{AudienceKey, DestinationName, Timestamp};
 use crate::operate::logging;
 use crate::secret::Secret;
@@ -233,7 +233,7 @@ impl Session {
                 _ = redraw.tick() => self.draw().await?,
                 () = signals.next() => return self.give_up().await,
                 _ = ask.tick() => {
-                    let pending = self.ledger.summary(&self.destination).await?.pending;
+                    let pending = self.pending().await?;
                     let progress = Some((pending, self.standin.calls().total));
                     if progress != seen {
                         (seen, moved) = (progress, Instant::now());
@@ -250,9 +250,15 @@ impl Session {
         Ok(Verdict::Compared(differences(truth, &self.standin.segments(CLIENT_SIDE_ID))))
     }
 
+    /// Members that wait to be told or are being told.
+    async fn pending(&self) -> Result<u64, SandboxError> {
+        let audiences = self.ledger.audiences(&self.destination).await?;
+        Ok(audiences.iter().map(|audience| audience.pending).sum())
+    }
+
     async fn give_up(&mut self) -> Result<Verdict, SandboxError> {
         self.ended = Some(Instant::now());
-        let waiting = self.ledger.summary(&self.destination).await?.pending;
+        let waiting = self.pending().await?;
         Ok(Verdict::NotCompared { waiting })
     }
 

@@ -6,10 +6,10 @@ use tokio::sync::watch;
 
 use super::ServiceError;
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Kept};
 use crate::deliver::{Courier, Policy, Standing};
 use crate::launchdarkly::Client;
-use crate::ledger::{DestinationSettings, Ledger, Settings, SqliteLedger};
+use crate::ledger::{DestinationSettings, Ledger, Retention, Settings, SqliteLedger};
 use crate::membership::DestinationName;
 use crate::operate::admin::AdminState;
 use crate::receive::{Credential, Credentials, Destination, Limits, PublicState, Readiness};
@@ -27,13 +27,16 @@ pub(super) fn ledger_settings(config: &Config) -> Settings {
             reassert_after: destination.delivery.request_timeout * REASSERT_AFTER_TIMEOUTS,
         }
     };
+    let kept =
+        |Kept { ttl, max_count, max_bytes }| Retention { max_age: ttl, max_count, max_bytes };
     Settings {
         path: config.ledger.path.clone(),
         disk_reserve_bytes: config.ledger.disk_reserve_bytes,
         cache_kib: u32::try_from(config.ledger.cache_mib.saturating_mul(1024)).unwrap_or(u32::MAX),
         tombstone_ttl: config.ledger.tombstone_ttl,
-        rejected_max_count: config.ledger.rejected_max_count,
-        rejected_max_bytes: config.ledger.rejected_max_bytes,
+        rejected: kept(config.ledger.rejected),
+        parked: kept(config.ledger.parked),
+        check_every: config.ledger.check_every,
         destinations: config.destinations.iter().map(of).collect(),
     }
 }

@@ -165,17 +165,15 @@ async fn converges(seed: u64) {
 
     let (status, _) = cohortd.stop();
     assert!(status.success());
-    let ledger = installation.ledger();
-    let reader = ledger.reader();
-    let parked: BTreeSet<_> = reader
-        .parked(&production(), 10_000)
-        .expect("the ledger can be read")
+    let parked: BTreeSet<_> = installation
+        .parked()
         .into_iter()
         .map(|parked| (parked.audience, parked.context_key))
         .collect();
     let marked: BTreeSet<_> = truth.keys().filter(|(_, user)| is_refused(user)).cloned().collect();
     assert_eq!(parked, marked, "seed {seed}");
-    let members = reader.members(&production()).expect("the ledger can be read");
+    let members =
+        installation.ledger().reader().members(&production()).expect("the ledger can be read");
     assert_eq!(members.len(), truth.len());
     for member in members {
         let (audience, user) = (&member.audience, &member.context_key);

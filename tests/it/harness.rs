@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cohortd::clock::SystemClock;
-use cohortd::ledger::{Settings, SqliteLedger};
+use cohortd::ledger::{ParkedAfter, ParkedView, Retention, Settings, SqliteLedger};
 use cohortd::membership::DestinationName;
 use cohortd::sandbox::{Account, StandIn, sign};
 use cohortd::secret::Secret;
@@ -199,15 +199,25 @@ impl Installation {
         assert!(in_time.is_ok(), "pending and to be told again: {:?}", left());
     }
 
+    /// Whom the ledger of a daemon that has ended holds as parked.
+    pub fn parked(&self) -> Vec<ParkedView> {
+        let parked =
+            self.ledger().reader().parked(&production(), None, &ParkedAfter::default(), 10_000);
+        parked.expect("the ledger can be read")
+    }
+
     /// The ledger of a daemon that has ended, to look at.
     pub fn ledger(&self) -> SqliteLedger {
+        let week = Duration::from_secs(604_800);
+        let kept = Retention { max_age: week, max_count: 1_000_000, max_bytes: 1 << 30 };
         let settings = Settings {
             path: self.ledger_path(),
             disk_reserve_bytes: 0,
             cache_kib: 2048,
-            tombstone_ttl: Duration::from_secs(604_800),
-            rejected_max_count: 1000,
-            rejected_max_bytes: 1 << 20,
+            tombstone_ttl: week,
+            rejected: kept,
+            parked: kept,
+            check_every: Duration::from_secs(86_400),
             destinations: Vec::new(),
         };
         let (ledger, _) =

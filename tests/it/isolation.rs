@@ -179,7 +179,7 @@ async fn one_bad_event_spoils_neither_its_batch_nor_its_order() {
     launchdarkly.until(DEADLINE, there).await.expect("the good ones are delivered");
     assert!(cohortd.stop().0.success());
     let ledger = installation.ledger();
-    let kept = ledger.reader().rejected(&production(), 10).expect("readable");
+    let kept = ledger.reader().rejected(&production(), 0, 10).expect("readable");
     let kept: Vec<(&str, &[u8])> =
         kept.iter().map(|kept| (kept.reason.as_str(), &kept.body[..])).collect();
     assert_eq!(

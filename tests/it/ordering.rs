@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use cohortd::clock::{Clock, ManualClock, SystemClock};
-use cohortd::ledger::{DestinationSettings, Intake, Ledger, Settings, SqliteLedger};
+use cohortd::ledger::{DestinationSettings, Intake, Ledger, Retention, Settings, SqliteLedger};
 use cohortd::map::{Mapping, Mappings, Outcome};
 use cohortd::membership::Timestamp;
 use cohortd::sandbox::{Apply, Fault, Keep, StandIn, View};
@@ -252,13 +252,15 @@ struct Life {
 
 impl Life {
     fn open(directory: &tempfile::TempDir, clock: &ManualClock) -> Self {
+        let kept = Retention { max_age: DAY, max_count: 10, max_bytes: 1 << 20 };
         let settings = Settings {
             path: directory.path().to_owned(),
             disk_reserve_bytes: 0,
             cache_kib: 1024,
             tombstone_ttl: DAY * 7,
-            rejected_max_count: 10,
-            rejected_max_bytes: 1 << 20,
+            rejected: kept,
+            parked: kept,
+            check_every: DAY,
             destinations: vec![DestinationSettings {
                 name: production(),
                 environment: "one".to_owned(),

@@ -68,8 +68,7 @@ fn fail_first(launchdarkly: &StandIn, count: u64, fault: Fault) {
 /// Stops the daemon; whom its ledger holds as parked.
 fn stop_and_see_parked(cohortd: Cohortd, installation: &Installation) -> BTreeSet<String> {
     assert!(cohortd.stop().0.success());
-    let parked = installation.ledger().reader().parked(&production(), 1000);
-    parked.expect("the ledger can be read").into_iter().map(|parked| parked.context_key).collect()
+    installation.parked().into_iter().map(|parked| parked.context_key).collect()
 }
 
 fn parked_lines(cohortd: &Cohortd) -> usize {
@@ -132,8 +131,7 @@ async fn one_refused_member_is_parked_with_launchdarklys_words_and_the_others_ar
         cohortd.until_logged("member refused: parked").await;
         assert!(cohortd.stop().0.success());
 
-        let ledger = installation.ledger();
-        let parked = ledger.reader().parked(&production(), 10).expect("readable");
+        let parked = installation.parked();
         let [parked] = &parked[..] else { panic!("one is parked, not {}", parked.len()) };
         assert_eq!((parked.audience.as_str(), parked.context_key.as_str()), ("aud_vip", "user017"));
         assert_eq!((parked.status, parked.code.as_str()), (status, "invalid_request"));

@@ -139,6 +139,9 @@ impl World {
                     assert_eq!(reason.id, "1234");
                     self.parked.extend(names(&batch));
                 }
+                Report::Split(halves) => {
+                    assert!(halves.iter().all(|half| !half.members.is_empty()));
+                }
                 Report::Unpark(batch) => {
                     for who in names(&batch) {
                         assert!(self.parked.remove(&who));

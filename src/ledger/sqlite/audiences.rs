@@ -1,33 +1,60 @@
 //! The audiences and destinations that the writer knows, in memory and as rows.
 //!
-//! Counts of pending members are kept here and not in the tables: they are hints for when to claim,
-//! rebuilt at opening, and the claim itself reads the rows.
+//! What changes here changes in memory first; [`Audiences::save`] writes a row as a whole, with its
+//! checksum, before the transaction is committed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::checksum::{self, Checksum};
+use super::walks::Walk;
 use super::{DestinationSettings, members};
+use crate::ledger::member::Member;
 use crate::ledger::{Backlog, Route};
 use crate::membership::{
     AudienceId, AudienceKey, ContextKey, ContextKind, DestinationName, MembershipDelta, Timestamp,
 };
 
-/// Backlogs of one destination by the row of their audience.
-pub(super) type BacklogByRow = BTreeMap<i64, Backlog>;
-
-/// At opening, pending members are counted no further than this: a long backlog is due anyway.
-const COUNT_NO_FURTHER: u32 = 20_000;
+/// Backlogs of one destination by the position of their audience.
+pub(super) type BacklogByAudience = BTreeMap<usize, Backlog>;
 
 /// One configured destination.
 #[derive(Debug)]
 pub(super) struct Destination {
     pub row: i64,
     pub settings: DestinationSettings,
+    /// An operator has stopped its delivery.
+    pub paused_at: Option<Timestamp>,
     pub news: watch::Sender<()>,
+}
+
+/// How many members of an audience are what. Kept with every change of a member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub included: u64,
+    pub pending: u64,
+    pub parked: u64,
+}
+
+impl Counts {
+    /// A member was this, and is that now.
+    pub fn change(&mut self, before: Option<&Member>, after: Option<&Member>) {
+        let one = |what: &mut u64, of: fn(&Member) -> bool| match (
+            before.is_some_and(of),
+            after.is_some_and(of),
+        ) {
+            (false, true) => *what += 1,
+            (true, false) => *what = what.saturating_sub(1),
+            _ => {}
+        };
+        one(&mut self.included, |member| member.membership.as_bool());
+        one(&mut self.pending, |member| member.pending_since.is_some());
+        one(&mut self.parked, Member::is_parked);
+    }
 }
 
 /// One audience of a configured destination.
@@ -45,23 +72,41 @@ pub(super) struct Audience {
     pub claimed_through: Timestamp,
     /// The same of the time before: these may have been in a call when the process died.
     pub unheard_through: Timestamp,
-    /// A resync is under way: it has come to this context key.
-    pub resync_after: Option<String>,
+    /// Something is done to every member, a slice at a time.
+    pub walk: Option<Walk>,
+    pub counts: Counts,
     /// Members in a batch.
     pub claimed: HashSet<ContextKey>,
     /// Every member pending since then or earlier is in a batch: the next claim looks behind it.
     pub all_claimed_through: Timestamp,
-    /// How many rows are pending; at least that many if `uncounted`.
-    pub pending: u64,
-    pub uncounted: bool,
     /// When the longest waiting unclaimed member began to wait.
     pub waiting_since: Option<Instant>,
+    /// Checksum of the row as it is stored.
+    saved: Option<u32>,
 }
 
 impl Audience {
+    fn new(row: i64, destination: usize, route: Arc<Route>) -> Self {
+        Self {
+            row,
+            destination,
+            route,
+            acknowledged: false,
+            told_counts_from: Timestamp::EPOCH,
+            claimed_through: Timestamp::EPOCH,
+            unheard_through: Timestamp::EPOCH,
+            walk: None,
+            counts: Counts::default(),
+            claimed: HashSet::new(),
+            all_claimed_through: Timestamp::EPOCH,
+            waiting_since: None,
+            saved: None,
+        }
+    }
+
     /// Pending members that are in no batch.
     pub fn waiting(&self) -> u64 {
-        self.pending.saturating_sub(self.claimed.len() as u64)
+        self.counts.pending.saturating_sub(self.claimed.len() as u64)
     }
 
     /// A member pending since `since` is, or may be, in no batch: the next claim must see it.
@@ -79,13 +124,59 @@ impl Audience {
         })
     }
 
-    /// Reads again how many members are pending.
-    pub fn count(&mut self, db: &Connection) -> rusqlite::Result<()> {
-        self.pending = members::count_pending(db, self.row, COUNT_NO_FURTHER)?;
-        self.uncounted = self.pending >= u64::from(COUNT_NO_FURTHER);
-        Ok(())
+    fn checksum(&self) -> u32 {
+        let Counts { included, pending, parked } = self.counts;
+        let counts = [included, pending, parked].map(u64::cast_signed);
+        let walk = self.walk.as_ref();
+        let sum = Checksum::new()
+            .number(self.row)
+            .text(self.route.audience.as_str())
+            .text(self.route.audience_key.as_str())
+            .text(self.route.context_kind.as_str())
+            .number(i64::from(self.acknowledged))
+            .number(self.told_counts_from.0)
+            .number(self.claimed_through.0)
+            .number(self.unheard_through.0)
+            .text(&walk.map(Walk::to_string).unwrap_or_default())
+            .text(walk.map_or("", |walk| &walk.after));
+        counts.into_iter().fold(sum, Checksum::number).finish()
+    }
+
+    /// Reads and verifies a row of [`AUDIENCE_COLUMNS`].
+    pub fn from_row(
+        row: &Row<'_>,
+        destination: usize,
+        name: &DestinationName,
+    ) -> rusqlite::Result<Self> {
+        let route = Route {
+            destination: name.clone(),
+            audience: stored(AudienceId::new(&row.get::<_, String>(1)?))?,
+            audience_key: stored(AudienceKey::new(&row.get::<_, String>(2)?))?,
+            context_kind: stored(ContextKind::new(&row.get::<_, String>(3)?))?,
+        };
+        let walk: Option<String> = row.get(9)?;
+        let audience = Self {
+            acknowledged: row.get(4)?,
+            told_counts_from: Timestamp(row.get(5)?),
+            claimed_through: Timestamp(row.get(6)?),
+            unheard_through: Timestamp(row.get(7)?),
+            walk: match walk {
+                Some(walk) => Some(stored(Walk::parse(&walk, row.get(8)?))?),
+                None => None,
+            },
+            counts: Counts { included: row.get(10)?, pending: row.get(11)?, parked: row.get(12)? },
+            saved: row.get(13)?,
+            ..Self::new(row.get(0)?, destination, Arc::new(route))
+        };
+        checksum::verify(audience.saved, || audience.checksum(), "an audience")?;
+        Ok(audience)
     }
 }
+
+/// What [`Audience::from_row`] reads, in its order.
+pub(super) const AUDIENCE_COLUMNS: &str =
+    "id, audience_id, audience_key, context_kind, acknowledged, told_counts_from, claimed_through,
+     unheard_through, walk_after, walk, included, pending, parked, checksum";
 
 /// Why a delta has no audience to go to.
 #[derive(Debug)]
@@ -112,38 +203,63 @@ impl Audiences {
     ) -> rusqlite::Result<Self> {
         let mut audiences = Self::default();
         let transaction = db.unchecked_transaction()?;
-        for settings in settings {
-            let (row, known): (i64, String) = transaction.query_row(
-                "INSERT INTO destination (name, environment) VALUES (?1, ?2)
-                 ON CONFLICT (name) DO UPDATE SET name = name RETURNING id, environment",
-                params![settings.name.as_str(), settings.environment],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )?;
-            if known != settings.environment {
-                transaction.execute(
-                    "UPDATE destination SET environment = ?2 WHERE id = ?1",
-                    params![row, settings.environment],
-                )?;
-                transaction.execute(
-                    "UPDATE audience SET told_counts_from = ?2, acknowledged = 0, resync_after = ''
-                     WHERE destination = ?1",
-                    params![row, stamp.0],
-                )?;
-            }
-            audiences.by_name.insert(settings.name.clone(), audiences.destinations.len());
-            audiences.destinations.push(Destination {
-                row,
-                settings,
-                news: watch::Sender::new(()),
-            });
-        }
         transaction.execute(
-            "UPDATE audience SET unheard_through = max(unheard_through, claimed_through),
-                 claimed_through = 0 WHERE claimed_through > 0",
+            "DELETE FROM audience
+             WHERE NOT EXISTS (SELECT 1 FROM member WHERE member.audience = audience.id)",
             [],
         )?;
+        let mut moved = HashSet::new();
+        for settings in settings {
+            let known = transaction
+                .query_row(
+                    "SELECT id, environment, paused_at, checksum FROM destination WHERE name = ?1",
+                    [settings.name.as_str()],
+                    |row| {
+                        let (id, environment): (i64, String) = (row.get(0)?, row.get(1)?);
+                        let (paused_at, stored): (Option<i64>, _) = (row.get(2)?, row.get(3)?);
+                        Ok((id, environment, paused_at, stored))
+                    },
+                )
+                .optional()?;
+            let index = audiences.destinations.len();
+            let mut destination =
+                Destination { row: 0, settings, paused_at: None, news: watch::Sender::new(()) };
+            if let Some((row, environment, paused_at, stored)) = known {
+                (destination.row, destination.paused_at) = (row, paused_at.map(Timestamp));
+                let read = || destination.checksum(&environment);
+                checksum::verify(stored, read, "a destination")?;
+                if environment != destination.settings.environment {
+                    moved.insert(index);
+                }
+            } else {
+                transaction.execute(
+                    "INSERT INTO destination (name, environment) VALUES (?1, '')",
+                    [destination.settings.name.as_str()],
+                )?;
+                destination.row = transaction.last_insert_rowid();
+            }
+            destination.save(&transaction)?;
+            audiences.by_name.insert(destination.settings.name.clone(), index);
+            audiences.destinations.push(destination);
+        }
+        audiences.reload(&transaction)?;
+        for index in 0..audiences.list.len() {
+            let audience = &mut audiences.list[index];
+            if moved.contains(&audience.destination) {
+                audience.told_counts_from = stamp;
+                audience.acknowledged = false;
+                audience.walk = Some(audience.walk.take().unwrap_or_default().restarted());
+            }
+            audience.unheard_through = audience.unheard_through.max(audience.claimed_through);
+            audience.claimed_through = Timestamp::EPOCH;
+            // The store heals what a count got wrong, rather than leave a member untold.
+            let waits = members::any_pending(&transaction, audience.row)?;
+            if waits != (audience.counts.pending > 0) {
+                audience.counts.pending = members::count_pending(&transaction, audience.row)?;
+            }
+            audiences.save(&transaction, index)?;
+        }
         transaction.commit()?;
-        audiences.reload(db)?;
         Ok(audiences)
     }
 
@@ -153,41 +269,57 @@ impl Audiences {
             self.list.drain(..).map(|audience| (audience.row, audience.claimed)).collect();
         self.by_id.clear();
         self.by_row.clear();
-        for destination in 0..self.destinations.len() {
-            let row = self.destinations[destination].row;
-            let mut statement = db.prepare_cached(
-                "SELECT id, audience_id, audience_key, context_kind, acknowledged,
-                     told_counts_from, claimed_through, unheard_through, resync_after
-                 FROM audience WHERE destination = ?1",
-            )?;
-            let mut rows = statement.query(params![row])?;
+        for index in 0..self.destinations.len() {
+            let destination = &mut self.destinations[index];
+            destination.paused_at = db
+                .prepare_cached("SELECT paused_at FROM destination WHERE id = ?1")?
+                .query_row([destination.row], |row| row.get::<_, Option<i64>>(0))?
+                .map(Timestamp);
+            let name = destination.settings.name.clone();
+            let mut statement = db.prepare_cached(&format!(
+                "SELECT {AUDIENCE_COLUMNS} FROM audience WHERE destination = ?1"
+            ))?;
+            let mut rows = statement.query([self.destinations[index].row])?;
             while let Some(row) = rows.next()? {
-                let id: i64 = row.get(0)?;
-                let name = self.destinations[destination].settings.name.clone();
-                let mut audience = Audience {
-                    row: id,
-                    destination,
-                    route: Arc::new(Route {
-                        destination: name,
-                        audience: stored(AudienceId::new(&row.get::<_, String>(1)?))?,
-                        audience_key: stored(AudienceKey::new(&row.get::<_, String>(2)?))?,
-                        context_kind: stored(ContextKind::new(&row.get::<_, String>(3)?))?,
-                    }),
-                    acknowledged: row.get(4)?,
-                    told_counts_from: Timestamp(row.get(5)?),
-                    claimed_through: Timestamp(row.get(6)?),
-                    unheard_through: Timestamp(row.get(7)?),
-                    resync_after: row.get(8)?,
-                    claimed: claimed.remove(&id).unwrap_or_default(),
-                    all_claimed_through: Timestamp::EPOCH,
-                    pending: 0,
-                    uncounted: false,
-                    waiting_since: None,
-                };
-                audience.count(db)?;
+                let mut audience = Audience::from_row(row, index, &name)?;
+                audience.claimed = claimed.remove(&audience.row).unwrap_or_default();
                 self.insert(audience);
             }
         }
+        Ok(())
+    }
+
+    /// Writes the row of an audience, if it says something new.
+    pub fn save(&mut self, db: &Connection, index: usize) -> rusqlite::Result<()> {
+        let audience = &mut self.list[index];
+        let checksum = audience.checksum();
+        if audience.saved == Some(checksum) {
+            return Ok(());
+        }
+        let walk = audience.walk.as_ref();
+        db.prepare_cached(
+            "UPDATE audience SET audience_key = ?2, context_kind = ?3, acknowledged = ?4,
+                 told_counts_from = ?5, claimed_through = ?6, unheard_through = ?7,
+                 walk_after = ?8, walk = ?9, included = ?10, pending = ?11, parked = ?12,
+                 checksum = ?13
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            audience.row,
+            audience.route.audience_key.as_str(),
+            audience.route.context_kind.as_str(),
+            audience.acknowledged,
+            audience.told_counts_from.0,
+            audience.claimed_through.0,
+            audience.unheard_through.0,
+            walk.map(|walk| &walk.after),
+            walk.map(Walk::to_string),
+            audience.counts.included,
+            audience.counts.pending,
+            audience.counts.parked,
+            checksum,
+        ])?;
+        audience.saved = Some(checksum);
         Ok(())
     }
 
@@ -222,7 +354,8 @@ impl Audiences {
         (0..self.list.len()).filter(of).collect()
     }
 
-    /// The audience of a delta, registered if it is new. Its name follows the latest delta.
+    /// The audience of a delta, registered if it is new. Its name follows the latest delta; its kind
+    /// is that of its members.
     pub fn resolve(
         &mut self,
         db: &Connection,
@@ -233,15 +366,15 @@ impl Audiences {
             return self.register(db, destination, delta).map(Ok);
         };
         let audience = &mut self.list[index];
-        if audience.route.context_kind != delta.context_kind {
+        let route = &audience.route;
+        if route.context_kind != delta.context_kind && members::any(db, audience.row)? {
             return Ok(Err(KindConflict));
         }
-        if audience.route.audience_key != delta.audience_key {
-            db.prepare_cached("UPDATE audience SET audience_key = ?2 WHERE id = ?1")?
-                .execute(params![audience.row, delta.audience_key.as_str()])?;
+        if route.audience_key != delta.audience_key || route.context_kind != delta.context_kind {
             audience.route = Arc::new(Route {
                 audience_key: delta.audience_key.clone(),
-                ..(*audience.route).clone()
+                context_kind: delta.context_kind.clone(),
+                ..(**route).clone()
             });
         }
         Ok(Ok(index))
@@ -254,37 +387,70 @@ impl Audiences {
         delta: &MembershipDelta,
     ) -> rusqlite::Result<usize> {
         let Destination { row, settings, .. } = &self.destinations[destination];
+        let route = Arc::new(Route {
+            destination: settings.name.clone(),
+            audience: delta.audience.clone(),
+            audience_key: delta.audience_key.clone(),
+            context_kind: delta.context_kind.clone(),
+        });
+        let row = insert_row(db, *row, &route)?;
+        Ok(self.insert(Audience::new(row, destination, route)))
+    }
+
+    /// Gives an audience a new row without members; the old row is left to whoever asks. What is in a
+    /// call stays known to be.
+    pub fn start_over(&mut self, db: &Connection, index: usize) -> rusqlite::Result<()> {
+        let old = &mut self.list[index];
+        let row = insert_row(db, self.destinations[old.destination].row, &old.route)?;
+        let fresh = Audience {
+            claimed: std::mem::take(&mut old.claimed),
+            ..Audience::new(row, old.destination, Arc::clone(&old.route))
+        };
+        self.by_row.remove(&old.row);
+        self.by_row.insert(row, index);
+        *old = fresh;
+        Ok(())
+    }
+}
+
+fn insert_row(db: &Connection, destination: i64, route: &Route) -> rusqlite::Result<i64> {
+    db.prepare_cached(
+        "INSERT INTO audience (destination, audience_id, audience_key, context_kind)
+         VALUES (?1, ?2, ?3, ?4)",
+    )?
+    .execute(params![
+        destination,
+        route.audience.as_str(),
+        route.audience_key.as_str(),
+        route.context_kind.as_str(),
+    ])?;
+    Ok(db.last_insert_rowid())
+}
+
+impl Destination {
+    /// Of the row, if it names this environment.
+    fn checksum(&self, environment: &str) -> u32 {
+        Checksum::new()
+            .number(self.row)
+            .text(self.settings.name.as_str())
+            .text(environment)
+            .maybe(self.paused_at.map(|at| at.0))
+            .finish()
+    }
+
+    /// Writes its row.
+    pub fn save(&self, db: &Connection) -> rusqlite::Result<()> {
+        let environment = &self.settings.environment;
         db.prepare_cached(
-            "INSERT INTO audience (destination, audience_id, audience_key, context_kind)
-             VALUES (?1, ?2, ?3, ?4)",
+            "UPDATE destination SET environment = ?2, paused_at = ?3, checksum = ?4 WHERE id = ?1",
         )?
         .execute(params![
-            row,
-            delta.audience.as_str(),
-            delta.audience_key.as_str(),
-            delta.context_kind.as_str(),
+            self.row,
+            environment,
+            self.paused_at.map(|at| at.0),
+            self.checksum(environment)
         ])?;
-        let audience = Audience {
-            row: db.last_insert_rowid(),
-            destination,
-            route: Arc::new(Route {
-                destination: settings.name.clone(),
-                audience: delta.audience.clone(),
-                audience_key: delta.audience_key.clone(),
-                context_kind: delta.context_kind.clone(),
-            }),
-            acknowledged: false,
-            told_counts_from: Timestamp::EPOCH,
-            claimed_through: Timestamp::EPOCH,
-            unheard_through: Timestamp::EPOCH,
-            resync_after: None,
-            claimed: HashSet::new(),
-            all_claimed_through: Timestamp::EPOCH,
-            pending: 0,
-            uncounted: false,
-            waiting_since: None,
-        };
-        Ok(self.insert(audience))
+        Ok(())
     }
 }
 

@@ -111,7 +111,7 @@ fn forget_what_was_told(database: &Path) -> rusqlite::Result<()> {
     let db = Connection::open(database)?;
     db.execute_batch(
         "PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL;
-         UPDATE destination SET environment = 'restored';",
+         UPDATE destination SET environment = 'restored', checksum = NULL;",
     )
 }
 

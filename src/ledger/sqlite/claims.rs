@@ -1,9 +1,12 @@
 //! Claiming: which of an audience's pending members travel next.
+//!
+//! How far claims have come is kept with the audience before a call is made: after a crash, members
+//! pending since then are known to have been on their way.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 
 use super::members;
 use super::writer::State;
@@ -26,55 +29,49 @@ pub(super) fn claim(
     };
     let known = &state.audiences.list[index];
     let mut taken: Vec<ClaimedMember> = Vec::new();
+    // Who was refused alone travels alone, and the halves of a refused batch keep to themselves.
     let mut alone = false;
+    let mut with: Option<Timestamp> = None;
     let mut through = Timestamp::EPOCH;
     let mut left_since: Option<Timestamp> = None;
-    let mut left = 0_u64;
-    members::visit_pending(db, known.row, known.all_claimed_through, |waiting| {
-        let Some(context_key) = ContextKey::new(&waiting.context_key) else { return true };
+    members::visit_pending(db, known.row, known.all_claimed_through, |key, waiting| {
+        let Some(context_key) = ContextKey::new(key) else { return true };
+        let since = waiting.pending_since.unwrap_or(Timestamp::EPOCH);
         if known.claimed.contains(&context_key) {
             return true;
         }
+        let is_alone = waiting.parked_at.is_some();
         if taken.is_empty() {
-            alone = waiting.alone;
+            (alone, with) = (is_alone, waiting.refused_with);
         }
-        let fits = taken.is_empty() || (!alone && !waiting.alone && taken.len() < limit.get());
-        if fits {
-            through = through.max(waiting.pending_since);
+        let matches = !alone && !is_alone && waiting.refused_with == with;
+        if taken.is_empty() || (matches && taken.len() < limit.get()) {
+            through = through.max(since);
             let (membership, version) = (waiting.membership, waiting.version);
             taken.push(ClaimedMember { context_key, membership, version });
             return true;
         }
-        left_since.get_or_insert(waiting.pending_since);
-        left += 1;
-        !alone && taken.len() < limit.get()
+        left_since.get_or_insert(since);
+        // A half is together in the order of waiting; the others may be anywhere.
+        !alone && with.is_none() && taken.len() < limit.get()
     })?;
-    let long_ago = state.waits.long_ago();
     let waiting_since = left_since.map(|stamp| state.waits.instant_of(stamp));
     let known = &mut state.audiences.list[index];
     known.waiting_since = waiting_since;
     if taken.is_empty() {
-        known.pending = known.claimed.len() as u64;
-        known.uncounted = false;
+        // The rows decide, not the count.
+        known.counts.pending = members::count_pending(db, known.row)?;
+        known.all_claimed_through = Timestamp::EPOCH;
         state.touch(index);
         return Ok(None);
     }
-    mark_claimed(state, db, index, through)?;
-    let known = &mut state.audiences.list[index];
+    known.claimed_through = known.claimed_through.max(through);
     for member in &taken {
         known.claimed.insert(member.context_key.clone());
     }
     known.all_claimed_through = known.all_claimed_through.max(through);
     if let Some(since) = left_since {
         known.look_again_from(since);
-    }
-    let at_least = known.claimed.len() as u64 + left;
-    if left == 0 {
-        known.pending = at_least; // every row was seen
-        known.uncounted = false;
-    } else {
-        known.pending = known.pending.max(at_least);
-        known.waiting_since.get_or_insert(long_ago);
     }
     let batch = Batch { route: Arc::clone(&known.route), members: taken };
     state.touch(index);
@@ -99,30 +96,14 @@ pub(super) fn claim_again(
     state.put(db, index, context_key.as_str(), Some(&before), &next)?;
     let after = if let Next::Write(after) = next { after } else { before };
     let Some(since) = after.pending_since else { return Ok(None) };
-    mark_claimed(state, db, index, since)?;
     let member = ClaimedMember {
         context_key: context_key.clone(),
         membership: after.membership,
         version: after.version,
     };
-    state.audiences.list[index].claimed.insert(context_key.clone());
+    let known = &mut state.audiences.list[index];
+    known.claimed_through = known.claimed_through.max(since);
+    known.claimed.insert(context_key.clone());
     state.touch(index);
     Ok(Some(Batch { route, members: vec![member] }))
-}
-
-/// Durable before the call: after a crash, members pending since then are known to have been on their
-/// way.
-fn mark_claimed(
-    state: &mut State,
-    db: &Connection,
-    audience: usize,
-    through: Timestamp,
-) -> rusqlite::Result<()> {
-    let known = &mut state.audiences.list[audience];
-    if through > known.claimed_through {
-        db.prepare_cached("UPDATE audience SET claimed_through = ?2 WHERE id = ?1")?
-            .execute(params![known.row, through.0])?;
-        known.claimed_through = through;
-    }
-    Ok(())
 }

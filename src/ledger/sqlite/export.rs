@@ -55,14 +55,14 @@ pub fn export<B>(
     let db = schema::open_to_read(&schema::database(directory))?;
     let mut statement = db.prepare(
         "SELECT destination.name, audience_id, audience_key, context_kind, member.context_key,
-             included, event_at, pending_since IS NOT NULL,
+             member.included, event_at, pending_since IS NOT NULL,
              CASE WHEN told_at >= told_counts_from THEN told END, told_at,
              status, code, message, answer_id
          FROM member JOIN audience ON audience.id = member.audience
          JOIN destination ON destination.id = audience.destination
          LEFT JOIN parked ON parked.audience = member.audience
              AND parked.context_key = member.context_key AND pending_since IS NULL
-         WHERE ?1 IS NULL OR destination.name = ?1
+         WHERE dropped = 0 AND (?1 IS NULL OR destination.name = ?1)
          ORDER BY member.audience, member.context_key",
     )?;
     let mut rows = statement.query([destination])?;

@@ -4,17 +4,19 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::operated::{self, Operation};
+use super::parked::Parked;
 use super::writer::State;
 use super::{claims, members};
 use crate::ledger::member::{self, Change, Member, Next};
 use crate::ledger::{
-    Batch, ClaimedMember, Intake, LedgerError, ParkReason, Parked, Recorded, RejectedEvent, Route,
+    Batch, ClaimedMember, Intake, LedgerError, Members, ParkReason, Recorded, RejectedEvent, Route,
     Unheard,
 };
-use crate::membership::{AudienceId, ContextKey, DestinationName, MembershipDelta, Timestamp};
+use crate::membership::{AudienceId, ContextKey, DestinationName, MembershipDelta};
 
 type Reply<T> = oneshot::Sender<Result<T, LedgerError>>;
 
@@ -51,26 +53,31 @@ pub(super) enum Command {
         reason: ParkReason,
         reply: Reply<()>,
     },
+    Split {
+        parts: Vec<Batch>,
+        reply: Reply<()>,
+    },
     Requeue {
-        parked: Parked,
+        members: Members,
         reply: Reply<()>,
     },
-    Resync {
-        destination: DestinationName,
-        audience: Option<AudienceId>,
-        reply: Reply<()>,
+    Operate {
+        operation: Operation,
+        reply: Reply<u64>,
     },
+    /// Somebody who reads beside the writer has found that the file is not as it was written.
+    Damaged(rusqlite::Error),
     Close(oneshot::Sender<()>),
 }
 
-/// What a courier reports or an operator asks for.
+/// What a courier reports.
 #[derive(Debug)]
 enum Report {
     Settle(Batch),
     Release(Batch, Unheard),
     Park(Batch, ParkReason),
-    Requeue(Parked),
-    Resync(DestinationName, Option<AudienceId>),
+    Split(Vec<Batch>),
+    Requeue(Members),
 }
 
 #[derive(Debug)]
@@ -87,6 +94,8 @@ pub(super) struct Group {
     wanted: Vec<Wanted>,
     recorded: Vec<(Reply<Recorded>, Recorded)>,
     reported: Vec<Reply<()>>,
+    operations: Vec<Operation>,
+    operated: Vec<(Reply<u64>, Result<u64, LedgerError>)>,
     claimed: Vec<(Reply<Option<Batch>>, Option<Batch>)>,
     places: Vec<OwnedSemaphorePermit>,
     items: usize,
@@ -94,6 +103,8 @@ pub(super) struct Group {
     unclaimed: Vec<(usize, Vec<ContextKey>)>,
     /// Set by [`Command::Close`].
     pub close: Option<oneshot::Sender<()>>,
+    /// Set by [`Command::Damaged`].
+    pub damage: Option<rusqlite::Error>,
 }
 
 /// Larger groups are cheaper per row, up to where the answer takes too long.
@@ -102,11 +113,14 @@ const MOST_ITEMS: usize = 20_000;
 impl Group {
     /// Whether more verbs should wait for the next group.
     pub fn is_full(&self) -> bool {
-        self.items >= MOST_ITEMS || self.close.is_some()
+        self.items >= MOST_ITEMS || self.close.is_some() || self.damage.is_some()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.intakes.is_empty() && self.reports.is_empty() && self.wanted.is_empty()
+        self.intakes.is_empty()
+            && self.reports.is_empty()
+            && self.operations.is_empty()
+            && self.wanted.is_empty()
     }
 
     pub fn has_intakes(&self) -> bool {
@@ -154,10 +168,20 @@ impl Group {
             Command::Park { batch, reason, reply } => {
                 report(Report::Park(batch.clone(), reason), batch.members.len(), reply);
             }
-            Command::Requeue { parked, reply } => report(Report::Requeue(parked), 1, reply),
-            Command::Resync { destination, audience, reply } => {
-                report(Report::Resync(destination, audience), 1, reply);
+            Command::Split { parts, reply } => {
+                let members = parts.iter().map(|part| part.members.len()).sum();
+                report(Report::Split(parts), members, reply);
             }
+            Command::Requeue { members, reply } => {
+                let items = members.context_keys.len();
+                report(Report::Requeue(members), items, reply);
+            }
+            Command::Operate { operation, reply } => {
+                self.items += operation.items();
+                self.operations.push(operation);
+                self.operated.push((reply, Ok(0)));
+            }
+            Command::Damaged(error) => self.damage = Some(error),
             Command::Close(closed) => self.close = Some(closed),
         }
     }
@@ -181,6 +205,9 @@ impl Group {
         }
         for report in std::mem::take(&mut self.reports) {
             self.apply_report(state, db, report)?;
+        }
+        for (operation, (_, done)) in self.operations.iter().zip(&mut self.operated) {
+            *done = operated::apply(state, db, operation)?;
         }
         for (wanted, (_, claimed)) in self.wanted.iter().zip(&mut self.claimed) {
             *claimed = match wanted {
@@ -253,44 +280,22 @@ impl Group {
                     let (next, parked) = member::park(before, claimed, &moment);
                     if parked {
                         let row = state.audiences.list[audience].row;
-                        insert_parked(
-                            db,
-                            row,
-                            claimed.context_key.as_str(),
-                            moment.stamp,
-                            &reason,
-                        )?;
+                        let key = claimed.context_key.as_str();
+                        state.parked.insert(db, row, key, moment.stamp, &reason)?;
                     }
                     Ok(next)
                 })
             }
-            Report::Requeue(Parked::Members(batch)) => {
-                let Some(audience) = state.audiences.of_route(&batch.route) else { return Ok(()) };
-                for claimed in &batch.members {
-                    state.apply(db, audience, claimed.context_key.as_str(), member::requeue)?;
-                }
-                Ok(())
-            }
-            Report::Requeue(Parked::Destination(name)) => {
-                let Some(destination) = state.audiences.destination(&name) else { return Ok(()) };
-                for audience in state.audiences.of_destination(destination) {
-                    let keys: Vec<String> = db
-                        .prepare_cached("SELECT context_key FROM parked WHERE audience = ?1")?
-                        .query_map(params![state.audiences.list[audience].row], |row| row.get(0))?
-                        .collect::<Result<_, _>>()?;
-                    for key in keys {
-                        state.apply(db, audience, &key, member::requeue)?;
-                    }
-                }
-                Ok(())
-            }
-            Report::Resync(name, only) => {
-                let Some(destination) = state.audiences.destination(&name) else { return Ok(()) };
-                let audiences = match only {
-                    Some(only) => state.audiences.find(destination, &only).into_iter().collect(),
-                    None => state.audiences.of_destination(destination),
-                };
-                audiences.into_iter().try_for_each(|audience| state.start_resync(db, audience))
+            Report::Split(parts) => parts.into_iter().try_for_each(|part| {
+                let Some(audience) = state.audiences.of_route(&part.route) else { return Ok(()) };
+                let half = state.stamp();
+                part.members.iter().try_for_each(|claimed| {
+                    let key = claimed.context_key.as_str();
+                    state.apply(db, audience, key, |before, _| member::split(before, half))
+                })
+            }),
+            Report::Requeue(members) => {
+                operated::each_of(state, db, &members, member::requeue).map(|_| ())
             }
         }
     }
@@ -343,6 +348,9 @@ impl Group {
         for reply in self.reported {
             let _ = reply.send(Ok(()));
         }
+        for (reply, done) in self.operated {
+            let _ = reply.send(done);
+        }
         for (reply, batch) in self.claimed {
             let _ = reply.send(Ok(batch)); // see `Ledger::claim`: a courier that claims waits for it
         }
@@ -363,6 +371,9 @@ impl Group {
         for reply in self.reported {
             let _ = reply.send(Err(error()));
         }
+        for (reply, _) in self.operated {
+            let _ = reply.send(Err(error()));
+        }
         for (reply, _) in self.claimed {
             let _ = reply.send(Err(error()));
         }
@@ -380,45 +391,15 @@ fn settle_one(
     let (next, tell_once_more) = member::settle(before, claimed, &moment);
     let key = claimed.context_key.as_str();
     let row = state.audiences.list[audience].row;
-    state.acknowledge(db, audience)?;
+    state.audiences.list[audience].acknowledged = true;
+    state.touch(audience);
     if before.is_some_and(|before| before.parked_at.is_some()) {
-        forget_parked(db, row, key)?;
+        Parked::erase(db, row, key)?;
     }
     if tell_once_more {
         state.upkeep.reassert_later(db, row, key, moment.stamp)?;
     }
     Ok(next)
-}
-
-fn insert_parked(
-    db: &Connection,
-    audience: i64,
-    key: &str,
-    at: Timestamp,
-    reason: &ParkReason,
-) -> rusqlite::Result<()> {
-    db.prepare_cached(
-        "INSERT OR REPLACE INTO parked
-             (audience, context_key, parked_at, status, code, message, answer_id)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-    )?
-    .execute(params![
-        audience,
-        key,
-        at.0,
-        reason.status,
-        reason.code,
-        reason.message,
-        reason.id
-    ])?;
-    Ok(())
-}
-
-/// The member was taken, or its row is gone: what was said of it no longer matters.
-pub(super) fn forget_parked(db: &Connection, audience: i64, key: &str) -> rusqlite::Result<()> {
-    db.prepare_cached("DELETE FROM parked WHERE audience = ?1 AND context_key = ?2")?
-        .execute(params![audience, key])?;
-    Ok(())
 }
 
 /// What a delta changes, as the rules see it; used by [`State::change`].

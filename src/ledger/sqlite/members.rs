@@ -2,20 +2,29 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::checksum::{self, Checksum};
 use crate::ledger::member::{Member, Next, Told};
 use crate::membership::{Membership, Timestamp};
 
 const UNHEARD: i64 = 1;
 const ERASE: i64 = 2;
 
+/// The columns that [`from_row`] reads, in its order.
+macro_rules! columns {
+    () => {
+        "included, event_at, version, told, told_at, pending_since, parked_at, flags, key_rule,
+         person, refused_with, checksum"
+    };
+}
+
 /// The member, if the ledger knows it.
 pub(super) fn load(db: &Connection, audience: i64, key: &str) -> rusqlite::Result<Option<Member>> {
-    db.prepare_cached(
-        "SELECT included, event_at, version, told, told_at, pending_since, parked_at, flags,
-             key_rule, person
-         FROM member WHERE audience = ?1 AND context_key = ?2",
-    )?
-    .query_row(params![audience, key], from_row)
+    db.prepare_cached(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM member WHERE audience = ?1 AND context_key = ?2"
+    ))?
+    .query_row(params![audience, key], |row| from_row(row, audience, key))
     .optional()
 }
 
@@ -25,23 +34,25 @@ pub(super) fn walk(
     after: (i64, &str),
     limit: usize,
 ) -> rusqlite::Result<Vec<(i64, String, Member)>> {
-    db.prepare_cached(
-        "SELECT included, event_at, version, told, told_at, pending_since, parked_at, flags,
-             key_rule, person, audience, context_key
-         FROM member WHERE (audience, context_key) > (?1, ?2)
-         ORDER BY audience, context_key LIMIT ?3",
-    )?
+    db.prepare_cached(concat!(
+        "SELECT ",
+        columns!(),
+        ", audience, context_key FROM member WHERE (audience, context_key) > (?1, ?2)
+         ORDER BY audience, context_key LIMIT ?3"
+    ))?
     .query_map(params![after.0, after.1, limit], |row| {
-        Ok((row.get(10)?, row.get(11)?, from_row(row)?))
+        let (audience, key): (i64, String) = (row.get(12)?, row.get(13)?);
+        let member = from_row(row, audience, &key)?;
+        Ok((audience, key, member))
     })?
     .collect()
 }
 
-fn from_row(row: &Row<'_>) -> rusqlite::Result<Member> {
+fn from_row(row: &Row<'_>, audience: i64, key: &str) -> rusqlite::Result<Member> {
     let told: Option<bool> = row.get(3)?;
     let told_at: Option<i64> = row.get(4)?;
     let flags: i64 = row.get(7)?;
-    Ok(Member {
+    let member = Member {
         membership: Membership::from_bool(row.get(0)?),
         event_at: Timestamp(row.get(1)?),
         version: Timestamp(row.get(2)?),
@@ -54,7 +65,34 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Member> {
         erase: flags & ERASE != 0,
         key_rule: row.get(8)?,
         person: row.get(9)?,
-    })
+        refused_with: row.get::<_, Option<i64>>(10)?.map(Timestamp),
+    };
+    checksum::verify(row.get(11)?, || checksum_of(audience, key, &member), "a member")?;
+    Ok(member)
+}
+
+fn checksum_of(audience: i64, key: &str, member: &Member) -> u32 {
+    let stamp = |at: Timestamp| at.0;
+    let told = member.told.map(|told| i64::from(told.membership.as_bool()));
+    Checksum::new()
+        .number(audience)
+        .text(key)
+        .number(i64::from(member.membership.as_bool()))
+        .number(member.event_at.0)
+        .number(member.version.0)
+        .maybe(told)
+        .maybe(member.told.map(|told| told.at.0))
+        .maybe(member.pending_since.map(stamp))
+        .maybe(member.parked_at.map(stamp))
+        .number(flags_of(member))
+        .number(i64::from(member.key_rule))
+        .bytes(member.person.as_ref().map_or(&[], |person| &person[..]))
+        .maybe(member.refused_with.map(stamp))
+        .finish()
+}
+
+fn flags_of(member: &Member) -> i64 {
+    i64::from(member.unheard) * UNHEARD + i64::from(member.erase) * ERASE
 }
 
 /// Makes the row what the rules decided.
@@ -78,22 +116,23 @@ pub(super) fn store(
     let sql = match before {
         None => {
             "INSERT INTO member (audience, context_key, included, event_at, version, told, told_at,
-                 parked_at, flags, key_rule, person, pending_since)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
+                 parked_at, flags, key_rule, person, refused_with, checksum, pending_since)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
         }
         // Not naming `pending_since` spares the index of the pending a delete and an insert.
         Some(_) if was_pending == after.pending_since => {
             "UPDATE member SET included = ?3, event_at = ?4, version = ?5, told = ?6, told_at = ?7,
-                 parked_at = ?8, flags = ?9, key_rule = ?10, person = ?11
-             WHERE audience = ?1 AND context_key = ?2 AND pending_since IS ?12"
+                 parked_at = ?8, flags = ?9, key_rule = ?10, person = ?11, refused_with = ?12,
+                 checksum = ?13
+             WHERE audience = ?1 AND context_key = ?2 AND pending_since IS ?14"
         }
         Some(_) => {
             "UPDATE member SET included = ?3, event_at = ?4, version = ?5, told = ?6, told_at = ?7,
-                 parked_at = ?8, flags = ?9, key_rule = ?10, person = ?11, pending_since = ?12
+                 parked_at = ?8, flags = ?9, key_rule = ?10, person = ?11, refused_with = ?12,
+                 checksum = ?13, pending_since = ?14
              WHERE audience = ?1 AND context_key = ?2"
         }
     };
-    let flags = i64::from(after.unheard) * UNHEARD + i64::from(after.erase) * ERASE;
     db.prepare_cached(sql)?.execute(params![
         audience,
         key,
@@ -103,23 +142,14 @@ pub(super) fn store(
         after.told.map(|told| told.membership.as_bool()),
         after.told.map(|told| told.at.0),
         after.parked_at.map(|at| at.0),
-        flags,
+        flags_of(after),
         after.key_rule,
         after.person,
+        after.refused_with.map(|with| with.0),
+        checksum_of(audience, key, after),
         after.pending_since.map(|since| since.0),
     ])?;
     Ok(())
-}
-
-/// A member that waits to be told.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    pub context_key: String,
-    pub membership: Membership,
-    pub version: Timestamp,
-    pub pending_since: Timestamp,
-    /// It was refused alone before: it travels alone.
-    pub alone: bool,
 }
 
 /// Shows the members of an audience that are pending since later than `after` to `visit`, the longest
@@ -128,33 +158,42 @@ pub(super) fn visit_pending(
     db: &Connection,
     audience: i64,
     after: Timestamp,
-    mut visit: impl FnMut(Waiting) -> bool,
+    mut visit: impl FnMut(&str, &Member) -> bool,
 ) -> rusqlite::Result<()> {
-    let mut statement = db.prepare_cached(
-        "SELECT context_key, included, version, pending_since, parked_at IS NOT NULL
-         FROM member WHERE audience = ?1 AND pending_since > ?2 ORDER BY pending_since",
-    )?;
+    let mut statement = db.prepare_cached(concat!(
+        "SELECT ",
+        columns!(),
+        ", context_key FROM member WHERE audience = ?1 AND pending_since > ?2
+         ORDER BY pending_since"
+    ))?;
     let mut rows = statement.query(params![audience, after.0])?;
     while let Some(row) = rows.next()? {
-        let waiting = Waiting {
-            context_key: row.get(0)?,
-            membership: Membership::from_bool(row.get(1)?),
-            version: Timestamp(row.get(2)?),
-            pending_since: Timestamp(row.get(3)?),
-            alone: row.get(4)?,
-        };
-        if !visit(waiting) {
+        let key: String = row.get(12)?;
+        if !visit(&key, &from_row(row, audience, &key)?) {
             break;
         }
     }
     Ok(())
 }
 
-/// How many members of an audience are pending, counted no further than `limit`.
-pub(super) fn count_pending(db: &Connection, audience: i64, limit: u32) -> rusqlite::Result<u64> {
+/// How many members of an audience are pending.
+pub(super) fn count_pending(db: &Connection, audience: i64) -> rusqlite::Result<u64> {
     db.prepare_cached(
-        "SELECT count(*) FROM (SELECT 1 FROM member
-             WHERE audience = ?1 AND pending_since IS NOT NULL LIMIT ?2)",
+        "SELECT count(*) FROM member WHERE audience = ?1 AND pending_since IS NOT NULL",
     )?
-    .query_row(params![audience, limit], |row| row.get(0))
+    .query_row(params![audience], |row| row.get(0))
+}
+
+/// Whether the audience has any row.
+pub(super) fn any(db: &Connection, audience: i64) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT EXISTS (SELECT 1 FROM member WHERE audience = ?1)")?
+        .query_row(params![audience], |row| row.get(0))
+}
+
+/// Whether any member of the audience is pending.
+pub(super) fn any_pending(db: &Connection, audience: i64) -> rusqlite::Result<bool> {
+    db.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM member WHERE audience = ?1 AND pending_since IS NOT NULL)",
+    )?
+    .query_row(params![audience], |row| row.get(0))
 }

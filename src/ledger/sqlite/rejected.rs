@@ -1,24 +1,51 @@
-//! Rejected events, kept so that they can be replayed once the mapping is mended. Bounded in number
-//! and bytes: the oldest go first.
+//! Rejected events, kept so that they can be replayed once the mapping is mended. Bounded in age,
+//! number and bytes: the oldest go first.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ToSql, params};
 
+use super::Retention;
+use super::checksum::{self, Checksum};
+use super::walks::SLICE;
 use crate::membership::Timestamp;
+
+/// Oldest events that go when a new one finds no room; upkeep does the rest.
+const AT_ONCE: usize = 16;
 
 /// What is kept, counted.
 #[derive(Debug)]
 pub(super) struct Rejected {
     count: u64,
     bytes: u64,
-    max_count: u64,
-    max_bytes: u64,
+    kept: Retention,
+}
+
+/// What is kept of an event: its reason, sentence, body and person.
+pub(super) type Kept<'a> = (&'a str, &'a str, &'a [u8], Option<[u8; 16]>);
+
+/// What tells whether an event is as it was written.
+pub(super) fn checksum_of(received_at: Timestamp, reason: &str, detail: &str, body: &[u8]) -> u32 {
+    Checksum::new().number(received_at.0).text(reason).text(detail).bytes(body).finish()
+}
+
+/// Reads every event; one that is not as it was written is an error.
+pub(super) fn verify_all(db: &Connection) -> rusqlite::Result<()> {
+    let mut statement =
+        db.prepare("SELECT received_at, reason, detail, body, checksum FROM rejected")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (reason, detail): (String, String) = (row.get(1)?, row.get(2)?);
+        let (received_at, body): (i64, Vec<u8>) = (row.get(0)?, row.get(3)?);
+        let read = || checksum_of(Timestamp(received_at), &reason, &detail, &body);
+        checksum::verify(row.get(4)?, read, "a rejected event")?;
+    }
+    Ok(())
 }
 
 impl Rejected {
-    pub fn open(db: &Connection, max_count: u64, max_bytes: u64) -> rusqlite::Result<Self> {
-        let mut kept = Self { count: 0, bytes: 0, max_count, max_bytes };
-        kept.reload(db)?;
-        Ok(kept)
+    pub fn open(db: &Connection, kept: Retention) -> rusqlite::Result<Self> {
+        let mut rejected = Self { count: 0, bytes: 0, kept };
+        rejected.reload(db)?;
+        Ok(rejected)
     }
 
     /// Reads the counts again, after a transaction that was rolled back.
@@ -33,49 +60,98 @@ impl Rejected {
         Ok(())
     }
 
-    /// Keeps one event: its reason, sentence, body and person.
+    /// Keeps one event.
     pub fn keep(
         &mut self,
         db: &Connection,
         destination: i64,
         received_at: Timestamp,
-        (reason, detail, body, person): (&str, &str, &[u8], Option<[u8; 16]>),
+        (reason, detail, body, person): Kept<'_>,
     ) -> rusqlite::Result<()> {
+        if self.kept.max_count == 0 || body.len() as u64 > self.kept.max_bytes {
+            return Ok(());
+        }
         db.prepare_cached(
-            "INSERT INTO rejected (destination, received_at, reason, detail, body, person)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO rejected (destination, received_at, reason, detail, body, person, checksum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
-        .execute(params![destination, received_at.0, reason, detail, body, person])?;
+        .execute(params![
+            destination,
+            received_at.0,
+            reason,
+            detail,
+            body,
+            person,
+            checksum_of(received_at, reason, detail, body)
+        ])?;
         self.count += 1;
         self.bytes += body.len() as u64;
-        while self.count > 0 && (self.count > self.max_count || self.bytes > self.max_bytes) {
-            let bytes: u64 = db
-                .prepare_cached(
-                    "DELETE FROM rejected WHERE id = (SELECT min(id) FROM rejected)
-                     RETURNING length(body)",
-                )?
-                .query_row([], |row| row.get(0))?;
-            self.forgot(1, bytes);
+        for _ in 0..AT_ONCE {
+            if !self.is_too_much() {
+                break;
+            }
+            self.erase(db, "id = (SELECT min(id) FROM rejected)", &[])?;
         }
         self.store(db)
     }
 
     /// Erases the events of a person.
     pub fn forget(&mut self, db: &Connection, person: [u8; 16]) -> rusqlite::Result<()> {
-        let sizes: Vec<u64> = db
-            .prepare_cached("DELETE FROM rejected WHERE person = ?1 RETURNING length(body)")?
-            .query_map(params![person], |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
-        if sizes.is_empty() {
-            return Ok(());
-        }
-        self.forgot(sizes.len() as u64, sizes.iter().sum());
+        self.erase(db, "person = ?1", &[&person])?;
         self.store(db)
     }
 
-    fn forgot(&mut self, count: u64, bytes: u64) {
-        self.count = self.count.saturating_sub(count);
-        self.bytes = self.bytes.saturating_sub(bytes);
+    /// Erases one event of a destination. `true`: it was there.
+    pub fn discard(
+        &mut self,
+        db: &Connection,
+        destination: i64,
+        id: i64,
+    ) -> rusqlite::Result<bool> {
+        let erased = self.erase(db, "id = ?1 AND destination = ?2", &[&id, &destination])?;
+        self.store(db)?;
+        Ok(erased > 0)
+    }
+
+    /// Erases a slice of the events of a destination. `true`: there may be more.
+    pub fn erase_slice_of(&mut self, db: &Connection, destination: i64) -> rusqlite::Result<bool> {
+        let which = "id IN (SELECT id FROM rejected WHERE destination = ?1 LIMIT ?2)";
+        let erased = self.erase(db, which, &[&destination, &SLICE])?;
+        self.store(db)?;
+        Ok(erased > 0)
+    }
+
+    /// Erases a slice of what is too old or too much. `true`: there is more.
+    pub fn purge_slice(&mut self, db: &Connection, now: Timestamp) -> rusqlite::Result<bool> {
+        let oldest = now.before(self.kept.max_age);
+        let which = "id IN (SELECT id FROM rejected ORDER BY id LIMIT ?1) AND received_at < ?2";
+        let mut erased = self.erase(db, which, &[&SLICE, &oldest.0])?;
+        while erased < SLICE && self.is_too_much() {
+            erased += self.erase(db, "id = (SELECT min(id) FROM rejected)", &[])?;
+        }
+        if erased > 0 {
+            self.store(db)?;
+        }
+        Ok(erased >= SLICE)
+    }
+
+    fn is_too_much(&self) -> bool {
+        self.count > 0 && (self.count > self.kept.max_count || self.bytes > self.kept.max_bytes)
+    }
+
+    fn erase(
+        &mut self,
+        db: &Connection,
+        which: &str,
+        values: &[&dyn ToSql],
+    ) -> rusqlite::Result<usize> {
+        let sizes: Vec<u64> = db
+            .prepare_cached(&format!("DELETE FROM rejected WHERE {which} RETURNING length(body)"))?
+            .query_map(values, |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        self.count = self.count.saturating_sub(sizes.len() as u64);
+        self.bytes = self.bytes.saturating_sub(sizes.iter().sum());
+        Ok(sizes.len())
     }
 
     fn store(&self, db: &Connection) -> rusqlite::Result<()> {

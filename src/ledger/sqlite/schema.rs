@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::{integrity, migration};
+
 /// Version of the tables below; an older binary refuses a newer ledger before it touches it.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 /// Marks the file as ours (`PRAGMA application_id`): "chrt".
 const APPLICATION_ID: i64 = 0x6368_7274;
 
@@ -46,6 +48,9 @@ pub enum OpenError {
     /// Nothing is there to be read.
     #[error("there is no ledger at {0}")]
     Missing(PathBuf),
+    /// What is there is not what was written.
+    #[error("the ledger is damaged: stop everything that uses it and restore a backup: {}", .0.join("; "))]
+    Damaged(Vec<String>),
     /// The database cannot be read or written.
     #[error("the ledger's database cannot be opened")]
     Database(#[from] rusqlite::Error),
@@ -63,7 +68,10 @@ CREATE TABLE meta (
 CREATE TABLE destination (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
-    environment TEXT NOT NULL
+    environment TEXT NOT NULL,
+    paused_at INTEGER,
+    dropped INTEGER NOT NULL DEFAULT 0,
+    checksum INTEGER
 ) STRICT;
 
 CREATE TABLE audience (
@@ -76,7 +84,12 @@ CREATE TABLE audience (
     told_counts_from INTEGER NOT NULL DEFAULT 0,
     claimed_through INTEGER NOT NULL DEFAULT 0,
     unheard_through INTEGER NOT NULL DEFAULT 0,
-    resync_after TEXT,
+    walk_after TEXT,
+    walk TEXT,
+    included INTEGER NOT NULL DEFAULT 0,
+    pending INTEGER NOT NULL DEFAULT 0,
+    parked INTEGER NOT NULL DEFAULT 0,
+    checksum INTEGER,
     UNIQUE (destination, audience_id)
 ) STRICT;
 
@@ -93,6 +106,8 @@ CREATE TABLE member (
     flags INTEGER NOT NULL,
     key_rule INTEGER NOT NULL,
     person BLOB,
+    refused_with INTEGER,
+    checksum INTEGER,
     PRIMARY KEY (audience, context_key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX member_pending ON member (audience, pending_since) WHERE pending_since IS NOT NULL;
@@ -108,6 +123,7 @@ CREATE TABLE parked (
     answer_id TEXT NOT NULL,
     PRIMARY KEY (audience, context_key)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX parked_since ON parked (parked_at);
 
 CREATE TABLE reassertion (
     settled_at INTEGER NOT NULL,
@@ -128,9 +144,11 @@ CREATE TABLE rejected (
     reason TEXT NOT NULL,
     detail TEXT NOT NULL,
     body BLOB NOT NULL,
-    person BLOB
+    person BLOB,
+    checksum INTEGER
 ) STRICT;
 CREATE INDEX rejected_person ON rejected (person) WHERE person IS NOT NULL;
+CREATE INDEX rejected_destination ON rejected (destination);
 ";
 
 /// Held while the ledger is open; the operating system frees it when the process dies.
@@ -158,22 +176,19 @@ pub(super) fn lock(directory: &Path) -> Result<Lock, OpenError> {
     }
 }
 
-/// Opens the database for writing, made or checked to be of [`VERSION`].
+/// Opens the database for writing, made, migrated or checked to be of [`VERSION`].
 pub(super) fn open(directory: &Path, cache_kib: u32) -> Result<Connection, OpenError> {
     let path = directory.join(DATABASE);
+    // Looked at before it is opened for writing, which would already change something.
+    let found = match fs::metadata(&path) {
+        Ok(file) if file.len() > 0 => {
+            integrity::header(&path)?;
+            Some(pragma(&open_to_read(&path)?, "user_version")?)
+        }
+        _ => None,
+    };
     let connection = Connection::open(&path)?;
-    let application: i64 = pragma(&connection, "application_id")?;
-    let found: i64 = pragma(&connection, "user_version")?;
-    let objects: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    let fresh = objects == 0 && found == 0;
-    if !fresh && application != APPLICATION_ID {
-        return Err(OpenError::NotALedger(path));
-    }
-    if found > VERSION {
-        return Err(OpenError::Newer { found });
-    }
-    if fresh {
+    if found.is_none() {
         connection.execute_batch("PRAGMA page_size = 4096")?;
     }
     connection.execute_batch(&format!(
@@ -183,19 +198,26 @@ pub(super) fn open(directory: &Path, cache_kib: u32) -> Result<Connection, OpenE
          PRAGMA cache_size = -{cache_kib};
          PRAGMA temp_store = MEMORY;"
     ))?;
-    if fresh {
-        connection.execute_batch(&format!(
-            "BEGIN IMMEDIATE;
-             PRAGMA application_id = {APPLICATION_ID};
-             PRAGMA user_version = {VERSION};
-             {TABLES}
-             INSERT INTO meta VALUES ('arrival', 0), ('person_key', randomblob(32)),
-                 ('rejected_count', 0), ('rejected_bytes', 0);
-             COMMIT;"
-        ))?;
+    match found {
+        None | Some(0) => make(&connection)?,
+        Some(found) => migration::run(&connection, found)?,
     }
+    integrity::roots(&connection)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
+}
+
+/// Makes the tables of a new ledger.
+pub(super) fn make(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!(
+        "BEGIN IMMEDIATE;
+         PRAGMA application_id = {APPLICATION_ID};
+         PRAGMA user_version = {VERSION};
+         {TABLES}
+         INSERT INTO meta VALUES ('arrival', 0), ('person_key', randomblob(32)),
+             ('rejected_count', 0), ('rejected_bytes', 0);
+         COMMIT;"
+    ))
 }
 
 /// Where the database of a ledger's directory is.
@@ -217,10 +239,14 @@ pub(super) fn open_to_read(database: &Path) -> Result<Connection, OpenError> {
             Some(ErrorCode::NotADatabase) => OpenError::NotALedger(database.to_owned()),
             _ => error.into(),
         })?;
-    if application != APPLICATION_ID {
+    let found = pragma(&connection, "user_version")?;
+    // The first start may have ended before it made the tables.
+    let objects: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let fresh = objects == 0 && found == 0;
+    if application != APPLICATION_ID && !fresh {
         return Err(OpenError::NotALedger(database.to_owned()));
     }
-    let found = pragma(&connection, "user_version")?;
     if found > VERSION {
         return Err(OpenError::Newer { found });
     }

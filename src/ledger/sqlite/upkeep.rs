@@ -2,9 +2,9 @@
 //!
 //! * Members of a call that ended without an answer are told once more, some time after their settle:
 //!   the call may have been applied after its successor.
-//! * A resync makes the members of an audience pending, paced by how fast they are delivered.
+//! * What an operator asked for every member of an audience (`walks`), and what was dropped.
 //! * A member that left, and was told so, is forgotten after its time: until then a late old "enter"
-//!   finds it and loses.
+//!   finds it and loses. Rejected events and parked members go when they are too old or too many.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,20 +12,21 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 use tokio::time::Instant;
 
-use super::members;
+use super::parked::Parked;
+use super::walks::SLICE;
 use super::writer::State;
+use super::{dropped, members, walks};
 use crate::ledger::member::{self, Next};
 use crate::membership::Timestamp;
 
-/// Rows in one slice: about a millisecond of the writer's time.
-const SLICE: usize = 500;
-/// A resync adds no more while this many members of the audience wait.
-const RESYNC_AHEAD: u64 = 5_000;
 /// Pause between two slices while nothing else wakes the writer.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Re-assertions that are due within this of each other share one entry.
 const TOGETHER: Duration = Duration::from_millis(10);
+
+/// Between two looks at the age and number of rejected events and parked members.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// What is due and when.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub(super) struct Upkeep {
     /// The row that the current walk for tombstones has come to.
     walk: Option<(i64, String)>,
     next_walk: Instant,
+    /// When rejected events and parked members are looked at next.
+    next_look: Instant,
     next_slice: Instant,
     more: bool,
 }
@@ -54,6 +57,7 @@ impl Upkeep {
             reassertions: VecDeque::new(),
             walk: None,
             next_walk: now + walk_interval(tombstone_ttl),
+            next_look: now,
             next_slice: now,
             more: true,
         };
@@ -80,7 +84,8 @@ impl Upkeep {
     pub fn idle_for(&self, now: Instant) -> Duration {
         let slice = self.more.then_some(self.next_slice);
         let reassertion = self.reassertions.front().map(|(due, _)| *due);
-        let next = [slice, reassertion].into_iter().flatten().fold(self.next_walk, Instant::min);
+        let regular = self.next_walk.min(self.next_look);
+        let next = [slice, reassertion].into_iter().flatten().fold(regular, Instant::min);
         next.saturating_duration_since(now)
     }
 
@@ -107,13 +112,14 @@ impl Upkeep {
         let now = Instant::now();
         let due = state.upkeep.reassertions.front().is_some_and(|(due, _)| *due <= now);
         let slice = state.upkeep.more && state.upkeep.next_slice <= now;
-        if !due && !slice && state.upkeep.next_walk > now {
+        if !due && !slice && state.upkeep.next_walk.min(state.upkeep.next_look) > now {
             return Ok(());
         }
         let reasserted = reassert_due(state, db, now)?;
-        let resyncing = resync(state, db)?;
-        let walking = purge(state, db, now)?;
-        state.upkeep.more = reasserted || resyncing || walking;
+        let walking = walks::step(state, db)?;
+        let dropping = dropped::erase_slice(state, db)?;
+        let purging = purge(state, db, now)?;
+        state.upkeep.more = reasserted || walking || dropping || purging;
         state.upkeep.next_slice = now + PAUSE;
         Ok(())
     }
@@ -155,41 +161,26 @@ fn reassert_due(state: &mut State, db: &Connection, now: Instant) -> rusqlite::R
     Ok(more)
 }
 
-/// `true`: a resync is under way.
-fn resync(state: &mut State, db: &Connection) -> rusqlite::Result<bool> {
-    let mut under_way = false;
-    for audience in 0..state.audiences.list.len() {
-        let known = &state.audiences.list[audience];
-        let Some(after) = known.resync_after.clone() else { continue };
-        under_way = true;
-        if known.pending >= RESYNC_AHEAD {
-            continue;
-        }
-        let (row, counts_from) = (known.row, known.told_counts_from);
-        let slice = members::walk(db, (row, &after), SLICE)?;
-        let of_this = slice.iter().take_while(|(of, _, _)| *of == row);
-        let mut reached = None;
-        for (_, key, before) in of_this {
-            if before.told.is_none_or(|told| told.at < counts_from) {
-                let next = member::reassert(before, &state.moment(audience));
-                state.put(db, audience, key, Some(before), &next)?;
-            }
-            reached = Some(key.clone());
-        }
-        db.prepare_cached("UPDATE audience SET resync_after = ?2 WHERE id = ?1")?
-            .execute(params![row, reached])?;
-        state.audiences.list[audience].resync_after = reached;
+/// One slice of everything that goes after its time. `true`: there is more.
+fn purge(state: &mut State, db: &Connection, now: Instant) -> rusqlite::Result<bool> {
+    let mut more = false;
+    if state.upkeep.next_look <= now {
+        let stamp = state.stamp();
+        more |= state.rejected.purge_slice(db, stamp)?;
+        more |= Parked::purge_slice(state, db)?;
+        state.upkeep.next_look = now + if more { PAUSE } else { LOOK };
     }
-    Ok(under_way)
+    Ok(more | purge_tombstones(state, db, now)?)
 }
 
 /// `true`: the walk goes on.
-fn purge(state: &mut State, db: &Connection, now: Instant) -> rusqlite::Result<bool> {
+fn purge_tombstones(state: &mut State, db: &Connection, now: Instant) -> rusqlite::Result<bool> {
     if state.upkeep.walk.is_none() {
         if state.upkeep.next_walk > now {
             return Ok(false);
         }
         state.upkeep.walk = Some((i64::MIN, String::new()));
+        state.upkeep.next_walk = now + walk_interval(state.upkeep.tombstone_ttl);
     }
     let ttl = state.upkeep.tombstone_ttl;
     let stamp = state.stamp();
@@ -197,6 +188,7 @@ fn purge(state: &mut State, db: &Connection, now: Instant) -> rusqlite::Result<b
     let slice = members::walk(db, (row, &key), SLICE)?;
     for (row, key, before) in &slice {
         if before.is_spent_tombstone(stamp, ttl) {
+            // No count is of tombstones, so that the audience need not be known.
             members::store(db, *row, key, Some(before), &Next::Delete)?;
         }
     }
@@ -204,12 +196,7 @@ fn purge(state: &mut State, db: &Connection, now: Instant) -> rusqlite::Result<b
         .then(|| slice.into_iter().next_back().map(|(row, key, _)| (row, key)))
         .flatten();
     if state.upkeep.walk.is_none() {
-        state.upkeep.next_walk = now + walk_interval(ttl);
-        let micros = i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX);
-        db.execute(
-            "DELETE FROM forgotten WHERE forgotten_at < ?1",
-            [stamp.0.saturating_sub(micros)],
-        )?;
+        db.execute("DELETE FROM forgotten WHERE forgotten_at < ?1", [stamp.before(ttl).0])?;
     }
     Ok(state.upkeep.walk.is_some())
 }

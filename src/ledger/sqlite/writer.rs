@@ -13,14 +13,16 @@ use tokio::time::Instant;
 
 use super::audiences::Audiences;
 use super::checkpoint::Checkpointer;
-use super::group::{Command, Group, change_of, forget_parked};
+use super::group::{Command, Group, change_of};
+use super::parked::Parked;
 use super::persons::Persons;
 use super::rejected::Rejected;
 use super::reserve::Reserve;
 use super::schema::{self, OpenError};
 use super::upkeep::Upkeep;
 use super::waits::Waits;
-use super::{Settings, Shared, members};
+use super::walks::{Task, Walk};
+use super::{Settings, Shared, dropped, members};
 use crate::ledger::member::{self, Change, Member, Moment, Next};
 use crate::ledger::{Batch, LedgerError};
 use crate::membership::{ContextKey, DestinationName, MembershipDelta, Timestamp, UserId};
@@ -59,12 +61,15 @@ pub(super) struct State {
     pub waits: Waits,
     pub persons: Persons,
     pub rejected: Rejected,
+    pub parked: Parked,
     pub upkeep: Upkeep,
     shared: Arc<Shared>,
     /// The last stamp given out.
     stamp: Timestamp,
     /// Audiences whose backlog may look different after the commit.
     touched: BTreeSet<usize>,
+    /// Destinations that were paused or resumed.
+    steered: BTreeSet<usize>,
 }
 
 impl Writer {
@@ -83,11 +88,8 @@ impl Writer {
             audiences: Audiences::open(&database, settings.destinations, stamp)?,
             waits: Waits::new(),
             persons: Persons::open(&database)?,
-            rejected: Rejected::open(
-                &database,
-                settings.rejected_max_count,
-                settings.rejected_max_bytes,
-            )?,
+            rejected: Rejected::open(&database, settings.rejected)?,
+            parked: Parked::new(settings.parked),
             upkeep: Upkeep::open(
                 &database,
                 settings.tombstone_ttl,
@@ -96,6 +98,7 @@ impl Writer {
             shared,
             stamp,
             touched: BTreeSet::new(),
+            steered: BTreeSet::new(),
         };
         state.touch_all();
         state.publish();
@@ -124,6 +127,10 @@ impl Writer {
             while !group.is_full() {
                 let Ok(command) = self.commands.try_recv() else { break };
                 group.push(command);
+            }
+            if let Some(source) = group.damage.take() {
+                group.fail(|| LedgerError::Closed);
+                return Err(failed("reading")(source));
             }
             let closed = group.close.take();
             if (had_no_space || group.has_intakes()) && self.reserve.is_reached() {
@@ -191,6 +198,7 @@ impl Writer {
             group.apply(state, db)?;
         }
         Upkeep::step(state, db)?;
+        state.save(db)?;
         // On a full disk something is written in any case: it alone shows that there is space again.
         let has_written = *is_full || db.total_changes() != before;
         if has_written {
@@ -203,11 +211,13 @@ impl Writer {
     }
 
     /// Closes the database; what is not in a call now is known not to be.
-    fn shut(self) -> Result<(), WriterFailure> {
-        for audience in self.state.audiences.list.iter().filter(|of| of.claimed.is_empty()) {
-            self.database
-                .execute("UPDATE audience SET claimed_through = 0 WHERE id = ?1", [audience.row])
-                .map_err(failed("closing"))?;
+    fn shut(mut self) -> Result<(), WriterFailure> {
+        let audiences = &mut self.state.audiences;
+        for index in 0..audiences.list.len() {
+            if audiences.list[index].claimed.is_empty() {
+                audiences.list[index].claimed_through = Timestamp::EPOCH;
+                audiences.save(&self.database, index).map_err(failed("closing"))?;
+            }
         }
         self.checkpointer.stop();
         self.database.close().map_err(|(_, error)| failed("closing")(error))?;
@@ -287,29 +297,20 @@ impl State {
         let was = before.is_some_and(|before| before.pending_since.is_some());
         let is = next.or(before).is_some_and(|after| after.pending_since.is_some());
         if *next == Next::Delete {
-            forget_parked(db, row, key)?;
+            Parked::erase(db, row, key)?;
         }
         let audience_state = &mut self.audiences.list[audience];
-        match (was, is) {
-            (false, true) => {
-                audience_state.pending += 1;
-                audience_state.waiting_since.get_or_insert_with(Instant::now);
-            }
-            (true, false) => audience_state.pending = audience_state.pending.saturating_sub(1),
-            _ => {}
+        audience_state.counts.change(before, next.or(before));
+        if is && !was {
+            audience_state.waiting_since.get_or_insert_with(Instant::now);
         }
         self.touch(audience);
         Ok(())
     }
 
-    /// LaunchDarkly took a member of the audience: its segment exists.
-    pub fn acknowledge(&mut self, db: &Connection, audience: usize) -> rusqlite::Result<()> {
-        let audience = &mut self.audiences.list[audience];
-        if !audience.acknowledged {
-            db.execute("UPDATE audience SET acknowledged = 1 WHERE id = ?1", [audience.row])?;
-            audience.acknowledged = true;
-        }
-        Ok(())
+    /// Writes the rows of the audiences that this transaction has changed.
+    fn save(&mut self, db: &Connection) -> rusqlite::Result<()> {
+        self.touched.iter().try_for_each(|index| self.audiences.save(db, *index))
     }
 
     /// Removes a person from every audience of the destination; the rows go once that was told.
@@ -340,22 +341,29 @@ impl State {
             let row = self.audiences.list[audience].row;
             let Some(before) = members::load(db, row, &key)? else { continue };
             let next = member::forget(&before, &self.moment(audience));
-            forget_parked(db, row, &key)?;
+            Parked::erase(db, row, &key)?;
             self.put(db, audience, &key, Some(&before), &next)?;
         }
         Ok(())
     }
 
-    /// Forgets what was told of an audience; [`Upkeep`] makes its members pending, a slice at a time.
-    pub fn start_resync(&mut self, db: &Connection, audience: usize) -> rusqlite::Result<()> {
+    /// Begins a walk over every member of an audience.
+    pub fn start_walk(&mut self, audience: usize, task: Task) {
         let stamp = self.stamp();
         let state = &mut self.audiences.list[audience];
-        db.prepare_cached(
-            "UPDATE audience SET told_counts_from = ?2, resync_after = '' WHERE id = ?1",
-        )?
-        .execute(params![state.row, stamp.0])?;
-        state.told_counts_from = stamp;
-        state.resync_after = Some(String::new());
+        if task == Task::Resync {
+            state.told_counts_from = stamp;
+        }
+        state.walk = Some(Walk::of(task));
+        self.touch(audience);
+        self.upkeep.wake();
+    }
+
+    /// Forgets an audience: its rows go a slice at a time, and nobody is told.
+    pub fn drop_audience(&mut self, db: &Connection, audience: usize) -> rusqlite::Result<()> {
+        dropped::detach(db, self.audiences.list[audience].row)?;
+        self.audiences.start_over(db, audience)?;
+        self.touch(audience);
         self.upkeep.wake();
         Ok(())
     }
@@ -387,29 +395,51 @@ impl State {
         self.touched.insert(audience);
     }
 
+    /// Stops or starts the delivery of a destination.
+    pub fn pause(
+        &mut self,
+        db: &Connection,
+        destination: usize,
+        paused: bool,
+    ) -> rusqlite::Result<()> {
+        let stamp = self.stamp();
+        let known = &mut self.audiences.destinations[destination];
+        known.paused_at = paused.then(|| known.paused_at.unwrap_or(stamp));
+        known.save(db)?;
+        self.steered.insert(destination);
+        Ok(())
+    }
+
     fn touch_all(&mut self) {
         self.touched.extend(0..self.audiences.list.len());
+        self.steered.extend(0..self.audiences.destinations.len());
     }
 
     /// Shows couriers the backlogs as they are after a commit, and wakes those with something to do.
     fn publish(&mut self) {
         self.waits.note(self.stamp, Instant::now());
-        if self.touched.is_empty() {
+        if self.touched.is_empty() && self.steered.is_empty() {
             return;
         }
         let long_ago = self.waits.long_ago();
         let mut wake = BTreeSet::new();
-        let mut published = self.shared.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut published = self.shared.published.lock().unwrap_or_else(PoisonError::into_inner);
         for index in std::mem::take(&mut self.touched) {
             let audience = &self.audiences.list[index];
             let destination = &self.audiences.destinations[audience.destination];
-            let rows = published.entry(destination.settings.name.clone()).or_default();
+            let of = published.entry(destination.settings.name.clone()).or_default();
             if let Some(backlog) = audience.backlog(long_ago) {
-                rows.insert(audience.row, backlog);
+                of.backlog.insert(index, backlog);
                 wake.insert(audience.destination);
             } else {
-                rows.remove(&audience.row);
+                of.backlog.remove(&index);
             }
+        }
+        for index in std::mem::take(&mut self.steered) {
+            let destination = &self.audiences.destinations[index];
+            let of = published.entry(destination.settings.name.clone()).or_default();
+            of.paused_since = destination.paused_at;
+            wake.insert(index);
         }
         drop(published);
         for destination in wake {
@@ -422,6 +452,9 @@ impl State {
         self.rejected.reload(db)?;
         self.upkeep.reload(db)?;
         self.touched.clear(); // positions of before: an audience may have been taken back
+        let mut published = self.shared.published.lock().unwrap_or_else(PoisonError::into_inner);
+        published.clear();
+        drop(published);
         self.touch_all();
         Ok(())
     }

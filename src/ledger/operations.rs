@@ -1,0 +1,235 @@
+//! What operators see of the ledger and do to it, beside the flow of events.
+
+use async_trait::async_trait;
+
+use super::{Intake, Ledger, LedgerError, Members};
+use crate::membership::{AudienceId, DestinationName, Timestamp, UserId};
+
+/// A destination that the ledger has rows of, configured or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DestinationView {
+    /// Its name.
+    pub name: String,
+    /// Whether it is configured: if not, its rows are only kept.
+    pub configured: bool,
+    /// Since when an operator has stopped its delivery.
+    pub paused_since: Option<Timestamp>,
+    /// Audiences that have members.
+    pub audiences: u64,
+    /// Members that are in their audience.
+    pub included: u64,
+    /// Members that wait to be told or are being told.
+    pub pending: u64,
+    /// Members that LaunchDarkly refused.
+    pub parked: u64,
+    /// Rejected events kept.
+    pub rejected: u64,
+}
+
+/// An audience with its counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AudienceView {
+    /// LaunchDarkly's `cohortId`.
+    pub audience: String,
+    /// Its latest key.
+    pub audience_key: String,
+    /// The kind of its members.
+    pub context_kind: String,
+    /// Members that are in it.
+    pub included: u64,
+    /// Members that wait to be told or are being told.
+    pub pending: u64,
+    /// Since when the longest pending one has been, by the ledger's clock.
+    pub pending_since: Option<Timestamp>,
+    /// Members that LaunchDarkly refused.
+    pub parked: u64,
+    /// When the first of them was.
+    pub parked_since: Option<Timestamp>,
+    /// What is being done to every member: `resync`, `retract` or `retract_stale`.
+    pub walk: Option<String>,
+}
+
+/// A member as an operator sees it. Personal.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MemberView {
+    /// The audience's id.
+    pub audience: String,
+    /// The audience's latest key.
+    pub audience_key: String,
+    /// The kind of the audience's members.
+    pub context_kind: String,
+    /// Who.
+    pub context_key: String,
+    /// What it should be.
+    pub included: bool,
+    /// When the membership changed.
+    pub event_at: Timestamp,
+    /// What LaunchDarkly was last told.
+    pub told: Option<bool>,
+    /// When it was.
+    pub told_at: Option<Timestamp>,
+    /// Whether it waits to be told.
+    pub pending: bool,
+    /// Whether LaunchDarkly refused it alone.
+    pub parked: bool,
+}
+
+/// A parked member as an operator sees it. Personal.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ParkedView {
+    /// The audience's id.
+    pub audience: String,
+    /// Who.
+    pub context_key: String,
+    /// When it was refused.
+    pub parked_at: Timestamp,
+    /// The HTTP status of the refusal.
+    pub status: u16,
+    /// LaunchDarkly's `code`.
+    pub code: String,
+    /// LaunchDarkly's `message`.
+    pub message: String,
+    /// LaunchDarkly's `id`, for its support.
+    pub answer_id: String,
+}
+
+/// Where a list of parked members goes on: behind this audience and context key.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ParkedAfter {
+    /// The audience's id.
+    pub audience: String,
+    /// The context key. Personal.
+    pub context_key: String,
+}
+
+/// A rejected event as an operator sees it. Personal.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RejectedView {
+    /// Its number in the ledger.
+    pub id: i64,
+    /// When it arrived.
+    pub received_at: Timestamp,
+    /// The stable word.
+    pub reason: String,
+    /// The sentence.
+    pub detail: String,
+    /// The event as it came.
+    pub body: Vec<u8>,
+}
+
+/// The operator's verbs. Readings happen beside the writer; none may decide what is delivered.
+#[async_trait]
+pub trait Operations: Ledger {
+    /// Every destination that has rows, in the order of their names.
+    async fn destinations(&self) -> Result<Vec<DestinationView>, LedgerError>;
+
+    /// The audiences of a destination, configured or not.
+    async fn audiences(
+        &self,
+        destination: &DestinationName,
+    ) -> Result<Vec<AudienceView>, LedgerError>;
+
+    /// Every audience of a person: by context key, and by user id where that is not the key.
+    async fn member(
+        &self,
+        destination: &DestinationName,
+        key: &str,
+    ) -> Result<Vec<MemberView>, LedgerError>;
+
+    /// At most `limit` parked members, of one audience or all.
+    async fn parked(
+        &self,
+        destination: &DestinationName,
+        audience: Option<&AudienceId>,
+        after: &ParkedAfter,
+        limit: u32,
+    ) -> Result<Vec<ParkedView>, LedgerError>;
+
+    /// At most `limit` rejected events with larger numbers than `after`, the oldest first.
+    async fn rejected(
+        &self,
+        destination: &DestinationName,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<RejectedView>, LedgerError>;
+
+    /// Whether any member that is in the audience has a context key that one of these rules chose.
+    async fn any_under_rules(
+        &self,
+        destination: &DestinationName,
+        audience: &AudienceId,
+        rules: &[u32],
+    ) -> Result<bool, LedgerError>;
+
+    /// Parked members are tried again; how many were parked.
+    async fn requeue_parked(&self, members: Members) -> Result<u64, LedgerError>;
+
+    /// Parked members are erased, as if they had never been seen; how many were parked.
+    async fn discard_parked(&self, members: Members) -> Result<u64, LedgerError>;
+
+    /// Rejected events are erased; how many were there.
+    async fn discard_rejected(
+        &self,
+        destination: &DestinationName,
+        ids: Vec<i64>,
+    ) -> Result<u64, LedgerError>;
+
+    /// Forgets what was told of an audience (of all, if `None`), so that every member is told again,
+    /// a slice at a time; how many audiences that concerns.
+    async fn resync(
+        &self,
+        destination: &DestinationName,
+        audience: Option<&AudienceId>,
+    ) -> Result<u64, LedgerError>;
+
+    /// Ends a resync where it is.
+    async fn stop_resync(
+        &self,
+        destination: &DestinationName,
+        audience: Option<&AudienceId>,
+    ) -> Result<u64, LedgerError>;
+
+    /// Removes and erases the members whose context key was chosen by none of these rules, a slice
+    /// at a time.
+    async fn retract_stale(
+        &self,
+        destination: &DestinationName,
+        audience: &AudienceId,
+        current: Vec<u32>,
+    ) -> Result<(), LedgerError>;
+
+    /// Removes and erases every member of an audience (of all, if `None`), a slice at a time; how
+    /// many audiences that concerns. Rejected events stay.
+    async fn retract(
+        &self,
+        destination: &DestinationName,
+        audience: Option<&AudienceId>,
+    ) -> Result<u64, LedgerError>;
+
+    /// Erases an audience (a whole destination, if `None`) without telling LaunchDarkly; the
+    /// destination need not be configured.
+    async fn erase(
+        &self,
+        destination: &DestinationName,
+        audience: Option<&AudienceId>,
+    ) -> Result<u64, LedgerError>;
+
+    /// Stops the delivery of a destination, or lets it go on; events are accepted all the while.
+    async fn pause(&self, destination: &DestinationName, paused: bool) -> Result<(), LedgerError>;
+
+    /// Removes a person from every audience of the destination, then erases what is known of them.
+    async fn forget(
+        &self,
+        destination: &DestinationName,
+        user_id: UserId,
+    ) -> Result<(), LedgerError> {
+        let intake = Intake {
+            destination: destination.clone(),
+            arrival: self.arrival(),
+            deltas: Vec::new(),
+            deletions: vec![user_id],
+            rejected: Vec::new(),
+        };
+        self.record(intake).await.map(|_| ())
+    }
+}

@@ -1,0 +1,97 @@
+//! Every row read again in the background, so that what went bad on the disk is found before it is
+//! needed. A slice at a time with pauses between: nobody waits for it, and the log can be checkpointed.
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
+use std::time::Duration;
+
+use rusqlite::{Connection, params};
+
+use super::group::Command;
+use super::{checksum, integrity, members, schema};
+use crate::ledger::member::Member;
+
+/// Members in one slice.
+const SLICE: usize = 1000;
+/// Between two slices: 10 million members take a quarter of an hour.
+const PAUSE: Duration = Duration::from_millis(90);
+/// The first reading begins so long after the start at the latest.
+const FIRST_AFTER: Duration = Duration::from_secs(60);
+
+/// Ends the thread when it is dropped.
+#[derive(Debug)]
+pub(super) struct BackgroundCheck(
+    #[expect(dead_code, reason = "held to be dropped")] SyncSender<()>,
+);
+
+impl BackgroundCheck {
+    /// Starts the thread; it tells the writer what it finds.
+    pub fn start(
+        directory: &Path,
+        every: Duration,
+        writer: Sender<Command>,
+    ) -> rusqlite::Result<Self> {
+        let (stop, stopped) = sync_channel(0);
+        let db = schema::open_reader(directory)?;
+        std::thread::Builder::new()
+            .name("check".into())
+            .spawn(move || {
+                if let Err(error) = check_until(&stopped, &db, every) {
+                    if checksum::is_damage(&error) {
+                        let _ = writer.send(Command::Damaged(error)); // it may have ended
+                    } else {
+                        tracing::warn!(%error, "the ledger can no longer be checked in the background");
+                    }
+                }
+            })
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        Ok(Self(stop))
+    }
+}
+
+fn check_until(stopped: &Receiver<()>, db: &Connection, every: Duration) -> rusqlite::Result<()> {
+    let wait = |time| stopped.recv_timeout(time) == Err(RecvTimeoutError::Timeout);
+    let mut next = every.min(FIRST_AFTER);
+    while wait(next) {
+        next = every;
+        let mut after = (i64::MIN, String::new());
+        let mut rows = 0_usize;
+        loop {
+            let slice = members::walk(db, (after.0, &after.1), SLICE)?;
+            for (audience, key, member) in &slice {
+                is_in_the_index(db, *audience, key, member)?;
+            }
+            rows += slice.len();
+            let Some((audience, key, _)) = slice.into_iter().next_back() else { break };
+            after = (audience, key);
+            if !wait(PAUSE) {
+                return Ok(());
+            }
+        }
+        integrity::few_rows(db)?;
+        tracing::debug!(members = rows, "every row of the ledger is as it was written");
+    }
+    Ok(())
+}
+
+/// Who waits and is not in the index of those who wait would never be told.
+fn is_in_the_index(
+    db: &Connection,
+    audience: i64,
+    key: &str,
+    member: &Member,
+) -> rusqlite::Result<()> {
+    let Some(since) = member.pending_since else { return Ok(()) };
+    let found = |table: &str| {
+        db.prepare_cached(&format!(
+            "SELECT EXISTS (SELECT 1 FROM {table}
+             WHERE audience = ?1 AND pending_since = ?2 AND context_key = ?3)"
+        ))?
+        .query_row(params![audience, since.0, key], |row| row.get::<_, bool>(0))
+    };
+    // Between the two readings it may have been told.
+    if found("member INDEXED BY member_pending")? || !found("member NOT INDEXED")? {
+        return Ok(());
+    }
+    Err(checksum::damage("the index of those who wait"))
+}

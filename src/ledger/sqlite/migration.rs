@@ -1,0 +1,45 @@
+//! From the tables of an older version to those of this one, a version at a time.
+//!
+//! # What always holds
+//! * A step and the version it leads to are one transaction: a kill in the middle leaves the ledger as
+//!   it was, and the next start begins again.
+//! * A new ledger and a migrated one have the same tables (`tests`).
+
+use rusqlite::Connection;
+
+use super::schema::VERSION;
+
+/// What leads from version `index + 1` to the next.
+const STEPS: [&str; 1] = ["
+ALTER TABLE destination ADD COLUMN paused_at INTEGER;
+ALTER TABLE destination ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE destination ADD COLUMN checksum INTEGER;
+ALTER TABLE audience RENAME COLUMN resync_after TO walk_after;
+ALTER TABLE audience ADD COLUMN walk TEXT;
+ALTER TABLE audience ADD COLUMN included INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE audience ADD COLUMN pending INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE audience ADD COLUMN parked INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE audience ADD COLUMN checksum INTEGER;
+UPDATE audience SET walk = 'resync' WHERE walk_after IS NOT NULL;
+UPDATE audience SET (included, pending, parked) = (
+    SELECT coalesce(sum(member.included), 0), count(member.pending_since),
+        coalesce(sum(member.parked_at IS NOT NULL AND member.pending_since IS NULL), 0)
+    FROM member WHERE member.audience = audience.id);
+ALTER TABLE member ADD COLUMN refused_with INTEGER;
+ALTER TABLE member ADD COLUMN checksum INTEGER;
+CREATE INDEX parked_since ON parked (parked_at);
+ALTER TABLE rejected ADD COLUMN checksum INTEGER;
+CREATE INDEX rejected_destination ON rejected (destination);
+"];
+
+/// Brings a ledger of version `found` to [`VERSION`].
+pub(super) fn run(db: &Connection, found: i64) -> rusqlite::Result<()> {
+    for (from, step) in (1..).zip(STEPS).skip_while(|(from, _)| *from < found) {
+        tracing::info!(from, to = from + 1, of = VERSION, "migrating the ledger");
+        db.execute_batch(&format!(
+            "BEGIN IMMEDIATE; {step} PRAGMA user_version = {}; COMMIT;",
+            from + 1
+        ))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! What LaunchDarkly said of members it refused, kept until they are taken, discarded, or too old or
+//! too many.
+
+use rusqlite::{Connection, params};
+
+use super::walks::SLICE;
+use super::writer::State;
+use super::{Retention, members};
+use crate::ledger::ParkReason;
+use crate::ledger::member::Next;
+use crate::membership::Timestamp;
+
+/// How long, how many and how much is kept.
+#[derive(Debug)]
+pub(super) struct Parked {
+    kept: Retention,
+    /// Whether anything was parked since they were last counted.
+    may_be_too_many: bool,
+}
+
+impl Parked {
+    pub fn new(kept: Retention) -> Self {
+        Self { kept, may_be_too_many: true }
+    }
+
+    /// Keeps the words.
+    pub fn insert(
+        &mut self,
+        db: &Connection,
+        audience: i64,
+        key: &str,
+        at: Timestamp,
+        reason: &ParkReason,
+    ) -> rusqlite::Result<()> {
+        let ParkReason { status, code, message, id } = reason;
+        db.prepare_cached(
+            "INSERT OR REPLACE INTO parked
+                 (audience, context_key, parked_at, status, code, message, answer_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![audience, key, at.0, status, code, message, id])?;
+        self.may_be_too_many = true;
+        Ok(())
+    }
+
+    /// The member was taken, or its row is gone: what was said of it no longer matters.
+    pub fn erase(db: &Connection, audience: i64, key: &str) -> rusqlite::Result<()> {
+        db.prepare_cached("DELETE FROM parked WHERE audience = ?1 AND context_key = ?2")?
+            .execute(params![audience, key])?;
+        Ok(())
+    }
+
+    /// Discards a slice of what is too old or too much. `true`: there is more.
+    pub fn purge_slice(state: &mut State, db: &Connection) -> rusqlite::Result<bool> {
+        let now = state.stamp();
+        let kept = &state.parked.kept;
+        let mut excess = 0;
+        if state.parked.may_be_too_many {
+            let (count, bytes): (u64, u64) = db
+                .prepare_cached(
+                    "SELECT count(*), coalesce(sum(length(context_key) + length(code)
+                         + length(message) + length(answer_id)), 0) FROM parked",
+                )?
+                .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            // Their share of the bytes: words are much alike.
+            let over = bytes.saturating_sub(kept.max_bytes);
+            let for_bytes = (over * count).div_ceil(bytes.max(1));
+            excess = count.saturating_sub(kept.max_count).max(for_bytes);
+        }
+        let oldest = now.before(kept.max_age);
+        let found: Vec<(i64, String, i64)> = db
+            .prepare_cached(
+                "SELECT audience, context_key, parked_at FROM parked ORDER BY parked_at LIMIT ?1",
+            )?
+            .query_map([SLICE], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            .collect::<Result<_, _>>()?;
+        let mut discarded = 0_u64;
+        for (row, key, parked_at) in found {
+            if parked_at >= oldest.0 && discarded >= excess {
+                break;
+            }
+            discarded += 1;
+            Self::erase(db, row, &key)?;
+            let Some(audience) = state.audiences.of_row(row) else { continue };
+            let Some(before) = members::load(db, row, &key)? else { continue };
+            if before.is_parked() {
+                state.put(db, audience, &key, Some(&before), &Next::Delete)?;
+            }
+        }
+        if discarded > 0 {
+            tracing::warn!(discarded, "parked members were too old or too many: discarded");
+        }
+        let more = discarded == SLICE as u64;
+        state.parked.may_be_too_many = excess > discarded;
+        Ok(more || excess > discarded)
+    }
+}

@@ -1,0 +1,47 @@
+//! Every version of the tables, from the first one on, becomes the present one.
+
+use super::*;
+
+const VERSION_1: &str = include_str!("../../../../tests/ledgers/version_1.sql");
+
+fn of_version_1() -> Bench {
+    let bench = Bench::closed();
+    let db = rusqlite::Connection::open(bench.directory.path().join("ledger.db")).expect("new");
+    db.execute_batch("PRAGMA journal_mode = WAL;").expect("as every version has it");
+    db.execute_batch(VERSION_1).expect("the first version's own");
+    bench
+}
+
+#[tokio::test]
+async fn a_ledger_of_the_first_version_goes_on_where_it_was() {
+    let mut bench = of_version_1();
+    bench.open(); // which compares the tables with those of a new ledger
+    assert_eq!(bench.faults(), [""; 0]);
+    let view = bench.view().await;
+    assert_eq!((view.included, view.pending, view.parked, view.rejected), (4, 2, 1, 1));
+    assert_eq!(bench.parked()[0].answer_id, "answer-1");
+    let audiences = bench.ledger.audiences(&destination()).await.expect("it is known");
+    let walks: Vec<_> = audiences.iter().map(|of| (&of.audience[..], of.walk.as_deref())).collect();
+    assert!(walks.contains(&("aud_vip", None)), "{walks:?}");
+    let mut launchdarkly = BTreeMap::new();
+    bench.drain(&mut launchdarkly).await;
+    assert_eq!(launchdarkly.len(), 2, "who waited is told, and nobody else");
+    bench.reopen().await;
+    assert_eq!(bench.faults(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_kill_in_a_migration_leaves_what_was_there() {
+    let bench = of_version_1();
+    let path = bench.directory.path().join("ledger.db");
+    let db = rusqlite::Connection::open(&path).expect("it is ours");
+    // What a kill leaves: the step was begun, and never committed.
+    db.execute_batch("BEGIN IMMEDIATE; ALTER TABLE destination ADD COLUMN paused_at INTEGER;")
+        .expect("nobody else has it");
+    let mut killed = bench;
+    killed.crash_while_closed();
+    drop(db);
+    killed.open();
+    assert_eq!(killed.faults(), [""; 0]);
+    assert_eq!(killed.view().await.included, 4);
+}
