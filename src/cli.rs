@@ -11,12 +11,15 @@
 //! A command's answer goes to standard output, everything else to standard error.
 
 pub mod check;
+mod daemon;
 pub mod eval;
 pub mod explain;
 pub mod healthcheck;
 pub mod ledger;
+pub mod operator;
 pub mod send;
 pub mod status;
+mod table;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -27,7 +30,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Destination};
 use crate::launchdarkly::wire::USER_AGENT;
-use crate::membership::Timestamp;
+use crate::operate::api::wire::instant;
 use crate::operate::logging::{self, chain};
 use crate::sandbox::SandboxError;
 use crate::service::ServiceError;
@@ -96,9 +99,27 @@ enum Command {
     Healthcheck,
     /// Ask the running daemon how each destination stands
     Status(status::StatusCommand),
+    /// List audiences with what waits and what is parked
+    Audiences(operator::AudiencesCommand),
+    /// Show every audience of a person: what should be, and what LaunchDarkly knows
+    Member(operator::MemberCommand),
+    /// List, requeue or discard members that LaunchDarkly refused
+    Parked(operator::ParkedCommand),
+    /// List, replay or discard events that could not be mapped
+    Rejected(operator::RejectedCommand),
+    /// Tell LaunchDarkly every member again
+    Resync(operator::ResyncCommand),
+    /// Stop delivering a destination; events are kept
+    Pause(operator::SteerCommand),
+    /// Deliver a destination again
+    Resume(operator::SteerCommand),
+    /// Remove a person everywhere and erase what is known of them
+    Forget(operator::ForgetCommand),
+    /// Forget an audience or a destination
+    Drop(operator::DropCommand),
     /// Sign and post an event as Segment would
     Send(Box<send::Send>),
-    /// Check, export, copy or restore the ledger
+    /// Check, export, copy, restore or rename in the ledger
     Ledger(ledger::LedgerCommand),
     /// Say what happens to one event and why
     Explain(explain::Explain),
@@ -144,14 +165,23 @@ pub fn main() -> ExitCode {
             |config| answered(waited(check::check(&config, online, &mut std::io::stdout()))),
         ),
         Command::Healthcheck => waited(healthcheck::healthcheck(file)),
-        Command::Status(status) => load(file).map_or_else(
-            |exit| exit,
-            |config| answered(waited(status.status(&config, &mut std::io::stdout()))),
-        ),
-        Command::Send(send) => load(file).map_or_else(
-            |exit| exit,
-            |config| answered(waited(send.send(&config, &mut std::io::stdout()))),
-        ),
+        Command::Status(status) => {
+            asked(file, async |config, out| status.status(config, out).await)
+        }
+        Command::Audiences(list) => asked(file, async |config, out| list.run(config, out).await),
+        Command::Member(show) => asked(file, async |config, out| show.run(config, out).await),
+        Command::Parked(parked) => asked(file, async |config, out| parked.run(config, out).await),
+        Command::Rejected(events) => asked(file, async |config, out| events.run(config, out).await),
+        Command::Resync(resync) => asked(file, async |config, out| resync.run(config, out).await),
+        Command::Pause(pause) => {
+            asked(file, async |config, out| pause.run("pause", config, out).await)
+        }
+        Command::Resume(resume) => {
+            asked(file, async |config, out| resume.run("resume", config, out).await)
+        }
+        Command::Forget(forget) => asked(file, async |config, out| forget.run(config, out).await),
+        Command::Drop(drop) => asked(file, async |config, out| drop.run(config, out).await),
+        Command::Send(send) => asked(file, async |config, out| send.send(config, out).await),
         Command::Ledger(command) => load(file).map_or_else(
             |exit| exit,
             |config| {
@@ -184,6 +214,17 @@ fn load(file: Option<&Path>) -> Result<Config, Exit> {
         complain(&faults.to_string());
         Exit::BadUsage
     })
+}
+
+/// Runs a command that needs the configuration, waits and prints.
+fn asked(
+    file: Option<&Path>,
+    command: impl AsyncFnOnce(&Config, &mut std::io::Stdout) -> std::io::Result<Exit>,
+) -> Exit {
+    match load(file) {
+        Ok(config) => answered(waited(command(&config, &mut std::io::stdout()))),
+        Err(exit) => exit,
+    }
 }
 
 fn run(config: Config) -> Exit {
@@ -268,12 +309,6 @@ fn destination<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Destina
         (None, [only]) => Ok(only),
         (None, _) => Err(format!("say which destination: {}", names())),
     }
-}
-
-/// A point in time as people and programs read it.
-fn instant(timestamp: Timestamp) -> String {
-    let instant = jiff::Timestamp::from_microsecond(timestamp.0).unwrap_or_default();
-    format!("{instant:.3}")
 }
 
 /// What a file says; `-` is standard input.

@@ -215,7 +215,8 @@ impl Service {
         let listener = receive::serve(public, router, limits, stop_receiving.clone());
         let task = tasks.spawn(async move { Ended::Listener(listener.await) });
         parts.insert(task.id(), Part::Receiving);
-        let router = admin::router(wiring::admin_state(&config, &ledger, standings, &readiness));
+        let state = wiring::admin_state(&config, &ledger, standings, &readiness);
+        let router = admin::router(state, wiring::api(&config, &ledger));
         let listener = receive::serve(admin, router, limits, stop_watching.clone());
         let task = tasks.spawn(async move { Ended::Listener(listener.await) });
         parts.insert(task.id(), Part::Watching);

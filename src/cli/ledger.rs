@@ -1,6 +1,7 @@
-//! `cohortd ledger`: the ledger itself, from outside: `check`, `export`, `backup` and `restore`.
+//! `cohortd ledger`: the ledger itself, from outside: `check`, `export`, `backup`, `restore` and
+//! `rename`.
 //!
-//! All but `restore` work beside a running daemon.
+//! All but the last two work beside a running daemon.
 
 use std::io::{Result, Write};
 use std::ops::ControlFlow;
@@ -10,7 +11,8 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::{Exit, complain, instant};
-use crate::ledger::{self, BackupError, ExportedMember, OpenError};
+use crate::ledger::{self, BackupError, ExportedMember, OpenError, RenameError, Renamed};
+use crate::membership::{AudienceId, DestinationName};
 use crate::operate::logging::chain;
 
 /// What to do with the ledger.
@@ -39,6 +41,16 @@ enum What {
     Restore {
         /// A file that `backup` made
         file: PathBuf,
+    },
+    /// Give the rows of a destination, or of an audience, another name; no daemon may be running
+    Rename {
+        /// The name of the destination until now; with --destination, the id of the audience
+        from: String,
+        /// The name from now on
+        to: String,
+        /// Rename an audience of this destination; its new segment is told everything
+        #[arg(long, value_name = "NAME")]
+        destination: Option<String>,
     },
 }
 
@@ -95,7 +107,43 @@ impl LedgerCommand {
                 }
                 Err(error) => Ok(copy_failed("restore", &error)),
             },
+            What::Rename { from, to, destination } => {
+                rename(directory, from, to, destination.as_deref(), out)
+            }
         }
+    }
+}
+
+fn rename(
+    directory: &Path,
+    from: &str,
+    to: &str,
+    destination: Option<&str>,
+    out: &mut impl Write,
+) -> Result<Exit> {
+    let name = DestinationName::new;
+    let renamed = match destination {
+        None => name(from).zip(name(to)).map(|(from, to)| Renamed::Destination { from, to }),
+        Some(destination) => {
+            let ids = AudienceId::new(from).zip(AudienceId::new(to));
+            name(destination).zip(ids).map(|(destination, (from, to))| Renamed::Audience {
+                destination,
+                from,
+                to,
+            })
+        }
+    };
+    let Some(renamed) = renamed else {
+        complain("cohortd ledger rename: a name is not empty");
+        return Ok(Exit::BadUsage);
+    };
+    match ledger::rename(directory, &renamed) {
+        Ok(()) => {
+            writeln!(out, "the rows of {from} are those of {to} now")?;
+            Ok(Exit::Done)
+        }
+        Err(RenameError::Open(error)) => Ok(failed("rename", &error, open_exit(&error))),
+        Err(error) => Ok(failed("rename", &error, Exit::BadUsage)),
     }
 }
 

@@ -7,15 +7,12 @@ use std::io::{Result, Write};
 use std::time::Duration;
 
 use clap::Args;
-use http::StatusCode;
 
-use super::healthcheck::reachable;
-use super::{Exit, complain, instant, to_the_daemon, unreached};
+use super::daemon::{Answer, Daemon};
+use super::{Exit, instant};
 use crate::config::Config;
+use crate::operate::api::wire::Nothing;
 use crate::operate::status::{DestinationState, DestinationStatus, Status};
-
-/// The daemon is on this host, as a rule.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is asked.
 #[derive(Args, Clone, Debug)]
@@ -28,32 +25,15 @@ pub struct StatusCommand {
     behind_s: u64,
 }
 
-/// Why there is no status.
-enum Silent {
-    /// It answered, and wants another token.
-    Refused,
-    Unreached(String),
-}
-
 impl StatusCommand {
     /// Prints how each destination stands.
     pub async fn status(&self, config: &Config, out: &mut impl Write) -> Result<Exit> {
-        let url = format!("http://{}/status", reachable(config.admin.address));
-        let text = match ask(&url, config).await {
-            Ok(text) => text,
-            Err(Silent::Refused) => {
-                complain(&format!("cohortd status: {url} wants another one of admin.tokens"));
-                return Ok(Exit::BadUsage);
-            }
-            Err(Silent::Unreached(why)) => {
-                complain(&format!("cohortd status: {url}: {why}; is the daemon running?"));
-                return Ok(Exit::Unavailable);
-            }
+        let asked = async { Daemon::of(config)?.get(&["status"], &Nothing {}).await };
+        let Answer { text, value: status } = match asked.await {
+            Ok(answer) => answer,
+            Err(silent) => return Ok(silent.complain("status")),
         };
-        let Ok(status) = serde_json::from_str::<Status>(&text) else {
-            complain(&format!("cohortd status: {url} does not answer as cohortd does"));
-            return Ok(Exit::Unavailable);
-        };
+        let status: Status = status;
         if self.json {
             writeln!(out, "{}", text.trim_end())?;
         } else {
@@ -86,6 +66,7 @@ impl StatusCommand {
         for (name, of) in &status.destinations {
             let state = match of.state {
                 DestinationState::Held => "held",
+                DestinationState::Paused => "paused",
                 DestinationState::Ok if self.is_behind(of) => "behind",
                 DestinationState::Ok => "ok",
             };
@@ -97,6 +78,13 @@ impl StatusCommand {
             writeln!(out, "{name:<names$}  {state:<7}  {:>9}  {longest:>10}", of.waiting)?;
         }
         for (name, of) in &status.destinations {
+            if let Some(since) = of.paused_since {
+                let since = instant(since);
+                writeln!(
+                    out,
+                    "\n{name} is paused since {since}: cohortd resume {name} lets it go on"
+                )?;
+            }
             if let Some(held) = &of.held {
                 let (since, why) = (instant(held.since), &held.why);
                 write!(out, "\n{name} is held since {since}, status {}: {why}", held.status)?;
@@ -108,20 +96,5 @@ impl StatusCommand {
             }
         }
         Ok(())
-    }
-}
-
-async fn ask(url: &str, config: &Config) -> std::result::Result<String, Silent> {
-    let silent = |error| Silent::Unreached(unreached(error));
-    let client = to_the_daemon(PATIENCE).map_err(silent)?;
-    let mut question = client.get(url);
-    if let Some(token) = config.admin.tokens.first() {
-        question = question.bearer_auth(token.expose());
-    }
-    let answer = question.send().await.map_err(silent)?;
-    match answer.status() {
-        StatusCode::OK => answer.text().await.map_err(silent),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Silent::Refused),
-        status => Err(Silent::Unreached(format!("it answered {status}"))),
     }
 }

@@ -95,7 +95,7 @@ impl Fields {
         };
         let expression = Expression::compile(json, name)?;
         let is_preset = expression == preset::fields().expressions[field as usize];
-        let fingerprint = crc32fast::hash(json.to_string().as_bytes());
+        let fingerprint = crc32fast::hash(in_order(json).to_string().as_bytes());
         self.fingerprints[field as usize] = if is_preset { 0 } else { fingerprint };
         self.expressions[field as usize] = expression;
         Ok(())
@@ -135,6 +135,19 @@ impl Fields {
     /// The field's value for this event.
     pub(super) fn find<'a>(&'a self, field: Field, event: &'a Value) -> Found<'a> {
         Found::of(field.name(), &self.expressions[field as usize], event)
+    }
+}
+
+/// The same JSON with its keys sorted: tables of a configuration file have no order.
+fn in_order(json: &Value) -> Value {
+    match json {
+        Value::Object(members) => {
+            let mut sorted: Vec<_> = members.iter().collect();
+            sorted.sort_by_key(|(key, _)| *key);
+            sorted.into_iter().map(|(key, value)| (key.clone(), in_order(value))).collect()
+        }
+        Value::Array(items) => items.iter().map(in_order).collect(),
+        other => other.clone(),
     }
 }
 
@@ -208,7 +221,29 @@ impl<'a> Found<'a> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_fingerprint_follows_what_the_mapping_says_and_nothing_else() {
+        let of = |json: Value| {
+            let mut fields = preset::fields();
+            fields.set("segment_user_id", &json).expect("a field of the action");
+            fields.fingerprint(&[Field::UserId])
+        };
+        assert_eq!(preset::fields().fingerprint(&Field::ALL), 0);
+        assert_eq!(of(json!({"@path": "$.userId"})), 0, "the preset, spelled out");
+        let custom = of(json!({"@path": "$.traits.id"}));
+        assert_eq!(custom, 0x6996_a185, "kept with members: it may never change");
+        let lower = json!({"@case": {"operator": "lower", "value": {"@path": "$.userId"}}});
+        let other = json!({"@case": {"value": {"@path": "$.userId"}, "operator": "lower"}});
+        assert_eq!(of(lower.clone()), of(other), "whatever the order of the keys");
+        assert_ne!(of(lower), custom);
+        let mut fields = preset::fields();
+        fields.set("user_email", &json!("one@example.com")).expect("a field of the action");
+        assert_eq!(fields.fingerprint(&[Field::UserId]), 0, "the email decides nothing here");
+    }
 
     #[test]
     fn every_field_is_found_where_its_name_was_set() {

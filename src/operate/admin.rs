@@ -1,10 +1,10 @@
-//! The admin listener: the probes, and `/status` for machines. Not public.
+//! The admin listener: the probes, `/status` for machines, and the operator's verbs. Not public.
 //!
 //! # What always holds
-//! * With tokens configured, `/status` answers only to one of them. Without, the listener is on a
+//! * With tokens configured, all but the probes answers only to one of them. Without, the listener is on a
 //!   loopback address (a configuration fault otherwise) and answers only requests that name one as
 //!   their `Host`, so that no web page can reach it through a browser that runs beside it.
-//! * Nothing here is personal: names of destinations, ids of audiences, counts (P8).
+//! * `/status` holds nothing personal: names of destinations, ids of audiences, counts (P8).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,8 +20,10 @@ use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 
 use crate::deliver::Standing;
-use crate::ledger::Ledger;
+use crate::ledger::Operations;
 use crate::membership::DestinationName;
+use crate::operate::api::{self, Api};
+use crate::operate::problem::Problem;
 use crate::operate::status::{DestinationStatus, Status};
 use crate::receive::{self, Readiness};
 use crate::secret::Secret;
@@ -29,10 +31,10 @@ use crate::secret::Secret;
 /// What the admin routes share.
 #[derive(Debug)]
 pub struct AdminState {
-    /// Any of them opens `/status`; none: reaching the address is enough.
+    /// Any of them opens all but the probes; none: reaching the address is enough.
     pub tokens: Vec<Secret>,
     /// Asked for backlogs.
-    pub ledger: Arc<dyn Ledger>,
+    pub ledger: Arc<dyn Operations>,
     /// How each destination fares.
     pub standings: Vec<(DestinationName, watch::Receiver<Standing>)>,
     /// Whether traffic is welcome.
@@ -40,15 +42,23 @@ pub struct AdminState {
 }
 
 /// The admin routes.
-pub fn router(state: AdminState) -> Router {
+pub fn router(state: AdminState, api: Api) -> Router {
     let state = Arc::new(state);
-    Router::new()
+    let guarded = Router::new()
         .route("/status", get(status))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&state), admit))
+        .with_state(Arc::clone(&state))
+        .merge(api::router(api))
+        .method_not_allowed_fallback(async || {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this route takes another method")
+        })
+        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is no such route"))
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), admit));
+    Router::new()
         .route("/livez", get(async || "ok"))
         .route("/readyz", get(ready))
         .route("/healthz", get(ready))
         .with_state(state)
+        .merge(guarded)
 }
 
 async fn ready(State(state): State<Arc<AdminState>>) -> (StatusCode, &'static str) {
@@ -62,10 +72,12 @@ async fn status(State(state): State<Arc<AdminState>>) -> Response {
     let mut destinations = BTreeMap::new();
     for (name, standing) in &state.standings {
         let Ok(backlog) = state.ledger.backlog(name).await else {
-            return (StatusCode::SERVICE_UNAVAILABLE, "the ledger is closed").into_response();
+            let detail = "the ledger is closed";
+            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
         };
         let held = standing.borrow().held.clone();
-        destinations.insert(name.to_string(), DestinationStatus::of(&backlog, held));
+        let paused = state.ledger.paused_since(name);
+        destinations.insert(name.to_string(), DestinationStatus::of(&backlog, held, paused));
     }
     let ready = receive::objection(&state.readiness, &*state.ledger).is_none();
     Json(Status { ready, destinations }).into_response()
@@ -74,7 +86,7 @@ async fn status(State(state): State<Arc<AdminState>>) -> Response {
 async fn admit(State(state): State<Arc<AdminState>>, request: Request, next: Next) -> Response {
     match objection(&state.tokens, request.headers()) {
         None => next.run(request).await,
-        Some(refusal) => refusal.into_response(),
+        Some((status, detail)) => Problem::new(status, detail).into_response(),
     }
 }
 

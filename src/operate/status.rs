@@ -24,6 +24,9 @@ pub struct Status {
 pub struct DestinationStatus {
     /// Whether anything but probes is delivered.
     pub state: DestinationState,
+    /// Since when an operator has stopped its delivery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_since: Option<Timestamp>,
     /// Since when and why it is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<HeldStatus>,
@@ -43,6 +46,8 @@ pub enum DestinationState {
     Ok,
     /// Events are kept, and LaunchDarkly is probed until what is wrong is mended.
     Held,
+    /// Events are kept, and nothing is delivered until an operator resumes it.
+    Paused,
 }
 
 /// Why a destination is held.
@@ -61,11 +66,16 @@ pub struct HeldStatus {
 impl DestinationStatus {
     /// From what waits and what holds it.
     #[must_use]
-    pub fn of(backlog: &[Backlog], held: Option<Held>) -> Self {
+    pub fn of(backlog: &[Backlog], held: Option<Held>, paused_since: Option<Timestamp>) -> Self {
         let oldest = backlog.iter().map(|of| whole_millis(of.waiting_since.elapsed())).max();
         let audience = |of: &Backlog| (of.audience.as_str().to_owned(), of.waiting);
         Self {
-            state: if held.is_some() { DestinationState::Held } else { DestinationState::Ok },
+            state: match (&held, paused_since) {
+                (_, Some(_)) => DestinationState::Paused,
+                (Some(_), None) => DestinationState::Held,
+                (None, None) => DestinationState::Ok,
+            },
+            paused_since,
             held: held.map(|Held { since, status, why, answer_id }| HeldStatus {
                 since,
                 status,

@@ -9,9 +9,10 @@ use crate::clock::Clock;
 use crate::config::{self, Config, Kept};
 use crate::deliver::{Courier, Policy, Standing};
 use crate::launchdarkly::Client;
-use crate::ledger::{DestinationSettings, Ledger, Retention, Settings, SqliteLedger};
+use crate::ledger::{DestinationSettings, Ledger, Operations, Retention, Settings, SqliteLedger};
 use crate::membership::DestinationName;
 use crate::operate::admin::AdminState;
+use crate::operate::api::Api;
 use crate::receive::{Credential, Credentials, Destination, Limits, PublicState, Readiness};
 
 /// A late duplicate of an unanswered call has had this many request timeouts to arrive.
@@ -123,8 +124,17 @@ pub(super) fn admin_state(
 ) -> AdminState {
     AdminState {
         tokens: config.admin.tokens.clone(),
-        ledger: Arc::clone(ledger) as Arc<dyn Ledger>,
+        ledger: Arc::clone(ledger) as Arc<dyn Operations>,
         standings,
         readiness: readiness.clone(),
+    }
+}
+
+pub(super) fn api(config: &Config, ledger: &Arc<SqliteLedger>) -> Api {
+    let mappings = config.destinations.iter();
+    Api {
+        ledger: Arc::clone(ledger) as Arc<dyn Operations>,
+        mappings: mappings.map(|of| (of.name.clone(), of.mappings.clone())).collect(),
+        tombstone_ttl: config.ledger.tombstone_ttl,
     }
 }

@@ -47,6 +47,23 @@ pub struct Installation {
     client: reqwest::Client,
 }
 
+/// What a command came to.
+pub struct Typed {
+    pub code: i32,
+    /// What it wrote to standard output …
+    pub out: String,
+    /// … and to standard error.
+    pub complaint: String,
+}
+
+impl Typed {
+    /// Its answer, if it did what was asked.
+    pub fn done(self) -> String {
+        assert_eq!(self.code, 0, "{}{}", self.out, self.complaint);
+        self.out
+    }
+}
+
 /// One life of the daemon.
 pub struct Cohortd {
     child: Child,
@@ -108,6 +125,18 @@ impl Installation {
         let name = format!("COHORTD_{}", key.to_uppercase().replace('.', "__"));
         self.variables.insert(name, value.to_owned());
         self
+    }
+
+    /// Takes back what [`Installation::set`] did.
+    pub fn unset(&mut self, key: &str) -> &mut Self {
+        let name = format!("COHORTD_{}", key.to_uppercase().replace('.', "__"));
+        self.variables.remove(&name);
+        self
+    }
+
+    /// The configuration file, beneath what is set.
+    pub fn write_config(&self, toml: &str) {
+        std::fs::write(self.directory.path().join("cohortd.toml"), toml).expect("it is ours");
     }
 
     pub fn ledger_path(&self) -> std::path::PathBuf {
@@ -175,8 +204,25 @@ impl Installation {
         }
     }
 
+    /// A command with the configuration of the installation, as an operator types it; `admin` is
+    /// where the daemon to be asked listens.
+    pub fn types(&self, admin: Option<SocketAddr>, arguments: &[&str]) -> Typed {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cohortd"));
+        command.args(arguments).env_clear().envs(&self.variables);
+        if let Some(admin) = admin {
+            command.env("COHORTD_ADMIN__ADDRESS", admin.to_string());
+        }
+        let output = command.current_dir(self.directory.path()).output().expect("the binary runs");
+        let text = |bytes| String::from_utf8(bytes).expect("it writes text");
+        Typed {
+            code: output.status.code().expect("it ends by itself"),
+            out: text(output.stdout),
+            complaint: text(output.stderr),
+        }
+    }
+
     /// Waits until the ledger of a daemon that runs has nothing left to tell: no member is pending
-    /// or in a call, and none is to be told once more later.
+    /// or in a call, none is to be told once more later, and nothing is done to all of an audience.
     pub async fn drained(&self) {
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
         let path = self.ledger_path().join("ledger.db");
@@ -184,7 +230,8 @@ impl Installation {
         let left = || -> rusqlite::Result<(u64, u64)> {
             db.query_row(
                 "SELECT (SELECT count(*) FROM member WHERE pending_since IS NOT NULL),
-                     (SELECT count(*) FROM reassertion)",
+                     (SELECT count(*) FROM reassertion)
+                         + (SELECT count(*) FROM audience WHERE walk IS NOT NULL)",
                 [],
                 |row| Ok((row.get(0)?, row.get(1)?)),
             )

@@ -2,37 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Output};
 
 use cohortd::sandbox::{Keep, View};
 use serde_json::Value;
 
-use crate::harness::{DEADLINE, ENVIRONMENT, Installation, identify, launchdarkly};
+use crate::harness::{DEADLINE, ENVIRONMENT, Installation, Typed, identify, launchdarkly};
 
 const NOW_MS: i64 = 1_750_000_000_000;
 const AUDIENCE: &str = "aud_vip";
 
 /// `cohortd ledger …` with the configuration of the installation.
-fn ledger(installation: &Installation, arguments: &[&str]) -> Output {
-    let daemon = installation.command();
-    let mut command = Command::new(daemon.get_program());
-    command.arg("ledger").args(arguments).env_clear();
-    command.envs(daemon.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    command.current_dir(installation.directory.path()).output().expect("the binary runs")
-}
-
-fn code(output: &Output) -> i32 {
-    output.status.code().expect("it ends by itself")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("it writes text")
+fn ledger(installation: &Installation, arguments: &[&str]) -> Typed {
+    let words: Vec<&str> = ["ledger"].into_iter().chain(arguments.iter().copied()).collect();
+    installation.types(None, &words)
 }
 
 /// Context key to what it should be and what LaunchDarkly was told.
 fn exported(installation: &Installation) -> BTreeMap<String, (bool, Option<bool>)> {
     let output = ledger(installation, &["export", "--destination", "production"]);
-    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    assert_eq!(output.code, 0, "{}", output.complaint);
     let member = |line: &str| {
         let line: Value = serde_json::from_str(line).expect("a line of JSON");
         assert_eq!(line["audience_id"], AUDIENCE);
@@ -42,14 +30,14 @@ fn exported(installation: &Installation) -> BTreeMap<String, (bool, Option<bool>
             (included, line["told"].as_bool()),
         )
     };
-    text(&output.stdout).lines().map(member).collect()
+    output.out.lines().map(member).collect()
 }
 
 #[tokio::test]
 async fn export_and_check_read_beside_the_daemon_and_after_it() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
-    assert_eq!(code(&ledger(&installation, &["check"])), 69, "there is no ledger yet");
+    assert_eq!(ledger(&installation, &["check"]).code, 69, "there is no ledger yet");
 
     let cohortd = installation.start();
     for (user, enters) in [("ada", true), ("bob", false)] {
@@ -61,16 +49,16 @@ async fn export_and_check_read_beside_the_daemon_and_after_it() {
     let expected = [("ada", (true, Some(true))), ("bob", (false, Some(false)))];
     let expected: BTreeMap<_, _> = expected.map(|(key, value)| (key.to_owned(), value)).into();
     assert_eq!(exported(&installation), expected);
-    assert_eq!(code(&ledger(&installation, &["check"])), 0);
-    assert!(ledger(&installation, &["export", "--destination", "other"]).stdout.is_empty());
+    assert_eq!(ledger(&installation, &["check"]).code, 0);
+    assert!(ledger(&installation, &["export", "--destination", "other"]).out.is_empty());
 
     assert!(cohortd.stop().0.success());
     assert_eq!(exported(&installation), expected);
     let output = ledger(&installation, &["check"]);
-    assert_eq!(code(&output), 0);
+    assert_eq!(output.code, 0);
     let sound =
         "the ledger is sound: 2 members of 1 audiences, 0 waiting to be told, 0 rejected events\n";
-    assert_eq!(text(&output.stdout), sound);
+    assert_eq!(output.out, sound);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -91,16 +79,16 @@ async fn a_backup_under_load_comes_back_and_everything_is_told_again() {
     });
     let backup = || ledger(&installation, &["backup", "copy"]);
     let output = tokio::task::block_in_place(backup);
-    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    assert_eq!(output.code, 0, "{}", output.complaint);
     load.await.expect("every batch is answered");
-    assert_eq!(code(&backup()), 64, "a backup is never overwritten");
+    assert_eq!(backup().code, 64, "a backup is never overwritten");
     let refused = ledger(&installation, &["restore", "copy"]);
-    assert_eq!(code(&refused), 69, "the daemon has the ledger");
-    assert!(text(&refused.stderr).contains("in use by another process"));
+    assert_eq!(refused.code, 69, "the daemon has the ledger");
+    assert!(refused.complaint.contains("in use by another process"));
     assert!(cohortd.stop().0.success());
 
     let output = ledger(&installation, &["restore", "copy"]);
-    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    assert_eq!(output.code, 0, "{}", output.complaint);
     assert!(installation.directory.path().join("ledger.before-restore-1/ledger.db").exists());
     let members = exported(&installation);
     assert!(members.len() >= 1000 && members.contains_key("user-0999"));
@@ -120,15 +108,15 @@ async fn damage_is_found_and_never_restored() {
         (0..2000).map(|user| identify(&format!("user-{user:04}"), "vip", true, NOW_MS)).collect();
     cohortd.post_batch(&enters).await.expect("an answer");
     let output = ledger(&installation, &["backup", "copy"]);
-    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    assert_eq!(output.code, 0, "{}", output.complaint);
     assert!(cohortd.stop().0.success());
 
     let copy = installation.directory.path().join("copy");
     flip_in_the_members(&copy);
     let refused = ledger(&installation, &["restore", "copy"]);
-    assert_eq!(code(&refused), 70, "{}", text(&refused.stderr));
-    assert!(text(&refused.stderr).contains("copy is damaged: "), "{}", text(&refused.stderr));
-    assert_eq!(code(&ledger(&installation, &["check"])), 0, "the ledger was not touched");
+    assert_eq!(refused.code, 70, "{}", refused.complaint);
+    assert!(refused.complaint.contains("copy is damaged: "), "{}", refused.complaint);
+    assert_eq!(ledger(&installation, &["check"]).code, 0, "the ledger was not touched");
 
     let database = installation.ledger_path().join("ledger.db");
     std::fs::rename(&copy, &database).expect("both are ours");
@@ -136,8 +124,8 @@ async fn damage_is_found_and_never_restored() {
         std::fs::remove_file(installation.ledger_path().join(part)).ok();
     }
     let output = ledger(&installation, &["check"]);
-    assert_eq!(code(&output), 70, "{}", text(&output.stdout));
-    let words = text(&output.stderr);
+    assert_eq!(output.code, 70, "{}", output.out);
+    let words = output.complaint;
     assert!(
         words.contains("the ledger is damaged: stop the daemon and restore a backup"),
         "{words}"
@@ -145,8 +133,8 @@ async fn damage_is_found_and_never_restored() {
 
     std::fs::write(&copy, "no database at all").expect("it is ours");
     let output = ledger(&installation, &["restore", "copy"]);
-    assert_eq!(code(&output), 64, "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("is not a cohortd ledger"), "{}", text(&output.stderr));
+    assert_eq!(output.code, 64, "{}", output.complaint);
+    assert!(output.complaint.contains("is not a cohortd ledger"), "{}", output.complaint);
 }
 
 /// Overwrites the middle of the file, where the members are.

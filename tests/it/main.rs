@@ -10,6 +10,7 @@ mod harness;
 mod isolation;
 mod ledger_commands;
 mod mapping;
+mod operator;
 mod ordering;
 mod outage;
 mod reactions;

@@ -1,0 +1,107 @@
+//! Members that LaunchDarkly refused: listed, tried again, or given up.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use http::StatusCode;
+
+use super::wire::{Done, ParkedChange, ParkedInfo, ParkedPage, ParkedQuery};
+use super::{Api, Asked, Change, Destination, Problem, audience_id, audit};
+use crate::ledger::{Members, ParkedAfter, ParkedView};
+use crate::membership::{AudienceId, ContextKey, DestinationName};
+
+/// Members in one reading and one change.
+const PAGE: u32 = 1000;
+
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    Destination(name): Destination,
+    Asked(asked): Asked<ParkedQuery>,
+) -> Result<Json<ParkedPage>, Problem> {
+    let audience = audience_id(asked.audience.as_ref())?;
+    let after = ParkedAfter {
+        audience: asked.after_audience.unwrap_or_default(),
+        context_key: asked.after_key.unwrap_or_default(),
+    };
+    let limit = asked.limit.unwrap_or(100).clamp(1, PAGE);
+    let found = api.ledger.parked(&name, audience.as_ref(), &after, limit).await?;
+    let more = found.len() == limit as usize;
+    Ok(Json(ParkedPage { parked: found.into_iter().map(ParkedInfo::from).collect(), more }))
+}
+
+pub(super) async fn requeue(
+    State(api): State<Arc<Api>>,
+    Destination(name): Destination,
+    Change(which): Change<ParkedChange>,
+) -> Result<Json<Done>, Problem> {
+    api.configured(&name)?;
+    let shown = which.audience.clone();
+    let count = each(&api, &name, which, Deed::Requeue).await?;
+    audit!(name, "parked members are requeued", audience = shown, count = count);
+    Ok(Json(Done::of(count)))
+}
+
+pub(super) async fn discard(
+    State(api): State<Arc<Api>>,
+    Destination(name): Destination,
+    Change(which): Change<ParkedChange>,
+) -> Result<Json<Done>, Problem> {
+    api.configured(&name)?;
+    let shown = which.audience.clone();
+    let count = each(&api, &name, which, Deed::Discard).await?;
+    audit!(name, "parked members are discarded", audience = shown, count = count);
+    Ok(Json(Done::of(count)))
+}
+
+#[derive(Clone, Copy)]
+enum Deed {
+    Requeue,
+    Discard,
+}
+
+impl Deed {
+    async fn on(self, api: &Api, members: Members) -> Result<u64, Problem> {
+        Ok(match self {
+            Self::Requeue => api.ledger.requeue_parked(members).await?,
+            Self::Discard => api.ledger.discard_parked(members).await?,
+        })
+    }
+}
+
+/// Does something to the parked members that were asked for, a page at a time; to how many.
+async fn each(
+    api: &Api,
+    name: &DestinationName,
+    which: ParkedChange,
+    deed: Deed,
+) -> Result<u64, Problem> {
+    let audience = audience_id(which.audience.as_ref())?;
+    if let Some(key) = which.context_key {
+        let both = audience.zip(ContextKey::new(&key)).ok_or_else(|| {
+            Problem::new(StatusCode::BAD_REQUEST, "a context key needs its audience beside it")
+        })?;
+        let (audience, context_keys) = (both.0, vec![both.1]);
+        return deed.on(api, Members { destination: name.clone(), audience, context_keys }).await;
+    }
+    let (mut after, mut count) = (ParkedAfter::default(), 0);
+    loop {
+        let page = api.ledger.parked(name, audience.as_ref(), &after, PAGE).await?;
+        let Some(last) = page.last() else { return Ok(count) };
+        after =
+            ParkedAfter { audience: last.audience.clone(), context_key: last.context_key.clone() };
+        for of_one in page.chunk_by(|one, next| one.audience == next.audience) {
+            if let Some(members) = members(name, of_one) {
+                count += deed.on(api, members).await?;
+            }
+        }
+    }
+}
+
+fn members(name: &DestinationName, of_one: &[ParkedView]) -> Option<Members> {
+    Some(Members {
+        destination: name.clone(),
+        audience: AudienceId::new(&of_one.first()?.audience)?,
+        context_keys: of_one.iter().filter_map(|view| ContextKey::new(&view.context_key)).collect(),
+    })
+}

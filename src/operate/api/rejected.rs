@@ -1,0 +1,172 @@
+//! Events that could not be mapped: listed, replayed through the present mapping, or discarded.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use http::StatusCode;
+use serde_json::Value;
+
+use super::wire::{
+    Done, RejectedChange, RejectedInfo, RejectedPage, RejectedQuery, Replay, Replayed,
+    StillRejected,
+};
+use super::{Api, Asked, Change, Destination, Problem, audit};
+use crate::ledger::{Intake, RejectedView};
+use crate::map::{Mappings, Outcome, Rejection};
+use crate::membership::{DestinationName, MembershipDelta, Timestamp, UserId};
+
+/// Events in one reading and one part of a replay.
+const PAGE: u32 = 500;
+
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    Destination(name): Destination,
+    Asked(asked): Asked<RejectedQuery>,
+) -> Result<Json<RejectedPage>, Problem> {
+    let limit = asked.limit.unwrap_or(100).clamp(1, PAGE);
+    let found = api.ledger.rejected(&name, asked.after.unwrap_or(0), limit).await?;
+    let more = found.len() == limit as usize;
+    Ok(Json(RejectedPage { rejected: found.into_iter().map(RejectedInfo::from).collect(), more }))
+}
+
+pub(super) async fn discard(
+    State(api): State<Arc<Api>>,
+    Destination(name): Destination,
+    Change(RejectedChange { id }): Change<RejectedChange>,
+) -> Result<Json<Done>, Problem> {
+    let count = match id {
+        Some(id) => api.ledger.discard_rejected(&name, vec![id]).await?,
+        None => discard_all(&api, &name).await?,
+    };
+    audit!(name, "rejected events are discarded", count = count);
+    Ok(Json(Done::of(count)))
+}
+
+async fn discard_all(api: &Api, name: &DestinationName) -> Result<u64, Problem> {
+    let (mut after, mut count) = (0, 0);
+    loop {
+        let page = api.ledger.rejected(name, after, PAGE).await?;
+        let Some(last) = page.last() else { return Ok(count) };
+        after = last.id;
+        let ids = page.iter().map(|event| event.id).collect();
+        count += api.ledger.discard_rejected(name, ids).await?;
+    }
+}
+
+pub(super) async fn replay(
+    State(api): State<Arc<Api>>,
+    Destination(name): Destination,
+    Change(what): Change<Replay>,
+) -> Result<Json<Replayed>, Problem> {
+    let mappings = api.configured(&name)?;
+    let events = match what.id {
+        Some(id) => {
+            let mut found = api.ledger.rejected(&name, id - 1, 1).await?;
+            found.retain(|event| event.id == id);
+            if found.is_empty() {
+                let detail = format!("there is no rejected event {id} of {name}");
+                return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+            }
+            found
+        }
+        None => api.ledger.rejected(&name, what.after.unwrap_or(0), PAGE).await?,
+    };
+    let full = what.id.is_none() && events.len() == PAGE as usize;
+    let next_after = events.last().filter(|_| full).map(|event| event.id);
+    let oldest = (!what.force).then(|| api.ledger.arrival().before(api.tombstone_ttl));
+    let plan = Plan::of(mappings, events, oldest);
+    let mut answer = plan.carry_out(&api, &name).await?;
+    answer.next_after = next_after;
+    let still_rejected = answer.rejected.len();
+    audit!(
+        name,
+        "rejected events are replayed",
+        replayed = answer.replayed,
+        ignored = answer.ignored,
+        too_old = answer.too_old,
+        still_rejected = still_rejected
+    );
+    Ok(Json(answer))
+}
+
+/// What the present mapping makes of events.
+#[derive(Default)]
+struct Plan {
+    deltas: Vec<MembershipDelta>,
+    /// The number of the event behind each delta.
+    origins: Vec<i64>,
+    deletions: Vec<(i64, UserId)>,
+    /// Recorded, but one mapping still cannot read them: kept for it.
+    half_rejected: Vec<i64>,
+    answer: Replayed,
+}
+
+impl Plan {
+    fn of(mappings: &Mappings, events: Vec<RejectedView>, oldest: Option<Timestamp>) -> Self {
+        let mut plan = Self::default();
+        for RejectedView { id, received_at, body, .. } in events {
+            let Ok(event) = serde_json::from_slice::<Value>(&body) else {
+                plan.reject(id, &Rejection::unreadable());
+                continue;
+            };
+            // The time of arrival is that of the first arrival: a replay is no newer event.
+            match mappings.map(&event, received_at) {
+                Outcome::Accepted { deltas, .. }
+                    if oldest.is_some_and(|oldest| {
+                        deltas.iter().any(|delta| delta.event_at < oldest)
+                    }) =>
+                {
+                    plan.answer.too_old += 1;
+                }
+                Outcome::Accepted { deltas, rejection } => {
+                    plan.origins.extend(deltas.iter().map(|_| id));
+                    plan.deltas.extend(deltas);
+                    if let Some(rejection) = rejection {
+                        plan.half_rejected.push(id);
+                        plan.reject(id, &rejection);
+                    }
+                }
+                Outcome::Deletion(user_id) => plan.deletions.push((id, user_id)),
+                Outcome::Ignored => plan.answer.ignored += 1,
+                Outcome::Rejected(rejection) => plan.reject(id, &rejection),
+            }
+        }
+        plan
+    }
+
+    fn reject(&mut self, id: i64, rejection: &Rejection) {
+        self.answer.rejected.push(StillRejected { id, reason: rejection.to_string() });
+    }
+
+    /// Records first and discards after: a crash in between repeats what changes nothing.
+    async fn carry_out(mut self, api: &Api, name: &DestinationName) -> Result<Replayed, Problem> {
+        let intake = Intake {
+            destination: name.clone(),
+            arrival: api.ledger.arrival(),
+            deltas: std::mem::take(&mut self.deltas),
+            deletions: self.deletions.iter().map(|(_, user_id)| user_id.clone()).collect(),
+            rejected: Vec::new(),
+        };
+        if intake.deltas.is_empty() && intake.deletions.is_empty() {
+            return Ok(self.answer);
+        }
+        let recorded = api.ledger.record(intake).await?;
+        let conflicts = &recorded.kind_conflicts;
+        let taken = self.origins.iter().enumerate();
+        let taken = taken.filter(|(at, _)| conflicts.binary_search(at).is_err()).map(|(_, id)| *id);
+        let mut done: Vec<i64> = taken.chain(self.deletions.iter().map(|(id, _)| *id)).collect();
+        done.sort_unstable();
+        done.dedup();
+        let mut refused: Vec<i64> = conflicts.iter().map(|at| self.origins[*at]).collect();
+        refused.retain(|id| done.binary_search(id).is_err());
+        refused.dedup();
+        for id in refused {
+            self.reject(id, &Rejection::context_kind_conflict());
+        }
+        done.retain(|id| !self.half_rejected.contains(id));
+        self.answer.replayed = done.len() as u64;
+        api.ledger.discard_rejected(name, done).await?;
+        Ok(self.answer)
+    }
+}

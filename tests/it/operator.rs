@@ -1,0 +1,325 @@
+//! The operator's verbs, typed as commands against the running daemon (P7: whatever was not applied
+//! can be seen, mended and tried again), and what the admin API says to those who ask it otherwise.
+
+use cohortd::sandbox::{Fault, StandIn, View};
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Cohortd, DEADLINE, ENVIRONMENT, Installation, SHARED_SECRET, Typed, identify, launchdarkly,
+};
+
+const NOW_MS: i64 = 1_750_000_000_000;
+/// Events are of a time that the daemon still remembers leavers of.
+const MEMORY: &str = "315360000";
+
+/// A daemon with three people in `vip`, delivered.
+async fn running() -> (StandIn, Installation, Cohortd) {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("ledger.tombstone_ttl_s", MEMORY);
+    let cohortd = installation.start();
+    enter(&cohortd, "vip", &["ada", "bob", "cyd"]).await;
+    until_members(&launchdarkly, "vip", &["ada", "bob", "cyd"]).await;
+    installation.drained().await;
+    (launchdarkly, installation, cohortd)
+}
+
+async fn enter(cohortd: &Cohortd, audience: &str, people: &[&str]) {
+    let events: Vec<Value> =
+        people.iter().map(|who| identify(who, audience, true, NOW_MS)).collect();
+    let (status, answer) = cohortd.post_batch(&events).await.expect("an answer");
+    assert_eq!((status, &answer["accepted"]), (200, &people.len().into()), "{answer}");
+}
+
+async fn until_members(launchdarkly: &StandIn, audience: &str, people: &[&str]) {
+    let (audience, wanted) = (format!("aud_{audience}"), people);
+    let as_wanted = |view: &View<'_>| {
+        view.segment(ENVIRONMENT, &audience)
+            .is_some_and(|of| of.members.iter().map(String::as_str).eq(wanted.iter().copied()))
+    };
+    launchdarkly.until(DEADLINE, as_wanted).await.expect("they are in");
+}
+
+fn type_in(installation: &Installation, cohortd: &Cohortd, words: &[&str]) -> Typed {
+    installation.types(Some(cohortd.admin), words)
+}
+
+/// What a command says with `--json`.
+fn said(installation: &Installation, cohortd: &Cohortd, words: &[&str]) -> Value {
+    let words: Vec<&str> = words.iter().copied().chain(["--json"]).collect();
+    let out = type_in(installation, cohortd, &words).done();
+    serde_json::from_str(&out).expect("one JSON value")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn audiences_and_members_are_shown_with_what_should_be_and_what_is_known() {
+    let (launchdarkly, installation, cohortd) = running().await;
+    launchdarkly.script(|_| Fault::status(503));
+    cohortd.post(&identify("bob", "vip", false, NOW_MS + 1)).await.expect("an answer");
+    let known = said(&installation, &cohortd, &["audiences", "production"]);
+    let [vip] = &known.as_array().expect("a list")[..] else { panic!("one audience: {known}") };
+    assert_eq!(
+        (&vip["audience"], &vip["included"], &vip["pending"]),
+        (&"aud_vip".into(), &2.into(), &1.into())
+    );
+    assert!(vip["pending_since"].is_string());
+    let table = type_in(&installation, &cohortd, &["audiences"]).done();
+    assert!(table.contains("production"), "{table}");
+
+    let bob = said(&installation, &cohortd, &["member", "production", "bob"]);
+    assert_eq!(
+        (&bob[0]["included"], &bob[0]["told"], &bob[0]["pending"]),
+        (&false.into(), &true.into(), &true.into())
+    );
+    let shown = type_in(&installation, &cohortd, &["member", "production", "bob"]).done();
+    assert!(shown.contains("in (waits)"), "{shown}");
+    let nobody = type_in(&installation, &cohortd, &["member", "production", "eve"]).done();
+    assert!(nobody.contains("knows nobody"), "{nobody}");
+    let unknown = type_in(&installation, &cohortd, &["audiences", "staging"]);
+    assert_eq!(unknown.code, 64);
+    assert!(unknown.complaint.contains("destination staging"), "{}", unknown.complaint);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parked_members_are_listed_requeued_and_discarded() {
+    let (launchdarkly, installation, cohortd) = running().await;
+    launchdarkly.refuse_members(|user| user.starts_with("bad"));
+    enter(&cohortd, "vip", &["bad1", "bad2", "dan"]).await;
+    until_members(&launchdarkly, "vip", &["ada", "bob", "cyd", "dan"]).await;
+    installation.drained().await;
+    let list = type_in(&installation, &cohortd, &["parked", "list", "--json"]).done();
+    let parked: Vec<Value> =
+        list.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(parked.len(), 2, "{list}");
+    assert!(parked.iter().all(|one| one["answer_id"].as_str().is_some_and(|id| !id.is_empty())));
+    assert_eq!(said(&installation, &cohortd, &["audiences"])[0]["parked"], 2);
+
+    let vague = type_in(&installation, &cohortd, &["parked", "discard"]);
+    assert_eq!(vague.code, 64, "{}", vague.complaint);
+    let one = ["parked", "discard", "--audience", "aud_vip", "--key", "bad2"];
+    assert_eq!(said(&installation, &cohortd, &one)["count"], 1);
+    launchdarkly.refuse_members(|_| false);
+    assert_eq!(said(&installation, &cohortd, &["parked", "requeue"])["count"], 1);
+    until_members(&launchdarkly, "vip", &["ada", "bad1", "bob", "cyd", "dan"]).await;
+    installation.drained().await;
+    let list = type_in(&installation, &cohortd, &["parked", "list"]).done();
+    assert!(list.contains("has refused nobody"), "{list}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rejected_events_are_replayed_through_the_present_mapping() {
+    let (launchdarkly, mut installation, cohortd) = running().await;
+    let mut eve = identify("eve", "vip", true, NOW_MS);
+    eve["userId"] = Value::Null;
+    eve["anonymousId"] = json!("eve-device");
+    let mut later = eve.clone();
+    (later["anonymousId"], later["traits"]["vip"]) = (json!("cyd-device"), json!("perhaps"));
+    assert_eq!(cohortd.post(&eve).await.expect("an answer").0, 400);
+    assert_eq!(cohortd.post(&later).await.expect("an answer").0, 400);
+    let before = said(&installation, &cohortd, &["rejected", "replay"]);
+    assert_eq!(
+        (&before["replayed"], before["rejected"].as_array().map(Vec::len)),
+        (&0.into(), Some(2))
+    );
+    assert!(cohortd.stop().0.success());
+
+    installation.set("destinations.production.mapping.context_key", "user_id_then_anonymousId");
+    let cohortd = installation.start();
+    let after = said(&installation, &cohortd, &["rejected", "replay"]);
+    assert_eq!(after["replayed"], 1, "{after}");
+    let reason = after["rejected"][0]["reason"].as_str().expect("a text");
+    assert!(reason.starts_with("membership_unknown"), "{reason}");
+    until_members(&launchdarkly, "vip", &["ada", "bob", "cyd", "eve-device"]).await;
+    let list = type_in(&installation, &cohortd, &["rejected", "list"]).done();
+    assert_eq!(list.lines().count(), 2, "one is still kept: {list}");
+    assert_eq!(said(&installation, &cohortd, &["rejected", "discard", "--all"])["count"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_of_what_is_older_than_the_tombstones_needs_force() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    let mut eve = identify("eve", "vip", true, NOW_MS);
+    eve["userId"] = Value::Null;
+    eve["anonymousId"] = json!("eve-device");
+    assert_eq!(cohortd.post(&eve).await.expect("an answer").0, 400);
+    assert!(cohortd.stop().0.success());
+    installation.set("destinations.production.mapping.context_key", "user_id_then_anonymousId");
+    let cohortd = installation.start();
+    let refused = type_in(&installation, &cohortd, &["rejected", "replay"]).done();
+    assert!(refused.contains("--force"), "{refused}");
+    let forced = said(&installation, &cohortd, &["rejected", "replay", "--force"]);
+    assert_eq!(forced["replayed"], 1);
+    until_members(&launchdarkly, "vip", &["eve-device"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resync_tells_everybody_again() {
+    let (launchdarkly, installation, cohortd) = running().await;
+    let calls = launchdarkly.calls().total;
+    let told = type_in(&installation, &cohortd, &["resync", "aud_vip"]).done();
+    assert!(told.contains("1 audience(s)"), "{told}");
+    let again = |view: &View<'_>| view.calls().members == 6;
+    launchdarkly.until(DEADLINE, again).await.expect("all three are told again");
+    installation.drained().await;
+    assert_eq!(launchdarkly.calls().total, calls + 1, "one call for three members");
+    let unknown = type_in(&installation, &cohortd, &["resync", "aud_other"]);
+    assert_eq!(unknown.code, 64);
+    assert!(unknown.complaint.contains("no audience aud_other"), "{}", unknown.complaint);
+    assert_eq!(said(&installation, &cohortd, &["resync", "--all", "--stop"])["count"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_destination_keeps_events_across_a_restart_until_it_is_resumed() {
+    let (launchdarkly, installation, cohortd) = running().await;
+    type_in(&installation, &cohortd, &["pause", "production"]).done();
+    enter(&cohortd, "vip", &["dan"]).await;
+    let state = |status: &Value| status["destinations"]["production"]["state"].clone();
+    assert_eq!(state(&cohortd.status().await), "paused");
+    let calls = launchdarkly.calls().total;
+    assert!(cohortd.stop().0.success());
+    let cohortd = installation.start();
+    assert_eq!(state(&cohortd.status().await), "paused");
+    let shown = type_in(&installation, &cohortd, &["status"]).done();
+    assert!(shown.contains("is paused since"), "{shown}");
+    enter(&cohortd, "vip", &["eve"]).await;
+    assert_eq!(launchdarkly.calls().total, calls);
+    type_in(&installation, &cohortd, &["resume", "production"]).done();
+    until_members(&launchdarkly, "vip", &["ada", "bob", "cyd", "dan", "eve"]).await;
+    assert_eq!(state(&cohortd.status().await), "ok");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forgotten_person_leaves_every_audience_and_every_list() {
+    let (launchdarkly, installation, cohortd) = running().await;
+    enter(&cohortd, "beta", &["ada"]).await;
+    until_members(&launchdarkly, "beta", &["ada"]).await;
+    let mut unclear = identify("ada", "beta", true, NOW_MS);
+    unclear["traits"]["beta"] = json!("perhaps");
+    assert_eq!(cohortd.post(&unclear).await.expect("an answer").0, 400);
+    type_in(&installation, &cohortd, &["forget", "production", "ada"]).done();
+    until_members(&launchdarkly, "vip", &["bob", "cyd"]).await;
+    until_members(&launchdarkly, "beta", &[]).await;
+    installation.drained().await;
+    assert_eq!(said(&installation, &cohortd, &["member", "production", "ada"]), json!([]));
+    let rejected = type_in(&installation, &cohortd, &["rejected", "list", "--json"]).done();
+    assert_eq!(rejected, "");
+    assert!(cohortd.stop().0.success());
+    let cohortd = installation.start();
+    enter(&cohortd, "vip", &["ada"]).await; // an older event, sent again
+    installation.drained().await;
+    assert_eq!(said(&installation, &cohortd, &["member", "production", "ada"]), json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_audience_is_retracted_or_left_as_it_is() {
+    let (launchdarkly, installation, cohortd) = running().await;
+    enter(&cohortd, "beta", &["ada", "dan"]).await;
+    until_members(&launchdarkly, "beta", &["ada", "dan"]).await;
+    installation.drained().await;
+    type_in(&installation, &cohortd, &["drop", "production", "aud_beta", "--retract"]).done();
+    until_members(&launchdarkly, "beta", &[]).await;
+    installation.drained().await;
+    type_in(&installation, &cohortd, &["drop", "production", "aud_vip"]).done();
+    assert_eq!(said(&installation, &cohortd, &["audiences", "production"]), json!([]));
+    until_members(&launchdarkly, "vip", &["ada", "bob", "cyd"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_a_renamed_destination_are_kept_shown_and_moved() {
+    let (launchdarkly, mut installation, cohortd) = running().await;
+    assert!(cohortd.stop().0.success());
+    let of_old: Vec<(&str, &str)> = vec![
+        ("segment.shared_secrets", SHARED_SECRET),
+        ("launchdarkly.client_side_id", ENVIRONMENT),
+        ("launchdarkly.service_token", crate::harness::SERVICE_TOKEN),
+    ];
+    let base_url = launchdarkly.url().to_string();
+    for (key, value) in of_old {
+        installation.unset(&format!("destinations.production.{key}"));
+        installation.set(&format!("destinations.live.{key}"), value);
+    }
+    installation.unset("destinations.production.launchdarkly.base_url");
+    installation.set("destinations.live.launchdarkly.base_url", &base_url);
+
+    let cohortd = installation.start();
+    let shown = type_in(&installation, &cohortd, &["audiences"]).done();
+    assert!(shown.contains("not configured: rows are kept"), "{shown}");
+    let refused = type_in(&installation, &cohortd, &["drop", "production", "--retract"]);
+    assert_eq!(refused.code, 64);
+    assert!(refused.complaint.contains("is not configured"), "{}", refused.complaint);
+    let in_use = type_in(&installation, &cohortd, &["ledger", "rename", "production", "live"]);
+    assert_eq!(in_use.code, 69, "{}", in_use.complaint);
+    let calls = launchdarkly.calls().total;
+    assert!(cohortd.stop().0.success());
+    installation.types(None, &["ledger", "rename", "production", "live"]).done();
+    let again = installation.types(None, &["ledger", "rename", "production", "live"]);
+    assert_eq!(again.code, 64, "{}", again.complaint);
+
+    let cohortd = installation.start();
+    let known = said(&installation, &cohortd, &["audiences", "live"]);
+    assert_eq!((&known[0]["included"], &known[0]["pending"]), (&3.into(), &0.into()));
+    installation.drained().await;
+    assert_eq!(launchdarkly.calls().total, calls, "the environment is the same: nothing is told");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stale_members_are_retracted_once_the_audience_has_come_again() {
+    let (launchdarkly, installation, cohortd) = running().await;
+    assert!(cohortd.stop().0.success());
+    // Another field is the user id now: the keys of before are nobody's.
+    let mapping = r#"
+        [destinations.production.mapping]
+        segment_user_id = { "@path" = "$.traits.id" }
+    "#;
+    installation.write_config(mapping);
+    let cohortd = installation.start();
+    let early = type_in(&installation, &cohortd, &["resync", "--all", "--retract-stale"]).done();
+    assert!(early.contains("left alone: aud_vip"), "{early}");
+    let mut again = identify("ada", "vip", true, NOW_MS + 1);
+    again["traits"]["id"] = json!("number-1");
+    assert_eq!(cohortd.post(&again).await.expect("an answer").0, 200);
+    let retracted = said(&installation, &cohortd, &["resync", "aud_vip", "--retract-stale"]);
+    assert_eq!(retracted["count"], 1, "{retracted}");
+    until_members(&launchdarkly, "vip", &["number-1"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_api_answers_mistakes_with_problems_and_logs_every_change_without_names() {
+    let (_launchdarkly, installation, cohortd) = running().await;
+    let client = reqwest::Client::builder().no_proxy().build().expect("a plain client");
+    let at = |path: &str| format!("http://{}/api/v1/destinations{path}", cohortd.admin);
+    let post = |path: &str, body: &'static str| {
+        client.post(at(path)).header("content-type", "application/json").body(body)
+    };
+    let no_type = client.post(at("/production/pause")).body("{}");
+    let foreign = post("/production/pause", "{}").header("origin", "https://attacker.example");
+    let table = [
+        (no_type, 415, "Content-Type: application/json"),
+        (foreign, 403, "loopback"),
+        (post("/production/pause", "{\"a\":1}"), 400, "JSON object"),
+        (post("/production/pause", "no"), 400, "line 1"),
+        (post("/nobody/pause", "{}"), 404, "destination nobody"),
+        (post("/production/forget", "{\"user_id\":\"\"}"), 400, "user_id"),
+        (post("/production/parked/requeue", "{\"context_key\":\"ada\"}"), 400, "audience"),
+        (post("/production/rejected/replay", "{\"id\":77}"), 404, "77"),
+        (client.get(at("/production/parked?limit=x")), 400, "query"),
+        (client.get(at("/production/pause")), 405, "another method"),
+        (client.get(at("/production/nothing")), 404, "no such route"),
+    ];
+    for (request, status, words) in table {
+        let answer = request.send().await.expect("an answer");
+        let kind = answer.headers().get("content-type").cloned();
+        let (found, text) = (answer.status(), answer.text().await.expect("a text"));
+        assert_eq!(found, status, "{words}: {text}");
+        assert_eq!(kind.expect("it says what it is"), "application/problem+json", "{text}");
+        let problem: Value = serde_json::from_str(&text).expect("a problem document");
+        assert_eq!(problem["status"], status);
+        assert!(problem["detail"].as_str().is_some_and(|said| said.contains(words)), "{text}");
+    }
+    type_in(&installation, &cohortd, &["forget", "production", "ada"]).done();
+    let line = cohortd.until_logged("operator: a person is forgotten").await;
+    assert_eq!((&line["audit"], &line["level"]), (&true.into(), &"INFO".into()));
+    assert!(!line.to_string().contains("ada"), "{line}");
+}
