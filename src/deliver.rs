@@ -17,6 +17,8 @@ mod courier;
 mod dispatch;
 mod guard;
 mod pace;
+#[cfg(test)]
+mod simulation;
 
 use std::num::NonZeroUsize;
 use std::time::Duration;

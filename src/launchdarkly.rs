@@ -1,6 +1,6 @@
 //! LaunchDarkly: the HTTP client and the JSON it speaks, for the endpoint that fills synced segments.
 //!
-//! Nothing here decides: [`Client::send`] makes one call and says in an [`Answer`] what became of
+//! Nothing here decides: [`Api::send`] makes one call and says in an [`Answer`] what became of
 //! it; when to call and what to do next is `deliver`'s. [`Credentials`] asks beforehand.
 //!
 //! # What always holds
@@ -19,7 +19,7 @@ mod limits;
 pub mod wire;
 
 pub use answer::{Answer, Fate, Outcome, Refusal, classify};
-pub use client::{Client, Endpoint};
+pub use client::{Api, Client, Endpoint};
 pub use connection::ClientError;
 pub use credentials::{Credentials, Verdict};
 pub use limits::{RateLimits, Window};

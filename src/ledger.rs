@@ -15,7 +15,10 @@
 //! "in" or "out", it does not count.
 
 mod member;
+#[cfg(test)]
+pub(crate) mod memory;
 mod operations;
+mod picking;
 mod sqlite;
 
 use std::num::NonZeroUsize;
@@ -217,6 +220,14 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
         &self,
         route: &Arc<Route>,
         context_key: &ContextKey,
+    ) -> Result<Option<Batch>, LedgerError>;
+
+    /// Claims one member that LaunchDarkly took before and that waits for nothing, behind `after` in
+    /// the order of the ledger: it is asked whether it still would. `None`: there is none near.
+    async fn claim_told(
+        &self,
+        destination: &DestinationName,
+        after: Option<&(AudienceId, ContextKey)>,
     ) -> Result<Option<Batch>, LedgerError>;
 
     /// LaunchDarkly took the batch.

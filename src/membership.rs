@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 ///
 /// Microseconds, because Segment's clocks give milliseconds and other sources of events give
 /// more; two changes of one member within a microsecond are a tie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Timestamp(pub i64);
 

@@ -15,7 +15,7 @@ use super::Policy;
 use super::dispatch::{Dispatch, Now, Report, Standing, Step};
 use crate::clock::{Clock, whole_millis};
 use crate::launchdarkly::wire::encode;
-use crate::launchdarkly::{Answer, Client, Outcome};
+use crate::launchdarkly::{Answer, Api, Outcome};
 use crate::ledger::{Batch, Ledger, LedgerError, Members};
 use crate::membership::DestinationName;
 
@@ -38,7 +38,7 @@ pub enum CourierError {
 pub struct Courier {
     destination: DestinationName,
     client_side_id: String,
-    client: Arc<Client>,
+    launchdarkly: Arc<dyn Api>,
     ledger: Arc<dyn Ledger>,
     clock: Arc<dyn Clock>,
     chance: StdRng,
@@ -61,18 +61,19 @@ impl Courier {
     pub fn new(
         destination: DestinationName,
         client_side_id: String,
-        client: Client,
+        launchdarkly: Arc<dyn Api>,
         policy: Policy,
         ledger: Arc<dyn Ledger>,
         clock: Arc<dyn Clock>,
+        chance: StdRng,
     ) -> Self {
         Self {
             destination,
             client_side_id,
-            client: Arc::new(client),
+            launchdarkly,
             ledger,
             clock,
-            chance: rand::make_rng(),
+            chance,
             dispatch: Dispatch::new(policy),
             standing: watch::Sender::default(),
             flights: JoinSet::new(),
@@ -107,6 +108,13 @@ impl Courier {
                 }
                 Step::ClaimAgain { route, context_key } => {
                     self.ledger.claim_again(&route, &context_key).await
+                }
+                Step::ClaimTold { after } => {
+                    let claimed = self.ledger.claim_told(&self.destination, after.as_ref()).await;
+                    if matches!(claimed, Ok(None)) {
+                        self.dispatch.nobody_told();
+                    }
+                    claimed
                 }
                 Step::Wait(until) => {
                     tokio::select! {
@@ -151,7 +159,7 @@ impl Courier {
 
     fn send(&mut self, batch: Batch) {
         self.dispatch.sent(&batch);
-        let client = Arc::clone(&self.client);
+        let launchdarkly = Arc::clone(&self.launchdarkly);
         let members = batch.members.iter().map(|member| (&member.context_key, member.membership));
         let body = encode(
             &self.client_side_id,
@@ -162,7 +170,7 @@ impl Courier {
         );
         self.flights.spawn(async move {
             let began = Instant::now();
-            let answer = client.send(body).await;
+            let answer = launchdarkly.send(body).await;
             Flown { batch, answer, took: began.elapsed() }
         });
     }

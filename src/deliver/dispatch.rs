@@ -33,6 +33,9 @@ pub(super) enum Step {
     Claim { audience: AudienceId, limit: NonZeroUsize },
     /// Claim this member, which was taken before, and send it: a held destination is probed.
     ClaimAgain { route: Arc<Route>, context_key: ContextKey },
+    /// The same with any member that was taken before, behind this one; if there is none,
+    /// [`Dispatch::nobody_told`].
+    ClaimTold { after: Option<(AudienceId, ContextKey)> },
     /// Nothing until then, or until an answer or a new member arrives.
     Wait(Option<Instant>),
 }
@@ -74,6 +77,11 @@ struct Hold {
     everybody_refused: bool,
     backoff: Backoff,
     next_probe: Instant,
+    /// The next probe is of somebody who was taken before: those who wait may all be refused for
+    /// good, and would hold the destination for ever.
+    ask_told: bool,
+    /// Who was asked so last.
+    asked: Option<(AudienceId, ContextKey)>,
 }
 
 #[derive(Debug, Default)]
@@ -171,6 +179,9 @@ impl Dispatch {
         if everybody_refused && let Some((route, context_key)) = self.witness.take() {
             return Step::ClaimAgain { route, context_key };
         }
+        if everybody_refused && let Some(hold) = self.hold.as_mut().filter(|hold| hold.ask_told) {
+            return Step::ClaimTold { after: hold.asked.take() };
+        }
         let limit = if everybody_refused { NonZeroUsize::MIN } else { self.batch_size.now() };
         let waiting = backlog.iter().map(|backlog| backlog.audience.clone()).collect();
         match self.turn(&waiting) {
@@ -229,6 +240,13 @@ impl Dispatch {
         next
     }
 
+    /// Nobody was found for [`Step::ClaimTold`]: somebody who waits is asked instead.
+    pub fn nobody_told(&mut self) {
+        if let Some(hold) = &mut self.hold {
+            hold.ask_told = false;
+        }
+    }
+
     /// A batch is on its way.
     pub fn sent(&mut self, batch: &Batch) {
         self.in_flight += 1;
@@ -240,7 +258,7 @@ impl Dispatch {
         self.in_flight -= 1;
         let audience = batch.route.audience.clone();
         self.audiences.entry(audience.clone()).or_default().in_flight -= 1;
-        let Pace { pause, gap } = pace::pace(&answer.limits, now.wall);
+        let Pace { pause, gap } = pace::pace(&answer.limits, now.wall, self.in_flight);
         self.gap = gap;
         if pause > Duration::ZERO {
             self.pause_until(now.instant + pause);
@@ -330,6 +348,11 @@ impl Dispatch {
     fn refused(&mut self, batch: Batch, refusal: Refusal, now: Now) -> Vec<Report> {
         if self.hold.as_ref().is_some_and(|hold| hold.everybody_refused) {
             // Still everybody's: the next probe carries another member.
+            if let Some(hold) = &mut self.hold {
+                let member = batch.members.first().map(|member| member.context_key.clone());
+                hold.asked = member.map(|key| (batch.route.audience.clone(), key));
+                hold.ask_told = !hold.ask_told;
+            }
             return vec![Report::Release(batch, Unheard::NoAndLast)];
         }
         self.hold = None; // the token and the environment are good
@@ -377,7 +400,14 @@ impl Dispatch {
         let since = before.as_ref().map_or(now.wall, |hold| hold.held.since);
         let held = Held { since, status, why, answer_id };
         let backoff = before.map_or_else(Backoff::default, |hold| hold.backoff);
-        self.hold = Some(Hold { held, everybody_refused, backoff, next_probe: now.instant });
+        self.hold = Some(Hold {
+            held,
+            everybody_refused,
+            backoff,
+            next_probe: now.instant,
+            ask_told: everybody_refused,
+            asked: None,
+        });
     }
 
     /// While held, each answer that did not end the hold puts the next probe further off.

@@ -23,6 +23,8 @@ impl Guard {
 
     /// A member was refused alone. `Some`: the alarm; these are to be unparked.
     pub fn refused(&mut self, member: Batch) -> Option<Vec<Batch>> {
+        // One that is refused again, with a newer value, says nothing about the others.
+        self.refused.retain(|other| !is_same(other, &member));
         self.refused.push(member);
         if self.refused.len() < self.threshold {
             return None;
@@ -38,4 +40,10 @@ impl Guard {
             self.threshold = WATCHFUL;
         }
     }
+}
+
+/// Both are of one member.
+fn is_same(one: &Batch, other: &Batch) -> bool {
+    let key = |batch: &Batch| batch.members.first().map(|member| member.context_key.clone());
+    one.route.audience == other.route.audience && key(one) == key(other)
 }

@@ -26,17 +26,18 @@ pub(super) struct Pace {
     pub gap: Duration,
 }
 
-/// The pace after an answer that was received at `now`.
-pub(super) fn pace(limits: &RateLimits, now: Timestamp) -> Pace {
+/// The pace after an answer that was received at `now`, with so many calls still in flight: what
+/// remains is spread over the time until the reset, so that it is used up then and not before. A call
+/// in flight may not have been counted yet, so it counts here.
+pub(super) fn pace(limits: &RateLimits, now: Timestamp, in_flight: usize) -> Pace {
     let mut pace = Pace::default();
     for window in windows(limits) {
         let Some(remaining) = window.remaining else { continue };
         let until = until_reset(window, limits.date, now);
-        if remaining == 0 {
-            pace.pause = pace.pause.max(until);
-        } else if window.limit.is_none_or(|limit| remaining < limit / 2) {
-            let calls = u32::try_from(remaining).unwrap_or(u32::MAX);
-            pace.gap = pace.gap.max(until / calls.saturating_add(1));
+        let in_flight = u64::try_from(in_flight).unwrap_or(u64::MAX);
+        match u32::try_from(remaining.saturating_sub(in_flight)).unwrap_or(u32::MAX) {
+            0 => pace.pause = pace.pause.max(until),
+            calls => pace.gap = pace.gap.max(until / calls),
         }
     }
     pace
@@ -82,12 +83,28 @@ mod tests {
     }
 
     #[test]
-    fn calls_are_spread_before_a_limit_is_used_up_and_stop_when_it_is() {
+    fn what_remains_is_spread_until_the_reset_and_calls_stop_when_nothing_does() {
         let ms = Duration::from_millis;
         let cases = [
             ("nothing said", limits(None, None, None), ms(0), ms(0)),
-            ("plenty left", limits(Some(100), Some(50), Some(in_ms(5000))), ms(0), ms(0)),
-            ("less than half", limits(Some(100), Some(9), Some(in_ms(5000))), ms(0), ms(500)),
+            ("plenty left", limits(Some(600), Some(500), Some(in_ms(5000))), ms(0), ms(10)),
+            ("few left", limits(Some(100), Some(10), Some(in_ms(5000))), ms(0), ms(500)),
+            ("no limit said", limits(None, Some(10), Some(in_ms(5000))), ms(0), ms(500)),
+            ("no reset said", limits(Some(9), Some(10), None), ms(0), ms(10)),
+            ("a reset in the past", limits(Some(9), Some(2), Some(in_ms(-1))), ms(0), ms(50)),
+            (
+                "a reset tomorrow",
+                limits(Some(9), Some(2), Some(in_ms(86_400_000))),
+                ms(0),
+                ms(30_000),
+            ),
+            (
+                "more left than fits",
+                limits(None, Some(u64::MAX), Some(in_ms(5000))),
+                ms(0),
+                ms(5000) / u32::MAX,
+            ),
+            ("a reset and no count", limits(Some(9), None, Some(in_ms(5000))), ms(0), ms(0)),
             ("none left", limits(Some(100), Some(0), Some(in_ms(5000))), ms(5000), ms(0)),
             (
                 "none left, reset in the past",
@@ -104,8 +121,35 @@ mod tests {
             ("none left, no reset", limits(Some(100), Some(0), None), ms(100), ms(0)),
         ];
         for (case, limits, pause, gap) in cases {
-            assert_eq!(pace(&limits, NOW), Pace { pause, gap }, "{case}");
+            assert_eq!(pace(&limits, NOW, 0), Pace { pause, gap }, "{case}");
         }
+    }
+
+    #[test]
+    fn what_is_in_flight_may_not_have_been_counted_yet() {
+        let left = limits(Some(100), Some(4), Some(in_ms(4000)));
+        let ms = Duration::from_millis;
+        for (in_flight, pause, gap) in [(0, 0, 1000), (2, 0, 2000), (4, 4000, 0), (9, 4000, 0)] {
+            let expected = Pace { pause: ms(pause), gap: ms(gap) };
+            assert_eq!(pace(&left, NOW, in_flight), expected, "{in_flight} in flight");
+        }
+    }
+
+    #[test]
+    fn the_tightest_limit_sets_the_pace() {
+        let window = |remaining, reset_ms| Window {
+            limit: Some(100),
+            remaining: Some(remaining),
+            reset: Some(in_ms(reset_ms)),
+        };
+        let limits = RateLimits {
+            global: window(90, 9000),
+            route: window(4, 8000),
+            token: window(0, 3000),
+            ..RateLimits::default()
+        };
+        let ms = Duration::from_millis;
+        assert_eq!(pace(&limits, NOW, 0), Pace { pause: ms(3000), gap: ms(2000) });
     }
 
     #[test]
@@ -114,7 +158,7 @@ mod tests {
             let reset = Some(in_ms(off_ms + 5000));
             let limits =
                 RateLimits { date: Some(in_ms(off_ms)), ..limits(Some(9), Some(0), reset) };
-            let pause = pace(&limits, NOW).pause;
+            let pause = pace(&limits, NOW, 0).pause;
             assert_eq!(pause, Duration::from_millis(expected_ms), "clock off by {off_ms} ms");
         }
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
@@ -17,6 +18,16 @@ use super::connection::{self, ClientError};
 use super::limits::RateLimits;
 use super::wire;
 use crate::secret::Secret;
+
+/// The one call that fills synced segments.
+#[async_trait]
+pub trait Api: Send + Sync + fmt::Debug {
+    /// Makes one call with a body of [`wire::encode`]. Ends within the request timeout.
+    ///
+    /// Dropping the future closes the connection, but LaunchDarkly may have the call already: to
+    /// the caller that is an answer with [`Fate::Open`].
+    async fn send(&self, body: Bytes) -> Answer;
+}
 
 /// Where one destination's calls go, and how.
 #[derive(Clone)]
@@ -99,12 +110,11 @@ impl Client {
     pub fn client_side_id(&self) -> &str {
         &self.environment
     }
+}
 
-    /// Makes one call with a body of [`wire::encode`]. Ends within the request timeout.
-    ///
-    /// Dropping the future closes the connection, but LaunchDarkly may have the call already: to
-    /// the caller that is an answer with [`Fate::Open`].
-    pub async fn send(&self, body: Bytes) -> Answer {
+#[async_trait]
+impl Api for Client {
+    async fn send(&self, body: Bytes) -> Answer {
         match self.http.post(self.url.clone()).body(body).send().await {
             Ok(response) => read(response).await,
             Err(error) => {

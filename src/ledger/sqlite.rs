@@ -258,6 +258,16 @@ impl Ledger for SqliteLedger {
         self.ask(|reply| Command::ClaimAgain { route, context_key, reply }).await
     }
 
+    async fn claim_told(
+        &self,
+        destination: &DestinationName,
+        after: Option<&(AudienceId, ContextKey)>,
+    ) -> Result<Option<Batch>, LedgerError> {
+        self.known(destination)?;
+        let (destination, after) = (destination.clone(), after.cloned());
+        self.ask(|reply| Command::ClaimTold { destination, after, reply }).await
+    }
+
     async fn settle(&self, batch: Batch) -> Result<(), LedgerError> {
         self.ask(|reply| Command::Settle { batch, reply }).await
     }

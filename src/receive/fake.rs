@@ -120,6 +120,14 @@ impl Ledger for FakeLedger {
         unreachable!("{RECEIVING_ONLY_RECORDS}")
     }
 
+    async fn claim_told(
+        &self,
+        _: &DestinationName,
+        _: Option<&(AudienceId, ContextKey)>,
+    ) -> Result<Option<Batch>, LedgerError> {
+        unreachable!("{RECEIVING_ONLY_RECORDS}")
+    }
+
     async fn settle(&self, _: Batch) -> Result<(), LedgerError> {
         unreachable!("{RECEIVING_ONLY_RECORDS}")
     }

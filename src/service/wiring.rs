@@ -68,10 +68,11 @@ pub(super) fn couriers(
             let courier = Courier::new(
                 name.clone(),
                 launchdarkly.client_side_id.clone(),
-                client,
+                Arc::new(client),
                 policy,
                 Arc::clone(ledger) as Arc<dyn Ledger>,
                 Arc::clone(clock),
+                rand::make_rng(),
             );
             Ok((name, courier))
         })

@@ -103,6 +103,10 @@ impl World {
                 let again = vec![context_key.as_str().to_owned()];
                 Ok(self.send(batch(&route.audience, again)))
             }
+            Step::ClaimTold { .. } => {
+                self.dispatch.nobody_told();
+                self.next()
+            }
             Step::Wait(until) => Err(until),
         }
     }

@@ -11,11 +11,11 @@ use rusqlite::Connection;
 use super::members;
 use super::writer::State;
 use crate::ledger::member::{self, Next};
+use crate::ledger::picking::{Picked, Picking};
 use crate::ledger::{Batch, ClaimedMember, Route};
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
-/// The longest pending members that are in no batch, at most `limit`; one that was refused alone
-/// before comes alone.
+/// The longest pending members that are in no batch and may travel together, at most `limit`.
 pub(super) fn claim(
     state: &mut State,
     db: &Connection,
@@ -28,10 +28,7 @@ pub(super) fn claim(
         return Ok(None);
     };
     let known = &state.audiences.list[index];
-    let mut taken: Vec<ClaimedMember> = Vec::new();
-    // Who was refused alone travels alone, and the halves of a refused batch keep to themselves.
-    let mut alone = false;
-    let mut with: Option<Timestamp> = None;
+    let mut picking = Picking::new(limit);
     let mut through = Timestamp::EPOCH;
     let mut left_since: Option<Timestamp> = None;
     members::visit_pending(db, known.row, known.all_claimed_through, |key, waiting| {
@@ -40,21 +37,15 @@ pub(super) fn claim(
         if known.claimed.contains(&context_key) {
             return true;
         }
-        let is_alone = waiting.parked_at.is_some();
-        if taken.is_empty() {
-            (alone, with) = (is_alone, waiting.refused_with);
-        }
-        let matches = !alone && !is_alone && waiting.refused_with == with;
-        if taken.is_empty() || (matches && taken.len() < limit.get()) {
+        let picked = picking.offer(context_key, waiting);
+        if picked == Picked::Taken {
             through = through.max(since);
-            let (membership, version) = (waiting.membership, waiting.version);
-            taken.push(ClaimedMember { context_key, membership, version });
-            return true;
+        } else {
+            left_since.get_or_insert(since);
         }
-        left_since.get_or_insert(since);
-        // A half is together in the order of waiting; the others may be anywhere.
-        !alone && with.is_none() && taken.len() < limit.get()
+        picked != Picked::Enough
     })?;
+    let taken = picking.taken();
     let waiting_since = left_since.map(|stamp| state.waits.instant_of(stamp));
     let known = &mut state.audiences.list[index];
     known.waiting_since = waiting_since;
@@ -106,4 +97,44 @@ pub(super) fn claim_again(
     known.claimed.insert(context_key.clone());
     state.touch(index);
     Ok(Some(Batch { route, members: vec![member] }))
+}
+
+/// Someone who was told before and waits for nothing: among the first so many behind `after` in each
+/// audience that LaunchDarkly has acknowledged.
+const NEAR: usize = 1000;
+
+/// See [`crate::ledger::Ledger::claim_told`].
+pub(super) fn claim_told(
+    state: &mut State,
+    db: &Connection,
+    destination: &DestinationName,
+    after: Option<&(AudienceId, ContextKey)>,
+) -> rusqlite::Result<Option<Batch>> {
+    let Some(destination) = state.audiences.destination(destination) else { return Ok(None) };
+    let mut audiences = state.audiences.of_destination(destination);
+    audiences.sort_by_key(|index| state.audiences.list[*index].route.audience.clone());
+    for index in audiences {
+        let known = &state.audiences.list[index];
+        let (row, route) = (known.row, Arc::clone(&known.route));
+        let behind = match after {
+            Some((audience, _)) if route.audience < *audience => continue,
+            Some((audience, key)) if route.audience == *audience => key.as_str(),
+            _ => "",
+        };
+        if !known.acknowledged {
+            continue;
+        }
+        let near = members::walk(db, (row, behind), NEAR)?;
+        let told = near.iter().find(|(of, key, member)| {
+            *of == row
+                && member.told.is_some()
+                && member.pending_since.is_none()
+                && member.parked_at.is_none()
+                && ContextKey::new(key).is_some_and(|key| !known.claimed.contains(&key))
+        });
+        if let Some(key) = told.and_then(|(_, key, _)| ContextKey::new(key)) {
+            return claim_again(state, db, &route, &key);
+        }
+    }
+    Ok(None)
 }

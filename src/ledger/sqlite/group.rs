@@ -39,6 +39,11 @@ pub(super) enum Command {
         context_key: ContextKey,
         reply: Reply<Option<Batch>>,
     },
+    ClaimTold {
+        destination: DestinationName,
+        after: Option<(AudienceId, ContextKey)>,
+        reply: Reply<Option<Batch>>,
+    },
     Settle {
         batch: Batch,
         reply: Reply<()>,
@@ -84,6 +89,7 @@ enum Report {
 enum Wanted {
     Longest { destination: DestinationName, audience: AudienceId, limit: NonZeroUsize },
     Again { route: Arc<Route>, context_key: ContextKey },
+    Told { destination: DestinationName, after: Option<(AudienceId, ContextKey)> },
 }
 
 /// Verbs that share a transaction. Their answers are given after the commit.
@@ -159,6 +165,10 @@ impl Group {
                 self.wanted.push(Wanted::Again { route, context_key });
                 self.claimed.push((reply, None));
             }
+            Command::ClaimTold { destination, after, reply } => {
+                self.wanted.push(Wanted::Told { destination, after });
+                self.claimed.push((reply, None));
+            }
             Command::Settle { batch, reply } => {
                 report(Report::Settle(batch.clone()), batch.members.len(), reply);
             }
@@ -216,6 +226,9 @@ impl Group {
                 }
                 Wanted::Again { route, context_key } => {
                     claims::claim_again(state, db, route, context_key)?
+                }
+                Wanted::Told { destination, after } => {
+                    claims::claim_told(state, db, destination, after.as_ref())?
                 }
             };
         }

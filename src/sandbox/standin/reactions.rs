@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
-use crate::launchdarkly::{Answer, Client, Endpoint, Fate, Outcome, Refusal, wire};
+use crate::launchdarkly::{Answer, Api, Client, Endpoint, Fate, Outcome, Refusal, wire};
 use crate::membership::{AudienceId, ContextKey, ContextKind, Membership};
 
 /// For calls that are answered, and for waits that should not be needed.

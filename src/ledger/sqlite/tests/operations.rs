@@ -226,3 +226,23 @@ async fn a_deletion_that_is_refused_for_good_erases_the_person_all_the_same() {
     assert!(bench.parked().is_empty());
     assert_eq!(bench.faults(), [""; 0]);
 }
+
+#[tokio::test]
+async fn somebody_who_was_told_can_be_claimed_again_one_after_the_other() {
+    let bench = Bench::new();
+    enter(&bench, "a", &["ada", "bob"]).await;
+    enter(&bench, "b", &["cyd"]).await;
+    let told = async |after: Option<(&str, &str)>| {
+        let after =
+            after.map(|(audience, key)| (id(audience), ContextKey::new(key).expect("not empty")));
+        let batch = bench.ledger.claim_told(&destination(), after.as_ref()).await.expect("open");
+        batch.map(|batch| (keys(&batch).concat(), batch))
+    };
+    assert!(told(None).await.is_none(), "nobody was told");
+    bench.drain(&mut BTreeMap::new()).await;
+    let (first, batch) = told(None).await.expect("three were");
+    assert_eq!((&*first, told(None).await.expect("bob").0.as_str()), ("ada", "bob"));
+    bench.settle(batch).await;
+    assert_eq!(told(Some(("a", "ada"))).await.expect("bob is in a call").0, "cyd");
+    assert!(told(Some(("b", "cyd"))).await.is_none());
+}

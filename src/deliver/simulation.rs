@@ -1,0 +1,523 @@
+//! Couriers against a model of LaunchDarkly, in simulated time: random faults, rate limits, kills and
+//! jumps of the clock from one seed each, thousands of them. However it goes, the segments must end as
+//! the latest events say (P4), no member may be in two requests at once (P3), and exactly the members
+//! that LaunchDarkly refuses are parked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::{Courier, Policy};
+use crate::clock::{Clock, ManualClock};
+use crate::launchdarkly::wire::SyncRequest;
+use crate::launchdarkly::{Answer, Api, Fate, Outcome, RateLimits, classify};
+use crate::ledger::memory::MemoryLedger;
+use crate::ledger::{Intake, Ledger, Members};
+use crate::membership::{
+    AudienceId, AudienceKey, ContextKey, ContextKind, DestinationName, Membership, MembershipDelta,
+    Timestamp,
+};
+
+const RUNS: u64 = 10_000;
+const CALM_RUNS: u64 = 200;
+const START: Timestamp = Timestamp(1_750_000_000_000_000);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Whatever went wrong, this much simulated time after it is over everything is as it should be.
+const RECOVERY: Duration = Duration::from_secs(4 * 3600);
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// Audience and context key.
+type Who = (String, String);
+
+/// LaunchDarkly with all that can go wrong on the way to it.
+#[derive(Debug)]
+struct Model {
+    clock: ManualClock,
+    began: Instant,
+    max_batch: usize,
+    state: Arc<Mutex<Inside>>,
+}
+
+#[derive(Debug)]
+struct Inside {
+    chance: StdRng,
+    /// How likely it is that a call meets a fault.
+    faulty: f64,
+    segments: BTreeMap<Who, bool>,
+    refused: BTreeSet<Who>,
+    /// While this lasts, every call is answered with this status.
+    spell: Option<(Instant, u16)>,
+    in_flight: BTreeSet<Who>,
+    /// The life of the courier: what an earlier one left in flight is not its.
+    life: u64,
+    /// Calls per window; none: unlimited.
+    limit: Option<u64>,
+    window: u64,
+    used: u64,
+    calls: usize,
+    rate_limited: usize,
+}
+
+impl Inside {
+    /// Applies a call as a whole, or not at all.
+    fn tell(&mut self, members: &[(Who, bool)]) -> bool {
+        if members.iter().any(|(who, _)| self.refused.contains(who)) {
+            return false;
+        }
+        self.segments.extend(members.iter().cloned());
+        true
+    }
+}
+
+fn apply_later(state: &Arc<Mutex<Inside>>, members: Vec<(Who, bool)>, after: Duration) {
+    let state = Arc::clone(state);
+    tokio::spawn(async move {
+        sleep(after).await;
+        state.lock().expect("no run panics with it").tell(&members);
+    });
+}
+
+/// Members in flight, taken out again however the call ends. A courier that dies in the middle of a
+/// call may have it applied all the same.
+struct Flight {
+    state: Arc<Mutex<Inside>>,
+    members: Vec<(Who, bool)>,
+    life: u64,
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let mut state = self.state.lock().expect("no run panics with it");
+        if state.life == self.life {
+            self.members.iter().for_each(|(who, _)| _ = state.in_flight.remove(who));
+        } else if state.chance.random_bool(0.5) {
+            let after = Duration::from_millis(state.chance.random_range(0..10_000));
+            apply_later(&self.state, std::mem::take(&mut self.members), after);
+        }
+    }
+}
+
+/// What a call meets.
+#[derive(Clone, Copy, Debug)]
+enum Meets {
+    Nothing,
+    Status(u16),
+    /// The server fails after it has applied the call.
+    AppliedThen(u16),
+    /// No answer in time; applied before, never, or after so long.
+    Silence(Option<Duration>),
+}
+
+#[async_trait]
+impl Api for Model {
+    async fn send(&self, body: Bytes) -> Answer {
+        let request: SyncRequest<'_> = serde_json::from_slice(&body).expect("it is our own");
+        let members: Vec<(Who, bool)> = request
+            .batch
+            .iter()
+            .map(|of| ((of.cohort_id.to_string(), of.user_id.to_string()), of.value))
+            .collect();
+        let (meets, lasts, _flight) = self.begin(&members);
+        sleep(lasts).await;
+        match meets {
+            Meets::Nothing => {
+                let mut state = self.state.lock().expect("no run panics with it");
+                assert!(members.len() <= self.max_batch);
+                let taken = state.tell(&members);
+                self.answer(&state, if taken { 204 } else { 400 })
+            }
+            Meets::Status(status) => {
+                self.answer(&self.state.lock().expect("no run panics with it"), status)
+            }
+            Meets::AppliedThen(status) => {
+                let mut state = self.state.lock().expect("no run panics with it");
+                state.tell(&members);
+                self.answer(&state, status)
+            }
+            Meets::Silence(applied_after) => {
+                if let Some(after) = applied_after {
+                    apply_later(&self.state, members, after);
+                }
+                sleep(REQUEST_TIMEOUT.saturating_sub(lasts)).await;
+                let cause = "timeout".to_owned();
+                let outcome = Outcome::Unavailable { cause, fate: Fate::Open };
+                Answer { outcome, limits: RateLimits::default(), status: None }
+            }
+        }
+    }
+}
+
+impl Model {
+    fn begin(&self, members: &[(Who, bool)]) -> (Meets, Duration, Flight) {
+        let mut state = self.state.lock().expect("no run panics with it");
+        state.calls += 1;
+        for (who, _) in members {
+            assert!(state.in_flight.insert(who.clone()), "in two requests at once (P3)");
+        }
+        let takes = Duration::from_millis(state.chance.random_range(5..300));
+        let window = self.window();
+        if window != state.window {
+            (state.window, state.used) = (window, 0);
+        }
+        state.used += 1;
+        let now = Instant::now();
+        state.spell.take_if(|(until, _)| *until <= now);
+        let faulty = state.faulty;
+        let meets = if state.limit.is_some_and(|limit| state.used > limit) {
+            state.rate_limited += 1;
+            Meets::Status(429)
+        } else if let Some((_, status)) = state.spell {
+            Meets::Status(status)
+        } else if state.chance.random_bool(faulty) {
+            meet(&mut state)
+        } else {
+            Meets::Nothing
+        };
+        let flight =
+            Flight { state: Arc::clone(&self.state), members: members.to_vec(), life: state.life };
+        (meets, takes, flight)
+    }
+
+    /// Nothing goes wrong from here on.
+    fn be_well(&self) {
+        let mut state = self.state.lock().expect("no run panics with it");
+        (state.faulty, state.spell) = (0.0, None);
+    }
+
+    fn window(&self) -> u64 {
+        self.began.elapsed().as_secs() / WINDOW.as_secs()
+    }
+
+    /// The answer of a status, with what the headers of the rate limit say.
+    fn answer(&self, state: &Inside, status: u16) -> Answer {
+        let mut headers = HeaderMap::new();
+        if let Some(limit) = state.limit {
+            let next = WINDOW * u32::try_from(self.window() + 1).unwrap_or(u32::MAX);
+            let reset = self.clock.now().after(next.saturating_sub(self.began.elapsed()));
+            for (name, value) in [
+                ("x-ratelimit-global-limit", limit),
+                ("x-ratelimit-global-remaining", limit.saturating_sub(state.used)),
+                ("x-ratelimit-reset", u64::try_from(reset.0 / 1000).unwrap_or(0)),
+            ] {
+                headers.insert(name, HeaderValue::from(value));
+            }
+        }
+        let body = br#"{"code":"invalid_request","message":"no","id":"1234"}"#;
+        classify(StatusCode::from_u16(status).expect("a status"), &headers, body)
+    }
+}
+
+fn meet(state: &mut Inside) -> Meets {
+    let lasts = Duration::from_millis(state.chance.random_range(1..120_000));
+    let late = Duration::from_millis(state.chance.random_range(1..20_000));
+    match state.chance.random_range(0..16) {
+        0..3 => Meets::Status(503),
+        3..5 => Meets::AppliedThen(500),
+        5 | 6 => Meets::Status(409),
+        7 => Meets::Status(429),
+        8 => Meets::Silence(None),
+        9 => Meets::Silence(Some(Duration::ZERO)),
+        10 => Meets::Silence(Some(REQUEST_TIMEOUT + late)),
+        11 => Meets::Status(413),
+        which => {
+            // It goes on for a while: an outage, a revoked token, a refusal of everybody.
+            let status = [503, 401, 404, 400][which - 12];
+            state.spell = Some((Instant::now() + lasts, status));
+            Meets::Status(status)
+        }
+    }
+}
+
+/// What one run is made of.
+struct Run {
+    model: Arc<Model>,
+    ledger: Arc<MemoryLedger>,
+    clock: ManualClock,
+    policy: Policy,
+    chance: StdRng,
+    /// The latest event of each member.
+    truth: BTreeMap<Who, (i64, bool)>,
+    stop: CancellationToken,
+    courier: tokio::task::JoinHandle<()>,
+}
+
+impl Run {
+    fn start(mut chance: StdRng, faulty: f64, limited: bool) -> Self {
+        let clock = ManualClock::at(START);
+        let max_batch = chance.random_range(1..=20);
+        let policy = Policy {
+            max_batch: NonZeroUsize::new(max_batch).expect("not zero"),
+            linger: Duration::from_millis(chance.random_range(0..800)),
+            concurrency: NonZeroUsize::new(chance.random_range(1..=6)).expect("not zero"),
+            min_concurrency: NonZeroUsize::MIN,
+            retry_floor: Duration::from_millis(500),
+            retry_ceiling: Duration::from_secs(30),
+        };
+        let inside = Inside {
+            faulty,
+            segments: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            spell: None,
+            in_flight: BTreeSet::new(),
+            life: 0,
+            limit: limited.then(|| chance.random_range(8..60)),
+            window: 0,
+            used: 0,
+            calls: 0,
+            rate_limited: 0,
+            chance: StdRng::seed_from_u64(chance.random()),
+        };
+        let model = Arc::new(Model {
+            clock: clock.clone(),
+            began: Instant::now(),
+            max_batch,
+            state: Arc::new(Mutex::new(inside)),
+        });
+        let ledger = Arc::new(MemoryLedger::new(
+            Arc::new(clock.clone()),
+            Duration::from_secs(3600),
+            REQUEST_TIMEOUT * 2,
+        ));
+        let mut run = Self {
+            model,
+            ledger,
+            clock,
+            policy,
+            chance,
+            truth: BTreeMap::new(),
+            stop: CancellationToken::new(),
+            courier: tokio::spawn(async {}),
+        };
+        run.deliver();
+        run
+    }
+
+    /// A new life of the courier.
+    fn deliver(&mut self) {
+        self.stop = CancellationToken::new();
+        let courier = Courier::new(
+            production(),
+            "client-side-id".to_owned(),
+            Arc::clone(&self.model) as Arc<dyn Api>,
+            self.policy.clone(),
+            Arc::clone(&self.ledger) as Arc<dyn Ledger>,
+            Arc::new(self.clock.clone()),
+            StdRng::seed_from_u64(self.chance.random()),
+        );
+        let stop = self.stop.clone();
+        self.courier = tokio::spawn(async move {
+            courier.run(stop).await.expect("the ledger is there");
+        });
+    }
+
+    /// Some people enter or leave some audiences, at times out of order.
+    async fn events(&mut self, audiences: usize, people: usize, count: usize) {
+        let mut deltas = Vec::new();
+        for _ in 0..count {
+            let audience = format!("aud{}", self.chance.random_range(0..audiences));
+            let person = format!("p{}", self.chance.random_range(0..people));
+            let event_at = START.0 - self.chance.random_range(0..1000);
+            let enters = self.chance.random_bool(0.6);
+            deltas.push(delta(&audience, &person, enters, event_at));
+            let known = self.truth.entry((audience, person)).or_insert((event_at, enters));
+            if event_at >= known.0 {
+                *known = (event_at, enters);
+            }
+        }
+        self.record(deltas).await;
+    }
+
+    async fn record(&self, deltas: Vec<MembershipDelta>) {
+        let intake = Intake {
+            destination: production(),
+            arrival: self.ledger.arrival(),
+            deltas,
+            deletions: Vec::new(),
+            rejected: Vec::new(),
+        };
+        self.ledger.record(intake).await.expect("it takes everything");
+    }
+
+    /// What an operator does when LaunchDarkly is well again.
+    async fn requeue_all(&self) {
+        for (audience, key) in self.ledger.parked() {
+            let members = Members { destination: production(), audience, context_keys: vec![key] };
+            self.ledger.requeue(members).await.expect("it takes everything");
+        }
+    }
+
+    async fn wait(&self, how_long: Duration) {
+        sleep(how_long).await;
+        self.clock.advance(how_long);
+        self.ledger.tick();
+    }
+
+    /// The process dies in the middle of whatever it does.
+    fn kill(&mut self) {
+        self.courier.abort();
+        let mut state = self.model.state.lock().expect("no run panics with it");
+        state.life += 1;
+        state.in_flight.clear();
+        drop(state);
+        self.ledger.crash();
+        self.deliver();
+    }
+
+    async fn until_drained(&self, seed: u64) {
+        let began = Instant::now();
+        while !self.ledger.is_drained() {
+            assert!(began.elapsed() < RECOVERY, "seed {seed}: it does not recover");
+            self.wait(Duration::from_secs(1)).await;
+        }
+        // What was applied late has been by now.
+        self.wait(REQUEST_TIMEOUT * 4).await;
+        assert!(self.ledger.is_drained(), "seed {seed}: it does not rest");
+    }
+
+    /// Takes what LaunchDarkly refuses from the truth; what is left must be in the segments.
+    fn check(&self, seed: u64) {
+        let state = self.model.state.lock().expect("no run panics with it");
+        let parked: BTreeSet<Who> = self
+            .ledger
+            .parked()
+            .into_iter()
+            .map(|(audience, key)| (audience.as_str().to_owned(), key.as_str().to_owned()))
+            .collect();
+        let known = |who: &&Who| self.truth.contains_key(*who);
+        let refused: BTreeSet<Who> = state.refused.iter().filter(known).cloned().collect();
+        assert_eq!(parked, refused, "seed {seed}: exactly the refused are parked");
+        for (who, (_, included)) in &self.truth {
+            let told = state.segments.get(who);
+            let expected = (!refused.contains(who)).then_some(included);
+            assert_eq!(told, expected, "seed {seed}: {who:?}");
+        }
+    }
+}
+
+async fn storm(seed: u64) {
+    let mut chance = StdRng::seed_from_u64(seed);
+    let (audiences, people) = (chance.random_range(1..4), chance.random_range(3..40));
+    let (faulty, limited) = (chance.random_range(0.0..0.5), chance.random_bool(0.5));
+    let poison = if chance.random_bool(0.5) { chance.random_range(1..30) } else { 0 };
+    let mut run = Run::start(chance, faulty, limited);
+    for _ in 0..poison {
+        let audience = format!("aud{}", run.chance.random_range(0..audiences));
+        // Were all refused, it would be no fault of theirs: one is always good.
+        let person = format!("p{}", run.chance.random_range(1..people));
+        let mut state = run.model.state.lock().expect("no run panics with it");
+        state.refused.insert((audience, person));
+    }
+    run.record(vec![delta("aud0", "p0", true, START.0)]).await;
+    run.truth.insert(("aud0".to_owned(), "p0".to_owned()), (START.0, true));
+    for _ in 0..run.chance.random_range(2..8) {
+        let count = run.chance.random_range(1..people * 2);
+        run.events(audiences, people, count).await;
+        let pause = Duration::from_millis(run.chance.random_range(0..60_000));
+        run.wait(pause).await;
+        match run.chance.random_range(0..10) {
+            0 => run.kill(),
+            1 => run.clock.set(run.clock.now().after(Duration::from_secs(86_400))),
+            2 => run.clock.set(run.clock.now().before(Duration::from_secs(86_400))),
+            _ => {}
+        }
+    }
+    run.model.be_well();
+    run.until_drained(seed).await;
+    // While everybody was refused, a few may have been parked: fewer than would have told.
+    run.requeue_all().await;
+    run.until_drained(seed).await;
+    run.check(seed);
+    run.stop.cancel();
+    run.courier.await.expect("it stops when it is told");
+}
+
+/// Without faults; how many calls there were, and the fewest there could have been.
+async fn calm(seed: u64, limited: bool) -> (usize, usize) {
+    let mut chance = StdRng::seed_from_u64(seed);
+    let audiences: Vec<usize> =
+        (0..chance.random_range(1..5)).map(|_| chance.random_range(1..400)).collect();
+    let mut run = Run::start(chance, 0.0, limited);
+    let mut deltas = Vec::new();
+    for (audience, people) in audiences.iter().enumerate() {
+        for person in 0..*people {
+            let who = (format!("aud{audience}"), format!("p{person}"));
+            deltas.push(delta(&who.0, &who.1, true, START.0));
+            run.truth.insert(who, (START.0, true));
+        }
+    }
+    run.record(deltas).await;
+    run.until_drained(seed).await;
+    run.check(seed);
+    let state = run.model.state.lock().expect("no run panics with it");
+    if limited {
+        assert_eq!(state.rate_limited, 0, "seed {seed}: it slows down before the limit");
+    }
+    let fewest = audiences.iter().map(|people| people.div_ceil(run.model.max_batch)).sum();
+    (state.calls, fewest)
+}
+
+fn simulated<T>(run: impl Future<Output = T>) -> T {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a small runtime").block_on(run)
+}
+
+fn delta(audience: &str, person: &str, enters: bool, event_at: i64) -> MembershipDelta {
+    MembershipDelta {
+        audience: AudienceId::new(audience).expect("not empty"),
+        audience_key: AudienceKey::new(audience).expect("not empty"),
+        context_kind: ContextKind::new("user").expect("a kind"),
+        context_key: ContextKey::new(person).expect("not empty"),
+        membership: Membership::from_bool(enters),
+        event_at: Timestamp(event_at),
+        user_id: None,
+        key_rule: 1,
+    }
+}
+
+fn production() -> DestinationName {
+    DestinationName::new("production").expect("not empty")
+}
+
+/// In a thread for each core: a run has its own clock, its own chance and nothing else.
+fn on_all_cores(seeds: u64, run: impl Fn(u64) + Sync) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for core in 0..cores {
+            let run = &run;
+            scope.spawn(move || (0..seeds).skip(core).step_by(cores).for_each(run));
+        }
+    });
+}
+
+#[test]
+fn ten_thousand_storms_end_as_the_latest_events_say() {
+    on_all_cores(RUNS, |seed| simulated(storm(seed)));
+}
+
+#[test]
+fn in_calm_weather_calls_are_within_a_tenth_of_the_fewest_possible() {
+    let counted = Mutex::new((0, 0));
+    on_all_cores(CALM_RUNS, |seed| {
+        let (calls, fewest) = simulated(calm(seed, false));
+        assert!(calls * 10 <= fewest * 11, "seed {seed}: {calls} calls instead of {fewest}");
+        let mut counted = counted.lock().expect("no run panics with it");
+        *counted = (counted.0 + calls, counted.1 + fewest);
+    });
+    let (calls, fewest) = counted.into_inner().expect("no run panicked");
+    println!("{calls} calls, and {fewest} are the fewest possible");
+}
+
+#[test]
+fn a_limit_that_is_ours_alone_is_never_exceeded() {
+    on_all_cores(CALM_RUNS, |seed| _ = simulated(calm(seed, true)));
+}
