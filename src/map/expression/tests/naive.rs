@@ -151,6 +151,9 @@ fn with_holes(mapping: &Value, event: &Value, lists_are_leaves: bool) -> Found {
             }
             Ok(Some(Value::Object(resolved)))
         }
+        Value::Object(members) if members.len() == 1 && members.contains_key("@literal") => {
+            with_holes(&members["@literal"], event, lists_are_leaves)
+        }
         other => resolve(other, event),
     }
 }
