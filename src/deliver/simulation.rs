@@ -504,6 +504,28 @@ fn ten_thousand_storms_end_as_the_latest_events_say() {
     on_all_cores(RUNS, |seed| simulated(storm(seed)));
 }
 
+/// Six hours of nothing but 503, while events go on coming.
+async fn outage(seed: u64) {
+    const HOURS: u32 = 6;
+    let mut run = Run::start(StdRng::seed_from_u64(seed), 0.0, false);
+    let until = Instant::now() + Duration::from_secs(3600) * HOURS;
+    run.model.state.lock().expect("no run panics with it").spell = Some((until, 503));
+    while Instant::now() < until {
+        run.events(3, 200, 20).await;
+        run.wait(Duration::from_secs(300)).await;
+    }
+    let calls = run.model.state.lock().expect("no run panics with it").calls;
+    // At most one in half a retry ceiling for each audience, on average.
+    assert!(calls < 3 * 6 * 3600 / 10, "seed {seed}: {calls} calls into an outage");
+    run.until_drained(seed).await;
+    run.check(seed);
+}
+
+#[test]
+fn six_hours_of_outage_are_waited_out_without_hammering() {
+    on_all_cores(20, |seed| simulated(outage(seed)));
+}
+
 #[test]
 fn in_calm_weather_calls_are_within_a_tenth_of_the_fewest_possible() {
     let counted = Mutex::new((0, 0));

@@ -22,6 +22,7 @@ mod export;
 mod group;
 mod integrity;
 mod members;
+mod meta;
 mod migration;
 mod operated;
 mod parked;
@@ -155,9 +156,7 @@ impl SqliteLedger {
         let lock = schema::lock(&settings.path)?;
         let database = schema::open(&settings.path, settings.cache_kib)?;
         let reader = Arc::new(reader::Reader::new(schema::open_reader(&settings.path)?));
-        let recorded: i64 =
-            database
-                .query_row("SELECT value FROM meta WHERE name = 'arrival'", [], |r| r.get(0))?;
+        let recorded = meta::arrival(&database)?;
         let shared = Arc::new(Shared {
             clock,
             arrival: AtomicI64::new(recorded),

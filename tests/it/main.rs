@@ -6,6 +6,7 @@ mod convergence;
 mod crash_recovery;
 mod durability;
 mod exclusive;
+mod faults;
 mod harness;
 mod isolation;
 mod ledger_commands;

@@ -143,7 +143,7 @@ impl Audience {
     }
 
     /// Reads and verifies a row of [`AUDIENCE_COLUMNS`].
-    pub fn from_row(
+    fn from_row(
         row: &Row<'_>,
         destination: usize,
         name: &DestinationName,
@@ -174,7 +174,7 @@ impl Audience {
 }
 
 /// What [`Audience::from_row`] reads, in its order.
-pub(super) const AUDIENCE_COLUMNS: &str =
+const AUDIENCE_COLUMNS: &str =
     "id, audience_id, audience_key, context_kind, acknowledged, told_counts_from, claimed_through,
      unheard_through, walk_after, walk, included, pending, parked, checksum";
 
@@ -427,15 +427,43 @@ fn insert_row(db: &Connection, destination: i64, route: &Route) -> rusqlite::Res
     Ok(db.last_insert_rowid())
 }
 
+/// The audiences of a destination, as they are stored.
+pub(super) fn stored_audiences(
+    db: &Connection,
+    destination: i64,
+    name: &DestinationName,
+) -> rusqlite::Result<Vec<Audience>> {
+    db.prepare_cached(&format!("SELECT {AUDIENCE_COLUMNS} FROM audience WHERE destination = ?1"))?
+        .query_map([destination], |row| Audience::from_row(row, 0, name))?
+        .collect()
+}
+
+/// Reads every destination and audience; one that is not as it was written is an error.
+pub(super) fn verify_all(db: &Connection) -> rusqlite::Result<()> {
+    let mut statement =
+        db.prepare("SELECT id, name, environment, paused_at, checksum FROM destination")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (id, name, environment): (i64, String, String) =
+            (row.get(0)?, row.get(1)?, row.get(2)?);
+        let paused_at: Option<i64> = row.get(3)?;
+        let read = || destination_checksum(id, &name, &environment, paused_at);
+        checksum::verify(row.get(4)?, read, "a destination")?;
+        let name = stored(DestinationName::new(&name))?;
+        stored_audiences(db, id, &name)?;
+    }
+    Ok(())
+}
+
+fn destination_checksum(id: i64, name: &str, environment: &str, paused_at: Option<i64>) -> u32 {
+    Checksum::new().number(id).text(name).text(environment).maybe(paused_at).finish()
+}
+
 impl Destination {
     /// Of the row, if it names this environment.
     fn checksum(&self, environment: &str) -> u32 {
-        Checksum::new()
-            .number(self.row)
-            .text(self.settings.name.as_str())
-            .text(environment)
-            .maybe(self.paused_at.map(|at| at.0))
-            .finish()
+        let paused_at = self.paused_at.map(|at| at.0);
+        destination_checksum(self.row, self.settings.name.as_str(), environment, paused_at)
     }
 
     /// Writes its row.

@@ -18,7 +18,8 @@ pub(super) fn detach(db: &Connection, audience: i64) -> rusqlite::Result<()> {
 /// Hands over a destination that is not configured, with everything it has.
 pub(super) fn detach_destination(db: &Connection, destination: i64) -> rusqlite::Result<()> {
     db.execute(
-        "UPDATE destination SET name = '<dropped ' || id || '>', dropped = 1 WHERE id = ?1",
+        "UPDATE destination SET name = '<dropped ' || id || '>', dropped = 1, checksum = NULL
+         WHERE id = ?1",
         [destination],
     )?;
     Ok(())

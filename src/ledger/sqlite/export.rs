@@ -3,10 +3,15 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use rusqlite::Row;
+use rusqlite::Connection;
 
+use super::audiences::{Audience, stored_audiences};
 use super::schema::{self, OpenError};
-use crate::membership::Timestamp;
+use super::walks::SLICE;
+use super::{members, parked};
+use crate::ledger::ParkReason;
+use crate::ledger::member::{Member, Told};
+use crate::membership::{DestinationName, Timestamp};
 
 /// A member with all that is known of it. Personal.
 #[derive(Clone, PartialEq, Eq)]
@@ -53,50 +58,59 @@ pub fn export<B>(
     mut each: impl FnMut(ExportedMember) -> ControlFlow<B>,
 ) -> Result<ControlFlow<B>, OpenError> {
     let db = schema::open_to_read(&schema::database(directory))?;
-    let mut statement = db.prepare(
-        "SELECT destination.name, audience_id, audience_key, context_kind, member.context_key,
-             member.included, event_at, pending_since IS NOT NULL,
-             CASE WHEN told_at >= told_counts_from THEN told END, told_at,
-             status, code, message, answer_id
-         FROM member JOIN audience ON audience.id = member.audience
-         JOIN destination ON destination.id = audience.destination
-         LEFT JOIN parked ON parked.audience = member.audience
-             AND parked.context_key = member.context_key AND pending_since IS NULL
-         WHERE dropped = 0 AND (?1 IS NULL OR destination.name = ?1)
-         ORDER BY member.audience, member.context_key",
-    )?;
-    let mut rows = statement.query([destination])?;
-    while let Some(row) = rows.next()? {
-        let next = each(member(row)?);
-        if next.is_break() {
-            return Ok(next);
+    // Of one moment: what is written meanwhile is not seen.
+    let db = db.unchecked_transaction()?;
+    let known: Vec<(i64, String)> = db
+        .prepare("SELECT id, name FROM destination WHERE dropped = 0 ORDER BY id")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    for (id, name) in known {
+        if destination.is_some_and(|only| only != name) {
+            continue;
+        }
+        let Some(name) = DestinationName::new(&name) else { continue };
+        for audience in stored_audiences(&db, id, &name)? {
+            let mut after = String::new();
+            loop {
+                let slice = members::walk(&db, (audience.row, &after), SLICE)?;
+                let Some(last) = slice.iter().rfind(|(of, ..)| *of == audience.row) else { break };
+                after.clone_from(&last.1);
+                for (_, key, member) in slice.iter().take_while(|(of, ..)| *of == audience.row) {
+                    let next = each(exported(&db, &audience, key, member)?);
+                    if next.is_break() {
+                        return Ok(next);
+                    }
+                }
+            }
         }
     }
     Ok(ControlFlow::Continue(()))
 }
 
-fn member(row: &Row<'_>) -> rusqlite::Result<ExportedMember> {
-    let told: Option<bool> = row.get(8)?;
-    let told_at: Option<i64> = row.get(9)?;
-    let status: Option<u16> = row.get(10)?;
+fn exported(
+    db: &Connection,
+    audience: &Audience,
+    key: &str,
+    member: &Member,
+) -> rusqlite::Result<ExportedMember> {
+    let route = &audience.route;
+    let counts = |told: &Told| told.at >= audience.told_counts_from;
+    let parked = if member.is_parked() { parked::load(db, audience.row, key)? } else { None };
     Ok(ExportedMember {
-        destination: row.get(0)?,
-        audience_id: row.get(1)?,
-        audience_key: row.get(2)?,
-        context_kind: row.get(3)?,
-        context_key: row.get(4)?,
-        included: row.get(5)?,
-        event_at: Timestamp(row.get(6)?),
-        pending: row.get(7)?,
-        told: told.zip(told_at.map(Timestamp)),
-        parked: match status {
-            Some(status) => Some(ExportedParking {
-                status,
-                code: row.get(11)?,
-                message: row.get(12)?,
-                id: row.get(13)?,
-            }),
-            None => None,
-        },
+        destination: route.destination.to_string(),
+        audience_id: route.audience.as_str().to_owned(),
+        audience_key: route.audience_key.as_str().to_owned(),
+        context_kind: route.context_kind.as_str().to_owned(),
+        context_key: key.to_owned(),
+        included: member.membership.as_bool(),
+        event_at: member.event_at,
+        pending: member.pending_since.is_some(),
+        told: member.told.filter(counts).map(|told| (told.membership.as_bool(), told.at)),
+        parked: parked.map(|(_, ParkReason { status, code, message, id })| ExportedParking {
+            status,
+            code,
+            message,
+            id,
+        }),
     })
 }

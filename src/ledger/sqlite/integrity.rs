@@ -10,10 +10,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, params};
 
-use super::audiences::{AUDIENCE_COLUMNS, Audience};
 use super::schema::{self, OpenError};
-use super::{members, rejected};
-use crate::membership::DestinationName;
+use super::{audiences, members, meta, parked, persons, rejected, upkeep};
 
 /// Most faults that are told: more say no more.
 const MOST: u32 = 20;
@@ -100,11 +98,13 @@ pub(super) fn faults(db: &Connection) -> Result<Vec<String>, Damage> {
 /// Reads every row that has a checksum, but those of members; one that is not as it was written is
 /// an error.
 pub(super) fn few_rows(db: &Connection) -> rusqlite::Result<()> {
-    let name = DestinationName::new("any").ok_or(rusqlite::Error::InvalidQuery)?;
-    db.prepare(&format!("SELECT {AUDIENCE_COLUMNS} FROM audience"))?
-        .query_map([], |row| Audience::from_row(row, 0, &name).map(|_| ()))?
-        .collect::<rusqlite::Result<()>>()?;
-    rejected::verify_all(db)
+    meta::arrival(db)?;
+    meta::blob(db, "person_key")?;
+    audiences::verify_all(db)?;
+    parked::verify_all(db)?;
+    persons::verify_all(db)?;
+    rejected::verify_all(db)?;
+    upkeep::verify_all(db)
 }
 
 fn every_row(db: &Connection) -> rusqlite::Result<()> {

@@ -27,6 +27,10 @@ UPDATE audience SET (included, pending, parked) = (
     FROM member WHERE member.audience = audience.id);
 ALTER TABLE member ADD COLUMN refused_with INTEGER;
 ALTER TABLE member ADD COLUMN checksum INTEGER;
+ALTER TABLE parked ADD COLUMN checksum INTEGER;
+ALTER TABLE reassertion ADD COLUMN checksum INTEGER;
+ALTER TABLE forgotten ADD COLUMN checksum INTEGER;
+DELETE FROM meta WHERE name IN ('rejected_count', 'rejected_bytes');
 CREATE INDEX parked_since ON parked (parked_at);
 ALTER TABLE rejected ADD COLUMN checksum INTEGER;
 CREATE INDEX rejected_destination ON rejected (destination);

@@ -1,8 +1,9 @@
 //! What LaunchDarkly said of members it refused, kept until they are taken, discarded, or too old or
 //! too many.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
+use super::checksum::{self, Checksum};
 use super::walks::SLICE;
 use super::writer::State;
 use super::{Retention, members};
@@ -16,6 +17,47 @@ pub(super) struct Parked {
     kept: Retention,
     /// Whether anything was parked since they were last counted.
     may_be_too_many: bool,
+}
+
+/// What was said of a member, and when.
+pub(super) fn load(
+    db: &Connection,
+    audience: i64,
+    key: &str,
+) -> rusqlite::Result<Option<(Timestamp, ParkReason)>> {
+    db.prepare_cached(
+        "SELECT parked_at, status, code, message, answer_id, checksum FROM parked
+         WHERE audience = ?1 AND context_key = ?2",
+    )?
+    .query_row(params![audience, key], |row| {
+        let at = Timestamp(row.get(0)?);
+        let reason = ParkReason {
+            status: row.get(1)?,
+            code: row.get(2)?,
+            message: row.get(3)?,
+            id: row.get(4)?,
+        };
+        let read = || checksum_of(audience, key, at, &reason);
+        checksum::verify(row.get(5)?, read, "what was said of a parked member")?;
+        Ok((at, reason))
+    })
+    .optional()
+}
+
+fn checksum_of(audience: i64, key: &str, at: Timestamp, reason: &ParkReason) -> u32 {
+    let ParkReason { status, code, message, id } = reason;
+    let sum = Checksum::new().number(audience).text(key).number(at.0).number((*status).into());
+    sum.text(code).text(message).text(id).finish()
+}
+
+/// Reads every record; one that is not as it was written is an error.
+pub(super) fn verify_all(db: &Connection) -> rusqlite::Result<()> {
+    let mut statement = db.prepare("SELECT audience, context_key FROM parked")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        load(db, row.get(0)?, &row.get::<_, String>(1)?)?;
+    }
+    Ok(())
 }
 
 impl Parked {
@@ -35,10 +77,19 @@ impl Parked {
         let ParkReason { status, code, message, id } = reason;
         db.prepare_cached(
             "INSERT OR REPLACE INTO parked
-                 (audience, context_key, parked_at, status, code, message, answer_id)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                 (audience, context_key, parked_at, status, code, message, answer_id, checksum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
-        .execute(params![audience, key, at.0, status, code, message, id])?;
+        .execute(params![
+            audience,
+            key,
+            at.0,
+            status,
+            code,
+            message,
+            id,
+            checksum_of(audience, key, at, reason)
+        ])?;
         self.may_be_too_many = true;
         Ok(())
     }

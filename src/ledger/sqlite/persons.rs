@@ -5,9 +5,11 @@
 //! bring the person back. The key lives in the ledger; it hides nothing from who holds the file.
 
 use hmac::{Hmac, KeyInit, Mac};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha1::Sha1;
 
+use super::checksum::{self, Checksum};
+use super::meta;
 use crate::membership::Timestamp;
 
 /// Hashes user ids, and remembers who was deleted.
@@ -20,8 +22,7 @@ pub(super) struct Persons {
 
 impl Persons {
     pub fn open(db: &Connection) -> rusqlite::Result<Self> {
-        let key =
-            db.query_row("SELECT value FROM meta WHERE name = 'person_key'", [], |r| r.get(0))?;
+        let key = meta::blob(db, "person_key")?;
         let any_forgotten =
             db.query_row("SELECT EXISTS (SELECT 1 FROM forgotten)", [], |row| row.get(0))?;
         Ok(Self { key, any_forgotten })
@@ -51,8 +52,10 @@ impl Persons {
             return Ok(false);
         }
         let forgotten_at: Option<i64> = db
-            .prepare_cached("SELECT forgotten_at FROM forgotten WHERE person = ?1")?
-            .query_row(params![self.hash(destination, user_id)], |row| row.get(0))
+            .prepare_cached(
+                "SELECT person, forgotten_at, checksum FROM forgotten WHERE person = ?1",
+            )?
+            .query_row(params![self.hash(destination, user_id)], forgotten_at)
             .optional()?;
         Ok(forgotten_at.is_some_and(|forgotten_at| event_at.0 <= forgotten_at))
     }
@@ -64,9 +67,26 @@ impl Persons {
         person: [u8; 16],
         at: Timestamp,
     ) -> rusqlite::Result<()> {
-        db.prepare_cached("INSERT OR REPLACE INTO forgotten VALUES (?1, ?2)")?
-            .execute(params![person, at.0])?;
+        db.prepare_cached("INSERT OR REPLACE INTO forgotten VALUES (?1, ?2, ?3)")?
+            .execute(params![person, at.0, checksum_of(&person, at.0)])?;
         self.any_forgotten = true;
         Ok(())
     }
+}
+
+fn forgotten_at(row: &Row<'_>) -> rusqlite::Result<i64> {
+    let (person, at): ([u8; 16], i64) = (row.get(0)?, row.get(1)?);
+    checksum::verify(row.get(2)?, || checksum_of(&person, at), "the memory of a deletion")?;
+    Ok(at)
+}
+
+fn checksum_of(person: &[u8; 16], at: i64) -> u32 {
+    Checksum::new().bytes(person).number(at).finish()
+}
+
+/// Reads every tombstone; one that is not as it was written is an error.
+pub(super) fn verify_all(db: &Connection) -> rusqlite::Result<()> {
+    db.prepare("SELECT person, forgotten_at, checksum FROM forgotten")?
+        .query_map([], |row| forgotten_at(row).map(|_| ()))?
+        .collect()
 }

@@ -2,28 +2,20 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
+use super::audiences::{Audience, stored_audiences};
 use super::persons::Persons;
-use super::{checksum, rejected};
+use super::{checksum, members, parked, rejected};
+use crate::ledger::member::Member;
 use crate::ledger::{
-    AudienceView, DestinationView, MemberView, ParkedAfter, ParkedView, RejectedView,
+    AudienceView, DestinationView, MemberView, ParkReason, ParkedAfter, ParkedView, RejectedView,
 };
 use crate::membership::{AudienceId, DestinationName, Timestamp};
 
 /// A connection of its own; one reading at a time.
 #[derive(Debug)]
 pub struct Reader(Mutex<Connection>);
-
-/// The columns that [`member`] reads, in its order.
-macro_rules! member_columns {
-    () => {
-        "audience_id, audience_key, context_kind, context_key, member.included, event_at,
-         CASE WHEN told_at >= told_counts_from THEN told END,
-         CASE WHEN told_at >= told_counts_from THEN told_at END,
-         pending_since IS NOT NULL, parked_at IS NOT NULL AND pending_since IS NULL"
-    };
-}
 
 impl Reader {
     pub(super) fn new(connection: Connection) -> Self {
@@ -104,15 +96,16 @@ impl Reader {
     /// Every member of a destination, in the order of the table.
     pub fn members(&self, destination: &DestinationName) -> rusqlite::Result<Vec<MemberView>> {
         self.with(|db| {
-            db.prepare_cached(concat!(
-                "SELECT ",
-                member_columns!(),
-                " FROM member JOIN audience ON audience.id = member.audience
-                 JOIN destination ON destination.id = audience.destination
-                 WHERE destination.name = ?1 ORDER BY member.audience, context_key"
-            ))?
-            .query_map([destination.as_str()], member)?
-            .collect()
+            let Some(id) = id_of(db, destination)? else { return Ok(Vec::new()) };
+            let mut views = Vec::new();
+            for audience in stored_audiences(db, id, destination)? {
+                for (of, key, member) in members::walk(db, (audience.row, ""), usize::MAX >> 1)? {
+                    if of == audience.row {
+                        views.push(view(&audience, key, &member));
+                    }
+                }
+            }
+            Ok(views)
         })
     }
 
@@ -123,22 +116,24 @@ impl Reader {
         key: &str,
     ) -> rusqlite::Result<Option<Vec<MemberView>>> {
         self.with(|db| {
-            let Some(destination) = id_of(db, destination)? else { return Ok(None) };
-            let person = Persons::open(db)?.hash(destination, key);
-            db.prepare_cached(concat!(
-                "SELECT ",
-                member_columns!(),
-                " FROM audience JOIN member ON member.audience = audience.id
-                 WHERE audience.destination = ?1 AND member.context_key = ?2
-                 UNION SELECT ",
-                member_columns!(),
-                " FROM member JOIN audience ON audience.id = member.audience
-                 WHERE member.person = ?3 AND audience.destination = ?1
-                 ORDER BY 2, 1, 4"
-            ))?
-            .query_map(params![destination, key, person], member)?
-            .collect::<rusqlite::Result<_>>()
-            .map(Some)
+            let Some(id) = id_of(db, destination)? else { return Ok(None) };
+            let person = Persons::open(db)?.hash(id, key);
+            let mut found: Vec<(i64, String)> = db
+                .prepare_cached("SELECT audience, context_key FROM member WHERE person = ?1")?
+                .query_map(params![person], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<rusqlite::Result<_>>()?;
+            let audiences = stored_audiences(db, id, destination)?;
+            found.extend(audiences.iter().map(|audience| (audience.row, key.to_owned())));
+            found.sort_unstable();
+            found.dedup();
+            let mut views = Vec::new();
+            for (row, key) in found {
+                let Some(audience) = audiences.iter().find(|of| of.row == row) else { continue };
+                if let Some(member) = members::load(db, row, &key)? {
+                    views.push(view(audience, key, &member));
+                }
+            }
+            Ok(Some(views))
         })
     }
 
@@ -151,39 +146,45 @@ impl Reader {
         limit: u32,
     ) -> rusqlite::Result<Vec<ParkedView>> {
         self.with(|db| {
-            db.prepare_cached(
-                "SELECT audience_id, parked.context_key, parked.parked_at, status, code, message,
-                     answer_id
-                 FROM parked
-                 JOIN member ON member.audience = parked.audience
-                     AND member.context_key = parked.context_key AND pending_since IS NULL
-                 JOIN audience ON audience.id = parked.audience
-                 JOIN destination ON destination.id = audience.destination
-                 WHERE destination.name = ?1 AND (?2 IS NULL OR audience_id = ?2)
-                     AND (audience_id, parked.context_key) > (?3, ?4)
-                 ORDER BY audience_id, parked.context_key LIMIT ?5",
-            )?
-            .query_map(
-                params![
-                    destination.as_str(),
-                    audience.map(AudienceId::as_str),
-                    after.audience,
-                    after.context_key,
-                    limit
-                ],
-                |row| {
-                    Ok(ParkedView {
-                        audience: row.get(0)?,
-                        context_key: row.get(1)?,
-                        parked_at: Timestamp(row.get(2)?),
-                        status: row.get(3)?,
-                        code: row.get(4)?,
-                        message: row.get(5)?,
-                        answer_id: row.get(6)?,
-                    })
-                },
-            )?
-            .collect()
+            let found: Vec<(i64, String, String)> = db
+                .prepare_cached(
+                    "SELECT audience.id, audience_id, parked.context_key FROM parked
+                     JOIN member ON member.audience = parked.audience
+                         AND member.context_key = parked.context_key AND pending_since IS NULL
+                     JOIN audience ON audience.id = parked.audience
+                     JOIN destination ON destination.id = audience.destination
+                     WHERE destination.name = ?1 AND (?2 IS NULL OR audience_id = ?2)
+                         AND (audience_id, parked.context_key) > (?3, ?4)
+                     ORDER BY audience_id, parked.context_key LIMIT ?5",
+                )?
+                .query_map(
+                    params![
+                        destination.as_str(),
+                        audience.map(AudienceId::as_str),
+                        after.audience,
+                        after.context_key,
+                        limit
+                    ],
+                    |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+                )?
+                .collect::<rusqlite::Result<_>>()?;
+            let mut views = Vec::with_capacity(found.len());
+            for (row, audience, context_key) in found {
+                let Some((parked_at, reason)) = parked::load(db, row, &context_key)? else {
+                    continue;
+                };
+                let ParkReason { status, code, message, id: answer_id } = reason;
+                views.push(ParkedView {
+                    audience,
+                    context_key,
+                    parked_at,
+                    status,
+                    code,
+                    message,
+                    answer_id,
+                });
+            }
+            Ok(views)
         })
     }
 
@@ -249,17 +250,18 @@ fn id_of(db: &Connection, destination: &DestinationName) -> rusqlite::Result<Opt
         .optional()
 }
 
-fn member(row: &Row<'_>) -> rusqlite::Result<MemberView> {
-    Ok(MemberView {
-        audience: row.get(0)?,
-        audience_key: row.get(1)?,
-        context_kind: row.get(2)?,
-        context_key: row.get(3)?,
-        included: row.get(4)?,
-        event_at: Timestamp(row.get(5)?),
-        told: row.get(6)?,
-        told_at: row.get::<_, Option<i64>>(7)?.map(Timestamp),
-        pending: row.get(8)?,
-        parked: row.get(9)?,
-    })
+fn view(audience: &Audience, context_key: String, member: &Member) -> MemberView {
+    let told = member.told.filter(|told| told.at >= audience.told_counts_from);
+    MemberView {
+        audience: audience.route.audience.as_str().to_owned(),
+        audience_key: audience.route.audience_key.as_str().to_owned(),
+        context_kind: audience.route.context_kind.as_str().to_owned(),
+        context_key,
+        included: member.membership.as_bool(),
+        event_at: member.event_at,
+        told: told.map(|told| told.membership.as_bool()),
+        told_at: told.map(|told| told.at),
+        pending: member.pending_since.is_some(),
+        parked: member.is_parked(),
+    }
 }

@@ -48,15 +48,11 @@ impl Rejected {
         Ok(rejected)
     }
 
-    /// Reads the counts again, after a transaction that was rolled back.
+    /// Counts what there is, at opening and after a transaction that was rolled back.
     pub fn reload(&mut self, db: &Connection) -> rusqlite::Result<()> {
-        let read = |name| {
-            db.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| {
-                row.get::<_, u64>(0)
-            })
-        };
-        self.count = read("rejected_count")?;
-        self.bytes = read("rejected_bytes")?;
+        (self.count, self.bytes) = db
+            .prepare_cached("SELECT count(*), coalesce(sum(length(body)), 0) FROM rejected")?
+            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(())
     }
 
@@ -92,13 +88,13 @@ impl Rejected {
             }
             self.erase(db, "id = (SELECT min(id) FROM rejected)", &[])?;
         }
-        self.store(db)
+        Ok(())
     }
 
     /// Erases the events of a person.
     pub fn forget(&mut self, db: &Connection, person: [u8; 16]) -> rusqlite::Result<()> {
         self.erase(db, "person = ?1", &[&person])?;
-        self.store(db)
+        Ok(())
     }
 
     /// Erases one event of a destination. `true`: it was there.
@@ -109,7 +105,6 @@ impl Rejected {
         id: i64,
     ) -> rusqlite::Result<bool> {
         let erased = self.erase(db, "id = ?1 AND destination = ?2", &[&id, &destination])?;
-        self.store(db)?;
         Ok(erased > 0)
     }
 
@@ -117,7 +112,6 @@ impl Rejected {
     pub fn erase_slice_of(&mut self, db: &Connection, destination: i64) -> rusqlite::Result<bool> {
         let which = "id IN (SELECT id FROM rejected WHERE destination = ?1 LIMIT ?2)";
         let erased = self.erase(db, which, &[&destination, &SLICE])?;
-        self.store(db)?;
         Ok(erased > 0)
     }
 
@@ -128,9 +122,6 @@ impl Rejected {
         let mut erased = self.erase(db, which, &[&SLICE, &oldest.0])?;
         while erased < SLICE && self.is_too_much() {
             erased += self.erase(db, "id = (SELECT min(id) FROM rejected)", &[])?;
-        }
-        if erased > 0 {
-            self.store(db)?;
         }
         Ok(erased >= SLICE)
     }
@@ -152,12 +143,5 @@ impl Rejected {
         self.count = self.count.saturating_sub(sizes.len() as u64);
         self.bytes = self.bytes.saturating_sub(sizes.iter().sum());
         Ok(sizes.len())
-    }
-
-    fn store(&self, db: &Connection) -> rusqlite::Result<()> {
-        let mut statement = db.prepare_cached("UPDATE meta SET value = ?2 WHERE name = ?1")?;
-        statement.execute(params!["rejected_count", self.count])?;
-        statement.execute(params!["rejected_bytes", self.bytes])?;
-        Ok(())
     }
 }

@@ -119,8 +119,7 @@ fn rename_audience(
         }
         db.execute("DELETE FROM audience WHERE id = ?1", [other])?;
     }
-    let arrival: i64 =
-        db.query_row("SELECT value FROM meta WHERE name = 'arrival'", [], |row| row.get(0))?;
+    let arrival = super::meta::arrival(db)?;
     db.execute(
         "UPDATE audience SET audience_id = ?2, acknowledged = 0, told_counts_from = ?3,
              walk = 'resync', walk_after = '', checksum = NULL

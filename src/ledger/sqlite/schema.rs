@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{integrity, migration};
+use super::{integrity, meta, migration};
 
 /// Version of the tables below; an older binary refuses a newer ledger before it touches it.
 pub(super) const VERSION: i64 = 2;
@@ -121,6 +121,7 @@ CREATE TABLE parked (
     code TEXT NOT NULL,
     message TEXT NOT NULL,
     answer_id TEXT NOT NULL,
+    checksum INTEGER,
     PRIMARY KEY (audience, context_key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX parked_since ON parked (parked_at);
@@ -129,12 +130,14 @@ CREATE TABLE reassertion (
     settled_at INTEGER NOT NULL,
     audience INTEGER NOT NULL,
     context_key TEXT NOT NULL,
+    checksum INTEGER,
     PRIMARY KEY (settled_at, audience, context_key)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE forgotten (
     person BLOB PRIMARY KEY,
-    forgotten_at INTEGER NOT NULL
+    forgotten_at INTEGER NOT NULL,
+    checksum INTEGER
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE rejected (
@@ -202,6 +205,7 @@ pub(super) fn open(directory: &Path, cache_kib: u32) -> Result<Connection, OpenE
         None | Some(0) => make(&connection)?,
         Some(found) => migration::run(&connection, found)?,
     }
+    meta::complete(&connection)?;
     integrity::roots(&connection)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
@@ -214,8 +218,7 @@ pub(super) fn make(connection: &Connection) -> rusqlite::Result<()> {
          PRAGMA application_id = {APPLICATION_ID};
          PRAGMA user_version = {VERSION};
          {TABLES}
-         INSERT INTO meta VALUES ('arrival', 0), ('person_key', randomblob(32)),
-             ('rejected_count', 0), ('rejected_bytes', 0);
+         INSERT INTO meta VALUES ('arrival', 0), ('person_key', randomblob(32));
          COMMIT;"
     ))
 }

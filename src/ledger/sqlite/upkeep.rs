@@ -9,9 +9,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 use tokio::time::Instant;
 
+use super::checksum::{self, Checksum};
 use super::parked::Parked;
 use super::walks::SLICE;
 use super::writer::State;
@@ -97,8 +98,8 @@ impl Upkeep {
         key: &str,
         at: Timestamp,
     ) -> rusqlite::Result<()> {
-        db.prepare_cached("INSERT OR IGNORE INTO reassertion VALUES (?1, ?2, ?3)")?
-            .execute(params![at.0, audience, key])?;
+        db.prepare_cached("INSERT OR IGNORE INTO reassertion VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![at.0, audience, key, checksum_of(at.0, audience, key)])?;
         let due = Instant::now() + self.reassert_after + TOGETHER;
         match self.reassertions.back_mut() {
             Some((earlier, through)) if due.duration_since(*earlier) < TOGETHER => *through = at,
@@ -125,6 +126,24 @@ impl Upkeep {
     }
 }
 
+fn reassertion(row: &Row<'_>) -> rusqlite::Result<(i64, i64, String)> {
+    let (at, audience, key): (i64, i64, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    let read = || checksum_of(at, audience, &key);
+    checksum::verify(row.get(3)?, read, "a planned re-assertion")?;
+    Ok((at, audience, key))
+}
+
+fn checksum_of(at: i64, audience: i64, key: &str) -> u32 {
+    Checksum::new().number(at).number(audience).text(key).finish()
+}
+
+/// Reads every planned re-assertion; one that is not as it was written is an error.
+pub(super) fn verify_all(db: &Connection) -> rusqlite::Result<()> {
+    db.prepare("SELECT settled_at, audience, context_key, checksum FROM reassertion")?
+        .query_map([], |row| reassertion(row).map(|_| ()))?
+        .collect()
+}
+
 /// Often enough that a tombstone outlives its time by little.
 fn walk_interval(tombstone_ttl: Duration) -> Duration {
     (tombstone_ttl / 16).clamp(Duration::from_secs(1), Duration::from_secs(6 * 3600))
@@ -146,9 +165,9 @@ fn reassert_due(state: &mut State, db: &Connection, now: Instant) -> rusqlite::R
             "DELETE FROM reassertion WHERE (settled_at, audience, context_key) IN (
                  SELECT settled_at, audience, context_key FROM reassertion
                  WHERE settled_at <= ?1 LIMIT ?2)
-             RETURNING settled_at, audience, context_key",
+             RETURNING settled_at, audience, context_key, checksum",
         )?
-        .query_map(params![through.0, SLICE], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .query_map(params![through.0, SLICE], reassertion)?
         .collect::<Result<_, _>>()?;
     let more = rows.len() == SLICE;
     for (_, row, key) in rows {

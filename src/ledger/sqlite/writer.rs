@@ -22,7 +22,7 @@ use super::schema::{self, OpenError};
 use super::upkeep::Upkeep;
 use super::waits::Waits;
 use super::walks::{Task, Walk};
-use super::{Settings, Shared, dropped, members};
+use super::{Settings, Shared, dropped, members, meta};
 use crate::ledger::member::{self, Change, Member, Moment, Next};
 use crate::ledger::{Batch, LedgerError};
 use crate::membership::{ContextKey, DestinationName, MembershipDelta, Timestamp, UserId};
@@ -203,8 +203,7 @@ impl Writer {
         let has_written = *is_full || db.total_changes() != before;
         if has_written {
             let arrival = state.stamp.max(state.shared.arrival());
-            db.prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'arrival'")?
-                .execute(params![arrival.0])?;
+            meta::keep_arrival(db, arrival.0)?;
         }
         db.execute_batch("COMMIT")?;
         Ok(has_written)
