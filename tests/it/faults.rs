@@ -64,7 +64,7 @@ fn tampered(installation: &Installation, injection: &str) -> Cohortd {
 }
 
 /// An installation whose daemon has run before and delivers nothing: its next syncs are of what is posted.
-async fn paused(launchdarkly: &StandIn) -> Installation {
+fn paused(launchdarkly: &StandIn) -> Installation {
     let installation = Installation::new(launchdarkly);
     let cohortd = installation.start();
     installation.types(Some(cohortd.admin), &["pause", "production"]).done();
@@ -104,7 +104,7 @@ async fn members_after_restart(
 async fn p1_a_kill_before_the_commit_loses_nothing_that_was_answered() {
     for sync in [1, 3, 6] {
         let launchdarkly = launchdarkly().await;
-        let installation = paused(&launchdarkly).await;
+        let installation = paused(&launchdarkly);
         let cohortd = tampered(&installation, &format!("fsync:signal=KILL:when={sync}"));
         let (answered, last) = post_until_gone(&cohortd).await;
         assert_eq!(cohortd.wait().0.code(), None, "killed, not ended");
@@ -119,7 +119,7 @@ async fn p1_a_kill_between_the_commit_and_the_answer_keeps_what_was_committed() 
     // The tracer counts for each thread by itself.
     for answer in [1, 3] {
         let launchdarkly = launchdarkly().await;
-        let installation = paused(&launchdarkly).await;
+        let installation = paused(&launchdarkly);
         let cohortd = tampered(&installation, &format!("writev:signal=KILL:when={answer}"));
         let (mut committed, last) = post_until_gone(&cohortd).await;
         assert_eq!(cohortd.wait().0.code(), None, "killed, not ended");
@@ -132,7 +132,7 @@ async fn p1_a_kill_between_the_commit_and_the_answer_keeps_what_was_committed() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p1_a_failed_sync_ends_the_daemon_and_is_never_taken_for_a_success() {
     let launchdarkly = launchdarkly().await;
-    let installation = paused(&launchdarkly).await;
+    let installation = paused(&launchdarkly);
     let cohortd = tampered(&installation, "fsync:error=EIO:when=4");
     let (answered, last) = post_until_gone(&cohortd).await;
     let (status, log) = cohortd.wait();
@@ -436,7 +436,7 @@ async fn p5_poison_among_a_thousand_is_parked_exactly_and_in_few_calls() {
     for (bad, most_calls) in [(1_usize, 1 + 2 * 10), (2, 1 + 4 * 10), (500, 2500)] {
         let launchdarkly = launchdarkly().await;
         // Every second one of the first thousand, or the first few of them.
-        let is_bad = move |number: usize| number % 2 == 0 && number < 2 * bad;
+        let is_bad = move |number: usize| number.is_multiple_of(2) && number < 2 * bad;
         launchdarkly.refuse_members(move |who| {
             who.strip_prefix("user").and_then(|digits| digits.parse().ok()).is_some_and(is_bad)
         });
@@ -535,7 +535,7 @@ async fn bad_server(head: &'static str, chunk: Vec<u8>, times: usize, every: Dur
         while let Ok((mut stream, _)) = listener.accept().await {
             let chunk = chunk.clone();
             tokio::spawn(async move {
-                let mut request = [0; 65_536];
+                let mut request = vec![0; 65_536];
                 let _ = stream.read(&mut request).await; // whatever it asks
                 if stream.write_all(head.as_bytes()).await.is_err() {
                     return;
