@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -26,6 +26,11 @@ pub fn shared_secret() -> Secret {
 pub fn account() -> Account {
     let client_side_id = ENVIRONMENT.to_owned();
     Account { client_side_id, service_token: Secret::new(SERVICE_TOKEN) }
+}
+
+/// What the ledger remembers of where its tellings went.
+pub fn environment(launchdarkly: &Url) -> String {
+    format!("{launchdarkly} {ENVIRONMENT}")
 }
 
 /// The configuration and the ledger, over all lives of the daemon.
@@ -73,10 +78,28 @@ impl Installation {
         Self { directory, variables }
     }
 
+    /// Where its ledger is.
+    pub fn ledger(&self) -> PathBuf {
+        self.directory.path().join("ledger")
+    }
+
     /// Starts the daemon and returns once it is ready.
     pub fn start(&self) -> Daemon {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cohortd"));
-        command.arg("run").env_clear().envs(self.variables.iter().map(|(key, value)| (key, value)));
+        self.start_in(None)
+    }
+
+    /// The same in a control group, by the file that takes its processes.
+    pub fn start_in(&self, group: Option<&Path>) -> Daemon {
+        let daemon = env!("CARGO_BIN_EXE_cohortd");
+        let mut command = Command::new("sh");
+        if let Some(group) = group {
+            let enter = format!("echo $$ > {} && exec {daemon} run", group.display());
+            command.args(["-c", &enter]);
+        } else {
+            command = Command::new(daemon);
+            command.arg("run");
+        }
+        command.env_clear().envs(self.variables.iter().map(|(key, value)| (key, value)));
         command.current_dir(self.directory.path()).stdout(Stdio::null()).stderr(Stdio::piped());
         let began = Instant::now();
         let mut child = command.spawn().expect("the daemon can be started");

@@ -1,7 +1,7 @@
 //! What the daemon does in a second, and what that costs: the real binary as a process, on a ledger
 //! on a real disk, against yardsticks on the same machine in the same minutes.
 //!
-//! `cargo bench --bench throughput -- [--members N] [--quick] [--json FILE]`
+//! `cargo bench --bench throughput -- [--what throughput|calls|scale] [--members N] [--quick] [--json FILE]`
 //!
 //! # What always holds
 //! * Requests are made and signed before anything is measured, and the load generator is cheap: it
@@ -15,9 +15,11 @@
 //! switches between processes.
 
 mod arguments;
+mod calls;
 mod daemon;
 mod load;
 mod report;
+mod scale;
 mod yardstick;
 
 use std::process::ExitCode;
@@ -27,7 +29,7 @@ use cohortd::membership::Timestamp;
 use cohortd::sandbox::{Backfill, Keep, Sample, StandIn, Traffic};
 use tokio::runtime::{Builder, Runtime};
 
-use arguments::Arguments;
+use arguments::{Arguments, What};
 use daemon::{Daemon, Installation};
 use load::{Load, Requests};
 use report::{Report, Unit};
@@ -53,10 +55,16 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let bench = Bench::new(&arguments);
     let mut report = Report::default();
-    bench.batches(&mut report);
-    bench.singles(&mut report);
+    match arguments.what {
+        What::Throughput => {
+            let bench = Bench::new(&arguments);
+            bench.batches(&mut report);
+            bench.singles(&mut report);
+        }
+        What::Calls => calls::measure(arguments.members, arguments.quick, &mut report),
+        What::Scale => scale::measure(arguments.members, &mut report),
+    }
     report.print();
     if let Some(file) = &arguments.json
         && let Err(error) = std::fs::write(file, report.json(arguments.members))

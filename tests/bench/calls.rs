@@ -1,0 +1,142 @@
+//! How many calls to LaunchDarkly a realistic stream takes, beside the one call for each webhook batch
+//! and audience that Segment's hosted integration makes.
+//!
+//! `cargo bench --bench throughput -- --what calls [--members N] [--quick] [--json FILE]`
+//!
+//! Each change comes as an Identify and a Track call; a fifth of the people have two identifiers, so
+//! that each of their changes comes twice; one change in twenty flaps: it is taken back in the next
+//! batch. Batches have 100 events, as they come, of ten audiences.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use cohortd::sandbox::{Keep, StandIn, sign};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::daemon::{self, Installation};
+use crate::load::{self, Requests};
+use crate::report::{Report, Unit};
+
+const AUDIENCES: u32 = 10;
+const BATCH: usize = 100;
+/// Of the first event, in milliseconds of the epoch.
+const FROM_MS: i64 = 1_750_000_000_000;
+/// Batches a second that arrive.
+const RATES: [u32; 4] = [1, 4, 20, 100];
+/// After the last batch everything is delivered well within this time.
+const SETTLED: Duration = Duration::from_secs(3);
+
+/// Measures at each rate, with so many people.
+pub fn measure(members: u32, quick: bool, report: &mut Report) {
+    let seconds = if quick { 4 } else { 15 };
+    let elsewhere = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let elsewhere = elsewhere.expect("a runtime can be built");
+    for rate in RATES {
+        eprintln!("{rate} batches a second for {seconds} s");
+        measure_at(rate, rate * seconds, members, &elsewhere, report);
+    }
+}
+
+fn measure_at(rate: u32, batches: u32, members: u32, elsewhere: &Runtime, report: &mut Report) {
+    let stand_in = elsewhere.block_on(StandIn::start(vec![daemon::account()]));
+    let stand_in = stand_in.expect("a port on loopback is free");
+    stand_in.set_keep(Keep::Counts);
+    let installation = Installation::new(&stand_in.url());
+    let daemon = installation.start();
+    let mut stream = Stream::new(members);
+    let mut one_for_each = 0;
+    let generator = Builder::new_current_thread().enable_all().build();
+    let generator = generator.expect("a runtime can be built");
+    let began = Instant::now();
+    for number in 0..batches {
+        let events = stream.batch();
+        let audiences: BTreeSet<&str> = events
+            .iter()
+            .filter_map(|event| event.pointer("/context/personas/computation_id")?.as_str())
+            .collect();
+        one_for_each += u32::try_from(audiences.len()).expect("ten at most");
+        let first = events[0].to_string();
+        let texts: Vec<String> = events.iter().map(Value::to_string).collect();
+        let body = format!("[{}]", texts.join(","));
+        let signature = sign(&daemon::shared_secret(), first.as_bytes());
+        let accepted = u32::try_from(events.len()).expect("a hundred");
+        let request = Requests::from(vec![load::request(&signature, body.as_bytes(), accepted)]);
+        std::thread::sleep(
+            (began + Duration::from_secs(1) * number / rate)
+                .saturating_duration_since(Instant::now()),
+        );
+        generator.block_on(load::run(daemon.public, request, 1));
+    }
+    std::thread::sleep(SETTLED);
+    let calls = u32::try_from(stand_in.calls().total).expect("few calls");
+    let name = |what: &str| format!("{rate} batches/s: {what}");
+    report.add(&name("calls, one a batch and audience"), Unit::Count, f64::from(one_for_each));
+    report.add(&name("calls of cohortd"), Unit::Count, f64::from(calls));
+    let ratio = f64::from(calls) / f64::from(one_for_each);
+    report.add(&name("ratio"), Unit::Ratio, ratio);
+    daemon.kill();
+}
+
+/// People entering and leaving audiences.
+struct Stream {
+    chance: StdRng,
+    members: u32,
+    at_ms: i64,
+    /// What comes in a later batch.
+    later: Vec<Value>,
+}
+
+impl Stream {
+    fn new(members: u32) -> Self {
+        Self { chance: StdRng::seed_from_u64(7), members, at_ms: FROM_MS, later: Vec::new() }
+    }
+
+    fn batch(&mut self) -> Vec<Value> {
+        let mut events = std::mem::take(&mut self.later);
+        while events.len() < BATCH {
+            let who = self.chance.random_range(0..self.members);
+            let audience = self.chance.random_range(0..AUDIENCES);
+            let enters = self.chance.random_bool(0.6);
+            self.at_ms += 1;
+            events.extend(self.change(who, audience, enters));
+            if self.chance.random_bool(0.05) {
+                self.at_ms += 1;
+                let back = self.change(who, audience, !enters);
+                self.later.extend(back);
+            }
+        }
+        // What no longer fits comes in the next one.
+        self.later.extend(events.split_off(BATCH));
+        events
+    }
+
+    /// A fifth of the people have two identifiers, and Segment sends a change for each.
+    fn change(&self, who: u32, audience: u32, enters: bool) -> Vec<Value> {
+        let times = if who.is_multiple_of(5) { 2 } else { 1 };
+        let event = |kind: &str| {
+            let key = format!("audience_{audience}");
+            let mut event = json!({
+                "type": kind,
+                "messageId": format!("{kind}-{who}-{audience}-{}", self.at_ms),
+                "userId": format!("user-{who}"),
+                "timestamp": jiff::Timestamp::from_millisecond(self.at_ms).expect("our days").to_string(),
+                "context": {"personas": {
+                    "computation_class": "audience",
+                    "computation_id": format!("aud_{audience}"),
+                    "computation_key": key,
+                }},
+            });
+            if kind == "track" {
+                event["event"] = json!(if enters { "Audience Entered" } else { "Audience Exited" });
+                event["properties"] = json!({key: enters});
+            } else {
+                event["traits"] = json!({key: enters});
+            }
+            event
+        };
+        (0..times).flat_map(|_| [event("identify"), event("track")]).collect()
+    }
+}
