@@ -263,7 +263,7 @@ pub enum LedgerError {
     #[error("the ledger cannot take writes now: {0}")]
     Unavailable(String),
     /// The destination is not one of those the ledger was opened for.
-    #[error("the ledger was not opened for destination {0}")]
+    #[error("there is no destination {0}")]
     UnknownDestination(DestinationName),
     /// The destination has no such audience.
     #[error("there is no audience {}", .0.as_str())]

@@ -5,7 +5,7 @@ mod rejected;
 
 use std::io::{Result, Write};
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 pub use parked::ParkedCommand;
 pub use rejected::RejectedCommand;
@@ -89,6 +89,9 @@ impl AudiencesCommand {
         let answer: Answer<Vec<AudienceInfo>> = daemon.get(&path, &Nothing {}).await?;
         if self.json {
             return Ok(json(&answer, out));
+        }
+        if answer.value.is_empty() {
+            return Ok(writeln!(out, "{name}: no audience has members"));
         }
         let rows: Vec<_> = answer.value.iter().map(audience_row).collect();
         let heading = [
@@ -202,13 +205,14 @@ fn member_row(info: &MemberInfo) -> [String; 8] {
 
 /// Tells members again.
 #[derive(Args, Clone, Debug)]
+#[command(group = ArgGroup::new("which").required(true))]
 #[expect(clippy::struct_excessive_bools, reason = "they are the switches of a command line")]
 pub struct ResyncCommand {
     /// The audience's id
-    #[arg(required_unless_present = "all")]
+    #[arg(group = "which")]
     audience: Option<String>,
     /// Every audience
-    #[arg(long, conflicts_with = "audience")]
+    #[arg(long, group = "which")]
     all: bool,
     /// Of this destination; not needed if there is only one
     #[arg(long, value_name = "NAME")]

@@ -68,10 +68,13 @@ fn run(members: u32, elsewhere: &Runtime, group: &ControlGroup, report: &mut Rep
     std::thread::sleep(WATCHED);
     report.add("memory: all pending, at rest", Unit::Mebibytes, daemon.memory().resident_mib);
 
+    daemon.kill();
+
     eprintln!("draining {members} members");
     let before = stand_in.calls().members;
-    let began = Instant::now();
     stand_in.behave();
+    let began = Instant::now();
+    let daemon = installation.start_in(group.tasks().as_deref());
     let told = before + u64::from(members);
     let drained = stand_in.until(DEADLINE, |view| view.calls().members >= told);
     elsewhere.block_on(drained).expect("every member is told");

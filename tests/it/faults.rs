@@ -130,17 +130,19 @@ async fn p1_a_kill_between_the_commit_and_the_answer_keeps_what_was_committed() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p1_a_failed_sync_ends_the_daemon_and_is_never_taken_for_a_success() {
-    let launchdarkly = launchdarkly().await;
-    let installation = paused(&launchdarkly);
-    let cohortd = tampered(&installation, "fsync:error=EIO:when=4");
-    let (answered, last) = post_until_gone(&cohortd).await;
-    let (status, log) = cohortd.wait();
-    assert_eq!(status.code(), Some(70), "{}", log.join("\n"));
-    assert!(log.iter().any(|line| line.contains("the ledger failed while writing")));
-    let mut there = members_after_restart(&launchdarkly, &installation).await;
-    there.remove(&last);
-    assert_eq!(there, answered);
+async fn p1_a_failed_write_or_sync_ends_the_daemon_and_is_never_taken_for_a_success() {
+    for failure in ["fsync:error=EIO:when=4", "pwrite64:error=EIO:when=12"] {
+        let launchdarkly = launchdarkly().await;
+        let installation = paused(&launchdarkly);
+        let cohortd = tampered(&installation, failure);
+        let (answered, last) = post_until_gone(&cohortd).await;
+        let (status, log) = cohortd.wait();
+        assert_eq!(status.code(), Some(70), "{failure}: {}", log.join("\n"));
+        assert!(log.iter().any(|line| line.contains("the ledger failed while writing")));
+        let mut there = members_after_restart(&launchdarkly, &installation).await;
+        there.remove(&last);
+        assert_eq!(there, answered, "{failure}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -77,7 +77,7 @@ async fn audiences_and_members_are_shown_with_what_should_be_and_what_is_known()
     assert!(nobody.contains("knows nobody"), "{nobody}");
     let unknown = type_in(&installation, &cohortd, &["audiences", "staging"]);
     assert_eq!(unknown.code, 64);
-    assert!(unknown.complaint.contains("destination staging"), "{}", unknown.complaint);
+    assert!(unknown.complaint.contains("no destination staging"), "{}", unknown.complaint);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

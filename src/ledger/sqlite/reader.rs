@@ -35,7 +35,9 @@ impl Reader {
             db.prepare_cached(
                 "SELECT name, paused_at,
                      (SELECT count(*) FROM rejected WHERE rejected.destination = destination.id),
-                     count(audience.id), coalesce(sum(included), 0), coalesce(sum(pending), 0),
+                     coalesce(sum(EXISTS (
+                         SELECT 1 FROM member WHERE member.audience = audience.id)), 0),
+                     coalesce(sum(included), 0), coalesce(sum(pending), 0),
                      coalesce(sum(parked), 0)
                  FROM destination LEFT JOIN audience ON audience.destination = destination.id
                  WHERE dropped = 0 GROUP BY destination.id ORDER BY name",
