@@ -131,7 +131,7 @@ async fn p1_a_kill_between_the_commit_and_the_answer_keeps_what_was_committed() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p1_a_failed_write_or_sync_ends_the_daemon_and_is_never_taken_for_a_success() {
-    for failure in ["fsync:error=EIO:when=4", "pwrite64:error=EIO:when=12"] {
+    for failure in ["fsync:error=EIO:when=4", "pwrite64:error=EIO:when=60"] {
         let launchdarkly = launchdarkly().await;
         let installation = paused(&launchdarkly);
         let cohortd = tampered(&installation, failure);
