@@ -1,6 +1,7 @@
 //! Receiving: the public listener, which is the only thing strangers can reach.
 //!
-//! It answers `POST|PUT|PATCH /segment/{destination}` and the probes, and nothing else. A request
+//! It answers `POST|PUT|PATCH /segment/{destination}`, the two calls of Webhook Audiences, the Tracking
+//! API under `/v1`, and the probes, and nothing else. A request
 //! is authenticated over the bytes as they came, split into raw events, mapped, recorded, and
 //! only then answered.
 //!
@@ -18,31 +19,43 @@
 //! unauthenticated. Whoever minds demands a bearer token as well (`require`).
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use answer::Refusal;
 use axum::Router;
-use axum::routing::{MethodFilter, get, on};
+use axum::routing::{MethodFilter, get, on, post};
+use http::{HeaderMap, HeaderValue, header};
 use tokio::sync::Semaphore;
+use tower_http::decompression::RequestDecompressionLayer;
 
 use crate::ledger::Ledger;
 use crate::map::Mappings;
 use crate::membership::DestinationName;
+use crate::secret::Secret;
 
 mod answer;
 mod authentication;
 mod body;
+mod bucket;
 mod envelope;
 #[cfg(test)]
 mod fake;
 mod listener;
 mod probes;
 mod sorting;
+mod tracking;
 mod webhook;
+mod webhook_audiences;
 
 pub use authentication::{Credential, Credentials};
 pub use listener::serve;
 pub use probes::{Readiness, objection};
+
+use bucket::{Bucket, Rate};
+
+/// Calls that need no credential, of one destination: Segment makes one when an audience is connected.
+const UNSIGNED_CALLS: Rate = Rate { a_second: 5.0, burst: 50.0 };
 
 /// A configured destination, as the public listener knows it.
 #[derive(Debug)]
@@ -55,6 +68,10 @@ pub struct Destination {
     pub mappings: Mappings,
     /// What a request must present.
     pub credentials: Credentials,
+    /// What names it to the Tracking API.
+    pub write_keys: Vec<Secret>,
+    /// Fields that Segment appends to an event after it has signed it.
+    pub extra_fields: Vec<String>,
 }
 
 /// What a request may cost.
@@ -116,12 +133,34 @@ struct Door {
     enabled: bool,
     mappings: Mappings,
     gate: authentication::Gate,
+    write_keys: Vec<Secret>,
+    extra_fields: Vec<String>,
+    /// Of the calls that need no credential.
+    unsigned: Mutex<Bucket>,
 }
 
 impl Door {
     fn new(destination: Destination) -> Self {
-        let Destination { name, enabled, mappings, credentials } = destination;
-        Self { name, enabled, mappings, gate: authentication::Gate::new(&credentials) }
+        let Destination { name, enabled, mappings, credentials, write_keys, extra_fields } =
+            destination;
+        let gate = authentication::Gate::new(&credentials);
+        let unsigned = Mutex::new(Bucket::of(UNSIGNED_CALLS));
+        Self { name, enabled, mappings, gate, write_keys, extra_fields, unsigned }
+    }
+}
+
+impl Door {
+    /// What holds of every request with a body.
+    fn is_open(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        if !self.enabled {
+            return Err(Refusal::Disabled);
+        }
+        // What the layer knows it has taken away.
+        let encoding = headers.get(header::CONTENT_ENCODING);
+        match encoding.map(HeaderValue::as_bytes) {
+            None | Some(b"" | b"identity") => Ok(()),
+            Some(_) => Err(Refusal::UnknownEncoding),
+        }
     }
 }
 
@@ -130,6 +169,13 @@ pub fn router(state: PublicState) -> Router {
     let events = MethodFilter::POST.or(MethodFilter::PUT).or(MethodFilter::PATCH);
     Router::new()
         .route("/segment/{destination}", on(events, webhook::accept))
+        .route("/segment/{destination}/audiences/create", post(webhook_audiences::create))
+        .route("/segment/{destination}/audiences/get", post(webhook_audiences::get))
+        .route("/v1/batch", post(tracking::batch))
+        .route("/v1/import", post(tracking::batch))
+        .route("/v1/{call}", post(tracking::single))
+        // What is decompressed counts against the limits; an encoding that is not known is refused.
+        .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true))
         .route("/livez", get(probes::live))
         .route("/readyz", get(probes::ready))
         .route("/healthz", get(probes::ready))

@@ -55,6 +55,14 @@ pub(super) fn read_all(root: &mut Section<'_>, delivery: &Delivery) -> Vec<Desti
                 format!("names the same environment as destinations.{}; drop one", twin.name);
             section.fault(&format!("{name}.launchdarkly.client_side_id"), None, problem);
         }
+        let shares_a_key = |read: &Destination| {
+            let keys = &read.segment.write_keys;
+            destinations.iter().find(|d| d.segment.write_keys.iter().any(|key| keys.contains(key)))
+        };
+        if let Some(other) = read.as_ref().and_then(shares_a_key) {
+            let problem = format!("has a key of destinations.{} too; a key names one", other.name);
+            section.fault(&format!("{name}.segment.write_keys"), None, problem);
+        }
         destinations.extend(read);
     }
     if !destinations.is_empty() && !destinations.iter().any(|destination| destination.enabled) {

@@ -13,6 +13,8 @@ pub struct SegmentSection {
     pub bearer_tokens: Vec<Secret>,
     /// What identifies a sender that speaks the Tracking API; of no use for webhooks.
     pub write_keys: Vec<Secret>,
+    /// Fields that a Webhook Audience appends to each event after it has signed it.
+    pub extra_fields: Vec<String>,
     /// All of these are demanded of a webhook; if empty, any one that is configured suffices.
     pub require: Vec<Credential>,
     /// A request without any credential is taken too.
@@ -41,6 +43,7 @@ impl SegmentSection {
             shared_secrets: shared_secrets.unwrap_or_default(),
             bearer_tokens: bearer_tokens.unwrap_or_default(),
             write_keys: write_keys.unwrap_or_default(),
+            extra_fields: section.list("extra_fields").unwrap_or_default(),
             require: read_require(&mut section),
             allow_unauthenticated: section.flag("allow_unauthenticated").unwrap_or(false),
         };

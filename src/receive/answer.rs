@@ -93,6 +93,12 @@ pub(super) enum Refusal {
     BodyBroken,
     /// The body as a whole is not JSON.
     BadJson,
+    /// A content encoding other than gzip, deflate, br and zstd.
+    UnknownEncoding,
+    /// A call of Webhook Audiences without the name or id it is about.
+    BadAudience,
+    /// More calls than this route takes.
+    TooMany,
     /// The bodies in flight fill their budget.
     Busy,
     /// What was accepted could not be made durable in time.
@@ -138,6 +144,17 @@ impl Refusal {
                 StatusCode::BAD_REQUEST,
                 "bad_json: the body is not a JSON object or an array of them",
             ),
+            Self::UnknownEncoding => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unknown_encoding: a body is plain, or gzip, deflate, br or zstd",
+            ),
+            Self::BadAudience => (
+                StatusCode::BAD_REQUEST,
+                "bad_audience: an audience is created by audienceName and asked for by externalId",
+            ),
+            Self::TooMany => {
+                (StatusCode::TOO_MANY_REQUESTS, "too_many: too many calls at once, try again")
+            }
             Self::Busy => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "unavailable: too much is being received at once, try again",
@@ -154,7 +171,7 @@ impl Refusal {
             Self::Unauthenticated => {
                 Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
             }
-            Self::Busy | Self::Unavailable => {
+            Self::Busy | Self::Unavailable | Self::TooMany => {
                 Some((header::RETRY_AFTER, HeaderValue::from_static("1")))
             }
             // a person has to switch it on

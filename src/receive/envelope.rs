@@ -54,6 +54,32 @@ pub(super) fn wrapped_event(element: &[u8]) -> Option<&[u8]> {
     (event.first() == Some(&b'{') && is_one_value(event)).then_some(event)
 }
 
+/// The event as it was before these fields were appended to it: Webhook Audiences sign first and
+/// append then. `None`: the last member of the event is none of them.
+pub(super) fn without_appended(event: &[u8], fields: &[String]) -> Option<Vec<u8>> {
+    if fields.is_empty() || !is_one_value(event) || event.first() != Some(&b'{') {
+        return None;
+    }
+    let mut separators = Vec::new();
+    let mut from = 1;
+    loop {
+        let stop = find_stop(event, from, Stop::Separator)?;
+        if event[stop] != b',' {
+            break;
+        }
+        separators.push(stop);
+        from = stop + 1;
+    }
+    let is_appended = |separator: &usize| {
+        let member = event[separator + 1..].trim_ascii_start();
+        let key = member.strip_prefix(b"\"").and_then(|key| Some(&key[..end_of_string(key, 0)?]));
+        key.is_some_and(|key| fields.iter().any(|field| field.as_bytes() == key))
+    };
+    let appended = separators.iter().rev().take_while(|at| is_appended(at)).count();
+    let cut = *separators.iter().rev().take(appended).next_back()?;
+    Some([event[..cut].trim_ascii_end(), b"}"].concat())
+}
+
 fn split_array(text: &[u8], most_events: usize) -> Result<Vec<&[u8]>, Unsplittable<'_>> {
     let mut elements: Vec<&[u8]> = Vec::new();
     let mut from = 1; // behind the bracket
@@ -148,6 +174,30 @@ mod tests {
     #[expect(clippy::unnecessary_wraps, reason = "so that the tables are read in one column")]
     fn single(text: &str) -> Result<Envelope<'_>, Unsplittable<'_>> {
         Ok(Envelope::Single(text.as_bytes()))
+    }
+
+    #[test]
+    fn fields_that_were_appended_are_cut_from_the_end_and_nowhere_else() {
+        let fields = ["plan".to_owned(), "a b".to_owned()];
+        let table = [
+            (r#"{"a":1,"plan":2}"#, Some(r#"{"a":1}"#)),
+            (r#"{"a":1,"plan":{"x":[",}"]},"a b":null}"#, Some(r#"{"a":1}"#)),
+            (r#"{ "a" : 1 , "plan" : 2 }"#, Some(r#"{ "a" : 1}"#)),
+            (r#"{"plan":1,"a":2,"plan":3}"#, Some(r#"{"plan":1,"a":2}"#)),
+            (r#"{"a":1,"plan":2,"b":3}"#, None),
+            (r#"{"a":1,"Plan":2}"#, None),
+            (r#"{"a":"x,\"plan\":2"}"#, None),
+            (r#"{"plan":1}"#, None),
+            (r#"{"a":1}"#, None),
+            ("{}", None),
+            ("[1,2]", None),
+            (r#"{"a":1,"plan":2"#, None),
+        ];
+        for (event, expected) in table {
+            let cut = without_appended(event.as_bytes(), &fields);
+            assert_eq!(cut.as_deref(), expected.map(str::as_bytes), "{event}");
+        }
+        assert_eq!(without_appended(br#"{"a":1,"plan":2}"#, &[]), None);
     }
 
     #[test]

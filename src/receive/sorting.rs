@@ -15,7 +15,7 @@ use crate::membership::{MembershipDelta, Timestamp, UserId};
 
 /// Most events in one body: 128 MiB of events of half a KiB, where 1 KiB is usual. Segment sends
 /// 4,000 at most; the rest is for backfills by other means.
-const MOST_EVENTS: usize = 250_000;
+pub(super) const MOST_EVENTS: usize = 250_000;
 
 /// The largest event that is read. Segment's are at most 32 KB and a customer may add fields; a
 /// parsed event takes many times its text, so that the whole body must not be one (P6).
@@ -62,17 +62,21 @@ pub(super) fn sort(
     // in the order of likelihood: the short ones first
     let signed = wrapped.into_iter().chain(first).chain([&body[..]]);
     if !door.gate.admits(presented, signed) {
-        return Err(Refusal::Unauthenticated);
+        let event = first.unwrap_or(body).trim_ascii();
+        let before = envelope::without_appended(event, &door.extra_fields);
+        if !before.is_some_and(|before| door.gate.admits(presented, [&before[..]])) {
+            return Err(Refusal::Unauthenticated);
+        }
     }
     let mut sorted = Sorted::default();
     match split {
-        Ok(Envelope::Single(event)) => sorted.add(door, body, 0, event, arrival),
+        Ok(Envelope::Single(event)) => sorted.add_raw(door, body, 0, event, arrival),
         Ok(Envelope::Array(elements)) => {
             sorted.deltas.reserve(elements.len());
             sorted.origins.reserve(elements.len());
             for (index, element) in elements.into_iter().enumerate() {
                 let event = envelope::wrapped_event(element).unwrap_or(element);
-                sorted.add(door, body, index, event, arrival);
+                sorted.add_raw(door, body, index, event, arrival);
             }
         }
         Err(unsplittable) => {
@@ -109,21 +113,40 @@ impl Sorted {
         bodies + BYTES_AN_EVENT * (self.deltas.len() + self.account.rejected.len())
     }
 
-    fn add(&mut self, door: &Door, body: &Bytes, index: usize, text: &[u8], arrival: Timestamp) {
-        let event = match read(text) {
-            Ok(event) => event,
-            Err(rejection) => return self.reject(index, rejection, text, None),
-        };
-        match door.mappings.map(&event, arrival) {
+    /// Adds an event as it stands in the body.
+    fn add_raw(
+        &mut self,
+        door: &Door,
+        body: &Bytes,
+        index: usize,
+        text: &[u8],
+        arrival: Timestamp,
+    ) {
+        match read(text) {
+            Ok(event) => self.add(door, index, &event, arrival, || body.slice_ref(text)),
+            Err(rejection) => self.reject(index, rejection, text, None),
+        }
+    }
+
+    /// Adds an event; `text` is what it is kept as, if it is.
+    pub(super) fn add(
+        &mut self,
+        door: &Door,
+        index: usize,
+        event: &Value,
+        arrival: Timestamp,
+        text: impl Fn() -> Bytes,
+    ) {
+        match door.mappings.map(event, arrival) {
             Outcome::Accepted { deltas, rejection } => {
                 for delta in deltas {
                     let user_id = delta.user_id.clone();
-                    self.origins.push(Origin { index, event: body.slice_ref(text), user_id });
+                    self.origins.push(Origin { index, event: text(), user_id });
                     self.deltas.push(delta);
                 }
                 // The event is accepted; what one mapping could not read is kept all the same.
                 if let Some(rejection) = rejection.filter(Rejection::worth_keeping) {
-                    self.kept.push(rejected_event(&rejection, text, user_id(&event)));
+                    self.kept.push(rejected_event(&rejection, &text(), user_id(event)));
                 }
                 self.account.accepted += 1;
             }
@@ -133,12 +156,18 @@ impl Sorted {
             }
             Outcome::Ignored => self.account.ignored += 1,
             Outcome::Rejected(rejection) => {
-                self.reject(index, rejection, text, user_id(&event));
+                self.reject(index, rejection, &text(), user_id(event));
             }
         }
     }
 
-    fn reject(&mut self, index: usize, rejection: Rejection, text: &[u8], user: Option<UserId>) {
+    pub(super) fn reject(
+        &mut self,
+        index: usize,
+        rejection: Rejection,
+        text: &[u8],
+        user: Option<UserId>,
+    ) {
         if rejection.worth_keeping() {
             self.kept.push(rejected_event(&rejection, text, user));
         }
@@ -180,7 +209,7 @@ fn rejected_event(rejection: &Rejection, text: &[u8], user_id: Option<UserId>) -
 }
 
 /// Reads one event. The parser's own words are left out: they may quote the event (P8).
-fn read(text: &[u8]) -> Result<Value, Rejection> {
+pub(super) fn read(text: &[u8]) -> Result<Value, Rejection> {
     if text.len() > EVENT_LIMIT_BYTES {
         let detail = "An event may have at most 1 MiB; Segment's own limit is 32 KB.";
         return Err(Rejection::new(Reason::EventTooLarge, detail));

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::answer::{Account, Refusal};
 use super::authentication::Presented;
 use super::sorting::{self, Sorted};
-use super::{Door, PublicState, body};
+use super::{Door, Limits, PublicState, body};
 use crate::ledger::{Intake, Recorded, RejectedEvent};
 use crate::membership::Timestamp;
 
@@ -40,7 +40,7 @@ pub(super) async fn accept(
     };
     match received.await {
         Ok((door, presented, received)) => {
-            let due = Due(arrived + state.limits.answer_timeout);
+            let due = Due::of(arrived, &state.limits);
             state.take(&door, presented, received, due).await.into_response()
         }
         Err(refusal @ (Refusal::BodyTimeout | Refusal::BodyBroken)) => refusal.into_response(),
@@ -53,9 +53,14 @@ pub(super) async fn accept(
 
 /// When the answer is due.
 #[derive(Clone, Copy)]
-struct Due(Instant);
+pub(super) struct Due(Instant);
 
 impl Due {
+    /// For a request that arrived then.
+    pub(super) fn of(arrived: Instant, limits: &Limits) -> Self {
+        Self(arrived + limits.answer_timeout)
+    }
+
     fn for_the_ledger(self) -> Instant {
         self.0.max(Instant::now() + LEAST_FOR_THE_LEDGER)
     }
@@ -69,9 +74,7 @@ impl PublicState {
         headers: &http::HeaderMap,
     ) -> Result<(Arc<Door>, Presented), Refusal> {
         let door = self.doors.get(name).ok_or(Refusal::UnknownDestination)?;
-        if !door.enabled {
-            return Err(Refusal::Disabled);
-        }
+        door.is_open(headers)?;
         let presented = door.gate.inspect(headers).ok_or(Refusal::Unauthenticated)?;
         Ok((Arc::clone(door), presented))
     }
@@ -81,11 +84,25 @@ impl PublicState {
         &self,
         door: &Arc<Door>,
         presented: Presented,
-        mut received: body::Received,
+        received: body::Received,
         due: Due,
     ) -> Result<Account, Refusal> {
         let arrival = self.ledger.arrival();
-        let sorted = self.sort(door, presented, &received.bytes, arrival, due).await?;
+        let (sorting_door, body) = (Arc::clone(door), received.bytes.clone());
+        let sort = move || sorting::sort(&sorting_door, &presented, &body, arrival);
+        let sorted = self.sorted(received.bytes.len(), sort, due).await?;
+        self.keep(door, sorted, received, arrival, due).await
+    }
+
+    /// Makes what was sorted durable.
+    pub(super) async fn keep(
+        &self,
+        door: &Door,
+        sorted: Sorted,
+        mut received: body::Received,
+        arrival: Timestamp,
+        due: Due,
+    ) -> Result<Account, Refusal> {
         if sorted.leaves_no_trace() {
             return Ok(sorted.account);
         }
@@ -107,26 +124,22 @@ impl PublicState {
         Ok(account)
     }
 
-    async fn sort(
+    /// Sorts a body of so many bytes: here, or on a thread of its own if it is heavy.
+    pub(super) async fn sorted<T: Send + 'static>(
         &self,
-        door: &Arc<Door>,
-        presented: Presented,
-        body: &bytes::Bytes,
-        arrival: Timestamp,
+        bytes: usize,
+        sort: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
         due: Due,
-    ) -> Result<Sorted, Refusal> {
-        if body.len() < HEAVY_BYTES {
-            return sorting::sort(door, &presented, body, arrival);
+    ) -> Result<T, Refusal> {
+        if bytes < HEAVY_BYTES {
+            return sort();
         }
         let turn = timeout_at(due.for_the_ledger(), self.heavy_readers.acquire());
         let Ok(Ok(_turn)) = turn.await else { return Err(Refusal::Busy) };
-        let (door, body) = (Arc::clone(door), body.clone());
-        tokio::task::spawn_blocking(move || sorting::sort(&door, &presented, &body, arrival))
-            .await
-            .unwrap_or_else(|failure| {
-                tracing::error!(panicked = failure.is_panic(), "a body could not be sorted");
-                Err(Refusal::Unavailable)
-            })
+        tokio::task::spawn_blocking(sort).await.unwrap_or_else(|failure| {
+            tracing::error!(panicked = failure.is_panic(), "a body could not be sorted");
+            Err(Refusal::Unavailable)
+        })
     }
 
     /// A record that comes too late may still happen; the retry that follows repeats it.
@@ -167,14 +180,16 @@ mod tests {
     use crate::map::Mapping;
     use crate::membership::{DestinationName, UserId};
     use crate::receive::fake::{Behaviour, FakeLedger, LIMITS, pieces, stalled, text_of};
-    use crate::receive::{Credential, Credentials, Destination, Limits, Readiness, router};
+    use crate::receive::{Credential, Credentials, Destination, Readiness, router};
     use crate::secret::Secret;
 
     const RECORDS: Behaviour = Behaviour::Records { kind_conflicts: Vec::new() };
 
     fn destination(name: &str, enabled: bool, credentials: Credentials) -> Destination {
         let name = DestinationName::new(name).expect("a name");
-        Destination { name, enabled, mappings: Mapping::preset().into(), credentials }
+        let mappings = Mapping::preset().into();
+        let (write_keys, extra_fields) = (vec![Secret::new("key")], vec!["plan".to_owned()]);
+        Destination { name, enabled, mappings, credentials, write_keys, extra_fields }
     }
 
     /// `production` takes either proof, `strict` wants both, `open` none; `off` is disabled.
@@ -384,6 +399,95 @@ mod tests {
         assert_eq!(status, StatusCode::BAD_REQUEST);
         assert_eq!(answer["rejected"].as_array().map(Vec::len), Some(1000));
         assert_eq!(answer["rejected_more"], 500);
+    }
+
+    /// Made by the usual tools; the signature is over what they were given.
+    #[tokio::test]
+    async fn a_body_may_be_compressed() {
+        const EVENT: &str = concat!(
+            r#"{"type":"identify","userId":"ada","context":{"personas":{"computation_class":"#,
+            r#""audience","computation_id":"aud_1","computation_key":"vip"}},"traits":{"vip":true}}"#
+        );
+        const GZIP: &str = "1f8b08000000000002ff5d8c410ac3300c04ffa2732ebdfa077d4510960a22a96c2cb9\
+            c404ff3d767a28f4b6bbc3ec09de324300215697578305aa7179d2d89070d498d4f9700827642e96146de6\
+            98deb93aba245de38e6653a824ac916feb8785be6c7dfc818ddb201fc9d0fb025e50fcfe9e4bf052b9f70b\
+            a89f2c0ea1000000";
+        const DEFLATE: &str = "789c5d8c410ac3300c04ffa2732ebdfa077d4510960a22a96c2cb9c404ff3d767a28\
+            f4b6bbc3ec09de324300215697578305aa7179d2d89070d498d4f9700827642e96146de698deb93aba245d\
+            e38e6653a824ac916feb8785be6c7dfc818ddb201fc9d0fb025e50fcfe9e4bf052b9f70bcfad38fe";
+        const BROTLI: &str = "1ba000a08cd315f32384750fca6da95f68966849e3618661111d820c5387a5ef1b9bd7\
+            185b393c390cd3f8b28c09d40e89b8612d7a9fd6b4b09d60cd410c6edd815c412a85e2a091fd7027662981\
+            eca5ae85f359c3e778096e2c7ee656e44115980bfd03";
+        const ZSTD: &str = "28b52ffd20a16d03001287151790a76db6c8b8b28d4830c278d9326a66fdd594c76e2f01\
+            29611f2e4e3bfc91d24d1a5e47380010d7894431afedf55d2310424bb2719b42216b5af6a07951e703b216\
+            f2713b7bfd0207b73f8e04c98a97afa341fc22070035017ef80a3c9d106e2c14b46425ce1e1428";
+        let ledger = recording();
+        let post = async |encoding: &str, body: Vec<u8>, limits| {
+            let request = Request::post("/segment/production")
+                .header("content-encoding", encoding)
+                .header("x-signature", signature(EVENT));
+            ask(&public(&ledger, limits), request.body(body.into()).expect("a request")).await
+        };
+        for (encoding, hex) in
+            [("gzip", GZIP), ("deflate", DEFLATE), ("br", BROTLI), ("zstd", ZSTD)]
+        {
+            let body = hex::decode(hex).expect("hex");
+            let (status, answer) = post(encoding, body.clone(), LIMITS).await;
+            assert_eq!((status, &answer["accepted"]), (StatusCode::OK, &json!(1)), "{encoding}");
+            let (status, answer) = post(encoding, body[..40].to_vec(), LIMITS).await;
+            assert_eq!(status, StatusCode::BAD_REQUEST, "{encoding}: {answer}");
+            let tight = Limits { body_limit_bytes: EVENT.len() - 1, ..LIMITS };
+            let (status, _) = post(encoding, body, tight).await;
+            assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{encoding}: the text counts");
+        }
+        assert_eq!(post("identity", EVENT.into(), LIMITS).await.0, StatusCode::OK);
+        let (status, answer) = post("compress", EVENT.into(), LIMITS).await;
+        assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        assert!(answer["error"].as_str().is_some_and(|said| said.starts_with("unknown_encoding")));
+        assert_eq!(ledger.recorded().len(), 5);
+    }
+
+    /// A thousand times its size, and more than a body may have.
+    #[tokio::test]
+    async fn a_bomb_is_refused_as_soon_as_it_is_too_large() {
+        // A zstd frame of run-length blocks (RFC 8878, 3.1.1): 128 KiB of spaces in four bytes each.
+        let mut body = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x38];
+        body.extend([0x02, 0x00, 0x10, b' '].repeat(10_000));
+        body.extend([0x03, 0x00, 0x10, b' ']);
+        let request = Request::post("/segment/open").header("content-encoding", "zstd");
+        let request = request.body(body.into()).expect("a request");
+        let began = Instant::now();
+        let (status, _) = ask(&public(&recording(), LIMITS), request).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(began.elapsed() < Duration::from_secs(10), "1.3 GB were unpacked to the end");
+    }
+
+    #[tokio::test]
+    async fn fields_that_are_appended_after_signing_are_left_out_of_the_signature() {
+        let event = enters("u1");
+        let appended = |extra: &str| format!("{},{extra}}}", &event[..event.len() - 1]);
+        let (plan, other) = (appended(r#""plan":"pro""#), appended(r#""other":1"#));
+        let two = enters("u2");
+        // body, accepted
+        let table = [
+            (plan.clone(), 200),
+            (format!(" {plan}"), 200),
+            (format!("[{plan},{two}]"), 200),
+            (format!("[{{\"json\":{plan}}}]"), 401),
+            (other.clone(), 401),
+            (format!("[{other}]"), 401),
+            (plan.replace("u1", "u3"), 401),
+            (event.clone(), 200),
+        ];
+        for (body, expected) in table {
+            let ledger = recording();
+            let request = Request::post("/segment/production")
+                .header("x-signature", signature(&event))
+                .body(body.clone().into())
+                .expect("a request");
+            let (status, _) = ask(&public(&ledger, LIMITS), request).await;
+            assert_eq!(status.as_u16(), expected, "{body}");
+        }
     }
 
     /// Which texts a signature may be over, and what it does not protect.

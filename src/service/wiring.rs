@@ -110,6 +110,8 @@ pub(super) fn public_state(
                 require: segment.require.iter().map(credential).collect(),
                 allow_unauthenticated: segment.allow_unauthenticated,
             },
+            write_keys: segment.write_keys.clone(),
+            extra_fields: segment.extra_fields.clone(),
         }
     };
     let ledger = Arc::clone(ledger) as Arc<dyn Ledger>;

@@ -1,0 +1,71 @@
+//! A token bucket: so many calls a second, and a few more at once. Pure.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How much is allowed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// On average.
+    pub a_second: f64,
+    /// At once, after a time of rest.
+    pub burst: f64,
+}
+
+/// What is left of a rate.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    rate: Rate,
+    left: f64,
+    filled_at: Option<Instant>,
+}
+
+impl Bucket {
+    /// Full.
+    pub fn of(rate: Rate) -> Self {
+        Self { rate, left: rate.burst, filled_at: None }
+    }
+
+    /// Takes one; if there is none, how long until there is.
+    pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
+        let passed = self.filled_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.filled_at = Some(now);
+        self.left =
+            passed.as_secs_f64().mul_add(self.rate.a_second, self.left).min(self.rate.burst);
+        if self.left >= 1.0 {
+            self.left -= 1.0;
+            return Ok(());
+        }
+        Err(Duration::from_secs_f64((1.0 - self.left) / self.rate.a_second))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_taken_at_once_and_the_rest_at_the_rate() {
+        let start = Instant::now();
+        let mut bucket = Bucket::of(Rate { a_second: 2.0, burst: 3.0 });
+        let at = |ms| start + Duration::from_millis(ms);
+        for (ms, allowed) in [
+            (0, true),
+            (0, true),
+            (0, true),
+            (0, false),
+            (400, false),
+            (500, true),
+            (600, false),
+            (1000, true),
+            (60_000, true),
+            (60_000, true),
+            (60_000, true),
+            (60_000, false),
+        ] {
+            assert_eq!(bucket.take(at(ms)).is_ok(), allowed, "at {ms} ms");
+        }
+        assert_eq!(bucket.take(at(60_000)), Err(Duration::from_millis(500)));
+    }
+}

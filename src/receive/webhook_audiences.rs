@@ -1,0 +1,166 @@
+//! The two calls that Segment's Webhook Audiences make beside their events: an audience is created, and
+//! asked for. They carry no credential, so they keep no state and tell nothing: the external id is a
+//! pure function of destination and audience name, and the calls are limited in number.
+
+use std::sync::{Arc, PoisonError};
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use http_body_util::{BodyExt, Limited};
+use serde::{Deserialize, Serialize};
+use sha1::{Digest, Sha1};
+use tokio::time::{Instant, timeout};
+
+use super::answer::Refusal;
+use super::{Door, PublicState};
+
+/// These calls carry a name and a few settings.
+const BODY_LIMIT_BYTES: usize = 64 * 1024;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Create {
+    audience_name: String,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ExternalId {
+    external_id: String,
+}
+
+/// `{"audienceName": …}` is answered with the id that the audience has from now on and always had.
+pub(super) async fn create(
+    State(state): State<Arc<PublicState>>,
+    Path(destination): Path<String>,
+    request: Request,
+) -> Result<Json<ExternalId>, Refusal> {
+    let door = enter(&state, &destination)?;
+    let Create { audience_name } = read(&state, request).await?;
+    if audience_name.is_empty() {
+        return Err(Refusal::BadAudience);
+    }
+    let name = [door.name.as_str().as_bytes(), b"\0", audience_name.as_bytes()].concat();
+    let external_id = format!("cohortd_{}", hex::encode(Sha1::digest(name)));
+    Ok(Json(ExternalId { external_id }))
+}
+
+/// `{"externalId": …}` is answered with itself: every id is known, for none is kept.
+pub(super) async fn get(
+    State(state): State<Arc<PublicState>>,
+    Path(destination): Path<String>,
+    request: Request,
+) -> Result<Json<ExternalId>, Refusal> {
+    enter(&state, &destination)?;
+    let known: ExternalId = read(&state, request).await?;
+    if known.external_id.is_empty() {
+        return Err(Refusal::BadAudience);
+    }
+    Ok(Json(known))
+}
+
+fn enter<'a>(state: &'a PublicState, destination: &str) -> Result<&'a Door, Refusal> {
+    let door = state.doors.get(destination).ok_or(Refusal::UnknownDestination)?;
+    if !door.enabled {
+        return Err(Refusal::Disabled);
+    }
+    let mut unsigned = door.unsigned.lock().unwrap_or_else(PoisonError::into_inner);
+    unsigned.take(Instant::now()).map_err(|_| Refusal::TooMany)?;
+    Ok(door)
+}
+
+async fn read<T: for<'a> Deserialize<'a>>(
+    state: &PublicState,
+    request: Request,
+) -> Result<T, Refusal> {
+    let body = Limited::new(request.into_body(), BODY_LIMIT_BYTES).collect();
+    let body = timeout(state.limits.body_timeout, body).await.map_err(|_| Refusal::BodyTimeout)?;
+    let body = body.map_err(|_| Refusal::TooLarge)?.to_bytes();
+    serde_json::from_slice(&body).map_err(|_| Refusal::BadAudience)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use http::StatusCode;
+    use serde_json::{Value, json};
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::map::Mapping;
+    use crate::membership::DestinationName;
+    use crate::receive::fake::{Behaviour, FakeLedger, LIMITS, text_of};
+    use crate::receive::{Credentials, Destination, Readiness, router};
+
+    fn public() -> Router {
+        let of = |name: &str| Destination {
+            name: DestinationName::new(name).expect("a name"),
+            enabled: name != "off",
+            mappings: Mapping::preset().into(),
+            credentials: Credentials::default(),
+            write_keys: Vec::new(),
+            extra_fields: Vec::new(),
+        };
+        let ledger = FakeLedger::that(Behaviour::Records { kind_conflicts: Vec::new() });
+        let destinations = [of("one"), of("two"), of("off")];
+        let state = PublicState::new(destinations, Arc::new(ledger), LIMITS, Readiness::default());
+        router(state)
+    }
+
+    async fn post(router: &Router, path: &str, body: &str) -> (StatusCode, Value) {
+        let body = axum::body::Body::from(body.to_owned());
+        let request = Request::post(format!("/segment/{path}")).body(body).expect("a request");
+        let response = router.clone().oneshot(request).await.expect("infallible");
+        let status = response.status();
+        (status, serde_json::from_str(&text_of(response).await).expect("JSON"))
+    }
+
+    #[tokio::test]
+    async fn an_id_is_a_pure_function_of_destination_and_name() {
+        let vip = json!({"audienceName": "VIP", "advertiserId": "ignored"}).to_string();
+        let (status, first) = post(&public(), "one/audiences/create", &vip).await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(first["externalId"], "cohortd_94928046553e211f2a4ef6b52d0b84aba4358061");
+        assert_eq!(post(&public(), "one/audiences/create", &vip).await.1, first);
+        assert_ne!(post(&public(), "two/audiences/create", &vip).await.1, first);
+        let other = json!({"audienceName": "vip"}).to_string();
+        assert_ne!(post(&public(), "one/audiences/create", &other).await.1, first);
+        let (status, got) = post(&public(), "one/audiences/get", &first.to_string()).await;
+        assert_eq!((status, got), (StatusCode::OK, first));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_answered_is_refused_with_a_reason() {
+        let large = format!("{{\"audienceName\":\"{}\"}}", "x".repeat(70_000));
+        let table = [
+            ("one/audiences/create", "{}", 400),
+            ("one/audiences/create", "{\"audienceName\":\"\"}", 400),
+            ("one/audiences/create", "{\"audienceName\":7}", 400),
+            ("one/audiences/create", "nonsense", 400),
+            ("one/audiences/create", large.as_str(), 413),
+            ("one/audiences/get", "{\"externalId\":\"\"}", 400),
+            ("nobody/audiences/get", "{\"externalId\":\"x\"}", 404),
+            ("off/audiences/get", "{\"externalId\":\"x\"}", 503),
+            ("one/audiences/drop", "{}", 404),
+        ];
+        for (path, body, expected) in table {
+            let (status, answer) = post(&public(), path, body).await;
+            assert_eq!(status.as_u16(), expected, "{path}: {answer}");
+            assert!(answer["error"].is_string(), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_calls_are_limited_in_number() {
+        let router = public();
+        let body = "{\"externalId\":\"x\"}";
+        let mut limited = 0;
+        for _ in 0..80 {
+            let (status, _) = post(&router, "one/audiences/get", body).await;
+            limited += usize::from(status == StatusCode::TOO_MANY_REQUESTS);
+        }
+        assert!(limited >= 20, "{limited} of 80");
+        let (status, _) = post(&router, "two/audiences/get", body).await;
+        assert_eq!(status, StatusCode::OK, "the other destination has a limit of its own");
+    }
+}
