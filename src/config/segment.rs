@@ -38,7 +38,8 @@ impl SegmentSection {
         let shared_secrets = secrets::many(&mut section, ("shared_secrets", "shared_secrets_file"));
         let bearer_tokens = secrets::many(&mut section, ("bearer_tokens", "bearer_tokens_file"));
         let write_keys = secrets::many(&mut section, ("write_keys", "write_keys_file"));
-        let read_all = shared_secrets.is_some() && bearer_tokens.is_some();
+        let read_all =
+            shared_secrets.is_some() && bearer_tokens.is_some() && write_keys.is_some();
         let segment = Self {
             shared_secrets: shared_secrets.unwrap_or_default(),
             bearer_tokens: bearer_tokens.unwrap_or_default(),
@@ -57,9 +58,12 @@ impl SegmentSection {
     fn check(&self, section: &Section<'_>) {
         if self.allow_unauthenticated {
             section.warn("allow_unauthenticated", "anybody who can reach it may change segments");
-        } else if self.shared_secrets.is_empty() && self.bearer_tokens.is_empty() {
-            let why = ", or a bearer token in bearer_tokens: every destination requires \
-                       authentication unless allow_unauthenticated = true";
+        } else if self.shared_secrets.is_empty()
+            && self.bearer_tokens.is_empty()
+            && self.write_keys.is_empty()
+        {
+            let why = ", or a bearer token in bearer_tokens, or a write key in write_keys: every \
+                       destination requires authentication unless allow_unauthenticated = true";
             section.missing("shared_secrets", Some("shared_secrets_file"), why);
             return;
         }

@@ -18,5 +18,6 @@ mod reactions;
 mod receive;
 mod sandbox;
 mod secrecy;
+mod segment_sdk;
 mod shutdown;
 mod status;
