@@ -19,14 +19,17 @@
 //! unauthenticated. Whoever minds demands a bearer token as well (`require`).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use answer::Refusal;
 use axum::Router;
 use axum::routing::{MethodFilter, get, on, post};
 use http::{HeaderMap, HeaderValue, header};
+use ipnet::IpNet;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tower_http::decompression::RequestDecompressionLayer;
 
 use crate::ledger::Ledger;
@@ -38,21 +41,24 @@ mod answer;
 mod authentication;
 mod body;
 mod bucket;
+mod connections;
 mod envelope;
 #[cfg(test)]
 mod fake;
 mod listener;
 mod probes;
 mod sorting;
+mod sources;
 mod tracking;
 mod webhook;
 mod webhook_audiences;
 
 pub use authentication::{Credential, Credentials};
+pub use bucket::Rate;
 pub use listener::serve;
 pub use probes::{Readiness, objection};
 
-use bucket::{Bucket, Rate};
+use bucket::Bucket;
 
 /// Calls that need no credential, of one destination: Segment makes one when an audience is connected.
 const UNSIGNED_CALLS: Rate = Rate { a_second: 5.0, burst: 50.0 };
@@ -72,6 +78,12 @@ pub struct Destination {
     pub write_keys: Vec<Secret>,
     /// Fields that Segment appends to an event after it has signed it.
     pub extra_fields: Vec<String>,
+    /// Networks that may send; without any, every one may.
+    pub allowed_sources: Vec<IpNet>,
+    /// Whether one request may carry several events, of which a signature covers the first.
+    pub allow_batches: bool,
+    /// Requests it takes; none: as many as come.
+    pub rate: Option<Rate>,
 }
 
 /// What a request may cost.
@@ -88,6 +100,12 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// From the request head to the answer; Segment gives up after 5 s.
     pub answer_timeout: Duration,
+    /// Open at once; one that has been longest without a complete request makes way.
+    pub max_connections: usize,
+    /// Requests with a body that are handled at once; past it the answer is 503.
+    pub max_requests: usize,
+    /// Proxies in front whose word about the source of a request is taken.
+    pub trusted_proxies: usize,
 }
 
 /// What the public routes share.
@@ -97,6 +115,8 @@ pub struct PublicState {
     ledger: Arc<dyn Ledger>,
     limits: Limits,
     budget: body::Budget,
+    /// Requests with a body that are handled.
+    requests: Semaphore,
     /// One permit per core: bodies that are heavy to read wait for each other, not for threads.
     heavy_readers: Semaphore,
     readiness: Readiness,
@@ -120,6 +140,7 @@ impl PublicState {
             ledger,
             limits,
             budget: body::Budget::new(limits.body_budget_bytes),
+            requests: Semaphore::new(limits.max_requests.clamp(1, Semaphore::MAX_PERMITS)),
             heavy_readers: Semaphore::new(cores),
             readiness,
         }
@@ -135,25 +156,42 @@ struct Door {
     gate: authentication::Gate,
     write_keys: Vec<Secret>,
     extra_fields: Vec<String>,
+    allowed_sources: Vec<IpNet>,
+    allow_batches: bool,
+    requests: Option<Mutex<Bucket>>,
     /// Of the calls that need no credential.
     unsigned: Mutex<Bucket>,
 }
 
 impl Door {
     fn new(destination: Destination) -> Self {
-        let Destination { name, enabled, mappings, credentials, write_keys, extra_fields } =
-            destination;
-        let gate = authentication::Gate::new(&credentials);
-        let unsigned = Mutex::new(Bucket::of(UNSIGNED_CALLS));
-        Self { name, enabled, mappings, gate, write_keys, extra_fields, unsigned }
+        Self {
+            name: destination.name,
+            enabled: destination.enabled,
+            mappings: destination.mappings,
+            gate: authentication::Gate::new(&destination.credentials),
+            write_keys: destination.write_keys,
+            extra_fields: destination.extra_fields,
+            allowed_sources: destination.allowed_sources,
+            allow_batches: destination.allow_batches,
+            requests: destination.rate.map(|rate| Mutex::new(Bucket::of(rate))),
+            unsigned: Mutex::new(Bucket::of(UNSIGNED_CALLS)),
+        }
     }
 }
 
 impl Door {
     /// What holds of every request with a body.
-    fn is_open(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    fn is_open(&self, headers: &HeaderMap, source: Option<IpAddr>) -> Result<(), Refusal> {
+        if !sources::is_among(source, &self.allowed_sources) {
+            return Err(Refusal::SourceNotAllowed);
+        }
         if !self.enabled {
             return Err(Refusal::Disabled);
+        }
+        if let Some(requests) = &self.requests {
+            let mut requests = requests.lock().unwrap_or_else(PoisonError::into_inner);
+            requests.take(Instant::now()).map_err(|_| Refusal::TooMany)?;
         }
         // What the layer knows it has taken away.
         let encoding = headers.get(header::CONTENT_ENCODING);

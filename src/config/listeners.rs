@@ -31,6 +31,12 @@ pub struct Listen {
     pub body_timeout: Duration,
     /// Until a complete request must be answered.
     pub answer_timeout: Duration,
+    /// Connections that are open at once.
+    pub max_connections: usize,
+    /// Requests that are handled at once.
+    pub max_requests: usize,
+    /// Proxies in front that add to `X-Forwarded-For`.
+    pub trusted_proxies: usize,
 }
 
 /// The operator's listener.
@@ -51,11 +57,14 @@ impl Listen {
         let mut wait = |key| Duration::from_millis(section.needed_whole(key, 1..=A_YEAR_MS));
         let listen = Self {
             address,
-            body_limit_bytes: usize::try_from(limit).unwrap_or(usize::MAX),
-            body_budget_bytes: usize::try_from(budget).unwrap_or(usize::MAX),
+            body_limit_bytes: whole(limit),
+            body_budget_bytes: whole(budget),
             header_timeout: wait("header_timeout_ms"),
             body_timeout: wait("body_timeout_ms"),
             answer_timeout: Duration::from_millis(answer_timeout_ms),
+            max_connections: whole(section.needed_whole("max_connections", 1..=1_000_000)),
+            max_requests: whole(section.needed_whole("max_requests", 1..=1_000_000)),
+            trusted_proxies: whole(section.needed_whole("trusted_proxies", 0..=100)),
         };
         if section.is_clean() && budget < limit {
             let problem = format!("is below body_limit_mib ({})", limit / MIB);
@@ -68,6 +77,10 @@ impl Listen {
         section.finish();
         listen
     }
+}
+
+fn whole(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 impl Admin {

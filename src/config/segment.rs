@@ -1,5 +1,9 @@
 //! `[destinations.<name>.segment]`: who may post to a destination.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
 use super::secrets;
 use super::section::{Section, choose};
 use crate::secret::Secret;
@@ -15,6 +19,12 @@ pub struct SegmentSection {
     pub write_keys: Vec<Secret>,
     /// Fields that a Webhook Audience appends to each event after it has signed it.
     pub extra_fields: Vec<String>,
+    /// Networks that may post; without any, every one may.
+    pub allowed_sources: Vec<IpNet>,
+    /// Whether one request may carry several events.
+    pub allow_batches: bool,
+    /// Requests a second that are taken; none: as many as come.
+    pub max_requests_per_s: Option<u64>,
     /// All of these are demanded of a webhook; if empty, any one that is configured suffices.
     pub require: Vec<Credential>,
     /// A request without any credential is taken too.
@@ -38,13 +48,15 @@ impl SegmentSection {
         let shared_secrets = secrets::many(&mut section, ("shared_secrets", "shared_secrets_file"));
         let bearer_tokens = secrets::many(&mut section, ("bearer_tokens", "bearer_tokens_file"));
         let write_keys = secrets::many(&mut section, ("write_keys", "write_keys_file"));
-        let read_all =
-            shared_secrets.is_some() && bearer_tokens.is_some() && write_keys.is_some();
+        let read_all = shared_secrets.is_some() && bearer_tokens.is_some() && write_keys.is_some();
         let segment = Self {
             shared_secrets: shared_secrets.unwrap_or_default(),
             bearer_tokens: bearer_tokens.unwrap_or_default(),
             write_keys: write_keys.unwrap_or_default(),
             extra_fields: section.list("extra_fields").unwrap_or_default(),
+            allowed_sources: read_networks(&mut section),
+            allow_batches: section.flag("allow_batches").unwrap_or(true),
+            max_requests_per_s: section.whole("max_requests_per_s", 1..=1_000_000),
             require: read_require(&mut section),
             allow_unauthenticated: section.flag("allow_unauthenticated").unwrap_or(false),
         };
@@ -80,6 +92,21 @@ impl SegmentSection {
             section.warn("require", "demands nothing while allow_unauthenticated is true");
         }
     }
+}
+
+fn read_networks(section: &mut Section<'_>) -> Vec<IpNet> {
+    let mut networks = Vec::new();
+    for text in section.list("allowed_sources").unwrap_or_default() {
+        let text = text.trim();
+        let address = || text.parse::<IpAddr>().map(IpNet::from).ok();
+        if let Some(network) = text.parse().ok().or_else(address) {
+            networks.push(network);
+        } else {
+            let problem = "must be networks or addresses, as in 10.0.0.0/8 or 2001:db8::1";
+            section.fault("allowed_sources", Some(text.to_owned()), problem);
+        }
+    }
+    networks
 }
 
 fn read_require(section: &mut Section<'_>) -> Vec<Credential> {

@@ -81,6 +81,10 @@ pub(super) enum Refusal {
     MethodNotAllowed,
     /// Nothing, or nothing good, was presented.
     Unauthenticated,
+    /// The destination takes no requests from there.
+    SourceNotAllowed,
+    /// The destination takes one event a request.
+    BatchNotAllowed,
     /// The destination is switched off.
     Disabled,
     /// More bytes than one body may have.
@@ -124,6 +128,14 @@ impl Refusal {
             Self::Unauthenticated => (
                 StatusCode::UNAUTHORIZED,
                 "unauthenticated: the signature or bearer token is missing or wrong",
+            ),
+            Self::SourceNotAllowed => (
+                StatusCode::FORBIDDEN,
+                "source_not_allowed: this destination takes no requests from this address",
+            ),
+            Self::BatchNotAllowed => (
+                StatusCode::BAD_REQUEST,
+                "batch_not_allowed: this destination takes one event a request; switch batching off",
             ),
             Self::Disabled => (
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -13,6 +13,15 @@ pub struct Rate {
     pub burst: f64,
 }
 
+impl Rate {
+    /// So many a second, and a second's worth at once.
+    #[must_use]
+    pub fn a_second(calls: u64) -> Self {
+        let calls = f64::from(u32::try_from(calls).unwrap_or(u32::MAX));
+        Self { a_second: calls, burst: calls.max(1.0) }
+    }
+}
+
 /// What is left of a rate.
 #[derive(Debug)]
 pub(super) struct Bucket {

@@ -26,6 +26,9 @@ pub(super) const LIMITS: Limits = Limits {
     header_timeout: Duration::from_secs(10),
     body_timeout: Duration::from_secs(30),
     answer_timeout: Duration::from_millis(4500),
+    max_connections: 1000,
+    max_requests: 100,
+    trusted_proxies: 0,
 };
 
 const RECEIVING_ONLY_RECORDS: &str = "receiving hands deltas in and does nothing else";

@@ -3,19 +3,30 @@
 //! Our own loop rather than `axum::serve`, for two things that one does not have: a time limit on
 //! request headers (without it a stranger holds connections for nothing), and an end to be awaited.
 
+use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
 use super::Limits;
+use super::connections::{Connection, Connections};
+use super::sources::Peer;
 
 /// Most bytes of a request head, and the size of reads; hyper answers 431 past it.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -39,7 +50,7 @@ pub async fn serve(
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(READ_BUFFER_BYTES)
         .keep_alive(true);
-    let service = TowerToHyperService::new(router);
+    let open = Connections::new(limits.max_connections);
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut acceptor = Acceptor { listener, is_failing: false };
@@ -49,11 +60,19 @@ pub async fn serve(
             Some(ended) = connections.join_next() => report(ended),
             // a cancel loses no connection, at most the rest of a pause
             accepted = acceptor.accept() => match accepted {
-                Ok(stream) => {
-                    let connection = http.serve_connection(TokioIo::new(stream), service.clone());
-                    let watched = graceful.watch(connection);
-                    // an error is the peer's: it went away, was too slow, or spoke no HTTP
-                    connections.spawn(async move { drop(watched.await) });
+                Ok((stream, peer)) => {
+                    let connection = Arc::new(open.enter());
+                    let end = connection.end.clone();
+                    let service = PerConnection { router: router.clone(), peer, connection };
+                    let serving = http.serve_connection(TokioIo::new(stream), service);
+                    let watched = graceful.watch(serving);
+                    connections.spawn(async move {
+                        tokio::select! { // a connection that has to go for another is cut off
+                            () = end.cancelled() => {}
+                            // an error is the peer's: it went away, was too slow, or spoke no HTTP
+                            _ = watched => {}
+                        }
+                    });
                 }
                 Err(error) => break Err(error),
             },
@@ -74,6 +93,30 @@ fn report(ended: Result<(), JoinError>) {
     }
 }
 
+/// The router, as one connection sees it.
+struct PerConnection {
+    router: Router,
+    peer: SocketAddr,
+    connection: Arc<Connection>,
+}
+
+impl Service<Request<Incoming>> for PerConnection {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Peer(self.peer.ip()));
+        let (router, connection) = (self.router.clone(), Arc::clone(&self.connection));
+        Box::pin(async move {
+            let response = router.oneshot(request).await;
+            connection.completed();
+            response
+        })
+    }
+}
+
 struct Acceptor {
     listener: TcpListener,
     /// So that a streak of failures is one warning.
@@ -81,14 +124,14 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    async fn accept(&mut self) -> io::Result<TcpStream> {
+    async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
             let error = match self.listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     self.is_failing = false;
                     // answers are one small write each; a failure only makes them later
                     let _ = stream.set_nodelay(true);
-                    return Ok(stream);
+                    return Ok((stream, peer));
                 }
                 Err(error) => error,
             };
@@ -198,6 +241,28 @@ mod tests {
         slow.write_all(b"GET / HTTP/1.1\r\nhost:").await.expect("sent");
         read_to_end(&mut slow).await;
         assert!(started.elapsed() >= limits.header_timeout);
+    }
+
+    #[tokio::test]
+    async fn idle_connections_make_way_for_those_that_ask_something() {
+        let limits = Limits { max_connections: 3, ..LIMITS };
+        let router = Router::new().route("/quick", get(async || "quick"));
+        let server = start(router, limits).await;
+        let mut asking = server.connect().await;
+        let request = b"GET /quick HTTP/1.1\r\nhost: x\r\n\r\n";
+        let mut ask = async || {
+            asking.write_all(request).await.expect("it is still open");
+            let mut answer = [0; 512];
+            let read = timeout(SOON, asking.read(&mut answer)).await.expect("in time");
+            assert!(read.expect("it is still open") > 0);
+        };
+        ask().await;
+        let mut idle = Vec::new();
+        for _ in 0..10 {
+            idle.push(server.connect().await);
+            ask().await;
+        }
+        assert_eq!(read_to_end(&mut idle[0]).await, "", "the first of them had to go");
     }
 
     #[tokio::test]

@@ -71,6 +71,7 @@ pub(super) fn sort(
     let mut sorted = Sorted::default();
     match split {
         Ok(Envelope::Single(event)) => sorted.add_raw(door, body, 0, event, arrival),
+        Ok(Envelope::Array(_)) if !door.allow_batches => return Err(Refusal::BatchNotAllowed),
         Ok(Envelope::Array(elements)) => {
             sorted.deltas.reserve(elements.len());
             sorted.origins.reserve(elements.len());

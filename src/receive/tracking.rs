@@ -4,6 +4,7 @@
 //! The write key names the destination and is the credential: as the user name of HTTP Basic, or as
 //! `writeKey` in the body.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -142,7 +143,8 @@ async fn accept(
 ) -> Response {
     let arrived = Instant::now();
     let (head, mut body) = request.into_parts();
-    match take(state, &head.headers, &mut body, arrived, sort).await {
+    let source = state.source(&head);
+    match take(state, &head.headers, source, &mut body, arrived, sort).await {
         Ok(()) => Json(Success { success: true }).into_response(),
         Err(refusal @ (Refusal::BodyTimeout | Refusal::BodyBroken)) => refusal.into_response(),
         Err(refusal) => {
@@ -155,6 +157,7 @@ async fn accept(
 async fn take(
     state: &Arc<PublicState>,
     headers: &HeaderMap,
+    source: Option<IpAddr>,
     body: &mut axum::body::Body,
     arrived: Instant,
     sort: impl FnOnce(&Door, &[u8], Timestamp) -> Result<Sorted, Refusal> + Send + 'static,
@@ -170,6 +173,7 @@ async fn take(
             ..state.limits
         },
     };
+    let _place = state.requests.try_acquire().map_err(|_| Refusal::Busy)?;
     let received = body::read(body, &limits, &state.budget).await?;
     let door = if let Some(door) = known {
         door
@@ -178,7 +182,7 @@ async fn take(
         let key = keyed.and_then(|keyed| keyed.write_key);
         key.and_then(|key| state.door_of(&key)).ok_or(Refusal::Unauthenticated)?
     };
-    door.is_open(headers)?;
+    door.is_open(headers, source)?;
     let due = Due::of(arrived, &state.limits);
     let arrival = state.ledger.arrival();
     let (sorting_door, text) = (Arc::clone(&door), received.bytes.clone());
@@ -238,6 +242,9 @@ mod tests {
             credentials: Credentials::default(),
             write_keys: vec![Secret::new(key), Secret::new(format!("{key}-next"))],
             extra_fields: Vec::new(),
+            allowed_sources: Vec::new(),
+            allow_batches: true,
+            rate: None,
         };
         let destinations =
             [of("one", "key-1", true), of("two", "key-2", true), of("off", "key-3", false)];

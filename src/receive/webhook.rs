@@ -3,6 +3,7 @@
 //! A 2xx is a promise that everything accepted is on stable storage (P1). If the ledger does not
 //! make it so in time the answer is 503: Segment sends the same again, which changes nothing.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::answer::{Account, Refusal};
 use super::authentication::Presented;
 use super::sorting::{self, Sorted};
+use super::sources::{self, Peer};
 use super::{Door, Limits, PublicState, body};
 use crate::ledger::{Intake, Recorded, RejectedEvent};
 use crate::membership::Timestamp;
@@ -34,7 +36,9 @@ pub(super) async fn accept(
     let (head, mut body) = request.into_parts();
     let name = destination.map(|Path(name)| name).unwrap_or_default();
     let received = async {
-        let (door, presented) = state.enter(&name, &head.headers)?;
+        let source = state.source(&head);
+        let (door, presented) = state.enter(&name, &head.headers, source)?;
+        let _place = state.requests.try_acquire().map_err(|_| Refusal::Busy)?;
         let received = body::read(&mut body, &state.limits, &state.budget).await?;
         Ok((door, presented, received))
     };
@@ -67,14 +71,21 @@ impl Due {
 }
 
 impl PublicState {
+    /// Where a request comes from, as far as it can be told.
+    pub(super) fn source(&self, head: &http::request::Parts) -> Option<IpAddr> {
+        let peer = head.extensions.get::<Peer>()?;
+        sources::source(*peer, &head.headers, self.limits.trusted_proxies)
+    }
+
     /// All that can be decided before the body is read.
     fn enter(
         &self,
         name: &str,
         headers: &http::HeaderMap,
+        source: Option<IpAddr>,
     ) -> Result<(Arc<Door>, Presented), Refusal> {
         let door = self.doors.get(name).ok_or(Refusal::UnknownDestination)?;
-        door.is_open(headers)?;
+        door.is_open(headers, source)?;
         let presented = door.gate.inspect(headers).ok_or(Refusal::Unauthenticated)?;
         Ok((Arc::clone(door), presented))
     }
@@ -189,7 +200,17 @@ mod tests {
         let name = DestinationName::new(name).expect("a name");
         let mappings = Mapping::preset().into();
         let (write_keys, extra_fields) = (vec![Secret::new("key")], vec!["plan".to_owned()]);
-        Destination { name, enabled, mappings, credentials, write_keys, extra_fields }
+        Destination {
+            name,
+            enabled,
+            mappings,
+            credentials,
+            write_keys,
+            extra_fields,
+            allowed_sources: Vec::new(),
+            allow_batches: true,
+            rate: None,
+        }
     }
 
     /// `production` takes either proof, `strict` wants both, `open` none; `off` is disabled.
@@ -399,6 +420,49 @@ mod tests {
         assert_eq!(status, StatusCode::BAD_REQUEST);
         assert_eq!(answer["rejected"].as_array().map(Vec::len), Some(1000));
         assert_eq!(answer["rejected_more"], 500);
+    }
+
+    #[tokio::test]
+    async fn a_destination_may_refuse_sources_batches_and_too_many_requests() {
+        let ledger = recording();
+        let open = Credentials { allow_unauthenticated: true, ..Credentials::default() };
+        let narrow = Destination {
+            allowed_sources: vec!["10.0.0.0/8".parse().expect("a network")],
+            ..destination("narrow", true, open.clone())
+        };
+        let alone =
+            Destination { allow_batches: false, ..destination("alone", true, open.clone()) };
+        let slow = Destination {
+            rate: Some(crate::receive::Rate::a_second(2)),
+            ..destination("slow", true, open)
+        };
+        let limits = Limits { trusted_proxies: 1, ..LIMITS };
+        let state = PublicState::new(
+            [narrow, alone, slow],
+            Arc::clone(&ledger) as _,
+            limits,
+            Readiness::default(),
+        );
+        let public = router(state);
+        let post = async |name: &str, from: &str, body: String| {
+            let mut request = Request::post(format!("/segment/{name}"))
+                .header("x-forwarded-for", from)
+                .body(body.into())
+                .expect("a request");
+            request.extensions_mut().insert(Peer([127, 0, 0, 1].into()));
+            ask(&public, request).await.0.as_u16()
+        };
+        let (one, batch) = (enters("u1"), format!("[{}]", enters("u1")));
+        assert_eq!(post("narrow", "10.1.2.3", one.clone()).await, 200);
+        assert_eq!(post("narrow", "10.1.2.3, 11.1.2.3", one.clone()).await, 403);
+        assert_eq!(post("narrow", "nonsense", one.clone()).await, 403);
+        assert_eq!(post("alone", "1.1.1.1", one.clone()).await, 200);
+        assert_eq!(post("alone", "1.1.1.1", batch).await, 400);
+        let mut statuses = Vec::new();
+        for _ in 0..4 {
+            statuses.push(post("slow", "1.1.1.1", one.clone()).await);
+        }
+        assert_eq!(statuses, [200, 200, 429, 429]);
     }
 
     /// Made by the usual tools; the signature is over what they were given.

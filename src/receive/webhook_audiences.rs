@@ -100,6 +100,9 @@ mod tests {
             credentials: Credentials::default(),
             write_keys: Vec::new(),
             extra_fields: Vec::new(),
+            allowed_sources: Vec::new(),
+            allow_batches: true,
+            rate: None,
         };
         let ledger = FakeLedger::that(Behaviour::Records { kind_conflicts: Vec::new() });
         let destinations = [of("one"), of("two"), of("off")];

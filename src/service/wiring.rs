@@ -13,7 +13,7 @@ use crate::ledger::{DestinationSettings, Ledger, Operations, Retention, Settings
 use crate::membership::DestinationName;
 use crate::operate::admin::AdminState;
 use crate::operate::api::Api;
-use crate::receive::{Credential, Credentials, Destination, Limits, PublicState, Readiness};
+use crate::receive::{Credential, Credentials, Destination, Limits, PublicState, Rate, Readiness};
 
 /// A late duplicate of an unanswered call has had this many request timeouts to arrive.
 const REASSERT_AFTER_TIMEOUTS: u32 = 2;
@@ -86,6 +86,9 @@ pub(super) fn limits(config: &Config) -> Limits {
         header_timeout: config.listen.header_timeout,
         body_timeout: config.listen.body_timeout,
         answer_timeout: config.listen.answer_timeout,
+        max_connections: config.listen.max_connections,
+        max_requests: config.listen.max_requests,
+        trusted_proxies: config.listen.trusted_proxies,
     }
 }
 
@@ -112,6 +115,9 @@ pub(super) fn public_state(
             },
             write_keys: segment.write_keys.clone(),
             extra_fields: segment.extra_fields.clone(),
+            allowed_sources: segment.allowed_sources.clone(),
+            allow_batches: segment.allow_batches,
+            rate: segment.max_requests_per_s.map(Rate::a_second),
         }
     };
     let ledger = Arc::clone(ledger) as Arc<dyn Ledger>;

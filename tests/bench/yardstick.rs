@@ -26,6 +26,9 @@ const LIMITS: Limits = Limits {
     header_timeout: Duration::from_secs(10),
     body_timeout: Duration::from_secs(30),
     answer_timeout: Duration::from_millis(4500),
+    max_connections: 1000,
+    max_requests: 1000,
+    trusted_proxies: 0,
 };
 
 /// A running server, on a runtime like the daemon's. Dropping it stops it.

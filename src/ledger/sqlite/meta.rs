@@ -15,8 +15,12 @@ pub(super) fn arrival(db: &Connection) -> rusqlite::Result<i64> {
 
 /// Keeps the largest arrival.
 pub(super) fn keep_arrival(db: &Connection, arrival: i64) -> rusqlite::Result<()> {
-    keep(db, "arrival", arrival)?;
-    keep(db, "arrival_checksum", Checksum::new().number(arrival).finish())
+    db.prepare_cached(
+        "UPDATE meta SET value = CASE name WHEN 'arrival' THEN ?1 ELSE ?2 END
+         WHERE name IN ('arrival', 'arrival_checksum')",
+    )?
+    .execute(params![arrival, Checksum::new().number(arrival).finish()])?;
+    Ok(())
 }
 
 /// A value that was made with the ledger and never changes.
@@ -36,7 +40,8 @@ pub(super) fn complete(db: &Connection) -> rusqlite::Result<()> {
     if has {
         return Ok(());
     }
-    let key: Vec<u8> = value(db, "person_key")?;
+    let (key, arrival): (Vec<u8>, i64) = (value(db, "person_key")?, value(db, "arrival")?);
+    keep(db, "arrival_checksum", Checksum::new().number(arrival).finish())?;
     keep(db, "person_key_checksum", Checksum::new().bytes(&key).finish())
 }
 

@@ -1,0 +1,121 @@
+//! The connections that are open, and which of them goes when there are too many: the one that has been
+//! longest without a complete request. So idle ones, and those that send a byte now and then, cannot
+//! lock anybody out.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+/// All connections of one listener.
+#[derive(Clone, Debug)]
+pub(super) struct Connections(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    most: usize,
+    /// Counts what happens: the larger, the later.
+    now: u64,
+    /// Connections by their last complete request, or by their beginning.
+    order: BTreeMap<u64, u64>,
+    by_id: HashMap<u64, Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    last: u64,
+    end: CancellationToken,
+}
+
+/// One of them, for as long as it is open.
+#[derive(Debug)]
+pub(super) struct Connection {
+    id: u64,
+    all: Connections,
+    /// Cancelled when another connection takes its place.
+    pub end: CancellationToken,
+}
+
+impl Connections {
+    pub fn new(most: usize) -> Self {
+        let (order, by_id) = (BTreeMap::new(), HashMap::new());
+        Self(Arc::new(Mutex::new(State { most: most.max(1), now: 0, order, by_id })))
+    }
+
+    /// Enters a connection; the one that has to go for it is told to.
+    pub fn enter(&self) -> Connection {
+        let mut state = self.state();
+        while state.by_id.len() >= state.most {
+            let Some((_, oldest)) = state.order.pop_first() else { break };
+            if let Some(open) = state.by_id.remove(&oldest) {
+                open.end.cancel();
+            }
+        }
+        state.now += 1;
+        let (id, end) = (state.now, CancellationToken::new());
+        state.order.insert(id, id);
+        state.by_id.insert(id, Open { last: id, end: end.clone() });
+        drop(state);
+        Connection { id, all: self.clone(), end }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connection {
+    /// A request of it was complete, and is answered.
+    pub fn completed(&self) {
+        let mut state = self.all.state();
+        state.now += 1;
+        let now = state.now;
+        let Some(open) = state.by_id.get_mut(&self.id) else { return };
+        let before = std::mem::replace(&mut open.last, now);
+        state.order.remove(&before);
+        state.order.insert(now, self.id);
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let mut state = self.all.state();
+        if let Some(open) = state.by_id.remove(&self.id) {
+            state.order.remove(&open.last);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_one_that_is_longest_without_a_complete_request_goes_first() {
+        let all = Connections::new(3);
+        let [first, second, third] = [all.enter(), all.enter(), all.enter()];
+        let over = |one: &Connection| one.end.is_cancelled();
+        first.completed();
+        let fourth = all.enter();
+        assert_eq!([&first, &second, &third].map(over), [false, true, false]);
+        drop(third);
+        let fifth = all.enter();
+        assert_eq!([&first, &fourth, &fifth].map(over), [false; 3], "there was a place");
+        fourth.completed();
+        drop(second); // gone already
+        let sixth = all.enter();
+        assert_eq!([&first, &fourth, &fifth, &sixth].map(over), [true, false, false, false]);
+    }
+
+    #[test]
+    fn a_place_is_given_back_however_often_requests_complete() {
+        let all = Connections::new(2);
+        for _ in 0..100 {
+            let one = all.enter();
+            one.completed();
+            one.completed();
+        }
+        let state = all.state();
+        assert!(state.order.is_empty() && state.by_id.is_empty());
+    }
+}
