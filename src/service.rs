@@ -182,6 +182,7 @@ impl Service {
     /// Opens and spawns everything; the listeners accept when this returns.
     pub async fn start(config: Config) -> Result<Self, ServiceError> {
         let began = Instant::now();
+        raise_open_files();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let public = bind(config.listen.address).await?;
         let admin = bind(config.admin.address).await?;
@@ -339,6 +340,16 @@ impl Service {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         self.parts.remove(&id);
         ended.map(|(_, ended)| ended).map_err(ServiceError::Panicked)
+    }
+}
+
+/// As many open files as the system lets us have: each connection is one.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        warn!(%error, "the limit of open files could not be raised");
     }
 }
 

@@ -49,6 +49,7 @@ pub async fn serve(
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(READ_BUFFER_BYTES)
+        .half_close(true) // who sends no more may still want the answer
         .keep_alive(true);
     let open = Connections::new(limits.max_connections);
     let graceful = GracefulShutdown::new();

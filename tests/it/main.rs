@@ -1,5 +1,6 @@
 //! The promises, held against the running daemon: one file each.
 
+mod attacks;
 mod config;
 mod conformance;
 mod convergence;

@@ -1,0 +1,214 @@
+//! What strangers try against the public listener (P5, P6): the probes answer within a second
+//! throughout, memory stays under a bound, and nothing panics.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use cohortd::sandbox::sign;
+use cohortd::secret::Secret;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::harness::{Cohortd, DEADLINE, Installation, SHARED_SECRET, identify, launchdarkly};
+
+const NOW_MS: i64 = 1_750_000_000_000;
+const SOON: Duration = Duration::from_secs(1);
+const MOST_KIB: u64 = 160 * 1024;
+
+async fn connect(to: SocketAddr) -> TcpStream {
+    timeout(DEADLINE, TcpStream::connect(to)).await.expect("in time").expect("it listens")
+}
+
+/// Sends bytes and reads what comes until the other side closes.
+async fn exchange(to: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = connect(to).await;
+    // It may be closed before all is sent: that is an answer too.
+    let _ = stream.write_all(bytes).await;
+    let mut answer = Vec::new();
+    let _ = timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("it is closed");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+async fn probe(cohortd: &Cohortd) {
+    let began = Instant::now();
+    let request = b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let answer = exchange(cohortd.public, request).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(began.elapsed() < SOON, "the probe took {:?}", began.elapsed());
+}
+
+fn post(body: &str, headers: &str) -> Vec<u8> {
+    let signature = sign(&Secret::new(SHARED_SECRET), body.as_bytes());
+    format!(
+        "POST /segment/production HTTP/1.1\r\nhost: x\r\nx-signature: {signature}\r\n{headers}\r\n{body}"
+    )
+    .into_bytes()
+}
+
+fn ends_well(cohortd: Cohortd) {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", cohortd.pid()));
+    let status = status.expect("it runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak: u64 = peak
+        .and_then(|kib| kib.trim().trim_end_matches(" kB").parse().ok())
+        .expect("a number of KiB");
+    println!("peak of {peak} KiB");
+    assert!(peak < MOST_KIB, "{peak} KiB");
+    let (status, log) = cohortd.stop();
+    assert!(status.success());
+    assert!(!log.iter().any(|line| line.contains("panic")), "{}", log.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_idle_connections_lock_nobody_out() {
+    const IDLE: usize = 10_000;
+    // This process holds the other end of each.
+    let nofile = rustix::process::Resource::Nofile;
+    let mut limit = rustix::process::getrlimit(nofile);
+    limit.current = limit.maximum;
+    rustix::process::setrlimit(nofile, limit).expect("up to the maximum it may");
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("listen.header_timeout_ms", "60000").set("listen.max_connections", "500");
+    let cohortd = installation.start();
+    let mut idle = Vec::with_capacity(IDLE);
+    for number in 0..IDLE {
+        let mut stream = connect(cohortd.public).await;
+        if number % 2 == 0 {
+            let _ = stream.write_all(b"POST /segment/production HTTP/1.1\r\nhost: x\r\nx-a").await;
+        }
+        idle.push(stream);
+        if number % 2000 == 1999 {
+            probe(&cohortd).await;
+        }
+    }
+    let (status, _) = cohortd.post(&identify("ada", "vip", true, NOW_MS)).await.expect("an answer");
+    assert_eq!(status, 200);
+    probe(&cohortd).await;
+    drop(idle);
+    ends_well(cohortd);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_sends_a_byte_now_and_then_is_not_awaited_for_long() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("listen.header_timeout_ms", "400").set("listen.body_timeout_ms", "400");
+    let cohortd = installation.start();
+    let slow = |beginning: &'static str| {
+        let to = cohortd.public;
+        tokio::spawn(async move {
+            let mut stream = connect(to).await;
+            let _ = stream.write_all(beginning.as_bytes()).await;
+            let began = Instant::now();
+            while stream.write_all(b"x").await.is_ok() {
+                assert!(began.elapsed() < DEADLINE, "it waits for ever");
+                tokio::time::sleep(Duration::from_millis(50)).await; // the pace is the attack
+            }
+        })
+    };
+    let signature = "x-signature: 09b3c51a6fa938cf8a28618c0b986b773b65d871\r\n";
+    let body: &'static str = Box::leak(
+        format!(
+            "POST /segment/production HTTP/1.1\r\nhost: x\r\n{signature}content-length: 9999\r\n\r\n{{"
+        )
+        .into_boxed_str(),
+    );
+    let mut slow_ones = Vec::new();
+    for _ in 0..100 {
+        slow_ones.push(slow("GET / HTTP/1.1\r\nhost: x\r\nx-a: "));
+        slow_ones.push(slow(body));
+    }
+    probe(&cohortd).await;
+    for one in slow_ones {
+        timeout(DEADLINE, one).await.expect("it was cut off").expect("no panic");
+    }
+    probe(&cohortd).await;
+    ends_well(cohortd);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deep_json_and_long_heads_cost_an_answer_and_nothing_else() {
+    let launchdarkly = launchdarkly().await;
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    for depth in [100, 100_000] {
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            let body = format!("{}1{}", open.repeat(depth), close.repeat(depth));
+            let length = format!("content-length: {}\r\nconnection: close\r\n", body.len());
+            let answer = exchange(cohortd.public, &post(&body, &length)).await;
+            let status = if depth == 100 && open != "[" { "200" } else { "400" };
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{depth} deep: {answer}");
+            probe(&cohortd).await;
+        }
+    }
+    let long = format!("GET /livez HTTP/1.1\r\nhost: x\r\nx-long: {}\r\n\r\n", "a".repeat(1 << 20));
+    let answer = exchange(cohortd.public, long.as_bytes()).await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    let path = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(1 << 20));
+    let answer = exchange(cohortd.public, path.as_bytes()).await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    probe(&cohortd).await;
+    ends_well(cohortd);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn odd_ways_to_send_a_good_request_are_answered() {
+    let launchdarkly = launchdarkly().await;
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    let body = identify("ada", "vip", true, NOW_MS).to_string();
+    let length = format!("content-length: {}\r\n", body.len());
+    let last = format!("{length}connection: close\r\n");
+
+    // Half closed: nothing more will come, and the answer is still wanted.
+    let mut stream = connect(cohortd.public).await;
+    stream.write_all(&post(&body, &last)).await.expect("sent");
+    stream.shutdown().await.expect("half closed");
+    let mut answer = String::new();
+    timeout(DEADLINE, stream.read_to_string(&mut answer)).await.expect("in time").expect("text");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+
+    // Two at once.
+    let both = [post(&body, &length), post(&body, &last)].concat();
+    let answers = exchange(cohortd.public, &both).await;
+    assert_eq!(answers.matches("HTTP/1.1 200 ").count(), 2, "{answers}");
+
+    // The body waits for leave to come.
+    let mut stream = connect(cohortd.public).await;
+    let whole = post(&body, &format!("{last}expect: 100-continue\r\n"));
+    let (head, rest) = whole.split_at(whole.len() - body.len());
+    stream.write_all(head).await.expect("sent");
+    let mut leave = [0; 25];
+    timeout(DEADLINE, stream.read_exact(&mut leave)).await.expect("in time").expect("leave");
+    assert!(leave.starts_with(b"HTTP/1.1 100 Continue"));
+    stream.write_all(rest).await.expect("sent");
+    let mut answer = String::new();
+    timeout(DEADLINE, stream.read_to_string(&mut answer)).await.expect("in time").expect("text");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    ends_well(cohortd);
+}
+
+/// Where a request ends must mean the same to a proxy in front and to us.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_hides_behind_a_request_with_two_ends_is_never_taken() {
+    let launchdarkly = launchdarkly().await;
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    let hidden = "GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    for headers in [
+        format!("content-length: {}\r\ntransfer-encoding: chunked\r\n", 5 + hidden.len()),
+        format!("transfer-encoding: chunked\r\ncontent-length: {}\r\n", 5 + hidden.len()),
+        "content-length: 5\r\ncontent-length: 6\r\n".to_owned(),
+        "transfer-encoding: chunked, identity\r\n".to_owned(),
+        "content-length: +5\r\n".to_owned(),
+    ] {
+        let head = format!("POST /segment/production HTTP/1.1\r\nhost: x\r\n{headers}\r\n");
+        let answer = exchange(cohortd.public, format!("{head}0\r\n\r\n{hidden}").as_bytes()).await;
+        // However it is taken, nothing behind it is: the connection is closed.
+        assert!(answer.starts_with("HTTP/1.1 40"), "{headers}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{headers}: {answer}");
+    }
+    ends_well(cohortd);
+}
