@@ -14,16 +14,18 @@ use crate::harness::{
 
 const NOW_MS: i64 = 1_750_000_000_000;
 const BEARER: &str = "planted-bearer-token";
+const WRITE_KEY: &str = "planted-write-key";
 const USER: &str = "planted-user-id";
 const REFUSED_USER: &str = "planted-refused-user";
 const EMAIL: &str = "planted@example.com";
 const ANONYMOUS_ID: &str = "planted-anonymous-id";
 const TRAIT: &str = "planted-trait-value";
 /// What nobody may read anywhere.
-const PLANTED: [&str; 9] = [
+const PLANTED: [&str; 10] = [
     SERVICE_TOKEN,
     SHARED_SECRET,
     BEARER,
+    WRITE_KEY,
     USER,
     REFUSED_USER,
     EMAIL,
@@ -147,6 +149,7 @@ async fn nothing_planted_is_logged_answered_or_shown() {
     let mut installation = Installation::new(&launchdarkly);
     installation.set("log.level", "trace");
     installation.set("destinations.production.segment.bearer_tokens", BEARER);
+    installation.set("destinations.production.segment.write_keys", WRITE_KEY);
     let cohortd = installation.start();
     let mut heard = Heard::default();
     let has = |user: &'static str| move |view: &View<'_>| view.has(ENVIRONMENT, "aud_vip", user);
@@ -192,6 +195,29 @@ async fn nothing_planted_is_logged_answered_or_shown() {
     cohortd.until_logged("member refused: parked").await;
     heard.look(&cohortd).await;
     launchdarkly.refuse_members(|_| false);
+
+    // Operators see whom they ask for, and the log does not.
+    for words in [
+        &["member", "production", USER][..],
+        &["member", "production", EMAIL],
+        &["parked", "list"],
+        &["parked", "requeue", "--audience", "aud_vip", "--key", REFUSED_USER],
+        &["rejected", "list", "--json"],
+        &["rejected", "replay"],
+        &["forget", "production", REFUSED_USER],
+    ] {
+        installation.types(Some(cohortd.admin), words).done();
+    }
+    let unknown = installation.types(Some(cohortd.admin), &["forget", EMAIL, USER]);
+    assert_eq!(unknown.code, 64);
+
+    // The Tracking API, with a key that is good and one that is not.
+    for (key, status) in [(WRITE_KEY, 200), (BEARER, 401)] {
+        let mut message = event(USER, true, NOW_MS);
+        message["writeKey"] = serde_json::Value::from(key);
+        let body = message.to_string();
+        assert_eq!(heard.post(&cohortd, "/v1/identify", "", &body).await, status);
+    }
 
     // It fails in every other way.
     let mut at_ms = NOW_MS;
