@@ -216,7 +216,9 @@ fn copy_failed(what: &str, error: &BackupError) -> Exit {
 
 fn open_exit(error: &OpenError) -> Exit {
     match error {
-        OpenError::NotALedger(_) | OpenError::Newer { .. } => Exit::BadUsage,
+        OpenError::NotALedger(_) | OpenError::Newer { .. } | OpenError::Older { .. } => {
+            Exit::BadUsage
+        }
         OpenError::Missing(_) | OpenError::InUse(_) | OpenError::Directory { .. } => {
             Exit::Unavailable
         }

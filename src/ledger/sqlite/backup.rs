@@ -78,6 +78,7 @@ pub fn restore(directory: &Path, file: &Path) -> Result<Option<PathBuf>, BackupE
     let arriving = with_suffix(&database, ".arriving");
     remove_if_there(&arriving)?;
     fs::copy(file, &arriving).map_err(failed(&arriving))?;
+    schema::migrate(&arriving)?;
     forget_what_was_told(&arriving).map_err(BackupError::Copy)?;
     sync(&arriving)?;
 

@@ -58,6 +58,10 @@ pub fn export<B>(
     mut each: impl FnMut(ExportedMember) -> ControlFlow<B>,
 ) -> Result<ControlFlow<B>, OpenError> {
     let db = schema::open_to_read(&schema::database(directory))?;
+    let found = schema::version(&db)?;
+    if found < schema::VERSION {
+        return Err(OpenError::Older { found });
+    }
     // Of one moment: what is written meanwhile is not seen.
     let db = db.unchecked_transaction()?;
     let known: Vec<(i64, String)> = db

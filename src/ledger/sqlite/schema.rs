@@ -42,6 +42,15 @@ pub enum OpenError {
         /// The version found.
         found: i64,
     },
+    /// Written by an older version of cohortd, and not opened by this one yet.
+    #[error(
+        "the ledger has schema version {found}: start this version of cohortd once, which brings it \
+         to {VERSION}"
+    )]
+    Older {
+        /// The version found.
+        found: i64,
+    },
     /// A file of that name is there, and it is no ledger.
     #[error("{0} is not a cohortd ledger")]
     NotALedger(PathBuf),
@@ -186,7 +195,7 @@ pub(super) fn open(directory: &Path, cache_kib: u32) -> Result<Connection, OpenE
     let found = match fs::metadata(&path) {
         Ok(file) if file.len() > 0 => {
             integrity::header(&path)?;
-            Some(pragma(&open_to_read(&path)?, "user_version")?)
+            Some(version(&open_to_read(&path)?)?)
         }
         _ => None,
     };
@@ -242,7 +251,7 @@ pub(super) fn open_to_read(database: &Path) -> Result<Connection, OpenError> {
             Some(ErrorCode::NotADatabase) => OpenError::NotALedger(database.to_owned()),
             _ => error.into(),
         })?;
-    let found = pragma(&connection, "user_version")?;
+    let found = version(&connection)?;
     // The first start may have ended before it made the tables.
     let objects: i64 =
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -272,6 +281,20 @@ pub(super) fn open_checkpointer(directory: &Path) -> Result<Connection, rusqlite
         "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -1024;",
     )?;
     Ok(connection)
+}
+
+/// The version of the tables.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    pragma(connection, "user_version")
+}
+
+/// Brings a closed database to [`VERSION`].
+pub(super) fn migrate(database: &Path) -> Result<(), OpenError> {
+    let connection = Connection::open(database)?;
+    connection.execute_batch("PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL;")?;
+    migration::run(&connection, version(&connection)?)?;
+    meta::complete(&connection)?;
+    Ok(())
 }
 
 fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<i64> {

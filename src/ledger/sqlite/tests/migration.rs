@@ -45,3 +45,21 @@ async fn a_kill_in_a_migration_leaves_what_was_there() {
     assert_eq!(killed.faults(), [""; 0]);
     assert_eq!(killed.view().await.included, 4);
 }
+
+#[tokio::test]
+async fn a_ledger_of_the_first_version_can_be_checked_backed_up_and_restored() {
+    let bench = of_version_1();
+    let path = bench.directory.path().to_owned();
+    let sound = check(&path).expect("it can be opened").expect("it is sound");
+    assert_eq!((sound.members, sound.pending, sound.rejected), (5, 2, 1));
+    let exported = export(&path, None, |_| std::ops::ControlFlow::<()>::Continue(()));
+    assert!(matches!(exported, Err(OpenError::Older { found: 1 })));
+    let copy = path.join("copy");
+    backup(&path, &copy).expect("an older one is worth a backup too");
+
+    let mut restored = Bench::closed();
+    restore(restored.directory.path(), &copy).expect("it is sound");
+    restored.open();
+    assert_eq!(restored.faults(), [""; 0]);
+    assert_eq!(restored.view().await.included, 4);
+}
