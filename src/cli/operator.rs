@@ -6,6 +6,7 @@ mod rejected;
 use std::io::{Result, Write};
 
 use clap::{ArgGroup, Args};
+use serde::Serialize;
 
 pub use parked::ParkedCommand;
 pub use rejected::RejectedCommand;
@@ -50,14 +51,23 @@ fn dash(text: Option<&String>) -> String {
     text.cloned().unwrap_or_else(|| "-".to_owned())
 }
 
-/// Lists audiences, or destinations.
+/// Lists audiences.
 #[derive(Args, Clone, Debug)]
 pub struct AudiencesCommand {
-    /// Its audiences; without it, the destinations are listed
+    /// Its audiences; without it, those of every destination that the ledger knows
     destination: Option<String>,
     /// Print what the daemon says, for programs
     #[arg(long)]
     json: bool,
+}
+
+/// An audience and whose it is.
+#[derive(Serialize)]
+struct Listed {
+    destination: String,
+    configured: bool,
+    #[serde(flatten)]
+    audience: AudienceInfo,
 }
 
 impl AudiencesCommand {
@@ -68,33 +78,41 @@ impl AudiencesCommand {
 
     async fn list(&self, config: &Config, out: &mut impl Write) -> Told<Result<()>> {
         let daemon = Daemon::of(config)?;
-        let Some(name) = &self.destination else {
-            let answer: Answer<Vec<DestinationInfo>> = daemon.get(&API, &Nothing {}).await?;
-            if self.json {
-                return Ok(json(&answer, out));
-            }
-            let rows: Vec<_> = answer.value.iter().map(destination_row).collect();
-            let heading = [
-                "destination",
-                "state",
-                "#audiences",
-                "#members",
-                "#pending",
-                "#parked",
-                "#rejected",
-            ];
-            return Ok(table(out, heading, &rows));
+        let known: Answer<Vec<DestinationInfo>> = daemon.get(&API, &Nothing {}).await?;
+        let wanted = |info: &DestinationInfo| {
+            self.destination.as_ref().is_none_or(|name| *name == info.name)
         };
-        let path = of(name, &["audiences"]);
-        let answer: Answer<Vec<AudienceInfo>> = daemon.get(&path, &Nothing {}).await?;
+        let known: Vec<DestinationInfo> = known.value.into_iter().filter(wanted).collect();
+        if let (Some(name), []) = (&self.destination, &known[..]) {
+            return Err(Silent::usage(format!("there is no destination {name}")));
+        }
+        let mut listed = Vec::new();
+        for DestinationInfo { name, configured, .. } in &known {
+            let path = of(name, &["audiences"]);
+            let answer: Answer<Vec<AudienceInfo>> = daemon.get(&path, &Nothing {}).await?;
+            let of_this =
+                |audience| Listed { destination: name.clone(), configured: *configured, audience };
+            listed.extend(answer.value.into_iter().map(of_this));
+        }
         if self.json {
-            return Ok(json(&answer, out));
+            let text = serde_json::to_string(&listed).map_err(|_| Silent::usage("no JSON"))?;
+            return Ok(writeln!(out, "{text}"));
         }
-        if answer.value.is_empty() {
-            return Ok(writeln!(out, "{name}: no audience has members"));
-        }
-        let rows: Vec<_> = answer.value.iter().map(audience_row).collect();
+        Ok(print_audiences(&known, &listed, out))
+    }
+}
+
+fn print_audiences(
+    known: &[DestinationInfo],
+    listed: &[Listed],
+    out: &mut impl Write,
+) -> Result<()> {
+    if listed.is_empty() {
+        writeln!(out, "no audience has members")?;
+    } else {
+        let rows: Vec<_> = listed.iter().map(audience_row).collect();
         let heading = [
+            "destination",
             "audience",
             "id",
             "kind",
@@ -105,29 +123,34 @@ impl AudiencesCommand {
             "parked since",
             "under way",
         ];
-        Ok(table(out, heading, &rows))
+        table(out, heading, &rows)?;
     }
+    for info in known {
+        let name = &info.name;
+        if !info.configured {
+            writeln!(
+                out,
+                "\n{name} is not configured: rows are kept; cohortd ledger rename moves them, cohortd \
+                 drop {name} forgets them"
+            )?;
+        }
+        if let Some(since) = &info.paused_since {
+            writeln!(out, "\n{name} is paused since {since}")?;
+        }
+        if info.rejected > 0 {
+            writeln!(
+                out,
+                "\n{name} keeps {} rejected event(s): cohortd rejected list {name}",
+                info.rejected
+            )?;
+        }
+    }
+    Ok(())
 }
 
-fn destination_row(info: &DestinationInfo) -> [String; 7] {
-    let state = match (&info.paused_since, info.configured) {
-        (_, false) => "not configured: rows are kept".to_owned(),
-        (Some(since), true) => format!("paused since {since}"),
-        (None, true) => "configured".to_owned(),
-    };
+fn audience_row(Listed { destination, audience: info, .. }: &Listed) -> [String; 10] {
     [
-        info.name.clone(),
-        state,
-        info.audiences.to_string(),
-        info.included.to_string(),
-        info.pending.to_string(),
-        info.parked.to_string(),
-        info.rejected.to_string(),
-    ]
-}
-
-fn audience_row(info: &AudienceInfo) -> [String; 9] {
-    [
+        destination.clone(),
         info.audience_key.clone(),
         info.audience.clone(),
         info.context_kind.clone(),
@@ -205,14 +228,14 @@ fn member_row(info: &MemberInfo) -> [String; 8] {
 
 /// Tells members again.
 #[derive(Args, Clone, Debug)]
-#[command(group = ArgGroup::new("which").required(true))]
+#[command(group = ArgGroup::new("which").required(true).multiple(true))]
 #[expect(clippy::struct_excessive_bools, reason = "they are the switches of a command line")]
 pub struct ResyncCommand {
     /// The audience's id
     #[arg(group = "which")]
     audience: Option<String>,
     /// Every audience
-    #[arg(long, group = "which")]
+    #[arg(long, group = "which", conflicts_with = "audience")]
     all: bool,
     /// Of this destination; not needed if there is only one
     #[arg(long, value_name = "NAME")]
@@ -220,8 +243,9 @@ pub struct ResyncCommand {
     /// End a resync that is under way
     #[arg(long, conflicts_with = "retract_stale")]
     stop: bool,
-    /// Remove members whose context key or kind came from an older mapping
-    #[arg(long)]
+    /// Remove members whose context key or kind came from an older mapping; of every audience, if
+    /// none is named
+    #[arg(long, group = "which")]
     retract_stale: bool,
     /// With --retract-stale: even if no member has come under the present mapping yet
     #[arg(long, requires = "retract_stale")]

@@ -245,7 +245,7 @@ async fn rows_of_a_renamed_destination_are_kept_shown_and_moved() {
 
     let cohortd = installation.start();
     let shown = type_in(&installation, &cohortd, &["audiences"]).done();
-    assert!(shown.contains("not configured: rows are kept"), "{shown}");
+    assert!(shown.contains("production is not configured: rows are kept"), "{shown}");
     let refused = type_in(&installation, &cohortd, &["drop", "production", "--retract"]);
     assert_eq!(refused.code, 64);
     assert!(refused.complaint.contains("is not configured"), "{}", refused.complaint);
@@ -275,7 +275,7 @@ async fn stale_members_are_retracted_once_the_audience_has_come_again() {
     "#;
     installation.write_config(mapping);
     let cohortd = installation.start();
-    let early = type_in(&installation, &cohortd, &["resync", "--all", "--retract-stale"]).done();
+    let early = type_in(&installation, &cohortd, &["resync", "--retract-stale"]).done();
     assert!(early.contains("left alone: aud_vip"), "{early}");
     let mut again = identify("ada", "vip", true, NOW_MS + 1);
     again["traits"]["id"] = json!("number-1");

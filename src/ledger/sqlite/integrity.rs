@@ -69,6 +69,9 @@ pub struct Sound {
 /// file does. The inner error: everything that is wrong.
 pub fn check(directory: &Path) -> Result<Result<Sound, Vec<String>>, OpenError> {
     let db = schema::open_to_read(&schema::database(directory))?;
+    if schema::version(&db)? == 0 {
+        return Err(OpenError::Missing(directory.to_owned())); // no start has come to make it
+    }
     let read = faults(&db).and_then(|faults| {
         if faults.is_empty() { Ok(sound(&db)?) } else { Err(Damage::Found(faults)) }
     });
