@@ -24,7 +24,7 @@ fn installed(folder: &Path) -> bool {
     ] {
         std::fs::write(folder.join(name), text).expect("it is ours");
     }
-    let install = ["install", "--no-audit", "--no-fund", "--ignore-scripts", "--omit=dev"];
+    let install = ["install", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=0"];
     let output = Command::new("npm").args(install).current_dir(folder).output();
     let output = output.expect("npm is there");
     let complaint = String::from_utf8_lossy(&output.stderr);
