@@ -189,10 +189,6 @@ impl Door {
         if !self.enabled {
             return Err(Refusal::Disabled);
         }
-        if let Some(requests) = &self.requests {
-            let mut requests = requests.lock().unwrap_or_else(PoisonError::into_inner);
-            requests.take(Instant::now()).map_err(|_| Refusal::TooMany)?;
-        }
         // What the layer knows it has taken away.
         let encoding = headers.get(header::CONTENT_ENCODING);
         match encoding.map(HeaderValue::as_bytes) {
@@ -200,6 +196,16 @@ impl Door {
             Some(_) => Err(Refusal::UnknownEncoding),
         }
     }
+
+    /// Counts a request of somebody who is known: strangers use up nobody's rate.
+    fn count_request(&self) -> Result<(), Refusal> {
+        self.requests.as_ref().map_or(Ok(()), take_one)
+    }
+}
+
+fn take_one(bucket: &Mutex<Bucket>) -> Result<(), Refusal> {
+    let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+    if bucket.take(Instant::now()) { Ok(()) } else { Err(Refusal::TooMany) }
 }
 
 /// The public routes. Anything else is a 404, any other method a 405.

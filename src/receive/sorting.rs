@@ -68,6 +68,7 @@ pub(super) fn sort(
             return Err(Refusal::Unauthenticated);
         }
     }
+    door.count_request()?;
     let mut sorted = Sorted::default();
     match split {
         Ok(Envelope::Single(event)) => sorted.add_raw(door, body, 0, event, arrival),

@@ -143,7 +143,7 @@ async fn accept(
 ) -> Response {
     let arrived = Instant::now();
     let (head, mut body) = request.into_parts();
-    let source = state.source(&head);
+    let source = state.source(&head.extensions, &head.headers);
     match take(state, &head.headers, source, &mut body, arrived, sort).await {
         Ok(()) => Json(Success { success: true }).into_response(),
         Err(refusal @ (Refusal::BodyTimeout | Refusal::BodyBroken)) => refusal.into_response(),
@@ -163,7 +163,11 @@ async fn take(
     sort: impl FnOnce(&Door, &[u8], Timestamp) -> Result<Sorted, Refusal> + Send + 'static,
 ) -> Result<(), Refusal> {
     let known = match basic_user(headers) {
-        Some(key) => Some(state.door_of(&key).ok_or(Refusal::Unauthenticated)?),
+        Some(key) => {
+            let door = state.door_of(&key).ok_or(Refusal::Unauthenticated)?;
+            door.is_open(headers, source)?;
+            Some(door)
+        }
         None => None,
     };
     let limits = match known {
@@ -180,9 +184,11 @@ async fn take(
     } else {
         let keyed: Option<Keyed> = serde_json::from_slice(&received.bytes).ok();
         let key = keyed.and_then(|keyed| keyed.write_key);
-        key.and_then(|key| state.door_of(&key)).ok_or(Refusal::Unauthenticated)?
+        let door = key.and_then(|key| state.door_of(&key)).ok_or(Refusal::Unauthenticated)?;
+        door.is_open(headers, source)?;
+        door
     };
-    door.is_open(headers, source)?;
+    door.count_request()?;
     let due = Due::of(arrived, &state.limits);
     let arrival = state.ledger.arrival();
     let (sorting_door, text) = (Arc::clone(&door), received.bytes.clone());

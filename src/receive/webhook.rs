@@ -36,7 +36,7 @@ pub(super) async fn accept(
     let (head, mut body) = request.into_parts();
     let name = destination.map(|Path(name)| name).unwrap_or_default();
     let received = async {
-        let source = state.source(&head);
+        let source = state.source(&head.extensions, &head.headers);
         let (door, presented) = state.enter(&name, &head.headers, source)?;
         let _place = state.requests.try_acquire().map_err(|_| Refusal::Busy)?;
         let received = body::read(&mut body, &state.limits, &state.budget).await?;
@@ -72,9 +72,13 @@ impl Due {
 
 impl PublicState {
     /// Where a request comes from, as far as it can be told.
-    pub(super) fn source(&self, head: &http::request::Parts) -> Option<IpAddr> {
-        let peer = head.extensions.get::<Peer>()?;
-        sources::source(*peer, &head.headers, self.limits.trusted_proxies)
+    pub(super) fn source(
+        &self,
+        extensions: &http::Extensions,
+        headers: &http::HeaderMap,
+    ) -> Option<IpAddr> {
+        let peer = extensions.get::<Peer>()?;
+        sources::source(*peer, headers, self.limits.trusted_proxies)
     }
 
     /// All that can be decided before the body is read.
@@ -432,9 +436,11 @@ mod tests {
         };
         let alone =
             Destination { allow_batches: false, ..destination("alone", true, open.clone()) };
+        let secret =
+            Credentials { shared_secrets: vec![Secret::new("secret")], ..Credentials::default() };
         let slow = Destination {
             rate: Some(crate::receive::Rate::a_second(2)),
-            ..destination("slow", true, open)
+            ..destination("slow", true, secret)
         };
         let limits = Limits { trusted_proxies: 1, ..LIMITS };
         let state = PublicState::new(
@@ -444,20 +450,30 @@ mod tests {
             Readiness::default(),
         );
         let public = router(state);
-        let post = async |name: &str, from: &str, body: String| {
+        let post_as = async |signed: &str, name: &str, from: &str, body: String| {
             let mut request = Request::post(format!("/segment/{name}"))
                 .header("x-forwarded-for", from)
+                .header("x-signature", signature(signed))
                 .body(body.into())
                 .expect("a request");
             request.extensions_mut().insert(Peer([127, 0, 0, 1].into()));
             ask(&public, request).await.0.as_u16()
         };
         let (one, batch) = (enters("u1"), format!("[{}]", enters("u1")));
+        let post =
+            async |name: &str, from: &str, body: String| post_as(&one, name, from, body).await;
         assert_eq!(post("narrow", "10.1.2.3", one.clone()).await, 200);
         assert_eq!(post("narrow", "10.1.2.3, 11.1.2.3", one.clone()).await, 403);
         assert_eq!(post("narrow", "nonsense", one.clone()).await, 403);
         assert_eq!(post("alone", "1.1.1.1", one.clone()).await, 200);
         assert_eq!(post("alone", "1.1.1.1", batch).await, 400);
+        let get = r#"{"externalId":"x"}"#.to_owned();
+        assert_eq!(post("narrow/audiences/get", "11.1.2.3", get.clone()).await, 403);
+        assert_eq!(post("narrow/audiences/get", "10.1.2.3", get).await, 200);
+        for _ in 0..10 {
+            let stranger = post_as("something else", "slow", "1.1.1.1", one.clone()).await;
+            assert_eq!(stranger, 401, "a stranger uses up nothing");
+        }
         let mut statuses = Vec::new();
         for _ in 0..4 {
             statuses.push(post("slow", "1.1.1.1", one.clone()).await);

@@ -2,17 +2,17 @@
 //! asked for. They carry no credential, so they keep no state and tell nothing: the external id is a
 //! pure function of destination and audience name, and the calls are limited in number.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Request, State};
 use http_body_util::{BodyExt, Limited};
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::answer::Refusal;
-use super::{Door, PublicState};
+use super::{Door, PublicState, take_one};
 
 /// These calls carry a name and a few settings.
 const BODY_LIMIT_BYTES: usize = 64 * 1024;
@@ -35,7 +35,7 @@ pub(super) async fn create(
     Path(destination): Path<String>,
     request: Request,
 ) -> Result<Json<ExternalId>, Refusal> {
-    let door = enter(&state, &destination)?;
+    let door = enter(&state, &destination, &request)?;
     let Create { audience_name } = read(&state, request).await?;
     if audience_name.is_empty() {
         return Err(Refusal::BadAudience);
@@ -51,7 +51,7 @@ pub(super) async fn get(
     Path(destination): Path<String>,
     request: Request,
 ) -> Result<Json<ExternalId>, Refusal> {
-    enter(&state, &destination)?;
+    enter(&state, &destination, &request)?;
     let known: ExternalId = read(&state, request).await?;
     if known.external_id.is_empty() {
         return Err(Refusal::BadAudience);
@@ -59,13 +59,15 @@ pub(super) async fn get(
     Ok(Json(known))
 }
 
-fn enter<'a>(state: &'a PublicState, destination: &str) -> Result<&'a Door, Refusal> {
+fn enter<'a>(
+    state: &'a PublicState,
+    destination: &str,
+    request: &Request,
+) -> Result<&'a Door, Refusal> {
     let door = state.doors.get(destination).ok_or(Refusal::UnknownDestination)?;
-    if !door.enabled {
-        return Err(Refusal::Disabled);
-    }
-    let mut unsigned = door.unsigned.lock().unwrap_or_else(PoisonError::into_inner);
-    unsigned.take(Instant::now()).map_err(|_| Refusal::TooMany)?;
+    let source = state.source(request.extensions(), request.headers());
+    door.is_open(request.headers(), source)?;
+    take_one(&door.unsigned)?;
     Ok(door)
 }
 

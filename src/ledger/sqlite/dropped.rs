@@ -57,7 +57,8 @@ pub(super) fn erase_slice(state: &mut State, db: &Connection) -> rusqlite::Resul
         .query_row([destination], |row| row.get(0))
         .optional()?;
     if let Some(audience) = audience {
-        for table in ["member", "parked"] {
+        // In this order: a record without its member would be a fault.
+        for table in ["parked", "member"] {
             let erase = format!(
                 "DELETE FROM {table} WHERE audience = ?1 AND context_key IN (
                      SELECT context_key FROM {table} WHERE audience = ?1 LIMIT ?2)"

@@ -2,15 +2,13 @@
 //! beside its checksum.
 
 use rusqlite::types::{FromSql, ToSql};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use super::checksum::{self, Checksum};
 
 /// The largest arrival told or recorded.
 pub(super) fn arrival(db: &Connection) -> rusqlite::Result<i64> {
-    let arrival = value(db, "arrival")?;
-    verify(db, "arrival", || Checksum::new().number(arrival).finish())?;
-    Ok(arrival)
+    verified(db, "arrival", |arrival| Checksum::new().number(*arrival).finish())
 }
 
 /// Keeps the largest arrival.
@@ -25,9 +23,7 @@ pub(super) fn keep_arrival(db: &Connection, arrival: i64) -> rusqlite::Result<()
 
 /// A value that was made with the ledger and never changes.
 pub(super) fn blob(db: &Connection, name: &str) -> rusqlite::Result<Vec<u8>> {
-    let blob: Vec<u8> = value(db, name)?;
-    verify(db, name, || Checksum::new().bytes(&blob).finish())?;
-    Ok(blob)
+    verified(db, name, |blob: &Vec<u8>| Checksum::new().bytes(blob).finish())
 }
 
 /// Gives a new ledger, or one from before there were checksums, those that it lacks.
@@ -55,7 +51,18 @@ fn keep(db: &Connection, name: &str, value: impl ToSql) -> rusqlite::Result<()> 
     Ok(())
 }
 
-fn verify(db: &Connection, name: &str, read: impl FnOnce() -> u32) -> rusqlite::Result<()> {
-    let stored: Option<u32> = value(db, &format!("{name}_checksum")).optional()?;
-    checksum::verify(stored, read, &format!("the value {name}"))
+/// Both in one statement: between two, the writer may commit.
+fn verified<T: FromSql>(
+    db: &Connection,
+    name: &str,
+    checksum_of: impl FnOnce(&T) -> u32,
+) -> rusqlite::Result<T> {
+    let (value, stored): (T, Option<u32>) = db
+        .prepare_cached(
+            "SELECT value, (SELECT value FROM meta WHERE name = ?1 || '_checksum')
+             FROM meta WHERE name = ?1",
+        )?
+        .query_row([name], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    checksum::verify(stored, || checksum_of(&value), &format!("the value {name}"))?;
+    Ok(value)
 }

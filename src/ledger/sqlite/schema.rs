@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{integrity, meta, migration};
+use super::{checksum, integrity, meta, migration};
 
 /// Version of the tables below; an older binary refuses a newer ledger before it touches it.
 pub(super) const VERSION: i64 = 2;
@@ -62,7 +62,16 @@ pub enum OpenError {
     Damaged(Vec<String>),
     /// The database cannot be read or written.
     #[error("the ledger's database cannot be opened")]
-    Database(#[from] rusqlite::Error),
+    Database(#[source] rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for OpenError {
+    fn from(error: rusqlite::Error) -> Self {
+        if checksum::is_damage(&error) {
+            return Self::Damaged(vec![error.to_string()]);
+        }
+        Self::Database(error)
+    }
 }
 
 /// Clustered on (audience, context key): a member is one row, found in one descent. The pending rows

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::audiences::Audiences;
 use super::checkpoint::Checkpointer;
+use super::checksum::is_damage;
 use super::group::{Command, Group, change_of};
 use super::parked::Parked;
 use super::persons::Persons;
@@ -30,6 +31,9 @@ use crate::membership::{ContextKey, DestinationName, MembershipDelta, Timestamp,
 /// While the disk has no space, it is looked at so often: whoever asks whether to send events here
 /// must not have to send some to find out.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What is read is not what was written.
+const DAMAGED: &str = "reading: it is damaged, restore a backup";
 
 /// Why the writer ended by itself. The daemon must end too: what the disk holds is unknown now.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +134,7 @@ impl Writer {
             }
             if let Some(source) = group.damage.take() {
                 group.fail(|| LedgerError::Closed);
-                return Err(failed("reading")(source));
+                return Err(failed(DAMAGED)(source));
             }
             let closed = group.close.take();
             if (had_no_space || group.has_intakes()) && self.reserve.is_reached() {
@@ -174,7 +178,8 @@ impl Writer {
                 let _ = self.database.execute_batch("ROLLBACK");
                 if !is_full(&error) {
                     group.fail(|| LedgerError::Closed);
-                    return Err(failed("writing")(error));
+                    let doing = if is_damage(&error) { DAMAGED } else { "writing" };
+                    return Err(failed(doing)(error));
                 }
                 if !std::mem::replace(&mut self.is_full, true) {
                     tracing::error!(%error, "no space for the ledger: nothing is accepted until there is");

@@ -65,6 +65,7 @@ async fn a_member_that_is_not_as_it_was_written_ends_the_writer() {
         let ended = bench.writer.take().expect("it was opened").join().expect("no panic");
         let said = crate::operate::logging::chain(&ended.expect_err("the writer gives up"));
         assert!(said.contains("a member is not as it was written"), "{said}");
+        assert!(said.contains("restore a backup"), "{said}");
     }
 }
 
@@ -99,4 +100,21 @@ async fn the_background_check_reads_what_nobody_asks_for() {
     let ended = tokio::time::timeout(DEADLINE, ended).await.expect("in time").expect("no panic");
     let said = crate::operate::logging::chain(&ended.expect_err("the writer gives up"));
     assert!(said.contains("a member is not as it was written"), "{said}");
+}
+
+/// Whoever reads beside the writer sees one moment, never half of a commit.
+#[tokio::test]
+async fn a_check_beside_a_busy_writer_finds_nothing() {
+    let bench = Bench::new();
+    let path = bench.directory.path().to_owned();
+    let checking = std::thread::spawn(move || {
+        let db = schema::open_reader(&path).expect("it is there");
+        (0..3000).try_for_each(|_| integrity::few_rows(&db)).map_err(|error| error.to_string())
+    });
+    let mut number = 0;
+    while !checking.is_finished() {
+        number += 1;
+        bench.record(vec![delta("a", &format!("p{number}"), true, 1)]).await;
+    }
+    assert_eq!(checking.join().expect("it does not panic"), Ok(()), "after {number} commits");
 }

@@ -246,3 +246,28 @@ async fn somebody_who_was_told_can_be_claimed_again_one_after_the_other() {
     assert_eq!(told(Some(("a", "ada"))).await.expect("bob is in a call").0, "cyd");
     assert!(told(Some(("b", "cyd"))).await.is_none());
 }
+
+#[tokio::test]
+async fn a_ledger_that_is_being_emptied_is_sound_at_every_moment() {
+    let bench = Bench::new();
+    let people: Vec<String> = (0..1200).map(|number| format!("p{number:04}")).collect();
+    bench.record(people.iter().map(|who| delta("a", who, true, 1)).collect()).await;
+    // The last of them, whose record would outlive the first slices of members.
+    let whole = bench.claim("a", 1200).await.expect("all wait");
+    let one = |member| Batch { route: Arc::clone(&whole.route), members: vec![member] };
+    for member in whole.members.iter().take(3) {
+        bench.park(one(member.clone())).await;
+    }
+    bench.ledger.erase(&destination(), Some(&id("a"))).await.expect("there is space");
+    let emptying = async {
+        loop {
+            assert_eq!(bench.faults(), [""; 0]);
+            let left = check(bench.directory.path()).expect("readable").expect("sound").members;
+            if left == 0 {
+                break;
+            }
+            bench.claim("none", 1).await; // an occasion for a slice of upkeep
+        }
+    };
+    tokio::time::timeout(DEADLINE, emptying).await.expect("they go in time");
+}
