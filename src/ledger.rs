@@ -243,8 +243,9 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// by itself, so that what was learnt is not asked again after a restart.
     async fn split(&self, parts: Vec<Batch>) -> Result<(), LedgerError>;
 
-    /// Parked members are pending again, each to travel alone until it is taken.
-    async fn requeue(&self, members: Members) -> Result<(), LedgerError>;
+    /// Parked members are pending again, each to travel alone until it is taken; how many were
+    /// parked.
+    async fn requeue(&self, members: Members) -> Result<u64, LedgerError>;
 
     /// Since when an operator has stopped the delivery of the destination; its [`Ledger::news`]
     /// sees every change.

@@ -216,7 +216,7 @@ impl Courier {
             Report::Release(batch, unheard) => self.ledger.release(batch, unheard).await,
             Report::Park(batch, reason) => self.ledger.park(batch, reason).await,
             Report::Split(halves) => self.ledger.split(halves.into()).await,
-            Report::Unpark(batch) => self.ledger.requeue(Members::from(&batch)).await,
+            Report::Unpark(batch) => self.ledger.requeue(Members::from(&batch)).await.map(|_| ()),
         }
     }
 

@@ -312,17 +312,19 @@ impl Ledger for MemoryLedger {
         Ok(())
     }
 
-    async fn requeue(&self, members: Members) -> Result<(), LedgerError> {
+    async fn requeue(&self, members: Members) -> Result<u64, LedgerError> {
         let mut state = self.state();
+        let mut requeued = 0;
         for context_key in members.context_keys {
             let moment = self.moment(&mut state);
             let key = (members.audience.clone(), context_key);
+            requeued += u64::from(state.members.get(&key).is_some_and(Member::is_parked));
             state
                 .apply(&key, |before| before.map_or(Next::Same, |of| member::requeue(of, &moment)));
         }
         drop(state);
         self.news.send_replace(());
-        Ok(())
+        Ok(requeued)
     }
 
     fn paused_since(&self, _: &DestinationName) -> Option<Timestamp> {

@@ -161,9 +161,6 @@ pub trait Operations: Ledger {
         rules: &[u32],
     ) -> Result<bool, LedgerError>;
 
-    /// Parked members are tried again; how many were parked.
-    async fn requeue_parked(&self, members: Members) -> Result<u64, LedgerError>;
-
     /// Parked members are erased, as if they had never been seen; how many were parked.
     async fn discard_parked(&self, members: Members) -> Result<u64, LedgerError>;
 

@@ -147,7 +147,7 @@ impl Ledger for FakeLedger {
         unreachable!("{RECEIVING_ONLY_RECORDS}")
     }
 
-    async fn requeue(&self, _: Members) -> Result<(), LedgerError> {
+    async fn requeue(&self, _: Members) -> Result<u64, LedgerError> {
         unreachable!("{RECEIVING_ONLY_RECORDS}")
     }
 

@@ -47,12 +47,7 @@ fn post(body: &str, headers: &str) -> Vec<u8> {
 }
 
 fn ends_well(cohortd: Cohortd) {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", cohortd.pid()));
-    let status = status.expect("it runs");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let peak: u64 = peak
-        .and_then(|kib| kib.trim().trim_end_matches(" kB").parse().ok())
-        .expect("a number of KiB");
+    let peak = cohortd.memory_kib("VmHWM:");
     println!("peak of {peak} KiB");
     assert!(peak < MOST_KIB, "{peak} KiB");
     let (status, log) = cohortd.stop();

@@ -586,12 +586,7 @@ async fn p6_answers_that_drip_or_pour_cost_neither_time_nor_memory() {
         } else {
             cohortd.until_logged("LaunchDarkly is unavailable: will retry").await;
         }
-        let status = std::fs::read_to_string(format!("/proc/{}/status", cohortd.pid()));
-        let status = status.expect("it runs");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let peak: u64 = peak
-            .and_then(|kib| kib.trim().trim_end_matches(" kB").parse().ok())
-            .expect("a number of KiB");
+        let peak = cohortd.memory_kib("VmHWM:");
         assert!(peak < MOST_KIB, "{case}: {peak} KiB");
         assert!(cohortd.stop().0.success());
     }

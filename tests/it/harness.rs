@@ -283,6 +283,14 @@ impl Cohortd {
         Poster { public: self.public, client: self.client.clone() }
     }
 
+    /// What the system says of its memory, in KiB: `VmRSS:` is now, `VmHWM:` the most so far.
+    pub fn memory_kib(&self, what: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(what)).expect("a line of it");
+        line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
+    }
+
     /// Posts a body with its signature; `None`: no answer came.
     pub async fn post_raw(
         &self,

@@ -38,13 +38,6 @@ async fn backfill(cohortd: &Arc<Cohortd>, batches: &Arc<Mutex<Backfill>>, reques
     }
 }
 
-/// Memory of a process that is in RAM.
-fn resident_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a number");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backfill_during_an_outage_is_taken_in_flat_memory_and_delivered_after_it() {
     let launchdarkly = launchdarkly().await;
@@ -62,9 +55,9 @@ async fn a_backfill_during_an_outage_is_taken_in_flat_memory_and_delivered_after
 
     let began = Instant::now();
     backfill(&cohortd, &batches, 20).await;
-    let early = resident_kib(cohortd.pid());
+    let early = cohortd.memory_kib("VmRSS:");
     backfill(&cohortd, &batches, 80).await;
-    let late = resident_kib(cohortd.pid());
+    let late = cohortd.memory_kib("VmRSS:");
     assert!(batches.lock().expect("no poster runs").next().is_none(), "all of it is posted");
     let posted = began.elapsed();
     let calls = launchdarkly.calls();
@@ -83,7 +76,7 @@ async fn a_backfill_during_an_outage_is_taken_in_flat_memory_and_delivered_after
     launchdarkly.until(DEADLINE, filled).await.expect("everything gets there");
     let delivered = back.elapsed();
     installation.drained().await;
-    let after = resident_kib(cohortd.pid());
+    let after = cohortd.memory_kib("VmRSS:");
     let cohortd = Arc::into_inner(cohortd).expect("no poster runs");
     assert!(cohortd.stop().0.success());
 

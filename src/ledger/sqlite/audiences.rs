@@ -1,4 +1,4 @@
-//! The audiences and destinations that the writer knows, in memory and as rows.
+//! The audiences that the writer knows, in memory and as rows, by destination.
 //!
 //! What changes here changes in memory first; [`Audiences::save`] writes a row as a whole, with its
 //! checksum, before the transaction is committed.
@@ -11,8 +11,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::checksum::{self, Checksum};
+use super::destinations::Destination;
 use super::walks::Walk;
-use super::{DestinationSettings, members};
+use super::{DestinationSettings, destinations, members};
 use crate::ledger::member::Member;
 use crate::ledger::{Backlog, Route};
 use crate::membership::{
@@ -21,16 +22,6 @@ use crate::membership::{
 
 /// Backlogs of one destination by the position of their audience.
 pub(super) type BacklogByAudience = BTreeMap<usize, Backlog>;
-
-/// One configured destination.
-#[derive(Debug)]
-pub(super) struct Destination {
-    pub row: i64,
-    pub settings: DestinationSettings,
-    /// An operator has stopped its delivery.
-    pub paused_at: Option<Timestamp>,
-    pub news: watch::Sender<()>,
-}
 
 /// How many members of an audience are what. Kept with every change of a member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -447,39 +438,12 @@ pub(super) fn verify_all(db: &Connection) -> rusqlite::Result<()> {
         let (id, name, environment): (i64, String, String) =
             (row.get(0)?, row.get(1)?, row.get(2)?);
         let paused_at: Option<i64> = row.get(3)?;
-        let read = || destination_checksum(id, &name, &environment, paused_at);
+        let read = || destinations::checksum_of(id, &name, &environment, paused_at);
         checksum::verify(row.get(4)?, read, "a destination")?;
         let name = stored(DestinationName::new(&name))?;
         stored_audiences(db, id, &name)?;
     }
     Ok(())
-}
-
-fn destination_checksum(id: i64, name: &str, environment: &str, paused_at: Option<i64>) -> u32 {
-    Checksum::new().number(id).text(name).text(environment).maybe(paused_at).finish()
-}
-
-impl Destination {
-    /// Of the row, if it names this environment.
-    fn checksum(&self, environment: &str) -> u32 {
-        let paused_at = self.paused_at.map(|at| at.0);
-        destination_checksum(self.row, self.settings.name.as_str(), environment, paused_at)
-    }
-
-    /// Writes its row.
-    pub fn save(&self, db: &Connection) -> rusqlite::Result<()> {
-        let environment = &self.settings.environment;
-        db.prepare_cached(
-            "UPDATE destination SET environment = ?2, paused_at = ?3, checksum = ?4 WHERE id = ?1",
-        )?
-        .execute(params![
-            self.row,
-            environment,
-            self.paused_at.map(|at| at.0),
-            self.checksum(environment)
-        ])?;
-        Ok(())
-    }
 }
 
 /// A text of the table that was checked when it was written.

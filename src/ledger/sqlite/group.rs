@@ -13,8 +13,7 @@ use super::writer::State;
 use super::{claims, members};
 use crate::ledger::member::{self, Change, Member, Next};
 use crate::ledger::{
-    Batch, ClaimedMember, Intake, LedgerError, Members, ParkReason, Recorded, RejectedEvent, Route,
-    Unheard,
+    Batch, ClaimedMember, Intake, LedgerError, ParkReason, Recorded, RejectedEvent, Route, Unheard,
 };
 use crate::membership::{AudienceId, ContextKey, DestinationName, MembershipDelta};
 
@@ -62,10 +61,6 @@ pub(super) enum Command {
         parts: Vec<Batch>,
         reply: Reply<()>,
     },
-    Requeue {
-        members: Members,
-        reply: Reply<()>,
-    },
     Operate {
         operation: Operation,
         reply: Reply<u64>,
@@ -82,7 +77,6 @@ enum Report {
     Release(Batch, Unheard),
     Park(Batch, ParkReason),
     Split(Vec<Batch>),
-    Requeue(Members),
 }
 
 #[derive(Debug)]
@@ -181,10 +175,6 @@ impl Group {
             Command::Split { parts, reply } => {
                 let members = parts.iter().map(|part| part.members.len()).sum();
                 report(Report::Split(parts), members, reply);
-            }
-            Command::Requeue { members, reply } => {
-                let items = members.context_keys.len();
-                report(Report::Requeue(members), items, reply);
             }
             Command::Operate { operation, reply } => {
                 self.items += operation.items();
@@ -307,9 +297,6 @@ impl Group {
                     state.apply(db, audience, key, |before, _| member::split(before, half))
                 })
             }),
-            Report::Requeue(members) => {
-                operated::each_of(state, db, &members, member::requeue).map(|_| ())
-            }
         }
     }
 

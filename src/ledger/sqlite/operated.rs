@@ -92,7 +92,7 @@ pub(super) fn apply(
 }
 
 /// Puts these members through a rule; how many it changed.
-pub(super) fn each_of(
+fn each_of(
     state: &mut State,
     db: &Connection,
     members: &Members,

@@ -7,7 +7,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::ledger::{ClaimedMember, RejectedEvent};
+use crate::ledger::{
+    ClaimedMember, DestinationView, MemberView, Operations, ParkedAfter, ParkedView, RejectedEvent,
+};
 use crate::membership::{
     AudienceKey, ContextKey, ContextKind, Membership, MembershipDelta, UserId,
 };

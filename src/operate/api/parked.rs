@@ -35,11 +35,7 @@ pub(super) async fn requeue(
     Destination(name): Destination,
     Change(which): Change<ParkedChange>,
 ) -> Result<Json<Done>, Problem> {
-    api.configured(&name)?;
-    let shown = which.audience.clone();
-    let count = each(&api, &name, which, Deed::Requeue).await?;
-    audit!(name, "parked members are requeued", audience = shown, count = count);
-    Ok(Json(Done::of(count)))
+    change(&api, &name, which, Deed::Requeue).await
 }
 
 pub(super) async fn discard(
@@ -47,10 +43,26 @@ pub(super) async fn discard(
     Destination(name): Destination,
     Change(which): Change<ParkedChange>,
 ) -> Result<Json<Done>, Problem> {
-    api.configured(&name)?;
+    change(&api, &name, which, Deed::Discard).await
+}
+
+async fn change(
+    api: &Api,
+    name: &DestinationName,
+    which: ParkedChange,
+    deed: Deed,
+) -> Result<Json<Done>, Problem> {
+    api.configured(name)?;
     let shown = which.audience.clone();
-    let count = each(&api, &name, which, Deed::Discard).await?;
-    audit!(name, "parked members are discarded", audience = shown, count = count);
+    let count = each(api, name, which, deed).await?;
+    match deed {
+        Deed::Requeue => {
+            audit!(name, "parked members are requeued", audience = shown, count = count);
+        }
+        Deed::Discard => {
+            audit!(name, "parked members are discarded", audience = shown, count = count);
+        }
+    }
     Ok(Json(Done::of(count)))
 }
 
@@ -63,7 +75,7 @@ enum Deed {
 impl Deed {
     async fn on(self, api: &Api, members: Members) -> Result<u64, Problem> {
         Ok(match self {
-            Self::Requeue => api.ledger.requeue_parked(members).await?,
+            Self::Requeue => api.ledger.requeue(members).await?,
             Self::Discard => api.ledger.discard_parked(members).await?,
         })
     }

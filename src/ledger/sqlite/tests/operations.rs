@@ -191,7 +191,7 @@ async fn parked_members_can_be_given_up_and_nobody_else() {
     assert_eq!(bench.view().await.included, 1);
     enter(&bench, "a", &["ada"]).await;
     assert_eq!(keys(&bench.claim("a", 9).await.expect("as if new")), ["bob", "ada"]);
-    assert_eq!(bench.ledger.requeue_parked(of(&["ada"])).await.expect("there is space"), 0);
+    assert_eq!(bench.ledger.requeue(of(&["ada"])).await.expect("there is space"), 0);
 }
 
 #[tokio::test]

@@ -1,0 +1,168 @@
+//! The operator's verbs of the embedded ledger: readings beside the writer, changes through it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::group::Command;
+use super::operated::Operation;
+use super::walks::Task;
+use super::{SqliteLedger, checksum, reader};
+use crate::ledger::{
+    AudienceView, DestinationView, LedgerError, MemberView, Members, Operations, ParkedAfter,
+    ParkedView, RejectedView,
+};
+use crate::membership::{AudienceId, DestinationName};
+
+impl SqliteLedger {
+    /// Reads on a thread of its own. What is read and is not as it was written ends the writer, and
+    /// with it the daemon.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&reader::Reader) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let reader = Arc::clone(&self.reader);
+        let found = tokio::task::spawn_blocking(move || read(&reader)).await;
+        match found.map_err(|_| LedgerError::Closed)? {
+            Ok(found) => Ok(found),
+            Err(error) if checksum::is_damage(&error) => {
+                // An error means that the writer has ended already.
+                let _ = self.commands.send(Command::Damaged(error));
+                Err(LedgerError::Closed)
+            }
+            Err(error) => Err(LedgerError::Unavailable(error.to_string())),
+        }
+    }
+
+    pub(super) async fn operate(&self, operation: Operation) -> Result<u64, LedgerError> {
+        self.ask(|reply| Command::Operate { operation, reply }).await
+    }
+}
+
+#[async_trait]
+impl Operations for SqliteLedger {
+    async fn destinations(&self) -> Result<Vec<DestinationView>, LedgerError> {
+        let mut found = self.read(reader::Reader::destinations).await?;
+        for view in &mut found {
+            view.configured = self.news.keys().any(|name| name.as_str() == view.name);
+        }
+        Ok(found)
+    }
+
+    async fn audiences(
+        &self,
+        destination: &DestinationName,
+    ) -> Result<Vec<AudienceView>, LedgerError> {
+        let name = destination.clone();
+        let found = self.read(move |reader| reader.audiences(&name)).await?;
+        found.ok_or_else(|| LedgerError::UnknownDestination(destination.clone()))
+    }
+
+    async fn member(
+        &self,
+        destination: &DestinationName,
+        key: &str,
+    ) -> Result<Vec<MemberView>, LedgerError> {
+        let (name, key) = (destination.clone(), key.to_owned());
+        let found = self.read(move |reader| reader.member(&name, &key)).await?;
+        found.ok_or_else(|| LedgerError::UnknownDestination(destination.clone()))
+    }
+
+    async fn parked(
+        &self,
+        destination: &DestinationName,
+        audience: Option<&AudienceId>,
+        after: &ParkedAfter,
+        limit: u32,
+    ) -> Result<Vec<ParkedView>, LedgerError> {
+        let (destination, audience) = (destination.clone(), audience.cloned());
+        let after = after.clone();
+        self.read(move |reader| reader.parked(&destination, audience.as_ref(), &after, limit)).await
+    }
+
+    async fn rejected(
+        &self,
+        destination: &DestinationName,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<RejectedView>, LedgerError> {
+        let destination = destination.clone();
+        self.read(move |reader| reader.rejected(&destination, after, limit)).await
+    }
+
+    async fn any_under_rules(
+        &self,
+        destination: &DestinationName,
+        audience: &AudienceId,
+        rules: &[u32],
+    ) -> Result<bool, LedgerError> {
+        let (destination, audience) = (destination.clone(), audience.clone());
+        let rules = rules.to_vec();
+        self.read(move |reader| reader.any_under_rules(&destination, &audience, &rules)).await
+    }
+
+    async fn discard_parked(&self, members: Members) -> Result<u64, LedgerError> {
+        self.operate(Operation::Discard(members)).await
+    }
+
+    async fn discard_rejected(
+        &self,
+        destination: &DestinationName,
+        ids: Vec<i64>,
+    ) -> Result<u64, LedgerError> {
+        let destination = destination.clone();
+        self.operate(Operation::DiscardRejected { destination, ids }).await
+    }
+
+    async fn resync(
+        &self,
+        destination: &DestinationName,
+        audience: Option<&AudienceId>,
+    ) -> Result<u64, LedgerError> {
+        let (destination, audience) = (destination.clone(), audience.cloned());
+        self.operate(Operation::Walk { destination, audience, task: Task::Resync }).await
+    }
+
+    async fn stop_resync(
+        &self,
+        destination: &DestinationName,
+        audience: Option<&AudienceId>,
+    ) -> Result<u64, LedgerError> {
+        let (destination, audience) = (destination.clone(), audience.cloned());
+        self.operate(Operation::StopResync { destination, audience }).await
+    }
+
+    async fn retract_stale(
+        &self,
+        destination: &DestinationName,
+        audience: &AudienceId,
+        current: Vec<u32>,
+    ) -> Result<(), LedgerError> {
+        let (destination, audience) = (destination.clone(), Some(audience.clone()));
+        let task = Task::RetractStale { current };
+        self.operate(Operation::Walk { destination, audience, task }).await.map(|_| ())
+    }
+
+    async fn retract(
+        &self,
+        destination: &DestinationName,
+        audience: Option<&AudienceId>,
+    ) -> Result<u64, LedgerError> {
+        let (destination, audience) = (destination.clone(), audience.cloned());
+        self.operate(Operation::Retract { destination, audience }).await
+    }
+
+    async fn erase(
+        &self,
+        destination: &DestinationName,
+        audience: Option<&AudienceId>,
+    ) -> Result<u64, LedgerError> {
+        let (destination, audience) = (destination.clone(), audience.cloned());
+        self.operate(Operation::Drop { destination, audience }).await
+    }
+
+    async fn pause(&self, destination: &DestinationName, paused: bool) -> Result<(), LedgerError> {
+        let destination = destination.clone();
+        self.operate(Operation::Pause { destination, paused }).await.map(|_| ())
+    }
+}
