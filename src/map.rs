@@ -19,6 +19,7 @@ mod fields;
 mod glob;
 mod mappings;
 mod membership_value;
+mod plain;
 mod preset;
 mod rejection;
 mod subscription;
@@ -157,7 +158,7 @@ impl Mapping {
                 .unwrap_or(context_kind),
             context_key: context_key.ok_or_else(|| no_context_key(rule))?,
             membership,
-            event_at: event_time::event_time(event, arrival),
+            event_at: event_time::event_time(|field| event.get(field)?.as_str(), arrival),
             user_id: person(event),
             key_rule: self.key_rule(rule, particular),
             audience_key,

@@ -124,6 +124,13 @@ impl Sorted {
         text: &[u8],
         arrival: Timestamp,
     ) {
+        if text.len() <= EVENT_LIMIT_BYTES
+            && let Some(delta) = door.mappings.map_plain(text, arrival)
+        {
+            self.accept(index, delta, body.slice_ref(text));
+            self.account.accepted += 1;
+            return;
+        }
         match read(text) {
             Ok(event) => self.add(door, index, &event, arrival, || body.slice_ref(text)),
             Err(rejection) => self.reject(index, rejection, text, None),
@@ -142,9 +149,7 @@ impl Sorted {
         match door.mappings.map(event, arrival) {
             Outcome::Accepted { deltas, rejection } => {
                 for delta in deltas {
-                    let user_id = delta.user_id.clone();
-                    self.origins.push(Origin { index, event: text(), user_id });
-                    self.deltas.push(delta);
+                    self.accept(index, delta, text());
                 }
                 // The event is accepted; what one mapping could not read is kept all the same.
                 if let Some(rejection) = rejection.filter(Rejection::worth_keeping) {
@@ -161,6 +166,11 @@ impl Sorted {
                 self.reject(index, rejection, &text(), user_id(event));
             }
         }
+    }
+
+    fn accept(&mut self, index: usize, delta: MembershipDelta, event: Bytes) {
+        self.origins.push(Origin { index, event, user_id: delta.user_id.clone() });
+        self.deltas.push(delta);
     }
 
     pub(super) fn reject(
