@@ -102,6 +102,7 @@ pub(super) fn public_state(
         let credential = |credential: &config::Credential| match credential {
             config::Credential::Signature => Credential::Signature,
             config::Credential::Bearer => Credential::Bearer,
+            config::Credential::WriteKey => Credential::WriteKey,
         };
         Destination {
             name: destination.name.clone(),
@@ -110,10 +111,10 @@ pub(super) fn public_state(
             credentials: Credentials {
                 shared_secrets: segment.shared_secrets.clone(),
                 bearer_tokens: segment.bearer_tokens.clone(),
+                write_keys: segment.write_keys.clone(),
                 require: segment.require.iter().map(credential).collect(),
                 allow_unauthenticated: segment.allow_unauthenticated,
             },
-            write_keys: segment.write_keys.clone(),
             extra_fields: segment.extra_fields.clone(),
             allowed_sources: segment.allowed_sources.clone(),
             allow_batches: segment.allow_batches,
