@@ -11,6 +11,7 @@ use crate::deliver::{Courier, Policy, Standing};
 use crate::launchdarkly::Client;
 use crate::ledger::{DestinationSettings, Ledger, Operations, Retention, Settings, SqliteLedger};
 use crate::membership::DestinationName;
+use crate::operate::actions::{Actions, Environment};
 use crate::operate::admin::AdminState;
 use crate::operate::api::Api;
 use crate::receive::{Credential, Credentials, Destination, Limits, PublicState, Rate, Readiness};
@@ -137,7 +138,19 @@ pub(super) fn admin_state(
         ledger: Arc::clone(ledger) as Arc<dyn Operations>,
         standings,
         readiness: readiness.clone(),
+        segment_app: config.admin.segment_app,
     }
+}
+
+pub(super) fn actions(config: &Config, ledger: &Arc<SqliteLedger>) -> Actions {
+    let of = |destination: &config::Destination| Environment {
+        destination: destination.name.clone(),
+        enabled: destination.enabled,
+        launchdarkly: destination.launchdarkly.clone(),
+        request_timeout: destination.delivery.request_timeout,
+    };
+    let ledger = Arc::clone(ledger) as Arc<dyn Operations>;
+    Actions { ledger, environments: config.destinations.iter().map(of).collect() }
 }
 
 pub(super) fn api(config: &Config, ledger: &Arc<SqliteLedger>) -> Api {
