@@ -227,6 +227,7 @@ async fn what_cannot_be_performed_is_one_failure_with_its_fields() {
         (json!({"payload": {}}), 400, "not_an_audience: ", ""),
         (json!({"payload": null}), 400, "not_an_audience: ", ""),
         (json!({"payload": "text"}), 400, "not_an_object: ", ""),
+        (json!({"payload": vec![event(); 4001]}), 413, "Nothing was recorded: more than 4000", ""),
     ];
     for (changes, status, message, field) in rows {
         let (http, answer) = ask(&cohortd, "syncAudience", &with(changes)).await;

@@ -38,26 +38,22 @@ struct Vector {
 
 fn installation(launchdarkly: &StandIn) -> Installation {
     let mut installation = Installation::new(launchdarkly);
-    for (destination, environment, require) in [
-        ("production", ENVIRONMENT, ""),
-        ("strict", "strict-environment", "signature\nbearer"),
-        ("keyed", "keyed-environment", "signature\nwrite_key"),
-    ] {
+    let mut configure = |destination: &str, client_side_id: &str, particular: &[(&str, &str)]| {
         let mut set = |key: &str, value: &str| {
             installation.set(&format!("destinations.{destination}.{key}"), value);
         };
         set("segment.shared_secrets", "first-secret\nsecond-secret");
         set("segment.extra_fields", "plan\nseats\nsay \"hi\"");
-        set("launchdarkly.client_side_id", environment);
+        for (key, value) in particular {
+            set(&format!("segment.{key}"), value);
+        }
+        set("launchdarkly.client_side_id", client_side_id);
         set("launchdarkly.service_token", "another-token");
         set("launchdarkly.base_url", launchdarkly.url().as_str());
-        if !require.is_empty() {
-            set("segment.bearer_tokens", BEARER);
-            set("segment.write_keys", &format!("{destination}-{WRITE_KEY}\n{WRITE_KEY}"));
-            set("segment.require", require);
-        }
-    }
-    installation.unset("destinations.strict.segment.write_keys");
+    };
+    configure("production", ENVIRONMENT, &[]);
+    configure("strict", "one", &[("bearer_tokens", BEARER), ("require", "signature\nbearer")]);
+    configure("keyed", "two", &[("write_keys", WRITE_KEY), ("require", "signature\nwrite_key")]);
     installation
 }
 

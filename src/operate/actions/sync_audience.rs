@@ -23,6 +23,9 @@ use crate::operate::problem::Problem;
 /// Where the calls of settings would go that name no configured destination.
 const HOSTED: &str = "https://app.launchdarkly.com";
 
+/// Most events in one request: those of Segment's largest batch. Each is answered (P6).
+const MOST_EVENTS: usize = 4000;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Query {
@@ -85,6 +88,10 @@ impl Actions {
             Value::Null => vec![Value::Object(Map::new())],
             event => vec![event],
         };
+        if events.len() > MOST_EVENTS {
+            let message = format!("Nothing was recorded: more than {MOST_EVENTS} events at once.");
+            return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, message));
+        }
         let mut mapped = self.map(&mapping, &events);
         let mut entries = Vec::new();
         if dry_run {
