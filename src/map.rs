@@ -72,6 +72,19 @@ impl Mapping {
         }
     }
 
+    /// The same with what a customer's mapping says about these fields, or everything that is wrong
+    /// with it.
+    pub fn preset_with<'a>(
+        fields: impl IntoIterator<Item = (&'a String, &'a Value)>,
+    ) -> Result<Self, Vec<MappingFault>> {
+        let mut mapping = Self::preset();
+        let mut faults = Vec::new();
+        for (field, json) in fields {
+            faults.extend(mapping.set_field(field, json).err().into_iter().flatten());
+        }
+        if faults.is_empty() { Ok(mapping) } else { Err(faults) }
+    }
+
     /// The names of the fields that [`Mapping::set_field`] knows.
     pub fn field_names() -> impl Iterator<Item = &'static str> {
         Field::ALL.into_iter().map(Field::name)

@@ -35,14 +35,13 @@ use tower_http::decompression::RequestDecompressionLayer;
 use crate::ledger::Ledger;
 use crate::map::Mappings;
 use crate::membership::DestinationName;
-use crate::secret::Secret;
 
 mod answer;
 mod authentication;
 mod body;
 mod bucket;
 mod connections;
-mod envelope;
+pub mod envelope;
 #[cfg(test)]
 mod fake;
 mod listener;
@@ -57,6 +56,7 @@ pub use authentication::{Credential, Credentials};
 pub use bucket::Rate;
 pub use listener::serve;
 pub use probes::{Readiness, objection};
+pub use tracking::messages;
 
 use bucket::Bucket;
 
@@ -74,8 +74,6 @@ pub struct Destination {
     pub mappings: Mappings,
     /// What a request must present.
     pub credentials: Credentials,
-    /// What names it to the Tracking API.
-    pub write_keys: Vec<Secret>,
     /// Fields that Segment appends to an event after it has signed it.
     pub extra_fields: Vec<String>,
     /// Networks that may send; without any, every one may.
@@ -154,7 +152,6 @@ struct Door {
     enabled: bool,
     mappings: Mappings,
     gate: authentication::Gate,
-    write_keys: Vec<Secret>,
     extra_fields: Vec<String>,
     allowed_sources: Vec<IpNet>,
     allow_batches: bool,
@@ -170,7 +167,6 @@ impl Door {
             enabled: destination.enabled,
             mappings: destination.mappings,
             gate: authentication::Gate::new(&destination.credentials),
-            write_keys: destination.write_keys,
             extra_fields: destination.extra_fields,
             allowed_sources: destination.allowed_sources,
             allow_batches: destination.allow_batches,

@@ -217,7 +217,8 @@ impl Service {
         let task = tasks.spawn(async move { Ended::Listener(listener.await) });
         parts.insert(task.id(), Part::Receiving);
         let state = wiring::admin_state(&config, &ledger, standings, &readiness);
-        let router = admin::router(state, wiring::api(&config, &ledger));
+        let actions = wiring::actions(&config, &ledger);
+        let router = admin::router(state, wiring::api(&config, &ledger), actions);
         let listener = receive::serve(admin, router, limits, stop_watching.clone());
         let task = tasks.spawn(async move { Ended::Listener(listener.await) });
         parts.insert(task.id(), Part::Watching);

@@ -78,14 +78,13 @@ fn authentication(segment: &SegmentSection) -> String {
     let words = |credential: &Credential| match credential {
         Credential::Signature => "a signature",
         Credential::Bearer => "a bearer token",
+        Credential::WriteKey => "a write key",
     };
     let required: Vec<&str> = segment.require.iter().map(words).collect();
-    let demand = if segment.allow_unauthenticated {
-        "nobody has to show any".to_owned()
-    } else if required.is_empty() {
-        "any one suffices".to_owned()
-    } else {
-        format!("{} required", required.join(" and "))
+    let demand = match (&required[..], segment.allow_unauthenticated) {
+        ([], true) => "nobody has to show any".to_owned(),
+        ([], false) => "any one suffices".to_owned(),
+        _ => format!("{} required", required.join(" and ")),
     };
     let counted = if counted.is_empty() { "nothing".to_owned() } else { counted.join(", ") };
     format!("{counted}; {demand}")

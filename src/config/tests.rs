@@ -100,7 +100,8 @@ fn each_rule_has_its_fault() {
         ("EU__SEGMENT__SHARED_SECRETS_FILE", "/x", "destinations.eu.segment.shared_secrets   is set, and so is shared_secrets_file"),
         ("EU__SEGMENT__BEARER_TOKENS_FILE", "/none", "destinations.eu.segment.bearer_tokens_file = \"/none\"   cannot be read: No such file"),
         ("EU__SEGMENT__REQUIRE", "bearer", "destinations.eu.segment.require   names \"bearer\", but bearer_tokens is not set"),
-        ("EU__SEGMENT__REQUIRE", "signature,bearer", "destinations.eu.segment.require   each item must be one of: signature, bearer"),
+        ("EU__SEGMENT__REQUIRE", "signature,bearer", "destinations.eu.segment.require   each item must be one of: signature, bearer, write_key"),
+        ("EU__SEGMENT__REQUIRE", "write_key", "destinations.eu.segment.require   names \"write_key\", but write_keys is not set"),
         ("EU__LAUNCHDARKLY__CLIENT_SIDE_ID", "", "destinations.eu.launchdarkly.client_side_id   is empty"),
         ("EU__LAUNCHDARKLY__SERVICE_TOKEN", "hidden\nhidden", "destinations.eu.launchdarkly.service_token   has a line break"),
         ("EU__LAUNCHDARKLY__SERVICE_TOKN", "hidden", "destinations.eu.launchdarkly.service_tokn   unknown key; did you mean service_token?"),
@@ -232,6 +233,24 @@ fn what_is_legal_but_risky_is_warned_about() {
     }
     let loopback = load(&[("EU__LAUNCHDARKLY__BASE_URL", "http://127.0.0.1:1")]);
     assert_eq!(loopback.expect("it is good").warnings, [""; 0]);
+}
+
+#[test]
+fn what_is_required_can_be_shown_together_and_outweighs_leave_to_show_nothing() {
+    let with = |require, open| {
+        load(&[
+            ("EU__SEGMENT__BEARER_TOKENS", "hidden-bearer"),
+            ("EU__SEGMENT__WRITE_KEYS", "hidden-key"),
+            ("EU__SEGMENT__REQUIRE", require),
+            ("EU__SEGMENT__ALLOW_UNAUTHENTICATED", open),
+        ])
+    };
+    with("signature\nwrite_key", "false").expect("a header each");
+    let text = faults(with("bearer\nsignature\nwrite_key", "false"));
+    assert!(text.contains("require   names both \"bearer\" and \"write_key\""), "{text}");
+    let config = with("signature", "true").expect("it is good");
+    let expected = "destinations.eu.segment.allow_unauthenticated: counts for nothing";
+    assert!(config.warnings[0].starts_with(expected), "{:?}", config.warnings);
 }
 
 #[test]

@@ -1,9 +1,11 @@
-//! The admin listener: the probes, `/status` for machines, and the operator's verbs. Not public.
+//! The admin listener: the probes, `/status` for machines, the operator's verbs, and Segment's Actions
+//! protocol. Not public.
 //!
 //! # What always holds
 //! * With tokens configured, all but the probes answers only to one of them. Without, the listener is on a
 //!   loopback address (a configuration fault otherwise) and answers only requests that name one as
-//!   their `Host`, so that no web page can reach it through a browser that runs beside it.
+//!   their `Host`, so that no web page can reach it through a browser that runs beside it (but Segment's
+//!   application the Actions protocol, if `admin.segment_app` says so).
 //! * `/status` holds nothing personal: names of destinations, ids of audiences, counts (P8).
 
 use std::collections::BTreeMap;
@@ -22,6 +24,7 @@ use tokio::sync::watch;
 use crate::deliver::Standing;
 use crate::ledger::Operations;
 use crate::membership::DestinationName;
+use crate::operate::actions::{self, Actions, segment_app};
 use crate::operate::api::{self, Api};
 use crate::operate::problem::Problem;
 use crate::operate::status::{DestinationStatus, Status};
@@ -39,20 +42,25 @@ pub struct AdminState {
     pub standings: Vec<(DestinationName, watch::Receiver<Standing>)>,
     /// Whether traffic is welcome.
     pub readiness: Readiness,
+    /// Whether Segment's web application may ask `/actions`.
+    pub segment_app: bool,
 }
 
 /// The admin routes.
-pub fn router(state: AdminState, api: Api) -> Router {
+pub fn router(state: AdminState, api: Api, actions: Actions) -> Router {
+    let segment_app = state.segment_app;
     let state = Arc::new(state);
     let guarded = Router::new()
         .route("/status", get(status))
         .with_state(Arc::clone(&state))
         .merge(api::router(api))
+        .merge(actions::router(actions))
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this route takes another method")
         })
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is no such route"))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), admit));
+    let guarded = if segment_app { segment_app::admit_to(guarded) } else { guarded };
     Router::new()
         .route("/livez", get(async || "ok"))
         .route("/readyz", get(ready))

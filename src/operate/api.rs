@@ -83,7 +83,7 @@ macro_rules! audit {
         )
     };
 }
-use audit;
+pub(super) use audit;
 
 /// The `{destination}` of a path.
 struct Destination(DestinationName);
@@ -101,7 +101,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Destination {
 }
 
 /// The query of a reading.
-struct Asked<T>(T);
+pub(super) struct Asked<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     type Rejection = Problem;
@@ -117,7 +117,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
 }
 
 /// The JSON body of a change.
-struct Change<T>(T);
+pub(super) struct Change<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Change<T> {
     type Rejection = Problem;

@@ -127,7 +127,7 @@ impl Refusal {
             ),
             Self::Unauthenticated => (
                 StatusCode::UNAUTHORIZED,
-                "unauthenticated: the signature or bearer token is missing or wrong",
+                "unauthenticated: the signature, bearer token or write key is missing or wrong",
             ),
             Self::SourceNotAllowed => (
                 StatusCode::FORBIDDEN,

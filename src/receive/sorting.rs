@@ -19,7 +19,7 @@ pub(super) const MOST_EVENTS: usize = 250_000;
 
 /// The largest event that is read. Segment's are at most 32 KB and a customer may add fields; a
 /// parsed event takes many times its text, so that the whole body must not be one (P6).
-const EVENT_LIMIT_BYTES: usize = 1024 * 1024;
+pub(super) const EVENT_LIMIT_BYTES: usize = 1024 * 1024;
 
 /// What a sorted event takes beside its text: a delta with its texts, or a rejection.
 const BYTES_AN_EVENT: usize = 512;
@@ -34,6 +34,8 @@ pub(super) struct Sorted {
     /// Those of the rejected that are worth a replay.
     pub(super) kept: Vec<RejectedEvent>,
     pub(super) account: Account,
+    /// Of the texts above that are no part of the body.
+    pub(super) copied_bytes: usize,
 }
 
 /// The event behind a delta.
@@ -53,20 +55,8 @@ pub(super) fn sort(
     arrival: Timestamp,
 ) -> Result<Sorted, Refusal> {
     let split = envelope::split(body, MOST_EVENTS);
-    let first = match &split {
-        Ok(Envelope::Array(elements)) => elements.first().copied(),
-        Ok(Envelope::Single(_)) => None,
-        Err(unsplittable) => unsplittable.first,
-    };
-    let wrapped = first.and_then(envelope::wrapped_event);
-    // in the order of likelihood: the short ones first
-    let signed = wrapped.into_iter().chain(first).chain([&body[..]]);
-    if !door.gate.admits(presented, signed) {
-        let event = first.unwrap_or(body).trim_ascii();
-        let before = envelope::without_appended(event, &door.extra_fields);
-        if !before.is_some_and(|before| door.gate.admits(presented, [&before[..]])) {
-            return Err(Refusal::Unauthenticated);
-        }
+    if !door.gate.admits(presented, body, &split, &door.extra_fields) {
+        return Err(Refusal::Unauthenticated);
     }
     door.count_request()?;
     let mut sorted = Sorted::default();
@@ -99,6 +89,7 @@ impl Default for Sorted {
             deletions: Vec::new(),
             kept: Vec::new(),
             account: Account { accepted: 0, ignored: 0, rejected: Vec::new() },
+            copied_bytes: 0,
         }
     }
 }
@@ -112,7 +103,9 @@ impl Sorted {
     /// Roughly the memory this holds beside the body, for the budget.
     pub(super) fn weight_bytes(&self) -> usize {
         let bodies: usize = self.kept.iter().map(|event| event.body.len()).sum();
-        bodies + BYTES_AN_EVENT * (self.deltas.len() + self.account.rejected.len())
+        bodies
+            + self.copied_bytes
+            + BYTES_AN_EVENT * (self.deltas.len() + self.account.rejected.len())
     }
 
     /// Adds an event as it stands in the body.

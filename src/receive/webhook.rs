@@ -122,7 +122,7 @@ impl PublicState {
             return Ok(sorted.account);
         }
         received.charge(sorted.weight_bytes())?;
-        let Sorted { deltas, origins, deletions, kept, mut account } = sorted;
+        let Sorted { deltas, origins, deletions, kept, mut account, .. } = sorted;
         let intake = |deltas, deletions, rejected| Intake {
             destination: door.name.clone(),
             arrival,
@@ -203,13 +203,12 @@ mod tests {
     fn destination(name: &str, enabled: bool, credentials: Credentials) -> Destination {
         let name = DestinationName::new(name).expect("a name");
         let mappings = Mapping::preset().into();
-        let (write_keys, extra_fields) = (vec![Secret::new("key")], vec!["plan".to_owned()]);
+        let extra_fields = vec!["plan".to_owned()];
         Destination {
             name,
             enabled,
             mappings,
             credentials,
-            write_keys,
             extra_fields,
             allowed_sources: Vec::new(),
             allow_batches: true,
@@ -222,6 +221,7 @@ mod tests {
         let both = || Credentials {
             shared_secrets: vec![Secret::new("secret")],
             bearer_tokens: vec![Secret::new("token")],
+            write_keys: vec![Secret::new("key")],
             ..Credentials::default()
         };
         let require = vec![Credential::Signature, Credential::Bearer];

@@ -100,7 +100,6 @@ mod tests {
             enabled: name != "off",
             mappings: Mapping::preset().into(),
             credentials: Credentials::default(),
-            write_keys: Vec::new(),
             extra_fields: Vec::new(),
             allowed_sources: Vec::new(),
             allow_batches: true,

@@ -11,6 +11,7 @@ use crate::deliver::{Courier, Policy, Standing};
 use crate::launchdarkly::Client;
 use crate::ledger::{DestinationSettings, Ledger, Operations, Retention, Settings, SqliteLedger};
 use crate::membership::DestinationName;
+use crate::operate::actions::{Actions, Environment};
 use crate::operate::admin::AdminState;
 use crate::operate::api::Api;
 use crate::receive::{Credential, Credentials, Destination, Limits, PublicState, Rate, Readiness};
@@ -102,6 +103,7 @@ pub(super) fn public_state(
         let credential = |credential: &config::Credential| match credential {
             config::Credential::Signature => Credential::Signature,
             config::Credential::Bearer => Credential::Bearer,
+            config::Credential::WriteKey => Credential::WriteKey,
         };
         Destination {
             name: destination.name.clone(),
@@ -110,10 +112,10 @@ pub(super) fn public_state(
             credentials: Credentials {
                 shared_secrets: segment.shared_secrets.clone(),
                 bearer_tokens: segment.bearer_tokens.clone(),
+                write_keys: segment.write_keys.clone(),
                 require: segment.require.iter().map(credential).collect(),
                 allow_unauthenticated: segment.allow_unauthenticated,
             },
-            write_keys: segment.write_keys.clone(),
             extra_fields: segment.extra_fields.clone(),
             allowed_sources: segment.allowed_sources.clone(),
             allow_batches: segment.allow_batches,
@@ -136,7 +138,19 @@ pub(super) fn admin_state(
         ledger: Arc::clone(ledger) as Arc<dyn Operations>,
         standings,
         readiness: readiness.clone(),
+        segment_app: config.admin.segment_app,
     }
+}
+
+pub(super) fn actions(config: &Config, ledger: &Arc<SqliteLedger>) -> Actions {
+    let of = |destination: &config::Destination| Environment {
+        destination: destination.name.clone(),
+        enabled: destination.enabled,
+        launchdarkly: destination.launchdarkly.clone(),
+        request_timeout: destination.delivery.request_timeout,
+    };
+    let ledger = Arc::clone(ledger) as Arc<dyn Operations>;
+    Actions { ledger, environments: config.destinations.iter().map(of).collect() }
 }
 
 pub(super) fn api(config: &Config, ledger: &Arc<SqliteLedger>) -> Api {

@@ -1,5 +1,6 @@
 //! The promises, held against the running daemon: one file each.
 
+mod actions;
 mod attacks;
 mod config;
 mod conformance;
@@ -21,4 +22,5 @@ mod sandbox;
 mod secrecy;
 mod segment_sdk;
 mod shutdown;
+mod signatures;
 mod status;
