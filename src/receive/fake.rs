@@ -81,20 +81,20 @@ impl Ledger for FakeLedger {
         Timestamp(1_700_000_000_000_000)
     }
 
-    async fn record(&self, intake: Intake) -> Result<Recorded, LedgerError> {
+    async fn record_all(&self, intakes: Vec<Intake>) -> Result<Vec<Recorded>, LedgerError> {
         self.asked.notify_one();
-        let mut outcome = Recorded::default();
+        let mut outcome = vec![Recorded::default(); intakes.len()];
         match &self.behaviour {
             Behaviour::Records { kind_conflicts } => {
-                if self.recorded().is_empty() {
-                    outcome.kind_conflicts.clone_from(kind_conflicts);
+                if let (true, Some(first)) = (self.recorded().is_empty(), outcome.first_mut()) {
+                    first.kind_conflicts.clone_from(kind_conflicts);
                 }
             }
             Behaviour::Waits => self.release.notified().await,
             Behaviour::Hangs => std::future::pending().await,
             Behaviour::Refuses => return Err(LedgerError::Unavailable("full".to_owned())),
         }
-        self.recorded.lock().expect("no test panics while it holds this").push(intake);
+        self.recorded.lock().expect("no test panics while it holds this").extend(intakes);
         Ok(outcome)
     }
 
