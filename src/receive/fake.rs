@@ -14,11 +14,13 @@ use http_body_util::BodyExt;
 use hyper::body::Frame;
 use tokio::sync::{Notify, watch};
 
-use super::Limits;
+use super::{Credentials, Destination, Entrance, Limits};
 use crate::ledger::{
     Backlog, Batch, Intake, Ledger, LedgerError, Members, ParkReason, Recorded, Route, Unheard,
 };
+use crate::map::Mapping;
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
+use crate::secret::Secret;
 
 pub(super) const LIMITS: Limits = Limits {
     body_limit_bytes: 1 << 20,
@@ -30,6 +32,26 @@ pub(super) const LIMITS: Limits = Limits {
     max_requests: 100,
     trusted_proxies: 0,
 };
+
+/// The entrance of the destination of that name, which is enabled unless it is `off`, with the write
+/// key `key` and no other credential.
+pub(super) fn entrance(name: &str) -> Entrance {
+    let destination = Destination {
+        name: DestinationName::new(name).expect("a name"),
+        enabled: name != "off",
+        mappings: Mapping::preset().into(),
+    };
+    Entrance {
+        name: name.to_owned(),
+        destinations: vec![Arc::new(destination)],
+        credentials: Credentials::default(),
+        write_keys: vec![Secret::new("key")],
+        extra_fields: Vec::new(),
+        allowed_sources: Vec::new(),
+        allow_batches: true,
+        rate: None,
+    }
+}
 
 const RECEIVING_ONLY_RECORDS: &str = "receiving hands deltas in and does nothing else";
 

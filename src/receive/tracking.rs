@@ -17,13 +17,13 @@ use http::{HeaderMap, header};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use subtle::{Choice, ConstantTimeEq};
 use tokio::time::Instant;
 
 use super::answer::Refusal;
+use super::doors::Door;
 use super::sorting::{self, MOST_EVENTS, Sorted};
 use super::webhook::Due;
-use super::{Door, Limits, PublicState, body};
+use super::{Limits, PublicState, body};
 use crate::membership::Timestamp;
 
 /// The calls that carry one message; the path is its type.
@@ -64,7 +64,7 @@ pub(super) async fn single(
         return Refusal::NotFound.into_response();
     };
     accept(&state, request, move |door, body, arrival| {
-        let mut sorted = Sorted::default();
+        let mut sorted = Sorted::of(door);
         let mut message: Map<String, Value> =
             serde_json::from_slice(body).map_err(|_| Refusal::BadJson)?;
         message.remove("writeKey"); // it is a secret, and the event may be kept
@@ -83,7 +83,7 @@ pub(super) async fn batch(State(state): State<Arc<PublicState>>, request: Reques
             return Err(Refusal::TooManyEvents);
         }
         let shared = [("context", batch.context), ("integrations", batch.integrations)];
-        let mut sorted = Sorted::default();
+        let mut sorted = Sorted::of(door);
         for (index, raw) in batch.messages.into_iter().enumerate() {
             let text = raw.get().as_bytes();
             match sorting::read(text) {
@@ -97,7 +97,7 @@ pub(super) async fn batch(State(state): State<Arc<PublicState>>, request: Reques
                 Ok(other) => {
                     sorted.add(door, index, &other, arrival, || Bytes::copy_from_slice(text));
                 }
-                Err(rejection) => sorted.reject(index, rejection, text, None),
+                Err(rejection) => sorted.reject(index, rejection, text),
             }
         }
         Ok(sorted)
@@ -164,7 +164,7 @@ async fn take(
 ) -> Result<(), Refusal> {
     let known = match basic_user(headers) {
         Some(key) => {
-            let door = state.door_of(&key).ok_or(Refusal::Unauthenticated)?;
+            let door = state.doors.of_key(&key).ok_or(Refusal::Unauthenticated)?;
             door.is_open(headers, source)?;
             Some(door)
         }
@@ -184,7 +184,7 @@ async fn take(
     } else {
         let keyed: Option<Keyed> = serde_json::from_slice(&received.bytes).ok();
         let key = keyed.and_then(|keyed| keyed.write_key);
-        let door = key.and_then(|key| state.door_of(&key)).ok_or(Refusal::Unauthenticated)?;
+        let door = key.and_then(|key| state.doors.of_key(&key)).ok_or(Refusal::Unauthenticated)?;
         door.is_open(headers, source)?;
         door
     };
@@ -195,22 +195,6 @@ async fn take(
     let sort = move || sort(&sorting_door, &text, arrival);
     let sorted = state.sorted(received.bytes.len(), sort, due).await?;
     state.keep(&door, sorted, received, arrival, due).await.map(|_| ())
-}
-
-impl PublicState {
-    /// The destination of a write key. Every key is compared, so that the time tells nothing.
-    fn door_of(&self, write_key: &str) -> Option<Arc<Door>> {
-        let mut found = None;
-        for door in self.doors.values() {
-            let is_one = door.write_keys.iter().fold(Choice::from(0), |is_one, key| {
-                is_one | key.expose().as_bytes().ct_eq(write_key.as_bytes())
-            });
-            if bool::from(is_one) {
-                found = Some(Arc::clone(door));
-            }
-        }
-        found
-    }
 }
 
 /// The user name of HTTP Basic; the password is empty and not looked at.
@@ -234,28 +218,17 @@ mod tests {
 
     use super::*;
     use crate::ledger::Intake;
-    use crate::map::Mapping;
-    use crate::membership::DestinationName;
-    use crate::receive::fake::{Behaviour, FakeLedger, LIMITS, text_of};
-    use crate::receive::{Credentials, Destination, Readiness, router};
+    use crate::receive::fake::{Behaviour, FakeLedger, LIMITS, entrance, text_of};
+    use crate::receive::{Doors, Entrance, Readiness, router};
     use crate::secret::Secret;
 
     fn public(ledger: &Arc<FakeLedger>) -> Router {
-        let of = |name: &str, key: &str, enabled| Destination {
-            name: DestinationName::new(name).expect("a name"),
-            enabled,
-            mappings: Mapping::preset().into(),
-            credentials: Credentials::default(),
+        let of = |name: &str, key: &str| Entrance {
             write_keys: vec![Secret::new(key), Secret::new(format!("{key}-next"))],
-            extra_fields: Vec::new(),
-            allowed_sources: Vec::new(),
-            allow_batches: true,
-            rate: None,
+            ..entrance(name)
         };
-        let destinations =
-            [of("one", "key-1", true), of("two", "key-2", true), of("off", "key-3", false)];
-        let state =
-            PublicState::new(destinations, Arc::clone(ledger) as _, LIMITS, Readiness::default());
+        let doors = Doors::new([of("one", "key-1"), of("two", "key-2"), of("off", "key-3")]);
+        let state = PublicState::new(doors, Arc::clone(ledger) as _, LIMITS, Readiness::default());
         router(state)
     }
 

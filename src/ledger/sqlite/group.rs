@@ -368,6 +368,7 @@ impl Group {
         }
         if self.configure.is_some() {
             state.show_destinations();
+            state.upkeep.wake(); // everybody of an audience may have to be told again
         }
     }
 
