@@ -16,9 +16,14 @@ use crate::ledger::RejectedEvent;
 use crate::map::{Outcome, Reason, Rejection, user_id};
 use crate::membership::{MembershipDelta, Timestamp, UserId};
 
-/// Most events in one body: 128 MiB of events of half a KiB, where 1 KiB is usual. Segment sends
+/// Most events in one body for one destination: 128 MiB of events of half a KiB, where 1 KiB is usual. Segment sends
 /// 4,000 at most; the rest is for backfills by other means.
-pub(super) const MOST_EVENTS: usize = 250_000;
+const MOST_EVENTS: usize = 250_000;
+
+/// Most events in one body: what each of several destinations makes of them is in memory at once (P6).
+pub(super) fn most_events(door: &Door) -> usize {
+    MOST_EVENTS / door.destinations.len().max(1)
+}
 
 /// The largest event that is read. Segment's are at most 32 KB and a customer may add fields; a
 /// parsed event takes many times its text, so that the whole body must not be one (P6).
@@ -62,7 +67,7 @@ pub(super) fn sort(
     body: &Bytes,
     arrival: Timestamp,
 ) -> Result<Sorted, Refusal> {
-    let split = envelope::split(body, MOST_EVENTS);
+    let split = envelope::split(body, most_events(door));
     let first = match &split {
         Ok(Envelope::Array(elements)) => elements.first().copied(),
         Ok(Envelope::Single(_)) => None,

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::answer::Refusal;
 use super::doors::Door;
-use super::sorting::{self, MOST_EVENTS, Sorted};
+use super::sorting::{self, Sorted};
 use super::webhook::Due;
 use super::{Limits, PublicState, body};
 use crate::membership::Timestamp;
@@ -79,7 +79,7 @@ pub(super) async fn single(
 pub(super) async fn batch(State(state): State<Arc<PublicState>>, request: Request) -> Response {
     accept(&state, request, |door, body, arrival| {
         let batch: Batch<'_> = serde_json::from_slice(body).map_err(|_| Refusal::BadJson)?;
-        if batch.messages.len() > MOST_EVENTS {
+        if batch.messages.len() > sorting::most_events(door) {
             return Err(Refusal::TooManyEvents);
         }
         let shared = [("context", batch.context), ("integrations", batch.integrations)];

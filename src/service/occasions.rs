@@ -10,7 +10,7 @@ use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::config::{Config, Faults, Files, Reading, Source};
+use crate::config::{Config, Files, Reading, Source};
 use crate::operate::api::AskedToReload;
 use crate::operate::logging::Levels;
 
@@ -44,10 +44,29 @@ pub(super) struct Occasions {
     hangups: Signal,
     asked: mpsc::Receiver<AskedToReload>,
     looks: Interval,
-    /// The files as they were read last.
+    watched: Watched,
+}
+
+/// The files of the configuration.
+#[derive(Debug)]
+struct Watched {
+    /// As they were read last.
     read: Files,
-    /// The same files as they were at the last look.
+    /// As they were at the last look.
     seen: Files,
+}
+
+impl Watched {
+    fn since(read: Files) -> Self {
+        Self { seen: read.clone(), read }
+    }
+
+    /// Whether they have changed and come to rest.
+    fn look(&mut self, now: Files) -> bool {
+        let is_at_rest = now == self.seen;
+        self.seen = now;
+        is_at_rest && self.seen != self.read
+    }
 }
 
 impl Occasions {
@@ -58,7 +77,7 @@ impl Occasions {
     ) -> Self {
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { source, levels, hangups, asked, looks, seen: files.clone(), read: files }
+        Self { source, levels, hangups, asked, looks, watched: Watched::since(files) }
     }
 
     /// A cancel loses at most a look.
@@ -69,22 +88,47 @@ impl Occasions {
                 Some(asked) = self.asked.recv() => return Occasion::Asked(asked),
                 _ = self.looks.tick() => {}
             }
-            let read = self.read.clone();
-            let Ok(now) = tokio::task::spawn_blocking(move || read.now()).await else { continue };
-            let is_at_rest = now == self.seen;
-            self.seen = now;
-            if is_at_rest && self.seen != self.read {
+            let read = self.watched.read.clone();
+            let now = tokio::task::spawn_blocking(move || read.now()).await;
+            if now.is_ok_and(|now| self.watched.look(now)) {
                 return Occasion::FilesChanged;
             }
         }
     }
 
-    /// Reads the configuration.
-    pub async fn read(&mut self) -> Result<Config, Faults> {
+    /// Reads the configuration; an error says all that is wrong with it.
+    pub async fn read(&mut self) -> Result<Config, String> {
         let source = self.source.clone();
         let reading = tokio::task::spawn_blocking(move || source.read()).await;
-        let Reading { config, files } = reading.expect("reading a configuration does not panic");
-        (self.read, self.seen) = (files.clone(), files);
-        config
+        let Ok(Reading { config, files }) = reading else {
+            return Err("the reading of the configuration ended in a panic".to_owned());
+        };
+        self.watched = Watched::since(files);
+        config.map_err(|faults| faults.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Source;
+
+    #[test]
+    fn files_are_read_again_once_they_have_changed_and_come_to_rest() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("cohortd.toml");
+        let write = |text: &str| std::fs::write(&file, text).expect("it is ours");
+        let read = || Source::locate(Some(&file)).read().files;
+        write("a");
+        let mut watched = Watched::since(read());
+        let look = |watched: &mut Watched| watched.look(watched.read.now());
+        assert!(!look(&mut watched), "nothing has changed");
+        write("half");
+        assert!(!look(&mut watched), "it may go on");
+        write("half and half");
+        assert!(!look(&mut watched), "it went on");
+        assert!(look(&mut watched) && look(&mut watched), "until it is read");
+        let mut watched = Watched::since(read());
+        assert!(!look(&mut watched), "it is");
     }
 }

@@ -53,7 +53,7 @@ impl Service {
         debug!(reason, "the configuration is read again");
         let taken = match occasions.read().await {
             Ok(config) => self.take(config, occasions).await?,
-            Err(faults) => Err(faults.to_string()),
+            Err(problems) => Err(problems),
         };
         if let Err(problems) = &taken {
             error!(problems, "the configuration is not taken: the one before stays");
