@@ -27,6 +27,7 @@ use http::header;
 use serde_json::{Map, Value};
 
 use crate::config::LaunchDarklySection;
+use crate::current::Current;
 use crate::ledger::Operations;
 use crate::membership::DestinationName;
 
@@ -43,7 +44,7 @@ pub struct Actions {
     /// Where events are recorded.
     pub ledger: Arc<dyn Operations>,
     /// Where members can go to.
-    pub environments: Vec<Environment>,
+    pub environments: Current<Vec<Environment>>,
 }
 
 /// A configured destination, as the protocol's settings can name it.
@@ -69,19 +70,20 @@ pub(super) fn router(actions: Actions) -> Router {
         .with_state(Arc::new(actions))
 }
 
-impl Actions {
-    /// The environment with this client-side ID. One ID may stand for two, at different hosts.
-    fn environment(&self, client_side_id: &str) -> Result<Option<&Environment>, String> {
-        let has_id = |of: &&Environment| of.launchdarkly.client_side_id == client_side_id;
-        let found: Vec<&Environment> = self.environments.iter().filter(has_id).collect();
-        match found[..] {
-            [] => Ok(None),
-            [one] => Ok(Some(one)),
-            _ => {
-                let names: Vec<_> = found.iter().map(|of| of.destination.as_str()).collect();
-                let names = names.join(", ");
-                Err(format!("{CLIENT_ID} stands for several configured destinations: {names}"))
-            }
+/// The environment with this client-side ID. One ID may stand for two, at different hosts.
+fn environment_of<'a>(
+    environments: &'a [Environment],
+    client_side_id: &str,
+) -> Result<Option<&'a Environment>, String> {
+    let has_id = |of: &&Environment| of.launchdarkly.client_side_id == client_side_id;
+    let found: Vec<&Environment> = environments.iter().filter(has_id).collect();
+    match found[..] {
+        [] => Ok(None),
+        [one] => Ok(Some(one)),
+        _ => {
+            let names: Vec<_> = found.iter().map(|of| of.destination.as_str()).collect();
+            let names = names.join(", ");
+            Err(format!("{CLIENT_ID} stands for several configured destinations: {names}"))
         }
     }
 }

@@ -21,6 +21,7 @@ use http::{HeaderMap, StatusCode, header};
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 
+use crate::current::Current;
 use crate::deliver::Standing;
 use crate::ledger::Operations;
 use crate::membership::DestinationName;
@@ -35,11 +36,11 @@ use crate::secret::Secret;
 #[derive(Debug)]
 pub struct AdminState {
     /// Any of them opens all but the probes; none: reaching the address is enough.
-    pub tokens: Vec<Secret>,
+    pub tokens: Current<Vec<Secret>>,
     /// Asked for backlogs.
     pub ledger: Arc<dyn Operations>,
     /// How each destination fares.
-    pub standings: Vec<(DestinationName, watch::Receiver<Standing>)>,
+    pub standings: Current<Vec<(DestinationName, watch::Receiver<Standing>)>>,
     /// Whether traffic is welcome.
     pub readiness: Readiness,
     /// Whether Segment's web application may ask `/actions`.
@@ -78,7 +79,7 @@ async fn ready(State(state): State<Arc<AdminState>>) -> (StatusCode, &'static st
 
 async fn status(State(state): State<Arc<AdminState>>) -> Response {
     let mut destinations = BTreeMap::new();
-    for (name, standing) in &state.standings {
+    for (name, standing) in state.standings.get().iter() {
         let Ok(backlog) = state.ledger.backlog(name).await else {
             let detail = "the ledger is closed";
             return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
@@ -92,7 +93,7 @@ async fn status(State(state): State<Arc<AdminState>>) -> Response {
 }
 
 async fn admit(State(state): State<Arc<AdminState>>, request: Request, next: Next) -> Response {
-    match objection(&state.tokens, request.headers()) {
+    match objection(&state.tokens.get(), request.headers()) {
         None => next.run(request).await,
         Some((status, detail)) => Problem::new(status, detail).into_response(),
     }

@@ -9,6 +9,7 @@
 mod destinations;
 mod parked;
 mod rejected;
+mod reload;
 pub mod wire;
 
 use std::collections::BTreeMap;
@@ -24,9 +25,12 @@ use http::{StatusCode, header};
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
+use crate::current::Current;
 use crate::ledger::Operations;
 use crate::map::Mappings;
 use crate::membership::{AudienceId, DestinationName};
+
+pub use reload::{Asked as AskedToReload, Reloads};
 
 /// What the verbs need.
 #[derive(Debug)]
@@ -34,15 +38,17 @@ pub struct Api {
     /// Where they are carried out.
     pub ledger: Arc<dyn Operations>,
     /// How each configured destination maps events.
-    pub mappings: BTreeMap<DestinationName, Mappings>,
+    pub mappings: Current<BTreeMap<DestinationName, Arc<Mappings>>>,
     /// Events older than this may bring back a member that left.
     pub tombstone_ttl: Duration,
+    /// Who reads the configuration again.
+    pub reloads: Reloads,
 }
 
 impl Api {
     /// The mappings of a destination that must be configured for what was asked.
-    fn configured(&self, destination: &DestinationName) -> Result<&Mappings, Problem> {
-        self.mappings.get(destination).ok_or_else(|| {
+    fn configured(&self, destination: &DestinationName) -> Result<Arc<Mappings>, Problem> {
+        self.mappings.get().get(destination).map(Arc::clone).ok_or_else(|| {
             let detail = format!(
                 "destination {destination} is not configured: nothing can be delivered to it; put it \
                  back into the configuration, rename it (cohortd ledger rename) or drop it without \
@@ -71,6 +77,7 @@ pub(super) fn router(api: Api) -> Router {
         .route(&of("/rejected"), get(rejected::list))
         .route(&of("/rejected/replay"), post(rejected::replay))
         .route(&of("/rejected/discard"), post(rejected::discard))
+        .route("/api/v1/reload", post(reload::reload))
         .with_state(Arc::new(api))
 }
 

@@ -20,10 +20,11 @@ use tokio::time::Instant;
 
 use super::answer::Refusal;
 use super::authentication::basic_user;
+use super::doors::Door;
 use super::envelope::{self, Envelope, Fault};
-use super::sorting::{self, EVENT_LIMIT_BYTES, MOST_EVENTS, Sorted};
+use super::sorting::{self, EVENT_LIMIT_BYTES, Sorted};
 use super::webhook::Due;
-use super::{Door, Limits, PublicState, body};
+use super::{Limits, PublicState, body};
 use crate::map::Rejection;
 use crate::membership::Timestamp;
 
@@ -74,7 +75,7 @@ pub(super) async fn single(
         if body.len() > EVENT_LIMIT_BYTES {
             return Err(Refusal::TooLarge);
         }
-        let mut sorted = Sorted::default();
+        let mut sorted = Sorted::of(door);
         let mut message: Map<String, Value> =
             serde_json::from_slice(body).map_err(|_| Refusal::BadJson)?;
         message.remove(WRITE_KEY);
@@ -88,11 +89,11 @@ pub(super) async fn single(
 /// `POST /v1/batch`: messages that share their `context` and `integrations`.
 pub(super) async fn batch(State(state): State<Arc<PublicState>>, request: Request) -> Response {
     accept(&state, request, |door, body, arrival| {
-        let mut sorted = Sorted::default();
-        for (index, message) in Messages::of(body)?.enumerate() {
+        let mut sorted = Sorted::of(door);
+        for (index, message) in Messages::of(body, sorting::most_events(door))?.enumerate() {
             match message {
                 Ok(message) => sorted.add_message(door, index, &message, arrival),
-                Err((text, rejection)) => sorted.reject(index, rejection, text, None),
+                Err((text, rejection)) => sorted.reject(index, rejection, text),
             }
         }
         Ok(sorted)
@@ -107,9 +108,9 @@ struct Messages<'a> {
 }
 
 impl<'a> Messages<'a> {
-    fn of(body: &'a [u8]) -> Result<Self, Refusal> {
+    fn of(body: &'a [u8], most_events: usize) -> Result<Self, Refusal> {
         let batch: Batch<'_> = serde_json::from_slice(body).map_err(|_| Refusal::BadJson)?;
-        let texts = match envelope::split(batch.messages.get().as_bytes(), MOST_EVENTS) {
+        let texts = match envelope::split(batch.messages.get().as_bytes(), most_events) {
             Ok(Envelope::Array(texts)) => texts,
             Err(unsplittable) if unsplittable.fault == Fault::TooManyEvents => {
                 return Err(Refusal::TooManyEvents);
@@ -158,7 +159,7 @@ impl<'a> Iterator for Messages<'a> {
 /// that is no batch.
 #[must_use]
 pub fn messages(body: &[u8]) -> Option<Vec<Option<Value>>> {
-    Messages::of(body).ok().map(|messages| messages.map(Result::ok).collect())
+    Messages::of(body, sorting::MOST_EVENTS).ok().map(|messages| messages.map(Result::ok).collect())
 }
 
 impl Sorted {
@@ -211,7 +212,7 @@ async fn take(
 ) -> Result<(), Refusal> {
     let known = match basic_user(headers) {
         Some(key) => {
-            let door = state.door_of(&key).ok_or(Refusal::Unauthenticated)?;
+            let door = state.doors.of_key(&key).ok_or(Refusal::Unauthenticated)?;
             door.is_open(headers, source)?;
             Some(door)
         }
@@ -231,7 +232,7 @@ async fn take(
     } else {
         let keyed: Option<Keyed> = serde_json::from_slice(&received.bytes).ok();
         let key = keyed.and_then(|keyed| keyed.write_key);
-        let door = key.and_then(|key| state.door_of(&key)).ok_or(Refusal::Unauthenticated)?;
+        let door = key.and_then(|key| state.doors.of_key(&key)).ok_or(Refusal::Unauthenticated)?;
         door.is_open(headers, source)?;
         door
     };
@@ -242,19 +243,6 @@ async fn take(
     let sort = move || sort(&sorting_door, &text, arrival);
     let sorted = state.sorted(received.bytes.len(), sort, due).await?;
     state.keep(&door, sorted, received, arrival, due).await.map(|_| ())
-}
-
-impl PublicState {
-    /// The destination of a write key. Every key is compared, so that the time tells nothing.
-    fn door_of(&self, write_key: &str) -> Option<Arc<Door>> {
-        let mut found = None;
-        for door in self.doors.values() {
-            if door.gate.knows_write_key(write_key) {
-                found = Some(Arc::clone(door));
-            }
-        }
-        found
-    }
 }
 
 #[cfg(test)]
@@ -268,30 +256,20 @@ mod tests {
 
     use super::*;
     use crate::ledger::Intake;
-    use crate::map::Mapping;
-    use crate::membership::DestinationName;
-    use crate::receive::fake::{Behaviour, FakeLedger, LIMITS, text_of};
-    use crate::receive::{Credentials, Destination, Readiness, router};
+    use crate::receive::fake::{Behaviour, FakeLedger, LIMITS, entrance, text_of};
+    use crate::receive::{Credentials, Doors, Entrance, Readiness, router};
     use crate::secret::Secret;
 
     fn public(ledger: &Arc<FakeLedger>, limits: Limits) -> Router {
-        let of = |name: &str, key: &str, enabled| Destination {
-            name: DestinationName::new(name).expect("a name"),
-            enabled,
-            mappings: Mapping::preset().into(),
+        let of = |name: &str, key: &str| Entrance {
             credentials: Credentials {
                 write_keys: vec![Secret::new(key), Secret::new(format!("{key}-next"))],
                 ..Credentials::default()
             },
-            extra_fields: Vec::new(),
-            allowed_sources: Vec::new(),
-            allow_batches: true,
-            rate: None,
+            ..entrance(name)
         };
-        let destinations =
-            [of("one", "key-1", true), of("two", "key-2", true), of("off", "key-3", false)];
-        let state =
-            PublicState::new(destinations, Arc::clone(ledger) as _, limits, Readiness::default());
+        let doors = Doors::new([of("one", "key-1"), of("two", "key-2"), of("off", "key-3")]);
+        let state = PublicState::new(doors, Arc::clone(ledger) as _, limits, Readiness::default());
         router(state)
     }
 
@@ -464,7 +442,7 @@ mod tests {
                 post_within(limits, "/v1/page", Some("key-1"), long(bytes).to_string()).await;
             assert_eq!(status.as_u16(), expected, "{bytes}");
         }
-        let many = format!("{{\"batch\":[{}0]}}", "0,".repeat(MOST_EVENTS));
+        let many = format!("{{\"batch\":[{}0]}}", "0,".repeat(sorting::MOST_EVENTS));
         let (status, ..) = post_text("/v1/batch", Some("key-1"), many).await;
         assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     }

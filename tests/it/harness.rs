@@ -136,7 +136,14 @@ impl Installation {
 
     /// The configuration file, beneath what is set.
     pub fn write_config(&self, toml: &str) {
-        std::fs::write(self.directory.path().join("cohortd.toml"), toml).expect("it is ours");
+        self.write("cohortd.toml", toml);
+    }
+
+    /// A file where relative paths of the configuration begin; one that is there is replaced.
+    pub fn write(&self, name: &str, text: &str) {
+        let beside = self.directory.path().join(format!("{name}.new"));
+        std::fs::write(&beside, text).expect("it is ours");
+        std::fs::rename(beside, self.directory.path().join(name)).expect("it is ours");
     }
 
     pub fn ledger_path(&self) -> std::path::PathBuf {
@@ -383,6 +390,12 @@ impl Cohortd {
         self.log.lock().expect("no reader panics").clone()
     }
 
+    /// How many lines with this message were logged so far.
+    pub fn count_logged(&self, message: &str) -> usize {
+        let quoted = format!("\"message\":\"{message}\"");
+        self.log().iter().filter(|line| line.contains(&quoted)).count()
+    }
+
     /// Waits for a log line with this message.
     pub async fn logged(&self, message: &str) {
         let quoted = format!("\"message\":\"{message}\"");
@@ -439,8 +452,19 @@ impl Poster {
         body: String,
         signed: &str,
     ) -> Option<(u16, Value)> {
+        self.post_as(SHARED_SECRET, destination, body, signed).await
+    }
+
+    /// The same under another shared secret.
+    pub async fn post_as(
+        &self,
+        secret: &str,
+        destination: &str,
+        body: String,
+        signed: &str,
+    ) -> Option<(u16, Value)> {
         let url = format!("http://{}/segment/{destination}", self.public);
-        let signature = sign(&Secret::new(SHARED_SECRET), signed.as_bytes());
+        let signature = sign(&Secret::new(secret), signed.as_bytes());
         let answer =
             self.client.post(url).header("x-signature", signature).body(body).send().await.ok()?;
         let status = answer.status().as_u16();

@@ -18,6 +18,8 @@ mod ordering;
 mod outage;
 mod reactions;
 mod receive;
+mod reload;
+mod routes;
 mod sandbox;
 mod secrecy;
 mod segment_sdk;

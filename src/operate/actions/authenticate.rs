@@ -10,7 +10,7 @@ use axum::extract::State;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{API_KEY, Actions, CLIENT_ID, Environment, missing_setting, setting};
+use super::{API_KEY, Actions, CLIENT_ID, Environment, environment_of, missing_setting, setting};
 use crate::launchdarkly::{Credentials, Endpoint, Verdict};
 use crate::operate::api::Change;
 use crate::operate::logging::chain;
@@ -56,8 +56,9 @@ async fn verdict(actions: &Actions, settings: &Map<String, Value>) -> Result<(),
         return Err(Answer::no(all.join(" "), fields));
     };
     let no = |error: String| Answer::no(error, BTreeMap::new());
+    let environments = actions.environments.get();
     let Environment { launchdarkly, request_timeout, .. } =
-        actions.to_be_asked(&client_side_id).map_err(no)?;
+        to_be_asked(&environments, &client_side_id).map_err(no)?;
     let endpoint = Endpoint {
         client_side_id,
         service_token: Secret::new(token),
@@ -69,26 +70,25 @@ async fn verdict(actions: &Actions, settings: &Map<String, Value>) -> Result<(),
     objection(id).or(objection(token)).map_or(Ok(()), |why| Err(no(why)))
 }
 
-impl Actions {
-    /// Whose hosts are asked about a client-side ID: those of the destination that has it; else
-    /// those of all destinations, if they are the same.
-    fn to_be_asked(&self, client_side_id: &str) -> Result<&Environment, String> {
-        if let Some(environment) = self.environment(client_side_id)? {
-            return Ok(environment);
-        }
-        let way = |of: &Environment| {
-            let to = &of.launchdarkly;
-            (to.base_url.clone(), to.client_sdk_url.clone(), to.proxy.clone(), to.ca_file.clone())
-        };
-        match &self.environments[..] {
-            [first, others @ ..] if others.iter().all(|other| way(other) == way(first)) => {
-                Ok(first)
-            }
-            _ => Err(format!(
-                "{CLIENT_ID} is of no configured destination, and they go to different hosts: \
-                 it is not clear which one to ask"
-            )),
-        }
+/// Whose hosts are asked about a client-side ID: those of the destination that has it; else
+/// those of all destinations, if they are the same.
+fn to_be_asked<'a>(
+    environments: &'a [Environment],
+    client_side_id: &str,
+) -> Result<&'a Environment, String> {
+    if let Some(environment) = environment_of(environments, client_side_id)? {
+        return Ok(environment);
+    }
+    let way = |of: &Environment| {
+        let to = &of.launchdarkly;
+        (to.base_url.clone(), to.client_sdk_url.clone(), to.proxy.clone(), to.ca_file.clone())
+    };
+    match environments {
+        [first, others @ ..] if others.iter().all(|other| way(other) == way(first)) => Ok(first),
+        _ => Err(format!(
+            "{CLIENT_ID} is of no configured destination, and they go to different hosts: \
+             it is not clear which one to ask"
+        )),
     }
 }
 

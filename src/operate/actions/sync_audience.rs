@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::exchange::{Entry, Failure, Request, Response, Standing};
-use super::{Actions, CLIENT_ID, Environment, missing_setting, setting};
+use super::{Actions, CLIENT_ID, Environment, environment_of, missing_setting, setting};
 use crate::launchdarkly::calls::{Call, calls};
 use crate::ledger::{Intake, MemberView};
 use crate::map::{Mapping, Rejection};
@@ -74,7 +74,8 @@ impl Actions {
         let client_side_id = setting(&settings, CLIENT_ID).ok_or_else(|| {
             bad(missing_setting(CLIENT_ID)).at(CLIENT_ID, missing_setting(CLIENT_ID))
         })?;
-        let environment = self.environment(&client_side_id).map_err(bad)?;
+        let environments = self.environments.get();
+        let environment = environment_of(&environments, &client_side_id).map_err(bad)?;
         // A field that is none of the action's says nothing, as there.
         let is_field = |name: &str| Mapping::field_names().any(|field| field == name);
         let mut mapping = what.mapping.unwrap_or_default();
