@@ -13,6 +13,7 @@ use crate::harness::{
 
 const NOW_MS: i64 = 1_750_000_000_000;
 const PATH: &str = "/api/v2/segment-targets/segment-audiences";
+const PERSON: &str = "planted-person";
 const SEGMENT_APP: &str = "https://app.segment.com";
 
 fn client() -> reqwest::Client {
@@ -65,14 +66,15 @@ async fn holds(launchdarkly: &StandIn, members: &[&str]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_performed_is_recorded_and_told_by_the_courier() {
     let launchdarkly = launchdarkly().await;
-    let installation = Installation::new(&launchdarkly);
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("log.level", "trace");
     let cohortd = installation.start();
     let (status, _) = ask(&cohortd, "../api/v1/destinations/production/pause", &json!({})).await;
     assert_eq!(status, 200);
 
-    let answer = sync(&cohortd, identify("ada", "vip", true, NOW_MS)).await;
+    let answer = sync(&cohortd, identify(PERSON, "vip", true, NOW_MS)).await;
     let [exchange] = &answer.as_array().expect("a list")[..] else { panic!("{answer}") };
-    assert_eq!(exchange["request"], request(&launchdarkly, &[("ada", true)]));
+    assert_eq!(exchange["request"], request(&launchdarkly, &[(PERSON, true)]));
     let response = &exchange["response"];
     assert_eq!((&response["statusCode"], &response["headers"]), (&json!(202), &json!({})));
     let standing = |recorded, waiting, told, superseded| {
@@ -86,17 +88,17 @@ async fn what_is_performed_is_recorded_and_told_by_the_courier() {
     cohortd.kill();
     let cohortd = installation.start();
     ask(&cohortd, "../api/v1/destinations/production/resume", &json!({})).await;
-    holds(&launchdarkly, &["ada"]).await;
+    holds(&launchdarkly, &[PERSON]).await;
     installation.drained().await;
 
-    let answer = sync(&cohortd, identify("ada", "vip", true, NOW_MS)).await;
+    let answer = sync(&cohortd, identify(PERSON, "vip", true, NOW_MS)).await;
     assert_eq!(answer[0]["response"]["body"], standing(1, 0, 1, 0), "a repeat");
-    let answer = sync(&cohortd, identify("ada", "vip", false, NOW_MS - 1000)).await;
+    let answer = sync(&cohortd, identify(PERSON, "vip", false, NOW_MS - 1000)).await;
     assert_eq!(answer[0]["response"]["body"], standing(1, 0, 0, 1), "an older event");
-    holds(&launchdarkly, &["ada"]).await;
+    holds(&launchdarkly, &[PERSON]).await;
     let log = cohortd.stop().1.join("\n");
     assert!(log.contains("events of the actions protocol are recorded"), "it is in the audit log");
-    assert!(!log.contains("whatever-the-tester-typed"), "{log}");
+    assert!(!log.contains(PERSON) && !log.contains("whatever-the-tester-typed"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -262,6 +264,7 @@ async fn what_cannot_be_performed_is_one_failure_with_its_fields() {
 async fn settings_are_checked_with_launchdarkly_at_the_configured_hosts_only() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
+    installation.set("log.level", "trace");
     let url = launchdarkly.url().to_string();
     installation.set("destinations.production.launchdarkly.client_sdk_url", &url);
     let cohortd = installation.start();
