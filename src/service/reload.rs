@@ -56,7 +56,7 @@ impl Service {
             Err(problems) => Err(problems),
         };
         if let Err(problems) = &taken {
-            error!(problems, "the configuration is not taken: the one before stays");
+            error!(%problems, "the configuration is not taken: the one before stays");
         }
         if let Occasion::Asked(asked) = occasion {
             let _ = asked.send(taken); // whoever asked may have gone

@@ -33,11 +33,17 @@ pub const SHARED_SECRET: &str = "planted-shared-secret";
 
 /// A stand-in with the account that [`Cohortd`] delivers to.
 pub async fn launchdarkly() -> StandIn {
-    let account = Account {
-        client_side_id: ENVIRONMENT.to_owned(),
-        service_token: Secret::new(SERVICE_TOKEN),
-    };
-    StandIn::start(vec![account]).await.expect("a port on loopback is free")
+    launchdarkly_with(&[]).await
+}
+
+/// The same with other accounts beside it: client-side IDs and their tokens.
+pub async fn launchdarkly_with(others: &[(&str, &str)]) -> StandIn {
+    let all = [(ENVIRONMENT, SERVICE_TOKEN)].into_iter().chain(others.iter().copied());
+    let accounts = all.map(|(client_side_id, token)| Account {
+        client_side_id: client_side_id.to_owned(),
+        service_token: Secret::new(token),
+    });
+    StandIn::start(accounts.collect()).await.expect("a port on loopback is free")
 }
 
 /// The daemon's configuration and ledger, over all its lives.

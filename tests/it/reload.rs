@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cohortd::sandbox::{Account, Apply, Fault, StandIn, View};
+use cohortd::sandbox::{Apply, Fault, StandIn, View};
 use cohortd::secret::Secret;
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::harness::{
     Cohortd, DEADLINE, ENVIRONMENT, Installation, Poster, SERVICE_TOKEN, SHARED_SECRET, identify,
+    launchdarkly_with,
 };
 
 const NOW_MS: i64 = 1_750_000_000_000;
@@ -25,13 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// A stand-in with two environments, and a daemon whose destination is in its file, with the shared
 /// secret and the token in files of their own.
 async fn installation() -> (StandIn, Installation) {
-    let account = |client_side_id: &str, token: &str| Account {
-        client_side_id: client_side_id.to_owned(),
-        service_token: Secret::new(token),
-    };
-    let accounts =
-        vec![account(ENVIRONMENT, SERVICE_TOKEN), account(OTHER_ENVIRONMENT, OTHER_TOKEN)];
-    let launchdarkly = StandIn::start(accounts).await.expect("a port on loopback is free");
+    let launchdarkly = launchdarkly_with(&[(OTHER_ENVIRONMENT, OTHER_TOKEN)]).await;
     let mut installation = Installation::new(&launchdarkly);
     for key in [
         "segment.shared_secrets",

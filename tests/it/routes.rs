@@ -1,11 +1,10 @@
 //! One path whose events go to several destinations, in one transaction.
 
-use cohortd::sandbox::{Account, StandIn, View};
-use cohortd::secret::Secret;
+use cohortd::sandbox::{StandIn, View};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Cohortd, DEADLINE, ENVIRONMENT, Installation, SERVICE_TOKEN, SHARED_SECRET, identify,
+    Cohortd, DEADLINE, ENVIRONMENT, Installation, SHARED_SECRET, identify, launchdarkly_with,
 };
 
 const NOW_MS: i64 = 1_750_000_000_000;
@@ -16,13 +15,7 @@ const WRITE_KEY: &str = "planted-route-key";
 /// `production`, which has a path of its own, `inner`, which has none and is about emails, and the
 /// route `all` to both.
 async fn installation() -> (StandIn, Installation) {
-    let account = |client_side_id: &str, token: &str| Account {
-        client_side_id: client_side_id.to_owned(),
-        service_token: Secret::new(token),
-    };
-    let accounts =
-        vec![account(ENVIRONMENT, SERVICE_TOKEN), account(INNER_ENVIRONMENT, INNER_TOKEN)];
-    let launchdarkly = StandIn::start(accounts).await.expect("a port on loopback is free");
+    let launchdarkly = launchdarkly_with(&[(INNER_ENVIRONMENT, INNER_TOKEN)]).await;
     let mut installation = Installation::new(&launchdarkly);
     let base_url = launchdarkly.url().to_string();
     for (key, value) in [
