@@ -256,8 +256,10 @@ impl Audiences {
 
     /// Makes memory what the tables say, after a transaction that was rolled back. Claims stay.
     pub fn reload(&mut self, db: &Connection) -> rusqlite::Result<()> {
-        let mut claimed: HashMap<i64, HashSet<ContextKey>> =
-            self.list.drain(..).map(|audience| (audience.row, audience.claimed)).collect();
+        // By name: the row that it had may be one that was rolled back.
+        let name_of = |audience: &Audience| (audience.destination, audience.route.audience.clone());
+        let mut claimed: HashMap<(usize, AudienceId), HashSet<ContextKey>> =
+            self.list.drain(..).map(|audience| (name_of(&audience), audience.claimed)).collect();
         self.by_id.clear();
         self.by_row.clear();
         for index in 0..self.destinations.len() {
@@ -273,7 +275,7 @@ impl Audiences {
             let mut rows = statement.query([self.destinations[index].row])?;
             while let Some(row) = rows.next()? {
                 let mut audience = Audience::from_row(row, index, &name)?;
-                audience.claimed = claimed.remove(&audience.row).unwrap_or_default();
+                audience.claimed = claimed.remove(&name_of(&audience)).unwrap_or_default();
                 self.insert(audience);
             }
         }

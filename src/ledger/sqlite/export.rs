@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::audiences::{Audience, stored_audiences};
 use super::schema::{self, OpenError};
 use super::walks::SLICE;
-use super::{members, parked};
+use super::{integrity, members, parked};
 use crate::ledger::ParkReason;
 use crate::ledger::member::{Member, Told};
 use crate::membership::{DestinationName, Timestamp};
@@ -57,6 +57,7 @@ pub fn export<B>(
     destination: Option<&str>,
     mut each: impl FnMut(ExportedMember) -> ControlFlow<B>,
 ) -> Result<ControlFlow<B>, OpenError> {
+    integrity::log_at_rest(directory)?;
     let db = schema::open_to_read(&schema::database(directory))?;
     let found = schema::version(&db)?;
     if found < schema::VERSION {
@@ -76,10 +77,10 @@ pub fn export<B>(
         for audience in stored_audiences(&db, id, &name)? {
             let mut after = String::new();
             loop {
-                let slice = members::walk(&db, (audience.row, &after), SLICE)?;
-                let Some(last) = slice.iter().rfind(|(of, ..)| *of == audience.row) else { break };
-                after.clone_from(&last.1);
-                for (_, key, member) in slice.iter().take_while(|(of, ..)| *of == audience.row) {
+                let slice = members::walk_in(&db, audience.row, &after, SLICE)?;
+                let Some((last, _)) = slice.last() else { break };
+                after.clone_from(last);
+                for (key, member) in &slice {
                     let next = each(exported(&db, &audience, key, member)?);
                     if next.is_break() {
                         return Ok(next);

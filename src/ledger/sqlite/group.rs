@@ -2,6 +2,7 @@
 //! claims, so that a claim sees everything that arrived with it.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -188,20 +189,14 @@ impl Group {
 
     /// Applies everything inside the transaction that is open on `db`.
     pub fn apply(&mut self, state: &mut State, db: &Connection) -> rusqlite::Result<()> {
-        self.apply_deltas(state, db)?;
-        for intake in &self.intakes {
-            state.note_arrival(intake.arrival);
-            let Some(destination) = state.audiences.destination(&intake.destination) else {
-                continue;
-            };
-            for user_id in &intake.deletions {
-                state.forget(db, destination, user_id)?;
-            }
-            for RejectedEvent { reason, detail, body, user_id } in &intake.rejected {
-                let row = state.audiences.destinations[destination].row;
-                let person = user_id.as_ref().map(|user| state.persons.hash(row, user.as_str()));
-                state.rejected.keep(db, row, intake.arrival, (reason, detail, body, person))?;
-            }
+        // What came after a deletion is applied after it.
+        let mut from = 0;
+        while from < self.intakes.len() {
+            let with_deletions = |of: &Intake| !of.deletions.is_empty();
+            let deleting = self.intakes[from..].iter().position(with_deletions);
+            let to = deleting.map_or(self.intakes.len(), |position| from + position + 1);
+            self.apply_intakes(from..to, state, db)?;
+            from = to;
         }
         for report in std::mem::take(&mut self.reports) {
             self.apply_report(state, db, report)?;
@@ -225,9 +220,40 @@ impl Group {
         Ok(())
     }
 
-    fn apply_deltas(&mut self, state: &mut State, db: &Connection) -> rusqlite::Result<()> {
+    /// Deltas first, together, then what else came with them.
+    fn apply_intakes(
+        &mut self,
+        which: Range<usize>,
+        state: &mut State,
+        db: &Connection,
+    ) -> rusqlite::Result<()> {
+        self.apply_deltas(which.clone(), state, db)?;
+        for intake in &self.intakes[which] {
+            state.note_arrival(intake.arrival);
+            let Some(destination) = state.audiences.destination(&intake.destination) else {
+                continue;
+            };
+            for RejectedEvent { reason, detail, body, user_id } in &intake.rejected {
+                let row = state.audiences.destinations[destination].row;
+                let person = user_id.as_ref().map(|user| state.persons.hash(row, user.as_str()));
+                state.rejected.keep(db, row, intake.arrival, (reason, detail, body, person))?;
+            }
+            for user_id in &intake.deletions {
+                state.forget(db, destination, user_id, intake.arrival)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_deltas(
+        &mut self,
+        which: Range<usize>,
+        state: &mut State,
+        db: &Connection,
+    ) -> rusqlite::Result<()> {
         let mut writes: Vec<(i64, usize, &MembershipDelta)> = Vec::with_capacity(self.items);
-        for (intake, (_, recorded)) in self.intakes.iter().zip(&mut self.recorded) {
+        let intakes = self.intakes[which.clone()].iter();
+        for (intake, (_, recorded)) in intakes.zip(&mut self.recorded[which]) {
             let Some(destination) = state.audiences.destination(&intake.destination) else {
                 continue;
             };

@@ -529,6 +529,7 @@ async fn arrival_never_runs_backwards_not_even_across_a_restart() {
     assert!(!batch.members[0].membership.as_bool(), "the later arrival wins the tie");
 }
 
+mod checkpoints;
 mod damage;
 mod migration;
 mod operations;

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, params};
+use rusqlite::{Connection, params};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -18,7 +18,7 @@ use super::group::{Command, Group, change_of};
 use super::parked::Parked;
 use super::persons::Persons;
 use super::rejected::Rejected;
-use super::reserve::Reserve;
+use super::reserve::{Reserve, is_full};
 use super::schema::{self, OpenError};
 use super::upkeep::Upkeep;
 use super::waits::Waits;
@@ -317,17 +317,18 @@ impl State {
         self.touched.iter().try_for_each(|index| self.audiences.save(db, *index))
     }
 
-    /// Removes a person from every audience of the destination; the rows go once that was told.
+    /// Removes a person from every audience of the destination, as was asked at `asked_at`; the rows
+    /// go once that was told.
     pub fn forget(
         &mut self,
         db: &Connection,
         destination: usize,
         user_id: &UserId,
+        asked_at: Timestamp,
     ) -> rusqlite::Result<()> {
         let row = self.audiences.destinations[destination].row;
         let person = self.persons.hash(row, user_id.as_str());
-        let at = self.stamp();
-        self.persons.remember(db, person, at)?;
+        self.persons.remember(db, person, asked_at)?;
         self.rejected.forget(db, person)?;
         let mut found: Vec<(usize, String)> = self
             .audiences
@@ -344,7 +345,7 @@ impl State {
         for (audience, key) in found {
             let row = self.audiences.list[audience].row;
             let Some(before) = members::load(db, row, &key)? else { continue };
-            let next = member::forget(&before, &self.moment(audience));
+            let next = member::forget(&before, asked_at, &self.moment(audience));
             Parked::erase(db, row, &key)?;
             self.put(db, audience, &key, Some(&before), &next)?;
         }
@@ -462,10 +463,6 @@ impl State {
         self.touch_all();
         Ok(())
     }
-}
-
-fn is_full(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }
 
 fn failed(doing: &'static str) -> impl FnOnce(rusqlite::Error) -> WriterFailure {
