@@ -55,6 +55,7 @@ pub fn backup(directory: &Path, file: &Path) -> Result<(), BackupError> {
     remove_if_there(&unfinished)?;
     integrity::log_at_rest(directory)?;
     let db = schema::open_to_read(&schema::database(directory))?;
+    File::create(&unfinished).map_err(failed(&unfinished))?; // SQLite would not say why it cannot
     let name = unfinished.to_string_lossy();
     let copied = db.execute("VACUUM INTO ?1", [&name]).map_err(BackupError::Copy);
     let finished = copied.and_then(|_| {

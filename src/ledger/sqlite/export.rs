@@ -51,12 +51,13 @@ pub struct ExportedParking {
     pub id: String,
 }
 
-/// Hands every member to `each` until it breaks: of one moment, in flat memory.
+/// Hands every member to `each` until it breaks: of one moment, in flat memory. `None`: there is no
+/// such destination.
 pub fn export<B>(
     directory: &Path,
     destination: Option<&str>,
     mut each: impl FnMut(ExportedMember) -> ControlFlow<B>,
-) -> Result<ControlFlow<B>, OpenError> {
+) -> Result<Option<ControlFlow<B>>, OpenError> {
     integrity::log_at_rest(directory)?;
     let db = schema::open_to_read(&schema::database(directory))?;
     let found = schema::version(&db)?;
@@ -69,8 +70,12 @@ pub fn export<B>(
         .prepare("SELECT id, name FROM destination WHERE dropped = 0 ORDER BY id")?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
+    let is_wanted = |name: &str| destination.is_none_or(|only| only == name);
+    if destination.is_some() && !known.iter().any(|(_, name)| is_wanted(name)) {
+        return Ok(None);
+    }
     for (id, name) in known {
-        if destination.is_some_and(|only| only != name) {
+        if !is_wanted(&name) {
             continue;
         }
         let Some(name) = DestinationName::new(&name) else { continue };
@@ -83,13 +88,13 @@ pub fn export<B>(
                 for (key, member) in &slice {
                     let next = each(exported(&db, &audience, key, member)?);
                     if next.is_break() {
-                        return Ok(next);
+                        return Ok(Some(next));
                     }
                 }
             }
         }
     }
-    Ok(ControlFlow::Continue(()))
+    Ok(Some(ControlFlow::Continue(())))
 }
 
 fn exported(

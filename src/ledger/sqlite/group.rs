@@ -16,7 +16,7 @@ use crate::ledger::member::{self, Change, Member, Next};
 use crate::ledger::{
     Batch, ClaimedMember, Intake, LedgerError, ParkReason, Recorded, RejectedEvent, Route, Unheard,
 };
-use crate::membership::{AudienceId, ContextKey, DestinationName, MembershipDelta};
+use crate::membership::{AudienceId, ContextKey, DestinationName, MembershipDelta, Timestamp};
 
 type Reply<T> = oneshot::Sender<Result<T, LedgerError>>;
 
@@ -100,8 +100,9 @@ pub(super) struct Group {
     claimed: Vec<(Reply<Option<Batch>>, Option<Batch>)>,
     places: Vec<OwnedSemaphorePermit>,
     items: usize,
-    /// Members whose claim ends with this group, once it is committed.
-    unclaimed: Vec<(usize, Vec<ContextKey>)>,
+    /// Members whose claim ends with this group, once it is committed, and since when the longest
+    /// pending of those that wait again has been so.
+    unclaimed: Vec<(usize, Vec<ContextKey>, Option<Timestamp>)>,
     /// Set by [`Command::Close`].
     pub close: Option<oneshot::Sender<()>>,
     /// Set by [`Command::Damaged`].
@@ -344,6 +345,7 @@ impl Group {
         let row = state.audiences.list[audience].row;
         let mut order: Vec<_> = batch.members.iter().collect();
         order.sort_by(|a, b| a.context_key.cmp(&b.context_key));
+        let mut longest: Option<Timestamp> = None;
         for claimed in order {
             let key = claimed.context_key.as_str();
             let before = members::load(db, row, key)?;
@@ -351,17 +353,18 @@ impl Group {
             state.put(db, audience, key, before.as_ref(), &next)?;
             if let Some(since) = next.or(before.as_ref()).and_then(|member| member.pending_since) {
                 state.audiences.list[audience].look_again_from(since);
+                longest = Some(longest.map_or(since, |other| other.min(since)));
             }
         }
         let keys = batch.members.into_iter().map(|claimed| claimed.context_key).collect();
-        self.unclaimed.push((audience, keys));
+        self.unclaimed.push((audience, keys, longest));
         Ok(())
     }
 
     /// The transaction is committed: claims that were reported on end.
     pub fn end_claims(&mut self, state: &mut State) {
-        for (audience, keys) in self.unclaimed.drain(..) {
-            state.unclaim(audience, &keys);
+        for (audience, keys, longest) in self.unclaimed.drain(..) {
+            state.unclaim(audience, &keys, longest);
         }
     }
 

@@ -197,6 +197,8 @@ impl Writer {
     /// `true`: something was written.
     fn transact(&mut self, group: &mut Group) -> rusqlite::Result<bool> {
         let Self { database: db, state, is_full, .. } = self;
+        let began = state.stamp();
+        state.waits.note(began, Instant::now());
         db.execute_batch("BEGIN")?;
         let before = db.total_changes();
         if !group.is_empty() {
@@ -373,15 +375,16 @@ impl State {
         Ok(())
     }
 
-    /// Ends the claims of these members.
-    pub fn unclaim(&mut self, audience: usize, keys: &[ContextKey]) {
-        let long_ago = self.waits.long_ago();
-        let state = &mut self.audiences.list[audience];
+    /// Ends the claims of these members; the longest pending of those that wait again has been so
+    /// since `longest`.
+    pub fn unclaim(&mut self, audience: usize, keys: &[ContextKey], longest: Option<Timestamp>) {
+        let known = &mut self.audiences.list[audience];
         for key in keys {
-            state.claimed.remove(key);
+            known.claimed.remove(key);
         }
-        if state.waiting() > 0 {
-            state.waiting_since.get_or_insert(long_ago);
+        if let Some(since) = longest.map(|longest| self.waits.instant_of(longest)) {
+            let other = known.waiting_since;
+            known.waiting_since = Some(other.map_or(since, |other| other.min(since)));
         }
         self.touch(audience);
     }
@@ -391,7 +394,7 @@ impl State {
         if let Some(audience) = self.audiences.of_route(&batch.route) {
             let keys: Vec<_> =
                 batch.members.iter().map(|member| member.context_key.clone()).collect();
-            self.unclaim(audience, &keys);
+            self.unclaim(audience, &keys, None);
         }
     }
 
@@ -422,7 +425,6 @@ impl State {
 
     /// Shows couriers the backlogs as they are after a commit, and wakes those with something to do.
     fn publish(&mut self) {
-        self.waits.note(self.stamp, Instant::now());
         if self.touched.is_empty() && self.steered.is_empty() {
             return;
         }
