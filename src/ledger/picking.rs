@@ -15,7 +15,13 @@ pub(super) struct Picking {
     taken: Vec<ClaimedMember>,
     alone: bool,
     with: Option<Timestamp>,
+    /// How many were left for another batch.
+    left: usize,
 }
+
+/// Behind so many that travel otherwise nobody is looked for any more: that would cost each batch a
+/// reading of the whole backlog.
+const MOST_LEFT: usize = 2000;
 
 /// What becomes of a waiting member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +36,7 @@ pub(super) enum Picked {
 
 impl Picking {
     pub fn new(limit: NonZeroUsize) -> Self {
-        Self { limit, taken: Vec::new(), alone: false, with: None }
+        Self { limit, taken: Vec::new(), alone: false, with: None, left: 0 }
     }
 
     /// Offers a member that waits and is in no batch.
@@ -46,7 +52,11 @@ impl Picking {
             return Picked::Taken;
         }
         // A half is together in the order of waiting; the others may be anywhere.
-        let enough = self.alone || self.with.is_some() || self.taken.len() == self.limit.get();
+        self.left += 1;
+        let enough = self.alone
+            || self.with.is_some()
+            || self.taken.len() == self.limit.get()
+            || self.left == MOST_LEFT;
         if enough { Picked::Enough } else { Picked::Left }
     }
 

@@ -101,10 +101,8 @@ impl Reader {
             let Some(id) = id_of(db, destination)? else { return Ok(Vec::new()) };
             let mut views = Vec::new();
             for audience in stored_audiences(db, id, destination)? {
-                for (of, key, member) in members::walk(db, (audience.row, ""), usize::MAX >> 1)? {
-                    if of == audience.row {
-                        views.push(view(&audience, key, &member));
-                    }
+                for (key, member) in members::walk_in(db, audience.row, "", usize::MAX >> 1)? {
+                    views.push(view(&audience, key, &member));
                 }
             }
             Ok(views)
