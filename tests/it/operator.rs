@@ -233,6 +233,25 @@ async fn a_forgotten_person_leaves_every_audience_and_every_list() {
     assert_eq!(said(&installation, &cohortd, &["member", "production", "ada"]), json!([]));
 }
 
+/// A deletion as Segment sends it, of somebody whom LaunchDarkly takes no more, parked and rejected too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_person_is_erased_also_when_launchdarkly_refuses_the_removal_for_good() {
+    let (launchdarkly, installation, cohortd) = running().await;
+    launchdarkly.refuse_members(|user| user == "ada");
+    enter(&cohortd, "beta", &["ada", "dan"]).await;
+    until_members(&launchdarkly, "beta", &["dan"]).await;
+    installation.drained().await;
+    let parked = type_in(&installation, &cohortd, &["parked", "list", "--json"]).done();
+    assert_eq!(parked.lines().count(), 1, "{parked}");
+    let deletion = json!({"type": "delete", "userId": "ada"});
+    let (status, answer) = cohortd.post(&deletion).await.expect("an answer");
+    assert_eq!((status, &answer["accepted"]), (200, &1.into()));
+    installation.drained().await;
+    assert_eq!(said(&installation, &cohortd, &["member", "production", "ada"]), json!([]));
+    assert_eq!(type_in(&installation, &cohortd, &["parked", "list", "--json"]).done(), "");
+    assert!(!cohortd.log().join("\n").contains("destination held"), "it was her alone");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_audience_is_retracted_or_left_as_it_is() {
     let (launchdarkly, installation, cohortd) = running().await;
