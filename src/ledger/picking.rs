@@ -65,3 +65,44 @@ impl Picking {
         self.taken
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ledger::member::{self, Change, Moment, Next};
+    use crate::membership::Membership;
+
+    fn waiting(parked_at: Option<i64>) -> Member {
+        let change = Change {
+            membership: Membership::In,
+            event_at: Timestamp(1),
+            key_rule: 1,
+            person: None,
+        };
+        let moment = Moment {
+            stamp: Timestamp(2),
+            told_counts_from: Timestamp::EPOCH,
+            repeat_window: Duration::ZERO,
+            unheard_through: Timestamp::EPOCH,
+        };
+        let Next::Write(member) = member::record(None, &change, &moment) else {
+            panic!("the first delta is written")
+        };
+        Member { parked_at: parked_at.map(Timestamp), ..member }
+    }
+
+    #[test]
+    fn a_batch_is_gathered_from_between_those_who_travel_alone_but_not_from_behind_very_many() {
+        let mut picking = Picking::new(NonZeroUsize::MAX);
+        let key = || ContextKey::new("ada").expect("not empty");
+        assert_eq!(picking.offer(key(), &waiting(None)), Picked::Taken);
+        for _ in 1..MOST_LEFT {
+            assert_eq!(picking.offer(key(), &waiting(Some(1))), Picked::Left);
+        }
+        assert_eq!(picking.offer(key(), &waiting(None)), Picked::Taken);
+        assert_eq!(picking.offer(key(), &waiting(Some(1))), Picked::Enough);
+        assert_eq!(picking.taken().len(), 2);
+    }
+}

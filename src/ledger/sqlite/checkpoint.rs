@@ -75,8 +75,10 @@ impl Checkpointer {
 
     /// Called by the writer between two groups.
     pub fn after_commit(&mut self, writer: &Connection) -> rusqlite::Result<()> {
-        if self.thread.is_finished() {
-            return self.shared.lock().take().map_or(Ok(()), Err);
+        if self.thread.is_finished()
+            && let Some(error) = self.shared.lock().take()
+        {
+            return Err(error);
         }
         let pages = self.shared.pages.load(Ordering::Relaxed);
         if pages < TOO_MANY {
