@@ -19,12 +19,14 @@ mod guard;
 mod pace;
 #[cfg(test)]
 mod simulation;
+mod tally;
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 pub use courier::{Courier, CourierError};
 pub use dispatch::{Held, Standing};
+pub use tally::{Tallied, Tally};
 
 /// How a destination is delivered to.
 #[derive(Clone, Debug)]

@@ -2,6 +2,8 @@
 
 pub mod admin;
 pub mod api;
+pub mod dashboard;
+pub mod history;
 pub mod logging;
 pub mod problem;
 pub mod status;

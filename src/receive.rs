@@ -49,6 +49,7 @@ mod listener;
 mod probes;
 mod sorting;
 mod sources;
+mod tally;
 mod tracking;
 mod webhook;
 mod webhook_audiences;
@@ -57,6 +58,7 @@ pub use authentication::{Credential, Credentials};
 pub use bucket::Rate;
 pub use listener::serve;
 pub use probes::{Readiness, objection};
+pub use tally::{Tallied, Tally};
 
 use bucket::Bucket;
 
@@ -145,6 +147,12 @@ impl PublicState {
             readiness,
         }
     }
+
+    /// What becomes of the events of a destination, now and from here on.
+    #[must_use]
+    pub fn tally(&self, destination: &DestinationName) -> Option<Arc<Tally>> {
+        self.doors.get(destination.as_str()).map(|door| Arc::clone(&door.tally))
+    }
 }
 
 /// A destination with its credentials made ready for checking.
@@ -161,6 +169,7 @@ struct Door {
     requests: Option<Mutex<Bucket>>,
     /// Of the calls that need no credential.
     unsigned: Mutex<Bucket>,
+    tally: Arc<Tally>,
 }
 
 impl Door {
@@ -176,6 +185,7 @@ impl Door {
             allow_batches: destination.allow_batches,
             requests: destination.rate.map(|rate| Mutex::new(Bucket::of(rate))),
             unsigned: Mutex::new(Bucket::of(UNSIGNED_CALLS)),
+            tally: Arc::default(),
         }
     }
 }

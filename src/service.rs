@@ -26,9 +26,10 @@ use crate::clock::{Clock, SystemClock, whole_millis};
 use crate::config::Config;
 use crate::deliver::CourierError;
 use crate::launchdarkly::ClientError;
-use crate::ledger::{OpenError, SqliteLedger, WriterFailure};
+use crate::ledger::{OpenError, Operations, SqliteLedger, WriterFailure};
 use crate::membership::DestinationName;
 use crate::operate::admin;
+use crate::operate::history::History;
 use crate::operate::logging::chain;
 use crate::receive::{self, Readiness};
 
@@ -111,6 +112,7 @@ enum Part {
 enum Ended {
     Listener(std::io::Result<()>),
     Courier(DestinationName, Result<(), CourierError>),
+    History,
     Writer(Result<(), WriterFailure>),
 }
 
@@ -126,6 +128,7 @@ impl Ended {
             Self::Courier(destination, Ok(())) => {
                 ServiceError::EndedByItself(format!("the courier of {destination}"))
             }
+            Self::History => ServiceError::EndedByItself("the history".into()),
             Self::Writer(Err(error)) => ServiceError::Writer(error),
             Self::Writer(Ok(())) => ServiceError::EndedByItself("the ledger's writer".into()),
         }
@@ -197,8 +200,11 @@ impl Service {
         let task = tasks.spawn_blocking(move || Ended::Writer(writer.run()));
         parts.insert(task.id(), Part::Writing);
         let stop_delivering = CancellationToken::new();
-        let mut standings = Vec::new();
+        let readiness = Readiness::default();
+        let public_state = wiring::public_state(&config, &ledger, &readiness);
+        let (mut standings, mut sources) = (Vec::new(), Vec::new());
         for (destination, courier) in couriers {
+            sources.extend(wiring::source(&destination, &courier, &public_state));
             standings.push((destination.clone(), courier.standing()));
             let stop = stop_delivering.clone();
             let task =
@@ -206,20 +212,27 @@ impl Service {
             parts.insert(task.id(), Part::Delivering);
         }
 
-        let readiness = Readiness::default();
         let stop_receiving = CancellationToken::new();
         let stop_watching = CancellationToken::new();
         let limits = wiring::limits(&config);
         let public_address = announce("public", &public)?;
         announce("admin", &admin)?;
-        let router = receive::router(wiring::public_state(&config, &ledger, &readiness));
+        let router = receive::router(public_state);
         let listener = receive::serve(public, router, limits, stop_receiving.clone());
         let task = tasks.spawn(async move { Ended::Listener(listener.await) });
         parts.insert(task.id(), Part::Receiving);
         let state = wiring::admin_state(&config, &ledger, standings, &readiness);
-        let router = admin::router(state, wiring::api(&config, &ledger));
+        let history = Arc::new(History::default());
+        let router = admin::router(state, wiring::api(&config, &ledger, &history));
         let listener = receive::serve(admin, router, limits, stop_watching.clone());
         let task = tasks.spawn(async move { Ended::Listener(listener.await) });
+        parts.insert(task.id(), Part::Watching);
+        let operations = Arc::clone(&ledger) as Arc<dyn Operations>;
+        let sampling = history.watch(sources, operations, clock, stop_watching.clone());
+        let task = tasks.spawn(async move {
+            sampling.await;
+            Ended::History
+        });
         parts.insert(task.id(), Part::Watching);
 
         readiness.ready();
@@ -319,9 +332,12 @@ impl Service {
                 },
             };
             let failure = match self.tick_off(ended) {
-                Ok(Ended::Listener(Ok(())) | Ended::Courier(_, Ok(())) | Ended::Writer(Ok(()))) => {
-                    continue;
-                }
+                Ok(
+                    Ended::Listener(Ok(()))
+                    | Ended::Courier(_, Ok(()))
+                    | Ended::History
+                    | Ended::Writer(Ok(())),
+                ) => continue,
                 Ok(failed) => failed.unasked(),
                 Err(failure) => failure,
             };

@@ -13,6 +13,7 @@ use tracing::{debug, error, info, warn};
 
 use super::Policy;
 use super::dispatch::{Dispatch, Now, Report, Standing, Step};
+use super::tally::Tally;
 use crate::clock::{Clock, whole_millis};
 use crate::launchdarkly::wire::encode;
 use crate::launchdarkly::{Answer, Api, Outcome};
@@ -44,6 +45,7 @@ pub struct Courier {
     chance: StdRng,
     dispatch: Dispatch,
     standing: watch::Sender<Standing>,
+    tally: Arc<Tally>,
     flights: JoinSet<Flown>,
 }
 
@@ -76,6 +78,7 @@ impl Courier {
             chance,
             dispatch: Dispatch::new(policy),
             standing: watch::Sender::default(),
+            tally: Arc::default(),
             flights: JoinSet::new(),
         }
     }
@@ -84,6 +87,12 @@ impl Courier {
     #[must_use]
     pub fn standing(&self) -> watch::Receiver<Standing> {
         self.standing.subscribe()
+    }
+
+    /// What it has done, now and from here on.
+    #[must_use]
+    pub fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
     }
 
     /// Runs until `stop`. Requests in flight are finished first: dropping one between its answer and
@@ -177,6 +186,8 @@ impl Courier {
 
     async fn land(&mut self, flown: Flown) -> Result<(), CourierError> {
         self.log(&flown);
+        let taken = matches!(flown.answer.outcome, Outcome::Taken);
+        self.tally.count(taken.then_some(flown.batch.members.len()), flown.took);
         let now = Now {
             instant: Instant::now(),
             wall: self.clock.now(),

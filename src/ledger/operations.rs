@@ -26,6 +26,15 @@ pub struct DestinationView {
     pub rejected: u64,
 }
 
+/// How many members entered and left an audience: changes of what should be, repeats not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turnover {
+    /// Those that are in now and were not before.
+    pub joined: u64,
+    /// Those that were in before and are not now.
+    pub left: u64,
+}
+
 /// An audience with its counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AudienceView {
@@ -122,6 +131,10 @@ pub struct RejectedView {
 pub trait Operations: Ledger {
     /// Every destination that has rows, in the order of their names.
     async fn destinations(&self) -> Result<Vec<DestinationView>, LedgerError>;
+
+    /// Who entered and left since this was last asked, of the audiences where anybody did. For one
+    /// caller: what was told is not told again.
+    fn take_turnover(&self, destination: &DestinationName) -> Vec<(AudienceId, Turnover)>;
 
     /// The audiences of a destination, configured or not.
     async fn audiences(

@@ -50,7 +50,8 @@ use async_trait::async_trait;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::{
-    Backlog, Batch, Intake, Ledger, LedgerError, Members, ParkReason, Recorded, Route, Unheard,
+    Backlog, Batch, Intake, Ledger, LedgerError, Members, ParkReason, Recorded, Route, Turnover,
+    Unheard,
 };
 use crate::clock::Clock;
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
@@ -140,6 +141,8 @@ struct Shared {
 struct Published {
     backlog: audiences::BacklogByAudience,
     paused_since: Option<Timestamp>,
+    /// Since it was last taken.
+    turnover: HashMap<AudienceId, Turnover>,
 }
 
 impl Shared {

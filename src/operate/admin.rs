@@ -1,7 +1,9 @@
-//! The admin listener: the probes, `/status` for machines, and the operator's verbs. Not public.
+//! The admin listener: the probes, `/status` for machines, the operator's verbs, and the dashboard. Not
+//! public.
 //!
 //! # What always holds
-//! * With tokens configured, all but the probes answers only to one of them. Without, the listener is on a
+//! * With tokens configured, all but the probes and the dashboard's own files, which hold no data, answers
+//!   only to one of them. Without, the listener is on a
 //!   loopback address (a configuration fault otherwise) and answers only requests that name one as
 //!   their `Host`, so that no web page can reach it through a browser that runs beside it.
 //! * `/status` holds nothing personal: names of destinations, ids of audiences, counts (P8).
@@ -23,6 +25,7 @@ use crate::deliver::Standing;
 use crate::ledger::Operations;
 use crate::membership::DestinationName;
 use crate::operate::api::{self, Api};
+use crate::operate::dashboard;
 use crate::operate::problem::Problem;
 use crate::operate::status::{DestinationStatus, Status};
 use crate::receive::{self, Readiness};
@@ -53,11 +56,13 @@ pub fn router(state: AdminState, api: Api) -> Router {
         })
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is no such route"))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), admit));
+    let page = middleware::from_fn_with_state(Arc::clone(&state), admit_to_the_page);
     Router::new()
         .route("/livez", get(async || "ok"))
         .route("/readyz", get(ready))
         .route("/healthz", get(ready))
         .with_state(state)
+        .merge(dashboard::router().layer(page))
         .merge(guarded)
 }
 
@@ -87,6 +92,19 @@ async fn admit(State(state): State<Arc<AdminState>>, request: Request, next: Nex
     match objection(&state.tokens, request.headers()) {
         None => next.run(request).await,
         Some((status, detail)) => Problem::new(status, detail).into_response(),
+    }
+}
+
+/// A browser that opens the page has no token to send yet: the page asks for it.
+async fn admit_to_the_page(
+    state: State<Arc<AdminState>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if state.tokens.is_empty() {
+        admit(state, request, next).await
+    } else {
+        next.run(request).await
     }
 }
 

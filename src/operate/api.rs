@@ -7,6 +7,7 @@
 //! * Errors are problem documents with a sentence that says what to do.
 
 mod destinations;
+mod history;
 mod parked;
 mod rejected;
 pub mod wire;
@@ -23,6 +24,7 @@ use http::request::Parts;
 use http::{StatusCode, header};
 use serde::de::DeserializeOwned;
 
+use super::history::History;
 use super::problem::Problem;
 use crate::ledger::Operations;
 use crate::map::Mappings;
@@ -37,6 +39,8 @@ pub struct Api {
     pub mappings: BTreeMap<DestinationName, Mappings>,
     /// Events older than this may bring back a member that left.
     pub tombstone_ttl: Duration,
+    /// What the last hour was like.
+    pub history: Arc<History>,
 }
 
 impl Api {
@@ -57,6 +61,7 @@ impl Api {
 pub(super) fn router(api: Api) -> Router {
     let of = |path: &str| format!("/api/v1/destinations/{{destination}}{path}");
     Router::new()
+        .route("/api/v1/history", get(history::show))
         .route("/api/v1/destinations", get(destinations::list))
         .route(&of("/audiences"), get(destinations::audiences))
         .route(&of("/members/{key}"), get(destinations::member))

@@ -109,8 +109,21 @@ impl PublicState {
         self.keep(door, sorted, received, arrival, due).await
     }
 
-    /// Makes what was sorted durable.
+    /// Makes what was sorted durable, and counts it.
     pub(super) async fn keep(
+        &self,
+        door: &Door,
+        sorted: Sorted,
+        received: body::Received,
+        arrival: Timestamp,
+        due: Due,
+    ) -> Result<Account, Refusal> {
+        let account = self.recorded(door, sorted, received, arrival, due).await?;
+        door.tally.count(&account);
+        Ok(account)
+    }
+
+    async fn recorded(
         &self,
         door: &Door,
         sorted: Sorted,

@@ -13,6 +13,7 @@ use crate::ledger::{DestinationSettings, Ledger, Operations, Retention, Settings
 use crate::membership::DestinationName;
 use crate::operate::admin::AdminState;
 use crate::operate::api::Api;
+use crate::operate::history::{History, Source};
 use crate::receive::{Credential, Credentials, Destination, Limits, PublicState, Rate, Readiness};
 
 /// A late duplicate of an unanswered call has had this many request timeouts to arrive.
@@ -139,11 +140,26 @@ pub(super) fn admin_state(
     }
 }
 
-pub(super) fn api(config: &Config, ledger: &Arc<SqliteLedger>) -> Api {
+pub(super) fn api(config: &Config, ledger: &Arc<SqliteLedger>, history: &Arc<History>) -> Api {
     let mappings = config.destinations.iter();
     Api {
         ledger: Arc::clone(ledger) as Arc<dyn Operations>,
         mappings: mappings.map(|of| (of.name.clone(), of.mappings.clone())).collect(),
         tombstone_ttl: config.ledger.tombstone_ttl,
+        history: Arc::clone(history),
     }
+}
+
+/// What the history samples of a courier and of the events that come in for it.
+pub(super) fn source(
+    name: &DestinationName,
+    courier: &Courier,
+    received: &PublicState,
+) -> Option<Source> {
+    Some(Source {
+        name: name.clone(),
+        received: received.tally(name)?,
+        delivered: courier.tally(),
+        standing: courier.standing(),
+    })
 }

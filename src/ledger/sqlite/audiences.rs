@@ -15,7 +15,7 @@ use super::destinations::Destination;
 use super::walks::Walk;
 use super::{DestinationSettings, destinations, members};
 use crate::ledger::member::Member;
-use crate::ledger::{Backlog, Route};
+use crate::ledger::{Backlog, Route, Turnover};
 use crate::membership::{
     AudienceId, AudienceKey, ContextKey, ContextKind, DestinationName, MembershipDelta, Timestamp,
 };
@@ -48,6 +48,18 @@ impl Counts {
     }
 }
 
+impl Turnover {
+    /// A member was this, and is that now.
+    pub(super) fn change(&mut self, before: Option<&Member>, after: Option<&Member>) {
+        let is_in = |member: &Member| member.membership.as_bool();
+        match (before.is_some_and(is_in), after.is_some_and(is_in)) {
+            (false, true) => self.joined += 1,
+            (true, false) => self.left += 1,
+            _ => {}
+        }
+    }
+}
+
 /// One audience of a configured destination.
 #[derive(Debug)]
 pub(super) struct Audience {
@@ -66,6 +78,8 @@ pub(super) struct Audience {
     /// Something is done to every member, a slice at a time.
     pub walk: Option<Walk>,
     pub counts: Counts,
+    /// Since this was last published.
+    pub turnover: Turnover,
     /// Members in a batch.
     pub claimed: HashSet<ContextKey>,
     /// Every member pending since then or earlier is in a batch: the next claim looks behind it.
@@ -88,6 +102,7 @@ impl Audience {
             unheard_through: Timestamp::EPOCH,
             walk: None,
             counts: Counts::default(),
+            turnover: Turnover::default(),
             claimed: HashSet::new(),
             all_claimed_through: Timestamp::EPOCH,
             waiting_since: None,

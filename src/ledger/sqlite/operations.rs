@@ -1,6 +1,6 @@
 //! The operator's verbs of the embedded ledger: readings beside the writer, changes through it.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 
@@ -10,7 +10,7 @@ use super::walks::Task;
 use super::{SqliteLedger, checksum, reader};
 use crate::ledger::{
     AudienceView, DestinationView, LedgerError, MemberView, Members, Operations, ParkedAfter,
-    ParkedView, RejectedView,
+    ParkedView, RejectedView, Turnover,
 };
 use crate::membership::{AudienceId, DestinationName};
 
@@ -47,6 +47,12 @@ impl Operations for SqliteLedger {
             view.configured = self.news.keys().any(|name| name.as_str() == view.name);
         }
         Ok(found)
+    }
+
+    fn take_turnover(&self, destination: &DestinationName) -> Vec<(AudienceId, Turnover)> {
+        let mut published = self.shared.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = published.get_mut(destination);
+        of.map(|of| of.turnover.drain().collect()).unwrap_or_default()
     }
 
     async fn audiences(

@@ -25,7 +25,7 @@ use super::waits::Waits;
 use super::walks::{Task, Walk};
 use super::{Settings, Shared, dropped, members, meta};
 use crate::ledger::member::{self, Change, Member, Moment, Next};
-use crate::ledger::{Batch, LedgerError};
+use crate::ledger::{Batch, LedgerError, Turnover};
 use crate::membership::{ContextKey, DestinationName, MembershipDelta, Timestamp, UserId};
 
 /// While the disk has no space, it is looked at so often: whoever asks whether to send events here
@@ -305,6 +305,7 @@ impl State {
         }
         let audience_state = &mut self.audiences.list[audience];
         audience_state.counts.change(before, next.or(before));
+        audience_state.turnover.change(before, next.or(before));
         if is && !was {
             audience_state.waiting_since.get_or_insert_with(Instant::now);
         }
@@ -429,7 +430,7 @@ impl State {
         let mut wake = BTreeSet::new();
         let mut published = self.shared.published.lock().unwrap_or_else(PoisonError::into_inner);
         for index in std::mem::take(&mut self.touched) {
-            let audience = &self.audiences.list[index];
+            let audience = &mut self.audiences.list[index];
             let destination = &self.audiences.destinations[audience.destination];
             let of = published.entry(destination.settings.name.clone()).or_default();
             if let Some(backlog) = audience.backlog(long_ago) {
@@ -437,6 +438,12 @@ impl State {
                 wake.insert(audience.destination);
             } else {
                 of.backlog.remove(&index);
+            }
+            let turnover = std::mem::take(&mut audience.turnover);
+            if turnover != Turnover::default() {
+                let sum = of.turnover.entry(audience.route.audience.clone()).or_default();
+                sum.joined += turnover.joined;
+                sum.left += turnover.left;
             }
         }
         for index in std::mem::take(&mut self.steered) {
@@ -457,7 +464,7 @@ impl State {
         self.upkeep.reload(db)?;
         self.touched.clear(); // positions of before: an audience may have been taken back
         let mut published = self.shared.published.lock().unwrap_or_else(PoisonError::into_inner);
-        published.clear();
+        published.values_mut().for_each(|of| of.backlog.clear());
         drop(published);
         self.touch_all();
         Ok(())

@@ -1,0 +1,71 @@
+// Asking the daemon. The token travels in a header and is kept for this tab only.
+
+const KEPT = "cohortd.token";
+const TIMEOUT_MS = 10_000;
+
+export const token = {
+  get: () => sessionStorage.getItem(KEPT),
+  set: (value) => sessionStorage.setItem(KEPT, value),
+  forget: () => sessionStorage.removeItem(KEPT),
+};
+
+/** What the daemon did not do, in its words. `status` 0: it did not answer. */
+export class Problem extends Error {
+  constructor(status, detail) {
+    super(detail);
+    this.status = status;
+  }
+}
+
+async function ask(path, init = {}) {
+  const headers = { ...init.headers };
+  const known = token.get();
+  if (known) headers.Authorization = `Bearer ${known}`;
+  let answer;
+  let text;
+  try {
+    answer = await fetch(path, {
+      ...init, headers, cache: "no-store", credentials: "omit", redirect: "error",
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+    });
+    text = await answer.text();
+  } catch {
+    throw new Problem(0, "The daemon does not answer.");
+  }
+  const json = parsed(text);
+  const kind = answer.headers.get("Content-Type") ?? "";
+  if (kind.startsWith("application/problem+json")) throw new Problem(answer.status, json?.detail ?? text);
+  return { status: answer.status, json };
+}
+
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
+/** Reads a route. */
+export async function read(path, query = {}) {
+  const given = Object.entries(query).filter(([, value]) => value !== null && value !== undefined);
+  const search = new URLSearchParams(given).toString();
+  const { status, json } = await ask(search ? `${path}?${search}` : path);
+  if (status !== 200 || json === null) throw new Problem(status, `The daemon answered ${status}.`);
+  return json;
+}
+
+/** Posts a text of JSON as it is; the answer may say no in the words of its route. */
+export const postText = (path, body) =>
+  ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body });
+
+/** Makes a change. */
+export async function change(path, body = {}) {
+  const { status, json } = await postText(path, JSON.stringify(body));
+  if (status !== 200) throw new Problem(status, `The daemon answered ${status}.`);
+  return json;
+}
+
+/** The routes of a destination. */
+export const of = (destination, path) =>
+  `/api/v1/destinations/${encodeURIComponent(destination)}${path}`;

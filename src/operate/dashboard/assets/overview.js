@@ -1,0 +1,187 @@
+// What a person wants to know in five seconds: is it flowing, how far behind, what is wrong and since when.
+
+import { count, html, many, rate, remedy, sentence, since, span, Time } from "./words.js";
+
+/** A longer wait than this is worth a word; as `cohortd status --behind-s`. */
+const BEHIND_MS = 300_000;
+/** What waits for less than this is on its way as it should be. */
+const SOON_MS = 5_000;
+/** Rates and durations are of the last minute. */
+const LATELY_S = 60;
+
+/** How a destination stands: a colour, a word, and what to say about it. */
+export function verdict(status, past) {
+  if (!status) {
+    return { tint: "none", word: "Not delivered to", text: "It is disabled or no longer configured: its rows are only kept." };
+  }
+  const { held, waiting, oldest_waiting_ms: oldest, last_error: error } = status;
+  if (status.paused_since) {
+    return { tint: "warn", word: "Paused", since: status.paused_since,
+      text: `Somebody has paused the delivery. Events are accepted and kept; ${waits(waiting)}.` };
+  }
+  if (held) {
+    const { what, remedy: todo } = remedy(held.why);
+    return { tint: "bad", word: "Held", since: held.since, what, todo, held,
+      text: `Nothing is lost: events are accepted and kept; ${waits(waiting)}. cohortd tries again by itself.` };
+  }
+  const failing = waiting > 0 && past && lately(past, "failed_calls") > 0 && lately(past, "delivered") === 0;
+  if (failing) {
+    return { tint: "warn", word: "Retrying", since: status.since, error, what: "LaunchDarkly does not take calls at the moment.",
+      text: `Nothing is lost: events are accepted and kept; ${waits(waiting)}. cohortd tries again by itself.` };
+  }
+  if (oldest > BEHIND_MS || status.state === "catching_up") {
+    return { tint: "warn", word: "Catching up", since: status.since, error,
+      text: `It is delivered, but ${waits(waiting)}, the longest for ${span(oldest)}.` };
+  }
+  if (oldest > SOON_MS) {
+    return { tint: "ok", word: "Flowing", text: `${sentence(waits(waiting))} The longest has waited ${span(oldest)}.` };
+  }
+  const text = waiting > 0
+    ? "LaunchDarkly has been told everything but what came in the last seconds."
+    : "LaunchDarkly has been told everything that Segment has sent.";
+  return { tint: "ok", word: "Flowing", text };
+}
+
+const waits = (waiting) => (waiting === 0 ? "nobody waits" : `${many(waiting, "member")} ${waiting === 1 ? "waits" : "wait"} to be told`);
+
+function steps(past) {
+  const from = (past.at.at(-1) ?? 0) - LATELY_S;
+  return past.at.flatMap((at, index) => (at > from ? [index] : []));
+}
+
+/** The sum of a series over the last minute. */
+function lately(past, series) {
+  return steps(past).reduce((sum, index) => sum + past[series][index], 0);
+}
+
+/** Per second over the last minute, or over what there is of it. */
+function lateRate(past, series, step) {
+  const of = steps(past).length;
+  return of === 0 ? null : lately(past, series) / (of * step);
+}
+
+/** The colours of several destinations at a glance, and the choice among them. */
+export function Destinations({ known, onChoose }) {
+  const names = [...new Set([...Object.keys(known.status.destinations), ...known.destinations.map((one) => one.name)])].sort();
+  if (names.length < 2) return null;
+  return html`
+    <nav class="destinations" aria-label="Destinations">
+      ${names.map((name) => {
+        const status = known.status.destinations[name];
+        const { tint, word } = verdict(status, known.histories[name]);
+        const isChosen = name === known.chosen;
+        return html`
+          <button key=${name} class="destination" aria-current=${isChosen ? "true" : null} onClick=${() => onChoose(name)}>
+            <span class=${`dot ${tint}`}></span>
+            <span class="name">${name}</span>
+            <span class="muted">${word}${status && status.waiting > 0 ? ` · ${many(status.waiting, "waits", "wait")}` : ""}</span>
+          </button>`;
+      })}
+    </nav>`;
+}
+
+/** The card with the verdict. */
+export function Verdict({ known, now, onPause, onResume }) {
+  const name = known.chosen;
+  const status = known.status.destinations[name];
+  const said = verdict(status, known.histories[name]);
+  return html`
+    <section class=${`card verdict ${said.tint}`} aria-label="State of the destination">
+      <div class="verdict-head">
+        <div>
+          <p class="eyebrow">${name}</p>
+          <h1><span class=${`dot ${said.tint}`}></span>${said.word}
+            ${said.since && html`<span class="since">since <${Time} at=${said.since} /> (${since(said.since, now)})</span>`}
+          </h1>
+        </div>
+        ${status && (status.paused_since
+          ? html`<button class="primary" onClick=${onResume}>Resume delivery</button>`
+          : html`<button onClick=${onPause}>Pause delivery…</button>`)}
+      </div>
+      ${said.what && html`<p class="what">${said.what}</p>`}
+      ${said.todo && html`<p class="todo"><b>What to do:</b> ${said.todo} ${newToken(said.held)}</p>`}
+      <p>${said.text}</p>
+      ${said.error && html`<p class="muted small">Last answer that took nothing: ${said.error.what.replaceAll("_", " ")}${said.error.status ? ` (${said.error.status})` : ""}${
+        said.error.cause ? `, ${said.error.cause}` : ""}${said.error.answer_id ? html`, id <code>${said.error.answer_id}</code>` : ""}.</p>`}
+      ${said.held && html`
+        <p class="muted small">LaunchDarkly answered ${said.held.status}${said.held.answer_id
+          ? html`; its support asks for the id <code>${said.held.answer_id}</code>` : ""}.</p>`}
+      ${status && html`<${Facts} status=${status} startedAt=${known.status.started_at} now=${now} />`}
+      <${Progress} items=${known.progress[name] ?? []} audiences=${known.audiences[name] ?? []} />
+    </section>`;
+}
+
+/** When anything last came and went, and what LaunchDarkly says of its limits: a silent Segment shows here. */
+function Facts({ status, startedAt, now }) {
+  const { last_event_at: event, last_success_at: success, rate_limits: limits } = status;
+  const ago = (time) => (time ? `${since(time, now)} ago` : `none since the start ${since(startedAt, now)} ago`);
+  const left = Object.entries(limits ?? {}).filter(([, { limit, remaining }]) => limit && remaining !== undefined);
+  return html`
+    <ul class="facts-line muted small">
+      ${startedAt && html`<li>Last event: <b>${ago(event)}</b></li><li>Last delivery: <b>${ago(success)}</b></li>`}
+      ${left.map(([name, { limit, remaining }]) => html`
+        <li key=${name}>Rate limit, ${name}: <b>${count(remaining)}</b> of ${count(limit)} left</li>`)}
+    </ul>`;
+}
+
+const newToken = ({ status }) => (status === 401 || status === 403 ? "Rights that are given in LaunchDarkly count at once." : "");
+
+const DEEDS = {
+  resync: "Resync", retract: "Retracting everybody", retract_stale: "Retracting stale members",
+  replay: "Replay of rejected events", drain: "Telling those who wait",
+};
+
+/** Long work, how far it has come, and how long it will take. */
+function Progress({ items, audiences }) {
+  if (items.length === 0) return null;
+  return html`
+    <ul class="progress">
+      ${items.map(({ kind, audience, done, total, per_second: perSecond, remaining_s: remaining }) => {
+        const known = audiences.find((one) => one.audience === audience);
+        const what = `${DEEDS[kind] ?? kind}${audience ? ` of ${known?.audience_key ?? audience}` : ""}`;
+        return html`
+          <li key=${`${kind} ${audience}`}>
+            <span>${what}</span>
+            <progress max=${Math.max(total, 1)} value=${Math.min(done, total)} aria-label=${what}></progress>
+            <span class="muted small">${count(done)} of ${count(total)}${perSecond > 0 ? ` · ${rate(perSecond)} a second` : ""}${
+              remaining === null || remaining === undefined ? "" : ` · about ${remaining < 60 ? `${Math.ceil(remaining)} s` : span(remaining * 1000)} left`}</span>
+          </li>`;
+      })}
+    </ul>`;
+}
+
+function Tile({ name, value, note, tint }) {
+  return html`
+    <div class="tile">
+      <dt>${name}</dt>
+      <dd class=${tint ?? ""}>${value}</dd>
+      <dd class="note muted">${note ?? " "}</dd>
+    </div>`;
+}
+
+/** The numbers beneath it. */
+export function Tiles({ known }) {
+  const name = known.chosen;
+  const status = known.status.destinations[name];
+  const counts = known.destinations.find((one) => one.name === name);
+  const past = known.histories[name];
+  const perSecond = (series) => {
+    const found = past ? lateRate(past, series, known.stepSeconds) : null;
+    return found === null ? "–" : rate(found);
+  };
+  const p95 = past?.call_p95_ms.findLast((value) => value !== null);
+  const p50 = past?.call_p50_ms.findLast((value) => value !== null);
+  const failed = past ? lately(past, "failed_calls") : 0;
+  const waiting = status?.waiting ?? 0;
+  return html`
+    <dl class="tiles">
+      <${Tile} name="Waiting" value=${count(waiting)} note=${waiting > 0 ? `longest ${span(status.oldest_waiting_ms)}` : "nobody waits"} />
+      <${Tile} name="Events in" value=${perSecond("accepted")} note="accepted a second" />
+      <${Tile} name="Members out" value=${perSecond("delivered")} note="delivered a second" />
+      <${Tile} name="Call time" value=${p95 === undefined ? "–" : span(p95)} tint=${failed > 0 ? "warn" : ""}
+        note=${failed > 0 ? `${count(failed)} not taken lately` : p50 === undefined ? "no calls yet" : `half within ${span(p50)}`} />
+      <${Tile} name="Memberships" value=${count(counts?.included)} note=${counts ? `in ${many(counts.audiences, "audience")}` : ""} />
+      <${Tile} name="Parked" value=${count(counts?.parked)} tint=${counts?.parked > 0 ? "warn" : ""} note="refused members" />
+      <${Tile} name="Rejected" value=${count(counts?.rejected)} tint=${counts?.rejected > 0 ? "warn" : ""} note="events kept" />
+    </dl>`;
+}
