@@ -45,7 +45,7 @@ async fn until_in(launchdarkly: &StandIn, audience: &str, who: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hold_and_its_end_are_shown_within_two_seconds() {
-    let Some(browser) = Browser::start().await else { return };
+    let Some(browser) = Browser::start() else { return };
     let launchdarkly = launchdarkly().await;
     let cohortd = installation(&launchdarkly).start();
     enter(&cohortd, "vip", &["ada"]).await;
@@ -81,7 +81,7 @@ async fn a_hold_and_its_end_are_shown_within_two_seconds() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rejected_event_is_replayed_once_the_mapping_is_mended() {
-    let Some(browser) = Browser::start().await else { return };
+    let Some(browser) = Browser::start() else { return };
     let launchdarkly = launchdarkly().await;
     let mut installation = installation(&launchdarkly);
     let cohortd = installation.start();
@@ -118,7 +118,7 @@ async fn a_rejected_event_is_replayed_once_the_mapping_is_mended() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_event_tester_explains_and_sends() {
-    let Some(browser) = Browser::start().await else { return };
+    let Some(browser) = Browser::start() else { return };
     let launchdarkly = launchdarkly().await;
     let cohortd = installation(&launchdarkly).start();
     browser.open(&format!("{}#production/tester", address(&cohortd))).await;
@@ -152,7 +152,7 @@ async fn the_event_tester_explains_and_sends() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_persons_memberships_are_shown_and_forgotten() {
-    let Some(browser) = Browser::start().await else { return };
+    let Some(browser) = Browser::start() else { return };
     let launchdarkly = launchdarkly().await;
     let installation = installation(&launchdarkly);
     let cohortd = installation.start();
@@ -183,7 +183,7 @@ async fn a_persons_memberships_are_shown_and_forgotten() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn delivery_is_steered_and_what_was_refused_is_tried_again() {
-    let Some(browser) = Browser::start().await else { return };
+    let Some(browser) = Browser::start() else { return };
     let launchdarkly = launchdarkly().await;
     let cohortd = installation(&launchdarkly).start();
     launchdarkly.refuse_members(|user| user.starts_with("bad"));
@@ -228,7 +228,7 @@ async fn delivery_is_steered_and_what_was_refused_is_tried_again() {
 /// With tokens configured: a page without data, which asks for one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_token_the_page_shows_nothing_and_with_it_nothing_personal_is_left_about() {
-    let Some(browser) = Browser::start().await else { return };
+    let Some(browser) = Browser::start() else { return };
     let launchdarkly = launchdarkly().await;
     let mut installation = installation(&launchdarkly);
     installation.set("admin.tokens", "planted-admin-token");
@@ -273,7 +273,7 @@ async fn without_a_token_the_page_shows_nothing_and_with_it_nothing_personal_is_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_used_by_keyboard() {
-    let Some(browser) = Browser::start().await else { return };
+    let Some(browser) = Browser::start() else { return };
     let launchdarkly = launchdarkly().await;
     let cohortd = installation(&launchdarkly).start();
     enter(&cohortd, "vip", &["ada"]).await;
@@ -310,7 +310,7 @@ async fn it_is_used_by_keyboard() {
 /// Pictures of everything, to be looked at, under the target folder: tmp/dashboard/pictures.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_right_at_both_widths_and_in_both_schemes() {
-    let Some(browser) = Browser::start().await else { return };
+    let Some(browser) = Browser::start() else { return };
     let launchdarkly = launchdarkly().await;
     let cohortd = installation(&launchdarkly).start();
     launchdarkly.refuse_members(|user| user.starts_with("bad"));

@@ -31,7 +31,7 @@ pub struct Browser {
 
 impl Browser {
     /// Starts one. `None`: what drives it cannot be had from npm; that is said.
-    pub async fn start() -> Option<Self> {
+    pub fn start() -> Option<Self> {
         static READY: OnceLock<Option<PathBuf>> = OnceLock::new();
         let driver = READY.get_or_init(driver).as_deref()?;
         let chromium = CHROMIUM.iter().find(|path| Path::new(path).exists());

@@ -35,8 +35,11 @@ async function ask(path, init = {}) {
   const json = parsed(text);
   const kind = answer.headers.get("Content-Type") ?? "";
   if (kind.startsWith("application/problem+json")) throw new Problem(answer.status, json?.detail ?? text);
-  return { status: answer.status, json };
+  return { status: answer.status, json, next: next(answer.headers.get("Link")) };
 }
+
+/** The query behind which a list goes on, as its `Link` header says it. */
+const next = (link) => /^<\?([^>]*)>; rel="next"$/.exec(link ?? "")?.[1] ?? null;
 
 function parsed(text) {
   try {
@@ -49,10 +52,26 @@ function parsed(text) {
 /** Reads a route. */
 export async function read(path, query = {}) {
   const given = Object.entries(query).filter(([, value]) => value !== null && value !== undefined);
-  const search = new URLSearchParams(given).toString();
-  const { status, json } = await ask(search ? `${path}?${search}` : path);
+  return (await part(path, new URLSearchParams(given).toString())).json;
+}
+
+/** Reads a list to its end, a part at a time. */
+export async function readAll(path) {
+  const all = [];
+  let query = "";
+  while (query !== null) {
+    const { json, next: more } = await part(path, query);
+    all.push(...json);
+    query = more;
+  }
+  return all;
+}
+
+async function part(path, query) {
+  const answer = await ask(query === "" ? path : `${path}?${query}`);
+  const { status, json } = answer;
   if (status !== 200 || json === null) throw new Problem(status, `The daemon answered ${status}.`);
-  return json;
+  return answer;
 }
 
 /** Posts a text of JSON as it is; the answer may say no in the words of its route. */

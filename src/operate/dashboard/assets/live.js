@@ -1,15 +1,15 @@
 // What is known of the daemon, asked for again and again: a daemon that restarts is simply asked until it
 // answers. A page that nobody looks at asks nothing.
 
-import { Problem, of, read, token } from "./api.js";
+import { Problem, of, read, readAll, token } from "./api.js";
 
 const STATUS_EVERY_MS = 1000;
 const COUNTS_EVERY_MS = 2000;
 const HISTORY_EVERY_MS = 5000;
 /** Seconds of history that are drawn. */
 export const HISTORY_S = 3600;
-/** More audiences are asked for less often. */
-const MANY_AUDIENCES = 500;
+/** The more audiences there are, the less often they are asked for: so many each second. */
+const AUDIENCES_A_SECOND = 500;
 
 export class Live {
   constructor(show) {
@@ -65,7 +65,7 @@ export class Live {
     const known = this.known;
     known.status = await read("/status");
     if (now >= this.due.counts) {
-      known.destinations = await read("/api/v1/destinations");
+      known.destinations = await readAll("/api/v1/destinations");
       this.due.counts = now + COUNTS_EVERY_MS;
     }
     const names = this.names();
@@ -74,9 +74,9 @@ export class Live {
     if (chosen === null) return;
     const kept = known.destinations.some((one) => one.name === chosen);
     if (kept && now >= this.due.audiences) {
-      known.audiences[chosen] = await unlessGone(read(of(chosen, "/audiences")), []);
-      const many = known.audiences[chosen].length > MANY_AUDIENCES;
-      this.due.audiences = now + (many ? 5 : 1) * COUNTS_EVERY_MS;
+      known.audiences[chosen] = await unlessGone(readAll(of(chosen, "/audiences")), []);
+      const pause = (known.audiences[chosen].length / AUDIENCES_A_SECOND) * 1000;
+      this.due.audiences = now + Math.max(COUNTS_EVERY_MS, pause);
     }
     if (chosen in known.status.destinations) {
       const { items } = await unlessGone(read(of(chosen, "/progress")), { items: [] });

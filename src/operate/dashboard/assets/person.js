@@ -1,7 +1,7 @@
 // Every audience of a person: what should be, and what LaunchDarkly knows. Personal: nothing of it is kept
 // by the page, or put into its address.
 
-import { change, of, read } from "./api.js";
+import { change, of, readAll } from "./api.js";
 import { html, segmentName, useEffect, useState, Time } from "./words.js";
 
 export function Person({ known, onAsk }) {
@@ -11,7 +11,7 @@ export function Person({ known, onAsk }) {
   const [problem, setProblem] = useState(null);
   const look = async (who) => {
     try {
-      const members = await read(of(destination, `/members/${encodeURIComponent(who)}`));
+      const members = await readAll(of(destination, `/members/${encodeURIComponent(who)}`));
       setFound({ key: who, members });
       setProblem(null);
     } catch (failure) {
