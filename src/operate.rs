@@ -3,5 +3,7 @@
 pub mod admin;
 pub mod api;
 pub mod logging;
+pub mod metrics;
 pub mod problem;
+pub mod sources;
 pub mod status;

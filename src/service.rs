@@ -24,12 +24,13 @@ use tracing::{error, info, warn};
 
 use crate::clock::{Clock, SystemClock, whole_millis};
 use crate::config::Config;
-use crate::deliver::CourierError;
+use crate::deliver::{self, CourierError};
 use crate::launchdarkly::ClientError;
-use crate::ledger::{OpenError, SqliteLedger, WriterFailure};
+use crate::ledger::{OpenError, Operations, SqliteLedger, WriterFailure};
 use crate::membership::DestinationName;
 use crate::operate::admin;
 use crate::operate::logging::chain;
+use crate::operate::sources::Sources;
 use crate::receive::{self, Readiness};
 
 /// Kept back from the grace period for closing the ledger.
@@ -190,7 +191,8 @@ impl Service {
         let (ledger, writer) =
             SqliteLedger::open(wiring::ledger_settings(&config), Arc::clone(&clock))?;
         let ledger = Arc::new(ledger);
-        let couriers = wiring::couriers(&config, &ledger, &clock)?;
+        let (received, delivered) = <(Arc<receive::Counters>, Arc<deliver::Counters>)>::default();
+        let couriers = wiring::couriers(&config, &ledger, &clock, &delivered)?;
 
         let mut tasks = JoinSet::new();
         let mut parts = HashMap::new();
@@ -212,11 +214,21 @@ impl Service {
         let limits = wiring::limits(&config);
         let public_address = announce("public", &public)?;
         announce("admin", &admin)?;
-        let router = receive::router(wiring::public_state(&config, &ledger, &readiness));
+        let state = wiring::public_state(&config, &ledger, &readiness, &received);
+        let router = receive::router(state);
         let listener = receive::serve(public, router, limits, stop_receiving.clone());
         let task = tasks.spawn(async move { Ended::Listener(listener.await) });
         parts.insert(task.id(), Part::Receiving);
-        let state = wiring::admin_state(&config, &ledger, standings, &readiness);
+        let sources = Arc::new(Sources {
+            ledger: Arc::clone(&ledger) as Arc<dyn Operations>,
+            standings,
+            readiness: readiness.clone(),
+            received,
+            delivered,
+            started_at: clock.now(),
+            clock,
+        });
+        let state = wiring::admin_state(&config, &sources);
         let router = admin::router(state, wiring::api(&config, &ledger));
         let listener = receive::serve(admin, router, limits, stop_watching.clone());
         let task = tasks.spawn(async move { Ended::Listener(listener.await) });

@@ -12,6 +12,7 @@ mod harness;
 mod isolation;
 mod ledger_commands;
 mod mapping;
+mod metrics;
 mod operator;
 mod ordering;
 mod outage;
