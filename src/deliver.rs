@@ -13,20 +13,20 @@
 mod backoff;
 mod batch_size;
 mod concurrency;
+mod counters;
 mod courier;
 mod dispatch;
 mod guard;
 mod pace;
 #[cfg(test)]
 mod simulation;
-mod tally;
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+pub use counters::{Counters, Delivered, Latest, Trouble};
 pub use courier::{Courier, CourierError};
 pub use dispatch::{Held, Standing};
-pub use tally::{Tallied, Tally};
 
 /// How a destination is delivered to.
 #[derive(Clone, Debug)]

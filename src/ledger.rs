@@ -14,6 +14,7 @@
 //! A crash between LaunchDarkly's answer and `settle` sends a batch twice. Harmless: a delta says
 //! "in" or "out", it does not count.
 
+mod counters;
 mod member;
 #[cfg(test)]
 pub(crate) mod memory;
@@ -33,9 +34,10 @@ use crate::membership::{
     Timestamp, UserId,
 };
 
+pub use counters::{Counters, Recordings};
 pub use operations::{
-    AudienceView, DestinationView, MemberView, Operations, ParkedAfter, ParkedView, RejectedView,
-    Turnover,
+    AudienceView, DestinationView, Disk, MemberView, Operations, ParkedAfter, ParkedView,
+    RejectedView, Turnover,
 };
 pub use sqlite::{
     BackupError, DestinationSettings, ExportedMember, ExportedParking, OpenError, RenameError,

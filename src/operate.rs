@@ -5,5 +5,7 @@ pub mod api;
 pub mod dashboard;
 pub mod history;
 pub mod logging;
+pub mod metrics;
 pub mod problem;
+pub mod sources;
 pub mod status;

@@ -42,6 +42,7 @@ mod authentication;
 mod body;
 mod bucket;
 mod connections;
+mod counters;
 mod envelope;
 #[cfg(test)]
 mod fake;
@@ -49,18 +50,18 @@ mod listener;
 mod probes;
 mod sorting;
 mod sources;
-mod tally;
 mod tracking;
 mod webhook;
 mod webhook_audiences;
 
 pub use authentication::{Credential, Credentials};
 pub use bucket::Rate;
+pub use counters::{Counters, Received, Requests};
 pub use listener::serve;
 pub use probes::{Readiness, objection};
-pub use tally::{Tallied, Tally};
 
 use bucket::Bucket;
+use counters::Counted;
 
 /// Calls that need no credential, of one destination: Segment makes one when an audience is connected.
 const UNSIGNED_CALLS: Rate = Rate { a_second: 5.0, burst: 50.0 };
@@ -122,19 +123,22 @@ pub struct PublicState {
     /// One permit per core: bodies that are heavy to read wait for each other, not for threads.
     heavy_readers: Semaphore,
     readiness: Readiness,
+    counters: Arc<Counters>,
 }
 
 impl PublicState {
-    /// Puts the state together; `readiness` is the caller's to flip.
+    /// Puts the state together; `readiness` is the caller's to flip, `counters` are kept up here.
     #[must_use]
     pub fn new(
         destinations: impl IntoIterator<Item = Destination>,
         ledger: Arc<dyn Ledger>,
         limits: Limits,
         readiness: Readiness,
+        counters: Arc<Counters>,
     ) -> Self {
         let doors = destinations.into_iter().map(|destination| {
-            (destination.name.as_str().to_owned(), Arc::new(Door::new(destination)))
+            let counters = counters.of(&destination.name);
+            (destination.name.as_str().to_owned(), Arc::new(Door::new(destination, counters)))
         });
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
@@ -145,13 +149,20 @@ impl PublicState {
             requests: Semaphore::new(limits.max_requests.clamp(1, Semaphore::MAX_PERMITS)),
             heavy_readers: Semaphore::new(cores),
             readiness,
+            counters,
         }
     }
 
-    /// What becomes of the events of a destination, now and from here on.
-    #[must_use]
-    pub fn tally(&self, destination: &DestinationName) -> Option<Arc<Tally>> {
-        self.doors.get(destination.as_str()).map(|door| Arc::clone(&door.tally))
+    fn door(&self, name: &str) -> Option<&Door> {
+        self.doors.get(name).map(AsRef::as_ref)
+    }
+
+    /// Counts a request that arrived then, for its destination if it has one, and hands back how it
+    /// ends.
+    fn counted<T: Counted>(&self, door: Option<&Door>, arrived: Instant, end: T) -> T {
+        let requests = door.map_or(self.counters.nobodys(), |door| &door.counters.requests);
+        requests.count(end.outcome(), arrived.elapsed());
+        end
     }
 }
 
@@ -169,11 +180,11 @@ struct Door {
     requests: Option<Mutex<Bucket>>,
     /// Of the calls that need no credential.
     unsigned: Mutex<Bucket>,
-    tally: Arc<Tally>,
+    counters: Arc<Received>,
 }
 
 impl Door {
-    fn new(destination: Destination) -> Self {
+    fn new(destination: Destination, counters: Arc<Received>) -> Self {
         Self {
             name: destination.name,
             enabled: destination.enabled,
@@ -185,7 +196,7 @@ impl Door {
             allow_batches: destination.allow_batches,
             requests: destination.rate.map(|rate| Mutex::new(Bucket::of(rate))),
             unsigned: Mutex::new(Bucket::of(UNSIGNED_CALLS)),
-            tally: Arc::default(),
+            counters,
         }
     }
 }

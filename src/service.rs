@@ -24,13 +24,14 @@ use tracing::{error, info, warn};
 
 use crate::clock::{Clock, SystemClock, whole_millis};
 use crate::config::Config;
-use crate::deliver::CourierError;
+use crate::deliver::{self, CourierError};
 use crate::launchdarkly::ClientError;
 use crate::ledger::{OpenError, Operations, SqliteLedger, WriterFailure};
 use crate::membership::DestinationName;
 use crate::operate::admin;
 use crate::operate::history::History;
 use crate::operate::logging::chain;
+use crate::operate::sources::Sources;
 use crate::receive::{self, Readiness};
 
 /// Kept back from the grace period for closing the ledger.
@@ -193,18 +194,16 @@ impl Service {
         let (ledger, writer) =
             SqliteLedger::open(wiring::ledger_settings(&config), Arc::clone(&clock))?;
         let ledger = Arc::new(ledger);
-        let couriers = wiring::couriers(&config, &ledger, &clock)?;
+        let (received, delivered) = <(Arc<receive::Counters>, Arc<deliver::Counters>)>::default();
+        let couriers = wiring::couriers(&config, &ledger, &clock, &delivered)?;
 
         let mut tasks = JoinSet::new();
         let mut parts = HashMap::new();
         let task = tasks.spawn_blocking(move || Ended::Writer(writer.run()));
         parts.insert(task.id(), Part::Writing);
         let stop_delivering = CancellationToken::new();
-        let readiness = Readiness::default();
-        let public_state = wiring::public_state(&config, &ledger, &readiness);
-        let (mut standings, mut sources) = (Vec::new(), Vec::new());
+        let mut standings = Vec::new();
         for (destination, courier) in couriers {
-            sources.extend(wiring::source(&destination, &courier, &public_state));
             standings.push((destination.clone(), courier.standing()));
             let stop = stop_delivering.clone();
             let task =
@@ -212,23 +211,33 @@ impl Service {
             parts.insert(task.id(), Part::Delivering);
         }
 
+        let readiness = Readiness::default();
         let stop_receiving = CancellationToken::new();
         let stop_watching = CancellationToken::new();
         let limits = wiring::limits(&config);
         let public_address = announce("public", &public)?;
         announce("admin", &admin)?;
-        let router = receive::router(public_state);
+        let state = wiring::public_state(&config, &ledger, &readiness, &received);
+        let router = receive::router(state);
         let listener = receive::serve(public, router, limits, stop_receiving.clone());
         let task = tasks.spawn(async move { Ended::Listener(listener.await) });
         parts.insert(task.id(), Part::Receiving);
-        let state = wiring::admin_state(&config, &ledger, standings, &readiness);
+        let sources = Arc::new(Sources {
+            ledger: Arc::clone(&ledger) as Arc<dyn Operations>,
+            standings,
+            readiness: readiness.clone(),
+            received,
+            delivered,
+            started_at: clock.now(),
+            clock,
+        });
+        let state = wiring::admin_state(&config, &sources);
         let history = Arc::new(History::default());
         let router = admin::router(state, wiring::api(&config, &ledger, &history));
         let listener = receive::serve(admin, router, limits, stop_watching.clone());
         let task = tasks.spawn(async move { Ended::Listener(listener.await) });
         parts.insert(task.id(), Part::Watching);
-        let operations = Arc::clone(&ledger) as Arc<dyn Operations>;
-        let sampling = history.watch(sources, operations, clock, stop_watching.clone());
+        let sampling = history.watch(sources, stop_watching.clone());
         let task = tasks.spawn(async move {
             sampling.await;
             Ended::History

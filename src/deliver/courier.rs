@@ -12,16 +12,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::Policy;
+use super::counters::Delivered;
 use super::dispatch::{Dispatch, Now, Report, Standing, Step};
-use super::tally::Tally;
 use crate::clock::{Clock, whole_millis};
 use crate::launchdarkly::wire::encode;
 use crate::launchdarkly::{Answer, Api, Outcome};
-use crate::ledger::{Batch, Ledger, LedgerError, Members};
+use crate::ledger::{Backlog, Batch, Ledger, LedgerError, Members};
 use crate::membership::DestinationName;
 
 /// Between two attempts at a ledger that cannot take writes.
 const LEDGER_PAUSE: Duration = Duration::from_secs(1);
+
+/// Beyond the linger; then a member that waits is late. Calls and a few retries take less.
+const LATE: Duration = Duration::from_secs(10);
 
 /// Why a courier ended by itself. Nothing is lost: what it had claimed is pending in the ledger.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +48,8 @@ pub struct Courier {
     chance: StdRng,
     dispatch: Dispatch,
     standing: watch::Sender<Standing>,
-    tally: Arc<Tally>,
+    counters: Arc<Delivered>,
+    late_after: Duration,
     flights: JoinSet<Flown>,
 }
 
@@ -58,8 +62,12 @@ struct Flown {
 }
 
 impl Courier {
-    /// A courier that has not begun; `standing` shows people how it fares.
+    /// A courier that has not begun; `standing` and `counters` show people how it fares.
     #[must_use]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a part of its own, and it is wired once"
+    )]
     pub fn new(
         destination: DestinationName,
         client_side_id: String,
@@ -68,8 +76,11 @@ impl Courier {
         ledger: Arc<dyn Ledger>,
         clock: Arc<dyn Clock>,
         chance: StdRng,
+        counters: Arc<Delivered>,
     ) -> Self {
         Self {
+            late_after: policy.linger + LATE,
+            counters,
             destination,
             client_side_id,
             launchdarkly,
@@ -78,7 +89,6 @@ impl Courier {
             chance,
             dispatch: Dispatch::new(policy),
             standing: watch::Sender::default(),
-            tally: Arc::default(),
             flights: JoinSet::new(),
         }
     }
@@ -87,12 +97,6 @@ impl Courier {
     #[must_use]
     pub fn standing(&self) -> watch::Receiver<Standing> {
         self.standing.subscribe()
-    }
-
-    /// What it has done, now and from here on.
-    #[must_use]
-    pub fn tally(&self) -> Arc<Tally> {
-        Arc::clone(&self.tally)
     }
 
     /// Runs until `stop`. Requests in flight are finished first: dropping one between its answer and
@@ -105,7 +109,9 @@ impl Courier {
             }
             news.mark_unchanged();
             let backlog = self.ledger.backlog(&self.destination).await?;
-            let next = if self.ledger.paused_since(&self.destination).is_some() {
+            let is_paused = self.ledger.paused_since(&self.destination).is_some();
+            self.show_wellness(is_paused, &backlog);
+            let next = if is_paused {
                 Step::Wait(None)
             } else {
                 self.dispatch.next(Instant::now(), &backlog)
@@ -168,6 +174,7 @@ impl Courier {
 
     fn send(&mut self, batch: Batch) {
         self.dispatch.sent(&batch);
+        self.counters.sent();
         let launchdarkly = Arc::clone(&self.launchdarkly);
         let members = batch.members.iter().map(|member| (&member.context_key, member.membership));
         let body = encode(
@@ -186,14 +193,13 @@ impl Courier {
 
     async fn land(&mut self, flown: Flown) -> Result<(), CourierError> {
         self.log(&flown);
-        let taken = matches!(flown.answer.outcome, Outcome::Taken);
-        self.tally.count(taken.then_some(flown.batch.members.len()), flown.took);
         let now = Now {
             instant: Instant::now(),
             wall: self.clock.now(),
             took: flown.took,
             draw: self.chance.random(),
         };
+        self.counters.answered(&flown.answer, flown.batch.members.len(), flown.took, now.wall);
         let reports = self.dispatch.answered(flown.batch, flown.answer, now);
         self.report(reports).await?;
         self.show_standing();
@@ -209,6 +215,7 @@ impl Courier {
                     status = reason.status, code = reason.code, answer.id = reason.id,
                     "member refused: parked"
                 );
+                self.counters.parked.add(batch.members.len() as u64);
             }
             // What was answered is not forgotten because it cannot be written down yet: nothing else
             // can be delivered either until it can.
@@ -265,6 +272,13 @@ impl Courier {
                 "not taken"
             ),
         }
+    }
+
+    fn show_wellness(&self, is_paused: bool, backlog: &[Backlog]) {
+        let is_held = self.standing.borrow().held.is_some();
+        let is_late = |of: &Backlog| of.waiting_since.elapsed() > self.late_after;
+        let is_well = !is_paused && !is_held && !backlog.iter().any(is_late);
+        self.counters.show_wellness(is_well, self.late_after, self.clock.now());
     }
 
     fn show_standing(&self) {

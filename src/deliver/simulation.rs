@@ -111,6 +111,7 @@ impl Run {
             Arc::clone(&self.ledger) as Arc<dyn Ledger>,
             Arc::new(self.clock.clone()),
             StdRng::seed_from_u64(self.chance.random()),
+            Arc::default(),
         );
         let stop = self.stop.clone();
         self.courier = tokio::spawn(async move {

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Intake, Ledger, LedgerError, Members};
+use super::{Counters, Intake, Ledger, LedgerError, Members};
 use crate::membership::{AudienceId, DestinationName, Timestamp, UserId};
 
 /// A destination that the ledger has rows of, configured or not.
@@ -20,6 +20,8 @@ pub struct DestinationView {
     pub included: u64,
     /// Members that wait to be told or are being told.
     pub pending: u64,
+    /// Since when the longest pending one has been, by the ledger's clock.
+    pub pending_since: Option<Timestamp>,
     /// Members that LaunchDarkly refused.
     pub parked: u64,
     /// Rejected events kept.
@@ -33,6 +35,15 @@ pub struct Turnover {
     pub joined: u64,
     /// Those that were in before and are not now.
     pub left: u64,
+}
+
+/// What the ledger takes of its disk, and what is left of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Bytes of all its files.
+    pub ledger_bytes: u64,
+    /// Bytes that the daemon could still write; `None`: the system does not say.
+    pub free_bytes: Option<u64>,
 }
 
 /// An audience with its counts.
@@ -129,6 +140,12 @@ pub struct RejectedView {
 /// The operator's verbs. Readings happen beside the writer; none may decide what is delivered.
 #[async_trait]
 pub trait Operations: Ledger {
+    /// What was done since the ledger was opened.
+    fn counters(&self) -> &Counters;
+
+    /// How large it is, and how much larger it may become.
+    async fn disk(&self) -> Result<Disk, LedgerError>;
+
     /// Every destination that has rows, in the order of their names.
     async fn destinations(&self) -> Result<Vec<DestinationView>, LedgerError>;
 

@@ -1,14 +1,14 @@
-//! The admin listener: the probes, `/status` for machines, the operator's verbs, and the dashboard. Not
-//! public.
+//! The admin listener: the probes, `/metrics` and `/status` for machines, the operator's verbs, and the
+//! dashboard. Not public.
 //!
 //! # What always holds
 //! * With tokens configured, all but the probes and the dashboard's own files, which hold no data, answers
 //!   only to one of them. Without, the listener is on a
 //!   loopback address (a configuration fault otherwise) and answers only requests that name one as
 //!   their `Host`, so that no web page can reach it through a browser that runs beside it.
-//! * `/status` holds nothing personal: names of destinations, ids of audiences, counts (P8).
+//! * `/status` and `/metrics` hold nothing personal: names of destinations, ids of audiences, counts
+//!   (P8; tests/it/secrecy.rs).
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -19,16 +19,13 @@ use axum::routing::get;
 use axum::{Json, Router};
 use http::{HeaderMap, StatusCode, header};
 use subtle::ConstantTimeEq;
-use tokio::sync::watch;
 
-use crate::deliver::Standing;
-use crate::ledger::Operations;
-use crate::membership::DestinationName;
 use crate::operate::api::{self, Api};
 use crate::operate::dashboard;
+use crate::operate::metrics::{self, Families};
 use crate::operate::problem::Problem;
-use crate::operate::status::{DestinationStatus, Status};
-use crate::receive::{self, Readiness};
+use crate::operate::sources::Sources;
+use crate::operate::status::Status;
 use crate::secret::Secret;
 
 /// What the admin routes share.
@@ -36,12 +33,8 @@ use crate::secret::Secret;
 pub struct AdminState {
     /// Any of them opens all but the probes; none: reaching the address is enough.
     pub tokens: Vec<Secret>,
-    /// Asked for backlogs.
-    pub ledger: Arc<dyn Operations>,
-    /// How each destination fares.
-    pub standings: Vec<(DestinationName, watch::Receiver<Standing>)>,
-    /// Whether traffic is welcome.
-    pub readiness: Readiness,
+    /// What is shown.
+    pub sources: Arc<Sources>,
 }
 
 /// The admin routes.
@@ -49,6 +42,7 @@ pub fn router(state: AdminState, api: Api) -> Router {
     let state = Arc::new(state);
     let guarded = Router::new()
         .route("/status", get(status))
+        .route("/metrics", get(metrics))
         .with_state(Arc::clone(&state))
         .merge(api::router(api))
         .method_not_allowed_fallback(async || {
@@ -67,25 +61,33 @@ pub fn router(state: AdminState, api: Api) -> Router {
 }
 
 async fn ready(State(state): State<Arc<AdminState>>) -> (StatusCode, &'static str) {
-    match receive::objection(&state.readiness, &*state.ledger) {
+    match state.sources.objection() {
         None => (StatusCode::OK, "ok"),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
     }
 }
 
-async fn status(State(state): State<Arc<AdminState>>) -> Response {
-    let mut destinations = BTreeMap::new();
-    for (name, standing) in &state.standings {
-        let Ok(backlog) = state.ledger.backlog(name).await else {
-            let detail = "the ledger is closed";
-            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
+async fn status(State(state): State<Arc<AdminState>>) -> Result<Json<Status>, Problem> {
+    Ok(Json(state.sources.status().await?))
+}
+
+/// `OpenMetrics` for whoever asks for it, Prometheus's own format for everybody else.
+async fn metrics(
+    State(state): State<Arc<AdminState>>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let families = Families::gather(&state.sources).await?;
+    let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let (kind, text) =
+        if accepts.is_some_and(|kinds| kinds.contains("application/openmetrics-text")) {
+            (metrics::OPEN_METRICS, metrics::open_metrics(families))
+        } else {
+            (metrics::TEXT, metrics::text(families))
         };
-        let held = standing.borrow().held.clone();
-        let paused = state.ledger.paused_since(name);
-        destinations.insert(name.to_string(), DestinationStatus::of(&backlog, held, paused));
-    }
-    let ready = receive::objection(&state.readiness, &*state.ledger).is_none();
-    Json(Status { ready, destinations }).into_response()
+    let text = text.map_err(|_| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written as text")
+    })?;
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
 async fn admit(State(state): State<Arc<AdminState>>, request: Request, next: Next) -> Response {

@@ -10,23 +10,23 @@
 //! A restart begins it anew. A dashboard that stays open keeps what it has seen, with a gap.
 
 mod audiences;
+mod call_times;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use self::audiences::Audiences;
-use super::status::DestinationState;
-use crate::clock::Clock;
-use crate::deliver::{self, Standing};
-use crate::ledger::Operations;
+use self::call_times::CallTimes;
+use super::sources::Sources;
+use super::status::{DestinationState, DestinationStatus};
+use crate::deliver::Delivered;
 use crate::membership::{DestinationName, Timestamp};
-use crate::receive;
+use crate::receive::Received;
 
 pub use audiences::{AudienceHistory, MINUTES};
 
@@ -34,19 +34,6 @@ pub use audiences::{AudienceHistory, MINUTES};
 const STEP: Duration = Duration::from_secs(5);
 /// Samples that are kept: an hour of them.
 const STEPS: usize = 720;
-
-/// What is sampled of a destination.
-#[derive(Debug)]
-pub struct Source {
-    /// Its name.
-    pub name: DestinationName,
-    /// What became of its events.
-    pub received: Arc<receive::Tally>,
-    /// What was delivered.
-    pub delivered: Arc<deliver::Tally>,
-    /// How it fares.
-    pub standing: watch::Receiver<Standing>,
-}
 
 /// The last hour of every destination.
 #[derive(Debug, Default)]
@@ -57,10 +44,40 @@ pub struct History {
 /// The last hour of one.
 #[derive(Debug, Default)]
 struct Past {
-    received: receive::Tallied,
-    delivered: deliver::Tallied,
+    /// As of the last sample.
+    counted: Counted,
     samples: VecDeque<Sample>,
     audiences: Audiences,
+}
+
+/// What is counted of a destination since the daemon began.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Counted {
+    accepted: u64,
+    ignored: u64,
+    rejected: u64,
+    delivered: u64,
+    calls: CallTimes,
+    failed_calls: u64,
+}
+
+impl Counted {
+    fn now(received: &Received, delivered: &Delivered) -> Self {
+        let mut counted = Self {
+            accepted: received.accepted.get(),
+            ignored: received.ignored.get(),
+            rejected: received.rejected().map(|(_, count)| count).sum(),
+            delivered: delivered.members.get(),
+            ..Self::default()
+        };
+        for (outcome, durations) in delivered.durations() {
+            if outcome != "taken" {
+                counted.failed_calls += durations.count;
+            }
+            counted.calls.add(&durations);
+        }
+        counted
+    }
 }
 
 /// One step: what happened in it, and how things stood at its end.
@@ -74,9 +91,9 @@ struct Sample {
     delivered: u64,
     calls: u64,
     failed_calls: u64,
-    call_p50_ms: Option<u32>,
-    call_p95_ms: Option<u32>,
-    waiting: u64,
+    call_p50_ms: Option<u64>,
+    call_p95_ms: Option<u64>,
+    pending: u64,
     state: DestinationState,
 }
 
@@ -120,11 +137,11 @@ pub struct DestinationHistory {
     /// Those of them after which it had taken nothing.
     pub failed_calls: Vec<u64>,
     /// The median of their durations in milliseconds; `null` without calls.
-    pub call_p50_ms: Vec<Option<u32>>,
+    pub call_p50_ms: Vec<Option<u64>>,
     /// What 19 of 20 did not outlast.
-    pub call_p95_ms: Vec<Option<u32>>,
-    /// Members that waited to be told at the end of the step.
-    pub waiting: Vec<u64>,
+    pub call_p95_ms: Vec<Option<u64>>,
+    /// Members that LaunchDarkly was still to be told at the end of the step.
+    pub pending: Vec<u64>,
     /// How the destination stood at the end of the step.
     pub state: Vec<DestinationState>,
     /// By audience id: whoever changed in the last hour.
@@ -132,14 +149,8 @@ pub struct DestinationHistory {
 }
 
 impl History {
-    /// Samples the sources until `stop`.
-    pub async fn watch(
-        self: Arc<Self>,
-        sources: Vec<Source>,
-        ledger: Arc<dyn Operations>,
-        clock: Arc<dyn Clock>,
-        stop: CancellationToken,
-    ) {
+    /// Samples what can be watched until `stop`.
+    pub async fn watch(self: Arc<Self>, sources: Arc<Sources>, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(STEP);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.tick().await; // the first is at once, and nothing has happened yet
@@ -148,28 +159,18 @@ impl History {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            for source in &sources {
-                // A closed ledger ends the daemon; there is nothing to sample until then.
-                let Ok(backlog) = ledger.backlog(&source.name).await else {
-                    return stop.cancelled().await;
-                };
-                let held = source.standing.borrow().held.is_some();
-                let now = Moment {
-                    at: clock.now(),
-                    received: source.received.now(),
-                    delivered: source.delivered.now(),
-                    waiting: backlog.iter().map(|of| of.waiting).sum(),
-                    state: match (ledger.paused_since(&source.name), held) {
-                        (Some(_), _) => DestinationState::Paused,
-                        (None, true) => DestinationState::Held,
-                        (None, false) => DestinationState::Ok,
-                    },
-                };
-                let turnover = ledger.take_turnover(&source.name);
-                let mut destinations = self.lock();
-                let past = destinations.entry(source.name.clone()).or_default();
-                past.audiences.add(now.at, turnover);
-                past.add(now);
+            // A ledger that does not answer ends the daemon, or soon answers again.
+            let Ok(status) = sources.status().await else { continue };
+            let now = sources.clock.now();
+            let mut destinations = self.lock();
+            for (name, status) in &status.destinations {
+                let Some(name) = DestinationName::new(name) else { continue };
+                let received = sources.received.of(&name);
+                let counted = Counted::now(&received, &sources.delivered.of(&name));
+                let turnover = sources.ledger.take_turnover(&name);
+                let past = destinations.entry(name).or_default();
+                past.audiences.add(now, turnover);
+                past.add(now, counted, status);
             }
         }
     }
@@ -192,20 +193,9 @@ impl History {
     }
 }
 
-/// What is counted of a destination since the daemon began, and how it stands.
-#[derive(Debug)]
-struct Moment {
-    at: Timestamp,
-    received: receive::Tallied,
-    delivered: deliver::Tallied,
-    waiting: u64,
-    state: DestinationState,
-}
-
 impl Past {
-    fn add(&mut self, now: Moment) {
-        let at = seconds(now.at);
-        let (received, delivered) = (self.received, now.delivered.since(&self.delivered));
+    fn add(&mut self, now: Timestamp, counted: Counted, status: &DestinationStatus) {
+        let at = seconds(now);
         // A clock that was set back must not make two steps of one.
         if self.samples.back().is_some_and(|last| last.at >= at) {
             return;
@@ -213,23 +203,22 @@ impl Past {
         if self.samples.len() == STEPS {
             self.samples.pop_front();
         }
-        let millis = |part| {
-            delivered.quantile(part).map(|took| u32::try_from(took.as_millis()).unwrap_or(u32::MAX))
-        };
+        let before = std::mem::replace(&mut self.counted, counted);
+        let now = &self.counted;
+        let calls = now.calls.since(&before.calls);
         self.samples.push_back(Sample {
             at,
-            accepted: now.received.accepted.saturating_sub(received.accepted),
-            ignored: now.received.ignored.saturating_sub(received.ignored),
-            rejected: now.received.rejected.saturating_sub(received.rejected),
-            delivered: delivered.delivered,
-            calls: delivered.calls(),
-            failed_calls: delivered.failed_calls,
-            call_p50_ms: millis(0.5),
-            call_p95_ms: millis(0.95),
-            waiting: now.waiting,
-            state: now.state,
+            accepted: now.accepted.saturating_sub(before.accepted),
+            ignored: now.ignored.saturating_sub(before.ignored),
+            rejected: now.rejected.saturating_sub(before.rejected),
+            delivered: now.delivered.saturating_sub(before.delivered),
+            calls: calls.count(),
+            failed_calls: now.failed_calls.saturating_sub(before.failed_calls),
+            call_p50_ms: calls.quantile_ms(0.5),
+            call_p95_ms: calls.quantile_ms(0.95),
+            pending: status.pending,
+            state: status.state,
         });
-        (self.received, self.delivered) = (now.received, now.delivered);
     }
 
     fn show(&self, after: i64, now: Timestamp) -> DestinationHistory {
@@ -244,7 +233,7 @@ impl Past {
             shown.failed_calls.push(sample.failed_calls);
             shown.call_p50_ms.push(sample.call_p50_ms);
             shown.call_p95_ms.push(sample.call_p95_ms);
-            shown.waiting.push(sample.waiting);
+            shown.pending.push(sample.pending);
             shown.state.push(sample.state);
         }
         shown.audiences = self.audiences.show(now);
@@ -260,39 +249,40 @@ fn seconds(at: Timestamp) -> i64 {
 mod tests {
     use super::*;
 
-    fn moment(second: i64, accepted: u64) -> Moment {
-        let mut delivered = deliver::Tallied::default();
-        delivered.delivered = accepted * 2;
-        Moment {
-            at: Timestamp(second * 1_000_000),
-            received: receive::Tallied { accepted, ..receive::Tallied::default() },
-            delivered,
-            waiting: 7,
-            state: DestinationState::Ok,
-        }
+    fn status() -> DestinationStatus {
+        serde_json::from_value(serde_json::json!({
+            "state": "catching_up", "waiting": 7, "oldest_waiting_ms": 1, "pending": 9,
+            "oldest_pending_ms": 1, "parked": 0, "rejected": 0, "calls_in_flight": 2, "audiences": {},
+        }))
+        .expect("a status")
+    }
+
+    fn add(past: &mut Past, second: i64, accepted: u64) {
+        let counted = Counted { accepted, delivered: accepted * 2, ..Counted::default() };
+        past.add(Timestamp(second * 1_000_000), counted, &status());
     }
 
     #[test]
     fn a_step_holds_what_was_added_in_it() {
         let mut past = Past::default();
         for (second, accepted) in [(5, 3), (10, 3), (15, 10), (15, 11), (9, 12), (20, 13)] {
-            past.add(moment(second, accepted));
+            add(&mut past, second, accepted);
         }
         let shown = past.show(5, Timestamp::EPOCH);
         assert_eq!(shown.at, [10, 15, 20]);
         assert_eq!(shown.accepted, [0, 7, 3], "what a clock that was set back hid is not lost");
         assert_eq!(shown.delivered, [0, 14, 6]);
-        assert_eq!((shown.waiting, shown.call_p50_ms), (vec![7; 3], vec![None; 3]));
+        assert_eq!((shown.pending, shown.call_p50_ms), (vec![9; 3], vec![None; 3]));
+        assert_eq!(shown.state, [DestinationState::CatchingUp; 3]);
     }
 
     #[test]
     fn an_hour_is_kept_and_no_more() {
         let mut past = Past::default();
         for step in 0..STEPS + 10 {
-            past.add(moment(i64::try_from(step).expect("small") * 5, 0));
+            add(&mut past, i64::try_from(step).expect("small") * 5, 0);
         }
         let shown = past.show(i64::MIN, Timestamp::EPOCH);
         assert_eq!((shown.at.len(), shown.at[0]), (STEPS, 50));
-        assert_eq!(past.samples.capacity().next_power_of_two(), STEPS.next_power_of_two());
     }
 }

@@ -144,16 +144,17 @@ async fn accept(
     let arrived = Instant::now();
     let (head, mut body) = request.into_parts();
     let source = state.source(&head.extensions, &head.headers);
-    match take(state, &head.headers, source, &mut body, arrived, sort).await {
-        Ok(()) => Json(Success { success: true }).into_response(),
-        Err(refusal @ (Refusal::BodyTimeout | Refusal::BodyBroken)) => refusal.into_response(),
-        Err(refusal) => {
-            body::discard(&head.headers, &mut body).await;
-            refusal.into_response()
-        }
+    let mut door = None;
+    let end = take(state, &head.headers, source, &mut body, arrived, sort, &mut door).await;
+    if matches!(end, Err(refusal) if !matches!(refusal, Refusal::BodyTimeout | Refusal::BodyBroken))
+    {
+        body::discard(&head.headers, &mut body).await;
     }
+    let end = end.map(|()| Json(Success { success: true }));
+    state.counted(door.as_deref(), arrived, end).into_response()
 }
 
+/// `found`: whose request it is, once that is known.
 async fn take(
     state: &Arc<PublicState>,
     headers: &HeaderMap,
@@ -161,12 +162,13 @@ async fn take(
     body: &mut axum::body::Body,
     arrived: Instant,
     sort: impl FnOnce(&Door, &[u8], Timestamp) -> Result<Sorted, Refusal> + Send + 'static,
+    found: &mut Option<Arc<Door>>,
 ) -> Result<(), Refusal> {
     let known = match basic_user(headers) {
         Some(key) => {
-            let door = state.door_of(&key).ok_or(Refusal::Unauthenticated)?;
+            let door = found.insert(state.door_of(&key).ok_or(Refusal::Unauthenticated)?);
             door.is_open(headers, source)?;
-            Some(door)
+            Some(Arc::clone(door))
         }
         None => None,
     };
@@ -185,7 +187,7 @@ async fn take(
         let keyed: Option<Keyed> = serde_json::from_slice(&received.bytes).ok();
         let key = keyed.and_then(|keyed| keyed.write_key);
         let door = key.and_then(|key| state.door_of(&key)).ok_or(Refusal::Unauthenticated)?;
-        door.is_open(headers, source)?;
+        found.insert(Arc::clone(&door)).is_open(headers, source)?;
         door
     };
     door.count_request()?;
@@ -254,8 +256,13 @@ mod tests {
         };
         let destinations =
             [of("one", "key-1", true), of("two", "key-2", true), of("off", "key-3", false)];
-        let state =
-            PublicState::new(destinations, Arc::clone(ledger) as _, LIMITS, Readiness::default());
+        let state = PublicState::new(
+            destinations,
+            Arc::clone(ledger) as _,
+            LIMITS,
+            Readiness::default(),
+            Arc::default(),
+        );
         router(state)
     }
 

@@ -42,17 +42,18 @@ pub(super) async fn accept(
         let received = body::read(&mut body, &state.limits, &state.budget).await?;
         Ok((door, presented, received))
     };
-    match received.await {
+    let end = match received.await {
         Ok((door, presented, received)) => {
             let due = Due::of(arrived, &state.limits);
-            state.take(&door, presented, received, due).await.into_response()
+            state.take(&door, presented, received, due).await
         }
-        Err(refusal @ (Refusal::BodyTimeout | Refusal::BodyBroken)) => refusal.into_response(),
+        Err(refusal @ (Refusal::BodyTimeout | Refusal::BodyBroken)) => Err(refusal),
         Err(refusal) => {
             body::discard(&head.headers, &mut body).await;
-            refusal.into_response()
+            Err(refusal)
         }
-    }
+    };
+    state.counted(state.door(&name), arrived, end).into_response()
 }
 
 /// When the answer is due.
@@ -109,21 +110,8 @@ impl PublicState {
         self.keep(door, sorted, received, arrival, due).await
     }
 
-    /// Makes what was sorted durable, and counts it.
+    /// Makes what was sorted durable.
     pub(super) async fn keep(
-        &self,
-        door: &Door,
-        sorted: Sorted,
-        received: body::Received,
-        arrival: Timestamp,
-        due: Due,
-    ) -> Result<Account, Refusal> {
-        let account = self.recorded(door, sorted, received, arrival, due).await?;
-        door.tally.count(&account);
-        Ok(account)
-    }
-
-    async fn recorded(
         &self,
         door: &Door,
         sorted: Sorted,
@@ -132,6 +120,7 @@ impl PublicState {
         due: Due,
     ) -> Result<Account, Refusal> {
         if sorted.leaves_no_trace() {
+            door.counters.events(&sorted.account, arrival);
             return Ok(sorted.account);
         }
         received.charge(sorted.weight_bytes())?;
@@ -149,6 +138,7 @@ impl PublicState {
                 account.reject_kind_conflicts(&recorded.kind_conflicts, &origins);
             self.record(intake(Vec::new(), Vec::new(), kept), due).await?;
         }
+        door.counters.events(&account, arrival);
         Ok(account)
     }
 
@@ -246,7 +236,13 @@ mod tests {
             destination("off", false, both()),
         ];
         let readiness = Readiness::default();
-        router(PublicState::new(destinations, Arc::clone(ledger) as _, limits, readiness))
+        router(PublicState::new(
+            destinations,
+            Arc::clone(ledger) as _,
+            limits,
+            readiness,
+            Arc::default(),
+        ))
     }
 
     fn signature(text: impl AsRef<[u8]>) -> String {
@@ -461,6 +457,7 @@ mod tests {
             Arc::clone(&ledger) as _,
             limits,
             Readiness::default(),
+            Arc::default(),
         );
         let public = router(state);
         let post_as = async |signed: &str, name: &str, from: &str, body: String| {
@@ -795,7 +792,7 @@ mod tests {
         let arrived = Instant::now();
         let due = Due(arrived + LIMITS.answer_timeout);
         tokio::time::advance(LIMITS.answer_timeout * 2).await;
-        let state = PublicState::new([], ledger, LIMITS, Readiness::default());
+        let state = PublicState::new([], ledger, LIMITS, Readiness::default(), Arc::default());
         let intake = Intake {
             destination: DestinationName::new("open").expect("a name"),
             arrival: Timestamp::EPOCH,
@@ -830,7 +827,8 @@ mod tests {
     #[tokio::test]
     async fn probes_tell_life_and_readiness() {
         let readiness = Readiness::default();
-        let state = PublicState::new([], recording() as _, LIMITS, readiness.clone());
+        let state =
+            PublicState::new([], recording() as _, LIMITS, readiness.clone(), Arc::default());
         let router = router(state);
         let probe = async |method: &str, path: &str| {
             let request = Request::builder().method(method).uri(path).body(Body::empty());

@@ -9,7 +9,7 @@ use axum::extract::{Path, Request, State};
 use http_body_util::{BodyExt, Limited};
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::answer::Refusal;
 use super::{Door, PublicState, take_one};
@@ -35,8 +35,18 @@ pub(super) async fn create(
     Path(destination): Path<String>,
     request: Request,
 ) -> Result<Json<ExternalId>, Refusal> {
-    let door = enter(&state, &destination, &request)?;
-    let Create { audience_name } = read(&state, request).await?;
+    let arrived = Instant::now();
+    let end = created(&state, &destination, request).await;
+    state.counted(state.door(&destination), arrived, end)
+}
+
+async fn created(
+    state: &PublicState,
+    destination: &str,
+    request: Request,
+) -> Result<Json<ExternalId>, Refusal> {
+    let door = enter(state, destination, &request)?;
+    let Create { audience_name } = read(state, request).await?;
     if audience_name.is_empty() {
         return Err(Refusal::BadAudience);
     }
@@ -51,8 +61,18 @@ pub(super) async fn get(
     Path(destination): Path<String>,
     request: Request,
 ) -> Result<Json<ExternalId>, Refusal> {
-    enter(&state, &destination, &request)?;
-    let known: ExternalId = read(&state, request).await?;
+    let arrived = Instant::now();
+    let end = known(&state, &destination, request).await;
+    state.counted(state.door(&destination), arrived, end)
+}
+
+async fn known(
+    state: &PublicState,
+    destination: &str,
+    request: Request,
+) -> Result<Json<ExternalId>, Refusal> {
+    enter(state, destination, &request)?;
+    let known: ExternalId = read(state, request).await?;
     if known.external_id.is_empty() {
         return Err(Refusal::BadAudience);
     }
@@ -64,7 +84,7 @@ fn enter<'a>(
     destination: &str,
     request: &Request,
 ) -> Result<&'a Door, Refusal> {
-    let door = state.doors.get(destination).ok_or(Refusal::UnknownDestination)?;
+    let door = state.door(destination).ok_or(Refusal::UnknownDestination)?;
     let source = state.source(request.extensions(), request.headers());
     door.is_open(request.headers(), source)?;
     take_one(&door.unsigned)?;
@@ -108,7 +128,13 @@ mod tests {
         };
         let ledger = FakeLedger::that(Behaviour::Records { kind_conflicts: Vec::new() });
         let destinations = [of("one"), of("two"), of("off")];
-        let state = PublicState::new(destinations, Arc::new(ledger), LIMITS, Readiness::default());
+        let state = PublicState::new(
+            destinations,
+            Arc::new(ledger),
+            LIMITS,
+            Readiness::default(),
+            Arc::default(),
+        );
         router(state)
     }
 

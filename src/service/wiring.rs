@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
 use super::ServiceError;
 use crate::clock::Clock;
 use crate::config::{self, Config, Kept};
-use crate::deliver::{Courier, Policy, Standing};
+use crate::deliver::{self, Courier, Policy};
 use crate::launchdarkly::Client;
 use crate::ledger::{DestinationSettings, Ledger, Operations, Retention, Settings, SqliteLedger};
 use crate::membership::DestinationName;
 use crate::operate::admin::AdminState;
 use crate::operate::api::Api;
-use crate::operate::history::{History, Source};
-use crate::receive::{Credential, Credentials, Destination, Limits, PublicState, Rate, Readiness};
+use crate::operate::history::History;
+use crate::operate::sources::Sources;
+use crate::receive::{
+    self, Credential, Credentials, Destination, Limits, PublicState, Rate, Readiness,
+};
 
 /// A late duplicate of an unanswered call has had this many request timeouts to arrive.
 const REASSERT_AFTER_TIMEOUTS: u32 = 2;
@@ -48,6 +49,7 @@ pub(super) fn couriers(
     config: &Config,
     ledger: &Arc<SqliteLedger>,
     clock: &Arc<dyn Clock>,
+    delivered: &deliver::Counters,
 ) -> Result<Vec<(DestinationName, Courier)>, ServiceError> {
     let enabled = config.destinations.iter().filter(|destination| destination.enabled);
     enabled
@@ -74,6 +76,7 @@ pub(super) fn couriers(
                 Arc::clone(ledger) as Arc<dyn Ledger>,
                 Arc::clone(clock),
                 rand::make_rng(),
+                delivered.of(&name),
             );
             Ok((name, courier))
         })
@@ -97,6 +100,7 @@ pub(super) fn public_state(
     config: &Config,
     ledger: &Arc<SqliteLedger>,
     readiness: &Readiness,
+    received: &Arc<receive::Counters>,
 ) -> PublicState {
     let of = |destination: &config::Destination| {
         let segment = &destination.segment;
@@ -123,21 +127,12 @@ pub(super) fn public_state(
     };
     let ledger = Arc::clone(ledger) as Arc<dyn Ledger>;
     let destinations = config.destinations.iter().map(of);
-    PublicState::new(destinations, ledger, limits(config), readiness.clone())
+    let received = Arc::clone(received);
+    PublicState::new(destinations, ledger, limits(config), readiness.clone(), received)
 }
 
-pub(super) fn admin_state(
-    config: &Config,
-    ledger: &Arc<SqliteLedger>,
-    standings: Vec<(DestinationName, watch::Receiver<Standing>)>,
-    readiness: &Readiness,
-) -> AdminState {
-    AdminState {
-        tokens: config.admin.tokens.clone(),
-        ledger: Arc::clone(ledger) as Arc<dyn Operations>,
-        standings,
-        readiness: readiness.clone(),
-    }
+pub(super) fn admin_state(config: &Config, sources: &Arc<Sources>) -> AdminState {
+    AdminState { tokens: config.admin.tokens.clone(), sources: Arc::clone(sources) }
 }
 
 pub(super) fn api(config: &Config, ledger: &Arc<SqliteLedger>, history: &Arc<History>) -> Api {
@@ -148,18 +143,4 @@ pub(super) fn api(config: &Config, ledger: &Arc<SqliteLedger>, history: &Arc<His
         tombstone_ttl: config.ledger.tombstone_ttl,
         history: Arc::clone(history),
     }
-}
-
-/// What the history samples of a courier and of the events that come in for it.
-pub(super) fn source(
-    name: &DestinationName,
-    courier: &Courier,
-    received: &PublicState,
-) -> Option<Source> {
-    Some(Source {
-        name: name.clone(),
-        received: received.tally(name)?,
-        delivered: courier.tally(),
-        standing: courier.standing(),
-    })
 }

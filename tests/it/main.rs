@@ -13,6 +13,7 @@ mod harness;
 mod isolation;
 mod ledger_commands;
 mod mapping;
+mod metrics;
 mod npm;
 mod operator;
 mod ordering;

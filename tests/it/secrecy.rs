@@ -1,4 +1,4 @@
-//! P8: secrets and people stay out of logs, answers and status, at the loudest log level and on
+//! P8: secrets and people stay out of logs, answers, status and metrics, at the loudest log level and on
 //! every way an event or a call can go.
 
 use cohortd::sandbox::{Apply, Fault, View, sign};
@@ -75,9 +75,13 @@ impl Heard {
         self.post(cohortd, "/segment/production", &headers, body).await
     }
 
+    /// At everything a machine watches.
     async fn look(&mut self, cohortd: &Cohortd) {
-        let request = "GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-        assert_eq!(self.ask(cohortd.admin, request.to_owned()).await, 200);
+        for path in ["/status", "/metrics"] {
+            let request =
+                format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            assert_eq!(self.ask(cohortd.admin, request).await, 200);
+        }
     }
 
     fn holds_nothing_planted(&self) {
@@ -208,6 +212,7 @@ async fn nothing_planted_is_logged_answered_or_shown() {
     ] {
         installation.types(Some(cohortd.admin), words).done();
     }
+    heard.0.push(installation.types(Some(cohortd.admin), &["status"]).done());
     let unknown = installation.types(Some(cohortd.admin), &["forget", EMAIL, USER]);
     assert_eq!(unknown.code, 64);
 

@@ -1,6 +1,7 @@
 //! One group of verbs in one transaction: deltas first and sorted, then what couriers report, then
 //! claims, so that a claim sees everything that arrived with it.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use super::operated::{self, Operation};
 use super::parked::Parked;
 use super::writer::State;
 use super::{claims, members};
+use crate::ledger::counters::Tally;
 use crate::ledger::member::{self, Change, Member, Next};
 use crate::ledger::{
     Batch, ClaimedMember, Intake, LedgerError, ParkReason, Recorded, RejectedEvent, Route, Unheard,
@@ -101,6 +103,8 @@ pub(super) struct Group {
     items: usize,
     /// Members whose claim ends with this group, once it is committed.
     unclaimed: Vec<(usize, Vec<ContextKey>)>,
+    /// What its deltas came to, by destination.
+    pub tallies: BTreeMap<usize, Tally>,
     /// Set by [`Command::Close`].
     pub close: Option<oneshot::Sender<()>>,
     /// Set by [`Command::Damaged`].
@@ -121,6 +125,16 @@ impl Group {
             && self.reports.is_empty()
             && self.operations.is_empty()
             && self.wanted.is_empty()
+    }
+
+    /// Deltas, kept events, claimed and reported members that it was about.
+    pub fn rows(&self) -> usize {
+        let intake = |of: &Intake| of.deltas.len() + of.rejected.len() + of.deletions.len();
+        let claimed = self.claimed.iter().filter_map(|(_, batch)| batch.as_ref());
+        self.intakes.iter().map(intake).sum::<usize>()
+            + self.unclaimed.iter().map(|(_, keys)| keys.len()).sum::<usize>()
+            + self.operations.iter().map(Operation::items).sum::<usize>()
+            + claimed.map(|batch| batch.members.len()).sum::<usize>()
     }
 
     pub fn has_intakes(&self) -> bool {
@@ -253,7 +267,10 @@ impl Group {
             for (_, _, delta) in arrivals {
                 let Some(change) = state.change(db, audience, delta)? else { continue };
                 let moment = state.moment(audience);
-                if let Next::Write(next) = member::record(after.as_ref(), &change, &moment) {
+                let next = member::record(after.as_ref(), &change, &moment);
+                let tally = self.tallies.entry(state.audiences.list[audience].destination);
+                tally.or_default().add(after.as_ref(), &change, &next);
+                if let Next::Write(next) = next {
                     after = Some(next);
                 }
             }

@@ -9,8 +9,8 @@ use super::operated::Operation;
 use super::walks::Task;
 use super::{SqliteLedger, checksum, reader};
 use crate::ledger::{
-    AudienceView, DestinationView, LedgerError, MemberView, Members, Operations, ParkedAfter,
-    ParkedView, RejectedView, Turnover,
+    AudienceView, Counters, DestinationView, Disk, LedgerError, MemberView, Members, Operations,
+    ParkedAfter, ParkedView, RejectedView, Turnover,
 };
 use crate::membership::{AudienceId, DestinationName};
 
@@ -41,6 +41,14 @@ impl SqliteLedger {
 
 #[async_trait]
 impl Operations for SqliteLedger {
+    fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    async fn disk(&self) -> Result<Disk, LedgerError> {
+        self.read(reader::Reader::disk).await
+    }
+
     async fn destinations(&self) -> Result<Vec<DestinationView>, LedgerError> {
         let mut found = self.read(reader::Reader::destinations).await?;
         for view in &mut found {

@@ -1,7 +1,7 @@
 //! The part of the disk that the ledger leaves alone (P6): while less is free, nothing new is
 //! accepted. What was accepted is delivered all the same, which needs a little space to note it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Watches the free space of one disk.
 #[derive(Debug)]
@@ -29,8 +29,8 @@ impl Reserve {
         if self.bytes == 0 {
             return false;
         }
-        let Ok(disk) = rustix::fs::statvfs(&self.directory) else { return false };
-        let free_mib = disk.f_bavail.saturating_mul(disk.f_frsize) / (1024 * 1024);
+        let Some(free_bytes) = free_bytes(&self.directory) else { return false };
+        let free_mib = free_bytes / (1024 * 1024);
         let reserve_mib = self.bytes / (1024 * 1024);
         let is_reached = free_mib < reserve_mib;
         if is_reached != std::mem::replace(&mut self.was_reached, is_reached) {
@@ -47,4 +47,10 @@ impl Reserve {
         }
         is_reached
     }
+}
+
+/// What the disk of a directory could still take; `None`: the system does not say.
+pub(super) fn free_bytes(directory: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(directory).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }

@@ -167,6 +167,7 @@ impl Writer {
                 if has_written && std::mem::take(&mut self.is_full) {
                     tracing::info!("there is space for the ledger again");
                 }
+                self.state.count(&group, has_written);
                 group.end_claims(&mut self.state);
                 self.state.publish();
                 self.show_space();
@@ -210,7 +211,11 @@ impl Writer {
             let arrival = state.stamp.max(state.shared.arrival());
             meta::keep_arrival(db, arrival.0)?;
         }
+        let began = Instant::now();
         db.execute_batch("COMMIT")?;
+        if has_written {
+            state.shared.counters.sync.took(began.elapsed());
+        }
         Ok(has_written)
     }
 
@@ -350,6 +355,18 @@ impl State {
             self.put(db, audience, &key, Some(&before), &next)?;
         }
         Ok(())
+    }
+
+    /// Counts what was done; a group that had nothing to write has no size.
+    fn count(&self, group: &Group, has_written: bool) {
+        let counters = &self.shared.counters;
+        if has_written {
+            counters.commit_rows.was(group.rows() as u64);
+        }
+        for (destination, tally) in &group.tallies {
+            let name = &self.audiences.destinations[*destination].settings.name;
+            counters.destinations.of(name).count(*tally);
+        }
     }
 
     /// Begins a walk over every member of an audience.

@@ -44,6 +44,7 @@ impl From<DestinationView> for DestinationInfo {
             audiences,
             included,
             pending,
+            pending_since: _,
             parked,
             rejected,
         } = view;

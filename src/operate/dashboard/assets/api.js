@@ -3,6 +3,11 @@
 const KEPT = "cohortd.token";
 const TIMEOUT_MS = 10_000;
 
+let aheadMs = 0;
+
+/** The time by the daemon's clock, in milliseconds of the epoch: what it says is by that. */
+export const daemonNow = () => Date.now() + aheadMs;
+
 export const token = {
   get: () => sessionStorage.getItem(KEPT),
   set: (value) => sessionStorage.setItem(KEPT, value),
@@ -29,6 +34,9 @@ async function ask(path, init = {}) {
       signal: AbortSignal.timeout(TIMEOUT_MS),
     });
     text = await answer.text();
+    const ahead = Date.parse(answer.headers.get("Date")) - Date.now();
+    // The header has whole seconds: less is no difference.
+    if (Math.abs(ahead) > 2000) aheadMs = ahead;
   } catch {
     throw new Problem(0, "The daemon does not answer.");
   }

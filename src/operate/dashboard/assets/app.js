@@ -1,7 +1,7 @@
 // The page: the head, the verdict, the numbers, the plots, and the panels beneath them.
 
 import { Actions, pause, resume } from "./actions.js";
-import { token } from "./api.js";
+import { daemonNow, token } from "./api.js";
 import { Audiences } from "./audiences.js";
 import { Confirm, Said } from "./dialogs.js";
 import { Live } from "./live.js";
@@ -37,11 +37,11 @@ function App({ live }) {
   const [ask, setAsk] = useState(null);
   const [line, setLine] = useState(null);
   const [event, setEvent] = useState("");
-  const [now, setNow] = useState(Date.now());
+  const [now, setNow] = useState(daemonNow());
   useEffect(() => {
     live.show = (news) => {
       setKnown(news);
-      setNow(Date.now());
+      setNow(daemonNow());
     };
     const moved = () => setAt(place());
     addEventListener("hashchange", moved);

@@ -15,7 +15,7 @@ export class Live {
   constructor(show) {
     this.show = show;
     this.known = {
-      status: null, destinations: [], audiences: {}, progress: {}, histories: {}, chosen: null,
+      status: null, destinations: [], names: [], audiences: {}, progress: {}, histories: {}, chosen: null,
       stepSeconds: 5, answeredAt: null, failing: null, needsToken: false, tokenRefused: false,
     };
     this.due = { counts: 0, audiences: 0, history: 0 };
@@ -69,6 +69,7 @@ export class Live {
       this.due.counts = now + COUNTS_EVERY_MS;
     }
     const names = this.names();
+    known.names = names;
     if (!names.includes(known.chosen)) [known.chosen = null] = names;
     const chosen = known.chosen;
     if (chosen === null) return;
@@ -83,7 +84,7 @@ export class Live {
       known.progress[chosen] = items;
     }
     if (now >= this.due.history) {
-      await this.history(chosen, now);
+      await this.history(chosen);
       this.due.history = now + HISTORY_EVERY_MS;
     }
   }
@@ -96,20 +97,20 @@ export class Live {
   }
 
   /** Asks for what is new, so that a restart of the daemon leaves a gap and not a blank. */
-  async history(chosen, now) {
+  async history(chosen) {
     const before = this.known.histories[chosen];
     const after = before?.at.at(-1);
     const page = await read("/api/v1/history", { destination: chosen, after });
     this.known.stepSeconds = page.step_s;
     const news = page.destinations[chosen];
     if (news === undefined) return;
-    const oldest = now / 1000 - HISTORY_S;
     const joined = { audiences: news.audiences };
     for (const [series, values] of Object.entries(news)) {
       if (series === "audiences") continue;
       const all = [...(before?.[series] ?? []), ...values];
       joined[series] = all;
     }
+    const oldest = joined.at.at(-1) - HISTORY_S;
     const first = joined.at.findIndex((at) => at >= oldest);
     for (const series of Object.keys(joined)) {
       if (series !== "audiences" && first > 0) joined[series] = joined[series].slice(first);

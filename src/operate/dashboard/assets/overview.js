@@ -2,47 +2,49 @@
 
 import { count, html, many, rate, remedy, sentence, since, span, Time } from "./words.js";
 
-/** A longer wait than this is worth a word; as `cohortd status --behind-s`. */
-const BEHIND_MS = 300_000;
 /** What waits for less than this is on its way as it should be. */
 const SOON_MS = 5_000;
 /** Rates and durations are of the last minute. */
 const LATELY_S = 60;
 
+/** Why nothing is taken, by the word of the status. */
+const TROUBLES = {
+  rate_limited: "LaunchDarkly limits the rate of calls.",
+  unavailable: "LaunchDarkly does not answer as it should.",
+  conflict: "Something else changes the same segments at the same time.",
+};
+
 /** How a destination stands: a colour, a word, and what to say about it. */
-export function verdict(status, past) {
+export function verdict(status) {
   if (!status) {
     return { tint: "none", word: "Not delivered to", text: "It is disabled or no longer configured: its rows are only kept." };
   }
-  const { held, waiting, oldest_waiting_ms: oldest, last_error: error } = status;
+  const { held, pending, oldest_pending_ms: oldest, last_error: error, last_success_at: success } = status;
+  const kept = `Nothing is lost: events are accepted and kept; ${waits(pending)}.`;
   if (status.paused_since) {
-    return { tint: "warn", word: "Paused", since: status.paused_since,
-      text: `Somebody has paused the delivery. Events are accepted and kept; ${waits(waiting)}.` };
+    return { tint: "warn", word: "Paused", since: status.paused_since, text: `Somebody has paused the delivery. ${kept}` };
   }
   if (held) {
     const { what, remedy: todo } = remedy(held.why);
-    return { tint: "bad", word: "Held", since: held.since, what, todo, held,
-      text: `Nothing is lost: events are accepted and kept; ${waits(waiting)}. cohortd tries again by itself.` };
+    return { tint: "bad", word: "Held", since: held.since, what, todo, held, text: `${kept} cohortd tries again by itself.` };
   }
-  const failing = waiting > 0 && past && lately(past, "failed_calls") > 0 && lately(past, "delivered") === 0;
-  if (failing) {
-    return { tint: "warn", word: "Retrying", since: status.since, error, what: "LaunchDarkly does not take calls at the moment.",
-      text: `Nothing is lost: events are accepted and kept; ${waits(waiting)}. cohortd tries again by itself.` };
+  if (oldest > SOON_MS && error && (!success || error.at > success)) {
+    return { tint: "warn", word: "Retrying", since: status.state === "ok" ? null : status.since, error,
+      what: TROUBLES[error.what] ?? "LaunchDarkly does not take calls.", text: `${kept} cohortd tries again by itself.` };
   }
-  if (oldest > BEHIND_MS || status.state === "catching_up") {
-    return { tint: "warn", word: "Catching up", since: status.since, error,
-      text: `It is delivered, but ${waits(waiting)}, the longest for ${span(oldest)}.` };
+  if (status.state === "catching_up") {
+    return { tint: "warn", word: "Catching up", since: status.since, text: `It is delivered, but ${waits(pending)}, the longest for ${span(oldest)}.` };
   }
   if (oldest > SOON_MS) {
-    return { tint: "ok", word: "Flowing", text: `${sentence(waits(waiting))} The longest has waited ${span(oldest)}.` };
+    return { tint: "ok", word: "Flowing", text: `${sentence(waits(pending))} The longest has waited ${span(oldest)}.` };
   }
-  const text = waiting > 0
+  const text = pending > 0
     ? "LaunchDarkly has been told everything but what came in the last seconds."
     : "LaunchDarkly has been told everything that Segment has sent.";
   return { tint: "ok", word: "Flowing", text };
 }
 
-const waits = (waiting) => (waiting === 0 ? "nobody waits" : `${many(waiting, "member")} ${waiting === 1 ? "waits" : "wait"} to be told`);
+const waits = (pending) => (pending === 0 ? "nobody waits" : `${many(pending, "member")} ${pending === 1 ? "waits" : "wait"} to be told`);
 
 function steps(past) {
   const from = (past.at.at(-1) ?? 0) - LATELY_S;
@@ -62,19 +64,18 @@ function lateRate(past, series, step) {
 
 /** The colours of several destinations at a glance, and the choice among them. */
 export function Destinations({ known, onChoose }) {
-  const names = [...new Set([...Object.keys(known.status.destinations), ...known.destinations.map((one) => one.name)])].sort();
-  if (names.length < 2) return null;
+  if (known.names.length < 2) return null;
   return html`
     <nav class="destinations" aria-label="Destinations">
-      ${names.map((name) => {
+      ${known.names.map((name) => {
         const status = known.status.destinations[name];
-        const { tint, word } = verdict(status, known.histories[name]);
+        const { tint, word } = verdict(status);
         const isChosen = name === known.chosen;
         return html`
           <button key=${name} class="destination" aria-current=${isChosen ? "true" : null} onClick=${() => onChoose(name)}>
             <span class=${`dot ${tint}`}></span>
             <span class="name">${name}</span>
-            <span class="muted">${word}${status && status.waiting > 0 ? ` · ${many(status.waiting, "waits", "wait")}` : ""}</span>
+            <span class="muted">${word}${status && status.pending > 0 ? ` · ${many(status.pending, "waits", "wait")}` : ""}</span>
           </button>`;
       })}
     </nav>`;
@@ -84,7 +85,7 @@ export function Destinations({ known, onChoose }) {
 export function Verdict({ known, now, onPause, onResume }) {
   const name = known.chosen;
   const status = known.status.destinations[name];
-  const said = verdict(status, known.histories[name]);
+  const said = verdict(status);
   return html`
     <section class=${`card verdict ${said.tint}`} aria-label="State of the destination">
       <div class="verdict-head">
@@ -118,7 +119,8 @@ function Facts({ status, startedAt, now }) {
   const left = Object.entries(limits ?? {}).filter(([, { limit, remaining }]) => limit && remaining !== undefined);
   return html`
     <ul class="facts-line muted small">
-      ${startedAt && html`<li>Last event: <b>${ago(event)}</b></li><li>Last delivery: <b>${ago(success)}</b></li>`}
+      <li>Last event: <b>${ago(event)}</b></li>
+      <li>Last delivery: <b>${ago(success)}</b></li>
       ${left.map(([name, { limit, remaining }]) => html`
         <li key=${name}>Rate limit, ${name}: <b>${count(remaining)}</b> of ${count(limit)} left</li>`)}
     </ul>`;
@@ -172,10 +174,10 @@ export function Tiles({ known }) {
   const p95 = past?.call_p95_ms.findLast((value) => value !== null);
   const p50 = past?.call_p50_ms.findLast((value) => value !== null);
   const failed = past ? lately(past, "failed_calls") : 0;
-  const waiting = status?.waiting ?? 0;
+  const pending = status?.pending ?? counts?.pending ?? 0;
   return html`
     <dl class="tiles">
-      <${Tile} name="Waiting" value=${count(waiting)} note=${waiting > 0 ? `longest ${span(status.oldest_waiting_ms)}` : "nobody waits"} />
+      <${Tile} name="Waiting" value=${count(pending)} note=${pending > 0 && status ? `longest ${span(status.oldest_pending_ms)}` : "to be told"} />
       <${Tile} name="Events in" value=${perSecond("accepted")} note="accepted a second" />
       <${Tile} name="Members out" value=${perSecond("delivered")} note="delivered a second" />
       <${Tile} name="Call time" value=${p95 === undefined ? "–" : span(p95)} tint=${failed > 0 ? "warn" : ""}

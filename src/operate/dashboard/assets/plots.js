@@ -79,17 +79,20 @@ function axes(write) {
   ];
 }
 
+const SHADES = { held: "bad", paused: "warn" };
+
 /** Shades the times in which nothing was delivered on purpose or by refusal. */
 function shade(states) {
   return (plot) => {
     const { ctx, bbox } = plot;
     const { at, state } = states.current;
     at.forEach((time, index) => {
-      if (index === 0 || state[index] === "ok") return;
+      const tint = SHADES[state[index]];
+      if (index === 0 || !tint) return;
       const from = plot.valToPos(at[index - 1], "x", true);
       const to = plot.valToPos(time, "x", true);
       if (to < bbox.left) return;
-      ctx.fillStyle = `${colour(state[index] === "held" ? "bad" : "warn")}26`;
+      ctx.fillStyle = `${colour(tint)}26`;
       ctx.fillRect(Math.max(from, bbox.left), bbox.top, to - Math.max(from, bbox.left), bbox.height);
     });
   };
@@ -135,7 +138,7 @@ function Plot({ title, unit, series, past, step, write, now }) {
 
 /** The three plots of a destination. */
 export function Plots({ past, step }) {
-  const empty = { at: [], accepted: [], delivered: [], waiting: [], call_p50_ms: [], call_p95_ms: [], state: [] };
+  const empty = { at: [], accepted: [], delivered: [], pending: [], call_p50_ms: [], call_p95_ms: [], state: [] };
   const known = past ?? empty;
   const perSecond = (values) => values.map((value) => value / step);
   return html`
@@ -145,7 +148,7 @@ export function Plots({ past, step }) {
         { name: "members delivered", tint: "series-b", values: perSecond(known.delivered) },
       ]} />
       <${Plot} title="Waiting" unit="members" write=${compact} past=${known} step=${step} series=${[
-        { name: "not told yet", tint: "series-c", values: known.waiting },
+        { name: "not told yet", tint: "series-c", values: known.pending },
       ]} />
       <${Plot} title="LaunchDarkly answers in" unit="" write=${span} past=${known} step=${step} series=${[
         { name: "half of the calls", tint: "series-a", values: known.call_p50_ms },
