@@ -115,7 +115,7 @@ export function Verdict({ known, now, onPause, onResume }) {
 /** When anything last came and went, and what LaunchDarkly says of its limits: a silent Segment shows here. */
 function Facts({ status, startedAt, now }) {
   const { last_event_at: event, last_success_at: success, rate_limits: limits } = status;
-  const ago = (time) => (time ? `${since(time, now)} ago` : `none since the start ${since(startedAt, now)} ago`);
+  const ago = (time) => (time && now - Date.parse(time) < SOON_MS ? "just now" : time ? `${since(time, now)} ago` : `none since the start ${since(startedAt, now)} ago`);
   const left = Object.entries(limits ?? {}).filter(([, { limit, remaining }]) => limit && remaining !== undefined);
   return html`
     <ul class="facts-line muted small">

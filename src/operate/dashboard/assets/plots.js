@@ -74,7 +74,7 @@ function axes(write) {
     grid: { stroke: colour("grid"), width: 1 }, ticks: { show: false },
   };
   return [
-    { ...common, size: 26, gap: 4, space: 48, incrs: [60, 120, 300, 600, 900, 1800], values: (_, splits) => splits.map(clock), grid: { show: false } },
+    { ...common, size: 30, gap: 8, space: 48, incrs: [60, 120, 300, 600, 900, 1800], values: (_, splits) => splits.map(clock), grid: { show: false } },
     { ...common, size: 48, gap: 6, space: 32, incrs: STEPS, values: (_, splits) => splits.map(write) },
   ];
 }
