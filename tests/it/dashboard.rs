@@ -380,3 +380,50 @@ async fn prepare(browser: &Browser, panel: &str) {
         _ => browser.see("role=button[name='Drop…']").await,
     }
 }
+
+/// What the plots are drawn from. No browser is needed to see that it is counted, and that it names nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_hour_is_counted_and_names_nobody() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = installation(&launchdarkly);
+    installation.set("admin.tokens", "planted-admin-token");
+    let cohortd = installation.start();
+    enter(&cohortd, "vip", &["planted-person", "planted-other"]).await;
+    let mut unclear = identify("planted-person", "vip", true, NOW_MS);
+    unclear["traits"]["vip"] = json!("planted-value");
+    assert_eq!(cohortd.post(&unclear).await.expect("an answer").0, 400);
+    until_in(&launchdarkly, "vip", "planted-person").await;
+
+    let client = reqwest::Client::builder().no_proxy().build().expect("a plain client");
+    let url = format!("http://{}/api/v1/history", cohortd.admin);
+    let refused = client.get(&url).send().await.expect("an answer");
+    assert_eq!(refused.status(), 401);
+    let sampled = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            looks.tick().await;
+            let request = client.get(&url).bearer_auth("planted-admin-token");
+            let text = request.send().await.expect("an answer").text().await.expect("a text");
+            let page: Value = serde_json::from_str(&text).expect("JSON");
+            if page["destinations"]["production"].is_object() {
+                return (text, page);
+            }
+        }
+    };
+    let (text, page) = tokio::time::timeout(DEADLINE, sampled).await.expect("it is sampled");
+    let of = &page["destinations"]["production"];
+    let sum = |series: &str| {
+        let values = of[series].as_array().expect("a list").iter();
+        values.map(|value| value.as_u64().expect("a number")).sum::<u64>()
+    };
+    assert_eq!((sum("accepted"), sum("rejected"), sum("delivered")), (2, 1, 2), "{text}");
+    assert!(sum("calls") >= 1 && sum("failed_calls") == 0, "{text}");
+    let last =
+        |series: &str| of["audiences"]["aud_vip"][series].as_array().and_then(|all| all.last());
+    assert_eq!((last("joined"), last("left")), (Some(&2.into()), Some(&0.into())), "{text}");
+    assert!(!text.contains("planted"), "{text}");
+    let after = of["at"][0].as_i64().expect("a time");
+    let later = client.get(format!("{url}?destination=other&after={after}"));
+    let later = later.bearer_auth("planted-admin-token").send().await.expect("an answer");
+    assert_eq!(later.json::<Value>().await.expect("JSON")["destinations"], json!({}));
+}

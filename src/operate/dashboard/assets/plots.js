@@ -1,6 +1,6 @@
 // What the last hour looked like. uPlot draws; this decides what, and in which colours.
 
-import { html, compact, count, rate, span, useEffect, useRef } from "./words.js";
+import { html, compact, count, rate, span, useEffect, useRef, useState, Time } from "./words.js";
 import { HISTORY_S } from "./live.js";
 
 const uPlot = globalThis.uPlot;
@@ -98,7 +98,15 @@ function shade(states) {
   };
 }
 
-function Plot({ title, unit, series, past, step, write, now }) {
+/** Whatever stands alone between holes, which no line would show. */
+function alone(plot, of) {
+  const values = plot.data[of];
+  const isHole = (index) => values[index] === null || values[index] === undefined;
+  return values.flatMap((_, index) => (!isHole(index) && isHole(index - 1) && isHole(index + 1) ? [index] : []));
+}
+
+function Plot({ title, unit, series, past, step, write }) {
+  const [pointed, setPointed] = useState(null);
   const states = useRef(past);
   states.current = past;
   const data = withHoles(past.at, series.map((one) => one.values), step);
@@ -111,23 +119,24 @@ function Plot({ title, unit, series, past, step, write, now }) {
       y: { range: (_, __, most) => [0, Math.max(most * 1.1, 1)] },
     },
     axes: axes(write),
-    hooks: { drawClear: [shade(states)] },
+    hooks: { drawClear: [shade(states)], setCursor: [(plot) => setPointed(plot.cursor.idx ?? null)] },
     series: [{}, ...series.map(({ name, tint }) => ({
-      label: name, stroke: colour(tint), fill: fill(tint), width: 1.75, points: { show: false },
+      label: name, stroke: colour(tint), fill: fill(tint), width: 1.75, points: { show: true, size: 4, filter: alone },
     }))],
   });
   const last = (values) => values.findLast((value) => value !== null);
-  const shown = series.map((one) => ({ ...one, now: last(one.values) }));
-  const label = `${title}: ${shown.map(({ name, now: value }) =>
-    `${name} ${value === undefined ? "unknown" : write(value)} ${unit}`).join(", ")}`;
+  const shown = series.map((one, of) => ({ ...one, now: last(one.values), at: data[of + 1][pointed] }));
+  const at = pointed === null ? null : data[0][pointed];
+  const known = (value) => value !== undefined && value !== null;
+  const label = `${title}: ${shown.map(({ name, now }) => `${name} ${known(now) ? write(now) : "unknown"} ${unit}`).join(", ")}`;
   return html`
     <figure class="card plot">
       <figcaption>
-        <h2>${title} <span class="muted">${unit}</span></h2>
+        <h2>${title} <span class="muted">${unit}</span>
+          ${at && html`<span class="muted at"><${Time} at=${new Date(at * 1000)} /></span>`}</h2>
         <ul class="legend">
-          ${shown.map(({ name, tint, now: value }) => html`
-            <li key=${name}><span class=${`swatch ${tint}`}></span>${name}
-              <b>${value === undefined || value === null ? "–" : write(value)}</b></li>`)}
+          ${shown.map(({ name, tint, now, at: value = at ? null : now }) => html`
+            <li key=${name}><span class=${`swatch ${tint}`}></span>${name} <b>${known(value) ? write(value) : "–"}</b></li>`)}
         </ul>
       </figcaption>
       ${past.at.length === 0

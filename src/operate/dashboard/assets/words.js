@@ -24,7 +24,7 @@ export const many = (number, one, more = `${one}s`) => `${count(number)} ${numbe
 export function rate(perSecond) {
   if (perSecond === 0) return "0";
   if (perSecond < 0.1) return "< 0.1";
-  return perSecond < 10 ? perSecond.toFixed(1) : compact(perSecond);
+  return perSecond < 10 ? String(Number(perSecond.toFixed(1))) : compact(perSecond);
 }
 
 /** Milliseconds as a person says them: "240 ms", "3.2 s", "4 min", "2 h 5 min". */
