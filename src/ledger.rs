@@ -35,6 +35,7 @@ use crate::membership::{
 
 pub use operations::{
     AudienceView, DestinationView, MemberView, Operations, ParkedAfter, ParkedView, RejectedView,
+    WalkView,
 };
 pub use sqlite::{
     BackupError, DestinationSettings, ExportedMember, ExportedParking, OpenError, RenameError,

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod api;
+pub mod explain;
 pub mod logging;
 pub mod problem;
 pub mod status;

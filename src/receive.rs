@@ -45,6 +45,7 @@ mod connections;
 mod envelope;
 #[cfg(test)]
 mod fake;
+mod handed_in;
 mod listener;
 mod probes;
 mod sorting;
@@ -54,7 +55,9 @@ mod webhook;
 mod webhook_audiences;
 
 pub use authentication::{Credential, Credentials};
+pub use body::discard;
 pub use bucket::Rate;
+pub use handed_in::{HandInError, HandedIn, hand_in};
 pub use listener::serve;
 pub use probes::{Readiness, objection};
 

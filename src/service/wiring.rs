@@ -13,6 +13,7 @@ use crate::ledger::{DestinationSettings, Ledger, Operations, Retention, Settings
 use crate::membership::DestinationName;
 use crate::operate::admin::AdminState;
 use crate::operate::api::Api;
+use crate::operate::api::progress::Courses;
 use crate::receive::{Credential, Credentials, Destination, Limits, PublicState, Rate, Readiness};
 
 /// A late duplicate of an unanswered call has had this many request timeouts to arrive.
@@ -140,10 +141,11 @@ pub(super) fn admin_state(
 }
 
 pub(super) fn api(config: &Config, ledger: &Arc<SqliteLedger>) -> Api {
-    let mappings = config.destinations.iter();
+    let destinations = config.destinations.iter();
     Api {
         ledger: Arc::clone(ledger) as Arc<dyn Operations>,
-        mappings: mappings.map(|of| (of.name.clone(), of.mappings.clone())).collect(),
+        destinations: destinations.map(|of| (of.name.clone(), of.into())).collect(),
         tombstone_ttl: config.ledger.tombstone_ttl,
+        courses: Courses::default(),
     }
 }
