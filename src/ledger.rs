@@ -37,7 +37,7 @@ use crate::membership::{
 pub use counters::{Counters, Recordings};
 pub use operations::{
     AudienceView, DestinationView, Disk, MemberView, Operations, ParkedAfter, ParkedView,
-    RejectedView, Turnover,
+    RejectedView, Turnover, WalkView,
 };
 pub use sqlite::{
     BackupError, DestinationSettings, ExportedMember, ExportedParking, OpenError, RenameError,

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod api;
 pub mod dashboard;
+pub mod explain;
 pub mod history;
 pub mod logging;
 pub mod metrics;

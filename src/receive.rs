@@ -46,6 +46,7 @@ mod counters;
 mod envelope;
 #[cfg(test)]
 mod fake;
+mod handed_in;
 mod listener;
 mod probes;
 mod sorting;
@@ -55,8 +56,10 @@ mod webhook;
 mod webhook_audiences;
 
 pub use authentication::{Credential, Credentials};
+pub use body::discard;
 pub use bucket::Rate;
 pub use counters::{Counters, Received, Requests};
+pub use handed_in::{HandInError, HandedIn, hand_in};
 pub use listener::serve;
 pub use probes::{Readiness, objection};
 

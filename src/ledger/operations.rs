@@ -65,8 +65,21 @@ pub struct AudienceView {
     pub parked: u64,
     /// When the first of them was.
     pub parked_since: Option<Timestamp>,
-    /// What is being done to every member: `resync`, `retract` or `retract_stale`.
-    pub walk: Option<String>,
+    /// What is being done to every member.
+    pub walk: Option<WalkView>,
+}
+
+/// What is being done to every member of an audience, and how far it has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WalkView {
+    /// `resync`, `retract` or `retract_stale`.
+    pub task: &'static str,
+    /// When it began; the epoch if that was not written down.
+    pub since: Timestamp,
+    /// Members it has come past; the last of them may still wait to be told.
+    pub visited: u64,
+    /// How many they will be, about: those that left lately are visited too.
+    pub expected: u64,
 }
 
 /// A member as an operator sees it. Personal.

@@ -13,7 +13,9 @@
 use axum::Router;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+
+use super::problem::Problem;
 
 /// Nothing is loaded, run, framed or asked but what is the listener's own. Styles are set by scripts,
 /// never by texts of HTML, and no text becomes HTML.
@@ -33,7 +35,6 @@ const HEADERS: [(HeaderName, &str); 7] = [
 ];
 
 /// A file of the dashboard.
-#[derive(Clone, Copy)]
 struct Asset {
     path: &'static str,
     content_type: &'static str,
@@ -80,36 +81,27 @@ const ASSETS: [Asset; 22] = [
 
 /// The page and its files.
 pub(super) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    ASSETS.into_iter().fold(Router::new(), |router, asset| {
-        let tag = format!("\"{:08x}\"", crc32fast::hash(asset.text.as_bytes()));
-        router.route(
-            asset.path,
-            get(move |headers: HeaderMap| {
-                let response = asset.answer(&headers, &tag);
-                async { response }
-            }),
-        )
-    })
+    Router::new().route("/", get(file)).route("/assets/{*file}", get(file))
 }
 
-impl Asset {
-    fn answer(self, asked: &HeaderMap, tag: &str) -> Response {
-        let known = asked.get(header::IF_NONE_MATCH);
-        let mut response = if known.is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
-            StatusCode::NOT_MODIFIED.into_response()
-        } else {
-            self.text.into_response()
-        };
-        let headers = response.headers_mut();
-        for (name, value) in HEADERS {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
-        if let Ok(tag) = HeaderValue::from_str(tag) {
-            headers.insert(header::ETAG, tag);
-        }
-        response
+async fn file(uri: Uri, asked: HeaderMap) -> Result<Response, Problem> {
+    let asset = ASSETS.iter().find(|asset| asset.path == uri.path());
+    let asset = asset
+        .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the dashboard has no such file"))?;
+    let tag = format!("\"{:08x}\"", crc32fast::hash(asset.text.as_bytes()));
+    let known = asked.get(header::IF_NONE_MATCH);
+    let mut response = if known.is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        asset.text.into_response()
+    };
+    let headers = response.headers_mut();
+    for (name, value) in HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
     }
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
+    headers.extend(HeaderValue::try_from(tag).map(|tag| (header::ETAG, tag)));
+    Ok(response)
 }
 
 #[cfg(test)]
@@ -143,6 +135,7 @@ mod tests {
             assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
             assert!(to_bytes(again.into_body(), 1).await.expect("it is empty").is_empty());
         }
+        assert_eq!(get("/assets/../dashboard.rs", None).await.status(), StatusCode::NOT_FOUND);
     }
 
     /// A file that is forgotten in the list is found when a browser is not at hand, too.

@@ -19,6 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
+use utoipa::{IntoParams, ToSchema};
 
 use self::audiences::Audiences;
 use self::call_times::CallTimes;
@@ -98,8 +99,9 @@ struct Sample {
 }
 
 /// What is asked of the history.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct HistoryQuery {
     /// Of this destination only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,7 +112,7 @@ pub struct HistoryQuery {
 }
 
 /// `GET /api/v1/history`.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct HistoryPage {
     /// Seconds of one step.
     pub step_s: u64,
@@ -120,7 +122,7 @@ pub struct HistoryPage {
 
 /// The steps of one destination, a list for each series; all have the same length, the oldest step is
 /// the first.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct DestinationHistory {
     /// When each step ended, in seconds of the epoch.
     pub at: Vec<i64>,

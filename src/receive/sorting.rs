@@ -9,9 +9,9 @@ use super::Door;
 use super::answer::{Account, Refusal};
 use super::authentication::Presented;
 use super::envelope::{self, Envelope, Fault};
-use crate::ledger::RejectedEvent;
-use crate::map::{Outcome, Reason, Rejection, user_id};
-use crate::membership::{MembershipDelta, Timestamp, UserId};
+use crate::ledger::{Intake, Recorded, RejectedEvent};
+use crate::map::{Mappings, Outcome, Reason, Rejection, user_id};
+use crate::membership::{DestinationName, MembershipDelta, Timestamp, UserId};
 
 /// Most events in one body: 128 MiB of events of half a KiB, where 1 KiB is usual. Segment sends
 /// 4,000 at most; the rest is for backfills by other means.
@@ -71,14 +71,14 @@ pub(super) fn sort(
     door.count_request()?;
     let mut sorted = Sorted::default();
     match split {
-        Ok(Envelope::Single(event)) => sorted.add_raw(door, body, 0, event, arrival),
+        Ok(Envelope::Single(event)) => sorted.add_raw(&door.mappings, body, 0, event, arrival),
         Ok(Envelope::Array(_)) if !door.allow_batches => return Err(Refusal::BatchNotAllowed),
         Ok(Envelope::Array(elements)) => {
             sorted.deltas.reserve(elements.len());
             sorted.origins.reserve(elements.len());
             for (index, element) in elements.into_iter().enumerate() {
                 let event = envelope::wrapped_event(element).unwrap_or(element);
-                sorted.add_raw(door, body, index, event, arrival);
+                sorted.add_raw(&door.mappings, body, index, event, arrival);
             }
         }
         Err(unsplittable) => {
@@ -115,17 +115,29 @@ impl Sorted {
         bodies + BYTES_AN_EVENT * (self.deltas.len() + self.account.rejected.len())
     }
 
+    /// What the ledger is to make durable, and the account if it does.
+    pub(super) fn into_intake(
+        self,
+        destination: &DestinationName,
+        arrival: Timestamp,
+    ) -> (Intake, Unsure) {
+        let Self { deltas, origins, deletions, kept, account } = self;
+        let destination = destination.clone();
+        let unsure = Unsure { destination: destination.clone(), arrival, origins, account };
+        (Intake { destination, arrival, deltas, deletions, rejected: kept }, unsure)
+    }
+
     /// Adds an event as it stands in the body.
-    fn add_raw(
+    pub(super) fn add_raw(
         &mut self,
-        door: &Door,
+        mappings: &Mappings,
         body: &Bytes,
         index: usize,
         text: &[u8],
         arrival: Timestamp,
     ) {
         match read(text) {
-            Ok(event) => self.add(door, index, &event, arrival, || body.slice_ref(text)),
+            Ok(event) => self.add(mappings, index, &event, arrival, || body.slice_ref(text)),
             Err(rejection) => self.reject(index, rejection, text, None),
         }
     }
@@ -133,13 +145,13 @@ impl Sorted {
     /// Adds an event; `text` is what it is kept as, if it is.
     pub(super) fn add(
         &mut self,
-        door: &Door,
+        mappings: &Mappings,
         index: usize,
         event: &Value,
         arrival: Timestamp,
         text: impl Fn() -> Bytes,
     ) {
-        match door.mappings.map(event, arrival) {
+        match mappings.map(event, arrival) {
             Outcome::Accepted { deltas, rejection } => {
                 for delta in deltas {
                     let user_id = delta.user_id.clone();
@@ -177,10 +189,33 @@ impl Sorted {
     }
 }
 
+/// An account that holds if the ledger finds no fault with the audiences.
+#[derive(Debug)]
+pub(super) struct Unsure {
+    destination: DestinationName,
+    arrival: Timestamp,
+    origins: Vec<Origin>,
+    pub(super) account: Account,
+}
+
+impl Unsure {
+    /// Takes out of the account what was not recorded; what of it is to be kept, if anything.
+    pub(super) fn without(&mut self, recorded: &Recorded) -> Option<Intake> {
+        let conflicts = &recorded.kind_conflicts;
+        (!conflicts.is_empty()).then(|| Intake {
+            destination: self.destination.clone(),
+            arrival: self.arrival,
+            deltas: Vec::new(),
+            deletions: Vec::new(),
+            rejected: self.account.reject_kind_conflicts(conflicts, &self.origins),
+        })
+    }
+}
+
 impl Account {
     /// Moves events whose audience has another context kind from the accepted to the rejected.
     /// `conflicts` are positions in `origins`; both ascend.
-    pub(super) fn reject_kind_conflicts(
+    fn reject_kind_conflicts(
         &mut self,
         conflicts: &[usize],
         origins: &[Origin],

@@ -95,7 +95,9 @@ pub(super) async fn batch(State(state): State<Arc<PublicState>>, request: Reques
                     sorted.add_message(door, index, message, arrival);
                 }
                 Ok(other) => {
-                    sorted.add(door, index, &other, arrival, || Bytes::copy_from_slice(text));
+                    sorted.add(&door.mappings, index, &other, arrival, || {
+                        Bytes::copy_from_slice(text)
+                    });
                 }
                 Err(rejection) => sorted.reject(index, rejection, text, None),
             }
@@ -114,7 +116,7 @@ impl Sorted {
         arrival: Timestamp,
     ) {
         let event = Value::Object(message);
-        self.add(door, index, &event, arrival, || event.to_string().into());
+        self.add(&door.mappings, index, &event, arrival, || event.to_string().into());
     }
 }
 

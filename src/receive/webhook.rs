@@ -17,7 +17,7 @@ use super::authentication::Presented;
 use super::sorting::{self, Sorted};
 use super::sources::{self, Peer};
 use super::{Door, Limits, PublicState, body};
-use crate::ledger::{Intake, Recorded, RejectedEvent};
+use crate::ledger::{Intake, Recorded};
 use crate::membership::Timestamp;
 
 /// Bodies from this size on are sorted on a thread of their own: about a millisecond of work.
@@ -124,20 +124,12 @@ impl PublicState {
             return Ok(sorted.account);
         }
         received.charge(sorted.weight_bytes())?;
-        let Sorted { deltas, origins, deletions, kept, mut account } = sorted;
-        let intake = |deltas, deletions, rejected| Intake {
-            destination: door.name.clone(),
-            arrival,
-            deltas,
-            deletions,
-            rejected,
-        };
-        let recorded = self.record(intake(deltas, deletions, kept), due).await?;
-        if !recorded.kind_conflicts.is_empty() {
-            let kept: Vec<RejectedEvent> =
-                account.reject_kind_conflicts(&recorded.kind_conflicts, &origins);
-            self.record(intake(Vec::new(), Vec::new(), kept), due).await?;
+        let (intake, mut unsure) = sorted.into_intake(&door.name, arrival);
+        let recorded = self.record(intake, due).await?;
+        if let Some(kept) = unsure.without(&recorded) {
+            self.record(kept, due).await?;
         }
+        let account = unsure.account;
         door.counters.events(&account, arrival);
         Ok(account)
     }

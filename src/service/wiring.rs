@@ -11,6 +11,7 @@ use crate::ledger::{DestinationSettings, Ledger, Operations, Retention, Settings
 use crate::membership::DestinationName;
 use crate::operate::admin::AdminState;
 use crate::operate::api::Api;
+use crate::operate::api::progress::Courses;
 use crate::operate::history::History;
 use crate::operate::sources::Sources;
 use crate::receive::{
@@ -136,11 +137,12 @@ pub(super) fn admin_state(config: &Config, sources: &Arc<Sources>) -> AdminState
 }
 
 pub(super) fn api(config: &Config, ledger: &Arc<SqliteLedger>, history: &Arc<History>) -> Api {
-    let mappings = config.destinations.iter();
+    let destinations = config.destinations.iter();
     Api {
         ledger: Arc::clone(ledger) as Arc<dyn Operations>,
-        mappings: mappings.map(|of| (of.name.clone(), of.mappings.clone())).collect(),
+        destinations: destinations.map(|of| (of.name.clone(), of.into())).collect(),
         tombstone_ttl: config.ledger.tombstone_ttl,
         history: Arc::clone(history),
+        courses: Courses::default(),
     }
 }

@@ -254,7 +254,8 @@ impl Audiences {
             if moved.contains(&audience.destination) {
                 audience.told_counts_from = stamp;
                 audience.acknowledged = false;
-                audience.walk = Some(audience.walk.take().unwrap_or_default().restarted());
+                let task = audience.walk.take().map(|walk| walk.task).unwrap_or_default();
+                audience.walk = Some(Walk::of(task, stamp, audience.counts.included));
             }
             audience.unheard_through = audience.unheard_through.max(audience.claimed_through);
             audience.claimed_through = Timestamp::EPOCH;

@@ -7,11 +7,12 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::audiences::{Audience, stored_audiences};
 use super::persons::Persons;
+use super::walks::Walk;
 use super::{checksum, members, parked, rejected, reserve};
 use crate::ledger::member::Member;
 use crate::ledger::{
     AudienceView, DestinationView, Disk, MemberView, ParkReason, ParkedAfter, ParkedView,
-    RejectedView,
+    RejectedView, WalkView,
 };
 use crate::membership::{AudienceId, DestinationName, Timestamp};
 
@@ -96,17 +97,24 @@ impl Reader {
                  ORDER BY audience_key, audience_id",
             )?
             .query_map([destination], |row| {
+                let included = row.get(3)?;
                 let walk: Option<String> = row.get(8)?;
+                let walk = walk.and_then(|walk| Walk::parse(&walk, Some(String::new())));
                 Ok(AudienceView {
                     audience: row.get(0)?,
                     audience_key: row.get(1)?,
                     context_kind: row.get(2)?,
-                    included: row.get(3)?,
+                    included,
                     pending: row.get(4)?,
                     pending_since: row.get::<_, Option<i64>>(5)?.map(Timestamp),
                     parked: row.get(6)?,
                     parked_since: row.get::<_, Option<i64>>(7)?.map(Timestamp),
-                    walk: walk.map(|walk| walk.split(' ').next().unwrap_or_default().to_owned()),
+                    walk: walk.map(|walk| WalkView {
+                        task: walk.task.name(),
+                        since: walk.since,
+                        visited: walk.visited,
+                        expected: if walk.expected == 0 { included } else { walk.expected },
+                    }),
                 })
             })?
             .collect::<rusqlite::Result<_>>()

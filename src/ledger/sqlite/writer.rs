@@ -376,7 +376,7 @@ impl State {
         if task == Task::Resync {
             state.told_counts_from = stamp;
         }
-        state.walk = Some(Walk::of(task));
+        state.walk = Some(Walk::of(task, stamp, state.counts.included));
         self.touch(audience);
         self.upkeep.wake();
     }

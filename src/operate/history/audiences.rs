@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::ledger::Turnover;
 use crate::membership::{AudienceId, Timestamp};
@@ -13,7 +14,7 @@ pub const MINUTES: usize = 60;
 const MOST: usize = 2000;
 
 /// The last hour of one audience; the present minute is the last.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct AudienceHistory {
     /// Members that entered, in each minute.
     pub joined: Vec<u64>,
