@@ -7,6 +7,7 @@
 //! | 69 | a needed service is unavailable |
 //! | 70 | internal fault or damaged ledger |
 //! | 75 | `status`: a destination is held or behind |
+//! | 130 | Ctrl-C, as of any command |
 //!
 //! A command's answer goes to standard output, everything else to standard error.
 
@@ -15,8 +16,10 @@ pub mod check;
 mod daemon;
 pub mod eval;
 pub mod explain;
+mod follow;
 pub mod healthcheck;
 pub mod ledger;
+mod man;
 pub mod operator;
 pub mod reload;
 pub mod send;
@@ -28,7 +31,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::{Shell, generate};
 
 use crate::config::{Config, Destination, Reading, Source};
 use crate::launchdarkly::wire::USER_AGENT;
@@ -50,6 +54,8 @@ pub enum Exit {
     Internal,
     /// A destination is held or behind: somebody should look.
     Behind,
+    /// The person did not want to wait for the end.
+    Interrupted,
     /// As the daemon says.
     Service(u8),
 }
@@ -62,6 +68,7 @@ impl From<Exit> for ExitCode {
             Exit::Unavailable => 69,
             Exit::Internal => 70,
             Exit::Behind => 75,
+            Exit::Interrupted => 130,
             Exit::Service(code) => code,
         })
     }
@@ -129,6 +136,13 @@ enum Command {
     Explain(explain::Explain),
     /// Evaluate JSON lines from standard input without a daemon
     Eval(Eval),
+    /// Print what makes a shell complete the command line
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page
+    Man(man::ManCommand),
 }
 
 #[derive(Debug, Args)]
@@ -208,6 +222,15 @@ pub fn main() -> ExitCode {
                 EvalWhat::Sync => eval::sync(input, &mut output),
             };
             answered(result.and_then(|()| output.flush()).map(|()| Exit::Done))
+        }
+        Command::Completions { shell } => {
+            // Into memory first: what generates it panics where a pipe is closed early.
+            let mut script = Vec::new();
+            generate(shell, &mut CommandLine::command(), "cohortd", &mut script);
+            answered(std::io::stdout().write_all(&script).map(|()| Exit::Done))
+        }
+        Command::Man(man) => {
+            answered(man.run(CommandLine::command(), &mut std::io::stdout()).map(|()| Exit::Done))
         }
     };
     exit.into()
@@ -341,7 +364,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        use clap::CommandFactory;
         CommandLine::command().debug_assert();
     }
 

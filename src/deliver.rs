@@ -13,6 +13,7 @@
 mod backoff;
 mod batch_size;
 mod concurrency;
+mod counters;
 mod courier;
 mod dispatch;
 mod guard;
@@ -23,6 +24,7 @@ mod simulation;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+pub use counters::{Counters, Delivered, Latest, Trouble};
 pub use courier::{Change, Courier, CourierError};
 pub use dispatch::{Held, Standing};
 

@@ -14,6 +14,7 @@
 //! A crash between LaunchDarkly's answer and `settle` sends a batch twice. Harmless: a delta says
 //! "in" or "out", it does not count.
 
+mod counters;
 mod member;
 #[cfg(test)]
 pub(crate) mod memory;
@@ -33,8 +34,10 @@ use crate::membership::{
     Timestamp, UserId,
 };
 
+pub use counters::{Counters, Recordings};
 pub use operations::{
-    AudienceView, DestinationView, MemberView, Operations, ParkedAfter, ParkedView, RejectedView,
+    AudienceView, DestinationView, Disk, MemberView, Operations, ParkedAfter, ParkedView,
+    RejectedView, Turnover, WalkView,
 };
 pub use sqlite::{
     BackupError, DestinationSettings, ExportedMember, ExportedParking, OpenError, RenameError,

@@ -3,6 +3,11 @@
 pub mod actions;
 pub mod admin;
 pub mod api;
+pub mod dashboard;
+pub mod explain;
+pub mod history;
 pub mod logging;
+pub mod metrics;
 pub mod problem;
+pub mod sources;
 pub mod status;

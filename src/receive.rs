@@ -24,6 +24,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::{MethodFilter, get, on, post};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tower_http::decompression::RequestDecompressionLayer;
 
 use crate::ledger::Ledger;
@@ -33,10 +34,12 @@ mod authentication;
 mod body;
 mod bucket;
 mod connections;
+mod counters;
 mod doors;
 pub mod envelope;
 #[cfg(test)]
 mod fake;
+mod handed_in;
 mod listener;
 mod probes;
 mod sorting;
@@ -46,11 +49,17 @@ mod webhook;
 mod webhook_audiences;
 
 pub use authentication::{Credential, Credentials};
+pub use body::discard;
 pub use bucket::Rate;
+pub use counters::{Counters, Received, Requests};
 pub use doors::{Destination, Doors, Entrance};
+pub use handed_in::{HandInError, HandedIn, hand_in};
 pub use listener::serve;
 pub use probes::{Readiness, objection};
 pub use tracking::messages;
+
+use counters::Counted;
+use doors::Door;
 
 /// What a request may cost.
 #[derive(Clone, Copy, Debug)]
@@ -86,16 +95,19 @@ pub struct PublicState {
     /// One permit per core: bodies that are heavy to read wait for each other, not for threads.
     heavy_readers: Semaphore,
     readiness: Readiness,
+    counters: Arc<Counters>,
 }
 
 impl PublicState {
-    /// Puts the state together; `doors` and `readiness` are the caller's to replace and to flip.
+    /// Puts the state together; `doors` and `readiness` are the caller's to replace and to flip,
+    /// `counters` are kept up here.
     #[must_use]
     pub fn new(
         doors: Doors,
         ledger: Arc<dyn Ledger>,
         limits: Limits,
         readiness: Readiness,
+        counters: Arc<Counters>,
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
@@ -106,7 +118,21 @@ impl PublicState {
             requests: Semaphore::new(limits.max_requests.clamp(1, Semaphore::MAX_PERMITS)),
             heavy_readers: Semaphore::new(cores),
             readiness,
+            counters,
         }
+    }
+
+    /// Counts a request that arrived then, for each destination behind its door if it has one, and
+    /// hands back how it ends.
+    fn counted<T: Counted>(&self, door: Option<&Door>, arrived: Instant, end: T) -> T {
+        let (outcome, took) = (end.outcome(), arrived.elapsed());
+        match door {
+            Some(door) => {
+                door.destinations.iter().for_each(|of| of.counters.requests.count(outcome, took));
+            }
+            None => self.counters.nobodys().count(outcome, took),
+        }
+        end
     }
 }
 

@@ -31,11 +31,13 @@ use tracing::{error, info, warn};
 use crate::clock::{Clock, SystemClock, whole_millis};
 use crate::config::Config;
 use crate::current::Current;
+use crate::deliver;
 use crate::ledger::SqliteLedger;
 use crate::membership::DestinationName;
 use crate::operate::actions::Environment;
 use crate::operate::admin;
 use crate::operate::api::Reloads;
+use crate::operate::history::History;
 use crate::operate::logging::chain;
 use crate::receive::{self, Doors, PublicState, Readiness};
 
@@ -73,6 +75,9 @@ pub struct Service {
     couriers: BTreeMap<DestinationName, Running>,
     /// What a reload replaces while others read it.
     shown: Shown,
+    /// What was received and delivered since the start.
+    received: Arc<receive::Counters>,
+    delivered: Arc<deliver::Counters>,
     readiness: Readiness,
     stop_receiving: CancellationToken,
     stop_delivering: CancellationToken,
@@ -85,7 +90,7 @@ struct Shown {
     doors: Doors,
     tokens: Current<wiring::Tokens>,
     standings: Current<wiring::Standings>,
-    mappings: Current<wiring::MappingsByName>,
+    configured: Current<wiring::ConfiguredByName>,
     environments: Current<Vec<Environment>>,
 }
 
@@ -150,18 +155,21 @@ impl Service {
         let limits = wiring::limits(&config);
         let public_address = announce("public", &public)?;
         announce("admin", &admin)?;
+        let (received, delivered) = <(Arc<receive::Counters>, Arc<deliver::Counters>)>::default();
         let mut service = Self {
             public_address,
             admin_address,
             ledger: Arc::clone(&ledger),
             clock,
             shown: Shown {
-                doors: Doors::new(wiring::entrances(&config)),
+                doors: Doors::new(wiring::entrances(&config, &received)),
                 tokens: Current::new(config.admin.tokens.clone()),
                 standings: Current::new(Vec::new()),
-                mappings: Current::new(wiring::mappings(&config)),
+                configured: Current::new(wiring::configured(&config)),
                 environments: Current::new(wiring::environments(&config)),
             },
+            received: Arc::clone(&received),
+            delivered,
             tasks,
             parts,
             couriers: BTreeMap::new(),
@@ -177,18 +185,24 @@ impl Service {
         service.show_standings();
 
         let doors = service.shown.doors.clone();
-        let state = PublicState::new(doors, Arc::clone(&ledger) as _, limits, readiness.clone());
+        let state = PublicState::new(doors, Arc::clone(&ledger) as _, limits, readiness, received);
         let stop = service.stop_receiving.clone();
         let listener = receive::serve(public, receive::router(state), limits, stop);
         service.spawn(Part::Receiving, async move { Ended::Listener(listener.await) });
-        let state = wiring::admin_state(&service.config, &service.shown, &ledger, &readiness);
-        let api = wiring::api(&service.config, &service.shown, &ledger, reloads);
-        let actions = wiring::actions(&service.shown, &ledger);
-        let stop = service.stop_watching.clone();
-        let listener = receive::serve(admin, admin::router(state, api, actions), limits, stop);
+        let sources = Arc::new(wiring::sources(&service));
+        let state = wiring::admin_state(&service, &sources);
+        let history = Arc::new(History::default());
+        let api = wiring::api(&service, &history, reloads);
+        let router = admin::router(state, api, wiring::actions(&service));
+        let listener = receive::serve(admin, router, limits, service.stop_watching.clone());
         service.spawn(Part::Watching, async move { Ended::Listener(listener.await) });
+        let sampling = history.watch(sources, service.stop_watching.clone());
+        service.spawn(Part::Watching, async move {
+            sampling.await;
+            Ended::History
+        });
 
-        readiness.ready();
+        service.readiness.ready();
         let duration_ms = whole_millis(began.elapsed());
         info!(
             version = env!("CARGO_PKG_VERSION"),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
@@ -10,6 +10,7 @@ use url::Url;
 use super::healthcheck::reachable;
 use super::{Exit, complain, to_the_daemon, unreached};
 use crate::config::Config;
+use crate::launchdarkly::wire::USER_AGENT;
 use crate::operate::problem::Problem;
 use crate::secret::Secret;
 
@@ -39,8 +40,21 @@ impl Silent {
     }
 
     fn unreached(url: &Url, why: &str) -> Self {
-        let words = format!("{url}: {why}; is the daemon running?");
+        let words = format!(
+            "{url}: {why}; is the daemon running? `cohortd run` starts it, and admin.address of its \
+             configuration has to be the one of this"
+        );
         Self { exit: Exit::Unavailable, words }
+    }
+
+    /// Whether the daemon answered, and what was asked for is not there or not allowed.
+    pub fn is_of_the_asker(&self) -> bool {
+        self.exit == Exit::BadUsage
+    }
+
+    /// The person has pressed Ctrl-C.
+    pub fn interrupted(words: impl Into<String>) -> Self {
+        Self { exit: Exit::Interrupted, words: words.into() }
     }
 
     /// The command line asks for what cannot be.
@@ -103,17 +117,52 @@ impl Daemon {
         }
         let answer = question.send().await.map_err(silent)?;
         let status = answer.status();
+        let version = another_version(answer.headers());
         let text = answer.text().await.map_err(silent)?;
         let foreign = || Silent {
             exit: Exit::Unavailable,
-            words: format!("{} does not answer as cohortd does ({status})", self.url),
+            words: format!("{} does not answer as cohortd does ({status}){version}", self.url),
         };
         if status == StatusCode::OK {
             let value = serde_json::from_str(&text).map_err(|_| foreign())?;
             return Ok(Answer { text, value });
         }
         let Problem { detail, .. } = serde_json::from_str(&text).map_err(|_| foreign())?;
+        let more = match status {
+            StatusCode::UNAUTHORIZED => {
+                "; those of this configuration are not what the daemon was started with"
+            }
+            _ => "",
+        };
+        let words = format!("{detail}{more}{version}");
         let exit = if status.is_client_error() { Exit::BadUsage } else { Exit::Unavailable };
-        Err(Silent { exit, words: detail })
+        Err(Silent { exit, words })
+    }
+}
+
+/// In words, if the daemon is of another version than this command: it may not know what is asked.
+fn another_version(headers: &HeaderMap) -> String {
+    let server = headers.get(header::SERVER).and_then(|server| server.to_str().ok());
+    // A proxy in front may give its own name instead.
+    let ours = |server: &&str| server.starts_with("cohortd/") && *server != USER_AGENT;
+    match server.filter(ours) {
+        Some(server) => format!("; there is {server} and this is {USER_AGENT}: use the same"),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_version_is_named_and_the_same_is_not() {
+        let said = |server: &'static str| {
+            let header = (header::SERVER, http::HeaderValue::from_static(server));
+            another_version(&HeaderMap::from_iter([header]))
+        };
+        assert_eq!((said(USER_AGENT), said("nginx")), (String::new(), String::new()));
+        assert!(said("cohortd/0.0.9").contains("there is cohortd/0.0.9 and this is cohortd/"));
+        assert_eq!(another_version(&HeaderMap::new()), "");
     }
 }

@@ -7,21 +7,25 @@ use std::io::{Result, Write};
 
 use clap::{ArgGroup, Args};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 pub use parked::ParkedCommand;
 pub use rejected::RejectedCommand;
 
 use super::daemon::{Answer, Daemon, Silent};
+use super::follow::Followed;
 use super::table::table;
 use super::{Exit, destination};
 use crate::config::Config;
 use crate::operate::api::wire::{
-    AudienceInfo, DestinationInfo, Done, Drop, Forget, MemberInfo, Nothing, Resync,
+    AudienceInfo, DestinationInfo, Done, Drop, Forget, ListQuery, MemberInfo, MemberQuery, Nothing,
+    Resync, Work,
 };
 
 const API: [&str; 3] = ["api", "v1", "destinations"];
 
-fn of<'a>(destination: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
+/// The path of something of a destination.
+pub(super) fn of<'a>(destination: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
     API.into_iter().chain([destination]).chain(rest.iter().copied()).collect()
 }
 
@@ -47,8 +51,54 @@ fn json<T>(answer: &Answer<T>, out: &mut impl Write) -> Result<()> {
     writeln!(out, "{}", answer.text.trim_end())
 }
 
+/// What was put together from several answers.
+fn json_of(value: &impl Serialize, out: &mut impl Write) -> Result<()> {
+    serde_json::to_writer(&mut *out, value)?;
+    writeln!(out)
+}
+
 fn dash(text: Option<&String>) -> String {
     text.cloned().unwrap_or_else(|| "-".to_owned())
+}
+
+/// Items in one answer of a list that has no end of its own.
+const PAGE: u32 = 1000;
+
+/// All parts of a list; `after` makes the question that goes on behind an item.
+async fn all_parts<T: DeserializeOwned, Q: Serialize>(
+    daemon: &Daemon,
+    path: &[&str],
+    mut query: Q,
+    after: impl Fn(&T) -> Q,
+) -> Told<Vec<T>> {
+    let mut all = Vec::new();
+    loop {
+        let part: Answer<Vec<T>> = daemon.get(path, &query).await?;
+        let is_last = part.value.len() < PAGE as usize;
+        all.extend(part.value);
+        match all.last() {
+            Some(last) if !is_last => query = after(last),
+            _ => return Ok(all),
+        }
+    }
+}
+
+fn page_after(after: Option<&String>) -> ListQuery {
+    ListQuery { after: after.cloned(), limit: Some(PAGE) }
+}
+
+async fn all_destinations(daemon: &Daemon) -> Told<Vec<DestinationInfo>> {
+    all_parts(daemon, &API, page_after(None), |last: &DestinationInfo| page_after(Some(&last.name)))
+        .await
+}
+
+/// The audiences of a destination, in the order of their keys.
+pub(super) async fn all_audiences(daemon: &Daemon, destination: &str) -> Told<Vec<AudienceInfo>> {
+    let path = of(destination, &["audiences"]);
+    let after = |last: &AudienceInfo| page_after(Some(&last.audience));
+    let mut known = all_parts(daemon, &path, page_after(None), after).await?;
+    known.sort_by(|one, other| one.audience_key.cmp(&other.audience_key));
+    Ok(known)
 }
 
 /// Lists audiences.
@@ -78,25 +128,25 @@ impl AudiencesCommand {
 
     async fn list(&self, config: &Config, out: &mut impl Write) -> Told<Result<()>> {
         let daemon = Daemon::of(config)?;
-        let known: Answer<Vec<DestinationInfo>> = daemon.get(&API, &Nothing {}).await?;
-        let wanted = |info: &DestinationInfo| {
-            self.destination.as_ref().is_none_or(|name| *name == info.name)
-        };
-        let known: Vec<DestinationInfo> = known.value.into_iter().filter(wanted).collect();
-        if let (Some(name), []) = (&self.destination, &known[..]) {
-            return Err(Silent::usage(format!("there is no destination {name}")));
+        let mut known = all_destinations(&daemon).await?;
+        if let Some(name) = &self.destination {
+            let names: Vec<_> = known.iter().map(|info| info.name.as_str()).collect();
+            if !names.contains(&name.as_str()) {
+                let names = names.join(", ");
+                let words = format!("there is no destination {name}; there are: {names}");
+                return Err(Silent::usage(words));
+            }
+            known.retain(|info| info.name == *name);
         }
         let mut listed = Vec::new();
         for DestinationInfo { name, configured, .. } in &known {
-            let path = of(name, &["audiences"]);
-            let answer: Answer<Vec<AudienceInfo>> = daemon.get(&path, &Nothing {}).await?;
+            let audiences = all_audiences(&daemon, name).await?;
             let of_this =
                 |audience| Listed { destination: name.clone(), configured: *configured, audience };
-            listed.extend(answer.value.into_iter().map(of_this));
+            listed.extend(audiences.into_iter().map(of_this));
         }
         if self.json {
-            let text = serde_json::to_string(&listed).map_err(|_| Silent::usage("no JSON"))?;
-            return Ok(writeln!(out, "{text}"));
+            return Ok(json_of(&listed, out));
         }
         Ok(print_audiences(&known, &listed, out))
     }
@@ -159,8 +209,15 @@ fn audience_row(Listed { destination, audience: info, .. }: &Listed) -> [String;
         dash(info.pending_since.as_ref()),
         info.parked.to_string(),
         dash(info.parked_since.as_ref()),
-        dash(info.under_way.as_ref()),
+        under_way(info),
     ]
+}
+
+fn under_way(info: &AudienceInfo) -> String {
+    match (&info.under_way, &info.walk) {
+        (Some(what), Some(walk)) => format!("{what}: {} of {}", walk.done, walk.total),
+        (what, _) => dash(what.as_ref()),
+    }
 }
 
 /// Shows a person.
@@ -189,14 +246,20 @@ impl MemberCommand {
         }
         let path = of(&self.destination, &["members", &self.key]);
         let daemon = Daemon::of(config)?;
-        let answer: Answer<Vec<MemberInfo>> = daemon.get(&path, &Nothing {}).await?;
+        let first = MemberQuery { limit: Some(PAGE), ..MemberQuery::default() };
+        let after = |last: &MemberInfo| MemberQuery {
+            after_audience: Some(last.audience.clone()),
+            after_key: Some(last.context_key.clone()),
+            limit: Some(PAGE),
+        };
+        let found = all_parts(&daemon, &path, first, after).await?;
         if self.json {
-            return Ok(json(&answer, out));
+            return Ok(json_of(&found, out));
         }
-        if answer.value.is_empty() {
+        if found.is_empty() {
             return Ok(writeln!(out, "{} knows nobody of that key or user id", self.destination));
         }
-        let rows: Vec<_> = answer.value.iter().map(member_row).collect();
+        let rows: Vec<_> = found.iter().map(member_row).collect();
         let heading = [
             "audience",
             "id",
@@ -255,6 +318,9 @@ pub struct ResyncCommand {
     /// With --retract-stale: even if no member has come under the present mapping yet
     #[arg(long, requires = "retract_stale")]
     force: bool,
+    /// Show how far it is until LaunchDarkly has been told; Ctrl-C ends the showing, not the work
+    #[arg(long, conflicts_with = "stop")]
+    wait: bool,
     /// Print what the daemon says, for programs
     #[arg(long)]
     json: bool,
@@ -276,8 +342,21 @@ impl ResyncCommand {
         };
         let daemon = Daemon::of(config)?;
         let answer: Answer<Done> = daemon.post(&of(&name, &["resync"]), &what).await?;
+        if let Err(error) = self.print(&name, &answer, out) {
+            return Ok(Err(error));
+        }
+        if self.wait {
+            let work = if self.retract_stale { Work::RetractStale } else { Work::Resync };
+            let audience = self.audience.as_deref();
+            let work = Some(work);
+            Followed { daemon: &daemon, destination: &name, audience, work }.to_its_end().await?;
+        }
+        Ok(Ok(()))
+    }
+
+    fn print(&self, name: &str, answer: &Answer<Done>, out: &mut impl Write) -> Result<()> {
         if self.json {
-            return Ok(json(&answer, out));
+            return json(answer, out);
         }
         let Done { count, left_alone } = &answer.value;
         let what = match (self.stop, self.retract_stale) {
@@ -285,13 +364,10 @@ impl ResyncCommand {
             (_, true) => "stale members are being removed",
             _ => "every member is told again, as fast as LaunchDarkly allows",
         };
-        let printed = writeln!(
-            out,
-            "{name}: {count} audience(s): {what}; `cohortd audiences {name}` shows how far it is"
-        );
-        Ok(printed.and_then(|()| {
-            left_alone.iter().try_for_each(|line| writeln!(out, "left alone: {line}"))
-        }))
+        let shows = format!("; `cohortd audiences {name}` shows how far it is");
+        let shows = if self.wait || self.stop { "" } else { &shows };
+        writeln!(out, "{name}: {count} audience(s): {what}{shows}")?;
+        left_alone.iter().try_for_each(|line| writeln!(out, "left alone: {line}"))
     }
 }
 
@@ -371,6 +447,10 @@ pub struct DropCommand {
     /// Tell LaunchDarkly first that everybody left
     #[arg(long)]
     retract: bool,
+    /// With --retract: show how far it is until everybody is gone; Ctrl-C ends the showing, not the
+    /// work
+    #[arg(long, requires = "retract")]
+    wait: bool,
     /// Print what the daemon says, for programs
     #[arg(long)]
     json: bool,
@@ -387,9 +467,19 @@ impl DropCommand {
         let name = &self.destination;
         let daemon = Daemon::of(config)?;
         let answer: Answer<Done> = daemon.post(&of(name, &["drop"]), &what).await?;
-        if self.json {
-            return Ok(json(&answer, out));
+        let printed = if self.json { json(&answer, out) } else { self.print(out) };
+        if let Err(error) = printed {
+            return Ok(Err(error));
         }
+        if self.wait {
+            let (audience, work) = (self.audience.as_deref(), Some(Work::Retract));
+            Followed { daemon: &daemon, destination: name, audience, work }.to_its_end().await?;
+        }
+        Ok(Ok(()))
+    }
+
+    fn print(&self, out: &mut impl Write) -> Result<()> {
+        let name = &self.destination;
         let whose =
             self.audience.as_ref().map_or_else(|| name.clone(), |id| format!("{name}, {id}"));
         let how = if self.retract {
@@ -397,6 +487,6 @@ impl DropCommand {
         } else {
             "forgotten; LaunchDarkly's segments stay as they are"
         };
-        Ok(writeln!(out, "{whose}: {how}"))
+        writeln!(out, "{whose}: {how}")
     }
 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::Exit;
 use super::daemon::{Answer, Daemon};
-use super::{Exit, instant};
+use super::table::table;
 use crate::config::Config;
 use crate::operate::api::wire::Nothing;
-use crate::operate::status::{DestinationState, DestinationStatus, Status};
+use crate::operate::status::{DestinationState, DestinationStatus, HeldStatus, LastError, Status};
 
 /// What is asked.
 #[derive(Args, Clone, Debug)]
@@ -49,52 +50,85 @@ impl StatusCommand {
         })
     }
 
+    /// Whatever the reason: a paused destination that is forgotten is behind too.
     fn is_behind(&self, of: &DestinationStatus) -> bool {
-        of.oldest_waiting_ms > self.behind_s.saturating_mul(1000)
+        of.oldest_pending_ms > self.behind_s.saturating_mul(1000)
     }
 
     fn print(&self, status: &Status, out: &mut impl Write) -> Result<()> {
         if !status.ready {
             writeln!(out, "NOT READY: no events are accepted; the log says why\n")?;
         }
-        let names = status.destinations.keys().map(String::len).max().unwrap_or(0).max(11);
-        writeln!(
-            out,
-            "{:<names$}  {:<7}  {:>9}  {:>10}",
-            "destination", "state", "waiting", "longest"
-        )?;
+        let rows: Vec<[String; 8]> =
+            status.destinations.iter().map(|(name, of)| self.row(name, of)).collect();
+        let heading = [
+            "destination",
+            "state",
+            "since",
+            "#pending",
+            "#longest",
+            "#parked",
+            "last delivered",
+            "last event",
+        ];
+        table(out, heading, &rows)?;
         for (name, of) in &status.destinations {
-            let state = match of.state {
-                DestinationState::Held => "held",
-                DestinationState::Paused => "paused",
-                DestinationState::Ok if self.is_behind(of) => "behind",
-                DestinationState::Ok => "ok",
-            };
-            let longest = if of.waiting == 0 {
-                "-".to_owned()
-            } else {
-                format!("{:.1} s", Duration::from_millis(of.oldest_waiting_ms).as_secs_f64())
-            };
-            writeln!(out, "{name:<names$}  {state:<7}  {:>9}  {longest:>10}", of.waiting)?;
-        }
-        for (name, of) in &status.destinations {
-            if let Some(since) = of.paused_since {
-                let since = instant(since);
-                writeln!(
-                    out,
-                    "\n{name} is paused since {since}: cohortd resume {name} lets it go on"
-                )?;
-            }
-            if let Some(held) = &of.held {
-                let (since, why) = (instant(held.since), &held.why);
-                write!(out, "\n{name} is held since {since}, status {}: {why}", held.status)?;
-                if held.answer_id.is_empty() {
-                    writeln!(out)?;
-                } else {
-                    writeln!(out, " (LaunchDarkly's id {})", held.answer_id)?;
-                }
-            }
+            say(name, of, out)?;
         }
         Ok(())
     }
+
+    fn row(&self, name: &str, of: &DestinationStatus) -> [String; 8] {
+        let state = match of.state {
+            DestinationState::Ok | DestinationState::CatchingUp if self.is_behind(of) => "behind",
+            DestinationState::CatchingUp => "catching up",
+            state => state.word(),
+        };
+        let longest = Duration::from_millis(of.oldest_pending_ms).as_secs_f64();
+        let or_dash = |time: &Option<String>| match time.as_deref() {
+            // whole seconds are enough for people
+            Some(time) => time.split_once('.').map_or(time, |(whole, _)| whole).replace('T', " "),
+            None => "-".to_owned(),
+        };
+        [
+            name.to_owned(),
+            state.to_owned(),
+            or_dash(&of.since),
+            of.pending.to_string(),
+            if of.pending == 0 { "-".to_owned() } else { format!("{longest:.1} s") },
+            of.parked.to_string(),
+            or_dash(&of.last_success_at),
+            or_dash(&of.last_event_at),
+        ]
+    }
+}
+
+/// What there is to explain about a destination, with the remedy.
+fn say(name: &str, of: &DestinationStatus, out: &mut impl Write) -> Result<()> {
+    let support = |id: &str| {
+        if id.is_empty() { String::new() } else { format!(" (LaunchDarkly's id {id})") }
+    };
+    if let Some(since) = &of.paused_since {
+        writeln!(out, "\n{name} is paused since {since}: cohortd resume {name} lets it go on")?;
+    }
+    if let Some(HeldStatus { since, status, why, answer_id }) = &of.held {
+        let id = support(answer_id);
+        writeln!(out, "\n{name} is held since {since}, status {status}: {why}{id}")?;
+    }
+    let is_troubled = of.held.is_none() && of.state != DestinationState::Ok;
+    if let Some(LastError { at, what, status, cause, answer_id }) =
+        of.last_error.as_ref().filter(|_| is_troubled)
+    {
+        let status = status.map(|status| format!(", status {status}")).unwrap_or_default();
+        let cause = if cause.is_empty() { String::new() } else { format!(": {cause}") };
+        let id = support(answer_id);
+        writeln!(out, "\n{name}: the last call that failed ended {at}, {what}{status}{cause}{id}")?;
+    }
+    if of.parked > 0 {
+        writeln!(
+            out,
+            "\n{name}: cohortd parked list {name} shows whom LaunchDarkly refuses, and why"
+        )?;
+    }
+    Ok(())
 }

@@ -12,15 +12,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::Policy;
+use super::counters::Delivered;
 use super::dispatch::{Dispatch, Now, Report, Standing, Step};
 use crate::clock::{Clock, whole_millis};
 use crate::launchdarkly::wire::encode;
 use crate::launchdarkly::{Answer, Api, Outcome};
-use crate::ledger::{Batch, Ledger, LedgerError, Members};
+use crate::ledger::{Backlog, Batch, Ledger, LedgerError, Members};
 use crate::membership::DestinationName;
 
 /// Between two attempts at a ledger that cannot take writes.
 const LEDGER_PAUSE: Duration = Duration::from_secs(1);
+
+/// Beyond the linger; then a member that waits is late. Calls and a few retries take less.
+const LATE: Duration = Duration::from_secs(10);
 
 /// Why a courier ended by itself. Nothing is lost: what it had claimed is pending in the ledger.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +57,8 @@ pub struct Courier {
     chance: StdRng,
     dispatch: Dispatch,
     standing: watch::Sender<Standing>,
+    counters: Arc<Delivered>,
+    late_after: Duration,
     flights: JoinSet<Flown>,
     changes: mpsc::UnboundedReceiver<Change>,
     sender: mpsc::UnboundedSender<Change>,
@@ -69,8 +75,12 @@ struct Flown {
 }
 
 impl Courier {
-    /// A courier that has not begun; `standing` shows people how it fares.
+    /// A courier that has not begun; `standing` and `counters` show people how it fares.
     #[must_use]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a part of its own, and it is wired once"
+    )]
     pub fn new(
         destination: DestinationName,
         client_side_id: String,
@@ -79,9 +89,12 @@ impl Courier {
         ledger: Arc<dyn Ledger>,
         clock: Arc<dyn Clock>,
         chance: StdRng,
+        counters: Arc<Delivered>,
     ) -> Self {
         let (sender, changes) = mpsc::unbounded_channel();
         Self {
+            late_after: policy.linger + LATE,
+            counters,
             destination,
             client_side_id,
             launchdarkly,
@@ -121,7 +134,9 @@ impl Courier {
             }
             news.mark_unchanged();
             let backlog = self.ledger.backlog(&self.destination).await?;
-            let next = if self.ledger.paused_since(&self.destination).is_some() {
+            let is_paused = self.ledger.paused_since(&self.destination).is_some();
+            self.show_wellness(is_paused, &backlog);
+            let next = if is_paused {
                 Step::Wait(None)
             } else {
                 self.dispatch.next(Instant::now(), &backlog)
@@ -188,12 +203,14 @@ impl Courier {
 
     fn change(&mut self, Change { launchdarkly, policy }: Change) {
         self.launchdarkly = launchdarkly;
+        self.late_after = policy.linger + LATE;
         self.dispatch.change(policy);
         self.show_standing();
     }
 
     fn send(&mut self, batch: Batch) {
         self.dispatch.sent(&batch);
+        self.counters.sent();
         let launchdarkly = Arc::clone(&self.launchdarkly);
         let members = batch.members.iter().map(|member| (&member.context_key, member.membership));
         let body = encode(
@@ -218,6 +235,7 @@ impl Courier {
             took: flown.took,
             draw: self.chance.random(),
         };
+        self.counters.answered(&flown.answer, flown.batch.members.len(), flown.took, now.wall);
         let is_of_before = !Arc::ptr_eq(&flown.launchdarkly, &self.launchdarkly);
         let reports = if is_of_before && flown.answer.outcome.is_of_the_destination() {
             self.dispatch.refused_before_change(flown.batch)
@@ -238,6 +256,7 @@ impl Courier {
                     status = reason.status, code = reason.code, answer.id = reason.id,
                     "member refused: parked"
                 );
+                self.counters.parked.add(batch.members.len() as u64);
             }
             // What was answered is not forgotten because it cannot be written down yet: nothing else
             // can be delivered either until it can.
@@ -294,6 +313,13 @@ impl Courier {
                 "not taken"
             ),
         }
+    }
+
+    fn show_wellness(&self, is_paused: bool, backlog: &[Backlog]) {
+        let is_held = self.standing.borrow().held.is_some();
+        let is_late = |of: &Backlog| of.waiting_since.elapsed() > self.late_after;
+        let is_well = !is_paused && !is_held && !backlog.iter().any(is_late);
+        self.counters.show_wellness(is_well, self.late_after, self.clock.now());
     }
 
     fn show_standing(&self) {

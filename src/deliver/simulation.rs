@@ -114,6 +114,7 @@ impl Run {
             Arc::clone(&self.ledger) as Arc<dyn Ledger>,
             Arc::new(self.clock.clone()),
             StdRng::seed_from_u64(self.chance.random()),
+            Arc::default(),
         );
         self.changes = courier.changes();
         let stop = self.stop.clone();

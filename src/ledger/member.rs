@@ -136,7 +136,7 @@ pub(super) fn record(before: Option<&Member>, change: &Change, moment: &Moment) 
             refused_with: None,
         });
     };
-    if change.event_at < before.event_at {
+    if is_overtaken(before, change) {
         return Next::Same;
     }
     let flips = before.membership != change.membership;
@@ -153,6 +153,21 @@ pub(super) fn record(before: Option<&Member>, change: &Change, moment: &Moment) 
         after.pending_since = Some(moment.stamp);
     }
     Next::of(before, after)
+}
+
+/// Whether a delta said nothing new, so that nobody need be told for its sake: the counterpart of a
+/// telling.
+pub(super) fn is_repeat(before: Option<&Member>, change: &Change, next: &Next) -> bool {
+    let told_for_it = |before: &Member| {
+        let is_pending = next.or(Some(before)).is_some_and(|after| after.pending_since.is_some());
+        before.membership != change.membership || is_pending && before.pending_since.is_none()
+    };
+    before.is_some_and(|before| !is_overtaken(before, change) && !told_for_it(before))
+}
+
+/// Whether a delta is older than what is known.
+pub(super) fn is_overtaken(before: &Member, change: &Change) -> bool {
+    change.event_at < before.event_at
 }
 
 /// Whether an arriving value has to be sent, for a member that is not pending already.

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Intake, Ledger, LedgerError, Members};
+use super::{Counters, Intake, Ledger, LedgerError, Members};
 use crate::membership::{AudienceId, DestinationName, Timestamp, UserId};
 
 /// A destination that the ledger has rows of, configured or not.
@@ -20,10 +20,30 @@ pub struct DestinationView {
     pub included: u64,
     /// Members that wait to be told or are being told.
     pub pending: u64,
+    /// Since when the longest pending one has been, by the ledger's clock.
+    pub pending_since: Option<Timestamp>,
     /// Members that LaunchDarkly refused.
     pub parked: u64,
     /// Rejected events kept.
     pub rejected: u64,
+}
+
+/// How many members entered and left an audience: changes of what should be, repeats not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turnover {
+    /// Those that are in now and were not before.
+    pub joined: u64,
+    /// Those that were in before and are not now.
+    pub left: u64,
+}
+
+/// What the ledger takes of its disk, and what is left of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Bytes of all its files.
+    pub ledger_bytes: u64,
+    /// Bytes that the daemon could still write; `None`: the system does not say.
+    pub free_bytes: Option<u64>,
 }
 
 /// An audience with its counts.
@@ -45,8 +65,21 @@ pub struct AudienceView {
     pub parked: u64,
     /// When the first of them was.
     pub parked_since: Option<Timestamp>,
-    /// What is being done to every member: `resync`, `retract` or `retract_stale`.
-    pub walk: Option<String>,
+    /// What is being done to every member.
+    pub walk: Option<WalkView>,
+}
+
+/// What is being done to every member of an audience, and how far it has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WalkView {
+    /// `resync`, `retract` or `retract_stale`.
+    pub task: &'static str,
+    /// When it began; the epoch if that was not written down.
+    pub since: Timestamp,
+    /// Members it has come past; the last of them may still wait to be told.
+    pub visited: u64,
+    /// How many they will be, about: those that left lately are visited too.
+    pub expected: u64,
 }
 
 /// A member as an operator sees it. Personal.
@@ -120,8 +153,18 @@ pub struct RejectedView {
 /// The operator's verbs. Readings happen beside the writer; none may decide what is delivered.
 #[async_trait]
 pub trait Operations: Ledger {
+    /// What was done since the ledger was opened.
+    fn counters(&self) -> &Counters;
+
+    /// How large it is, and how much larger it may become.
+    async fn disk(&self) -> Result<Disk, LedgerError>;
+
     /// Every destination that has rows, in the order of their names.
     async fn destinations(&self) -> Result<Vec<DestinationView>, LedgerError>;
+
+    /// Who entered and left since this was last asked, of the audiences where anybody did. For one
+    /// caller: what was told is not told again.
+    fn take_turnover(&self, destination: &DestinationName) -> Vec<(AudienceId, Turnover)>;
 
     /// The audiences of a destination, configured or not.
     async fn audiences(

@@ -51,7 +51,8 @@ use async_trait::async_trait;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::{
-    Backlog, Batch, Intake, Ledger, LedgerError, Members, ParkReason, Recorded, Route, Unheard,
+    Backlog, Batch, Counters, Intake, Ledger, LedgerError, Members, ParkReason, Recorded, Route,
+    Turnover, Unheard,
 };
 use crate::clock::Clock;
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
@@ -133,6 +134,7 @@ struct Shared {
     /// What the writer last found of the disk.
     has_no_space: AtomicBool,
     published: Mutex<HashMap<DestinationName, Published>>,
+    counters: Counters,
 }
 
 /// What the writer lets everybody see of a destination that is configured, or was since the start.
@@ -142,6 +144,8 @@ struct Published {
     backlog: audiences::BacklogByAudience,
     paused_since: Option<Timestamp>,
     news: watch::Receiver<()>,
+    /// Since it was last taken.
+    turnover: HashMap<AudienceId, Turnover>,
 }
 
 impl Shared {
@@ -167,7 +171,11 @@ impl SqliteLedger {
             arrival: AtomicI64::new(recorded),
             has_no_space: AtomicBool::new(false),
             published: Mutex::new(HashMap::new()),
+            counters: Counters::default(),
         });
+        for destination in &settings.destinations {
+            let _ = shared.counters.destinations.of(&destination.name); // zeros are shown too
+        }
         let (commands, receiver) = mpsc::channel();
         let check = background_check::BackgroundCheck::start(
             &settings.path,

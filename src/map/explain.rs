@@ -1,11 +1,10 @@
 //! What a mapping makes of one event, step by step, for the person who wonders.
 //!
 //! The only place of the mapping that hands out values of an event: to whoever holds the event
-//! already. Nothing here is logged, answered or kept.
+//! already. Nothing here is logged or kept.
 
 use std::borrow::Cow;
 
-use serde::Serialize;
 use serde_json::Value;
 
 use super::fields::Field;
@@ -13,7 +12,6 @@ use super::{Mapping, Rejection};
 use crate::membership::{AudienceKey, MembershipDelta, Timestamp};
 
 /// What one mapping makes of one event. Not `Debug`: it holds values of the event (P8).
-#[derive(Serialize)]
 pub struct Explanation {
     /// The statement that selects events.
     pub subscription: String,
@@ -22,12 +20,10 @@ pub struct Explanation {
     /// What each field came to; empty if the event is not selected.
     pub fields: Vec<ExplainedField>,
     /// The delta, none where the event or its audience is not selected, or why there is none.
-    #[serde(skip)]
     pub result: Result<Option<MembershipDelta>, Rejection>,
 }
 
 /// What one field of the action came to.
-#[derive(Serialize)]
 pub struct ExplainedField {
     /// The name, as in Segment's mapping editor.
     pub field: &'static str,

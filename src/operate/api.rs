@@ -7,7 +7,12 @@
 //! * Errors are problem documents with a sentence that says what to do.
 
 mod destinations;
+mod events;
+mod history;
+pub mod openapi;
 mod parked;
+mod part;
+pub mod progress;
 mod rejected;
 mod reload;
 pub mod wire;
@@ -16,19 +21,32 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::routing::{get, post};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::explain::Configured;
+use super::history::History;
 use super::problem::Problem;
 use crate::current::Current;
 use crate::ledger::Operations;
-use crate::map::Mappings;
 use crate::membership::{AudienceId, DestinationName};
+use crate::receive;
+
+/// The largest body of a change: an event with room to spare.
+const BODY_LIMIT_BYTES: usize = 2 << 20;
+/// For the whole body of a change.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Most items of one answer of a list.
+const MOST: u32 = 1000;
+/// Most destinations that are named to who asks for one that is not there.
+const NAMES_SHOWN: usize = 20;
 
 pub use reload::{Asked as AskedToReload, Reloads};
 
@@ -37,18 +55,22 @@ pub use reload::{Asked as AskedToReload, Reloads};
 pub struct Api {
     /// Where they are carried out.
     pub ledger: Arc<dyn Operations>,
-    /// How each configured destination maps events.
-    pub mappings: Current<BTreeMap<DestinationName, Arc<Mappings>>>,
+    /// What is known of each configured destination.
+    pub destinations: Current<BTreeMap<DestinationName, Arc<Configured>>>,
     /// Events older than this may bring back a member that left.
     pub tombstone_ttl: Duration,
+    /// What the last hour was like.
+    pub history: Arc<History>,
+    /// How long work went so far.
+    pub courses: progress::Courses,
     /// Who reads the configuration again.
     pub reloads: Reloads,
 }
 
 impl Api {
-    /// The mappings of a destination that must be configured for what was asked.
-    fn configured(&self, destination: &DestinationName) -> Result<Arc<Mappings>, Problem> {
-        self.mappings.get().get(destination).map(Arc::clone).ok_or_else(|| {
+    /// What is known of a destination that must be configured for what was asked.
+    fn configured(&self, destination: &DestinationName) -> Result<Arc<Configured>, Problem> {
+        self.destinations.get().get(destination).map(Arc::clone).ok_or_else(|| {
             let detail = format!(
                 "destination {destination} is not configured: nothing can be delivered to it; put it \
                  back into the configuration, rename it (cohortd ledger rename) or drop it without \
@@ -59,25 +81,30 @@ impl Api {
     }
 }
 
-/// The routes, relative to `/api/v1`.
-pub(super) fn router(api: Api) -> Router {
-    let of = |path: &str| format!("/api/v1/destinations/{{destination}}{path}");
-    Router::new()
-        .route("/api/v1/destinations", get(destinations::list))
-        .route(&of("/audiences"), get(destinations::audiences))
-        .route(&of("/members/{key}"), get(destinations::member))
-        .route(&of("/resync"), post(destinations::resync))
-        .route(&of("/pause"), post(destinations::pause))
-        .route(&of("/resume"), post(destinations::resume))
-        .route(&of("/forget"), post(destinations::forget))
-        .route(&of("/drop"), post(destinations::drop_rows))
-        .route(&of("/parked"), get(parked::list))
-        .route(&of("/parked/requeue"), post(parked::requeue))
-        .route(&of("/parked/discard"), post(parked::discard))
-        .route(&of("/rejected"), get(rejected::list))
-        .route(&of("/rejected/replay"), post(rejected::replay))
-        .route(&of("/rejected/discard"), post(rejected::discard))
-        .route("/api/v1/reload", post(reload::reload))
+/// The routes. Whatever is routed here stands in the OpenAPI document, and the other way round.
+pub(super) fn router(api: Api) -> OpenApiRouter {
+    OpenApiRouter::default()
+        .routes(routes!(openapi::serve))
+        .routes(routes!(history::show))
+        .routes(routes!(destinations::list))
+        .routes(routes!(destinations::audiences))
+        .routes(routes!(destinations::member))
+        .routes(routes!(progress::progress))
+        .routes(routes!(destinations::resync))
+        .routes(routes!(destinations::pause))
+        .routes(routes!(destinations::resume))
+        .routes(routes!(destinations::forget))
+        .routes(routes!(destinations::drop_rows))
+        .routes(routes!(events::explain))
+        .routes(routes!(events::take))
+        .routes(routes!(parked::list))
+        .routes(routes!(parked::requeue))
+        .routes(routes!(parked::discard))
+        .routes(routes!(rejected::list))
+        .routes(routes!(rejected::one))
+        .routes(routes!(rejected::replay))
+        .routes(routes!(rejected::discard))
+        .routes(routes!(reload::reload))
         .with_state(Arc::new(api))
 }
 
@@ -92,19 +119,59 @@ macro_rules! audit {
 }
 pub(super) use audit;
 
-/// The `{destination}` of a path.
+/// The `{destination}` of a path: one that is configured, or that the ledger has rows of.
 struct Destination(DestinationName);
 
-impl<S: Send + Sync> FromRequestParts<S> for Destination {
+impl FromRequestParts<Arc<Api>> for Destination {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
+        let path = Path::<BTreeMap<String, String>>::from_request_parts(parts, api).await;
+        let asked = path.ok().and_then(|Path(path)| path.get("destination").cloned());
+        let name = asked.as_ref().and_then(|asked| DestinationName::new(asked));
+        if let Some(name) = name.as_ref().filter(|name| api.destinations.get().contains_key(name)) {
+            return Ok(Self(name.clone()));
+        }
+        let mut known: Vec<String> =
+            api.ledger.destinations().await?.into_iter().map(|of| of.name).collect();
+        if let Some(name) = name.filter(|name| known.iter().any(|known| *known == name.as_str())) {
+            return Ok(Self(name));
+        }
+        known.truncate(NAMES_SHOWN);
+        // What cannot be a name may be a person's, put in the wrong place.
+        let asked =
+            asked.filter(|asked| can_be_named(asked)).unwrap_or_else(|| "of that name".into());
+        let detail = format!("there is no destination {asked}; there are: {}", known.join(", "));
+        Err(Problem::new(StatusCode::NOT_FOUND, detail))
+    }
+}
+
+/// Whether a configuration could have a destination of this name.
+fn can_be_named(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+/// What stands last in a path.
+struct Last(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Last {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let path = Path::<BTreeMap<String, String>>::from_request_parts(parts, state).await;
-        let name = path.ok().and_then(|Path(path)| path.get("destination").cloned());
-        let name = name.and_then(|name| DestinationName::new(&name));
-        name.map(Self)
-            .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "there is no such destination"))
+        let path = Path::<Vec<(String, String)>>::from_request_parts(parts, state).await;
+        let last = path.ok().and_then(|Path(mut path)| path.pop());
+        let not_text = || Problem::new(StatusCode::NOT_FOUND, "the path is not UTF-8");
+        last.map(|(_, value)| Self(value)).ok_or_else(not_text)
     }
+}
+
+/// How many items are asked for at most, of a list that gives so many if nobody says.
+fn limit(asked: Option<u32>, default: u32) -> Result<u32, Problem> {
+    let limit = asked.unwrap_or(default);
+    if (1..=MOST).contains(&limit) {
+        return Ok(limit);
+    }
+    Err(Problem::new(StatusCode::BAD_REQUEST, format!("limit is from 1 to {MOST}")))
 }
 
 /// The query of a reading.
@@ -123,38 +190,61 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     }
 }
 
-/// The JSON body of a change.
+/// A body that says that it is JSON.
+struct JsonBytes(Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for JsonBytes {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let kind = request.headers().get(header::CONTENT_TYPE);
+        let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        if !kind.eq_ignore_ascii_case("application/json") {
+            let detail = "a change needs a body with Content-Type: application/json";
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+        }
+        let (head, mut body) = request.into_parts();
+        let whole = Limited::new(&mut body, BODY_LIMIT_BYTES).collect();
+        match timeout(BODY_TIMEOUT, whole).await {
+            Ok(Ok(whole)) => Ok(Self(whole.to_bytes())),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                receive::discard(&head.headers, &mut body).await;
+                let detail = "the body may have at most 2 MiB";
+                Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
+            }
+            Ok(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "the body broke off")),
+            Err(_) => {
+                let detail = "the body did not arrive in time";
+                Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail))
+            }
+        }
+    }
+}
+
+/// The body of a change, understood.
 pub(super) struct Change<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Change<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let kind = request.headers().get(header::CONTENT_TYPE);
-        let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        if kind.split(';').next().map(str::trim) != Some("application/json") {
-            let detail = "a change needs a body with Content-Type: application/json";
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+        let JsonBytes(body) = JsonBytes::from_request(request, state).await?;
+        // Serde would take an array for an object: what stands first would decide what is done.
+        if body.trim_ascii_start().first() == Some(&b'[') {
+            let detail = "the body is an array, and this route takes an object";
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
         }
-        let body = Bytes::from_request(request, state).await.map_err(|_| {
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large, or it broke off")
-        })?;
-        serde_json::from_slice(&body).map(Self).map_err(|error| {
-            // Its own words may quote what is personal.
-            let detail = format!(
-                "the body is not a JSON object that this route takes (line {}, column {})",
-                error.line(),
-                error.column()
-            );
-            Problem::new(StatusCode::BAD_REQUEST, detail)
-        })
+        serde_json::from_slice(&body).map(Self).map_err(|error| Problem::unreadable(&error))
     }
 }
 
+/// The audience of a change.
 fn audience_id(text: Option<&String>) -> Result<Option<AudienceId>, Problem> {
     let parse = |text: &String| {
-        AudienceId::new(text)
-            .ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "an audience id is not empty"))
+        let empty =
+            || Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "an audience id is not empty");
+        AudienceId::new(text).ok_or_else(empty)
     };
     text.map(parse).transpose()
 }

@@ -4,6 +4,7 @@
 //! under fixed dotted names (`audience.id`, `destination.name`).
 
 use std::fmt;
+use std::io::IsTerminal;
 
 use tracing::Subscriber;
 use tracing_subscriber::fmt::MakeWriter;
@@ -43,7 +44,7 @@ where
     let lines = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(&log.level))
         .with_writer(writer)
-        .with_ansi(log.format == LogFormat::Pretty && is_terminal());
+        .with_ansi(log.format == LogFormat::Pretty && takes_colours(&std::io::stderr()));
     match log.format {
         LogFormat::Json => {
             let lines = lines.json().flatten_event(true).with_current_span(false);
@@ -64,8 +65,10 @@ fn levels<S: 'static>(handle: reload::Handle<EnvFilter, S>) -> Levels {
     Levels(Box::new(move |level| drop(handle.reload(EnvFilter::new(level)))))
 }
 
-fn is_terminal() -> bool {
-    std::io::IsTerminal::is_terminal(&std::io::stderr())
+/// Whether a person looks at it who has not asked for plain text (`NO_COLOR`).
+#[must_use]
+pub fn takes_colours(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// An error and its causes on one line.

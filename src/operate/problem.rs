@@ -4,6 +4,7 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::ledger::LedgerError;
 
@@ -11,7 +12,7 @@ use crate::ledger::LedgerError;
 const RETRY_AFTER_S: u16 = 5;
 
 /// An error answer. Nothing in it is personal (P8).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// Always `about:blank`: the status says what kind of problem it is.
     #[serde(rename = "type")]
@@ -34,6 +35,21 @@ impl Problem {
             detail: detail.into(),
         }
     }
+
+    /// A body that is not what the route takes: broken, or another thing. The parser's own words are
+    /// left out: they may quote what is personal.
+    #[must_use]
+    pub fn unreadable(error: &serde_json::Error) -> Self {
+        let (line, column) = (error.line(), error.column());
+        if error.is_data() {
+            let detail = format!(
+                "the body is not a JSON object that this route takes (line {line}, column {column})"
+            );
+            return Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
+        }
+        let detail = format!("the body is not JSON (line {line}, column {column})");
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
 }
 
 impl From<LedgerError> for Problem {
@@ -45,7 +61,12 @@ impl From<LedgerError> for Problem {
             LedgerError::Retracting(_) => StatusCode::CONFLICT,
             LedgerError::Unavailable(_) | LedgerError::Closed => StatusCode::SERVICE_UNAVAILABLE,
         };
-        Self::new(status, error.to_string())
+        let remedy = match error {
+            LedgerError::UnknownAudience(_) => "; `cohortd audiences` lists them",
+            LedgerError::Retracting(_) => ", which comes first; try again when they are gone",
+            _ => "",
+        };
+        Self::new(status, format!("{error}{remedy}"))
     }
 }
 
@@ -55,6 +76,13 @@ impl IntoResponse for Problem {
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if matches!(status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT) {
+            // The rest of the body is still to come: nothing else can be asked on this connection.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
         }

@@ -4,11 +4,16 @@
 //! the customer reads in its Event Delivery view. So our own trouble is a 503, and a 4xx says what
 //! a person can do. No text holds anything that came with the request (P8).
 
+use std::sync::Arc;
+
 use axum::Json;
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
+use tokio::time::Instant;
 
+use super::PublicState;
 use crate::map::Rejection;
 
 /// Most rejections named in one answer, so that it stays short; the others are counted in
@@ -41,7 +46,7 @@ struct RejectedLine {
 
 impl Account {
     /// 400 if all there was is rejected, for Segment shows its reason and does not retry.
-    fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         if self.accepted + self.ignored == 0 && !self.rejected.is_empty() {
             StatusCode::BAD_REQUEST
         } else {
@@ -115,6 +120,40 @@ struct RefusalLine {
 }
 
 impl Refusal {
+    /// Every refusal, in the order of their declaration, for the counters.
+    pub(super) const ALL: [Self; 17] = [
+        Self::NotFound,
+        Self::UnknownDestination,
+        Self::MethodNotAllowed,
+        Self::Unauthenticated,
+        Self::SourceNotAllowed,
+        Self::BatchNotAllowed,
+        Self::Disabled,
+        Self::TooLarge,
+        Self::TooManyEvents,
+        Self::BodyTimeout,
+        Self::BodyBroken,
+        Self::BadJson,
+        Self::UnknownEncoding,
+        Self::BadAudience,
+        Self::TooMany,
+        Self::Busy,
+        Self::Unavailable,
+    ];
+
+    pub(super) fn status(self) -> StatusCode {
+        self.status_and_text().0
+    }
+
+    /// The word that it is counted under: the one it is answered with, but what fills up here is told
+    /// from what the ledger did not take.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            other => other.status_and_text().1.split(':').next().unwrap_or_default(),
+        }
+    }
+
     fn status_and_text(self) -> (StatusCode, &'static str) {
         match self {
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found: nothing lives at this path"),
@@ -204,11 +243,11 @@ impl IntoResponse for Refusal {
     }
 }
 
-pub(super) async fn not_found() -> Refusal {
-    Refusal::NotFound
+pub(super) async fn not_found(State(state): State<Arc<PublicState>>) -> Refusal {
+    state.counted(None, Instant::now(), Refusal::NotFound)
 }
 
 /// The `Allow` header is the router's to add: it knows the route.
-pub(super) async fn method_not_allowed() -> Refusal {
-    Refusal::MethodNotAllowed
+pub(super) async fn method_not_allowed(State(state): State<Arc<PublicState>>) -> Refusal {
+    state.counted(None, Instant::now(), Refusal::MethodNotAllowed)
 }

@@ -137,7 +137,7 @@ async fn collect(
 /// Reads a little of a body whose request is refused, and drops it.
 ///
 /// Not if the sender waits for a `100 Continue`: it has sent nothing and needs nothing.
-pub(super) async fn discard(headers: &HeaderMap, body: &mut Body) {
+pub async fn discard(headers: &HeaderMap, body: &mut Body) {
     if headers.contains_key(header::EXPECT) {
         return;
     }

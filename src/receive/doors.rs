@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::answer::Refusal;
 use super::authentication::{Credentials, Gate};
 use super::bucket::{Bucket, Rate};
+use super::counters::Received;
 use super::sources;
 use crate::current::Current;
 use crate::map::Mappings;
@@ -51,6 +52,8 @@ pub struct Destination {
     pub enabled: bool,
     /// How events become deltas.
     pub mappings: Mappings,
+    /// What was received for it.
+    pub counters: Arc<Received>,
 }
 
 /// The doors as they are now; clones share them.
@@ -149,6 +152,11 @@ impl Door {
             None | Some(b"" | b"identity") => Ok(()),
             Some(_) => Err(Refusal::UnknownEncoding),
         }
+    }
+
+    /// How each destination behind it maps.
+    pub(super) fn mappings(&self) -> Vec<&Mappings> {
+        self.destinations.iter().map(|destination| &destination.mappings).collect()
     }
 
     /// Counts a request of somebody who is known: strangers use up nobody's rate.

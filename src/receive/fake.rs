@@ -40,6 +40,7 @@ pub(super) fn entrance(name: &str) -> Entrance {
         name: DestinationName::new(name).expect("a name"),
         enabled: name != "off",
         mappings: Mapping::preset().into(),
+        counters: Arc::default(),
     };
     Entrance {
         name: name.to_owned(),

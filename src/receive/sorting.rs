@@ -10,11 +10,12 @@ use serde_json::Value;
 
 use super::answer::{Account, Refusal};
 use super::authentication::Presented;
+use super::counters::Tally;
 use super::doors::Door;
 use super::envelope::{self, Envelope, Fault};
-use crate::ledger::RejectedEvent;
-use crate::map::{Outcome, Reason, Rejection, user_id};
-use crate::membership::{MembershipDelta, Timestamp, UserId};
+use crate::ledger::{Intake, Recorded, RejectedEvent};
+use crate::map::{Mappings, Outcome, Reason, Rejection, user_id};
+use crate::membership::{DestinationName, MembershipDelta, Timestamp, UserId};
 
 /// Most events in one body for one destination: 128 MiB of events of half a KiB, where 1 KiB is usual. Segment sends
 /// 4,000 at most; the rest is for backfills by other means.
@@ -51,6 +52,7 @@ pub(super) struct Share {
     pub(super) deletions: Vec<UserId>,
     /// Those that its mappings rejected and that are worth a replay.
     pub(super) kept: Vec<RejectedEvent>,
+    tally: Tally,
 }
 
 /// The event behind a delta.
@@ -74,9 +76,10 @@ pub(super) fn sort(
         return Err(Refusal::Unauthenticated);
     }
     door.count_request()?;
-    let mut sorted = Sorted::of(door);
+    let mappings = door.mappings();
+    let mut sorted = Sorted::of(&mappings);
     match split {
-        Ok(Envelope::Single(event)) => sorted.add_raw(door, body, 0, event, arrival),
+        Ok(Envelope::Single(event)) => sorted.add_raw(&mappings, body, 0, event, arrival),
         Ok(Envelope::Array(_)) if !door.allow_batches => return Err(Refusal::BatchNotAllowed),
         Ok(Envelope::Array(elements)) => {
             for share in &mut sorted.shares {
@@ -85,7 +88,7 @@ pub(super) fn sort(
             }
             for (index, element) in elements.into_iter().enumerate() {
                 let event = envelope::wrapped_event(element).unwrap_or(element);
-                sorted.add_raw(door, body, index, event, arrival);
+                sorted.add_raw(&mappings, body, index, event, arrival);
             }
         }
         Err(unsplittable) => {
@@ -117,10 +120,10 @@ impl Share {
 }
 
 impl Sorted {
-    /// Nothing yet, for the destinations of this door.
-    pub(super) fn of(door: &Door) -> Self {
+    /// Nothing yet, for destinations that map like this.
+    pub(super) fn of(mappings: &[&Mappings]) -> Self {
         Self {
-            shares: door.destinations.iter().map(|_| Share::default()).collect(),
+            shares: mappings.iter().map(|_| Share::default()).collect(),
             account: Account { accepted: 0, ignored: 0, rejected: Vec::new() },
             copied_bytes: 0,
         }
@@ -136,25 +139,52 @@ impl Sorted {
         shares + self.copied_bytes + BYTES_AN_EVENT * self.account.rejected.len()
     }
 
+    /// Whether there is nothing that must be durable before the answer.
+    pub(super) fn leaves_no_trace(&self) -> bool {
+        self.shares.iter().all(Share::leaves_no_trace)
+    }
+
+    /// What the ledger is to make durable for these destinations, and the account if it does.
+    pub(super) fn into_intakes<'a>(
+        self,
+        destinations: impl IntoIterator<Item = &'a DestinationName>,
+        arrival: Timestamp,
+    ) -> (Vec<Intake>, Unsure) {
+        let mut unsure = Unsure { arrival, given: Vec::new(), account: self.account };
+        let mut intakes = Vec::new();
+        for (destination, share) in destinations.into_iter().zip(self.shares) {
+            let is_recorded = !share.leaves_no_trace();
+            let Share { deltas, origins, deletions, kept: rejected, tally } = share;
+            let destination = destination.clone();
+            if is_recorded {
+                let destination = destination.clone();
+                intakes.push(Intake { destination, arrival, deltas, deletions, rejected });
+            }
+            unsure.given.push(Given { destination, is_recorded, origins, tally });
+        }
+        (intakes, unsure)
+    }
+
     /// Adds an event as it stands in the body.
-    fn add_raw(
+    pub(super) fn add_raw(
         &mut self,
-        door: &Door,
+        mappings: &[&Mappings],
         body: &Bytes,
         index: usize,
         text: &[u8],
         arrival: Timestamp,
     ) {
-        if let ([destination], [share]) = (&door.destinations[..], &mut self.shares[..])
+        if let ([mappings], [share]) = (mappings, &mut self.shares[..])
             && text.len() <= EVENT_LIMIT_BYTES
-            && let Some(delta) = destination.mappings.map_plain(text, arrival)
+            && let Some(delta) = mappings.map_plain(text, arrival)
         {
             share.accept(index, delta, body.slice_ref(text));
+            share.tally.accepted += 1;
             self.account.accepted += 1;
             return;
         }
         match read(text) {
-            Ok(event) => self.add(door, index, &event, arrival, || body.slice_ref(text)),
+            Ok(event) => self.add(mappings, index, &event, arrival, || body.slice_ref(text)),
             Err(rejection) => self.reject(index, rejection, text),
         }
     }
@@ -163,7 +193,7 @@ impl Sorted {
     /// it, and each rejection is kept for the destination whose mappings it comes from.
     pub(super) fn add(
         &mut self,
-        door: &Door,
+        mappings: &[&Mappings],
         index: usize,
         event: &Value,
         arrival: Timestamp,
@@ -171,8 +201,8 @@ impl Sorted {
     ) {
         let text = LazyCell::new(text);
         let (mut accepted, mut rejected): (bool, Option<Rejection>) = (false, None);
-        for (destination, share) in door.destinations.iter().zip(&mut self.shares) {
-            match destination.mappings.map(event, arrival) {
+        for (mappings, share) in mappings.iter().zip(&mut self.shares) {
+            match mappings.map(event, arrival) {
                 Outcome::Accepted { deltas, rejection } => {
                     for delta in deltas {
                         share.accept(index, delta, text.clone());
@@ -181,14 +211,17 @@ impl Sorted {
                     if let Some(rejection) = rejection {
                         share.keep(&rejection, &text, user_id(event));
                     }
+                    share.tally.accepted += 1;
                     accepted = true;
                 }
                 Outcome::Deletion(user_id) => {
                     share.deletions.push(user_id);
+                    share.tally.accepted += 1;
                     accepted = true;
                 }
-                Outcome::Ignored => {}
+                Outcome::Ignored => share.tally.ignored += 1,
                 Outcome::Rejected(rejection) => {
+                    share.tally.rejected.push(rejection.reason);
                     share.keep(&rejection, &text, user_id(event));
                     rejected = Some(match rejected {
                         Some(before) => before.and(rejection),
@@ -207,48 +240,86 @@ impl Sorted {
     /// Adds an event that none can read.
     pub(super) fn reject(&mut self, index: usize, rejection: Rejection, text: &[u8]) {
         for share in &mut self.shares {
+            share.tally.rejected.push(rejection.reason);
             share.keep(&rejection, text, None);
         }
         self.account.rejected.push((index, rejection));
     }
 }
 
-impl Account {
+/// An account that holds if the ledger finds no fault with the audiences.
+#[derive(Debug)]
+pub(super) struct Unsure {
+    arrival: Timestamp,
+    /// One for each destination.
+    given: Vec<Given>,
+    pub(super) account: Account,
+}
+
+/// What the ledger was given for one destination.
+#[derive(Debug)]
+struct Given {
+    destination: DestinationName,
+    /// Otherwise there was nothing to record.
+    is_recorded: bool,
+    origins: Vec<Origin>,
+    tally: Tally,
+}
+
+impl Given {
+    /// How many deltas came of an event.
+    fn deltas_of(&self, index: usize) -> usize {
+        let start = self.origins.partition_point(|before| before.index < index);
+        self.origins[start..].iter().take_while(|of| of.index == index).count()
+    }
+}
+
+impl Unsure {
+    /// For each destination, what became of the events.
+    pub(super) fn tallies(&self) -> impl Iterator<Item = &Tally> {
+        self.given.iter().map(|given| &given.tally)
+    }
+
     /// Moves events whose audience has another context kind from the accepted to the rejected, where no
-    /// delta of theirs was recorded. For each share its origins and the positions of the conflicts in
-    /// them; both ascend. What is kept is of each share too.
-    pub(super) fn reject_kind_conflicts(
-        &mut self,
-        shares: &[(Vec<Origin>, Vec<usize>)],
-    ) -> Vec<Vec<RejectedEvent>> {
+    /// delta of theirs was recorded; what of them is to be kept. `recorded` answers the intakes, in
+    /// their order.
+    pub(super) fn without_conflicts(&mut self, recorded: Vec<Recorded>) -> Vec<Intake> {
         let rejection = Rejection::context_kind_conflict();
         let mut refused: BTreeMap<usize, usize> = BTreeMap::new();
-        let mut kept = Vec::with_capacity(shares.len());
-        for (origins, conflicts) in shares {
-            let of: Vec<&Origin> = conflicts.iter().filter_map(|at| origins.get(*at)).collect();
-            let of_one_event = of.chunk_by(|one, next| one.index == next.index);
-            kept.push(
-                of_one_event
-                    .map(|deltas| {
-                        let origin = deltas[0];
-                        *refused.entry(origin.index).or_default() += deltas.len();
-                        rejected_event(&rejection, &origin.event, origin.user_id.clone())
-                    })
-                    .collect(),
-            );
+        let mut kept = Vec::new();
+        let recorded_of = self.given.iter_mut().filter(|given| given.is_recorded);
+        for (given, Recorded { kind_conflicts }) in recorded_of.zip(recorded) {
+            if kind_conflicts.is_empty() {
+                continue;
+            }
+            let of: Vec<&Origin> =
+                kind_conflicts.iter().filter_map(|at| given.origins.get(*at)).collect();
+            let mut rejected = Vec::new();
+            for deltas in of.chunk_by(|one, next| one.index == next.index) {
+                let origin = deltas[0];
+                *refused.entry(origin.index).or_default() += deltas.len();
+                rejected.push(rejected_event(&rejection, &origin.event, origin.user_id.clone()));
+                // What another mapping made of the event may have been recorded.
+                if given.deltas_of(origin.index) == deltas.len() {
+                    given.tally.accepted -= 1;
+                    given.tally.rejected.push(rejection.reason);
+                }
+            }
+            kept.push(Intake {
+                destination: given.destination.clone(),
+                arrival: self.arrival,
+                deltas: Vec::new(),
+                deletions: Vec::new(),
+                rejected,
+            });
         }
         for (index, refused) in refused {
-            let deltas = |(origins, _): &(Vec<Origin>, _)| {
-                let start = origins.partition_point(|before| before.index < index);
-                origins[start..].iter().take_while(|of| of.index == index).count()
-            };
-            // What another mapping made of the event may have been recorded.
-            if shares.iter().map(deltas).sum::<usize>() == refused {
-                self.rejected.push((index, rejection.clone()));
-                self.accepted -= 1;
+            if self.given.iter().map(|given| given.deltas_of(index)).sum::<usize>() == refused {
+                self.account.rejected.push((index, rejection.clone()));
+                self.account.accepted -= 1;
             }
         }
-        self.rejected.sort_by_key(|(index, _)| *index);
+        self.account.rejected.sort_by_key(|(index, _)| *index);
         kept
     }
 }
@@ -291,7 +362,8 @@ mod tests {
         few.set_audiences(AudienceRules { allow, ..AudienceRules::default() });
         let to = |name: &str, mapping: Mapping| {
             let name = DestinationName::new(name).expect("a name");
-            Arc::new(Destination { name, enabled: true, mappings: mapping.into() })
+            let (mappings, counters) = (mapping.into(), Arc::default());
+            Arc::new(Destination { name, enabled: true, mappings, counters })
         };
         let destinations = vec![to("all", Mapping::preset()), to("few", few)];
         let doors = Doors::new([Entrance { destinations, ..entrance("both") }]);
@@ -312,9 +384,10 @@ mod tests {
 
     fn sorted(events: &[Value]) -> Sorted {
         let door = route();
-        let mut sorted = Sorted::of(&door);
+        let mappings = door.mappings();
+        let mut sorted = Sorted::of(&mappings);
         for (index, event) in events.iter().enumerate() {
-            sorted.add(&door, index, event, ARRIVAL, || event.to_string().into());
+            sorted.add(&mappings, index, event, ARRIVAL, || event.to_string().into());
         }
         sorted
     }
@@ -340,6 +413,10 @@ mod tests {
             let Sorted { shares, account, .. } = sorted(std::slice::from_ref(&event));
             assert_eq!((account.accepted, account.ignored), (accepted, ignored), "{event}");
             assert_eq!(account.rejected.len(), 1 - accepted - ignored, "{event}");
+            for share in &shares {
+                let Tally { accepted, ignored, rejected } = &share.tally;
+                assert_eq!(accepted + ignored + rejected.len(), 1, "{event}");
+            }
             let found: Vec<_> = shares
                 .iter()
                 .map(|share| (share.deltas.len(), share.deletions.len(), share.kept.len()))
@@ -347,7 +424,7 @@ mod tests {
             assert_eq!(found, expected, "{event}");
         }
         let door = route();
-        let mut unreadable = Sorted::of(&door);
+        let mut unreadable = Sorted::of(&door.mappings());
         unreadable.reject(0, Rejection::unreadable(), b"{");
         assert!(unreadable.shares.iter().all(|share| share.kept.len() == 1), "for each of them");
     }
@@ -368,14 +445,27 @@ mod tests {
             ([vec![0, 1, 2], vec![0, 1]], vec![0, 1, 2], [3, 2]),
         ];
         for (conflicts, rejected, expected) in table {
-            let Sorted { shares, mut account, .. } = sorted(&events);
-            let origins = shares.into_iter().map(|share| share.origins);
-            let refused: Vec<_> = origins.zip(conflicts.clone()).collect();
-            let kept = account.reject_kind_conflicts(&refused);
+            let door = route();
+            let names: Vec<_> = door.destinations.iter().map(|of| of.name.clone()).collect();
+            let (intakes, mut unsure) = sorted(&events).into_intakes(&names, ARRIVAL);
+            assert_eq!(intakes.len(), 2);
+            let recorded = conflicts.clone().map(|kind_conflicts| Recorded { kind_conflicts });
+            let kept = unsure.without_conflicts(recorded.into());
+            let account = &unsure.account;
             let indices: Vec<_> = account.rejected.iter().map(|(index, _)| *index).collect();
             assert_eq!(indices, rejected, "{conflicts:?}");
             assert_eq!(account.accepted, events.len() - rejected.len(), "{conflicts:?}");
-            assert_eq!(kept.iter().map(Vec::len).collect::<Vec<_>>(), expected, "{conflicts:?}");
+            let of = |name: &DestinationName| {
+                let of: Vec<_> = kept.iter().filter(|intake| intake.destination == *name).collect();
+                of.iter().map(|intake| intake.rejected.len()).sum::<usize>()
+            };
+            assert_eq!([of(&names[0]), of(&names[1])], expected, "{conflicts:?}");
+            // One of the events needs an email that it does not have, at the second destination.
+            let counted: Vec<_> = unsure.tallies().map(|tally| tally.rejected.len()).collect();
+            assert_eq!(counted, [expected[0], expected[1] + 1], "{conflicts:?}");
+            for tally in unsure.tallies() {
+                assert_eq!(tally.accepted + tally.rejected.len(), events.len(), "{conflicts:?}");
+            }
         }
     }
 }

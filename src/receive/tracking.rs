@@ -25,7 +25,7 @@ use super::envelope::{self, Envelope, Fault};
 use super::sorting::{self, EVENT_LIMIT_BYTES, Sorted};
 use super::webhook::Due;
 use super::{Limits, PublicState, body};
-use crate::map::Rejection;
+use crate::map::{Mappings, Rejection};
 use crate::membership::Timestamp;
 
 /// The calls that carry one message; the path is its type.
@@ -75,12 +75,13 @@ pub(super) async fn single(
         if body.len() > EVENT_LIMIT_BYTES {
             return Err(Refusal::TooLarge);
         }
-        let mut sorted = Sorted::of(door);
+        let mappings = door.mappings();
+        let mut sorted = Sorted::of(&mappings);
         let mut message: Map<String, Value> =
             serde_json::from_slice(body).map_err(|_| Refusal::BadJson)?;
         message.remove(WRITE_KEY);
         message.insert("type".to_owned(), call.into());
-        sorted.add_message(door, 0, &message.into(), arrival);
+        sorted.add_message(&mappings, 0, &message.into(), arrival);
         Ok(sorted)
     })
     .await
@@ -89,10 +90,11 @@ pub(super) async fn single(
 /// `POST /v1/batch`: messages that share their `context` and `integrations`.
 pub(super) async fn batch(State(state): State<Arc<PublicState>>, request: Request) -> Response {
     accept(&state, request, |door, body, arrival| {
-        let mut sorted = Sorted::of(door);
+        let mappings = door.mappings();
+        let mut sorted = Sorted::of(&mappings);
         for (index, message) in Messages::of(body, sorting::most_events(door))?.enumerate() {
             match message {
-                Ok(message) => sorted.add_message(door, index, &message, arrival),
+                Ok(message) => sorted.add_message(&mappings, index, &message, arrival),
                 Err((text, rejection)) => sorted.reject(index, rejection, text),
             }
         }
@@ -163,10 +165,16 @@ pub fn messages(body: &[u8]) -> Option<Vec<Option<Value>>> {
 }
 
 impl Sorted {
-    fn add_message(&mut self, door: &Door, index: usize, message: &Value, arrival: Timestamp) {
+    fn add_message(
+        &mut self,
+        mappings: &[&Mappings],
+        index: usize,
+        message: &Value,
+        arrival: Timestamp,
+    ) {
         let text = OnceCell::new();
         let written = || text.get_or_init(|| Bytes::from(message.to_string())).clone();
-        self.add(door, index, message, arrival, written);
+        self.add(mappings, index, message, arrival, written);
         self.copied_bytes += text.get().map_or(0, Bytes::len);
     }
 }
@@ -192,16 +200,17 @@ async fn accept(
     let arrived = Instant::now();
     let (head, mut body) = request.into_parts();
     let source = state.source(&head.extensions, &head.headers);
-    match take(state, &head.headers, source, &mut body, arrived, sort).await {
-        Ok(()) => Json(Success { success: true }).into_response(),
-        Err(refusal @ (Refusal::BodyTimeout | Refusal::BodyBroken)) => refusal.into_response(),
-        Err(refusal) => {
-            body::discard(&head.headers, &mut body).await;
-            refusal.into_response()
-        }
+    let mut door = None;
+    let end = take(state, &head.headers, source, &mut body, arrived, sort, &mut door).await;
+    if matches!(end, Err(refusal) if !matches!(refusal, Refusal::BodyTimeout | Refusal::BodyBroken))
+    {
+        body::discard(&head.headers, &mut body).await;
     }
+    let end = end.map(|()| Json(Success { success: true }));
+    state.counted(door.as_deref(), arrived, end).into_response()
 }
 
+/// `found`: whose request it is, once that is known.
 async fn take(
     state: &Arc<PublicState>,
     headers: &HeaderMap,
@@ -209,12 +218,13 @@ async fn take(
     body: &mut axum::body::Body,
     arrived: Instant,
     sort: impl FnOnce(&Door, &[u8], Timestamp) -> Result<Sorted, Refusal> + Send + 'static,
+    found: &mut Option<Arc<Door>>,
 ) -> Result<(), Refusal> {
     let known = match basic_user(headers) {
         Some(key) => {
-            let door = state.doors.of_key(&key).ok_or(Refusal::Unauthenticated)?;
+            let door = found.insert(state.doors.of_key(&key).ok_or(Refusal::Unauthenticated)?);
             door.is_open(headers, source)?;
-            Some(door)
+            Some(Arc::clone(door))
         }
         None => None,
     };
@@ -233,7 +243,7 @@ async fn take(
         let keyed: Option<Keyed> = serde_json::from_slice(&received.bytes).ok();
         let key = keyed.and_then(|keyed| keyed.write_key);
         let door = key.and_then(|key| state.doors.of_key(&key)).ok_or(Refusal::Unauthenticated)?;
-        door.is_open(headers, source)?;
+        found.insert(Arc::clone(&door)).is_open(headers, source)?;
         door
     };
     door.count_request()?;
@@ -269,7 +279,8 @@ mod tests {
             ..entrance(name)
         };
         let doors = Doors::new([of("one", "key-1"), of("two", "key-2"), of("off", "key-3")]);
-        let state = PublicState::new(doors, Arc::clone(ledger) as _, limits, Readiness::default());
+        let ledger = Arc::clone(ledger) as _;
+        let state = PublicState::new(doors, ledger, limits, Readiness::default(), Arc::default());
         router(state)
     }
 

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::answer::{Account, Refusal};
 use super::authentication::Presented;
 use super::doors::Door;
-use super::sorting::{self, Share, Sorted};
+use super::sorting::{self, Sorted};
 use super::sources::{self, Peer};
 use super::{Limits, PublicState, body};
 use crate::ledger::{Intake, Recorded};
@@ -36,24 +36,37 @@ pub(super) async fn accept(
     let arrived = Instant::now();
     let (head, mut body) = request.into_parts();
     let name = destination.map(|Path(name)| name).unwrap_or_default();
+    let door = state.doors.at(&name);
     let received = async {
         let source = state.source(&head.extensions, &head.headers);
-        let (door, presented) = state.enter(&name, &head.headers, source)?;
+        let door = door.as_ref().ok_or(Refusal::UnknownDestination)?;
+        let presented = enter(door, &head.headers, source)?;
         let _place = state.requests.try_acquire().map_err(|_| Refusal::Busy)?;
         let received = body::read(&mut body, &state.limits, &state.budget).await?;
         Ok((door, presented, received))
     };
-    match received.await {
+    let end = match received.await {
         Ok((door, presented, received)) => {
             let due = Due::of(arrived, &state.limits);
-            state.take(&door, presented, received, due).await.into_response()
+            state.take(door, presented, received, due).await
         }
-        Err(refusal @ (Refusal::BodyTimeout | Refusal::BodyBroken)) => refusal.into_response(),
+        Err(refusal @ (Refusal::BodyTimeout | Refusal::BodyBroken)) => Err(refusal),
         Err(refusal) => {
             body::discard(&head.headers, &mut body).await;
-            refusal.into_response()
+            Err(refusal)
         }
-    }
+    };
+    state.counted(door.as_deref(), arrived, end).into_response()
+}
+
+/// All that can be decided before the body is read.
+fn enter(
+    door: &Door,
+    headers: &http::HeaderMap,
+    source: Option<IpAddr>,
+) -> Result<Presented, Refusal> {
+    door.is_open(headers, source)?;
+    door.gate.inspect(headers).ok_or(Refusal::Unauthenticated)
 }
 
 /// When the answer is due.
@@ -82,19 +95,6 @@ impl PublicState {
         sources::source(*peer, headers, self.limits.trusted_proxies)
     }
 
-    /// All that can be decided before the body is read.
-    fn enter(
-        &self,
-        name: &str,
-        headers: &http::HeaderMap,
-        source: Option<IpAddr>,
-    ) -> Result<(Arc<Door>, Presented), Refusal> {
-        let door = self.doors.at(name).ok_or(Refusal::UnknownDestination)?;
-        door.is_open(headers, source)?;
-        let presented = door.gate.inspect(headers).ok_or(Refusal::Unauthenticated)?;
-        Ok((door, presented))
-    }
-
     /// The body keeps its place in the budget until this returns.
     async fn take(
         &self,
@@ -119,32 +119,22 @@ impl PublicState {
         arrival: Timestamp,
         due: Due,
     ) -> Result<Account, Refusal> {
-        if sorted.shares.iter().all(Share::leaves_no_trace) {
-            return Ok(sorted.account);
+        if !sorted.leaves_no_trace() {
+            received.charge(sorted.weight_bytes())?;
         }
-        received.charge(sorted.weight_bytes())?;
-        let Sorted { shares, mut account, .. } = sorted;
-        let (mut intakes, mut names, mut origins) = (Vec::new(), Vec::new(), Vec::new());
-        let shares = door.destinations.iter().zip(shares);
-        for (destination, share) in shares.filter(|(_, share)| !share.leaves_no_trace()) {
-            let Share { deltas, deletions, kept: rejected, .. } = share;
-            let destination = destination.name.clone();
-            names.push(destination.clone());
-            origins.push(share.origins);
-            intakes.push(Intake { destination, arrival, deltas, deletions, rejected });
+        let names = door.destinations.iter().map(|destination| &destination.name);
+        let (intakes, mut unsure) = sorted.into_intakes(names, arrival);
+        if !intakes.is_empty() {
+            let recorded = self.record(intakes, due).await?;
+            let kept = unsure.without_conflicts(recorded);
+            if !kept.is_empty() {
+                self.record(kept, due).await?;
+            }
         }
-        let recorded = self.record(intakes, due).await?;
-        let conflicts = recorded.into_iter().map(|of| of.kind_conflicts);
-        let refused: Vec<_> = origins.into_iter().zip(conflicts).collect();
-        if refused.iter().any(|(_, conflicts)| !conflicts.is_empty()) {
-            let kept = names.into_iter().zip(account.reject_kind_conflicts(&refused));
-            let kept = kept.filter(|(_, kept)| !kept.is_empty()).map(|(destination, rejected)| {
-                let (deltas, deletions) = (Vec::new(), Vec::new());
-                Intake { destination, arrival, deltas, deletions, rejected }
-            });
-            self.record(kept.collect(), due).await?;
+        for (destination, tally) in door.destinations.iter().zip(unsure.tallies()) {
+            destination.counters.events(tally, arrival);
         }
-        Ok(account)
+        Ok(unsure.account)
     }
 
     /// Sorts a body of so many bytes: here, or on a thread of its own if it is heavy.
@@ -229,7 +219,8 @@ mod tests {
             with("off", both()),
         ]);
         let readiness = Readiness::default();
-        router(PublicState::new(doors, Arc::clone(ledger) as _, limits, readiness))
+        let ledger = Arc::clone(ledger) as _;
+        router(PublicState::new(doors, ledger, limits, readiness, Arc::default()))
     }
 
     fn signature(text: impl AsRef<[u8]>) -> String {
@@ -441,6 +432,7 @@ mod tests {
             Arc::clone(&ledger) as _,
             limits,
             Readiness::default(),
+            Arc::default(),
         );
         let public = router(state);
         let post_as = async |signed: &str, name: &str, from: &str, body: String| {
@@ -775,7 +767,8 @@ mod tests {
         let arrived = Instant::now();
         let due = Due(arrived + LIMITS.answer_timeout);
         tokio::time::advance(LIMITS.answer_timeout * 2).await;
-        let state = PublicState::new(Doors::new([]), ledger, LIMITS, Readiness::default());
+        let (doors, readiness) = (Doors::new([]), Readiness::default());
+        let state = PublicState::new(doors, ledger, LIMITS, readiness, Arc::default());
         let intake = Intake {
             destination: DestinationName::new("open").expect("a name"),
             arrival: Timestamp::EPOCH,
@@ -810,7 +803,8 @@ mod tests {
     #[tokio::test]
     async fn probes_tell_life_and_readiness() {
         let readiness = Readiness::default();
-        let state = PublicState::new(Doors::new([]), recording() as _, LIMITS, readiness.clone());
+        let (doors, ledger) = (Doors::new([]), recording() as _);
+        let state = PublicState::new(doors, ledger, LIMITS, readiness.clone(), Arc::default());
         let router = router(state);
         let probe = async |method: &str, path: &str| {
             let request = Request::builder().method(method).uri(path).body(Body::empty());

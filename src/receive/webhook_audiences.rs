@@ -9,7 +9,7 @@ use axum::extract::{Path, Request, State};
 use http_body_util::{BodyExt, Limited};
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::PublicState;
 use super::answer::Refusal;
@@ -36,8 +36,18 @@ pub(super) async fn create(
     Path(destination): Path<String>,
     request: Request,
 ) -> Result<Json<ExternalId>, Refusal> {
-    let door = enter(&state, &destination, &request)?;
-    let Create { audience_name } = read(&state, request).await?;
+    let (arrived, door) = (Instant::now(), state.doors.at(&destination));
+    let end = created(&state, door.as_deref(), request).await;
+    state.counted(door.as_deref(), arrived, end)
+}
+
+async fn created(
+    state: &PublicState,
+    door: Option<&Door>,
+    request: Request,
+) -> Result<Json<ExternalId>, Refusal> {
+    let door = enter(state, door, &request)?;
+    let Create { audience_name } = read(state, request).await?;
     if audience_name.is_empty() {
         return Err(Refusal::BadAudience);
     }
@@ -52,16 +62,30 @@ pub(super) async fn get(
     Path(destination): Path<String>,
     request: Request,
 ) -> Result<Json<ExternalId>, Refusal> {
-    enter(&state, &destination, &request)?;
-    let known: ExternalId = read(&state, request).await?;
+    let (arrived, door) = (Instant::now(), state.doors.at(&destination));
+    let end = known(&state, door.as_deref(), request).await;
+    state.counted(door.as_deref(), arrived, end)
+}
+
+async fn known(
+    state: &PublicState,
+    door: Option<&Door>,
+    request: Request,
+) -> Result<Json<ExternalId>, Refusal> {
+    enter(state, door, &request)?;
+    let known: ExternalId = read(state, request).await?;
     if known.external_id.is_empty() {
         return Err(Refusal::BadAudience);
     }
     Ok(Json(known))
 }
 
-fn enter(state: &PublicState, name: &str, request: &Request) -> Result<Arc<Door>, Refusal> {
-    let door = state.doors.at(name).ok_or(Refusal::UnknownDestination)?;
+fn enter<'a>(
+    state: &PublicState,
+    door: Option<&'a Door>,
+    request: &Request,
+) -> Result<&'a Door, Refusal> {
+    let door = door.ok_or(Refusal::UnknownDestination)?;
     let source = state.source(request.extensions(), request.headers());
     door.is_open(request.headers(), source)?;
     door.count_unsigned_call()?;
@@ -92,7 +116,8 @@ mod tests {
     fn public() -> Router {
         let ledger = FakeLedger::that(Behaviour::Records { kind_conflicts: Vec::new() });
         let doors = Doors::new(["one", "two", "off"].map(entrance));
-        let state = PublicState::new(doors, Arc::new(ledger), LIMITS, Readiness::default());
+        let ledger = Arc::new(ledger);
+        let state = PublicState::new(doors, ledger, LIMITS, Readiness::default(), Arc::default());
         router(state)
     }
 

@@ -24,7 +24,7 @@ pub(super) struct Running {
 
 impl Service {
     pub(super) fn start_courier(&mut self, destination: &Destination, client: Arc<Client>) {
-        let courier = wiring::courier(destination, client, &self.ledger, &self.clock);
+        let courier = wiring::courier(destination, client, self);
         let (changes, standing) = (courier.changes(), courier.standing());
         let stop = self.stop_delivering.child_token();
         let (name, until) = (destination.name.clone(), stop.clone());

@@ -76,6 +76,7 @@ impl ServiceError {
 pub(super) enum Ended {
     Listener(std::io::Result<()>),
     Courier(DestinationName, Result<(), CourierError>),
+    History,
     Writer(Result<(), WriterFailure>),
 }
 
@@ -91,6 +92,7 @@ impl Ended {
             Self::Courier(destination, Ok(())) => {
                 ServiceError::EndedByItself(format!("the courier of {destination}"))
             }
+            Self::History => ServiceError::EndedByItself("the history".into()),
             Self::Writer(Err(error)) => ServiceError::Writer(error),
             Self::Writer(Ok(())) => ServiceError::EndedByItself("the ledger's writer".into()),
         }

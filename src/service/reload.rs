@@ -124,9 +124,9 @@ impl Service {
                 let _ = courier.changes.send(Change { launchdarkly, policy });
             }
         }
-        self.shown.doors.replace(wiring::entrances(config));
+        self.shown.doors.replace(wiring::entrances(config, &self.received));
         self.shown.tokens.set(config.admin.tokens.clone());
-        self.shown.mappings.set(wiring::mappings(config));
+        self.shown.configured.set(wiring::configured(config));
         self.shown.environments.set(wiring::environments(config));
         self.show_standings();
         Ok(true)

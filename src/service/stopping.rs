@@ -63,7 +63,12 @@ impl Service {
                 },
             };
             let failure = match self.tick_off(ended) {
-                Ok(Ended::Listener(Ok(())) | Ended::Courier(_, Ok(())) | Ended::Writer(Ok(()))) => {
+                Ok(
+                    Ended::Listener(Ok(()))
+                    | Ended::Courier(_, Ok(()))
+                    | Ended::History
+                    | Ended::Writer(Ok(())),
+                ) => {
                     continue;
                 }
                 Ok(failed) => failed.unasked(),

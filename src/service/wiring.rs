@@ -5,18 +5,20 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{ServiceError, Shown};
-use crate::clock::Clock;
+use super::{Service, ServiceError};
 use crate::config::{self, Config, Kept, SegmentSection};
 use crate::deliver::{Courier, Policy, Standing};
 use crate::launchdarkly::Client;
-use crate::ledger::{DestinationSettings, Ledger, Operations, Retention, Settings, SqliteLedger};
-use crate::map::Mappings;
+use crate::ledger::{DestinationSettings, Ledger, Operations, Retention, Settings};
 use crate::membership::DestinationName;
 use crate::operate::actions::{Actions, Environment};
 use crate::operate::admin::AdminState;
+use crate::operate::api::progress::Courses;
 use crate::operate::api::{Api, Reloads};
-use crate::receive::{Credential, Credentials, Destination, Entrance, Limits, Rate, Readiness};
+use crate::operate::explain::Configured;
+use crate::operate::history::History;
+use crate::operate::sources::Sources;
+use crate::receive::{self, Credential, Credentials, Destination, Entrance, Limits, Rate};
 use crate::secret::Secret;
 
 /// A late duplicate of an unanswered call has had this many request timeouts to arrive.
@@ -24,7 +26,7 @@ const REASSERT_AFTER_TIMEOUTS: u32 = 2;
 
 pub(super) type Tokens = Vec<Secret>;
 pub(super) type Standings = Vec<(DestinationName, watch::Receiver<Standing>)>;
-pub(super) type MappingsByName = BTreeMap<DestinationName, Arc<Mappings>>;
+pub(super) type ConfiguredByName = BTreeMap<DestinationName, Arc<Configured>>;
 
 /// The environment that a destination's tellings go to.
 pub(super) fn environment(destination: &config::Destination) -> String {
@@ -83,17 +85,17 @@ pub(super) fn policy(destination: &config::Destination) -> Policy {
 pub(super) fn courier(
     destination: &config::Destination,
     client: Arc<Client>,
-    ledger: &Arc<SqliteLedger>,
-    clock: &Arc<dyn Clock>,
+    service: &Service,
 ) -> Courier {
     Courier::new(
         destination.name.clone(),
         destination.launchdarkly.client_side_id.clone(),
         client,
         policy(destination),
-        Arc::clone(ledger) as Arc<dyn Ledger>,
-        Arc::clone(clock),
+        Arc::clone(&service.ledger) as Arc<dyn Ledger>,
+        Arc::clone(&service.clock),
         rand::make_rng(),
+        service.delivered.of(&destination.name),
     )
 }
 
@@ -111,7 +113,13 @@ pub(super) fn limits(config: &Config) -> Limits {
 }
 
 /// The paths that events are posted to: those of the destinations, and those of the routes.
-pub(super) fn entrances(config: &Config) -> Vec<Entrance> {
+pub(super) fn entrances(config: &Config, received: &receive::Counters) -> Vec<Entrance> {
+    let behind = |of: &config::Destination| Destination {
+        name: of.name.clone(),
+        enabled: of.enabled,
+        mappings: of.mappings.clone(),
+        counters: received.of(&of.name),
+    };
     let all: BTreeMap<&DestinationName, Arc<Destination>> =
         config.destinations.iter().map(|of| (&of.name, Arc::new(behind(of)))).collect();
     let own = config.destinations.iter().filter_map(|of| {
@@ -123,14 +131,6 @@ pub(super) fn entrances(config: &Config) -> Vec<Entrance> {
         entrance(&of.name, &of.segment, destinations.collect())
     });
     own.chain(routes).collect()
-}
-
-fn behind(destination: &config::Destination) -> Destination {
-    Destination {
-        name: destination.name.clone(),
-        enabled: destination.enabled,
-        mappings: destination.mappings.clone(),
-    }
 }
 
 fn entrance(name: &str, segment: &SegmentSection, destinations: Vec<Arc<Destination>>) -> Entrance {
@@ -156,26 +156,8 @@ fn entrance(name: &str, segment: &SegmentSection, destinations: Vec<Arc<Destinat
     }
 }
 
-pub(super) fn mappings(config: &Config) -> MappingsByName {
-    let of = |destination: &config::Destination| {
-        (destination.name.clone(), Arc::new(destination.mappings.clone()))
-    };
-    config.destinations.iter().map(of).collect()
-}
-
-pub(super) fn admin_state(
-    config: &Config,
-    shown: &Shown,
-    ledger: &Arc<SqliteLedger>,
-    readiness: &Readiness,
-) -> AdminState {
-    AdminState {
-        tokens: shown.tokens.clone(),
-        ledger: Arc::clone(ledger) as Arc<dyn Operations>,
-        standings: shown.standings.clone(),
-        readiness: readiness.clone(),
-        segment_app: config.admin.segment_app,
-    }
+pub(super) fn configured(config: &Config) -> ConfiguredByName {
+    config.destinations.iter().map(|of| (of.name.clone(), Arc::new(of.into()))).collect()
 }
 
 pub(super) fn environments(config: &Config) -> Vec<Environment> {
@@ -188,21 +170,38 @@ pub(super) fn environments(config: &Config) -> Vec<Environment> {
     config.destinations.iter().map(of).collect()
 }
 
-pub(super) fn actions(shown: &Shown, ledger: &Arc<SqliteLedger>) -> Actions {
-    let ledger = Arc::clone(ledger) as Arc<dyn Operations>;
-    Actions { ledger, environments: shown.environments.clone() }
+pub(super) fn sources(service: &Service) -> Sources {
+    Sources {
+        ledger: Arc::clone(&service.ledger) as Arc<dyn Operations>,
+        standings: service.shown.standings.clone(),
+        readiness: service.readiness.clone(),
+        received: Arc::clone(&service.received),
+        delivered: Arc::clone(&service.delivered),
+        started_at: service.clock.now(),
+        clock: Arc::clone(&service.clock),
+    }
 }
 
-pub(super) fn api(
-    config: &Config,
-    shown: &Shown,
-    ledger: &Arc<SqliteLedger>,
-    reloads: Reloads,
-) -> Api {
+pub(super) fn admin_state(service: &Service, sources: &Arc<Sources>) -> AdminState {
+    AdminState {
+        tokens: service.shown.tokens.clone(),
+        sources: Arc::clone(sources),
+        segment_app: service.config.admin.segment_app,
+    }
+}
+
+pub(super) fn actions(service: &Service) -> Actions {
+    let ledger = Arc::clone(&service.ledger) as Arc<dyn Operations>;
+    Actions { ledger, environments: service.shown.environments.clone() }
+}
+
+pub(super) fn api(service: &Service, history: &Arc<History>, reloads: Reloads) -> Api {
     Api {
-        ledger: Arc::clone(ledger) as Arc<dyn Operations>,
-        mappings: shown.mappings.clone(),
-        tombstone_ttl: config.ledger.tombstone_ttl,
+        ledger: Arc::clone(&service.ledger) as Arc<dyn Operations>,
+        destinations: service.shown.configured.clone(),
+        tombstone_ttl: service.config.ledger.tombstone_ttl,
+        history: Arc::clone(history),
+        courses: Courses::default(),
         reloads,
     }
 }

@@ -356,6 +356,16 @@ impl Cohortd {
         answer.json().await.expect("status is JSON")
     }
 
+    /// The admin listener's `/metrics`, in Prometheus's own format or as `OpenMetrics`.
+    pub async fn metrics(&self, accept: &str) -> (String, String) {
+        let url = format!("http://{}/metrics", self.admin);
+        let asked = self.client.get(url).header("accept", accept).send();
+        let answer = asked.await.expect("the admin listener answers");
+        assert_eq!(answer.status(), 200);
+        let kind = answer.headers()["content-type"].to_str().expect("text").to_owned();
+        (kind, answer.text().await.expect("metrics are text"))
+    }
+
     /// Waits until `/status` is as wanted.
     pub async fn until_status(&self, holds: impl Fn(&Value) -> bool) -> Value {
         let mut status = Value::Null;

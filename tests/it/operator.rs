@@ -81,6 +81,32 @@ async fn audiences_and_members_are_shown_with_what_should_be_and_what_is_known()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_come_in_parts_that_say_where_they_go_on() {
+    let (_launchdarkly, installation, cohortd) = running().await;
+    for audience in ["beta", "gamma"] {
+        enter(&cohortd, audience, &["ada"]).await;
+    }
+    installation.drained().await;
+    let client = reqwest::Client::builder().no_proxy().build().expect("a plain client");
+    let base = format!("http://{}/api/v1/destinations/production", cohortd.admin);
+    for list in ["audiences", "members/ada"] {
+        let (mut url, mut seen) = (format!("{base}/{list}?limit=2"), Vec::new());
+        loop {
+            let answer = client.get(&url).send().await.expect("an answer");
+            let next =
+                answer.headers().get("link").map(|link| link.to_str().expect("text").to_owned());
+            let part: Vec<Value> = answer.json().await.expect("a list");
+            assert!(part.len() <= 2);
+            seen.extend(part.iter().map(|item| item["audience"].clone()));
+            let Some(next) = next else { break };
+            let query = next.strip_prefix('<').and_then(|next| next.split_once('>'));
+            url = format!("{base}/{list}{}", query.expect("a link").0);
+        }
+        assert_eq!(seen, ["aud_beta", "aud_gamma", "aud_vip"], "{list}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parked_members_are_listed_requeued_and_discarded() {
     let (launchdarkly, installation, cohortd) = running().await;
     launchdarkly.refuse_members(|user| user.starts_with("bad"));
@@ -337,14 +363,21 @@ async fn the_api_answers_mistakes_with_problems_and_logs_every_change_without_na
     let foreign = post("/production/pause", "{}").header("origin", "https://attacker.example");
     let table = [
         (no_type, 415, "Content-Type: application/json"),
-        (foreign, 403, "loopback"),
-        (post("/production/pause", "{\"a\":1}"), 400, "JSON object"),
+        (foreign, 403, "another origin"),
+        (post("/production/pause", "{\"a\":1}"), 422, "JSON object"),
+        (post("/production/resync", "[null, true]"), 422, "array"),
         (post("/production/pause", "no"), 400, "line 1"),
+        (post("/production/pause", Box::leak("x".repeat(3 << 20).into_boxed_str())), 413, "2 MiB"),
         (post("/nobody/pause", "{}"), 404, "destination nobody"),
-        (post("/production/forget", "{\"user_id\":\"\"}"), 400, "user_id"),
-        (post("/production/parked/requeue", "{\"context_key\":\"ada\"}"), 400, "audience"),
+        (post("/production/forget", "{\"user_id\":\"\"}"), 422, "user_id"),
+        (post("/production/parked/requeue", "{\"context_key\":\"ada\"}"), 422, "audience"),
         (post("/production/rejected/replay", "{\"id\":77}"), 404, "77"),
         (client.get(at("/production/parked?limit=x")), 400, "query"),
+        (client.get(at("/production/parked?limit=1001")), 400, "limit is from 1 to 1000"),
+        (client.get(at("/nobody/rejected")), 404, "there are: production"),
+        (client.get(at("/a.person@example.com/audiences")), 404, "no destination of that name"),
+        (client.get(at("/production/rejected/x")), 404, "have numbers"),
+        (client.get(at("/production/members/%FF")), 404, "of that name"),
         (client.get(at("/production/pause")), 405, "another method"),
         (client.get(at("/production/nothing")), 404, "no such route"),
     ];
@@ -358,6 +391,8 @@ async fn the_api_answers_mistakes_with_problems_and_logs_every_change_without_na
         assert_eq!(problem["status"], status);
         assert!(problem["detail"].as_str().is_some_and(|said| said.contains(words)), "{text}");
     }
+    let probe = client.post(format!("http://{}/livez", cohortd.admin)).send().await;
+    assert_eq!(probe.expect("an answer").headers()["content-type"], "application/problem+json");
     type_in(&installation, &cohortd, &["forget", "production", "ada"]).done();
     let line = cohortd.until_logged("operator: a person is forgotten").await;
     assert_eq!((&line["audit"], &line["level"]), (&true.into(), &"INFO".into()));

@@ -191,7 +191,9 @@ async fn a_refused_token_or_environment_holds_the_destination_until_it_is_mended
         let shown = cohortd.until_status(|status| destination(status)["state"] == "held").await;
         let held = &destination(&shown)["held"];
         assert_eq!(held["status"], status);
-        let since = Timestamp(held["since"].as_i64().expect("a time"));
+        let since: jiff::Timestamp =
+            held["since"].as_str().expect("a time").parse().expect("RFC 3339");
+        let since = Timestamp(since.as_microsecond());
         assert!(SystemClock.now().since(since) < DEADLINE, "{held}");
         let why = held["why"].as_str().expect("text");
         let remedy = if status == 404 { "client_side_id" } else { "service token" };

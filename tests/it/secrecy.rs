@@ -1,4 +1,4 @@
-//! P8: secrets and people stay out of logs, answers and status, at the loudest log level and on
+//! P8: secrets and people stay out of logs, answers, status and metrics, at the loudest log level and on
 //! every way an event or a call can go.
 
 use cohortd::sandbox::{Apply, Fault, View, sign};
@@ -32,6 +32,18 @@ const PLANTED: [&str; 10] = [
     ANONYMOUS_ID,
     TRAIT,
     "planted", // whatever else is left of them
+];
+
+/// What the admin listener tells without anybody being asked for.
+const IMPERSONAL: [&str; 8] = [
+    "/",
+    "/status",
+    "/metrics",
+    "/api/v1/history",
+    "/api/v1/openapi.json",
+    "/api/v1/destinations",
+    "/api/v1/destinations/production/audiences",
+    "/api/v1/destinations/production/progress",
 ];
 
 fn event(user: &str, enters: bool, at_ms: i64) -> Value {
@@ -75,9 +87,56 @@ impl Heard {
         self.post(cohortd, "/segment/production", &headers, body).await
     }
 
+    /// Whatever operators can read that is not about somebody they named.
     async fn look(&mut self, cohortd: &Cohortd) {
-        let request = "GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-        assert_eq!(self.ask(cohortd.admin, request.to_owned()).await, 200);
+        for path in IMPERSONAL {
+            assert_eq!(self.get(cohortd, path).await, 200, "{path}");
+        }
+    }
+
+    async fn get(&mut self, cohortd: &Cohortd, path: &str) -> u16 {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        self.ask(cohortd.admin, request).await
+    }
+
+    /// Asks for a change; the answer is kept.
+    async fn change(&mut self, cohortd: &Cohortd, verb: &str, body: &str) -> u16 {
+        let length = body.len();
+        let request = format!(
+            "POST /api/v1/destinations/{verb} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        self.ask(cohortd.admin, request).await
+    }
+
+    /// Changes that name a person, and mistakes that do.
+    async fn steer(&mut self, cohortd: &Cohortd) {
+        let key = format!("{{\"audience\": \"aud_vip\", \"context_key\": \"{REFUSED_USER}\"}}");
+        let rejected = unusable_bodies().swap_remove(4); // an event that is kept, and quoted to nobody
+        let unreadable = format!("{{\"user_id\": \"{USER}\", \"email\": \"{EMAIL}\"}}");
+        let nowhere = format!("{USER}/forget");
+        let table: [(&str, &str, u16); 12] = [
+            ("production/parked/requeue", &key, 200),
+            ("production/parked/discard", &key, 200),
+            ("production/rejected/replay", "{\"force\": true}", 200),
+            ("production/events", &rejected, 200),
+            ("production/events", &rejected[..40], 400),
+            ("production/explain", &rejected[..40], 400),
+            ("production/forget", &unreadable, 422),
+            ("production/forget", &unreadable[..30], 400),
+            ("production/resync", &format!("{{\"audience\": \"aud_vip\", \"{USER}\": 1}}"), 422),
+            ("production/drop", &format!("[\"{USER}\"]"), 422),
+            ("production/pause", &format!("\"{USER}\""), 422),
+            (&nowhere, &unreadable, 404),
+        ];
+        for (verb, body, status) in table {
+            assert_eq!(self.change(cohortd, verb, body).await, status, "{verb} {body}");
+        }
+        let lost = format!("/api/v1/destinations/production/{USER}?email={EMAIL}");
+        assert_eq!(self.get(cohortd, &lost).await, 404);
+        let asked = format!("/api/v1/destinations/production/rejected?{USER}={EMAIL}");
+        assert_eq!(self.get(cohortd, &asked).await, 400);
     }
 
     fn holds_nothing_planted(&self) {
@@ -194,6 +253,7 @@ async fn nothing_planted_is_logged_answered_or_shown() {
     assert_eq!(heard.post_signed(&cohortd, &refused).await, 200);
     cohortd.until_logged("member refused: parked").await;
     heard.look(&cohortd).await;
+    heard.steer(&cohortd).await;
     launchdarkly.refuse_members(|_| false);
 
     // Operators see whom they ask for, and the log does not.
@@ -208,6 +268,7 @@ async fn nothing_planted_is_logged_answered_or_shown() {
     ] {
         installation.types(Some(cohortd.admin), words).done();
     }
+    heard.0.push(installation.types(Some(cohortd.admin), &["status"]).done());
     let unknown = installation.types(Some(cohortd.admin), &["forget", EMAIL, USER]);
     assert_eq!(unknown.code, 64);
 

@@ -1,43 +1,23 @@
 //! Segment's own Node SDK, pointed at the daemon: what it flushes ends in LaunchDarkly's segments.
 
-use std::path::Path;
 use std::process::Command;
 
 use cohortd::sandbox::View;
 
 use crate::harness::{DEADLINE, ENVIRONMENT, Installation, launchdarkly};
+use crate::npm::installed;
 
 const WRITE_KEY: &str = "planted-write-key";
 
-/// What npm says when it cannot reach its registry.
-const UNREACHED: [&str; 5] = ["ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ETIMEDOUT", "ENETUNREACH"];
-
-/// Installs the SDK into a folder of its own. `false`: there is no npm on this machine, or no way to
-/// its registry.
-fn installed(folder: &Path) -> bool {
-    if Command::new("npm").arg("--version").output().is_err() {
-        return false;
-    }
-    for (name, text) in [
-        ("package.json", include_str!("../sdk/package.json")),
-        ("flush.mjs", include_str!("../sdk/flush.mjs")),
-    ] {
-        std::fs::write(folder.join(name), text).expect("it is ours");
-    }
-    let install = ["install", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=0"];
-    let output = Command::new("npm").args(install).current_dir(folder).output();
-    let output = output.expect("npm is there");
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    let unreached = UNREACHED.iter().any(|code| complaint.contains(code));
-    assert!(output.status.success() || unreached, "{complaint}");
-    output.status.success()
-}
+const FILES: [(&str, &str); 2] = [
+    ("package.json", include_str!("../sdk/package.json")),
+    ("flush.mjs", include_str!("../sdk/flush.mjs")),
+];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_segments_node_sdk_flushes_ends_in_the_segments() {
     let folder = tempfile::tempdir().expect("a temporary directory");
-    if !installed(folder.path()) {
-        println!("Segment's SDK cannot be installed here, and nothing is shown");
+    if !installed(folder.path(), &FILES, "what Segment's SDK flushes") {
         return;
     }
     let launchdarkly = launchdarkly().await;

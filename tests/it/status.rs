@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use cohortd::sandbox::Fault;
+use serde_json::{Value, json};
 
 use crate::harness::{DEADLINE, ENVIRONMENT, Installation, Typed, identify, launchdarkly};
 
@@ -24,7 +25,7 @@ async fn status_tells_well_from_held_and_from_gone() {
 
     let (code, text) = told();
     assert_eq!(code, 0, "{text}");
-    assert!(text.contains("production   ok               0           -"), "{text}");
+    assert!(text.contains("production   ok     "), "{text}");
 
     launchdarkly.script(|_| Fault::status(401));
     cohortd.post(&identify("ada", "vip", true, NOW_MS)).await.expect("an answer");
@@ -54,4 +55,63 @@ async fn status_tells_well_from_held_and_from_gone() {
     let (code, text) = status(&installation, address, &[]);
     assert_eq!(code, 69, "{text}");
     assert!(text.contains("is the daemon running?"), "{text}");
+}
+
+/// What a person, and a program, reads while LaunchDarkly is away, paused, and well again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_says_how_far_behind_a_destination_is_and_what_the_last_error_was() {
+    let launchdarkly = launchdarkly().await;
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    let typed = |arguments: &[&str]| status(&installation, cohortd.admin, arguments);
+    let production = |status: &Value| status["destinations"]["production"].clone();
+
+    let answer = json!({"code": "overloaded", "message": "ada", "id": "answer-7"}).to_string();
+    launchdarkly.script(move |_| Fault::Answer {
+        status: 409,
+        headers: vec![("x-ratelimit-global-remaining".to_owned(), "4".to_owned())],
+        body: Some(answer.clone()),
+    });
+    let at_first = cohortd.status().await;
+    assert_eq!((&at_first["ready"], &at_first["version"]), (&true.into(), &"0.1.0".into()));
+    assert_eq!(production(&at_first)["last_event_at"], Value::Null);
+    cohortd.post(&identify("ada", "vip", true, NOW_MS)).await.expect("an answer");
+    let behind = cohortd
+        .until_status(|status| {
+            let of = production(status);
+            of["last_error"]["status"] == 409 && of["oldest_pending_ms"].as_u64() > Some(0)
+        })
+        .await;
+    let of = production(&behind);
+    assert_eq!((&of["state"], &of["pending"]), (&"ok".into(), &1.into()), "{of}");
+    assert_eq!(of["last_error"]["what"], "conflict");
+    assert_eq!(of["rate_limits"]["global"]["remaining"], 4);
+    assert!(of["last_event_at"].is_string() && of["last_success_at"].is_null(), "{of}");
+    assert_eq!(typed(&[]).0, 0, "it has not waited for five minutes");
+    let (code, text) = typed(&["--behind-s", "0"]);
+    assert_eq!(code, 75, "{text}");
+    assert!(text.contains("production   behind"), "{text}");
+
+    // Whoever pauses it and forgets is told too.
+    assert_eq!(installation.types(Some(cohortd.admin), &["pause", "production"]).code, 0);
+    let (code, text) = typed(&["--behind-s", "0"]);
+    assert_eq!(code, 75, "{text}");
+    assert!(text.contains("production   paused"), "{text}");
+    let remedy = "cohortd resume production lets it go on";
+    assert!(text.contains(remedy) && text.contains("status 409"), "{text}");
+
+    // It restarts, and the wait goes on.
+    let waited = production(&cohortd.status().await)["oldest_pending_ms"].as_u64();
+    assert!(cohortd.stop().0.success());
+    let cohortd = installation.start();
+    let of = production(&cohortd.status().await);
+    assert!(of["oldest_pending_ms"].as_u64() > waited, "{of}");
+    launchdarkly.behave();
+    assert_eq!(installation.types(Some(cohortd.admin), &["resume", "production"]).code, 0);
+    installation.drained().await;
+    let well = cohortd.until_status(|status| production(status)["since"].is_string()).await;
+    let of = production(&well);
+    assert_eq!((&of["state"], &of["pending"]), (&"ok".into(), &0.into()), "{of}");
+    assert!(of["last_success_at"].is_string() && of["last_error"].is_null(), "{of}");
+    assert_eq!(status(&installation, cohortd.admin, &["--behind-s", "0"]).0, 0);
 }

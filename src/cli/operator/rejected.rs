@@ -4,13 +4,15 @@ use std::io::{Result, Write};
 
 use clap::{Args, Subcommand};
 
-use super::{Told, ends, json, named, of};
+use super::{Told, ends, json, json_of, named, of};
 use crate::cli::Exit;
 use crate::cli::daemon::{Answer, Daemon, Silent};
+use crate::cli::follow::{Bar, Followed};
 use crate::cli::table::table;
 use crate::config::Config;
 use crate::operate::api::wire::{
-    Done, RejectedChange, RejectedInfo, RejectedPage, RejectedQuery, Replay, Replayed,
+    Done, Nothing, ProgressList, RejectedChange, RejectedInfo, RejectedPage, RejectedQuery, Replay,
+    Replayed, Work,
 };
 
 /// What to do with rejected events.
@@ -37,6 +39,9 @@ enum What {
         /// Also those that are older than the memory of members that left, and may bring one back
         #[arg(long)]
         force: bool,
+        /// Show how far it is until LaunchDarkly has been told too
+        #[arg(long)]
+        wait: bool,
     },
     /// Keep them no longer
     Discard {
@@ -65,8 +70,8 @@ impl RejectedCommand {
     pub async fn run(&self, config: &Config, out: &mut impl Write) -> Result<Exit> {
         let (name, told) = match &self.what {
             What::List { of } => ("rejected list", list(of, config, out).await),
-            What::Replay { of, id, force } => {
-                ("rejected replay", replay(of, *id, *force, config, out).await)
+            What::Replay { of, id, force, wait } => {
+                ("rejected replay", replay(of, *id, *force, *wait, config, out).await)
             }
             What::Discard { id: None, all: false, .. } => {
                 let words = "say which: --id NUMBER, or --all";
@@ -118,32 +123,56 @@ async fn replay(
     of_what: &Of,
     id: Option<i64>,
     force: bool,
+    wait: bool,
     config: &Config,
     out: &mut impl Write,
 ) -> Told<Result<()>> {
     let name = named(config, of_what.destination.as_ref())?;
     let daemon = Daemon::of(config)?;
     let mut all = Replayed::default();
-    let mut after = None;
+    let parts = each_part(&daemon, &name, Replay { id, after: None, force }, &mut all);
+    let ended = tokio::select! {
+        ended = parts => ended,
+        _ = tokio::signal::ctrl_c() => Err(Silent::interrupted(
+            "ended by you: what was not replayed is kept; the same command goes on with it",
+        )),
+    };
+    let done = all.looked_at() > 0;
+    // What was done is said even if it came to a bad end.
+    let printed = match (done || ended.is_ok(), of_what.json) {
+        (false, _) => Ok(()),
+        (_, true) => json_of(&all, out),
+        (_, false) => print(&name, &all, out),
+    };
+    ended?;
+    if wait && printed.is_ok() {
+        let followed = Followed { daemon: &daemon, destination: &name, audience: None, work: None };
+        followed.to_its_end().await?;
+    }
+    Ok(printed)
+}
+
+/// Replays a part at a time, and adds up what became of them.
+async fn each_part(daemon: &Daemon, name: &str, mut what: Replay, all: &mut Replayed) -> Told<()> {
+    let path = of(name, &["rejected", "replay"]);
+    let mut bar = None;
     loop {
-        let what = Replay { id, after, force };
-        let answer: Answer<Replayed> =
-            daemon.post(&of(&name, &["rejected", "replay"]), &what).await?;
-        let part = answer.value;
+        let part = daemon.post::<Replayed>(&path, &what).await?.value;
         all.replayed += part.replayed;
         all.ignored += part.ignored;
         all.too_old += part.too_old;
         all.rejected.extend(part.rejected);
-        after = part.next_after;
-        if after.is_none() {
-            break;
+        what.after = part.next_after;
+        if what.after.is_none() {
+            return Ok(());
         }
+        let done = all.looked_at();
+        let path = of(name, &["progress"]);
+        let known = daemon.get::<ProgressList>(&path, &Nothing {}).await?.value;
+        let total =
+            known.items.iter().find(|item| item.kind == Work::Replay).map(|item| item.total);
+        bar.get_or_insert_with(Bar::new).show(done, total.unwrap_or(done), "");
     }
-    if of_what.json {
-        let text = serde_json::to_string(&all).map_err(|_| Silent::usage("no JSON"))?;
-        return Ok(writeln!(out, "{text}"));
-    }
-    Ok(print(&name, &all, out))
 }
 
 fn print(name: &str, all: &Replayed, out: &mut impl Write) -> Result<()> {

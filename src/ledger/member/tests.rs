@@ -370,3 +370,26 @@ fn a_tombstone_is_spent_only_when_left_told_and_old() {
     story.record(&enters(2), 130).deliver(140);
     assert!(!story.member().is_spent_tombstone(Timestamp(10_000), ttl), "in");
 }
+
+/// What the counters call a repeat is what nobody is told for.
+#[test]
+fn a_repeat_is_a_delta_that_nobody_is_told_for() {
+    let told = || Story::new().record(&enters(10), 100).deliver(200).member().clone();
+    let pending = || Story::new().record(&enters(10), 100).member().clone();
+    let window = 200 + i64::try_from(WINDOW.as_micros()).expect("it fits");
+    let table = [
+        ("the first", None, enters(10), 100, (false, false)),
+        ("the same before it was told", Some(pending()), enters(10), 300, (true, false)),
+        ("the same after it was told", Some(told()), enters(20), 300, (true, false)),
+        ("the same after the window", Some(told()), enters(20), window, (false, false)),
+        ("the opposite", Some(told()), leaves(20), 300, (false, false)),
+        ("the opposite before it was told", Some(pending()), leaves(20), 300, (false, false)),
+        ("an older one", Some(told()), enters(9), 300, (false, true)),
+        ("an older opposite", Some(told()), leaves(9), 300, (false, true)),
+    ];
+    for (case, before, change, stamp, expected) in table {
+        let next = record(before.as_ref(), &change, &at(stamp));
+        let overtaken = before.as_ref().is_some_and(|before| is_overtaken(before, &change));
+        assert_eq!((is_repeat(before.as_ref(), &change, &next), overtaken), expected, "{case}");
+    }
+}

@@ -14,7 +14,7 @@ use super::destinations::Destination;
 use super::walks::Walk;
 use super::{DestinationSettings, destinations, members};
 use crate::ledger::member::Member;
-use crate::ledger::{Backlog, Route};
+use crate::ledger::{Backlog, Route, Turnover};
 use crate::membership::{
     AudienceId, AudienceKey, ContextKey, ContextKind, DestinationName, MembershipDelta, Timestamp,
 };
@@ -47,6 +47,18 @@ impl Counts {
     }
 }
 
+impl Turnover {
+    /// A member was this, and is that now.
+    pub(super) fn change(&mut self, before: Option<&Member>, after: Option<&Member>) {
+        let is_in = |member: &Member| member.membership.as_bool();
+        match (before.is_some_and(is_in), after.is_some_and(is_in)) {
+            (false, true) => self.joined += 1,
+            (true, false) => self.left += 1,
+            _ => {}
+        }
+    }
+}
+
 /// One audience of a configured destination.
 #[derive(Debug)]
 pub(super) struct Audience {
@@ -65,6 +77,8 @@ pub(super) struct Audience {
     /// Something is done to every member, a slice at a time.
     pub walk: Option<Walk>,
     pub counts: Counts,
+    /// Since this was last published.
+    pub turnover: Turnover,
     /// Members in a batch.
     pub claimed: HashSet<ContextKey>,
     /// Every member pending since then or earlier is in a batch: the next claim looks behind it.
@@ -87,6 +101,7 @@ impl Audience {
             unheard_through: Timestamp::EPOCH,
             walk: None,
             counts: Counts::default(),
+            turnover: Turnover::default(),
             claimed: HashSet::new(),
             all_claimed_through: Timestamp::EPOCH,
             waiting_since: None,
@@ -118,7 +133,8 @@ impl Audience {
     pub fn forget_tellings(&mut self, stamp: Timestamp) {
         self.told_counts_from = stamp;
         self.acknowledged = false;
-        self.walk = Some(self.walk.take().unwrap_or_default().restarted());
+        let task = self.walk.take().map(|walk| walk.task).unwrap_or_default();
+        self.walk = Some(Walk::of(task, stamp, self.counts.included));
     }
 
     fn checksum(&self) -> u32 {

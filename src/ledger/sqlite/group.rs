@@ -1,6 +1,7 @@
 //! One group of verbs in one transaction: deltas first and sorted, then what couriers report, then
 //! claims, so that a claim sees everything that arrived with it.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use super::operated::{self, Operation};
 use super::parked::Parked;
 use super::writer::State;
 use super::{claims, members};
+use crate::ledger::counters::Tally;
 use crate::ledger::member::{self, Change, Member, Next};
 use crate::ledger::{
     Batch, ClaimedMember, DestinationSettings, Intake, LedgerError, ParkReason, Recorded,
@@ -122,6 +124,8 @@ pub(super) struct Group {
     /// Members whose claim ends with this group, once it is committed, and since when the longest
     /// pending of those that wait again has been so.
     unclaimed: Vec<(usize, Vec<ContextKey>, Option<Timestamp>)>,
+    /// What its deltas came to, by destination.
+    pub tallies: BTreeMap<usize, Tally>,
     /// Set by [`Command::Close`].
     pub close: Option<oneshot::Sender<()>>,
     configure: Option<(Vec<DestinationSettings>, Reply<()>)>,
@@ -149,6 +153,16 @@ impl Group {
             && self.operations.is_empty()
             && self.wanted.is_empty()
             && self.configure.is_none()
+    }
+
+    /// Deltas, kept events, claimed and reported members that it was about.
+    pub fn rows(&self) -> usize {
+        let intakes = self.requests.iter().flat_map(|request| &request.intakes);
+        let claimed = self.claimed.iter().filter_map(|(_, batch)| batch.as_ref());
+        intakes.map(Intake::items).sum::<usize>()
+            + self.unclaimed.iter().map(|(_, keys, _)| keys.len()).sum::<usize>()
+            + self.operations.iter().map(Operation::items).sum::<usize>()
+            + claimed.map(|batch| batch.members.len()).sum::<usize>()
     }
 
     pub fn has_intakes(&self) -> bool {
@@ -313,7 +327,10 @@ impl Group {
             for (_, _, delta) in arrivals {
                 let Some(change) = state.change(db, audience, delta)? else { continue };
                 let moment = state.moment(audience);
-                if let Next::Write(next) = member::record(after.as_ref(), &change, &moment) {
+                let next = member::record(after.as_ref(), &change, &moment);
+                let tally = self.tallies.entry(state.audiences.list[audience].destination);
+                tally.or_default().add(after.as_ref(), &change, &next);
+                if let Next::Write(next) = next {
                     after = Some(next);
                 }
             }

@@ -1,6 +1,6 @@
 //! The operator's verbs of the embedded ledger: readings beside the writer, changes through it.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 
@@ -9,8 +9,8 @@ use super::operated::Operation;
 use super::walks::Task;
 use super::{SqliteLedger, checksum, reader};
 use crate::ledger::{
-    AudienceView, DestinationView, LedgerError, MemberView, Members, Operations, ParkedAfter,
-    ParkedView, RejectedView,
+    AudienceView, Counters, DestinationView, Disk, LedgerError, MemberView, Members, Operations,
+    ParkedAfter, ParkedView, RejectedView, Turnover,
 };
 use crate::membership::{AudienceId, DestinationName};
 
@@ -41,6 +41,14 @@ impl SqliteLedger {
 
 #[async_trait]
 impl Operations for SqliteLedger {
+    fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    async fn disk(&self) -> Result<Disk, LedgerError> {
+        self.read(reader::Reader::disk).await
+    }
+
     async fn destinations(&self) -> Result<Vec<DestinationView>, LedgerError> {
         let mut found = self.read(reader::Reader::destinations).await?;
         let published = self.shared.published();
@@ -51,6 +59,12 @@ impl Operations for SqliteLedger {
         // One that is not configured and has nothing left is of no interest.
         found.retain(|view| view.configured || view.audiences > 0 || view.rejected > 0);
         Ok(found)
+    }
+
+    fn take_turnover(&self, destination: &DestinationName) -> Vec<(AudienceId, Turnover)> {
+        let mut published = self.shared.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = published.get_mut(destination);
+        of.map(|of| of.turnover.drain().collect()).unwrap_or_default()
     }
 
     async fn audiences(

@@ -1,15 +1,18 @@
 //! Reading beside the writer: counts and listings for people and tests, never for decisions.
 
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::audiences::{Audience, stored_audiences};
 use super::persons::Persons;
-use super::{checksum, members, parked, rejected};
+use super::walks::Walk;
+use super::{checksum, members, parked, rejected, reserve};
 use crate::ledger::member::Member;
 use crate::ledger::{
-    AudienceView, DestinationView, MemberView, ParkReason, ParkedAfter, ParkedView, RejectedView,
+    AudienceView, DestinationView, Disk, MemberView, ParkReason, ParkedAfter, ParkedView,
+    RejectedView, WalkView,
 };
 use crate::membership::{AudienceId, DestinationName, Timestamp};
 
@@ -41,7 +44,10 @@ impl Reader {
                      coalesce(sum(EXISTS (
                          SELECT 1 FROM member WHERE member.audience = audience.id)), 0),
                      coalesce(sum(included), 0), coalesce(sum(pending), 0),
-                     coalesce(sum(parked), 0)
+                     coalesce(sum(parked), 0),
+                     min(CASE WHEN pending > 0 THEN (
+                         SELECT min(pending_since) FROM member
+                         WHERE member.audience = audience.id AND pending_since IS NOT NULL) END)
                  FROM destination LEFT JOIN audience ON audience.destination = destination.id
                  WHERE dropped = 0 GROUP BY destination.id ORDER BY name",
             )?
@@ -55,9 +61,23 @@ impl Reader {
                     included: row.get(4)?,
                     pending: row.get(5)?,
                     parked: row.get(6)?,
+                    pending_since: row.get::<_, Option<i64>>(7)?.map(Timestamp),
                 })
             })?
             .collect()
+        })
+    }
+
+    /// The size of the ledger's files, and what its disk could still take.
+    pub fn disk(&self) -> rusqlite::Result<Disk> {
+        self.with(|db| {
+            let directory = db.path().and_then(|path| Path::new(path).parent());
+            let files = directory.and_then(|directory| std::fs::read_dir(directory).ok());
+            let sizes = files.into_iter().flatten().filter_map(|file| file.ok()?.metadata().ok());
+            Ok(Disk {
+                ledger_bytes: sizes.map(|file| file.len()).sum(),
+                free_bytes: directory.and_then(reserve::free_bytes),
+            })
         })
     }
 
@@ -80,17 +100,24 @@ impl Reader {
                  ORDER BY audience_key, audience_id",
             )?
             .query_map([destination], |row| {
+                let included = row.get(3)?;
                 let walk: Option<String> = row.get(8)?;
+                let walk = walk.and_then(|walk| Walk::parse(&walk, Some(String::new())));
                 Ok(AudienceView {
                     audience: row.get(0)?,
                     audience_key: row.get(1)?,
                     context_kind: row.get(2)?,
-                    included: row.get(3)?,
+                    included,
                     pending: row.get(4)?,
                     pending_since: row.get::<_, Option<i64>>(5)?.map(Timestamp),
                     parked: row.get(6)?,
                     parked_since: row.get::<_, Option<i64>>(7)?.map(Timestamp),
-                    walk: walk.map(|walk| walk.split(' ').next().unwrap_or_default().to_owned()),
+                    walk: walk.map(|walk| WalkView {
+                        task: walk.task.name(),
+                        since: walk.since,
+                        visited: walk.visited,
+                        expected: if walk.expected == 0 { included } else { walk.expected },
+                    }),
                 })
             })?
             .collect::<rusqlite::Result<_>>()

@@ -1,7 +1,7 @@
 //! The part of the disk that the ledger leaves alone (P6): while less is free, nothing new is
 //! accepted. What was accepted is delivered all the same, which needs a little space to note it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
@@ -31,8 +31,8 @@ impl Reserve {
         if self.bytes == 0 {
             return false;
         }
-        let Ok(disk) = rustix::fs::statvfs(&self.directory) else { return false };
-        let free_mib = disk.f_bavail.saturating_mul(disk.f_frsize) / (1024 * 1024);
+        let Some(free_bytes) = free_bytes(&self.directory) else { return false };
+        let free_mib = free_bytes / (1024 * 1024);
         let reserve_mib = self.bytes / (1024 * 1024);
         let is_reached = free_mib < reserve_mib;
         if is_reached != std::mem::replace(&mut self.was_reached, is_reached) {
@@ -54,4 +54,10 @@ impl Reserve {
 /// Whether a write failed for want of space, and for nothing else.
 pub(super) fn is_full(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+}
+
+/// What the disk of a directory could still take; `None`: the system does not say.
+pub(super) fn free_bytes(directory: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(directory).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }

@@ -27,24 +27,38 @@ pub(super) enum Task {
     RetractStale { current: Vec<u32> },
 }
 
-/// A task and the context key it has come to.
+impl Task {
+    /// The word that people and programs know it by.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Resync => "resync",
+            Self::Retract { .. } => "retract",
+            Self::RetractStale { .. } => "retract_stale",
+        }
+    }
+}
+
+/// A task, the context key it has come to, and how much that is. Decides nothing: for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Walk {
     pub task: Task,
     pub after: String,
+    pub since: Timestamp,
+    /// Members it has come past.
+    pub visited: u64,
+    /// Members that were in the audience when it began; those that left are visited too. Zero: it
+    /// was not counted.
+    pub expected: u64,
 }
 
 impl Walk {
-    pub fn of(task: Task) -> Self {
-        Self { task, after: String::new() }
-    }
-
-    pub fn restarted(self) -> Self {
-        Self::of(self.task)
+    pub fn of(task: Task, since: Timestamp, expected: u64) -> Self {
+        Self { task, after: String::new(), since, visited: 0, expected }
     }
 
     /// Reads what [`fmt::Display`] wrote.
     pub fn parse(text: &str, after: Option<String>) -> Option<Self> {
+        let (text, progress) = text.split_once(';').unwrap_or((text, "0 0 0"));
         let mut words = text.split(' ');
         let task = match words.next()? {
             "resync" => Task::Resync,
@@ -54,20 +68,25 @@ impl Walk {
             },
             _ => return None,
         };
-        Some(Self { task, after: after? })
+        let mut numbers = progress.split(' ').map(str::parse);
+        let mut number = || numbers.next()?.ok();
+        let since = Timestamp(number()?);
+        let mut count = || number()?.try_into().ok();
+        Some(Self { task, after: after?, since, visited: count()?, expected: count()? })
     }
 }
 
 impl fmt::Display for Walk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.task.name())?;
         match &self.task {
-            Task::Resync => f.write_str("resync"),
-            Task::Retract { through } => write!(f, "retract {}", through.0),
+            Task::Resync => {}
+            Task::Retract { through } => write!(f, " {}", through.0)?,
             Task::RetractStale { current } => {
-                f.write_str("retract_stale")?;
-                current.iter().try_for_each(|rule| write!(f, " {rule}"))
+                current.iter().try_for_each(|rule| write!(f, " {rule}"))?;
             }
         }
+        write!(f, ";{} {} {}", self.since.0, self.visited, self.expected)
     }
 }
 
@@ -99,19 +118,20 @@ fn advance(
     limit: usize,
 ) -> rusqlite::Result<usize> {
     let known = &state.audiences.list[audience];
-    let Some(Walk { task, mut after }) = known.walk.clone() else { return Ok(0) };
+    let Some(mut walk) = known.walk.clone() else { return Ok(0) };
     if known.counts.pending >= AHEAD {
         return Ok(0);
     }
-    let slice = members::walk_in(db, known.row, &after, limit)?;
+    let slice = members::walk_in(db, known.row, &walk.after, limit)?;
     let rows = slice.len();
     for (key, before) in slice {
         let moment = state.moment(audience);
-        let next = task.next(&before, &moment);
+        let next = walk.task.next(&before, &moment);
         state.put(db, audience, &key, Some(&before), &next)?;
-        after = key;
+        walk.after = key;
+        walk.visited += 1;
     }
-    state.audiences.list[audience].walk = (rows == limit).then_some(Walk { task, after });
+    state.audiences.list[audience].walk = (rows == limit).then_some(walk);
     state.touch(audience);
     Ok(rows)
 }
@@ -199,10 +219,13 @@ mod tests {
             Task::RetractStale { current: vec![1, 4_000_000_000] },
         ];
         for task in tasks {
-            let walk = Walk { task, after: "ada".to_owned() };
+            let after = "ada".to_owned();
+            let walk = Walk { after, visited: 7, ..Walk::of(task, Timestamp(17), 9) };
             assert_eq!(Walk::parse(&walk.to_string(), Some(walk.after.clone())), Some(walk));
         }
-        for damaged in ["", "resynk", "retract", "retract x", "retract_stale x"] {
+        let of_an_older_version = Walk::parse("resync", Some(String::new()));
+        assert_eq!(of_an_older_version, Some(Walk::default()));
+        for damaged in ["", "resynk", "retract", "retract x", "retract_stale x", "resync;1 -1 0"] {
             assert_eq!(Walk::parse(damaged, Some(String::new())), None, "{damaged}");
         }
     }

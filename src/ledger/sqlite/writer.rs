@@ -1,7 +1,7 @@
 //! The writer: one thread that owns the database, takes whatever is queued, and commits it as one
 //! group.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -24,7 +24,7 @@ use super::waits::Waits;
 use super::walks::{Task, Walk};
 use super::{Published, Settings, Shared, dropped, members, meta};
 use crate::ledger::member::{self, Change, Member, Moment, Next};
-use crate::ledger::{Batch, LedgerError};
+use crate::ledger::{Batch, LedgerError, Turnover};
 use crate::membership::{ContextKey, MembershipDelta, Timestamp, UserId};
 
 /// While the disk has no space, it is looked at so often: whoever asks whether to send events here
@@ -158,6 +158,7 @@ impl Writer {
                 if has_written && std::mem::take(&mut self.is_full) {
                     tracing::info!("there is space for the ledger again");
                 }
+                self.state.count(&group, has_written);
                 group.committed(&mut self.state);
                 self.state.publish();
                 self.show_space();
@@ -203,7 +204,11 @@ impl Writer {
             let arrival = state.stamp.max(state.shared.arrival());
             meta::keep_arrival(db, arrival.0)?;
         }
+        let began = Instant::now();
         db.execute_batch("COMMIT")?;
+        if has_written {
+            state.shared.counters.sync.took(began.elapsed());
+        }
         Ok(has_written)
     }
 
@@ -298,6 +303,7 @@ impl State {
         }
         let audience_state = &mut self.audiences.list[audience];
         audience_state.counts.change(before, next.or(before));
+        audience_state.turnover.change(before, next.or(before));
         if is && !was {
             audience_state.waiting_since.get_or_insert_with(Instant::now);
         }
@@ -345,6 +351,18 @@ impl State {
         Ok(())
     }
 
+    /// Counts what was done; a group that had nothing to write has no size.
+    fn count(&self, group: &Group, has_written: bool) {
+        let counters = &self.shared.counters;
+        if has_written {
+            counters.commit_rows.was(group.rows() as u64);
+        }
+        for (destination, tally) in &group.tallies {
+            let name = &self.audiences.destinations[*destination].settings.name;
+            counters.destinations.of(name).count(*tally);
+        }
+    }
+
     /// Begins a walk over every member of an audience.
     pub fn start_walk(&mut self, audience: usize, task: Task) {
         let stamp = self.stamp();
@@ -352,7 +370,7 @@ impl State {
         if task == Task::Resync {
             state.told_counts_from = stamp;
         }
-        state.walk = Some(Walk::of(task));
+        state.walk = Some(Walk::of(task, stamp, state.counts.included));
         self.touch(audience);
         self.upkeep.wake();
     }
@@ -418,6 +436,7 @@ impl State {
                 configured: true,
                 backlog: BTreeMap::new(),
                 paused_since: None,
+                turnover: HashMap::new(),
                 news: destination.news.subscribe(),
             };
             let of = published.entry(destination.settings.name.clone()).or_insert_with(fresh);
@@ -441,7 +460,7 @@ impl State {
         let mut wake = BTreeSet::new();
         let mut published = self.shared.published();
         for index in std::mem::take(&mut self.touched) {
-            let audience = &self.audiences.list[index];
+            let audience = &mut self.audiences.list[index];
             let destination = &self.audiences.destinations[audience.destination];
             let Some(of) = published.get_mut(&destination.settings.name) else { continue };
             if let Some(backlog) = audience.backlog(long_ago) {
@@ -449,6 +468,12 @@ impl State {
                 wake.insert(audience.destination);
             } else {
                 of.backlog.remove(&index);
+            }
+            let turnover = std::mem::take(&mut audience.turnover);
+            if turnover != Turnover::default() {
+                let sum = of.turnover.entry(audience.route.audience.clone()).or_default();
+                sum.joined += turnover.joined;
+                sum.left += turnover.left;
             }
         }
         for index in std::mem::take(&mut self.steered) {

@@ -3,74 +3,168 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use http::StatusCode;
 
-use super::wire::{AudienceInfo, DestinationInfo, Done, Drop, Forget, MemberInfo, Nothing, Resync};
-use super::{Api, Asked, Change, Destination, Problem, audience_id, audit};
+use super::part::{Part, part};
+use super::wire::{
+    AudienceInfo, DestinationInfo, Done, Drop, Forget, ListQuery, MemberInfo, MemberQuery, Nothing,
+    Resync,
+};
+use super::{Api, Asked, Change, Destination, Last, MOST, Problem, audience_id, audit, limit};
+use crate::ledger::LedgerError;
 use crate::membership::{AudienceId, AudienceKey, DestinationName, UserId};
 
 type Answer<T> = Result<Json<T>, Problem>;
 
-pub(super) async fn list(
-    State(api): State<Arc<Api>>,
-    Asked(Nothing {}): Asked<Nothing>,
-) -> Answer<Vec<DestinationInfo>> {
-    let found = api.ledger.destinations().await?;
-    Ok(Json(found.into_iter().map(DestinationInfo::from).collect()))
+fn behind(last: &str, limit: u32) -> Vec<(&'static str, String)> {
+    vec![("after", last.to_owned()), ("limit", limit.to_string())]
 }
 
+/// The destinations, in the order of their names
+#[utoipa::path(
+    get,
+    path = "/api/v1/destinations",
+    operation_id = "list_destinations",
+    params(ListQuery),
+    responses((status = 200, description = "A part of them; `Link` says where it goes on",
+        body = Vec<DestinationInfo>))
+)]
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    Asked(asked): Asked<ListQuery>,
+) -> Result<Part<DestinationInfo>, Problem> {
+    let found = api.ledger.destinations().await?.into_iter().map(DestinationInfo::from).collect();
+    let query = |last: &DestinationInfo, limit| behind(&last.name, limit);
+    let name = |of: &DestinationInfo| of.name.clone();
+    Ok(part(found, name, asked.after.as_ref(), limit(asked.limit, MOST)?, query))
+}
+
+/// The audiences of a destination that have members, in the order of their ids
+#[utoipa::path(
+    get,
+    path = "/api/v1/destinations/{destination}/audiences",
+    operation_id = "list_audiences",
+    params(ListQuery),
+    responses((status = 200, description = "A part of them; `Link` says where it goes on",
+        body = Vec<AudienceInfo>))
+)]
 pub(super) async fn audiences(
     State(api): State<Arc<Api>>,
     Destination(name): Destination,
-) -> Answer<Vec<AudienceInfo>> {
-    let found = api.ledger.audiences(&name).await?;
-    Ok(Json(found.into_iter().map(AudienceInfo::from).collect()))
+    Asked(asked): Asked<ListQuery>,
+) -> Result<Part<AudienceInfo>, Problem> {
+    let found = api.ledger.audiences(&name).await?.into_iter().map(AudienceInfo::from).collect();
+    let query = |last: &AudienceInfo, limit| behind(&last.audience, limit);
+    let id = |of: &AudienceInfo| of.audience.clone();
+    Ok(part(found, id, asked.after.as_ref(), limit(asked.limit, MOST)?, query))
 }
 
+/// Every audience of a person, by context key or by Segment's user id. Personal
+#[utoipa::path(
+    get,
+    path = "/api/v1/destinations/{destination}/members/{key}",
+    operation_id = "show_member",
+    params(MemberQuery),
+    responses((status = 200, description = "A part of them; `Link` says where it goes on; empty: nobody is known by it",
+        body = Vec<MemberInfo>))
+)]
 pub(super) async fn member(
     State(api): State<Arc<Api>>,
-    Path((name, key)): Path<(String, String)>,
-) -> Answer<Vec<MemberInfo>> {
-    let name = DestinationName::new(&name);
-    let name = name.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such destination"))?;
-    let found = api.ledger.member(&name, &key).await?;
-    Ok(Json(found.into_iter().map(MemberInfo::from).collect()))
+    Destination(name): Destination,
+    Last(key): Last,
+    Asked(asked): Asked<MemberQuery>,
+) -> Result<Part<MemberInfo>, Problem> {
+    let found = api.ledger.member(&name, &key).await?.into_iter().map(MemberInfo::from).collect();
+    let query = |last: &MemberInfo, limit: u32| {
+        let (audience, key) = (last.audience.clone(), last.context_key.clone());
+        vec![("after_audience", audience), ("after_key", key), ("limit", limit.to_string())]
+    };
+    let place = |of: &MemberInfo| (of.audience.clone(), of.context_key.clone());
+    let after = asked.after_audience.map(|of| (of, asked.after_key.unwrap_or_default()));
+    Ok(part(found, place, after.as_ref(), limit(asked.limit, MOST)?, query))
 }
 
+/// Stops the delivery of a destination; events are accepted and kept
+#[utoipa::path(
+    post,
+    path = "/api/v1/destinations/{destination}/pause",
+    operation_id = "pause",
+    request_body = Nothing,
+    responses(
+        (status = 200, description = "It is paused", body = Done),
+        (status = 409, description = "The destination is not configured"),
+    )
+)]
 pub(super) async fn pause(
     State(api): State<Arc<Api>>,
     Destination(name): Destination,
     Change(Nothing {}): Change<Nothing>,
 ) -> Answer<Done> {
+    api.configured(&name)?;
     api.ledger.pause(&name, true).await?;
     audit!(name, "delivery paused");
     Ok(Json(Done::of(1)))
 }
 
+/// Lets the delivery of a destination go on
+#[utoipa::path(
+    post,
+    path = "/api/v1/destinations/{destination}/resume",
+    operation_id = "resume",
+    request_body = Nothing,
+    responses(
+        (status = 200, description = "It is delivered to", body = Done),
+        (status = 409, description = "The destination is not configured"),
+    )
+)]
 pub(super) async fn resume(
     State(api): State<Arc<Api>>,
     Destination(name): Destination,
     Change(Nothing {}): Change<Nothing>,
 ) -> Answer<Done> {
+    api.configured(&name)?;
     api.ledger.pause(&name, false).await?;
     audit!(name, "delivery resumed");
     Ok(Json(Done::of(1)))
 }
 
+/// Takes a person out of every audience, then erases what is known of them
+#[utoipa::path(
+    post,
+    path = "/api/v1/destinations/{destination}/forget",
+    operation_id = "forget",
+    request_body = Forget,
+    responses(
+        (status = 200, description = "It is recorded; LaunchDarkly is told next", body = Done),
+        (status = 409, description = "The destination is not configured"),
+    )
+)]
 pub(super) async fn forget(
     State(api): State<Arc<Api>>,
     Destination(name): Destination,
     Change(Forget { user_id }): Change<Forget>,
 ) -> Answer<Done> {
-    let user_id = UserId::new(&user_id)
-        .ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "user_id must not be empty"))?;
+    let user_id = UserId::new(&user_id).ok_or_else(|| {
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "user_id must not be empty")
+    })?;
     api.configured(&name)?;
     api.ledger.forget(&name, user_id).await?;
     audit!(name, "a person is forgotten");
     Ok(Json(Done::of(1)))
 }
 
+/// Forgets an audience or a whole destination
+#[utoipa::path(
+    post,
+    path = "/api/v1/destinations/{destination}/drop",
+    operation_id = "drop",
+    request_body = Drop,
+    responses(
+        (status = 200, description = "How many audiences or destinations that concerns", body = Done),
+        (status = 409, description = "The destination is not configured, so that nobody can be retracted"),
+    )
+)]
 pub(super) async fn drop_rows(
     State(api): State<Arc<Api>>,
     Destination(name): Destination,
@@ -91,6 +185,17 @@ pub(super) async fn drop_rows(
     Ok(Json(Done::of(count)))
 }
 
+/// Tells every member again, ends that, or takes out who came by an older mapping
+#[utoipa::path(
+    post,
+    path = "/api/v1/destinations/{destination}/resync",
+    operation_id = "resync",
+    request_body = Resync,
+    responses(
+        (status = 200, description = "How many audiences that concerns", body = Done),
+        (status = 409, description = "The destination is not configured, or members are being retracted"),
+    )
+)]
 pub(super) async fn resync(
     State(api): State<Arc<Api>>,
     Destination(name): Destination,
@@ -122,7 +227,7 @@ async fn retract_stale(
     only: Option<&AudienceId>,
     force: bool,
 ) -> Result<Done, Problem> {
-    let mappings = api.configured(name)?;
+    let mappings = &api.configured(name)?.mappings;
     let known = api.ledger.audiences(name).await?;
     let mut done = Done::of(0);
     let mut found = false;
@@ -147,10 +252,7 @@ async fn retract_stale(
         done.count += 1;
     }
     match only {
-        Some(only) if !found => {
-            let detail = format!("there is no audience {}", only.as_str());
-            Err(Problem::new(StatusCode::NOT_FOUND, detail))
-        }
+        Some(only) if !found => Err(LedgerError::UnknownAudience(only.clone()).into()),
         _ => Ok(done),
     }
 }

@@ -7,29 +7,52 @@ use axum::extract::State;
 use http::StatusCode;
 
 use super::wire::{Done, ParkedChange, ParkedInfo, ParkedPage, ParkedQuery};
-use super::{Api, Asked, Change, Destination, Problem, audience_id, audit};
+use super::{Api, Asked, Change, Destination, MOST, Problem, audience_id, audit, limit};
 use crate::ledger::{Members, ParkedAfter, ParkedView};
 use crate::membership::{AudienceId, ContextKey, DestinationName};
 
-/// Members in one reading and one change.
-const PAGE: u32 = 1000;
-
+/// Members that LaunchDarkly refused, with its words. Personal
+#[utoipa::path(
+    get,
+    path = "/api/v1/destinations/{destination}/parked",
+    operation_id = "list_parked",
+    params(ParkedQuery),
+    responses((status = 200, description = "A part of them", body = ParkedPage))
+)]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Destination(name): Destination,
     Asked(asked): Asked<ParkedQuery>,
 ) -> Result<Json<ParkedPage>, Problem> {
-    let audience = audience_id(asked.audience.as_ref())?;
+    let limit = limit(asked.limit, 100)?;
+    let audience = match &asked.audience {
+        None => None,
+        // No audience has an empty id, so that nobody is parked there.
+        Some(id) => match AudienceId::new(id) {
+            None => return Ok(Json(ParkedPage { parked: Vec::new(), more: false })),
+            audience => audience,
+        },
+    };
     let after = ParkedAfter {
         audience: asked.after_audience.unwrap_or_default(),
         context_key: asked.after_key.unwrap_or_default(),
     };
-    let limit = asked.limit.unwrap_or(100).clamp(1, PAGE);
     let found = api.ledger.parked(&name, audience.as_ref(), &after, limit).await?;
     let more = found.len() == limit as usize;
     Ok(Json(ParkedPage { parked: found.into_iter().map(ParkedInfo::from).collect(), more }))
 }
 
+/// Tries parked members again, each alone
+#[utoipa::path(
+    post,
+    path = "/api/v1/destinations/{destination}/parked/requeue",
+    operation_id = "requeue_parked",
+    request_body = ParkedChange,
+    responses(
+        (status = 200, description = "How many members that concerned", body = Done),
+        (status = 409, description = "The destination is not configured"),
+    )
+)]
 pub(super) async fn requeue(
     State(api): State<Arc<Api>>,
     Destination(name): Destination,
@@ -38,6 +61,17 @@ pub(super) async fn requeue(
     change(&api, &name, which, Deed::Requeue).await
 }
 
+/// Forgets parked members until they change
+#[utoipa::path(
+    post,
+    path = "/api/v1/destinations/{destination}/parked/discard",
+    operation_id = "discard_parked",
+    request_body = ParkedChange,
+    responses(
+        (status = 200, description = "How many members that concerned", body = Done),
+        (status = 409, description = "The destination is not configured"),
+    )
+)]
 pub(super) async fn discard(
     State(api): State<Arc<Api>>,
     Destination(name): Destination,
@@ -91,14 +125,15 @@ async fn each(
     let audience = audience_id(which.audience.as_ref())?;
     if let Some(key) = which.context_key {
         let both = audience.zip(ContextKey::new(&key)).ok_or_else(|| {
-            Problem::new(StatusCode::BAD_REQUEST, "a context key needs its audience beside it")
+            let detail = "a context key is not empty and needs its audience beside it";
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
         })?;
         let (audience, context_keys) = (both.0, vec![both.1]);
         return deed.on(api, Members { destination: name.clone(), audience, context_keys }).await;
     }
     let (mut after, mut count) = (ParkedAfter::default(), 0);
     loop {
-        let page = api.ledger.parked(name, audience.as_ref(), &after, PAGE).await?;
+        let page = api.ledger.parked(name, audience.as_ref(), &after, MOST).await?;
         let Some(last) = page.last() else { return Ok(count) };
         after =
             ParkedAfter { audience: last.audience.clone(), context_key: last.context_key.clone() };

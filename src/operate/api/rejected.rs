@@ -8,38 +8,94 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::wire::{
-    Done, RejectedChange, RejectedInfo, RejectedPage, RejectedQuery, Replay, Replayed,
+    Done, Nothing, RejectedChange, RejectedInfo, RejectedPage, RejectedQuery, Replay, Replayed,
     StillRejected,
 };
-use super::{Api, Asked, Change, Destination, Problem, audit};
+use super::{Api, Asked, Change, Destination, Last, Problem, audit, limit};
 use crate::ledger::{Intake, RejectedView};
 use crate::map::{Mappings, Outcome, Rejection};
 use crate::membership::{DestinationName, MembershipDelta, Timestamp, UserId};
 
-/// Events in one reading and one part of a replay.
+/// Events in one part of a replay.
 const PAGE: u32 = 500;
+/// A list or a part ends early, so that memory stays bounded, once its events have so many bytes.
+const PAGE_BYTES: usize = 4 << 20;
+/// Events read at once: each may have 1 MiB.
+const AT_ONCE: u32 = 16;
 
+/// Events that could not be mapped, with their reasons, the oldest first. Personal
+#[utoipa::path(
+    get,
+    path = "/api/v1/destinations/{destination}/rejected",
+    operation_id = "list_rejected",
+    params(RejectedQuery),
+    responses((status = 200, description = "A part of them", body = RejectedPage))
+)]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Destination(name): Destination,
     Asked(asked): Asked<RejectedQuery>,
 ) -> Result<Json<RejectedPage>, Problem> {
-    let limit = asked.limit.unwrap_or(100).clamp(1, PAGE);
-    let found = api.ledger.rejected(&name, asked.after.unwrap_or(0), limit).await?;
-    let more = goes_on(&api, &name, &found).await?;
+    let limit = limit(asked.limit, 100)?;
+    let (found, more) = page(&api, &name, asked.after.unwrap_or(0), limit).await?;
     Ok(Json(RejectedPage { rejected: found.into_iter().map(RejectedInfo::from).collect(), more }))
 }
 
-/// Whether there are events behind these.
-async fn goes_on(
+/// The next events behind `after`, and whether there are more. Large ones come in short pages.
+async fn page(
     api: &Api,
     name: &DestinationName,
-    events: &[RejectedView],
-) -> Result<bool, Problem> {
-    let Some(last) = events.last() else { return Ok(false) };
-    Ok(!api.ledger.rejected(name, last.id, 1).await?.is_empty())
+    mut after: i64,
+    limit: u32,
+) -> Result<(Vec<RejectedView>, bool), Problem> {
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    while found.len() < limit as usize && bytes < PAGE_BYTES {
+        let left = u32::try_from(limit as usize - found.len()).unwrap_or(AT_ONCE);
+        let part = api.ledger.rejected(name, after, AT_ONCE.min(left)).await?;
+        let Some(last) = part.last() else { return Ok((found, false)) };
+        after = last.id;
+        bytes += part.iter().map(|event| event.body.len()).sum::<usize>();
+        found.extend(part);
+    }
+    let more = !api.ledger.rejected(name, after, 1).await?.is_empty();
+    Ok((found, more))
 }
 
+/// One event by its number.
+async fn numbered(api: &Api, name: &DestinationName, id: i64) -> Result<RejectedView, Problem> {
+    let found = api.ledger.rejected(name, id.saturating_sub(1), 1).await?;
+    found.into_iter().find(|event| event.id == id).ok_or_else(|| {
+        let detail = format!("there is no rejected event {id} of {name}");
+        Problem::new(StatusCode::NOT_FOUND, detail)
+    })
+}
+
+/// A rejected event, with its reason. Personal
+#[utoipa::path(
+    get,
+    path = "/api/v1/destinations/{destination}/rejected/{id}",
+    operation_id = "show_rejected",
+    responses((status = 200, description = "The event", body = RejectedInfo))
+)]
+pub(super) async fn one(
+    State(api): State<Arc<Api>>,
+    Destination(name): Destination,
+    Last(id): Last,
+    Asked(Nothing {}): Asked<Nothing>,
+) -> Result<Json<RejectedInfo>, Problem> {
+    let not_a_number = |_| Problem::new(StatusCode::NOT_FOUND, "rejected events have numbers");
+    let id = id.parse().map_err(not_a_number)?;
+    Ok(Json(numbered(&api, &name, id).await?.into()))
+}
+
+/// Keeps rejected events no longer
+#[utoipa::path(
+    post,
+    path = "/api/v1/destinations/{destination}/rejected/discard",
+    operation_id = "discard_rejected",
+    request_body = RejectedChange,
+    responses((status = 200, description = "How many were kept until now", body = Done))
+)]
 pub(super) async fn discard(
     State(api): State<Arc<Api>>,
     Destination(name): Destination,
@@ -64,30 +120,39 @@ async fn discard_all(api: &Api, name: &DestinationName) -> Result<u64, Problem> 
     }
 }
 
+/// Sends a part of the rejected events through the present mapping
+#[utoipa::path(
+    post,
+    path = "/api/v1/destinations/{destination}/rejected/replay",
+    operation_id = "replay_rejected",
+    request_body = Replay,
+    responses(
+        (status = 200, description = "What became of them; `next_after` says where it goes on",
+            body = Replayed),
+        (status = 409, description = "The destination is not configured"),
+    )
+)]
 pub(super) async fn replay(
     State(api): State<Arc<Api>>,
     Destination(name): Destination,
     Change(what): Change<Replay>,
 ) -> Result<Json<Replayed>, Problem> {
-    let mappings = api.configured(&name)?;
-    let events = match what.id {
-        Some(id) => {
-            let mut found = api.ledger.rejected(&name, id - 1, 1).await?;
-            found.retain(|event| event.id == id);
-            if found.is_empty() {
-                let detail = format!("there is no rejected event {id} of {name}");
-                return Err(Problem::new(StatusCode::NOT_FOUND, detail));
-            }
-            found
-        }
-        None => api.ledger.rejected(&name, what.after.unwrap_or(0), PAGE).await?,
+    let configured = api.configured(&name)?;
+    let after = what.after.unwrap_or(0);
+    let (events, more) = match what.id {
+        Some(id) => (vec![numbered(&api, &name, id).await?], false),
+        None => page(&api, &name, after, PAGE).await?,
     };
-    let more = what.id.is_none() && goes_on(&api, &name, &events).await?;
     let next_after = events.last().filter(|_| more).map(|event| event.id);
+    let part = events.len() as u64;
+    let of = if more && what.after.is_none() { kept(&api, &name).await? } else { None };
     let oldest = (!what.force).then(|| api.ledger.arrival().before(api.tombstone_ttl));
-    let plan = Plan::of(&mappings, events, oldest);
+    let plan = Plan::of(&configured.mappings, events, oldest);
     let mut answer = plan.carry_out(&api, &name).await?;
     answer.next_after = next_after;
+    if what.id.is_none() {
+        api.courses.replayed(&name, part, of, more, api.ledger.arrival());
+    }
     let still_rejected = answer.rejected.len();
     audit!(
         name,
@@ -98,6 +163,12 @@ pub(super) async fn replay(
         still_rejected = still_rejected
     );
     Ok(Json(answer))
+}
+
+/// How many rejected events are kept.
+async fn kept(api: &Api, name: &DestinationName) -> Result<Option<u64>, Problem> {
+    let known = api.ledger.destinations().await?;
+    Ok(known.iter().find(|of| of.name == name.as_str()).map(|of| of.rejected))
 }
 
 /// What the present mapping makes of events.

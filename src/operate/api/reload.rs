@@ -42,6 +42,18 @@ impl Reloads {
     }
 }
 
+/// Reads the configuration again, and applies it as a whole or not at all
+#[utoipa::path(
+    post,
+    path = "/api/v1/reload",
+    operation_id = "reload",
+    request_body = Nothing,
+    responses(
+        (status = 200, description = "What has changed, and what needs a restart", body = Reloaded),
+        (status = 409, description = "This daemon has no configuration that could be read again"),
+        (status = 422, description = "It has faults; the one before stays"),
+    )
+)]
 pub(super) async fn reload(
     State(api): State<Arc<Api>>,
     Change(Nothing {}): Change<Nothing>,

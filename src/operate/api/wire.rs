@@ -2,6 +2,7 @@
 //! RFC 3339, UTC.
 
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::ledger::{AudienceView, DestinationView, MemberView, ParkedView, RejectedView};
 use crate::membership::Timestamp;
@@ -14,7 +15,7 @@ pub fn instant(timestamp: Timestamp) -> String {
 }
 
 /// What a reload has done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Reloaded {
     /// Keys that say something else and are applied, and destinations and routes that came or went.
     pub changed: Vec<String>,
@@ -23,7 +24,7 @@ pub struct Reloaded {
 }
 
 /// A destination that the ledger has rows of.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct DestinationInfo {
     /// Its name.
     pub name: String,
@@ -53,6 +54,7 @@ impl From<DestinationView> for DestinationInfo {
             audiences,
             included,
             pending,
+            pending_since: _,
             parked,
             rejected,
         } = view;
@@ -62,7 +64,7 @@ impl From<DestinationView> for DestinationInfo {
 }
 
 /// An audience with its counts.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct AudienceInfo {
     /// LaunchDarkly's `cohortId`.
     pub audience: String,
@@ -85,6 +87,20 @@ pub struct AudienceInfo {
     /// What is being done to every member: `resync`, `retract` or `retract_stale`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub under_way: Option<String>,
+    /// How far that has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub walk: Option<WalkInfo>,
+}
+
+/// How far what is done to every member of an audience has come.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct WalkInfo {
+    /// When it began.
+    pub since: String,
+    /// Members it has come past.
+    pub done: u64,
+    /// How many they will be, about.
+    pub total: u64,
 }
 
 impl From<AudienceView> for AudienceInfo {
@@ -98,13 +114,18 @@ impl From<AudienceView> for AudienceInfo {
             pending_since: view.pending_since.map(instant),
             parked: view.parked,
             parked_since: view.parked_since.map(instant),
-            under_way: view.walk,
+            under_way: view.walk.as_ref().map(|walk| walk.task.to_owned()),
+            walk: view.walk.map(|walk| WalkInfo {
+                since: instant(walk.since),
+                done: walk.visited,
+                total: walk.expected.max(walk.visited),
+            }),
         }
     }
 }
 
 /// A member. Personal.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct MemberInfo {
     /// The audience's id.
     pub audience: String,
@@ -148,7 +169,7 @@ impl From<MemberView> for MemberInfo {
 }
 
 /// A parked member. Personal.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct ParkedInfo {
     /// The audience's id.
     pub audience: String,
@@ -181,7 +202,7 @@ impl From<ParkedView> for ParkedInfo {
 }
 
 /// A rejected event. Personal.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct RejectedInfo {
     /// Its number in the ledger.
     pub id: i64,
@@ -207,8 +228,39 @@ impl From<RejectedView> for RejectedInfo {
     }
 }
 
+/// Which destinations or audiences are listed.
+#[derive(Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListQuery {
+    /// Behind this name or id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// At most so many; 1 to 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<u32>,
+}
+
+/// Which audiences of a person are listed.
+#[derive(Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct MemberQuery {
+    /// Behind this audience …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_audience: Option<String>,
+    /// … and this context key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_key: Option<String>,
+    /// At most so many; 1 to 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<u32>,
+}
+
 /// A part of a list of parked members, and where the next part begins.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct ParkedPage {
     /// In the order of audience and context key.
     pub parked: Vec<ParkedInfo>,
@@ -217,8 +269,9 @@ pub struct ParkedPage {
 }
 
 /// Which parked members are listed.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct ParkedQuery {
     /// Of this audience only.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -231,11 +284,12 @@ pub struct ParkedQuery {
     pub after_key: Option<String>,
     /// At most so many; 1 to 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
 }
 
 /// A part of a list of rejected events.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct RejectedPage {
     /// The oldest first.
     pub rejected: Vec<RejectedInfo>,
@@ -244,23 +298,26 @@ pub struct RejectedPage {
 }
 
 /// Which rejected events are listed.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct RejectedQuery {
     /// With larger numbers than this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<i64>,
     /// At most so many; 1 to 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
 }
 
 /// Which parked members are requeued or discarded.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ParkedChange {
     /// Of this audience; of all, if it is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1)]
     pub audience: Option<String>,
     /// This one of the audience.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -268,7 +325,7 @@ pub struct ParkedChange {
 }
 
 /// Which rejected events are replayed.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Replay {
     /// This one only.
@@ -283,7 +340,7 @@ pub struct Replay {
 }
 
 /// What became of the events of a replay.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Replayed {
     /// Recorded now, and no longer kept.
     pub replayed: u64,
@@ -298,8 +355,16 @@ pub struct Replayed {
     pub next_after: Option<i64>,
 }
 
+impl Replayed {
+    /// Events that something became of.
+    #[must_use]
+    pub fn looked_at(&self) -> u64 {
+        self.replayed + self.ignored + self.too_old + self.rejected.len() as u64
+    }
+}
+
 /// An event that the present mapping cannot read either.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct StillRejected {
     /// Its number in the ledger.
     pub id: i64,
@@ -308,7 +373,7 @@ pub struct StillRejected {
 }
 
 /// Which rejected events are discarded.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RejectedChange {
     /// This one; all, if it is not said.
@@ -317,11 +382,12 @@ pub struct RejectedChange {
 }
 
 /// Which audiences are told again.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Resync {
     /// This one; all, if it is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1)]
     pub audience: Option<String>,
     /// End one that is under way instead.
     #[serde(default)]
@@ -335,19 +401,21 @@ pub struct Resync {
 }
 
 /// Who is forgotten. Personal.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Forget {
     /// Segment's user id.
+    #[schema(min_length = 1)]
     pub user_id: String,
 }
 
 /// What is dropped.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Drop {
     /// This audience; the whole destination, if it is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1)]
     pub audience: Option<String>,
     /// Tell LaunchDarkly first that everybody left.
     #[serde(default)]
@@ -355,7 +423,7 @@ pub struct Drop {
 }
 
 /// How many members, events or audiences a change concerned.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Done {
     /// So many.
     pub count: u64,
@@ -370,7 +438,84 @@ impl Done {
     }
 }
 
+/// What became of an event, as the webhook says it.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct EventAccount {
+    /// 1: it is on disk and will be delivered.
+    pub accepted: usize,
+    /// 1: no mapping selects it.
+    pub ignored: usize,
+    /// Why it was rejected, if it was.
+    pub rejected: Vec<RejectedOf>,
+}
+
+/// A rejection, and the event's place.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct RejectedOf {
+    /// Always 0: there is one event.
+    pub index: usize,
+    /// The stable word and the sentence.
+    pub reason: String,
+}
+
+/// What long work it is.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// Every member of an audience is told again.
+    Resync,
+    /// Every member of an audience leaves and is forgotten.
+    Retract,
+    /// The same for those whom the present mapping did not bring.
+    RetractStale,
+    /// Rejected events go through the present mapping.
+    Replay,
+    /// A backlog is worked off.
+    Drain,
+}
+
+impl Work {
+    /// What is done to every member of an audience, by its name.
+    pub(super) fn of(task: &str) -> Self {
+        match task {
+            "retract" => Self::Retract,
+            "retract_stale" => Self::RetractStale,
+            _ => Self::Resync,
+        }
+    }
+}
+
+/// Long work of a destination.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct ProgressList {
+    /// The daemon's clock.
+    pub now: String,
+    /// At most 1000.
+    pub items: Vec<ProgressItem>,
+}
+
+/// How far long work has come.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct ProgressItem {
+    /// What it is.
+    pub kind: Work,
+    /// Of this audience; null where it is of the whole destination.
+    pub audience: Option<String>,
+    /// So many members or events are through …
+    pub done: u64,
+    /// … of so many, about.
+    pub total: u64,
+    /// When it began; of a backlog, since when its longest waiting member has waited.
+    pub since: String,
+    /// So many a second, lately.
+    pub per_second: f64,
+    /// Seconds it will take at that pace; null if it stands still.
+    pub remaining_s: Option<u64>,
+}
+
 /// A change that needs no words: its body is an empty object.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Nothing {}

@@ -1,6 +1,7 @@
 //! Every version of the tables, from the first one on, becomes the present one.
 
 use super::*;
+use crate::ledger::AudienceView;
 
 const VERSION_1: &str = include_str!("../../../../tests/ledgers/version_1.sql");
 
@@ -21,7 +22,8 @@ async fn a_ledger_of_the_first_version_goes_on_where_it_was() {
     assert_eq!((view.included, view.pending, view.parked, view.rejected), (4, 2, 1, 1));
     assert_eq!(bench.parked()[0].answer_id, "answer-1");
     let audiences = bench.ledger.audiences(&destination()).await.expect("it is known");
-    let walks: Vec<_> = audiences.iter().map(|of| (&of.audience[..], of.walk.as_deref())).collect();
+    let task = |of: &AudienceView| of.walk.as_ref().map(|walk| walk.task);
+    let walks: Vec<_> = audiences.iter().map(|of| (&of.audience[..], task(of))).collect();
     assert!(walks.contains(&("aud_vip", None)), "{walks:?}");
     let mut launchdarkly = BTreeMap::new();
     bench.drain(&mut launchdarkly).await;

@@ -42,6 +42,32 @@ async fn the_halves_of_a_refused_batch_stay_apart_across_a_kill_until_they_are_t
 }
 
 #[tokio::test]
+async fn the_turnover_counts_changes_once_and_repeats_never() {
+    let bench = Bench::new();
+    let taken = || {
+        let mut taken = bench.ledger.take_turnover(&destination());
+        taken.sort_by(|a, b| a.0.cmp(&b.0));
+        taken
+    };
+    let of = |audience, joined, left| (id(audience), Turnover { joined, left });
+    enter(&bench, "a", &["ada", "bob", "cyd"]).await;
+    enter(&bench, "b", &["ada"]).await;
+    enter(&bench, "a", &["ada", "bob"]).await;
+    bench.record(vec![delta("a", "eve", false, 1)]).await; // was never in
+    assert_eq!(taken(), [of("a", 3, 0), of("b", 1, 0)]);
+    assert_eq!(taken(), []);
+    bench.record(vec![delta("a", "ada", false, 2), delta("a", "bob", false, 0)]).await;
+    bench.ledger.resync(&destination(), None).await.expect("there is space");
+    let user = UserId::new("cyd").expect("an id");
+    bench.ledger.forget(&destination(), user).await.expect("there is space");
+    assert_eq!(
+        taken(),
+        [of("a", 0, 2)],
+        "what is older changes nothing, and telling again neither"
+    );
+}
+
+#[tokio::test]
 async fn a_dropped_audience_is_gone_at_once_and_its_rows_soon_and_its_name_is_free() {
     let mut bench = Bench::new();
     enter(&bench, "a", &["ada", "bob"]).await;

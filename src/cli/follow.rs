@@ -1,0 +1,178 @@
+//! Following long work of the daemon to its end, with a bar on a terminal and plain lines elsewhere.
+//!
+//! The work is the daemon's: whoever stops looking does not stop it. Everything goes to standard
+//! error, so that standard output stays the answer.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::time::{Instant, sleep};
+
+use super::complain;
+use super::daemon::{Answer, Daemon, Silent};
+use super::operator::{all_audiences, of};
+use crate::operate::api::wire::{AudienceInfo, Nothing, ProgressItem, ProgressList, Work};
+use crate::operate::status::{DestinationState, Status};
+
+/// Between two looks at the daemon.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Between two lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Work to be followed.
+pub(super) struct Followed<'a> {
+    pub daemon: &'a Daemon,
+    pub destination: &'a str,
+    /// Only this one's.
+    pub audience: Option<&'a str>,
+    /// None: it is over already, and only its last members are to be told.
+    pub work: Option<Work>,
+}
+
+impl Followed<'_> {
+    /// Returns when LaunchDarkly has been told everything, or the person has seen enough.
+    pub async fn to_its_end(&self) -> Result<(), Silent> {
+        let destination = self.destination;
+        tokio::select! {
+            ended = self.watch() => ended,
+            _ = tokio::signal::ctrl_c() => Err(Silent::interrupted(format!(
+                "not waiting any longer; the work goes on in the daemon: `cohortd audiences \
+                 {destination}` shows how far it is"
+            ))),
+        }
+    }
+
+    async fn watch(&self) -> Result<(), Silent> {
+        let mut bar = Bar::new();
+        let mut total = 0;
+        let began_to_end = loop {
+            let path = of(self.destination, &["progress"]);
+            let Answer { value, .. } = self.daemon.get::<ProgressList>(&path, &Nothing {}).await?;
+            let items: Vec<ProgressItem> =
+                value.items.into_iter().filter(|item| self.is_mine(item)).collect();
+            if items.is_empty() {
+                break value.now;
+            }
+            let done = items.iter().map(|item| item.done).sum();
+            total = total.max(items.iter().map(|item| item.total).sum());
+            let longest = items.iter().map(|item| item.remaining_s).max().flatten();
+            bar.show(done, total, &self.words(longest).await?);
+            sleep(LOOK_EVERY).await;
+        };
+        loop {
+            let rest = self.waiting_since(&began_to_end).await?;
+            if rest == 0 {
+                return Ok(());
+            }
+            total = total.max(rest);
+            bar.show(total - rest, total, &self.words(None).await?);
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn is_mine(&self, item: &ProgressItem) -> bool {
+        let audience = item.audience.as_deref();
+        Some(item.kind) == self.work && self.audience.is_none_or(|only| audience == Some(only))
+    }
+
+    /// Members of audiences where somebody has waited since then.
+    async fn waiting_since(&self, then: &String) -> Result<u64, Silent> {
+        let known = match all_audiences(self.daemon, self.destination).await {
+            // A destination that is dropped is not there any more.
+            Err(silent) if silent.is_of_the_asker() => return Ok(0),
+            known => known?,
+        };
+        let waits = |info: &&AudienceInfo| {
+            self.audience.is_none_or(|only| only == info.audience)
+                && info.pending_since.as_ref().is_some_and(|since| since <= then)
+        };
+        Ok(known.iter().filter(waits).map(|info| info.pending).sum())
+    }
+
+    /// How long it will take, or why it does not go on.
+    async fn words(&self, remaining_s: Option<u64>) -> Result<String, Silent> {
+        let status: Answer<Status> = self.daemon.get(&["status"], &Nothing {}).await?;
+        let state = status.value.destinations.get(self.destination).map(|of| of.state);
+        Ok(match (state, remaining_s) {
+            (Some(DestinationState::Held), _) => "held: cohortd status says why".to_owned(),
+            (Some(DestinationState::Paused), _) => {
+                format!("paused: cohortd resume {} lets it go on", self.destination)
+            }
+            (_, Some(seconds)) => format!("about {} left", in_words(seconds)),
+            _ => String::new(),
+        })
+    }
+}
+
+/// A length of time for people.
+fn in_words(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// How far it is, as the person can see it.
+pub(super) enum Bar {
+    Drawn(ProgressBar),
+    Lines { last: Option<Instant> },
+}
+
+impl Bar {
+    pub fn new() -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self::Lines { last: None };
+        }
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+        let style =
+            ProgressStyle::with_template("[{bar:30}] {percent:>3} %  {pos} of {len}  {wide_msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+        Self::Drawn(bar)
+    }
+
+    pub fn show(&mut self, done: u64, total: u64, words: &str) {
+        match self {
+            Self::Drawn(bar) => {
+                bar.set_length(total);
+                bar.set_position(done);
+                bar.set_message(words.to_owned());
+            }
+            Self::Lines { last } if last.is_none_or(|last| last.elapsed() >= LINE_EVERY) => {
+                *last = Some(Instant::now());
+                let comma = if words.is_empty() { "" } else { ", " };
+                complain(&format!("{done} of {total}{comma}{words}"));
+            }
+            Self::Lines { .. } => {}
+        }
+    }
+}
+
+impl Drop for Bar {
+    /// The bar makes way for what is said next.
+    fn drop(&mut self) {
+        if let Self::Drawn(bar) = self {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_of_time_has_two_units_at_most() {
+        let table = [
+            (0, "0 s"),
+            (59, "59 s"),
+            (61, "1 min 1 s"),
+            (3600, "1 h 0 min"),
+            (90_061, "25 h 1 min"),
+        ];
+        for (seconds, words) in table {
+            assert_eq!(in_words(seconds), words);
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! What was told to LaunchDarkly and what it answered, as plain numbers.
+
+use std::array;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::counting::{Count, Distribution, Histogram, PerDestination};
+use crate::launchdarkly::{Answer, Outcome, RateLimits, Refusal};
+use crate::membership::{DestinationName, Timestamp};
+
+/// The numbers of every courier. They outlive a change of the configuration.
+#[derive(Debug, Default)]
+pub struct Counters(PerDestination<Delivered>);
+
+impl Counters {
+    /// Those of a destination.
+    #[must_use]
+    pub fn of(&self, destination: &DestinationName) -> Arc<Delivered> {
+        self.0.of(destination)
+    }
+
+    /// Of every destination, by name.
+    #[must_use]
+    pub fn all(&self) -> Vec<(DestinationName, Arc<Delivered>)> {
+        self.0.all()
+    }
+}
+
+/// What was delivered to one destination.
+#[derive(Debug)]
+pub struct Delivered {
+    /// Members that LaunchDarkly took.
+    pub members: Count,
+    /// Members that it refused, each alone.
+    pub parked: Count,
+    in_flight: AtomicU64,
+    by_status: Mutex<BTreeMap<Option<u16>, u64>>,
+    /// By [`WORDS`].
+    durations: [Histogram; WORDS.len()],
+    latest: Mutex<Latest>,
+}
+
+impl Default for Delivered {
+    fn default() -> Self {
+        Self {
+            members: Count::default(),
+            parked: Count::default(),
+            in_flight: AtomicU64::new(0),
+            by_status: Mutex::default(),
+            durations: array::from_fn(|_| Histogram::of_durations()),
+            latest: Mutex::default(),
+        }
+    }
+}
+
+/// What the last answers of a destination were.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Latest {
+    /// When LaunchDarkly last took a batch.
+    pub success_at: Option<Timestamp>,
+    /// The last answer that was none such.
+    pub trouble: Option<Trouble>,
+    /// What the last answer's headers said.
+    pub limits: RateLimits,
+    /// Since when it is delivered to without being late.
+    pub well_since: Option<Timestamp>,
+    /// A member that has waited for longer is late.
+    pub late_after: Duration,
+}
+
+/// An answer that took nothing, or no answer. Nothing in it is personal (P8).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// When.
+    pub at: Timestamp,
+    /// A word for what it meant, as in [`Delivered::durations`].
+    pub what: &'static str,
+    /// The HTTP status, if there was an answer.
+    pub status: Option<u16>,
+    /// LaunchDarkly's `code`, or what kept the answer away.
+    pub cause: String,
+    /// LaunchDarkly's `id` of the answer, for its support; may be empty.
+    pub answer_id: String,
+}
+
+/// One for each variant of [`Outcome`].
+const WORDS: [&str; 9] = [
+    "taken",
+    "refused",
+    "token_refused",
+    "unknown_environment",
+    "conflict",
+    "too_large",
+    "rate_limited",
+    "unavailable",
+    "unexpected",
+];
+
+fn position(outcome: &Outcome) -> usize {
+    match outcome {
+        Outcome::Taken => 0,
+        Outcome::Refused(_) => 1,
+        Outcome::TokenRefused(_) => 2,
+        Outcome::UnknownEnvironment(_) => 3,
+        Outcome::Conflict => 4,
+        Outcome::TooLarge(_) => 5,
+        Outcome::RateLimited { .. } => 6,
+        Outcome::Unavailable { .. } => 7,
+        Outcome::Unexpected(_) => 8,
+    }
+}
+
+impl Delivered {
+    /// A call is on its way.
+    pub(super) fn sent(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A call with so many members ended, at `now`.
+    pub(super) fn answered(&self, answer: &Answer, members: usize, took: Duration, now: Timestamp) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        *lock(&self.by_status).entry(answer.status).or_default() += 1;
+        self.durations[position(&answer.outcome)].took(took);
+        let mut latest = lock(&self.latest);
+        if answer.status.is_some() {
+            latest.limits = answer.limits;
+        }
+        if let Outcome::Taken = answer.outcome {
+            self.members.add(members as u64);
+            latest.success_at = Some(now);
+        } else {
+            latest.trouble = Some(Trouble::of(answer, now));
+        }
+    }
+
+    /// Whether members are waiting for longer than `late_after`, or are kept from being sent.
+    pub(super) fn show_wellness(&self, is_well: bool, late_after: Duration, now: Timestamp) {
+        let mut latest = lock(&self.latest);
+        latest.late_after = late_after;
+        latest.well_since = is_well.then(|| latest.well_since.unwrap_or(now));
+    }
+
+    /// Calls that are not answered yet.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// How many calls were answered with which status; `None`: with none.
+    #[must_use]
+    pub fn by_status(&self) -> BTreeMap<Option<u16>, u64> {
+        lock(&self.by_status).clone()
+    }
+
+    /// How long calls took, by a word for what their answers meant.
+    pub fn durations(&self) -> impl Iterator<Item = (&'static str, Distribution)> {
+        WORDS.into_iter().zip(self.durations.iter().map(Histogram::read))
+    }
+
+    /// What the last answers were.
+    #[must_use]
+    pub fn latest(&self) -> Latest {
+        lock(&self.latest).clone()
+    }
+}
+
+impl Trouble {
+    fn of(answer: &Answer, at: Timestamp) -> Self {
+        let what = WORDS[position(&answer.outcome)];
+        let (cause, answer_id) = match &answer.outcome {
+            Outcome::Refused(refusal)
+            | Outcome::TokenRefused(refusal)
+            | Outcome::UnknownEnvironment(refusal)
+            | Outcome::TooLarge(refusal)
+            | Outcome::Unexpected(refusal) => {
+                let Refusal { code, id, .. } = refusal;
+                (code.clone(), id.clone())
+            }
+            Outcome::Unavailable { cause, .. } => (cause.clone(), String::new()),
+            Outcome::Taken | Outcome::Conflict | Outcome::RateLimited { .. } => Default::default(),
+        };
+        Self { at, what, status: answer.status, cause, answer_id }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, StatusCode};
+
+    use super::*;
+    use crate::launchdarkly::{Fate, classify};
+
+    fn answered(status: u16, body: &str) -> Answer {
+        let status = StatusCode::from_u16(status).expect("a status");
+        let mut headers = HeaderMap::new();
+        headers.insert("x-ratelimit-global-remaining", "7".parse().expect("a value"));
+        classify(status, &headers, body.as_bytes())
+    }
+
+    #[test]
+    fn success_and_trouble_are_told_apart_and_trouble_keeps_its_id() {
+        let delivered = Delivered::default();
+        let (took, at) = (Duration::from_millis(30), Timestamp);
+        for _ in 0..3 {
+            delivered.sent();
+        }
+        delivered.answered(&answered(204, ""), 5, took, at(1));
+        let words = r#"{"code":"forbidden","message":"ada is not","id":"abc-1"}"#;
+        delivered.answered(&answered(403, words), 9, took, at(2));
+        assert_eq!((delivered.in_flight(), delivered.members.get()), (1, 5));
+        let latest = delivered.latest();
+        assert_eq!(latest.success_at, Some(at(1)));
+        assert_eq!(latest.limits.global.remaining, Some(7));
+        let trouble = latest.trouble.expect("there was");
+        assert_eq!((trouble.what, trouble.status), ("token_refused", Some(403)));
+        assert_eq!((&trouble.cause[..], &trouble.answer_id[..]), ("forbidden", "abc-1"));
+
+        let outcome = Outcome::Unavailable { cause: "no answer in time".into(), fate: Fate::Open };
+        let none = Answer { outcome, limits: RateLimits::default(), status: None };
+        delivered.answered(&none, 9, took, at(3));
+        let latest = delivered.latest();
+        assert_eq!(latest.limits.global.remaining, Some(7), "no answer says nothing about limits");
+        assert_eq!(latest.trouble.expect("there was").cause, "no answer in time");
+        let by_status: Vec<_> = delivered.by_status().into_iter().collect();
+        assert_eq!(by_status, [(None, 1), (Some(204), 1), (Some(403), 1)]);
+        let calls: Vec<_> = delivered.durations().map(|(word, of)| (word, of.count)).collect();
+        assert_eq!(calls.iter().map(|(_, count)| count).sum::<u64>(), 3, "{calls:?}");
+    }
+
+    #[test]
+    fn it_is_well_since_it_became_so() {
+        let delivered = Delivered::default();
+        let late = Duration::from_secs(1);
+        let steps = [(true, 1, Some(1)), (true, 2, Some(1)), (false, 3, None), (true, 4, Some(4))];
+        for (is_well, at, since) in steps {
+            delivered.show_wellness(is_well, late, Timestamp(at));
+            assert_eq!(delivered.latest().well_since, since.map(Timestamp), "at {at}");
+        }
+    }
+}

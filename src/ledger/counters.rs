@@ -1,0 +1,61 @@
+//! What the ledger has recorded and committed, as plain numbers.
+
+use super::member::{Change, Member, Next, is_overtaken, is_repeat};
+use crate::counting::{Count, Histogram, PerDestination};
+
+/// The numbers of the ledger since it was opened.
+#[derive(Debug)]
+pub struct Counters {
+    /// How many deltas, kept events, claimed and reported members shared one commit.
+    pub commit_rows: Histogram,
+    /// How long one commit took to be on stable storage.
+    pub sync: Histogram,
+    /// What became of deltas, by destination.
+    pub destinations: PerDestination<Recordings>,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            commit_rows: Histogram::of_sizes(),
+            sync: Histogram::of_durations(),
+            destinations: PerDestination::default(),
+        }
+    }
+}
+
+/// What the committed deltas of one destination came to.
+#[derive(Debug, Default)]
+pub struct Recordings {
+    /// All of them.
+    pub deltas: Count,
+    /// Those that said nothing new, so that LaunchDarkly is not told for their sake.
+    pub repeats: Count,
+    /// Those that are older than what is known, and change nothing.
+    pub overtaken: Count,
+}
+
+impl Recordings {
+    pub(super) fn count(&self, tally: Tally) {
+        self.deltas.add(tally.deltas);
+        self.repeats.add(tally.repeats);
+        self.overtaken.add(tally.overtaken);
+    }
+}
+
+/// The deltas of one transaction, before it is known to be committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    deltas: u64,
+    repeats: u64,
+    overtaken: u64,
+}
+
+impl Tally {
+    /// A delta changed a row that was `before` to `next`.
+    pub fn add(&mut self, before: Option<&Member>, change: &Change, next: &Next) {
+        self.deltas += 1;
+        self.repeats += u64::from(is_repeat(before, change, next));
+        self.overtaken += u64::from(before.is_some_and(|before| is_overtaken(before, change)));
+    }
+}

@@ -1,0 +1,24 @@
+//! The last hour of each destination.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+
+use super::{Api, Asked};
+use crate::operate::history::{HistoryPage, HistoryQuery};
+
+/// The last hour of each destination, in steps; a restart of the daemon begins it anew
+#[utoipa::path(
+    get,
+    path = "/api/v1/history",
+    operation_id = "show_history",
+    params(HistoryQuery),
+    responses((status = 200, description = "What was counted in each step", body = HistoryPage))
+)]
+pub(super) async fn show(
+    State(api): State<Arc<Api>>,
+    Asked(asked): Asked<HistoryQuery>,
+) -> Json<HistoryPage> {
+    Json(api.history.page(&asked, api.ledger.arrival()))
+}

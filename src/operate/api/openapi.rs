@@ -1,0 +1,131 @@
+//! The OpenAPI 3.1 document of the admin listener, served at `/api/v1/openapi.json`.
+//!
+//! Routes and document are made from the same declarations, so that neither has what the other has
+//! not. Each handler says what is its own; what every route of a kind may answer is added here, from
+//! what the extractors of `api` and the guard of `admin` refuse.
+//!
+//! tests/it/openapi.rs asks a running daemon for everything in it, and for more.
+
+use axum::Extension;
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use http::header;
+use serde_json::{Map, Value, json};
+use utoipa::PartialSchema;
+use utoipa::openapi::OpenApi;
+
+use crate::operate::problem::Problem;
+
+/// The document, as it is served.
+#[derive(Clone, Debug, Default)]
+pub struct Document(Bytes);
+
+/// This document
+#[utoipa::path(
+    get,
+    path = "/api/v1/openapi.json",
+    operation_id = "openapi",
+    responses((status = 200, description = "OpenAPI 3.1", body = Object))
+)]
+pub(super) async fn serve(Extension(Document(text)): Extension<Document>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], text)
+}
+
+/// What a path may name, beside what it is.
+const PARAMETERS: [(&str, &str, &str); 3] = [
+    ("destination", "string", "The name of a destination"),
+    ("key", "string", "A context key, or Segment's user id. Personal"),
+    ("id", "integer", "The number of a rejected event"),
+];
+
+/// What the routes that have something may answer, by what they have.
+const GUARDED: [(&str, &str); 3] = [
+    ("401", "The token is missing or wrong"),
+    ("403", "The request comes from a web page of somebody else, or does not name this host"),
+    ("503", "The ledger does not take or give anything now; `Retry-After` says when to try again"),
+];
+const WITH_A_BODY: [(&str, &str); 5] = [
+    ("400", "The body is not JSON"),
+    ("408", "The body did not come in time"),
+    ("413", "The body is too large"),
+    ("415", "The body does not say that it is application/json"),
+    ("422", "The body is JSON, but not what this route takes"),
+];
+const WITH_A_QUERY: [(&str, &str); 1] = [("400", "The query has something that is not taken")];
+const WITH_A_NAME: [(&str, &str); 1] = [("404", "There is no such thing; the problem says which")];
+
+/// Completes what the routes have declared.
+pub(in crate::operate) fn document(declared: &OpenApi) -> Document {
+    let mut document = serde_json::to_value(declared).unwrap_or_default();
+    document["info"] = json!({
+        "title": "cohortd",
+        "version": env!("CARGO_PKG_VERSION"),
+        "description": "Seeing and steering cohortd. Times are RFC 3339, UTC. Errors are problem \
+                        documents (RFC 9457). Answers marked personal name people.",
+        "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
+    });
+    document["servers"] = json!([{"url": "/"}]);
+    // Without tokens, whoever reaches the loopback address may.
+    document["security"] = json!([{"token": []}, {}]);
+    document["components"]["securitySchemes"] = json!({"token": {
+        "type": "http", "scheme": "bearer", "description": "One of `admin.tokens`, if there are any",
+    }});
+    document["components"]["schemas"]["Problem"] = json!(Problem::schema());
+    let paths = document["paths"].as_object_mut().into_iter().flatten();
+    for (path, item) in paths {
+        for operation in item.as_object_mut().into_iter().flatten().map(|(_, of)| of) {
+            complete(path, operation);
+        }
+    }
+    Document(document.to_string().into())
+}
+
+fn complete(path: &str, operation: &mut Value) {
+    let named = PARAMETERS.iter().filter(|(name, ..)| path.contains(&format!("{{{name}}}")));
+    let named: Vec<Value> = named
+        .map(|(name, kind, description)| {
+            let schema = json!({"type": kind});
+            json!({
+                "name": name, "in": "path", "required": true, "description": description,
+                "schema": schema,
+            })
+        })
+        .collect();
+    let guarded = operation.get("security").is_none();
+    let with_a_body = operation.get("requestBody").is_some();
+    let with_a_query = operation.get("parameters").is_some();
+    let with_a_name = !named.is_empty();
+    if let Value::Object(operation) = operation {
+        operation.remove("tags");
+        let parameters = operation.entry("parameters").or_insert_with(|| json!([]));
+        parameters.as_array_mut().into_iter().for_each(|list| list.extend(named.clone()));
+        let responses = operation.entry("responses").or_insert_with(|| json!({}));
+        for (applies, answers) in [
+            (guarded, &GUARDED[..]),
+            (with_a_body, &WITH_A_BODY),
+            (with_a_query, &WITH_A_QUERY),
+            (with_a_name, &WITH_A_NAME),
+        ] {
+            let answers = answers.iter().filter(|_| applies);
+            responses.as_object_mut().into_iter().for_each(|of| add(of, answers.clone()));
+        }
+    }
+}
+
+/// Adds answers, unless the route has its own words for one; what is an error is a problem.
+fn add<'a>(
+    responses: &mut Map<String, Value>,
+    answers: impl Iterator<Item = &'a (&'a str, &'a str)>,
+) {
+    for (status, description) in answers {
+        responses.entry(*status).or_insert_with(|| json!({"description": description}));
+    }
+    let problem = json!({"application/problem+json": {
+        "schema": {"$ref": "#/components/schemas/Problem"},
+    }});
+    for (_, response) in responses.iter_mut().filter(|(status, _)| !status.starts_with('2')) {
+        if response.get("content").is_none() {
+            response["content"] = problem.clone();
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The dashboard: `/` of the admin listener, for a person with a browser.
+//!
+//! Plain files in the binary. They read and steer through `/status` and `/api/v1/…` as everybody else
+//! does, and hold nothing of the daemon's: with tokens configured they are shown to whoever asks, and
+//! all data stays behind the token, which the page asks for.
+//!
+//! # What always holds
+//! * The page asks nobody but this listener, and runs nothing that did not come in one of its files: the
+//!   policy says so to the browser (tests/it/dashboard.rs fails on any violation of it).
+//! * No other page can frame it, and it tells no other page where it is.
+//! * It can be used by keyboard, at 360 and at 1440 pixels, on dark and on light (the same tests).
+
+use axum::Router;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+
+use super::problem::Problem;
+
+/// Nothing is loaded, run, framed or asked but what is the listener's own. Styles are set by scripts,
+/// never by texts of HTML, and no text becomes HTML.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+                      img-src 'self' data:; base-uri 'none'; form-action 'none'; \
+                      frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
+
+const HEADERS: [(HeaderName, &str); 7] = [
+    (header::CONTENT_SECURITY_POLICY, POLICY),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    // Asked for again each time, and answered 304 until the binary changes.
+    (header::CACHE_CONTROL, "no-cache"),
+];
+
+/// A file of the dashboard.
+struct Asset {
+    path: &'static str,
+    content_type: &'static str,
+    text: &'static str,
+}
+
+macro_rules! asset {
+    ($path:expr, $file:literal, $content_type:literal) => {
+        Asset {
+            path: $path,
+            content_type: concat!($content_type, "; charset=utf-8"),
+            text: include_str!(concat!("dashboard/assets/", $file)),
+        }
+    };
+    ($file:literal, $content_type:literal) => {
+        asset!(concat!("/assets/", $file), $file, $content_type)
+    };
+}
+
+const ASSETS: [Asset; 22] = [
+    asset!("/", "index.html", "text/html"),
+    asset!("dashboard.css", "text/css"),
+    asset!("icon.svg", "image/svg+xml"),
+    asset!("actions.js", "text/javascript"),
+    asset!("api.js", "text/javascript"),
+    asset!("app.js", "text/javascript"),
+    asset!("audiences.js", "text/javascript"),
+    asset!("dialogs.js", "text/javascript"),
+    asset!("live.js", "text/javascript"),
+    asset!("overview.js", "text/javascript"),
+    asset!("parked.js", "text/javascript"),
+    asset!("person.js", "text/javascript"),
+    asset!("plots.js", "text/javascript"),
+    asset!("rejected.js", "text/javascript"),
+    asset!("tester.js", "text/javascript"),
+    asset!("words.js", "text/javascript"),
+    asset!("vendor/htm.umd.js", "text/javascript"),
+    asset!("vendor/preact-hooks.umd.js", "text/javascript"),
+    asset!("vendor/preact.min.umd.js", "text/javascript"),
+    asset!("vendor/uPlot.iife.min.js", "text/javascript"),
+    asset!("vendor/uPlot.min.css", "text/css"),
+    asset!("vendor/LICENSES.txt", "text/plain"),
+];
+
+/// The page and its files.
+pub(super) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    Router::new().route("/", get(file)).route("/assets/{*file}", get(file))
+}
+
+async fn file(uri: Uri, asked: HeaderMap) -> Result<Response, Problem> {
+    let asset = ASSETS.iter().find(|asset| asset.path == uri.path());
+    let asset = asset
+        .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the dashboard has no such file"))?;
+    let tag = format!("\"{:08x}\"", crc32fast::hash(asset.text.as_bytes()));
+    let known = asked.get(header::IF_NONE_MATCH);
+    let mut response = if known.is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        asset.text.into_response()
+    };
+    let headers = response.headers_mut();
+    for (name, value) in HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
+    headers.extend(HeaderValue::try_from(tag).map(|tag| (header::ETAG, tag)));
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use http::Request;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn get(path: &str, tag: Option<&HeaderValue>) -> Response {
+        let mut request = Request::get(path);
+        if let Some(tag) = tag {
+            request = request.header(header::IF_NONE_MATCH, tag);
+        }
+        let request = request.body(Body::empty()).expect("a request");
+        router().with_state(()).oneshot(request).await.expect("infallible")
+    }
+
+    #[tokio::test]
+    async fn every_file_comes_with_the_policy_and_is_sent_once() {
+        for asset in ASSETS {
+            let response = get(asset.path, None).await;
+            let headers = response.headers().clone();
+            assert_eq!(response.status(), StatusCode::OK, "{}", asset.path);
+            assert_eq!(headers[header::CONTENT_TYPE], asset.content_type);
+            for (name, value) in HEADERS {
+                assert_eq!(headers[&name], value, "{}", asset.path);
+            }
+            let again = get(asset.path, Some(&headers[header::ETAG])).await;
+            assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
+            assert!(to_bytes(again.into_body(), 1).await.expect("it is empty").is_empty());
+        }
+        assert_eq!(get("/assets/../dashboard.rs", None).await.status(), StatusCode::NOT_FOUND);
+    }
+
+    /// A file that is forgotten in the list is found when a browser is not at hand, too.
+    #[test]
+    fn what_the_files_name_is_among_them() {
+        let there = |path: &str| ASSETS.iter().any(|asset| asset.path == path);
+        for asset in ASSETS.iter().filter(|asset| !asset.path.starts_with("/assets/vendor/")) {
+            for line in asset.text.lines() {
+                let imported = line.split_once("from \"./").map(|(_, rest)| rest);
+                let imported = imported.and_then(|rest| rest.split('"').next());
+                if let Some(file) = imported {
+                    assert!(there(&format!("/assets/{file}")), "{}: {line}", asset.path);
+                }
+                for part in line.split("\"/assets/").skip(1) {
+                    let file = part.split('"').next().unwrap_or_default();
+                    assert!(there(&format!("/assets/{file}")), "{}: {line}", asset.path);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+// What can be done to a destination as a whole.
+
+import { change, of } from "./api.js";
+import { steer } from "./audiences.js";
+import { html } from "./words.js";
+
+/** Stops the delivery, after asking; or lets it go on. */
+export const pause = (destination) => ({
+  title: "Pause delivery", verb: "Pause",
+  body: html`<p>LaunchDarkly is told nothing more for ${destination}, across restarts too, until somebody resumes it. Events are accepted and kept.</p>`,
+  act: async () => {
+    await change(of(destination, "/pause"));
+    return `${destination} is paused.`;
+  },
+});
+
+export async function resume(destination) {
+  await change(of(destination, "/resume"));
+  return `${destination} is delivered to again.`;
+}
+
+export function Actions({ known, onAsk }) {
+  const destination = known.chosen;
+  const isDelivered = destination in known.status.destinations;
+  const all = steer(destination, null, "");
+  const whole = (ask) => ({ ...ask, title: `${ask.title}: all of ${destination}` });
+  return html`
+    <ul class="choices spacious">
+      ${isDelivered && html`
+        <${Choice} label="Resync…" onClick=${() => onAsk(whole(all.resync))}>
+          Tells LaunchDarkly every member of every audience again: after somebody changed segments by hand, or the environment was restored.<//>
+        <${Choice} label="Stop the resync…" onClick=${() => onAsk(whole(all.stop))}>It ends where it is.<//>
+        <${Choice} label="Retract stale members…" danger onClick=${() => onAsk(whole(all.stale))}>
+          After the mapping chose other context keys, and Segment has sent its audiences again: takes out whoever came under the old mapping only.<//>
+        <${Choice} label="Retract and drop…" danger onClick=${() => onAsk(whole(all.retract))}>
+          Takes everybody out of every segment of this destination, then forgets the audiences.<//>`}
+      <${Choice} label="Drop…" danger onClick=${() => onAsk(whole(all.drop))}>
+        ${isDelivered ? "Forgets every audience. LaunchDarkly is told nothing: its segments stay as they are." : "Its rows are only kept: it is disabled or no longer configured. If it has another name now, use cohortd ledger rename instead."}<//>
+    </ul>`;
+}
+
+function Choice({ label, danger, onClick, children }) {
+  return html`<li><button class=${danger ? "danger-quiet" : ""} onClick=${onClick}>${label}</button><span class="muted">${children}</span></li>`;
+}

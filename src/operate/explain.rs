@@ -1,0 +1,191 @@
+//! One event, what happens to it and why, for `cohortd explain` and whoever asks the admin API.
+//!
+//! Holds what the event holds: it is for whoever has the event already, and not for logs.
+
+use serde::Serialize;
+use serde_json::Value;
+use url::Url;
+use utoipa::ToSchema;
+
+use super::api::wire::instant;
+use crate::config;
+use crate::launchdarkly::wire;
+use crate::map::{ExplainedField, Explanation, Mappings, Outcome};
+use crate::membership::{DestinationName, MembershipDelta, Timestamp};
+
+/// A configured destination, as far as operators deal with it.
+#[derive(Debug)]
+pub struct Configured {
+    /// A disabled one takes no events.
+    pub enabled: bool,
+    /// How its events become deltas.
+    pub mappings: Mappings,
+    /// What LaunchDarkly would be told of the environment, as far as it may be shown.
+    pub client_side_id: String,
+    /// Where it would be told.
+    pub base_url: Url,
+}
+
+impl From<&config::Destination> for Configured {
+    fn from(destination: &config::Destination) -> Self {
+        let launchdarkly = &destination.launchdarkly;
+        Self {
+            enabled: destination.enabled,
+            mappings: destination.mappings.clone(),
+            client_side_id: launchdarkly.shown_client_side_id().to_owned(),
+            base_url: launchdarkly.base_url.clone(),
+        }
+    }
+}
+
+/// What happens to an event.
+#[derive(Serialize, ToSchema)]
+pub struct Report {
+    /// The destination it is for.
+    pub destination: String,
+    /// `accepted`, `ignored` or `rejected`, as the webhook would count it.
+    pub outcome: &'static str,
+    /// Why it is rejected, or what else is to be said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// One for each mapping that is enabled; none for a deletion, which comes before them.
+    pub mappings: Vec<MappingReport>,
+}
+
+/// What one mapping makes of it.
+#[derive(Serialize, ToSchema)]
+pub struct MappingReport {
+    /// The statement that selects events.
+    pub subscription: String,
+    /// Which comparison decided that this one is not selected; none if it is.
+    pub why_not: Option<String>,
+    /// What each field came to; empty if the event is not selected.
+    pub fields: Vec<FieldReport>,
+    /// Why the event is rejected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rejection: Option<String>,
+    /// The change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delta: Option<DeltaReport>,
+    /// The call that LaunchDarkly would get if nothing else were pending.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestReport>,
+}
+
+/// What one field of the action came to.
+#[derive(Serialize, ToSchema)]
+pub struct FieldReport {
+    /// The name, as in Segment's mapping editor.
+    pub field: &'static str,
+    /// Where the mapping looks for it.
+    pub from: String,
+    /// What it found there.
+    pub value: Option<Value>,
+    /// Why it could not look.
+    pub problem: Option<String>,
+}
+
+/// Who enters or leaves what.
+#[derive(Serialize, ToSchema)]
+pub struct DeltaReport {
+    /// LaunchDarkly's `cohortId`.
+    pub audience_id: String,
+    /// The name of the segment.
+    pub segment: String,
+    /// The kind of the context.
+    pub context_kind: String,
+    /// Who.
+    pub context_key: String,
+    /// Whether they enter.
+    pub included: bool,
+    /// When it happened.
+    pub event_at: String,
+}
+
+/// A call of LaunchDarkly's API.
+#[derive(Serialize, ToSchema)]
+pub struct RequestReport {
+    /// The method.
+    pub method: &'static str,
+    /// Where.
+    pub url: String,
+    /// What it is told.
+    pub body: Value,
+}
+
+/// Says what would happen to an event that arrived at `arrival`.
+#[must_use]
+pub fn report(
+    name: &DestinationName,
+    destination: &Configured,
+    event: &Value,
+    arrival: Timestamp,
+) -> Report {
+    let (outcome, reason, is_deletion) = match destination.mappings.map(event, arrival) {
+        Outcome::Accepted { rejection, .. } => {
+            ("accepted", rejection.map(|rejection| rejection.to_string()), false)
+        }
+        Outcome::Deletion(_) => {
+            let what = "a deletion: the person is taken out of every audience of the destination";
+            ("accepted", Some(what.to_owned()), true)
+        }
+        Outcome::Ignored => ("ignored", None, false),
+        Outcome::Rejected(rejection) => ("rejected", Some(rejection.to_string()), false),
+    };
+    let mappings = if is_deletion { &[] } else { destination.mappings.all() };
+    let mapping = |explanation| mapping_report(destination, explanation);
+    Report {
+        destination: name.to_string(),
+        outcome,
+        reason,
+        mappings: mappings.iter().map(|of| mapping(of.explain(event, arrival))).collect(),
+    }
+}
+
+fn mapping_report(destination: &Configured, explanation: Explanation) -> MappingReport {
+    let Explanation { subscription, why_not, fields, result } = explanation;
+    let (delta, rejection) = match result {
+        Ok(delta) => (delta, None),
+        Err(rejection) => (None, Some(rejection.to_string())),
+    };
+    let field = |ExplainedField { field, from, value, problem }| FieldReport {
+        field,
+        from,
+        value,
+        problem,
+    };
+    MappingReport {
+        subscription,
+        why_not,
+        fields: fields.into_iter().map(field).collect(),
+        rejection,
+        request: delta.as_ref().map(|delta| request_report(destination, delta)),
+        delta: delta.as_ref().map(delta_report),
+    }
+}
+
+fn delta_report(delta: &MembershipDelta) -> DeltaReport {
+    DeltaReport {
+        audience_id: delta.audience.as_str().to_owned(),
+        segment: delta.audience_key.segment_name(),
+        context_kind: delta.context_kind.as_str().to_owned(),
+        context_key: delta.context_key.as_str().to_owned(),
+        included: delta.membership.as_bool(),
+        event_at: instant(delta.event_at),
+    }
+}
+
+fn request_report(destination: &Configured, delta: &MembershipDelta) -> RequestReport {
+    let body = wire::encode(
+        &destination.client_side_id,
+        &delta.context_kind,
+        &delta.audience,
+        &delta.audience_key.segment_name(),
+        std::iter::once((&delta.context_key, delta.membership)),
+    );
+    RequestReport {
+        method: "POST",
+        url: format!("{}{}", destination.base_url.as_str().trim_end_matches('/'), wire::PATH),
+        body: serde_json::from_slice(&body).unwrap_or_default(),
+    }
+}

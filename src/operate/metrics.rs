@@ -1,0 +1,216 @@
+//! Metrics: the numbers of every step under stable names, for Prometheus (`/metrics`) and for a
+//! collector (OTLP, see [`super::telemetry`]).
+//!
+//! # What always holds
+//! * [`catalogue`] is the one list of names, units and labels; README's table is made from it, and what is
+//!   exposed is what it lists (tests/it/metrics.rs).
+//! * Labels are bounded: destinations, and words of fixed lists. No label names a person or an audience (P8).
+//! * Nothing is gathered unless somebody asks, and no step waits for it.
+
+pub mod catalogue;
+mod exposition;
+
+use super::sources::Sources;
+use super::status::{DestinationState, DestinationStatus};
+use crate::counting::Distribution;
+use crate::deliver::Delivered;
+use crate::ledger::{LedgerError, Recordings};
+use crate::membership::{DestinationName, Timestamp};
+use crate::receive::{Received, Requests};
+
+use catalogue::Metric;
+
+pub use exposition::{OPEN_METRICS, TEXT, open_metrics, text};
+
+/// Every metric with its samples, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Families(Vec<Family>);
+
+/// One metric.
+#[derive(Clone, Debug)]
+pub struct Family {
+    /// What it is.
+    pub metric: &'static Metric,
+    /// One for each set of labels.
+    pub samples: Vec<Sample>,
+}
+
+/// A value and where it belongs.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// The values of the metric's labels, in their order.
+    pub labels: Vec<String>,
+    /// The value.
+    pub value: Value,
+}
+
+/// What a sample says.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// So many so far.
+    Counter(u64),
+    /// So much now.
+    Gauge(f64),
+    /// How often it was how large.
+    Histogram(Distribution),
+}
+
+/// What the destination of a request is called that names none there is: no destination can be.
+const NOBODY: &str = "-";
+/// The status of a call that was not answered.
+const NO_ANSWER: &str = "none";
+
+impl Families {
+    /// Everything there is to say at this moment.
+    pub async fn gather(sources: &Sources) -> Result<Self, LedgerError> {
+        let mut families = Self::default();
+        families.daemon(sources);
+        families.requests(NOBODY, sources.received.nobodys());
+        for (name, received) in sources.received.all() {
+            families.requests(name.as_str(), &received.requests);
+            families.received(&name, &received);
+        }
+        families.ledger(sources).await?;
+        for (name, delivered) in sources.delivered.all() {
+            families.delivered(&name, &delivered);
+        }
+        for (name, of) in sources.status().await?.destinations {
+            families.standing(&name, &of);
+        }
+        families.0.sort_by_key(|family| family.metric.position());
+        Ok(families)
+    }
+
+    /// In the order of the catalogue; only those that have samples.
+    pub fn iter(&self) -> impl Iterator<Item = &Family> {
+        self.0.iter()
+    }
+
+    fn daemon(&mut self, sources: &Sources) {
+        self.gauge(&catalogue::BUILD_INFO, [env!("CARGO_PKG_VERSION")], 1.0);
+        self.time(&catalogue::START_TIME, [], Some(sources.started_at));
+        self.gauge(&catalogue::READY, [], flag(sources.objection().is_none()));
+    }
+
+    fn requests(&mut self, destination: &str, requests: &Requests) {
+        for (outcome, count) in requests.by_outcome().filter(|(_, count)| *count > 0) {
+            self.counter(&catalogue::REQUESTS, [destination, outcome], count);
+        }
+        for (class, durations) in requests.durations().filter(|(_, of)| of.count > 0) {
+            self.histogram(&catalogue::REQUEST_DURATION, [destination, class], durations);
+        }
+    }
+
+    fn received(&mut self, name: &DestinationName, received: &Received) {
+        let name = name.as_str();
+        self.counter(&catalogue::EVENTS_ACCEPTED, [name], received.accepted.get());
+        self.counter(&catalogue::EVENTS_IGNORED, [name], received.ignored.get());
+        for (reason, count) in received.rejected() {
+            self.counter(&catalogue::EVENTS_REJECTED, [name, reason.as_str()], count);
+        }
+        self.time(&catalogue::LAST_EVENT, [name], received.last_event_at());
+    }
+
+    async fn ledger(&mut self, sources: &Sources) -> Result<(), LedgerError> {
+        let counters = sources.ledger.counters();
+        self.histogram(&catalogue::COMMIT_ROWS, [], counters.commit_rows.read());
+        self.histogram(&catalogue::SYNC_DURATION, [], counters.sync.read());
+        for (name, of) in counters.destinations.all() {
+            let Recordings { deltas, repeats, overtaken } = &*of;
+            self.counter(&catalogue::DELTAS, [name.as_str()], deltas.get());
+            self.counter(&catalogue::REPEATS, [name.as_str()], repeats.get());
+            self.counter(&catalogue::OVERTAKEN, [name.as_str()], overtaken.get());
+        }
+        let disk = sources.ledger.disk().await?;
+        self.gauge(&catalogue::LEDGER_SIZE, [], float(disk.ledger_bytes));
+        if let Some(free) = disk.free_bytes {
+            self.gauge(&catalogue::LEDGER_FREE, [], float(free));
+        }
+        self.gauge(&catalogue::TAKES_WRITES, [], flag(sources.ledger.takes_writes()));
+        Ok(())
+    }
+
+    fn delivered(&mut self, name: &DestinationName, delivered: &Delivered) {
+        let name = name.as_str();
+        for (status, count) in delivered.by_status() {
+            let status = status.map_or_else(|| NO_ANSWER.to_owned(), |status| status.to_string());
+            self.counter(&catalogue::CALLS, [name, &status], count);
+        }
+        for (outcome, durations) in delivered.durations().filter(|(_, of)| of.count > 0) {
+            self.histogram(&catalogue::CALL_DURATION, [name, outcome], durations);
+        }
+        self.gauge(&catalogue::CALLS_IN_FLIGHT, [name], float(delivered.in_flight()));
+        self.counter(&catalogue::MEMBERS_DELIVERED, [name], delivered.members.get());
+        self.counter(&catalogue::MEMBERS_PARKED, [name], delivered.parked.get());
+        let latest = delivered.latest();
+        self.time(&catalogue::LAST_DELIVERY, [name], latest.success_at);
+        let limits = latest.limits;
+        for (limit, window) in
+            [("global", limits.global), ("route", limits.route), ("token", limits.token)]
+        {
+            if let Some(calls) = window.limit {
+                self.gauge(&catalogue::RATE_LIMIT, [name, limit], float(calls));
+            }
+            if let Some(calls) = window.remaining {
+                self.gauge(&catalogue::RATE_LIMIT_REMAINING, [name, limit], float(calls));
+            }
+        }
+    }
+
+    fn standing(&mut self, name: &str, of: &DestinationStatus) {
+        for state in DestinationState::ALL {
+            self.gauge(&catalogue::STATE, [name, state.word()], flag(of.state == state));
+        }
+        self.gauge(&catalogue::PENDING, [name], float(of.pending));
+        self.gauge(&catalogue::OLDEST_PENDING, [name], float(of.oldest_pending_ms) / 1000.0);
+        self.gauge(&catalogue::PARKED, [name], float(of.parked));
+        self.gauge(&catalogue::REJECTED_KEPT, [name], float(of.rejected));
+    }
+
+    fn counter<const N: usize>(&mut self, metric: &'static Metric, labels: [&str; N], count: u64) {
+        self.push(metric, labels, Value::Counter(count));
+    }
+
+    fn gauge<const N: usize>(&mut self, metric: &'static Metric, labels: [&str; N], value: f64) {
+        self.push(metric, labels, Value::Gauge(value));
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of our days fit")]
+    fn time<const N: usize>(
+        &mut self,
+        metric: &'static Metric,
+        labels: [&str; N],
+        at: Option<Timestamp>,
+    ) {
+        if let Some(at) = at {
+            self.push(metric, labels, Value::Gauge(at.0 as f64 / 1e6));
+        }
+    }
+
+    fn histogram<const N: usize>(
+        &mut self,
+        metric: &'static Metric,
+        labels: [&str; N],
+        distribution: Distribution,
+    ) {
+        self.push(metric, labels, Value::Histogram(distribution));
+    }
+
+    fn push<const N: usize>(&mut self, metric: &'static Metric, labels: [&str; N], value: Value) {
+        debug_assert_eq!(metric.labels.len(), N, "{}", metric.name);
+        let sample = Sample { labels: labels.map(str::to_owned).into(), value };
+        match self.0.iter_mut().find(|family| family.metric.name == metric.name) {
+            Some(family) => family.samples.push(sample),
+            None => self.0.push(Family { metric, samples: vec![sample] }),
+        }
+    }
+}
+
+fn flag(holds: bool) -> f64 {
+    if holds { 1.0 } else { 0.0 }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nobody needs the last digit")]
+fn float(number: u64) -> f64 {
+    number as f64
+}

@@ -1,0 +1,197 @@
+//! Every metric there is. A name never changes its meaning; README's table is made from this one
+//! (`tests::the_readme_lists_every_metric`).
+
+/// What a metric is.
+#[derive(Debug)]
+pub struct Metric {
+    /// Without the `_total` that counters are exposed with.
+    pub name: &'static str,
+    /// How it behaves.
+    pub kind: Kind,
+    /// What one of it is.
+    pub unit: Unit,
+    /// What tells its samples apart.
+    pub labels: &'static [&'static str],
+    /// In a line.
+    pub help: &'static str,
+}
+
+/// How a metric behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts by size.
+    Histogram,
+}
+
+/// What one of a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// A thing, or a fact.
+    One,
+    /// A second.
+    Second,
+    /// A byte.
+    Byte,
+}
+
+impl Kind {
+    /// As it is written in the exposition and the table.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+impl Unit {
+    /// As UCUM has it, for OTLP.
+    #[must_use]
+    pub fn ucum(self) -> &'static str {
+        match self {
+            Self::One => "1",
+            Self::Second => "s",
+            Self::Byte => "By",
+        }
+    }
+}
+
+impl Metric {
+    /// The name it is exposed under.
+    #[must_use]
+    pub fn exposed_name(&self) -> String {
+        let suffix = if self.kind == Kind::Counter { "_total" } else { "" };
+        format!("{}{suffix}", self.name)
+    }
+
+    /// Where it stands in the catalogue.
+    pub(super) fn position(&self) -> usize {
+        ALL.iter().position(|metric| metric.name == self.name).unwrap_or(ALL.len())
+    }
+}
+
+macro_rules! catalogue {
+    ($($constant:ident $name:literal $kind:ident $unit:ident [$($label:literal),*] $help:literal)*) => {
+        $(
+            #[doc = concat!("`cohortd_", $name, "`")]
+            pub static $constant: Metric = Metric {
+                name: concat!("cohortd_", $name),
+                kind: Kind::$kind,
+                unit: Unit::$unit,
+                labels: &[$($label),*],
+                help: $help,
+            };
+        )*
+
+        /// All of them, in the order of the way of an event.
+        pub static ALL: &[&Metric] = &[$(&$constant),*];
+    };
+}
+
+catalogue! {
+    BUILD_INFO "build_info" Gauge One ["version"]
+        "1; the version of cohortd that runs."
+    START_TIME "start_time_seconds" Gauge Second []
+        "When the daemon started, since the Unix epoch."
+    READY "ready" Gauge One []
+        "1 while events are accepted."
+    REQUESTS "requests" Counter One ["destination", "outcome"]
+        "Requests of the public listener by what became of them: done, all_rejected, or the word of the refusal."
+    REQUEST_DURATION "request_duration_seconds" Histogram Second ["destination", "class"]
+        "From the head of a request to its answer, by the class of its status: 2xx, 4xx, 5xx."
+    EVENTS_ACCEPTED "events_accepted" Counter One ["destination"]
+        "Events answered as accepted: they are on disk."
+    EVENTS_IGNORED "events_ignored" Counter One ["destination"]
+        "Events that no subscription selects."
+    EVENTS_REJECTED "events_rejected" Counter One ["destination", "reason"]
+        "Events that could not be applied, by the reason that was answered."
+    LAST_EVENT "last_event_timestamp_seconds" Gauge Second ["destination"]
+        "When the last event arrived, since the Unix epoch; not there before the first one."
+    DELTAS "deltas" Counter One ["destination"]
+        "Membership deltas recorded."
+    REPEATS "repeats_suppressed" Counter One ["destination"]
+        "Deltas that said nothing new: LaunchDarkly is not told for their sake."
+    OVERTAKEN "deltas_overtaken" Counter One ["destination"]
+        "Deltas that were older than what is known, and changed nothing."
+    COMMIT_ROWS "ledger_commit_rows" Histogram One []
+        "Deltas, kept events, claimed and reported members that shared one commit."
+    SYNC_DURATION "ledger_sync_duration_seconds" Histogram Second []
+        "How long a commit took to be on stable storage."
+    LEDGER_SIZE "ledger_size_bytes" Gauge Byte []
+        "All files of the ledger."
+    LEDGER_FREE "ledger_disk_free_bytes" Gauge Byte []
+        "What the ledger's disk can still take."
+    TAKES_WRITES "ledger_takes_writes" Gauge One []
+        "0 while the ledger's disk has no space to give: events are answered 503."
+    REJECTED_KEPT "rejected_events" Gauge One ["destination"]
+        "Rejected events that are kept for a replay."
+    STATE "destination_state" Gauge One ["destination", "state"]
+        "1 for the state a destination is in: ok, held, paused or catching_up."
+    PENDING "pending_members" Gauge One ["destination"]
+        "Members that LaunchDarkly is still to be told."
+    OLDEST_PENDING "oldest_pending_seconds" Gauge Second ["destination"]
+        "How long the first of them has been pending; 0 if there is none."
+    PARKED "parked_members" Gauge One ["destination"]
+        "Members that LaunchDarkly refused, each alone."
+    CALLS "calls" Counter One ["destination", "status"]
+        "Calls to LaunchDarkly by the status of the answer; none: there was no answer."
+    CALL_DURATION "call_duration_seconds" Histogram Second ["destination", "outcome"]
+        "How long they took, by what the answer meant: taken, refused, token_refused, unknown_environment, conflict, too_large, rate_limited, unavailable, unexpected."
+    CALLS_IN_FLIGHT "calls_in_flight" Gauge One ["destination"]
+        "Calls that are not answered yet."
+    MEMBERS_DELIVERED "members_delivered" Counter One ["destination"]
+        "Members that LaunchDarkly took."
+    MEMBERS_PARKED "members_parked" Counter One ["destination"]
+        "Members that LaunchDarkly refused, each alone, since the daemon started."
+    LAST_DELIVERY "last_delivery_timestamp_seconds" Gauge Second ["destination"]
+        "When LaunchDarkly last took a batch, since the Unix epoch; not there before the first one."
+    RATE_LIMIT "rate_limit_calls" Gauge One ["destination", "limit"]
+        "Calls a window that LaunchDarkly allows: global is the account's, route the route's, token the service token's."
+    RATE_LIMIT_REMAINING "rate_limit_remaining_calls" Gauge One ["destination", "limit"]
+        "How many of them were left at the last answer."
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fmt::Write;
+
+    use super::*;
+
+    /// README's table.
+    fn table() -> String {
+        let mut table = "| metric | kind | labels | |\n| --- | --- | --- | --- |\n".to_owned();
+        for metric in ALL {
+            let labels: Vec<String> = metric.labels.iter().map(|l| format!("`{l}`")).collect();
+            let (name, kind) = (metric.exposed_name(), metric.kind.word());
+            let (labels, help) = (labels.join(", "), metric.help);
+            writeln!(table, "| `{name}` | {kind} | {labels} | {help} |").expect("it is memory");
+        }
+        table
+    }
+
+    #[test]
+    fn the_readme_lists_every_metric() {
+        let readme = include_str!("../../../README.md");
+        assert!(readme.contains(&table()), "README.md should have this table:\n\n{}", table());
+    }
+
+    #[test]
+    fn names_are_distinct_and_say_their_unit() {
+        let names: BTreeSet<_> = ALL.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        for Metric { name, kind, unit, help, .. } in ALL {
+            assert!(!name.ends_with("_total"), "{name}");
+            assert_eq!(name.ends_with("_seconds"), *unit == Unit::Second, "{name}");
+            assert_eq!(name.ends_with("_bytes"), *unit == Unit::Byte, "{name}");
+            assert!(help.ends_with('.'), "{name}");
+            assert!(*kind != Kind::Histogram || !name.ends_with("_count"), "{name}");
+        }
+    }
+}

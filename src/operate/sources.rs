@@ -1,0 +1,78 @@
+//! What operators look at: the snapshots of every step, gathered in one place.
+//!
+//! Steps count for themselves; whoever looks reads their numbers here and asks nobody to stop.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::api::wire::instant;
+use super::status::{DestinationStatus, Facts, Status};
+use crate::clock::Clock;
+use crate::current::Current;
+use crate::deliver::{self, Standing};
+use crate::ledger::{DestinationView, LedgerError, Operations};
+use crate::membership::{DestinationName, Timestamp};
+use crate::receive::{self, Readiness};
+
+/// Handles on everything that can be watched.
+#[derive(Debug)]
+pub struct Sources {
+    /// Asked for backlogs, counts and sizes.
+    pub ledger: Arc<dyn Operations>,
+    /// How each destination fares.
+    pub standings: Current<Vec<(DestinationName, watch::Receiver<Standing>)>>,
+    /// Whether traffic is welcome.
+    pub readiness: Readiness,
+    /// What was received.
+    pub received: Arc<receive::Counters>,
+    /// What was delivered.
+    pub delivered: Arc<deliver::Counters>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// When the daemon started.
+    pub started_at: Timestamp,
+}
+
+impl Sources {
+    /// Why no events should be sent here, if they should not.
+    #[must_use]
+    pub fn objection(&self) -> Option<&'static str> {
+        receive::objection(&self.readiness, &*self.ledger)
+    }
+
+    /// How each destination stands.
+    pub async fn status(&self) -> Result<Status, LedgerError> {
+        let views = self.ledger.destinations().await?;
+        let mut destinations = BTreeMap::new();
+        for (name, standing) in self.standings.get().iter() {
+            let backlog = self.ledger.backlog(name).await?;
+            let facts = Facts {
+                now: self.clock.now(),
+                backlog: &backlog,
+                view: view_of(&views, name),
+                held: standing.borrow().held.clone(),
+                paused_since: self.ledger.paused_since(name),
+                latest: self.delivered.of(name).latest(),
+                calls_in_flight: self.delivered.of(name).in_flight(),
+                last_event_at: self.received.of(name).last_event_at(),
+            };
+            destinations.insert(name.to_string(), DestinationStatus::of(facts));
+        }
+        Ok(Status {
+            ready: self.objection().is_none(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: instant(self.started_at),
+            destinations,
+        })
+    }
+}
+
+/// What the ledger counts of a destination; nothing, as long as it has no rows of it.
+fn view_of<'a>(
+    views: &'a [DestinationView],
+    name: &DestinationName,
+) -> Option<&'a DestinationView> {
+    views.iter().find(|view| view.name == name.as_str())
+}

@@ -1,0 +1,224 @@
+//! What the public listener has answered and received, as plain numbers.
+
+use std::array;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use axum::Json;
+use http::StatusCode;
+
+use super::answer::{Account, Refusal};
+use crate::counting::{Count, Distribution, Histogram, PerDestination};
+use crate::map::Reason;
+use crate::membership::{DestinationName, Timestamp};
+
+/// The numbers of the public listener. They outlive a change of the configuration.
+#[derive(Debug, Default)]
+pub struct Counters {
+    destinations: PerDestination<Received>,
+    /// Of requests that name no destination there is.
+    nobodys: Arc<Requests>,
+}
+
+impl Counters {
+    /// Those of a destination.
+    #[must_use]
+    pub fn of(&self, destination: &DestinationName) -> Arc<Received> {
+        self.destinations.of(destination)
+    }
+
+    /// Of every destination, by name.
+    #[must_use]
+    pub fn all(&self) -> Vec<(DestinationName, Arc<Received>)> {
+        self.destinations.all()
+    }
+
+    /// Of requests that name no destination there is.
+    #[must_use]
+    pub fn nobodys(&self) -> &Requests {
+        &self.nobodys
+    }
+}
+
+/// What was received for one destination.
+#[derive(Debug, Default)]
+pub struct Received {
+    /// Whatever became of them.
+    pub requests: Requests,
+    /// Events that are durable.
+    pub accepted: Count,
+    /// Events that no subscription selects.
+    pub ignored: Count,
+    rejected: [Count; Reason::ALL.len()],
+    /// Microseconds of the epoch; 0: never.
+    last_event_at: AtomicI64,
+}
+
+impl Received {
+    /// The events of an answered request that arrived then.
+    pub(super) fn events(&self, tally: &Tally, arrival: Timestamp) {
+        self.accepted.add(tally.accepted as u64);
+        self.ignored.add(tally.ignored as u64);
+        for reason in &tally.rejected {
+            self.rejected[*reason as usize].one();
+        }
+        if tally.accepted + tally.ignored + tally.rejected.len() > 0 {
+            self.last_event_at.fetch_max(arrival.0, Ordering::Relaxed);
+        }
+    }
+
+    /// How many events were rejected for which reason.
+    pub fn rejected(&self) -> impl Iterator<Item = (Reason, u64)> {
+        Reason::ALL.into_iter().zip(self.rejected.iter().map(Count::get))
+    }
+
+    /// When the last event arrived since the process started.
+    #[must_use]
+    pub fn last_event_at(&self) -> Option<Timestamp> {
+        let at = self.last_event_at.load(Ordering::Relaxed);
+        (at != 0).then_some(Timestamp(at))
+    }
+}
+
+/// What became of the events of one request, as one destination sees it.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) accepted: usize,
+    pub(super) ignored: usize,
+    pub(super) rejected: Vec<Reason>,
+}
+
+/// Requests by their outcome and how long they took.
+#[derive(Debug)]
+pub struct Requests {
+    by_outcome: [Count; Outcome::ALL.len()],
+    /// By [`CLASSES`].
+    durations: [Histogram; CLASSES.len()],
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self {
+            by_outcome: array::from_fn(|_| Count::default()),
+            durations: array::from_fn(|_| Histogram::of_durations()),
+        }
+    }
+}
+
+/// Success, the sender's fault, our own trouble.
+const CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];
+
+impl Requests {
+    pub(super) fn count(&self, outcome: Outcome, took: Duration) {
+        self.by_outcome[outcome.position()].one();
+        self.durations[outcome.class()].took(took);
+    }
+
+    /// How many had which outcome, by its word.
+    pub fn by_outcome(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Outcome::ALL.into_iter().map(Outcome::word).zip(self.by_outcome.iter().map(Count::get))
+    }
+
+    /// How long they took, by the class of their status.
+    pub fn durations(&self) -> impl Iterator<Item = (&'static str, Distribution)> {
+        CLASSES.into_iter().zip(self.durations.iter().map(Histogram::read))
+    }
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// 200: what it carried is durable, or nothing had to be.
+    Done,
+    /// 400: it was looked into, and every event of it was rejected.
+    AllRejected,
+    /// It was not looked into, or not finished.
+    Refused(Refusal),
+}
+
+/// How a request can end.
+pub(super) trait Counted {
+    fn outcome(&self) -> Outcome;
+}
+
+/// An answer that does not depend on what became of the events.
+impl<T> Counted for Json<T> {
+    fn outcome(&self) -> Outcome {
+        Outcome::Done
+    }
+}
+
+impl Counted for Account {
+    fn outcome(&self) -> Outcome {
+        if self.status() == StatusCode::OK { Outcome::Done } else { Outcome::AllRejected }
+    }
+}
+
+impl Counted for Refusal {
+    fn outcome(&self) -> Outcome {
+        Outcome::Refused(*self)
+    }
+}
+
+impl<T: Counted> Counted for Result<T, Refusal> {
+    fn outcome(&self) -> Outcome {
+        self.as_ref().map_or_else(Counted::outcome, Counted::outcome)
+    }
+}
+
+impl Outcome {
+    const ALL: [Self; 2 + Refusal::ALL.len()] = {
+        let mut all = [Self::Done; 2 + Refusal::ALL.len()];
+        all[1] = Self::AllRejected;
+        let mut index = 0;
+        while index < Refusal::ALL.len() {
+            all[2 + index] = Self::Refused(Refusal::ALL[index]);
+            index += 1;
+        }
+        all
+    };
+
+    fn position(self) -> usize {
+        match self {
+            Self::Done => 0,
+            Self::AllRejected => 1,
+            Self::Refused(refusal) => 2 + refusal as usize,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::AllRejected => "all_rejected",
+            Self::Refused(refusal) => refusal.word(),
+        }
+    }
+
+    fn class(self) -> usize {
+        match self {
+            Self::Done => 0,
+            Self::Refused(refusal) if refusal.status().is_server_error() => 2,
+            Self::AllRejected | Self::Refused(_) => 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_outcome_has_a_place_and_a_word_of_its_own() {
+        for (index, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome.position(), index, "{outcome:?}");
+        }
+        let words: BTreeSet<_> = Outcome::ALL.map(Outcome::word).into();
+        assert_eq!(words.len(), Outcome::ALL.len(), "{words:?}");
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+        }
+    }
+}

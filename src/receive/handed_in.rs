@@ -1,0 +1,68 @@
+//! One event that an operator hands in, taken as if Segment had posted it: the same reading, mapping
+//! and ledger, and the same account of it. Who may do so is the caller's to decide.
+
+use bytes::Bytes;
+
+use super::answer::Account;
+use super::envelope::{self, Envelope};
+use super::sorting::{MOST_EVENTS, Sorted};
+use crate::ledger::{Ledger, LedgerError};
+use crate::map::Mappings;
+use crate::membership::{AudienceId, DestinationName};
+
+/// What became of the event; it is durable.
+#[derive(Debug)]
+pub struct HandedIn {
+    /// 1: it is recorded.
+    pub accepted: usize,
+    /// 1: no mapping selects it.
+    pub ignored: usize,
+    /// Why it was rejected, as the webhook says it.
+    pub rejected: Option<String>,
+    /// The audiences it is about.
+    pub audiences: Vec<AudienceId>,
+}
+
+/// Why nothing became of it.
+#[derive(Debug, thiserror::Error)]
+pub enum HandInError {
+    /// It cannot be read at all.
+    #[error("the body is not JSON")]
+    NotJson,
+    /// It is no event, or several.
+    #[error("the body is not one event: a JSON object")]
+    NotOneEvent,
+    /// It is not durable.
+    #[error("the ledger did not take the event")]
+    Ledger(#[from] LedgerError),
+}
+
+/// Takes one event.
+pub async fn hand_in(
+    ledger: &dyn Ledger,
+    destination: &DestinationName,
+    mappings: &Mappings,
+    body: &Bytes,
+) -> Result<HandedIn, HandInError> {
+    let event = match envelope::split(body, MOST_EVENTS) {
+        Ok(Envelope::Single(event)) if event.starts_with(b"{") => event,
+        Ok(_) => return Err(HandInError::NotOneEvent),
+        Err(_) => return Err(HandInError::NotJson),
+    };
+    let arrival = ledger.arrival();
+    let mut sorted = Sorted::of(&[mappings]);
+    sorted.add_raw(&[mappings], body, 0, event, arrival);
+    let (intakes, mut unsure) = sorted.into_intakes([destination], arrival);
+    let deltas = intakes.iter().flat_map(|intake| &intake.deltas);
+    let audiences = deltas.map(|delta| delta.audience.clone()).collect();
+    if !intakes.is_empty() {
+        let recorded = ledger.record_all(intakes).await?;
+        let kept = unsure.without_conflicts(recorded);
+        if !kept.is_empty() {
+            ledger.record_all(kept).await?;
+        }
+    }
+    let Account { accepted, ignored, rejected } = unsure.account;
+    let rejected = rejected.first().map(|(_, rejection)| rejection.to_string());
+    Ok(HandedIn { accepted, ignored, rejected, audiences })
+}

@@ -1,0 +1,147 @@
+//! The command line as a person meets it: what it says when something is wrong and what to do then,
+//! completions, the manual page, and no colours for those who cannot see them.
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use crate::harness::{Installation, Typed, launchdarkly};
+
+/// Every command that asks the daemon, as it might be typed.
+const ASKING: [&[&str]; 13] = [
+    &["status"],
+    &["audiences"],
+    &["member", "production", "ada"],
+    &["pause", "production"],
+    &["resume", "production"],
+    &["parked", "list"],
+    &["parked", "requeue"],
+    &["rejected", "list"],
+    &["rejected", "replay"],
+    &["rejected", "discard", "--all"],
+    &["resync", "--all"],
+    &["forget", "production", "ada"],
+    &["drop", "production", "--retract"],
+];
+
+/// A complaint is one that begins with the command and says what to do; an answer there is none.
+fn complains(typed: &Typed, words: &[&str], code: i32, says: &str) {
+    assert_eq!(typed.code, code, "{words:?}: {}", typed.complaint);
+    assert_eq!(typed.out, "", "{words:?}");
+    let complaint = &typed.complaint;
+    assert!(complaint.starts_with("cohortd ") && complaint.contains(words[0]), "{complaint}");
+    assert!(complaint.contains(says), "{words:?} should say {says:?}: {complaint}");
+    assert_eq!(complaint.trim_end().lines().count(), 1, "{complaint}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_command_says_what_to_do_when_there_is_no_daemon_or_another_token() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    let nobody: SocketAddr = "127.0.0.1:1".parse().expect("an address");
+    for words in ASKING {
+        let typed = installation.types(Some(nobody), words);
+        complains(&typed, words, 69, "is the daemon running? `cohortd run` starts it");
+    }
+    installation.set("admin.tokens", "planted-admin-token");
+    let cohortd = installation.start();
+    installation.set("admin.tokens", "another");
+    for words in ASKING {
+        let typed = installation.types(Some(cohortd.admin), words);
+        complains(&typed, words, 64, "are not what the daemon was started with");
+        assert!(!typed.complaint.contains("another"), "no token is shown: {}", typed.complaint);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_there_is_answered_with_what_is() {
+    let launchdarkly = launchdarkly().await;
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    let unknown: [(&[&str], &str); 9] = [
+        (&["audiences", "staging"], "there are: production"),
+        (&["member", "staging", "ada"], "no destination staging; there are: production"),
+        (&["pause", "staging"], "there are: production"),
+        (&["forget", "staging", "ada"], "there are: production"),
+        (&["drop", "staging"], "there are: production"),
+        (&["parked", "list", "staging"], "there are: production"),
+        (&["rejected", "replay", "staging"], "there are: production"),
+        (&["resync", "aud_other"], "no audience aud_other; `cohortd audiences` lists them"),
+        (&["rejected", "replay", "--id", "77"], "no rejected event 77"),
+    ];
+    for (words, says) in unknown {
+        complains(&installation.types(Some(cohortd.admin), words), words, 64, says);
+    }
+    // Someone else answers there: the public listener.
+    let typed = installation.types(Some(cohortd.public), &["audiences"]);
+    complains(&typed, &["audiences"], 69, "does not answer as cohortd does");
+    let bad_flag = installation.types(None, &["resync", "--al"]);
+    assert_eq!(bad_flag.code, 64);
+    assert!(bad_flag.complaint.contains("'--all'"), "{}", bad_flag.complaint);
+    let nothing = installation.types(None, &["resync"]);
+    assert_eq!((nothing.code, nothing.out.as_str()), (64, ""), "{}", nothing.complaint);
+}
+
+/// A command without any configuration.
+fn plain(words: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_cohortd")).args(words).output();
+    let output = output.expect("the binary runs");
+    assert!(output.status.success(), "{words:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+fn the_shells_and_the_manual_are_served_by_the_binary() {
+    for (shell, sign) in [
+        ("bash", "complete -F _cohortd"),
+        ("zsh", "#compdef cohortd"),
+        ("fish", "complete -c cohortd"),
+        ("elvish", "edit:completion"),
+        ("powershell", "Register-ArgumentCompleter"),
+    ] {
+        let script = plain(&["completions", shell]);
+        assert!(script.contains(sign) && script.contains("resync"), "{shell}");
+    }
+    let page = plain(&["man"]);
+    assert!(page.contains(".TH cohortd 1") && page.contains("resync"), "{page}");
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let pages = folder.path().join("pages");
+    plain(&["man", "--all", pages.to_str().expect("text")]);
+    let page = std::fs::read_to_string(pages.join("cohortd-resync.1")).expect("a page of it");
+    assert!(page.contains("retract\\-stale"), "{page}");
+    // A shell that can be asked takes the script.
+    let script = folder.path().join("cohortd.bash");
+    std::fs::write(&script, plain(&["completions", "bash"])).expect("it is ours");
+    if let Ok(bash) = Command::new("bash").arg("-n").arg(&script).output() {
+        assert!(bash.status.success(), "{}", String::from_utf8_lossy(&bash.stderr));
+    }
+}
+
+/// `script` gives a command a terminal.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminal_has_a_bold_heading_and_no_color_has_none() {
+    let launchdarkly = launchdarkly().await;
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    let event = crate::harness::identify("ada", "vip", true, 1_750_000_000_000);
+    assert_eq!(cohortd.post(&event).await.expect("an answer").0, 200);
+    let piped = installation.types(Some(cohortd.admin), &["audiences"]).done();
+    assert!(piped.starts_with("destination  audience"), "{piped}");
+    let on_a_terminal = |no_color: &str| {
+        let line = format!("{} audiences", env!("CARGO_BIN_EXE_cohortd"));
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--command", &line, "/dev/null"]);
+        let configured = installation.command();
+        command.envs(configured.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.env("COHORTD_ADMIN__ADDRESS", cohortd.admin.to_string()).env("NO_COLOR", no_color);
+        command.current_dir(installation.directory.path()).output().ok()
+    };
+    let Some(output) = on_a_terminal("") else {
+        println!("there is no `script` here to make a terminal, and nothing is shown");
+        return;
+    };
+    let bold = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(bold.starts_with("\u{1b}[1mdestination  audience"), "{bold:?}");
+    let output = on_a_terminal("1").expect("it was there a moment ago");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.starts_with("destination  audience"), "{text:?}");
+}
