@@ -47,7 +47,7 @@ fn signed(body: &[u8]) -> Option<&[u8]> {
     Some(wrapped.unwrap_or(first).as_bytes())
 }
 
-// The first byte says which byte of the body is changed, the second to what; the rest is the body.
+// Which byte of what is signed is changed, how, and the body.
 fuzz_target!(|input: (u16, u8, &[u8])| {
     let (at, change, body) = input;
     if let Some(signed) = signed(body) {
