@@ -17,6 +17,7 @@ pub mod explain;
 pub mod healthcheck;
 pub mod ledger;
 pub mod operator;
+mod reaching;
 pub mod send;
 pub mod status;
 mod table;
@@ -279,13 +280,12 @@ fn complain(text: &str) {
 }
 
 /// Asks a daemon and nobody else: no redirects, no proxy from the environment.
-fn to_the_daemon(patience: Duration) -> reqwest::Result<reqwest::Client> {
+fn to_the_daemon(patience: Duration) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .timeout(patience)
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(USER_AGENT)
         .no_proxy()
-        .build()
 }
 
 /// An error of `reqwest` in words, without the URL: it may hold a proxy's password or a person's data.

@@ -59,6 +59,9 @@ pub enum ServiceError {
         #[source]
         source: ClientError,
     },
+    /// A certificate or its key cannot be used; they could when the configuration was read.
+    #[error("TLS cannot be spoken: {0}")]
+    Tls(String),
     /// The operating system does not let the daemon listen for signals.
     #[error("signals cannot be received")]
     Signals(#[source] std::io::Error),
@@ -86,11 +89,12 @@ pub enum ServiceError {
 }
 
 impl ServiceError {
-    /// The exit code of the process: 69 something it needs is taken or missing, 70 an internal
-    /// fault or a damaged ledger.
+    /// The exit code of the process: 64 a file of the configuration is of no use, 69 something it needs
+    /// is taken or missing, 70 an internal fault or a damaged ledger.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Tls(_) => 64,
             Self::Bind { .. } | Self::Open(OpenError::InUse(_) | OpenError::Directory { .. }) => 69,
             _ => 70,
         }
@@ -111,6 +115,8 @@ enum Part {
 enum Ended {
     Listener(std::io::Result<()>),
     Courier(DestinationName, Result<(), CourierError>),
+    /// Over the files of a certificate.
+    Watch,
     Writer(Result<(), WriterFailure>),
 }
 
@@ -126,6 +132,7 @@ impl Ended {
             Self::Courier(destination, Ok(())) => {
                 ServiceError::EndedByItself(format!("the courier of {destination}"))
             }
+            Self::Watch => ServiceError::EndedByItself("the watch over a certificate".into()),
             Self::Writer(Err(error)) => ServiceError::Writer(error),
             Self::Writer(Ok(())) => ServiceError::EndedByItself("the ledger's writer".into()),
         }
@@ -182,7 +189,9 @@ impl Service {
     /// Opens and spawns everything; the listeners accept when this returns.
     pub async fn start(config: Config) -> Result<Self, ServiceError> {
         let began = Instant::now();
-        raise_open_files();
+        let open_files = raise_open_files();
+        let public_tls = wiring::certificates(config.listen.tls.as_ref())?;
+        let admin_tls = wiring::certificates(config.admin.tls.as_ref())?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let public = bind(config.listen.address).await?;
         let admin = bind(config.admin.address).await?;
@@ -209,16 +218,26 @@ impl Service {
         let readiness = Readiness::default();
         let stop_receiving = CancellationToken::new();
         let stop_watching = CancellationToken::new();
-        let limits = wiring::limits(&config);
+        let [public_limits, admin_limits] = wiring::listener_limits(&config, open_files);
+        for certificates in [&public_tls, &admin_tls].into_iter().flatten().cloned() {
+            let watch = certificates.watch(stop_watching.clone());
+            let task = tasks.spawn(async move {
+                watch.await;
+                Ended::Watch
+            });
+            parts.insert(task.id(), Part::Watching);
+        }
         let public_address = announce("public", &public)?;
         announce("admin", &admin)?;
         let router = receive::router(wiring::public_state(&config, &ledger, &readiness));
-        let listener = receive::serve(public, router, limits, stop_receiving.clone());
+        let listener =
+            receive::serve(public, router, public_limits, public_tls, stop_receiving.clone());
         let task = tasks.spawn(async move { Ended::Listener(listener.await) });
         parts.insert(task.id(), Part::Receiving);
         let state = wiring::admin_state(&config, &ledger, standings, &readiness);
         let router = admin::router(state, wiring::api(&config, &ledger));
-        let listener = receive::serve(admin, router, limits, stop_watching.clone());
+        let listener =
+            receive::serve(admin, router, admin_limits, admin_tls, stop_watching.clone());
         let task = tasks.spawn(async move { Ended::Listener(listener.await) });
         parts.insert(task.id(), Part::Watching);
 
@@ -319,9 +338,12 @@ impl Service {
                 },
             };
             let failure = match self.tick_off(ended) {
-                Ok(Ended::Listener(Ok(())) | Ended::Courier(_, Ok(())) | Ended::Writer(Ok(()))) => {
-                    continue;
-                }
+                Ok(
+                    Ended::Listener(Ok(()))
+                    | Ended::Courier(_, Ok(()))
+                    | Ended::Watch
+                    | Ended::Writer(Ok(())),
+                ) => continue,
                 Ok(failed) => failed.unasked(),
                 Err(failure) => failure,
             };
@@ -343,14 +365,15 @@ impl Service {
     }
 }
 
-/// As many open files as the system lets us have: each connection is one.
-fn raise_open_files() {
+/// As many open files as the system lets us have: each connection is one. Returns how many.
+fn raise_open_files() -> u64 {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         warn!(%error, "the limit of open files could not be raised");
     }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, ServiceError> {

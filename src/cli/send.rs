@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use sha1::Sha1;
 use url::Url;
 
-use super::healthcheck::reachable;
+use super::reaching::{Trust, reach};
 use super::{Exit, complain, destination, read_file, to_the_daemon, unreached};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, Destination};
+use crate::config::{Config, Destination, Listen};
 
 /// Longer than Segment waits, so that a slow answer is seen and not only its absence.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -77,11 +77,11 @@ impl Send {
                 return Ok(Exit::BadUsage);
             }
         };
-        let url = self.url.as_ref().map_or_else(
-            || format!("http://{}/segment/{}", reachable(config.listen.address), destination.name),
-            Url::to_string,
-        );
-        match post(&url, destination, body).await {
+        let sent = match self.way(config, destination) {
+            Ok((client, url)) => post(&client, url, destination, body).await,
+            Err(why) => Err(why),
+        };
+        match sent {
             Ok((status, answer)) => {
                 writeln!(out, "{status}\n{}", answer.trim_end())?;
                 Ok(match status.as_u16() {
@@ -95,6 +95,21 @@ impl Send {
                 Ok(Exit::Unavailable)
             }
         }
+    }
+
+    /// To the URL that was named, which has to be trusted as in a browser, or to the daemon.
+    fn way(
+        &self,
+        config: &Config,
+        to: &Destination,
+    ) -> std::result::Result<(reqwest::Client, Url), String> {
+        if let Some(url) = &self.url {
+            return Ok((to_the_daemon(PATIENCE).build().map_err(unreached)?, url.clone()));
+        }
+        let Listen { address, tls, .. } = &config.listen;
+        let mut reached = reach(*address, tls.as_ref(), Trust::Certificate, PATIENCE)?;
+        reached.url.set_path(&format!("segment/{}", to.name));
+        Ok((reached.client, reached.url))
     }
 
     fn text(&self) -> std::result::Result<String, String> {
@@ -185,11 +200,11 @@ fn signature(secret: &str, signed: &str) -> String {
 }
 
 async fn post(
-    url: &str,
+    client: &reqwest::Client,
+    url: Url,
     to: &Destination,
     body: Body,
 ) -> std::result::Result<(http::StatusCode, String), String> {
-    let client = to_the_daemon(PATIENCE).map_err(unreached)?;
     let mut request = client.post(url).header(http::header::CONTENT_TYPE, "application/json");
     if let Some(secret) = to.segment.shared_secrets.first() {
         request = request.header("X-Signature", signature(secret.expose(), &body.signed));

@@ -15,6 +15,7 @@ use hyper::body::Frame;
 use tokio::sync::{Notify, watch};
 
 use super::Limits;
+use super::exchange::in_time;
 use crate::ledger::{
     Backlog, Batch, Intake, Ledger, LedgerError, Members, ParkReason, Recorded, Route, Unheard,
 };
@@ -23,7 +24,9 @@ use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 pub(super) const LIMITS: Limits = Limits {
     body_limit_bytes: 1 << 20,
     body_budget_bytes: 2 << 20,
+    header_limit_bytes: 32 << 10,
     header_timeout: Duration::from_secs(10),
+    idle_timeout: Duration::from_secs(75),
     body_timeout: Duration::from_secs(30),
     answer_timeout: Duration::from_millis(4500),
     max_connections: 1000,
@@ -166,9 +169,10 @@ pub(super) fn pieces(pieces: &[&str]) -> Body {
     Body::new(Pieces { pieces, is_endless: false })
 }
 
-/// A body that begins and never ends.
+/// A body that begins and never ends, as the listener hands it on.
 pub(super) fn stalled(beginning: &str) -> Body {
-    Body::new(Pieces { pieces: [Bytes::from(beginning.to_owned())].into(), is_endless: true })
+    let pieces = [Bytes::from(beginning.to_owned())].into();
+    in_time(Body::new(Pieces { pieces, is_endless: true }), LIMITS.body_timeout, None)
 }
 
 struct Pieces {

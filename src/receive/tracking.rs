@@ -148,7 +148,7 @@ async fn accept(
         Ok(()) => Json(Success { success: true }).into_response(),
         Err(refusal @ (Refusal::BodyTimeout | Refusal::BodyBroken)) => refusal.into_response(),
         Err(refusal) => {
-            body::discard(&head.headers, &mut body).await;
+            body::discard(head, &mut body).await;
             refusal.into_response()
         }
     }
@@ -177,8 +177,7 @@ async fn take(
             ..state.limits
         },
     };
-    let _place = state.requests.try_acquire().map_err(|_| Refusal::Busy)?;
-    let received = body::read(body, &limits, &state.budget).await?;
+    let received = body::read(body, headers, &limits, &state.budget).await?;
     let door = if let Some(door) = known {
         door
     } else {

@@ -38,8 +38,7 @@ pub(super) async fn accept(
     let received = async {
         let source = state.source(&head.extensions, &head.headers);
         let (door, presented) = state.enter(&name, &head.headers, source)?;
-        let _place = state.requests.try_acquire().map_err(|_| Refusal::Busy)?;
-        let received = body::read(&mut body, &state.limits, &state.budget).await?;
+        let received = body::read(&mut body, &head.headers, &state.limits, &state.budget).await?;
         Ok((door, presented, received))
     };
     match received.await {
@@ -49,7 +48,7 @@ pub(super) async fn accept(
         }
         Err(refusal @ (Refusal::BodyTimeout | Refusal::BodyBroken)) => refusal.into_response(),
         Err(refusal) => {
-            body::discard(&head.headers, &mut body).await;
+            body::discard(head, &mut body).await;
             refusal.into_response()
         }
     }
