@@ -58,7 +58,7 @@ pub(super) struct Answer<T> {
 impl Daemon {
     /// The daemon of this configuration.
     pub fn of(config: &Config) -> Result<Self, Silent> {
-        let Admin { address, tls, tokens } = &config.admin;
+        let Admin { address, tls, tokens, .. } = &config.admin;
         let Reached { client, url } = reach(*address, tls.as_ref(), Trust::Certificate, PATIENCE)
             .map_err(|why| Silent {
             exit: Exit::Unavailable,

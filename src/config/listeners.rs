@@ -57,6 +57,8 @@ pub struct Admin {
     pub tokens: Vec<Secret>,
     /// TLS, if it is spoken.
     pub tls: Option<TlsFiles>,
+    /// Whether Segment's web application may ask `/actions` from a browser.
+    pub segment_app: bool,
 }
 
 impl Listen {
@@ -106,6 +108,7 @@ impl Admin {
         {
             section.missing("tokens", Some("tokens_file"), ": admin.address is not a loopback one");
         }
+        let segment_app = section.flag("segment_app").unwrap_or(false);
         let both_clean = section.is_clean() && section.is_clean_elsewhere("listen");
         if both_clean && collide(address, listen.address) {
             let problem = format!("collides with listen.address ({})", listen.address);
@@ -113,7 +116,7 @@ impl Admin {
         }
         let tls = tls::read(&mut section);
         section.finish();
-        Self { address, tokens: tokens.unwrap_or_default(), tls }
+        Self { address, tokens: tokens.unwrap_or_default(), tls, segment_app }
     }
 }
 

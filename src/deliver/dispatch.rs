@@ -319,6 +319,30 @@ impl Dispatch {
         reports
     }
 
+    /// From here on it delivers so. A hold and every pause after a failure are over, for what was wrong
+    /// may be what was changed; what LaunchDarkly has asked for (rate limits, smaller batches) stays.
+    pub fn change(&mut self, policy: Policy) {
+        self.batch_size.change(policy.max_batch);
+        self.concurrency.change(policy.min_concurrency, policy.concurrency);
+        self.policy = policy;
+        self.hold = None;
+        self.backoff.reset();
+        self.failing.clear();
+        for state in self.audiences.values_mut() {
+            state.backoff.reset();
+            state.not_before = None;
+        }
+        self.audiences.retain(|_, state| state.matters());
+    }
+
+    /// A call that was made before the last change was refused for what may have been changed.
+    pub fn refused_before_change(&mut self, batch: Batch) -> Vec<Report> {
+        self.in_flight -= 1;
+        self.audiences.entry(batch.route.audience.clone()).or_default().in_flight -= 1;
+        self.audiences.retain(|_, state| state.matters());
+        vec![Report::Release(batch, Unheard::No)]
+    }
+
     /// A probe that was not judged, for an outage or a rate limit, has shown nothing: its member is
     /// asked again. Otherwise the refused would be probed one after another, and be held for long.
     fn keep_witness(&mut self, probe: &Batch, outcome: &Outcome) {

@@ -1,9 +1,11 @@
-//! The admin listener: the probes, `/status` for machines, and the operator's verbs. Not public.
+//! The admin listener: the probes, `/status` for machines, the operator's verbs, and Segment's Actions
+//! protocol. Not public.
 //!
 //! # What always holds
 //! * With tokens configured, all but the probes answers only to one of them. Without, the listener is on a
 //!   loopback address (a configuration fault otherwise) and answers only requests that name one as
-//!   their `Host`, so that no web page can reach it through a browser that runs beside it.
+//!   their `Host`, so that no web page can reach it through a browser that runs beside it (but Segment's
+//!   application the Actions protocol, if `admin.segment_app` says so).
 //! * `/status` holds nothing personal: names of destinations, ids of audiences, counts (P8).
 
 use std::collections::BTreeMap;
@@ -19,9 +21,11 @@ use http::{HeaderMap, StatusCode, header};
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 
+use crate::current::Current;
 use crate::deliver::Standing;
 use crate::ledger::Operations;
 use crate::membership::DestinationName;
+use crate::operate::actions::{self, Actions, segment_app};
 use crate::operate::api::{self, Api};
 use crate::operate::problem::Problem;
 use crate::operate::status::{DestinationStatus, Status};
@@ -32,27 +36,32 @@ use crate::secret::Secret;
 #[derive(Debug)]
 pub struct AdminState {
     /// Any of them opens all but the probes; none: reaching the address is enough.
-    pub tokens: Vec<Secret>,
+    pub tokens: Current<Vec<Secret>>,
     /// Asked for backlogs.
     pub ledger: Arc<dyn Operations>,
     /// How each destination fares.
-    pub standings: Vec<(DestinationName, watch::Receiver<Standing>)>,
+    pub standings: Current<Vec<(DestinationName, watch::Receiver<Standing>)>>,
     /// Whether traffic is welcome.
     pub readiness: Readiness,
+    /// Whether Segment's web application may ask `/actions`.
+    pub segment_app: bool,
 }
 
 /// The admin routes.
-pub fn router(state: AdminState, api: Api) -> Router {
+pub fn router(state: AdminState, api: Api, actions: Actions) -> Router {
+    let segment_app = state.segment_app;
     let state = Arc::new(state);
     let guarded = Router::new()
         .route("/status", get(status))
         .with_state(Arc::clone(&state))
         .merge(api::router(api))
+        .merge(actions::router(actions))
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this route takes another method")
         })
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is no such route"))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), admit));
+    let guarded = if segment_app { segment_app::admit_to(guarded) } else { guarded };
     Router::new()
         .route("/livez", get(async || "ok"))
         .route("/readyz", get(ready))
@@ -70,7 +79,7 @@ async fn ready(State(state): State<Arc<AdminState>>) -> (StatusCode, &'static st
 
 async fn status(State(state): State<Arc<AdminState>>) -> Response {
     let mut destinations = BTreeMap::new();
-    for (name, standing) in &state.standings {
+    for (name, standing) in state.standings.get().iter() {
         let Ok(backlog) = state.ledger.backlog(name).await else {
             let detail = "the ledger is closed";
             return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
@@ -84,7 +93,7 @@ async fn status(State(state): State<Arc<AdminState>>) -> Response {
 }
 
 async fn admit(State(state): State<Arc<AdminState>>, request: Request, next: Next) -> Response {
-    match objection(&state.tokens, request.headers()) {
+    match objection(&state.tokens.get(), request.headers()) {
         None => next.run(request).await,
         Some((status, detail)) => Problem::new(status, detail).into_response(),
     }

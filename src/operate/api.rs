@@ -9,6 +9,7 @@
 mod destinations;
 mod parked;
 mod rejected;
+mod reload;
 pub mod wire;
 
 use std::collections::BTreeMap;
@@ -24,9 +25,12 @@ use http::{StatusCode, header};
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
+use crate::current::Current;
 use crate::ledger::Operations;
 use crate::map::Mappings;
 use crate::membership::{AudienceId, DestinationName};
+
+pub use reload::{Asked as AskedToReload, Reloads};
 
 /// What the verbs need.
 #[derive(Debug)]
@@ -34,15 +38,17 @@ pub struct Api {
     /// Where they are carried out.
     pub ledger: Arc<dyn Operations>,
     /// How each configured destination maps events.
-    pub mappings: BTreeMap<DestinationName, Mappings>,
+    pub mappings: Current<BTreeMap<DestinationName, Arc<Mappings>>>,
     /// Events older than this may bring back a member that left.
     pub tombstone_ttl: Duration,
+    /// Who reads the configuration again.
+    pub reloads: Reloads,
 }
 
 impl Api {
     /// The mappings of a destination that must be configured for what was asked.
-    fn configured(&self, destination: &DestinationName) -> Result<&Mappings, Problem> {
-        self.mappings.get(destination).ok_or_else(|| {
+    fn configured(&self, destination: &DestinationName) -> Result<Arc<Mappings>, Problem> {
+        self.mappings.get().get(destination).map(Arc::clone).ok_or_else(|| {
             let detail = format!(
                 "destination {destination} is not configured: nothing can be delivered to it; put it \
                  back into the configuration, rename it (cohortd ledger rename) or drop it without \
@@ -71,6 +77,7 @@ pub(super) fn router(api: Api) -> Router {
         .route(&of("/rejected"), get(rejected::list))
         .route(&of("/rejected/replay"), post(rejected::replay))
         .route(&of("/rejected/discard"), post(rejected::discard))
+        .route("/api/v1/reload", post(reload::reload))
         .with_state(Arc::new(api))
 }
 
@@ -83,7 +90,7 @@ macro_rules! audit {
         )
     };
 }
-use audit;
+pub(super) use audit;
 
 /// The `{destination}` of a path.
 struct Destination(DestinationName);
@@ -101,7 +108,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Destination {
 }
 
 /// The query of a reading.
-struct Asked<T>(T);
+pub(super) struct Asked<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     type Rejection = Problem;
@@ -117,7 +124,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
 }
 
 /// The JSON body of a change.
-struct Change<T>(T);
+pub(super) struct Change<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Change<T> {
     type Rejection = Problem;

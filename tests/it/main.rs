@@ -1,5 +1,6 @@
 //! The promises, held against the running daemon: one file each.
 
+mod actions;
 mod attacks;
 mod config;
 mod conformance;
@@ -18,9 +19,12 @@ mod ordering;
 mod outage;
 mod reactions;
 mod receive;
+mod reload;
+mod routes;
 mod sandbox;
 mod secrecy;
 mod segment_sdk;
 mod shutdown;
+mod signatures;
 mod status;
 mod tls;

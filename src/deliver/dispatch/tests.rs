@@ -310,6 +310,41 @@ fn a_refused_token_holds_and_is_probed_ever_more_rarely_up_to_the_ceiling() {
 }
 
 #[test]
+fn a_change_ends_a_hold_and_pauses_after_failures() {
+    for failure in [401, 404, 405, 409, 503] {
+        let mut world = World::new(10);
+        world.add("a", people(30));
+        world.run(1, |_, _| status(failure));
+        assert!(world.next().is_err(), "it waits");
+        world.dispatch.change(policy(10));
+        assert_eq!(world.dispatch.standing(), Standing::default());
+        world.next().expect("at once");
+    }
+    let mut world = World::new(10);
+    world.add("a", people(30));
+    let limits = RateLimits { retry_after: Some(Duration::from_secs(60)), ..RateLimits::default() };
+    world.run(1, |_, _| Answer { limits, ..status(429) });
+    world.dispatch.change(policy(10));
+    assert!(world.next().is_err(), "what LaunchDarkly has asked for is not over");
+}
+
+#[test]
+fn a_call_of_before_a_change_cannot_hold_what_was_changed() {
+    let mut world = World::new(10);
+    world.add("a", people(5));
+    world.now += LINGER;
+    let before = world.next().expect("they are due");
+    world.dispatch.change(policy(10));
+    let reports = world.dispatch.refused_before_change(before.clone());
+    assert!(matches!(&reports[..], [Report::Release(_, Unheard::No)]), "{reports:?}");
+    assert_eq!(world.dispatch.standing(), Standing::default());
+    world.add("a", names(&before));
+    world.now += LINGER;
+    world.run(99, |_, _| status(204));
+    assert_eq!(world.taken.len(), 5);
+}
+
+#[test]
 fn while_held_one_probe_at_a_time_is_in_flight() {
     let mut world = World::new(10);
     world.add("a", people(90));

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::destinations::Configured;
 use super::operated::{self, Operation};
 use super::parked::Parked;
 use super::writer::State;
 use super::{claims, members};
 use crate::ledger::member::{self, Change, Member, Next};
 use crate::ledger::{
-    Batch, ClaimedMember, Intake, LedgerError, ParkReason, Recorded, RejectedEvent, Route, Unheard,
+    Batch, ClaimedMember, DestinationSettings, Intake, LedgerError, ParkReason, Recorded,
+    RejectedEvent, Route, Unheard,
 };
 use crate::membership::{AudienceId, ContextKey, DestinationName, MembershipDelta};
 
@@ -23,8 +25,8 @@ type Reply<T> = oneshot::Sender<Result<T, LedgerError>>;
 #[derive(Debug)]
 pub(super) enum Command {
     Record {
-        intake: Intake,
-        reply: Reply<Recorded>,
+        intakes: Vec<Intake>,
+        reply: Reply<Vec<Recorded>>,
         place: OwnedSemaphorePermit,
     },
     Claim {
@@ -65,6 +67,10 @@ pub(super) enum Command {
         operation: Operation,
         reply: Reply<u64>,
     },
+    Configure {
+        destinations: Vec<DestinationSettings>,
+        reply: Reply<()>,
+    },
     /// Somebody who reads beside the writer has found that the file is not as it was written.
     Damaged(rusqlite::Error),
     Close(oneshot::Sender<()>),
@@ -79,6 +85,14 @@ enum Report {
     Split(Vec<Batch>),
 }
 
+/// What one request brings, and what it is answered.
+#[derive(Debug)]
+struct Request {
+    intakes: Vec<Intake>,
+    reply: Reply<Vec<Recorded>>,
+    recorded: Vec<Recorded>,
+}
+
 #[derive(Debug)]
 enum Wanted {
     Longest { destination: DestinationName, audience: AudienceId, limit: NonZeroUsize },
@@ -89,10 +103,9 @@ enum Wanted {
 /// Verbs that share a transaction. Their answers are given after the commit.
 #[derive(Debug, Default)]
 pub(super) struct Group {
-    intakes: Vec<Intake>,
+    requests: Vec<Request>,
     reports: Vec<Report>,
     wanted: Vec<Wanted>,
-    recorded: Vec<(Reply<Recorded>, Recorded)>,
     reported: Vec<Reply<()>>,
     operations: Vec<Operation>,
     operated: Vec<(Reply<u64>, Result<u64, LedgerError>)>,
@@ -103,6 +116,9 @@ pub(super) struct Group {
     unclaimed: Vec<(usize, Vec<ContextKey>)>,
     /// Set by [`Command::Close`].
     pub close: Option<oneshot::Sender<()>>,
+    configure: Option<(Vec<DestinationSettings>, Reply<()>)>,
+    /// What was known of the destinations before, should the transaction be rolled back.
+    configured_before: Option<Configured>,
     /// Set by [`Command::Damaged`].
     pub damage: Option<rusqlite::Error>,
 }
@@ -113,25 +129,28 @@ const MOST_ITEMS: usize = 20_000;
 impl Group {
     /// Whether more verbs should wait for the next group.
     pub fn is_full(&self) -> bool {
-        self.items >= MOST_ITEMS || self.close.is_some() || self.damage.is_some()
+        self.items >= MOST_ITEMS
+            || self.close.is_some()
+            || self.configure.is_some()
+            || self.damage.is_some()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.intakes.is_empty()
+        self.requests.is_empty()
             && self.reports.is_empty()
             && self.operations.is_empty()
             && self.wanted.is_empty()
+            && self.configure.is_none()
     }
 
     pub fn has_intakes(&self) -> bool {
-        !self.intakes.is_empty()
+        !self.requests.is_empty()
     }
 
     /// Answers what should be recorded that there is no space for it; the rest of the group stays.
     pub fn refuse_intakes(&mut self) {
-        self.intakes.clear();
         self.places.clear();
-        for (reply, _) in self.recorded.drain(..) {
+        for Request { reply, .. } in self.requests.drain(..) {
             let cause = "the disk of the ledger has reached its reserve".to_owned();
             let _ = reply.send(Err(LedgerError::Unavailable(cause))); // nobody may be waiting
         }
@@ -144,10 +163,10 @@ impl Group {
             self.reported.push(reply);
         };
         match command {
-            Command::Record { intake, reply, place } => {
-                self.items += intake.deltas.len() + intake.rejected.len() + intake.deletions.len();
-                self.intakes.push(intake);
-                self.recorded.push((reply, Recorded::default()));
+            Command::Record { intakes, reply, place } => {
+                self.items += intakes.iter().map(Intake::items).sum::<usize>();
+                let recorded = vec![Recorded::default(); intakes.len()];
+                self.requests.push(Request { intakes, reply, recorded });
                 self.places.push(place);
             }
             Command::Claim { destination, audience, limit, reply } => {
@@ -181,6 +200,9 @@ impl Group {
                 self.operations.push(operation);
                 self.operated.push((reply, Ok(0)));
             }
+            Command::Configure { destinations, reply } => {
+                self.configure = Some((destinations, reply));
+            }
             Command::Damaged(error) => self.damage = Some(error),
             Command::Close(closed) => self.close = Some(closed),
         }
@@ -189,7 +211,7 @@ impl Group {
     /// Applies everything inside the transaction that is open on `db`.
     pub fn apply(&mut self, state: &mut State, db: &Connection) -> rusqlite::Result<()> {
         self.apply_deltas(state, db)?;
-        for intake in &self.intakes {
+        for intake in self.requests.iter().flat_map(|request| &request.intakes) {
             state.note_arrival(intake.arrival);
             let Some(destination) = state.audiences.destination(&intake.destination) else {
                 continue;
@@ -222,21 +244,28 @@ impl Group {
                 }
             };
         }
+        if let Some((destinations, _)) = &self.configure {
+            let stamp = state.stamp();
+            self.configured_before = Some(state.audiences.configured());
+            state.audiences.configure(db, destinations.clone(), stamp)?;
+        }
         Ok(())
     }
 
     fn apply_deltas(&mut self, state: &mut State, db: &Connection) -> rusqlite::Result<()> {
         let mut writes: Vec<(i64, usize, &MembershipDelta)> = Vec::with_capacity(self.items);
-        for (intake, (_, recorded)) in self.intakes.iter().zip(&mut self.recorded) {
-            let Some(destination) = state.audiences.destination(&intake.destination) else {
-                continue;
-            };
-            for (position, delta) in intake.deltas.iter().enumerate() {
-                match state.audiences.resolve(db, destination, delta)? {
-                    Ok(audience) => {
-                        writes.push((state.audiences.list[audience].row, audience, delta));
+        for Request { intakes, recorded, .. } in &mut self.requests {
+            for (intake, recorded) in intakes.iter().zip(recorded) {
+                let Some(destination) = state.audiences.destination(&intake.destination) else {
+                    continue;
+                };
+                for (position, delta) in intake.deltas.iter().enumerate() {
+                    match state.audiences.resolve(db, destination, delta)? {
+                        Ok(audience) => {
+                            writes.push((state.audiences.list[audience].row, audience, delta));
+                        }
+                        Err(_conflict) => recorded.kind_conflicts.push(position),
                     }
-                    Err(_conflict) => recorded.kind_conflicts.push(position),
                 }
             }
         }
@@ -332,17 +361,21 @@ impl Group {
         Ok(())
     }
 
-    /// The transaction is committed: claims that were reported on end.
-    pub fn end_claims(&mut self, state: &mut State) {
+    /// The transaction is committed: claims that were reported on end, and who is configured shows.
+    pub fn committed(&mut self, state: &mut State) {
         for (audience, keys) in self.unclaimed.drain(..) {
             state.unclaim(audience, &keys);
+        }
+        if self.configure.is_some() {
+            state.show_destinations();
+            state.upkeep.wake(); // everybody of an audience may have to be told again
         }
     }
 
     /// Answers every verb. What it changed can be seen by then.
     pub fn answer(self) {
         drop(self.places);
-        for (reply, recorded) in self.recorded {
+        for Request { reply, recorded, .. } in self.requests {
             let _ = reply.send(Ok(recorded)); // whoever asked may have given up: it is durable all the same
         }
         for reply in self.reported {
@@ -351,13 +384,20 @@ impl Group {
         for (reply, done) in self.operated {
             let _ = reply.send(done);
         }
+        if let Some((_, reply)) = self.configure {
+            let _ = reply.send(Ok(()));
+        }
         for (reply, batch) in self.claimed {
             let _ = reply.send(Ok(batch)); // see `Ledger::claim`: a courier that claims waits for it
         }
     }
 
-    /// The transaction was rolled back: what it had claimed is in no batch.
-    pub fn take_back_claims(&mut self, state: &mut State) {
+    /// The transaction was rolled back: what it had claimed is in no batch, and what it configured is
+    /// not; the rest is read again.
+    pub fn rolled_back(&mut self, state: &mut State) {
+        if let Some(before) = self.configured_before.take() {
+            state.audiences.take_back(before);
+        }
         for batch in self.claimed.iter_mut().filter_map(|(_, batch)| batch.take()) {
             state.unclaim_batch(&batch);
         }
@@ -365,7 +405,10 @@ impl Group {
 
     /// Answers every verb with `error`.
     pub fn fail(self, error: impl Fn() -> LedgerError) {
-        for (reply, _) in self.recorded {
+        for Request { reply, .. } in self.requests {
+            let _ = reply.send(Err(error()));
+        }
+        if let Some((_, reply)) = self.configure {
             let _ = reply.send(Err(error()));
         }
         for reply in self.reported {

@@ -66,6 +66,11 @@ impl Upkeep {
         Ok(upkeep)
     }
 
+    /// From here on, re-assertions are due so long after a settle.
+    pub fn reassert_after(&mut self, reassert_after: Duration) {
+        self.reassert_after = reassert_after;
+    }
+
     /// Plans what the table says, at opening and after a transaction that was rolled back.
     pub fn reload(&mut self, db: &Connection) -> rusqlite::Result<()> {
         let latest: Option<i64> =

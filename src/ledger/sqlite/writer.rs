@@ -1,14 +1,13 @@
 //! The writer: one thread that owns the database, takes whatever is queued, and commits it as one
 //! group.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, params};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::audiences::Audiences;
@@ -23,10 +22,10 @@ use super::schema::{self, OpenError};
 use super::upkeep::Upkeep;
 use super::waits::Waits;
 use super::walks::{Task, Walk};
-use super::{Settings, Shared, dropped, members, meta};
+use super::{Published, Settings, Shared, dropped, members, meta};
 use crate::ledger::member::{self, Change, Member, Moment, Next};
 use crate::ledger::{Batch, LedgerError};
-use crate::membership::{ContextKey, DestinationName, MembershipDelta, Timestamp, UserId};
+use crate::membership::{ContextKey, MembershipDelta, Timestamp, UserId};
 
 /// While the disk has no space, it is looked at so often: whoever asks whether to send events here
 /// must not have to send some to find out.
@@ -87,31 +86,23 @@ impl Writer {
         let checkpointer = Checkpointer::watch(&mut database, &settings.path)?;
         let reserve = Reserve::new(settings.path.clone(), settings.disk_reserve_bytes);
         let stamp = Timestamp(shared.arrival().0 + 1);
-        let reassert_after = settings.destinations.iter().map(|of| of.reassert_after).max();
+        let audiences = Audiences::open(&database, settings.destinations, stamp)?;
+        let reassert_after = audiences.reassert_after();
         let mut state = State {
-            audiences: Audiences::open(&database, settings.destinations, stamp)?,
+            audiences,
             waits: Waits::new(),
             persons: Persons::open(&database)?,
             rejected: Rejected::open(&database, settings.rejected)?,
             parked: Parked::new(settings.parked),
-            upkeep: Upkeep::open(
-                &database,
-                settings.tombstone_ttl,
-                reassert_after.unwrap_or(Duration::ZERO),
-            )?,
+            upkeep: Upkeep::open(&database, settings.tombstone_ttl, reassert_after)?,
             shared,
             stamp,
             touched: BTreeSet::new(),
             steered: BTreeSet::new(),
         };
-        state.touch_all();
+        state.show_destinations();
         state.publish();
         Ok(Self { database, commands, state, checkpointer, reserve, is_full: false, lock })
-    }
-
-    pub(super) fn news(&self) -> HashMap<DestinationName, watch::Receiver<()>> {
-        let all = self.state.audiences.destinations.iter();
-        all.map(|of| (of.settings.name.clone(), of.news.subscribe())).collect()
     }
 
     /// Commits groups until the ledger is closed or every handle is gone.
@@ -167,7 +158,7 @@ impl Writer {
                 if has_written && std::mem::take(&mut self.is_full) {
                     tracing::info!("there is space for the ledger again");
                 }
-                group.end_claims(&mut self.state);
+                group.committed(&mut self.state);
                 self.state.publish();
                 self.show_space();
                 group.answer();
@@ -184,7 +175,7 @@ impl Writer {
                 if !std::mem::replace(&mut self.is_full, true) {
                     tracing::error!(%error, "no space for the ledger: nothing is accepted until there is");
                 }
-                group.take_back_claims(&mut self.state);
+                group.rolled_back(&mut self.state);
                 self.state.reload(&self.database).map_err(failed("reading"))?;
                 self.state.publish();
                 self.show_space();
@@ -414,6 +405,24 @@ impl State {
         Ok(())
     }
 
+    /// Lets everybody see which destinations are configured.
+    pub fn show_destinations(&mut self) {
+        self.upkeep.reassert_after(self.audiences.reassert_after());
+        let mut published = self.shared.published();
+        for destination in &self.audiences.destinations {
+            let fresh = || Published {
+                configured: true,
+                backlog: BTreeMap::new(),
+                paused_since: None,
+                news: destination.news.subscribe(),
+            };
+            let of = published.entry(destination.settings.name.clone()).or_insert_with(fresh);
+            of.configured = destination.configured;
+        }
+        drop(published);
+        self.touch_all();
+    }
+
     fn touch_all(&mut self) {
         self.touched.extend(0..self.audiences.list.len());
         self.steered.extend(0..self.audiences.destinations.len());
@@ -427,11 +436,11 @@ impl State {
         }
         let long_ago = self.waits.long_ago();
         let mut wake = BTreeSet::new();
-        let mut published = self.shared.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut published = self.shared.published();
         for index in std::mem::take(&mut self.touched) {
             let audience = &self.audiences.list[index];
             let destination = &self.audiences.destinations[audience.destination];
-            let of = published.entry(destination.settings.name.clone()).or_default();
+            let Some(of) = published.get_mut(&destination.settings.name) else { continue };
             if let Some(backlog) = audience.backlog(long_ago) {
                 of.backlog.insert(index, backlog);
                 wake.insert(audience.destination);
@@ -441,7 +450,7 @@ impl State {
         }
         for index in std::mem::take(&mut self.steered) {
             let destination = &self.audiences.destinations[index];
-            let of = published.entry(destination.settings.name.clone()).or_default();
+            let Some(of) = published.get_mut(&destination.settings.name) else { continue };
             of.paused_since = destination.paused_at;
             wake.insert(index);
         }
@@ -456,9 +465,7 @@ impl State {
         self.rejected.reload(db)?;
         self.upkeep.reload(db)?;
         self.touched.clear(); // positions of before: an audience may have been taken back
-        let mut published = self.shared.published.lock().unwrap_or_else(PoisonError::into_inner);
-        published.clear();
-        drop(published);
+        self.shared.published().values_mut().for_each(|of| of.backlog.clear());
         self.touch_all();
         Ok(())
     }

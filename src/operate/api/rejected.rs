@@ -75,7 +75,7 @@ pub(super) async fn replay(
     let full = what.id.is_none() && events.len() == PAGE as usize;
     let next_after = events.last().filter(|_| full).map(|event| event.id);
     let oldest = (!what.force).then(|| api.ledger.arrival().before(api.tombstone_ttl));
-    let plan = Plan::of(mappings, events, oldest);
+    let plan = Plan::of(&mappings, events, oldest);
     let mut answer = plan.carry_out(&api, &name).await?;
     answer.next_after = next_after;
     let still_rejected = answer.rejected.len();
