@@ -49,6 +49,21 @@ fn a_certificate_and_its_key_are_checked_as_a_pair_and_their_end_is_told() {
                     it; replace it";
     assert_eq!(warnings, [expected]);
 
+    // One that is wrong may become right; one that is good is the listener's to read again.
+    let toml = format!(
+        "[listen.tls]\ncertificate_file = {:?}\nkey_file = {:?}\n",
+        write("certificate", &good.0),
+        write("key", &other.1)
+    );
+    let file = write("cohortd.toml", &toml);
+    let read = || Config::read(Some(Path::new(&file)), [("IGNORED", "")]).files;
+    let wrong = read();
+    write("key", &good.1);
+    assert_ne!(wrong.now(), wrong);
+    let right = read();
+    write("key", &other.1);
+    assert_eq!(right.now(), right);
+
     let table = [
         (good.0.as_str(), other.1.as_str(), None, "listen.tls.key_file = "),
         (&good.0, &other.1, None, "is not the key of the certificate in certificate_file"),

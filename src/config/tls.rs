@@ -50,7 +50,12 @@ fn path(section: &mut Section<'_>, key: &'static str) -> Option<PathBuf> {
 }
 
 fn check(files: &TlsFiles, section: &Section<'_>) {
-    match files.read() {
+    let mut pair = files.read();
+    if pair.is_err() {
+        files.paths().for_each(|path| section.note(path));
+        pair = files.read(); // what was mended before it was noted
+    }
+    match pair {
         Ok(pair) => {
             let now = SystemClock.now().0.div_euclid(1_000_000);
             let end = i64::try_from(pair.not_after_s).unwrap_or(i64::MAX);

@@ -116,7 +116,8 @@ impl TlsFiles {
         Ok((certificates(&self.certificate_file)?, key(&self.key_file)?))
     }
 
-    fn paths(&self) -> impl Iterator<Item = &Path> {
+    /// All of them.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
         let cas = self.client_ca_file.as_deref();
         [self.certificate_file.as_path(), &self.key_file].into_iter().chain(cas)
     }
