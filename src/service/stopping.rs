@@ -63,9 +63,12 @@ impl Service {
                 },
             };
             let failure = match self.tick_off(ended) {
-                Ok(Ended::Listener(Ok(())) | Ended::Courier(_, Ok(())) | Ended::Writer(Ok(()))) => {
-                    continue;
-                }
+                Ok(
+                    Ended::Listener(Ok(()))
+                    | Ended::Courier(_, Ok(()))
+                    | Ended::Watch
+                    | Ended::Writer(Ok(())),
+                ) => continue,
                 Ok(failed) => failed.unasked(),
                 Err(failure) => failure,
             };
