@@ -70,7 +70,7 @@ impl Run {
             spell: None,
             in_flight: BTreeSet::new(),
             life: 0,
-            limit: limited.then(|| chance.random_range(8..60)),
+            limit: limited.then(|| chance.random_range(5..60)),
             window: 0,
             used: 0,
             calls: 0,

@@ -85,9 +85,9 @@ impl MemoryLedger {
         let due: Vec<(Instant, Key)> = due;
         for (_, key) in due {
             let moment = self.moment(&mut state);
-            state.apply(&key, |before| {
-                before.map_or(Next::Same, |of| member::reassert(of, &moment))
-            });
+            let is_called = state.claimed.contains(&key);
+            let rule = |of: &Member| member::reassert_after_silence(of, is_called, &moment);
+            state.apply(&key, |before| before.map_or(Next::Same, rule));
         }
         drop(state);
         self.news.send_replace(());

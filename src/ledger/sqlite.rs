@@ -22,6 +22,7 @@ mod dropped;
 mod export;
 mod group;
 mod integrity;
+mod log;
 mod members;
 mod meta;
 mod migration;

@@ -407,6 +407,42 @@ fn calls_slow_down_before_a_limit_is_used_up() {
 }
 
 #[test]
+fn an_answer_without_headers_keeps_the_pace_until_the_reset() {
+    let mut world = World::new(10);
+    world.add("a", people(200));
+    let wall = 1_750_000_000_000_000;
+    let window =
+        Window { limit: Some(100), remaining: Some(10), reset: Some(Timestamp(wall + 5_000_000)) };
+    let limits = RateLimits { route: window, ..RateLimits::default() };
+    world.run(1, |_, _| Answer { limits, ..status(204) });
+    let began = world.now;
+    world.run(9, |_, _| status(204));
+    assert!(world.now - began >= Duration::from_millis(3500), "half a second between calls");
+    world.run(12, |_, _| status(204));
+    let reset = world.now;
+    world.run(20, |_, _| status(204));
+    assert_eq!(world.now, reset, "at the reset it is over");
+}
+
+#[test]
+fn the_next_window_is_spread_too_until_it_says_what_remains() {
+    let mut world = World::new(10);
+    world.acknowledged.insert(id("a"));
+    world.add("a", people(90));
+    let wall = 1_750_000_000_000_000;
+    let window =
+        Window { limit: Some(2), remaining: Some(0), reset: Some(Timestamp(wall + 3_000_000)) };
+    let limits = RateLimits { route: window, ..RateLimits::default() };
+    let first = world.next().expect("due");
+    world.answer(first, Answer { limits, ..status(204) });
+    let reset = world.next().expect_err("nothing remains").expect("not for ever");
+    world.now = reset;
+    world.next().expect("the window is new");
+    let next = world.next().expect_err("two calls a window, and no answer yet");
+    assert_eq!(next, Some(reset + Duration::from_secs(5)));
+}
+
+#[test]
 fn a_conflict_is_the_audiences_own_and_soon_tried_again() {
     let mut world = World::new(10);
     world.add("a", people(10)).add("b", people(10));

@@ -222,12 +222,12 @@ impl Audiences {
         self.by_name.retain(|_, index| *index < count);
     }
 
-    /// Reads the audiences of a destination; `claimed` knows who of the row is in a batch.
+    /// Reads the audiences of a destination; `claimed` knows who of one is in a batch.
     pub fn load(
         &mut self,
         db: &Connection,
         destination: usize,
-        claimed: &mut impl FnMut(i64) -> HashSet<ContextKey>,
+        claimed: &mut impl FnMut(&Audience) -> HashSet<ContextKey>,
     ) -> rusqlite::Result<()> {
         let name = self.destinations[destination].settings.name.clone();
         let mut statement = db.prepare_cached(&format!(
@@ -236,7 +236,7 @@ impl Audiences {
         let mut rows = statement.query([self.destinations[destination].row])?;
         while let Some(row) = rows.next()? {
             let mut audience = Audience::from_row(row, destination, &name)?;
-            audience.claimed = claimed(audience.row);
+            audience.claimed = claimed(&audience);
             self.insert(audience);
         }
         Ok(())
@@ -257,8 +257,10 @@ impl Audiences {
 
     /// Makes memory what the tables say, after a transaction that was rolled back. Claims stay.
     pub fn reload(&mut self, db: &Connection) -> rusqlite::Result<()> {
-        let mut claimed: HashMap<i64, HashSet<ContextKey>> =
-            self.list.drain(..).map(|audience| (audience.row, audience.claimed)).collect();
+        // By name: the row that it had may be one that was rolled back.
+        let name_of = |audience: &Audience| (audience.destination, audience.route.audience.clone());
+        let mut claimed: HashMap<(usize, AudienceId), HashSet<ContextKey>> =
+            self.list.drain(..).map(|audience| (name_of(&audience), audience.claimed)).collect();
         self.by_id.clear();
         self.by_row.clear();
         for index in 0..self.destinations.len() {
@@ -267,7 +269,9 @@ impl Audiences {
                 .prepare_cached("SELECT paused_at FROM destination WHERE id = ?1")?
                 .query_row([destination.row], |row| row.get::<_, Option<i64>>(0))?
                 .map(Timestamp);
-            self.load(db, index, &mut |row| claimed.remove(&row).unwrap_or_default())?;
+            self.load(db, index, &mut |audience| {
+                claimed.remove(&name_of(audience)).unwrap_or_default()
+            })?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! claims, so that a claim sees everything that arrived with it.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -17,7 +18,7 @@ use crate::ledger::{
     Batch, ClaimedMember, DestinationSettings, Intake, LedgerError, ParkReason, Recorded,
     RejectedEvent, Route, Unheard,
 };
-use crate::membership::{AudienceId, ContextKey, DestinationName, MembershipDelta};
+use crate::membership::{AudienceId, ContextKey, DestinationName, MembershipDelta, Timestamp};
 
 type Reply<T> = oneshot::Sender<Result<T, LedgerError>>;
 
@@ -93,6 +94,12 @@ struct Request {
     recorded: Vec<Recorded>,
 }
 
+impl Request {
+    fn deletes(&self) -> bool {
+        self.intakes.iter().any(|intake| !intake.deletions.is_empty())
+    }
+}
+
 #[derive(Debug)]
 enum Wanted {
     Longest { destination: DestinationName, audience: AudienceId, limit: NonZeroUsize },
@@ -112,8 +119,9 @@ pub(super) struct Group {
     claimed: Vec<(Reply<Option<Batch>>, Option<Batch>)>,
     places: Vec<OwnedSemaphorePermit>,
     items: usize,
-    /// Members whose claim ends with this group, once it is committed.
-    unclaimed: Vec<(usize, Vec<ContextKey>)>,
+    /// Members whose claim ends with this group, once it is committed, and since when the longest
+    /// pending of those that wait again has been so.
+    unclaimed: Vec<(usize, Vec<ContextKey>, Option<Timestamp>)>,
     /// Set by [`Command::Close`].
     pub close: Option<oneshot::Sender<()>>,
     configure: Option<(Vec<DestinationSettings>, Reply<()>)>,
@@ -210,20 +218,13 @@ impl Group {
 
     /// Applies everything inside the transaction that is open on `db`.
     pub fn apply(&mut self, state: &mut State, db: &Connection) -> rusqlite::Result<()> {
-        self.apply_deltas(state, db)?;
-        for intake in self.requests.iter().flat_map(|request| &request.intakes) {
-            state.note_arrival(intake.arrival);
-            let Some(destination) = state.audiences.destination(&intake.destination) else {
-                continue;
-            };
-            for user_id in &intake.deletions {
-                state.forget(db, destination, user_id)?;
-            }
-            for RejectedEvent { reason, detail, body, user_id } in &intake.rejected {
-                let row = state.audiences.destinations[destination].row;
-                let person = user_id.as_ref().map(|user| state.persons.hash(row, user.as_str()));
-                state.rejected.keep(db, row, intake.arrival, (reason, detail, body, person))?;
-            }
+        // What came after a deletion is applied after it.
+        let mut from = 0;
+        while from < self.requests.len() {
+            let deleting = self.requests[from..].iter().position(Request::deletes);
+            let to = deleting.map_or(self.requests.len(), |position| from + position + 1);
+            self.apply_requests(from..to, state, db)?;
+            from = to;
         }
         for report in std::mem::take(&mut self.reports) {
             self.apply_report(state, db, report)?;
@@ -252,9 +253,39 @@ impl Group {
         Ok(())
     }
 
-    fn apply_deltas(&mut self, state: &mut State, db: &Connection) -> rusqlite::Result<()> {
+    /// Deltas first, together, then what else came with them.
+    fn apply_requests(
+        &mut self,
+        which: Range<usize>,
+        state: &mut State,
+        db: &Connection,
+    ) -> rusqlite::Result<()> {
+        self.apply_deltas(which.clone(), state, db)?;
+        for intake in self.requests[which].iter().flat_map(|request| &request.intakes) {
+            state.note_arrival(intake.arrival);
+            let Some(destination) = state.audiences.destination(&intake.destination) else {
+                continue;
+            };
+            for RejectedEvent { reason, detail, body, user_id } in &intake.rejected {
+                let row = state.audiences.destinations[destination].row;
+                let person = user_id.as_ref().map(|user| state.persons.hash(row, user.as_str()));
+                state.rejected.keep(db, row, intake.arrival, (reason, detail, body, person))?;
+            }
+            for user_id in &intake.deletions {
+                state.forget(db, destination, user_id, intake.arrival)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_deltas(
+        &mut self,
+        which: Range<usize>,
+        state: &mut State,
+        db: &Connection,
+    ) -> rusqlite::Result<()> {
         let mut writes: Vec<(i64, usize, &MembershipDelta)> = Vec::with_capacity(self.items);
-        for Request { intakes, recorded, .. } in &mut self.requests {
+        for Request { intakes, recorded, .. } in &mut self.requests[which] {
             for (intake, recorded) in intakes.iter().zip(recorded) {
                 let Some(destination) = state.audiences.destination(&intake.destination) else {
                     continue;
@@ -347,6 +378,7 @@ impl Group {
         let row = state.audiences.list[audience].row;
         let mut order: Vec<_> = batch.members.iter().collect();
         order.sort_by(|a, b| a.context_key.cmp(&b.context_key));
+        let mut longest: Option<Timestamp> = None;
         for claimed in order {
             let key = claimed.context_key.as_str();
             let before = members::load(db, row, key)?;
@@ -354,17 +386,18 @@ impl Group {
             state.put(db, audience, key, before.as_ref(), &next)?;
             if let Some(since) = next.or(before.as_ref()).and_then(|member| member.pending_since) {
                 state.audiences.list[audience].look_again_from(since);
+                longest = Some(longest.map_or(since, |other| other.min(since)));
             }
         }
         let keys = batch.members.into_iter().map(|claimed| claimed.context_key).collect();
-        self.unclaimed.push((audience, keys));
+        self.unclaimed.push((audience, keys, longest));
         Ok(())
     }
 
     /// The transaction is committed: claims that were reported on end, and who is configured shows.
     pub fn committed(&mut self, state: &mut State) {
-        for (audience, keys) in self.unclaimed.drain(..) {
-            state.unclaim(audience, &keys);
+        for (audience, keys, longest) in self.unclaimed.drain(..) {
+            state.unclaim(audience, &keys, longest);
         }
         if self.configure.is_some() {
             state.show_destinations();

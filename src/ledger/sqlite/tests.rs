@@ -309,6 +309,22 @@ async fn a_member_is_in_one_batch_at_a_time_and_the_longest_pending_goes_first()
 }
 
 #[tokio::test]
+async fn a_member_that_is_given_back_has_waited_since_it_came_and_not_since_the_start() {
+    const IDLE: Duration = Duration::from_millis(300);
+    let bench = Bench::new();
+    bench.clock.advance(IDLE);
+    tokio::time::sleep(IDLE).await; // nothing happens for a while: that is the case
+    let came = tokio::time::Instant::now();
+    bench.record(vec![delta("a", "ada", true, 1)]).await;
+    for _ in 0..3 {
+        bench.release(bench.claim("a", 9).await.expect("ada waits"), Unheard::No).await;
+        let backlog = bench.ledger.backlog(&destination()).await.expect("it is open");
+        let since = backlog[0].waiting_since;
+        assert!(since + Duration::from_millis(100) > came, "{:?} too early", came - since);
+    }
+}
+
+#[tokio::test]
 async fn a_request_is_one_whole_and_its_later_item_wins_a_tie() {
     let bench = Bench::new();
     bench
@@ -564,6 +580,7 @@ async fn arrival_never_runs_backwards_not_even_across_a_restart() {
     assert!(!batch.members[0].membership.as_bool(), "the later arrival wins the tie");
 }
 
+mod checkpoints;
 mod configured;
 mod damage;
 mod migration;

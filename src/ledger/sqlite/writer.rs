@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, params};
+use rusqlite::{Connection, params};
 use tokio::time::Instant;
 
 use super::audiences::Audiences;
@@ -17,7 +17,7 @@ use super::group::{Command, Group, change_of};
 use super::parked::Parked;
 use super::persons::Persons;
 use super::rejected::Rejected;
-use super::reserve::Reserve;
+use super::reserve::{Reserve, is_full};
 use super::schema::{self, OpenError};
 use super::upkeep::Upkeep;
 use super::waits::Waits;
@@ -188,6 +188,8 @@ impl Writer {
     /// `true`: something was written.
     fn transact(&mut self, group: &mut Group) -> rusqlite::Result<bool> {
         let Self { database: db, state, is_full, .. } = self;
+        let began = state.stamp();
+        state.waits.note(began, Instant::now());
         db.execute_batch("BEGIN")?;
         let before = db.total_changes();
         if !group.is_empty() {
@@ -308,17 +310,18 @@ impl State {
         self.touched.iter().try_for_each(|index| self.audiences.save(db, *index))
     }
 
-    /// Removes a person from every audience of the destination; the rows go once that was told.
+    /// Removes a person from every audience of the destination, as was asked at `asked_at`; the rows
+    /// go once that was told.
     pub fn forget(
         &mut self,
         db: &Connection,
         destination: usize,
         user_id: &UserId,
+        asked_at: Timestamp,
     ) -> rusqlite::Result<()> {
         let row = self.audiences.destinations[destination].row;
         let person = self.persons.hash(row, user_id.as_str());
-        let at = self.stamp();
-        self.persons.remember(db, person, at)?;
+        self.persons.remember(db, person, asked_at)?;
         self.rejected.forget(db, person)?;
         let mut found: Vec<(usize, String)> = self
             .audiences
@@ -335,7 +338,7 @@ impl State {
         for (audience, key) in found {
             let row = self.audiences.list[audience].row;
             let Some(before) = members::load(db, row, &key)? else { continue };
-            let next = member::forget(&before, &self.moment(audience));
+            let next = member::forget(&before, asked_at, &self.moment(audience));
             Parked::erase(db, row, &key)?;
             self.put(db, audience, &key, Some(&before), &next)?;
         }
@@ -363,15 +366,16 @@ impl State {
         Ok(())
     }
 
-    /// Ends the claims of these members.
-    pub fn unclaim(&mut self, audience: usize, keys: &[ContextKey]) {
-        let long_ago = self.waits.long_ago();
-        let state = &mut self.audiences.list[audience];
+    /// Ends the claims of these members; the longest pending of those that wait again has been so
+    /// since `longest`.
+    pub fn unclaim(&mut self, audience: usize, keys: &[ContextKey], longest: Option<Timestamp>) {
+        let known = &mut self.audiences.list[audience];
         for key in keys {
-            state.claimed.remove(key);
+            known.claimed.remove(key);
         }
-        if state.waiting() > 0 {
-            state.waiting_since.get_or_insert(long_ago);
+        if let Some(since) = longest.map(|longest| self.waits.instant_of(longest)) {
+            let other = known.waiting_since;
+            known.waiting_since = Some(other.map_or(since, |other| other.min(since)));
         }
         self.touch(audience);
     }
@@ -381,7 +385,7 @@ impl State {
         if let Some(audience) = self.audiences.of_route(&batch.route) {
             let keys: Vec<_> =
                 batch.members.iter().map(|member| member.context_key.clone()).collect();
-            self.unclaim(audience, &keys);
+            self.unclaim(audience, &keys, None);
         }
     }
 
@@ -430,7 +434,6 @@ impl State {
 
     /// Shows couriers the backlogs as they are after a commit, and wakes those with something to do.
     fn publish(&mut self) {
-        self.waits.note(self.stamp, Instant::now());
         if self.touched.is_empty() && self.steered.is_empty() {
             return;
         }
@@ -469,10 +472,6 @@ impl State {
         self.touch_all();
         Ok(())
     }
-}
-
-fn is_full(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }
 
 fn failed(doing: &'static str) -> impl FnOnce(rusqlite::Error) -> WriterFailure {

@@ -26,8 +26,18 @@ pub(super) async fn list(
 ) -> Result<Json<RejectedPage>, Problem> {
     let limit = asked.limit.unwrap_or(100).clamp(1, PAGE);
     let found = api.ledger.rejected(&name, asked.after.unwrap_or(0), limit).await?;
-    let more = found.len() == limit as usize;
+    let more = goes_on(&api, &name, &found).await?;
     Ok(Json(RejectedPage { rejected: found.into_iter().map(RejectedInfo::from).collect(), more }))
+}
+
+/// Whether there are events behind these.
+async fn goes_on(
+    api: &Api,
+    name: &DestinationName,
+    events: &[RejectedView],
+) -> Result<bool, Problem> {
+    let Some(last) = events.last() else { return Ok(false) };
+    Ok(!api.ledger.rejected(name, last.id, 1).await?.is_empty())
 }
 
 pub(super) async fn discard(
@@ -72,8 +82,8 @@ pub(super) async fn replay(
         }
         None => api.ledger.rejected(&name, what.after.unwrap_or(0), PAGE).await?,
     };
-    let full = what.id.is_none() && events.len() == PAGE as usize;
-    let next_after = events.last().filter(|_| full).map(|event| event.id);
+    let more = what.id.is_none() && goes_on(&api, &name, &events).await?;
+    let next_after = events.last().filter(|_| more).map(|event| event.id);
     let oldest = (!what.force).then(|| api.ledger.arrival().before(api.tombstone_ttl));
     let plan = Plan::of(&mappings, events, oldest);
     let mut answer = plan.carry_out(&api, &name).await?;
