@@ -21,6 +21,7 @@ pub mod healthcheck;
 pub mod ledger;
 mod man;
 pub mod operator;
+mod reaching;
 pub mod reload;
 pub mod send;
 pub mod status;
@@ -317,13 +318,12 @@ fn complain(text: &str) {
 }
 
 /// Asks a daemon and nobody else: no redirects, no proxy from the environment.
-fn to_the_daemon(patience: Duration) -> reqwest::Result<reqwest::Client> {
+fn to_the_daemon(patience: Duration) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .timeout(patience)
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(USER_AGENT)
         .no_proxy()
-        .build()
 }
 
 /// An error of `reqwest` in words, without the URL: it may hold a proxy's password or a person's data.

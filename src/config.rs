@@ -24,6 +24,7 @@ mod secrets;
 mod section;
 mod segment;
 mod source;
+mod tls;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -45,6 +46,7 @@ pub use self::source::{Files, Reading, Source};
 
 use self::faults::Report;
 use self::section::Section;
+use crate::receive::tls::TlsFiles;
 
 /// Everything the daemon is told by its operator.
 #[derive(Clone, Debug)]
@@ -140,18 +142,34 @@ impl Config {
     }
 }
 
-/// Where the daemon listens, whatever else may be wrong with the configuration: a container's
-/// health check runs without the daemon's secrets.
+/// A listener as its clients need to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// TLS, if it is spoken; the files may be of no use.
+    pub tls: Option<TlsFiles>,
+}
+
+/// Where the daemon listens, the public and the admin listener, whatever else may be wrong with the
+/// configuration: a container's health check runs without the daemon's secrets.
 ///
 /// # Errors
-/// What is wrong with `listen.address` itself.
-pub fn listen_address(file: Option<&Path>) -> Result<SocketAddr, Faults> {
+/// What is wrong with the addresses and the names of the files themselves.
+pub fn listeners(file: Option<&Path>) -> Result<[Listener; 2], Faults> {
     // What is wrong elsewhere is the daemon's to report.
     let elsewhere = Report::default();
     let (tree, _) = layers::merge(layers::locate(file).as_deref(), std::env::vars_os(), &elsewhere);
     let report = Report::default();
-    let address = listeners::address(&mut Section::root(tree, true, &report).section("listen"));
-    report.finish().map(|_| address)
+    let mut root = Section::root(tree, true, &report);
+    let both = ["listen", "admin"].map(|name| {
+        let mut section = root.section(name);
+        let address = listeners::address(&mut section);
+        let speaks_tls = section.has("tls");
+        let tls = speaks_tls.then(|| tls::files(&mut section.section("tls"))).flatten();
+        Listener { address, tls }
+    });
+    report.finish().map(|_| both)
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@
 //! * A 2xx is sent after [`Ledger::record`] returned (P1;
 //!   `webhook::tests::no_success_is_answered_before_the_ledger_has_recorded`).
 //! * One bad event costs none of its neighbours (P5; the tables of `envelope` and `webhook`).
-//! * The bodies of all requests in flight share one budget; past it the answer is 503 (P6;
-//!   `body::tests`).
+//! * All requests in flight share one budget; past it a body that has been arriving for longer makes way,
+//!   or the answer is 503 (P6; `budget::tests`).
 //! * Our own trouble is never a 4xx, because Segment never retries one.
 //! * A stranger learns nothing but 401: authentication precedes every complaint about a body.
 //!
@@ -25,7 +25,6 @@ use axum::Router;
 use axum::routing::{MethodFilter, get, on, post};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tower_http::decompression::RequestDecompressionLayer;
 
 use crate::ledger::Ledger;
 
@@ -33,18 +32,24 @@ mod answer;
 mod authentication;
 mod body;
 mod bucket;
+mod budget;
 mod connections;
 mod counters;
 mod doors;
 pub mod envelope;
+mod exchange;
 #[cfg(test)]
 mod fake;
 mod handed_in;
 mod listener;
 mod probes;
+mod progress;
+mod socket;
 mod sorting;
 mod sources;
+pub mod tls;
 mod tracking;
+mod unpacking;
 mod webhook;
 mod webhook_audiences;
 
@@ -68,16 +73,20 @@ pub struct Limits {
     pub body_limit_bytes: usize,
     /// What all bodies in flight may hold together; past it the answer is 503.
     pub body_budget_bytes: usize,
-    /// For the request line and headers, from the end of the request before. An idle connection
-    /// is closed after it too.
+    /// The largest request line and headers; larger ones are answered 431, or 414.
+    pub header_limit_bytes: usize,
+    /// For the request line and headers of the first request, TLS handshake included.
     pub header_timeout: Duration,
-    /// For the whole body.
+    /// For those of another one, from the end of the request before.
+    pub idle_timeout: Duration,
+    /// For the whole body, and for an answer to be taken.
     pub body_timeout: Duration,
     /// From the request head to the answer; Segment gives up after 5 s.
     pub answer_timeout: Duration,
     /// Open at once; one that has been longest without a complete request makes way.
     pub max_connections: usize,
-    /// Requests with a body that are handled at once; past it the answer is 503.
+    /// Requests with a body that are handled at once; past it one whose body has been arriving for longer
+    /// makes way, or the answer is 503.
     pub max_requests: usize,
     /// Proxies in front whose word about the source of a request is taken.
     pub trusted_proxies: usize,
@@ -89,9 +98,7 @@ pub struct PublicState {
     doors: Doors,
     ledger: Arc<dyn Ledger>,
     limits: Limits,
-    budget: body::Budget,
-    /// Requests with a body that are handled.
-    requests: Semaphore,
+    budget: budget::Budget,
     /// One permit per core: bodies that are heavy to read wait for each other, not for threads.
     heavy_readers: Semaphore,
     readiness: Readiness,
@@ -114,8 +121,7 @@ impl PublicState {
             doors,
             ledger,
             limits,
-            budget: body::Budget::new(limits.body_budget_bytes),
-            requests: Semaphore::new(limits.max_requests.clamp(1, Semaphore::MAX_PERMITS)),
+            budget: budget::Budget::new(limits.max_requests, limits.body_budget_bytes),
             heavy_readers: Semaphore::new(cores),
             readiness,
             counters,
@@ -146,8 +152,6 @@ pub fn router(state: PublicState) -> Router {
         .route("/v1/batch", post(tracking::batch))
         .route("/v1/import", post(tracking::batch))
         .route("/v1/{call}", post(tracking::single))
-        // What is decompressed counts against the limits; an encoding that is not known is refused.
-        .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true))
         .route("/livez", get(probes::live))
         .route("/readyz", get(probes::ready))
         .route("/healthz", get(probes::ready))

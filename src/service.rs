@@ -134,7 +134,9 @@ impl Service {
 
     async fn open(config: Config, reloads: Reloads) -> Result<Self, ServiceError> {
         let began = Instant::now();
-        raise_open_files();
+        let open_files = raise_open_files();
+        let public_tls = wiring::certificates(config.listen.tls.as_ref())?;
+        let admin_tls = wiring::certificates(config.admin.tls.as_ref())?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let public = bind(config.listen.address).await?;
         let admin = bind(config.admin.address).await?;
@@ -152,7 +154,7 @@ impl Service {
         let task = tasks.spawn_blocking(move || Ended::Writer(writer.run()));
         parts.insert(task.id(), Part::Writing);
         let readiness = Readiness::default();
-        let limits = wiring::limits(&config);
+        let [public_limits, admin_limits] = wiring::listener_limits(&config, open_files);
         let public_address = announce("public", &public)?;
         announce("admin", &admin)?;
         let (received, delivered) = <(Arc<receive::Counters>, Arc<deliver::Counters>)>::default();
@@ -185,16 +187,25 @@ impl Service {
         service.show_standings();
 
         let doors = service.shown.doors.clone();
-        let state = PublicState::new(doors, Arc::clone(&ledger) as _, limits, readiness, received);
-        let stop = service.stop_receiving.clone();
-        let listener = receive::serve(public, receive::router(state), limits, stop);
+        let ledger = Arc::clone(&ledger) as _;
+        let state = PublicState::new(doors, ledger, public_limits, readiness, received);
+        for certificates in [&public_tls, &admin_tls].into_iter().flatten().cloned() {
+            let watch = certificates.watch(service.stop_watching.clone());
+            service.spawn(Part::Watching, async move {
+                watch.await;
+                Ended::Watch
+            });
+        }
+        let (router, stop) = (receive::router(state), service.stop_receiving.clone());
+        let listener = receive::serve(public, router, public_limits, public_tls, stop);
         service.spawn(Part::Receiving, async move { Ended::Listener(listener.await) });
         let sources = Arc::new(wiring::sources(&service));
         let state = wiring::admin_state(&service, &sources);
         let history = Arc::new(History::default());
         let api = wiring::api(&service, &history, reloads);
         let router = admin::router(state, api, wiring::actions(&service));
-        let listener = receive::serve(admin, router, limits, service.stop_watching.clone());
+        let stop = service.stop_watching.clone();
+        let listener = receive::serve(admin, router, admin_limits, admin_tls, stop);
         service.spawn(Part::Watching, async move { Ended::Listener(listener.await) });
         let sampling = history.watch(sources, service.stop_watching.clone());
         service.spawn(Part::Watching, async move {
@@ -287,14 +298,15 @@ async fn next_of(occasions: Option<&mut Occasions>) -> Occasion {
     }
 }
 
-/// As many open files as the system lets us have: each connection is one.
-fn raise_open_files() {
+/// As many open files as the system lets us have: each connection is one. Returns how many.
+fn raise_open_files() -> u64 {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         warn!(%error, "the limit of open files could not be raised");
     }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, ServiceError> {

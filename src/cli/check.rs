@@ -2,6 +2,7 @@
 //! credentials. Prints no secret, only how many there are.
 
 use std::io::{Result, Write};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Exit, unreached};
@@ -9,6 +10,7 @@ use crate::config::{Config, Credential, Destination, SegmentSection};
 use crate::launchdarkly::{Credentials, Verdict};
 use crate::membership::DestinationName;
 use crate::operate::logging::chain;
+use crate::receive::tls::TlsFiles;
 
 /// For each of the two questions.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -16,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Prints what was understood; with `online` also asks LaunchDarkly.
 pub async fn check(config: &Config, online: bool, out: &mut impl Write) -> Result<Exit> {
     let mut failures = 0;
+    let Config { listen, admin, .. } = config;
+    listens("public", listen.address, listen.tls.as_ref(), out)?;
+    listens("admin", admin.address, admin.tls.as_ref(), out)?;
     for destination in &config.destinations {
         describe(config, destination, out)?;
         if online {
@@ -40,6 +45,18 @@ pub async fn check(config: &Config, online: bool, out: &mut impl Write) -> Resul
     }
     writeln!(out, "{failures} of the answers from LaunchDarkly need you, see above")?;
     Ok(Exit::Unavailable)
+}
+
+fn listens(
+    name: &str,
+    address: SocketAddr,
+    tls: Option<&TlsFiles>,
+    out: &mut impl Write,
+) -> Result<()> {
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let demands = tls.is_some_and(|files| files.client_ca_file.is_some());
+    let demands = if demands { ", client certificates required" } else { "" };
+    writeln!(out, "{name} listener: {scheme}://{address}{demands}")
 }
 
 fn describe(config: &Config, destination: &Destination, out: &mut impl Write) -> Result<()> {

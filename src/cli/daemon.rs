@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use super::healthcheck::reachable;
-use super::{Exit, complain, to_the_daemon, unreached};
-use crate::config::Config;
+use super::reaching::{Reached, Trust, reach};
+use super::{Exit, complain, unreached};
+use crate::config::{Admin, Config};
 use crate::launchdarkly::wire::USER_AGENT;
 use crate::operate::problem::Problem;
 use crate::secret::Secret;
@@ -72,11 +72,13 @@ pub(super) struct Answer<T> {
 impl Daemon {
     /// The daemon of this configuration.
     pub fn of(config: &Config) -> Result<Self, Silent> {
-        let url = format!("http://{}/", reachable(config.admin.address));
-        let url: Url = url.parse().map_err(|_| Silent::usage("admin.address is no address"))?;
-        let client =
-            to_the_daemon(PATIENCE).map_err(|error| Silent::unreached(&url, &unreached(error)))?;
-        Ok(Self { client, url, token: config.admin.tokens.first().cloned() })
+        let Admin { address, tls, tokens, .. } = &config.admin;
+        let Reached { client, url } = reach(*address, tls.as_ref(), Trust::Certificate, PATIENCE)
+            .map_err(|why| Silent {
+            exit: Exit::Unavailable,
+            words: format!("{address}: {why}"),
+        })?;
+        Ok(Self { client, url, token: tokens.first().cloned() })
     }
 
     /// Asks for something.

@@ -16,10 +16,10 @@ use sha1::Sha1;
 use url::Url;
 
 use super::addressee::Addressee;
-use super::healthcheck::reachable;
+use super::reaching::{Trust, reach};
 use super::{Exit, complain, read_file, to_the_daemon, unreached};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, SegmentSection};
+use crate::config::{Config, Listen, SegmentSection};
 
 /// Longer than Segment waits, so that a slow answer is seen and not only its absence.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -78,11 +78,11 @@ impl Send {
                 return Ok(Exit::BadUsage);
             }
         };
-        let url = self.url.as_ref().map_or_else(
-            || format!("http://{}/segment/{name}", reachable(config.listen.address)),
-            Url::to_string,
-        );
-        match post(&url, segment, body).await {
+        let sent = match self.way(config, name) {
+            Ok((client, url)) => post(&client, url, segment, body).await,
+            Err(why) => Err(why),
+        };
+        match sent {
             Ok((status, answer)) => {
                 writeln!(out, "{status}\n{}", answer.trim_end())?;
                 Ok(match status.as_u16() {
@@ -96,6 +96,21 @@ impl Send {
                 Ok(Exit::Unavailable)
             }
         }
+    }
+
+    /// To the URL that was named, which has to be trusted as in a browser, or to the daemon.
+    fn way(
+        &self,
+        config: &Config,
+        name: &str,
+    ) -> std::result::Result<(reqwest::Client, Url), String> {
+        if let Some(url) = &self.url {
+            return Ok((to_the_daemon(PATIENCE).build().map_err(unreached)?, url.clone()));
+        }
+        let Listen { address, tls, .. } = &config.listen;
+        let mut reached = reach(*address, tls.as_ref(), Trust::Certificate, PATIENCE)?;
+        reached.url.set_path(&format!("segment/{name}"));
+        Ok((reached.client, reached.url))
     }
 
     fn text(&self) -> std::result::Result<String, String> {
@@ -186,11 +201,11 @@ fn signature(secret: &str, signed: &str) -> String {
 }
 
 async fn post(
-    url: &str,
+    client: &reqwest::Client,
+    url: Url,
     credentials: &SegmentSection,
     body: Body,
 ) -> std::result::Result<(http::StatusCode, String), String> {
-    let client = to_the_daemon(PATIENCE).map_err(unreached)?;
     let mut request = client.post(url).header(http::header::CONTENT_TYPE, "application/json");
     if let Some(secret) = credentials.shared_secrets.first() {
         request = request.header("X-Signature", signature(secret.expose(), &body.signed));

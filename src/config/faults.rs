@@ -76,6 +76,11 @@ impl Report {
         std::fs::read(path)
     }
 
+    /// Notes a file that is wrong: when it changes, the configuration may be right.
+    pub(super) fn note(&self, path: &Path) {
+        self.files.borrow_mut().note(path);
+    }
+
     /// The same of a file of text.
     pub(super) fn read_text(&self, path: &Path) -> io::Result<String> {
         text(self.read(path)?)

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::secrets;
 use super::section::Section;
+use super::tls;
+use crate::receive::tls::TlsFiles;
 use crate::secret::Secret;
 
 /// A year: long enough for every wait, short enough that no sum of times overflows.
@@ -12,7 +14,8 @@ pub(super) const A_YEAR_S: u64 = 31_536_000;
 /// The same in milliseconds.
 pub(super) const A_YEAR_MS: u64 = A_YEAR_S * 1000;
 
-const MIB: u64 = 1024 * 1024;
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
 /// Segment gives up on a webhook after this time and sends again (wire.md, section 1).
 const SEGMENT_GIVES_UP_MS: u64 = 5000;
 
@@ -25,9 +28,13 @@ pub struct Listen {
     pub body_limit_bytes: usize,
     /// All bodies in memory at once (P6); never less than one body.
     pub body_budget_bytes: usize,
-    /// Until the header of a request is complete.
+    /// The largest header of one request, its first line included.
+    pub header_limit_bytes: usize,
+    /// Until the header of the first request is complete.
     pub header_timeout: Duration,
-    /// Until the body of a request is complete.
+    /// Until that of another request is.
+    pub idle_timeout: Duration,
+    /// Until the body of a request is complete, and for an answer to be taken.
     pub body_timeout: Duration,
     /// Until a complete request must be answered.
     pub answer_timeout: Duration,
@@ -37,6 +44,8 @@ pub struct Listen {
     pub max_requests: usize,
     /// Proxies in front that add to `X-Forwarded-For`.
     pub trusted_proxies: usize,
+    /// TLS, if it is spoken.
+    pub tls: Option<TlsFiles>,
 }
 
 /// The operator's listener.
@@ -46,6 +55,8 @@ pub struct Admin {
     pub address: SocketAddr,
     /// Any of them opens the door; none means that reaching the address is enough.
     pub tokens: Vec<Secret>,
+    /// TLS, if it is spoken.
+    pub tls: Option<TlsFiles>,
     /// Whether Segment's web application may ask `/actions` from a browser.
     pub segment_app: bool,
 }
@@ -55,18 +66,22 @@ impl Listen {
         let address = address(&mut section);
         let limit = section.needed_whole("body_limit_mib", 1..=65_536) * MIB;
         let budget = section.needed_whole("body_budget_mib", 1..=1_048_576) * MIB;
+        let header_limit = section.needed_whole("header_limit_kib", 8..=1024) * KIB;
         let answer_timeout_ms = section.needed_whole("answer_timeout_ms", 1..=A_YEAR_MS);
         let mut wait = |key| Duration::from_millis(section.needed_whole(key, 1..=A_YEAR_MS));
         let listen = Self {
             address,
             body_limit_bytes: whole(limit),
             body_budget_bytes: whole(budget),
+            header_limit_bytes: whole(header_limit),
             header_timeout: wait("header_timeout_ms"),
+            idle_timeout: wait("idle_timeout_ms"),
             body_timeout: wait("body_timeout_ms"),
             answer_timeout: Duration::from_millis(answer_timeout_ms),
             max_connections: whole(section.needed_whole("max_connections", 1..=1_000_000)),
             max_requests: whole(section.needed_whole("max_requests", 1..=1_000_000)),
             trusted_proxies: whole(section.needed_whole("trusted_proxies", 0..=100)),
+            tls: tls::read(&mut section),
         };
         if section.is_clean() && budget < limit {
             let problem = format!("is below body_limit_mib ({})", limit / MIB);
@@ -99,8 +114,9 @@ impl Admin {
             let problem = format!("collides with listen.address ({})", listen.address);
             section.fault("address", Some(address.to_string()), problem);
         }
+        let tls = tls::read(&mut section);
         section.finish();
-        Self { address, tokens: tokens.unwrap_or_default(), segment_app }
+        Self { address, tokens: tokens.unwrap_or_default(), tls, segment_app }
     }
 }
 

@@ -89,6 +89,11 @@ impl<'a> Section<'a> {
         faults::text(self.read(key, path)?)
     }
 
+    /// Notes a file that is wrong, and not a part of the configuration otherwise.
+    pub(super) fn note(&self, path: &Path) {
+        self.report.note(path);
+    }
+
     /// Drops a value whose fault is known already.
     pub(super) fn discard(&mut self, key: &str) {
         self.values.remove(key);

@@ -10,6 +10,80 @@ use crate::secret::Secret;
 
 const PREFIX: &str = "COHORTD_DESTINATIONS__EU__";
 
+/// What the system gives a listener to speak TLS with: a certificate of its own, and its key.
+fn pair(until_year: i32) -> (String, String) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::new(["x".to_owned()]).expect("a name");
+    params.not_after = rcgen::date_time_ymd(until_year, 1, 1);
+    (params.self_signed(&key).expect("it signs itself").pem(), key.serialize_pem())
+}
+
+#[test]
+fn a_certificate_and_its_key_are_checked_as_a_pair_and_their_end_is_told() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("a temporary file can be written");
+        path.display().to_string()
+    };
+    let load = |certificate: &str, key: &str, ca: Option<&str>| {
+        let certificate = write("certificate", certificate);
+        let key = write("key", key);
+        let ca = ca.map(|ca| write("ca", ca));
+        let mut changes = vec![
+            ("COHORTD_LISTEN__TLS__CERTIFICATE_FILE", certificate.as_str()),
+            ("COHORTD_LISTEN__TLS__KEY_FILE", key.as_str()),
+        ];
+        changes.extend(ca.as_deref().map(|ca| ("COHORTD_LISTEN__TLS__CLIENT_CA_FILE", ca)));
+        load(&changes)
+    };
+    let (good, expired, other) = (pair(2100), pair(2020), pair(2100));
+    let config = load(&good.0, &good.1, Some(&other.0)).expect("it is good");
+    assert_eq!(config.warnings, [""; 0]);
+    let tls = config.listen.tls.expect("it is spoken");
+    assert!(tls.client_ca_file.is_some() && config.admin.tls.is_none());
+    assert_eq!(tls.read().expect("it is good").not_after_s, 4_102_444_800);
+
+    let warnings = load(&expired.0, &expired.1, None).expect("it is good").warnings;
+    let expected = "listen.tls.certificate_file: has expired (2020-01-01T00:00:00Z): clients refuse \
+                    it; replace it";
+    assert_eq!(warnings, [expected]);
+
+    // One that is wrong may become right; one that is good is the listener's to read again.
+    let toml = format!(
+        "[listen.tls]\ncertificate_file = {:?}\nkey_file = {:?}\n",
+        write("certificate", &good.0),
+        write("key", &other.1)
+    );
+    let file = write("cohortd.toml", &toml);
+    let read = || Config::read(Some(Path::new(&file)), [("IGNORED", "")]).files;
+    let wrong = read();
+    write("key", &good.1);
+    assert_ne!(wrong.now(), wrong);
+    let right = read();
+    write("key", &other.1);
+    assert_eq!(right.now(), right);
+
+    let table = [
+        (good.0.as_str(), other.1.as_str(), None, "listen.tls.key_file = "),
+        (&good.0, &other.1, None, "is not the key of the certificate in certificate_file"),
+        ("", &good.1, None, "holds no PEM certificate"),
+        (&good.0, &good.0, None, "holds no PEM private key"),
+        (&good.0, &good.1, Some(good.1.as_str()), "client_ca_file = "),
+        (
+            &good.0,
+            &good.1,
+            Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+            "holds no CA certificate that can be used",
+        ),
+    ];
+    for (certificate, key, ca, expected) in table {
+        let text = faults(load(certificate, key, ca));
+        assert!(text.contains(expected), "expected {expected}\n{text}");
+        assert!(text.starts_with("config: 1 problem\n"), "{text}");
+    }
+}
+
 /// The least that is good, and what is added to it.
 fn load(changes: &[(&str, &str)]) -> Result<Config, Faults> {
     let mut environment = vec![
@@ -47,8 +121,10 @@ fn the_environment_alone_is_enough_and_the_defaults_are_the_documented_ones() {
     assert_eq!(config.listen.body_limit_bytes, 128 << 20);
     assert_eq!(config.listen.body_budget_bytes, 256 << 20);
     let listen = &config.listen;
-    let waits = [listen.header_timeout, listen.body_timeout, listen.answer_timeout];
-    assert_eq!(waits, [s(10), s(30), ms(4500)]);
+    let waits = [listen.header_timeout, listen.idle_timeout];
+    assert_eq!(waits, [s(10), s(75)]);
+    assert_eq!([listen.body_timeout, listen.answer_timeout], [s(30), ms(4500)]);
+    assert_eq!((listen.header_limit_bytes, &listen.tls), (32 << 10, &None));
     assert_eq!(config.admin.address.to_string(), "127.0.0.1:8081");
     assert_eq!(config.admin.tokens, []);
     assert_eq!(config.ledger.path, Path::new("data/ledger"));
@@ -89,6 +165,9 @@ fn each_rule_has_its_fault() {
         ("COHORTD_LISTEN__ADRESS", "x", "listen.adress   unknown key; did you mean address?"),
         ("COHORTD_ADMIN__ADDRESS", "0.0.0.0:8081", "admin.tokens   not set; expected in COHORTD_ADMIN__TOKENS or COHORTD_ADMIN__TOKENS_FILE"),
         ("COHORTD_ADMIN__ADDRESS", "127.0.0.1:8080", "admin.address = 127.0.0.1:8080   collides with listen.address (0.0.0.0:8080)"),
+        ("COHORTD_LISTEN__HEADER_LIMIT_KIB", "4", "listen.header_limit_kib = 4   must be from 8 to 1024"),
+        ("COHORTD_ADMIN__TLS__KEY_FILE", "/none", "admin.tls.certificate_file   not set; expected in COHORTD_ADMIN__TLS__CERTIFICATE_FILE"),
+        ("COHORTD_LISTEN__TLS", "on", "listen.tls   is a section, not a value"),
         ("COHORTD_LEDGER__PATH", "", "ledger.path   is empty"),
         ("COHORTD_LOG__FORMAT", "xml", "log.format = \"xml\"   must be one of: json, pretty"),
         ("COHORTD_LOG__LEVEL", "inof", "log.level = \"inof\"   must be off"),
@@ -135,6 +214,9 @@ fn type_errors_in_the_file_are_faults_by_key_path() {
         ("[delivery]\nlinger_ms = 0.5", "delivery.linger_ms   must be a whole number, not a fraction"),
         ("[log]\nlevel = 3", "log.level   must be text in quotes, not a number"),
         ("listen = 3", "listen   is a section, not a value"),
+        ("[listen.tls]", "listen.tls.key_file   not set; expected in COHORTD_LISTEN__TLS__KEY_FILE"),
+        ("[listen.tls]\ncertificate_file = \"-----BEGIN hidden\"", "listen.tls.certificate_file   holds what should be in a file"),
+        ("[admin.tls]\nca_file = \"x\"", "admin.tls.ca_file   unknown key"),
         ("destinations = 3", "destinations   is a section, not a value"),
         ("[destinations.eu.launchdarkly]\nservice_token = 12345", "service_token   must be text in quotes, not a number"),
         ("[destinations.eu.segment]\nshared_secrets = \"hidden\"", "shared_secrets   must be a list of texts, as in [\"…\"], not text"),

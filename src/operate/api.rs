@@ -209,7 +209,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBytes {
         match timeout(BODY_TIMEOUT, whole).await {
             Ok(Ok(whole)) => Ok(Self(whole.to_bytes())),
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                receive::discard(&head.headers, &mut body).await;
+                receive::discard(head, &mut body).await;
                 let detail = "the body may have at most 2 MiB";
                 Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
             }

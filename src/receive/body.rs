@@ -1,71 +1,31 @@
-//! The body of a request: read whole, within a time and a size, out of a budget that all bodies in
-//! flight share (P6).
+//! The body of a request: read whole, within a size, out of a budget that all requests in flight share
+//! (P6). The time is the listener's.
 //!
-//! A declared length is reserved before the first byte is read; a body of unknown length reserves
-//! as it grows. Nothing ever waits for the budget, so bodies cannot block each other: what does not
-//! fit is answered 503 and comes again.
+//! What is reserved is what has come, not what was announced: an announcement costs nothing.
 
-use std::sync::Arc;
+use std::error::Error;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::Limits;
 use super::answer::Refusal;
-
-/// The unit of the budget: permits are counted in 32 bits, bytes may be more.
-const UNIT_BYTES: usize = 1024;
+use super::budget::{Budget, Reservation};
+use super::exchange::TooSlow;
+use super::unpacking::{Encoding, Step, Unpacker, WINDOW_BYTES};
 
 /// How much of a refused body is read so that the sender hears the refusal: closing a connection
 /// with unread bytes resets it, and Segment retries a reset for hours.
 const DISCARDED_BYTES: usize = 256 * 1024;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What all bodies in flight may hold together.
-#[derive(Clone, Debug)]
-pub(super) struct Budget(Arc<Semaphore>);
-
-impl Budget {
-    pub(super) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new((bytes / UNIT_BYTES).min(Semaphore::MAX_PERMITS))))
-    }
-
-    fn reserve(&self) -> Reservation {
-        Reservation { budget: self.clone(), permit: None }
-    }
-}
-
-/// A part of the budget; dropping it gives the part back.
-#[derive(Debug)]
-struct Reservation {
-    budget: Budget,
-    permit: Option<OwnedSemaphorePermit>,
-}
-
-impl Reservation {
-    /// Makes sure that at least `bytes` are reserved.
-    fn grow_to(&mut self, bytes: usize) -> Result<(), Refusal> {
-        let held = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let missing = bytes.div_ceil(UNIT_BYTES).saturating_sub(held);
-        if missing == 0 {
-            return Ok(());
-        }
-        let missing = u32::try_from(missing).map_err(|_| Refusal::Busy)?;
-        let more = Arc::clone(&self.budget.0)
-            .try_acquire_many_owned(missing)
-            .map_err(|_| Refusal::Busy)?;
-        match &mut self.permit {
-            Some(permit) => permit.merge(more),
-            none => *none = Some(more),
-        }
-        Ok(())
-    }
-}
+/// So much must have come before an announced length that is more is believed and asked for.
+const BELIEVED_BYTES: usize = 1024 * 1024;
 
 /// A whole body and its place in the budget, which ends with this value.
 #[derive(Debug)]
@@ -82,65 +42,143 @@ impl Received {
     }
 }
 
-/// Reads a body.
+/// Reads a body; what it unpacks to counts against the limits.
 pub(super) async fn read(
     body: &mut Body,
+    headers: &HeaderMap,
     limits: &Limits,
     budget: &Budget,
 ) -> Result<Received, Refusal> {
+    let encoding = Encoding::of(headers)?;
     let declared = body.size_hint().exact();
     let declared = declared.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-    let mut reservation = budget.reserve();
-    if let Some(declared) = declared {
-        if declared > limits.body_limit_bytes {
+    if declared.is_some_and(|bytes| bytes > limits.body_limit_bytes) {
+        return Err(Refusal::TooLarge);
+    }
+    let reservation = budget.reserve()?;
+    let evicted = reservation.eviction();
+    let limit_bytes = limits.body_limit_bytes;
+    let mut growing = Growing { bytes: Vec::new(), kept_bytes: 0, limit_bytes, reservation };
+    let collecting = async {
+        match encoding {
+            None => collect(body, declared, &mut growing).await,
+            Some(encoding) => unpack(body, encoding, &mut growing).await,
+        }
+    };
+    let bytes = tokio::select! { // what has come of a body that makes way is dropped, and comes again
+        () = evicted.cancelled() => return Err(Refusal::Busy),
+        bytes = collecting => bytes?,
+    };
+    let mut reservation = growing.reservation;
+    reservation.complete(bytes.len())?;
+    Ok(Received { bytes, reservation })
+}
+
+/// A body on its way.
+struct Growing {
+    bytes: Vec<u8>,
+    /// Most that is kept beside it while it is unpacked.
+    kept_bytes: usize,
+    limit_bytes: usize,
+    reservation: Reservation,
+}
+
+impl Growing {
+    /// Makes sure that a body may have so many bytes.
+    fn allow(&mut self, length: usize) -> Result<(), Refusal> {
+        if length > self.limit_bytes {
             return Err(Refusal::TooLarge);
         }
-        reservation.grow_to(declared)?;
+        // never more than a body may have, or the largest would fit no budget
+        let all = (length + length.min(self.kept_bytes)).min(self.limit_bytes);
+        self.reservation.grow_to(all)
     }
-    let collecting = collect(body, declared, limits.body_limit_bytes, &mut reservation);
-    let bytes =
-        timeout(limits.body_timeout, collecting).await.map_err(|_| Refusal::BodyTimeout)??;
-    Ok(Received { bytes, reservation })
+
+    fn push(&mut self, piece: &[u8]) -> Result<(), Refusal> {
+        self.allow(self.bytes.len() + piece.len())?;
+        self.bytes.extend_from_slice(piece);
+        Ok(())
+    }
 }
 
 /// A body that came in one piece, as most do, is not copied.
 async fn collect(
     body: &mut Body,
     declared: Option<usize>,
-    limit_bytes: usize,
-    reservation: &mut Reservation,
+    growing: &mut Growing,
 ) -> Result<Bytes, Refusal> {
     let mut first = Bytes::new();
-    let mut all: Vec<u8> = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(piece) = frame.map_err(|_| Refusal::BodyBroken)?.into_data() else {
-            continue; // trailers
-        };
-        let length = first.len() + all.len() + piece.len();
-        if length > limit_bytes {
-            return Err(Refusal::TooLarge);
-        }
-        reservation.grow_to(length)?;
-        if first.is_empty() && all.is_empty() {
+    while let Some(piece) = piece_of(body).await? {
+        if first.is_empty() && growing.bytes.is_empty() {
+            growing.allow(piece.len())?;
             first = piece;
             continue;
         }
-        if all.is_empty() {
-            all.reserve_exact(declared.unwrap_or(length));
-            all.extend_from_slice(&std::mem::take(&mut first));
+        if growing.bytes.is_empty() {
+            growing.push(&std::mem::take(&mut first))?;
         }
-        all.extend_from_slice(&piece);
+        let length = growing.bytes.len();
+        let believed = if length < BELIEVED_BYTES { BELIEVED_BYTES } else { usize::MAX };
+        // once, and not by doubling again and again
+        let coming = declared.unwrap_or(0).min(believed).saturating_sub(length);
+        growing.bytes.reserve_exact(coming);
+        growing.push(&piece)?;
     }
-    Ok(if all.is_empty() { first } else { all.into() })
+    let bytes = std::mem::take(&mut growing.bytes);
+    Ok(if bytes.is_empty() { first } else { bytes.into() })
+}
+
+async fn unpack(
+    body: &mut Body,
+    encoding: Encoding,
+    growing: &mut Growing,
+) -> Result<Bytes, Refusal> {
+    growing.kept_bytes = WINDOW_BYTES;
+    let mut unpacker = Unpacker::new(encoding).map_err(|_| Refusal::Busy)?;
+    loop {
+        match unpacker.step().map_err(|_| Refusal::BodyBroken)? {
+            Step::Piece(piece) => growing.push(piece)?,
+            Step::Hungry => match piece_of(body).await? {
+                Some(piece) => unpacker.feed(piece),
+                None => unpacker.end(),
+            },
+            Step::End => return Ok(std::mem::take(&mut growing.bytes).into()),
+        }
+        // this waits for nobody, and others have to have their turn
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The next piece that is not empty.
+async fn piece_of(body: &mut Body) -> Result<Option<Bytes>, Refusal> {
+    while let Some(frame) = body.frame().await {
+        match frame.map_err(|error| refusal(&error))?.into_data() {
+            Ok(piece) if !piece.is_empty() => return Ok(Some(piece)),
+            _ => {} // trailers, or nothing
+        }
+    }
+    Ok(None)
+}
+
+fn refusal(error: &axum::Error) -> Refusal {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.is::<TooSlow>() {
+            return Refusal::BodyTimeout;
+        }
+        cause = error.source();
+    }
+    Refusal::BodyBroken
 }
 
 /// Reads a little of a body whose request is refused, and drops it.
 ///
 /// Not if the sender waits for a `100 Continue`: it has sent nothing and needs nothing.
-pub async fn discard(headers: &HeaderMap, body: &mut Body) {
-    if headers.contains_key(header::EXPECT) {
+pub async fn discard(head: Parts, body: &mut Body) {
+    if head.headers.contains_key(header::EXPECT) {
         return;
     }
+    drop(head); // so that strangers have nothing in memory meanwhile
     let reading = async {
         let mut left = DISCARDED_BYTES;
         while let Some(Ok(frame)) = body.frame().await {
@@ -160,14 +198,18 @@ mod tests {
 
     const TIGHT: Limits = Limits { body_limit_bytes: 10, ..LIMITS };
 
+    fn head() -> Parts {
+        http::Request::new(()).into_parts().0
+    }
+
     async fn read_all(body: Body, limits: &Limits, budget: &Budget) -> Result<Bytes, Refusal> {
         let mut body = body;
-        read(&mut body, limits, budget).await.map(|received| received.bytes)
+        read(&mut body, &HeaderMap::new(), limits, budget).await.map(|received| received.bytes)
     }
 
     #[tokio::test]
     async fn a_body_may_be_as_large_as_the_limit_and_no_larger() {
-        let budget = Budget::new(1 << 20);
+        let budget = Budget::new(10, 1 << 20);
         let table = [
             (Body::empty(), Ok("")),
             (Body::from("0123456789"), Ok("0123456789")),
@@ -186,49 +228,72 @@ mod tests {
     #[tokio::test]
     async fn a_body_in_one_piece_is_not_copied() {
         let sent = Bytes::from(vec![7; 10]);
-        let read = read_all(Body::from(sent.clone()), &TIGHT, &Budget::new(1 << 20)).await;
+        let read = read_all(Body::from(sent.clone()), &TIGHT, &Budget::new(10, 1 << 20)).await;
         assert_eq!(read.expect("small enough").as_ptr(), sent.as_ptr());
     }
 
     #[tokio::test]
     async fn bodies_in_flight_share_the_budget_and_give_it_back() {
-        let budget = Budget::new(4 * UNIT_BYTES);
-        let whole = || Body::from(vec![b' '; 3 * UNIT_BYTES]);
-        let part = "x".repeat(UNIT_BYTES);
-        let held = read(&mut whole(), &LIMITS, &budget).await.expect("the budget is free");
+        let budget = Budget::new(10, 4000);
+        let whole = || Body::from(vec![b' '; 3000]);
+        let part = "x".repeat(1000);
+        let held = read(&mut whole(), &HeaderMap::new(), &LIMITS, &budget)
+            .await
+            .expect("the budget is free");
 
-        assert_eq!(read_all(whole(), &LIMITS, &budget).await, Err(Refusal::Busy), "declared");
+        assert_eq!(read_all(whole(), &LIMITS, &budget).await, Err(Refusal::Busy), "at once");
         let growing = || pieces(&[&part, "y"]);
         assert_eq!(read_all(growing(), &LIMITS, &budget).await, Err(Refusal::Busy), "growing");
         let fits = read_all(Body::from(part.clone()), &LIMITS, &budget).await;
         assert!(fits.is_ok(), "a refused one holds nothing");
 
         let mut held = held;
-        assert_eq!(held.charge(2 * UNIT_BYTES), Err(Refusal::Busy), "what was made of a body");
-        assert_eq!(held.charge(UNIT_BYTES), Ok(()));
+        assert_eq!(held.charge(1001), Err(Refusal::Busy), "what was made of a body");
+        assert_eq!(held.charge(1000), Ok(()));
         drop(held);
-        assert!(read_all(whole(), &LIMITS, &budget).await.is_ok());
-        assert_eq!(budget.0.available_permits(), 4);
+        let all = read_all(Body::from(vec![b' '; 4000]), &LIMITS, &budget).await;
+        assert!(all.is_ok(), "everything was given back");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_end_times_out_and_gives_its_budget_back() {
-        let budget = Budget::new(4 * UNIT_BYTES);
+        let budget = Budget::new(10, 4000);
         let started = tokio::time::Instant::now();
         let read = read_all(stalled("{"), &LIMITS, &budget).await;
         assert_eq!(read, Err(Refusal::BodyTimeout));
         assert_eq!(started.elapsed(), LIMITS.body_timeout);
-        assert_eq!(budget.0.available_permits(), 4);
+        let all = read_all(Body::from(vec![b' '; 4000]), &LIMITS, &budget).await;
+        assert!(all.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_that_stall_make_way_for_those_that_come() {
+        let (budget, plain) = (Budget::new(2, 10), HeaderMap::new());
+        let mut bodies = [stalled("012345678"), stalled("0")];
+        let [one, two] =
+            bodies.each_mut().map(|body| Box::pin(read(body, &plain, &LIMITS, &budget)));
+        let (mut one, mut two) = (one, two);
+        tokio::select! {
+            biased;
+            _ = &mut one => panic!("it has not ended"),
+            _ = &mut two => panic!("it has not ended"),
+            () = std::future::ready(()) => {}
+        }
+        let started = tokio::time::Instant::now();
+        assert!(read_all(Body::from("01"), &LIMITS, &budget).await.is_ok());
+        assert_eq!(one.await.err(), Some(Refusal::Busy), "the older one had to go");
+        assert_eq!(started.elapsed(), Duration::ZERO);
+        assert_eq!(two.await.err(), Some(Refusal::BodyTimeout), "the other had its time");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_refused_body_is_discarded_for_a_moment_only() {
         let started = tokio::time::Instant::now();
-        discard(&HeaderMap::new(), &mut stalled("x")).await;
+        discard(head(), &mut stalled("x")).await;
         assert_eq!(started.elapsed(), DISCARD_TIMEOUT);
 
         let mut endless = pieces(&vec!["0123456789abcdef"; DISCARDED_BYTES]);
-        discard(&HeaderMap::new(), &mut endless).await;
+        discard(head(), &mut endless).await;
         assert!(endless.frame().await.is_some(), "not read to the end");
     }
 }

@@ -5,11 +5,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use super::progress::{Patience, Progress, Verdict};
 
 /// All connections of one listener.
 #[derive(Clone, Debug)]
-pub(super) struct Connections(Arc<Mutex<State>>);
+pub(super) struct Connections {
+    state: Arc<Mutex<State>>,
+    patience: Patience,
+}
 
 #[derive(Debug)]
 struct State {
@@ -32,14 +38,16 @@ struct Open {
 pub(super) struct Connection {
     id: u64,
     all: Connections,
-    /// Cancelled when another connection takes its place.
+    progress: Mutex<Progress>,
+    /// Cancelled when another connection takes its place, or when there is no use in it.
     pub end: CancellationToken,
 }
 
 impl Connections {
-    pub fn new(most: usize) -> Self {
+    pub fn new(most: usize, patience: Patience) -> Self {
         let (order, by_id) = (BTreeMap::new(), HashMap::new());
-        Self(Arc::new(Mutex::new(State { most: most.max(1), now: 0, order, by_id })))
+        let state = State { most: most.max(1), now: 0, order, by_id };
+        Self { state: Arc::new(Mutex::new(state)), patience }
     }
 
     /// Enters a connection; the one that has to go for it is told to.
@@ -56,16 +64,55 @@ impl Connections {
         state.order.insert(id, id);
         state.by_id.insert(id, Open { last: id, end: end.clone() });
         drop(state);
-        Connection { id, all: self.clone(), end }
+        let progress = Mutex::new(Progress::new(Instant::now()));
+        Connection { id, all: self.clone(), progress, end }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Connection {
-    /// A request of it was complete, and is answered.
+    /// What it owes.
+    pub fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns when it is to be told to go, because it has asked nothing for too long. One that is
+    /// not worth a word is ended meanwhile.
+    pub async fn has_outstayed(&self) {
+        loop {
+            let verdict = self.progress().judge(Instant::now(), self.all.patience);
+            match verdict {
+                Verdict::Fine(until) => tokio::time::sleep_until(until).await,
+                Verdict::Idle => return,
+                Verdict::Hopeless => {
+                    self.end.cancel();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether nobody would miss it.
+    pub fn is_done(&self) -> bool {
+        let progress = self.progress();
+        let verdict = progress.judge(Instant::now(), self.all.patience);
+        progress.is_at_rest() || verdict == Verdict::Hopeless
+    }
+
+    /// A request of it has come to its end, with or without an answer.
+    pub fn ended(&self, exchange: u64, is_answered: bool) {
+        let now = Instant::now();
+        let mut progress = self.progress();
+        progress.end(exchange, is_answered, now);
+        if progress.judge(now, self.all.patience) == Verdict::Hopeless {
+            self.end.cancel();
+        }
+    }
+
+    /// A request of it is complete, or answered.
     pub fn completed(&self) {
         let mut state = self.all.state();
         state.now += 1;
@@ -88,11 +135,16 @@ impl Drop for Connection {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    const A_WHILE: Duration = Duration::from_secs(10);
+    const PATIENCE: Patience = Patience { head: A_WHILE, idle: A_WHILE, answer: A_WHILE };
 
     #[test]
     fn the_one_that_is_longest_without_a_complete_request_goes_first() {
-        let all = Connections::new(3);
+        let all = Connections::new(3, PATIENCE);
         let [first, second, third] = [all.enter(), all.enter(), all.enter()];
         let over = |one: &Connection| one.end.is_cancelled();
         first.completed();
@@ -109,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_place_is_given_back_however_often_requests_complete() {
-        let all = Connections::new(2);
+        let all = Connections::new(2, PATIENCE);
         for _ in 0..100 {
             let one = all.enter();
             one.completed();

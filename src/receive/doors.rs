@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::{HeaderMap, HeaderValue, header};
+use http::HeaderMap;
 use ipnet::IpNet;
 use tokio::time::Instant;
 
@@ -17,6 +17,7 @@ use super::authentication::{Credentials, Gate};
 use super::bucket::{Bucket, Rate};
 use super::counters::Received;
 use super::sources;
+use super::unpacking::Encoding;
 use crate::current::Current;
 use crate::map::Mappings;
 use crate::membership::DestinationName;
@@ -146,12 +147,7 @@ impl Door {
         if !self.destinations.iter().all(|destination| destination.enabled) {
             return Err(Refusal::Disabled);
         }
-        // What the layer knows it has taken away.
-        let encoding = headers.get(header::CONTENT_ENCODING);
-        match encoding.map(HeaderValue::as_bytes) {
-            None | Some(b"" | b"identity") => Ok(()),
-            Some(_) => Err(Refusal::UnknownEncoding),
-        }
+        Encoding::of(headers).map(|_| ())
     }
 
     /// How each destination behind it maps.

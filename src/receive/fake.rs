@@ -14,6 +14,7 @@ use http_body_util::BodyExt;
 use hyper::body::Frame;
 use tokio::sync::{Notify, watch};
 
+use super::exchange::in_time;
 use super::{Credentials, Destination, Entrance, Limits};
 use crate::ledger::{
     Backlog, Batch, Intake, Ledger, LedgerError, Members, ParkReason, Recorded, Route, Unheard,
@@ -25,7 +26,9 @@ use crate::secret::Secret;
 pub(super) const LIMITS: Limits = Limits {
     body_limit_bytes: 1 << 20,
     body_budget_bytes: 2 << 20,
+    header_limit_bytes: 32 << 10,
     header_timeout: Duration::from_secs(10),
+    idle_timeout: Duration::from_secs(75),
     body_timeout: Duration::from_secs(30),
     answer_timeout: Duration::from_millis(4500),
     max_connections: 1000,
@@ -188,9 +191,10 @@ pub(super) fn pieces(pieces: &[&str]) -> Body {
     Body::new(Pieces { pieces, is_endless: false })
 }
 
-/// A body that begins and never ends.
+/// A body that begins and never ends, as the listener hands it on.
 pub(super) fn stalled(beginning: &str) -> Body {
-    Body::new(Pieces { pieces: [Bytes::from(beginning.to_owned())].into(), is_endless: true })
+    let pieces = [Bytes::from(beginning.to_owned())].into();
+    in_time(Body::new(Pieces { pieces, is_endless: true }), LIMITS.body_timeout, None)
 }
 
 struct Pieces {

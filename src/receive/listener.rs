@@ -1,35 +1,57 @@
 //! The listener: accepts connections until it is told to stop, then lets those in flight finish.
 //!
-//! Our own loop rather than `axum::serve`, for two things that one does not have: a time limit on
-//! request headers (without it a stranger holds connections for nothing), and an end to be awaited.
+//! Our own loop rather than `axum::serve`, for what that one does not have: time limits, so that a
+//! stranger cannot hold a connection for nothing, TLS, and an end to be awaited.
+//!
+//! # What always holds
+//! * A connection is one from its first byte on: the TLS handshake and the choice between HTTP/1.1 and
+//!   HTTP/2 (by ALPN or by its preface) count against the number of connections and the header timeout.
+//! * What one connection can make us hold is bounded: the head by `header_limit_bytes`, HTTP/2 by
+//!   [`MOST_STREAMS`] and [`WINDOW_BYTES`] (tests/it/http2.rs).
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
-use http::Request;
+use http::{HeaderValue, Request, header};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::Service;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::Limits;
 use super::connections::{Connection, Connections};
+use super::exchange::{Answer, Exchange, in_time};
+use super::progress::Patience;
+use super::socket::Socket;
 use super::sources::Peer;
+use super::tls::Certificates;
 
-/// Most bytes of a request head, and the size of reads; hyper answers 431 past it.
-const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// Requests that are under way at once on one HTTP/2 connection. A proxy that has more opens another
+/// connection; memory is for connections times this.
+const MOST_STREAMS: u32 = 32;
+
+/// What may arrive on an HTTP/2 connection before somebody reads it, and on each stream of it.
+const WINDOW_BYTES: u32 = 64 * 1024;
+
+/// Between two pings of an HTTP/2 connection with requests under way, and for the answer to one: a
+/// sender that has gone without a word is noticed.
+const PING: Duration = Duration::from_secs(20);
+
+/// For a connection that is told to go: HTTP/2 says good-bye.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The pause after an accept that failed for want of something (descriptors, memory), which
 /// only the end of a connection cures.
@@ -43,35 +65,41 @@ pub async fn serve(
     listener: TcpListener,
     router: Router,
     limits: Limits,
+    certificates: Option<Certificates>,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .max_buf_size(READ_BUFFER_BYTES)
-        .half_close(true) // who sends no more may still want the answer
-        .keep_alive(true);
-    let open = Connections::new(limits.max_connections);
-    let graceful = GracefulShutdown::new();
+    let patience = Patience {
+        head: limits.header_timeout,
+        idle: limits.idle_timeout,
+        answer: limits.body_timeout,
+    };
+    let open = Connections::new(limits.max_connections, patience);
     let mut connections = JoinSet::new();
+    let http = protocols(&limits);
     let mut acceptor = Acceptor { listener, is_failing: false };
     let outcome = loop {
         tokio::select! {
             () = stop.cancelled() => break Ok(()),
-            Some(ended) = connections.join_next() => report(ended),
+            Some(_) = connections.join_next() => {}
             // a cancel loses no connection, at most the rest of a pause
             accepted = acceptor.accept() => match accepted {
                 Ok((stream, peer)) => {
                     let connection = Arc::new(open.enter());
-                    let end = connection.end.clone();
-                    let service = PerConnection { router: router.clone(), peer, connection };
-                    let serving = http.serve_connection(TokioIo::new(stream), service);
-                    let watched = graceful.watch(serving);
+                    let service = PerConnection {
+                        router: router.clone(),
+                        peer,
+                        body_timeout: limits.body_timeout,
+                        connection: Arc::clone(&connection),
+                    };
+                    let leave = stop.child_token();
+                    let socket = Socket::new(stream, Arc::clone(&connection));
+                    let tls = certificates.as_ref().map(|all| TlsAcceptor::from(all.current()));
+                    let talk = converse(http.clone(), socket, tls, service, leave.clone());
                     connections.spawn(async move {
-                        tokio::select! { // a connection that has to go for another is cut off
-                            () = end.cancelled() => {}
-                            // an error is the peer's: it went away, was too slow, or spoke no HTTP
-                            _ = watched => {}
+                        tokio::select! { // what is cut off here has been of no use for too long
+                            () = connection.end.cancelled() => {}
+                            () = talk => {}
+                            () = see_off(&connection, leave) => {}
                         }
                     });
                 }
@@ -80,17 +108,73 @@ pub async fn serve(
         }
     };
     drop(acceptor); // refuses newcomers from here on
-    graceful.shutdown().await;
-    while let Some(ended) = connections.join_next().await {
-        report(ended);
-    }
+    while connections.join_next().await.is_some() {}
     outcome
 }
 
-/// A panic while a request is handled costs its connection and nothing else.
-fn report(ended: Result<(), JoinError>) {
-    if ended.is_err_and(|failure| failure.is_panic()) {
-        tracing::error!("a connection ended in a panic; its sender will try again");
+fn protocols(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    http.http1()
+        .max_buf_size(limits.header_limit_bytes)
+        .half_close(true) // who sends no more may still want the answer
+        .keep_alive(true);
+    http.http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MOST_STREAMS)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .max_header_list_size(u32::try_from(limits.header_limit_bytes).unwrap_or(u32::MAX))
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING);
+    http
+}
+
+/// A connection from its first byte to its last; `leave` asks it to come to an end.
+async fn converse(
+    http: auto::Builder<TokioExecutor>,
+    socket: Socket,
+    tls: Option<TlsAcceptor>,
+    service: PerConnection,
+    leave: CancellationToken,
+) {
+    let Some(tls) = tls else { return speak(http, socket, service, leave).await };
+    let shaken = tokio::select! { // nothing was asked yet
+        () = leave.cancelled() => return,
+        shaken = tls.accept(socket) => shaken,
+    };
+    // an error is the peer's: it does not trust us, shows no certificate, or speaks no TLS
+    if let Ok(stream) = shaken {
+        speak(http, stream, service, leave).await;
+    }
+}
+
+async fn speak(
+    http: auto::Builder<TokioExecutor>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    service: PerConnection,
+    leave: CancellationToken,
+) {
+    let mut serving = pin!(http.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        // an error is the peer's: it went away, was too slow, or spoke no HTTP
+        _ = serving.as_mut() => return,
+        () = leave.cancelled() => serving.as_mut().graceful_shutdown(),
+    }
+    let _ = serving.await;
+}
+
+/// Returns when a connection is to be cut off: it has asked nothing for too long, or `leave` asks it to
+/// go, and it stays although nothing is under way.
+async fn see_off(connection: &Connection, leave: CancellationToken) {
+    tokio::select! { // neither loses anything
+        () = connection.has_outstayed() => leave.cancel(),
+        () = leave.cancelled() => {}
+    }
+    loop {
+        tokio::time::sleep(LAST_WORDS).await;
+        if connection.is_done() {
+            return;
+        }
     }
 }
 
@@ -98,23 +182,35 @@ fn report(ended: Result<(), JoinError>) {
 struct PerConnection {
     router: Router,
     peer: SocketAddr,
+    body_timeout: Duration,
     connection: Arc<Connection>,
 }
 
 impl Service<Request<Incoming>> for PerConnection {
-    type Response = Response;
+    type Response = Response<Answer>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Answer>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let mut request = request.map(Body::new);
+        let exchange = Exchange::begin(Arc::clone(&self.connection));
+        let whole = Some(Arc::clone(&self.connection));
+        let mut request = request.map(|body| in_time(Body::new(body), self.body_timeout, whole));
+        name_host(&mut request);
         request.extensions_mut().insert(Peer(self.peer.ip()));
-        let (router, connection) = (self.router.clone(), Arc::clone(&self.connection));
+        let router = self.router.clone();
         Box::pin(async move {
-            let response = router.oneshot(request).await;
-            connection.completed();
-            response
+            let response = router.oneshot(request).await?;
+            Ok(response.map(|body| exchange.answer(body)))
         })
+    }
+}
+
+/// The host of a request stands in `Host`, also where HTTP/2 or a proxy put it into the target, which
+/// counts if there are two.
+fn name_host<B>(request: &mut Request<B>) {
+    let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
+    if let Some(host) = authority.and_then(|authority| HeaderValue::from_str(&authority).ok()) {
+        request.headers_mut().insert(header::HOST, host);
     }
 }
 
@@ -178,7 +274,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let address = listener.local_addr().expect("bound");
         let stop = CancellationToken::new();
-        let ended = tokio::spawn(serve(listener, router, limits, stop.clone()));
+        let ended = tokio::spawn(serve(listener, router, limits, None, stop.clone()));
         Running { address, stop, ended }
     }
 

@@ -204,7 +204,7 @@ async fn accept(
     let end = take(state, &head.headers, source, &mut body, arrived, sort, &mut door).await;
     if matches!(end, Err(refusal) if !matches!(refusal, Refusal::BodyTimeout | Refusal::BodyBroken))
     {
-        body::discard(&head.headers, &mut body).await;
+        body::discard(head, &mut body).await;
     }
     let end = end.map(|()| Json(Success { success: true }));
     state.counted(door.as_deref(), arrived, end).into_response()
@@ -235,8 +235,7 @@ async fn take(
             ..state.limits
         },
     };
-    let _place = state.requests.try_acquire().map_err(|_| Refusal::Busy)?;
-    let received = body::read(body, &limits, &state.budget).await?;
+    let received = body::read(body, headers, &limits, &state.budget).await?;
     let door = if let Some(door) = known {
         door
     } else {

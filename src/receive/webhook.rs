@@ -41,8 +41,7 @@ pub(super) async fn accept(
         let source = state.source(&head.extensions, &head.headers);
         let door = door.as_ref().ok_or(Refusal::UnknownDestination)?;
         let presented = enter(door, &head.headers, source)?;
-        let _place = state.requests.try_acquire().map_err(|_| Refusal::Busy)?;
-        let received = body::read(&mut body, &state.limits, &state.budget).await?;
+        let received = body::read(&mut body, &head.headers, &state.limits, &state.budget).await?;
         Ok((door, presented, received))
     };
     let end = match received.await {
@@ -52,7 +51,7 @@ pub(super) async fn accept(
         }
         Err(refusal @ (Refusal::BodyTimeout | Refusal::BodyBroken)) => Err(refusal),
         Err(refusal) => {
-            body::discard(&head.headers, &mut body).await;
+            body::discard(head, &mut body).await;
             Err(refusal)
         }
     };

@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Request, State};
-use http_body_util::{BodyExt, Limited};
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use super::PublicState;
 use super::answer::Refusal;
 use super::doors::Door;
+use super::{Limits, PublicState, body};
 
 /// These calls carry a name and a few settings.
 const BODY_LIMIT_BYTES: usize = 64 * 1024;
@@ -96,10 +95,11 @@ async fn read<T: for<'a> Deserialize<'a>>(
     state: &PublicState,
     request: Request,
 ) -> Result<T, Refusal> {
-    let body = Limited::new(request.into_body(), BODY_LIMIT_BYTES).collect();
-    let body = timeout(state.limits.body_timeout, body).await.map_err(|_| Refusal::BodyTimeout)?;
-    let body = body.map_err(|_| Refusal::TooLarge)?.to_bytes();
-    serde_json::from_slice(&body).map_err(|_| Refusal::BadAudience)
+    let (head, mut body) = request.into_parts();
+    let body_limit_bytes = state.limits.body_limit_bytes.min(BODY_LIMIT_BYTES);
+    let limits = Limits { body_limit_bytes, ..state.limits };
+    let received = body::read(&mut body, &head.headers, &limits, &state.budget).await?;
+    serde_json::from_slice(&received.bytes).map_err(|_| Refusal::BadAudience)
 }
 
 #[cfg(test)]

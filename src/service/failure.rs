@@ -33,6 +33,9 @@ pub enum ServiceError {
         #[source]
         source: ClientError,
     },
+    /// A certificate or its key cannot be used; they could when the configuration was read.
+    #[error("TLS cannot be spoken: {0}")]
+    Tls(String),
     /// The operating system does not let the daemon listen for signals.
     #[error("signals cannot be received")]
     Signals(#[source] std::io::Error),
@@ -60,11 +63,12 @@ pub enum ServiceError {
 }
 
 impl ServiceError {
-    /// The exit code of the process: 69 something it needs is taken or missing, 70 an internal
-    /// fault or a damaged ledger.
+    /// The exit code of the process: 64 a file of the configuration is of no use, 69 something it needs
+    /// is taken or missing, 70 an internal fault or a damaged ledger.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Tls(_) => 64,
             Self::Bind { .. } | Self::Open(OpenError::InUse(_) | OpenError::Directory { .. }) => 69,
             _ => 70,
         }
@@ -77,6 +81,8 @@ pub(super) enum Ended {
     Listener(std::io::Result<()>),
     Courier(DestinationName, Result<(), CourierError>),
     History,
+    /// Over the files of a certificate.
+    Watch,
     Writer(Result<(), WriterFailure>),
 }
 
@@ -93,6 +99,7 @@ impl Ended {
                 ServiceError::EndedByItself(format!("the courier of {destination}"))
             }
             Self::History => ServiceError::EndedByItself("the history".into()),
+            Self::Watch => ServiceError::EndedByItself("the watch over a certificate".into()),
             Self::Writer(Err(error)) => ServiceError::Writer(error),
             Self::Writer(Ok(())) => ServiceError::EndedByItself("the ledger's writer".into()),
         }

@@ -67,10 +67,9 @@ impl Service {
                     Ended::Listener(Ok(()))
                     | Ended::Courier(_, Ok(()))
                     | Ended::History
+                    | Ended::Watch
                     | Ended::Writer(Ok(())),
-                ) => {
-                    continue;
-                }
+                ) => continue,
                 Ok(failed) => failed.unasked(),
                 Err(failure) => failure,
             };

@@ -18,11 +18,15 @@ use crate::operate::api::{Api, Reloads};
 use crate::operate::explain::Configured;
 use crate::operate::history::History;
 use crate::operate::sources::Sources;
+use crate::receive::tls::{Certificates, TlsFiles, told};
 use crate::receive::{self, Credential, Credentials, Destination, Entrance, Limits, Rate};
 use crate::secret::Secret;
 
 /// A late duplicate of an unanswered call has had this many request timeouts to arrive.
 const REASSERT_AFTER_TIMEOUTS: u32 = 2;
+
+/// Open at once on the admin listener, which is for a few people and programs.
+const ADMIN_CONNECTIONS: usize = 256;
 
 pub(super) type Tokens = Vec<Secret>;
 pub(super) type Standings = Vec<(DestinationName, watch::Receiver<Standing>)>;
@@ -99,17 +103,42 @@ pub(super) fn courier(
     )
 }
 
-pub(super) fn limits(config: &Config) -> Limits {
+fn limits(config: &Config) -> Limits {
     Limits {
         body_limit_bytes: config.listen.body_limit_bytes,
         body_budget_bytes: config.listen.body_budget_bytes,
+        header_limit_bytes: config.listen.header_limit_bytes,
         header_timeout: config.listen.header_timeout,
+        idle_timeout: config.listen.idle_timeout,
         body_timeout: config.listen.body_timeout,
         answer_timeout: config.listen.answer_timeout,
         max_connections: config.listen.max_connections,
         max_requests: config.listen.max_requests,
         trusted_proxies: config.listen.trusted_proxies,
     }
+}
+
+/// The TLS of a listener, if it speaks it.
+pub(super) fn certificates(files: Option<&TlsFiles>) -> Result<Option<Certificates>, ServiceError> {
+    let open = |files: &TlsFiles| Certificates::open(files.clone());
+    files.map(open).transpose().map_err(|faults| ServiceError::Tls(told(&faults)))
+}
+
+/// What the public and the admin listener grant, where so many files may be open.
+pub(super) fn listener_limits(config: &Config, open_files: u64) -> [Limits; 2] {
+    let limits = limits(config);
+    // the rest is for the ledger, for LaunchDarkly and for what is being closed
+    let eighth = usize::try_from(open_files / 8).unwrap_or(usize::MAX);
+    let public = limits.max_connections.min(eighth.saturating_mul(5));
+    if public < limits.max_connections {
+        tracing::warn!(
+            open_files,
+            connections = public,
+            "listen.max_connections is more than the system's limit of open files has room for"
+        );
+    }
+    let admin = ADMIN_CONNECTIONS.min(eighth);
+    [public, admin].map(|max_connections| Limits { max_connections, ..limits })
 }
 
 /// The paths that events are posted to: those of the destinations, and those of the routes.

@@ -23,7 +23,9 @@ use crate::load;
 const LIMITS: Limits = Limits {
     body_limit_bytes: 128 << 20,
     body_budget_bytes: 256 << 20,
+    header_limit_bytes: 32 << 10,
     header_timeout: Duration::from_secs(10),
+    idle_timeout: Duration::from_secs(75),
     body_timeout: Duration::from_secs(30),
     answer_timeout: Duration::from_millis(4500),
     max_connections: 1000,
@@ -56,7 +58,7 @@ impl Yardstick {
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
         let listener = listener.expect("a port on loopback is free");
         let address = listener.local_addr().expect("it is bound");
-        runtime.spawn(serve(listener, router, LIMITS, CancellationToken::new()));
+        runtime.spawn(serve(listener, router, LIMITS, None, CancellationToken::new()));
         Self { address, runtime: Some(runtime) }
     }
 }

@@ -1,6 +1,7 @@
 //! What strangers try against the public listener (P5, P6): the probes answer within a second
-//! throughout, memory stays under a bound, and nothing panics.
+//! throughout, memory stays under a bound, and nothing panics. Over HTTP/2: http2.rs; over TLS: tls.rs.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -8,20 +9,21 @@ use cohortd::sandbox::sign;
 use cohortd::secret::Secret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::harness::{Cohortd, DEADLINE, Installation, SHARED_SECRET, identify, launchdarkly};
 
 const NOW_MS: i64 = 1_750_000_000_000;
-const SOON: Duration = Duration::from_secs(1);
+pub const SOON: Duration = Duration::from_secs(1);
 const MOST_KIB: u64 = 160 * 1024;
 
-async fn connect(to: SocketAddr) -> TcpStream {
+pub async fn connect(to: SocketAddr) -> TcpStream {
     timeout(DEADLINE, TcpStream::connect(to)).await.expect("in time").expect("it listens")
 }
 
 /// Sends bytes and reads what comes until the other side closes.
-async fn exchange(to: SocketAddr, bytes: &[u8]) -> String {
+pub async fn exchange(to: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = connect(to).await;
     // It may be closed before all is sent: that is an answer too.
     let _ = stream.write_all(bytes).await;
@@ -30,7 +32,7 @@ async fn exchange(to: SocketAddr, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-async fn probe(cohortd: &Cohortd) {
+pub async fn probe(cohortd: &Cohortd) {
     let began = Instant::now();
     let request = b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     let answer = exchange(cohortd.public, request).await;
@@ -38,7 +40,7 @@ async fn probe(cohortd: &Cohortd) {
     assert!(began.elapsed() < SOON, "the probe took {:?}", began.elapsed());
 }
 
-fn post(body: &str, headers: &str) -> Vec<u8> {
+pub fn post(body: &str, headers: &str) -> Vec<u8> {
     let signature = sign(&Secret::new(SHARED_SECRET), body.as_bytes());
     format!(
         "POST /segment/production HTTP/1.1\r\nhost: x\r\nx-signature: {signature}\r\n{headers}\r\n{body}"
@@ -46,9 +48,9 @@ fn post(body: &str, headers: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-fn ends_well(cohortd: Cohortd) {
+pub fn ends_well(cohortd: Cohortd) {
     let peak = cohortd.memory_kib("VmHWM:");
-    println!("peak of {peak} KiB");
+    println!("peak of {peak} KiB, of {MOST_KIB} allowed");
     assert!(peak < MOST_KIB, "{peak} KiB");
     let (status, log) = cohortd.stop();
     assert!(status.success());
@@ -57,21 +59,28 @@ fn ends_well(cohortd: Cohortd) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_idle_connections_lock_nobody_out() {
-    const IDLE: usize = 10_000;
+    const IDLE: u64 = 10_000;
     // This process holds the other end of each.
     let nofile = rustix::process::Resource::Nofile;
     let mut limit = rustix::process::getrlimit(nofile);
     limit.current = limit.maximum;
     rustix::process::setrlimit(nofile, limit).expect("up to the maximum it may");
+    let idle_ones = limit.maximum.map_or(IDLE, |most| IDLE.min(most.saturating_sub(1000)));
+    if idle_ones < IDLE {
+        println!(
+            "ONLY {idle_ones} IDLE CONNECTIONS: the system lets this process open no more files"
+        );
+    }
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
-    installation.set("listen.header_timeout_ms", "60000").set("listen.max_connections", "500");
+    installation.set("listen.header_timeout_ms", "60000");
     let cohortd = installation.start();
-    let mut idle = Vec::with_capacity(IDLE);
-    for number in 0..IDLE {
+    let beginning = format!("POST /segment/production HTTP/1.1\r\nx-a: {}", "a".repeat(6000));
+    let mut idle = Vec::new();
+    for number in 0..idle_ones {
         let mut stream = connect(cohortd.public).await;
         if number % 2 == 0 {
-            let _ = stream.write_all(b"POST /segment/production HTTP/1.1\r\nhost: x\r\nx-a").await;
+            let _ = stream.write_all(beginning.as_bytes()).await;
         }
         idle.push(stream);
         if number % 2000 == 1999 {
@@ -126,7 +135,8 @@ async fn whoever_sends_a_byte_now_and_then_is_not_awaited_for_long() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deep_json_and_long_heads_cost_an_answer_and_nothing_else() {
     let launchdarkly = launchdarkly().await;
-    let installation = Installation::new(&launchdarkly);
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("destinations.production.segment.write_keys", "key");
     let cohortd = installation.start();
     for depth in [100, 100_000] {
         for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
@@ -137,6 +147,22 @@ async fn deep_json_and_long_heads_cost_an_answer_and_nothing_else() {
             assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{depth} deep: {answer}");
             probe(&cohortd).await;
         }
+    }
+    // where the body is read as a whole
+    let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+    for (path, body, status) in [
+        ("/v1/batch", format!("{{\"batch\":[{deep}]}}"), "200"),
+        ("/v1/identify", format!("{{\"traits\":{deep}}}"), "400"),
+        ("/segment/production/audiences/create", deep[72_000..128_000].to_owned(), "400"),
+    ] {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Basic a2V5Og==\r\n\
+             content-length: {}\r\nconnection: close\r\n\r\n",
+            body.len()
+        );
+        let answer = exchange(cohortd.public, (head + &body).as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {answer}");
+        probe(&cohortd).await;
     }
     let long = format!("GET /livez HTTP/1.1\r\nhost: x\r\nx-long: {}\r\n\r\n", "a".repeat(1 << 20));
     let answer = exchange(cohortd.public, long.as_bytes()).await;
@@ -185,6 +211,157 @@ async fn odd_ways_to_send_a_good_request_are_answered() {
     ends_well(cohortd);
 }
 
+/// Whoever asks and asks and reads no answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_without_end_and_reads_nothing_is_cut_off() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("listen.body_timeout_ms", "2000");
+    let cohortd = installation.start();
+    let many = "GET /nowhere HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1000);
+    let mut stream = connect(cohortd.public).await;
+    let began = Instant::now();
+    loop {
+        let sent = timeout(DEADLINE, stream.write_all(many.as_bytes())).await;
+        if sent.expect("neither taken nor cut off").is_err() {
+            break;
+        }
+        assert!(began.elapsed() < DEADLINE, "it is borne for ever");
+    }
+    probe(&cohortd).await;
+    ends_well(cohortd);
+}
+
+/// Bodies under a signature have to be read before it can be checked: by strangers' hands too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_that_are_announced_and_do_not_come_lock_nobody_out() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation
+        .set("listen.body_limit_mib", "1")
+        .set("listen.body_budget_mib", "4")
+        .set("listen.max_requests", "20");
+    let cohortd = installation.start();
+    let megabyte = 1024 * 1024;
+    let head = format!(
+        "POST /segment/production HTTP/1.1\r\nhost: x\r\nx-signature: {}\r\n\
+         content-length: {megabyte}\r\n\r\n",
+        "0".repeat(40)
+    );
+    let mut stalled = Vec::new();
+    for number in 0..60 {
+        let mut stream = connect(cohortd.public).await;
+        // every other sends all but the last byte
+        let sent = if number % 2 == 0 { 1 } else { megabyte - 1 };
+        let bytes = [head.as_bytes(), &vec![b' '; sent]].concat();
+        let _ = timeout(DEADLINE, stream.write_all(&bytes)).await.expect("it is read");
+        stalled.push(stream);
+        if number % 5 == 4 {
+            let event = identify("ada", "vip", true, NOW_MS);
+            let (status, answer) = cohortd.post(&event).await.expect("an answer");
+            assert_eq!(status, 200, "{answer}");
+            probe(&cohortd).await;
+        }
+    }
+    drop(stalled);
+    ends_well(cohortd);
+}
+
+/// A gigabyte in a few hundred kilobytes, in each encoding, by a stranger and ten at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bombs_of_each_encoding_are_refused_and_hold_up_nobody() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("listen.body_limit_mib", "16").set("listen.body_budget_mib", "32");
+    let cohortd = installation.start();
+    for (encoding, bomb, status) in bombs() {
+        println!("{encoding}: {} bytes", bomb.len());
+        let head = format!(
+            "POST /segment/production HTTP/1.1\r\nhost: x\r\nx-signature: {}\r\n\
+             content-encoding: {encoding}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            "0".repeat(40),
+            bomb.len()
+        );
+        let request = [head.as_bytes(), &bomb].concat();
+        let mut thrown = JoinSet::new();
+        for _ in 0..10 {
+            let (to, request) = (cohortd.public, request.clone());
+            thrown.spawn(async move { exchange(to, &request).await });
+        }
+        while !thrown.is_empty() {
+            tokio::select! { // a probe that is cut short is begun anew
+                Some(answer) = thrown.join_next() => {
+                    let answer = answer.expect("no panic");
+                    // one that made way for another is told so
+                    let is = |status: u16| answer.starts_with(&format!("HTTP/1.1 {status} "));
+                    assert!(is(status) || is(503), "{encoding}: {answer}");
+                }
+                () = probe(&cohortd) => {}
+            }
+        }
+    }
+    ends_well(cohortd);
+}
+
+/// Spaces without end, in each encoding, and the answer.
+fn bombs() -> [(&'static str, Vec<u8>, u16); 5] {
+    let spaces = vec![b' '; 1 << 20];
+    let filled = |writer: &mut dyn Write| {
+        for _ in 0..256 {
+            writer.write_all(&spaces).expect("memory takes it");
+        }
+    };
+    let (mut gzip, mut deflate, mut br) = (Vec::new(), Vec::new(), Vec::new());
+    let fast = flate2::Compression::fast();
+    let mut writer = flate2::write::GzEncoder::new(&mut gzip, fast);
+    filled(&mut writer);
+    drop(writer);
+    let mut writer = flate2::write::ZlibEncoder::new(&mut deflate, fast);
+    filled(&mut writer);
+    drop(writer);
+    let mut writer = brotli::CompressorWriter::new(&mut br, 4096, 1, 22);
+    filled(&mut writer);
+    drop(writer);
+    // A zstd frame of run-length blocks (RFC 8878, 3.1.1): 128 KiB of spaces in four bytes each; with
+    // a window of 128 KiB, and with one of 128 MiB, which the reader would have to keep.
+    let zstd = |window: u8| {
+        let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, window];
+        frame.extend([0x02, 0x00, 0x10, b' '].repeat(10_000));
+        frame.extend([0x03, 0x00, 0x10, b' ']);
+        frame
+    };
+    [
+        ("gzip", gzip, 413),
+        ("deflate", deflate, 413),
+        ("br", br, 413),
+        ("zstd", zstd(0x38), 413),
+        ("zstd", zstd(0x88), 400),
+    ]
+}
+
+/// Where the system lets few files be open, connections must not use them up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn few_open_files_are_enough_for_those_that_ask_something() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("listen.header_timeout_ms", "60000");
+    let limited = ["sh", "-c", "ulimit -n 256; exec \"$@\"", "sh"];
+    let cohortd = installation.start_as(installation.wrapped(&limited));
+    let mut idle = Vec::new();
+    for number in 0..1000 {
+        idle.push(connect(cohortd.public).await);
+        if number % 200 == 199 {
+            probe(&cohortd).await;
+        }
+    }
+    let (status, _) = cohortd.post(&identify("ada", "vip", true, NOW_MS)).await.expect("an answer");
+    assert_eq!(status, 200);
+    assert_eq!(cohortd.readyz().await, Some(200), "on the admin listener");
+    installation.drained().await;
+    drop(idle);
+    ends_well(cohortd);
+}
+
 /// Where a request ends must mean the same to a proxy in front and to us.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_hides_behind_a_request_with_two_ends_is_never_taken() {
@@ -198,6 +375,19 @@ async fn what_hides_behind_a_request_with_two_ends_is_never_taken() {
         "content-length: 5\r\ncontent-length: 6\r\n".to_owned(),
         "transfer-encoding: chunked, identity\r\n".to_owned(),
         "content-length: +5\r\n".to_owned(),
+        "content-length: 5, 6\r\n".to_owned(),
+        "content-length: 0x5\r\n".to_owned(),
+        "content-length: -5\r\n".to_owned(),
+        "transfer-encoding: xchunked\r\n".to_owned(),
+        "transfer-encoding: identity\r\n".to_owned(),
+        "transfer-encoding : chunked\r\n".to_owned(),
+        "transfer-encoding\t: chunked\r\n".to_owned(),
+        "transfer-encoding:\u{b}chunked\r\n".to_owned(),
+        "x: y\r\n transfer-encoding: chunked\r\n".to_owned(),
+        "transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n".to_owned(),
+        "transfer-encoding: identity\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n"
+            .to_owned(),
+        "content-length: 5\rtransfer-encoding: chunked\r\n".to_owned(),
     ] {
         let head = format!("POST /segment/production HTTP/1.1\r\nhost: x\r\n{headers}\r\n");
         let answer = exchange(cohortd.public, format!("{head}0\r\n\r\n{hidden}").as_bytes()).await;

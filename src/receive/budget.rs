@@ -1,0 +1,180 @@
+//! What all requests in flight may hold together (P6), in number and in bytes.
+//!
+//! Nothing ever waits for the budget, so that requests cannot block each other. When it is used up, the
+//! body that has been arriving for the longest makes way: a stranger can have bodies read before it is
+//! known that they are worthless (a signature stands over the body), and whoever lets them stall must
+//! not lock out those that come in a moment. What is whole stays. If nothing can make way, the newcomer
+//! is refused, and comes again.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use super::answer::Refusal;
+
+#[derive(Clone, Debug)]
+pub(super) struct Budget(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    left_places: usize,
+    left_bytes: usize,
+    begun: u64,
+    /// By age.
+    arriving: BTreeMap<u64, Arriving>,
+}
+
+#[derive(Debug)]
+struct Arriving {
+    held_bytes: usize,
+    evicted: CancellationToken,
+}
+
+/// The place of one request; dropping it gives everything back.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    budget: Budget,
+    number: u64,
+    /// Of a body that is whole; while it arrives the state knows.
+    whole_bytes: Option<usize>,
+    evicted: CancellationToken,
+}
+
+impl Budget {
+    pub fn new(requests: usize, bytes: usize) -> Self {
+        let arriving = BTreeMap::new();
+        let state = State { left_places: requests.max(1), left_bytes: bytes, begun: 0, arriving };
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// A place for a body that begins to arrive.
+    pub fn reserve(&self) -> Result<Reservation, Refusal> {
+        let mut state = self.state();
+        while state.left_places == 0 {
+            state.evict_oldest(|_| true)?;
+        }
+        state.left_places -= 1;
+        state.begun += 1;
+        let (number, evicted) = (state.begun, CancellationToken::new());
+        state.arriving.insert(number, Arriving { held_bytes: 0, evicted: evicted.clone() });
+        drop(state);
+        Ok(Reservation { budget: self.clone(), number, whole_bytes: None, evicted })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn evict_oldest(&mut self, which: impl Fn((&u64, &Arriving)) -> bool) -> Result<(), Refusal> {
+        let found = self.arriving.iter().find(|one| which(*one)).map(|(number, _)| *number);
+        let evicted = found.and_then(|number| self.arriving.remove(&number));
+        let evicted = evicted.ok_or(Refusal::Busy)?;
+        self.left_places += 1;
+        self.left_bytes += evicted.held_bytes;
+        evicted.evicted.cancel();
+        Ok(())
+    }
+}
+
+impl Reservation {
+    /// Makes sure that at least so many bytes are reserved.
+    pub fn grow_to(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let mut state = self.budget.state();
+        let held = match (self.whole_bytes, state.arriving.get(&self.number)) {
+            (Some(held), _) => held,
+            (None, Some(arriving)) => arriving.held_bytes,
+            (None, None) => return Err(Refusal::Busy),
+        };
+        let missing = bytes.saturating_sub(held);
+        while state.left_bytes < missing {
+            state.evict_oldest(|(number, of)| *number != self.number && of.held_bytes > 0)?;
+        }
+        state.left_bytes -= missing;
+        match &mut self.whole_bytes {
+            Some(held) => *held += missing,
+            None => {
+                if let Some(arriving) = state.arriving.get_mut(&self.number) {
+                    arriving.held_bytes += missing;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The body is whole, and has so many bytes; it makes way for no other any more.
+    pub fn complete(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let mut state = self.budget.state();
+        let arriving = state.arriving.remove(&self.number).ok_or(Refusal::Busy)?;
+        state.left_bytes += arriving.held_bytes.saturating_sub(bytes);
+        self.whole_bytes = Some(arriving.held_bytes.min(bytes));
+        Ok(())
+    }
+
+    /// Is cancelled when it has to make way.
+    pub fn eviction(&self) -> CancellationToken {
+        self.evicted.clone()
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut state = self.budget.state();
+        let arriving = state.arriving.remove(&self.number);
+        // one that made way has given back everything
+        if let Some(held) = self.whole_bytes.or(arriving.map(|of| of.held_bytes)) {
+            state.left_places += 1;
+            state.left_bytes += held;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left(budget: &Budget) -> (usize, usize) {
+        let state = budget.state();
+        (state.left_places, state.left_bytes)
+    }
+
+    #[test]
+    fn the_body_that_has_been_arriving_for_the_longest_makes_way() {
+        let budget = Budget::new(10, 100);
+        let [mut first, mut second, mut third] =
+            [(); 3].map(|()| budget.reserve().expect("a place"));
+        assert_eq!((first.grow_to(40), second.grow_to(40)), (Ok(()), Ok(())));
+        assert_eq!(third.grow_to(20), Ok(()), "it fits");
+        assert_eq!(third.grow_to(21), Ok(()));
+        let over = |one: &Reservation| one.evicted.is_cancelled();
+        assert_eq!([&first, &second, &third].map(over), [true, false, false]);
+        assert_eq!(
+            (first.grow_to(40), first.complete(40)),
+            (Err(Refusal::Busy), Err(Refusal::Busy))
+        );
+        second.complete(39).expect("it is there");
+        assert_eq!(third.grow_to(61), Ok(()), "a little of the second was given back");
+        assert_eq!(third.grow_to(62), Err(Refusal::Busy), "what is whole stays");
+        assert_eq!(second.grow_to(81), Ok(()), "and may still grow");
+        assert!(over(&third));
+        assert_eq!(left(&budget), (9, 19));
+        drop((first, second, third));
+        assert_eq!(left(&budget), (10, 100));
+    }
+
+    #[test]
+    fn places_are_counted_too() {
+        let budget = Budget::new(2, 100);
+        let mut first = budget.reserve().expect("a place");
+        let second = budget.reserve().expect("a place");
+        first.complete(0).expect("it is there");
+        let mut third = budget.reserve().expect("the second makes way");
+        assert!(second.evicted.is_cancelled() && !first.evicted.is_cancelled());
+        third.complete(0).expect("it is there");
+        assert_eq!(budget.reserve().err(), Some(Refusal::Busy));
+        drop((first, second, third));
+        assert_eq!(left(&budget), (2, 100));
+    }
+}

@@ -1,0 +1,132 @@
+//! One request and its answer, on the way through a connection: the body has to come in time, and the
+//! connection hears what becomes of both.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::connections::Connection;
+
+/// From the head of a request to the end of its answer; the end is when this is dropped.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    connection: Arc<Connection>,
+    number: u64,
+    is_answered: bool,
+}
+
+impl Exchange {
+    pub fn begin(connection: Arc<Connection>) -> Self {
+        let number = connection.progress().begin();
+        Self { connection, number, is_answered: false }
+    }
+
+    /// There is an answer: it waits to be taken from here on.
+    pub fn answer(mut self, body: Body) -> Answer {
+        self.is_answered = true;
+        self.connection.completed();
+        self.offer(Some(Instant::now()));
+        Answer { body, exchange: self }
+    }
+
+    fn offer(&self, since: Option<Instant>) {
+        self.connection.progress().offer(self.number, since);
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("a request ended in a panic; its sender will try again");
+        }
+        self.connection.ended(self.number, self.is_answered);
+    }
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    body: Body,
+    exchange: Exchange,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        // whoever asks again has taken what was there before
+        self.exchange.offer(frame.is_ready().then(Instant::now));
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body did not come in time.
+#[derive(Debug, thiserror::Error)]
+#[error("the body did not arrive in time")]
+pub(super) struct TooSlow;
+
+/// A body that is awaited for so long and no longer.
+pub(super) fn in_time(body: Body, limit: Duration, connection: Option<Arc<Connection>>) -> Body {
+    if body.is_end_stream() {
+        if let Some(connection) = connection {
+            connection.completed();
+        }
+        return body;
+    }
+    Body::new(InTime { body, end: Box::pin(sleep(limit)), connection })
+}
+
+struct InTime {
+    body: Body,
+    end: Pin<Box<Sleep>>,
+    /// Told once all is there.
+    connection: Option<Arc<Connection>>,
+}
+
+impl HttpBody for InTime {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+            ready!(self.end.as_mut().poll(context));
+            return Poll::Ready(Some(Err(axum::Error::new(TooSlow))));
+        };
+        if (frame.is_none() || self.body.is_end_stream())
+            && let Some(connection) = self.connection.take()
+        {
+            connection.completed();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
