@@ -38,6 +38,29 @@ async fn enter(cohortd: &Cohortd, audience: &str, people: &[&str]) {
     assert_eq!((status, &answer["accepted"]), (200, &people.len().into()), "{answer}");
 }
 
+/// A browser beside a daemon that has told LaunchDarkly of these people in `vip`. `None`: there is no
+/// driving a browser here; that was said.
+struct Scene {
+    browser: Browser,
+    launchdarkly: StandIn,
+    installation: Installation,
+    cohortd: Cohortd,
+}
+
+impl Scene {
+    async fn with(people: &[&str]) -> Option<Self> {
+        let browser = Browser::start()?;
+        let launchdarkly = launchdarkly().await;
+        let installation = installation(&launchdarkly);
+        let cohortd = installation.start();
+        if let Some(last) = people.last() {
+            enter(&cohortd, "vip", people).await;
+            until_in(&launchdarkly, "vip", last).await;
+        }
+        Some(Self { browser, launchdarkly, installation, cohortd })
+    }
+}
+
 async fn until_in(launchdarkly: &StandIn, audience: &str, who: &str) {
     let is_in = |view: &View<'_>| view.has(ENVIRONMENT, &format!("aud_{audience}"), who);
     launchdarkly.until(DEADLINE, is_in).await.expect("they are in");
@@ -45,17 +68,14 @@ async fn until_in(launchdarkly: &StandIn, audience: &str, who: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hold_and_its_end_are_shown_within_two_seconds() {
-    let Some(browser) = Browser::start() else { return };
-    let launchdarkly = launchdarkly().await;
-    let cohortd = installation(&launchdarkly).start();
-    enter(&cohortd, "vip", &["ada"]).await;
-    until_in(&launchdarkly, "vip", "ada").await;
-    browser.open(&address(&cohortd)).await;
+    let Some(scene) = Scene::with(&["ada"]).await else { return };
+    let Scene { browser, launchdarkly, cohortd, .. } = &scene;
+    browser.open(&address(cohortd)).await;
     browser.see("h1:has-text('Flowing')").await;
     browser.see("text=LaunchDarkly has been told everything that Segment has sent.").await;
 
     launchdarkly.revoke(ENVIRONMENT);
-    enter(&cohortd, "vip", &["bob"]).await;
+    enter(cohortd, "vip", &["bob"]).await;
     let is_refused = |view: &View<'_>| view.calls().refused > 0;
     launchdarkly.until(DEADLINE, is_refused).await.expect("the token is refused");
     let began = Instant::now();
@@ -72,7 +92,7 @@ async fn a_hold_and_its_end_are_shown_within_two_seconds() {
     }
 
     launchdarkly.set_token(ENVIRONMENT, Secret::new(SERVICE_TOKEN));
-    until_in(&launchdarkly, "vip", "bob").await;
+    until_in(launchdarkly, "vip", "bob").await;
     let began = Instant::now();
     browser.see("h1:has-text('Flowing')").await;
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
@@ -81,10 +101,8 @@ async fn a_hold_and_its_end_are_shown_within_two_seconds() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rejected_event_is_replayed_once_the_mapping_is_mended() {
-    let Some(browser) = Browser::start() else { return };
-    let launchdarkly = launchdarkly().await;
-    let mut installation = installation(&launchdarkly);
-    let cohortd = installation.start();
+    let Some(scene) = Scene::with(&[]).await else { return };
+    let Scene { browser, launchdarkly, mut installation, cohortd } = scene;
     let mut eve = identify("eve", "vip", true, NOW_MS);
     eve["userId"] = Value::Null;
     eve["anonymousId"] = json!("eve-device");
@@ -118,10 +136,9 @@ async fn a_rejected_event_is_replayed_once_the_mapping_is_mended() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_event_tester_explains_and_sends() {
-    let Some(browser) = Browser::start() else { return };
-    let launchdarkly = launchdarkly().await;
-    let cohortd = installation(&launchdarkly).start();
-    browser.open(&format!("{}#production/tester", address(&cohortd))).await;
+    let Some(scene) = Scene::with(&[]).await else { return };
+    let Scene { browser, launchdarkly, cohortd, .. } = &scene;
+    browser.open(&format!("{}#production/tester", address(cohortd))).await;
     browser.fill("textarea", "{\"type\":").await;
     browser.click("role=button[name='Explain']").await;
     browser.see("role=alert >> text=This is not JSON").await;
@@ -135,7 +152,7 @@ async fn the_event_tester_explains_and_sends() {
     browser.click("role=button[name='Send…']").await;
     browser.click("role=dialog >> role=button[name='Send']").await;
     browser.see("text=Sent: accepted").await;
-    until_in(&launchdarkly, "vip", "ada").await;
+    until_in(launchdarkly, "vip", "ada").await;
 
     let mut unclear = identify("ada", "vip", true, NOW_MS);
     unclear["traits"]["vip"] = json!("perhaps");
@@ -152,13 +169,9 @@ async fn the_event_tester_explains_and_sends() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_persons_memberships_are_shown_and_forgotten() {
-    let Some(browser) = Browser::start() else { return };
-    let launchdarkly = launchdarkly().await;
-    let installation = installation(&launchdarkly);
-    let cohortd = installation.start();
-    enter(&cohortd, "vip", &["ada", "bob"]).await;
-    until_in(&launchdarkly, "vip", "ada").await;
-    browser.open(&format!("{}#production/person", address(&cohortd))).await;
+    let Some(scene) = Scene::with(&["ada", "bob"]).await else { return };
+    let Scene { browser, launchdarkly, cohortd, .. } = &scene;
+    browser.open(&format!("{}#production/person", address(cohortd))).await;
     browser.fill("[name=key]", "ada").await;
     browser.press("Enter").await;
     browser.see("role=rowheader[name=/Vip/]").await;
@@ -183,31 +196,30 @@ async fn a_persons_memberships_are_shown_and_forgotten() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn delivery_is_steered_and_what_was_refused_is_tried_again() {
-    let Some(browser) = Browser::start() else { return };
-    let launchdarkly = launchdarkly().await;
-    let cohortd = installation(&launchdarkly).start();
+    let Some(scene) = Scene::with(&[]).await else { return };
+    let Scene { browser, launchdarkly, cohortd, .. } = &scene;
     launchdarkly.refuse_members(|user| user.starts_with("bad"));
-    enter(&cohortd, "vip", &["ada", "bad1", "bad2", "bad3"]).await;
-    until_in(&launchdarkly, "vip", "ada").await;
-    browser.open(&address(&cohortd)).await;
+    enter(cohortd, "vip", &["ada", "bad1", "bad2", "bad3"]).await;
+    until_in(launchdarkly, "vip", "ada").await;
+    browser.open(&address(cohortd)).await;
     browser.click("role=tab[name='Parked 3']").await;
     browser.click("role=button[name='Discard bad2']").await;
     browser.click("role=dialog >> role=button[name='Discard']").await;
     browser.miss("text=bad2").await;
     launchdarkly.refuse_members(|_| false);
     browser.click("role=button[name='Requeue bad1']").await;
-    until_in(&launchdarkly, "vip", "bad1").await;
+    until_in(launchdarkly, "vip", "bad1").await;
     browser.click("role=button[name='Requeue all']").await;
-    until_in(&launchdarkly, "vip", "bad3").await;
+    until_in(launchdarkly, "vip", "bad3").await;
     browser.see("text=LaunchDarkly has refused nobody.").await;
 
     browser.click("role=button[name='Pause delivery…']").await;
     browser.click("role=dialog >> role=button[name='Pause']").await;
     browser.see("h1:has-text('Paused')").await;
-    enter(&cohortd, "vip", &["dan"]).await;
+    enter(cohortd, "vip", &["dan"]).await;
     browser.see("text=1 member waits to be told").await;
     browser.click("role=button[name='Resume delivery']").await;
-    until_in(&launchdarkly, "vip", "dan").await;
+    until_in(launchdarkly, "vip", "dan").await;
     browser.see("h1:has-text('Flowing')").await;
 
     browser.click("role=tab[name='Audiences']").await;
@@ -221,7 +233,7 @@ async fn delivery_is_steered_and_what_was_refused_is_tried_again() {
     browser.click("role=button[name='Drop…']").await;
     browser.click("role=dialog >> role=button[name='Drop']").await;
     browser.see("text=No audience yet.").await;
-    until_in(&launchdarkly, "vip", "ada").await;
+    until_in(launchdarkly, "vip", "ada").await;
     browser.is_content().await;
 }
 
@@ -273,12 +285,9 @@ async fn without_a_token_the_page_shows_nothing_and_with_it_nothing_personal_is_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_used_by_keyboard() {
-    let Some(browser) = Browser::start() else { return };
-    let launchdarkly = launchdarkly().await;
-    let cohortd = installation(&launchdarkly).start();
-    enter(&cohortd, "vip", &["ada"]).await;
-    until_in(&launchdarkly, "vip", "ada").await;
-    browser.open(&address(&cohortd)).await;
+    let Some(scene) = Scene::with(&["ada"]).await else { return };
+    let Scene { browser, cohortd, .. } = &scene;
+    browser.open(&address(cohortd)).await;
     browser.see("role=button[name='Manage Vip']").await;
     let focused = "(document.activeElement.getAttribute('aria-label') \
                     ?? document.activeElement.textContent).trim()";
@@ -310,17 +319,16 @@ async fn it_is_used_by_keyboard() {
 /// Pictures of everything, to be looked at, under the target folder: tmp/dashboard/pictures.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_right_at_both_widths_and_in_both_schemes() {
-    let Some(browser) = Browser::start() else { return };
-    let launchdarkly = launchdarkly().await;
-    let cohortd = installation(&launchdarkly).start();
+    let Some(scene) = Scene::with(&[]).await else { return };
+    let Scene { browser, launchdarkly, cohortd, .. } = &scene;
     launchdarkly.refuse_members(|user| user.starts_with("bad"));
     for (audience, people) in [
         ("high_value_customers", &["ada", "bob", "cyd", "dan", "bad-key"][..]),
         ("cart_abandoners", &["ada", "eve"]),
         ("people_who_opened_the_newsletter_of_the_last_ninety_days_twice", &["fay"]),
     ] {
-        enter(&cohortd, audience, people).await;
-        until_in(&launchdarkly, audience, people[0]).await;
+        enter(cohortd, audience, people).await;
+        until_in(launchdarkly, audience, people[0]).await;
     }
     let left = identify("bob", "high_value_customers", false, NOW_MS + 1);
     cohortd.post(&left).await.expect("an answer");
@@ -328,15 +336,15 @@ async fn it_is_right_at_both_widths_and_in_both_schemes() {
     unclear["traits"]["cart_abandoners"] = json!("perhaps");
     assert_eq!(cohortd.post(&unclear).await.expect("an answer").0, 400);
 
-    browser.open(&address(&cohortd)).await;
+    browser.open(&address(cohortd)).await;
     browser
         .see("role=img[name='In the last hour 5 joined and 1 left, at most 5 in a minute']")
         .await;
-    look_at_all(&browser, &cohortd, "flowing", &PANELS).await;
+    look_at_all(browser, cohortd, "flowing", &PANELS).await;
     launchdarkly.revoke(ENVIRONMENT);
-    enter(&cohortd, "cart_abandoners", &["hal"]).await;
+    enter(cohortd, "cart_abandoners", &["hal"]).await;
     browser.see("h1:has-text('Held')").await;
-    look_at_all(&browser, &cohortd, "held", &["audiences"]).await;
+    look_at_all(browser, cohortd, "held", &["audiences"]).await;
     browser.is_content().await;
 }
 

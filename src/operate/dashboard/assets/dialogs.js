@@ -3,14 +3,14 @@
 import { html, useLayoutEffect, useRef, useState } from "./words.js";
 
 /** A modal dialog; the browser keeps the focus inside and gives it back afterwards. */
-export function Dialog({ title, onClose, children, wide }) {
+export function Dialog({ title, onClose, children }) {
   const dialog = useRef(null);
   useLayoutEffect(() => {
     dialog.current.showModal();
   }, []);
   const onClick = (event) => event.target === dialog.current && dialog.current.close();
   return html`
-    <dialog ref=${dialog} class=${wide ? "wide" : ""} aria-labelledby="dialog-title" onClose=${onClose} onClick=${onClick}>
+    <dialog ref=${dialog} aria-labelledby="dialog-title" onClose=${onClose} onClick=${onClick}>
       <div class="dialog-body">
         <h2 id="dialog-title">${title}</h2>
         ${children}

@@ -98,24 +98,20 @@ export class Live {
 
   /** Asks for what is new, so that a restart of the daemon leaves a gap and not a blank. */
   async history(chosen) {
-    const before = this.known.histories[chosen];
-    const after = before?.at.at(-1);
-    const page = await read("/api/v1/history", { destination: chosen, after });
+    const last = () => this.known.histories[chosen]?.at.at(-1) ?? 0;
+    const page = await read("/api/v1/history", { destination: chosen, after: last() });
     this.known.stepSeconds = page.step_s;
     const news = page.destinations[chosen];
     if (news === undefined) return;
-    const joined = { audiences: news.audiences };
-    for (const [series, values] of Object.entries(news)) {
-      if (series === "audiences") continue;
-      const all = [...(before?.[series] ?? []), ...values];
-      joined[series] = all;
-    }
-    const oldest = joined.at.at(-1) - HISTORY_S;
-    const first = joined.at.findIndex((at) => at >= oldest);
-    for (const series of Object.keys(joined)) {
-      if (series !== "audiences" && first > 0) joined[series] = joined[series].slice(first);
-    }
-    this.known.histories[chosen] = joined;
+    // Another look may have been quicker.
+    const isNew = news.at.map((at) => at > last());
+    const before = this.known.histories[chosen];
+    const all = (series) => [...(before?.[series] ?? []), ...news[series].filter((_, index) => isNew[index])];
+    const at = all("at");
+    const first = at.findIndex((time) => time >= at.at(-1) - HISTORY_S);
+    const series = Object.keys(news).filter((name) => name !== "audiences");
+    const kept = series.map((name) => [name, all(name).slice(Math.max(first, 0))]);
+    this.known.histories[chosen] = { ...Object.fromEntries(kept), audiences: news.audiences };
   }
 }
 
