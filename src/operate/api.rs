@@ -5,6 +5,9 @@
 //! * Every change is one line in the log that says what was done to which destination and audience,
 //!   and never to whom (P8).
 //! * Errors are problem documents with a sentence that says what to do.
+//! * Nothing is answered that the OpenAPI document does not describe (tests/it/openapi.rs), and nothing
+//!   personal to who has not asked for a person (tests/it/secrecy.rs).
+//! * A list has an end: an answer holds 1000 items, or 4 MiB of events, and says that there are more.
 
 mod destinations;
 mod events;
