@@ -11,6 +11,7 @@
 //!
 //! A command's answer goes to standard output, everything else to standard error.
 
+mod addressee;
 pub mod check;
 mod daemon;
 pub mod eval;
@@ -20,6 +21,7 @@ pub mod healthcheck;
 pub mod ledger;
 mod man;
 pub mod operator;
+pub mod reload;
 pub mod send;
 pub mod status;
 mod table;
@@ -32,12 +34,12 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::{Shell, generate};
 
-use crate::config::{Config, Destination};
+use crate::config::{Config, Destination, Reading, Source};
 use crate::launchdarkly::wire::USER_AGENT;
 use crate::operate::api::wire::instant;
 use crate::operate::logging::{self, chain};
 use crate::sandbox::SandboxError;
-use crate::service::ServiceError;
+use crate::service::{Origin, ServiceError};
 
 /// How a command ends; the number is the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +106,8 @@ enum Command {
     },
     /// Ask the daemon whether it is ready, for a container's health check
     Healthcheck,
+    /// Have the running daemon read its configuration again
+    Reload(reload::ReloadCommand),
     /// Ask the running daemon how each destination stands
     Status(status::StatusCommand),
     /// List audiences with what waits and what is parked
@@ -170,7 +174,7 @@ pub fn main() -> ExitCode {
     };
     let file = line.config.as_deref();
     let exit = match line.command {
-        Command::Run => load(file).map_or_else(|exit| exit, run),
+        Command::Run => run(file),
         Command::Sandbox { events } => {
             served(crate::sandbox::run(events), SandboxError::exit_code, complain)
         }
@@ -179,6 +183,7 @@ pub fn main() -> ExitCode {
             |config| answered(waited(check::check(&config, online, &mut std::io::stdout()))),
         ),
         Command::Healthcheck => waited(healthcheck::healthcheck(file)),
+        Command::Reload(reload) => asked(file, async |config, out| reload.run(config, out).await),
         Command::Status(status) => {
             asked(file, async |config, out| status.status(config, out).await)
         }
@@ -250,13 +255,23 @@ fn asked(
     }
 }
 
-fn run(config: Config) -> Exit {
-    logging::init(&config.log);
+fn run(file: Option<&Path>) -> Exit {
+    let source = Source::locate(file);
+    let Reading { config, files } = source.read();
+    let config = match config {
+        Ok(config) => config,
+        Err(faults) => {
+            complain(&faults.to_string());
+            return Exit::BadUsage;
+        }
+    };
+    let levels = logging::init(&config.log);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     let say = |error: &str| tracing::error!("{error}");
-    served(crate::service::run(config), ServiceError::exit_code, say)
+    let origin = Origin { source, files, levels };
+    served(crate::service::run(config, origin), ServiceError::exit_code, say)
 }
 
 /// Runs a service to its end; `say` tells why it was a bad one.

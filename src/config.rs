@@ -12,28 +12,36 @@
 mod delivery;
 mod destination;
 mod faults;
+mod fingerprint;
 mod launchdarkly;
 mod layers;
 mod ledger;
 mod listeners;
 mod log;
 mod mapping;
+mod route;
 mod secrets;
 mod section;
 mod segment;
+mod source;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use config::ValueKind;
+
 pub use self::delivery::Delivery;
 pub use self::destination::Destination;
 pub use self::faults::{Fault, Faults};
+pub use self::fingerprint::Fingerprints;
 pub use self::launchdarkly::LaunchDarklySection;
 pub use self::ledger::{Kept, LedgerSection};
 pub use self::listeners::{Admin, Listen};
 pub use self::log::{Log, LogFormat, Stop};
+pub use self::route::Route;
 pub use self::segment::{Credential, SegmentSection};
+pub use self::source::{Files, Reading, Source};
 
 use self::faults::Report;
 use self::section::Section;
@@ -53,8 +61,12 @@ pub struct Config {
     pub stop: Stop,
     /// At least one, sorted by name; those that are not enabled too.
     pub destinations: Vec<Destination>,
+    /// Sorted by name.
+    pub routes: Vec<Route>,
     /// What is legal but risky; to be said once at start-up.
     pub warnings: Vec<String>,
+    /// Tell this configuration from another one, key by key.
+    pub fingerprints: Fingerprints,
 }
 
 impl Config {
@@ -64,7 +76,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn load(file: Option<&Path>) -> Result<Self, Faults> {
-        Self::load_from(layers::locate(file).as_deref(), std::env::vars_os())
+        Source::locate(file).read().config
     }
 
     /// Reads the configuration from exactly this file and this environment.
@@ -75,9 +87,17 @@ impl Config {
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (N, V)>,
     ) -> Result<Self, Faults> {
+        Self::read(file, environment).config
+    }
+
+    fn read<N: Into<OsString>, V: Into<OsString>>(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (N, V)>,
+    ) -> Reading {
         let report = Report::default();
         let environment = environment.into_iter().map(|(name, value)| (name.into(), value.into()));
         let (tree, complete) = layers::merge(file, environment, &report);
+        report.fingerprint(&section::json(ValueKind::Table(tree.clone())));
         let mut root = Section::root(tree, complete, &report);
 
         let listen = Listen::read(root.section("listen"));
@@ -86,17 +106,37 @@ impl Config {
         let log = Log::read(root.section("log"));
         let stop = Stop::read(root.section("stop"));
         let delivery = Delivery::read(root.section("delivery"), None);
-        let destinations = destination::read_all(&mut root, &delivery);
+        let routes = route::read_all(&mut root);
+        let is_routed = |name: &str| route::is_routed(&routes, name);
+        let destinations = destination::read_all(&mut root, &delivery, is_routed);
+        let routes = route::resolve(routes, &destinations, &root);
         root.finish();
 
-        let warnings = report.finish()?;
-        Ok(Self { listen, admin, ledger, log, stop, destinations, warnings })
+        let (files, fingerprints) = report.gathered();
+        let config = report.finish().map(|warnings| Self {
+            listen,
+            admin,
+            ledger,
+            log,
+            stop,
+            destinations,
+            routes,
+            warnings,
+            fingerprints,
+        });
+        Reading { config, files }
     }
 
     /// The destination of that name.
     #[must_use]
     pub fn destination(&self, name: &str) -> Option<&Destination> {
         self.destinations.iter().find(|destination| destination.name.as_str() == name)
+    }
+
+    /// The route of that name.
+    #[must_use]
+    pub fn route(&self, name: &str) -> Option<&Route> {
+        self.routes.iter().find(|route| route.name == name)
     }
 }
 

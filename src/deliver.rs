@@ -23,7 +23,7 @@ mod simulation;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-pub use courier::{Courier, CourierError};
+pub use courier::{Change, Courier, CourierError};
 pub use dispatch::{Held, Standing};
 
 /// How a destination is delivered to.

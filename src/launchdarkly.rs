@@ -12,6 +12,7 @@
 //! A call is not repeated here. Dropping the future of a call leaves open whether it is applied.
 
 mod answer;
+pub mod calls;
 mod client;
 mod connection;
 mod credentials;

@@ -43,10 +43,10 @@ pub use sqlite::{
     export, rename, restore,
 };
 
-/// What one webhook request asks to be made durable, all of it or none.
+/// What one request asks to be made durable of one destination, all of it or none.
 #[derive(Clone, Debug)]
 pub struct Intake {
-    /// The destination the request was posted to.
+    /// The destination whose members it is about.
     pub destination: DestinationName,
     /// When it arrived, as told by [`Ledger::arrival`].
     pub arrival: Timestamp,
@@ -56,6 +56,13 @@ pub struct Intake {
     pub deletions: Vec<UserId>,
     /// Events that could not be mapped, kept so that they can be replayed.
     pub rejected: Vec<RejectedEvent>,
+}
+
+impl Intake {
+    /// Rows it may touch.
+    fn items(&self) -> usize {
+        self.deltas.len() + self.deletions.len() + self.rejected.len()
+    }
 }
 
 /// An event that could not be applied, with the reason a person can act on (P7).
@@ -191,10 +198,16 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// than the largest arrival recorded or told so far (P2).
     fn arrival(&self) -> Timestamp;
 
-    /// Makes an intake durable; everything of it is synced when this returns.
+    /// Makes the intakes of one request durable, one for each destination: all of them or none, in one
+    /// transaction with one sync. Everything is synced when this returns; the answers are in their order.
     ///
     /// Waits while the queue in front of the ledger is full: bound it with a timeout.
-    async fn record(&self, intake: Intake) -> Result<Recorded, LedgerError>;
+    async fn record_all(&self, intakes: Vec<Intake>) -> Result<Vec<Recorded>, LedgerError>;
+
+    /// The same for a request that concerns one destination.
+    async fn record(&self, intake: Intake) -> Result<Recorded, LedgerError> {
+        Ok(self.record_all(vec![intake]).await?.pop().unwrap_or_default())
+    }
 
     /// The audiences of a destination that have members to claim.
     async fn backlog(&self, destination: &DestinationName) -> Result<Vec<Backlog>, LedgerError>;
@@ -264,7 +277,7 @@ pub enum LedgerError {
     /// says "try again later".
     #[error("the ledger cannot take writes now: {0}")]
     Unavailable(String),
-    /// The destination is not one of those the ledger was opened for.
+    /// The destination is not one of those that are configured.
     #[error("there is no destination {0}")]
     UnknownDestination(DestinationName),
     /// The destination has no such audience.

@@ -4,7 +4,7 @@
 //! Modules are named after the steps an event takes; a step imports only what stands to its right:
 //!
 //! ```text
-//! receive -> map -> ledger -> deliver -> launchdarkly      below all: membership, clock
+//! receive -> map -> ledger -> deliver -> launchdarkly      below all: membership, clock, current
 //! ```
 //!
 //! `ledger` knows neither neighbour. `operate` may look at any step and no step looks at it;
@@ -13,6 +13,7 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod current;
 pub mod deliver;
 pub mod launchdarkly;
 pub mod ledger;

@@ -19,6 +19,7 @@ mod fields;
 mod glob;
 mod mappings;
 mod membership_value;
+mod plain;
 mod preset;
 mod rejection;
 mod subscription;
@@ -69,6 +70,19 @@ impl Mapping {
                 journey_step_without_value_enters: false,
             },
         }
+    }
+
+    /// The same with what a customer's mapping says about these fields, or everything that is wrong
+    /// with it.
+    pub fn preset_with<'a>(
+        fields: impl IntoIterator<Item = (&'a String, &'a Value)>,
+    ) -> Result<Self, Vec<MappingFault>> {
+        let mut mapping = Self::preset();
+        let mut faults = Vec::new();
+        for (field, json) in fields {
+            faults.extend(mapping.set_field(field, json).err().into_iter().flatten());
+        }
+        if faults.is_empty() { Ok(mapping) } else { Err(faults) }
     }
 
     /// The names of the fields that [`Mapping::set_field`] knows.
@@ -157,7 +171,7 @@ impl Mapping {
                 .unwrap_or(context_kind),
             context_key: context_key.ok_or_else(|| no_context_key(rule))?,
             membership,
-            event_at: event_time::event_time(event, arrival),
+            event_at: event_time::event_time(|field| event.get(field)?.as_str(), arrival),
             user_id: person(event),
             key_rule: self.key_rule(rule, particular),
             audience_key,

@@ -1,9 +1,9 @@
 //! Receiving: the public listener, which is the only thing strangers can reach.
 //!
-//! It answers `POST|PUT|PATCH /segment/{destination}`, the two calls of Webhook Audiences, the Tracking
-//! API under `/v1`, and the probes, and nothing else. A request
-//! is authenticated over the bytes as they came, split into raw events, mapped, recorded, and
-//! only then answered.
+//! It answers `POST|PUT|PATCH /segment/{destination or route}`, the two calls of Webhook Audiences, the
+//! Tracking API under `/v1`, and the probes, and nothing else. A request
+//! is authenticated over the bytes as they came, split into raw events, mapped for each destination of
+//! its path, recorded for all of them in one transaction, and only then answered.
 //!
 //! # What always holds
 //! * A 2xx is sent after [`Ledger::record`] returned (P1;
@@ -18,31 +18,23 @@
 //! Segment signs only the first event of a batch, so under a signature alone the others are
 //! unauthenticated. Whoever minds demands a bearer token as well (`require`).
 
-use std::collections::HashMap;
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use answer::Refusal;
 use axum::Router;
 use axum::routing::{MethodFilter, get, on, post};
-use http::{HeaderMap, HeaderValue, header};
-use ipnet::IpNet;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 use tower_http::decompression::RequestDecompressionLayer;
 
 use crate::ledger::Ledger;
-use crate::map::Mappings;
-use crate::membership::DestinationName;
-use crate::secret::Secret;
 
 mod answer;
 mod authentication;
 mod body;
 mod bucket;
 mod connections;
-mod envelope;
+mod doors;
+pub mod envelope;
 #[cfg(test)]
 mod fake;
 mod handed_in;
@@ -57,37 +49,11 @@ mod webhook_audiences;
 pub use authentication::{Credential, Credentials};
 pub use body::discard;
 pub use bucket::Rate;
+pub use doors::{Destination, Doors, Entrance};
 pub use handed_in::{HandInError, HandedIn, hand_in};
 pub use listener::serve;
 pub use probes::{Readiness, objection};
-
-use bucket::Bucket;
-
-/// Calls that need no credential, of one destination: Segment makes one when an audience is connected.
-const UNSIGNED_CALLS: Rate = Rate { a_second: 5.0, burst: 50.0 };
-
-/// A configured destination, as the public listener knows it.
-#[derive(Debug)]
-pub struct Destination {
-    /// The last part of its path, `/segment/{name}`.
-    pub name: DestinationName,
-    /// A disabled one answers 503, so that Segment retries for a while and nothing is lost.
-    pub enabled: bool,
-    /// How its events become deltas.
-    pub mappings: Mappings,
-    /// What a request must present.
-    pub credentials: Credentials,
-    /// What names it to the Tracking API.
-    pub write_keys: Vec<Secret>,
-    /// Fields that Segment appends to an event after it has signed it.
-    pub extra_fields: Vec<String>,
-    /// Networks that may send; without any, every one may.
-    pub allowed_sources: Vec<IpNet>,
-    /// Whether one request may carry several events, of which a signature covers the first.
-    pub allow_batches: bool,
-    /// Requests it takes; none: as many as come.
-    pub rate: Option<Rate>,
-}
+pub use tracking::messages;
 
 /// What a request may cost.
 #[derive(Clone, Copy, Debug)]
@@ -114,7 +80,7 @@ pub struct Limits {
 /// What the public routes share.
 #[derive(Debug)]
 pub struct PublicState {
-    doors: HashMap<String, Arc<Door>>,
+    doors: Doors,
     ledger: Arc<dyn Ledger>,
     limits: Limits,
     budget: body::Budget,
@@ -126,20 +92,17 @@ pub struct PublicState {
 }
 
 impl PublicState {
-    /// Puts the state together; `readiness` is the caller's to flip.
+    /// Puts the state together; `doors` and `readiness` are the caller's to replace and to flip.
     #[must_use]
     pub fn new(
-        destinations: impl IntoIterator<Item = Destination>,
+        doors: Doors,
         ledger: Arc<dyn Ledger>,
         limits: Limits,
         readiness: Readiness,
     ) -> Self {
-        let doors = destinations.into_iter().map(|destination| {
-            (destination.name.as_str().to_owned(), Arc::new(Door::new(destination)))
-        });
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            doors: doors.collect(),
+            doors,
             ledger,
             limits,
             budget: body::Budget::new(limits.body_budget_bytes),
@@ -148,67 +111,6 @@ impl PublicState {
             readiness,
         }
     }
-}
-
-/// A destination with its credentials made ready for checking.
-#[derive(Debug)]
-struct Door {
-    name: DestinationName,
-    enabled: bool,
-    mappings: Mappings,
-    gate: authentication::Gate,
-    write_keys: Vec<Secret>,
-    extra_fields: Vec<String>,
-    allowed_sources: Vec<IpNet>,
-    allow_batches: bool,
-    requests: Option<Mutex<Bucket>>,
-    /// Of the calls that need no credential.
-    unsigned: Mutex<Bucket>,
-}
-
-impl Door {
-    fn new(destination: Destination) -> Self {
-        Self {
-            name: destination.name,
-            enabled: destination.enabled,
-            mappings: destination.mappings,
-            gate: authentication::Gate::new(&destination.credentials),
-            write_keys: destination.write_keys,
-            extra_fields: destination.extra_fields,
-            allowed_sources: destination.allowed_sources,
-            allow_batches: destination.allow_batches,
-            requests: destination.rate.map(|rate| Mutex::new(Bucket::of(rate))),
-            unsigned: Mutex::new(Bucket::of(UNSIGNED_CALLS)),
-        }
-    }
-}
-
-impl Door {
-    /// What holds of every request with a body.
-    fn is_open(&self, headers: &HeaderMap, source: Option<IpAddr>) -> Result<(), Refusal> {
-        if !sources::is_among(source, &self.allowed_sources) {
-            return Err(Refusal::SourceNotAllowed);
-        }
-        if !self.enabled {
-            return Err(Refusal::Disabled);
-        }
-        // What the layer knows it has taken away.
-        let encoding = headers.get(header::CONTENT_ENCODING);
-        match encoding.map(HeaderValue::as_bytes) {
-            None | Some(b"" | b"identity") => Ok(()),
-            Some(_) => Err(Refusal::UnknownEncoding),
-        }
-    }
-
-    /// Counts a request of somebody who is known: strangers use up nobody's rate.
-    fn count_request(&self) -> Result<(), Refusal> {
-        self.requests.as_ref().map_or(Ok(()), take_one)
-    }
-}
-
-fn take_one(bucket: &Mutex<Bucket>) -> Result<(), Refusal> {
-    let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
-    if bucket.take(Instant::now()) { Ok(()) } else { Err(Refusal::TooMany) }
 }
 
 /// The public routes. Anything else is a 404, any other method a 405.

@@ -1,101 +1,50 @@
 //! The daemon: opens everything, spawns everything, stops everything in the order of the flow.
 //!
 //! # What always holds
-//! * Only this file spawns tasks that live as long as the daemon, all into one set. One that ends by
+//! * Only this module spawns tasks that live as long as the daemon, all into one set. One that ends by
 //!   itself ends the daemon with a failing exit code: half a service is worse than none.
 //! * Stopping goes in the order of the flow (P10): not ready, stop accepting, finish requests in
 //!   flight, let couriers finish theirs, close the ledger (tests/it/shutdown.rs). The admin listener
 //!   goes on until the couriers have finished, so that probes and people see what is under way.
 //! * What the grace period cuts off is pending in the ledger, not lost.
+//! * A new configuration is taken as a whole or not at all, and no request fails for it
+//!   (`reload`; tests/it/reload.rs).
 
+mod couriers;
+mod failure;
+mod occasions;
+mod reload;
+mod stopping;
 mod wiring;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::{self, JoinError, JoinSet};
-use tokio::time::{Instant, timeout_at};
+use tokio::task::{self, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::clock::{Clock, SystemClock, whole_millis};
 use crate::config::Config;
-use crate::deliver::CourierError;
-use crate::launchdarkly::ClientError;
-use crate::ledger::{OpenError, SqliteLedger, WriterFailure};
+use crate::current::Current;
+use crate::ledger::SqliteLedger;
 use crate::membership::DestinationName;
+use crate::operate::actions::Environment;
 use crate::operate::admin;
+use crate::operate::api::Reloads;
 use crate::operate::logging::chain;
-use crate::receive::{self, Readiness};
+use crate::receive::{self, Doors, PublicState, Readiness};
 
-/// Kept back from the grace period for closing the ledger.
-const CLOSING: Duration = Duration::from_secs(1);
+pub use failure::ServiceError;
+pub use occasions::Origin;
 
-/// Why the daemon did not start, or ended by itself.
-#[derive(Debug, thiserror::Error)]
-pub enum ServiceError {
-    /// A port is taken, or the address is not this machine's.
-    #[error("cannot listen on {address}")]
-    Bind {
-        /// Which address.
-        address: SocketAddr,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The ledger cannot be used.
-    #[error("the ledger cannot be opened")]
-    Open(#[from] OpenError),
-    /// A destination's client cannot be built.
-    #[error("destination {destination} cannot be delivered to")]
-    Client {
-        /// Which destination.
-        destination: DestinationName,
-        /// Why.
-        #[source]
-        source: ClientError,
-    },
-    /// The operating system does not let the daemon listen for signals.
-    #[error("signals cannot be received")]
-    Signals(#[source] std::io::Error),
-    /// The ledger's writer ended.
-    #[error("the ledger's writer failed")]
-    Writer(#[source] WriterFailure),
-    /// A courier ended.
-    #[error("the courier of {destination} failed")]
-    Courier {
-        /// Whose.
-        destination: DestinationName,
-        /// Why.
-        #[source]
-        source: CourierError,
-    },
-    /// A listener ended.
-    #[error("a listener failed")]
-    Listener(#[source] std::io::Error),
-    /// A task ended although nobody told it to.
-    #[error("{0} ended by itself")]
-    EndedByItself(String),
-    /// A task panicked.
-    #[error("a task panicked")]
-    Panicked(#[source] JoinError),
-}
-
-impl ServiceError {
-    /// The exit code of the process: 69 something it needs is taken or missing, 70 an internal
-    /// fault or a damaged ledger.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Bind { .. } | Self::Open(OpenError::InUse(_) | OpenError::Directory { .. }) => 69,
-            _ => 70,
-        }
-    }
-}
+use couriers::Running;
+use failure::Ended;
+use occasions::{Occasion, Occasions};
 
 /// What a task is there for; the order in which they are stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,32 +53,6 @@ enum Part {
     Delivering,
     Watching,
     Writing,
-}
-
-/// A task that has ended.
-#[derive(Debug)]
-enum Ended {
-    Listener(std::io::Result<()>),
-    Courier(DestinationName, Result<(), CourierError>),
-    Writer(Result<(), WriterFailure>),
-}
-
-impl Ended {
-    /// What it means if nobody has asked the task to end.
-    fn unasked(self) -> ServiceError {
-        match self {
-            Self::Listener(Err(error)) => ServiceError::Listener(error),
-            Self::Listener(Ok(())) => ServiceError::EndedByItself("a listener".into()),
-            Self::Courier(destination, Err(source)) => {
-                ServiceError::Courier { destination, source }
-            }
-            Self::Courier(destination, Ok(())) => {
-                ServiceError::EndedByItself(format!("the courier of {destination}"))
-            }
-            Self::Writer(Err(error)) => ServiceError::Writer(error),
-            Self::Writer(Ok(())) => ServiceError::EndedByItself("the ledger's writer".into()),
-        }
-    }
 }
 
 /// A daemon that runs.
@@ -141,25 +64,43 @@ pub struct Service {
     pub admin_address: SocketAddr,
     /// The ledger, to look at.
     pub ledger: Arc<SqliteLedger>,
+    clock: Arc<dyn Clock>,
+    /// As it is applied: what needs a restart is not, whatever its fingerprints say.
+    config: Config,
     tasks: JoinSet<Ended>,
     /// Of the tasks that have not ended.
     parts: HashMap<task::Id, Part>,
+    couriers: BTreeMap<DestinationName, Running>,
+    /// What a reload replaces while others read it.
+    shown: Shown,
     readiness: Readiness,
     stop_receiving: CancellationToken,
     stop_delivering: CancellationToken,
     stop_watching: CancellationToken,
-    grace_period: Duration,
 }
 
-/// Runs the daemon until SIGTERM or SIGINT.
-pub async fn run(config: Config) -> Result<(), ServiceError> {
+/// What the listeners see of the configuration.
+#[derive(Debug)]
+struct Shown {
+    doors: Doors,
+    tokens: Current<wiring::Tokens>,
+    standings: Current<wiring::Standings>,
+    destinations: Current<wiring::DestinationsByName>,
+    environments: Current<Vec<Environment>>,
+}
+
+/// Runs the daemon until SIGTERM or SIGINT, and reads its configuration again whenever there is reason.
+pub async fn run(config: Config, origin: Origin) -> Result<(), ServiceError> {
     let stop = CancellationToken::new();
     let hurry = CancellationToken::new();
     // Listened to before anything is opened, so that a signal is never met by the default action.
     let mut terminate = signal(SignalKind::terminate()).map_err(ServiceError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServiceError::Signals)?;
-    let service = Service::start(config).await?;
-    let serving = service.serve(stop.clone(), hurry.clone());
+    let hangups = signal(SignalKind::hangup()).map_err(ServiceError::Signals)?;
+    let (reloads, asked) = Reloads::channel();
+    let service = Service::open(config, reloads).await?;
+    let occasions = Occasions::new(origin, hangups, asked);
+    let serving = service.serve_on(Some(occasions), stop.clone(), hurry.clone());
     let signals = async {
         loop {
             tokio::select! { // a signal that is not waited for is kept by its stream
@@ -179,8 +120,14 @@ pub async fn run(config: Config) -> Result<(), ServiceError> {
 }
 
 impl Service {
-    /// Opens and spawns everything; the listeners accept when this returns.
+    /// Opens and spawns everything; the listeners accept when this returns. The configuration stays as
+    /// it is.
     pub async fn start(config: Config) -> Result<Self, ServiceError> {
+        let (reloads, _) = Reloads::channel();
+        Self::open(config, reloads).await
+    }
+
+    async fn open(config: Config, reloads: Reloads) -> Result<Self, ServiceError> {
         let began = Instant::now();
         raise_open_files();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -190,76 +137,111 @@ impl Service {
         let (ledger, writer) =
             SqliteLedger::open(wiring::ledger_settings(&config), Arc::clone(&clock))?;
         let ledger = Arc::new(ledger);
-        let couriers = wiring::couriers(&config, &ledger, &clock)?;
+        let enabled = config.destinations.iter().filter(|destination| destination.enabled);
+        let clients = enabled
+            .map(|destination| Ok((destination.clone(), wiring::client(destination)?)))
+            .collect::<Result<Vec<_>, ServiceError>>()?;
 
         let mut tasks = JoinSet::new();
         let mut parts = HashMap::new();
         let task = tasks.spawn_blocking(move || Ended::Writer(writer.run()));
         parts.insert(task.id(), Part::Writing);
-        let stop_delivering = CancellationToken::new();
-        let mut standings = Vec::new();
-        for (destination, courier) in couriers {
-            standings.push((destination.clone(), courier.standing()));
-            let stop = stop_delivering.clone();
-            let task =
-                tasks.spawn(async move { Ended::Courier(destination, courier.run(stop).await) });
-            parts.insert(task.id(), Part::Delivering);
-        }
-
         let readiness = Readiness::default();
-        let stop_receiving = CancellationToken::new();
-        let stop_watching = CancellationToken::new();
         let limits = wiring::limits(&config);
         let public_address = announce("public", &public)?;
         announce("admin", &admin)?;
-        let router = receive::router(wiring::public_state(&config, &ledger, &readiness));
-        let listener = receive::serve(public, router, limits, stop_receiving.clone());
-        let task = tasks.spawn(async move { Ended::Listener(listener.await) });
-        parts.insert(task.id(), Part::Receiving);
-        let state = wiring::admin_state(&config, &ledger, standings, &readiness);
-        let router = admin::router(state, wiring::api(&config, &ledger));
-        let listener = receive::serve(admin, router, limits, stop_watching.clone());
-        let task = tasks.spawn(async move { Ended::Listener(listener.await) });
-        parts.insert(task.id(), Part::Watching);
+        let mut service = Self {
+            public_address,
+            admin_address,
+            ledger: Arc::clone(&ledger),
+            clock,
+            shown: Shown {
+                doors: Doors::new(wiring::entrances(&config)),
+                tokens: Current::new(config.admin.tokens.clone()),
+                standings: Current::new(Vec::new()),
+                destinations: Current::new(wiring::destinations_by_name(&config)),
+                environments: Current::new(wiring::environments(&config)),
+            },
+            tasks,
+            parts,
+            couriers: BTreeMap::new(),
+            readiness: readiness.clone(),
+            stop_receiving: CancellationToken::new(),
+            stop_delivering: CancellationToken::new(),
+            stop_watching: CancellationToken::new(),
+            config,
+        };
+        for (destination, client) in clients {
+            service.start_courier(&destination, client);
+        }
+        service.show_standings();
+
+        let doors = service.shown.doors.clone();
+        let state = PublicState::new(doors, Arc::clone(&ledger) as _, limits, readiness.clone());
+        let stop = service.stop_receiving.clone();
+        let listener = receive::serve(public, receive::router(state), limits, stop);
+        service.spawn(Part::Receiving, async move { Ended::Listener(listener.await) });
+        let state = wiring::admin_state(&service.config, &service.shown, &ledger, &readiness);
+        let api = wiring::api(&service.config, &service.shown, &ledger, reloads);
+        let actions = wiring::actions(&service.shown, &ledger);
+        let stop = service.stop_watching.clone();
+        let listener = receive::serve(admin, admin::router(state, api, actions), limits, stop);
+        service.spawn(Part::Watching, async move { Ended::Listener(listener.await) });
 
         readiness.ready();
         let duration_ms = whole_millis(began.elapsed());
         info!(
             version = env!("CARGO_PKG_VERSION"),
-            destinations = config.destinations.len(),
+            destinations = service.config.destinations.len(),
             duration_ms,
             "ready"
         );
-        Ok(Self {
-            public_address,
-            admin_address,
-            ledger,
-            tasks,
-            parts,
-            readiness,
-            stop_receiving,
-            stop_delivering,
-            stop_watching,
-            grace_period: config.stop.grace_period,
-        })
+        Ok(service)
     }
 
     /// Serves until `stop`, then stops in the order of the flow; `hurry` cuts the grace period short.
     pub async fn serve(
-        mut self,
+        self,
         stop: CancellationToken,
         hurry: CancellationToken,
     ) -> Result<(), ServiceError> {
-        let failure = tokio::select! {
-            () = stop.cancelled() => None,
-            // A task that is waited for stays in the set if this wait is given up.
-            ended = self.tasks.join_next_with_id() => Some(match ended {
-                Some(ended) => self.tick_off(ended).map_or_else(|failure| failure, Ended::unasked),
-                None => ServiceError::EndedByItself("everything".into()),
-            }),
+        self.serve_on(None, stop, hurry).await
+    }
+
+    /// The same, with a new configuration on every occasion.
+    async fn serve_on(
+        mut self,
+        mut occasions: Option<Occasions>,
+        stop: CancellationToken,
+        hurry: CancellationToken,
+    ) -> Result<(), ServiceError> {
+        let failure = loop {
+            let occasion = tokio::select! {
+                () = stop.cancelled() => break None,
+                // A task that is waited for stays in the set if this wait is given up.
+                ended = self.tasks.join_next_with_id() => break Some(match ended {
+                    Some(ended) => {
+                        self.tick_off(ended).map_or_else(|failure| failure, Ended::unasked)
+                    }
+                    None => ServiceError::EndedByItself("everything".into()),
+                }),
+                occasion = next_of(occasions.as_mut()) => occasion,
+            };
+            let Some(occasions) = &mut occasions else { continue };
+            tokio::select! {
+                // Couriers that the reload has stopped would be stopped now anyway.
+                () = stop.cancelled() => break None,
+                reloaded = self.reload(occasions, occasion) => match reloaded {
+                    Ok(()) => {}
+                    Err(failure) => break Some(failure),
+                }
+            }
         };
         match &failure {
-            None => info!(grace_period_ms = whole_millis(self.grace_period), "stopping"),
+            None => {
+                let grace_period_ms = whole_millis(self.config.stop.grace_period);
+                info!(grace_period_ms, "stopping");
+            }
             Some(failure) => {
                 error!(failure = chain(failure), "stopping, because a part of the daemon is gone");
             }
@@ -272,74 +254,22 @@ impl Service {
         }
     }
 
-    async fn stop(mut self, hurry: CancellationToken) -> Result<(), ServiceError> {
-        let began = Instant::now();
-        let deadline = began + self.grace_period.saturating_sub(CLOSING);
-        self.readiness.not_ready("stopping");
-        self.stop_receiving.cancel();
-        let mut first_failure = None;
-        let received = self.wait(Part::Receiving, deadline, &hurry, &mut first_failure).await;
-        self.stop_delivering.cancel();
-        let delivered = self.wait(Part::Delivering, deadline, &hurry, &mut first_failure).await;
-        self.stop_watching.cancel();
-        // Nobody's work is cut off with it, so its end in time is not worth a warning.
-        self.wait(Part::Watching, deadline, &hurry, &mut first_failure).await;
-        if !(received && delivered) {
-            warn!(
-                "the grace period is over: what was under way will be sent again after the next start"
-            );
-        }
-        // Closing takes no part in the hurry: it is what makes the next start a clean one.
-        let (deadline, unhurried) = (Instant::now() + CLOSING, CancellationToken::new());
-        if timeout_at(deadline, self.ledger.close()).await.is_err()
-            || !self.wait(Part::Writing, deadline, &unhurried, &mut first_failure).await
-        {
-            warn!("the ledger is still being closed; it is consistent all the same");
-        }
-        let duration_ms = whole_millis(began.elapsed());
-        info!(duration_ms, "stopped");
-        first_failure.map_or(Ok(()), Err)
-    }
-
-    /// Waits until the tasks of a part have ended. `false`: not in time.
-    async fn wait(
+    fn spawn(
         &mut self,
         part: Part,
-        deadline: Instant,
-        hurry: &CancellationToken,
-        first_failure: &mut Option<ServiceError>,
-    ) -> bool {
-        while self.parts.values().any(|of| *of == part) {
-            let ended = tokio::select! {
-                () = hurry.cancelled() => return false,
-                ended = timeout_at(deadline, self.tasks.join_next_with_id()) => match ended {
-                    Ok(Some(ended)) => ended,
-                    Ok(None) => return true,
-                    Err(_) => return false,
-                },
-            };
-            let failure = match self.tick_off(ended) {
-                Ok(Ended::Listener(Ok(())) | Ended::Courier(_, Ok(())) | Ended::Writer(Ok(()))) => {
-                    continue;
-                }
-                Ok(failed) => failed.unasked(),
-                Err(failure) => failure,
-            };
-            error!(failure = chain(&failure), "a part of the daemon failed while stopping");
-            if first_failure.is_none() || matches!(failure, ServiceError::Writer(_)) {
-                *first_failure = Some(failure);
-            }
-        }
-        true
+        task: impl Future<Output = Ended> + Send + 'static,
+    ) -> task::Id {
+        let id = self.tasks.spawn(task).id();
+        self.parts.insert(id, part);
+        id
     }
+}
 
-    fn tick_off(
-        &mut self,
-        ended: Result<(task::Id, Ended), JoinError>,
-    ) -> Result<Ended, ServiceError> {
-        let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
-        self.parts.remove(&id);
-        ended.map(|(_, ended)| ended).map_err(ServiceError::Panicked)
+/// Without occasions there is never one.
+async fn next_of(occasions: Option<&mut Occasions>) -> Occasion {
+    match occasions {
+        Some(occasions) => occasions.next().await,
+        None => std::future::pending().await,
     }
 }
 

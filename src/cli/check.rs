@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Exit, unreached};
 use crate::config::{Config, Credential, Destination, SegmentSection};
 use crate::launchdarkly::{Credentials, Verdict};
+use crate::membership::DestinationName;
 use crate::operate::logging::chain;
 
 /// For each of the two questions.
@@ -24,6 +25,12 @@ pub async fn check(config: &Config, online: bool, out: &mut impl Write) -> Resul
             }
         }
     }
+    for route in &config.routes {
+        let names: Vec<&str> = route.destinations.iter().map(DestinationName::as_str).collect();
+        writeln!(out, "route {}", route.name)?;
+        describe_path(config, &route.name, &route.segment, out)?;
+        writeln!(out, "  {:<14} {}", "feeds", names.join(", "))?;
+    }
     for warning in &config.warnings {
         writeln!(out, "warning: {warning}")?;
     }
@@ -40,9 +47,10 @@ fn describe(config: &Config, destination: &Destination, out: &mut impl Write) ->
     let delivery = &destination.delivery;
     let disabled = if destination.enabled { "" } else { " (disabled)" };
     writeln!(out, "destination {}{disabled}", destination.name)?;
-    let listen = config.listen.address;
-    writeln!(out, "  {:<14} /segment/{} on {listen}", "receives at", destination.name)?;
-    writeln!(out, "  {:<14} {}", "authenticates", authentication(&destination.segment))?;
+    match &destination.segment {
+        Some(segment) => describe_path(config, destination.name.as_str(), segment, out)?,
+        None => writeln!(out, "  {:<14} nothing but what a route brings", "receives")?,
+    }
     write!(out, "  {:<14} {}", "delivers to", launchdarkly.base_url)?;
     write!(out, ", client-side ID {}", launchdarkly.shown_client_side_id())?;
     let names = [("project", &launchdarkly.project), ("environment", &launchdarkly.environment)];
@@ -64,6 +72,17 @@ fn describe(config: &Config, destination: &Destination, out: &mut impl Write) ->
     )
 }
 
+fn describe_path(
+    config: &Config,
+    name: &str,
+    segment: &SegmentSection,
+    out: &mut impl Write,
+) -> Result<()> {
+    let listen = config.listen.address;
+    writeln!(out, "  {:<14} /segment/{name} on {listen}", "receives at")?;
+    writeln!(out, "  {:<14} {}", "authenticates", authentication(segment))
+}
+
 fn authentication(segment: &SegmentSection) -> String {
     let counted = [
         (segment.shared_secrets.len(), "shared secret"),
@@ -78,14 +97,13 @@ fn authentication(segment: &SegmentSection) -> String {
     let words = |credential: &Credential| match credential {
         Credential::Signature => "a signature",
         Credential::Bearer => "a bearer token",
+        Credential::WriteKey => "a write key",
     };
     let required: Vec<&str> = segment.require.iter().map(words).collect();
-    let demand = if segment.allow_unauthenticated {
-        "nobody has to show any".to_owned()
-    } else if required.is_empty() {
-        "any one suffices".to_owned()
-    } else {
-        format!("{} required", required.join(" and "))
+    let demand = match (&required[..], segment.allow_unauthenticated) {
+        ([], true) => "nobody has to show any".to_owned(),
+        ([], false) => "any one suffices".to_owned(),
+        _ => format!("{} required", required.join(" and ")),
     };
     let counted = if counted.is_empty() { "nothing".to_owned() } else { counted.join(", ") };
     format!("{counted}; {demand}")

@@ -6,17 +6,19 @@ use std::io::{Result, Write};
 use std::path::PathBuf;
 
 use clap::Args;
+use serde::Serialize;
 use serde_json::Value;
 
-use super::{Exit, complain, destination, read_file};
+use super::addressee::Addressee;
+use super::{Exit, complain, read_file};
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, Destination, Route};
 use crate::operate::explain::{self, MappingReport, Report};
 
 /// Which event, and for whom it is explained.
 #[derive(Args, Clone)]
 pub struct Explain {
-    /// The destination it is for [default: the only one that is configured]
+    /// The destination or route it is for [default: the only destination that is configured]
     destination: Option<String>,
     /// The event: an object, or an array of one; `-` is standard input
     #[arg(long, value_name = "FILE", default_value = "-")]
@@ -26,28 +28,61 @@ pub struct Explain {
     json: bool,
 }
 
+/// For each destination of a route.
+#[derive(Serialize)]
+struct RouteReport<'a> {
+    route: &'a str,
+    /// `accepted` if it is by one of them, as the webhook would count it.
+    outcome: &'static str,
+    destinations: Vec<Report>,
+}
+
 impl Explain {
     /// Prints what becomes of the event.
     pub fn explain(&self, config: &Config, out: &mut impl Write) -> Result<Exit> {
-        let prepared = destination(config, self.destination.as_deref())
+        let prepared = Addressee::named(config, self.destination.as_deref())
             .and_then(|to| Ok((to, event(&read_file(&self.file)?)?)));
-        let (destination, event) = match prepared {
+        let (addressee, event) = match prepared {
             Ok(prepared) => prepared,
             Err(why) => {
                 complain(&format!("cohortd explain: {why}"));
                 return Ok(Exit::BadUsage);
             }
         };
-        let report =
-            explain::report(&destination.name, &destination.into(), &event, SystemClock.now());
-        if self.json {
-            serde_json::to_writer(&mut *out, &report)?;
-            writeln!(out)?;
-        } else {
-            print(&report, out)?;
+        match addressee {
+            Addressee::Destination(destination) => {
+                let report = report(destination, &event);
+                if self.json { print_json(&report, out)? } else { print(&report, out)? }
+            }
+            Addressee::Route(route) => {
+                let report = route_report(config, route, &event);
+                if self.json { print_json(&report, out)? } else { print_route(&report, out)? }
+            }
         }
         Ok(Exit::Done)
     }
+}
+
+fn print_json(report: &impl Serialize, out: &mut impl Write) -> Result<()> {
+    serde_json::to_writer(&mut *out, report)?;
+    writeln!(out)
+}
+
+fn route_report<'a>(config: &'a Config, route: &'a Route, event: &Value) -> RouteReport<'a> {
+    let all = route.destinations.iter().filter_map(|name| config.destination(name.as_str()));
+    let destinations: Vec<Report> = all.map(|of| report(of, event)).collect();
+    let any = |outcome| destinations.iter().any(|report| report.outcome == outcome);
+    let outcomes = ["accepted", "rejected"];
+    let outcome = outcomes.into_iter().find(|outcome| any(*outcome)).unwrap_or("ignored");
+    RouteReport { route: &route.name, outcome, destinations }
+}
+
+fn print_route(report: &RouteReport<'_>, out: &mut impl Write) -> Result<()> {
+    for destination in &report.destinations {
+        print(destination, out)?;
+        writeln!(out)?;
+    }
+    writeln!(out, "route {}: {}", report.route, report.outcome)
 }
 
 fn event(text: &str) -> std::result::Result<Value, String> {
@@ -57,6 +92,10 @@ fn event(text: &str) -> std::result::Result<Value, String> {
         Value::Array(_) => Err("explains one event at a time".to_owned()),
         event => Ok(event),
     }
+}
+
+fn report(destination: &Destination, event: &Value) -> Report {
+    explain::report(&destination.into(), event, SystemClock.now())
 }
 
 fn print(report: &Report, out: &mut impl Write) -> Result<()> {

@@ -175,8 +175,13 @@ fn export(directory: &Path, destination: Option<&str>, out: &mut impl Write) -> 
         Err(error) => ControlFlow::Break(error),
     });
     match exported {
-        Ok(ControlFlow::Continue(())) => out.flush().map(|()| Exit::Done),
-        Ok(ControlFlow::Break(error)) => Err(error),
+        Ok(Some(ControlFlow::Continue(()))) => out.flush().map(|()| Exit::Done),
+        Ok(Some(ControlFlow::Break(error))) => Err(error),
+        Ok(None) => {
+            let name = destination.unwrap_or_default();
+            complain(&format!("cohortd ledger export: the ledger has no destination {name}"));
+            Ok(Exit::BadUsage)
+        }
         Err(error) => Ok(failed("export", &error, open_exit(&error))),
     }
 }

@@ -1,4 +1,4 @@
-//! `cohortd send`: signs and posts an event as Segment would, to try a destination out.
+//! `cohortd send`: signs and posts an event as Segment would, to try a destination or a route out.
 //!
 //! Ends with 0 for a 2xx, with 64 for another answer below 500 (the request, or the configuration
 //! it was made from, is wrong) and with 69 for a 5xx or no answer.
@@ -15,10 +15,11 @@ use serde_json::{Value, json};
 use sha1::Sha1;
 use url::Url;
 
+use super::addressee::Addressee;
 use super::healthcheck::reachable;
-use super::{Exit, complain, destination, read_file, to_the_daemon, unreached};
+use super::{Exit, complain, read_file, to_the_daemon, unreached};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, Destination};
+use crate::config::{Config, SegmentSection};
 
 /// Longer than Segment waits, so that a slow answer is seen and not only its absence.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Args, Clone)]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["file", "user"])))]
 pub struct Send {
-    /// The destination to post to [default: the only one that is configured]
+    /// The destination or route to post to [default: the only destination that is configured]
     destination: Option<String>,
     /// Post to this URL [default: the listener of this configuration]
     #[arg(long)]
@@ -68,9 +69,9 @@ struct EventFlags {
 impl Send {
     /// Posts it and prints the answer.
     pub async fn send(&self, config: &Config, out: &mut impl Write) -> Result<Exit> {
-        let prepared = destination(config, self.destination.as_deref())
-            .and_then(|to| Ok((to, Body::read(&self.text()?)?)));
-        let (destination, body) = match prepared {
+        let prepared = Addressee::named(config, self.destination.as_deref())
+            .and_then(|to| Ok((to.name(), to.segment(config)?, Body::read(&self.text()?)?)));
+        let (name, segment, body) = match prepared {
             Ok(prepared) => prepared,
             Err(why) => {
                 complain(&format!("cohortd send: {why}"));
@@ -78,10 +79,10 @@ impl Send {
             }
         };
         let url = self.url.as_ref().map_or_else(
-            || format!("http://{}/segment/{}", reachable(config.listen.address), destination.name),
+            || format!("http://{}/segment/{name}", reachable(config.listen.address)),
             Url::to_string,
         );
-        match post(&url, destination, body).await {
+        match post(&url, segment, body).await {
             Ok((status, answer)) => {
                 writeln!(out, "{status}\n{}", answer.trim_end())?;
                 Ok(match status.as_u16() {
@@ -186,15 +187,15 @@ fn signature(secret: &str, signed: &str) -> String {
 
 async fn post(
     url: &str,
-    to: &Destination,
+    credentials: &SegmentSection,
     body: Body,
 ) -> std::result::Result<(http::StatusCode, String), String> {
     let client = to_the_daemon(PATIENCE).map_err(unreached)?;
     let mut request = client.post(url).header(http::header::CONTENT_TYPE, "application/json");
-    if let Some(secret) = to.segment.shared_secrets.first() {
+    if let Some(secret) = credentials.shared_secrets.first() {
         request = request.header("X-Signature", signature(secret.expose(), &body.signed));
     }
-    if let Some(token) = to.segment.bearer_tokens.first() {
+    if let Some(token) = credentials.bearer_tokens.first() {
         request = request.bearer_auth(token.expose());
     }
     let answer = request.body(body.text).send().await.map_err(unreached)?;

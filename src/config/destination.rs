@@ -15,8 +15,8 @@ pub struct Destination {
     pub name: DestinationName,
     /// Whether it takes events and delivers; checked either way.
     pub enabled: bool,
-    /// Who may post to it.
-    pub segment: SegmentSection,
+    /// Who may post to it; none: events come through routes only.
+    pub segment: Option<SegmentSection>,
     /// The environment its members go to.
     pub launchdarkly: LaunchDarklySection,
     /// How events become members.
@@ -25,8 +25,12 @@ pub struct Destination {
     pub delivery: Delivery,
 }
 
-/// Reads every destination, sorted by name.
-pub(super) fn read_all(root: &mut Section<'_>, delivery: &Delivery) -> Vec<Destination> {
+/// Reads every destination, sorted by name; `is_routed` says of which a route names it.
+pub(super) fn read_all(
+    root: &mut Section<'_>,
+    delivery: &Delivery,
+    is_routed: impl Fn(&str) -> bool,
+) -> Vec<Destination> {
     let has_section = root.has("destinations");
     let mut section = root.section("destinations");
     let sections = section.sections();
@@ -49,15 +53,16 @@ pub(super) fn read_all(root: &mut Section<'_>, delivery: &Delivery) -> Vec<Desti
         let twin = |read: &Destination| {
             destinations.iter().find(|d| d.launchdarkly.is_same_environment(&read.launchdarkly))
         };
-        let read = read_one(parsed, below, delivery);
+        let read = read_one(parsed, below, delivery, is_routed(&name));
         if let Some(twin) = read.as_ref().and_then(twin) {
             let problem =
                 format!("names the same environment as destinations.{}; drop one", twin.name);
             section.fault(&format!("{name}.launchdarkly.client_side_id"), None, problem);
         }
         let shares_a_key = |read: &Destination| {
-            let keys = &read.segment.write_keys;
-            destinations.iter().find(|d| d.segment.write_keys.iter().any(|key| keys.contains(key)))
+            let keys = &read.segment.as_ref()?.write_keys;
+            let shares = |of: &SegmentSection| of.write_keys.iter().any(|key| keys.contains(key));
+            destinations.iter().find(|other| other.segment.as_ref().is_some_and(shares))
         };
         if let Some(other) = read.as_ref().and_then(shares_a_key) {
             let problem = format!("has a key of destinations.{} too; a key names one", other.name);
@@ -76,9 +81,12 @@ fn read_one(
     name: Option<DestinationName>,
     mut section: Section<'_>,
     delivery: &Delivery,
+    is_routed: bool,
 ) -> Option<Destination> {
     let enabled = section.flag("enabled").unwrap_or(true);
-    let segment = SegmentSection::read(section.section("segment"));
+    let has_path = section.has("segment") || !is_routed;
+    let segment = section.section("segment");
+    let segment = has_path.then(|| SegmentSection::read(segment));
     let launchdarkly = LaunchDarklySection::read(section.section("launchdarkly"));
     let mappings = mapping::read_all(&mut section);
     let delivery = Delivery::read(section.section("delivery"), Some(delivery));
@@ -87,7 +95,7 @@ fn read_one(
 }
 
 /// Two underscores would be two levels in the name of an environment variable.
-fn parse_name(name: &str) -> Option<DestinationName> {
+pub(super) fn parse_name(name: &str) -> Option<DestinationName> {
     let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     let usable = name.chars().all(legal) && !name.contains("__");
     if usable { DestinationName::new(name) } else { None }

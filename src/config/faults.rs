@@ -1,7 +1,11 @@
 //! What is wrong with a configuration: all of it at once, by key path, never with a secret in it.
 
 use std::cell::RefCell;
-use std::fmt;
+use std::path::Path;
+use std::{fmt, io};
+
+use super::fingerprint::Fingerprints;
+use super::source::Files;
 
 /// Everything that is wrong with a configuration; printed as one block at start-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,9 +65,37 @@ pub(super) fn variable(path: &str) -> String {
 pub(super) struct Report {
     faults: RefCell<Vec<Fault>>,
     warnings: RefCell<Vec<String>>,
+    files: RefCell<Files>,
+    fingerprints: RefCell<Fingerprints>,
 }
 
 impl Report {
+    /// Reads a file that has a part in the configuration; the only way to.
+    pub(super) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.files.borrow_mut().note(path);
+        std::fs::read(path)
+    }
+
+    /// The same of a file of text.
+    pub(super) fn read_text(&self, path: &Path) -> io::Result<String> {
+        text(self.read(path)?)
+    }
+
+    /// What every key says, before any file is read that one names.
+    pub(super) fn fingerprint(&self, tree: &serde_json::Value) {
+        self.fingerprints.replace(Fingerprints::of(tree));
+    }
+
+    /// What is in the file that the key at `path` names.
+    pub(super) fn mix(&self, path: String, bytes: &[u8]) {
+        self.fingerprints.borrow_mut().mix(path, bytes);
+    }
+
+    /// What has been gathered beside the faults.
+    pub(super) fn gathered(&self) -> (Files, Fingerprints) {
+        (self.files.take(), self.fingerprints.take())
+    }
+
     /// A fault of the key at `path`.
     pub(super) fn fault(&self, path: &str, shown: Option<String>, problem: impl Into<String>) {
         // An element of a list of sections has no variable.
@@ -96,6 +128,11 @@ impl Report {
         let faults = self.faults.into_inner();
         if faults.is_empty() { Ok(self.warnings.into_inner()) } else { Err(Faults(faults)) }
     }
+}
+
+/// What a file of text holds.
+pub(super) fn text(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "no UTF-8"))
 }
 
 /// The known key that `unknown` was probably meant to be.

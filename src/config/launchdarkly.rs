@@ -182,7 +182,7 @@ fn is_loopback(url: &Url) -> bool {
 fn read_ca_file(section: &mut Section<'_>) -> Option<PathBuf> {
     let text = section.text("ca_file")?;
     let shown = || Some(format!("{text:?}"));
-    match std::fs::read(&text) {
+    match section.read("ca_file", &text) {
         Ok(pem) if pem.windows(27).any(|part| part == b"-----BEGIN CERTIFICATE-----") => {}
         Ok(_) => section.fault("ca_file", shown(), "holds no PEM certificate"),
         Err(error) => section.fault("ca_file", shown(), format!("cannot be read: {error}")),

@@ -46,6 +46,8 @@ pub struct Admin {
     pub address: SocketAddr,
     /// Any of them opens the door; none means that reaching the address is enough.
     pub tokens: Vec<Secret>,
+    /// Whether Segment's web application may ask `/actions` from a browser.
+    pub segment_app: bool,
 }
 
 impl Listen {
@@ -91,13 +93,14 @@ impl Admin {
         {
             section.missing("tokens", Some("tokens_file"), ": admin.address is not a loopback one");
         }
+        let segment_app = section.flag("segment_app").unwrap_or(false);
         let both_clean = section.is_clean() && section.is_clean_elsewhere("listen");
         if both_clean && collide(address, listen.address) {
             let problem = format!("collides with listen.address ({})", listen.address);
             section.fault("address", Some(address.to_string()), problem);
         }
         section.finish();
-        Self { address, tokens: tokens.unwrap_or_default() }
+        Self { address, tokens: tokens.unwrap_or_default(), segment_app }
     }
 }
 

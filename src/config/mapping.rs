@@ -74,7 +74,9 @@ fn read(mut section: Section<'_>, mut mapping: Mapping) -> Option<Mapping> {
 fn read_source(section: &mut Section<'_>, mapping: &mut Mapping) {
     let mut written = None;
     if let Some(path) = section.text("mapping_file") {
-        match read_file(&path) {
+        let read = section.read_text("mapping_file", &path);
+        let text = read.map_err(|error| format!("cannot be read: {error}"));
+        match text.and_then(|text| pasted(&text)) {
             Ok(Pasted { fields, subscribe }) => {
                 written = subscribe.map(|statement| ("mapping_file", statement));
                 for field in fields.iter().filter(|(name, _)| !is_segments_own(name)) {
@@ -139,9 +141,8 @@ struct Pasted {
     subscribe: Option<String>,
 }
 
-fn read_file(path: &str) -> Result<Pasted, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))?;
-    let json = serde_json::from_str(&text).map_err(|error| {
+fn pasted(text: &str) -> Result<Pasted, String> {
+    let json = serde_json::from_str(text).map_err(|error| {
         format!("is not JSON at line {}, column {}", error.line(), error.column())
     })?;
     let Value::Object(mut outer) = json else {

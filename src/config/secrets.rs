@@ -57,7 +57,7 @@ fn both_set(section: &mut Section<'_>, (key, file_key): SecretKey) {
 
 fn read(section: &mut Section<'_>, file_key: &'static str) -> Option<String> {
     let path = section.text(file_key)?;
-    match std::fs::read_to_string(&path) {
+    match section.read_text(file_key, &path) {
         Ok(text) => Some(text),
         Err(_) if looks_like_a_secret(&path) => {
             section.fault(file_key, None, "looks like the secret itself; a path is expected");

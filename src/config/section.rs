@@ -4,11 +4,13 @@
 //! everything; whoever needs a value puts a stand-in there, which nobody sees because a
 //! configuration with a fault is never handed out.
 
+use std::io;
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use config::{Map, Value, ValueKind};
 
-use super::faults::{Report, nearest, variable};
+use super::faults::{self, Report, nearest, variable};
 use super::layers::ENVIRONMENT;
 
 /// A table of the merged tree while it is being read.
@@ -73,6 +75,18 @@ impl<'a> Section<'a> {
     /// The keys exist, whether or not anybody takes them.
     pub(super) fn know(&mut self, keys: [&'static str; 2]) {
         self.known.extend(keys);
+    }
+
+    /// Reads the file that a key names.
+    pub(super) fn read(&self, key: &str, path: &str) -> io::Result<Vec<u8>> {
+        let bytes = self.report.read(Path::new(path))?;
+        self.report.mix(self.path_of(key), &bytes);
+        Ok(bytes)
+    }
+
+    /// The same of a file of text.
+    pub(super) fn read_text(&self, key: &str, path: &str) -> io::Result<String> {
+        faults::text(self.read(key, path)?)
     }
 
     /// Drops a value whose fault is known already.
@@ -313,7 +327,8 @@ impl<'a> Section<'a> {
     }
 }
 
-fn json(kind: ValueKind) -> serde_json::Value {
+/// A value as JSON; the keys of a table are in alphabetical order.
+pub(super) fn json(kind: ValueKind) -> serde_json::Value {
     use serde_json::Value as Json;
     match kind {
         ValueKind::Nil => Json::Null,

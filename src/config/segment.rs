@@ -15,7 +15,7 @@ pub struct SegmentSection {
     pub shared_secrets: Vec<Secret>,
     /// What may follow `Authorization: Bearer`.
     pub bearer_tokens: Vec<Secret>,
-    /// What identifies a sender that speaks the Tracking API; of no use for webhooks.
+    /// What identifies a sender that speaks the Tracking API; a webhook may show one too.
     pub write_keys: Vec<Secret>,
     /// Fields that a Webhook Audience appends to each event after it has signed it.
     pub extra_fields: Vec<String>,
@@ -38,10 +38,15 @@ pub enum Credential {
     Signature,
     /// `Authorization: Bearer`
     Bearer,
+    /// `Authorization: Basic`, with a write key as the user name
+    WriteKey,
 }
 
-const CREDENTIALS: [(&str, Credential); 2] =
-    [("signature", Credential::Signature), ("bearer", Credential::Bearer)];
+const CREDENTIALS: [(&str, Credential); 3] = [
+    ("signature", Credential::Signature),
+    ("bearer", Credential::Bearer),
+    ("write_key", Credential::WriteKey),
+];
 
 impl SegmentSection {
     pub(super) fn read(mut section: Section<'_>) -> Self {
@@ -68,8 +73,11 @@ impl SegmentSection {
     }
 
     fn check(&self, section: &Section<'_>) {
-        if self.allow_unauthenticated {
+        if self.allow_unauthenticated && self.require.is_empty() {
             section.warn("allow_unauthenticated", "anybody who can reach it may change segments");
+        } else if self.allow_unauthenticated {
+            section
+                .warn("allow_unauthenticated", "counts for nothing: require demands credentials");
         } else if self.shared_secrets.is_empty()
             && self.bearer_tokens.is_empty()
             && self.write_keys.is_empty()
@@ -83,13 +91,16 @@ impl SegmentSection {
             let (word, key, configured) = match credential {
                 Credential::Signature => ("signature", "shared_secrets", &self.shared_secrets),
                 Credential::Bearer => ("bearer", "bearer_tokens", &self.bearer_tokens),
+                Credential::WriteKey => ("write_key", "write_keys", &self.write_keys),
             };
             if configured.is_empty() {
                 section.fault("require", None, format!("names {word:?}, but {key} is not set"));
             }
         }
-        if self.allow_unauthenticated && !self.require.is_empty() {
-            section.warn("require", "demands nothing while allow_unauthenticated is true");
+        if [Credential::Bearer, Credential::WriteKey].iter().all(|one| self.require.contains(one)) {
+            let problem = "names both \"bearer\" and \"write_key\", which no request can show: both \
+                           stand in the Authorization header";
+            section.fault("require", None, problem);
         }
     }
 }

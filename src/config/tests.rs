@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::*;
+use crate::membership::DestinationName;
 use crate::secret::Secret;
 
 const PREFIX: &str = "COHORTD_DESTINATIONS__EU__";
@@ -100,7 +101,8 @@ fn each_rule_has_its_fault() {
         ("EU__SEGMENT__SHARED_SECRETS_FILE", "/x", "destinations.eu.segment.shared_secrets   is set, and so is shared_secrets_file"),
         ("EU__SEGMENT__BEARER_TOKENS_FILE", "/none", "destinations.eu.segment.bearer_tokens_file = \"/none\"   cannot be read: No such file"),
         ("EU__SEGMENT__REQUIRE", "bearer", "destinations.eu.segment.require   names \"bearer\", but bearer_tokens is not set"),
-        ("EU__SEGMENT__REQUIRE", "signature,bearer", "destinations.eu.segment.require   each item must be one of: signature, bearer"),
+        ("EU__SEGMENT__REQUIRE", "signature,bearer", "destinations.eu.segment.require   each item must be one of: signature, bearer, write_key"),
+        ("EU__SEGMENT__REQUIRE", "write_key", "destinations.eu.segment.require   names \"write_key\", but write_keys is not set"),
         ("EU__LAUNCHDARKLY__CLIENT_SIDE_ID", "", "destinations.eu.launchdarkly.client_side_id   is empty"),
         ("EU__LAUNCHDARKLY__SERVICE_TOKEN", "hidden\nhidden", "destinations.eu.launchdarkly.service_token   has a line break"),
         ("EU__LAUNCHDARKLY__SERVICE_TOKN", "hidden", "destinations.eu.launchdarkly.service_tokn   unknown key; did you mean service_token?"),
@@ -235,6 +237,24 @@ fn what_is_legal_but_risky_is_warned_about() {
 }
 
 #[test]
+fn what_is_required_can_be_shown_together_and_outweighs_leave_to_show_nothing() {
+    let with = |require, open| {
+        load(&[
+            ("EU__SEGMENT__BEARER_TOKENS", "hidden-bearer"),
+            ("EU__SEGMENT__WRITE_KEYS", "hidden-key"),
+            ("EU__SEGMENT__REQUIRE", require),
+            ("EU__SEGMENT__ALLOW_UNAUTHENTICATED", open),
+        ])
+    };
+    with("signature\nwrite_key", "false").expect("a header each");
+    let text = faults(with("bearer\nsignature\nwrite_key", "false"));
+    assert!(text.contains("require   names both \"bearer\" and \"write_key\""), "{text}");
+    let config = with("signature", "true").expect("it is good");
+    let expected = "destinations.eu.segment.allow_unauthenticated: counts for nothing";
+    assert!(config.warnings[0].starts_with(expected), "{:?}", config.warnings);
+}
+
+#[test]
 fn the_environment_wins_over_the_file_and_its_texts_stay_texts() {
     let config = load(&[
         ("EU__LAUNCHDARKLY__SERVICE_TOKEN", "00123"),
@@ -256,11 +276,13 @@ fn the_environment_wins_over_the_file_and_its_texts_stay_texts() {
     assert_eq!(eu.launchdarkly.service_token.expose(), "00123");
     assert_eq!(eu.launchdarkly.client_side_id, "1e5");
     assert_eq!(eu.launchdarkly.project.as_deref(), Some("true"));
-    assert_eq!(exposed(&eu.segment.shared_secrets), ["007", "a b"]);
-    assert_eq!(exposed(&eu.segment.bearer_tokens), ["1.0"]);
-    assert_eq!(eu.segment.require, [Credential::Signature, Credential::Bearer]);
+    let segment = eu.segment.as_ref().expect("it has a path");
+    assert_eq!(exposed(&segment.shared_secrets), ["007", "a b"]);
+    assert_eq!(exposed(&segment.bearer_tokens), ["1.0"]);
+    assert_eq!(segment.require, [Credential::Signature, Credential::Bearer]);
     assert_eq!((eu.delivery.linger, eu.delivery.concurrency.get()), (Duration::ZERO, 9));
-    assert!(config.destination("two").is_some_and(|two| two.segment.allow_unauthenticated));
+    let two = config.destination("two").and_then(|two| two.segment.as_ref());
+    assert!(two.is_some_and(|segment| segment.allow_unauthenticated));
 
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("cohortd.toml");
@@ -294,9 +316,10 @@ fn secrets_come_from_files_without_their_last_newline() {
     let config = load_toml(&toml(&file("token", " hidden\r\n"))).expect("it is good");
     let eu = config.destination("eu").expect("it is configured");
     assert_eq!(eu.launchdarkly.service_token.expose(), " hidden");
-    assert_eq!(exposed(&eu.segment.shared_secrets), ["one", "two"]);
-    assert_eq!(exposed(&eu.segment.bearer_tokens), ["three"]);
-    assert_eq!(exposed(&eu.segment.write_keys), ["four"]);
+    let segment = eu.segment.as_ref().expect("it has a path");
+    assert_eq!(exposed(&segment.shared_secrets), ["one", "two"]);
+    assert_eq!(exposed(&segment.bearer_tokens), ["three"]);
+    assert_eq!(exposed(&segment.write_keys), ["four"]);
     assert_eq!(exposed(&config.admin.tokens), ["x"]);
     assert!(!format!("{config:?}").contains("hidden"), "{config:?}");
 
@@ -427,4 +450,123 @@ fn faults_of_a_mapping_are_told_by_key_path() {
         let text = faults(load_toml(&format!("{toml}\n{EU}")));
         assert!(format!("{text}\n").contains(&expected), "{toml}\n{expected}\n{text}");
     }
+}
+
+/// Two destinations, of which `inner` has no path of its own, and a route to both.
+const ROUTED: &str = r#"
+[destinations.eu.segment]
+write_keys = ["hidden-eu"]
+[destinations.eu.launchdarkly]
+client_side_id = "1"
+service_token = "1"
+[destinations.inner.launchdarkly]
+client_side_id = "2"
+service_token = "2"
+[routes.all]
+destinations = ["inner", "eu"]
+[routes.all.segment]
+shared_secrets = ["hidden-all"]
+write_keys = ["hidden-route"]
+"#;
+
+#[test]
+fn a_route_names_destinations_and_has_a_path_of_its_own() {
+    let config = load_toml(ROUTED).expect("it is good");
+    let route = config.route("all").expect("it is there");
+    let names: Vec<&str> = route.destinations.iter().map(DestinationName::as_str).collect();
+    assert_eq!(names, ["inner", "eu"], "in the order in which they are written");
+    assert_eq!(exposed(&route.segment.shared_secrets), ["hidden-all"]);
+    let has_path = |name| config.destination(name).expect("it is there").segment.is_some();
+    assert!(has_path("eu") && !has_path("inner"));
+    assert_eq!(config.warnings, [""; 0]);
+
+    let from_environment = load(&[
+        ("COHORTD_ROUTES__ALL__DESTINATIONS", "eu"),
+        ("COHORTD_ROUTES__ALL__SEGMENT__BEARER_TOKENS", "x"),
+    ]);
+    assert_eq!(from_environment.expect("it is good").routes.len(), 1);
+    let disabled = ROUTED.replace(
+        "[destinations.inner.l",
+        "[destinations.inner]\nenabled = false\n[destinations.inner.l",
+    );
+    let warnings = load_toml(&disabled).expect("it is legal").warnings;
+    let expected =
+        "routes.all.destinations: destinations.inner is not enabled, so that the route answers 503";
+    assert_eq!(warnings, [expected]);
+}
+
+#[test]
+fn each_rule_of_routes_has_its_fault() {
+    #[rustfmt::skip]
+    let cases = [
+        ("[routes.all]", "[routes.eu]", "routes.eu   has the name of a destination: both would be at the same path"),
+        ("[routes.all]", "[routes.All]", "routes.All   is no name for a route"),
+        ("[\"inner\", \"eu\"]", "[]", "routes.all.destinations   is empty"),
+        ("destinations = [\"inner\", \"eu\"]", "", "routes.all.destinations   not set; expected in COHORTD_ROUTES__ALL__DESTINATIONS"),
+        ("\"eu\"]", "\"us\"]", "routes.all.destinations = \"us\"   is no destination that is configured"),
+        ("\"eu\"]", "\"inner\"]", "routes.all.destinations = \"inner\"   is named twice"),
+        ("\"hidden-route\"", "\"hidden-eu\"", "routes.all.segment.write_keys   has a key of destinations.eu too; a key names one"),
+        ("shared_secrets = [\"hidden-all\"]\nwrite_keys = [\"hidden-route\"]", "", "routes.all.segment.shared_secrets   not set"),
+        ("[\"inner\", \"eu\"]", "[\"eu\"]", "destinations.inner.segment.shared_secrets   not set"),
+        ("[destinations.inner.l", "[destinations.inner.segment]\nallow_batches = false\n[destinations.inner.l", "destinations.inner.segment.shared_secrets   not set"),
+        ("[routes.all.segment]", "colour = 1\n[routes.all.segment]", "routes.all.colour   unknown key"),
+    ];
+    for (from, to, expected) in cases {
+        let toml = ROUTED.replace(from, to);
+        let name = if to.starts_with("[routes.") { &to[8..to.len() - 1] } else { "all" };
+        let toml = toml.replace("[routes.all.segment]", &format!("[routes.{name}.segment]"));
+        let text = faults(load_toml(&toml));
+        assert!(text.contains(expected), "expected {expected}\n{text}");
+        assert!(text.starts_with("config: 1 problem\n"), "one cause, one fault: {text}");
+    }
+}
+
+#[test]
+fn fingerprints_tell_what_has_changed_and_the_files_are_known() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("it is ours");
+        path
+    };
+    let file = folder.path().join("cohortd.toml");
+    let token = write("token", "hidden-old");
+    let mapping = write("mapping.json", "{}");
+    let toml = |rest: &str| {
+        format!(
+            "[destinations.eu]\nmapping_file = {mapping:?}\n[destinations.eu.segment]\n\
+             write_keys = [\"hidden\"]\n[destinations.eu.launchdarkly]\nclient_side_id = \"1\"\n\
+             service_token_file = {token:?}\n{rest}"
+        )
+    };
+    let read = |rest: &str| {
+        std::fs::write(&file, toml(rest)).expect("it is ours");
+        Config::read(Some(&file), [("IGNORED", "")])
+    };
+    let first = read("");
+    let mut known = Files::default();
+    for path in [&file, &token, &mapping] {
+        known.note(path);
+    }
+    assert_eq!(first.files, known, "each file that was read");
+    let before = first.config.expect("it is good").fingerprints;
+    let changed = |rest| before.changed(&read(rest).config.expect("it is good").fingerprints);
+
+    assert_eq!(changed(""), [].into());
+    assert_eq!(changed("[listen]\nmax_requests = 7"), ["listen.max_requests".to_owned()].into());
+    assert_eq!(changed("[log]\nlevel = \"info\""), [].into(), "as the default");
+    write("token", "hidden-new");
+    let key = "destinations.eu.launchdarkly.service_token_file".to_owned();
+    assert_eq!(changed(""), [key.clone()].into());
+    write("mapping.json", "{\"context_kind\": \"device\"}");
+    assert_eq!(changed(""), [key, "destinations.eu.mapping_file".to_owned()].into());
+    assert!(!format!("{before:?}").contains("hidden"), "{before:?}");
+
+    std::fs::remove_file(&mapping).expect("it is ours");
+    let faulty = read("");
+    assert!(faulty.config.is_err());
+    assert!(
+        faulty.files != known && faulty.files == faulty.files.now(),
+        "those of a faulty one too"
+    );
 }

@@ -22,6 +22,12 @@ impl BatchSize {
         Self { most, now: most, taken: 0 }
     }
 
+    /// Another size is configured; what was too large still is.
+    pub fn change(&mut self, most: NonZeroUsize) {
+        self.now = if self.now == self.most { most } else { self.now.min(most) };
+        self.most = most;
+    }
+
     /// Most members of a request.
     pub fn now(&self) -> NonZeroUsize {
         self.now
@@ -69,5 +75,16 @@ mod tests {
         assert_eq!(after(1000, 299), 300, "a batch that is not full shows nothing");
         assert_eq!(after(1, 300), 600);
         assert_eq!(after(100, 600), 1000, "never more than configured");
+        let mut changed = |most| {
+            size.change(NonZeroUsize::new(most).expect("not zero"));
+            size.now().get()
+        };
+        assert_eq!((changed(2000), changed(500)), (2000, 500));
+        size.too_large(400);
+        let mut changed = |most| {
+            size.change(NonZeroUsize::new(most).expect("not zero"));
+            size.now().get()
+        };
+        assert_eq!((changed(1000), changed(100), changed(1000)), (200, 100, 1000));
     }
 }

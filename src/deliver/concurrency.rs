@@ -28,6 +28,14 @@ impl Concurrency {
         Self { least: whole(least).min(most), most, allowed: most, cut_at: None }
     }
 
+    /// Other bounds are configured; what trouble has taken away stays away.
+    pub fn change(&mut self, least: NonZeroUsize, most: NonZeroUsize) {
+        let Self { least, most, .. } = Self::new(least, most);
+        let is_at_most = self.allowed >= self.most;
+        self.allowed = if is_at_most { most } else { self.allowed.clamp(least, most) };
+        (self.least, self.most) = (least, most);
+    }
+
     /// Requests that may be in flight now.
     pub fn allowed(&self) -> usize {
         #[expect(
@@ -109,5 +117,10 @@ mod tests {
         }
         assert_eq!(concurrency.allowed(), 3);
         assert_eq!(bounds(9, 4).allowed(), 4);
+        let whole = |bound| NonZeroUsize::new(bound).expect("not zero");
+        for (least, most, allowed) in [(1, 8, 3), (5, 8, 5), (1, 2, 2), (1, 6, 6)] {
+            concurrency.change(whole(least), whole(most));
+            assert_eq!(concurrency.allowed(), allowed, "from {least} to {most}");
+        }
     }
 }

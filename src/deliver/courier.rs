@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,15 @@ pub enum CourierError {
     Flight(#[source] JoinError),
 }
 
+/// What a courier that runs delivers with from here on; the environment stays the same.
+#[derive(Debug)]
+pub struct Change {
+    /// Makes its calls.
+    pub launchdarkly: Arc<dyn Api>,
+    /// How they are made up and spaced.
+    pub policy: Policy,
+}
+
 /// Delivers one destination until it is told to stop.
 #[derive(Debug)]
 pub struct Courier {
@@ -45,11 +54,15 @@ pub struct Courier {
     dispatch: Dispatch,
     standing: watch::Sender<Standing>,
     flights: JoinSet<Flown>,
+    changes: mpsc::UnboundedReceiver<Change>,
+    sender: mpsc::UnboundedSender<Change>,
 }
 
 /// A request that is over.
 #[derive(Debug)]
 struct Flown {
+    /// What made it.
+    launchdarkly: Arc<dyn Api>,
     batch: Batch,
     answer: Answer,
     took: Duration,
@@ -67,6 +80,7 @@ impl Courier {
         clock: Arc<dyn Clock>,
         chance: StdRng,
     ) -> Self {
+        let (sender, changes) = mpsc::unbounded_channel();
         Self {
             destination,
             client_side_id,
@@ -77,7 +91,15 @@ impl Courier {
             dispatch: Dispatch::new(policy),
             standing: watch::Sender::default(),
             flights: JoinSet::new(),
+            changes,
+            sender,
         }
+    }
+
+    /// Takes changes while it runs. Nothing that is in flight is lost by one.
+    #[must_use]
+    pub fn changes(&self) -> mpsc::UnboundedSender<Change> {
+        self.sender.clone()
     }
 
     /// How the destination fares, now and from here on.
@@ -93,6 +115,9 @@ impl Courier {
         while !stop.is_cancelled() {
             while let Some(flown) = self.flights.try_join_next() {
                 self.land(flown.map_err(CourierError::Flight)?).await?;
+            }
+            while let Ok(change) = self.changes.try_recv() {
+                self.change(change);
             }
             news.mark_unchanged();
             let backlog = self.ledger.backlog(&self.destination).await?;
@@ -128,6 +153,10 @@ impl Courier {
                             self.land(flown.map_err(CourierError::Flight)?).await?;
                             Ok(None)
                         }
+                        Some(change) = self.changes.recv() => {
+                            self.change(change);
+                            Ok(None)
+                        }
                         () = sleep_until(until) => Ok(None),
                     }
                 }
@@ -157,6 +186,12 @@ impl Courier {
         Ok(())
     }
 
+    fn change(&mut self, Change { launchdarkly, policy }: Change) {
+        self.launchdarkly = launchdarkly;
+        self.dispatch.change(policy);
+        self.show_standing();
+    }
+
     fn send(&mut self, batch: Batch) {
         self.dispatch.sent(&batch);
         let launchdarkly = Arc::clone(&self.launchdarkly);
@@ -171,7 +206,7 @@ impl Courier {
         self.flights.spawn(async move {
             let began = Instant::now();
             let answer = launchdarkly.send(body).await;
-            Flown { batch, answer, took: began.elapsed() }
+            Flown { launchdarkly, batch, answer, took: began.elapsed() }
         });
     }
 
@@ -183,7 +218,12 @@ impl Courier {
             took: flown.took,
             draw: self.chance.random(),
         };
-        let reports = self.dispatch.answered(flown.batch, flown.answer, now);
+        let is_of_before = !Arc::ptr_eq(&flown.launchdarkly, &self.launchdarkly);
+        let reports = if is_of_before && flown.answer.outcome.is_of_the_destination() {
+            self.dispatch.refused_before_change(flown.batch)
+        } else {
+            self.dispatch.answered(flown.batch, flown.answer, now)
+        };
         self.report(reports).await?;
         self.show_standing();
         Ok(())

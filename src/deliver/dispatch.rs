@@ -105,7 +105,8 @@ pub(super) struct Dispatch {
     /// The audience that was served last: the next one in order has the next turn.
     served: Option<AudienceId>,
     paused_until: Option<Instant>,
-    gap: Duration,
+    /// How far calls are apart, and until when.
+    gap: Option<(Duration, Instant)>,
     backoff: Backoff,
     /// Audiences that failed since anything was taken.
     failing: BTreeSet<AudienceId>,
@@ -136,7 +137,7 @@ impl Dispatch {
             in_flight: 0,
             served: None,
             paused_until: None,
-            gap: Duration::ZERO,
+            gap: None,
             backoff: Backoff::default(),
             failing: BTreeSet::new(),
             hold: None,
@@ -223,8 +224,8 @@ impl Dispatch {
             }
         }
         let Some(audience) = self.turn(&ready) else { return Step::Wait(earliest) };
-        if self.gap > Duration::ZERO {
-            self.paused_until = Some(now + self.gap);
+        if let Some((gap, _)) = self.gap.filter(|(_, until)| *until > now) {
+            self.paused_until = Some(now + gap);
         }
         match self.audiences.get_mut(&audience).and_then(|state| state.parts.pop_front()) {
             Some(part) => Step::Send(part),
@@ -258,10 +259,14 @@ impl Dispatch {
         self.in_flight -= 1;
         let audience = batch.route.audience.clone();
         self.audiences.entry(audience.clone()).or_default().in_flight -= 1;
-        let Pace { pause, gap } = pace::pace(&answer.limits, now.wall, self.in_flight);
-        self.gap = gap;
-        if pause > Duration::ZERO {
-            self.pause_until(now.instant + pause);
+        // An answer that says nothing, as of what stands between, takes back nothing.
+        if let Some(Pace { pause, gap, lasts }) =
+            pace::pace(&answer.limits, now.wall, self.in_flight)
+        {
+            self.gap = Some((gap, now.instant + lasts));
+            if pause > Duration::ZERO {
+                self.pause_until(now.instant + pause);
+            }
         }
         self.keep_witness(&batch, &answer.outcome);
         match answer.outcome {
@@ -317,6 +322,30 @@ impl Dispatch {
         self.probe_again_if_held(now);
         self.audiences.retain(|_, state| state.matters());
         reports
+    }
+
+    /// From here on it delivers so. A hold and every pause after a failure are over, for what was wrong
+    /// may be what was changed; what LaunchDarkly has asked for (rate limits, smaller batches) stays.
+    pub fn change(&mut self, policy: Policy) {
+        self.batch_size.change(policy.max_batch);
+        self.concurrency.change(policy.min_concurrency, policy.concurrency);
+        self.policy = policy;
+        self.hold = None;
+        self.backoff.reset();
+        self.failing.clear();
+        for state in self.audiences.values_mut() {
+            state.backoff.reset();
+            state.not_before = None;
+        }
+        self.audiences.retain(|_, state| state.matters());
+    }
+
+    /// A call that was made before the last change was refused for what may have been changed.
+    pub fn refused_before_change(&mut self, batch: Batch) -> Vec<Report> {
+        self.in_flight -= 1;
+        self.audiences.entry(batch.route.audience.clone()).or_default().in_flight -= 1;
+        self.audiences.retain(|_, state| state.matters());
+        vec![Report::Release(batch, Unheard::No)]
     }
 
     /// A probe that was not judged, for an outage or a rate limit, has shown nothing: its member is

@@ -12,6 +12,8 @@ use crate::membership::Timestamp;
 const FLOOR: Duration = Duration::from_millis(100);
 /// Longest wait for a reset: windows are 10 s long.
 const CEILING: Duration = Duration::from_secs(60);
+/// Of a limit: so long is a window, from one reset to the next.
+const WINDOW: Duration = Duration::from_secs(10);
 /// Longest wait that a `Retry-After` may ask for.
 const RETRY_AFTER_CEILING: Duration = Duration::from_secs(3600);
 /// `Date` has whole seconds: smaller differences say nothing about skew.
@@ -22,23 +24,36 @@ const SKEW_NOTICED: Duration = Duration::from_secs(2);
 pub(super) struct Pace {
     /// Nothing is sent before this much time has passed.
     pub pause: Duration,
-    /// Calls after that are at least this far apart, until the next answer says otherwise.
+    /// Calls after that are at least this far apart, …
     pub gap: Duration,
+    /// … until the next answer that says something, or until this much time has passed.
+    pub lasts: Duration,
 }
 
 /// The pace after an answer that was received at `now`, with so many calls still in flight: what
 /// remains is spread over the time until the reset, so that it is used up then and not before. A call
-/// in flight may not have been counted yet, so it counts here.
-pub(super) fn pace(limits: &RateLimits, now: Timestamp, in_flight: usize) -> Pace {
-    let mut pace = Pace::default();
+/// in flight may not have been counted yet, so it counts here. Where nothing remains, what the next
+/// window will have is spread over it. `None`: the answer says nothing.
+pub(super) fn pace(limits: &RateLimits, now: Timestamp, in_flight: usize) -> Option<Pace> {
+    let in_flight = u64::try_from(in_flight).unwrap_or(u64::MAX);
+    let left = |calls: u64| u32::try_from(calls.saturating_sub(in_flight)).unwrap_or(u32::MAX);
+    let mut pace: Option<Pace> = None;
     for window in windows(limits) {
         let Some(remaining) = window.remaining else { continue };
         let until = until_reset(window, limits.date, now);
-        let in_flight = u64::try_from(in_flight).unwrap_or(u64::MAX);
-        match u32::try_from(remaining.saturating_sub(in_flight)).unwrap_or(u32::MAX) {
-            0 => pace.pause = pace.pause.max(until),
-            calls => pace.gap = pace.gap.max(until / calls),
-        }
+        let of_window = match (left(remaining), window.limit) {
+            (0, None) => Pace { pause: until, ..Pace::default() },
+            (0, Some(limit)) => {
+                Pace { pause: until, gap: WINDOW / left(limit).max(1), lasts: until + WINDOW }
+            }
+            (calls, _) => Pace { pause: Duration::ZERO, gap: until / calls, lasts: until },
+        };
+        let Pace { pause, gap, lasts } = pace.unwrap_or_default();
+        pace = Some(Pace {
+            pause: pause.max(of_window.pause),
+            gap: gap.max(of_window.gap),
+            lasts: lasts.max(of_window.lasts),
+        });
     }
     pace
 }
@@ -86,7 +101,6 @@ mod tests {
     fn what_remains_is_spread_until_the_reset_and_calls_stop_when_nothing_does() {
         let ms = Duration::from_millis;
         let cases = [
-            ("nothing said", limits(None, None, None), ms(0), ms(0)),
             ("plenty left", limits(Some(600), Some(500), Some(in_ms(5000))), ms(0), ms(10)),
             ("few left", limits(Some(100), Some(10), Some(in_ms(5000))), ms(0), ms(500)),
             ("no limit said", limits(None, Some(10), Some(in_ms(5000))), ms(0), ms(500)),
@@ -104,13 +118,19 @@ mod tests {
                 ms(0),
                 ms(5000) / u32::MAX,
             ),
-            ("a reset and no count", limits(Some(9), None, Some(in_ms(5000))), ms(0), ms(0)),
-            ("none left", limits(Some(100), Some(0), Some(in_ms(5000))), ms(5000), ms(0)),
+            ("none left", limits(Some(100), Some(0), Some(in_ms(5000))), ms(5000), ms(100)),
+            ("none left of one", limits(Some(1), Some(0), Some(in_ms(5000))), ms(5000), ms(10_000)),
+            (
+                "none left of none",
+                limits(Some(0), Some(0), Some(in_ms(5000))),
+                ms(5000),
+                ms(10_000),
+            ),
             (
                 "none left, reset in the past",
                 limits(Some(100), Some(0), Some(in_ms(-9000))),
                 ms(100),
-                ms(0),
+                ms(100),
             ),
             (
                 "none left, reset far away",
@@ -118,10 +138,23 @@ mod tests {
                 ms(60_000),
                 ms(0),
             ),
-            ("none left, no reset", limits(Some(100), Some(0), None), ms(100), ms(0)),
+            ("none left, no reset", limits(Some(100), Some(0), None), ms(100), ms(100)),
         ];
         for (case, limits, pause, gap) in cases {
-            assert_eq!(pace(&limits, NOW, 0), Pace { pause, gap }, "{case}");
+            let pace = pace(&limits, NOW, 0).expect(case);
+            assert_eq!((pace.pause, pace.gap), (pause, gap), "{case}");
+            assert!(pace.lasts >= pause + gap || gap.is_zero(), "{case}: {pace:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_says_nothing_of_what_remains_changes_nothing() {
+        for limits in [
+            limits(None, None, None),
+            limits(Some(9), None, Some(in_ms(5000))),
+            RateLimits { retry_after: Some(Duration::from_secs(7)), ..RateLimits::default() },
+        ] {
+            assert_eq!(pace(&limits, NOW, 0), None, "{limits:?}");
         }
     }
 
@@ -129,9 +162,12 @@ mod tests {
     fn what_is_in_flight_may_not_have_been_counted_yet() {
         let left = limits(Some(100), Some(4), Some(in_ms(4000)));
         let ms = Duration::from_millis;
-        for (in_flight, pause, gap) in [(0, 0, 1000), (2, 0, 2000), (4, 4000, 0), (9, 4000, 0)] {
-            let expected = Pace { pause: ms(pause), gap: ms(gap) };
-            assert_eq!(pace(&left, NOW, in_flight), expected, "{in_flight} in flight");
+        for (in_flight, pause, gap) in
+            [(0, 0, 1000), (2, 0, 2000), (4, 4000, 104), (50, 4000, 200), (200, 4000, 10_000)]
+        {
+            let pace = pace(&left, NOW, in_flight).expect("it says what remains");
+            let gap_ms = pace.gap.as_millis();
+            assert_eq!((pace.pause, gap_ms), (ms(pause), gap), "{in_flight} in flight");
         }
     }
 
@@ -149,7 +185,8 @@ mod tests {
             ..RateLimits::default()
         };
         let ms = Duration::from_millis;
-        assert_eq!(pace(&limits, NOW, 0), Pace { pause: ms(3000), gap: ms(2000) });
+        let expected = Pace { pause: ms(3000), gap: ms(2000), lasts: ms(13_000) };
+        assert_eq!(pace(&limits, NOW, 0), Some(expected));
     }
 
     #[test]
@@ -158,7 +195,7 @@ mod tests {
             let reset = Some(in_ms(off_ms + 5000));
             let limits =
                 RateLimits { date: Some(in_ms(off_ms)), ..limits(Some(9), Some(0), reset) };
-            let pause = pace(&limits, NOW, 0).pause;
+            let pause = pace(&limits, NOW, 0).expect("it says what remains").pause;
             assert_eq!(pause, Duration::from_millis(expected_ms), "clock off by {off_ms} ms");
         }
     }

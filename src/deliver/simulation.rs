@@ -1,5 +1,5 @@
-//! Couriers against a model of LaunchDarkly, in simulated time: random faults, rate limits, kills and
-//! jumps of the clock from one seed each, thousands of them. However it goes, the segments must end as
+//! Couriers against a model of LaunchDarkly, in simulated time: random faults, rate limits, kills,
+//! changes of the configuration and jumps of the clock from one seed each, thousands of them. However it goes, the segments must end as
 //! the latest events say (P4), no member may be in two requests at once (P3), and exactly the members
 //! that LaunchDarkly refuses are parked.
 
@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Courier, Policy};
+use super::{Change, Courier, Policy};
 use crate::clock::{Clock, ManualClock};
 use crate::launchdarkly::Api;
 use crate::ledger::memory::MemoryLedger;
@@ -47,6 +48,7 @@ struct Run {
     truth: BTreeMap<Who, (i64, bool)>,
     stop: CancellationToken,
     courier: tokio::task::JoinHandle<()>,
+    changes: mpsc::UnboundedSender<Change>,
 }
 
 impl Run {
@@ -68,7 +70,7 @@ impl Run {
             spell: None,
             in_flight: BTreeSet::new(),
             life: 0,
-            limit: limited.then(|| chance.random_range(8..60)),
+            limit: limited.then(|| chance.random_range(5..60)),
             window: 0,
             used: 0,
             calls: 0,
@@ -95,6 +97,7 @@ impl Run {
             truth: BTreeMap::new(),
             stop: CancellationToken::new(),
             courier: tokio::spawn(async {}),
+            changes: mpsc::unbounded_channel().0,
         };
         run.deliver();
         run
@@ -112,10 +115,19 @@ impl Run {
             Arc::new(self.clock.clone()),
             StdRng::seed_from_u64(self.chance.random()),
         );
+        self.changes = courier.changes();
         let stop = self.stop.clone();
         self.courier = tokio::spawn(async move {
             courier.run(stop).await.expect("the ledger is there");
         });
+    }
+
+    /// The configuration says something else of how calls are made.
+    fn change(&mut self) {
+        self.policy.linger = Duration::from_millis(self.chance.random_range(0..800));
+        let launchdarkly: Arc<dyn Api> = Arc::new(Model::clone(&self.model));
+        let policy = self.policy.clone();
+        self.changes.send(Change { launchdarkly, policy }).expect("the courier runs");
     }
 
     /// Some people enter or leave some audiences, at times out of order.
@@ -226,6 +238,7 @@ async fn storm(seed: u64) {
             0 => run.kill(),
             1 => run.clock.set(run.clock.now().after(Duration::from_secs(86_400))),
             2 => run.clock.set(run.clock.now().before(Duration::from_secs(86_400))),
+            3 | 4 => run.change(),
             _ => {}
         }
     }

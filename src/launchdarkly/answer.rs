@@ -52,6 +52,14 @@ pub enum Outcome {
     Unexpected(Refusal),
 }
 
+impl Outcome {
+    /// Whether every call would be answered so, until somebody mends the configuration or the account.
+    #[must_use]
+    pub fn is_of_the_destination(&self) -> bool {
+        matches!(self, Self::TokenRefused(_) | Self::UnknownEnvironment(_) | Self::Unexpected(_))
+    }
+}
+
 /// Whether a call that was not taken can still change something *after* a later call of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {

@@ -257,11 +257,20 @@ pub(super) fn reassert(before: &Member, moment: &Moment) -> Next {
     Next::of(before, Member { pending_since: Some(moment.stamp), ..before.clone() })
 }
 
-/// The person is to be forgotten: removed first, then erased.
-pub(super) fn forget(before: &Member, moment: &Moment) -> Next {
+/// The successor of a call that nobody answered is to be told once more. If the member is in a call
+/// now, that call may be applied before the silent one: it is told once more after it.
+pub(super) fn reassert_after_silence(before: &Member, is_called: bool, moment: &Moment) -> Next {
+    if is_called {
+        return Next::of(before, Member { unheard: true, ..before.clone() });
+    }
+    reassert(before, moment)
+}
+
+/// The person is to be forgotten, as was asked at `asked_at`: removed first, then erased.
+pub(super) fn forget(before: &Member, asked_at: Timestamp, moment: &Moment) -> Next {
     let mut after = before.clone();
     after.membership = Membership::Out;
-    after.event_at = before.event_at.max(moment.stamp);
+    after.event_at = before.event_at.max(asked_at);
     after.version = moment.stamp;
     after.erase = true;
     after.pending_since = before.pending_since.or(Some(moment.stamp));
@@ -276,7 +285,7 @@ pub(super) fn retract(before: &Member, moment: &Moment) -> Next {
             && before.membership == Membership::Out
             && before.pending_since.is_none()
             && !before.unheard;
-    if knows { Next::Delete } else { forget(before, moment) }
+    if knows { Next::Delete } else { forget(before, moment.stamp, moment) }
 }
 
 /// An operator gives up on a parked member: as if it had never been seen.

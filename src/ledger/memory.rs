@@ -85,9 +85,9 @@ impl MemoryLedger {
         let due: Vec<(Instant, Key)> = due;
         for (_, key) in due {
             let moment = self.moment(&mut state);
-            state.apply(&key, |before| {
-                before.map_or(Next::Same, |of| member::reassert(of, &moment))
-            });
+            let is_called = state.claimed.contains(&key);
+            let rule = |of: &Member| member::reassert_after_silence(of, is_called, &moment);
+            state.apply(&key, |before| before.map_or(Next::Same, rule));
         }
         drop(state);
         self.news.send_replace(());
@@ -149,12 +149,16 @@ impl Ledger for MemoryLedger {
         self.clock.now()
     }
 
-    async fn record(&self, intake: Intake) -> Result<Recorded, LedgerError> {
+    async fn record_all(&self, intakes: Vec<Intake>) -> Result<Vec<Recorded>, LedgerError> {
         let mut state = self.state();
-        for delta in intake.deltas {
+        let recorded = vec![Recorded::default(); intakes.len()];
+        let deltas = intakes.into_iter().flat_map(|Intake { destination, deltas, .. }| {
+            deltas.into_iter().map(move |delta| (destination.clone(), delta))
+        });
+        for (destination, delta) in deltas {
             let route = || {
                 Arc::new(Route {
-                    destination: intake.destination.clone(),
+                    destination: destination.clone(),
                     audience: delta.audience.clone(),
                     audience_key: delta.audience_key.clone(),
                     context_kind: delta.context_kind.clone(),
@@ -173,7 +177,7 @@ impl Ledger for MemoryLedger {
         }
         drop(state);
         self.news.send_replace(());
-        Ok(Recorded::default())
+        Ok(recorded)
     }
 
     async fn backlog(&self, _: &DestinationName) -> Result<Vec<Backlog>, LedgerError> {

@@ -158,7 +158,8 @@ pub trait Operations: Ledger {
         limit: u32,
     ) -> Result<Vec<ParkedView>, LedgerError>;
 
-    /// At most `limit` rejected events with larger numbers than `after`, the oldest first.
+    /// At most `limit` rejected events with larger numbers than `after`, the oldest first; fewer if
+    /// they are large, and none only if there is none.
     async fn rejected(
         &self,
         destination: &DestinationName,

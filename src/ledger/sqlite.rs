@@ -22,6 +22,7 @@ mod dropped;
 mod export;
 mod group;
 mod integrity;
+mod log;
 mod members;
 mod meta;
 mod migration;
@@ -43,7 +44,7 @@ use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -82,7 +83,7 @@ pub struct Settings {
     pub parked: Retention,
     /// Between two readings of every row in the background.
     pub check_every: Duration,
-    /// Every destination that may record or claim.
+    /// Every destination that may record or claim, until [`SqliteLedger::configure`].
     pub destinations: Vec<DestinationSettings>,
 }
 
@@ -119,7 +120,6 @@ pub struct SqliteLedger {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
     queue: Arc<Semaphore>,
-    news: HashMap<DestinationName, watch::Receiver<()>>,
     reader: Arc<reader::Reader>,
     _check: background_check::BackgroundCheck,
 }
@@ -135,14 +135,20 @@ struct Shared {
     published: Mutex<HashMap<DestinationName, Published>>,
 }
 
-/// What the writer lets everybody see of a destination.
-#[derive(Debug, Default)]
+/// What the writer lets everybody see of a destination that is configured, or was since the start.
+#[derive(Debug)]
 struct Published {
+    configured: bool,
     backlog: audiences::BacklogByAudience,
     paused_since: Option<Timestamp>,
+    news: watch::Receiver<()>,
 }
 
 impl Shared {
+    fn published(&self) -> MutexGuard<'_, HashMap<DestinationName, Published>> {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn arrival(&self) -> Timestamp {
         let now = self.clock.now().0;
         Timestamp(self.arrival.fetch_max(now, Ordering::SeqCst).max(now))
@@ -173,7 +179,6 @@ impl SqliteLedger {
             shared,
             commands,
             queue: Arc::new(Semaphore::new(QUEUE_DELTAS as usize)),
-            news: writer.news(),
             reader,
             _check: check,
         };
@@ -189,6 +194,16 @@ impl SqliteLedger {
         }
     }
 
+    /// From here on these are the destinations that are configured, and this is what is known of them.
+    /// One whose environment has changed forgets what was told: no call to it may be out. One that is
+    /// not among them any more keeps its rows, and what was on its way to them still arrives.
+    pub async fn configure(
+        &self,
+        destinations: Vec<DestinationSettings>,
+    ) -> Result<(), LedgerError> {
+        self.ask(|reply| Command::Configure { destinations, reply }).await
+    }
+
     /// Reads beside the writer, for status and inspection.
     #[must_use]
     pub fn reader(&self) -> Arc<reader::Reader> {
@@ -196,7 +211,7 @@ impl SqliteLedger {
     }
 
     fn known(&self, destination: &DestinationName) -> Result<(), LedgerError> {
-        let known = self.news.contains_key(destination);
+        let known = self.shared.published().contains_key(destination);
         known.then_some(()).ok_or_else(|| LedgerError::UnknownDestination(destination.clone()))
     }
 
@@ -216,24 +231,25 @@ impl Ledger for SqliteLedger {
         self.shared.arrival()
     }
 
-    async fn record(&self, intake: Intake) -> Result<Recorded, LedgerError> {
-        self.known(&intake.destination)?;
-        let items = intake.deltas.len() + intake.deletions.len() + intake.rejected.len();
+    async fn record_all(&self, intakes: Vec<Intake>) -> Result<Vec<Recorded>, LedgerError> {
+        intakes.iter().try_for_each(|intake| self.known(&intake.destination))?;
+        let items: usize = intakes.iter().map(Intake::items).sum();
         let permits = u32::try_from(items).unwrap_or(u32::MAX).clamp(1, QUEUE_DELTAS);
         let place = Arc::clone(&self.queue).acquire_many_owned(permits).await;
         let place = place.map_err(|_| LedgerError::Closed)?;
-        self.ask(|reply| Command::Record { intake, reply, place }).await
+        self.ask(|reply| Command::Record { intakes, reply, place }).await
     }
 
     async fn backlog(&self, destination: &DestinationName) -> Result<Vec<Backlog>, LedgerError> {
-        self.known(destination)?;
-        let published = self.shared.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let published = self.shared.published();
         let of = published.get(destination);
-        Ok(of.map(|of| of.backlog.values().cloned().collect()).unwrap_or_default())
+        let of = of.ok_or_else(|| LedgerError::UnknownDestination(destination.clone()))?;
+        Ok(of.backlog.values().cloned().collect())
     }
 
     fn news(&self, destination: &DestinationName) -> watch::Receiver<()> {
-        self.news.get(destination).map_or_else(|| watch::channel(()).1, Clone::clone)
+        let published = self.shared.published();
+        published.get(destination).map_or_else(|| watch::channel(()).1, |of| of.news.clone())
     }
 
     async fn claim(
@@ -287,8 +303,7 @@ impl Ledger for SqliteLedger {
     }
 
     fn paused_since(&self, destination: &DestinationName) -> Option<Timestamp> {
-        let published = self.shared.published.lock().unwrap_or_else(PoisonError::into_inner);
-        published.get(destination)?.paused_since
+        self.shared.published().get(destination)?.paused_since
     }
 
     fn takes_writes(&self) -> bool {

@@ -5,12 +5,10 @@
 
 use std::time::Duration;
 
+use crate::membership::Timestamp;
 use jiff::civil::Time;
 use jiff::fmt::temporal::Pieces;
 use jiff::tz::Offset;
-use serde_json::Value;
-
-use crate::membership::Timestamp;
 
 /// How far a sender's clock may run ahead of ours.
 const TOLERANCE: Duration = Duration::from_secs(5 * 60);
@@ -20,8 +18,13 @@ const FIELDS: [&str; 4] = ["timestamp", "originalTimestamp", "receivedAt", "sent
 
 /// The first readable time of the event, else the arrival. One too far ahead counts as
 /// `receivedAt`, or as the arrival if that is missing or ahead of the arrival too.
-pub(super) fn event_time(event: &Value, arrival: Timestamp) -> Timestamp {
-    let at = |field: &str| event.get(field).and_then(Value::as_str).and_then(read);
+///
+/// `text_of`: what the event has under a name, if that is a text.
+pub(super) fn event_time<'a>(
+    text_of: impl Fn(&str) -> Option<&'a str>,
+    arrival: Timestamp,
+) -> Timestamp {
+    let at = |field: &str| text_of(field).and_then(read);
     let Some(claimed) = FIELDS.into_iter().find_map(at) else { return arrival };
     if claimed <= arrival.after(TOLERANCE) {
         return claimed;
@@ -45,9 +48,13 @@ fn read(text: &str) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+
+    fn time_of(event: &Value) -> Timestamp {
+        event_time(|field| event.get(field)?.as_str(), ARRIVAL)
+    }
 
     /// 2025-03-13T07:23:15Z in microseconds.
     const ARRIVAL: Timestamp = Timestamp(1_741_850_595_000_000);
@@ -115,7 +122,7 @@ mod tests {
         ];
         for (event, seconds) in rows {
             let expected = Timestamp(ARRIVAL.0 + seconds * 1_000_000);
-            assert_eq!(event_time(&event, ARRIVAL), expected, "{event}");
+            assert_eq!(time_of(&event), expected, "{event}");
         }
     }
 
@@ -124,7 +131,7 @@ mod tests {
         let rows =
             [("2025-03-13T07:28:15.000000Z", 300_000_000), ("2025-03-13T07:28:15.000001Z", 0)];
         for (text, micros) in rows {
-            let told = event_time(&json!({"timestamp": text}), ARRIVAL);
+            let told = time_of(&json!({"timestamp": text}));
             assert_eq!(told, Timestamp(ARRIVAL.0 + micros), "{text}");
         }
     }

@@ -110,6 +110,15 @@ impl Fields {
         if of_fields().all(|one| one == 0) { 0 } else { all.finalize() }
     }
 
+    /// Whether the mapping says of every field but these what the preset says.
+    pub(super) fn are_preset_but(&self, others: &[Field]) -> bool {
+        let preset = preset::fields();
+        Field::ALL
+            .into_iter()
+            .filter(|field| !others.contains(field))
+            .all(|field| self.expressions[field as usize] == preset.expressions[field as usize])
+    }
+
     /// What a field is for every event, if the mapping says so.
     pub(super) fn literal(&self, field: Field) -> Option<&str> {
         self.expressions[field as usize].literal()?.as_str()

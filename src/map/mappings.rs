@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::coercion::{self, Unfit};
+use super::plain::Plain;
 use super::rejection::{Reason, Rejection};
 use super::{Mapping, not_an_object};
 use crate::membership::{AudienceKey, MembershipDelta, Timestamp, UserId};
@@ -28,26 +29,41 @@ pub enum Outcome {
 
 /// The mappings of a destination, in the order in which they are written.
 #[derive(Clone, Debug)]
-pub struct Mappings(Vec<Mapping>);
+pub struct Mappings {
+    all: Vec<Mapping>,
+    /// Of the only one, if it is as plain as that.
+    plain: Option<Plain>,
+}
 
 impl Mappings {
     /// Those that are enabled; without any, every event but a deletion is ignored.
     #[must_use]
     pub fn new(mappings: Vec<Mapping>) -> Self {
-        Self(mappings)
+        let plain = match &mappings[..] {
+            [only] => Plain::of(only),
+            _ => None,
+        };
+        Self { all: mappings, plain }
     }
 
     /// The mappings one by one.
     #[must_use]
     pub fn all(&self) -> &[Mapping] {
-        &self.0
+        &self.all
     }
 
     /// The `key_rule` of every member that these mappings can make in an audience: another one is
     /// left over from an older mapping.
     #[must_use]
     pub fn key_rules(&self, audience: &AudienceKey) -> Vec<u32> {
-        self.0.iter().flat_map(|mapping| mapping.key_rules(audience)).collect()
+        self.all.iter().flat_map(|mapping| mapping.key_rules(audience)).collect()
+    }
+
+    /// The delta of an event that is as events usually are, read from its text: a fraction of the work.
+    /// `None`: read it whole and [`Mappings::map`] it.
+    #[must_use]
+    pub fn map_plain(&self, text: &[u8], arrival: Timestamp) -> Option<MembershipDelta> {
+        self.plain.as_ref()?.delta(self.all.first()?, text, arrival)
     }
 
     /// What becomes of an event that arrived at `arrival`.
@@ -63,7 +79,7 @@ impl Mappings {
         }
         let mut deltas = Vec::new();
         let mut rejection: Option<Rejection> = None;
-        for mapping in &self.0 {
+        for mapping in &self.all {
             match mapping.map(event, arrival) {
                 Ok(delta) => deltas.extend(delta),
                 Err(other) => {
@@ -84,7 +100,7 @@ impl Mappings {
 
 impl From<Mapping> for Mappings {
     fn from(mapping: Mapping) -> Self {
-        Self(vec![mapping])
+        Self::new(vec![mapping])
     }
 }
 

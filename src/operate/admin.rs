@@ -1,9 +1,11 @@
-//! The admin listener: the probes, `/status` for machines, and the operator's verbs. Not public.
+//! The admin listener: the probes, `/status` for machines, the operator's verbs, and Segment's Actions
+//! protocol. Not public.
 //!
 //! # What always holds
 //! * With tokens configured, all but the probes answers only to one of them. Without, the listener is on a
 //!   loopback address (a configuration fault otherwise) and answers only requests that name one as
-//!   their `Host`, so that no web page can reach it through a browser that runs beside it.
+//!   their `Host`, so that no web page can reach it through a browser that runs beside it (but Segment's
+//!   application the Actions protocol, if `admin.segment_app` says so).
 //! * A browser changes nothing on behalf of a page of another origin, with or without a token.
 //! * Errors are problem documents (RFC 9457).
 //! * `/status` holds nothing personal: names of destinations, ids of audiences, counts (P8).
@@ -22,10 +24,12 @@ use tokio::sync::watch;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::current::Current;
 use crate::deliver::Standing;
 use crate::launchdarkly::wire::USER_AGENT;
 use crate::ledger::Operations;
 use crate::membership::DestinationName;
+use crate::operate::actions::{self, Actions, segment_app};
 use crate::operate::api::{self, Api, openapi};
 use crate::operate::problem::Problem;
 use crate::operate::status::{DestinationStatus, Status};
@@ -36,17 +40,20 @@ use crate::secret::Secret;
 #[derive(Debug)]
 pub struct AdminState {
     /// Any of them opens all but the probes; none: reaching the address is enough.
-    pub tokens: Vec<Secret>,
+    pub tokens: Current<Vec<Secret>>,
     /// Asked for backlogs.
     pub ledger: Arc<dyn Operations>,
     /// How each destination fares.
-    pub standings: Vec<(DestinationName, watch::Receiver<Standing>)>,
+    pub standings: Current<Vec<(DestinationName, watch::Receiver<Standing>)>>,
     /// Whether traffic is welcome.
     pub readiness: Readiness,
+    /// Whether Segment's web application may ask `/actions`.
+    pub segment_app: bool,
 }
 
 /// The admin routes.
-pub fn router(state: AdminState, api: Api) -> Router {
+pub fn router(state: AdminState, api: Api, actions: Actions) -> Router {
+    let segment_app = state.segment_app;
     let state = Arc::new(state);
     let (probes, of_probes) = OpenApiRouter::default()
         .routes(routes!(live))
@@ -62,9 +69,11 @@ pub fn router(state: AdminState, api: Api) -> Router {
     declared.merge(of_probes);
     let guarded = guarded
         .layer(Extension(openapi::document(&declared)))
+        .merge(actions::router(actions))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is no such route"))
         .layer(middleware::from_fn_with_state(state, admit));
+    let guarded = if segment_app { segment_app::admit_to(guarded) } else { guarded };
     probes
         .method_not_allowed_fallback(method_not_allowed)
         .merge(guarded)
@@ -114,7 +123,7 @@ async fn healthy(state: State<Arc<AdminState>>) -> (StatusCode, &'static str) {
     responses((status = 200, description = "Destinations by name", body = Object)))]
 async fn status(State(state): State<Arc<AdminState>>) -> Response {
     let mut destinations = BTreeMap::new();
-    for (name, standing) in &state.standings {
+    for (name, standing) in state.standings.get().iter() {
         let Ok(backlog) = state.ledger.backlog(name).await else {
             let detail = "the ledger is closed";
             return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
@@ -128,7 +137,7 @@ async fn status(State(state): State<Arc<AdminState>>) -> Response {
 }
 
 async fn admit(State(state): State<Arc<AdminState>>, request: Request, next: Next) -> Response {
-    match objection(&state.tokens, request.method(), request.headers()) {
+    match objection(&state.tokens.get(), request.method(), request.headers()) {
         None => next.run(request).await,
         Some((status, detail)) => Problem::new(status, detail).into_response(),
     }
@@ -297,22 +306,41 @@ mod tests {
             SqliteLedger::open(settings, Arc::new(SystemClock)).expect("a new ledger");
         let ledger: Arc<dyn Operations> = Arc::new(ledger);
         let state = AdminState {
-            tokens: Vec::new(),
+            tokens: Current::new(Vec::new()),
             ledger: Arc::clone(&ledger),
-            standings: Vec::new(),
+            standings: Current::new(Vec::new()),
             readiness: Readiness::default(),
+            segment_app: true,
         };
         let api = Api {
-            ledger,
-            destinations: BTreeMap::new(),
+            ledger: Arc::clone(&ledger),
+            destinations: Current::new(BTreeMap::new()),
             tombstone_ttl: week,
+            reloads: api::Reloads::channel().0,
             courses: api::progress::Courses::default(),
         };
-        (directory, router(state, api))
+        let actions = Actions { ledger, environments: Current::new(Vec::new()) };
+        (directory, router(state, api, actions))
     }
 
     /// Routed, and not of the API.
-    const NOT_OF_THE_API: [&str; 0] = [];
+    const NOT_OF_THE_API: [&str; 3] =
+        ["/actions/manifest", "/actions/authenticate", "/actions/syncAudience"];
+
+    /// As a browser asks for Segment's application, where it may.
+    #[tokio::test]
+    async fn segments_application_may_ask_across_origins_for_the_actions_only() {
+        let (_directory, router) = bare();
+        for (path, status) in [("/actions/syncAudience", 415), ("/api/v1/reload", 403)] {
+            let request = Request::post(path)
+                .header("host", "localhost")
+                .header("origin", "https://app.segment.com")
+                .header("sec-fetch-site", "cross-site")
+                .body(Body::empty());
+            let answer = router.clone().oneshot(request.expect("a request")).await;
+            assert_eq!(answer.expect("infallible").status().as_u16(), status, "{path}");
+        }
+    }
 
     #[tokio::test]
     async fn what_is_routed_is_in_the_document_and_what_is_in_the_document_is_routed() {

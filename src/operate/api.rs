@@ -7,7 +7,8 @@
 //! * Errors are problem documents with a sentence that says what to do.
 //! * Nothing is answered that the OpenAPI document does not describe (tests/it/openapi.rs), and nothing
 //!   personal to who has not asked for a person (tests/it/secrecy.rs).
-//! * A list has an end: an answer holds 1000 items, or 4 MiB of events, and says that there are more.
+//! * A list has an end: an answer holds 1000 items at most, fewer where they are large, and says that there are
+//!   more.
 
 mod destinations;
 mod events;
@@ -16,6 +17,7 @@ mod parked;
 mod part;
 pub mod progress;
 mod rejected;
+mod reload;
 pub mod wire;
 
 use std::collections::BTreeMap;
@@ -34,6 +36,7 @@ use utoipa_axum::routes;
 
 use super::explain::Configured;
 use super::problem::Problem;
+use crate::current::Current;
 use crate::ledger::Operations;
 use crate::membership::{AudienceId, DestinationName};
 use crate::receive;
@@ -47,23 +50,27 @@ const MOST: u32 = 1000;
 /// Most destinations that are named to who asks for one that is not there.
 const NAMES_SHOWN: usize = 20;
 
+pub use reload::{Asked as AskedToReload, Reloads};
+
 /// What the verbs need.
 #[derive(Debug)]
 pub struct Api {
     /// Where they are carried out.
     pub ledger: Arc<dyn Operations>,
     /// What is known of each configured destination.
-    pub destinations: BTreeMap<DestinationName, Configured>,
+    pub destinations: Current<BTreeMap<DestinationName, Arc<Configured>>>,
     /// Events older than this may bring back a member that left.
     pub tombstone_ttl: Duration,
+    /// Who reads the configuration again.
+    pub reloads: Reloads,
     /// How long work went so far.
     pub courses: progress::Courses,
 }
 
 impl Api {
     /// What is known of a destination that must be configured for what was asked.
-    fn configured(&self, destination: &DestinationName) -> Result<&Configured, Problem> {
-        self.destinations.get(destination).ok_or_else(|| {
+    fn configured(&self, destination: &DestinationName) -> Result<Arc<Configured>, Problem> {
+        self.destinations.get().get(destination).map(Arc::clone).ok_or_else(|| {
             let detail = format!(
                 "destination {destination} is not configured: nothing can be delivered to it; put it \
                  back into the configuration, rename it (cohortd ledger rename) or drop it without \
@@ -96,6 +103,7 @@ pub(super) fn router(api: Api) -> OpenApiRouter {
         .routes(routes!(rejected::one))
         .routes(routes!(rejected::replay))
         .routes(routes!(rejected::discard))
+        .routes(routes!(reload::reload))
         .with_state(Arc::new(api))
 }
 
@@ -108,7 +116,7 @@ macro_rules! audit {
         )
     };
 }
-use audit;
+pub(super) use audit;
 
 /// The `{destination}` of a path: one that is configured, or that the ledger has rows of.
 struct Destination(DestinationName);
@@ -120,7 +128,7 @@ impl FromRequestParts<Arc<Api>> for Destination {
         let path = Path::<BTreeMap<String, String>>::from_request_parts(parts, api).await;
         let asked = path.ok().and_then(|Path(path)| path.get("destination").cloned());
         let name = asked.as_ref().and_then(|asked| DestinationName::new(asked));
-        if let Some(name) = name.as_ref().filter(|name| api.destinations.contains_key(name)) {
+        if let Some(name) = name.as_ref().filter(|name| api.destinations.get().contains_key(name)) {
             return Ok(Self(name.clone()));
         }
         let mut known: Vec<String> =
@@ -166,7 +174,7 @@ fn limit(asked: Option<u32>, default: u32) -> Result<u32, Problem> {
 }
 
 /// The query of a reading.
-struct Asked<T>(T);
+pub(super) struct Asked<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     type Rejection = Problem;
@@ -214,7 +222,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBytes {
 }
 
 /// The body of a change, understood.
-struct Change<T>(T);
+pub(super) struct Change<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Change<T> {
     type Rejection = Problem;

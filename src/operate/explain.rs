@@ -2,6 +2,8 @@
 //!
 //! Holds what the event holds: it is for whoever has the event already, and not for logs.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde_json::Value;
 use url::Url;
@@ -11,15 +13,14 @@ use super::api::wire::instant;
 use crate::config;
 use crate::launchdarkly::wire;
 use crate::map::{ExplainedField, Explanation, Mappings, Outcome};
-use crate::membership::{DestinationName, MembershipDelta, Timestamp};
+use crate::membership::{MembershipDelta, Timestamp};
+use crate::receive::Destination;
 
 /// A configured destination, as far as operators deal with it.
 #[derive(Debug)]
 pub struct Configured {
-    /// A disabled one takes no events.
-    pub enabled: bool,
-    /// How its events become deltas.
-    pub mappings: Mappings,
+    /// What stands behind its path.
+    pub received: Arc<Destination>,
     /// What LaunchDarkly would be told of the environment, as far as it may be shown.
     pub client_side_id: String,
     /// Where it would be told.
@@ -29,12 +30,24 @@ pub struct Configured {
 impl From<&config::Destination> for Configured {
     fn from(destination: &config::Destination) -> Self {
         let launchdarkly = &destination.launchdarkly;
-        Self {
+        let received = Destination {
+            name: destination.name.clone(),
             enabled: destination.enabled,
             mappings: destination.mappings.clone(),
+        };
+        Self {
+            received: Arc::new(received),
             client_side_id: launchdarkly.shown_client_side_id().to_owned(),
             base_url: launchdarkly.base_url.clone(),
         }
+    }
+}
+
+impl Configured {
+    /// How its events become deltas.
+    #[must_use]
+    pub fn mappings(&self) -> &Mappings {
+        &self.received.mappings
     }
 }
 
@@ -115,13 +128,8 @@ pub struct RequestReport {
 
 /// Says what would happen to an event that arrived at `arrival`.
 #[must_use]
-pub fn report(
-    name: &DestinationName,
-    destination: &Configured,
-    event: &Value,
-    arrival: Timestamp,
-) -> Report {
-    let (outcome, reason, is_deletion) = match destination.mappings.map(event, arrival) {
+pub fn report(destination: &Configured, event: &Value, arrival: Timestamp) -> Report {
+    let (outcome, reason, is_deletion) = match destination.mappings().map(event, arrival) {
         Outcome::Accepted { rejection, .. } => {
             ("accepted", rejection.map(|rejection| rejection.to_string()), false)
         }
@@ -132,10 +140,10 @@ pub fn report(
         Outcome::Ignored => ("ignored", None, false),
         Outcome::Rejected(rejection) => ("rejected", Some(rejection.to_string()), false),
     };
-    let mappings = if is_deletion { &[] } else { destination.mappings.all() };
+    let mappings = if is_deletion { &[] } else { destination.mappings().all() };
     let mapping = |explanation| mapping_report(destination, explanation);
     Report {
-        destination: name.to_string(),
+        destination: destination.received.name.to_string(),
         outcome,
         reason,
         mappings: mappings.iter().map(|of| mapping(of.explain(event, arrival))).collect(),

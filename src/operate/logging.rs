@@ -3,21 +3,40 @@
 //! A JSON line has `timestamp`, `level`, `target`, `message` and the event's fields beside them,
 //! under fixed dotted names (`audience.id`, `destination.name`).
 
+use std::fmt;
 use std::io::IsTerminal;
 
 use tracing::Subscriber;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::{EnvFilter, reload};
 
 use crate::config::{Log, LogFormat};
 
-/// Logs from here on as `log` says. A second call in one process changes nothing.
-pub fn init(log: &Log) {
-    // Fails only if there is a subscriber already: then a test or an embedder has decided.
-    let _ = tracing::subscriber::set_global_default(subscriber(log, std::io::stderr));
+/// Changes what is logged.
+pub struct Levels(Box<dyn Fn(&str) + Send + Sync>);
+
+impl fmt::Debug for Levels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Levels")
+    }
 }
 
-fn subscriber<W>(log: &Log, writer: W) -> Box<dyn Subscriber + Send + Sync>
+impl Levels {
+    /// From here on this level, or these levels per module, that the configuration has checked.
+    pub fn set(&self, level: &str) {
+        (self.0)(level);
+    }
+}
+
+/// Logs from here on as `log` says. A second call in one process changes nothing.
+pub fn init(log: &Log) -> Levels {
+    let (subscriber, levels) = subscriber(log, std::io::stderr);
+    // Fails only if there is a subscriber already: then a test or an embedder has decided.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    levels
+}
+
+fn subscriber<W>(log: &Log, writer: W) -> (Box<dyn Subscriber + Send + Sync>, Levels)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -29,10 +48,21 @@ where
     match log.format {
         LogFormat::Json => {
             let lines = lines.json().flatten_event(true).with_current_span(false);
-            Box::new(lines.with_span_list(false).finish())
+            let lines = lines.with_span_list(false).with_filter_reloading();
+            let levels = levels(lines.reload_handle());
+            (Box::new(lines.finish()), levels)
         }
-        LogFormat::Pretty => Box::new(lines.compact().finish()),
+        LogFormat::Pretty => {
+            let lines = lines.compact().with_filter_reloading();
+            let levels = levels(lines.reload_handle());
+            (Box::new(lines.finish()), levels)
+        }
     }
+}
+
+fn levels<S: 'static>(handle: reload::Handle<EnvFilter, S>) -> Levels {
+    // Fails only if the subscriber is gone, and then nothing is logged.
+    Levels(Box::new(move |level| drop(handle.reload(EnvFilter::new(level)))))
 }
 
 /// Whether a person looks at it who has not asked for plain text (`NO_COLOR`).
@@ -72,10 +102,12 @@ mod tests {
         let lines = Lines::default();
         let writer = lines.clone();
         let log = Log { format, level: level.to_owned() };
-        let subscriber = subscriber(&log, move || writer.clone());
+        let (subscriber, levels) = subscriber(&log, move || writer.clone());
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(destination.name = "eu", "held");
             tracing::info!("sent");
+            levels.set("off");
+            tracing::error!("never seen");
         });
         let bytes = lines.0.lock().expect("no writer panics").clone();
         String::from_utf8(bytes).expect("log lines are text")

@@ -85,7 +85,7 @@ pub(super) enum Refusal {
     SourceNotAllowed,
     /// The destination takes one event a request.
     BatchNotAllowed,
-    /// The destination is switched off.
+    /// The destination, or one of several, is switched off.
     Disabled,
     /// More bytes than one body may have.
     TooLarge,
@@ -127,7 +127,7 @@ impl Refusal {
             ),
             Self::Unauthenticated => (
                 StatusCode::UNAUTHORIZED,
-                "unauthenticated: the signature or bearer token is missing or wrong",
+                "unauthenticated: the signature, bearer token or write key is missing or wrong",
             ),
             Self::SourceNotAllowed => (
                 StatusCode::FORBIDDEN,
@@ -139,7 +139,7 @@ impl Refusal {
             ),
             Self::Disabled => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "disabled: this destination is switched off for now",
+                "disabled: this destination, or one that this path feeds, is switched off for now",
             ),
             Self::TooLarge => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "too_large: the body exceeds the size limit")

@@ -3,17 +3,27 @@
 //! `X-Signature` is the lower-case hex HMAC-SHA1, keyed with a shared secret, of the text that
 //! Segment serialised (`wire.md`, section 1): the whole body of a single event, the raw first
 //! element of a batch, or that element's `json` value where elements are wrapped. A signature over
-//! the whole body of a batch is good too. `Authorization: Bearer` carries a fixed token.
+//! the whole body of a batch is good too. `Authorization: Bearer` carries a fixed token, `Basic` a
+//! write key as the user name.
+//!
+//! # What always holds
+//! * A request passes only if a credential that counts was shown to be good (the tables below; from
+//!   outside tests/it/signatures.rs; fuzzed against another HMAC in `tests/fuzz`, target `signature`).
+//! * What is signed is what was sent: raw bytes, never a text made of them again.
 //!
 //! Comparisons take constant time, and every secret is tried whichever matched, so that the time
 //! of an answer tells nothing about a secret nor which of several is in use. (The length of a
 //! bearer token may show.)
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, header};
 use sha1::Sha1;
 use subtle::{Choice, ConstantTimeEq};
 
+use super::envelope::{self, Envelope, Unsplittable};
+use super::sorting::MOST_EVENTS;
 use crate::secret::Secret;
 
 const SIGNATURE_BYTES: usize = 20;
@@ -25,6 +35,8 @@ pub enum Credential {
     Signature,
     /// `Authorization: Bearer` with one of the tokens.
     Bearer,
+    /// `Authorization: Basic` with one of the write keys as the user name.
+    WriteKey,
 }
 
 /// What a destination asks of its requests. Several of a kind are valid at once, for rotation.
@@ -34,6 +46,8 @@ pub struct Credentials {
     pub shared_secrets: Vec<Secret>,
     /// Values of `Authorization: Bearer`.
     pub bearer_tokens: Vec<Secret>,
+    /// User names of `Authorization: Basic`. To the Tracking API they name the destination too.
+    pub write_keys: Vec<Secret>,
     /// All of these must be good; if empty, any one that is configured.
     pub require: Vec<Credential>,
     /// A request that presents nothing passes, unless `require` names something. One that
@@ -41,11 +55,25 @@ pub struct Credentials {
     pub allow_unauthenticated: bool,
 }
 
+impl Credentials {
+    /// Whether a request with this head and body shows that Segment sent it: the whole check of
+    /// `/segment/{destination}`. `extra_fields` are those that are appended to an event after it
+    /// was signed.
+    #[must_use]
+    pub fn admit(&self, headers: &HeaderMap, body: &[u8], extra_fields: &[String]) -> bool {
+        let gate = Gate::new(self);
+        gate.inspect(headers).is_some_and(|presented| {
+            gate.admits(&presented, body, &envelope::split(body, MOST_EVENTS), extra_fields)
+        })
+    }
+}
+
 /// The credentials of one destination, ready to be checked.
 pub(super) struct Gate {
     /// Keyed once: a signature then costs the text only.
     signers: Vec<Hmac<Sha1>>,
     bearer_tokens: Vec<Secret>,
+    write_keys: Vec<Secret>,
     require: Vec<Credential>,
     allow_unauthenticated: bool,
 }
@@ -69,6 +97,7 @@ enum Verdict {
 pub(super) struct Presented {
     signature: Claim,
     bearer: Verdict,
+    write_key: Verdict,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +117,7 @@ impl Gate {
         Self {
             signers: credentials.shared_secrets.iter().map(signer).collect(),
             bearer_tokens: credentials.bearer_tokens.clone(),
+            write_keys: credentials.write_keys.clone(),
             require: credentials.require.clone(),
             allow_unauthenticated: credentials.allow_unauthenticated,
         }
@@ -96,22 +126,52 @@ impl Gate {
     /// Reads what a request presents. `None` if no body could make it pass: such a request is
     /// refused before its body costs anything.
     pub(super) fn inspect(&self, headers: &HeaderMap) -> Option<Presented> {
-        let signature = if self.signers.is_empty() { Claim::Absent } else { claim(headers) };
-        let bearer = if self.bearer_tokens.is_empty() {
-            Verdict::Absent
-        } else {
-            self.judge_bearer(headers)
+        let judge = |secrets: &[Secret], shown: Option<&[u8]>| match shown {
+            Some(shown) if !secrets.is_empty() && is_among(shown, secrets) => Verdict::Good,
+            Some(_) if !secrets.is_empty() => Verdict::Wrong,
+            _ => Verdict::Absent,
         };
-        let at_best = match signature {
+        let authorization = headers.get(header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
+        let write_key = basic_user(headers);
+        let presented = Presented {
+            signature: if self.signers.is_empty() { Claim::Absent } else { claim(headers) },
+            bearer: judge(&self.bearer_tokens, authorization.and_then(bearer)),
+            write_key: judge(&self.write_keys, write_key.as_deref().map(str::as_bytes)),
+        };
+        let at_best = match presented.signature {
             Claim::Absent => Verdict::Absent,
             Claim::Malformed => Verdict::Wrong,
             Claim::Signature(_) => Verdict::Good,
         };
-        self.passes(at_best, bearer).then_some(Presented { signature, bearer })
+        self.passes(at_best, &presented).then_some(presented)
     }
 
-    /// Whether the request passes, given the texts its sender may have signed.
-    pub(super) fn admits<'a>(
+    /// Whether the request passes, given its body and what that was split into.
+    pub(super) fn admits(
+        &self,
+        presented: &Presented,
+        body: &[u8],
+        split: &Result<Envelope<'_>, Unsplittable<'_>>,
+        extra_fields: &[String],
+    ) -> bool {
+        let first = match split {
+            Ok(Envelope::Array(elements)) => elements.first().copied(),
+            Ok(Envelope::Single(_)) => None,
+            Err(unsplittable) => unsplittable.first,
+        };
+        let wrapped = first.and_then(envelope::wrapped_event);
+        // in the order of likelihood: the short ones first
+        let signed = wrapped.into_iter().chain(first).chain([body]);
+        if self.admits_any(presented, signed) {
+            return true;
+        }
+        let event = first.unwrap_or(body).trim_ascii();
+        let before = envelope::without_appended(event, extra_fields);
+        before.is_some_and(|before| self.admits_any(presented, [&before[..]]))
+    }
+
+    /// The same, given the texts the sender may have signed.
+    fn admits_any<'a>(
         &self,
         presented: &Presented,
         signed: impl IntoIterator<Item = &'a [u8]>,
@@ -119,29 +179,34 @@ impl Gate {
         let signature = match presented.signature {
             Claim::Absent => Verdict::Absent,
             Claim::Malformed => Verdict::Wrong,
-            // the token alone is enough, so that the texts need not be hashed
-            Claim::Signature(_) if self.passes(Verdict::Wrong, presented.bearer) => Verdict::Wrong,
+            // another credential is enough, so that the texts need not be hashed
+            Claim::Signature(_) if self.passes(Verdict::Wrong, presented) => Verdict::Wrong,
             // which text was signed is no secret: stop at the first
             Claim::Signature(signature) => {
                 let good = signed.into_iter().any(|text| self.is_signature(text, &signature));
                 if good { Verdict::Good } else { Verdict::Wrong }
             }
         };
-        self.passes(signature, presented.bearer)
+        self.passes(signature, presented)
     }
 
-    fn passes(&self, signature: Verdict, bearer: Verdict) -> bool {
+    /// Whether this is one of the write keys.
+    pub(super) fn knows_write_key(&self, write_key: &str) -> bool {
+        is_among(write_key.as_bytes(), &self.write_keys)
+    }
+
+    fn passes(&self, signature: Verdict, presented: &Presented) -> bool {
+        let Presented { bearer, write_key, .. } = *presented;
         let of = |credential: &Credential| match credential {
             Credential::Signature => signature,
             Credential::Bearer => bearer,
+            Credential::WriteKey => write_key,
         };
         if !self.require.is_empty() {
             return self.require.iter().all(|credential| of(credential) == Verdict::Good);
         }
-        let nothing = signature == Verdict::Absent && bearer == Verdict::Absent;
-        signature == Verdict::Good
-            || bearer == Verdict::Good
-            || (nothing && self.allow_unauthenticated)
+        let all = [signature, bearer, write_key];
+        all.contains(&Verdict::Good) || (self.allow_unauthenticated && all == [Verdict::Absent; 3])
     }
 
     fn is_signature(&self, text: &[u8], signature: &[u8; SIGNATURE_BYTES]) -> bool {
@@ -151,19 +216,14 @@ impl Gate {
         });
         any.into()
     }
+}
 
-    fn judge_bearer(&self, headers: &HeaderMap) -> Verdict {
-        let Some(token) =
-            headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()))
-        else {
-            return Verdict::Absent;
-        };
-        let any = self
-            .bearer_tokens
-            .iter()
-            .fold(Choice::from(0), |any, expected| any | expected.expose().as_bytes().ct_eq(token));
-        if any.into() { Verdict::Good } else { Verdict::Wrong }
-    }
+/// Compares with every one, so that the time does not tell which it is.
+fn is_among(shown: &[u8], secrets: &[Secret]) -> bool {
+    let any = secrets
+        .iter()
+        .fold(Choice::from(0), |any, secret| any | secret.expose().as_bytes().ct_eq(shown));
+    any.into()
 }
 
 fn claim(headers: &HeaderMap) -> Claim {
@@ -181,6 +241,18 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = value.split_at_checked("bearer".len())?;
     (scheme.eq_ignore_ascii_case(b"bearer") && rest.first() == Some(&b' '))
         .then(|| rest.trim_ascii())
+}
+
+/// The user name of HTTP Basic; the password is empty and not looked at.
+pub(super) fn basic_user(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, encoded) = value.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
+    let (user, _) = decoded.split_once(':')?;
+    Some(user.to_owned())
 }
 
 #[cfg(test)]
@@ -212,7 +284,7 @@ mod tests {
             .collect();
         let gate = Gate::new(credentials);
         gate.inspect(&headers)
-            .is_some_and(|presented| gate.admits(&presented, signed.iter().copied()))
+            .is_some_and(|presented| gate.admits_any(&presented, signed.iter().copied()))
     }
 
     #[test]
@@ -284,36 +356,45 @@ mod tests {
 
     #[test]
     fn what_is_required_decides() {
-        use Credential::{Bearer, Signature};
+        use Credential::{Bearer, Signature, WriteKey};
         let good_signature = ("x-signature", UNDER_OLD);
         let wrong_signature = ("x-signature", "0000000000000000000000000000000000000000");
         let good_bearer = ("authorization", "Bearer token");
         let wrong_bearer = ("authorization", "Bearer wrong");
-        let presented: [&[(&'static str, &str)]; 8] = [
+        let good_key = ("authorization", "Basic a2V5Og=="); // `key:`
+        let wrong_key = ("authorization", "Basic a2V4Og==");
+        let presented: [&[(&'static str, &str)]; 12] = [
             &[],
             &[good_signature],
             &[good_bearer],
+            &[good_key],
             &[wrong_signature],
             &[wrong_bearer],
+            &[wrong_key],
             &[good_signature, good_bearer],
+            &[good_signature, good_key],
             &[wrong_signature, good_bearer],
+            &[wrong_signature, good_key],
             &[good_signature, wrong_bearer],
         ];
         let (yes, no) = (true, false);
         #[rustfmt::skip]
-        let table: [(&[Credential], bool, [bool; 8]); 6] = [
-            // required           open  none  sig  bear  !sig  !bear both  !sig+ sig+!
-            (&[],                  no,  [no,  yes, yes,  no,   no,   yes,  yes,  yes]),
-            (&[],                  yes, [yes, yes, yes,  no,   no,   yes,  yes,  yes]),
-            (&[Signature],         no,  [no,  yes, no,   no,   no,   yes,  no,   yes]),
-            (&[Bearer],            no,  [no,  no,  yes,  no,   no,   yes,  yes,  no]),
-            (&[Signature, Bearer], no,  [no,  no,  no,   no,   no,   yes,  no,   no]),
-            (&[Signature, Bearer], yes, [no,  no,  no,   no,   no,   yes,  no,   no]),
+        let table: [(&[Credential], bool, [bool; 12]); 8] = [
+            // required              open  none  s    b    k    !s   !b   !k   sb   sk   !sb  !sk  s!b
+            (&[],                    no,  [no,  yes, yes, yes, no,  no,  no,  yes, yes, yes, yes, yes]),
+            (&[],                    yes, [yes, yes, yes, yes, no,  no,  no,  yes, yes, yes, yes, yes]),
+            (&[Signature],           no,  [no,  yes, no,  no,  no,  no,  no,  yes, yes, no,  no,  yes]),
+            (&[Bearer],              no,  [no,  no,  yes, no,  no,  no,  no,  yes, no,  yes, no,  no]),
+            (&[WriteKey],            no,  [no,  no,  no,  yes, no,  no,  no,  no,  yes, no,  yes, no]),
+            (&[Signature, Bearer],   no,  [no,  no,  no,  no,  no,  no,  no,  yes, no,  no,  no,  no]),
+            (&[Signature, WriteKey], no,  [no,  no,  no,  no,  no,  no,  no,  no,  yes, no,  no,  no]),
+            (&[Signature, Bearer],   yes, [no,  no,  no,  no,  no,  no,  no,  yes, no,  no,  no,  no]),
         ];
         for (require, allow_unauthenticated, expected) in table {
             let credentials = Credentials {
                 shared_secrets: secrets(&["old"]),
                 bearer_tokens: secrets(&["token"]),
+                write_keys: secrets(&["other", "key"]),
                 require: require.to_vec(),
                 allow_unauthenticated,
             };

@@ -36,6 +36,11 @@ impl Bucket {
         Self { rate, left: rate.burst, filled_at: None }
     }
 
+    /// What it is refilled with.
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
     /// Takes one. `false`: there is none.
     pub fn take(&mut self, now: Instant) -> bool {
         let passed = self.filled_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));

@@ -5,27 +5,34 @@
 //! parsers refuse things that JavaScript emits (lone surrogates): one such event must not cost its
 //! neighbours. So this looks only at strings and brackets; each slice is parsed on its own later.
 //! One pass, no recursion. What is not JSON but balanced stays with the element that holds it.
+//!
+//! Strangers decide what is read here, so that it is fuzzed too (`tests/fuzz`, target `envelope`).
+
+use std::borrow::Cow;
 
 use serde::de::IgnoredAny;
 
 /// The shape of a body, and the raw text of each element without the whitespace around it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Envelope<'a> {
+pub enum Envelope<'a> {
+    /// One event, or what should be one.
     Single(&'a [u8]),
+    /// The elements of an array.
     Array(Vec<&'a [u8]>),
 }
 
 /// The body as a whole cannot be used.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Unsplittable<'a> {
+pub struct Unsplittable<'a> {
     /// What is wrong.
     pub fault: Fault,
     /// The first element of an array, if it was complete: it may still prove who sent this.
     pub first: Option<&'a [u8]>,
 }
 
+/// Why a body cannot be split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub enum Fault {
     /// Empty, truncated, unbalanced, or with something behind the end.
     NotJson,
     /// More elements than allowed.
@@ -35,7 +42,7 @@ pub(super) enum Fault {
 /// Splits a body that may have at most `most_events` elements.
 ///
 /// The bound keeps memory in proportion: 128 MiB of `0,0,0,…` would be 64 million elements.
-pub(super) fn split(body: &[u8], most_events: usize) -> Result<Envelope<'_>, Unsplittable<'_>> {
+pub fn split(body: &[u8], most_events: usize) -> Result<Envelope<'_>, Unsplittable<'_>> {
     let text = body.trim_ascii();
     match text.first() {
         Some(b'[') => split_array(text, most_events).map(Envelope::Array),
@@ -47,7 +54,8 @@ pub(super) fn split(body: &[u8], most_events: usize) -> Result<Envelope<'_>, Uns
 /// The event inside an element: Extensible Webhooks send batches of `{"json": <event>}`.
 ///
 /// An event has more members than that one, so the two cannot be mistaken for each other.
-pub(super) fn wrapped_event(element: &[u8]) -> Option<&[u8]> {
+#[must_use]
+pub fn wrapped_event(element: &[u8]) -> Option<&[u8]> {
     let members = element.strip_prefix(b"{")?.trim_ascii_start();
     let value = members.strip_prefix(b"\"json\"")?.trim_ascii_start().strip_prefix(b":")?;
     let event = value.strip_suffix(b"}")?.trim_ascii();
@@ -56,7 +64,8 @@ pub(super) fn wrapped_event(element: &[u8]) -> Option<&[u8]> {
 
 /// The event as it was before these fields were appended to it: Webhook Audiences sign first and
 /// append then. `None`: the last member of the event is none of them.
-pub(super) fn without_appended(event: &[u8], fields: &[String]) -> Option<Vec<u8>> {
+#[must_use]
+pub fn without_appended(event: &[u8], fields: &[String]) -> Option<Vec<u8>> {
     if fields.is_empty() || !is_one_value(event) || event.first() != Some(&b'{') {
         return None;
     }
@@ -72,8 +81,9 @@ pub(super) fn without_appended(event: &[u8], fields: &[String]) -> Option<Vec<u8
     }
     let is_appended = |separator: &usize| {
         let member = event[separator + 1..].trim_ascii_start();
-        let key = member.strip_prefix(b"\"").and_then(|key| Some(&key[..end_of_string(key, 0)?]));
-        key.is_some_and(|key| fields.iter().any(|field| field.as_bytes() == key))
+        let key = end_of_string(member, 1).map(|end| &member[..=end]);
+        let key = key.and_then(|key| serde_json::from_slice::<Cow<'_, str>>(key).ok());
+        key.is_some_and(|key| fields.iter().any(|field| *field == key))
     };
     let appended = separators.iter().rev().take_while(|at| is_appended(at)).count();
     let cut = *separators.iter().rev().take(appended).next_back()?;
@@ -178,8 +188,12 @@ mod tests {
 
     #[test]
     fn fields_that_were_appended_are_cut_from_the_end_and_nowhere_else() {
-        let fields = ["plan".to_owned(), "a b".to_owned()];
+        let fields = ["plan".to_owned(), "a b".to_owned(), "d\"q".to_owned()];
         let table = [
+            (r#"{"a":1,"d\"q":2}"#, Some(r#"{"a":1}"#)),
+            (r#"{"a":1,"\u0070lan":2}"#, Some(r#"{"a":1}"#)),
+            (r#"{"a":1,plan:2}"#, None),
+            (r#"{"a":1,}"#, None),
             (r#"{"a":1,"plan":2}"#, Some(r#"{"a":1}"#)),
             (r#"{"a":1,"plan":{"x":[",}"]},"a b":null}"#, Some(r#"{"a":1}"#)),
             (r#"{ "a" : 1 , "plan" : 2 }"#, Some(r#"{ "a" : 1}"#)),

@@ -14,11 +14,13 @@ use http_body_util::BodyExt;
 use hyper::body::Frame;
 use tokio::sync::{Notify, watch};
 
-use super::Limits;
+use super::{Credentials, Destination, Entrance, Limits};
 use crate::ledger::{
     Backlog, Batch, Intake, Ledger, LedgerError, Members, ParkReason, Recorded, Route, Unheard,
 };
+use crate::map::Mapping;
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
+use crate::secret::Secret;
 
 pub(super) const LIMITS: Limits = Limits {
     body_limit_bytes: 1 << 20,
@@ -30,6 +32,25 @@ pub(super) const LIMITS: Limits = Limits {
     max_requests: 100,
     trusted_proxies: 0,
 };
+
+/// The entrance of the destination of that name, which is enabled unless it is `off`, with the write
+/// key `key` and no other credential.
+pub(super) fn entrance(name: &str) -> Entrance {
+    let destination = Destination {
+        name: DestinationName::new(name).expect("a name"),
+        enabled: name != "off",
+        mappings: Mapping::preset().into(),
+    };
+    Entrance {
+        name: name.to_owned(),
+        destinations: vec![Arc::new(destination)],
+        credentials: Credentials { write_keys: vec![Secret::new("key")], ..Credentials::default() },
+        extra_fields: Vec::new(),
+        allowed_sources: Vec::new(),
+        allow_batches: true,
+        rate: None,
+    }
+}
 
 const RECEIVING_ONLY_RECORDS: &str = "receiving hands deltas in and does nothing else";
 
@@ -81,20 +102,20 @@ impl Ledger for FakeLedger {
         Timestamp(1_700_000_000_000_000)
     }
 
-    async fn record(&self, intake: Intake) -> Result<Recorded, LedgerError> {
+    async fn record_all(&self, intakes: Vec<Intake>) -> Result<Vec<Recorded>, LedgerError> {
         self.asked.notify_one();
-        let mut outcome = Recorded::default();
+        let mut outcome = vec![Recorded::default(); intakes.len()];
         match &self.behaviour {
             Behaviour::Records { kind_conflicts } => {
-                if self.recorded().is_empty() {
-                    outcome.kind_conflicts.clone_from(kind_conflicts);
+                if let (true, Some(first)) = (self.recorded().is_empty(), outcome.first_mut()) {
+                    first.kind_conflicts.clone_from(kind_conflicts);
                 }
             }
             Behaviour::Waits => self.release.notified().await,
             Behaviour::Hangs => std::future::pending().await,
             Behaviour::Refuses => return Err(LedgerError::Unavailable("full".to_owned())),
         }
-        self.recorded.lock().expect("no test panics while it holds this").push(intake);
+        self.recorded.lock().expect("no test panics while it holds this").extend(intakes);
         Ok(outcome)
     }
 

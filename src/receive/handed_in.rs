@@ -1,14 +1,17 @@
 //! One event that an operator hands in, taken as if Segment had posted it: the same reading, mapping
 //! and ledger, and the same account of it. Who may do so is the caller's to decide.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::answer::Account;
+use super::authentication::Credentials;
+use super::doors::{Destination, Door, Entrance};
 use super::envelope::{self, Envelope};
-use super::sorting::{MOST_EVENTS, Sorted};
-use crate::ledger::{Ledger, LedgerError};
-use crate::map::Mappings;
-use crate::membership::{AudienceId, DestinationName};
+use super::sorting::{MOST_EVENTS, Share, Sorted};
+use crate::ledger::{Intake, Ledger, LedgerError};
+use crate::membership::AudienceId;
 
 /// What became of the event; it is durable.
 #[derive(Debug)]
@@ -40,8 +43,7 @@ pub enum HandInError {
 /// Takes one event.
 pub async fn hand_in(
     ledger: &dyn Ledger,
-    destination: &DestinationName,
-    mappings: &Mappings,
+    destination: &Arc<Destination>,
     body: &Bytes,
 ) -> Result<HandedIn, HandInError> {
     let event = match envelope::split(body, MOST_EVENTS) {
@@ -50,18 +52,39 @@ pub async fn hand_in(
         Err(_) => return Err(HandInError::NotJson),
     };
     let arrival = ledger.arrival();
-    let mut sorted = Sorted::default();
-    sorted.add_raw(mappings, body, 0, event, arrival);
-    let audiences = sorted.deltas.iter().map(|delta| delta.audience.clone()).collect();
-    let leaves_no_trace = sorted.leaves_no_trace();
-    let (intake, mut unsure) = sorted.into_intake(destination, arrival);
-    if !leaves_no_trace {
-        let recorded = ledger.record(intake).await?;
-        if let Some(kept) = unsure.without(&recorded) {
-            ledger.record(kept).await?;
+    let door = a_door_to(destination);
+    let mut sorted = Sorted::of(&door);
+    sorted.add_raw(&door, body, 0, event, arrival);
+    let Sorted { mut shares, mut account, .. } = sorted;
+    let share = shares.pop().unwrap_or_default(); // there is one for each destination
+    let audiences = share.deltas.iter().map(|delta| delta.audience.clone()).collect();
+    if !share.leaves_no_trace() {
+        let Share { deltas, origins, deletions, kept: rejected } = share;
+        let destination = destination.name.clone();
+        let intake =
+            Intake { destination: destination.clone(), arrival, deltas, deletions, rejected };
+        let conflicts = ledger.record(intake).await?.kind_conflicts;
+        let kept = account.reject_kind_conflicts(&[(origins, conflicts)]).pop();
+        if let Some(rejected) = kept.filter(|kept| !kept.is_empty()) {
+            let (deltas, deletions) = (Vec::new(), Vec::new());
+            ledger.record(Intake { destination, arrival, deltas, deletions, rejected }).await?;
         }
     }
-    let Account { accepted, ignored, rejected } = unsure.account;
+    let Account { accepted, ignored, rejected } = account;
     let rejected = rejected.first().map(|(_, rejection)| rejection.to_string());
     Ok(HandedIn { accepted, ignored, rejected, audiences })
+}
+
+/// A way in that is nobody else's.
+fn a_door_to(destination: &Arc<Destination>) -> Door {
+    let entrance = Entrance {
+        name: destination.name.to_string(),
+        destinations: vec![Arc::clone(destination)],
+        credentials: Credentials::default(),
+        extra_fields: Vec::new(),
+        allowed_sources: Vec::new(),
+        allow_batches: false,
+        rate: None,
+    };
+    Door::new(entrance, None)
 }

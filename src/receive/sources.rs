@@ -1,6 +1,6 @@
 //! Where requests may come from: networks, seen through proxies that are trusted to say so.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
 use ipnet::IpNet;
@@ -23,7 +23,8 @@ pub(super) fn source(peer: Peer, headers: &HeaderMap, trusted_proxies: usize) ->
         .map(str::trim)
         .collect();
     let said = lines.len().checked_sub(trusted_proxies).and_then(|index| lines.get(index))?;
-    let address: IpAddr = said.trim_matches(['[', ']']).parse().ok()?;
+    let with_port = || said.parse::<SocketAddr>().map(|socket| socket.ip()).ok(); // some add it
+    let address = said.trim_matches(['[', ']']).parse::<IpAddr>().ok().or_else(with_port)?;
     Some(address.to_canonical())
 }
 
@@ -41,7 +42,7 @@ mod tests {
     fn a_source_is_what_the_trusted_proxies_say() {
         let peer = Peer("10.0.0.9".parse().expect("an address"));
         // lines of X-Forwarded-For, proxies, source
-        let table: [(&[&str], usize, Option<&str>); 10] = [
+        let table: [(&[&str], usize, Option<&str>); 13] = [
             (&[], 0, Some("10.0.0.9")),
             (&["1.1.1.1"], 0, Some("10.0.0.9")),
             (&["1.1.1.1"], 1, Some("1.1.1.1")),
@@ -50,6 +51,9 @@ mod tests {
             (&["6.6.6.6, 1.1.1.1,2.2.2.2"], 2, Some("1.1.1.1")),
             (&["[2001:db8::1]"], 1, Some("2001:db8::1")),
             (&["::ffff:1.1.1.1"], 1, Some("1.1.1.1")),
+            (&["6.6.6.6, 1.1.1.1:4711"], 1, Some("1.1.1.1")),
+            (&["[2001:db8::1]:4711"], 1, Some("2001:db8::1")),
+            (&["6.6.6.6,"], 1, None),
             (&["somebody"], 1, None),
             (&["1.1.1.1"], 2, None),
         ];

@@ -4,26 +4,28 @@
 //! The write key names the destination and is the credential: as the user name of HTTP Basic, or as
 //! `writeKey` in the body.
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use subtle::{Choice, ConstantTimeEq};
 use tokio::time::Instant;
 
 use super::answer::Refusal;
-use super::sorting::{self, MOST_EVENTS, Sorted};
+use super::authentication::basic_user;
+use super::doors::Door;
+use super::envelope::{self, Envelope, Fault};
+use super::sorting::{self, EVENT_LIMIT_BYTES, Sorted};
 use super::webhook::Due;
-use super::{Door, Limits, PublicState, body};
+use super::{Limits, PublicState, body};
+use crate::map::Rejection;
 use crate::membership::Timestamp;
 
 /// The calls that carry one message; the path is its type.
@@ -31,6 +33,12 @@ const CALLS: [&str; 6] = ["identify", "track", "group", "page", "screen", "alias
 
 /// Without a key in the head the body is read from a stranger: Segment's own limit for a batch.
 const STRANGERS_BODY_BYTES: usize = 512 * 1024;
+
+/// Each message is read with what it shares: that may not multiply a body by what a sender likes (P6).
+const MOST_SHARED_BYTES: usize = 32 * 1024 * 1024;
+
+/// A secret in a message, which may be kept.
+const WRITE_KEY: &str = "writeKey";
 
 #[derive(Serialize)]
 struct Success {
@@ -41,11 +49,11 @@ struct Success {
 #[derive(Deserialize)]
 struct Batch<'a> {
     #[serde(borrow, rename = "batch")]
-    messages: Vec<&'a RawValue>,
-    #[serde(default)]
-    context: Option<Map<String, Value>>,
-    #[serde(default)]
-    integrations: Option<Map<String, Value>>,
+    messages: &'a RawValue,
+    #[serde(default, borrow)]
+    context: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    integrations: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -64,12 +72,15 @@ pub(super) async fn single(
         return Refusal::NotFound.into_response();
     };
     accept(&state, request, move |door, body, arrival| {
-        let mut sorted = Sorted::default();
+        if body.len() > EVENT_LIMIT_BYTES {
+            return Err(Refusal::TooLarge);
+        }
+        let mut sorted = Sorted::of(door);
         let mut message: Map<String, Value> =
             serde_json::from_slice(body).map_err(|_| Refusal::BadJson)?;
-        message.remove("writeKey"); // it is a secret, and the event may be kept
+        message.remove(WRITE_KEY);
         message.insert("type".to_owned(), call.into());
-        sorted.add_message(door, 0, message, arrival);
+        sorted.add_message(door, 0, &message.into(), arrival);
         Ok(sorted)
     })
     .await
@@ -78,28 +89,11 @@ pub(super) async fn single(
 /// `POST /v1/batch`: messages that share their `context` and `integrations`.
 pub(super) async fn batch(State(state): State<Arc<PublicState>>, request: Request) -> Response {
     accept(&state, request, |door, body, arrival| {
-        let batch: Batch<'_> = serde_json::from_slice(body).map_err(|_| Refusal::BadJson)?;
-        if batch.messages.len() > MOST_EVENTS {
-            return Err(Refusal::TooManyEvents);
-        }
-        let shared = [("context", batch.context), ("integrations", batch.integrations)];
-        let mut sorted = Sorted::default();
-        for (index, raw) in batch.messages.into_iter().enumerate() {
-            let text = raw.get().as_bytes();
-            match sorting::read(text) {
-                Ok(Value::Object(mut message)) => {
-                    for (name, shared) in &shared {
-                        merge_beneath(&mut message, name, shared.as_ref());
-                    }
-                    message.remove("writeKey");
-                    sorted.add_message(door, index, message, arrival);
-                }
-                Ok(other) => {
-                    sorted.add(&door.mappings, index, &other, arrival, || {
-                        Bytes::copy_from_slice(text)
-                    });
-                }
-                Err(rejection) => sorted.reject(index, rejection, text, None),
+        let mut sorted = Sorted::of(door);
+        for (index, message) in Messages::of(body, sorting::most_events(door))?.enumerate() {
+            match message {
+                Ok(message) => sorted.add_message(door, index, &message, arrival),
+                Err((text, rejection)) => sorted.reject(index, rejection, text),
             }
         }
         Ok(sorted)
@@ -107,26 +101,78 @@ pub(super) async fn batch(State(state): State<Arc<PublicState>>, request: Reques
     .await
 }
 
+/// The messages of a batch, each with what it shares with the others.
+struct Messages<'a> {
+    texts: std::vec::IntoIter<&'a [u8]>,
+    shared: Vec<(&'static str, Map<String, Value>)>,
+}
+
+impl<'a> Messages<'a> {
+    fn of(body: &'a [u8], most_events: usize) -> Result<Self, Refusal> {
+        let batch: Batch<'_> = serde_json::from_slice(body).map_err(|_| Refusal::BadJson)?;
+        let texts = match envelope::split(batch.messages.get().as_bytes(), most_events) {
+            Ok(Envelope::Array(texts)) => texts,
+            Err(unsplittable) if unsplittable.fault == Fault::TooManyEvents => {
+                return Err(Refusal::TooManyEvents);
+            }
+            Ok(Envelope::Single(_)) | Err(_) => return Err(Refusal::BadJson),
+        };
+        let mut shared = Vec::new();
+        let mut shared_bytes = 0;
+        for (name, raw) in [("context", batch.context), ("integrations", batch.integrations)] {
+            let Some(raw) = raw else { continue };
+            let value = serde_json::from_str(raw.get()).map_err(|_| Refusal::BadJson)?;
+            // Where there is nothing to share, some languages write an empty list.
+            if let Value::Object(members) = value {
+                shared_bytes += raw.get().len();
+                shared.push((name, members));
+            }
+        }
+        if shared_bytes.saturating_mul(texts.len()) > MOST_SHARED_BYTES {
+            return Err(Refusal::TooLarge);
+        }
+        Ok(Self { texts: texts.into_iter(), shared })
+    }
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Result<Value, (&'a [u8], Rejection)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let text = self.texts.next()?;
+        let mut message = match sorting::read(text) {
+            Ok(message) => message,
+            Err(rejection) => return Some(Err((text, rejection))),
+        };
+        if let Value::Object(message) = &mut message {
+            for (name, shared) in &self.shared {
+                merge_beneath(message, name, shared);
+            }
+            message.remove(WRITE_KEY);
+        }
+        Some(Ok(message))
+    }
+}
+
+/// The messages that a body of `/v1/batch` holds, each as it is mapped: with what the batch shares
+/// beneath its own, and without its write key. `None` for one that cannot be read, and for a body
+/// that is no batch.
+#[must_use]
+pub fn messages(body: &[u8]) -> Option<Vec<Option<Value>>> {
+    Messages::of(body, sorting::MOST_EVENTS).ok().map(|messages| messages.map(Result::ok).collect())
+}
+
 impl Sorted {
-    fn add_message(
-        &mut self,
-        door: &Door,
-        index: usize,
-        message: Map<String, Value>,
-        arrival: Timestamp,
-    ) {
-        let event = Value::Object(message);
-        self.add(&door.mappings, index, &event, arrival, || event.to_string().into());
+    fn add_message(&mut self, door: &Door, index: usize, message: &Value, arrival: Timestamp) {
+        let text = OnceCell::new();
+        let written = || text.get_or_init(|| Bytes::from(message.to_string())).clone();
+        self.add(door, index, message, arrival, written);
+        self.copied_bytes += text.get().map_or(0, Bytes::len);
     }
 }
 
 /// What the message says itself counts; key by key, not deeper.
-fn merge_beneath(
-    message: &mut Map<String, Value>,
-    name: &str,
-    shared: Option<&Map<String, Value>>,
-) {
-    let Some(shared) = shared else { return };
+fn merge_beneath(message: &mut Map<String, Value>, name: &str, shared: &Map<String, Value>) {
     let own = message.entry(name).or_insert_with(|| Value::Object(Map::new()));
     let Value::Object(own) = own else { return };
     for (key, value) in shared {
@@ -166,7 +212,7 @@ async fn take(
 ) -> Result<(), Refusal> {
     let known = match basic_user(headers) {
         Some(key) => {
-            let door = state.door_of(&key).ok_or(Refusal::Unauthenticated)?;
+            let door = state.doors.of_key(&key).ok_or(Refusal::Unauthenticated)?;
             door.is_open(headers, source)?;
             Some(door)
         }
@@ -186,7 +232,7 @@ async fn take(
     } else {
         let keyed: Option<Keyed> = serde_json::from_slice(&received.bytes).ok();
         let key = keyed.and_then(|keyed| keyed.write_key);
-        let door = key.and_then(|key| state.door_of(&key)).ok_or(Refusal::Unauthenticated)?;
+        let door = key.and_then(|key| state.doors.of_key(&key)).ok_or(Refusal::Unauthenticated)?;
         door.is_open(headers, source)?;
         door
     };
@@ -199,77 +245,60 @@ async fn take(
     state.keep(&door, sorted, received, arrival, due).await.map(|_| ())
 }
 
-impl PublicState {
-    /// The destination of a write key. Every key is compared, so that the time tells nothing.
-    fn door_of(&self, write_key: &str) -> Option<Arc<Door>> {
-        let mut found = None;
-        for door in self.doors.values() {
-            let is_one = door.write_keys.iter().fold(Choice::from(0), |is_one, key| {
-                is_one | key.expose().as_bytes().ct_eq(write_key.as_bytes())
-            });
-            if bool::from(is_one) {
-                found = Some(Arc::clone(door));
-            }
-        }
-        found
-    }
-}
-
-/// The user name of HTTP Basic; the password is empty and not looked at.
-fn basic_user(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, encoded) = value.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return None;
-    }
-    let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
-    let (user, _) = decoded.split_once(':')?;
-    Some(user.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use axum::Router;
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
     use http::StatusCode;
     use serde_json::json;
     use tower::ServiceExt;
 
     use super::*;
     use crate::ledger::Intake;
-    use crate::map::Mapping;
-    use crate::membership::DestinationName;
-    use crate::receive::fake::{Behaviour, FakeLedger, LIMITS, text_of};
-    use crate::receive::{Credentials, Destination, Readiness, router};
+    use crate::receive::fake::{Behaviour, FakeLedger, LIMITS, entrance, text_of};
+    use crate::receive::{Credentials, Doors, Entrance, Readiness, router};
     use crate::secret::Secret;
 
-    fn public(ledger: &Arc<FakeLedger>) -> Router {
-        let of = |name: &str, key: &str, enabled| Destination {
-            name: DestinationName::new(name).expect("a name"),
-            enabled,
-            mappings: Mapping::preset().into(),
-            credentials: Credentials::default(),
-            write_keys: vec![Secret::new(key), Secret::new(format!("{key}-next"))],
-            extra_fields: Vec::new(),
-            allowed_sources: Vec::new(),
-            allow_batches: true,
-            rate: None,
+    fn public(ledger: &Arc<FakeLedger>, limits: Limits) -> Router {
+        let of = |name: &str, key: &str| Entrance {
+            credentials: Credentials {
+                write_keys: vec![Secret::new(key), Secret::new(format!("{key}-next"))],
+                ..Credentials::default()
+            },
+            ..entrance(name)
         };
-        let destinations =
-            [of("one", "key-1", true), of("two", "key-2", true), of("off", "key-3", false)];
-        let state =
-            PublicState::new(destinations, Arc::clone(ledger) as _, LIMITS, Readiness::default());
+        let doors = Doors::new([of("one", "key-1"), of("two", "key-2"), of("off", "key-3")]);
+        let state = PublicState::new(doors, Arc::clone(ledger) as _, limits, Readiness::default());
         router(state)
     }
 
     async fn post(path: &str, key: Option<&str>, body: &Value) -> (StatusCode, Value, Vec<Intake>) {
+        post_text(path, key, body.to_string()).await
+    }
+
+    async fn post_text(
+        path: &str,
+        key: Option<&str>,
+        body: String,
+    ) -> (StatusCode, Value, Vec<Intake>) {
+        post_within(LIMITS, path, key, body).await
+    }
+
+    async fn post_within(
+        limits: Limits,
+        path: &str,
+        key: Option<&str>,
+        body: String,
+    ) -> (StatusCode, Value, Vec<Intake>) {
         let ledger = Arc::new(FakeLedger::that(Behaviour::Records { kind_conflicts: Vec::new() }));
         let mut request = Request::post(path);
         if let Some(key) = key {
             let encoded = STANDARD.encode(format!("{key}:"));
             request = request.header("authorization", format!("Basic {encoded}"));
         }
-        let request = request.body(axum::body::Body::from(body.to_string())).expect("a request");
-        let response = public(&ledger).oneshot(request).await.expect("infallible");
+        let request = request.body(axum::body::Body::from(body)).expect("a request");
+        let response = public(&ledger, limits).oneshot(request).await.expect("infallible");
         let status = response.status();
         let answer = serde_json::from_str(&text_of(response).await).expect("JSON");
         (status, answer, ledger.recorded())
@@ -363,5 +392,58 @@ mod tests {
         }
         let (status, ..) = post("/v1/batch", Some("key-1"), &json!({"no": "batch"})).await;
         assert_eq!(status, StatusCode::BAD_REQUEST);
+    }
+
+    #[tokio::test]
+    async fn a_message_that_cannot_be_read_costs_no_other_and_an_empty_share_may_be_a_list() {
+        let ada = json!({
+            "type": "identify", "userId": "ada", "context": personas(), "traits": {"vip": true},
+        });
+        let batch = format!(
+            r#"{{"context":[],"integrations":null,"batch":[{{"userId":"\ud800"}}, {ada},7]}}"#
+        );
+        let (status, _, recorded) = post_text("/v1/batch", Some("key-1"), batch).await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(recorded[0].deltas.len(), 1);
+        assert_eq!(recorded[0].rejected[0].reason, "unreadable_event");
+    }
+
+    /// A body is multiplied by what its messages share, and what comes of it counts (P6).
+    #[tokio::test]
+    async fn what_is_shared_may_not_multiply_a_body_past_all_bounds() {
+        let batch = |messages: usize, shared_bytes: usize| {
+            let message = json!({
+                "type": "identify", "userId": "ada", "traits": {"vip": true}, "x": null,
+            });
+            let mut context = personas();
+            context["fill"] = "x".repeat(shared_bytes).into();
+            json!({"batch": vec![message; messages], "context": context})
+        };
+        // messages, bytes of what they share, status
+        let table = [
+            (10, 1000, 200),
+            (1, 900_000, 200),
+            (40, 900_000, 413), // refused before anything is made of it
+            (3000, 1500, 503),  // 5 MB of copies: more than the budget
+        ];
+        for (messages, shared_bytes, expected) in table {
+            let (status, ..) =
+                post("/v1/batch", Some("key-1"), &batch(messages, shared_bytes)).await;
+            assert_eq!(status.as_u16(), expected, "{messages} of {shared_bytes}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_may_be_as_large_as_an_event_and_a_batch_may_hold_so_many() {
+        let long = |bytes: usize| json!({"userId": "ada", "fill": "x".repeat(bytes)});
+        for (bytes, expected) in [(1_000_000, 200), (1_048_576, 413)] {
+            let limits = Limits { body_limit_bytes: 8 << 20, body_budget_bytes: 8 << 20, ..LIMITS };
+            let (status, ..) =
+                post_within(limits, "/v1/page", Some("key-1"), long(bytes).to_string()).await;
+            assert_eq!(status.as_u16(), expected, "{bytes}");
+        }
+        let many = format!("{{\"batch\":[{}0]}}", "0,".repeat(sorting::MOST_EVENTS));
+        let (status, ..) = post_text("/v1/batch", Some("key-1"), many).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     }
 }

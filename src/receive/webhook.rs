@@ -1,4 +1,4 @@
-//! `POST|PUT|PATCH /segment/{destination}`: the way of one request.
+//! `POST|PUT|PATCH /segment/{destination or route}`: the way of one request.
 //!
 //! A 2xx is a promise that everything accepted is on stable storage (P1). If the ledger does not
 //! make it so in time the answer is 503: Segment sends the same again, which changes nothing.
@@ -14,9 +14,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Account, Refusal};
 use super::authentication::Presented;
-use super::sorting::{self, Sorted};
+use super::doors::Door;
+use super::sorting::{self, Share, Sorted};
 use super::sources::{self, Peer};
-use super::{Door, Limits, PublicState, body};
+use super::{Limits, PublicState, body};
 use crate::ledger::{Intake, Recorded};
 use crate::membership::Timestamp;
 
@@ -88,10 +89,10 @@ impl PublicState {
         headers: &http::HeaderMap,
         source: Option<IpAddr>,
     ) -> Result<(Arc<Door>, Presented), Refusal> {
-        let door = self.doors.get(name).ok_or(Refusal::UnknownDestination)?;
+        let door = self.doors.at(name).ok_or(Refusal::UnknownDestination)?;
         door.is_open(headers, source)?;
         let presented = door.gate.inspect(headers).ok_or(Refusal::Unauthenticated)?;
-        Ok((Arc::clone(door), presented))
+        Ok((door, presented))
     }
 
     /// The body keeps its place in the budget until this returns.
@@ -118,16 +119,32 @@ impl PublicState {
         arrival: Timestamp,
         due: Due,
     ) -> Result<Account, Refusal> {
-        if sorted.leaves_no_trace() {
+        if sorted.shares.iter().all(Share::leaves_no_trace) {
             return Ok(sorted.account);
         }
         received.charge(sorted.weight_bytes())?;
-        let (intake, mut unsure) = sorted.into_intake(&door.name, arrival);
-        let recorded = self.record(intake, due).await?;
-        if let Some(kept) = unsure.without(&recorded) {
-            self.record(kept, due).await?;
+        let Sorted { shares, mut account, .. } = sorted;
+        let (mut intakes, mut names, mut origins) = (Vec::new(), Vec::new(), Vec::new());
+        let shares = door.destinations.iter().zip(shares);
+        for (destination, share) in shares.filter(|(_, share)| !share.leaves_no_trace()) {
+            let Share { deltas, deletions, kept: rejected, .. } = share;
+            let destination = destination.name.clone();
+            names.push(destination.clone());
+            origins.push(share.origins);
+            intakes.push(Intake { destination, arrival, deltas, deletions, rejected });
         }
-        Ok(unsure.account)
+        let recorded = self.record(intakes, due).await?;
+        let conflicts = recorded.into_iter().map(|of| of.kind_conflicts);
+        let refused: Vec<_> = origins.into_iter().zip(conflicts).collect();
+        if refused.iter().any(|(_, conflicts)| !conflicts.is_empty()) {
+            let kept = names.into_iter().zip(account.reject_kind_conflicts(&refused));
+            let kept = kept.filter(|(_, kept)| !kept.is_empty()).map(|(destination, rejected)| {
+                let (deltas, deletions) = (Vec::new(), Vec::new());
+                Intake { destination, arrival, deltas, deletions, rejected }
+            });
+            self.record(kept.collect(), due).await?;
+        }
+        Ok(account)
     }
 
     /// Sorts a body of so many bytes: here, or on a thread of its own if it is heavy.
@@ -149,13 +166,14 @@ impl PublicState {
     }
 
     /// A record that comes too late may still happen; the retry that follows repeats it.
-    async fn record(&self, intake: Intake, due: Due) -> Result<Recorded, Refusal> {
-        let destination = intake.destination.clone();
-        match timeout_at(due.for_the_ledger(), self.ledger.record(intake)).await {
+    async fn record(&self, intakes: Vec<Intake>, due: Due) -> Result<Vec<Recorded>, Refusal> {
+        let names: Vec<_> = intakes.iter().map(|intake| intake.destination.to_string()).collect();
+        let destination = names.join(", ");
+        match timeout_at(due.for_the_ledger(), self.ledger.record_all(intakes)).await {
             Ok(Ok(recorded)) => Ok(recorded),
             Ok(Err(error)) => {
                 tracing::warn!(
-                    destination.name = %destination,
+                    destination.name = destination,
                     error = &error as &dyn std::error::Error,
                     "events were answered 503: the ledger did not take them"
                 );
@@ -163,7 +181,7 @@ impl PublicState {
             }
             Err(_) => {
                 tracing::warn!(
-                    destination.name = %destination,
+                    destination.name = destination,
                     "events were answered 503: the ledger did not take them in time"
                 );
                 Err(Refusal::Unavailable)
@@ -183,29 +201,15 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::map::Mapping;
     use crate::membership::{DestinationName, UserId};
-    use crate::receive::fake::{Behaviour, FakeLedger, LIMITS, pieces, stalled, text_of};
-    use crate::receive::{Credential, Credentials, Destination, Readiness, router};
+    use crate::receive::fake::{Behaviour, FakeLedger, LIMITS, entrance, pieces, stalled, text_of};
+    use crate::receive::{Credential, Credentials, Doors, Entrance, Readiness, router};
     use crate::secret::Secret;
 
     const RECORDS: Behaviour = Behaviour::Records { kind_conflicts: Vec::new() };
 
-    fn destination(name: &str, enabled: bool, credentials: Credentials) -> Destination {
-        let name = DestinationName::new(name).expect("a name");
-        let mappings = Mapping::preset().into();
-        let (write_keys, extra_fields) = (vec![Secret::new("key")], vec!["plan".to_owned()]);
-        Destination {
-            name,
-            enabled,
-            mappings,
-            credentials,
-            write_keys,
-            extra_fields,
-            allowed_sources: Vec::new(),
-            allow_batches: true,
-            rate: None,
-        }
+    fn with(name: &str, credentials: Credentials) -> Entrance {
+        Entrance { credentials, extra_fields: vec!["plan".to_owned()], ..entrance(name) }
     }
 
     /// `production` takes either proof, `strict` wants both, `open` none; `off` is disabled.
@@ -213,18 +217,19 @@ mod tests {
         let both = || Credentials {
             shared_secrets: vec![Secret::new("secret")],
             bearer_tokens: vec![Secret::new("token")],
+            write_keys: vec![Secret::new("key")],
             ..Credentials::default()
         };
         let require = vec![Credential::Signature, Credential::Bearer];
         let open = Credentials { allow_unauthenticated: true, ..Credentials::default() };
-        let destinations = [
-            destination("production", true, both()),
-            destination("strict", true, Credentials { require, ..both() }),
-            destination("open", true, open),
-            destination("off", false, both()),
-        ];
+        let doors = Doors::new([
+            with("production", both()),
+            with("strict", Credentials { require, ..both() }),
+            with("open", open),
+            with("off", both()),
+        ]);
         let readiness = Readiness::default();
-        router(PublicState::new(destinations, Arc::clone(ledger) as _, limits, readiness))
+        router(PublicState::new(doors, Arc::clone(ledger) as _, limits, readiness))
     }
 
     fn signature(text: impl AsRef<[u8]>) -> String {
@@ -421,21 +426,18 @@ mod tests {
     async fn a_destination_may_refuse_sources_batches_and_too_many_requests() {
         let ledger = recording();
         let open = Credentials { allow_unauthenticated: true, ..Credentials::default() };
-        let narrow = Destination {
+        let narrow = Entrance {
             allowed_sources: vec!["10.0.0.0/8".parse().expect("a network")],
-            ..destination("narrow", true, open.clone())
+            ..with("narrow", open.clone())
         };
-        let alone =
-            Destination { allow_batches: false, ..destination("alone", true, open.clone()) };
+        let alone = Entrance { allow_batches: false, ..with("alone", open.clone()) };
         let secret =
             Credentials { shared_secrets: vec![Secret::new("secret")], ..Credentials::default() };
-        let slow = Destination {
-            rate: Some(crate::receive::Rate::a_second(2)),
-            ..destination("slow", true, secret)
-        };
+        let slow =
+            Entrance { rate: Some(crate::receive::Rate::a_second(2)), ..with("slow", secret) };
         let limits = Limits { trusted_proxies: 1, ..LIMITS };
         let state = PublicState::new(
-            [narrow, alone, slow],
+            Doors::new([narrow, alone, slow]),
             Arc::clone(&ledger) as _,
             limits,
             Readiness::default(),
@@ -773,7 +775,7 @@ mod tests {
         let arrived = Instant::now();
         let due = Due(arrived + LIMITS.answer_timeout);
         tokio::time::advance(LIMITS.answer_timeout * 2).await;
-        let state = PublicState::new([], ledger, LIMITS, Readiness::default());
+        let state = PublicState::new(Doors::new([]), ledger, LIMITS, Readiness::default());
         let intake = Intake {
             destination: DestinationName::new("open").expect("a name"),
             arrival: Timestamp::EPOCH,
@@ -782,7 +784,7 @@ mod tests {
             rejected: Vec::new(),
         };
         let before = Instant::now();
-        assert_eq!(state.record(intake, due).await, Err(Refusal::Unavailable));
+        assert_eq!(state.record(vec![intake], due).await, Err(Refusal::Unavailable));
         assert_eq!(before.elapsed(), LEAST_FOR_THE_LEDGER);
     }
 
@@ -808,7 +810,7 @@ mod tests {
     #[tokio::test]
     async fn probes_tell_life_and_readiness() {
         let readiness = Readiness::default();
-        let state = PublicState::new([], recording() as _, LIMITS, readiness.clone());
+        let state = PublicState::new(Doors::new([]), recording() as _, LIMITS, readiness.clone());
         let router = router(state);
         let probe = async |method: &str, path: &str| {
             let request = Request::builder().method(method).uri(path).body(Body::empty());

@@ -1,6 +1,6 @@
 //! The two calls that Segment's Webhook Audiences make beside their events: an audience is created, and
 //! asked for. They carry no credential, so they keep no state and tell nothing: the external id is a
-//! pure function of destination and audience name, and the calls are limited in number.
+//! pure function of the path's name and the audience's, and the calls are limited in number.
 
 use std::sync::Arc;
 
@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 use tokio::time::timeout;
 
+use super::PublicState;
 use super::answer::Refusal;
-use super::{Door, PublicState, take_one};
+use super::doors::Door;
 
 /// These calls carry a name and a few settings.
 const BODY_LIMIT_BYTES: usize = 64 * 1024;
@@ -40,7 +41,7 @@ pub(super) async fn create(
     if audience_name.is_empty() {
         return Err(Refusal::BadAudience);
     }
-    let name = [door.name.as_str().as_bytes(), b"\0", audience_name.as_bytes()].concat();
+    let name = [door.name.as_bytes(), b"\0", audience_name.as_bytes()].concat();
     let external_id = format!("cohortd_{}", hex::encode(Sha1::digest(name)));
     Ok(Json(ExternalId { external_id }))
 }
@@ -59,15 +60,11 @@ pub(super) async fn get(
     Ok(Json(known))
 }
 
-fn enter<'a>(
-    state: &'a PublicState,
-    destination: &str,
-    request: &Request,
-) -> Result<&'a Door, Refusal> {
-    let door = state.doors.get(destination).ok_or(Refusal::UnknownDestination)?;
+fn enter(state: &PublicState, name: &str, request: &Request) -> Result<Arc<Door>, Refusal> {
+    let door = state.doors.at(name).ok_or(Refusal::UnknownDestination)?;
     let source = state.source(request.extensions(), request.headers());
     door.is_open(request.headers(), source)?;
-    take_one(&door.unsigned)?;
+    door.count_unsigned_call()?;
     Ok(door)
 }
 
@@ -89,26 +86,13 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::map::Mapping;
-    use crate::membership::DestinationName;
-    use crate::receive::fake::{Behaviour, FakeLedger, LIMITS, text_of};
-    use crate::receive::{Credentials, Destination, Readiness, router};
+    use crate::receive::fake::{Behaviour, FakeLedger, LIMITS, entrance, text_of};
+    use crate::receive::{Doors, Readiness, router};
 
     fn public() -> Router {
-        let of = |name: &str| Destination {
-            name: DestinationName::new(name).expect("a name"),
-            enabled: name != "off",
-            mappings: Mapping::preset().into(),
-            credentials: Credentials::default(),
-            write_keys: Vec::new(),
-            extra_fields: Vec::new(),
-            allowed_sources: Vec::new(),
-            allow_batches: true,
-            rate: None,
-        };
         let ledger = FakeLedger::that(Behaviour::Records { kind_conflicts: Vec::new() });
-        let destinations = [of("one"), of("two"), of("off")];
-        let state = PublicState::new(destinations, Arc::new(ledger), LIMITS, Readiness::default());
+        let doors = Doors::new(["one", "two", "off"].map(entrance));
+        let state = PublicState::new(doors, Arc::new(ledger), LIMITS, Readiness::default());
         router(state)
     }
 

@@ -5,7 +5,10 @@
 //!
 //! Each change comes as an Identify and a Track call; a fifth of the people have two identifiers, so
 //! that each of their changes comes twice; one change in twenty flaps: it is taken back in the next
-//! batch. Batches have 100 events, as they come, of ten audiences.
+//! batch. Events come as they are, of ten audiences: in batches of 100, or one to a request.
+//!
+//! At one batch a second, the linger of half a second is over before the next one comes: there is
+//! nothing to combine but what is in one batch, which the hosted integration combines too.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -21,11 +24,10 @@ use crate::load::{self, Requests};
 use crate::report::{Report, Unit};
 
 const AUDIENCES: u32 = 10;
-const BATCH: usize = 100;
 /// Of the first event, in milliseconds of the epoch.
 const FROM_MS: i64 = 1_750_000_000_000;
-/// Batches a second that arrive.
-const RATES: [u32; 4] = [1, 4, 20, 100];
+/// Requests a second that arrive, and how many events each has.
+const RATES: [(u32, usize); 6] = [(2, 1), (20, 1), (1, 100), (4, 100), (20, 100), (100, 100)];
 /// After the last batch everything is delivered well within this time.
 const SETTLED: Duration = Duration::from_secs(3);
 
@@ -34,13 +36,20 @@ pub fn measure(members: u32, quick: bool, report: &mut Report) {
     let seconds = if quick { 4 } else { 15 };
     let elsewhere = Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let elsewhere = elsewhere.expect("a runtime can be built");
-    for rate in RATES {
-        eprintln!("{rate} batches a second for {seconds} s");
-        measure_at(rate, rate * seconds, members, &elsewhere, report);
+    for (rate, size) in RATES {
+        eprintln!("{rate} requests a second of {size} events for {seconds} s");
+        measure_at(rate, size, rate * seconds, members, &elsewhere, report);
     }
 }
 
-fn measure_at(rate: u32, batches: u32, members: u32, elsewhere: &Runtime, report: &mut Report) {
+fn measure_at(
+    rate: u32,
+    size: usize,
+    batches: u32,
+    members: u32,
+    elsewhere: &Runtime,
+    report: &mut Report,
+) {
     let stand_in = elsewhere.block_on(StandIn::start(vec![daemon::account()]));
     let stand_in = stand_in.expect("a port on loopback is free");
     stand_in.set_keep(Keep::Counts);
@@ -52,7 +61,7 @@ fn measure_at(rate: u32, batches: u32, members: u32, elsewhere: &Runtime, report
     let generator = generator.expect("a runtime can be built");
     let began = Instant::now();
     for number in 0..batches {
-        let events = stream.batch();
+        let events = stream.batch(size);
         let audiences: BTreeSet<&str> = events
             .iter()
             .filter_map(|event| event.pointer("/context/personas/computation_id")?.as_str())
@@ -60,7 +69,7 @@ fn measure_at(rate: u32, batches: u32, members: u32, elsewhere: &Runtime, report
         one_for_each += u32::try_from(audiences.len()).expect("ten at most");
         let first = events[0].to_string();
         let texts: Vec<String> = events.iter().map(Value::to_string).collect();
-        let body = format!("[{}]", texts.join(","));
+        let body = if size == 1 { first.clone() } else { format!("[{}]", texts.join(",")) };
         let signature = sign(&daemon::shared_secret(), first.as_bytes());
         let accepted = u32::try_from(events.len()).expect("a hundred");
         let request = Requests::from(vec![load::request(&signature, body.as_bytes(), accepted)]);
@@ -72,8 +81,8 @@ fn measure_at(rate: u32, batches: u32, members: u32, elsewhere: &Runtime, report
     }
     std::thread::sleep(SETTLED);
     let calls = u32::try_from(stand_in.calls().total).expect("few calls");
-    let name = |what: &str| format!("{rate} batches/s: {what}");
-    report.add(&name("calls, one a batch and audience"), Unit::Count, f64::from(one_for_each));
+    let name = |what: &str| format!("{rate} requests/s of {size}: {what}");
+    report.add(&name("calls, one a request and audience"), Unit::Count, f64::from(one_for_each));
     report.add(&name("calls of cohortd"), Unit::Count, f64::from(calls));
     let ratio = f64::from(calls) / f64::from(one_for_each);
     report.add(&name("ratio"), Unit::Ratio, ratio);
@@ -94,9 +103,9 @@ impl Stream {
         Self { chance: StdRng::seed_from_u64(7), members, at_ms: FROM_MS, later: Vec::new() }
     }
 
-    fn batch(&mut self) -> Vec<Value> {
+    fn batch(&mut self, size: usize) -> Vec<Value> {
         let mut events = std::mem::take(&mut self.later);
-        while events.len() < BATCH {
+        while events.len() < size {
             let who = self.chance.random_range(0..self.members);
             let audience = self.chance.random_range(0..AUDIENCES);
             let enters = self.chance.random_bool(0.6);
@@ -109,7 +118,7 @@ impl Stream {
             }
         }
         // What no longer fits comes in the next one.
-        self.later.extend(events.split_off(BATCH));
+        self.later.splice(0..0, events.split_off(size));
         events
     }
 

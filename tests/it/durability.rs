@@ -169,6 +169,34 @@ async fn requests_that_come_together_share_a_sync_and_wait_for_it() {
     assert!(syncs < users.len(), "{syncs} syncs for {} requests", users.len());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_for_several_destinations_has_one_sync() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    for (key, value) in [
+        ("delivery.linger_ms", "60000"),
+        ("destinations.two.launchdarkly.client_side_id", "2"),
+        ("destinations.two.launchdarkly.service_token", "2"),
+        ("destinations.three.launchdarkly.client_side_id", "3"),
+        ("destinations.three.launchdarkly.service_token", "3"),
+        ("routes.all.destinations", "production\ntwo\nthree"),
+        ("routes.all.segment.shared_secrets", SHARED_SECRET),
+    ] {
+        installation.set(key, value);
+    }
+    let traced = Traced::start(&installation);
+    let port = traced.cohortd.public.port();
+    let users: Vec<String> = (0..30).map(|user| format!("routed_{user:03}_user")).collect();
+    for user in &users {
+        let body = identify(user, "vip", true, NOW_MS).to_string();
+        let answer = traced.cohortd.post_to("all", body.clone(), &body).await;
+        assert_eq!(answer.expect("an answer").0, 200);
+    }
+    let syncs = check_each_answer(&traced.stop(), port, &users);
+    println!("{} requests for three destinations, {syncs} syncs", users.len());
+    assert!(syncs < users.len() * 3 / 2, "{syncs} syncs for {} requests", users.len());
+}
+
 /// Drives all of them at once, in this task.
 async fn join_all<F: Future + Unpin>(mut futures: Vec<F>) -> Vec<F::Output> {
     let mut outputs: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();

@@ -4,6 +4,7 @@
 //! | fault | where |
 //! | --- | --- |
 //! | SIGKILL at random moments (P1, P2, P4) | `crash_recovery` |
+//! | a log torn or altered at any byte (P1) | `ledger::sqlite::tests::damage` |
 //! | full disk, reserve (P1, P6) | `durability` |
 //! | calls reset before or after they are applied, timeouts, 5xx, HTML, redirects (P4, P8) | `reactions` |
 //! | equal event times, late applications (P2, P3) | `ordering` |
@@ -146,6 +147,50 @@ async fn p1_a_failed_write_or_sync_ends_the_daemon_and_is_never_taken_for_a_succ
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p1_a_failed_sync_of_a_checkpoint_ends_the_daemon_and_loses_nothing() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("ledger.rejected_max_mib", "1024");
+    let cohortd = installation.start();
+    installation.types(Some(cohortd.admin), &["pause", "production"]).done();
+    assert!(cohortd.stop().0.success());
+    // Only a checkpoint syncs the database itself; the log is another file.
+    let database = installation.ledger_path().join("ledger.db").display().to_string();
+    let output = installation.directory.path().join("trace").display().to_string();
+    let failing = "inject=fsync,fdatasync:error=EIO";
+    let tracer = [
+        "strace",
+        "-D",
+        "-f",
+        "-P",
+        &database,
+        "-e",
+        "trace=fsync,fdatasync",
+        "-e",
+        failing,
+        "-o",
+        &output,
+    ];
+    let cohortd = installation.start_as(installation.wrapped(&tracer));
+    enter(&cohortd, "vip", 0..1).await;
+    // Rejected events, which are kept, make the log long enough to be copied.
+    let mut large = identify("", "vip", true, NOW_MS);
+    (large["userId"], large["padding"]) = (Value::Null, "x".repeat(500_000).into());
+    let mut kept = 0;
+    while let Some((400, _)) = cohortd.post(&large).await {
+        kept += 1;
+        assert!(kept < 200, "it outlives a sync that failed");
+    }
+    let (status, log) = cohortd.wait();
+    assert_eq!(status.code(), Some(70), "{}", log.join("\n"));
+    let said = log.iter().any(|line| line.contains("the ledger failed while checkpointing"));
+    assert!(said, "{}", log.join("\n"));
+    assert_eq!(members_after_restart(&launchdarkly, &installation).await, users(0..1));
+    let rejected = installation.ledger().reader().rejected(&crate::harness::production(), 0, 1000);
+    assert!(rejected.expect("readable").len() >= kept, "every answer was a promise to keep it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p4_a_kill_between_launchdarklys_answer_and_the_settle_tells_once_more() {
     let launchdarkly = launchdarkly().await;
     launchdarkly.script(|call| match call.call_number {
@@ -272,6 +317,50 @@ async fn p7_a_damaged_ledger_ends_the_start_with_70_and_the_way_back() {
     let cohortd = installation.start();
     until_exactly(&launchdarkly, "vip", &users(0..500)).await;
     assert!(cohortd.stop().0.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p7_damage_that_a_running_daemon_meets_ends_it_with_70_and_nobody_is_told() {
+    let launchdarkly = launchdarkly().await;
+    let installation = paused(&launchdarkly);
+    let cohortd = installation.start();
+    enter(&cohortd, "vip", 0..500).await;
+    assert!(cohortd.stop().0.success());
+    let path = installation.ledger_path().join("ledger.db");
+    checkpoint(&path);
+    let db = rusqlite::Connection::open(&path).expect("nobody has it");
+    let alter = "UPDATE member SET included = 0 WHERE context_key = ?1";
+    assert_eq!(db.execute(alter, [user(250)]).expect("it is ours"), 1);
+    drop(db);
+    let cohortd = installation.start();
+    installation.types(Some(cohortd.admin), &["resume", "production"]).done();
+    let (status, log) = cohortd.wait();
+    assert_eq!(status.code(), Some(70));
+    assert!(log.iter().any(|line| line.contains("restore a backup")), "{}", log.join("\n"));
+    assert!(launchdarkly.segments(ENVIRONMENT).is_empty(), "what was read is used by nobody");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p1_a_bit_that_flipped_in_the_log_after_a_kill_is_no_silent_loss() {
+    let launchdarkly = launchdarkly().await;
+    let installation = paused(&launchdarkly);
+    let cohortd = installation.start();
+    for number in 0..20 {
+        enter(&cohortd, "vip", number..number + 1).await;
+    }
+    cohortd.kill();
+    let log = installation.ledger_path().join("ledger.db-wal");
+    let sound = std::fs::read(&log).expect("a kill leaves it");
+    let mut flipped = sound.clone();
+    flipped[sound.len() / 2] ^= 4;
+    std::fs::write(&log, &flipped).expect("it is ours");
+    for words in [&["ledger", "check"][..], &["ledger", "export"], &["run"]] {
+        let typed = installation.types(None, words);
+        assert_eq!(typed.code, 70, "{words:?}: {}{}", typed.out, typed.complaint);
+        assert!(typed.complaint.contains("write-ahead log"), "{}", typed.complaint);
+    }
+    std::fs::write(&log, &sound).expect("it is ours");
+    assert_eq!(members_after_restart(&launchdarkly, &installation).await, users(0..20));
 }
 
 fn checkpoint(path: &std::path::Path) {

@@ -33,11 +33,17 @@ pub const SHARED_SECRET: &str = "planted-shared-secret";
 
 /// A stand-in with the account that [`Cohortd`] delivers to.
 pub async fn launchdarkly() -> StandIn {
-    let account = Account {
-        client_side_id: ENVIRONMENT.to_owned(),
-        service_token: Secret::new(SERVICE_TOKEN),
-    };
-    StandIn::start(vec![account]).await.expect("a port on loopback is free")
+    launchdarkly_with(&[]).await
+}
+
+/// The same with other accounts beside it: client-side IDs and their tokens.
+pub async fn launchdarkly_with(others: &[(&str, &str)]) -> StandIn {
+    let all = [(ENVIRONMENT, SERVICE_TOKEN)].into_iter().chain(others.iter().copied());
+    let accounts = all.map(|(client_side_id, token)| Account {
+        client_side_id: client_side_id.to_owned(),
+        service_token: Secret::new(token),
+    });
+    StandIn::start(accounts.collect()).await.expect("a port on loopback is free")
 }
 
 /// The daemon's configuration and ledger, over all its lives.
@@ -136,7 +142,14 @@ impl Installation {
 
     /// The configuration file, beneath what is set.
     pub fn write_config(&self, toml: &str) {
-        std::fs::write(self.directory.path().join("cohortd.toml"), toml).expect("it is ours");
+        self.write("cohortd.toml", toml);
+    }
+
+    /// A file where relative paths of the configuration begin; one that is there is replaced.
+    pub fn write(&self, name: &str, text: &str) {
+        let beside = self.directory.path().join(format!("{name}.new"));
+        std::fs::write(&beside, text).expect("it is ours");
+        std::fs::rename(beside, self.directory.path().join(name)).expect("it is ours");
     }
 
     pub fn ledger_path(&self) -> std::path::PathBuf {
@@ -383,6 +396,12 @@ impl Cohortd {
         self.log.lock().expect("no reader panics").clone()
     }
 
+    /// How many lines with this message were logged so far.
+    pub fn count_logged(&self, message: &str) -> usize {
+        let quoted = format!("\"message\":\"{message}\"");
+        self.log().iter().filter(|line| line.contains(&quoted)).count()
+    }
+
     /// Waits for a log line with this message.
     pub async fn logged(&self, message: &str) {
         let quoted = format!("\"message\":\"{message}\"");
@@ -439,8 +458,19 @@ impl Poster {
         body: String,
         signed: &str,
     ) -> Option<(u16, Value)> {
+        self.post_as(SHARED_SECRET, destination, body, signed).await
+    }
+
+    /// The same under another shared secret.
+    pub async fn post_as(
+        &self,
+        secret: &str,
+        destination: &str,
+        body: String,
+        signed: &str,
+    ) -> Option<(u16, Value)> {
         let url = format!("http://{}/segment/{destination}", self.public);
-        let signature = sign(&Secret::new(SHARED_SECRET), signed.as_bytes());
+        let signature = sign(&Secret::new(secret), signed.as_bytes());
         let answer =
             self.client.post(url).header("x-signature", signature).body(body).send().await.ok()?;
         let status = answer.status().as_u16();

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use cohortd::sandbox::{Account, Fault, StandIn, View};
-use cohortd::secret::Secret;
+use cohortd::sandbox::{Fault, StandIn, View};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Cohortd, DEADLINE, ENVIRONMENT, Installation, SERVICE_TOKEN, SHARED_SECRET, identify,
-    launchdarkly, production,
+    Cohortd, DEADLINE, ENVIRONMENT, Installation, SHARED_SECRET, identify, launchdarkly,
+    launchdarkly_with, production,
 };
 
 const NOW_MS: i64 = 1_750_000_000_000;
@@ -84,13 +83,7 @@ async fn an_audience_that_fails_delays_no_other() {
 
 /// A stand-in with two environments, and a daemon that delivers to both.
 async fn two_destinations() -> (StandIn, Installation) {
-    let account = |client_side_id: &str, token: &str| Account {
-        client_side_id: client_side_id.to_owned(),
-        service_token: Secret::new(token),
-    };
-    let accounts =
-        vec![account(ENVIRONMENT, SERVICE_TOKEN), account(OTHER_ENVIRONMENT, OTHER_TOKEN)];
-    let launchdarkly = StandIn::start(accounts).await.expect("a port on loopback is free");
+    let launchdarkly = launchdarkly_with(&[(OTHER_ENVIRONMENT, OTHER_TOKEN)]).await;
     let mut installation = Installation::new(&launchdarkly);
     let base_url = launchdarkly.url().to_string();
     for (key, value) in [

@@ -50,7 +50,9 @@ async fn export_and_check_read_beside_the_daemon_and_after_it() {
     let expected: BTreeMap<_, _> = expected.map(|(key, value)| (key.to_owned(), value)).into();
     assert_eq!(exported(&installation), expected);
     assert_eq!(ledger(&installation, &["check"]).code, 0);
-    assert!(ledger(&installation, &["export", "--destination", "other"]).out.is_empty());
+    let other = ledger(&installation, &["export", "--destination", "other"]);
+    assert_eq!((other.code, other.out.as_str()), (64, ""));
+    assert!(other.complaint.contains("has no destination other"), "{}", other.complaint);
 
     assert!(cohortd.stop().0.success());
     assert_eq!(exported(&installation), expected);
@@ -82,6 +84,9 @@ async fn a_backup_under_load_comes_back_and_everything_is_told_again() {
     assert_eq!(output.code, 0, "{}", output.complaint);
     load.await.expect("every batch is answered");
     assert_eq!(backup().code, 64, "a backup is never overwritten");
+    let nowhere = ledger(&installation, &["backup", "no/folder/copy"]);
+    assert_eq!(nowhere.code, 69, "{}", nowhere.complaint);
+    assert!(nowhere.complaint.contains("No such file or directory"), "{}", nowhere.complaint);
     let refused = ledger(&installation, &["restore", "copy"]);
     assert_eq!(refused.code, 69, "the daemon has the ledger");
     assert!(refused.complaint.contains("in use by another process"));

@@ -1,5 +1,6 @@
 //! The promises, held against the running daemon: one file each.
 
+mod actions;
 mod attacks;
 mod config;
 mod conformance;
@@ -20,9 +21,12 @@ mod outage;
 mod progress;
 mod reactions;
 mod receive;
+mod reload;
+mod routes;
 mod sandbox;
 mod secrecy;
 mod segment_sdk;
 mod shutdown;
+mod signatures;
 mod status;
 mod terminal;

@@ -161,6 +161,27 @@ async fn rejected_events_are_replayed_through_the_present_mapping() {
     assert_eq!(said(&installation, &cohortd, &["rejected", "discard", "--all"])["count"], 1);
 }
 
+/// Each is as large as an event may be: not all of them are in memory at once (P6).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_rejected_events_are_listed_replayed_and_discarded_in_flat_memory() {
+    const EVENTS: usize = 60;
+    let (_launchdarkly, installation, cohortd) = running().await;
+    let mut large = identify("", "vip", true, NOW_MS);
+    (large["userId"], large["padding"]) = (Value::Null, "x".repeat(1_000_000).into());
+    for _ in 0..EVENTS {
+        assert_eq!(cohortd.post(&large).await.expect("an answer").0, 400);
+    }
+    let before = cohortd.memory_kib("VmHWM:");
+    let list = type_in(&installation, &cohortd, &["rejected", "list", "--json"]).done();
+    assert_eq!(list.lines().count(), EVENTS);
+    let replayed = said(&installation, &cohortd, &["rejected", "replay"]);
+    assert_eq!(replayed["rejected"].as_array().map(Vec::len), Some(EVENTS));
+    let grown = cohortd.memory_kib("VmHWM:").saturating_sub(before);
+    assert!(grown < 40 * 1024, "{grown} KiB more");
+    let discarded = said(&installation, &cohortd, &["rejected", "discard", "--all"]);
+    assert_eq!(discarded["count"], EVENTS);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replay_of_what_is_older_than_the_tombstones_needs_force() {
     let launchdarkly = launchdarkly().await;
@@ -236,6 +257,25 @@ async fn a_forgotten_person_leaves_every_audience_and_every_list() {
     enter(&cohortd, "vip", &["ada"]).await; // an older event, sent again
     installation.drained().await;
     assert_eq!(said(&installation, &cohortd, &["member", "production", "ada"]), json!([]));
+}
+
+/// A deletion as Segment sends it, of somebody whom LaunchDarkly takes no more, parked and rejected too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_person_is_erased_also_when_launchdarkly_refuses_the_removal_for_good() {
+    let (launchdarkly, installation, cohortd) = running().await;
+    launchdarkly.refuse_members(|user| user == "ada");
+    enter(&cohortd, "beta", &["ada", "dan"]).await;
+    until_members(&launchdarkly, "beta", &["dan"]).await;
+    installation.drained().await;
+    let parked = type_in(&installation, &cohortd, &["parked", "list", "--json"]).done();
+    assert_eq!(parked.lines().count(), 1, "{parked}");
+    let deletion = json!({"type": "delete", "userId": "ada"});
+    let (status, answer) = cohortd.post(&deletion).await.expect("an answer");
+    assert_eq!((status, &answer["accepted"]), (200, &1.into()));
+    installation.drained().await;
+    assert_eq!(said(&installation, &cohortd, &["member", "production", "ada"]), json!([]));
+    assert_eq!(type_in(&installation, &cohortd, &["parked", "list", "--json"]).done(), "");
+    assert!(!cohortd.log().join("\n").contains("destination held"), "it was her alone");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

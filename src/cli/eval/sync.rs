@@ -1,15 +1,13 @@
 //! `cohortd eval sync`: what the events of one request amount to, as the calls that would be made.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
-
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{parsed, told};
-use crate::launchdarkly::wire::{self, SyncMember, SyncRequest};
+use crate::launchdarkly::calls::{Call, calls};
+use crate::launchdarkly::wire;
 use crate::map::Mapping;
-use crate::membership::{AudienceId, ContextKey, ContextKind, MembershipDelta, Timestamp};
+use crate::membership::{MembershipDelta, Timestamp};
 
 /// What a line holds; anything else in it is the business of whoever wrote it.
 #[derive(Deserialize)]
@@ -38,7 +36,7 @@ struct Request {
     method: &'static str,
     path: &'static str,
     headers: Headers,
-    body: SyncRequest<'static>,
+    body: Value,
 }
 
 #[derive(Serialize)]
@@ -64,13 +62,13 @@ struct EventResult {
 /// times, repeats and the subscription are not applied.
 pub(super) fn answer(line: &[u8]) -> Result<Answer, String> {
     let case: Case = parsed(line, "a sync case", "settings.apiKey, settings.clientId and events")?;
-    let mapping = mapping(&case.mapping)?;
-    let mut requests = Requests::default();
+    let mapping = Mapping::preset_with(&case.mapping).map_err(|faults| told(&faults))?;
+    let mut deltas = Vec::new();
     let mut results = Vec::with_capacity(case.events.len());
     for event in &case.events {
         results.push(match mapping.delta(event, Timestamp::EPOCH) {
             Ok(Some(delta)) => {
-                requests.add(delta);
+                deltas.push(MembershipDelta { event_at: Timestamp::EPOCH, ..delta });
                 EventResult { status: "accepted", reason: None }
             }
             Ok(None) => EventResult { status: "ignored", reason: None },
@@ -79,83 +77,26 @@ pub(super) fn answer(line: &[u8]) -> Result<Answer, String> {
             }
         });
     }
-    Ok(Answer { requests: requests.into_wire(&case.settings), results })
+    Ok(Answer { requests: requests(&calls(deltas), &case.settings), results })
 }
 
-/// The preset with the line's overrides.
-fn mapping(overrides: &Map<String, Value>) -> Result<Mapping, String> {
-    let mut mapping = Mapping::preset();
-    let mut faults = Vec::new();
-    for (field, json) in overrides {
-        faults.extend(mapping.set_field(field, json).err().into_iter().flatten());
-    }
-    if faults.is_empty() { Ok(mapping) } else { Err(told(&faults)) }
-}
-
-/// One request for each audience and context kind, in the order in which they first appear.
-#[derive(Default)]
-struct Requests {
-    groups: Vec<Group>,
-    positions: HashMap<(AudienceId, ContextKind), usize>,
-}
-
-struct Group {
-    context_kind: ContextKind,
-    members: Vec<SyncMember<'static>>,
-    positions: HashMap<ContextKey, usize>,
-}
-
-impl Requests {
-    fn add(&mut self, delta: MembershipDelta) {
-        let group = (delta.audience.clone(), delta.context_kind.clone());
-        let at = *self.positions.entry(group).or_insert_with(|| {
-            self.groups.push(Group {
-                context_kind: delta.context_kind,
-                members: Vec::new(),
-                positions: HashMap::new(),
-            });
-            self.groups.len() - 1
-        });
-        let Group { members, positions, .. } = &mut self.groups[at];
-        let owned = |text: &str| Cow::Owned(text.to_owned());
-        let member = SyncMember {
-            user_id: owned(delta.context_key.as_str()),
-            cohort_name: delta.audience_key.segment_name().into(),
-            cohort_id: owned(delta.audience.as_str()),
-            value: delta.membership.as_bool(),
-        };
-        if let Some(&earlier) = positions.get(&delta.context_key) {
-            members[earlier] = member;
-        } else {
-            positions.insert(delta.context_key, members.len());
-            members.push(member);
-        }
-    }
-
-    fn into_wire(self, settings: &Settings) -> Vec<Request> {
-        let request = |group: Group| Request {
-            method: "POST",
-            path: wire::PATH,
-            headers: Headers {
-                authorization: settings.api_key.clone(),
-                content_type: "application/json",
-                api_version: wire::API_VERSION,
-                user_agent: wire::USER_AGENT,
-            },
-            body: SyncRequest {
-                environment_id: settings.client_id.clone().into(),
-                context_kind: Cow::Owned(group.context_kind.as_str().to_owned()),
-                batch: group.members,
-            },
-        };
-        self.groups.into_iter().map(request).collect()
-    }
+fn requests(calls: &[Call], settings: &Settings) -> Vec<Request> {
+    let request = |call: &Call| Request {
+        method: "POST",
+        path: wire::PATH,
+        headers: Headers {
+            authorization: settings.api_key.clone(),
+            content_type: "application/json",
+            api_version: wire::API_VERSION,
+            user_agent: wire::USER_AGENT,
+        },
+        body: json!(call.body(&settings.client_id)),
+    };
+    calls.iter().map(request).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn answers(input: &str) -> Vec<Value> {

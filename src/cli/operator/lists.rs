@@ -196,6 +196,11 @@ impl MemberCommand {
     }
 
     async fn show(&self, config: &Config, out: &mut impl Write) -> Told<Result<()>> {
+        if matches!(self.key.as_str(), "" | "." | "..") {
+            let words =
+                "a key that is empty or only dots cannot be asked for: see `cohortd ledger export`";
+            return Err(Silent::usage(words));
+        }
         let path = of(&self.destination, &["members", &self.key]);
         let daemon = Daemon::of(config)?;
         let first = MemberQuery { limit: Some(PAGE), ..MemberQuery::default() };

@@ -48,10 +48,10 @@ enum What {
         #[command(flatten)]
         of: Of,
         /// Only this one, by its number
-        #[arg(long, value_name = "NUMBER", required_unless_present = "all")]
+        #[arg(long, value_name = "NUMBER", conflicts_with = "all")]
         id: Option<i64>,
         /// Every one
-        #[arg(long, conflicts_with = "id")]
+        #[arg(long)]
         all: bool,
     },
 }
@@ -72,6 +72,10 @@ impl RejectedCommand {
             What::List { of } => ("rejected list", list(of, config, out).await),
             What::Replay { of, id, force, wait } => {
                 ("rejected replay", replay(of, *id, *force, *wait, config, out).await)
+            }
+            What::Discard { id: None, all: false, .. } => {
+                let words = "say which: --id NUMBER, or --all";
+                ("rejected discard", Err(Silent::usage(words)))
             }
             What::Discard { of, id, .. } => {
                 ("rejected discard", discard(of, *id, config, out).await)

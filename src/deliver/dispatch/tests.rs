@@ -310,6 +310,41 @@ fn a_refused_token_holds_and_is_probed_ever_more_rarely_up_to_the_ceiling() {
 }
 
 #[test]
+fn a_change_ends_a_hold_and_pauses_after_failures() {
+    for failure in [401, 404, 405, 409, 503] {
+        let mut world = World::new(10);
+        world.add("a", people(30));
+        world.run(1, |_, _| status(failure));
+        assert!(world.next().is_err(), "it waits");
+        world.dispatch.change(policy(10));
+        assert_eq!(world.dispatch.standing(), Standing::default());
+        world.next().expect("at once");
+    }
+    let mut world = World::new(10);
+    world.add("a", people(30));
+    let limits = RateLimits { retry_after: Some(Duration::from_secs(60)), ..RateLimits::default() };
+    world.run(1, |_, _| Answer { limits, ..status(429) });
+    world.dispatch.change(policy(10));
+    assert!(world.next().is_err(), "what LaunchDarkly has asked for is not over");
+}
+
+#[test]
+fn a_call_of_before_a_change_cannot_hold_what_was_changed() {
+    let mut world = World::new(10);
+    world.add("a", people(5));
+    world.now += LINGER;
+    let before = world.next().expect("they are due");
+    world.dispatch.change(policy(10));
+    let reports = world.dispatch.refused_before_change(before.clone());
+    assert!(matches!(&reports[..], [Report::Release(_, Unheard::No)]), "{reports:?}");
+    assert_eq!(world.dispatch.standing(), Standing::default());
+    world.add("a", names(&before));
+    world.now += LINGER;
+    world.run(99, |_, _| status(204));
+    assert_eq!(world.taken.len(), 5);
+}
+
+#[test]
 fn while_held_one_probe_at_a_time_is_in_flight() {
     let mut world = World::new(10);
     world.add("a", people(90));
@@ -369,6 +404,42 @@ fn calls_slow_down_before_a_limit_is_used_up() {
     let began = world.now;
     world.run(4, |_, _| running_low());
     assert!(world.now - began >= Duration::from_secs(1), "half a second between calls");
+}
+
+#[test]
+fn an_answer_without_headers_keeps_the_pace_until_the_reset() {
+    let mut world = World::new(10);
+    world.add("a", people(200));
+    let wall = 1_750_000_000_000_000;
+    let window =
+        Window { limit: Some(100), remaining: Some(10), reset: Some(Timestamp(wall + 5_000_000)) };
+    let limits = RateLimits { route: window, ..RateLimits::default() };
+    world.run(1, |_, _| Answer { limits, ..status(204) });
+    let began = world.now;
+    world.run(9, |_, _| status(204));
+    assert!(world.now - began >= Duration::from_millis(3500), "half a second between calls");
+    world.run(12, |_, _| status(204));
+    let reset = world.now;
+    world.run(20, |_, _| status(204));
+    assert_eq!(world.now, reset, "at the reset it is over");
+}
+
+#[test]
+fn the_next_window_is_spread_too_until_it_says_what_remains() {
+    let mut world = World::new(10);
+    world.acknowledged.insert(id("a"));
+    world.add("a", people(90));
+    let wall = 1_750_000_000_000_000;
+    let window =
+        Window { limit: Some(2), remaining: Some(0), reset: Some(Timestamp(wall + 3_000_000)) };
+    let limits = RateLimits { route: window, ..RateLimits::default() };
+    let first = world.next().expect("due");
+    world.answer(first, Answer { limits, ..status(204) });
+    let reset = world.next().expect_err("nothing remains").expect("not for ever");
+    world.now = reset;
+    world.next().expect("the window is new");
+    let next = world.next().expect_err("two calls a window, and no answer yet");
+    assert_eq!(next, Some(reset + Duration::from_secs(5)));
 }
 
 #[test]

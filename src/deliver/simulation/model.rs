@@ -20,7 +20,7 @@ use crate::launchdarkly::{Answer, Api, Fate, Outcome, RateLimits, classify};
 const WINDOW: Duration = Duration::from_secs(10);
 
 /// LaunchDarkly with all that can go wrong on the way to it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Model {
     pub clock: ManualClock,
     pub began: Instant,

@@ -205,7 +205,7 @@ fn a_settle_of_a_forgotten_row_creates_nothing() {
 fn a_deletion_removes_first_and_erases_once_that_was_told() {
     let mut story = Story::new();
     story.record(&enters(1), 10).deliver(20);
-    let next = forget(story.member(), &at(30));
+    let next = forget(story.member(), Timestamp(30), &at(30));
     story.apply(next);
     assert!(story.pending() && !story.included());
     story.deliver(40);
@@ -217,7 +217,7 @@ fn a_deletion_during_a_call_still_sends_the_removal() {
     let mut story = Story::new();
     story.record(&enters(1), 10);
     let claimed = story.claim();
-    let next = forget(story.member(), &at(20));
+    let next = forget(story.member(), Timestamp(20), &at(20));
     story.apply(next);
     story.settle(&claimed, 30);
     assert!(story.pending(), "LaunchDarkly has just been told that the person is in");
@@ -230,7 +230,7 @@ fn a_deletion_after_an_unheard_call_keeps_the_row_until_the_removal_was_told_twi
     let mut story = Story::new();
     story.record(&enters(1), 10);
     story.release(Unheard::Perhaps, 20);
-    let next = forget(story.member(), &at(30));
+    let next = forget(story.member(), Timestamp(30), &at(30));
     story.apply(next);
     let claimed = story.claim();
     assert!(story.settle(&claimed, 40));
@@ -244,7 +244,7 @@ fn a_deletion_after_an_unheard_call_keeps_the_row_until_the_removal_was_told_twi
 fn a_deletion_that_is_refused_for_good_erases_all_the_same() {
     let mut story = Story::new();
     story.record(&enters(1), 10);
-    let next = forget(story.member(), &at(20));
+    let next = forget(story.member(), Timestamp(20), &at(20));
     story.apply(next);
     let claimed = story.claim();
     assert!(!story.park(&claimed, 30));
@@ -255,13 +255,45 @@ fn a_deletion_that_is_refused_for_good_erases_all_the_same() {
 fn an_event_after_the_deletion_brings_the_person_back() {
     let mut story = Story::new();
     story.record(&enters(1), 10).deliver(20);
-    let next = forget(story.member(), &at(30));
+    let next = forget(story.member(), Timestamp(30), &at(30));
     story.apply(next).record(&enters(29), 40);
     assert!(!story.included(), "older than the deletion");
     story.record(&enters(31), 50);
     assert!(story.included());
     story.deliver(60);
     assert!(story.0.is_some(), "no longer to be erased");
+}
+
+#[test]
+fn a_deletion_counts_at_its_arrival_and_not_when_it_was_written_down() {
+    let mut story = Story::new();
+    story.record(&enters(1), 10).deliver(20);
+    let next = forget(story.member(), Timestamp(30), &at(50));
+    story.apply(next).record(&enters(40), 60);
+    assert!(story.included(), "it happened after the deletion came");
+    story.apply(forget(story.member(), Timestamp(35), &at(70)));
+    assert!(!story.included(), "but what is there already goes, whatever its time");
+}
+
+#[test]
+fn a_re_assertion_that_falls_into_a_call_is_made_up_for() {
+    let mut story = Story::new();
+    story.record(&leaves(1), 10);
+    story.claim();
+    story.release(Unheard::Perhaps, 20);
+    let claimed = story.claim();
+    assert!(story.settle(&claimed, 30));
+    story.record(&enters(2), 40);
+    let claimed = story.claim();
+    // It is due; the call that is out may have been applied before the silent one.
+    let next = reassert_after_silence(story.member(), true, &at(50));
+    story.apply(next);
+    assert!(story.settle(&claimed, 60), "so it is planned once more");
+    let next = reassert_after_silence(story.member(), false, &at(70));
+    story.apply(next);
+    assert!(story.pending());
+    let claimed = story.claim();
+    assert!(!story.settle(&claimed, 80), "and that is the end of it");
 }
 
 #[test]

@@ -6,8 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
-use tokio::sync::watch;
+use rusqlite::{Connection, Row, params};
 use tokio::time::Instant;
 
 use super::checksum::{self, Checksum};
@@ -115,6 +114,14 @@ impl Audience {
         })
     }
 
+    /// What was told went elsewhere: everybody is told again, from the beginning.
+    pub fn forget_tellings(&mut self, stamp: Timestamp) {
+        self.told_counts_from = stamp;
+        self.acknowledged = false;
+        let task = self.walk.take().map(|walk| walk.task).unwrap_or_default();
+        self.walk = Some(Walk::of(task, stamp, self.counts.included));
+    }
+
     fn checksum(&self) -> u32 {
         let Counts { included, pending, parked } = self.counts;
         let counts = [included, pending, parked].map(u64::cast_signed);
@@ -185,8 +192,6 @@ pub(super) struct Audiences {
 
 impl Audiences {
     /// Registers the configured destinations and reads their audiences.
-    ///
-    /// A destination whose environment changed forgets what was told: its audiences are resynced.
     pub fn open(
         db: &Connection,
         settings: Vec<DestinationSettings>,
@@ -199,66 +204,64 @@ impl Audiences {
              WHERE NOT EXISTS (SELECT 1 FROM member WHERE member.audience = audience.id)",
             [],
         )?;
-        let mut moved = HashSet::new();
-        for settings in settings {
-            let known = transaction
-                .query_row(
-                    "SELECT id, environment, paused_at, checksum FROM destination WHERE name = ?1",
-                    [settings.name.as_str()],
-                    |row| {
-                        let (id, environment): (i64, String) = (row.get(0)?, row.get(1)?);
-                        let (paused_at, stored): (Option<i64>, _) = (row.get(2)?, row.get(3)?);
-                        Ok((id, environment, paused_at, stored))
-                    },
-                )
-                .optional()?;
-            let index = audiences.destinations.len();
-            let mut destination =
-                Destination { row: 0, settings, paused_at: None, news: watch::Sender::new(()) };
-            if let Some((row, environment, paused_at, stored)) = known {
-                (destination.row, destination.paused_at) = (row, paused_at.map(Timestamp));
-                let read = || destination.checksum(&environment);
-                checksum::verify(stored, read, "a destination")?;
-                if environment != destination.settings.environment {
-                    moved.insert(index);
-                }
-            } else {
-                transaction.execute(
-                    "INSERT INTO destination (name, environment) VALUES (?1, '')",
-                    [destination.settings.name.as_str()],
-                )?;
-                destination.row = transaction.last_insert_rowid();
-            }
-            destination.save(&transaction)?;
-            audiences.by_name.insert(destination.settings.name.clone(), index);
-            audiences.destinations.push(destination);
-        }
-        audiences.reload(&transaction)?;
-        for index in 0..audiences.list.len() {
-            let audience = &mut audiences.list[index];
-            if moved.contains(&audience.destination) {
-                audience.told_counts_from = stamp;
-                audience.acknowledged = false;
-                let task = audience.walk.take().map(|walk| walk.task).unwrap_or_default();
-                audience.walk = Some(Walk::of(task, stamp, audience.counts.included));
-            }
-            audience.unheard_through = audience.unheard_through.max(audience.claimed_through);
-            audience.claimed_through = Timestamp::EPOCH;
-            // The store heals what a count got wrong, rather than leave a member untold.
-            let waits = members::any_pending(&transaction, audience.row)?;
-            if waits != (audience.counts.pending > 0) {
-                audience.counts.pending = members::count_pending(&transaction, audience.row)?;
-            }
-            audiences.save(&transaction, index)?;
-        }
+        audiences.configure(&transaction, settings, stamp)?;
         transaction.commit()?;
         Ok(audiences)
     }
 
+    /// Another destination; its position.
+    pub fn add(&mut self, destination: Destination) -> usize {
+        let index = self.destinations.len();
+        self.by_name.insert(destination.settings.name.clone(), index);
+        self.destinations.push(destination);
+        index
+    }
+
+    /// Forgets the destinations that were added behind the first so many.
+    pub fn keep_first(&mut self, count: usize) {
+        self.destinations.truncate(count);
+        self.by_name.retain(|_, index| *index < count);
+    }
+
+    /// Reads the audiences of a destination; `claimed` knows who of one is in a batch.
+    pub fn load(
+        &mut self,
+        db: &Connection,
+        destination: usize,
+        claimed: &mut impl FnMut(&Audience) -> HashSet<ContextKey>,
+    ) -> rusqlite::Result<()> {
+        let name = self.destinations[destination].settings.name.clone();
+        let mut statement = db.prepare_cached(&format!(
+            "SELECT {AUDIENCE_COLUMNS} FROM audience WHERE destination = ?1"
+        ))?;
+        let mut rows = statement.query([self.destinations[destination].row])?;
+        while let Some(row) = rows.next()? {
+            let mut audience = Audience::from_row(row, destination, &name)?;
+            audience.claimed = claimed(&audience);
+            self.insert(audience);
+        }
+        Ok(())
+    }
+
+    /// Takes over an audience that a daemon of before has left as it is.
+    pub fn adopt(&mut self, db: &Connection, index: usize) -> rusqlite::Result<()> {
+        let audience = &mut self.list[index];
+        audience.unheard_through = audience.unheard_through.max(audience.claimed_through);
+        audience.claimed_through = Timestamp::EPOCH;
+        // The store heals what a count got wrong, rather than leave a member untold.
+        let waits = members::any_pending(db, audience.row)?;
+        if waits != (audience.counts.pending > 0) {
+            audience.counts.pending = members::count_pending(db, audience.row)?;
+        }
+        Ok(())
+    }
+
     /// Makes memory what the tables say, after a transaction that was rolled back. Claims stay.
     pub fn reload(&mut self, db: &Connection) -> rusqlite::Result<()> {
-        let mut claimed: HashMap<i64, HashSet<ContextKey>> =
-            self.list.drain(..).map(|audience| (audience.row, audience.claimed)).collect();
+        // By name: the row that it had may be one that was rolled back.
+        let name_of = |audience: &Audience| (audience.destination, audience.route.audience.clone());
+        let mut claimed: HashMap<(usize, AudienceId), HashSet<ContextKey>> =
+            self.list.drain(..).map(|audience| (name_of(&audience), audience.claimed)).collect();
         self.by_id.clear();
         self.by_row.clear();
         for index in 0..self.destinations.len() {
@@ -267,16 +270,9 @@ impl Audiences {
                 .prepare_cached("SELECT paused_at FROM destination WHERE id = ?1")?
                 .query_row([destination.row], |row| row.get::<_, Option<i64>>(0))?
                 .map(Timestamp);
-            let name = destination.settings.name.clone();
-            let mut statement = db.prepare_cached(&format!(
-                "SELECT {AUDIENCE_COLUMNS} FROM audience WHERE destination = ?1"
-            ))?;
-            let mut rows = statement.query([self.destinations[index].row])?;
-            while let Some(row) = rows.next()? {
-                let mut audience = Audience::from_row(row, index, &name)?;
-                audience.claimed = claimed.remove(&audience.row).unwrap_or_default();
-                self.insert(audience);
-            }
+            self.load(db, index, &mut |audience| {
+                claimed.remove(&name_of(audience)).unwrap_or_default()
+            })?;
         }
         Ok(())
     }

@@ -53,7 +53,9 @@ pub fn backup(directory: &Path, file: &Path) -> Result<(), BackupError> {
     }
     let unfinished = with_suffix(file, ".unfinished");
     remove_if_there(&unfinished)?;
+    integrity::log_at_rest(directory)?;
     let db = schema::open_to_read(&schema::database(directory))?;
+    File::create(&unfinished).map_err(failed(&unfinished))?; // SQLite would not say why it cannot
     let name = unfinished.to_string_lossy();
     let copied = db.execute("VACUUM INTO ?1", [&name]).map_err(BackupError::Copy);
     let finished = copied.and_then(|_| {
@@ -124,7 +126,8 @@ fn aside(directory: &Path) -> Result<PathBuf, BackupError> {
         .ok_or_else(|| BackupError::Exists(with_suffix(directory, ".before-restore-1000")))
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+/// A path beside another one.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()

@@ -124,15 +124,14 @@ pub(super) fn claim_told(
         if !known.acknowledged {
             continue;
         }
-        let near = members::walk(db, (row, behind), NEAR)?;
-        let told = near.iter().find(|(of, key, member)| {
-            *of == row
-                && member.told.is_some()
+        let near = members::walk_in(db, row, behind, NEAR)?;
+        let told = near.iter().find(|(key, member)| {
+            member.told.is_some()
                 && member.pending_since.is_none()
                 && member.parked_at.is_none()
                 && ContextKey::new(key).is_some_and(|key| !known.claimed.contains(&key))
         });
-        if let Some(key) = told.and_then(|(_, key, _)| ContextKey::new(key)) {
+        if let Some(key) = told.and_then(|(key, _)| ContextKey::new(key)) {
             return claim_again(state, db, &route, &key);
         }
     }

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::audiences::{Audience, stored_audiences};
 use super::schema::{self, OpenError};
 use super::walks::SLICE;
-use super::{members, parked};
+use super::{integrity, members, parked};
 use crate::ledger::ParkReason;
 use crate::ledger::member::{Member, Told};
 use crate::membership::{DestinationName, Timestamp};
@@ -51,12 +51,14 @@ pub struct ExportedParking {
     pub id: String,
 }
 
-/// Hands every member to `each` until it breaks: of one moment, in flat memory.
+/// Hands every member to `each` until it breaks: of one moment, in flat memory. `None`: there is no
+/// such destination.
 pub fn export<B>(
     directory: &Path,
     destination: Option<&str>,
     mut each: impl FnMut(ExportedMember) -> ControlFlow<B>,
-) -> Result<ControlFlow<B>, OpenError> {
+) -> Result<Option<ControlFlow<B>>, OpenError> {
+    integrity::log_at_rest(directory)?;
     let db = schema::open_to_read(&schema::database(directory))?;
     let found = schema::version(&db)?;
     if found < schema::VERSION {
@@ -68,27 +70,31 @@ pub fn export<B>(
         .prepare("SELECT id, name FROM destination WHERE dropped = 0 ORDER BY id")?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
+    let is_wanted = |name: &str| destination.is_none_or(|only| only == name);
+    if destination.is_some() && !known.iter().any(|(_, name)| is_wanted(name)) {
+        return Ok(None);
+    }
     for (id, name) in known {
-        if destination.is_some_and(|only| only != name) {
+        if !is_wanted(&name) {
             continue;
         }
         let Some(name) = DestinationName::new(&name) else { continue };
         for audience in stored_audiences(&db, id, &name)? {
             let mut after = String::new();
             loop {
-                let slice = members::walk(&db, (audience.row, &after), SLICE)?;
-                let Some(last) = slice.iter().rfind(|(of, ..)| *of == audience.row) else { break };
-                after.clone_from(&last.1);
-                for (_, key, member) in slice.iter().take_while(|(of, ..)| *of == audience.row) {
+                let slice = members::walk_in(&db, audience.row, &after, SLICE)?;
+                let Some((last, _)) = slice.last() else { break };
+                after.clone_from(last);
+                for (key, member) in &slice {
                     let next = each(exported(&db, &audience, key, member)?);
                     if next.is_break() {
-                        return Ok(next);
+                        return Ok(Some(next));
                     }
                 }
             }
         }
     }
-    Ok(ControlFlow::Continue(()))
+    Ok(Some(ControlFlow::Continue(())))
 }
 
 fn exported(

@@ -2,20 +2,23 @@
 //! claims, so that a claim sees everything that arrived with it.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::Arc;
 
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::destinations::Configured;
 use super::operated::{self, Operation};
 use super::parked::Parked;
 use super::writer::State;
 use super::{claims, members};
 use crate::ledger::member::{self, Change, Member, Next};
 use crate::ledger::{
-    Batch, ClaimedMember, Intake, LedgerError, ParkReason, Recorded, RejectedEvent, Route, Unheard,
+    Batch, ClaimedMember, DestinationSettings, Intake, LedgerError, ParkReason, Recorded,
+    RejectedEvent, Route, Unheard,
 };
-use crate::membership::{AudienceId, ContextKey, DestinationName, MembershipDelta};
+use crate::membership::{AudienceId, ContextKey, DestinationName, MembershipDelta, Timestamp};
 
 type Reply<T> = oneshot::Sender<Result<T, LedgerError>>;
 
@@ -23,8 +26,8 @@ type Reply<T> = oneshot::Sender<Result<T, LedgerError>>;
 #[derive(Debug)]
 pub(super) enum Command {
     Record {
-        intake: Intake,
-        reply: Reply<Recorded>,
+        intakes: Vec<Intake>,
+        reply: Reply<Vec<Recorded>>,
         place: OwnedSemaphorePermit,
     },
     Claim {
@@ -65,6 +68,10 @@ pub(super) enum Command {
         operation: Operation,
         reply: Reply<u64>,
     },
+    Configure {
+        destinations: Vec<DestinationSettings>,
+        reply: Reply<()>,
+    },
     /// Somebody who reads beside the writer has found that the file is not as it was written.
     Damaged(rusqlite::Error),
     Close(oneshot::Sender<()>),
@@ -79,6 +86,20 @@ enum Report {
     Split(Vec<Batch>),
 }
 
+/// What one request brings, and what it is answered.
+#[derive(Debug)]
+struct Request {
+    intakes: Vec<Intake>,
+    reply: Reply<Vec<Recorded>>,
+    recorded: Vec<Recorded>,
+}
+
+impl Request {
+    fn deletes(&self) -> bool {
+        self.intakes.iter().any(|intake| !intake.deletions.is_empty())
+    }
+}
+
 #[derive(Debug)]
 enum Wanted {
     Longest { destination: DestinationName, audience: AudienceId, limit: NonZeroUsize },
@@ -89,20 +110,23 @@ enum Wanted {
 /// Verbs that share a transaction. Their answers are given after the commit.
 #[derive(Debug, Default)]
 pub(super) struct Group {
-    intakes: Vec<Intake>,
+    requests: Vec<Request>,
     reports: Vec<Report>,
     wanted: Vec<Wanted>,
-    recorded: Vec<(Reply<Recorded>, Recorded)>,
     reported: Vec<Reply<()>>,
     operations: Vec<Operation>,
     operated: Vec<(Reply<u64>, Result<u64, LedgerError>)>,
     claimed: Vec<(Reply<Option<Batch>>, Option<Batch>)>,
     places: Vec<OwnedSemaphorePermit>,
     items: usize,
-    /// Members whose claim ends with this group, once it is committed.
-    unclaimed: Vec<(usize, Vec<ContextKey>)>,
+    /// Members whose claim ends with this group, once it is committed, and since when the longest
+    /// pending of those that wait again has been so.
+    unclaimed: Vec<(usize, Vec<ContextKey>, Option<Timestamp>)>,
     /// Set by [`Command::Close`].
     pub close: Option<oneshot::Sender<()>>,
+    configure: Option<(Vec<DestinationSettings>, Reply<()>)>,
+    /// What was known of the destinations before, should the transaction be rolled back.
+    configured_before: Option<Configured>,
     /// Set by [`Command::Damaged`].
     pub damage: Option<rusqlite::Error>,
 }
@@ -113,25 +137,28 @@ const MOST_ITEMS: usize = 20_000;
 impl Group {
     /// Whether more verbs should wait for the next group.
     pub fn is_full(&self) -> bool {
-        self.items >= MOST_ITEMS || self.close.is_some() || self.damage.is_some()
+        self.items >= MOST_ITEMS
+            || self.close.is_some()
+            || self.configure.is_some()
+            || self.damage.is_some()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.intakes.is_empty()
+        self.requests.is_empty()
             && self.reports.is_empty()
             && self.operations.is_empty()
             && self.wanted.is_empty()
+            && self.configure.is_none()
     }
 
     pub fn has_intakes(&self) -> bool {
-        !self.intakes.is_empty()
+        !self.requests.is_empty()
     }
 
     /// Answers what should be recorded that there is no space for it; the rest of the group stays.
     pub fn refuse_intakes(&mut self) {
-        self.intakes.clear();
         self.places.clear();
-        for (reply, _) in self.recorded.drain(..) {
+        for Request { reply, .. } in self.requests.drain(..) {
             let cause = "the disk of the ledger has reached its reserve".to_owned();
             let _ = reply.send(Err(LedgerError::Unavailable(cause))); // nobody may be waiting
         }
@@ -144,10 +171,10 @@ impl Group {
             self.reported.push(reply);
         };
         match command {
-            Command::Record { intake, reply, place } => {
-                self.items += intake.deltas.len() + intake.rejected.len() + intake.deletions.len();
-                self.intakes.push(intake);
-                self.recorded.push((reply, Recorded::default()));
+            Command::Record { intakes, reply, place } => {
+                self.items += intakes.iter().map(Intake::items).sum::<usize>();
+                let recorded = vec![Recorded::default(); intakes.len()];
+                self.requests.push(Request { intakes, reply, recorded });
                 self.places.push(place);
             }
             Command::Claim { destination, audience, limit, reply } => {
@@ -181,6 +208,9 @@ impl Group {
                 self.operations.push(operation);
                 self.operated.push((reply, Ok(0)));
             }
+            Command::Configure { destinations, reply } => {
+                self.configure = Some((destinations, reply));
+            }
             Command::Damaged(error) => self.damage = Some(error),
             Command::Close(closed) => self.close = Some(closed),
         }
@@ -188,20 +218,13 @@ impl Group {
 
     /// Applies everything inside the transaction that is open on `db`.
     pub fn apply(&mut self, state: &mut State, db: &Connection) -> rusqlite::Result<()> {
-        self.apply_deltas(state, db)?;
-        for intake in &self.intakes {
-            state.note_arrival(intake.arrival);
-            let Some(destination) = state.audiences.destination(&intake.destination) else {
-                continue;
-            };
-            for user_id in &intake.deletions {
-                state.forget(db, destination, user_id)?;
-            }
-            for RejectedEvent { reason, detail, body, user_id } in &intake.rejected {
-                let row = state.audiences.destinations[destination].row;
-                let person = user_id.as_ref().map(|user| state.persons.hash(row, user.as_str()));
-                state.rejected.keep(db, row, intake.arrival, (reason, detail, body, person))?;
-            }
+        // What came after a deletion is applied after it.
+        let mut from = 0;
+        while from < self.requests.len() {
+            let deleting = self.requests[from..].iter().position(Request::deletes);
+            let to = deleting.map_or(self.requests.len(), |position| from + position + 1);
+            self.apply_requests(from..to, state, db)?;
+            from = to;
         }
         for report in std::mem::take(&mut self.reports) {
             self.apply_report(state, db, report)?;
@@ -222,21 +245,58 @@ impl Group {
                 }
             };
         }
+        if let Some((destinations, _)) = &self.configure {
+            let stamp = state.stamp();
+            self.configured_before = Some(state.audiences.configured());
+            state.audiences.configure(db, destinations.clone(), stamp)?;
+        }
         Ok(())
     }
 
-    fn apply_deltas(&mut self, state: &mut State, db: &Connection) -> rusqlite::Result<()> {
-        let mut writes: Vec<(i64, usize, &MembershipDelta)> = Vec::with_capacity(self.items);
-        for (intake, (_, recorded)) in self.intakes.iter().zip(&mut self.recorded) {
+    /// Deltas first, together, then what else came with them.
+    fn apply_requests(
+        &mut self,
+        which: Range<usize>,
+        state: &mut State,
+        db: &Connection,
+    ) -> rusqlite::Result<()> {
+        self.apply_deltas(which.clone(), state, db)?;
+        for intake in self.requests[which].iter().flat_map(|request| &request.intakes) {
+            state.note_arrival(intake.arrival);
             let Some(destination) = state.audiences.destination(&intake.destination) else {
                 continue;
             };
-            for (position, delta) in intake.deltas.iter().enumerate() {
-                match state.audiences.resolve(db, destination, delta)? {
-                    Ok(audience) => {
-                        writes.push((state.audiences.list[audience].row, audience, delta));
+            for RejectedEvent { reason, detail, body, user_id } in &intake.rejected {
+                let row = state.audiences.destinations[destination].row;
+                let person = user_id.as_ref().map(|user| state.persons.hash(row, user.as_str()));
+                state.rejected.keep(db, row, intake.arrival, (reason, detail, body, person))?;
+            }
+            for user_id in &intake.deletions {
+                state.forget(db, destination, user_id, intake.arrival)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_deltas(
+        &mut self,
+        which: Range<usize>,
+        state: &mut State,
+        db: &Connection,
+    ) -> rusqlite::Result<()> {
+        let mut writes: Vec<(i64, usize, &MembershipDelta)> = Vec::with_capacity(self.items);
+        for Request { intakes, recorded, .. } in &mut self.requests[which] {
+            for (intake, recorded) in intakes.iter().zip(recorded) {
+                let Some(destination) = state.audiences.destination(&intake.destination) else {
+                    continue;
+                };
+                for (position, delta) in intake.deltas.iter().enumerate() {
+                    match state.audiences.resolve(db, destination, delta)? {
+                        Ok(audience) => {
+                            writes.push((state.audiences.list[audience].row, audience, delta));
+                        }
+                        Err(_conflict) => recorded.kind_conflicts.push(position),
                     }
-                    Err(_conflict) => recorded.kind_conflicts.push(position),
                 }
             }
         }
@@ -318,6 +378,7 @@ impl Group {
         let row = state.audiences.list[audience].row;
         let mut order: Vec<_> = batch.members.iter().collect();
         order.sort_by(|a, b| a.context_key.cmp(&b.context_key));
+        let mut longest: Option<Timestamp> = None;
         for claimed in order {
             let key = claimed.context_key.as_str();
             let before = members::load(db, row, key)?;
@@ -325,24 +386,29 @@ impl Group {
             state.put(db, audience, key, before.as_ref(), &next)?;
             if let Some(since) = next.or(before.as_ref()).and_then(|member| member.pending_since) {
                 state.audiences.list[audience].look_again_from(since);
+                longest = Some(longest.map_or(since, |other| other.min(since)));
             }
         }
         let keys = batch.members.into_iter().map(|claimed| claimed.context_key).collect();
-        self.unclaimed.push((audience, keys));
+        self.unclaimed.push((audience, keys, longest));
         Ok(())
     }
 
-    /// The transaction is committed: claims that were reported on end.
-    pub fn end_claims(&mut self, state: &mut State) {
-        for (audience, keys) in self.unclaimed.drain(..) {
-            state.unclaim(audience, &keys);
+    /// The transaction is committed: claims that were reported on end, and who is configured shows.
+    pub fn committed(&mut self, state: &mut State) {
+        for (audience, keys, longest) in self.unclaimed.drain(..) {
+            state.unclaim(audience, &keys, longest);
+        }
+        if self.configure.is_some() {
+            state.show_destinations();
+            state.upkeep.wake(); // everybody of an audience may have to be told again
         }
     }
 
     /// Answers every verb. What it changed can be seen by then.
     pub fn answer(self) {
         drop(self.places);
-        for (reply, recorded) in self.recorded {
+        for Request { reply, recorded, .. } in self.requests {
             let _ = reply.send(Ok(recorded)); // whoever asked may have given up: it is durable all the same
         }
         for reply in self.reported {
@@ -351,13 +417,20 @@ impl Group {
         for (reply, done) in self.operated {
             let _ = reply.send(done);
         }
+        if let Some((_, reply)) = self.configure {
+            let _ = reply.send(Ok(()));
+        }
         for (reply, batch) in self.claimed {
             let _ = reply.send(Ok(batch)); // see `Ledger::claim`: a courier that claims waits for it
         }
     }
 
-    /// The transaction was rolled back: what it had claimed is in no batch.
-    pub fn take_back_claims(&mut self, state: &mut State) {
+    /// The transaction was rolled back: what it had claimed is in no batch, and what it configured is
+    /// not; the rest is read again.
+    pub fn rolled_back(&mut self, state: &mut State) {
+        if let Some(before) = self.configured_before.take() {
+            state.audiences.take_back(before);
+        }
         for batch in self.claimed.iter_mut().filter_map(|(_, batch)| batch.take()) {
             state.unclaim_batch(&batch);
         }
@@ -365,7 +438,10 @@ impl Group {
 
     /// Answers every verb with `error`.
     pub fn fail(self, error: impl Fn() -> LedgerError) {
-        for (reply, _) in self.recorded {
+        for Request { reply, .. } in self.requests {
+            let _ = reply.send(Err(error()));
+        }
+        if let Some((_, reply)) = self.configure {
             let _ = reply.send(Err(error()));
         }
         for reply in self.reported {

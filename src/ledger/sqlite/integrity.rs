@@ -1,7 +1,7 @@
 //! Whether a ledger says what was written into it.
 //!
-//! [`header`] and [`roots`] are quick at any size: they are part of every start. [`check`] reads
-//! every page and every row, and what holds between the tables.
+//! [`header`], [`log`] and [`roots`] are quick at any size: they are part of every start. [`check`]
+//! reads every page and every row, and what holds between the tables.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,7 +11,7 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 
 use super::schema::{self, OpenError};
-use super::{audiences, members, meta, parked, persons, rejected, upkeep};
+use super::{audiences, log as write_ahead, members, meta, parked, persons, rejected, upkeep};
 
 /// Most faults that are told: more say no more.
 const MOST: u32 = 20;
@@ -68,6 +68,9 @@ pub struct Sound {
 /// Reads everything at `directory`, beside a daemon or without one. Takes as long as reading the
 /// file does. The inner error: everything that is wrong.
 pub fn check(directory: &Path) -> Result<Result<Sound, Vec<String>>, OpenError> {
+    if let Err(OpenError::Damaged(faults)) = log_at_rest(directory) {
+        return Ok(Err(faults));
+    }
     let db = schema::open_to_read(&schema::database(directory))?;
     if schema::version(&db)? == 0 {
         return Err(OpenError::Missing(directory.to_owned())); // no start has come to make it
@@ -143,6 +146,26 @@ pub(super) fn header(path: &Path) -> Result<(), OpenError> {
         return damaged(format!("the database has {length} bytes of {}", pages * page));
     }
     Ok(())
+}
+
+/// Whether the write-ahead log holds all that was committed. Before anybody opens the database, who
+/// would make the log fit what can be read of it; nobody may be writing it.
+pub(super) fn log(path: &Path) -> Result<(), OpenError> {
+    match write_ahead::damage(path) {
+        Ok(None) => Ok(()),
+        Ok(Some(fault)) => Err(OpenError::Damaged(vec![fault])),
+        Err(source) => Err(OpenError::Directory { path: path.to_owned(), source }),
+    }
+}
+
+/// The same, unless a daemon has the ledger: it looked before it opened it.
+pub(super) fn log_at_rest(directory: &Path) -> Result<(), OpenError> {
+    let path = schema::database(directory);
+    if !path.exists() {
+        return Ok(());
+    }
+    let Ok(_lock) = schema::lock(directory) else { return Ok(()) };
+    log(&path)
 }
 
 /// Whether the tables are those of this version, and the first and last rows of each table and index

@@ -48,6 +48,27 @@ pub(super) fn walk(
     .collect()
 }
 
+/// Up to `limit` members of one audience behind `after` in the order of their keys.
+pub(super) fn walk_in(
+    db: &Connection,
+    audience: i64,
+    after: &str,
+    limit: usize,
+) -> rusqlite::Result<Vec<(String, Member)>> {
+    db.prepare_cached(concat!(
+        "SELECT ",
+        columns!(),
+        ", context_key FROM member WHERE audience = ?1 AND context_key > ?2
+         ORDER BY context_key LIMIT ?3"
+    ))?
+    .query_map(params![audience, after, limit], |row| {
+        let key: String = row.get(12)?;
+        let member = from_row(row, audience, &key)?;
+        Ok((key, member))
+    })?
+    .collect()
+}
+
 fn from_row(row: &Row<'_>, audience: i64, key: &str) -> rusqlite::Result<Member> {
     let told: Option<bool> = row.get(3)?;
     let told_at: Option<i64> = row.get(4)?;

@@ -58,13 +58,13 @@ pub(super) fn apply(
             if let Some(retracting) = being_retracted(state, destination, audience.as_ref()) {
                 return Ok(Err(LedgerError::Retracting(retracting)));
             }
-            each_audience(state, destination, audience.as_ref(), |state, audience| {
+            each_configured(state, destination, audience.as_ref(), |state, audience| {
                 state.start_walk(audience, task.clone());
                 Ok(())
             })
         }
         Operation::StopResync { destination, audience } => {
-            each_audience(state, destination, audience.as_ref(), |state, audience| {
+            each_configured(state, destination, audience.as_ref(), |state, audience| {
                 let walk = &mut state.audiences.list[audience].walk;
                 walk.take_if(|walk| walk.task == Task::Resync);
                 state.touch(audience);
@@ -72,7 +72,7 @@ pub(super) fn apply(
             })
         }
         Operation::Retract { destination, audience } => {
-            each_audience(state, destination, audience.as_ref(), |state, audience| {
+            each_configured(state, destination, audience.as_ref(), |state, audience| {
                 let through = state.stamp();
                 state.start_walk(audience, Task::Retract { through });
                 Ok(())
@@ -82,7 +82,7 @@ pub(super) fn apply(
             drop_rows(state, db, destination, audience.as_ref())
         }
         Operation::Pause { destination, paused } => {
-            let Some(index) = state.audiences.destination(destination) else {
+            let Some(index) = state.audiences.configured_destination(destination) else {
                 return Ok(Err(LedgerError::UnknownDestination(destination.clone())));
             };
             state.pause(db, index, *paused)?;
@@ -128,15 +128,24 @@ fn being_retracted(
     Some(retracting.route.audience.clone())
 }
 
-fn each_audience(
+fn each_configured(
     state: &mut State,
     destination: &DestinationName,
     only: Option<&AudienceId>,
+    act: impl FnMut(&mut State, usize) -> rusqlite::Result<()>,
+) -> rusqlite::Result<Result<u64, LedgerError>> {
+    match state.audiences.configured_destination(destination) {
+        Some(of) => each_audience(state, of, only, act),
+        None => Ok(Err(LedgerError::UnknownDestination(destination.clone()))),
+    }
+}
+
+fn each_audience(
+    state: &mut State,
+    of: usize,
+    only: Option<&AudienceId>,
     mut act: impl FnMut(&mut State, usize) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<Result<u64, LedgerError>> {
-    let Some(of) = state.audiences.destination(destination) else {
-        return Ok(Err(LedgerError::UnknownDestination(destination.clone())));
-    };
     let audiences = match only {
         None => state.audiences.of_destination(of),
         Some(only) => match state.audiences.find(of, only) {
@@ -162,11 +171,9 @@ fn drop_rows(
             dropped::detach_rejected(db, state.audiences.destinations[of].row)?;
             state.upkeep.wake();
         }
-        return each_audience(state, destination, only, |state, audience| {
-            state.drop_audience(db, audience)
-        });
+        return each_audience(state, of, only, |state, audience| state.drop_audience(db, audience));
     }
-    // It is not configured, so that nothing of it is in memory or in a call.
+    // It was not configured since the start, so that nothing of it is in memory or in a call.
     let Some(row) = row_of(db, destination)? else {
         return Ok(Err(LedgerError::UnknownDestination(destination.clone())));
     };

@@ -43,9 +43,13 @@ impl SqliteLedger {
 impl Operations for SqliteLedger {
     async fn destinations(&self) -> Result<Vec<DestinationView>, LedgerError> {
         let mut found = self.read(reader::Reader::destinations).await?;
+        let published = self.shared.published();
         for view in &mut found {
-            view.configured = self.news.keys().any(|name| name.as_str() == view.name);
+            let of = published.iter().find(|(name, _)| name.as_str() == view.name);
+            view.configured = of.is_some_and(|(_, of)| of.configured);
         }
+        // One that is not configured and has nothing left is of no interest.
+        found.retain(|view| view.configured || view.audiences > 0 || view.rejected > 0);
         Ok(found)
     }
 

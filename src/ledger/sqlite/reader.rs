@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::audiences::{Audience, stored_audiences};
 use super::persons::Persons;
@@ -14,6 +14,9 @@ use crate::ledger::{
     WalkView,
 };
 use crate::membership::{AudienceId, DestinationName, Timestamp};
+
+/// Bodies of rejected events in one reading: a page of large ones is a short page (P6).
+const PAGE_BYTES: usize = 4 << 20;
 
 /// A connection of its own; one reading at a time.
 #[derive(Debug)]
@@ -110,10 +113,8 @@ impl Reader {
             let Some(id) = id_of(db, destination)? else { return Ok(Vec::new()) };
             let mut views = Vec::new();
             for audience in stored_audiences(db, id, destination)? {
-                for (of, key, member) in members::walk(db, (audience.row, ""), usize::MAX >> 1)? {
-                    if of == audience.row {
-                        views.push(view(&audience, key, &member));
-                    }
+                for (key, member) in members::walk_in(db, audience.row, "", usize::MAX >> 1)? {
+                    views.push(view(&audience, key, &member));
                 }
             }
             Ok(views)
@@ -200,7 +201,7 @@ impl Reader {
     }
 
     /// The rejected events of a destination with larger numbers than `after`, the oldest first, at
-    /// most `limit`.
+    /// most `limit`; fewer if they are large, and none only if there is none.
     pub fn rejected(
         &self,
         destination: &DestinationName,
@@ -208,25 +209,21 @@ impl Reader {
         limit: u32,
     ) -> rusqlite::Result<Vec<RejectedView>> {
         self.with(|db| {
-            db.prepare_cached(
+            let mut statement = db.prepare_cached(
                 "SELECT rejected.id, received_at, reason, detail, body, rejected.checksum
                  FROM rejected JOIN destination ON destination.id = rejected.destination
                  WHERE name = ?1 AND rejected.id > ?2 ORDER BY rejected.id LIMIT ?3",
-            )?
-            .query_map(params![destination.as_str(), after, limit], |row| {
-                let event = RejectedView {
-                    id: row.get(0)?,
-                    received_at: Timestamp(row.get(1)?),
-                    reason: row.get(2)?,
-                    detail: row.get(3)?,
-                    body: row.get(4)?,
-                };
-                let RejectedView { received_at, reason, detail, body, .. } = &event;
-                let read = || rejected::checksum_of(*received_at, reason, detail, body);
-                checksum::verify(row.get(5)?, read, "a rejected event")?;
-                Ok(event)
-            })?
-            .collect()
+            )?;
+            let mut rows = statement.query(params![destination.as_str(), after, limit])?;
+            let (mut events, mut bytes) = (Vec::new(), 0);
+            while bytes < PAGE_BYTES
+                && let Some(row) = rows.next()?
+            {
+                let event = rejected_view(row)?;
+                bytes += event.body.len();
+                events.push(event);
+            }
+            Ok(events)
         })
     }
 
@@ -253,6 +250,20 @@ impl Reader {
             Ok(false)
         })
     }
+}
+
+fn rejected_view(row: &Row<'_>) -> rusqlite::Result<RejectedView> {
+    let event = RejectedView {
+        id: row.get(0)?,
+        received_at: Timestamp(row.get(1)?),
+        reason: row.get(2)?,
+        detail: row.get(3)?,
+        body: row.get(4)?,
+    };
+    let RejectedView { received_at, reason, detail, body, .. } = &event;
+    let read = || rejected::checksum_of(*received_at, reason, detail, body);
+    checksum::verify(row.get(5)?, read, "a rejected event")?;
+    Ok(event)
 }
 
 fn id_of(db: &Connection, destination: &DestinationName) -> rusqlite::Result<Option<i64>> {

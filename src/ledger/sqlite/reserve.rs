@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use rusqlite::ErrorCode;
+
 /// Watches the free space of one disk.
 #[derive(Debug)]
 pub(super) struct Reserve {
@@ -47,4 +49,9 @@ impl Reserve {
         }
         is_reached
     }
+}
+
+/// Whether a write failed for want of space, and for nothing else.
+pub(super) fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }

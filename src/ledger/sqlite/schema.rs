@@ -204,6 +204,7 @@ pub(super) fn open(directory: &Path, cache_kib: u32) -> Result<Connection, OpenE
     let found = match fs::metadata(&path) {
         Ok(file) if file.len() > 0 => {
             integrity::header(&path)?;
+            integrity::log(&path)?;
             Some(version(&open_to_read(&path)?)?)
         }
         _ => None,

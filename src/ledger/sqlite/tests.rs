@@ -28,6 +28,8 @@ struct Bench {
     writer: Option<std::thread::JoinHandle<Result<(), WriterFailure>>>,
     name: DestinationName,
     environment: String,
+    /// Configured beside it, each with an environment of its own.
+    others: Vec<DestinationName>,
     reassert_after: Duration,
     rejected: Retention,
     parked: Retention,
@@ -69,6 +71,7 @@ impl Bench {
             writer: None,
             name: destination(),
             environment: "https://launchdarkly.test one".to_owned(),
+            others: Vec::new(),
             reassert_after: Duration::from_secs(600),
             rejected: kept,
             parked: Retention { max_age: DAY, max_count: 1000, max_bytes: 1 << 20 },
@@ -85,14 +88,26 @@ impl Bench {
             rejected: self.rejected,
             parked: self.parked,
             check_every: self.check_every,
-            destinations: vec![DestinationSettings {
-                name: self.name.clone(),
-                environment: self.environment.clone(),
-                repeat_window: Duration::from_secs(3600),
-                reassert_after: self.reassert_after,
-            }],
+            destinations: self.destinations(),
         };
         SqliteLedger::open(settings, Arc::new(self.clock.clone()))
+    }
+
+    fn destinations(&self) -> Vec<DestinationSettings> {
+        let others = self.others.iter().map(|name| (name, name.as_str()));
+        let all = [(&self.name, self.environment.as_str())].into_iter().chain(others);
+        all.map(|(name, environment)| DestinationSettings {
+            name: name.clone(),
+            environment: environment.to_owned(),
+            repeat_window: Duration::from_secs(3600),
+            reassert_after: self.reassert_after,
+        })
+        .collect()
+    }
+
+    /// Tells the open ledger what it would be opened with.
+    async fn configure(&self) {
+        self.ledger.configure(self.destinations()).await.expect("there is space");
     }
 
     fn open(&mut self) {
@@ -133,8 +148,17 @@ impl Bench {
     }
 
     async fn claim(&self, audience: &str, limit: usize) -> Option<Batch> {
+        self.claim_of(&self.name, audience, limit).await
+    }
+
+    async fn claim_of(
+        &self,
+        destination: &DestinationName,
+        audience: &str,
+        limit: usize,
+    ) -> Option<Batch> {
         let limit = NonZeroUsize::new(limit).expect("not zero");
-        self.ledger.claim(&self.name, &id(audience), limit).await.expect("it is open")
+        self.ledger.claim(destination, &id(audience), limit).await.expect("it is open")
     }
 
     async fn settle(&self, batch: Batch) {
@@ -151,11 +175,16 @@ impl Bench {
 
     /// Claims and settles until nothing waits; tells each to `launchdarkly`.
     async fn drain(&self, launchdarkly: &mut BTreeMap<(String, String), bool>) {
+        self.drain_to(&self.name, |batch| apply(batch, launchdarkly)).await;
+    }
+
+    async fn drain_to(&self, destination: &DestinationName, mut tell: impl FnMut(&Batch)) {
         loop {
-            let backlog = self.ledger.backlog(&self.name).await.expect("it is open");
+            let backlog = self.ledger.backlog(destination).await.expect("it is open");
             let Some(waiting) = backlog.first() else { return };
-            let Some(batch) = self.claim(waiting.audience.as_str(), 7).await else { continue };
-            apply(&batch, launchdarkly);
+            let audience = waiting.audience.as_str();
+            let Some(batch) = self.claim_of(destination, audience, 7).await else { continue };
+            tell(&batch);
             self.settle(batch).await;
         }
     }
@@ -182,11 +211,17 @@ impl Bench {
 
     /// Tries everybody who is parked again.
     async fn requeue(&self) {
-        for view in self.parked() {
+        self.requeue_of(&self.name).await;
+    }
+
+    async fn requeue_of(&self, name: &DestinationName) {
+        let after = ParkedAfter::default();
+        let parked = self.ledger.reader().parked(name, None, &after, 100).expect("it can be read");
+        for view in parked {
             let context_key = ContextKey::new(&view.context_key).expect("not empty");
             let audience = id(&view.audience);
             let members =
-                Members { destination: destination(), audience, context_keys: vec![context_key] };
+                Members { destination: name.clone(), audience, context_keys: vec![context_key] };
             self.ledger.requeue(members).await.expect("there is space");
         }
     }
@@ -271,6 +306,22 @@ async fn a_member_is_in_one_batch_at_a_time_and_the_longest_pending_goes_first()
     assert_eq!(keys(&third), ["ada"]);
     bench.release(second, Unheard::No).await;
     assert_eq!(keys(&bench.claim("a", 2).await.expect("released")), ["bob"]);
+}
+
+#[tokio::test]
+async fn a_member_that_is_given_back_has_waited_since_it_came_and_not_since_the_start() {
+    const IDLE: Duration = Duration::from_millis(300);
+    let bench = Bench::new();
+    bench.clock.advance(IDLE);
+    tokio::time::sleep(IDLE).await; // nothing happens for a while: that is the case
+    let came = tokio::time::Instant::now();
+    bench.record(vec![delta("a", "ada", true, 1)]).await;
+    for _ in 0..3 {
+        bench.release(bench.claim("a", 9).await.expect("ada waits"), Unheard::No).await;
+        let backlog = bench.ledger.backlog(&destination()).await.expect("it is open");
+        let since = backlog[0].waiting_since;
+        assert!(since + Duration::from_millis(100) > came, "{:?} too early", came - since);
+    }
 }
 
 #[tokio::test]
@@ -529,6 +580,8 @@ async fn arrival_never_runs_backwards_not_even_across_a_restart() {
     assert!(!batch.members[0].membership.as_bool(), "the later arrival wins the tie");
 }
 
+mod checkpoints;
+mod configured;
 mod damage;
 mod migration;
 mod operations;
@@ -537,8 +590,12 @@ mod retention;
 /// What a random story does next.
 #[derive(Clone, Debug)]
 enum Act {
-    Record(Vec<(u8, u8, bool, i64)>),
-    Claim(u8, usize),
+    /// To the one destination, or in one go to both.
+    Record(Vec<(u8, u8, bool, i64)>, bool),
+    /// Of the other destination or not.
+    Claim(bool, u8, usize),
+    /// The other destination is configured from here on, or it is not.
+    Configure(bool),
     /// A claimed batch is taken.
     Settle(prop::sample::Index),
     /// A claimed batch is not taken: applied or not, heard or not.
@@ -559,8 +616,11 @@ enum Act {
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let item = (0..2_u8, 0..6_u8, any::<bool>(), 0..12_i64);
     let act = prop_oneof![
-        6 => prop::collection::vec(item, 1..6).prop_map(Act::Record),
-        5 => (0..2_u8, 1..4_usize).prop_map(|(audience, limit)| Act::Claim(audience, limit)),
+        6 => (prop::collection::vec(item, 1..6), any::<bool>())
+            .prop_map(|(items, both)| Act::Record(items, both)),
+        5 => (any::<bool>(), 0..2_u8, 1..4_usize)
+            .prop_map(|(other, audience, limit)| Act::Claim(other, audience, limit)),
+        1 => any::<bool>().prop_map(Act::Configure),
         3 => any::<prop::sample::Index>().prop_map(Act::Settle),
         3 => (any::<prop::sample::Index>(), any::<bool>(), any::<bool>())
             .prop_map(|(which, applied, heard)| Act::Fail { which, applied, heard }),
@@ -574,50 +634,92 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(act, 1..60)
 }
 
-type Model = BTreeMap<(String, String), (i64, bool)>;
+/// Of which destination and audience, and who.
+type Who = (String, String, String);
+
+fn tell(batch: &Batch, launchdarkly: &mut BTreeMap<Who, bool>) {
+    let Route { destination, audience, .. } = &*batch.route;
+    for ClaimedMember { context_key, membership, .. } in &batch.members {
+        let who = (destination.to_string(), audience.as_str().to_owned(), context_key.as_str());
+        launchdarkly.insert((who.0, who.1, who.2.to_owned()), membership.as_bool());
+    }
+}
+
+fn other() -> DestinationName {
+    DestinationName::new("other").expect("not empty")
+}
+
+/// Makes the items of a story durable, for each destination in one go.
+async fn record_for(
+    bench: &Bench,
+    destinations: &[DestinationName],
+    items: &[(u8, u8, bool, i64)],
+    model: &mut BTreeMap<Who, (i64, bool)>,
+) {
+    let deltas: Vec<_> = items
+        .iter()
+        .map(|(audience, key, enters, at)| {
+            delta(&format!("aud{audience}"), &format!("k{key}"), *enters, *at)
+        })
+        .collect();
+    let mut intakes = Vec::new();
+    for destination in destinations {
+        for item in &deltas {
+            let who = (destination.to_string(), item.audience.as_str().to_owned());
+            let who = (who.0, who.1, item.context_key.as_str().to_owned());
+            let now = (item.event_at.0, item.membership.as_bool());
+            let known = model.entry(who).or_insert(now);
+            if item.event_at.0 >= known.0 {
+                *known = now;
+            }
+        }
+        let intake = intake(&*bench.ledger, deltas.clone());
+        intakes.push(Intake { destination: destination.clone(), ..intake });
+    }
+    let recorded = bench.ledger.record_all(intakes).await.expect("there is space");
+    assert_eq!(recorded, vec![Recorded::default(); destinations.len()]);
+}
 
 async fn play(acts: Vec<Act>) {
     let mut bench = Bench::new();
-    let mut model = Model::new();
+    let mut model = BTreeMap::new();
     let mut launchdarkly = BTreeMap::new();
     let mut out: Vec<Batch> = Vec::new();
+    // The other destination is configured, or was since the ledger was opened.
+    let mut other_is_known = false;
     for act in acts {
         match act {
-            Act::Record(items) => {
-                let items = items.into_iter().map(|(audience, key, enters, at)| {
-                    delta(&format!("aud{audience}"), &format!("k{key}"), enters, at)
-                });
-                let items: Vec<_> = items.collect();
-                for item in &items {
-                    let member =
-                        (item.audience.as_str().to_owned(), item.context_key.as_str().to_owned());
-                    let now = (item.event_at.0, item.membership.as_bool());
-                    let known = model.entry(member).or_insert(now);
-                    if item.event_at.0 >= known.0 {
-                        *known = now;
-                    }
-                }
-                bench.record(items).await;
+            Act::Record(items, both) => {
+                let all = [destination(), other()];
+                let destinations = if both && other_is_known { &all[..] } else { &all[..1] };
+                record_for(&bench, destinations, &items, &mut model).await;
             }
-            Act::Claim(audience, limit) => {
-                out.extend(bench.claim(&format!("aud{audience}"), limit).await);
+            Act::Claim(of_other, audience, limit) => {
+                let name = if of_other && other_is_known { other() } else { destination() };
+                out.extend(bench.claim_of(&name, &format!("aud{audience}"), limit).await);
                 let mut seen = BTreeSet::new();
                 for batch in &out {
                     for key in keys(batch) {
-                        let member = (batch.route.audience.as_str(), key);
+                        let Route { destination, audience, .. } = &*batch.route;
+                        let member = (destination.as_str(), audience.as_str(), key);
                         assert!(seen.insert(member), "in two batches at once (P3)");
                     }
                 }
             }
+            Act::Configure(with_other) => {
+                bench.others = with_other.then(other).into_iter().collect();
+                bench.configure().await;
+                other_is_known |= with_other;
+            }
             Act::Settle(which) if !out.is_empty() => {
                 let batch = out.swap_remove(which.index(out.len()));
-                apply(&batch, &mut launchdarkly);
+                tell(&batch, &mut launchdarkly);
                 bench.settle(batch).await;
             }
             Act::Fail { which, applied, heard } if !out.is_empty() => {
                 let batch = out.swap_remove(which.index(out.len()));
                 if applied {
-                    apply(&batch, &mut launchdarkly);
+                    tell(&batch, &mut launchdarkly);
                 }
                 bench.release(batch, if heard { Unheard::No } else { Unheard::Perhaps }).await;
             }
@@ -642,12 +744,14 @@ async fn play(acts: Vec<Act>) {
                 }
             }
             Act::Crash => {
-                out.drain(..).for_each(|batch| apply(&batch, &mut launchdarkly));
+                out.drain(..).for_each(|batch| tell(&batch, &mut launchdarkly));
                 bench.crash();
+                other_is_known = !bench.others.is_empty();
             }
             Act::Reopen => {
                 out.clear();
                 bench.reopen().await;
+                other_is_known = !bench.others.is_empty();
             }
             Act::Settle(_) | Act::Fail { .. } | Act::Park(_) | Act::Split(_) => {}
         }
@@ -655,10 +759,14 @@ async fn play(acts: Vec<Act>) {
     for batch in out {
         bench.release(batch, Unheard::No).await;
     }
-    bench.requeue().await;
-    bench.drain(&mut launchdarkly).await;
+    bench.others = vec![other()];
+    bench.configure().await;
+    for name in [destination(), other()] {
+        bench.requeue_of(&name).await;
+        bench.drain_to(&name, |batch| tell(batch, &mut launchdarkly)).await;
+    }
     let expected: BTreeMap<_, _> =
-        model.into_iter().map(|(member, (_, included))| (member, included)).collect();
+        model.into_iter().map(|(who, (_, included))| (who, included)).collect();
     assert_eq!(launchdarkly, expected, "LaunchDarkly ends equal to the model (P2, P4)");
     assert_eq!(bench.faults(), [""; 0], "the rows and their counts agree");
 }

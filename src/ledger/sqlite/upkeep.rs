@@ -18,7 +18,7 @@ use super::walks::SLICE;
 use super::writer::State;
 use super::{dropped, members, walks};
 use crate::ledger::member::{self, Next};
-use crate::membership::Timestamp;
+use crate::membership::{ContextKey, Timestamp};
 
 /// Pause between two slices while nothing else wakes the writer.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -36,6 +36,8 @@ pub(super) struct Upkeep {
     reassert_after: Duration,
     /// Re-assertions up to a stamp are due at an instant; oldest first.
     reassertions: VecDeque<(Instant, Timestamp)>,
+    /// The position of the audience that is walked next.
+    pub next_walker: usize,
     /// The row that the current walk for tombstones has come to.
     walk: Option<(i64, String)>,
     next_walk: Instant,
@@ -56,6 +58,7 @@ impl Upkeep {
             tombstone_ttl,
             reassert_after,
             reassertions: VecDeque::new(),
+            next_walker: 0,
             walk: None,
             next_walk: now + walk_interval(tombstone_ttl),
             next_look: now,
@@ -64,6 +67,11 @@ impl Upkeep {
         };
         upkeep.reload(db)?;
         Ok(upkeep)
+    }
+
+    /// From here on, re-assertions are due so long after a settle.
+    pub fn reassert_after(&mut self, reassert_after: Duration) {
+        self.reassert_after = reassert_after;
     }
 
     /// Plans what the table says, at opening and after a transaction that was rolled back.
@@ -172,7 +180,11 @@ fn reassert_due(state: &mut State, db: &Connection, now: Instant) -> rusqlite::R
     let more = rows.len() == SLICE;
     for (_, row, key) in rows {
         let Some(audience) = state.audiences.of_row(row) else { continue };
-        state.apply(db, audience, &key, member::reassert)?;
+        let called = &state.audiences.list[audience].claimed;
+        let is_called = ContextKey::new(&key).is_some_and(|key| called.contains(&key));
+        state.apply(db, audience, &key, |before, moment| {
+            member::reassert_after_silence(before, is_called, moment)
+        })?;
     }
     if more {
         state.upkeep.reassertions.push_front((now, through));

@@ -12,8 +12,10 @@ use crate::membership::Timestamp;
 
 /// Finer than any linger that makes sense.
 const RESOLUTION: Duration = Duration::from_millis(10);
-/// Enough for the longest linger that makes sense; what is older counts as "long ago".
+/// When there are so many, they are thinned out: what is older need not be known as exactly.
 const MOST: usize = 4096;
+/// Two pairs are at least so much of their age apart after that.
+const PART_OF_AGE: u32 = 250;
 
 /// Pairs of stamp and instant, oldest first.
 #[derive(Debug)]
@@ -33,9 +35,25 @@ impl Waits {
             return;
         }
         if self.pairs.len() == MOST {
-            self.pairs.pop_front();
+            self.thin_out(now);
         }
         self.pairs.push_back((stamp, now));
+    }
+
+    fn thin_out(&mut self, now: Instant) {
+        let mut thinner = VecDeque::with_capacity(MOST);
+        let mut newer: Option<Instant> = None;
+        for (stamp, at) in self.pairs.drain(..).rev() {
+            let age = now.duration_since(at);
+            if newer.is_none_or(|newer| newer.duration_since(at) >= age / PART_OF_AGE) {
+                newer = Some(at);
+                thinner.push_front((stamp, at));
+            }
+        }
+        while thinner.len() > MOST - MOST / 16 {
+            thinner.pop_front(); // after months
+        }
+        self.pairs = thinner;
     }
 
     /// When `stamp` was given out; never later than it truly was.
@@ -53,6 +71,26 @@ impl Waits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn days_are_remembered_less_exactly_but_remembered() {
+        const EVERY: Duration = Duration::from_millis(100);
+        let start = Instant::now();
+        let mut waits = Waits::new();
+        for tenth in 0..2_000_000_u32 {
+            waits.note(Timestamp(tenth.into()), start + EVERY * tenth);
+        }
+        assert!(waits.pairs.len() <= MOST);
+        let now = start + EVERY * 2_000_000;
+        for tenths_ago in [1_u32, 600, 36_000, 864_000, 1_999_999] {
+            let truly = start + EVERY * (2_000_000 - tenths_ago);
+            let known = waits.instant_of(Timestamp((2_000_000 - tenths_ago).into()));
+            assert!(known <= truly, "{tenths_ago} tenths ago");
+            let off = truly - known;
+            let bound = (now - truly) / 100 + EVERY;
+            assert!(off <= bound, "{tenths_ago} tenths ago: off by {off:?}");
+        }
+    }
 
     #[test]
     fn a_stamp_maps_to_the_last_instant_noted_before_it() {

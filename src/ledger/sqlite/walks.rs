@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use super::members;
 use super::writer::State;
-use crate::ledger::member::{self, Next};
+use crate::ledger::member::{self, Member, Moment, Next};
 use crate::membership::Timestamp;
 
 /// Rows in one slice: about a millisecond of the writer's time.
@@ -90,48 +90,124 @@ impl fmt::Display for Walk {
     }
 }
 
-/// One slice of every walk. `true`: one is under way.
+/// One slice of the walks together: they take turns, so that a slice is as short for a thousand
+/// audiences as for one. `true`: one is under way.
 pub(super) fn step(state: &mut State, db: &Connection) -> rusqlite::Result<bool> {
-    let mut under_way = false;
-    for audience in 0..state.audiences.list.len() {
-        let known = &state.audiences.list[audience];
-        let Some(walk) = known.walk.clone() else { continue };
-        under_way = true;
-        if known.counts.pending >= AHEAD {
-            continue;
+    let count = state.audiences.list.len();
+    let is_walked = |state: &State, index: usize| state.audiences.list[index].walk.is_some();
+    let first = state.upkeep.next_walker;
+    let in_turn = (first..count).chain(0..first.min(count));
+    let walked: Vec<usize> = in_turn.filter(|index| is_walked(state, *index)).collect();
+    let mut left = SLICE;
+    for audience in &walked {
+        if left == 0 {
+            break;
         }
-        let row = known.row;
-        let slice = members::walk(db, (row, &walk.after), SLICE)?;
-        let mut reached = None;
-        let mut visited = walk.visited;
-        for (_, key, before) in slice.iter().take_while(|(of, _, _)| *of == row) {
-            let moment = state.moment(audience);
-            let next = match &walk.task {
-                Task::Resync
-                    if before.told.is_some_and(|told| told.at >= moment.told_counts_from) =>
-                {
-                    Next::Same
-                }
-                Task::Resync => member::reassert(before, &moment),
-                Task::Retract { through } if before.version > *through => Next::Same,
-                Task::RetractStale { current } if current.contains(&before.key_rule) => Next::Same,
-                Task::Retract { .. } | Task::RetractStale { .. } => {
-                    member::retract(before, &moment)
-                }
-            };
-            state.put(db, audience, key, Some(before), &next)?;
-            visited += 1;
-            reached = Some(key.clone());
-        }
-        state.audiences.list[audience].walk = reached.map(|after| Walk { after, visited, ..walk });
-        state.touch(audience);
+        state.upkeep.next_walker = audience + 1;
+        let rows = advance(state, db, *audience, left)?;
+        left = left.saturating_sub(rows.max(1)); // to find nobody is work too
     }
-    Ok(under_way)
+    Ok(!walked.is_empty())
+}
+
+/// Goes on by `limit` members of an audience, unless enough of it wait; by how many it went on.
+fn advance(
+    state: &mut State,
+    db: &Connection,
+    audience: usize,
+    limit: usize,
+) -> rusqlite::Result<usize> {
+    let known = &state.audiences.list[audience];
+    let Some(mut walk) = known.walk.clone() else { return Ok(0) };
+    if known.counts.pending >= AHEAD {
+        return Ok(0);
+    }
+    let slice = members::walk_in(db, known.row, &walk.after, limit)?;
+    let rows = slice.len();
+    for (key, before) in slice {
+        let moment = state.moment(audience);
+        let next = walk.task.next(&before, &moment);
+        state.put(db, audience, &key, Some(&before), &next)?;
+        (walk.after, walk.visited) = (key, walk.visited + 1);
+    }
+    state.audiences.list[audience].walk = (rows == limit).then_some(walk);
+    state.touch(audience);
+    Ok(rows)
+}
+
+impl Task {
+    /// What becomes of a member. Who stays is told again if what was told does not count: whatever
+    /// the task is, it may have taken the place of a resync.
+    fn next(&self, before: &Member, moment: &Moment) -> Next {
+        let goes = match self {
+            Self::Resync => false,
+            Self::Retract { through } => before.version <= *through,
+            Self::RetractStale { current } => !current.contains(&before.key_rule),
+        };
+        if goes {
+            member::retract(before, moment)
+        } else if before.told.is_some_and(|told| told.at >= moment.told_counts_from) {
+            Next::Same
+        } else {
+            member::reassert(before, moment)
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A retraction may take the place of a resync, and of the one after a change of environment.
+    #[test]
+    fn who_stays_is_told_again_if_what_was_told_does_not_count_whatever_the_task() {
+        use crate::ledger::member::Told;
+        use crate::membership::Membership;
+        use std::time::Duration;
+        let member = |told_at| Member {
+            membership: Membership::In,
+            event_at: Timestamp(1),
+            version: Timestamp(5),
+            told: Some(Told { membership: Membership::In, at: Timestamp(told_at) }),
+            pending_since: None,
+            parked_at: None,
+            unheard: false,
+            erase: false,
+            key_rule: 1,
+            person: None,
+            refused_with: None,
+        };
+        let moment = Moment {
+            stamp: Timestamp(90),
+            told_counts_from: Timestamp(10),
+            repeat_window: Duration::from_secs(1),
+            unheard_through: Timestamp::EPOCH,
+        };
+        let stays = [
+            Task::Resync,
+            Task::RetractStale { current: vec![1] },
+            Task::Retract { through: Timestamp(4) },
+        ];
+        for task in stays {
+            assert_eq!(task.next(&member(10), &moment), Next::Same, "{task:?}: told since");
+            let Next::Write(after) = task.next(&member(9), &moment) else {
+                panic!("{task:?}: it is not told again")
+            };
+            assert_eq!(
+                (after.pending_since, after.erase),
+                (Some(Timestamp(90)), false),
+                "{task:?}"
+            );
+        }
+        let goes =
+            [Task::RetractStale { current: vec![2] }, Task::Retract { through: Timestamp(5) }];
+        for task in goes {
+            let Next::Write(after) = task.next(&member(10), &moment) else {
+                panic!("{task:?}: it stays")
+            };
+            assert_eq!((after.membership, after.erase), (Membership::Out, true), "{task:?}");
+        }
+    }
 
     #[test]
     fn what_is_written_of_a_walk_is_read_again() {

@@ -1,14 +1,13 @@
 //! The writer: one thread that owns the database, takes whatever is queued, and commits it as one
 //! group.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, params};
-use tokio::sync::watch;
+use rusqlite::{Connection, params};
 use tokio::time::Instant;
 
 use super::audiences::Audiences;
@@ -18,15 +17,15 @@ use super::group::{Command, Group, change_of};
 use super::parked::Parked;
 use super::persons::Persons;
 use super::rejected::Rejected;
-use super::reserve::Reserve;
+use super::reserve::{Reserve, is_full};
 use super::schema::{self, OpenError};
 use super::upkeep::Upkeep;
 use super::waits::Waits;
 use super::walks::{Task, Walk};
-use super::{Settings, Shared, dropped, members, meta};
+use super::{Published, Settings, Shared, dropped, members, meta};
 use crate::ledger::member::{self, Change, Member, Moment, Next};
 use crate::ledger::{Batch, LedgerError};
-use crate::membership::{ContextKey, DestinationName, MembershipDelta, Timestamp, UserId};
+use crate::membership::{ContextKey, MembershipDelta, Timestamp, UserId};
 
 /// While the disk has no space, it is looked at so often: whoever asks whether to send events here
 /// must not have to send some to find out.
@@ -87,31 +86,23 @@ impl Writer {
         let checkpointer = Checkpointer::watch(&mut database, &settings.path)?;
         let reserve = Reserve::new(settings.path.clone(), settings.disk_reserve_bytes);
         let stamp = Timestamp(shared.arrival().0 + 1);
-        let reassert_after = settings.destinations.iter().map(|of| of.reassert_after).max();
+        let audiences = Audiences::open(&database, settings.destinations, stamp)?;
+        let reassert_after = audiences.reassert_after();
         let mut state = State {
-            audiences: Audiences::open(&database, settings.destinations, stamp)?,
+            audiences,
             waits: Waits::new(),
             persons: Persons::open(&database)?,
             rejected: Rejected::open(&database, settings.rejected)?,
             parked: Parked::new(settings.parked),
-            upkeep: Upkeep::open(
-                &database,
-                settings.tombstone_ttl,
-                reassert_after.unwrap_or(Duration::ZERO),
-            )?,
+            upkeep: Upkeep::open(&database, settings.tombstone_ttl, reassert_after)?,
             shared,
             stamp,
             touched: BTreeSet::new(),
             steered: BTreeSet::new(),
         };
-        state.touch_all();
+        state.show_destinations();
         state.publish();
         Ok(Self { database, commands, state, checkpointer, reserve, is_full: false, lock })
-    }
-
-    pub(super) fn news(&self) -> HashMap<DestinationName, watch::Receiver<()>> {
-        let all = self.state.audiences.destinations.iter();
-        all.map(|of| (of.settings.name.clone(), of.news.subscribe())).collect()
     }
 
     /// Commits groups until the ledger is closed or every handle is gone.
@@ -167,7 +158,7 @@ impl Writer {
                 if has_written && std::mem::take(&mut self.is_full) {
                     tracing::info!("there is space for the ledger again");
                 }
-                group.end_claims(&mut self.state);
+                group.committed(&mut self.state);
                 self.state.publish();
                 self.show_space();
                 group.answer();
@@ -184,7 +175,7 @@ impl Writer {
                 if !std::mem::replace(&mut self.is_full, true) {
                     tracing::error!(%error, "no space for the ledger: nothing is accepted until there is");
                 }
-                group.take_back_claims(&mut self.state);
+                group.rolled_back(&mut self.state);
                 self.state.reload(&self.database).map_err(failed("reading"))?;
                 self.state.publish();
                 self.show_space();
@@ -197,6 +188,8 @@ impl Writer {
     /// `true`: something was written.
     fn transact(&mut self, group: &mut Group) -> rusqlite::Result<bool> {
         let Self { database: db, state, is_full, .. } = self;
+        let began = state.stamp();
+        state.waits.note(began, Instant::now());
         db.execute_batch("BEGIN")?;
         let before = db.total_changes();
         if !group.is_empty() {
@@ -317,17 +310,18 @@ impl State {
         self.touched.iter().try_for_each(|index| self.audiences.save(db, *index))
     }
 
-    /// Removes a person from every audience of the destination; the rows go once that was told.
+    /// Removes a person from every audience of the destination, as was asked at `asked_at`; the rows
+    /// go once that was told.
     pub fn forget(
         &mut self,
         db: &Connection,
         destination: usize,
         user_id: &UserId,
+        asked_at: Timestamp,
     ) -> rusqlite::Result<()> {
         let row = self.audiences.destinations[destination].row;
         let person = self.persons.hash(row, user_id.as_str());
-        let at = self.stamp();
-        self.persons.remember(db, person, at)?;
+        self.persons.remember(db, person, asked_at)?;
         self.rejected.forget(db, person)?;
         let mut found: Vec<(usize, String)> = self
             .audiences
@@ -344,7 +338,7 @@ impl State {
         for (audience, key) in found {
             let row = self.audiences.list[audience].row;
             let Some(before) = members::load(db, row, &key)? else { continue };
-            let next = member::forget(&before, &self.moment(audience));
+            let next = member::forget(&before, asked_at, &self.moment(audience));
             Parked::erase(db, row, &key)?;
             self.put(db, audience, &key, Some(&before), &next)?;
         }
@@ -372,15 +366,16 @@ impl State {
         Ok(())
     }
 
-    /// Ends the claims of these members.
-    pub fn unclaim(&mut self, audience: usize, keys: &[ContextKey]) {
-        let long_ago = self.waits.long_ago();
-        let state = &mut self.audiences.list[audience];
+    /// Ends the claims of these members; the longest pending of those that wait again has been so
+    /// since `longest`.
+    pub fn unclaim(&mut self, audience: usize, keys: &[ContextKey], longest: Option<Timestamp>) {
+        let known = &mut self.audiences.list[audience];
         for key in keys {
-            state.claimed.remove(key);
+            known.claimed.remove(key);
         }
-        if state.waiting() > 0 {
-            state.waiting_since.get_or_insert(long_ago);
+        if let Some(since) = longest.map(|longest| self.waits.instant_of(longest)) {
+            let other = known.waiting_since;
+            known.waiting_since = Some(other.map_or(since, |other| other.min(since)));
         }
         self.touch(audience);
     }
@@ -390,7 +385,7 @@ impl State {
         if let Some(audience) = self.audiences.of_route(&batch.route) {
             let keys: Vec<_> =
                 batch.members.iter().map(|member| member.context_key.clone()).collect();
-            self.unclaim(audience, &keys);
+            self.unclaim(audience, &keys, None);
         }
     }
 
@@ -414,6 +409,24 @@ impl State {
         Ok(())
     }
 
+    /// Lets everybody see which destinations are configured.
+    pub fn show_destinations(&mut self) {
+        self.upkeep.reassert_after(self.audiences.reassert_after());
+        let mut published = self.shared.published();
+        for destination in &self.audiences.destinations {
+            let fresh = || Published {
+                configured: true,
+                backlog: BTreeMap::new(),
+                paused_since: None,
+                news: destination.news.subscribe(),
+            };
+            let of = published.entry(destination.settings.name.clone()).or_insert_with(fresh);
+            of.configured = destination.configured;
+        }
+        drop(published);
+        self.touch_all();
+    }
+
     fn touch_all(&mut self) {
         self.touched.extend(0..self.audiences.list.len());
         self.steered.extend(0..self.audiences.destinations.len());
@@ -421,17 +434,16 @@ impl State {
 
     /// Shows couriers the backlogs as they are after a commit, and wakes those with something to do.
     fn publish(&mut self) {
-        self.waits.note(self.stamp, Instant::now());
         if self.touched.is_empty() && self.steered.is_empty() {
             return;
         }
         let long_ago = self.waits.long_ago();
         let mut wake = BTreeSet::new();
-        let mut published = self.shared.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut published = self.shared.published();
         for index in std::mem::take(&mut self.touched) {
             let audience = &self.audiences.list[index];
             let destination = &self.audiences.destinations[audience.destination];
-            let of = published.entry(destination.settings.name.clone()).or_default();
+            let Some(of) = published.get_mut(&destination.settings.name) else { continue };
             if let Some(backlog) = audience.backlog(long_ago) {
                 of.backlog.insert(index, backlog);
                 wake.insert(audience.destination);
@@ -441,7 +453,7 @@ impl State {
         }
         for index in std::mem::take(&mut self.steered) {
             let destination = &self.audiences.destinations[index];
-            let of = published.entry(destination.settings.name.clone()).or_default();
+            let Some(of) = published.get_mut(&destination.settings.name) else { continue };
             of.paused_since = destination.paused_at;
             wake.insert(index);
         }
@@ -456,16 +468,10 @@ impl State {
         self.rejected.reload(db)?;
         self.upkeep.reload(db)?;
         self.touched.clear(); // positions of before: an audience may have been taken back
-        let mut published = self.shared.published.lock().unwrap_or_else(PoisonError::into_inner);
-        published.clear();
-        drop(published);
+        self.shared.published().values_mut().for_each(|of| of.backlog.clear());
         self.touch_all();
         Ok(())
     }
-}
-
-fn is_full(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }
 
 fn failed(doing: &'static str) -> impl FnOnce(rusqlite::Error) -> WriterFailure {

@@ -227,7 +227,7 @@ async fn retract_stale(
     only: Option<&AudienceId>,
     force: bool,
 ) -> Result<Done, Problem> {
-    let mappings = &api.configured(name)?.mappings;
+    let destination = api.configured(name)?;
     let known = api.ledger.audiences(name).await?;
     let mut done = Done::of(0);
     let mut found = false;
@@ -238,7 +238,7 @@ async fn retract_stale(
             continue;
         }
         found = true;
-        let current = mappings.key_rules(&key);
+        let current = destination.mappings().key_rules(&key);
         if !force && !api.ledger.any_under_rules(name, &audience, &current).await? {
             done.left_alone.push(format!(
                 "{}: no member has come under the present mapping yet, so that all of them would go; \

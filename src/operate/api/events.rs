@@ -35,7 +35,7 @@ pub(super) async fn explain(
     match serde_json::from_slice::<Value>(&body) {
         Ok(event @ Value::Object(_)) => {
             let arrival = api.ledger.arrival();
-            Ok(Json(explain::report(&name, destination, &event, arrival)))
+            Ok(Json(explain::report(&destination, &event, arrival)))
         }
         Ok(_) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, ONE_EVENT)),
         Err(error) => Err(Problem::unreadable(&error)),
@@ -60,12 +60,12 @@ pub(super) async fn take(
     JsonBytes(body): JsonBytes,
 ) -> Result<Json<EventAccount>, Problem> {
     let destination = api.configured(&name)?;
-    if !destination.enabled {
+    if !destination.received.enabled {
         let detail =
             format!("destination {name} is disabled (enabled = false): it takes no events");
         return Err(Problem::new(StatusCode::CONFLICT, detail));
     }
-    let taken = hand_in(&*api.ledger, &name, &destination.mappings, &body).await;
+    let taken = hand_in(&*api.ledger, &destination.received, &body).await;
     let HandedIn { accepted, ignored, rejected, audiences } =
         taken.map_err(|error| match error {
             HandInError::NotJson => {

@@ -16,12 +16,8 @@ use crate::ledger::{Intake, RejectedView};
 use crate::map::{Mappings, Outcome, Rejection};
 use crate::membership::{DestinationName, MembershipDelta, Timestamp, UserId};
 
-/// Events in one part of a replay.
+/// Events in one part of a replay; the ledger gives fewer where they are large.
 const PAGE: u32 = 500;
-/// A list or a part ends early, so that memory stays bounded, once its events have so many bytes.
-const PAGE_BYTES: usize = 4 << 20;
-/// Events read at once: each may have 1 MiB.
-const AT_ONCE: u32 = 16;
 
 /// Events that could not be mapped, with their reasons, the oldest first. Personal
 #[utoipa::path(
@@ -37,31 +33,19 @@ pub(super) async fn list(
     Asked(asked): Asked<RejectedQuery>,
 ) -> Result<Json<RejectedPage>, Problem> {
     let limit = limit(asked.limit, 100)?;
-    let (found, more) = page(&api, &name, asked.after.unwrap_or(0), limit).await?;
+    let found = api.ledger.rejected(&name, asked.after.unwrap_or(0), limit).await?;
+    let more = goes_on(&api, &name, &found).await?;
     Ok(Json(RejectedPage { rejected: found.into_iter().map(RejectedInfo::from).collect(), more }))
 }
 
-/// The next events behind `after`, and whether there may be more.
-async fn page(
+/// Whether there are events behind these.
+async fn goes_on(
     api: &Api,
     name: &DestinationName,
-    mut after: i64,
-    limit: u32,
-) -> Result<(Vec<RejectedView>, bool), Problem> {
-    let (mut found, mut bytes) = (Vec::new(), 0);
-    while found.len() < limit as usize && bytes < PAGE_BYTES {
-        let part = api.ledger.rejected(name, after, AT_ONCE.min(limit)).await?;
-        let is_last = part.len() < AT_ONCE.min(limit) as usize;
-        bytes += part.iter().map(|event| event.body.len()).sum::<usize>();
-        after = part.last().map_or(after, |event| event.id);
-        found.extend(part);
-        if is_last {
-            return Ok((found, false));
-        }
-    }
-    let more = found.len() >= limit as usize || bytes >= PAGE_BYTES;
-    found.truncate(limit as usize);
-    Ok((found, more))
+    events: &[RejectedView],
+) -> Result<bool, Problem> {
+    let Some(last) = events.last() else { return Ok(false) };
+    Ok(!api.ledger.rejected(name, last.id, 1).await?.is_empty())
 }
 
 /// One event by its number.
@@ -140,17 +124,17 @@ pub(super) async fn replay(
     Destination(name): Destination,
     Change(what): Change<Replay>,
 ) -> Result<Json<Replayed>, Problem> {
-    let mappings = &api.configured(&name)?.mappings;
-    let after = what.after.unwrap_or(0);
-    let (events, more) = match what.id {
-        Some(id) => (vec![numbered(&api, &name, id).await?], false),
-        None => page(&api, &name, after, PAGE).await?,
+    let destination = api.configured(&name)?;
+    let events = match what.id {
+        Some(id) => vec![numbered(&api, &name, id).await?],
+        None => api.ledger.rejected(&name, what.after.unwrap_or(0), PAGE).await?,
     };
+    let more = what.id.is_none() && goes_on(&api, &name, &events).await?;
     let next_after = events.last().filter(|_| more).map(|event| event.id);
     let part = events.len() as u64;
     let of = if more && what.after.is_none() { kept(&api, &name).await? } else { None };
     let oldest = (!what.force).then(|| api.ledger.arrival().before(api.tombstone_ttl));
-    let plan = Plan::of(mappings, events, oldest);
+    let plan = Plan::of(destination.mappings(), events, oldest);
     let mut answer = plan.carry_out(&api, &name).await?;
     answer.next_after = next_after;
     if what.id.is_none() {

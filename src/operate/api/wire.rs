@@ -14,6 +14,15 @@ pub fn instant(timestamp: Timestamp) -> String {
     format!("{instant:.3}")
 }
 
+/// What a reload has done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Reloaded {
+    /// Keys that say something else and are applied, and destinations and routes that came or went.
+    pub changed: Vec<String>,
+    /// Keys that say something else and are applied when the daemon is started again.
+    pub needs_restart: Vec<String>,
+}
+
 /// A destination that the ledger has rows of.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct DestinationInfo {

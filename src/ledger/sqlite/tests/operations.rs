@@ -158,6 +158,58 @@ async fn only_stale_members_are_retracted() {
 }
 
 #[tokio::test]
+async fn a_resync_of_many_audiences_goes_in_slices_as_short_as_that_of_one() {
+    const AUDIENCES: usize = 100;
+    const PEOPLE: usize = 50;
+    let bench = Bench::new();
+    let name = |audience: usize| format!("aud{audience:03}");
+    for audience in 0..AUDIENCES {
+        let people = (0..PEOPLE).map(|n| delta(&name(audience), &format!("p{n}"), true, 1));
+        bench.record(people.collect()).await;
+        bench.settle(bench.claim(&name(audience), PEOPLE).await.expect("all wait")).await;
+    }
+    assert_eq!(bench.pending().await, 0);
+    bench.ledger.resync(&destination(), None).await.expect("there is space");
+    let mut seen = vec![0];
+    let growing = async {
+        while seen.last() != Some(&((AUDIENCES * PEOPLE) as u64)) {
+            bench.claim("none", 1).await;
+            seen.push(bench.pending().await);
+        }
+    };
+    tokio::time::timeout(DEADLINE, growing).await.expect("everybody is told again");
+    let largest = seen.windows(2).map(|pair| pair[1] - pair[0]).max();
+    assert!(largest.is_some_and(|step| step <= 1500), "not all at once: {seen:?}");
+    let listed = bench.ledger.audiences(&destination()).await.expect("it is known");
+    assert!(listed.iter().all(|of| of.pending == PEOPLE as u64));
+}
+
+#[tokio::test]
+async fn what_comes_after_a_deletion_is_applied_after_it_though_they_share_a_commit() {
+    let mut bench = Bench::new();
+    bench.record(vec![delta("a", "ada", true, 1)]).await;
+    bench.drain(&mut BTreeMap::new()).await;
+    bench.close().await;
+    let (ledger, writer) = bench.try_open().expect("it can be opened");
+    let (asked_at, person) = (ledger.arrival(), UserId::new("ada").expect("not empty"));
+    let deletion = Intake { deletions: vec![person], ..intake(&ledger, Vec::new()) };
+    bench.clock.advance(Duration::from_secs(2));
+    let later = asked_at.after(Duration::from_secs(1));
+    let returns = intake(&ledger, vec![delta("a", "ada", true, later.0)]);
+    // Both wait before the writer begins.
+    let (deleted, returned, ()) =
+        tokio::join!(ledger.record(deletion), ledger.record(returns), async {
+            bench.writer = Some(std::thread::spawn(move || writer.run()));
+        });
+    assert!(deleted.is_ok() && returned.is_ok());
+    bench.ledger = Arc::new(ledger);
+    bench.drain(&mut BTreeMap::new()).await;
+    let members = bench.ledger.reader().members(&destination()).expect("it can be read");
+    let [ada] = &members[..] else { panic!("ada is back: {}", members.len()) };
+    assert_eq!((ada.included, ada.told), (true, Some(true)));
+}
+
+#[tokio::test]
 async fn a_pause_lasts_across_a_restart_and_wakes_the_courier_when_it_ends() {
     let mut bench = Bench::new();
     bench.ledger.pause(&destination(), true).await.expect("there is space");

@@ -1,0 +1,48 @@
+//! To whom an event is posted: a destination, or a route to several.
+
+use crate::config::{Config, Destination, Route, SegmentSection};
+
+/// What has a path that events are posted to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Addressee<'a> {
+    Destination(&'a Destination),
+    Route(&'a Route),
+}
+
+impl<'a> Addressee<'a> {
+    /// The one of that name, or the only destination.
+    pub fn named(config: &'a Config, name: Option<&str>) -> Result<Self, String> {
+        match (name.and_then(|name| config.route(name)), name) {
+            (Some(route), _) => Ok(Self::Route(route)),
+            (None, Some(name)) if config.destination(name).is_none() => {
+                let destinations = config.destinations.iter().map(|of| of.name.as_str());
+                let routes = config.routes.iter().map(|of| of.name.as_str());
+                let names: Vec<&str> = destinations.chain(routes).collect();
+                let names = names.join(", ");
+                Err(format!("no destination or route {name:?}; there are: {names}"))
+            }
+            (None, name) => super::destination(config, name).map(Self::Destination),
+        }
+    }
+
+    /// The last part of the path.
+    pub fn name(self) -> &'a str {
+        match self {
+            Self::Destination(destination) => destination.name.as_str(),
+            Self::Route(route) => &route.name,
+        }
+    }
+
+    /// Who may post to it; an error if it has no path.
+    pub fn segment(self, config: &Config) -> Result<&'a SegmentSection, String> {
+        match self {
+            Self::Route(route) => Ok(&route.segment),
+            Self::Destination(destination) => destination.segment.as_ref().ok_or_else(|| {
+                let name = &destination.name;
+                let routes = config.routes.iter().filter(|of| of.destinations.contains(name));
+                let routes: Vec<&str> = routes.map(|of| of.name.as_str()).collect();
+                format!("{name} is reached by a route only: {}", routes.join(", "))
+            }),
+        }
+    }
+}

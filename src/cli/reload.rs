@@ -1,0 +1,46 @@
+//! `cohortd reload`: the running daemon reads its configuration again.
+//!
+//! Ends with 0 if what is there now is applied, with 64 if it has a fault and the one before stays.
+
+use std::io::{Result, Write};
+
+use clap::Args;
+
+use super::Exit;
+use super::daemon::{Answer, Daemon};
+use crate::config::Config;
+use crate::operate::api::wire::{Nothing, Reloaded};
+
+/// How it is told.
+#[derive(Args, Clone, Debug)]
+pub struct ReloadCommand {
+    /// Print what the daemon says, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+impl ReloadCommand {
+    /// Asks for it, and prints what has changed.
+    pub async fn run(&self, config: &Config, out: &mut impl Write) -> Result<Exit> {
+        let asked = async { Daemon::of(config)?.post(&["api", "v1", "reload"], &Nothing {}).await };
+        let Answer { text, value } = match asked.await {
+            Ok(answer) => answer,
+            Err(silent) => return Ok(silent.complain("reload")),
+        };
+        let Reloaded { changed, needs_restart } = value;
+        if self.json {
+            writeln!(out, "{}", text.trim_end())?;
+            return Ok(Exit::Done);
+        }
+        if changed.is_empty() && needs_restart.is_empty() {
+            writeln!(out, "nothing has changed")?;
+        }
+        for what in &changed {
+            writeln!(out, "applied          {what}")?;
+        }
+        for key in &needs_restart {
+            writeln!(out, "needs a restart  {key}")?;
+        }
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,354 @@
+//! The plain way: an event as Segment sends it, under a mapping that takes everything from where
+//! Segment puts it, read from its text without building a tree of it.
+//!
+//! It gives a delta only where every part is what it usually is; at the least doubt it gives nothing,
+//! and the event is read whole and goes through [`super::Mapping::map`], which alone decides what is
+//! rejected and why. So that way is the specification of this one.
+//!
+//! # What always holds
+//! * What this gives, the other way gives too (`tests::both_ways_agree`).
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use super::context_key::{ContextKeyRule, Identifiers};
+use super::event_time::event_time;
+use super::fields::Field;
+use super::membership_value::ComputationClass;
+use super::{Mapping, preset};
+use crate::membership::{
+    AudienceId, AudienceKey, ContextKey, ContextKind, Membership, MembershipDelta, Timestamp,
+    UserId,
+};
+
+/// What a mapping says that only names a kind and a rule.
+#[derive(Clone, Debug)]
+pub(super) struct Plain {
+    context_kind: ContextKind,
+    rule: ContextKeyRule,
+}
+
+impl Plain {
+    /// `None`: the mapping says more than that.
+    pub(super) fn of(mapping: &Mapping) -> Option<Self> {
+        let named = [Field::ContextKind, Field::ContextKey];
+        if mapping.subscription != preset::subscription() || !mapping.fields.are_preset_but(&named)
+        {
+            return None;
+        }
+        let literal = |field| mapping.fields.literal(field);
+        Some(Self {
+            context_kind: literal(Field::ContextKind).and_then(ContextKind::new)?,
+            rule: literal(Field::ContextKey).and_then(ContextKeyRule::from_name)?,
+        })
+    }
+
+    /// The delta of an event. `None`: `mapping`, which this was made of, has to look at the whole of it.
+    pub(super) fn delta(
+        &self,
+        mapping: &Mapping,
+        text: &[u8],
+        arrival: Timestamp,
+    ) -> Option<MembershipDelta> {
+        let Object(event) = serde_json::from_slice::<Object<Event<'_>>>(text).ok()?;
+        if !matches!(event.kind.text()?, "identify" | "track") {
+            return None;
+        }
+        let context = event.context.0.as_ref()?;
+        let personas = context.personas.0.as_ref()?;
+        ComputationClass::from_name(personas.class.text()?)?; // either counts by its value
+        let audience = AudienceId::new(personas.id.text()?)?;
+        let audience_key = AudienceKey::new(personas.key.text()?)?;
+        if !mapping.audiences.admit(&audience_key) {
+            return None;
+        }
+        let particular = mapping.audiences.override_of(&audience_key);
+        let user_id = event.user_id.identifier()?;
+        let first = event.traits.email().identifier()?;
+        let email = if first.is_some() { first } else { context.traits.email().identifier()? };
+        let anonymous_id = event.anonymous_id.identifier()?;
+        let identifiers = Identifiers {
+            user_id: user_id.map(Cow::Borrowed),
+            email: email.map(Cow::Borrowed),
+            anonymous_id: anonymous_id.map(Cow::Borrowed),
+        };
+        let rule = particular.and_then(|particular| particular.context_key).unwrap_or(self.rule);
+        let context_key = rule.choose(&identifiers).and_then(ContextKey::new)?;
+        let values = event.properties.0.as_ref().or(event.traits.0.as_ref())?;
+        let membership = match values.member(audience_key.as_str()) {
+            Scalar::Bool(value) => Membership::from_bool(*value),
+            _ => return None,
+        };
+        Some(MembershipDelta {
+            audience,
+            context_kind: particular
+                .and_then(|particular| particular.context_kind.as_ref())
+                .unwrap_or(&self.context_kind)
+                .clone(),
+            context_key,
+            membership,
+            event_at: event_time(|field| event.time(field), arrival),
+            user_id: user_id.and_then(UserId::new),
+            key_rule: mapping.key_rule(rule, particular),
+            audience_key,
+        })
+    }
+}
+
+/// What is read of an event.
+#[derive(Default)]
+struct Event<'a> {
+    kind: Scalar<'a>,
+    user_id: Scalar<'a>,
+    anonymous_id: Scalar<'a>,
+    timestamp: Scalar<'a>,
+    original_timestamp: Scalar<'a>,
+    received_at: Scalar<'a>,
+    sent_at: Scalar<'a>,
+    context: Maybe<Context<'a>>,
+    traits: Maybe<Traits<'a>>,
+    properties: Maybe<Traits<'a>>,
+}
+
+impl<'a> Members<'a> for Event<'a> {
+    fn take<A: MapAccess<'a>>(&mut self, key: Cow<'a, str>, map: &mut A) -> Result<(), A::Error> {
+        match &*key {
+            "type" => self.kind = map.next_value()?,
+            "userId" => self.user_id = map.next_value()?,
+            "anonymousId" => self.anonymous_id = map.next_value()?,
+            "timestamp" => self.timestamp = map.next_value()?,
+            "originalTimestamp" => self.original_timestamp = map.next_value()?,
+            "receivedAt" => self.received_at = map.next_value()?,
+            "sentAt" => self.sent_at = map.next_value()?,
+            "context" => self.context = map.next_value()?,
+            "traits" => self.traits = map.next_value()?,
+            "properties" => self.properties = map.next_value()?,
+            _ => drop(map.next_value::<Scalar<'_>>()?),
+        }
+        Ok(())
+    }
+}
+
+impl Event<'_> {
+    fn time(&self, field: &str) -> Option<&str> {
+        match field {
+            "timestamp" => &self.timestamp,
+            "originalTimestamp" => &self.original_timestamp,
+            "receivedAt" => &self.received_at,
+            "sentAt" => &self.sent_at,
+            _ => return None,
+        }
+        .text()
+    }
+}
+
+#[derive(Default)]
+struct Context<'a> {
+    personas: Maybe<Personas<'a>>,
+    traits: Maybe<Traits<'a>>,
+}
+
+impl<'a> Members<'a> for Context<'a> {
+    fn take<A: MapAccess<'a>>(&mut self, key: Cow<'a, str>, map: &mut A) -> Result<(), A::Error> {
+        match &*key {
+            "personas" => self.personas = map.next_value()?,
+            "traits" => self.traits = map.next_value()?,
+            _ => drop(map.next_value::<Scalar<'_>>()?),
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Personas<'a> {
+    class: Scalar<'a>,
+    id: Scalar<'a>,
+    key: Scalar<'a>,
+}
+
+impl<'a> Members<'a> for Personas<'a> {
+    fn take<A: MapAccess<'a>>(&mut self, key: Cow<'a, str>, map: &mut A) -> Result<(), A::Error> {
+        match &*key {
+            "computation_class" => self.class = map.next_value()?,
+            "computation_id" => self.id = map.next_value()?,
+            "computation_key" => self.key = map.next_value()?,
+            _ => drop(map.next_value::<Scalar<'_>>()?),
+        }
+        Ok(())
+    }
+}
+
+/// Any members, as they come: which one names the audience may be known only later.
+#[derive(Default)]
+struct Traits<'a>(Vec<(Cow<'a, str>, Scalar<'a>)>);
+
+impl Traits<'_> {
+    /// Of members with the same key the last one counts.
+    fn member(&self, key: &str) -> &Scalar<'_> {
+        let found = self.0.iter().rev().find(|(name, _)| name == key);
+        found.map_or(&Scalar::Null, |(_, value)| value)
+    }
+}
+
+impl Maybe<Traits<'_>> {
+    fn email(&self) -> &Scalar<'_> {
+        self.0.as_ref().map_or(&Scalar::Null, |traits| traits.member("email"))
+    }
+}
+
+impl<'a> Members<'a> for Traits<'a> {
+    fn take<A: MapAccess<'a>>(&mut self, key: Cow<'a, str>, map: &mut A) -> Result<(), A::Error> {
+        self.0.push((key, map.next_value()?));
+        Ok(())
+    }
+}
+
+/// A value, as far as it may be of use. What is inside of lists and objects is read as strictly as if
+/// it were kept, so that what is no JSON is found here too.
+#[derive(Default)]
+enum Scalar<'a> {
+    /// Null, or not there.
+    #[default]
+    Null,
+    Text(Cow<'a, str>),
+    Bool(bool),
+    Other,
+}
+
+impl Scalar<'_> {
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A text that names somebody, or that there is none. `None`: it may be read as one.
+    #[expect(clippy::option_option, reason = "the outer one is a doubt, the inner one an answer")]
+    fn identifier(&self) -> Option<Option<&str>> {
+        match self {
+            Self::Null => Some(None),
+            Self::Text(text) if !text.is_empty() => Some(Some(text)),
+            _ => None,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Scalar<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ScalarVisitor)
+    }
+}
+
+struct ScalarVisitor;
+
+impl<'de> Visitor<'de> for ScalarVisitor {
+    type Value = Scalar<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Bool(value))
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Other)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Other)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Other)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Scalar<'de>, A::Error> {
+        while items.next_element::<Scalar<'de>>()?.is_some() {}
+        Ok(Scalar::Other)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Scalar<'de>, A::Error> {
+        while members.next_entry::<Scalar<'de>, Scalar<'de>>()?.is_some() {}
+        Ok(Scalar::Other)
+    }
+}
+
+/// What takes the members of an object one by one; one that comes again replaces the one before.
+trait Members<'a>: Default {
+    fn take<A: MapAccess<'a>>(&mut self, key: Cow<'a, str>, map: &mut A) -> Result<(), A::Error>;
+}
+
+/// An object, and nothing else.
+struct Object<T>(T);
+
+/// An object, or null, or not there.
+struct Maybe<T>(Option<T>);
+
+impl<T> Default for Maybe<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<'de, T: Members<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData)).map(Self)
+    }
+}
+
+impl<'de, T: Members<'de>> Deserialize<'de> for Maybe<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Option::<Object<T>>::deserialize(deserializer)?.map(|Object(object)| object)))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Members<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<T, A::Error> {
+        let mut members = T::default();
+        while let Some(Key(key)) = map.next_key()? {
+            members.take(key, &mut map)?;
+        }
+        Ok(members)
+    }
+}
+
+/// The key of a member, borrowed unless it has escapes.
+struct Key<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Scalar::deserialize(deserializer)? {
+            Scalar::Text(text) => Ok(Self(text)),
+            _ => Err(serde::de::Error::custom("a key is a text")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

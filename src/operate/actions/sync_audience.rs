@@ -1,0 +1,195 @@
+//! `POST /actions/syncAudience`: one event, or a list of them, through the mapping that came along.
+//!
+//! `?dry_run` shows the calls. Without it the events are recorded for the configured destination whose
+//! client-side ID the settings name; its own token is used, whatever `apiKey` says.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::exchange::{Entry, Failure, Request, Response, Standing};
+use super::{Actions, CLIENT_ID, Environment, environment_of, missing_setting, setting};
+use crate::launchdarkly::calls::{Call, calls};
+use crate::ledger::{Intake, MemberView};
+use crate::map::{Mapping, Rejection};
+use crate::membership::{DestinationName, MembershipDelta};
+use crate::operate::api::{Asked, Change, audit};
+use crate::operate::problem::Problem;
+
+/// Where the calls of settings would go that name no configured destination.
+const HOSTED: &str = "https://app.launchdarkly.com";
+
+/// Most events in one request: those of Segment's largest batch. Each is answered (P6).
+const MOST_EVENTS: usize = 4000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Query {
+    dry_run: Option<String>,
+}
+
+/// The request; what else a driver sends along (`auth`, `features`, …) decides nothing here.
+#[derive(Deserialize)]
+pub(super) struct Perform {
+    #[serde(default)]
+    payload: Value,
+    settings: Option<Map<String, Value>>,
+    mapping: Option<Map<String, Value>>,
+}
+
+pub(super) async fn sync_audience(
+    State(actions): State<Arc<Actions>>,
+    Asked(query): Asked<Query>,
+    Change(what): Change<Perform>,
+) -> Result<Json<Vec<Entry>>, Problem> {
+    let dry_run = match query.dry_run.as_deref() {
+        None | Some("false" | "0") => false,
+        Some("" | "true" | "1") => true,
+        Some(_) => {
+            let detail = "dry_run is true or false; nothing was recorded";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
+        }
+    };
+    let answer = actions.perform(what, dry_run).await;
+    Ok(Json(answer.unwrap_or_else(|failure| vec![Entry::Failure(failure)])))
+}
+
+/// What a request's events come to.
+#[derive(Default)]
+struct Mapped {
+    deltas: Vec<MembershipDelta>,
+    /// The event behind each delta.
+    origins: Vec<usize>,
+    failures: Vec<(usize, Failure)>,
+}
+
+impl Actions {
+    async fn perform(&self, what: Perform, dry_run: bool) -> Result<Vec<Entry>, Failure> {
+        let bad = |message: String| Failure::new(StatusCode::BAD_REQUEST, message);
+        let settings = what.settings.unwrap_or_default();
+        let client_side_id = setting(&settings, CLIENT_ID).ok_or_else(|| {
+            bad(missing_setting(CLIENT_ID)).at(CLIENT_ID, missing_setting(CLIENT_ID))
+        })?;
+        let environments = self.environments.get();
+        let environment = environment_of(&environments, &client_side_id).map_err(bad)?;
+        // A field that is none of the action's says nothing, as there.
+        let is_field = |name: &str| Mapping::field_names().any(|field| field == name);
+        let mut mapping = what.mapping.unwrap_or_default();
+        mapping.retain(|name, _| is_field(name));
+        let mapping =
+            Mapping::preset_with(&mapping).map_err(|faults| Failure::of_mapping(&faults))?;
+
+        let is_batch = what.payload.is_array();
+        let events = match what.payload {
+            Value::Array(events) => events,
+            Value::Null => vec![Value::Object(Map::new())],
+            event => vec![event],
+        };
+        if events.len() > MOST_EVENTS {
+            let message = format!("Nothing was recorded: more than {MOST_EVENTS} events at once.");
+            return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, message));
+        }
+        let mut mapped = self.map(&mapping, &events);
+        let mut entries = Vec::new();
+        if dry_run {
+            let base_url = environment.map_or(HOSTED, |of| of.launchdarkly.base_url.as_str());
+            for call in calls(mapped.deltas) {
+                let request = Request::of(&call, base_url, &client_side_id);
+                entries.push(Entry::Exchange { request, response: Response::dry_run() });
+            }
+        } else {
+            let environment = open(environment)?;
+            mapped = self.record(&environment.destination, mapped).await?;
+            for call in calls(mapped.deltas) {
+                let base_url = environment.launchdarkly.base_url.as_str();
+                let request = Request::of(&call, base_url, &client_side_id);
+                let response = self.standing(&environment.destination, &call).await;
+                entries.push(Entry::Exchange { request, response });
+            }
+        }
+        mapped.failures.sort_by_key(|(index, _)| *index);
+        entries.extend(mapped.failures.into_iter().map(|(index, failure)| {
+            Entry::Failure(if is_batch { failure.in_batch(index) } else { failure })
+        }));
+        Ok(entries)
+    }
+
+    fn map(&self, mapping: &Mapping, events: &[Value]) -> Mapped {
+        let arrival = self.ledger.arrival();
+        let mut mapped = Mapped::default();
+        for (index, event) in events.iter().enumerate() {
+            match mapping.delta(event, arrival) {
+                Ok(delta) => {
+                    mapped.origins.extend(delta.iter().map(|_| index));
+                    mapped.deltas.extend(delta);
+                }
+                Err(rejection) => mapped.failures.push((index, Failure::of_event(&rejection))),
+            }
+        }
+        mapped
+    }
+
+    /// All of it or nothing; what comes back is on stable storage.
+    async fn record(&self, to: &DestinationName, mapped: Mapped) -> Result<Mapped, Failure> {
+        let Mapped { deltas, origins, mut failures } = mapped;
+        if deltas.is_empty() {
+            return Ok(Mapped { deltas, origins, failures });
+        }
+        let intake = Intake {
+            destination: to.clone(),
+            arrival: self.ledger.arrival(),
+            deltas: deltas.clone(),
+            deletions: Vec::new(),
+            rejected: Vec::new(),
+        };
+        let recorded = self.ledger.record(intake).await.map_err(|error| {
+            Failure::new(StatusCode::SERVICE_UNAVAILABLE, format!("Nothing was recorded: {error}"))
+        })?;
+        audit!(to, "events of the actions protocol are recorded", count = deltas.len());
+        let conflicts = &recorded.kind_conflicts;
+        let rejection = Rejection::context_kind_conflict();
+        failures.extend(conflicts.iter().map(|at| (origins[*at], Failure::of_event(&rejection))));
+        let taken = deltas.into_iter().zip(origins).enumerate();
+        let taken = taken.filter(|(at, _)| conflicts.binary_search(at).is_err());
+        let (deltas, origins) = taken.map(|(_, of)| of).unzip();
+        Ok(Mapped { deltas, origins, failures })
+    }
+
+    /// What has become of what a call says: an event may be older than what the ledger knows, or
+    /// LaunchDarkly may have been told the same already.
+    async fn standing(&self, destination: &DestinationName, call: &Call) -> Response {
+        let mut standing = Standing::of(destination, call.deltas().len());
+        for delta in call.deltas() {
+            let Ok(found) = self.ledger.member(destination, delta.context_key.as_str()).await
+            else {
+                break; // It is recorded all the same.
+            };
+            let is_it = |view: &&MemberView| {
+                view.audience == delta.audience.as_str()
+                    && view.context_key == delta.context_key.as_str()
+            };
+            standing.count(delta, found.iter().find(is_it));
+        }
+        Response::recorded(&standing)
+    }
+}
+
+/// The destination to record for.
+fn open(environment: Option<&Environment>) -> Result<&Environment, Failure> {
+    match environment {
+        Some(environment) if environment.enabled => Ok(environment),
+        Some(Environment { destination, .. }) => {
+            let message = format!("Nothing was recorded: destination {destination} is disabled.");
+            Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, message))
+        }
+        None => {
+            let message = "Nothing was recorded: no configured destination has this client-side ID. \
+                           Configure one, or add ?dry_run to see the calls.";
+            Err(Failure::new(StatusCode::NOT_FOUND, message).at(CLIENT_ID, message))
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The doors: what is behind each path that events are posted to, replaced as a whole by a reload.
+//!
+//! # What always holds
+//! * A request that has entered by a door finishes behind it, whatever has taken its place.
+//! * A path and its rate are known by its name: a reload gives nobody a fresh burst.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::{HeaderMap, HeaderValue, header};
+use ipnet::IpNet;
+use tokio::time::Instant;
+
+use super::answer::Refusal;
+use super::authentication::{Credentials, Gate};
+use super::bucket::{Bucket, Rate};
+use super::sources;
+use crate::current::Current;
+use crate::map::Mappings;
+use crate::membership::DestinationName;
+
+/// Calls that need no credential, of one path: Segment makes one when an audience is connected.
+const UNSIGNED_CALLS: Rate = Rate { a_second: 5.0, burst: 50.0 };
+
+/// A path that events are posted to: who may, and where they go.
+#[derive(Debug)]
+pub struct Entrance {
+    /// The last part of the path, `/segment/{name}`.
+    pub name: String,
+    /// The destination of that name, or all of a route's.
+    pub destinations: Vec<Arc<Destination>>,
+    /// What a request must present.
+    pub credentials: Credentials,
+    /// Fields that Segment appends to an event after it has signed it.
+    pub extra_fields: Vec<String>,
+    /// Networks that may send; without any, every one may.
+    pub allowed_sources: Vec<IpNet>,
+    /// Whether one request may carry several events, of which a signature covers the first.
+    pub allow_batches: bool,
+    /// Requests it takes; none: as many as come.
+    pub rate: Option<Rate>,
+}
+
+/// A configured destination, as the public listener knows it.
+#[derive(Debug)]
+pub struct Destination {
+    /// Whose members its deltas are.
+    pub name: DestinationName,
+    /// A disabled one answers 503, so that Segment retries for a while and nothing is lost.
+    pub enabled: bool,
+    /// How events become deltas.
+    pub mappings: Mappings,
+}
+
+/// The doors as they are now; clones share them.
+#[derive(Clone, Debug)]
+pub struct Doors(Current<HashMap<String, Arc<Door>>>);
+
+impl Doors {
+    /// Opens a door for each entrance.
+    #[must_use]
+    pub fn new(entrances: impl IntoIterator<Item = Entrance>) -> Self {
+        let doors = Self(Current::new(HashMap::new()));
+        doors.replace(entrances);
+        doors
+    }
+
+    /// From here on these are the doors.
+    pub fn replace(&self, entrances: impl IntoIterator<Item = Entrance>) {
+        let before = self.0.get();
+        let doors = entrances.into_iter().map(|entrance| {
+            let before = before.get(&entrance.name).map(|door| &**door);
+            (entrance.name.clone(), Arc::new(Door::new(entrance, before)))
+        });
+        self.0.set(doors.collect());
+    }
+
+    /// The door of that name.
+    pub(super) fn at(&self, name: &str) -> Option<Arc<Door>> {
+        self.0.get().get(name).map(Arc::clone)
+    }
+
+    /// The door that a write key opens. Every key is compared, so that the time tells nothing.
+    pub(super) fn of_key(&self, write_key: &str) -> Option<Arc<Door>> {
+        let mut found = None;
+        for door in self.0.get().values() {
+            if door.gate.knows_write_key(write_key) {
+                found = Some(Arc::clone(door));
+            }
+        }
+        found
+    }
+}
+
+/// An entrance with its credentials made ready for checking.
+#[derive(Debug)]
+pub(super) struct Door {
+    pub name: String,
+    pub destinations: Vec<Arc<Destination>>,
+    pub gate: Gate,
+    pub extra_fields: Vec<String>,
+    allowed_sources: Vec<IpNet>,
+    pub allow_batches: bool,
+    requests: Option<Arc<Mutex<Bucket>>>,
+    /// Of the calls that need no credential.
+    unsigned: Arc<Mutex<Bucket>>,
+}
+
+impl Door {
+    /// What is left of the rates of the door `before` is left to this one.
+    pub(super) fn new(entrance: Entrance, before: Option<&Self>) -> Self {
+        let fresh = |rate| Arc::new(Mutex::new(Bucket::of(rate)));
+        let requests = entrance.rate.map(|rate| {
+            let left = before.and_then(|before| before.requests.as_ref());
+            let same = left.filter(|left| lock(left).rate() == rate);
+            same.map_or_else(|| fresh(rate), Arc::clone)
+        });
+        let unsigned =
+            before.map_or_else(|| fresh(UNSIGNED_CALLS), |before| Arc::clone(&before.unsigned));
+        Self {
+            name: entrance.name,
+            destinations: entrance.destinations,
+            gate: Gate::new(&entrance.credentials),
+            extra_fields: entrance.extra_fields,
+            allowed_sources: entrance.allowed_sources,
+            allow_batches: entrance.allow_batches,
+            requests,
+            unsigned,
+        }
+    }
+
+    /// What holds of every request with a body. One of several destinations that is disabled closes
+    /// the door to all: what it missed nobody would send again.
+    pub(super) fn is_open(
+        &self,
+        headers: &HeaderMap,
+        source: Option<IpAddr>,
+    ) -> Result<(), Refusal> {
+        if !sources::is_among(source, &self.allowed_sources) {
+            return Err(Refusal::SourceNotAllowed);
+        }
+        if !self.destinations.iter().all(|destination| destination.enabled) {
+            return Err(Refusal::Disabled);
+        }
+        // What the layer knows it has taken away.
+        let encoding = headers.get(header::CONTENT_ENCODING);
+        match encoding.map(HeaderValue::as_bytes) {
+            None | Some(b"" | b"identity") => Ok(()),
+            Some(_) => Err(Refusal::UnknownEncoding),
+        }
+    }
+
+    /// Counts a request of somebody who is known: strangers use up nobody's rate.
+    pub(super) fn count_request(&self) -> Result<(), Refusal> {
+        self.requests.as_deref().map_or(Ok(()), take_one)
+    }
+
+    /// Counts a call that needs no credential.
+    pub(super) fn count_unsigned_call(&self) -> Result<(), Refusal> {
+        take_one(&self.unsigned)
+    }
+}
+
+fn lock(bucket: &Mutex<Bucket>) -> std::sync::MutexGuard<'_, Bucket> {
+    bucket.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn take_one(bucket: &Mutex<Bucket>) -> Result<(), Refusal> {
+    if lock(bucket).take(Instant::now()) { Ok(()) } else { Err(Refusal::TooMany) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::receive::fake::entrance;
+    use crate::secret::Secret;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_of_a_rate_survives_and_another_rate_begins_anew() {
+        let with = |calls| Entrance { rate: Some(Rate::a_second(calls)), ..entrance("one") };
+        let doors = Doors::new([with(2)]);
+        let count = || doors.at("one").expect("it is there").count_request();
+        assert_eq!((count(), count(), count()), (Ok(()), Ok(()), Err(Refusal::TooMany)));
+        doors.replace([with(2)]);
+        assert_eq!(count(), Err(Refusal::TooMany), "the same rate");
+        doors.replace([with(1)]);
+        assert_eq!((count(), count()), (Ok(()), Err(Refusal::TooMany)), "another one");
+        let unsigned = || doors.at("one").expect("it is there").count_unsigned_call();
+        while unsigned().is_ok() {}
+        doors.replace([entrance("one")]);
+        assert_eq!(unsigned(), Err(Refusal::TooMany));
+        assert_eq!((count(), count()), (Ok(()), Ok(())), "no rate");
+    }
+
+    #[tokio::test]
+    async fn whoever_has_entered_keeps_the_door_and_others_find_the_new_one() {
+        let doors = Doors::new([entrance("one"), entrance("two")]);
+        let entered = doors.at("one").expect("it is there");
+        let credentials =
+            Credentials { write_keys: vec![Secret::new("next")], ..Credentials::default() };
+        doors.replace([Entrance { credentials, ..entrance("two") }, entrance("three")]);
+        assert_eq!(entered.destinations[0].name.as_str(), "one");
+        assert!(doors.at("one").is_none() && doors.at("three").is_some());
+        assert_eq!(doors.of_key("next").expect("it opens a door").name, "two");
+        assert_eq!(doors.of_key("key").expect("it opens a door").name, "three");
+    }
+}

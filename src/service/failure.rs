@@ -1,0 +1,98 @@
+//! Why the daemon did not start, or ended by itself.
+
+use std::net::SocketAddr;
+
+use tokio::task::JoinError;
+
+use crate::deliver::CourierError;
+use crate::launchdarkly::ClientError;
+use crate::ledger::{OpenError, WriterFailure};
+use crate::membership::DestinationName;
+
+/// Why the daemon did not start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// A port is taken, or the address is not this machine's.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// Which address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The ledger cannot be used.
+    #[error("the ledger cannot be opened")]
+    Open(#[from] OpenError),
+    /// A destination's client cannot be built.
+    #[error("destination {destination} cannot be delivered to")]
+    Client {
+        /// Which destination.
+        destination: DestinationName,
+        /// Why.
+        #[source]
+        source: ClientError,
+    },
+    /// The operating system does not let the daemon listen for signals.
+    #[error("signals cannot be received")]
+    Signals(#[source] std::io::Error),
+    /// The ledger's writer ended.
+    #[error("the ledger's writer failed")]
+    Writer(#[source] WriterFailure),
+    /// A courier ended.
+    #[error("the courier of {destination} failed")]
+    Courier {
+        /// Whose.
+        destination: DestinationName,
+        /// Why.
+        #[source]
+        source: CourierError,
+    },
+    /// A listener ended.
+    #[error("a listener failed")]
+    Listener(#[source] std::io::Error),
+    /// A task ended although nobody told it to.
+    #[error("{0} ended by itself")]
+    EndedByItself(String),
+    /// A task panicked.
+    #[error("a task panicked")]
+    Panicked(#[source] JoinError),
+}
+
+impl ServiceError {
+    /// The exit code of the process: 69 something it needs is taken or missing, 70 an internal
+    /// fault or a damaged ledger.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Bind { .. } | Self::Open(OpenError::InUse(_) | OpenError::Directory { .. }) => 69,
+            _ => 70,
+        }
+    }
+}
+
+/// A task that has ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    Listener(std::io::Result<()>),
+    Courier(DestinationName, Result<(), CourierError>),
+    Writer(Result<(), WriterFailure>),
+}
+
+impl Ended {
+    /// What it means if nobody has asked the task to end.
+    pub(super) fn unasked(self) -> ServiceError {
+        match self {
+            Self::Listener(Err(error)) => ServiceError::Listener(error),
+            Self::Listener(Ok(())) => ServiceError::EndedByItself("a listener".into()),
+            Self::Courier(destination, Err(source)) => {
+                ServiceError::Courier { destination, source }
+            }
+            Self::Courier(destination, Ok(())) => {
+                ServiceError::EndedByItself(format!("the courier of {destination}"))
+            }
+            Self::Writer(Err(error)) => ServiceError::Writer(error),
+            Self::Writer(Ok(())) => ServiceError::EndedByItself("the ledger's writer".into()),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! When the configuration is read again: on SIGHUP, when an operator asks, and when one of its files
+//! has changed and come to rest.
+//!
+//! Files are looked at every second rather than watched: that works on every file system, through
+//! Kubernetes' links, and across renames. One that is being written is not read until two looks agree.
+
+use std::time::Duration;
+
+use tokio::signal::unix::Signal;
+use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::config::{Config, Files, Reading, Source};
+use crate::operate::api::AskedToReload;
+use crate::operate::logging::Levels;
+
+/// A change is read after one to two of these.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Where the configuration of the daemon has come from, so that it can be read again.
+#[derive(Debug)]
+pub struct Origin {
+    /// The file and the environment.
+    pub source: Source,
+    /// The files that were read.
+    pub files: Files,
+    /// Takes a new `log.level`.
+    pub levels: Levels,
+}
+
+/// A reason to read the configuration again.
+#[derive(Debug)]
+pub(super) enum Occasion {
+    Hangup,
+    FilesChanged,
+    Asked(AskedToReload),
+}
+
+/// Waits for the next one.
+#[derive(Debug)]
+pub(super) struct Occasions {
+    source: Source,
+    pub levels: Levels,
+    hangups: Signal,
+    asked: mpsc::Receiver<AskedToReload>,
+    looks: Interval,
+    watched: Watched,
+}
+
+/// The files of the configuration.
+#[derive(Debug)]
+struct Watched {
+    /// As they were read last.
+    read: Files,
+    /// As they were at the last look.
+    seen: Files,
+}
+
+impl Watched {
+    fn since(read: Files) -> Self {
+        Self { seen: read.clone(), read }
+    }
+
+    /// Whether they have changed and come to rest.
+    fn look(&mut self, now: Files) -> bool {
+        let is_at_rest = now == self.seen;
+        self.seen = now;
+        is_at_rest && self.seen != self.read
+    }
+}
+
+impl Occasions {
+    pub fn new(
+        Origin { source, files, levels }: Origin,
+        hangups: Signal,
+        asked: mpsc::Receiver<AskedToReload>,
+    ) -> Self {
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { source, levels, hangups, asked, looks, watched: Watched::since(files) }
+    }
+
+    /// A cancel loses at most a look.
+    pub async fn next(&mut self) -> Occasion {
+        loop {
+            tokio::select! { // a signal or a question that is not waited for is kept
+                Some(()) = self.hangups.recv() => return Occasion::Hangup,
+                Some(asked) = self.asked.recv() => return Occasion::Asked(asked),
+                _ = self.looks.tick() => {}
+            }
+            let read = self.watched.read.clone();
+            let now = tokio::task::spawn_blocking(move || read.now()).await;
+            if now.is_ok_and(|now| self.watched.look(now)) {
+                return Occasion::FilesChanged;
+            }
+        }
+    }
+
+    /// Reads the configuration; an error says all that is wrong with it.
+    pub async fn read(&mut self) -> Result<Config, String> {
+        let source = self.source.clone();
+        let reading = tokio::task::spawn_blocking(move || source.read()).await;
+        let Ok(Reading { config, files }) = reading else {
+            return Err("the reading of the configuration ended in a panic".to_owned());
+        };
+        self.watched = Watched::since(files);
+        config.map_err(|faults| faults.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Source;
+
+    #[test]
+    fn files_are_read_again_once_they_have_changed_and_come_to_rest() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("cohortd.toml");
+        let write = |text: &str| std::fs::write(&file, text).expect("it is ours");
+        let read = || Source::locate(Some(&file)).read().files;
+        write("a");
+        let mut watched = Watched::since(read());
+        let look = |watched: &mut Watched| watched.look(watched.read.now());
+        assert!(!look(&mut watched), "nothing has changed");
+        write("half");
+        assert!(!look(&mut watched), "it may go on");
+        write("half and half");
+        assert!(!look(&mut watched), "it went on");
+        assert!(look(&mut watched) && look(&mut watched), "until it is read");
+        let mut watched = Watched::since(read());
+        assert!(!look(&mut watched), "it is");
+    }
+}

@@ -1,0 +1,89 @@
+//! The end, in the order of the flow.
+
+use std::time::Duration;
+
+use tokio::task::{self, JoinError};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::failure::Ended;
+use super::{Part, Service, ServiceError};
+use crate::clock::whole_millis;
+use crate::operate::logging::chain;
+
+/// Kept back from the grace period for closing the ledger.
+const CLOSING: Duration = Duration::from_secs(1);
+
+impl Service {
+    pub(super) async fn stop(mut self, hurry: CancellationToken) -> Result<(), ServiceError> {
+        let began = Instant::now();
+        let deadline = began + self.config.stop.grace_period.saturating_sub(CLOSING);
+        self.readiness.not_ready("stopping");
+        self.stop_receiving.cancel();
+        let mut first_failure = None;
+        let received = self.wait(Part::Receiving, deadline, &hurry, &mut first_failure).await;
+        self.stop_delivering.cancel();
+        let delivered = self.wait(Part::Delivering, deadline, &hurry, &mut first_failure).await;
+        self.stop_watching.cancel();
+        // Nobody's work is cut off with it, so its end in time is not worth a warning.
+        self.wait(Part::Watching, deadline, &hurry, &mut first_failure).await;
+        if !(received && delivered) {
+            warn!(
+                "the grace period is over: what was under way will be sent again after the next start"
+            );
+        }
+        // Closing takes no part in the hurry: it is what makes the next start a clean one.
+        let (deadline, unhurried) = (Instant::now() + CLOSING, CancellationToken::new());
+        if timeout_at(deadline, self.ledger.close()).await.is_err()
+            || !self.wait(Part::Writing, deadline, &unhurried, &mut first_failure).await
+        {
+            warn!("the ledger is still being closed; it is consistent all the same");
+        }
+        let duration_ms = whole_millis(began.elapsed());
+        info!(duration_ms, "stopped");
+        first_failure.map_or(Ok(()), Err)
+    }
+
+    /// Waits until the tasks of a part have ended. `false`: not in time.
+    async fn wait(
+        &mut self,
+        part: Part,
+        deadline: Instant,
+        hurry: &CancellationToken,
+        first_failure: &mut Option<ServiceError>,
+    ) -> bool {
+        while self.parts.values().any(|of| *of == part) {
+            let ended = tokio::select! {
+                () = hurry.cancelled() => return false,
+                ended = timeout_at(deadline, self.tasks.join_next_with_id()) => match ended {
+                    Ok(Some(ended)) => ended,
+                    Ok(None) => return true,
+                    Err(_) => return false,
+                },
+            };
+            let failure = match self.tick_off(ended) {
+                Ok(Ended::Listener(Ok(())) | Ended::Courier(_, Ok(())) | Ended::Writer(Ok(()))) => {
+                    continue;
+                }
+                Ok(failed) => failed.unasked(),
+                Err(failure) => failure,
+            };
+            error!(failure = chain(&failure), "a part of the daemon failed while stopping");
+            if first_failure.is_none() || matches!(failure, ServiceError::Writer(_)) {
+                *first_failure = Some(failure);
+            }
+        }
+        true
+    }
+
+    /// A task has ended: what it came to.
+    pub(super) fn tick_off(
+        &mut self,
+        ended: Result<(task::Id, Ended), JoinError>,
+    ) -> Result<Ended, ServiceError> {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        self.parts.remove(&id);
+        ended.map(|(_, ended)| ended).map_err(ServiceError::Panicked)
+    }
+}

@@ -1,0 +1,38 @@
+//! A body of the Tracking API's batch call, any bytes: it never panics, and the messages it gives are
+//! those that a naive reading gives.
+
+#![no_main]
+
+use cohortd::receive::messages;
+use libfuzzer_sys::fuzz_target;
+use serde_json::{Map, Value};
+
+fuzz_target!(|body: &[u8]| {
+    let found = messages(body);
+    let Ok(Value::Object(batch)) = serde_json::from_slice::<Value>(body) else { return };
+    let Some(Value::Array(naive)) = batch.get("batch") else {
+        assert_eq!(found, None);
+        return;
+    };
+    // A key that stands twice is refused; the naive reading does not see it.
+    let Some(found) = found else { return };
+    assert_eq!(found.len(), naive.len());
+    for (found, message) in found.into_iter().zip(naive) {
+        assert_eq!(found, Some(merged(message.clone(), &batch)));
+    }
+});
+
+fn merged(mut message: Value, batch: &Map<String, Value>) -> Value {
+    let Value::Object(own) = &mut message else { return message };
+    for name in ["context", "integrations"] {
+        let Some(Value::Object(shared)) = batch.get(name) else { continue };
+        let beneath = own.entry(name).or_insert_with(|| Value::Object(Map::new()));
+        if let Value::Object(beneath) = beneath {
+            for (key, value) in shared {
+                beneath.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+    }
+    own.remove("writeKey");
+    message
+}
