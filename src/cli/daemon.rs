@@ -30,6 +30,8 @@ pub(super) struct Daemon {
 pub(super) struct Silent {
     exit: Exit,
     words: String,
+    /// The daemon answered, and what was asked for is not there.
+    pub is_not_there: bool,
 }
 
 impl Silent {
@@ -44,22 +46,21 @@ impl Silent {
             "{url}: {why}; is the daemon running? `cohortd run` starts it, and admin.address of its \
              configuration has to be the one of this"
         );
-        Self { exit: Exit::Unavailable, words }
+        Self::with(Exit::Unavailable, words)
     }
 
-    /// Whether the daemon answered, and what was asked for is not there or not allowed.
-    pub fn is_of_the_asker(&self) -> bool {
-        self.exit == Exit::BadUsage
+    fn with(exit: Exit, words: impl Into<String>) -> Self {
+        Self { exit, words: words.into(), is_not_there: false }
     }
 
     /// The person has pressed Ctrl-C.
     pub fn interrupted(words: impl Into<String>) -> Self {
-        Self { exit: Exit::Interrupted, words: words.into() }
+        Self::with(Exit::Interrupted, words)
     }
 
     /// The command line asks for what cannot be.
     pub fn usage(words: impl Into<String>) -> Self {
-        Self { exit: Exit::BadUsage, words: words.into() }
+        Self::with(Exit::BadUsage, words)
     }
 }
 
@@ -73,11 +74,9 @@ impl Daemon {
     /// The daemon of this configuration.
     pub fn of(config: &Config) -> Result<Self, Silent> {
         let Admin { address, tls, tokens, .. } = &config.admin;
-        let Reached { client, url } = reach(*address, tls.as_ref(), Trust::Certificate, PATIENCE)
-            .map_err(|why| Silent {
-            exit: Exit::Unavailable,
-            words: format!("{address}: {why}"),
-        })?;
+        let Reached { client, url } =
+            reach(*address, tls.as_ref(), Trust::Certificate, PATIENCE)
+                .map_err(|why| Silent::with(Exit::Unavailable, format!("{address}: {why}")))?;
         Ok(Self { client, url, token: tokens.first().cloned() })
     }
 
@@ -121,9 +120,9 @@ impl Daemon {
         let status = answer.status();
         let version = another_version(answer.headers());
         let text = answer.text().await.map_err(silent)?;
-        let foreign = || Silent {
-            exit: Exit::Unavailable,
-            words: format!("{} does not answer as cohortd does ({status}){version}", self.url),
+        let foreign = || {
+            let words = format!("{} does not answer as cohortd does ({status}){version}", self.url);
+            Silent::with(Exit::Unavailable, words)
         };
         if status == StatusCode::OK {
             let value = serde_json::from_str(&text).map_err(|_| foreign())?;
@@ -138,7 +137,7 @@ impl Daemon {
         };
         let words = format!("{detail}{more}{version}");
         let exit = if status.is_client_error() { Exit::BadUsage } else { Exit::Unavailable };
-        Err(Silent { exit, words })
+        Err(Silent { is_not_there: status == StatusCode::NOT_FOUND, ..Silent::with(exit, words) })
     }
 }
 

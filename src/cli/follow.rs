@@ -54,10 +54,11 @@ impl Followed<'_> {
             if items.is_empty() {
                 break value.now;
             }
-            let done = items.iter().map(|item| item.done).sum();
+            // An audience that is through is not listed any more.
+            let rest: u64 = items.iter().map(|item| item.total - item.done).sum();
             total = total.max(items.iter().map(|item| item.total).sum());
             let longest = items.iter().map(|item| item.remaining_s).max().flatten();
-            bar.show(done, total, &self.words(longest).await?);
+            bar.show(total.saturating_sub(rest), total, &self.words(longest).await?);
             sleep(LOOK_EVERY).await;
         };
         loop {
@@ -80,7 +81,7 @@ impl Followed<'_> {
     async fn waiting_since(&self, then: &String) -> Result<u64, Silent> {
         let known = match all_audiences(self.daemon, self.destination).await {
             // A destination that is dropped is not there any more.
-            Err(silent) if silent.is_of_the_asker() => return Ok(0),
+            Err(silent) if silent.is_not_there => return Ok(0),
             known => known?,
         };
         let waits = |info: &&AudienceInfo| {

@@ -1,5 +1,6 @@
 //! The operator's verbs, through the admin API of the running daemon.
 
+mod lists;
 mod parked;
 mod rejected;
 
@@ -7,20 +8,17 @@ use std::io::{Result, Write};
 
 use clap::{ArgGroup, Args};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
+pub(super) use lists::all_audiences;
+pub use lists::{AudiencesCommand, MemberCommand};
 pub use parked::ParkedCommand;
 pub use rejected::RejectedCommand;
 
 use super::daemon::{Answer, Daemon, Silent};
 use super::follow::Followed;
-use super::table::table;
 use super::{Exit, destination};
 use crate::config::Config;
-use crate::operate::api::wire::{
-    AudienceInfo, DestinationInfo, Done, Drop, Forget, ListQuery, MemberInfo, MemberQuery, Nothing,
-    Resync, Work,
-};
+use crate::operate::api::wire::{Done, Drop, Forget, Nothing, Resync, Work};
 
 const API: [&str; 3] = ["api", "v1", "destinations"];
 
@@ -59,239 +57,6 @@ fn json_of(value: &impl Serialize, out: &mut impl Write) -> Result<()> {
 
 fn dash(text: Option<&String>) -> String {
     text.cloned().unwrap_or_else(|| "-".to_owned())
-}
-
-/// Items in one answer of a list that has no end of its own.
-const PAGE: u32 = 1000;
-
-/// All parts of a list; `after` makes the question that goes on behind an item.
-async fn all_parts<T: DeserializeOwned, Q: Serialize>(
-    daemon: &Daemon,
-    path: &[&str],
-    mut query: Q,
-    after: impl Fn(&T) -> Q,
-) -> Told<Vec<T>> {
-    let mut all = Vec::new();
-    loop {
-        let part: Answer<Vec<T>> = daemon.get(path, &query).await?;
-        let is_last = part.value.len() < PAGE as usize;
-        all.extend(part.value);
-        match all.last() {
-            Some(last) if !is_last => query = after(last),
-            _ => return Ok(all),
-        }
-    }
-}
-
-fn page_after(after: Option<&String>) -> ListQuery {
-    ListQuery { after: after.cloned(), limit: Some(PAGE) }
-}
-
-async fn all_destinations(daemon: &Daemon) -> Told<Vec<DestinationInfo>> {
-    all_parts(daemon, &API, page_after(None), |last: &DestinationInfo| page_after(Some(&last.name)))
-        .await
-}
-
-/// The audiences of a destination, in the order of their keys.
-pub(super) async fn all_audiences(daemon: &Daemon, destination: &str) -> Told<Vec<AudienceInfo>> {
-    let path = of(destination, &["audiences"]);
-    let after = |last: &AudienceInfo| page_after(Some(&last.audience));
-    let mut known = all_parts(daemon, &path, page_after(None), after).await?;
-    known.sort_by(|one, other| one.audience_key.cmp(&other.audience_key));
-    Ok(known)
-}
-
-/// Lists audiences.
-#[derive(Args, Clone, Debug)]
-pub struct AudiencesCommand {
-    /// Its audiences; without it, those of every destination that the ledger knows
-    destination: Option<String>,
-    /// Print what the daemon says, for programs
-    #[arg(long)]
-    json: bool,
-}
-
-/// An audience and whose it is.
-#[derive(Serialize)]
-struct Listed {
-    destination: String,
-    configured: bool,
-    #[serde(flatten)]
-    audience: AudienceInfo,
-}
-
-impl AudiencesCommand {
-    /// Prints the list.
-    pub async fn run(&self, config: &Config, out: &mut impl Write) -> Result<Exit> {
-        ends("audiences", self.list(config, out).await)
-    }
-
-    async fn list(&self, config: &Config, out: &mut impl Write) -> Told<Result<()>> {
-        let daemon = Daemon::of(config)?;
-        let mut known = all_destinations(&daemon).await?;
-        if let Some(name) = &self.destination {
-            let names: Vec<_> = known.iter().map(|info| info.name.as_str()).collect();
-            if !names.contains(&name.as_str()) {
-                let names = names.join(", ");
-                let words = format!("there is no destination {name}; there are: {names}");
-                return Err(Silent::usage(words));
-            }
-            known.retain(|info| info.name == *name);
-        }
-        let mut listed = Vec::new();
-        for DestinationInfo { name, configured, .. } in &known {
-            let audiences = all_audiences(&daemon, name).await?;
-            let of_this =
-                |audience| Listed { destination: name.clone(), configured: *configured, audience };
-            listed.extend(audiences.into_iter().map(of_this));
-        }
-        if self.json {
-            return Ok(json_of(&listed, out));
-        }
-        Ok(print_audiences(&known, &listed, out))
-    }
-}
-
-fn print_audiences(
-    known: &[DestinationInfo],
-    listed: &[Listed],
-    out: &mut impl Write,
-) -> Result<()> {
-    if listed.is_empty() {
-        writeln!(out, "no audience has members")?;
-    } else {
-        let rows: Vec<_> = listed.iter().map(audience_row).collect();
-        let heading = [
-            "destination",
-            "audience",
-            "id",
-            "kind",
-            "#members",
-            "#pending",
-            "pending since",
-            "#parked",
-            "parked since",
-            "under way",
-        ];
-        table(out, heading, &rows)?;
-    }
-    for info in known {
-        let name = &info.name;
-        if !info.configured {
-            writeln!(
-                out,
-                "\n{name} is not configured: rows are kept; cohortd ledger rename moves them, cohortd \
-                 drop {name} forgets them"
-            )?;
-        }
-        if let Some(since) = &info.paused_since {
-            writeln!(out, "\n{name} is paused since {since}")?;
-        }
-        if info.rejected > 0 {
-            writeln!(
-                out,
-                "\n{name} keeps {} rejected event(s): cohortd rejected list {name}",
-                info.rejected
-            )?;
-        }
-    }
-    Ok(())
-}
-
-fn audience_row(Listed { destination, audience: info, .. }: &Listed) -> [String; 10] {
-    [
-        destination.clone(),
-        info.audience_key.clone(),
-        info.audience.clone(),
-        info.context_kind.clone(),
-        info.included.to_string(),
-        info.pending.to_string(),
-        dash(info.pending_since.as_ref()),
-        info.parked.to_string(),
-        dash(info.parked_since.as_ref()),
-        under_way(info),
-    ]
-}
-
-fn under_way(info: &AudienceInfo) -> String {
-    match (&info.under_way, &info.walk) {
-        (Some(what), Some(walk)) => format!("{what}: {} of {}", walk.done, walk.total),
-        (what, _) => dash(what.as_ref()),
-    }
-}
-
-/// Shows a person.
-#[derive(Args, Clone)]
-pub struct MemberCommand {
-    /// Whose audiences
-    destination: String,
-    /// The context key, or Segment's user id
-    key: String,
-    /// Print what the daemon says, for programs
-    #[arg(long)]
-    json: bool,
-}
-
-impl MemberCommand {
-    /// Prints every audience of the person.
-    pub async fn run(&self, config: &Config, out: &mut impl Write) -> Result<Exit> {
-        ends("member", self.show(config, out).await)
-    }
-
-    async fn show(&self, config: &Config, out: &mut impl Write) -> Told<Result<()>> {
-        if matches!(self.key.as_str(), "" | "." | "..") {
-            let words =
-                "a key that is empty or only dots cannot be asked for: see `cohortd ledger export`";
-            return Err(Silent::usage(words));
-        }
-        let path = of(&self.destination, &["members", &self.key]);
-        let daemon = Daemon::of(config)?;
-        let first = MemberQuery { limit: Some(PAGE), ..MemberQuery::default() };
-        let after = |last: &MemberInfo| MemberQuery {
-            after_audience: Some(last.audience.clone()),
-            after_key: Some(last.context_key.clone()),
-            limit: Some(PAGE),
-        };
-        let found = all_parts(&daemon, &path, first, after).await?;
-        if self.json {
-            return Ok(json_of(&found, out));
-        }
-        if found.is_empty() {
-            return Ok(writeln!(out, "{} knows nobody of that key or user id", self.destination));
-        }
-        let rows: Vec<_> = found.iter().map(member_row).collect();
-        let heading = [
-            "audience",
-            "id",
-            "kind",
-            "key",
-            "should be",
-            "since",
-            "LaunchDarkly knows",
-            "told at",
-        ];
-        Ok(table(out, heading, &rows))
-    }
-}
-
-fn member_row(info: &MemberInfo) -> [String; 8] {
-    let word = |included| if included { "in" } else { "out" };
-    let knows = info.told.map_or("nothing", word);
-    let knows = match (info.parked, info.pending) {
-        (true, _) => format!("{knows} (refused: parked)"),
-        (_, true) => format!("{knows} (waits)"),
-        _ => knows.to_owned(),
-    };
-    [
-        info.audience_key.clone(),
-        info.audience.clone(),
-        info.context_kind.clone(),
-        info.context_key.clone(),
-        word(info.included).to_owned(),
-        info.event_at.clone(),
-        knows,
-        dash(info.told_at.as_ref()),
-    ]
 }
 
 /// Tells members again.

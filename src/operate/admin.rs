@@ -64,8 +64,8 @@ pub fn router(state: AdminState, api: Api, actions: Actions) -> Router {
         .split_for_parts();
     declared.merge(of_probes);
     let guarded = guarded
-        .merge(actions::router(actions))
         .layer(Extension(openapi::document(&declared)))
+        .merge(actions::router(actions))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is no such route"))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), admit));
@@ -338,7 +338,7 @@ mod tests {
             clock,
         };
         let (tokens, sources) = (Current::new(Vec::new()), Arc::new(sources));
-        let state = AdminState { tokens, sources, segment_app: false };
+        let state = AdminState { tokens, sources, segment_app: true };
         let environments = Current::new(Vec::new());
         let actions = Actions { ledger: Arc::clone(&ledger), environments };
         let api = Api {
@@ -360,6 +360,21 @@ mod tests {
         "/actions/authenticate",
         "/actions/syncAudience",
     ];
+
+    /// As a browser asks for Segment's application, where it may.
+    #[tokio::test]
+    async fn segments_application_may_ask_across_origins_for_the_actions_only() {
+        let (_directory, router) = bare();
+        for (path, status) in [("/actions/syncAudience", 415), ("/api/v1/reload", 403)] {
+            let request = Request::post(path)
+                .header("host", "localhost")
+                .header("origin", "https://app.segment.com")
+                .header("sec-fetch-site", "cross-site")
+                .body(Body::empty());
+            let answer = router.clone().oneshot(request.expect("a request")).await;
+            assert_eq!(answer.expect("infallible").status().as_u16(), status, "{path}");
+        }
+    }
 
     #[tokio::test]
     async fn what_is_routed_is_in_the_document_and_what_is_in_the_document_is_routed() {

@@ -33,6 +33,7 @@ async fn admit(mut request: Request, next: Next) -> Response {
     } else {
         // It is judged: to the routes behind, the request is one of no web page.
         request.headers_mut().remove(header::ORIGIN);
+        request.headers_mut().remove("sec-fetch-site");
         next.run(request).await
     };
     let headers = response.headers_mut();

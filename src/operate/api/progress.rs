@@ -4,7 +4,7 @@
 //! The ledger says how much is done; how fast that goes is found by comparing with what it said
 //! before, so that an estimate follows the last half minute of those who look.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,11 +12,10 @@ use axum::Json;
 use axum::extract::State;
 use tokio::time::Instant;
 
-use super::wire::{ProgressItem, ProgressList, Work, instant};
+use super::wire::{Nothing, ProgressItem, ProgressList, Work, instant};
 use super::{Api, Asked, Destination, Problem};
 use crate::ledger::AudienceView;
 use crate::membership::{DestinationName, Timestamp};
-use crate::operate::api::wire::Nothing;
 
 /// Most items of one answer.
 const MOST: usize = 1000;
@@ -140,7 +139,7 @@ impl Courses {
     ) -> Vec<ProgressItem> {
         let now = Instant::now();
         let mut courses = self.lock();
-        let mut seen: Vec<Which> = Vec::new();
+        let mut seen: HashSet<Which> = HashSet::new();
         for view in audiences {
             let Some(walk) = &view.walk else { continue };
             let which = (name.clone(), Work::of(walk.task), Some(view.audience.clone()));
@@ -152,7 +151,7 @@ impl Courses {
             // Whom it has come past may still wait to be told.
             let told = walk.visited.saturating_sub(view.pending);
             course.look(told, walk.expected.max(walk.visited), now);
-            seen.push(which);
+            seen.insert(which);
         }
         let waiting = audiences.iter().filter(|view| view.walk.is_none());
         let rest: u64 = waiting.clone().map(|view| view.pending).sum();
@@ -162,7 +161,7 @@ impl Courses {
             let course = courses.entry(which.clone()).or_insert_with(|| Course::new(clock));
             course.look_at_rest(rest, now);
             course.since = course.since.min(since);
-            seen.push(which);
+            seen.insert(which);
         }
         let is_replay = |which: &Which, course: &Course| {
             let last = course.looks.back().map(|(at, _)| now.duration_since(*at));

@@ -42,16 +42,17 @@ impl Reloads {
     }
 }
 
-/// Reads the configuration again, and applies it as a whole or not at all
+/// Reads the configuration again and applies what can be applied to a daemon that runs
 #[utoipa::path(
     post,
     path = "/api/v1/reload",
     operation_id = "reload",
     request_body = Nothing,
     responses(
-        (status = 200, description = "What has changed, and what needs a restart", body = Reloaded),
+        (status = 200, description = "What has changed", body = Reloaded),
         (status = 409, description = "This daemon has no configuration that could be read again"),
-        (status = 422, description = "It has faults; the one before stays"),
+        (status = 422, description = "The configuration has faults, all of them named; nothing has \
+            changed. Or the body is JSON, but not what this route takes"),
     )
 )]
 pub(super) async fn reload(

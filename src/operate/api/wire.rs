@@ -95,8 +95,9 @@ pub struct AudienceInfo {
 /// How far what is done to every member of an audience has come.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct WalkInfo {
-    /// When it began.
-    pub since: String,
+    /// When it began, if that was written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
     /// Members it has come past.
     pub done: u64,
     /// How many they will be, about.
@@ -116,7 +117,7 @@ impl From<AudienceView> for AudienceInfo {
             parked_since: view.parked_since.map(instant),
             under_way: view.walk.as_ref().map(|walk| walk.task.to_owned()),
             walk: view.walk.map(|walk| WalkInfo {
-                since: instant(walk.since),
+                since: (walk.since != Timestamp::EPOCH).then(|| instant(walk.since)),
                 done: walk.visited,
                 total: walk.expected.max(walk.visited),
             }),
