@@ -3,11 +3,12 @@
 //! # What always holds
 //! * Only this file spawns tasks that live as long as the daemon, all into one set. One that ends by
 //!   itself ends the daemon with a failing exit code: half a service is worse than none.
-//! * Stopping goes in the order of the flow (P10): not ready, stop accepting, finish requests in
-//!   flight, let couriers finish theirs, close the ledger (tests/it/shutdown.rs). The admin listener
+//! * Stopping goes in the order of the flow (P10): not ready, after the drain delay stop accepting, finish
+//!   requests in flight, let couriers finish theirs, close the ledger (tests/it/shutdown.rs). The admin listener
 //!   goes on until the couriers have finished, so that probes and people see what is under way.
 //! * What the grace period cuts off is pending in the ledger, not lost.
 
+mod supervisor;
 mod wiring;
 
 use std::collections::HashMap;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{self, JoinError, JoinSet};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -32,6 +33,8 @@ use crate::operate::admin;
 use crate::operate::logging::chain;
 use crate::operate::sources::Sources;
 use crate::receive::{self, Readiness};
+
+use supervisor::Supervisor;
 
 /// Kept back from the grace period for closing the ledger.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -150,6 +153,7 @@ pub struct Service {
     stop_delivering: CancellationToken,
     stop_watching: CancellationToken,
     grace_period: Duration,
+    drain_delay: Duration,
 }
 
 /// Runs the daemon until SIGTERM or SIGINT.
@@ -159,7 +163,9 @@ pub async fn run(config: Config) -> Result<(), ServiceError> {
     // Listened to before anything is opened, so that a signal is never met by the default action.
     let mut terminate = signal(SignalKind::terminate()).map_err(ServiceError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServiceError::Signals)?;
+    let supervisor = Supervisor::of_this_process();
     let service = Service::start(config).await?;
+    supervisor.ready();
     let serving = service.serve(stop.clone(), hurry.clone());
     let signals = async {
         loop {
@@ -169,6 +175,8 @@ pub async fn run(config: Config) -> Result<(), ServiceError> {
             }
             if stop.is_cancelled() {
                 hurry.cancel();
+            } else {
+                supervisor.stopping();
             }
             stop.cancel();
         }
@@ -176,6 +184,7 @@ pub async fn run(config: Config) -> Result<(), ServiceError> {
     tokio::select! {
         result = serving => result,
         () = signals => unreachable!("the loop above has no end"),
+        () = supervisor.keep_alive() => unreachable!("nor has this one"),
     }
 }
 
@@ -253,6 +262,7 @@ impl Service {
             stop_delivering,
             stop_watching,
             grace_period: config.stop.grace_period,
+            drain_delay: config.stop.drain_delay,
         })
     }
 
@@ -276,7 +286,8 @@ impl Service {
                 error!(failure = chain(failure), "stopping, because a part of the daemon is gone");
             }
         }
-        match (failure, self.stop(hurry).await) {
+        let drain_delay = if failure.is_none() { self.drain_delay } else { Duration::ZERO };
+        match (failure, self.stop(drain_delay, hurry).await) {
             // Whoever met the closed ledger may have ended first; why it closed is what matters.
             (_, Err(cause @ ServiceError::Writer(_))) => Err(cause),
             (Some(failure), _) => Err(failure),
@@ -284,10 +295,16 @@ impl Service {
         }
     }
 
-    async fn stop(mut self, hurry: CancellationToken) -> Result<(), ServiceError> {
+    async fn stop(
+        mut self,
+        drain_delay: Duration,
+        hurry: CancellationToken,
+    ) -> Result<(), ServiceError> {
         let began = Instant::now();
         let deadline = began + self.grace_period.saturating_sub(CLOSING);
         self.readiness.not_ready("stopping");
+        // Whoever looks at the probe needs a while to send its requests elsewhere.
+        let _ = timeout(drain_delay, hurry.cancelled()).await;
         self.stop_receiving.cancel();
         let mut first_failure = None;
         let received = self.wait(Part::Receiving, deadline, &hurry, &mut first_failure).await;

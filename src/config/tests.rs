@@ -57,7 +57,7 @@ fn the_environment_alone_is_enough_and_the_defaults_are_the_documented_ones() {
     assert_eq!(ledger.parked, Kept { ttl: day * 90, max_count: 100_000, max_bytes: 64 << 20 });
     assert_eq!(ledger.check_every, day);
     assert_eq!(config.log, Log { format: LogFormat::Json, level: "info".into() });
-    assert_eq!(config.stop.grace_period, s(8));
+    assert_eq!((config.stop.grace_period, config.stop.drain_delay), (s(8), s(0)));
     let [eu] = &config.destinations[..] else { panic!("one destination") };
     assert!(eu.enabled && eu.name.as_str() == "eu");
     assert_eq!(eu.launchdarkly.base_url.as_str(), "https://app.launchdarkly.com/");
@@ -80,6 +80,7 @@ fn each_rule_has_its_fault() {
     let cases = [
         ("COHORTD_LISTEN__ADDRESS", "localhost:80", "listen.address = \"localhost:80\"   must be an IP address and a port"),
         ("COHORTD_LISTEN__BODY_LIMIT_MIB", "0", "listen.body_limit_mib = 0   must be from 1 to"),
+        ("COHORTD_STOP__DRAIN_DELAY_MS", "8000", "stop.drain_delay_ms = 8000   leaves nothing of grace_period_ms (8000)"),
         ("COHORTD_LISTEN__BODY_LIMIT_MIB", "257", "listen.body_budget_mib = 256   is below body_limit_mib (257)"),
         ("COHORTD_LISTEN__BODY_TIMEOUT_MS", "soon", "listen.body_timeout_ms = \"soon\"   must be a whole number"),
         ("COHORTD_LISTEN__BODY_TIMEOUT_MS", "-1", "listen.body_timeout_ms = -1   must be from 1 to"),

@@ -23,3 +23,4 @@ mod secrecy;
 mod segment_sdk;
 mod shutdown;
 mod status;
+mod supervision;
