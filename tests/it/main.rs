@@ -5,6 +5,7 @@ mod config;
 mod conformance;
 mod convergence;
 mod crash_recovery;
+mod deployment;
 mod durability;
 mod exclusive;
 mod faults;
