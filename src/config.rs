@@ -21,6 +21,7 @@ mod mapping;
 mod secrets;
 mod section;
 mod segment;
+mod telemetry;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ pub use self::ledger::{Kept, LedgerSection};
 pub use self::listeners::{Admin, Listen};
 pub use self::log::{Log, LogFormat, Stop};
 pub use self::segment::{Credential, SegmentSection};
+pub use self::telemetry::Telemetry;
 
 use self::faults::Report;
 use self::section::Section;
@@ -51,6 +53,8 @@ pub struct Config {
     pub log: Log,
     /// How the daemon ends.
     pub stop: Stop,
+    /// The collector that traces and metrics are sent to, if there is one.
+    pub telemetry: Option<Telemetry>,
     /// At least one, sorted by name; those that are not enabled too.
     pub destinations: Vec<Destination>,
     /// What is legal but risky; to be said once at start-up.
@@ -85,12 +89,13 @@ impl Config {
         let ledger = LedgerSection::read(root.section("ledger"));
         let log = Log::read(root.section("log"));
         let stop = Stop::read(root.section("stop"));
+        let telemetry = Telemetry::read(root.section("telemetry"));
         let delivery = Delivery::read(root.section("delivery"), None);
         let destinations = destination::read_all(&mut root, &delivery);
         root.finish();
 
         let warnings = report.finish()?;
-        Ok(Self { listen, admin, ledger, log, stop, destinations, warnings })
+        Ok(Self { listen, admin, ledger, log, stop, telemetry, destinations, warnings })
     }
 
     /// The destination of that name.

@@ -7,3 +7,4 @@ pub mod metrics;
 pub mod problem;
 pub mod sources;
 pub mod status;
+pub mod telemetry;

@@ -32,9 +32,11 @@ use crate::membership::DestinationName;
 use crate::operate::admin;
 use crate::operate::logging::chain;
 use crate::operate::sources::Sources;
+use crate::operate::telemetry::{self, Exporter};
 use crate::receive::{self, Readiness};
 
 use supervisor::Supervisor;
+use wiring::Traces;
 
 /// Kept back from the grace period for closing the ledger.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -63,6 +65,9 @@ pub enum ServiceError {
         #[source]
         source: ClientError,
     },
+    /// The client of the collector cannot be built.
+    #[error("telemetry cannot be sent")]
+    Telemetry(#[source] reqwest::Error),
     /// The operating system does not let the daemon listen for signals.
     #[error("signals cannot be received")]
     Signals(#[source] std::io::Error),
@@ -116,6 +121,7 @@ enum Ended {
     Listener(std::io::Result<()>),
     Courier(DestinationName, Result<(), CourierError>),
     Writer(Result<(), WriterFailure>),
+    Exporter,
 }
 
 impl Ended {
@@ -132,6 +138,7 @@ impl Ended {
             }
             Self::Writer(Err(error)) => ServiceError::Writer(error),
             Self::Writer(Ok(())) => ServiceError::EndedByItself("the ledger's writer".into()),
+            Self::Exporter => ServiceError::EndedByItself("the exporter of telemetry".into()),
         }
     }
 }
@@ -201,7 +208,16 @@ impl Service {
             SqliteLedger::open(wiring::ledger_settings(&config), Arc::clone(&clock))?;
         let ledger = Arc::new(ledger);
         let (received, delivered) = <(Arc<receive::Counters>, Arc<deliver::Counters>)>::default();
-        let couriers = wiring::couriers(&config, &ledger, &clock, &delivered)?;
+        let (exporter, traces) = match &config.telemetry {
+            None => (None, None),
+            Some(telemetry) => {
+                let (exporter, tracer) = Exporter::new(telemetry, Arc::clone(&clock))
+                    .map_err(ServiceError::Telemetry)?;
+                (Some(exporter), Some(Traces::new(tracer)))
+            }
+        };
+        let traces = traces.as_ref();
+        let couriers = wiring::couriers(&config, &ledger, &clock, &delivered, traces)?;
 
         let mut tasks = JoinSet::new();
         let mut parts = HashMap::new();
@@ -223,8 +239,11 @@ impl Service {
         let limits = wiring::limits(&config);
         let public_address = announce("public", &public)?;
         announce("admin", &admin)?;
-        let state = wiring::public_state(&config, &ledger, &readiness, &received);
-        let router = receive::router(state);
+        let state = wiring::public_state(&config, &ledger, &readiness, &received, traces);
+        let mut router = receive::router(state);
+        if let Some(traces) = traces {
+            router = telemetry::traced(router, traces.tracer.clone());
+        }
         let listener = receive::serve(public, router, limits, stop_receiving.clone());
         let task = tasks.spawn(async move { Ended::Listener(listener.await) });
         parts.insert(task.id(), Part::Receiving);
@@ -237,6 +256,14 @@ impl Service {
             started_at: clock.now(),
             clock,
         });
+        if let Some(exporter) = exporter {
+            let exporting = exporter.run(Arc::clone(&sources), stop_watching.clone());
+            let task = tasks.spawn(async move {
+                exporting.await;
+                Ended::Exporter
+            });
+            parts.insert(task.id(), Part::Watching);
+        }
         let state = wiring::admin_state(&config, &sources);
         let router = admin::router(state, wiring::api(&config, &ledger));
         let listener = receive::serve(admin, router, limits, stop_watching.clone());
@@ -348,9 +375,12 @@ impl Service {
                 },
             };
             let failure = match self.tick_off(ended) {
-                Ok(Ended::Listener(Ok(())) | Ended::Courier(_, Ok(())) | Ended::Writer(Ok(()))) => {
-                    continue;
-                }
+                Ok(
+                    Ended::Listener(Ok(()))
+                    | Ended::Courier(_, Ok(()))
+                    | Ended::Writer(Ok(()))
+                    | Ended::Exporter,
+                ) => continue,
                 Ok(failed) => failed.unasked(),
                 Err(failure) => failure,
             };

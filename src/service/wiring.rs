@@ -2,22 +2,44 @@
 
 use std::sync::Arc;
 
+use url::Url;
+
 use super::ServiceError;
 use crate::clock::Clock;
 use crate::config::{self, Config, Kept};
 use crate::deliver::{self, Courier, Policy};
-use crate::launchdarkly::Client;
+use crate::launchdarkly::{Api, Client};
 use crate::ledger::{DestinationSettings, Ledger, Operations, Retention, Settings, SqliteLedger};
 use crate::membership::DestinationName;
 use crate::operate::admin::AdminState;
-use crate::operate::api::Api;
+use crate::operate::api;
 use crate::operate::sources::Sources;
+use crate::operate::telemetry::{self, TracedApi, TracedLedger, Tracer, Untold};
 use crate::receive::{
     self, Credential, Credentials, Destination, Limits, PublicState, Rate, Readiness,
 };
 
 /// A late duplicate of an unanswered call has had this many request timeouts to arrive.
 const REASSERT_AFTER_TIMEOUTS: u32 = 2;
+
+/// What is wrapped around the parts where there is a collector for traces.
+pub(super) struct Traces {
+    pub tracer: Tracer,
+    untold: Untold,
+}
+
+impl Traces {
+    pub fn new(tracer: Tracer) -> Self {
+        Self { tracer, untold: Untold::default() }
+    }
+
+    fn around(&self, client: Client, name: &DestinationName, base_url: &Url) -> Arc<dyn Api> {
+        let client = Arc::new(client.in_traces(telemetry::traceparent));
+        let host = base_url.host_str().unwrap_or_default();
+        let (tracer, untold) = (self.tracer.clone(), self.untold.clone());
+        Arc::new(TracedApi::new(client, name.clone(), host, tracer, untold))
+    }
+}
 
 pub(super) fn ledger_settings(config: &Config) -> Settings {
     let of = |destination: &config::Destination| {
@@ -49,6 +71,7 @@ pub(super) fn couriers(
     ledger: &Arc<SqliteLedger>,
     clock: &Arc<dyn Clock>,
     delivered: &deliver::Counters,
+    traces: Option<&Traces>,
 ) -> Result<Vec<(DestinationName, Courier)>, ServiceError> {
     let enabled = config.destinations.iter().filter(|destination| destination.enabled);
     enabled
@@ -59,6 +82,10 @@ pub(super) fn couriers(
             let connections = delivery.concurrency.get();
             let client = Client::new(launchdarkly.endpoint(delivery.request_timeout, connections))
                 .map_err(|source| ServiceError::Client { destination: name.clone(), source })?;
+            let client: Arc<dyn Api> = match traces {
+                None => Arc::new(client),
+                Some(traces) => traces.around(client, &name, &launchdarkly.base_url),
+            };
             let policy = Policy {
                 max_batch: delivery.max_batch,
                 linger: delivery.linger,
@@ -70,7 +97,7 @@ pub(super) fn couriers(
             let courier = Courier::new(
                 name.clone(),
                 launchdarkly.client_side_id.clone(),
-                Arc::new(client),
+                client,
                 policy,
                 Arc::clone(ledger) as Arc<dyn Ledger>,
                 Arc::clone(clock),
@@ -100,6 +127,7 @@ pub(super) fn public_state(
     ledger: &Arc<SqliteLedger>,
     readiness: &Readiness,
     received: &Arc<receive::Counters>,
+    traces: Option<&Traces>,
 ) -> PublicState {
     let of = |destination: &config::Destination| {
         let segment = &destination.segment;
@@ -124,7 +152,10 @@ pub(super) fn public_state(
             rate: segment.max_requests_per_s.map(Rate::a_second),
         }
     };
-    let ledger = Arc::clone(ledger) as Arc<dyn Ledger>;
+    let mut ledger = Arc::clone(ledger) as Arc<dyn Ledger>;
+    if let Some(Traces { tracer, untold }) = traces {
+        ledger = Arc::new(TracedLedger::new(ledger, tracer.clone(), untold.clone()));
+    }
     let destinations = config.destinations.iter().map(of);
     let received = Arc::clone(received);
     PublicState::new(destinations, ledger, limits(config), readiness.clone(), received)
@@ -134,9 +165,9 @@ pub(super) fn admin_state(config: &Config, sources: &Arc<Sources>) -> AdminState
     AdminState { tokens: config.admin.tokens.clone(), sources: Arc::clone(sources) }
 }
 
-pub(super) fn api(config: &Config, ledger: &Arc<SqliteLedger>) -> Api {
+pub(super) fn api(config: &Config, ledger: &Arc<SqliteLedger>) -> api::Api {
     let mappings = config.destinations.iter();
-    Api {
+    api::Api {
         ledger: Arc::clone(ledger) as Arc<dyn Operations>,
         mappings: mappings.map(|of| (of.name.clone(), of.mappings.clone())).collect(),
         tombstone_ttl: config.ledger.tombstone_ttl,

@@ -25,3 +25,4 @@ mod segment_sdk;
 mod shutdown;
 mod status;
 mod supervision;
+mod telemetry;
