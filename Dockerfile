@@ -12,7 +12,7 @@ RUN mkdir -p src tests/it tests/bench \
     && cargo build --release --locked --bin cohortd \
     && rm -r src
 
-COPY config config
+COPY config/default.toml config/default.toml
 COPY src src
 # Touched, because a copied file may be older than what was built from the empty ones.
 RUN touch src/main.rs src/lib.rs \

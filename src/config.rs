@@ -24,6 +24,7 @@ mod secrets;
 mod section;
 mod segment;
 mod source;
+mod telemetry;
 mod tls;
 
 use std::ffi::OsString;
@@ -43,6 +44,7 @@ pub use self::log::{Log, LogFormat, Stop};
 pub use self::route::Route;
 pub use self::segment::{Credential, SegmentSection};
 pub use self::source::{Files, Reading, Source};
+pub use self::telemetry::Telemetry;
 
 use self::faults::Report;
 use self::section::Section;
@@ -61,6 +63,8 @@ pub struct Config {
     pub log: Log,
     /// How the daemon ends.
     pub stop: Stop,
+    /// The collector that traces and metrics are sent to, if there is one.
+    pub telemetry: Option<Telemetry>,
     /// At least one, sorted by name; those that are not enabled too.
     pub destinations: Vec<Destination>,
     /// Sorted by name.
@@ -107,6 +111,7 @@ impl Config {
         let ledger = LedgerSection::read(root.section("ledger"));
         let log = Log::read(root.section("log"));
         let stop = Stop::read(root.section("stop"));
+        let telemetry = Telemetry::read(root.section("telemetry"));
         let delivery = Delivery::read(root.section("delivery"), None);
         let routes = route::read_all(&mut root);
         let is_routed = |name: &str| route::is_routed(&routes, name);
@@ -121,6 +126,7 @@ impl Config {
             ledger,
             log,
             stop,
+            telemetry,
             destinations,
             routes,
             warnings,

@@ -11,3 +11,4 @@ pub mod metrics;
 pub mod problem;
 pub mod sources;
 pub mod status;
+pub mod telemetry;

@@ -3,9 +3,9 @@
 //! # What always holds
 //! * Only this module spawns tasks that live as long as the daemon, all into one set. One that ends by
 //!   itself ends the daemon with a failing exit code: half a service is worse than none.
-//! * Stopping goes in the order of the flow (P10): not ready, stop accepting, finish requests in
-//!   flight, let couriers finish theirs, close the ledger (tests/it/shutdown.rs). The admin listener
-//!   goes on until the couriers have finished, so that probes and people see what is under way.
+//! * Stopping goes in the order of the flow (P10): not ready, after the drain delay stop accepting,
+//!   finish requests in flight, let couriers finish theirs, close the ledger (tests/it/shutdown.rs).
+//!   The admin listener goes on until the couriers have finished, so that probes and people see what is under way.
 //! * What the grace period cuts off is pending in the ledger, not lost.
 //! * A new configuration is taken as a whole or not at all, and no request fails for it
 //!   (`reload`; tests/it/reload.rs).
@@ -15,11 +15,13 @@ mod failure;
 mod occasions;
 mod reload;
 mod stopping;
+mod supervisor;
 mod wiring;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,6 +41,7 @@ use crate::operate::admin;
 use crate::operate::api::Reloads;
 use crate::operate::history::History;
 use crate::operate::logging::chain;
+use crate::operate::telemetry::{self, Exporter};
 use crate::receive::{self, Doors, PublicState, Readiness};
 
 pub use failure::ServiceError;
@@ -47,6 +50,8 @@ pub use occasions::Origin;
 use couriers::Running;
 use failure::Ended;
 use occasions::{Occasion, Occasions};
+use supervisor::Supervisor;
+use wiring::Traces;
 
 /// What a task is there for; the order in which they are stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +83,8 @@ pub struct Service {
     /// What was received and delivered since the start.
     received: Arc<receive::Counters>,
     delivered: Arc<deliver::Counters>,
+    /// If there is a collector for them.
+    traces: Option<Traces>,
     readiness: Readiness,
     stop_receiving: CancellationToken,
     stop_delivering: CancellationToken,
@@ -103,7 +110,9 @@ pub async fn run(config: Config, origin: Origin) -> Result<(), ServiceError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServiceError::Signals)?;
     let hangups = signal(SignalKind::hangup()).map_err(ServiceError::Signals)?;
     let (reloads, asked) = Reloads::channel();
+    let supervisor = Supervisor::of_this_process();
     let service = Service::open(config, reloads).await?;
+    supervisor.ready();
     let occasions = Occasions::new(origin, hangups, asked);
     let serving = service.serve_on(Some(occasions), stop.clone(), hurry.clone());
     let signals = async {
@@ -114,6 +123,8 @@ pub async fn run(config: Config, origin: Origin) -> Result<(), ServiceError> {
             }
             if stop.is_cancelled() {
                 hurry.cancel();
+            } else {
+                supervisor.stopping();
             }
             stop.cancel();
         }
@@ -121,6 +132,7 @@ pub async fn run(config: Config, origin: Origin) -> Result<(), ServiceError> {
     tokio::select! {
         result = serving => result,
         () = signals => unreachable!("the loop above has no end"),
+        () = supervisor.keep_alive() => unreachable!("nor has this one"),
     }
 }
 
@@ -144,9 +156,17 @@ impl Service {
         let (ledger, writer) =
             SqliteLedger::open(wiring::ledger_settings(&config), Arc::clone(&clock))?;
         let ledger = Arc::new(ledger);
+        let (exporter, traces) = match &config.telemetry {
+            None => (None, None),
+            Some(telemetry) => {
+                let (exporter, tracer) = Exporter::new(telemetry, Arc::clone(&clock))
+                    .map_err(ServiceError::Telemetry)?;
+                (Some(exporter), Some(Traces::new(tracer)))
+            }
+        };
         let enabled = config.destinations.iter().filter(|destination| destination.enabled);
         let clients = enabled
-            .map(|destination| Ok((destination.clone(), wiring::client(destination)?)))
+            .map(|of| Ok((of.clone(), wiring::client(of, traces.as_ref())?)))
             .collect::<Result<Vec<_>, ServiceError>>()?;
 
         let mut tasks = JoinSet::new();
@@ -172,6 +192,7 @@ impl Service {
             },
             received: Arc::clone(&received),
             delivered,
+            traces,
             tasks,
             parts,
             couriers: BTreeMap::new(),
@@ -187,7 +208,7 @@ impl Service {
         service.show_standings();
 
         let doors = service.shown.doors.clone();
-        let ledger = Arc::clone(&ledger) as _;
+        let ledger = wiring::ledger(&service);
         let state = PublicState::new(doors, ledger, public_limits, readiness, received);
         for certificates in [&public_tls, &admin_tls].into_iter().flatten().cloned() {
             let watch = certificates.watch(service.stop_watching.clone());
@@ -196,10 +217,20 @@ impl Service {
                 Ended::Watch
             });
         }
-        let (router, stop) = (receive::router(state), service.stop_receiving.clone());
+        let (mut router, stop) = (receive::router(state), service.stop_receiving.clone());
+        if let Some(traces) = &service.traces {
+            router = telemetry::traced(router, traces.tracer.clone());
+        }
         let listener = receive::serve(public, router, public_limits, public_tls, stop);
         service.spawn(Part::Receiving, async move { Ended::Listener(listener.await) });
         let sources = Arc::new(wiring::sources(&service));
+        if let Some(exporter) = exporter {
+            let exporting = exporter.run(Arc::clone(&sources), service.stop_watching.clone());
+            service.spawn(Part::Watching, async move {
+                exporting.await;
+                Ended::Exporter
+            });
+        }
         let state = wiring::admin_state(&service, &sources);
         let history = Arc::new(History::default());
         let api = wiring::api(&service, &history, reloads);
@@ -271,7 +302,9 @@ impl Service {
                 error!(failure = chain(failure), "stopping, because a part of the daemon is gone");
             }
         }
-        match (failure, self.stop(hurry).await) {
+        let drain_delay =
+            if failure.is_none() { self.config.stop.drain_delay } else { Duration::ZERO };
+        match (failure, self.stop(drain_delay, hurry).await) {
             // Whoever met the closed ledger may have ended first; why it closed is what matters.
             (_, Err(cause @ ServiceError::Writer(_))) => Err(cause),
             (Some(failure), _) => Err(failure),

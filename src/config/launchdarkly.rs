@@ -129,7 +129,7 @@ fn read_service_token(section: &mut Section<'_>) -> Option<Secret> {
 }
 
 /// Its value is in no fault: a URL may hold a password.
-fn read_url(section: &mut Section<'_>, key: &'static str, default: &str) -> Url {
+pub(super) fn read_url(section: &mut Section<'_>, key: &'static str, default: &str) -> Url {
     let fallback = || Url::parse(default).expect("the built-in URLs are well-formed");
     let Some(text) = section.text(key) else { return fallback() };
     let mut url = match parse_web_url(&text) {

@@ -28,6 +28,8 @@ pub enum LogFormat {
 pub struct Stop {
     /// From SIGTERM to the last moment (P10). Container platforms kill after 10 s.
     pub grace_period: Duration,
+    /// Of that, from "not ready" to the end of accepting: whoever balances the load needs to notice.
+    pub drain_delay: Duration,
 }
 
 impl Log {
@@ -64,8 +66,16 @@ fn level(text: &str) -> Result<String, String> {
 impl Stop {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let grace_period_ms = section.needed_whole("grace_period_ms", 0..=A_YEAR_MS);
+        let drain_delay_ms = section.needed_whole("drain_delay_ms", 0..=A_YEAR_MS);
+        if section.is_clean() && drain_delay_ms > 0 && drain_delay_ms >= grace_period_ms {
+            let problem = format!("leaves nothing of grace_period_ms ({grace_period_ms})");
+            section.fault("drain_delay_ms", Some(drain_delay_ms.to_string()), problem);
+        }
         section.finish();
-        Self { grace_period: Duration::from_millis(grace_period_ms) }
+        Self {
+            grace_period: Duration::from_millis(grace_period_ms),
+            drain_delay: Duration::from_millis(drain_delay_ms),
+        }
     }
 }
 

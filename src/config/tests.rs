@@ -134,7 +134,7 @@ fn the_environment_alone_is_enough_and_the_defaults_are_the_documented_ones() {
     assert_eq!(ledger.parked, Kept { ttl: day * 90, max_count: 100_000, max_bytes: 64 << 20 });
     assert_eq!(ledger.check_every, day);
     assert_eq!(config.log, Log { format: LogFormat::Json, level: "info".into() });
-    assert_eq!(config.stop.grace_period, s(8));
+    assert_eq!((config.stop.grace_period, config.stop.drain_delay), (s(8), s(0)));
     let [eu] = &config.destinations[..] else { panic!("one destination") };
     assert!(eu.enabled && eu.name.as_str() == "eu");
     assert_eq!(eu.launchdarkly.base_url.as_str(), "https://app.launchdarkly.com/");
@@ -157,6 +157,11 @@ fn each_rule_has_its_fault() {
     let cases = [
         ("COHORTD_LISTEN__ADDRESS", "localhost:80", "listen.address = \"localhost:80\"   must be an IP address and a port"),
         ("COHORTD_LISTEN__BODY_LIMIT_MIB", "0", "listen.body_limit_mib = 0   must be from 1 to"),
+        ("COHORTD_TELEMETRY__OTLP_ENDPOINT", "collector:4318", "telemetry.otlp_endpoint   has the wrong scheme; expected an http or https URL"),
+        ("COHORTD_TELEMETRY__OTLP_HEADERS", "x-key: hush", "telemetry.otlp_headers   is set, and otlp_endpoint is not"),
+        ("COHORTD_TELEMETRY__OTLP_HEADERS", "hush", "telemetry.otlp_headers   item 0 must be a name, a colon and a value"),
+        ("COHORTD_TELEMETRY__TRACE_PERCENT", "101", "telemetry.trace_percent = 101   must be from 0 to 100"),
+        ("COHORTD_STOP__DRAIN_DELAY_MS", "8000", "stop.drain_delay_ms = 8000   leaves nothing of grace_period_ms (8000)"),
         ("COHORTD_LISTEN__BODY_LIMIT_MIB", "257", "listen.body_budget_mib = 256   is below body_limit_mib (257)"),
         ("COHORTD_LISTEN__BODY_TIMEOUT_MS", "soon", "listen.body_timeout_ms = \"soon\"   must be a whole number"),
         ("COHORTD_LISTEN__BODY_TIMEOUT_MS", "-1", "listen.body_timeout_ms = -1   must be from 1 to"),
@@ -388,11 +393,13 @@ fn secrets_come_from_files_without_their_last_newline() {
         format!(
             "[admin]\ntokens_file = {:?}\n[destinations.eu.segment]\nshared_secrets_file = {:?}\n\
              bearer_tokens_file = {:?}\nwrite_keys_file = {:?}\n[destinations.eu.launchdarkly]\n\
-             client_side_id = \"id\"\nservice_token_file = {token:?}\n",
+             client_side_id = \"id\"\nservice_token_file = {token:?}\n\
+             [telemetry]\notlp_endpoint = 'http://[::1]:4318'\notlp_headers_file = {:?}\n",
             file("admin", "x\n"),
             file("shared", "one\r\ntwo\n\n"),
             file("bearer", "three"),
             file("keys", "four\n"),
+            file("headers", "x-key: hidden\n"),
         )
     };
     let config = load_toml(&toml(&file("token", " hidden\r\n"))).expect("it is good");
@@ -403,6 +410,8 @@ fn secrets_come_from_files_without_their_last_newline() {
     assert_eq!(exposed(&segment.bearer_tokens), ["three"]);
     assert_eq!(exposed(&segment.write_keys), ["four"]);
     assert_eq!(exposed(&config.admin.tokens), ["x"]);
+    let headers = &config.telemetry.as_ref().expect("there is a collector").otlp_headers;
+    assert_eq!((headers[0].0.as_str(), headers[0].1.as_bytes()), ("x-key", &b"hidden"[..]));
     assert!(!format!("{config:?}").contains("hidden"), "{config:?}");
 
     let cases = [

@@ -222,7 +222,7 @@ impl Courier {
         );
         self.flights.spawn(async move {
             let began = Instant::now();
-            let answer = launchdarkly.send(body).await;
+            let answer = launchdarkly.send(&batch.route.audience, body).await;
             Flown { launchdarkly, batch, answer, took: began.elapsed() }
         });
     }

@@ -17,7 +17,11 @@ use super::answer::{Answer, Fate, Outcome, body_matters, classify};
 use super::connection::{self, ClientError};
 use super::limits::RateLimits;
 use super::wire;
+use crate::membership::AudienceId;
 use crate::secret::Secret;
+
+/// Names the span that a call belongs to (W3C).
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The one call that fills synced segments.
 #[async_trait]
@@ -26,7 +30,9 @@ pub trait Api: Send + Sync + fmt::Debug {
     ///
     /// Dropping the future closes the connection, but LaunchDarkly may have the call already: to
     /// the caller that is an answer with [`Fate::Open`].
-    async fn send(&self, body: Bytes) -> Answer;
+    ///
+    /// `audience` says whose members the body has, for whoever watches.
+    async fn send(&self, audience: &AudienceId, body: Bytes) -> Answer;
 }
 
 /// Where one destination's calls go, and how.
@@ -77,6 +83,8 @@ pub struct Client {
     http: reqwest::Client,
     url: Url,
     environment: Arc<str>,
+    /// The trace that the running task works for, if there is one.
+    traceparent: fn() -> Option<HeaderValue>,
 }
 
 impl fmt::Debug for Client {
@@ -102,7 +110,14 @@ impl Client {
             .tcp_nodelay(true)
             .build()
             .map_err(ClientError::Build)?;
-        Ok(Self { http, url, environment: endpoint.client_side_id.into() })
+        let environment = endpoint.client_side_id.into();
+        Ok(Self { http, url, environment, traceparent: || None })
+    }
+
+    /// The same client, whose calls carry the `traceparent` that is found when they are made.
+    #[must_use]
+    pub fn in_traces(self, traceparent: fn() -> Option<HeaderValue>) -> Self {
+        Self { traceparent, ..self }
     }
 
     /// The client-side ID that every body has to name.
@@ -114,8 +129,12 @@ impl Client {
 
 #[async_trait]
 impl Api for Client {
-    async fn send(&self, body: Bytes) -> Answer {
-        match self.http.post(self.url.clone()).body(body).send().await {
+    async fn send(&self, _: &AudienceId, body: Bytes) -> Answer {
+        let mut call = self.http.post(self.url.clone()).body(body);
+        if let Some(context) = (self.traceparent)() {
+            call = call.header(TRACEPARENT, context);
+        }
+        match call.send().await {
             Ok(response) => read(response).await,
             Err(error) => {
                 Answer { outcome: failure(&error), limits: RateLimits::default(), status: None }

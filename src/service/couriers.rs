@@ -10,7 +10,7 @@ use super::failure::Ended;
 use super::{Part, Service, ServiceError, wiring};
 use crate::config::Destination;
 use crate::deliver::{Change, Standing};
-use crate::launchdarkly::Client;
+use crate::launchdarkly::Api;
 use crate::membership::DestinationName;
 
 /// A courier that runs.
@@ -23,7 +23,7 @@ pub(super) struct Running {
 }
 
 impl Service {
-    pub(super) fn start_courier(&mut self, destination: &Destination, client: Arc<Client>) {
+    pub(super) fn start_courier(&mut self, destination: &Destination, client: Arc<dyn Api>) {
         let courier = wiring::courier(destination, client, self);
         let (changes, standing) = (courier.changes(), courier.standing());
         let stop = self.stop_delivering.child_token();

@@ -36,6 +36,9 @@ pub enum ServiceError {
     /// A certificate or its key cannot be used; they could when the configuration was read.
     #[error("TLS cannot be spoken: {0}")]
     Tls(String),
+    /// The way to the collector cannot be built.
+    #[error("telemetry cannot be sent")]
+    Telemetry(#[source] reqwest::Error),
     /// The operating system does not let the daemon listen for signals.
     #[error("signals cannot be received")]
     Signals(#[source] std::io::Error),
@@ -80,6 +83,7 @@ impl ServiceError {
 pub(super) enum Ended {
     Listener(std::io::Result<()>),
     Courier(DestinationName, Result<(), CourierError>),
+    Exporter,
     History,
     /// Over the files of a certificate.
     Watch,
@@ -98,6 +102,7 @@ impl Ended {
             Self::Courier(destination, Ok(())) => {
                 ServiceError::EndedByItself(format!("the courier of {destination}"))
             }
+            Self::Exporter => ServiceError::EndedByItself("the exporter of telemetry".into()),
             Self::History => ServiceError::EndedByItself("the history".into()),
             Self::Watch => ServiceError::EndedByItself("the watch over a certificate".into()),
             Self::Writer(Err(error)) => ServiceError::Writer(error),

@@ -15,10 +15,11 @@ use std::time::Duration;
 use tracing::{debug, error, info, warn};
 
 use super::occasions::{Occasion, Occasions};
+use super::wiring::Traces;
 use super::{Service, ServiceError, wiring};
 use crate::config::{Config, Destination};
 use crate::deliver::Change;
-use crate::launchdarkly::Client;
+use crate::launchdarkly::Api;
 use crate::ledger::LedgerError;
 use crate::membership::DestinationName;
 use crate::operate::api::wire::Reloaded;
@@ -73,7 +74,7 @@ impl Service {
         let changed = self.config.fingerprints.changed(&config.fingerprints);
         let (applied, needs_restart): (BTreeSet<_>, BTreeSet<_>) =
             changed.into_iter().partition(|key| is_applied(key));
-        let plan = match Plan::of(&self.config, &config, &applied) {
+        let plan = match Plan::of(&self.config, &config, &applied, self.traces.as_ref()) {
             Ok(plan) => plan,
             Err(error) => return Ok(Err(chain(&error))),
         };
@@ -145,19 +146,24 @@ fn is_at_or_below(key: &str, path: &str) -> bool {
 #[derive(Debug, Default)]
 struct Plan {
     stop: Vec<DestinationName>,
-    start: Vec<(Destination, Arc<Client>)>,
-    change: Vec<(Destination, Arc<Client>)>,
+    start: Vec<(Destination, Arc<dyn Api>)>,
+    change: Vec<(Destination, Arc<dyn Api>)>,
 }
 
 impl Plan {
-    fn of(old: &Config, new: &Config, changed: &BTreeSet<String>) -> Result<Self, ServiceError> {
+    fn of(
+        old: &Config,
+        new: &Config,
+        changed: &BTreeSet<String>,
+        traces: Option<&Traces>,
+    ) -> Result<Self, ServiceError> {
         let mut plan = Self::default();
         let ran = |name: &DestinationName| {
             old.destination(name.as_str()).filter(|destination| destination.enabled)
         };
         for destination in new.destinations.iter().filter(|destination| destination.enabled) {
             let prepared =
-                || wiring::client(destination).map(|client| (destination.clone(), client));
+                || wiring::client(destination, traces).map(|client| (destination.clone(), client));
             let path = format!("destinations.{}.launchdarkly", destination.name);
             match ran(&destination.name) {
                 None => plan.start.push(prepared()?),

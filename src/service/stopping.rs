@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::task::{self, JoinError};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -16,10 +16,16 @@ use crate::operate::logging::chain;
 const CLOSING: Duration = Duration::from_secs(1);
 
 impl Service {
-    pub(super) async fn stop(mut self, hurry: CancellationToken) -> Result<(), ServiceError> {
+    pub(super) async fn stop(
+        mut self,
+        drain_delay: Duration,
+        hurry: CancellationToken,
+    ) -> Result<(), ServiceError> {
         let began = Instant::now();
         let deadline = began + self.config.stop.grace_period.saturating_sub(CLOSING);
         self.readiness.not_ready("stopping");
+        // Whoever looks at the probe needs a while to send its requests elsewhere.
+        let _ = timeout(drain_delay, hurry.cancelled()).await;
         self.stop_receiving.cancel();
         let mut first_failure = None;
         let received = self.wait(Part::Receiving, deadline, &hurry, &mut first_failure).await;
@@ -66,6 +72,7 @@ impl Service {
                 Ok(
                     Ended::Listener(Ok(()))
                     | Ended::Courier(_, Ok(()))
+                    | Ended::Exporter
                     | Ended::History
                     | Ended::Watch
                     | Ended::Writer(Ok(())),

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::{Service, ServiceError};
 use crate::config::{self, Config, Kept, SegmentSection};
 use crate::deliver::{Courier, Policy, Standing};
-use crate::launchdarkly::Client;
+use crate::launchdarkly::{Api as LaunchDarkly, Client};
 use crate::ledger::{DestinationSettings, Ledger, Operations, Retention, Settings};
 use crate::membership::DestinationName;
 use crate::operate::actions::{Actions, Environment};
@@ -18,6 +18,7 @@ use crate::operate::api::{Api, Reloads};
 use crate::operate::explain::Configured;
 use crate::operate::history::History;
 use crate::operate::sources::Sources;
+use crate::operate::telemetry::{self, TracedApi, TracedLedger, Tracer, Untold};
 use crate::receive::tls::{Certificates, TlsFiles, told};
 use crate::receive::{self, Credential, Credentials, Destination, Entrance, Limits, Rate};
 use crate::secret::Secret;
@@ -31,6 +32,37 @@ const ADMIN_CONNECTIONS: usize = 256;
 pub(super) type Tokens = Vec<Secret>;
 pub(super) type Standings = Vec<(DestinationName, watch::Receiver<Standing>)>;
 pub(super) type ConfiguredByName = BTreeMap<DestinationName, Arc<Configured>>;
+
+/// What is wrapped around the parts where there is a collector for traces.
+#[derive(Debug)]
+pub(super) struct Traces {
+    pub tracer: Tracer,
+    untold: Untold,
+}
+
+impl Traces {
+    pub fn new(tracer: Tracer) -> Self {
+        Self { tracer, untold: Untold::default() }
+    }
+
+    fn around(&self, client: Client, of: &config::Destination) -> Arc<dyn LaunchDarkly> {
+        let client = Arc::new(client.in_traces(telemetry::traceparent));
+        let host = of.launchdarkly.base_url.host_str().unwrap_or_default();
+        let (tracer, untold) = (self.tracer.clone(), self.untold.clone());
+        Arc::new(TracedApi::new(client, of.name.clone(), host, tracer, untold))
+    }
+}
+
+/// The ledger as receiving sees it.
+pub(super) fn ledger(service: &Service) -> Arc<dyn Ledger> {
+    let ledger = Arc::clone(&service.ledger) as Arc<dyn Ledger>;
+    match &service.traces {
+        None => ledger,
+        Some(Traces { tracer, untold }) => {
+            Arc::new(TracedLedger::new(ledger, tracer.clone(), untold.clone()))
+        }
+    }
+}
 
 /// The environment that a destination's tellings go to.
 pub(super) fn environment(destination: &config::Destination) -> String {
@@ -64,13 +96,20 @@ pub(super) fn ledger_settings(config: &Config) -> Settings {
 }
 
 /// What makes the calls of a destination.
-pub(super) fn client(destination: &config::Destination) -> Result<Arc<Client>, ServiceError> {
+pub(super) fn client(
+    destination: &config::Destination,
+    traces: Option<&Traces>,
+) -> Result<Arc<dyn LaunchDarkly>, ServiceError> {
     let delivery = &destination.delivery;
     let (timeout, connections) = (delivery.request_timeout, delivery.concurrency.get());
     let client = Client::new(destination.launchdarkly.endpoint(timeout, connections));
-    client.map(Arc::new).map_err(|source| {
+    let client = client.map_err(|source| {
         let destination = destination.name.clone();
         ServiceError::Client { destination, source }
+    })?;
+    Ok(match traces {
+        None => Arc::new(client),
+        Some(traces) => traces.around(client, destination),
     })
 }
 
@@ -88,7 +127,7 @@ pub(super) fn policy(destination: &config::Destination) -> Policy {
 
 pub(super) fn courier(
     destination: &config::Destination,
-    client: Arc<Client>,
+    client: Arc<dyn LaunchDarkly>,
     service: &Service,
 ) -> Courier {
     Courier::new(

@@ -183,6 +183,39 @@ async fn a_second_signal_cuts_the_grace_period_short() {
     the_next_life_delivers(launchdarkly, installation).await;
 }
 
+/// A load balancer sees that it is not ready, and until then what it still sends is taken.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn for_the_drain_delay_it_is_not_ready_and_accepts_all_the_same() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("stop.grace_period_ms", "60000");
+    installation.set("stop.drain_delay_ms", "50000");
+    let cohortd = installation.start();
+    let asked = Instant::now();
+    assert_eq!(cohortd.readyz().await, Some(200));
+    cohortd.signal("TERM");
+    cohortd.logged("stopping").await;
+    let mut looks = tokio::time::interval(Duration::from_millis(10));
+    while cohortd.readyz().await != Some(503) {
+        assert!(asked.elapsed() < DEADLINE, "it never says that it is not ready");
+        looks.tick().await;
+    }
+    let answer = cohortd.post(&identify("ada", "vip", true, NOW_MS)).await;
+    assert_eq!(answer.expect("an answer").0, 200);
+    cohortd.signal("TERM"); // who is in a hurry does not wait for it
+    assert!(cohortd.wait().0.success());
+    assert!(asked.elapsed() < Duration::from_secs(30), "{:?}", asked.elapsed());
+
+    installation.set("stop.drain_delay_ms", "700");
+    let cohortd = installation.start();
+    installation.drained().await;
+    assert_eq!(members(&launchdarkly), BTreeSet::from(["ada".to_owned()]));
+    let asked = Instant::now();
+    assert!(cohortd.stop().0.success());
+    let took = asked.elapsed();
+    assert!(took >= Duration::from_millis(700) && took < SLACK, "{took:?}");
+}
+
 /// A file may not grow past a limit that is set while the daemon runs, so the next write of the
 /// ledger fails as on a broken disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

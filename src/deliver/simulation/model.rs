@@ -15,6 +15,7 @@ use super::{REQUEST_TIMEOUT, Who};
 use crate::clock::{Clock, ManualClock};
 use crate::launchdarkly::wire::SyncRequest;
 use crate::launchdarkly::{Answer, Api, Fate, Outcome, RateLimits, classify};
+use crate::membership::AudienceId;
 
 /// Of the rate limit.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -100,7 +101,7 @@ enum Meets {
 
 #[async_trait]
 impl Api for Model {
-    async fn send(&self, body: Bytes) -> Answer {
+    async fn send(&self, _: &AudienceId, body: Bytes) -> Answer {
         let request: SyncRequest<'_> = serde_json::from_slice(&body).expect("it is our own");
         let members: Vec<(Who, bool)> = request
             .batch

@@ -10,9 +10,9 @@ use prometheus_client::registry::Registry;
 use super::catalogue::Kind;
 use super::{Families, Sample, Value};
 
-/// The content type of [`text`].
+/// The content type of [`text()`].
 pub const TEXT: &str = prometheus_text::CONTENT_TYPE;
-/// The content type of [`open_metrics`].
+/// The content type of [`open_metrics()`].
 pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// In Prometheus's own format, which every tool reads.

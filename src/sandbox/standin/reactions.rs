@@ -61,10 +61,14 @@ fn members(members: &[(&str, bool)]) -> Bytes {
     wire::encode(
         "env1",
         &ContextKind::new("user").expect("user is a context kind"),
-        &AudienceId::new("aud_1").expect("not empty"),
+        &vip(),
         "Beta testers",
         members.iter().map(|(key, membership)| (key, *membership)),
     )
+}
+
+fn vip() -> AudienceId {
+    AudienceId::new("aud_1").expect("not empty")
 }
 
 fn ada_enters() -> Bytes {
@@ -106,7 +110,7 @@ async fn what_is_taken_is_in_the_segment() {
         (members(&[("ada", false), ("cy", true)]), &["bob", "cy"]),
         (members(&[("nobody", false)]), &["bob", "cy"]),
     ] {
-        let answer = client.send(call).await;
+        let answer = client.send(&vip(), call).await;
         assert_eq!((answer.outcome, answer.status), (Outcome::Taken, Some(204)));
         let segments = standin.segments("env1");
         let expected = SegmentState {
@@ -142,13 +146,13 @@ async fn scripted_answers_are_understood() {
     ];
     for (status, headers, expected) in table {
         standin.script(always(Fault::Answer { status, headers, body: Some("{}".into()) }));
-        let answer = client.send(ada_enters()).await;
+        let answer = client.send(&vip(), ada_enters()).await;
         assert_eq!((answer.outcome, answer.status), (expected, Some(status)));
     }
     assert_eq!(standin.segments("env1"), BTreeMap::new());
 
     standin.script(always(Fault::AnswerAfterApply { status: 500, headers: vec![], body: None }));
-    assert_eq!(unavailable(&client.send(ada_enters()).await), ("answered 500", Fate::Over));
+    assert_eq!(unavailable(&client.send(&vip(), ada_enters()).await), ("answered 500", Fate::Over));
     assert!(View(&standin.shared.state()).has("env1", "aud_1", "ada"));
 }
 
@@ -158,7 +162,7 @@ async fn the_stand_in_refuses_what_launchdarkly_refuses() {
     let client = client(&standin, PATIENT);
     standin.set_max_members(3);
     standin.refuse_members(|user_id| user_id == "odd");
-    assert_eq!(client.send(ada_enters()).await.outcome, Outcome::Taken);
+    assert_eq!(client.send(&vip(), ada_enters()).await.outcome, Outcome::Taken);
     let member = r#"{"userId":"bob","cohortName":"B","cohortId":"aud_1","value":true}"#;
     let with = |from: &str, to: &str| member.replace(from, to);
     let call = |batch: &str| {
@@ -185,7 +189,7 @@ async fn the_stand_in_refuses_what_launchdarkly_refuses() {
     ];
     let before = standin.segments("env1");
     for (body, status, words) in table {
-        let answer = client.send(body.clone().into()).await;
+        let answer = client.send(&vip(), body.clone().into()).await;
         let refusal = refusal(&answer);
         assert_eq!(refusal.status, status, "{body}");
         assert!(
@@ -206,13 +210,13 @@ async fn only_the_accounts_token_writes() {
     let other = Account { client_side_id: "env2".into(), service_token: Secret::new("api-other") };
     let standin = StandIn::start(vec![account(), other]).await.expect("loopback has free ports");
     let client = client(&standin, PATIENT);
-    assert_eq!(client.send(ada_enters()).await.outcome, Outcome::Taken);
+    assert_eq!(client.send(&vip(), ada_enters()).await.outcome, Outcome::Taken);
     standin.revoke("env1");
-    assert_eq!(refusal(&client.send(ada_enters()).await).code, "unauthorized");
+    assert_eq!(refusal(&client.send(&vip(), ada_enters()).await).code, "unauthorized");
     standin.set_token("env1", Secret::new("api-other"));
-    assert_eq!(refusal(&client.send(ada_enters()).await).status, 401);
+    assert_eq!(refusal(&client.send(&vip(), ada_enters()).await).status, 401);
     standin.set_token("env1", Secret::new("api-hush"));
-    assert_eq!(client.send(ada_enters()).await.outcome, Outcome::Taken);
+    assert_eq!(client.send(&vip(), ada_enters()).await.outcome, Outcome::Taken);
 }
 
 #[tokio::test]
@@ -221,12 +225,12 @@ async fn a_call_without_an_answer_may_be_applied_later() {
     let client = client(&standin, IMPATIENT);
     let late = Apply::Later(IMPATIENT * 2);
     standin.script(first(Fault::Hang { apply: late }));
-    let answer = client.send(ada_enters()).await;
+    let answer = client.send(&vip(), ada_enters()).await;
     assert_eq!(unavailable(&answer), ("no answer in time", Fate::Open));
     assert_eq!(answer.status, None);
 
     // at once: the client has given up, so its second call overtakes nothing
-    assert_eq!(client.send(members(&[("ada", false)])).await.outcome, Outcome::Taken);
+    assert_eq!(client.send(&vip(), members(&[("ada", false)])).await.outcome, Outcome::Taken);
     assert_eq!(standin.overlaps(), 0);
     standin
         .until(PATIENT, |view| view.has("env1", "aud_1", "ada"))
@@ -245,14 +249,14 @@ async fn a_dropped_connection_leaves_open_what_happened_and_is_not_retried() {
             _ => Fault::None,
         });
         for (call, expected_calls) in [(ada_enters(), 1), (members(&[("bob", true)]), 3)] {
-            let answer = client.send(call).await;
+            let answer = client.send(&vip(), call).await;
             let (cause, fate) = unavailable(&answer);
             assert_eq!(fate, Fate::Open, "{cause}");
             assert!(cause.starts_with("the connection ended before the answer"), "{cause}");
             assert_eq!(standin.calls().total, expected_calls);
             let applied = View(&standin.shared.state()).has("env1", "aud_1", "ada");
             assert_eq!(applied, apply == Apply::Now);
-            let taken = client.send(members(&[("cy", true)])).await.outcome;
+            let taken = client.send(&vip(), members(&[("cy", true)])).await.outcome;
             assert_eq!(taken, Outcome::Taken);
         }
         assert_eq!((standin.calls().unanswered, standin.overlaps()), (2, 0));
@@ -264,7 +268,7 @@ async fn a_host_that_cannot_be_reached_has_not_heard() {
     let gone = standin().await;
     let client = client(&gone, PATIENT);
     gone.stop().await;
-    let answer = client.send(ada_enters()).await;
+    let answer = client.send(&vip(), ada_enters()).await;
     let (cause, fate) = unavailable(&answer);
     assert!(cause.starts_with("cannot connect: "), "{cause}");
     assert!(!cause.contains("127.0.0.1") && !cause.contains("hush"), "{cause}");
@@ -282,7 +286,7 @@ async fn broken_tls_has_not_heard() {
         ..endpoint(https.parse().expect("a URL"), PATIENT)
     })
     .expect("a good certificate");
-    let answer = client.send(ada_enters()).await;
+    let answer = client.send(&vip(), ada_enters()).await;
     let (cause, fate) = unavailable(&answer);
     assert!(cause.starts_with("cannot connect: "), "{cause}");
     assert_eq!((fate, standin.calls().total), (Fate::Over, 0));
@@ -298,7 +302,7 @@ async fn a_redirect_never_carries_the_token_away() {
             headers: vec![("location".into(), location)],
             body: None,
         }));
-        let answer = client(&standin, PATIENT).send(ada_enters()).await;
+        let answer = client(&standin, PATIENT).send(&vip(), ada_enters()).await;
         assert_eq!(unavailable(&answer).1, Fate::Over);
         assert_eq!(stranger.calls(), CallCounts::default());
     }
@@ -311,7 +315,7 @@ async fn only_the_configured_proxy_is_used() {
     let client =
         Client::new(Endpoint { proxy: Some(proxy.url()), ..endpoint(unreachable, PATIENT) })
             .expect("a good endpoint");
-    assert_eq!(client.send(ada_enters()).await.outcome, Outcome::Taken);
+    assert_eq!(client.send(&vip(), ada_enters()).await.outcome, Outcome::Taken);
 }
 
 #[tokio::test]
@@ -328,7 +332,7 @@ async fn a_body_without_end_delays_nothing_beyond_the_timeout() {
         let standin = standin().await;
         standin.script(always(Fault::EndlessBody { status, chunk_bytes, every }));
         let client = client(&standin, request_timeout);
-        let answer = tokio::time::timeout(PATIENT / 2, client.send(ada_enters()))
+        let answer = tokio::time::timeout(PATIENT / 2, client.send(&vip(), ada_enters()))
             .await
             .expect("the call ends");
         assert_eq!(answer.outcome == Outcome::Taken, taken);
@@ -344,7 +348,7 @@ async fn a_member_in_two_requests_at_once_is_an_overlap() {
     standin.script(first(Fault::Hang { apply: Apply::No }));
     let hanging = tokio::spawn({
         let client = client.clone();
-        async move { client.send(members(&[("ada", true), ("bob", true)])).await }
+        async move { client.send(&vip(), members(&[("ada", true), ("bob", true)])).await }
     });
     standin.until(PATIENT, |view| view.calls().total == 1).await.expect("the first call arrives");
     for (call, overlaps) in [
@@ -353,7 +357,7 @@ async fn a_member_in_two_requests_at_once_is_an_overlap() {
         // the latest call that named it has come home
         (members(&[("ada", true), ("bob", true)]), 2),
     ] {
-        assert_eq!(client.send(call).await.outcome, Outcome::Taken);
+        assert_eq!(client.send(&vip(), call).await.outcome, Outcome::Taken);
         assert_eq!(standin.overlaps(), overlaps);
     }
     assert_eq!(standin.arrivals("env1", "aud_1", "ada"), [true, false, true]);
@@ -363,7 +367,7 @@ async fn a_member_in_two_requests_at_once_is_an_overlap() {
 #[tokio::test]
 async fn waiting_in_vain_says_what_came() {
     let standin = standin().await;
-    client(&standin, PATIENT).send(ada_enters()).await;
+    client(&standin, PATIENT).send(&vip(), ada_enters()).await;
     let error =
         standin.until(IMPATIENT, |view| view.calls().total > 1).await.expect_err("one call");
     assert!(error.to_string().contains("total: 1"), "{error}");
@@ -374,7 +378,7 @@ async fn stopping_ends_what_hangs() {
     let standin = standin().await;
     standin.script(always(Fault::Hang { apply: Apply::Later(PATIENT * 100) }));
     let client = client(&standin, PATIENT);
-    let hanging = tokio::spawn(async move { client.send(ada_enters()).await });
+    let hanging = tokio::spawn(async move { client.send(&vip(), ada_enters()).await });
     standin.until(PATIENT, |view| view.calls().total == 1).await.expect("the call arrives");
     tokio::time::timeout(PATIENT, standin.stop()).await.expect("stopping waits for nothing");
     let answer = hanging.await.expect("the client does not panic");
@@ -386,7 +390,7 @@ async fn benchmarks_can_count_without_keeping_members() {
     let standin = standin().await;
     standin.set_keep(Keep::Counts);
     let call = members(&[("ada", true), ("bob", true)]);
-    assert_eq!(client(&standin, PATIENT).send(call).await.outcome, Outcome::Taken);
+    assert_eq!(client(&standin, PATIENT).send(&vip(), call).await.outcome, Outcome::Taken);
     assert_eq!(standin.calls().members, 2);
     assert!(standin.segments("env1")["aud_1"].members.is_empty());
 }

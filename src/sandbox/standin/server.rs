@@ -82,7 +82,8 @@ async fn sync(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
         Ok(request) => request,
         Err(problem) => {
             let status = Some(problem.status.as_u16());
-            let call = Call { number, audience: String::new(), members: 0, status };
+            let traceparent = traceparent(&headers);
+            let call = Call { number, audience: String::new(), members: 0, status, traceparent };
             shared.change(|state| state.conclude(call));
             return refusal(number, &problem);
         }
@@ -246,8 +247,13 @@ impl<'a> IncomingCall<'a> {
 
     fn entry(&self, status: Option<u16>) -> Call {
         let (audience, members) = (self.audience().to_owned(), self.request.batch.len());
-        Call { number: self.number, audience, members, status }
+        let traceparent = traceparent(self.headers);
+        Call { number: self.number, audience, members, status, traceparent }
     }
+}
+
+fn traceparent(headers: &HeaderMap) -> Option<String> {
+    headers.get("traceparent")?.to_str().ok().map(str::to_owned)
 }
 
 fn apply_late(shared: &Shared, headers: &HeaderMap, body: &[u8]) {

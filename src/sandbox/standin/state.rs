@@ -47,6 +47,8 @@ pub struct Call {
     pub members: usize,
     /// The answer's status, if there was an answer.
     pub status: Option<u16>,
+    /// The span that it said it belongs to.
+    pub traceparent: Option<String>,
 }
 
 /// What is kept of the members.

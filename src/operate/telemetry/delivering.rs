@@ -1,0 +1,145 @@
+//! Calls in traces: the client that a courier calls, wrapped, and the traces that wait to be told.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::context::{CURRENT, TraceContext};
+use super::spans::{Kind, Tracer};
+use crate::launchdarkly::{Answer, Api, Outcome};
+use crate::membership::{AudienceId, DestinationName};
+
+/// Traces that one call is linked to beside the one it belongs to.
+pub(super) const MOST_LINKS: usize = 31;
+/// Audiences with traces that wait; of more, none are remembered.
+const MOST_AUDIENCES: usize = 10_000;
+
+type OfAudiences = HashMap<(DestinationName, AudienceId), VecDeque<TraceContext>>;
+
+/// The traces of recorded requests that no call has told yet, the latest last. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Untold(Arc<Mutex<OfAudiences>>);
+
+impl Untold {
+    /// A request of a trace is about to change this audience.
+    pub(super) fn touched(
+        &self,
+        destination: &DestinationName,
+        audience: &AudienceId,
+        context: TraceContext,
+    ) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = (destination.clone(), audience.clone());
+        if all.len() >= MOST_AUDIENCES && !all.contains_key(&of) {
+            return;
+        }
+        let waiting = all.entry(of).or_default();
+        if waiting.len() > MOST_LINKS {
+            waiting.pop_front();
+        }
+        waiting.push_back(context);
+    }
+
+    /// Takes those of an audience.
+    fn take(&self, destination: &DestinationName, audience: &AudienceId) -> VecDeque<TraceContext> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(&(destination.clone(), audience.clone())).unwrap_or_default()
+    }
+
+    /// They were not told after all: they stand before those that came since.
+    fn give_back(
+        &self,
+        destination: &DestinationName,
+        audience: &AudienceId,
+        contexts: VecDeque<TraceContext>,
+    ) {
+        let later = self.take(destination, audience);
+        for context in contexts.into_iter().chain(later) {
+            self.touched(destination, audience, context);
+        }
+    }
+}
+
+/// A client whose calls are spans, of the traces that they tell.
+#[derive(Debug)]
+pub struct TracedApi {
+    api: Arc<dyn Api>,
+    destination: DestinationName,
+    host: String,
+    tracer: Tracer,
+    untold: Untold,
+}
+
+impl TracedApi {
+    /// The same client, for one destination; `host` is where it calls.
+    #[must_use]
+    pub fn new(
+        api: Arc<dyn Api>,
+        destination: DestinationName,
+        host: &str,
+        tracer: Tracer,
+        untold: Untold,
+    ) -> Self {
+        Self { api, destination, host: host.to_owned(), tracer, untold }
+    }
+}
+
+#[async_trait]
+impl Api for TracedApi {
+    async fn send(&self, audience: &AudienceId, body: Bytes) -> Answer {
+        let contexts = self.untold.take(&self.destination, audience);
+        // One that is recorded is worth more than a later one that is not.
+        let sampled = contexts.iter().rposition(|context| context.sampled);
+        let parent = sampled.or_else(|| contexts.len().checked_sub(1));
+        let mut span = self.tracer.begin(
+            parent.map(|index| contexts[index]),
+            Kind::Client,
+            "POST segment-audiences",
+        );
+        let others = contexts.iter().enumerate().filter(|(index, _)| Some(*index) != parent);
+        span.span.links = others.map(|(_, context)| *context).collect();
+        span.text("http.request.method", "POST");
+        span.text("server.address", self.host.as_str());
+        span.text("cohortd.destination", self.destination.as_str());
+        span.text("cohortd.audience", audience.as_str());
+        let answer = CURRENT.scope(span.span.context, self.api.send(audience, body)).await;
+        if let Some(status) = answer.status {
+            span.number("http.response.status_code", status.into());
+        }
+        if !matches!(answer.outcome, Outcome::Taken) {
+            span.span.failed = true;
+            self.untold.give_back(&self.destination, audience, contexts);
+        }
+        self.tracer.end(span);
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_audience_remembers_its_latest_traces_and_those_given_back_stand_first() {
+        let untold = Untold::default();
+        let eu = DestinationName::new("eu").expect("a name");
+        let vip = AudienceId::new("aud_1").expect("an id");
+        let context = |number: u8| TraceContext {
+            trace_id: [number; 16],
+            span_id: [number; 8],
+            sampled: true,
+        };
+        for number in 1..=40 {
+            untold.touched(&eu, &vip, context(number));
+        }
+        let taken = untold.take(&eu, &vip);
+        assert_eq!(taken.len(), MOST_LINKS + 1);
+        assert_eq!((taken[0], taken[MOST_LINKS]), (context(9), context(40)));
+        assert!(untold.take(&eu, &vip).is_empty(), "they are taken once");
+        untold.touched(&eu, &vip, context(50));
+        untold.give_back(&eu, &vip, [context(1), context(2)].into());
+        assert_eq!(untold.take(&eu, &vip), [context(1), context(2), context(50)]);
+    }
+}

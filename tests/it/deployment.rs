@@ -1,0 +1,249 @@
+//! The files under config/ that people deploy with: well-formed, about metrics and keys that there are, and
+//! accepted by the tools of those they are for, where these are installed.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use cohortd::config::Config;
+use cohortd::operate::metrics::catalogue::{self, Kind};
+use serde_json::{Value, json};
+
+const SECRETS: [&str; 4] = ["admin", "segment", "launchdarkly", "grafana"];
+
+fn config(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(path)
+}
+
+fn text(path: &str) -> String {
+    std::fs::read_to_string(config(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The documents of a YAML file.
+fn yaml(path: &str) -> Vec<Value> {
+    serde_saphyr::from_multiple(&text(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().unwrap_or_else(|| panic!("a list: {value}")).iter()
+}
+
+fn str_of(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("text: {value}"))
+}
+
+/// Runs somebody's tool, which must find nothing to complain about. Says so if it is not installed.
+fn accepts(tool: &str, arguments: &[&str], package: &str) {
+    let Ok(said) = Command::new(tool).args(arguments).output() else {
+        println!("SKIPPED: {tool} is not installed ({package}), and has checked nothing");
+        return;
+    };
+    let complaint = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+    assert!(said.status.success(), "{tool} {arguments:?}: {complaint}");
+}
+
+/// Every metric in a query is in the catalogue, with the labels that it is asked for.
+fn knows_the_metrics_of(query: &str) {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut found = 0;
+    for (at, _) in query.match_indices("cohortd_") {
+        let rest = &query[at..];
+        let end = rest.find(|c| !is_name(c)).unwrap_or(rest.len());
+        let (name, behind) = rest.split_at(end);
+        let metric = catalogue::ALL.iter().find(|metric| {
+            let exposed = metric.exposed_name();
+            match metric.kind {
+                Kind::Histogram => ["_bucket", "_sum", "_count"]
+                    .iter()
+                    .any(|suffix| name.strip_suffix(suffix) == Some(exposed.as_str())),
+                Kind::Counter | Kind::Gauge => name == exposed,
+            }
+        });
+        let metric = metric.unwrap_or_else(|| panic!("{name} in {query}"));
+        let selector = behind.strip_prefix('{').and_then(|inside| inside.split_once('}'));
+        for matcher in selector.map_or("", |(inside, _)| inside).split("\",") {
+            let label = matcher.split(['=', '!']).next().unwrap_or_default().trim();
+            let of_the_scrape = ["", "instance", "job"].contains(&label);
+            assert!(of_the_scrape || metric.labels.contains(&label), "{label} of {name}: {query}");
+        }
+        found += 1;
+    }
+    assert!(found > 0 || query.contains("up{"), "it asks for something of ours: {query}");
+}
+
+#[test]
+fn alert_rules_read_metrics_that_there_are_and_each_says_what_to_do() {
+    let rules = yaml("prometheus/alerts.yaml");
+    let mut names = Vec::new();
+    for rule in list(&rules[0]["groups"]).flat_map(|group| list(&group["rules"])) {
+        let name = str_of(&rule["alert"]);
+        knows_the_metrics_of(str_of(&rule["expr"]));
+        let runbook = str_of(&rule["annotations"]["runbook"]);
+        assert!(runbook.ends_with('.') && runbook.len() > 40, "{name}: {runbook}");
+        assert!(str_of(&rule["annotations"]["summary"]).ends_with('.'), "{name}");
+        assert!(["critical", "warning"].contains(&str_of(&rule["labels"]["severity"])), "{name}");
+        names.push(name);
+    }
+    assert!(names.contains(&"CohortdDestinationHeld") && names.len() > 10, "{names:?}");
+
+    // The rules, and when they fire.
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("alerts.yaml"), text("prometheus/alerts.yaml")).expect("it is ours");
+    let tests = include_str!("../deployment/alerts.yaml");
+    std::fs::write(at("tests.yaml"), tests).expect("it is ours");
+    accepts("promtool", &["check", "rules", str_path(&at("alerts.yaml"))], "Debian: prometheus");
+    accepts("promtool", &["test", "rules", str_path(&at("tests.yaml"))], "Debian: prometheus");
+    let scraping = config("prometheus/prometheus.yaml");
+    let check = ["check", "config", "--syntax-only", str_path(&scraping)];
+    accepts("promtool", &check, "Debian: prometheus");
+}
+
+fn str_path(path: &Path) -> &str {
+    path.to_str().expect("paths here are text")
+}
+
+#[test]
+fn the_grafana_dashboard_asks_for_metrics_that_there_are() {
+    let dashboard: Value =
+        serde_json::from_str(&text("grafana/dashboards/cohortd.json")).expect("it is JSON");
+    let panels: Vec<&Value> = list(&dashboard["panels"]).collect();
+    let mut ids: Vec<_> = panels.iter().map(|panel| panel["id"].as_u64()).collect();
+    ids.dedup();
+    assert_eq!(ids.len(), panels.len(), "each panel has a number of its own");
+    let targets = panels.iter().filter(|panel| panel["type"] != "row");
+    let targets: Vec<&Value> = targets.flat_map(|panel| list(&panel["targets"])).collect();
+    let queries = targets.iter().map(|target| str_of(&target["expr"]));
+    let rules: Vec<Value> = queries
+        .chain(list(&dashboard["annotations"]["list"]).map(|of| str_of(&of["expr"])))
+        .enumerate()
+        .map(|(index, query)| {
+            knows_the_metrics_of(query);
+            let query = query.replace("$__rate_interval", "1m").replace('$', "");
+            json!({"record": format!("query:{index}"), "expr": query})
+        })
+        .collect();
+    assert!(rules.len() > 20, "{}", rules.len());
+    for variable in list(&dashboard["templating"]["list"]).filter(|of| of["type"] == "query") {
+        knows_the_metrics_of(str_of(&variable["query"]["query"]));
+    }
+
+    // JSON is YAML: the queries as rules, for a tool that reads PromQL.
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let file = folder.path().join("queries.yaml");
+    let groups = json!({"groups": [{"name": "queries", "rules": rules}]});
+    std::fs::write(&file, groups.to_string()).expect("it is ours");
+    let check = ["check", "rules", "--lint=none", str_path(&file)];
+    accepts("promtool", &check, "Debian: prometheus");
+}
+
+/// A folder with the secrets, and the configuration that results with it in place of `mounted`.
+fn loaded(toml: Option<&str>, variables: &[(String, String)], mounted: &str) -> Config {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    for secret in SECRETS {
+        std::fs::write(folder.path().join(secret), format!("a-{secret}\n")).expect("it is ours");
+    }
+    let here = |text: &str| text.replace(mounted, str_path(folder.path()));
+    let file = toml.map(|toml| {
+        let file = folder.path().join("cohortd.toml");
+        std::fs::write(&file, here(toml)).expect("it is ours");
+        file
+    });
+    let variables = variables.iter().map(|(name, value)| (name.clone(), here(value)));
+    Config::load_from(file.as_deref(), variables).unwrap_or_else(|faults| panic!("{faults}"))
+}
+
+#[test]
+fn the_compose_file_makes_a_configuration_and_mounts_what_is_there() {
+    let compose = &yaml("compose.yaml")[0];
+    let daemon = &compose["services"]["cohortd"];
+    let variables = daemon["environment"].as_object().expect("a map");
+    let variables: Vec<_> = variables
+        .iter()
+        .map(|(name, value)| (name.clone(), str_of(value).to_owned()))
+        .map(|(name, value)| (name, if value.starts_with("${") { "an-id".into() } else { value }))
+        .collect();
+    let config_made = loaded(None, &variables, "/run/secrets");
+    assert_eq!(config_made.destinations.len(), 1);
+    assert_eq!(config_made.warnings, [""; 0]);
+    let stop: u64 = str_of(&daemon["stop_grace_period"]).trim_end_matches('s').parse().expect("s");
+    assert!(Duration::from_secs(stop) > config_made.stop.grace_period);
+    assert_eq!((&daemon["read_only"], &daemon["cap_drop"]), (&json!(true), &json!(["ALL"])));
+
+    for (name, service) in compose["services"].as_object().expect("a map") {
+        for secret in list(&service["secrets"]) {
+            assert!(compose["secrets"].get(str_of(secret)).is_some(), "{name}: {secret}");
+        }
+        for mount in list(&service["volumes"]) {
+            let (from, _) = str_of(mount).split_once(':').expect("from and to");
+            let is_there = match from.strip_prefix("./") {
+                Some(path) => config(path).exists(),
+                None => compose["volumes"].get(from).is_some(),
+            };
+            assert!(is_there, "{name}: {mount}");
+        }
+    }
+    for file in ["datasources/prometheus.yaml", "dashboards/cohortd.yaml"] {
+        assert_eq!(yaml(&format!("grafana/provisioning/{file}"))[0]["apiVersion"], 1);
+    }
+}
+
+#[test]
+fn the_kubernetes_manifests_have_one_writer_and_an_end_in_time() {
+    let manifests = yaml("kubernetes/cohortd.yaml");
+    let of_kind = |kind: &str| manifests.iter().find(|manifest| manifest["kind"] == kind);
+    assert!(of_kind("PodDisruptionBudget").is_none(), "of one pod it would block a node drain");
+    let toml = str_of(&of_kind("ConfigMap").expect("one")["data"]["cohortd.toml"]);
+    let config_made = loaded(Some(toml), &[], "/run/secrets/cohortd");
+    assert_eq!(config_made.warnings, [""; 0]);
+
+    let set = &of_kind("StatefulSet").expect("one")["spec"];
+    assert_eq!(set["replicas"], 1);
+    let pod = &set["template"]["spec"];
+    let patience = pod["terminationGracePeriodSeconds"].as_u64().expect("a number");
+    assert!(Duration::from_secs(patience) > config_made.stop.grace_period);
+    let probe = &pod["containers"][0]["readinessProbe"];
+    let noticed = probe["periodSeconds"].as_u64().expect("a number");
+    assert!(config_made.stop.drain_delay > Duration::from_secs(2 * noticed), "it is noticed");
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["enableServiceLinks"], false, "COHORTD_PORT would be an unknown key");
+    let container = &pod["containers"][0];
+    assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+    for probe in ["readinessProbe", "startupProbe"] {
+        assert_eq!(container[probe]["httpGet"]["path"], "/readyz");
+    }
+    let ports: Vec<_> =
+        list(&container["ports"]).map(|port| port["containerPort"].as_u64()).collect();
+    let listening = [config_made.listen.address, config_made.admin.address];
+    assert_eq!(ports, listening.map(|address| Some(u64::from(address.port()))));
+
+    let file = config("kubernetes/cohortd.yaml");
+    accepts("kubernetes-validate", &["--strict", str_path(&file)], "PyPI: kubernetes-validate");
+}
+
+#[test]
+fn the_systemd_unit_is_sound_and_makes_a_configuration() {
+    let unit = text("cohortd.service");
+    let values = |key: &str| {
+        let key = format!("{key}=");
+        unit.lines().filter_map(move |line| line.strip_prefix(key.as_str()).map(str::to_owned))
+    };
+    let variables: Vec<(String, String)> = values("Environment")
+        .map(|pair| {
+            pair.split_once('=').map(|(n, v)| (n.to_owned(), v.to_owned())).expect("a pair")
+        })
+        .collect();
+    let rest = "[destinations.production.launchdarkly]\nclient_side_id = 'an-id'";
+    let config_made = loaded(Some(rest), &variables, "%d");
+    let stop = values("TimeoutStopSec").next().and_then(|text| text.parse().ok()).expect("seconds");
+    assert!(Duration::from_secs(stop) > config_made.stop.grace_period);
+    assert_eq!(values("Type").next().as_deref(), Some("notify"));
+    assert!(values("WatchdogSec").next().is_some());
+
+    // It names a binary that need not be installed here.
+    let unit = unit.replace("/usr/local/bin/cohortd", env!("CARGO_BIN_EXE_cohortd"));
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let file = folder.path().join("cohortd.service");
+    std::fs::write(&file, unit).expect("it is ours");
+    accepts("systemd-analyze", &["verify", str_path(&file)], "Debian: systemd");
+}

@@ -1,0 +1,285 @@
+//! OTLP: what a collector is sent, read with the official types; the trace of a sender goes on to
+//! LaunchDarkly; nobody waits for a collector.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::routing::post;
+use cohortd::operate::metrics::catalogue;
+use cohortd::sandbox::{Fault, View};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::{Metric, number_data_point};
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message;
+use tokio::sync::watch;
+
+use crate::harness::{
+    Cohortd, DEADLINE, ENVIRONMENT, Installation, SHARED_SECRET, identify, launchdarkly,
+};
+
+const NOW_MS: i64 = 1_750_000_000_000;
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const PLANTED: &str = "planted";
+
+/// What a collector was sent.
+#[derive(Default)]
+struct Received {
+    spans: Vec<Span>,
+    metrics: BTreeMap<String, Metric>,
+    /// Every byte, and every header.
+    raw: Vec<(HeaderMap, Bytes)>,
+}
+
+#[derive(Clone)]
+struct Collector {
+    received: Arc<Mutex<Received>>,
+    news: watch::Sender<()>,
+    address: SocketAddr,
+}
+
+impl Collector {
+    async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let address = listener.local_addr().expect("bound");
+        let collector = Self { received: Arc::default(), news: watch::Sender::default(), address };
+        let router = Router::new()
+            .route("/otlp/v1/traces", post(traces))
+            .route("/otlp/v1/metrics", post(metrics))
+            .with_state(collector.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        collector
+    }
+
+    fn take(&self, headers: HeaderMap, body: &Bytes, then: impl FnOnce(&mut Received)) {
+        let mut received = self.received.lock().expect("no test panics while it holds this");
+        received.raw.push((headers, body.clone()));
+        then(&mut received);
+        drop(received);
+        self.news.send_replace(());
+    }
+
+    /// Waits until what was received is as wanted.
+    async fn until<T>(&self, look: impl Fn(&Received) -> Option<T>) -> T {
+        let mut news = self.news.subscribe();
+        let found = async {
+            loop {
+                let found =
+                    look(&self.received.lock().expect("no test panics while it holds this"));
+                if let Some(found) = found {
+                    return found;
+                }
+                news.changed().await.expect("the sender lives as long as this");
+            }
+        };
+        tokio::time::timeout(DEADLINE, found).await.expect("the collector is sent it in time")
+    }
+}
+
+async fn traces(State(collector): State<Collector>, headers: HeaderMap, body: Bytes) {
+    let message = ExportTraceServiceRequest::decode(body.clone()).expect("a message of OTLP");
+    let scopes = message.resource_spans.into_iter().flat_map(|of| of.scope_spans);
+    let spans: Vec<Span> = scopes.flat_map(|scope| scope.spans).collect();
+    collector.take(headers, &body, |received| received.spans.extend(spans));
+}
+
+async fn metrics(State(collector): State<Collector>, headers: HeaderMap, body: Bytes) {
+    let message = ExportMetricsServiceRequest::decode(body.clone()).expect("a message of OTLP");
+    let scopes = message.resource_metrics.into_iter().flat_map(|of| of.scope_metrics);
+    let metrics = scopes.flat_map(|scope| scope.metrics);
+    let named = metrics.map(|metric| (metric.name.clone(), metric));
+    let named: BTreeMap<_, _> = named.collect();
+    collector.take(headers, &body, |received| received.metrics = named);
+}
+
+fn attributes(list: &[KeyValue]) -> BTreeMap<String, String> {
+    let value = |pair: &KeyValue| match pair.value.as_ref().and_then(|any| any.value.as_ref()) {
+        Some(Any::StringValue(text)) => text.clone(),
+        Some(Any::IntValue(number)) => number.to_string(),
+        other => panic!("{other:?}"),
+    };
+    list.iter().map(|pair| (pair.key.clone(), value(pair))).collect()
+}
+
+fn installed(launchdarkly: &cohortd::sandbox::StandIn, collector: SocketAddr) -> Installation {
+    let mut installation = Installation::new(launchdarkly);
+    installation.set("telemetry.otlp_endpoint", &format!("http://{collector}/otlp"));
+    installation.set("telemetry.otlp_headers", "x-key: planted-collector-key");
+    installation.set("telemetry.metrics_every_s", "1");
+    installation
+}
+
+/// Posts an event as part of a trace.
+async fn post_in_trace(cohortd: &Cohortd, user: &str, traceparent: &str) {
+    let body = identify(user, "vip", true, NOW_MS).to_string();
+    let secret = cohortd::secret::Secret::new(SHARED_SECRET);
+    let signature = cohortd::sandbox::sign(&secret, body.as_bytes());
+    let url = format!("http://{}/segment/production", cohortd.public);
+    let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build();
+    let request = client.expect("a plain client").post(url).body(body);
+    let request = request.header("x-signature", signature).header("traceparent", traceparent);
+    assert_eq!(request.send().await.expect("an answer").status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_senders_trace_goes_on_to_launchdarkly_and_its_spans_to_the_collector() {
+    let launchdarkly = launchdarkly().await;
+    let collector = Collector::start().await;
+    let mut installation = installed(&launchdarkly, collector.address);
+    installation.set("telemetry.trace_percent", "0"); // what is recorded was begun by the sender
+    let cohortd = installation.start();
+    // Both are told in one call.
+    let steer = |verb| installation.types(Some(cohortd.admin), &[verb, "production"]).done();
+    steer("pause");
+    // The first call is not taken, and its successor goes on with the same traces.
+    launchdarkly.script(
+        |call| {
+            if call.call_number == 1 { Fault::status(503) } else { Fault::None }
+        },
+    );
+    post_in_trace(
+        &cohortd,
+        "planted-first",
+        &format!("00-{}-{}-01", "1".repeat(32), "1".repeat(16)),
+    )
+    .await;
+    let last = format!("00-{TRACE}-b7ad6b7169203331-01");
+    post_in_trace(&cohortd, "planted-last", &last).await;
+    steer("resume");
+    let both = |view: &View<'_>| {
+        ["planted-first", "planted-last"].iter().all(|user| view.has(ENVIRONMENT, "aud_vip", user))
+    };
+    launchdarkly.until(DEADLINE, both).await.expect("delivered");
+
+    let spans = collector
+        .until(|received| {
+            let calls = received.spans.iter().filter(|span| span.kind == 3);
+            (calls.count() >= 2).then(|| received.spans.clone())
+        })
+        .await;
+    let of_kind = |kind: i32| spans.iter().filter(move |span| span.kind == kind);
+    let server = of_kind(2).find(|span| hex::encode(&span.trace_id) == TRACE).expect("the request");
+    assert_eq!(hex::encode(&server.parent_span_id), "b7ad6b7169203331");
+    assert_eq!(server.name, "POST /segment/{destination}");
+    let expected = [
+        ("http.request.method", "POST"),
+        ("http.response.status_code", "200"),
+        ("http.route", "/segment/{destination}"),
+    ];
+    let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(attributes(&server.attributes), BTreeMap::from(expected));
+    let record = of_kind(1).find(|span| span.trace_id == server.trace_id).expect("the record");
+    assert_eq!((&record.name[..], &record.parent_span_id), ("record", &server.span_id));
+    assert!(server.start_time_unix_nano <= record.start_time_unix_nano);
+
+    let calls: Vec<&Span> = of_kind(3).collect();
+    for call in &calls {
+        assert_eq!(call.parent_span_id, record.span_id, "of the latest request");
+        let linked: Vec<String> =
+            call.links.iter().map(|link| hex::encode(&link.trace_id)).collect();
+        assert_eq!(linked, ["1".repeat(32)], "and linked to the other");
+        assert_eq!(attributes(&call.attributes)["cohortd.audience"], "aud_vip");
+    }
+    let failed = |span: &Span| span.status.as_ref().is_some_and(|status| status.code == 2);
+    assert_eq!(calls.iter().map(|span| failed(span)).collect::<Vec<_>>(), [true, false]);
+    let sent: Vec<Option<String>> =
+        launchdarkly.log().into_iter().map(|call| call.traceparent).collect();
+    let ours =
+        calls.iter().map(|call| Some(format!("00-{TRACE}-{}-01", hex::encode(&call.span_id))));
+    assert_eq!(sent[..2], ours.collect::<Vec<_>>());
+
+    // What is not recorded is passed on all the same, and what belongs to no trace is told in one that
+    // is not recorded.
+    post_in_trace(
+        &cohortd,
+        "planted-quiet",
+        &format!("00-{}-{}-00", "2".repeat(32), "2".repeat(16)),
+    )
+    .await;
+    let has = |view: &View<'_>| view.has(ENVIRONMENT, "aud_vip", "planted-quiet");
+    launchdarkly.until(DEADLINE, has).await.expect("delivered");
+    let sent = launchdarkly.log().pop().and_then(|call| call.traceparent).expect("a header");
+    assert!(
+        sent.starts_with(&format!("00-{}-", "2".repeat(32))) && sent.ends_with("-00"),
+        "{sent}"
+    );
+
+    assert!(cohortd.stop().0.success());
+    let received = collector.received.lock().expect("no test panics while it holds this");
+    assert!(received.spans.iter().all(|span| hex::encode(&span.trace_id) != "2".repeat(32)));
+    for (headers, body) in &received.raw {
+        assert_eq!(headers["content-type"], "application/x-protobuf");
+        assert_eq!(headers["x-key"], "planted-collector-key");
+        let said = String::from_utf8_lossy(body);
+        assert!(!said.contains(PLANTED) && !said.contains(SHARED_SECRET), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_collector_is_sent_the_metrics_of_the_catalogue() {
+    let launchdarkly = launchdarkly().await;
+    let collector = Collector::start().await;
+    let cohortd = installed(&launchdarkly, collector.address).start();
+    cohortd.post(&identify("ada", "vip", true, NOW_MS)).await.expect("an answer");
+    let found = collector
+        .until(|received| {
+            let delivered = received.metrics.get("cohortd_last_delivery_timestamp_seconds")?;
+            delivered.data.as_ref().map(|_| received.metrics.clone())
+        })
+        .await;
+    for metric in found.values() {
+        let known = catalogue::ALL.iter().find(|known| known.name == metric.name).expect("listed");
+        assert_eq!((&metric.unit[..], &metric.description[..]), (known.unit.ucum(), known.help));
+        let labels = |list: &[KeyValue]| attributes(list).into_keys().collect::<BTreeSet<_>>();
+        let expected = known.labels.iter().map(ToString::to_string).collect();
+        let found: Vec<BTreeSet<String>> = match metric.data.as_ref().expect("data") {
+            Data::Sum(sum) => {
+                assert!(sum.is_monotonic && sum.aggregation_temporality == 2, "{}", metric.name);
+                sum.data_points.iter().map(|point| labels(&point.attributes)).collect()
+            }
+            Data::Gauge(gauge) => {
+                gauge.data_points.iter().map(|point| labels(&point.attributes)).collect()
+            }
+            Data::Histogram(histogram) => histogram
+                .data_points
+                .iter()
+                .map(|point| {
+                    assert_eq!(point.bucket_counts.len(), point.explicit_bounds.len() + 1);
+                    assert_eq!(point.count, point.bucket_counts.iter().sum::<u64>());
+                    labels(&point.attributes)
+                })
+                .collect(),
+            other => panic!("{other:?}"),
+        };
+        assert!(!found.is_empty() && found.iter().all(|labels| *labels == expected), "{found:?}");
+    }
+    let Some(Data::Sum(delivered)) = &found["cohortd_members_delivered"].data else { panic!() };
+    let value = delivered.data_points[0].value;
+    assert_eq!(value, Some(number_data_point::Value::AsInt(1)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_that_is_away_costs_one_warning_and_no_event() {
+    let launchdarkly = launchdarkly().await;
+    let away = std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr());
+    let cohortd = installed(&launchdarkly, away.expect("loopback")).start();
+    for user in ["ada", "bob"] {
+        let answer = cohortd.post(&identify(user, "vip", true, NOW_MS)).await;
+        assert_eq!(answer.expect("an answer").0, 200);
+        let has = |view: &View<'_>| view.has(ENVIRONMENT, "aud_vip", user);
+        launchdarkly.until(DEADLINE, has).await.expect("delivered");
+        cohortd.logged("the collector of telemetry takes nothing: what it misses is dropped").await;
+    }
+    let (status, log) = cohortd.stop();
+    assert!(status.success());
+    let warnings = log.iter().filter(|line| line.contains("the collector of telemetry")).count();
+    assert_eq!(warnings, 1, "{}", log.join("\n"));
+}
