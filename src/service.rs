@@ -41,7 +41,7 @@ use crate::operate::admin;
 use crate::operate::api::Reloads;
 use crate::operate::history::History;
 use crate::operate::logging::chain;
-use crate::operate::telemetry::{self, Exporter};
+use crate::operate::telemetry;
 use crate::receive::{self, Doors, PublicState, Readiness};
 
 pub use failure::ServiceError;
@@ -156,14 +156,7 @@ impl Service {
         let (ledger, writer) =
             SqliteLedger::open(wiring::ledger_settings(&config), Arc::clone(&clock))?;
         let ledger = Arc::new(ledger);
-        let (exporter, traces) = match &config.telemetry {
-            None => (None, None),
-            Some(telemetry) => {
-                let (exporter, tracer) = Exporter::new(telemetry, Arc::clone(&clock))
-                    .map_err(ServiceError::Telemetry)?;
-                (Some(exporter), Some(Traces::new(tracer)))
-            }
-        };
+        let (exporter, traces) = wiring::telemetry(&config, &clock)?;
         let enabled = config.destinations.iter().filter(|destination| destination.enabled);
         let clients = enabled
             .map(|of| Ok((of.clone(), wiring::client(of, traces.as_ref())?)))

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::{Service, ServiceError};
+use crate::clock::Clock;
 use crate::config::{self, Config, Kept, SegmentSection};
 use crate::deliver::{Courier, Policy, Standing};
 use crate::launchdarkly::{Api as LaunchDarkly, Client};
@@ -18,7 +19,7 @@ use crate::operate::api::{Api, Reloads};
 use crate::operate::explain::Configured;
 use crate::operate::history::History;
 use crate::operate::sources::Sources;
-use crate::operate::telemetry::{self, TracedApi, TracedLedger, Tracer, Untold};
+use crate::operate::telemetry::{self, Exporter, TracedApi, TracedLedger, Tracer, Untold};
 use crate::receive::tls::{Certificates, TlsFiles, told};
 use crate::receive::{self, Credential, Credentials, Destination, Entrance, Limits, Rate};
 use crate::secret::Secret;
@@ -51,6 +52,17 @@ impl Traces {
         let (tracer, untold) = (self.tracer.clone(), self.untold.clone());
         Arc::new(TracedApi::new(client, of.name.clone(), host, tracer, untold))
     }
+}
+
+/// What sends telemetry to the collector, and what makes traces of it, if there is a collector.
+pub(super) fn telemetry(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+) -> Result<(Option<Exporter>, Option<Traces>), ServiceError> {
+    let Some(telemetry) = &config.telemetry else { return Ok((None, None)) };
+    let (exporter, tracer) =
+        Exporter::new(telemetry, Arc::clone(clock)).map_err(ServiceError::Telemetry)?;
+    Ok((Some(exporter), Some(Traces::new(tracer))))
 }
 
 /// The ledger as receiving sees it.
