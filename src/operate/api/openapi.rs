@@ -93,7 +93,8 @@ fn complete(path: &str, operation: &mut Value) {
         .collect();
     let guarded = operation.get("security").is_none();
     let with_a_body = operation.get("requestBody").is_some();
-    let with_a_query = !with_a_body && path.starts_with("/api/v1/destinations");
+    let asked = ["/api/v1/destinations", "/api/v1/history"];
+    let with_a_query = !with_a_body && asked.iter().any(|prefix| path.starts_with(prefix));
     let with_a_name = !named.is_empty();
     if let Value::Object(operation) = operation {
         operation.remove("tags");

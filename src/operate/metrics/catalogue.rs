@@ -102,7 +102,7 @@ catalogue! {
     READY "ready" Gauge One []
         "1 while events are accepted."
     REQUESTS "requests" Counter One ["destination", "outcome"]
-        "Requests of the public listener by what became of them: done, all_rejected, or the word of the refusal."
+        "Requests of the public listener by what became of them: done, all_rejected, or the word of the refusal. One of a route counts for each of its destinations."
     REQUEST_DURATION "request_duration_seconds" Histogram Second ["destination", "class"]
         "From the head of a request to its answer, by the class of its status: 2xx, 4xx, 5xx."
     EVENTS_ACCEPTED "events_accepted" Counter One ["destination"]
