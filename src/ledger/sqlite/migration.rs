@@ -10,7 +10,8 @@ use rusqlite::Connection;
 use super::schema::VERSION;
 
 /// What leads from version `index + 1` to the next.
-const STEPS: [&str; 1] = ["
+const STEPS: [&str; 2] = [
+    "
 ALTER TABLE destination ADD COLUMN paused_at INTEGER;
 ALTER TABLE destination ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE destination ADD COLUMN checksum INTEGER;
@@ -34,7 +35,12 @@ DELETE FROM meta WHERE name IN ('rejected_count', 'rejected_bytes');
 CREATE INDEX parked_since ON parked (parked_at);
 ALTER TABLE rejected ADD COLUMN checksum INTEGER;
 CREATE INDEX rejected_destination ON rejected (destination);
-"];
+",
+    // A walk says since when, how far and of how much it is.
+    "
+UPDATE audience SET walk = walk || ';0 0 0', checksum = NULL WHERE walk IS NOT NULL;
+",
+];
 
 /// Brings a ledger of version `found` to [`VERSION`].
 pub(super) fn run(db: &Connection, found: i64) -> rusqlite::Result<()> {

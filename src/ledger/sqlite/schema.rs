@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::{checksum, integrity, meta, migration};
 
 /// Version of the tables below; an older binary refuses a newer ledger before it touches it.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 /// Marks the file as ours (`PRAGMA application_id`): "chrt".
 const APPLICATION_ID: i64 = 0x6368_7274;
 

@@ -58,7 +58,7 @@ impl Walk {
 
     /// Reads what [`fmt::Display`] wrote.
     pub fn parse(text: &str, after: Option<String>) -> Option<Self> {
-        let (text, progress) = text.split_once(';').unwrap_or((text, "0 0 0"));
+        let (text, progress) = text.split_once(';')?;
         let mut words = text.split(' ');
         let task = match words.next()? {
             "resync" => Task::Resync,
@@ -223,9 +223,15 @@ mod tests {
             let walk = Walk { after, visited: 7, ..Walk::of(task, Timestamp(17), 9) };
             assert_eq!(Walk::parse(&walk.to_string(), Some(walk.after.clone())), Some(walk));
         }
-        let of_an_older_version = Walk::parse("resync", Some(String::new()));
-        assert_eq!(of_an_older_version, Some(Walk::default()));
-        for damaged in ["", "resynk", "retract", "retract x", "retract_stale x", "resync;1 -1 0"] {
+        for damaged in [
+            "",
+            "resync",
+            "resynk;0 0 0",
+            "retract;0 0 0",
+            "retract x;0 0 0",
+            "retract_stale x;0 0 0",
+            "resync;1 -1 0",
+        ] {
             assert_eq!(Walk::parse(damaged, Some(String::new())), None, "{damaged}");
         }
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ledger::AudienceView;
+use crate::ledger::sqlite::checksum::Checksum;
 
 const VERSION_1: &str = include_str!("../../../../tests/ledgers/version_1.sql");
 
@@ -30,6 +31,36 @@ async fn a_ledger_of_the_first_version_goes_on_where_it_was() {
     assert_eq!(launchdarkly.len(), 2, "who waited is told, and nobody else");
     bench.reopen().await;
     assert_eq!(bench.faults(), [""; 0]);
+}
+
+/// The second version had the tables of the third, and walks that did not say how far they are.
+#[tokio::test]
+async fn a_walk_that_the_second_version_began_goes_on() {
+    let mut bench = Bench::closed();
+    bench.open();
+    bench.record(vec![delta("vip", "ada", true, 1)]).await;
+    bench.drain(&mut BTreeMap::new()).await;
+    bench.close().await;
+    let db = rusqlite::Connection::open(bench.directory.path().join("ledger.db")).expect("ours");
+    let sum = db
+        .query_row(
+            "SELECT id, told_counts_from, claimed_through, unheard_through FROM audience",
+            [],
+            |row| {
+                let number = |column| row.get::<_, i64>(column);
+                let sum = Checksum::new().number(number(0)?).text("vip").text("vip").text("user");
+                let sum = sum.number(1).number(number(1)?).number(number(2)?).number(number(3)?);
+                Ok(sum.text("resync").text("").number(1).number(0).number(0).finish())
+            },
+        )
+        .expect("there is one");
+    db.execute("UPDATE audience SET walk = 'resync', walk_after = '', checksum = ?1", [sum])
+        .expect("it can be written");
+    db.pragma_update(None, "user_version", 2).expect("nobody else has it");
+    drop(db);
+    bench.open();
+    assert_eq!(bench.faults(), [""; 0]);
+    assert_eq!(bench.view().await.included, 1);
 }
 
 #[tokio::test]
