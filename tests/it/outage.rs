@@ -12,10 +12,10 @@ use cohortd::secret::Secret;
 
 use crate::harness::{Cohortd, DEADLINE, ENVIRONMENT, Installation, SHARED_SECRET, launchdarkly};
 
-const MEMBERS: u64 = 100_000;
+const MEMBERS: u64 = 200_000;
 const CONNECTIONS: usize = 4;
-/// Half of what 80,000 members would take, if only 100 bytes of each were kept.
-const GROWTH_KIB: u64 = 4 * 1024;
+/// Half of what 160,000 members would take, if only 100 bytes of each were kept.
+const GROWTH_KIB: u64 = 8 * 1024;
 
 /// Posts what is left of `batches` up to `through` members, all accepted.
 async fn backfill(cohortd: &Arc<Cohortd>, batches: &Arc<Mutex<Backfill>>, requests: usize) {
@@ -54,16 +54,16 @@ async fn a_backfill_during_an_outage_is_taken_in_flat_memory_and_delivered_after
     let batches = Arc::new(Mutex::new(Backfill::new(Sample::HIGH_VALUE_CUSTOMERS, MEMBERS, from)));
 
     let began = Instant::now();
-    backfill(&cohortd, &batches, 20).await;
+    backfill(&cohortd, &batches, 40).await;
     let early = cohortd.memory_kib("VmRSS:");
-    backfill(&cohortd, &batches, 80).await;
+    backfill(&cohortd, &batches, 160).await;
     let late = cohortd.memory_kib("VmRSS:");
     assert!(batches.lock().expect("no poster runs").next().is_none(), "all of it is posted");
     let posted = began.elapsed();
     let calls = launchdarkly.calls();
     assert_eq!((calls.taken, calls.members), (0, 0), "the outage was one");
     assert!(calls.total > 0, "it kept trying");
-    assert!(late < early + GROWTH_KIB, "{early} KiB after 20,000 members, {late} after all");
+    assert!(late < early + GROWTH_KIB, "{early} KiB after 40,000 members, {late} after all");
     let waiting = cohortd.status().await["destinations"]["production"]["waiting"].clone();
     assert!(waiting.as_u64() >= Some(MEMBERS - 1000), "{waiting} wait");
 
@@ -86,7 +86,7 @@ async fn a_backfill_during_an_outage_is_taken_in_flat_memory_and_delivered_after
     let calls_after = launchdarkly.calls().total - calls.total;
     println!(
         "{MEMBERS} members taken in {posted:?} with {} calls failing, delivered in {delivered:?} \
-         with {calls_after} calls; resident {early} KiB after 20,000, {late} after all, {after} \
+         with {calls_after} calls; resident {early} KiB after 40,000, {late} after all, {after} \
          after delivery",
         calls.total,
     );
