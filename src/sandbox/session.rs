@@ -185,7 +185,7 @@ impl Session {
         let mut screen = Screen::new();
         let introduction = show::introduction(&Places {
             webhook: &webhook,
-            status: &url(service.admin_address, "/status"),
+            dashboard: &url(service.admin_address, "/"),
             launchdarkly: &standin.url(),
             shared_secret: SHARED_SECRET,
             event: BY_HAND,

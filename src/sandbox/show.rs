@@ -35,7 +35,7 @@ pub(super) struct Glimpse {
 /// What is started where.
 pub(super) struct Places<'a> {
     pub webhook: &'a Url,
-    pub status: &'a Url,
+    pub dashboard: &'a Url,
     pub launchdarkly: &'a Url,
     pub shared_secret: &'a str,
     /// An event to post by hand, and its signature.
@@ -45,7 +45,7 @@ pub(super) struct Places<'a> {
 
 /// What is shown, where, and how to take part.
 pub(super) fn introduction(places: &Places<'_>) -> String {
-    let Places { webhook, status, launchdarkly, shared_secret, event, signature } = places;
+    let Places { webhook, dashboard, launchdarkly, shared_secret, event, signature } = places;
     format!(
         "\
 cohortd sandbox: nothing here leaves this machine, and nothing of it stays.
@@ -54,7 +54,7 @@ cohortd sandbox: nothing here leaves this machine, and nothing of it stays.
 
   cohortd takes events at   {webhook}
   signed with the secret    {shared_secret}
-  and tells its status at   {status}
+  its dashboard is at       {dashboard}
   LaunchDarkly is played at {launchdarkly}
 
 People enter and leave two audiences. Segment posts every change twice, as an Identify and as a
