@@ -55,9 +55,10 @@ function withHoles(at, series, step) {
 /** Between two lines of a grid: nothing that would be rounded to its neighbour. */
 const STEPS = [0.1, ...[0, 1, 2, 3, 4, 5, 6, 7, 8].flatMap((power) => [1, 2, 5].map((digit) => digit * 10 ** power))];
 
-/** The last minutes from now on backwards, but no more than there is to show. */
-function range(first, last) {
+/** The last minutes from now on backwards, but no more than there is to show. uPlot's own idea of the ends is a day if there is one point. */
+function range(times) {
   const least = 150;
+  const [first, last] = [times[0], times.at(-1)];
   return [Math.min(Math.max(first, last - HISTORY_S), last - least), last];
 }
 
@@ -115,7 +116,7 @@ function Plot({ title, unit, series, past, step, write }) {
     legend: { show: false },
     padding: [8, 16, 0, 0],
     scales: {
-      x: { range: (_, first, last) => range(first, last) },
+      x: { range: (plot) => range(plot.data[0]) },
       y: { range: (_, __, most) => [0, Math.max(most * 1.1, 1)] },
     },
     axes: axes(write),
