@@ -12,14 +12,18 @@ pub(super) enum Addressee<'a> {
 impl<'a> Addressee<'a> {
     /// The one of that name, or the only destination.
     pub fn named(config: &'a Config, name: Option<&str>) -> Result<Self, String> {
+        let names = || {
+            let destinations = config.destinations.iter().map(|of| of.name.as_str());
+            let routes = config.routes.iter().map(|of| of.name.as_str());
+            destinations.chain(routes).collect::<Vec<&str>>().join(", ")
+        };
         match (name.and_then(|name| config.route(name)), name) {
             (Some(route), _) => Ok(Self::Route(route)),
             (None, Some(name)) if config.destination(name).is_none() => {
-                let destinations = config.destinations.iter().map(|of| of.name.as_str());
-                let routes = config.routes.iter().map(|of| of.name.as_str());
-                let names: Vec<&str> = destinations.chain(routes).collect();
-                let names = names.join(", ");
-                Err(format!("no destination or route {name:?}; there are: {names}"))
+                Err(format!("no destination or route {name:?}; there are: {}", names()))
+            }
+            (None, None) if config.destinations.len() > 1 && !config.routes.is_empty() => {
+                Err(format!("say which destination or route: {}", names()))
             }
             (None, name) => super::destination(config, name).map(Self::Destination),
         }

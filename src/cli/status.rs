@@ -57,7 +57,8 @@ impl StatusCommand {
 
     fn print(&self, status: &Status, out: &mut impl Write) -> Result<()> {
         if !status.ready {
-            writeln!(out, "NOT READY: no events are accepted; the log says why\n")?;
+            let why = status.objection.as_deref().unwrap_or("the log says why");
+            writeln!(out, "NOT READY: {why}; Segment retries for hours what is not accepted\n")?;
         }
         let rows: Vec<[String; 8]> =
             status.destinations.iter().map(|(name, of)| self.row(name, of)).collect();

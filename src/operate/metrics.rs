@@ -5,6 +5,8 @@
 //! * [`catalogue`] is the one list of names, units and labels; README's table is made from it, and what is
 //!   exposed is what it lists (tests/it/metrics.rs).
 //! * Labels are bounded: destinations, and words of fixed lists. No label names a person or an audience (P8).
+//! * What was counted of a destination stays when a reload removes it; how it stands is shown only while there
+//!   is one (tests/it/reload.rs).
 //! * Nothing is gathered unless somebody asks, and no step waits for it.
 
 pub mod catalogue;
@@ -77,6 +79,10 @@ impl Families {
         for (name, of) in sources.status().await?.destinations {
             families.standing(&name, &of);
         }
+        for (name, _) in sources.standings.get().iter() {
+            let (received, delivered) = (sources.received.of(name), sources.delivered.of(name));
+            families.present(name, &received, &delivered);
+        }
         families.0.sort_by_key(|family| family.metric.position());
         Ok(families)
     }
@@ -108,7 +114,6 @@ impl Families {
         for (reason, count) in received.rejected() {
             self.counter(&catalogue::EVENTS_REJECTED, [name, reason.as_str()], count);
         }
-        self.time(&catalogue::LAST_EVENT, [name], received.last_event_at());
     }
 
     async fn ledger(&mut self, sources: &Sources) -> Result<(), LedgerError> {
@@ -139,9 +144,16 @@ impl Families {
         for (outcome, durations) in delivered.durations().filter(|(_, of)| of.count > 0) {
             self.histogram(&catalogue::CALL_DURATION, [name, outcome], durations);
         }
-        self.gauge(&catalogue::CALLS_IN_FLIGHT, [name], float(delivered.in_flight()));
         self.counter(&catalogue::MEMBERS_DELIVERED, [name], delivered.members.get());
         self.counter(&catalogue::MEMBERS_PARKED, [name], delivered.parked.get());
+    }
+
+    /// What is so now, and nobody's business any more when the destination is gone: an alert on the time of
+    /// its last event would never end.
+    fn present(&mut self, name: &DestinationName, received: &Received, delivered: &Delivered) {
+        let name = name.as_str();
+        self.time(&catalogue::LAST_EVENT, [name], received.last_event_at());
+        self.gauge(&catalogue::CALLS_IN_FLIGHT, [name], float(delivered.in_flight()));
         let latest = delivered.latest();
         self.time(&catalogue::LAST_DELIVERY, [name], latest.success_at);
         let limits = latest.limits;

@@ -60,8 +60,10 @@ impl Sources {
             };
             destinations.insert(name.to_string(), DestinationStatus::of(facts));
         }
+        let objection = self.objection();
         Ok(Status {
-            ready: self.objection().is_none(),
+            ready: objection.is_none(),
+            objection: objection.map(Into::into),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: instant(self.started_at),
             destinations,

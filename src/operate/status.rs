@@ -19,6 +19,9 @@ use crate::operate::api::wire::instant;
 pub struct Status {
     /// Whether events are accepted.
     pub ready: bool,
+    /// Why not, as the probe says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objection: Option<Cow<'static, str>>,
     /// Of the binary.
     pub version: String,
     /// When it started.

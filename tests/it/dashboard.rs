@@ -263,6 +263,10 @@ async fn without_a_token_the_page_shows_nothing_and_with_it_nothing_personal_is_
     browser.fill("[name=token]", "planted-admin-token").await;
     browser.press("Enter").await;
     browser.see("h1:has-text('Flowing')").await;
+    browser.see("role=button[name='Forget the token']").await;
+    browser.shape(360, 900, "light").await;
+    let reach = browser.evaluate("document.documentElement.scrollWidth").await;
+    assert_eq!(reach, 360, "nothing sticks out beside what there is without a token");
     browser.click("role=tab[name='Person']").await;
     browser.fill("[name=key]", "planted-person").await;
     browser.press("Enter").await;

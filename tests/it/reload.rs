@@ -239,6 +239,15 @@ async fn destinations_come_and_go_and_what_is_kept_of_them_stays() {
     until_in(&launchdarkly, OTHER_ENVIRONMENT, "ada").await;
     let status = cohortd.status().await;
     assert_eq!(status["destinations"]["other"]["state"], "ok", "{status}");
+    let counted = "cohortd_events_accepted_total{destination=\"other\"}";
+    let present = [
+        "cohortd_last_event_timestamp_seconds{destination=\"other\"}",
+        "cohortd_last_delivery_timestamp_seconds{destination=\"other\"}",
+        "cohortd_calls_in_flight{destination=\"other\"}",
+        "cohortd_destination_state{destination=\"other\"",
+    ];
+    let metrics = cohortd.metrics("*/*").await.1;
+    assert!(present.iter().chain([&counted]).all(|of| metrics.contains(of)), "{metrics}");
 
     installation.write_config(&(alone.clone() + &other(&launchdarkly, false)));
     hang_up(&cohortd).await;
@@ -251,6 +260,9 @@ async fn destinations_come_and_go_and_what_is_kept_of_them_stays() {
     installation.write_config(&alone);
     hang_up(&cohortd).await;
     assert_eq!(last_logged(&cohortd, RELOADED)["changed"], "destinations.other (removed)");
+    let metrics = cohortd.metrics("*/*").await.1;
+    assert!(metrics.contains(counted), "a counter never goes back: {metrics}");
+    assert!(!present.iter().any(|of| metrics.contains(of)), "nobody waits for it: {metrics}");
     launchdarkly.behave();
     assert_eq!(enter(&cohortd, "other", "cyd").await, 404);
     assert_eq!(enter(&cohortd, "production", "ada").await, 200);

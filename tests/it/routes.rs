@@ -179,4 +179,8 @@ async fn the_commands_know_routes() {
         assert_eq!(refused.code, 64);
         assert!(refused.complaint.contains(expected), "{}", refused.complaint);
     }
+    let unnamed = installation.types(None, &["send", "--file", "event.json"]);
+    let expected = "say which destination or route: inner, production, all";
+    assert!(unnamed.complaint.contains(expected), "{}", unnamed.complaint);
+    assert_eq!(unnamed.code, 64);
 }

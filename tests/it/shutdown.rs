@@ -200,6 +200,9 @@ async fn for_the_drain_delay_it_is_not_ready_and_accepts_all_the_same() {
         assert!(asked.elapsed() < DEADLINE, "it never says that it is not ready");
         looks.tick().await;
     }
+    let told = installation.types(Some(cohortd.admin), &["status"]);
+    assert_eq!(told.code, 69, "{}", told.out);
+    assert!(told.out.starts_with("NOT READY: stopping; Segment retries"), "{}", told.out);
     let answer = cohortd.post(&identify("ada", "vip", true, NOW_MS)).await;
     assert_eq!(answer.expect("an answer").0, 200);
     cohortd.signal("TERM"); // who is in a hurry does not wait for it

@@ -283,3 +283,22 @@ async fn a_collector_that_is_away_costs_one_warning_and_no_event() {
     let warnings = log.iter().filter(|line| line.contains("the collector of telemetry")).count();
     assert_eq!(warnings, 1, "{}", log.join("\n"));
 }
+
+/// A reload gives a courier another client: that one is traced too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trace_goes_on_to_launchdarkly_after_a_reload_too() {
+    let launchdarkly = launchdarkly().await;
+    let collector = Collector::start().await;
+    let installation = installed(&launchdarkly, collector.address);
+    installation.write_config("");
+    let cohortd = installation.start();
+    installation.write_config("[destinations.production.delivery]\nmax_batch = 10\n");
+    cohortd.signal("HUP");
+    cohortd.logged("configuration reloaded").await;
+    post_in_trace(&cohortd, "ada", &format!("00-{TRACE}-b7ad6b7169203331-01")).await;
+    let has = |view: &View<'_>| view.has(ENVIRONMENT, "aud_vip", "ada");
+    launchdarkly.until(DEADLINE, has).await.expect("delivered");
+    let sent = launchdarkly.log().pop().and_then(|call| call.traceparent).expect("a header");
+    assert!(sent.starts_with(&format!("00-{TRACE}-")), "{sent}");
+    assert!(cohortd.stop().0.success());
+}
