@@ -17,6 +17,7 @@ mod backup;
 mod checkpoint;
 mod checksum;
 mod claims;
+mod command;
 mod destinations;
 mod dropped;
 mod export;
@@ -64,7 +65,7 @@ pub use rename::{RenameError, Renamed, rename};
 pub use schema::OpenError;
 pub use writer::{Writer, WriterFailure};
 
-use group::Command;
+use command::Command;
 use operated::Operation;
 
 /// What the embedded ledger is opened with.

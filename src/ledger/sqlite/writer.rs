@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use super::audiences::Audiences;
 use super::checkpoint::Checkpointer;
 use super::checksum::is_damage;
-use super::group::{Command, Group, change_of};
+use super::command::Command;
+use super::group::Group;
 use super::parked::Parked;
 use super::persons::Persons;
 use super::rejected::Rejected;
@@ -501,4 +502,14 @@ impl State {
 
 fn failed(doing: &'static str) -> impl FnOnce(rusqlite::Error) -> WriterFailure {
     move |source| WriterFailure { doing, source }
+}
+
+/// What a delta changes, as the rules see it; used by [`State::change`].
+fn change_of(delta: &MembershipDelta, person: Option<[u8; 16]>) -> Change {
+    Change {
+        membership: delta.membership,
+        event_at: delta.event_at,
+        key_rule: delta.key_rule,
+        person,
+    }
 }
