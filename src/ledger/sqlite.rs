@@ -36,6 +36,7 @@ mod rejected;
 mod rename;
 mod reserve;
 mod schema;
+mod state;
 mod upkeep;
 mod waits;
 mod walks;

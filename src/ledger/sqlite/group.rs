@@ -15,7 +15,7 @@ use super::claims;
 use super::command::{Command, Reply};
 use super::destinations::Configured;
 use super::operated::{self, Operation};
-use super::writer::State;
+use super::state::State;
 use crate::ledger::counters::Tally;
 use crate::ledger::{
     Batch, DestinationSettings, Intake, LedgerError, ParkReason, Recorded, Route, Unheard,

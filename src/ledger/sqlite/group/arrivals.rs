@@ -5,7 +5,7 @@ use std::ops::Range;
 use rusqlite::Connection;
 
 use super::super::members;
-use super::super::writer::State;
+use super::super::state::State;
 use super::{Group, Request};
 use crate::ledger::RejectedEvent;
 use crate::ledger::member::{self, Next};

@@ -4,7 +4,7 @@ use rusqlite::Connection;
 
 use super::super::members;
 use super::super::parked::Parked;
-use super::super::writer::State;
+use super::super::state::State;
 use super::{Group, Report};
 use crate::ledger::member::{self, Member, Next};
 use crate::ledger::{Batch, ClaimedMember};
