@@ -11,6 +11,7 @@
 //! * A failed write other than "no space" ends the writer, and with it the daemon: what the disk
 //!   holds is then unknown, and only a reopen can tell.
 
+mod audience;
 mod audiences;
 mod background_check;
 mod backup;
