@@ -11,12 +11,14 @@
 //! * A failed write other than "no space" ends the writer, and with it the daemon: what the disk
 //!   holds is then unknown, and only a reopen can tell.
 
+mod audience;
 mod audiences;
 mod background_check;
 mod backup;
 mod checkpoint;
 mod checksum;
 mod claims;
+mod command;
 mod destinations;
 mod dropped;
 mod export;
@@ -35,6 +37,7 @@ mod rejected;
 mod rename;
 mod reserve;
 mod schema;
+mod state;
 mod upkeep;
 mod waits;
 mod walks;
@@ -64,7 +67,7 @@ pub use rename::{RenameError, Renamed, rename};
 pub use schema::OpenError;
 pub use writer::{Writer, WriterFailure};
 
-use group::Command;
+use command::Command;
 use operated::Operation;
 
 /// What the embedded ledger is opened with.

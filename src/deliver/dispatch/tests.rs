@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::launchdarkly::{RateLimits, Window, classify};
-use crate::ledger::ClaimedMember;
+use crate::launchdarkly::{Answer, Fate, Outcome, RateLimits, Window, classify};
+use crate::ledger::{Backlog, ClaimedMember};
 use crate::membership::{AudienceKey, ContextKind, DestinationName, Membership};
 
 const FLOOR: Duration = Duration::from_millis(500);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ToSql, params};
 
-use super::group::Command;
+use super::command::Command;
 use super::{checksum, integrity, members, schema};
 use crate::ledger::member::Member;
 

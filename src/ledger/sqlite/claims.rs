@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::members;
-use super::writer::State;
+use super::state::State;
 use crate::ledger::member::{self, Next};
 use crate::ledger::picking::{Picked, Picking};
 use crate::ledger::{Batch, ClaimedMember, Route};

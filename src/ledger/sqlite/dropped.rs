@@ -5,8 +5,8 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::state::State;
 use super::walks::SLICE;
-use super::writer::State;
 
 /// Hands an audience over to be emptied.
 pub(super) fn detach(db: &Connection, audience: i64) -> rusqlite::Result<()> {

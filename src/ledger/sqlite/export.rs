@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::audiences::{Audience, stored_audiences};
+use super::audience::{Audience, stored_audiences};
 use super::schema::{self, OpenError};
 use super::walks::SLICE;
 use super::{integrity, members, parked};

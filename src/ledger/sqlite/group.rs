@@ -1,83 +1,26 @@
 //! One group of verbs in one transaction: deltas first and sorted, then what couriers report, then
 //! claims, so that a claim sees everything that arrived with it.
 
+mod arrivals;
+mod reports;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::ops::Range;
 use std::sync::Arc;
 
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::claims;
+use super::command::{Command, Reply};
 use super::destinations::Configured;
 use super::operated::{self, Operation};
-use super::parked::Parked;
-use super::writer::State;
-use super::{claims, members};
+use super::state::State;
 use crate::ledger::counters::Tally;
-use crate::ledger::member::{self, Change, Member, Next};
 use crate::ledger::{
-    Batch, ClaimedMember, DestinationSettings, Intake, LedgerError, ParkReason, Recorded,
-    RejectedEvent, Route, Unheard,
+    Batch, DestinationSettings, Intake, LedgerError, ParkReason, Recorded, Route, Unheard,
 };
-use crate::membership::{AudienceId, ContextKey, DestinationName, MembershipDelta, Timestamp};
-
-type Reply<T> = oneshot::Sender<Result<T, LedgerError>>;
-
-/// A verb on its way to the writer.
-#[derive(Debug)]
-pub(super) enum Command {
-    Record {
-        intakes: Vec<Intake>,
-        reply: Reply<Vec<Recorded>>,
-        place: OwnedSemaphorePermit,
-    },
-    Claim {
-        destination: DestinationName,
-        audience: AudienceId,
-        limit: NonZeroUsize,
-        reply: Reply<Option<Batch>>,
-    },
-    ClaimAgain {
-        route: Arc<Route>,
-        context_key: ContextKey,
-        reply: Reply<Option<Batch>>,
-    },
-    ClaimTold {
-        destination: DestinationName,
-        after: Option<(AudienceId, ContextKey)>,
-        reply: Reply<Option<Batch>>,
-    },
-    Settle {
-        batch: Batch,
-        reply: Reply<()>,
-    },
-    Release {
-        batch: Batch,
-        unheard: Unheard,
-        reply: Reply<()>,
-    },
-    Park {
-        batch: Batch,
-        reason: ParkReason,
-        reply: Reply<()>,
-    },
-    Split {
-        parts: Vec<Batch>,
-        reply: Reply<()>,
-    },
-    Operate {
-        operation: Operation,
-        reply: Reply<u64>,
-    },
-    Configure {
-        destinations: Vec<DestinationSettings>,
-        reply: Reply<()>,
-    },
-    /// Somebody who reads beside the writer has found that the file is not as it was written.
-    Damaged(rusqlite::Error),
-    Close(oneshot::Sender<()>),
-}
+use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
 /// What a courier reports.
 #[derive(Debug)]
@@ -267,150 +210,6 @@ impl Group {
         Ok(())
     }
 
-    /// Deltas first, together, then what else came with them.
-    fn apply_requests(
-        &mut self,
-        which: Range<usize>,
-        state: &mut State,
-        db: &Connection,
-    ) -> rusqlite::Result<()> {
-        self.apply_deltas(which.clone(), state, db)?;
-        for intake in self.requests[which].iter().flat_map(|request| &request.intakes) {
-            state.note_arrival(intake.arrival);
-            let Some(destination) = state.audiences.destination(&intake.destination) else {
-                continue;
-            };
-            for RejectedEvent { reason, detail, body, user_id } in &intake.rejected {
-                let row = state.audiences.destinations[destination].row;
-                let person = user_id.as_ref().map(|user| state.persons.hash(row, user.as_str()));
-                state.rejected.keep(db, row, intake.arrival, (reason, detail, body, person))?;
-            }
-            for user_id in &intake.deletions {
-                state.forget(db, destination, user_id, intake.arrival)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn apply_deltas(
-        &mut self,
-        which: Range<usize>,
-        state: &mut State,
-        db: &Connection,
-    ) -> rusqlite::Result<()> {
-        let mut writes: Vec<(i64, usize, &MembershipDelta)> = Vec::with_capacity(self.items);
-        for Request { intakes, recorded, .. } in &mut self.requests[which] {
-            for (intake, recorded) in intakes.iter().zip(recorded) {
-                let Some(destination) = state.audiences.destination(&intake.destination) else {
-                    continue;
-                };
-                for (position, delta) in intake.deltas.iter().enumerate() {
-                    match state.audiences.resolve(db, destination, delta)? {
-                        Ok(audience) => {
-                            writes.push((state.audiences.list[audience].row, audience, delta));
-                        }
-                        Err(_conflict) => recorded.kind_conflicts.push(position),
-                    }
-                }
-            }
-        }
-        // Stable: of two deltas for one member the later arrival stays the later.
-        writes.sort_by(|a, b| (a.0, &a.2.context_key).cmp(&(b.0, &b.2.context_key)));
-        let same = |a: &(i64, usize, &MembershipDelta), b: &(i64, usize, &MembershipDelta)| {
-            a.0 == b.0 && a.2.context_key == b.2.context_key
-        };
-        for arrivals in writes.chunk_by(same) {
-            let (row, audience, first) = arrivals[0];
-            let key = first.context_key.as_str();
-            let before = members::load(db, row, key)?;
-            let mut after = before.clone();
-            for (_, _, delta) in arrivals {
-                let Some(change) = state.change(db, audience, delta)? else { continue };
-                let moment = state.moment(audience);
-                let next = member::record(after.as_ref(), &change, &moment);
-                let tally = self.tallies.entry(state.audiences.list[audience].destination);
-                tally.or_default().add(after.as_ref(), &change, &next);
-                if let Next::Write(next) = next {
-                    after = Some(next);
-                }
-            }
-            if let Some(after) = after.filter(|after| before.as_ref() != Some(after)) {
-                state.put(db, audience, key, before.as_ref(), &Next::Write(after))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn apply_report(
-        &mut self,
-        state: &mut State,
-        db: &Connection,
-        report: Report,
-    ) -> rusqlite::Result<()> {
-        match report {
-            Report::Settle(batch) => self.for_each_claimed(state, db, batch, settle_one),
-            Report::Release(batch, unheard) => {
-                self.for_each_claimed(state, db, batch, |state, _, audience, _, before| {
-                    Ok(member::release(before, unheard, &state.moment(audience)))
-                })
-            }
-            Report::Park(batch, reason) => {
-                self.for_each_claimed(state, db, batch, |state, db, audience, claimed, before| {
-                    let moment = state.moment(audience);
-                    let (next, parked) = member::park(before, claimed, &moment);
-                    if parked {
-                        let row = state.audiences.list[audience].row;
-                        let key = claimed.context_key.as_str();
-                        state.parked.insert(db, row, key, moment.stamp, &reason)?;
-                    }
-                    Ok(next)
-                })
-            }
-            Report::Split(parts) => parts.into_iter().try_for_each(|part| {
-                let Some(audience) = state.audiences.of_route(&part.route) else { return Ok(()) };
-                let half = state.stamp();
-                part.members.iter().try_for_each(|claimed| {
-                    let key = claimed.context_key.as_str();
-                    state.apply(db, audience, key, |before, _| member::split(before, half))
-                })
-            }),
-        }
-    }
-
-    /// Loads each member of a claimed batch, lets `rule` decide, and ends the claim.
-    fn for_each_claimed(
-        &mut self,
-        state: &mut State,
-        db: &Connection,
-        batch: Batch,
-        mut rule: impl FnMut(
-            &mut State,
-            &Connection,
-            usize,
-            &ClaimedMember,
-            Option<&Member>,
-        ) -> rusqlite::Result<Next>,
-    ) -> rusqlite::Result<()> {
-        let Some(audience) = state.audiences.of_route(&batch.route) else { return Ok(()) };
-        let row = state.audiences.list[audience].row;
-        let mut order: Vec<_> = batch.members.iter().collect();
-        order.sort_by(|a, b| a.context_key.cmp(&b.context_key));
-        let mut longest: Option<Timestamp> = None;
-        for claimed in order {
-            let key = claimed.context_key.as_str();
-            let before = members::load(db, row, key)?;
-            let next = rule(state, db, audience, claimed, before.as_ref())?;
-            state.put(db, audience, key, before.as_ref(), &next)?;
-            if let Some(since) = next.or(before.as_ref()).and_then(|member| member.pending_since) {
-                state.audiences.list[audience].look_again_from(since);
-                longest = Some(longest.map_or(since, |other| other.min(since)));
-            }
-        }
-        let keys = batch.members.into_iter().map(|claimed| claimed.context_key).collect();
-        self.unclaimed.push((audience, keys, longest));
-        Ok(())
-    }
-
     /// The transaction is committed: claims that were reported on end, and who is configured shows.
     pub fn committed(&mut self, state: &mut State) {
         for (audience, keys, longest) in self.unclaimed.drain(..) {
@@ -470,37 +269,5 @@ impl Group {
         for (reply, _) in self.claimed {
             let _ = reply.send(Err(error()));
         }
-    }
-}
-
-fn settle_one(
-    state: &mut State,
-    db: &Connection,
-    audience: usize,
-    claimed: &ClaimedMember,
-    before: Option<&Member>,
-) -> rusqlite::Result<Next> {
-    let moment = state.moment(audience);
-    let (next, tell_once_more) = member::settle(before, claimed, &moment);
-    let key = claimed.context_key.as_str();
-    let row = state.audiences.list[audience].row;
-    state.audiences.list[audience].acknowledged = true;
-    state.touch(audience);
-    if before.is_some_and(|before| before.parked_at.is_some()) {
-        Parked::erase(db, row, key)?;
-    }
-    if tell_once_more {
-        state.upkeep.reassert_later(db, row, key, moment.stamp)?;
-    }
-    Ok(next)
-}
-
-/// What a delta changes, as the rules see it; used by [`State::change`].
-pub(super) fn change_of(delta: &MembershipDelta, person: Option<[u8; 16]>) -> Change {
-    Change {
-        membership: delta.membership,
-        event_at: delta.event_at,
-        key_rule: delta.key_rule,
-        person,
     }
 }

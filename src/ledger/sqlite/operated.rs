@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::state::State;
 use super::walks::Task;
-use super::writer::State;
 use super::{dropped, members};
 use crate::ledger::member::{self, Member, Moment, Next};
 use crate::ledger::{LedgerError, Members};

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 
-use super::group::Command;
+use super::command::Command;
 use super::operated::Operation;
 use super::walks::Task;
 use super::{SqliteLedger, checksum, reader};

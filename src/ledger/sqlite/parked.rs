@@ -4,8 +4,8 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::checksum::{self, Checksum};
+use super::state::State;
 use super::walks::SLICE;
-use super::writer::State;
 use super::{Retention, members};
 use crate::ledger::ParkReason;
 use crate::ledger::member::Next;

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::audiences::{Audience, stored_audiences};
+use super::audience::{Audience, stored_audiences};
 use super::persons::Persons;
 use super::walks::Walk;
 use super::{checksum, members, parked, rejected, reserve};

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use super::checksum::{self, Checksum};
 use super::parked::Parked;
+use super::state::State;
 use super::walks::SLICE;
-use super::writer::State;
 use super::{dropped, members, walks};
 use crate::ledger::member::{self, Next};
 use crate::membership::{ContextKey, Timestamp};

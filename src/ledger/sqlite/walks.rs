@@ -6,7 +6,7 @@ use std::fmt;
 use rusqlite::Connection;
 
 use super::members;
-use super::writer::State;
+use super::state::State;
 use crate::ledger::member::{self, Member, Moment, Next};
 use crate::membership::Timestamp;
 

@@ -1,0 +1,102 @@
+//! What a courier does next: whose turn it is, or how long there is nothing to do.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+
+use tokio::time::Instant;
+
+use super::{Dispatch, FAILING_ALIKE, Step};
+use crate::ledger::Backlog;
+use crate::membership::AudienceId;
+
+impl Dispatch {
+    /// The next step at `now`, given what waits in the ledger.
+    pub fn next(&mut self, now: Instant, backlog: &[Backlog]) -> Step {
+        // A rate limit is waited out by probes too.
+        if let Some(until) = self.paused_until.filter(|until| *until > now) {
+            return Step::Wait(Some(until));
+        }
+        if let Some(hold) = &self.hold {
+            if self.in_flight > 0 {
+                return Step::Wait(None);
+            }
+            if hold.next_probe > now {
+                return Step::Wait(Some(hold.next_probe));
+            }
+            return self.probe(backlog);
+        }
+        // After several audiences failed alike, one request at a time finds out whether it is over.
+        let failing = self.failing.len() >= FAILING_ALIKE;
+        let most = if failing { 1 } else { self.concurrency.allowed() };
+        if self.in_flight >= most {
+            return Step::Wait(None);
+        }
+        self.next_audience(now, backlog)
+    }
+
+    fn probe(&mut self, backlog: &[Backlog]) -> Step {
+        let everybody_refused = self.hold.as_ref().is_some_and(|hold| hold.everybody_refused);
+        if everybody_refused && let Some((route, context_key)) = self.witness.take() {
+            return Step::ClaimAgain { route, context_key };
+        }
+        if everybody_refused && let Some(hold) = self.hold.as_mut().filter(|hold| hold.ask_told) {
+            return Step::ClaimTold { after: hold.asked.take() };
+        }
+        let limit = if everybody_refused { NonZeroUsize::MIN } else { self.batch_size.now() };
+        let waiting = backlog.iter().map(|backlog| backlog.audience.clone()).collect();
+        match self.turn(&waiting) {
+            Some(audience) => Step::Claim { audience, limit },
+            None => Step::Wait(None),
+        }
+    }
+
+    fn next_audience(&mut self, now: Instant, backlog: &[Backlog]) -> Step {
+        let mut ready = BTreeSet::new();
+        let mut earliest: Option<Instant> = None;
+        let mut later = |at: Instant| earliest = Some(earliest.map_or(at, |other| other.min(at)));
+        let full = self.batch_size.now().get() as u64;
+        for waiting in backlog {
+            let state = self.audiences.entry(waiting.audience.clone()).or_default();
+            state.acknowledged |= waiting.acknowledged;
+            let due = if waiting.waiting >= full {
+                now
+            } else {
+                waiting.waiting_since + self.policy.linger
+            };
+            let due = state.not_before.map_or(due, |not_before| due.max(not_before));
+            if !state.may_fly() {
+                continue; // its answer will wake the courier
+            }
+            if due <= now {
+                ready.insert(waiting.audience.clone());
+            } else {
+                later(due);
+            }
+        }
+        for (audience, state) in &self.audiences {
+            if state.parts.is_empty() || !state.may_fly() {
+                continue;
+            }
+            match state.not_before {
+                Some(not_before) if not_before > now => later(not_before),
+                _ => _ = ready.insert(audience.clone()),
+            }
+        }
+        let Some(audience) = self.turn(&ready) else { return Step::Wait(earliest) };
+        if let Some((gap, _)) = self.gap.filter(|(_, until)| *until > now) {
+            self.paused_until = Some(now + gap);
+        }
+        match self.audiences.get_mut(&audience).and_then(|state| state.parts.pop_front()) {
+            Some(part) => Step::Send(part),
+            None => Step::Claim { audience, limit: self.batch_size.now() },
+        }
+    }
+
+    /// The next of `ready` in a fixed order, behind the one that was served last.
+    fn turn(&mut self, ready: &BTreeSet<AudienceId>) -> Option<AudienceId> {
+        let after = self.served.as_ref().and_then(|served| ready.iter().find(|one| *one > served));
+        let next = after.or_else(|| ready.first()).cloned();
+        self.served.clone_from(&next);
+        next
+    }
+}

@@ -1,0 +1,252 @@
+//! One audience that the writer knows, in memory and as a row.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use rusqlite::{Connection, Row, params};
+use tokio::time::Instant;
+
+use super::checksum::{self, Checksum};
+use super::walks::Walk;
+use crate::ledger::member::Member;
+use crate::ledger::{Backlog, Route, Turnover};
+use crate::membership::{
+    AudienceId, AudienceKey, ContextKey, ContextKind, DestinationName, Timestamp,
+};
+
+/// How many members of an audience are what. Kept with every change of a member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub included: u64,
+    pub pending: u64,
+    pub parked: u64,
+}
+
+impl Counts {
+    /// A member was this, and is that now.
+    pub fn change(&mut self, before: Option<&Member>, after: Option<&Member>) {
+        let one = |what: &mut u64, of: fn(&Member) -> bool| match (
+            before.is_some_and(of),
+            after.is_some_and(of),
+        ) {
+            (false, true) => *what += 1,
+            (true, false) => *what = what.saturating_sub(1),
+            _ => {}
+        };
+        one(&mut self.included, |member| member.membership.as_bool());
+        one(&mut self.pending, |member| member.pending_since.is_some());
+        one(&mut self.parked, Member::is_parked);
+    }
+}
+
+impl Turnover {
+    /// A member was this, and is that now.
+    pub(super) fn change(&mut self, before: Option<&Member>, after: Option<&Member>) {
+        let is_in = |member: &Member| member.membership.as_bool();
+        match (before.is_some_and(is_in), after.is_some_and(is_in)) {
+            (false, true) => self.joined += 1,
+            (true, false) => self.left += 1,
+            _ => {}
+        }
+    }
+}
+
+/// One audience of a configured destination.
+#[derive(Debug)]
+pub(super) struct Audience {
+    pub row: i64,
+    /// Position among the destinations.
+    pub destination: usize,
+    pub route: Arc<Route>,
+    /// LaunchDarkly has taken a member of it.
+    pub acknowledged: bool,
+    /// What was told before this does not count.
+    pub told_counts_from: Timestamp,
+    /// No member pending since later than this was claimed since the ledger was opened.
+    pub claimed_through: Timestamp,
+    /// The same of the time before: these may have been in a call when the process died.
+    pub unheard_through: Timestamp,
+    /// Something is done to every member, a slice at a time.
+    pub walk: Option<Walk>,
+    pub counts: Counts,
+    /// Since this was last published.
+    pub turnover: Turnover,
+    /// Members in a batch.
+    pub claimed: HashSet<ContextKey>,
+    /// Every member pending since then or earlier is in a batch: the next claim looks behind it.
+    pub all_claimed_through: Timestamp,
+    /// When the longest waiting unclaimed member began to wait.
+    pub waiting_since: Option<Instant>,
+    /// Checksum of the row as it is stored.
+    saved: Option<u32>,
+}
+
+impl Audience {
+    pub fn new(row: i64, destination: usize, route: Arc<Route>) -> Self {
+        Self {
+            row,
+            destination,
+            route,
+            acknowledged: false,
+            told_counts_from: Timestamp::EPOCH,
+            claimed_through: Timestamp::EPOCH,
+            unheard_through: Timestamp::EPOCH,
+            walk: None,
+            counts: Counts::default(),
+            turnover: Turnover::default(),
+            claimed: HashSet::new(),
+            all_claimed_through: Timestamp::EPOCH,
+            waiting_since: None,
+            saved: None,
+        }
+    }
+
+    /// Pending members that are in no batch.
+    pub fn waiting(&self) -> u64 {
+        self.counts.pending.saturating_sub(self.claimed.len() as u64)
+    }
+
+    /// A member pending since `since` is, or may be, in no batch: the next claim must see it.
+    pub fn look_again_from(&mut self, since: Timestamp) {
+        self.all_claimed_through = self.all_claimed_through.min(Timestamp(since.0 - 1));
+    }
+
+    /// What couriers see of it, if there is anything to claim.
+    pub fn backlog(&self, long_ago: Instant) -> Option<Backlog> {
+        (self.waiting() > 0).then(|| Backlog {
+            audience: self.route.audience.clone(),
+            waiting: self.waiting(),
+            waiting_since: self.waiting_since.unwrap_or(long_ago),
+            acknowledged: self.acknowledged,
+        })
+    }
+
+    /// What was told went elsewhere: everybody is told again, from the beginning.
+    pub fn forget_tellings(&mut self, stamp: Timestamp) {
+        self.told_counts_from = stamp;
+        self.acknowledged = false;
+        let task = self.walk.take().map(|walk| walk.task).unwrap_or_default();
+        self.walk = Some(Walk::of(task, stamp, self.counts.included));
+    }
+
+    fn checksum(&self) -> u32 {
+        let Counts { included, pending, parked } = self.counts;
+        let counts = [included, pending, parked].map(u64::cast_signed);
+        let walk = self.walk.as_ref();
+        let sum = Checksum::new()
+            .number(self.row)
+            .text(self.route.audience.as_str())
+            .text(self.route.audience_key.as_str())
+            .text(self.route.context_kind.as_str())
+            .number(i64::from(self.acknowledged))
+            .number(self.told_counts_from.0)
+            .number(self.claimed_through.0)
+            .number(self.unheard_through.0)
+            .text(&walk.map(Walk::to_string).unwrap_or_default())
+            .text(walk.map_or("", |walk| &walk.after));
+        counts.into_iter().fold(sum, Checksum::number).finish()
+    }
+
+    /// Writes its row, if it says something new.
+    pub fn save(&mut self, db: &Connection) -> rusqlite::Result<()> {
+        let checksum = self.checksum();
+        if self.saved == Some(checksum) {
+            return Ok(());
+        }
+        let walk = self.walk.as_ref();
+        db.prepare_cached(
+            "UPDATE audience SET audience_key = ?2, context_kind = ?3, acknowledged = ?4,
+                 told_counts_from = ?5, claimed_through = ?6, unheard_through = ?7,
+                 walk_after = ?8, walk = ?9, included = ?10, pending = ?11, parked = ?12,
+                 checksum = ?13
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            self.row,
+            self.route.audience_key.as_str(),
+            self.route.context_kind.as_str(),
+            self.acknowledged,
+            self.told_counts_from.0,
+            self.claimed_through.0,
+            self.unheard_through.0,
+            walk.map(|walk| &walk.after),
+            walk.map(Walk::to_string),
+            self.counts.included,
+            self.counts.pending,
+            self.counts.parked,
+            checksum,
+        ])?;
+        self.saved = Some(checksum);
+        Ok(())
+    }
+
+    /// Reads and verifies a row of [`AUDIENCE_COLUMNS`].
+    pub fn from_row(
+        row: &Row<'_>,
+        destination: usize,
+        name: &DestinationName,
+    ) -> rusqlite::Result<Self> {
+        let route = Route {
+            destination: name.clone(),
+            audience: stored(AudienceId::new(&row.get::<_, String>(1)?))?,
+            audience_key: stored(AudienceKey::new(&row.get::<_, String>(2)?))?,
+            context_kind: stored(ContextKind::new(&row.get::<_, String>(3)?))?,
+        };
+        let walk: Option<String> = row.get(9)?;
+        let audience = Self {
+            acknowledged: row.get(4)?,
+            told_counts_from: Timestamp(row.get(5)?),
+            claimed_through: Timestamp(row.get(6)?),
+            unheard_through: Timestamp(row.get(7)?),
+            walk: match walk {
+                Some(walk) => Some(stored(Walk::parse(&walk, row.get(8)?))?),
+                None => None,
+            },
+            counts: Counts { included: row.get(10)?, pending: row.get(11)?, parked: row.get(12)? },
+            saved: row.get(13)?,
+            ..Self::new(row.get(0)?, destination, Arc::new(route))
+        };
+        checksum::verify(audience.saved, || audience.checksum(), "an audience")?;
+        Ok(audience)
+    }
+}
+
+/// What [`Audience::from_row`] reads, in its order.
+pub(super) const AUDIENCE_COLUMNS: &str =
+    "id, audience_id, audience_key, context_kind, acknowledged, told_counts_from, claimed_through,
+     unheard_through, walk_after, walk, included, pending, parked, checksum";
+
+/// A row for a new audience; its id.
+pub(super) fn insert_row(
+    db: &Connection,
+    destination: i64,
+    route: &Route,
+) -> rusqlite::Result<i64> {
+    db.prepare_cached(
+        "INSERT INTO audience (destination, audience_id, audience_key, context_kind)
+         VALUES (?1, ?2, ?3, ?4)",
+    )?
+    .execute(params![
+        destination,
+        route.audience.as_str(),
+        route.audience_key.as_str(),
+        route.context_kind.as_str(),
+    ])?;
+    Ok(db.last_insert_rowid())
+}
+
+/// The audiences of a destination, as they are stored.
+pub(super) fn stored_audiences(
+    db: &Connection,
+    destination: i64,
+    name: &DestinationName,
+) -> rusqlite::Result<Vec<Audience>> {
+    db.prepare_cached(&format!("SELECT {AUDIENCE_COLUMNS} FROM audience WHERE destination = ?1"))?
+        .query_map([destination], |row| Audience::from_row(row, 0, name))?
+        .collect()
+}
+
+/// A text of the table that was checked when it was written.
+pub(super) fn stored<T>(checked: Option<T>) -> rusqlite::Result<T> {
+    checked.ok_or(rusqlite::Error::InvalidQuery)
+}

@@ -1,0 +1,69 @@
+//! What the writer is asked, and where it answers.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::operated::Operation;
+use crate::ledger::{
+    Batch, DestinationSettings, Intake, LedgerError, ParkReason, Recorded, Route, Unheard,
+};
+use crate::membership::{AudienceId, ContextKey, DestinationName};
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, LedgerError>>;
+
+/// A verb on its way to the writer.
+#[derive(Debug)]
+pub(super) enum Command {
+    Record {
+        intakes: Vec<Intake>,
+        reply: Reply<Vec<Recorded>>,
+        place: OwnedSemaphorePermit,
+    },
+    Claim {
+        destination: DestinationName,
+        audience: AudienceId,
+        limit: NonZeroUsize,
+        reply: Reply<Option<Batch>>,
+    },
+    ClaimAgain {
+        route: Arc<Route>,
+        context_key: ContextKey,
+        reply: Reply<Option<Batch>>,
+    },
+    ClaimTold {
+        destination: DestinationName,
+        after: Option<(AudienceId, ContextKey)>,
+        reply: Reply<Option<Batch>>,
+    },
+    Settle {
+        batch: Batch,
+        reply: Reply<()>,
+    },
+    Release {
+        batch: Batch,
+        unheard: Unheard,
+        reply: Reply<()>,
+    },
+    Park {
+        batch: Batch,
+        reason: ParkReason,
+        reply: Reply<()>,
+    },
+    Split {
+        parts: Vec<Batch>,
+        reply: Reply<()>,
+    },
+    Operate {
+        operation: Operation,
+        reply: Reply<u64>,
+    },
+    Configure {
+        destinations: Vec<DestinationSettings>,
+        reply: Reply<()>,
+    },
+    /// Somebody who reads beside the writer has found that the file is not as it was written.
+    Damaged(rusqlite::Error),
+    Close(oneshot::Sender<()>),
+}

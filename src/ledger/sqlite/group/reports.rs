@@ -1,0 +1,105 @@
+//! What couriers report of a batch: each of its members goes through its rule, and its claim ends.
+
+use rusqlite::Connection;
+
+use super::super::members;
+use super::super::parked::Parked;
+use super::super::state::State;
+use super::{Group, Report};
+use crate::ledger::member::{self, Member, Next};
+use crate::ledger::{Batch, ClaimedMember};
+use crate::membership::Timestamp;
+
+impl Group {
+    pub(super) fn apply_report(
+        &mut self,
+        state: &mut State,
+        db: &Connection,
+        report: Report,
+    ) -> rusqlite::Result<()> {
+        match report {
+            Report::Settle(batch) => self.for_each_claimed(state, db, batch, settle_one),
+            Report::Release(batch, unheard) => {
+                self.for_each_claimed(state, db, batch, |state, _, audience, _, before| {
+                    Ok(member::release(before, unheard, &state.moment(audience)))
+                })
+            }
+            Report::Park(batch, reason) => {
+                self.for_each_claimed(state, db, batch, |state, db, audience, claimed, before| {
+                    let moment = state.moment(audience);
+                    let (next, parked) = member::park(before, claimed, &moment);
+                    if parked {
+                        let row = state.audiences.list[audience].row;
+                        let key = claimed.context_key.as_str();
+                        state.parked.insert(db, row, key, moment.stamp, &reason)?;
+                    }
+                    Ok(next)
+                })
+            }
+            Report::Split(parts) => parts.into_iter().try_for_each(|part| {
+                let Some(audience) = state.audiences.of_route(&part.route) else { return Ok(()) };
+                let half = state.stamp();
+                part.members.iter().try_for_each(|claimed| {
+                    let key = claimed.context_key.as_str();
+                    state.apply(db, audience, key, |before, _| member::split(before, half))
+                })
+            }),
+        }
+    }
+
+    /// Loads each member of a claimed batch, lets `rule` decide, and ends the claim.
+    fn for_each_claimed(
+        &mut self,
+        state: &mut State,
+        db: &Connection,
+        batch: Batch,
+        mut rule: impl FnMut(
+            &mut State,
+            &Connection,
+            usize,
+            &ClaimedMember,
+            Option<&Member>,
+        ) -> rusqlite::Result<Next>,
+    ) -> rusqlite::Result<()> {
+        let Some(audience) = state.audiences.of_route(&batch.route) else { return Ok(()) };
+        let row = state.audiences.list[audience].row;
+        let mut order: Vec<_> = batch.members.iter().collect();
+        order.sort_by(|a, b| a.context_key.cmp(&b.context_key));
+        let mut longest: Option<Timestamp> = None;
+        for claimed in order {
+            let key = claimed.context_key.as_str();
+            let before = members::load(db, row, key)?;
+            let next = rule(state, db, audience, claimed, before.as_ref())?;
+            state.put(db, audience, key, before.as_ref(), &next)?;
+            if let Some(since) = next.or(before.as_ref()).and_then(|member| member.pending_since) {
+                state.audiences.list[audience].look_again_from(since);
+                longest = Some(longest.map_or(since, |other| other.min(since)));
+            }
+        }
+        let keys = batch.members.into_iter().map(|claimed| claimed.context_key).collect();
+        self.unclaimed.push((audience, keys, longest));
+        Ok(())
+    }
+}
+
+fn settle_one(
+    state: &mut State,
+    db: &Connection,
+    audience: usize,
+    claimed: &ClaimedMember,
+    before: Option<&Member>,
+) -> rusqlite::Result<Next> {
+    let moment = state.moment(audience);
+    let (next, tell_once_more) = member::settle(before, claimed, &moment);
+    let key = claimed.context_key.as_str();
+    let row = state.audiences.list[audience].row;
+    state.audiences.list[audience].acknowledged = true;
+    state.touch(audience);
+    if before.is_some_and(|before| before.parked_at.is_some()) {
+        Parked::erase(db, row, key)?;
+    }
+    if tell_once_more {
+        state.upkeep.reassert_later(db, row, key, moment.stamp)?;
+    }
+    Ok(next)
+}

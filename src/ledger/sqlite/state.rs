@@ -1,0 +1,355 @@
+//! What the writer knows besides the tables: audiences, claims, stamps, and what is to be shown.
+//!
+//! What the rules decide of a member goes through [`State::put`], so that its row and the counts change
+//! together. Couriers see it after the commit, by [`State::publish`].
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use rusqlite::{Connection, params};
+use tokio::time::Instant;
+
+use super::audiences::Audiences;
+use super::group::Group;
+use super::parked::Parked;
+use super::persons::Persons;
+use super::rejected::Rejected;
+use super::schema::OpenError;
+use super::upkeep::Upkeep;
+use super::waits::Waits;
+use super::walks::{Task, Walk};
+use super::{Published, Settings, Shared, dropped, members};
+use crate::ledger::member::{self, Change, Member, Moment, Next};
+use crate::ledger::{Batch, Turnover};
+use crate::membership::{ContextKey, MembershipDelta, Timestamp, UserId};
+
+/// What the writer knows besides the tables.
+#[derive(Debug)]
+pub(super) struct State {
+    pub audiences: Audiences,
+    pub waits: Waits,
+    pub persons: Persons,
+    pub rejected: Rejected,
+    pub parked: Parked,
+    pub upkeep: Upkeep,
+    shared: Arc<Shared>,
+    /// The last stamp given out.
+    stamp: Timestamp,
+    /// Audiences whose backlog may look different after the commit.
+    touched: BTreeSet<usize>,
+    /// Destinations that were paused or resumed.
+    steered: BTreeSet<usize>,
+}
+
+impl State {
+    /// Reads what is kept and shows it.
+    pub fn open(
+        db: &Connection,
+        settings: Settings,
+        shared: Arc<Shared>,
+    ) -> Result<Self, OpenError> {
+        let stamp = Timestamp(shared.arrival().0 + 1);
+        let audiences = Audiences::open(db, settings.destinations, stamp)?;
+        let reassert_after = audiences.reassert_after();
+        let mut state = Self {
+            audiences,
+            waits: Waits::new(),
+            persons: Persons::open(db)?,
+            rejected: Rejected::open(db, settings.rejected)?,
+            parked: Parked::new(settings.parked),
+            upkeep: Upkeep::open(db, settings.tombstone_ttl, reassert_after)?,
+            shared,
+            stamp,
+            touched: BTreeSet::new(),
+            steered: BTreeSet::new(),
+        };
+        state.show_destinations();
+        state.publish();
+        Ok(state)
+    }
+
+    /// A fresh stamp: now, and larger than every stamp before it.
+    pub fn stamp(&mut self) -> Timestamp {
+        self.stamp = Timestamp(self.shared.arrival().0.max(self.stamp.0 + 1));
+        self.stamp
+    }
+
+    /// The largest stamp given out, or arrival told or recorded.
+    pub fn latest(&self) -> Timestamp {
+        self.stamp.max(self.shared.arrival())
+    }
+
+    /// The clock must never show less than an arrival that was recorded.
+    pub fn note_arrival(&mut self, arrival: Timestamp) {
+        self.stamp = self.stamp.max(arrival);
+    }
+
+    /// What the rules need to know of an audience, now.
+    pub fn moment(&mut self, audience: usize) -> Moment {
+        let stamp = self.stamp();
+        let audience = &self.audiences.list[audience];
+        let settings = &self.audiences.destinations[audience.destination].settings;
+        Moment {
+            stamp,
+            told_counts_from: audience.told_counts_from,
+            repeat_window: settings.repeat_window,
+            unheard_through: audience.unheard_through,
+        }
+    }
+
+    /// What a delta changes; `None` if its person was deleted after it happened.
+    pub fn change(
+        &mut self,
+        db: &Connection,
+        audience: usize,
+        delta: &MembershipDelta,
+    ) -> rusqlite::Result<Option<Change>> {
+        let destination = self.audiences.list[audience].destination;
+        let row = self.audiences.destinations[destination].row;
+        let user_id = delta.user_id.as_ref().map(UserId::as_str);
+        let subject = user_id.unwrap_or(delta.context_key.as_str());
+        if self.persons.is_forgotten(db, row, subject, delta.event_at)? {
+            return Ok(None);
+        }
+        let other = user_id.filter(|user| *user != delta.context_key.as_str());
+        Ok(Some(change_of(delta, other.map(|user| self.persons.hash(row, user)))))
+    }
+
+    /// Puts a member, if it is there, through one rule.
+    pub fn apply(
+        &mut self,
+        db: &Connection,
+        audience: usize,
+        key: &str,
+        rule: impl Fn(&Member, &Moment) -> Next,
+    ) -> rusqlite::Result<()> {
+        let row = self.audiences.list[audience].row;
+        let Some(before) = members::load(db, row, key)? else { return Ok(()) };
+        let next = rule(&before, &self.moment(audience));
+        self.put(db, audience, key, Some(&before), &next)
+    }
+
+    /// Writes what the rules decided and keeps the counts.
+    pub fn put(
+        &mut self,
+        db: &Connection,
+        audience: usize,
+        key: &str,
+        before: Option<&Member>,
+        next: &Next,
+    ) -> rusqlite::Result<()> {
+        let row = self.audiences.list[audience].row;
+        members::store(db, row, key, before, next)?;
+        let was = before.is_some_and(|before| before.pending_since.is_some());
+        let is = next.or(before).is_some_and(|after| after.pending_since.is_some());
+        if *next == Next::Delete {
+            Parked::erase(db, row, key)?;
+        }
+        let audience_state = &mut self.audiences.list[audience];
+        audience_state.counts.change(before, next.or(before));
+        audience_state.turnover.change(before, next.or(before));
+        if is && !was {
+            audience_state.waiting_since.get_or_insert_with(Instant::now);
+        }
+        self.touch(audience);
+        Ok(())
+    }
+
+    /// Writes the rows of the audiences that this transaction has changed.
+    pub fn save(&mut self, db: &Connection) -> rusqlite::Result<()> {
+        self.touched.iter().try_for_each(|index| self.audiences.save(db, *index))
+    }
+
+    /// Removes a person from every audience of the destination, as was asked at `asked_at`; the rows
+    /// go once that was told.
+    pub fn forget(
+        &mut self,
+        db: &Connection,
+        destination: usize,
+        user_id: &UserId,
+        asked_at: Timestamp,
+    ) -> rusqlite::Result<()> {
+        let row = self.audiences.destinations[destination].row;
+        let person = self.persons.hash(row, user_id.as_str());
+        self.persons.remember(db, person, asked_at)?;
+        self.rejected.forget(db, person)?;
+        let mut found: Vec<(usize, String)> = self
+            .audiences
+            .of_destination(destination)
+            .into_iter()
+            .map(|audience| (audience, user_id.as_str().to_owned()))
+            .collect();
+        let by_hash: Vec<(i64, String)> = db
+            .prepare_cached("SELECT audience, context_key FROM member WHERE person = ?1")?
+            .query_map(params![person], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        let known = |(row, key): (i64, String)| Some((self.audiences.of_row(row)?, key));
+        found.extend(by_hash.into_iter().filter_map(known));
+        for (audience, key) in found {
+            let row = self.audiences.list[audience].row;
+            let Some(before) = members::load(db, row, &key)? else { continue };
+            let next = member::forget(&before, asked_at, &self.moment(audience));
+            Parked::erase(db, row, &key)?;
+            self.put(db, audience, &key, Some(&before), &next)?;
+        }
+        Ok(())
+    }
+
+    /// Counts what was done; a group that had nothing to write has no size.
+    pub fn count(&self, group: &Group, has_written: bool) {
+        let counters = &self.shared.counters;
+        if has_written {
+            counters.commit_rows.was(group.rows() as u64);
+        }
+        for (destination, tally) in &group.tallies {
+            let name = &self.audiences.destinations[*destination].settings.name;
+            counters.destinations.of(name).count(*tally);
+        }
+    }
+
+    /// Begins a walk over every member of an audience.
+    pub fn start_walk(&mut self, audience: usize, task: Task) {
+        let stamp = self.stamp();
+        let state = &mut self.audiences.list[audience];
+        if task == Task::Resync {
+            state.told_counts_from = stamp;
+        }
+        state.walk = Some(Walk::of(task, stamp, state.counts.included));
+        self.touch(audience);
+        self.upkeep.wake();
+    }
+
+    /// Forgets an audience: its rows go a slice at a time, and nobody is told.
+    pub fn drop_audience(&mut self, db: &Connection, audience: usize) -> rusqlite::Result<()> {
+        dropped::detach(db, self.audiences.list[audience].row)?;
+        self.audiences.start_over(db, audience)?;
+        self.touch(audience);
+        self.upkeep.wake();
+        Ok(())
+    }
+
+    /// Ends the claims of these members; the longest pending of those that wait again has been so
+    /// since `longest`.
+    pub fn unclaim(&mut self, audience: usize, keys: &[ContextKey], longest: Option<Timestamp>) {
+        let known = &mut self.audiences.list[audience];
+        for key in keys {
+            known.claimed.remove(key);
+        }
+        if let Some(since) = longest.map(|longest| self.waits.instant_of(longest)) {
+            let other = known.waiting_since;
+            known.waiting_since = Some(other.map_or(since, |other| other.min(since)));
+        }
+        self.touch(audience);
+    }
+
+    /// Ends the claims of a batch that nobody will send.
+    pub fn unclaim_batch(&mut self, batch: &Batch) {
+        if let Some(audience) = self.audiences.of_route(&batch.route) {
+            let keys: Vec<_> =
+                batch.members.iter().map(|member| member.context_key.clone()).collect();
+            self.unclaim(audience, &keys, None);
+        }
+    }
+
+    /// The backlog of this audience may look different now.
+    pub fn touch(&mut self, audience: usize) {
+        self.touched.insert(audience);
+    }
+
+    /// Stops or starts the delivery of a destination.
+    pub fn pause(
+        &mut self,
+        db: &Connection,
+        destination: usize,
+        paused: bool,
+    ) -> rusqlite::Result<()> {
+        let stamp = self.stamp();
+        let known = &mut self.audiences.destinations[destination];
+        known.paused_at = paused.then(|| known.paused_at.unwrap_or(stamp));
+        known.save(db)?;
+        self.steered.insert(destination);
+        Ok(())
+    }
+
+    /// Lets everybody see which destinations are configured.
+    pub fn show_destinations(&mut self) {
+        self.upkeep.reassert_after(self.audiences.reassert_after());
+        let mut published = self.shared.published();
+        for destination in &self.audiences.destinations {
+            let fresh = || Published {
+                configured: true,
+                backlog: BTreeMap::new(),
+                paused_since: None,
+                turnover: HashMap::new(),
+                news: destination.news.subscribe(),
+            };
+            let of = published.entry(destination.settings.name.clone()).or_insert_with(fresh);
+            of.configured = destination.configured;
+        }
+        drop(published);
+        self.touch_all();
+    }
+
+    fn touch_all(&mut self) {
+        self.touched.extend(0..self.audiences.list.len());
+        self.steered.extend(0..self.audiences.destinations.len());
+    }
+
+    /// Shows couriers the backlogs as they are after a commit, and wakes those with something to do.
+    pub fn publish(&mut self) {
+        if self.touched.is_empty() && self.steered.is_empty() {
+            return;
+        }
+        let long_ago = self.waits.long_ago();
+        let mut wake = BTreeSet::new();
+        let mut published = self.shared.published();
+        for index in std::mem::take(&mut self.touched) {
+            let audience = &mut self.audiences.list[index];
+            let destination = &self.audiences.destinations[audience.destination];
+            let Some(of) = published.get_mut(&destination.settings.name) else { continue };
+            if let Some(backlog) = audience.backlog(long_ago) {
+                of.backlog.insert(index, backlog);
+                wake.insert(audience.destination);
+            } else {
+                of.backlog.remove(&index);
+            }
+            let turnover = std::mem::take(&mut audience.turnover);
+            if turnover != Turnover::default() {
+                let sum = of.turnover.entry(audience.route.audience.clone()).or_default();
+                sum.joined += turnover.joined;
+                sum.left += turnover.left;
+            }
+        }
+        for index in std::mem::take(&mut self.steered) {
+            let destination = &self.audiences.destinations[index];
+            let Some(of) = published.get_mut(&destination.settings.name) else { continue };
+            of.paused_since = destination.paused_at;
+            wake.insert(index);
+        }
+        drop(published);
+        for destination in wake {
+            self.audiences.destinations[destination].news.send_replace(());
+        }
+    }
+
+    /// Makes memory what the tables say, after a transaction that was rolled back.
+    pub fn reload(&mut self, db: &Connection) -> rusqlite::Result<()> {
+        self.audiences.reload(db)?;
+        self.rejected.reload(db)?;
+        self.upkeep.reload(db)?;
+        self.touched.clear(); // positions of before: an audience may have been taken back
+        self.shared.published().values_mut().for_each(|of| of.backlog.clear());
+        self.touch_all();
+        Ok(())
+    }
+}
+
+/// What a delta changes, as the rules see it; used by [`State::change`].
+fn change_of(delta: &MembershipDelta, person: Option<[u8; 16]>) -> Change {
+    Change {
+        membership: delta.membership,
+        event_at: delta.event_at,
+        key_rule: delta.key_rule,
+        person,
+    }
+}

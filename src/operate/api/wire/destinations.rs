@@ -1,0 +1,156 @@
+//! What the admin API says of destinations and audiences, and what is done to all of one.
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::instant;
+use crate::ledger::{AudienceView, DestinationView};
+use crate::membership::Timestamp;
+
+/// A destination that the ledger has rows of.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct DestinationInfo {
+    /// Its name.
+    pub name: String,
+    /// Whether it is configured; if not, its rows are only kept.
+    pub configured: bool,
+    /// Since when an operator has stopped its delivery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_since: Option<String>,
+    /// Audiences that have members.
+    pub audiences: u64,
+    /// Members that are in their audience.
+    pub included: u64,
+    /// Members that wait to be told or are being told.
+    pub pending: u64,
+    /// Members that LaunchDarkly refused.
+    pub parked: u64,
+    /// Rejected events kept.
+    pub rejected: u64,
+}
+
+impl From<DestinationView> for DestinationInfo {
+    fn from(view: DestinationView) -> Self {
+        let DestinationView {
+            name,
+            configured,
+            paused_since,
+            audiences,
+            included,
+            pending,
+            pending_since: _,
+            parked,
+            rejected,
+        } = view;
+        let paused_since = paused_since.map(instant);
+        Self { name, configured, paused_since, audiences, included, pending, parked, rejected }
+    }
+}
+
+/// An audience with its counts.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct AudienceInfo {
+    /// LaunchDarkly's `cohortId`.
+    pub audience: String,
+    /// Its latest key.
+    pub audience_key: String,
+    /// The kind of its members.
+    pub context_kind: String,
+    /// Members that are in it.
+    pub included: u64,
+    /// Members that wait to be told or are being told.
+    pub pending: u64,
+    /// Since when the longest pending one has been.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_since: Option<String>,
+    /// Members that LaunchDarkly refused.
+    pub parked: u64,
+    /// When the first of them was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked_since: Option<String>,
+    /// What is being done to every member: `resync`, `retract` or `retract_stale`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under_way: Option<String>,
+    /// How far that has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub walk: Option<WalkInfo>,
+}
+
+impl From<AudienceView> for AudienceInfo {
+    fn from(view: AudienceView) -> Self {
+        Self {
+            audience: view.audience,
+            audience_key: view.audience_key,
+            context_kind: view.context_kind,
+            included: view.included,
+            pending: view.pending,
+            pending_since: view.pending_since.map(instant),
+            parked: view.parked,
+            parked_since: view.parked_since.map(instant),
+            under_way: view.walk.as_ref().map(|walk| walk.task.to_owned()),
+            walk: view.walk.map(|walk| WalkInfo {
+                since: (walk.since != Timestamp::EPOCH).then(|| instant(walk.since)),
+                done: walk.visited,
+                total: walk.expected.max(walk.visited),
+            }),
+        }
+    }
+}
+
+/// How far what is done to every member of an audience has come.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct WalkInfo {
+    /// When it began, if that was written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Members it has come past.
+    pub done: u64,
+    /// How many they will be, about.
+    pub total: u64,
+}
+
+/// Which destinations or audiences are listed.
+#[derive(Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListQuery {
+    /// Behind this name or id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// At most so many; 1 to 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<u32>,
+}
+
+/// Which audiences are told again.
+#[derive(Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Resync {
+    /// This one; all, if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1)]
+    pub audience: Option<String>,
+    /// End one that is under way instead.
+    #[serde(default)]
+    pub stop: bool,
+    /// Remove members whose context key came from an older mapping instead.
+    #[serde(default)]
+    pub retract_stale: bool,
+    /// Also where no member is under the present mapping yet.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// What is dropped.
+#[derive(Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Drop {
+    /// This audience; the whole destination, if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1)]
+    pub audience: Option<String>,
+    /// Tell LaunchDarkly first that everybody left.
+    #[serde(default)]
+    pub retract: bool,
+}

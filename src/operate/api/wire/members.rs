@@ -1,0 +1,77 @@
+//! What the admin API says of a person, and who is forgotten. Personal.
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::instant;
+use crate::ledger::MemberView;
+
+/// A member. Personal.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct MemberInfo {
+    /// The audience's id.
+    pub audience: String,
+    /// The audience's latest key.
+    pub audience_key: String,
+    /// The kind of the audience's members.
+    pub context_kind: String,
+    /// Who.
+    pub context_key: String,
+    /// What it should be.
+    pub included: bool,
+    /// When the membership changed.
+    pub event_at: String,
+    /// What LaunchDarkly was last told; not there: nothing that counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<bool>,
+    /// When it was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_at: Option<String>,
+    /// Whether it waits to be told.
+    pub pending: bool,
+    /// Whether LaunchDarkly refused it alone.
+    pub parked: bool,
+}
+
+impl From<MemberView> for MemberInfo {
+    fn from(view: MemberView) -> Self {
+        Self {
+            audience: view.audience,
+            audience_key: view.audience_key,
+            context_kind: view.context_kind,
+            context_key: view.context_key,
+            included: view.included,
+            event_at: instant(view.event_at),
+            told: view.told,
+            told_at: view.told_at.map(instant),
+            pending: view.pending,
+            parked: view.parked,
+        }
+    }
+}
+
+/// Which audiences of a person are listed.
+#[derive(Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct MemberQuery {
+    /// Behind this audience …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_audience: Option<String>,
+    /// … and this context key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_key: Option<String>,
+    /// At most so many; 1 to 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<u32>,
+}
+
+/// Who is forgotten. Personal.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Forget {
+    /// Segment's user id.
+    #[schema(min_length = 1)]
+    pub user_id: String,
+}

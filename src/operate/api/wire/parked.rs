@@ -1,0 +1,82 @@
+//! Parked members as the admin API lists, requeues and discards them. Personal.
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::instant;
+use crate::ledger::ParkedView;
+
+/// A parked member. Personal.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct ParkedInfo {
+    /// The audience's id.
+    pub audience: String,
+    /// Who.
+    pub context_key: String,
+    /// When it was refused.
+    pub parked_at: String,
+    /// The HTTP status of the refusal.
+    pub status: u16,
+    /// LaunchDarkly's `code`.
+    pub code: String,
+    /// LaunchDarkly's `message`.
+    pub message: String,
+    /// LaunchDarkly's `id`, for its support.
+    pub answer_id: String,
+}
+
+impl From<ParkedView> for ParkedInfo {
+    fn from(view: ParkedView) -> Self {
+        Self {
+            audience: view.audience,
+            context_key: view.context_key,
+            parked_at: instant(view.parked_at),
+            status: view.status,
+            code: view.code,
+            message: view.message,
+            answer_id: view.answer_id,
+        }
+    }
+}
+
+/// A part of a list of parked members, and where the next part begins.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct ParkedPage {
+    /// In the order of audience and context key.
+    pub parked: Vec<ParkedInfo>,
+    /// There may be more behind the last one.
+    pub more: bool,
+}
+
+/// Which parked members are listed.
+#[derive(Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ParkedQuery {
+    /// Of this audience only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audience: Option<String>,
+    /// Behind this audience …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_audience: Option<String>,
+    /// … and this context key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_key: Option<String>,
+    /// At most so many; 1 to 1000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<u32>,
+}
+
+/// Which parked members are requeued or discarded.
+#[derive(Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ParkedChange {
+    /// Of this audience; of all, if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1)]
+    pub audience: Option<String>,
+    /// This one of the audience.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context_key: Option<String>,
+}

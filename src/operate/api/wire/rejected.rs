@@ -1,0 +1,114 @@
+//! Rejected events as the admin API lists, replays and discards them.
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::instant;
+use crate::ledger::RejectedView;
+
+/// A rejected event. Personal.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct RejectedInfo {
+    /// Its number in the ledger.
+    pub id: i64,
+    /// When it arrived.
+    pub received_at: String,
+    /// The stable word.
+    pub reason: String,
+    /// The sentence.
+    pub detail: String,
+    /// The event as it came; what is not UTF-8 is replaced.
+    pub body: String,
+}
+
+impl From<RejectedView> for RejectedInfo {
+    fn from(view: RejectedView) -> Self {
+        Self {
+            id: view.id,
+            received_at: instant(view.received_at),
+            reason: view.reason,
+            detail: view.detail,
+            body: String::from_utf8_lossy(&view.body).into_owned(),
+        }
+    }
+}
+
+/// A part of a list of rejected events.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct RejectedPage {
+    /// The oldest first.
+    pub rejected: Vec<RejectedInfo>,
+    /// There may be more behind the last one.
+    pub more: bool,
+}
+
+/// Which rejected events are listed.
+#[derive(Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct RejectedQuery {
+    /// With larger numbers than this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<i64>,
+    /// At most so many; 1 to 1000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<u32>,
+}
+
+/// Which rejected events are replayed.
+#[derive(Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Replay {
+    /// This one only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<i64>,
+    /// Those behind this number: a replay goes on a part at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<i64>,
+    /// Also those that are older than the memory of members that left.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// What became of the events of a replay.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Replayed {
+    /// Recorded now, and no longer kept.
+    pub replayed: u64,
+    /// The present mapping does not select them; still kept.
+    pub ignored: u64,
+    /// Older than the memory of members that left; still kept.
+    pub too_old: u64,
+    /// Still not usable, with the present reason; still kept.
+    pub rejected: Vec<StillRejected>,
+    /// The replay goes on behind this number; not there: it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_after: Option<i64>,
+}
+
+impl Replayed {
+    /// Events that something became of.
+    #[must_use]
+    pub fn looked_at(&self) -> u64 {
+        self.replayed + self.ignored + self.too_old + self.rejected.len() as u64
+    }
+}
+
+/// An event that the present mapping cannot read either.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct StillRejected {
+    /// Its number in the ledger.
+    pub id: i64,
+    /// The stable word and the sentence.
+    pub reason: String,
+}
+
+/// Which rejected events are discarded.
+#[derive(Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RejectedChange {
+    /// This one; all, if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<i64>,
+}
