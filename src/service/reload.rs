@@ -7,8 +7,11 @@
 //! * A destination's courier is told of its change and goes on; one that delivers elsewhere from now on,
 //!   or not at all, has finished its calls before the ledger forgets what was told (P3, P4).
 //! * What cannot be changed while the daemon runs is named, and stays as it is.
+//! * No reload opens the admin listener to strangers
+//!   (`tests::tokens_stay_until_the_listener_has_moved_to_a_loopback_address`).
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +41,9 @@ const APPLIED: [&str; 7] = [
     "routes",
     "stop",
 ];
+
+/// Those of them that open the admin listener.
+const TOKENS: [&str; 2] = ["admin.tokens", "admin.tokens_file"];
 
 impl Service {
     /// Reads the configuration and takes it, if it is good. An error ends the daemon.
@@ -71,9 +77,8 @@ impl Service {
         mut config: Config,
         occasions: &Occasions,
     ) -> Result<Result<Reloaded, String>, ServiceError> {
-        let changed = self.config.fingerprints.changed(&config.fingerprints);
-        let (applied, needs_restart): (BTreeSet<_>, BTreeSet<_>) =
-            changed.into_iter().partition(|key| is_applied(key));
+        let Changes { applied, needs_restart } =
+            Changes::between(&self.config, &mut config, self.admin_address);
         let plan = match Plan::of(&self.config, &config, &applied, self.traces.as_ref()) {
             Ok(plan) => plan,
             Err(error) => return Ok(Err(chain(&error))),
@@ -90,8 +95,6 @@ impl Service {
                 return Ok(Err("the ledger is closed".to_owned()));
             }
             occasions.levels.set(&config.log.level);
-            // What needs a restart is as it was, and is named again next time.
-            config.fingerprints.adopt(&self.config.fingerprints, |key| !is_applied(key));
             self.config = config;
             info!(changed = reloaded.changed.join(", "), "configuration reloaded");
         }
@@ -134,8 +137,32 @@ impl Service {
     }
 }
 
-fn is_applied(key: &str) -> bool {
-    APPLIED.iter().any(|applied| is_at_or_below(key, applied))
+/// The keys that say something else than before.
+#[derive(Debug, PartialEq, Eq)]
+struct Changes {
+    applied: BTreeSet<String>,
+    needs_restart: BTreeSet<String>,
+}
+
+impl Changes {
+    /// Of a daemon whose admin listener is at `admin`. What needs a restart is in `new` as it was, so that
+    /// it is named again next time.
+    fn between(old: &Config, new: &mut Config, admin: SocketAddr) -> Self {
+        // A listener that is to move to a loopback address needs tokens as long as it has not moved.
+        let keeps_tokens = new.admin.tokens.is_empty() && !admin.ip().to_canonical().is_loopback();
+        if keeps_tokens {
+            new.admin.tokens.clone_from(&old.admin.tokens);
+        }
+        let is_applied = |key: &String| {
+            APPLIED.iter().any(|applied| is_at_or_below(key, applied))
+                && !(keeps_tokens && TOKENS.contains(&key.as_str()))
+        };
+        let changed = old.fingerprints.changed(&new.fingerprints);
+        let (applied, needs_restart): (BTreeSet<_>, BTreeSet<_>) =
+            changed.into_iter().partition(is_applied);
+        new.fingerprints.adopt(&old.fingerprints, |key| needs_restart.contains(key));
+        Self { applied, needs_restart }
+    }
 }
 
 fn is_at_or_below(key: &str, path: &str) -> bool {
@@ -203,4 +230,49 @@ fn summary(old: &Config, new: &Config, changed: &BTreeSet<String>) -> Vec<String
     let is_of_one = |key: &&String| whole.iter().any(|(path, _)| is_at_or_below(key, path));
     let keys = changed.iter().filter(|key| !is_of_one(key)).cloned();
     whole.iter().map(|(path, what)| format!("{path} ({what})")).chain(keys).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Source;
+
+    const DESTINATION: &str = "[destinations.eu.segment]\nshared_secrets = [\"s\"]\n\
+        [destinations.eu.launchdarkly]\nclient_side_id = \"id\"\nservice_token = \"t\"\n";
+
+    type Keys<'a> = &'a [&'a str];
+
+    fn read(toml: &str) -> Config {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("cohortd.toml");
+        std::fs::write(&file, toml.to_owned() + DESTINATION).expect("it is ours");
+        Source::locate(Some(&file)).read().config.expect("it is good")
+    }
+
+    /// Both are checked together in the new configuration, and only one of them is applied.
+    #[test]
+    fn tokens_stay_until_the_listener_has_moved_to_a_loopback_address() {
+        let public = "[admin]\naddress = \"192.0.2.1:8081\"\ntokens = [\"one\"]\n";
+        let others = public.replace("one", "two");
+        let local = "[admin]\naddress = \"127.0.0.1:8081\"\n";
+        let (away, here) = ("192.0.2.1:8081", "127.0.0.1:8081");
+        let (moves, tokens) = ("admin.address", "admin.tokens");
+        // where the listener is, before, after; applied, needs a restart; how many tokens open it then
+        let table: [(&str, &str, &str, Keys<'_>, Keys<'_>, usize); 4] = [
+            (away, public, local, &[], &[moves, tokens], 1),
+            (away, public, &others, &[tokens], &[], 1),
+            (here, local, public, &[tokens], &[moves], 1),
+            (here, public, local, &[tokens], &[moves], 0), // it was to be public and is not yet
+        ];
+        for (listener, before, after, applied, needs_restart, open_it) in table {
+            let (before, mut after) = (read(before), read(after));
+            let of = |keys: &[&str]| keys.iter().map(ToString::to_string).collect();
+            let expected = Changes { applied: of(applied), needs_restart: of(needs_restart) };
+            let listener = listener.parse().expect("an address");
+            assert_eq!(Changes::between(&before, &mut after, listener), expected);
+            assert_eq!(after.admin.tokens.len(), open_it, "{expected:?}");
+            let again = before.fingerprints.changed(&after.fingerprints);
+            assert_eq!(again, expected.applied, "the rest is as it was");
+        }
+    }
 }
