@@ -158,10 +158,10 @@ impl Changes {
                 && !(keeps_tokens && TOKENS.contains(&key.as_str()))
         };
         let changed = old.fingerprints.changed(&new.fingerprints);
-        let (applied, needs_restart) = changed.into_iter().partition(is_applied);
-        let changes = Self { applied, needs_restart };
-        new.fingerprints.adopt(&old.fingerprints, |key| changes.needs_restart.contains(key));
-        changes
+        let (applied, needs_restart): (BTreeSet<_>, BTreeSet<_>) =
+            changed.into_iter().partition(is_applied);
+        new.fingerprints.adopt(&old.fingerprints, |key| needs_restart.contains(key));
+        Self { applied, needs_restart }
     }
 }
 
@@ -240,6 +240,8 @@ mod tests {
     const DESTINATION: &str = "[destinations.eu.segment]\nshared_secrets = [\"s\"]\n\
         [destinations.eu.launchdarkly]\nclient_side_id = \"id\"\nservice_token = \"t\"\n";
 
+    type Keys<'a> = &'a [&'a str];
+
     fn read(toml: &str) -> Config {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join("cohortd.toml");
@@ -256,7 +258,7 @@ mod tests {
         let (away, here) = ("192.0.2.1:8081", "127.0.0.1:8081");
         let (moves, tokens) = ("admin.address", "admin.tokens");
         // where the listener is, before, after; applied, needs a restart; how many tokens open it then
-        let table: [(&str, &str, &str, &[&str], &[&str], usize); 4] = [
+        let table: [(&str, &str, &str, Keys<'_>, Keys<'_>, usize); 4] = [
             (away, public, local, &[], &[moves, tokens], 1),
             (away, public, &others, &[tokens], &[], 1),
             (here, local, public, &[tokens], &[moves], 1),
