@@ -5,7 +5,8 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::schema::{self, OpenError};
-use crate::membership::{AudienceId, DestinationName};
+use super::walks::{Task, Walk};
+use crate::membership::{AudienceId, DestinationName, Timestamp};
 
 /// What gets a new name.
 #[derive(Clone, Debug)]
@@ -119,12 +120,13 @@ fn rename_audience(
         }
         db.execute("DELETE FROM audience WHERE id = ?1", [other])?;
     }
-    let arrival = super::meta::arrival(db)?;
+    let since = Timestamp(super::meta::arrival(db)? + 1);
+    let walk = Walk::of(Task::Resync, since, 0);
     db.execute(
         "UPDATE audience SET audience_id = ?2, acknowledged = 0, told_counts_from = ?3,
-             walk = 'resync', walk_after = '', checksum = NULL
+             walk = ?4, walk_after = ?5, checksum = NULL
          WHERE id = ?1",
-        params![row, to.as_str(), arrival + 1],
+        params![row, to.as_str(), since.0, walk.to_string(), walk.after],
     )?;
     Ok(())
 }
