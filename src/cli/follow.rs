@@ -100,6 +100,7 @@ impl Followed<'_> {
             (Some(DestinationState::Paused), _) => {
                 format!("paused: cohortd resume {} lets it go on", self.destination)
             }
+            (None, _) => format!("nothing is delivered to {}: it is disabled", self.destination),
             (_, Some(seconds)) => format!("about {} left", in_words(seconds)),
             _ => String::new(),
         })

@@ -25,7 +25,9 @@ impl Service {
         let deadline = began + self.config.stop.grace_period.saturating_sub(CLOSING);
         self.readiness.not_ready("stopping");
         // Whoever looks at the probe needs a while to send its requests elsewhere.
-        let _ = timeout(drain_delay, hurry.cancelled()).await;
+        if !drain_delay.is_zero() {
+            let _ = timeout(drain_delay, hurry.cancelled()).await;
+        }
         self.stop_receiving.cancel();
         let mut first_failure = None;
         let received = self.wait(Part::Receiving, deadline, &hurry, &mut first_failure).await;

@@ -168,6 +168,24 @@ async fn a_resync_shows_how_far_it_is_and_who_waits_for_it_sees_its_end() {
 }
 
 /// All of a small audience waits as soon as it is asked for: the end is when nobody does any more.
+/// Whoever waits for what cannot come is told so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_disabled_destination_is_told_that_it_is() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    cohortd.post(&identify("ada", "vip", true, NOW_MS)).await.expect("an answer");
+    installation.drained().await;
+    assert!(cohortd.stop().0.success());
+    installation.set("destinations.production.enabled", "false");
+    let cohortd = installation.start();
+    let (mut waits, line) = waiting(&installation, &cohortd, &["resync", "--all", "--wait"]);
+    assert_eq!(line, "0 of 1, nothing is delivered to production: it is disabled");
+    waits.kill().expect("it is our child");
+    waits.wait().expect("it is our child");
+    assert!(cohortd.stop().0.success());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_for_few_waits_until_they_are_told() {
     let launchdarkly = launchdarkly().await;
