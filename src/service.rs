@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{self, JoinSet};
 use tokio::time::Instant;
@@ -52,6 +52,10 @@ use failure::Ended;
 use occasions::{Occasion, Occasions};
 use supervisor::Supervisor;
 use wiring::Traces;
+
+/// Connections that may wait to be accepted, if the system allows so many. A newcomer that finds no room
+/// comes again after a second, which is too late for a probe.
+const WAITING_CONNECTIONS: u32 = 4096;
 
 /// What a task is there for; the order in which they are stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +115,7 @@ pub async fn run(config: Config, origin: Origin) -> Result<(), ServiceError> {
     let hangups = signal(SignalKind::hangup()).map_err(ServiceError::Signals)?;
     let (reloads, asked) = Reloads::channel();
     let supervisor = Supervisor::of_this_process();
-    let service = Service::open(config, reloads).await?;
+    let service = Service::open(config, reloads)?;
     supervisor.ready();
     let occasions = Occasions::new(origin, hangups, asked);
     let serving = service.serve_on(Some(occasions), stop.clone(), hurry.clone());
@@ -137,21 +141,21 @@ pub async fn run(config: Config, origin: Origin) -> Result<(), ServiceError> {
 }
 
 impl Service {
-    /// Opens and spawns everything; the listeners accept when this returns. The configuration stays as
-    /// it is.
-    pub async fn start(config: Config) -> Result<Self, ServiceError> {
+    /// Opens and spawns everything, within the runtime that this is called in; the listeners accept when
+    /// this returns. The configuration stays as it is.
+    pub fn start(config: Config) -> Result<Self, ServiceError> {
         let (reloads, _) = Reloads::channel();
-        Self::open(config, reloads).await
+        Self::open(config, reloads)
     }
 
-    async fn open(config: Config, reloads: Reloads) -> Result<Self, ServiceError> {
+    fn open(config: Config, reloads: Reloads) -> Result<Self, ServiceError> {
         let began = Instant::now();
         let open_files = raise_open_files();
         let public_tls = wiring::certificates(config.listen.tls.as_ref())?;
         let admin_tls = wiring::certificates(config.admin.tls.as_ref())?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let public = bind(config.listen.address).await?;
-        let admin = bind(config.admin.address).await?;
+        let public = bind(config.listen.address)?;
+        let admin = bind(config.admin.address)?;
         let admin_address = admin.local_addr().map_err(ServiceError::Listener)?;
         let (ledger, writer) =
             SqliteLedger::open(wiring::ledger_settings(&config), Arc::clone(&clock))?;
@@ -335,8 +339,14 @@ fn raise_open_files() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, ServiceError> {
-    TcpListener::bind(address).await.map_err(|source| ServiceError::Bind { address, source })
+fn bind(address: SocketAddr) -> Result<TcpListener, ServiceError> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?; // a restart does not wait for the connections of before
+        socket.bind(address)?;
+        socket.listen(WAITING_CONNECTIONS)
+    };
+    listen().map_err(|source| ServiceError::Bind { address, source })
 }
 
 fn announce(name: &'static str, listener: &TcpListener) -> Result<SocketAddr, ServiceError> {

@@ -120,7 +120,7 @@ async fn show_all(events: Option<u64>) -> Result<(), SandboxError> {
     let standin = StandIn::start(vec![account]).await.map_err(SandboxError::SetUp)?;
     let config = configuration(&directory, &standin.url()).map_err(SandboxError::Config)?;
     logging::init(&config.log);
-    let service = Service::start(config).await?;
+    let service = Service::start(config)?;
     let mut session = Session::new(events, standin, &service)?;
     let stop = CancellationToken::new();
     // never in a hurry: the stand-in answers at once
