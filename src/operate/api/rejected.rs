@@ -18,10 +18,6 @@ use crate::membership::{DestinationName, MembershipDelta, Timestamp, UserId};
 
 /// Events in one part of a replay.
 const PAGE: u32 = 500;
-/// A list or a part ends early, so that memory stays bounded, once its events have so many bytes.
-const PAGE_BYTES: usize = 4 << 20;
-/// Events read at once: each may have 1 MiB.
-const AT_ONCE: u32 = 16;
 
 /// Events that could not be mapped, with their reasons, the oldest first. Personal
 #[utoipa::path(
@@ -41,23 +37,17 @@ pub(super) async fn list(
     Ok(Json(RejectedPage { rejected: found.into_iter().map(RejectedInfo::from).collect(), more }))
 }
 
-/// The next events behind `after`, and whether there are more. Large ones come in short pages.
+/// The next events behind `after`, and whether there are more: the ledger keeps pages of large ones
+/// short.
 async fn page(
     api: &Api,
     name: &DestinationName,
-    mut after: i64,
+    after: i64,
     limit: u32,
 ) -> Result<(Vec<RejectedView>, bool), Problem> {
-    let (mut found, mut bytes) = (Vec::new(), 0);
-    while found.len() < limit as usize && bytes < PAGE_BYTES {
-        let left = u32::try_from(limit as usize - found.len()).unwrap_or(AT_ONCE);
-        let part = api.ledger.rejected(name, after, AT_ONCE.min(left)).await?;
-        let Some(last) = part.last() else { return Ok((found, false)) };
-        after = last.id;
-        bytes += part.iter().map(|event| event.body.len()).sum::<usize>();
-        found.extend(part);
-    }
-    let more = !api.ledger.rejected(name, after, 1).await?.is_empty();
+    let found = api.ledger.rejected(name, after, limit).await?;
+    let Some(last) = found.last() else { return Ok((found, false)) };
+    let more = !api.ledger.rejected(name, last.id, 1).await?.is_empty();
     Ok((found, more))
 }
 
