@@ -124,7 +124,8 @@ fn every_row(db: &Connection) -> rusqlite::Result<()> {
     }
 }
 
-/// Whether the file is as long as its header says: one that was cut off is not.
+/// Whether the file is as long as its header says, or what it lacks is in the log: a checkpoint copies
+/// the header before the last pages, and a kill may come between. One that was cut off is not.
 pub(super) fn header(path: &Path) -> Result<(), OpenError> {
     let failed = |source| OpenError::Directory { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;
@@ -143,7 +144,10 @@ pub(super) fn header(path: &Path) -> Result<(), OpenError> {
     let (pages, changed, valid_for) = (number(28), number(24), number(92));
     // Otherwise the number of pages is not kept there (the SQLite file format, section 1.3.8).
     if changed == valid_for && length < pages * page {
-        return damaged(format!("the database has {length} bytes of {}", pages * page));
+        let lacking = length / page + 1..=pages;
+        if !write_ahead::has_pages(path, lacking).map_err(failed)? {
+            return damaged(format!("the database has {length} bytes of {}", pages * page));
+        }
     }
     Ok(())
 }
