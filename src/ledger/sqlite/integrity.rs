@@ -11,7 +11,9 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 
 use super::schema::{self, OpenError};
-use super::{audiences, log as write_ahead, members, meta, parked, persons, rejected, upkeep};
+use super::{
+    at_rest, audiences, log as write_ahead, members, meta, parked, persons, rejected, upkeep,
+};
 
 /// Most faults that are told: more say no more.
 const MOST: u32 = 20;
@@ -68,8 +70,9 @@ pub struct Sound {
 /// Reads everything at `directory`, beside a daemon or without one. Takes as long as reading the
 /// file does. The inner error: everything that is wrong.
 pub fn check(directory: &Path) -> Result<Result<Sound, Vec<String>>, OpenError> {
-    if let Err(OpenError::Damaged(faults)) = log_at_rest(directory) {
-        return Ok(Err(faults));
+    match at_rest::prepare(directory) {
+        Err(OpenError::Damaged(faults)) => return Ok(Err(faults)),
+        prepared => prepared?,
     }
     let db = schema::open_to_read(&schema::database(directory))?;
     if schema::version(&db)? == 0 {
@@ -160,16 +163,6 @@ pub(super) fn log(path: &Path) -> Result<(), OpenError> {
         Ok(Some(fault)) => Err(OpenError::Damaged(vec![fault])),
         Err(source) => Err(OpenError::Directory { path: path.to_owned(), source }),
     }
-}
-
-/// The same, unless a daemon has the ledger: it looked before it opened it.
-pub(super) fn log_at_rest(directory: &Path) -> Result<(), OpenError> {
-    let path = schema::database(directory);
-    if !path.exists() {
-        return Ok(());
-    }
-    let Ok(_lock) = schema::lock(directory) else { return Ok(()) };
-    log(&path)
 }
 
 /// Whether the tables are those of this version, and the first and last rows of each table and index

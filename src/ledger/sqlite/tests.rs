@@ -136,6 +136,13 @@ impl Bench {
 
     fn crash_while_closed(&mut self) {
         let image = tempfile::tempdir().expect("a temporary directory");
+        // In this order it is as of one moment, whatever the writer merges meanwhile.
+        for file in [journal::ANSWERED].into_iter().chain(journal::FILES) {
+            let from = self.directory.path().join(file);
+            if from.exists() {
+                std::fs::copy(from, image.path().join(file)).expect("both are ours");
+            }
+        }
         for file in ["ledger.db", "ledger.db-wal"] {
             std::fs::copy(self.directory.path().join(file), image.path().join(file))
                 .expect("an open ledger has both files");
@@ -144,7 +151,18 @@ impl Bench {
     }
 
     async fn record(&self, deltas: Vec<MembershipDelta>) -> Recorded {
-        self.ledger.record(intake(&*self.ledger, deltas)).await.expect("there is space")
+        self.take_in(intake(&*self.ledger, deltas)).await
+    }
+
+    async fn take_in(&self, intake: Intake) -> Recorded {
+        self.take_in_all(vec![intake]).await.pop().expect("one for one")
+    }
+
+    /// Records, and waits until it is in the tables.
+    async fn take_in_all(&self, intakes: Vec<Intake>) -> Vec<Recorded> {
+        let recorded = self.ledger.record_all(intakes).await.expect("there is space");
+        self.ledger.caught_up().await.expect("it is open");
+        recorded
     }
 
     async fn claim(&self, audience: &str, limit: usize) -> Option<Batch> {
@@ -474,13 +492,13 @@ async fn a_deletion_finds_a_person_by_user_id_under_other_keys_and_keeps_older_e
     let mut launchdarkly = BTreeMap::new();
     bench.drain(&mut launchdarkly).await;
     let kept = RejectedEvent {
-        reason: "membership_unknown",
+        reason: "membership_unknown".into(),
         detail: "It is not known.".to_owned(),
         body: b"{}".to_vec(),
         user_id: UserId::new("u1"),
     };
     let rejected = Intake { rejected: vec![kept], ..intake(&*bench.ledger, Vec::new()) };
-    bench.ledger.record(rejected).await.expect("there is space");
+    bench.take_in(rejected).await;
     bench.clock.advance(Duration::from_secs(1));
     let person = UserId::new("u1").expect("not empty");
     bench.ledger.forget(&destination(), person).await.expect("there is space");
@@ -515,13 +533,13 @@ async fn rejected_events_are_bounded_in_number_and_bytes_and_the_oldest_go_first
     let mut bench = Bench::new();
     let keep = async |bench: &Bench, body: &[u8]| {
         let event = RejectedEvent {
-            reason: "no_context_key",
+            reason: "no_context_key".into(),
             detail: String::new(),
             body: body.to_vec(),
             user_id: None,
         };
         let intake = Intake { rejected: vec![event], ..intake(&*bench.ledger, Vec::new()) };
-        bench.ledger.record(intake).await.expect("there is space");
+        bench.take_in(intake).await;
     };
     let sizes = |bench: &Bench| -> Vec<usize> {
         let rejected =
@@ -676,7 +694,7 @@ async fn record_for(
         let intake = intake(&*bench.ledger, deltas.clone());
         intakes.push(Intake { destination: destination.clone(), ..intake });
     }
-    let recorded = bench.ledger.record_all(intakes).await.expect("there is space");
+    let recorded = bench.take_in_all(intakes).await;
     assert_eq!(recorded, vec![Recorded::default(); destinations.len()]);
 }
 
