@@ -157,12 +157,14 @@ impl Audiences {
     }
 
     /// The audience of a delta, registered if it is new. Its name follows the latest delta; its kind
-    /// is that of its members, of those too who are promised by a block behind `merged`.
+    /// is that of its members, of those too who are `arriving` with it, and of those who are promised
+    /// by a block behind `merged`.
     pub fn resolve(
         &mut self,
         db: &Connection,
         destination: usize,
         delta: &MembershipDelta,
+        arriving: &BTreeSet<usize>,
         (journal, merged): (&Journal, u64),
     ) -> rusqlite::Result<Result<usize, OtherKind>> {
         let settle = |name: &DestinationName| {
@@ -179,7 +181,9 @@ impl Audiences {
         let audience = &mut self.list[index];
         let route = &audience.route;
         if route.context_kind != delta.context_kind
-            && (members::any(db, audience.row)? || settle(&route.destination).is_err())
+            && (arriving.contains(&index)
+                || members::any(db, audience.row)?
+                || settle(&route.destination).is_err())
         {
             return Ok(Err(OtherKind));
         }

@@ -34,11 +34,20 @@ struct Bench {
     rejected: Retention,
     parked: Retention,
     check_every: Duration,
+    journal_from: u32,
 }
 
 impl Bench {
     fn new() -> Self {
         Self::with(Duration::from_secs(600))
+    }
+
+    /// One that takes every request through the journal.
+    fn journaled() -> Self {
+        let mut bench = Self::closed();
+        bench.journal_from = 0;
+        bench.open();
+        bench
     }
 
     fn with(reassert_after: Duration) -> Self {
@@ -76,6 +85,7 @@ impl Bench {
             rejected: kept,
             parked: Retention { max_age: DAY, max_count: 1000, max_bytes: 1 << 20 },
             check_every: DAY,
+            journal_from: JOURNAL_FROM,
         }
     }
 
@@ -90,7 +100,7 @@ impl Bench {
             check_every: self.check_every,
             destinations: self.destinations(),
         };
-        SqliteLedger::open(settings, Arc::new(self.clock.clone()))
+        SqliteLedger::open_with(settings, Arc::new(self.clock.clone()), self.journal_from)
     }
 
     fn destinations(&self) -> Vec<DestinationSettings> {
@@ -601,6 +611,7 @@ async fn arrival_never_runs_backwards_not_even_across_a_restart() {
 mod checkpoints;
 mod configured;
 mod damage;
+mod journaled;
 mod migration;
 mod operations;
 mod retention;
@@ -694,12 +705,11 @@ async fn record_for(
         let intake = intake(&*bench.ledger, deltas.clone());
         intakes.push(Intake { destination: destination.clone(), ..intake });
     }
-    let recorded = bench.take_in_all(intakes).await;
+    let recorded = bench.ledger.record_all(intakes).await.expect("there is space");
     assert_eq!(recorded, vec![Recorded::default(); destinations.len()]);
 }
 
-async fn play(acts: Vec<Act>) {
-    let mut bench = Bench::new();
+async fn play(mut bench: Bench, acts: Vec<Act>) {
     let mut model = BTreeMap::new();
     let mut launchdarkly = BTreeMap::new();
     let mut out: Vec<Batch> = Vec::new();
@@ -779,6 +789,7 @@ async fn play(acts: Vec<Act>) {
     }
     bench.others = vec![other()];
     bench.configure().await;
+    bench.ledger.caught_up().await.expect("it is open");
     for name in [destination(), other()] {
         bench.requeue_of(&name).await;
         bench.drain_to(&name, |batch| tell(batch, &mut launchdarkly)).await;
@@ -796,6 +807,13 @@ proptest! {
     #[test]
     fn the_ledger_agrees_with_a_plain_map(acts in acts()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a small runtime").block_on(play(acts));
+        runtime.expect("a small runtime").block_on(play(Bench::new(), acts));
+    }
+
+    /// The same through the journal.
+    #[test]
+    fn the_ledger_behind_its_journal_agrees_with_a_plain_map(acts in acts()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a small runtime").block_on(play(Bench::journaled(), acts));
     }
 }

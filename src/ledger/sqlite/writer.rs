@@ -113,16 +113,20 @@ impl Writer {
     ///
     /// An error means that a write failed for another reason than a full disk.
     pub fn run(mut self) -> Result<(), WriterFailure> {
-        if let Some(front) = self.front.take() {
-            std::thread::Builder::new()
-                .name("journal".into())
-                .spawn(move || front.run())
-                .map_err(failed("starting"))?;
-        }
+        self.start_front()?;
         let shared = Arc::clone(&self.shared);
         let ended = self.write_until_closed();
         shared.journal.close();
         ended
+    }
+
+    /// Gives those who append a thread of their own.
+    pub(super) fn start_front(&mut self) -> Result<(), WriterFailure> {
+        if let Some(front) = self.front.take() {
+            let thread = std::thread::Builder::new().name("journal".into());
+            thread.spawn(move || front.run()).map_err(failed("starting"))?;
+        }
+        Ok(())
     }
 
     /// Merges what is in the journal, and closes the ledger.

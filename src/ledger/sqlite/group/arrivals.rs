@@ -1,5 +1,6 @@
 //! What requests bring: deltas first and sorted, then rejected events and deletions.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -61,6 +62,7 @@ impl Group {
         db: &Connection,
     ) -> rusqlite::Result<()> {
         let mut writes: Vec<Arrival<'_>> = Vec::with_capacity(self.items);
+        let mut arriving = BTreeSet::new();
         let journal = Arc::clone(&state.shared);
         let journal = (&journal.journal, self.merges.unwrap_or(self.merged));
         for Request { intakes, recorded, stamps, .. } in &mut self.requests[which] {
@@ -71,9 +73,12 @@ impl Group {
                 let stamps = first.map_or(0, |first| first.0)..;
                 for ((position, delta), stamp) in intake.deltas.iter().enumerate().zip(stamps) {
                     let stamp = first.is_some().then_some(Timestamp(stamp));
-                    match state.audiences.resolve(db, destination, delta, journal)? {
+                    match state.audiences.resolve(db, destination, delta, &arriving, journal)? {
                         Ok(audience) => {
                             let row = state.audiences.list[audience].row;
+                            if writes.last().is_none_or(|before| before.audience != audience) {
+                                arriving.insert(audience);
+                            }
                             writes.push(Arrival { row, audience, delta, stamp });
                         }
                         Err(OtherKind) => recorded.kind_conflicts.push(position),
