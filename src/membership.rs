@@ -2,6 +2,7 @@
 //!
 //! Newtypes are parsed once, at the edge; past it a value of these types is known to be usable.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -96,6 +97,12 @@ text! {
 text! {
     /// Segment's user id of the person behind a member. Personal: never printed.
     UserId, redacted: true
+}
+
+impl Borrow<str> for ContextKey {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
 }
 
 impl fmt::Display for DestinationName {

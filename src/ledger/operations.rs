@@ -42,6 +42,8 @@ pub struct Turnover {
 pub struct Disk {
     /// Bytes of all its files.
     pub ledger_bytes: u64,
+    /// Bytes of what was accepted while the writer was busy, and is not in the tables yet.
+    pub journal_bytes: u64,
     /// Bytes that the daemon could still write; `None`: the system does not say.
     pub free_bytes: Option<u64>,
 }

@@ -124,7 +124,7 @@ pub struct DestinationSettings {
 const QUEUE_DELTAS: u32 = 1 << 17;
 /// Deltas in front of the writer from which more go through the journal instead. A request alone,
 /// and a few at once, are quickest with one sync and no merge.
-const JOURNAL_FROM: u32 = 2_000;
+const JOURNAL_FROM: u32 = 32;
 
 /// The handle that the rest of the daemon holds; cheap to use from many tasks.
 #[derive(Debug)]

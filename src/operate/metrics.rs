@@ -128,6 +128,7 @@ impl Families {
         }
         let disk = sources.ledger.disk().await?;
         self.gauge(&catalogue::LEDGER_SIZE, [], float(disk.ledger_bytes));
+        self.gauge(&catalogue::LEDGER_JOURNAL, [], float(disk.journal_bytes));
         if let Some(free) = disk.free_bytes {
             self.gauge(&catalogue::LEDGER_FREE, [], float(free));
         }

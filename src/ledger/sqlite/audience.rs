@@ -1,6 +1,6 @@
 //! One audience that the writer knows, in memory and as a row.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rusqlite::{Connection, Row, params};
@@ -51,6 +51,51 @@ impl Turnover {
     }
 }
 
+/// Members in a batch, and their rows as long as nothing has changed them: the answer to a call is
+/// then written without a look.
+#[derive(Debug, Default)]
+pub(super) struct Claimed(HashMap<ContextKey, Option<Box<Member>>>);
+
+impl Claimed {
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn contains(&self, key: &ContextKey) -> bool {
+        self.0.contains_key(key)
+    }
+
+    pub fn insert(&mut self, key: ContextKey, row: Option<Member>) {
+        self.0.insert(key, row.map(Box::new));
+    }
+
+    pub fn remove(&mut self, key: &ContextKey) {
+        self.0.remove(key);
+    }
+
+    /// The row as it was claimed, once, unless it may be another one now.
+    pub fn take_row(&mut self, key: &ContextKey) -> Option<Member> {
+        self.0.get_mut(key)?.take().map(|row| *row)
+    }
+
+    /// The row is another one now.
+    pub fn changed(&mut self, key: &str) {
+        if let Some(row) = self.0.get_mut(key) {
+            *row = None;
+        }
+    }
+
+    /// The same members, of whose rows nothing is known.
+    pub fn without_rows(mut self) -> Self {
+        self.0.values_mut().for_each(|row| *row = None);
+        self
+    }
+}
+
 /// One audience of a configured destination.
 #[derive(Debug)]
 pub(super) struct Audience {
@@ -72,7 +117,7 @@ pub(super) struct Audience {
     /// Since this was last published.
     pub turnover: Turnover,
     /// Members in a batch.
-    pub claimed: HashSet<ContextKey>,
+    pub claimed: Claimed,
     /// Every member pending since then or earlier is in a batch: the next claim looks behind it.
     pub all_claimed_through: Timestamp,
     /// When the longest waiting unclaimed member began to wait.
@@ -94,7 +139,7 @@ impl Audience {
             walk: None,
             counts: Counts::default(),
             turnover: Turnover::default(),
-            claimed: HashSet::new(),
+            claimed: Claimed::default(),
             all_claimed_through: Timestamp::EPOCH,
             waiting_since: None,
             saved: None,

@@ -3,17 +3,17 @@
 //! What changes here changes in memory first; [`Audiences::save`] writes a row as a whole, with its
 //! checksum, before the transaction is committed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::audience::{AUDIENCE_COLUMNS, Audience, insert_row, stored, stored_audiences};
+use super::audience::{AUDIENCE_COLUMNS, Audience, Claimed, insert_row, stored, stored_audiences};
 use super::destinations::Destination;
 use super::journal::{Journal, OtherKind};
 use super::{DestinationSettings, checksum, destinations, members};
 use crate::ledger::{Backlog, Route};
-use crate::membership::{AudienceId, ContextKey, DestinationName, MembershipDelta, Timestamp};
+use crate::membership::{AudienceId, DestinationName, MembershipDelta, Timestamp};
 
 /// Backlogs of one destination by the position of their audience.
 pub(super) type BacklogByAudience = BTreeMap<usize, Backlog>;
@@ -71,7 +71,7 @@ impl Audiences {
         &mut self,
         db: &Connection,
         destination: usize,
-        claimed: &mut impl FnMut(&Audience) -> HashSet<ContextKey>,
+        claimed: &mut impl FnMut(&Audience) -> Claimed,
     ) -> rusqlite::Result<()> {
         let name = self.destinations[destination].settings.name.clone();
         let mut statement = db.prepare_cached(&format!(
@@ -103,8 +103,11 @@ impl Audiences {
     pub fn reload(&mut self, db: &Connection) -> rusqlite::Result<()> {
         // By name: the row that it had may be one that was rolled back.
         let name_of = |audience: &Audience| (audience.destination, audience.route.audience.clone());
-        let mut claimed: HashMap<(usize, AudienceId), HashSet<ContextKey>> =
-            self.list.drain(..).map(|audience| (name_of(&audience), audience.claimed)).collect();
+        let mut claimed: HashMap<(usize, AudienceId), Claimed> = self
+            .list
+            .drain(..)
+            .map(|audience| (name_of(&audience), audience.claimed.without_rows()))
+            .collect();
         self.by_id.clear();
         self.by_row.clear();
         for index in 0..self.destinations.len() {
@@ -220,7 +223,7 @@ impl Audiences {
         let old = &mut self.list[index];
         let row = insert_row(db, self.destinations[old.destination].row, &old.route)?;
         let mut fresh = Audience::new(row, old.destination, Arc::clone(&old.route));
-        fresh.claimed = std::mem::take(&mut old.claimed);
+        fresh.claimed = std::mem::take(&mut old.claimed).without_rows();
         self.by_row.remove(&old.row);
         self.by_row.insert(row, index);
         *old = fresh;

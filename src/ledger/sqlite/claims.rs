@@ -31,6 +31,7 @@ pub(super) fn claim(
     let mut picking = Picking::new(limit);
     let mut through = Timestamp::EPOCH;
     let mut left_since: Option<Timestamp> = None;
+    let mut rows = Vec::new();
     members::visit_pending(db, known.row, known.all_claimed_through, |key, waiting| {
         let Some(context_key) = ContextKey::new(key) else { return true };
         let since = waiting.pending_since.unwrap_or(Timestamp::EPOCH);
@@ -39,6 +40,7 @@ pub(super) fn claim(
         }
         let picked = picking.offer(context_key, waiting);
         if picked == Picked::Taken {
+            rows.push(waiting.clone());
             through = through.max(since);
         } else {
             left_since.get_or_insert(since);
@@ -57,8 +59,8 @@ pub(super) fn claim(
         return Ok(None);
     }
     known.claimed_through = known.claimed_through.max(through);
-    for member in &taken {
-        known.claimed.insert(member.context_key.clone());
+    for (member, row) in taken.iter().zip(rows) {
+        known.claimed.insert(member.context_key.clone(), Some(row));
     }
     known.all_claimed_through = known.all_claimed_through.max(through);
     if let Some(since) = left_since {
@@ -94,7 +96,7 @@ pub(super) fn claim_again(
     };
     let known = &mut state.audiences.list[index];
     known.claimed_through = known.claimed_through.max(since);
-    known.claimed.insert(context_key.clone());
+    known.claimed.insert(context_key.clone(), Some(after));
     state.touch(index);
     Ok(Some(Batch { route, members: vec![member] }))
 }

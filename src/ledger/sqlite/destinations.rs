@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::watch;
 
 use super::DestinationSettings;
+use super::audience::Claimed;
 use super::audiences::Audiences;
 use super::checksum::{self, Checksum};
 use crate::membership::{DestinationName, Timestamp};
@@ -54,7 +55,7 @@ impl Audiences {
             } else {
                 let (destination, told_to) = Destination::load(db, settings.clone())?;
                 let index = self.add(destination);
-                self.load(db, index, &mut |_| HashSet::new())?;
+                self.load(db, index, &mut |_| Claimed::default())?;
                 (index, told_to)
             };
             if told_to.is_some_and(|told_to| told_to != settings.environment) {
@@ -93,7 +94,7 @@ impl Audiences {
         destination.configured = false;
         let index = self.add(destination);
         let before = self.list.len();
-        self.load(db, index, &mut |_| HashSet::new())?;
+        self.load(db, index, &mut |_| Claimed::default())?;
         (before..self.list.len()).try_for_each(|index| self.adopt(db, index))
     }
 

@@ -132,7 +132,7 @@ impl Front {
     fn append(&mut self, number: u64, began: Instant, waiting: Waiting) -> Result<(), Ended> {
         let journal = &self.shared.journal;
         if waiting.0.is_empty() {
-            journal.end_to_append(None);
+            journal.give_up();
             return Ok(());
         }
         if !journal.wait_for_room() {
@@ -143,14 +143,15 @@ impl Front {
         match self.files.append(journal, number, &mut self.block, began) {
             Ok(block) => {
                 self.shared.counters.sync.took(syncing.elapsed());
-                journal.end_to_append(Some(block));
-                let _ = self.writer.send(Command::Journaled); // it may have ended
+                if journal.publish(block) {
+                    let _ = self.writer.send(Command::Journaled); // it may have ended
+                }
                 waiting.answer(Ok);
                 Ok(())
             }
             Err(AppendError::Write(error)) if is_full(&error) => {
                 journal.lock().kinds.take_back(number);
-                journal.end_to_append(None);
+                journal.give_up();
                 self.shared.has_no_space.store(true, Ordering::Relaxed);
                 let _ = self.writer.send(Command::Full(error.to_string()));
                 waiting.answer(|_| Err(no_space(&error.to_string())));

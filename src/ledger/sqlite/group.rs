@@ -171,6 +171,13 @@ impl Group {
         }
     }
 
+    /// Whether it has anything that must not overtake what is in the journal.
+    pub fn follows_journal(&self) -> bool {
+        !self.requests.is_empty()
+            || !self.caught_up.is_empty()
+            || self.operations.iter().any(|operation| !operation.may_overtake())
+    }
+
     /// Adds what was read from the journal, up to the block with this number.
     pub fn merge(&mut self, records: Vec<Record>, block: u64) {
         self.merges = Some(block);

@@ -103,6 +103,11 @@ impl Journal {
         self.lock().is_used
     }
 
+    /// Bytes of what was published and is not merged.
+    pub fn unmerged_bytes(&self) -> u64 {
+        self.lock().bytes
+    }
+
     /// The number of the last block that was published, or merged.
     pub fn last(&self) -> u64 {
         self.lock().last
@@ -114,17 +119,23 @@ impl Journal {
         (state.is_used, state.is_appending) = (true, true);
     }
 
-    /// What was taken has been appended as this block, or nothing came of it.
-    pub fn end_to_append(&self, block: Option<Block>) {
+    /// What was taken has been appended as this block. `true`: the writer does not know yet that
+    /// there is something to merge.
+    pub fn publish(&self, block: Block) -> bool {
+        let mut state = self.lock();
+        let is_first = state.blocks.is_empty();
+        state.is_appending = false;
+        state.last = block.number;
+        state.bytes += block.bytes;
+        state.blocks.push_back(block);
+        is_first
+    }
+
+    /// Nothing came of what was taken.
+    pub fn give_up(&self) {
         let mut state = self.lock();
         state.is_appending = false;
-        if let Some(block) = block {
-            state.last = block.number;
-            state.bytes += block.bytes;
-            state.blocks.push_back(block);
-        } else {
-            state.rest();
-        }
+        state.rest();
     }
 
     /// Waits until there is room for more. `false`: nothing will be merged any more.

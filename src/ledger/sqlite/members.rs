@@ -17,6 +17,15 @@ macro_rules! columns {
     };
 }
 
+/// A member that was not there.
+macro_rules! insert {
+    () => {
+        "INSERT INTO member (audience, context_key, included, event_at, version, told, told_at,
+             parked_at, flags, key_rule, person, refused_with, checksum, pending_since)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
+    };
+}
+
 /// The member, if the ledger knows it.
 pub(super) fn load(db: &Connection, audience: i64, key: &str) -> rusqlite::Result<Option<Member>> {
     db.prepare_cached(concat!(
@@ -116,6 +125,17 @@ fn flags_of(member: &Member) -> i64 {
     i64::from(member.unheard) * UNHEARD + i64::from(member.erase) * ERASE
 }
 
+/// Inserts a member unless there is one: `false`.
+pub(super) fn insert_if_new(
+    db: &Connection,
+    audience: i64,
+    key: &str,
+    member: &Member,
+) -> rusqlite::Result<bool> {
+    let sql = concat!(insert!(), " ON CONFLICT (audience, context_key) DO NOTHING");
+    Ok(write(db, sql, audience, key, member)? == 1)
+}
+
 /// Makes the row what the rules decided.
 pub(super) fn store(
     db: &Connection,
@@ -135,11 +155,7 @@ pub(super) fn store(
     };
     let was_pending = before.and_then(|before| before.pending_since);
     let sql = match before {
-        None => {
-            "INSERT INTO member (audience, context_key, included, event_at, version, told, told_at,
-                 parked_at, flags, key_rule, person, refused_with, checksum, pending_since)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
-        }
+        None => insert!(),
         // Not naming `pending_since` spares the index of the pending a delete and an insert.
         Some(_) if was_pending == after.pending_since => {
             "UPDATE member SET included = ?3, event_at = ?4, version = ?5, told = ?6, told_at = ?7,
@@ -154,6 +170,18 @@ pub(super) fn store(
              WHERE audience = ?1 AND context_key = ?2"
         }
     };
+    write(db, sql, audience, key, after)?;
+    Ok(())
+}
+
+/// Gives a statement the values of [`insert!`]; how many rows it has written.
+fn write(
+    db: &Connection,
+    sql: &str,
+    audience: i64,
+    key: &str,
+    after: &Member,
+) -> rusqlite::Result<usize> {
     db.prepare_cached(sql)?.execute(params![
         audience,
         key,
@@ -169,8 +197,7 @@ pub(super) fn store(
         after.refused_with.map(|with| with.0),
         checksum_of(audience, key, after),
         after.pending_since.map(|since| since.0),
-    ])?;
-    Ok(())
+    ])
 }
 
 /// Shows the members of an audience that are pending since later than `after` to `visit`, the longest

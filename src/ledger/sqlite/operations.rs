@@ -16,7 +16,7 @@ use crate::ledger::{
 use crate::membership::{AudienceId, DestinationName, UserId};
 
 /// How long a reading waits for what was answered before it to be merged.
-const MERGED_WITHIN: Duration = Duration::from_secs(2);
+const MERGED_WITHIN: Duration = Duration::from_millis(500);
 
 impl SqliteLedger {
     /// Reads on a thread of its own. What is read and is not as it was written ends the writer, and
@@ -52,7 +52,8 @@ impl Operations for SqliteLedger {
     }
 
     async fn disk(&self) -> Result<Disk, LedgerError> {
-        self.read(reader::Reader::disk).await
+        let journal_bytes = self.shared.journal.unmerged_bytes();
+        Ok(Disk { journal_bytes, ..self.read(reader::Reader::disk).await? })
     }
 
     async fn destinations(&self) -> Result<Vec<DestinationView>, LedgerError> {

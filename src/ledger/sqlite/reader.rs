@@ -68,7 +68,8 @@ impl Reader {
         })
     }
 
-    /// The size of the ledger's files, and what its disk could still take.
+    /// The size of the ledger's files, and what its disk could still take. What waits in the journal
+    /// is not known here.
     pub fn disk(&self) -> rusqlite::Result<Disk> {
         self.with(|db| {
             let directory = db.path().and_then(|path| Path::new(path).parent());
@@ -76,6 +77,7 @@ impl Reader {
             let sizes = files.into_iter().flatten().filter_map(|file| file.ok()?.metadata().ok());
             Ok(Disk {
                 ledger_bytes: sizes.map(|file| file.len()).sum(),
+                journal_bytes: 0,
                 free_bytes: directory.and_then(reserve::free_bytes),
             })
         })

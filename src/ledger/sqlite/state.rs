@@ -158,11 +158,18 @@ impl State {
     ) -> rusqlite::Result<()> {
         let row = self.audiences.list[audience].row;
         members::store(db, row, key, before, next)?;
-        let was = before.is_some_and(|before| before.pending_since.is_some());
-        let is = next.or(before).is_some_and(|after| after.pending_since.is_some());
+        self.audiences.list[audience].claimed.changed(key);
         if *next == Next::Delete {
             Parked::erase(db, row, key)?;
         }
+        self.note(audience, before, next);
+        Ok(())
+    }
+
+    /// Keeps the counts, for what was written of a member.
+    pub fn note(&mut self, audience: usize, before: Option<&Member>, next: &Next) {
+        let was = before.is_some_and(|before| before.pending_since.is_some());
+        let is = next.or(before).is_some_and(|after| after.pending_since.is_some());
         let audience_state = &mut self.audiences.list[audience];
         audience_state.counts.change(before, next.or(before));
         audience_state.turnover.change(before, next.or(before));
@@ -174,7 +181,6 @@ impl State {
             }
         }
         self.touch(audience);
-        Ok(())
     }
 
     /// Writes the rows of the audiences that this transaction has changed.

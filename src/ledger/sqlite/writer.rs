@@ -35,6 +35,12 @@ const DAMAGED: &str = "reading: it is damaged, restore a backup";
 /// for each row, and the longer couriers wait for their claims.
 const MOST_MERGED: u64 = 2 << 20;
 
+/// Bytes of the journal that are worth a transaction of their own …
+const WORTH_MERGING: u64 = 256 << 10;
+/// … or else what has come within so long shares one: single events that come one after the other
+/// would each write their pages again.
+const MERGE_EVERY: Duration = Duration::from_millis(20);
+
 /// Why the writer ended by itself. The daemon must end too: what the disk holds is unknown now.
 #[derive(Debug, thiserror::Error)]
 #[error("the ledger failed while {doing}")]
@@ -64,6 +70,8 @@ pub struct Writer {
     journal: Files,
     /// The last block that is in the tables.
     merged: u64,
+    /// When what little is in the journal is merged.
+    merge_at: Instant,
     /// What waits until the block with this number is merged.
     held: VecDeque<(u64, Held)>,
     state: State,
@@ -99,6 +107,7 @@ impl Writer {
             front: Some(front),
             journal,
             merged,
+            merge_at: Instant::now(),
             held: VecDeque::new(),
             state,
             shared,
@@ -133,6 +142,7 @@ impl Writer {
     pub(super) fn merge_all(mut self) -> Result<(), WriterFailure> {
         while self.merged < self.shared.journal.last() {
             let mut group = Group::default();
+            self.merge_at = Instant::now();
             self.read_journal(&mut group)?;
             self.commit(group)?;
             if self.is_full {
@@ -150,8 +160,8 @@ impl Writer {
             let mut idle_for = self.state.upkeep.idle_for(Instant::now());
             if had_no_space {
                 idle_for = idle_for.min(LOOK_AGAIN);
-            } else if self.merged < self.shared.journal.last() {
-                idle_for = Duration::ZERO;
+            } else if let Some(merge_in) = self.merge_in() {
+                idle_for = idle_for.min(merge_in);
             }
             match self.commands.recv_timeout(idle_for) {
                 Ok(command) => group.push(command),
@@ -174,6 +184,9 @@ impl Writer {
                 self.has_filled_up(&cause);
             }
             let closed = group.close.take();
+            if closed.is_some() {
+                self.merge_at = Instant::now();
+            }
             self.read_journal(&mut group)?;
             if (had_no_space || group.has_intakes()) && self.reserve.is_reached() {
                 self.show_space();
@@ -192,10 +205,25 @@ impl Writer {
         }
     }
 
+    /// How long what waits in the journal is left there; `None`: nothing does.
+    fn merge_in(&self) -> Option<Duration> {
+        match self.shared.journal.unmerged_bytes() {
+            0 => None,
+            ..WORTH_MERGING if self.held.is_empty() => {
+                Some(self.merge_at.saturating_duration_since(Instant::now()))
+            }
+            _ => Some(Duration::ZERO),
+        }
+    }
+
     /// Adds what waits in the journal to the group, a part of it if it is much: then whatever must not
     /// overtake it waits.
     fn read_journal(&mut self, group: &mut Group) -> Result<(), WriterFailure> {
         group.merged = self.merged;
+        let is_early = self.merge_in().is_some_and(|merge_in| !merge_in.is_zero());
+        if is_early && !group.follows_journal() {
+            return Ok(());
+        }
         // After the verbs were taken: whatever they came after is in it.
         let last = self.shared.journal.last();
         let blocks = self.shared.journal.behind(self.merged, MOST_MERGED);
@@ -252,6 +280,7 @@ impl Writer {
                 self.state.count(&group, has_written);
                 if let Some(block) = group.merges {
                     self.merged = block;
+                    self.merge_at = Instant::now() + MERGE_EVERY;
                     self.shared.journal.merged(block);
                 }
                 group.committed(&mut self.state);

@@ -125,6 +125,8 @@ catalogue! {
         "How long a commit took to be on stable storage."
     LEDGER_SIZE "ledger_size_bytes" Gauge Byte []
         "All files of the ledger."
+    LEDGER_JOURNAL "ledger_journal_bytes" Gauge Byte []
+        "What was accepted and synced while the writer was busy, and is not merged into the tables yet."
     LEDGER_FREE "ledger_disk_free_bytes" Gauge Byte []
         "What the ledger's disk can still take."
     TAKES_WRITES "ledger_takes_writes" Gauge One []

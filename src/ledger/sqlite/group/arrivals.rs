@@ -11,7 +11,8 @@ use super::super::members;
 use super::super::state::State;
 use super::{Group, Request};
 use crate::ledger::RejectedEvent;
-use crate::ledger::member::{self, Next};
+use crate::ledger::counters::Tally;
+use crate::ledger::member::{self, Member, Next};
 use crate::membership::{MembershipDelta, Timestamp};
 
 /// A delta, and where it goes.
@@ -71,14 +72,20 @@ impl Group {
                     continue;
                 };
                 let stamps = first.map_or(0, |first| first.0)..;
+                let mut last: Option<(&MembershipDelta, usize)> = None;
                 for ((position, delta), stamp) in intake.deltas.iter().enumerate().zip(stamps) {
                     let stamp = first.is_some().then_some(Timestamp(stamp));
-                    match state.audiences.resolve(db, destination, delta, &arriving, journal)? {
+                    let resolved = match last {
+                        Some((before, audience)) if goes_where(before, delta) => Ok(audience),
+                        _ => state.audiences.resolve(db, destination, delta, &arriving, journal)?,
+                    };
+                    match resolved {
                         Ok(audience) => {
                             let row = state.audiences.list[audience].row;
-                            if writes.last().is_none_or(|before| before.audience != audience) {
+                            if last.is_none_or(|(_, before)| before != audience) {
                                 arriving.insert(audience);
                             }
+                            last = Some((delta, audience));
                             writes.push(Arrival { row, audience, delta, stamp });
                         }
                         Err(OtherKind) => recorded.kind_conflicts.push(position),
@@ -88,28 +95,62 @@ impl Group {
         }
         // Stable: of two deltas for one member the later arrival stays the later.
         writes.sort_by(|a, b| a.member().cmp(&b.member()));
+        // In a backfill nobody is known: then to insert at once spares a look for each.
+        let mut new_in: Option<usize> = None;
         for arrivals in writes.chunk_by(|a, b| a.member() == b.member()) {
             let Arrival { row, audience, .. } = arrivals[0];
             let (_, key) = arrivals[0].member();
-            let before = members::load(db, row, key)?;
-            let mut after = before.clone();
-            for Arrival { delta, stamp, .. } in arrivals {
-                let Some(change) = state.change(db, audience, delta)? else { continue };
-                let moment = match stamp {
-                    Some(stamp) => state.moment_at(audience, *stamp),
-                    None => state.moment(audience),
-                };
-                let next = member::record(after.as_ref(), &change, &moment);
-                let tally = self.tallies.entry(state.audiences.list[audience].destination);
-                tally.or_default().add(after.as_ref(), &change, &next);
-                if let Next::Write(next) = next {
-                    after = Some(next);
+            let destination = state.audiences.list[audience].destination;
+            let tally = self.tallies.entry(destination).or_default();
+            if new_in == Some(audience) {
+                let mut counted = *tally;
+                if let Some(after) = outcome(state, db, arrivals, None, &mut counted)?
+                    && members::insert_if_new(db, row, key, &after)?
+                {
+                    *tally = counted;
+                    state.note(audience, None, &Next::Write(after));
+                    continue;
                 }
             }
-            if let Some(after) = after.filter(|after| before.as_ref() != Some(after)) {
+            let before = members::load(db, row, key)?;
+            let after = outcome(state, db, arrivals, before.as_ref(), tally)?;
+            new_in = before.is_none().then_some(audience);
+            if let Some(after) = after {
                 state.put(db, audience, key, before.as_ref(), &Next::Write(after))?;
             }
         }
         Ok(())
     }
+}
+
+/// Whether a delta is of the same audience, as it is known now.
+fn goes_where(before: &MembershipDelta, delta: &MembershipDelta) -> bool {
+    before.audience == delta.audience
+        && before.audience_key == delta.audience_key
+        && before.context_kind == delta.context_kind
+}
+
+/// What these deltas of one member make of it; `None`: it stays as it was.
+fn outcome(
+    state: &mut State,
+    db: &Connection,
+    arrivals: &[Arrival<'_>],
+    before: Option<&Member>,
+    tally: &mut Tally,
+) -> rusqlite::Result<Option<Member>> {
+    let mut after: Option<Member> = None;
+    for Arrival { audience, delta, stamp, .. } in arrivals {
+        let Some(change) = state.change(db, *audience, delta)? else { continue };
+        let moment = match stamp {
+            Some(stamp) => state.moment_at(*audience, *stamp),
+            None => state.moment(*audience),
+        };
+        let now = after.as_ref().or(before);
+        let next = member::record(now, &change, &moment);
+        tally.add(now, &change, &next);
+        if let Next::Write(next) = next {
+            after = Some(next);
+        }
+    }
+    Ok(after.filter(|after| before != Some(after)))
 }
