@@ -22,6 +22,7 @@ mod operations;
 mod picking;
 mod sqlite;
 
+use std::borrow::Cow;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -61,6 +62,16 @@ pub struct Intake {
 }
 
 impl Intake {
+    /// Privacy deletions alone.
+    fn only_deletions(
+        destination: &DestinationName,
+        arrival: Timestamp,
+        deletions: Vec<UserId>,
+    ) -> Self {
+        let destination = destination.clone();
+        Self { destination, arrival, deltas: Vec::new(), deletions, rejected: Vec::new() }
+    }
+
     /// Rows it may touch.
     fn items(&self) -> usize {
         self.deltas.len() + self.deletions.len() + self.rejected.len()
@@ -71,7 +82,7 @@ impl Intake {
 #[derive(Clone)]
 pub struct RejectedEvent {
     /// The stable word of the reason.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// One sentence, without personal data.
     pub detail: String,
     /// The event as it came.

@@ -224,10 +224,11 @@ fn open_exit(error: &OpenError) -> Exit {
         OpenError::NotALedger(_) | OpenError::Newer { .. } | OpenError::Older { .. } => {
             Exit::BadUsage
         }
-        OpenError::Missing(_) | OpenError::InUse(_) | OpenError::Directory { .. } => {
-            Exit::Unavailable
-        }
-        OpenError::Database(_) | OpenError::Damaged(_) => Exit::Internal,
+        OpenError::Missing(_)
+        | OpenError::InUse(_)
+        | OpenError::Merging(_)
+        | OpenError::Directory { .. } => Exit::Unavailable,
+        OpenError::Database(_) | OpenError::Failed(_) | OpenError::Damaged(_) => Exit::Internal,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Counters, Intake, Ledger, LedgerError, Members};
+use super::{Counters, Ledger, LedgerError, Members};
 use crate::membership::{AudienceId, DestinationName, Timestamp, UserId};
 
 /// A destination that the ledger has rows of, configured or not.
@@ -263,14 +263,5 @@ pub trait Operations: Ledger {
         &self,
         destination: &DestinationName,
         user_id: UserId,
-    ) -> Result<(), LedgerError> {
-        let intake = Intake {
-            destination: destination.clone(),
-            arrival: self.arrival(),
-            deltas: Vec::new(),
-            deletions: vec![user_id],
-            rejected: Vec::new(),
-        };
-        self.record(intake).await.map(|_| ())
-    }
+    ) -> Result<(), LedgerError>;
 }

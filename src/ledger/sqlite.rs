@@ -11,6 +11,7 @@
 //! * A failed write other than "no space" ends the writer, and with it the daemon: what the disk
 //!   holds is then unknown, and only a reopen can tell.
 
+mod at_rest;
 mod audience;
 mod audiences;
 mod background_check;
@@ -22,8 +23,10 @@ mod command;
 mod destinations;
 mod dropped;
 mod export;
+mod front;
 mod group;
 mod integrity;
+mod journal;
 mod log;
 mod members;
 mod meta;
@@ -68,6 +71,8 @@ pub use schema::OpenError;
 pub use writer::{Writer, WriterFailure};
 
 use command::Command;
+use front::{Front, Incoming};
+use journal::{Files, Journal};
 use operated::Operation;
 
 /// What the embedded ledger is opened with.
@@ -117,12 +122,18 @@ pub struct DestinationSettings {
 
 /// Deltas that may wait in front of the writer, over all requests; more wait for their turn.
 const QUEUE_DELTAS: u32 = 1 << 17;
+/// Deltas in front of the writer from which more go through the journal instead. A request alone,
+/// and a few at once, are quickest with one sync and no merge.
+const JOURNAL_FROM: u32 = 2_000;
 
 /// The handle that the rest of the daemon holds; cheap to use from many tasks.
 #[derive(Debug)]
 pub struct SqliteLedger {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
+    front: mpsc::Sender<Incoming>,
+    /// [`JOURNAL_FROM`], or 0 for all of them.
+    journal_from: u32,
     queue: Arc<Semaphore>,
     reader: Arc<reader::Reader>,
     _check: background_check::BackgroundCheck,
@@ -134,6 +145,9 @@ struct Shared {
     clock: Arc<dyn Clock>,
     /// The largest arrival told or recorded.
     arrival: AtomicI64,
+    /// The last stamp given out.
+    stamp: AtomicI64,
+    journal: Journal,
     /// What the writer last found of the disk.
     has_no_space: AtomicBool,
     published: Mutex<HashMap<DestinationName, Published>>,
@@ -160,18 +174,51 @@ impl Shared {
         let now = self.clock.now().0;
         Timestamp(self.arrival.fetch_max(now, Ordering::SeqCst).max(now))
     }
+
+    /// The clock must never show less than an arrival that was recorded.
+    fn note_arrival(&self, arrival: Timestamp) {
+        self.arrival.fetch_max(arrival.0, Ordering::SeqCst);
+    }
+
+    /// The first of so many fresh stamps, of at least one: now, and larger than every stamp before.
+    fn stamps(&self, count: usize) -> Timestamp {
+        let now = self.arrival().0;
+        let more = i64::try_from(count).unwrap_or(i64::MAX).max(1) - 1;
+        let next = |last: i64| now.max(last + 1);
+        let taken = self
+            .stamp
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(next(last) + more));
+        Timestamp(next(taken.unwrap_or_else(|last| last)))
+    }
+
+    /// The largest stamp given out, or arrival told or recorded.
+    fn latest(&self) -> Timestamp {
+        self.arrival().max(Timestamp(self.stamp.load(Ordering::SeqCst)))
+    }
 }
 
 impl SqliteLedger {
     /// Opens the ledger, made if it is not there. Nothing is written until [`Writer::run`] runs.
     pub fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<(Self, Writer), OpenError> {
+        Self::open_with(settings, clock, JOURNAL_FROM)
+    }
+
+    fn open_with(
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        journal_from: u32,
+    ) -> Result<(Self, Writer), OpenError> {
         let lock = schema::lock(&settings.path)?;
         let database = schema::open(&settings.path, settings.cache_kib)?;
         let reader = Arc::new(reader::Reader::new(schema::open_reader(&settings.path)?));
-        let recorded = meta::arrival(&database)?;
+        let found = journal::scan(&settings.path, meta::merged(&database)?)?;
+        let appended = found.outlines.iter().map(|(_, outline)| outline.latest.0).max();
+        let recorded = appended.unwrap_or(0).max(meta::arrival(&database)?);
         let shared = Arc::new(Shared {
             clock,
             arrival: AtomicI64::new(recorded),
+            stamp: AtomicI64::new(recorded),
+            journal: Journal::new(&found),
             has_no_space: AtomicBool::new(false),
             published: Mutex::new(HashMap::new()),
             counters: Counters::default(),
@@ -185,10 +232,27 @@ impl SqliteLedger {
             settings.check_every,
             commands.clone(),
         )?;
-        let writer = Writer::new(settings, lock, database, receiver, Arc::clone(&shared))?;
+        let (front, incoming) = mpsc::channel();
+        let appending = Front::new(
+            Files::new(&settings.path, &found),
+            incoming,
+            commands.clone(),
+            Arc::clone(&shared),
+        );
+        let writer = Writer::new(
+            settings,
+            lock,
+            database,
+            receiver,
+            appending,
+            &found,
+            Arc::clone(&shared),
+        )?;
         let ledger = Self {
             shared,
             commands,
+            front,
+            journal_from,
             queue: Arc::new(Semaphore::new(QUEUE_DELTAS as usize)),
             reader,
             _check: check,
@@ -196,8 +260,13 @@ impl SqliteLedger {
         Ok((ledger, writer))
     }
 
-    /// Commits what is queued, then closes the database. Every later verb is answered `Closed`.
+    /// Commits what is queued, then closes the database. Every later verb is answered `Closed`. What
+    /// is still in the journal is merged when the ledger is opened again.
     pub async fn close(&self) {
+        let (reply, appended) = oneshot::channel();
+        if self.front.send(Incoming::Close(reply)).is_ok() {
+            let _ = appended.await; // as below
+        }
         let (reply, closed) = oneshot::channel();
         if self.commands.send(Command::Close(reply)).is_ok() {
             // An error means that the writer has ended already, which is what was asked for.
@@ -219,6 +288,19 @@ impl SqliteLedger {
     #[must_use]
     pub fn reader(&self) -> Arc<reader::Reader> {
         Arc::clone(&self.reader)
+    }
+
+    /// Returns when everything that was accepted before is in the tables.
+    async fn caught_up(&self) -> Result<(), LedgerError> {
+        if self.shared.journal.is_used() { self.ask(Command::CatchUp).await } else { Ok(()) }
+    }
+
+    /// Whether the writer is so far behind that a request which takes `own` places of the queue goes
+    /// through the journal; or others do, which it must not overtake.
+    fn is_behind(&self, own: u32) -> bool {
+        let free = u32::try_from(self.queue.available_permits()).unwrap_or(QUEUE_DELTAS);
+        let others = (QUEUE_DELTAS - free).saturating_sub(own);
+        others >= self.journal_from || self.shared.journal.is_used()
     }
 
     fn known(&self, destination: &DestinationName) -> Result<(), LedgerError> {
@@ -248,7 +330,13 @@ impl Ledger for SqliteLedger {
         let permits = u32::try_from(items).unwrap_or(u32::MAX).clamp(1, QUEUE_DELTAS);
         let place = Arc::clone(&self.queue).acquire_many_owned(permits).await;
         let place = place.map_err(|_| LedgerError::Closed)?;
-        self.ask(|reply| Command::Record { intakes, reply, place }).await
+        if !self.is_behind(permits) {
+            return self.ask(|reply| Command::Record { intakes, reply, place }).await;
+        }
+        let (reply, answer) = oneshot::channel();
+        let request = front::Request { intakes, reply, place };
+        self.front.send(Incoming::Record(request)).map_err(|_| LedgerError::Closed)?;
+        answer.await.unwrap_or(Err(LedgerError::Closed))
     }
 
     async fn backlog(&self, destination: &DestinationName) -> Result<Vec<Backlog>, LedgerError> {

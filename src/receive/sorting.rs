@@ -326,7 +326,7 @@ impl Unsure {
 
 fn rejected_event(rejection: &Rejection, text: &[u8], user_id: Option<UserId>) -> RejectedEvent {
     let Rejection { reason, detail } = rejection.clone();
-    RejectedEvent { reason: reason.as_str(), detail, body: text.to_vec(), user_id }
+    RejectedEvent { reason: reason.as_str().into(), detail, body: text.to_vec(), user_id }
 }
 
 /// Reads one event. The parser's own words are left out: they may quote the event (P8).

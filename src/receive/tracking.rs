@@ -397,7 +397,7 @@ mod tests {
             assert_eq!(users, ["ada", "bob"]);
             let [kept] = &intake.rejected[..] else { panic!("one is worth keeping") };
             let body: Value = serde_json::from_slice(&kept.body).expect("JSON");
-            assert_eq!((kept.reason, &body["context"]), ("membership_unknown", &personas()));
+            assert_eq!((&*kept.reason, &body["context"]), ("membership_unknown", &personas()));
             assert_eq!(body.get("writeKey"), None, "a secret is not kept");
         }
         let (status, ..) = post("/v1/batch", Some("key-1"), &json!({"no": "batch"})).await;

@@ -307,7 +307,7 @@ mod tests {
         assert_eq!(intake.destination.as_str(), "open");
         assert_eq!(intake.deletions, [UserId::new("u9").expect("an id")]);
         let kept: Vec<_> =
-            intake.rejected.iter().map(|event| (event.reason, &event.body[..])).collect();
+            intake.rejected.iter().map(|event| (&*event.reason, &event.body[..])).collect();
         assert_eq!(
             kept,
             [("unreadable_event", unreadable.as_bytes()), ("no_context_key", no_key.as_bytes()),],

@@ -18,6 +18,8 @@ use crate::harness::{
 
 const NOW_MS: i64 = 1_750_000_000_000;
 const WAL: &str = "/ledger.db-wal>";
+/// Where requests are made durable while the writer is busy.
+const JOURNAL: &str = "/ledger/journal-1>";
 
 /// One call to the operating system: the lines of the trace at which it began and ended.
 #[derive(Debug)]
@@ -71,7 +73,7 @@ impl Traced {
         let calls =
             "trace=fdatasync,fsync,pwrite64,write,writev,sendto,sendmsg,read,readv,recvfrom";
         // -D: the daemon is our child, and the tracer its.
-        let tracer = ["strace", "-D", "-f", "-yy", "-s", "65536", "-e", calls, "-o", &output];
+        let tracer = ["strace", "-D", "-f", "-yy", "-s", "2097152", "-e", calls, "-o", &output];
         Self { cohortd: installation.start_as(installation.wrapped(&tracer)), path }
     }
 
@@ -105,12 +107,14 @@ fn check_each_answer(calls: &[Syscall], public_port: u16, users: &[String]) -> u
                 && call.text.contains("HTTP/1.1 200 OK")
         });
         let write = first("the write", user, &|call| {
+            let is_write = |log| call.is(&["pwrite64", "write"], log);
             call.began > request.ended
-                && call.is(&["pwrite64", "write"], WAL)
+                && (is_write(WAL) || is_write(JOURNAL))
                 && call.text.contains(user.as_str())
         });
+        let log = if write.text.contains(JOURNAL) { JOURNAL } else { WAL };
         let sync = first("the sync", user, &|call| {
-            call.began > write.ended && call.is(&["fdatasync", "fsync"], WAL)
+            call.began > write.ended && call.is(&["fdatasync", "fsync"], log)
         });
         assert!(
             sync.ended < answer.began,
@@ -195,6 +199,35 @@ async fn a_request_for_several_destinations_has_one_sync() {
     let syncs = check_each_answer(&traced.stop(), port, &users);
     println!("{} requests for three destinations, {syncs} syncs", users.len());
     assert!(syncs < users.len() * 3 / 2, "{syncs} syncs for {} requests", users.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_writer_cannot_keep_up_with_is_synced_before_it_is_answered_too() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("delivery.linger_ms", "60000");
+    let traced = Traced::start(&installation);
+    let port = traced.cohortd.public.port();
+    let users: Vec<String> = (0..40).map(|user| format!("many_{user:03}_first")).collect();
+    let batches: Vec<Vec<_>> = users
+        .iter()
+        .map(|user| {
+            let others = (0..150).map(|other| identify(&format!("{user}_{other}"), "vip", true, 1));
+            [identify(user, "vip", true, NOW_MS)].into_iter().chain(others).collect()
+        })
+        .collect();
+    let mut posts = Vec::new();
+    for batch in &batches {
+        posts.push(Box::pin(traced.cohortd.post_batch(batch)));
+    }
+    for answer in join_all(posts).await {
+        assert_eq!(answer.expect("an answer").0, 200);
+    }
+    let calls = traced.stop();
+    check_each_answer(&calls, port, &users);
+    let blocks = calls.iter().filter(|call| call.is(&["pwrite64"], JOURNAL)).count();
+    println!("{blocks} blocks in the journal");
+    assert!(blocks > 0, "the test keeps the writer busy");
 }
 
 /// Drives all of them at once, in this task.
@@ -354,6 +387,37 @@ async fn an_answer_that_finds_the_disk_full_is_written_down_when_there_is_space(
     let told_once = accepted.len() as u64 + 10;
     daemon.recovers(&launchdarkly, accepted, FULL).await;
     assert_eq!(launchdarkly.calls().members, told_once, "nobody was told twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fills_up_while_much_arrives_loses_nothing_that_was_answered() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("delivery.linger_ms", "1000").set("ledger.disk_reserve_mib", "0");
+    let daemon = OnASmallDisk::start(&installation, 24);
+    let batch = |number: usize| -> Vec<_> {
+        let user = |of: usize| identify(&format!("crowd_{number}_{of}"), "vip", true, NOW_MS);
+        (0..400).map(user).collect()
+    };
+    let (mut accepted, mut refused, mut number) = (BTreeSet::new(), 0, 0);
+    while refused < 40 {
+        let batches: Vec<_> = (number..number + 20).map(|number| (number, batch(number))).collect();
+        let posts = batches.iter().map(|(_, batch)| Box::pin(daemon.cohortd.post_batch(batch)));
+        for (answer, (number, _)) in join_all(posts.collect()).await.into_iter().zip(&batches) {
+            match answer.expect("an answer").0 {
+                200 => accepted.extend((0..400).map(|of| format!("crowd_{number}_{of}"))),
+                503 => refused += 1,
+                other => panic!("answered {other}"),
+            }
+        }
+        number += 20;
+        if number == 40 {
+            daemon.fill();
+        }
+    }
+    println!("{} accepted, {refused} batches refused", accepted.len());
+    assert_eq!(daemon.cohortd.readyz().await, Some(503));
+    daemon.recovers(&launchdarkly, accepted, FULL).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | SIGKILL at random moments (P1, P2, P4) | `crash_recovery` |
 //! | a log torn or altered at any byte (P1) | `ledger::sqlite::tests::damage` |
+//! | a journal torn or altered at any byte (P1) | `ledger::sqlite::tests::journaled` |
 //! | full disk, reserve (P1, P6) | `durability` |
 //! | calls reset before or after they are applied, timeouts, 5xx, HTML, redirects (P4, P8) | `reactions` |
 //! | equal event times, late applications (P2, P3) | `ordering` |
@@ -13,6 +14,7 @@
 //! | six hours of 5xx, ten thousand random storms (P4) | `deliver::simulation` |
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cohortd::clock::{Clock, SystemClock};
@@ -23,6 +25,7 @@ use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 use crate::harness::{
     Cohortd, DEADLINE, ENVIRONMENT, Installation, SERVICE_TOKEN, identify, launchdarkly,
@@ -127,6 +130,97 @@ async fn p1_a_kill_between_the_commit_and_the_answer_keeps_what_was_committed() 
         committed.insert(last);
         let there = members_after_restart(&launchdarkly, &installation).await;
         assert_eq!(there, committed, "killed at answer {answer} of a thread");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p1_a_kill_while_the_writer_is_behind_loses_nothing_that_was_answered() {
+    const POSTERS: usize = 30;
+    const PEOPLE: usize = 300;
+    const ENOUGH: usize = 90;
+    let launchdarkly = launchdarkly().await;
+    let installation = paused(&launchdarkly);
+    let cohortd = Arc::new(installation.start());
+    let answered = Arc::new(Mutex::new((BTreeSet::new(), 0_usize)));
+    let enough = Arc::new(Notify::new());
+    let posters = (0..POSTERS).map(|poster| {
+        let (cohortd, answered) = (Arc::clone(&cohortd), Arc::clone(&answered));
+        let enough = Arc::clone(&enough);
+        tokio::spawn(async move {
+            for batch in 0.. {
+                let first = (batch * POSTERS + poster) * PEOPLE;
+                let people: Vec<String> =
+                    (first..first + PEOPLE).map(|number| format!("crowd_{number:07}")).collect();
+                let events: Vec<Value> =
+                    people.iter().map(|who| identify(who, "vip", true, NOW_MS)).collect();
+                let Some((status, account)) = cohortd.post_batch(&events).await else { return };
+                assert_eq!((status, &account["accepted"]), (200, &PEOPLE.into()));
+                let mut answered = answered.lock().expect("nobody panics with it");
+                answered.0.extend(people);
+                answered.1 += 1;
+                if answered.1 == ENOUGH {
+                    enough.notify_one();
+                }
+            }
+        })
+    });
+    let posters: Vec<_> = posters.collect();
+    tokio::time::timeout(DEADLINE, enough.notified()).await.expect("batches are answered");
+    cohortd.signal("KILL");
+    for poster in posters {
+        tokio::time::timeout(DEADLINE, poster).await.expect("it is gone").expect("no panic");
+    }
+    let cohortd = Arc::into_inner(cohortd).expect("nobody else has it");
+    assert_eq!(cohortd.wait().0.code(), None, "killed, not ended");
+    let answered = answered.lock().expect("nobody panics with it").0.clone();
+    let journal = std::fs::metadata(installation.ledger_path().join("journal-1"));
+    assert!(journal.expect("the writer was behind").len() > 0);
+    // Whoever reads it before a daemon does finds all of it.
+    let exported = installation.types(None, &["ledger", "export"]);
+    assert_eq!(exported.code, 0, "{}", exported.complaint);
+    let exported: BTreeSet<String> = exported
+        .out
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON lines"))
+        .map(|line| line["context_key"].as_str().expect("a key").to_owned())
+        .collect();
+    println!("{} answered, {} there", answered.len(), exported.len());
+    assert!(exported.is_superset(&answered));
+    let there = members_after_restart(&launchdarkly, &installation).await;
+    assert_eq!(there, exported);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p1_a_failed_write_or_sync_of_the_journal_ends_the_daemon_too() {
+    for failure in ["fdatasync:error=EIO:when=2", "fdatasync:signal=KILL:when=3"] {
+        let launchdarkly = launchdarkly().await;
+        let installation = paused(&launchdarkly);
+        let cohortd = tampered(&installation, failure);
+        let people = |batch: usize| batch * 100..(batch + 1) * 100;
+        let events: Vec<Vec<Value>> = (0..60)
+            .map(|batch| people(batch).map(|of| identify(&user(of), "vip", true, NOW_MS)).collect())
+            .collect();
+        let mut posts = tokio::task::JoinSet::new();
+        let cohortd = Arc::new(cohortd);
+        for (batch, events) in events.into_iter().enumerate() {
+            let cohortd = Arc::clone(&cohortd);
+            posts.spawn(async move { (batch, cohortd.post_batch(&events).await) });
+        }
+        let answers = tokio::time::timeout(DEADLINE, posts.join_all()).await.expect("it ends");
+        let is_answered =
+            |answer: &Option<(u16, Value)>| answer.as_ref().is_some_and(|of| of.0 == 200);
+        let answered: BTreeSet<String> = answers
+            .iter()
+            .filter(|(_, answer)| is_answered(answer))
+            .flat_map(|(batch, _)| users(people(*batch)))
+            .collect();
+        let cohortd = Arc::into_inner(cohortd).expect("nobody else has it");
+        let (status, log) = cohortd.wait();
+        let expected = if failure.contains("KILL") { None } else { Some(70) };
+        assert_eq!(status.code(), expected, "{failure}: {}", log.join("\n"));
+        println!("{failure}: {} of {} batches answered", answered.len() / 100, answers.len());
+        let there = members_after_restart(&launchdarkly, &installation).await;
+        assert!(there.is_superset(&answered), "{failure}");
     }
 }
 

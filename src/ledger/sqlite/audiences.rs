@@ -3,23 +3,20 @@
 //! What changes here changes in memory first; [`Audiences::save`] writes a row as a whole, with its
 //! checksum, before the transaction is committed.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use rusqlite::Connection;
 
 use super::audience::{AUDIENCE_COLUMNS, Audience, insert_row, stored, stored_audiences};
 use super::destinations::Destination;
+use super::journal::{Journal, OtherKind};
 use super::{DestinationSettings, checksum, destinations, members};
 use crate::ledger::{Backlog, Route};
 use crate::membership::{AudienceId, ContextKey, DestinationName, MembershipDelta, Timestamp};
 
 /// Backlogs of one destination by the position of their audience.
 pub(super) type BacklogByAudience = BTreeMap<usize, Backlog>;
-
-/// Why a delta has no audience to go to.
-#[derive(Debug)]
-pub(super) struct KindConflict;
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -32,10 +29,12 @@ pub(super) struct Audiences {
 }
 
 impl Audiences {
-    /// Registers the configured destinations and reads their audiences.
+    /// Registers the configured destinations and reads their audiences, and those of `also`, which
+    /// were configured before.
     pub fn open(
         db: &Connection,
         settings: Vec<DestinationSettings>,
+        also: &BTreeSet<DestinationName>,
         stamp: Timestamp,
     ) -> rusqlite::Result<Self> {
         let mut audiences = Self::default();
@@ -46,6 +45,9 @@ impl Audiences {
             [],
         )?;
         audiences.configure(&transaction, settings, stamp)?;
+        for name in also {
+            audiences.know(&transaction, name)?;
+        }
         transaction.commit()?;
         Ok(audiences)
     }
@@ -155,20 +157,35 @@ impl Audiences {
     }
 
     /// The audience of a delta, registered if it is new. Its name follows the latest delta; its kind
-    /// is that of its members.
+    /// is that of its members, of those too who are `arriving` with it, and of those who are promised
+    /// by a block behind `merged`.
     pub fn resolve(
         &mut self,
         db: &Connection,
         destination: usize,
         delta: &MembershipDelta,
-    ) -> rusqlite::Result<Result<usize, KindConflict>> {
+        arriving: &BTreeSet<usize>,
+        (journal, merged): (&Journal, u64),
+    ) -> rusqlite::Result<Result<usize, OtherKind>> {
+        let settle = |name: &DestinationName| {
+            let kinds = &mut journal.lock().kinds;
+            kinds.settle(name, &delta.audience, &delta.context_kind, merged)
+        };
         let Some(index) = self.find(destination, &delta.audience) else {
-            return self.register(db, destination, delta).map(Ok);
+            let name = &self.destinations[destination].settings.name;
+            return match settle(name) {
+                Ok(()) => self.register(db, destination, delta).map(Ok),
+                Err(other) => Ok(Err(other)),
+            };
         };
         let audience = &mut self.list[index];
         let route = &audience.route;
-        if route.context_kind != delta.context_kind && members::any(db, audience.row)? {
-            return Ok(Err(KindConflict));
+        if route.context_kind != delta.context_kind
+            && (arriving.contains(&index)
+                || members::any(db, audience.row)?
+                || settle(&route.destination).is_err())
+        {
+            return Ok(Err(OtherKind));
         }
         if route.audience_key != delta.audience_key || route.context_kind != delta.context_kind {
             audience.route = Arc::new(Route {

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
+use super::at_rest;
 use super::integrity::{self, Damage};
+use super::journal::{ANSWERED, FILES};
 use super::schema::{self, OpenError};
 
 /// Why a copy was not made or not put back.
@@ -53,7 +55,7 @@ pub fn backup(directory: &Path, file: &Path) -> Result<(), BackupError> {
     }
     let unfinished = with_suffix(file, ".unfinished");
     remove_if_there(&unfinished)?;
-    integrity::log_at_rest(directory)?;
+    at_rest::prepare(directory)?;
     let db = schema::open_to_read(&schema::database(directory))?;
     File::create(&unfinished).map_err(failed(&unfinished))?; // SQLite would not say why it cannot
     let name = unfinished.to_string_lossy();
@@ -86,8 +88,9 @@ pub fn restore(directory: &Path, file: &Path) -> Result<Option<PathBuf>, BackupE
 
     let aside = aside(directory)?;
     let mut moved = false;
-    for suffix in ["", "-wal", "-shm"] {
-        let part = with_suffix(&database, suffix);
+    let of_database = ["", "-wal", "-shm"].map(|suffix| with_suffix(&database, suffix));
+    let of_journal = FILES.into_iter().chain([ANSWERED]).map(|name| directory.join(name));
+    for part in of_database.into_iter().chain(of_journal) {
         if part.exists() {
             fs::create_dir_all(&aside).map_err(failed(&aside))?;
             let there = aside.join(part.file_name().unwrap_or_default());

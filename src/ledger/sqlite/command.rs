@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::operated::Operation;
+use super::writer::WriterFailure;
 use crate::ledger::{
     Batch, DestinationSettings, Intake, LedgerError, ParkReason, Recorded, Route, Unheard,
 };
@@ -63,6 +64,14 @@ pub(super) enum Command {
         destinations: Vec<DestinationSettings>,
         reply: Reply<()>,
     },
+    /// Something was appended to the journal.
+    Journaled,
+    /// The journal has no space; what the system said.
+    Full(String),
+    /// The journal failed for another reason.
+    Failed(WriterFailure),
+    /// Answered when everything that was accepted before is merged.
+    CatchUp(Reply<()>),
     /// Somebody who reads beside the writer has found that the file is not as it was written.
     Damaged(rusqlite::Error),
     Close(oneshot::Sender<()>),

@@ -76,6 +76,27 @@ impl Audiences {
         Ok(())
     }
 
+    /// Reads a destination that is not configured: what was on its way to it still arrives. How long
+    /// a repeat of what it was told counts is not known, so that it is told again.
+    pub fn know(&mut self, db: &Connection, name: &DestinationName) -> rusqlite::Result<()> {
+        if self.destination(name).is_some() {
+            return Ok(());
+        }
+        let settings = DestinationSettings {
+            name: name.clone(),
+            environment: String::new(),
+            repeat_window: Duration::ZERO,
+            reassert_after: Duration::ZERO,
+        };
+        let (mut destination, told_to) = Destination::load(db, settings)?;
+        destination.settings.environment = told_to.unwrap_or_default();
+        destination.configured = false;
+        let index = self.add(destination);
+        let before = self.list.len();
+        self.load(db, index, &mut |_| HashSet::new())?;
+        (before..self.list.len()).try_for_each(|index| self.adopt(db, index))
+    }
+
     /// What is known of each destination, for [`Audiences::take_back`].
     pub fn configured(&self) -> Configured {
         self.destinations.iter().map(|of| (of.settings.clone(), of.configured)).collect()

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::audience::{Audience, stored_audiences};
 use super::schema::{self, OpenError};
 use super::walks::SLICE;
-use super::{integrity, members, parked};
+use super::{at_rest, members, parked};
 use crate::ledger::ParkReason;
 use crate::ledger::member::{Member, Told};
 use crate::membership::{DestinationName, Timestamp};
@@ -58,7 +58,7 @@ pub fn export<B>(
     destination: Option<&str>,
     mut each: impl FnMut(ExportedMember) -> ControlFlow<B>,
 ) -> Result<Option<ControlFlow<B>>, OpenError> {
-    integrity::log_at_rest(directory)?;
+    at_rest::prepare(directory)?;
     let db = schema::open_to_read(&schema::database(directory))?;
     let found = schema::version(&db)?;
     if found < schema::VERSION {

@@ -14,8 +14,10 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::claims;
 use super::command::{Command, Reply};
 use super::destinations::Configured;
+use super::journal::Record;
 use super::operated::{self, Operation};
 use super::state::State;
+use super::writer::WriterFailure;
 use crate::ledger::counters::Tally;
 use crate::ledger::{
     Batch, DestinationSettings, Intake, LedgerError, ParkReason, Recorded, Route, Unheard,
@@ -33,13 +35,30 @@ enum Report {
 
 /// What one request brings, and what it is answered.
 #[derive(Debug)]
-struct Request {
+pub(super) struct Request {
     intakes: Vec<Intake>,
-    reply: Reply<Vec<Recorded>>,
+    /// `None`: it was answered when it was appended to the journal.
+    reply: Option<Reply<Vec<Recorded>>>,
     recorded: Vec<Recorded>,
+    /// For each intake, the stamp of its first delta, if it was given out when it was appended.
+    stamps: Vec<Option<Timestamp>>,
+    /// In the queue, until it is answered.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Request {
+    fn items(&self) -> usize {
+        self.intakes.iter().map(Intake::items).sum()
+    }
+
+    fn answer(self, outcome: impl FnOnce(Vec<Recorded>) -> Result<Vec<Recorded>, LedgerError>) {
+        drop(self.place);
+        if let Some(reply) = self.reply {
+            // Whoever asked may have given up: what is durable is durable all the same.
+            let _ = reply.send(outcome(self.recorded));
+        }
+    }
+
     fn deletes(&self) -> bool {
         self.intakes.iter().any(|intake| !intake.deletions.is_empty())
     }
@@ -62,8 +81,11 @@ pub(super) struct Group {
     operations: Vec<Operation>,
     operated: Vec<(Reply<u64>, Result<u64, LedgerError>)>,
     claimed: Vec<(Reply<Option<Batch>>, Option<Batch>)>,
-    places: Vec<OwnedSemaphorePermit>,
+    caught_up: Vec<Reply<()>>,
     items: usize,
+    /// The last block of the journal that was merged before it, and the last that it merges.
+    pub merged: u64,
+    pub merges: Option<u64>,
     /// Members whose claim ends with this group, once it is committed, and since when the longest
     /// pending of those that wait again has been so.
     unclaimed: Vec<(usize, Vec<ContextKey>, Option<Timestamp>)>,
@@ -76,6 +98,33 @@ pub(super) struct Group {
     configured_before: Option<Configured>,
     /// Set by [`Command::Damaged`].
     pub damage: Option<rusqlite::Error>,
+    /// Set by [`Command::Full`].
+    pub full: Option<String>,
+    /// Set by [`Command::Failed`].
+    pub failed: Option<WriterFailure>,
+}
+
+/// Verbs that must not overtake what is in the journal.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    requests: Vec<Request>,
+    operations: Vec<(Operation, Reply<u64>)>,
+    caught_up: Vec<Reply<()>>,
+}
+
+impl Held {
+    /// The ledger is closed before its turn has come.
+    pub fn fail(self) {
+        for request in self.requests {
+            request.answer(|_| Err(LedgerError::Closed));
+        }
+        for (_, reply) in self.operations {
+            let _ = reply.send(Err(LedgerError::Closed)); // whoever asked may have given up
+        }
+        for reply in self.caught_up {
+            let _ = reply.send(Err(LedgerError::Closed));
+        }
+    }
 }
 
 /// Larger groups are cheaper per row, up to where the answer takes too long.
@@ -88,6 +137,7 @@ impl Group {
             || self.close.is_some()
             || self.configure.is_some()
             || self.damage.is_some()
+            || self.failed.is_some()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -112,13 +162,57 @@ impl Group {
         !self.requests.is_empty()
     }
 
-    /// Answers what should be recorded that there is no space for it; the rest of the group stays.
+    /// Answers what should be recorded that there is no space for it; the rest of the group stays,
+    /// and what was accepted before.
     pub fn refuse_intakes(&mut self) {
-        self.places.clear();
-        for Request { reply, .. } in self.requests.drain(..) {
+        for request in self.requests.extract_if(.., |request| request.reply.is_some()) {
             let cause = "the disk of the ledger has reached its reserve".to_owned();
-            let _ = reply.send(Err(LedgerError::Unavailable(cause))); // nobody may be waiting
+            request.answer(|_| Err(LedgerError::Unavailable(cause)));
         }
+    }
+
+    /// Adds what was read from the journal, up to the block with this number.
+    pub fn merge(&mut self, records: Vec<Record>, block: u64) {
+        self.merges = Some(block);
+        let requests = records.into_iter().map(|Record { intake, stamp }| Request {
+            intakes: vec![intake],
+            reply: None,
+            recorded: vec![Recorded::default()],
+            stamps: vec![Some(stamp)],
+            place: None,
+        });
+        // What waits for the writer arrived after it, or together with it.
+        self.requests.splice(..0, requests);
+    }
+
+    /// Takes out what must not overtake what is in the journal.
+    pub fn hold(&mut self) -> Held {
+        let mut held = Held {
+            requests: std::mem::take(&mut self.requests),
+            caught_up: std::mem::take(&mut self.caught_up),
+            operations: Vec::new(),
+        };
+        let replies = std::mem::take(&mut self.operated).into_iter().map(|(reply, _)| reply);
+        for (operation, reply) in std::mem::take(&mut self.operations).into_iter().zip(replies) {
+            if operation.may_overtake() {
+                self.operations.push(operation);
+                self.operated.push((reply, Ok(0)));
+            } else {
+                held.operations.push((operation, reply));
+            }
+        }
+        held
+    }
+
+    /// Takes back what was held.
+    pub fn take_back(&mut self, held: Held) {
+        let Held { requests, operations, caught_up } = held;
+        self.requests.extend(requests);
+        for (operation, reply) in operations {
+            self.operations.push(operation);
+            self.operated.push((reply, Ok(0)));
+        }
+        self.caught_up.extend(caught_up);
     }
 
     pub fn push(&mut self, command: Command) {
@@ -129,10 +223,12 @@ impl Group {
         };
         match command {
             Command::Record { intakes, reply, place } => {
-                self.items += intakes.iter().map(Intake::items).sum::<usize>();
-                let recorded = vec![Recorded::default(); intakes.len()];
-                self.requests.push(Request { intakes, reply, recorded });
-                self.places.push(place);
+                let (recorded, stamps) =
+                    (vec![Recorded::default(); intakes.len()], vec![None; intakes.len()]);
+                let (reply, place) = (Some(reply), Some(place));
+                let request = Request { intakes, reply, recorded, stamps, place };
+                self.items += request.items();
+                self.requests.push(request);
             }
             Command::Claim { destination, audience, limit, reply } => {
                 self.items += limit.get();
@@ -168,6 +264,10 @@ impl Group {
             Command::Configure { destinations, reply } => {
                 self.configure = Some((destinations, reply));
             }
+            Command::Journaled => {}
+            Command::CatchUp(reply) => self.caught_up.push(reply),
+            Command::Full(cause) => self.full = Some(cause),
+            Command::Failed(failure) => self.failed = Some(failure),
             Command::Damaged(error) => self.damage = Some(error),
             Command::Close(closed) => self.close = Some(closed),
         }
@@ -223,9 +323,11 @@ impl Group {
 
     /// Answers every verb. What it changed can be seen by then.
     pub fn answer(self) {
-        drop(self.places);
-        for Request { reply, recorded, .. } in self.requests {
-            let _ = reply.send(Ok(recorded)); // whoever asked may have given up: it is durable all the same
+        for request in self.requests {
+            request.answer(Ok);
+        }
+        for reply in self.caught_up {
+            let _ = reply.send(Ok(())); // whoever asked may have given up
         }
         for reply in self.reported {
             let _ = reply.send(Ok(()));
@@ -254,7 +356,10 @@ impl Group {
 
     /// Answers every verb with `error`.
     pub fn fail(self, error: impl Fn() -> LedgerError) {
-        for Request { reply, .. } in self.requests {
+        for request in self.requests {
+            request.answer(|_| Err(error()));
+        }
+        for reply in self.caught_up {
             let _ = reply.send(Err(error()));
         }
         if let Some((_, reply)) = self.configure {

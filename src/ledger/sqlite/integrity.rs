@@ -11,7 +11,9 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 
 use super::schema::{self, OpenError};
-use super::{audiences, log as write_ahead, members, meta, parked, persons, rejected, upkeep};
+use super::{
+    at_rest, audiences, log as write_ahead, members, meta, parked, persons, rejected, upkeep,
+};
 
 /// Most faults that are told: more say no more.
 const MOST: u32 = 20;
@@ -68,8 +70,9 @@ pub struct Sound {
 /// Reads everything at `directory`, beside a daemon or without one. Takes as long as reading the
 /// file does. The inner error: everything that is wrong.
 pub fn check(directory: &Path) -> Result<Result<Sound, Vec<String>>, OpenError> {
-    if let Err(OpenError::Damaged(faults)) = log_at_rest(directory) {
-        return Ok(Err(faults));
+    match at_rest::prepare(directory) {
+        Err(OpenError::Damaged(faults)) => return Ok(Err(faults)),
+        prepared => prepared?,
     }
     let db = schema::open_to_read(&schema::database(directory))?;
     if schema::version(&db)? == 0 {
@@ -124,7 +127,8 @@ fn every_row(db: &Connection) -> rusqlite::Result<()> {
     }
 }
 
-/// Whether the file is as long as its header says: one that was cut off is not.
+/// Whether the file is as long as its header says, or what it lacks is in the log: a checkpoint copies
+/// the header before the last pages, and a kill may come between. One that was cut off is not.
 pub(super) fn header(path: &Path) -> Result<(), OpenError> {
     let failed = |source| OpenError::Directory { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;
@@ -143,7 +147,10 @@ pub(super) fn header(path: &Path) -> Result<(), OpenError> {
     let (pages, changed, valid_for) = (number(28), number(24), number(92));
     // Otherwise the number of pages is not kept there (the SQLite file format, section 1.3.8).
     if changed == valid_for && length < pages * page {
-        return damaged(format!("the database has {length} bytes of {}", pages * page));
+        let lacking = length / page + 1..=pages;
+        if !write_ahead::has_pages(path, lacking).map_err(failed)? {
+            return damaged(format!("the database has {length} bytes of {}", pages * page));
+        }
     }
     Ok(())
 }
@@ -156,16 +163,6 @@ pub(super) fn log(path: &Path) -> Result<(), OpenError> {
         Ok(Some(fault)) => Err(OpenError::Damaged(vec![fault])),
         Err(source) => Err(OpenError::Directory { path: path.to_owned(), source }),
     }
-}
-
-/// The same, unless a daemon has the ledger: it looked before it opened it.
-pub(super) fn log_at_rest(directory: &Path) -> Result<(), OpenError> {
-    let path = schema::database(directory);
-    if !path.exists() {
-        return Ok(());
-    }
-    let Ok(_lock) = schema::lock(directory) else { return Ok(()) };
-    log(&path)
 }
 
 /// Whether the tables are those of this version, and the first and last rows of each table and index

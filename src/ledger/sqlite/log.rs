@@ -10,8 +10,10 @@
 //!
 //! The formats: `SQLite`, "WAL-mode File Format".
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::backup::with_suffix;
@@ -40,6 +42,30 @@ pub(super) fn damage(path: &Path) -> io::Result<Option<String>> {
         frames.next(&frame);
     }
     Ok(frames.damage(committed.unwrap_or(0)))
+}
+
+/// Whether the log of the database at `path` holds all of these pages, in transactions that ended.
+pub(super) fn has_pages(path: &Path, pages: RangeInclusive<u64>) -> io::Result<bool> {
+    let Some(mut log) = open(&with_suffix(path, "-wal"))? else { return Ok(false) };
+    let mut head = [0; HEADER];
+    if !fill(&mut log, &mut head)? {
+        return Ok(false);
+    }
+    let Some(header) = Header::read(&head) else { return Ok(false) };
+    let mut frames = Frames::new(&header);
+    let mut frame = vec![0; FRAME_HEADER + header.page_bytes];
+    let (mut found, mut begun) = (BTreeSet::new(), BTreeSet::new());
+    while frames.is_sound && fill(&mut log, &mut frame)? {
+        frames.next(&frame);
+        let page = u64::from(number(&frame, 0));
+        if frames.is_sound && pages.contains(&page) {
+            begun.insert(page);
+        }
+        if frames.is_sound && number(&frame, 4) > 0 {
+            found.append(&mut begun);
+        }
+    }
+    Ok(found.len() as u64 == pages.end() - pages.start() + 1)
 }
 
 fn open(path: &Path) -> io::Result<Option<BufReader<File>>> {

@@ -1,5 +1,5 @@
-//! The few values of the ledger as a whole: the largest arrival, and the key of the hashes. Each stands
-//! beside its checksum.
+//! The few values of the ledger as a whole: the largest arrival, the last block of the journal that is
+//! merged, and the key of the hashes. Each stands beside its checksum.
 
 use rusqlite::types::{FromSql, ToSql};
 use rusqlite::{Connection, params};
@@ -8,16 +8,34 @@ use super::checksum::{self, Checksum};
 
 /// The largest arrival told or recorded.
 pub(super) fn arrival(db: &Connection) -> rusqlite::Result<i64> {
-    verified(db, "arrival", |arrival| Checksum::new().number(*arrival).finish())
+    number(db, "arrival")
 }
 
 /// Keeps the largest arrival.
 pub(super) fn keep_arrival(db: &Connection, arrival: i64) -> rusqlite::Result<()> {
+    keep_number(db, "arrival", arrival)
+}
+
+/// The number of the last block of the journal that is in the tables.
+pub(super) fn merged(db: &Connection) -> rusqlite::Result<u64> {
+    number(db, "merged").map(i64::cast_unsigned)
+}
+
+/// Keeps that number, in the transaction that merges the block.
+pub(super) fn keep_merged(db: &Connection, block: u64) -> rusqlite::Result<()> {
+    keep_number(db, "merged", block.cast_signed())
+}
+
+fn number(db: &Connection, name: &str) -> rusqlite::Result<i64> {
+    verified(db, name, |number| Checksum::new().number(*number).finish())
+}
+
+fn keep_number(db: &Connection, name: &str, number: i64) -> rusqlite::Result<()> {
     db.prepare_cached(
-        "UPDATE meta SET value = CASE name WHEN 'arrival' THEN ?1 ELSE ?2 END
-         WHERE name IN ('arrival', 'arrival_checksum')",
+        "UPDATE meta SET value = CASE name WHEN ?1 THEN ?2 ELSE ?3 END
+         WHERE name IN (?1, ?1 || '_checksum')",
     )?
-    .execute(params![arrival, Checksum::new().number(arrival).finish()])?;
+    .execute(params![name, number, Checksum::new().number(number).finish()])?;
     Ok(())
 }
 
@@ -28,17 +46,23 @@ pub(super) fn blob(db: &Connection, name: &str) -> rusqlite::Result<Vec<u8>> {
 
 /// Gives a new ledger, or one from before there were checksums, those that it lacks.
 pub(super) fn complete(db: &Connection) -> rusqlite::Result<()> {
-    let has: bool = db.query_row(
-        "SELECT EXISTS (SELECT 1 FROM meta WHERE name = 'person_key_checksum')",
-        [],
-        |row| row.get(0),
-    )?;
-    if has {
-        return Ok(());
+    for name in ["arrival", "merged"] {
+        if lacks(db, name)? {
+            let checksum = Checksum::new().number(value(db, name)?).finish();
+            keep(db, &format!("{name}_checksum"), checksum)?;
+        }
     }
-    let (key, arrival): (Vec<u8>, i64) = (value(db, "person_key")?, value(db, "arrival")?);
-    keep(db, "arrival_checksum", Checksum::new().number(arrival).finish())?;
-    keep(db, "person_key_checksum", Checksum::new().bytes(&key).finish())
+    if lacks(db, "person_key")? {
+        let key: Vec<u8> = value(db, "person_key")?;
+        keep(db, "person_key_checksum", Checksum::new().bytes(&key).finish())?;
+    }
+    Ok(())
+}
+
+/// Whether the checksum of a value is missing.
+fn lacks(db: &Connection, name: &str) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT NOT EXISTS (SELECT 1 FROM meta WHERE name = ?1 || '_checksum')")?
+        .query_row([name], |row| row.get(0))
 }
 
 fn value<T: FromSql>(db: &Connection, name: &str) -> rusqlite::Result<T> {

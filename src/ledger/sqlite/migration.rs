@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use super::schema::VERSION;
 
 /// What leads from version `index + 1` to the next.
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 3] = [
     "
 ALTER TABLE destination ADD COLUMN paused_at INTEGER;
 ALTER TABLE destination ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0;
@@ -39,6 +39,10 @@ CREATE INDEX rejected_destination ON rejected (destination);
     // A walk says since when, how far and of how much it is.
     "
 UPDATE audience SET walk = walk || ';0 0 0', checksum = NULL WHERE walk IS NOT NULL;
+",
+    // There is a journal in front of the tables: whoever does not know of it would lose what is in it.
+    "
+INSERT OR IGNORE INTO meta VALUES ('merged', 0);
 ",
 ];
 

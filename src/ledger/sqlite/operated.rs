@@ -23,6 +23,11 @@ pub(super) enum Operation {
 }
 
 impl Operation {
+    /// Whether it is the same before what was accepted earlier and waits to be merged.
+    pub fn may_overtake(&self) -> bool {
+        !matches!(self, Self::Walk { .. } | Self::Retract { .. } | Self::Drop { .. })
+    }
+
     /// Rows it may touch, roughly.
     pub fn items(&self) -> usize {
         match self {

@@ -1,6 +1,7 @@
 //! The operator's verbs of the embedded ledger: readings beside the writer, changes through it.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -9,10 +10,13 @@ use super::operated::Operation;
 use super::walks::Task;
 use super::{SqliteLedger, checksum, reader};
 use crate::ledger::{
-    AudienceView, Counters, DestinationView, Disk, LedgerError, MemberView, Members, Operations,
-    ParkedAfter, ParkedView, RejectedView, Turnover,
+    AudienceView, Counters, DestinationView, Disk, Intake, Ledger, LedgerError, MemberView,
+    Members, Operations, ParkedAfter, ParkedView, RejectedView, Turnover,
 };
-use crate::membership::{AudienceId, DestinationName};
+use crate::membership::{AudienceId, DestinationName, UserId};
+
+/// How long a reading waits for what was answered before it to be merged.
+const MERGED_WITHIN: Duration = Duration::from_secs(2);
 
 impl SqliteLedger {
     /// Reads on a thread of its own. What is read and is not as it was written ends the writer, and
@@ -21,6 +25,8 @@ impl SqliteLedger {
         &self,
         read: impl FnOnce(&reader::Reader) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, LedgerError> {
+        // What was answered is to be seen; if there is much of it, what is there by then.
+        let _ = tokio::time::timeout(MERGED_WITHIN, self.caught_up()).await;
         let reader = Arc::clone(&self.reader);
         let found = tokio::task::spawn_blocking(move || read(&reader)).await;
         match found.map_err(|_| LedgerError::Closed)? {
@@ -117,6 +123,18 @@ impl Operations for SqliteLedger {
         let (destination, audience) = (destination.clone(), audience.clone());
         let rules = rules.to_vec();
         self.read(move |reader| reader.any_under_rules(&destination, &audience, &rules)).await
+    }
+
+    async fn forget(
+        &self,
+        destination: &DestinationName,
+        user_id: UserId,
+    ) -> Result<(), LedgerError> {
+        let deletions = vec![user_id];
+        self.record(Intake::only_deletions(destination, self.arrival(), deletions)).await?;
+        // It is durable, and will be done; whoever asked should see it done if they can.
+        let _ = tokio::time::timeout(MERGED_WITHIN, self.caught_up()).await;
+        Ok(())
     }
 
     async fn discard_parked(&self, members: Members) -> Result<u64, LedgerError> {

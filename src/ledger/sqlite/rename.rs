@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::at_rest;
 use super::schema::{self, OpenError};
 use super::walks::{Task, Walk};
 use crate::membership::{AudienceId, DestinationName, Timestamp};
@@ -55,6 +56,7 @@ pub fn rename(directory: &Path, what: &Renamed) -> Result<(), RenameError> {
     if !schema::database(directory).exists() {
         return Err(OpenError::Missing(directory.to_owned()).into());
     }
+    at_rest::prepare(directory)?;
     let _lock = schema::lock(directory)?;
     let mut db = schema::open(directory, 2048)?;
     let transaction = db.transaction()?;

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::journal::ScanError;
+use super::writer::WriterFailure;
 use super::{checksum, integrity, meta, migration};
 
 /// Version of the tables below; an older binary refuses a newer ledger before it touches it.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 /// Marks the file as ours (`PRAGMA application_id`): "chrt".
 const APPLICATION_ID: i64 = 0x6368_7274;
 
@@ -57,6 +59,15 @@ pub enum OpenError {
     /// Nothing is there to be read.
     #[error("there is no ledger at {0}")]
     Missing(PathBuf),
+    /// A daemon has it and is busy putting what it accepted into its place.
+    #[error(
+        "the daemon that uses the ledger at {0} is merging much that it accepted: try again when it \
+         has less to do"
+    )]
+    Merging(PathBuf),
+    /// What was accepted could not be put into its place.
+    #[error(transparent)]
+    Failed(#[from] WriterFailure),
     /// What is there is not what was written.
     #[error("the ledger is damaged: stop everything that uses it and restore a backup: {}", .0.join("; "))]
     Damaged(Vec<String>),
@@ -71,6 +82,15 @@ impl From<rusqlite::Error> for OpenError {
             return Self::Damaged(vec![error.to_string()]);
         }
         Self::Database(error)
+    }
+}
+
+impl From<ScanError> for OpenError {
+    fn from(error: ScanError) -> Self {
+        match error {
+            ScanError::Damaged(fault) => Self::Damaged(vec![fault]),
+            ScanError::File { path, source } => Self::Directory { path, source },
+        }
     }
 }
 
@@ -237,7 +257,7 @@ pub(super) fn make(connection: &Connection) -> rusqlite::Result<()> {
          PRAGMA application_id = {APPLICATION_ID};
          PRAGMA user_version = {VERSION};
          {TABLES}
-         INSERT INTO meta VALUES ('arrival', 0), ('person_key', randomblob(32));
+         INSERT INTO meta VALUES ('arrival', 0), ('merged', 0), ('person_key', randomblob(32));
          COMMIT;"
     ))
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::audiences::Audiences;
 use super::group::Group;
+use super::journal::Found;
 use super::parked::Parked;
 use super::persons::Persons;
 use super::rejected::Rejected;
@@ -21,7 +22,7 @@ use super::walks::{Task, Walk};
 use super::{Published, Settings, Shared, dropped, members};
 use crate::ledger::member::{self, Change, Member, Moment, Next};
 use crate::ledger::{Batch, Turnover};
-use crate::membership::{ContextKey, MembershipDelta, Timestamp, UserId};
+use crate::membership::{ContextKey, DestinationName, MembershipDelta, Timestamp, UserId};
 
 /// What the writer knows besides the tables.
 #[derive(Debug)]
@@ -32,9 +33,7 @@ pub(super) struct State {
     pub rejected: Rejected,
     pub parked: Parked,
     pub upkeep: Upkeep,
-    shared: Arc<Shared>,
-    /// The last stamp given out.
-    stamp: Timestamp,
+    pub shared: Arc<Shared>,
     /// Audiences whose backlog may look different after the commit.
     touched: BTreeSet<usize>,
     /// Destinations that were paused or resumed.
@@ -42,14 +41,16 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Reads what is kept and shows it.
+    /// Reads what is kept and shows it; `also` are destinations that are not configured and that
+    /// something arrives for all the same.
     pub fn open(
         db: &Connection,
         settings: Settings,
+        also: &BTreeSet<DestinationName>,
         shared: Arc<Shared>,
     ) -> Result<Self, OpenError> {
-        let stamp = Timestamp(shared.arrival().0 + 1);
-        let audiences = Audiences::open(db, settings.destinations, stamp)?;
+        let stamp = shared.stamps(1);
+        let audiences = Audiences::open(db, settings.destinations, also, stamp)?;
         let reassert_after = audiences.reassert_after();
         let mut state = Self {
             audiences,
@@ -59,7 +60,6 @@ impl State {
             parked: Parked::new(settings.parked),
             upkeep: Upkeep::open(db, settings.tombstone_ttl, reassert_after)?,
             shared,
-            stamp,
             touched: BTreeSet::new(),
             steered: BTreeSet::new(),
         };
@@ -68,25 +68,43 @@ impl State {
         Ok(state)
     }
 
+    /// The kinds that rows and what waits in the journal promise.
+    pub fn promise_kinds(&self, found: &Found) {
+        let kinds = &mut self.shared.journal.lock().kinds;
+        for audience in &self.audiences.list {
+            let route = &audience.route;
+            kinds.note(&route.destination, &route.audience, &route.context_kind, 0);
+        }
+        for (block, outline) in &found.outlines {
+            for (audience, kind) in &outline.audiences {
+                kinds.note(&outline.destination, audience, kind, *block);
+            }
+        }
+    }
+
     /// A fresh stamp: now, and larger than every stamp before it.
     pub fn stamp(&mut self) -> Timestamp {
-        self.stamp = Timestamp(self.shared.arrival().0.max(self.stamp.0 + 1));
-        self.stamp
+        self.shared.stamps(1)
     }
 
     /// The largest stamp given out, or arrival told or recorded.
     pub fn latest(&self) -> Timestamp {
-        self.stamp.max(self.shared.arrival())
+        self.shared.latest()
     }
 
     /// The clock must never show less than an arrival that was recorded.
-    pub fn note_arrival(&mut self, arrival: Timestamp) {
-        self.stamp = self.stamp.max(arrival);
+    pub fn note_arrival(&self, arrival: Timestamp) {
+        self.shared.note_arrival(arrival);
     }
 
     /// What the rules need to know of an audience, now.
     pub fn moment(&mut self, audience: usize) -> Moment {
         let stamp = self.stamp();
+        self.moment_at(audience, stamp)
+    }
+
+    /// The same at a stamp that was given out before.
+    pub fn moment_at(&self, audience: usize, stamp: Timestamp) -> Moment {
         let audience = &self.audiences.list[audience];
         let settings = &self.audiences.destinations[audience.destination].settings;
         Moment {
@@ -150,6 +168,10 @@ impl State {
         audience_state.turnover.change(before, next.or(before));
         if is && !was {
             audience_state.waiting_since.get_or_insert_with(Instant::now);
+            if let Some(since) = next.or(before).and_then(|after| after.pending_since) {
+                // It may have its stamp from the journal, and others have been claimed since.
+                audience_state.look_again_from(since);
+            }
         }
         self.touch(audience);
         Ok(())

@@ -31,7 +31,10 @@ impl Waits {
 
     /// Notes that `stamp` is given out at `now`.
     pub fn note(&mut self, stamp: Timestamp, now: Instant) {
-        if self.pairs.back().is_some_and(|(_, at)| now.duration_since(*at) < RESOLUTION) {
+        let is_known = |(noted, at): &(Timestamp, Instant)| {
+            *noted >= stamp || now.saturating_duration_since(*at) < RESOLUTION
+        };
+        if self.pairs.back().is_some_and(is_known) {
             return;
         }
         if self.pairs.len() == MOST {

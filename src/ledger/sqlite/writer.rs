@@ -1,6 +1,7 @@
-//! The writer: one thread that owns the database, takes whatever is queued, and commits it as one
-//! group.
+//! The writer: one thread that owns the database, takes whatever is queued and whatever waits in the
+//! journal, and commits it as one group.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -12,7 +13,9 @@ use tokio::time::Instant;
 use super::checkpoint::Checkpointer;
 use super::checksum::is_damage;
 use super::command::Command;
-use super::group::Group;
+use super::front::Front;
+use super::group::{Group, Held};
+use super::journal::{Files, Found, Records};
 use super::reserve::{Reserve, is_full};
 use super::schema::{self, OpenError};
 use super::state::State;
@@ -28,13 +31,26 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// What is read is not what was written.
 const DAMAGED: &str = "reading: it is damaged, restore a backup";
 
+/// Bytes of the journal that are merged in one transaction: the larger, the fewer pages are written
+/// for each row, and the longer couriers wait for their claims.
+const MOST_MERGED: u64 = 2 << 20;
+
 /// Why the writer ended by itself. The daemon must end too: what the disk holds is unknown now.
 #[derive(Debug, thiserror::Error)]
 #[error("the ledger failed while {doing}")]
 pub struct WriterFailure {
     doing: &'static str,
     #[source]
-    source: rusqlite::Error,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl WriterFailure {
+    pub(super) fn new(
+        doing: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { doing, source: source.into() }
+    }
 }
 
 /// Owns the database until it is closed. Blocking: give [`Writer::run`] a thread of its own.
@@ -42,6 +58,14 @@ pub struct WriterFailure {
 pub struct Writer {
     database: Connection,
     commands: Receiver<Command>,
+    /// Until it is given a thread of its own.
+    front: Option<Front>,
+    /// To read back what is in the journal.
+    journal: Files,
+    /// The last block that is in the tables.
+    merged: u64,
+    /// What waits until the block with this number is merged.
+    held: VecDeque<(u64, Held)>,
     state: State,
     shared: Arc<Shared>,
     checkpointer: Checkpointer,
@@ -58,23 +82,77 @@ impl Writer {
         lock: schema::Lock,
         mut database: Connection,
         commands: Receiver<Command>,
+        front: Front,
+        found: &Found,
         shared: Arc<Shared>,
     ) -> Result<Self, OpenError> {
+        let journal = Files::new(&settings.path, found);
+        let merged = meta::merged(&database)?;
+        let also = found.outlines.iter().map(|(_, outline)| outline.destination.clone()).collect();
         let checkpointer = Checkpointer::watch(&mut database, &settings.path)?;
         let reserve = Reserve::new(settings.path.clone(), settings.disk_reserve_bytes);
-        let state = State::open(&database, settings, Arc::clone(&shared))?;
-        Ok(Self { database, commands, state, shared, checkpointer, reserve, is_full: false, lock })
+        let state = State::open(&database, settings, &also, Arc::clone(&shared))?;
+        state.promise_kinds(found);
+        Ok(Self {
+            database,
+            commands,
+            front: Some(front),
+            journal,
+            merged,
+            held: VecDeque::new(),
+            state,
+            shared,
+            checkpointer,
+            reserve,
+            is_full: false,
+            lock,
+        })
     }
 
     /// Commits groups until the ledger is closed or every handle is gone.
     ///
     /// An error means that a write failed for another reason than a full disk.
     pub fn run(mut self) -> Result<(), WriterFailure> {
+        self.start_front()?;
+        let shared = Arc::clone(&self.shared);
+        let ended = self.write_until_closed();
+        shared.journal.close();
+        ended
+    }
+
+    /// Gives those who append a thread of their own.
+    pub(super) fn start_front(&mut self) -> Result<(), WriterFailure> {
+        if let Some(front) = self.front.take() {
+            let thread = std::thread::Builder::new().name("journal".into());
+            thread.spawn(move || front.run()).map_err(failed("starting"))?;
+        }
+        Ok(())
+    }
+
+    /// Merges what is in the journal, and closes the ledger.
+    pub(super) fn merge_all(mut self) -> Result<(), WriterFailure> {
+        while self.merged < self.shared.journal.last() {
+            let mut group = Group::default();
+            self.read_journal(&mut group)?;
+            self.commit(group)?;
+            if self.is_full {
+                let full = LedgerError::Unavailable("its disk has no space".to_owned());
+                return Err(WriterFailure::new("merging its journal", full));
+            }
+        }
+        self.shut()
+    }
+
+    fn write_until_closed(mut self) -> Result<(), WriterFailure> {
         loop {
             let mut group = Group::default();
             let had_no_space = self.has_no_space();
-            let idle_for = self.state.upkeep.idle_for(Instant::now());
-            let idle_for = if had_no_space { idle_for.min(LOOK_AGAIN) } else { idle_for };
+            let mut idle_for = self.state.upkeep.idle_for(Instant::now());
+            if had_no_space {
+                idle_for = idle_for.min(LOOK_AGAIN);
+            } else if self.merged < self.shared.journal.last() {
+                idle_for = Duration::ZERO;
+            }
             match self.commands.recv_timeout(idle_for) {
                 Ok(command) => group.push(command),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -88,18 +166,70 @@ impl Writer {
                 group.fail(|| LedgerError::Closed);
                 return Err(failed(DAMAGED)(source));
             }
+            if let Some(failure) = group.failed.take() {
+                group.fail(|| LedgerError::Closed);
+                return Err(failure);
+            }
+            if let Some(cause) = group.full.take() {
+                self.has_filled_up(&cause);
+            }
             let closed = group.close.take();
+            self.read_journal(&mut group)?;
             if (had_no_space || group.has_intakes()) && self.reserve.is_reached() {
                 self.show_space();
                 group.refuse_intakes();
             }
             self.commit(group)?;
+            if closed.is_some() {
+                self.held.drain(..).for_each(|(_, held)| held.fail());
+            }
             self.checkpointer.after_commit(&self.database).map_err(failed("checkpointing"))?;
             if let Some(closed) = closed {
                 self.shut()?;
                 let _ = closed.send(()); // whoever asked may have given up waiting
                 return Ok(());
             }
+        }
+    }
+
+    /// Adds what waits in the journal to the group, a part of it if it is much: then whatever must not
+    /// overtake it waits.
+    fn read_journal(&mut self, group: &mut Group) -> Result<(), WriterFailure> {
+        group.merged = self.merged;
+        // After the verbs were taken: whatever they came after is in it.
+        let last = self.shared.journal.last();
+        let blocks = self.shared.journal.behind(self.merged, MOST_MERGED);
+        let through = blocks.last().map_or(self.merged, |block| block.number);
+        if through < last {
+            self.held.push_back((last, group.hold()));
+        }
+        let free = self.held.partition_point(|(until, _)| *until <= through);
+        self.held.drain(..free).for_each(|(_, held)| group.take_back(held));
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        let mut read = Vec::new();
+        for block in &blocks {
+            let bytes = self.journal.read(block).map_err(failed("reading the journal"))?;
+            let mut records = Records::of(&bytes);
+            let first = read.len();
+            while let Some(record) = records.next().map_err(failed("reading the journal"))? {
+                read.push(record);
+            }
+            if let (Some(first), Some(began)) = (read.get(first), block.began) {
+                self.state.waits.note(first.stamp, began);
+            }
+        }
+        group.merge(read, through);
+        Ok(())
+    }
+
+    fn has_filled_up(&mut self, cause: &str) {
+        if !std::mem::replace(&mut self.is_full, true) {
+            tracing::error!(
+                error = cause,
+                "no space for the ledger: nothing is accepted until there is"
+            );
         }
     }
 
@@ -120,6 +250,10 @@ impl Writer {
                     tracing::info!("there is space for the ledger again");
                 }
                 self.state.count(&group, has_written);
+                if let Some(block) = group.merges {
+                    self.merged = block;
+                    self.shared.journal.merged(block);
+                }
                 group.committed(&mut self.state);
                 self.state.publish();
                 self.show_space();
@@ -134,9 +268,7 @@ impl Writer {
                     let doing = if is_damage(&error) { DAMAGED } else { "writing" };
                     return Err(failed(doing)(error));
                 }
-                if !std::mem::replace(&mut self.is_full, true) {
-                    tracing::error!(%error, "no space for the ledger: nothing is accepted until there is");
-                }
+                self.has_filled_up(&error.to_string());
                 group.rolled_back(&mut self.state);
                 self.state.reload(&self.database).map_err(failed("reading"))?;
                 self.state.publish();
@@ -164,6 +296,9 @@ impl Writer {
         if has_written {
             meta::keep_arrival(db, state.latest().0)?;
         }
+        if let Some(block) = group.merges {
+            meta::keep_merged(db, block)?;
+        }
         let began = Instant::now();
         db.execute_batch("COMMIT")?;
         if has_written {
@@ -188,6 +323,8 @@ impl Writer {
     }
 }
 
-fn failed(doing: &'static str) -> impl FnOnce(rusqlite::Error) -> WriterFailure {
-    move |source| WriterFailure { doing, source }
+fn failed<E: std::error::Error + Send + Sync + 'static>(
+    doing: &'static str,
+) -> impl FnOnce(E) -> WriterFailure {
+    move |source| WriterFailure::new(doing, source)
 }

@@ -1,15 +1,33 @@
 //! What requests bring: deltas first and sorted, then rejected events and deletions.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use rusqlite::Connection;
 
+use super::super::journal::OtherKind;
 use super::super::members;
 use super::super::state::State;
 use super::{Group, Request};
 use crate::ledger::RejectedEvent;
 use crate::ledger::member::{self, Next};
-use crate::membership::MembershipDelta;
+use crate::membership::{MembershipDelta, Timestamp};
+
+/// A delta, and where it goes.
+struct Arrival<'a> {
+    row: i64,
+    audience: usize,
+    delta: &'a MembershipDelta,
+    /// As the journal has it.
+    stamp: Option<Timestamp>,
+}
+
+impl Arrival<'_> {
+    fn member(&self) -> (i64, &str) {
+        (self.row, self.delta.context_key.as_str())
+    }
+}
 
 impl Group {
     /// Deltas first, together, then what else came with them.
@@ -43,35 +61,44 @@ impl Group {
         state: &mut State,
         db: &Connection,
     ) -> rusqlite::Result<()> {
-        let mut writes: Vec<(i64, usize, &MembershipDelta)> = Vec::with_capacity(self.items);
-        for Request { intakes, recorded, .. } in &mut self.requests[which] {
-            for (intake, recorded) in intakes.iter().zip(recorded) {
+        let mut writes: Vec<Arrival<'_>> = Vec::with_capacity(self.items);
+        let mut arriving = BTreeSet::new();
+        let journal = Arc::clone(&state.shared);
+        let journal = (&journal.journal, self.merges.unwrap_or(self.merged));
+        for Request { intakes, recorded, stamps, .. } in &mut self.requests[which] {
+            for ((intake, recorded), first) in intakes.iter().zip(recorded).zip(stamps) {
                 let Some(destination) = state.audiences.destination(&intake.destination) else {
                     continue;
                 };
-                for (position, delta) in intake.deltas.iter().enumerate() {
-                    match state.audiences.resolve(db, destination, delta)? {
+                let stamps = first.map_or(0, |first| first.0)..;
+                for ((position, delta), stamp) in intake.deltas.iter().enumerate().zip(stamps) {
+                    let stamp = first.is_some().then_some(Timestamp(stamp));
+                    match state.audiences.resolve(db, destination, delta, &arriving, journal)? {
                         Ok(audience) => {
-                            writes.push((state.audiences.list[audience].row, audience, delta));
+                            let row = state.audiences.list[audience].row;
+                            if writes.last().is_none_or(|before| before.audience != audience) {
+                                arriving.insert(audience);
+                            }
+                            writes.push(Arrival { row, audience, delta, stamp });
                         }
-                        Err(_conflict) => recorded.kind_conflicts.push(position),
+                        Err(OtherKind) => recorded.kind_conflicts.push(position),
                     }
                 }
             }
         }
         // Stable: of two deltas for one member the later arrival stays the later.
-        writes.sort_by(|a, b| (a.0, &a.2.context_key).cmp(&(b.0, &b.2.context_key)));
-        let same = |a: &(i64, usize, &MembershipDelta), b: &(i64, usize, &MembershipDelta)| {
-            a.0 == b.0 && a.2.context_key == b.2.context_key
-        };
-        for arrivals in writes.chunk_by(same) {
-            let (row, audience, first) = arrivals[0];
-            let key = first.context_key.as_str();
+        writes.sort_by(|a, b| a.member().cmp(&b.member()));
+        for arrivals in writes.chunk_by(|a, b| a.member() == b.member()) {
+            let Arrival { row, audience, .. } = arrivals[0];
+            let (_, key) = arrivals[0].member();
             let before = members::load(db, row, key)?;
             let mut after = before.clone();
-            for (_, _, delta) in arrivals {
+            for Arrival { delta, stamp, .. } in arrivals {
                 let Some(change) = state.change(db, audience, delta)? else { continue };
-                let moment = state.moment(audience);
+                let moment = match stamp {
+                    Some(stamp) => state.moment_at(audience, *stamp),
+                    None => state.moment(audience),
+                };
                 let next = member::record(after.as_ref(), &change, &moment);
                 let tally = self.tallies.entry(state.audiences.list[audience].destination);
                 tally.or_default().add(after.as_ref(), &change, &next);

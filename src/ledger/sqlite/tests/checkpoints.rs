@@ -9,7 +9,7 @@ const MANY: usize = 180;
 
 async fn keep(bench: &Bench, count: usize) {
     let event = RejectedEvent {
-        reason: "no_context_key",
+        reason: "no_context_key".into(),
         detail: String::new(),
         body: vec![b'x'; BODY],
         user_id: None,

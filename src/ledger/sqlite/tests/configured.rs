@@ -26,7 +26,7 @@ async fn a_request_for_several_destinations_is_recorded_for_all_or_none() {
     bench.record(vec![delta("a", "ada", true, 1)]).await;
 
     let event = RejectedEvent {
-        reason: "no_context_key",
+        reason: "no_context_key".into(),
         detail: String::new(),
         body: b"{}".to_vec(),
         user_id: None,
@@ -35,7 +35,7 @@ async fn a_request_for_several_destinations_is_recorded_for_all_or_none() {
         intake_of(destination(), &bench, vec![delta("b", "bob", true, 1), device.clone()]),
         Intake { rejected: vec![event], ..intake_of(other(), &bench, vec![device]) },
     ];
-    let recorded = bench.ledger.record_all(both).await.expect("there is space");
+    let recorded = bench.take_in_all(both).await;
     let conflicts: Vec<_> = recorded.iter().map(|of| of.kind_conflicts.clone()).collect();
     assert_eq!(conflicts, [vec![1], vec![]], "a conflict is of its own destination");
     assert_eq!((waiting(&bench, &destination()).await, waiting(&bench, &other()).await), (2, 1));
@@ -62,7 +62,7 @@ async fn a_destination_comes_and_goes_and_its_rows_stay() {
     bench.others = vec![other()];
     bench.configure().await;
     let mut news = bench.ledger.news(&other());
-    bench.ledger.record(intake_of(other(), &bench, deltas())).await.expect("it is known now");
+    bench.take_in(intake_of(other(), &bench, deltas())).await;
     news.changed().await.expect("its courier is woken");
     let batch = bench.claim_of(&other(), "a", 9).await.expect("it waits");
 
@@ -70,7 +70,7 @@ async fn a_destination_comes_and_goes_and_its_rows_stay() {
     bench.configure().await;
     bench.settle(batch).await; // the answer to a call of before
     let late = vec![delta("a", "bob", true, 1)];
-    bench.ledger.record(intake_of(other(), &bench, late)).await.expect("a request of before");
+    bench.take_in(intake_of(other(), &bench, late)).await;
     let paused = bench.ledger.pause(&other(), true).await;
     assert!(matches!(paused, Err(LedgerError::UnknownDestination(_))), "{paused:?}");
     let all = bench.ledger.destinations().await.expect("it is open");
@@ -98,7 +98,7 @@ async fn what_was_told_is_forgotten_when_the_environment_changes() {
     let mut bench = two().await;
     for name in [destination(), other()] {
         let deltas = vec![delta("a", "ada", true, 1)];
-        bench.ledger.record(intake_of(name.clone(), &bench, deltas)).await.expect("there is space");
+        bench.take_in(intake_of(name.clone(), &bench, deltas)).await;
         bench.drain_to(&name, |_| {}).await;
     }
     bench.configure().await;
@@ -127,7 +127,8 @@ fn what_was_rolled_back_is_not_configured() {
         reassert_after: Duration::ZERO,
     };
     let first = vec![settings(&destination(), "one")];
-    let mut audiences = audiences::Audiences::open(&db, first, START).expect("it is new");
+    let mut audiences =
+        audiences::Audiences::open(&db, first, &BTreeSet::new(), START).expect("it is new");
     let next = || vec![settings(&destination(), "two"), settings(&other(), "three")];
     for is_kept in [false, true] {
         let before = audiences.configured();

@@ -76,7 +76,7 @@ async fn a_member_that_is_not_as_it_was_written_ends_the_writer() {
 async fn what_a_reader_finds_damaged_ends_the_writer_too() {
     let mut bench = Bench::new();
     let event = RejectedEvent {
-        reason: "no_context_key",
+        reason: "no_context_key".into(),
         detail: "None.".to_owned(),
         body: b"{}".to_vec(),
         user_id: None,
@@ -261,4 +261,38 @@ async fn a_check_beside_a_busy_writer_finds_nothing() {
         bench.record(vec![delta("a", &format!("p{number}"), true, 1)]).await;
     }
     assert_eq!(checking.join().expect("it does not panic"), Ok(()), "after {number} commits");
+}
+
+/// A checkpoint copies the first page, which says how long the database is, before the last ones.
+#[tokio::test]
+async fn a_database_that_a_kill_left_short_of_a_checkpoint_is_whole_with_its_log() {
+    const PEOPLE: usize = 400;
+    let bench = Bench::new();
+    let of = |first: usize| {
+        let people = first..first + PEOPLE;
+        people.map(|number| delta("a", &format!("p{number:05}"), true, 1)).collect::<Vec<_>>()
+    };
+    bench.record(of(0)).await;
+    let database = schema::database(bench.directory.path());
+    let checkpointer = schema::open_checkpointer(bench.directory.path()).expect("it is there");
+    let copy = || checkpointer.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+    copy().expect("nobody reads");
+    let before = std::fs::metadata(&database).expect("it is there").len();
+    bench.record(of(PEOPLE)).await;
+    let mut killed = Bench::closed();
+    killed.copy_files_of(&bench);
+    copy().expect("nobody reads");
+    let whole = std::fs::read(&database).expect("it is there");
+    assert!(whole.len() as u64 > before, "the test makes the database grow");
+    // Its first page is the new one, and what the log has behind it is still to be copied.
+    let path = schema::database(killed.directory.path());
+    let mut short = std::fs::read(&path).expect("it was copied");
+    short[..4096].copy_from_slice(&whole[..4096]);
+    std::fs::write(&path, &short).expect("it is ours");
+    let mut cut = Bench::closed();
+    cut.copy_files_of(&killed);
+    assert_eq!(killed.members_if_sound(), Some(2 * PEOPLE));
+    // Without the log it is cut off.
+    std::fs::remove_file(cut.directory.path().join(LOG)).expect("it was copied");
+    assert_eq!(cut.members_if_sound(), None);
 }

@@ -8,13 +8,13 @@ async fn parked_members_and_rejected_events_go_when_they_are_too_old() {
     bench.record(vec![delta("a", "ada", true, 1), delta("a", "bob", true, 1)]).await;
     bench.park(bench.claim("a", 1).await.expect("two wait")).await;
     let event = RejectedEvent {
-        reason: "no_context_key",
+        reason: "no_context_key".into(),
         detail: "None.".to_owned(),
         body: b"{}".to_vec(),
         user_id: None,
     };
     let rejected = Intake { rejected: vec![event], ..intake(&*bench.ledger, Vec::new()) };
-    bench.ledger.record(rejected).await.expect("there is space");
+    bench.take_in(rejected).await;
     bench.clock.advance(DAY / 2);
     bench.reopen().await; // looks at once
     bench.claim("none", 1).await;
@@ -69,13 +69,13 @@ async fn a_lower_bound_takes_effect_in_slices() {
     bench.rejected.max_bytes = 1 << 20;
     bench.reopen().await;
     let event = RejectedEvent {
-        reason: "no_context_key",
+        reason: "no_context_key".into(),
         detail: "None.".to_owned(),
         body: b"{}".to_vec(),
         user_id: None,
     };
     let many = Intake { rejected: vec![event; 3000], ..intake(&*bench.ledger, Vec::new()) };
-    bench.ledger.record(many).await.expect("there is space");
+    bench.take_in(many).await;
     bench.rejected.max_count = 100;
     bench.reopen().await;
     let mut seen = Vec::new();

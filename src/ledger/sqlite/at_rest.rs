@@ -1,0 +1,70 @@
+//! Before anybody but a daemon reads the ledger: its log is looked at, and what a daemon that was
+//! killed has left in the journal is merged, so that everything that was accepted is in the tables.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::journal::{self, ANSWERED};
+use super::schema::{self, OpenError};
+use super::{Retention, Settings, SqliteLedger, integrity, meta};
+use crate::clock::SystemClock;
+
+/// How long a daemon that has the ledger is waited for; it merges some 100,000 changes a second.
+const MERGED_WITHIN: Duration = Duration::from_secs(60);
+/// Between two looks at how far it has come.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Returns when everything that was accepted before is in the tables, whether a daemon has the ledger
+/// or not.
+pub(super) fn prepare(directory: &Path) -> Result<(), OpenError> {
+    let database = schema::database(directory);
+    if !database.exists() {
+        return Ok(());
+    }
+    match schema::lock(directory) {
+        Ok(lock) => {
+            integrity::log(&database)?;
+            if !journal::exist(directory) {
+                return Ok(());
+            }
+            let merged = meta::merged(&schema::open_to_read(&database)?)?;
+            let found = journal::scan(directory, merged)?;
+            drop(lock);
+            if found.blocks.is_empty() { Ok(()) } else { merge(directory) }
+        }
+        Err(OpenError::InUse(_)) => wait_for_daemon(directory),
+        // Whoever may not write here reads what is there.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Nothing is configured, so that nothing is forgotten and nobody is told.
+fn merge(directory: &Path) -> Result<(), OpenError> {
+    let all = Retention { max_age: Duration::MAX, max_count: u64::MAX, max_bytes: u64::MAX };
+    let settings = Settings {
+        path: directory.to_owned(),
+        disk_reserve_bytes: 0,
+        cache_kib: 8192,
+        tombstone_ttl: Duration::MAX,
+        rejected: all,
+        parked: all,
+        check_every: Duration::MAX,
+        destinations: Vec::new(),
+    };
+    let (_ledger, writer) = SqliteLedger::open(settings, Arc::new(SystemClock))?;
+    Ok(writer.merge_all()?)
+}
+
+fn wait_for_daemon(directory: &Path) -> Result<(), OpenError> {
+    let answered = journal::answered(&directory.join(ANSWERED));
+    let db = schema::open_to_read(&schema::database(directory))?;
+    let began = Instant::now();
+    while schema::version(&db)? == schema::VERSION && meta::merged(&db)? < answered {
+        if began.elapsed() > MERGED_WITHIN {
+            return Err(OpenError::Merging(directory.to_owned()));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    Ok(())
+}

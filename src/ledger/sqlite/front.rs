@@ -1,0 +1,176 @@
+//! The front of the ledger: makes requests durable in the journal while the writer is busy.
+//!
+//! A thread of its own, so that nobody waits for a merge. Requests that arrive together share one
+//! block and one sync.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender};
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
+
+use super::Shared;
+use super::command::{Command, Reply};
+use super::journal::{self, AppendError, BLOCK_HEADER, Files};
+use super::writer::WriterFailure;
+use crate::ledger::{Intake, LedgerError, Recorded};
+
+/// Larger blocks are cheaper per byte, up to where the answer takes too long.
+const MOST_BYTES: usize = 4 << 20;
+
+/// What the front is asked.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    Record(Request),
+    Close(oneshot::Sender<()>),
+}
+
+/// A request that is to be appended.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub intakes: Vec<Intake>,
+    pub reply: Reply<Vec<Recorded>>,
+    pub place: OwnedSemaphorePermit,
+}
+
+/// Owns the end of the journal until it is closed.
+#[derive(Debug)]
+pub(super) struct Front {
+    files: Files,
+    incoming: Receiver<Incoming>,
+    writer: Sender<Command>,
+    shared: Arc<Shared>,
+    /// Used again for each block.
+    block: Vec<u8>,
+}
+
+/// Requests that share a block.
+#[derive(Default)]
+struct Waiting(Vec<(Reply<Vec<Recorded>>, Vec<Recorded>, OwnedSemaphorePermit)>);
+
+impl Waiting {
+    fn answer(self, outcome: impl Fn(Vec<Recorded>) -> Result<Vec<Recorded>, LedgerError>) {
+        for (reply, recorded, place) in self.0 {
+            drop(place);
+            let _ = reply.send(outcome(recorded)); // whoever asked may have given up
+        }
+    }
+}
+
+/// Nothing can be appended any more.
+struct Ended;
+
+impl Front {
+    pub fn new(
+        files: Files,
+        incoming: Receiver<Incoming>,
+        writer: Sender<Command>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self { files, incoming, writer, shared, block: Vec::new() }
+    }
+
+    /// Appends until it is closed, every handle is gone, or the ledger has failed.
+    pub fn run(mut self) {
+        while let Ok(first) = self.incoming.recv() {
+            self.shared.journal.begin_to_append();
+            let (number, began) = (self.shared.journal.last() + 1, Instant::now());
+            if self.block.capacity() > 2 * MOST_BYTES {
+                self.block = Vec::new(); // of a request that was unusually large
+            }
+            self.block.clear();
+            self.block.resize(BLOCK_HEADER, 0);
+            let (mut waiting, mut closed) = (Waiting::default(), None);
+            let mut next = Some(first);
+            while let Some(incoming) = next {
+                match incoming {
+                    Incoming::Record(request) => self.take(number, request, &mut waiting),
+                    Incoming::Close(reply) => closed = Some(reply),
+                }
+                let is_full = self.block.len() >= MOST_BYTES || closed.is_some();
+                next = if is_full { None } else { self.incoming.try_recv().ok() };
+            }
+            let appended = self.append(number, began, waiting);
+            if let Some(closed) = closed {
+                drop(self);
+                let _ = closed.send(()); // whoever asked may have given up waiting
+                return;
+            }
+            if appended.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Puts a request into the block, or refuses it, or leaves it to the writer.
+    fn take(&mut self, number: u64, request: Request, waiting: &mut Waiting) {
+        let Request { intakes, reply, place } = request;
+        if self.shared.has_no_space.load(Ordering::Relaxed) {
+            let _ = reply.send(Err(no_space("the disk of the ledger has no space")));
+            return;
+        }
+        let promised = self.shared.journal.lock().kinds.promise(&intakes, number);
+        let before = self.block.len();
+        if promised.is_ok() && self.write(&intakes).is_some() {
+            waiting.0.push((reply, vec![Recorded::default(); intakes.len()], place));
+            return;
+        }
+        // It knows whether the audience has members, and has no limit.
+        self.block.truncate(before);
+        let _ = self.writer.send(Command::Record { intakes, reply, place }); // it may have ended
+    }
+
+    fn write(&mut self, intakes: &[Intake]) -> Option<()> {
+        intakes.iter().try_for_each(|intake| {
+            let stamp = self.shared.stamps(intake.deltas.len());
+            journal::write(&mut self.block, intake, stamp)
+        })
+    }
+
+    fn append(&mut self, number: u64, began: Instant, waiting: Waiting) -> Result<(), Ended> {
+        let journal = &self.shared.journal;
+        if waiting.0.is_empty() {
+            journal.end_to_append(None);
+            return Ok(());
+        }
+        if !journal.wait_for_room() {
+            waiting.answer(|_| Err(LedgerError::Closed));
+            return Err(Ended);
+        }
+        let syncing = Instant::now();
+        match self.files.append(journal, number, &mut self.block, began) {
+            Ok(block) => {
+                self.shared.counters.sync.took(syncing.elapsed());
+                journal.end_to_append(Some(block));
+                let _ = self.writer.send(Command::Journaled); // it may have ended
+                waiting.answer(Ok);
+                Ok(())
+            }
+            Err(AppendError::Write(error)) if is_full(&error) => {
+                journal.lock().kinds.take_back(number);
+                journal.end_to_append(None);
+                self.shared.has_no_space.store(true, Ordering::Relaxed);
+                let _ = self.writer.send(Command::Full(error.to_string()));
+                waiting.answer(|_| Err(no_space(&error.to_string())));
+                Ok(())
+            }
+            Err(error) => {
+                let failure = WriterFailure::new("writing", error);
+                let _ = self.writer.send(Command::Failed(failure));
+                waiting.answer(|_| Err(LedgerError::Closed));
+                Err(Ended)
+            }
+        }
+    }
+}
+
+fn no_space(cause: &str) -> LedgerError {
+    LedgerError::Unavailable(cause.to_owned())
+}
+
+/// Whether a write failed for want of space, and for nothing else.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

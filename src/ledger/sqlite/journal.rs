@@ -1,0 +1,180 @@
+//! The journal: where requests are made durable while the writer is busy.
+//!
+//! While the writer keeps up, a request is a part of its next transaction. When it does not, the
+//! request is appended here, synced together with whatever else waits, and answered; the writer reads
+//! it back and merges it into the tables in large groups, sorted by member, as soon as it can.
+//!
+//! # What always holds
+//! * What is appended is on stable storage when it is published, and is erased only when the
+//!   transaction that holds it is (P1, tests/it/journal.rs).
+//! * What comes after something that is not merged yet goes through the journal too, or waits until
+//!   it is merged: nothing overtakes (P2).
+//! * It is bounded: when it is full, requests wait, and are refused in time (P6).
+//! * Merging the same block twice ends as merging it once: a block carries the stamps of its deltas.
+//!
+//! # On the disk
+//! Two files that take turns, each begun again at its start when all of it is merged. A *block* is what
+//! was synced at once: a [`header`](block) and records. Blocks are numbered without gaps; the number
+//! of the last one that is merged stands in the database, and is written with what it merged.
+
+mod block;
+mod files;
+mod kinds;
+mod record;
+
+pub(super) use block::HEADER as BLOCK_HEADER;
+pub(super) use files::{
+    ANSWERED, AppendError, FILES, Files, Found, ScanError, answered, exist, scan,
+};
+pub(super) use kinds::{Kinds, OtherKind};
+pub(super) use record::{Record, Records, write};
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+/// Bytes that wait to be merged from which nothing more is appended.
+const MOST_BYTES: u64 = 256 << 20;
+/// The same in blocks: each is known in memory.
+const MOST_BLOCKS: usize = 100_000;
+
+/// Where a block is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Block {
+    /// Its number.
+    pub number: u64,
+    /// Which of the files.
+    pub file: usize,
+    /// Of its header.
+    pub offset: u64,
+    /// Of header and records.
+    pub bytes: u64,
+    /// Before its first stamp was given out; `None`: by a daemon of before.
+    pub began: Option<Instant>,
+}
+
+/// What the writer and those who append both see.
+#[derive(Debug)]
+pub(super) struct Journal {
+    state: Mutex<State>,
+    /// Something was merged, or nothing will be any more.
+    merged: Condvar,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    /// Requests go through the journal.
+    is_used: bool,
+    /// A request was taken to be appended and is not published yet.
+    is_appending: bool,
+    /// The writer has ended.
+    is_closed: bool,
+    /// The number of the last block that was published, or merged.
+    last: u64,
+    /// Published and not merged, oldest first.
+    blocks: VecDeque<Block>,
+    bytes: u64,
+    pub kinds: Kinds,
+}
+
+impl Journal {
+    /// With what was found on the disk behind the last merged block.
+    pub fn new(found: &Found) -> Self {
+        let blocks: VecDeque<Block> = found.blocks.iter().copied().collect();
+        let state = State {
+            is_used: !blocks.is_empty(),
+            is_appending: false,
+            is_closed: false,
+            last: found.last,
+            bytes: blocks.iter().map(|block| block.bytes).sum(),
+            blocks,
+            kinds: Kinds::default(),
+        };
+        Self { state: Mutex::new(state), merged: Condvar::new() }
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a request must go through the journal, because others have.
+    pub fn is_used(&self) -> bool {
+        self.lock().is_used
+    }
+
+    /// The number of the last block that was published, or merged.
+    pub fn last(&self) -> u64 {
+        self.lock().last
+    }
+
+    /// From here on requests go through the journal.
+    pub fn begin_to_append(&self) {
+        let mut state = self.lock();
+        (state.is_used, state.is_appending) = (true, true);
+    }
+
+    /// What was taken has been appended as this block, or nothing came of it.
+    pub fn end_to_append(&self, block: Option<Block>) {
+        let mut state = self.lock();
+        state.is_appending = false;
+        if let Some(block) = block {
+            state.last = block.number;
+            state.bytes += block.bytes;
+            state.blocks.push_back(block);
+        } else {
+            state.rest();
+        }
+    }
+
+    /// Waits until there is room for more. `false`: nothing will be merged any more.
+    pub fn wait_for_room(&self) -> bool {
+        let mut state = self.lock();
+        while !state.is_closed && (state.bytes >= MOST_BYTES || state.blocks.len() >= MOST_BLOCKS) {
+            state = self.merged.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        !state.is_closed
+    }
+
+    /// The published blocks behind this number, until they are so many bytes.
+    pub fn behind(&self, number: u64, bytes: u64) -> Vec<Block> {
+        let state = self.lock();
+        let mut left = bytes;
+        let unread = state.blocks.iter().skip_while(|block| block.number <= number);
+        let taken = unread.take_while(|block| {
+            let is_taken = left > 0;
+            left = left.saturating_sub(block.bytes);
+            is_taken
+        });
+        taken.copied().collect()
+    }
+
+    /// What is in the blocks up to this number is in the tables, and the transaction is synced.
+    pub fn merged(&self, number: u64) {
+        let mut state = self.lock();
+        let merged = state.blocks.partition_point(|block| block.number <= number);
+        let bytes: u64 = state.blocks.drain(..merged).map(|block| block.bytes).sum();
+        state.bytes -= bytes;
+        state.rest();
+        drop(state);
+        self.merged.notify_all();
+    }
+
+    /// The writer has ended: nobody need wait for it.
+    pub fn close(&self) {
+        self.lock().is_closed = true;
+        self.merged.notify_all();
+    }
+}
+
+impl State {
+    /// Requests go to the writer again once nothing is left that they could overtake.
+    fn rest(&mut self) {
+        self.is_used = self.is_appending || !self.blocks.is_empty();
+    }
+
+    /// Whether a file holds anything that is not merged.
+    pub fn holds(&self, file: usize) -> bool {
+        self.blocks.iter().any(|block| block.file == file)
+    }
+}

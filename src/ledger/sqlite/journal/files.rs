@@ -1,0 +1,323 @@
+//! The two files of the journal: appended to, read back, and looked through at the start.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Seek};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use tokio::time::Instant;
+
+use super::block::{self, ALIGNED, HEADER, Header};
+use super::record::{Outline, Records};
+use super::{Block, Journal};
+
+/// Their names in the directory of the ledger.
+pub(in super::super) const FILES: [&str; 2] = ["journal-1", "journal-2"];
+/// The number of the last block that was answered, if the process was killed and the machine was not:
+/// written after each sync, and not synced itself.
+pub(in super::super) const ANSWERED: &str = "journal-answered";
+
+/// A file longer than this is left for the other one, once that is merged: 32 MiB. Written again and
+/// again, its place on the disk stays, and a sync has nothing to note but the bytes.
+const LONG: u64 = 32 << 20;
+
+/// The files, open for those who append and for the writer, who reads them back.
+#[derive(Debug)]
+pub(in super::super) struct Files {
+    directory: PathBuf,
+    opened: [Option<File>; 2],
+    answered: Option<File>,
+    /// Which is appended to, and where.
+    current: usize,
+    end: u64,
+}
+
+impl Files {
+    /// To go on behind what was found.
+    pub fn new(directory: &Path, found: &Found) -> Self {
+        let behind = found.blocks.last().map(|last| (last.file, last.offset + last.bytes));
+        let (current, end) = behind.unwrap_or((0, 0));
+        Self { directory: directory.to_owned(), opened: [None, None], answered: None, current, end }
+    }
+
+    /// Appends records as the block with this number: `block` has room for a header in front. They are
+    /// on stable storage when this returns.
+    pub fn append(
+        &mut self,
+        journal: &Journal,
+        number: u64,
+        block: &mut Vec<u8>,
+        began: Instant,
+    ) -> Result<Block, AppendError> {
+        block::seal(number, block).ok_or(AppendError::TooLarge)?;
+        self.turn(journal).map_err(AppendError::Write)?;
+        let (file, offset) = (self.current, self.end);
+        let opened = self.open(file, true).map_err(AppendError::Write)?;
+        opened.write_all_at(block, offset).map_err(AppendError::Write)?;
+        opened.sync_data().map_err(AppendError::Sync)?;
+        self.end += block.len() as u64;
+        self.note_answered(number).map_err(AppendError::Write)?;
+        Ok(Block { number, file, offset, bytes: block.len() as u64, began: Some(began) })
+    }
+
+    /// Begins the current file again if all is merged, or takes the other one if this is long.
+    fn turn(&mut self, journal: &Journal) -> io::Result<()> {
+        let state = journal.lock();
+        let other = 1 - self.current;
+        if !state.holds(self.current) {
+            self.end = 0;
+        } else if self.end >= LONG && !state.holds(other) {
+            (self.current, self.end) = (other, 0);
+        }
+        drop(state);
+        if self.end == 0 {
+            let file = self.open(self.current, true)?;
+            if file.metadata()?.len() > 2 * LONG {
+                file.set_len(LONG)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, which: usize, make: bool) -> io::Result<&File> {
+        let slot = &mut self.opened[which];
+        if slot.is_none() {
+            let path = self.directory.join(FILES[which]);
+            let is_new = make && !path.exists();
+            let file =
+                File::options().read(true).write(true).create(make).truncate(false).open(path)?;
+            if is_new {
+                File::open(&self.directory)?.sync_all()?; // so that its name is on stable storage too
+            }
+            *slot = Some(file);
+        }
+        Ok(slot.as_ref().expect("it was opened"))
+    }
+
+    fn note_answered(&mut self, number: u64) -> io::Result<()> {
+        let file = if let Some(file) = self.answered.take() {
+            file
+        } else {
+            let path = self.directory.join(ANSWERED);
+            File::options().write(true).create(true).truncate(false).open(path)?
+        };
+        let number = number.to_le_bytes();
+        let bytes = [&number[..], &crc32fast::hash(&number).to_le_bytes()].concat();
+        self.answered.insert(file).write_all_at(&bytes, 0)
+    }
+
+    /// The records of a block that was published.
+    pub fn read(&mut self, block: &Block) -> io::Result<Vec<u8>> {
+        let not_as_written = || {
+            let fault = format!("block {} of the journal is not as it was written", block.number);
+            io::Error::new(io::ErrorKind::InvalidData, fault)
+        };
+        let file = self.open(block.file, false)?;
+        let mut header = [0; HEADER];
+        file.read_exact_at(&mut header, block.offset)?;
+        let header = Header::read(&header).filter(|header| header.number == block.number);
+        let header = header.ok_or_else(not_as_written)?;
+        let mut records = vec![0; header.bytes];
+        file.read_exact_at(&mut records, block.offset + HEADER as u64)?;
+        header.is_of(&records).then_some(records).ok_or_else(not_as_written)
+    }
+}
+
+/// Why a block was not appended.
+#[derive(Debug, thiserror::Error)]
+pub(in super::super) enum AppendError {
+    /// Nothing of it counts; the disk may have no space.
+    #[error("the journal cannot be written")]
+    Write(#[source] io::Error),
+    /// What the disk holds is not known any more.
+    #[error("the journal cannot be synced")]
+    Sync(#[source] io::Error),
+    /// No block is so large.
+    #[error("the request is too large for the journal")]
+    TooLarge,
+}
+
+/// What a start finds.
+#[derive(Debug, Default)]
+pub(in super::super) struct Found {
+    /// Those that are not merged, oldest first.
+    pub blocks: Vec<Block>,
+    /// The number of the last, or of the last that was merged.
+    pub last: u64,
+    /// What is in them, with the number of their block.
+    pub outlines: Vec<(u64, Outline)>,
+}
+
+/// Why what is there cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(in super::super) enum ScanError {
+    /// Blocks that were answered cannot be read.
+    #[error("{0}")]
+    Damaged(String),
+    /// The system does not let us.
+    #[error("{} cannot be read", path.display())]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Looks through the journal in `directory` for what is behind the block `merged`. What was appended
+/// last and is torn was promised to nobody, unless [`ANSWERED`] says that it was: then, or if anything
+/// stands behind it, something was lost.
+pub(in super::super) fn scan(directory: &Path, merged: u64) -> Result<Found, ScanError> {
+    let answered = answered(&directory.join(ANSWERED));
+    let mut found = Found { last: merged, ..Found::default() };
+    let mut runs = Vec::new();
+    for (file, name) in FILES.iter().enumerate() {
+        let path = directory.join(name);
+        let run = Run::read(&path, file).map_err(|source| ScanError::File { path, source })?;
+        runs.extend(run);
+    }
+    runs.sort_by_key(|run| run.blocks.first().map_or(u64::MAX, |(block, _)| block.number));
+    let newest = runs.iter().filter_map(|run| run.newest).max().unwrap_or(0);
+    for (block, outlines) in runs.into_iter().flat_map(|run| run.blocks) {
+        if block.number == found.last + 1 {
+            found.last = block.number;
+            found.blocks.push(block);
+            found.outlines.extend(outlines.into_iter().map(|outline| (block.number, outline)));
+        }
+    }
+    if found.last < newest.max(answered) {
+        let fault = format!(
+            "block {} of the journal is not as it was written, and what was accepted with it and \
+             after it cannot be read",
+            found.last + 1
+        );
+        return Err(ScanError::Damaged(fault));
+    }
+    Ok(found)
+}
+
+/// What [`ANSWERED`] says; zero if it cannot be read: then it says nothing.
+pub(in super::super) fn answered(path: &Path) -> u64 {
+    let bytes = fs::read(path).unwrap_or_default();
+    let number = bytes.first_chunk::<8>().copied().unwrap_or_default();
+    let is_sound = bytes.get(8..12) == Some(&crc32fast::hash(&number).to_le_bytes());
+    if is_sound { u64::from_le_bytes(number) } else { 0 }
+}
+
+/// What one file holds.
+#[derive(Debug)]
+struct Run {
+    /// From its start on, without a gap.
+    blocks: Vec<(Block, Vec<Outline>)>,
+    /// The largest number of a sound block, wherever it is.
+    newest: Option<u64>,
+}
+
+impl Run {
+    /// `None`: there is no such file.
+    fn read(path: &Path, which: usize) -> io::Result<Option<Self>> {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let length = file.metadata()?.len();
+        let mut file = BufReader::with_capacity(1 << 16, file);
+        let mut run = Self { blocks: Vec::new(), newest: None };
+        let mut offset = 0;
+        let mut records = Vec::new();
+        while let Some(header) = sound(&mut file, offset, length, &mut records)? {
+            let last = run.blocks.last().map(|(block, _)| block.number);
+            if last.is_some_and(|last| header.number != last + 1) {
+                break; // of the time before the file was begun again
+            }
+            let Some(outlines) = outlines(&records) else { break };
+            let (number, bytes) = (header.number, header.whole());
+            let block = Block { number, file: which, offset, bytes, began: None };
+            run.blocks.push((block, outlines));
+            run.newest = Some(header.number);
+            offset += header.whole();
+        }
+        run.look_behind(&mut file, offset, length)?;
+        Ok(Some(run))
+    }
+
+    /// Whether a newer block stands behind a bad one.
+    fn look_behind(
+        &mut self,
+        file: &mut BufReader<File>,
+        from: u64,
+        length: u64,
+    ) -> io::Result<()> {
+        let mut records = Vec::new();
+        let mut window = vec![0; 1 << 16];
+        let mut start = from;
+        while start < length {
+            seek_to(file, start)?;
+            let read = fill(file, &mut window)?;
+            let begins = |at: &usize| window[*at..read].starts_with(&block::MAGIC);
+            let places: Vec<usize> = (0..read).step_by(ALIGNED).filter(begins).collect();
+            for at in places {
+                if let Some(header) = sound(file, start + at as u64, length, &mut records)? {
+                    self.newest = self.newest.max(Some(header.number));
+                }
+            }
+            start += window.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+fn outlines(records: &[u8]) -> Option<Vec<Outline>> {
+    let mut records = Records::of(records);
+    let mut outlines = Vec::new();
+    while let Some(outline) = records.next_outline().ok()? {
+        outlines.push(outline);
+    }
+    Some(outlines)
+}
+
+/// The block at `offset`, if it is as it was written.
+fn sound(
+    file: &mut BufReader<File>,
+    offset: u64,
+    length: u64,
+    records: &mut Vec<u8>,
+) -> io::Result<Option<Header>> {
+    let mut header = [0; HEADER];
+    if offset + HEADER as u64 > length {
+        return Ok(None);
+    }
+    seek_to(file, offset)?;
+    file.read_exact(&mut header)?;
+    let Some(header) = Header::read(&header) else { return Ok(None) };
+    if offset + header.whole() > length {
+        return Ok(None);
+    }
+    records.resize(header.bytes, 0);
+    file.read_exact(records)?;
+    Ok(header.is_of(records).then_some(header))
+}
+
+/// As much as there is.
+fn fill(file: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read(&mut bytes[filled..])? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    Ok(filled)
+}
+
+/// Keeps what is buffered, if it can.
+fn seek_to(file: &mut BufReader<File>, offset: u64) -> io::Result<()> {
+    let position = file.stream_position()?;
+    file.seek_relative(offset.cast_signed().wrapping_sub(position.cast_signed()))
+}
+
+/// Whether anything is there to be merged or moved.
+pub(in super::super) fn exist(directory: &Path) -> bool {
+    FILES.iter().any(|name| fs::exists(directory.join(name)).unwrap_or(true))
+}

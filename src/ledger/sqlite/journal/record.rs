@@ -1,0 +1,263 @@
+//! What a block holds: records in the compact form of `postcard`, one after the other.
+//!
+//! The head of a record can be read without its body, so that a start learns what there is without
+//! reading all of it.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::{Intake, RejectedEvent};
+use crate::membership::{
+    AudienceId, AudienceKey, ContextKey, ContextKind, DestinationName, Membership, MembershipDelta,
+    Timestamp, UserId,
+};
+
+/// One record.
+#[derive(Debug)]
+pub(in super::super) struct Record {
+    pub intake: Intake,
+    /// Of its first delta; each has the one after the one before.
+    pub stamp: Timestamp,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head<'a> {
+    destination: &'a str,
+    arrival: i64,
+    stamp: i64,
+    deltas: u32,
+    #[serde(borrow)]
+    audiences: Vec<Audience<'a>>,
+    body_bytes: u32,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize, PartialEq, Eq, Hash)]
+struct Audience<'a> {
+    id: &'a str,
+    key: &'a str,
+    kind: &'a str,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Body<'a> {
+    #[serde(borrow)]
+    deltas: Vec<Delta<'a>>,
+    #[serde(borrow)]
+    deletions: Vec<&'a str>,
+    #[serde(borrow)]
+    rejected: Vec<Rejected<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Delta<'a> {
+    /// Position among the audiences of the head.
+    audience: u32,
+    context_key: &'a str,
+    enters: bool,
+    /// Microseconds before the arrival.
+    age: i64,
+    user: User<'a>,
+    key_rule: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+enum User<'a> {
+    Unknown,
+    /// The context key is the user id.
+    IsTheKey,
+    Other(&'a str),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Rejected<'a> {
+    reason: &'a str,
+    detail: &'a str,
+    #[serde(borrow)]
+    body: &'a [u8],
+    user: Option<&'a str>,
+}
+
+/// Appends an intake to `block`; its deltas have the stamps from `stamp` on.
+///
+/// `None`: it is too large for a record, and `block` is as it was.
+pub(in super::super) fn write(
+    block: &mut Vec<u8>,
+    intake: &Intake,
+    stamp: Timestamp,
+) -> Option<()> {
+    let mut audiences = Audiences::default();
+    let deltas = intake.deltas.iter().map(|delta| {
+        let context_key = delta.context_key.as_str();
+        Delta {
+            audience: audiences.position(delta),
+            context_key,
+            enters: delta.membership.as_bool(),
+            age: intake.arrival.0.wrapping_sub(delta.event_at.0),
+            user: match delta.user_id.as_ref().map(UserId::as_str) {
+                None => User::Unknown,
+                Some(user) if user == context_key => User::IsTheKey,
+                Some(user) => User::Other(user),
+            },
+            key_rule: delta.key_rule,
+        }
+    });
+    let body = Body {
+        deltas: deltas.collect(),
+        deletions: intake.deletions.iter().map(UserId::as_str).collect(),
+        rejected: intake.rejected.iter().map(rejected).collect(),
+    };
+    let body = postcard::to_allocvec(&body).ok()?;
+    let head = Head {
+        destination: intake.destination.as_str(),
+        arrival: intake.arrival.0,
+        stamp: stamp.0,
+        deltas: u32::try_from(intake.deltas.len()).ok()?,
+        audiences: audiences.list,
+        body_bytes: u32::try_from(body.len()).ok()?,
+    };
+    block.extend_from_slice(&postcard::to_allocvec(&head).ok()?);
+    block.extend_from_slice(&body);
+    Some(())
+}
+
+/// The audiences of a request, each once.
+#[derive(Default)]
+struct Audiences<'a> {
+    list: Vec<Audience<'a>>,
+    positions: HashMap<Audience<'a>, u32>,
+    /// Neighbours are mostly of one audience.
+    last: Option<(Audience<'a>, u32)>,
+}
+
+impl<'a> Audiences<'a> {
+    fn position(&mut self, delta: &'a MembershipDelta) -> u32 {
+        let (id, key) = (delta.audience.as_str(), delta.audience_key.as_str());
+        let audience = Audience { id, key, kind: delta.context_kind.as_str() };
+        if let Some((last, position)) = self.last
+            && last == audience
+        {
+            return position;
+        }
+        let position = *self.positions.entry(audience).or_insert_with(|| {
+            self.list.push(audience);
+            u32::try_from(self.list.len() - 1).expect("a request has fewer events than that")
+        });
+        self.last = Some((audience, position));
+        position
+    }
+}
+
+fn rejected(event: &RejectedEvent) -> Rejected<'_> {
+    Rejected {
+        reason: &event.reason,
+        detail: &event.detail,
+        body: &event.body,
+        user: event.user_id.as_ref().map(UserId::as_str),
+    }
+}
+
+/// The records of a block, in their order; ends early with an error if one cannot be read, which the
+/// checksum of the block rules out.
+#[derive(Debug)]
+pub(in super::super) struct Records<'a>(&'a [u8]);
+
+/// A block is not what its checksum says.
+#[derive(Debug, thiserror::Error)]
+#[error("a record of the journal cannot be read")]
+pub(in super::super) struct Unreadable;
+
+/// What a start must know of a record before the writer reads it.
+#[derive(Debug)]
+pub(in super::super) struct Outline {
+    pub destination: DestinationName,
+    /// At least its arrival and its last stamp.
+    pub latest: Timestamp,
+    pub audiences: Vec<(AudienceId, ContextKind)>,
+}
+
+impl<'a> Records<'a> {
+    pub fn of(block: &'a [u8]) -> Self {
+        Self(block)
+    }
+
+    fn next_parts(&mut self) -> Result<Option<(Head<'a>, &'a [u8])>, Unreadable> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        let (head, rest) = postcard::take_from_bytes::<Head<'_>>(self.0).map_err(|_| Unreadable)?;
+        let body_bytes = usize::try_from(head.body_bytes).map_err(|_| Unreadable)?;
+        let (body, rest) = rest.split_at_checked(body_bytes).ok_or(Unreadable)?;
+        self.0 = rest;
+        Ok(Some((head, body)))
+    }
+
+    /// The next record without its body.
+    pub fn next_outline(&mut self) -> Result<Option<Outline>, Unreadable> {
+        let Some((head, _)) = self.next_parts()? else { return Ok(None) };
+        let audience =
+            |of: Audience<'_>| Some((AudienceId::new(of.id)?, ContextKind::new(of.kind)?));
+        let audiences = head.audiences.into_iter().map(|of| audience(of).ok_or(Unreadable));
+        Ok(Some(Outline {
+            destination: DestinationName::new(head.destination).ok_or(Unreadable)?,
+            latest: Timestamp(head.arrival.max(head.stamp + i64::from(head.deltas))),
+            audiences: audiences.collect::<Result<_, _>>()?,
+        }))
+    }
+
+    /// The next record.
+    pub fn next(&mut self) -> Result<Option<Record>, Unreadable> {
+        let Some((head, body)) = self.next_parts()? else { return Ok(None) };
+        let body: Body<'_> = postcard::from_bytes(body).map_err(|_| Unreadable)?;
+        record(&head, body).ok_or(Unreadable).map(Some)
+    }
+}
+
+fn record(head: &Head<'_>, body: Body<'_>) -> Option<Record> {
+    let audiences: Vec<(AudienceId, AudienceKey, ContextKind)> = head
+        .audiences
+        .iter()
+        .map(|of| {
+            Some((AudienceId::new(of.id)?, AudienceKey::new(of.key)?, ContextKind::new(of.kind)?))
+        })
+        .collect::<Option<_>>()?;
+    let delta = |delta: Delta<'_>| {
+        let (audience, audience_key, context_kind) =
+            audiences.get(usize::try_from(delta.audience).ok()?)?.clone();
+        let user_id = match delta.user {
+            User::Unknown => None,
+            User::IsTheKey => Some(UserId::new(delta.context_key)?),
+            User::Other(user) => Some(UserId::new(user)?),
+        };
+        Some(MembershipDelta {
+            audience,
+            audience_key,
+            context_kind,
+            context_key: ContextKey::new(delta.context_key)?,
+            membership: Membership::from_bool(delta.enters),
+            event_at: Timestamp(head.arrival.wrapping_sub(delta.age)),
+            user_id,
+            key_rule: delta.key_rule,
+        })
+    };
+    let rejected = body.rejected.into_iter().map(|event| {
+        Some(RejectedEvent {
+            reason: Cow::Owned(event.reason.to_owned()),
+            detail: event.detail.to_owned(),
+            body: event.body.to_vec(),
+            user_id: match event.user {
+                Some(user) => Some(UserId::new(user)?),
+                None => None,
+            },
+        })
+    });
+    let intake = Intake {
+        destination: DestinationName::new(head.destination)?,
+        arrival: Timestamp(head.arrival),
+        deltas: body.deltas.into_iter().map(delta).collect::<Option<_>>()?,
+        deletions: body.deletions.into_iter().map(UserId::new).collect::<Option<_>>()?,
+        rejected: rejected.collect::<Option<_>>()?,
+    };
+    Some(Record { intake, stamp: Timestamp(head.stamp) })
+}

@@ -1,0 +1,236 @@
+//! What is accepted while the writer is busy: through the journal, and from there into the tables.
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::*;
+
+/// A ledger whose writer is busy: requests are appended, and nothing is merged until it runs.
+struct Busy {
+    ledger: Arc<SqliteLedger>,
+    writer: Writer,
+}
+
+impl Busy {
+    fn open(bench: &Bench) -> Self {
+        let (ledger, mut writer) = bench.try_open().expect("the ledger can be opened");
+        writer.start_front().expect("a thread can be started");
+        Self { ledger: Arc::new(ledger), writer }
+    }
+
+    async fn record(&self, deltas: Vec<MembershipDelta>) {
+        let recorded = self.ledger.record(intake(&*self.ledger, deltas)).await;
+        assert_eq!(recorded.expect("there is space"), Recorded::default());
+    }
+}
+
+fn closed() -> Bench {
+    let mut bench = Bench::closed();
+    bench.journal_from = 0;
+    bench
+}
+
+/// What a daemon has left that was killed before it merged `blocks` requests, one person each.
+async fn left_behind(blocks: usize) -> Bench {
+    let bench = closed();
+    let busy = Busy::open(&bench);
+    for number in 0..blocks {
+        busy.record(vec![delta("a", &format!("p{number:02}"), true, 1)]).await;
+    }
+    let mut left = closed();
+    left.copy_all_of(&bench);
+    left
+}
+
+impl Bench {
+    fn copy_all_of(&mut self, other: &Self) {
+        self.directory = tempfile::tempdir().expect("a temporary directory");
+        for file in std::fs::read_dir(other.directory.path()).expect("it is there") {
+            let file = file.expect("it is there");
+            std::fs::copy(file.path(), self.directory.path().join(file.file_name()))
+                .expect("both are ours");
+        }
+    }
+
+    fn exported(&self) -> Vec<String> {
+        let mut keys = Vec::new();
+        export(self.directory.path(), None, |member| {
+            keys.push(member.context_key);
+            std::ops::ControlFlow::<()>::Continue(())
+        })
+        .expect("it can be read");
+        keys
+    }
+}
+
+fn people(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("p{number:02}")).collect()
+}
+
+#[tokio::test]
+async fn what_was_answered_and_not_merged_is_there_after_a_kill() {
+    let mut left = left_behind(9).await;
+    left.open();
+    left.ledger.caught_up().await.expect("it is open");
+    assert_eq!(keys(&left.claim("a", 99).await.expect("all wait")), people(9));
+    left.close().await;
+    assert_eq!(left.faults(), [""; 0]);
+}
+
+#[tokio::test]
+async fn whoever_reads_a_ledger_at_rest_finds_what_was_not_merged() {
+    assert_eq!(left_behind(9).await.exported(), people(9));
+    let left = left_behind(9).await;
+    let sound = check(left.directory.path()).expect("it can be opened").expect("it is sound");
+    assert_eq!((sound.members, sound.pending), (9, 9));
+    let (left, copy) = (left_behind(9).await, closed());
+    let file = copy.directory.path().join("copy");
+    backup(left.directory.path(), &file).expect("there is space");
+    std::fs::remove_file(left.directory.path().join(journal::FILES[0])).expect("it is there");
+    assert_eq!(restore(copy.directory.path(), &file).expect("it is a backup"), None);
+    assert_eq!(copy.exported(), people(9));
+}
+
+#[tokio::test]
+async fn a_restore_takes_the_journal_aside_with_the_rest() {
+    let left = left_behind(3).await;
+    let copy = tempfile::tempdir().expect("a temporary directory");
+    let file = copy.path().join("copy");
+    backup(left.directory.path(), &file).expect("there is space");
+    let mut later = left_behind(7).await;
+    let aside = restore(later.directory.path(), &file).expect("it is a backup");
+    let aside = aside.expect("there was a ledger");
+    assert!(aside.join(journal::FILES[0]).exists() && aside.join(journal::ANSWERED).exists());
+    std::fs::remove_dir_all(aside).expect("it is ours");
+    assert_eq!(later.exported(), people(3));
+    later.open();
+    later.record(vec![delta("a", "p03", true, 1)]).await;
+    later.close().await;
+    assert_eq!(later.exported(), people(4));
+}
+
+#[tokio::test]
+async fn a_journal_that_was_torn_or_altered_never_loses_an_answer_without_a_word() {
+    const BLOCKS: usize = 12;
+    let left = left_behind(BLOCKS).await;
+    let sound = std::fs::read(left.directory.path().join(journal::FILES[0])).expect("it is there");
+    let mut chance = StdRng::seed_from_u64(20_261_125);
+    let mut found = [0, 0];
+    for run in 0..200 {
+        let mut copy = closed();
+        copy.copy_all_of(&left);
+        // Without that file: as after the death of the machine.
+        let is_known = run % 2 == 0;
+        if !is_known {
+            std::fs::remove_file(copy.directory.path().join(journal::ANSWERED))
+                .expect("it is there");
+        }
+        let mut bytes = sound.clone();
+        let at = chance.random_range(0..bytes.len());
+        let is_torn = run % 8 < 2;
+        if is_torn {
+            bytes.truncate(at);
+        } else {
+            bytes[at] ^= 1 << chance.random_range(0..8);
+        }
+        std::fs::write(copy.directory.path().join(journal::FILES[0]), &bytes).expect("it is ours");
+        match check(copy.directory.path()).expect("it can be opened") {
+            Err(faults) => {
+                assert!(faults[0].contains("of the journal is not as it was written"));
+                found[usize::from(is_known)] += 1;
+            }
+            Ok(all) if all.members == BLOCKS as u64 => {} // between two blocks
+            // What was cut off, or the last of all: as if the machine had died while it was written.
+            Ok(_) if is_torn && !is_known => {}
+            Ok(left) => assert!(
+                !is_known && left.members == BLOCKS as u64 - 1,
+                "byte {at}, known {is_known}, torn {is_torn}: {left:?}"
+            ),
+        }
+    }
+    println!("{found:?} of 100 each were found, without and with the number of the last answer");
+    assert!(found[0] > 45 && found[1] > 85, "{found:?}");
+}
+
+#[tokio::test]
+async fn what_comes_after_it_waits_until_it_is_merged() {
+    let bench = closed();
+    let busy = Busy::open(&bench);
+    busy.record(vec![delta("a", "ada", true, 1), delta("b", "bob", true, 1)]).await;
+    let ledger = Arc::clone(&busy.ledger);
+    let dropping = tokio::spawn(async move { ledger.erase(&destination(), Some(&id("a"))).await });
+    tokio::task::yield_now().await; // it is sent, before the writer comes to anything
+    let writing = std::thread::spawn(move || busy.writer.run());
+    assert_eq!(dropping.await.expect("no panic").expect("it is known"), 1, "an audience");
+    let all = busy.ledger.member(&destination(), "ada").await.expect("it is open");
+    assert!(all.is_empty(), "what was accepted before it was dropped is dropped");
+    assert_eq!(busy.ledger.member(&destination(), "bob").await.expect("it is open").len(), 1);
+    busy.ledger.close().await;
+    writing.join().expect("no panic").expect("nor fail");
+}
+
+#[tokio::test]
+async fn an_audience_has_one_kind_before_it_is_merged_too() {
+    let bench = closed();
+    let busy = Busy::open(&bench);
+    busy.record(vec![delta("a", "ada", true, 1)]).await;
+    let device = || {
+        let kind = ContextKind::new("device").expect("a kind");
+        vec![MembershipDelta { context_kind: kind, ..delta("a", "phone", true, 1) }]
+    };
+    let ledger = Arc::clone(&busy.ledger);
+    let other = tokio::spawn(async move { ledger.record(intake(&*ledger, device())).await });
+    tokio::task::yield_now().await;
+    let writing = std::thread::spawn(move || busy.writer.run());
+    let recorded = other.await.expect("no panic").expect("there is space");
+    assert_eq!(recorded.kind_conflicts, [0]);
+    busy.ledger.erase(&destination(), Some(&id("a"))).await.expect("it is known");
+    let recorded = busy.ledger.record(intake(&*busy.ledger, device())).await;
+    assert_eq!(recorded.expect("there is space"), Recorded::default(), "nobody is left in it");
+    let again = vec![delta("a", "ada", true, 1)];
+    let recorded = busy.ledger.record(intake(&*busy.ledger, again)).await;
+    assert_eq!(recorded.expect("there is space").kind_conflicts, [0]);
+    busy.ledger.close().await;
+    writing.join().expect("no panic").expect("nor fail");
+}
+
+#[tokio::test]
+async fn everything_of_a_request_goes_through_it() {
+    let mut bench = Bench::journaled();
+    let user = |name: &str| UserId::new(name).expect("not empty");
+    let email =
+        MembershipDelta { user_id: Some(user("u1")), ..delta("a", "ada@example.com", true, 5) };
+    let event = RejectedEvent {
+        reason: "no_context_key".into(),
+        detail: "a sentence".to_owned(),
+        body: b"{\"a\": [1, 2]}".to_vec(),
+        user_id: Some(user("u2")),
+    };
+    let all = Intake {
+        rejected: vec![event.clone(), RejectedEvent { user_id: None, ..event }],
+        ..intake(&*bench.ledger, vec![email, delta("b", "bob", false, 7)])
+    };
+    bench.take_in(all).await;
+    bench.crash();
+    bench.ledger.caught_up().await.expect("it is open");
+    let found = bench.ledger.member(&destination(), "u1").await.expect("it is open");
+    let [ada] = &found[..] else { panic!("by user id") };
+    assert_eq!((ada.context_key.as_str(), ada.event_at), ("ada@example.com", Timestamp(5)));
+    let kept = bench.ledger.rejected(&destination(), 0, 10).await.expect("it is open");
+    assert_eq!(kept.len(), 2);
+    assert_eq!(
+        (kept[0].reason.as_str(), kept[0].detail.as_str()),
+        ("no_context_key", "a sentence")
+    );
+    assert_eq!(kept[0].body, b"{\"a\": [1, 2]}");
+    bench
+        .take_in(Intake {
+            deletions: vec![user("u1"), user("u2")],
+            ..intake(&*bench.ledger, Vec::new())
+        })
+        .await;
+    let kept = bench.ledger.rejected(&destination(), 0, 10).await.expect("it is open");
+    assert_eq!(kept.len(), 1, "the other is nobody's that is known");
+    let batch = bench.claim("a", 9).await.expect("the removal is to be told");
+    assert_eq!(batch.members[0].membership, Membership::Out);
+}
