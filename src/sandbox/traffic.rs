@@ -124,6 +124,7 @@ pub struct Backfill {
     audience: Sample,
     members: Range<u64>,
     time: Timestamp,
+    user_id: fn(u64) -> String,
 }
 
 impl Backfill {
@@ -134,10 +135,27 @@ impl Backfill {
     /// microsecond after the one before.
     #[must_use]
     pub fn new(audience: Sample, members: u64, from: Timestamp) -> Self {
-        Self { audience, members: 0..members, time: from }
+        Self { audience, members: 0..members, time: from, user_id }
     }
 
-    /// Who is in the audience in the end.
+    /// The same with user ids like [`Backfill::spread_user_id`], for the people with these numbers: the
+    /// order in which they arrive is none in the order of their ids, as with UUIDs and hashes.
+    #[must_use]
+    pub fn spread(audience: Sample, members: Range<u64>, from: Timestamp) -> Self {
+        Self { audience, members, time: from, user_id: Self::spread_user_id }
+    }
+
+    /// A user id that says nothing of its neighbours; each number has one of its own.
+    #[must_use]
+    pub fn spread_user_id(person: u64) -> String {
+        // the mixing of SplitMix64: each step can be undone, so no two numbers meet
+        let mixed = person.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        format!("user_{:016x}", mixed ^ (mixed >> 31))
+    }
+
+    /// Who is in the audience in the end, with readable user ids.
     pub fn truth(members: u64) -> impl Iterator<Item = String> {
         (0..members).map(user_id)
     }
@@ -172,7 +190,7 @@ impl Iterator for Backfill {
             if events > 0 {
                 body.push(b',');
             }
-            let user_id = user_id(person);
+            let user_id = (self.user_id)(person);
             let membership = Membership {
                 audience: self.audience,
                 user_id: &user_id,
@@ -333,6 +351,20 @@ mod tests {
             }
         }
         assert!(members.iter().eq(&Backfill::truth(2001).collect::<Vec<_>>()));
+    }
+
+    /// A ledger that sorts by key must not be flattered.
+    #[test]
+    fn spread_user_ids_do_not_arrive_in_order() {
+        let batches = Backfill::spread(Sample::CART_ABANDONERS, 5000..8000, FROM);
+        let events: Vec<Value> = batches
+            .flat_map(|batch| parsed(&batch.body).as_array().expect("an array").clone())
+            .collect();
+        let ids: Vec<&str> = events.iter().filter_map(|event| event["userId"].as_str()).collect();
+        assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 3000, "each is another");
+        assert_eq!(ids[0], Backfill::spread_user_id(5000));
+        let ascents = ids.windows(2).filter(|pair| pair[0] < pair[1]).count();
+        assert!((1300..1700).contains(&ascents), "{ascents} of 2999 pairs ascend");
     }
 
     #[test]

@@ -5,19 +5,25 @@ use std::path::PathBuf;
 /// Which figures are wanted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum What {
+    /// Everything that the table has.
+    All,
     /// Events a second, and what they cost.
     Throughput,
     /// Calls to LaunchDarkly.
     Calls,
     /// Ten million members.
     Scale,
+    /// Nothing to do.
+    Idle,
 }
 
 /// What is to be measured.
 pub struct Arguments {
     pub what: What,
     /// Of the audience that is backfilled.
-    pub members: u32,
+    pub members: u64,
+    /// Of the ledger that is large.
+    pub members_large: u64,
     /// Less of everything, for a first look.
     pub quick: bool,
     /// Where the figures go besides the terminal.
@@ -29,8 +35,8 @@ impl Arguments {
     pub fn parse(words: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let mut words = words;
         let mut is_bench = false;
-        let mut what = What::Throughput;
-        let (mut members, mut quick, mut json) = (None, false, None);
+        let mut what = What::All;
+        let (mut members, mut members_large, mut quick, mut json) = (None, None, false, None);
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
             match word.as_str() {
@@ -39,29 +45,36 @@ impl Arguments {
                 "--json" => json = Some(PathBuf::from(value()?)),
                 "--what" => {
                     what = match value()?.as_str() {
+                        "all" => What::All,
                         "throughput" => What::Throughput,
                         "calls" => What::Calls,
                         "scale" => What::Scale,
-                        other => return Err(format!("{other}: throughput, calls or scale")),
+                        "idle" => What::Idle,
+                        other => {
+                            return Err(format!("{other}: all, throughput, calls, scale or idle"));
+                        }
                     };
                 }
-                "--members" => {
-                    let text = value()?;
-                    let number: u32 = text.parse().map_err(|_| format!("{text} is no number"))?;
-                    members = Some(number.max(1));
-                }
+                "--members" => members = Some(number(&value()?)?),
+                "--members-large" => members_large = Some(number(&value()?)?),
                 _ => {
                     return Err(format!(
-                        "{word}: known are --what WHAT, --members N, --quick, --json FILE"
+                        "{word}: known are --what WHAT, --members N, --members-large N, --quick, \
+                         --json FILE"
                     ));
                 }
             }
         }
-        let members = members.unwrap_or(match (what, quick) {
-            (What::Scale, false) => 10_000_000,
-            (_, true) => 20_000,
-            (_, false) => 200_000,
-        });
-        Ok(is_bench.then_some(Self { what, members, quick, json }))
+        let (usual, usual_large) = if quick { (50_000, 500_000) } else { (1_000_000, 10_000_000) };
+        let members = members.unwrap_or(usual);
+        let members_large = members_large.unwrap_or(usual_large);
+        Ok(is_bench.then_some(Self { what, members, members_large, quick, json }))
+    }
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(number @ 1..=100_000_000) => Ok(number),
+        _ => Err(format!("{text}: a number from 1 to 100000000")),
     }
 }

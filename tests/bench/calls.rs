@@ -13,15 +13,15 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use cohortd::sandbox::{Keep, StandIn, sign};
+use cohortd::sandbox::sign;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
-use tokio::runtime::{Builder, Runtime};
 
 use crate::daemon::{self, Installation};
 use crate::load::{self, Requests};
 use crate::report::{Report, Unit};
+use crate::workbench::{Workbench, count};
 
 const AUDIENCES: u32 = 10;
 /// Of the first event, in milliseconds of the epoch.
@@ -32,33 +32,25 @@ const RATES: [(u32, usize); 6] = [(2, 1), (20, 1), (1, 100), (4, 100), (20, 100)
 const SETTLED: Duration = Duration::from_secs(3);
 
 /// Measures at each rate, with so many people.
-pub fn measure(members: u32, quick: bool, report: &mut Report) {
-    let seconds = if quick { 4 } else { 15 };
-    let elsewhere = Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let elsewhere = elsewhere.expect("a runtime can be built");
+pub fn measure(bench: &Workbench, people: u64, seconds: u32, report: &mut Report) {
     for (rate, size) in RATES {
         eprintln!("{rate} requests a second of {size} events for {seconds} s");
-        measure_at(rate, size, rate * seconds, members, &elsewhere, report);
+        measure_at(bench, (rate, size), rate * seconds, people, report);
     }
 }
 
 fn measure_at(
-    rate: u32,
-    size: usize,
+    bench: &Workbench,
+    (rate, size): (u32, usize),
     batches: u32,
-    members: u32,
-    elsewhere: &Runtime,
+    people: u64,
     report: &mut Report,
 ) {
-    let stand_in = elsewhere.block_on(StandIn::start(vec![daemon::account()]));
-    let stand_in = stand_in.expect("a port on loopback is free");
-    stand_in.set_keep(Keep::Counts);
+    let stand_in = bench.stand_in(1);
     let installation = Installation::new(&stand_in.url());
     let daemon = installation.start();
-    let mut stream = Stream::new(members);
+    let mut stream = Stream::new(people);
     let mut one_for_each = 0;
-    let generator = Builder::new_current_thread().enable_all().build();
-    let generator = generator.expect("a runtime can be built");
     let began = Instant::now();
     for number in 0..batches {
         let events = stream.batch(size);
@@ -66,47 +58,46 @@ fn measure_at(
             .iter()
             .filter_map(|event| event.pointer("/context/personas/computation_id")?.as_str())
             .collect();
-        one_for_each += u32::try_from(audiences.len()).expect("ten at most");
+        one_for_each += audiences.len() as u64;
         let first = events[0].to_string();
         let texts: Vec<String> = events.iter().map(Value::to_string).collect();
         let body = if size == 1 { first.clone() } else { format!("[{}]", texts.join(",")) };
         let signature = sign(&daemon::shared_secret(), first.as_bytes());
-        let accepted = u32::try_from(events.len()).expect("a hundred");
-        let request = Requests::from(vec![load::request(&signature, body.as_bytes(), accepted)]);
+        let body = body.as_bytes();
+        let request = load::request(daemon::DESTINATION, &signature, body, events.len() as u64);
         std::thread::sleep(
             (began + Duration::from_secs(1) * number / rate)
                 .saturating_duration_since(Instant::now()),
         );
-        generator.block_on(load::run(daemon.public, request, 1));
+        bench.load(daemon.public, &Requests::from(vec![request]), 1);
     }
     std::thread::sleep(SETTLED);
-    let calls = u32::try_from(stand_in.calls().total).expect("few calls");
-    let name = |what: &str| format!("{rate} requests/s of {size}: {what}");
-    report.add(&name("calls, one a request and audience"), Unit::Count, f64::from(one_for_each));
-    report.add(&name("calls of cohortd"), Unit::Count, f64::from(calls));
-    let ratio = f64::from(calls) / f64::from(one_for_each);
-    report.add(&name("ratio"), Unit::Ratio, ratio);
-    daemon.kill();
+    let mut add = |what: &str, calls| {
+        let name = format!("{rate} requests a second of {size}: {what}");
+        report.add(&name, Unit::Count, count(calls));
+    };
+    add("one call a request and audience", one_for_each);
+    add("calls", stand_in.calls().total);
 }
 
 /// People entering and leaving audiences.
 struct Stream {
     chance: StdRng,
-    members: u32,
+    people: u64,
     at_ms: i64,
     /// What comes in a later batch.
     later: Vec<Value>,
 }
 
 impl Stream {
-    fn new(members: u32) -> Self {
-        Self { chance: StdRng::seed_from_u64(7), members, at_ms: FROM_MS, later: Vec::new() }
+    fn new(people: u64) -> Self {
+        Self { chance: StdRng::seed_from_u64(7), people, at_ms: FROM_MS, later: Vec::new() }
     }
 
     fn batch(&mut self, size: usize) -> Vec<Value> {
         let mut events = std::mem::take(&mut self.later);
         while events.len() < size {
-            let who = self.chance.random_range(0..self.members);
+            let who = self.chance.random_range(0..self.people);
             let audience = self.chance.random_range(0..AUDIENCES);
             let enters = self.chance.random_bool(0.6);
             self.at_ms += 1;
@@ -123,7 +114,7 @@ impl Stream {
     }
 
     /// A fifth of the people have two identifiers, and Segment sends a change for each.
-    fn change(&self, who: u32, audience: u32, enters: bool) -> Vec<Value> {
+    fn change(&self, who: u64, audience: u32, enters: bool) -> Vec<Value> {
         let times = if who.is_multiple_of(5) { 2 } else { 1 };
         let event = |kind: &str| {
             let key = format!("audience_{audience}");

@@ -1,19 +1,31 @@
-//! The real daemon as a process with its usual settings, and what the system tells about it.
+//! The real daemon as a process with its usual settings, and what it and the system tell about it.
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use cohortd::membership::DestinationName;
 use cohortd::sandbox::Account;
 use cohortd::secret::Secret;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use url::Url;
 
-const DEADLINE: Duration = Duration::from_secs(60);
-const ENVIRONMENT: &str = "64f0c0ffee";
+use crate::load;
+use crate::workbench::count;
+
+/// To be ready.
+const START: Duration = Duration::from_secs(60);
+/// Nothing else takes so long unless it is broken.
+const DEADLINE: Duration = Duration::from_secs(3600);
+/// Between two looks at what the ledger shows.
+const LOOK: Duration = Duration::from_millis(20);
+/// Whoever writes nothing for so long is at rest; and how long that is waited for.
+const QUIET: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(60);
 const SERVICE_TOKEN: &str = "api-planted-service-token";
 const SHARED_SECRET: &str = "planted-shared-secret";
 
@@ -22,21 +34,38 @@ pub fn shared_secret() -> Secret {
     Secret::new(SHARED_SECRET)
 }
 
-/// The account that the daemon delivers to.
-pub fn account() -> Account {
-    let client_side_id = ENVIRONMENT.to_owned();
+/// The first of the destinations, or the only one.
+pub const DESTINATION: &str = "production_0";
+
+/// The name of each of them.
+pub fn name(destination: u32) -> String {
+    format!("production_{destination}")
+}
+
+/// [`DESTINATION`], for the ledger.
+pub fn destination() -> DestinationName {
+    DestinationName::new(DESTINATION).expect("a name")
+}
+
+/// The account that a destination delivers to.
+pub fn account(destination: u32) -> Account {
+    let client_side_id = client_side_id(destination);
     Account { client_side_id, service_token: Secret::new(SERVICE_TOKEN) }
 }
 
-/// What the ledger remembers of where its tellings went.
+/// What the ledger remembers of where the tellings of [`DESTINATION`] went.
 pub fn environment(launchdarkly: &Url) -> String {
-    format!("{launchdarkly} {ENVIRONMENT}")
+    format!("{launchdarkly} {}", client_side_id(0))
+}
+
+fn client_side_id(destination: u32) -> String {
+    format!("64f0c0ffee{destination}")
 }
 
 /// The configuration and the ledger, over all lives of the daemon.
 pub struct Installation {
     directory: tempfile::TempDir,
-    variables: Vec<(&'static str, String)>,
+    variables: Vec<(String, String)>,
 }
 
 /// One life of the daemon.
@@ -44,43 +73,80 @@ pub struct Daemon {
     child: Child,
     /// Where Segment posts to.
     pub public: SocketAddr,
+    admin: SocketAddr,
     /// From the start of the process to its word that it is ready.
     pub ready_after: Duration,
 }
 
 /// Of the process.
 pub struct Memory {
-    pub resident_mib: f64,
-    pub peak_mib: f64,
+    pub resident_mb: f64,
+    pub peak_mb: f64,
+}
+
+/// What the ledger shows of all members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    pub included: u64,
+    pub pending: u64,
+}
+
+/// What the system counted of the process since it started.
+#[derive(Clone, Copy)]
+pub struct Effort {
+    /// Threads that were woken after they had waited.
+    pub wake_ups: u64,
+    /// Hundredths of a second of CPU, as the system counts them.
+    pub ticks: u64,
 }
 
 impl Installation {
-    /// Beside the build: a real disk, where the system's temporary directory may be memory.
+    /// With one destination.
     pub fn new(launchdarkly: &Url) -> Self {
+        Self::with_destinations(1, launchdarkly)
+    }
+
+    /// Beside the build: a real disk, where the system's temporary directory may be memory.
+    pub fn with_destinations(destinations: u32, launchdarkly: &Url) -> Self {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
         let directory = directory.expect("cargo made this directory");
         let ledger = directory.path().join("ledger").display().to_string();
-        let variables = vec![
-            ("COHORTD_LISTEN__ADDRESS", "127.0.0.1:0".to_owned()),
-            ("COHORTD_ADMIN__ADDRESS", "127.0.0.1:0".to_owned()),
-            ("COHORTD_LEDGER__PATH", ledger),
-            ("COHORTD_DESTINATIONS__PRODUCTION__SEGMENT__SHARED_SECRETS", SHARED_SECRET.to_owned()),
-            (
-                "COHORTD_DESTINATIONS__PRODUCTION__LAUNCHDARKLY__CLIENT_SIDE_ID",
-                ENVIRONMENT.to_owned(),
-            ),
-            (
-                "COHORTD_DESTINATIONS__PRODUCTION__LAUNCHDARKLY__SERVICE_TOKEN",
-                SERVICE_TOKEN.to_owned(),
-            ),
-            ("COHORTD_DESTINATIONS__PRODUCTION__LAUNCHDARKLY__BASE_URL", launchdarkly.to_string()),
+        let mut variables = vec![
+            ("COHORTD_LISTEN__ADDRESS".to_owned(), "127.0.0.1:0".to_owned()),
+            ("COHORTD_ADMIN__ADDRESS".to_owned(), "127.0.0.1:0".to_owned()),
+            ("COHORTD_LEDGER__PATH".to_owned(), ledger),
         ];
+        for number in 0..destinations {
+            for (key, value) in [
+                ("SEGMENT__SHARED_SECRETS", SHARED_SECRET.to_owned()),
+                ("LAUNCHDARKLY__CLIENT_SIDE_ID", client_side_id(number)),
+                ("LAUNCHDARKLY__SERVICE_TOKEN", SERVICE_TOKEN.to_owned()),
+                ("LAUNCHDARKLY__BASE_URL", launchdarkly.to_string()),
+            ] {
+                let key = format!("COHORTD_DESTINATIONS__PRODUCTION_{number}__{key}");
+                variables.push((key, value));
+            }
+        }
         Self { directory, variables }
     }
 
     /// Where its ledger is.
     pub fn ledger(&self) -> PathBuf {
         self.directory.path().join("ledger")
+    }
+
+    /// The same with a copy of its ledger, which is on the disk when this returns. No daemon may run.
+    pub fn copy(&self, launchdarkly: &Url) -> Self {
+        let copy = Self::new(launchdarkly);
+        std::fs::create_dir(copy.ledger()).expect("the directory is new");
+        for entry in std::fs::read_dir(self.ledger()).expect("it is there") {
+            let entry = entry.expect("it can be read");
+            let to = copy.ledger().join(entry.file_name());
+            std::fs::copy(entry.path(), &to).expect("there is space");
+            let written = std::fs::File::open(to).and_then(|file| file.sync_all());
+            written.expect("there is space");
+        }
+        copy
     }
 
     /// Starts the daemon and returns once it is ready.
@@ -113,46 +179,115 @@ impl Installation {
             }
         });
         let mut log = Vec::new();
-        let mut public = None;
+        let (mut public, mut admin) = (None, None);
         let ready = loop {
-            let left = DEADLINE.saturating_sub(began.elapsed());
+            let left = START.saturating_sub(began.elapsed());
             let Ok((at, text)) = arrived.recv_timeout(left) else {
                 panic!("the daemon did not become ready:\n{}", log.join("\n"));
             };
             let line: Value = serde_json::from_str(&text).unwrap_or_default();
             log.push(text);
+            let address = || line["address"].as_str()?.parse().ok();
             match (line["message"].as_str(), line["listener"].as_str()) {
-                (Some("listening"), Some("public")) => {
-                    public = line["address"].as_str().map(str::parse);
-                }
+                (Some("listening"), Some("public")) => public = address(),
+                (Some("listening"), Some("admin")) => admin = address(),
                 (Some("ready"), _) => break at,
                 _ => {}
             }
         };
-        let public = public.expect("it said where it listens").expect("an address");
-        Daemon { child, public, ready_after: ready.duration_since(began) }
+        let said = "it said where it listens";
+        let (public, admin) = (public.expect(said), admin.expect(said));
+        Daemon { child, public, admin, ready_after: ready.duration_since(began) }
     }
 }
 
 impl Daemon {
+    /// What the ledger shows now, over all destinations.
+    pub fn counts(&self) -> Counts {
+        let path = "/api/v1/destinations";
+        let mut stream = TcpStream::connect(self.admin).expect("the daemon listens");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("the daemon reads");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("the daemon answers");
+        let body = load::whole_body(&answer).expect("a whole answer");
+        let destinations: Value = serde_json::from_slice(&answer[body..]).expect("JSON");
+        let destinations = destinations.as_array().expect("a list of destinations");
+        let sum =
+            |field: &str| destinations.iter().map(|of| of[field].as_u64().expect("a count")).sum();
+        Counts { included: sum("included"), pending: sum("pending") }
+    }
+
+    /// Waits until what the ledger shows is as it should be.
+    pub fn until(&self, holds: impl Fn(Counts) -> bool) {
+        let began = Instant::now();
+        loop {
+            let counts = self.counts();
+            if holds(counts) {
+                return;
+            }
+            assert!(began.elapsed() < DEADLINE, "the ledger still shows {counts:?}");
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Waits until LaunchDarkly was told everything.
+    pub fn until_settled(&self) {
+        self.until(|counts| counts.included > 0 && counts.pending == 0);
+    }
+
+    /// Waits until it writes nothing any more, but not for long: somebody may be telling it news.
+    pub fn until_quiet(&self) {
+        let began = Instant::now();
+        let (mut written, mut since) = (self.written_bytes(), Instant::now());
+        while since.elapsed() < QUIET && began.elapsed() < PATIENCE {
+            std::thread::sleep(LOOK);
+            let now = self.written_bytes();
+            if now != written {
+                (written, since) = (now, Instant::now());
+            }
+        }
+    }
+
     /// Now, and at most since the start.
     pub fn memory(&self) -> Memory {
         let status = self.proc("status");
-        let mib = |name| kib_of(&status, name) / 1024.0;
-        Memory { resident_mib: mib("VmRSS:"), peak_mib: mib("VmHWM:") }
+        let mb = |name| count(field(&status, name) * 1024) / 1e6;
+        Memory { resident_mb: mb("VmRSS:"), peak_mb: mb("VmHWM:") }
     }
 
     /// Handed to the storage layer since the start.
-    pub fn written_mib(&self) -> f64 {
-        let io = self.proc("io");
-        let bytes = field(&io, "write_bytes:");
-        let kib = u32::try_from(bytes / 1024).expect("less than 4 TiB");
-        f64::from(kib) / 1024.0
+    pub fn written_bytes(&self) -> u64 {
+        field(&self.proc("io"), "write_bytes:")
+    }
+
+    /// What it has done since the start, over all threads that still run.
+    pub fn effort(&self) -> Effort {
+        let threads = Path::new("/proc").join(self.child.id().to_string()).join("task");
+        let threads = std::fs::read_dir(threads).expect("the daemon runs, and is ours");
+        let wake_ups = threads
+            .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("status")).ok())
+            .map(|status| field(&status, "voluntary_ctxt_switches:"))
+            .sum();
+        let stat = self.proc("stat");
+        // utime and stime, the 14th and 15th; the second, its name, is in parentheses
+        let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks = ticks.map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+        Effort { wake_ups, ticks }
     }
 
     fn proc(&self, file: &str) -> String {
         let path = Path::new("/proc").join(self.child.id().to_string()).join(file);
         std::fs::read_to_string(path).expect("the daemon runs, and is ours")
+    }
+
+    /// SIGTERM: the end that leaves nothing to do.
+    pub fn stop(mut self) {
+        let process = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(process.expect("a process has an id"), Signal::TERM).expect("it runs");
+        self.child.wait().expect("it is our child");
     }
 
     /// SIGKILL: the end that nothing can prepare for.
@@ -167,10 +302,6 @@ impl Drop for Daemon {
         let _ = self.child.kill(); // it may have ended long ago
         let _ = self.child.wait();
     }
-}
-
-fn kib_of(status: &str, name: &str) -> f64 {
-    f64::from(u32::try_from(field(status, name)).expect("less than 4 TiB"))
 }
 
 fn field(text: &str, name: &str) -> u64 {

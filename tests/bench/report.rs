@@ -6,44 +6,76 @@ use serde_json::{Value, json};
 #[derive(Clone, Copy)]
 pub enum Unit {
     PerSecond,
-    Ratio,
+    Percent,
     Milliseconds,
-    Mebibytes,
+    Megabytes,
+    Bytes,
     Count,
 }
 
 impl Unit {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::PerSecond => "/s",
-            Self::Ratio => "x",
+            Self::Percent => "%",
             Self::Milliseconds => "ms",
-            Self::Mebibytes => "MiB",
+            Self::Megabytes => "MB",
+            Self::Bytes => "B",
             Self::Count => "",
         }
     }
 
-    fn decimals(self) -> usize {
-        match self {
-            Self::PerSecond | Self::Count => 0,
-            Self::Milliseconds | Self::Mebibytes => 1,
-            Self::Ratio => 3,
+    /// A value with its unit, for people.
+    pub fn shown(self, value: f64) -> String {
+        let decimals = match self {
+            Self::PerSecond if value < 100.0 => 1,
+            Self::PerSecond | Self::Count | Self::Bytes => 0,
+            Self::Milliseconds | Self::Megabytes => 1,
+            Self::Percent => 2,
+        };
+        let text = format!("{value:.decimals$}");
+        let whole = text.find('.').unwrap_or(text.len());
+        let mut shown = String::new();
+        for (index, digit) in text.char_indices() {
+            if index > 0 && index < whole && (whole - index).is_multiple_of(3) {
+                shown.push(',');
+            }
+            shown.push(digit);
         }
+        let unit = self.name();
+        if unit.is_empty() { shown } else { format!("{shown} {unit}") }
     }
 }
 
-struct Figure {
+pub struct Figure {
     name: String,
-    unit: Unit,
+    pub unit: Unit,
     rounds: Vec<f64>,
 }
 
 impl Figure {
-    fn sorted(&self) -> Vec<f64> {
-        let mut sorted = self.rounds.clone();
-        sorted.sort_by(f64::total_cmp);
-        sorted
+    /// Of the rounds; a figure has at least one.
+    pub fn median(&self) -> f64 {
+        median(self.rounds.clone())
     }
+
+    /// The median of what this is to another in the same round.
+    pub fn ratio_to(&self, other: &Self) -> f64 {
+        median(
+            self.rounds.iter().zip(&other.rounds).map(|(figure, other)| figure / other).collect(),
+        )
+    }
+
+    fn bounds(&self) -> (f64, f64) {
+        let ends = (f64::INFINITY, f64::NEG_INFINITY);
+        self.rounds.iter().fold(ends, |(min, max), round| (min.min(*round), max.max(*round)))
+    }
+}
+
+/// The upper one of two in the middle.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// Every figure, in the order of its first round.
@@ -63,44 +95,36 @@ impl Report {
         }
     }
 
-    /// A table for people, ordered by name.
-    pub fn print(&mut self) {
-        self.figures.sort_by(|a, b| a.name.cmp(&b.name));
-        println!("{:<62} {:>12} {:>12} {:>12}", "", "median", "min", "max");
+    pub fn figure(&self, name: &str) -> Option<&Figure> {
+        self.figures.iter().find(|figure| figure.name == name)
+    }
+
+    /// Every figure, for people.
+    pub fn print(&self) {
+        println!("{:<66} {:>14} {:>14} {:>14}", "", "median", "min", "max");
         for figure in &self.figures {
-            let (unit, decimals) = (figure.unit.name(), figure.unit.decimals());
-            let name = format!("{} {unit}", figure.name);
-            print!("{name:<62}");
-            let sorted = figure.sorted();
-            for value in [median(&sorted), sorted[0], sorted[sorted.len() - 1]] {
-                print!(" {value:>12.decimals$}");
+            let (min, max) = figure.bounds();
+            print!("{:<66}", figure.name);
+            for value in [figure.median(), min, max] {
+                print!(" {:>14}", figure.unit.shown(value));
             }
             println!();
         }
     }
 
     /// The same for machines, every round included.
-    pub fn json(&self, members: u32) -> String {
-        let figures: Vec<Value> = self
-            .figures
-            .iter()
-            .map(|figure| {
-                let (sorted, unit) = (figure.sorted(), figure.unit.name());
-                json!({
-                    "name": figure.name,
-                    "unit": unit,
-                    "median": median(&sorted),
-                    "min": sorted.first(),
-                    "max": sorted.last(),
-                    "rounds": figure.rounds,
-                })
+    pub fn json(&self) -> Value {
+        let figure = |figure: &Figure| {
+            let (min, max) = figure.bounds();
+            json!({
+                "name": figure.name,
+                "unit": figure.unit.name(),
+                "median": figure.median(),
+                "min": min,
+                "max": max,
+                "rounds": figure.rounds,
             })
-            .collect();
-        format!("{:#}\n", json!({"members": members, "figures": figures}))
+        };
+        self.figures.iter().map(figure).collect()
     }
-}
-
-/// The upper one of two in the middle. A figure has at least one round.
-fn median(sorted: &[f64]) -> f64 {
-    sorted[sorted.len() / 2]
 }

@@ -1,222 +1,130 @@
-//! Ten million members: a backlog of all of them started and drained under a memory limit, and what
-//! the ledger of them takes in memory with a million waiting.
-//!
-//! `cargo bench --bench throughput -- --what scale [--members N] [--json FILE]`
+//! Ten million members: what a ledger of them does beside one of a million, and what it takes in memory
+//! and at a start.
 //!
 //! # What always holds
-//! * Context keys are spread like hashes, so that the rows that are told in one call lie anywhere in
-//!   the ledger: the case that costs most.
-//! * The daemon runs in a control group of its own with 256 MiB, its page cache included, where the
-//!   system lets us make one; the report says whether it did.
+//! * User ids are spread like hashes, so that neighbours in time are none in the ledger: the case that
+//!   costs most.
+//! * Every run begins with a copy of the same ledger, of which LaunchDarkly was told everything.
+//! * Its backlog is drained in a control group with 256 MiB, the page cache included, where the system
+//!   lets us make one; the report says whether it did.
+//! # What does not
+//! The machine's memory holds the ledger in its page cache: a disk that must be read is not measured.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cohortd::clock::SystemClock;
-use cohortd::ledger::{
-    DestinationSettings, Intake, Ledger, Retention, Settings, SqliteLedger, Writer,
-};
-use cohortd::membership::{
-    AudienceId, AudienceKey, ContextKey, ContextKind, DestinationName, Membership, MembershipDelta,
-    Timestamp,
-};
-use cohortd::sandbox::{Fault, Keep, StandIn};
-use tokio::runtime::{Builder, Runtime};
+use cohortd::sandbox::{Sample, StandIn};
 
-use crate::daemon::{self, Daemon, Installation};
+use crate::control_group::ControlGroup;
+use crate::daemon::{self, Installation};
+use crate::fill::fill;
+use crate::load::Requests;
 use crate::report::{Report, Unit};
+use crate::workbench::{
+    BATCH_CONNECTIONS, SINGLE_CONNECTIONS, Until, Workbench, batches, count, millis, singles,
+};
 
-/// Of all members.
-const AUDIENCES: u32 = 10;
-/// Deltas in one record: as many as a group of the writer takes.
-const RECORD: u32 = 20_000;
-const LIMIT_MIB: u64 = 256;
-/// Nothing here takes so long unless it is broken.
-const DEADLINE: Duration = Duration::from_secs(3600);
+/// The audience of everybody.
+const AUDIENCE: Sample = Sample::HIGH_VALUE_CUSTOMERS;
 /// How long memory is watched.
 const WATCHED: Duration = Duration::from_secs(10);
 
-/// Measures with so many members.
-pub fn measure(members: u32, report: &mut Report) {
-    let elsewhere = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+/// How many.
+pub struct Sizes {
+    /// Members of the smaller ledger, and new ones that are posted.
+    pub people: u64,
+    /// Members of the larger ledger.
+    pub large: u64,
+    /// Events that are posted alone.
+    pub singles: u64,
+    pub rounds: usize,
+}
+
+/// Compares the two ledgers.
+pub fn measure(bench: &Workbench, sizes: &Sizes, report: &mut Report) {
     let group = ControlGroup::make();
-    report.add("memory limit (0: none could be set)", Unit::Mebibytes, group.limit_mib());
-    run(members, &elsewhere.expect("a runtime can be built"), &group, report);
+    let limit = count(group.limit_bytes()) / 1e6;
+    report.add("10 M: memory limit of the drain (0: none could be set)", Unit::Megabytes, limit);
+    let stand_in = bench.stand_in(1);
+    let small = told(&stand_in, sizes.people, "1 M", &group, report);
+    let large = told(&stand_in, sizes.large, "10 M", &group, report);
+    let launchdarkly = stand_in.url();
+    bench.stop(stand_in);
+
+    let newcomers = sizes.large..sizes.large + sizes.people;
+    let posts = [
+        ("another audience", batches(Sample::CART_ABANDONERS, newcomers.clone())),
+        ("the same audience", batches(AUDIENCE, newcomers.clone())),
+    ];
+    for round in 1..=sizes.rounds {
+        for (what, requests) in &posts {
+            for (ledger, of) in [(&small, "1 M"), (&large, "10 M")] {
+                eprintln!("batches onto {of}, {what}, round {round} of {}", sizes.rounds);
+                let daemon = ledger.copy(&launchdarkly);
+                let daemon = daemon.start();
+                let name = format!("onto {of}, {what}");
+                let report = (&*name, &mut *report);
+                bench.post(&daemon, requests, BATCH_CONNECTIONS, Until::Merged, report);
+            }
+        }
+        eprintln!("single events onto 1 M, round {round} of {}", sizes.rounds);
+        let daemon = small.copy(&launchdarkly);
+        let daemon = daemon.start();
+        let alone = singles(AUDIENCE, newcomers.start..newcomers.start + sizes.singles);
+        let report = ("onto 1 M, single events", &mut *report);
+        bench.post(&daemon, &alone, SINGLE_CONNECTIONS, Until::Merged, report);
+    }
+    let [_, (_, requests)] = posts;
+    killed(bench, &large.copy(&launchdarkly), &requests, report);
 }
 
-fn run(members: u32, elsewhere: &Runtime, group: &ControlGroup, report: &mut Report) {
-    let stand_in = elsewhere.block_on(StandIn::start(vec![daemon::account()]));
-    let stand_in = stand_in.expect("a port on loopback is free");
-    stand_in.set_keep(Keep::Counts);
+/// A ledger of so many members, all of which LaunchDarkly was told.
+fn told(
+    stand_in: &StandIn,
+    people: u64,
+    name: &str,
+    group: &ControlGroup,
+    report: &mut Report,
+) -> Installation {
+    eprintln!("recording {people} members");
     let installation = Installation::new(&stand_in.url());
+    let began = Instant::now();
     let environment = daemon::environment(&stand_in.url());
+    fill(&installation.ledger(), &environment, AUDIENCE, people);
+    let rate = |began: Instant| count(people) / began.elapsed().as_secs_f64();
+    report.add(&format!("{name}: recorded by the ledger alone"), Unit::PerSecond, rate(began));
 
-    eprintln!("recording {members} members");
+    eprintln!("draining {people} members");
     let began = Instant::now();
-    elsewhere.block_on(record(&installation.ledger(), &environment, 0..members, Membership::In));
-    report.add("recorded by the ledger alone", Unit::PerSecond, rate(members, began));
-    let bytes = std::fs::metadata(installation.ledger().join("ledger.db")).expect("it is there");
-    let mib = u32::try_from(bytes.len() >> 20).expect("less than 4 PiB");
-    report.add("size of the ledger", Unit::Mebibytes, f64::from(mib));
-
-    stand_in.script(|_| Fault::status(503));
-    installation.start_in(group.tasks().as_deref()).kill();
     let daemon = installation.start_in(group.tasks().as_deref());
-    let ready = daemon.ready_after.as_secs_f64() * 1000.0;
-    report.add("start-up: all pending, after SIGKILL", Unit::Milliseconds, ready);
+    let ready = millis(daemon.ready_after);
+    report.add(&format!("{name}: start, all pending"), Unit::Milliseconds, ready);
+    daemon.until_settled();
+    report.add(&format!("{name}: drained"), Unit::PerSecond, rate(began));
+    let peak = daemon.memory().peak_mb;
+    report.add(&format!("{name}: memory, peak of the drain"), Unit::Megabytes, peak);
+    daemon.stop();
+    let files = std::fs::read_dir(installation.ledger()).expect("it is there");
+    let size: u64 =
+        files.map(|file| file.and_then(|file| file.metadata()).map_or(0, |of| of.len())).sum();
+    report.add(&format!("{name}: size of the ledger"), Unit::Megabytes, count(size) / 1e6);
+    installation
+}
+
+/// The worst end, right behind the last answer, and what comes after it.
+fn killed(bench: &Workbench, large: &Installation, requests: &Requests, report: &mut Report) {
+    eprintln!("killing the daemon behind the last answer");
+    let daemon = large.start();
+    let expected = daemon.counts().included + crate::load::events(requests);
+    bench.load(daemon.public, requests, BATCH_CONNECTIONS);
+    let before = daemon.memory().peak_mb;
+    daemon.kill();
+    let daemon = large.start();
+    let ready = millis(daemon.ready_after);
+    report.add("start: 10 M members, after SIGKILL", Unit::Milliseconds, ready);
+    daemon.until(|counts| counts.included == expected);
     std::thread::sleep(WATCHED);
-    report.add("memory: all pending, at rest", Unit::Mebibytes, daemon.memory().resident_mib);
-
-    daemon.kill();
-
-    eprintln!("draining {members} members");
-    let before = stand_in.calls().members;
-    stand_in.behave();
-    let began = Instant::now();
-    let daemon = installation.start_in(group.tasks().as_deref());
-    let told = before + u64::from(members);
-    let drained = stand_in.until(DEADLINE, |view| view.calls().members >= told);
-    elsewhere.block_on(drained).expect("every member is told");
-    report.add("drained", Unit::PerSecond, rate(members, began));
-    report.add("memory: peak of the drain", Unit::Mebibytes, daemon.memory().peak_mib);
-    daemon.kill();
-
-    let some = (members / 10).max(1);
-    eprintln!("changing {some} of {members} members");
-    let began = Instant::now();
-    elsewhere.block_on(record(&installation.ledger(), &environment, 0..some, Membership::Out));
-    report.add("changed by the ledger alone", Unit::PerSecond, rate(some, began));
-    stand_in.script(|_| Fault::status(503));
-    let daemon = installation.start_in(group.tasks().as_deref());
-    let ready = daemon.ready_after.as_secs_f64() * 1000.0;
-    report.add("start-up: a tenth pending", Unit::Milliseconds, ready);
-    watch(&daemon, report);
-    daemon.kill();
-}
-
-/// Memory at the beginning and the end of a while of trying: it does not grow.
-fn watch(daemon: &Daemon, report: &mut Report) {
-    std::thread::sleep(WATCHED);
-    report.add("memory: a tenth pending", Unit::Mebibytes, daemon.memory().resident_mib);
-    std::thread::sleep(WATCHED * 3);
-    let later = daemon.memory();
-    report.add("memory: a tenth pending, half a minute later", Unit::Mebibytes, later.resident_mib);
-    report.add("memory: a tenth pending, peak", Unit::Mebibytes, later.peak_mib);
-}
-
-fn rate(members: u32, began: Instant) -> f64 {
-    f64::from(members) / began.elapsed().as_secs_f64()
-}
-
-/// Records through the ledger itself, as the daemon would.
-async fn record(
-    directory: &Path,
-    environment: &str,
-    members: std::ops::Range<u32>,
-    membership: Membership,
-) {
-    let (ledger, writer) = open(directory, environment);
-    let ledger = Arc::new(ledger);
-    let writing = std::thread::spawn(move || writer.run());
-    let event_at = ledger.arrival();
-    let mut first = members.start;
-    while first < members.end {
-        let last = members.end.min(first + RECORD);
-        let deltas = (first..last).map(|number| delta(number, membership, event_at)).collect();
-        let intake = Intake {
-            destination: production(),
-            arrival: ledger.arrival(),
-            deltas,
-            deletions: Vec::new(),
-            rejected: Vec::new(),
-        };
-        ledger.record(intake).await.expect("there is space");
-        first = last;
-    }
-    ledger.close().await;
-    writing.join().expect("it does not panic").expect("nor fail");
-}
-
-fn open(directory: &Path, environment: &str) -> (SqliteLedger, Writer) {
-    let year = Duration::from_secs(31_536_000);
-    let kept = Retention { max_age: year, max_count: 1000, max_bytes: 1 << 20 };
-    let settings = Settings {
-        path: directory.to_owned(),
-        disk_reserve_bytes: 0,
-        cache_kib: 1 << 20,
-        tombstone_ttl: year,
-        rejected: kept,
-        parked: kept,
-        check_every: year,
-        destinations: vec![DestinationSettings {
-            name: production(),
-            environment: environment.to_owned(),
-            repeat_window: Duration::from_secs(3600),
-            reassert_after: Duration::from_secs(20),
-        }],
-    };
-    SqliteLedger::open(settings, Arc::new(SystemClock)).expect("the ledger can be opened")
-}
-
-fn delta(number: u32, membership: Membership, event_at: Timestamp) -> MembershipDelta {
-    // Neighbours in time are none in the order of the keys (a multiplicative hash, invertible).
-    let spread = number.wrapping_mul(2_654_435_761);
-    let audience = format!("aud_{}", number % AUDIENCES);
-    MembershipDelta {
-        audience: AudienceId::new(&audience).expect("not empty"),
-        audience_key: AudienceKey::new(&audience).expect("not empty"),
-        context_kind: ContextKind::new("user").expect("a kind"),
-        context_key: ContextKey::new(&format!("user-{spread:08x}-{number:08x}"))
-            .expect("not empty"),
-        membership,
-        event_at,
-        user_id: None,
-        key_rule: 1,
-    }
-}
-
-fn production() -> DestinationName {
-    DestinationName::new("production").expect("not empty")
-}
-
-/// A control group with a memory limit, of either version; gone when it is dropped.
-struct ControlGroup(Option<PathBuf>);
-
-impl ControlGroup {
-    fn make() -> Self {
-        let name = format!("cohortd-bench-{}", std::process::id());
-        let limit = (LIMIT_MIB << 20).to_string();
-        for (root, file) in
-            [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")]
-        {
-            let path = Path::new(root).join(&name);
-            if std::fs::create_dir(&path).is_err() {
-                continue;
-            }
-            if std::fs::write(path.join(file), &limit).is_ok() {
-                return Self(Some(path));
-            }
-            let _ = std::fs::remove_dir(&path);
-        }
-        eprintln!("no control group can be made: the daemon runs without a memory limit");
-        Self(None)
-    }
-
-    fn limit_mib(&self) -> f64 {
-        let limit = u32::try_from(LIMIT_MIB).expect("small");
-        if self.0.is_some() { f64::from(limit) } else { 0.0 }
-    }
-
-    fn tasks(&self) -> Option<PathBuf> {
-        self.0.as_ref().map(|path| path.join("cgroup.procs"))
-    }
-}
-
-impl Drop for ControlGroup {
-    fn drop(&mut self) {
-        if let Some(path) = &self.0 {
-            let _ = std::fs::remove_dir(path); // the system clears up after the next start otherwise
-        }
-    }
+    let memory = daemon.memory();
+    report.add("10 M, 1 M pending: memory, at rest", Unit::Megabytes, memory.resident_mb);
+    let peak = memory.peak_mb.max(before);
+    report.add("10 M, 1 M pending: memory, peak", Unit::Megabytes, peak);
 }

@@ -33,6 +33,8 @@ const LIMITS: Limits = Limits {
     trusted_proxies: 0,
 };
 
+const ROUTE: &str = "/segment/{destination}";
+
 /// A running server, on a runtime like the daemon's. Dropping it stops it.
 pub struct Yardstick {
     pub address: SocketAddr,
@@ -43,13 +45,13 @@ impl Yardstick {
     /// Reads the body, checks the signature over the first event, parses everything, keeps nothing.
     pub fn that_reads_and_parses(secret: Secret) -> Self {
         let router = post(read_and_parse).layer(DefaultBodyLimit::disable()).with_state(secret);
-        Self::start(Router::new().route("/segment/production", router))
+        Self::start(Router::new().route(ROUTE, router))
     }
 
     /// Answers.
     pub fn that_does_nothing() -> Self {
         let answer = async |_: Bytes| format!("{}\"yardstick\":true}}", load::accepted(1));
-        Self::start(Router::new().route("/segment/production", post(answer)))
+        Self::start(Router::new().route(ROUTE, post(answer)))
     }
 
     fn start(router: Router) -> Self {
@@ -85,6 +87,5 @@ async fn read_and_parse(
     }
     let parsed: Value = serde_json::from_slice(&body).map_err(|_| StatusCode::BAD_REQUEST)?;
     let events = parsed.as_array().ok_or(StatusCode::BAD_REQUEST)?.len();
-    let events = u32::try_from(events).map_err(|_| StatusCode::BAD_REQUEST)?;
-    Ok(format!("{}\"yardstick\":true}}", load::accepted(events)))
+    Ok(format!("{}\"yardstick\":true}}", load::accepted(events as u64)))
 }
