@@ -25,18 +25,23 @@ pub(super) fn prepare(directory: &Path) -> Result<(), OpenError> {
     match schema::lock(directory) {
         Ok(lock) => {
             integrity::log(&database)?;
-            if !journal::exist(directory) {
-                return Ok(());
-            }
-            let merged = meta::merged(&schema::open_to_read(&database)?)?;
-            let found = journal::scan(directory, merged)?;
+            let is_merged = is_merged(directory)?;
             drop(lock);
-            if found.blocks.is_empty() { Ok(()) } else { merge(directory) }
+            if is_merged { Ok(()) } else { merge(directory) }
         }
         Err(OpenError::InUse(_)) => wait_for_daemon(directory),
-        // Whoever may not write here reads what is there.
-        Err(_) => Ok(()),
+        // Whoever may not write here reads what is there, if that is all.
+        Err(error) => is_merged(directory)?.then_some(()).ok_or(error),
     }
+}
+
+/// Whether nothing waits in the journal. Nobody may be appending to it.
+fn is_merged(directory: &Path) -> Result<bool, OpenError> {
+    if !journal::exist(directory) {
+        return Ok(true);
+    }
+    let merged = meta::merged(&schema::open_to_read(&schema::database(directory))?)?;
+    Ok(journal::scan(directory, merged)?.blocks.is_empty())
 }
 
 /// Nothing is configured, so that nothing is forgotten and nobody is told.

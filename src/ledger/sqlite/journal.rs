@@ -6,7 +6,7 @@
 //!
 //! # What always holds
 //! * What is appended is on stable storage when it is published, and is erased only when the
-//!   transaction that holds it is (P1, tests/it/journal.rs).
+//!   transaction that holds it is (P1, tests/it/faults.rs and `tests::journaled`).
 //! * What comes after something that is not merged yet goes through the journal too, or waits until
 //!   it is merged: nothing overtakes (P2).
 //! * It is bounded: when it is full, requests wait, and are refused in time (P6).

@@ -80,6 +80,8 @@ pub struct Writer {
     reserve: Reserve,
     /// Said once, and once more when it is over: a full disk would be filled with complaints.
     is_full: bool,
+    /// What is due is left to a daemon: it knows how long calls take and what is kept.
+    only_merges: bool,
     /// Freed last, after the database is closed.
     lock: schema::Lock,
 }
@@ -114,6 +116,7 @@ impl Writer {
             checkpointer,
             reserve,
             is_full: false,
+            only_merges: false,
             lock,
         })
     }
@@ -140,6 +143,7 @@ impl Writer {
 
     /// Merges what is in the journal, and closes the ledger.
     pub(super) fn merge_all(mut self) -> Result<(), WriterFailure> {
+        self.only_merges = true;
         while self.merged < self.shared.journal.last() {
             let mut group = Group::default();
             self.merge_at = Instant::now();
@@ -310,7 +314,7 @@ impl Writer {
 
     /// `true`: something was written.
     fn transact(&mut self, group: &mut Group) -> rusqlite::Result<bool> {
-        let Self { database: db, state, shared, is_full, .. } = self;
+        let Self { database: db, state, shared, is_full, only_merges, .. } = self;
         let began = state.stamp();
         state.waits.note(began, Instant::now());
         db.execute_batch("BEGIN")?;
@@ -318,7 +322,9 @@ impl Writer {
         if !group.is_empty() {
             group.apply(state, db)?;
         }
-        Upkeep::step(state, db)?;
+        if !*only_merges {
+            Upkeep::step(state, db)?;
+        }
         state.save(db)?;
         // On a full disk something is written in any case: it alone shows that there is space again.
         let has_written = *is_full || db.total_changes() != before;
