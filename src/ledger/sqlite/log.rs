@@ -100,7 +100,14 @@ impl Sums {
     }
 
     /// Over `bytes`, a multiple of eight.
-    fn over(self, bytes: &[u8], word: fn([u8; 4]) -> u32) -> Self {
+    fn over(self, bytes: &[u8], order: Order) -> Self {
+        match order {
+            Order::Little => self.over_words(bytes, u32::from_le_bytes),
+            Order::Big => self.over_words(bytes, u32::from_be_bytes),
+        }
+    }
+
+    fn over_words(self, bytes: &[u8], word: impl Fn([u8; 4]) -> u32) -> Self {
         let Self(mut first, mut second) = self;
         for pair in bytes.as_chunks::<4>().0.chunks_exact(2) {
             first = first.wrapping_add(word(pair[0])).wrapping_add(second);
@@ -110,30 +117,41 @@ impl Sums {
     }
 }
 
+/// In which order the bytes of the words that are summed stand.
+#[derive(Clone, Copy)]
+enum Order {
+    Little,
+    Big,
+}
+
+impl Order {
+    const NATIVE: Self = if cfg!(target_endian = "big") { Self::Big } else { Self::Little };
+}
+
 struct Header {
     page_bytes: usize,
     /// New in each generation of the log.
     salts: [u8; 8],
     sums: Sums,
-    word: fn([u8; 4]) -> u32,
+    order: Order,
 }
 
 impl Header {
     /// `None`: it is not as it was written.
     fn read(bytes: &[u8; HEADER]) -> Option<Self> {
-        let word = match number(bytes, 0) {
-            0x377f_0682 => u32::from_le_bytes,
-            0x377f_0683 => u32::from_be_bytes,
+        let order = match number(bytes, 0) {
+            0x377f_0682 => Order::Little,
+            0x377f_0683 => Order::Big,
             _ => return None,
         };
         let page_bytes = usize::try_from(number(bytes, 8)).ok()?;
-        let sums = Sums::default().over(&bytes[..24], word);
+        let sums = Sums::default().over(&bytes[..24], order);
         let sound = number(bytes, 4) == VERSION
             && page_bytes.is_power_of_two()
             && (512..=65_536).contains(&page_bytes)
             && Sums::at(bytes, 24) == sums;
         let salts = bytes[16..24].try_into().ok()?;
-        sound.then_some(Self { page_bytes, salts, sums, word })
+        sound.then_some(Self { page_bytes, salts, sums, order })
     }
 }
 
@@ -157,8 +175,8 @@ impl<'a> Frames<'a> {
 
     fn next(&mut self, frame: &[u8]) {
         let is_of_now = frame[8..16] == self.header.salts;
-        let word = self.header.word;
-        let sums = self.sums.over(&frame[..8], word).over(&frame[FRAME_HEADER..], word);
+        let order = self.header.order;
+        let sums = self.sums.over(&frame[..8], order).over(&frame[FRAME_HEADER..], order);
         self.is_sound &= is_of_now && number(frame, 0) > 0 && Sums::at(frame, 16) == sums;
         if self.is_sound {
             self.sums = sums;
@@ -191,7 +209,7 @@ fn committed_frames(mut index: BufReader<File>, salts: [u8; 8]) -> io::Result<Op
     }
     let words = both.as_chunks::<4>().0;
     let native = |at: usize| u32::from_ne_bytes(words[at / 4]);
-    let sums = Sums::default().over(&both[..40], u32::from_ne_bytes);
+    let sums = Sums::default().over(&both[..40], Order::NATIVE);
     let is_whole = both[..ONE] == both[ONE..]
         && native(0) == VERSION
         && both[12] == 1
