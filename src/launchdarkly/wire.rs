@@ -59,7 +59,7 @@ impl std::fmt::Debug for SyncMember<'_> {
 /// Bytes that one member takes in a body beside its key, name and id.
 const MEMBER_FRAME_BYTES: usize = 64;
 
-/// Writes the body of a call that brings `members` of one audience up to date.
+/// Writes the body of a call that brings `members` of one audience up to date: a [`SyncRequest`].
 ///
 /// # Panics
 /// Never: the JSON of text and booleans cannot fail to be written to memory.
@@ -71,23 +71,33 @@ pub fn encode<'a>(
     segment_name: &str,
     members: impl ExactSizeIterator<Item = (&'a ContextKey, Membership)>,
 ) -> Bytes {
-    let member = |(key, membership): (&'a ContextKey, Membership)| SyncMember {
-        user_id: key.as_str().into(),
-        cohort_name: segment_name.into(),
-        cohort_id: audience.as_str().into(),
-        value: membership.as_bool(),
-    };
     let expected_key_bytes = 40;
     let member_bytes =
         MEMBER_FRAME_BYTES + segment_name.len() + audience.as_str().len() + expected_key_bytes;
     let mut body = Vec::with_capacity(128 + members.len() * member_bytes);
-    let request = SyncRequest {
-        environment_id: client_side_id.into(),
-        context_kind: kind.as_str().into(),
-        batch: members.map(member).collect(),
-    };
-    serde_json::to_writer(&mut body, &request).expect("text and booleans are always JSON");
+    put(&mut body, br#"{"environmentId":"#, client_side_id);
+    put(&mut body, br#","contextKind":"#, kind.as_str());
+    body.extend_from_slice(br#","batch":["#);
+    // The same for each of a thousand members: made once.
+    let mut audience_of_all = Vec::new();
+    put(&mut audience_of_all, br#","cohortName":"#, segment_name);
+    put(&mut audience_of_all, br#","cohortId":"#, audience.as_str());
+    for (position, (key, membership)) in members.enumerate() {
+        let begin: &[u8] = if position == 0 { br#"{"userId":"# } else { br#",{"userId":"# };
+        put(&mut body, begin, key.as_str());
+        body.extend_from_slice(&audience_of_all);
+        let end: &[u8] =
+            if membership.as_bool() { br#","value":true}"# } else { br#","value":false}"# };
+        body.extend_from_slice(end);
+    }
+    body.extend_from_slice(b"]}");
     body.into()
+}
+
+/// Appends what stands before a text, and the text as JSON.
+fn put(body: &mut Vec<u8>, before: &[u8], text: &str) {
+    body.extend_from_slice(before);
+    serde_json::to_writer(body, text).expect("text is always JSON");
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ pub enum What {
     Scale,
     /// Nothing to do.
     Idle,
+    /// Pictures instead of figures.
+    Plots,
 }
 
 /// What is to be measured.
@@ -50,8 +52,11 @@ impl Arguments {
                         "calls" => What::Calls,
                         "scale" => What::Scale,
                         "idle" => What::Idle,
+                        "plots" => What::Plots,
                         other => {
-                            return Err(format!("{other}: all, throughput, calls, scale or idle"));
+                            return Err(format!(
+                                "{other}: all, throughput, calls, scale, idle or plots"
+                            ));
                         }
                     };
                 }

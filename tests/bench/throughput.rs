@@ -1,7 +1,7 @@
 //! What the daemon does in a second, and what that costs: the real binary as a process, on a ledger
 //! on a real disk, against yardsticks on the same machine in the same minutes.
 //!
-//! `cargo bench --bench throughput -- [--what all|throughput|calls|scale|idle] [--members N]
+//! `cargo bench --bench throughput -- [--what all|throughput|calls|scale|idle|plots] [--members N]
 //! [--members-large N] [--quick] [--json FILE]`
 //!
 //! # What always holds
@@ -25,6 +25,8 @@ mod daemon;
 mod fill;
 mod idle;
 mod load;
+mod plot;
+mod plots;
 mod report;
 mod scale;
 mod singles;
@@ -52,6 +54,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if arguments.what == What::Plots {
+        plots::write(&Workbench::new(), arguments.members_large);
+        return ExitCode::SUCCESS;
+    }
     let report = measure(&arguments);
     report.print();
     println!();

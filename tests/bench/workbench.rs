@@ -63,8 +63,12 @@ impl Workbench {
 
     /// Sends every request, each connection the next one as soon as its last one is answered.
     pub fn load(&self, server: SocketAddr, requests: &Requests, connections: usize) -> Load {
-        let run = load::run(server, Requests::clone(requests), connections);
-        let run = async { tokio::time::timeout(DEADLINE, run).await };
+        self.run(load::run(server, Requests::clone(requests), connections))
+    }
+
+    /// Waits for a load.
+    pub fn run(&self, load: impl Future<Output = Load>) -> Load {
+        let run = async { tokio::time::timeout(DEADLINE, load).await };
         self.generator.block_on(run).expect("every request is answered in time")
     }
 
