@@ -148,19 +148,19 @@ const TARGETS: [Target; 29] = [
         "bytes written an event (B): batches to 1 M members",
         "batches, LaunchDarkly down: bytes written an event, at rest",
         None,
-        AtMost(FIRST_BATCHES / 2.0),
+        Nothing,
     ),
     row(
         "  onto 1 M",
         "onto 1 M, the same audience: bytes written an event, at rest",
         None,
-        AtMost(FIRST_ONTO / 2.0),
+        Nothing,
     ),
     row(
         "  single events onto 1 M",
         "onto 1 M, single events: bytes written an event, at rest",
         None,
-        AtMost(FIRST_SINGLES / 2.0),
+        Nothing,
     ),
     row(
         "  onto 10 M",
@@ -171,11 +171,6 @@ const TARGETS: [Target; 29] = [
     row("size of the ledger of 10 M (MB)", "10 M: size of the ledger", None, Nothing),
     row("release binary, stripped (MB)", "release binary", None, AtMost(20.0)),
 ];
-
-/// What the first version wrote for an event, at rest.
-const FIRST_BATCHES: f64 = 2000.0;
-const FIRST_ONTO: f64 = 4000.0;
-const FIRST_SINGLES: f64 = 8000.0;
 
 /// What became of one target.
 struct Row {

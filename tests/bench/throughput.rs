@@ -61,6 +61,10 @@ fn main() -> ExitCode {
     let report = measure(&arguments);
     report.print();
     println!();
+    println!(
+        "\"1 M\" stands for {} members here, \"10 M\" for {}",
+        arguments.members, arguments.members_large
+    );
     targets::print(&report);
     if let Some(file) = &arguments.json {
         let json = json!({

@@ -171,6 +171,11 @@ impl Group {
         }
     }
 
+    /// Whether a courier waits for it.
+    pub fn serves_couriers(&self) -> bool {
+        !self.reports.is_empty() || !self.wanted.is_empty()
+    }
+
     /// Whether it has anything that must not overtake what is in the journal.
     pub fn follows_journal(&self) -> bool {
         !self.requests.is_empty()

@@ -34,6 +34,8 @@ const DAMAGED: &str = "reading: it is damaged, restore a backup";
 /// Bytes of the journal that are merged in one transaction: the larger, the fewer pages are written
 /// for each row, and the longer couriers wait for their claims.
 const MOST_MERGED: u64 = 2 << 20;
+/// The same while couriers ask: each gets one answer a transaction.
+const MOST_MERGED_AMONG_CALLS: u64 = MOST_MERGED / 8;
 
 /// Bytes of the journal that are worth a transaction of their own …
 const WORTH_MERGING: u64 = 256 << 10;
@@ -230,7 +232,8 @@ impl Writer {
         }
         // After the verbs were taken: whatever they came after is in it.
         let last = self.shared.journal.last();
-        let blocks = self.shared.journal.behind(self.merged, MOST_MERGED);
+        let most = if group.serves_couriers() { MOST_MERGED_AMONG_CALLS } else { MOST_MERGED };
+        let blocks = self.shared.journal.behind(self.merged, most);
         let through = blocks.last().map_or(self.merged, |block| block.number);
         if through < last {
             self.held.push_back((last, group.hold()));
