@@ -290,6 +290,8 @@ impl Service {
                 }
             }
         };
+        // Before a word is said of it: whoever reads that may ask the probe.
+        self.readiness.not_ready("stopping");
         match &failure {
             None => {
                 let grace_period_ms = whole_millis(self.config.stop.grace_period);

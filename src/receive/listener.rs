@@ -76,6 +76,7 @@ pub async fn serve(
     let open = Connections::new(limits.max_connections, patience);
     let mut connections = JoinSet::new();
     let http = protocols(&limits);
+    let address = listener.local_addr()?;
     let mut acceptor = Acceptor { listener, is_failing: false };
     let outcome = loop {
         tokio::select! {
@@ -108,6 +109,7 @@ pub async fn serve(
         }
     };
     drop(acceptor); // refuses newcomers from here on
+    tracing::info!(%address, connections = connections.len(), "accepts no more connections");
     while connections.join_next().await.is_some() {}
     outcome
 }

@@ -23,7 +23,6 @@ impl Service {
     ) -> Result<(), ServiceError> {
         let began = Instant::now();
         let deadline = began + self.config.stop.grace_period.saturating_sub(CLOSING);
-        self.readiness.not_ready("stopping");
         // Whoever looks at the probe needs a while to send its requests elsewhere.
         if !drain_delay.is_zero() {
             let _ = timeout(drain_delay, hurry.cancelled()).await;

@@ -10,7 +10,7 @@ use rusqlite::ErrorCode;
 pub(super) struct Reserve {
     directory: PathBuf,
     bytes: u64,
-    /// What was seen last; said once, and once more when it is over.
+    /// What was seen last.
     was_reached: bool,
 }
 
@@ -25,29 +25,43 @@ impl Reserve {
         self.was_reached
     }
 
-    /// Looks, and says when it changes. A disk that cannot be asked counts as one with space: a write
-    /// will tell.
-    pub fn is_reached(&mut self) -> bool {
-        if self.bytes == 0 {
-            return false;
+    /// Looks; what has changed since the last time. A disk that cannot be asked counts as one with
+    /// space: a write will tell.
+    pub fn look(&mut self) -> Option<Change> {
+        let free_bytes = if self.bytes == 0 { None } else { free_bytes(&self.directory) };
+        let is_reached = free_bytes.is_some_and(|free| free < self.bytes);
+        let changed = is_reached != std::mem::replace(&mut self.was_reached, is_reached);
+        let mib = |bytes| bytes / (1024 * 1024);
+        changed.then(|| Change {
+            is_reached,
+            free_mib: free_bytes.map_or(0, mib),
+            reserve_mib: mib(self.bytes),
+        })
+    }
+}
+
+/// The reserve is reached now, or not any more.
+#[derive(Debug)]
+pub(super) struct Change {
+    is_reached: bool,
+    free_mib: u64,
+    reserve_mib: u64,
+}
+
+impl Change {
+    /// Says it, to be called when it shows: whoever reads that may send something at once.
+    pub fn say(self) {
+        let Self { is_reached, free_mib, reserve_mib } = self;
+        if is_reached {
+            tracing::error!(
+                free_mib,
+                reserve_mib,
+                "the ledger's disk has reached its reserve: nothing is accepted until there is \
+                 more space; delivery goes on"
+            );
+        } else {
+            tracing::info!(free_mib, reserve_mib, "the ledger's disk has space again");
         }
-        let Some(free_bytes) = free_bytes(&self.directory) else { return false };
-        let free_mib = free_bytes / (1024 * 1024);
-        let reserve_mib = self.bytes / (1024 * 1024);
-        let is_reached = free_mib < reserve_mib;
-        if is_reached != std::mem::replace(&mut self.was_reached, is_reached) {
-            if is_reached {
-                tracing::error!(
-                    free_mib,
-                    reserve_mib,
-                    "the ledger's disk has reached its reserve: nothing is accepted until there is \
-                     more space; delivery goes on"
-                );
-            } else {
-                tracing::info!(free_mib, reserve_mib, "the ledger's disk has space again");
-            }
-        }
-        is_reached
     }
 }
 

@@ -194,9 +194,14 @@ impl Writer {
                 self.merge_at = Instant::now();
             }
             self.read_journal(&mut group)?;
-            if (had_no_space || group.has_intakes()) && self.reserve.is_reached() {
-                self.show_space();
-                group.refuse_intakes();
+            if had_no_space || group.has_intakes() {
+                if let Some(change) = self.reserve.look() {
+                    self.show_space();
+                    change.say();
+                }
+                if self.reserve.was_reached() {
+                    group.refuse_intakes();
+                }
             }
             self.commit(group)?;
             if closed.is_some() {
@@ -261,6 +266,7 @@ impl Writer {
 
     fn has_filled_up(&mut self, cause: &str) {
         if !std::mem::replace(&mut self.is_full, true) {
+            self.show_space();
             tracing::error!(
                 error = cause,
                 "no space for the ledger: nothing is accepted until there is"
@@ -282,6 +288,7 @@ impl Writer {
             Ok(has_written) => {
                 // A group that had nothing to write shows nothing about the space there is.
                 if has_written && std::mem::take(&mut self.is_full) {
+                    self.show_space();
                     tracing::info!("there is space for the ledger again");
                 }
                 self.state.count(&group, has_written);
