@@ -41,6 +41,7 @@ mod rename;
 mod reserve;
 mod schema;
 mod state;
+mod unwritten;
 mod upkeep;
 mod waits;
 mod walks;
@@ -122,9 +123,23 @@ pub struct DestinationSettings {
 
 /// Deltas that may wait in front of the writer, over all requests; more wait for their turn.
 const QUEUE_DELTAS: u32 = 1 << 17;
-/// Deltas in front of the writer from which more go through the journal instead. A request alone,
-/// and a few at once, are quickest with one sync and no merge.
-const JOURNAL_FROM: u32 = 32;
+/// How much is done at once.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// Deltas in front of the writer from which more go through the journal instead. A request alone,
+    /// and a few at once, are quickest with one sync and no merge.
+    journal_from: u32,
+    /// Bytes of the journal that are merged in one transaction: the larger, the fewer pages are written
+    /// for each row, and the longer couriers wait for their claims.
+    most_merged: u64,
+    /// Members of which couriers report together from which their rows are written later.
+    reported_from: usize,
+    /// Changed members whose rows are written later: memory is for them, 400 bytes each.
+    most_unwritten: usize,
+}
+
+const PACE: Pace =
+    Pace { journal_from: 32, most_merged: 2 << 20, reported_from: 500, most_unwritten: 1 << 16 };
 
 /// The handle that the rest of the daemon holds; cheap to use from many tasks.
 #[derive(Debug)]
@@ -132,7 +147,7 @@ pub struct SqliteLedger {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
     front: mpsc::Sender<Incoming>,
-    /// [`JOURNAL_FROM`], or 0 for all of them.
+    /// [`Pace::journal_from`].
     journal_from: u32,
     queue: Arc<Semaphore>,
     reader: Arc<reader::Reader>,
@@ -150,6 +165,8 @@ struct Shared {
     journal: Journal,
     /// What the writer last found of the disk.
     has_no_space: AtomicBool,
+    /// Rows of members are not written yet.
+    is_unwritten: AtomicBool,
     published: Mutex<HashMap<DestinationName, Published>>,
     counters: Counters,
 }
@@ -173,6 +190,11 @@ impl Shared {
     fn arrival(&self) -> Timestamp {
         let now = self.clock.now().0;
         Timestamp(self.arrival.fetch_max(now, Ordering::SeqCst).max(now))
+    }
+
+    /// Whether what was answered may not be in the tables yet.
+    fn is_behind(&self) -> bool {
+        self.journal.is_used() || self.is_unwritten.load(Ordering::SeqCst)
     }
 
     /// The clock must never show less than an arrival that was recorded.
@@ -200,13 +222,13 @@ impl Shared {
 impl SqliteLedger {
     /// Opens the ledger, made if it is not there. Nothing is written until [`Writer::run`] runs.
     pub fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<(Self, Writer), OpenError> {
-        Self::open_with(settings, clock, JOURNAL_FROM)
+        Self::open_with(settings, clock, PACE)
     }
 
     fn open_with(
         settings: Settings,
         clock: Arc<dyn Clock>,
-        journal_from: u32,
+        pace: Pace,
     ) -> Result<(Self, Writer), OpenError> {
         let lock = schema::lock(&settings.path)?;
         let database = schema::open(&settings.path, settings.cache_kib)?;
@@ -220,6 +242,7 @@ impl SqliteLedger {
             stamp: AtomicI64::new(recorded),
             journal: Journal::new(&found),
             has_no_space: AtomicBool::new(false),
+            is_unwritten: AtomicBool::new(false),
             published: Mutex::new(HashMap::new()),
             counters: Counters::default(),
         });
@@ -241,6 +264,7 @@ impl SqliteLedger {
         );
         let writer = Writer::new(
             settings,
+            pace,
             lock,
             database,
             receiver,
@@ -252,7 +276,7 @@ impl SqliteLedger {
             shared,
             commands,
             front,
-            journal_from,
+            journal_from: pace.journal_from,
             queue: Arc::new(Semaphore::new(QUEUE_DELTAS as usize)),
             reader,
             _check: check,
@@ -292,15 +316,16 @@ impl SqliteLedger {
 
     /// Returns when everything that was accepted before is in the tables.
     async fn caught_up(&self) -> Result<(), LedgerError> {
-        if self.shared.journal.is_used() { self.ask(Command::CatchUp).await } else { Ok(()) }
+        if self.shared.is_behind() { self.ask(Command::CatchUp).await } else { Ok(()) }
     }
 
     /// Whether the writer is so far behind that a request which takes `own` places of the queue goes
-    /// through the journal; or others do, which it must not overtake.
+    /// through the journal; or others do, which it must not overtake; or rows are written later, so that
+    /// it would have to wait for all of them.
     fn is_behind(&self, own: u32) -> bool {
         let free = u32::try_from(self.queue.available_permits()).unwrap_or(QUEUE_DELTAS);
         let others = (QUEUE_DELTAS - free).saturating_sub(own);
-        others >= self.journal_from || self.shared.journal.is_used()
+        others >= self.journal_from || self.shared.is_behind()
     }
 
     fn known(&self, destination: &DestinationName) -> Result<(), LedgerError> {

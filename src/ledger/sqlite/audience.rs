@@ -114,6 +114,8 @@ pub(super) struct Audience {
     /// Something is done to every member, a slice at a time.
     pub walk: Option<Walk>,
     pub counts: Counts,
+    /// The same of the members' rows, of which some may be written later.
+    pub written: Counts,
     /// Since this was last published.
     pub turnover: Turnover,
     /// Members in a batch.
@@ -138,6 +140,7 @@ impl Audience {
             unheard_through: Timestamp::EPOCH,
             walk: None,
             counts: Counts::default(),
+            written: Counts::default(),
             turnover: Turnover::default(),
             claimed: Claimed::default(),
             all_claimed_through: Timestamp::EPOCH,
@@ -175,7 +178,7 @@ impl Audience {
     }
 
     fn checksum(&self) -> u32 {
-        let Counts { included, pending, parked } = self.counts;
+        let Counts { included, pending, parked } = self.written;
         let counts = [included, pending, parked].map(u64::cast_signed);
         let walk = self.walk.as_ref();
         let sum = Checksum::new()
@@ -216,9 +219,9 @@ impl Audience {
             self.unheard_through.0,
             walk.map(|walk| &walk.after),
             walk.map(Walk::to_string),
-            self.counts.included,
-            self.counts.pending,
-            self.counts.parked,
+            self.written.included,
+            self.written.pending,
+            self.written.parked,
             checksum,
         ])?;
         self.saved = Some(checksum);
@@ -238,6 +241,7 @@ impl Audience {
             context_kind: stored(ContextKind::new(&row.get::<_, String>(3)?))?,
         };
         let walk: Option<String> = row.get(9)?;
+        let counts = Counts { included: row.get(10)?, pending: row.get(11)?, parked: row.get(12)? };
         let audience = Self {
             acknowledged: row.get(4)?,
             told_counts_from: Timestamp(row.get(5)?),
@@ -247,7 +251,8 @@ impl Audience {
                 Some(walk) => Some(stored(Walk::parse(&walk, row.get(8)?))?),
                 None => None,
             },
-            counts: Counts { included: row.get(10)?, pending: row.get(11)?, parked: row.get(12)? },
+            counts,
+            written: counts,
             saved: row.get(13)?,
             ..Self::new(row.get(0)?, destination, Arc::new(route))
         };

@@ -41,7 +41,8 @@ impl Audiences {
         let transaction = db.unchecked_transaction()?;
         transaction.execute(
             "DELETE FROM audience
-             WHERE NOT EXISTS (SELECT 1 FROM member WHERE member.audience = audience.id)",
+             WHERE claimed_through = 0
+                 AND NOT EXISTS (SELECT 1 FROM member WHERE member.audience = audience.id)",
             [],
         )?;
         audiences.configure(&transaction, settings, stamp)?;
@@ -99,8 +100,9 @@ impl Audiences {
         Ok(())
     }
 
-    /// Makes memory what the tables say, after a transaction that was rolled back. Claims stay.
-    pub fn reload(&mut self, db: &Connection) -> rusqlite::Result<()> {
+    /// Makes memory what the tables say, after a transaction that was rolled back. Claims stay; what
+    /// was reported of them may be lost.
+    pub fn reload(&mut self, db: &Connection, is_lost: bool) -> rusqlite::Result<()> {
         // By name: the row that it had may be one that was rolled back.
         let name_of = |audience: &Audience| (audience.destination, audience.route.audience.clone());
         let mut claimed: HashMap<(usize, AudienceId), Claimed> = self
@@ -120,12 +122,24 @@ impl Audiences {
                 claimed.remove(&name_of(audience)).unwrap_or_default()
             })?;
         }
+        for audience in self.list.iter_mut().filter(|_| is_lost) {
+            audience.unheard_through = audience.unheard_through.max(audience.claimed_through);
+        }
         Ok(())
     }
 
-    /// Writes the row of an audience, if it says something new.
-    pub fn save(&mut self, db: &Connection, index: usize) -> rusqlite::Result<()> {
-        self.list[index].save(db)
+    /// Writes the row of an audience, if it says something new; its counts are of the members' rows.
+    pub fn save(
+        &mut self,
+        db: &Connection,
+        index: usize,
+        all_written: bool,
+    ) -> rusqlite::Result<()> {
+        let audience = &mut self.list[index];
+        if all_written {
+            audience.written = audience.counts;
+        }
+        audience.save(db)
     }
 
     fn insert(&mut self, audience: Audience) -> usize {
@@ -157,6 +171,12 @@ impl Audiences {
     pub fn of_destination(&self, destination: usize) -> Vec<usize> {
         let of = |index: &usize| self.list[*index].destination == destination;
         (0..self.list.len()).filter(of).collect()
+    }
+
+    /// Whether the audience of a delta has another kind than that, as far as it is known.
+    pub fn has_other_kind(&self, destination: usize, delta: &MembershipDelta) -> bool {
+        let known = self.find(destination, &delta.audience);
+        known.is_some_and(|known| self.list[known].route.context_kind != delta.context_kind)
     }
 
     /// The audience of a delta, registered if it is new. Its name follows the latest delta; its kind

@@ -32,7 +32,8 @@ pub(super) fn claim(
     let mut through = Timestamp::EPOCH;
     let mut left_since: Option<Timestamp> = None;
     let mut rows = Vec::new();
-    members::visit_pending(db, known.row, known.all_claimed_through, |key, waiting| {
+    let (row, after, has_rows) = (known.row, known.all_claimed_through, known.written.pending > 0);
+    state.unwritten.visit_pending(db, row, after, has_rows, |key, waiting| {
         let Some(context_key) = ContextKey::new(key) else { return true };
         let since = waiting.pending_since.unwrap_or(Timestamp::EPOCH);
         if known.claimed.contains(&context_key) {
@@ -53,6 +54,8 @@ pub(super) fn claim(
     known.waiting_since = waiting_since;
     if taken.is_empty() {
         // The rows decide, not the count.
+        state.write_members(db)?;
+        let known = &mut state.audiences.list[index];
         known.counts.pending = members::count_pending(db, known.row)?;
         known.all_claimed_through = Timestamp::EPOCH;
         state.touch(index);

@@ -72,7 +72,7 @@ impl Audiences {
             if index >= before {
                 self.adopt(db, index)?;
             }
-            self.save(db, index)?;
+            self.save(db, index, true)?;
         }
         Ok(())
     }

@@ -83,7 +83,7 @@ pub(super) struct Group {
     claimed: Vec<(Reply<Option<Batch>>, Option<Batch>)>,
     caught_up: Vec<Reply<()>>,
     items: usize,
-    /// The last block of the journal that was merged before it, and the last that it merges.
+    /// The last block of the journal that is in the tables, and the last that it merges.
     pub merged: u64,
     pub merges: Option<u64>,
     /// Members whose claim ends with this group, once it is committed, and since when the longest
@@ -109,6 +109,7 @@ pub(super) struct Group {
 pub(super) struct Held {
     requests: Vec<Request>,
     operations: Vec<(Operation, Reply<u64>)>,
+    wanted: Vec<(Wanted, Reply<Option<Batch>>)>,
     caught_up: Vec<Reply<()>>,
 }
 
@@ -120,6 +121,9 @@ impl Held {
         }
         for (_, reply) in self.operations {
             let _ = reply.send(Err(LedgerError::Closed)); // whoever asked may have given up
+        }
+        for (_, reply) in self.wanted {
+            let _ = reply.send(Err(LedgerError::Closed));
         }
         for reply in self.caught_up {
             let _ = reply.send(Err(LedgerError::Closed));
@@ -183,6 +187,40 @@ impl Group {
             || self.operations.iter().any(|operation| !operation.may_overtake())
     }
 
+    /// Whether it has anything that reads or writes rows of members other than one by one, or is
+    /// answered when they are written.
+    pub fn needs_rows(&self) -> bool {
+        let is_more = |intake: &Intake| !intake.deletions.is_empty() || !intake.rejected.is_empty();
+        let by_rows =
+            |request: &Request| request.reply.is_some() || request.intakes.iter().any(is_more);
+        self.requests.iter().any(by_rows)
+            || self.reports.iter().any(|of| matches!(of, Report::Park(..) | Report::Split(_)))
+            || self.wanted.iter().any(|wanted| !matches!(wanted, Wanted::Longest { .. }))
+            || !self.operations.is_empty()
+            || self.configure.is_some()
+    }
+
+    /// Members of which couriers report.
+    pub fn reported(&self) -> usize {
+        let members = |report: &Report| match report {
+            Report::Settle(batch) | Report::Release(batch, _) | Report::Park(batch, _) => {
+                batch.members.len()
+            }
+            Report::Split(parts) => parts.iter().map(|part| part.members.len()).sum(),
+        };
+        self.reports.iter().map(members).sum()
+    }
+
+    /// Whether anybody waits to read rows.
+    pub fn is_read(&self) -> bool {
+        !self.caught_up.is_empty()
+    }
+
+    /// Who reads rows once they are written.
+    pub fn readers(&mut self) -> Vec<Reply<()>> {
+        std::mem::take(&mut self.caught_up)
+    }
+
     /// Adds what was read from the journal, up to the block with this number.
     pub fn merge(&mut self, records: Vec<Record>, block: u64) {
         self.merges = Some(block);
@@ -197,13 +235,17 @@ impl Group {
         self.requests.splice(..0, requests);
     }
 
-    /// Takes out what must not overtake what is in the journal.
-    pub fn hold(&mut self) -> Held {
+    /// Takes out what must not overtake what is in the journal, and claims if they must not either.
+    pub fn hold(&mut self, also_claims: bool) -> Held {
         let mut held = Held {
             requests: std::mem::take(&mut self.requests),
             caught_up: std::mem::take(&mut self.caught_up),
-            operations: Vec::new(),
+            ..Held::default()
         };
+        if also_claims {
+            let replies = std::mem::take(&mut self.claimed).into_iter().map(|(reply, _)| reply);
+            held.wanted = std::mem::take(&mut self.wanted).into_iter().zip(replies).collect();
+        }
         let replies = std::mem::take(&mut self.operated).into_iter().map(|(reply, _)| reply);
         for (operation, reply) in std::mem::take(&mut self.operations).into_iter().zip(replies) {
             if operation.may_overtake() {
@@ -218,11 +260,15 @@ impl Group {
 
     /// Takes back what was held.
     pub fn take_back(&mut self, held: Held) {
-        let Held { requests, operations, caught_up } = held;
+        let Held { requests, operations, wanted, caught_up } = held;
         self.requests.extend(requests);
         for (operation, reply) in operations {
             self.operations.push(operation);
             self.operated.push((reply, Ok(0)));
+        }
+        for (wanted, reply) in wanted {
+            self.wanted.push(wanted);
+            self.claimed.push((reply, None));
         }
         self.caught_up.extend(caught_up);
     }
@@ -338,11 +384,8 @@ impl Group {
         for request in self.requests {
             request.answer(Ok);
         }
-        for reply in self.caught_up {
-            let _ = reply.send(Ok(())); // whoever asked may have given up
-        }
         for reply in self.reported {
-            let _ = reply.send(Ok(()));
+            let _ = reply.send(Ok(())); // whoever asked may have given up
         }
         for (reply, done) in self.operated {
             let _ = reply.send(done);

@@ -151,7 +151,7 @@ impl Journal {
     pub fn behind(&self, number: u64, bytes: u64) -> Vec<Block> {
         let state = self.lock();
         let mut left = bytes;
-        let unread = state.blocks.iter().skip_while(|block| block.number <= number);
+        let unread = state.blocks.range(state.known_through(number)..);
         let taken = unread.take_while(|block| {
             let is_taken = left > 0;
             left = left.saturating_sub(block.bytes);
@@ -163,7 +163,7 @@ impl Journal {
     /// What is in the blocks up to this number is in the tables, and the transaction is synced.
     pub fn merged(&self, number: u64) {
         let mut state = self.lock();
-        let merged = state.blocks.partition_point(|block| block.number <= number);
+        let merged = state.known_through(number);
         let bytes: u64 = state.blocks.drain(..merged).map(|block| block.bytes).sum();
         state.bytes -= bytes;
         state.rest();
@@ -182,6 +182,11 @@ impl State {
     /// Requests go to the writer again once nothing is left that they could overtake.
     fn rest(&mut self) {
         self.is_used = self.is_appending || !self.blocks.is_empty();
+    }
+
+    /// How many of the blocks have this number or a smaller one.
+    fn known_through(&self, number: u64) -> usize {
+        self.blocks.partition_point(|block| block.number <= number)
     }
 
     /// Whether a file holds anything that is not merged.

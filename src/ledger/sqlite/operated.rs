@@ -2,9 +2,9 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::dropped;
 use super::state::State;
 use super::walks::Task;
-use super::{dropped, members};
 use crate::ledger::member::{self, Member, Moment, Next};
 use crate::ledger::{LedgerError, Members};
 use crate::membership::{AudienceId, DestinationName};
@@ -110,7 +110,7 @@ fn each_of(
     let row = state.audiences.list[audience].row;
     let mut changed = 0;
     for key in &members.context_keys {
-        let Some(before) = members::load(db, row, key.as_str())? else { continue };
+        let Some(before) = state.unwritten.load(db, row, key.as_str())? else { continue };
         let next = rule(&before, &state.moment(audience));
         state.put(db, audience, key.as_str(), Some(&before), &next)?;
         changed += u64::from(next != Next::Same);

@@ -3,10 +3,10 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::Retention;
 use super::checksum::{self, Checksum};
 use super::state::State;
 use super::walks::SLICE;
-use super::{Retention, members};
 use crate::ledger::ParkReason;
 use crate::ledger::member::Next;
 use crate::membership::Timestamp;
@@ -133,7 +133,7 @@ impl Parked {
             discarded += 1;
             Self::erase(db, row, &key)?;
             let Some(audience) = state.audiences.of_row(row) else { continue };
-            let Some(before) = members::load(db, row, &key)? else { continue };
+            let Some(before) = state.unwritten.load(db, row, &key)? else { continue };
             if before.is_parked() {
                 state.put(db, audience, &key, Some(&before), &Next::Delete)?;
             }

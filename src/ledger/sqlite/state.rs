@@ -16,10 +16,11 @@ use super::parked::Parked;
 use super::persons::Persons;
 use super::rejected::Rejected;
 use super::schema::OpenError;
+use super::unwritten::Unwritten;
 use super::upkeep::Upkeep;
 use super::waits::Waits;
 use super::walks::{Task, Walk};
-use super::{Published, Settings, Shared, dropped, members};
+use super::{Pace, Published, Settings, Shared, dropped, members};
 use crate::ledger::member::{self, Change, Member, Moment, Next};
 use crate::ledger::{Batch, Turnover};
 use crate::membership::{ContextKey, DestinationName, MembershipDelta, Timestamp, UserId};
@@ -33,6 +34,7 @@ pub(super) struct State {
     pub rejected: Rejected,
     pub parked: Parked,
     pub upkeep: Upkeep,
+    pub unwritten: Unwritten,
     pub shared: Arc<Shared>,
     /// Audiences whose backlog may look different after the commit.
     touched: BTreeSet<usize>,
@@ -46,6 +48,7 @@ impl State {
     pub fn open(
         db: &Connection,
         settings: Settings,
+        pace: Pace,
         also: &BTreeSet<DestinationName>,
         shared: Arc<Shared>,
     ) -> Result<Self, OpenError> {
@@ -59,6 +62,7 @@ impl State {
             rejected: Rejected::open(db, settings.rejected)?,
             parked: Parked::new(settings.parked),
             upkeep: Upkeep::open(db, settings.tombstone_ttl, reassert_after)?,
+            unwritten: Unwritten::new(pace.most_unwritten),
             shared,
             touched: BTreeSet::new(),
             steered: BTreeSet::new(),
@@ -142,7 +146,7 @@ impl State {
         rule: impl Fn(&Member, &Moment) -> Next,
     ) -> rusqlite::Result<()> {
         let row = self.audiences.list[audience].row;
-        let Some(before) = members::load(db, row, key)? else { return Ok(()) };
+        let Some(before) = self.unwritten.load(db, row, key)? else { return Ok(()) };
         let next = rule(&before, &self.moment(audience));
         self.put(db, audience, key, Some(&before), &next)
     }
@@ -157,7 +161,7 @@ impl State {
         next: &Next,
     ) -> rusqlite::Result<()> {
         let row = self.audiences.list[audience].row;
-        members::store(db, row, key, before, next)?;
+        self.unwritten.store(db, row, key, before, next)?;
         self.audiences.list[audience].claimed.changed(key);
         if *next == Next::Delete {
             Parked::erase(db, row, key)?;
@@ -185,7 +189,16 @@ impl State {
 
     /// Writes the rows of the audiences that this transaction has changed.
     pub fn save(&mut self, db: &Connection) -> rusqlite::Result<()> {
-        self.touched.iter().try_for_each(|index| self.audiences.save(db, *index))
+        let all_written = self.unwritten.is_empty();
+        self.touched.iter().try_for_each(|index| self.audiences.save(db, *index, all_written))
+    }
+
+    /// Writes the rows of all members that have changed.
+    pub fn write_members(&mut self, db: &Connection) -> rusqlite::Result<()> {
+        for row in self.unwritten.write_all(db)? {
+            self.touched.extend(self.audiences.of_row(row));
+        }
+        Ok(())
     }
 
     /// Removes a person from every audience of the destination, as was asked at `asked_at`; the rows
@@ -362,7 +375,10 @@ impl State {
 
     /// Makes memory what the tables say, after a transaction that was rolled back.
     pub fn reload(&mut self, db: &Connection) -> rusqlite::Result<()> {
-        self.audiences.reload(db)?;
+        // What was heard of calls may be lost with what is not written.
+        let is_lost = !self.unwritten.is_empty();
+        self.unwritten.forget();
+        self.audiences.reload(db, is_lost)?;
         self.rejected.reload(db)?;
         self.upkeep.reload(db)?;
         self.touched.clear(); // positions of before: an audience may have been taken back

@@ -34,7 +34,7 @@ struct Bench {
     rejected: Retention,
     parked: Retention,
     check_every: Duration,
-    journal_from: u32,
+    pace: Pace,
 }
 
 impl Bench {
@@ -42,10 +42,11 @@ impl Bench {
         Self::with(Duration::from_secs(600))
     }
 
-    /// One that takes every request through the journal.
+    /// One that takes every request through the journal, and a few of them at a time from there.
     fn journaled() -> Self {
         let mut bench = Self::closed();
-        bench.journal_from = 0;
+        bench.pace =
+            Pace { journal_from: 0, most_merged: 1000, reported_from: 1, most_unwritten: 12 };
         bench.open();
         bench
     }
@@ -85,7 +86,7 @@ impl Bench {
             rejected: kept,
             parked: Retention { max_age: DAY, max_count: 1000, max_bytes: 1 << 20 },
             check_every: DAY,
-            journal_from: JOURNAL_FROM,
+            pace: PACE,
         }
     }
 
@@ -100,7 +101,7 @@ impl Bench {
             check_every: self.check_every,
             destinations: self.destinations(),
         };
-        SqliteLedger::open_with(settings, Arc::new(self.clock.clone()), self.journal_from)
+        SqliteLedger::open_with(settings, Arc::new(self.clock.clone()), self.pace)
     }
 
     fn destinations(&self) -> Vec<DestinationSettings> {
@@ -666,11 +667,19 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 /// Of which destination and audience, and who.
 type Who = (String, String, String);
 
-fn tell(batch: &Batch, launchdarkly: &mut BTreeMap<Who, bool>) {
+/// What LaunchDarkly was told last, and of which version that was.
+type Told = BTreeMap<Who, (bool, Timestamp)>;
+
+fn tell(batch: &Batch, launchdarkly: &mut Told) {
     let Route { destination, audience, .. } = &*batch.route;
-    for ClaimedMember { context_key, membership, .. } in &batch.members {
+    for ClaimedMember { context_key, membership, version } in &batch.members {
         let who = (destination.to_string(), audience.as_str().to_owned(), context_key.as_str());
-        launchdarkly.insert((who.0, who.1, who.2.to_owned()), membership.as_bool());
+        let told = (membership.as_bool(), *version);
+        let before = launchdarkly.insert((who.0, who.1, who.2.to_owned()), told);
+        assert!(
+            before.is_none_or(|before| before.1 <= told.1),
+            "{before:?} and then {told:?} (P3)"
+        );
     }
 }
 
@@ -711,7 +720,7 @@ async fn record_for(
 
 async fn play(mut bench: Bench, acts: Vec<Act>) {
     let mut model = BTreeMap::new();
-    let mut launchdarkly = BTreeMap::new();
+    let mut launchdarkly = Told::new();
     let mut out: Vec<Batch> = Vec::new();
     // The other destination is configured, or was since the ledger was opened.
     let mut other_is_known = false;
@@ -796,7 +805,9 @@ async fn play(mut bench: Bench, acts: Vec<Act>) {
     }
     let expected: BTreeMap<_, _> =
         model.into_iter().map(|(who, (_, included))| (who, included)).collect();
-    assert_eq!(launchdarkly, expected, "LaunchDarkly ends equal to the model (P2, P4)");
+    let told: BTreeMap<_, _> =
+        launchdarkly.into_iter().map(|(who, (included, _))| (who, included)).collect();
+    assert_eq!(told, expected, "LaunchDarkly ends equal to the model (P2, P4)");
     assert_eq!(bench.faults(), [""; 0], "the rows and their counts agree");
 }
 

@@ -116,14 +116,8 @@ impl Upkeep {
         Ok(())
     }
 
-    /// One slice of whatever is due, inside the transaction that is open on `db`.
-    pub fn step(state: &mut State, db: &Connection) -> rusqlite::Result<()> {
-        let now = Instant::now();
-        let due = state.upkeep.reassertions.front().is_some_and(|(due, _)| *due <= now);
-        let slice = state.upkeep.more && state.upkeep.next_slice <= now;
-        if !due && !slice && state.upkeep.next_walk.min(state.upkeep.next_look) > now {
-            return Ok(());
-        }
+    /// One slice of whatever is due at `now`, inside the transaction that is open on `db`.
+    pub fn step(state: &mut State, db: &Connection, now: Instant) -> rusqlite::Result<()> {
         let reasserted = reassert_due(state, db, now)?;
         let walking = walks::step(state, db)?;
         let dropping = dropped::erase_slice(state, db)?;

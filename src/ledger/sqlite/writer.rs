@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::checkpoint::Checkpointer;
 use super::checksum::is_damage;
-use super::command::Command;
+use super::command::{Command, Reply};
 use super::front::Front;
 use super::group::{Group, Held};
 use super::journal::{Files, Found, Records};
@@ -20,7 +20,7 @@ use super::reserve::{Reserve, is_full};
 use super::schema::{self, OpenError};
 use super::state::State;
 use super::upkeep::Upkeep;
-use super::{Settings, Shared, meta};
+use super::{Pace, Settings, Shared, meta};
 use crate::ledger::LedgerError;
 use crate::membership::Timestamp;
 
@@ -31,17 +31,19 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// What is read is not what was written.
 const DAMAGED: &str = "reading: it is damaged, restore a backup";
 
-/// Bytes of the journal that are merged in one transaction: the larger, the fewer pages are written
-/// for each row, and the longer couriers wait for their claims.
-const MOST_MERGED: u64 = 2 << 20;
-/// The same while couriers ask: each gets one answer a transaction.
-const MOST_MERGED_AMONG_CALLS: u64 = MOST_MERGED / 8;
+/// While couriers ask, so small a part of [`Pace::most_merged`] is merged at once: each gets one answer
+/// a transaction.
+const AMONG_CALLS: u64 = 8;
 
 /// Bytes of the journal that are worth a transaction of their own …
 const WORTH_MERGING: u64 = 256 << 10;
 /// … or else what has come within so long shares one: single events that come one after the other
 /// would each write their pages again.
 const MERGE_EVERY: Duration = Duration::from_millis(20);
+
+/// While rows are to be written later, they are written so often for those who read them, and when
+/// nothing was asked for so long.
+const WRITE_EVERY: Duration = Duration::from_millis(100);
 
 /// Why the writer ended by itself. The daemon must end too: what the disk holds is unknown now.
 #[derive(Debug, thiserror::Error)]
@@ -70,10 +72,23 @@ pub struct Writer {
     front: Option<Front>,
     /// To read back what is in the journal.
     journal: Files,
+    /// The last block that was read: the members that it has changed may be written later.
+    read: u64,
     /// The last block that is in the tables.
     merged: u64,
+    /// Bytes of the blocks between these.
+    read_bytes: u64,
+    /// Until this block is read nothing is claimed: what it says may have been told already, and
+    /// whoever was told something newer must not be told what is older (P3).
+    told_through: u64,
+    pace: Pace,
     /// When what little is in the journal is merged.
     merge_at: Instant,
+    /// Who waits until all rows are written, and when that was so last.
+    readers: Vec<Reply<()>>,
+    wrote_at: Instant,
+    /// When what was left to be written later is written, if nothing is asked until then.
+    write_at: Instant,
     /// What waits until the block with this number is merged.
     held: VecDeque<(u64, Held)>,
     state: State,
@@ -91,6 +106,7 @@ pub struct Writer {
 impl Writer {
     pub(super) fn new(
         settings: Settings,
+        pace: Pace,
         lock: schema::Lock,
         mut database: Connection,
         commands: Receiver<Command>,
@@ -103,15 +119,22 @@ impl Writer {
         let also = found.outlines.iter().map(|(_, outline)| outline.destination.clone()).collect();
         let checkpointer = Checkpointer::watch(&mut database, &settings.path)?;
         let reserve = Reserve::new(settings.path.clone(), settings.disk_reserve_bytes);
-        let state = State::open(&database, settings, &also, Arc::clone(&shared))?;
+        let state = State::open(&database, settings, pace, &also, Arc::clone(&shared))?;
         state.promise_kinds(found);
         Ok(Self {
             database,
             commands,
             front: Some(front),
             journal,
+            read: merged,
             merged,
+            read_bytes: 0,
+            told_through: found.last,
+            pace,
             merge_at: Instant::now(),
+            readers: Vec::new(),
+            wrote_at: Instant::now(),
+            write_at: Instant::now(),
             held: VecDeque::new(),
             state,
             shared,
@@ -150,7 +173,7 @@ impl Writer {
             let mut group = Group::default();
             self.merge_at = Instant::now();
             self.read_journal(&mut group)?;
-            self.commit(group)?;
+            self.commit(group, true)?;
             if self.is_full {
                 let full = LedgerError::Unavailable("its disk has no space".to_owned());
                 return Err(WriterFailure::new("merging its journal", full));
@@ -169,9 +192,10 @@ impl Writer {
             } else if let Some(merge_in) = self.merge_in() {
                 idle_for = idle_for.min(merge_in);
             }
+            let mut is_quiet = false;
             match self.commands.recv_timeout(idle_for) {
                 Ok(command) => group.push(command),
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => is_quiet = true,
                 Err(RecvTimeoutError::Disconnected) => return self.shut(),
             }
             while !group.is_full() {
@@ -203,7 +227,8 @@ impl Writer {
                     group.refuse_intakes();
                 }
             }
-            self.commit(group)?;
+            let is_last = closed.is_some() || is_quiet && group.merges.is_none();
+            self.commit(group, is_last)?;
             if closed.is_some() {
                 self.held.drain(..).for_each(|(_, held)| held.fail());
             }
@@ -218,8 +243,9 @@ impl Writer {
 
     /// How long what waits in the journal is left there; `None`: nothing does.
     fn merge_in(&self) -> Option<Duration> {
-        match self.shared.journal.unmerged_bytes() {
-            0 => None,
+        match self.shared.journal.unmerged_bytes() - self.read_bytes {
+            0 if self.state.unwritten.is_empty() => None,
+            0 => Some(self.write_at.saturating_duration_since(Instant::now())),
             ..WORTH_MERGING if self.held.is_empty() => {
                 Some(self.merge_at.saturating_duration_since(Instant::now()))
             }
@@ -232,16 +258,18 @@ impl Writer {
     fn read_journal(&mut self, group: &mut Group) -> Result<(), WriterFailure> {
         group.merged = self.merged;
         let is_early = self.merge_in().is_some_and(|merge_in| !merge_in.is_zero());
-        if is_early && !group.follows_journal() {
+        let may_be_told = self.read < self.told_through;
+        if is_early && !group.follows_journal() && !may_be_told {
             return Ok(());
         }
         // After the verbs were taken: whatever they came after is in it.
         let last = self.shared.journal.last();
-        let most = if group.serves_couriers() { MOST_MERGED_AMONG_CALLS } else { MOST_MERGED };
-        let blocks = self.shared.journal.behind(self.merged, most);
-        let through = blocks.last().map_or(self.merged, |block| block.number);
+        let is_called = group.serves_couriers() && !may_be_told;
+        let part = if is_called { AMONG_CALLS } else { 1 };
+        let blocks = self.shared.journal.behind(self.read, self.pace.most_merged / part);
+        let through = blocks.last().map_or(self.read, |block| block.number);
         if through < last {
-            self.held.push_back((last, group.hold()));
+            self.held.push_back((last, group.hold(through < self.told_through)));
         }
         let free = self.held.partition_point(|(until, _)| *until <= through);
         self.held.drain(..free).for_each(|(_, held)| group.take_back(held));
@@ -260,6 +288,7 @@ impl Writer {
                 self.state.waits.note(first.stamp, began);
             }
         }
+        self.read_bytes += blocks.iter().map(|block| block.bytes).sum::<u64>();
         group.merge(read, through);
         Ok(())
     }
@@ -283,8 +312,9 @@ impl Writer {
         self.shared.has_no_space.store(self.has_no_space(), Ordering::Relaxed);
     }
 
-    fn commit(&mut self, mut group: Group) -> Result<(), WriterFailure> {
-        match self.transact(&mut group) {
+    /// Commits a group; what is to be written later is not if it `is_last`.
+    fn commit(&mut self, mut group: Group, is_last: bool) -> Result<(), WriterFailure> {
+        match self.transact(&mut group, is_last) {
             Ok(has_written) => {
                 // A group that had nothing to write shows nothing about the space there is.
                 if has_written && std::mem::take(&mut self.is_full) {
@@ -293,14 +323,32 @@ impl Writer {
                 }
                 self.state.count(&group, has_written);
                 if let Some(block) = group.merges {
-                    self.merged = block;
+                    self.read = block;
                     self.merge_at = Instant::now() + MERGE_EVERY;
-                    self.shared.journal.merged(block);
+                }
+                if !group.is_empty() {
+                    self.write_at = Instant::now() + WRITE_EVERY;
+                }
+                self.readers.extend(group.readers());
+                if self.state.unwritten.is_empty() {
+                    self.wrote_at = Instant::now();
+                    if self.merged < self.read {
+                        self.merged = self.read;
+                        self.read_bytes = 0;
+                        self.shared.journal.merged(self.merged);
+                    }
                 }
                 group.committed(&mut self.state);
+                let is_unwritten = !self.state.unwritten.is_empty();
+                self.shared.is_unwritten.store(is_unwritten, Ordering::SeqCst);
                 self.state.publish();
                 self.show_space();
                 group.answer();
+                if self.state.unwritten.is_empty() {
+                    for reply in self.readers.drain(..) {
+                        let _ = reply.send(Ok(())); // whoever asked may have given up
+                    }
+                }
                 Ok(())
             }
             Err(error) => {
@@ -313,7 +361,10 @@ impl Writer {
                 }
                 self.has_filled_up(&error.to_string());
                 group.rolled_back(&mut self.state);
+                self.told_through = self.told_through.max(group.merges.unwrap_or(self.read));
+                (self.read, self.read_bytes) = (self.merged, 0);
                 self.state.reload(&self.database).map_err(failed("reading"))?;
+                self.shared.is_unwritten.store(false, Ordering::SeqCst);
                 self.state.publish();
                 self.show_space();
                 group.fail(|| LedgerError::Unavailable(error.to_string()));
@@ -323,17 +374,30 @@ impl Writer {
     }
 
     /// `true`: something was written.
-    fn transact(&mut self, group: &mut Group) -> rusqlite::Result<bool> {
+    fn transact(&mut self, group: &mut Group, is_last: bool) -> rusqlite::Result<bool> {
         let Self { database: db, state, shared, is_full, only_merges, .. } = self;
-        let began = state.stamp();
-        state.waits.note(began, Instant::now());
+        let (began, now) = (state.stamp(), Instant::now());
+        state.waits.note(began, now);
         db.execute_batch("BEGIN")?;
         let before = db.total_changes();
+        let is_upkeep_due = !*only_merges && state.upkeep.idle_for(now).is_zero();
+        let is_much = group.merges.is_some() || group.reported() >= self.pace.reported_from;
+        let is_read = group.is_read() || !self.readers.is_empty();
+        let writes_rows = is_last
+            || is_upkeep_due
+            || *is_full
+            || state.unwritten.is_due()
+            || group.needs_rows()
+            || is_read && self.wrote_at.elapsed() >= WRITE_EVERY;
+        state.unwritten.is_open = !writes_rows && (is_much || !state.unwritten.is_empty());
+        if writes_rows {
+            state.write_members(db)?;
+        }
         if !group.is_empty() {
             group.apply(state, db)?;
         }
-        if !*only_merges {
-            Upkeep::step(state, db)?;
+        if is_upkeep_due {
+            Upkeep::step(state, db, now)?;
         }
         state.save(db)?;
         // On a full disk something is written in any case: it alone shows that there is space again.
@@ -341,8 +405,9 @@ impl Writer {
         if has_written {
             meta::keep_arrival(db, state.latest().0)?;
         }
-        if let Some(block) = group.merges {
-            meta::keep_merged(db, block)?;
+        let read = group.merges.unwrap_or(self.read);
+        if state.unwritten.is_empty() && read > self.merged {
+            meta::keep_merged(db, read)?;
         }
         let began = Instant::now();
         db.execute_batch("COMMIT")?;
@@ -355,10 +420,11 @@ impl Writer {
     /// Closes the database; what is not in a call now is known not to be.
     fn shut(mut self) -> Result<(), WriterFailure> {
         let audiences = &mut self.state.audiences;
-        for index in 0..audiences.list.len() {
+        let all_written = self.state.unwritten.is_empty();
+        for index in (0..audiences.list.len()).filter(|_| all_written) {
             if audiences.list[index].claimed.is_empty() {
                 audiences.list[index].claimed_through = Timestamp::EPOCH;
-                audiences.save(&self.database, index).map_err(failed("closing"))?;
+                audiences.save(&self.database, index, true).map_err(failed("closing"))?;
             }
         }
         self.checkpointer.stop();

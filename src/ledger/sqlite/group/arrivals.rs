@@ -65,7 +65,9 @@ impl Group {
         let mut writes: Vec<Arrival<'_>> = Vec::with_capacity(self.items);
         let mut arriving = BTreeSet::new();
         let journal = Arc::clone(&state.shared);
-        let journal = (&journal.journal, self.merges.unwrap_or(self.merged));
+        // Of members that are written later the blocks still promise the kind.
+        let merges = self.merges.filter(|_| !state.unwritten.is_open);
+        let journal = (&journal.journal, merges.unwrap_or(self.merged));
         for Request { intakes, recorded, stamps, .. } in &mut self.requests[which] {
             for ((intake, recorded), first) in intakes.iter().zip(recorded).zip(stamps) {
                 let Some(destination) = state.audiences.destination(&intake.destination) else {
@@ -77,7 +79,12 @@ impl Group {
                     let stamp = first.is_some().then_some(Timestamp(stamp));
                     let resolved = match last {
                         Some((before, audience)) if goes_where(before, delta) => Ok(audience),
-                        _ => state.audiences.resolve(db, destination, delta, &arriving, journal)?,
+                        _ => {
+                            if state.audiences.has_other_kind(destination, delta) {
+                                state.write_members(db)?; // whether there are any decides
+                            }
+                            state.audiences.resolve(db, destination, delta, &arriving, journal)?
+                        }
                     };
                     match resolved {
                         Ok(audience) => {
@@ -102,7 +109,7 @@ impl Group {
             let (_, key) = arrivals[0].member();
             let destination = state.audiences.list[audience].destination;
             let tally = self.tallies.entry(destination).or_default();
-            if new_in == Some(audience) {
+            if new_in == Some(audience) && !state.unwritten.is_open {
                 let mut counted = *tally;
                 if let Some(after) = outcome(state, db, arrivals, None, &mut counted)?
                     && members::insert_if_new(db, row, key, &after)?
@@ -112,7 +119,7 @@ impl Group {
                     continue;
                 }
             }
-            let before = members::load(db, row, key)?;
+            let before = state.unwritten.load(db, row, key)?;
             let after = outcome(state, db, arrivals, before.as_ref(), tally)?;
             new_in = before.is_none().then_some(audience);
             if let Some(after) = after {

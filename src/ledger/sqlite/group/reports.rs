@@ -2,7 +2,6 @@
 
 use rusqlite::Connection;
 
-use super::super::members;
 use super::super::parked::Parked;
 use super::super::state::State;
 use super::{Group, Report};
@@ -69,7 +68,8 @@ impl Group {
         for claimed in order {
             let key = claimed.context_key.as_str();
             let known = state.audiences.list[audience].claimed.take_row(&claimed.context_key);
-            let before = if known.is_some() { known } else { members::load(db, row, key)? };
+            let before =
+                if known.is_some() { known } else { state.unwritten.load(db, row, key)? };
             let next = rule(state, db, audience, claimed, before.as_ref())?;
             state.put(db, audience, key, before.as_ref(), &next)?;
             if let Some(since) = next.or(before.as_ref()).and_then(|member| member.pending_since) {

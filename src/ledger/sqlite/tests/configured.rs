@@ -139,7 +139,7 @@ fn what_was_rolled_back_is_not_configured() {
         } else {
             db.execute_batch("ROLLBACK").expect("it has begun");
             audiences.take_back(before);
-            audiences.reload(&db).expect("the rows are as they were");
+            audiences.reload(&db, false).expect("the rows are as they were");
         }
         assert_eq!(audiences.configured_destination(&other()).is_some(), is_kept);
         let environment = &audiences.destinations[0].settings.environment;

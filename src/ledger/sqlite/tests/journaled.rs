@@ -26,7 +26,7 @@ impl Busy {
 
 fn closed() -> Bench {
     let mut bench = Bench::closed();
-    bench.journal_from = 0;
+    bench.pace = Pace { journal_from: 0, ..PACE };
     bench
 }
 
