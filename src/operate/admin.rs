@@ -21,13 +21,12 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, Router};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use subtle::ConstantTimeEq;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use crate::current::Current;
 use crate::launchdarkly::wire::USER_AGENT;
 use crate::operate::actions::{self, Actions, segment_app};
-use crate::operate::api::{self, Api, openapi};
+use crate::operate::api::openapi::{Document, routes};
+use crate::operate::api::{self, Api};
 use crate::operate::dashboard;
 use crate::operate::metrics::{self, Families};
 use crate::operate::problem::Problem;
@@ -50,21 +49,16 @@ pub struct AdminState {
 pub fn router(state: AdminState, api: Api, actions: Actions) -> Router {
     let segment_app = state.segment_app;
     let state = Arc::new(state);
-    let (probes, of_probes) = OpenApiRouter::default()
-        .routes(routes!(live))
-        .routes(routes!(ready))
-        .routes(routes!(healthy))
+    let probes = routes!(self::live, self::ready, self::healthy);
+    let shown = routes!(self::status, self::metrics);
+    let verbs = api::routes();
+    let document = Document::of(vec![probes.declared, shown.declared, verbs.declared]);
+    let probes = probes.router.with_state(Arc::clone(&state));
+    let guarded = shown
+        .router
         .with_state(Arc::clone(&state))
-        .split_for_parts();
-    let (guarded, mut declared) = OpenApiRouter::default()
-        .routes(routes!(status))
-        .routes(routes!(metrics))
-        .with_state(Arc::clone(&state))
-        .merge(api::router(api))
-        .split_for_parts();
-    declared.merge(of_probes);
-    let guarded = guarded
-        .layer(Extension(openapi::document(&declared)))
+        .merge(verbs.router.with_state(Arc::new(api)))
+        .layer(Extension(document))
         .merge(actions::router(actions))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is no such route"))

@@ -28,9 +28,8 @@ use http::{StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
+use self::openapi::{Routes, routes};
 use super::explain::Configured;
 use super::history::History;
 use super::problem::Problem;
@@ -82,30 +81,30 @@ impl Api {
 }
 
 /// The routes. Whatever is routed here stands in the OpenAPI document, and the other way round.
-pub(super) fn router(api: Api) -> OpenApiRouter {
-    OpenApiRouter::default()
-        .routes(routes!(openapi::serve))
-        .routes(routes!(history::show))
-        .routes(routes!(destinations::list))
-        .routes(routes!(destinations::audiences))
-        .routes(routes!(destinations::member))
-        .routes(routes!(progress::progress))
-        .routes(routes!(destinations::resync))
-        .routes(routes!(destinations::pause))
-        .routes(routes!(destinations::resume))
-        .routes(routes!(destinations::forget))
-        .routes(routes!(destinations::drop_rows))
-        .routes(routes!(events::explain))
-        .routes(routes!(events::take))
-        .routes(routes!(parked::list))
-        .routes(routes!(parked::requeue))
-        .routes(routes!(parked::discard))
-        .routes(routes!(rejected::list))
-        .routes(routes!(rejected::one))
-        .routes(routes!(rejected::replay))
-        .routes(routes!(rejected::discard))
-        .routes(routes!(reload::reload))
-        .with_state(Arc::new(api))
+pub(super) fn routes() -> Routes<Arc<Api>> {
+    routes!(
+        openapi::serve,
+        history::show,
+        destinations::list,
+        destinations::audiences,
+        destinations::member,
+        progress::progress,
+        destinations::resync,
+        destinations::pause,
+        destinations::resume,
+        destinations::forget,
+        destinations::drop_rows,
+        events::explain,
+        events::take,
+        parked::list,
+        parked::requeue,
+        parked::discard,
+        rejected::list,
+        rejected::one,
+        rejected::replay,
+        rejected::discard,
+        reload::reload,
+    )
 }
 
 /// One line for each change.

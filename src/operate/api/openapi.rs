@@ -4,10 +4,14 @@
 //! not. Each handler says what is its own; what every route of a kind may answer is added here, from
 //! what the extractors of `api` and the guard of `admin` refuse.
 //!
+//! The document is made when it is first asked for: making it takes more heap than a daemon at rest has otherwise.
+//!
 //! tests/it/openapi.rs asks a running daemon for everything in it, and for more.
 
-use axum::Extension;
+use std::sync::{Arc, OnceLock};
+
 use axum::response::IntoResponse;
+use axum::{Extension, Router};
 use bytes::Bytes;
 use http::header;
 use serde_json::{Map, Value, json};
@@ -16,9 +20,64 @@ use utoipa::openapi::OpenApi;
 
 use crate::operate::problem::Problem;
 
+/// Routes, and what makes the document's part on them.
+pub(in crate::operate) struct Routes<S> {
+    pub router: Router<S>,
+    pub declared: fn() -> OpenApi,
+}
+
+/// The [`Routes`] to handlers that have a `utoipa::path`, each named with its module.
+macro_rules! routes {
+    ($($module:ident::$handler:ident),+ $(,)?) => {{
+        use utoipa::Path;
+        use utoipa_axum::PathItemExt;
+
+        #[derive(utoipa::OpenApi)]
+        #[openapi(paths($($module::$handler),+))]
+        struct Declared;
+
+        let router = axum::Router::new();
+        $(
+            // where `utoipa::path` puts what it was told
+            let router = utoipa_axum::paste! { $module::[<__path_ $handler>]::methods() }
+                .iter()
+                .fold(router, |router, method| {
+                    let handler = axum::routing::on(method.to_method_filter(), $module::$handler);
+                    let path = utoipa_axum::paste! { $module::[<__path_ $handler>]::path() };
+                    router.route(&path, handler)
+                });
+        )+
+        let declared = <Declared as utoipa::OpenApi>::openapi;
+        $crate::operate::api::openapi::Routes { router, declared }
+    }};
+}
+pub(in crate::operate) use routes;
+
 /// The document, as it is served.
-#[derive(Clone, Debug, Default)]
-pub struct Document(Bytes);
+#[derive(Clone, Debug)]
+pub(in crate::operate) struct Document(Arc<Made>);
+
+#[derive(Debug)]
+struct Made {
+    parts: Vec<fn() -> OpenApi>,
+    text: OnceLock<Bytes>,
+}
+
+impl Document {
+    /// Of routes that declare this.
+    pub fn of(parts: Vec<fn() -> OpenApi>) -> Self {
+        Self(Arc::new(Made { parts, text: OnceLock::new() }))
+    }
+
+    fn text(&self) -> Bytes {
+        let made = || {
+            let mut declared = OpenApi::default();
+            self.0.parts.iter().for_each(|part| declared.merge(part()));
+            whole(&declared).to_string().into()
+        };
+        self.0.text.get_or_init(made).clone()
+    }
+}
 
 /// This document
 #[utoipa::path(
@@ -27,8 +86,8 @@ pub struct Document(Bytes);
     operation_id = "openapi",
     responses((status = 200, description = "OpenAPI 3.1", body = Object))
 )]
-pub(super) async fn serve(Extension(Document(text)): Extension<Document>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], text)
+pub(super) async fn serve(Extension(document): Extension<Document>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], document.text())
 }
 
 /// What a path may name, beside what it is.
@@ -55,7 +114,7 @@ const WITH_A_QUERY: [(&str, &str); 1] = [("400", "The query has something that i
 const WITH_A_NAME: [(&str, &str); 1] = [("404", "There is no such thing; the problem says which")];
 
 /// Completes what the routes have declared.
-pub(in crate::operate) fn document(declared: &OpenApi) -> Document {
+fn whole(declared: &OpenApi) -> Value {
     let mut document = serde_json::to_value(declared).unwrap_or_default();
     document["info"] = json!({
         "title": "cohortd",
@@ -77,7 +136,7 @@ pub(in crate::operate) fn document(declared: &OpenApi) -> Document {
             complete(path, operation);
         }
     }
-    Document(document.to_string().into())
+    document
 }
 
 fn complete(path: &str, operation: &mut Value) {
