@@ -78,6 +78,52 @@ async fn what_was_answered_and_not_merged_is_there_after_a_kill() {
 }
 
 #[tokio::test]
+async fn after_a_kill_nobody_is_told_what_is_older_than_what_may_have_been_told() {
+    let bench = closed();
+    let busy = Busy::open(&bench);
+    busy.record(vec![delta("a", "ada", true, 1)]).await;
+    for number in 0..20 {
+        busy.record(vec![delta("b", &format!("p{number:02}"), true, 1)]).await;
+    }
+    busy.record(vec![delta("a", "ada", false, 2)]).await;
+    let mut left = closed();
+    left.copy_all_of(&bench);
+    left.pace.most_merged = 1; // a block at a time
+    let busy = Busy::open(&left);
+    let ledger = Arc::clone(&busy.ledger);
+    let limit = NonZeroUsize::new(9).expect("not zero");
+    let claiming = tokio::spawn(async move { ledger.claim(&destination(), &id("a"), limit).await });
+    tokio::task::yield_now().await; // it is asked before anything is read
+    let writing = std::thread::spawn(move || busy.writer.run());
+    let claimed = claiming.await.expect("no panic").expect("it is open").expect("ada waits");
+    assert_eq!(claimed.members[0].membership, Membership::Out, "she may know of it");
+    busy.ledger.close().await;
+    writing.join().expect("no panic").expect("nor fail");
+}
+
+#[tokio::test]
+async fn whoever_reads_finds_what_is_written_later() {
+    let mut bench = Bench::new();
+    let all: Vec<_> =
+        (0..900).map(|number| delta("a", &format!("p{number:03}"), true, 1)).collect();
+    bench.record(all).await;
+    let batch = bench.claim("a", 600).await.expect("all wait");
+    bench.settle(batch).await;
+    assert!(bench.ledger.shared.is_unwritten.load(Ordering::SeqCst), "or this shows nothing");
+    let found = bench.ledger.member(&destination(), "p000").await.expect("it is open");
+    assert_eq!(found[0].told, Some(true));
+    assert_eq!(bench.pending().await, 300);
+    let batch = bench.claim("a", 600).await.expect("the others wait");
+    assert_eq!(batch.members[0].context_key.as_str(), "p600");
+    bench.release(batch, Unheard::No).await;
+    bench.record(vec![delta("a", "p000", false, 2)]).await;
+    let batch = bench.claim("a", 900).await.expect("all of these wait");
+    assert_eq!(batch.members.len(), 301);
+    bench.close().await;
+    assert_eq!(bench.faults(), [""; 0]);
+}
+
+#[tokio::test]
 async fn whoever_reads_a_ledger_at_rest_finds_what_was_not_merged() {
     assert_eq!(left_behind(9).await.exported(), people(9));
     let left = left_behind(9).await;
