@@ -102,6 +102,23 @@ async fn after_a_kill_nobody_is_told_what_is_older_than_what_may_have_been_told(
 }
 
 #[tokio::test]
+async fn who_was_in_a_call_before_the_row_was_written_is_told_once_more_after_a_kill() {
+    let mut bench = closed();
+    bench.reassert_after = Duration::from_millis(1);
+    bench.open();
+    let ada = intake(&*bench.ledger, vec![delta("a", "ada", true, 1)]);
+    bench.ledger.record(ada).await.expect("there is space");
+    bench.until(|waiting| waiting == 1).await;
+    let batch = bench.claim("a", 9).await.expect("ada waits");
+    bench.crash();
+    bench.until(|waiting| waiting == 1).await;
+    let again = bench.claim("a", 9).await.expect("nobody knows what came of it");
+    assert_eq!(again.members, batch.members);
+    bench.settle(again).await;
+    bench.until(|waiting| waiting == 1).await;
+}
+
+#[tokio::test]
 async fn whoever_reads_finds_what_is_written_later() {
     let mut bench = Bench::new();
     let all: Vec<_> =
