@@ -6,8 +6,10 @@
 //! inspectability and a reopen that is quick after a kill.
 //!
 //! # What always holds
-//! * A verb is answered after the commit that holds it, and a commit is synced (`synchronous=FULL`).
-//! * Claims live in memory; what may have been in a call at a crash is known from durable marks.
+//! * What is recorded is answered after the commit that holds it, which is synced (`synchronous=FULL`),
+//!   or after it was synced into the `journal`.
+//! * Claims live in memory; what may have been in a call at a crash is known from durable marks, so
+//!   that what couriers report may be written a little later (`unwritten`).
 //! * A failed write other than "no space" ends the writer, and with it the daemon: what the disk
 //!   holds is then unknown, and only a reopen can tell.
 
