@@ -141,7 +141,7 @@ struct Pace {
 }
 
 const PACE: Pace =
-    Pace { journal_from: 32, most_merged: 2 << 20, reported_from: 500, most_unwritten: 1 << 16 };
+    Pace { journal_from: 32, most_merged: 2 << 20, reported_from: 500, most_unwritten: 1 << 15 };
 
 /// The handle that the rest of the daemon holds; cheap to use from many tasks.
 #[derive(Debug)]

@@ -14,6 +14,7 @@
 //!   the claim: what was heard of the call since may be lost.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -31,7 +32,7 @@ struct Changed {
     /// Its row.
     before: Option<Box<Member>>,
     /// What that is to be.
-    now: Option<Member>,
+    now: Option<Box<Member>>,
 }
 
 /// What is not written yet.
@@ -39,10 +40,10 @@ struct Changed {
 pub(super) struct Unwritten {
     /// When there are so many they are written.
     most: usize,
-    members: HashMap<i64, HashMap<String, Changed>>,
+    members: HashMap<i64, HashMap<Arc<str>, Changed>>,
     count: usize,
     /// Those who are pending, by the row of their audience and since when.
-    pending: BTreeSet<(i64, Timestamp, String)>,
+    pending: BTreeSet<(i64, Timestamp, Arc<str>)>,
     /// Since the first of them has changed.
     since: Option<Instant>,
     /// What changes now is written later.
@@ -78,7 +79,7 @@ impl Unwritten {
         key: &str,
     ) -> rusqlite::Result<Option<Member>> {
         match self.changed(audience, key) {
-            Some(changed) => Ok(changed.now.clone()),
+            Some(changed) => Ok(changed.now.as_deref().cloned()),
             None => members::load(db, audience, key),
         }
     }
@@ -104,21 +105,22 @@ impl Unwritten {
             Next::Write(after) => Some(after),
             Next::Delete => None,
         };
-        let pending_at =
-            |member: Option<&Member>| Some((audience, member?.pending_since?, key.to_owned()));
         let of = self.members.entry(audience).or_default();
-        if let Some(changed) = of.get_mut(key) {
-            if let Some(was) = pending_at(changed.now.as_ref()) {
-                self.pending.remove(&was);
+        let known = of.remove_entry(key);
+        let (key, before) = if let Some((key, Changed { before, now: was })) = known {
+            if let Some(since) = was.and_then(|was| was.pending_since) {
+                self.pending.remove(&(audience, since, Arc::clone(&key)));
             }
-            changed.now = now.cloned();
+            (key, before)
         } else {
-            let changed = Changed { before: before.cloned().map(Box::new), now: now.cloned() };
-            of.insert(key.to_owned(), changed);
             self.count += 1;
             self.since.get_or_insert_with(Instant::now);
+            (Arc::from(key), before.cloned().map(Box::new))
+        };
+        if let Some(since) = now.and_then(|now| now.pending_since) {
+            self.pending.insert((audience, since, Arc::clone(&key)));
         }
-        self.pending.extend(pending_at(now));
+        of.insert(key, Changed { before, now: now.cloned().map(Box::new) });
         Ok(())
     }
 
@@ -135,10 +137,10 @@ impl Unwritten {
     ) -> rusqlite::Result<()> {
         let mut here = self
             .pending
-            .range((audience, Timestamp(after.0 + 1), String::new())..)
+            .range((audience, Timestamp(after.0 + 1), Arc::from(""))..)
             .take_while(|(of, ..)| *of == audience)
             .filter_map(|(_, since, key)| {
-                Some((*since, key, self.changed(audience, key)?.now.as_ref()?))
+                Some((*since, key, self.changed(audience, key)?.now.as_deref()?))
             })
             .peekable();
         let mut has_enough = false;
@@ -172,12 +174,12 @@ impl Unwritten {
         audiences.sort_unstable();
         for audience in &audiences {
             let Some(of) = self.members.remove(audience) else { continue };
-            let mut of: Vec<(String, Changed)> = of.into_iter().collect();
+            let mut of: Vec<_> = of.into_iter().collect();
             of.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
             for (key, Changed { before, now }) in of {
                 let before = before.as_deref();
                 let next = match now {
-                    Some(now) if before != Some(&now) => Next::Write(now),
+                    Some(now) if before != Some(&*now) => Next::Write(*now),
                     None if before.is_some() => Next::Delete,
                     _ => Next::Same,
                 };
