@@ -41,9 +41,11 @@ const WORTH_MERGING: u64 = 256 << 10;
 /// would each write their pages again.
 const MERGE_EVERY: Duration = Duration::from_millis(20);
 
-/// While rows are to be written later, they are written so often for those who read them, and when
-/// nothing was asked for so long.
-const WRITE_EVERY: Duration = Duration::from_millis(100);
+/// Rows that are to be written later are written when nothing was asked for so long …
+const WRITE_AFTER: Duration = Duration::from_millis(100);
+/// … and for those who read them, but not more often than that: whoever looks all the time would undo
+/// what it spares.
+const WRITE_TO_READ: Duration = Duration::from_millis(400);
 
 /// Why the writer ended by itself. The daemon must end too: what the disk holds is unknown now.
 #[derive(Debug, thiserror::Error)]
@@ -327,7 +329,7 @@ impl Writer {
                     self.merge_at = Instant::now() + MERGE_EVERY;
                 }
                 if !group.is_empty() {
-                    self.write_at = Instant::now() + WRITE_EVERY;
+                    self.write_at = Instant::now() + WRITE_AFTER;
                 }
                 self.readers.extend(group.readers());
                 if self.state.unwritten.is_empty() {
@@ -388,7 +390,7 @@ impl Writer {
             || *is_full
             || state.unwritten.is_due()
             || group.needs_rows()
-            || is_read && self.wrote_at.elapsed() >= WRITE_EVERY;
+            || is_read && self.wrote_at.elapsed() >= WRITE_TO_READ;
         state.unwritten.is_open = !writes_rows && (is_much || !state.unwritten.is_empty());
         if writes_rows {
             state.write_members(db)?;
