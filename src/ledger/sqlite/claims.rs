@@ -57,6 +57,7 @@ pub(super) fn claim(
         state.write_members(db)?;
         let known = &mut state.audiences.list[index];
         known.counts.pending = members::count_pending(db, known.row)?;
+        known.written.pending = known.counts.pending;
         known.all_claimed_through = Timestamp::EPOCH;
         state.touch(index);
         return Ok(None);

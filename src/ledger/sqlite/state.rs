@@ -196,7 +196,11 @@ impl State {
     /// Writes the rows of all members that have changed.
     pub fn write_members(&mut self, db: &Connection) -> rusqlite::Result<()> {
         for row in self.unwritten.write_all(db)? {
-            self.touched.extend(self.audiences.of_row(row));
+            if let Some(index) = self.audiences.of_row(row) {
+                let audience = &mut self.audiences.list[index];
+                audience.written = audience.counts;
+                self.touched.insert(index);
+            }
         }
         Ok(())
     }
@@ -373,10 +377,9 @@ impl State {
         }
     }
 
-    /// Makes memory what the tables say, after a transaction that was rolled back.
-    pub fn reload(&mut self, db: &Connection) -> rusqlite::Result<()> {
-        // What was heard of calls may be lost with what is not written.
-        let is_lost = !self.unwritten.is_empty();
+    /// Makes memory what the tables say, after a transaction that was rolled back; `is_lost`: what was
+    /// reported of calls before it was not written either.
+    pub fn reload(&mut self, db: &Connection, is_lost: bool) -> rusqlite::Result<()> {
         self.unwritten.forget();
         self.audiences.reload(db, is_lost)?;
         self.rejected.reload(db)?;

@@ -316,6 +316,7 @@ impl Writer {
 
     /// Commits a group; what is to be written later is not if it `is_last`.
     fn commit(&mut self, mut group: Group, is_last: bool) -> Result<(), WriterFailure> {
+        let had_unwritten = !self.state.unwritten.is_empty();
         match self.transact(&mut group, is_last) {
             Ok(has_written) => {
                 // A group that had nothing to write shows nothing about the space there is.
@@ -365,7 +366,7 @@ impl Writer {
                 group.rolled_back(&mut self.state);
                 self.told_through = self.told_through.max(group.merges.unwrap_or(self.read));
                 (self.read, self.read_bytes) = (self.merged, 0);
-                self.state.reload(&self.database).map_err(failed("reading"))?;
+                self.state.reload(&self.database, had_unwritten).map_err(failed("reading"))?;
                 self.shared.is_unwritten.store(false, Ordering::SeqCst);
                 self.state.publish();
                 self.show_space();
