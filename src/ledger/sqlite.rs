@@ -149,8 +149,6 @@ pub struct SqliteLedger {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
     front: mpsc::Sender<Incoming>,
-    /// [`Pace::journal_from`].
-    journal_from: u32,
     queue: Arc<Semaphore>,
     reader: Arc<reader::Reader>,
     _check: background_check::BackgroundCheck,
@@ -160,6 +158,7 @@ pub struct SqliteLedger {
 #[derive(Debug)]
 struct Shared {
     clock: Arc<dyn Clock>,
+    pace: Pace,
     /// The largest arrival told or recorded.
     arrival: AtomicI64,
     /// The last stamp given out.
@@ -240,6 +239,7 @@ impl SqliteLedger {
         let recorded = appended.unwrap_or(0).max(meta::arrival(&database)?);
         let shared = Arc::new(Shared {
             clock,
+            pace,
             arrival: AtomicI64::new(recorded),
             stamp: AtomicI64::new(recorded),
             journal: Journal::new(&found),
@@ -266,7 +266,6 @@ impl SqliteLedger {
         );
         let writer = Writer::new(
             settings,
-            pace,
             lock,
             database,
             receiver,
@@ -278,7 +277,6 @@ impl SqliteLedger {
             shared,
             commands,
             front,
-            journal_from: pace.journal_from,
             queue: Arc::new(Semaphore::new(QUEUE_DELTAS as usize)),
             reader,
             _check: check,
@@ -327,7 +325,7 @@ impl SqliteLedger {
     fn is_behind(&self, own: u32) -> bool {
         let free = u32::try_from(self.queue.available_permits()).unwrap_or(QUEUE_DELTAS);
         let others = (QUEUE_DELTAS - free).saturating_sub(own);
-        others >= self.journal_from || self.shared.is_behind()
+        others >= self.shared.pace.journal_from || self.shared.is_behind()
     }
 
     fn known(&self, destination: &DestinationName) -> Result<(), LedgerError> {

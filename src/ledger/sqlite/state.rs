@@ -20,7 +20,7 @@ use super::unwritten::Unwritten;
 use super::upkeep::Upkeep;
 use super::waits::Waits;
 use super::walks::{Task, Walk};
-use super::{Pace, Published, Settings, Shared, dropped, members};
+use super::{Published, Settings, Shared, dropped, members};
 use crate::ledger::member::{self, Change, Member, Moment, Next};
 use crate::ledger::{Batch, Turnover};
 use crate::membership::{ContextKey, DestinationName, MembershipDelta, Timestamp, UserId};
@@ -48,7 +48,6 @@ impl State {
     pub fn open(
         db: &Connection,
         settings: Settings,
-        pace: Pace,
         also: &BTreeSet<DestinationName>,
         shared: Arc<Shared>,
     ) -> Result<Self, OpenError> {
@@ -62,7 +61,7 @@ impl State {
             rejected: Rejected::open(db, settings.rejected)?,
             parked: Parked::new(settings.parked),
             upkeep: Upkeep::open(db, settings.tombstone_ttl, reassert_after)?,
-            unwritten: Unwritten::new(pace.most_unwritten),
+            unwritten: Unwritten::new(shared.pace.most_unwritten),
             shared,
             touched: BTreeSet::new(),
             steered: BTreeSet::new(),

@@ -20,7 +20,7 @@ use super::reserve::{Reserve, is_full};
 use super::schema::{self, OpenError};
 use super::state::State;
 use super::upkeep::Upkeep;
-use super::{Pace, Settings, Shared, meta};
+use super::{Settings, Shared, meta};
 use crate::ledger::LedgerError;
 use crate::membership::Timestamp;
 
@@ -83,7 +83,6 @@ pub struct Writer {
     /// Until this block is read nothing is claimed: what it says may have been told already, and
     /// whoever was told something newer must not be told what is older (P3).
     told_through: u64,
-    pace: Pace,
     /// When what little is in the journal is merged.
     merge_at: Instant,
     /// Who waits until all rows are written, and when that was so last.
@@ -108,7 +107,6 @@ pub struct Writer {
 impl Writer {
     pub(super) fn new(
         settings: Settings,
-        pace: Pace,
         lock: schema::Lock,
         mut database: Connection,
         commands: Receiver<Command>,
@@ -121,7 +119,7 @@ impl Writer {
         let also = found.outlines.iter().map(|(_, outline)| outline.destination.clone()).collect();
         let checkpointer = Checkpointer::watch(&mut database, &settings.path)?;
         let reserve = Reserve::new(settings.path.clone(), settings.disk_reserve_bytes);
-        let state = State::open(&database, settings, pace, &also, Arc::clone(&shared))?;
+        let state = State::open(&database, settings, &also, Arc::clone(&shared))?;
         state.promise_kinds(found);
         Ok(Self {
             database,
@@ -132,7 +130,6 @@ impl Writer {
             merged,
             read_bytes: 0,
             told_through: found.last,
-            pace,
             merge_at: Instant::now(),
             readers: Vec::new(),
             wrote_at: Instant::now(),
@@ -268,7 +265,7 @@ impl Writer {
         let last = self.shared.journal.last();
         let is_called = group.serves_couriers() && !may_be_told;
         let part = if is_called { AMONG_CALLS } else { 1 };
-        let blocks = self.shared.journal.behind(self.read, self.pace.most_merged / part);
+        let blocks = self.shared.journal.behind(self.read, self.shared.pace.most_merged / part);
         let through = blocks.last().map_or(self.read, |block| block.number);
         if through < last {
             self.held.push_back((last, group.hold(through < self.told_through)));
@@ -384,7 +381,7 @@ impl Writer {
         db.execute_batch("BEGIN")?;
         let before = db.total_changes();
         let is_upkeep_due = !*only_merges && state.upkeep.idle_for(now).is_zero();
-        let is_much = group.merges.is_some() || group.reported() >= self.pace.reported_from;
+        let is_much = group.merges.is_some() || group.reported() >= shared.pace.reported_from;
         let is_read = group.is_read() || !self.readers.is_empty();
         let writes_rows = is_last
             || is_upkeep_due
