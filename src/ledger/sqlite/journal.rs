@@ -73,6 +73,8 @@ pub(super) struct State {
     is_closed: bool,
     /// The number of the last block that was published, or merged.
     last: u64,
+    /// The number of the last block that the writer has read.
+    read: u64,
     /// Published and not merged, oldest first.
     blocks: VecDeque<Block>,
     bytes: u64,
@@ -88,6 +90,7 @@ impl Journal {
             is_appending: false,
             is_closed: false,
             last: found.last,
+            read: blocks.front().map_or(found.last, |first| first.number - 1),
             bytes: blocks.iter().map(|block| block.bytes).sum(),
             blocks,
             kinds: Kinds::default(),
@@ -121,10 +124,10 @@ impl Journal {
     }
 
     /// What was taken has been appended as this block. `true`: the writer does not know yet that
-    /// there is something to merge.
+    /// there is something to read.
     pub fn publish(&self, block: Block) -> bool {
         let mut state = self.lock();
-        let is_first = state.blocks.is_empty();
+        let is_first = state.read == state.last;
         state.is_appending = false;
         state.last = block.number;
         state.bytes += block.bytes;
@@ -159,6 +162,11 @@ impl Journal {
             is_taken
         });
         taken.copied().collect()
+    }
+
+    /// The writer has read the blocks up to this number, and looks for more before it waits.
+    pub fn has_read(&self, number: u64) {
+        self.lock().read = number;
     }
 
     /// What is in the blocks up to this number is in the tables, and the transaction is synced.

@@ -324,6 +324,7 @@ impl Writer {
                 self.state.count(&group, has_written);
                 if let Some(block) = group.merges {
                     self.read = block;
+                    self.shared.journal.has_read(block);
                     self.merge_at = Instant::now() + MERGE_EVERY;
                 }
                 if !group.is_empty() {
@@ -363,6 +364,7 @@ impl Writer {
                 group.rolled_back(&mut self.state);
                 self.told_through = self.told_through.max(group.merges.unwrap_or(self.read));
                 (self.read, self.read_bytes) = (self.merged, 0);
+                self.shared.journal.has_read(self.read);
                 self.state.reload(&self.database, had_unwritten).map_err(failed("reading"))?;
                 self.shared.is_unwritten.store(false, Ordering::SeqCst);
                 self.state.publish();
