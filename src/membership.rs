@@ -99,6 +99,20 @@ text! {
     UserId, redacted: true
 }
 
+/// The person whose user id is the context key: they share their text.
+impl From<ContextKey> for UserId {
+    fn from(key: ContextKey) -> Self {
+        Self(key.0)
+    }
+}
+
+/// The member whose context key is the user id: they share their text.
+impl From<UserId> for ContextKey {
+    fn from(user_id: UserId) -> Self {
+        Self(user_id.0)
+    }
+}
+
 impl Borrow<str> for ContextKey {
     fn borrow(&self) -> &str {
         &self.0

@@ -216,7 +216,7 @@ impl Ledger for MemoryLedger {
         waiting.sort_by_key(|(since, ..)| *since);
         let (mut picking, mut through) = (Picking::new(limit), Timestamp::EPOCH);
         for (since, key, member) in waiting {
-            match picking.offer(key.1.clone(), member) {
+            match picking.offer(&key.1, member) {
                 Picked::Taken => through = through.max(since),
                 Picked::Left => {}
                 Picked::Enough => break,

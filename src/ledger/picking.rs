@@ -40,7 +40,7 @@ impl Picking {
     }
 
     /// Offers a member that waits and is in no batch.
-    pub fn offer(&mut self, context_key: ContextKey, member: &Member) -> Picked {
+    pub fn offer(&mut self, context_key: &ContextKey, member: &Member) -> Picked {
         let is_alone = member.parked_at.is_some();
         if self.taken.is_empty() {
             (self.alone, self.with) = (is_alone, member.refused_with);
@@ -48,6 +48,7 @@ impl Picking {
         let matches = !self.alone && !is_alone && member.refused_with == self.with;
         if self.taken.is_empty() || (matches && self.taken.len() < self.limit.get()) {
             let (membership, version) = (member.membership, member.version);
+            let context_key = context_key.clone();
             self.taken.push(ClaimedMember { context_key, membership, version });
             return Picked::Taken;
         }
@@ -96,13 +97,13 @@ mod tests {
     #[test]
     fn a_batch_is_gathered_from_between_those_who_travel_alone_but_not_from_behind_very_many() {
         let mut picking = Picking::new(NonZeroUsize::MAX);
-        let key = || ContextKey::new("ada").expect("not empty");
-        assert_eq!(picking.offer(key(), &waiting(None)), Picked::Taken);
+        let key = &ContextKey::new("ada").expect("not empty");
+        assert_eq!(picking.offer(key, &waiting(None)), Picked::Taken);
         for _ in 1..MOST_LEFT {
-            assert_eq!(picking.offer(key(), &waiting(Some(1))), Picked::Left);
+            assert_eq!(picking.offer(key, &waiting(Some(1))), Picked::Left);
         }
-        assert_eq!(picking.offer(key(), &waiting(None)), Picked::Taken);
-        assert_eq!(picking.offer(key(), &waiting(Some(1))), Picked::Enough);
+        assert_eq!(picking.offer(key, &waiting(None)), Picked::Taken);
+        assert_eq!(picking.offer(key, &waiting(Some(1))), Picked::Enough);
         assert_eq!(picking.taken().len(), 2);
     }
 }

@@ -18,6 +18,7 @@ mod audience;
 mod audiences;
 mod background_check;
 mod backup;
+mod bloom;
 mod checkpoint;
 mod checksum;
 mod claims;
@@ -131,17 +132,24 @@ struct Pace {
     /// Deltas in front of the writer from which more go through the journal instead. A request alone,
     /// and a few at once, are quickest with one sync and no merge.
     journal_from: u32,
-    /// Bytes of the journal that are merged in one transaction: the larger, the fewer pages are written
-    /// for each row, and the longer couriers wait for their claims.
-    most_merged: u64,
+    /// Bytes of the journal that are read at once: couriers wait for their claims as long.
+    most_read: u64,
     /// Members of which couriers report together from which their rows are written later.
     reported_from: usize,
-    /// Changed members whose rows are written later: memory is for them, 400 bytes each.
+    /// Changed members whose rows are written later: the more, the fewer pages are written for each.
+    /// Memory is for them, 150 bytes each.
     most_unwritten: usize,
+    /// Of these, rows that are written in one transaction.
+    most_written: usize,
 }
 
-const PACE: Pace =
-    Pace { journal_from: 32, most_merged: 2 << 20, reported_from: 500, most_unwritten: 1 << 15 };
+const PACE: Pace = Pace {
+    journal_from: 32,
+    most_read: 256 << 10,
+    reported_from: 500,
+    most_unwritten: 3 << 16,
+    most_written: 1 << 15,
+};
 
 /// The handle that the rest of the daemon holds; cheap to use from many tasks.
 #[derive(Debug)]

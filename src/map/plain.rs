@@ -77,6 +77,12 @@ impl Plain {
         };
         let rule = particular.and_then(|particular| particular.context_key).unwrap_or(self.rule);
         let context_key = rule.choose(&identifiers).and_then(ContextKey::new)?;
+        let user_id = match user_id {
+            Some(user_id) if user_id == context_key.as_str() => {
+                Some(UserId::from(context_key.clone()))
+            }
+            user_id => user_id.and_then(UserId::new),
+        };
         let values = event.properties.0.as_ref().or(event.traits.0.as_ref())?;
         let membership = match values.member(audience_key.as_str()) {
             Scalar::Bool(value) => Membership::from_bool(*value),
@@ -91,7 +97,7 @@ impl Plain {
             context_key,
             membership,
             event_at: event_time(|field| event.time(field), arrival),
-            user_id: user_id.and_then(UserId::new),
+            user_id,
             key_rule: mapping.key_rule(rule, particular),
             audience_key,
         })

@@ -1,8 +1,9 @@
 //! One audience that the writer knows, in memory and as a row.
 
-use std::collections::HashMap;
+use std::ops::AddAssign;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use rusqlite::{Connection, Row, params};
 use tokio::time::Instant;
 
@@ -23,19 +24,30 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// A member was this, and is that now.
-    pub fn change(&mut self, before: Option<&Member>, after: Option<&Member>) {
-        let one = |what: &mut u64, of: fn(&Member) -> bool| match (
-            before.is_some_and(of),
-            after.is_some_and(of),
-        ) {
-            (false, true) => *what += 1,
-            (true, false) => *what = what.saturating_sub(1),
-            _ => {}
+    /// What one member counts as.
+    pub fn of(member: Option<&Member>) -> Self {
+        let one = |is: fn(&Member) -> bool| u64::from(member.is_some_and(is));
+        Self {
+            included: one(|member| member.membership.as_bool()),
+            pending: one(|member| member.pending_since.is_some()),
+            parked: one(Member::is_parked),
+        }
+    }
+
+    /// Members counted as this, and count as that now.
+    pub fn change(&mut self, before: Self, after: Self) {
+        let change = |what: &mut u64, before: u64, after: u64| {
+            *what = (*what + after).saturating_sub(before);
         };
-        one(&mut self.included, |member| member.membership.as_bool());
-        one(&mut self.pending, |member| member.pending_since.is_some());
-        one(&mut self.parked, Member::is_parked);
+        change(&mut self.included, before.included, after.included);
+        change(&mut self.pending, before.pending, after.pending);
+        change(&mut self.parked, before.parked, after.parked);
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, more: Self) {
+        self.change(Self::default(), more);
     }
 }
 
@@ -51,8 +63,8 @@ impl Turnover {
     }
 }
 
-/// Members in a batch, and their rows as long as nothing has changed them: the answer to a call is
-/// then written without a look.
+/// Members in a batch, and the rows of those who have nothing else, as long as nothing has changed
+/// them: the answer to a call is then written without a look.
 #[derive(Debug, Default)]
 pub(super) struct Claimed(HashMap<ContextKey, Option<Box<Member>>>);
 
@@ -83,7 +95,7 @@ impl Claimed {
     }
 
     /// The row is another one now.
-    pub fn changed(&mut self, key: &str) {
+    pub fn changed(&mut self, key: &ContextKey) {
         if let Some(row) = self.0.get_mut(key) {
             *row = None;
         }
@@ -103,6 +115,8 @@ pub(super) struct Audience {
     /// Position among the destinations.
     pub destination: usize,
     pub route: Arc<Route>,
+    /// It was made since the ledger was opened: everybody of it was noted (`super::bloom`).
+    pub is_new: bool,
     /// LaunchDarkly has taken a member of it.
     pub acknowledged: bool,
     /// What was told before this does not count.
@@ -134,6 +148,7 @@ impl Audience {
             row,
             destination,
             route,
+            is_new: true,
             acknowledged: false,
             told_counts_from: Timestamp::EPOCH,
             claimed_through: Timestamp::EPOCH,
@@ -243,6 +258,7 @@ impl Audience {
         let walk: Option<String> = row.get(9)?;
         let counts = Counts { included: row.get(10)?, pending: row.get(11)?, parked: row.get(12)? };
         let audience = Self {
+            is_new: false,
             acknowledged: row.get(4)?,
             told_counts_from: Timestamp(row.get(5)?),
             claimed_through: Timestamp(row.get(6)?),

@@ -15,6 +15,10 @@ use crate::ledger::picking::{Picked, Picking};
 use crate::ledger::{Batch, ClaimedMember, Route};
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
+/// How many batches of the same size are marked as claimed beyond one. What is marked and was not
+/// claimed at a crash is told once more, as what was.
+const MARKED_AHEAD: usize = 8;
+
 /// The longest pending members that are in no batch and may travel together, at most `limit`.
 pub(super) fn claim(
     state: &mut State,
@@ -33,15 +37,14 @@ pub(super) fn claim(
     let mut left_since: Option<Timestamp> = None;
     let mut rows = Vec::new();
     let (row, after, has_rows) = (known.row, known.all_claimed_through, known.written.pending > 0);
-    state.unwritten.visit_pending(db, row, after, has_rows, |key, waiting| {
-        let Some(context_key) = ContextKey::new(key) else { return true };
+    state.unwritten.visit_pending(db, row, after, has_rows, |key, waiting, has_only_row| {
         let since = waiting.pending_since.unwrap_or(Timestamp::EPOCH);
-        if known.claimed.contains(&context_key) {
+        if known.claimed.contains(key) {
             return true;
         }
-        let picked = picking.offer(context_key, waiting);
+        let picked = picking.offer(key, waiting);
         if picked == Picked::Taken {
-            rows.push(waiting.clone());
+            rows.push(has_only_row.then(|| waiting.clone()));
             through = through.max(since);
         } else {
             left_since.get_or_insert(since);
@@ -62,9 +65,14 @@ pub(super) fn claim(
         state.touch(index);
         return Ok(None);
     }
-    known.claimed_through = known.claimed_through.max(through);
+    if known.claimed_through < through {
+        // Who may be claimed next is marked too: then not every claim needs a sync.
+        let ahead = taken.len().saturating_mul(MARKED_AHEAD);
+        let far = state.unwritten.pending_far_behind(row, through, ahead);
+        known.claimed_through = far.unwrap_or(through);
+    }
     for (member, row) in taken.iter().zip(rows) {
-        known.claimed.insert(member.context_key.clone(), Some(row));
+        known.claimed.insert(member.context_key.clone(), row);
     }
     known.all_claimed_through = known.all_claimed_through.max(through);
     if let Some(since) = left_since {
@@ -90,7 +98,7 @@ pub(super) fn claim_again(
     }
     let Some(before) = members::load(db, row, context_key.as_str())? else { return Ok(None) };
     let next = member::reassert(&before, &state.moment(index));
-    state.put(db, index, context_key.as_str(), Some(&before), &next)?;
+    state.put(db, index, context_key, Some(&before), &next)?;
     let after = if let Next::Write(after) = next { after } else { before };
     let Some(since) = after.pending_since else { return Ok(None) };
     let member = ClaimedMember {

@@ -114,6 +114,15 @@ pub(super) struct Held {
 }
 
 impl Held {
+    pub fn is_empty(&self) -> bool {
+        self.has_only_readers() && self.caught_up.is_empty()
+    }
+
+    /// Whether nobody waits but who reads rows.
+    pub fn has_only_readers(&self) -> bool {
+        self.requests.is_empty() && self.operations.is_empty() && self.wanted.is_empty()
+    }
+
     /// The ledger is closed before its turn has come.
     pub fn fail(self) {
         for request in self.requests {
@@ -211,11 +220,6 @@ impl Group {
         self.reports.iter().map(members).sum()
     }
 
-    /// Whether anybody waits to read rows.
-    pub fn is_read(&self) -> bool {
-        !self.caught_up.is_empty()
-    }
-
     /// Who reads rows once they are written.
     pub fn readers(&mut self) -> Vec<Reply<()>> {
         std::mem::take(&mut self.caught_up)
@@ -302,13 +306,16 @@ impl Group {
                 self.claimed.push((reply, None));
             }
             Command::Settle { batch, reply } => {
-                report(Report::Settle(batch.clone()), batch.members.len(), reply);
+                let members = batch.members.len();
+                report(Report::Settle(batch), members, reply);
             }
             Command::Release { batch, unheard, reply } => {
-                report(Report::Release(batch.clone(), unheard), batch.members.len(), reply);
+                let members = batch.members.len();
+                report(Report::Release(batch, unheard), members, reply);
             }
             Command::Park { batch, reason, reply } => {
-                report(Report::Park(batch.clone(), reason), batch.members.len(), reply);
+                let members = batch.members.len();
+                report(Report::Park(batch, reason), members, reply);
             }
             Command::Split { parts, reply } => {
                 let members = parts.iter().map(|part| part.members.len()).sum();

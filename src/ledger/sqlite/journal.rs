@@ -164,13 +164,20 @@ impl Journal {
         taken.copied().collect()
     }
 
+    /// When the first block behind this number was begun, if that is known.
+    pub fn first_behind(&self, number: u64) -> Option<Instant> {
+        let state = self.lock();
+        state.blocks.get(state.known_through(number))?.began
+    }
+
     /// The writer has read the blocks up to this number, and looks for more before it waits.
     pub fn has_read(&self, number: u64) {
         self.lock().read = number;
     }
 
-    /// What is in the blocks up to this number is in the tables, and the transaction is synced.
-    pub fn merged(&self, number: u64) {
+    /// What is in the blocks up to this number is in the tables, and the transaction is synced; their
+    /// bytes.
+    pub fn merged(&self, number: u64) -> u64 {
         let mut state = self.lock();
         let merged = state.known_through(number);
         let bytes: u64 = state.blocks.drain(..merged).map(|block| block.bytes).sum();
@@ -178,6 +185,7 @@ impl Journal {
         state.rest();
         drop(state);
         self.merged.notify_all();
+        bytes
     }
 
     /// The writer has ended: nobody need wait for it.

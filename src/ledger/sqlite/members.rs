@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::checksum::{self, Checksum};
-use crate::ledger::member::{Member, Next, Told};
+use crate::ledger::member::{Member, Told};
 use crate::membership::{Membership, Timestamp};
 
 const UNHEARD: i64 = 1;
@@ -136,28 +136,35 @@ pub(super) fn insert_if_new(
     Ok(write(db, sql, audience, key, member)? == 1)
 }
 
-/// Makes the row what the rules decided.
+/// What must be known of a row to write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub pending_since: Option<Timestamp>,
+}
+
+impl Stored {
+    pub fn of(member: &Member) -> Self {
+        Self { pending_since: member.pending_since }
+    }
+}
+
+/// Makes a row what the rules decided; `None`: there is none.
 pub(super) fn store(
     db: &Connection,
     audience: i64,
     key: &str,
-    before: Option<&Member>,
-    next: &Next,
+    before: Option<Stored>,
+    after: Option<&Member>,
 ) -> rusqlite::Result<()> {
-    let after = match next {
-        Next::Same => return Ok(()),
-        Next::Delete => {
-            db.prepare_cached("DELETE FROM member WHERE audience = ?1 AND context_key = ?2")?
-                .execute(params![audience, key])?;
-            return Ok(());
-        }
-        Next::Write(after) => after,
+    let Some(after) = after else {
+        db.prepare_cached("DELETE FROM member WHERE audience = ?1 AND context_key = ?2")?
+            .execute(params![audience, key])?;
+        return Ok(());
     };
-    let was_pending = before.and_then(|before| before.pending_since);
     let sql = match before {
         None => insert!(),
         // Not naming `pending_since` spares the index of the pending a delete and an insert.
-        Some(_) if was_pending == after.pending_since => {
+        Some(before) if before.pending_since == after.pending_since => {
             "UPDATE member SET included = ?3, event_at = ?4, version = ?5, told = ?6, told_at = ?7,
                  parked_at = ?8, flags = ?9, key_rule = ?10, person = ?11, refused_with = ?12,
                  checksum = ?13

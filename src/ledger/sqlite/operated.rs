@@ -107,12 +107,11 @@ fn each_of(
     let Some(audience) = found.and_then(|of| state.audiences.find(of, &members.audience)) else {
         return Ok(0);
     };
-    let row = state.audiences.list[audience].row;
     let mut changed = 0;
     for key in &members.context_keys {
-        let Some(before) = state.unwritten.load(db, row, key.as_str())? else { continue };
+        let Some(before) = state.load(db, audience, key.as_str())? else { continue };
         let next = rule(&before, &state.moment(audience));
-        state.put(db, audience, key.as_str(), Some(&before), &next)?;
+        state.put(db, audience, key, Some(&before), &next)?;
         changed += u64::from(next != Next::Same);
     }
     Ok(changed)

@@ -9,7 +9,7 @@ use super::state::State;
 use super::walks::SLICE;
 use crate::ledger::ParkReason;
 use crate::ledger::member::Next;
-use crate::membership::Timestamp;
+use crate::membership::{ContextKey, Timestamp};
 
 /// How long, how many and how much is kept.
 #[derive(Debug)]
@@ -133,7 +133,8 @@ impl Parked {
             discarded += 1;
             Self::erase(db, row, &key)?;
             let Some(audience) = state.audiences.of_row(row) else { continue };
-            let Some(before) = state.unwritten.load(db, row, &key)? else { continue };
+            let Some(key) = ContextKey::new(&key) else { continue };
+            let Some(before) = state.load(db, audience, key.as_str())? else { continue };
             if before.is_parked() {
                 state.put(db, audience, &key, Some(&before), &Next::Delete)?;
             }

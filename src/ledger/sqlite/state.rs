@@ -9,14 +9,16 @@ use std::sync::Arc;
 use rusqlite::{Connection, params};
 use tokio::time::Instant;
 
+use super::audience::Counts;
 use super::audiences::Audiences;
+use super::bloom::Bloom;
 use super::group::Group;
 use super::journal::Found;
 use super::parked::Parked;
 use super::persons::Persons;
 use super::rejected::Rejected;
 use super::schema::OpenError;
-use super::unwritten::Unwritten;
+use super::unwritten::{Recount, Unwritten};
 use super::upkeep::Upkeep;
 use super::waits::Waits;
 use super::walks::{Task, Walk};
@@ -35,6 +37,8 @@ pub(super) struct State {
     pub parked: Parked,
     pub upkeep: Upkeep,
     pub unwritten: Unwritten,
+    /// Members of audiences that are new.
+    newcomers: Bloom,
     pub shared: Arc<Shared>,
     /// Audiences whose backlog may look different after the commit.
     touched: BTreeSet<usize>,
@@ -62,6 +66,7 @@ impl State {
             parked: Parked::new(settings.parked),
             upkeep: Upkeep::open(db, settings.tombstone_ttl, reassert_after)?,
             unwritten: Unwritten::new(shared.pace.most_unwritten),
+            newcomers: Bloom::default(),
             shared,
             touched: BTreeSet::new(),
             steered: BTreeSet::new(),
@@ -136,16 +141,32 @@ impl State {
         Ok(Some(change_of(delta, other.map(|user| self.persons.hash(row, user)))))
     }
 
+    /// The member, if the ledger knows it.
+    pub fn load(
+        &self,
+        db: &Connection,
+        audience: usize,
+        key: &str,
+    ) -> rusqlite::Result<Option<Member>> {
+        let audience = &self.audiences.list[audience];
+        if let Some(changed) = self.unwritten.get(audience.row, key) {
+            return Ok(changed);
+        }
+        if audience.is_new && !self.newcomers.may_know(audience.row, key) {
+            return Ok(None);
+        }
+        members::load(db, audience.row, key)
+    }
+
     /// Puts a member, if it is there, through one rule.
     pub fn apply(
         &mut self,
         db: &Connection,
         audience: usize,
-        key: &str,
+        key: &ContextKey,
         rule: impl Fn(&Member, &Moment) -> Next,
     ) -> rusqlite::Result<()> {
-        let row = self.audiences.list[audience].row;
-        let Some(before) = self.unwritten.load(db, row, key)? else { return Ok(()) };
+        let Some(before) = self.load(db, audience, key.as_str())? else { return Ok(()) };
         let next = rule(&before, &self.moment(audience));
         self.put(db, audience, key, Some(&before), &next)
     }
@@ -155,7 +176,7 @@ impl State {
         &mut self,
         db: &Connection,
         audience: usize,
-        key: &str,
+        key: &ContextKey,
         before: Option<&Member>,
         next: &Next,
     ) -> rusqlite::Result<()> {
@@ -163,18 +184,21 @@ impl State {
         self.unwritten.store(db, row, key, before, next)?;
         self.audiences.list[audience].claimed.changed(key);
         if *next == Next::Delete {
-            Parked::erase(db, row, key)?;
+            Parked::erase(db, row, key.as_str())?;
         }
-        self.note(audience, before, next);
+        self.note(audience, key.as_str(), before, next);
         Ok(())
     }
 
     /// Keeps the counts, for what was written of a member.
-    pub fn note(&mut self, audience: usize, before: Option<&Member>, next: &Next) {
+    pub fn note(&mut self, audience: usize, key: &str, before: Option<&Member>, next: &Next) {
         let was = before.is_some_and(|before| before.pending_since.is_some());
         let is = next.or(before).is_some_and(|after| after.pending_since.is_some());
         let audience_state = &mut self.audiences.list[audience];
-        audience_state.counts.change(before, next.or(before));
+        if before.is_none() && audience_state.is_new {
+            self.newcomers.note(audience_state.row, key);
+        }
+        audience_state.counts.change(Counts::of(before), Counts::of(next.or(before)));
         audience_state.turnover.change(before, next.or(before));
         if is && !was {
             audience_state.waiting_since.get_or_insert_with(Instant::now);
@@ -194,14 +218,25 @@ impl State {
 
     /// Writes the rows of all members that have changed.
     pub fn write_members(&mut self, db: &Connection) -> rusqlite::Result<()> {
-        for row in self.unwritten.write_all(db)? {
+        let recounts = self.unwritten.write_all(db)?;
+        self.recount(recounts);
+        Ok(())
+    }
+
+    /// Writes the rows of so many members that have changed.
+    pub fn write_some_members(&mut self, db: &Connection, most: usize) -> rusqlite::Result<()> {
+        let recounts = self.unwritten.write_some(db, most)?;
+        self.recount(recounts);
+        Ok(())
+    }
+
+    fn recount(&mut self, recounts: BTreeMap<i64, Recount>) {
+        for (row, Recount { before, now }) in recounts {
             if let Some(index) = self.audiences.of_row(row) {
-                let audience = &mut self.audiences.list[index];
-                audience.written = audience.counts;
+                self.audiences.list[index].written.change(before, now);
                 self.touched.insert(index);
             }
         }
-        Ok(())
     }
 
     /// Removes a person from every audience of the destination, as was asked at `asked_at`; the rows
@@ -217,23 +252,25 @@ impl State {
         let person = self.persons.hash(row, user_id.as_str());
         self.persons.remember(db, person, asked_at)?;
         self.rejected.forget(db, person)?;
-        let mut found: Vec<(usize, String)> = self
+        let key = ContextKey::from(user_id.clone());
+        let mut found: Vec<(usize, ContextKey)> = self
             .audiences
             .of_destination(destination)
             .into_iter()
-            .map(|audience| (audience, user_id.as_str().to_owned()))
+            .map(|audience| (audience, key.clone()))
             .collect();
         let by_hash: Vec<(i64, String)> = db
             .prepare_cached("SELECT audience, context_key FROM member WHERE person = ?1")?
             .query_map(params![person], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<_, _>>()?;
-        let known = |(row, key): (i64, String)| Some((self.audiences.of_row(row)?, key));
+        let known =
+            |(row, key): (i64, String)| Some((self.audiences.of_row(row)?, ContextKey::new(&key)?));
         found.extend(by_hash.into_iter().filter_map(known));
         for (audience, key) in found {
             let row = self.audiences.list[audience].row;
-            let Some(before) = members::load(db, row, &key)? else { continue };
+            let Some(before) = members::load(db, row, key.as_str())? else { continue };
             let next = member::forget(&before, asked_at, &self.moment(audience));
-            Parked::erase(db, row, &key)?;
+            Parked::erase(db, row, key.as_str())?;
             self.put(db, audience, &key, Some(&before), &next)?;
         }
         Ok(())

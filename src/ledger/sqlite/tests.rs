@@ -45,8 +45,13 @@ impl Bench {
     /// One that takes every request through the journal, and a few of them at a time from there.
     fn journaled() -> Self {
         let mut bench = Self::closed();
-        bench.pace =
-            Pace { journal_from: 0, most_merged: 1000, reported_from: 1, most_unwritten: 12 };
+        bench.pace = Pace {
+            journal_from: 0,
+            most_read: 1000,
+            reported_from: 1,
+            most_unwritten: 12,
+            most_written: 4,
+        };
         bench.open();
         bench
     }

@@ -3,61 +3,87 @@
 //! While the writer is behind, a member changes several times within a moment: it arrives, is claimed
 //! and is told. What was merged from the journal need not be written before it leaves the journal, and
 //! what was told need not be written at once: whoever is told twice is told the same. So the rows of
-//! many changes are written once, in the order of the table.
+//! many changes are written once, in the order of the table: the more there are, the more of them
+//! share a page. They are written in a *pass* over all, a slice with each transaction, so that couriers
+//! do not wait; a pass leaves those who wait to be told to the next one.
 //!
 //! # What always holds
-//! * Whoever reads the rows themselves has them written first ([`Unwritten::write_all`]): only what
-//!   looks up one member, or asks who waits, finds them here.
+//! * Whoever reads the rows themselves has them written first: only what looks up one member, or asks
+//!   who waits, finds them here.
 //! * A block leaves the journal with the transaction that writes the last member it has changed (P1,
 //!   tests/it/faults.rs). After a crash it is merged again, and ends the same.
 //! * Members of which a call was made are known by the mark of their audience, which is written with
 //!   the claim: what was heard of the call since may be lost.
+//! * They are bounded: when there are so many, nothing more is read from the journal (P6).
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+mod changed;
+mod pass;
+mod slot;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use hashbrown::DefaultHashBuilder;
 use rusqlite::Connection;
 use tokio::time::Instant;
 
+use super::audience::Counts;
 use super::members;
 use crate::ledger::member::{Member, Next};
-use crate::membership::Timestamp;
+use crate::membership::{ContextKey, Timestamp};
 
-/// They are written after so long: until then nothing leaves the journal.
+use changed::Changed;
+use pass::Pass;
+
+/// A pass begins so long after the one before: until its end nothing leaves the journal.
 const AT_THE_LATEST: Duration = Duration::from_secs(1);
 
-#[derive(Debug)]
-struct Changed {
-    /// Its row.
-    before: Option<Box<Member>>,
-    /// What that is to be.
-    now: Option<Box<Member>>,
-}
+/// So many wait to be told that couriers are busy without any more …
+const ENOUGH_TO_TELL: usize = 1 << 14;
+/// … if so many are told within so long.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
 /// What is not written yet.
 #[derive(Debug)]
 pub(super) struct Unwritten {
-    /// When there are so many they are written.
+    /// When there are so many, there is no room for more.
     most: usize,
-    members: HashMap<i64, HashMap<Arc<str>, Changed>>,
+    /// By the row of their audience.
+    audiences: BTreeMap<i64, Changed>,
+    hasher: DefaultHashBuilder,
     count: usize,
-    /// Those who are pending, by the row of their audience and since when.
-    pending: BTreeSet<(i64, Timestamp, Arc<str>)>,
+    /// Since the last slice.
+    added: usize,
     /// Since the first of them has changed.
     since: Option<Instant>,
+    pass: Option<Pass>,
+    /// Of the journal: what the blocks up to these have changed is written, or was when the last pass
+    /// began.
+    complete_through: u64,
+    begun_through: u64,
     /// What changes now is written later.
     pub is_open: bool,
+}
+
+/// What the rows of an audience that were written counted as, and count as now.
+#[derive(Debug, Default)]
+pub(super) struct Recount {
+    pub before: Counts,
+    pub now: Counts,
 }
 
 impl Unwritten {
     pub fn new(most: usize) -> Self {
         Self {
             most,
-            members: HashMap::new(),
+            audiences: BTreeMap::new(),
+            hasher: DefaultHashBuilder::default(),
             count: 0,
-            pending: BTreeSet::new(),
+            added: 0,
             since: None,
+            pass: None,
+            complete_through: 0,
+            begun_through: 0,
             is_open: false,
         }
     }
@@ -66,26 +92,44 @@ impl Unwritten {
         self.count == 0
     }
 
-    /// Whether it is time to write them.
-    pub fn is_due(&self) -> bool {
-        self.count >= self.most || self.since.is_some_and(|since| since.elapsed() >= AT_THE_LATEST)
+    /// Whether there is no room for more.
+    pub fn is_full(&self) -> bool {
+        self.count >= self.most
     }
 
-    /// The member, if it is here or has a row.
-    pub fn load(
-        &self,
-        db: &Connection,
-        audience: i64,
-        key: &str,
-    ) -> rusqlite::Result<Option<Member>> {
-        match self.changed(audience, key) {
-            Some(changed) => Ok(changed.now.as_deref().cloned()),
-            None => members::load(db, audience, key),
+    /// Whether it is time to write them.
+    pub fn is_due(&self) -> bool {
+        self.is_filling() || self.since.is_some_and(|since| since.elapsed() >= AT_THE_LATEST)
+    }
+
+    fn is_filling(&self) -> bool {
+        self.count >= self.most - self.most / 4
+    }
+
+    /// Whether the couriers have enough to tell, and tell it so quickly that others do not wait for
+    /// long if nothing more is read: who is told before the row is written is written once.
+    pub fn is_ahead(&self, now: Instant) -> bool {
+        let being_told = |of: &Changed| {
+            let pending = of.pending();
+            let is_quick = of.told.within(TOLD_WITHIN, now) >= pending.min(ENOUGH_TO_TELL);
+            if is_quick { pending } else { 0 }
+        };
+        self.audiences.values().map(being_told).sum::<usize>() >= ENOUGH_TO_TELL
+    }
+
+    /// So many members of an audience were told.
+    pub fn told(&mut self, audience: i64, members: usize, now: Instant) {
+        if let Some(of) = self.audiences.get_mut(&audience) {
+            of.told.add(members, now);
         }
     }
 
-    fn changed(&self, audience: i64, key: &str) -> Option<&Changed> {
-        if self.count == 0 { None } else { self.members.get(&audience)?.get(key) }
+    /// The member, if it has changed: `Some(None)`, and is gone.
+    pub fn get(&self, audience: i64, key: &str) -> Option<Option<Member>> {
+        if self.count == 0 {
+            return None;
+        }
+        self.audiences.get(&audience)?.get(&self.hasher, key)
     }
 
     /// Makes a member what the rules decided, now or later.
@@ -93,74 +137,61 @@ impl Unwritten {
         &mut self,
         db: &Connection,
         audience: i64,
-        key: &str,
+        key: &ContextKey,
         before: Option<&Member>,
         next: &Next,
     ) -> rusqlite::Result<()> {
-        if !self.is_open {
-            return members::store(db, audience, key, before, next);
-        }
         let now = match next {
             Next::Same => return Ok(()),
             Next::Write(after) => Some(after),
             Next::Delete => None,
         };
-        let of = self.members.entry(audience).or_default();
-        let known = of.remove_entry(key);
-        let (key, before) = if let Some((key, Changed { before, now: was })) = known {
-            if let Some(since) = was.and_then(|was| was.pending_since) {
-                self.pending.remove(&(audience, since, Arc::clone(&key)));
-            }
-            (key, before)
-        } else {
-            self.count += 1;
-            self.since.get_or_insert_with(Instant::now);
-            (Arc::from(key), before.cloned().map(Box::new))
-        };
-        if let Some(since) = now.and_then(|now| now.pending_since) {
-            self.pending.insert((audience, since, Arc::clone(&key)));
+        if !self.is_open {
+            let before = before.map(members::Stored::of);
+            return members::store(db, audience, key.as_str(), before, now);
         }
-        of.insert(key, Changed { before, now: now.cloned().map(Box::new) });
+        let of = self.audiences.entry(audience).or_default();
+        if of.put(&self.hasher, key, before, now) {
+            self.count += 1;
+            self.added += 1;
+            self.since.get_or_insert_with(Instant::now);
+        }
         Ok(())
     }
 
     /// Shows the members of an audience that are pending since later than `after` to `visit`, the
-    /// longest pending first, until it has seen enough (`false`); of those who have only a row, if
-    /// there can be such.
+    /// longest pending first, until it has seen enough (`false`); of those who have only a row
+    /// (`true`), if there can be such.
     pub fn visit_pending(
         &self,
         db: &Connection,
         audience: i64,
         after: Timestamp,
         has_rows: bool,
-        mut visit: impl FnMut(&str, &Member) -> bool,
+        mut visit: impl FnMut(&ContextKey, &Member, bool) -> bool,
     ) -> rusqlite::Result<()> {
-        let mut here = self
-            .pending
-            .range((audience, Timestamp(after.0 + 1), Arc::from(""))..)
-            .take_while(|(of, ..)| *of == audience)
-            .filter_map(|(_, since, key)| {
-                Some((*since, key, self.changed(audience, key)?.now.as_deref()?))
-            })
-            .peekable();
+        let of = self.audiences.get(&audience);
+        let mut here = of.into_iter().flat_map(|of| of.pending_behind(after)).peekable();
         let mut has_enough = false;
         if has_rows {
             members::visit_pending(db, audience, after, |key, row| {
+                let Some(key) = ContextKey::new(key) else { return true };
                 let since = row.pending_since.unwrap_or(after);
                 while let Some((_, key, member)) = here.next_if(|(earlier, ..)| *earlier < since) {
-                    if !visit(key, member) {
+                    if !visit(key, &member, false) {
                         has_enough = true;
                         return false;
                     }
                 }
                 // Of whom both is known the row is not the truth any more.
-                has_enough = self.changed(audience, key).is_none() && !visit(key, row);
+                let is_here = self.get(audience, key.as_str()).is_some();
+                has_enough = !is_here && !visit(&key, row, true);
                 !has_enough
             })?;
         }
         if !has_enough {
             for (_, key, member) in here {
-                if !visit(key, member) {
+                if !visit(key, &member, false) {
                     break;
                 }
             }
@@ -168,26 +199,15 @@ impl Unwritten {
         Ok(())
     }
 
-    /// Writes the rows of all; the audiences that they are of.
-    pub fn write_all(&mut self, db: &Connection) -> rusqlite::Result<Vec<i64>> {
-        let mut audiences: Vec<i64> = self.members.keys().copied().collect();
-        audiences.sort_unstable();
-        for audience in &audiences {
-            let Some(of) = self.members.remove(audience) else { continue };
-            let mut of: Vec<_> = of.into_iter().collect();
-            of.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-            for (key, Changed { before, now }) in of {
-                let before = before.as_deref();
-                let next = match now {
-                    Some(now) if before != Some(&*now) => Next::Write(*now),
-                    None if before.is_some() => Next::Delete,
-                    _ => Next::Same,
-                };
-                members::store(db, *audience, &key, before, &next)?;
-            }
-        }
-        self.forget();
-        Ok(audiences)
+    /// Since when the one has been pending who is behind so many others that are pending since later
+    /// than `after`; roughly.
+    pub fn pending_far_behind(
+        &self,
+        audience: i64,
+        after: Timestamp,
+        others: usize,
+    ) -> Option<Timestamp> {
+        self.audiences.get(&audience)?.pending_far_behind(after, others)
     }
 
     /// Nothing of it counts: the journal is read again.

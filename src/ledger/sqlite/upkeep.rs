@@ -17,7 +17,7 @@ use super::parked::Parked;
 use super::state::State;
 use super::walks::SLICE;
 use super::{dropped, members, walks};
-use crate::ledger::member::{self, Next};
+use crate::ledger::member;
 use crate::membership::{ContextKey, Timestamp};
 
 /// Pause between two slices while nothing else wakes the writer.
@@ -174,8 +174,8 @@ fn reassert_due(state: &mut State, db: &Connection, now: Instant) -> rusqlite::R
     let more = rows.len() == SLICE;
     for (_, row, key) in rows {
         let Some(audience) = state.audiences.of_row(row) else { continue };
-        let called = &state.audiences.list[audience].claimed;
-        let is_called = ContextKey::new(&key).is_some_and(|key| called.contains(&key));
+        let Some(key) = ContextKey::new(&key) else { continue };
+        let is_called = state.audiences.list[audience].claimed.contains(&key);
         state.apply(db, audience, &key, |before, moment| {
             member::reassert_after_silence(before, is_called, moment)
         })?;
@@ -214,7 +214,7 @@ fn purge_tombstones(state: &mut State, db: &Connection, now: Instant) -> rusqlit
     for (row, key, before) in &slice {
         if before.is_spent_tombstone(stamp, ttl) {
             // No count is of tombstones, so that the audience need not be known.
-            members::store(db, *row, key, Some(before), &Next::Delete)?;
+            members::store(db, *row, key, Some(members::Stored::of(before)), None)?;
         }
     }
     state.upkeep.walk = (slice.len() == SLICE)

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::members;
 use super::state::State;
 use crate::ledger::member::{self, Member, Moment, Next};
-use crate::membership::Timestamp;
+use crate::membership::{ContextKey, Timestamp};
 
 /// Rows in one slice: about a millisecond of the writer's time.
 pub(super) const SLICE: usize = 500;
@@ -127,7 +127,9 @@ fn advance(
     for (key, before) in slice {
         let moment = state.moment(audience);
         let next = walk.task.next(&before, &moment);
-        state.put(db, audience, &key, Some(&before), &next)?;
+        if let Some(key) = ContextKey::new(&key) {
+            state.put(db, audience, &key, Some(&before), &next)?;
+        }
         walk.after = key;
         walk.visited += 1;
     }

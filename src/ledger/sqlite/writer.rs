@@ -31,21 +31,37 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// What is read is not what was written.
 const DAMAGED: &str = "reading: it is damaged, restore a backup";
 
-/// While couriers ask, so small a part of [`Pace::most_merged`] is merged at once: each gets one answer
-/// a transaction.
-const AMONG_CALLS: u64 = 8;
-
 /// Bytes of the journal that are worth a transaction of their own …
 const WORTH_MERGING: u64 = 256 << 10;
 /// … or else what has come within so long shares one: single events that come one after the other
 /// would each write their pages again.
 const MERGE_EVERY: Duration = Duration::from_millis(20);
 
+/// Until so long after a courier has asked for something, so small a part of [`Pace::most_written`] is
+/// written at once: each gets one answer a transaction.
+const ARE_CALLING: Duration = Duration::from_millis(20);
+const AMONG_CALLS: usize = 32;
+
+/// While couriers are busy, what comes is left in the journal so long at most, and looked at so often.
+const READ_AT_THE_LATEST: Duration = Duration::from_secs(5);
+const READ_AGAIN: Duration = Duration::from_millis(5);
+
 /// Rows that are to be written later are written when nothing was asked for so long …
 const WRITE_AFTER: Duration = Duration::from_millis(100);
 /// … and for those who read them, but not more often than that: whoever looks all the time would undo
 /// what it spares.
 const WRITE_TO_READ: Duration = Duration::from_millis(400);
+
+/// Which of the rows that wait are written with a group.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rows {
+    /// As many as it takes for there to be room.
+    Due,
+    /// More of them, until all are: there is nothing else to do.
+    Soon,
+    /// All of them.
+    All,
+}
 
 /// Why the writer ended by itself. The daemon must end too: what the disk holds is unknown now.
 #[derive(Debug, thiserror::Error)]
@@ -85,9 +101,12 @@ pub struct Writer {
     told_through: u64,
     /// When what little is in the journal is merged.
     merge_at: Instant,
-    /// Who waits until all rows are written, and when that was so last.
+    /// Who waits until all rows are written, by the next pass and by this one, and when that was so last.
     readers: Vec<Reply<()>>,
+    served: Vec<Reply<()>>,
     wrote_at: Instant,
+    /// When a courier has asked for something last.
+    called_at: Instant,
     /// When what was left to be written later is written, if nothing is asked until then.
     write_at: Instant,
     /// What waits until the block with this number is merged.
@@ -132,7 +151,9 @@ impl Writer {
             told_through: found.last,
             merge_at: Instant::now(),
             readers: Vec::new(),
+            served: Vec::new(),
             wrote_at: Instant::now(),
+            called_at: Instant::now(),
             write_at: Instant::now(),
             held: VecDeque::new(),
             state,
@@ -168,11 +189,13 @@ impl Writer {
     /// Merges what is in the journal, and closes the ledger.
     pub(super) fn merge_all(mut self) -> Result<(), WriterFailure> {
         self.only_merges = true;
-        while self.merged < self.shared.journal.last() {
+        let last = self.shared.journal.last();
+        while self.merged < last {
             let mut group = Group::default();
             self.merge_at = Instant::now();
             self.read_journal(&mut group)?;
-            self.commit(group, true)?;
+            let is_last = group.merges.unwrap_or(self.read) == last;
+            self.commit(group, if is_last { Rows::All } else { Rows::Due })?;
             if self.is_full {
                 let full = LedgerError::Unavailable("its disk has no space".to_owned());
                 return Err(WriterFailure::new("merging its journal", full));
@@ -226,8 +249,12 @@ impl Writer {
                     group.refuse_intakes();
                 }
             }
-            let is_last = closed.is_some() || is_quiet && group.merges.is_none();
-            self.commit(group, is_last)?;
+            let rows = match closed {
+                Some(_) => Rows::All,
+                None if is_quiet && group.merges.is_none() => Rows::Soon,
+                None => Rows::Due,
+            };
+            self.commit(group, rows)?;
             if closed.is_some() {
                 self.held.drain(..).for_each(|(_, held)| held.fail());
             }
@@ -242,14 +269,35 @@ impl Writer {
 
     /// How long what waits in the journal is left there; `None`: nothing does.
     fn merge_in(&self) -> Option<Duration> {
+        let unwritten = &self.state.unwritten;
+        let now = Instant::now();
         match self.shared.journal.unmerged_bytes() - self.read_bytes {
-            0 if self.state.unwritten.is_empty() => None,
-            0 => Some(self.write_at.saturating_duration_since(Instant::now())),
+            0 if unwritten.is_empty() => None,
+            _ if unwritten.is_full() || !self.served.is_empty() => Some(Duration::ZERO),
+            0 if !self.readers.is_empty() => {
+                let read_at = self.write_at.min(self.wrote_at + WRITE_TO_READ);
+                Some(read_at.saturating_duration_since(now))
+            }
+            0 => Some(self.write_at.saturating_duration_since(now)),
+            _ if self.may_read_later() => Some(READ_AGAIN),
             ..WORTH_MERGING if self.held.is_empty() => {
-                Some(self.merge_at.saturating_duration_since(Instant::now()))
+                Some(self.merge_at.saturating_duration_since(now))
             }
             _ => Some(Duration::ZERO),
         }
+    }
+
+    /// Whether couriers are busy without what waits in the journal: read later it is written once.
+    fn may_read_later(&self) -> bool {
+        let now = Instant::now();
+        self.held.iter().all(|(_, held)| held.has_only_readers())
+            && self.read >= self.told_through
+            && self.state.unwritten.is_ahead(now)
+            && self
+                .shared
+                .journal
+                .first_behind(self.read)
+                .is_some_and(|began| now.saturating_duration_since(began) < READ_AT_THE_LATEST)
     }
 
     /// Adds what waits in the journal to the group, a part of it if it is much: then whatever must not
@@ -263,12 +311,16 @@ impl Writer {
         }
         // After the verbs were taken: whatever they came after is in it.
         let last = self.shared.journal.last();
-        let is_called = group.serves_couriers() && !may_be_told;
-        let part = if is_called { AMONG_CALLS } else { 1 };
-        let blocks = self.shared.journal.behind(self.read, self.shared.pace.most_merged / part);
+        // Without room for what they change, nothing is read until rows are written.
+        let is_full = self.state.unwritten.is_full();
+        let most = if is_full { 0 } else { self.shared.pace.most_read };
+        let blocks = self.shared.journal.behind(self.read, most);
         let through = blocks.last().map_or(self.read, |block| block.number);
         if through < last {
-            self.held.push_back((last, group.hold(through < self.told_through)));
+            let held = group.hold(through < self.told_through);
+            if !held.is_empty() {
+                self.held.push_back((last, held));
+            }
         }
         let free = self.held.partition_point(|(until, _)| *until <= through);
         self.held.drain(..free).for_each(|(_, held)| group.take_back(held));
@@ -311,10 +363,10 @@ impl Writer {
         self.shared.has_no_space.store(self.has_no_space(), Ordering::Relaxed);
     }
 
-    /// Commits a group; what is to be written later is not if it `is_last`.
-    fn commit(&mut self, mut group: Group, is_last: bool) -> Result<(), WriterFailure> {
+    /// Commits a group, and `rows` that wait to be written.
+    fn commit(&mut self, mut group: Group, rows: Rows) -> Result<(), WriterFailure> {
         let had_unwritten = !self.state.unwritten.is_empty();
-        match self.transact(&mut group, is_last) {
+        match self.transact(&mut group, rows) {
             Ok(has_written) => {
                 // A group that had nothing to write shows nothing about the space there is.
                 if has_written && std::mem::take(&mut self.is_full) {
@@ -331,13 +383,10 @@ impl Writer {
                     self.write_at = Instant::now() + WRITE_AFTER;
                 }
                 self.readers.extend(group.readers());
-                if self.state.unwritten.is_empty() {
-                    self.wrote_at = Instant::now();
-                    if self.merged < self.read {
-                        self.merged = self.read;
-                        self.read_bytes = 0;
-                        self.shared.journal.merged(self.merged);
-                    }
+                let merged = self.complete_through(self.read);
+                if self.merged < merged {
+                    self.merged = merged;
+                    self.read_bytes -= self.shared.journal.merged(merged);
                 }
                 group.committed(&mut self.state);
                 let is_unwritten = !self.state.unwritten.is_empty();
@@ -345,11 +394,7 @@ impl Writer {
                 self.state.publish();
                 self.show_space();
                 group.answer();
-                if self.state.unwritten.is_empty() {
-                    for reply in self.readers.drain(..) {
-                        let _ = reply.send(Ok(())); // whoever asked may have given up
-                    }
-                }
+                self.answer_readers();
                 Ok(())
             }
             Err(error) => {
@@ -361,6 +406,9 @@ impl Writer {
                     return Err(failed(doing)(error));
                 }
                 self.has_filled_up(&error.to_string());
+                for reader in self.readers.drain(..).chain(self.served.drain(..)) {
+                    let _ = reader.send(Err(LedgerError::Unavailable(error.to_string()))); // as above
+                }
                 group.rolled_back(&mut self.state);
                 self.told_through = self.told_through.max(group.merges.unwrap_or(self.read));
                 (self.read, self.read_bytes) = (self.merged, 0);
@@ -375,26 +423,44 @@ impl Writer {
         }
     }
 
-    /// `true`: something was written.
-    fn transact(&mut self, group: &mut Group, is_last: bool) -> rusqlite::Result<bool> {
-        let Self { database: db, state, shared, is_full, only_merges, .. } = self;
-        let (began, now) = (state.stamp(), Instant::now());
-        state.waits.note(began, now);
-        db.execute_batch("BEGIN")?;
-        let before = db.total_changes();
-        let is_upkeep_due = !*only_merges && state.upkeep.idle_for(now).is_zero();
-        let is_much = group.merges.is_some() || group.reported() >= shared.pace.reported_from;
-        let is_read = group.is_read() || !self.readers.is_empty();
-        let writes_rows = is_last
-            || is_upkeep_due
-            || *is_full
-            || state.unwritten.is_due()
-            || group.needs_rows()
-            || is_read && self.wrote_at.elapsed() >= WRITE_TO_READ;
-        state.unwritten.is_open = !writes_rows && (is_much || !state.unwritten.is_empty());
-        if writes_rows {
-            state.write_members(db)?;
+    /// What the blocks of the journal up to this one have changed is in the tables, if they are read
+    /// up to `read`.
+    fn complete_through(&self, read: u64) -> u64 {
+        let unwritten = &self.state.unwritten;
+        if unwritten.is_empty() { read } else { unwritten.complete_through().max(self.merged) }
+    }
+
+    /// Whoever reads rows finds all that was changed before they asked.
+    fn answer_readers(&mut self) {
+        if !self.state.unwritten.is_in_pass() {
+            self.served.drain(..).for_each(found);
         }
+        if self.state.unwritten.is_empty() {
+            self.wrote_at = Instant::now();
+            self.readers.drain(..).for_each(found);
+        }
+    }
+
+    /// `true`: something was written.
+    fn transact(&mut self, group: &mut Group, rows: Rows) -> rusqlite::Result<bool> {
+        let (began, now) = (self.state.stamp(), Instant::now());
+        self.state.waits.note(began, now);
+        if group.serves_couriers() {
+            self.called_at = now;
+        }
+        self.database.execute_batch("BEGIN")?;
+        let before = self.database.total_changes();
+        let is_upkeep_due = !self.only_merges && self.state.upkeep.idle_for(now).is_zero();
+        let writes_all = rows == Rows::All || is_upkeep_due || self.is_full || group.needs_rows();
+        let is_much = group.merges.is_some() || group.reported() >= self.shared.pace.reported_from;
+        let unwritten = &mut self.state.unwritten;
+        unwritten.is_open = !writes_all && (is_much || !unwritten.is_empty());
+        if writes_all {
+            self.state.write_members(&self.database)?;
+        } else if !unwritten.is_empty() {
+            self.write_share(rows, now)?;
+        }
+        let Self { database: db, state, .. } = self;
         if !group.is_empty() {
             group.apply(state, db)?;
         }
@@ -403,20 +469,37 @@ impl Writer {
         }
         state.save(db)?;
         // On a full disk something is written in any case: it alone shows that there is space again.
-        let has_written = *is_full || db.total_changes() != before;
+        let has_written = self.is_full || db.total_changes() != before;
         if has_written {
             meta::keep_arrival(db, state.latest().0)?;
         }
-        let read = group.merges.unwrap_or(self.read);
-        if state.unwritten.is_empty() && read > self.merged {
-            meta::keep_merged(db, read)?;
+        let merged = self.complete_through(group.merges.unwrap_or(self.read));
+        if merged > self.merged {
+            meta::keep_merged(&self.database, merged)?;
         }
         let began = Instant::now();
-        db.execute_batch("COMMIT")?;
+        self.database.execute_batch("COMMIT")?;
         if has_written {
-            shared.counters.sync.took(began.elapsed());
+            self.shared.counters.sync.took(began.elapsed());
         }
         Ok(has_written)
+    }
+
+    /// Writes as many rows as it is time for.
+    fn write_share(&mut self, rows: Rows, now: Instant) -> rusqlite::Result<()> {
+        let is_soon = rows == Rows::Soon;
+        let unwritten = &mut self.state.unwritten;
+        let is_read = !self.readers.is_empty() && now - self.wrote_at >= WRITE_TO_READ;
+        if !unwritten.is_in_pass() && (is_soon || is_read || unwritten.is_due()) {
+            self.served.append(&mut self.readers);
+            unwritten.begin_pass(self.read, !is_soon && self.served.is_empty());
+            self.wrote_at = now;
+        }
+        let hurries = is_soon || !self.served.is_empty() || !self.readers.is_empty();
+        let is_called = now - self.called_at < ARE_CALLING;
+        let part = if is_called { AMONG_CALLS } else { 1 };
+        let share = unwritten.share(self.shared.pace.most_written / part, hurries);
+        self.state.write_some_members(&self.database, share)
     }
 
     /// Closes the database; what is not in a call now is known not to be.
@@ -434,6 +517,10 @@ impl Writer {
         drop(self.lock);
         Ok(())
     }
+}
+
+fn found(reader: Reply<()>) {
+    let _ = reader.send(Ok(())); // whoever asked may have given up
 }
 
 fn failed<E: std::error::Error + Send + Sync + 'static>(

@@ -100,8 +100,12 @@ impl Group {
                 }
             }
         }
-        // Stable: of two deltas for one member the later arrival stays the later.
-        writes.sort_by(|a, b| a.member().cmp(&b.member()));
+        // Who is new is looked for nowhere, and written in the order of the table later.
+        let is_new = |arrival: &Arrival<'_>| state.audiences.list[arrival.audience].is_new;
+        if !state.unwritten.is_open || !writes.iter().all(is_new) {
+            // Stable: of two deltas for one member the later arrival stays the later.
+            writes.sort_by(|a, b| a.member().cmp(&b.member()));
+        }
         // In a backfill nobody is known: then to insert at once spares a look for each.
         let mut new_in: Option<usize> = None;
         for arrivals in writes.chunk_by(|a, b| a.member() == b.member()) {
@@ -115,14 +119,15 @@ impl Group {
                     && members::insert_if_new(db, row, key, &after)?
                 {
                     *tally = counted;
-                    state.note(audience, None, &Next::Write(after));
+                    state.note(audience, key, None, &Next::Write(after));
                     continue;
                 }
             }
-            let before = state.unwritten.load(db, row, key)?;
+            let before = state.load(db, audience, key)?;
             let after = outcome(state, db, arrivals, before.as_ref(), tally)?;
             new_in = before.is_none().then_some(audience);
             if let Some(after) = after {
+                let key = &arrivals[0].delta.context_key;
                 state.put(db, audience, key, before.as_ref(), &Next::Write(after))?;
             }
         }

@@ -1,6 +1,7 @@
 //! What couriers report of a batch: each of its members goes through its rule, and its claim ends.
 
 use rusqlite::Connection;
+use tokio::time::Instant;
 
 use super::super::parked::Parked;
 use super::super::state::State;
@@ -17,7 +18,7 @@ impl Group {
         report: Report,
     ) -> rusqlite::Result<()> {
         match report {
-            Report::Settle(batch) => self.for_each_claimed(state, db, batch, settle_one),
+            Report::Settle(batch) => self.settle(state, db, batch),
             Report::Release(batch, unheard) => {
                 self.for_each_claimed(state, db, batch, |state, _, audience, _, before| {
                     Ok(member::release(before, unheard, &state.moment(audience)))
@@ -39,11 +40,32 @@ impl Group {
                 let Some(audience) = state.audiences.of_route(&part.route) else { return Ok(()) };
                 let half = state.stamp();
                 part.members.iter().try_for_each(|claimed| {
-                    let key = claimed.context_key.as_str();
-                    state.apply(db, audience, key, |before, _| member::split(before, half))
+                    state.apply(db, audience, &claimed.context_key, |before, _| {
+                        member::split(before, half)
+                    })
                 })
             }),
         }
+    }
+
+    /// LaunchDarkly took all of them.
+    fn settle(&mut self, state: &mut State, db: &Connection, batch: Batch) -> rusqlite::Result<()> {
+        let Some(audience) = state.audiences.of_route(&batch.route) else { return Ok(()) };
+        let (moment, row) = (state.moment(audience), state.audiences.list[audience].row);
+        state.audiences.list[audience].acknowledged = true;
+        state.touch(audience);
+        state.unwritten.told(row, batch.members.len(), Instant::now());
+        self.for_each_claimed(state, db, batch, |state, db, _, claimed, before| {
+            let (next, tell_once_more) = member::settle(before, claimed, &moment);
+            let key = claimed.context_key.as_str();
+            if before.is_some_and(|before| before.parked_at.is_some()) {
+                Parked::erase(db, row, key)?;
+            }
+            if tell_once_more {
+                state.upkeep.reassert_later(db, row, key, moment.stamp)?;
+            }
+            Ok(next)
+        })
     }
 
     /// Loads each member of a claimed batch, lets `rule` decide, and ends the claim.
@@ -61,15 +83,16 @@ impl Group {
         ) -> rusqlite::Result<Next>,
     ) -> rusqlite::Result<()> {
         let Some(audience) = state.audiences.of_route(&batch.route) else { return Ok(()) };
-        let row = state.audiences.list[audience].row;
         let mut order: Vec<_> = batch.members.iter().collect();
-        order.sort_by(|a, b| a.context_key.cmp(&b.context_key));
+        if !state.unwritten.is_open {
+            order.sort_by(|a, b| a.context_key.cmp(&b.context_key));
+        }
         let mut longest: Option<Timestamp> = None;
         for claimed in order {
-            let key = claimed.context_key.as_str();
-            let known = state.audiences.list[audience].claimed.take_row(&claimed.context_key);
+            let key = &claimed.context_key;
+            let known = state.audiences.list[audience].claimed.take_row(key);
             let before =
-                if known.is_some() { known } else { state.unwritten.load(db, row, key)? };
+                if known.is_some() { known } else { state.load(db, audience, key.as_str())? };
             let next = rule(state, db, audience, claimed, before.as_ref())?;
             state.put(db, audience, key, before.as_ref(), &next)?;
             if let Some(since) = next.or(before.as_ref()).and_then(|member| member.pending_since) {
@@ -81,26 +104,4 @@ impl Group {
         self.unclaimed.push((audience, keys, longest));
         Ok(())
     }
-}
-
-fn settle_one(
-    state: &mut State,
-    db: &Connection,
-    audience: usize,
-    claimed: &ClaimedMember,
-    before: Option<&Member>,
-) -> rusqlite::Result<Next> {
-    let moment = state.moment(audience);
-    let (next, tell_once_more) = member::settle(before, claimed, &moment);
-    let key = claimed.context_key.as_str();
-    let row = state.audiences.list[audience].row;
-    state.audiences.list[audience].acknowledged = true;
-    state.touch(audience);
-    if before.is_some_and(|before| before.parked_at.is_some()) {
-        Parked::erase(db, row, key)?;
-    }
-    if tell_once_more {
-        state.upkeep.reassert_later(db, row, key, moment.stamp)?;
-    }
-    Ok(next)
 }

@@ -225,16 +225,17 @@ fn record(head: &Head<'_>, body: Body<'_>) -> Option<Record> {
     let delta = |delta: Delta<'_>| {
         let (audience, audience_key, context_kind) =
             audiences.get(usize::try_from(delta.audience).ok()?)?.clone();
+        let context_key = ContextKey::new(delta.context_key)?;
         let user_id = match delta.user {
             User::Unknown => None,
-            User::IsTheKey => Some(UserId::new(delta.context_key)?),
+            User::IsTheKey => Some(UserId::from(context_key.clone())),
             User::Other(user) => Some(UserId::new(user)?),
         };
         Some(MembershipDelta {
             audience,
             audience_key,
             context_kind,
-            context_key: ContextKey::new(delta.context_key)?,
+            context_key,
             membership: Membership::from_bool(delta.enters),
             event_at: Timestamp(head.arrival.wrapping_sub(delta.age)),
             user_id,

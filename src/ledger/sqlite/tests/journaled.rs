@@ -88,7 +88,7 @@ async fn after_a_kill_nobody_is_told_what_is_older_than_what_may_have_been_told(
     busy.record(vec![delta("a", "ada", false, 2)]).await;
     let mut left = closed();
     left.copy_all_of(&bench);
-    left.pace.most_merged = 1; // a block at a time
+    left.pace.most_read = 1; // a block at a time
     let busy = Busy::open(&left);
     let ledger = Arc::clone(&busy.ledger);
     let limit = NonZeroUsize::new(9).expect("not zero");

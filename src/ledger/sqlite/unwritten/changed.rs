@@ -1,0 +1,197 @@
+//! The members of one audience that have changed.
+
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+use std::time::Duration;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use tokio::time::Instant;
+
+use super::slot::Slot;
+use crate::ledger::member::Member;
+use crate::membership::{ContextKey, Timestamp};
+
+/// Found by key, and by since when they wait.
+#[derive(Debug, Default)]
+pub(super) struct Changed {
+    slots: Vec<Option<Slot>>,
+    free: Vec<u32>,
+    by_key: HashTable<u32>,
+    /// Who is pending, in the order in which they began to wait. May have more: whose slot does not say
+    /// the same is not meant.
+    waiting: VecDeque<(Timestamp, u32)>,
+    pending: usize,
+    pub told: Told,
+}
+
+impl Changed {
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
+    /// How many are pending.
+    pub fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// All of them, by number.
+    pub fn numbers(&self) -> impl Iterator<Item = (u32, &ContextKey)> {
+        (0..).zip(&self.slots).filter_map(|(number, slot)| Some((number, &slot.as_ref()?.key)))
+    }
+
+    fn find(&self, hasher: &DefaultHashBuilder, key: &str) -> Option<u32> {
+        let is_it = |number: &u32| slot(&self.slots, *number).key.as_str() == key;
+        self.by_key.find(hasher.hash_one(key), is_it).copied()
+    }
+
+    /// The member, if it has changed: `Some(None)`, and is gone.
+    pub fn get(&self, hasher: &DefaultHashBuilder, key: &str) -> Option<Option<Member>> {
+        self.find(hasher, key).map(|number| slot(&self.slots, number).now())
+    }
+
+    /// Makes the member what it is to be; its row is `before` if it was not here. `true`: it was not.
+    pub fn put(
+        &mut self,
+        hasher: &DefaultHashBuilder,
+        key: &ContextKey,
+        before: Option<&Member>,
+        now: Option<&Member>,
+    ) -> bool {
+        let since = now.and_then(|now| now.pending_since);
+        let known = self.find(hasher, key.as_str());
+        let number = if let Some(number) = known {
+            let slot = self.slots[number as usize].as_mut().expect("it was found");
+            let was = slot.pending_since();
+            slot.set(now);
+            if was == since {
+                return false;
+            }
+            if was.is_some() {
+                self.waits_no_more();
+            }
+            number
+        } else {
+            self.insert(hasher, Slot::new(key.clone(), before, now))
+        };
+        if let Some(since) = since {
+            self.waits(since, number);
+        }
+        known.is_none()
+    }
+
+    fn insert(&mut self, hasher: &DefaultHashBuilder, new: Slot) -> u32 {
+        let hash = hasher.hash_one(new.key.as_str());
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            u32::try_from(self.slots.len() - 1).expect("they are bounded")
+        });
+        self.slots[number as usize] = Some(new);
+        let hash_of = |number: &u32| hasher.hash_one(slot(&self.slots, *number).key.as_str());
+        self.by_key.insert_unique(hash, number, hash_of);
+        number
+    }
+
+    fn waits(&mut self, since: Timestamp, number: u32) {
+        self.pending += 1;
+        let one = (since, number);
+        // Later than all, unless its stamp is from the journal and others have got theirs since.
+        if self.waiting.back().is_none_or(|last| *last < one) {
+            self.waiting.push_back(one);
+        } else if let Err(position) = self.waiting.binary_search(&one) {
+            self.waiting.insert(position, one);
+        }
+    }
+
+    fn waits_no_more(&mut self) {
+        self.pending -= 1;
+        let Self { slots, waiting, pending, .. } = self;
+        while waiting.pop_front_if(|one| !is_waiting(slots, *one)).is_some() {}
+        if waiting.len() > 2 * *pending + 64 {
+            waiting.retain(|one| is_waiting(slots, *one));
+        }
+    }
+
+    /// Who is pending since later than `after`, the longest pending first.
+    pub fn pending_behind(
+        &self,
+        after: Timestamp,
+    ) -> impl Iterator<Item = (Timestamp, &ContextKey, Member)> {
+        let first = self.waiting.partition_point(|(since, _)| *since <= after);
+        let waiting = self.waiting.range(first..);
+        waiting.filter(|one| is_waiting(&self.slots, **one)).filter_map(|(since, number)| {
+            let slot = slot(&self.slots, *number);
+            Some((*since, &slot.key, slot.now()?))
+        })
+    }
+
+    /// Since when one waits who is behind so many others that wait since later than `after`; roughly.
+    pub fn pending_far_behind(&self, after: Timestamp, others: usize) -> Option<Timestamp> {
+        let first = self.waiting.partition_point(|(since, _)| *since <= after);
+        self.waiting.get(first + others).map(|(since, _)| *since)
+    }
+
+    /// The hashes of some; one after the other these are many looks into memory at once.
+    pub fn hashes(&self, hasher: &DefaultHashBuilder, numbers: &[u32]) -> Vec<u64> {
+        let hash_of = |number: &u32| hasher.hash_one(slot(&self.slots, *number).key.as_str());
+        numbers.iter().map(hash_of).collect()
+    }
+
+    /// Takes one out, unless it is better left for once, if that is allowed.
+    pub fn take(&mut self, number: u32, hash: u64, may_keep: bool) -> Option<Slot> {
+        let of = self.slots.get_mut(number as usize)?;
+        if may_keep && of.as_mut()?.is_kept() {
+            return None;
+        }
+        let taken = of.take()?;
+        if let Ok(entry) = self.by_key.find_entry(hash, |other| *other == number) {
+            entry.remove();
+        }
+        self.free.push(number);
+        if taken.pending_since().is_some() {
+            self.waits_no_more();
+        }
+        Some(taken)
+    }
+}
+
+fn slot(slots: &[Option<Slot>], number: u32) -> &Slot {
+    slots[number as usize].as_ref().expect("a number that is known is of a slot in use")
+}
+
+fn is_waiting(slots: &[Option<Slot>], (since, number): (Timestamp, u32)) -> bool {
+    slots[number as usize].as_ref().is_some_and(|slot| slot.pending_since() == Some(since))
+}
+
+/// How many were told of late.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// Since when they are counted.
+    since: Option<Instant>,
+    now: usize,
+    /// As long before.
+    before: usize,
+}
+
+/// So long is counted.
+const WINDOW: Duration = Duration::from_millis(50);
+
+impl Told {
+    pub fn add(&mut self, members: usize, now: Instant) {
+        let age = self.since.map(|since| now.duration_since(since));
+        if age.is_none_or(|age| age >= WINDOW) {
+            let is_next = age.is_some_and(|age| age < 2 * WINDOW);
+            self.before = if is_next { self.now } else { 0 };
+            (self.since, self.now) = (Some(now), 0);
+        }
+        self.now += members;
+    }
+
+    /// How many will be told within so long, if it goes on.
+    pub fn within(&self, time: Duration, now: Instant) -> usize {
+        if self.since.is_none_or(|since| now.duration_since(since) >= 2 * WINDOW) {
+            return 0;
+        }
+        let windows = usize::try_from(time.as_millis() / WINDOW.as_millis()).unwrap_or(0);
+        self.before.max(self.now) * windows
+    }
+}

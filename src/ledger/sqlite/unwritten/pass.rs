@@ -1,0 +1,205 @@
+//! A pass: all members that have changed, in the order of the table, a slice at a time.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::time::Instant;
+
+use super::super::audience::Counts;
+use super::super::members;
+use super::changed::Changed;
+use super::{Recount, Unwritten};
+use crate::membership::ContextKey;
+
+/// A pass takes so long if nothing makes it quicker.
+const TAKES: Duration = Duration::from_secs(2);
+
+/// Looked at together.
+const AT_ONCE: usize = 64;
+
+/// What is left of one.
+#[derive(Debug)]
+pub(super) struct Pass {
+    /// By the row of their audience, each in the reverse order of their keys; the first one last.
+    left: Vec<(i64, Vec<u32>)>,
+    members: usize,
+    done: usize,
+    began: Instant,
+    /// The last block of the journal that was read when it began.
+    through: u64,
+    /// Whether those who wait to be told are left to the next one, and how many were.
+    keeps: bool,
+    kept: usize,
+}
+
+impl Unwritten {
+    pub fn is_in_pass(&self) -> bool {
+        self.pass.is_some()
+    }
+
+    /// Begins a pass. The blocks of the journal up to `through` are read; `keeps`: those who wait to
+    /// be told will soon change again.
+    pub fn begin_pass(&mut self, through: u64, keeps: bool) {
+        let in_order = |(audience, of): (&i64, &Changed)| (*audience, in_order(of));
+        let left: Vec<_> = self.audiences.iter().rev().map(in_order).collect();
+        let members = left.iter().map(|(_, numbers)| numbers.len()).sum();
+        self.added = 0;
+        self.pass =
+            Some(Pass { left, members, done: 0, began: Instant::now(), through, keeps, kept: 0 });
+    }
+
+    /// How many are to be written now so that there is room in time.
+    pub fn share(&self, most: usize, hurries: bool) -> usize {
+        let Some(pass) = &self.pass else { return 0 };
+        if hurries || self.is_full() {
+            return most;
+        }
+        let for_room = if self.is_filling() { 2 * self.added } else { 0 };
+        let part = pass.began.elapsed().as_secs_f64() / TAKES.as_secs_f64();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_precision_loss,
+            clippy::cast_sign_loss,
+            reason = "they are bounded, and a rough number is enough"
+        )]
+        let in_time = ((pass.members as f64 * part) as usize).saturating_sub(pass.done);
+        for_room.max(in_time).min(most)
+    }
+
+    /// Writes the rows of so many.
+    pub fn write_some(
+        &mut self,
+        db: &Connection,
+        most: usize,
+    ) -> rusqlite::Result<BTreeMap<i64, Recount>> {
+        let mut recounts = BTreeMap::new();
+        let Some(mut pass) = self.pass.take() else { return Ok(recounts) };
+        self.added = 0;
+        let mut share = most;
+        while share > 0 {
+            let Some((audience, numbers)) = pass.left.last_mut() else { break };
+            let recount: &mut Recount = recounts.entry(*audience).or_default();
+            let Some(of) = self.audiences.get_mut(audience) else { break };
+            let taken = numbers.split_off(numbers.len().saturating_sub(share.min(AT_ONCE)));
+            (share, pass.done) = (share - taken.len(), pass.done + taken.len());
+            let hashes = of.hashes(&self.hasher, &taken);
+            for (number, hash) in taken.into_iter().zip(hashes).rev() {
+                let Some(slot) = of.take(number, hash, pass.keeps) else {
+                    pass.kept += 1;
+                    continue;
+                };
+                self.count -= 1;
+                let (row, now) = (slot.row(), slot.now());
+                recount.before += slot.row_counts();
+                recount.now += Counts::of(now.as_ref());
+                if row.is_some() || now.is_some() {
+                    members::store(db, *audience, slot.key.as_str(), row, now.as_ref())?;
+                }
+            }
+            if numbers.is_empty() {
+                let (audience, _) = (*audience, pass.left.pop());
+                if of.is_empty() {
+                    self.audiences.remove(&audience);
+                }
+            }
+        }
+        if pass.left.is_empty() {
+            self.end(&pass);
+        } else {
+            self.pass = Some(pass);
+        }
+        Ok(recounts)
+    }
+
+    /// Whoever was left to this pass by the one before is written now.
+    fn end(&mut self, pass: &Pass) {
+        self.complete_through = if pass.kept == 0 { pass.through } else { self.begun_through };
+        self.begun_through = pass.through;
+        self.since = (self.count > 0).then_some(pass.began);
+    }
+
+    /// Writes the rows of all.
+    pub fn write_all(&mut self, db: &Connection) -> rusqlite::Result<BTreeMap<i64, Recount>> {
+        self.begin_pass(self.begun_through, false);
+        self.write_some(db, usize::MAX)
+    }
+
+    /// What the blocks of the journal up to this one have changed is written.
+    pub fn complete_through(&self) -> u64 {
+        self.complete_through
+    }
+}
+
+/// The members of an audience in the reverse order of their keys.
+fn in_order(of: &Changed) -> Vec<u32> {
+    let mut keys = of.numbers().map(|(_, key)| key.as_str());
+    let first = keys.next().unwrap_or_default();
+    let common = keys.fold(first.len(), |common, key| {
+        let same = first.bytes().zip(key.bytes()).take(common);
+        same.take_while(|(a, b)| a == b).count()
+    });
+    // Mostly decided by the first bytes that differ, without a look at the key itself.
+    let mut order: Vec<(u64, u32, &ContextKey)> = of
+        .numbers()
+        .map(|(number, key)| (prefix(&key.as_str().as_bytes()[common..]), number, key))
+        .collect();
+    order.sort_unstable_by(|(a, _, a_key), (b, _, b_key)| b.cmp(a).then_with(|| b_key.cmp(a_key)));
+    order.into_iter().map(|(_, number, _)| number).collect()
+}
+
+/// The first bytes as a number that orders as they do.
+fn prefix(text: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    let length = text.len().min(8);
+    bytes[..length].copy_from_slice(&text[..length]);
+    u64::from_be_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use hashbrown::DefaultHashBuilder;
+
+    use super::*;
+    use crate::ledger::member::Member;
+    use crate::membership::{Membership, Timestamp};
+
+    #[test]
+    fn the_order_is_that_of_the_keys_whatever_they_have_in_common() {
+        let member = Member {
+            membership: Membership::In,
+            event_at: Timestamp(1),
+            version: Timestamp(1),
+            told: None,
+            pending_since: None,
+            parked_at: None,
+            unheard: false,
+            erase: false,
+            key_rule: 1,
+            person: None,
+            refused_with: None,
+        };
+        let tables: [&[&str]; 5] = [
+            &[],
+            &["a"],
+            &["customer-10", "customer-1", "customer-100", "customer-2", "customer-1000000001"],
+            &["é", "e", "zz", "ééééééééé", "ééééééééa"],
+            &["b", "a", "c\u{0}", "c", "c\u{0}\u{0}"],
+        ];
+        for keys in tables {
+            let mut of = Changed::default();
+            let hasher = DefaultHashBuilder::default();
+            for key in keys {
+                let key = ContextKey::new(key).expect("not empty");
+                assert!(of.put(&hasher, &key, None, Some(&member)));
+            }
+            let by_number: BTreeMap<u32, String> =
+                of.numbers().map(|(number, key)| (number, key.as_str().to_owned())).collect();
+            let ordered: Vec<&str> =
+                in_order(&of).iter().rev().map(|number| by_number[number].as_str()).collect();
+            let mut expected = keys.to_vec();
+            expected.sort_unstable();
+            assert_eq!(ordered, expected);
+        }
+    }
+}

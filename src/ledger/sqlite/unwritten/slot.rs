@@ -1,0 +1,216 @@
+//! One member that has changed, in half the bytes of a [`Member`]: very many are kept.
+
+use super::super::audience::Counts;
+use super::super::members::Stored;
+use crate::ledger::member::{Member, Told};
+use crate::membership::{ContextKey, Membership, Timestamp};
+
+/// What the row is, and what it is to be.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub key: ContextKey,
+    event_at: Timestamp,
+    version: Timestamp,
+    told_at: Timestamp,
+    pending_since: Timestamp,
+    /// Of the row.
+    row_pending_since: Timestamp,
+    key_rule: u32,
+    flags: u16,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few members have.
+#[derive(Debug)]
+struct Rare {
+    parked_at: Option<Timestamp>,
+    person: Option<[u8; 16]>,
+    refused_with: Option<Timestamp>,
+}
+
+// What the row is …
+const HAS_ROW: u16 = 1;
+const ROW_IS_IN: u16 = 1 << 1;
+const ROW_IS_PENDING: u16 = 1 << 2;
+const ROW_IS_PARKED: u16 = 1 << 3;
+const OF_THE_ROW: u16 = HAS_ROW | ROW_IS_IN | ROW_IS_PENDING | ROW_IS_PARKED;
+// … and what it is to be.
+const IS_THERE: u16 = 1 << 4;
+const IS_IN: u16 = 1 << 5;
+const IS_TOLD: u16 = 1 << 6;
+const TOLD_IN: u16 = 1 << 7;
+const IS_PENDING: u16 = 1 << 8;
+const UNHEARD: u16 = 1 << 9;
+const ERASE: u16 = 1 << 10;
+/// A pass has left it for the next one.
+const WAS_KEPT: u16 = 1 << 11;
+
+fn flag(flag: u16, is_set: bool) -> u16 {
+    if is_set { flag } else { 0 }
+}
+
+impl Slot {
+    /// A member of which the row is `before`.
+    pub fn new(key: ContextKey, before: Option<&Member>, now: Option<&Member>) -> Self {
+        let counts = Counts::of(before);
+        let row_pending_since = before.and_then(|before| before.pending_since);
+        let mut slot = Self {
+            key,
+            event_at: Timestamp::EPOCH,
+            version: Timestamp::EPOCH,
+            told_at: Timestamp::EPOCH,
+            pending_since: Timestamp::EPOCH,
+            row_pending_since: row_pending_since.unwrap_or(Timestamp::EPOCH),
+            key_rule: 0,
+            flags: flag(HAS_ROW, before.is_some())
+                | flag(ROW_IS_IN, counts.included > 0)
+                | flag(ROW_IS_PENDING, counts.pending > 0)
+                | flag(ROW_IS_PARKED, counts.parked > 0),
+            rare: None,
+        };
+        slot.set(now);
+        slot
+    }
+
+    /// What the row is to be; `None`: gone.
+    pub fn set(&mut self, now: Option<&Member>) {
+        self.flags &= OF_THE_ROW | WAS_KEPT;
+        self.rare = None;
+        let Some(now) = now else { return };
+        // Taken apart, so that a new field cannot be forgotten here.
+        let Member {
+            membership,
+            event_at,
+            version,
+            told,
+            pending_since,
+            parked_at,
+            unheard,
+            erase,
+            key_rule,
+            person,
+            refused_with,
+        } = *now;
+        (self.event_at, self.version, self.key_rule) = (event_at, version, key_rule);
+        self.told_at = told.map_or(Timestamp::EPOCH, |told| told.at);
+        self.pending_since = pending_since.unwrap_or(Timestamp::EPOCH);
+        self.flags |= IS_THERE
+            | flag(IS_IN, membership.as_bool())
+            | flag(IS_TOLD, told.is_some())
+            | flag(TOLD_IN, told.is_some_and(|told| told.membership.as_bool()))
+            | flag(IS_PENDING, pending_since.is_some())
+            | flag(UNHEARD, unheard)
+            | flag(ERASE, erase);
+        let is_rare = parked_at.is_some() || person.is_some() || refused_with.is_some();
+        self.rare = is_rare.then(|| Box::new(Rare { parked_at, person, refused_with }));
+    }
+
+    fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// What the row is to be.
+    pub fn now(&self) -> Option<Member> {
+        let rare = self.rare.as_deref();
+        self.has(IS_THERE).then(|| Member {
+            membership: Membership::from_bool(self.has(IS_IN)),
+            event_at: self.event_at,
+            version: self.version,
+            told: self.has(IS_TOLD).then(|| Told {
+                membership: Membership::from_bool(self.has(TOLD_IN)),
+                at: self.told_at,
+            }),
+            pending_since: self.pending_since(),
+            parked_at: rare.and_then(|rare| rare.parked_at),
+            unheard: self.has(UNHEARD),
+            erase: self.has(ERASE),
+            key_rule: self.key_rule,
+            person: rare.and_then(|rare| rare.person),
+            refused_with: rare.and_then(|rare| rare.refused_with),
+        })
+    }
+
+    pub fn pending_since(&self) -> Option<Timestamp> {
+        self.has(IS_PENDING).then_some(self.pending_since)
+    }
+
+    /// What must be known of the row to write it.
+    pub fn row(&self) -> Option<Stored> {
+        let pending_since = self.has(ROW_IS_PENDING).then_some(self.row_pending_since);
+        self.has(HAS_ROW).then_some(Stored { pending_since })
+    }
+
+    /// What the row counts as.
+    pub fn row_counts(&self) -> Counts {
+        let one = |flag| u64::from(self.has(flag));
+        Counts {
+            included: one(ROW_IS_IN),
+            pending: one(ROW_IS_PENDING),
+            parked: one(ROW_IS_PARKED),
+        }
+    }
+
+    /// `true`, once: it waits to be told, so that it will soon change again.
+    pub fn is_kept(&mut self) -> bool {
+        let is_kept = self.has(IS_PENDING) && !self.has(WAS_KEPT);
+        self.flags |= flag(WAS_KEPT, is_kept);
+        is_kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::seeds;
+
+    fn member() -> impl Strategy<Value = Member> {
+        let stamp = || any::<i64>().prop_map(Timestamp);
+        let maybe = || proptest::option::of(any::<i64>().prop_map(Timestamp));
+        let told = proptest::option::of((any::<bool>(), stamp()));
+        let some = (any::<bool>(), stamp(), stamp(), told, maybe(), maybe());
+        let others =
+            (any::<bool>(), any::<bool>(), any::<u32>(), any::<Option<[u8; 16]>>(), maybe());
+        (some, others).prop_map(|(some, others)| {
+            let (is_in, event_at, version, told, pending_since, parked_at) = some;
+            let (unheard, erase, key_rule, person, refused_with) = others;
+            Member {
+                membership: Membership::from_bool(is_in),
+                event_at,
+                version,
+                told: told.map(|(told, at)| Told { membership: Membership::from_bool(told), at }),
+                pending_since,
+                parked_at,
+                unheard,
+                erase,
+                key_rule,
+                person,
+                refused_with,
+            }
+        })
+    }
+
+    proptest! {
+        #![proptest_config(seeds::kept_in("tests/seeds/slot.txt"))]
+
+        #[test]
+        fn a_member_is_what_it_was(
+            row in proptest::option::of(member()),
+            states in proptest::collection::vec(proptest::option::of(member()), 1..5),
+        ) {
+            let key = ContextKey::new("ada").expect("not empty");
+            let mut slot = Slot::new(key, row.as_ref(), None);
+            for state in &states {
+                slot.set(state.as_ref());
+                slot.is_kept();
+                prop_assert_eq!(&slot.now(), state);
+                let pending_since = state.as_ref().and_then(|state| state.pending_since);
+                prop_assert_eq!(slot.pending_since(), pending_since);
+            }
+            prop_assert_eq!(slot.row_counts(), Counts::of(row.as_ref()));
+            let stored = row.map(|row| Stored { pending_since: row.pending_since });
+            prop_assert_eq!(slot.row(), stored);
+        }
+    }
+}
