@@ -112,6 +112,12 @@ pub(super) struct Door {
 }
 
 impl Door {
+    /// The names of its destinations, for people.
+    pub(super) fn names(&self) -> String {
+        let names: Vec<_> = self.destinations.iter().map(|of| of.name.as_str()).collect();
+        names.join(", ")
+    }
+
     /// What is left of the rates of the door `before` is left to this one.
     fn new(entrance: Entrance, before: Option<&Self>) -> Self {
         let fresh = |rate| Arc::new(Mutex::new(Bucket::of(rate)));

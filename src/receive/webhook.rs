@@ -124,10 +124,10 @@ impl PublicState {
         let names = door.destinations.iter().map(|destination| &destination.name);
         let (intakes, mut unsure) = sorted.into_intakes(names, arrival);
         if !intakes.is_empty() {
-            let recorded = self.record(intakes, due).await?;
+            let recorded = self.record(door, intakes, due).await?;
             let kept = unsure.without_conflicts(recorded);
             if !kept.is_empty() {
-                self.record(kept, due).await?;
+                self.record(door, kept, due).await?;
             }
         }
         for (destination, tally) in door.destinations.iter().zip(unsure.tallies()) {
@@ -155,14 +155,17 @@ impl PublicState {
     }
 
     /// A record that comes too late may still happen; the retry that follows repeats it.
-    async fn record(&self, intakes: Vec<Intake>, due: Due) -> Result<Vec<Recorded>, Refusal> {
-        let names: Vec<_> = intakes.iter().map(|intake| intake.destination.to_string()).collect();
-        let destination = names.join(", ");
+    async fn record(
+        &self,
+        door: &Door,
+        intakes: Vec<Intake>,
+        due: Due,
+    ) -> Result<Vec<Recorded>, Refusal> {
         match timeout_at(due.for_the_ledger(), self.ledger.record_all(intakes)).await {
             Ok(Ok(recorded)) => Ok(recorded),
             Ok(Err(error)) => {
                 tracing::warn!(
-                    destination.name = destination,
+                    destination.name = door.names(),
                     error = &error as &dyn std::error::Error,
                     "events were answered 503: the ledger did not take them"
                 );
@@ -170,7 +173,7 @@ impl PublicState {
             }
             Err(_) => {
                 tracing::warn!(
-                    destination.name = destination,
+                    destination.name = door.names(),
                     "events were answered 503: the ledger did not take them in time"
                 );
                 Err(Refusal::Unavailable)
@@ -766,7 +769,8 @@ mod tests {
         let arrived = Instant::now();
         let due = Due(arrived + LIMITS.answer_timeout);
         tokio::time::advance(LIMITS.answer_timeout * 2).await;
-        let (doors, readiness) = (Doors::new([]), Readiness::default());
+        let (doors, readiness) = (Doors::new([entrance("open")]), Readiness::default());
+        let door = doors.at("open").expect("it is there");
         let state = PublicState::new(doors, ledger, LIMITS, readiness, Arc::default());
         let intake = Intake {
             destination: DestinationName::new("open").expect("a name"),
@@ -776,7 +780,7 @@ mod tests {
             rejected: Vec::new(),
         };
         let before = Instant::now();
-        assert_eq!(state.record(vec![intake], due).await, Err(Refusal::Unavailable));
+        assert_eq!(state.record(&door, vec![intake], due).await, Err(Refusal::Unavailable));
         assert_eq!(before.elapsed(), LEAST_FOR_THE_LEDGER);
     }
 

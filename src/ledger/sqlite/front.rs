@@ -42,8 +42,9 @@ pub(super) struct Front {
     incoming: Receiver<Incoming>,
     writer: Sender<Command>,
     shared: Arc<Shared>,
-    /// Used again for each block.
+    /// Used again for each block, and for each record.
     block: Vec<u8>,
+    record: Vec<u8>,
 }
 
 /// Requests that share a block.
@@ -69,7 +70,7 @@ impl Front {
         writer: Sender<Command>,
         shared: Arc<Shared>,
     ) -> Self {
-        Self { files, incoming, writer, shared, block: Vec::new() }
+        Self { files, incoming, writer, shared, block: Vec::new(), record: Vec::new() }
     }
 
     /// Appends until it is closed, every handle is gone, or the ledger has failed.
@@ -78,7 +79,8 @@ impl Front {
             self.shared.journal.begin_to_append();
             let (number, began) = (self.shared.journal.last() + 1, Instant::now());
             if self.block.capacity() > 2 * MOST_BYTES {
-                self.block = Vec::new(); // of a request that was unusually large
+                // of a request that was unusually large
+                (self.block, self.record) = (Vec::new(), Vec::new());
             }
             self.block.clear();
             self.block.resize(BLOCK_HEADER, 0);
@@ -125,7 +127,7 @@ impl Front {
     fn write(&mut self, intakes: &[Intake]) -> Option<()> {
         intakes.iter().try_for_each(|intake| {
             let stamp = self.shared.stamps(intake.deltas.len());
-            journal::write(&mut self.block, intake, stamp)
+            journal::write(&mut self.block, &mut self.record, intake, stamp)
         })
     }
 

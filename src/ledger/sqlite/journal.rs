@@ -28,7 +28,7 @@ pub(super) use files::{
     ANSWERED, AppendError, FILES, Files, Found, ScanError, answered, exist, scan,
 };
 pub(super) use kinds::{Kinds, OtherKind};
-pub(super) use record::{Record, Records, write};
+pub(super) use record::{Before as RecordBefore, Record, Records, write};
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

@@ -149,8 +149,10 @@ impl State {
         key: &str,
     ) -> rusqlite::Result<Option<Member>> {
         let audience = &self.audiences.list[audience];
-        if let Some(changed) = self.unwritten.get(audience.row, key) {
-            return Ok(changed);
+        match self.unwritten.get(audience.row, key) {
+            Next::Same => {}
+            Next::Delete => return Ok(None),
+            Next::Write(now) => return Ok(Some(now)),
         }
         if audience.is_new && !self.newcomers.may_know(audience.row, key) {
             return Ok(None);

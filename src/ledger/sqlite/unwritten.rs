@@ -124,12 +124,12 @@ impl Unwritten {
         }
     }
 
-    /// The member, if it has changed: `Some(None)`, and is gone.
-    pub fn get(&self, audience: i64, key: &str) -> Option<Option<Member>> {
+    /// What is to become of the row of a member.
+    pub fn get(&self, audience: i64, key: &str) -> Next {
         if self.count == 0 {
-            return None;
+            return Next::Same;
         }
-        self.audiences.get(&audience)?.get(&self.hasher, key)
+        self.audiences.get(&audience).map_or(Next::Same, |of| of.get(&self.hasher, key))
     }
 
     /// Makes a member what the rules decided, now or later.
@@ -184,7 +184,7 @@ impl Unwritten {
                     }
                 }
                 // Of whom both is known the row is not the truth any more.
-                let is_here = self.get(audience, key.as_str()).is_some();
+                let is_here = self.get(audience, key.as_str()) != Next::Same;
                 has_enough = !is_here && !visit(&key, row, true);
                 !has_enough
             })?;

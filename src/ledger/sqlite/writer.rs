@@ -15,7 +15,7 @@ use super::checksum::is_damage;
 use super::command::{Command, Reply};
 use super::front::Front;
 use super::group::{Group, Held};
-use super::journal::{Files, Found, Records};
+use super::journal::{Files, Found, RecordBefore, Records};
 use super::reserve::{Reserve, is_full};
 use super::schema::{self, OpenError};
 use super::state::State;
@@ -90,6 +90,7 @@ pub struct Writer {
     front: Option<Front>,
     /// To read back what is in the journal.
     journal: Files,
+    record_before: RecordBefore,
     /// The last block that was read: the members that it has changed may be written later.
     read: u64,
     /// The last block that is in the tables.
@@ -145,6 +146,7 @@ impl Writer {
             commands,
             front: Some(front),
             journal,
+            record_before: RecordBefore::default(),
             read: merged,
             merged,
             read_bytes: 0,
@@ -332,7 +334,7 @@ impl Writer {
             let bytes = self.journal.read(block).map_err(failed("reading the journal"))?;
             let mut records = Records::of(&bytes);
             let first = read.len();
-            while let Some(record) = records.next().map_err(failed("reading the journal"))? {
+            while let Some(record) = records.next(&mut self.record_before).map_err(failed("reading the journal"))? {
                 read.push(record);
             }
             if let (Some(first), Some(began)) = (read.get(first), block.began) {

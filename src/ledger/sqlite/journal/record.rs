@@ -79,11 +79,13 @@ struct Rejected<'a> {
     user: Option<&'a str>,
 }
 
-/// Appends an intake to `block`; its deltas have the stamps from `stamp` on.
+/// Appends an intake to `block`; its deltas have the stamps from `stamp` on. `scratch` is used again
+/// and again.
 ///
-/// `None`: it is too large for a record, and `block` is as it was.
+/// `None`: it is too large for a record, and `block` is to be cut back to what it was.
 pub(in super::super) fn write(
     block: &mut Vec<u8>,
+    scratch: &mut Vec<u8>,
     intake: &Intake,
     stamp: Timestamp,
 ) -> Option<()> {
@@ -108,17 +110,18 @@ pub(in super::super) fn write(
         deletions: intake.deletions.iter().map(UserId::as_str).collect(),
         rejected: intake.rejected.iter().map(rejected).collect(),
     };
-    let body = postcard::to_allocvec(&body).ok()?;
+    scratch.clear();
+    postcard::to_io(&body, &mut *scratch).ok()?;
     let head = Head {
         destination: intake.destination.as_str(),
         arrival: intake.arrival.0,
         stamp: stamp.0,
         deltas: u32::try_from(intake.deltas.len()).ok()?,
         audiences: audiences.list,
-        body_bytes: u32::try_from(body.len()).ok()?,
+        body_bytes: u32::try_from(scratch.len()).ok()?,
     };
-    block.extend_from_slice(&postcard::to_allocvec(&head).ok()?);
-    block.extend_from_slice(&body);
+    postcard::to_io(&head, &mut *block).ok()?;
+    block.extend_from_slice(scratch);
     Some(())
 }
 
@@ -206,22 +209,44 @@ impl<'a> Records<'a> {
         }))
     }
 
-    /// The next record.
-    pub fn next(&mut self) -> Result<Option<Record>, Unreadable> {
+    /// The next record; what it has in common with the one before it shares.
+    pub fn next(&mut self, before: &mut Before) -> Result<Option<Record>, Unreadable> {
         let Some((head, body)) = self.next_parts()? else { return Ok(None) };
         let body: Body<'_> = postcard::from_bytes(body).map_err(|_| Unreadable)?;
-        record(&head, body).ok_or(Unreadable).map(Some)
+        record(&head, body, before).ok_or(Unreadable).map(Some)
     }
 }
 
-fn record(head: &Head<'_>, body: Body<'_>) -> Option<Record> {
-    let audiences: Vec<(AudienceId, AudienceKey, ContextKind)> = head
-        .audiences
-        .iter()
-        .map(|of| {
-            Some((AudienceId::new(of.id)?, AudienceKey::new(of.key)?, ContextKind::new(of.kind)?))
-        })
-        .collect::<Option<_>>()?;
+/// Of the record before: mostly it is the same again.
+#[derive(Debug, Default)]
+pub(in super::super) struct Before {
+    destination: Option<DestinationName>,
+    audience: Option<(AudienceId, AudienceKey, ContextKind)>,
+}
+
+impl Before {
+    fn destination(&mut self, name: &str) -> Option<DestinationName> {
+        if self.destination.as_ref().is_none_or(|before| before.as_str() != name) {
+            self.destination = DestinationName::new(name);
+        }
+        self.destination.clone()
+    }
+
+    fn audience(&mut self, of: Audience<'_>) -> Option<(AudienceId, AudienceKey, ContextKind)> {
+        let is_same = self.audience.as_ref().is_some_and(|(id, key, kind)| {
+            (id.as_str(), key.as_str(), kind.as_str()) == (of.id, of.key, of.kind)
+        });
+        if !is_same {
+            let (id, key) = (AudienceId::new(of.id)?, AudienceKey::new(of.key)?);
+            self.audience = Some((id, key, ContextKind::new(of.kind)?));
+        }
+        self.audience.clone()
+    }
+}
+
+fn record(head: &Head<'_>, body: Body<'_>, before: &mut Before) -> Option<Record> {
+    let audiences: Vec<(AudienceId, AudienceKey, ContextKind)> =
+        head.audiences.iter().map(|of| before.audience(*of)).collect::<Option<_>>()?;
     let delta = |delta: Delta<'_>| {
         let (audience, audience_key, context_kind) =
             audiences.get(usize::try_from(delta.audience).ok()?)?.clone();
@@ -254,7 +279,7 @@ fn record(head: &Head<'_>, body: Body<'_>) -> Option<Record> {
         })
     });
     let intake = Intake {
-        destination: DestinationName::new(head.destination)?,
+        destination: before.destination(head.destination)?,
         arrival: Timestamp(head.arrival),
         deltas: body.deltas.into_iter().map(delta).collect::<Option<_>>()?,
         deletions: body.deletions.into_iter().map(UserId::new).collect::<Option<_>>()?,

@@ -8,7 +8,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use tokio::time::Instant;
 
 use super::slot::Slot;
-use crate::ledger::member::Member;
+use crate::ledger::member::{Member, Next};
 use crate::membership::{ContextKey, Timestamp};
 
 /// Found by key, and by since when they wait.
@@ -44,9 +44,13 @@ impl Changed {
         self.by_key.find(hasher.hash_one(key), is_it).copied()
     }
 
-    /// The member, if it has changed: `Some(None)`, and is gone.
-    pub fn get(&self, hasher: &DefaultHashBuilder, key: &str) -> Option<Option<Member>> {
-        self.find(hasher, key).map(|number| slot(&self.slots, number).now())
+    /// What is to become of the row of a member.
+    pub fn get(&self, hasher: &DefaultHashBuilder, key: &str) -> Next {
+        match self.find(hasher, key).map(|number| slot(&self.slots, number).now()) {
+            None => Next::Same,
+            Some(None) => Next::Delete,
+            Some(Some(now)) => Next::Write(now),
+        }
     }
 
     /// Makes the member what it is to be; its row is `before` if it was not here. `true`: it was not.
@@ -105,7 +109,9 @@ impl Changed {
     fn waits_no_more(&mut self) {
         self.pending -= 1;
         let Self { slots, waiting, pending, .. } = self;
-        while waiting.pop_front_if(|one| !is_waiting(slots, *one)).is_some() {}
+        while waiting.front().is_some_and(|one| !is_waiting(slots, *one)) {
+            waiting.pop_front();
+        }
         if waiting.len() > 2 * *pending + 64 {
             waiting.retain(|one| is_waiting(slots, *one));
         }
