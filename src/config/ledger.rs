@@ -16,7 +16,7 @@ pub struct LedgerSection {
     pub path: PathBuf,
     /// While less is free on the disk, events are answered 503; 0 uses all of it.
     pub disk_reserve_bytes: u64,
-    /// Memory for the store's page cache, in MiB.
+    /// Memory for pages and for members whose rows are written later, in MiB.
     pub cache_mib: u64,
     /// How long a member that left keeps its row after LaunchDarkly was told.
     pub tombstone_ttl: Duration,

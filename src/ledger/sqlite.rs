@@ -86,7 +86,8 @@ pub struct Settings {
     pub path: PathBuf,
     /// While less is free on the disk, nothing is recorded; 0 uses all of it.
     pub disk_reserve_bytes: u64,
-    /// Most memory for cached pages of the writer, in KiB.
+    /// Most memory for what is cached, in KiB: pages of the writer, and members whose rows are written
+    /// later.
     pub cache_kib: u32,
     /// How long a member that left, and was told so, is remembered.
     pub tombstone_ttl: Duration,
@@ -137,17 +138,19 @@ struct Pace {
     /// Members of which couriers report together from which their rows are written later.
     reported_from: usize,
     /// Changed members whose rows are written later: the more, the fewer pages are written for each.
-    /// Memory is for them, 150 bytes each.
     most_unwritten: usize,
     /// Of these, rows that are written in one transaction.
     most_written: usize,
 }
 
+/// What a changed member takes.
+const MEMBER_BYTES: u64 = 160;
+
 const PACE: Pace = Pace {
     journal_from: 32,
     most_read: 256 << 10,
     reported_from: 500,
-    most_unwritten: 3 << 16,
+    most_unwritten: 1 << 17,
     most_written: 1 << 15,
 };
 
@@ -231,7 +234,10 @@ impl Shared {
 impl SqliteLedger {
     /// Opens the ledger, made if it is not there. Nothing is written until [`Writer::run`] runs.
     pub fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<(Self, Writer), OpenError> {
-        Self::open_with(settings, clock, PACE)
+        let for_members = u64::from(settings.cache_kib) * 1024 * 3 / 4;
+        let most = usize::try_from(for_members / MEMBER_BYTES).unwrap_or(usize::MAX);
+        let pace = Pace { most_unwritten: most, ..PACE };
+        Self::open_with(settings, clock, pace)
     }
 
     fn open_with(
@@ -240,7 +246,7 @@ impl SqliteLedger {
         pace: Pace,
     ) -> Result<(Self, Writer), OpenError> {
         let lock = schema::lock(&settings.path)?;
-        let database = schema::open(&settings.path, settings.cache_kib)?;
+        let database = schema::open(&settings.path, settings.cache_kib / 4)?;
         let reader = Arc::new(reader::Reader::new(schema::open_reader(&settings.path)?));
         let found = journal::scan(&settings.path, meta::merged(&database)?)?;
         let appended = found.outlines.iter().map(|(_, outline)| outline.latest.0).max();

@@ -38,8 +38,10 @@ use pass::Pass;
 /// A pass begins so long after the one before: until its end nothing leaves the journal.
 const AT_THE_LATEST: Duration = Duration::from_secs(1);
 
-/// So many wait to be told that couriers are busy without any more …
+/// So many wait to be told that couriers are busy without any more, or so small a part of those there
+/// is room for, …
 const ENOUGH_TO_TELL: usize = 1 << 14;
+const PART_TO_TELL: usize = 8;
 /// … if so many are told within so long.
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
@@ -109,12 +111,13 @@ impl Unwritten {
     /// Whether the couriers have enough to tell, and tell it so quickly that others do not wait for
     /// long if nothing more is read: who is told before the row is written is written once.
     pub fn is_ahead(&self, now: Instant) -> bool {
+        let enough = ENOUGH_TO_TELL.min(self.most / PART_TO_TELL).max(1);
         let being_told = |of: &Changed| {
             let pending = of.pending();
-            let is_quick = of.told.within(TOLD_WITHIN, now) >= pending.min(ENOUGH_TO_TELL);
+            let is_quick = of.told.within(TOLD_WITHIN, now) >= pending.min(enough);
             if is_quick { pending } else { 0 }
         };
-        self.audiences.values().map(being_told).sum::<usize>() >= ENOUGH_TO_TELL
+        self.audiences.values().map(being_told).sum::<usize>() >= enough
     }
 
     /// So many members of an audience were told.

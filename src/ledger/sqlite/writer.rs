@@ -334,7 +334,9 @@ impl Writer {
             let bytes = self.journal.read(block).map_err(failed("reading the journal"))?;
             let mut records = Records::of(&bytes);
             let first = read.len();
-            while let Some(record) = records.next(&mut self.record_before).map_err(failed("reading the journal"))? {
+            while let Some(record) =
+                records.next(&mut self.record_before).map_err(failed("reading the journal"))?
+            {
                 read.push(record);
             }
             if let (Some(first), Some(began)) = (read.get(first), block.began) {
