@@ -218,3 +218,6 @@ impl Unwritten {
         *self = Self { is_open: self.is_open, ..Self::new(self.most) };
     }
 }
+
+#[cfg(test)]
+mod tests;
