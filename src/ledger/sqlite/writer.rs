@@ -502,7 +502,8 @@ impl Writer {
         let hurries = is_soon || !self.served.is_empty() || !self.readers.is_empty();
         let is_called = now - self.called_at < ARE_CALLING;
         let part = if is_called { AMONG_CALLS } else { 1 };
-        let share = unwritten.share(self.shared.pace.most_written / part, hurries);
+        let most = (self.shared.pace.most_written / part).max(1);
+        let share = unwritten.share(most, hurries);
         self.state.write_some_members(&self.database, share)
     }
 

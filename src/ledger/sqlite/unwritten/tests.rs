@@ -54,7 +54,9 @@ impl Bench {
         let mut sum = Counts::default();
         while self.unwritten.is_in_pass() {
             let recounts = self.unwritten.write_some(&self.db, 2).expect("the tables are there");
-            recounts.into_values().for_each(|Recount { before, now }| sum.change(before, now));
+            for Recount { before, now } in recounts.into_values() {
+                sum.change(before, now);
+            }
         }
         sum
     }
