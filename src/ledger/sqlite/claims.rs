@@ -36,7 +36,9 @@ pub(super) fn claim(
     let mut through = Timestamp::EPOCH;
     let mut left_since: Option<Timestamp> = None;
     let mut rows = Vec::new();
-    let (row, after, has_rows) = (known.row, known.all_claimed_through, known.written.pending > 0);
+    let (row, after) = (known.row, known.all_claimed_through);
+    // What this transaction has written itself is not among those yet.
+    let has_rows = known.written.pending > 0 || !state.unwritten.is_open;
     state.unwritten.visit_pending(db, row, after, has_rows, |key, waiting, has_only_row| {
         let since = waiting.pending_since.unwrap_or(Timestamp::EPOCH);
         if known.claimed.contains(key) {
