@@ -132,7 +132,7 @@ impl Unwritten {
 }
 
 /// The members of an audience in the reverse order of their keys.
-fn in_order(of: &Changed) -> Vec<u32> {
+pub(super) fn in_order(of: &Changed) -> Vec<u32> {
     let mut keys = of.numbers().map(|(_, key)| key.as_str());
     let first = keys.next().unwrap_or_default();
     let common = keys.fold(first.len(), |common, key| {
@@ -154,52 +154,4 @@ fn prefix(text: &[u8]) -> u64 {
     let length = text.len().min(8);
     bytes[..length].copy_from_slice(&text[..length]);
     u64::from_be_bytes(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use hashbrown::DefaultHashBuilder;
-
-    use super::*;
-    use crate::ledger::member::Member;
-    use crate::membership::{Membership, Timestamp};
-
-    #[test]
-    fn the_order_is_that_of_the_keys_whatever_they_have_in_common() {
-        let member = Member {
-            membership: Membership::In,
-            event_at: Timestamp(1),
-            version: Timestamp(1),
-            told: None,
-            pending_since: None,
-            parked_at: None,
-            unheard: false,
-            erase: false,
-            key_rule: 1,
-            person: None,
-            refused_with: None,
-        };
-        let tables: [&[&str]; 5] = [
-            &[],
-            &["a"],
-            &["customer-10", "customer-1", "customer-100", "customer-2", "customer-1000000001"],
-            &["é", "e", "zz", "ééééééééé", "ééééééééa"],
-            &["b", "a", "c\u{0}", "c", "c\u{0}\u{0}"],
-        ];
-        for keys in tables {
-            let mut of = Changed::default();
-            let hasher = DefaultHashBuilder::default();
-            for key in keys {
-                let key = ContextKey::new(key).expect("not empty");
-                assert!(of.put(&hasher, &key, None, Some(&member)));
-            }
-            let by_number: BTreeMap<u32, String> =
-                of.numbers().map(|(number, key)| (number, key.as_str().to_owned())).collect();
-            let ordered: Vec<&str> =
-                in_order(&of).iter().rev().map(|number| by_number[number].as_str()).collect();
-            let mut expected = keys.to_vec();
-            expected.sort_unstable();
-            assert_eq!(ordered, expected);
-        }
-    }
 }

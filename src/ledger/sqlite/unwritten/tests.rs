@@ -135,3 +135,27 @@ fn couriers_have_enough_if_so_many_wait_and_are_told_quickly() {
         assert_eq!(bench.unwritten.is_ahead(later(asked)), enough, "{waiting} {told} {asked}");
     }
 }
+
+#[test]
+fn the_order_is_that_of_the_keys_whatever_they_have_in_common() {
+    let tables: [&[&str]; 5] = [
+        &[],
+        &["a"],
+        &["customer-10", "customer-1", "customer-100", "customer-2", "customer-1000000001"],
+        &["é", "e", "zz", "ééééééééé", "ééééééééa"],
+        &["b", "a", "c\u{0}", "c", "c\u{0}\u{0}"],
+    ];
+    for keys in tables {
+        let (mut of, hasher) = (Changed::default(), DefaultHashBuilder::default());
+        for text in keys {
+            assert!(of.put(&hasher, &key(text), None, Some(&member(None))));
+        }
+        let by_number: BTreeMap<u32, &str> =
+            of.numbers().map(|(number, key)| (number, key.as_str())).collect();
+        let reversed = pass::in_order(&of);
+        let ordered: Vec<&str> = reversed.iter().rev().map(|number| by_number[number]).collect();
+        let mut expected = keys.to_vec();
+        expected.sort_unstable();
+        assert_eq!(ordered, expected);
+    }
+}
