@@ -1,6 +1,8 @@
 //! The writer: one thread that owns the database, takes whatever is queued and whatever waits in the
 //! journal, and commits it as one group.
 
+mod reading;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,7 +17,7 @@ use super::checksum::is_damage;
 use super::command::{Command, Reply};
 use super::front::Front;
 use super::group::{Group, Held};
-use super::journal::{Files, Found, RecordBefore, Records};
+use super::journal::{Files, Found, RecordBefore};
 use super::reserve::{Reserve, is_full};
 use super::schema::{self, OpenError};
 use super::state::State;
@@ -31,20 +33,14 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// What is read is not what was written.
 const DAMAGED: &str = "reading: it is damaged, restore a backup";
 
-/// Bytes of the journal that are worth a transaction of their own …
-const WORTH_MERGING: u64 = 256 << 10;
-/// … or else what has come within so long shares one: single events that come one after the other
-/// would each write their pages again.
+/// What has come within so long shares a transaction if it is little: single events that come one after
+/// the other would each write their pages again.
 const MERGE_EVERY: Duration = Duration::from_millis(20);
 
 /// Until so long after a courier has asked for something, so small a part of [`Pace::most_written`] is
 /// written at once: each gets one answer a transaction.
 const ARE_CALLING: Duration = Duration::from_millis(20);
 const AMONG_CALLS: usize = 32;
-
-/// While couriers are busy, what comes is left in the journal so long at most, and looked at so often.
-const READ_AT_THE_LATEST: Duration = Duration::from_secs(5);
-const READ_AGAIN: Duration = Duration::from_millis(5);
 
 /// Rows that are to be written later are written when nothing was asked for so long …
 const WRITE_AFTER: Duration = Duration::from_millis(100);
@@ -267,85 +263,6 @@ impl Writer {
                 return Ok(());
             }
         }
-    }
-
-    /// How long what waits in the journal is left there; `None`: nothing does.
-    fn merge_in(&self) -> Option<Duration> {
-        let unwritten = &self.state.unwritten;
-        let now = Instant::now();
-        match self.shared.journal.unmerged_bytes() - self.read_bytes {
-            0 if unwritten.is_empty() => None,
-            _ if unwritten.is_full() || !self.served.is_empty() => Some(Duration::ZERO),
-            0 if !self.readers.is_empty() => {
-                let read_at = self.write_at.min(self.wrote_at + WRITE_TO_READ);
-                Some(read_at.saturating_duration_since(now))
-            }
-            0 => Some(self.write_at.saturating_duration_since(now)),
-            _ if self.may_read_later() => Some(READ_AGAIN),
-            ..WORTH_MERGING if self.held.is_empty() => {
-                Some(self.merge_at.saturating_duration_since(now))
-            }
-            _ => Some(Duration::ZERO),
-        }
-    }
-
-    /// Whether couriers are busy without what waits in the journal: read later it is written once.
-    fn may_read_later(&self) -> bool {
-        let now = Instant::now();
-        self.held.iter().all(|(_, held)| held.has_only_readers())
-            && self.read >= self.told_through
-            && self.state.unwritten.is_ahead(now)
-            && self
-                .shared
-                .journal
-                .first_behind(self.read)
-                .is_some_and(|began| now.saturating_duration_since(began) < READ_AT_THE_LATEST)
-    }
-
-    /// Adds what waits in the journal to the group, a part of it if it is much: then whatever must not
-    /// overtake it waits.
-    fn read_journal(&mut self, group: &mut Group) -> Result<(), WriterFailure> {
-        group.merged = self.merged;
-        let is_early = self.merge_in().is_some_and(|merge_in| !merge_in.is_zero());
-        let may_be_told = self.read < self.told_through;
-        if is_early && !group.follows_journal() && !may_be_told {
-            return Ok(());
-        }
-        // After the verbs were taken: whatever they came after is in it.
-        let last = self.shared.journal.last();
-        // Without room for what they change, nothing is read until rows are written.
-        let is_full = self.state.unwritten.is_full();
-        let most = if is_full { 0 } else { self.shared.pace.most_read };
-        let blocks = self.shared.journal.behind(self.read, most);
-        let through = blocks.last().map_or(self.read, |block| block.number);
-        if through < last {
-            let held = group.hold(through < self.told_through);
-            if !held.is_empty() {
-                self.held.push_back((last, held));
-            }
-        }
-        let free = self.held.partition_point(|(until, _)| *until <= through);
-        self.held.drain(..free).for_each(|(_, held)| group.take_back(held));
-        if blocks.is_empty() {
-            return Ok(());
-        }
-        let mut read = Vec::new();
-        for block in &blocks {
-            let bytes = self.journal.read(block).map_err(failed("reading the journal"))?;
-            let mut records = Records::of(&bytes);
-            let first = read.len();
-            while let Some(record) =
-                records.next(&mut self.record_before).map_err(failed("reading the journal"))?
-            {
-                read.push(record);
-            }
-            if let (Some(first), Some(began)) = (read.get(first), block.began) {
-                self.state.waits.note(first.stamp, began);
-            }
-        }
-        self.read_bytes += blocks.iter().map(|block| block.bytes).sum::<u64>();
-        group.merge(read, through);
-        Ok(())
     }
 
     fn has_filled_up(&mut self, cause: &str) {
