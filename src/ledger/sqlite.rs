@@ -145,6 +145,8 @@ struct Pace {
 
 /// What a changed member takes.
 const MEMBER_BYTES: u64 = 160;
+/// So many rows can be written at once in a second or two, when somebody must see all of them.
+const MOST_UNWRITTEN: usize = 1 << 18;
 
 const PACE: Pace = Pace {
     journal_from: 32,
@@ -236,7 +238,7 @@ impl SqliteLedger {
     pub fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<(Self, Writer), OpenError> {
         let for_members = u64::from(settings.cache_kib) * 1024 * 3 / 4;
         let most = usize::try_from(for_members / MEMBER_BYTES).unwrap_or(usize::MAX);
-        let pace = Pace { most_unwritten: most, ..PACE };
+        let pace = Pace { most_unwritten: most.min(MOST_UNWRITTEN), ..PACE };
         Self::open_with(settings, clock, pace)
     }
 

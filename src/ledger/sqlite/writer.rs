@@ -249,7 +249,7 @@ impl Writer {
             }
             let rows = match closed {
                 Some(_) => Rows::All,
-                None if is_quiet && group.merges.is_none() => Rows::Soon,
+                None if is_quiet && self.read == self.shared.journal.last() => Rows::Soon,
                 None => Rows::Due,
             };
             self.commit(group, rows)?;
@@ -417,7 +417,8 @@ impl Writer {
             self.wrote_at = now;
         }
         let hurries = is_soon || !self.served.is_empty() || !self.readers.is_empty();
-        let is_called = now - self.called_at < ARE_CALLING;
+        // Without room for what they report there is nothing to be quick for (P6).
+        let is_called = now - self.called_at < ARE_CALLING && !unwritten.is_full();
         let part = if is_called { AMONG_CALLS } else { 1 };
         let most = (self.shared.pace.most_written / part).max(1);
         let share = unwritten.share(most, hurries);
