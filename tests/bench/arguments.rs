@@ -7,8 +7,12 @@ use std::path::PathBuf;
 pub enum What {
     /// Everything that the table has.
     All,
-    /// Events a second, and what they cost.
+    /// Events a second, and what they cost: both of the next two.
     Throughput,
+    /// The same in batches, one audience's first sync.
+    Batches,
+    /// The same one by one.
+    Singles,
     /// Calls to LaunchDarkly.
     Calls,
     /// Ten million members.
@@ -49,13 +53,16 @@ impl Arguments {
                     what = match value()?.as_str() {
                         "all" => What::All,
                         "throughput" => What::Throughput,
+                        "batches" => What::Batches,
+                        "singles" => What::Singles,
                         "calls" => What::Calls,
                         "scale" => What::Scale,
                         "idle" => What::Idle,
                         "plots" => What::Plots,
                         other => {
                             return Err(format!(
-                                "{other}: all, throughput, calls, scale, idle or plots"
+                                "{other}: all, throughput, batches, singles, calls, scale, idle \
+                                 or plots"
                             ));
                         }
                     };

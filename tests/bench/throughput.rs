@@ -1,7 +1,7 @@
 //! What the daemon does in a second, and what that costs: the real binary as a process, on a ledger
 //! on a real disk, against yardsticks on the same machine in the same minutes.
 //!
-//! `cargo bench --bench throughput -- [--what all|throughput|calls|scale|idle|plots] [--members N]
+//! `cargo bench --bench throughput -- [--what all|throughput|batches|singles|calls|scale|idle|plots] [--members N]
 //! [--members-large N] [--quick] [--json FILE]`
 //!
 //! # What always holds
@@ -87,8 +87,10 @@ fn measure(arguments: &Arguments) -> Report {
     let rounds = 3;
     let singles = if quick { 10_000 } else { 60_000 };
     let wants = |part| what == part || what == What::All;
-    if wants(What::Throughput) {
+    if wants(What::Batches) || what == What::Throughput {
         batches::measure(&bench, members, rounds, &mut report);
+    }
+    if wants(What::Singles) || what == What::Throughput {
         singles::measure(&bench, members, singles, rounds, &mut report);
     }
     if wants(What::Calls) {

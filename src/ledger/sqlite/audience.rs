@@ -3,7 +3,8 @@
 use std::ops::AddAssign;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::HashTable;
+use hashbrown::hash_table::OccupiedEntry;
 use rusqlite::{Connection, Row, params};
 use tokio::time::Instant;
 
@@ -63,47 +64,63 @@ impl Turnover {
     }
 }
 
-/// Members in a batch, and the rows of those who have nothing else, as long as nothing has changed
-/// them: the answer to a call is then written without a look.
+/// Members in a batch, and the rows of those of whom nothing has changed since: the answer to a call is
+/// then written without a look.
 #[derive(Debug, Default)]
-pub(super) struct Claimed(HashMap<ContextKey, Option<Box<Member>>>);
+pub(super) struct Claimed {
+    table: HashTable<OneClaimed>,
+    /// Others, who are not written yet: what is known of them says so (`super::unwritten`).
+    pub unwritten: usize,
+}
+
+#[derive(Debug)]
+struct OneClaimed {
+    /// Of the key.
+    hash: u64,
+    key: ContextKey,
+    row: Option<Box<Member>>,
+}
 
 impl Claimed {
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.table.len() + self.unwritten
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.len() == 0
     }
 
-    pub fn contains(&self, key: &ContextKey) -> bool {
-        self.0.contains_key(key)
+    pub fn contains(&self, hash: u64, key: &ContextKey) -> bool {
+        self.table.find(hash, |one| one.key == *key).is_some()
     }
 
-    pub fn insert(&mut self, key: ContextKey, row: Option<Member>) {
-        self.0.insert(key, row.map(Box::new));
+    pub fn insert(&mut self, hash: u64, key: ContextKey, row: Option<Member>) {
+        self.remove(hash, &key);
+        let one = OneClaimed { hash, key, row: row.map(Box::new) };
+        self.table.insert_unique(hash, one, |one| one.hash);
     }
 
-    pub fn remove(&mut self, key: &ContextKey) {
-        self.0.remove(key);
+    /// `false`: it was not there.
+    pub fn remove(&mut self, hash: u64, key: &ContextKey) -> bool {
+        self.table.find_entry(hash, |one| one.key == *key).map(OccupiedEntry::remove).is_ok()
     }
 
     /// The row as it was claimed, once, unless it may be another one now.
-    pub fn take_row(&mut self, key: &ContextKey) -> Option<Member> {
-        self.0.get_mut(key)?.take().map(|row| *row)
+    pub fn take_row(&mut self, hash: u64, key: &ContextKey) -> Option<Member> {
+        let one = self.table.find_mut(hash, |one| one.key == *key)?;
+        one.row.take().map(|row| *row)
     }
 
     /// The row is another one now.
-    pub fn changed(&mut self, key: &ContextKey) {
-        if let Some(row) = self.0.get_mut(key) {
-            *row = None;
+    pub fn changed(&mut self, hash: u64, key: &ContextKey) {
+        if let Some(one) = self.table.find_mut(hash, |one| one.key == *key) {
+            one.row = None;
         }
     }
 
     /// The same members, of whose rows nothing is known.
     pub fn without_rows(mut self) -> Self {
-        self.0.values_mut().for_each(|row| *row = None);
+        self.table.iter_mut().for_each(|one| one.row = None);
         self
     }
 }

@@ -35,18 +35,18 @@ pub(super) fn claim(
     let mut picking = Picking::new(limit);
     let mut through = Timestamp::EPOCH;
     let mut left_since: Option<Timestamp> = None;
-    let mut rows = Vec::new();
+    let mut places = Vec::new();
     let (row, after) = (known.row, known.all_claimed_through);
     // What this transaction has written itself is not among those yet.
     let has_rows = known.written.pending > 0 || !state.unwritten.is_open;
-    state.unwritten.visit_pending(db, row, after, has_rows, |key, waiting, has_only_row| {
+    state.unwritten.visit_pending(db, row, after, has_rows, |key, place, waiting| {
         let since = waiting.pending_since.unwrap_or(Timestamp::EPOCH);
-        if known.claimed.contains(key) {
+        if state.is_claimed_at(index, key, place) {
             return true;
         }
         let picked = picking.offer(key, waiting);
         if picked == Picked::Taken {
-            rows.push(has_only_row.then(|| waiting.clone()));
+            places.push((place, place.is_row().then(|| waiting.clone())));
             through = through.max(since);
         } else {
             left_since.get_or_insert(since);
@@ -73,16 +73,16 @@ pub(super) fn claim(
         let far = state.unwritten.pending_far_behind(row, through, ahead);
         known.claimed_through = far.unwrap_or(through);
     }
-    for (member, row) in taken.iter().zip(rows) {
-        known.claimed.insert(member.context_key.clone(), row);
-    }
     known.all_claimed_through = known.all_claimed_through.max(through);
     if let Some(since) = left_since {
         known.look_again_from(since);
     }
-    let batch = Batch { route: Arc::clone(&known.route), members: taken };
+    let route = Arc::clone(&known.route);
+    for (member, (place, row)) in taken.iter().zip(places) {
+        state.claim(index, &member.context_key, place, row);
+    }
     state.touch(index);
-    Ok(Some(batch))
+    Ok(Some(Batch { route, members: taken }))
 }
 
 /// This member, whatever it is pending or not, unless it is in a batch, parked or gone.
@@ -94,13 +94,15 @@ pub(super) fn claim_again(
 ) -> rusqlite::Result<Option<Batch>> {
     let Some(index) = state.audiences.of_route(route) else { return Ok(None) };
     let known = &state.audiences.list[index];
-    let (row, route) = (known.row, Arc::clone(&known.route));
-    if known.claimed.contains(context_key) {
+    let route = Arc::clone(&known.route);
+    let place = state.place(index, context_key.as_str());
+    if state.is_claimed_at(index, context_key, place) {
         return Ok(None);
     }
-    let Some(before) = members::load(db, row, context_key.as_str())? else { return Ok(None) };
+    let before = state.load(db, index, (context_key.as_str(), place))?;
+    let Some(before) = before else { return Ok(None) };
     let next = member::reassert(&before, &state.moment(index));
-    state.put(db, index, context_key, Some(&before), &next)?;
+    let place = state.put(db, index, (context_key, place), Some(&before), &next)?;
     let after = if let Next::Write(after) = next { after } else { before };
     let Some(since) = after.pending_since else { return Ok(None) };
     let member = ClaimedMember {
@@ -110,7 +112,7 @@ pub(super) fn claim_again(
     };
     let known = &mut state.audiences.list[index];
     known.claimed_through = known.claimed_through.max(since);
-    known.claimed.insert(context_key.clone(), Some(after));
+    state.claim(index, context_key, place, Some(after));
     state.touch(index);
     Ok(Some(Batch { route, members: vec![member] }))
 }
@@ -145,7 +147,7 @@ pub(super) fn claim_told(
             member.told.is_some()
                 && member.pending_since.is_none()
                 && member.parked_at.is_none()
-                && ContextKey::new(key).is_some_and(|key| !known.claimed.contains(&key))
+                && ContextKey::new(key).is_some_and(|key| !state.is_claimed(index, &key))
         });
         if let Some(key) = told.and_then(|(key, _)| ContextKey::new(key)) {
             return claim_again(state, db, &route, &key);

@@ -17,6 +17,7 @@ use super::destinations::Configured;
 use super::journal::Record;
 use super::operated::{self, Operation};
 use super::state::State;
+use super::unwritten::Place;
 use super::writer::WriterFailure;
 use crate::ledger::counters::Tally;
 use crate::ledger::{
@@ -71,6 +72,15 @@ enum Wanted {
     Told { destination: DestinationName, after: Option<(AudienceId, ContextKey)> },
 }
 
+/// Members of an audience whose claims end, and where they are.
+#[derive(Debug)]
+pub(super) struct Unclaimed {
+    pub audience: usize,
+    pub members: Vec<(ContextKey, Place)>,
+    /// Since when the longest pending of those that wait again has been so.
+    pub longest: Option<Timestamp>,
+}
+
 /// Verbs that share a transaction. Their answers are given after the commit.
 #[derive(Debug, Default)]
 pub(super) struct Group {
@@ -86,9 +96,8 @@ pub(super) struct Group {
     /// The last block of the journal that is in the tables, and the last that it merges.
     pub merged: u64,
     pub merges: Option<u64>,
-    /// Members whose claim ends with this group, once it is committed, and since when the longest
-    /// pending of those that wait again has been so.
-    unclaimed: Vec<(usize, Vec<ContextKey>, Option<Timestamp>)>,
+    /// Claims that end with this group, once it is committed.
+    unclaimed: Vec<Unclaimed>,
     /// What its deltas came to, by destination.
     pub tallies: BTreeMap<usize, Tally>,
     /// Set by [`Command::Close`].
@@ -166,7 +175,7 @@ impl Group {
         let intakes = self.requests.iter().flat_map(|request| &request.intakes);
         let claimed = self.claimed.iter().filter_map(|(_, batch)| batch.as_ref());
         intakes.map(Intake::items).sum::<usize>()
-            + self.unclaimed.iter().map(|(_, keys, _)| keys.len()).sum::<usize>()
+            + self.unclaimed.iter().map(|of| of.members.len()).sum::<usize>()
             + self.operations.iter().map(Operation::items).sum::<usize>()
             + claimed.map(|batch| batch.members.len()).sum::<usize>()
     }
@@ -377,8 +386,8 @@ impl Group {
 
     /// The transaction is committed: claims that were reported on end, and who is configured shows.
     pub fn committed(&mut self, state: &mut State) {
-        for (audience, keys, longest) in self.unclaimed.drain(..) {
-            state.unclaim(audience, &keys, longest);
+        for unclaimed in self.unclaimed.drain(..) {
+            state.unclaim(&unclaimed);
         }
         if self.configure.is_some() {
             state.show_destinations();

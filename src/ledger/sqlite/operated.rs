@@ -109,10 +109,7 @@ fn each_of(
     };
     let mut changed = 0;
     for key in &members.context_keys {
-        let Some(before) = state.load(db, audience, key.as_str())? else { continue };
-        let next = rule(&before, &state.moment(audience));
-        state.put(db, audience, key, Some(&before), &next)?;
-        changed += u64::from(next != Next::Same);
+        changed += u64::from(state.apply(db, audience, key, &rule)?);
     }
     Ok(changed)
 }

@@ -8,7 +8,7 @@ use super::checksum::{self, Checksum};
 use super::state::State;
 use super::walks::SLICE;
 use crate::ledger::ParkReason;
-use crate::ledger::member::Next;
+use crate::ledger::member;
 use crate::membership::{ContextKey, Timestamp};
 
 /// How long, how many and how much is kept.
@@ -134,10 +134,7 @@ impl Parked {
             Self::erase(db, row, &key)?;
             let Some(audience) = state.audiences.of_row(row) else { continue };
             let Some(key) = ContextKey::new(&key) else { continue };
-            let Some(before) = state.load(db, audience, key.as_str())? else { continue };
-            if before.is_parked() {
-                state.put(db, audience, &key, Some(&before), &Next::Delete)?;
-            }
+            state.apply(db, audience, &key, |before, _| member::discard(before))?;
         }
         if discarded > 0 {
             tracing::warn!(discarded, "parked members were too old or too many: discarded");

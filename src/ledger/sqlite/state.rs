@@ -12,19 +12,19 @@ use tokio::time::Instant;
 use super::audience::Counts;
 use super::audiences::Audiences;
 use super::bloom::Bloom;
-use super::group::Group;
+use super::group::{Group, Unclaimed};
 use super::journal::Found;
 use super::parked::Parked;
 use super::persons::Persons;
 use super::rejected::Rejected;
 use super::schema::OpenError;
-use super::unwritten::{Recount, Unwritten};
+use super::unwritten::{Place, Unwritten, Written};
 use super::upkeep::Upkeep;
 use super::waits::Waits;
 use super::walks::{Task, Walk};
 use super::{Published, Settings, Shared, dropped, members};
 use crate::ledger::member::{self, Change, Member, Moment, Next};
-use crate::ledger::{Batch, Turnover};
+use crate::ledger::{Batch, ClaimedMember, Turnover};
 use crate::membership::{ContextKey, DestinationName, MembershipDelta, Timestamp, UserId};
 
 /// What the writer knows besides the tables.
@@ -141,64 +141,81 @@ impl State {
         Ok(Some(change_of(delta, other.map(|user| self.persons.hash(row, user)))))
     }
 
+    /// Where a member is, until rows are written.
+    pub fn place(&self, audience: usize, key: &str) -> Place {
+        self.unwritten.place(self.audiences.list[audience].row, key)
+    }
+
     /// The member, if the ledger knows it.
     pub fn load(
         &self,
         db: &Connection,
         audience: usize,
-        key: &str,
+        (key, place): (&str, Place),
     ) -> rusqlite::Result<Option<Member>> {
         let audience = &self.audiences.list[audience];
-        match self.unwritten.get(audience.row, key) {
+        match self.unwritten.get(audience.row, place) {
             Next::Same => {}
             Next::Delete => return Ok(None),
             Next::Write(now) => return Ok(Some(now)),
         }
-        if audience.is_new && !self.newcomers.may_know(audience.row, key) {
+        if audience.is_new && !self.newcomers.may_know(audience.row, place.hash) {
             return Ok(None);
         }
         members::load(db, audience.row, key)
     }
 
-    /// Puts a member, if it is there, through one rule.
+    /// Puts a member, if it is there, through one rule; whether that changed it.
     pub fn apply(
         &mut self,
         db: &Connection,
         audience: usize,
         key: &ContextKey,
         rule: impl Fn(&Member, &Moment) -> Next,
-    ) -> rusqlite::Result<()> {
-        let Some(before) = self.load(db, audience, key.as_str())? else { return Ok(()) };
+    ) -> rusqlite::Result<bool> {
+        let place = self.place(audience, key.as_str());
+        let Some(before) = self.load(db, audience, (key.as_str(), place))? else {
+            return Ok(false);
+        };
         let next = rule(&before, &self.moment(audience));
-        self.put(db, audience, key, Some(&before), &next)
+        self.put(db, audience, (key, place), Some(&before), &next)?;
+        Ok(next != Next::Same)
     }
 
-    /// Writes what the rules decided and keeps the counts.
+    /// Writes what the rules decided and keeps the counts; where the member is then.
     pub fn put(
         &mut self,
         db: &Connection,
         audience: usize,
-        key: &ContextKey,
+        (key, place): (&ContextKey, Place),
         before: Option<&Member>,
         next: &Next,
-    ) -> rusqlite::Result<()> {
+    ) -> rusqlite::Result<Place> {
         let row = self.audiences.list[audience].row;
-        self.unwritten.store(db, row, key, before, next)?;
-        self.audiences.list[audience].claimed.changed(key);
+        let after = self.unwritten.store(db, row, (key, place), before, next)?;
+        if place.is_row() {
+            let claimed = &mut self.audiences.list[audience].claimed;
+            if after.is_row() {
+                claimed.changed(place.hash, key);
+            } else if claimed.remove(place.hash, key) {
+                self.unwritten.claim(row, after, true);
+                claimed.unwritten += 1;
+            }
+        }
         if *next == Next::Delete {
             Parked::erase(db, row, key.as_str())?;
         }
-        self.note(audience, key.as_str(), before, next);
-        Ok(())
+        self.note(audience, place.hash, before, next);
+        Ok(after)
     }
 
     /// Keeps the counts, for what was written of a member.
-    pub fn note(&mut self, audience: usize, key: &str, before: Option<&Member>, next: &Next) {
+    pub fn note(&mut self, audience: usize, hash: u64, before: Option<&Member>, next: &Next) {
         let was = before.is_some_and(|before| before.pending_since.is_some());
         let is = next.or(before).is_some_and(|after| after.pending_since.is_some());
         let audience_state = &mut self.audiences.list[audience];
         if before.is_none() && audience_state.is_new {
-            self.newcomers.note(audience_state.row, key);
+            self.newcomers.note(audience_state.row, hash);
         }
         audience_state.counts.change(Counts::of(before), Counts::of(next.or(before)));
         audience_state.turnover.change(before, next.or(before));
@@ -220,24 +237,53 @@ impl State {
 
     /// Writes the rows of all members that have changed.
     pub fn write_members(&mut self, db: &Connection) -> rusqlite::Result<()> {
-        let recounts = self.unwritten.write_all(db)?;
-        self.recount(recounts);
+        let written = self.unwritten.write_all(db)?;
+        self.were_written(written);
         Ok(())
     }
 
     /// Writes the rows of so many members that have changed.
     pub fn write_some_members(&mut self, db: &Connection, most: usize) -> rusqlite::Result<()> {
-        let recounts = self.unwritten.write_some(db, most)?;
-        self.recount(recounts);
+        let written = self.unwritten.write_some(db, most)?;
+        self.were_written(written);
         Ok(())
     }
 
-    fn recount(&mut self, recounts: BTreeMap<i64, Recount>) {
-        for (row, Recount { before, now }) in recounts {
-            if let Some(index) = self.audiences.of_row(row) {
-                self.audiences.list[index].written.change(before, now);
-                self.touched.insert(index);
+    fn were_written(&mut self, all: BTreeMap<i64, Written>) {
+        for (row, Written { before, now, claimed }) in all {
+            let Some(index) = self.audiences.of_row(row) else { continue };
+            let audience = &mut self.audiences.list[index];
+            audience.written.change(before, now);
+            audience.claimed.unwritten -= claimed.len();
+            for (hash, key) in claimed {
+                audience.claimed.insert(hash, key, None);
             }
+            self.touched.insert(index);
+        }
+    }
+
+    /// Whether a member is in a batch.
+    pub fn is_claimed(&self, audience: usize, key: &ContextKey) -> bool {
+        self.is_claimed_at(audience, key, self.place(audience, key.as_str()))
+    }
+
+    /// The same, if it is known where it is.
+    pub fn is_claimed_at(&self, audience: usize, key: &ContextKey, place: Place) -> bool {
+        let known = &self.audiences.list[audience];
+        if place.is_row() {
+            known.claimed.contains(place.hash, key)
+        } else {
+            self.unwritten.is_claimed(known.row, place)
+        }
+    }
+
+    /// A member is in a batch from now on; `row` is its row, if that is known.
+    pub fn claim(&mut self, audience: usize, key: &ContextKey, place: Place, row: Option<Member>) {
+        let known = &mut self.audiences.list[audience];
+        if place.is_row() {
+            known.claimed.insert(place.hash, key.clone(), row);
+        } else if self.unwritten.claim(known.row, place, true) {
+            known.claimed.unwritten += 1;
         }
     }
 
@@ -273,7 +319,8 @@ impl State {
             let Some(before) = members::load(db, row, key.as_str())? else { continue };
             let next = member::forget(&before, asked_at, &self.moment(audience));
             Parked::erase(db, row, key.as_str())?;
-            self.put(db, audience, &key, Some(&before), &next)?;
+            let place = self.place(audience, key.as_str());
+            self.put(db, audience, (&key, place), Some(&before), &next)?;
         }
         Ok(())
     }
@@ -311,26 +358,34 @@ impl State {
         Ok(())
     }
 
-    /// Ends the claims of these members; the longest pending of those that wait again has been so
-    /// since `longest`.
-    pub fn unclaim(&mut self, audience: usize, keys: &[ContextKey], longest: Option<Timestamp>) {
-        let known = &mut self.audiences.list[audience];
-        for key in keys {
-            known.claimed.remove(key);
+    /// Ends the claims of these members.
+    pub fn unclaim(&mut self, Unclaimed { audience, members, longest }: &Unclaimed) {
+        let known = &mut self.audiences.list[*audience];
+        for (key, place) in members {
+            let place = self.unwritten.place_again(known.row, key, *place);
+            if place.is_row() {
+                known.claimed.remove(place.hash, key);
+            } else if self.unwritten.claim(known.row, place, false) {
+                known.claimed.unwritten -= 1;
+            }
         }
         if let Some(since) = longest.map(|longest| self.waits.instant_of(longest)) {
             let other = known.waiting_since;
             known.waiting_since = Some(other.map_or(since, |other| other.min(since)));
         }
-        self.touch(audience);
+        self.touch(*audience);
     }
 
     /// Ends the claims of a batch that nobody will send.
     pub fn unclaim_batch(&mut self, batch: &Batch) {
         if let Some(audience) = self.audiences.of_route(&batch.route) {
-            let keys: Vec<_> =
-                batch.members.iter().map(|member| member.context_key.clone()).collect();
-            self.unclaim(audience, &keys, None);
+            let place = |member: &ClaimedMember| {
+                let key = member.context_key.clone();
+                let place = self.place(audience, key.as_str());
+                (key, place)
+            };
+            let members = batch.members.iter().map(place).collect();
+            self.unclaim(&Unclaimed { audience, members, longest: None });
         }
     }
 
@@ -418,6 +473,12 @@ impl State {
     /// Makes memory what the tables say, after a transaction that was rolled back; `is_lost`: what was
     /// reported of calls before it was not written either.
     pub fn reload(&mut self, db: &Connection, is_lost: bool) -> rusqlite::Result<()> {
+        for audience in &mut self.audiences.list {
+            for (hash, key) in self.unwritten.claimed(audience.row) {
+                audience.claimed.insert(hash, key, None);
+            }
+            audience.claimed.unwritten = 0;
+        }
         self.unwritten.forget();
         self.audiences.reload(db, is_lost)?;
         self.rejected.reload(db)?;

@@ -21,6 +21,7 @@ mod pass;
 mod slot;
 
 use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 use std::time::Duration;
 
 use hashbrown::DefaultHashBuilder;
@@ -34,6 +35,7 @@ use crate::membership::{ContextKey, Timestamp};
 
 use changed::Changed;
 use pass::Pass;
+use slot::Slot;
 
 /// A pass begins so long after the one before: until its end nothing leaves the journal.
 const AT_THE_LATEST: Duration = Duration::from_secs(1);
@@ -67,11 +69,30 @@ pub(super) struct Unwritten {
     pub is_open: bool,
 }
 
-/// What the rows of an audience that were written counted as, and count as now.
+/// Where a member is found, until rows are written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// Of its key.
+    pub hash: u64,
+    /// Among those of its audience that are not written yet.
+    number: Option<u32>,
+}
+
+impl Place {
+    /// Whether its row says what it is.
+    pub fn is_row(self) -> bool {
+        self.number.is_none()
+    }
+}
+
+/// Members of an audience whose rows were written.
 #[derive(Debug, Default)]
-pub(super) struct Recount {
+pub(super) struct Written {
+    /// What the rows counted as, and count as now.
     pub before: Counts,
     pub now: Counts,
+    /// Who of them is in a batch.
+    pub claimed: Vec<(u64, ContextKey)>,
 }
 
 impl Unwritten {
@@ -127,51 +148,86 @@ impl Unwritten {
         }
     }
 
-    /// What is to become of the row of a member.
-    pub fn get(&self, audience: i64, key: &str) -> Next {
-        if self.count == 0 {
-            return Next::Same;
-        }
-        self.audiences.get(&audience).map_or(Next::Same, |of| of.get(&self.hasher, key))
+    /// Where a member is.
+    pub fn place(&self, audience: i64, key: &str) -> Place {
+        let hash = self.hasher.hash_one(key);
+        let of = self.audiences.get(&audience);
+        Place { hash, number: of.and_then(|of| of.find(hash, key)) }
     }
 
-    /// Makes a member what the rules decided, now or later.
+    /// What is to become of the row of a member.
+    pub fn get(&self, audience: i64, place: Place) -> Next {
+        let of = self.audiences.get(&audience);
+        of.zip(place.number).map_or(Next::Same, |(of, number)| of.get(number))
+    }
+
+    /// Makes a member what the rules decided, now or later; where it is then.
     pub fn store(
         &mut self,
         db: &Connection,
         audience: i64,
-        key: &ContextKey,
+        (key, place): (&ContextKey, Place),
         before: Option<&Member>,
         next: &Next,
-    ) -> rusqlite::Result<()> {
+    ) -> rusqlite::Result<Place> {
         let now = match next {
-            Next::Same => return Ok(()),
+            Next::Same => return Ok(place),
             Next::Write(after) => Some(after),
             Next::Delete => None,
         };
         if !self.is_open {
             let before = before.map(members::Stored::of);
-            return members::store(db, audience, key.as_str(), before, now);
+            members::store(db, audience, key.as_str(), before, now)?;
+            return Ok(place);
         }
         let of = self.audiences.entry(audience).or_default();
-        if of.put(&self.hasher, key, before, now) {
-            self.count += 1;
-            self.added += 1;
-            self.since.get_or_insert_with(Instant::now);
+        if let Some(number) = place.number {
+            of.set(number, now);
+            return Ok(place);
         }
-        Ok(())
+        let number = of.insert(Slot::new(key.clone(), place.hash, before, now));
+        self.count += 1;
+        self.added += 1;
+        self.since.get_or_insert_with(Instant::now);
+        Ok(Place { number: Some(number), ..place })
+    }
+
+    /// Whether a member that is not written yet is in a batch.
+    pub fn is_claimed(&self, audience: i64, place: Place) -> bool {
+        let of = self.audiences.get(&audience);
+        of.zip(place.number).is_some_and(|(of, number)| of.is_claimed(number))
+    }
+
+    /// Notes whether a member that is not written yet is in a batch, from now on; `true`: that is
+    /// another answer than before.
+    pub fn claim(&mut self, audience: i64, place: Place, is_claimed: bool) -> bool {
+        let of = self.audiences.get_mut(&audience);
+        of.zip(place.number).is_some_and(|(of, number)| of.claim(number, is_claimed))
+    }
+
+    /// Where a member is that was there before rows may have been written.
+    pub fn place_again(&self, audience: i64, key: &ContextKey, place: Place) -> Place {
+        let of = self.audiences.get(&audience);
+        let stays = of.zip(place.number).is_some_and(|(of, number)| of.is(number, key));
+        if stays { place } else { self.place(audience, key.as_str()) }
+    }
+
+    /// Those of an audience who are in a batch and are not written yet.
+    pub fn claimed(&self, audience: i64) -> Vec<(u64, ContextKey)> {
+        let of = self.audiences.get(&audience).into_iter();
+        of.flat_map(Changed::claimed).map(|slot| (slot.hash, slot.key.clone())).collect()
     }
 
     /// Shows the members of an audience that are pending since later than `after` to `visit`, the
-    /// longest pending first, until it has seen enough (`false`); of those who have only a row
-    /// (`true`), if there can be such.
+    /// longest pending first, until it has seen enough (`false`); of those who have only a row if there
+    /// can be such.
     pub fn visit_pending(
         &self,
         db: &Connection,
         audience: i64,
         after: Timestamp,
         has_rows: bool,
-        mut visit: impl FnMut(&ContextKey, &Member, bool) -> bool,
+        mut visit: impl FnMut(&ContextKey, Place, &Member) -> bool,
     ) -> rusqlite::Result<()> {
         let of = self.audiences.get(&audience);
         let mut here = of.into_iter().flat_map(|of| of.pending_behind(after)).peekable();
@@ -180,21 +236,23 @@ impl Unwritten {
             members::visit_pending(db, audience, after, |key, row| {
                 let Some(key) = ContextKey::new(key) else { return true };
                 let since = row.pending_since.unwrap_or(after);
-                while let Some((_, key, member)) = here.next_if(|(earlier, ..)| *earlier < since) {
-                    if !visit(key, &member, false) {
+                while let Some((_, key, place, now)) =
+                    here.next_if(|(earlier, ..)| *earlier < since)
+                {
+                    if !visit(key, place, &now) {
                         has_enough = true;
                         return false;
                     }
                 }
                 // Of whom both is known the row is not the truth any more.
-                let is_here = self.get(audience, key.as_str()) != Next::Same;
-                has_enough = !is_here && !visit(&key, row, true);
+                let place = self.place(audience, key.as_str());
+                has_enough = place.is_row() && !visit(&key, place, row);
                 !has_enough
             })?;
         }
         if !has_enough {
-            for (_, key, member) in here {
-                if !visit(key, &member, false) {
+            for (_, key, place, now) in here {
+                if !visit(key, place, &now) {
                     break;
                 }
             }

@@ -175,7 +175,7 @@ fn reassert_due(state: &mut State, db: &Connection, now: Instant) -> rusqlite::R
     for (_, row, key) in rows {
         let Some(audience) = state.audiences.of_row(row) else { continue };
         let Some(key) = ContextKey::new(&key) else { continue };
-        let is_called = state.audiences.list[audience].claimed.contains(&key);
+        let is_called = state.is_claimed(audience, &key);
         state.apply(db, audience, &key, |before, moment| {
             member::reassert_after_silence(before, is_called, moment)
         })?;

@@ -128,7 +128,8 @@ fn advance(
         let moment = state.moment(audience);
         let next = walk.task.next(&before, &moment);
         if let Some(key) = ContextKey::new(&key) {
-            state.put(db, audience, &key, Some(&before), &next)?;
+            let place = state.place(audience, key.as_str());
+            state.put(db, audience, (&key, place), Some(&before), &next)?;
         }
         walk.after = key;
         walk.visited += 1;

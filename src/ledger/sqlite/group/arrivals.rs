@@ -119,16 +119,18 @@ impl Group {
                     && members::insert_if_new(db, row, key, &after)?
                 {
                     *tally = counted;
-                    state.note(audience, key, None, &Next::Write(after));
+                    let hash = state.place(audience, key).hash;
+                    state.note(audience, hash, None, &Next::Write(after));
                     continue;
                 }
             }
-            let before = state.load(db, audience, key)?;
+            let place = state.place(audience, key);
+            let before = state.load(db, audience, (key, place))?;
             let after = outcome(state, db, arrivals, before.as_ref(), tally)?;
             new_in = before.is_none().then_some(audience);
             if let Some(after) = after {
                 let key = &arrivals[0].delta.context_key;
-                state.put(db, audience, key, before.as_ref(), &Next::Write(after))?;
+                state.put(db, audience, (key, place), before.as_ref(), &Next::Write(after))?;
             }
         }
         Ok(())

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::super::parked::Parked;
 use super::super::state::State;
-use super::{Group, Report};
+use super::{Group, Report, Unclaimed};
 use crate::ledger::member::{self, Member, Next};
 use crate::ledger::{Batch, ClaimedMember};
 use crate::membership::Timestamp;
@@ -40,9 +40,9 @@ impl Group {
                 let Some(audience) = state.audiences.of_route(&part.route) else { return Ok(()) };
                 let half = state.stamp();
                 part.members.iter().try_for_each(|claimed| {
-                    state.apply(db, audience, &claimed.context_key, |before, _| {
-                        member::split(before, half)
-                    })
+                    let key = &claimed.context_key;
+                    state.apply(db, audience, key, |before, _| member::split(before, half))?;
+                    Ok(())
                 })
             }),
         }
@@ -83,25 +83,33 @@ impl Group {
         ) -> rusqlite::Result<Next>,
     ) -> rusqlite::Result<()> {
         let Some(audience) = state.audiences.of_route(&batch.route) else { return Ok(()) };
-        let mut order: Vec<_> = batch.members.iter().collect();
+        let mut order = batch.members;
         if !state.unwritten.is_open {
             order.sort_by(|a, b| a.context_key.cmp(&b.context_key));
         }
         let mut longest: Option<Timestamp> = None;
+        let mut members = Vec::with_capacity(order.len());
         for claimed in order {
             let key = &claimed.context_key;
-            let known = state.audiences.list[audience].claimed.take_row(key);
-            let before =
-                if known.is_some() { known } else { state.load(db, audience, key.as_str())? };
-            let next = rule(state, db, audience, claimed, before.as_ref())?;
-            state.put(db, audience, key, before.as_ref(), &next)?;
+            let place = state.place(audience, key.as_str());
+            let row = if place.is_row() {
+                state.audiences.list[audience].claimed.take_row(place.hash, key)
+            } else {
+                None
+            };
+            let before = match row {
+                Some(row) => Some(row),
+                None => state.load(db, audience, (key.as_str(), place))?,
+            };
+            let next = rule(state, db, audience, &claimed, before.as_ref())?;
+            let place = state.put(db, audience, (key, place), before.as_ref(), &next)?;
             if let Some(since) = next.or(before.as_ref()).and_then(|member| member.pending_since) {
                 state.audiences.list[audience].look_again_from(since);
                 longest = Some(longest.map_or(since, |other| other.min(since)));
             }
+            members.push((claimed.context_key, place));
         }
-        let keys = batch.members.into_iter().map(|claimed| claimed.context_key).collect();
-        self.unclaimed.push((audience, keys, longest));
+        self.unclaimed.push(Unclaimed { audience, members, longest });
         Ok(())
     }
 }

@@ -1,12 +1,12 @@
 //! The members of one audience that have changed.
 
 use std::collections::VecDeque;
-use std::hash::BuildHasher;
 use std::time::Duration;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::HashTable;
 use tokio::time::Instant;
 
+use super::Place;
 use super::slot::Slot;
 use crate::ledger::member::{Member, Next};
 use crate::membership::{ContextKey, Timestamp};
@@ -39,60 +39,69 @@ impl Changed {
         (0..).zip(&self.slots).filter_map(|(number, slot)| Some((number, &slot.as_ref()?.key)))
     }
 
-    fn find(&self, hasher: &DefaultHashBuilder, key: &str) -> Option<u32> {
-        let is_it = |number: &u32| slot(&self.slots, *number).key.as_str() == key;
-        self.by_key.find(hasher.hash_one(key), is_it).copied()
+    /// The number of a member.
+    pub fn find(&self, hash: u64, key: &str) -> Option<u32> {
+        let is_it = |number: &u32| {
+            let of = slot(&self.slots, *number);
+            of.hash == hash && of.key.as_str() == key
+        };
+        self.by_key.find(hash, is_it).copied()
     }
 
     /// What is to become of the row of a member.
-    pub fn get(&self, hasher: &DefaultHashBuilder, key: &str) -> Next {
-        match self.find(hasher, key).map(|number| slot(&self.slots, number).now()) {
-            None => Next::Same,
-            Some(None) => Next::Delete,
-            Some(Some(now)) => Next::Write(now),
-        }
+    pub fn get(&self, number: u32) -> Next {
+        slot(&self.slots, number).now().map_or(Next::Delete, Next::Write)
     }
 
-    /// Makes the member what it is to be; its row is `before` if it was not here. `true`: it was not.
-    pub fn put(
-        &mut self,
-        hasher: &DefaultHashBuilder,
-        key: &ContextKey,
-        before: Option<&Member>,
-        now: Option<&Member>,
-    ) -> bool {
-        let since = now.and_then(|now| now.pending_since);
-        let known = self.find(hasher, key.as_str());
-        let number = if let Some(number) = known {
-            let slot = self.slots[number as usize].as_mut().expect("it was found");
-            let was = slot.pending_since();
-            slot.set(now);
-            if was == since {
-                return false;
-            }
-            if was.is_some() {
-                self.waits_no_more();
-            }
-            number
-        } else {
-            self.insert(hasher, Slot::new(key.clone(), before, now))
-        };
+    /// Makes a member that is here what it is to be.
+    pub fn set(&mut self, number: u32, now: Option<&Member>) {
+        let slot = self.slots[number as usize].as_mut().expect("it was found");
+        let (was, since) = (slot.pending_since(), now.and_then(|now| now.pending_since));
+        slot.set(now);
+        if was == since {
+            return;
+        }
+        if was.is_some() {
+            self.waits_no_more();
+        }
         if let Some(since) = since {
             self.waits(since, number);
         }
-        known.is_none()
     }
 
-    fn insert(&mut self, hasher: &DefaultHashBuilder, new: Slot) -> u32 {
-        let hash = hasher.hash_one(new.key.as_str());
+    /// Adds a member that is not here; its number.
+    pub fn insert(&mut self, new: Slot) -> u32 {
+        let (hash, since) = (new.hash, new.pending_since());
         let number = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).expect("they are bounded")
         });
         self.slots[number as usize] = Some(new);
-        let hash_of = |number: &u32| hasher.hash_one(slot(&self.slots, *number).key.as_str());
+        let hash_of = |number: &u32| slot(&self.slots, *number).hash;
         self.by_key.insert_unique(hash, number, hash_of);
+        if let Some(since) = since {
+            self.waits(since, number);
+        }
         number
+    }
+
+    pub fn is_claimed(&self, number: u32) -> bool {
+        slot(&self.slots, number).is_claimed()
+    }
+
+    /// Whether a member is in a batch, from now on; `true`: that is another answer than before.
+    pub fn claim(&mut self, number: u32, is_claimed: bool) -> bool {
+        self.slots[number as usize].as_mut().is_some_and(|slot| slot.claim(is_claimed))
+    }
+
+    /// Whether a number is still that of this member.
+    pub fn is(&self, number: u32, key: &ContextKey) -> bool {
+        self.slots.get(number as usize).and_then(Option::as_ref).is_some_and(|of| of.key == *key)
+    }
+
+    /// Those who are in a batch.
+    pub fn claimed(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().flatten().filter(|slot| slot.is_claimed())
     }
 
     fn waits(&mut self, since: Timestamp, number: u32) {
@@ -121,12 +130,13 @@ impl Changed {
     pub fn pending_behind(
         &self,
         after: Timestamp,
-    ) -> impl Iterator<Item = (Timestamp, &ContextKey, Member)> {
+    ) -> impl Iterator<Item = (Timestamp, &ContextKey, Place, Member)> {
         let first = self.waiting.partition_point(|(since, _)| *since <= after);
         let waiting = self.waiting.range(first..);
         waiting.filter(|one| is_waiting(&self.slots, **one)).filter_map(|(since, number)| {
             let slot = slot(&self.slots, *number);
-            Some((*since, &slot.key, slot.now()?))
+            let place = Place { hash: slot.hash, number: Some(*number) };
+            Some((*since, &slot.key, place, slot.now()?))
         })
     }
 
@@ -137,9 +147,8 @@ impl Changed {
     }
 
     /// The hashes of some; one after the other these are many looks into memory at once.
-    pub fn hashes(&self, hasher: &DefaultHashBuilder, numbers: &[u32]) -> Vec<u64> {
-        let hash_of = |number: &u32| hasher.hash_one(slot(&self.slots, *number).key.as_str());
-        numbers.iter().map(hash_of).collect()
+    pub fn hashes(&self, numbers: &[u32]) -> Vec<u64> {
+        numbers.iter().map(|number| slot(&self.slots, *number).hash).collect()
     }
 
     /// Takes one out, unless it is better left for once, if that is allowed.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::super::audience::Counts;
 use super::super::members;
 use super::changed::Changed;
-use super::{Recount, Unwritten};
+use super::{Unwritten, Written};
 use crate::membership::ContextKey;
 
 /// A pass takes so long if nothing makes it quicker.
@@ -72,18 +72,18 @@ impl Unwritten {
         &mut self,
         db: &Connection,
         most: usize,
-    ) -> rusqlite::Result<BTreeMap<i64, Recount>> {
-        let mut recounts = BTreeMap::new();
-        let Some(mut pass) = self.pass.take() else { return Ok(recounts) };
+    ) -> rusqlite::Result<BTreeMap<i64, Written>> {
+        let mut all_written = BTreeMap::new();
+        let Some(mut pass) = self.pass.take() else { return Ok(all_written) };
         self.added = 0;
         let mut share = most;
         while share > 0 {
             let Some((audience, numbers)) = pass.left.last_mut() else { break };
-            let recount: &mut Recount = recounts.entry(*audience).or_default();
+            let written: &mut Written = all_written.entry(*audience).or_default();
             let Some(of) = self.audiences.get_mut(audience) else { break };
             let taken = numbers.split_off(numbers.len().saturating_sub(share.min(AT_ONCE)));
             (share, pass.done) = (share - taken.len(), pass.done + taken.len());
-            let hashes = of.hashes(&self.hasher, &taken);
+            let hashes = of.hashes(&taken);
             for (number, hash) in taken.into_iter().zip(hashes).rev() {
                 let Some(slot) = of.take(number, hash, pass.keeps) else {
                     pass.kept += 1;
@@ -91,10 +91,13 @@ impl Unwritten {
                 };
                 self.count -= 1;
                 let (row, now) = (slot.row(), slot.now());
-                recount.before += slot.row_counts();
-                recount.now += Counts::of(now.as_ref());
+                written.before += slot.row_counts();
+                written.now += Counts::of(now.as_ref());
                 if row.is_some() || now.is_some() {
                     members::store(db, *audience, slot.key.as_str(), row, now.as_ref())?;
+                }
+                if slot.is_claimed() {
+                    written.claimed.push((hash, slot.key));
                 }
             }
             if numbers.is_empty() {
@@ -109,7 +112,7 @@ impl Unwritten {
         } else {
             self.pass = Some(pass);
         }
-        Ok(recounts)
+        Ok(all_written)
     }
 
     /// Whoever was left to this pass by the one before is written now.
@@ -120,7 +123,7 @@ impl Unwritten {
     }
 
     /// Writes the rows of all.
-    pub fn write_all(&mut self, db: &Connection) -> rusqlite::Result<BTreeMap<i64, Recount>> {
+    pub fn write_all(&mut self, db: &Connection) -> rusqlite::Result<BTreeMap<i64, Written>> {
         self.begin_pass(self.begun_through, false);
         self.write_some(db, usize::MAX)
     }

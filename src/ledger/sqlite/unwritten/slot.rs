@@ -9,6 +9,8 @@ use crate::membership::{ContextKey, Membership, Timestamp};
 #[derive(Debug)]
 pub(super) struct Slot {
     pub key: ContextKey,
+    /// Of the key.
+    pub hash: u64,
     event_at: Timestamp,
     version: Timestamp,
     told_at: Timestamp,
@@ -44,6 +46,8 @@ const UNHEARD: u16 = 1 << 9;
 const ERASE: u16 = 1 << 10;
 /// A pass has left it for the next one.
 const WAS_KEPT: u16 = 1 << 11;
+/// It is in a batch.
+const CLAIMED: u16 = 1 << 12;
 
 fn flag(flag: u16, is_set: bool) -> u16 {
     if is_set { flag } else { 0 }
@@ -51,11 +55,12 @@ fn flag(flag: u16, is_set: bool) -> u16 {
 
 impl Slot {
     /// A member of which the row is `before`.
-    pub fn new(key: ContextKey, before: Option<&Member>, now: Option<&Member>) -> Self {
+    pub fn new(key: ContextKey, hash: u64, before: Option<&Member>, now: Option<&Member>) -> Self {
         let counts = Counts::of(before);
         let row_pending_since = before.and_then(|before| before.pending_since);
         let mut slot = Self {
             key,
+            hash,
             event_at: Timestamp::EPOCH,
             version: Timestamp::EPOCH,
             told_at: Timestamp::EPOCH,
@@ -74,7 +79,7 @@ impl Slot {
 
     /// What the row is to be; `None`: gone.
     pub fn set(&mut self, now: Option<&Member>) {
-        self.flags &= OF_THE_ROW | WAS_KEPT;
+        self.flags &= OF_THE_ROW | WAS_KEPT | CLAIMED;
         self.rare = None;
         let Some(now) = now else { return };
         // Taken apart, so that a new field cannot be forgotten here.
@@ -150,6 +155,17 @@ impl Slot {
         }
     }
 
+    pub fn is_claimed(&self) -> bool {
+        self.has(CLAIMED)
+    }
+
+    /// Whether it is in a batch, from now on; `true`: that is another answer than before.
+    pub fn claim(&mut self, is_claimed: bool) -> bool {
+        let before = self.is_claimed();
+        self.flags = self.flags & !CLAIMED | flag(CLAIMED, is_claimed);
+        before != is_claimed
+    }
+
     /// `true`, once: it waits to be told, so that it will soon change again.
     pub fn is_kept(&mut self) -> bool {
         let is_kept = self.has(IS_PENDING) && !self.has(WAS_KEPT);
@@ -200,10 +216,12 @@ mod tests {
             states in proptest::collection::vec(proptest::option::of(member()), 1..5),
         ) {
             let key = ContextKey::new("ada").expect("not empty");
-            let mut slot = Slot::new(key, row.as_ref(), None);
+            let mut slot = Slot::new(key, 0, row.as_ref(), None);
+            prop_assert!(slot.claim(true));
             for state in &states {
                 slot.set(state.as_ref());
                 slot.is_kept();
+                prop_assert!(slot.is_claimed() && !slot.claim(true));
                 prop_assert_eq!(&slot.now(), state);
                 let pending_since = state.as_ref().and_then(|state| state.pending_since);
                 prop_assert_eq!(slot.pending_since(), pending_since);

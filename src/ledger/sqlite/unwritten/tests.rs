@@ -45,7 +45,9 @@ impl Bench {
 
     fn put(&mut self, who: &str, before: Option<&Member>, after: Member) {
         let next = Next::Write(after);
-        self.unwritten.store(&self.db, AUDIENCE, &key(who), before, &next).expect("it is open");
+        let place = self.unwritten.place(AUDIENCE, who);
+        let stored = self.unwritten.store(&self.db, AUDIENCE, (&key(who), place), before, &next);
+        stored.expect("it is open");
     }
 
     /// One pass in slices of two, while couriers tell; what it came to.
@@ -53,8 +55,8 @@ impl Bench {
         self.unwritten.begin_pass(through, true);
         let mut sum = Counts::default();
         while self.unwritten.is_in_pass() {
-            let recounts = self.unwritten.write_some(&self.db, 2).expect("the tables are there");
-            for Recount { before, now } in recounts.into_values() {
+            let written = self.unwritten.write_some(&self.db, 2).expect("the tables are there");
+            for Written { before, now, .. } in written.into_values() {
                 sum.change(before, now);
             }
         }
@@ -104,8 +106,8 @@ fn who_waits_is_found_in_the_order_of_waiting_wherever_the_row_is() {
     bench.put("dan", None, member(Some(9)));
     bench.put("cid", None, member(Some(6)));
     let mut found = Vec::new();
-    let visit = |key: &ContextKey, _: &Member, has_only_row| {
-        found.push((key.as_str().to_owned(), has_only_row));
+    let visit = |key: &ContextKey, place: Place, _: &Member| {
+        found.push((key.as_str().to_owned(), place.is_row()));
         true
     };
     let Bench { db, unwritten } = &bench;
@@ -146,9 +148,9 @@ fn the_order_is_that_of_the_keys_whatever_they_have_in_common() {
         &["b", "a", "c\u{0}", "c", "c\u{0}\u{0}"],
     ];
     for keys in tables {
-        let (mut of, hasher) = (Changed::default(), DefaultHashBuilder::default());
-        for text in keys {
-            assert!(of.put(&hasher, &key(text), None, Some(&member(None))));
+        let mut of = Changed::default();
+        for (hash, text) in (0..).zip(keys) {
+            of.insert(Slot::new(key(text), hash, None, Some(&member(None))));
         }
         let by_number: BTreeMap<u32, &str> =
             of.numbers().map(|(number, key)| (number, key.as_str())).collect();
