@@ -23,6 +23,7 @@ mod checkpoint;
 mod checksum;
 mod claims;
 mod command;
+mod database;
 mod destinations;
 mod dropped;
 mod export;
@@ -150,7 +151,7 @@ const MOST_UNWRITTEN: usize = 1 << 18;
 
 const PACE: Pace = Pace {
     journal_from: 32,
-    most_read: 256 << 10,
+    most_read: 64 << 10,
     reported_from: 500,
     most_unwritten: 1 << 17,
     most_written: 1 << 15,
@@ -236,7 +237,7 @@ impl Shared {
 impl SqliteLedger {
     /// Opens the ledger, made if it is not there. Nothing is written until [`Writer::run`] runs.
     pub fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<(Self, Writer), OpenError> {
-        let for_members = u64::from(settings.cache_kib) * 1024 * 3 / 4;
+        let for_members = u64::from(settings.cache_kib) * 1024 * 4 / 5;
         let most = usize::try_from(for_members / MEMBER_BYTES).unwrap_or(usize::MAX);
         let pace = Pace { most_unwritten: most.min(MOST_UNWRITTEN), ..PACE };
         Self::open_with(settings, clock, pace)
@@ -248,7 +249,7 @@ impl SqliteLedger {
         pace: Pace,
     ) -> Result<(Self, Writer), OpenError> {
         let lock = schema::lock(&settings.path)?;
-        let database = schema::open(&settings.path, settings.cache_kib / 4)?;
+        let database = schema::open(&settings.path, settings.cache_kib / 5)?;
         let reader = Arc::new(reader::Reader::new(schema::open_reader(&settings.path)?));
         let found = journal::scan(&settings.path, meta::merged(&database)?)?;
         let appended = found.outlines.iter().map(|(_, outline)| outline.latest.0).max();

@@ -138,8 +138,13 @@ pub(super) struct Audience {
     pub acknowledged: bool,
     /// What was told before this does not count.
     pub told_counts_from: Timestamp,
-    /// No member pending since later than this was claimed since the ledger was opened.
+    /// No member pending since later than this was claimed since the ledger was opened: the mark.
     pub claimed_through: Timestamp,
+    /// The same as it is on the disk: whoever is claimed behind it is not handed out before the mark is
+    /// there.
+    pub marked_through: Timestamp,
+    /// So many members are marked beyond those that are claimed.
+    pub mark_ahead: usize,
     /// The same of the time before: these may have been in a call when the process died.
     pub unheard_through: Timestamp,
     /// Something is done to every member, a slice at a time.
@@ -147,6 +152,8 @@ pub(super) struct Audience {
     pub counts: Counts,
     /// The same of the members' rows, of which some may be written later.
     pub written: Counts,
+    /// No row says that its member is pending since later than this.
+    pub rows_wait_through: Timestamp,
     /// Since this was last published.
     pub turnover: Turnover,
     /// Members in a batch.
@@ -169,10 +176,13 @@ impl Audience {
             acknowledged: false,
             told_counts_from: Timestamp::EPOCH,
             claimed_through: Timestamp::EPOCH,
+            marked_through: Timestamp::EPOCH,
+            mark_ahead: 0,
             unheard_through: Timestamp::EPOCH,
             walk: None,
             counts: Counts::default(),
             written: Counts::default(),
+            rows_wait_through: Timestamp::EPOCH,
             turnover: Turnover::default(),
             claimed: Claimed::default(),
             all_claimed_through: Timestamp::EPOCH,
@@ -227,37 +237,23 @@ impl Audience {
         counts.into_iter().fold(sum, Checksum::number).finish()
     }
 
-    /// Writes its row, if it says something new.
-    pub fn save(&mut self, db: &Connection) -> rusqlite::Result<()> {
+    /// Its row, if that is to say something new; it counts as written from here on.
+    pub fn unsaved(&mut self) -> Option<AudienceRow> {
         let checksum = self.checksum();
-        if self.saved == Some(checksum) {
-            return Ok(());
+        if self.saved.replace(checksum) == Some(checksum) {
+            return None;
         }
-        let walk = self.walk.as_ref();
-        db.prepare_cached(
-            "UPDATE audience SET audience_key = ?2, context_kind = ?3, acknowledged = ?4,
-                 told_counts_from = ?5, claimed_through = ?6, unheard_through = ?7,
-                 walk_after = ?8, walk = ?9, included = ?10, pending = ?11, parked = ?12,
-                 checksum = ?13
-             WHERE id = ?1",
-        )?
-        .execute(params![
-            self.row,
-            self.route.audience_key.as_str(),
-            self.route.context_kind.as_str(),
-            self.acknowledged,
-            self.told_counts_from.0,
-            self.claimed_through.0,
-            self.unheard_through.0,
-            walk.map(|walk| &walk.after),
-            walk.map(Walk::to_string),
-            self.written.included,
-            self.written.pending,
-            self.written.parked,
+        Some(AudienceRow {
+            id: self.row,
+            route: Arc::clone(&self.route),
+            acknowledged: self.acknowledged,
+            told_counts_from: self.told_counts_from,
+            claimed_through: self.claimed_through,
+            unheard_through: self.unheard_through,
+            walk: self.walk.clone(),
+            counts: self.written,
             checksum,
-        ])?;
-        self.saved = Some(checksum);
-        Ok(())
+        })
     }
 
     /// Reads and verifies a row of [`AUDIENCE_COLUMNS`].
@@ -279,6 +275,7 @@ impl Audience {
             acknowledged: row.get(4)?,
             told_counts_from: Timestamp(row.get(5)?),
             claimed_through: Timestamp(row.get(6)?),
+            marked_through: Timestamp(row.get(6)?),
             unheard_through: Timestamp(row.get(7)?),
             walk: match walk {
                 Some(walk) => Some(stored(Walk::parse(&walk, row.get(8)?))?),
@@ -286,11 +283,59 @@ impl Audience {
             },
             counts,
             written: counts,
+            rows_wait_through: Timestamp(i64::MAX),
             saved: row.get(13)?,
             ..Self::new(row.get(0)?, destination, Arc::new(route))
         };
         checksum::verify(audience.saved, || audience.checksum(), "an audience")?;
         Ok(audience)
+    }
+}
+
+/// The row of an audience as it is to be.
+#[derive(Debug)]
+pub(super) struct AudienceRow {
+    id: i64,
+    route: Arc<Route>,
+    acknowledged: bool,
+    told_counts_from: Timestamp,
+    claimed_through: Timestamp,
+    unheard_through: Timestamp,
+    walk: Option<Walk>,
+    counts: Counts,
+    checksum: u32,
+}
+
+impl AudienceRow {
+    /// The mark of which audience.
+    pub fn mark(&self) -> (i64, Timestamp) {
+        (self.id, self.claimed_through)
+    }
+
+    pub fn write(&self, db: &Connection) -> rusqlite::Result<()> {
+        db.prepare_cached(
+            "UPDATE audience SET audience_key = ?2, context_kind = ?3, acknowledged = ?4,
+                 told_counts_from = ?5, claimed_through = ?6, unheard_through = ?7,
+                 walk_after = ?8, walk = ?9, included = ?10, pending = ?11, parked = ?12,
+                 checksum = ?13
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            self.id,
+            self.route.audience_key.as_str(),
+            self.route.context_kind.as_str(),
+            self.acknowledged,
+            self.told_counts_from.0,
+            self.claimed_through.0,
+            self.unheard_through.0,
+            self.walk.as_ref().map(|walk| &walk.after),
+            self.walk.as_ref().map(Walk::to_string),
+            self.counts.included,
+            self.counts.pending,
+            self.counts.parked,
+            self.checksum,
+        ])?;
+        Ok(())
     }
 }
 

@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::audience::{AUDIENCE_COLUMNS, Audience, Claimed, insert_row, stored, stored_audiences};
+use super::audience::{
+    AUDIENCE_COLUMNS, Audience, AudienceRow, Claimed, insert_row, stored, stored_audiences,
+};
+use super::database::Database;
 use super::destinations::Destination;
 use super::journal::{Journal, OtherKind};
 use super::{DestinationSettings, checksum, destinations, members};
@@ -91,7 +94,7 @@ impl Audiences {
     pub fn adopt(&mut self, db: &Connection, index: usize) -> rusqlite::Result<()> {
         let audience = &mut self.list[index];
         audience.unheard_through = audience.unheard_through.max(audience.claimed_through);
-        audience.claimed_through = Timestamp::EPOCH;
+        (audience.claimed_through, audience.marked_through) = (Timestamp::EPOCH, Timestamp::EPOCH);
         // The store heals what a count got wrong, rather than leave a member untold.
         let waits = members::any_pending(db, audience.row)?;
         if waits != (audience.counts.pending > 0) {
@@ -128,18 +131,23 @@ impl Audiences {
         Ok(())
     }
 
-    /// Writes the row of an audience, if it says something new; its counts are of the members' rows.
+    /// Writes the row of an audience, if it is to say something new.
     pub fn save(
         &mut self,
         db: &Connection,
         index: usize,
         all_written: bool,
     ) -> rusqlite::Result<()> {
+        self.unsaved(index, all_written).map_or(Ok(()), |row| row.write(db))
+    }
+
+    /// The row of an audience, if it is to say something new; its counts are of the members' rows.
+    pub fn unsaved(&mut self, index: usize, all_written: bool) -> Option<AudienceRow> {
         let audience = &mut self.list[index];
         if all_written {
             audience.written = audience.counts;
         }
-        audience.save(db)
+        audience.unsaved()
     }
 
     fn insert(&mut self, audience: Audience) -> usize {
@@ -184,7 +192,7 @@ impl Audiences {
     /// by a block behind `merged`.
     pub fn resolve(
         &mut self,
-        db: &Connection,
+        db: &Database,
         destination: usize,
         delta: &MembershipDelta,
         arriving: &BTreeSet<usize>,
@@ -222,7 +230,7 @@ impl Audiences {
 
     fn register(
         &mut self,
-        db: &Connection,
+        db: &Database,
         destination: usize,
         delta: &MembershipDelta,
     ) -> rusqlite::Result<usize> {

@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 
+use super::database::Database;
 use super::reserve::is_full;
 use super::schema;
 
@@ -74,7 +75,7 @@ impl Checkpointer {
     }
 
     /// Called by the writer between two groups.
-    pub fn after_commit(&mut self, writer: &Connection) -> rusqlite::Result<()> {
+    pub fn after_commit(&mut self, writer: &Database) -> rusqlite::Result<()> {
         if self.thread.is_finished()
             && let Some(error) = self.shared.lock().take()
         {

@@ -6,8 +6,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use rusqlite::Connection;
-
+use super::database::Database;
 use super::members;
 use super::state::State;
 use crate::ledger::member::{self, Next};
@@ -17,12 +16,12 @@ use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
 /// How many batches of the same size are marked as claimed beyond one. What is marked and was not
 /// claimed at a crash is told once more, as what was.
-const MARKED_AHEAD: usize = 8;
+const MARKED_AHEAD: usize = 16;
 
 /// The longest pending members that are in no batch and may travel together, at most `limit`.
 pub(super) fn claim(
     state: &mut State,
-    db: &Connection,
+    db: &Database,
     destination: &DestinationName,
     audience: &AudienceId,
     limit: NonZeroUsize,
@@ -38,7 +37,8 @@ pub(super) fn claim(
     let mut places = Vec::new();
     let (row, after) = (known.row, known.all_claimed_through);
     // What this transaction has written itself is not among those yet.
-    let has_rows = known.written.pending > 0 || !state.unwritten.is_open;
+    let any_waits = known.written.pending > 0 && known.rows_wait_through > after;
+    let has_rows = any_waits || !state.unwritten.is_open;
     state.unwritten.visit_pending(db, row, after, has_rows, |key, place, waiting| {
         let since = waiting.pending_since.unwrap_or(Timestamp::EPOCH);
         if state.is_claimed_at(index, key, place) {
@@ -67,12 +67,13 @@ pub(super) fn claim(
         state.touch(index);
         return Ok(None);
     }
+    // Who may be claimed next is marked too: then not every claim needs a sync.
+    known.mark_ahead = taken.len().saturating_mul(MARKED_AHEAD);
     if known.claimed_through < through {
-        // Who may be claimed next is marked too: then not every claim needs a sync.
-        let ahead = taken.len().saturating_mul(MARKED_AHEAD);
-        let far = state.unwritten.pending_far_behind(row, through, ahead);
+        let far = state.unwritten.pending_far_behind(row, through, known.mark_ahead);
         known.claimed_through = far.unwrap_or(through);
     }
+    state.must_commit |= known.marked_through < through;
     known.all_claimed_through = known.all_claimed_through.max(through);
     if let Some(since) = left_since {
         known.look_again_from(since);
@@ -88,7 +89,7 @@ pub(super) fn claim(
 /// This member, whatever it is pending or not, unless it is in a batch, parked or gone.
 pub(super) fn claim_again(
     state: &mut State,
-    db: &Connection,
+    db: &Database,
     route: &Route,
     context_key: &ContextKey,
 ) -> rusqlite::Result<Option<Batch>> {
@@ -112,6 +113,7 @@ pub(super) fn claim_again(
     };
     let known = &mut state.audiences.list[index];
     known.claimed_through = known.claimed_through.max(since);
+    state.must_commit |= known.marked_through < since;
     state.claim(index, context_key, place, Some(after));
     state.touch(index);
     Ok(Some(Batch { route, members: vec![member] }))
@@ -124,7 +126,7 @@ const NEAR: usize = 1000;
 /// See [`crate::ledger::Ledger::claim_told`].
 pub(super) fn claim_told(
     state: &mut State,
-    db: &Connection,
+    db: &Database,
     destination: &DestinationName,
     after: Option<&(AudienceId, ContextKey)>,
 ) -> rusqlite::Result<Option<Batch>> {

@@ -5,6 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::database::Database;
 use super::state::State;
 use super::walks::SLICE;
 
@@ -46,7 +47,7 @@ fn nameless(db: &Connection) -> rusqlite::Result<i64> {
 }
 
 /// Erases one slice. `true`: there is more.
-pub(super) fn erase_slice(state: &mut State, db: &Connection) -> rusqlite::Result<bool> {
+pub(super) fn erase_slice(state: &mut State, db: &Database) -> rusqlite::Result<bool> {
     let destination: Option<i64> = db
         .prepare_cached("SELECT id FROM destination WHERE dropped = 1 LIMIT 1")?
         .query_row([], |row| row.get(0))

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::claims;
 use super::command::{Command, Reply};
+use super::database::Database;
 use super::destinations::Configured;
 use super::journal::Record;
 use super::operated::{self, Operation};
@@ -348,7 +348,7 @@ impl Group {
     }
 
     /// Applies everything inside the transaction that is open on `db`.
-    pub fn apply(&mut self, state: &mut State, db: &Connection) -> rusqlite::Result<()> {
+    pub fn apply(&mut self, state: &mut State, db: &Database) -> rusqlite::Result<()> {
         // What came after a deletion is applied after it.
         let mut from = 0;
         while from < self.requests.len() {

@@ -1,6 +1,6 @@
 //! Rows of members: read one, write one, find what waits. No rule is decided here.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Statement, params};
 
 use super::checksum::{self, Checksum};
 use crate::ledger::member::{Member, Told};
@@ -133,7 +133,7 @@ pub(super) fn insert_if_new(
     member: &Member,
 ) -> rusqlite::Result<bool> {
     let sql = concat!(insert!(), " ON CONFLICT (audience, context_key) DO NOTHING");
-    Ok(write(db, sql, audience, key, member)? == 1)
+    Ok(write(&mut *db.prepare_cached(sql)?, audience, key, member)? == 1)
 }
 
 /// What must be known of a row to write it.
@@ -156,40 +156,67 @@ pub(super) fn store(
     before: Option<Stored>,
     after: Option<&Member>,
 ) -> rusqlite::Result<()> {
-    let Some(after) = after else {
-        db.prepare_cached("DELETE FROM member WHERE audience = ?1 AND context_key = ?2")?
-            .execute(params![audience, key])?;
-        return Ok(());
-    };
-    let sql = match before {
-        None => insert!(),
-        // Not naming `pending_since` spares the index of the pending a delete and an insert.
-        Some(before) if before.pending_since == after.pending_since => {
-            "UPDATE member SET included = ?3, event_at = ?4, version = ?5, told = ?6, told_at = ?7,
-                 parked_at = ?8, flags = ?9, key_rule = ?10, person = ?11, refused_with = ?12,
-                 checksum = ?13
-             WHERE audience = ?1 AND context_key = ?2 AND pending_since IS ?14"
-        }
-        Some(_) => {
-            "UPDATE member SET included = ?3, event_at = ?4, version = ?5, told = ?6, told_at = ?7,
-                 parked_at = ?8, flags = ?9, key_rule = ?10, person = ?11, refused_with = ?12,
-                 checksum = ?13, pending_since = ?14
-             WHERE audience = ?1 AND context_key = ?2"
-        }
-    };
-    write(db, sql, audience, key, after)?;
-    Ok(())
+    Storing::into(db).store(audience, key, before, after)
+}
+
+/// Stores one row after the other: neighbours mostly take the same statement.
+pub(super) struct Storing<'a> {
+    db: &'a Connection,
+    last: Option<(&'static str, CachedStatement<'a>)>,
+}
+
+impl<'a> Storing<'a> {
+    pub fn into(db: &'a Connection) -> Self {
+        Self { db, last: None }
+    }
+
+    /// See [`store`].
+    pub fn store(
+        &mut self,
+        audience: i64,
+        key: &str,
+        before: Option<Stored>,
+        after: Option<&Member>,
+    ) -> rusqlite::Result<()> {
+        let Some(after) = after else {
+            self.db
+                .prepare_cached("DELETE FROM member WHERE audience = ?1 AND context_key = ?2")?
+                .execute(params![audience, key])?;
+            return Ok(());
+        };
+        let sql = match before {
+            None => insert!(),
+            // Not naming `pending_since` spares the index of the pending a delete and an insert.
+            Some(before) if before.pending_since == after.pending_since => {
+                "UPDATE member SET included = ?3, event_at = ?4, version = ?5, told = ?6,
+                     told_at = ?7, parked_at = ?8, flags = ?9, key_rule = ?10, person = ?11,
+                     refused_with = ?12, checksum = ?13
+                 WHERE audience = ?1 AND context_key = ?2 AND pending_since IS ?14"
+            }
+            Some(_) => {
+                "UPDATE member SET included = ?3, event_at = ?4, version = ?5, told = ?6,
+                     told_at = ?7, parked_at = ?8, flags = ?9, key_rule = ?10, person = ?11,
+                     refused_with = ?12, checksum = ?13, pending_since = ?14
+                 WHERE audience = ?1 AND context_key = ?2"
+            }
+        };
+        let statement = match &mut self.last {
+            Some((last, statement)) if *last == sql => statement,
+            last => &mut last.insert((sql, self.db.prepare_cached(sql)?)).1,
+        };
+        write(statement, audience, key, after)?;
+        Ok(())
+    }
 }
 
 /// Gives a statement the values of [`insert!`]; how many rows it has written.
 fn write(
-    db: &Connection,
-    sql: &str,
+    statement: &mut Statement<'_>,
     audience: i64,
     key: &str,
     after: &Member,
 ) -> rusqlite::Result<usize> {
-    db.prepare_cached(sql)?.execute(params![
+    statement.execute(params![
         audience,
         key,
         after.membership.as_bool(),

@@ -1,7 +1,8 @@
 //! What operators ask of the writer: rare, so that each is simple rather than fast.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 
+use super::database::Database;
 use super::dropped;
 use super::state::State;
 use super::walks::Task;
@@ -41,7 +42,7 @@ impl Operation {
 /// Does it, and tells how many members, events or audiences it concerned.
 pub(super) fn apply(
     state: &mut State,
-    db: &Connection,
+    db: &Database,
     operation: &Operation,
 ) -> rusqlite::Result<Result<u64, LedgerError>> {
     match operation {
@@ -99,7 +100,7 @@ pub(super) fn apply(
 /// Puts these members through a rule; how many it changed.
 fn each_of(
     state: &mut State,
-    db: &Connection,
+    db: &Database,
     members: &Members,
     rule: impl Fn(&Member, &Moment) -> Next,
 ) -> rusqlite::Result<u64> {
@@ -163,7 +164,7 @@ fn each_audience(
 
 fn drop_rows(
     state: &mut State,
-    db: &Connection,
+    db: &Database,
     destination: &DestinationName,
     only: Option<&AudienceId>,
 ) -> rusqlite::Result<Result<u64, LedgerError>> {
@@ -196,7 +197,7 @@ fn drop_rows(
     }
 }
 
-fn row_of(db: &Connection, destination: &DestinationName) -> rusqlite::Result<Option<i64>> {
+fn row_of(db: &Database, destination: &DestinationName) -> rusqlite::Result<Option<i64>> {
     db.query_row("SELECT id FROM destination WHERE name = ?1", [destination.as_str()], |row| {
         row.get(0)
     })

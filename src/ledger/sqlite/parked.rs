@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Retention;
 use super::checksum::{self, Checksum};
+use super::database::Database;
 use super::state::State;
 use super::walks::SLICE;
 use crate::ledger::ParkReason;
@@ -102,7 +103,7 @@ impl Parked {
     }
 
     /// Discards a slice of what is too old or too much. `true`: there is more.
-    pub fn purge_slice(state: &mut State, db: &Connection) -> rusqlite::Result<bool> {
+    pub fn purge_slice(state: &mut State, db: &Database) -> rusqlite::Result<bool> {
         let now = state.stamp();
         let kept = &state.parked.kept;
         let mut excess = 0;

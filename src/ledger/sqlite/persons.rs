@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha1::Sha1;
 
 use super::checksum::{self, Checksum};
+use super::database::Database;
 use super::meta;
 use crate::membership::Timestamp;
 
@@ -43,7 +44,7 @@ impl Persons {
     /// Whether the person was deleted at or after `event_at`.
     pub fn is_forgotten(
         &self,
-        db: &Connection,
+        db: &Database,
         destination: i64,
         user_id: &str,
         event_at: Timestamp,

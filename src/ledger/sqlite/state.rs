@@ -9,16 +9,17 @@ use std::sync::Arc;
 use rusqlite::{Connection, params};
 use tokio::time::Instant;
 
-use super::audience::Counts;
+use super::audience::{AudienceRow, Counts};
 use super::audiences::Audiences;
 use super::bloom::Bloom;
+use super::database::Database;
 use super::group::{Group, Unclaimed};
 use super::journal::Found;
 use super::parked::Parked;
 use super::persons::Persons;
 use super::rejected::Rejected;
 use super::schema::OpenError;
-use super::unwritten::{Place, Unwritten, Written};
+use super::unwritten::{Place, Taken, Unwritten, Written};
 use super::upkeep::Upkeep;
 use super::waits::Waits;
 use super::walks::{Task, Walk};
@@ -26,6 +27,12 @@ use super::{Published, Settings, Shared, dropped, members};
 use crate::ledger::member::{self, Change, Member, Moment, Next};
 use crate::ledger::{Batch, ClaimedMember, Turnover};
 use crate::membership::{ContextKey, DestinationName, MembershipDelta, Timestamp, UserId};
+
+/// Members that are taken out together where all of them are written.
+const AT_ONCE: usize = 4096;
+
+/// The marks of audiences, by row, as a transaction leaves them.
+pub(super) type Marks = Vec<(i64, Timestamp)>;
 
 /// What the writer knows besides the tables.
 #[derive(Debug)]
@@ -42,6 +49,11 @@ pub(super) struct State {
     pub shared: Arc<Shared>,
     /// Audiences whose backlog may look different after the commit.
     touched: BTreeSet<usize>,
+    /// Audiences whose row may be another one.
+    unsaved: BTreeSet<usize>,
+    /// A batch is claimed beyond the mark of its audience on the disk: it is not handed out before a
+    /// commit.
+    pub must_commit: bool,
     /// Destinations that were paused or resumed.
     steered: BTreeSet<usize>,
 }
@@ -69,6 +81,8 @@ impl State {
             newcomers: Bloom::default(),
             shared,
             touched: BTreeSet::new(),
+            unsaved: BTreeSet::new(),
+            must_commit: false,
             steered: BTreeSet::new(),
         };
         state.show_destinations();
@@ -126,7 +140,7 @@ impl State {
     /// What a delta changes; `None` if its person was deleted after it happened.
     pub fn change(
         &mut self,
-        db: &Connection,
+        db: &Database,
         audience: usize,
         delta: &MembershipDelta,
     ) -> rusqlite::Result<Option<Change>> {
@@ -149,7 +163,7 @@ impl State {
     /// The member, if the ledger knows it.
     pub fn load(
         &self,
-        db: &Connection,
+        db: &Database,
         audience: usize,
         (key, place): (&str, Place),
     ) -> rusqlite::Result<Option<Member>> {
@@ -168,7 +182,7 @@ impl State {
     /// Puts a member, if it is there, through one rule; whether that changed it.
     pub fn apply(
         &mut self,
-        db: &Connection,
+        db: &Database,
         audience: usize,
         key: &ContextKey,
         rule: impl Fn(&Member, &Moment) -> Next,
@@ -185,7 +199,7 @@ impl State {
     /// Writes what the rules decided and keeps the counts; where the member is then.
     pub fn put(
         &mut self,
-        db: &Connection,
+        db: &Database,
         audience: usize,
         (key, place): (&ContextKey, Place),
         before: Option<&Member>,
@@ -205,60 +219,97 @@ impl State {
         if *next == Next::Delete {
             Parked::erase(db, row, key.as_str())?;
         }
-        self.note(audience, place.hash, before, next);
+        self.note(audience, after, before, next);
         Ok(after)
     }
 
     /// Keeps the counts, for what was written of a member.
-    pub fn note(&mut self, audience: usize, hash: u64, before: Option<&Member>, next: &Next) {
+    pub fn note(&mut self, audience: usize, at: Place, before: Option<&Member>, next: &Next) {
         let was = before.is_some_and(|before| before.pending_since.is_some());
-        let is = next.or(before).is_some_and(|after| after.pending_since.is_some());
+        let waits_since = next.or(before).and_then(|after| after.pending_since);
         let audience_state = &mut self.audiences.list[audience];
+        if let Some(since) = waits_since.filter(|_| at.is_row()) {
+            audience_state.rows_wait_through = audience_state.rows_wait_through.max(since);
+        }
         if before.is_none() && audience_state.is_new {
-            self.newcomers.note(audience_state.row, hash);
+            self.newcomers.note(audience_state.row, at.hash);
         }
         audience_state.counts.change(Counts::of(before), Counts::of(next.or(before)));
         audience_state.turnover.change(before, next.or(before));
-        if is && !was {
+        if let Some(since) = waits_since.filter(|_| !was) {
             audience_state.waiting_since.get_or_insert_with(Instant::now);
-            if let Some(since) = next.or(before).and_then(|after| after.pending_since) {
-                // It may have its stamp from the journal, and others have been claimed since.
-                audience_state.look_again_from(since);
-            }
+            // It may have its stamp from the journal, and others have been claimed since.
+            audience_state.look_again_from(since);
         }
         self.touch(audience);
     }
 
-    /// Writes the rows of the audiences that this transaction has changed.
-    pub fn save(&mut self, db: &Connection) -> rusqlite::Result<()> {
+    /// Writes the rows of the audiences that have changed since they were written; their marks.
+    pub fn save(&mut self, db: &Connection) -> rusqlite::Result<Marks> {
+        let rows = self.unsaved();
+        rows.iter().try_for_each(|row| row.write(db))?;
+        Ok(rows.iter().map(AudienceRow::mark).collect())
+    }
+
+    /// The rows of the audiences that have changed since they were written; as written from here on.
+    pub fn unsaved(&mut self) -> Vec<AudienceRow> {
         let all_written = self.unwritten.is_empty();
-        self.touched.iter().try_for_each(|index| self.audiences.save(db, *index, all_written))
+        let indexes = std::mem::take(&mut self.unsaved).into_iter();
+        indexes.filter_map(|index| self.audiences.unsaved(index, all_written)).collect()
+    }
+
+    /// Marks who may be claimed next in the audiences whose rows are to be written.
+    pub fn mark_ahead(&mut self) {
+        for index in &self.unsaved {
+            let known = &mut self.audiences.list[*index];
+            if known.claimed.is_empty() {
+                continue;
+            }
+            let (row, after) = (known.row, known.all_claimed_through);
+            let far = self.unwritten.pending_far_behind(row, after, known.mark_ahead);
+            known.claimed_through = known.claimed_through.max(far.unwrap_or(Timestamp::EPOCH));
+        }
+    }
+
+    /// These marks are on the disk.
+    pub fn marked(&mut self, marks: Marks) {
+        for (row, through) in marks {
+            if let Some(index) = self.audiences.of_row(row) {
+                self.audiences.list[index].marked_through = through;
+            }
+        }
     }
 
     /// Writes the rows of all members that have changed.
-    pub fn write_members(&mut self, db: &Connection) -> rusqlite::Result<()> {
-        let written = self.unwritten.write_all(db)?;
-        self.were_written(written);
+    pub fn write_members(&mut self, db: &Database) -> rusqlite::Result<()> {
+        self.unwritten.begin_last_pass();
+        while self.unwritten.is_in_pass() {
+            self.take_some(AT_ONCE).write(db)?;
+        }
         Ok(())
     }
 
-    /// Writes the rows of so many members that have changed.
-    pub fn write_some_members(&mut self, db: &Connection, most: usize) -> rusqlite::Result<()> {
-        let written = self.unwritten.write_some(db, most)?;
+    /// Takes out so many members that have changed, to write them.
+    pub fn take_some(&mut self, most: usize) -> Taken {
+        let (taken, written) = self.unwritten.take_some(most);
         self.were_written(written);
-        Ok(())
+        taken
     }
 
     fn were_written(&mut self, all: BTreeMap<i64, Written>) {
-        for (row, Written { before, now, claimed }) in all {
+        for (row, Written { before, now, waits_through, claimed }) in all {
             let Some(index) = self.audiences.of_row(row) else { continue };
             let audience = &mut self.audiences.list[index];
             audience.written.change(before, now);
+            let waits_through =
+                audience.rows_wait_through.max(waits_through.unwrap_or(Timestamp::EPOCH));
+            let any = audience.written.pending > 0;
+            audience.rows_wait_through = if any { waits_through } else { Timestamp::EPOCH };
             audience.claimed.unwritten -= claimed.len();
             for (hash, key) in claimed {
                 audience.claimed.insert(hash, key, None);
             }
-            self.touched.insert(index);
+            self.unsaved.insert(index);
         }
     }
 
@@ -291,7 +342,7 @@ impl State {
     /// go once that was told.
     pub fn forget(
         &mut self,
-        db: &Connection,
+        db: &Database,
         destination: usize,
         user_id: &UserId,
         asked_at: Timestamp,
@@ -392,12 +443,13 @@ impl State {
     /// The backlog of this audience may look different now.
     pub fn touch(&mut self, audience: usize) {
         self.touched.insert(audience);
+        self.unsaved.insert(audience);
     }
 
     /// Stops or starts the delivery of a destination.
     pub fn pause(
         &mut self,
-        db: &Connection,
+        db: &Database,
         destination: usize,
         paused: bool,
     ) -> rusqlite::Result<()> {
@@ -430,6 +482,7 @@ impl State {
 
     fn touch_all(&mut self) {
         self.touched.extend(0..self.audiences.list.len());
+        self.unsaved.extend(0..self.audiences.list.len());
         self.steered.extend(0..self.audiences.destinations.len());
     }
 
@@ -483,7 +536,10 @@ impl State {
         self.audiences.reload(db, is_lost)?;
         self.rejected.reload(db)?;
         self.upkeep.reload(db)?;
-        self.touched.clear(); // positions of before: an audience may have been taken back
+        // Positions of before: an audience may have been taken back.
+        self.touched.clear();
+        self.unsaved.clear();
+        self.must_commit = false;
         self.shared.published().values_mut().for_each(|of| of.backlog.clear());
         self.touch_all();
         Ok(())

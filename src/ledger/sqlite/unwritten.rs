@@ -25,16 +25,17 @@ use std::hash::BuildHasher;
 use std::time::Duration;
 
 use hashbrown::DefaultHashBuilder;
-use rusqlite::Connection;
 use tokio::time::Instant;
 
 use super::audience::Counts;
+use super::database::Database;
 use super::members;
 use crate::ledger::member::{Member, Next};
 use crate::membership::{ContextKey, Timestamp};
 
 use changed::Changed;
 use pass::Pass;
+pub(super) use pass::Taken;
 use slot::Slot;
 
 /// A pass begins so long after the one before: until its end nothing leaves the journal.
@@ -91,6 +92,8 @@ pub(super) struct Written {
     /// What the rows counted as, and count as now.
     pub before: Counts,
     pub now: Counts,
+    /// The latest of the times since when one of them is pending.
+    pub waits_through: Option<Timestamp>,
     /// Who of them is in a batch.
     pub claimed: Vec<(u64, ContextKey)>,
 }
@@ -164,7 +167,7 @@ impl Unwritten {
     /// Makes a member what the rules decided, now or later; where it is then.
     pub fn store(
         &mut self,
-        db: &Connection,
+        db: &Database,
         audience: i64,
         (key, place): (&ContextKey, Place),
         before: Option<&Member>,
@@ -223,7 +226,7 @@ impl Unwritten {
     /// can be such.
     pub fn visit_pending(
         &self,
-        db: &Connection,
+        db: &Database,
         audience: i64,
         after: Timestamp,
         has_rows: bool,
@@ -261,7 +264,7 @@ impl Unwritten {
     }
 
     /// Since when the one has been pending who is behind so many others that are pending since later
-    /// than `after`; roughly.
+    /// than `after`, or is the last of them; roughly.
     pub fn pending_far_behind(
         &self,
         audience: i64,

@@ -13,6 +13,7 @@ use rusqlite::{Connection, Row, params};
 use tokio::time::Instant;
 
 use super::checksum::{self, Checksum};
+use super::database::Database;
 use super::parked::Parked;
 use super::state::State;
 use super::walks::SLICE;
@@ -117,7 +118,7 @@ impl Upkeep {
     }
 
     /// One slice of whatever is due at `now`, inside the transaction that is open on `db`.
-    pub fn step(state: &mut State, db: &Connection, now: Instant) -> rusqlite::Result<()> {
+    pub fn step(state: &mut State, db: &Database, now: Instant) -> rusqlite::Result<()> {
         let reasserted = reassert_due(state, db, now)?;
         let walking = walks::step(state, db)?;
         let dropping = dropped::erase_slice(state, db)?;
@@ -152,7 +153,7 @@ fn walk_interval(tombstone_ttl: Duration) -> Duration {
 }
 
 /// `true`: there is more that is due.
-fn reassert_due(state: &mut State, db: &Connection, now: Instant) -> rusqlite::Result<bool> {
+fn reassert_due(state: &mut State, db: &Database, now: Instant) -> rusqlite::Result<bool> {
     let mut through = None;
     while let Some((due, stamp)) = state.upkeep.reassertions.front().copied() {
         if due > now {
@@ -187,7 +188,7 @@ fn reassert_due(state: &mut State, db: &Connection, now: Instant) -> rusqlite::R
 }
 
 /// One slice of everything that goes after its time. `true`: there is more.
-fn purge(state: &mut State, db: &Connection, now: Instant) -> rusqlite::Result<bool> {
+fn purge(state: &mut State, db: &Database, now: Instant) -> rusqlite::Result<bool> {
     let mut more = false;
     if state.upkeep.next_look <= now {
         let stamp = state.stamp();
@@ -199,7 +200,7 @@ fn purge(state: &mut State, db: &Connection, now: Instant) -> rusqlite::Result<b
 }
 
 /// `true`: the walk goes on.
-fn purge_tombstones(state: &mut State, db: &Connection, now: Instant) -> rusqlite::Result<bool> {
+fn purge_tombstones(state: &mut State, db: &Database, now: Instant) -> rusqlite::Result<bool> {
     if state.upkeep.walk.is_none() {
         if state.upkeep.next_walk > now {
             return Ok(false);

@@ -3,8 +3,7 @@
 
 use std::fmt;
 
-use rusqlite::Connection;
-
+use super::database::Database;
 use super::members;
 use super::state::State;
 use crate::ledger::member::{self, Member, Moment, Next};
@@ -92,7 +91,7 @@ impl fmt::Display for Walk {
 
 /// One slice of the walks together: they take turns, so that a slice is as short for a thousand
 /// audiences as for one. `true`: one is under way.
-pub(super) fn step(state: &mut State, db: &Connection) -> rusqlite::Result<bool> {
+pub(super) fn step(state: &mut State, db: &Database) -> rusqlite::Result<bool> {
     let count = state.audiences.list.len();
     let is_walked = |state: &State, index: usize| state.audiences.list[index].walk.is_some();
     let first = state.upkeep.next_walker;
@@ -113,7 +112,7 @@ pub(super) fn step(state: &mut State, db: &Connection) -> rusqlite::Result<bool>
 /// Goes on by `limit` members of an audience, unless enough of it wait; by how many it went on.
 fn advance(
     state: &mut State,
-    db: &Connection,
+    db: &Database,
     audience: usize,
     limit: usize,
 ) -> rusqlite::Result<usize> {

@@ -2,6 +2,7 @@
 //! journal, and commits it as one group.
 
 mod reading;
+mod rows;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 use super::checkpoint::Checkpointer;
 use super::checksum::is_damage;
 use super::command::{Command, Reply};
+use super::database::Database;
 use super::front::Front;
 use super::group::{Group, Held};
 use super::journal::{Files, Found, RecordBefore};
@@ -26,6 +28,8 @@ use super::{Settings, Shared, meta};
 use crate::ledger::LedgerError;
 use crate::membership::Timestamp;
 
+use rows::{Beside, Rows, WRITE_AFTER};
+
 /// While the disk has no space, it is looked at so often: whoever asks whether to send events here
 /// must not have to send some to find out.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -36,28 +40,6 @@ const DAMAGED: &str = "reading: it is damaged, restore a backup";
 /// What has come within so long shares a transaction if it is little: single events that come one after
 /// the other would each write their pages again.
 const MERGE_EVERY: Duration = Duration::from_millis(20);
-
-/// Until so long after a courier has asked for something, so small a part of [`Pace::most_written`] is
-/// written at once: each gets one answer a transaction.
-const ARE_CALLING: Duration = Duration::from_millis(20);
-const AMONG_CALLS: usize = 32;
-
-/// Rows that are to be written later are written when nothing was asked for so long …
-const WRITE_AFTER: Duration = Duration::from_millis(100);
-/// … and for those who read them, but not more often than that: whoever looks all the time would undo
-/// what it spares.
-const WRITE_TO_READ: Duration = Duration::from_millis(400);
-
-/// Which of the rows that wait are written with a group.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Rows {
-    /// As many as it takes for there to be room.
-    Due,
-    /// More of them, until all are: there is nothing else to do.
-    Soon,
-    /// All of them.
-    All,
-}
 
 /// Why the writer ended by itself. The daemon must end too: what the disk holds is unknown now.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +62,7 @@ impl WriterFailure {
 /// Owns the database until it is closed. Blocking: give [`Writer::run`] a thread of its own.
 #[derive(Debug)]
 pub struct Writer {
-    database: Connection,
+    database: Database,
     commands: Receiver<Command>,
     /// Until it is given a thread of its own.
     front: Option<Front>,
@@ -98,6 +80,8 @@ pub struct Writer {
     told_through: u64,
     /// When what little is in the journal is merged.
     merge_at: Instant,
+    /// What is being written beside.
+    beside: Option<Beside>,
     /// Who waits until all rows are written, by the next pass and by this one, and when that was so last.
     readers: Vec<Reply<()>>,
     served: Vec<Reply<()>>,
@@ -138,7 +122,7 @@ impl Writer {
         let state = State::open(&database, settings, &also, Arc::clone(&shared))?;
         state.promise_kinds(found);
         Ok(Self {
-            database,
+            database: Database::new(database),
             commands,
             front: Some(front),
             journal,
@@ -148,6 +132,7 @@ impl Writer {
             read_bytes: 0,
             told_through: found.last,
             merge_at: Instant::now(),
+            beside: None,
             readers: Vec::new(),
             served: Vec::new(),
             wrote_at: Instant::now(),
@@ -194,6 +179,7 @@ impl Writer {
             self.read_journal(&mut group)?;
             let is_last = group.merges.unwrap_or(self.read) == last;
             self.commit(group, if is_last { Rows::All } else { Rows::Due })?;
+            self.database.wait(); // there is nothing else to do
             if self.is_full {
                 let full = LedgerError::Unavailable("its disk has no space".to_owned());
                 return Err(WriterFailure::new("merging its journal", full));
@@ -215,7 +201,7 @@ impl Writer {
             let mut is_quiet = false;
             match self.commands.recv_timeout(idle_for) {
                 Ok(command) => group.push(command),
-                Err(RecvTimeoutError::Timeout) => is_quiet = true,
+                Err(RecvTimeoutError::Timeout) => is_quiet = !self.database.is_lent(),
                 Err(RecvTimeoutError::Disconnected) => return self.shut(),
             }
             while !group.is_full() {
@@ -286,8 +272,9 @@ impl Writer {
 
     /// Commits a group, and `rows` that wait to be written.
     fn commit(&mut self, mut group: Group, rows: Rows) -> Result<(), WriterFailure> {
-        let had_unwritten = !self.state.unwritten.is_empty();
-        match self.transact(&mut group, rows) {
+        let had_unwritten = !self.state.unwritten.is_empty() || self.beside.is_some();
+        let now = Instant::now();
+        match self.transact(&mut group, rows, now) {
             Ok(has_written) => {
                 // A group that had nothing to write shows nothing about the space there is.
                 if has_written && std::mem::take(&mut self.is_full) {
@@ -304,23 +291,21 @@ impl Writer {
                     self.write_at = Instant::now() + WRITE_AFTER;
                 }
                 self.readers.extend(group.readers());
-                let merged = self.complete_through(self.read);
-                if self.merged < merged {
-                    self.merged = merged;
-                    self.read_bytes -= self.shared.journal.merged(merged);
+                if !self.database.is_lent() {
+                    self.is_merged(self.complete_through(self.read));
                 }
                 group.committed(&mut self.state);
-                let is_unwritten = !self.state.unwritten.is_empty();
-                self.shared.is_unwritten.store(is_unwritten, Ordering::SeqCst);
+                self.shared.is_unwritten.store(self.has_unwritten(), Ordering::SeqCst);
                 self.state.publish();
                 self.show_space();
                 group.answer();
                 self.answer_readers();
+                self.write_beside(rows, now);
                 Ok(())
             }
             Err(error) => {
-                // A transaction that never began, or that SQLite has ended itself, has nothing to roll back.
-                let _ = self.database.execute_batch("ROLLBACK");
+                self.database.roll_back();
+                let _ = self.end_beside(); // as the first failure
                 if !is_full(&error) {
                     group.fail(|| LedgerError::Closed);
                     let doing = if is_damage(&error) { DAMAGED } else { "writing" };
@@ -344,53 +329,39 @@ impl Writer {
         }
     }
 
-    /// What the blocks of the journal up to this one have changed is in the tables, if they are read
-    /// up to `read`.
-    fn complete_through(&self, read: u64) -> u64 {
-        let unwritten = &self.state.unwritten;
-        if unwritten.is_empty() { read } else { unwritten.complete_through().max(self.merged) }
-    }
-
-    /// Whoever reads rows finds all that was changed before they asked.
-    fn answer_readers(&mut self) {
-        if !self.state.unwritten.is_in_pass() {
-            self.served.drain(..).for_each(found);
-        }
-        if self.state.unwritten.is_empty() {
-            self.wrote_at = Instant::now();
-            self.readers.drain(..).for_each(found);
-        }
-    }
-
     /// `true`: something was written.
-    fn transact(&mut self, group: &mut Group, rows: Rows) -> rusqlite::Result<bool> {
-        let (began, now) = (self.state.stamp(), Instant::now());
+    fn transact(&mut self, group: &mut Group, rows: Rows, now: Instant) -> rusqlite::Result<bool> {
+        let began = self.state.stamp();
         self.state.waits.note(began, now);
         if group.serves_couriers() {
             self.called_at = now;
         }
-        self.database.execute_batch("BEGIN")?;
-        let before = self.database.total_changes();
+        self.database.begin()?;
+        self.end_beside()?;
         let is_upkeep_due = !self.only_merges && self.state.upkeep.idle_for(now).is_zero();
         let writes_all = rows == Rows::All || is_upkeep_due || self.is_full || group.needs_rows();
         let is_much = group.merges.is_some() || group.reported() >= self.shared.pace.reported_from;
-        let unwritten = &mut self.state.unwritten;
-        unwritten.is_open = !writes_all && (is_much || !unwritten.is_empty());
-        if writes_all {
-            self.state.write_members(&self.database)?;
-        } else if !unwritten.is_empty() {
-            self.write_share(rows, now)?;
-        }
+        self.state.unwritten.is_open = !writes_all && (is_much || self.has_unwritten());
         let Self { database: db, state, .. } = self;
+        if writes_all {
+            state.write_members(db)?;
+        }
         if !group.is_empty() {
             group.apply(state, db)?;
         }
         if is_upkeep_due {
             Upkeep::step(state, db, now)?;
         }
-        state.save(db)?;
+        if db.is_lent() && !writes_all && !state.must_commit {
+            db.give_up(); // all of it is in memory
+            return Ok(false);
+        }
+        db.wait();
+        self.end_beside()?;
+        let Self { database: db, state, .. } = self;
+        let marks = state.save(db)?;
         // On a full disk something is written in any case: it alone shows that there is space again.
-        let has_written = self.is_full || db.total_changes() != before;
+        let has_written = self.is_full || db.has_changed();
         if has_written {
             meta::keep_arrival(db, state.latest().0)?;
         }
@@ -399,34 +370,19 @@ impl Writer {
             meta::keep_merged(&self.database, merged)?;
         }
         let began = Instant::now();
-        self.database.execute_batch("COMMIT")?;
+        self.database.commit()?;
         if has_written {
             self.shared.counters.sync.took(began.elapsed());
         }
+        self.state.marked(marks);
+        self.state.must_commit = false;
         Ok(has_written)
-    }
-
-    /// Writes as many rows as it is time for.
-    fn write_share(&mut self, rows: Rows, now: Instant) -> rusqlite::Result<()> {
-        let is_soon = rows == Rows::Soon;
-        let unwritten = &mut self.state.unwritten;
-        let is_read = !self.readers.is_empty() && now - self.wrote_at >= WRITE_TO_READ;
-        if !unwritten.is_in_pass() && (is_soon || is_read || unwritten.is_due()) {
-            self.served.append(&mut self.readers);
-            unwritten.begin_pass(self.read, !is_soon && self.served.is_empty());
-            self.wrote_at = now;
-        }
-        let hurries = is_soon || !self.served.is_empty() || !self.readers.is_empty();
-        // Without room for what they report there is nothing to be quick for (P6).
-        let is_called = now - self.called_at < ARE_CALLING && !unwritten.is_full();
-        let part = if is_called { AMONG_CALLS } else { 1 };
-        let most = (self.shared.pace.most_written / part).max(1);
-        let share = unwritten.share(most, hurries);
-        self.state.write_some_members(&self.database, share)
     }
 
     /// Closes the database; what is not in a call now is known not to be.
     fn shut(mut self) -> Result<(), WriterFailure> {
+        self.database.wait();
+        self.end_beside().map_err(failed("writing"))?;
         let audiences = &mut self.state.audiences;
         let all_written = self.state.unwritten.is_empty();
         for index in (0..audiences.list.len()).filter(|_| all_written) {
@@ -436,14 +392,10 @@ impl Writer {
             }
         }
         self.checkpointer.stop();
-        self.database.close().map_err(|(_, error)| failed("closing")(error))?;
+        self.database.close().map_err(failed("closing"))?;
         drop(self.lock);
         Ok(())
     }
-}
-
-fn found(reader: Reply<()>) {
-    let _ = reader.send(Ok(())); // whoever asked may have given up
 }
 
 fn failed<E: std::error::Error + Send + Sync + 'static>(

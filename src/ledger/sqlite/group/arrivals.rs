@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use rusqlite::Connection;
-
+use super::super::database::Database;
 use super::super::journal::OtherKind;
 use super::super::members;
 use super::super::state::State;
@@ -36,7 +35,7 @@ impl Group {
         &mut self,
         which: Range<usize>,
         state: &mut State,
-        db: &Connection,
+        db: &Database,
     ) -> rusqlite::Result<()> {
         self.apply_deltas(which.clone(), state, db)?;
         for intake in self.requests[which].iter().flat_map(|request| &request.intakes) {
@@ -60,7 +59,7 @@ impl Group {
         &mut self,
         which: Range<usize>,
         state: &mut State,
-        db: &Connection,
+        db: &Database,
     ) -> rusqlite::Result<()> {
         let mut writes: Vec<Arrival<'_>> = Vec::with_capacity(self.items);
         let mut arriving = BTreeSet::new();
@@ -119,8 +118,8 @@ impl Group {
                     && members::insert_if_new(db, row, key, &after)?
                 {
                     *tally = counted;
-                    let hash = state.place(audience, key).hash;
-                    state.note(audience, hash, None, &Next::Write(after));
+                    let place = state.place(audience, key);
+                    state.note(audience, place, None, &Next::Write(after));
                     continue;
                 }
             }
@@ -147,7 +146,7 @@ fn goes_where(before: &MembershipDelta, delta: &MembershipDelta) -> bool {
 /// What these deltas of one member make of it; `None`: it stays as it was.
 fn outcome(
     state: &mut State,
-    db: &Connection,
+    db: &Database,
     arrivals: &[Arrival<'_>],
     before: Option<&Member>,
     tally: &mut Tally,

@@ -1,8 +1,8 @@
 //! What couriers report of a batch: each of its members goes through its rule, and its claim ends.
 
-use rusqlite::Connection;
 use tokio::time::Instant;
 
+use super::super::database::Database;
 use super::super::parked::Parked;
 use super::super::state::State;
 use super::{Group, Report, Unclaimed};
@@ -14,7 +14,7 @@ impl Group {
     pub(super) fn apply_report(
         &mut self,
         state: &mut State,
-        db: &Connection,
+        db: &Database,
         report: Report,
     ) -> rusqlite::Result<()> {
         match report {
@@ -49,7 +49,7 @@ impl Group {
     }
 
     /// LaunchDarkly took all of them.
-    fn settle(&mut self, state: &mut State, db: &Connection, batch: Batch) -> rusqlite::Result<()> {
+    fn settle(&mut self, state: &mut State, db: &Database, batch: Batch) -> rusqlite::Result<()> {
         let Some(audience) = state.audiences.of_route(&batch.route) else { return Ok(()) };
         let (moment, row) = (state.moment(audience), state.audiences.list[audience].row);
         state.audiences.list[audience].acknowledged = true;
@@ -72,11 +72,11 @@ impl Group {
     fn for_each_claimed(
         &mut self,
         state: &mut State,
-        db: &Connection,
+        db: &Database,
         batch: Batch,
         mut rule: impl FnMut(
             &mut State,
-            &Connection,
+            &Database,
             usize,
             &ClaimedMember,
             Option<&Member>,

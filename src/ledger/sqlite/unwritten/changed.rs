@@ -140,10 +140,15 @@ impl Changed {
         })
     }
 
-    /// Since when one waits who is behind so many others that wait since later than `after`; roughly.
+    /// Since when one waits who is behind so many others that wait since later than `after`, or is the
+    /// last of them; roughly.
     pub fn pending_far_behind(&self, after: Timestamp, others: usize) -> Option<Timestamp> {
         let first = self.waiting.partition_point(|(since, _)| *since <= after);
-        self.waiting.get(first + others).map(|(since, _)| *since)
+        let mut behind = self.waiting.range(first..);
+        behind
+            .nth(others)
+            .or(self.waiting.back().filter(|_| first < self.waiting.len()))
+            .map(|(since, _)| *since)
     }
 
     /// The hashes of some; one after the other these are many looks into memory at once.

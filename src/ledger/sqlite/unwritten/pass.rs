@@ -6,9 +6,9 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::time::Instant;
 
-use super::super::audience::Counts;
-use super::super::members;
+use super::super::members::Storing;
 use super::changed::Changed;
+use super::slot::Slot;
 use super::{Unwritten, Written};
 use crate::membership::ContextKey;
 
@@ -31,6 +31,28 @@ pub(super) struct Pass {
     /// Whether those who wait to be told are left to the next one, and how many were.
     keeps: bool,
     kept: usize,
+}
+
+/// Members that were taken out to be written, with the rows of their audiences.
+#[derive(Debug, Default)]
+pub(in super::super) struct Taken(Vec<(i64, Slot)>);
+
+impl Taken {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Writes their rows.
+    pub fn write(&self, db: &Connection) -> rusqlite::Result<()> {
+        let mut storing = Storing::into(db);
+        for (audience, slot) in &self.0 {
+            let (row, now) = (slot.row(), slot.now());
+            if row.is_some() || now.is_some() {
+                storing.store(*audience, slot.key.as_str(), row, now.as_ref())?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Unwritten {
@@ -67,14 +89,10 @@ impl Unwritten {
         for_room.max(in_time).min(most)
     }
 
-    /// Writes the rows of so many.
-    pub fn write_some(
-        &mut self,
-        db: &Connection,
-        most: usize,
-    ) -> rusqlite::Result<BTreeMap<i64, Written>> {
-        let mut all_written = BTreeMap::new();
-        let Some(mut pass) = self.pass.take() else { return Ok(all_written) };
+    /// Takes so many out, to write them.
+    pub fn take_some(&mut self, most: usize) -> (Taken, BTreeMap<i64, Written>) {
+        let (mut all_taken, mut all_written) = (Taken::default(), BTreeMap::new());
+        let Some(mut pass) = self.pass.take() else { return (all_taken, all_written) };
         self.added = 0;
         let mut share = most;
         while share > 0 {
@@ -90,15 +108,13 @@ impl Unwritten {
                     continue;
                 };
                 self.count -= 1;
-                let (row, now) = (slot.row(), slot.now());
                 written.before += slot.row_counts();
-                written.now += Counts::of(now.as_ref());
-                if row.is_some() || now.is_some() {
-                    members::store(db, *audience, slot.key.as_str(), row, now.as_ref())?;
-                }
+                written.now += slot.counts();
+                written.waits_through = written.waits_through.max(slot.pending_since());
                 if slot.is_claimed() {
-                    written.claimed.push((hash, slot.key));
+                    written.claimed.push((hash, slot.key.clone()));
                 }
+                all_taken.0.push((*audience, slot));
             }
             if numbers.is_empty() {
                 let (audience, _) = (*audience, pass.left.pop());
@@ -112,7 +128,7 @@ impl Unwritten {
         } else {
             self.pass = Some(pass);
         }
-        Ok(all_written)
+        (all_taken, all_written)
     }
 
     /// Whoever was left to this pass by the one before is written now.
@@ -122,10 +138,9 @@ impl Unwritten {
         self.since = (self.count > 0).then_some(pass.began);
     }
 
-    /// Writes the rows of all.
-    pub fn write_all(&mut self, db: &Connection) -> rusqlite::Result<BTreeMap<i64, Written>> {
+    /// Begins a pass that leaves nobody.
+    pub fn begin_last_pass(&mut self) {
         self.begin_pass(self.begun_through, false);
-        self.write_some(db, usize::MAX)
     }
 
     /// What the blocks of the journal up to this one have changed is written.

@@ -145,6 +145,11 @@ impl Slot {
         self.has(HAS_ROW).then_some(Stored { pending_since })
     }
 
+    /// What the row will count as.
+    pub fn counts(&self) -> Counts {
+        Counts::of(self.now().as_ref())
+    }
+
     /// What the row counts as.
     pub fn row_counts(&self) -> Counts {
         let one = |flag| u64::from(self.has(flag));

@@ -1,5 +1,7 @@
 //! What a pass writes, leaves and frees, and when couriers have enough to do.
 
+use rusqlite::Connection;
+
 use super::*;
 use crate::ledger::member::Told;
 use crate::ledger::sqlite::schema;
@@ -31,13 +33,14 @@ fn member(pending_since: Option<i64>) -> Member {
 }
 
 struct Bench {
-    db: Connection,
+    db: Database,
     unwritten: Unwritten,
 }
 
 impl Bench {
     fn new(most: usize) -> Self {
         let db = Connection::open_in_memory().expect("memory is there");
+        let db = Database::new(db);
         schema::make(&db).expect("the tables can be made");
         let unwritten = Unwritten { is_open: true, ..Unwritten::new(most) };
         Self { db, unwritten }
@@ -55,7 +58,8 @@ impl Bench {
         self.unwritten.begin_pass(through, true);
         let mut sum = Counts::default();
         while self.unwritten.is_in_pass() {
-            let written = self.unwritten.write_some(&self.db, 2).expect("the tables are there");
+            let (rows, written) = self.unwritten.take_some(2);
+            rows.write(&self.db).expect("the tables are there");
             for Written { before, now, .. } in written.into_values() {
                 sum.change(before, now);
             }

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use super::super::group::Group;
 use super::super::journal::Records;
-use super::{WRITE_TO_READ, Writer, WriterFailure, failed};
+use super::rows::WRITE_TO_READ;
+use super::{Writer, WriterFailure, failed};
 
 /// Bytes of the journal that are worth a transaction of their own.
 const WORTH_MERGING: u64 = 256 << 10;
@@ -18,19 +19,26 @@ const WORTH_MERGING: u64 = 256 << 10;
 const READ_AT_THE_LATEST: Duration = Duration::from_secs(5);
 const READ_AGAIN: Duration = Duration::from_millis(5);
 
+/// While rows are written beside the writer, it looks so often whether they are.
+const LOOK_BESIDE: Duration = Duration::from_millis(1);
+
 impl Writer {
     /// How long what waits in the journal is left there; `None`: nothing does.
     pub(super) fn merge_in(&self) -> Option<Duration> {
         let unwritten = &self.state.unwritten;
         let now = Instant::now();
+        let is_beside = self.beside.is_some();
         match self.shared.journal.unmerged_bytes() - self.read_bytes {
+            0 if is_beside => Some(LOOK_BESIDE),
             0 if unwritten.is_empty() => None,
-            _ if unwritten.is_full() || !self.served.is_empty() => Some(Duration::ZERO),
+            0 if unwritten.is_full() || !self.served.is_empty() => Some(Duration::ZERO),
             0 if !self.readers.is_empty() => {
                 let read_at = self.write_at.min(self.wrote_at + WRITE_TO_READ);
                 Some(read_at.saturating_duration_since(now))
             }
             0 => Some(self.write_at.saturating_duration_since(now)),
+            _ if unwritten.is_full() => Some(if is_beside { LOOK_BESIDE } else { Duration::ZERO }),
+            _ if !self.served.is_empty() => Some(Duration::ZERO),
             _ if self.may_read_later() => Some(READ_AGAIN),
             ..WORTH_MERGING if self.held.is_empty() => {
                 Some(self.merge_at.saturating_duration_since(now))
