@@ -23,6 +23,7 @@ mod checkpoint;
 mod checksum;
 mod claims;
 mod command;
+mod counted;
 mod database;
 mod destinations;
 mod dropped;

@@ -197,18 +197,23 @@ async fn p1_a_failed_write_or_sync_of_the_journal_ends_the_daemon_too() {
         let installation = paused(&launchdarkly);
         let cohortd = tampered(&installation, failure);
         let people = |batch: usize| batch * 100..(batch + 1) * 100;
-        let events: Vec<Vec<Value>> = (0..60)
-            .map(|batch| people(batch).map(|of| identify(&user(of), "vip", true, NOW_MS)).collect())
-            .collect();
-        let mut posts = tokio::task::JoinSet::new();
-        let cohortd = Arc::new(cohortd);
-        for (batch, events) in events.into_iter().enumerate() {
-            let cohortd = Arc::clone(&cohortd);
-            posts.spawn(async move { (batch, cohortd.post_batch(&events).await) });
-        }
-        let answers = tokio::time::timeout(DEADLINE, posts.join_all()).await.expect("it ends");
+        let events = |batch| -> Vec<Value> {
+            people(batch).map(|of| identify(&user(of), "vip", true, NOW_MS)).collect()
+        };
         let is_answered =
             |answer: &Option<(u16, Value)>| answer.as_ref().is_some_and(|of| of.0 == 200);
+        let cohortd = Arc::new(cohortd);
+        let mut answers = Vec::new();
+        // How many of those who come at once share a sync is up to the machine.
+        while answers.len() < 600 && answers.iter().all(|(_, answer)| is_answered(answer)) {
+            let mut posts = tokio::task::JoinSet::new();
+            for batch in answers.len()..answers.len() + 60 {
+                let (cohortd, events) = (Arc::clone(&cohortd), events(batch));
+                posts.spawn(async move { (batch, cohortd.post_batch(&events).await) });
+            }
+            let wave = tokio::time::timeout(DEADLINE, posts.join_all()).await;
+            answers.extend(wave.expect("it ends"));
+        }
         let answered: BTreeSet<String> = answers
             .iter()
             .filter(|(_, answer)| is_answered(answer))

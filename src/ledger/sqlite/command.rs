@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::counted::Counted;
 use super::operated::Operation;
 use super::writer::WriterFailure;
 use crate::ledger::{
@@ -70,8 +71,14 @@ pub(super) enum Command {
     Full(String),
     /// The journal failed for another reason.
     Failed(WriterFailure),
-    /// Answered when everything that was accepted before is merged.
+    /// Answered when everything that was accepted before is in the tables.
     CatchUp(Reply<()>),
+    /// What there is of each destination: of everything that was accepted before, or as far as it is
+    /// known.
+    Count {
+        all: bool,
+        reply: Reply<Vec<Counted>>,
+    },
     /// Somebody who reads beside the writer has found that the file is not as it was written.
     Damaged(rusqlite::Error),
     Close(oneshot::Sender<()>),

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::claims;
 use super::command::{Command, Reply};
+use super::counted::{self, Counted};
 use super::database::Database;
 use super::destinations::Configured;
 use super::journal::Record;
@@ -92,6 +93,10 @@ pub(super) struct Group {
     operated: Vec<(Reply<u64>, Result<u64, LedgerError>)>,
     claimed: Vec<(Reply<Option<Batch>>, Option<Batch>)>,
     caught_up: Vec<Reply<()>>,
+    /// Who wants to know what there is: of everything that was accepted before, and as far as it is known.
+    counting: Vec<Reply<Vec<Counted>>>,
+    counting_now: Vec<Reply<Vec<Counted>>>,
+    counted: Vec<Counted>,
     items: usize,
     /// The last block of the journal that is in the tables, and the last that it merges.
     pub merged: u64,
@@ -120,14 +125,15 @@ pub(super) struct Held {
     operations: Vec<(Operation, Reply<u64>)>,
     wanted: Vec<(Wanted, Reply<Option<Batch>>)>,
     caught_up: Vec<Reply<()>>,
+    counting: Vec<Reply<Vec<Counted>>>,
 }
 
 impl Held {
     pub fn is_empty(&self) -> bool {
-        self.has_only_readers() && self.caught_up.is_empty()
+        self.has_only_readers() && self.caught_up.is_empty() && self.counting.is_empty()
     }
 
-    /// Whether nobody waits but who reads rows.
+    /// Whether nobody waits but who reads rows or counts members.
     pub fn has_only_readers(&self) -> bool {
         self.requests.is_empty() && self.operations.is_empty() && self.wanted.is_empty()
     }
@@ -144,6 +150,9 @@ impl Held {
             let _ = reply.send(Err(LedgerError::Closed));
         }
         for reply in self.caught_up {
+            let _ = reply.send(Err(LedgerError::Closed));
+        }
+        for reply in self.counting {
             let _ = reply.send(Err(LedgerError::Closed));
         }
     }
@@ -167,6 +176,8 @@ impl Group {
             && self.reports.is_empty()
             && self.operations.is_empty()
             && self.wanted.is_empty()
+            && self.counting.is_empty()
+            && self.counting_now.is_empty()
             && self.configure.is_none()
     }
 
@@ -202,6 +213,7 @@ impl Group {
     pub fn follows_journal(&self) -> bool {
         !self.requests.is_empty()
             || !self.caught_up.is_empty()
+            || !self.counting.is_empty()
             || self.operations.iter().any(|operation| !operation.may_overtake())
     }
 
@@ -253,6 +265,7 @@ impl Group {
         let mut held = Held {
             requests: std::mem::take(&mut self.requests),
             caught_up: std::mem::take(&mut self.caught_up),
+            counting: std::mem::take(&mut self.counting),
             ..Held::default()
         };
         if also_claims {
@@ -273,7 +286,7 @@ impl Group {
 
     /// Takes back what was held.
     pub fn take_back(&mut self, held: Held) {
-        let Held { requests, operations, wanted, caught_up } = held;
+        let Held { requests, operations, wanted, caught_up, counting } = held;
         self.requests.extend(requests);
         for (operation, reply) in operations {
             self.operations.push(operation);
@@ -284,6 +297,7 @@ impl Group {
             self.claimed.push((reply, None));
         }
         self.caught_up.extend(caught_up);
+        self.counting.extend(counting);
     }
 
     pub fn push(&mut self, command: Command) {
@@ -340,6 +354,8 @@ impl Group {
             }
             Command::Journaled => {}
             Command::CatchUp(reply) => self.caught_up.push(reply),
+            Command::Count { all: true, reply } => self.counting.push(reply),
+            Command::Count { all: false, reply } => self.counting_now.push(reply),
             Command::Full(cause) => self.full = Some(cause),
             Command::Failed(failure) => self.failed = Some(failure),
             Command::Damaged(error) => self.damage = Some(error),
@@ -381,6 +397,9 @@ impl Group {
             self.configured_before = Some(state.audiences.configured());
             state.audiences.configure(db, destinations.clone(), stamp)?;
         }
+        if !self.counting.is_empty() || !self.counting_now.is_empty() {
+            self.counted = counted::count(state, db)?;
+        }
         Ok(())
     }
 
@@ -409,6 +428,9 @@ impl Group {
         if let Some((_, reply)) = self.configure {
             let _ = reply.send(Ok(()));
         }
+        for reply in self.counting.into_iter().chain(self.counting_now) {
+            let _ = reply.send(Ok(self.counted.clone()));
+        }
         for (reply, batch) in self.claimed {
             let _ = reply.send(Ok(batch)); // see `Ledger::claim`: a courier that claims waits for it
         }
@@ -431,6 +453,9 @@ impl Group {
             request.answer(|_| Err(error()));
         }
         for reply in self.caught_up {
+            let _ = reply.send(Err(error()));
+        }
+        for reply in self.counting.into_iter().chain(self.counting_now) {
             let _ = reply.send(Err(error()));
         }
         if let Some((_, reply)) = self.configure {

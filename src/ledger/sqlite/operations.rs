@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::command::Command;
+use super::counted::Counted;
 use super::operated::Operation;
 use super::walks::Task;
 use super::{SqliteLedger, checksum, reader};
@@ -27,6 +28,13 @@ impl SqliteLedger {
     ) -> Result<T, LedgerError> {
         // What was answered is to be seen; if there is much of it, what is there by then.
         let _ = tokio::time::timeout(MERGED_WITHIN, self.caught_up()).await;
+        self.read_tables(read).await
+    }
+
+    async fn read_tables<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&reader::Reader) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, LedgerError> {
         let reader = Arc::clone(&self.reader);
         let found = tokio::task::spawn_blocking(move || read(&reader)).await;
         match found.map_err(|_| LedgerError::Closed)? {
@@ -37,6 +45,19 @@ impl SqliteLedger {
                 Err(LedgerError::Closed)
             }
             Err(error) => Err(LedgerError::Unavailable(error.to_string())),
+        }
+    }
+
+    /// What there is of each destination, if the tables do not say it; of what was answered, or if
+    /// there is much of that, what is known by then.
+    async fn counted(&self) -> Result<Vec<Counted>, LedgerError> {
+        if !self.shared.is_behind() {
+            return Ok(Vec::new());
+        }
+        let count = |all| self.ask(move |reply| Command::Count { all, reply });
+        match tokio::time::timeout(MERGED_WITHIN, count(true)).await {
+            Ok(counted) => counted,
+            Err(_) => count(false).await,
         }
     }
 
@@ -57,7 +78,8 @@ impl Operations for SqliteLedger {
     }
 
     async fn destinations(&self) -> Result<Vec<DestinationView>, LedgerError> {
-        let mut found = self.read(reader::Reader::destinations).await?;
+        let counted = self.counted().await?;
+        let mut found = self.read_tables(move |reader| reader.destinations(&counted)).await?;
         let published = self.shared.published();
         for view in &mut found {
             let of = published.iter().find(|(name, _)| name.as_str() == view.name);

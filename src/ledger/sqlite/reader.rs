@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::audience::{Audience, stored_audiences};
+use super::counted::Counted;
 use super::persons::Persons;
 use super::walks::Walk;
 use super::{checksum, members, parked, rejected, reserve};
@@ -35,10 +36,14 @@ impl Reader {
         read(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Every destination that has rows; which of them are configured is not known here.
-    pub fn destinations(&self) -> rusqlite::Result<Vec<DestinationView>> {
+    /// Every destination that has rows; which of them are configured is not known here. What was
+    /// counted besides corrects what the tables say.
+    pub(super) fn destinations(
+        &self,
+        counted: &[Counted],
+    ) -> rusqlite::Result<Vec<DestinationView>> {
         self.with(|db| {
-            db.prepare_cached(
+            let mut statement = db.prepare_cached(
                 "SELECT name, paused_at,
                      (SELECT count(*) FROM rejected WHERE rejected.destination = destination.id),
                      coalesce(sum(EXISTS (
@@ -50,8 +55,8 @@ impl Reader {
                          WHERE member.audience = audience.id AND pending_since IS NOT NULL) END)
                  FROM destination LEFT JOIN audience ON audience.destination = destination.id
                  WHERE dropped = 0 GROUP BY destination.id ORDER BY name",
-            )?
-            .query_map([], |row| {
+            )?;
+            let views = statement.query_map([], |row| {
                 Ok(DestinationView {
                     name: row.get(0)?,
                     configured: false,
@@ -63,8 +68,10 @@ impl Reader {
                     parked: row.get(6)?,
                     pending_since: row.get::<_, Option<i64>>(7)?.map(Timestamp),
                 })
-            })?
-            .collect()
+            })?;
+            let mut views: Vec<_> = views.collect::<rusqlite::Result<_>>()?;
+            counted.iter().try_for_each(|counted| counted.correct(db, &mut views))?;
+            Ok(views)
         })
     }
 

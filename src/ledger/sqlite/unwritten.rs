@@ -151,6 +151,27 @@ impl Unwritten {
         }
     }
 
+    /// Whether any member of an audience has changed.
+    pub fn any(&self, audience: i64) -> bool {
+        self.audiences.contains_key(&audience)
+    }
+
+    /// Since when the longest pending member of an audience has been; of those who have only a row if
+    /// there can be such.
+    pub fn pending_since(
+        &self,
+        db: &Database,
+        audience: i64,
+        has_rows: bool,
+    ) -> rusqlite::Result<Option<Timestamp>> {
+        let mut longest = None;
+        self.visit_pending(db, audience, Timestamp::EPOCH, has_rows, |_, _, member| {
+            longest = member.pending_since;
+            false
+        })?;
+        Ok(longest)
+    }
+
     /// Where a member is.
     pub fn place(&self, audience: i64, key: &str) -> Place {
         let hash = self.hasher.hash_one(key);
