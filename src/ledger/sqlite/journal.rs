@@ -172,7 +172,9 @@ impl Journal {
 
     /// The writer has read the blocks up to this number, and looks for more before it waits.
     pub fn has_read(&self, number: u64) {
-        self.lock().read = number;
+        let mut state = self.lock();
+        state.read = number;
+        state.kinds.has_read(number);
     }
 
     /// What is in the blocks up to this number is in the tables, and the transaction is synced; their

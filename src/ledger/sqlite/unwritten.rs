@@ -19,6 +19,7 @@
 mod changed;
 mod pass;
 mod slot;
+mod vacant;
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
@@ -135,13 +136,24 @@ impl Unwritten {
     /// Whether the couriers have enough to tell, and tell it so quickly that others do not wait for
     /// long if nothing more is read: who is told before the row is written is written once.
     pub fn is_ahead(&self, now: Instant) -> bool {
-        let enough = ENOUGH_TO_TELL.min(self.most / PART_TO_TELL).max(1);
-        let being_told = |of: &Changed| {
-            let pending = of.pending();
-            let is_quick = of.told.within(TOLD_WITHIN, now) >= pending.min(enough);
-            if is_quick { pending } else { 0 }
-        };
-        self.audiences.values().map(being_told).sum::<usize>() >= enough
+        let being_told = |of| self.being_told(of, now);
+        self.audiences.values().map(being_told).sum::<usize>() >= self.enough()
+    }
+
+    /// Whether the couriers have something of this audience to tell, and tell it quickly.
+    pub fn is_being_told(&self, audience: i64, now: Instant) -> bool {
+        self.audiences.get(&audience).is_some_and(|of| self.being_told(of, now) > 0)
+    }
+
+    fn enough(&self) -> usize {
+        ENOUGH_TO_TELL.min(self.most / PART_TO_TELL).max(1)
+    }
+
+    /// Members that wait and will be told soon.
+    fn being_told(&self, of: &Changed, now: Instant) -> usize {
+        let pending = of.pending();
+        let is_quick = of.told.within(TOLD_WITHIN, now) >= pending.min(self.enough());
+        if is_quick { pending } else { 0 }
     }
 
     /// So many members of an audience were told.

@@ -13,7 +13,13 @@ pub(in super::super) struct OtherKind;
 
 /// The kinds of all audiences.
 #[derive(Debug, Default)]
-pub(in super::super) struct Kinds(HashMap<DestinationName, HashMap<AudienceId, Promised>>);
+pub(in super::super) struct Kinds {
+    known: HashMap<DestinationName, HashMap<AudienceId, Promised>>,
+    /// The last block that the writer has read.
+    read: u64,
+    /// Audiences that have deltas in blocks behind it.
+    unread: Vec<(DestinationName, AudienceId)>,
+}
 
 #[derive(Debug)]
 struct Promised {
@@ -31,14 +37,32 @@ impl Kinds {
         kind: &ContextKind,
         block: u64,
     ) {
-        let of = self.0.entry(destination.clone()).or_default();
+        let of = self.known.entry(destination.clone()).or_default();
         of.insert(audience.clone(), Promised { kind: kind.clone(), block });
+        if block > self.read {
+            self.unread.push((destination.clone(), audience.clone()));
+        }
+    }
+
+    /// The writer has read the blocks up to this one.
+    pub fn has_read(&mut self, block: u64) {
+        self.read = block;
+        let known = &self.known;
+        self.unread.retain(|(destination, audience)| {
+            let of = known.get(destination).and_then(|of| of.get(audience));
+            of.is_some_and(|of| of.block > block)
+        });
+    }
+
+    /// The audiences that have deltas in blocks that the writer has not read.
+    pub fn unread(&self) -> &[(DestinationName, AudienceId)] {
+        &self.unread
     }
 
     /// Promises the kinds of these deltas, which go into `block`: all of them or none.
     pub fn promise(&mut self, intakes: &[Intake], block: u64) -> Result<(), OtherKind> {
         for intake in intakes {
-            let known = self.0.get(&intake.destination);
+            let known = self.known.get(&intake.destination);
             let mut seen: HashMap<&AudienceId, &ContextKind> = HashMap::new();
             let mut last: Option<(&AudienceId, &ContextKind)> = None;
             for delta in &intake.deltas {
@@ -54,18 +78,22 @@ impl Kinds {
             }
         }
         for intake in intakes {
-            let of = self.0.entry(intake.destination.clone()).or_default();
+            let of = self.known.entry(intake.destination.clone()).or_default();
             let mut last: Option<&AudienceId> = None;
             for delta in &intake.deltas {
                 if last == Some(&delta.audience) {
                     continue;
                 }
                 last = Some(&delta.audience);
-                if let Some(promised) = of.get_mut(&delta.audience) {
-                    promised.block = block;
+                let before = if let Some(promised) = of.get_mut(&delta.audience) {
+                    std::mem::replace(&mut promised.block, block)
                 } else {
                     let kind = delta.context_kind.clone();
                     of.insert(delta.audience.clone(), Promised { kind, block });
+                    0
+                };
+                if before <= self.read {
+                    self.unread.push((intake.destination.clone(), delta.audience.clone()));
                 }
             }
         }
@@ -74,7 +102,7 @@ impl Kinds {
 
     /// Nothing came of a block.
     pub fn take_back(&mut self, block: u64) {
-        for promised in self.0.values_mut().flat_map(HashMap::values_mut) {
+        for promised in self.known.values_mut().flat_map(HashMap::values_mut) {
             if promised.block == block {
                 promised.block = 0;
             }
@@ -90,7 +118,7 @@ impl Kinds {
         kind: &ContextKind,
         merged: u64,
     ) -> Result<(), OtherKind> {
-        let of = self.0.entry(destination.clone()).or_default();
+        let of = self.known.entry(destination.clone()).or_default();
         match of.get_mut(audience) {
             Some(promised) if promised.kind == *kind => Ok(()),
             Some(promised) if promised.block > merged => Err(OtherKind),

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::Place;
 use super::slot::Slot;
+use super::vacant::Vacant;
 use crate::ledger::member::{Member, Next};
 use crate::membership::{ContextKey, Timestamp};
 
@@ -15,7 +16,7 @@ use crate::membership::{ContextKey, Timestamp};
 #[derive(Debug, Default)]
 pub(super) struct Changed {
     slots: Vec<Option<Slot>>,
-    free: Vec<u32>,
+    vacant: Vacant,
     by_key: HashTable<u32>,
     /// Who is pending, in the order in which they began to wait. May have more: whose slot does not say
     /// the same is not meant.
@@ -72,7 +73,7 @@ impl Changed {
     /// Adds a member that is not here; its number.
     pub fn insert(&mut self, new: Slot) -> u32 {
         let (hash, since) = (new.hash, new.pending_since());
-        let number = self.free.pop().unwrap_or_else(|| {
+        let number = self.vacant.take().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).expect("they are bounded")
         });
@@ -166,7 +167,7 @@ impl Changed {
         if let Ok(entry) = self.by_key.find_entry(hash, |other| *other == number) {
             entry.remove();
         }
-        self.free.push(number);
+        self.vacant.add(number);
         if taken.pending_since().is_some() {
             self.waits_no_more();
         }

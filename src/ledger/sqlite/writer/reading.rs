@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::super::group::Group;
 use super::super::journal::Records;
+use super::super::state::State;
 use super::rows::WRITE_TO_READ;
 use super::{Writer, WriterFailure, failed};
 
@@ -53,11 +54,24 @@ impl Writer {
         self.held.iter().all(|(_, held)| held.has_only_readers())
             && self.read >= self.told_through
             && self.state.unwritten.is_ahead(now)
+            && self.all_unread_are_being_told(now)
             && self
                 .shared
                 .journal
                 .first_behind(self.read)
                 .is_some_and(|began| now.saturating_duration_since(began) < READ_AT_THE_LATEST)
+    }
+
+    /// Whether everything that waits in the journal is of audiences that are told quickly: others do
+    /// not wait for them (P5).
+    fn all_unread_are_being_told(&self, now: Instant) -> bool {
+        let State { audiences, unwritten, .. } = &self.state;
+        let journal = self.shared.journal.lock();
+        journal.kinds.unread().iter().all(|(destination, audience)| {
+            let destination = audiences.destination(destination);
+            let known = destination.and_then(|of| audiences.find(of, audience));
+            known.is_some_and(|known| unwritten.is_being_told(audiences.list[known].row, now))
+        })
     }
 
     /// Adds what waits in the journal to the group, a part of it if it is much: then whatever must not

@@ -1,0 +1,66 @@
+//! Which numbers are free. They are given out in rising order, round and round: who comes together then
+//! lies together in memory, in whatever order those before have gone.
+
+/// Bits in a word.
+const WORD: usize = u64::BITS as usize;
+
+/// Numbers that are not in use any more.
+#[derive(Debug, Default)]
+pub(super) struct Vacant {
+    /// A bit for each number.
+    words: Vec<u64>,
+    count: usize,
+    /// The word that the last number was in.
+    at: usize,
+}
+
+impl Vacant {
+    /// This number is free.
+    pub fn add(&mut self, number: u32) {
+        let number = number as usize;
+        if self.words.len() <= number / WORD {
+            self.words.resize(number / WORD + 1, 0);
+        }
+        let (word, bit) = (&mut self.words[number / WORD], 1 << (number % WORD));
+        self.count += usize::from(*word & bit == 0);
+        *word |= bit;
+    }
+
+    /// The next free number, from here on in use.
+    pub fn take(&mut self) -> Option<u32> {
+        if self.count == 0 {
+            return None;
+        }
+        let (before, behind) = self.words.split_at(self.at);
+        let is_any = |word: &u64| *word != 0;
+        self.at = match behind.iter().position(is_any) {
+            Some(further) => self.at + further,
+            None => before.iter().position(is_any)?,
+        };
+        let word = &mut self.words[self.at];
+        let bit = word.trailing_zeros();
+        *word &= *word - 1;
+        self.count -= 1;
+        u32::try_from(self.at * WORD).ok().map(|first| first + bit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_given_out_in_rising_order_round_and_round() {
+        let mut vacant = Vacant::default();
+        assert_eq!(vacant.take(), None);
+        let mut take = |added: &[u32], most: usize| -> Vec<u32> {
+            for number in added {
+                vacant.add(*number);
+            }
+            std::iter::from_fn(|| vacant.take()).take(most).collect()
+        };
+        assert_eq!(take(&[700, 3, 64, 63, 3], 3), [3, 63, 64]);
+        assert_eq!(take(&[5, 66, 1], 9), [66, 700, 1, 5], "what lies behind comes next");
+        assert_eq!(take(&[], 9), [0; 0]);
+    }
+}
