@@ -15,6 +15,9 @@ use crate::membership::ContextKey;
 /// A pass takes so long if nothing makes it quicker.
 const TAKES: Duration = Duration::from_secs(2);
 
+/// So many are worth a transaction, unless fewer are left.
+const LEAST: usize = 4096;
+
 /// Looked at together.
 const AT_ONCE: usize = 64;
 
@@ -86,7 +89,8 @@ impl Unwritten {
             reason = "they are bounded, and a rough number is enough"
         )]
         let in_time = ((pass.members as f64 * part) as usize).saturating_sub(pass.done);
-        for_room.max(in_time).min(most)
+        let (due, left) = (for_room.max(in_time), pass.members - pass.done);
+        if due < LEAST.min(left) { 0 } else { due.min(most) }
     }
 
     /// Takes so many out, to write them.
