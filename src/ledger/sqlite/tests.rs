@@ -614,6 +614,7 @@ async fn arrival_never_runs_backwards_not_even_across_a_restart() {
     assert!(!batch.members[0].membership.as_bool(), "the later arrival wins the tie");
 }
 
+mod beside;
 mod checkpoints;
 mod configured;
 mod damage;

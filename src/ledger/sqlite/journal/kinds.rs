@@ -129,3 +129,47 @@ impl Kinds {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::membership::{AudienceKey, ContextKey, Membership, MembershipDelta, Timestamp};
+
+    fn intake(audiences: &[&str]) -> Intake {
+        let delta = |audience: &&str| MembershipDelta {
+            audience: AudienceId::new(audience).expect("not empty"),
+            audience_key: AudienceKey::new(audience).expect("not empty"),
+            context_kind: ContextKind::new("user").expect("a kind"),
+            context_key: ContextKey::new("ada").expect("not empty"),
+            membership: Membership::In,
+            event_at: Timestamp(1),
+            user_id: None,
+            key_rule: 1,
+        };
+        Intake {
+            destination: DestinationName::new("production").expect("a name"),
+            arrival: Timestamp(1),
+            deltas: audiences.iter().map(delta).collect(),
+            deletions: Vec::new(),
+            rejected: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn it_is_known_of_which_audiences_something_is_not_read() {
+        let mut kinds = Kinds::default();
+        let unread = |kinds: &Kinds| -> Vec<String> {
+            kinds.unread().iter().map(|(_, audience)| audience.as_str().to_owned()).collect()
+        };
+        assert_eq!(kinds.promise(&[intake(&["a", "b", "a"])], 1), Ok(()));
+        assert_eq!(kinds.promise(&[intake(&["b", "c"])], 2), Ok(()));
+        assert_eq!(unread(&kinds), ["a", "b", "c"], "each once");
+        kinds.has_read(1);
+        assert_eq!(unread(&kinds), ["b", "c"]);
+        assert_eq!(kinds.promise(&[intake(&["a"])], 3), Ok(()));
+        assert_eq!(unread(&kinds), ["b", "c", "a"]);
+        kinds.take_back(3);
+        kinds.has_read(2);
+        assert_eq!(unread(&kinds), [""; 0]);
+    }
+}

@@ -6,25 +6,25 @@ use rand::{RngExt, SeedableRng};
 use super::*;
 
 /// A ledger whose writer is busy: requests are appended, and nothing is merged until it runs.
-struct Busy {
-    ledger: Arc<SqliteLedger>,
-    writer: Writer,
+pub(super) struct Busy {
+    pub ledger: Arc<SqliteLedger>,
+    pub writer: Writer,
 }
 
 impl Busy {
-    fn open(bench: &Bench) -> Self {
+    pub fn open(bench: &Bench) -> Self {
         let (ledger, mut writer) = bench.try_open().expect("the ledger can be opened");
         writer.start_front().expect("a thread can be started");
         Self { ledger: Arc::new(ledger), writer }
     }
 
-    async fn record(&self, deltas: Vec<MembershipDelta>) {
+    pub async fn record(&self, deltas: Vec<MembershipDelta>) {
         let recorded = self.ledger.record(intake(&*self.ledger, deltas)).await;
         assert_eq!(recorded.expect("there is space"), Recorded::default());
     }
 }
 
-fn closed() -> Bench {
+pub(super) fn closed() -> Bench {
     let mut bench = Bench::closed();
     bench.pace = Pace { journal_from: 0, ..PACE };
     bench

@@ -139,6 +139,21 @@ fn couriers_have_enough_if_so_many_wait_and_are_told_quickly() {
         }
         bench.unwritten.told(AUDIENCE, told, later(at));
         assert_eq!(bench.unwritten.is_ahead(later(asked)), enough, "{waiting} {told} {asked}");
+        assert!(!bench.unwritten.is_being_told(AUDIENCE + 1, later(asked)), "nobody of it waits");
+    }
+}
+
+#[test]
+fn an_audience_is_being_told_if_it_is_told_quickly_however_few_wait() {
+    let now = Instant::now();
+    for (waiting, told, expected) in [(1, 1, true), (0, 1, false), (1, 0, false)] {
+        let mut bench = Bench::new(80);
+        bench.put("told", None, member(None));
+        for number in 0..waiting {
+            bench.put(&format!("p{number}"), None, member(Some(number)));
+        }
+        bench.unwritten.told(AUDIENCE, told, now);
+        assert_eq!(bench.unwritten.is_being_told(AUDIENCE, now), expected, "{waiting} {told}");
     }
 }
 

@@ -141,6 +141,18 @@ impl Writer {
     }
 }
 
+#[cfg(test)]
+impl Writer {
+    /// As if rows were being written.
+    pub(in super::super) fn write_beside_for_a_test(
+        &mut self,
+        work: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<()> + Send + 'static,
+    ) {
+        self.database.write_beside(work);
+        self.beside = Some(Beside { merged: self.merged, marks: Marks::new() });
+    }
+}
+
 fn found(reader: Reply<()>) {
     let _ = reader.send(Ok(())); // whoever asked may have given up
 }

@@ -113,9 +113,12 @@ fn run(name: &str, options: &Value, event: &Value) -> Found {
                     Some(members) => resolved_members(members, event)?,
                     None => spread(resolve(object, event)?),
                 };
+                // As `Object.assign`: what is replaced keeps its place.
                 for (key, value) in members {
-                    merged.retain(|(other, _)| *other != key);
-                    merged.push((key, value));
+                    match merged.iter_mut().find(|(other, _)| *other == key) {
+                        Some((_, before)) => *before = value,
+                        None => merged.push((key, value)),
+                    }
                 }
             }
             let there = merged.into_iter().filter_map(|(key, value)| Some((key, value?)));
