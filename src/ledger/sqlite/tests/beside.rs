@@ -10,9 +10,11 @@ const A_WHILE: Duration = Duration::from_millis(200);
 async fn a_batch_is_not_handed_out_before_it_is_marked_however_long_others_take() {
     let bench = closed();
     let mut busy = Busy::open(&bench);
+    busy.writer.turn(); // what is due at the start
     busy.record(vec![delta("a", "ada", true, 1)]).await;
+    busy.writer.turn();
     let (held, until) = std::sync::mpsc::channel::<()>();
-    busy.writer.write_beside_for_a_test(move |_| {
+    busy.writer.do_beside(move |_| {
         let _ = until.recv_timeout(A_WHILE); // nobody ends it earlier
         Ok(())
     });
@@ -36,11 +38,16 @@ async fn a_batch_is_not_handed_out_before_it_is_marked_however_long_others_take(
 async fn rows_that_cannot_be_written_are_changes_that_are_read_again() {
     let mut bench = closed();
     let mut busy = Busy::open(&bench);
+    busy.writer.turn(); // what is due at the start
     busy.record(vec![delta("a", "ada", true, 1), delta("a", "bob", true, 1)]).await;
-    busy.writer.write_beside_for_a_test(|_| {
+    busy.writer.turn();
+    busy.writer.do_beside(|_| {
         let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
         Err(rusqlite::Error::SqliteFailure(full, None))
     });
+    busy.writer.wait();
+    busy.writer.turn();
+    assert!(!busy.ledger.takes_writes(), "there was no space");
     bench.ledger = Arc::clone(&busy.ledger);
     bench.writer = Some(std::thread::spawn(move || busy.writer.run()));
     bench.until(|waiting| waiting == 2).await;

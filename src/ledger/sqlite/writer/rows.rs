@@ -10,6 +10,8 @@ use tokio::time::Instant;
 
 use super::super::audience::AudienceRow;
 use super::super::command::Reply;
+#[cfg(test)]
+use super::super::group::Group;
 use super::super::meta;
 use super::super::state::Marks;
 use super::Writer;
@@ -143,13 +145,24 @@ impl Writer {
 
 #[cfg(test)]
 impl Writer {
-    /// As if rows were being written.
-    pub(in super::super) fn write_beside_for_a_test(
+    /// One turn without any verb: what waits in the journal is merged.
+    pub(in super::super) fn turn(&mut self) {
+        let mut group = Group::default();
+        self.read_journal(&mut group).expect("it can be read");
+        self.commit(group, Rows::Due).expect("it can be written");
+    }
+
+    /// Does this beside what comes next, as if rows were written.
+    pub(in super::super) fn do_beside(
         &mut self,
         work: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<()> + Send + 'static,
     ) {
         self.database.write_beside(work);
         self.beside = Some(Beside { merged: self.merged, marks: Marks::new() });
+    }
+
+    pub(in super::super) fn wait(&self) {
+        self.database.wait();
     }
 }
 
