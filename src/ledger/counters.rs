@@ -6,7 +6,7 @@ use crate::counting::{Count, Histogram, PerDestination};
 /// The numbers of the ledger since it was opened.
 #[derive(Debug)]
 pub struct Counters {
-    /// How many deltas, kept events, claimed and reported members shared one commit.
+    /// How many deltas, kept events, claimed and reported members the writer took together.
     pub commit_rows: Histogram,
     /// How long one commit took to be on stable storage.
     pub sync: Histogram,

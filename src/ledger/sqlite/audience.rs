@@ -238,7 +238,7 @@ impl Audience {
     }
 
     /// Its row, if that is to say something new; it counts as written from here on.
-    pub fn unsaved(&mut self) -> Option<AudienceRow> {
+    pub fn take_unsaved(&mut self) -> Option<AudienceRow> {
         let checksum = self.checksum();
         if self.saved.replace(checksum) == Some(checksum) {
             return None;

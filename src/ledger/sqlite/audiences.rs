@@ -99,6 +99,7 @@ impl Audiences {
         let waits = members::any_pending(db, audience.row)?;
         if waits != (audience.counts.pending > 0) {
             audience.counts.pending = members::count_pending(db, audience.row)?;
+            audience.written.pending = audience.counts.pending;
         }
         Ok(())
     }
@@ -138,16 +139,16 @@ impl Audiences {
         index: usize,
         all_written: bool,
     ) -> rusqlite::Result<()> {
-        self.unsaved(index, all_written).map_or(Ok(()), |row| row.write(db))
+        self.take_unsaved(index, all_written).map_or(Ok(()), |row| row.write(db))
     }
 
     /// The row of an audience, if it is to say something new; its counts are of the members' rows.
-    pub fn unsaved(&mut self, index: usize, all_written: bool) -> Option<AudienceRow> {
+    pub fn take_unsaved(&mut self, index: usize, all_written: bool) -> Option<AudienceRow> {
         let audience = &mut self.list[index];
         if all_written {
             audience.written = audience.counts;
         }
-        audience.unsaved()
+        audience.take_unsaved()
     }
 
     fn insert(&mut self, audience: Audience) -> usize {

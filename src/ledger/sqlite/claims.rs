@@ -63,6 +63,7 @@ pub(super) fn claim(
         let known = &mut state.audiences.list[index];
         known.counts.pending = members::count_pending(db, known.row)?;
         known.written.pending = known.counts.pending;
+        known.rows_wait_through = Timestamp(i64::MAX);
         known.all_claimed_through = Timestamp::EPOCH;
         state.touch(index);
         return Ok(None);

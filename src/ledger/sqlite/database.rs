@@ -8,7 +8,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ops::Deref;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -24,7 +24,7 @@ pub(super) struct Database {
     /// Unless it is lent.
     here: OnceCell<Connection>,
     /// Started when it is lent for the first time.
-    beside: Option<Beside>,
+    thread: Option<RowsThread>,
     /// What became of the last transaction beside, until it is asked for.
     outcome: RefCell<Option<Outcome>>,
     /// The writer has begun a transaction, or does as soon as it looks into the database.
@@ -35,7 +35,7 @@ pub(super) struct Database {
 
 /// The thread beside the writer, which ends when this is dropped.
 #[derive(Debug)]
-struct Beside {
+struct RowsThread {
     lend: Sender<(Connection, Work)>,
     back: Receiver<(Connection, Outcome)>,
 }
@@ -44,7 +44,7 @@ impl Database {
     pub fn new(connection: Connection) -> Self {
         Self {
             here: connection.into(),
-            beside: None,
+            thread: None,
             outcome: RefCell::default(),
             is_begun: Cell::default(),
             changes: Cell::default(),
@@ -69,9 +69,11 @@ impl Database {
 
     /// Begins a transaction of the writer: at once, or when it looks into the database.
     pub fn begin(&mut self) -> rusqlite::Result<()> {
-        let back = self.beside.as_ref().filter(|_| self.is_lent());
-        if let Some(back) = back.and_then(|beside| beside.back.try_recv().ok()) {
-            let _ = self.here.set(self.take_back(back)); // it was lent
+        let thread = self.thread.as_ref().filter(|_| self.is_lent());
+        match thread.map(|thread| thread.back.try_recv()) {
+            Some(Ok(back)) => _ = self.here.set(self.take_back(back)), // it was lent
+            Some(Err(TryRecvError::Disconnected)) => self.wait(),      // and will not come
+            Some(Err(TryRecvError::Empty)) | None => {}
         }
         self.is_begun.set(true);
         self.here.get().map_or(Ok(()), |connection| self.begin_on(connection))
@@ -113,12 +115,12 @@ impl Database {
     ) {
         self.wait();
         let Some(connection) = self.here.take() else { return };
-        if self.beside.is_none() {
-            self.beside = Beside::start().ok();
+        if self.thread.is_none() {
+            self.thread = RowsThread::start().ok();
         }
         let lent = (connection, Box::new(work) as Work);
-        let refused = match &self.beside {
-            Some(beside) => beside.lend.send(lent).map_err(|refused| refused.0),
+        let refused = match &self.thread {
+            Some(thread) => thread.lend.send(lent).map_err(|refused| refused.0),
             None => Err(lent),
         };
         if let Err((connection, work)) = refused {
@@ -131,7 +133,7 @@ impl Database {
     /// Closes the connection. An error is of that, or of what was written beside last.
     pub fn close(mut self) -> rusqlite::Result<()> {
         self.wait();
-        self.beside = None;
+        self.thread = None;
         self.outcome().transpose()?;
         self.here.take().map_or(Ok(()), |here| here.close().map_err(|(_, error)| error))
     }
@@ -142,13 +144,16 @@ impl Database {
     }
 
     fn receive(&self) -> Connection {
-        let back = self.beside.as_ref().map(|beside| beside.back.recv());
+        let back = self.thread.as_ref().map(|thread| thread.back.recv());
         let back = back.expect("what is not here is lent");
         let connection = self.take_back(back.expect("it comes back, unless writing rows panics"));
         if self.is_begun.get()
             && let Err(error) = self.begin_on(&connection)
         {
-            self.outcome.replace(Some(Err(error)));
+            let mut outcome = self.outcome.borrow_mut();
+            if !matches!(*outcome, Some(Err(_))) {
+                *outcome = Some(Err(error));
+            }
         }
         connection
     }
@@ -165,13 +170,13 @@ impl Deref for Database {
 impl Drop for Database {
     /// Nothing is written any more when this returns: the lock of the ledger is freed next.
     fn drop(&mut self) {
-        if let Some(beside) = self.beside.take().filter(|_| self.is_lent()) {
-            let _ = beside.back.recv(); // nothing comes from a thread that has panicked
+        if let Some(thread) = self.thread.take().filter(|_| self.is_lent()) {
+            let _ = thread.back.recv(); // nothing comes from a thread that has panicked
         }
     }
 }
 
-impl Beside {
+impl RowsThread {
     fn start() -> std::io::Result<Self> {
         let (lend, todo) = channel::<(Connection, Work)>();
         let (give_back, back) = channel();

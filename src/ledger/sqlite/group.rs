@@ -1,5 +1,5 @@
-//! One group of verbs in one transaction: deltas first and sorted, then what couriers report, then
-//! claims, so that a claim sees everything that arrived with it.
+//! One group of verbs in one transaction, or in memory alone: deltas first and sorted, then what couriers
+//! report, then claims, so that a claim sees everything that arrived with it.
 
 mod arrivals;
 mod reports;
@@ -82,7 +82,7 @@ pub(super) struct Unclaimed {
     pub longest: Option<Timestamp>,
 }
 
-/// Verbs that share a transaction. Their answers are given after the commit.
+/// Verbs that are done together. Their answers are given when what must be durable is.
 #[derive(Debug, Default)]
 pub(super) struct Group {
     requests: Vec<Request>,
@@ -403,7 +403,7 @@ impl Group {
         Ok(())
     }
 
-    /// The transaction is committed: claims that were reported on end, and who is configured shows.
+    /// All of it is done and, if need be, committed: claims that were reported on end, and who is configured shows.
     pub fn committed(&mut self, state: &mut State) {
         for unclaimed in self.unclaimed.drain(..) {
             state.unclaim(&unclaimed);

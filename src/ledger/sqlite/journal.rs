@@ -85,15 +85,18 @@ impl Journal {
     /// With what was found on the disk behind the last merged block.
     pub fn new(found: &Found) -> Self {
         let blocks: VecDeque<Block> = found.blocks.iter().copied().collect();
+        let read = blocks.front().map_or(found.last, |first| first.number - 1);
+        let mut kinds = Kinds::default();
+        kinds.has_read(read);
         let state = State {
             is_used: !blocks.is_empty(),
             is_appending: false,
             is_closed: false,
             last: found.last,
-            read: blocks.front().map_or(found.last, |first| first.number - 1),
+            read,
             bytes: blocks.iter().map(|block| block.bytes).sum(),
             blocks,
-            kinds: Kinds::default(),
+            kinds,
         };
         Self { state: Mutex::new(state), merged: Condvar::new() }
     }

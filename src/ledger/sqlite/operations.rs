@@ -31,6 +31,7 @@ impl SqliteLedger {
         self.read_tables(read).await
     }
 
+    /// The same without waiting for what is not in the tables yet.
     async fn read_tables<T: Send + 'static>(
         &self,
         read: impl FnOnce(&reader::Reader) -> rusqlite::Result<T> + Send + 'static,
@@ -49,16 +50,19 @@ impl SqliteLedger {
     }
 
     /// What there is of each destination, if the tables do not say it; of what was answered, or if
-    /// there is much of that, what is known by then.
-    async fn counted(&self) -> Result<Vec<Counted>, LedgerError> {
+    /// there is much of that, what is known by then. Nothing if the writer cannot say: on a full disk
+    /// the tables are what there is.
+    async fn counted(&self) -> Vec<Counted> {
         if !self.shared.is_behind() {
-            return Ok(Vec::new());
+            return Vec::new();
         }
-        let count = |all| self.ask(move |reply| Command::Count { all, reply });
-        match tokio::time::timeout(MERGED_WITHIN, count(true)).await {
-            Ok(counted) => counted,
-            Err(_) => count(false).await,
+        for all in [true, false] {
+            let counted = self.ask(|reply| Command::Count { all, reply });
+            if let Ok(counted) = tokio::time::timeout(MERGED_WITHIN, counted).await {
+                return counted.unwrap_or_default();
+            }
         }
+        Vec::new()
     }
 
     pub(super) async fn operate(&self, operation: Operation) -> Result<u64, LedgerError> {
@@ -74,11 +78,11 @@ impl Operations for SqliteLedger {
 
     async fn disk(&self) -> Result<Disk, LedgerError> {
         let journal_bytes = self.shared.journal.unmerged_bytes();
-        Ok(Disk { journal_bytes, ..self.read(reader::Reader::disk).await? })
+        Ok(Disk { journal_bytes, ..self.read_tables(reader::Reader::disk).await? })
     }
 
     async fn destinations(&self) -> Result<Vec<DestinationView>, LedgerError> {
-        let counted = self.counted().await?;
+        let counted = self.counted().await;
         let mut found = self.read_tables(move |reader| reader.destinations(&counted)).await?;
         let published = self.shared.published();
         for view in &mut found {

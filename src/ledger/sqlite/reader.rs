@@ -43,6 +43,7 @@ impl Reader {
         counted: &[Counted],
     ) -> rusqlite::Result<Vec<DestinationView>> {
         self.with(|db| {
+            let db = db.unchecked_transaction()?; // both readings are of one moment
             let mut statement = db.prepare_cached(
                 "SELECT name, paused_at,
                      (SELECT count(*) FROM rejected WHERE rejected.destination = destination.id),
@@ -70,7 +71,7 @@ impl Reader {
                 })
             })?;
             let mut views: Vec<_> = views.collect::<rusqlite::Result<_>>()?;
-            counted.iter().try_for_each(|counted| counted.correct(db, &mut views))?;
+            counted.iter().try_for_each(|counted| counted.correct(&db, &mut views))?;
             Ok(views)
         })
     }

@@ -29,7 +29,7 @@ use crate::ledger::{Batch, ClaimedMember, Turnover};
 use crate::membership::{ContextKey, DestinationName, MembershipDelta, Timestamp, UserId};
 
 /// Members that are taken out together where all of them are written.
-const AT_ONCE: usize = 4096;
+const TAKEN_AT_ONCE: usize = 4096;
 
 /// The marks of audiences, by row, as a transaction leaves them.
 pub(super) type Marks = Vec<(i64, Timestamp)>;
@@ -246,16 +246,16 @@ impl State {
 
     /// Writes the rows of the audiences that have changed since they were written; their marks.
     pub fn save(&mut self, db: &Connection) -> rusqlite::Result<Marks> {
-        let rows = self.unsaved();
+        let rows = self.take_unsaved();
         rows.iter().try_for_each(|row| row.write(db))?;
         Ok(rows.iter().map(AudienceRow::mark).collect())
     }
 
     /// The rows of the audiences that have changed since they were written; as written from here on.
-    pub fn unsaved(&mut self) -> Vec<AudienceRow> {
+    pub fn take_unsaved(&mut self) -> Vec<AudienceRow> {
         let all_written = self.unwritten.is_empty();
         let indexes = std::mem::take(&mut self.unsaved).into_iter();
-        indexes.filter_map(|index| self.audiences.unsaved(index, all_written)).collect()
+        indexes.filter_map(|index| self.audiences.take_unsaved(index, all_written)).collect()
     }
 
     /// Marks who may be claimed next in the audiences whose rows are to be written.
@@ -284,7 +284,7 @@ impl State {
     pub fn write_members(&mut self, db: &Database) -> rusqlite::Result<()> {
         self.unwritten.begin_last_pass();
         while self.unwritten.is_in_pass() {
-            self.take_some(AT_ONCE).write(db)?;
+            self.take_some(TAKEN_AT_ONCE).write(db)?;
         }
         Ok(())
     }
@@ -376,11 +376,12 @@ impl State {
         Ok(())
     }
 
-    /// Counts what was done; a group that had nothing to write has no size.
-    pub fn count(&self, group: &Group, has_written: bool) {
+    /// Counts what was done.
+    pub fn count(&self, group: &Group) {
         let counters = &self.shared.counters;
-        if has_written {
-            counters.commit_rows.was(group.rows() as u64);
+        let rows = group.rows();
+        if rows > 0 {
+            counters.commit_rows.was(rows as u64);
         }
         for (destination, tally) in &group.tallies {
             let name = &self.audiences.destinations[*destination].settings.name;
@@ -412,6 +413,9 @@ impl State {
     /// Ends the claims of these members.
     pub fn unclaim(&mut self, Unclaimed { audience, members, longest }: &Unclaimed) {
         let known = &mut self.audiences.list[*audience];
+        if let Some(longest) = longest {
+            known.look_again_from(*longest); // a claim of the same group has not seen them
+        }
         for (key, place) in members {
             let place = self.unwritten.place_again(known.row, key, *place);
             if place.is_row() {

@@ -4,16 +4,16 @@
 //! and is told. What was merged from the journal need not be written before it leaves the journal, and
 //! what was told need not be written at once: whoever is told twice is told the same. So the rows of
 //! many changes are written once, in the order of the table: the more there are, the more of them
-//! share a page. They are written in a *pass* over all, a slice with each transaction, so that couriers
-//! do not wait; a pass leaves those who wait to be told to the next one.
+//! share a page. They are written in a *pass* over all, a slice with each transaction, beside what the
+//! writer does (`super::writer`); a pass leaves those who wait to be told to the next one.
 //!
 //! # What always holds
 //! * Whoever reads the rows themselves has them written first: only what looks up one member, or asks
 //!   who waits, finds them here.
 //! * A block leaves the journal with the transaction that writes the last member it has changed (P1,
 //!   tests/it/faults.rs). After a crash it is merged again, and ends the same.
-//! * Members of which a call was made are known by the mark of their audience, which is written with
-//!   the claim: what was heard of the call since may be lost.
+//! * Members of which a call was made are known by the mark of their audience, which is on the disk before
+//!   a batch is handed out: what was heard of the call since may be lost.
 //! * They are bounded: when there are so many, nothing more is read from the journal (P6).
 
 mod changed;
@@ -48,6 +48,9 @@ const ENOUGH_TO_TELL: usize = 1 << 14;
 const PART_TO_TELL: usize = 8;
 /// … if so many are told within so long.
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
+
+/// Rows that are looked at to find out since when somebody waits.
+const MOST_LOOKED_AT: usize = 1000;
 
 /// What is not written yet.
 #[derive(Debug)]
@@ -168,19 +171,29 @@ impl Unwritten {
         self.audiences.contains_key(&audience)
     }
 
-    /// Since when the longest pending member of an audience has been; of those who have only a row if
-    /// there can be such.
+    /// Since when the longest pending member of an audience has been, or longer; of those who have only
+    /// a row if there can be such.
     pub fn pending_since(
         &self,
         db: &Database,
         audience: i64,
         has_rows: bool,
     ) -> rusqlite::Result<Option<Timestamp>> {
-        let mut longest = None;
-        self.visit_pending(db, audience, Timestamp::EPOCH, has_rows, |_, _, member| {
-            longest = member.pending_since;
-            false
-        })?;
+        let of = self.audiences.get(&audience);
+        let here = of.and_then(|of| of.pending_behind(Timestamp::EPOCH).next());
+        let mut longest = here.map(|(since, ..)| since);
+        if has_rows {
+            let mut looked_at = 0;
+            members::visit_pending(db, audience, Timestamp::EPOCH, |key, row| {
+                looked_at += 1;
+                // The row is not the truth of whom both is known.
+                let is_found = looked_at == MOST_LOOKED_AT || self.place(audience, key).is_row();
+                if is_found {
+                    longest = longest.into_iter().chain(row.pending_since).min();
+                }
+                !is_found
+            })?;
+        }
         Ok(longest)
     }
 
@@ -307,9 +320,10 @@ impl Unwritten {
         self.audiences.get(&audience)?.pending_far_behind(after, others)
     }
 
-    /// Nothing of it counts: the journal is read again.
+    /// Nothing of it counts: the journal is read again. Hashes of keys stay what they are.
     pub fn forget(&mut self) {
-        *self = Self { is_open: self.is_open, ..Self::new(self.most) };
+        let hasher = self.hasher.clone();
+        *self = Self { hasher, is_open: self.is_open, ..Self::new(self.most) };
     }
 }
 

@@ -1,5 +1,6 @@
 //! The writer: one thread that owns the database, takes whatever is queued and whatever waits in the
-//! journal, and commits it as one group.
+//! journal, and applies it as one group. It commits that, unless nothing but memory has changed while
+//! rows are written beside it (`rows`).
 
 mod reading;
 mod rows;
@@ -28,6 +29,7 @@ use super::{Settings, Shared, meta};
 use crate::ledger::LedgerError;
 use crate::membership::Timestamp;
 
+use reading::LOOK_BESIDE;
 use rows::{Beside, Rows, WRITE_AFTER};
 
 /// While the disk has no space, it is looked at so often: whoever asks whether to send events here
@@ -194,7 +196,8 @@ impl Writer {
             let had_no_space = self.has_no_space();
             let mut idle_for = self.state.upkeep.idle_for(Instant::now());
             if had_no_space {
-                idle_for = idle_for.min(LOOK_AGAIN);
+                let look_again = if self.beside.is_some() { LOOK_BESIDE } else { LOOK_AGAIN };
+                idle_for = idle_for.min(look_again);
             } else if let Some(merge_in) = self.merge_in() {
                 idle_for = idle_for.min(merge_in);
             }
@@ -281,7 +284,7 @@ impl Writer {
                     self.show_space();
                     tracing::info!("there is space for the ledger again");
                 }
-                self.state.count(&group, has_written);
+                self.state.count(&group);
                 if let Some(block) = group.merges {
                     self.read = block;
                     self.shared.journal.has_read(block);
@@ -305,7 +308,11 @@ impl Writer {
             }
             Err(error) => {
                 self.database.roll_back();
-                let _ = self.end_beside(); // as the first failure
+                // Of two failures the worse one counts.
+                let error = match self.end_beside() {
+                    Err(beside) if !is_full(&beside) => beside,
+                    _ => error,
+                };
                 if !is_full(&error) {
                     group.fail(|| LedgerError::Closed);
                     let doing = if is_damage(&error) { DAMAGED } else { "writing" };
@@ -382,7 +389,10 @@ impl Writer {
     /// Closes the database; what is not in a call now is known not to be.
     fn shut(mut self) -> Result<(), WriterFailure> {
         self.database.wait();
-        self.end_beside().map_err(failed("writing"))?;
+        match self.end_beside() {
+            Err(error) if !is_full(&error) => return Err(failed("writing")(error)),
+            _ => {} // the journal still has what there was no space for
+        }
         let audiences = &mut self.state.audiences;
         let all_written = self.state.unwritten.is_empty();
         for index in (0..audiences.list.len()).filter(|_| all_written) {

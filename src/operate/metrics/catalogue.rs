@@ -120,7 +120,7 @@ catalogue! {
     OVERTAKEN "deltas_overtaken" Counter One ["destination"]
         "Deltas that were older than what is known, and changed nothing."
     COMMIT_ROWS "ledger_commit_rows" Histogram One []
-        "Deltas, kept events, claimed and reported members that shared one commit."
+        "Deltas, kept events, claimed and reported members that the writer took together."
     SYNC_DURATION "ledger_sync_duration_seconds" Histogram Second []
         "How long a commit took to be on stable storage."
     LEDGER_SIZE "ledger_size_bytes" Gauge Byte []

@@ -123,7 +123,8 @@ impl Kinds {
             Some(promised) if promised.kind == *kind => Ok(()),
             Some(promised) if promised.block > merged => Err(OtherKind),
             _ => {
-                of.insert(audience.clone(), Promised { kind: kind.clone(), block: merged });
+                let block = merged.min(self.read); // there is nothing to read of it
+                of.insert(audience.clone(), Promised { kind: kind.clone(), block });
                 Ok(())
             }
         }

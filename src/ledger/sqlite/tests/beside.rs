@@ -6,6 +6,11 @@ use super::*;
 /// So long other rows take.
 const A_WHILE: Duration = Duration::from_millis(200);
 
+fn full(_: &rusqlite::Connection) -> rusqlite::Result<()> {
+    let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+    Err(rusqlite::Error::SqliteFailure(full, None))
+}
+
 #[tokio::test]
 async fn a_batch_is_not_handed_out_before_it_is_marked_however_long_others_take() {
     let bench = closed();
@@ -35,16 +40,46 @@ async fn a_batch_is_not_handed_out_before_it_is_marked_however_long_others_take(
 }
 
 #[tokio::test]
+async fn who_was_in_a_batch_when_rows_could_not_be_written_still_is_and_is_not_for_ever() {
+    let mut bench = closed();
+    let mut busy = Busy::open(&bench);
+    busy.writer.turn(); // what is due at the start
+    busy.record(vec![delta("a", "ada", true, 1), delta("a", "bob", true, 1)]).await;
+    busy.writer.turn();
+    let (ledger, limit) = (Arc::clone(&busy.ledger), NonZeroUsize::new(1).expect("not zero"));
+    let claiming = tokio::spawn(async move { ledger.claim(&destination(), &id("a"), limit).await });
+    tokio::task::yield_now().await; // it is asked
+    busy.writer.turn();
+    let batch = claiming.await.expect("no panic").expect("it is open").expect("both wait");
+    busy.writer.do_beside(full);
+    busy.writer.wait();
+    busy.writer.turn();
+    bench.ledger = Arc::clone(&busy.ledger);
+    bench.writer = Some(std::thread::spawn(move || busy.writer.run()));
+    bench.until(|waiting| waiting == 1).await;
+    let other = bench.claim("a", 9).await.expect("bob waits");
+    assert_eq!((keys(&batch), keys(&other)), (vec!["ada"], vec!["bob"]), "(P3)");
+    bench.settle(batch).await;
+    bench.settle(other).await;
+    bench
+        .ledger
+        .record(intake(&*bench.ledger, vec![delta("a", "cid", true, 1)]))
+        .await
+        .expect("space");
+    bench.until(|waiting| waiting == 1).await;
+    assert_eq!(keys(&bench.claim("a", 9).await.expect("cid waits")), ["cid"]);
+    bench.close().await;
+    assert_eq!(bench.faults(), [""; 0]);
+}
+
+#[tokio::test]
 async fn rows_that_cannot_be_written_are_changes_that_are_read_again() {
     let mut bench = closed();
     let mut busy = Busy::open(&bench);
     busy.writer.turn(); // what is due at the start
     busy.record(vec![delta("a", "ada", true, 1), delta("a", "bob", true, 1)]).await;
     busy.writer.turn();
-    busy.writer.do_beside(|_| {
-        let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
-        Err(rusqlite::Error::SqliteFailure(full, None))
-    });
+    busy.writer.do_beside(full);
     busy.writer.wait();
     busy.writer.turn();
     assert!(!busy.ledger.takes_writes(), "there was no space");

@@ -21,7 +21,7 @@ const READ_AT_THE_LATEST: Duration = Duration::from_secs(5);
 const READ_AGAIN: Duration = Duration::from_millis(5);
 
 /// While rows are written beside the writer, it looks so often whether they are.
-const LOOK_BESIDE: Duration = Duration::from_millis(1);
+pub(super) const LOOK_BESIDE: Duration = Duration::from_millis(1);
 
 impl Writer {
     /// How long what waits in the journal is left there; `None`: nothing does.

@@ -98,7 +98,7 @@ impl Writer {
             return; // all of them are left to the next pass
         }
         self.state.mark_ahead();
-        let audiences = self.state.unsaved();
+        let audiences = self.state.take_unsaved();
         let marks = audiences.iter().map(AudienceRow::mark).collect();
         let arrival = self.state.latest().0;
         self.database.write_beside(move |db| {
@@ -145,9 +145,10 @@ impl Writer {
 
 #[cfg(test)]
 impl Writer {
-    /// One turn without any verb: what waits in the journal is merged.
+    /// One turn: what is asked is done, and what waits in the journal is merged.
     pub(in super::super) fn turn(&mut self) {
         let mut group = Group::default();
+        self.commands.try_iter().for_each(|command| group.push(command));
         self.read_journal(&mut group).expect("it can be read");
         self.commit(group, Rows::Due).expect("it can be written");
     }
