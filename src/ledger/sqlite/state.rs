@@ -4,6 +4,7 @@
 //! together. Couriers see it after the commit, by [`State::publish`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hint::black_box;
 use std::sync::Arc;
 
 use rusqlite::{Connection, params};
@@ -153,6 +154,19 @@ impl State {
         }
         let other = user_id.filter(|user| *user != delta.context_key.as_str());
         Ok(Some(change_of(delta, other.map(|user| self.persons.hash(row, user)))))
+    }
+
+    /// The hashes of the keys of some members. What is looked at to find them is looked at here for all
+    /// of them, one after the other: the processor waits for many places in memory at once then, and
+    /// not for each.
+    pub fn look_at<'a>(&self, members: impl Iterator<Item = (usize, &'a str)>) -> Vec<u64> {
+        let look_at = |(audience, key): (usize, &str)| {
+            let (row, hash) = (self.audiences.list[audience].row, self.unwritten.hash(key));
+            black_box(self.newcomers.may_know(row, hash));
+            black_box(self.unwritten.place_of(row, key, hash));
+            hash
+        };
+        members.map(look_at).collect()
     }
 
     /// Where a member is, until rows are written.

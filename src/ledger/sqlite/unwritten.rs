@@ -199,7 +199,16 @@ impl Unwritten {
 
     /// Where a member is.
     pub fn place(&self, audience: i64, key: &str) -> Place {
-        let hash = self.hasher.hash_one(key);
+        self.place_of(audience, key, self.hash(key))
+    }
+
+    /// Of a key.
+    pub fn hash(&self, key: &str) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// Where a member is, by the hash of its key.
+    pub fn place_of(&self, audience: i64, key: &str, hash: u64) -> Place {
         let of = self.audiences.get(&audience);
         Place { hash, number: of.and_then(|of| of.find(hash, key)) }
     }

@@ -107,9 +107,13 @@ impl Group {
         }
         // In a backfill nobody is known: then to insert at once spares a look for each.
         let mut new_in: Option<usize> = None;
-        for arrivals in writes.chunk_by(|a, b| a.member() == b.member()) {
+        let members: Vec<_> = writes.chunk_by(|a, b| a.member() == b.member()).collect();
+        let keys = members.iter().map(|of| (of[0].audience, of[0].delta.context_key.as_str()));
+        let hashes = state.look_at(keys);
+        for (arrivals, hash) in members.into_iter().zip(hashes) {
             let Arrival { row, audience, .. } = arrivals[0];
             let (_, key) = arrivals[0].member();
+            let place = state.unwritten.place_of(row, key, hash);
             let destination = state.audiences.list[audience].destination;
             let tally = self.tallies.entry(destination).or_default();
             if new_in == Some(audience) && !state.unwritten.is_open {
@@ -118,12 +122,10 @@ impl Group {
                     && members::insert_if_new(db, row, key, &after)?
                 {
                     *tally = counted;
-                    let place = state.place(audience, key);
                     state.note(audience, place, None, &Next::Write(after));
                     continue;
                 }
             }
-            let place = state.place(audience, key);
             let before = state.load(db, audience, (key, place))?;
             let after = outcome(state, db, arrivals, before.as_ref(), tally)?;
             new_in = before.is_none().then_some(audience);

@@ -89,9 +89,12 @@ impl Group {
         }
         let mut longest: Option<Timestamp> = None;
         let mut members = Vec::with_capacity(order.len());
-        for claimed in order {
+        let row = state.audiences.list[audience].row;
+        let keys = order.iter().map(|claimed| (audience, claimed.context_key.as_str()));
+        let hashes = state.look_at(keys);
+        for (claimed, hash) in order.into_iter().zip(hashes) {
             let key = &claimed.context_key;
-            let place = state.place(audience, key.as_str());
+            let place = state.unwritten.place_of(row, key.as_str(), hash);
             let row = if place.is_row() {
                 state.audiences.list[audience].claimed.take_row(place.hash, key)
             } else {
