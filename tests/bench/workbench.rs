@@ -31,7 +31,7 @@ pub struct Workbench {
 /// When the events of a run are done with.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Until {
-    /// Everybody can ask the ledger for every member: nothing waits to be merged into it.
+    /// The ledger shows every member: nothing waits to be merged into it. Rows may be written later.
     Merged,
     /// The same, and LaunchDarkly was told of every member.
     Settled,

@@ -1,7 +1,7 @@
 //! The audiences that the writer knows, in memory and as rows, by destination.
 //!
-//! What changes here changes in memory first; [`Audiences::save`] writes a row as a whole, with its
-//! checksum, before the transaction is committed.
+//! What changes here changes in memory first; the rows that say something new are written as a whole,
+//! each with its checksum, by the next transaction ([`Audiences::take_unsaved`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
