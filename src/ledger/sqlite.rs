@@ -21,6 +21,7 @@ mod backup;
 mod bloom;
 mod checkpoint;
 mod checksum;
+mod claimed;
 mod claims;
 mod command;
 mod counted;

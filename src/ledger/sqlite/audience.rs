@@ -3,18 +3,15 @@
 use std::ops::AddAssign;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::OccupiedEntry;
 use rusqlite::{Connection, Row, params};
 use tokio::time::Instant;
 
 use super::checksum::{self, Checksum};
+use super::claimed::Claimed;
 use super::walks::Walk;
 use crate::ledger::member::Member;
 use crate::ledger::{Backlog, Route, Turnover};
-use crate::membership::{
-    AudienceId, AudienceKey, ContextKey, ContextKind, DestinationName, Timestamp,
-};
+use crate::membership::{AudienceId, AudienceKey, ContextKind, DestinationName, Timestamp};
 
 /// How many members of an audience are what. Kept with every change of a member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,67 +58,6 @@ impl Turnover {
             (true, false) => self.left += 1,
             _ => {}
         }
-    }
-}
-
-/// Members in a batch, and the rows of those of whom nothing has changed since: the answer to a call is
-/// then written without a look.
-#[derive(Debug, Default)]
-pub(super) struct Claimed {
-    table: HashTable<OneClaimed>,
-    /// Others, who are not written yet: what is known of them says so (`super::unwritten`).
-    pub unwritten: usize,
-}
-
-#[derive(Debug)]
-struct OneClaimed {
-    /// Of the key.
-    hash: u64,
-    key: ContextKey,
-    row: Option<Box<Member>>,
-}
-
-impl Claimed {
-    pub fn len(&self) -> usize {
-        self.table.len() + self.unwritten
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    pub fn contains(&self, hash: u64, key: &ContextKey) -> bool {
-        self.table.find(hash, |one| one.key == *key).is_some()
-    }
-
-    pub fn insert(&mut self, hash: u64, key: ContextKey, row: Option<Member>) {
-        self.remove(hash, &key);
-        let one = OneClaimed { hash, key, row: row.map(Box::new) };
-        self.table.insert_unique(hash, one, |one| one.hash);
-    }
-
-    /// `false`: it was not there.
-    pub fn remove(&mut self, hash: u64, key: &ContextKey) -> bool {
-        self.table.find_entry(hash, |one| one.key == *key).map(OccupiedEntry::remove).is_ok()
-    }
-
-    /// The row as it was claimed, once, unless it may be another one now.
-    pub fn take_row(&mut self, hash: u64, key: &ContextKey) -> Option<Member> {
-        let one = self.table.find_mut(hash, |one| one.key == *key)?;
-        one.row.take().map(|row| *row)
-    }
-
-    /// The row is another one now.
-    pub fn changed(&mut self, hash: u64, key: &ContextKey) {
-        if let Some(one) = self.table.find_mut(hash, |one| one.key == *key) {
-            one.row = None;
-        }
-    }
-
-    /// The same members, of whose rows nothing is known.
-    pub fn without_rows(mut self) -> Self {
-        self.table.iter_mut().for_each(|one| one.row = None);
-        self
     }
 }
 

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::audience::{
-    AUDIENCE_COLUMNS, Audience, AudienceRow, Claimed, insert_row, stored, stored_audiences,
+    AUDIENCE_COLUMNS, Audience, AudienceRow, insert_row, stored, stored_audiences,
 };
+use super::claimed::Claimed;
 use super::database::Database;
 use super::destinations::Destination;
 use super::journal::{Journal, OtherKind};

@@ -10,9 +10,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::watch;
 
 use super::DestinationSettings;
-use super::audience::Claimed;
 use super::audiences::Audiences;
 use super::checksum::{self, Checksum};
+use super::claimed::Claimed;
 use crate::membership::{DestinationName, Timestamp};
 
 /// One destination that is configured, or was since the ledger was opened.

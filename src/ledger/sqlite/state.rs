@@ -3,6 +3,10 @@
 //! What the rules decide of a member goes through [`State::put`], so that its row and the counts change
 //! together. Couriers see it after the commit, by [`State::publish`].
 
+mod rows;
+
+pub(super) use rows::Marks;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hint::black_box;
 use std::sync::Arc;
@@ -10,30 +14,24 @@ use std::sync::Arc;
 use rusqlite::{Connection, params};
 use tokio::time::Instant;
 
-use super::audience::{AudienceRow, Counts};
+use super::audience::Counts;
 use super::audiences::Audiences;
 use super::bloom::Bloom;
 use super::database::Database;
-use super::group::{Group, Unclaimed};
+use super::group::Group;
 use super::journal::Found;
 use super::parked::Parked;
 use super::persons::Persons;
 use super::rejected::Rejected;
 use super::schema::OpenError;
-use super::unwritten::{Place, Taken, Unwritten, Written};
+use super::unwritten::{Place, Unwritten};
 use super::upkeep::Upkeep;
 use super::waits::Waits;
 use super::walks::{Task, Walk};
 use super::{Published, Settings, Shared, dropped, members};
+use crate::ledger::Turnover;
 use crate::ledger::member::{self, Change, Member, Moment, Next};
-use crate::ledger::{Batch, ClaimedMember, Turnover};
 use crate::membership::{ContextKey, DestinationName, MembershipDelta, Timestamp, UserId};
-
-/// Members that are taken out together where all of them are written.
-const TAKEN_AT_ONCE: usize = 4096;
-
-/// The marks of audiences, by row, as a transaction leaves them.
-pub(super) type Marks = Vec<(i64, Timestamp)>;
 
 /// What the writer knows besides the tables.
 #[derive(Debug)]
@@ -258,100 +256,6 @@ impl State {
         self.touch(audience);
     }
 
-    /// Writes the rows of the audiences that have changed since they were written; their marks.
-    pub fn save(&mut self, db: &Connection) -> rusqlite::Result<Marks> {
-        let rows = self.take_unsaved();
-        rows.iter().try_for_each(|row| row.write(db))?;
-        Ok(rows.iter().map(AudienceRow::mark).collect())
-    }
-
-    /// The rows of the audiences that have changed since they were written; as written from here on.
-    pub fn take_unsaved(&mut self) -> Vec<AudienceRow> {
-        let all_written = self.unwritten.is_empty();
-        let indexes = std::mem::take(&mut self.unsaved).into_iter();
-        indexes.filter_map(|index| self.audiences.take_unsaved(index, all_written)).collect()
-    }
-
-    /// Marks who may be claimed next in the audiences whose rows are to be written.
-    pub fn mark_ahead(&mut self) {
-        for index in &self.unsaved {
-            let known = &mut self.audiences.list[*index];
-            if known.claimed.is_empty() {
-                continue;
-            }
-            let (row, after) = (known.row, known.all_claimed_through);
-            let far = self.unwritten.pending_far_behind(row, after, known.mark_ahead);
-            known.claimed_through = known.claimed_through.max(far.unwrap_or(Timestamp::EPOCH));
-        }
-    }
-
-    /// These marks are on the disk.
-    pub fn marked(&mut self, marks: Marks) {
-        for (row, through) in marks {
-            if let Some(index) = self.audiences.of_row(row) {
-                self.audiences.list[index].marked_through = through;
-            }
-        }
-    }
-
-    /// Writes the rows of all members that have changed.
-    pub fn write_members(&mut self, db: &Database) -> rusqlite::Result<()> {
-        self.unwritten.begin_last_pass();
-        while self.unwritten.is_in_pass() {
-            self.take_some(TAKEN_AT_ONCE).write(db)?;
-        }
-        Ok(())
-    }
-
-    /// Takes out so many members that have changed, to write them.
-    pub fn take_some(&mut self, most: usize) -> Taken {
-        let (taken, written) = self.unwritten.take_some(most);
-        self.were_written(written);
-        taken
-    }
-
-    fn were_written(&mut self, all: BTreeMap<i64, Written>) {
-        for (row, Written { before, now, waits_through, claimed }) in all {
-            let Some(index) = self.audiences.of_row(row) else { continue };
-            let audience = &mut self.audiences.list[index];
-            audience.written.change(before, now);
-            let waits_through =
-                audience.rows_wait_through.max(waits_through.unwrap_or(Timestamp::EPOCH));
-            let any = audience.written.pending > 0;
-            audience.rows_wait_through = if any { waits_through } else { Timestamp::EPOCH };
-            audience.claimed.unwritten -= claimed.len();
-            for (hash, key) in claimed {
-                audience.claimed.insert(hash, key, None);
-            }
-            self.unsaved.insert(index);
-        }
-    }
-
-    /// Whether a member is in a batch.
-    pub fn is_claimed(&self, audience: usize, key: &ContextKey) -> bool {
-        self.is_claimed_at(audience, key, self.place(audience, key.as_str()))
-    }
-
-    /// The same, if it is known where it is.
-    pub fn is_claimed_at(&self, audience: usize, key: &ContextKey, place: Place) -> bool {
-        let known = &self.audiences.list[audience];
-        if place.is_row() {
-            known.claimed.contains(place.hash, key)
-        } else {
-            self.unwritten.is_claimed(known.row, place)
-        }
-    }
-
-    /// A member is in a batch from now on; `row` is its row, if that is known.
-    pub fn claim(&mut self, audience: usize, key: &ContextKey, place: Place, row: Option<Member>) {
-        let known = &mut self.audiences.list[audience];
-        if place.is_row() {
-            known.claimed.insert(place.hash, key.clone(), row);
-        } else if self.unwritten.claim(known.row, place, true) {
-            known.claimed.unwritten += 1;
-        }
-    }
-
     /// Removes a person from every audience of the destination, as was asked at `asked_at`; the rows
     /// go once that was told.
     pub fn forget(
@@ -422,40 +326,6 @@ impl State {
         self.touch(audience);
         self.upkeep.wake();
         Ok(())
-    }
-
-    /// Ends the claims of these members.
-    pub fn unclaim(&mut self, Unclaimed { audience, members, longest }: &Unclaimed) {
-        let known = &mut self.audiences.list[*audience];
-        if let Some(longest) = longest {
-            known.look_again_from(*longest); // a claim of the same group has not seen them
-        }
-        for (key, place) in members {
-            let place = self.unwritten.place_again(known.row, key, *place);
-            if place.is_row() {
-                known.claimed.remove(place.hash, key);
-            } else if self.unwritten.claim(known.row, place, false) {
-                known.claimed.unwritten -= 1;
-            }
-        }
-        if let Some(since) = longest.map(|longest| self.waits.instant_of(longest)) {
-            let other = known.waiting_since;
-            known.waiting_since = Some(other.map_or(since, |other| other.min(since)));
-        }
-        self.touch(*audience);
-    }
-
-    /// Ends the claims of a batch that nobody will send.
-    pub fn unclaim_batch(&mut self, batch: &Batch) {
-        if let Some(audience) = self.audiences.of_route(&batch.route) {
-            let place = |member: &ClaimedMember| {
-                let key = member.context_key.clone();
-                let place = self.place(audience, key.as_str());
-                (key, place)
-            };
-            let members = batch.members.iter().map(place).collect();
-            self.unclaim(&Unclaimed { audience, members, longest: None });
-        }
     }
 
     /// The backlog of this audience may look different now.
