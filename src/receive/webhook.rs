@@ -28,6 +28,9 @@ const HEAVY_BYTES: usize = 64 * 1024;
 const LEAST_FOR_THE_LEDGER: Duration = Duration::from_millis(500);
 
 /// Takes one request of events.
+///
+/// What is awaited is boxed part by part: a future of more than a kibibyte is more than an allocator
+/// keeps at hand for its thread, and every request would pay for it.
 pub(super) async fn accept(
     State(state): State<Arc<PublicState>>,
     destination: Result<Path<String>, PathRejection>,
@@ -37,21 +40,21 @@ pub(super) async fn accept(
     let (head, mut body) = request.into_parts();
     let name = destination.map(|Path(name)| name).unwrap_or_default();
     let door = state.doors.at(&name);
-    let received = async {
+    let received = Box::pin(async {
         let source = state.source(&head.extensions, &head.headers);
         let door = door.as_ref().ok_or(Refusal::UnknownDestination)?;
         let presented = enter(door, &head.headers, source)?;
         let received = body::read(&mut body, &head.headers, &state.limits, &state.budget).await?;
         Ok((door, presented, received))
-    };
+    });
     let end = match received.await {
         Ok((door, presented, received)) => {
             let due = Due::of(arrived, &state.limits);
-            state.take(door, presented, received, due).await
+            Box::pin(state.take(door, presented, received, due)).await
         }
         Err(refusal @ (Refusal::BodyTimeout | Refusal::BodyBroken)) => Err(refusal),
         Err(refusal) => {
-            body::discard(head, &mut body).await;
+            Box::pin(body::discard(head, &mut body)).await;
             Err(refusal)
         }
     };

@@ -21,15 +21,29 @@ pub(in super::super) const ANSWERED: &str = "journal-answered";
 /// again, its place on the disk stays, and a sync has nothing to note but the bytes.
 const LONG: u64 = 32 << 20;
 
+/// A file that has to grow is written with zeros up to a multiple of this, 1 MiB: a sync that finds
+/// the file as long as before has nothing to note but the bytes. Space that was only set aside would
+/// not do, for its first use has to be noted too.
+const GROWTH: u64 = 1 << 20;
+/// Written at once.
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+
 /// The files, open for those who append and for the writer, who reads them back.
 #[derive(Debug)]
 pub(in super::super) struct Files {
     directory: PathBuf,
-    opened: [Option<File>; 2],
+    opened: [Option<Opened>; 2],
     answered: Option<File>,
     /// Which is appended to, and where.
     current: usize,
     end: u64,
+}
+
+/// One of the two.
+#[derive(Debug)]
+struct Opened {
+    file: File,
+    bytes: u64,
 }
 
 impl Files {
@@ -53,8 +67,8 @@ impl Files {
         self.turn(journal).map_err(AppendError::Write)?;
         let (file, offset) = (self.current, self.end);
         let opened = self.open(file, true).map_err(AppendError::Write)?;
-        opened.write_all_at(block, offset).map_err(AppendError::Write)?;
-        opened.sync_data().map_err(AppendError::Sync)?;
+        opened.write(block, offset).map_err(AppendError::Write)?;
+        opened.file.sync_data().map_err(AppendError::Sync)?;
         self.end += block.len() as u64;
         self.note_answered(number).map_err(AppendError::Write)?;
         Ok(Block { number, file, offset, bytes: block.len() as u64, began: Some(began) })
@@ -71,15 +85,16 @@ impl Files {
         }
         drop(state);
         if self.end == 0 {
-            let file = self.open(self.current, true)?;
-            if file.metadata()?.len() > 2 * LONG {
-                file.set_len(LONG)?;
+            let opened = self.open(self.current, true)?;
+            if opened.bytes > 2 * LONG {
+                opened.file.set_len(LONG)?;
+                opened.bytes = LONG;
             }
         }
         Ok(())
     }
 
-    fn open(&mut self, which: usize, make: bool) -> io::Result<&File> {
+    fn open(&mut self, which: usize, make: bool) -> io::Result<&mut Opened> {
         let slot = &mut self.opened[which];
         if slot.is_none() {
             let path = self.directory.join(FILES[which]);
@@ -89,9 +104,10 @@ impl Files {
             if is_new {
                 File::open(&self.directory)?.sync_all()?; // so that its name is on stable storage too
             }
-            *slot = Some(file);
+            let bytes = file.metadata()?.len();
+            *slot = Some(Opened { file, bytes });
         }
-        Ok(slot.as_ref().expect("it was opened"))
+        Ok(slot.as_mut().expect("it was opened"))
     }
 
     fn note_answered(&mut self, number: u64) -> io::Result<()> {
@@ -112,7 +128,7 @@ impl Files {
             let fault = format!("block {} of the journal is not as it was written", block.number);
             io::Error::new(io::ErrorKind::InvalidData, fault)
         };
-        let file = self.open(block.file, false)?;
+        let file = &self.open(block.file, false)?.file;
         let mut header = [0; HEADER];
         file.read_exact_at(&mut header, block.offset)?;
         let header = Header::read(&header).filter(|header| header.number == block.number);
@@ -120,6 +136,25 @@ impl Files {
         let mut records = vec![0; header.bytes];
         file.read_exact_at(&mut records, block.offset + HEADER as u64)?;
         header.is_of(&records).then_some(records).ok_or_else(not_as_written)
+    }
+}
+
+impl Opened {
+    /// Makes the file grow if it must.
+    fn write(&mut self, block: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(block, offset)?;
+        let mut end = offset + block.len() as u64;
+        if end > self.bytes {
+            let grown = end.next_multiple_of(GROWTH);
+            while end < grown {
+                let left = usize::try_from(grown - end).unwrap_or(usize::MAX);
+                let zeros = &ZEROS[..left.min(ZEROS.len())];
+                self.file.write_all_at(zeros, end)?;
+                end += zeros.len() as u64;
+            }
+            self.bytes = grown;
+        }
+        Ok(())
     }
 }
 

@@ -72,7 +72,7 @@ impl Kinds {
                 }
                 last = Some((audience, kind));
                 let known = known.and_then(|known| known.get(audience)).map(|of| &of.kind);
-                if known.unwrap_or(seen.entry(audience).or_insert(kind)) != kind {
+                if known.unwrap_or_else(|| seen.entry(audience).or_insert(kind)) != kind {
                     return Err(OtherKind);
                 }
             }
