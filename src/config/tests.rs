@@ -128,7 +128,7 @@ fn the_environment_alone_is_enough_and_the_defaults_are_the_documented_ones() {
     assert_eq!(config.admin.address.to_string(), "127.0.0.1:8081");
     assert_eq!(config.admin.tokens, []);
     assert_eq!(config.ledger.path, Path::new("data/ledger"));
-    assert_eq!((config.ledger.cache_mib, config.ledger.tombstone_ttl), (40, s(604_800)));
+    assert_eq!((config.ledger.cache_mib, config.ledger.tombstone_ttl), (48, s(604_800)));
     let (day, ledger) = (s(86_400), &config.ledger);
     assert_eq!(ledger.rejected, Kept { ttl: day * 30, max_count: 100_000, max_bytes: 256 << 20 });
     assert_eq!(ledger.parked, Kept { ttl: day * 90, max_count: 100_000, max_bytes: 64 << 20 });

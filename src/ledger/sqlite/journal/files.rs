@@ -25,8 +25,9 @@ const LONG: u64 = 32 << 20;
 /// the file as long as before has nothing to note but the bytes. Space that was only set aside would
 /// not do, for its first use has to be noted too.
 const GROWTH: u64 = 1 << 20;
-/// Written at once.
-static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+/// A page: what was written in larger pieces the system keeps so, and counts as written again whole
+/// whenever a part of it is.
+const ZEROS: [u8; 4096] = [0; 4096];
 
 /// The files, open for those who append and for the writer, who reads them back.
 #[derive(Debug)]
@@ -140,9 +141,9 @@ impl Files {
 }
 
 impl Opened {
-    /// Makes the file grow if it must.
+    /// Makes the file grow first if it must: where there is no space for that, nothing of the block is
+    /// written.
     fn write(&mut self, block: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_all_at(block, offset)?;
         let mut end = offset + block.len() as u64;
         if end > self.bytes {
             let grown = end.next_multiple_of(GROWTH);
@@ -154,7 +155,7 @@ impl Opened {
             }
             self.bytes = grown;
         }
-        Ok(())
+        self.file.write_all_at(block, offset)
     }
 }
 
