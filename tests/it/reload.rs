@@ -404,7 +404,7 @@ async fn level_and_admin_tokens_are_applied_and_what_is_not_is_named() {
     installation.drained().await;
     assert_eq!(cohortd.count_logged("delivered"), 0, "it is below the level");
 
-    installation.write_config(&production(&launchdarkly, &rest.replace("33", "40")));
+    installation.write_config(&production(&launchdarkly, &rest.replace("cache_mib = 33\n", "")));
     let printed = types("planted-two", &["reload"]).done();
     assert_eq!(printed, "nothing has changed\n", "as it runs");
 }
