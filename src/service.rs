@@ -10,6 +10,7 @@
 //! * A new configuration is taken as a whole or not at all, and no request fails for it
 //!   (`reload`; tests/it/reload.rs).
 
+mod courier_thread;
 mod couriers;
 mod failure;
 mod occasions;
@@ -47,6 +48,7 @@ use crate::receive::{self, Doors, PublicState, Readiness};
 pub use failure::ServiceError;
 pub use occasions::Origin;
 
+use courier_thread::CourierThread;
 use couriers::Running;
 use failure::Ended;
 use occasions::{Occasion, Occasions};
@@ -82,6 +84,7 @@ pub struct Service {
     /// Of the tasks that have not ended.
     parts: HashMap<task::Id, Part>,
     couriers: BTreeMap<DestinationName, Running>,
+    courier_thread: CourierThread,
     /// What a reload replaces while others read it.
     shown: Shown,
     /// What was received and delivered since the start.
@@ -166,6 +169,7 @@ impl Service {
             .map(|of| Ok((of.clone(), wiring::client(of, traces.as_ref())?)))
             .collect::<Result<Vec<_>, ServiceError>>()?;
 
+        let courier_thread = CourierThread::start().map_err(ServiceError::CourierThread)?;
         let mut tasks = JoinSet::new();
         let mut parts = HashMap::new();
         let task = tasks.spawn_blocking(move || Ended::Writer(writer.run()));
@@ -193,6 +197,7 @@ impl Service {
             tasks,
             parts,
             couriers: BTreeMap::new(),
+            courier_thread,
             readiness: readiness.clone(),
             stop_receiving: CancellationToken::new(),
             stop_delivering: CancellationToken::new(),
@@ -316,7 +321,11 @@ impl Service {
         part: Part,
         task: impl Future<Output = Ended> + Send + 'static,
     ) -> task::Id {
-        let id = self.tasks.spawn(task).id();
+        let id = match part {
+            Part::Delivering => self.tasks.spawn_on(task, self.courier_thread.runtime()),
+            Part::Receiving | Part::Watching | Part::Writing => self.tasks.spawn(task),
+        }
+        .id();
         self.parts.insert(id, part);
         id
     }

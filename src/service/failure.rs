@@ -39,6 +39,9 @@ pub enum ServiceError {
     /// The way to the collector cannot be built.
     #[error("telemetry cannot be sent")]
     Telemetry(#[source] reqwest::Error),
+    /// The couriers have no thread to run on.
+    #[error("the couriers' thread cannot be started")]
+    CourierThread(#[source] std::io::Error),
     /// The operating system does not let the daemon listen for signals.
     #[error("signals cannot be received")]
     Signals(#[source] std::io::Error),

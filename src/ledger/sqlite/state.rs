@@ -154,15 +154,16 @@ impl State {
         Ok(Some(change_of(delta, other.map(|user| self.persons.hash(row, user)))))
     }
 
-    /// The hashes of the keys of some members. What is looked at to find them is looked at here for all
-    /// of them, one after the other: the processor waits for many places in memory at once then, and
-    /// not for each.
-    pub fn look_at<'a>(&self, members: impl Iterator<Item = (usize, &'a str)>) -> Vec<u64> {
+    /// Where some members are. What [`State::load`] looks at for those that are not here is looked at
+    /// as well, for all of them one after the other: the processor waits for many places in memory at
+    /// once then, and not for each.
+    pub fn places<'a>(&self, members: impl Iterator<Item = (usize, &'a str)>) -> Vec<Place> {
         let look_at = |(audience, key): (usize, &str)| {
-            let (row, hash) = (self.audiences.list[audience].row, self.unwritten.hash(key));
-            black_box(self.newcomers.may_know(row, hash));
-            black_box(self.unwritten.place_of(row, key, hash));
-            hash
+            let place = self.place(audience, key);
+            if place.is_row() {
+                black_box(self.newcomers.may_know(self.audiences.list[audience].row, place.hash));
+            }
+            place
         };
         members.map(look_at).collect()
     }

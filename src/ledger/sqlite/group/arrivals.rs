@@ -109,11 +109,12 @@ impl Group {
         let mut new_in: Option<usize> = None;
         let members: Vec<_> = writes.chunk_by(|a, b| a.member() == b.member()).collect();
         let keys = members.iter().map(|of| (of[0].audience, of[0].delta.context_key.as_str()));
-        let hashes = state.look_at(keys);
-        for (arrivals, hash) in members.into_iter().zip(hashes) {
+        let places = state.places(keys);
+        for (arrivals, place) in members.into_iter().zip(places) {
             let Arrival { row, audience, .. } = arrivals[0];
             let (_, key) = arrivals[0].member();
-            let place = state.unwritten.place_of(row, key, hash);
+            // One that came before may be of the same member.
+            let place = state.unwritten.place_of(row, key, place.hash);
             let destination = state.audiences.list[audience].destination;
             let tally = self.tallies.entry(destination).or_default();
             if new_in == Some(audience) && !state.unwritten.is_open {

@@ -89,12 +89,10 @@ impl Group {
         }
         let mut longest: Option<Timestamp> = None;
         let mut members = Vec::with_capacity(order.len());
-        let row = state.audiences.list[audience].row;
         let keys = order.iter().map(|claimed| (audience, claimed.context_key.as_str()));
-        let hashes = state.look_at(keys);
-        for (claimed, hash) in order.into_iter().zip(hashes) {
+        let places = state.places(keys);
+        for (claimed, place) in order.into_iter().zip(places) {
             let key = &claimed.context_key;
-            let place = state.unwritten.place_of(row, key.as_str(), hash);
             let row = if place.is_row() {
                 state.audiences.list[audience].claimed.take_row(place.hash, key)
             } else {

@@ -1,6 +1,7 @@
 //! The members of one audience that have changed.
 
 use std::collections::VecDeque;
+use std::hint::black_box;
 use std::time::Duration;
 
 use hashbrown::HashTable;
@@ -152,9 +153,15 @@ impl Changed {
             .map(|(since, _)| *since)
     }
 
-    /// The hashes of some; one after the other these are many looks into memory at once.
+    /// The hashes of some, where they are found by them; one after the other these are many looks into
+    /// memory at once.
     pub fn hashes(&self, numbers: &[u32]) -> Vec<u64> {
-        numbers.iter().map(|number| slot(&self.slots, *number).hash).collect()
+        let hashes: Vec<_> = numbers.iter().map(|number| slot(&self.slots, *number).hash).collect();
+        let found = numbers.iter().zip(&hashes);
+        black_box(
+            found.filter_map(|(n, hash)| self.by_key.find(*hash, |other| other == n)).count(),
+        );
+        hashes
     }
 
     /// Takes one out, unless it is better left for once, if that is allowed.
