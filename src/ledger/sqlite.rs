@@ -147,7 +147,7 @@ struct Pace {
 }
 
 /// What a changed member takes.
-const MEMBER_BYTES: u64 = 160;
+const MEMBER_BYTES: u64 = 144;
 /// So many rows can be written at once in a second or two, when somebody must see all of them.
 const MOST_UNWRITTEN: usize = 1 << 18;
 

@@ -139,13 +139,8 @@ pub(super) fn insert_if_new(
 /// What must be known of a row to write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stored {
-    pub pending_since: Option<Timestamp>,
-}
-
-impl Stored {
-    pub fn of(member: &Member) -> Self {
-        Self { pending_since: member.pending_since }
-    }
+    /// It has been pending since the same time as what is written, or neither is pending.
+    pub keeps_since: bool,
 }
 
 /// Makes a row what the rules decided; `None`: there is none.
@@ -153,10 +148,12 @@ pub(super) fn store(
     db: &Connection,
     audience: i64,
     key: &str,
-    before: Option<Stored>,
+    before: Option<&Member>,
     after: Option<&Member>,
 ) -> rusqlite::Result<()> {
-    Storing::into(db).store(audience, key, before, after)
+    let since = |member: Option<&Member>| member.and_then(|member| member.pending_since);
+    let stored = before.map(|_| Stored { keeps_since: since(before) == since(after) });
+    Storing::into(db).store(audience, key, stored, after)
 }
 
 /// Stores one row after the other: neighbours mostly take the same statement.
@@ -187,13 +184,13 @@ impl<'a> Storing<'a> {
         let sql = match before {
             None => insert!(),
             // Not naming `pending_since` spares the index of the pending a delete and an insert.
-            Some(before) if before.pending_since == after.pending_since => {
+            Some(Stored { keeps_since: true }) => {
                 "UPDATE member SET included = ?3, event_at = ?4, version = ?5, told = ?6,
                      told_at = ?7, parked_at = ?8, flags = ?9, key_rule = ?10, person = ?11,
                      refused_with = ?12, checksum = ?13
                  WHERE audience = ?1 AND context_key = ?2 AND pending_since IS ?14"
             }
-            Some(_) => {
+            Some(Stored { keeps_since: false }) => {
                 "UPDATE member SET included = ?3, event_at = ?4, version = ?5, told = ?6,
                      told_at = ?7, parked_at = ?8, flags = ?9, key_rule = ?10, person = ?11,
                      refused_with = ?12, checksum = ?13, pending_since = ?14

@@ -180,7 +180,7 @@ impl Unwritten {
         has_rows: bool,
     ) -> rusqlite::Result<Option<Timestamp>> {
         let of = self.audiences.get(&audience);
-        let here = of.and_then(|of| of.pending_behind(Timestamp::EPOCH).next());
+        let here = of.and_then(|of| of.pending_behind(Timestamp::EPOCH, &self.hasher).next());
         let mut longest = here.map(|(since, ..)| since);
         if has_rows {
             let mut looked_at = 0;
@@ -234,7 +234,6 @@ impl Unwritten {
             Next::Delete => None,
         };
         if !self.is_open {
-            let before = before.map(members::Stored::of);
             members::store(db, audience, key.as_str(), before, now)?;
             return Ok(place);
         }
@@ -243,7 +242,8 @@ impl Unwritten {
             of.set(number, now);
             return Ok(place);
         }
-        let number = of.insert(Slot::new(key.clone(), place.hash, before, now));
+        let new = Slot::new(key.clone(), before, now);
+        let number = of.insert(new, &self.hasher);
         self.count += 1;
         self.added += 1;
         self.since.get_or_insert_with(Instant::now);
@@ -272,8 +272,8 @@ impl Unwritten {
 
     /// Those of an audience who are in a batch and are not written yet.
     pub fn claimed(&self, audience: i64) -> Vec<(u64, ContextKey)> {
-        let of = self.audiences.get(&audience).into_iter();
-        of.flat_map(Changed::claimed).map(|slot| (slot.hash, slot.key.clone())).collect()
+        let of = self.audiences.get(&audience).into_iter().flat_map(Changed::claimed);
+        of.map(|slot| (self.hash(slot.key.as_str()), slot.key.clone())).collect()
     }
 
     /// Shows the members of an audience that are pending since later than `after` to `visit`, the
@@ -288,7 +288,8 @@ impl Unwritten {
         mut visit: impl FnMut(&ContextKey, Place, &Member) -> bool,
     ) -> rusqlite::Result<()> {
         let of = self.audiences.get(&audience);
-        let mut here = of.into_iter().flat_map(|of| of.pending_behind(after)).peekable();
+        let mut here =
+            of.into_iter().flat_map(|of| of.pending_behind(after, &self.hasher)).peekable();
         let mut has_enough = false;
         if has_rows {
             members::visit_pending(db, audience, after, |key, row| {

@@ -215,7 +215,7 @@ fn purge_tombstones(state: &mut State, db: &Database, now: Instant) -> rusqlite:
     for (row, key, before) in &slice {
         if before.is_spent_tombstone(stamp, ttl) {
             // No count is of tombstones, so that the audience need not be known.
-            members::store(db, *row, key, Some(members::Stored::of(before)), None)?;
+            members::store(db, *row, key, Some(before), None)?;
         }
     }
     state.upkeep.walk = (slice.len() == SLICE)

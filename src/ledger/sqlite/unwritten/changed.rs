@@ -1,6 +1,7 @@
 //! The members of one audience that have changed.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher;
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -43,10 +44,7 @@ impl Changed {
 
     /// The number of a member.
     pub fn find(&self, hash: u64, key: &str) -> Option<u32> {
-        let is_it = |number: &u32| {
-            let of = slot(&self.slots, *number);
-            of.hash == hash && of.key.as_str() == key
-        };
+        let is_it = |number: &u32| slot(&self.slots, *number).key.as_str() == key;
         self.by_key.find(hash, is_it).copied()
     }
 
@@ -72,14 +70,14 @@ impl Changed {
     }
 
     /// Adds a member that is not here; its number.
-    pub fn insert(&mut self, new: Slot) -> u32 {
-        let (hash, since) = (new.hash, new.pending_since());
+    pub fn insert(&mut self, new: Slot, hasher: &impl BuildHasher) -> u32 {
+        let (hash, since) = (new.hash(hasher), new.pending_since());
         let number = self.vacant.take().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).expect("they are bounded")
         });
         self.slots[number as usize] = Some(new);
-        let hash_of = |number: &u32| slot(&self.slots, *number).hash;
+        let hash_of = |number: &u32| slot(&self.slots, *number).hash(hasher);
         self.by_key.insert_unique(hash, number, hash_of);
         if let Some(since) = since {
             self.waits(since, number);
@@ -132,12 +130,13 @@ impl Changed {
     pub fn pending_behind(
         &self,
         after: Timestamp,
+        hasher: &impl BuildHasher,
     ) -> impl Iterator<Item = (Timestamp, &ContextKey, Place, Member)> {
         let first = self.waiting.partition_point(|(since, _)| *since <= after);
         let waiting = self.waiting.range(first..);
         waiting.filter(|one| is_waiting(&self.slots, **one)).filter_map(|(since, number)| {
             let slot = slot(&self.slots, *number);
-            let place = Place { hash: slot.hash, number: Some(*number) };
+            let place = Place { hash: slot.hash(hasher), number: Some(*number) };
             Some((*since, &slot.key, place, slot.now()?))
         })
     }
@@ -155,8 +154,9 @@ impl Changed {
 
     /// The hashes of some, where they are found by them; one after the other these are many looks into
     /// memory at once.
-    pub fn hashes(&self, numbers: &[u32]) -> Vec<u64> {
-        let hashes: Vec<_> = numbers.iter().map(|number| slot(&self.slots, *number).hash).collect();
+    pub fn hashes(&self, numbers: &[u32], hasher: &impl BuildHasher) -> Vec<u64> {
+        let hash = |number: &u32| slot(&self.slots, *number).hash(hasher);
+        let hashes: Vec<_> = numbers.iter().map(hash).collect();
         let found = numbers.iter().zip(&hashes);
         black_box(
             found.filter_map(|(n, hash)| self.by_key.find(*hash, |other| other == n)).count(),

@@ -110,7 +110,7 @@ impl Unwritten {
             let Some(of) = self.audiences.get_mut(audience) else { break };
             let taken = numbers.split_off(numbers.len().saturating_sub(share.min(AT_ONCE)));
             (share, pass.done) = (share - taken.len(), pass.done + taken.len());
-            let hashes = of.hashes(&taken);
+            let hashes = of.hashes(&taken, &self.hasher);
             for (number, hash) in taken.into_iter().zip(hashes).rev() {
                 let Some(slot) = of.take(number, hash, pass.keeps) else {
                     pass.kept += 1;

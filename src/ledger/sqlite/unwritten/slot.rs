@@ -1,4 +1,7 @@
-//! One member that has changed, in half the bytes of a [`Member`]: very many are kept.
+//! One member that has changed, in half the bytes of a [`Member`]: very many are kept, each in one line of
+//! the processor's cache.
+
+use std::hash::BuildHasher;
 
 use super::super::audience::Counts;
 use super::super::members::Stored;
@@ -7,16 +10,13 @@ use crate::membership::{ContextKey, Membership, Timestamp};
 
 /// What the row is, and what it is to be.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(super) struct Slot {
     pub key: ContextKey,
-    /// Of the key.
-    pub hash: u64,
     event_at: Timestamp,
     version: Timestamp,
     told_at: Timestamp,
     pending_since: Timestamp,
-    /// Of the row.
-    row_pending_since: Timestamp,
     key_rule: u32,
     flags: u16,
     rare: Option<Box<Rare>>,
@@ -48,6 +48,10 @@ const ERASE: u16 = 1 << 10;
 const WAS_KEPT: u16 = 1 << 11;
 /// It is in a batch.
 const CLAIMED: u16 = 1 << 12;
+/// It has been pending since the same time as the row, or is not pending like the row.
+const KEEPS_SINCE: u16 = 1 << 13;
+
+const _: () = assert!(size_of::<Option<Slot>>() == 64, "it fills a line");
 
 fn flag(flag: u16, is_set: bool) -> u16 {
     if is_set { flag } else { 0 }
@@ -55,31 +59,39 @@ fn flag(flag: u16, is_set: bool) -> u16 {
 
 impl Slot {
     /// A member of which the row is `before`.
-    pub fn new(key: ContextKey, hash: u64, before: Option<&Member>, now: Option<&Member>) -> Self {
+    pub fn new(key: ContextKey, before: Option<&Member>, now: Option<&Member>) -> Self {
         let counts = Counts::of(before);
-        let row_pending_since = before.and_then(|before| before.pending_since);
+        let pending_since = before.and_then(|before| before.pending_since);
         let mut slot = Self {
             key,
-            hash,
             event_at: Timestamp::EPOCH,
             version: Timestamp::EPOCH,
             told_at: Timestamp::EPOCH,
-            pending_since: Timestamp::EPOCH,
-            row_pending_since: row_pending_since.unwrap_or(Timestamp::EPOCH),
+            pending_since: pending_since.unwrap_or(Timestamp::EPOCH),
             key_rule: 0,
             flags: flag(HAS_ROW, before.is_some())
                 | flag(ROW_IS_IN, counts.included > 0)
                 | flag(ROW_IS_PENDING, counts.pending > 0)
-                | flag(ROW_IS_PARKED, counts.parked > 0),
+                | flag(ROW_IS_PARKED, counts.parked > 0)
+                | flag(IS_PENDING, pending_since.is_some())
+                | KEEPS_SINCE,
             rare: None,
         };
         slot.set(now);
         slot
     }
 
+    /// Of its key.
+    pub fn hash(&self, hasher: &impl BuildHasher) -> u64 {
+        hasher.hash_one(self.key.as_str())
+    }
+
     /// What the row is to be; `None`: gone.
     pub fn set(&mut self, now: Option<&Member>) {
+        let keeps_since =
+            self.has(KEEPS_SINCE) && now.and_then(|now| now.pending_since) == self.pending_since();
         self.flags &= OF_THE_ROW | WAS_KEPT | CLAIMED;
+        self.flags |= flag(KEEPS_SINCE, keeps_since);
         self.rare = None;
         let Some(now) = now else { return };
         // Taken apart, so that a new field cannot be forgotten here.
@@ -141,8 +153,7 @@ impl Slot {
 
     /// What must be known of the row to write it.
     pub fn row(&self) -> Option<Stored> {
-        let pending_since = self.has(ROW_IS_PENDING).then_some(self.row_pending_since);
-        self.has(HAS_ROW).then_some(Stored { pending_since })
+        self.has(HAS_ROW).then(|| Stored { keeps_since: self.has(KEEPS_SINCE) })
     }
 
     /// What the row will count as.
@@ -190,7 +201,9 @@ mod tests {
         let stamp = || any::<i64>().prop_map(Timestamp);
         let maybe = || proptest::option::of(any::<i64>().prop_map(Timestamp));
         let told = proptest::option::of((any::<bool>(), stamp()));
-        let some = (any::<bool>(), stamp(), stamp(), told, maybe(), maybe());
+        // Few, so that it is often the same.
+        let since = proptest::option::of((0..2_i64).prop_map(Timestamp));
+        let some = (any::<bool>(), stamp(), stamp(), told, since, maybe());
         let others =
             (any::<bool>(), any::<bool>(), any::<u32>(), any::<Option<[u8; 16]>>(), maybe());
         (some, others).prop_map(|(some, others)| {
@@ -221,7 +234,7 @@ mod tests {
             states in proptest::collection::vec(proptest::option::of(member()), 1..5),
         ) {
             let key = ContextKey::new("ada").expect("not empty");
-            let mut slot = Slot::new(key, 0, row.as_ref(), None);
+            let mut slot = Slot::new(key, row.as_ref(), row.as_ref());
             prop_assert!(slot.claim(true));
             for state in &states {
                 slot.set(state.as_ref());
@@ -232,8 +245,9 @@ mod tests {
                 prop_assert_eq!(slot.pending_since(), pending_since);
             }
             prop_assert_eq!(slot.row_counts(), Counts::of(row.as_ref()));
-            let stored = row.map(|row| Stored { pending_since: row.pending_since });
-            prop_assert_eq!(slot.row(), stored);
+            let since = |member: Option<&Member>| member.and_then(|member| member.pending_since);
+            let keeps_since = states.iter().all(|of| since(of.as_ref()) == since(row.as_ref()));
+            prop_assert_eq!(slot.row(), row.map(|_| Stored { keeps_since }));
         }
     }
 }

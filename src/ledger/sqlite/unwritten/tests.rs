@@ -167,9 +167,9 @@ fn the_order_is_that_of_the_keys_whatever_they_have_in_common() {
         &["b", "a", "c\u{0}", "c", "c\u{0}\u{0}"],
     ];
     for keys in tables {
-        let mut of = Changed::default();
-        for (hash, text) in (0..).zip(keys) {
-            of.insert(Slot::new(key(text), hash, None, Some(&member(None))));
+        let (mut of, hasher) = (Changed::default(), DefaultHashBuilder::default());
+        for text in keys {
+            of.insert(Slot::new(key(text), None, Some(&member(None))), &hasher);
         }
         let by_number: BTreeMap<u32, &str> =
             of.numbers().map(|(number, key)| (number, key.as_str())).collect();
