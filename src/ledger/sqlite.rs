@@ -146,8 +146,8 @@ struct Pace {
     most_written: usize,
 }
 
-/// What a changed member takes.
-const MEMBER_BYTES: u64 = 144;
+/// What a changed member takes, with what is there to find it and to write it.
+const MEMBER_BYTES: u64 = 176;
 /// So many rows can be written at once in a second or two, when somebody must see all of them.
 const MOST_UNWRITTEN: usize = 1 << 18;
 

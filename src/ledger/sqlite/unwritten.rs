@@ -19,6 +19,7 @@
 mod changed;
 mod pass;
 mod slot;
+mod slots;
 mod vacant;
 
 use std::collections::BTreeMap;

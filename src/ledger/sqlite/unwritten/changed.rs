@@ -10,15 +10,14 @@ use tokio::time::Instant;
 
 use super::Place;
 use super::slot::Slot;
-use super::vacant::Vacant;
+use super::slots::Slots;
 use crate::ledger::member::{Member, Next};
 use crate::membership::{ContextKey, Timestamp};
 
 /// Found by key, and by since when they wait.
 #[derive(Debug, Default)]
 pub(super) struct Changed {
-    slots: Vec<Option<Slot>>,
-    vacant: Vacant,
+    slots: Slots,
     by_key: HashTable<u32>,
     /// Who is pending, in the order in which they began to wait. May have more: whose slot does not say
     /// the same is not meant.
@@ -39,23 +38,23 @@ impl Changed {
 
     /// All of them, by number.
     pub fn numbers(&self) -> impl Iterator<Item = (u32, &ContextKey)> {
-        (0..).zip(&self.slots).filter_map(|(number, slot)| Some((number, &slot.as_ref()?.key)))
+        self.slots.all().map(|(number, slot)| (number, &slot.key))
     }
 
     /// The number of a member.
     pub fn find(&self, hash: u64, key: &str) -> Option<u32> {
-        let is_it = |number: &u32| slot(&self.slots, *number).key.as_str() == key;
+        let is_it = |number: &u32| self.slots.of(*number).key.as_str() == key;
         self.by_key.find(hash, is_it).copied()
     }
 
     /// What is to become of the row of a member.
     pub fn get(&self, number: u32) -> Next {
-        slot(&self.slots, number).now().map_or(Next::Delete, Next::Write)
+        self.slots.of(number).now().map_or(Next::Delete, Next::Write)
     }
 
     /// Makes a member that is here what it is to be.
     pub fn set(&mut self, number: u32, now: Option<&Member>) {
-        let slot = self.slots[number as usize].as_mut().expect("it was found");
+        let slot = self.slots.get_mut(number).expect("it was found");
         let (was, since) = (slot.pending_since(), now.and_then(|now| now.pending_since));
         slot.set(now);
         if was == since {
@@ -72,12 +71,8 @@ impl Changed {
     /// Adds a member that is not here; its number.
     pub fn insert(&mut self, new: Slot, hasher: &impl BuildHasher) -> u32 {
         let (hash, since) = (new.hash(hasher), new.pending_since());
-        let number = self.vacant.take().unwrap_or_else(|| {
-            self.slots.push(None);
-            u32::try_from(self.slots.len() - 1).expect("they are bounded")
-        });
-        self.slots[number as usize] = Some(new);
-        let hash_of = |number: &u32| slot(&self.slots, *number).hash(hasher);
+        let number = self.slots.add(new);
+        let hash_of = |number: &u32| self.slots.of(*number).hash(hasher);
         self.by_key.insert_unique(hash, number, hash_of);
         if let Some(since) = since {
             self.waits(since, number);
@@ -86,22 +81,22 @@ impl Changed {
     }
 
     pub fn is_claimed(&self, number: u32) -> bool {
-        slot(&self.slots, number).is_claimed()
+        self.slots.of(number).is_claimed()
     }
 
     /// Whether a member is in a batch, from now on; `true`: that is another answer than before.
     pub fn claim(&mut self, number: u32, is_claimed: bool) -> bool {
-        self.slots[number as usize].as_mut().is_some_and(|slot| slot.claim(is_claimed))
+        self.slots.get_mut(number).is_some_and(|slot| slot.claim(is_claimed))
     }
 
     /// Whether a number is still that of this member.
     pub fn is(&self, number: u32, key: &ContextKey) -> bool {
-        self.slots.get(number as usize).and_then(Option::as_ref).is_some_and(|of| of.key == *key)
+        self.slots.get(number).is_some_and(|of| of.key == *key)
     }
 
     /// Those who are in a batch.
     pub fn claimed(&self) -> impl Iterator<Item = &Slot> {
-        self.slots.iter().flatten().filter(|slot| slot.is_claimed())
+        self.slots.all().map(|(_, slot)| slot).filter(|slot| slot.is_claimed())
     }
 
     fn waits(&mut self, since: Timestamp, number: u32) {
@@ -135,7 +130,7 @@ impl Changed {
         let first = self.waiting.partition_point(|(since, _)| *since <= after);
         let waiting = self.waiting.range(first..);
         waiting.filter(|one| is_waiting(&self.slots, **one)).filter_map(|(since, number)| {
-            let slot = slot(&self.slots, *number);
+            let slot = self.slots.of(*number);
             let place = Place { hash: slot.hash(hasher), number: Some(*number) };
             Some((*since, &slot.key, place, slot.now()?))
         })
@@ -155,26 +150,22 @@ impl Changed {
     /// The hashes of some, where they are found by them; one after the other these are many looks into
     /// memory at once.
     pub fn hashes(&self, numbers: &[u32], hasher: &impl BuildHasher) -> Vec<u64> {
-        let hash = |number: &u32| slot(&self.slots, *number).hash(hasher);
-        let hashes: Vec<_> = numbers.iter().map(hash).collect();
-        let found = numbers.iter().zip(&hashes);
-        black_box(
-            found.filter_map(|(n, hash)| self.by_key.find(*hash, |other| other == n)).count(),
-        );
-        hashes
+        let hash_of = |number: &u32| self.slots.of(*number).hash(hasher);
+        let all: Vec<_> = numbers.iter().map(hash_of).collect();
+        let find = |(number, hash): (&u32, &u64)| self.by_key.find(*hash, |other| other == number);
+        black_box(numbers.iter().zip(&all).filter_map(find).count());
+        all
     }
 
     /// Takes one out, unless it is better left for once, if that is allowed.
     pub fn take(&mut self, number: u32, hash: u64, may_keep: bool) -> Option<Slot> {
-        let of = self.slots.get_mut(number as usize)?;
-        if may_keep && of.as_mut()?.is_kept() {
+        if may_keep && self.slots.get_mut(number)?.is_kept() {
             return None;
         }
-        let taken = of.take()?;
+        let taken = self.slots.take(number)?;
         if let Ok(entry) = self.by_key.find_entry(hash, |other| *other == number) {
             entry.remove();
         }
-        self.vacant.add(number);
         if taken.pending_since().is_some() {
             self.waits_no_more();
         }
@@ -182,12 +173,8 @@ impl Changed {
     }
 }
 
-fn slot(slots: &[Option<Slot>], number: u32) -> &Slot {
-    slots[number as usize].as_ref().expect("a number that is known is of a slot in use")
-}
-
-fn is_waiting(slots: &[Option<Slot>], (since, number): (Timestamp, u32)) -> bool {
-    slots[number as usize].as_ref().is_some_and(|slot| slot.pending_since() == Some(since))
+fn is_waiting(slots: &Slots, (since, number): (Timestamp, u32)) -> bool {
+    slots.get(number).is_some_and(|slot| slot.pending_since() == Some(since))
 }
 
 /// How many were told of late.

@@ -39,23 +39,27 @@ pub(super) struct Pass {
 
 /// Members that were taken out to be written, with the rows of their audiences.
 #[derive(Debug, Default)]
-pub(in super::super) struct Taken(Vec<(i64, Slot)>);
+pub(in super::super) struct Taken(Vec<(i64, Vec<Slot>)>);
 
 impl Taken {
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.iter().all(|(_, slots)| slots.is_empty())
     }
 
     /// Writes their rows.
     pub fn write(&self, db: &Connection) -> rusqlite::Result<()> {
         let mut storing = Storing::into(db);
-        for some in self.0.chunks(AT_ONCE) {
+        let pieces = self
+            .0
+            .iter()
+            .flat_map(|(audience, slots)| slots.chunks(AT_ONCE).map(|some| (*audience, some)));
+        for (audience, some) in pieces {
             // Keys are wherever there was place for them: looked at together they are waited for once.
-            black_box(some.iter().filter(|(_, slot)| slot.key.as_str().starts_with('\0')).count());
-            for (audience, slot) in some {
+            black_box(some.iter().filter(|slot| slot.key.as_str().starts_with('\0')).count());
+            for slot in some {
                 let (row, now) = (slot.row(), slot.now());
                 if row.is_some() || now.is_some() {
-                    storing.store(*audience, slot.key.as_str(), row, now.as_ref())?;
+                    storing.store(audience, slot.key.as_str(), row, now.as_ref())?;
                 }
             }
         }
@@ -108,6 +112,10 @@ impl Unwritten {
             let Some((audience, numbers)) = pass.left.last_mut() else { break };
             let written: &mut Written = all_written.entry(*audience).or_default();
             let Some(of) = self.audiences.get_mut(audience) else { break };
+            if all_taken.0.last().is_none_or(|(last, _)| last != audience) {
+                all_taken.0.push((*audience, Vec::with_capacity(share.min(numbers.len()))));
+            }
+            let slots = &mut all_taken.0.last_mut().expect("one is there").1;
             let taken = numbers.split_off(numbers.len().saturating_sub(share.min(AT_ONCE)));
             (share, pass.done) = (share - taken.len(), pass.done + taken.len());
             let hashes = of.hashes(&taken, &self.hasher);
@@ -123,7 +131,7 @@ impl Unwritten {
                 if slot.is_claimed() {
                     written.claimed.push((hash, slot.key.clone()));
                 }
-                all_taken.0.push((*audience, slot));
+                slots.push(slot);
             }
             if numbers.is_empty() {
                 let (audience, _) = (*audience, pass.left.pop());
