@@ -53,7 +53,8 @@ impl Plain {
         text: &[u8],
         arrival: Timestamp,
     ) -> Option<MembershipDelta> {
-        let Object(event) = serde_json::from_slice::<Object<Event<'_>>>(text).ok()?;
+        let text = str::from_utf8(text).ok()?; // at once, and not text by text
+        let Object(event) = serde_json::from_str::<Object<Event<'_>>>(text).ok()?;
         if !matches!(event.kind.text()?, "identify" | "track") {
             return None;
         }
