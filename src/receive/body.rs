@@ -55,8 +55,7 @@ pub(super) async fn read(
     if declared.is_some_and(|bytes| bytes > limits.body_limit_bytes) {
         return Err(Refusal::TooLarge);
     }
-    let reservation = budget.reserve()?;
-    let evicted = reservation.eviction();
+    let (reservation, evicted) = budget.reserve()?;
     let limit_bytes = limits.body_limit_bytes;
     let mut growing = Growing { bytes: Vec::new(), kept_bytes: 0, limit_bytes, reservation };
     let collecting = async {
@@ -66,7 +65,7 @@ pub(super) async fn read(
         }
     };
     let bytes = tokio::select! { // what has come of a body that makes way is dropped, and comes again
-        () = evicted.cancelled() => return Err(Refusal::Busy),
+        Ok(()) = evicted => return Err(Refusal::Busy),
         bytes = collecting => bytes?,
     };
     let mut reservation = growing.reservation;

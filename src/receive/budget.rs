@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio_util::sync::CancellationToken;
+use tokio::sync::oneshot;
 
 use super::answer::Refusal;
 
@@ -28,7 +28,7 @@ struct State {
 #[derive(Debug)]
 struct Arriving {
     held_bytes: usize,
-    evicted: CancellationToken,
+    evicted: oneshot::Sender<()>,
 }
 
 /// The place of one request; dropping it gives everything back.
@@ -38,8 +38,10 @@ pub(super) struct Reservation {
     number: u64,
     /// Of a body that is whole; while it arrives the state knows.
     whole_bytes: Option<usize>,
-    evicted: CancellationToken,
 }
+
+/// Heard of when a body has to make way.
+pub(super) type Eviction = oneshot::Receiver<()>;
 
 impl Budget {
     pub fn new(requests: usize, bytes: usize) -> Self {
@@ -49,17 +51,18 @@ impl Budget {
     }
 
     /// A place for a body that begins to arrive.
-    pub fn reserve(&self) -> Result<Reservation, Refusal> {
+    pub fn reserve(&self) -> Result<(Reservation, Eviction), Refusal> {
         let mut state = self.state();
         while state.left_places == 0 {
             state.evict_oldest(|_| true)?;
         }
         state.left_places -= 1;
         state.begun += 1;
-        let (number, evicted) = (state.begun, CancellationToken::new());
-        state.arriving.insert(number, Arriving { held_bytes: 0, evicted: evicted.clone() });
+        let number = state.begun;
+        let (evicted, eviction) = oneshot::channel();
+        state.arriving.insert(number, Arriving { held_bytes: 0, evicted });
         drop(state);
-        Ok(Reservation { budget: self.clone(), number, whole_bytes: None, evicted })
+        Ok((Reservation { budget: self.clone(), number, whole_bytes: None }, eviction))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -74,7 +77,7 @@ impl State {
         let evicted = evicted.ok_or(Refusal::Busy)?;
         self.left_places += 1;
         self.left_bytes += evicted.held_bytes;
-        evicted.evicted.cancel();
+        let _ = evicted.evicted.send(()); // whoever does not listen finds out when it asks for more
         Ok(())
     }
 }
@@ -112,11 +115,6 @@ impl Reservation {
         self.whole_bytes = Some(arriving.held_bytes.min(bytes));
         Ok(())
     }
-
-    /// Is cancelled when it has to make way.
-    pub fn eviction(&self) -> CancellationToken {
-        self.evicted.clone()
-    }
 }
 
 impl Drop for Reservation {
@@ -143,13 +141,14 @@ mod tests {
     #[test]
     fn the_body_that_has_been_arriving_for_the_longest_makes_way() {
         let budget = Budget::new(10, 100);
-        let [mut first, mut second, mut third] =
+        let [(mut first, one), (mut second, two), (mut third, three)] =
             [(); 3].map(|()| budget.reserve().expect("a place"));
+        let mut evictions = [one, two, three];
         assert_eq!((first.grow_to(40), second.grow_to(40)), (Ok(()), Ok(())));
         assert_eq!(third.grow_to(20), Ok(()), "it fits");
         assert_eq!(third.grow_to(21), Ok(()));
-        let over = |one: &Reservation| one.evicted.is_cancelled();
-        assert_eq!([&first, &second, &third].map(over), [true, false, false]);
+        let over = |one: &mut Eviction| one.try_recv() == Ok(());
+        assert_eq!(evictions.each_mut().map(over), [true, false, false]);
         assert_eq!(
             (first.grow_to(40), first.complete(40)),
             (Err(Refusal::Busy), Err(Refusal::Busy))
@@ -158,7 +157,7 @@ mod tests {
         assert_eq!(third.grow_to(61), Ok(()), "a little of the second was given back");
         assert_eq!(third.grow_to(62), Err(Refusal::Busy), "what is whole stays");
         assert_eq!(second.grow_to(81), Ok(()), "and may still grow");
-        assert!(over(&third));
+        assert!(over(&mut evictions[2]));
         assert_eq!(left(&budget), (9, 19));
         drop((first, second, third));
         assert_eq!(left(&budget), (10, 100));
@@ -167,11 +166,12 @@ mod tests {
     #[test]
     fn places_are_counted_too() {
         let budget = Budget::new(2, 100);
-        let mut first = budget.reserve().expect("a place");
-        let second = budget.reserve().expect("a place");
+        let (mut first, mut first_eviction) = budget.reserve().expect("a place");
+        let (second, mut second_eviction) = budget.reserve().expect("a place");
         first.complete(0).expect("it is there");
-        let mut third = budget.reserve().expect("the second makes way");
-        assert!(second.evicted.is_cancelled() && !first.evicted.is_cancelled());
+        let (mut third, _) = budget.reserve().expect("the second makes way");
+        assert_eq!(second_eviction.try_recv(), Ok(()));
+        assert!(first_eviction.try_recv().is_err());
         third.complete(0).expect("it is there");
         assert_eq!(budget.reserve().err(), Some(Refusal::Busy));
         drop((first, second, third));

@@ -2,7 +2,8 @@
 //! longest without a complete request. So idle ones, and those that send a byte now and then, cannot
 //! lock anybody out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
@@ -13,7 +14,7 @@ use super::progress::{Patience, Progress, Verdict};
 /// All connections of one listener.
 #[derive(Clone, Debug)]
 pub(super) struct Connections {
-    state: Arc<Mutex<State>>,
+    state: Arc<State>,
     patience: Patience,
 }
 
@@ -21,15 +22,13 @@ pub(super) struct Connections {
 struct State {
     most: usize,
     /// Counts what happens: the larger, the later.
-    now: u64,
-    /// Connections by their last complete request, or by their beginning.
-    order: BTreeMap<u64, u64>,
-    by_id: HashMap<u64, Open>,
+    now: AtomicU64,
+    by_id: Mutex<HashMap<u64, Open>>,
 }
 
 #[derive(Debug)]
 struct Open {
-    last: u64,
+    last: Arc<AtomicU64>,
     end: CancellationToken,
 }
 
@@ -38,6 +37,8 @@ struct Open {
 pub(super) struct Connection {
     id: u64,
     all: Connections,
+    /// When its last request was complete, or when it began.
+    last: Arc<AtomicU64>,
     progress: Mutex<Progress>,
     /// Cancelled when another connection takes its place, or when there is no use in it.
     pub end: CancellationToken,
@@ -45,31 +46,35 @@ pub(super) struct Connection {
 
 impl Connections {
     pub fn new(most: usize, patience: Patience) -> Self {
-        let (order, by_id) = (BTreeMap::new(), HashMap::new());
-        let state = State { most: most.max(1), now: 0, order, by_id };
-        Self { state: Arc::new(Mutex::new(state)), patience }
+        let state = State { most: most.max(1), now: AtomicU64::new(0), by_id: Mutex::default() };
+        Self { state: Arc::new(state), patience }
     }
 
     /// Enters a connection; the one that has to go for it is told to.
     pub fn enter(&self) -> Connection {
-        let mut state = self.state();
-        while state.by_id.len() >= state.most {
-            let Some((_, oldest)) = state.order.pop_first() else { break };
-            if let Some(open) = state.by_id.remove(&oldest) {
-                open.end.cancel();
-            }
+        let mut by_id = self.by_id();
+        while by_id.len() >= self.state.most {
+            // Looked for here, so that no request has an order to keep.
+            let last = |(_, open): &(&u64, &Open)| open.last.load(Ordering::Relaxed);
+            let oldest = by_id.iter().min_by_key(last).map(|(id, _)| *id);
+            let Some(open) = oldest.and_then(|id| by_id.remove(&id)) else { break };
+            open.end.cancel();
         }
-        state.now += 1;
-        let (id, end) = (state.now, CancellationToken::new());
-        state.order.insert(id, id);
-        state.by_id.insert(id, Open { last: id, end: end.clone() });
-        drop(state);
+        let (id, end) = (self.tick(), CancellationToken::new());
+        let last = Arc::new(AtomicU64::new(id));
+        by_id.insert(id, Open { last: Arc::clone(&last), end: end.clone() });
+        drop(by_id);
         let progress = Mutex::new(Progress::new(Instant::now()));
-        Connection { id, all: self.clone(), progress, end }
+        Connection { id, all: self.clone(), last, progress, end }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Something happens.
+    fn tick(&self) -> u64 {
+        self.state.now.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn by_id(&self) -> MutexGuard<'_, HashMap<u64, Open>> {
+        self.state.by_id.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -114,22 +119,13 @@ impl Connection {
 
     /// A request of it is complete, or answered.
     pub fn completed(&self) {
-        let mut state = self.all.state();
-        state.now += 1;
-        let now = state.now;
-        let Some(open) = state.by_id.get_mut(&self.id) else { return };
-        let before = std::mem::replace(&mut open.last, now);
-        state.order.remove(&before);
-        state.order.insert(now, self.id);
+        self.last.store(self.all.tick(), Ordering::Relaxed);
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let mut state = self.all.state();
-        if let Some(open) = state.by_id.remove(&self.id) {
-            state.order.remove(&open.last);
-        }
+        self.all.by_id().remove(&self.id);
     }
 }
 
@@ -167,7 +163,6 @@ mod tests {
             one.completed();
             one.completed();
         }
-        let state = all.state();
-        assert!(state.order.is_empty() && state.by_id.is_empty());
+        assert!(all.by_id().is_empty());
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::BoxError;
 use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
@@ -85,24 +86,30 @@ impl HttpBody for Answer {
 pub(super) struct TooSlow;
 
 /// A body that is awaited for so long and no longer.
-pub(super) fn in_time(body: Body, limit: Duration, connection: Option<Arc<Connection>>) -> Body {
+pub(super) fn in_time<B>(body: B, limit: Duration, connection: Option<Arc<Connection>>) -> Body
+where
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+{
     if body.is_end_stream() {
         if let Some(connection) = connection {
             connection.completed();
         }
-        return body;
+        return Body::new(body);
     }
     Body::new(InTime { body, end: Box::pin(sleep(limit)), connection })
 }
 
-struct InTime {
-    body: Body,
+struct InTime<B> {
+    body: B,
     end: Pin<Box<Sleep>>,
     /// Told once all is there.
     connection: Option<Arc<Connection>>,
 }
 
-impl HttpBody for InTime {
+impl<B> HttpBody for InTime<B>
+where
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -119,7 +126,7 @@ impl HttpBody for InTime {
         {
             connection.completed();
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(axum::Error::new)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -17,8 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::response::Response;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use http::{HeaderValue, Request, header};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -98,9 +99,8 @@ pub async fn serve(
                     let talk = converse(http.clone(), socket, tls, service, leave.clone());
                     connections.spawn(async move {
                         tokio::select! { // what is cut off here has been of no use for too long
-                            () = connection.end.cancelled() => {}
+                            () = seldom(is_cut_off(&connection, leave)) => {}
                             () = talk => {}
-                            () = see_off(&connection, leave) => {}
                         }
                     });
                 }
@@ -160,13 +160,27 @@ async fn speak(
     tokio::select! {
         // an error is the peer's: it went away, was too slow, or spoke no HTTP
         _ = serving.as_mut() => return,
-        () = leave.cancelled() => serving.as_mut().graceful_shutdown(),
+        () = seldom(leave.cancelled()) => serving.as_mut().graceful_shutdown(),
     }
     let _ = serving.await;
 }
 
-/// Returns when a connection is to be cut off: it has asked nothing for too long, or `leave` asks it to
-/// go, and it stays although nothing is under way.
+/// What is polled when it may go on itself, and not whenever something comes for the connection that it
+/// shares a task with.
+async fn seldom(future: impl Future<Output = ()>) {
+    FuturesUnordered::from_iter([future]).next().await;
+}
+
+/// Returns when a connection is to be cut off: another one takes its place, or it is seen off.
+async fn is_cut_off(connection: &Connection, leave: CancellationToken) {
+    tokio::select! {
+        () = connection.end.cancelled() => {}
+        () = see_off(connection, leave) => {}
+    }
+}
+
+/// Returns when a connection has asked nothing for too long, or `leave` asks it to go, and it stays
+/// although nothing is under way.
 async fn see_off(connection: &Connection, leave: CancellationToken) {
     tokio::select! { // neither loses anything
         () = connection.has_outstayed() => leave.cancel(),
@@ -196,7 +210,7 @@ impl Service<Request<Incoming>> for PerConnection {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let exchange = Exchange::begin(Arc::clone(&self.connection));
         let whole = Some(Arc::clone(&self.connection));
-        let mut request = request.map(|body| in_time(Body::new(body), self.body_timeout, whole));
+        let mut request = request.map(|body| in_time(body, self.body_timeout, whole));
         name_host(&mut request);
         request.extensions_mut().insert(Peer(self.peer.ip()));
         let router = self.router.clone();
