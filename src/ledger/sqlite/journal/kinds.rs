@@ -2,7 +2,7 @@
 //! is appended and not merged yet. An audience has one kind, and whoever sends another is told so at
 //! once, not when it is merged.
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 use crate::ledger::Intake;
 use crate::membership::{AudienceId, ContextKind, DestinationName};

@@ -4,8 +4,8 @@
 //! reading all of it.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
+use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::{Intake, RejectedEvent};
