@@ -1,6 +1,7 @@
 //! `@merge`: several objects as one.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
@@ -46,50 +47,66 @@ impl Merge {
     }
 
     pub(super) fn resolve<'a>(&'a self, event: &'a Value, budget: &Budget) -> Resolved<'a> {
-        let mut merged = Map::new();
+        let mut merged = Merged { members: Map::new(), nothing: HashSet::new(), budget };
         for object in &self.objects {
             if let Expression::Object(members) = object {
                 for (key, member) in members {
-                    match member.within(event, budget)? {
-                        Some(value) => put(&mut merged, key, value, budget)?,
-                        // What resolves to nothing still takes the place of what was there.
-                        None => drop(merged.shift_remove(key)),
-                    }
+                    merged.put(key, member.within(event, budget)?)?;
                 }
                 continue;
             }
             match object.within(event, budget)?.as_deref() {
                 Some(Value::Object(members)) => {
                     for (key, member) in members {
-                        put(&mut merged, key, Cow::Borrowed(member), budget)?;
+                        merged.put(key, Some(Cow::Borrowed(member)))?;
                     }
                 }
                 Some(Value::Array(items)) => {
                     for (index, item) in items.iter().enumerate() {
-                        put(&mut merged, &index.to_string(), Cow::Borrowed(item), budget)?;
+                        merged.put(&index.to_string(), Some(Cow::Borrowed(item)))?;
                     }
                 }
                 Some(Value::String(text)) => {
                     for (index, unit) in text.encode_utf16().enumerate() {
                         let character = char::from_u32(unit.into());
                         let character = Value::String(character.into_iter().collect());
-                        put(&mut merged, &index.to_string(), Cow::Owned(character), budget)?;
+                        merged.put(&index.to_string(), Some(Cow::Owned(character)))?;
                     }
                 }
                 _ => {}
             }
         }
-        Ok(Some(Cow::Owned(Value::Object(merged))))
+        Ok(Some(Cow::Owned(Value::Object(merged.into_members()))))
     }
 }
 
-fn put(
-    merged: &mut Map<String, Value>,
-    key: &str,
-    value: Cow<'_, Value>,
-    budget: &Budget,
-) -> Result<(), Unresolved> {
-    budget.spend(key.len())?;
-    merged.insert(key.to_owned(), budget.own(value)?);
-    Ok(())
+/// What was merged so far. What resolves to nothing still takes the place of what was there, and keeps
+/// it for what comes: to the `Object.assign` of the hosted integration it is `undefined`.
+struct Merged<'a> {
+    members: Map<String, Value>,
+    /// The members that are nothing.
+    nothing: HashSet<String>,
+    budget: &'a Budget,
+}
+
+impl Merged<'_> {
+    fn put(&mut self, key: &str, value: Option<Cow<'_, Value>>) -> Result<(), Unresolved> {
+        self.budget.spend(key.len())?;
+        let value = if let Some(value) = value {
+            self.nothing.remove(key);
+            self.budget.own(value)?
+        } else {
+            self.nothing.insert(key.to_owned());
+            Value::Null
+        };
+        self.members.insert(key.to_owned(), value);
+        Ok(())
+    }
+
+    fn into_members(mut self) -> Map<String, Value> {
+        if !self.nothing.is_empty() {
+            self.members.retain(|key, _| !self.nothing.contains(key));
+        }
+        self.members
+    }
 }

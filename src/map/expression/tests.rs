@@ -93,6 +93,7 @@ fn directives_resolve_against_the_event() {
         (json!({"@merge": {"objects": [{"@path": "$.a.l[0]"}, {"x": 9, "n": {"@path": "$.no"}}], "direction": "right"}}), Some(json!({"x": 9}))),
         (json!({"@merge": {"objects": [{"x": 9}, {"x": 8, "w": 1}, {"@path": "$.t"}], "direction": "left"}}), Some(json!({"0": "t", "1": "e", "2": "x", "3": "t", "x": 9, "w": 1}))),
         (json!({"@merge": {"objects": [{"x": {"@path": "$.no"}}, {"x": 8}], "direction": "left"}}), Some(json!({}))),
+        (json!({"@json": {"mode": "encode", "value": {"@merge": {"objects": [{"x": {"@path": "$.no"}}, {"w": 1, "x": 8}], "direction": "right"}}}}), Some(json!("{\"x\":8,\"w\":1}"))),
         (json!({"@transform": {"apply": {"u": {"@path": "$.t"}}, "mapping": {"v": {"@path": "$.u"}, "w": {"@path": "$.t"}}}}), Some(json!({"v": "text"}))),
         (json!({"@transform": {"apply": {"@path": "$.t"}, "mapping": {"v": {"@path": "$.length"}}}}), Some(json!({"v": 4}))),
         (json!({"@transform": {"apply": {"@path": "$.no"}, "mapping": {"v": {"@path": "$.t"}}}}), Some(json!({}))),
