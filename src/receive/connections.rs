@@ -2,7 +2,7 @@
 //! longest without a complete request. So idle ones, and those that send a byte now and then, cannot
 //! lock anybody out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,20 +14,25 @@ use super::progress::{Patience, Progress, Verdict};
 /// All connections of one listener.
 #[derive(Clone, Debug)]
 pub(super) struct Connections {
-    state: Arc<State>,
+    state: Arc<Mutex<State>>,
+    /// Counts what happens: the larger, the later.
+    now: Arc<AtomicU64>,
     patience: Patience,
 }
 
 #[derive(Debug)]
 struct State {
     most: usize,
-    /// Counts what happens: the larger, the later.
-    now: AtomicU64,
-    by_id: Mutex<HashMap<u64, Open>>,
+    /// Connections by when they began, or by a later request: no request keeps this in order, but
+    /// whoever looks for one that has to go.
+    order: BTreeMap<u64, u64>,
+    by_id: HashMap<u64, Open>,
 }
 
 #[derive(Debug)]
 struct Open {
+    /// Its place in the order.
+    ordered: u64,
     last: Arc<AtomicU64>,
     end: CancellationToken,
 }
@@ -46,35 +51,50 @@ pub(super) struct Connection {
 
 impl Connections {
     pub fn new(most: usize, patience: Patience) -> Self {
-        let state = State { most: most.max(1), now: AtomicU64::new(0), by_id: Mutex::default() };
-        Self { state: Arc::new(state), patience }
+        let (order, by_id) = (BTreeMap::new(), HashMap::new());
+        let state = Arc::new(Mutex::new(State { most: most.max(1), order, by_id }));
+        Self { state, now: Arc::default(), patience }
     }
 
     /// Enters a connection; the one that has to go for it is told to.
     pub fn enter(&self) -> Connection {
-        let mut by_id = self.by_id();
-        while by_id.len() >= self.state.most {
-            // Looked for here, so that no request has an order to keep.
-            let last = |(_, open): &(&u64, &Open)| open.last.load(Ordering::Relaxed);
-            let oldest = by_id.iter().min_by_key(last).map(|(id, _)| *id);
-            let Some(open) = oldest.and_then(|id| by_id.remove(&id)) else { break };
-            open.end.cancel();
+        let mut state = self.state();
+        while state.by_id.len() >= state.most {
+            let Some(oldest) = state.take_oldest() else { break };
+            oldest.end.cancel();
         }
         let (id, end) = (self.tick(), CancellationToken::new());
         let last = Arc::new(AtomicU64::new(id));
-        by_id.insert(id, Open { last: Arc::clone(&last), end: end.clone() });
-        drop(by_id);
+        state.order.insert(id, id);
+        state.by_id.insert(id, Open { ordered: id, last: Arc::clone(&last), end: end.clone() });
+        drop(state);
         let progress = Mutex::new(Progress::new(Instant::now()));
         Connection { id, all: self.clone(), last, progress, end }
     }
 
     /// Something happens.
     fn tick(&self) -> u64 {
-        self.state.now.fetch_add(1, Ordering::Relaxed) + 1
+        self.now.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    fn by_id(&self) -> MutexGuard<'_, HashMap<u64, Open>> {
-        self.state.by_id.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The one that has been longest without a complete request, which is not among them any more.
+    fn take_oldest(&mut self) -> Option<Open> {
+        while let Some((_, id)) = self.order.pop_first() {
+            let Some(open) = self.by_id.get_mut(&id) else { continue };
+            let last = open.last.load(Ordering::Relaxed);
+            if open.ordered == last {
+                return self.by_id.remove(&id);
+            }
+            open.ordered = last;
+            self.order.insert(last, id);
+        }
+        None
     }
 }
 
@@ -125,7 +145,10 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.all.by_id().remove(&self.id);
+        let mut state = self.all.state();
+        if let Some(open) = state.by_id.remove(&self.id) {
+            state.order.remove(&open.ordered);
+        }
     }
 }
 
@@ -163,6 +186,7 @@ mod tests {
             one.completed();
             one.completed();
         }
-        assert!(all.by_id().is_empty());
+        let state = all.state();
+        assert!(state.order.is_empty() && state.by_id.is_empty());
     }
 }
