@@ -40,7 +40,7 @@ struct Case {
 const CASES: [Case; 5] = [
     Case {
         name: "parse and map the default event",
-        recorded: 26_300,
+        recorded: 21_000,
         tolerance: 10,
         times: 200,
         run: plain,
