@@ -15,7 +15,7 @@ use serde::de::IgnoredAny;
 /// The shape of a body, and the raw text of each element without the whitespace around it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Envelope<'a> {
-    /// One event, or what should be one.
+    /// One event, or what should be one: nothing was looked at but its first byte.
     Single(&'a [u8]),
     /// The elements of an array.
     Array(Vec<&'a [u8]>),
@@ -41,13 +41,14 @@ pub enum Fault {
 
 /// Splits a body that may have at most `most_events` elements.
 ///
-/// The bound keeps memory in proportion: 128 MiB of `0,0,0,…` would be 64 million elements.
+/// The bound keeps memory in proportion: 128 MiB of `0,0,0,…` would be 64 million elements. What is no
+/// array is not looked into: whoever reads it finds out whether it [is one value](is_one_value).
 pub fn split(body: &[u8], most_events: usize) -> Result<Envelope<'_>, Unsplittable<'_>> {
     let text = body.trim_ascii();
     match text.first() {
         Some(b'[') => split_array(text, most_events).map(Envelope::Array),
-        _ if is_one_value(text) => Ok(Envelope::Single(text)),
-        _ => Err(Unsplittable { fault: Fault::NotJson, first: None }),
+        Some(_) => Ok(Envelope::Single(text)),
+        None => Err(Unsplittable { fault: Fault::NotJson, first: None }),
     }
 }
 
@@ -119,7 +120,9 @@ fn split_array(text: &[u8], most_events: usize) -> Result<Vec<&[u8]>, Unsplittab
     Err(Unsplittable { fault, first: elements.first().copied() })
 }
 
-fn is_one_value(text: &[u8]) -> bool {
+/// Whether a text is one JSON value, with nothing around it. An object is only looked at from outside.
+#[must_use]
+pub fn is_one_value(text: &[u8]) -> bool {
     match text.first() {
         Some(b'{') => find_stop(text, 1, Stop::Closer)
             .is_some_and(|end| text[end] == b'}' && end + 1 == text.len()),
@@ -262,7 +265,11 @@ mod tests {
             (r#"[{},"\"#, not_json(Some("{}"))),
         ];
         for (body, expected) in table {
-            assert_eq!(split(body.as_bytes(), 10), expected, "{body}");
+            let split = match split(body.as_bytes(), 10) {
+                Ok(Envelope::Single(event)) if !is_one_value(event) => not_json(None),
+                split => split,
+            };
+            assert_eq!(split, expected, "{body}");
         }
     }
 

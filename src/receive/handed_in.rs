@@ -45,6 +45,9 @@ pub async fn hand_in(
     body: &Bytes,
 ) -> Result<HandedIn, HandInError> {
     let event = match envelope::split(body, MOST_EVENTS) {
+        Ok(Envelope::Single(event)) if !envelope::is_one_value(event) => {
+            return Err(HandInError::NotJson);
+        }
         Ok(Envelope::Single(event)) if event.starts_with(b"{") => event,
         Ok(_) => return Err(HandInError::NotOneEvent),
         Err(_) => return Err(HandInError::NotJson),

@@ -79,7 +79,15 @@ pub(super) fn sort(
     let mappings = door.mappings();
     let mut sorted = Sorted::of(&mappings);
     match split {
-        Ok(Envelope::Single(event)) => sorted.add_raw(&mappings, body, 0, event, arrival),
+        Ok(Envelope::Single(event)) => {
+            // what was read the plain way is one value
+            if !sorted.add_plain(&mappings, body, 0, event, arrival) {
+                if !envelope::is_one_value(event) {
+                    return Err(Refusal::BadJson);
+                }
+                sorted.add_read(&mappings, body, 0, event, arrival);
+            }
+        }
         Ok(Envelope::Array(_)) if !door.allow_batches => return Err(Refusal::BatchNotAllowed),
         Ok(Envelope::Array(elements)) => {
             for share in &mut sorted.shares {
@@ -174,6 +182,20 @@ impl Sorted {
         text: &[u8],
         arrival: Timestamp,
     ) {
+        if !self.add_plain(mappings, body, index, text, arrival) {
+            self.add_read(mappings, body, index, text, arrival);
+        }
+    }
+
+    /// Adds an event that is as events usually are, of which no tree is needed. `false`: it may not be.
+    fn add_plain(
+        &mut self,
+        mappings: &[&Mappings],
+        body: &Bytes,
+        index: usize,
+        text: &[u8],
+        arrival: Timestamp,
+    ) -> bool {
         if let ([mappings], [share]) = (mappings, &mut self.shares[..])
             && text.len() <= EVENT_LIMIT_BYTES
             && let Some(delta) = mappings.map_plain(text, arrival)
@@ -181,8 +203,20 @@ impl Sorted {
             share.accept(index, delta, body.slice_ref(text));
             share.tally.accepted += 1;
             self.account.accepted += 1;
-            return;
+            return true;
         }
+        false
+    }
+
+    /// Adds an event, or that it cannot be read.
+    fn add_read(
+        &mut self,
+        mappings: &[&Mappings],
+        body: &Bytes,
+        index: usize,
+        text: &[u8],
+        arrival: Timestamp,
+    ) {
         match read(text) {
             Ok(event) => self.add(mappings, index, &event, arrival, || body.slice_ref(text)),
             Err(rejection) => self.reject(index, rejection, text),
