@@ -78,7 +78,7 @@ pub use schema::OpenError;
 pub use writer::{Writer, WriterFailure};
 
 use command::Command;
-use front::{Front, Incoming};
+use front::{Brought, Front, Incoming, Outcome};
 use journal::{Files, Journal};
 use operated::Operation;
 
@@ -377,10 +377,18 @@ impl Ledger for SqliteLedger {
         if !self.is_behind(permits) {
             return self.ask(|reply| Command::Record { intakes, reply, place }).await;
         }
-        let (reply, answer) = oneshot::channel();
-        let request = front::Request { intakes, reply, place };
+        let (reply, outcome) = oneshot::channel();
+        let request = front::Request { brought: Box::new(Brought { intakes, place }), reply };
         self.front.send(Incoming::Record(request)).map_err(|_| LedgerError::Closed)?;
-        answer.await.unwrap_or(Err(LedgerError::Closed))
+        match outcome.await {
+            Ok(Outcome::Appended(brought)) => Ok(vec![Recorded::default(); brought.intakes.len()]),
+            Ok(Outcome::ForWriter(brought)) => {
+                let Brought { intakes, place } = *brought;
+                self.ask(|reply| Command::Record { intakes, reply, place }).await
+            }
+            Ok(Outcome::Refused(error)) => Err(error),
+            Err(_) => Err(LedgerError::Closed),
+        }
     }
 
     async fn backlog(&self, destination: &DestinationName) -> Result<Vec<Backlog>, LedgerError> {

@@ -12,10 +12,10 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
 use super::Shared;
-use super::command::{Command, Reply};
+use super::command::Command;
 use super::journal::{self, AppendError, BLOCK_HEADER, Files};
 use super::writer::WriterFailure;
-use crate::ledger::{Intake, LedgerError, Recorded};
+use crate::ledger::{Intake, LedgerError};
 
 /// Larger blocks are cheaper per byte, up to where the answer takes too long.
 const MOST_BYTES: usize = 4 << 20;
@@ -27,12 +27,29 @@ pub(super) enum Incoming {
     Close(oneshot::Sender<()>),
 }
 
-/// A request that is to be appended.
+/// A request that is to be appended: two words, so that what the channel asks for at once stays small.
 #[derive(Debug)]
 pub(super) struct Request {
+    pub brought: Box<Brought>,
+    pub reply: oneshot::Sender<Outcome>,
+}
+
+/// What a request brings. It goes back to who asked: an allocator is quickest where memory is freed by
+/// whoever it was given to.
+#[derive(Debug)]
+pub(super) struct Brought {
     pub intakes: Vec<Intake>,
-    pub reply: Reply<Vec<Recorded>>,
     pub place: OwnedSemaphorePermit,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It is on stable storage.
+    Appended(Box<Brought>),
+    /// Nothing yet: the writer knows whether the audience has members, and has no limit.
+    ForWriter(Box<Brought>),
+    Refused(LedgerError),
 }
 
 /// Owns the end of the journal until it is closed.
@@ -49,13 +66,12 @@ pub(super) struct Front {
 
 /// Requests that share a block.
 #[derive(Default)]
-struct Waiting(Vec<(Reply<Vec<Recorded>>, Vec<Recorded>, OwnedSemaphorePermit)>);
+struct Waiting(Vec<Request>);
 
 impl Waiting {
-    fn answer(self, outcome: impl Fn(Vec<Recorded>) -> Result<Vec<Recorded>, LedgerError>) {
-        for (reply, recorded, place) in self.0 {
-            drop(place);
-            let _ = reply.send(outcome(recorded)); // whoever asked may have given up
+    fn answer(self, outcome: impl Fn(Box<Brought>) -> Outcome) {
+        for Request { brought, reply } in self.0 {
+            let _ = reply.send(outcome(brought)); // whoever asked may have given up
         }
     }
 }
@@ -108,20 +124,19 @@ impl Front {
 
     /// Puts a request into the block, or refuses it, or leaves it to the writer.
     fn take(&mut self, number: u64, request: Request, waiting: &mut Waiting) {
-        let Request { intakes, reply, place } = request;
+        // whoever asked may have given up
         if self.shared.has_no_space.load(Ordering::Relaxed) {
-            let _ = reply.send(Err(no_space("the disk of the ledger has no space")));
+            let _ = request.reply.send(no_space("the disk of the ledger has no space"));
             return;
         }
-        let promised = self.shared.journal.lock().kinds.promise(&intakes, number);
+        let promised = self.shared.journal.lock().kinds.promise(&request.brought.intakes, number);
         let before = self.block.len();
-        if promised.is_ok() && self.write(&intakes).is_some() {
-            waiting.0.push((reply, vec![Recorded::default(); intakes.len()], place));
+        if promised.is_ok() && self.write(&request.brought.intakes).is_some() {
+            waiting.0.push(request);
             return;
         }
-        // It knows whether the audience has members, and has no limit.
         self.block.truncate(before);
-        let _ = self.writer.send(Command::Record { intakes, reply, place }); // it may have ended
+        let _ = request.reply.send(Outcome::ForWriter(request.brought));
     }
 
     fn write(&mut self, intakes: &[Intake]) -> Option<()> {
@@ -138,7 +153,7 @@ impl Front {
             return Ok(());
         }
         if !journal.wait_for_room() {
-            waiting.answer(|_| Err(LedgerError::Closed));
+            waiting.answer(|_| Outcome::Refused(LedgerError::Closed));
             return Err(Ended);
         }
         let syncing = Instant::now();
@@ -148,7 +163,7 @@ impl Front {
                 if journal.publish(block) {
                     let _ = self.writer.send(Command::Journaled); // it may have ended
                 }
-                waiting.answer(Ok);
+                waiting.answer(Outcome::Appended);
                 Ok(())
             }
             Err(AppendError::Write(error)) if is_full(&error) => {
@@ -156,21 +171,21 @@ impl Front {
                 journal.give_up();
                 self.shared.has_no_space.store(true, Ordering::Relaxed);
                 let _ = self.writer.send(Command::Full(error.to_string()));
-                waiting.answer(|_| Err(no_space(&error.to_string())));
+                waiting.answer(|_| no_space(&error.to_string()));
                 Ok(())
             }
             Err(error) => {
                 let failure = WriterFailure::new("writing", error);
                 let _ = self.writer.send(Command::Failed(failure));
-                waiting.answer(|_| Err(LedgerError::Closed));
+                waiting.answer(|_| Outcome::Refused(LedgerError::Closed));
                 Err(Ended)
             }
         }
     }
 }
 
-fn no_space(cause: &str) -> LedgerError {
-    LedgerError::Unavailable(cause.to_owned())
+fn no_space(cause: &str) -> Outcome {
+    Outcome::Refused(LedgerError::Unavailable(cause.to_owned()))
 }
 
 /// Whether a write failed for want of space, and for nothing else.
