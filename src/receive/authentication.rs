@@ -26,7 +26,8 @@ use super::envelope::{self, Envelope, Unsplittable};
 use super::sorting::MOST_EVENTS;
 use crate::secret::Secret;
 
-const SIGNATURE_BYTES: usize = 20;
+/// Of a signature in hex.
+const SIGNATURE_DIGITS: usize = 40;
 
 /// What proves that a request comes from Segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +106,7 @@ enum Claim {
     Absent,
     /// Not 40 lower-case hex digits: Segment sends nothing else.
     Malformed,
-    Signature([u8; SIGNATURE_BYTES]),
+    Signature([u8; SIGNATURE_DIGITS]),
 }
 
 impl Gate {
@@ -209,10 +210,12 @@ impl Gate {
         all.contains(&Verdict::Good) || (self.allow_unauthenticated && all == [Verdict::Absent; 3])
     }
 
-    fn is_signature(&self, text: &[u8], signature: &[u8; SIGNATURE_BYTES]) -> bool {
+    fn is_signature(&self, text: &[u8], signature: &[u8; SIGNATURE_DIGITS]) -> bool {
         let any = self.signers.iter().fold(Choice::from(0), |any, signer| {
-            let expected = signer.clone().chain_update(text).finalize().into_bytes();
-            any | expected.as_slice().ct_eq(signature)
+            let mut expected = [0; SIGNATURE_DIGITS];
+            let code = signer.clone().chain_update(text).finalize().into_bytes();
+            hex::encode_to_slice(code, &mut expected).expect("two digits a byte");
+            any | expected.ct_eq(signature)
         });
         any.into()
     }
@@ -228,10 +231,12 @@ fn is_among(shown: &[u8], secrets: &[Secret]) -> bool {
 
 fn claim(headers: &HeaderMap) -> Claim {
     let Some(value) = headers.get("x-signature") else { return Claim::Absent };
-    let mut signature = [0; SIGNATURE_BYTES];
-    let is_lower_case = !value.as_bytes().iter().any(u8::is_ascii_uppercase);
-    match hex::decode_to_slice(value.as_bytes(), &mut signature) {
-        Ok(()) if is_lower_case => Claim::Signature(signature),
+    // no branch for a digit: which they are cannot be predicted
+    let is_digit = |byte: &u8| byte.is_ascii_digit() | matches!(byte, b'a'..=b'f');
+    match <[u8; SIGNATURE_DIGITS]>::try_from(value.as_bytes()) {
+        Ok(signature) if signature.iter().fold(true, |all, byte| all & is_digit(byte)) => {
+            Claim::Signature(signature)
+        }
         _ => Claim::Malformed,
     }
 }

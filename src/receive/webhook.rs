@@ -38,8 +38,7 @@ pub(super) async fn accept(
 ) -> Response {
     let arrived = Instant::now();
     let (head, mut body) = request.into_parts();
-    let name = destination.map(|Path(name)| name).unwrap_or_default();
-    let door = state.doors.at(&name);
+    let door = destination.ok().and_then(|Path(name)| state.doors.at(&name));
     let received = Box::pin(async {
         let source = state.source(&head.extensions, &head.headers);
         let door = door.as_ref().ok_or(Refusal::UnknownDestination)?;
@@ -49,6 +48,7 @@ pub(super) async fn accept(
     });
     let end = match received.await {
         Ok((door, presented, received)) => {
+            drop((head, body)); // an allocator is quickest with what it gets back soon
             let due = Due::of(arrived, &state.limits);
             Box::pin(state.take(door, presented, received, due)).await
         }
