@@ -159,8 +159,8 @@ impl Audience {
         let Counts { included, pending, parked } = self.written;
         let counts = [included, pending, parked].map(u64::cast_signed);
         let walk = self.walk.as_ref();
-        let sum = Checksum::new()
-            .number(self.row)
+        let mut sum = Checksum::new();
+        sum.number(self.row)
             .text(self.route.audience.as_str())
             .text(self.route.audience_key.as_str())
             .text(self.route.context_kind.as_str())
@@ -170,7 +170,7 @@ impl Audience {
             .number(self.unheard_through.0)
             .text(&walk.map(Walk::to_string).unwrap_or_default())
             .text(walk.map_or("", |walk| &walk.after));
-        counts.into_iter().fold(sum, Checksum::number).finish()
+        counts.into_iter().fold(&mut sum, Checksum::number).finish()
     }
 
     /// Its row, if that is to say something new; it counts as written from here on.

@@ -30,13 +30,13 @@ impl Checksum {
         }
     }
 
-    pub fn number(mut self, value: i64) -> Self {
+    pub fn number(&mut self, value: i64) -> &mut Self {
         self.add(&value.to_le_bytes());
         self
     }
 
     /// Nothing is not the same as zero.
-    pub fn maybe(self, value: Option<i64>) -> Self {
+    pub fn maybe(&mut self, value: Option<i64>) -> &mut Self {
         match value {
             Some(value) => self.number(1).number(value),
             None => self.number(0),
@@ -44,19 +44,19 @@ impl Checksum {
     }
 
     /// With its length, so that two texts do not run into each other.
-    pub fn bytes(self, value: &[u8]) -> Self {
-        let mut next = self.number(i64::try_from(value.len()).unwrap_or(i64::MAX));
-        next.add(value);
-        next
+    pub fn bytes(&mut self, value: &[u8]) -> &mut Self {
+        self.number(i64::try_from(value.len()).unwrap_or(i64::MAX)).add(value);
+        self
     }
 
-    pub fn text(self, value: &str) -> Self {
+    pub fn text(&mut self, value: &str) -> &mut Self {
         self.bytes(value.as_bytes())
     }
 
-    pub fn finish(mut self) -> u32 {
-        self.of_others.update(&self.gathered[..self.length]);
-        self.of_others.finalize()
+    pub fn finish(&self) -> u32 {
+        let mut of_all = self.of_others.clone();
+        of_all.update(&self.gathered[..self.length]);
+        of_all.finalize()
     }
 }
 
@@ -114,7 +114,7 @@ mod tests {
             let mut checksum = Checksum::new();
             let mut all = Vec::new();
             for value in &values {
-                checksum = checksum.maybe(Some(7)).text(value);
+                checksum.maybe(Some(7)).text(value);
                 for number in [1, 7, value.len() as u64] {
                     all.extend(number.to_le_bytes());
                 }

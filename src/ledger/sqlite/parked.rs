@@ -47,7 +47,8 @@ pub(super) fn load(
 
 fn checksum_of(audience: i64, key: &str, at: Timestamp, reason: &ParkReason) -> u32 {
     let ParkReason { status, code, message, id } = reason;
-    let sum = Checksum::new().number(audience).text(key).number(at.0).number((*status).into());
+    let mut sum = Checksum::new();
+    sum.number(audience).text(key).number(at.0).number((*status).into());
     sum.text(code).text(message).text(id).finish()
 }
 

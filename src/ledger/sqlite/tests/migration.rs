@@ -48,8 +48,9 @@ async fn a_walk_that_the_second_version_began_goes_on() {
             [],
             |row| {
                 let number = |column| row.get::<_, i64>(column);
-                let sum = Checksum::new().number(number(0)?).text("vip").text("vip").text("user");
-                let sum = sum.number(1).number(number(1)?).number(number(2)?).number(number(3)?);
+                let mut sum = Checksum::new();
+                sum.number(number(0)?).text("vip").text("vip").text("user");
+                sum.number(1).number(number(1)?).number(number(2)?).number(number(3)?);
                 Ok(sum.text("resync").text("").number(1).number(0).number(0).finish())
             },
         )
