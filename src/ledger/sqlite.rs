@@ -146,10 +146,11 @@ struct Pace {
     most_written: usize,
 }
 
-/// What a changed member takes, with what is there to find it and to write it.
-const MEMBER_BYTES: u64 = 176;
+/// What a changed member takes, with what is there to find it and to write it; half as much again if
+/// its key takes memory of its own.
+const MEMBER_BYTES: u64 = 128;
 /// So many rows can be written at once in a second or two, when somebody must see all of them.
-const MOST_UNWRITTEN: usize = 1 << 18;
+const MOST_UNWRITTEN: usize = 3 << 17;
 
 const PACE: Pace = Pace {
     journal_from: 32,

@@ -17,6 +17,7 @@
 //! * They are bounded: when there are so many, nothing more is read from the journal (P6).
 
 mod changed;
+mod key;
 mod pass;
 mod slot;
 mod slots;
@@ -62,6 +63,8 @@ pub(super) struct Unwritten {
     audiences: BTreeMap<i64, Changed>,
     hasher: DefaultHashBuilder,
     count: usize,
+    /// Of these, how many have a key that takes memory of its own.
+    texts: usize,
     /// Since the last slice.
     added: usize,
     /// Since the first of them has changed.
@@ -110,6 +113,7 @@ impl Unwritten {
             audiences: BTreeMap::new(),
             hasher: DefaultHashBuilder::default(),
             count: 0,
+            texts: 0,
             added: 0,
             since: None,
             pass: None,
@@ -125,7 +129,7 @@ impl Unwritten {
 
     /// Whether there is no room for more.
     pub fn is_full(&self) -> bool {
-        self.count >= self.most
+        self.room_taken() >= self.most
     }
 
     /// Whether it is time to write them.
@@ -134,7 +138,12 @@ impl Unwritten {
     }
 
     fn is_filling(&self) -> bool {
-        self.count >= self.most - self.most / 4
+        self.room_taken() >= self.most - self.most / 4
+    }
+
+    /// By all that there are, as members whose keys take no memory of their own.
+    fn room_taken(&self) -> usize {
+        self.count + self.texts / 2
     }
 
     /// Whether the couriers have enough to tell, and tell it so quickly that others do not wait for
@@ -243,7 +252,8 @@ impl Unwritten {
             of.set(number, now);
             return Ok(place);
         }
-        let new = Slot::new(key.clone(), before, now);
+        let new = Slot::new(key, before, now);
+        self.texts += usize::from(new.key.is_elsewhere());
         let number = of.insert(new, &self.hasher);
         self.count += 1;
         self.added += 1;
@@ -274,7 +284,7 @@ impl Unwritten {
     /// Those of an audience who are in a batch and are not written yet.
     pub fn claimed(&self, audience: i64) -> Vec<(u64, ContextKey)> {
         let of = self.audiences.get(&audience).into_iter().flat_map(Changed::claimed);
-        of.map(|slot| (self.hash(slot.key.as_str()), slot.key.clone())).collect()
+        of.map(|slot| (slot.hash(&self.hasher), slot.key.context_key())).collect()
     }
 
     /// Shows the members of an audience that are pending since later than `after` to `visit`, the
@@ -299,7 +309,7 @@ impl Unwritten {
                 while let Some((_, key, place, now)) =
                     here.next_if(|(earlier, ..)| *earlier < since)
                 {
-                    if !visit(key, place, &now) {
+                    if !visit(&key, place, &now) {
                         has_enough = true;
                         return false;
                     }
@@ -312,7 +322,7 @@ impl Unwritten {
         }
         if !has_enough {
             for (_, key, place, now) in here {
-                if !visit(key, place, &now) {
+                if !visit(&key, place, &now) {
                     break;
                 }
             }

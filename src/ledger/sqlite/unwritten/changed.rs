@@ -1,5 +1,6 @@
 //! The members of one audience that have changed.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::hint::black_box;
@@ -9,6 +10,7 @@ use hashbrown::HashTable;
 use tokio::time::Instant;
 
 use super::Place;
+use super::key::Key;
 use super::slot::Slot;
 use super::slots::Slots;
 use crate::ledger::member::{Member, Next};
@@ -37,14 +39,20 @@ impl Changed {
     }
 
     /// All of them, by number.
-    pub fn numbers(&self) -> impl Iterator<Item = (u32, &ContextKey)> {
+    pub fn numbers(&self) -> impl Iterator<Item = (u32, &Key)> {
         self.slots.all().map(|(number, slot)| (number, &slot.key))
     }
 
     /// The number of a member.
     pub fn find(&self, hash: u64, key: &str) -> Option<u32> {
-        let is_it = |number: &u32| self.slots.of(*number).key.as_str() == key;
+        let is_it = |number: &u32| self.slots.of(*number).key.is(key);
         self.by_key.find(hash, is_it).copied()
+    }
+
+    /// Which of two keys comes first in the table.
+    pub fn compare(&self, number: u32, other: u32) -> Ordering {
+        let key = |number| &self.slots.of(number).key;
+        key(number).show(|one| key(other).show(|other| one.cmp(other)))
     }
 
     /// What is to become of the row of a member.
@@ -91,7 +99,7 @@ impl Changed {
 
     /// Whether a number is still that of this member.
     pub fn is(&self, number: u32, key: &ContextKey) -> bool {
-        self.slots.get(number).is_some_and(|of| of.key == *key)
+        self.slots.get(number).is_some_and(|of| of.key.is(key.as_str()))
     }
 
     /// Those who are in a batch.
@@ -126,13 +134,13 @@ impl Changed {
         &self,
         after: Timestamp,
         hasher: &impl BuildHasher,
-    ) -> impl Iterator<Item = (Timestamp, &ContextKey, Place, Member)> {
+    ) -> impl Iterator<Item = (Timestamp, ContextKey, Place, Member)> {
         let first = self.waiting.partition_point(|(since, _)| *since <= after);
         let waiting = self.waiting.range(first..);
         waiting.filter(|one| is_waiting(&self.slots, **one)).filter_map(|(since, number)| {
             let slot = self.slots.of(*number);
             let place = Place { hash: slot.hash(hasher), number: Some(*number) };
-            Some((*since, &slot.key, place, slot.now()?))
+            Some((*since, slot.key.context_key(), place, slot.now()?))
         })
     }
 

@@ -9,9 +9,9 @@ use tokio::time::Instant;
 
 use super::super::members::Storing;
 use super::changed::Changed;
+use super::key::Key;
 use super::slot::Slot;
 use super::{Unwritten, Written};
-use crate::membership::ContextKey;
 
 /// A pass takes so long if nothing makes it quicker.
 const TAKES: Duration = Duration::from_secs(2);
@@ -54,12 +54,13 @@ impl Taken {
             .iter()
             .flat_map(|(audience, slots)| slots.chunks(AT_ONCE).map(|some| (*audience, some)));
         for (audience, some) in pieces {
-            // Keys are wherever there was place for them: looked at together they are waited for once.
-            black_box(some.iter().filter(|slot| slot.key.as_str().starts_with('\0')).count());
+            // Texts are wherever there was place for them: looked at together they are waited for once.
+            let texts = some.iter().filter(|slot| slot.key.is_elsewhere());
+            black_box(texts.filter(|slot| slot.key.is("")).count());
             for slot in some {
                 let (row, now) = (slot.row(), slot.now());
                 if row.is_some() || now.is_some() {
-                    storing.store(audience, slot.key.as_str(), row, now.as_ref())?;
+                    slot.key.show(|key| storing.store(audience, key, row, now.as_ref()))?;
                 }
             }
         }
@@ -125,11 +126,12 @@ impl Unwritten {
                     continue;
                 };
                 self.count -= 1;
+                self.texts -= usize::from(slot.key.is_elsewhere());
                 written.before += slot.row_counts();
                 written.now += slot.counts();
                 written.waits_through = written.waits_through.max(slot.pending_since());
                 if slot.is_claimed() {
-                    written.claimed.push((hash, slot.key.clone()));
+                    written.claimed.push((hash, slot.key.context_key()));
                 }
                 slots.push(slot);
             }
@@ -168,19 +170,30 @@ impl Unwritten {
 
 /// The members of an audience in the reverse order of their keys.
 pub(super) fn in_order(of: &Changed) -> Vec<u32> {
-    let mut keys = of.numbers().map(|(_, key)| key.as_str());
-    let first = keys.next().unwrap_or_default();
-    let common = keys.fold(first.len(), |common, key| {
-        let same = first.bytes().zip(key.bytes()).take(common);
-        same.take_while(|(a, b)| a == b).count()
-    });
+    let mut first = None;
+    let mut common = 0;
+    for (_, key) in of.numbers() {
+        key.show(|key| match &first {
+            None => (first, common) = (Some(key.to_owned()), key.len()),
+            Some(first) => common = common_bytes(first, key, common),
+        });
+        if common == 0 {
+            break;
+        }
+    }
     // Mostly decided by the first bytes that differ, without a look at the key itself.
-    let mut order: Vec<(u64, u32, &ContextKey)> = of
-        .numbers()
-        .map(|(number, key)| (prefix(&key.as_str().as_bytes()[common..]), number, key))
-        .collect();
-    order.sort_unstable_by(|(a, _, a_key), (b, _, b_key)| b.cmp(a).then_with(|| b_key.cmp(a_key)));
-    order.into_iter().map(|(_, number, _)| number).collect()
+    let rank =
+        |(number, key): (u32, &Key)| (key.show(|key| prefix(&key.as_bytes()[common..])), number);
+    let mut order: Vec<(u64, u32)> = of.numbers().map(rank).collect();
+    order.sort_unstable_by(|(a, a_number), (b, b_number)| {
+        b.cmp(a).then_with(|| of.compare(*b_number, *a_number))
+    });
+    order.into_iter().map(|(_, number)| number).collect()
+}
+
+/// With how many bytes both begin, at most `most`.
+fn common_bytes(a: &str, b: &str, most: usize) -> usize {
+    a.bytes().zip(b.bytes()).take(most).take_while(|(a, b)| a == b).count()
 }
 
 /// The first bytes as a number that orders as they do.

@@ -1,18 +1,17 @@
-//! One member that has changed, in half the bytes of a [`Member`]: very many are kept, each in one line of
-//! the processor's cache.
+//! One member that has changed, in half the bytes of a [`Member`]: very many are kept.
 
 use std::hash::BuildHasher;
 
 use super::super::audience::Counts;
 use super::super::members::Stored;
+use super::key::Key;
 use crate::ledger::member::{Member, Told};
 use crate::membership::{ContextKey, Membership, Timestamp};
 
 /// What the row is, and what it is to be.
 #[derive(Debug)]
-#[repr(align(64))]
 pub(super) struct Slot {
-    pub key: ContextKey,
+    pub key: Key,
     event_at: Timestamp,
     version: Timestamp,
     told_at: Timestamp,
@@ -51,7 +50,7 @@ const CLAIMED: u16 = 1 << 12;
 /// It has been pending since the same time as the row, or is not pending like the row.
 const KEEPS_SINCE: u16 = 1 << 13;
 
-const _: () = assert!(size_of::<Option<Slot>>() == 64, "it fills a line");
+const _: () = assert!(size_of::<Option<Slot>>() == 72, "as `MEMBER_BYTES` takes it to be");
 
 fn flag(flag: u16, is_set: bool) -> u16 {
     if is_set { flag } else { 0 }
@@ -59,11 +58,11 @@ fn flag(flag: u16, is_set: bool) -> u16 {
 
 impl Slot {
     /// A member of which the row is `before`.
-    pub fn new(key: ContextKey, before: Option<&Member>, now: Option<&Member>) -> Self {
+    pub fn new(key: &ContextKey, before: Option<&Member>, now: Option<&Member>) -> Self {
         let counts = Counts::of(before);
         let pending_since = before.and_then(|before| before.pending_since);
         let mut slot = Self {
-            key,
+            key: Key::of(key),
             event_at: Timestamp::EPOCH,
             version: Timestamp::EPOCH,
             told_at: Timestamp::EPOCH,
@@ -83,7 +82,7 @@ impl Slot {
 
     /// Of its key.
     pub fn hash(&self, hasher: &impl BuildHasher) -> u64 {
-        hasher.hash_one(self.key.as_str())
+        self.key.show(|key| hasher.hash_one(key))
     }
 
     /// What the row is to be; `None`: gone.
@@ -234,7 +233,7 @@ mod tests {
             states in proptest::collection::vec(proptest::option::of(member()), 1..5),
         ) {
             let key = ContextKey::new("ada").expect("not empty");
-            let mut slot = Slot::new(key, row.as_ref(), row.as_ref());
+            let mut slot = Slot::new(&key, row.as_ref(), row.as_ref());
             prop_assert!(slot.claim(true));
             for state in &states {
                 slot.set(state.as_ref());

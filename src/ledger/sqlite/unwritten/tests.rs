@@ -169,12 +169,13 @@ fn the_order_is_that_of_the_keys_whatever_they_have_in_common() {
     for keys in tables {
         let (mut of, hasher) = (Changed::default(), DefaultHashBuilder::default());
         for text in keys {
-            of.insert(Slot::new(key(text), None, Some(&member(None))), &hasher);
+            of.insert(Slot::new(&key(text), None, Some(&member(None))), &hasher);
         }
-        let by_number: BTreeMap<u32, &str> =
-            of.numbers().map(|(number, key)| (number, key.as_str())).collect();
+        let by_number: BTreeMap<u32, ContextKey> =
+            of.numbers().map(|(number, key)| (number, key.context_key())).collect();
         let reversed = pass::in_order(&of);
-        let ordered: Vec<&str> = reversed.iter().rev().map(|number| by_number[number]).collect();
+        let ordered: Vec<&str> =
+            reversed.iter().rev().map(|number| by_number[number].as_str()).collect();
         let mut expected = keys.to_vec();
         expected.sort_unstable();
         assert_eq!(ordered, expected);
