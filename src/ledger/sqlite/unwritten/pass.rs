@@ -7,7 +7,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::time::Instant;
 
-use super::super::members::Storing;
+use super::super::members::{Storing, TOGETHER};
 use super::changed::Changed;
 use super::key::Key;
 use super::slot::Slot;
@@ -57,10 +57,20 @@ impl Taken {
             // Texts are wherever there was place for them: looked at together they are waited for once.
             let texts = some.iter().filter(|slot| slot.key.is_elsewhere());
             black_box(texts.filter(|slot| slot.key.is("")).count());
-            for slot in some {
-                let (row, now) = (slot.row(), slot.now());
-                if row.is_some() || now.is_some() {
-                    slot.key.show(|key| storing.store(audience, key, row, now.as_ref()))?;
+            for run in some.chunk_by(|one, next| one.is_new() && next.is_new()) {
+                let mut together = run.chunks_exact(TOGETHER);
+                for new in together.by_ref() {
+                    let mut insert = storing.insert_together()?;
+                    for (slot, now) in new.iter().filter_map(|slot| Some((slot, slot.now()?))) {
+                        slot.key.show(|key| insert.add(audience, key, &now))?;
+                    }
+                    insert.insert()?;
+                }
+                for slot in together.remainder() {
+                    let (row, now) = (slot.row(), slot.now());
+                    if row.is_some() || now.is_some() {
+                        slot.key.show(|key| storing.store(audience, key, row, now.as_ref()))?;
+                    }
                 }
             }
         }

@@ -150,6 +150,11 @@ impl Slot {
         self.has(IS_PENDING).then_some(self.pending_since)
     }
 
+    /// Whether its row is to be made.
+    pub fn is_new(&self) -> bool {
+        self.flags & (HAS_ROW | IS_THERE) == IS_THERE
+    }
+
     /// What must be known of the row to write it.
     pub fn row(&self) -> Option<Stored> {
         self.has(HAS_ROW).then(|| Stored { keeps_since: self.has(KEEPS_SINCE) })
@@ -243,6 +248,8 @@ mod tests {
                 let pending_since = state.as_ref().and_then(|state| state.pending_since);
                 prop_assert_eq!(slot.pending_since(), pending_since);
             }
+            let is_there = states.last().is_some_and(Option::is_some);
+            prop_assert_eq!(slot.is_new(), row.is_none() && is_there);
             prop_assert_eq!(slot.row_counts(), Counts::of(row.as_ref()));
             let since = |member: Option<&Member>| member.and_then(|member| member.pending_since);
             let keeps_since = states.iter().all(|of| since(of.as_ref()) == since(row.as_ref()));
