@@ -6,6 +6,7 @@ WORKDIR /build
 # The locked dependencies in a layer of their own, built for empty sources: a change of our own
 # sources does not build them again. The manifest names a test and benchmarks, which must exist.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 RUN mkdir -p src tests/it tests/bench \
     && echo 'fn main() {}' | tee src/main.rs tests/it/main.rs tests/bench/mapping.rs > tests/bench/throughput.rs \
     && touch src/lib.rs \
