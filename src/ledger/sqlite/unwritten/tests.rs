@@ -158,6 +158,26 @@ fn an_audience_is_being_told_if_it_is_told_quickly_however_few_wait() {
 }
 
 #[test]
+fn members_whose_keys_take_memory_of_their_own_leave_room_for_fewer() {
+    let uuid = |number: i64| format!("018f4e2a-7c1d-7b3e-9f00-{number:012x}");
+    let long = |number: i64| format!("somebody-{number}@somewhere.example.com");
+    let tables: [(&dyn Fn(i64) -> String, i64); 3] =
+        [(&uuid, 12), (&|number| format!("user-{number}"), 12), (&long, 8)];
+    for (key, most) in tables {
+        let mut bench = Bench::new(12);
+        for round in 0..2 {
+            for number in 0..most {
+                assert!(!bench.unwritten.is_full(), "{number} of {most}, round {round}");
+                bench.put(&key(number), None, member(None));
+            }
+            assert!(bench.unwritten.is_full(), "{most}, round {round}");
+            bench.unwritten.begin_pass(0, false);
+            bench.unwritten.take_some(usize::MAX);
+        }
+    }
+}
+
+#[test]
 fn the_order_is_that_of_the_keys_whatever_they_have_in_common() {
     let tables: [&[&str]; 5] = [
         &[],
