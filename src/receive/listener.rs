@@ -76,7 +76,7 @@ pub async fn serve(
     };
     let open = Connections::new(limits.max_connections, patience);
     let mut connections = JoinSet::new();
-    let http = protocols(&limits);
+    let http = Arc::new(protocols(&limits));
     let address = listener.local_addr()?;
     let mut acceptor = Acceptor { listener, is_failing: false };
     let outcome = loop {
@@ -93,16 +93,10 @@ pub async fn serve(
                         body_timeout: limits.body_timeout,
                         connection: Arc::clone(&connection),
                     };
-                    let leave = stop.child_token();
-                    let socket = Socket::new(stream, Arc::clone(&connection));
+                    let socket = Socket::new(stream, connection);
                     let tls = certificates.as_ref().map(|all| TlsAcceptor::from(all.current()));
-                    let talk = converse(http.clone(), socket, tls, service, leave.clone());
-                    connections.spawn(async move {
-                        tokio::select! { // what is cut off here has been of no use for too long
-                            () = seldom(is_cut_off(&connection, leave)) => {}
-                            () = talk => {}
-                        }
-                    });
+                    let (http, stop) = (Arc::clone(&http), stop.clone());
+                    connections.spawn(converse(http, socket, tls, service, stop));
                 }
                 Err(error) => break Err(error),
             },
@@ -131,66 +125,90 @@ fn protocols(limits: &Limits) -> auto::Builder<TokioExecutor> {
     http
 }
 
-/// A connection from its first byte to its last; `leave` asks it to come to an end.
+/// A connection from its first byte to its last.
 async fn converse(
-    http: auto::Builder<TokioExecutor>,
+    http: Arc<auto::Builder<TokioExecutor>>,
     socket: Socket,
     tls: Option<TlsAcceptor>,
     service: PerConnection,
-    leave: CancellationToken,
+    stop: CancellationToken,
 ) {
-    let Some(tls) = tls else { return speak(http, socket, service, leave).await };
-    let shaken = tokio::select! { // nothing was asked yet
-        () = leave.cancelled() => return,
-        shaken = tls.accept(socket) => shaken,
+    let Some(tls) = tls else { return speak(&http, socket, service, stop).await };
+    let speak_tls = async {
+        let connection = Arc::clone(&service.connection);
+        let shaken = tokio::select! { // nothing was asked yet
+            _ = seldom(is_to_go(&connection, stop.clone())) => return,
+            shaken = tls.accept(socket) => shaken,
+        };
+        // an error is the peer's: it does not trust us, shows no certificate, or speaks no TLS
+        if let Ok(stream) = shaken {
+            speak(&http, stream, service, stop).await;
+        }
     };
-    // an error is the peer's: it does not trust us, shows no certificate, or speaks no TLS
-    if let Ok(stream) = shaken {
-        speak(http, stream, service, leave).await;
-    }
+    Box::pin(speak_tls).await; // there are thousands without TLS, which would make room for it
 }
 
 async fn speak(
-    http: auto::Builder<TokioExecutor>,
+    http: &auto::Builder<TokioExecutor>,
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     service: PerConnection,
-    leave: CancellationToken,
+    stop: CancellationToken,
 ) {
+    let connection = Arc::clone(&service.connection);
     let mut serving = pin!(http.serve_connection(TokioIo::new(stream), service));
-    tokio::select! {
+    let leave = tokio::select! {
         // an error is the peer's: it went away, was too slow, or spoke no HTTP
         _ = serving.as_mut() => return,
-        () = seldom(leave.cancelled()) => serving.as_mut().graceful_shutdown(),
+        leave = seldom(is_to_go(&connection, stop)) => leave,
+    };
+    if leave == Leave::Now {
+        return;
     }
-    let _ = serving.await;
+    serving.as_mut().graceful_shutdown();
+    tokio::select! {
+        _ = serving => {}
+        () = seldom(is_cut_off(&connection)) => {}
+    }
 }
 
 /// What is polled when it may go on itself, and not whenever something comes for the connection that it
 /// shares a task with.
-async fn seldom(future: impl Future<Output = ()>) {
-    FuturesUnordered::from_iter([future]).next().await;
+async fn seldom<T>(future: impl Future<Output = T>) -> T {
+    FuturesUnordered::from_iter([future]).select_next_some().await
 }
 
-/// Returns when a connection is to be cut off: another one takes its place, or it is seen off.
-async fn is_cut_off(connection: &Connection, leave: CancellationToken) {
+/// How a connection comes to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leave {
+    /// Another one takes its place, or it is of no use.
+    Now,
+    /// It is told so, and what it has asked for is finished.
+    Finished,
+}
+
+/// Returns when a connection is to go: it has asked nothing for too long, or `stop` wants it.
+async fn is_to_go(connection: &Connection, stop: CancellationToken) -> Leave {
+    tokio::select! {
+        () = connection.end.cancelled() => Leave::Now,
+        () = connection.has_outstayed() => Leave::Finished,
+        () = stop.cancelled() => Leave::Finished,
+    }
+}
+
+/// Returns when a connection that was told to go is still there although nothing is under way, or
+/// another one takes its place.
+async fn is_cut_off(connection: &Connection) {
+    let is_done = async {
+        loop {
+            tokio::time::sleep(LAST_WORDS).await;
+            if connection.is_done() {
+                return;
+            }
+        }
+    };
     tokio::select! {
         () = connection.end.cancelled() => {}
-        () = see_off(connection, leave) => {}
-    }
-}
-
-/// Returns when a connection has asked nothing for too long, or `leave` asks it to go, and it stays
-/// although nothing is under way.
-async fn see_off(connection: &Connection, leave: CancellationToken) {
-    tokio::select! { // neither loses anything
-        () = connection.has_outstayed() => leave.cancel(),
-        () = leave.cancelled() => {}
-    }
-    loop {
-        tokio::time::sleep(LAST_WORDS).await;
-        if connection.is_done() {
-            return;
-        }
+        () = is_done => {}
     }
 }
 
