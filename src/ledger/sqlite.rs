@@ -53,7 +53,6 @@ mod waits;
 mod walks;
 mod writer;
 
-use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -61,6 +60,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use hashbrown::HashMap;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::{

@@ -68,6 +68,9 @@ pub(super) async fn read(
         Ok(()) = evicted => return Err(Refusal::Busy),
         bytes = collecting => bytes?,
     };
+    if bytes.len() > limits.body_limit_bytes {
+        return Err(Refusal::TooLarge);
+    }
     let mut reservation = growing.reservation;
     reservation.complete(bytes.len())?;
     Ok(Received { bytes, reservation })
@@ -109,7 +112,9 @@ async fn collect(
     let mut first = Bytes::new();
     while let Some(piece) = piece_of(body).await? {
         if first.is_empty() && growing.bytes.is_empty() {
-            growing.allow(piece.len())?;
+            if !body.is_end_stream() {
+                growing.allow(piece.len())?; // otherwise it is reserved as a whole body
+            }
             first = piece;
             continue;
         }

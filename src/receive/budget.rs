@@ -111,8 +111,13 @@ impl Reservation {
     pub fn complete(&mut self, bytes: usize) -> Result<(), Refusal> {
         let mut state = self.budget.state();
         let arriving = state.arriving.remove(&self.number).ok_or(Refusal::Busy)?;
-        state.left_bytes += arriving.held_bytes.saturating_sub(bytes);
-        self.whole_bytes = Some(arriving.held_bytes.min(bytes));
+        // from here on dropping it gives this back
+        self.whole_bytes = Some(arriving.held_bytes);
+        while state.left_bytes + arriving.held_bytes < bytes {
+            state.evict_oldest(|(_, of)| of.held_bytes > 0)?;
+        }
+        state.left_bytes = state.left_bytes + arriving.held_bytes - bytes;
+        self.whole_bytes = Some(bytes);
         Ok(())
     }
 }
@@ -159,7 +164,14 @@ mod tests {
         assert_eq!(second.grow_to(81), Ok(()), "and may still grow");
         assert!(over(&mut evictions[2]));
         assert_eq!(left(&budget), (9, 19));
-        drop((first, second, third));
+        let [(mut part, mut eviction), (mut whole, _), (mut large, _)] =
+            [(); 3].map(|()| budget.reserve().expect("a place"));
+        assert_eq!(part.grow_to(10), Ok(()));
+        assert_eq!(whole.complete(15), Ok(()), "one that comes at once makes another go as well");
+        assert!(over(&mut eviction));
+        assert_eq!(large.complete(5), Err(Refusal::Busy));
+        assert_eq!(left(&budget), (7, 4));
+        drop((first, second, third, part, whole, large));
         assert_eq!(left(&budget), (10, 100));
     }
 

@@ -4,10 +4,10 @@
 //! * A request that has entered by a door finishes behind it, whatever has taken its place.
 //! * A path and its rate are known by its name: a reload gives nobody a fresh burst.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hashbrown::HashMap;
 use http::HeaderMap;
 use ipnet::IpNet;
 use tokio::time::Instant;

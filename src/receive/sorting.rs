@@ -80,6 +80,7 @@ pub(super) fn sort(
     let mut sorted = Sorted::of(&mappings);
     match split {
         Ok(Envelope::Single(event)) => {
+            sorted.expect(1);
             // what was read the plain way is one value
             if !sorted.add_plain(&mappings, body, 0, event, arrival) {
                 if !envelope::is_one_value(event) {
@@ -90,10 +91,7 @@ pub(super) fn sort(
         }
         Ok(Envelope::Array(_)) if !door.allow_batches => return Err(Refusal::BatchNotAllowed),
         Ok(Envelope::Array(elements)) => {
-            for share in &mut sorted.shares {
-                share.deltas.reserve(elements.len());
-                share.origins.reserve(elements.len());
-            }
+            sorted.expect(elements.len());
             for (index, element) in elements.into_iter().enumerate() {
                 let event = envelope::wrapped_event(element).unwrap_or(element);
                 sorted.add_raw(&mappings, body, index, event, arrival);
@@ -137,6 +135,14 @@ impl Sorted {
         }
     }
 
+    /// Makes room for so many events, each of which mostly comes to one delta.
+    fn expect(&mut self, events: usize) {
+        for share in &mut self.shares {
+            share.deltas.reserve_exact(events);
+            share.origins.reserve_exact(events);
+        }
+    }
+
     /// Roughly the memory this holds beside the body, for the budget.
     pub(super) fn weight_bytes(&self) -> usize {
         let of = |share: &Share| {
@@ -158,8 +164,9 @@ impl Sorted {
         destinations: impl IntoIterator<Item = &'a DestinationName>,
         arrival: Timestamp,
     ) -> (Vec<Intake>, Unsure) {
-        let mut unsure = Unsure { arrival, given: Vec::new(), account: self.account };
-        let mut intakes = Vec::new();
+        let given = Vec::with_capacity(self.shares.len());
+        let mut intakes = Vec::with_capacity(self.shares.len());
+        let mut unsure = Unsure { arrival, given, account: self.account };
         for (destination, share) in destinations.into_iter().zip(self.shares) {
             let is_recorded = !share.leaves_no_trace();
             let Share { deltas, origins, deletions, kept: rejected, tally } = share;
@@ -318,6 +325,9 @@ impl Unsure {
     /// delta of theirs was recorded; what of them is to be kept. `recorded` answers the intakes, in
     /// their order.
     pub(super) fn without_conflicts(&mut self, recorded: Vec<Recorded>) -> Vec<Intake> {
+        if recorded.iter().all(|recorded| recorded.kind_conflicts.is_empty()) {
+            return Vec::new();
+        }
         let rejection = Rejection::context_kind_conflict();
         let mut refused: BTreeMap<usize, usize> = BTreeMap::new();
         let mut kept = Vec::new();

@@ -3,9 +3,10 @@
 //! What changes here changes in memory first; the rows that say something new are written as a whole,
 //! each with its checksum, by the next transaction ([`Audiences::take_unsaved`]).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use rusqlite::Connection;
 
 use super::audience::{

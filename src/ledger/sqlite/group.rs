@@ -35,11 +35,12 @@ enum Report {
     Split(Vec<Batch>),
 }
 
-/// What one request brings, and what it is answered.
-#[derive(Debug)]
+/// What one request brings, and what it is answered; or what several have brought that were answered
+/// before.
+#[derive(Debug, Default)]
 pub(super) struct Request {
     intakes: Vec<Intake>,
-    /// `None`: it was answered when it was appended to the journal.
+    /// `None`: they were answered when they were appended to the journal.
     reply: Option<Reply<Vec<Recorded>>>,
     recorded: Vec<Recorded>,
     /// For each intake, the stamp of its first delta, if it was given out when it was appended.
@@ -249,13 +250,21 @@ impl Group {
     /// Adds what was read from the journal, up to the block with this number.
     pub fn merge(&mut self, records: Vec<Record>, block: u64) {
         self.merges = Some(block);
-        let requests = records.into_iter().map(|Record { intake, stamp }| Request {
-            intakes: vec![intake],
-            reply: None,
-            recorded: vec![Recorded::default()],
-            stamps: vec![Some(stamp)],
-            place: None,
-        });
+        // One request for all of them, and another behind each deletion, which is applied first.
+        let (mut requests, mut request) = (Vec::new(), Request::default());
+        request.intakes.reserve_exact(records.len());
+        request.recorded.reserve_exact(records.len());
+        request.stamps.reserve_exact(records.len());
+        for Record { intake, stamp } in records {
+            let deletes = !intake.deletions.is_empty();
+            request.intakes.push(intake);
+            request.recorded.push(Recorded::default());
+            request.stamps.push(Some(stamp));
+            if deletes {
+                requests.push(std::mem::take(&mut request));
+            }
+        }
+        requests.extend((!request.intakes.is_empty()).then_some(request));
         // What waits for the writer arrived after it, or together with it.
         self.requests.splice(..0, requests);
     }

@@ -7,10 +7,11 @@ mod rows;
 
 pub(super) use rows::Marks;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use rusqlite::{Connection, params};
 use tokio::time::Instant;
 

@@ -123,20 +123,20 @@ impl Files {
         self.answered.insert(file).write_all_at(&bytes, 0)
     }
 
-    /// The records of a block that was published.
-    pub fn read(&mut self, block: &Block) -> io::Result<Vec<u8>> {
+    /// The records of a block that was published, read into `buffer`, which is used again.
+    pub fn read<'a>(&mut self, block: &Block, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
         let not_as_written = || {
             let fault = format!("block {} of the journal is not as it was written", block.number);
             io::Error::new(io::ErrorKind::InvalidData, fault)
         };
         let file = &self.open(block.file, false)?.file;
-        let mut header = [0; HEADER];
-        file.read_exact_at(&mut header, block.offset)?;
-        let header = Header::read(&header).filter(|header| header.number == block.number);
+        buffer.resize(usize::try_from(block.bytes).map_err(io::Error::other)?, 0);
+        file.read_exact_at(buffer, block.offset)?;
+        let (header, records) = buffer.split_first_chunk().ok_or_else(not_as_written)?;
+        let header = Header::read(header).filter(|header| header.number == block.number);
         let header = header.ok_or_else(not_as_written)?;
-        let mut records = vec![0; header.bytes];
-        file.read_exact_at(&mut records, block.offset + HEADER as u64)?;
-        header.is_of(&records).then_some(records).ok_or_else(not_as_written)
+        let records = records.get(..header.bytes).ok_or_else(not_as_written)?;
+        header.is_of(records).then_some(records).ok_or_else(not_as_written)
     }
 }
 

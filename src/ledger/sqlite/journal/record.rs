@@ -125,10 +125,14 @@ pub(in super::super) fn write(
     Some(())
 }
 
+/// So few audiences are found sooner by looking at each: most requests are of one.
+const FEW_AUDIENCES: usize = 8;
+
 /// The audiences of a request, each once.
 #[derive(Default)]
 struct Audiences<'a> {
     list: Vec<Audience<'a>>,
+    /// Of those behind the first few.
     positions: HashMap<Audience<'a>, u32>,
     /// Neighbours are mostly of one audience.
     last: Option<(Audience<'a>, u32)>,
@@ -143,12 +147,28 @@ impl<'a> Audiences<'a> {
         {
             return position;
         }
-        let position = *self.positions.entry(audience).or_insert_with(|| {
-            self.list.push(audience);
-            u32::try_from(self.list.len() - 1).expect("a request has fewer events than that")
-        });
+        let position = match self.find(&audience) {
+            Some(position) => position,
+            None => self.add(audience),
+        };
         self.last = Some((audience, position));
         position
+    }
+
+    fn find(&self, audience: &Audience<'a>) -> Option<u32> {
+        let mut few = self.list.iter().take(FEW_AUDIENCES).zip(0..);
+        let among_few = few.find(|(other, _)| *other == audience).map(|(_, position)| position);
+        among_few.or_else(|| self.positions.get(audience).copied())
+    }
+
+    fn add(&mut self, audience: Audience<'a>) -> u32 {
+        let position = self.list.len();
+        self.list.push(audience);
+        let number = u32::try_from(position).expect("a request has fewer events than that");
+        if position >= FEW_AUDIENCES {
+            self.positions.insert(audience, number);
+        }
+        number
     }
 }
 
@@ -246,7 +266,7 @@ impl Before {
 
 fn record(head: &Head<'_>, body: Body<'_>, before: &mut Before) -> Option<Record> {
     let audiences: Vec<(AudienceId, AudienceKey, ContextKind)> =
-        head.audiences.iter().map(|of| before.audience(*of)).collect::<Option<_>>()?;
+        all(head.audiences.iter().map(|of| before.audience(*of)))?;
     let delta = |delta: Delta<'_>| {
         let (audience, audience_key, context_kind) =
             audiences.get(usize::try_from(delta.audience).ok()?)?.clone();
@@ -281,9 +301,18 @@ fn record(head: &Head<'_>, body: Body<'_>, before: &mut Before) -> Option<Record
     let intake = Intake {
         destination: before.destination(head.destination)?,
         arrival: Timestamp(head.arrival),
-        deltas: body.deltas.into_iter().map(delta).collect::<Option<_>>()?,
-        deletions: body.deletions.into_iter().map(UserId::new).collect::<Option<_>>()?,
-        rejected: rejected.collect::<Option<_>>()?,
+        deltas: all(body.deltas.into_iter().map(delta))?,
+        deletions: all(body.deletions.into_iter().map(UserId::new))?,
+        rejected: all(rejected)?,
     };
     Some(Record { intake, stamp: Timestamp(head.stamp) })
+}
+
+/// All of these, in a list with room for them and no more; `None` if one is missing.
+fn all<T>(items: impl ExactSizeIterator<Item = Option<T>>) -> Option<Vec<T>> {
+    let mut list = Vec::with_capacity(items.len());
+    for item in items {
+        list.push(item?);
+    }
+    Some(list)
 }

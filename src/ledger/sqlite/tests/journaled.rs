@@ -262,6 +262,44 @@ async fn an_audience_has_one_kind_before_it_is_merged_too() {
 }
 
 #[tokio::test]
+async fn what_comes_after_a_deletion_is_applied_after_it_though_they_are_merged_together() {
+    let bench = closed();
+    let busy = Busy::open(&bench);
+    busy.record(vec![delta("a", "ada", true, 1), delta("b", "ada", true, 1)]).await;
+    let (asked_at, person) = (busy.ledger.arrival(), UserId::new("ada").expect("not empty"));
+    let deletion = Intake { deletions: vec![person], ..intake(&*busy.ledger, Vec::new()) };
+    busy.ledger.record(deletion).await.expect("there is space");
+    bench.clock.advance(Duration::from_secs(2));
+    let later = asked_at.after(Duration::from_secs(1));
+    busy.record(vec![delta("a", "ada", true, later.0)]).await;
+    let Busy { ledger, writer } = busy;
+    let writing = std::thread::spawn(move || writer.run());
+    ledger.caught_up().await.expect("it is open");
+    let mut found = ledger.member(&destination(), "ada").await.expect("it is open");
+    found.sort_by(|one, other| one.audience.cmp(&other.audience));
+    let is_in: Vec<_> = found.iter().map(|of| (of.audience.as_str(), of.included)).collect();
+    assert_eq!(is_in, [("a", true), ("b", false)]);
+    ledger.close().await;
+    writing.join().expect("no panic").expect("nor fail");
+}
+
+#[tokio::test]
+async fn each_of_many_audiences_of_a_request_goes_through_it() {
+    let mut bench = Bench::journaled();
+    let audiences: Vec<String> = (0..30).map(|number| format!("audience_{number:02}")).collect();
+    let twice = audiences.iter().chain(&audiences).enumerate();
+    let deltas = twice.map(|(at, audience)| delta(audience, &format!("p{at:02}"), true, 1));
+    let deltas = deltas.collect();
+    bench.record(deltas).await;
+    for (at, audience) in audiences.iter().enumerate() {
+        let batch = bench.claim(audience, 9).await.expect("two wait");
+        assert_eq!(keys(&batch), [format!("p{at:02}"), format!("p{:02}", at + audiences.len())]);
+        bench.settle(batch).await;
+    }
+    bench.close().await;
+}
+
+#[tokio::test]
 async fn everything_of_a_request_goes_through_it() {
     let mut bench = Bench::journaled();
     let user = |name: &str| UserId::new(name).expect("not empty");

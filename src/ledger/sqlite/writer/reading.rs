@@ -101,10 +101,10 @@ impl Writer {
         if blocks.is_empty() {
             return Ok(());
         }
-        let mut read = Vec::new();
+        let (mut read, mut buffer) = (Vec::new(), Vec::new());
         for block in &blocks {
-            let bytes = self.journal.read(block).map_err(failed("reading the journal"))?;
-            let mut records = Records::of(&bytes);
+            let bytes = self.journal.read(block, &mut buffer);
+            let mut records = Records::of(bytes.map_err(failed("reading the journal"))?);
             let first = read.len();
             while let Some(record) =
                 records.next(&mut self.record_before).map_err(failed("reading the journal"))?
