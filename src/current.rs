@@ -25,6 +25,11 @@ impl<T> Current<T> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// What is wanted of the value as it is now. Whoever would replace it waits meanwhile.
+    pub fn look<R>(&self, wanted: impl FnOnce(&T) -> R) -> R {
+        wanted(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// From here on it is this one.
     pub fn set(&self, value: T) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);

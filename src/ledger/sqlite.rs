@@ -212,7 +212,10 @@ impl Shared {
 
     /// Whether what was answered may not be in the tables yet.
     fn is_behind(&self) -> bool {
-        self.journal.is_used() || self.is_unwritten.load(Ordering::SeqCst)
+        let is_unwritten = || self.is_unwritten.load(Ordering::SeqCst);
+        // At first, so that nobody waits for the journal while rows are; behind the journal it counts: what
+        // leaves that is unwritten before.
+        is_unwritten() || self.journal.is_used() || is_unwritten()
     }
 
     /// The clock must never show less than an arrival that was recorded.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
@@ -55,12 +56,24 @@ pub(super) async fn read(
     if declared.is_some_and(|bytes| bytes > limits.body_limit_bytes) {
         return Err(Refusal::TooLarge);
     }
+    let mut first = None;
+    if encoding.is_none() {
+        // most have come together with the head: then they need not be waited for, nor make way
+        first = piece_of(body).now_or_never().transpose()?.flatten();
+        if let Some(bytes) = first.take_if(|_| body.is_end_stream()) {
+            if bytes.len() > limits.body_limit_bytes {
+                return Err(Refusal::TooLarge);
+            }
+            let reservation = budget.reserve_whole(bytes.len())?;
+            return Ok(Received { bytes, reservation });
+        }
+    }
     let (reservation, evicted) = budget.reserve()?;
     let limit_bytes = limits.body_limit_bytes;
     let mut growing = Growing { bytes: Vec::new(), kept_bytes: 0, limit_bytes, reservation };
     let collecting = async {
         match encoding {
-            None => collect(body, declared, &mut growing).await,
+            None => collect(body, first.unwrap_or_default(), declared, &mut growing).await,
             Some(encoding) => unpack(body, encoding, &mut growing).await,
         }
     };
@@ -68,9 +81,6 @@ pub(super) async fn read(
         Ok(()) = evicted => return Err(Refusal::Busy),
         bytes = collecting => bytes?,
     };
-    if bytes.len() > limits.body_limit_bytes {
-        return Err(Refusal::TooLarge);
-    }
     let mut reservation = growing.reservation;
     reservation.complete(bytes.len())?;
     Ok(Received { bytes, reservation })
@@ -103,18 +113,17 @@ impl Growing {
     }
 }
 
-/// A body that came in one piece, as most do, is not copied.
+/// The rest of a body, behind what has come of it. One that comes in one piece, as most do, is not copied.
 async fn collect(
     body: &mut Body,
+    mut first: Bytes,
     declared: Option<usize>,
     growing: &mut Growing,
 ) -> Result<Bytes, Refusal> {
-    let mut first = Bytes::new();
+    growing.allow(first.len())?;
     while let Some(piece) = piece_of(body).await? {
         if first.is_empty() && growing.bytes.is_empty() {
-            if !body.is_end_stream() {
-                growing.allow(piece.len())?; // otherwise it is reserved as a whole body
-            }
+            growing.allow(piece.len())?;
             first = piece;
             continue;
         }

@@ -35,6 +35,7 @@ struct Arriving {
 #[derive(Debug)]
 pub(super) struct Reservation {
     budget: Budget,
+    /// Of a body that arrives, or has arrived.
     number: u64,
     /// Of a body that is whole; while it arrives the state knows.
     whole_bytes: Option<usize>,
@@ -65,6 +66,21 @@ impl Budget {
         Ok((Reservation { budget: self.clone(), number, whole_bytes: None }, eviction))
     }
 
+    /// A place for a body that is whole, and has so many bytes.
+    pub fn reserve_whole(&self, bytes: usize) -> Result<Reservation, Refusal> {
+        let mut state = self.state();
+        while state.left_places == 0 {
+            state.evict_oldest(|_| true)?;
+        }
+        while state.left_bytes < bytes {
+            state.evict_oldest(|(_, of)| of.held_bytes > 0)?;
+        }
+        state.left_places -= 1;
+        state.left_bytes -= bytes;
+        drop(state);
+        Ok(Reservation { budget: self.clone(), number: 0, whole_bytes: Some(bytes) })
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -85,6 +101,9 @@ impl State {
 impl Reservation {
     /// Makes sure that at least so many bytes are reserved.
     pub fn grow_to(&mut self, bytes: usize) -> Result<(), Refusal> {
+        if self.whole_bytes.is_some_and(|held| held >= bytes) {
+            return Ok(());
+        }
         let mut state = self.budget.state();
         let held = match (self.whole_bytes, state.arriving.get(&self.number)) {
             (Some(held), _) => held,
@@ -111,13 +130,8 @@ impl Reservation {
     pub fn complete(&mut self, bytes: usize) -> Result<(), Refusal> {
         let mut state = self.budget.state();
         let arriving = state.arriving.remove(&self.number).ok_or(Refusal::Busy)?;
-        // from here on dropping it gives this back
-        self.whole_bytes = Some(arriving.held_bytes);
-        while state.left_bytes + arriving.held_bytes < bytes {
-            state.evict_oldest(|(_, of)| of.held_bytes > 0)?;
-        }
-        state.left_bytes = state.left_bytes + arriving.held_bytes - bytes;
-        self.whole_bytes = Some(bytes);
+        state.left_bytes += arriving.held_bytes.saturating_sub(bytes);
+        self.whole_bytes = Some(arriving.held_bytes.min(bytes));
         Ok(())
     }
 }
@@ -125,9 +139,9 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         let mut state = self.budget.state();
-        let arriving = state.arriving.remove(&self.number);
+        let arriving = || state.arriving.remove(&self.number).map(|of| of.held_bytes);
         // one that made way has given back everything
-        if let Some(held) = self.whole_bytes.or(arriving.map(|of| of.held_bytes)) {
+        if let Some(held) = self.whole_bytes.or_else(arriving) {
             state.left_places += 1;
             state.left_bytes += held;
         }
@@ -164,15 +178,29 @@ mod tests {
         assert_eq!(second.grow_to(81), Ok(()), "and may still grow");
         assert!(over(&mut evictions[2]));
         assert_eq!(left(&budget), (9, 19));
-        let [(mut part, mut eviction), (mut whole, _), (mut large, _)] =
-            [(); 3].map(|()| budget.reserve().expect("a place"));
-        assert_eq!(part.grow_to(10), Ok(()));
-        assert_eq!(whole.complete(15), Ok(()), "one that comes at once makes another go as well");
-        assert!(over(&mut eviction));
-        assert_eq!(large.complete(5), Err(Refusal::Busy));
-        assert_eq!(left(&budget), (7, 4));
-        drop((first, second, third, part, whole, large));
+        drop((first, second, third));
         assert_eq!(left(&budget), (10, 100));
+    }
+
+    #[test]
+    fn a_body_that_is_whole_makes_way_for_none_and_others_for_it() {
+        let budget = Budget::new(3, 100);
+        let mut evictions = [0, 60].map(|bytes| {
+            let (mut one, eviction) = budget.reserve().expect("a place");
+            one.grow_to(bytes).expect("it fits");
+            (one, eviction)
+        });
+        let mut whole = budget.reserve_whole(41).expect("the second makes way");
+        let over = |(_, eviction): &mut (Reservation, Eviction)| eviction.try_recv() == Ok(());
+        assert_eq!(evictions.each_mut().map(over), [false, true], "the first has no bytes to give");
+        assert_eq!((whole.grow_to(41), left(&budget)), (Ok(()), (1, 59)));
+        assert_eq!((whole.grow_to(50), left(&budget)), (Ok(()), (1, 50)));
+        assert_eq!(budget.reserve_whole(51).err(), Some(Refusal::Busy));
+        let others = [1, 2].map(|bytes| budget.reserve_whole(bytes).expect("a place"));
+        assert!(over(&mut evictions[0]), "but its place");
+        assert_eq!(budget.reserve_whole(0).err(), Some(Refusal::Busy));
+        drop((whole, others, evictions));
+        assert_eq!(left(&budget), (3, 100));
     }
 
     #[test]
