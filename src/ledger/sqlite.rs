@@ -213,8 +213,8 @@ impl Shared {
     /// Whether what was answered may not be in the tables yet.
     fn is_behind(&self) -> bool {
         let is_unwritten = || self.is_unwritten.load(Ordering::SeqCst);
-        // At first, so that nobody waits for the journal while rows are; behind the journal it counts: what
-        // leaves that is unwritten before.
+        // Asked first it spares the lock of the journal; asked last it counts, for what is in neither is
+        // in the tables.
         is_unwritten() || self.journal.is_used() || is_unwritten()
     }
 
