@@ -15,7 +15,7 @@ use hashbrown::HashMap;
 use rusqlite::{Connection, params};
 use tokio::time::Instant;
 
-use super::audience::Counts;
+use super::audience::{Audience, Counts};
 use super::audiences::Audiences;
 use super::bloom::Bloom;
 use super::database::Database;
@@ -155,18 +155,20 @@ impl State {
         Ok(Some(change_of(delta, other.map(|user| self.persons.hash(row, user)))))
     }
 
-    /// Where some members are. What [`State::load`] looks at for those that are not here is looked at
-    /// as well, for all of them one after the other: the processor waits for many places in memory at
-    /// once then, and not for each.
-    pub fn places<'a>(&self, members: impl Iterator<Item = (usize, &'a str)>) -> Vec<Place> {
-        let look_at = |(audience, key): (usize, &str)| {
-            let place = self.place(audience, key);
-            if place.is_row() {
-                black_box(self.newcomers.may_know(self.audiences.list[audience].row, place.hash));
-            }
-            place
-        };
-        members.map(look_at).collect()
+    /// The hashes of the keys of some members, at most [`AT_ONCE`]. What is looked at to load them is
+    /// looked at for all of them, one kind after the other: the processor waits for many places in
+    /// memory at once then, and not for each.
+    pub fn hashes<'a>(&self, members: impl Iterator<Item = (usize, &'a str)>) -> Vec<u64> {
+        let audience = |index: usize| &self.audiences.list[index];
+        let hash = |(index, key): (usize, &str)| (audience(index), self.unwritten.hash(key));
+        let members: Vec<_> = members.map(hash).collect();
+        let new = members.iter().filter(|(audience, _)| audience.is_new);
+        let noted = new.map(|(audience, hash)| self.newcomers.look_at(audience.row, *hash));
+        black_box(noted.fold(0, |all, one| all | one));
+        let look =
+            |(audience, hash): &(&Audience, u64)| self.unwritten.look_at(audience.row, *hash);
+        black_box(members.iter().filter_map(look).count());
+        members.into_iter().map(|(_, hash)| hash).collect()
     }
 
     /// Where a member is, until rows are written.

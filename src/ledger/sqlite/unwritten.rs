@@ -25,6 +25,7 @@ mod vacant;
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use hashbrown::DefaultHashBuilder;
@@ -50,6 +51,9 @@ const ENOUGH_TO_TELL: usize = 1 << 14;
 const PART_TO_TELL: usize = 8;
 /// … if so many are told within so long.
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
+
+/// Members that are looked at together.
+pub(super) const AT_ONCE: usize = 64;
 
 /// Rows that are looked at to find out since when somebody waits.
 const MOST_LOOKED_AT: usize = 1000;
@@ -83,14 +87,23 @@ pub(super) struct Unwritten {
 pub(super) struct Place {
     /// Of its key.
     pub hash: u64,
-    /// Among those of its audience that are not written yet.
-    number: Option<u32>,
+    /// One more than its number among those of its audience that are not written yet: two words in all,
+    /// which stay in registers.
+    behind: Option<NonZeroU32>,
 }
 
 impl Place {
+    fn new(hash: u64, number: Option<u32>) -> Self {
+        Self { hash, behind: number.and_then(|number| NonZeroU32::MIN.checked_add(number)) }
+    }
+
+    fn number(self) -> Option<u32> {
+        self.behind.map(|behind| behind.get() - 1)
+    }
+
     /// Whether its row says what it is.
     pub fn is_row(self) -> bool {
-        self.number.is_none()
+        self.behind.is_none()
     }
 }
 
@@ -220,13 +233,18 @@ impl Unwritten {
     /// Where a member is, by the hash of its key.
     pub fn place_of(&self, audience: i64, key: &str, hash: u64) -> Place {
         let of = self.audiences.get(&audience);
-        Place { hash, number: of.and_then(|of| of.find(hash, key)) }
+        Place::new(hash, of.and_then(|of| of.find(hash, key)))
+    }
+
+    /// The beginning of what [`Unwritten::place_of`] looks at.
+    pub fn look_at(&self, audience: i64, hash: u64) -> Option<Timestamp> {
+        self.audiences.get(&audience)?.look_at(hash)
     }
 
     /// What is to become of the row of a member.
     pub fn get(&self, audience: i64, place: Place) -> Next {
         let of = self.audiences.get(&audience);
-        of.zip(place.number).map_or(Next::Same, |(of, number)| of.get(number))
+        of.zip(place.number()).map_or(Next::Same, |(of, number)| of.get(number))
     }
 
     /// Makes a member what the rules decided, now or later; where it is then.
@@ -248,7 +266,7 @@ impl Unwritten {
             return Ok(place);
         }
         let of = self.audiences.entry(audience).or_default();
-        if let Some(number) = place.number {
+        if let Some(number) = place.number() {
             of.set(number, now);
             return Ok(place);
         }
@@ -258,26 +276,26 @@ impl Unwritten {
         self.count += 1;
         self.added += 1;
         self.since.get_or_insert_with(Instant::now);
-        Ok(Place { number: Some(number), ..place })
+        Ok(Place::new(place.hash, Some(number)))
     }
 
     /// Whether a member that is not written yet is in a batch.
     pub fn is_claimed(&self, audience: i64, place: Place) -> bool {
         let of = self.audiences.get(&audience);
-        of.zip(place.number).is_some_and(|(of, number)| of.is_claimed(number))
+        of.zip(place.number()).is_some_and(|(of, number)| of.is_claimed(number))
     }
 
     /// Notes whether a member that is not written yet is in a batch, from now on; `true`: that is
     /// another answer than before.
     pub fn claim(&mut self, audience: i64, place: Place, is_claimed: bool) -> bool {
         let of = self.audiences.get_mut(&audience);
-        of.zip(place.number).is_some_and(|(of, number)| of.claim(number, is_claimed))
+        of.zip(place.number()).is_some_and(|(of, number)| of.claim(number, is_claimed))
     }
 
     /// Where a member is that was there before rows may have been written.
     pub fn place_again(&self, audience: i64, key: &ContextKey, place: Place) -> Place {
         let of = self.audiences.get(&audience);
-        let stays = of.zip(place.number).is_some_and(|(of, number)| of.is(number, key));
+        let stays = of.zip(place.number()).is_some_and(|(of, number)| of.is(number, key));
         if stays { place } else { self.place(audience, key.as_str()) }
     }
 

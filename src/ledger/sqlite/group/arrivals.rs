@@ -8,6 +8,7 @@ use super::super::database::Database;
 use super::super::journal::OtherKind;
 use super::super::members;
 use super::super::state::State;
+use super::super::unwritten::AT_ONCE;
 use super::{Group, Request};
 use crate::ledger::RejectedEvent;
 use crate::ledger::counters::Tally;
@@ -108,31 +109,31 @@ impl Group {
         // In a backfill nobody is known: then to insert at once spares a look for each.
         let mut new_in: Option<usize> = None;
         let members: Vec<_> = writes.chunk_by(|a, b| a.member() == b.member()).collect();
-        let keys = members.iter().map(|of| (of[0].audience, of[0].delta.context_key.as_str()));
-        let places = state.places(keys);
-        for (arrivals, place) in members.into_iter().zip(places) {
-            let Arrival { row, audience, .. } = arrivals[0];
-            let (_, key) = arrivals[0].member();
-            // One that came before may be of the same member.
-            let place = state.unwritten.place_of(row, key, place.hash);
-            let destination = state.audiences.list[audience].destination;
-            let tally = self.tallies.entry(destination).or_default();
-            if new_in == Some(audience) && !state.unwritten.is_open {
-                let mut counted = *tally;
-                if let Some(after) = outcome(state, db, arrivals, None, &mut counted)?
-                    && members::insert_if_new(db, row, key, &after)?
-                {
-                    *tally = counted;
-                    state.note(audience, place, None, &Next::Write(after));
-                    continue;
+        for some in members.chunks(AT_ONCE) {
+            let keys = some.iter().map(|of| (of[0].audience, of[0].delta.context_key.as_str()));
+            for (arrivals, hash) in some.iter().zip(state.hashes(keys)) {
+                let Arrival { row, audience, delta, .. } = arrivals[0];
+                let key = &delta.context_key;
+                // One that came before may be of the same member.
+                let place = state.unwritten.place_of(row, key.as_str(), hash);
+                let destination = state.audiences.list[audience].destination;
+                let tally = self.tallies.entry(destination).or_default();
+                if new_in == Some(audience) && !state.unwritten.is_open {
+                    let mut counted = *tally;
+                    if let Some(after) = outcome(state, db, arrivals, None, &mut counted)?
+                        && members::insert_if_new(db, row, key.as_str(), &after)?
+                    {
+                        *tally = counted;
+                        state.note(audience, place, None, &Next::Write(after));
+                        continue;
+                    }
                 }
-            }
-            let before = state.load(db, audience, (key, place))?;
-            let after = outcome(state, db, arrivals, before.as_ref(), tally)?;
-            new_in = before.is_none().then_some(audience);
-            if let Some(after) = after {
-                let key = &arrivals[0].delta.context_key;
-                state.put(db, audience, (key, place), before.as_ref(), &Next::Write(after))?;
+                let before = state.load(db, audience, (key.as_str(), place))?;
+                let after = outcome(state, db, arrivals, before.as_ref(), tally)?;
+                new_in = before.is_none().then_some(audience);
+                if let Some(after) = after {
+                    state.put(db, audience, (key, place), before.as_ref(), &Next::Write(after))?;
+                }
             }
         }
         Ok(())

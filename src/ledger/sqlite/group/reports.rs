@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use super::super::database::Database;
 use super::super::parked::Parked;
 use super::super::state::State;
+use super::super::unwritten::AT_ONCE;
 use super::{Group, Report, Unclaimed};
 use crate::ledger::member::{self, Member, Next};
 use crate::ledger::{Batch, ClaimedMember};
@@ -87,29 +88,35 @@ impl Group {
         if !state.unwritten.is_open {
             order.sort_by(|a, b| a.context_key.cmp(&b.context_key));
         }
+        let row = state.audiences.list[audience].row;
         let mut longest: Option<Timestamp> = None;
-        let mut members = Vec::with_capacity(order.len());
-        let keys = order.iter().map(|claimed| (audience, claimed.context_key.as_str()));
-        let places = state.places(keys);
-        for (claimed, place) in order.into_iter().zip(places) {
-            let key = &claimed.context_key;
-            let row = if place.is_row() {
-                state.audiences.list[audience].claimed.take_row(place.hash, key)
-            } else {
-                None
-            };
-            let before = match row {
-                Some(row) => Some(row),
-                None => state.load(db, audience, (key.as_str(), place))?,
-            };
-            let next = rule(state, db, audience, &claimed, before.as_ref())?;
-            let place = state.put(db, audience, (key, place), before.as_ref(), &next)?;
-            if let Some(since) = next.or(before.as_ref()).and_then(|member| member.pending_since) {
-                state.audiences.list[audience].look_again_from(since);
-                longest = Some(longest.map_or(since, |other| other.min(since)));
+        let mut places = Vec::with_capacity(order.len());
+        for some in order.chunks(AT_ONCE) {
+            let keys = some.iter().map(|claimed| (audience, claimed.context_key.as_str()));
+            for (claimed, hash) in some.iter().zip(state.hashes(keys)) {
+                let key = &claimed.context_key;
+                let place = state.unwritten.place_of(row, key.as_str(), hash);
+                let known = if place.is_row() {
+                    state.audiences.list[audience].claimed.take_row(place.hash, key)
+                } else {
+                    None
+                };
+                let before = match known {
+                    Some(known) => Some(known),
+                    None => state.load(db, audience, (key.as_str(), place))?,
+                };
+                let next = rule(state, db, audience, claimed, before.as_ref())?;
+                let place = state.put(db, audience, (key, place), before.as_ref(), &next)?;
+                let waits = next.or(before.as_ref()).and_then(|member| member.pending_since);
+                if let Some(since) = waits {
+                    state.audiences.list[audience].look_again_from(since);
+                    longest = Some(longest.map_or(since, |other| other.min(since)));
+                }
+                places.push(place);
             }
-            members.push((claimed.context_key, place));
         }
+        let keys = order.into_iter().map(|claimed| claimed.context_key);
+        let members = keys.zip(places).collect();
         self.unclaimed.push(Unclaimed { audience, members, longest });
         Ok(())
     }

@@ -49,6 +49,12 @@ impl Changed {
         self.by_key.find(hash, is_it).copied()
     }
 
+    /// Something of the first that [`Changed::find`] compares.
+    pub fn look_at(&self, hash: u64) -> Option<Timestamp> {
+        let number = self.by_key.iter_hash(hash).next()?;
+        self.slots.get(*number)?.pending_since()
+    }
+
     /// Which of two keys comes first in the table.
     pub fn compare(&self, number: u32, other: u32) -> Ordering {
         let key = |number| &self.slots.of(number).key;
@@ -139,7 +145,7 @@ impl Changed {
         let waiting = self.waiting.range(first..);
         waiting.filter(|one| is_waiting(&self.slots, **one)).filter_map(|(since, number)| {
             let slot = self.slots.of(*number);
-            let place = Place { hash: slot.hash(hasher), number: Some(*number) };
+            let place = Place::new(slot.hash(hasher), Some(*number));
             Some((*since, slot.key.context_key(), place, slot.now()?))
         })
     }

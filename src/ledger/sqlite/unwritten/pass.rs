@@ -11,16 +11,13 @@ use super::super::members::{Storing, TOGETHER};
 use super::changed::Changed;
 use super::key::Key;
 use super::slot::Slot;
-use super::{Unwritten, Written};
+use super::{AT_ONCE, Unwritten, Written};
 
 /// A pass takes so long if nothing makes it quicker.
 const TAKES: Duration = Duration::from_secs(2);
 
 /// So many are worth a transaction, unless fewer are left.
 const LEAST: usize = 4096;
-
-/// Looked at together.
-const AT_ONCE: usize = 64;
 
 /// What is left of one.
 #[derive(Debug)]

@@ -1,6 +1,8 @@
 //! Slots by number, in pieces: there may be more of them without a move of those that are there, for
 //! which there would have to be room twice.
 
+use std::mem;
+
 use super::slot::Slot;
 use super::vacant::Vacant;
 
@@ -40,7 +42,8 @@ impl Slots {
     pub fn add(&mut self, slot: Slot) -> u32 {
         if let Some(number) = self.vacant.take() {
             let room = self.room(number).expect("who is vacant was in use");
-            *room = Some(slot);
+            // Nobody was left there (`Slots::take`): to look whether is to wait for memory far away.
+            mem::forget(room.replace(slot));
             return number;
         }
         if self.pieces.last().is_none_or(|last| last.len() == PIECE) {
