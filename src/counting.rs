@@ -17,7 +17,9 @@ pub struct Count(AtomicU64);
 impl Count {
     /// So many more.
     pub fn add(&self, more: u64) {
-        self.0.fetch_add(more, Ordering::Relaxed);
+        if more > 0 {
+            self.0.fetch_add(more, Ordering::Relaxed);
+        }
     }
 
     /// One more.

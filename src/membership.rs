@@ -1,12 +1,13 @@
 //! The words every step shares: who (`ContextKey`), of what kind, in which audience, since when.
 //!
-//! Newtypes are parsed once, at the edge; past it a value of these types is known to be usable.
+//! Newtypes are parsed once, at the edge; past it a value of these types is known to be usable. They are
+//! cloned often: short texts have no memory of their own, and longer ones share it.
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 /// A point in time: microseconds since the Unix epoch, UTC.
 ///
@@ -48,7 +49,7 @@ macro_rules! text {
     ($(#[$doc:meta])* $name:ident, redacted: $redacted:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
+        pub struct $name(SmolStr);
 
         impl $name {
             /// Takes the text as it is, unless it is empty.
@@ -146,7 +147,7 @@ impl AudienceKey {
 
 /// A LaunchDarkly context kind: `[A-Za-z0-9._-]+`, neither `kind` nor `multi`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ContextKind(Arc<str>);
+pub struct ContextKind(SmolStr);
 
 impl Serialize for ContextKind {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -30,12 +30,12 @@ const BELIEVED_BYTES: usize = 1024 * 1024;
 
 /// A whole body and its place in the budget, which ends with this value.
 #[derive(Debug)]
-pub(super) struct Received {
+pub(super) struct Received<'a> {
     pub(super) bytes: Bytes,
-    reservation: Reservation,
+    reservation: Reservation<'a>,
 }
 
-impl Received {
+impl Received<'_> {
     /// Charges what was made of the body to the budget too: an array of tiny elements grows a
     /// hundredfold when it is read.
     pub(super) fn charge(&mut self, more_bytes: usize) -> Result<(), Refusal> {
@@ -44,12 +44,12 @@ impl Received {
 }
 
 /// Reads a body; what it unpacks to counts against the limits.
-pub(super) async fn read(
+pub(super) async fn read<'a>(
     body: &mut Body,
     headers: &HeaderMap,
     limits: &Limits,
-    budget: &Budget,
-) -> Result<Received, Refusal> {
+    budget: &'a Budget,
+) -> Result<Received<'a>, Refusal> {
     let encoding = Encoding::of(headers)?;
     let declared = body.size_hint().exact();
     let declared = declared.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
@@ -87,15 +87,15 @@ pub(super) async fn read(
 }
 
 /// A body on its way.
-struct Growing {
+struct Growing<'a> {
     bytes: Vec<u8>,
     /// Most that is kept beside it while it is unpacked.
     kept_bytes: usize,
     limit_bytes: usize,
-    reservation: Reservation,
+    reservation: Reservation<'a>,
 }
 
-impl Growing {
+impl Growing<'_> {
     /// Makes sure that a body may have so many bytes.
     fn allow(&mut self, length: usize) -> Result<(), Refusal> {
         if length > self.limit_bytes {
@@ -118,7 +118,7 @@ async fn collect(
     body: &mut Body,
     mut first: Bytes,
     declared: Option<usize>,
-    growing: &mut Growing,
+    growing: &mut Growing<'_>,
 ) -> Result<Bytes, Refusal> {
     growing.allow(first.len())?;
     while let Some(piece) = piece_of(body).await? {
@@ -144,7 +144,7 @@ async fn collect(
 async fn unpack(
     body: &mut Body,
     encoding: Encoding,
-    growing: &mut Growing,
+    growing: &mut Growing<'_>,
 ) -> Result<Bytes, Refusal> {
     growing.kept_bytes = WINDOW_BYTES;
     let mut unpacker = Unpacker::new(encoding).map_err(|_| Refusal::Busy)?;

@@ -7,14 +7,14 @@
 //! is refused, and comes again.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
 use super::answer::Refusal;
 
-#[derive(Clone, Debug)]
-pub(super) struct Budget(Arc<Mutex<State>>);
+#[derive(Debug)]
+pub(super) struct Budget(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
@@ -33,8 +33,8 @@ struct Arriving {
 
 /// The place of one request; dropping it gives everything back.
 #[derive(Debug)]
-pub(super) struct Reservation {
-    budget: Budget,
+pub(super) struct Reservation<'a> {
+    budget: &'a Budget,
     /// Of a body that arrives, or has arrived.
     number: u64,
     /// Of a body that is whole; while it arrives the state knows.
@@ -48,11 +48,11 @@ impl Budget {
     pub fn new(requests: usize, bytes: usize) -> Self {
         let arriving = BTreeMap::new();
         let state = State { left_places: requests.max(1), left_bytes: bytes, begun: 0, arriving };
-        Self(Arc::new(Mutex::new(state)))
+        Self(Mutex::new(state))
     }
 
     /// A place for a body that begins to arrive.
-    pub fn reserve(&self) -> Result<(Reservation, Eviction), Refusal> {
+    pub fn reserve(&self) -> Result<(Reservation<'_>, Eviction), Refusal> {
         let mut state = self.state();
         while state.left_places == 0 {
             state.evict_oldest(|_| true)?;
@@ -63,11 +63,11 @@ impl Budget {
         let (evicted, eviction) = oneshot::channel();
         state.arriving.insert(number, Arriving { held_bytes: 0, evicted });
         drop(state);
-        Ok((Reservation { budget: self.clone(), number, whole_bytes: None }, eviction))
+        Ok((Reservation { budget: self, number, whole_bytes: None }, eviction))
     }
 
     /// A place for a body that is whole, and has so many bytes.
-    pub fn reserve_whole(&self, bytes: usize) -> Result<Reservation, Refusal> {
+    pub fn reserve_whole(&self, bytes: usize) -> Result<Reservation<'_>, Refusal> {
         let mut state = self.state();
         while state.left_places == 0 {
             state.evict_oldest(|_| true)?;
@@ -78,7 +78,7 @@ impl Budget {
         state.left_places -= 1;
         state.left_bytes -= bytes;
         drop(state);
-        Ok(Reservation { budget: self.clone(), number: 0, whole_bytes: Some(bytes) })
+        Ok(Reservation { budget: self, number: 0, whole_bytes: Some(bytes) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -98,7 +98,7 @@ impl State {
     }
 }
 
-impl Reservation {
+impl Reservation<'_> {
     /// Makes sure that at least so many bytes are reserved.
     pub fn grow_to(&mut self, bytes: usize) -> Result<(), Refusal> {
         if self.whole_bytes.is_some_and(|held| held >= bytes) {
@@ -136,7 +136,7 @@ impl Reservation {
     }
 }
 
-impl Drop for Reservation {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         let mut state = self.budget.state();
         let arriving = || state.arriving.remove(&self.number).map(|of| of.held_bytes);
@@ -191,7 +191,7 @@ mod tests {
             (one, eviction)
         });
         let mut whole = budget.reserve_whole(41).expect("the second makes way");
-        let over = |(_, eviction): &mut (Reservation, Eviction)| eviction.try_recv() == Ok(());
+        let over = |(_, eviction): &mut (Reservation<'_>, Eviction)| eviction.try_recv() == Ok(());
         assert_eq!(evictions.each_mut().map(over), [false, true], "the first has no bytes to give");
         assert_eq!((whole.grow_to(41), left(&budget)), (Ok(()), (1, 59)));
         assert_eq!((whole.grow_to(50), left(&budget)), (Ok(()), (1, 50)));

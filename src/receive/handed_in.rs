@@ -60,7 +60,7 @@ pub async fn hand_in(
     let audiences = deltas.map(|delta| delta.audience.clone()).collect();
     if !intakes.is_empty() {
         let recorded = ledger.record_all(intakes).await?;
-        let kept = unsure.without_conflicts(recorded);
+        let kept = unsure.without_conflicts(recorded, body);
         if !kept.is_empty() {
             ledger.record_all(kept).await?;
         }

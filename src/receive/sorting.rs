@@ -4,6 +4,7 @@
 
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -59,16 +60,37 @@ pub(super) struct Share {
 #[derive(Debug)]
 pub(super) struct Origin {
     index: usize,
+    event: Text,
+}
+
+/// The text of an event.
+#[derive(Clone, Debug)]
+pub(super) enum Text {
     /// A part of the body, not a copy.
-    event: Bytes,
-    user_id: Option<UserId>,
+    OfBody(Range<usize>),
+    Written(Bytes),
+}
+
+impl Text {
+    /// Of an event as it stands in the body.
+    fn in_body(body: &[u8], event: &[u8]) -> Self {
+        let start = event.as_ptr().addr() - body.as_ptr().addr();
+        Self::OfBody(start..start + event.len())
+    }
+
+    fn show<'a>(&'a self, body: &'a [u8]) -> &'a [u8] {
+        match self {
+            Self::OfBody(place) => &body[place.clone()],
+            Self::Written(text) => text,
+        }
+    }
 }
 
 /// Authenticates a body, then sorts its events.
 pub(super) fn sort(
     door: &Door,
     presented: &Presented,
-    body: &Bytes,
+    body: &[u8],
     arrival: Timestamp,
 ) -> Result<Sorted, Refusal> {
     let split = envelope::split(body, most_events(door));
@@ -113,8 +135,8 @@ impl Share {
         self.deltas.is_empty() && self.deletions.is_empty() && self.kept.is_empty()
     }
 
-    fn accept(&mut self, index: usize, delta: MembershipDelta, event: Bytes) {
-        self.origins.push(Origin { index, event, user_id: delta.user_id.clone() });
+    fn accept(&mut self, index: usize, delta: MembershipDelta, event: Text) {
+        self.origins.push(Origin { index, event });
         self.deltas.push(delta);
     }
 
@@ -184,7 +206,7 @@ impl Sorted {
     pub(super) fn add_raw(
         &mut self,
         mappings: &[&Mappings],
-        body: &Bytes,
+        body: &[u8],
         index: usize,
         text: &[u8],
         arrival: Timestamp,
@@ -198,7 +220,7 @@ impl Sorted {
     fn add_plain(
         &mut self,
         mappings: &[&Mappings],
-        body: &Bytes,
+        body: &[u8],
         index: usize,
         text: &[u8],
         arrival: Timestamp,
@@ -207,7 +229,7 @@ impl Sorted {
             && text.len() <= EVENT_LIMIT_BYTES
             && let Some(delta) = mappings.map_plain(text, arrival)
         {
-            share.accept(index, delta, body.slice_ref(text));
+            share.accept(index, delta, Text::in_body(body, text));
             share.tally.accepted += 1;
             self.account.accepted += 1;
             return true;
@@ -219,13 +241,15 @@ impl Sorted {
     fn add_read(
         &mut self,
         mappings: &[&Mappings],
-        body: &Bytes,
+        body: &[u8],
         index: usize,
         text: &[u8],
         arrival: Timestamp,
     ) {
         match read(text) {
-            Ok(event) => self.add(mappings, index, &event, arrival, || body.slice_ref(text)),
+            Ok(event) => {
+                self.add(mappings, index, &event, arrival, body, || Text::in_body(body, text));
+            }
             Err(rejection) => self.reject(index, rejection, text),
         }
     }
@@ -238,7 +262,8 @@ impl Sorted {
         index: usize,
         event: &Value,
         arrival: Timestamp,
-        text: impl Fn() -> Bytes,
+        body: &[u8],
+        text: impl Fn() -> Text,
     ) {
         let text = LazyCell::new(text);
         let (mut accepted, mut rejected): (bool, Option<Rejection>) = (false, None);
@@ -250,7 +275,7 @@ impl Sorted {
                     }
                     // The event is accepted; what one mapping could not read is kept all the same.
                     if let Some(rejection) = rejection {
-                        share.keep(&rejection, &text, user_id(event));
+                        share.keep(&rejection, text.show(body), user_id(event));
                     }
                     share.tally.accepted += 1;
                     accepted = true;
@@ -263,7 +288,7 @@ impl Sorted {
                 Outcome::Ignored => share.tally.ignored += 1,
                 Outcome::Rejected(rejection) => {
                     share.tally.rejected.push(rejection.reason);
-                    share.keep(&rejection, &text, user_id(event));
+                    share.keep(&rejection, text.show(body), user_id(event));
                     rejected = Some(match rejected {
                         Some(before) => before.and(rejection),
                         None => rejection,
@@ -323,8 +348,12 @@ impl Unsure {
 
     /// Moves events whose audience has another context kind from the accepted to the rejected, where no
     /// delta of theirs was recorded; what of them is to be kept. `recorded` answers the intakes, in
-    /// their order.
-    pub(super) fn without_conflicts(&mut self, recorded: Vec<Recorded>) -> Vec<Intake> {
+    /// their order; `body` is what the events came in.
+    pub(super) fn without_conflicts(
+        &mut self,
+        recorded: Vec<Recorded>,
+        body: &[u8],
+    ) -> Vec<Intake> {
         if recorded.iter().all(|recorded| recorded.kind_conflicts.is_empty()) {
             return Vec::new();
         }
@@ -342,7 +371,9 @@ impl Unsure {
             for deltas in of.chunk_by(|one, next| one.index == next.index) {
                 let origin = deltas[0];
                 *refused.entry(origin.index).or_default() += deltas.len();
-                rejected.push(rejected_event(&rejection, &origin.event, origin.user_id.clone()));
+                let event = origin.event.show(body);
+                let user = read(event).ok().as_ref().and_then(user_id);
+                rejected.push(rejected_event(&rejection, event, user));
                 // What another mapping made of the event may have been recorded.
                 if given.deltas_of(origin.index) == deltas.len() {
                     given.tally.accepted -= 1;
@@ -431,7 +462,8 @@ mod tests {
         let mappings = door.mappings();
         let mut sorted = Sorted::of(&mappings);
         for (index, event) in events.iter().enumerate() {
-            sorted.add(&mappings, index, event, ARRIVAL, || event.to_string().into());
+            let text = || Text::Written(event.to_string().into());
+            sorted.add(&mappings, index, event, ARRIVAL, &[], text);
         }
         sorted
     }
@@ -494,7 +526,7 @@ mod tests {
             let (intakes, mut unsure) = sorted(&events).into_intakes(&names, ARRIVAL);
             assert_eq!(intakes.len(), 2);
             let recorded = conflicts.clone().map(|kind_conflicts| Recorded { kind_conflicts });
-            let kept = unsure.without_conflicts(recorded.into());
+            let kept = unsure.without_conflicts(recorded.into(), &[]);
             let account = &unsure.account;
             let indices: Vec<_> = account.rejected.iter().map(|(index, _)| *index).collect();
             assert_eq!(indices, rejected, "{conflicts:?}");

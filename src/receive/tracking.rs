@@ -22,7 +22,7 @@ use super::answer::Refusal;
 use super::authentication::basic_user;
 use super::doors::Door;
 use super::envelope::{self, Envelope, Fault};
-use super::sorting::{self, EVENT_LIMIT_BYTES, Sorted};
+use super::sorting::{self, EVENT_LIMIT_BYTES, Sorted, Text};
 use super::webhook::Due;
 use super::{Limits, PublicState, body};
 use crate::map::{Mappings, Rejection};
@@ -173,8 +173,9 @@ impl Sorted {
         arrival: Timestamp,
     ) {
         let text = OnceCell::new();
-        let written = || text.get_or_init(|| Bytes::from(message.to_string())).clone();
-        self.add(mappings, index, message, arrival, written);
+        let written =
+            || Text::Written(text.get_or_init(|| Bytes::from(message.to_string())).clone());
+        self.add(mappings, index, message, arrival, &[], written);
         self.copied_bytes += text.get().map_or(0, Bytes::len);
     }
 }
@@ -248,9 +249,8 @@ async fn take(
     door.count_request()?;
     let due = Due::of(arrived, &state.limits);
     let arrival = state.ledger.arrival();
-    let (sorting_door, text) = (Arc::clone(&door), received.bytes.clone());
-    let sort = move || sort(&sorting_door, &text, arrival);
-    let sorted = state.sorted(received.bytes.len(), sort, due).await?;
+    let sort = move |door: &_, body: &_| sort(door, body, arrival);
+    let sorted = state.sorted(&door, &received.bytes, sort, due).await?;
     state.keep(&door, sorted, received, arrival, due).await.map(|_| ())
 }
 

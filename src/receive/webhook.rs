@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Account, Refusal};
@@ -102,13 +103,12 @@ impl PublicState {
         &self,
         door: &Arc<Door>,
         presented: Presented,
-        received: body::Received,
+        received: body::Received<'_>,
         due: Due,
     ) -> Result<Account, Refusal> {
         let arrival = self.ledger.arrival();
-        let (sorting_door, body) = (Arc::clone(door), received.bytes.clone());
-        let sort = move || sorting::sort(&sorting_door, &presented, &body, arrival);
-        let sorted = self.sorted(received.bytes.len(), sort, due).await?;
+        let sort = move |door: &_, body: &_| sorting::sort(door, &presented, body, arrival);
+        let sorted = self.sorted(door, &received.bytes, sort, due).await?;
         self.keep(door, sorted, received, arrival, due).await
     }
 
@@ -117,7 +117,7 @@ impl PublicState {
         &self,
         door: &Door,
         sorted: Sorted,
-        mut received: body::Received,
+        mut received: body::Received<'_>,
         arrival: Timestamp,
         due: Due,
     ) -> Result<Account, Refusal> {
@@ -128,7 +128,7 @@ impl PublicState {
         let (intakes, mut unsure) = sorted.into_intakes(names, arrival);
         if !intakes.is_empty() {
             let recorded = self.record(door, intakes, due).await?;
-            let kept = unsure.without_conflicts(recorded);
+            let kept = unsure.without_conflicts(recorded, &received.bytes);
             if !kept.is_empty() {
                 self.record(door, kept, due).await?;
             }
@@ -139,19 +139,22 @@ impl PublicState {
         Ok(unsure.account)
     }
 
-    /// Sorts a body of so many bytes: here, or on a thread of its own if it is heavy.
-    pub(super) async fn sorted<T: Send + 'static>(
+    /// Sorts a body that has come through a door: here, or on a thread of its own if it is heavy.
+    pub(super) async fn sorted(
         &self,
-        bytes: usize,
-        sort: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+        door: &Arc<Door>,
+        body: &Bytes,
+        sort: impl FnOnce(&Door, &[u8]) -> Result<Sorted, Refusal> + Send + 'static,
         due: Due,
-    ) -> Result<T, Refusal> {
-        if bytes < HEAVY_BYTES {
-            return sort();
+    ) -> Result<Sorted, Refusal> {
+        if body.len() < HEAVY_BYTES {
+            return sort(door, body);
         }
         let turn = timeout_at(due.for_the_ledger(), self.heavy_readers.acquire());
         let Ok(Ok(_turn)) = turn.await else { return Err(Refusal::Busy) };
-        tokio::task::spawn_blocking(sort).await.unwrap_or_else(|failure| {
+        let (door, body) = (Arc::clone(door), body.clone());
+        let sorted = tokio::task::spawn_blocking(move || sort(&door, &body)).await;
+        sorted.unwrap_or_else(|failure| {
             tracing::error!(panicked = failure.is_panic(), "a body could not be sorted");
             Err(Refusal::Unavailable)
         })

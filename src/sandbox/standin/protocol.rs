@@ -1,7 +1,6 @@
 //! What LaunchDarkly asks of a call (wire.md section 3), and its words where a call falls short.
 
-use std::collections::HashSet;
-
+use hashbrown::HashSet;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 

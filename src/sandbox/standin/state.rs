@@ -1,8 +1,10 @@
 //! What the stand-in knows: environments and their segments, the calls, and who is in flight.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::BuildHasher;
 use std::time::Duration;
+
+use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
 
 use super::Account;
 use crate::launchdarkly::wire::{SyncMember, SyncRequest};
@@ -92,7 +94,7 @@ pub(super) struct State {
     /// The call that named a member last, while it is in flight. Members are hashed: a benchmark
     /// should not pay for their text.
     in_flight: HashMap<u64, u64>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
     /// Calls that will not be answered and whose client has not gone yet.
     hanging: HashSet<u64>,
     overlaps: u64,
@@ -113,7 +115,7 @@ impl State {
             counts: CallCounts::default(),
             log: VecDeque::new(),
             in_flight: HashMap::new(),
-            hasher: RandomState::new(),
+            hasher: DefaultHashBuilder::default(),
             hanging: HashSet::new(),
             overlaps: 0,
         }
