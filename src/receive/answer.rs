@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use axum::Json;
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -71,7 +71,7 @@ impl IntoResponse for Account {
                 .collect(),
             rejected_more: (unnamed > 0).then_some(unnamed),
         };
-        (status, Json(line)).into_response()
+        json(status, &line)
     }
 }
 
@@ -235,12 +235,22 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let (status, error) = self.status_and_text();
-        let mut response = (status, Json(RefusalLine { error })).into_response();
+        let mut response = json(status, &RefusalLine { error });
         if let Some((name, value)) = self.header() {
             response.headers_mut().insert(name, value);
         }
         response
     }
+}
+
+/// As [`axum::Json`], which makes a header of another type first and takes it back.
+fn json(status: StatusCode, line: &impl Serialize) -> Response {
+    let text = serde_json::to_string(line).expect("texts and numbers can always be written");
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
 }
 
 pub(super) async fn not_found(State(state): State<Arc<PublicState>>) -> Refusal {
