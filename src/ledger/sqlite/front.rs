@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
@@ -19,6 +20,15 @@ use crate::ledger::{Intake, LedgerError};
 
 /// Larger blocks are cheaper per byte, up to where the answer takes too long.
 const MOST_BYTES: usize = 4 << 20;
+
+/// Where many requests come at a time, a block is begun with the first few of those that are on their
+/// way. So after a block of at least so many requests …
+const MANY: usize = 4;
+/// … one that would fill no page waits a moment for more of them, …
+const PAGE_BYTES: usize = 4096;
+/// … and once more if more have come. Linux makes it twice as long, to save power.
+const MOMENT: Duration = Duration::from_micros(50);
+const MOMENTS: usize = 2;
 
 /// What the front is asked.
 #[derive(Debug)]
@@ -91,6 +101,7 @@ impl Front {
 
     /// Appends until it is closed, every handle is gone, or the ledger has failed.
     pub fn run(mut self) {
+        let mut before = 0;
         while let Ok(first) = self.incoming.recv() {
             self.shared.journal.begin_to_append();
             let (number, began) = (self.shared.journal.last() + 1, Instant::now());
@@ -100,16 +111,8 @@ impl Front {
             }
             self.block.clear();
             self.block.resize(BLOCK_HEADER, 0);
-            let (mut waiting, mut closed) = (Waiting::default(), None);
-            let mut next = Some(first);
-            while let Some(incoming) = next {
-                match incoming {
-                    Incoming::Record(request) => self.take(number, request, &mut waiting),
-                    Incoming::Close(reply) => closed = Some(reply),
-                }
-                let is_full = self.block.len() >= MOST_BYTES || closed.is_some();
-                next = if is_full { None } else { self.incoming.try_recv().ok() };
-            }
+            let (waiting, closed) = self.gather(first, number, before);
+            before = waiting.0.len();
             let appended = self.append(number, began, waiting);
             if let Some(closed) = closed {
                 drop(self);
@@ -120,6 +123,35 @@ impl Front {
                 return;
             }
         }
+    }
+
+    /// Puts into the block what there is, up to the end; `before`: so many requests were in the last one.
+    fn gather(
+        &mut self,
+        first: Incoming,
+        number: u64,
+        before: usize,
+    ) -> (Waiting, Option<oneshot::Sender<()>>) {
+        let mut waiting = Waiting::default();
+        let (mut moments, mut come) = (if before < MANY { 0 } else { MOMENTS }, 0);
+        let mut next = Some(first);
+        while let Some(incoming) = next {
+            match incoming {
+                Incoming::Record(request) => self.take(number, request, &mut waiting),
+                Incoming::Close(reply) => return (waiting, Some(reply)),
+            }
+            if self.block.len() >= MOST_BYTES {
+                break;
+            }
+            next = self.incoming.try_recv().ok();
+            let more_come = waiting.0.len() > come;
+            if next.is_none() && moments > 0 && more_come && self.block.len() < PAGE_BYTES {
+                (moments, come) = (moments - 1, waiting.0.len());
+                std::thread::sleep(MOMENT);
+                next = self.incoming.try_recv().ok();
+            }
+        }
+        (waiting, None)
     }
 
     /// Puts a request into the block, or refuses it, or leaves it to the writer.
