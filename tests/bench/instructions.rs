@@ -68,7 +68,7 @@ const CASES: [Case; 5] = [
     },
     Case {
         name: "a ledger group of 1,000 new members",
-        recorded: 25_600_000,
+        recorded: 23_000_000,
         tolerance: 15,
         times: 10,
         run: ledger,
