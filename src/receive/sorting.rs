@@ -544,4 +544,25 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn what_is_kept_of_an_account_is_deleted_with_the_person_who_is_named_in_it() {
+        let mut mapping = Mapping::preset();
+        mapping.subscribe(Subscription::parse("type = \"group\"").expect("FQL"));
+        let mappings = Mappings::from(mapping);
+        let mut of_an_account = event(Some("ada"), "vip", None);
+        of_an_account["type"] = json!("group");
+        let body = format!("[{of_an_account}]");
+        let event = body.as_bytes().strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]"));
+        let event = event.expect("as it was written");
+        let mut sorted = Sorted::of(&[&mappings]);
+        sorted.add_raw(&[&mappings], body.as_bytes(), 0, event, ARRIVAL);
+        let name = DestinationName::new("all").expect("a name");
+        let (intakes, mut unsure) = sorted.into_intakes([&name], ARRIVAL);
+        assert_eq!(intakes[0].deltas[0].user_id, None, "no deletion takes the member along");
+        let conflict = Recorded { kind_conflicts: vec![0] };
+        let kept = unsure.without_conflicts(vec![conflict], body.as_bytes());
+        let [RejectedEvent { body, user_id, .. }] = &kept[0].rejected[..] else { panic!("one") };
+        assert_eq!((&body[..], user_id), (event, &UserId::new("ada")));
+    }
 }
