@@ -16,6 +16,7 @@ pub mod config;
 pub mod counting;
 pub mod current;
 pub mod deliver;
+pub mod design;
 pub mod launchdarkly;
 pub mod ledger;
 pub mod map;
