@@ -33,6 +33,8 @@ pub use dispatch::{Held, Standing};
 pub struct Policy {
     /// Most members in one request.
     pub max_batch: NonZeroUsize,
+    /// Most bytes of the body of one request; one member that takes more travels alone.
+    pub max_body_bytes: usize,
     /// How long a member may wait for others to travel with.
     pub linger: Duration,
     /// Most requests in flight.

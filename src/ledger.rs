@@ -103,6 +103,29 @@ pub struct Recorded {
     /// Positions in [`Intake::deltas`] that were not recorded, because their audience already has
     /// another context kind. They ascend.
     pub kind_conflicts: Vec<usize>,
+    /// The same because their audience is new and the destination has as many as it may have.
+    pub without_place: Vec<usize>,
+}
+
+/// Why a delta is not recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unrecorded {
+    /// Its audience already has another context kind.
+    OtherKind,
+    /// Its audience is new, and the destination has as many as it may have.
+    TooManyAudiences,
+}
+
+impl Recorded {
+    /// The positions of the deltas that were not recorded, ascending, and why not.
+    #[must_use]
+    pub fn unrecorded(&self) -> Vec<(usize, Unrecorded)> {
+        let kinds = self.kind_conflicts.iter().map(|at| (*at, Unrecorded::OtherKind));
+        let places = self.without_place.iter().map(|at| (*at, Unrecorded::TooManyAudiences));
+        let mut all: Vec<_> = kinds.chain(places).collect();
+        all.sort_unstable_by_key(|(at, _)| *at);
+        all
+    }
 }
 
 /// Where a batch goes: one audience of one destination.
@@ -136,6 +159,28 @@ pub struct Batch {
     pub route: Arc<Route>,
     /// Never empty; no member twice.
     pub members: Vec<ClaimedMember>,
+}
+
+/// The most that one batch may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Members.
+    pub members: NonZeroUsize,
+    /// Bytes of the call. One member that takes more travels alone.
+    pub bytes: usize,
+    /// How they are counted.
+    pub measure: Measure,
+}
+
+/// How whoever claims counts the bytes of its calls: the ledger knows no wire.
+#[derive(Clone, Copy, Debug)]
+pub struct Measure {
+    /// Of a call without members.
+    pub call: fn(&Route) -> usize,
+    /// Of a member beside its context key, which may be less.
+    pub member: fn(&Route) -> usize,
+    /// Of a context key, which may be less.
+    pub key: fn(&ContextKey) -> usize,
 }
 
 /// Members of one audience that wait to be claimed.
@@ -228,8 +273,8 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// Sees a new value whenever the destination may have members to claim that it had not before.
     fn news(&self, destination: &DestinationName) -> watch::Receiver<()>;
 
-    /// Claims at most `limit` members of an audience, the longest pending first; one that was
-    /// parked before comes alone. `None`: there is nothing to claim.
+    /// Claims as many members of an audience as there is `room` for, the longest pending first; one that
+    /// was parked before comes alone. `None`: there is nothing to claim.
     ///
     /// That they were claimed is durable when this returns, so that a crash is known to have
     /// happened in the middle of a call. Wait for it to the end: a claim whose answer is not
@@ -238,7 +283,7 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
         &self,
         destination: &DestinationName,
         audience: &AudienceId,
-        limit: NonZeroUsize,
+        room: Room,
     ) -> Result<Option<Batch>, LedgerError>;
 
     /// Claims one member although it may not be pending: LaunchDarkly took it before, and is asked

@@ -17,6 +17,7 @@ mod explain;
 mod expression;
 mod fields;
 mod glob;
+mod length;
 mod mappings;
 mod membership_value;
 mod plain;
@@ -45,6 +46,7 @@ use crate::membership::{
 use context_key::Identifiers;
 use expression::Expression;
 use fields::{Field, Fields};
+use length::KEY_BYTES;
 use membership_value::{ComputationClass, ValueRules};
 
 /// One mapping, compiled once and used for every event.
@@ -158,7 +160,11 @@ impl Mapping {
         let rule = find(Field::ContextKey)
             .parsed("the name of a context key rule", ContextKeyRule::from_name)?;
         let rule = particular.and_then(|particular| particular.context_key).unwrap_or(rule);
-        let context_key = rule.choose(&identifiers).and_then(ContextKey::new);
+        let (field, context_key) = rule.choose(&identifiers).ok_or_else(|| no_context_key(rule))?;
+        if context_key.len() > KEY_BYTES {
+            return Err(find(field).too_long(KEY_BYTES));
+        }
+        let context_key = ContextKey::new(context_key).ok_or_else(|| no_context_key(rule))?;
 
         let value = find(Field::TraitsOrProps);
         let value = value.object()?.get(audience_key.as_str());
@@ -169,10 +175,10 @@ impl Mapping {
             context_kind: particular
                 .and_then(|particular| particular.context_kind.clone())
                 .unwrap_or(context_kind),
-            context_key: context_key.ok_or_else(|| no_context_key(rule))?,
+            context_key,
             membership,
             event_at: event_time::event_time(|field| event.get(field)?.as_str(), arrival),
-            user_id: person(event),
+            user_id: person(event)?,
             key_rule: self.key_rule(rule, particular),
             audience_key,
         }))
@@ -253,9 +259,17 @@ pub fn transform(mapping: &Value, payload: &Value) -> Result<Option<Value>, Tran
 }
 
 /// Whose deletion takes the member along. A group call speaks of an account, whoever made it.
-fn person(event: &Value) -> Option<UserId> {
+fn person(event: &Value) -> Result<Option<UserId>, Rejection> {
     let of_an_account = event.get("type").and_then(Value::as_str) == Some("group");
-    if of_an_account { None } else { user_id(event) }
+    if of_an_account {
+        return Ok(None);
+    }
+    match user_id(event) {
+        Some(user_id) if user_id.as_str().len() > KEY_BYTES => {
+            Err(fields::too_long("userId", KEY_BYTES, "$.userId"))
+        }
+        user_id => Ok(user_id),
+    }
 }
 
 /// In a line, for people.

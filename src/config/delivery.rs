@@ -10,11 +10,18 @@ use crate::clock::whole_millis;
 /// What the two public integrations send at most (wire.md, section 3).
 const PUBLIC_INTEGRATIONS_SEND: usize = 1000;
 
+const KIB: u64 = 1024;
+/// What any member that is recorded fits into, with its audience's id and name, however much of it has
+/// to be escaped (`map::length`).
+const LARGEST_MEMBER_KIB: u64 = 16;
+
 /// How batches are made and sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
     /// Most members in one request.
     pub max_batch: NonZeroUsize,
+    /// Most bytes of the body of one request; one member that takes more travels alone.
+    pub max_body_bytes: usize,
     /// How long the oldest pending member waits for company.
     pub linger: Duration,
     /// Most requests in flight at once.
@@ -43,6 +50,8 @@ impl Delivery {
             None => section.needed_whole(key, range),
         };
         let max_batch = number("max_batch", 1..=100_000, inherited.map(|d| count(d.max_batch)));
+        let kib = inherited.map(|d| d.max_body_bytes as u64 / KIB);
+        let max_body = number("max_body_kib", LARGEST_MEMBER_KIB..=1_048_576, kib);
         let linger = number("linger_ms", 0..=A_YEAR_MS, inherited.map(|d| whole_millis(d.linger)));
         let concurrency = number("concurrency", 1..=1000, inherited.map(|d| count(d.concurrency)));
         let least =
@@ -54,6 +63,7 @@ impl Delivery {
         };
         let delivery = Self {
             max_batch: non_zero(max_batch),
+            max_body_bytes: usize::try_from(max_body * KIB).unwrap_or(usize::MAX),
             linger: Duration::from_millis(linger),
             concurrency: non_zero(concurrency),
             min_concurrency: non_zero(least),

@@ -24,6 +24,8 @@ pub struct LedgerSection {
     pub rejected: Kept,
     /// Which parked members are kept.
     pub parked: Kept,
+    /// Audiences that a destination may have; one that has more keeps those it has.
+    pub max_audiences: usize,
     /// Between two readings of every row in the background.
     pub check_every: Duration,
 }
@@ -67,6 +69,8 @@ impl LedgerSection {
                 max_count: section.needed_whole("parked_max_count", 1..=1_000_000_000),
                 max_bytes: section.needed_whole("parked_max_mib", 1..=1_048_576) * 1024 * 1024,
             },
+            max_audiences: usize::try_from(section.needed_whole("max_audiences", 1..=1_000_000))
+                .unwrap_or(usize::MAX),
             check_every: Duration::from_secs(section.needed_whole("check_every_s", 1..=A_YEAR_S)),
         };
         section.finish();

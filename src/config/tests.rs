@@ -145,6 +145,7 @@ fn the_environment_alone_is_enough_and_the_defaults_are_the_documented_ones() {
     assert_eq!(mapping.to_string(), expected);
     let delivery = &eu.delivery;
     assert_eq!((delivery.max_batch.get(), delivery.concurrency.get()), (1000, 4));
+    assert_eq!((delivery.max_body_bytes, config.ledger.max_audiences), (1024 * 1024, 10_000));
     let waits = [delivery.linger, delivery.repeat_window, delivery.request_timeout];
     assert_eq!(waits, [ms(500), s(3600), s(10)]);
     assert_eq!([delivery.retry_floor, delivery.retry_ceiling], [ms(500), s(30)]);
@@ -176,6 +177,9 @@ fn each_rule_has_its_fault() {
         ("COHORTD_LEDGER__PATH", "", "ledger.path   is empty"),
         ("COHORTD_LOG__FORMAT", "xml", "log.format = \"xml\"   must be one of: json, pretty"),
         ("COHORTD_LOG__LEVEL", "inof", "log.level = \"inof\"   must be off"),
+        ("COHORTD_LEDGER__MAX_AUDIENCES", "0", "ledger.max_audiences = 0   must be from 1 to"),
+        ("COHORTD_DELIVERY__MAX_BODY_KIB", "15", "delivery.max_body_kib = 15   must be from 16 to"),
+        ("EU__DELIVERY__MAX_BODY_KIB", "0", "destinations.eu.delivery.max_body_kib = 0   must be from 16 to"),
         ("COHORTD_DELIVERY__MAX_BATCH", "0", "delivery.max_batch = 0   must be from 1 to"),
         ("COHORTD_DELIVERY__RETRY_CEILING_MS", "200", "  delivery.retry_ceiling_ms = 200   is below retry_floor_ms (500)   [COHORTD_DELIVERY__RETRY_CEILING_MS]"),
         ("EU__DELIVERY__RETRY_FLOOR_MS", "60000", "destinations.eu.delivery.retry_ceiling_ms = 30000   is below retry_floor_ms (60000)"),

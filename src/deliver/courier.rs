@@ -1,5 +1,6 @@
 //! The courier: the task that delivers one destination. It carries out what [`Dispatch`] decides.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +16,9 @@ use super::Policy;
 use super::counters::Delivered;
 use super::dispatch::{Dispatch, Now, Report, Standing, Step};
 use crate::clock::{Clock, whole_millis};
-use crate::launchdarkly::wire::encode;
+use crate::launchdarkly::wire::{body_bytes, encode, member_bytes, text_bytes};
 use crate::launchdarkly::{Answer, Api, Outcome};
-use crate::ledger::{Backlog, Batch, Ledger, LedgerError, Members};
+use crate::ledger::{Backlog, Batch, Ledger, LedgerError, Measure, Members, Room};
 use crate::membership::DestinationName;
 
 /// Between two attempts at a ledger that cannot take writes.
@@ -144,7 +145,7 @@ impl Courier {
             let batch = match next {
                 Step::Send(batch) => Ok(Some(batch)),
                 Step::Claim { audience, limit } => {
-                    self.ledger.claim(&self.destination, &audience, limit).await
+                    self.ledger.claim(&self.destination, &audience, self.room(limit)).await
                 }
                 Step::ClaimAgain { route, context_key } => {
                     self.ledger.claim_again(&route, &context_key).await
@@ -206,6 +207,18 @@ impl Courier {
         self.late_after = policy.linger + LATE;
         self.dispatch.change(policy);
         self.show_standing();
+    }
+
+    /// For a call of at most so many members.
+    fn room(&self, members: NonZeroUsize) -> Room {
+        let measure = Measure {
+            call: |route| body_bytes("", &route.context_kind),
+            member: |route| member_bytes(&route.audience, &route.audience_key.segment_name()),
+            key: |key| text_bytes(key.as_str()),
+        };
+        let most = self.dispatch.max_body_bytes();
+        let bytes = most.saturating_sub(text_bytes(&self.client_side_id));
+        Room { members, bytes, measure }
     }
 
     fn send(&mut self, batch: Batch) {

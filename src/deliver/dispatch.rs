@@ -144,6 +144,11 @@ impl Dispatch {
         }
     }
 
+    /// Most bytes of a call.
+    pub fn max_body_bytes(&self) -> usize {
+        self.policy.max_body_bytes
+    }
+
     /// For people.
     pub fn standing(&self) -> Standing {
         Standing { held: self.hold.as_ref().map(|hold| hold.held.clone()) }

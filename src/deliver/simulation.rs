@@ -56,6 +56,7 @@ impl Run {
         let clock = ManualClock::at(START);
         let max_batch = chance.random_range(1..=20);
         let policy = Policy {
+            max_body_bytes: 1 << 20,
             max_batch: NonZeroUsize::new(max_batch).expect("not zero"),
             linger: Duration::from_millis(chance.random_range(0..800)),
             concurrency: NonZeroUsize::new(chance.random_range(1..=6)).expect("not zero"),

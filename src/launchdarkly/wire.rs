@@ -56,8 +56,31 @@ impl std::fmt::Debug for SyncMember<'_> {
     }
 }
 
-/// Bytes that one member takes in a body beside its key, name and id.
-const MEMBER_FRAME_BYTES: usize = 64;
+/// Bytes of a body beside its texts and members.
+const BODY_FRAME_BYTES: usize = r#"{"environmentId":,"contextKind":,"batch":[]}"#.len();
+/// Bytes of one member beside its key, name and id, and the comma before it.
+const MEMBER_FRAME_BYTES: usize = r#",{"userId":,"cohortName":,"cohortId":,"value":false}"#.len();
+
+/// Most bytes of a body without members, as [`encode`] writes it.
+#[must_use]
+pub fn body_bytes(client_side_id: &str, kind: &ContextKind) -> usize {
+    BODY_FRAME_BYTES + text_bytes(client_side_id) + text_bytes(kind.as_str())
+}
+
+/// Most bytes of a member in a body, beside the [`text_bytes`] of its context key.
+#[must_use]
+pub fn member_bytes(audience: &AudienceId, segment_name: &str) -> usize {
+    MEMBER_FRAME_BYTES + text_bytes(segment_name) + text_bytes(audience.as_str())
+}
+
+/// Most bytes of a text as JSON: of the characters that are escaped most take two bytes and none more
+/// than six.
+#[must_use]
+pub fn text_bytes(text: &str) -> usize {
+    let control = text.bytes().filter(|byte| *byte < b' ').count();
+    let quoted = text.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count();
+    2 + text.len() + 5 * control + quoted
+}
 
 /// Writes the body of a call that brings `members` of one audience up to date: a [`SyncRequest`].
 ///
@@ -69,12 +92,12 @@ pub fn encode<'a>(
     kind: &ContextKind,
     audience: &AudienceId,
     segment_name: &str,
-    members: impl ExactSizeIterator<Item = (&'a ContextKey, Membership)>,
+    members: impl ExactSizeIterator<Item = (&'a ContextKey, Membership)> + Clone,
 ) -> Bytes {
-    let expected_key_bytes = 40;
-    let member_bytes =
-        MEMBER_FRAME_BYTES + segment_name.len() + audience.as_str().len() + expected_key_bytes;
-    let mut body = Vec::with_capacity(128 + members.len() * member_bytes);
+    // All of it at once, unless very much of the keys is escaped: a body that grows takes twice as much.
+    let keys: usize = members.clone().map(|(key, _)| key.as_str().len() + 2).sum();
+    let beside_keys = members.len() * member_bytes(audience, segment_name);
+    let mut body = Vec::with_capacity(body_bytes(client_side_id, kind) + beside_keys + keys);
     put(&mut body, br#"{"environmentId":"#, client_side_id);
     put(&mut body, br#","contextKind":"#, kind.as_str());
     body.extend_from_slice(br#","batch":["#);
@@ -132,6 +155,30 @@ mod tests {
                 r#"\n","cohortName":"High value users","cohortId":"aud_1","value":false}]}"#
             )
         );
+    }
+
+    /// Columns: the texts of a body of two members, and by how many bytes too much is counted: at least
+    /// one for each `true`, and one for the comma that the first member does not have.
+    #[test]
+    fn a_body_is_no_larger_than_it_is_counted() {
+        let rows = [
+            (["env1", "aud_1", "High value users", "ada", "bob"], 2),
+            (["e\"1", "a\\1", "\u{1F600}", "ж", "\u{7f}\u{2028}"], 2),
+            (["env1", "aud_1", "n", "\u{0}", "\u{1f}"], 2),
+            (["env1", "aud_1", "n", "\n\t", "b"], 10),
+        ];
+        let kind = ContextKind::new("user").expect("user is a context kind");
+        for ([environment, audience, name, one, other], too_much) in rows {
+            let audience = AudienceId::new(audience).expect("not empty");
+            let members = [(key(one), Membership::In), (key(other), Membership::Out)];
+            let given = members.iter().map(|(key, membership)| (key, *membership));
+            let written = encode(environment, &kind, &audience, name, given).len();
+            let of = |(key, _): &(ContextKey, Membership)| {
+                member_bytes(&audience, name) + text_bytes(key.as_str())
+            };
+            let counted = body_bytes(environment, &kind) + members.iter().map(of).sum::<usize>();
+            assert_eq!(counted - written, too_much, "{environment} {name} {one} {other}");
+        }
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //! It keeps nothing, and no test of the durable one may lean on it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use super::member::{self, Change, Member, Moment, Next};
 use super::picking::{Picked, Picking};
 use super::{
     Backlog, Batch, ClaimedMember, Intake, Ledger, LedgerError, Members, ParkReason, Recorded,
-    Route, Unheard,
+    Room, Route, Unheard,
 };
 use crate::clock::Clock;
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
@@ -204,7 +203,7 @@ impl Ledger for MemoryLedger {
         &self,
         _: &DestinationName,
         audience: &AudienceId,
-        limit: NonZeroUsize,
+        room: Room,
     ) -> Result<Option<Batch>, LedgerError> {
         let mut state = self.state();
         let mut waiting: Vec<(Timestamp, &Key, &Member)> = state
@@ -214,7 +213,8 @@ impl Ledger for MemoryLedger {
             .filter_map(|(key, member)| Some((member.pending_since?, key, member)))
             .collect();
         waiting.sort_by_key(|(since, ..)| *since);
-        let (mut picking, mut through) = (Picking::new(limit), Timestamp::EPOCH);
+        let Some(route) = state.routes.get(audience).cloned() else { return Ok(None) };
+        let (mut picking, mut through) = (Picking::new(room, &route), Timestamp::EPOCH);
         for (since, key, member) in waiting {
             match picking.offer(&key.1, member) {
                 Picked::Taken => through = through.max(since),
@@ -223,7 +223,6 @@ impl Ledger for MemoryLedger {
             }
         }
         let members = picking.taken();
-        let Some(route) = state.routes.get(audience).cloned() else { return Ok(None) };
         state.claimed_through = state.claimed_through.max(through);
         let keys = members.iter().map(|of| (audience.clone(), of.context_key.clone()));
         state.claimed.extend(keys);

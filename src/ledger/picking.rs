@@ -3,15 +3,21 @@
 
 use std::num::NonZeroUsize;
 
-use super::ClaimedMember;
 use super::member::Member;
+use super::{ClaimedMember, Room, Route};
 use crate::membership::{ContextKey, Timestamp};
 
 /// Gathers a batch. The first one decides who may come along: one that was refused alone travels
-/// alone, the halves of a refused batch keep to themselves, and everybody else travels together.
+/// alone, the halves of a refused batch keep to themselves, and everybody else travels together. The
+/// batch ends where the next member would make it too many or its call too large; the first one is
+/// taken however large it is.
 #[derive(Debug)]
 pub(super) struct Picking {
     limit: NonZeroUsize,
+    /// Bytes that its call may still take, and how many of them a member takes.
+    left_bytes: usize,
+    member_bytes: usize,
+    key_bytes: fn(&ContextKey) -> usize,
     taken: Vec<ClaimedMember>,
     alone: bool,
     with: Option<Timestamp>,
@@ -35,8 +41,19 @@ pub(super) enum Picked {
 }
 
 impl Picking {
-    pub fn new(limit: NonZeroUsize) -> Self {
-        Self { limit, taken: Vec::new(), alone: false, with: None, left: 0 }
+    /// For members of an audience that go there.
+    pub fn new(room: Room, route: &Route) -> Self {
+        let Room { members, bytes, measure } = room;
+        Self {
+            limit: members,
+            left_bytes: bytes.saturating_sub((measure.call)(route)),
+            member_bytes: (measure.member)(route),
+            key_bytes: measure.key,
+            taken: Vec::new(),
+            alone: false,
+            with: None,
+            left: 0,
+        }
     }
 
     /// Offers a member that waits and is in no batch.
@@ -46,7 +63,14 @@ impl Picking {
             (self.alone, self.with) = (is_alone, member.refused_with);
         }
         let matches = !self.alone && !is_alone && member.refused_with == self.with;
-        if self.taken.is_empty() || (matches && self.taken.len() < self.limit.get()) {
+        let mut is_full = self.taken.len() == self.limit.get();
+        let mut bytes = 0;
+        if self.taken.is_empty() || (matches && !is_full) {
+            bytes = self.member_bytes + (self.key_bytes)(context_key);
+            is_full = bytes > self.left_bytes;
+        }
+        if self.taken.is_empty() || (matches && !is_full) {
+            self.left_bytes = self.left_bytes.saturating_sub(bytes);
             let (membership, version) = (member.membership, member.version);
             let context_key = context_key.clone();
             self.taken.push(ClaimedMember { context_key, membership, version });
@@ -54,10 +78,7 @@ impl Picking {
         }
         // A half is together in the order of waiting; the others may be anywhere.
         self.left += 1;
-        let enough = self.alone
-            || self.with.is_some()
-            || self.taken.len() == self.limit.get()
-            || self.left == MOST_LEFT;
+        let enough = self.alone || self.with.is_some() || is_full || self.left == MOST_LEFT;
         if enough { Picked::Enough } else { Picked::Left }
     }
 
@@ -72,8 +93,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::ledger::Measure;
     use crate::ledger::member::{self, Change, Moment, Next};
-    use crate::membership::Membership;
+    use crate::membership::{AudienceId, AudienceKey, ContextKind, DestinationName, Membership};
 
     fn waiting(parked_at: Option<i64>) -> Member {
         let change = Change {
@@ -94,9 +116,45 @@ mod tests {
         Member { parked_at: parked_at.map(Timestamp), ..member }
     }
 
+    /// Of calls of 100 bytes, 10 for each member and one for each byte of its key.
+    fn picking(members: usize, bytes: usize) -> Picking {
+        let route = Route {
+            destination: DestinationName::new("production").expect("a name"),
+            audience: AudienceId::new("aud_1").expect("not empty"),
+            audience_key: AudienceKey::new("vip").expect("not empty"),
+            context_kind: ContextKind::new("user").expect("a kind"),
+        };
+        let measure =
+            Measure { call: |_| 100, member: |_| 10, key: |key: &ContextKey| key.as_str().len() };
+        let members = NonZeroUsize::new(members).expect("not zero");
+        Picking::new(Room { members, bytes, measure }, &route)
+    }
+
+    #[test]
+    fn a_batch_ends_where_its_call_would_be_too_large() {
+        use Picked::{Enough, Taken};
+        let rows: [(usize, usize, &[usize], &[Picked]); 6] = [
+            (9, 150, &[15, 15], &[Taken, Taken]),
+            (9, 150, &[15, 16, 1], &[Taken, Enough, Taken]),
+            (9, 150, &[500, 1], &[Taken, Enough]), // alone
+            (9, 0, &[1, 1], &[Taken, Enough]),
+            (1, 150, &[1, 1], &[Taken, Enough]),
+            (2, usize::MAX, &[900, 900, 1], &[Taken, Taken, Enough]),
+        ];
+        for (members, bytes, keys, expected) in rows {
+            let mut picking = picking(members, bytes);
+            let mut offer = |bytes: &usize| {
+                let key = ContextKey::new(&"x".repeat(*bytes)).expect("not empty");
+                picking.offer(&key, &waiting(None))
+            };
+            let picked: Vec<_> = keys.iter().map(&mut offer).collect();
+            assert_eq!(picked, expected, "{members} members, {bytes} bytes, {keys:?}");
+        }
+    }
+
     #[test]
     fn a_batch_is_gathered_from_between_those_who_travel_alone_but_not_from_behind_very_many() {
-        let mut picking = Picking::new(NonZeroUsize::MAX);
+        let mut picking = picking(usize::MAX, usize::MAX);
         let key = &ContextKey::new("ada").expect("not empty");
         assert_eq!(picking.offer(key, &waiting(None)), Picked::Taken);
         for _ in 1..MOST_LEFT {

@@ -53,7 +53,6 @@ mod waits;
 mod walks;
 mod writer;
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -64,8 +63,8 @@ use hashbrown::HashMap;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::{
-    Backlog, Batch, Counters, Intake, Ledger, LedgerError, Members, ParkReason, Recorded, Route,
-    Turnover, Unheard,
+    Backlog, Batch, Counters, Intake, Ledger, LedgerError, Members, ParkReason, Recorded, Room,
+    Route, Turnover, Unheard,
 };
 use crate::clock::Clock;
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
@@ -98,6 +97,8 @@ pub struct Settings {
     pub rejected: Retention,
     /// Which parked members are kept; the oldest go first.
     pub parked: Retention,
+    /// Audiences that a destination may have; one that has more keeps those it has.
+    pub max_audiences: usize,
     /// Between two readings of every row in the background.
     pub check_every: Duration,
     /// Every destination that may record or claim, until [`SqliteLedger::configure`].
@@ -146,9 +147,9 @@ struct Pace {
     most_written: usize,
 }
 
-/// What a changed member takes, with what is there to find it and to write it; half as much again if
-/// its key takes memory of its own.
-const MEMBER_BYTES: u64 = 128;
+/// What a changed member takes, with what is there to find it and to write it, beside the memory of a
+/// long key.
+const MEMBER_BYTES: usize = 128;
 /// So many rows can be written at once in a second or two, when somebody must see all of them.
 const MOST_UNWRITTEN: usize = 3 << 17;
 
@@ -244,7 +245,7 @@ impl SqliteLedger {
     /// Opens the ledger, made if it is not there. Nothing is written until [`Writer::run`] runs.
     pub fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<(Self, Writer), OpenError> {
         let for_members = u64::from(settings.cache_kib) * 1024 * 4 / 5;
-        let most = usize::try_from(for_members / MEMBER_BYTES).unwrap_or(usize::MAX);
+        let most = usize::try_from(for_members / MEMBER_BYTES as u64).unwrap_or(usize::MAX);
         let pace = Pace { most_unwritten: most.min(MOST_UNWRITTEN), ..PACE };
         Self::open_with(settings, clock, pace)
     }
@@ -265,7 +266,7 @@ impl SqliteLedger {
             pace,
             arrival: AtomicI64::new(recorded),
             stamp: AtomicI64::new(recorded),
-            journal: Journal::new(&found),
+            journal: Journal::new(&found, settings.max_audiences),
             has_no_space: AtomicBool::new(false),
             is_unwritten: AtomicBool::new(false),
             published: Mutex::new(HashMap::new()),
@@ -411,11 +412,11 @@ impl Ledger for SqliteLedger {
         &self,
         destination: &DestinationName,
         audience: &AudienceId,
-        limit: NonZeroUsize,
+        room: Room,
     ) -> Result<Option<Batch>, LedgerError> {
         self.known(destination)?;
         let (destination, audience) = (destination.clone(), audience.clone());
-        self.ask(|reply| Command::Claim { destination, audience, limit, reply }).await
+        self.ask(|reply| Command::Claim { destination, audience, room, reply }).await
     }
 
     async fn claim_again(

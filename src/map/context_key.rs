@@ -94,19 +94,18 @@ impl ContextKeyRule {
         }
     }
 
-    /// The first that is there.
-    pub(super) fn choose<'a>(self, from: &'a Identifiers<'_>) -> Option<&'a str> {
-        let Identifiers { user_id, email, anonymous_id } = from;
-        let first = match self {
-            Self::UserIdOnly => user_id.as_ref(),
-            Self::EmailOnly => email.as_ref(),
-            Self::UserIdThenEmail => user_id.as_ref().or(email.as_ref()),
-            Self::UserIdThenAnonymousId => user_id.as_ref().or(anonymous_id.as_ref()),
-            Self::UserIdThenEmailThenAnonymousId => {
-                user_id.as_ref().or(email.as_ref()).or(anonymous_id.as_ref())
-            }
-        };
-        first.map(AsRef::as_ref)
+    /// The first that is there, and the mapping field it comes from.
+    pub(super) fn choose<'a>(self, from: &'a Identifiers<'_>) -> Option<(Field, &'a str)> {
+        let user_id = from.user_id.as_deref().map(|text| (Field::UserId, text));
+        let email = from.email.as_deref().map(|text| (Field::Email, text));
+        let anonymous_id = from.anonymous_id.as_deref().map(|text| (Field::AnonymousId, text));
+        match self {
+            Self::UserIdOnly => user_id,
+            Self::EmailOnly => email,
+            Self::UserIdThenEmail => user_id.or(email),
+            Self::UserIdThenAnonymousId => user_id.or(anonymous_id),
+            Self::UserIdThenEmailThenAnonymousId => user_id.or(email).or(anonymous_id),
+        }
     }
 }
 
@@ -134,7 +133,7 @@ mod tests {
                     |name: &'static str| present.contains(name).then_some(Cow::Borrowed(name));
                 let identifiers =
                     Identifiers { user_id: take("u"), email: take("e"), anonymous_id: take("a") };
-                let chosen = rule.choose(&identifiers).unwrap_or_default();
+                let chosen = rule.choose(&identifiers).map_or("", |(_, text)| text);
                 assert_eq!(chosen, key, "{rule:?} of {present:?}");
             }
         }

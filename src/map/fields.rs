@@ -4,11 +4,13 @@
 //! field is worded here.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 
 use serde_json::{Map, Value};
 
 use super::coercion::{self, Unfit};
 use super::expression::{Expression, MappingFault, Unresolved};
+use super::length::NAME_BYTES;
 use super::preset;
 use super::rejection::{Reason, Rejection};
 
@@ -178,13 +180,17 @@ impl<'a> Found<'a> {
         self.coerced(coercion::text, "a text")
     }
 
-    /// A non-empty text that `parse` takes; `takes` says what it would take.
+    /// A non-empty text of at most [`NAME_BYTES`] that `parse` takes; `takes` says what it would take.
     pub(super) fn parsed<T>(
         &self,
         takes: &str,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Result<T, Rejection> {
-        parse(&self.text()?.ok_or_else(|| self.missing())?).ok_or_else(|| self.invalid(takes))
+        let text = self.text()?.ok_or_else(|| self.missing())?;
+        if text.len() > NAME_BYTES {
+            return Err(self.too_long(NAME_BYTES));
+        }
+        parse(&text).ok_or_else(|| self.invalid(takes))
     }
 
     /// An object.
@@ -220,12 +226,26 @@ impl<'a> Found<'a> {
         Rejection::new(Reason::MissingField, detail)
     }
 
+    /// The rejection for a text of more than `most` bytes.
+    pub(super) fn too_long(&self, most: usize) -> Rejection {
+        too_long(self.name, most, self.expression)
+    }
+
     /// The rejection for a text that is none of what the field takes.
     pub(super) fn invalid(&self, takes: &str) -> Rejection {
         let Self { name, expression, .. } = self;
         let detail = format!("{name} must be {takes} ({expression}).");
         Rejection::new(Reason::InvalidField, detail)
     }
+}
+
+/// The rejection for a text of more than `most` bytes, called `name`, that comes `from` there.
+pub(super) fn too_long(name: &str, most: usize, from: impl Display) -> Rejection {
+    let detail = format!(
+        "{name} is longer than {most} bytes, the most that is taken ({from}): shorten it where it is set, \
+         or map another field."
+    );
+    Rejection::new(Reason::FieldTooLong, detail)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use super::context_key::{ContextKeyRule, Identifiers};
 use super::event_time::event_time;
 use super::fields::Field;
+use super::length::{KEY_BYTES, NAME_BYTES};
 use super::membership_value::ComputationClass;
 use super::{Mapping, preset};
 use crate::membership::{
@@ -41,7 +42,9 @@ impl Plain {
         }
         let literal = |field| mapping.fields.literal(field);
         Some(Self {
-            context_kind: literal(Field::ContextKind).and_then(ContextKind::new)?,
+            context_kind: literal(Field::ContextKind)
+                .filter(|kind| kind.len() <= NAME_BYTES)
+                .and_then(ContextKind::new)?,
             rule: literal(Field::ContextKey).and_then(ContextKeyRule::from_name)?,
         })
     }
@@ -61,8 +64,11 @@ impl Plain {
         let context = event.context.0.as_ref()?;
         let personas = context.personas.0.as_ref()?;
         ComputationClass::from_name(personas.class.text()?)?; // either counts by its value
-        let audience = AudienceId::new(personas.id.text()?)?;
-        let audience_key = AudienceKey::new(personas.key.text()?)?;
+        let (id, key) = (personas.id.text()?, personas.key.text()?);
+        if id.len() > NAME_BYTES || key.len() > NAME_BYTES {
+            return None;
+        }
+        let (audience, audience_key) = (AudienceId::new(id)?, AudienceKey::new(key)?);
         if !mapping.audiences.admit(&audience_key) {
             return None;
         }
@@ -77,7 +83,12 @@ impl Plain {
             anonymous_id: anonymous_id.map(Cow::Borrowed),
         };
         let rule = particular.and_then(|particular| particular.context_key).unwrap_or(self.rule);
-        let context_key = rule.choose(&identifiers).and_then(ContextKey::new)?;
+        let (_, context_key) = rule.choose(&identifiers)?;
+        let longest = context_key.len().max(user_id.map_or(0, str::len));
+        if longest > KEY_BYTES {
+            return None;
+        }
+        let context_key = ContextKey::new(context_key)?;
         let user_id = match user_id {
             Some(user_id) if user_id == context_key.as_str() => {
                 Some(UserId::from(context_key.clone()))

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::ledger::Unrecorded;
+
 /// The stable word of a rejection. Customers filter on it; a word never changes its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -20,6 +22,8 @@ pub enum Reason {
     MissingField,
     /// A field of the mapping has a value that cannot be used.
     InvalidField,
+    /// A text that would be kept is longer than the ledger takes (`super::length`).
+    FieldTooLong,
     /// A directive of the mapping cannot be resolved for this event.
     MappingFailed,
     /// None of the identifiers of the context key rule is there.
@@ -28,21 +32,25 @@ pub enum Reason {
     MembershipUnknown,
     /// The audience already has members of another context kind.
     ContextKindConflict,
+    /// The audience is new, and the destination has as many as it may have.
+    TooManyAudiences,
 }
 
 impl Reason {
     /// Every reason, for metrics that show zeros and for documentation.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Unreadable,
         Self::EventTooLarge,
         Self::NotAnObject,
         Self::NotAnAudience,
         Self::MissingField,
         Self::InvalidField,
+        Self::FieldTooLong,
         Self::MappingFailed,
         Self::NoContextKey,
         Self::MembershipUnknown,
         Self::ContextKindConflict,
+        Self::TooManyAudiences,
     ];
 
     /// The word as it is answered, counted and kept.
@@ -55,10 +63,12 @@ impl Reason {
             Self::NotAnAudience => "not_an_audience",
             Self::MissingField => "missing_field",
             Self::InvalidField => "invalid_field",
+            Self::FieldTooLong => "field_too_long",
             Self::MappingFailed => "mapping_failed",
             Self::NoContextKey => "no_context_key",
             Self::MembershipUnknown => "membership_unknown",
             Self::ContextKindConflict => "context_kind_conflict",
+            Self::TooManyAudiences => "too_many_audiences",
         }
     }
 
@@ -103,11 +113,19 @@ impl Rejection {
     }
 
     /// For an event whose audience was recorded under another context kind.
-    #[must_use]
-    pub fn context_kind_conflict() -> Self {
+    fn context_kind_conflict() -> Self {
         Self::new(
             Reason::ContextKindConflict,
             "The audience already has another context kind; it keeps it until the audience is dropped.",
+        )
+    }
+
+    /// For an event that would begin one audience more than its destination may have.
+    fn too_many_audiences() -> Self {
+        Self::new(
+            Reason::TooManyAudiences,
+            "The audience is new, and the destination has as many as ledger.max_audiences allows: drop one \
+             that is no longer needed, or raise the setting.",
         )
     }
 
@@ -131,6 +149,15 @@ impl Rejection {
     #[must_use]
     pub fn worth_keeping(&self) -> bool {
         self.reason.worth_keeping()
+    }
+}
+
+impl From<Unrecorded> for Rejection {
+    fn from(why: Unrecorded) -> Self {
+        match why {
+            Unrecorded::OtherKind => Self::context_kind_conflict(),
+            Unrecorded::TooManyAudiences => Self::too_many_audiences(),
+        }
     }
 }
 

@@ -315,6 +315,7 @@ mod tests {
             tombstone_ttl: week,
             rejected: kept,
             parked: kept,
+            max_audiences: 10_000,
             check_every: week,
             destinations: Vec::new(),
         };

@@ -1,7 +1,6 @@
 //! What the tests of receiving stand on: a ledger that does as it is told, and bodies that come as
 //! they are told.
 
-use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -17,7 +16,8 @@ use tokio::sync::{Notify, watch};
 use super::exchange::in_time;
 use super::{Credentials, Destination, Entrance, Limits};
 use crate::ledger::{
-    Backlog, Batch, Intake, Ledger, LedgerError, Members, ParkReason, Recorded, Route, Unheard,
+    Backlog, Batch, Intake, Ledger, LedgerError, Members, ParkReason, Recorded, Room, Route,
+    Unheard,
 };
 use crate::map::Mapping;
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
@@ -135,7 +135,7 @@ impl Ledger for FakeLedger {
         &self,
         _: &DestinationName,
         _: &AudienceId,
-        _: NonZeroUsize,
+        _: Room,
     ) -> Result<Option<Batch>, LedgerError> {
         unreachable!("{RECEIVING_ONLY_RECORDS}")
     }

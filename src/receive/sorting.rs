@@ -14,7 +14,7 @@ use super::authentication::Presented;
 use super::counters::Tally;
 use super::doors::Door;
 use super::envelope::{self, Envelope, Fault};
-use crate::ledger::{Intake, Recorded, RejectedEvent};
+use crate::ledger::{Intake, Recorded, RejectedEvent, Unrecorded};
 use crate::map::{Mappings, Outcome, Reason, Rejection, user_id};
 use crate::membership::{DestinationName, MembershipDelta, Timestamp, UserId};
 
@@ -169,7 +169,7 @@ impl Sorted {
     pub(super) fn weight_bytes(&self) -> usize {
         let of = |share: &Share| {
             let bodies: usize = share.kept.iter().map(|event| event.body.len()).sum();
-            bodies + BYTES_AN_EVENT * share.deltas.len()
+            bodies + share.deltas.iter().map(delta_bytes).sum::<usize>()
         };
         let shares: usize = self.shares.iter().map(of).sum();
         shares + self.copied_bytes + BYTES_AN_EVENT * self.account.rejected.len()
@@ -346,31 +346,36 @@ impl Unsure {
         self.given.iter().map(|given| &given.tally)
     }
 
-    /// Moves events whose audience has another context kind from the accepted to the rejected, where no
-    /// delta of theirs was recorded; what of them is to be kept. `recorded` answers the intakes, in
+    /// Moves events whose audience has another context kind, or no place, from the accepted to the
+    /// rejected, where no delta of theirs was recorded; what of them is to be kept. `recorded` answers the intakes, in
     /// their order; `body` is what the events came in.
     pub(super) fn without_conflicts(
         &mut self,
         recorded: Vec<Recorded>,
         body: &[u8],
     ) -> Vec<Intake> {
-        if recorded.iter().all(|recorded| recorded.kind_conflicts.is_empty()) {
+        if recorded.iter().all(|recorded| *recorded == Recorded::default()) {
             return Vec::new();
         }
-        let rejection = Rejection::context_kind_conflict();
-        let mut refused: BTreeMap<usize, usize> = BTreeMap::new();
+        let mut refused: BTreeMap<usize, (usize, Rejection)> = BTreeMap::new();
         let mut kept = Vec::new();
         let recorded_of = self.given.iter_mut().filter(|given| given.is_recorded);
-        for (given, Recorded { kind_conflicts }) in recorded_of.zip(recorded) {
-            if kind_conflicts.is_empty() {
+        for (given, recorded) in recorded_of.zip(recorded) {
+            let unrecorded = recorded.unrecorded();
+            if unrecorded.is_empty() {
                 continue;
             }
-            let of: Vec<&Origin> =
-                kind_conflicts.iter().filter_map(|at| given.origins.get(*at)).collect();
+            let of: Vec<(&Origin, Unrecorded)> = unrecorded
+                .into_iter()
+                .filter_map(|(at, why)| Some((given.origins.get(at)?, why)))
+                .collect();
             let mut rejected = Vec::new();
-            for deltas in of.chunk_by(|one, next| one.index == next.index) {
-                let origin = deltas[0];
-                *refused.entry(origin.index).or_default() += deltas.len();
+            for deltas in of.chunk_by(|(one, _), (next, _)| one.index == next.index) {
+                let (origin, why) = deltas[0];
+                let rejection = Rejection::from(why);
+                let (count, _) =
+                    refused.entry(origin.index).or_insert_with(|| (0, rejection.clone()));
+                *count += deltas.len();
                 let event = origin.event.show(body);
                 let user = read(event).ok().as_ref().and_then(user_id);
                 rejected.push(rejected_event(&rejection, event, user));
@@ -388,15 +393,23 @@ impl Unsure {
                 rejected,
             });
         }
-        for (index, refused) in refused {
-            if self.given.iter().map(|given| given.deltas_of(index)).sum::<usize>() == refused {
-                self.account.rejected.push((index, rejection.clone()));
+        for (index, (count, rejection)) in refused {
+            if self.given.iter().map(|given| given.deltas_of(index)).sum::<usize>() == count {
+                self.account.rejected.push((index, rejection));
                 self.account.accepted -= 1;
             }
         }
         self.account.rejected.sort_by_key(|(index, _)| *index);
         kept
     }
+}
+
+/// What a delta takes with its origin. Texts of usual length are a part of [`BYTES_AN_EVENT`].
+fn delta_bytes(delta: &MembershipDelta) -> usize {
+    let names = delta.audience.as_str().len() + delta.audience_key.as_str().len();
+    let user_id = delta.user_id.as_ref().map_or(0, |user_id| user_id.as_str().len());
+    let texts = names + delta.context_key.as_str().len() + user_id;
+    BYTES_AN_EVENT.max(BYTES_AN_EVENT / 2 + texts)
 }
 
 fn rejected_event(rejection: &Rejection, text: &[u8], user_id: Option<UserId>) -> RejectedEvent {
@@ -525,7 +538,9 @@ mod tests {
             let names: Vec<_> = door.destinations.iter().map(|of| of.name.clone()).collect();
             let (intakes, mut unsure) = sorted(&events).into_intakes(&names, ARRIVAL);
             assert_eq!(intakes.len(), 2);
-            let recorded = conflicts.clone().map(|kind_conflicts| Recorded { kind_conflicts });
+            let recorded = conflicts
+                .clone()
+                .map(|kind_conflicts| Recorded { kind_conflicts, ..Recorded::default() });
             let kept = unsure.without_conflicts(recorded.into(), &[]);
             let account = &unsure.account;
             let indices: Vec<_> = account.rejected.iter().map(|(index, _)| *index).collect();
@@ -560,7 +575,7 @@ mod tests {
         let name = DestinationName::new("all").expect("a name");
         let (intakes, mut unsure) = sorted.into_intakes([&name], ARRIVAL);
         assert_eq!(intakes[0].deltas[0].user_id, None, "no deletion takes the member along");
-        let conflict = Recorded { kind_conflicts: vec![0] };
+        let conflict = Recorded { kind_conflicts: vec![0], ..Recorded::default() };
         let kept = unsure.without_conflicts(vec![conflict], body.as_bytes());
         let [RejectedEvent { body, user_id, .. }] = &kept[0].rejected[..] else { panic!("one") };
         assert_eq!((&body[..], user_id), (event, &UserId::new("ada")));

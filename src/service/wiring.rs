@@ -102,6 +102,7 @@ pub(super) fn ledger_settings(config: &Config) -> Settings {
         tombstone_ttl: config.ledger.tombstone_ttl,
         rejected: kept(config.ledger.rejected),
         parked: kept(config.ledger.parked),
+        max_audiences: config.ledger.max_audiences,
         check_every: config.ledger.check_every,
         destinations: destinations(config),
     }
@@ -129,6 +130,7 @@ pub(super) fn policy(destination: &config::Destination) -> Policy {
     let delivery = &destination.delivery;
     Policy {
         max_batch: delivery.max_batch,
+        max_body_bytes: delivery.max_body_bytes,
         linger: delivery.linger,
         concurrency: delivery.concurrency,
         min_concurrency: delivery.min_concurrency,

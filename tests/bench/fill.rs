@@ -79,6 +79,7 @@ pub fn open(directory: &Path, environment: &str) -> (SqliteLedger, cohortd::ledg
         tombstone_ttl: year,
         rejected: kept,
         parked: kept,
+        max_audiences: 10_000,
         check_every: year,
         destinations: vec![DestinationSettings {
             name: daemon::destination(),

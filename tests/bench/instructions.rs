@@ -208,6 +208,7 @@ fn open(directory: &Path) -> (SqliteLedger, cohortd::ledger::Writer) {
         tombstone_ttl: year,
         rejected: kept,
         parked: kept,
+        max_audiences: 10_000,
         check_every: year,
         destinations: vec![DestinationSettings {
             name: destination(),

@@ -283,6 +283,7 @@ impl Installation {
             tombstone_ttl: week,
             rejected: kept,
             parked: kept,
+            max_audiences: 10_000,
             check_every: Duration::from_secs(86_400),
             destinations: Vec::new(),
         };

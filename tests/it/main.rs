@@ -2,6 +2,7 @@
 
 mod actions;
 mod attacks;
+mod bounds;
 mod config;
 mod conformance;
 mod convergence;

@@ -260,6 +260,7 @@ impl Life {
             tombstone_ttl: DAY * 7,
             rejected: kept,
             parked: kept,
+            max_audiences: 10_000,
             check_every: DAY,
             destinations: vec![DestinationSettings {
                 name: production(),

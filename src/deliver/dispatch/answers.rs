@@ -17,6 +17,10 @@ use crate::membership::AudienceId;
 const CONFLICT_FLOOR: Duration = Duration::from_millis(200);
 const CONFLICT_CEILING: Duration = Duration::from_secs(5);
 
+/// Audiences whose refused batches are kept in parts, from the first refusal to the last part; those of
+/// more go back to the ledger, so that they are not all in memory (P6).
+const MOST_IN_PARTS: usize = 32;
+
 impl Dispatch {
     /// A batch was answered, or its call ended without an answer.
     pub fn answered(&mut self, batch: Batch, answer: Answer, now: Now) -> Vec<Report> {
@@ -128,6 +132,12 @@ impl Dispatch {
         if batch.members.len() > 1 {
             let halves = halves(batch);
             let audience = halves[0].route.audience.clone();
+            if !self.may_keep_parts_of(&audience) {
+                // They are claimed again one by one, as the halves that they are.
+                let mut reports = vec![Report::Split(halves.clone())];
+                reports.extend(halves.map(|half| Report::Release(half, Unheard::No)));
+                return reports;
+            }
             self.audiences.entry(audience).or_default().parts.extend(halves.clone());
             return vec![Report::Split(halves)];
         }
@@ -142,6 +152,11 @@ impl Dispatch {
             self.start_hold(status, why, answer_id, true, now);
         }
         reports
+    }
+
+    fn may_keep_parts_of(&self, audience: &AudienceId) -> bool {
+        let mut kept = self.audiences.iter().filter(|(_, state)| !state.parts.is_empty());
+        kept.clone().count() < MOST_IN_PARTS || kept.any(|(kept, _)| kept == audience)
     }
 
     fn hold_for(

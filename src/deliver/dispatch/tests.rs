@@ -13,6 +13,7 @@ const LINGER: Duration = Duration::from_millis(500);
 
 fn policy(max_batch: usize) -> Policy {
     Policy {
+        max_body_bytes: 1 << 20,
         max_batch: NonZeroUsize::new(max_batch).expect("not zero"),
         linger: LINGER,
         concurrency: NonZeroUsize::new(4).expect("not zero"),
@@ -536,4 +537,25 @@ fn trouble_halves_the_calls_at_once_and_clean_answers_bring_them_back() {
         }
     }
     assert_eq!(rounds, [4, 4, 2, 2, 3, 4]);
+}
+
+#[test]
+fn refused_batches_of_few_audiences_are_kept_in_halves_and_those_of_others_go_back() {
+    let mut dispatch = Dispatch::new(policy(10));
+    let now = Now {
+        instant: Instant::now(),
+        wall: Timestamp(1_750_000_000_000_000),
+        took: Duration::ZERO,
+        draw: 1.0,
+    };
+    for number in 0..40 {
+        let members = vec!["ada".to_owned(), "bob".to_owned()];
+        let whole = batch(&id(&format!("audience{number}")), members);
+        dispatch.sent(&whole);
+        let reports = dispatch.answered(whole, status(400), now);
+        assert!(matches!(reports[0], Report::Split(_)), "what was learnt is kept");
+        let back = reports.iter().filter(|of| matches!(of, Report::Release(_, Unheard::No)));
+        assert_eq!(back.count(), if number < 32 { 0 } else { 2 }, "{number}");
+    }
+    assert_eq!(dispatch.release_parts().len(), 2 * 32);
 }

@@ -54,6 +54,7 @@ fn merge(directory: &Path) -> Result<(), OpenError> {
         tombstone_ttl: Duration::MAX,
         rejected: all,
         parked: all,
+        max_audiences: usize::MAX,
         check_every: Duration::MAX,
         destinations: Vec::new(),
     };

@@ -70,6 +70,8 @@ pub(super) struct Audience {
     pub route: Arc<Route>,
     /// It was made since the ledger was opened: everybody of it was noted (`super::bloom`).
     pub is_new: bool,
+    /// It was dropped, and nothing of it has arrived since: it goes when nobody is in a batch any more.
+    pub is_dropped: bool,
     /// LaunchDarkly has taken a member of it.
     pub acknowledged: bool,
     /// What was told before this does not count.
@@ -109,6 +111,7 @@ impl Audience {
             destination,
             route,
             is_new: true,
+            is_dropped: false,
             acknowledged: false,
             told_counts_from: Timestamp::EPOCH,
             claimed_through: Timestamp::EPOCH,
@@ -125,6 +128,16 @@ impl Audience {
             waiting_since: None,
             saved: None,
         }
+    }
+
+    /// What is at a position that is free: of no destination, and without the texts of what was there.
+    pub fn vacant(before: &Route) -> Self {
+        let text = "-";
+        let route = AudienceId::new(text).zip(AudienceKey::new(text)).zip(ContextKind::new(text));
+        let ((audience, audience_key), context_kind) = route.expect("it is a text");
+        let destination = before.destination.clone();
+        let route = Route { destination, audience, audience_key, context_kind };
+        Self::new(0, usize::MAX, Arc::new(route))
     }
 
     /// Pending members that are in no batch.

@@ -15,9 +15,9 @@ use super::audience::{
 use super::claimed::Claimed;
 use super::database::Database;
 use super::destinations::Destination;
-use super::journal::{Journal, OtherKind};
+use super::journal::Journal;
 use super::{DestinationSettings, checksum, destinations, members};
-use crate::ledger::{Backlog, Route};
+use crate::ledger::{Backlog, Route, Unrecorded};
 use crate::membership::{AudienceId, DestinationName, MembershipDelta, Timestamp};
 
 /// Backlogs of one destination by the position of their audience.
@@ -27,7 +27,9 @@ pub(super) type BacklogByAudience = BTreeMap<usize, Backlog>;
 #[derive(Debug, Default)]
 pub(super) struct Audiences {
     pub destinations: Vec<Destination>,
+    /// By position. One that was dropped leaves its position to the next new one.
     pub list: Vec<Audience>,
+    vacant: BTreeSet<usize>,
     by_name: HashMap<DestinationName, usize>,
     by_id: HashMap<(usize, AudienceId), usize>,
     by_row: HashMap<i64, usize>,
@@ -116,6 +118,7 @@ impl Audiences {
             .drain(..)
             .map(|audience| (name_of(&audience), audience.claimed.without_rows()))
             .collect();
+        self.vacant.clear();
         self.by_id.clear();
         self.by_row.clear();
         for index in 0..self.destinations.len() {
@@ -146,6 +149,9 @@ impl Audiences {
 
     /// The row of an audience, if it is to say something new; its counts are of the members' rows.
     pub fn take_unsaved(&mut self, index: usize, all_written: bool) -> Option<AudienceRow> {
+        if self.vacant.contains(&index) {
+            return None;
+        }
         let audience = &mut self.list[index];
         if all_written {
             audience.written = audience.counts;
@@ -155,10 +161,31 @@ impl Audiences {
 
     fn insert(&mut self, audience: Audience) -> usize {
         let index = self.list.len();
+        self.put(index, audience);
+        index
+    }
+
+    fn put(&mut self, index: usize, audience: Audience) {
         self.by_id.insert((audience.destination, audience.route.audience.clone()), index);
         self.by_row.insert(audience.row, index);
-        self.list.push(audience);
-        index
+        if index == self.list.len() {
+            self.list.push(audience);
+        } else {
+            self.list[index] = audience;
+        }
+    }
+
+    /// Forgets an audience, of which nobody is in a batch; what it was.
+    pub fn remove(&mut self, index: usize) -> Audience {
+        let vacant = Audience::vacant(&self.list[index].route);
+        let removed = std::mem::replace(&mut self.list[index], vacant);
+        self.by_id.remove(&(removed.destination, removed.route.audience.clone()));
+        self.by_row.remove(&removed.row);
+        self.vacant.insert(index);
+        while self.list.len().checked_sub(1).is_some_and(|last| self.vacant.remove(&last)) {
+            self.list.pop();
+        }
+        removed
     }
 
     pub fn destination(&self, name: &DestinationName) -> Option<usize> {
@@ -200,7 +227,7 @@ impl Audiences {
         delta: &MembershipDelta,
         arriving: &BTreeSet<usize>,
         (journal, merged): (&Journal, u64),
-    ) -> rusqlite::Result<Result<usize, OtherKind>> {
+    ) -> rusqlite::Result<Result<usize, Unrecorded>> {
         let settle = |name: &DestinationName| {
             let kinds = &mut journal.lock().kinds;
             kinds.settle(name, &delta.audience, &delta.context_kind, merged)
@@ -213,13 +240,14 @@ impl Audiences {
             };
         };
         let audience = &mut self.list[index];
+        audience.is_dropped = false;
         let route = &audience.route;
         if route.context_kind != delta.context_kind
             && (arriving.contains(&index)
                 || members::any(db, audience.row)?
                 || settle(&route.destination).is_err())
         {
-            return Ok(Err(OtherKind));
+            return Ok(Err(Unrecorded::OtherKind));
         }
         if route.audience_key != delta.audience_key || route.context_kind != delta.context_kind {
             audience.route = Arc::new(Route {
@@ -245,7 +273,9 @@ impl Audiences {
             context_kind: delta.context_kind.clone(),
         });
         let row = insert_row(db, *row, &route)?;
-        Ok(self.insert(Audience::new(row, destination, route)))
+        let index = self.vacant.pop_first().unwrap_or(self.list.len());
+        self.put(index, Audience::new(row, destination, route));
+        Ok(index)
     }
 
     /// Gives an audience a new row without members; the old row is left to whoever asks. What is in a
@@ -255,6 +285,7 @@ impl Audiences {
         let row = insert_row(db, self.destinations[old.destination].row, &old.route)?;
         let mut fresh = Audience::new(row, old.destination, Arc::clone(&old.route));
         fresh.claimed = std::mem::take(&mut old.claimed).without_rows();
+        fresh.is_dropped = true;
         self.by_row.remove(&old.row);
         self.by_row.insert(row, index);
         *old = fresh;

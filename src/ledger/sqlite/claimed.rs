@@ -112,6 +112,10 @@ impl State {
                 known.claimed.unwritten -= 1;
             }
         }
+        if known.is_dropped && known.claimed.is_empty() {
+            self.dropped.insert(known.row);
+            self.upkeep.wake();
+        }
         if let Some(since) = longest.map(|longest| self.waits.instant_of(longest)) {
             let other = known.waiting_since;
             known.waiting_since = Some(other.map_or(since, |other| other.min(since)));

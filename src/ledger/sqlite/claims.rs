@@ -3,7 +3,6 @@
 //! How far claims have come is kept with the audience before a call is made: after a crash, members
 //! pending since then are known to have been on their way.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use super::database::Database;
@@ -11,27 +10,27 @@ use super::members;
 use super::state::State;
 use crate::ledger::member::{self, Next};
 use crate::ledger::picking::{Picked, Picking};
-use crate::ledger::{Batch, ClaimedMember, Route};
+use crate::ledger::{Batch, ClaimedMember, Room, Route};
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
 /// How many batches of the same size are marked as claimed beyond one. What is marked and was not
 /// claimed at a crash is told once more, as what was.
 const MARKED_AHEAD: usize = 16;
 
-/// The longest pending members that are in no batch and may travel together, at most `limit`.
+/// The longest pending members that are in no batch and may travel together, as many as there is `room` for.
 pub(super) fn claim(
     state: &mut State,
     db: &Database,
     destination: &DestinationName,
     audience: &AudienceId,
-    limit: NonZeroUsize,
+    room: Room,
 ) -> rusqlite::Result<Option<Batch>> {
     let found = state.audiences.destination(destination);
     let Some(index) = found.and_then(|found| state.audiences.find(found, audience)) else {
         return Ok(None);
     };
     let known = &state.audiences.list[index];
-    let mut picking = Picking::new(limit);
+    let mut picking = Picking::new(room, &known.route);
     let mut through = Timestamp::EPOCH;
     let mut left_since: Option<Timestamp> = None;
     let mut places = Vec::new();

@@ -1,6 +1,5 @@
 //! What the writer is asked, and where it answers.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -9,7 +8,7 @@ use super::counted::Counted;
 use super::operated::Operation;
 use super::writer::WriterFailure;
 use crate::ledger::{
-    Batch, DestinationSettings, Intake, LedgerError, ParkReason, Recorded, Route, Unheard,
+    Batch, DestinationSettings, Intake, LedgerError, ParkReason, Recorded, Room, Route, Unheard,
 };
 use crate::membership::{AudienceId, ContextKey, DestinationName};
 
@@ -26,7 +25,7 @@ pub(super) enum Command {
     Claim {
         destination: DestinationName,
         audience: AudienceId,
-        limit: NonZeroUsize,
+        room: Room,
         reply: Reply<Option<Batch>>,
     },
     ClaimAgain {

@@ -5,7 +5,6 @@ mod arrivals;
 mod reports;
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -22,7 +21,7 @@ use super::unwritten::Place;
 use super::writer::WriterFailure;
 use crate::ledger::counters::Tally;
 use crate::ledger::{
-    Batch, DestinationSettings, Intake, LedgerError, ParkReason, Recorded, Route, Unheard,
+    Batch, DestinationSettings, Intake, LedgerError, ParkReason, Recorded, Room, Route, Unheard,
 };
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
@@ -69,7 +68,7 @@ impl Request {
 
 #[derive(Debug)]
 enum Wanted {
-    Longest { destination: DestinationName, audience: AudienceId, limit: NonZeroUsize },
+    Longest { destination: DestinationName, audience: AudienceId, room: Room },
     Again { route: Arc<Route>, context_key: ContextKey },
     Told { destination: DestinationName, after: Option<(AudienceId, ContextKey)> },
 }
@@ -324,9 +323,9 @@ impl Group {
                 self.items += request.items();
                 self.requests.push(request);
             }
-            Command::Claim { destination, audience, limit, reply } => {
-                self.items += limit.get();
-                self.wanted.push(Wanted::Longest { destination, audience, limit });
+            Command::Claim { destination, audience, room, reply } => {
+                self.items += room.members.get();
+                self.wanted.push(Wanted::Longest { destination, audience, room });
                 self.claimed.push((reply, None));
             }
             Command::ClaimAgain { route, context_key, reply } => {
@@ -390,8 +389,8 @@ impl Group {
         }
         for (wanted, (_, claimed)) in self.wanted.iter().zip(&mut self.claimed) {
             *claimed = match wanted {
-                Wanted::Longest { destination, audience, limit } => {
-                    claims::claim(state, db, destination, audience, *limit)?
+                Wanted::Longest { destination, audience, room } => {
+                    claims::claim(state, db, destination, audience, *room)?
                 }
                 Wanted::Again { route, context_key } => {
                     claims::claim_again(state, db, route, context_key)?

@@ -27,13 +27,15 @@ pub(super) use block::HEADER as BLOCK_HEADER;
 pub(super) use files::{
     ANSWERED, AppendError, FILES, Files, Found, ScanError, answered, exist, scan,
 };
-pub(super) use kinds::{Kinds, OtherKind};
+pub(super) use kinds::Kinds;
 pub(super) use record::{Before as RecordBefore, Record, Records, write};
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
+
+use crate::ledger::Route;
 
 /// Bytes that wait to be merged from which nothing more is appended.
 const MOST_BYTES: u64 = 256 << 20;
@@ -82,11 +84,12 @@ pub(super) struct State {
 }
 
 impl Journal {
-    /// With what was found on the disk behind the last merged block.
-    pub fn new(found: &Found) -> Self {
+    /// With what was found on the disk behind the last merged block, of destinations that may have so many
+    /// audiences each.
+    pub fn new(found: &Found, max_audiences: usize) -> Self {
         let blocks: VecDeque<Block> = found.blocks.iter().copied().collect();
         let read = blocks.front().map_or(found.last, |first| first.number - 1);
-        let mut kinds = Kinds::default();
+        let mut kinds = Kinds::new(max_audiences);
         kinds.has_read(read);
         let state = State {
             is_used: !blocks.is_empty(),
@@ -209,6 +212,22 @@ impl State {
     /// How many of the blocks have this number or a smaller one.
     fn known_through(&self, number: u64) -> usize {
         self.blocks.partition_point(|block| block.number <= number)
+    }
+
+    /// What rows say of audiences was rolled back; these are left.
+    pub fn start_over<'a>(&mut self, routes: impl Iterator<Item = &'a Route>) {
+        let merged = self.merged_through();
+        self.kinds.start_over(routes, merged);
+    }
+
+    /// An audience has no row any more.
+    pub fn forget(&mut self, route: &Route) {
+        let merged = self.merged_through();
+        self.kinds.forget(route, merged);
+    }
+
+    fn merged_through(&self) -> u64 {
+        self.blocks.front().map_or(self.last, |first| first.number - 1)
     }
 
     /// Whether a file holds anything that is not merged.

@@ -54,8 +54,10 @@ pub(super) struct State {
     /// A batch is claimed beyond the mark of its audience on the disk: it is not handed out before a
     /// commit.
     pub must_commit: bool,
-    /// Destinations that were paused or resumed.
+    /// Destinations that were paused or resumed, or of which an audience is gone.
     steered: BTreeSet<usize>,
+    /// Rows of dropped audiences of which nobody is in a batch any more.
+    pub dropped: BTreeSet<i64>,
 }
 
 impl State {
@@ -84,6 +86,7 @@ impl State {
             unsaved: BTreeSet::new(),
             must_commit: false,
             steered: BTreeSet::new(),
+            dropped: BTreeSet::new(),
         };
         state.show_destinations();
         state.publish();
@@ -326,9 +329,40 @@ impl State {
     /// Forgets an audience: its rows go a slice at a time, and nobody is told.
     pub fn drop_audience(&mut self, db: &Connection, audience: usize) -> rusqlite::Result<()> {
         dropped::detach(db, self.audiences.list[audience].row)?;
-        self.audiences.start_over(db, audience)?;
-        self.touch(audience);
+        if self.audiences.list[audience].claimed.is_empty() {
+            self.free(audience);
+        } else {
+            self.audiences.start_over(db, audience)?;
+            self.touch(audience);
+        }
         self.upkeep.wake();
+        Ok(())
+    }
+
+    /// Frees the memory and the place of an audience that has no row any more.
+    fn free(&mut self, index: usize) {
+        let Audience { destination, route, .. } = self.audiences.remove(index);
+        self.shared.journal.lock().forget(&route);
+        self.touched.remove(&index);
+        self.unsaved.remove(&index);
+        if let Some(of) = self.shared.published().get_mut(&route.destination) {
+            of.backlog.remove(&index);
+            of.turnover.remove(&route.audience);
+        }
+        self.steered.insert(destination); // its courier looks again
+    }
+
+    /// Frees the audiences that were dropped while some of their members were in a call, once the calls
+    /// are over.
+    pub fn free_dropped(&mut self, db: &Connection) -> rusqlite::Result<()> {
+        for row in std::mem::take(&mut self.dropped) {
+            let Some(index) = self.audiences.of_row(row) else { continue };
+            let audience = &self.audiences.list[index];
+            if audience.is_dropped && audience.claimed.is_empty() {
+                db.execute("DELETE FROM audience WHERE id = ?1", [row])?;
+                self.free(index);
+            }
+        }
         Ok(())
     }
 
@@ -387,8 +421,10 @@ impl State {
         let mut wake = BTreeSet::new();
         let mut published = self.shared.published();
         for index in std::mem::take(&mut self.touched) {
-            let audience = &mut self.audiences.list[index];
-            let destination = &self.audiences.destinations[audience.destination];
+            let Some(audience) = self.audiences.list.get_mut(index) else { continue };
+            let Some(destination) = self.audiences.destinations.get(audience.destination) else {
+                continue; // the position is vacant
+            };
             let Some(of) = published.get_mut(&destination.settings.name) else { continue };
             if let Some(backlog) = audience.backlog(long_ago) {
                 of.backlog.insert(index, backlog);
@@ -426,6 +462,9 @@ impl State {
         }
         self.unwritten.forget();
         self.audiences.reload(db, is_lost)?;
+        let routes = self.audiences.list.iter().map(|audience| &*audience.route);
+        self.shared.journal.lock().start_over(routes);
+        self.dropped.clear();
         self.rejected.reload(db)?;
         self.upkeep.reload(db)?;
         // Positions of before: an audience may have been taken back.

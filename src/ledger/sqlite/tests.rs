@@ -1,6 +1,7 @@
 //! The verbs on a real database: what the rules of a member cannot show alone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -8,7 +9,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::clock::ManualClock;
 use crate::ledger::{
-    ClaimedMember, DestinationView, MemberView, Operations, ParkedAfter, ParkedView, RejectedEvent,
+    ClaimedMember, DestinationView, Measure, MemberView, Operations, ParkedAfter, ParkedView,
+    RejectedEvent,
 };
 use crate::membership::{
     AudienceKey, ContextKey, ContextKind, Membership, MembershipDelta, UserId,
@@ -19,6 +21,13 @@ const START: Timestamp = Timestamp(1_750_000_000_000_000);
 const DEADLINE: Duration = Duration::from_secs(20);
 const DAY: Duration = Duration::from_secs(86_400);
 const TOMBSTONE_TTL: Duration = Duration::from_secs(16);
+
+/// For so many members, whatever they take.
+fn room(members: usize) -> Room {
+    let members = NonZeroUsize::new(members).expect("not zero");
+    let measure = Measure { call: |_| 0, member: |_| 0, key: |_| 0 };
+    Room { members, bytes: usize::MAX, measure }
+}
 
 /// A ledger with its writer's thread, and what it is opened with next.
 struct Bench {
@@ -33,6 +42,7 @@ struct Bench {
     reassert_after: Duration,
     rejected: Retention,
     parked: Retention,
+    max_audiences: usize,
     check_every: Duration,
     pace: Pace,
 }
@@ -74,6 +84,7 @@ impl Bench {
             tombstone_ttl: TOMBSTONE_TTL,
             rejected: kept,
             parked: kept,
+            max_audiences: 10_000,
             check_every: DAY,
             destinations: Vec::new(),
         };
@@ -90,6 +101,7 @@ impl Bench {
             reassert_after: Duration::from_secs(600),
             rejected: kept,
             parked: Retention { max_age: DAY, max_count: 1000, max_bytes: 1 << 20 },
+            max_audiences: 10_000,
             check_every: DAY,
             pace: PACE,
         }
@@ -103,6 +115,7 @@ impl Bench {
             tombstone_ttl: TOMBSTONE_TTL,
             rejected: self.rejected,
             parked: self.parked,
+            max_audiences: self.max_audiences,
             check_every: self.check_every,
             destinations: self.destinations(),
         };
@@ -191,8 +204,7 @@ impl Bench {
         audience: &str,
         limit: usize,
     ) -> Option<Batch> {
-        let limit = NonZeroUsize::new(limit).expect("not zero");
-        self.ledger.claim(destination, &id(audience), limit).await.expect("it is open")
+        self.ledger.claim(destination, &id(audience), room(limit)).await.expect("it is open")
     }
 
     async fn settle(&self, batch: Batch) {
@@ -621,6 +633,7 @@ mod damage;
 mod journaled;
 mod migration;
 mod operations;
+mod places;
 mod retention;
 
 /// What a random story does next.

@@ -31,6 +31,7 @@ use std::time::Duration;
 use hashbrown::DefaultHashBuilder;
 use tokio::time::Instant;
 
+use super::MEMBER_BYTES;
 use super::audience::Counts;
 use super::database::Database;
 use super::members;
@@ -67,8 +68,8 @@ pub(super) struct Unwritten {
     audiences: BTreeMap<i64, Changed>,
     hasher: DefaultHashBuilder,
     count: usize,
-    /// Of these, how many have a key that takes memory of its own.
-    texts: usize,
+    /// What those of their keys take that have memory of their own.
+    text_bytes: usize,
     /// Since the last slice.
     added: usize,
     /// Since the first of them has changed.
@@ -126,7 +127,7 @@ impl Unwritten {
             audiences: BTreeMap::new(),
             hasher: DefaultHashBuilder::default(),
             count: 0,
-            texts: 0,
+            text_bytes: 0,
             added: 0,
             since: None,
             pass: None,
@@ -156,7 +157,7 @@ impl Unwritten {
 
     /// By all that there are, as members whose keys take no memory of their own.
     fn room_taken(&self) -> usize {
-        self.count + self.texts / 2
+        self.count + self.text_bytes / MEMBER_BYTES
     }
 
     /// Whether the couriers have enough to tell, and tell it so quickly that others do not wait for
@@ -271,7 +272,7 @@ impl Unwritten {
             return Ok(place);
         }
         let new = Slot::new(key, before, now);
-        self.texts += usize::from(new.key.is_elsewhere());
+        self.text_bytes += new.key.bytes_elsewhere();
         let number = of.insert(new, &self.hasher);
         self.count += 1;
         self.added += 1;

@@ -121,6 +121,7 @@ impl Upkeep {
     pub fn step(state: &mut State, db: &Database, now: Instant) -> rusqlite::Result<()> {
         let reasserted = reassert_due(state, db, now)?;
         let walking = walks::step(state, db)?;
+        state.free_dropped(db)?;
         let dropping = dropped::erase_slice(state, db)?;
         let purging = purge(state, db, now)?;
         state.upkeep.more = reasserted || walking || dropping || purging;

@@ -169,7 +169,10 @@ impl Failure {
             Reason::MembershipUnknown => Some("traits_or_props"),
             Reason::ContextKindConflict => Some("context_kind"),
             // Their sentences begin with the field.
-            Reason::MissingField | Reason::InvalidField | Reason::MappingFailed => {
+            Reason::MissingField
+            | Reason::InvalidField
+            | Reason::FieldTooLong
+            | Reason::MappingFailed => {
                 let word = rejection.detail.split([' ', ':']).next();
                 Mapping::field_names().find(|name| Some(*name) == word)
             }

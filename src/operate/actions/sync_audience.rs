@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::exchange::{Entry, Failure, Request, Response, Standing};
 use super::{Actions, CLIENT_ID, Environment, environment_of, missing_setting, setting};
 use crate::launchdarkly::calls::{Call, calls};
-use crate::ledger::{Intake, MemberView};
+use crate::ledger::{Intake, MemberView, Unrecorded};
 use crate::map::{Mapping, Rejection};
 use crate::membership::{DestinationName, MembershipDelta};
 use crate::operate::api::{Asked, Change, audit};
@@ -150,11 +150,12 @@ impl Actions {
             Failure::new(StatusCode::SERVICE_UNAVAILABLE, format!("Nothing was recorded: {error}"))
         })?;
         audit!(to, "events of the actions protocol are recorded", count = deltas.len());
-        let conflicts = &recorded.kind_conflicts;
-        let rejection = Rejection::context_kind_conflict();
-        failures.extend(conflicts.iter().map(|at| (origins[*at], Failure::of_event(&rejection))));
+        let unrecorded = recorded.unrecorded();
+        let failure = |why: &Unrecorded| Failure::of_event(&Rejection::from(*why));
+        failures.extend(unrecorded.iter().map(|(at, why)| (origins[*at], failure(why))));
         let taken = deltas.into_iter().zip(origins).enumerate();
-        let taken = taken.filter(|(at, _)| conflicts.binary_search(at).is_err());
+        let taken =
+            taken.filter(|(at, _)| unrecorded.binary_search_by_key(at, |(at, _)| *at).is_err());
         let (deltas, origins) = taken.map(|(_, of)| of).unzip();
         Ok(Mapped { deltas, origins, failures })
     }

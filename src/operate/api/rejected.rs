@@ -12,7 +12,7 @@ use super::wire::{
     StillRejected,
 };
 use super::{Api, Asked, Change, Destination, Last, Problem, audit, limit};
-use crate::ledger::{Intake, RejectedView};
+use crate::ledger::{Intake, RejectedView, Unrecorded};
 use crate::map::{Mappings, Outcome, Rejection};
 use crate::membership::{DestinationName, MembershipDelta, Timestamp, UserId};
 
@@ -223,17 +223,19 @@ impl Plan {
             return Ok(self.answer);
         }
         let recorded = api.ledger.record(intake).await?;
-        let conflicts = &recorded.kind_conflicts;
+        let unrecorded = recorded.unrecorded();
+        let is_recorded = |at: &usize| unrecorded.binary_search_by_key(at, |(at, _)| *at).is_err();
         let taken = self.origins.iter().enumerate();
-        let taken = taken.filter(|(at, _)| conflicts.binary_search(at).is_err()).map(|(_, id)| *id);
+        let taken = taken.filter(|(at, _)| is_recorded(at)).map(|(_, id)| *id);
         let mut done: Vec<i64> = taken.chain(self.deletions.iter().map(|(id, _)| *id)).collect();
         done.sort_unstable();
         done.dedup();
-        let mut refused: Vec<i64> = conflicts.iter().map(|at| self.origins[*at]).collect();
-        refused.retain(|id| done.binary_search(id).is_err());
-        refused.dedup();
-        for id in refused {
-            self.reject(id, &Rejection::context_kind_conflict());
+        let mut refused: Vec<(i64, Unrecorded)> =
+            unrecorded.iter().map(|(at, why)| (self.origins[*at], *why)).collect();
+        refused.retain(|(id, _)| done.binary_search(id).is_err());
+        refused.dedup_by_key(|(id, _)| *id);
+        for (id, why) in refused {
+            self.reject(id, &why.into());
         }
         done.retain(|id| !self.half_rejected.contains(id));
         self.answer.replayed = done.len() as u64;

@@ -1,7 +1,6 @@
 //! Requests in traces: the public router and the ledger that it records in, wrapped.
 
 use std::collections::BTreeSet;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -16,7 +15,8 @@ use super::context::{CURRENT, TraceContext};
 use super::delivering::Untold;
 use super::spans::{Kind, Tracer};
 use crate::ledger::{
-    Backlog, Batch, Intake, Ledger, LedgerError, Members, ParkReason, Recorded, Route, Unheard,
+    Backlog, Batch, Intake, Ledger, LedgerError, Members, ParkReason, Recorded, Room, Route,
+    Unheard,
 };
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
@@ -103,9 +103,9 @@ impl Ledger for TracedLedger {
         &self,
         destination: &DestinationName,
         audience: &AudienceId,
-        limit: NonZeroUsize,
+        room: Room,
     ) -> Result<Option<Batch>, LedgerError> {
-        self.ledger.claim(destination, audience, limit).await
+        self.ledger.claim(destination, audience, room).await
     }
 
     async fn claim_again(

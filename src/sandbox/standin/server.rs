@@ -83,12 +83,15 @@ async fn sync(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
         Err(problem) => {
             let status = Some(problem.status.as_u16());
             let traceparent = traceparent(&headers);
-            let call = Call { number, audience: String::new(), members: 0, status, traceparent };
+            let (audience, bytes) = (String::new(), body.len());
+            let call = Call { number, audience, members: 0, bytes, status, traceparent };
             shared.change(|state| state.conclude(call));
             return refusal(number, &problem);
         }
     };
-    let call = IncomingCall { number, request: &request, headers: &headers, shared: &shared };
+    let bytes = body.len();
+    let call =
+        IncomingCall { number, request: &request, bytes, headers: &headers, shared: &shared };
     let in_flight = call.depart().await;
     let latency = shared.state().latency;
     if !latency.is_zero() {
@@ -136,6 +139,7 @@ async fn sync(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
 struct IncomingCall<'a> {
     number: u64,
     request: &'a SyncRequest<'a>,
+    bytes: usize,
     headers: &'a HeaderMap,
     shared: &'a Arc<Shared>,
 }
@@ -248,7 +252,7 @@ impl<'a> IncomingCall<'a> {
     fn entry(&self, status: Option<u16>) -> Call {
         let (audience, members) = (self.audience().to_owned(), self.request.batch.len());
         let traceparent = traceparent(self.headers);
-        Call { number: self.number, audience, members, status, traceparent }
+        Call { number: self.number, audience, members, bytes: self.bytes, status, traceparent }
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Call {
     pub audience: String,
     /// How many members it named.
     pub members: usize,
+    /// Of its body.
+    pub bytes: usize,
     /// The answer's status, if there was an answer.
     pub status: Option<u16>,
     /// The span that it said it belongs to.

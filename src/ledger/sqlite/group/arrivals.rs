@@ -5,14 +5,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::super::database::Database;
-use super::super::journal::OtherKind;
 use super::super::members;
 use super::super::state::State;
 use super::super::unwritten::AT_ONCE;
 use super::{Group, Request};
-use crate::ledger::RejectedEvent;
 use crate::ledger::counters::Tally;
 use crate::ledger::member::{self, Member, Next};
+use crate::ledger::{RejectedEvent, Unrecorded};
 use crate::membership::{MembershipDelta, Timestamp};
 
 /// A delta, and where it goes.
@@ -95,7 +94,8 @@ impl Group {
                             last = Some((delta, audience));
                             writes.push(Arrival { row, audience, delta, stamp });
                         }
-                        Err(OtherKind) => recorded.kind_conflicts.push(position),
+                        Err(Unrecorded::OtherKind) => recorded.kind_conflicts.push(position),
+                        Err(Unrecorded::TooManyAudiences) => recorded.without_place.push(position),
                     }
                 }
             }

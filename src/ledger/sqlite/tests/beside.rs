@@ -25,8 +25,7 @@ async fn a_batch_is_not_handed_out_before_it_is_marked_however_long_others_take(
     });
     let ledger = Arc::clone(&busy.ledger);
     let writing = std::thread::spawn(move || busy.writer.run());
-    let limit = NonZeroUsize::new(9).expect("not zero");
-    let claimed = ledger.claim(&destination(), &id("a"), limit).await.expect("it is open");
+    let claimed = ledger.claim(&destination(), &id("a"), room(9)).await.expect("it is open");
     assert_eq!(claimed.expect("ada waits").members.len(), 1);
     // As a daemon would find it after a kill.
     let found = rusqlite::Connection::open(bench.directory.path().join("ledger.db"));
@@ -46,8 +45,9 @@ async fn who_was_in_a_batch_when_rows_could_not_be_written_still_is_and_is_not_f
     busy.writer.turn(); // what is due at the start
     busy.record(vec![delta("a", "ada", true, 1), delta("a", "bob", true, 1)]).await;
     busy.writer.turn();
-    let (ledger, limit) = (Arc::clone(&busy.ledger), NonZeroUsize::new(1).expect("not zero"));
-    let claiming = tokio::spawn(async move { ledger.claim(&destination(), &id("a"), limit).await });
+    let ledger = Arc::clone(&busy.ledger);
+    let claiming =
+        tokio::spawn(async move { ledger.claim(&destination(), &id("a"), room(1)).await });
     tokio::task::yield_now().await; // it is asked
     busy.writer.turn();
     let batch = claiming.await.expect("no panic").expect("it is open").expect("both wait");

@@ -62,8 +62,7 @@ async fn a_member_that_is_not_as_it_was_written_ends_the_writer() {
             "{sql}"
         );
         bench.open();
-        let limit = NonZeroUsize::new(1000).expect("not zero");
-        let claimed = bench.ledger.claim(&destination(), &id("a"), limit).await;
+        let claimed = bench.ledger.claim(&destination(), &id("a"), room(1000)).await;
         assert!(matches!(claimed, Err(LedgerError::Closed)), "{sql}: nobody is told");
         let ended = bench.writer.take().expect("it was opened").join().expect("no panic");
         let said = crate::operate::logging::chain(&ended.expect_err("the writer gives up"));

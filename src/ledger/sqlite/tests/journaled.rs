@@ -91,8 +91,8 @@ async fn after_a_kill_nobody_is_told_what_is_older_than_what_may_have_been_told(
     left.pace.most_read = 1; // a block at a time
     let busy = Busy::open(&left);
     let ledger = Arc::clone(&busy.ledger);
-    let limit = NonZeroUsize::new(9).expect("not zero");
-    let claiming = tokio::spawn(async move { ledger.claim(&destination(), &id("a"), limit).await });
+    let claiming =
+        tokio::spawn(async move { ledger.claim(&destination(), &id("a"), room(9)).await });
     tokio::task::yield_now().await; // it is asked before anything is read
     let writing = std::thread::spawn(move || busy.writer.run());
     let claimed = claiming.await.expect("no panic").expect("it is open").expect("ada waits");

@@ -17,6 +17,10 @@ pub(super) enum Key {
 
 const _: () = assert!(size_of::<Option<Key>>() == 24, "one word more than the pointer to a text");
 
+/// Beside a text in memory of its own.
+const ALLOCATION_BYTES: usize = 32;
+const LEAST_ELSEWHERE_BYTES: usize = 64;
+
 /// Of the form that is kept as one.
 const UUID_BYTES: usize = uuid::fmt::Hyphenated::LENGTH;
 
@@ -55,6 +59,16 @@ impl Key {
     pub fn is_elsewhere(&self) -> bool {
         matches!(self, Self::Text(text) if text.is_heap_allocated())
     }
+
+    /// About what that takes, with what the allocator and the count of its owners add.
+    pub fn bytes_elsewhere(&self) -> usize {
+        match self {
+            Self::Text(text) if text.is_heap_allocated() => {
+                (text.len() + ALLOCATION_BYTES).max(LEAST_ELSEWHERE_BYTES)
+            }
+            _ => 0,
+        }
+    }
 }
 
 /// Personal: never printed.
@@ -90,6 +104,8 @@ mod tests {
             let context_key = ContextKey::new(text).expect("not empty");
             let key = Key::of(&context_key);
             assert_eq!(key.is_elsewhere(), is_elsewhere, "{text}");
+            let bytes = if is_elsewhere { (text.len() + 32).max(64) } else { 0 };
+            assert_eq!(key.bytes_elsewhere(), bytes, "{text}");
             assert_eq!(key.context_key(), context_key);
             assert!(key.is(text) && key.show(|shown| shown == text), "{text}");
             for (other, _) in rows.iter().filter(|(other, _)| *other != text) {

@@ -133,7 +133,7 @@ impl Unwritten {
                     continue;
                 };
                 self.count -= 1;
-                self.texts -= usize::from(slot.key.is_elsewhere());
+                self.text_bytes -= slot.key.bytes_elsewhere();
                 written.before += slot.row_counts();
                 written.now += slot.counts();
                 written.waits_through = written.waits_through.max(slot.pending_since());
