@@ -4,11 +4,16 @@
 //! Modules are named after the steps an event takes; a step imports only what stands to its right:
 //!
 //! ```text
-//! receive -> map -> ledger -> deliver -> launchdarkly      below all: membership, clock, counting, current
+//! receive -> map -> ledger -> deliver -> launchdarkly      below all: membership, clock, counting, current, json
 //! ```
 //!
 //! `ledger` knows neither neighbour. `operate` may look at any step and no step looks at it;
 //! `service` is the only place that wires and spawns; `cli` chooses; `main` starts.
+
+#![cfg_attr(
+    test,
+    expect(clippy::disallowed_methods, reason = "a test may read its own JSON without `json`")
+)]
 
 pub mod cli;
 pub mod clock;
@@ -17,6 +22,7 @@ pub mod counting;
 pub mod current;
 pub mod deliver;
 pub mod design;
+pub mod json;
 pub mod launchdarkly;
 pub mod ledger;
 pub mod map;

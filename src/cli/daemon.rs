@@ -10,6 +10,7 @@ use url::Url;
 use super::reaching::{Reached, Trust, reach};
 use super::{Exit, complain, unreached};
 use crate::config::{Admin, Config};
+use crate::json;
 use crate::launchdarkly::wire::USER_AGENT;
 use crate::operate::problem::Problem;
 use crate::secret::Secret;
@@ -125,10 +126,10 @@ impl Daemon {
             Silent::with(Exit::Unavailable, words)
         };
         if status == StatusCode::OK {
-            let value = serde_json::from_str(&text).map_err(|_| foreign())?;
+            let value = json::from_str(&text).map_err(|_| foreign())?;
             return Ok(Answer { text, value });
         }
-        let Problem { detail, .. } = serde_json::from_str(&text).map_err(|_| foreign())?;
+        let Problem { detail, .. } = json::from_str(&text).map_err(|_| foreign())?;
         let more = match status {
             StatusCode::UNAUTHORIZED => {
                 "; those of this configuration are not what the daemon was started with"

@@ -13,6 +13,7 @@ use std::io::{self, BufRead, Write};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::json;
 use crate::map::MappingFault;
 
 #[derive(Serialize)]
@@ -62,7 +63,7 @@ fn each_line<A: Serialize>(
 
 /// The text of an error never quotes the line: it may hold a token and personal data (P8).
 fn parsed<T: DeserializeOwned>(line: &[u8], what: &str, needs: &str) -> Result<T, String> {
-    serde_json::from_slice(line).map_err(|error| {
+    json::from_slice(line).map_err(|error| {
         let column = error.column();
         if error.is_data() {
             format!("not {what} at column {column}: {needs} are needed")

@@ -13,6 +13,7 @@ use super::addressee::Addressee;
 use super::{Exit, complain, read_file};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Destination, Route};
+use crate::json;
 use crate::operate::explain::{self, MappingReport, Report};
 
 /// Which event, and for whom it is explained.
@@ -90,7 +91,7 @@ fn print_route(report: &RouteReport<'_>, out: &mut impl Write) -> Result<()> {
 }
 
 fn event(text: &str) -> std::result::Result<Value, String> {
-    let json: Value = serde_json::from_str(text).map_err(|error| format!("no JSON: {error}"))?;
+    let json: Value = json::from_str(text).map_err(|error| format!("no JSON: {error}"))?;
     match json {
         Value::Array(mut events) if events.len() == 1 => Ok(events.remove(0)),
         Value::Array(_) => Err("explains one event at a time".to_owned()),

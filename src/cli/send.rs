@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 use hmac::{Hmac, KeyInit, Mac};
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use sha1::Sha1;
 use url::Url;
@@ -20,6 +19,8 @@ use super::reaching::{Trust, reach};
 use super::{Exit, complain, read_file, to_the_daemon, unreached};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Listen, SegmentSection};
+use crate::json;
+use crate::receive::envelope::{self, Envelope};
 
 /// Longer than Segment waits, so that a slow answer is seen and not only its absence.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -159,44 +160,32 @@ impl EventFlags {
 
 /// What is posted, and the part of it that Segment would sign.
 struct Body {
-    text: String,
-    signed: String,
-}
-
-/// An element of a batch of Segment's Extensible Webhook: what is signed is the value within.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Wrapper<'a> {
-    #[serde(borrow)]
-    json: &'a RawValue,
+    text: Vec<u8>,
+    signed: Vec<u8>,
 }
 
 impl Body {
     /// Of an array the text of the first element is signed, to the byte as it is posted.
     fn read(text: &str) -> std::result::Result<Self, String> {
-        let text = text.trim();
-        if !text.starts_with('[') {
-            let event: &RawValue =
-                serde_json::from_str(text).map_err(|error| format!("no JSON: {error}"))?;
-            return Ok(Self { text: event.get().to_owned(), signed: event.get().to_owned() });
+        json::from_str::<IgnoredAny>(text).map_err(|error| format!("no JSON: {error}"))?;
+        match envelope::split(text.as_bytes(), usize::MAX) {
+            Ok(Envelope::Single(event)) => Ok(Self { text: event.into(), signed: event.into() }),
+            Ok(Envelope::Array(events)) => {
+                let text = [b"[", &*events.join(&b','), b"]"].concat();
+                let event = |first| envelope::wrapped_event(first).unwrap_or(first).to_vec();
+                let signed = events.first().copied().map_or_else(|| text.clone(), event);
+                Ok(Self { text, signed })
+            }
+            Err(_) => Err("no JSON".to_owned()),
         }
-        let events: Vec<&RawValue> =
-            serde_json::from_str(text).map_err(|error| format!("no JSON: {error}"))?;
-        let events: Vec<&str> = events.iter().map(|event| event.get()).collect();
-        let text = format!("[{}]", events.join(","));
-        let signed = match events.first() {
-            Some(first) => serde_json::from_str(first).map_or(*first, |w: Wrapper| w.json.get()),
-            None => &text,
-        };
-        Ok(Self { signed: signed.to_owned(), text })
     }
 }
 
 /// Lower-case hex HMAC-SHA1, as Segment writes it into `X-Signature`.
-fn signature(secret: &str, signed: &str) -> String {
+fn signature(secret: &str, signed: &[u8]) -> String {
     let mut mac =
         Hmac::<Sha1>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
-    mac.update(signed.as_bytes());
+    mac.update(signed);
     hex::encode(mac.finalize().into_bytes())
 }
 
@@ -228,13 +217,15 @@ mod tests {
             (" {\"a\": 1}\n", "{\"a\": 1}", "{\"a\": 1}"),
             ("[ {\"a\": 1} , {} ]", "[{\"a\": 1},{}]", "{\"a\": 1}"),
             ("[{\"json\": {\"a\":1}}]", "[{\"json\": {\"a\":1}}]", "{\"a\":1}"),
+            ("[{\"json\":1}]", "[{\"json\":1}]", "{\"json\":1}"),
             ("[{\"json\":1,\"b\":2}]", "[{\"json\":1,\"b\":2}]", "{\"json\":1,\"b\":2}"),
             ("[\"\\ud800\"]", "[\"\\ud800\"]", "\"\\ud800\""),
             ("[]", "[]", "[]"),
         ];
         for (text, posted, signed) in cases {
             let body = Body::read(text).expect(text);
-            assert_eq!((body.text.as_str(), body.signed.as_str()), (posted, signed));
+            let (posted, signed) = (posted.as_bytes(), signed.as_bytes());
+            assert_eq!((&*body.text, &*body.signed), (posted, signed), "{text}");
         }
         for text in ["", "{", "[1", "{} {}"] {
             assert!(Body::read(text).is_err(), "{text}");
@@ -245,7 +236,7 @@ mod tests {
     fn the_signature_is_lower_case_hex_hmac_sha1() {
         // RFC 2202, test case 2.
         let expected = "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79";
-        assert_eq!(signature("Jefe", "what do ya want for nothing?"), expected);
+        assert_eq!(signature("Jefe", b"what do ya want for nothing?"), expected);
     }
 
     #[test]

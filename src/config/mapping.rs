@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::section::{Section, choose};
+use crate::json;
 use crate::map::{
     AudienceOverride, AudienceRules, ContextKeyRule, Glob, Mapping, Mappings, MembershipRule,
     Subscription,
@@ -142,7 +143,7 @@ struct Pasted {
 }
 
 fn pasted(text: &str) -> Result<Pasted, String> {
-    let json = serde_json::from_str(text).map_err(|error| {
+    let json = json::from_str(text).map_err(|error| {
         format!("is not JSON at line {}, column {}", error.line(), error.column())
     })?;
     let Value::Object(mut outer) = json else {

@@ -13,6 +13,8 @@ use config::{Map, Value, ValueKind};
 use super::faults::{self, Report, nearest, variable};
 use super::layers::ENVIRONMENT;
 
+use crate::json;
+
 /// A table of the merged tree while it is being read.
 #[derive(Debug)]
 pub(super) struct Section<'a> {
@@ -271,7 +273,7 @@ impl<'a> Section<'a> {
         let from_environment = value.origin() == Some(ENVIRONMENT);
         match value.kind {
             ValueKind::String(text) if from_environment && text.starts_with(['{', '[']) => {
-                let json = serde_json::from_str(&text).ok();
+                let json = json::from_str(&text).ok();
                 if json.is_none() {
                     self.fault(key, None, "starts like JSON and is none");
                 }

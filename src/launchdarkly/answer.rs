@@ -10,6 +10,8 @@ use serde::Deserialize;
 
 use super::limits::RateLimits;
 
+use crate::json;
+
 /// What became of one call.
 #[derive(Debug)]
 pub struct Answer {
@@ -119,7 +121,7 @@ impl Refusal {
             id: serde_json::Value,
         }
         let status = status.as_u16();
-        match serde_json::from_slice(body) {
+        match json::from_slice(body) {
             Ok(ErrorBody { code, message, id }) => Self {
                 status,
                 code: identifier(&code),

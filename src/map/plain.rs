@@ -20,6 +20,7 @@ use super::fields::Field;
 use super::length::{KEY_BYTES, NAME_BYTES};
 use super::membership_value::ComputationClass;
 use super::{Mapping, preset};
+use crate::json;
 use crate::membership::{
     AudienceId, AudienceKey, ContextKey, ContextKind, Membership, MembershipDelta, Timestamp,
     UserId,
@@ -57,7 +58,7 @@ impl Plain {
         arrival: Timestamp,
     ) -> Option<MembershipDelta> {
         let text = str::from_utf8(text).ok()?; // at once, and not text by text
-        let Object(event) = serde_json::from_str::<Object<Event<'_>>>(text).ok()?;
+        let Object(event) = json::from_str::<Object<Event<'_>>>(text).ok()?;
         if !matches!(event.kind.text()?, "identify" | "track") {
             return None;
         }

@@ -18,11 +18,12 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json, Router};
+use axum::{Extension, Router};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use subtle::ConstantTimeEq;
 
 use crate::current::Current;
+use crate::json::Json;
 use crate::launchdarkly::wire::USER_AGENT;
 use crate::operate::actions::{self, Actions, segment_app};
 use crate::operate::api::openapi::{Document, routes};

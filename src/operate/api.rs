@@ -34,6 +34,7 @@ use super::explain::Configured;
 use super::history::History;
 use super::problem::Problem;
 use crate::current::Current;
+use crate::json;
 use crate::ledger::Operations;
 use crate::membership::{AudienceId, DestinationName};
 use crate::receive;
@@ -234,7 +235,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Change<T> {
             let detail = "the body is an array, and this route takes an object";
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
         }
-        serde_json::from_slice(&body).map(Self).map_err(|error| Problem::unreadable(&error))
+        json::from_slice(&body).map(Self).map_err(|error| Problem::unreadable(&error))
     }
 }
 

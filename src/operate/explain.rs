@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::api::wire::instant;
 use crate::config;
+use crate::json;
 use crate::launchdarkly::wire;
 use crate::map::{ExplainedField, Explanation, Mappings, Outcome};
 use crate::membership::{DestinationName, MembershipDelta, Timestamp};
@@ -186,6 +187,6 @@ fn request_report(destination: &Configured, delta: &MembershipDelta) -> RequestR
     RequestReport {
         method: "POST",
         url: format!("{}{}", destination.base_url.as_str().trim_end_matches('/'), wire::PATH),
-        body: serde_json::from_slice(&body).unwrap_or_default(),
+        body: json::from_slice(&body).unwrap_or_default(),
     }
 }

@@ -1,11 +1,11 @@
 //! What went wrong, as the admin API says it: problem documents (RFC 9457).
 
-use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::json::Json;
 use crate::ledger::LedgerError;
 
 /// Seconds after which a ledger that could not take a write may be asked again.

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -14,6 +13,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::PublicState;
+use crate::json::Json;
 use crate::map::Rejection;
 
 /// Most rejections named in one answer, so that it stays short; the others are counted in
@@ -243,13 +243,9 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// As [`axum::Json`], which makes a header of another type first and takes it back.
 fn json(status: StatusCode, line: &impl Serialize) -> Response {
-    let text = serde_json::to_string(line).expect("texts and numbers can always be written");
-    let mut response = Response::new(Body::from(text));
+    let mut response = Json(line).into_response();
     *response.status_mut() = status;
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
 }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use axum::Json;
 use http::StatusCode;
 
 use super::answer::{Account, Refusal};
 use crate::counting::{Count, Distribution, Histogram, PerDestination};
+use crate::json::Json;
 use crate::map::Reason;
 use crate::membership::{DestinationName, Timestamp};
 

@@ -10,7 +10,10 @@
 
 use std::borrow::Cow;
 
+use serde::Deserialize;
 use serde::de::IgnoredAny;
+
+use crate::json;
 
 /// The shape of a body, and the raw text of each element without the whitespace around it.
 #[derive(Debug, PartialEq, Eq)]
@@ -83,12 +86,37 @@ pub fn without_appended(event: &[u8], fields: &[String]) -> Option<Vec<u8>> {
     let is_appended = |separator: &usize| {
         let member = event[separator + 1..].trim_ascii_start();
         let key = end_of_string(member, 1).map(|end| &member[..=end]);
-        let key = key.and_then(|key| serde_json::from_slice::<Cow<'_, str>>(key).ok());
+        let key = key.and_then(|key| json::from_slice::<Cow<'_, str>>(key).ok());
         key.is_some_and(|key| fields.iter().any(|field| *field == key))
     };
     let appended = separators.iter().rev().take_while(|at| is_appended(at)).count();
     let cut = *separators.iter().rev().take(appended).next_back()?;
     Some([event[..cut].trim_ascii_end(), b"}"].concat())
+}
+
+/// Takes an object apart: hands the key of each member and the raw text of its value to `take`, one
+/// after the other, until that says `None`. `None`: it did, or the text is not one object of JSON.
+///
+/// All of it is read, but what is inside of a value only as far as it is JSON, at any depth.
+pub fn each_member<'a, K: Deserialize<'a>>(
+    object: &'a [u8],
+    mut take: impl FnMut(K, &'a [u8]) -> Option<()>,
+) -> Option<()> {
+    let mut members = object.trim_ascii().strip_prefix(b"{")?.trim_ascii_start();
+    if members == b"}" {
+        return Some(());
+    }
+    loop {
+        let (key, behind) = members.starts_with(b"\"").then(|| json::first(members))??;
+        let value = behind.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+        let (IgnoredAny, behind) = json::first(value)?;
+        take(key, &value[..value.len() - behind.len()])?;
+        match behind.trim_ascii_start().split_first()? {
+            (b',', next) => members = next.trim_ascii_start(),
+            (b'}', []) => return Some(()),
+            _ => return None,
+        }
+    }
 }
 
 fn split_array(text: &[u8], most_events: usize) -> Result<Vec<&[u8]>, Unsplittable<'_>> {
@@ -126,7 +154,7 @@ pub fn is_one_value(text: &[u8]) -> bool {
     match text.first() {
         Some(b'{') => find_stop(text, 1, Stop::Closer)
             .is_some_and(|end| text[end] == b'}' && end + 1 == text.len()),
-        _ => serde_json::from_slice::<IgnoredAny>(text).is_ok(),
+        _ => json::from_slice::<IgnoredAny>(text).is_ok(),
     }
 }
 
@@ -316,6 +344,55 @@ mod tests {
         for (element, expected) in table {
             assert_eq!(wrapped_event(element.as_bytes()), expected.map(str::as_bytes), "{element}");
         }
+    }
+
+    #[test]
+    fn an_object_comes_apart_into_its_members() {
+        let table = [
+            ("{}", Some(vec![])),
+            (" { } ", Some(vec![])),
+            (r#"{"a":1}"#, Some(vec![("a", "1")])),
+            (
+                "\n{ \"a\" : [ \"}\" ,1 ] ,\t\"\\u0061b\":{\"c\":2 },\"\":\"\\ud800\" } ",
+                Some(vec![("a", "[ \"}\" ,1 ]"), ("ab", "{\"c\":2 }"), ("", "\"\\ud800\"")]),
+            ),
+            (r#"{"a":1,"a":null}"#, Some(vec![("a", "1"), ("a", "null")])),
+            ("", None),
+            ("[]", None),
+            ("{", None),
+            (r#"{"a"}"#, None),
+            (r#"{"a":}"#, None),
+            (r#"{"a":1"#, None),
+            (r#"{"a":1,}"#, None),
+            (r#"{,"a":1}"#, None),
+            (r#"{"a":1 "b":2}"#, None),
+            (r#"{"a":1}}"#, None),
+            (r#"{"a":1}{}"#, None),
+            (r#"{"a":tru}"#, None),
+            (r#"{"a":[}]}"#, None),
+            (r"{1:1}", None),
+            (r#"{{"a":1}:1}"#, None),
+            (r#"{"\ud800":1}"#, None),
+        ];
+        for (text, expected) in table {
+            let mut found: Vec<(String, &[u8])> = Vec::new();
+            let end = each_member(text.as_bytes(), |key: String, value| {
+                found.push((key, value));
+                Some(())
+            });
+            let found: Vec<(&str, &str)> = found
+                .iter()
+                .map(|(key, value)| (&**key, str::from_utf8(value).expect("as it was written")))
+                .collect();
+            assert_eq!(end.map(|()| found), expected, "{text}");
+        }
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(1_000_000), "]".repeat(1_000_000));
+        let mut members = 0;
+        let counted = each_member(deep.as_bytes(), |_: String, _| {
+            members += 1;
+            Some(())
+        });
+        assert_eq!((counted, members), (Some(()), 1), "depth costs no stack");
     }
 
     fn json() -> impl Strategy<Value = Value> {

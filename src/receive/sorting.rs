@@ -14,6 +14,7 @@ use super::authentication::Presented;
 use super::counters::Tally;
 use super::doors::Door;
 use super::envelope::{self, Envelope, Fault};
+use crate::json;
 use crate::ledger::{Intake, Recorded, RejectedEvent, Unrecorded};
 use crate::map::{Mappings, Outcome, Reason, Rejection, user_id};
 use crate::membership::{DestinationName, MembershipDelta, Timestamp, UserId};
@@ -423,7 +424,7 @@ pub(super) fn read(text: &[u8]) -> Result<Value, Rejection> {
         let detail = "An event may have at most 1 MiB; Segment's own limit is 32 KB.";
         return Err(Rejection::new(Reason::EventTooLarge, detail));
     }
-    serde_json::from_slice(text).map_err(|_| Rejection::unreadable())
+    json::from_slice(text).map_err(|_| Rejection::unreadable())
 }
 
 #[cfg(test)]

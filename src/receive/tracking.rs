@@ -8,13 +8,11 @@ use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -25,6 +23,7 @@ use super::envelope::{self, Envelope, Fault};
 use super::sorting::{self, EVENT_LIMIT_BYTES, Sorted, Text};
 use super::webhook::Due;
 use super::{Limits, PublicState, body};
+use crate::json::{self, Json};
 use crate::map::{Mappings, Rejection};
 use crate::membership::Timestamp;
 
@@ -45,15 +44,39 @@ struct Success {
     success: bool,
 }
 
-/// A batch: what its messages share stands beside them.
+/// What is read of a batch: its messages, and what they share.
 #[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum Part {
+    Batch,
+    Context,
+    Integrations,
+    #[serde(other)]
+    Other,
+}
+
+/// A batch, as raw text: what its messages share stands beside them.
 struct Batch<'a> {
-    #[serde(borrow, rename = "batch")]
-    messages: &'a RawValue,
-    #[serde(default, borrow)]
-    context: Option<&'a RawValue>,
-    #[serde(default, borrow)]
-    integrations: Option<&'a RawValue>,
+    messages: &'a [u8],
+    context: Option<&'a [u8]>,
+    integrations: Option<&'a [u8]>,
+}
+
+impl<'a> Batch<'a> {
+    /// `None`: it is none, or says one of its parts twice.
+    fn of(body: &'a [u8]) -> Option<Self> {
+        let (mut messages, mut context, mut integrations) = (None, None, None);
+        envelope::each_member(body, |part, text| {
+            let part = match part {
+                Part::Batch => &mut messages,
+                Part::Context => &mut context,
+                Part::Integrations => &mut integrations,
+                Part::Other => return Some(()),
+            };
+            part.replace(text).is_none().then_some(())
+        })?;
+        Some(Self { messages: messages?, context, integrations })
+    }
 }
 
 #[derive(Deserialize)]
@@ -78,7 +101,7 @@ pub(super) async fn single(
         let mappings = door.mappings();
         let mut sorted = Sorted::of(&mappings);
         let mut message: Map<String, Value> =
-            serde_json::from_slice(body).map_err(|_| Refusal::BadJson)?;
+            json::from_slice(body).map_err(|_| Refusal::BadJson)?;
         message.remove(WRITE_KEY);
         message.insert("type".to_owned(), call.into());
         sorted.add_message(&mappings, 0, &message.into(), arrival);
@@ -111,8 +134,8 @@ struct Messages<'a> {
 
 impl<'a> Messages<'a> {
     fn of(body: &'a [u8], most_events: usize) -> Result<Self, Refusal> {
-        let batch: Batch<'_> = serde_json::from_slice(body).map_err(|_| Refusal::BadJson)?;
-        let texts = match envelope::split(batch.messages.get().as_bytes(), most_events) {
+        let batch = Batch::of(body).ok_or(Refusal::BadJson)?;
+        let texts = match envelope::split(batch.messages, most_events) {
             Ok(Envelope::Array(texts)) => texts,
             Err(unsplittable) if unsplittable.fault == Fault::TooManyEvents => {
                 return Err(Refusal::TooManyEvents);
@@ -123,10 +146,10 @@ impl<'a> Messages<'a> {
         let mut shared_bytes = 0;
         for (name, raw) in [("context", batch.context), ("integrations", batch.integrations)] {
             let Some(raw) = raw else { continue };
-            let value = serde_json::from_str(raw.get()).map_err(|_| Refusal::BadJson)?;
+            let value = json::from_slice(raw).map_err(|_| Refusal::BadJson)?;
             // Where there is nothing to share, some languages write an empty list.
             if let Value::Object(members) = value {
-                shared_bytes += raw.get().len();
+                shared_bytes += raw.len();
                 shared.push((name, members));
             }
         }
@@ -240,7 +263,7 @@ async fn take(
     let door = if let Some(door) = known {
         door
     } else {
-        let keyed: Option<Keyed> = serde_json::from_slice(&received.bytes).ok();
+        let keyed: Option<Keyed> = json::from_slice(&received.bytes).ok();
         let key = keyed.and_then(|keyed| keyed.write_key);
         let door = key.and_then(|key| state.doors.of_key(&key)).ok_or(Refusal::Unauthenticated)?;
         found.insert(Arc::clone(&door)).is_open(headers, source)?;

@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Path, Request, State};
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
@@ -13,6 +12,8 @@ use tokio::time::Instant;
 use super::answer::Refusal;
 use super::doors::Door;
 use super::{Limits, PublicState, body};
+
+use crate::json::{self, Json};
 
 /// These calls carry a name and a few settings.
 const BODY_LIMIT_BYTES: usize = 64 * 1024;
@@ -99,7 +100,7 @@ async fn read<T: for<'a> Deserialize<'a>>(
     let body_limit_bytes = state.limits.body_limit_bytes.min(BODY_LIMIT_BYTES);
     let limits = Limits { body_limit_bytes, ..state.limits };
     let received = body::read(&mut body, &head.headers, &limits, &state.budget).await?;
-    serde_json::from_slice(&received.bytes).map_err(|_| Refusal::BadAudience)
+    json::from_slice(&received.bytes).map_err(|_| Refusal::BadAudience)
 }
 
 #[cfg(test)]

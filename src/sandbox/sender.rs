@@ -8,6 +8,7 @@ use tokio::task::{JoinError, JoinSet};
 use url::Url;
 
 use super::{Event, Traffic, sign};
+use crate::json;
 use crate::secret::Secret;
 
 /// Requests on their way at once.
@@ -190,7 +191,7 @@ impl PostOffice {
             let why = match answer {
                 Ok((status, text)) if status.is_server_error() => format!("{status}: {text}"),
                 Ok((status, answer)) => {
-                    let parsed = serde_json::from_str(&answer).ok().filter(|_| status.is_success());
+                    let parsed = json::from_str(&answer).ok().filter(|_| status.is_success());
                     return parsed
                         .map(|Answer { accepted }| accepted)
                         .ok_or_else(|| PostError::Refused { status: status.as_u16(), answer });

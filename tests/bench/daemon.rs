@@ -185,7 +185,7 @@ impl Installation {
             let Ok((at, text)) = arrived.recv_timeout(left) else {
                 panic!("the daemon did not become ready:\n{}", log.join("\n"));
             };
-            let line: Value = serde_json::from_str(&text).unwrap_or_default();
+            let line: Value = cohortd::json::from_str(&text).unwrap_or_default();
             log.push(text);
             let address = || line["address"].as_str()?.parse().ok();
             match (line["message"].as_str(), line["listener"].as_str()) {
@@ -212,7 +212,7 @@ impl Daemon {
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("the daemon answers");
         let body = load::whole_body(&answer).expect("a whole answer");
-        let destinations: Value = serde_json::from_slice(&answer[body..]).expect("JSON");
+        let destinations: Value = cohortd::json::from_slice(&answer[body..]).expect("JSON");
         let destinations = destinations.as_array().expect("a list of destinations");
         let sum =
             |field: &str| destinations.iter().map(|of| of[field].as_u64().expect("a count")).sum();

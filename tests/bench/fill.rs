@@ -54,7 +54,7 @@ pub fn fill(directory: &Path, environment: &str, audience: Sample, people: u64) 
 /// What the default mapping makes of an event of this audience.
 fn pattern(audience: Sample) -> MembershipDelta {
     let batch = Backfill::spread(audience, 0..1, FROM).next().expect("one person");
-    let events: Value = serde_json::from_slice(&batch.body).expect("JSON");
+    let events: Value = cohortd::json::from_slice(&batch.body).expect("JSON");
     let mapped = Mapping::preset().map(&events[0], FROM);
     mapped.expect("a good event").expect("that is subscribed to")
 }

@@ -149,7 +149,7 @@ fn whole(times: u32) {
     let text = event().to_string();
     let mappings = Mappings::from(Mapping::preset());
     for _ in 0..times {
-        let event: Value = serde_json::from_str(black_box(&text)).expect("it is JSON");
+        let event: Value = cohortd::json::from_str(black_box(&text)).expect("it is JSON");
         let outcome = mappings.map(black_box(&event), ARRIVAL);
         assert!(matches!(black_box(outcome), Outcome::Accepted { .. }));
     }

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         ("FQL, 3 conditions", Vec::new()),
     ];
     for _ in 0..ROUNDS {
-        parsing.push(nanos(|| drop(black_box(serde_json::from_str::<Value>(black_box(&text))))));
+        parsing.push(nanos(|| drop(black_box(cohortd::json::from_str::<Value>(black_box(&text))))));
         rows[0].1.push(nanos(|| {
             drop(black_box(preset.map_plain(black_box(text.as_bytes()), ARRIVAL)));
         }));

@@ -7,12 +7,13 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::post;
 use bytes::Bytes;
+use cohortd::json;
 use cohortd::receive::{Limits, serve};
 use cohortd::sandbox::sign;
 use cohortd::secret::Secret;
 use http::{HeaderMap, StatusCode};
+use serde::de::IgnoredAny;
 use serde_json::Value;
-use serde_json::value::RawValue;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
@@ -79,13 +80,12 @@ async fn read_and_parse(
     body: Bytes,
 ) -> Result<String, StatusCode> {
     let elements = body.get(1..).ok_or(StatusCode::BAD_REQUEST)?;
-    let mut elements = serde_json::Deserializer::from_slice(elements).into_iter::<&RawValue>();
-    let Some(Ok(first)) = elements.next() else { return Err(StatusCode::BAD_REQUEST) };
-    let signature = sign(&secret, first.get().as_bytes());
+    let (IgnoredAny, rest) = json::first(elements).ok_or(StatusCode::BAD_REQUEST)?;
+    let signature = sign(&secret, &elements[..elements.len() - rest.len()]);
     if headers.get("x-signature").is_none_or(|presented| presented != signature.as_str()) {
         return Err(StatusCode::UNAUTHORIZED);
     }
-    let parsed: Value = serde_json::from_slice(&body).map_err(|_| StatusCode::BAD_REQUEST)?;
+    let parsed: Value = json::from_slice(&body).map_err(|_| StatusCode::BAD_REQUEST)?;
     let events = parsed.as_array().ok_or(StatusCode::BAD_REQUEST)?.len();
     Ok(format!("{}\"yardstick\":true}}", load::accepted(events as u64)))
 }

@@ -1,5 +1,7 @@
 //! The promises, held against the running daemon: one file each.
 
+#![expect(clippy::disallowed_methods, reason = "a test may read JSON without `cohortd::json`")]
+
 mod actions;
 mod attacks;
 mod bounds;
@@ -14,6 +16,7 @@ mod exclusive;
 mod faults;
 mod hand_in;
 mod harness;
+mod hostile_json;
 mod http2;
 mod isolation;
 mod ledger_commands;

@@ -19,7 +19,7 @@ use super::template::Template;
 use super::transform::Transform;
 
 /// Directives and objects inside each other; far more than anybody writes.
-const DEEPEST: usize = 64;
+pub(super) const DEEPEST: usize = 64;
 
 /// What the editor notes beside a directive; it means nothing to the value.
 const NOTES: &str = "_metadata";

@@ -11,6 +11,8 @@ use super::budget::Budget;
 use super::compile::{Compiler, is_falsy};
 use super::{Expression, Resolved, Unresolved};
 
+use crate::json;
+
 #[derive(Clone, PartialEq)]
 pub(in crate::map) struct Json {
     mode: Mode,
@@ -51,7 +53,7 @@ impl Json {
                 // What it holds takes many times its text.
                 budget.spend(text.len().saturating_mul(8))?;
                 // What is no JSON stays the text it is.
-                serde_json::from_str(text).map_or(value, Cow::Owned)
+                json::from_str(text).map_or(value, Cow::Owned)
             }
             (Mode::Decode, _) => value,
         }))

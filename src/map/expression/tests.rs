@@ -22,6 +22,56 @@ fn event() -> Value {
     })
 }
 
+fn deep(depth: usize) -> Value {
+    let text = format!("{}1{}", "{\"d\":[".repeat(depth / 2), "]}".repeat(depth / 2));
+    crate::json::from_str(&text).expect("it is not too deep")
+}
+
+/// `levels` of `@transform` within each other, each of which puts what it is given 20 levels deeper.
+fn deepening(levels: usize) -> Value {
+    let deeper = (0..20).fold(json!({"@path": "$."}), |inside, _| json!({"d": inside}));
+    let whole = json!({"@path": "$."});
+    (0..levels).fold(
+        whole,
+        |mapping, _| json!({"@transform": {"apply": deeper.clone(), "mapping": mapping}}),
+    )
+}
+
+#[test]
+fn what_is_made_of_a_deep_event_is_not_much_deeper() {
+    // levels of the event and of the mapping
+    for (event, levels, possible) in [(126, 1, true), (126, 3, true), (126, 4, false), (2, 9, true)]
+    {
+        let made = resolved(&deepening(levels), &deep(event));
+        assert_eq!(made.is_ok(), possible, "{event} and {levels}: {:?}", made.err());
+    }
+}
+
+/// Whatever walks a value does so by recursion: for the deepest that can be read, a part of the stack of a
+/// thread (2 MiB) has to do.
+#[test]
+fn the_deepest_event_needs_little_stack() {
+    let walked = || {
+        let event = deep(126);
+        let (whole, text) = (json!({"@path": "$."}), Value::from(event.to_string()));
+        for mapping in [
+            json!({"@flatten": {"value": whole, "separator": "."}}),
+            json!({"@json": {"mode": "encode", "value": whole}}),
+            json!({"@json": {"mode": "decode", "value": text}}),
+            json!({"@merge": {"objects": [whole, whole], "direction": "right"}}),
+            json!({"@excludeWhenNull": whole}),
+            json!({"@if": {"blank": whole, "then": whole, "else": whole}}),
+            json!({"@liquid": "{% if d == d %}{{ d | json }}{% endif %}{{ d }}"}),
+            deepening(3),
+        ] {
+            let made = resolved(&mapping, &event).expect("it can be made");
+            assert_eq!(made, resolved(&mapping, &event).expect("again"), "{mapping}");
+        }
+    };
+    let thread = std::thread::Builder::new().stack_size(1 << 20).spawn(walked);
+    thread.expect("a thread").join().expect("nothing was wrong");
+}
+
 #[test]
 fn directives_resolve_against_the_event() {
     let event = event();

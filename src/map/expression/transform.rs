@@ -6,8 +6,12 @@ use serde_json::Value;
 
 use super::super::coercion::kind;
 use super::budget::Budget;
-use super::compile::Compiler;
+use super::compile::{self, Compiler};
 use super::{Expression, Resolved, Unresolved};
+use crate::json;
+
+/// The deepest event that could come, in the deepest mapping.
+const MADE_DEEPEST: usize = json::DEEPEST + compile::DEEPEST;
 
 #[derive(Clone, PartialEq)]
 pub(in crate::map) struct Transform {
@@ -39,6 +43,10 @@ impl Transform {
             return Err(Unresolved::new(format!("@transform needs an object and found {found}")));
         }
         let applied = self.apply.within(event, budget)?;
+        // Each of several within each other could put the event a little deeper.
+        if applied.as_deref().is_some_and(|applied| json::is_deeper_than(MADE_DEEPEST, applied)) {
+            return Err(Unresolved::new("what @transform makes first is nested too deep"));
+        }
         let nothing = Value::Object(serde_json::Map::new());
         let mapped = self.mapping.within(applied.as_deref().unwrap_or(&nothing), budget)?;
         let mapped = mapped.map(|value| budget.own(value)).transpose()?;

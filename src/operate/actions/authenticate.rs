@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{API_KEY, Actions, CLIENT_ID, Environment, environment_of, missing_setting, setting};
+use crate::json::Json;
 use crate::launchdarkly::{Credentials, Endpoint, Verdict};
 use crate::operate::api::Change;
 use crate::operate::logging::chain;

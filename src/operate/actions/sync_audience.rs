@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use serde::Deserialize;
@@ -13,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::exchange::{Entry, Failure, Request, Response, Standing};
 use super::{Actions, CLIENT_ID, Environment, environment_of, missing_setting, setting};
+use crate::json::Json;
 use crate::launchdarkly::calls::{Call, calls};
 use crate::ledger::{Intake, MemberView, Unrecorded};
 use crate::map::{Mapping, Rejection};

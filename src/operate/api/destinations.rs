@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 
@@ -12,6 +11,7 @@ use super::wire::{
     Resync,
 };
 use super::{Api, Asked, Change, Destination, Last, MOST, Problem, audience_id, audit, limit};
+use crate::json::Json;
 use crate::ledger::LedgerError;
 use crate::membership::{AudienceId, AudienceKey, DestinationName, UserId};
 

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use serde_json::Value;
 
 use super::wire::{EventAccount, RejectedOf};
 use super::{Api, Destination, JsonBytes, Problem, audit};
+use crate::json::{self, Json};
 use crate::membership::AudienceId;
 use crate::operate::explain::{self, Report};
 use crate::receive::{HandInError, HandedIn, hand_in};
@@ -32,7 +32,7 @@ pub(super) async fn explain(
     JsonBytes(body): JsonBytes,
 ) -> Result<Json<Report>, Problem> {
     let destination = api.configured(&name)?;
-    match serde_json::from_slice::<Value>(&body) {
+    match json::from_slice::<Value>(&body) {
         Ok(event @ Value::Object(_)) => {
             let arrival = api.ledger.arrival();
             Ok(Json(explain::report(&name, &destination, &event, arrival)))

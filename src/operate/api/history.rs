@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 
 use super::{Api, Asked};
+use crate::json::Json;
 use crate::operate::history::{HistoryPage, HistoryQuery};
 
 /// The last hour of each destination, in steps; a restart of the daemon begins it anew

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 
 use super::wire::{Done, ParkedChange, ParkedInfo, ParkedPage, ParkedQuery};
 use super::{Api, Asked, Change, Destination, MOST, Problem, audience_id, audit, limit};
+use crate::json::Json;
 use crate::ledger::{Members, ParkedAfter, ParkedView};
 use crate::membership::{AudienceId, ContextKey, DestinationName};
 

@@ -2,10 +2,11 @@
 //! audiences of a person. What comes next is said in a `Link` header (RFC 8288), so that the body is
 //! the list and nothing else.
 
-use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 use serde::Serialize;
+
+use crate::json::Json;
 
 /// Items, and the query that goes on behind them.
 #[derive(Debug)]

@@ -8,12 +8,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use tokio::time::Instant;
 
 use super::wire::{Nothing, ProgressItem, ProgressList, Work, instant};
 use super::{Api, Asked, Destination, Problem};
+use crate::json::Json;
 use crate::ledger::AudienceView;
 use crate::membership::{DestinationName, Timestamp};
 

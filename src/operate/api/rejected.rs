@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use serde_json::Value;
@@ -12,6 +11,7 @@ use super::wire::{
     StillRejected,
 };
 use super::{Api, Asked, Change, Destination, Last, Problem, audit, limit};
+use crate::json::{self, Json};
 use crate::ledger::{Intake, RejectedView, Unrecorded};
 use crate::map::{Mappings, Outcome, Rejection};
 use crate::membership::{DestinationName, MembershipDelta, Timestamp, UserId};
@@ -177,7 +177,7 @@ impl Plan {
     fn of(mappings: &Mappings, events: Vec<RejectedView>, oldest: Option<Timestamp>) -> Self {
         let mut plan = Self::default();
         for RejectedView { id, received_at, body, .. } in events {
-            let Ok(event) = serde_json::from_slice::<Value>(&body) else {
+            let Ok(event) = json::from_slice::<Value>(&body) else {
                 plan.reject(id, &Rejection::unreadable());
                 continue;
             };

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use tokio::sync::{mpsc, oneshot};
 
 use super::wire::{Nothing, Reloaded};
 use super::{Api, Change, Problem};
+
+use crate::json::Json;
 
 /// Where the answer goes: what was changed, or why nothing was.
 pub type Asked = oneshot::Sender<Result<Reloaded, String>>;

@@ -5,6 +5,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 
 use super::state::State;
+use crate::json;
 use crate::launchdarkly::wire::{API_VERSION, SyncRequest};
 use crate::membership::ContextKind;
 
@@ -63,7 +64,7 @@ pub(super) fn read<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<SyncReques
     if !is("LD-API-Version", API_VERSION) {
         return Err(Problem::invalid(format!("LD-API-Version is not {API_VERSION}")));
     }
-    serde_json::from_slice(body).map_err(|error| Problem::invalid(error.to_string()))
+    json::from_slice(body).map_err(|error| Problem::invalid(error.to_string()))
 }
 
 /// Judges a call that came with `token`.

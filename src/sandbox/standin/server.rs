@@ -5,11 +5,11 @@ use std::future::pending;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use hyper::server::conn::http1;
@@ -22,6 +22,7 @@ use super::Shared;
 use super::fault::{Apply, Endless, Fault, Incoming};
 use super::protocol::{Problem, check, read, token};
 use super::state::{Call, State as KnownState};
+use crate::json::Json;
 use crate::launchdarkly::wire::{PATH, SyncRequest};
 
 /// Larger than any call a test makes; LaunchDarkly's own limit is not documented.

@@ -11,20 +11,13 @@ use cohortd::secret::Secret;
 use http::HeaderMap;
 use libfuzzer_sys::fuzz_target;
 use ring::hmac;
-use serde::Deserialize;
-use serde_json::value::RawValue;
+
+mod raw;
 
 static CREDENTIALS: LazyLock<Credentials> = LazyLock::new(|| Credentials {
     shared_secrets: vec![Secret::new("first"), Secret::new("second")],
     ..Credentials::default()
 });
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Wrapper<'a> {
-    #[serde(borrow)]
-    json: &'a RawValue,
-}
 
 fn signature(secret: &str, text: &[u8]) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes());
@@ -40,11 +33,17 @@ fn passes(signature: &str, body: &[u8]) -> bool {
 
 /// What Segment signs of a body, as a parser that is not the daemon's finds it.
 fn signed(body: &[u8]) -> Option<&[u8]> {
-    let Ok(elements) = serde_json::from_slice::<Vec<&RawValue>>(body) else { return Some(body) };
-    let first = elements.first()?.get();
-    let wrapped = serde_json::from_str::<Wrapper<'_>>(first).ok();
-    let wrapped = wrapped.map(|wrapper| wrapper.json.get()).filter(|json| json.starts_with('{'));
-    Some(wrapped.unwrap_or(first).as_bytes())
+    let Some(elements) = raw::elements(body) else { return Some(body) };
+    let first = *elements.first()?;
+    Some(wrapped(first).unwrap_or(first))
+}
+
+/// The object in `{"json": {…}}`.
+fn wrapped(element: &[u8]) -> Option<&[u8]> {
+    let member = element.strip_prefix(b"{")?.trim_ascii_start().strip_prefix(b"\"json\"")?;
+    let value = member.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+    let (value, rest) = value.split_at(raw::end_of_first(value)?);
+    (value.starts_with(b"{") && rest.trim_ascii() == b"}").then_some(value)
 }
 
 // Which byte of what is signed is changed, how, and the body.

@@ -1,15 +1,28 @@
-//! A body of the Tracking API's batch call, any bytes: it never panics, and the messages it gives are
-//! those that a naive reading gives.
+//! A body of the Tracking API, any bytes, as a batch and as one message: it never panics, the messages of a
+//! batch are those that a naive reading gives, and each can be mapped.
 
 #![no_main]
 
+use std::sync::LazyLock;
+
+use cohortd::json;
+use cohortd::map::{Mapping, Mappings};
+use cohortd::membership::Timestamp;
 use cohortd::receive::messages;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value};
 
+const ARRIVAL: Timestamp = Timestamp(1_750_000_000_000_000);
+
+static PRESET: LazyLock<Mappings> = LazyLock::new(|| Mapping::preset().into());
+
 fuzz_target!(|body: &[u8]| {
     let found = messages(body);
-    let Ok(Value::Object(batch)) = serde_json::from_slice::<Value>(body) else { return };
+    let single = json::from_slice::<Map<String, Value>>(body).map(Value::Object);
+    for message in found.iter().flatten().flatten().chain(&single) {
+        let _ = PRESET.map(message, ARRIVAL);
+    }
+    let Ok(Value::Object(batch)) = single else { return };
     let Some(Value::Array(naive)) = batch.get("batch") else {
         assert_eq!(found, None);
         return;

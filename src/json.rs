@@ -1,0 +1,127 @@
+//! Reading JSON that comes from outside: the bytes of a sender, of an operator, of a file, of LaunchDarkly.
+//!
+//! Whatever reads such bytes reads them here (`.clippy.toml` bans the other ways), so that there is one
+//! place that bounds how deep they go: `serde_json` stops at [`DEEPEST`] levels, and what is read
+//! there is walked, compared, written and dropped by recursion that goes no deeper.
+//!
+//! That bound holds only while `serde_json` is built without its features `raw_value` and
+//! `arbitrary_precision`: with them an object whose key is `$serde_json::private::RawValue` or
+//! `…::Number` is no object but a text that is parsed in turn, with a new count of levels. Raw slices
+//! are taken by [`crate::receive::envelope`] instead. A dependency could switch the features on for all
+//! (axum's `json` does): the tests below fail then. They see every feature that a build without
+//! them has, since tests only add dependencies.
+
+mod answer;
+
+use serde::Deserialize;
+use serde_json::{Error, Value};
+
+pub use answer::Json;
+
+/// The most arrays and objects that may stand inside each other.
+pub const DEEPEST: usize = 127;
+
+/// Reads a text that is one value.
+#[expect(clippy::disallowed_methods, reason = "the one place that may")]
+pub fn from_slice<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, Error> {
+    serde_json::from_slice(text)
+}
+
+/// Reads a text that is one value.
+#[expect(clippy::disallowed_methods, reason = "the one place that may")]
+pub fn from_str<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Error> {
+    serde_json::from_str(text)
+}
+
+/// Reads the value that a text begins with; also gives what stands behind it.
+#[expect(clippy::disallowed_methods, reason = "the one place that may")]
+#[must_use]
+pub fn first<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Option<(T, &'a [u8])> {
+    let mut values = serde_json::Deserializer::from_slice(text).into_iter();
+    let value = values.next()?.ok()?;
+    Some((value, &text[values.byte_offset()..]))
+}
+
+/// Whether more than `most` arrays and objects stand inside each other in a value that was not read
+/// but built.
+#[must_use]
+pub fn is_deeper_than(most: usize, value: &Value) -> bool {
+    let inside = |value| most == 0 || is_deeper_than(most - 1, value);
+    match value {
+        Value::Array(items) => most == 0 || items.iter().any(inside),
+        Value::Object(members) => most == 0 || members.values().any(inside),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::de::IgnoredAny;
+    use serde_json::json;
+
+    use super::*;
+
+    fn arrays(depth: usize) -> String {
+        format!("{}{}", "[".repeat(depth), "]".repeat(depth))
+    }
+
+    fn objects(depth: usize) -> String {
+        format!("{}0{}", "{\"a\":".repeat(depth), "}".repeat(depth))
+    }
+
+    /// If this fails, look for who switched a feature of `serde_json` on: `cargo tree -e features -i serde_json`.
+    #[test]
+    fn no_key_has_a_meaning_of_its_own() {
+        for name in ["RawValue", "Number"] {
+            let key = format!("$serde_json::private::{name}");
+            for text in ["7", "[1]", "\"victim\"", "null", "{", ""] {
+                let expected = Value::Object([(key.clone(), text.into())].into_iter().collect());
+                let written = expected.to_string();
+                let (read, _) = first::<Value>(written.as_bytes()).expect(&written);
+                assert_eq!(read, expected);
+                assert_eq!(from_str::<Value>(&written).expect(&written), expected);
+                assert_eq!(from_slice::<Value>(written.as_bytes()).expect(&written), expected);
+                assert!(from_str::<String>(&written).is_err(), "{written} is no text");
+                let map: BTreeMap<String, Value> = from_str(&written).expect(&written);
+                assert_eq!(map[&key], text);
+                let back: Value = serde_json::from_value(expected.clone()).expect(&written);
+                assert_eq!(back, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_too_deep_is_not_read_and_what_is_left_out_may_be_any_depth() {
+        for text in [arrays, objects] {
+            let (deep, deeper) = (text(DEEPEST), text(DEEPEST + 1));
+            let value: Value = from_str(&deep).expect("it is not too deep");
+            assert!(!is_deeper_than(DEEPEST, &value));
+            assert!(is_deeper_than(DEEPEST - 1, &value));
+            assert!(from_slice::<Value>(deep.as_bytes()).is_ok());
+            assert!(from_str::<Value>(&deeper).is_err());
+            assert!(from_slice::<Value>(deeper.as_bytes()).is_err());
+            assert!(first::<Value>(deeper.as_bytes()).is_none());
+            let within = format!("{{\"a\":{deep}}}");
+            assert!(from_str::<BTreeMap<String, Value>>(&within).is_err(), "all of it counts");
+            assert!(from_str::<IgnoredAny>(&text(1_000_000)).is_ok());
+        }
+    }
+
+    #[test]
+    fn the_first_value_ends_where_it_ends() {
+        let table = [
+            ("{\"a\":[1]} , 2", json!({"a": [1]}), " , 2"),
+            (" \"a\":1", json!("a"), ":1"),
+            ("12,", json!(12), ","),
+            ("[]]", json!([]), "]"),
+        ];
+        for (text, value, rest) in table {
+            assert_eq!(first(text.as_bytes()), Some((value, rest.as_bytes())), "{text}");
+        }
+        for text in ["", " ", "tru", "[", "\"", "1x"] {
+            assert_eq!(first::<Value>(text.as_bytes()), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! What an operator hands in, any bytes: as the body of each change, as an event to be explained, and as
+//! lines for `cohortd eval`. Nothing panics, and a line is a line.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+use cohortd::cli::eval;
+use cohortd::json;
+use cohortd::map::Mapping;
+use cohortd::membership::{DestinationName, Timestamp};
+use cohortd::operate::api::wire;
+use cohortd::operate::explain::{Configured, report};
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+
+const ARRIVAL: Timestamp = Timestamp(1_750_000_000_000_000);
+
+static CONFIGURED: LazyLock<(DestinationName, Configured)> = LazyLock::new(|| {
+    let configured = Configured {
+        enabled: true,
+        mappings: Mapping::preset().into(),
+        client_side_id: "env".to_owned(),
+        base_url: "https://app.launchdarkly.com".parse().expect("a URL"),
+    };
+    (DestinationName::new("production").expect("a name"), configured)
+});
+
+fuzz_target!(|body: &[u8]| {
+    let _ = json::from_slice::<wire::Replay>(body);
+    let _ = json::from_slice::<wire::RejectedChange>(body);
+    let _ = json::from_slice::<wire::ParkedChange>(body);
+    let _ = json::from_slice::<wire::Forget>(body);
+    let _ = json::from_slice::<wire::Resync>(body);
+    let _ = json::from_slice::<wire::Drop>(body);
+    if let Ok(event) = json::from_slice::<Value>(body) {
+        let (name, configured) = &*CONFIGURED;
+        let report = report(name, configured, &event, ARRIVAL);
+        assert!(serde_json::to_string(&report).is_ok());
+    }
+    let lines = body.split_inclusive(|byte| *byte == b'\n').count();
+    let mut answers = Vec::new();
+    for answer in [eval::mapping, eval::subscription, eval::sync] {
+        answers.clear();
+        answer(body, &mut answers).expect("memory does not fail");
+        assert_eq!(answers.iter().filter(|byte| **byte == b'\n').count(), lines);
+    }
+});
