@@ -37,10 +37,12 @@ enum What {
         /// The new file
         file: PathBuf,
     },
-    /// Put a backup in its place; no daemon may be running
+    /// Put a backup in its place; no daemon may be running. The ledger that was there is kept, in its own
+    /// directory
     Restore {
-        /// A file that `backup` made
-        file: PathBuf,
+        /// A file that `backup` made, or the directory of a ledger, such as one that was kept
+        #[arg(value_name = "FILE|DIRECTORY")]
+        from: PathBuf,
     },
     /// Give the rows of a destination, or of an audience, another name; no daemon may be running
     Rename {
@@ -92,11 +94,16 @@ impl LedgerCommand {
                 }
                 Err(error) => Ok(copy_failed("backup", &error)),
             },
-            What::Restore { file } => match ledger::restore(directory, file) {
+            What::Restore { from } => match ledger::restore(directory, from) {
                 Ok(aside) => {
-                    writeln!(out, "{} is the ledger now", file.display())?;
+                    writeln!(out, "{} is the ledger now", from.display())?;
                     if let Some(aside) = aside {
-                        writeln!(out, "the one that was there is in {}", aside.display())?;
+                        writeln!(
+                            out,
+                            "the one that was there is in {aside}: `cohortd ledger restore {aside}` \
+                             brings it back; remove that directory when you no longer need it",
+                            aside = aside.display()
+                        )?;
                     }
                     writeln!(
                         out,
@@ -212,7 +219,7 @@ fn write(member: &ExportedMember, out: &mut impl Write) -> Result<()> {
 fn copy_failed(what: &str, error: &BackupError) -> Exit {
     let exit = match error {
         BackupError::Open(error) => open_exit(error),
-        BackupError::Exists(_) => Exit::BadUsage,
+        BackupError::Exists(_) | BackupError::Part { .. } => Exit::BadUsage,
         BackupError::Damaged { .. } | BackupError::Copy(_) => Exit::Internal,
         BackupError::File { .. } => Exit::Unavailable,
     };
@@ -228,7 +235,10 @@ fn open_exit(error: &OpenError) -> Exit {
         | OpenError::InUse(_)
         | OpenError::Merging(_)
         | OpenError::Directory { .. } => Exit::Unavailable,
-        OpenError::Database(_) | OpenError::Failed(_) | OpenError::Damaged(_) => Exit::Internal,
+        OpenError::NewerJournal { .. }
+        | OpenError::Database(_)
+        | OpenError::Failed(_)
+        | OpenError::Damaged(_) => Exit::Internal,
     }
 }
 

@@ -39,12 +39,14 @@ mod meta;
 mod migration;
 mod operated;
 mod operations;
+mod owner;
 mod parked;
 mod persons;
 mod reader;
 mod rejected;
 mod rename;
 mod reserve;
+mod restore;
 mod schema;
 mod state;
 mod unwritten;
@@ -69,10 +71,11 @@ use super::{
 use crate::clock::Clock;
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
-pub use backup::{BackupError, backup, restore};
+pub use backup::{BackupError, backup};
 pub use export::{ExportedMember, ExportedParking, export};
 pub use integrity::{Sound, check};
 pub use rename::{RenameError, Renamed, rename};
+pub use restore::restore;
 pub use schema::OpenError;
 pub use writer::{Writer, WriterFailure};
 
@@ -256,9 +259,8 @@ impl SqliteLedger {
         pace: Pace,
     ) -> Result<(Self, Writer), OpenError> {
         let lock = schema::lock(&settings.path)?;
-        let database = schema::open(&settings.path, settings.cache_kib / 5)?;
+        let (database, found) = schema::open(&settings.path, settings.cache_kib / 5)?;
         let reader = Arc::new(reader::Reader::new(schema::open_reader(&settings.path)?));
-        let found = journal::scan(&settings.path, meta::merged(&database)?)?;
         let appended = found.outlines.iter().map(|(_, outline)| outline.latest.0).max();
         let recorded = appended.unwrap_or(0).max(meta::arrival(&database)?);
         let shared = Arc::new(Shared {

@@ -73,6 +73,66 @@ async fn a_ledger_of_a_newer_version_is_refused_and_not_touched() {
     assert!(std::fs::read(&path).expect("it is still there") == before, "not one byte is changed");
 }
 
+/// Gives the last block of the journal another version, with the checksum that belongs to it.
+fn of_version(version: u8, journal: &mut [u8], key: &[u8]) {
+    let number_at = |at: usize, bytes: &[u8]| {
+        u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize
+    };
+    let (mut block, mut next) = (0, 0);
+    while journal[next..].starts_with(b"cohortd") {
+        block = next;
+        next += 24 + number_at(block + 16, journal).next_multiple_of(8);
+    }
+    journal[block + 7] = version;
+    let records = number_at(block + 16, journal);
+    let mut sum = crc32fast::Hasher::new();
+    for part in [b"journal", key, &journal[block + 7..block + 20]] {
+        sum.update(part);
+    }
+    sum.update(&journal[block + 24..block + 24 + records]);
+    journal[block + 20..block + 24].copy_from_slice(&sum.finalize().to_le_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_of_a_newer_version_is_refused_and_not_touched() {
+    const FILES: [&str; 4] = ["ledger.db", "ledger.db-wal", "journal-1", "journal-answered"];
+    let launchdarkly = launchdarkly().await;
+    let installation = Installation::new(&launchdarkly);
+    let recorded = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ledgers/schema_4_journal_2");
+    for directory in [installation.directory.path().join("read"), installation.ledger_path()] {
+        std::fs::create_dir(&directory).expect("it is ours");
+        for name in FILES {
+            let from = std::path::Path::new(recorded).join(name);
+            std::fs::copy(from, directory.join(name)).expect("it is kept");
+        }
+    }
+    let database = installation.directory.path().join("read/ledger.db");
+    let database = rusqlite::Connection::open(database).expect("the ledger is there");
+    let key: Vec<u8> = database
+        .query_row("SELECT value FROM meta WHERE name = 'person_key'", [], |row| row.get(0))
+        .expect("every ledger has one");
+    let read = |name: &str| std::fs::read(installation.ledger_path().join(name)).expect("ours");
+    let journal = installation.ledger_path().join("journal-1");
+    let mut bytes = read("journal-1");
+    of_version(2, &mut bytes, &key);
+    assert!(bytes == read("journal-1"), "the checksum is as the daemon makes it");
+    of_version(99, &mut bytes, &key);
+    std::fs::write(&journal, &bytes).expect("it is ours");
+    let before = FILES.map(read);
+
+    let (code, complaint) = refused(&installation).await;
+    assert_eq!(code, Some(70), "{complaint}");
+    let expected = "the ledger's journal has format version 99, this binary knows up to 2: \
+                    run the version of cohortd that wrote it, or a newer one";
+    assert!(complaint.contains(expected), "{complaint}");
+    for command in ["check", "export"] {
+        let typed = installation.types(None, &["ledger", command]);
+        assert_eq!(typed.code, 70, "{}", typed.complaint);
+        assert!(typed.complaint.contains(expected), "{}", typed.complaint);
+    }
+    assert!(FILES.map(read) == before, "not one byte is changed");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_environment_is_told_everything() {
     const OTHER: &str = "64f0c0ffee-other";

@@ -217,6 +217,14 @@ impl Installation {
         }
     }
 
+    /// A command with the configuration of the installation, run by `wrapper`.
+    pub fn typing(&self, wrapper: &[String], arguments: &[&str]) -> Command {
+        let mut command = Command::new(&wrapper[0]);
+        command.args(&wrapper[1..]).arg(env!("CARGO_BIN_EXE_cohortd")).args(arguments);
+        command.env_clear().envs(&self.variables).current_dir(self.directory.path());
+        command
+    }
+
     /// A command with the configuration of the installation, as an operator types it; `admin` is
     /// where the daemon to be asked listens.
     pub fn types(&self, admin: Option<SocketAddr>, arguments: &[&str]) -> Typed {

@@ -94,7 +94,7 @@ async fn a_backup_under_load_comes_back_and_everything_is_told_again() {
 
     let output = ledger(&installation, &["restore", "copy"]);
     assert_eq!(output.code, 0, "{}", output.complaint);
-    assert!(installation.directory.path().join("ledger.before-restore-1/ledger.db").exists());
+    assert!(installation.directory.path().join("ledger/before-restore-1/ledger.db").exists());
     let members = exported(&installation);
     assert!(members.len() >= 1000 && members.contains_key("user-0999"));
     // A member that is in LaunchDarkly and in the ledger is told once more.

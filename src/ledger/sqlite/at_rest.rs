@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::journal::{self, ANSWERED};
-use super::schema::{self, OpenError};
-use super::{Retention, Settings, SqliteLedger, integrity, meta};
+use super::schema::{self, Lock, OpenError};
+use super::{Retention, Settings, SqliteLedger, integrity, meta, restore};
 use crate::clock::SystemClock;
 
 /// How long a daemon that has the ledger is waited for; it merges some 100,000 changes a second.
@@ -18,20 +18,31 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Returns when everything that was accepted before is in the tables, whether a daemon has the ledger
 /// or not.
 pub(super) fn prepare(directory: &Path) -> Result<(), OpenError> {
-    let database = schema::database(directory);
-    if !database.exists() {
+    if !schema::database(directory).exists() && !restore::is_under_way(directory) {
         return Ok(());
     }
-    match schema::lock(directory) {
-        Ok(lock) => {
-            integrity::log(&database)?;
-            let is_merged = is_merged(directory)?;
-            drop(lock);
-            if is_merged { Ok(()) } else { merge(directory) }
-        }
+    match take(directory) {
+        // Others are restoring, and what stands there is neither the old ledger nor the new one.
+        Err(error) if restore::is_under_way(directory) => Err(error),
         Err(OpenError::InUse(_)) => wait_for_daemon(directory),
         // Whoever may not write here reads what is there, if that is all.
-        Err(error) => is_merged(directory)?.then_some(()).ok_or(error),
+        Err(error @ OpenError::Directory { .. }) => {
+            is_merged(directory)?.then_some(()).ok_or(error)
+        }
+        taken => taken.map(drop),
+    }
+}
+
+/// Takes the lock of a ledger, with everything that was accepted before in its tables.
+pub(super) fn take(directory: &Path) -> Result<Lock, OpenError> {
+    loop {
+        let lock = schema::lock(directory)?;
+        integrity::log(&schema::database(directory))?;
+        if is_merged(directory)? {
+            return Ok(lock);
+        }
+        drop(lock); // for the writer that merges
+        merge(directory)?;
     }
 }
 
@@ -40,8 +51,8 @@ fn is_merged(directory: &Path) -> Result<bool, OpenError> {
     if !journal::exist(directory) {
         return Ok(true);
     }
-    let merged = meta::merged(&schema::open_to_read(&schema::database(directory))?)?;
-    Ok(journal::scan(directory, merged)?.blocks.is_empty())
+    let db = schema::open_to_read(&schema::database(directory))?;
+    Ok(schema::scan(directory, &db)?.blocks.is_empty())
 }
 
 /// Nothing is configured, so that nothing is forgotten and nobody is told.

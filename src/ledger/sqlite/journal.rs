@@ -16,19 +16,20 @@
 //! # On the disk
 //! Two files that take turns, each begun again at its start when all of it is merged. A *block* is what
 //! was synced at once: a [`header`](block) and records. Blocks are numbered without gaps; the number
-//! of the last one that is merged stands in the database, and is written with what it merged.
+//! of the last one that is merged stands in the database, and is written with what it merged. Each says
+//! of which version its format is (`block`).
 
 mod block;
 mod files;
 mod kinds;
 mod record;
 
-pub(super) use block::HEADER as BLOCK_HEADER;
+pub(super) use block::{HEADER as BLOCK_HEADER, Seal, VERSION};
 pub(super) use files::{
     ANSWERED, AppendError, FILES, Files, Found, ScanError, answered, exist, scan,
 };
 pub(super) use kinds::Kinds;
-pub(super) use record::{Before as RecordBefore, Record, Records, write};
+pub(super) use record::{Before as RecordBefore, Record, write};
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

@@ -5,6 +5,7 @@ use rusqlite::types::{FromSql, ToSql};
 use rusqlite::{Connection, params};
 
 use super::checksum::{self, Checksum};
+use super::journal::Seal;
 
 /// The largest arrival told or recorded.
 pub(super) fn arrival(db: &Connection) -> rusqlite::Result<i64> {
@@ -42,6 +43,11 @@ fn keep_number(db: &Connection, name: &str, number: i64) -> rusqlite::Result<()>
 /// A value that was made with the ledger and never changes.
 pub(super) fn blob(db: &Connection, name: &str) -> rusqlite::Result<Vec<u8>> {
     verified(db, name, |blob: &Vec<u8>| Checksum::new().bytes(blob).finish())
+}
+
+/// What the blocks of the journal are sealed with.
+pub(super) fn seal(db: &Connection) -> rusqlite::Result<Seal> {
+    Ok(Seal::of(&blob(db, "person_key")?))
 }
 
 /// Gives a new ledger, or one from before there were checksums, those that it lacks.

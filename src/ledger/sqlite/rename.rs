@@ -4,9 +4,9 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::at_rest;
 use super::schema::{self, OpenError};
 use super::walks::{Task, Walk};
+use super::{at_rest, restore};
 use crate::membership::{AudienceId, DestinationName, Timestamp};
 
 /// What gets a new name.
@@ -53,12 +53,11 @@ impl From<rusqlite::Error> for RenameError {
 
 /// Renames in the ledger at `directory`, which no daemon may be using.
 pub fn rename(directory: &Path, what: &Renamed) -> Result<(), RenameError> {
-    if !schema::database(directory).exists() {
+    if !schema::database(directory).exists() && !restore::is_under_way(directory) {
         return Err(OpenError::Missing(directory.to_owned()).into());
     }
-    at_rest::prepare(directory)?;
-    let _lock = schema::lock(directory)?;
-    let mut db = schema::open(directory, 2048)?;
+    let _lock = at_rest::take(directory)?;
+    let (mut db, _) = schema::open(directory, 2048)?;
     let transaction = db.transaction()?;
     match what {
         Renamed::Destination { from, to } => rename_destination(&transaction, from, to)?,

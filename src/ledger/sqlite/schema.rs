@@ -8,12 +8,16 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::journal::ScanError;
+use super::backup::with_suffix;
+use super::journal::{self, Found, ScanError, VERSION as JOURNAL_VERSION};
+use super::owner::Owner;
 use super::writer::WriterFailure;
-use super::{checksum, integrity, meta, migration};
+use super::{checksum, integrity, meta, migration, restore};
 
 /// Version of the tables below; an older binary refuses a newer ledger before it touches it.
 pub(super) const VERSION: i64 = 4;
+/// From this version on there is a journal.
+const JOURNALED: i64 = 4;
 /// Marks the file as ours (`PRAGMA application_id`): "chrt".
 const APPLICATION_ID: i64 = 0x6368_7274;
 
@@ -43,6 +47,15 @@ pub enum OpenError {
     Newer {
         /// The version found.
         found: i64,
+    },
+    /// The same of the journal.
+    #[error(
+        "the ledger's journal has format version {found}, this binary knows up to {JOURNAL_VERSION}: \
+         run the version of cohortd that wrote it, or a newer one"
+    )]
+    NewerJournal {
+        /// The version found.
+        found: u8,
     },
     /// Written by an older version of cohortd, and not opened by this one yet.
     #[error(
@@ -89,6 +102,7 @@ impl From<ScanError> for OpenError {
     fn from(error: ScanError) -> Self {
         match error {
             ScanError::Damaged(fault) => Self::Damaged(vec![fault]),
+            ScanError::Newer(found) => Self::NewerJournal { found },
             ScanError::File { path, source } => Self::Directory { path, source },
         }
     }
@@ -196,7 +210,13 @@ CREATE INDEX rejected_destination ON rejected (destination);
 #[derive(Debug)]
 pub(super) struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
 
-/// Makes the directory if needed and takes the lock.
+/// The lock of a directory that may have none: of a ledger that was set aside.
+pub(super) fn lock_if_there(directory: &Path) -> Result<Option<Lock>, OpenError> {
+    directory.join(LOCK).exists().then(|| lock(directory)).transpose()
+}
+
+/// Makes the directory if needed and takes the lock. Whoever has it finds the ledger whole: a restore
+/// that was interrupted is finished or undone, and so is a change of the database outside its log.
 pub(super) fn lock(directory: &Path) -> Result<Lock, OpenError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -210,24 +230,51 @@ pub(super) fn lock(directory: &Path) -> Result<Lock, OpenError> {
         .write(true)
         .open(&path)
         .map_err(failed(&path))?;
+    // Made by another user, it may not be ours to give away.
+    let _ = Owner::of(directory).and_then(|owner| owner.take(&path));
     match file.try_lock() {
-        Ok(()) => Ok(Lock(file)),
+        Ok(()) => {
+            restore::settle(directory)?;
+            roll_back(&directory.join(DATABASE))?;
+            Ok(Lock(file))
+        }
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(directory.to_owned())),
         Err(TryLockError::Error(source)) => Err(OpenError::Directory { path, source }),
     }
 }
 
-/// Opens the database for writing, made, migrated or checked to be of [`VERSION`].
-pub(super) fn open(directory: &Path, cache_kib: u32) -> Result<Connection, OpenError> {
+/// Undoes a change that a kill has interrupted before there was a log: while the ledger was made, or
+/// first opened after a restore. Whoever opens the database only to read cannot do it. Nobody else may
+/// have the ledger.
+fn roll_back(database: &Path) -> Result<(), OpenError> {
+    let journal = with_suffix(database, "-journal");
+    if !fs::metadata(journal).is_ok_and(|journal| journal.len() > 0) {
+        return Ok(());
+    }
+    integrity::log(database)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(database, flags)?;
+    pragma(&connection, "schema_version")?; // the first reading rolls it back
+    Ok(())
+}
+
+/// Opens the database for writing, made, migrated or checked to be of [`VERSION`], and says what is in
+/// the journal.
+pub(super) fn open(directory: &Path, cache_kib: u32) -> Result<(Connection, Found), OpenError> {
     let path = directory.join(DATABASE);
     // Looked at before it is opened for writing, which would already change something.
-    let found = match fs::metadata(&path) {
+    let (found, in_journal) = match fs::metadata(&path) {
         Ok(file) if file.len() > 0 => {
             integrity::header(&path)?;
             integrity::log(&path)?;
-            Some(version(&open_to_read(&path)?)?)
+            let db = open_to_read(&path)?;
+            let found = version(&db)?;
+            (Some(found), (found >= JOURNALED).then(|| scan(directory, &db)).transpose()?)
         }
-        _ => None,
+        _ => {
+            refuse_orphans(directory)?;
+            (None, None)
+        }
     };
     let connection = Connection::open(&path)?;
     if found.is_none() {
@@ -247,7 +294,27 @@ pub(super) fn open(directory: &Path, cache_kib: u32) -> Result<Connection, OpenE
     meta::complete(&connection)?;
     integrity::roots(&connection)?;
     connection.set_prepared_statement_cache_capacity(64);
-    Ok(connection)
+    let in_journal = match in_journal {
+        Some(found) => found,
+        None => scan(directory, &connection)?,
+    };
+    Ok((connection, in_journal))
+}
+
+/// What is in the journal of this database and not merged.
+pub(super) fn scan(directory: &Path, db: &Connection) -> Result<Found, OpenError> {
+    Ok(journal::scan(directory, meta::merged(db)?, meta::seal(db)?)?)
+}
+
+/// A new ledger beside what was committed or accepted before would be an empty one, without a word.
+fn refuse_orphans(directory: &Path) -> Result<(), OpenError> {
+    let log = with_suffix(&directory.join(DATABASE), "-wal");
+    let has_log = fs::metadata(&log).is_ok_and(|log| log.len() > 0);
+    if !has_log && !journal::exist(directory) {
+        return Ok(());
+    }
+    let fault = format!("its log or journal is in {}, and {DATABASE} is not", directory.display());
+    Err(OpenError::Damaged(vec![fault]))
 }
 
 /// Makes the tables of a new ledger.
@@ -260,6 +327,12 @@ pub(super) fn make(connection: &Connection) -> rusqlite::Result<()> {
          INSERT INTO meta VALUES ('arrival', 0), ('merged', 0), ('person_key', randomblob(32));
          COMMIT;"
     ))
+}
+
+/// The names of all files of a ledger but its lock; the database first.
+pub(super) fn files() -> impl Iterator<Item = &'static str> {
+    let of_database = [DATABASE, "ledger.db-journal", "ledger.db-wal", "ledger.db-shm"];
+    of_database.into_iter().chain(journal::FILES).chain([journal::ANSWERED])
 }
 
 /// Where the database of a ledger's directory is.

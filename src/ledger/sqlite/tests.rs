@@ -634,6 +634,7 @@ mod journaled;
 mod migration;
 mod operations;
 mod places;
+mod recorded;
 mod retention;
 
 /// What a random story does next.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::time::Instant;
 
-use super::block::{self, ALIGNED, HEADER, Header};
+use super::block::{self, ALIGNED, HEADER, Header, Seal, UNVERSIONED, VERSION};
 use super::record::{Outline, Records};
 use super::{Block, Journal};
 
@@ -33,6 +33,7 @@ const ZEROS: [u8; 4096] = [0; 4096];
 #[derive(Debug)]
 pub(in super::super) struct Files {
     directory: PathBuf,
+    seal: Seal,
     opened: [Option<Opened>; 2],
     answered: Option<File>,
     /// Which is appended to, and where.
@@ -52,7 +53,14 @@ impl Files {
     pub fn new(directory: &Path, found: &Found) -> Self {
         let behind = found.blocks.last().map(|last| (last.file, last.offset + last.bytes));
         let (current, end) = behind.unwrap_or((0, 0));
-        Self { directory: directory.to_owned(), opened: [None, None], answered: None, current, end }
+        Self {
+            directory: directory.to_owned(),
+            seal: found.seal.clone(),
+            opened: [None, None],
+            answered: None,
+            current,
+            end,
+        }
     }
 
     /// Appends records as the block with this number: `block` has room for a header in front. They are
@@ -64,7 +72,7 @@ impl Files {
         block: &mut Vec<u8>,
         began: Instant,
     ) -> Result<Block, AppendError> {
-        block::seal(number, block).ok_or(AppendError::TooLarge)?;
+        self.seal.put(number, block).ok_or(AppendError::TooLarge)?;
         self.turn(journal).map_err(AppendError::Write)?;
         let (file, offset) = (self.current, self.end);
         let opened = self.open(file, true).map_err(AppendError::Write)?;
@@ -124,7 +132,7 @@ impl Files {
     }
 
     /// The records of a block that was published, read into `buffer`, which is used again.
-    pub fn read<'a>(&mut self, block: &Block, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
+    pub fn read<'a>(&mut self, block: &Block, buffer: &'a mut Vec<u8>) -> io::Result<Records<'a>> {
         let not_as_written = || {
             let fault = format!("block {} of the journal is not as it was written", block.number);
             io::Error::new(io::ErrorKind::InvalidData, fault)
@@ -136,7 +144,10 @@ impl Files {
         let header = Header::read(header).filter(|header| header.number == block.number);
         let header = header.ok_or_else(not_as_written)?;
         let records = records.get(..header.bytes).ok_or_else(not_as_written)?;
-        header.is_of(records).then_some(records).ok_or_else(not_as_written)
+        if !self.seal.is_on(&header, records) {
+            return Err(not_as_written());
+        }
+        Ok(Records::of(records))
     }
 }
 
@@ -174,7 +185,7 @@ pub(in super::super) enum AppendError {
 }
 
 /// What a start finds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in super::super) struct Found {
     /// Those that are not merged, oldest first.
     pub blocks: Vec<Block>,
@@ -182,6 +193,8 @@ pub(in super::super) struct Found {
     pub last: u64,
     /// What is in them, with the number of their block.
     pub outlines: Vec<(u64, Outline)>,
+    /// What the blocks of this ledger are sealed with.
+    seal: Seal,
 }
 
 /// Why what is there cannot be used.
@@ -190,6 +203,9 @@ pub(in super::super) enum ScanError {
     /// Blocks that were answered cannot be read.
     #[error("{0}")]
     Damaged(String),
+    /// A newer version of cohortd has written blocks that are not merged.
+    #[error("the journal has format {0}")]
+    Newer(u8),
     /// The system does not let us.
     #[error("{} cannot be read", path.display())]
     File {
@@ -204,14 +220,22 @@ pub(in super::super) enum ScanError {
 /// Looks through the journal in `directory` for what is behind the block `merged`. What was appended
 /// last and is torn was promised to nobody, unless [`ANSWERED`] says that it was: then, or if anything
 /// stands behind it, something was lost.
-pub(in super::super) fn scan(directory: &Path, merged: u64) -> Result<Found, ScanError> {
+pub(in super::super) fn scan(
+    directory: &Path,
+    merged: u64,
+    seal: Seal,
+) -> Result<Found, ScanError> {
     let answered = answered(&directory.join(ANSWERED));
-    let mut found = Found { last: merged, ..Found::default() };
+    let mut found = Found { blocks: Vec::new(), last: merged, outlines: Vec::new(), seal };
     let mut runs = Vec::new();
     for (file, name) in FILES.iter().enumerate() {
         let path = directory.join(name);
-        let run = Run::read(&path, file).map_err(|source| ScanError::File { path, source })?;
+        let run = Run::read(&path, file, merged, &found.seal)
+            .map_err(|source| ScanError::File { path, source })?;
         runs.extend(run);
+    }
+    if let Some(newer) = runs.iter().find_map(|run| run.newer) {
+        return Err(ScanError::Newer(newer));
     }
     runs.sort_by_key(|run| run.blocks.first().map_or(u64::MAX, |(block, _)| block.number));
     let newest = runs.iter().filter_map(|run| run.newest).max().unwrap_or(0);
@@ -248,60 +272,90 @@ struct Run {
     blocks: Vec<(Block, Vec<Outline>)>,
     /// The largest number of a sound block, wherever it is.
     newest: Option<u64>,
+    /// The version of the first block that is not merged, if it is newer than [`VERSION`].
+    newer: Option<u8>,
 }
 
 impl Run {
     /// `None`: there is no such file.
-    fn read(path: &Path, which: usize) -> io::Result<Option<Self>> {
+    fn read(path: &Path, which: usize, merged: u64, seal: &Seal) -> io::Result<Option<Self>> {
         let file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
         let length = file.metadata()?.len();
         let mut file = BufReader::with_capacity(1 << 16, file);
-        let mut run = Self { blocks: Vec::new(), newest: None };
-        let mut offset = 0;
+        let mut run = Self { blocks: Vec::new(), newest: None, newer: None };
+        let (mut offset, mut version) = (0, UNVERSIONED);
         let mut records = Vec::new();
-        while let Some(header) = sound(&mut file, offset, length, &mut records)? {
+        while let Some(header) = sound(&mut file, offset, length, seal, &mut records)? {
             let last = run.blocks.last().map(|(block, _)| block.number);
             if last.is_some_and(|last| header.number != last + 1) {
                 break; // of the time before the file was begun again
             }
-            let Some(outlines) = outlines(&records) else { break };
+            if version > UNVERSIONED && header.version == UNVERSIONED {
+                break; // nobody writes this behind the other: it is a part of what was there before
+            }
+            version = header.version;
+            let outlines = if version <= VERSION {
+                let Some(outlines) = outlines(&records) else { break };
+                outlines
+            } else if header.number > merged {
+                run.newer = Some(version);
+                return Ok(Some(run));
+            } else {
+                Vec::new() // nobody needs it
+            };
             let (number, bytes) = (header.number, header.whole());
             let block = Block { number, file: which, offset, bytes, began: None };
             run.blocks.push((block, outlines));
             run.newest = Some(header.number);
             offset += header.whole();
         }
-        run.look_behind(&mut file, offset, length)?;
+        let newest = look_behind(&mut file, offset, length, seal)?;
+        let is_versioned = version > UNVERSIONED || newest.versioned.is_some();
+        // Without a version, it may be what a sender has sent: it counts only where nothing else does.
+        let behind = if is_versioned { newest.versioned } else { newest.unversioned };
+        run.newest = run.newest.max(behind);
         Ok(Some(run))
     }
+}
 
-    /// Whether a newer block stands behind a bad one.
-    fn look_behind(
-        &mut self,
-        file: &mut BufReader<File>,
-        from: u64,
-        length: u64,
-    ) -> io::Result<()> {
-        let mut records = Vec::new();
-        let mut window = vec![0; 1 << 16];
-        let mut start = from;
-        while start < length {
-            seek_to(file, start)?;
-            let read = fill(file, &mut window)?;
-            let begins = |at: &usize| window[*at..read].starts_with(&block::MAGIC);
-            let places: Vec<usize> = (0..read).step_by(ALIGNED).filter(begins).collect();
-            for at in places {
-                if let Some(header) = sound(file, start + at as u64, length, &mut records)? {
-                    self.newest = self.newest.max(Some(header.number));
-                }
+/// The largest numbers of the sound blocks somewhere in a file.
+#[derive(Debug, Default)]
+struct Newest {
+    versioned: Option<u64>,
+    unversioned: Option<u64>,
+}
+
+/// Whether a newer block stands behind a bad one.
+fn look_behind(
+    file: &mut BufReader<File>,
+    from: u64,
+    length: u64,
+    seal: &Seal,
+) -> io::Result<Newest> {
+    let mut newest = Newest::default();
+    let mut records = Vec::new();
+    let mut window = vec![0; 1 << 16];
+    let mut start = from;
+    while start < length {
+        seek_to(file, start)?;
+        let read = fill(file, &mut window)?;
+        let begins = |at: &usize| window[*at..read].starts_with(&block::MAGIC);
+        let places: Vec<usize> = (0..read).step_by(ALIGNED).filter(begins).collect();
+        for at in places {
+            if let Some(header) = sound(file, start + at as u64, length, seal, &mut records)? {
+                let newest = match header.version {
+                    UNVERSIONED => &mut newest.unversioned,
+                    _ => &mut newest.versioned,
+                };
+                *newest = (*newest).max(Some(header.number));
             }
-            start += window.len() as u64;
         }
-        Ok(())
+        start += window.len() as u64;
     }
+    Ok(newest)
 }
 
 fn outlines(records: &[u8]) -> Option<Vec<Outline>> {
@@ -318,6 +372,7 @@ fn sound(
     file: &mut BufReader<File>,
     offset: u64,
     length: u64,
+    seal: &Seal,
     records: &mut Vec<u8>,
 ) -> io::Result<Option<Header>> {
     let mut header = [0; HEADER];
@@ -332,7 +387,7 @@ fn sound(
     }
     records.resize(header.bytes, 0);
     file.read_exact(records)?;
-    Ok(header.is_of(records).then_some(header))
+    Ok(seal.is_on(&header, records).then_some(header))
 }
 
 /// As much as there is.

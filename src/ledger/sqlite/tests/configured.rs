@@ -119,7 +119,7 @@ async fn what_was_told_is_forgotten_when_the_environment_changes() {
 #[test]
 fn what_was_rolled_back_is_not_configured() {
     let folder = tempfile::tempdir().expect("a temporary directory");
-    let db = schema::open(folder.path(), 1024).expect("it can be made");
+    let (db, _) = schema::open(folder.path(), 1024).expect("it can be made");
     let settings = |name: &DestinationName, environment: &str| DestinationSettings {
         name: name.clone(),
         environment: environment.to_owned(),

@@ -219,6 +219,62 @@ async fn a_journal_that_was_torn_or_altered_never_loses_an_answer_without_a_word
     assert!(found[0] > 45 && found[1] > 85, "{found:?}");
 }
 
+/// What looks like a block of the journal, and has no key in its checksum.
+fn forged_block(number: u64) -> Vec<u8> {
+    let records = b"anything!";
+    let length = u32::try_from(records.len()).expect("it is short");
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&number.to_le_bytes());
+    sum.update(&length.to_le_bytes());
+    sum.update(records);
+    let mut block = b"cohortdJ".to_vec();
+    block.extend(number.to_le_bytes());
+    block.extend(length.to_le_bytes());
+    block.extend(sum.finalize().to_le_bytes());
+    block.extend(records);
+    block
+}
+
+#[tokio::test]
+async fn what_a_sender_sends_is_never_taken_for_a_block() {
+    let mut bench = closed();
+    let busy = Busy::open(&bench);
+    // Wherever it comes to stand in the file, one of these is where a block may begin.
+    let mut body = Vec::new();
+    for _ in 0..8 {
+        body.extend(forged_block(1 << 40));
+    }
+    let event = RejectedEvent {
+        reason: "not_json".into(),
+        detail: "None.".to_owned(),
+        body,
+        user_id: None,
+    };
+    for _ in 0..3 {
+        let event = vec![event.clone()];
+        let intake = Intake { rejected: event, ..intake(&*busy.ledger, Vec::new()) };
+        busy.ledger.record(intake).await.expect("there is space");
+    }
+    let writing = std::thread::spawn(move || busy.writer.run());
+    busy.ledger.caught_up().await.expect("it is open");
+    busy.ledger.close().await;
+    writing.join().expect("no panic").expect("nor fail");
+    // The file is begun again, and what was there before stands behind.
+    let busy = Busy::open(&bench);
+    busy.record(vec![delta("a", "p00", true, 1)]).await;
+    let mut left = closed();
+    left.copy_all_of(&bench);
+    let journal =
+        std::fs::read(left.directory.path().join(journal::FILES[0])).expect("it is there");
+    let is_there = |at: usize| journal[at..].starts_with(b"cohortdJ");
+    assert!((0..journal.len()).step_by(8).any(is_there), "or this shows nothing");
+    assert_eq!(left.exported(), people(1));
+    bench = left;
+    bench.open();
+    bench.close().await;
+    assert_eq!(bench.faults(), [""; 0]);
+}
+
 #[tokio::test]
 async fn what_comes_after_it_waits_until_it_is_merged() {
     let bench = closed();

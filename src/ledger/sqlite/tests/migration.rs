@@ -5,18 +5,29 @@ use crate::ledger::AudienceView;
 use crate::ledger::sqlite::checksum::Checksum;
 
 const VERSION_1: &str = include_str!("../../../../tests/ledgers/version_1.sql");
+const VERSION_2: &str = include_str!("../../../../tests/ledgers/version_2.sql");
+const VERSION_3: &str = include_str!("../../../../tests/ledgers/version_3.sql");
 
 fn of_version_1() -> Bench {
+    of_version(VERSION_1)
+}
+
+fn of_version(tables: &str) -> Bench {
     let bench = Bench::closed();
     let db = rusqlite::Connection::open(bench.directory.path().join("ledger.db")).expect("new");
     db.execute_batch("PRAGMA journal_mode = WAL;").expect("as every version has it");
-    db.execute_batch(VERSION_1).expect("the first version's own");
+    db.execute_batch(tables).expect("that version's own");
     bench
 }
 
 #[tokio::test]
-async fn a_ledger_of_the_first_version_goes_on_where_it_was() {
-    let mut bench = of_version_1();
+async fn a_ledger_of_an_earlier_version_goes_on_where_it_was() {
+    for tables in [VERSION_1, VERSION_2, VERSION_3] {
+        goes_on_where_it_was(of_version(tables)).await;
+    }
+}
+
+async fn goes_on_where_it_was(mut bench: Bench) {
     bench.open(); // which compares the tables with those of a new ledger
     assert_eq!(bench.faults(), [""; 0]);
     let view = bench.view().await;

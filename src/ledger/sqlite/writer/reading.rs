@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::group::Group;
-use super::super::journal::Records;
 use super::super::state::State;
 use super::rows::WRITE_TO_READ;
 use super::{Writer, WriterFailure, failed};
@@ -103,8 +102,8 @@ impl Writer {
         }
         let (mut read, mut buffer) = (Vec::new(), Vec::new());
         for block in &blocks {
-            let bytes = self.journal.read(block, &mut buffer);
-            let mut records = Records::of(bytes.map_err(failed("reading the journal"))?);
+            let records = self.journal.read(block, &mut buffer);
+            let mut records = records.map_err(failed("reading the journal"))?;
             let first = read.len();
             while let Some(record) =
                 records.next(&mut self.record_before).map_err(failed("reading the journal"))?

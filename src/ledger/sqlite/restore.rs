@@ -1,0 +1,209 @@
+//! The way back: a backup, or a ledger that was set aside, in the place of the ledger.
+//!
+//! # What always holds
+//! * Whatever ends a restore, there is a whole ledger afterwards: the old one before the copy gets the
+//!   name [`COMMITTED`], the new one from then on. Whoever takes the lock next finishes it, or throws
+//!   away what was prepared ([`settle`]).
+//! * The old log and journal never meet the new database: they are moved away before it comes.
+//! * Nothing is lost: the ledger that was there is set aside, under a name that was never used before.
+//! * Everything happens in the ledger's own directory, which may be a volume, and its files stay their
+//!   owner's, whoever restores.
+//! * After a restore everything is told again: what LaunchDarkly was told since is not known.
+//!
+//! # In the directory
+//! | name | what |
+//! | --- | --- |
+//! | `restoring` | the copy while it is made and checked |
+//! | `restored` | the same from the moment when it counts, until it is in its place |
+//! | `restored/before` | what of the old ledger has been moved already |
+//! | `before-restore-1`, … | the ledgers that were there before |
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use super::backup::{BackupError, backup, failed, sync, verify, with_suffix};
+use super::owner::Owner;
+use super::schema::{self, OpenError};
+
+const PREPARING: &str = "restoring";
+const COMMITTED: &str = "restored";
+/// In either of them.
+const BEFORE: &str = "before";
+const SET_ASIDE: &str = "before-restore-";
+
+/// Puts `from`, a backup or the directory of a ledger, in the place of the ledger at `directory`, which
+/// no daemon may be using. Gives back where the ledger that was there is now, if there was one.
+pub fn restore(directory: &Path, from: &Path) -> Result<Option<PathBuf>, BackupError> {
+    if from.is_file() {
+        is_whole(from)?;
+        schema::open_to_read(from)?; // before a directory is made for what is no ledger
+    } else if !schema::database(from).is_file() {
+        return Err(OpenError::Missing(from.to_owned()).into());
+    }
+    make_if_missing(directory).map_err(failed(directory))?;
+    let _lock = schema::lock(directory)?;
+    let preparing = directory.join(PREPARING);
+    if let Err(error) = prepare(directory, &preparing, from) {
+        fs::remove_dir_all(&preparing).ok(); // or else by whoever takes the lock next
+        return Err(error);
+    }
+    let committed = directory.join(COMMITTED);
+    fs::rename(&preparing, &committed).map_err(failed(&committed))?;
+    sync(directory)?;
+    Ok(finish(directory)?)
+}
+
+/// Makes the new ledger in `preparing`, checked and synced.
+fn prepare(directory: &Path, preparing: &Path, from: &Path) -> Result<(), BackupError> {
+    let owner = Owner::of(directory).map_err(failed(directory))?;
+    owner.make_directory(preparing).map_err(failed(preparing))?;
+    let database = schema::database(preparing);
+    if from.is_file() {
+        owner.copy(from, &database).map_err(failed(from))?;
+    } else {
+        copy_ledger(from, &database, owner)?;
+    }
+    verify(&database).map_err(|error| error.of(from))?;
+    schema::migrate(&database)?;
+    forget_what_was_told(&database).map_err(BackupError::Copy)?;
+    let before = preparing.join(BEFORE);
+    owner.make_directory(&before).map_err(failed(&before))?;
+    sync(&database)?;
+    sync(&before)?;
+    sync(preparing)
+}
+
+/// After whatever has ended a restore: finishes it if it counted, or else throws away what was
+/// prepared. Nobody else may have the ledger.
+pub(super) fn settle(directory: &Path) -> Result<(), OpenError> {
+    let preparing = directory.join(PREPARING);
+    if preparing.exists() {
+        tracing::warn!("a restore was interrupted before it counted: its copy is thrown away");
+        fs::remove_dir_all(&preparing).map_err(unusable(&preparing))?;
+    }
+    if directory.join(COMMITTED).exists() {
+        tracing::warn!("a restore was interrupted: it is finished now");
+        finish(directory)?;
+    }
+    Ok(())
+}
+
+/// Whether a restore was begun and is neither finished nor undone.
+pub(super) fn is_under_way(directory: &Path) -> bool {
+    [PREPARING, COMMITTED].iter().any(|name| directory.join(name).exists())
+}
+
+/// Moves the old ledger away and the new one into its place, from wherever this was interrupted.
+fn finish(directory: &Path) -> Result<Option<PathBuf>, OpenError> {
+    let committed = directory.join(COMMITTED);
+    let (arriving, before) = (schema::database(&committed), committed.join(BEFORE));
+    if arriving.exists() {
+        for name in schema::files() {
+            let (here, there) = (directory.join(name), before.join(name));
+            if !here.exists() {
+                continue;
+            }
+            if there.exists() {
+                // Whoever was reading the old database has made it since.
+                fs::remove_file(&here).map_err(unusable(&here))?;
+            } else {
+                fs::rename(&here, &there).map_err(unusable(&here))?;
+            }
+        }
+        sync_directories(&[&before, directory])?;
+        fs::rename(&arriving, schema::database(directory)).map_err(unusable(&arriving))?;
+        sync_directories(&[directory, &committed])?;
+    }
+    let aside = set_aside(directory, &before)?;
+    sync_directories(&[directory])?;
+    fs::remove_dir(&committed).map_err(unusable(&committed))?;
+    sync_directories(&[directory])?;
+    Ok(aside)
+}
+
+/// Gives what was moved away its name; `None`: there was nothing.
+fn set_aside(directory: &Path, before: &Path) -> Result<Option<PathBuf>, OpenError> {
+    match fs::read_dir(before) {
+        Ok(mut files) => {
+            if files.next().is_none() {
+                fs::remove_dir(before).map_err(unusable(before))?;
+                return Ok(None);
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None), // it has it already
+        Err(error) => return Err(unusable(before)(error)),
+    }
+    let names = fs::read_dir(directory).map_err(unusable(directory))?;
+    let numbers = names.filter_map(|entry| {
+        let name = entry.ok()?.file_name();
+        name.to_str()?.strip_prefix(SET_ASIDE)?.parse::<u64>().ok()
+    });
+    let aside = directory.join(format!("{SET_ASIDE}{}", numbers.max().unwrap_or(0) + 1));
+    fs::rename(before, &aside).map_err(unusable(&aside))?;
+    Ok(Some(aside))
+}
+
+/// Makes the database `to` of the ledger at `from`, which stays as it is, with all that its log and
+/// journal hold.
+fn copy_ledger(from: &Path, to: &Path, owner: Owner) -> Result<(), BackupError> {
+    let _lock = schema::lock_if_there(from)?;
+    let copy = with_suffix(to, ".from");
+    owner.make_directory(&copy).map_err(failed(&copy))?;
+    for name in schema::files() {
+        let file = from.join(name);
+        if file.exists() {
+            owner.copy(&file, &copy.join(name)).map_err(failed(&file))?;
+        }
+    }
+    backup(&copy, to)?;
+    fs::remove_dir_all(&copy).map_err(failed(&copy))?;
+    owner.take(to).map_err(failed(to))?;
+    fs::set_permissions(to, Permissions::from_mode(0o600)).map_err(failed(to))
+}
+
+/// Where there is no ledger yet: the directory is whose the one around it is.
+fn make_if_missing(directory: &Path) -> io::Result<()> {
+    if directory.exists() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    match directory.parent() {
+        Some(around) if around != Path::new("") => Owner::of(around)?.take(directory),
+        _ => Owner::of(Path::new("."))?.take(directory),
+    }
+}
+
+/// A database beside its log is only the oldest part of what was written.
+fn is_whole(file: &Path) -> Result<(), BackupError> {
+    for suffix in ["-journal", "-wal"] {
+        let beside = with_suffix(file, suffix);
+        if fs::metadata(&beside).is_ok_and(|beside| beside.len() > 0) {
+            return Err(BackupError::Part { file: file.to_owned(), beside });
+        }
+    }
+    Ok(())
+}
+
+/// No environment has this name: opened with a real one, the ledger forgets what it told the other.
+fn forget_what_was_told(database: &Path) -> rusqlite::Result<()> {
+    let db = Connection::open(database)?;
+    db.execute_batch(
+        "PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL;
+         UPDATE destination SET environment = 'restored', checksum = NULL;",
+    )
+}
+
+fn sync_directories(directories: &[&Path]) -> Result<(), OpenError> {
+    directories.iter().try_for_each(|directory| {
+        File::open(directory).and_then(|opened| opened.sync_all()).map_err(unusable(directory))
+    })
+}
+
+fn unusable(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |source| OpenError::Directory { path, source }
+}
