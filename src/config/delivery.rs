@@ -11,9 +11,6 @@ use crate::clock::whole_millis;
 const PUBLIC_INTEGRATIONS_SEND: usize = 1000;
 
 const KIB: u64 = 1024;
-/// What any member that is recorded fits into, with its audience's id and name, however much of it has
-/// to be escaped (`map::length`).
-const LARGEST_MEMBER_KIB: u64 = 16;
 
 /// How batches are made and sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +48,7 @@ impl Delivery {
         };
         let max_batch = number("max_batch", 1..=100_000, inherited.map(|d| count(d.max_batch)));
         let kib = inherited.map(|d| d.max_body_bytes as u64 / KIB);
-        let max_body = number("max_body_kib", LARGEST_MEMBER_KIB..=1_048_576, kib);
+        let max_body = number("max_body_kib", 1..=1_048_576, kib);
         let linger = number("linger_ms", 0..=A_YEAR_MS, inherited.map(|d| whole_millis(d.linger)));
         let concurrency = number("concurrency", 1..=1000, inherited.map(|d| count(d.concurrency)));
         let least =

@@ -4,14 +4,15 @@
 //! audiences that an older version recorded with longer texts stay as they are, and a deletion finds
 //! its person however long the user id is.
 
-/// Most bytes of a context key and of a user id. LaunchDarkly documents no limit. Email addresses have at
-/// most 254 bytes and the ids of identity providers fewer, so that this refuses data in the wrong place
-/// and nobody's id.
-pub(super) const KEY_BYTES: usize = 1024;
+/// Most bytes of a context key and of a user id. LaunchDarkly documents no limit, and the hosted integration
+/// is recorded to deliver 5,000 bytes; an email address has at most 254. What is longer is data in the
+/// wrong place and nobody's id.
+pub(super) const KEY_BYTES: usize = 8 * 1024;
 
-/// Most bytes of an audience's id, its key and its context kind: the 128 characters that LaunchDarkly
-/// recommends for a `cohortId`, in any script. Id and name are repeated for every member of a call.
-pub(super) const NAME_BYTES: usize = 512;
+/// Most bytes of an audience's id, its key and its context kind. LaunchDarkly recommends 128 characters for
+/// a `cohortId`, and the hosted integration is recorded to deliver 2,004 bytes. Each audience has them
+/// in memory, and a call repeats id and name for every member.
+pub(super) const NAME_BYTES: usize = 2 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -9,8 +9,8 @@ use crate::harness::{Cohortd, DEADLINE, ENVIRONMENT, Installation, identify, lau
 
 const NOW_MS: i64 = 1_750_000_000_000;
 /// The longest context key, and the longest id of an audience, in bytes.
-const KEY_BYTES: usize = 1024;
-const NAME_BYTES: usize = 512;
+const KEY_BYTES: usize = 8192;
+const NAME_BYTES: usize = 2048;
 
 fn key(number: usize, bytes: usize) -> String {
     format!("{number:0>5}{}", "k".repeat(bytes - 5))
@@ -42,7 +42,7 @@ async fn a_text_at_its_limit_is_delivered_and_one_byte_more_is_rejected_in_words
     assert!(there, "nothing was cut");
 
     let too_long = key(2, KEY_BYTES + 1);
-    let said = "field_too_long: segment_user_id is longer than 1024 bytes, the most that is taken \
+    let said = "field_too_long: segment_user_id is longer than 8192 bytes, the most that is taken \
                 ($.userId): shorten it where it is set, or map another field.";
     let event = identify(&too_long, "vip", true, NOW_MS);
     let (status, answer) = cohortd.post(&event).await.expect("an answer");
@@ -50,7 +50,7 @@ async fn a_text_at_its_limit_is_delivered_and_one_byte_more_is_rejected_in_words
     let name = identify("ada", &format!("{audience}a"), true, NOW_MS);
     let (status, answer) = cohortd.post(&name).await.expect("an answer");
     let reason = answer["rejected"][0]["reason"].as_str().expect("text");
-    let id = "field_too_long: segment_audience_id is longer than 512 bytes";
+    let id = "field_too_long: segment_audience_id is longer than 2048 bytes";
     assert!(status == 400 && reason.starts_with(id), "{status} {reason}");
 
     let batch = [identify("bob", "vip", true, NOW_MS), event.clone()];
@@ -82,7 +82,7 @@ async fn a_batch_of_long_keys_is_cut_where_its_call_would_be_too_large() {
     let mut installation = Installation::new(&launchdarkly);
     installation.set("destinations.production.delivery.max_body_kib", "16");
     let cohortd = installation.start();
-    let events = entries((0..MEMBERS).map(|number| key(number, KEY_BYTES)));
+    let events = entries((0..MEMBERS).map(|number| key(number, 1024)));
     let (status, answer) = cohortd.post_batch(&events).await.expect("an answer");
     assert_eq!((status, &answer["accepted"]), (200, &json!(MEMBERS)), "{answer}");
     delivered(&launchdarkly, "aud_vip", MEMBERS).await;
