@@ -201,9 +201,16 @@ impl Front {
             Err(AppendError::Write(error)) if is_full(&error) => {
                 journal.lock().kinds.take_back(number);
                 journal.give_up();
-                self.shared.has_no_space.store(true, Ordering::Relaxed);
-                let _ = self.writer.send(Command::Full(error.to_string()));
-                waiting.answer(|_| no_space(&error.to_string()));
+                self.refuse(waiting, &error);
+                Ok(())
+            }
+            // It is there, and its number is used: it is merged like any other. But it is answered that it
+            // is not, for if it went bad before it is merged nobody would notice.
+            Err(AppendError::Note { block, source }) if is_full(&source) => {
+                if journal.publish(block) {
+                    let _ = self.writer.send(Command::Journaled); // it may have ended
+                }
+                self.refuse(waiting, &source);
                 Ok(())
             }
             Err(error) => {
@@ -213,6 +220,13 @@ impl Front {
                 Err(Ended)
             }
         }
+    }
+
+    /// The disk has no space for what was taken.
+    fn refuse(&self, waiting: Waiting, error: &io::Error) {
+        self.shared.has_no_space.store(true, Ordering::Relaxed);
+        let _ = self.writer.send(Command::Full(error.to_string())); // it may have ended
+        waiting.answer(|_| no_space(&error.to_string()));
     }
 }
 

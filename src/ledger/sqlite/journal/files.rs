@@ -64,7 +64,7 @@ impl Files {
     }
 
     /// Appends records as the block with this number: `block` has room for a header in front. They are
-    /// on stable storage when this returns.
+    /// on stable storage when this returns a block, whether it is noted as answered or not.
     pub fn append(
         &mut self,
         journal: &Journal,
@@ -74,13 +74,18 @@ impl Files {
     ) -> Result<Block, AppendError> {
         self.seal.put(number, block).ok_or(AppendError::TooLarge)?;
         self.turn(journal).map_err(AppendError::Write)?;
+        // Made before anything is written: where there is no room for it, no number is used.
+        self.open_answered().map_err(AppendError::Write)?;
         let (file, offset) = (self.current, self.end);
         let opened = self.open(file, true).map_err(AppendError::Write)?;
         opened.write(block, offset).map_err(AppendError::Write)?;
         opened.file.sync_data().map_err(AppendError::Sync)?;
         self.end += block.len() as u64;
-        self.note_answered(number).map_err(AppendError::Write)?;
-        Ok(Block { number, file, offset, bytes: block.len() as u64, began: Some(began) })
+        let block = Block { number, file, offset, bytes: block.len() as u64, began: Some(began) };
+        match self.note_answered(number) {
+            Ok(()) => Ok(block),
+            Err(source) => Err(AppendError::Note { block, source }),
+        }
     }
 
     /// Begins the current file again if all is merged, or takes the other one if this is long.
@@ -119,16 +124,23 @@ impl Files {
         Ok(slot.as_mut().expect("it was opened"))
     }
 
-    fn note_answered(&mut self, number: u64) -> io::Result<()> {
-        let file = if let Some(file) = self.answered.take() {
-            file
-        } else {
+    fn open_answered(&mut self) -> io::Result<()> {
+        if self.answered.is_none() {
             let path = self.directory.join(ANSWERED);
-            File::options().write(true).create(true).truncate(false).open(path)?
-        };
+            let file = File::options().write(true).create(true).truncate(false).open(path)?;
+            self.answered = Some(file);
+        }
+        Ok(())
+    }
+
+    fn note_answered(&mut self, number: u64) -> io::Result<()> {
         let number = number.to_le_bytes();
         let bytes = [&number[..], &crc32fast::hash(&number).to_le_bytes()].concat();
-        self.answered.insert(file).write_all_at(&bytes, 0)
+        let noted = self.answered.as_ref().map_or(Ok(()), |file| file.write_all_at(&bytes, 0));
+        if noted.is_err() {
+            self.answered = None; // opened again for the next block: it may be another file by then
+        }
+        noted
     }
 
     /// The records of a block that was published, read into `buffer`, which is used again.
@@ -173,9 +185,18 @@ impl Opened {
 /// Why a block was not appended.
 #[derive(Debug, thiserror::Error)]
 pub(in super::super) enum AppendError {
-    /// Nothing of it counts; the disk may have no space.
+    /// Nothing of it counts, and its number is free; the disk may have no space.
     #[error("the journal cannot be written")]
     Write(#[source] io::Error),
+    /// It is on stable storage, so that its number is used, but nothing says that it was answered.
+    #[error("the last block of the journal cannot be noted as answered")]
+    Note {
+        /// Where it is.
+        block: Block,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// What the disk holds is not known any more.
     #[error("the journal cannot be synced")]
     Sync(#[source] io::Error),
@@ -290,7 +311,10 @@ impl Run {
         let mut records = Vec::new();
         while let Some(header) = sound(&mut file, offset, length, seal, &mut records)? {
             let last = run.blocks.last().map(|(block, _)| block.number);
-            if last.is_some_and(|last| header.number != last + 1) {
+            if last == Some(header.number) {
+                // Earlier versions used the number of a block again that was promised to nobody.
+                run.blocks.pop();
+            } else if last.is_some_and(|last| header.number != last + 1) {
                 break; // of the time before the file was begun again
             }
             if version > UNVERSIONED && header.version == UNVERSIONED {

@@ -204,6 +204,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_promised_stays_so_when_nothing_comes_of_a_later_block() {
+        let mut kinds = Kinds::new(9);
+        let [one] = &intake(&["a"]).deltas[..] else { panic!("one was made") };
+        assert_eq!(kinds.promise(&[intake(&["a"])], 1), Ok(()));
+        assert_eq!(kinds.promise(&[intake(&["a"])], 2), Ok(()));
+        kinds.take_back(2);
+        let destination = DestinationName::new("production").expect("a name");
+        let device = ContextKind::new("device").expect("a kind");
+        let mut settle = |merged| kinds.settle(&destination, &one.audience, &device, merged);
+        assert_eq!(settle(0), Err(Unrecorded::OtherKind), "block 1 was answered and is not merged");
+        assert_eq!(settle(1), Ok(()));
+    }
+
+    #[test]
     fn it_is_known_of_which_audiences_something_is_not_read() {
         let mut kinds = Kinds::new(9);
         let unread = |kinds: &Kinds| -> Vec<String> {

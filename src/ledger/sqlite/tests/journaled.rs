@@ -257,8 +257,11 @@ async fn what_a_sender_sends_is_never_taken_for_a_block() {
     }
     let writing = std::thread::spawn(move || busy.writer.run());
     busy.ledger.caught_up().await.expect("it is open");
+    let mut killed = closed();
+    killed.copy_all_of(&bench); // a stop would empty the file
     busy.ledger.close().await;
     writing.join().expect("no panic").expect("nor fail");
+    bench = killed;
     // The file is begun again, and what was there before stands behind.
     let busy = Busy::open(&bench);
     busy.record(vec![delta("a", "p00", true, 1)]).await;
@@ -273,6 +276,39 @@ async fn what_a_sender_sends_is_never_taken_for_a_block() {
     bench.open();
     bench.close().await;
     assert_eq!(bench.faults(), [""; 0]);
+}
+
+/// A number that stood on two blocks would make everything behind the second one unreadable.
+#[tokio::test]
+async fn a_block_that_cannot_be_noted_as_answered_keeps_its_number() {
+    let bench = closed();
+    let busy = Busy::open(&bench);
+    busy.record(vec![delta("a", "p00", true, 1)]).await;
+    let Busy { ledger, mut writer } = busy;
+    writer.turn(); // it is merged
+    ledger.close().await;
+    drop(writer);
+
+    // As on a disk that writes nothing in place and has no space left.
+    let note = bench.directory.path().join(journal::ANSWERED);
+    std::fs::remove_file(&note).expect("it was made");
+    std::os::unix::fs::symlink("/dev/full", &note).expect("it is ours");
+    let busy = Busy::open(&bench);
+    let refused = intake(&*busy.ledger, vec![delta("a", "p01", true, 1)]);
+    let refused = busy.ledger.record(refused).await;
+    assert!(matches!(refused, Err(LedgerError::Unavailable(_))), "{refused:?}");
+    std::fs::remove_file(&note).expect("it is ours");
+    busy.ledger.shared.has_no_space.store(false, Ordering::Relaxed); // as the writer finds
+    for number in 2..6 {
+        busy.record(vec![delta("a", &format!("p{number:02}"), true, 1)]).await;
+    }
+    let mut left = closed();
+    left.copy_all_of(&bench);
+    assert_eq!(left.exported(), people(6), "what was refused may be there or not");
+    left.open();
+    left.record(vec![delta("a", "p06", true, 1)]).await;
+    left.close().await;
+    assert_eq!(left.exported(), people(7));
 }
 
 #[tokio::test]
