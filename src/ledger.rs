@@ -41,9 +41,9 @@ pub use operations::{
     RejectedView, Turnover, WalkView,
 };
 pub use sqlite::{
-    BackupError, DestinationSettings, ExportedMember, ExportedParking, OpenError, RenameError,
-    Renamed, Retention, Settings, Sound, SqliteLedger, Writer, WriterFailure, backup, check,
-    export, rename, restore,
+    BackedUp, BackupError, DestinationSettings, ExportedMember, ExportedParking, OpenError,
+    RenameError, Renamed, Retention, Settings, Sound, SqliteLedger, Writer, WriterFailure, backup,
+    check, export, rename, restore,
 };
 
 /// What one request asks to be made durable of one destination, all of it or none.

@@ -60,7 +60,7 @@ pub use counters::{Counters, Received, Requests};
 pub use doors::{Destination, Doors, Entrance};
 pub use handed_in::{HandInError, HandedIn, hand_in};
 pub use listener::serve;
-pub use probes::{Readiness, objection};
+pub use probes::{Readiness, objection, unready};
 pub use tracking::messages;
 
 use counters::Counted;

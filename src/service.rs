@@ -17,6 +17,7 @@ mod occasions;
 mod reload;
 mod stopping;
 mod supervisor;
+mod waiting;
 mod wiring;
 
 use std::collections::{BTreeMap, HashMap};
@@ -35,7 +36,7 @@ use crate::clock::{Clock, SystemClock, whole_millis};
 use crate::config::Config;
 use crate::current::Current;
 use crate::deliver;
-use crate::ledger::SqliteLedger;
+use crate::ledger::{SqliteLedger, Writer};
 use crate::membership::DestinationName;
 use crate::operate::actions::Environment;
 use crate::operate::admin;
@@ -43,6 +44,7 @@ use crate::operate::api::Reloads;
 use crate::operate::history::History;
 use crate::operate::logging::chain;
 use crate::operate::telemetry;
+use crate::receive::tls::Certificates;
 use crate::receive::{self, Doors, PublicState, Readiness};
 
 pub use failure::ServiceError;
@@ -118,10 +120,17 @@ pub async fn run(config: Config, origin: Origin) -> Result<(), ServiceError> {
     let hangups = signal(SignalKind::hangup()).map_err(ServiceError::Signals)?;
     let (reloads, asked) = Reloads::channel();
     let supervisor = Supervisor::of_this_process();
-    let service = Service::open(config, reloads)?;
-    supervisor.ready();
-    let occasions = Occasions::new(origin, hangups, asked);
-    let serving = service.serve_on(Some(occasions), stop.clone(), hurry.clone());
+    let serving = async {
+        let (began, clock): (_, Arc<dyn Clock>) = (Instant::now(), Arc::new(SystemClock));
+        let listeners = Listeners::open(&config)?;
+        let waiting = || supervisor.ready_but("waiting for space on the disk of the ledger");
+        let ledger = waiting::for_ledger(&config, &listeners, &clock, waiting, &stop).await?;
+        let Some(ledger) = ledger else { return Ok(()) };
+        let service = Service::open(config, reloads, (began, clock), listeners, ledger)?;
+        supervisor.ready();
+        let occasions = Occasions::new(origin, hangups, asked);
+        service.serve_on(Some(occasions), stop.clone(), hurry.clone()).await
+    };
     let signals = async {
         loop {
             tokio::select! { // a signal that is not waited for is kept by its stream
@@ -148,20 +157,22 @@ impl Service {
     /// this returns. The configuration stays as it is.
     pub fn start(config: Config) -> Result<Self, ServiceError> {
         let (reloads, _) = Reloads::channel();
-        Self::open(config, reloads)
+        let (began, clock): (_, Arc<dyn Clock>) = (Instant::now(), Arc::new(SystemClock));
+        let listeners = Listeners::open(&config)?;
+        let ledger = SqliteLedger::open(wiring::ledger_settings(&config), Arc::clone(&clock))?;
+        Self::open(config, reloads, (began, clock), listeners, ledger)
     }
 
-    fn open(config: Config, reloads: Reloads) -> Result<Self, ServiceError> {
-        let began = Instant::now();
+    fn open(
+        config: Config,
+        reloads: Reloads,
+        (began, clock): (Instant, Arc<dyn Clock>),
+        listeners: Listeners,
+        (ledger, writer): (SqliteLedger, Writer),
+    ) -> Result<Self, ServiceError> {
         let open_files = raise_open_files();
-        let public_tls = wiring::certificates(config.listen.tls.as_ref())?;
-        let admin_tls = wiring::certificates(config.admin.tls.as_ref())?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let public = bind(config.listen.address)?;
-        let admin = bind(config.admin.address)?;
-        let admin_address = admin.local_addr().map_err(ServiceError::Listener)?;
-        let (ledger, writer) =
-            SqliteLedger::open(wiring::ledger_settings(&config), Arc::clone(&clock))?;
+        let Listeners { public, public_tls, public_address, admin, admin_tls, admin_address } =
+            listeners;
         let ledger = Arc::new(ledger);
         let (exporter, traces) = wiring::telemetry(&config, &clock)?;
         let enabled = config.destinations.iter().filter(|destination| destination.enabled);
@@ -176,8 +187,6 @@ impl Service {
         parts.insert(task.id(), Part::Writing);
         let readiness = Readiness::default();
         let [public_limits, admin_limits] = wiring::listener_limits(&config, open_files);
-        let public_address = announce("public", &public)?;
-        announce("admin", &admin)?;
         let (received, delivered) = <(Arc<receive::Counters>, Arc<deliver::Counters>)>::default();
         let mut service = Self {
             public_address,
@@ -348,6 +357,33 @@ fn raise_open_files() -> u64 {
         warn!(%error, "the limit of open files could not be raised");
     }
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// What the daemon listens on, bound and announced.
+#[derive(Debug)]
+struct Listeners {
+    public: TcpListener,
+    public_tls: Option<Certificates>,
+    public_address: SocketAddr,
+    admin: TcpListener,
+    admin_tls: Option<Certificates>,
+    admin_address: SocketAddr,
+}
+
+impl Listeners {
+    fn open(config: &Config) -> Result<Self, ServiceError> {
+        let public_tls = wiring::certificates(config.listen.tls.as_ref())?;
+        let admin_tls = wiring::certificates(config.admin.tls.as_ref())?;
+        let (public, admin) = (bind(config.listen.address)?, bind(config.admin.address)?);
+        Ok(Self {
+            public_address: announce("public", &public)?,
+            public,
+            public_tls,
+            admin_address: announce("admin", &admin)?,
+            admin,
+            admin_tls,
+        })
+    }
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, ServiceError> {

@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::{Exit, complain, instant};
-use crate::ledger::{self, BackupError, ExportedMember, OpenError, RenameError, Renamed};
+use crate::ledger::{self, BackedUp, BackupError, ExportedMember, OpenError, RenameError, Renamed};
 use crate::membership::{AudienceId, DestinationName};
 use crate::operate::logging::chain;
 
@@ -88,7 +88,13 @@ impl LedgerCommand {
             What::Check => check(directory, out),
             What::Export { destination } => export(directory, destination.as_deref(), out),
             What::Backup { file } => match ledger::backup(directory, file) {
-                Ok(()) => {
+                Ok(BackedUp { daemon_ended }) => {
+                    if daemon_ended {
+                        complain(
+                            "cohortd ledger backup: the daemon that had the ledger has ended; the \
+                             copy was made without it",
+                        );
+                    }
                     writeln!(out, "{} holds the ledger, checked and synced", file.display())?;
                     Ok(Exit::Done)
                 }
@@ -163,6 +169,14 @@ fn check(directory: &Path, out: &mut impl Write) -> Result<Exit> {
                  rejected events",
                 sound.members, sound.audiences, sound.pending, sound.rejected
             )?;
+            if sound.unmerged > 0 {
+                writeln!(
+                    out,
+                    "its disk has no space: {} parts of its journal are sound and not counted here; \
+                     they are merged when there is space",
+                    sound.unmerged
+                )?;
+            }
             Ok(Exit::Done)
         }
         Ok(Err(faults)) => {
@@ -234,6 +248,7 @@ fn open_exit(error: &OpenError) -> Exit {
         OpenError::Missing(_)
         | OpenError::InUse(_)
         | OpenError::Merging(_)
+        | OpenError::NoSpace { .. }
         | OpenError::Directory { .. } => Exit::Unavailable,
         OpenError::NewerJournal { .. }
         | OpenError::Database(_)

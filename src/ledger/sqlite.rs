@@ -28,6 +28,7 @@ mod counted;
 mod database;
 mod destinations;
 mod dropped;
+mod erasure;
 mod export;
 mod front;
 mod group;
@@ -63,6 +64,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hashbrown::HashMap;
 use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::time::Instant;
 
 use super::{
     Backlog, Batch, Counters, Intake, Ledger, LedgerError, Members, ParkReason, Recorded, Room,
@@ -71,7 +73,7 @@ use super::{
 use crate::clock::Clock;
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
-pub use backup::{BackupError, backup};
+pub use backup::{BackedUp, BackupError, backup};
 pub use export::{ExportedMember, ExportedParking, export};
 pub use integrity::{Sound, check};
 pub use rename::{RenameError, Renamed, rename};
@@ -148,6 +150,8 @@ struct Pace {
     most_unwritten: usize,
     /// Of these, rows that are written in one transaction.
     most_written: usize,
+    /// From a deletion until nothing of it is left in the logs.
+    erase_after: Duration,
 }
 
 /// What a changed member takes, with what is there to find it and to write it, beside the memory of a
@@ -162,6 +166,7 @@ const PACE: Pace = Pace {
     reported_from: 500,
     most_unwritten: 1 << 17,
     most_written: 1 << 15,
+    erase_after: erasure::ERASE_AFTER,
 };
 
 /// The handle that the rest of the daemon holds; cheap to use from many tasks.
@@ -250,7 +255,8 @@ impl SqliteLedger {
         let for_members = u64::from(settings.cache_kib) * 1024 * 4 / 5;
         let most = usize::try_from(for_members / MEMBER_BYTES as u64).unwrap_or(usize::MAX);
         let pace = Pace { most_unwritten: most.min(MOST_UNWRITTEN), ..PACE };
-        Self::open_with(settings, clock, pace)
+        let directory = settings.path.clone();
+        Self::open_with(settings, clock, pace).map_err(|error| error.on(&directory))
     }
 
     fn open_with(
@@ -310,15 +316,25 @@ impl SqliteLedger {
         Ok((ledger, writer))
     }
 
-    /// Commits what is queued, then closes the database. Every later verb is answered `Closed`. What
-    /// is still in the journal is merged when the ledger is opened again.
+    /// Commits what is queued, empties the logs into the tables, and closes the database. Every later
+    /// verb is answered `Closed`.
     pub async fn close(&self) {
+        self.close_within(None).await;
+    }
+
+    /// The same, but the logs are emptied only as far as they can be until `by`: the rest is left to
+    /// the next start.
+    pub async fn close_by(&self, by: Instant) {
+        self.close_within(Some(by)).await;
+    }
+
+    async fn close_within(&self, by: Option<Instant>) {
         let (reply, appended) = oneshot::channel();
         if self.front.send(Incoming::Close(reply)).is_ok() {
             let _ = appended.await; // as below
         }
         let (reply, closed) = oneshot::channel();
-        if self.commands.send(Command::Close(reply)).is_ok() {
+        if self.commands.send(Command::Close { by, reply }).is_ok() {
             // An error means that the writer has ended already, which is what was asked for.
             let _ = closed.await;
         }

@@ -3,8 +3,10 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use axum::Router;
 use axum::extract::State;
-use http::StatusCode;
+use axum::routing::get;
+use http::{HeaderValue, StatusCode, header};
 
 use super::PublicState;
 use crate::ledger::Ledger;
@@ -46,6 +48,16 @@ impl Readiness {
 pub fn objection(readiness: &Readiness, ledger: &dyn Ledger) -> Option<&'static str> {
     let no_space = || (!ledger.takes_writes()).then_some("the disk of the ledger has no space");
     readiness.objection().or_else(no_space)
+}
+
+/// What is answered while nothing can be taken yet: the process lives, and everything else is 503 with
+/// the reason.
+pub fn unready(reason: &'static str) -> Router {
+    let refuse = move || async move {
+        let later = [(header::RETRY_AFTER, HeaderValue::from_static("1"))];
+        (StatusCode::SERVICE_UNAVAILABLE, later, reason)
+    };
+    Router::new().route("/livez", get(live)).fallback(refuse)
 }
 
 pub(super) async fn live() -> &'static str {

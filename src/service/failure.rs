@@ -75,7 +75,10 @@ impl ServiceError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Tls(_) => 64,
-            Self::Bind { .. } | Self::Open(OpenError::InUse(_) | OpenError::Directory { .. }) => 69,
+            Self::Bind { .. }
+            | Self::Open(
+                OpenError::InUse(_) | OpenError::Directory { .. } | OpenError::NoSpace { .. },
+            ) => 69,
             _ => 70,
         }
     }

@@ -41,8 +41,13 @@ impl Service {
             );
         }
         // Closing takes no part in the hurry: it is what makes the next start a clean one.
-        let (deadline, unhurried) = (Instant::now() + CLOSING, CancellationToken::new());
-        if timeout_at(deadline, self.ledger.close()).await.is_err()
+        let unhurried = CancellationToken::new();
+        let at_least = Instant::now() + CLOSING;
+        let in_grace = began + self.config.stop.grace_period;
+        let deadline = if hurry.is_cancelled() { at_least } else { at_least.max(in_grace) };
+        // What is left in its logs by then is left to the next start.
+        let empty_logs_by = deadline - CLOSING / 4;
+        if timeout_at(deadline, self.ledger.close_by(empty_logs_by)).await.is_err()
             || !self.wait(Part::Writing, deadline, &unhurried, &mut first_failure).await
         {
             warn!("the ledger is still being closed; it is consistent all the same");

@@ -41,6 +41,11 @@ impl Supervisor {
         self.say("READY=1\nSTATUS=running");
     }
 
+    /// It is up, and cannot do its work yet: waiting for a person would only have it restarted.
+    pub fn ready_but(&self, status: &str) {
+        self.say(&format!("READY=1\nSTATUS={status}"));
+    }
+
     /// The end has begun.
     pub fn stopping(&self) {
         self.say("STOPPING=1\nSTATUS=stopping");

@@ -7,12 +7,14 @@ use std::path::PathBuf;
 pub enum What {
     /// Everything that the table has.
     All,
-    /// Events a second, and what they cost: both of the next two.
+    /// Events a second, and what they cost: all of the next three.
     Throughput,
     /// The same in batches, one audience's first sync.
     Batches,
     /// The same one by one.
     Singles,
+    /// Kept bodies that come and go.
+    Churn,
     /// Calls to LaunchDarkly.
     Calls,
     /// Ten million members.
@@ -55,14 +57,15 @@ impl Arguments {
                         "throughput" => What::Throughput,
                         "batches" => What::Batches,
                         "singles" => What::Singles,
+                        "churn" => What::Churn,
                         "calls" => What::Calls,
                         "scale" => What::Scale,
                         "idle" => What::Idle,
                         "plots" => What::Plots,
                         other => {
                             return Err(format!(
-                                "{other}: all, throughput, batches, singles, calls, scale, idle \
-                                 or plots"
+                                "{other}: all, throughput, batches, singles, churn, calls, scale, \
+                                 idle or plots"
                             ));
                         }
                     };

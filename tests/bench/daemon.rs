@@ -130,6 +130,12 @@ impl Installation {
         Self { directory, variables }
     }
 
+    /// With another setting, by the name of its environment variable behind the prefix.
+    pub fn with(mut self, key: &str, value: impl ToString) -> Self {
+        self.variables.push((format!("COHORTD_{key}"), value.to_string()));
+        self
+    }
+
     /// Where its ledger is.
     pub fn ledger(&self) -> PathBuf {
         self.directory.path().join("ledger")

@@ -55,7 +55,7 @@ const fn row(
 use Wanted::{AtLeast, AtMost, Nothing};
 
 /// In the order of the table.
-const TARGETS: [Target; 29] = [
+const TARGETS: [Target; 31] = [
     row("batches to 1 M members, beside reading and parsing", BATCHES, Some(PARSED), AtLeast(0.8)),
     row("  the same until all is merged", MERGED, Some(PARSED), Nothing),
     row(
@@ -165,6 +165,13 @@ const TARGETS: [Target; 29] = [
     row(
         "  onto 10 M",
         "onto 10 M, the same audience: bytes written an event, at rest",
+        None,
+        Nothing,
+    ),
+    row("kept bodies that come and go: kept a second", "churn of kept bodies: kept", None, Nothing),
+    row(
+        "  bytes written a body (B)",
+        "churn of kept bodies: bytes written a body, at rest",
         None,
         Nothing,
     ),

@@ -1,7 +1,7 @@
 //! What the daemon does in a second, and what that costs: the real binary as a process, on a ledger
 //! on a real disk, against yardsticks on the same machine in the same minutes.
 //!
-//! `cargo bench --bench throughput -- [--what all|throughput|batches|singles|calls|scale|idle|plots] [--members N]
+//! `cargo bench --bench throughput -- [--what all|throughput|batches|singles|churn|calls|scale|idle|plots] [--members N]
 //! [--members-large N] [--quick] [--json FILE]`
 //!
 //! # What always holds
@@ -20,6 +20,7 @@
 mod arguments;
 mod batches;
 mod calls;
+mod churn;
 mod control_group;
 mod daemon;
 mod fill;
@@ -92,6 +93,9 @@ fn measure(arguments: &Arguments) -> Report {
     }
     if wants(What::Singles) || what == What::Throughput {
         singles::measure(&bench, members, singles, rounds, &mut report);
+    }
+    if wants(What::Churn) || what == What::Throughput {
+        churn::measure(&bench, if quick { 20_000 } else { 100_000 }, rounds, &mut report);
     }
     if wants(What::Calls) {
         calls::measure(&bench, members, if quick { 4 } else { 15 }, &mut report);

@@ -177,7 +177,12 @@ impl Installation {
     }
 
     /// The same for a command of [`Installation::wrapped`].
-    pub fn start_as(&self, mut command: Command) -> Cohortd {
+    pub fn start_as(&self, command: Command) -> Cohortd {
+        self.start_until(command, "ready")
+    }
+
+    /// Starts the daemon, and returns once it has logged a message that begins like this.
+    pub fn start_until(&self, mut command: Command, message: &str) -> Cohortd {
         let mut child = command.spawn().expect("the daemon can be started");
         let stderr = child.stderr.take().expect("its log is piped");
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -203,7 +208,7 @@ impl Installation {
             match (line["message"].as_str(), line["listener"].as_str()) {
                 (Some("listening"), Some("public")) => public = address(),
                 (Some("listening"), Some("admin")) => admin = address(),
-                (Some("ready"), _) => break,
+                (Some(said), _) if said.starts_with(message) => break,
                 _ => {}
             }
         }
@@ -356,9 +361,15 @@ impl Cohortd {
 
     /// The status of a probe on the admin listener.
     pub async fn readyz(&self) -> Option<u16> {
+        self.probe("/readyz").await
+    }
+
+    /// The status that a path on the admin listener is answered with.
+    pub async fn probe(&self, path: &str) -> Option<u16> {
         let mut stream = TcpStream::connect(self.admin).await.ok()?;
-        let request = b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-        stream.write_all(request).await.ok()?;
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).await.ok()?;
         text.split(' ').nth(1)?.parse().ok()

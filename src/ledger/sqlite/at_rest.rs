@@ -15,11 +15,24 @@ const MERGED_WITHIN: Duration = Duration::from_secs(60);
 /// Between two looks at how far it has come.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// Whether there was a daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Prepared {
+    /// There is one, or there was none.
+    Undisturbed,
+    /// It has ended while it was waited for; what it left was merged without it.
+    DaemonEnded,
+}
+
 /// Returns when everything that was accepted before is in the tables, whether a daemon has the ledger
 /// or not.
-pub(super) fn prepare(directory: &Path) -> Result<(), OpenError> {
+pub(super) fn prepare(directory: &Path) -> Result<Prepared, OpenError> {
+    prepared(directory).map_err(|error| error.on(directory))
+}
+
+fn prepared(directory: &Path) -> Result<Prepared, OpenError> {
     if !schema::database(directory).exists() && !restore::is_under_way(directory) {
-        return Ok(());
+        return Ok(Prepared::Undisturbed);
     }
     match take(directory) {
         // Others are restoring, and what stands there is neither the old ledger nor the new one.
@@ -27,9 +40,9 @@ pub(super) fn prepare(directory: &Path) -> Result<(), OpenError> {
         Err(OpenError::InUse(_)) => wait_for_daemon(directory),
         // Whoever may not write here reads what is there, if that is all.
         Err(error @ OpenError::Directory { .. }) => {
-            is_merged(directory)?.then_some(()).ok_or(error)
+            is_merged(directory)?.then_some(Prepared::Undisturbed).ok_or(error)
         }
-        taken => taken.map(drop),
+        taken => taken.map(|_| Prepared::Undisturbed),
     }
 }
 
@@ -73,7 +86,7 @@ fn merge(directory: &Path) -> Result<(), OpenError> {
     Ok(writer.merge_all()?)
 }
 
-fn wait_for_daemon(directory: &Path) -> Result<(), OpenError> {
+fn wait_for_daemon(directory: &Path) -> Result<Prepared, OpenError> {
     let answered = journal::answered(&directory.join(ANSWERED));
     let db = schema::open_to_read(&schema::database(directory))?;
     let began = Instant::now();
@@ -81,7 +94,12 @@ fn wait_for_daemon(directory: &Path) -> Result<(), OpenError> {
         if began.elapsed() > MERGED_WITHIN {
             return Err(OpenError::Merging(directory.to_owned()));
         }
+        if let Ok(lock) = schema::lock(directory) {
+            drop((lock, db)); // nobody merges any more
+            prepared(directory)?;
+            return Ok(Prepared::DaemonEnded);
+        }
         std::thread::sleep(LOOK_EVERY);
     }
-    Ok(())
+    Ok(Prepared::Undisturbed)
 }

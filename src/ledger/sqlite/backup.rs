@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::at_rest;
+use super::at_rest::{self, Prepared};
 use super::integrity::{self, Damage};
 use super::schema::{self, OpenError};
 
@@ -66,14 +66,21 @@ impl BackupError {
     }
 }
 
+/// A copy was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackedUp {
+    /// The daemon that had the ledger ended while it was waited for: the copy was made without it.
+    pub daemon_ended: bool,
+}
+
 /// Copies the ledger at `directory` into a new file, beside a daemon or without one.
-pub fn backup(directory: &Path, file: &Path) -> Result<(), BackupError> {
+pub fn backup(directory: &Path, file: &Path) -> Result<BackedUp, BackupError> {
     if file.exists() {
         return Err(BackupError::Exists(file.to_owned()));
     }
     let unfinished = with_suffix(file, ".unfinished");
     remove_if_there(&unfinished)?;
-    at_rest::prepare(directory)?;
+    let prepared = at_rest::prepare(directory)?;
     let db = schema::open_to_read(&schema::database(directory))?;
     if schema::version(&db).map_err(OpenError::from)? == 0 {
         return Err(OpenError::Missing(directory.to_owned()).into()); // no start has come to make it
@@ -91,7 +98,7 @@ pub fn backup(directory: &Path, file: &Path) -> Result<(), BackupError> {
         // What is left would only look like a backup.
         remove_if_there(&unfinished).ok();
     }
-    finished
+    finished.map(|()| BackedUp { daemon_ended: prepared == Prepared::DaemonEnded })
 }
 
 /// Reads all of the database `file`.

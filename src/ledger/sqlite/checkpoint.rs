@@ -5,18 +5,24 @@
 //! * Nobody waits for whoever reads: while somebody reads from an old moment (a backup, a check, an
 //!   export into a slow pipe), the log grows on the disk, and is used again when they have gone
 //!   (`tests::checkpoints`).
+//! * The log is copied the sooner the less space is left, so that it never takes all that the database
+//!   needs to grow by it (`tests/it/full_disk.rs`).
 //! * A copy or sync that failed is never taken for one that happened: it ends the writer, unless the
 //!   disk is merely full (tests/it/faults.rs).
 
-use std::path::Path;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
+use super::backup::with_suffix;
 use super::database::Database;
+use super::erasure::empty_log;
 use super::reserve::is_full;
 use super::schema;
 
@@ -24,6 +30,16 @@ use super::schema;
 const WORTH_IT: i32 = 4_096;
 /// Pages in the log from which the writer helps: 160 MiB.
 const TOO_MANY: i32 = 40_960;
+/// Where little space is left, the log is copied when it takes such a part of that, and is at least so
+/// long: it could not be copied any more once it has taken all.
+const PART_OF_SPARE: u64 = 4;
+const LITTLE: i32 = 64;
+/// Bytes of a page, and in front of each in the log, and in front of the log.
+const PAGE: u64 = 4096;
+const FRAME_HEADER: u64 = 24;
+const LOG_HEADER: u64 = 32;
+/// After a copy that found no space, the next one is tried so much later.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// Watches the length of the log and has it copied.
 #[derive(Debug)]
@@ -31,16 +47,23 @@ pub(super) struct Checkpointer {
     shared: Arc<Shared>,
     wake: SyncSender<()>,
     thread: JoinHandle<()>,
+    directory: PathBuf,
     /// Pages from which the writer helps next.
     help_from: i32,
+    /// Nothing is copied before then: there was no space.
+    not_before: Instant,
 }
 
 #[derive(Debug)]
 struct Shared {
     /// In the log, after the last commit.
     pages: AtomicI32,
-    /// Pages from which the thread is woken next.
-    wake_from: AtomicI32,
+    /// How many of these the database had after the last copy.
+    copied: AtomicI32,
+    /// Pages from which the thread is woken next, if somebody reads from an old moment.
+    stuck_until: AtomicI32,
+    /// The last copy found no space.
+    had_no_space: AtomicBool,
     /// Held while the log is copied; how the thread failed.
     copying: Mutex<Option<rusqlite::Error>>,
 }
@@ -56,50 +79,114 @@ impl Checkpointer {
     pub fn watch(writer: &mut Connection, directory: &Path) -> rusqlite::Result<Self> {
         let shared = Arc::new(Shared {
             pages: AtomicI32::new(0),
-            wake_from: AtomicI32::new(WORTH_IT),
+            copied: AtomicI32::new(0),
+            stuck_until: AtomicI32::new(0),
+            had_no_space: AtomicBool::new(false),
             copying: Mutex::new(None),
         });
         let reported = Arc::clone(&shared);
         writer.wal_hook(Some(move |_: &mut _, length: i32| {
-            reported.pages.store(length, Ordering::Relaxed);
+            if length < reported.pages.swap(length, Ordering::Relaxed) {
+                reported.copied.store(0, Ordering::Relaxed); // the log was begun again
+            }
             Ok(())
         }))?;
         let (wake, woken) = sync_channel::<()>(1);
         let beside = schema::open_checkpointer(directory)?;
-        let seen = Arc::clone(&shared);
+        let (seen, of) = (Arc::clone(&shared), directory.to_owned());
         let thread = std::thread::Builder::new()
             .name("checkpoint".into())
-            .spawn(move || seen.copy_when_woken(&woken, &beside))
+            .spawn(move || seen.copy_when_woken(&woken, &beside, &of))
             .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-        Ok(Self { shared, wake, thread, help_from: TOO_MANY })
+        let (directory, not_before) = (directory.to_owned(), Instant::now());
+        Ok(Self { shared, wake, thread, directory, help_from: 0, not_before })
     }
 
-    /// Called by the writer between two groups.
-    pub fn after_commit(&mut self, writer: &Database) -> rusqlite::Result<()> {
+    /// What stands in the log and not in the database, in bytes.
+    pub fn to_copy_bytes(&self) -> u64 {
+        let [pages, copied] =
+            [&self.shared.pages, &self.shared.copied].map(|of| of.load(Ordering::Relaxed));
+        u64::try_from(pages - copied).unwrap_or(0) * PAGE
+    }
+
+    /// Called by the writer between two groups; so much is free beyond the reserve, if that is known.
+    pub fn after_commit(
+        &mut self,
+        writer: &Database,
+        spare_bytes: Option<u64>,
+    ) -> rusqlite::Result<()> {
         if self.thread.is_finished()
             && let Some(error) = self.shared.lock().take()
         {
             return Err(error);
         }
         let pages = self.shared.pages.load(Ordering::Relaxed);
-        if pages < TOO_MANY {
-            self.help_from = TOO_MANY;
+        let worth_it = worth_it(spare_bytes);
+        let too_many = if worth_it < WORTH_IT { worth_it * 2 } else { TOO_MANY };
+        if pages < too_many {
+            self.help_from = 0;
         }
-        if pages >= self.help_from {
+        if self.shared.had_no_space.swap(false, Ordering::Relaxed) {
+            self.not_before = Instant::now() + TRY_AGAIN;
+        }
+        if pages < worth_it || Instant::now() < self.not_before {
+            return Ok(());
+        }
+        if pages >= self.help_from.max(too_many) {
             // Nothing is added while it is copied, so that the next commit may begin the log again.
             let _copying = self.shared.lock();
-            self.help_from = pages.saturating_add(WORTH_IT);
+            self.help_from = pages.saturating_add(worth_it);
             return match copy(writer) {
-                Err(error) if !is_full(&error) => Err(error),
-                _ => Ok(()),
+                Ok(Copied { copied, .. }) => {
+                    self.shared.copied.store(copied, Ordering::Relaxed);
+                    Ok(())
+                }
+                Err(error) if is_full(&error, &self.directory) => {
+                    self.help_from = 0;
+                    self.shared.had_no_space.store(true, Ordering::Relaxed);
+                    Ok(())
+                }
+                Err(error) => Err(error),
             };
         }
-        if pages >= self.shared.wake_from.load(Ordering::Relaxed) {
+        if pages >= self.shared.stuck_until.load(Ordering::Relaxed) {
             match self.wake.try_send(()) {
                 Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
             }
         }
         Ok(())
+    }
+
+    /// Copies what there is beside the writer, however little it is.
+    pub fn copy_soon(&self) {
+        match self.wake.try_send(()) {
+            Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
+        }
+    }
+
+    /// Copies the rest of the log and empties it. `false`: not yet.
+    pub fn empty(&self, writer: &Database) -> rusqlite::Result<bool> {
+        match self.shared.copying.try_lock() {
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Ok(_copying) => empty_log(writer, None),
+            Err(TryLockError::Poisoned(_)) => empty_log(writer, None),
+        }
+    }
+
+    /// Cuts off what a transaction has left behind the end of the log that there was no space for: the
+    /// database needs it to grow. Nothing is being written.
+    pub fn cut_log(&self) {
+        let pages = self.shared.pages.load(Ordering::Relaxed);
+        let Ok(pages @ 1..) = u64::try_from(pages) else { return }; // it is not known where it ends
+        let end = LOG_HEADER + pages * (FRAME_HEADER + PAGE);
+        let path = with_suffix(&schema::database(&self.directory), "-wal");
+        let cut = File::options()
+            .write(true)
+            .open(path)
+            .and_then(|log| if log.metadata()?.len() > end { log.set_len(end) } else { Ok(()) });
+        if let Err(error) = cut {
+            tracing::warn!(%error, "the end of the write-ahead log, which is not used, cannot be freed");
+        }
     }
 
     /// Ends the thread.
@@ -115,30 +202,38 @@ impl Shared {
     }
 
     /// Ends with the first failure: what it means is the writer's to decide.
-    fn copy_when_woken(&self, woken: &Receiver<()>, db: &Connection) {
+    fn copy_when_woken(&self, woken: &Receiver<()>, db: &Connection, directory: &Path) {
         let mut before = 0;
         while woken.recv().is_ok() {
             let mut failure = self.lock();
-            let (log, stuck) = match copy(db) {
+            match copy(db) {
                 Ok(Copied { log, copied }) => {
                     let stuck = copied < log && copied == before;
                     before = copied;
-                    (log, stuck)
+                    self.copied.store(copied, Ordering::Relaxed);
+                    // Tried at every commit it would be read and sorted for nothing.
+                    let next = if stuck { log.saturating_add(WORTH_IT) } else { 0 };
+                    self.stuck_until.store(next, Ordering::Relaxed);
                 }
-                Err(error) if is_full(&error) => {
+                Err(error) if is_full(&error, directory) => {
                     tracing::warn!(%error, "the write-ahead log cannot be copied for want of space");
-                    (self.pages.load(Ordering::Relaxed), true)
+                    self.stuck_until.store(0, Ordering::Relaxed);
+                    self.had_no_space.store(true, Ordering::Relaxed);
                 }
                 Err(error) => {
                     *failure = Some(error);
                     return;
                 }
-            };
-            // Tried at every commit it would be read and sorted for nothing.
-            let next = if stuck { log.saturating_add(WORTH_IT) } else { WORTH_IT };
-            self.wake_from.store(next, Ordering::Relaxed);
+            }
         }
     }
+}
+
+/// Pages in the log from which it is copied, where so much space is left.
+fn worth_it(spare_bytes: Option<u64>) -> i32 {
+    let of_spare = spare_bytes.map(|spare| spare / PART_OF_SPARE / PAGE);
+    let of_spare = of_spare.and_then(|pages| i32::try_from(pages).ok());
+    of_spare.unwrap_or(WORTH_IT).clamp(LITTLE, WORTH_IT)
 }
 
 /// Copies as much of the log as nobody reads from, and waits for nobody.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
 
 use super::counted::Counted;
 use super::operated::Operation;
@@ -80,5 +81,9 @@ pub(super) enum Command {
     },
     /// Somebody who reads beside the writer has found that the file is not as it was written.
     Damaged(rusqlite::Error),
-    Close(oneshot::Sender<()>),
+    /// The logs are emptied as far as they can be until then.
+    Close {
+        by: Option<Instant>,
+        reply: oneshot::Sender<()>,
+    },
 }

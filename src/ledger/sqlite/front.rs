@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::Shared;
 use super::command::Command;
 use super::journal::{self, AppendError, BLOCK_HEADER, Files};
+use super::reserve::is_want_of_space;
 use super::writer::WriterFailure;
 use crate::ledger::{Intake, LedgerError};
 
@@ -198,7 +199,7 @@ impl Front {
                 waiting.answer(Outcome::Appended);
                 Ok(())
             }
-            Err(AppendError::Write(error)) if is_full(&error) => {
+            Err(AppendError::Write(error)) if is_want_of_space(&error) => {
                 journal.lock().kinds.take_back(number);
                 journal.give_up();
                 self.refuse(waiting, &error);
@@ -206,7 +207,7 @@ impl Front {
             }
             // It is there, and its number is used: it is merged like any other. But it is answered that it
             // is not, for if it went bad before it is merged nobody would notice.
-            Err(AppendError::Note { block, source }) if is_full(&source) => {
+            Err(AppendError::Note { block, source }) if is_want_of_space(&source) => {
                 if journal.publish(block) {
                     let _ = self.writer.send(Command::Journaled); // it may have ended
                 }
@@ -232,9 +233,4 @@ impl Front {
 
 fn no_space(cause: &str) -> Outcome {
     Outcome::Refused(LedgerError::Unavailable(cause.to_owned()))
-}
-
-/// Whether a write failed for want of space, and for nothing else.
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
 
 use super::claims;
 use super::command::{Command, Reply};
@@ -106,7 +107,7 @@ pub(super) struct Group {
     /// What its deltas came to, by destination.
     pub tallies: BTreeMap<usize, Tally>,
     /// Set by [`Command::Close`].
-    pub close: Option<oneshot::Sender<()>>,
+    pub close: Option<(Option<Instant>, oneshot::Sender<()>)>,
     configure: Option<(Vec<DestinationSettings>, Reply<()>)>,
     /// What was known of the destinations before, should the transaction be rolled back.
     configured_before: Option<Configured>,
@@ -367,7 +368,7 @@ impl Group {
             Command::Full(cause) => self.full = Some(cause),
             Command::Failed(failure) => self.failed = Some(failure),
             Command::Damaged(error) => self.damage = Some(error),
-            Command::Close(closed) => self.close = Some(closed),
+            Command::Close { by, reply } => self.close = Some((by, reply)),
         }
     }
 

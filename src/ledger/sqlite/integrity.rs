@@ -65,21 +65,42 @@ pub struct Sound {
     pub pending: u64,
     /// Rejected events that are kept.
     pub rejected: u64,
+    /// Parts of the journal that were accepted and are in no table, for want of space. They are sound.
+    pub unmerged: u64,
 }
 
 /// Reads everything at `directory`, beside a daemon or without one. Takes as long as reading the
 /// file does. The inner error: everything that is wrong.
 pub fn check(directory: &Path) -> Result<Result<Sound, Vec<String>>, OpenError> {
-    match at_rest::prepare(directory) {
-        Err(OpenError::Damaged(faults)) => return Ok(Err(faults)),
-        prepared => prepared?,
+    let database = schema::database(directory);
+    let opened = at_rest::prepare(directory).and_then(|_| schema::open_to_read(&database));
+    match opened {
+        Ok(db) => read(directory, &db, 0),
+        Err(OpenError::Damaged(faults)) => Ok(Err(faults)),
+        // Everything can be read all the same, but for the index that would be made beside the log.
+        Err(OpenError::NoSpace { .. }) => {
+            let _lock = schema::lock(directory)?;
+            let db = schema::open_without_space(&database)?;
+            match schema::scan(directory, &db) {
+                Ok(found) => read(directory, &db, found.blocks.len() as u64),
+                Err(OpenError::Damaged(faults)) => Ok(Err(faults)),
+                Err(error) => Err(error),
+            }
+        }
+        Err(error) => Err(error),
     }
-    let db = schema::open_to_read(&schema::database(directory))?;
-    if schema::version(&db)? == 0 {
+}
+
+fn read(
+    directory: &Path,
+    db: &Connection,
+    unmerged: u64,
+) -> Result<Result<Sound, Vec<String>>, OpenError> {
+    if schema::version(db)? == 0 {
         return Err(OpenError::Missing(directory.to_owned())); // no start has come to make it
     }
-    let read = faults(&db).and_then(|faults| {
-        if faults.is_empty() { Ok(sound(&db)?) } else { Err(Damage::Found(faults)) }
+    let read = faults(db).and_then(|faults| {
+        if faults.is_empty() { Ok(sound(db, unmerged)?) } else { Err(Damage::Found(faults)) }
     });
     Ok(read.map_err(Damage::faults))
 }
@@ -270,7 +291,7 @@ impl From<rusqlite::Error> for Damage {
     }
 }
 
-fn sound(db: &Connection) -> rusqlite::Result<Sound> {
+fn sound(db: &Connection, unmerged: u64) -> rusqlite::Result<Sound> {
     let count = |what: &str| {
         db.query_row(&format!("SELECT count(*) FROM {what}"), [], |row| row.get::<_, u64>(0))
     };
@@ -279,5 +300,6 @@ fn sound(db: &Connection) -> rusqlite::Result<Sound> {
         audiences: count("audience")?,
         pending: count("member WHERE pending_since IS NOT NULL")?,
         rejected: count("rejected")?,
+        unmerged,
     })
 }

@@ -32,6 +32,9 @@ pub(super) use kinds::Kinds;
 pub(super) use record::{Before as RecordBefore, Record, write};
 
 use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
@@ -74,6 +77,7 @@ pub(super) struct State {
     is_appending: bool,
     /// The writer has ended.
     is_closed: bool,
+    turn: Turn,
     /// The number of the last block that was published, or merged.
     last: u64,
     /// The number of the last block that the writer has read.
@@ -82,6 +86,17 @@ pub(super) struct State {
     blocks: VecDeque<Block>,
     bytes: u64,
     pub kinds: Kinds,
+}
+
+/// Whose turn it is among the files.
+#[derive(Debug)]
+struct Turn {
+    /// Which of them is appended to.
+    current: usize,
+    /// The other one is to be taken as soon as it is free, so that this one can be emptied.
+    is_due: bool,
+    /// Those that were emptied since whoever appends has looked.
+    emptied: [bool; FILES.len()],
 }
 
 impl Journal {
@@ -96,6 +111,11 @@ impl Journal {
             is_used: !blocks.is_empty(),
             is_appending: false,
             is_closed: false,
+            turn: Turn {
+                current: blocks.back().map_or(0, |last| last.file),
+                is_due: false,
+                emptied: [false; FILES.len()],
+            },
             last: found.last,
             read,
             bytes: blocks.iter().map(|block| block.bytes).sum(),
@@ -195,6 +215,26 @@ impl Journal {
         drop(state);
         self.merged.notify_all();
         bytes
+    }
+
+    /// Empties a file in which nothing is that is not merged. `false`: there is, or may soon be; then
+    /// those who append take the other file as soon as they can.
+    pub fn empty(&self, directory: &Path, which: usize) -> io::Result<bool> {
+        let mut state = self.lock();
+        let is_current = state.turn.current == which;
+        if state.holds(which) || (is_current && state.is_appending) {
+            state.turn.is_due |= is_current;
+            return Ok(false);
+        }
+        let file = match File::options().write(true).open(directory.join(FILES[which])) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            file => file?,
+        };
+        file.set_len(0)?;
+        state.turn.emptied[which] = true;
+        drop(state);
+        file.sync_all()?;
+        Ok(true)
     }
 
     /// The writer has ended: nobody need wait for it.

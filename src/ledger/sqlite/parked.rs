@@ -139,6 +139,7 @@ impl Parked {
             state.apply(db, audience, &key, |before, _| member::discard(before))?;
         }
         if discarded > 0 {
+            state.erasure.note();
             tracing::warn!(discarded, "parked members were too old or too many: discarded");
         }
         let more = discarded == SLICE as u64;

@@ -17,6 +17,8 @@ pub(super) struct Rejected {
     count: u64,
     bytes: u64,
     kept: Retention,
+    /// Something was erased since this was last asked for.
+    has_erased: bool,
 }
 
 /// What is kept of an event: its reason, sentence, body and person.
@@ -43,7 +45,7 @@ pub(super) fn verify_all(db: &Connection) -> rusqlite::Result<()> {
 
 impl Rejected {
     pub fn open(db: &Connection, kept: Retention) -> rusqlite::Result<Self> {
-        let mut rejected = Self { count: 0, bytes: 0, kept };
+        let mut rejected = Self { count: 0, bytes: 0, kept, has_erased: false };
         rejected.reload(db)?;
         Ok(rejected)
     }
@@ -126,6 +128,11 @@ impl Rejected {
         Ok(erased >= SLICE)
     }
 
+    /// Whether something was erased since this was last asked.
+    pub fn take_erased(&mut self) -> bool {
+        std::mem::take(&mut self.has_erased)
+    }
+
     fn is_too_much(&self) -> bool {
         self.count > 0 && (self.count > self.kept.max_count || self.bytes > self.kept.max_bytes)
     }
@@ -140,6 +147,7 @@ impl Rejected {
             .prepare_cached(&format!("DELETE FROM rejected WHERE {which} RETURNING length(body)"))?
             .query_map(values, |row| row.get(0))?
             .collect::<Result<_, _>>()?;
+        self.has_erased |= !sizes.is_empty();
         self.count = self.count.saturating_sub(sizes.len() as u64);
         self.bytes = self.bytes.saturating_sub(sizes.iter().sum());
         Ok(sizes.len())

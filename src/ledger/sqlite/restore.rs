@@ -192,7 +192,7 @@ fn is_whole(file: &Path) -> Result<(), BackupError> {
 fn forget_what_was_told(database: &Path) -> rusqlite::Result<()> {
     let db = Connection::open(database)?;
     db.execute_batch(
-        "PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL;
+        "PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;
          UPDATE destination SET environment = 'restored', checksum = NULL;",
     )
 }

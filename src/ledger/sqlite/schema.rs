@@ -4,15 +4,17 @@
 //! each believe that they alone know which members are in a call.
 
 use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::backup::with_suffix;
 use super::journal::{self, Found, ScanError, VERSION as JOURNAL_VERSION};
 use super::owner::Owner;
 use super::writer::WriterFailure;
-use super::{checksum, integrity, meta, migration, restore};
+use super::{checksum, integrity, meta, migration, reserve, restore};
 
 /// Version of the tables below; an older binary refuses a newer ledger before it touches it.
 pub(super) const VERSION: i64 = 4;
@@ -72,6 +74,15 @@ pub enum OpenError {
     /// Nothing is there to be read.
     #[error("there is no ledger at {0}")]
     Missing(PathBuf),
+    /// Its disk has no space for what opening it takes, or a quota is used up.
+    #[error("the disk of the ledger at {} has no space", path.display())]
+    NoSpace {
+        /// The ledger's directory.
+        path: PathBuf,
+        /// What could not be written.
+        #[source]
+        source: Box<OpenError>,
+    },
     /// A daemon has it and is busy putting what it accepted into its place.
     #[error(
         "the daemon that uses the ledger at {0} is merging much that it accepted: try again when it \
@@ -87,6 +98,22 @@ pub enum OpenError {
     /// The database cannot be read or written.
     #[error("the ledger's database cannot be opened")]
     Database(#[source] rusqlite::Error),
+}
+
+impl OpenError {
+    /// The same, as what it means if it is the disk of `directory` that has no space.
+    pub(super) fn on(self, directory: &Path) -> Self {
+        let is_full = match &self {
+            Self::Database(error) => reserve::is_full(error, directory),
+            Self::Directory { source, .. } => reserve::is_want_of_space(source),
+            Self::Failed(failure) => failure.is_want_of_space(),
+            _ => false,
+        };
+        if !is_full {
+            return self;
+        }
+        Self::NoSpace { path: directory.to_owned(), source: Box::new(self) }
+    }
 }
 
 impl From<rusqlite::Error> for OpenError {
@@ -222,7 +249,7 @@ pub(super) fn lock(directory: &Path) -> Result<Lock, OpenError> {
         let path = path.to_owned();
         move |source| OpenError::Directory { path, source }
     };
-    fs::create_dir_all(directory).map_err(failed(directory))?;
+    make_directory(directory).map_err(failed(directory))?;
     let path = directory.join(LOCK);
     let file = File::options()
         .create(true)
@@ -241,6 +268,25 @@ pub(super) fn lock(directory: &Path) -> Result<Lock, OpenError> {
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(directory.to_owned())),
         Err(TryLockError::Error(source)) => Err(OpenError::Directory { path, source }),
     }
+}
+
+/// Makes the directory and those above it that are missing: their names are on stable storage, as what is
+/// in them will be.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    let is_named = |path: &&Path| !path.as_os_str().is_empty();
+    let missing = directory.ancestors().take_while(|path| is_named(path) && !path.exists());
+    let missing: Vec<&Path> = missing.collect();
+    fs::create_dir_all(directory)?;
+    // A start that was killed may have made it and come no further.
+    let is_new = missing.is_empty() && !database(directory).exists();
+    for made in missing.into_iter().chain(is_new.then_some(directory)) {
+        let above = made.parent().filter(is_named).unwrap_or(Path::new("."));
+        match File::open(above) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {} // not ours to read
+            opened => opened?.sync_all()?,
+        }
+    }
+    Ok(())
 }
 
 /// Undoes a change that a kill has interrupted before there was a log: while the ledger was made, or
@@ -283,6 +329,7 @@ pub(super) fn open(directory: &Path, cache_kib: u32) -> Result<(Connection, Foun
     connection.execute_batch(&format!(
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
+         PRAGMA secure_delete = ON;
          PRAGMA wal_autocheckpoint = 0;
          PRAGMA cache_size = -{cache_kib};
          PRAGMA temp_store = MEMORY;"
@@ -352,7 +399,7 @@ pub(super) fn open_to_read(database: &Path) -> Result<Connection, OpenError> {
         .and_then(|()| pragma(&connection, "application_id"))
         .map_err(|error| match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => OpenError::NotALedger(database.to_owned()),
-            _ => error.into(),
+            _ => OpenError::from(error).on(database.parent().unwrap_or(Path::new(""))),
         })?;
     let found = version(&connection)?;
     // The first start may have ended before it made the tables.
@@ -366,6 +413,24 @@ pub(super) fn open_to_read(database: &Path) -> Result<Connection, OpenError> {
         return Err(OpenError::Newer { found });
     }
     Ok(connection)
+}
+
+/// Opens the database for reading where there is no space for the index beside its log: that is kept in
+/// memory, and nothing is written. Nobody else may have it open.
+pub(super) fn open_without_space(database: &Path) -> Result<Connection, OpenError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(database, flags)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.execute_batch(
+        "PRAGMA locking_mode = EXCLUSIVE; PRAGMA query_only = ON; PRAGMA cache_size = -8192;",
+    )?;
+    if pragma(&connection, "application_id")? != APPLICATION_ID {
+        return Err(OpenError::NotALedger(database.to_owned()));
+    }
+    match version(&connection)? {
+        found if found > VERSION => Err(OpenError::Newer { found }),
+        _ => Ok(connection),
+    }
 }
 
 /// Opens the database for reading beside the writer.
@@ -394,7 +459,9 @@ pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
 /// Brings a closed database to [`VERSION`].
 pub(super) fn migrate(database: &Path) -> Result<(), OpenError> {
     let connection = Connection::open(database)?;
-    connection.execute_batch("PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL;")?;
+    connection.execute_batch(
+        "PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;",
+    )?;
     migration::run(&connection, version(&connection)?)?;
     meta::complete(&connection)?;
     Ok(())

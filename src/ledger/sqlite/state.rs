@@ -19,6 +19,7 @@ use super::audience::{Audience, Counts};
 use super::audiences::Audiences;
 use super::bloom::Bloom;
 use super::database::Database;
+use super::erasure::Erasure;
 use super::group::Group;
 use super::journal::Found;
 use super::parked::Parked;
@@ -43,6 +44,7 @@ pub(super) struct State {
     pub rejected: Rejected,
     pub parked: Parked,
     pub upkeep: Upkeep,
+    pub erasure: Erasure,
     pub unwritten: Unwritten,
     /// Members of audiences that are new.
     newcomers: Bloom,
@@ -78,6 +80,7 @@ impl State {
             persons: Persons::open(db)?,
             rejected: Rejected::open(db, settings.rejected)?,
             parked: Parked::new(settings.parked),
+            erasure: Erasure::new(shared.pace.erase_after),
             upkeep: Upkeep::open(db, settings.tombstone_ttl, reassert_after)?,
             unwritten: Unwritten::new(shared.pace.most_unwritten),
             newcomers: Bloom::default(),
@@ -236,6 +239,7 @@ impl State {
             }
         }
         if *next == Next::Delete {
+            self.erasure.note();
             Parked::erase(db, row, key.as_str())?;
         }
         self.note(audience, after, before, next);
@@ -275,6 +279,7 @@ impl State {
         let row = self.audiences.destinations[destination].row;
         let person = self.persons.hash(row, user_id.as_str());
         self.persons.remember(db, person, asked_at)?;
+        self.erasure.note();
         self.rejected.forget(db, person)?;
         let key = ContextKey::from(user_id.clone());
         let mut found: Vec<(usize, ContextKey)> = self

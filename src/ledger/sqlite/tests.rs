@@ -61,6 +61,7 @@ impl Bench {
             reported_from: 1,
             most_unwritten: 12,
             most_written: 4,
+            ..PACE
         };
         bench.open();
         bench
@@ -630,6 +631,7 @@ mod beside;
 mod checkpoints;
 mod configured;
 mod damage;
+mod erased;
 mod journaled;
 mod migration;
 mod operations;

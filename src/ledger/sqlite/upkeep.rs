@@ -123,6 +123,9 @@ impl Upkeep {
         let walking = walks::step(state, db)?;
         state.free_dropped(db)?;
         let dropping = dropped::erase_slice(state, db)?;
+        if dropping {
+            state.erasure.note();
+        }
         let purging = purge(state, db, now)?;
         state.upkeep.more = reasserted || walking || dropping || purging;
         state.upkeep.next_slice = now + PAUSE;
@@ -174,6 +177,9 @@ fn reassert_due(state: &mut State, db: &Database, now: Instant) -> rusqlite::Res
         .query_map(params![through.0, SLICE], reassertion)?
         .collect::<Result<_, _>>()?;
     let more = rows.len() == SLICE;
+    if !rows.is_empty() {
+        state.erasure.note(); // each has a context key
+    }
     for (_, row, key) in rows {
         let Some(audience) = state.audiences.of_row(row) else { continue };
         let Some(key) = ContextKey::new(&key) else { continue };
@@ -217,6 +223,7 @@ fn purge_tombstones(state: &mut State, db: &Database, now: Instant) -> rusqlite:
         if before.is_spent_tombstone(stamp, ttl) {
             // No count is of tombstones, so that the audience need not be known.
             members::store(db, *row, key, Some(before), None)?;
+            state.erasure.note();
         }
     }
     state.upkeep.walk = (slice.len() == SLICE)

@@ -2,10 +2,12 @@
 //! journal, and applies it as one group. It commits that, unless nothing but memory has changed while
 //! rows are written beside it (`rows`).
 
+mod emptying;
 mod reading;
 mod rows;
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -18,6 +20,7 @@ use super::checkpoint::Checkpointer;
 use super::checksum::is_damage;
 use super::command::{Command, Reply};
 use super::database::Database;
+use super::erasure;
 use super::front::Front;
 use super::group::{Group, Held};
 use super::journal::{Files, Found, RecordBefore};
@@ -27,8 +30,8 @@ use super::state::State;
 use super::upkeep::Upkeep;
 use super::{Settings, Shared, meta};
 use crate::ledger::LedgerError;
-use crate::membership::Timestamp;
 
+use emptying::Logs;
 use reading::LOOK_BESIDE;
 use rows::{Beside, Rows, WRITE_AFTER};
 
@@ -53,6 +56,11 @@ pub struct WriterFailure {
 }
 
 impl WriterFailure {
+    /// Whether it is that the disk has no space.
+    pub(super) fn is_want_of_space(&self) -> bool {
+        matches!(self.source.downcast_ref(), Some(LedgerError::Unavailable(_)))
+    }
+
     pub(super) fn new(
         doing: &'static str,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -98,8 +106,11 @@ pub struct Writer {
     shared: Arc<Shared>,
     checkpointer: Checkpointer,
     reserve: Reserve,
+    directory: PathBuf,
     /// Said once, and once more when it is over: a full disk would be filled with complaints.
     is_full: bool,
+    /// Erasing was put off once, for what was to be written first.
+    has_put_off_erasing: bool,
     /// What is due is left to a daemon: it knows how long calls take and what is kept.
     only_merges: bool,
     /// Freed last, after the database is closed.
@@ -120,9 +131,13 @@ impl Writer {
         let merged = meta::merged(&database)?;
         let also = found.outlines.iter().map(|(_, outline)| outline.destination.clone()).collect();
         let checkpointer = Checkpointer::watch(&mut database, &settings.path)?;
-        let reserve = Reserve::new(settings.path.clone(), settings.disk_reserve_bytes);
-        let state = State::open(&database, settings, &also, Arc::clone(&shared))?;
+        let directory = settings.path.clone();
+        let reserve = Reserve::new(directory.clone(), settings.disk_reserve_bytes);
+        let mut state = State::open(&database, settings, &also, Arc::clone(&shared))?;
         state.promise_kinds(found);
+        if erasure::is_needed(&directory) {
+            state.erasure.note(); // what a stop or a kill has left
+        }
         Ok(Self {
             database: Database::new(database),
             commands,
@@ -145,7 +160,9 @@ impl Writer {
             shared,
             checkpointer,
             reserve,
+            directory,
             is_full: false,
+            has_put_off_erasing: false,
             only_merges: false,
             lock,
         })
@@ -171,30 +188,20 @@ impl Writer {
         Ok(())
     }
 
-    /// Merges what is in the journal, and closes the ledger.
-    pub(super) fn merge_all(mut self) -> Result<(), WriterFailure> {
-        self.only_merges = true;
-        let last = self.shared.journal.last();
-        while self.merged < last {
-            let mut group = Group::default();
-            self.merge_at = Instant::now();
-            self.read_journal(&mut group)?;
-            let is_last = group.merges.unwrap_or(self.read) == last;
-            self.commit(group, if is_last { Rows::All } else { Rows::Due })?;
-            self.database.wait(); // there is nothing else to do
-            if self.is_full {
-                let full = LedgerError::Unavailable("its disk has no space".to_owned());
-                return Err(WriterFailure::new("merging its journal", full));
-            }
-        }
-        self.shut()
-    }
-
     fn write_until_closed(mut self) -> Result<(), WriterFailure> {
+        // Whoever asks whether to send events here is told before the first ones are refused.
+        if let Some(change) = self.reserve.look(0) {
+            self.show_space();
+            change.say();
+        }
         loop {
             let mut group = Group::default();
             let had_no_space = self.has_no_space();
-            let mut idle_for = self.state.upkeep.idle_for(Instant::now());
+            let now = Instant::now();
+            let mut idle_for = self.state.upkeep.idle_for(now);
+            if let Some(due) = self.state.erasure.due() {
+                idle_for = idle_for.min(due.saturating_duration_since(now));
+            }
             if had_no_space {
                 let look_again = if self.beside.is_some() { LOOK_BESIDE } else { LOOK_AGAIN };
                 idle_for = idle_for.min(look_again);
@@ -205,7 +212,7 @@ impl Writer {
             match self.commands.recv_timeout(idle_for) {
                 Ok(command) => group.push(command),
                 Err(RecvTimeoutError::Timeout) => is_quiet = !self.database.is_lent(),
-                Err(RecvTimeoutError::Disconnected) => return self.shut(),
+                Err(RecvTimeoutError::Disconnected) => return self.shut(Logs::Left),
             }
             while !group.is_full() {
                 let Ok(command) = self.commands.try_recv() else { break };
@@ -228,7 +235,7 @@ impl Writer {
             }
             self.read_journal(&mut group)?;
             if had_no_space || group.has_intakes() {
-                if let Some(change) = self.reserve.look() {
+                if let Some(change) = self.reserve.look(self.checkpointer.to_copy_bytes()) {
                     self.show_space();
                     change.say();
                 }
@@ -245,9 +252,13 @@ impl Writer {
             if closed.is_some() {
                 self.held.drain(..).for_each(|(_, held)| held.fail());
             }
-            self.checkpointer.after_commit(&self.database).map_err(failed("checkpointing"))?;
-            if let Some(closed) = closed {
-                self.shut()?;
+            self.checkpointer
+                .after_commit(&self.database, self.reserve.spare_bytes())
+                .map_err(failed("checkpointing"))?;
+            self.erase_what_is_due()?;
+            if let Some((by, closed)) = closed {
+                self.merge_rest(by)?;
+                self.shut(Logs::Emptied { by })?;
                 let _ = closed.send(()); // whoever asked may have given up waiting
                 return Ok(());
             }
@@ -310,15 +321,16 @@ impl Writer {
                 self.database.roll_back();
                 // Of two failures the worse one counts.
                 let error = match self.end_beside() {
-                    Err(beside) if !is_full(&beside) => beside,
+                    Err(beside) if !is_full(&beside, &self.directory) => beside,
                     _ => error,
                 };
-                if !is_full(&error) {
+                if !is_full(&error, &self.directory) {
                     group.fail(|| LedgerError::Closed);
                     let doing = if is_damage(&error) { DAMAGED } else { "writing" };
                     return Err(failed(doing)(error));
                 }
                 self.has_filled_up(&error.to_string());
+                self.checkpointer.cut_log();
                 for reader in self.readers.drain(..).chain(self.served.drain(..)) {
                     let _ = reader.send(Err(LedgerError::Unavailable(error.to_string()))); // as above
                 }
@@ -384,27 +396,6 @@ impl Writer {
         self.state.marked(marks);
         self.state.must_commit = false;
         Ok(has_written)
-    }
-
-    /// Closes the database; what is not in a call now is known not to be.
-    fn shut(mut self) -> Result<(), WriterFailure> {
-        self.database.wait();
-        match self.end_beside() {
-            Err(error) if !is_full(&error) => return Err(failed("writing")(error)),
-            _ => {} // the journal still has what there was no space for
-        }
-        let audiences = &mut self.state.audiences;
-        let all_written = self.state.unwritten.is_empty();
-        for index in (0..audiences.list.len()).filter(|_| all_written) {
-            if audiences.list[index].claimed.is_empty() {
-                audiences.list[index].claimed_through = Timestamp::EPOCH;
-                audiences.save(&self.database, index, true).map_err(failed("closing"))?;
-            }
-        }
-        self.checkpointer.stop();
-        self.database.close().map_err(failed("closing"))?;
-        drop(self.lock);
-        Ok(())
     }
 }
 

@@ -61,6 +61,7 @@ impl Group {
             let key = claimed.context_key.as_str();
             if before.is_some_and(|before| before.parked_at.is_some()) {
                 Parked::erase(db, row, key)?;
+                state.erasure.note();
             }
             if tell_once_more {
                 state.upkeep.reassert_later(db, row, key, moment.stamp)?;

@@ -88,14 +88,22 @@ impl Files {
         }
     }
 
-    /// Begins the current file again if all is merged, or takes the other one if this is long.
+    /// Begins the current file again if all is merged, or takes the other one if this is long or to be
+    /// emptied.
     fn turn(&mut self, journal: &Journal) -> io::Result<()> {
-        let state = journal.lock();
+        let mut state = journal.lock();
+        for (opened, emptied) in self.opened.iter_mut().zip(&mut state.turn.emptied) {
+            if std::mem::take(emptied) {
+                *opened = None; // it is not as long as it was
+            }
+        }
         let other = 1 - self.current;
-        if !state.holds(self.current) {
-            self.end = 0;
-        } else if self.end >= LONG && !state.holds(other) {
+        let is_long = self.end >= LONG && state.holds(self.current);
+        if (is_long || state.turn.is_due) && !state.holds(other) {
             (self.current, self.end) = (other, 0);
+            (state.turn.current, state.turn.is_due) = (other, false);
+        } else if !state.holds(self.current) {
+            self.end = 0;
         }
         drop(state);
         if self.end == 0 {

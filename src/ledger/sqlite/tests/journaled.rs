@@ -155,6 +155,42 @@ async fn whoever_reads_a_ledger_at_rest_finds_what_was_not_merged() {
 }
 
 #[tokio::test]
+async fn a_backup_beside_a_daemon_that_dies_goes_on_without_it_at_once() {
+    let (bench, elsewhere) = (closed(), closed());
+    let busy = Busy::open(&bench);
+    for who in people(9) {
+        busy.record(vec![delta("a", &who, true, 1)]).await;
+    }
+    let database = schema::database(bench.directory.path());
+    let opened = || {
+        let files = std::fs::read_dir("/proc/self/fd").expect("this is Linux");
+        files
+            .filter(|file| {
+                let target =
+                    file.as_ref().ok().and_then(|file| std::fs::read_link(file.path()).ok());
+                target.as_ref() == Some(&database)
+            })
+            .count()
+    };
+    let before = opened();
+    let (of, file) = (bench.directory.path().to_owned(), elsewhere.directory.path().join("copy"));
+    let copy = file.clone();
+    let copying = tokio::task::spawn_blocking(move || backup(&of, &copy));
+    let waits = async {
+        while opened() == before {
+            tokio::time::sleep(Duration::from_millis(1)).await; // nothing else tells
+        }
+    };
+    tokio::time::timeout(DEADLINE, waits).await.expect("it waits for what is not merged");
+    drop(busy);
+    let copied = tokio::time::timeout(DEADLINE, copying).await.expect("at once");
+    let copied = copied.expect("no panic").expect("nothing is in the way");
+    assert_eq!(copied, BackedUp { daemon_ended: true });
+    assert_eq!(restore(elsewhere.directory.path(), &file).expect("it is a backup"), None);
+    assert_eq!(elsewhere.exported(), people(9));
+}
+
+#[tokio::test]
 async fn a_restore_takes_the_journal_aside_with_the_rest() {
     let left = left_behind(3).await;
     let copy = tempfile::tempdir().expect("a temporary directory");
@@ -281,13 +317,10 @@ async fn what_a_sender_sends_is_never_taken_for_a_block() {
 /// A number that stood on two blocks would make everything behind the second one unreadable.
 #[tokio::test]
 async fn a_block_that_cannot_be_noted_as_answered_keeps_its_number() {
-    let bench = closed();
-    let busy = Busy::open(&bench);
-    busy.record(vec![delta("a", "p00", true, 1)]).await;
-    let Busy { ledger, mut writer } = busy;
-    writer.turn(); // it is merged
-    ledger.close().await;
-    drop(writer);
+    let mut bench = closed();
+    bench.open();
+    bench.record(vec![delta("a", "p00", true, 1)]).await;
+    bench.close().await;
 
     // As on a disk that writes nothing in place and has no space left.
     let note = bench.directory.path().join(journal::ANSWERED);

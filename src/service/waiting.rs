@@ -1,0 +1,87 @@
+//! A start on a full disk: the ledger cannot be opened, but the process is up, says why it is not ready,
+//! and goes on by itself when there is space.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::{Listeners, ServiceError, raise_open_files, wiring};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::ledger::{OpenError, SqliteLedger, Writer};
+use crate::operate::logging::chain;
+use crate::receive::{self, unready};
+
+/// Between two attempts to open the ledger.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// Opens the ledger. While its disk has no space for that, every request is answered 503 on both
+/// listeners. `None`: it was to stop before there was space.
+pub(super) async fn for_ledger(
+    config: &Config,
+    listeners: &Listeners,
+    clock: &Arc<dyn Clock>,
+    is_up: impl FnOnce(),
+    stop: &CancellationToken,
+) -> Result<Option<(SqliteLedger, Writer)>, ServiceError> {
+    let open = || SqliteLedger::open(wiring::ledger_settings(config), Arc::clone(clock));
+    match open() {
+        Err(full @ OpenError::NoSpace { .. }) => {
+            error!(
+                error = chain(&full),
+                "no space for the ledger: it is opened as soon as there is, and nothing is accepted"
+            );
+        }
+        opened => return Ok(Some(opened?)),
+    }
+    let answering = CancellationToken::new();
+    let _end = answering.clone().drop_guard();
+    let mut answers = answer(config, listeners, &answering)?;
+    is_up();
+    let opened = loop {
+        tokio::select! {
+            () = stop.cancelled() => break None,
+            () = tokio::time::sleep(TRY_AGAIN) => {}
+        }
+        match open() {
+            Err(OpenError::NoSpace { .. }) => {}
+            opened => break Some(opened?),
+        }
+    };
+    answering.cancel();
+    while answers.join_next().await.is_some() {}
+    if opened.is_some() {
+        info!("there is space for the ledger again");
+    }
+    Ok(opened)
+}
+
+/// Answers on both listeners until `stop`, which leaves them open.
+fn answer(
+    config: &Config,
+    listeners: &Listeners,
+    stop: &CancellationToken,
+) -> Result<JoinSet<io::Result<()>>, ServiceError> {
+    let mut tasks = JoinSet::new();
+    let limits = wiring::listener_limits(config, raise_open_files());
+    let both =
+        [(&listeners.public, &listeners.public_tls), (&listeners.admin, &listeners.admin_tls)];
+    for ((listener, tls), limits) in both.into_iter().zip(limits) {
+        let listener = twin(listener).map_err(ServiceError::Listener)?;
+        let router = unready("the disk of the ledger has no space");
+        tasks.spawn(receive::serve(listener, router, limits, tls.clone(), stop.clone()));
+    }
+    Ok(tasks)
+}
+
+/// Another handle of the same socket.
+fn twin(listener: &TcpListener) -> io::Result<TcpListener> {
+    let handle = listener.as_fd().try_clone_to_owned()?;
+    TcpListener::from_std(handle.into())
+}

@@ -1,0 +1,262 @@
+//! Full disks, beside what `durability` shows: a start on one, what can be done there without a daemon, a
+//! small disk that SQLite's log must not take whole, a quota.
+//!
+//! Each needs a mount namespace of its own (`unshare`), and is skipped by name where that is not allowed.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cohortd::sandbox::{View, sign};
+use cohortd::secret::Secret;
+use serde_json::Value;
+
+use crate::harness::{
+    Cohortd, DEADLINE, ENVIRONMENT, Installation, SHARED_SECRET, identify, launchdarkly,
+};
+
+const NOW_MS: i64 = 1_750_000_000_000;
+/// Mounts a small disk over the ledger, with what was there, and fills it.
+const FILL: &str = "mkdir -p ledger && cp -a ledger kept && rm -f kept/ledger.db-shm && mount -t tmpfs -o size=SIZE small ledger \
+                    && cp -a kept/. ledger && (cat /dev/zero > ledger/somebody-else 2> fill-error; true) \
+                    && exec \"$@\"";
+
+/// Whether namespaces are to be had; says so by name if not.
+fn is_skipped(test: &str) -> bool {
+    let tried = Command::new("unshare")
+        .args(["--map-root-user", "--mount", "sh", "-c", "mount -t tmpfs small /mnt"])
+        .output();
+    let is_possible = tried.is_ok_and(|output| output.status.success());
+    if !is_possible {
+        println!("skipped: {test}: no mount namespace can be made here");
+    }
+    !is_possible
+}
+
+fn on_a_disk(script: &str, size: &str) -> [String; 6] {
+    let script = script.replace("SIZE", size);
+    ["unshare", "--map-root-user", "--mount", "sh", "-c", &script].map(str::to_owned)
+}
+
+fn wrapper(words: &[String; 6]) -> Vec<&str> {
+    words.iter().map(String::as_str).chain(["-"]).collect()
+}
+
+/// The ledger's directory as the daemon sees it.
+fn seen_by(cohortd: &Cohortd, installation: &Installation) -> PathBuf {
+    let root = format!("/proc/{}/root", cohortd.pid());
+    PathBuf::from(format!("{root}{}", installation.ledger_path().display()))
+}
+
+fn free(ledger: &Path) {
+    std::fs::remove_file(ledger.join("somebody-else")).expect("it filled the disk");
+}
+
+async fn is_refused(cohortd: &Cohortd) {
+    let body = identify("nobody", "vip", true, NOW_MS).to_string();
+    let signature = sign(&Secret::new(SHARED_SECRET), body.as_bytes());
+    let answer = cohortd.post_raw(body, signature).await.expect("an answer");
+    assert_eq!(answer.status(), 503);
+    assert_eq!(answer.headers()["retry-after"], "1");
+    let why = answer.text().await.expect("it says why");
+    assert!(why.contains("no space"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_on_a_full_disk_is_not_ready_until_there_is_space() {
+    if is_skipped("a_start_on_a_full_disk_is_not_ready_until_there_is_space") {
+        return;
+    }
+    for is_new in [false, true] {
+        let launchdarkly = launchdarkly().await;
+        let mut installation = Installation::new(&launchdarkly);
+        installation.set("ledger.disk_reserve_mib", "0").set("delivery.linger_ms", "60000");
+        if !is_new {
+            let cohortd = installation.start();
+            let before = identify("before", "vip", true, NOW_MS);
+            assert_eq!(cohortd.post(&before).await.expect("an answer").0, 200);
+            cohortd.kill(); // its log is to be read, for which an index is needed
+        }
+        installation.set("delivery.linger_ms", "20");
+        let words = on_a_disk(FILL, "2m");
+        let command = installation.wrapped(&wrapper(&words));
+        let cohortd = installation.start_until(command, "no space for the ledger");
+        assert_eq!(cohortd.readyz().await, Some(503), "new {is_new}");
+        assert_eq!(cohortd.probe("/livez").await, Some(200));
+        is_refused(&cohortd).await;
+        let ledger = seen_by(&cohortd, &installation);
+        free(&ledger);
+        cohortd.logged("ready").await;
+        assert_eq!(cohortd.readyz().await, Some(200));
+        let after = identify("after", "vip", true, NOW_MS);
+        assert_eq!(cohortd.post(&after).await.expect("an answer").0, 200);
+        let mut all = BTreeSet::from(["after".to_owned()]);
+        if !is_new {
+            all.insert("before".to_owned());
+        }
+        let delivered = |view: &View<'_>| {
+            view.segment(ENVIRONMENT, "aud_vip").is_some_and(|of| of.members == all)
+        };
+        launchdarkly.until(DEADLINE, delivered).await.expect("all of them are told");
+        let (status, log) = cohortd.stop();
+        assert!(status.success(), "{}", log.join("\n"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_waits_for_space_stops_when_it_is_told_to() {
+    if is_skipped("a_daemon_that_waits_for_space_stops_when_it_is_told_to") {
+        return;
+    }
+    let launchdarkly = launchdarkly().await;
+    let installation = Installation::new(&launchdarkly);
+    let words = on_a_disk(FILL, "1m");
+    let command = installation.wrapped(&wrapper(&words));
+    let cohortd = installation.start_until(command, "no space for the ledger");
+    let (status, log) = cohortd.stop();
+    assert!(status.success(), "{}", log.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ledger_on_a_full_disk_can_be_checked() {
+    if is_skipped("a_ledger_on_a_full_disk_can_be_checked") {
+        return;
+    }
+    let launchdarkly = launchdarkly().await;
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    let events: Vec<Value> =
+        (0..50).map(|of| identify(&format!("user{of}"), "vip", true, NOW_MS)).collect();
+    assert_eq!(cohortd.post_batch(&events).await.expect("an answer").0, 200);
+    installation.drained().await;
+    cohortd.kill();
+    let words = on_a_disk(FILL, "4m");
+    let command = installation.wrapped(&wrapper(&words));
+    let daemon = command.get_args().take(6).map(std::ffi::OsStr::to_owned).collect::<Vec<_>>();
+    let checked = Command::new("unshare")
+        .args(&daemon)
+        .args([env!("CARGO_BIN_EXE_cohortd"), "ledger", "check"])
+        .env_clear()
+        .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .current_dir(installation.directory.path())
+        .output()
+        .expect("it runs");
+    let [out, complaint] =
+        [checked.stdout, checked.stderr].map(|text| String::from_utf8(text).expect("text"));
+    assert_eq!(checked.status.code(), Some(0), "{out}{complaint}");
+    assert!(out.contains("the ledger is sound: 50 members"), "{out}{complaint}");
+}
+
+/// Kept events come and go: what is kept is little, what is written is many times the disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_does_not_take_a_small_disk_whole() {
+    const EVENTS: usize = 120;
+    if is_skipped("the_log_does_not_take_a_small_disk_whole") {
+        return;
+    }
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("ledger.disk_reserve_mib", "0").set("ledger.rejected_max_mib", "2");
+    let small = "mkdir -p ledger && mount -t tmpfs -o size=SIZE small ledger && exec \"$@\"";
+    let words = on_a_disk(small, "14m");
+    let cohortd = installation.start_as(installation.wrapped(&wrapper(&words)));
+    let mut event = identify("", "vip", true, NOW_MS);
+    (event["userId"], event["padding"]) = (Value::Null, "x".repeat(300_000).into());
+    let (mut kept, mut refused) = (0, 0);
+    while kept < EVENTS {
+        match cohortd.post(&event).await.expect("an answer").0 {
+            400 => kept += 1,
+            503 => refused += 1,
+            other => panic!("answered {other}"),
+        }
+        assert!(refused < 20, "after {kept} nothing is taken any more");
+    }
+    println!("{kept} of 300 KB kept on 14 MiB, {refused} refused");
+    let who = identify("ada", "vip", true, NOW_MS);
+    assert_eq!(cohortd.post(&who).await.expect("an answer").0, 200);
+    let delivered = |view: &View<'_>| view.has(ENVIRONMENT, "aud_vip", "ada");
+    launchdarkly.until(DEADLINE, delivered).await.expect("it is told");
+    let (status, log) = cohortd.stop();
+    assert!(status.success(), "{}", log.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_that_is_used_up_is_answered_503_and_the_daemon_goes_on() {
+    let version = Command::new("strace").arg("-V").output();
+    if version.is_err() {
+        println!(
+            "skipped: a_quota_that_is_used_up_is_answered_503_and_the_daemon_goes_on: no strace"
+        );
+        return;
+    }
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("delivery.linger_ms", "60000");
+    assert!(installation.start().stop().0.success()); // so that the next one has little to write at first
+    let path = |name: &str| installation.ledger_path().join(name).display().to_string();
+    let (log, probe) = (path("ledger.db-wal"), path("space-probe"));
+    let output = installation.directory.path().join("trace").display().to_string();
+    let tracer = [
+        "strace",
+        "-D",
+        "-f",
+        "-P",
+        &log,
+        "-P",
+        &probe,
+        "-e",
+        "trace=pwrite64",
+        "-e",
+        "inject=pwrite64:error=EDQUOT:when=40..43",
+        "-o",
+        &output,
+    ];
+    let cohortd = installation.start_as(installation.wrapped(&tracer));
+    let (mut accepted, mut refused) = (BTreeSet::new(), 0);
+    for number in 0..400 {
+        let user = format!("user{number}");
+        match cohortd.post(&identify(&user, "vip", true, NOW_MS)).await.expect("an answer").0 {
+            200 => _ = accepted.insert(user),
+            503 => refused += 1,
+            other => panic!("answered {other}"),
+        }
+        if refused > 0 && accepted.len() > 60 {
+            break;
+        }
+        if refused > 0 && cohortd.readyz().await == Some(503) {
+            cohortd.logged("there is space for the ledger again").await;
+        }
+    }
+    assert!(refused > 0 && accepted.len() > 60, "{refused} refused, {} accepted", accepted.len());
+    let (status, log) = cohortd.stop();
+    assert!(status.success(), "{}", log.join("\n"));
+    let exported = installation.types(None, &["ledger", "export"]).done();
+    let there = exported.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let there: BTreeSet<String> =
+        there.map(|line| line["context_key"].as_str().expect("a key").to_owned()).collect();
+    assert!(there.is_superset(&accepted));
+}
+
+/// The names of what is new are on stable storage before anything in it is promised.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_directories_above_the_ledger_are_synced() {
+    let version = Command::new("strace").arg("-V").output();
+    if version.is_err() {
+        println!("skipped: new_directories_above_the_ledger_are_synced: no strace");
+        return;
+    }
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    let above = installation.directory.path().join("one");
+    installation.set("ledger.path", &above.join("two/ledger").display().to_string());
+    let output = installation.directory.path().join("trace");
+    let shown = output.display().to_string();
+    let tracer = ["strace", "-D", "-f", "-y", "-e", "trace=fsync", "-o", &shown];
+    let cohortd = installation.start_as(installation.wrapped(&tracer));
+    assert!(cohortd.stop().0.success());
+    let trace = std::fs::read_to_string(output).expect("there is a trace");
+    for directory in [installation.directory.path(), &above, &above.join("two")] {
+        let synced = format!("<{}>", directory.display());
+        assert!(trace.lines().any(|line| line.contains(&synced)), "{synced} is not synced");
+    }
+}
