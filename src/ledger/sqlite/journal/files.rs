@@ -319,10 +319,9 @@ impl Run {
         let mut records = Vec::new();
         while let Some(header) = sound(&mut file, offset, length, seal, &mut records)? {
             let last = run.blocks.last().map(|(block, _)| block.number);
-            if last == Some(header.number) {
-                // Earlier versions used the number of a block again that was promised to nobody.
-                run.blocks.pop();
-            } else if last.is_some_and(|last| header.number != last + 1) {
+            // Earlier versions used the number of a block again that was promised to nobody.
+            let is_instead = last == Some(header.number) && header.version == UNVERSIONED;
+            if last.is_some_and(|last| header.number != last + 1) && !is_instead {
                 break; // of the time before the file was begun again
             }
             if version > UNVERSIONED && header.version == UNVERSIONED {
@@ -340,6 +339,9 @@ impl Run {
             };
             let (number, bytes) = (header.number, header.whole());
             let block = Block { number, file: which, offset, bytes, began: None };
+            if is_instead {
+                run.blocks.pop();
+            }
             run.blocks.push((block, outlines));
             run.newest = Some(header.number);
             offset += header.whole();
