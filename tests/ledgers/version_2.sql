@@ -62,6 +62,7 @@ CREATE TABLE parked (
     code TEXT NOT NULL,
     message TEXT NOT NULL,
     answer_id TEXT NOT NULL,
+    checksum INTEGER,
     PRIMARY KEY (audience, context_key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX parked_since ON parked (parked_at);
@@ -70,12 +71,14 @@ CREATE TABLE reassertion (
     settled_at INTEGER NOT NULL,
     audience INTEGER NOT NULL,
     context_key TEXT NOT NULL,
+    checksum INTEGER,
     PRIMARY KEY (settled_at, audience, context_key)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE forgotten (
     person BLOB PRIMARY KEY,
-    forgotten_at INTEGER NOT NULL
+    forgotten_at INTEGER NOT NULL,
+    checksum INTEGER
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE rejected (
@@ -92,7 +95,7 @@ CREATE INDEX rejected_person ON rejected (person) WHERE person IS NOT NULL;
 CREATE INDEX rejected_destination ON rejected (destination);
 
 INSERT INTO meta (name, value) VALUES ('arrival', 1750000000000000);
-INSERT INTO meta (name, value) VALUES ('person_key', X'D313BDE3EAA89636508BE5D74E135457BA60C462D02038A88F57F153544E072F');
+INSERT INTO meta (name, value) VALUES ('person_key', X'BD6C80B5BDBEB6753117EF3D5FD99AC7F471EBA02C4EAD723889459FBF73E9B6');
 INSERT INTO destination (id, name, environment, paused_at, dropped, checksum) VALUES (1, 'production', 'https://launchdarkly.test one', NULL, 0, NULL);
 INSERT INTO audience (id, destination, audience_id, audience_key, context_kind, acknowledged, told_counts_from, claimed_through, unheard_through, walk_after, walk, included, pending, parked, checksum) VALUES (1, 1, 'aud_vip', 'vip', 'user', 1, 0, 0, 0, NULL, NULL, 3, 1, 1, NULL);
 INSERT INTO audience (id, destination, audience_id, audience_key, context_kind, acknowledged, told_counts_from, claimed_through, unheard_through, walk_after, walk, included, pending, parked, checksum) VALUES (2, 1, 'aud_beta', 'beta', 'user', 1, 0, 0, 0, '', 'resync', 1, 1, 0, NULL);
@@ -101,5 +104,5 @@ INSERT INTO member (audience, context_key, included, event_at, version, told, to
 INSERT INTO member (audience, context_key, included, event_at, version, told, told_at, pending_since, parked_at, flags, key_rule, person, refused_with, checksum) VALUES (1, 'cyd', 1, 1740000000000000, 1749999000000005, NULL, NULL, 1749999000000005, NULL, 0, 1, NULL, NULL, NULL);
 INSERT INTO member (audience, context_key, included, event_at, version, told, told_at, pending_since, parked_at, flags, key_rule, person, refused_with, checksum) VALUES (1, 'dan', 1, 1740000000000000, 1749999000000006, NULL, NULL, NULL, 1749999000000007, 0, 1, NULL, NULL, NULL);
 INSERT INTO member (audience, context_key, included, event_at, version, told, told_at, pending_since, parked_at, flags, key_rule, person, refused_with, checksum) VALUES (2, 'ada', 1, 1740000000000000, 1749999000000008, NULL, NULL, 1749999000000008, NULL, 0, 1, NULL, NULL, NULL);
-INSERT INTO parked (audience, context_key, parked_at, status, code, message, answer_id) VALUES (1, 'dan', 1749999000000007, 400, 'invalid_request', 'no', 'answer-1');
+INSERT INTO parked (audience, context_key, parked_at, status, code, message, answer_id, checksum) VALUES (1, 'dan', 1749999000000007, 400, 'invalid_request', 'no', 'answer-1', NULL);
 INSERT INTO rejected (id, destination, received_at, reason, detail, body, person, checksum) VALUES (1, 1, 1749999000000009, 'no_context_key', 'None.', X'7B7D', NULL, NULL);

@@ -95,7 +95,7 @@ CREATE INDEX rejected_person ON rejected (person) WHERE person IS NOT NULL;
 CREATE INDEX rejected_destination ON rejected (destination);
 
 INSERT INTO meta (name, value) VALUES ('arrival', 1750000000000000);
-INSERT INTO meta (name, value) VALUES ('person_key', X'DE6E872AA45CFB3FC2095B077180CB7406A8FCF4A982AB8A36A9D9730BBE07DB');
+INSERT INTO meta (name, value) VALUES ('person_key', X'27425626E54BDE5DAE209332CE4507E4DA8DA550E6F341B990F3BF98F8C12892');
 INSERT INTO destination (id, name, environment, paused_at, dropped, checksum) VALUES (1, 'production', 'https://launchdarkly.test one', NULL, 0, NULL);
 INSERT INTO audience (id, destination, audience_id, audience_key, context_kind, acknowledged, told_counts_from, claimed_through, unheard_through, walk_after, walk, included, pending, parked, checksum) VALUES (1, 1, 'aud_vip', 'vip', 'user', 1, 0, 0, 0, NULL, NULL, 3, 1, 1, NULL);
 INSERT INTO audience (id, destination, audience_id, audience_key, context_kind, acknowledged, told_counts_from, claimed_through, unheard_through, walk_after, walk, included, pending, parked, checksum) VALUES (2, 1, 'aud_beta', 'beta', 'user', 1, 0, 0, 0, '', 'resync;0 0 0', 1, 1, 0, NULL);
