@@ -181,10 +181,7 @@ impl Audiences {
         let removed = std::mem::replace(&mut self.list[index], vacant);
         self.by_id.remove(&(removed.destination, removed.route.audience.clone()));
         self.by_row.remove(&removed.row);
-        self.vacant.insert(index);
-        while self.list.len().checked_sub(1).is_some_and(|last| self.vacant.remove(&last)) {
-            self.list.pop();
-        }
+        self.vacant.insert(index); // it stays a position: the group may still speak of it
         removed
     }
 
