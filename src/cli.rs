@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::{Shell, generate};
+use rustix::fs::Mode;
 
 use crate::config::{Config, Destination, Reading, Source};
 use crate::launchdarkly::wire::USER_AGENT;
@@ -165,13 +166,15 @@ enum EvalWhat {
 /// Runs the command of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    keep_files_to_ourselves();
     let line = match CommandLine::try_parse() {
         Ok(line) => line,
-        Err(message) => {
-            // Help and version are an answer, everything else a complaint.
-            let _ = message.print();
-            return if message.use_stderr() { Exit::BadUsage } else { Exit::Done }.into();
+        Err(message) if message.use_stderr() => {
+            let _ = message.print(); // as in `complain`
+            return Exit::BadUsage.into();
         }
+        // Help and version are an answer.
+        Err(message) => return answered(message.print().map(|()| Exit::Done)).into(),
     };
     let file = line.config.as_deref();
     let exit = match line.command {
@@ -251,9 +254,19 @@ fn asked(
     command: impl AsyncFnOnce(&Config, &mut std::io::Stdout) -> std::io::Result<Exit>,
 ) -> Exit {
     match load(file) {
-        Ok(config) => answered(waited(command(&config, &mut std::io::stdout()))),
+        Ok(config) => {
+            let mut out = std::io::stdout();
+            let result = waited(command(&config, &mut out));
+            answered(result.and_then(|exit| out.flush().map(|()| exit)))
+        }
         Err(exit) => exit,
     }
+}
+
+/// Whatever is written here may hold personal data: nobody else may read it, however the shell that
+/// starts us is set.
+fn keep_files_to_ourselves() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
 fn run(file: Option<&Path>) -> Exit {
@@ -266,13 +279,33 @@ fn run(file: Option<&Path>) -> Exit {
             return Exit::BadUsage;
         }
     };
-    let levels = logging::init(&config.log);
+    let logging = match logging::init(&config.log) {
+        Ok(logging) => logging,
+        Err(error) => {
+            complain(&format!("cohortd ends: nothing can be logged: {error}"));
+            return Exit::Internal;
+        }
+    };
+    let _flushed = logging.lines.flush_at_end();
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    leave_no_core();
     let say = |error: &str| tracing::error!("{error}");
-    let origin = Origin { source, files, levels };
+    let origin = Origin { source, files, logging };
     served(crate::service::run(config, origin), ServiceError::exit_code, say)
+}
+
+/// A core dump would hold tokens and events, and a watchdog ends the daemon with one (SIGABRT). Only the
+/// soft limit is lowered: `prlimit --core=unlimited` lets an administrator have one all the same. The
+/// process stays dumpable (`PR_SET_DUMPABLE`), because otherwise it could not be traced by its own user.
+fn leave_no_core() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Core);
+    limit.current = Some(0);
+    if let Err(error) = setrlimit(Resource::Core, limit) {
+        tracing::warn!(%error, "the limit of core dumps could not be lowered");
+    }
 }
 
 /// Runs a service to its end; `say` tells why it was a bad one.

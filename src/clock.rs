@@ -26,6 +26,17 @@ impl Clock for SystemClock {
     }
 }
 
+/// How long the machine has been up, suspensions included: a clock that nobody sets.
+#[must_use]
+pub fn since_boot() -> Duration {
+    #[cfg(target_os = "linux")]
+    let clock = rustix::time::ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    let clock = rustix::time::ClockId::Monotonic;
+    // An error is of a time before the boot, or of a clock that there is not.
+    Duration::try_from(rustix::time::clock_gettime(clock)).unwrap_or(Duration::ZERO)
+}
+
 /// Whole milliseconds, as logs and status give a duration; as many as fit.
 #[must_use]
 pub fn whole_millis(duration: Duration) -> u64 {

@@ -41,9 +41,9 @@ pub use operations::{
     RejectedView, Turnover, WalkView,
 };
 pub use sqlite::{
-    BackedUp, BackupError, DestinationSettings, ExportedMember, ExportedParking, OpenError,
-    RenameError, Renamed, Retention, Settings, Sound, SqliteLedger, Writer, WriterFailure, backup,
-    check, export, rename, restore,
+    BackedUp, BackupError, ClockReset, DestinationSettings, ExportedMember, ExportedParking,
+    OpenError, RenameError, Renamed, Retention, Settings, Sound, SqliteLedger, Writer,
+    WriterFailure, backup, check, export, rename, reset_clock, restore,
 };
 
 /// What one request asks to be made durable of one destination, all of it or none.
@@ -326,6 +326,12 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// Whether [`Ledger::record`] may succeed: not while the disk has no space to give. It is found
     /// out again without anybody calling.
     fn takes_writes(&self) -> bool;
+
+    /// Whether a part of the ledger has failed: nothing is recorded any more, and the daemon is about to
+    /// end.
+    fn has_failed(&self) -> bool {
+        false
+    }
 }
 
 /// Why a verb did not happen. Variants follow what the caller does next.

@@ -4,7 +4,7 @@
 //! Modules are named after the steps an event takes; a step imports only what stands to its right:
 //!
 //! ```text
-//! receive -> map -> ledger -> deliver -> launchdarkly      below all: membership, clock, counting, current, json
+//! receive -> map -> ledger -> deliver -> launchdarkly      below all: membership, clock, counting, current, json, panics
 //! ```
 //!
 //! `ledger` knows neither neighbour. `operate` may look at any step and no step looks at it;
@@ -28,6 +28,7 @@ pub mod ledger;
 pub mod map;
 pub mod membership;
 pub mod operate;
+pub mod panics;
 pub mod receive;
 pub mod sandbox;
 pub mod secret;

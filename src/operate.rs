@@ -3,6 +3,7 @@
 pub mod actions;
 pub mod admin;
 pub mod api;
+pub mod clocks;
 pub mod dashboard;
 pub mod explain;
 pub mod history;

@@ -2,7 +2,8 @@
 //!
 //! # What always holds
 //! * Only this module spawns tasks that live as long as the daemon, all into one set. One that ends by
-//!   itself ends the daemon with a failing exit code: half a service is worse than none.
+//!   itself ends the daemon with a failing exit code: half a service is worse than none. So does a thread,
+//!   of the ledger, of the couriers or of the log (tests/it/threads.rs).
 //! * Stopping goes in the order of the flow (P10): not ready, after the drain delay stop accepting,
 //!   finish requests in flight, let couriers finish theirs, close the ledger (tests/it/shutdown.rs).
 //!   The admin listener goes on until the couriers have finished, so that probes and people see what is under way.
@@ -10,6 +11,7 @@
 //! * A new configuration is taken as a whole or not at all, and no request fails for it
 //!   (`reload`; tests/it/reload.rs).
 
+mod clock_watch;
 mod courier_thread;
 mod couriers;
 mod failure;
@@ -42,7 +44,8 @@ use crate::operate::actions::Environment;
 use crate::operate::admin;
 use crate::operate::api::Reloads;
 use crate::operate::history::History;
-use crate::operate::logging::chain;
+use crate::operate::logging::{Lines, chain};
+use crate::operate::sources::Sources;
 use crate::operate::telemetry;
 use crate::receive::tls::Certificates;
 use crate::receive::{self, Doors, PublicState, Readiness};
@@ -94,6 +97,8 @@ pub struct Service {
     delivered: Arc<deliver::Counters>,
     /// If there is a collector for them.
     traces: Option<Traces>,
+    /// What is logged.
+    lines: Lines,
     readiness: Readiness,
     stop_receiving: CancellationToken,
     stop_delivering: CancellationToken,
@@ -126,7 +131,8 @@ pub async fn run(config: Config, origin: Origin) -> Result<(), ServiceError> {
         let waiting = || supervisor.ready_but("waiting for space on the disk of the ledger");
         let ledger = waiting::for_ledger(&config, &listeners, &clock, waiting, &stop).await?;
         let Some(ledger) = ledger else { return Ok(()) };
-        let service = Service::open(config, reloads, (began, clock), listeners, ledger)?;
+        let lines = origin.logging.lines.clone();
+        let service = Service::open(config, reloads, (began, clock), listeners, ledger, lines)?;
         supervisor.ready();
         let occasions = Occasions::new(origin, hangups, asked);
         service.serve_on(Some(occasions), stop.clone(), hurry.clone()).await
@@ -160,7 +166,8 @@ impl Service {
         let (began, clock): (_, Arc<dyn Clock>) = (Instant::now(), Arc::new(SystemClock));
         let listeners = Listeners::open(&config)?;
         let ledger = SqliteLedger::open(wiring::ledger_settings(&config), Arc::clone(&clock))?;
-        Self::open(config, reloads, (began, clock), listeners, ledger)
+        let lines = Lines::default();
+        Self::open(config, reloads, (began, clock), listeners, ledger, lines)
     }
 
     fn open(
@@ -169,6 +176,7 @@ impl Service {
         (began, clock): (Instant, Arc<dyn Clock>),
         listeners: Listeners,
         (ledger, writer): (SqliteLedger, Writer),
+        lines: Lines,
     ) -> Result<Self, ServiceError> {
         let open_files = raise_open_files();
         let Listeners { public, public_tls, public_address, admin, admin_tls, admin_address } =
@@ -205,6 +213,7 @@ impl Service {
             traces,
             tasks,
             parts,
+            lines,
             couriers: BTreeMap::new(),
             courier_thread,
             readiness: readiness.clone(),
@@ -249,11 +258,7 @@ impl Service {
         let stop = service.stop_watching.clone();
         let listener = receive::serve(admin, router, admin_limits, admin_tls, stop);
         service.spawn(Part::Watching, async move { Ended::Listener(listener.await) });
-        let sampling = history.watch(sources, service.stop_watching.clone());
-        service.spawn(Part::Watching, async move {
-            sampling.await;
-            Ended::History
-        });
+        service.watch_over(history, sources);
 
         service.readiness.ready();
         let duration_ms = whole_millis(began.elapsed());
@@ -264,6 +269,25 @@ impl Service {
             "ready"
         );
         Ok(service)
+    }
+
+    /// Spawns what looks and changes nothing: at the numbers of each step, at the clocks, at the log.
+    fn watch_over(&mut self, history: Arc<History>, sources: Arc<Sources>) {
+        let sampling = history.watch(sources, self.stop_watching.clone());
+        self.spawn(Part::Watching, async move {
+            sampling.await;
+            Ended::History
+        });
+        let watching = clock_watch::watch(self, self.stop_watching.clone());
+        self.spawn(Part::Watching, async move {
+            watching.await;
+            Ended::ClockWatch
+        });
+        let (lines, stop) = (self.lines.clone(), self.stop_watching.clone());
+        self.spawn(Part::Watching, async move {
+            stop.run_until_cancelled(lines.ended()).await;
+            Ended::Log
+        });
     }
 
     /// Serves until `stop`, then stops in the order of the flow; `hurry` cuts the grace period short.

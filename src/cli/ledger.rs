@@ -1,7 +1,7 @@
-//! `cohortd ledger`: the ledger itself, from outside: `check`, `export`, `backup`, `restore` and
-//! `rename`.
+//! `cohortd ledger`: the ledger itself, from outside: `check`, `export`, `backup`, `restore`, `rename`
+//! and `reset-clock`.
 //!
-//! All but the last two work beside a running daemon.
+//! All but the last three work beside a running daemon.
 
 use std::io::{Result, Write};
 use std::ops::ControlFlow;
@@ -11,8 +11,11 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::{Exit, complain, instant};
-use crate::ledger::{self, BackedUp, BackupError, ExportedMember, OpenError, RenameError, Renamed};
-use crate::membership::{AudienceId, DestinationName};
+use crate::clock::{Clock, SystemClock};
+use crate::ledger::{
+    self, BackedUp, BackupError, ClockReset, ExportedMember, OpenError, RenameError, Renamed,
+};
+use crate::membership::{AudienceId, DestinationName, Timestamp};
 use crate::operate::logging::chain;
 
 /// What to do with the ledger.
@@ -54,7 +57,12 @@ enum What {
         #[arg(long, value_name = "NAME")]
         destination: Option<String>,
     },
+    /// Bring back what a clock that was once ahead has left in the future; no daemon may be running
+    ResetClock,
 }
+
+/// No clock that is right shows less: 2010, before which no event is believed either.
+const EARLIEST: Timestamp = Timestamp(1_262_304_000_000_000);
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -123,6 +131,7 @@ impl LedgerCommand {
             What::Rename { from, to, destination } => {
                 rename(directory, from, to, destination.as_deref(), out)
             }
+            What::ResetClock => reset_clock(directory, SystemClock.now(), out),
         }
     }
 }
@@ -157,6 +166,27 @@ fn rename(
         }
         Err(RenameError::Open(error)) => Ok(failed("rename", &error, open_exit(&error))),
         Err(error) => Ok(failed("rename", &error, Exit::BadUsage)),
+    }
+}
+
+fn reset_clock(directory: &Path, now: Timestamp, out: &mut impl Write) -> Result<Exit> {
+    if now < EARLIEST {
+        let now = instant(now);
+        complain(&format!("cohortd ledger reset-clock: it cannot be {now}: set the clock first"));
+        return Ok(Exit::Unavailable);
+    }
+    match ledger::reset_clock(directory, now) {
+        Ok(ClockReset { ahead, members, deletions, marks, kept }) => {
+            let (now, ahead) = (instant(now), ahead.as_secs());
+            writeln!(out, "it is {now}; the ledger was {ahead} s ahead, and is not any more")?;
+            writeln!(
+                out,
+                "brought back: {members} members, {deletions} deletions, {marks} audiences and \
+                 destinations, {kept} events and refusals that are kept"
+            )?;
+            Ok(Exit::Done)
+        }
+        Err(error) => Ok(failed("reset-clock", &error, open_exit(&error))),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `cohortd status`: asks the running daemon how each destination stands.
 //!
 //! Ends with 0 if all is well, 69 if the daemon cannot be reached or accepts nothing, and 75 if a
-//! destination is held or behind.
+//! destination is held or behind, or the clock of the ledger is ahead.
 
 use std::io::{Result, Write};
 use std::time::Duration;
@@ -13,7 +13,9 @@ use super::daemon::{Answer, Daemon};
 use super::table::table;
 use crate::config::Config;
 use crate::operate::api::wire::Nothing;
-use crate::operate::status::{DestinationState, DestinationStatus, HeldStatus, LastError, Status};
+use crate::operate::status::{
+    ClockStatus, DestinationState, DestinationStatus, HeldStatus, LastError, Status,
+};
 
 /// What is asked.
 #[derive(Args, Clone, Debug)]
@@ -43,7 +45,7 @@ impl StatusCommand {
         let needs_somebody = |of: &DestinationStatus| of.held.is_some() || self.is_behind(of);
         Ok(if !status.ready {
             Exit::Unavailable
-        } else if status.destinations.values().any(needs_somebody) {
+        } else if status.clock.is_some() || status.destinations.values().any(needs_somebody) {
             Exit::Behind
         } else {
             Exit::Done
@@ -73,6 +75,16 @@ impl StatusCommand {
             "last event",
         ];
         table(out, heading, &rows)?;
+        if let Some(ClockStatus { ahead_ms, why }) = &status.clock {
+            writeln!(out, "\nTHE CLOCK IS WRONG, by {} s: {why}", ahead_ms / 1000)?;
+        }
+        if status.log_lines_dropped > 0 {
+            let lines = status.log_lines_dropped;
+            writeln!(
+                out,
+                "\n{lines} log lines could not be written: nobody reads the log, or its disk is full"
+            )?;
+        }
         for (name, of) in &status.destinations {
             say(name, of, out)?;
         }

@@ -20,6 +20,7 @@ use crate::launchdarkly::wire::{body_bytes, encode, member_bytes, text_bytes};
 use crate::launchdarkly::{Answer, Api, Outcome};
 use crate::ledger::{Backlog, Batch, Ledger, LedgerError, Measure, Members, Room};
 use crate::membership::DestinationName;
+use crate::panics;
 
 /// Between two attempts at a ledger that cannot take writes.
 const LEDGER_PAUSE: Duration = Duration::from_secs(1);
@@ -33,9 +34,18 @@ pub enum CourierError {
     /// The ledger is gone.
     #[error("the ledger does not answer the courier")]
     Ledger(#[from] LedgerError),
-    /// A request's task panicked.
-    #[error("a delivery ended in a panic")]
-    Flight(#[source] JoinError),
+    /// A request's task panicked, with these words.
+    #[error("a delivery ended in a panic: {0}")]
+    Flight(String),
+}
+
+impl From<JoinError> for CourierError {
+    fn from(error: JoinError) -> Self {
+        Self::Flight(match error.try_into_panic() {
+            Ok(panic) => panics::message(&*panic).to_owned(),
+            Err(_) => "it was cancelled".to_owned(),
+        })
+    }
 }
 
 /// What a courier that runs delivers with from here on; the environment stays the same.
@@ -128,7 +138,7 @@ impl Courier {
         let mut news = self.ledger.news(&self.destination);
         while !stop.is_cancelled() {
             while let Some(flown) = self.flights.try_join_next() {
-                self.land(flown.map_err(CourierError::Flight)?).await?;
+                self.land(flown?).await?;
             }
             while let Ok(change) = self.changes.try_recv() {
                 self.change(change);
@@ -166,7 +176,7 @@ impl Courier {
                             Err(_) => return Err(LedgerError::Closed.into()),
                         },
                         Some(flown) = self.flights.join_next() => {
-                            self.land(flown.map_err(CourierError::Flight)?).await?;
+                            self.land(flown?).await?;
                             Ok(None)
                         }
                         Some(change) = self.changes.recv() => {
@@ -195,7 +205,7 @@ impl Courier {
         let parts = self.dispatch.release_parts();
         self.report(parts).await?;
         while let Some(flown) = self.flights.join_next().await {
-            self.land(flown.map_err(CourierError::Flight)?).await?;
+            self.land(flown?).await?;
             let parts = self.dispatch.release_parts();
             self.report(parts).await?;
         }

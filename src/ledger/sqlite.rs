@@ -12,6 +12,7 @@
 //!   that what couriers report may be written a little later (`unwritten`).
 //! * A failed write other than "no space" ends the writer, and with it the daemon: what the disk
 //!   holds is then unknown, and only a reopen can tell.
+//! * So does a thread that panics ([`threads`]; tests/it/threads.rs).
 
 mod at_rest;
 mod audience;
@@ -38,6 +39,7 @@ mod log;
 mod members;
 mod meta;
 mod migration;
+mod modes;
 mod operated;
 mod operations;
 mod owner;
@@ -47,9 +49,11 @@ mod reader;
 mod rejected;
 mod rename;
 mod reserve;
+mod reset_clock;
 mod restore;
 mod schema;
 mod state;
+mod threads;
 mod unwritten;
 mod upkeep;
 mod waits;
@@ -77,6 +81,7 @@ pub use backup::{BackedUp, BackupError, backup};
 pub use export::{ExportedMember, ExportedParking, export};
 pub use integrity::{Sound, check};
 pub use rename::{RenameError, Renamed, rename};
+pub use reset_clock::{ClockReset, reset_clock};
 pub use restore::restore;
 pub use schema::OpenError;
 pub use writer::{Writer, WriterFailure};
@@ -192,6 +197,8 @@ struct Shared {
     journal: Journal,
     /// What the writer last found of the disk.
     has_no_space: AtomicBool,
+    /// A thread has ended that should not have: the writer will, and the daemon.
+    has_failed: AtomicBool,
     /// Rows of members are not written yet.
     is_unwritten: AtomicBool,
     published: Mutex<HashMap<DestinationName, Published>>,
@@ -276,6 +283,7 @@ impl SqliteLedger {
             stamp: AtomicI64::new(recorded),
             journal: Journal::new(&found, settings.max_audiences),
             has_no_space: AtomicBool::new(false),
+            has_failed: AtomicBool::new(false),
             is_unwritten: AtomicBool::new(false),
             published: Mutex::new(HashMap::new()),
             counters: Counters::default(),
@@ -482,6 +490,10 @@ impl Ledger for SqliteLedger {
 
     fn takes_writes(&self) -> bool {
         !self.shared.has_no_space.load(Ordering::Relaxed)
+    }
+
+    fn has_failed(&self) -> bool {
+        self.shared.has_failed.load(Ordering::Relaxed)
     }
 }
 

@@ -227,6 +227,7 @@ mod tests {
     use super::*;
     use crate::clock::{Clock, SystemClock};
     use crate::ledger::{Operations, Retention, Settings, SqliteLedger};
+    use crate::operate::logging::Lines;
     use crate::receive::Readiness;
 
     fn headers(list: &[(&str, &str)]) -> HeaderMap {
@@ -330,6 +331,7 @@ mod tests {
             readiness: Readiness::default(),
             received: Arc::default(),
             delivered: Arc::default(),
+            lines: Lines::default(),
             started_at: clock.now(),
             clock,
         };

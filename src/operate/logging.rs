@@ -2,15 +2,34 @@
 //!
 //! A JSON line has `timestamp`, `level`, `target`, `message` and the event's fields beside them,
 //! under fixed dotted names (`audience.id`, `destination.name`).
+//!
+//! A line that cannot be written neither ends nor delays the daemon ([`lines`]). A panic is a line like any
+//! other, and so are its words: nothing else writes to standard error while the daemon runs.
 
+mod lines;
+
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
+use std::panic::{self, PanicHookInfo};
 
 use tracing::Subscriber;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::{EnvFilter, reload};
 
 use crate::config::{Log, LogFormat};
+use crate::panics;
+
+pub use lines::{FlushAtEnd, Lines};
+
+/// A log that is written.
+#[derive(Debug)]
+pub struct Logging {
+    /// To log more or less.
+    pub levels: Levels,
+    /// Its lines on their way.
+    pub lines: Lines,
+}
 
 /// Changes what is logged.
 pub struct Levels(Box<dyn Fn(&str) + Send + Sync>);
@@ -28,12 +47,35 @@ impl Levels {
     }
 }
 
-/// Logs from here on as `log` says. A second call in one process changes nothing.
-pub fn init(log: &Log) -> Levels {
-    let (subscriber, levels) = subscriber(log, std::io::stderr);
+/// Logs from here on as `log` says, panics included. In a process that has a subscriber already, that one
+/// stays. An error: there is no thread to be had.
+pub fn init(log: &Log) -> io::Result<Logging> {
+    let lines = Lines::to_stderr()?;
+    let (subscriber, levels) = subscriber(log, lines.clone());
     // Fails only if there is a subscriber already: then a test or an embedder has decided.
-    let _ = tracing::subscriber::set_global_default(subscriber);
-    levels
+    if tracing::subscriber::set_global_default(subscriber).is_ok() {
+        let before_the_end = lines.clone();
+        panic::set_hook(Box::new(move |panic| {
+            log_panic(panic);
+            before_the_end.flush(); // what panics may abort next
+        }));
+    }
+    Ok(Logging { levels, lines })
+}
+
+/// The hook of the standard library writes to standard error itself, and would wait for a reader that has
+/// stopped.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let backtrace = Backtrace::capture();
+    let is_captured = backtrace.status() == BacktraceStatus::Captured;
+    tracing::error!(
+        thread = thread.name().unwrap_or("unnamed"),
+        location = panic.location().map(tracing::field::display),
+        reason = panics::message(panic.payload()),
+        backtrace = is_captured.then(|| tracing::field::display(&backtrace)),
+        "panicked"
+    );
 }
 
 fn subscriber<W>(log: &Log, writer: W) -> (Box<dyn Subscriber + Send + Sync>, Levels)
@@ -44,6 +86,7 @@ where
     let lines = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(&log.level))
         .with_writer(writer)
+        .log_internal_errors(false) // it would complain on standard error, and panic if that fails too
         .with_ansi(log.format == LogFormat::Pretty && takes_colours(&std::io::stderr()));
     match log.format {
         LogFormat::Json => {

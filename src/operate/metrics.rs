@@ -96,6 +96,8 @@ impl Families {
         self.gauge(&catalogue::BUILD_INFO, [env!("CARGO_PKG_VERSION")], 1.0);
         self.time(&catalogue::START_TIME, [], Some(sources.started_at));
         self.gauge(&catalogue::READY, [], flag(sources.objection().is_none()));
+        self.counter(&catalogue::LOG_LINES_DROPPED, [], sources.lines.dropped());
+        self.gauge(&catalogue::CLOCK_AHEAD, [], sources.clock_ahead().as_secs_f64());
     }
 
     fn requests(&mut self, destination: &str, requests: &Requests) {

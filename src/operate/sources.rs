@@ -4,11 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::api::wire::instant;
-use super::status::{DestinationStatus, Facts, Status};
+use super::logging::Lines;
+use super::status::{ClockStatus, DestinationStatus, Facts, Status};
 use crate::clock::Clock;
 use crate::current::Current;
 use crate::deliver::{self, Standing};
@@ -29,6 +31,8 @@ pub struct Sources {
     pub received: Arc<receive::Counters>,
     /// What was delivered.
     pub delivered: Arc<deliver::Counters>,
+    /// What was logged.
+    pub lines: Lines,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// When the daemon started.
@@ -40,6 +44,13 @@ impl Sources {
     #[must_use]
     pub fn objection(&self) -> Option<&'static str> {
         receive::objection(&self.readiness, &*self.ledger)
+    }
+
+    /// How far the arrival that the ledger has recorded is ahead of the clock.
+    #[must_use]
+    pub fn clock_ahead(&self) -> Duration {
+        let now = self.clock.now();
+        self.ledger.arrival().since(now)
     }
 
     /// How each destination stands.
@@ -66,6 +77,8 @@ impl Sources {
             objection: objection.map(Into::into),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: instant(self.started_at),
+            log_lines_dropped: self.lines.dropped(),
+            clock: ClockStatus::of(self.clock_ahead()),
             destinations,
         })
     }

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -26,8 +27,46 @@ pub struct Status {
     pub version: String,
     /// When it started.
     pub started_at: String,
+    /// Log lines that could not be written since then.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub log_lines_dropped: u64,
+    /// What is wrong with the clock of the ledger, if something is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockStatus>,
     /// By name.
     pub destinations: BTreeMap<String, DestinationStatus>,
+}
+
+/// The ledger has recorded arrivals that are in the future now.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ClockStatus {
+    /// How many milliseconds the latest of them is ahead of the clock.
+    pub ahead_ms: u64,
+    /// What that does, with the remedy.
+    pub why: Cow<'static, str>,
+}
+
+impl ClockStatus {
+    /// `None`: it is not ahead by so much that it matters.
+    #[must_use]
+    pub fn of(ahead: Duration) -> Option<Self> {
+        let is_trouble = ahead > CLOCK_TOLERANCE;
+        is_trouble.then(|| Self { ahead_ms: whole_millis(ahead), why: CLOCK_IS_AHEAD.into() })
+    }
+}
+
+/// More than this is trouble. Events may be stamped as far ahead of their arrival, too.
+pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(300);
+
+/// What it means when the recorded arrival is ahead by more than that.
+pub const CLOCK_IS_AHEAD: &str = "the ledger has recorded arrivals that are in the future now, because \
+    the clock of this machine was ahead once, or is behind: until it gets there, members who leave stay \
+    in, people who were deleted cannot return, and nothing that is old is purged. Set the clock; if it \
+    is right, stop cohortd, run cohortd ledger reset-clock, and start it again";
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// One destination.
@@ -223,8 +262,6 @@ fn rate_limits(limits: &RateLimits) -> BTreeMap<Cow<'static, str>, RateLimit> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::deliver;
 

@@ -46,8 +46,9 @@ impl Readiness {
 /// Why no events should be sent here, if they should not.
 #[must_use]
 pub fn objection(readiness: &Readiness, ledger: &dyn Ledger) -> Option<&'static str> {
+    let failed = || ledger.has_failed().then_some("the ledger has failed");
     let no_space = || (!ledger.takes_writes()).then_some("the disk of the ledger has no space");
-    readiness.objection().or_else(no_space)
+    readiness.objection().or_else(failed).or_else(no_space)
 }
 
 /// What is answered while nothing can be taken yet: the process lives, and everything else is 503 with

@@ -119,7 +119,8 @@ async fn show_all(events: Option<u64>) -> Result<(), SandboxError> {
     };
     let standin = StandIn::start(vec![account]).await.map_err(SandboxError::SetUp)?;
     let config = configuration(&directory, &standin.url()).map_err(SandboxError::Config)?;
-    logging::init(&config.log);
+    let logging = logging::init(&config.log).map_err(SandboxError::SetUp)?;
+    let _flushed = logging.lines.flush_at_end();
     let service = Service::start(config)?;
     let mut session = Session::new(events, standin, &service)?;
     let stop = CancellationToken::new();

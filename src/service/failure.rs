@@ -2,8 +2,6 @@
 
 use std::net::SocketAddr;
 
-use tokio::task::JoinError;
-
 use crate::deliver::CourierError;
 use crate::launchdarkly::ClientError;
 use crate::ledger::{OpenError, WriterFailure};
@@ -63,9 +61,9 @@ pub enum ServiceError {
     /// A task ended although nobody told it to.
     #[error("{0} ended by itself")]
     EndedByItself(String),
-    /// A task panicked.
-    #[error("a task panicked")]
-    Panicked(#[source] JoinError),
+    /// A task panicked, with these words.
+    #[error("a task panicked: {0}")]
+    Panicked(String),
 }
 
 impl ServiceError {
@@ -91,6 +89,10 @@ pub(super) enum Ended {
     Courier(DestinationName, Result<(), CourierError>),
     Exporter,
     History,
+    /// The thread that writes the log.
+    Log,
+    /// Over the clocks.
+    ClockWatch,
     /// Over the files of a certificate.
     Watch,
     Writer(Result<(), WriterFailure>),
@@ -110,6 +112,8 @@ impl Ended {
             }
             Self::Exporter => ServiceError::EndedByItself("the exporter of telemetry".into()),
             Self::History => ServiceError::EndedByItself("the history".into()),
+            Self::Log => ServiceError::EndedByItself("the thread of the log".into()),
+            Self::ClockWatch => ServiceError::EndedByItself("the watch over the clocks".into()),
             Self::Watch => ServiceError::EndedByItself("the watch over a certificate".into()),
             Self::Writer(Err(error)) => ServiceError::Writer(error),
             Self::Writer(Ok(())) => ServiceError::EndedByItself("the ledger's writer".into()),

@@ -12,7 +12,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::config::{Config, Files, Reading, Source};
 use crate::operate::api::AskedToReload;
-use crate::operate::logging::Levels;
+use crate::operate::logging::{Levels, Logging};
 
 /// A change is read after one to two of these.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ pub struct Origin {
     /// The files that were read.
     pub files: Files,
     /// Takes a new `log.level`.
-    pub levels: Levels,
+    pub logging: Logging,
 }
 
 /// A reason to read the configuration again.
@@ -71,12 +71,13 @@ impl Watched {
 
 impl Occasions {
     pub fn new(
-        Origin { source, files, levels }: Origin,
+        Origin { source, files, logging }: Origin,
         hangups: Signal,
         asked: mpsc::Receiver<AskedToReload>,
     ) -> Self {
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let levels = logging.levels;
         Self { source, levels, hangups, asked, looks, watched: Watched::since(files) }
     }
 

@@ -11,6 +11,7 @@ use super::failure::Ended;
 use super::{Part, Service, ServiceError};
 use crate::clock::whole_millis;
 use crate::operate::logging::chain;
+use crate::panics;
 
 /// Kept back from the grace period for closing the ledger.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -80,6 +81,8 @@ impl Service {
                     | Ended::Courier(_, Ok(()))
                     | Ended::Exporter
                     | Ended::History
+                    | Ended::Log
+                    | Ended::ClockWatch
                     | Ended::Watch
                     | Ended::Writer(Ok(())),
                 ) => continue,
@@ -101,6 +104,10 @@ impl Service {
     ) -> Result<Ended, ServiceError> {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         self.parts.remove(&id);
-        ended.map(|(_, ended)| ended).map_err(ServiceError::Panicked)
+        ended.map(|(_, ended)| ended).map_err(|error| match error.try_into_panic() {
+            Ok(panic) => ServiceError::Panicked(panics::message(&*panic).to_owned()),
+            // Nobody cancels tasks one by one: the thread they run on is gone.
+            Err(_) => ServiceError::EndedByItself("the thread of the couriers".into()),
+        })
     }
 }

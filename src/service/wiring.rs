@@ -259,6 +259,7 @@ pub(super) fn sources(service: &Service) -> Sources {
         readiness: service.readiness.clone(),
         received: Arc::clone(&service.received),
         delivered: Arc::clone(&service.delivered),
+        lines: service.lines.clone(),
         started_at: service.clock.now(),
         clock: Arc::clone(&service.clock),
     }

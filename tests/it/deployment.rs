@@ -239,6 +239,7 @@ fn the_systemd_unit_is_sound_and_makes_a_configuration() {
     assert!(Duration::from_secs(stop) > config_made.stop.grace_period);
     assert_eq!(values("Type").next().as_deref(), Some("notify"));
     assert!(values("WatchdogSec").next().is_some());
+    assert_eq!(values("LimitCORE").next().as_deref(), Some("0"), "the watchdog aborts");
 
     // It names a binary that need not be installed here.
     let unit = unit.replace("/usr/local/bin/cohortd", env!("CARGO_BIN_EXE_cohortd"));

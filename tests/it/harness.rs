@@ -230,6 +230,35 @@ impl Installation {
         command
     }
 
+    /// Starts a daemon whose log goes to `log`, where nobody in here reads it; it is ready when this
+    /// returns.
+    pub async fn start_unread(&self, log: impl Into<Stdio>) -> Cohortd {
+        let child = self.command().stderr(log).spawn().expect("the daemon can be started");
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (log, client) = (Arc::default(), self.client.clone());
+        let mut cohortd =
+            Cohortd { child, public: nowhere, admin: nowhere, log, reader: None, client };
+        let becoming_ready = async {
+            let mut looks = tokio::time::interval(LOOK_EVERY);
+            loop {
+                looks.tick().await;
+                let [one, other] = listening(cohortd.pid())[..] else { continue };
+                for (public, admin) in [(one, other), (other, one)] {
+                    (cohortd.public, cohortd.admin) = (public, admin);
+                    let status = self.client.get(format!("http://{admin}/status")).send().await;
+                    if status.is_ok_and(|answer| answer.status() == 200)
+                        && cohortd.readyz().await == Some(200)
+                    {
+                        return;
+                    }
+                }
+            }
+        };
+        let in_time = tokio::time::timeout(DEADLINE, becoming_ready).await;
+        assert!(in_time.is_ok(), "the daemon did not become ready");
+        cohortd
+    }
+
     /// A command with the configuration of the installation, as an operator types it; `admin` is
     /// where the daemon to be asked listens.
     pub fn types(&self, admin: Option<SocketAddr>, arguments: &[&str]) -> Typed {
@@ -471,13 +500,16 @@ impl Cohortd {
     pub fn wait(mut self) -> (ExitStatus, Vec<String>) {
         let deadline = Instant::now() + DEADLINE;
         // Its log ends when it does; the thread that reads it waits for that.
-        let reader = self.reader.take().expect("only here is it taken");
-        while !reader.is_finished() {
+        let reader = self.reader.take();
+        loop {
+            let is_read = reader.as_ref().is_none_or(std::thread::JoinHandle::is_finished);
+            let ended = self.child.try_wait().expect("it is our child");
+            if let Some(status) = ended.filter(|_| is_read) {
+                return (status, self.log());
+            }
             assert!(Instant::now() < deadline, "the daemon does not end");
             std::thread::park_timeout(Duration::from_millis(5));
         }
-        let status = self.child.wait().expect("it is our child");
-        (status, self.log())
     }
 }
 
@@ -532,6 +564,23 @@ impl Drop for Cohortd {
         let _ = self.child.kill(); // it may have ended long ago
         let _ = self.child.wait();
     }
+}
+
+/// Where a process of ours listens on the loopback interface, by what Linux knows of its sockets.
+fn listening(pid: u32) -> Vec<SocketAddr> {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let open: Vec<String> = open
+        .filter_map(|file| Some(std::fs::read_link(file.path()).ok()?.display().to_string()))
+        .collect();
+    let sockets = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
+    let port = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, local, _, state, .., inode] = words.get(..10)? else { return None };
+        let is_its = *state == "0A" && open.contains(&format!("socket:[{inode}]"));
+        let port = local.split_once(':').filter(|_| is_its)?.1;
+        u16::from_str_radix(port, 16).ok()
+    };
+    sockets.lines().filter_map(port).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect()
 }
 
 /// The one destination.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ToSql, params};
 
 use super::command::Command;
-use super::{checksum, integrity, members, schema};
+use super::{checksum, integrity, members, schema, threads};
 use crate::ledger::member::Member;
 
 /// Members in one slice.
@@ -33,45 +33,59 @@ impl BackgroundCheck {
     ) -> rusqlite::Result<Self> {
         let (stop, stopped) = sync_channel(0);
         let db = schema::open_reader(directory)?;
-        std::thread::Builder::new()
-            .name("check".into())
-            .spawn(move || {
-                if let Err(error) = check_until(&stopped, &db, every) {
-                    if checksum::is_damage(&error) {
-                        let _ = writer.send(Command::Damaged(error)); // it may have ended
-                    } else {
-                        tracing::warn!(%error, "the ledger can no longer be checked in the background");
-                    }
-                }
-            })
+        let of_a_panic = writer.clone();
+        let check = move || {
+            if let Err(damage) = check_until(&stopped, &db, every) {
+                let _ = writer.send(Command::Damaged(damage)); // it may have ended
+            }
+        };
+        let failed = move |panicked: threads::Panicked| {
+            let _ = of_a_panic.send(Command::Failed(panicked.into())); // as above
+        };
+        threads::start("check", check, failed)
             .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
         Ok(Self(stop))
     }
 }
 
+/// An error is damage. What cannot be read for another reason is read again next time.
 fn check_until(stopped: &Receiver<()>, db: &Connection, every: Duration) -> rusqlite::Result<()> {
     let wait = |time| stopped.recv_timeout(time) == Err(RecvTimeoutError::Timeout);
     let mut next = every.min(FIRST_AFTER);
     while wait(next) {
         next = every;
-        let mut after = (i64::MIN, String::new());
-        let mut rows = 0_usize;
-        loop {
-            let slice = members::walk(db, (after.0, &after.1), SLICE)?;
-            for (audience, key, member) in &slice {
-                is_in_its_indexes(db, *audience, key, member)?;
+        match check_all(db, &wait) {
+            Err(error) if checksum::is_damage(&error) => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "the ledger could not be checked in the background");
             }
-            rows += slice.len();
-            let Some((audience, key, _)) = slice.into_iter().next_back() else { break };
-            after = (audience, key);
-            if !wait(PAUSE) {
-                return Ok(());
+            Ok(Some(members)) => {
+                tracing::debug!(members, "every row of the ledger is as it was written");
             }
+            Ok(None) => return Ok(()),
         }
-        integrity::few_rows(db)?;
-        tracing::debug!(members = rows, "every row of the ledger is as it was written");
     }
     Ok(())
+}
+
+/// How many members there are; `None`: it was told to stop.
+fn check_all(db: &Connection, wait: &impl Fn(Duration) -> bool) -> rusqlite::Result<Option<usize>> {
+    let mut after = (i64::MIN, String::new());
+    let mut rows = 0_usize;
+    loop {
+        let slice = members::walk(db, (after.0, &after.1), SLICE)?;
+        for (audience, key, member) in &slice {
+            is_in_its_indexes(db, *audience, key, member)?;
+        }
+        rows += slice.len();
+        let Some((audience, key, _)) = slice.into_iter().next_back() else { break };
+        after = (audience, key);
+        if !wait(PAUSE) {
+            return Ok(None);
+        }
+    }
+    integrity::few_rows(db)?;
+    Ok(Some(rows))
 }
 
 /// Who waits and is not in the index of those who wait would never be told, and who is not in that of

@@ -25,6 +25,7 @@ use super::database::Database;
 use super::erasure::empty_log;
 use super::reserve::is_full;
 use super::schema;
+use super::threads;
 
 /// Pages in the log from which a checkpoint is worth its reads and writes: 16 MiB.
 const WORTH_IT: i32 = 4_096;
@@ -64,6 +65,8 @@ struct Shared {
     stuck_until: AtomicI32,
     /// The last copy found no space.
     had_no_space: AtomicBool,
+    /// The thread was woken, and has not come to the end of it.
+    is_copying: AtomicBool,
     /// Held while the log is copied; how the thread failed.
     copying: Mutex<Option<rusqlite::Error>>,
 }
@@ -82,6 +85,7 @@ impl Checkpointer {
             copied: AtomicI32::new(0),
             stuck_until: AtomicI32::new(0),
             had_no_space: AtomicBool::new(false),
+            is_copying: AtomicBool::new(false),
             copying: Mutex::new(None),
         });
         let reported = Arc::clone(&shared);
@@ -94,12 +98,26 @@ impl Checkpointer {
         let (wake, woken) = sync_channel::<()>(1);
         let beside = schema::open_checkpointer(directory)?;
         let (seen, of) = (Arc::clone(&shared), directory.to_owned());
-        let thread = std::thread::Builder::new()
-            .name("checkpoint".into())
-            .spawn(move || seen.copy_when_woken(&woken, &beside, &of))
-            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        let copies = move || seen.copy_when_woken(&woken, &beside, &of);
+        let thread = Self::start(&shared, copies)?;
         let (directory, not_before) = (directory.to_owned(), Instant::now());
         Ok(Self { shared, wake, thread, directory, help_from: 0, not_before })
+    }
+
+    /// A thread whose panic is a failure like any other.
+    fn start(
+        shared: &Arc<Shared>,
+        copies: impl FnOnce() + Send + 'static,
+    ) -> rusqlite::Result<JoinHandle<()>> {
+        let failing = Arc::clone(shared);
+        let failed = move |panicked: threads::Panicked| *failing.lock() = Some(panicked.into());
+        threads::start("checkpoint", copies, failed)
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+    }
+
+    /// Whether the log is being copied, or was when the thread ended.
+    pub fn is_copying(&self) -> bool {
+        self.shared.is_copying.load(Ordering::Relaxed)
     }
 
     /// What stands in the log and not in the database, in bytes.
@@ -150,6 +168,7 @@ impl Checkpointer {
             };
         }
         if pages >= self.shared.stuck_until.load(Ordering::Relaxed) {
+            self.shared.is_copying.store(true, Ordering::Relaxed);
             match self.wake.try_send(()) {
                 Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
             }
@@ -225,6 +244,7 @@ impl Shared {
                     return;
                 }
             }
+            self.is_copying.store(false, Ordering::Relaxed);
         }
     }
 }
@@ -241,4 +261,29 @@ fn copy(db: &Connection) -> rusqlite::Result<Copied> {
     db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
         Ok(Copied { log: row.get(1)?, copied: row.get(2)? })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_ends_the_writer() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let (mut db, _) = schema::open(folder.path(), 1024).expect("a new ledger");
+        let mut checkpointer = Checkpointer::watch(&mut db, folder.path()).expect("it is there");
+        let database = Database::new(db);
+        checkpointer.after_commit(&database, None).expect("nothing has happened");
+        let panicking = || panic!("planted");
+        checkpointer.thread =
+            Checkpointer::start(&checkpointer.shared, panicking).expect("a thread");
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while !checkpointer.thread.is_finished() {
+            assert!(std::time::Instant::now() < deadline, "it does not end");
+            std::thread::yield_now();
+        }
+        let failure = checkpointer.after_commit(&database, None).expect_err("it has ended");
+        let words = failure.to_string();
+        assert!(words.contains("checkpoint") && words.contains("planted"), "{words}");
+    }
 }

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
+use super::threads;
+
 /// What is to be written beside the writer.
 type Work = Box<dyn FnOnce(&Connection) -> rusqlite::Result<()> + Send>;
 /// How long the commit took.
@@ -183,7 +185,11 @@ impl RowsThread {
         let thread = std::thread::Builder::new().name("rows".into());
         thread.spawn(move || {
             for (connection, work) in todo {
-                let outcome = write(&connection, work);
+                let outcome = threads::caught("rows", || write(&connection, work));
+                let outcome = outcome.unwrap_or_else(|panicked| {
+                    let _ = connection.execute_batch("ROLLBACK"); // as in `Database::roll_back`
+                    Err(panicked.into())
+                });
                 if give_back.send((connection, outcome)).is_err() {
                     return; // the writer has ended
                 }
@@ -255,6 +261,20 @@ mod tests {
         let failure = database.outcome().expect("it was written").expect_err("1 is there");
         assert!(failure.to_string().contains("UNIQUE"), "{failure}");
         assert!(database.outcome().is_none());
+        database.roll_back();
+    }
+
+    #[test]
+    fn a_panic_beside_is_a_failure_and_leaves_nothing_behind() {
+        let connection = Connection::open_in_memory().expect("memory is there");
+        let mut database = Database::new(connection);
+        database.write_beside(|db| db.execute_batch("CREATE TABLE seen (number UNIQUE)"));
+        database.write_beside(|db| insert(1)(db).map(|()| panic!("planted")));
+        database.begin().expect("nothing else is begun");
+        assert_eq!(count(&database), 0);
+        let failure = database.outcome().expect("it has ended").expect_err("it has panicked");
+        let words = failure.to_string();
+        assert!(words.contains("rows") && words.contains("planted"), "{words}");
         database.roll_back();
     }
 }

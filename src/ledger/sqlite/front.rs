@@ -16,6 +16,7 @@ use super::Shared;
 use super::command::Command;
 use super::journal::{self, AppendError, BLOCK_HEADER, Files};
 use super::reserve::is_want_of_space;
+use super::threads;
 use super::writer::WriterFailure;
 use crate::ledger::{Intake, LedgerError};
 
@@ -100,8 +101,18 @@ impl Front {
         Self { files, incoming, writer, shared, block: Vec::new(), record: Vec::new() }
     }
 
+    /// Starts a thread that does [`Front::run`].
+    pub fn start(self) -> io::Result<()> {
+        let (writer, shared) = (self.writer.clone(), Arc::clone(&self.shared));
+        let failed = move |panicked: threads::Panicked| {
+            shared.has_failed.store(true, Ordering::Relaxed);
+            let _ = writer.send(Command::Failed(panicked.into())); // it may have ended
+        };
+        threads::start("journal", || self.run(), failed).map(|_| ())
+    }
+
     /// Appends until it is closed, every handle is gone, or the ledger has failed.
-    pub fn run(mut self) {
+    fn run(mut self) {
         let mut before = 0;
         while let Ok(first) = self.incoming.recv() {
             self.shared.journal.begin_to_append();
@@ -216,6 +227,7 @@ impl Front {
             }
             Err(error) => {
                 let failure = WriterFailure::new("writing", error);
+                self.shared.has_failed.store(true, Ordering::Relaxed);
                 let _ = self.writer.send(Command::Failed(failure));
                 waiting.answer(|_| Outcome::Refused(LedgerError::Closed));
                 Err(Ended)

@@ -62,6 +62,25 @@ pub(super) fn verify_all(db: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// Writes what was said of a member, in the place of what was said before.
+pub(super) fn keep(
+    db: &Connection,
+    audience: i64,
+    key: &str,
+    at: Timestamp,
+    reason: &ParkReason,
+) -> rusqlite::Result<()> {
+    let ParkReason { status, code, message, id } = reason;
+    let checksum = checksum_of(audience, key, at, reason);
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO parked
+             (audience, context_key, parked_at, status, code, message, answer_id, checksum)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute(params![audience, key, at.0, status, code, message, id, checksum])?;
+    Ok(())
+}
+
 impl Parked {
     pub fn new(kept: Retention) -> Self {
         Self { kept, may_be_too_many: true }
@@ -76,24 +95,8 @@ impl Parked {
         at: Timestamp,
         reason: &ParkReason,
     ) -> rusqlite::Result<()> {
-        let ParkReason { status, code, message, id } = reason;
-        db.prepare_cached(
-            "INSERT OR REPLACE INTO parked
-                 (audience, context_key, parked_at, status, code, message, answer_id, checksum)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        )?
-        .execute(params![
-            audience,
-            key,
-            at.0,
-            status,
-            code,
-            message,
-            id,
-            checksum_of(audience, key, at, reason)
-        ])?;
         self.may_be_too_many = true;
-        Ok(())
+        keep(db, audience, key, at, reason)
     }
 
     /// The member was taken, or its row is gone: what was said of it no longer matters.

@@ -68,11 +68,19 @@ impl Persons {
         person: [u8; 16],
         at: Timestamp,
     ) -> rusqlite::Result<()> {
-        db.prepare_cached("INSERT OR REPLACE INTO forgotten VALUES (?1, ?2, ?3)")?
-            .execute(params![person, at.0, checksum_of(&person, at.0)])?;
         self.any_forgotten = true;
-        Ok(())
+        keep(db, &person, at)
     }
+}
+
+/// Writes a tombstone in the place of the one that may be there.
+pub(super) fn keep(db: &Connection, person: &[u8; 16], at: Timestamp) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR REPLACE INTO forgotten VALUES (?1, ?2, ?3)")?.execute(params![
+        person,
+        at.0,
+        checksum_of(person, at.0)
+    ])?;
+    Ok(())
 }
 
 fn forgotten_at(row: &Row<'_>) -> rusqlite::Result<i64> {

@@ -14,7 +14,7 @@ use super::backup::with_suffix;
 use super::journal::{self, Found, ScanError, VERSION as JOURNAL_VERSION};
 use super::owner::Owner;
 use super::writer::WriterFailure;
-use super::{checksum, integrity, meta, migration, reserve, restore};
+use super::{checksum, integrity, meta, migration, modes, reserve, restore};
 
 /// Version of the tables below; an older binary refuses a newer ledger before it touches it.
 pub(super) const VERSION: i64 = 4;
@@ -261,6 +261,7 @@ pub(super) fn lock(directory: &Path) -> Result<Lock, OpenError> {
     let _ = Owner::of(directory).and_then(|owner| owner.take(&path));
     match file.try_lock() {
         Ok(()) => {
+            modes::tighten(directory); // before SQLite makes more files like them
             restore::settle(directory)?;
             roll_back(&directory.join(DATABASE))?;
             Ok(Lock(file))

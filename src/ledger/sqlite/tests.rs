@@ -629,6 +629,7 @@ async fn arrival_never_runs_backwards_not_even_across_a_restart() {
 
 mod beside;
 mod checkpoints;
+mod clock;
 mod configured;
 mod damage;
 mod erased;

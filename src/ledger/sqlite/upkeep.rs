@@ -140,7 +140,7 @@ fn reassertion(row: &Row<'_>) -> rusqlite::Result<(i64, i64, String)> {
     Ok((at, audience, key))
 }
 
-fn checksum_of(at: i64, audience: i64, key: &str) -> u32 {
+pub(super) fn checksum_of(at: i64, audience: i64, key: &str) -> u32 {
     Checksum::new().number(at).number(audience).text(key).finish()
 }
 

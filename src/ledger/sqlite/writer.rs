@@ -27,6 +27,7 @@ use super::journal::{Files, Found, RecordBefore};
 use super::reserve::{Reserve, is_full};
 use super::schema::{self, OpenError};
 use super::state::State;
+use super::threads;
 use super::upkeep::Upkeep;
 use super::{Settings, Shared, meta};
 use crate::ledger::LedgerError;
@@ -174,7 +175,9 @@ impl Writer {
     pub fn run(mut self) -> Result<(), WriterFailure> {
         self.start_front()?;
         let shared = Arc::clone(&self.shared);
-        let ended = self.write_until_closed();
+        let ended = threads::caught("writer", || self.write_until_closed());
+        let ended = ended.unwrap_or_else(|panicked| Err(panicked.into()));
+        shared.has_failed.fetch_or(ended.is_err(), Ordering::Relaxed);
         shared.journal.close();
         ended
     }
@@ -182,8 +185,7 @@ impl Writer {
     /// Gives those who append a thread of their own.
     pub(super) fn start_front(&mut self) -> Result<(), WriterFailure> {
         if let Some(front) = self.front.take() {
-            let thread = std::thread::Builder::new().name("journal".into());
-            thread.spawn(move || front.run()).map_err(failed("starting"))?;
+            front.start().map_err(failed("starting"))?;
         }
         Ok(())
     }
@@ -207,6 +209,9 @@ impl Writer {
                 idle_for = idle_for.min(look_again);
             } else if let Some(merge_in) = self.merge_in() {
                 idle_for = idle_for.min(merge_in);
+            }
+            if self.checkpointer.is_copying() {
+                idle_for = idle_for.min(LOOK_AGAIN); // it may fail
             }
             let mut is_quiet = false;
             match self.commands.recv_timeout(idle_for) {

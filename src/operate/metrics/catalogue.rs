@@ -101,6 +101,8 @@ catalogue! {
         "When the daemon started, since the Unix epoch."
     READY "ready" Gauge One []
         "1 while events are accepted."
+    LOG_LINES_DROPPED "log_lines_dropped" Counter One []
+        "Log lines that could not be written since the daemon started."
     REQUESTS "requests" Counter One ["destination", "outcome"]
         "Requests of the public listener by what became of them: done, all_rejected, or the word of the refusal. One of a route counts for each of its destinations."
     REQUEST_DURATION "request_duration_seconds" Histogram Second ["destination", "class"]
@@ -131,6 +133,8 @@ catalogue! {
         "What the ledger's disk can still take."
     TAKES_WRITES "ledger_takes_writes" Gauge One []
         "0 while the ledger's disk has no space to give: events are answered 503."
+    CLOCK_AHEAD "ledger_clock_ahead_seconds" Gauge Second []
+        "How far the recorded arrival is ahead of the clock: more than five minutes is trouble, see cohortd ledger reset-clock."
     REJECTED_KEPT "rejected_events" Gauge One ["destination"]
         "Rejected events that are kept for a replay."
     STATE "destination_state" Gauge One ["destination", "state"]

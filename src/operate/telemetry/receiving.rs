@@ -151,4 +151,8 @@ impl Ledger for TracedLedger {
     fn takes_writes(&self) -> bool {
         self.ledger.takes_writes()
     }
+
+    fn has_failed(&self) -> bool {
+        self.ledger.has_failed()
+    }
 }

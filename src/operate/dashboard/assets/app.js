@@ -112,6 +112,8 @@ function Trouble({ known }) {
         : html`<p class="notice bad"><b>The daemon answers ${failing.status} ${from}.</b> ${failing.detail}</p>`)}
       ${!failing && status && !status.ready && html`
         <p class="notice bad"><b>Events are not accepted at the moment.</b> The daemon is starting or stopping, or the disk of the ledger is full; Segment tries again for hours.</p>`}
+      ${!failing && status && status.clock && html`
+        <p class="notice bad"><b>The clock is wrong, by ${Math.round(status.clock.ahead_ms / 1000)} s.</b> Here is what that means: ${status.clock.why}.</p>`}
     </div>`;
 }
 

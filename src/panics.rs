@@ -1,0 +1,42 @@
+//! What a panic says, as far as that may be in a log.
+
+use std::any::Any;
+
+/// Behind one of these, a message quotes what it is about: a text that was cut within a character, the
+/// value of an error.
+const QUOTES: [char; 4] = ['`', '\'', '"', ':'];
+
+/// The message of a panic up to the first value in it: that may be a person's (P8). The line of the log
+/// that tells of the panic has its place.
+#[must_use]
+pub fn message(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let text = text.unwrap_or("it has no words");
+    text.split(QUOTES).next().unwrap_or_default().trim_end()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(panics: impl FnOnce() + std::panic::UnwindSafe) -> String {
+        let payload = std::panic::catch_unwind(panics).expect_err("it panics");
+        message(&*payload).to_owned()
+    }
+
+    #[test]
+    fn a_panic_is_told_without_the_values_in_its_message() {
+        assert_eq!(said(|| panic!("the end")), "the end");
+        let bytes = vec![0; std::process::id().min(3) as usize];
+        let told = said(move || drop(bytes[9..].to_vec()));
+        assert_eq!(told, "range start index 9 out of range for slice of length 3");
+        let told = said(|| drop("ada@exämple.com"[..7].to_owned()));
+        assert!(!told.contains("ada") && !told.is_empty(), "{told}");
+        let told = said(|| {
+            "ada@example.com".parse::<f64>().expect("it is there");
+        });
+        assert_eq!(told, "it is there");
+        assert_eq!(said(|| std::panic::panic_any(7)), "it has no words");
+    }
+}

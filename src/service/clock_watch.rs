@@ -1,0 +1,48 @@
+//! The watch over the clocks, for as long as the daemon runs. What it finds is said, and nothing else happens.
+
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{Service, wiring};
+use crate::clock::{since_boot, whole_millis};
+use crate::operate::clocks::{Clocks, Finding};
+use crate::operate::status::CLOCK_IS_AHEAD;
+
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// Looks at once, and then again and again until `stop`.
+pub(super) fn watch(
+    service: &Service,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + Send + use<> {
+    let sources = wiring::sources(service);
+    async move {
+        let mut clocks = Clocks::new(sources.clock.now(), since_boot());
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(looks.tick()).await.is_some() {
+            let now = sources.clock.now();
+            clocks.look(now, since_boot(), sources.clock_ahead()).for_each(say);
+        }
+    }
+}
+
+fn say(finding: Finding) {
+    match finding {
+        Finding::Stepped { seconds } => {
+            warn!(seconds, "the clock of this machine was set by more than five minutes");
+        }
+        Finding::ArrivalAhead(ahead) => {
+            error!(
+                ahead_ms = whole_millis(ahead),
+                remedy = CLOCK_IS_AHEAD,
+                "the clock of the ledger is ahead"
+            );
+        }
+        Finding::CaughtUp => info!("the clock has caught up with the ledger"),
+    }
+}
