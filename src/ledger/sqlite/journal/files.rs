@@ -288,7 +288,11 @@ pub(in super::super) fn scan(
 
 /// What [`ANSWERED`] says; zero if it cannot be read: then it says nothing.
 pub(in super::super) fn answered(path: &Path) -> u64 {
-    let bytes = fs::read(path).unwrap_or_default();
+    let mut bytes = [0; 12];
+    let read = File::open(path).and_then(|file| file.read_exact_at(&mut bytes, 0));
+    if read.is_err() {
+        return 0;
+    }
     let number = bytes.first_chunk::<8>().copied().unwrap_or_default();
     let is_sound = bytes.get(8..12) == Some(&crc32fast::hash(&number).to_le_bytes());
     if is_sound { u64::from_le_bytes(number) } else { 0 }

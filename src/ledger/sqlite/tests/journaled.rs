@@ -324,9 +324,9 @@ async fn a_block_that_cannot_be_noted_as_answered_keeps_its_number() {
 
     // As on a disk that writes nothing in place and has no space left.
     let note = bench.directory.path().join(journal::ANSWERED);
+    let busy = Busy::open(&bench);
     std::fs::remove_file(&note).expect("it was made");
     std::os::unix::fs::symlink("/dev/full", &note).expect("it is ours");
-    let busy = Busy::open(&bench);
     let refused = intake(&*busy.ledger, vec![delta("a", "p01", true, 1)]);
     let refused = busy.ledger.record(refused).await;
     assert!(matches!(refused, Err(LedgerError::Unavailable(_))), "{refused:?}");
