@@ -11,6 +11,7 @@
 
 mod delivery;
 mod destination;
+mod exposure;
 mod faults;
 mod fingerprint;
 mod launchdarkly;

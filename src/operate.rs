@@ -1,5 +1,6 @@
 //! What an operator sees of the daemon. May look at any step; no step looks at it.
 
+pub mod access;
 pub mod actions;
 pub mod admin;
 pub mod api;
@@ -10,6 +11,7 @@ pub mod history;
 pub mod logging;
 pub mod metrics;
 pub mod problem;
+pub mod refusals;
 pub mod sources;
 pub mod status;
 pub mod telemetry;

@@ -53,14 +53,15 @@ mod unpacking;
 mod webhook;
 mod webhook_audiences;
 
-pub use authentication::{Credential, Credentials};
+pub use authentication::{Credential, Credentials, bearer};
 pub use body::discard;
 pub use bucket::Rate;
 pub use counters::{Counters, Received, Requests};
 pub use doors::{Destination, Doors, Entrance};
 pub use handed_in::{HandInError, HandedIn, hand_in};
-pub use listener::serve;
+pub use listener::{Proven, serve};
 pub use probes::{Readiness, objection, unready};
+pub use sources::Peer;
 pub use tracking::messages;
 
 use counters::Counted;

@@ -40,6 +40,7 @@ use crate::current::Current;
 use crate::deliver;
 use crate::ledger::{SqliteLedger, Writer};
 use crate::membership::DestinationName;
+use crate::operate::access::Tokens;
 use crate::operate::actions::Environment;
 use crate::operate::admin;
 use crate::operate::api::Reloads;
@@ -109,7 +110,7 @@ pub struct Service {
 #[derive(Debug)]
 struct Shown {
     doors: Doors,
-    tokens: Current<wiring::Tokens>,
+    tokens: Current<Tokens>,
     standings: Current<wiring::Standings>,
     configured: Current<wiring::ConfiguredByName>,
     environments: Current<Vec<Environment>>,
@@ -203,7 +204,7 @@ impl Service {
             clock,
             shown: Shown {
                 doors: Doors::new(wiring::entrances(&config, &received)),
-                tokens: Current::new(config.admin.tokens.clone()),
+                tokens: Current::new(wiring::tokens(&config)),
                 standings: Current::new(Vec::new()),
                 configured: Current::new(wiring::configured(&config)),
                 environments: Current::new(wiring::environments(&config)),
@@ -273,6 +274,11 @@ impl Service {
 
     /// Spawns what looks and changes nothing: at the numbers of each step, at the clocks, at the log.
     fn watch_over(&mut self, history: Arc<History>, sources: Arc<Sources>) {
+        let logging = Arc::clone(&sources.refusals).watch();
+        self.spawn(Part::Watching, async move {
+            logging.await;
+            Ended::Refusals
+        });
         let sampling = history.watch(sources, self.stop_watching.clone());
         self.spawn(Part::Watching, async move {
             sampling.await;

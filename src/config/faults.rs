@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::{fmt, io};
 
+use super::exposure::exposure;
 use super::fingerprint::Fingerprints;
 use super::source::Files;
 
@@ -67,9 +68,24 @@ pub(super) struct Report {
     warnings: RefCell<Vec<String>>,
     files: RefCell<Files>,
     fingerprints: RefCell<Fingerprints>,
+    /// The configuration file, if others can get at it, and how.
+    exposed_file: RefCell<Option<(String, String)>>,
 }
 
 impl Report {
+    /// Reads the configuration file itself, which may hold secrets.
+    pub(super) fn read_configuration(&self, path: &Path) -> io::Result<String> {
+        let text = self.read_text(path)?;
+        let exposure = exposure(path).map(|exposure| (path.display().to_string(), exposure));
+        self.exposed_file.replace(exposure);
+        Ok(text)
+    }
+
+    /// The configuration file and what others can do to it, if they can.
+    pub(super) fn exposed_file(&self) -> Option<(String, String)> {
+        self.exposed_file.borrow().clone()
+    }
+
     /// Reads a file that has a part in the configuration; the only way to.
     pub(super) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.files.borrow_mut().note(path);

@@ -105,6 +105,8 @@ fn read_client_side_id(section: &mut Section<'_>) -> Option<String> {
         let text = "looks like a key or a token; the client-side ID is another of the environment's \
                     credentials, without a prefix";
         section.warn("client_side_id", text);
+    } else if secrets::is_placeholder(&id) {
+        section.warn("client_side_id", "is the placeholder of the documentation; put yours there");
     } else if id.chars().any(char::is_whitespace) {
         section.warn("client_side_id", "has white space in it");
     }
@@ -122,8 +124,6 @@ fn read_service_token(section: &mut Section<'_>) -> Option<Secret> {
         let text = "looks like an SDK or mobile key; an API access token of a service account is \
                     expected";
         section.warn("service_token", text);
-    } else if text.trim() != text {
-        section.warn("service_token", "begins or ends with white space");
     }
     Some(token)
 }
@@ -157,8 +157,14 @@ pub(super) fn read_url(section: &mut Section<'_>, key: &'static str, default: &s
 }
 
 fn read_proxy(section: &mut Section<'_>) -> Option<Url> {
+    let exposed = section.exposed("proxy");
     let text = section.text("proxy")?;
-    parse_web_url(&text).map_err(|problem| section.fault("proxy", None, problem)).ok()
+    let proxy =
+        parse_web_url(&text).map_err(|problem| section.fault("proxy", None, problem)).ok()?;
+    if let Some(exposed) = exposed.filter(|_| proxy.password().is_some()) {
+        section.warn("proxy", &format!("has a password, and {exposed}"));
+    }
+    Some(proxy)
 }
 
 fn parse_web_url(text: &str) -> Result<Url, String> {

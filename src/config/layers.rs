@@ -56,7 +56,7 @@ pub(super) fn merge(
 
 fn read(path: &Path, report: &Report) -> Option<config::Config> {
     let shown = path.display().to_string();
-    let text = match report.read_text(path) {
+    let text = match report.read_configuration(path) {
         Ok(text) => text,
         Err(error) => {
             report.fault_of(shown, format!("cannot be read: {error}"));

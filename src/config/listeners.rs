@@ -53,8 +53,10 @@ pub struct Listen {
 pub struct Admin {
     /// Where it is; loopback unless there are tokens.
     pub address: SocketAddr,
-    /// Any of them opens the door; none means that reaching the address is enough.
+    /// Any of them may do everything; none means that reaching the address is enough.
     pub tokens: Vec<Secret>,
+    /// Any of them may look and change nothing; only where there are `tokens`, and none of those.
+    pub read_tokens: Vec<Secret>,
     /// TLS, if it is spoken.
     pub tls: Option<TlsFiles>,
     /// Whether Segment's web application may ask `/actions` from a browser.
@@ -108,6 +110,7 @@ impl Admin {
         {
             section.missing("tokens", Some("tokens_file"), ": admin.address is not a loopback one");
         }
+        let read_tokens = read_tokens(&mut section, tokens.as_deref());
         let segment_app = section.flag("segment_app").unwrap_or(false);
         let both_clean = section.is_clean() && section.is_clean_elsewhere("listen");
         if both_clean && collide(address, listen.address) {
@@ -116,8 +119,31 @@ impl Admin {
         }
         let tls = tls::read(&mut section);
         section.finish();
-        Self { address, tokens: tokens.unwrap_or_default(), tls, segment_app }
+        Self { address, tokens: tokens.unwrap_or_default(), read_tokens, tls, segment_app }
     }
+}
+
+/// Those that may look only. Without others nobody could change anything, or, on a loopback address,
+/// everybody could.
+fn read_tokens(section: &mut Section<'_>, tokens: Option<&[Secret]>) -> Vec<Secret> {
+    let keys = ("read_tokens", "read_tokens_file");
+    let read_tokens = secrets::many(section, keys).unwrap_or_default();
+    if read_tokens.is_empty() {
+        return read_tokens;
+    }
+    match tokens {
+        Some([]) if section.is_clean() => {
+            let why = ": read_tokens is set, and those may change nothing";
+            section.missing("tokens", Some("tokens_file"), why);
+        }
+        Some(tokens) if read_tokens.iter().any(|token| tokens.contains(token)) => {
+            let problem =
+                "has a token that is among tokens too: either it may change things, or not";
+            section.fault("read_tokens", None, problem);
+        }
+        _ => {}
+    }
+    read_tokens
 }
 
 /// The `address` of a section.

@@ -1,4 +1,7 @@
 //! Secrets of the configuration: in the key itself, or in the file that `<key>_file` names.
+//!
+//! What is odd about a secret is warned about, once for each thing and without a character of it (P8): most
+//! are a slip while copying, which shows as a 401 much later.
 
 use super::section::Section;
 use crate::secret::Secret;
@@ -6,47 +9,140 @@ use crate::secret::Secret;
 /// A key that holds a secret and the key that names a file which does.
 pub(super) type SecretKey = (&'static str, &'static str);
 
-/// One secret that must be set.
+/// Shorter ones can be guessed, or are not whole.
+const FEW_CHARACTERS: usize = 16;
+
+/// What README and the files under config/ say where a secret of one's own belongs.
+const PLACEHOLDERS: [&str; 2] = ["replace-with-", "…"];
+
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+const MADE_UP: &str = "has under 16 characters, so that it can be guessed; `openssl rand -hex 32` makes \
+                       a good one";
+const GIVEN: &str = "has under 16 characters; LaunchDarkly's have more: is it whole?";
+
+/// One secret that must be set, which LaunchDarkly has given.
 pub(super) fn one(section: &mut Section<'_>, (key, file_key): SecretKey) -> Option<Secret> {
     section.know([key, file_key]);
-    match (section.has(key), section.has(file_key)) {
+    let (text, key) = match (section.has(key), section.has(file_key)) {
         (false, false) => {
             section.missing(key, Some(file_key), "");
-            None
+            return None;
         }
+        (true, true) => {
+            both_set(section, (key, file_key));
+            return None;
+        }
+        (true, false) => {
+            section.warn_if_exposed(key, file_key);
+            (section.text(key)?, key)
+        }
+        (false, true) => {
+            let text = read(section, file_key)?;
+            (text.trim_end_matches(['\r', '\n']).to_owned(), file_key)
+        }
+    };
+    let meant = trimmed(&text);
+    if meant.is_empty() {
+        let problem = if key == file_key { "names an empty file" } else { "is empty" };
+        section.fault(key, None, problem);
+        return None;
+    }
+    tell_oddities(section, key, "", &text, GIVEN);
+    Some(Secret::new(meant))
+}
+
+/// A list of secrets that somebody has made up, none if it is not set. `None` if it is faulty.
+pub(super) fn many(section: &mut Section<'_>, keys: SecretKey) -> Option<Vec<Secret>> {
+    let (texts, key) = listed(section, keys)?;
+    let is_alone = texts.len() == 1;
+    let mut secrets = Vec::with_capacity(texts.len());
+    for (index, text) in texts.iter().enumerate() {
+        let which = if is_alone { String::new() } else { format!("item {index} ") };
+        let meant = trimmed(text);
+        if meant.is_empty() {
+            section.fault(key, None, format!("item {index} is empty"));
+            return None;
+        }
+        tell_oddities(section, key, &which, text, MADE_UP);
+        secrets.push(Secret::new(meant));
+    }
+    Some(secrets)
+}
+
+/// Lines that have a secret in them and are not one, as they are. `None` if they are faulty.
+pub(super) fn lines(section: &mut Section<'_>, keys: SecretKey) -> Option<Vec<Secret>> {
+    let (texts, _) = listed(section, keys)?;
+    Some(texts.into_iter().map(Secret::new).collect())
+}
+
+/// The items, and the key that they come from.
+fn listed(
+    section: &mut Section<'_>,
+    (key, file_key): SecretKey,
+) -> Option<(Vec<String>, &'static str)> {
+    section.know([key, file_key]);
+    match (section.has(key), section.has(file_key)) {
+        (false, false) => Some((Vec::new(), key)),
         (true, true) => {
             both_set(section, (key, file_key));
             None
         }
-        (true, false) => section.text(key).map(Secret::new),
+        (true, false) => {
+            section.warn_if_exposed(key, file_key);
+            Some((section.list(key)?, key))
+        }
         (false, true) => {
             let text = read(section, file_key)?;
-            let text = text.trim_end_matches(['\r', '\n']);
-            if text.is_empty() {
-                section.fault(file_key, None, "names an empty file");
-                return None;
-            }
-            Some(Secret::new(text))
+            Some((section.lines(file_key, &text)?, file_key))
         }
     }
 }
 
-/// A list of secrets, none if it is not set. `None` if it is faulty.
-pub(super) fn many(section: &mut Section<'_>, (key, file_key): SecretKey) -> Option<Vec<Secret>> {
-    section.know([key, file_key]);
-    let texts = match (section.has(key), section.has(file_key)) {
-        (false, false) => Some(Vec::new()),
-        (true, true) => {
-            both_set(section, (key, file_key));
-            None
-        }
-        (true, false) => section.list(key),
-        (false, true) => {
-            let text = read(section, file_key)?;
-            section.lines(file_key, &text)
-        }
-    };
-    texts.map(|texts| texts.into_iter().map(Secret::new).collect())
+/// What was meant: without what an editor or a copy has put around it.
+fn trimmed(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || c == BYTE_ORDER_MARK)
+}
+
+/// Warns about a secret that is probably not what its owner thinks.
+fn tell_oddities(section: &Section<'_>, key: &str, which: &str, text: &str, short: &'static str) {
+    for oddity in oddities(text, short) {
+        section.warn(key, &format!("{which}{oddity}"));
+    }
+}
+
+/// What is odd about a secret; `short` is what to say of one with few characters.
+fn oddities(text: &str, short: &'static str) -> Vec<&'static str> {
+    let mut found = Vec::new();
+    if text.contains(BYTE_ORDER_MARK) {
+        found.push("begins with a byte order mark, which is left out; save the file without one");
+    } else if trimmed(text) != text {
+        found.push("has blanks around it, which are left out");
+    }
+    let text = trimmed(text);
+    let scheme = "bearer ";
+    let has_scheme =
+        text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+    let is_quoted = |quote| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
+    if is_placeholder(text) {
+        found.push("is the placeholder of the documentation; put one of your own there");
+        return found; // its length does not matter
+    }
+    if is_quoted('"') || is_quoted('\'') {
+        found.push("is in quotes, which are taken as a part of it; leave them out");
+    }
+    if has_scheme {
+        found.push("begins with `Bearer `, which is taken as a part of it; leave that out");
+    }
+    if text.chars().count() < FEW_CHARACTERS {
+        found.push(short);
+    }
+    found
+}
+
+/// Whether a text is one of our own, that stands for what only its reader knows.
+pub(super) fn is_placeholder(text: &str) -> bool {
+    PLACEHOLDERS.iter().any(|placeholder| text.contains(placeholder))
 }
 
 fn both_set(section: &mut Section<'_>, (key, file_key): SecretKey) {
@@ -58,7 +154,10 @@ fn both_set(section: &mut Section<'_>, (key, file_key): SecretKey) {
 fn read(section: &mut Section<'_>, file_key: &'static str) -> Option<String> {
     let path = section.text(file_key)?;
     match section.read_text(file_key, &path) {
-        Ok(text) => Some(text),
+        Ok(text) => {
+            section.warn_of_file(file_key, &path);
+            Some(text)
+        }
         Err(_) if looks_like_a_secret(&path) => {
             section.fault(file_key, None, "looks like the secret itself; a path is expected");
             None
@@ -73,4 +172,71 @@ fn read(section: &mut Section<'_>, file_key: &'static str) -> Option<String> {
 /// Whether the text has the shape of one of LaunchDarkly's credentials, which must not be printed.
 pub(super) fn looks_like_a_secret(text: &str) -> bool {
     ["api-", "sdk-", "mob-"].iter().any(|prefix| text.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: &str = "0123456789abcdef";
+
+    #[test]
+    fn each_slip_is_told_and_a_good_secret_is_not_spoken_of() {
+        let begins = |text: &str| {
+            oddities(text, MADE_UP).iter().map(|told| told[..14].to_owned()).collect::<Vec<_>>()
+        };
+        let (mark, blanks, quotes, scheme, short) = (
+            "begins with a ",
+            "has blanks aro",
+            "is in quotes, ",
+            "begins with `B",
+            "has under 16 c",
+        );
+        let placeholder = "is the placeho";
+        let table: [(String, &[&str]); 15] = [
+            (LONG.into(), &[]),
+            (LONG[1..].into(), &[short]),
+            ("ä".repeat(16), &[]),
+            (format!("{LONG} in it"), &[]),
+            (format!("\u{feff}{LONG}"), &[mark]),
+            (format!(" {LONG}"), &[blanks]),
+            (format!("{LONG}\u{a0}"), &[blanks]),
+            (format!("\"{LONG}\""), &[quotes]),
+            (format!("'{LONG}'"), &[quotes]),
+            (format!("\"{LONG}"), &[]),
+            (format!("Bearer {LONG}"), &[scheme]),
+            (format!("bearer {LONG}"), &[scheme]),
+            (" \"Bearer x\" ".into(), &[blanks, quotes, short]),
+            ("api-replace-with-a-token".into(), &[placeholder]),
+            ("…".into(), &[placeholder]),
+        ];
+        for (text, expected) in table {
+            assert_eq!(begins(&text), expected, "{text:?}");
+        }
+    }
+
+    /// Whatever the documentation puts where a secret belongs is known as a placeholder.
+    #[test]
+    fn the_placeholders_of_the_documentation_are_known() {
+        let files = [
+            include_str!("../../README.md"),
+            include_str!("../../config/example.toml"),
+            include_str!("../../config/default.toml"),
+        ];
+        let keys = ["shared_secrets", "bearer_tokens", "write_keys", "tokens", "service_token"];
+        let is_of_a_key = |line: &str| {
+            let line = line.trim_start_matches(['#', ' ']);
+            keys.iter().any(|key| {
+                line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
+            })
+        };
+        let mut found = 0;
+        for line in files.iter().flat_map(|text| text.lines()).filter(|line| is_of_a_key(line)) {
+            for secret in line.split('"').skip(1).step_by(2) {
+                assert!(is_placeholder(secret), "{line}");
+                found += 1;
+            }
+        }
+        assert!(found >= 4, "{found}");
+    }
 }

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use config::{Map, Value, ValueKind};
 
+use super::exposure::exposure;
 use super::faults::{self, Report, nearest, variable};
 use super::layers::ENVIRONMENT;
 
@@ -94,6 +95,29 @@ impl<'a> Section<'a> {
     /// Notes a file that is wrong, and not a part of the configuration otherwise.
     pub(super) fn note(&self, path: &Path) {
         self.report.note(path);
+    }
+
+    /// Where a value stands and what others can do to it, if it stands in the configuration file and
+    /// they can get at that.
+    pub(super) fn exposed(&self, key: &str) -> Option<String> {
+        let from_file =
+            self.values.get(key).is_some_and(|value| value.origin() != Some(ENVIRONMENT));
+        let (path, exposure) = self.report.exposed_file().filter(|_| from_file)?;
+        Some(format!("stands in {path:?}, which {exposure}"))
+    }
+
+    /// Warns of a secret that is [exposed](Self::exposed); `file_key` is where it could stand instead.
+    pub(super) fn warn_if_exposed(&self, key: &str, file_key: &str) {
+        if let Some(exposed) = self.exposed(key) {
+            self.warn(key, &format!("{exposed}; or put it into a file of its own ({file_key})"));
+        }
+    }
+
+    /// Warns if others can get at the file that a key names.
+    pub(super) fn warn_of_file(&self, key: &str, path: &str) {
+        if let Some(exposure) = exposure(Path::new(path)) {
+            self.warn(key, &format!("names {path:?}, which {exposure}"));
+        }
     }
 
     /// Drops a value whose fault is known already.

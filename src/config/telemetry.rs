@@ -47,7 +47,7 @@ impl Telemetry {
 
 /// `name: value`, each.
 fn read_headers(section: &mut Section<'_>) -> Vec<(HeaderName, HeaderValue)> {
-    let lines = secrets::many(section, ("otlp_headers", "otlp_headers_file"));
+    let lines = secrets::lines(section, ("otlp_headers", "otlp_headers_file"));
     let parse = |line: &str| {
         let (name, value) = line.split_once(':')?;
         let name = HeaderName::from_bytes(name.trim().as_bytes()).ok()?;

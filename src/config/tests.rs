@@ -1,5 +1,6 @@
 //! Every rule of the configuration, as tables.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use serde_json::json;
@@ -23,7 +24,7 @@ fn a_certificate_and_its_key_are_checked_as_a_pair_and_their_end_is_told() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let write = |name: &str, text: &str| {
         let path = folder.path().join(name);
-        std::fs::write(&path, text).expect("a temporary file can be written");
+        write_private(&path, text);
         path.display().to_string()
     };
     let load = |certificate: &str, key: &str, ca: Option<&str>| {
@@ -84,12 +85,23 @@ fn a_certificate_and_its_key_are_checked_as_a_pair_and_their_end_is_told() {
     }
 }
 
+/// A file that nobody else can read, as one with secrets should be.
+fn write_private(path: &Path, text: &str) {
+    std::fs::write(path, text).expect("a temporary file can be written");
+    chmod(path, 0o600);
+}
+
+fn chmod(path: &Path, mode: u32) {
+    let mode = std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(path, mode).expect("it is ours");
+}
+
 /// The least that is good, and what is added to it.
 fn load(changes: &[(&str, &str)]) -> Result<Config, Faults> {
     let mut environment = vec![
-        (format!("{PREFIX}SEGMENT__SHARED_SECRETS"), "hidden-shared".to_owned()),
+        (format!("{PREFIX}SEGMENT__SHARED_SECRETS"), "hidden-shared-secret".to_owned()),
         (format!("{PREFIX}LAUNCHDARKLY__CLIENT_SIDE_ID"), "id".to_owned()),
-        (format!("{PREFIX}LAUNCHDARKLY__SERVICE_TOKEN"), "hidden-token".to_owned()),
+        (format!("{PREFIX}LAUNCHDARKLY__SERVICE_TOKEN"), "hidden-service-token".to_owned()),
     ];
     for (name, value) in changes {
         let name = name.replace("EU__", PREFIX).replace("COHORTD_DESTINATIONS__COHORTD_", "");
@@ -102,7 +114,7 @@ fn load(changes: &[(&str, &str)]) -> Result<Config, Faults> {
 fn load_toml(text: &str) -> Result<Config, Faults> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("cohortd.toml");
-    std::fs::write(&file, text).expect("a temporary file can be written");
+    write_private(&file, text);
     Config::load_from(Some(&file), [("IGNORED", "")])
 }
 
@@ -170,6 +182,8 @@ fn each_rule_has_its_fault() {
         ("COHORTD_LISTEN_ADDRESS", "x", "listen_address   unknown key; did you mean COHORTD_LISTEN__ADDRESS?"),
         ("COHORTD_LISTEN__ADRESS", "x", "listen.adress   unknown key; did you mean address?"),
         ("COHORTD_ADMIN__ADDRESS", "0.0.0.0:8081", "admin.tokens   not set; expected in COHORTD_ADMIN__TOKENS or COHORTD_ADMIN__TOKENS_FILE"),
+        ("COHORTD_ADMIN__READ_TOKENS", "hidden", "admin.tokens   not set; expected in COHORTD_ADMIN__TOKENS or COHORTD_ADMIN__TOKENS_FILE: read_tokens is set, and those may change nothing"),
+        ("COHORTD_ADMIN__READ_TOKENS_FILE", "/none", "admin.read_tokens_file = \"/none\"   cannot be read: No such file"),
         ("COHORTD_ADMIN__ADDRESS", "127.0.0.1:8080", "admin.address = 127.0.0.1:8080   collides with listen.address (0.0.0.0:8080)"),
         ("COHORTD_LISTEN__HEADER_LIMIT_KIB", "4", "listen.header_limit_kib = 4   must be from 8 to 1024"),
         ("COHORTD_ADMIN__TLS__KEY_FILE", "/none", "admin.tls.certificate_file   not set; expected in COHORTD_ADMIN__TLS__CERTIFICATE_FILE"),
@@ -312,8 +326,16 @@ fn what_is_legal_but_risky_is_warned_about() {
         ("EU__DELIVERY__MAX_BATCH", "1001", "destinations.eu.delivery.max_batch: "),
         ("EU__ENABLED", "false", "destinations: none is enabled"),
         ("EU__SEGMENT__ALLOW_UNAUTHENTICATED", "true", "destinations.eu.segment.allow_unauthenticated: anybody"),
-        ("EU__LAUNCHDARKLY__SERVICE_TOKEN", "sdk-hidden", "destinations.eu.launchdarkly.service_token: looks like an SDK"),
-        ("EU__LAUNCHDARKLY__SERVICE_TOKEN", "hidden ", "destinations.eu.launchdarkly.service_token: begins or ends"),
+        ("EU__LAUNCHDARKLY__SERVICE_TOKEN", "sdk-hidden-hidden", "destinations.eu.launchdarkly.service_token: looks like an SDK"),
+        ("EU__LAUNCHDARKLY__SERVICE_TOKEN", "hidden-hidden-hidden ", "destinations.eu.launchdarkly.service_token: has blanks around it"),
+        ("EU__LAUNCHDARKLY__SERVICE_TOKEN", "hidden", "destinations.eu.launchdarkly.service_token: has under 16 characters; LaunchDarkly's"),
+        ("EU__LAUNCHDARKLY__SERVICE_TOKEN", "api-replace-with-hidden", "destinations.eu.launchdarkly.service_token: is the placeholder"),
+        ("EU__LAUNCHDARKLY__CLIENT_SIDE_ID", "replace-with-the-client-side-id", "destinations.eu.launchdarkly.client_side_id: is the placeholder"),
+        ("EU__SEGMENT__SHARED_SECRETS", "hidden", "destinations.eu.segment.shared_secrets: has under 16 characters, so that it can be guessed"),
+        ("EU__SEGMENT__BEARER_TOKENS", "hidden-hidden-hidden\nhidden", "destinations.eu.segment.bearer_tokens: item 1 has under 16 characters"),
+        ("EU__SEGMENT__BEARER_TOKENS", "bearer hidden-hidden-hidden", "destinations.eu.segment.bearer_tokens: begins with `Bearer `"),
+        ("EU__SEGMENT__WRITE_KEYS", "\"hidden-hidden-hidden\"", "destinations.eu.segment.write_keys: is in quotes"),
+        ("COHORTD_ADMIN__TOKENS", "\u{feff}hidden-hidden-hidden", "admin.tokens: begins with a byte order mark"),
         ("EU__LAUNCHDARKLY__CLIENT_SIDE_ID", "sdk-hidden", "destinations.eu.launchdarkly.client_side_id: looks like a key"),
         ("EU__LAUNCHDARKLY__BASE_URL", "http://ld.internal", "destinations.eu.launchdarkly.base_url: is http"),
     ];
@@ -331,8 +353,8 @@ fn what_is_legal_but_risky_is_warned_about() {
 fn what_is_required_can_be_shown_together_and_outweighs_leave_to_show_nothing() {
     let with = |require, open| {
         load(&[
-            ("EU__SEGMENT__BEARER_TOKENS", "hidden-bearer"),
-            ("EU__SEGMENT__WRITE_KEYS", "hidden-key"),
+            ("EU__SEGMENT__BEARER_TOKENS", "hidden-bearer-token"),
+            ("EU__SEGMENT__WRITE_KEYS", "hidden-write-key-eu"),
             ("EU__SEGMENT__REQUIRE", require),
             ("EU__SEGMENT__ALLOW_UNAUTHENTICATED", open),
         ])
@@ -408,7 +430,7 @@ fn secrets_come_from_files_without_their_last_newline() {
     };
     let config = load_toml(&toml(&file("token", " hidden\r\n"))).expect("it is good");
     let eu = config.destination("eu").expect("it is configured");
-    assert_eq!(eu.launchdarkly.service_token.expose(), " hidden");
+    assert_eq!(eu.launchdarkly.service_token.expose(), "hidden", "blanks are never meant");
     let segment = eu.segment.as_ref().expect("it has a path");
     assert_eq!(exposed(&segment.shared_secrets), ["one", "two"]);
     assert_eq!(exposed(&segment.bearer_tokens), ["three"]);
@@ -430,6 +452,107 @@ fn secrets_come_from_files_without_their_last_newline() {
 }
 
 #[test]
+fn a_token_may_change_things_or_it_may_not() {
+    let config = load(&[
+        ("COHORTD_ADMIN__TOKENS", "hidden-admin-token-1\nhidden-admin-token-2"),
+        ("COHORTD_ADMIN__READ_TOKENS", "hidden-read-token-1"),
+    ])
+    .expect("it is good");
+    assert_eq!(exposed(&config.admin.tokens), ["hidden-admin-token-1", "hidden-admin-token-2"]);
+    assert_eq!(exposed(&config.admin.read_tokens), ["hidden-read-token-1"]);
+    assert_eq!(config.warnings, [""; 0]);
+    assert!(!format!("{config:?}").contains("hidden"), "{config:?}");
+    let text = faults(load(&[
+        ("COHORTD_ADMIN__TOKENS", "hidden-admin-token-1\nhidden-admin-token-2"),
+        ("COHORTD_ADMIN__READ_TOKENS", "hidden-read-token-1\n hidden-admin-token-2"),
+    ]));
+    let expected = "config: 1 problem\n  admin.read_tokens   has a token that is among tokens too";
+    assert!(text.starts_with(expected), "{text}");
+    // off loopback looking alone is not enough
+    let text = faults(load(&[
+        ("COHORTD_ADMIN__ADDRESS", "0.0.0.0:8081"),
+        ("COHORTD_ADMIN__READ_TOKENS", "hidden-read-token-1"),
+    ]));
+    assert!(text.starts_with("config: 1 problem\n  admin.tokens   not set; "), "{text}");
+}
+
+/// Files of secrets, and a configuration with secrets in it, that others can get at.
+#[test]
+fn a_secret_that_others_can_read_is_warned_about_by_its_key_and_file() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| folder.path().join(name);
+    let (certificate, key) = pair(2100);
+    for (name, text) in [
+        ("segment", "hidden-shared-secret\n"),
+        ("admin", "hidden-admin-token\n"),
+        ("look", "hidden-read-token\n"),
+        ("launchdarkly", "hidden-service-token\n"),
+        ("headers", "x-key: hidden\n"),
+        ("certificate", &certificate),
+        ("key", &key),
+    ] {
+        write_private(&at(name), text);
+    }
+    let file = at("cohortd.toml");
+    let toml = format!(
+        "[listen.tls]\ncertificate_file = {:?}\nkey_file = {:?}\n\
+         [admin]\ntokens_file = {:?}\nread_tokens_file = {:?}\n\
+         [telemetry]\notlp_endpoint = 'http://[::1]:4318'\notlp_headers_file = {:?}\n\
+         [destinations.eu.segment]\nshared_secrets_file = {:?}\nbearer_tokens = ['hidden-bearer-token']\n\
+         [destinations.eu.launchdarkly]\nclient_side_id = 'id'\nservice_token_file = {:?}\n\
+         proxy = 'http://user:hidden@proxy:3128'\n",
+        at("certificate"),
+        at("key"),
+        at("admin"),
+        at("look"),
+        at("headers"),
+        at("segment"),
+        at("launchdarkly"),
+    );
+    write_private(&file, &toml);
+    let warnings = || {
+        let config = Config::load_from(Some(&file), [("IGNORED", "")]).expect("it is good");
+        assert!(!config.warnings.concat().contains("hidden"), "{:?}", config.warnings);
+        config.warnings
+    };
+    assert_eq!(warnings(), [""; 0]);
+    for name in ["segment", "admin", "look", "launchdarkly", "headers", "key"] {
+        chmod(&at(name), 0o640);
+    }
+    assert_eq!(warnings(), [""; 0], "a group may be the daemon's");
+
+    #[rustfmt::skip]
+    let table = [
+        ("segment", 0o644, "destinations.eu.segment.shared_secrets_file", "every user of this machine can read (mode 0644)"),
+        ("admin", 0o604, "admin.tokens_file", "every user of this machine can read (mode 0604)"),
+        ("look", 0o444, "admin.read_tokens_file", "every user of this machine can read (mode 0444)"),
+        ("launchdarkly", 0o660, "destinations.eu.launchdarkly.service_token_file", "users other than its owner can replace the content of (mode 0660)"),
+        ("headers", 0o666, "telemetry.otlp_headers_file", "other users of this machine can read and replace the content of (mode 0666)"),
+        ("key", 0o644, "listen.tls.key_file", "every user of this machine can read (mode 0644)"),
+    ];
+    for (name, mode, key, what) in table {
+        chmod(&at(name), mode);
+        let expected = format!("{key}: names {:?}, which {what}: ", at(name));
+        let told = warnings();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with(&expected) && told[0].contains("chmod 6"), "{told:?}");
+        chmod(&at(name), 0o600);
+    }
+    chmod(&at("certificate"), 0o644);
+    assert_eq!(warnings(), [""; 0], "a certificate is no secret");
+
+    chmod(&file, 0o644);
+    let stands =
+        format!("stands in \"{}\", which every user of this machine can read", file.display());
+    let told = warnings();
+    assert_eq!(told.len(), 2, "{told:?}");
+    let bearer = format!("destinations.eu.segment.bearer_tokens: {stands}");
+    assert!(told[0].starts_with(&bearer) && told[0].ends_with("(bearer_tokens_file)"), "{told:?}");
+    let proxy = format!("destinations.eu.launchdarkly.proxy: has a password, and {stands}");
+    assert!(told[1].starts_with(&proxy), "{told:?}");
+}
+
+#[test]
 fn a_proxy_keeps_its_password_to_itself() {
     let config = load(&[("EU__LAUNCHDARKLY__PROXY", "http://u:hidden@proxy:3128")]);
     let config = config.expect("it is good");
@@ -443,10 +566,10 @@ fn exposed(secrets: &[Secret]) -> Vec<&str> {
 
 const EU: &str = r#"
 [destinations.eu.segment]
-shared_secrets = ["hidden-shared"]
+shared_secrets = ["hidden-shared-secret"]
 [destinations.eu.launchdarkly]
 client_side_id = "id"
-service_token = "hidden-token"
+service_token = "hidden-service-token"
 "#;
 
 fn mappings(text: &str) -> Vec<String> {
@@ -550,18 +673,18 @@ fn faults_of_a_mapping_are_told_by_key_path() {
 /// Two destinations, of which `inner` has no path of its own, and a route to both.
 const ROUTED: &str = r#"
 [destinations.eu.segment]
-write_keys = ["hidden-eu"]
+write_keys = ["hidden-write-key-eu"]
 [destinations.eu.launchdarkly]
 client_side_id = "1"
-service_token = "1"
+service_token = "hidden-service-token-1"
 [destinations.inner.launchdarkly]
 client_side_id = "2"
-service_token = "2"
+service_token = "hidden-service-token-2"
 [routes.all]
 destinations = ["inner", "eu"]
 [routes.all.segment]
-shared_secrets = ["hidden-all"]
-write_keys = ["hidden-route"]
+shared_secrets = ["hidden-shared-secret-all"]
+write_keys = ["hidden-write-key-route"]
 "#;
 
 #[test]
@@ -570,7 +693,7 @@ fn a_route_names_destinations_and_has_a_path_of_its_own() {
     let route = config.route("all").expect("it is there");
     let names: Vec<&str> = route.destinations.iter().map(DestinationName::as_str).collect();
     assert_eq!(names, ["inner", "eu"], "in the order in which they are written");
-    assert_eq!(exposed(&route.segment.shared_secrets), ["hidden-all"]);
+    assert_eq!(exposed(&route.segment.shared_secrets), ["hidden-shared-secret-all"]);
     let has_path = |name| config.destination(name).expect("it is there").segment.is_some();
     assert!(has_path("eu") && !has_path("inner"));
     assert_eq!(config.warnings, [""; 0]);
@@ -600,8 +723,8 @@ fn each_rule_of_routes_has_its_fault() {
         ("destinations = [\"inner\", \"eu\"]", "", "routes.all.destinations   not set; expected in COHORTD_ROUTES__ALL__DESTINATIONS"),
         ("\"eu\"]", "\"us\"]", "routes.all.destinations = \"us\"   is no destination that is configured"),
         ("\"eu\"]", "\"inner\"]", "routes.all.destinations = \"inner\"   is named twice"),
-        ("\"hidden-route\"", "\"hidden-eu\"", "routes.all.segment.write_keys   has a key of destinations.eu too; a key names one"),
-        ("shared_secrets = [\"hidden-all\"]\nwrite_keys = [\"hidden-route\"]", "", "routes.all.segment.shared_secrets   not set"),
+        ("\"hidden-write-key-route\"", "\"hidden-write-key-eu\"", "routes.all.segment.write_keys   has a key of destinations.eu too; a key names one"),
+        ("shared_secrets = [\"hidden-shared-secret-all\"]\nwrite_keys = [\"hidden-write-key-route\"]", "", "routes.all.segment.shared_secrets   not set"),
         ("[\"inner\", \"eu\"]", "[\"eu\"]", "destinations.inner.segment.shared_secrets   not set"),
         ("[destinations.inner.l", "[destinations.inner.segment]\nallow_batches = false\n[destinations.inner.l", "destinations.inner.segment.shared_secrets   not set"),
         ("[routes.all.segment]", "colour = 1\n[routes.all.segment]", "routes.all.colour   unknown key"),

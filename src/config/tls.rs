@@ -57,6 +57,7 @@ fn check(files: &TlsFiles, section: &Section<'_>) {
     }
     match pair {
         Ok(pair) => {
+            section.warn_of_file("key_file", &files.key_file.display().to_string());
             let now = SystemClock.now().0.div_euclid(1_000_000);
             let end = i64::try_from(pair.not_after_s).unwrap_or(i64::MAX);
             let at = jiff::Timestamp::from_second(end)

@@ -3,28 +3,28 @@
 //!
 //! # What always holds
 //! * With tokens configured, all but the probes and the dashboard's own files, which hold no data, answers
-//!   only to one of them. Without, the listener is on a
+//!   only to one that has the power that the route wants (`access`). Without, the listener is on a
 //!   loopback address (a configuration fault otherwise) and answers only requests that name one as
 //!   their `Host`, so that no web page can reach it through a browser that runs beside it (but Segment's
 //!   application the Actions protocol, if `admin.segment_app` says so).
-//! * A browser changes nothing on behalf of a page of another origin, with or without a token.
+//! * Wrong tokens are slowed and logged (`refusals`), and nobody who has a right one waits for that.
+//! * No answer that holds data is stored on its way (tests/it/admin.rs).
 //! * Errors are problem documents (RFC 9457).
 //! * `/status` and `/metrics` hold nothing personal: names of destinations, ids of audiences, counts
 //!   (P8; tests/it/secrecy.rs).
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use subtle::ConstantTimeEq;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::current::Current;
 use crate::json::Json;
 use crate::launchdarkly::wire::USER_AGENT;
+use crate::operate::access::{self, Tokens};
 use crate::operate::actions::{self, Actions, segment_app};
 use crate::operate::api::openapi::{Document, routes};
 use crate::operate::api::{self, Api};
@@ -33,13 +33,13 @@ use crate::operate::metrics::{self, Families};
 use crate::operate::problem::Problem;
 use crate::operate::sources::Sources;
 use crate::operate::status::Status;
-use crate::secret::Secret;
+use crate::receive::{Peer, Proven};
 
 /// What the admin routes share.
 #[derive(Debug)]
 pub struct AdminState {
-    /// Any of them opens all but the probes; none: reaching the address is enough.
-    pub tokens: Current<Vec<Secret>>,
+    /// What opens all but the probes and the dashboard's files.
+    pub tokens: Current<Tokens>,
     /// What is shown.
     pub sources: Arc<Sources>,
     /// Whether Segment's web application may ask `/actions`.
@@ -77,9 +77,13 @@ async fn method_not_allowed() -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this route takes another method")
 }
 
-/// Who answers, so that commands of another version can say so.
+/// What every answer says: who answers, so that commands of another version can say so; and that it is kept
+/// nowhere on its way, and is taken for nothing but what it is. Only the dashboard's files may be kept.
 async fn signed(mut response: Response) -> Response {
-    response.headers_mut().insert(header::SERVER, HeaderValue::from_static(USER_AGENT));
+    let headers = response.headers_mut();
+    headers.insert(header::SERVER, HeaderValue::from_static(USER_AGENT));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
 
@@ -139,10 +143,22 @@ async fn metrics(
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
-async fn admit(State(state): State<Arc<AdminState>>, request: Request, next: Next) -> Response {
-    match objection(&state.tokens.get(), request.method(), request.headers()) {
-        None => next.run(request).await,
-        Some((status, detail)) => Problem::new(status, detail).into_response(),
+async fn admit(State(state): State<Arc<AdminState>>, mut request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let needs = access::needed(request.method(), route);
+    match access::judge(&state.tokens.get(), needs, request.method(), request.headers()) {
+        Ok(power) => {
+            request.extensions_mut().insert(power);
+            let mut response = next.run(request).await;
+            response.extensions_mut().insert(Proven);
+            response
+        }
+        Err(refusal) => {
+            let from = request.extensions().get::<Peer>().map(|peer| peer.0);
+            drop(request); // it would be kept as long as its sender waits
+            state.sources.refusals.refused(refusal, from).await;
+            refusal.problem().into_response()
+        }
     }
 }
 
@@ -152,68 +168,11 @@ async fn admit_to_the_page(
     request: Request,
     next: Next,
 ) -> Response {
-    if state.tokens.get().is_empty() {
+    if state.tokens.get().operate.is_empty() {
         admit(state, request, next).await
     } else {
         next.run(request).await
     }
-}
-
-fn objection(
-    tokens: &[Secret],
-    method: &Method,
-    headers: &HeaderMap,
-) -> Option<(StatusCode, &'static str)> {
-    if !method.is_safe() && is_cross_origin(headers) {
-        return Some((StatusCode::FORBIDDEN, "a web page of another origin may change nothing"));
-    }
-    if tokens.is_empty() {
-        let foreign = "this listener answers only to a loopback name as Host and Origin";
-        let local = host(headers).is_some_and(is_loopback)
-            && origin(headers).is_none_or(|origin| is_loopback(authority(origin)));
-        return (!local).then_some((StatusCode::FORBIDDEN, foreign));
-    }
-    let presented = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "))
-        .unwrap_or_default();
-    let good = tokens.iter().fold(subtle::Choice::from(0), |good, token| {
-        good | token.expose().as_bytes().ct_eq(presented.as_bytes())
-    });
-    let refusal = (StatusCode::UNAUTHORIZED, "send one of admin.tokens as Authorization: Bearer");
-    (!bool::from(good)).then_some(refusal)
-}
-
-fn host(headers: &HeaderMap) -> Option<&str> {
-    headers.get(header::HOST).and_then(|host| host.to_str().ok())
-}
-
-/// What cannot be read is nobody's.
-fn origin(headers: &HeaderMap) -> Option<&str> {
-    headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default())
-}
-
-fn authority(origin: &str) -> &str {
-    origin.split_once("://").map_or("", |(_, authority)| authority)
-}
-
-/// Whether a browser sends this for a page of another origin. Browsers of our days say so in
-/// `Sec-Fetch-Site`; older ones name the page in `Origin`; programs send neither. As Go's
-/// `CrossOriginProtection` does, so that a proxy may change the `Host`.
-fn is_cross_origin(headers: &HeaderMap) -> bool {
-    match headers.get("sec-fetch-site").map(HeaderValue::as_bytes) {
-        Some(site) => !matches!(site, b"same-origin" | b"none"),
-        None => origin(headers).is_some_and(|origin| host(headers) != Some(authority(origin))),
-    }
-}
-
-/// Whether `host[:port]` names this machine to itself.
-fn is_loopback(authority: &str) -> bool {
-    let Ok(authority) = authority.parse::<http::uri::Authority>() else { return false };
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -222,88 +181,16 @@ mod tests {
     use std::time::Duration;
 
     use axum::body::{Body, to_bytes};
+    use tokio_util::sync::CancellationToken;
     use tower::ServiceExt;
 
     use super::*;
     use crate::clock::{Clock, SystemClock};
     use crate::ledger::{Operations, Retention, Settings, SqliteLedger};
+    use crate::operate::access::{Power, ROUTES};
     use crate::operate::logging::Lines;
+    use crate::operate::refusals::Refusals;
     use crate::receive::Readiness;
-
-    fn headers(list: &[(&str, &str)]) -> HeaderMap {
-        let parse = |(name, value): &(&str, &str)| {
-            let name = http::HeaderName::from_bytes(name.as_bytes()).expect("a name");
-            (name, value.parse().expect("a value"))
-        };
-        list.iter().map(parse).collect()
-    }
-
-    #[test]
-    fn without_tokens_only_a_loopback_host_and_origin_pass() {
-        let cases: [(&[(&str, &str)], bool); 8] = [
-            (&[("host", "127.0.0.1:8081")], true),
-            (&[("host", "localhost:8081")], true),
-            (&[("host", "[::1]:8081")], true),
-            (&[("host", "attacker.example:8081")], false),
-            (&[("host", "127.0.0.1.attacker.example")], false),
-            (&[], false),
-            (&[("host", "127.0.0.1"), ("origin", "https://attacker.example")], false),
-            (&[("host", "127.0.0.1"), ("origin", "http://localhost:8081")], true),
-        ];
-        for (list, passes) in cases {
-            assert_eq!(objection(&[], &Method::GET, &headers(list)).is_none(), passes, "{list:?}");
-        }
-    }
-
-    #[test]
-    fn with_tokens_one_of_them_passes_whatever_the_host() {
-        let tokens = [Secret::new("old"), Secret::new("new")];
-        let cases: [(&[(&str, &str)], bool); 5] = [
-            (&[("authorization", "Bearer new"), ("host", "cohortd.internal")], true),
-            (&[("authorization", "Bearer old")], true),
-            (&[("authorization", "Bearer ne")], false),
-            (&[("authorization", "new")], false),
-            (&[("host", "127.0.0.1")], false),
-        ];
-        for (list, passes) in cases {
-            assert_eq!(
-                objection(&tokens, &Method::GET, &headers(list)).is_none(),
-                passes,
-                "{list:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_browser_changes_nothing_for_a_page_of_another_origin() {
-        let tokens = [Secret::new("token")];
-        let host = ("host", "ops.example");
-        let token = ("authorization", "Bearer token");
-        let cases: [(&[(&str, &str)], bool); 8] = [
-            (&[host, token], true),
-            (&[host, token, ("origin", "https://ops.example")], true),
-            (&[host, token, ("origin", "https://attacker.example")], false),
-            (&[host, token, ("origin", "null")], false),
-            (&[host, token, ("sec-fetch-site", "same-origin")], true),
-            (&[host, token, ("sec-fetch-site", "none")], true),
-            (&[host, token, ("sec-fetch-site", "cross-site")], false),
-            // a proxy has given the request another host
-            (
-                &[
-                    ("host", "10.0.0.7:8081"),
-                    token,
-                    ("origin", "https://ops.example"),
-                    ("sec-fetch-site", "same-origin"),
-                ],
-                true,
-            ),
-        ];
-        for (list, passes) in cases {
-            let headers = headers(list);
-            assert_eq!(objection(&tokens, &Method::POST, &headers).is_none(), passes, "{list:?}");
-            assert_eq!(objection(&tokens, &Method::GET, &headers), None, "reading is no change");
-        }
-    }
 
     /// A router over a ledger of its own, without destinations.
     fn bare() -> (tempfile::TempDir, Router) {
@@ -332,10 +219,11 @@ mod tests {
             received: Arc::default(),
             delivered: Arc::default(),
             lines: Lines::default(),
+            refusals: Arc::new(Refusals::new(CancellationToken::new())),
             started_at: clock.now(),
             clock,
         };
-        let (tokens, sources) = (Current::new(Vec::new()), Arc::new(sources));
+        let (tokens, sources) = (Current::new(Tokens::default()), Arc::new(sources));
         let state = AdminState { tokens, sources, segment_app: true };
         let environments = Current::new(Vec::new());
         let actions = Actions { ledger: Arc::clone(&ledger), environments };
@@ -374,14 +262,46 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn what_is_routed_is_in_the_document_and_what_is_in_the_document_is_routed() {
-        let (_directory, router) = bare();
-        // axum shows its routes in its debug format and nowhere else.
+    /// axum shows its routes in its debug format and nowhere else.
+    fn routed(router: &Router) -> BTreeSet<String> {
         let shown = format!("{router:?}");
         let (_, paths) = shown.split_once("paths: {").expect("axum lists its paths");
         let (paths, _) = paths.split_once("} }").expect("the list has an end");
-        let paths: BTreeSet<&str> = paths.split('"').skip(1).step_by(2).collect();
+        paths.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    /// A new route has to be given the power that it wants, each of its methods.
+    #[tokio::test]
+    async fn each_route_is_in_the_table() {
+        let (_directory, router) = bare();
+        let mut found = BTreeSet::new();
+        for path in routed(&router) {
+            let filled = path
+                .replace("{destination}", "eu")
+                .replace("{key}", "k")
+                .replace("{id}", "1")
+                .replace("{*file}", "app.js");
+            // a method that no route takes is told those that it does
+            let request =
+                Request::builder().method("PURGE").uri(filled).header("host", "localhost");
+            let request = request.body(Body::empty()).expect("a request");
+            let answer = router.clone().oneshot(request).await.expect("infallible");
+            assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED, "{path}");
+            let allowed = answer.headers()[header::ALLOW].to_str().expect("text").to_owned();
+            let methods = allowed.split(',').map(str::trim).filter(|method| *method != "HEAD");
+            found.extend(methods.map(|method| (method.to_owned(), path.clone())));
+        }
+        let of_the_table =
+            |(method, path, _): &(&str, &str, Power)| ((*method).to_owned(), (*path).to_owned());
+        assert_eq!(found, ROUTES.iter().map(of_the_table).collect());
+        assert_eq!(found.len(), ROUTES.len(), "none stands there twice");
+    }
+
+    #[tokio::test]
+    async fn what_is_routed_is_in_the_document_and_what_is_in_the_document_is_routed() {
+        let (_directory, router) = bare();
+        let paths = routed(&router);
+        let paths: BTreeSet<&str> = paths.iter().map(String::as_str).collect();
 
         let request = Request::get("/api/v1/openapi.json").header("host", "localhost");
         let request = request.body(Body::empty()).expect("a request");

@@ -6,6 +6,7 @@
 //!   and never to whom (P8).
 //! * Errors are problem documents with a sentence that says what to do.
 
+mod access;
 mod destinations;
 mod events;
 mod history;
@@ -85,6 +86,7 @@ impl Api {
 pub(super) fn routes() -> Routes<Arc<Api>> {
     routes!(
         openapi::serve,
+        access::show,
         history::show,
         destinations::list,
         destinations::audiences,

@@ -98,6 +98,9 @@ impl Families {
         self.gauge(&catalogue::READY, [], flag(sources.objection().is_none()));
         self.counter(&catalogue::LOG_LINES_DROPPED, [], sources.lines.dropped());
         self.gauge(&catalogue::CLOCK_AHEAD, [], sources.clock_ahead().as_secs_f64());
+        for (refusal, count) in sources.refusals.counts() {
+            self.counter(&catalogue::ADMIN_REFUSED, [refusal.word()], count);
+        }
     }
 
     fn requests(&mut self, destination: &str, requests: &Requests) {

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::api::wire::instant;
 use super::logging::Lines;
+use super::refusals::Refusals;
 use super::status::{ClockStatus, DestinationStatus, Facts, Status};
 use crate::clock::Clock;
 use crate::current::Current;
@@ -33,6 +34,8 @@ pub struct Sources {
     pub delivered: Arc<deliver::Counters>,
     /// What was logged.
     pub lines: Lines,
+    /// What the admin listener has refused.
+    pub refusals: Arc<Refusals>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// When the daemon started.

@@ -241,8 +241,10 @@ fn claim(headers: &HeaderMap) -> Claim {
     }
 }
 
-/// The token of a `Bearer` value; the scheme's name is case-insensitive (RFC 9110, 11.1).
-fn bearer(value: &[u8]) -> Option<&[u8]> {
+/// The token of a `Bearer` value of `Authorization`; the scheme's name is case-insensitive (RFC 9110,
+/// 11.1).
+#[must_use]
+pub fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = value.split_at_checked("bearer".len())?;
     (scheme.eq_ignore_ascii_case(b"bearer") && rest.first() == Some(&b' '))
         .then(|| rest.trim_ascii())

@@ -1,15 +1,19 @@
 //! The connections that are open, and which of them goes when there are too many: the one that has been
 //! longest without a complete request. So idle ones, and those that send a byte now and then, cannot
-//! lock anybody out.
+//! lock anybody out. Those of senders who are known go last: on the admin listener many wrong tokens cannot
+//! crowd out whoever has a right one.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::progress::{Patience, Progress, Verdict};
+
+/// So much later a request of a sender who is known counts: after all others there will ever be.
+const AHEAD: u64 = 1 << 62;
 
 /// All connections of one listener.
 #[derive(Clone, Debug)]
@@ -45,6 +49,7 @@ pub(super) struct Connection {
     /// When its last request was complete, or when it began.
     last: Arc<AtomicU64>,
     progress: Mutex<Progress>,
+    is_proven: AtomicBool,
     /// Cancelled when another connection takes its place, or when there is no use in it.
     pub end: CancellationToken,
 }
@@ -69,7 +74,8 @@ impl Connections {
         state.by_id.insert(id, Open { ordered: id, last: Arc::clone(&last), end: end.clone() });
         drop(state);
         let progress = Mutex::new(Progress::new(Instant::now()));
-        Connection { id, all: self.clone(), last, progress, end }
+        let is_proven = AtomicBool::new(false);
+        Connection { id, all: self.clone(), last, progress, is_proven, end }
     }
 
     /// Something happens.
@@ -139,7 +145,13 @@ impl Connection {
 
     /// A request of it is complete, or answered.
     pub fn completed(&self) {
-        self.last.store(self.all.tick(), Ordering::Relaxed);
+        let ahead = if self.is_proven.load(Ordering::Relaxed) { AHEAD } else { 0 };
+        self.last.store(ahead + self.all.tick(), Ordering::Relaxed);
+    }
+
+    /// Whoever is at the other end is known: all strangers make way first.
+    pub fn prove(&self) {
+        self.is_proven.store(true, Ordering::Relaxed);
     }
 }
 
@@ -176,6 +188,32 @@ mod tests {
         drop(second); // gone already
         let sixth = all.enter();
         assert_eq!([&first, &fourth, &fifth, &sixth].map(over), [true, false, false, false]);
+    }
+
+    #[test]
+    fn those_of_senders_who_are_known_go_last() {
+        let all = Connections::new(3, PATIENCE);
+        let over = |one: &Connection| one.end.is_cancelled();
+        let [known, stranger, other] = [all.enter(), all.enter(), all.enter()];
+        known.prove();
+        known.completed();
+        let mut strangers = vec![stranger, other];
+        for _ in 0..100 {
+            let one = all.enter();
+            one.completed();
+            strangers.push(one);
+        }
+        assert!(!over(&known));
+        assert_eq!(strangers.iter().filter(|one| !over(one)).count(), 2);
+        let also = all.enter();
+        also.prove();
+        also.completed();
+        let last = all.enter();
+        last.prove();
+        last.completed();
+        assert!(!over(&known) && strangers.iter().all(over));
+        let one_more = all.enter();
+        assert_eq!([&known, &also, &last, &one_more].map(over), [true, false, false, false]);
     }
 
     #[test]

@@ -36,6 +36,11 @@ impl Exchange {
         Answer { body, exchange: self }
     }
 
+    /// Whoever sent the request is known.
+    pub fn prove(&self) {
+        self.connection.prove();
+    }
+
     fn offer(&self, since: Option<Instant>) {
         self.connection.progress().offer(self.number, since);
     }

@@ -212,6 +212,11 @@ async fn is_cut_off(connection: &Connection) {
     }
 }
 
+/// In the extensions of an answer: its request came from somebody who is known, so that the connection
+/// does not make way for those of strangers.
+#[derive(Clone, Copy, Debug)]
+pub struct Proven;
+
 /// The router, as one connection sees it.
 struct PerConnection {
     router: Router,
@@ -234,6 +239,9 @@ impl Service<Request<Incoming>> for PerConnection {
         let router = self.router.clone();
         Box::pin(async move {
             let response = router.oneshot(request).await?;
+            if response.extensions().get::<Proven>().is_some() {
+                exchange.prove();
+            }
             Ok(response.map(|body| exchange.answer(body)))
         })
     }

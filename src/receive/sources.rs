@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 /// The address at the other end of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Peer(pub IpAddr);
+pub struct Peer(pub IpAddr);
 
 /// Who sent a request, if so many proxies stand between: each adds the address it was called from to
 /// `X-Forwarded-For`, on the right. What stands further left anybody can write.

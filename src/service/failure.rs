@@ -93,6 +93,7 @@ pub(super) enum Ended {
     Log,
     /// Over the clocks.
     ClockWatch,
+    Refusals,
     /// Over the files of a certificate.
     Watch,
     Writer(Result<(), WriterFailure>),
@@ -114,6 +115,7 @@ impl Ended {
             Self::History => ServiceError::EndedByItself("the history".into()),
             Self::Log => ServiceError::EndedByItself("the thread of the log".into()),
             Self::ClockWatch => ServiceError::EndedByItself("the watch over the clocks".into()),
+            Self::Refusals => ServiceError::EndedByItself("the log of refusals".into()),
             Self::Watch => ServiceError::EndedByItself("the watch over a certificate".into()),
             Self::Writer(Err(error)) => ServiceError::Writer(error),
             Self::Writer(Ok(())) => ServiceError::EndedByItself("the ledger's writer".into()),

@@ -32,7 +32,9 @@ use crate::operate::logging::chain;
 const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is applied while the daemon runs; a key is one of these or below it. All others need a restart.
-const APPLIED: [&str; 7] = [
+const APPLIED: [&str; 9] = [
+    "admin.read_tokens",
+    "admin.read_tokens_file",
     "admin.tokens",
     "admin.tokens_file",
     "delivery",
@@ -43,7 +45,8 @@ const APPLIED: [&str; 7] = [
 ];
 
 /// Those of them that open the admin listener.
-const TOKENS: [&str; 2] = ["admin.tokens", "admin.tokens_file"];
+const TOKENS: [&str; 4] =
+    ["admin.read_tokens", "admin.read_tokens_file", "admin.tokens", "admin.tokens_file"];
 
 impl Service {
     /// Reads the configuration and takes it, if it is good. An error ends the daemon.
@@ -129,7 +132,7 @@ impl Service {
             }
         }
         self.shown.doors.replace(wiring::entrances(config, &self.received));
-        self.shown.tokens.set(config.admin.tokens.clone());
+        self.shown.tokens.set(wiring::tokens(config));
         self.shown.configured.set(wiring::configured(config));
         self.shown.environments.set(wiring::environments(config));
         self.show_standings();
@@ -152,6 +155,7 @@ impl Changes {
         let keeps_tokens = new.admin.tokens.is_empty() && !admin.ip().to_canonical().is_loopback();
         if keeps_tokens {
             new.admin.tokens.clone_from(&old.admin.tokens);
+            new.admin.read_tokens.clone_from(&old.admin.read_tokens);
         }
         let is_applied = |key: &String| {
             APPLIED.iter().any(|applied| is_at_or_below(key, applied))

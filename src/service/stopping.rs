@@ -83,6 +83,7 @@ impl Service {
                     | Ended::History
                     | Ended::Log
                     | Ended::ClockWatch
+                    | Ended::Refusals
                     | Ended::Watch
                     | Ended::Writer(Ok(())),
                 ) => continue,

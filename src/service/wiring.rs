@@ -12,17 +12,18 @@ use crate::deliver::{Courier, Policy, Standing};
 use crate::launchdarkly::{Api as LaunchDarkly, Client};
 use crate::ledger::{DestinationSettings, Ledger, Operations, Retention, Settings};
 use crate::membership::DestinationName;
+use crate::operate::access::Tokens;
 use crate::operate::actions::{Actions, Environment};
 use crate::operate::admin::AdminState;
 use crate::operate::api::progress::Courses;
 use crate::operate::api::{Api, Reloads};
 use crate::operate::explain::Configured;
 use crate::operate::history::History;
+use crate::operate::refusals::Refusals;
 use crate::operate::sources::Sources;
 use crate::operate::telemetry::{self, Exporter, TracedApi, TracedLedger, Tracer, Untold};
 use crate::receive::tls::{Certificates, TlsFiles, told};
 use crate::receive::{self, Credential, Credentials, Destination, Entrance, Limits, Rate};
-use crate::secret::Secret;
 
 /// A late duplicate of an unanswered call has had this many request timeouts to arrive.
 const REASSERT_AFTER_TIMEOUTS: u32 = 2;
@@ -30,7 +31,6 @@ const REASSERT_AFTER_TIMEOUTS: u32 = 2;
 /// Open at once on the admin listener, which is for a few people and programs.
 const ADMIN_CONNECTIONS: usize = 256;
 
-pub(super) type Tokens = Vec<Secret>;
 pub(super) type Standings = Vec<(DestinationName, watch::Receiver<Standing>)>;
 pub(super) type ConfiguredByName = BTreeMap<DestinationName, Arc<Configured>>;
 
@@ -238,6 +238,10 @@ fn entrance(name: &str, segment: &SegmentSection, destinations: Vec<Arc<Destinat
     }
 }
 
+pub(super) fn tokens(config: &Config) -> Tokens {
+    Tokens { operate: config.admin.tokens.clone(), read: config.admin.read_tokens.clone() }
+}
+
 pub(super) fn configured(config: &Config) -> ConfiguredByName {
     config.destinations.iter().map(|of| (of.name.clone(), Arc::new(of.into()))).collect()
 }
@@ -260,6 +264,7 @@ pub(super) fn sources(service: &Service) -> Sources {
         received: Arc::clone(&service.received),
         delivered: Arc::clone(&service.delivered),
         lines: service.lines.clone(),
+        refusals: Arc::new(Refusals::new(service.stop_watching.clone())),
         started_at: service.clock.now(),
         clock: Arc::clone(&service.clock),
     }

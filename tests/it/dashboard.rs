@@ -287,6 +287,49 @@ async fn without_a_token_the_page_shows_nothing_and_with_it_nothing_personal_is_
     assert!(!cohortd.log().join("\n").contains("planted-admin-token"));
 }
 
+/// With a token that may only read: everything is shown but the events that are kept, and no button that
+/// changes anything can be pressed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_may_only_read_changes_nothing_and_the_page_says_why() {
+    let Some(browser) = Browser::start() else { return };
+    let launchdarkly = launchdarkly().await;
+    launchdarkly.refuse_members(|user| user.starts_with("bad"));
+    let mut installation = installation(&launchdarkly);
+    installation.set("admin.tokens", "planted-admin-token");
+    installation.set("admin.read_tokens", "planted-read-token");
+    let cohortd = installation.start();
+    enter(&cohortd, "vip", &["ada", "bad"]).await;
+    until_in(&launchdarkly, "vip", "ada").await;
+    let mut unclear = identify("gus", "vip", true, NOW_MS);
+    unclear["traits"]["vip"] = json!("perhaps");
+    assert_eq!(cohortd.post(&unclear).await.expect("an answer").0, 400);
+    browser.open(&address(&cohortd)).await;
+    browser.fill("[name=token]", "planted-read-token").await;
+    browser.press("Enter").await;
+    browser.see("text=This token is one of admin.read_tokens").await;
+    browser.see("role=button[name='Pause delivery…'][disabled]").await;
+    browser.click("role=button[name='Manage Vip']").await;
+    browser.see("role=button[name='Drop…'][disabled]").await;
+    browser.press("Escape").await;
+    browser.click("role=tab[name='Parked 1']").await;
+    browser.see("role=button[name='Requeue bad'][disabled]").await;
+    browser.see("role=button[name='Discard all…'][disabled]").await;
+    browser.click("role=tab[name='Rejected 1']").await;
+    browser.see("text=membership_unknown").await;
+    browser.see("role=button[name='Replay all'][disabled]").await;
+    browser.see("text=its content is shown with one of admin.tokens").await;
+    browser.click("role=tab[name='Person']").await;
+    browser.see("role=button[name='Forget a person…'][disabled]").await;
+    browser.click("role=tab[name='Event tester']").await;
+    browser.fill("textarea", &identify("ada", "vip", true, NOW_MS).to_string()).await;
+    browser.see("role=button[name='Send…'][disabled]").await;
+    browser.click("role=button[name='Explain']").await;
+    browser.see("text=It would be accepted").await;
+    browser.click("role=tab[name='Actions']").await;
+    browser.see("role=button[name='Resync…'][disabled]").await;
+    browser.is_accessible().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_used_by_keyboard() {
     let Some(scene) = Scene::with(&["ada"]).await else { return };

@@ -1,6 +1,7 @@
 //! The files under config/ that people deploy with: well-formed, about metrics and keys that there are, and
 //! accepted by the tools of those they are for, where these are installed.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use cohortd::config::Config;
 use cohortd::operate::metrics::catalogue::{self, Kind};
 use serde_json::{Value, json};
 
-const SECRETS: [&str; 4] = ["admin", "segment", "launchdarkly", "grafana"];
+const SECRETS: [&str; 5] = ["admin", "prometheus", "segment", "launchdarkly", "grafana"];
 
 fn config(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(path)
@@ -141,9 +142,15 @@ fn the_grafana_dashboard_asks_for_metrics_that_there_are() {
 fn loaded(toml: Option<&str>, variables: &[(String, String)], mounted: &str) -> Config {
     let folder = tempfile::tempdir().expect("a temporary directory");
     for secret in SECRETS {
-        std::fs::write(folder.path().join(secret), format!("a-{secret}\n")).expect("it is ours");
+        let path = folder.path().join(secret);
+        std::fs::write(&path, format!("a-secret-of-its-own-{secret}\n")).expect("it is ours");
+        let of_the_group = std::fs::Permissions::from_mode(0o440); // as the manifests say
+        std::fs::set_permissions(path, of_the_group).expect("it is ours");
     }
-    let here = |text: &str| text.replace(mounted, str_path(folder.path()));
+    let here = |text: &str| {
+        let text = text.replace(mounted, str_path(folder.path()));
+        text.replace("replace-with-the-client-side-id", "an-id")
+    };
     let file = toml.map(|toml| {
         let file = folder.path().join("cohortd.toml");
         std::fs::write(&file, here(toml)).expect("it is ours");

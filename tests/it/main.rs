@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test may read JSON without `cohortd::json`")]
 
 mod actions;
+mod admin;
 mod attacks;
 mod bounds;
 mod clocks;

@@ -13,11 +13,12 @@ use std::sync::{Arc, OnceLock};
 use axum::response::IntoResponse;
 use axum::{Extension, Router};
 use bytes::Bytes;
-use http::header;
+use http::{Method, header};
 use serde_json::{Map, Value, json};
 use utoipa::PartialSchema;
 use utoipa::openapi::OpenApi;
 
+use crate::operate::access::{self, Power};
 use crate::operate::problem::Problem;
 
 /// Routes, and what makes the document's part on them.
@@ -100,7 +101,11 @@ const PARAMETERS: [(&str, &str, &str); 3] = [
 /// What the routes that have something may answer, by what they have.
 const GUARDED: [(&str, &str); 3] = [
     ("401", "The token is missing or wrong"),
-    ("403", "The request comes from a web page of somebody else, or does not name this host"),
+    (
+        "403",
+        "The token may only read, or the request comes from a web page of somebody else or does not \
+             name this host",
+    ),
     ("503", "The ledger does not take or give anything now; `Retry-After` says when to try again"),
 ];
 const WITH_A_BODY: [(&str, &str); 5] = [
@@ -126,20 +131,27 @@ fn whole(declared: &OpenApi) -> Value {
     document["servers"] = json!([{"url": "/"}]);
     // Without tokens, whoever reaches the loopback address may.
     document["security"] = json!([{"token": []}, {}]);
-    document["components"]["securitySchemes"] = json!({"token": {
-        "type": "http", "scheme": "bearer", "description": "One of `admin.tokens`, if there are any",
-    }});
+    document["components"]["securitySchemes"] = json!({
+        "token": {
+            "type": "http", "scheme": "bearer",
+            "description": "One of `admin.tokens`, if there are any: it may do everything",
+        },
+        "read_token": {
+            "type": "http", "scheme": "bearer",
+            "description": "One of `admin.read_tokens`: it may look, and sees no events that are kept",
+        },
+    });
     document["components"]["schemas"]["Problem"] = json!(Problem::schema());
     let paths = document["paths"].as_object_mut().into_iter().flatten();
     for (path, item) in paths {
-        for operation in item.as_object_mut().into_iter().flatten().map(|(_, of)| of) {
-            complete(path, operation);
+        for (method, operation) in item.as_object_mut().into_iter().flatten() {
+            complete(method, path, operation);
         }
     }
     document
 }
 
-fn complete(path: &str, operation: &mut Value) {
+fn complete(method: &str, path: &str, operation: &mut Value) {
     let named = PARAMETERS.iter().filter(|(name, ..)| path.contains(&format!("{{{name}}}")));
     let named: Vec<Value> = named
         .map(|(name, kind, description)| {
@@ -151,6 +163,9 @@ fn complete(path: &str, operation: &mut Value) {
         })
         .collect();
     let guarded = operation.get("security").is_none();
+    if guarded && power_over(method, path) == Power::Read {
+        operation["security"] = json!([{"token": []}, {"read_token": []}, {}]);
+    }
     let with_a_body = operation.get("requestBody").is_some();
     let asked = ["/api/v1/destinations", "/api/v1/history"];
     let with_a_query = !with_a_body && asked.iter().any(|prefix| path.starts_with(prefix));
@@ -170,6 +185,12 @@ fn complete(path: &str, operation: &mut Value) {
             responses.as_object_mut().into_iter().for_each(|of| add(of, answers.clone()));
         }
     }
+}
+
+/// The power that an operation wants.
+fn power_over(method: &str, path: &str) -> Power {
+    let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap_or_default();
+    access::needed(&method, Some(path))
 }
 
 /// Adds answers, unless the route has its own words for one; what is an error is a problem.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use http::StatusCode;
 use serde_json::Value;
@@ -15,6 +16,7 @@ use crate::json::{self, Json};
 use crate::ledger::{Intake, RejectedView, Unrecorded};
 use crate::map::{Mappings, Outcome, Rejection};
 use crate::membership::{DestinationName, MembershipDelta, Timestamp, UserId};
+use crate::operate::access::Power;
 
 /// Events in one part of a replay.
 const PAGE: u32 = 500;
@@ -29,12 +31,14 @@ const PAGE: u32 = 500;
 )]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
+    Extension(power): Extension<Power>,
     Destination(name): Destination,
     Asked(asked): Asked<RejectedQuery>,
 ) -> Result<Json<RejectedPage>, Problem> {
     let limit = limit(asked.limit, 100)?;
     let (found, more) = page(&api, &name, asked.after.unwrap_or(0), limit).await?;
-    Ok(Json(RejectedPage { rejected: found.into_iter().map(RejectedInfo::from).collect(), more }))
+    let rejected = found.into_iter().map(|view| RejectedInfo::of(view, power)).collect();
+    Ok(Json(RejectedPage { rejected, more }))
 }
 
 /// The next events behind `after`, and whether there are more: the ledger keeps pages of large ones
@@ -69,13 +73,14 @@ async fn numbered(api: &Api, name: &DestinationName, id: i64) -> Result<Rejected
 )]
 pub(super) async fn one(
     State(api): State<Arc<Api>>,
+    Extension(power): Extension<Power>,
     Destination(name): Destination,
     Last(id): Last,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Json<RejectedInfo>, Problem> {
     let not_a_number = |_| Problem::new(StatusCode::NOT_FOUND, "rejected events have numbers");
     let id = id.parse().map_err(not_a_number)?;
-    Ok(Json(numbered(&api, &name, id).await?.into()))
+    Ok(Json(RejectedInfo::of(numbered(&api, &name, id).await?, power)))
 }
 
 /// Keeps rejected events no longer

@@ -38,6 +38,13 @@ pub struct Reloaded {
     pub needs_restart: Vec<String>,
 }
 
+/// What a token may do.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Access {
+    /// `operate`: everything; `read`: look, but not at the events that are kept.
+    pub power: String,
+}
+
 /// How many members, events or audiences a change concerned.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Done {

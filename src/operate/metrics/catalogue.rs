@@ -103,6 +103,8 @@ catalogue! {
         "1 while events are accepted."
     LOG_LINES_DROPPED "log_lines_dropped" Counter One []
         "Log lines that could not be written since the daemon started."
+    ADMIN_REFUSED "admin_refused_requests" Counter One ["reason"]
+        "Requests of the admin listener that were refused: wrong_token, no_token, read_only (the token may only read), cross_origin and foreign_host (a web page of somebody else)."
     REQUESTS "requests" Counter One ["destination", "outcome"]
         "Requests of the public listener by what became of them: done, all_rejected, or the word of the refusal. One of a route counts for each of its destinations."
     REQUEST_DURATION "request_duration_seconds" Histogram Second ["destination", "class"]

@@ -5,6 +5,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::instant;
 use crate::ledger::RejectedView;
+use crate::operate::access::Power;
 
 /// A rejected event. Personal.
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -17,18 +18,22 @@ pub struct RejectedInfo {
     pub reason: String,
     /// The sentence.
     pub detail: String,
-    /// The event as it came; what is not UTF-8 is replaced.
-    pub body: String,
+    /// The event as it came; what is not UTF-8 is replaced. Not there for a token that may only read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
 }
 
-impl From<RejectedView> for RejectedInfo {
-    fn from(view: RejectedView) -> Self {
+impl RejectedInfo {
+    /// What is shown of an event; its body holds whatever its sender has put there, so that only an
+    /// operator sees it.
+    pub(in crate::operate) fn of(view: RejectedView, power: Power) -> Self {
+        let body = || String::from_utf8_lossy(&view.body).into_owned();
         Self {
+            body: (power >= Power::Operate).then(body),
             id: view.id,
             received_at: instant(view.received_at),
             reason: view.reason,
             detail: view.detail,
-            body: String::from_utf8_lossy(&view.body).into_owned(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 import { change, of } from "./api.js";
 import { steer } from "./audiences.js";
+import { Deed } from "./dialogs.js";
 import { html } from "./words.js";
 
 /** Stops the delivery, after asking; or lets it go on. */
@@ -40,5 +41,5 @@ export function Actions({ known, onAsk }) {
 }
 
 function Choice({ label, danger, onClick, children }) {
-  return html`<li><button class=${danger ? "danger-quiet" : ""} onClick=${onClick}>${label}</button><span class="muted">${children}</span></li>`;
+  return html`<li><${Deed} class=${danger ? "danger-quiet" : ""} onClick=${onClick}>${label}<//><span class="muted">${children}</span></li>`;
 }

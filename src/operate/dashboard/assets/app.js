@@ -3,7 +3,7 @@
 import { Actions, pause, resume } from "./actions.js";
 import { daemonNow, token } from "./api.js";
 import { Audiences } from "./audiences.js";
-import { Confirm, Said } from "./dialogs.js";
+import { Confirm, MayChange, Said } from "./dialogs.js";
 import { Live } from "./live.js";
 import { Destinations, Tiles, Verdict } from "./overview.js";
 import { Parked } from "./parked.js";
@@ -75,6 +75,10 @@ function App({ live }) {
     page = html`
       <main class=${known.failing ? "stale" : ""}>
         <${Trouble} known=${known} />
+        ${known.power === "read" && html`
+          <p class="notice warn"><b>Read only.</b> This token is one of <code>admin.read_tokens</code>: it shows everything but the
+            content of rejected events, and changes nothing. To change something, forget it and open the page with one of
+            <code>admin.tokens</code>.</p>`}
         ${known.chosen === null
           ? html`<p class="empty">No destination is configured, and the ledger has no rows of one.</p>`
           : html`<${Page} known=${known} now=${now} panel=${at.panel} event=${event} onEvent=${setEvent}
@@ -83,7 +87,7 @@ function App({ live }) {
   }
   return html`
     <${Head} known=${known} onForgetToken=${token.get() && !known.needsToken ? forgetToken : null} />
-    ${page}
+    <${MayChange.Provider} value=${known.power === "operate"}>${page}<//>
     <footer class="muted small">cohortd${known.status?.version ? ` ${known.status.version}` : ""} · <a href="/assets/vendor/LICENSES.txt">libraries and licences</a></footer>
     ${ask && html`<${Confirm} ask=${ask} onClose=${() => setAsk(null)} onDone=${(text) => { setAsk(null); say(text); }} />`}
     <${Said} line=${line} onClose=${() => setLine(null)} />`;
@@ -126,7 +130,7 @@ function Token({ wasRefused, onToken }) {
     <main class="narrow">
       <form class="card" onSubmit=${submit}>
         <h1>Token</h1>
-        <p class="muted">One of <code>admin.tokens</code>. It is kept until this tab is closed, and sent to this daemon only.</p>
+        <p class="muted">One of <code>admin.tokens</code>, or of <code>admin.read_tokens</code> to look only. It is kept until this tab is closed, and sent to this daemon only.</p>
         <label class="field"><span>Token</span><input type="password" name="token" required autocomplete="off" autofocus /></label>
         ${wasRefused && html`<p class="notice bad" role="alert">The daemon does not take this token.</p>`}
         <div class="buttons end"><button type="submit" class="primary">Open</button></div>

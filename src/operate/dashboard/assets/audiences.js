@@ -1,7 +1,7 @@
 // The audiences of a destination: sizes, who waits, who came and went, and what can be done to one.
 
 import { change, of } from "./api.js";
-import { Dialog } from "./dialogs.js";
+import { Deed, Dialog } from "./dialogs.js";
 import { Sparkline } from "./plots.js";
 import { count, html, many, segmentName, since, useMemo, useState, Time } from "./words.js";
 
@@ -103,7 +103,7 @@ function Manage({ destination, audience, isDelivered, onClose, onAsk }) {
 }
 
 function Choice({ ask, onAsk, children }) {
-  return html`<li><button class=${ask.danger ? "danger-quiet" : ""} onClick=${() => onAsk(ask)}>${ask.title}…</button>
+  return html`<li><${Deed} class=${ask.danger ? "danger-quiet" : ""} onClick=${() => onAsk(ask)}>${ask.title}…<//>
     <span class="muted">${children}</span></li>`;
 }
 

@@ -1,6 +1,17 @@
-// Dialogs that ask before something is changed, and the line that says what was done.
+// Dialogs that ask before something is changed, the buttons that lead there, and the line that says what was
+// done.
 
-import { html, useLayoutEffect, useRef, useState } from "./words.js";
+import { createContext, html, useContext, useLayoutEffect, useRef, useState } from "./words.js";
+
+/** Whether the token may change anything. */
+export const MayChange = createContext(true);
+
+/** A button to something that changes things: of no use with a token that may only read. */
+export function Deed({ children, disabled, ...rest }) {
+  const mayChange = useContext(MayChange);
+  const title = mayChange ? undefined : "This token may only read";
+  return html`<button ...${rest} disabled=${disabled || !mayChange} title=${title}>${children}</button>`;
+}
 
 /** A modal dialog; the browser keeps the focus inside and gives it back afterwards. */
 export function Dialog({ title, onClose, children }) {

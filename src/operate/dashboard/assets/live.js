@@ -15,7 +15,7 @@ export class Live {
   constructor(show) {
     this.show = show;
     this.known = {
-      status: null, destinations: [], names: [], audiences: {}, progress: {}, histories: {}, chosen: null,
+      status: null, destinations: [], names: [], audiences: {}, progress: {}, histories: {}, chosen: null, power: null,
       stepSeconds: 5, answeredAt: null, failing: null, needsToken: false, tokenRefused: false,
     };
     this.due = { counts: 0, audiences: 0, history: 0 };
@@ -66,6 +66,7 @@ export class Live {
     known.status = await read("/status");
     if (now >= this.due.counts) {
       known.destinations = await readAll("/api/v1/destinations");
+      known.power = (await read("/api/v1/access")).power;
       this.due.counts = now + COUNTS_EVERY_MS;
     }
     const names = this.names();

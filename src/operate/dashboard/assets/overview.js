@@ -1,5 +1,6 @@
 // What a person wants to know in five seconds: is it flowing, how far behind, what is wrong and since when.
 
+import { Deed } from "./dialogs.js";
 import { count, html, many, rate, remedy, sentence, since, span, Time } from "./words.js";
 
 /** What waits for less than this is on its way as it should be. */
@@ -96,8 +97,8 @@ export function Verdict({ known, now, onPause, onResume }) {
           </h1>
         </div>
         ${status && (status.paused_since
-          ? html`<button class="primary" onClick=${onResume}>Resume delivery</button>`
-          : html`<button onClick=${onPause}>Pause delivery…</button>`)}
+          ? html`<${Deed} class="primary" onClick=${onResume}>Resume delivery<//>`
+          : html`<${Deed} onClick=${onPause}>Pause delivery…<//>`)}
       </div>
       ${said.what && html`<p class="what">${said.what}</p>`}
       ${said.todo && html`<p class="todo"><b>What to do:</b> ${said.todo} ${newToken(said.held)}</p>`}

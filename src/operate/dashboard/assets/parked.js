@@ -1,6 +1,7 @@
 // Members that LaunchDarkly refused, each with its words, to be tried again or given up.
 
 import { change, of, read } from "./api.js";
+import { Deed } from "./dialogs.js";
 import { count, html, many, segmentName, useEffect, useState, Time } from "./words.js";
 
 const PAGE = 50;
@@ -51,8 +52,8 @@ export function Parked({ known, onAsk, onSaid }) {
     <div class="toolbar">
       <p class="grow muted">LaunchDarkly refused ${total === 1 ? "this member" : "these members"} alone; everybody else was delivered. Mend what its words say, then requeue.</p>
       <div class="buttons">
-        <button onClick=${() => post("requeue", {}, "requeued")}>Requeue all</button>
-        <button class="danger-quiet" onClick=${() => discard({}, many(total, "parked member"))}>Discard all…</button>
+        <${Deed} onClick=${() => post("requeue", {}, "requeued")}>Requeue all<//>
+        <${Deed} class="danger-quiet" onClick=${() => discard({}, many(total, "parked member"))}>Discard all…<//>
       </div>
     </div>
     <table class="rows">
@@ -69,8 +70,8 @@ export function Parked({ known, onAsk, onSaid }) {
               <td data-label="Words"><span class="words">${one.status} ${one.code}${one.message ? `: ${one.message}` : ""}</span>
                 ${one.answer_id && html`<span class="muted small block">id <code>${one.answer_id}</code></span>`}</td>
               <td class="action"><div class="buttons">
-                <button onClick=${() => post("requeue", which, "requeued")} aria-label=${`Requeue ${one.context_key}`}>Requeue</button>
-                <button class="danger-quiet" onClick=${() => discard(which, "this member")} aria-label=${`Discard ${one.context_key}`}>Discard…</button>
+                <${Deed} onClick=${() => post("requeue", which, "requeued")} aria-label=${`Requeue ${one.context_key}`}>Requeue<//>
+                <${Deed} class="danger-quiet" onClick=${() => discard(which, "this member")} aria-label=${`Discard ${one.context_key}`}>Discard…<//>
               </div></td>
             </tr>`;
         })}

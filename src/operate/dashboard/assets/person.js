@@ -2,6 +2,7 @@
 // by the page, or put into its address.
 
 import { change, of, readAll } from "./api.js";
+import { Deed } from "./dialogs.js";
 import { html, segmentName, useEffect, useState, Time } from "./words.js";
 
 export function Person({ known, onAsk }) {
@@ -29,7 +30,7 @@ export function Person({ known, onAsk }) {
         <input name="key" value=${key} onInput=${(event) => setKey(event.target.value)} autocomplete="off" spellcheck="false" /></label>
       <div class="buttons bottom">
         <button type="submit" class="primary">Look up</button>
-        <button type="button" class="danger-quiet" onClick=${() => onAsk(forget(destination, found?.key ?? key, () => found && look(found.key)))}>Forget a person…</button>
+        <${Deed} type="button" class="danger-quiet" onClick=${() => onAsk(forget(destination, found?.key ?? key, () => found && look(found.key)))}>Forget a person…<//>
       </div>
     </form>
     ${problem && html`<p class="notice bad" role="alert">${problem}</p>`}

@@ -1,6 +1,7 @@
 // Events that could not be mapped, each with its reason, to be replayed once the mapping is mended.
 
 import { change, of, read } from "./api.js";
+import { Deed } from "./dialogs.js";
 import { count, html, many, sentence, useEffect, useState, Time } from "./words.js";
 
 const PAGE = 50;
@@ -49,8 +50,8 @@ export function Rejected({ known, onAsk, onSaid, onTest }) {
       <div class="toolbar">
         <p class="grow muted">The mapping could not read these events. Mend it, then replay them: they keep their time, so that nothing newer is undone.</p>
         <div class="buttons">
-          <button class="primary" onClick=${() => replay({})}>Replay all</button>
-          <button class="danger-quiet" onClick=${() => discard({}, `All ${many(total, "rejected event")} of ${destination} are erased`)}>Discard all…</button>
+          <${Deed} class="primary" onClick=${() => replay({})}>Replay all<//>
+          <${Deed} class="danger-quiet" onClick=${() => discard({}, `All ${many(total, "rejected event")} of ${destination} are erased`)}>Discard all…<//>
         </div>
       </div>
       <table class="rows">
@@ -62,11 +63,13 @@ export function Rejected({ known, onAsk, onSaid, onTest }) {
               <th scope="row"><code class="reason">${one.reason}</code><span class="block">${sentence(one.detail)}</span></th>
               <td data-label="Arrived"><${Time} at=${one.received_at} /></td>
               <td data-label="Event" class="body-cell">
-                <details><summary>Event ${one.id}</summary><pre tabindex="0">${pretty(one.body)}</pre></details></td>
+                ${one.body === undefined
+                  ? html`Event ${one.id} <span class="muted small">(its content is shown with one of <code>admin.tokens</code>)</span>`
+                  : html`<details><summary>Event ${one.id}</summary><pre tabindex="0">${pretty(one.body)}</pre></details>`}</td>
               <td class="action"><div class="buttons">
-                <button onClick=${() => replay({ id: one.id })} aria-label=${`Replay event ${one.id}`}>Replay</button>
-                <button onClick=${() => onTest(pretty(one.body))} aria-label=${`Explain event ${one.id}`}>Explain</button>
-                <button class="danger-quiet" onClick=${() => discard({ id: one.id }, `Event ${one.id} is erased`)} aria-label=${`Discard event ${one.id}`}>Discard…</button>
+                <${Deed} onClick=${() => replay({ id: one.id })} aria-label=${`Replay event ${one.id}`}>Replay<//>
+                <button onClick=${() => onTest(pretty(one.body))} disabled=${one.body === undefined} aria-label=${`Explain event ${one.id}`}>Explain</button>
+                <${Deed} class="danger-quiet" onClick=${() => discard({ id: one.id }, `Event ${one.id} is erased`)} aria-label=${`Discard event ${one.id}`}>Discard…<//>
               </div></td>
             </tr>`)}
         </tbody>
@@ -101,7 +104,7 @@ function Outcome({ outcome, onForce }) {
             ${rejected.length > 0 && ` ${many(rejected.length, "event")} still rejected:`}</p>
           ${reasons.length > 0 && html`<ul>${reasons.slice(0, 5).map((reason) => html`<li key=${reason}>${reason}</li>`)}</ul>`}
           ${old > 0 && html`<p>${many(old, "event")} older than the memory of who left: a replay may bring back somebody who left since.
-            <button onClick=${onForce}>Replay all the same</button></p>`}
+            <${Deed} onClick=${onForce}>Replay all the same<//></p>`}
         </div>`}
     </div>`;
 }

@@ -1,6 +1,7 @@
 // Paste an event, see what becomes of it and why, and send it.
 
 import { Problem, of, postText } from "./api.js";
+import { Deed } from "./dialogs.js";
 import { count, html, many, sentence, useEffect, useState, Time } from "./words.js";
 
 const SAMPLE = (now) => JSON.stringify({
@@ -54,7 +55,7 @@ export function Tester({ known, event, onEvent, onAsk }) {
           placeholder='{"type":"identify", …}'></textarea></label>
       <div class="buttons">
         <button type="submit" class="primary" disabled=${event.trim() === ""}>Explain</button>
-        <button type="button" onClick=${send} disabled=${event.trim() === ""}>Send…</button>
+        <${Deed} type="button" onClick=${send} disabled=${event.trim() === ""}>Send…<//>
         <button type="button" class="quiet" onClick=${() => onEvent(SAMPLE(new Date()))}>Insert a sample</button>
       </div>
     </form>

@@ -1,9 +1,9 @@
 // How numbers, times and spans are written; and the one door to the libraries.
 
-const { h, render } = globalThis.preact;
-const { useEffect, useLayoutEffect, useMemo, useRef, useState } = globalThis.preactHooks;
+const { createContext, h, render } = globalThis.preact;
+const { useContext, useEffect, useLayoutEffect, useMemo, useRef, useState } = globalThis.preactHooks;
 const html = globalThis.htm.bind(h);
-export { html, render, useEffect, useLayoutEffect, useMemo, useRef, useState };
+export { createContext, html, render, useContext, useEffect, useLayoutEffect, useMemo, useRef, useState };
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
