@@ -39,10 +39,14 @@ fuzz_target!(|body: &[u8]| {
         assert!(serde_json::to_string(&report).is_ok());
     }
     let lines = body.split_inclusive(|byte| *byte == b'\n').count();
-    let mut answers = Vec::new();
-    for answer in [eval::mapping, eval::subscription, eval::sync] {
-        answers.clear();
-        answer(body, &mut answers).expect("memory does not fail");
+    let commands: [fn(&[u8], &mut Vec<u8>) -> std::io::Result<()>; 3] = [
+        |lines, answers| eval::mapping(lines, answers),
+        |lines, answers| eval::subscription(lines, answers),
+        |lines, answers| eval::sync(lines, answers),
+    ];
+    for command in commands {
+        let mut answers = Vec::new();
+        command(body, &mut answers).expect("memory does not fail");
         assert_eq!(answers.iter().filter(|byte| **byte == b'\n').count(), lines);
     }
 });
