@@ -15,6 +15,7 @@
 //! "in" or "out", it does not count.
 
 mod counters;
+mod deletion;
 mod member;
 #[cfg(test)]
 pub(crate) mod memory;
@@ -31,8 +32,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::membership::{
-    AudienceId, AudienceKey, ContextKey, ContextKind, DestinationName, Membership, MembershipDelta,
-    Timestamp, UserId,
+    AudienceId, AudienceKey, ContextKey, ContextKind, Deletion, DestinationName, Membership,
+    MembershipDelta, Timestamp, UserId,
 };
 
 pub use counters::{Counters, Recordings};
@@ -55,20 +56,36 @@ pub struct Intake {
     pub arrival: Timestamp,
     /// In the order of the request: of two for one member with equal event times the later wins.
     pub deltas: Vec<MembershipDelta>,
-    /// Privacy deletions; they count at the time of arrival, after the deltas.
-    pub deletions: Vec<UserId>,
+    /// Privacy deletions, in the order of the request.
+    pub deletions: Vec<OrderedDeletion>,
     /// Events that could not be mapped, kept so that they can be replayed.
     pub rejected: Vec<RejectedEvent>,
 }
 
+/// A privacy deletion, and its place among the other items of its request.
+#[derive(Clone, Debug)]
+pub struct OrderedDeletion {
+    /// Whose, and as of when.
+    pub deletion: Deletion,
+    /// An operator asks for it: it takes along whatever is stored, whenever that happened.
+    pub is_unconditional: bool,
+    /// How many of [`Intake::deltas`] come before it.
+    pub after_deltas: usize,
+    /// How many of [`Intake::rejected`] come before it.
+    pub after_rejected: usize,
+}
+
 impl Intake {
-    /// Privacy deletions alone.
-    fn only_deletions(
-        destination: &DestinationName,
-        arrival: Timestamp,
-        deletions: Vec<UserId>,
-    ) -> Self {
+    /// What an operator asks for: a person is forgotten, whatever event times are stored.
+    fn to_forget(destination: &DestinationName, arrival: Timestamp, user_id: UserId) -> Self {
         let destination = destination.clone();
+        let deletion = OrderedDeletion {
+            deletion: Deletion { user_id, event_at: arrival, message: None },
+            is_unconditional: true,
+            after_deltas: 0,
+            after_rejected: 0,
+        };
+        let deletions = vec![deletion];
         Self { destination, arrival, deltas: Vec::new(), deletions, rejected: Vec::new() }
     }
 
@@ -89,6 +106,8 @@ pub struct RejectedEvent {
     pub body: Vec<u8>,
     /// The person, if known, so that a deletion finds the body.
     pub user_id: Option<UserId>,
+    /// When it happened, as far as that can be believed: a later deletion finds the body.
+    pub event_at: Timestamp,
 }
 
 impl std::fmt::Debug for RejectedEvent {

@@ -20,6 +20,7 @@ mod glob;
 mod length;
 mod mappings;
 mod membership_value;
+mod message;
 mod plain;
 mod preset;
 mod rejection;
@@ -35,7 +36,7 @@ pub use context_key::ContextKeyRule;
 pub use explain::{ExplainedField, Explanation};
 pub use expression::MappingFault;
 pub use glob::{Glob, GlobFault};
-pub use mappings::{Mappings, Outcome, user_id};
+pub use mappings::{Mappings, Outcome, happened_at, user_id};
 pub use membership_value::MembershipRule;
 pub use rejection::{Reason, Rejection};
 pub use subscription::{Subscription, SubscriptionFault};
@@ -169,7 +170,6 @@ impl Mapping {
         let value = find(Field::TraitsOrProps);
         let value = value.object()?.get(audience_key.as_str());
         let membership = self.value_rules.read(class, value)?;
-
         Ok(Some(MembershipDelta {
             audience,
             context_kind: particular
@@ -177,9 +177,10 @@ impl Mapping {
                 .unwrap_or(context_kind),
             context_key,
             membership,
-            event_at: event_time::event_time(|field| event.get(field)?.as_str(), arrival),
+            event_at: mappings::happened_at(event, arrival),
             user_id: person(event)?,
             key_rule: self.key_rule(rule, particular),
+            message: None,
             audience_key,
         }))
     }
@@ -304,7 +305,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::membership::Membership;
+    use crate::membership::{Deletion, Membership};
 
     const ARRIVAL: Timestamp = Timestamp(1_741_850_595_000_000);
 
@@ -346,22 +347,55 @@ mod tests {
             event_at: Timestamp(ARRIVAL.0 - 1_000_000),
             user_id: UserId::new("ada"),
             key_rule: 1,
+            message: None,
         };
-        let expected = Outcome::Accepted { deltas: vec![expected], rejection: None };
+        let expected = Outcome::Accepted { deltas: vec![expected], rejection: None, message: None };
         assert_eq!(outcome(mapping(), &event(&[])), expected);
+    }
+
+    fn deleted(outcome: Outcome) -> Deletion {
+        let Outcome::Deletion(deletion) = outcome else { panic!("no deletion: {outcome:?}") };
+        deletion
+    }
+
+    #[test]
+    fn a_deletion_counts_when_it_was_asked_for_and_never_later_than_its_arrival() {
+        let rows = [
+            (json!("2025-03-13T07:23:05Z"), -10),
+            (json!("2025-03-13T07:23:16Z"), 0),
+            (json!("2025-03-13T09:23:15Z"), 0),
+            (json!("1970-01-01T00:00:00Z"), 0),
+            (json!(null), 0),
+        ];
+        for (timestamp, seconds) in rows {
+            let event = json!({"type": "delete", "userId": "ada", "timestamp": timestamp});
+            let deletion = deleted(outcome(mapping(), &event));
+            assert_eq!(deletion.event_at, Timestamp(ARRIVAL.0 + seconds * 1_000_000), "{event}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_named_where_its_time_depends_on_its_arrival() {
+        let message = |event: &Value| match outcome(mapping(), event) {
+            Outcome::Accepted { message, .. } => message,
+            other => panic!("it maps: {other:?}"),
+        };
+        let without = event(&[("/timestamp", Value::Null)]);
+        assert_eq!(message(&event(&[])), None);
+        assert_eq!(message(&without), Some(message::hash(&without)));
+        let delete = json!({"type": "delete", "userId": "ada", "messageId": "m"});
+        let deletion = deleted(outcome(mapping(), &delete));
+        assert_eq!(deletion.message, Some(message::hash_of_id("m")));
     }
 
     #[test]
     fn deletions_come_before_the_subscription_and_other_types_are_ignored() {
+        for (id, expected) in [(json!("ada"), "ada"), (json!(7), "7")] {
+            let event = json!({"type": "delete", "userId": id});
+            let deletion = deleted(outcome(mapping(), &event));
+            assert_eq!(deletion.user_id.as_str(), expected, "{event}");
+        }
         let rows = [
-            (
-                json!({"type": "delete", "userId": "ada"}),
-                Outcome::Deletion(UserId::new("ada").expect("not empty")),
-            ),
-            (
-                json!({"type": "delete", "userId": 7}),
-                Outcome::Deletion(UserId::new("7").expect("not empty")),
-            ),
             (event(&[("/type", json!("group"))]), Outcome::Ignored),
             (event(&[("/type", json!("Identify"))]), Outcome::Ignored),
             (event(&[("/type", json!(null))]), Outcome::Ignored),

@@ -215,4 +215,29 @@ pub struct MembershipDelta {
     /// Identifies the rule that chose the context key, so that members of an older rule can be
     /// recognised as stale.
     pub key_rule: u32,
+    /// The message, if its event time depends on its arrival: posted again it would move forward,
+    /// so that it is to count as it did the first time. `None`: the event's own time is believed.
+    pub message: Option<MessageHash>,
+}
+
+/// A person is to be deleted, as of a point in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deletion {
+    /// Segment's user id of the person.
+    pub user_id: UserId,
+    /// When it was asked for, never later than its arrival (P2).
+    pub event_at: Timestamp,
+    /// The message, so that one that is posted again counts as it did the first time.
+    pub message: Option<MessageHash>,
+}
+
+/// Tells messages apart without keeping their ids, which are the sender's to choose: a hash of the
+/// message id, or of the whole event if it has none.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MessageHash(pub [u8; 16]);
+
+impl fmt::Debug for MessageHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
 }

@@ -143,5 +143,13 @@ fn say(name: &str, of: &DestinationStatus, out: &mut impl Write) -> Result<()> {
             "\n{name}: cohortd parked list {name} shows whom LaunchDarkly refuses, and why"
         )?;
     }
+    if of.deletions_outlived > 0 {
+        writeln!(
+            out,
+            "\n{name}: deletions left {} entries in place that were stamped ahead of their arrival; \
+             cohortd forget {name} USER_ID removes a person all the same",
+            of.deletions_outlived
+        )?;
+    }
     Ok(())
 }

@@ -295,6 +295,7 @@ fn delta(audience: &str, person: &str, enters: bool, event_at: i64) -> Membershi
         event_at: Timestamp(event_at),
         user_id: None,
         key_rule: 1,
+        message: None,
     }
 }
 

@@ -76,6 +76,7 @@ mod tests {
             event_at: Timestamp(at),
             user_id: None,
             key_rule: 0,
+            message: None,
         }
     }
 

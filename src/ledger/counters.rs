@@ -33,6 +33,9 @@ pub struct Recordings {
     pub repeats: Count,
     /// Those that are older than what is known, and change nothing.
     pub overtaken: Count,
+    /// Entries that a deletion left in place, because their event time was ahead of their arrival and
+    /// is later than the deletion's.
+    pub outlived: Count,
 }
 
 impl Recordings {
@@ -40,6 +43,7 @@ impl Recordings {
         self.deltas.add(tally.deltas);
         self.repeats.add(tally.repeats);
         self.overtaken.add(tally.overtaken);
+        self.outlived.add(tally.outlived);
     }
 }
 
@@ -49,6 +53,8 @@ pub(super) struct Tally {
     deltas: u64,
     repeats: u64,
     overtaken: u64,
+    /// Entries that a deletion left in place although they were stamped ahead of their arrival.
+    pub outlived: u64,
 }
 
 impl Tally {

@@ -4,6 +4,7 @@
 //!
 //! # What always holds
 //! * An older event time never changes a value (P2); an equal one does: the later arrival wins a tie.
+//!   A message that comes again is no later arrival.
 //! * Never told is unknown, not absent: a first "left" is sent.
 //! * Pending is sticky: a value that flips back while a call is out, or after one whose answer was
 //!   not heard, is sent again.
@@ -40,6 +41,8 @@ pub(super) struct Member {
     /// The part of a batch that it was refused with, or would have been: until it is taken it
     /// travels with nobody else, so that what was learnt is not asked again.
     pub refused_with: Option<Timestamp>,
+    /// Its event time was ahead of its arrival.
+    pub is_ahead: bool,
 }
 
 /// What LaunchDarkly took, and when.
@@ -56,6 +59,8 @@ pub(super) struct Change {
     pub event_at: Timestamp,
     pub key_rule: u32,
     pub person: Option<[u8; 16]>,
+    /// Its message was recorded before: it counts as it did then, and is no later arrival.
+    pub is_repeat: bool,
 }
 
 /// What the rules need to know besides the row.
@@ -134,6 +139,7 @@ pub(super) fn record(before: Option<&Member>, change: &Change, moment: &Moment) 
             key_rule: change.key_rule,
             person: change.person,
             refused_with: None,
+            is_ahead: change.event_at > moment.stamp,
         });
     };
     if is_overtaken(before, change) {
@@ -146,6 +152,9 @@ pub(super) fn record(before: Option<&Member>, change: &Change, moment: &Moment) 
     after.key_rule = change.key_rule;
     after.person = change.person.or(before.person);
     after.erase = false;
+    // The same time, told again once it has come, was ahead all the same.
+    after.is_ahead =
+        change.event_at > moment.stamp || (before.is_ahead && change.event_at == before.event_at);
     if flips {
         after.version = moment.stamp;
     }
@@ -165,9 +174,9 @@ pub(super) fn is_repeat(before: Option<&Member>, change: &Change, next: &Next) -
     before.is_some_and(|before| !is_overtaken(before, change) && !told_for_it(before))
 }
 
-/// Whether a delta is older than what is known.
+/// Whether a delta is older than what is known, or a part of it already.
 pub(super) fn is_overtaken(before: &Member, change: &Change) -> bool {
-    change.event_at < before.event_at
+    change.event_at < before.event_at || (change.is_repeat && change.event_at == before.event_at)
 }
 
 /// Whether an arriving value has to be sent, for a member that is not pending already.
@@ -286,6 +295,7 @@ pub(super) fn forget(before: &Member, asked_at: Timestamp, moment: &Moment) -> N
     let mut after = before.clone();
     after.membership = Membership::Out;
     after.event_at = before.event_at.max(asked_at);
+    after.is_ahead &= after.event_at == before.event_at;
     after.version = moment.stamp;
     after.erase = true;
     after.pending_since = before.pending_since.or(Some(moment.stamp));

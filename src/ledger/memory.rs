@@ -9,14 +9,17 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::deletion::{Reach, Tombstone};
 use super::member::{self, Change, Member, Moment, Next};
 use super::picking::{Picked, Picking};
 use super::{
-    Backlog, Batch, ClaimedMember, Intake, Ledger, LedgerError, Members, ParkReason, Recorded,
-    Room, Route, Unheard,
+    Backlog, Batch, ClaimedMember, Intake, Ledger, LedgerError, Members, OrderedDeletion,
+    ParkReason, Recorded, Room, Route, Unheard,
 };
 use crate::clock::Clock;
-use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
+use crate::membership::{
+    AudienceId, ContextKey, Deletion, DestinationName, MembershipDelta, MessageHash, Timestamp,
+};
 
 type Key = (AudienceId, ContextKey);
 
@@ -42,6 +45,10 @@ struct State {
     /// Since when a member has been waiting, on the clock that never jumps.
     waiting: BTreeMap<Key, Instant>,
     reassertions: Vec<(Instant, Key)>,
+    /// Whose deletion takes a member along.
+    persons: BTreeMap<Key, String>,
+    forgotten: BTreeMap<String, Tombstone>,
+    messages: BTreeMap<MessageHash, Timestamp>,
 }
 
 impl MemoryLedger {
@@ -106,6 +113,59 @@ impl MemoryLedger {
         }
     }
 
+    fn take(&self, state: &mut State, destination: &DestinationName, delta: MembershipDelta) {
+        let route = || {
+            Arc::new(Route {
+                destination: destination.clone(),
+                audience: delta.audience.clone(),
+                audience_key: delta.audience_key.clone(),
+                context_kind: delta.context_kind.clone(),
+            })
+        };
+        state.routes.entry(delta.audience.clone()).or_insert_with(route);
+        let (event_at, is_repeat) = state.counts(delta.message, delta.event_at);
+        let person = delta.user_id.unwrap_or_else(|| delta.context_key.clone().into());
+        let tombstone = state.forgotten.get(person.as_str());
+        if tombstone.is_some_and(|tombstone| tombstone.outlasts(event_at, is_repeat)) {
+            return;
+        }
+        let key = (delta.audience, delta.context_key);
+        state.persons.insert(key.clone(), person.as_str().to_owned());
+        let change = Change {
+            membership: delta.membership,
+            event_at,
+            key_rule: delta.key_rule,
+            person: None,
+            is_repeat,
+        };
+        let moment = self.moment(state);
+        state.apply(&key, |before| member::record(before, &change, &moment));
+    }
+
+    fn delete(&self, state: &mut State, asked: &OrderedDeletion, arrival: Timestamp) {
+        let Deletion { user_id, event_at, message } = &asked.deletion;
+        let (at, is_repeat) = state.counts(*message, (*event_at).min(arrival));
+        let reach =
+            if asked.is_unconditional { Reach::EVERYTHING } else { Reach::until(at, is_repeat) };
+        let persons = state.persons.iter().filter(|(_, person)| *person == user_id.as_str());
+        let keys: Vec<Key> = persons.map(|(key, _)| key.clone()).collect();
+        let mut taken = None;
+        for key in keys {
+            let moment = self.moment(state);
+            state.apply(&key, |before| match before.filter(|before| reach.takes(before)) {
+                Some(before) => {
+                    taken = taken.max(Some(before.event_at));
+                    member::forget(before, at, &moment)
+                }
+                None => Next::Same,
+            });
+        }
+        let Tombstone(through) = Tombstone::of(at, reach, taken);
+        let known =
+            state.forgotten.entry(user_id.as_str().to_owned()).or_insert(Tombstone(through));
+        known.0 = known.0.max(through);
+    }
+
     fn each(
         &self,
         batch: &Batch,
@@ -128,6 +188,18 @@ impl MemoryLedger {
 }
 
 impl State {
+    /// When a message counts, and whether it was recorded before: it is remembered for good.
+    fn counts(&mut self, message: Option<MessageHash>, at: Timestamp) -> (Timestamp, bool) {
+        let Some(message) = message else { return (at, false) };
+        match self.messages.get(&message) {
+            Some(first) => (*first, true),
+            None => {
+                self.messages.insert(message, at);
+                (at, false)
+            }
+        }
+    }
+
     fn apply(&mut self, key: &Key, rule: impl FnOnce(Option<&Member>) -> Next) {
         match rule(self.members.get(key)) {
             Next::Same => {}
@@ -151,28 +223,18 @@ impl Ledger for MemoryLedger {
     async fn record_all(&self, intakes: Vec<Intake>) -> Result<Vec<Recorded>, LedgerError> {
         let mut state = self.state();
         let recorded = vec![Recorded::default(); intakes.len()];
-        let deltas = intakes.into_iter().flat_map(|Intake { destination, deltas, .. }| {
-            deltas.into_iter().map(move |delta| (destination.clone(), delta))
-        });
-        for (destination, delta) in deltas {
-            let route = || {
-                Arc::new(Route {
-                    destination: destination.clone(),
-                    audience: delta.audience.clone(),
-                    audience_key: delta.audience_key.clone(),
-                    context_kind: delta.context_kind.clone(),
-                })
-            };
-            state.routes.entry(delta.audience.clone()).or_insert_with(route);
-            let change = Change {
-                membership: delta.membership,
-                event_at: delta.event_at,
-                key_rule: delta.key_rule,
-                person: None,
-            };
-            let moment = self.moment(&mut state);
-            let key = (delta.audience, delta.context_key);
-            state.apply(&key, |before| member::record(before, &change, &moment));
+        for Intake { destination, arrival, deltas, deletions, .. } in intakes {
+            let mut deletions = deletions.into_iter().peekable();
+            let count = deltas.len();
+            for (position, delta) in deltas.into_iter().enumerate() {
+                while let Some(asked) = deletions.next_if(|of| of.after_deltas <= position) {
+                    self.delete(&mut state, &asked, arrival);
+                }
+                self.take(&mut state, &destination, delta);
+            }
+            while let Some(asked) = deletions.next_if(|of| of.after_deltas <= count) {
+                self.delete(&mut state, &asked, arrival);
+            }
         }
         drop(state);
         self.news.send_replace(());

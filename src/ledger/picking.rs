@@ -103,6 +103,7 @@ mod tests {
             event_at: Timestamp(1),
             key_rule: 1,
             person: None,
+            is_repeat: false,
         };
         let moment = Moment {
             stamp: Timestamp(2),

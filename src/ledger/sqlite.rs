@@ -37,6 +37,7 @@ mod integrity;
 mod journal;
 mod log;
 mod members;
+mod messages;
 mod meta;
 mod migration;
 mod modes;

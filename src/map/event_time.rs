@@ -1,7 +1,8 @@
 //! When a membership changed, as far as the event can be believed (P2).
 //!
 //! The latest event time wins, so a clock that runs ahead could lock a member for as long as it is
-//! ahead. A time more than [`TOLERANCE`] ahead of arrival is therefore not believed.
+//! ahead. A time more than [`TOLERANCE`] ahead of arrival is therefore not believed, nor is one before
+//! [`EARLIEST`], which only a clock that was never set shows.
 
 use std::time::Duration;
 
@@ -13,23 +14,61 @@ use jiff::tz::Offset;
 /// How far a sender's clock may run ahead of ours.
 const TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
+/// 2010-01-01T00:00:00Z: Segment is not older than that.
+const EARLIEST: Timestamp = Timestamp(1_262_304_000_000_000);
+
 /// Where Segment says when it happened, best first.
 const FIELDS: [&str; 4] = ["timestamp", "originalTimestamp", "receivedAt", "sentAt"];
 
+/// When an event happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EventTime {
+    pub at: Timestamp,
+    /// The time, or whether it is believed, depends on when the event arrives: the same event may get
+    /// a later time when it is posted again.
+    pub moves: bool,
+}
+
 /// The first readable time of the event, else the arrival. One too far ahead counts as
-/// `receivedAt`, or as the arrival if that is missing or ahead of the arrival too.
+/// `receivedAt`, or as the arrival if that is missing or not to be believed either; one that is too
+/// early counts as the arrival.
 ///
 /// `text_of`: what the event has under a name, if that is a text.
 pub(super) fn event_time<'a>(
     text_of: impl Fn(&str) -> Option<&'a str>,
     arrival: Timestamp,
-) -> Timestamp {
-    let at = |field: &str| text_of(field).and_then(read);
-    let Some(claimed) = FIELDS.into_iter().find_map(at) else { return arrival };
-    if claimed <= arrival.after(TOLERANCE) {
-        return claimed;
+) -> EventTime {
+    let arrived = EventTime { at: arrival, moves: true };
+    let readable = FIELDS.into_iter().find_map(|field| {
+        let text = text_of(field)?;
+        Some((text, read(text)?))
+    });
+    let Some((text, claimed)) = readable else { return arrived };
+    if claimed < EARLIEST {
+        return arrived;
     }
-    at("receivedAt").filter(|received| *received <= arrival).unwrap_or(arrival)
+    let received = text_of("receivedAt");
+    if claimed <= arrival.after(TOLERANCE) {
+        // It was not believed before this time had come, if it is that far ahead of its receipt.
+        let moves = received.is_some_and(|received| {
+            !is_sooner(text, received)
+                && read(received).is_some_and(|received| claimed > received.after(TOLERANCE))
+        });
+        return EventTime { at: claimed, moves };
+    }
+    let believed = |received: &Timestamp| (EARLIEST..=arrival).contains(received);
+    let at = received.and_then(read).filter(believed).unwrap_or(arrival);
+    EventTime { at, moves: true }
+}
+
+/// Whether a time is not after another one, as far as their texts show it at once: both as Segment
+/// writes them, so that digits stand above digits. It spares reading the other one.
+fn is_sooner(text: &str, other: &str) -> bool {
+    const SEGMENTS: usize = "2025-03-13T07:23:15.697Z".len();
+    let is_usual = |text: &str| {
+        text.len() == SEGMENTS && text.ends_with('Z') && text.as_bytes()[SEGMENTS - 5] == b'.'
+    };
+    is_usual(text) && is_usual(other) && text <= other
 }
 
 /// ISO 8601: a date, maybe a time, maybe an offset. Without an offset it is UTC; a named zone
@@ -53,7 +92,11 @@ mod tests {
     use super::*;
 
     fn time_of(event: &Value) -> Timestamp {
-        event_time(|field| event.get(field)?.as_str(), ARRIVAL)
+        event_time(|field| event.get(field)?.as_str(), ARRIVAL).at
+    }
+
+    fn moves(event: &Value) -> bool {
+        event_time(|field| event.get(field)?.as_str(), ARRIVAL).moves
     }
 
     /// 2025-03-13T07:23:15Z in microseconds.
@@ -119,10 +162,43 @@ mod tests {
             (json!({"receivedAt": at(301)}), 0),
             (json!({"receivedAt": at(299)}), 299),
             (json!({"sentAt": at(301), "receivedAt": "?"}), 0),
+            (json!({"timestamp": "1970-01-01T00:00:00Z"}), 0),
+            (json!({"timestamp": "0001-01-01T00:00:00Z", "receivedAt": at(-7)}), 0),
+            (json!({"timestamp": "2009-12-31T23:59:59.999999Z"}), 0),
+            (json!({"timestamp": at(301), "receivedAt": "1970-01-01T00:00:00Z"}), 0),
         ];
         for (event, seconds) in rows {
             let expected = Timestamp(ARRIVAL.0 + seconds * 1_000_000);
             assert_eq!(time_of(&event), expected, "{event}");
+        }
+    }
+
+    #[test]
+    fn the_first_moment_of_2010_is_believed() {
+        assert_eq!(time_of(&json!({"timestamp": "2010-01-01T00:00:00Z"})), EARLIEST);
+    }
+
+    #[test]
+    fn a_time_that_depends_on_arrival_is_known_to() {
+        let at = |seconds: i64| {
+            let micros = ARRIVAL.0 + seconds * 1_000_000;
+            let at = jiff::Timestamp::from_microsecond(micros).expect("near the arrival");
+            format!("{at:.3}")
+        };
+        let rows = [
+            (json!({"timestamp": at(-9), "receivedAt": at(-7)}), false),
+            (json!({"timestamp": at(-9)}), false),
+            (json!({"timestamp": at(299)}), false),
+            (json!({"timestamp": at(-9), "receivedAt": "?"}), false),
+            (json!({"timestamp": at(-9), "receivedAt": at(-309)}), false),
+            (json!({"timestamp": at(-9), "receivedAt": at(-310)}), true),
+            (json!({"timestamp": at(301), "receivedAt": at(-7)}), true),
+            (json!({"timestamp": at(301)}), true),
+            (json!({"timestamp": "1970-01-01T00:00:00Z"}), true),
+            (json!({}), true),
+        ];
+        for (event, expected) in rows {
+            assert_eq!(moves(&event), expected, "{event}");
         }
     }
 

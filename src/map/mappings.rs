@@ -3,10 +3,11 @@
 use serde_json::Value;
 
 use super::coercion::{self, Unfit};
+use super::event_time::event_time;
 use super::plain::Plain;
 use super::rejection::{Reason, Rejection};
-use super::{Mapping, not_an_object};
-use crate::membership::{AudienceKey, MembershipDelta, Timestamp, UserId};
+use super::{Mapping, message, not_an_object};
+use crate::membership::{AudienceKey, Deletion, MembershipDelta, MessageHash, Timestamp, UserId};
 
 /// What became of one event.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,9 +19,12 @@ pub enum Outcome {
         deltas: Vec<MembershipDelta>,
         /// What the mappings said that select it and could not read it.
         rejection: Option<Rejection>,
+        /// The message, if the event time of its deltas depends on when it arrives: see
+        /// [`MembershipDelta::message`].
+        message: Option<MessageHash>,
     },
     /// A privacy deletion of the person.
-    Deletion(UserId),
+    Deletion(Deletion),
     /// No mapping selects it.
     Ignored,
     /// It should have changed a membership and cannot.
@@ -60,7 +64,7 @@ impl Mappings {
     }
 
     /// The delta of an event that is as events usually are, read from its text: a fraction of the work.
-    /// `None`: read it whole and [`Mappings::map`] it.
+    /// It names its message itself, if that must be known. `None`: read it whole and [`Mappings::map`] it.
     #[must_use]
     pub fn map_plain(&self, text: &[u8], arrival: Timestamp) -> Option<MembershipDelta> {
         self.plain.as_ref()?.delta(self.all.first()?, text, arrival)
@@ -75,7 +79,7 @@ impl Mappings {
             return Outcome::Rejected(not_an_object());
         }
         if event.get("type").and_then(Value::as_str) == Some("delete") {
-            return deletion(event);
+            return deletion(event, arrival);
         }
         let mut deltas = Vec::new();
         let mut rejection: Option<Rejection> = None;
@@ -91,7 +95,10 @@ impl Mappings {
             }
         }
         match (deltas.is_empty(), rejection) {
-            (false, rejection) => Outcome::Accepted { deltas, rejection },
+            (false, rejection) => {
+                let message = moves(event, arrival).then(|| message::hash(event));
+                Outcome::Accepted { deltas, rejection, message }
+            }
             (true, Some(rejection)) => Outcome::Rejected(rejection),
             (true, None) => Outcome::Ignored,
         }
@@ -112,11 +119,27 @@ pub fn user_id(event: &Value) -> Option<UserId> {
     UserId::new(&text)
 }
 
-fn deletion(event: &Value) -> Outcome {
+/// When an event that arrived at `arrival` happened, as far as it can be believed (P2).
+#[must_use]
+pub fn happened_at(event: &Value, arrival: Timestamp) -> Timestamp {
+    event_time(|field| event.get(field)?.as_str(), arrival).at
+}
+
+/// Whether that depends on when it arrives.
+fn moves(event: &Value, arrival: Timestamp) -> bool {
+    event_time(|field| event.get(field)?.as_str(), arrival).moves
+}
+
+/// It counts when it was asked for: one that comes again, or late, does not undo a later return.
+fn deletion(event: &Value, arrival: Timestamp) -> Outcome {
     let whom = event.get("userId").map_or(Ok(None), coercion::text);
     let (reason, problem) = match whom {
         Ok(text) => match text.as_deref().and_then(UserId::new) {
-            Some(user) => return Outcome::Deletion(user),
+            Some(user_id) => {
+                let event_at = happened_at(event, arrival).min(arrival);
+                let message = Some(message::hash(event));
+                return Outcome::Deletion(Deletion { user_id, event_at, message });
+            }
             None => (Reason::MissingField, "is required and has no value".to_owned()),
         },
         Err(Unfit(found)) => (Reason::InvalidField, format!("must be a text but it is {found}")),
@@ -157,7 +180,7 @@ mod tests {
     fn mapped(mappings: Vec<Mapping>, event: &Value) -> (Vec<String>, Option<String>) {
         let text = |rejection: Option<Rejection>| rejection.map(|rejection| rejection.to_string());
         let (deltas, rejection) = match Mappings::new(mappings).map(event, ARRIVAL) {
-            Outcome::Accepted { deltas, rejection } => (deltas, text(rejection)),
+            Outcome::Accepted { deltas, rejection, .. } => (deltas, text(rejection)),
             Outcome::Rejected(rejection) => (Vec::new(), text(Some(rejection))),
             Outcome::Ignored => (Vec::new(), None),
             Outcome::Deletion(_) => panic!("no deletion is in this table"),

@@ -19,7 +19,7 @@ use super::event_time::event_time;
 use super::fields::Field;
 use super::length::{KEY_BYTES, NAME_BYTES};
 use super::membership_value::ComputationClass;
-use super::{Mapping, preset};
+use super::{Mapping, message, preset};
 use crate::json;
 use crate::membership::{
     AudienceId, AudienceKey, ContextKey, ContextKind, Membership, MembershipDelta, Timestamp,
@@ -101,6 +101,12 @@ impl Plain {
             Scalar::Bool(value) => Membership::from_bool(*value),
             _ => return None,
         };
+        let time = event_time(|field| event.time(field), arrival);
+        let message = match event.message_id.text() {
+            _ if !time.moves => None,
+            Some(id) if !id.is_empty() => Some(message::hash_of_id(id)),
+            _ => return None,
+        };
         Some(MembershipDelta {
             audience,
             context_kind: particular
@@ -109,9 +115,10 @@ impl Plain {
                 .clone(),
             context_key,
             membership,
-            event_at: event_time(|field| event.time(field), arrival),
+            event_at: time.at,
             user_id,
             key_rule: mapping.key_rule(rule, particular),
+            message,
             audience_key,
         })
     }
@@ -121,6 +128,7 @@ impl Plain {
 #[derive(Default)]
 struct Event<'a> {
     kind: Scalar<'a>,
+    message_id: Scalar<'a>,
     user_id: Scalar<'a>,
     anonymous_id: Scalar<'a>,
     timestamp: Scalar<'a>,
@@ -136,6 +144,7 @@ impl<'a> Members<'a> for Event<'a> {
     fn take<A: MapAccess<'a>>(&mut self, key: Cow<'a, str>, map: &mut A) -> Result<(), A::Error> {
         match &*key {
             "type" => self.kind = map.next_value()?,
+            message::MESSAGE_ID => self.message_id = map.next_value()?,
             "userId" => self.user_id = map.next_value()?,
             "anonymousId" => self.anonymous_id = map.next_value()?,
             "timestamp" => self.timestamp = map.next_value()?,

@@ -126,9 +126,16 @@ pub fn report(
         Outcome::Accepted { rejection, .. } => {
             ("accepted", rejection.map(|rejection| rejection.to_string()), false)
         }
-        Outcome::Deletion(_) => {
-            let what = "a deletion: the person is taken out of every audience of the destination";
-            ("accepted", Some(what.to_owned()), true)
+        Outcome::Deletion(deletion) => {
+            let as_of = match deletion.event_at {
+                at if at == arrival => "its arrival".to_owned(),
+                at => instant(at),
+            };
+            let what = format!(
+                "a deletion as of {as_of}: the person is taken out of every audience of the \
+                 destination that they have not entered later"
+            );
+            ("accepted", Some(what), true)
         }
         Outcome::Ignored => ("ignored", None, false),
         Outcome::Rejected(rejection) => ("rejected", Some(rejection.to_string()), false),

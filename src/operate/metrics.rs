@@ -126,10 +126,11 @@ impl Families {
         self.histogram(&catalogue::COMMIT_ROWS, [], counters.commit_rows.read());
         self.histogram(&catalogue::SYNC_DURATION, [], counters.sync.read());
         for (name, of) in counters.destinations.all() {
-            let Recordings { deltas, repeats, overtaken } = &*of;
+            let Recordings { deltas, repeats, overtaken, outlived } = &*of;
             self.counter(&catalogue::DELTAS, [name.as_str()], deltas.get());
             self.counter(&catalogue::REPEATS, [name.as_str()], repeats.get());
             self.counter(&catalogue::OVERTAKEN, [name.as_str()], overtaken.get());
+            self.counter(&catalogue::OUTLIVED, [name.as_str()], outlived.get());
         }
         let disk = sources.ledger.disk().await?;
         self.gauge(&catalogue::LEDGER_SIZE, [], float(disk.ledger_bytes));

@@ -71,6 +71,7 @@ impl Sources {
                 latest: self.delivered.of(name).latest(),
                 calls_in_flight: self.delivered.of(name).in_flight(),
                 last_event_at: self.received.of(name).last_event_at(),
+                deletions_outlived: self.ledger.counters().destinations.of(name).outlived.get(),
             };
             destinations.insert(name.to_string(), DestinationStatus::of(facts));
         }

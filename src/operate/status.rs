@@ -95,6 +95,10 @@ pub struct DestinationStatus {
     pub parked: u64,
     /// Events kept because they could not be mapped.
     pub rejected: u64,
+    /// Entries that deletions have left in place since the daemon started, because they were stamped
+    /// ahead of their arrival and later than the deletion.
+    #[serde(default)]
+    pub deletions_outlived: u64,
     /// Calls that are not answered yet.
     pub calls_in_flight: u64,
     /// When the last event arrived since the daemon started.
@@ -199,6 +203,7 @@ pub(super) struct Facts<'a> {
     pub latest: Latest,
     pub calls_in_flight: u64,
     pub last_event_at: Option<Timestamp>,
+    pub deletions_outlived: u64,
 }
 
 impl DestinationStatus {
@@ -233,6 +238,7 @@ impl DestinationStatus {
             oldest_pending_ms: whole_millis(pending_for),
             parked: view.map_or(0, |view| view.parked),
             rejected: view.map_or(0, |view| view.rejected),
+            deletions_outlived: facts.deletions_outlived,
             calls_in_flight: facts.calls_in_flight,
             last_event_at: facts.last_event_at.map(instant),
             last_success_at: latest.success_at.map(instant),
@@ -315,6 +321,7 @@ mod tests {
                 latest,
                 calls_in_flight: 0,
                 last_event_at: None,
+                deletions_outlived: 0,
             });
             let since = Some(instant(ago(since)));
             assert_eq!((status.state, status.since), (state, since), "{case}");

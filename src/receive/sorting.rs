@@ -15,9 +15,9 @@ use super::counters::Tally;
 use super::doors::Door;
 use super::envelope::{self, Envelope, Fault};
 use crate::json;
-use crate::ledger::{Intake, Recorded, RejectedEvent, Unrecorded};
-use crate::map::{Mappings, Outcome, Reason, Rejection, user_id};
-use crate::membership::{DestinationName, MembershipDelta, Timestamp, UserId};
+use crate::ledger::{Intake, OrderedDeletion, Recorded, RejectedEvent, Unrecorded};
+use crate::map::{Mappings, Outcome, Reason, Rejection, happened_at, user_id};
+use crate::membership::{Deletion, DestinationName, MembershipDelta, Timestamp, UserId};
 
 /// Most events in one body for one destination: 128 MiB of events of half a KiB, where 1 KiB is usual. Segment sends
 /// 4,000 at most; the rest is for backfills by other means.
@@ -51,7 +51,7 @@ pub(super) struct Share {
     pub(super) deltas: Vec<MembershipDelta>,
     /// Where each delta came from, should the ledger refuse it.
     pub(super) origins: Vec<Origin>,
-    pub(super) deletions: Vec<UserId>,
+    pub(super) deletions: Vec<OrderedDeletion>,
     /// Those that its mappings rejected and that are worth a replay.
     pub(super) kept: Vec<RejectedEvent>,
     tally: Tally,
@@ -141,10 +141,18 @@ impl Share {
         self.deltas.push(delta);
     }
 
-    fn keep(&mut self, rejection: &Rejection, text: &[u8], user: Option<UserId>) {
+    fn keep(&mut self, rejection: &Rejection, text: &[u8], of: Subject) {
         if rejection.worth_keeping() {
-            self.kept.push(rejected_event(rejection, text, user));
+            self.kept.push(rejected_event(rejection, text, of));
         }
+    }
+
+    /// It comes after what came before it.
+    fn delete(&mut self, deletion: Deletion) {
+        let (after_deltas, after_rejected) = (self.deltas.len(), self.kept.len());
+        let is_unconditional = false;
+        let ordered = OrderedDeletion { deletion, is_unconditional, after_deltas, after_rejected };
+        self.deletions.push(ordered);
     }
 }
 
@@ -170,7 +178,10 @@ impl Sorted {
     pub(super) fn weight_bytes(&self) -> usize {
         let of = |share: &Share| {
             let bodies: usize = share.kept.iter().map(|event| event.body.len()).sum();
-            bodies + share.deltas.iter().map(delta_bytes).sum::<usize>()
+            let deletions = share.deletions.iter().map(|of| of.deletion.user_id.as_str().len());
+            bodies
+                + share.deltas.iter().map(delta_bytes).sum::<usize>()
+                + deletions.map(|user_id| BYTES_AN_EVENT + user_id).sum::<usize>()
         };
         let shares: usize = self.shares.iter().map(of).sum();
         shares + self.copied_bytes + BYTES_AN_EVENT * self.account.rejected.len()
@@ -251,7 +262,7 @@ impl Sorted {
             Ok(event) => {
                 self.add(mappings, index, &event, arrival, body, || Text::in_body(body, text));
             }
-            Err(rejection) => self.reject(index, rejection, text),
+            Err(rejection) => self.reject(index, rejection, text, arrival),
         }
     }
 
@@ -270,26 +281,26 @@ impl Sorted {
         let (mut accepted, mut rejected): (bool, Option<Rejection>) = (false, None);
         for (mappings, share) in mappings.iter().zip(&mut self.shares) {
             match mappings.map(event, arrival) {
-                Outcome::Accepted { deltas, rejection } => {
+                Outcome::Accepted { deltas, rejection, message } => {
                     for delta in deltas {
-                        share.accept(index, delta, text.clone());
+                        share.accept(index, MembershipDelta { message, ..delta }, text.clone());
                     }
                     // The event is accepted; what one mapping could not read is kept all the same.
                     if let Some(rejection) = rejection {
-                        share.keep(&rejection, text.show(body), user_id(event));
+                        share.keep(&rejection, text.show(body), Subject::of(event, arrival));
                     }
                     share.tally.accepted += 1;
                     accepted = true;
                 }
-                Outcome::Deletion(user_id) => {
-                    share.deletions.push(user_id);
+                Outcome::Deletion(deletion) => {
+                    share.delete(deletion);
                     share.tally.accepted += 1;
                     accepted = true;
                 }
                 Outcome::Ignored => share.tally.ignored += 1,
                 Outcome::Rejected(rejection) => {
                     share.tally.rejected.push(rejection.reason);
-                    share.keep(&rejection, text.show(body), user_id(event));
+                    share.keep(&rejection, text.show(body), Subject::of(event, arrival));
                     rejected = Some(match rejected {
                         Some(before) => before.and(rejection),
                         None => rejection,
@@ -305,10 +316,16 @@ impl Sorted {
     }
 
     /// Adds an event that none can read.
-    pub(super) fn reject(&mut self, index: usize, rejection: Rejection, text: &[u8]) {
+    pub(super) fn reject(
+        &mut self,
+        index: usize,
+        rejection: Rejection,
+        text: &[u8],
+        arrival: Timestamp,
+    ) {
         for share in &mut self.shares {
             share.tally.rejected.push(rejection.reason);
-            share.keep(&rejection, text, None);
+            share.keep(&rejection, text, Subject { user_id: None, event_at: arrival });
         }
         self.account.rejected.push((index, rejection));
     }
@@ -378,8 +395,10 @@ impl Unsure {
                     refused.entry(origin.index).or_insert_with(|| (0, rejection.clone()));
                 *count += deltas.len();
                 let event = origin.event.show(body);
-                let user = read(event).ok().as_ref().and_then(user_id);
-                rejected.push(rejected_event(&rejection, event, user));
+                let unknown = || Subject { user_id: None, event_at: self.arrival };
+                let of = read(event)
+                    .map_or_else(|_| unknown(), |event| Subject::of(&event, self.arrival));
+                rejected.push(rejected_event(&rejection, event, of));
                 // What another mapping made of the event may have been recorded.
                 if given.deltas_of(origin.index) == deltas.len() {
                     given.tally.accepted -= 1;
@@ -413,9 +432,22 @@ fn delta_bytes(delta: &MembershipDelta) -> usize {
     BYTES_AN_EVENT.max(BYTES_AN_EVENT / 2 + texts)
 }
 
-fn rejected_event(rejection: &Rejection, text: &[u8], user_id: Option<UserId>) -> RejectedEvent {
+/// Whom an event is about, and when it happened: what a deletion must know to find it.
+struct Subject {
+    user_id: Option<UserId>,
+    event_at: Timestamp,
+}
+
+impl Subject {
+    fn of(event: &Value, arrival: Timestamp) -> Self {
+        Self { user_id: user_id(event), event_at: happened_at(event, arrival) }
+    }
+}
+
+fn rejected_event(rejection: &Rejection, text: &[u8], of: Subject) -> RejectedEvent {
     let Rejection { reason, detail } = rejection.clone();
-    RejectedEvent { reason: reason.as_str().into(), detail, body: text.to_vec(), user_id }
+    let Subject { user_id, event_at } = of;
+    RejectedEvent { reason: reason.as_str().into(), detail, body: text.to_vec(), user_id, event_at }
 }
 
 /// Reads one event. The parser's own words are left out: they may quote the event (P8).
@@ -515,7 +547,7 @@ mod tests {
         }
         let door = route();
         let mut unreadable = Sorted::of(&door.mappings());
-        unreadable.reject(0, Rejection::unreadable(), b"{");
+        unreadable.reject(0, Rejection::unreadable(), b"{", ARRIVAL);
         assert!(unreadable.shares.iter().all(|share| share.kept.len() == 1), "for each of them");
     }
 

@@ -118,7 +118,7 @@ pub(super) async fn batch(State(state): State<Arc<PublicState>>, request: Reques
         for (index, message) in Messages::of(body, sorting::most_events(door))?.enumerate() {
             match message {
                 Ok(message) => sorted.add_message(&mappings, index, &message, arrival),
-                Err((text, rejection)) => sorted.reject(index, rejection, text),
+                Err((text, rejection)) => sorted.reject(index, rejection, text, arrival),
             }
         }
         Ok(sorted)

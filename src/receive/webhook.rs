@@ -314,7 +314,8 @@ mod tests {
         let [intake] = &recorded[..] else { panic!("one record for one request") };
         assert_eq!(users(intake), ["u1", "u2"]);
         assert_eq!(intake.destination.as_str(), "open");
-        assert_eq!(intake.deletions, [UserId::new("u9").expect("an id")]);
+        let deleted: Vec<_> = intake.deletions.iter().map(|of| &of.deletion.user_id).collect();
+        assert_eq!(deleted, [&UserId::new("u9").expect("an id")]);
         let kept: Vec<_> =
             intake.rejected.iter().map(|event| (&*event.reason, &event.body[..])).collect();
         assert_eq!(

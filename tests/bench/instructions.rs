@@ -241,6 +241,7 @@ fn delta(number: u32) -> MembershipDelta {
         membership: Membership::In,
         event_at: ARRIVAL,
         key_rule: 1,
+        message: None,
     }
 }
 

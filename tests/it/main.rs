@@ -12,6 +12,7 @@ mod conformance;
 mod convergence;
 mod crash_recovery;
 mod dashboard;
+mod deletions;
 mod deployment;
 mod durability;
 mod erased;

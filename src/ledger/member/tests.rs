@@ -15,7 +15,13 @@ fn at(stamp: i64) -> Moment {
 }
 
 fn enters(event_at: i64) -> Change {
-    Change { membership: Membership::In, event_at: Timestamp(event_at), key_rule: 1, person: None }
+    Change {
+        membership: Membership::In,
+        event_at: Timestamp(event_at),
+        key_rule: 1,
+        person: None,
+        is_repeat: false,
+    }
 }
 
 fn leaves(event_at: i64) -> Change {
@@ -109,6 +115,30 @@ fn the_latest_event_time_wins_whatever_the_order_and_a_tie_goes_to_the_later_arr
         }
         assert_eq!(story.included(), included, "{case}");
     }
+}
+
+#[test]
+fn a_message_that_comes_again_is_no_later_arrival() {
+    let again = |change: Change| Change { is_repeat: true, ..change };
+    let mut story = Story::new();
+    story.record(&enters(10), 10).record(&leaves(10), 10);
+    story.record(&again(enters(10)), 20);
+    assert!(!story.included(), "it was considered before");
+    story.record(&again(enters(11)), 21);
+    assert!(story.included(), "what is newer than the stored value counts all the same");
+    let mut gone = Story::new();
+    gone.record(&again(enters(10)), 20);
+    assert!(gone.included(), "nothing is stored that it could be a part of");
+}
+
+#[test]
+fn it_is_known_whose_event_time_was_ahead_of_its_arrival() {
+    let is_ahead = |story: &Story| story.member().is_ahead;
+    let mut story = Story::new();
+    assert!(is_ahead(story.record(&enters(15), 10)));
+    assert!(is_ahead(story.record(&enters(15), 20)), "told again once the time has come");
+    assert!(!is_ahead(story.record(&enters(18), 20)));
+    assert!(is_ahead(story.record(&leaves(25), 20)));
 }
 
 #[test]

@@ -221,7 +221,11 @@ impl Group {
     /// Whether it has anything that reads or writes rows of members other than one by one, or is
     /// answered when they are written.
     pub fn needs_rows(&self) -> bool {
-        let is_more = |intake: &Intake| !intake.deletions.is_empty() || !intake.rejected.is_empty();
+        let is_more = |intake: &Intake| {
+            !intake.deletions.is_empty()
+                || !intake.rejected.is_empty()
+                || intake.deltas.iter().any(|delta| delta.message.is_some())
+        };
         let by_rows =
             |request: &Request| request.reply.is_some() || request.intakes.iter().any(is_more);
         self.requests.iter().any(by_rows)
@@ -250,13 +254,16 @@ impl Group {
     /// Adds what was read from the journal, up to the block with this number.
     pub fn merge(&mut self, records: Vec<Record>, block: u64) {
         self.merges = Some(block);
-        // One request for all of them, and another behind each deletion, which is applied first.
+        // One request for all of them, but for each that deletes, which is applied in its order.
         let (mut requests, mut request) = (Vec::new(), Request::default());
         request.intakes.reserve_exact(records.len());
         request.recorded.reserve_exact(records.len());
         request.stamps.reserve_exact(records.len());
         for Record { intake, stamp } in records {
             let deletes = !intake.deletions.is_empty();
+            if deletes && !request.intakes.is_empty() {
+                requests.push(std::mem::take(&mut request));
+            }
             request.intakes.push(intake);
             request.recorded.push(Recorded::default());
             request.stamps.push(Some(stamp));
@@ -374,13 +381,16 @@ impl Group {
 
     /// Applies everything inside the transaction that is open on `db`.
     pub fn apply(&mut self, state: &mut State, db: &Database) -> rusqlite::Result<()> {
-        // What came after a deletion is applied after it.
+        // Around a deletion, what comes before it is applied before it and the rest after it.
         let mut from = 0;
         while from < self.requests.len() {
             let deleting = self.requests[from..].iter().position(Request::deletes);
-            let to = deleting.map_or(self.requests.len(), |position| from + position + 1);
+            let to = deleting.map_or(self.requests.len(), |position| from + position);
             self.apply_requests(from..to, state, db)?;
-            from = to;
+            if deleting.is_some() {
+                self.apply_in_order(to, state, db)?;
+            }
+            from = to + 1;
         }
         for report in std::mem::take(&mut self.reports) {
             self.apply_report(state, db, report)?;

@@ -12,7 +12,8 @@ use rusqlite::{Connection, params};
 
 use super::schema::{self, OpenError};
 use super::{
-    at_rest, audiences, log as write_ahead, members, meta, parked, persons, rejected, upkeep,
+    at_rest, audiences, log as write_ahead, members, messages, meta, parked, persons, rejected,
+    upkeep,
 };
 
 /// Most faults that are told: more say no more.
@@ -134,6 +135,7 @@ pub(super) fn few_rows(db: &Connection) -> rusqlite::Result<()> {
     audiences::verify_all(db)?;
     parked::verify_all(db)?;
     persons::verify_all(db)?;
+    messages::verify_all(db)?;
     rejected::verify_all(db)?;
     upkeep::verify_all(db)
 }
@@ -221,7 +223,7 @@ pub(super) fn roots(db: &Connection) -> Result<(), OpenError> {
 }
 
 /// Each descends from a root to both ends. One `min` and one `max` to a query: two are a scan.
-const REACH: [&str; 16] = [
+const REACH: [&str; 18] = [
     "SELECT count(*) FROM (SELECT * FROM meta LIMIT 1)",
     "SELECT (SELECT min(id) FROM destination), (SELECT max(id) FROM destination)",
     "SELECT count(*) FROM (SELECT name FROM destination ORDER BY name LIMIT 1)",
@@ -238,6 +240,8 @@ const REACH: [&str; 16] = [
     "SELECT (SELECT min(parked_at) FROM parked), (SELECT max(parked_at) FROM parked)",
     "SELECT (SELECT min(settled_at) FROM reassertion), (SELECT max(settled_at) FROM reassertion)",
     "SELECT (SELECT min(person) FROM forgotten), (SELECT max(person) FROM forgotten)",
+    "SELECT (SELECT min(seen_at) FROM message), (SELECT max(seen_at) FROM message)",
+    "SELECT (SELECT min(message) FROM message), (SELECT max(message) FROM message)",
     "SELECT (SELECT min(id) FROM rejected), (SELECT max(id) FROM rejected)",
     "SELECT (SELECT min(destination) FROM rejected), (SELECT max(destination) FROM rejected)",
     "SELECT count(*) FROM (SELECT 1 FROM rejected INDEXED BY rejected_person

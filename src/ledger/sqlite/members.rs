@@ -8,6 +8,7 @@ use crate::membership::{Membership, Timestamp};
 
 const UNHEARD: i64 = 1;
 const ERASE: i64 = 2;
+const AHEAD: i64 = 4;
 
 /// The columns that [`from_row`] reads, in its order.
 macro_rules! columns {
@@ -115,6 +116,7 @@ fn from_row(row: &Row<'_>, audience: i64, key: &str) -> rusqlite::Result<Member>
         key_rule: row.get(8)?,
         person: row.get(9)?,
         refused_with: row.get::<_, Option<i64>>(10)?.map(Timestamp),
+        is_ahead: flags & AHEAD != 0,
     };
     checksum::verify(row.get(11)?, || checksum_of(audience, key, &member), "a member")?;
     Ok(member)
@@ -141,7 +143,9 @@ fn checksum_of(audience: i64, key: &str, member: &Member) -> u32 {
 }
 
 fn flags_of(member: &Member) -> i64 {
-    i64::from(member.unheard) * UNHEARD + i64::from(member.erase) * ERASE
+    i64::from(member.unheard) * UNHEARD
+        + i64::from(member.erase) * ERASE
+        + i64::from(member.is_ahead) * AHEAD
 }
 
 /// Inserts a member unless there is one: `false`.

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use super::schema::VERSION;
 
 /// What leads from version `index + 1` to the next.
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     "
 ALTER TABLE destination ADD COLUMN paused_at INTEGER;
 ALTER TABLE destination ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0;
@@ -43,6 +43,18 @@ UPDATE audience SET walk = walk || ';0 0 0', checksum = NULL WHERE walk IS NOT N
     // There is a journal in front of the tables: whoever does not know of it would lose what is in it.
     "
 INSERT OR IGNORE INTO meta VALUES ('merged', 0);
+",
+    // A deletion counts at its own time, so that when it arrived is kept beside it; and messages that
+    // have no time of their own are remembered.
+    "
+ALTER TABLE forgotten ADD COLUMN seen_at INTEGER;
+ALTER TABLE rejected ADD COLUMN event_at INTEGER;
+CREATE TABLE message (
+    seen_at INTEGER PRIMARY KEY,
+    message BLOB NOT NULL UNIQUE,
+    counts_at INTEGER NOT NULL,
+    checksum INTEGER
+) STRICT;
 ",
 ];
 

@@ -157,8 +157,7 @@ impl Operations for SqliteLedger {
         destination: &DestinationName,
         user_id: UserId,
     ) -> Result<(), LedgerError> {
-        let deletions = vec![user_id];
-        self.record(Intake::only_deletions(destination, self.arrival(), deletions)).await?;
+        self.record(Intake::to_forget(destination, self.arrival(), user_id)).await?;
         // It is durable, and will be done; whoever asked should see it done if they can.
         let _ = tokio::time::timeout(MERGED_WITHIN, self.caught_up()).await;
         Ok(())

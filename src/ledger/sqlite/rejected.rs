@@ -6,6 +6,7 @@ use rusqlite::{Connection, ToSql, params};
 use super::Retention;
 use super::checksum::{self, Checksum};
 use super::walks::SLICE;
+use crate::ledger::RejectedEvent;
 use crate::membership::Timestamp;
 
 /// Oldest events that go when a new one finds no room; upkeep does the rest.
@@ -20,9 +21,6 @@ pub(super) struct Rejected {
     /// Something was erased since this was last asked for.
     has_erased: bool,
 }
-
-/// What is kept of an event: its reason, sentence, body and person.
-pub(super) type Kept<'a> = (&'a str, &'a str, &'a [u8], Option<[u8; 16]>);
 
 /// What tells whether an event is as it was written.
 pub(super) fn checksum_of(received_at: Timestamp, reason: &str, detail: &str, body: &[u8]) -> u32 {
@@ -64,14 +62,17 @@ impl Rejected {
         db: &Connection,
         destination: i64,
         received_at: Timestamp,
-        (reason, detail, body, person): Kept<'_>,
+        event: &RejectedEvent,
+        person: Option<[u8; 16]>,
     ) -> rusqlite::Result<()> {
+        let RejectedEvent { reason, detail, body, event_at, .. } = event;
         if self.kept.max_count == 0 || body.len() as u64 > self.kept.max_bytes {
             return Ok(());
         }
         db.prepare_cached(
-            "INSERT INTO rejected (destination, received_at, reason, detail, body, person, checksum)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO rejected
+                 (destination, received_at, reason, detail, body, person, checksum, event_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute(params![
             destination,
@@ -80,7 +81,8 @@ impl Rejected {
             detail,
             body,
             person,
-            checksum_of(received_at, reason, detail, body)
+            checksum_of(received_at, reason, detail, body),
+            event_at.0
         ])?;
         self.count += 1;
         self.bytes += body.len() as u64;
@@ -93,9 +95,16 @@ impl Rejected {
         Ok(())
     }
 
-    /// Erases the events of a person.
-    pub fn forget(&mut self, db: &Connection, person: [u8; 16]) -> rusqlite::Result<()> {
-        self.erase(db, "person = ?1", &[&person])?;
+    /// Erases the events of a person that happened until `through`; of one that an older version kept
+    /// it is only known when it arrived.
+    pub fn forget(
+        &mut self,
+        db: &Connection,
+        person: [u8; 16],
+        through: Timestamp,
+    ) -> rusqlite::Result<()> {
+        let which = "person = ?1 AND coalesce(event_at, received_at) <= ?2";
+        self.erase(db, which, &[&person, &through.0])?;
         Ok(())
     }
 

@@ -74,6 +74,7 @@ fn reset(db: &Connection, now: Timestamp) -> rusqlite::Result<ClockReset> {
     reset_members(db, span, &points)?;
     marks += reset_destinations(db, now)?;
     let deletions = reset_deletions(db, now)?;
+    reset_messages(db, now)?;
     let kept = reset_rejected(db, now)? + reset_parked(db, now)? + reset_reassertions(db, now)?;
     if recorded > now {
         meta::keep_arrival(db, end.0)?;
@@ -263,17 +264,23 @@ fn reset_destinations(db: &Connection, now: Timestamp) -> rusqlite::Result<u64> 
 }
 
 fn reset_deletions(db: &Connection, now: Timestamp) -> rusqlite::Result<u64> {
-    let select = "SELECT person FROM forgotten WHERE forgotten_at";
-    until_none(
-        db,
-        now,
-        (select, ROWS),
-        |row| row.get::<_, [u8; 16]>(0),
-        |person| persons::keep(db, &person, now),
-    )
+    let select = "SELECT person, forgotten_at, seen_at FROM forgotten
+         WHERE max(forgotten_at, coalesce(seen_at, 0))";
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, i64>(1)?, row.get::<_, Option<i64>>(2)?))
+    };
+    until_none(db, now, (select, ROWS), read, |(person, at, seen_at)| {
+        persons::keep(db, &person, at.min(now.0), seen_at.map(|seen_at| seen_at.min(now.0)))
+    })
+}
+
+/// One that comes again after this counts as new: it cannot be told from one of now.
+fn reset_messages(db: &Connection, now: Timestamp) -> rusqlite::Result<()> {
+    db.execute("DELETE FROM message WHERE max(seen_at, counts_at) > ?1", [now.0]).map(|_| ())
 }
 
 fn reset_rejected(db: &Connection, now: Timestamp) -> rusqlite::Result<u64> {
+    db.execute("UPDATE rejected SET event_at = ?1 WHERE event_at > ?1", [now.0])?;
     let select = "SELECT id, reason, detail, body FROM rejected WHERE received_at";
     let read = |row: &rusqlite::Row<'_>| {
         let (reason, detail): (String, String) = (row.get(1)?, row.get(2)?);

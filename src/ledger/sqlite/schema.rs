@@ -17,7 +17,7 @@ use super::writer::WriterFailure;
 use super::{checksum, integrity, meta, migration, modes, reserve, restore};
 
 /// Version of the tables below; an older binary refuses a newer ledger before it touches it.
-pub(super) const VERSION: i64 = 4;
+pub(super) const VERSION: i64 = 5;
 /// From this version on there is a journal.
 const JOURNALED: i64 = 4;
 /// Marks the file as ours (`PRAGMA application_id`): "chrt".
@@ -137,7 +137,7 @@ impl From<ScanError> for OpenError {
 
 /// Clustered on (audience, context key): a member is one row, found in one descent. The pending rows
 /// alone are indexed, in the order in which they began to wait. Times are microseconds of the
-/// ledger's own clock, except `event_at`, which is the event's.
+/// ledger's own clock, except `event_at`, `forgotten_at` and `counts_at`, which are the event's.
 const TABLES: &str = "
 CREATE TABLE meta (
     name TEXT PRIMARY KEY,
@@ -216,8 +216,16 @@ CREATE TABLE reassertion (
 CREATE TABLE forgotten (
     person BLOB PRIMARY KEY,
     forgotten_at INTEGER NOT NULL,
-    checksum INTEGER
+    checksum INTEGER,
+    seen_at INTEGER
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE message (
+    seen_at INTEGER PRIMARY KEY,
+    message BLOB NOT NULL UNIQUE,
+    counts_at INTEGER NOT NULL,
+    checksum INTEGER
+) STRICT;
 
 CREATE TABLE rejected (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -227,7 +235,8 @@ CREATE TABLE rejected (
     detail TEXT NOT NULL,
     body BLOB NOT NULL,
     person BLOB,
-    checksum INTEGER
+    checksum INTEGER,
+    event_at INTEGER
 ) STRICT;
 CREATE INDEX rejected_person ON rejected (person) WHERE person IS NOT NULL;
 CREATE INDEX rejected_destination ON rejected (destination);

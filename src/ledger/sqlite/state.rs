@@ -3,6 +3,7 @@
 //! What the rules decide of a member goes through [`State::put`], so that its row and the counts change
 //! together. Couriers see it after the commit, by [`State::publish`].
 
+mod deletions;
 mod rows;
 
 pub(super) use rows::Marks;
@@ -12,7 +13,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 use tokio::time::Instant;
 
 use super::audience::{Audience, Counts};
@@ -22,6 +23,7 @@ use super::database::Database;
 use super::erasure::Erasure;
 use super::group::Group;
 use super::journal::Found;
+use super::messages::Messages;
 use super::parked::Parked;
 use super::persons::Persons;
 use super::rejected::Rejected;
@@ -32,8 +34,8 @@ use super::waits::Waits;
 use super::walks::{Task, Walk};
 use super::{Published, Settings, Shared, dropped, members};
 use crate::ledger::Turnover;
-use crate::ledger::member::{self, Change, Member, Moment, Next};
-use crate::membership::{ContextKey, DestinationName, MembershipDelta, Timestamp, UserId};
+use crate::ledger::member::{Member, Moment, Next};
+use crate::membership::{ContextKey, DestinationName, Timestamp};
 
 /// What the writer knows besides the tables.
 #[derive(Debug)]
@@ -41,6 +43,7 @@ pub(super) struct State {
     pub audiences: Audiences,
     pub waits: Waits,
     pub persons: Persons,
+    pub messages: Messages,
     pub rejected: Rejected,
     pub parked: Parked,
     pub upkeep: Upkeep,
@@ -78,6 +81,7 @@ impl State {
             audiences,
             waits: Waits::new(),
             persons: Persons::open(db)?,
+            messages: Messages::open(db)?,
             rejected: Rejected::open(db, settings.rejected)?,
             parked: Parked::new(settings.parked),
             erasure: Erasure::new(shared.pace.erase_after),
@@ -141,24 +145,6 @@ impl State {
             repeat_window: settings.repeat_window,
             unheard_through: audience.unheard_through,
         }
-    }
-
-    /// What a delta changes; `None` if its person was deleted after it happened.
-    pub fn change(
-        &mut self,
-        db: &Database,
-        audience: usize,
-        delta: &MembershipDelta,
-    ) -> rusqlite::Result<Option<Change>> {
-        let destination = self.audiences.list[audience].destination;
-        let row = self.audiences.destinations[destination].row;
-        let user_id = delta.user_id.as_ref().map(UserId::as_str);
-        let subject = user_id.unwrap_or(delta.context_key.as_str());
-        if self.persons.is_forgotten(db, row, subject, delta.event_at)? {
-            return Ok(None);
-        }
-        let other = user_id.filter(|user| *user != delta.context_key.as_str());
-        Ok(Some(change_of(delta, other.map(|user| self.persons.hash(row, user)))))
     }
 
     /// The hashes of the keys of some members, at most [`AT_ONCE`]. What is looked at to load them is
@@ -267,45 +253,6 @@ impl State {
         self.touch(audience);
     }
 
-    /// Removes a person from every audience of the destination, as was asked at `asked_at`; the rows
-    /// go once that was told.
-    pub fn forget(
-        &mut self,
-        db: &Database,
-        destination: usize,
-        user_id: &UserId,
-        asked_at: Timestamp,
-    ) -> rusqlite::Result<()> {
-        let row = self.audiences.destinations[destination].row;
-        let person = self.persons.hash(row, user_id.as_str());
-        self.persons.remember(db, person, asked_at)?;
-        self.erasure.note();
-        self.rejected.forget(db, person)?;
-        let key = ContextKey::from(user_id.clone());
-        let mut found: Vec<(usize, ContextKey)> = self
-            .audiences
-            .of_destination(destination)
-            .into_iter()
-            .map(|audience| (audience, key.clone()))
-            .collect();
-        let by_hash: Vec<(i64, String)> = db
-            .prepare_cached("SELECT audience, context_key FROM member WHERE person = ?1")?
-            .query_map(params![person], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<Result<_, _>>()?;
-        let known =
-            |(row, key): (i64, String)| Some((self.audiences.of_row(row)?, ContextKey::new(&key)?));
-        found.extend(by_hash.into_iter().filter_map(known));
-        for (audience, key) in found {
-            let row = self.audiences.list[audience].row;
-            let Some(before) = members::load(db, row, key.as_str())? else { continue };
-            let next = member::forget(&before, asked_at, &self.moment(audience));
-            Parked::erase(db, row, key.as_str())?;
-            let place = self.place(audience, key.as_str());
-            self.put(db, audience, (&key, place), Some(&before), &next)?;
-        }
-        Ok(())
-    }
-
     /// Counts what was done.
     pub fn count(&self, group: &Group) {
         let counters = &self.shared.counters;
@@ -316,6 +263,14 @@ impl State {
         for (destination, tally) in &group.tallies {
             let name = &self.audiences.destinations[*destination].settings.name;
             counters.destinations.of(name).count(*tally);
+            if tally.outlived > 0 {
+                tracing::warn!(
+                    destination = %name,
+                    entries = tally.outlived,
+                    "a deletion left entries in place that were stamped ahead of their arrival: if the \
+                     person is to go all the same, forget them"
+                );
+            }
         }
     }
 
@@ -471,6 +426,7 @@ impl State {
         self.shared.journal.lock().start_over(routes);
         self.dropped.clear();
         self.rejected.reload(db)?;
+        self.messages.reload(db)?;
         self.upkeep.reload(db)?;
         // Positions of before: an audience may have been taken back.
         self.touched.clear();
@@ -479,15 +435,5 @@ impl State {
         self.shared.published().values_mut().for_each(|of| of.backlog.clear());
         self.touch_all();
         Ok(())
-    }
-}
-
-/// What a delta changes, as the rules see it; used by [`State::change`].
-fn change_of(delta: &MembershipDelta, person: Option<[u8; 16]>) -> Change {
-    Change {
-        membership: delta.membership,
-        event_at: delta.event_at,
-        key_rule: delta.key_rule,
-        person,
     }
 }

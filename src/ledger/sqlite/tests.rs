@@ -9,11 +9,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::clock::ManualClock;
 use crate::ledger::{
-    ClaimedMember, DestinationView, Measure, MemberView, Operations, ParkedAfter, ParkedView,
-    RejectedEvent,
+    ClaimedMember, DestinationView, Measure, MemberView, Operations, OrderedDeletion, ParkedAfter,
+    ParkedView, RejectedEvent,
 };
 use crate::membership::{
-    AudienceKey, ContextKey, ContextKind, Membership, MembershipDelta, UserId,
+    AudienceKey, ContextKey, ContextKind, Deletion, Membership, MembershipDelta, MessageHash,
+    UserId,
 };
 use crate::seeds;
 
@@ -307,6 +308,7 @@ fn delta(audience: &str, key: &str, enters: bool, event_at: i64) -> MembershipDe
         event_at: Timestamp(event_at),
         user_id: UserId::new(key),
         key_rule: 1,
+        message: None,
     }
 }
 
@@ -318,6 +320,18 @@ fn intake(ledger: &dyn Ledger, deltas: Vec<MembershipDelta>) -> Intake {
         deletions: Vec::new(),
         rejected: Vec::new(),
     }
+}
+
+/// The same with the deletion of a person behind all else.
+fn deletion(user_id: UserId, event_at: Timestamp, mut intake: Intake) -> Intake {
+    let (after_deltas, after_rejected) = (intake.deltas.len(), intake.rejected.len());
+    intake.deletions.push(OrderedDeletion {
+        deletion: Deletion { user_id, event_at, message: None },
+        is_unconditional: false,
+        after_deltas,
+        after_rejected,
+    });
+    intake
 }
 
 fn reason() -> ParkReason {
@@ -525,6 +539,7 @@ async fn a_deletion_finds_a_person_by_user_id_under_other_keys_and_keeps_older_e
         detail: "It is not known.".to_owned(),
         body: b"{}".to_vec(),
         user_id: UserId::new("u1"),
+        event_at: START,
     };
     let rejected = Intake { rejected: vec![kept], ..intake(&*bench.ledger, Vec::new()) };
     bench.take_in(rejected).await;
@@ -566,6 +581,7 @@ async fn rejected_events_are_bounded_in_number_and_bytes_and_the_oldest_go_first
             detail: String::new(),
             body: body.to_vec(),
             user_id: None,
+            event_at: START,
         };
         let intake = Intake { rejected: vec![event], ..intake(&*bench.ledger, Vec::new()) };
         bench.take_in(intake).await;
@@ -640,11 +656,22 @@ mod places;
 mod recorded;
 mod retention;
 
+/// An item of a request.
+#[derive(Clone, Debug)]
+enum Item {
+    /// Who enters or leaves which audience when.
+    Changes(u8, u8, bool, i64),
+    /// The same without a time: of a message.
+    Moves(u8, u8, bool, u8),
+    /// Somebody is deleted, as of a time or on arrival.
+    Deletes(u8, Option<i64>),
+}
+
 /// What a random story does next.
 #[derive(Clone, Debug)]
 enum Act {
     /// To the one destination, or in one go to both.
-    Record(Vec<(u8, u8, bool, i64)>, bool),
+    Record(Vec<Item>, bool),
     /// Of the other destination or not.
     Claim(bool, u8, usize),
     /// The other destination is configured from here on, or it is not.
@@ -667,7 +694,14 @@ enum Act {
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
-    let item = (0..2_u8, 0..6_u8, any::<bool>(), 0..12_i64);
+    let (audience, key) = (0..2_u8, 0..6_u8);
+    let item = prop_oneof![
+        8 => (audience.clone(), key.clone(), any::<bool>(), 0..12_i64)
+            .prop_map(|(audience, key, enters, at)| Item::Changes(audience, key, enters, at)),
+        2 => (audience, key.clone(), any::<bool>(), 0..9_u8)
+            .prop_map(|(audience, key, enters, message)| Item::Moves(audience, key, enters, message)),
+        1 => (key, prop::option::of(0..12_i64)).prop_map(|(key, at)| Item::Deletes(key, at)),
+    ];
     let act = prop_oneof![
         6 => (prop::collection::vec(item, 1..6), any::<bool>())
             .prop_map(|(items, both)| Act::Record(items, both)),
@@ -710,39 +744,100 @@ fn other() -> DestinationName {
     DestinationName::new("other").expect("not empty")
 }
 
+/// What a plain map knows.
+#[derive(Default)]
+struct Plain {
+    members: BTreeMap<Who, (i64, bool)>,
+    /// Since when a person of a destination is deleted.
+    deleted: BTreeMap<(String, String), i64>,
+    messages: BTreeMap<(String, u8), i64>,
+}
+
+impl Plain {
+    /// As the promises say it, one item after the other.
+    fn take(&mut self, destination: &str, items: &[Item], arrival: i64) {
+        let mut known = self.messages.clone();
+        for item in items {
+            let (audience, key, enters, at, is_repeat) = match *item {
+                Item::Changes(audience, key, enters, at) => (audience, key, enters, at, false),
+                Item::Moves(audience, key, enters, message) => {
+                    let message = (destination.to_owned(), message);
+                    let is_repeat = known.contains_key(&message);
+                    let at = *self.messages.entry(message).or_insert(arrival);
+                    (audience, key, enters, at, is_repeat)
+                }
+                Item::Deletes(key, at) => {
+                    self.delete(destination, &format!("k{key}"), at.unwrap_or(arrival));
+                    known = self.messages.clone();
+                    continue;
+                }
+            };
+            let key = format!("k{key}");
+            let deleted = self.deleted.get(&(destination.to_owned(), key.clone()));
+            if deleted.is_some_and(|since| at < *since || (is_repeat && at == *since)) {
+                continue;
+            }
+            let who = (destination.to_owned(), format!("aud{audience}"), key);
+            let stored = self.members.entry(who).or_insert((at, enters));
+            if at > stored.0 || (at == stored.0 && !is_repeat) {
+                *stored = (at, enters);
+            }
+        }
+    }
+
+    fn delete(&mut self, destination: &str, key: &str, at: i64) {
+        let since = self.deleted.entry((destination.to_owned(), key.to_owned())).or_insert(at);
+        *since = (*since).max(at);
+        for ((of, _, who), stored) in &mut self.members {
+            if of == destination && who == key && stored.0 <= at {
+                *stored = (at, false);
+            }
+        }
+    }
+
+    fn has_deleted(&self, batch: &Batch) -> bool {
+        let of = batch.route.destination.as_str();
+        let is_deleted =
+            |key: &&str| self.deleted.contains_key(&(of.to_owned(), (*key).to_owned()));
+        keys(batch).iter().any(is_deleted)
+    }
+}
+
 /// Makes the items of a story durable, for each destination in one go.
 async fn record_for(
     bench: &Bench,
     destinations: &[DestinationName],
-    items: &[(u8, u8, bool, i64)],
-    model: &mut BTreeMap<Who, (i64, bool)>,
+    items: &[Item],
+    model: &mut Plain,
 ) {
-    let deltas: Vec<_> = items
-        .iter()
-        .map(|(audience, key, enters, at)| {
-            delta(&format!("aud{audience}"), &format!("k{key}"), *enters, *at)
-        })
-        .collect();
-    let mut intakes = Vec::new();
-    for destination in destinations {
-        for item in &deltas {
-            let who = (destination.to_string(), item.audience.as_str().to_owned());
-            let who = (who.0, who.1, item.context_key.as_str().to_owned());
-            let now = (item.event_at.0, item.membership.as_bool());
-            let known = model.entry(who).or_insert(now);
-            if item.event_at.0 >= known.0 {
-                *known = now;
+    let mut all = intake(&*bench.ledger, Vec::new());
+    let arrival = all.arrival;
+    for item in items {
+        match *item {
+            Item::Changes(audience, key, enters, at) => {
+                all.deltas.push(delta(&format!("aud{audience}"), &format!("k{key}"), enters, at));
+            }
+            Item::Moves(audience, key, enters, message) => all.deltas.push(MembershipDelta {
+                message: Some(MessageHash([message; 16])),
+                ..delta(&format!("aud{audience}"), &format!("k{key}"), enters, arrival.0)
+            }),
+            Item::Deletes(key, at) => {
+                let user_id = UserId::new(&format!("k{key}")).expect("not empty");
+                all = deletion(user_id, at.map_or(arrival, Timestamp), all);
             }
         }
-        let intake = intake(&*bench.ledger, deltas.clone());
-        intakes.push(Intake { destination: destination.clone(), ..intake });
+    }
+    let mut intakes = Vec::new();
+    for destination in destinations {
+        model.take(destination.as_str(), items, arrival.0);
+        intakes.push(Intake { destination: destination.clone(), ..all.clone() });
     }
     let recorded = bench.ledger.record_all(intakes).await.expect("there is space");
     assert_eq!(recorded, vec![Recorded::default(); destinations.len()]);
 }
 
 async fn play(mut bench: Bench, acts: Vec<Act>) {
-    let mut model = BTreeMap::new();
+    let mut model = Plain::default();
     let mut launchdarkly = Told::new();
     let mut out: Vec<Batch> = Vec::new();
     // The other destination is configured, or was since the ledger was opened.
@@ -784,7 +879,13 @@ async fn play(mut bench: Bench, acts: Vec<Act>) {
                 bench.release(batch, if heard { Unheard::No } else { Unheard::Perhaps }).await;
             }
             Act::Park(which) if !out.is_empty() => {
-                bench.park(out.swap_remove(which.index(out.len()))).await;
+                let batch = out.swap_remove(which.index(out.len()));
+                if model.has_deleted(&batch) {
+                    // Whoever is refused for good is not there, which the map does not know.
+                    bench.release(batch, Unheard::No).await;
+                } else {
+                    bench.park(batch).await;
+                }
             }
             Act::Requeue => bench.requeue().await,
             Act::Resync => {
@@ -827,7 +928,7 @@ async fn play(mut bench: Bench, acts: Vec<Act>) {
         bench.drain_to(&name, |batch| tell(batch, &mut launchdarkly)).await;
     }
     let expected: BTreeMap<_, _> =
-        model.into_iter().map(|(who, (_, included))| (who, included)).collect();
+        model.members.into_iter().map(|(who, (_, included))| (who, included)).collect();
     let told: BTreeMap<_, _> =
         launchdarkly.into_iter().map(|(who, (included, _))| (who, included)).collect();
     assert_eq!(told, expected, "LaunchDarkly ends equal to the model (P2, P4)");

@@ -4,7 +4,8 @@
 //!   the call may have been applied after its successor.
 //! * What an operator asked for every member of an audience (`walks`), and what was dropped.
 //! * A member that left, and was told so, is forgotten after its time: until then a late old "enter"
-//!   finds it and loses. Rejected events and parked members go when they are too old or too many.
+//!   finds it and loses. Rejected events, parked members and messages go when they are too old or too
+//!   many.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use super::database::Database;
 use super::parked::Parked;
 use super::state::State;
 use super::walks::SLICE;
-use super::{dropped, members, walks};
+use super::{dropped, members, persons, walks};
 use crate::ledger::member;
 use crate::membership::{ContextKey, Timestamp};
 
@@ -200,6 +201,7 @@ fn purge(state: &mut State, db: &Database, now: Instant) -> rusqlite::Result<boo
     if state.upkeep.next_look <= now {
         let stamp = state.stamp();
         more |= state.rejected.purge_slice(db, stamp)?;
+        more |= state.messages.purge_slice(db, stamp)?;
         more |= Parked::purge_slice(state, db)?;
         state.upkeep.next_look = now + if more { PAUSE } else { LOOK };
     }
@@ -230,7 +232,7 @@ fn purge_tombstones(state: &mut State, db: &Database, now: Instant) -> rusqlite:
         .then(|| slice.into_iter().next_back().map(|(row, key, _)| (row, key)))
         .flatten();
     if state.upkeep.walk.is_none() {
-        db.execute("DELETE FROM forgotten WHERE forgotten_at < ?1", [stamp.before(ttl).0])?;
+        persons::purge(db, stamp.before(ttl))?;
     }
     Ok(state.upkeep.walk.is_some())
 }

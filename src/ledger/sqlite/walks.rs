@@ -179,6 +179,7 @@ mod tests {
             key_rule: 1,
             person: None,
             refused_with: None,
+            is_ahead: false,
         };
         let moment = Moment {
             stamp: Timestamp(90),

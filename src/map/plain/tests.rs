@@ -162,7 +162,9 @@ proptest! {
     fn both_ways_agree(text in events()) {
         for mappings in mappings() {
             if let Some(delta) = mappings.map_plain(text.as_bytes(), ARRIVAL) {
-                let expected = Outcome::Accepted { deltas: vec![delta], rejection: None };
+                let message = delta.message;
+                let deltas = vec![MembershipDelta { message: None, ..delta }];
+                let expected = Outcome::Accepted { deltas, rejection: None, message };
                 prop_assert_eq!(whole(&mappings, &text), Some(expected), "{}", text);
             }
         }

@@ -13,9 +13,9 @@ use super::wire::{
 };
 use super::{Api, Asked, Change, Destination, Last, Problem, audit, limit};
 use crate::json::{self, Json};
-use crate::ledger::{Intake, RejectedView, Unrecorded};
+use crate::ledger::{Intake, OrderedDeletion, RejectedView, Unrecorded};
 use crate::map::{Mappings, Outcome, Rejection};
-use crate::membership::{DestinationName, MembershipDelta, Timestamp, UserId};
+use crate::membership::{DestinationName, MembershipDelta, Timestamp};
 use crate::operate::access::Power;
 
 /// Events in one part of a replay.
@@ -172,7 +172,7 @@ struct Plan {
     deltas: Vec<MembershipDelta>,
     /// The number of the event behind each delta.
     origins: Vec<i64>,
-    deletions: Vec<(i64, UserId)>,
+    deletions: Vec<(i64, OrderedDeletion)>,
     /// Recorded, but one mapping still cannot read them: kept for it.
     half_rejected: Vec<i64>,
     answer: Replayed,
@@ -195,15 +195,24 @@ impl Plan {
                 {
                     plan.answer.too_old += 1;
                 }
-                Outcome::Accepted { deltas, rejection } => {
+                Outcome::Accepted { deltas, rejection, message } => {
                     plan.origins.extend(deltas.iter().map(|_| id));
-                    plan.deltas.extend(deltas);
+                    let named = deltas.into_iter().map(|of| MembershipDelta { message, ..of });
+                    plan.deltas.extend(named);
                     if let Some(rejection) = rejection {
                         plan.half_rejected.push(id);
                         plan.reject(id, &rejection);
                     }
                 }
-                Outcome::Deletion(user_id) => plan.deletions.push((id, user_id)),
+                Outcome::Deletion(deletion) => {
+                    let deletion = OrderedDeletion {
+                        deletion,
+                        is_unconditional: false,
+                        after_deltas: plan.deltas.len(),
+                        after_rejected: 0,
+                    };
+                    plan.deletions.push((id, deletion));
+                }
                 Outcome::Ignored => plan.answer.ignored += 1,
                 Outcome::Rejected(rejection) => plan.reject(id, &rejection),
             }
@@ -221,7 +230,7 @@ impl Plan {
             destination: name.clone(),
             arrival: api.ledger.arrival(),
             deltas: std::mem::take(&mut self.deltas),
-            deletions: self.deletions.iter().map(|(_, user_id)| user_id.clone()).collect(),
+            deletions: self.deletions.iter().map(|(_, deletion)| deletion.clone()).collect(),
             rejected: Vec::new(),
         };
         if intake.deltas.is_empty() && intake.deletions.is_empty() {

@@ -123,6 +123,8 @@ catalogue! {
         "Deltas that said nothing new: LaunchDarkly is not told for their sake."
     OVERTAKEN "deltas_overtaken" Counter One ["destination"]
         "Deltas that were older than what is known, and changed nothing."
+    OUTLIVED "deletions_outlived" Counter One ["destination"]
+        "Entries that a deletion left in place, because they were stamped ahead of their arrival and later than the deletion."
     COMMIT_ROWS "ledger_commit_rows" Histogram One []
         "Deltas, kept events, claimed and reported members that the writer took together."
     SYNC_DURATION "ledger_sync_duration_seconds" Histogram Second []

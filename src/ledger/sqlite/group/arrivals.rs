@@ -1,4 +1,4 @@
-//! What requests bring: deltas first and sorted, then rejected events and deletions.
+//! What requests bring: deltas first and sorted, then rejected events; with deletions, item by item.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -9,9 +9,9 @@ use super::super::members;
 use super::super::state::State;
 use super::super::unwritten::AT_ONCE;
 use super::{Group, Request};
+use crate::ledger::Unrecorded;
 use crate::ledger::counters::Tally;
 use crate::ledger::member::{self, Member, Next};
-use crate::ledger::{RejectedEvent, Unrecorded};
 use crate::membership::{MembershipDelta, Timestamp};
 
 /// A delta, and where it goes.
@@ -23,6 +23,12 @@ struct Arrival<'a> {
     stamp: Option<Timestamp>,
 }
 
+/// Deltas of one intake of a request.
+struct Part {
+    intake: usize,
+    deltas: Range<usize>,
+}
+
 impl Arrival<'_> {
     fn member(&self) -> (i64, &str) {
         (self.row, self.delta.context_key.as_str())
@@ -30,34 +36,69 @@ impl Arrival<'_> {
 }
 
 impl Group {
-    /// Deltas first, together, then what else came with them.
+    /// What requests bring that delete nobody: deltas first, together, then the rejected events.
     pub(super) fn apply_requests(
         &mut self,
         which: Range<usize>,
         state: &mut State,
         db: &Database,
     ) -> rusqlite::Result<()> {
-        self.apply_deltas(which.clone(), state, db)?;
+        self.apply_deltas(which.clone(), None, state, db)?;
         for intake in self.requests[which].iter().flat_map(|request| &request.intakes) {
             state.note_arrival(intake.arrival);
             let Some(destination) = state.audiences.destination(&intake.destination) else {
                 continue;
             };
-            for RejectedEvent { reason, detail, body, user_id } in &intake.rejected {
-                let row = state.audiences.destinations[destination].row;
-                let person = user_id.as_ref().map(|user| state.persons.hash(row, user.as_str()));
-                state.rejected.keep(db, row, intake.arrival, (reason, detail, body, person))?;
-            }
-            for user_id in &intake.deletions {
-                state.forget(db, destination, user_id, intake.arrival)?;
+            for event in &intake.rejected {
+                state.keep_rejected(db, destination, intake.arrival, event)?;
             }
         }
         Ok(())
     }
 
+    /// What a request brings that deletes somebody, in the order of its items.
+    pub(super) fn apply_in_order(
+        &mut self,
+        request: usize,
+        state: &mut State,
+        db: &Database,
+    ) -> rusqlite::Result<()> {
+        for index in 0..self.requests[request].intakes.len() {
+            let intake = &self.requests[request].intakes[index];
+            let (arrival, deletions) = (intake.arrival, intake.deletions.clone());
+            let all = (intake.deltas.len(), intake.rejected.len());
+            state.note_arrival(arrival);
+            let Some(destination) = state.audiences.destination(&intake.destination) else {
+                continue;
+            };
+            let (mut deltas, mut rejected) = (0, 0);
+            let ends = deletions.iter().map(|of| (of.after_deltas, of.after_rejected, Some(of)));
+            for (to, rejected_to, deletion) in ends.chain([(all.0, all.1, None)]) {
+                let to = to.clamp(deltas, all.0);
+                if deltas < to {
+                    let part = Part { intake: index, deltas: deltas..to };
+                    self.apply_deltas(request..request + 1, Some(&part), state, db)?;
+                }
+                let rejected_to = rejected_to.clamp(rejected, all.1);
+                let intake = &self.requests[request].intakes[index];
+                for event in &intake.rejected[rejected..rejected_to] {
+                    state.keep_rejected(db, destination, arrival, event)?;
+                }
+                (deltas, rejected) = (to, rejected_to);
+                if let Some(deletion) = deletion {
+                    let outlived = state.forget(db, destination, deletion, arrival)?;
+                    self.tallies.entry(destination).or_default().outlived += outlived;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The deltas of these requests, or only a part of them.
     fn apply_deltas(
         &mut self,
         which: Range<usize>,
+        part: Option<&Part>,
         state: &mut State,
         db: &Database,
     ) -> rusqlite::Result<()> {
@@ -68,13 +109,23 @@ impl Group {
         let merges = self.merges.filter(|_| !state.unwritten.is_open);
         let journal = (&journal.journal, merges.unwrap_or(self.merged));
         for Request { intakes, recorded, stamps, .. } in &mut self.requests[which] {
-            for ((intake, recorded), first) in intakes.iter().zip(recorded).zip(stamps) {
+            for (index, ((intake, recorded), first)) in
+                intakes.iter_mut().zip(recorded).zip(stamps).enumerate()
+            {
+                if part.is_some_and(|part| part.intake != index) {
+                    continue;
+                }
                 let Some(destination) = state.audiences.destination(&intake.destination) else {
                     continue;
                 };
                 let stamps = first.map_or(0, |first| first.0)..;
+                let range = part.map_or(0..intake.deltas.len(), |part| part.deltas.clone());
+                if intake.deltas[range.clone()].iter().any(|delta| delta.message.is_some()) {
+                    state.date_messages(db, destination, &mut intake.deltas[range.clone()])?;
+                }
                 let mut last: Option<(&MembershipDelta, usize)> = None;
-                for ((position, delta), stamp) in intake.deltas.iter().enumerate().zip(stamps) {
+                let deltas = intake.deltas.iter().enumerate().zip(stamps);
+                for ((position, delta), stamp) in deltas.take(range.end).skip(range.start) {
                     let stamp = first.is_some().then_some(Timestamp(stamp));
                     let resolved = match last {
                         Some((before, audience)) if goes_where(before, delta) => Ok(audience),

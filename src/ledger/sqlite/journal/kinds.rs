@@ -193,6 +193,7 @@ mod tests {
             event_at: Timestamp(1),
             user_id: None,
             key_rule: 1,
+            message: None,
         };
         Intake {
             destination: DestinationName::new("production").expect("a name"),

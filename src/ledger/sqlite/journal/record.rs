@@ -1,17 +1,18 @@
 //! What a block holds: records in the compact form of `postcard`, one after the other.
 //!
 //! The head of a record can be read without its body, so that a start learns what there is without
-//! reading all of it.
+//! reading all of it. What few requests have stands behind the body, and is left out where there is
+//! none; records of before it was known end with the body.
 
 use std::borrow::Cow;
 
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{Intake, RejectedEvent};
+use crate::ledger::{Intake, OrderedDeletion, RejectedEvent};
 use crate::membership::{
-    AudienceId, AudienceKey, ContextKey, ContextKind, DestinationName, Membership, MembershipDelta,
-    Timestamp, UserId,
+    AudienceId, AudienceKey, ContextKey, ContextKind, Deletion, DestinationName, Membership,
+    MembershipDelta, MessageHash, Timestamp, UserId,
 };
 
 /// One record.
@@ -48,6 +49,33 @@ struct Body<'a> {
     deletions: Vec<&'a str>,
     #[serde(borrow)]
     rejected: Vec<Rejected<'a>>,
+}
+
+/// What few requests have.
+#[derive(Serialize, Deserialize)]
+struct Rare<'a> {
+    /// Of deltas whose time depends on their arrival, by their position.
+    #[serde(borrow)]
+    messages: Vec<(u32, Message<'a>)>,
+    /// One for each deletion.
+    #[serde(borrow)]
+    deletions: Vec<RareDeletion<'a>>,
+    /// Of each rejected event, microseconds before the arrival.
+    rejected_ages: Vec<i64>,
+}
+
+/// A hash, as it stands there.
+type Message<'a> = &'a [u8];
+
+#[derive(Serialize, Deserialize)]
+struct RareDeletion<'a> {
+    /// Microseconds before the arrival.
+    age: i64,
+    #[serde(borrow)]
+    message: Option<Message<'a>>,
+    is_unconditional: bool,
+    after_deltas: u32,
+    after_rejected: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -107,11 +135,15 @@ pub(in super::super) fn write(
     });
     let body = Body {
         deltas: deltas.collect(),
-        deletions: intake.deletions.iter().map(UserId::as_str).collect(),
+        deletions: intake.deletions.iter().map(|of| of.deletion.user_id.as_str()).collect(),
         rejected: intake.rejected.iter().map(rejected).collect(),
     };
     scratch.clear();
     postcard::to_io(&body, &mut *scratch).ok()?;
+    let rare = rare(intake)?;
+    if !rare.is_empty() {
+        postcard::to_io(&rare, &mut *scratch).ok()?;
+    }
     let head = Head {
         destination: intake.destination.as_str(),
         arrival: intake.arrival.0,
@@ -123,6 +155,34 @@ pub(in super::super) fn write(
     postcard::to_io(&head, &mut *block).ok()?;
     block.extend_from_slice(scratch);
     Some(())
+}
+
+impl Rare<'_> {
+    fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.deletions.is_empty() && self.rejected_ages.is_empty()
+    }
+}
+
+/// `None`: there is too much of it for a record.
+fn rare(intake: &Intake) -> Option<Rare<'_>> {
+    let age = |at: Timestamp| intake.arrival.0.wrapping_sub(at.0);
+    let named = intake.deltas.iter().zip(0..);
+    let messages = named.filter_map(|(delta, at)| Some((at, &delta.message.as_ref()?.0[..])));
+    let deletion = |of: &'_ OrderedDeletion| {
+        Some(RareDeletion {
+            age: age(of.deletion.event_at),
+            message: None,
+            is_unconditional: of.is_unconditional,
+            after_deltas: u32::try_from(of.after_deltas).ok()?,
+            after_rejected: u32::try_from(of.after_rejected).ok()?,
+        })
+    };
+    let mut deletions: Vec<RareDeletion<'_>> = all(intake.deletions.iter().map(deletion))?;
+    for (rare, of) in deletions.iter_mut().zip(&intake.deletions) {
+        rare.message = of.deletion.message.as_ref().map(|message| &message.0[..]);
+    }
+    let rejected_ages = intake.rejected.iter().map(|event| age(event.event_at)).collect();
+    Some(Rare { messages: messages.collect(), deletions, rejected_ages })
 }
 
 /// So few audiences are found sooner by looking at each: most requests are of one.
@@ -232,8 +292,13 @@ impl<'a> Records<'a> {
     /// The next record; what it has in common with the one before it shares.
     pub fn next(&mut self, before: &mut Before) -> Result<Option<Record>, Unreadable> {
         let Some((head, body)) = self.next_parts()? else { return Ok(None) };
-        let body: Body<'_> = postcard::from_bytes(body).map_err(|_| Unreadable)?;
-        record(&head, body, before).ok_or(Unreadable).map(Some)
+        let (body, rare) = postcard::take_from_bytes(body).map_err(|_| Unreadable)?;
+        let mut record = record(&head, body, before).ok_or(Unreadable)?;
+        if !rare.is_empty() {
+            let rare = postcard::from_bytes(rare).map_err(|_| Unreadable)?;
+            add(&mut record.intake, rare).ok_or(Unreadable)?;
+        }
+        Ok(Some(record))
     }
 }
 
@@ -285,6 +350,18 @@ fn record(head: &Head<'_>, body: Body<'_>, before: &mut Before) -> Option<Record
             event_at: Timestamp(head.arrival.wrapping_sub(delta.age)),
             user_id,
             key_rule: delta.key_rule,
+            message: None,
+        })
+    };
+    // As it was before these were kept: deletions count when they arrive, after all else.
+    let (after_deltas, after_rejected) = (body.deltas.len(), body.rejected.len());
+    let arrival = Timestamp(head.arrival);
+    let deletion = |user_id| {
+        Some(OrderedDeletion {
+            deletion: Deletion { user_id: UserId::new(user_id)?, event_at: arrival, message: None },
+            is_unconditional: false,
+            after_deltas,
+            after_rejected,
         })
     };
     let rejected = body.rejected.into_iter().map(|event| {
@@ -296,16 +373,44 @@ fn record(head: &Head<'_>, body: Body<'_>, before: &mut Before) -> Option<Record
                 Some(user) => Some(UserId::new(user)?),
                 None => None,
             },
+            event_at: arrival,
         })
     });
     let intake = Intake {
         destination: before.destination(head.destination)?,
-        arrival: Timestamp(head.arrival),
+        arrival,
         deltas: all(body.deltas.into_iter().map(delta))?,
-        deletions: all(body.deletions.into_iter().map(UserId::new))?,
+        deletions: all(body.deletions.into_iter().map(deletion))?,
         rejected: all(rejected)?,
     };
     Some(Record { intake, stamp: Timestamp(head.stamp) })
+}
+
+/// Adds what few requests have.
+fn add(intake: &mut Intake, rare: Rare<'_>) -> Option<()> {
+    let at = |age| Timestamp(intake.arrival.0.wrapping_sub(age));
+    let hash = |message: Message<'_>| Some(MessageHash(message.try_into().ok()?));
+    if rare.deletions.len() != intake.deletions.len()
+        || rare.rejected_ages.len() != intake.rejected.len()
+    {
+        return None;
+    }
+    for (position, message) in rare.messages {
+        let delta = intake.deltas.get_mut(usize::try_from(position).ok()?)?;
+        delta.message = Some(hash(message)?);
+    }
+    for (deletion, rare) in intake.deletions.iter_mut().zip(rare.deletions) {
+        deletion.deletion.event_at = at(rare.age);
+        deletion.deletion.message =
+            rare.message.map(|message| hash(message).ok_or(())).transpose().ok()?;
+        deletion.is_unconditional = rare.is_unconditional;
+        deletion.after_deltas = usize::try_from(rare.after_deltas).ok()?;
+        deletion.after_rejected = usize::try_from(rare.after_rejected).ok()?;
+    }
+    for (event, age) in intake.rejected.iter_mut().zip(rare.rejected_ages) {
+        event.event_at = at(age);
+    }
+    Some(())
 }
 
 /// All of these, in a list with room for them and no more; `None` if one is missing.

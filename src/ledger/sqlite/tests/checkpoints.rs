@@ -13,6 +13,7 @@ async fn keep(bench: &Bench, count: usize) {
         detail: String::new(),
         body: vec![b'x'; BODY],
         user_id: None,
+        event_at: START,
     };
     for _ in 0..count {
         let intake = Intake { rejected: vec![event.clone()], ..intake(&*bench.ledger, Vec::new()) };

@@ -30,6 +30,7 @@ async fn a_request_for_several_destinations_is_recorded_for_all_or_none() {
         detail: String::new(),
         body: b"{}".to_vec(),
         user_id: None,
+        event_at: START,
     };
     let both = vec![
         intake_of(destination(), &bench, vec![delta("b", "bob", true, 1), device.clone()]),

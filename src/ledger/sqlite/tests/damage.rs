@@ -79,6 +79,7 @@ async fn what_a_reader_finds_damaged_ends_the_writer_too() {
         detail: "None.".to_owned(),
         body: b"{}".to_vec(),
         user_id: None,
+        event_at: START,
     };
     let intake = Intake { rejected: vec![event], ..intake(&*bench.ledger, Vec::new()) };
     bench.ledger.record(intake).await.expect("there is space");

@@ -389,7 +389,7 @@ async fn what_comes_after_a_deletion_is_applied_after_it_though_they_are_merged_
     let busy = Busy::open(&bench);
     busy.record(vec![delta("a", "ada", true, 1), delta("b", "ada", true, 1)]).await;
     let (asked_at, person) = (busy.ledger.arrival(), UserId::new("ada").expect("not empty"));
-    let deletion = Intake { deletions: vec![person], ..intake(&*busy.ledger, Vec::new()) };
+    let deletion = deletion(person, asked_at, intake(&*busy.ledger, Vec::new()));
     busy.ledger.record(deletion).await.expect("there is space");
     bench.clock.advance(Duration::from_secs(2));
     let later = asked_at.after(Duration::from_secs(1));
@@ -432,6 +432,7 @@ async fn everything_of_a_request_goes_through_it() {
         detail: "a sentence".to_owned(),
         body: b"{\"a\": [1, 2]}".to_vec(),
         user_id: Some(user("u2")),
+        event_at: START,
     };
     let all = Intake {
         rejected: vec![event.clone(), RejectedEvent { user_id: None, ..event }],
@@ -451,10 +452,11 @@ async fn everything_of_a_request_goes_through_it() {
     );
     assert_eq!(kept[0].body, b"{\"a\": [1, 2]}");
     bench
-        .take_in(Intake {
-            deletions: vec![user("u1"), user("u2")],
-            ..intake(&*bench.ledger, Vec::new())
-        })
+        .take_in(deletion(
+            user("u1"),
+            START,
+            deletion(user("u2"), START, intake(&*bench.ledger, Vec::new())),
+        ))
         .await;
     let kept = bench.ledger.rejected(&destination(), 0, 10).await.expect("it is open");
     assert_eq!(kept.len(), 1, "the other is nobody's that is known");

@@ -8,6 +8,12 @@ const VERSION_1: &str = include_str!("../../../../tests/ledgers/version_1.sql");
 const VERSION_2: &str = include_str!("../../../../tests/ledgers/version_2.sql");
 const VERSION_3: &str = include_str!("../../../../tests/ledgers/version_3.sql");
 
+/// As released binaries left them.
+const RECORDED: [&str; 2] = [
+    include_str!("../../../../tests/ledgers/version_4.sql"),
+    include_str!("../../../../tests/ledgers/version_5.sql"),
+];
+
 fn of_version_1() -> Bench {
     of_version(VERSION_1)
 }
@@ -44,6 +50,32 @@ async fn goes_on_where_it_was(mut bench: Bench) {
     assert_eq!(bench.faults(), [""; 0]);
 }
 
+#[tokio::test]
+async fn a_ledger_of_each_recorded_version_opens_and_remembers_who_was_deleted() {
+    for sql in RECORDED {
+        let mut bench = of_version(sql);
+        bench.open();
+        assert_eq!(bench.faults(), [""; 0]);
+        let view = bench.view().await;
+        assert_eq!((view.included, view.pending, view.parked, view.rejected), (3, 5, 0, 1));
+        let before = 1_749_988_800_000_000;
+        bench.record(vec![delta("aud_vip", "gus", true, before)]).await;
+        assert_eq!(bench.view().await.included, 3, "it happened before the deletion");
+        let now = bench.ledger.arrival().0;
+        bench.record(vec![delta("aud_vip", "gus", true, now)]).await;
+        assert_eq!(bench.view().await.included, 4);
+        let fay = UserId::new("fay").expect("not empty");
+        let deleted = deletion(fay, Timestamp(before - 1), intake(&*bench.ledger, Vec::new()));
+        bench.take_in(deleted).await;
+        assert_eq!(bench.view().await.rejected, 1, "what is kept of her is newer");
+        let fay = UserId::new("fay").expect("not empty");
+        bench.ledger.forget(&destination(), fay).await.expect("there is space");
+        assert_eq!(bench.view().await.rejected, 0);
+        bench.reopen().await;
+        assert_eq!(bench.faults(), [""; 0]);
+    }
+}
+
 /// The second version had the tables of the third, and walks that did not say how far they are.
 #[tokio::test]
 async fn a_walk_that_the_second_version_began_goes_on() {
@@ -68,6 +100,12 @@ async fn a_walk_that_the_second_version_began_goes_on() {
         .expect("there is one");
     db.execute("UPDATE audience SET walk = 'resync', walk_after = '', checksum = ?1", [sum])
         .expect("it can be written");
+    db.execute_batch(
+        "ALTER TABLE forgotten DROP COLUMN seen_at;
+         ALTER TABLE rejected DROP COLUMN event_at;
+         DROP TABLE message;",
+    )
+    .expect("later versions have brought them");
     db.pragma_update(None, "user_version", 2).expect("nobody else has it");
     drop(db);
     bench.open();

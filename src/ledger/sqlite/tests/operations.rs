@@ -218,7 +218,7 @@ async fn what_comes_after_a_deletion_is_applied_after_it_though_they_share_a_com
     bench.close().await;
     let (ledger, writer) = bench.try_open().expect("it can be opened");
     let (asked_at, person) = (ledger.arrival(), UserId::new("ada").expect("not empty"));
-    let deletion = Intake { deletions: vec![person], ..intake(&ledger, Vec::new()) };
+    let deletion = deletion(person, asked_at, intake(&ledger, Vec::new()));
     bench.clock.advance(Duration::from_secs(2));
     let later = asked_at.after(Duration::from_secs(1));
     let returns = intake(&ledger, vec![delta("a", "ada", true, later.0)]);

@@ -12,6 +12,7 @@ async fn parked_members_and_rejected_events_go_when_they_are_too_old() {
         detail: "None.".to_owned(),
         body: b"{}".to_vec(),
         user_id: None,
+        event_at: START,
     };
     let rejected = Intake { rejected: vec![event], ..intake(&*bench.ledger, Vec::new()) };
     bench.take_in(rejected).await;
@@ -73,6 +74,7 @@ async fn a_lower_bound_takes_effect_in_slices() {
         detail: "None.".to_owned(),
         body: b"{}".to_vec(),
         user_id: None,
+        event_at: START,
     };
     let many = Intake { rejected: vec![event; 3000], ..intake(&*bench.ledger, Vec::new()) };
     bench.take_in(many).await;

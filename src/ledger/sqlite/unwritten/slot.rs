@@ -49,6 +49,7 @@ const WAS_KEPT: u16 = 1 << 11;
 const CLAIMED: u16 = 1 << 12;
 /// It has been pending since the same time as the row, or is not pending like the row.
 const KEEPS_SINCE: u16 = 1 << 13;
+const AHEAD: u16 = 1 << 14;
 
 const _: () = assert!(size_of::<Option<Slot>>() == 72, "as `MEMBER_BYTES` takes it to be");
 
@@ -106,6 +107,7 @@ impl Slot {
             key_rule,
             person,
             refused_with,
+            is_ahead,
         } = *now;
         (self.event_at, self.version, self.key_rule) = (event_at, version, key_rule);
         self.told_at = told.map_or(Timestamp::EPOCH, |told| told.at);
@@ -116,7 +118,8 @@ impl Slot {
             | flag(TOLD_IN, told.is_some_and(|told| told.membership.as_bool()))
             | flag(IS_PENDING, pending_since.is_some())
             | flag(UNHEARD, unheard)
-            | flag(ERASE, erase);
+            | flag(ERASE, erase)
+            | flag(AHEAD, is_ahead);
         let is_rare = parked_at.is_some() || person.is_some() || refused_with.is_some();
         self.rare = is_rare.then(|| Box::new(Rare { parked_at, person, refused_with }));
     }
@@ -143,6 +146,7 @@ impl Slot {
             key_rule: self.key_rule,
             person: rare.and_then(|rare| rare.person),
             refused_with: rare.and_then(|rare| rare.refused_with),
+            is_ahead: self.has(AHEAD),
         })
     }
 
@@ -208,11 +212,11 @@ mod tests {
         // Few, so that it is often the same.
         let since = proptest::option::of((0..2_i64).prop_map(Timestamp));
         let some = (any::<bool>(), stamp(), stamp(), told, since, maybe());
-        let others =
-            (any::<bool>(), any::<bool>(), any::<u32>(), any::<Option<[u8; 16]>>(), maybe());
+        let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+        let others = (flags, any::<u32>(), any::<Option<[u8; 16]>>(), maybe());
         (some, others).prop_map(|(some, others)| {
             let (is_in, event_at, version, told, pending_since, parked_at) = some;
-            let (unheard, erase, key_rule, person, refused_with) = others;
+            let ((unheard, erase, is_ahead), key_rule, person, refused_with) = others;
             Member {
                 membership: Membership::from_bool(is_in),
                 event_at,
@@ -225,6 +229,7 @@ mod tests {
                 key_rule,
                 person,
                 refused_with,
+                is_ahead,
             }
         })
     }

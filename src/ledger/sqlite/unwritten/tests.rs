@@ -29,6 +29,7 @@ fn member(pending_since: Option<i64>) -> Member {
         key_rule: 1,
         person: None,
         refused_with: None,
+        is_ahead: false,
     }
 }
 
