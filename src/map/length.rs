@@ -47,7 +47,7 @@ mod tests {
     fn outcome(mappings: &Mappings, event: &Value) -> Option<String> {
         let plain = mappings.map_plain(event.to_string().as_bytes(), ARRIVAL);
         match mappings.map(event, ARRIVAL) {
-            Outcome::Accepted { deltas, rejection: None } => {
+            Outcome::Accepted { deltas, rejection: None, .. } => {
                 assert_eq!(plain.as_ref(), deltas.first(), "{event}");
                 None
             }
