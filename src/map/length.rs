@@ -27,6 +27,7 @@ mod tests {
     fn event(pointer: &str, text: &str) -> Value {
         let mut event = json!({
             "type": "identify", "userId": "ada", "anonymousId": "a-1",
+            "timestamp": "2025-06-15T12:00:00Z",
             "traits": {"vip": true, "email": "ada@example.com"},
             "context": {"personas": {
                 "computation_class": "audience", "computation_id": "aud_1", "computation_key": "vip",

@@ -181,7 +181,7 @@ async fn within_a_request_a_deletion_counts_at_its_time_and_at_equal_times_in_it
 #[tokio::test]
 async fn within_a_request_without_times_the_later_item_wins() {
     let mut scene = Scene::new().await;
-    let timeless = |event| without_a_time(event);
+    let timeless = without_a_time;
     scene
         .post_together(&[
             timeless(enters("goes", 0)),
