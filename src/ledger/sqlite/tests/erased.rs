@@ -35,6 +35,7 @@ impl Bench {
             detail: String::new(),
             body: BODY.repeat(500).into_bytes(),
             user_id: Some(user),
+            event_at: START,
         };
         let others = (0..80).map(|number| delta("a", &format!("{name}{number:03}"), true, 1));
         let deltas = others.chain([named, delta("b", USER, true, 1)]).collect();
@@ -49,7 +50,8 @@ impl Bench {
     async fn delete(&self) {
         let user = UserId::new(USER).expect("not empty");
         self.clock.advance(Duration::from_secs(1));
-        let deletion = Intake { deletions: vec![user], ..intake(&*self.ledger, Vec::new()) };
+        let arrival = self.ledger.arrival();
+        let deletion = deletion(user, arrival, intake(&*self.ledger, Vec::new()));
         self.take_in(deletion).await;
         for audience in ["a", "b"] {
             while let Some(batch) = self.claim(audience, 999).await {

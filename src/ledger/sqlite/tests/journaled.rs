@@ -285,6 +285,7 @@ async fn what_a_sender_sends_is_never_taken_for_a_block() {
         detail: "None.".to_owned(),
         body,
         user_id: None,
+        event_at: START,
     };
     for _ in 0..3 {
         let event = vec![event.clone()];
