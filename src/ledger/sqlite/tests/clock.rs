@@ -62,6 +62,7 @@ async fn what_a_clock_that_was_ahead_has_left_is_brought_back_in_its_order() {
         detail: "None.".to_owned(),
         body: b"{}".to_vec(),
         user_id: None,
+        event_at: bench.ledger.arrival(),
     };
     let deletions = vec![UserId::new("gone").expect("not empty")];
     let intake = intake(&*bench.ledger, Vec::new());
