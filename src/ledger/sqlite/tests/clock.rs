@@ -64,9 +64,9 @@ async fn what_a_clock_that_was_ahead_has_left_is_brought_back_in_its_order() {
         user_id: None,
         event_at: bench.ledger.arrival(),
     };
-    let deletions = vec![UserId::new("gone").expect("not empty")];
-    let intake = intake(&*bench.ledger, Vec::new());
-    bench.take_in(Intake { rejected: vec![event], deletions, ..intake }).await;
+    let all = Intake { rejected: vec![event], ..intake(&*bench.ledger, Vec::new()) };
+    let (gone, arrival) = (UserId::new("gone").expect("not empty"), all.arrival);
+    bench.take_in(deletion(gone, arrival, all)).await;
     bench.ledger.pause(&bench.name, true).await.expect("there is space");
     let waiting: Vec<String> = (0..20).map(|n| format!("waits-{:02}", n * 7 % 20)).collect();
     bench.enter(&waiting).await;
