@@ -191,13 +191,11 @@ impl State {
     /// When a message counts, and whether it was recorded before: it is remembered for good.
     fn counts(&mut self, message: Option<MessageHash>, at: Timestamp) -> (Timestamp, bool) {
         let Some(message) = message else { return (at, false) };
-        match self.messages.get(&message) {
-            Some(first) => (*first, true),
-            None => {
-                self.messages.insert(message, at);
-                (at, false)
-            }
+        if let Some(first) = self.messages.get(&message) {
+            return (*first, true);
         }
+        self.messages.insert(message, at);
+        (at, false)
     }
 
     fn apply(&mut self, key: &Key, rule: impl FnOnce(Option<&Member>) -> Next) {
