@@ -10,7 +10,8 @@
 //!   `webhook::tests::no_success_is_answered_before_the_ledger_has_recorded`).
 //! * One bad event costs none of its neighbours (P5; the tables of `envelope` and `webhook`).
 //! * All requests in flight share one budget; past it a body that has been arriving for longer makes way,
-//!   or the answer is 503 (P6; `budget::tests`).
+//!   or the answer is 503. What is made of a body (its text where it was packed, trees, copies, what is
+//!   recorded) is reserved there too, before it is made (P6; `budget::tests`, tests/it/memory.rs).
 //! * Our own trouble is never a 4xx, because Segment never retries one.
 //! * A stranger learns nothing but 401: authentication precedes every complaint about a body.
 //!
@@ -23,7 +24,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{MethodFilter, get, on, post};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::ledger::Ledger;
@@ -41,6 +41,7 @@ mod exchange;
 #[cfg(test)]
 mod fake;
 mod handed_in;
+mod heavy;
 mod listener;
 mod probes;
 mod progress;
@@ -100,8 +101,7 @@ pub struct PublicState {
     ledger: Arc<dyn Ledger>,
     limits: Limits,
     budget: budget::Budget,
-    /// One permit per core: bodies that are heavy to read wait for each other, not for threads.
-    heavy_readers: Semaphore,
+    heavy: heavy::Heavy,
     readiness: Readiness,
     counters: Arc<Counters>,
 }
@@ -117,13 +117,12 @@ impl PublicState {
         readiness: Readiness,
         counters: Arc<Counters>,
     ) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             doors,
             ledger,
             limits,
             budget: budget::Budget::new(limits.max_requests, limits.body_budget_bytes),
-            heavy_readers: Semaphore::new(cores),
+            heavy: heavy::Heavy::new(),
             readiness,
             counters,
         }

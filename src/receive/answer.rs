@@ -102,7 +102,7 @@ pub(super) enum Refusal {
     BodyBroken,
     /// The body as a whole is not JSON.
     BadJson,
-    /// A content encoding other than gzip, deflate, br and zstd.
+    /// A content encoding other than gzip and deflate.
     UnknownEncoding,
     /// A call of Webhook Audiences without the name or id it is about.
     BadAudience,
@@ -197,7 +197,7 @@ impl Refusal {
             ),
             Self::UnknownEncoding => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "unknown_encoding: a body is plain, or gzip, deflate, br or zstd",
+                "unknown_encoding: a body is plain, gzip or deflate",
             ),
             Self::BadAudience => (
                 StatusCode::BAD_REQUEST,

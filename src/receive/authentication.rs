@@ -171,6 +171,33 @@ impl Gate {
         before.is_some_and(|before| self.admits_any(presented, [&before[..]]))
     }
 
+    /// Whether the request passes whatever its body says about a signature.
+    pub(super) fn admits_without_signature(&self, presented: &Presented) -> bool {
+        match presented.signature {
+            Claim::Absent => self.passes(Verdict::Absent, presented),
+            Claim::Malformed | Claim::Signature(_) => self.passes(Verdict::Wrong, presented),
+        }
+    }
+
+    /// Whether the request passes because of the first event of a batch, of which this is the beginning.
+    pub(super) fn admits_by_first(
+        &self,
+        presented: &Presented,
+        beginning: &[u8],
+        extra_fields: &[String],
+    ) -> bool {
+        envelope::first_of_beginning(beginning).is_some_and(|first| {
+            self.admits(presented, first, &Ok(Envelope::Array(vec![first])), extra_fields)
+        })
+    }
+
+    /// For a text that comes piece by piece. `None`: no signature over it would make the request pass.
+    pub(super) fn whole_text(&self, presented: &Presented) -> Option<WholeText> {
+        let Claim::Signature(signature) = presented.signature else { return None };
+        let passes = self.passes(Verdict::Good, presented);
+        passes.then(|| WholeText { signers: self.signers.clone(), signature })
+    }
+
     /// The same, given the texts the sender may have signed.
     fn admits_any<'a>(
         &self,
@@ -189,6 +216,11 @@ impl Gate {
             }
         };
         self.passes(signature, presented)
+    }
+
+    /// Whether there are write keys.
+    pub(super) fn has_write_keys(&self) -> bool {
+        !self.write_keys.is_empty()
     }
 
     /// Whether this is one of the write keys.
@@ -211,14 +243,49 @@ impl Gate {
     }
 
     fn is_signature(&self, text: &[u8], signature: &[u8; SIGNATURE_DIGITS]) -> bool {
-        let any = self.signers.iter().fold(Choice::from(0), |any, signer| {
-            let mut expected = [0; SIGNATURE_DIGITS];
-            let code = signer.clone().chain_update(text).finalize().into_bytes();
-            hex::encode_to_slice(code, &mut expected).expect("two digits a byte");
-            any | expected.ct_eq(signature)
-        });
-        any.into()
+        is_one_of(self.signers.iter().map(|signer| signer.clone().chain_update(text)), signature)
     }
+}
+
+impl Presented {
+    /// Whether the head alone shows that the sender knows a secret.
+    pub(super) fn shows_a_secret(&self) -> bool {
+        [self.bearer, self.write_key].contains(&Verdict::Good)
+    }
+}
+
+/// A text that comes piece by piece, and its signature.
+pub(super) struct WholeText {
+    signers: Vec<Hmac<Sha1>>,
+    signature: [u8; SIGNATURE_DIGITS],
+}
+
+impl WholeText {
+    /// The next piece.
+    pub(super) fn add(&mut self, piece: &[u8]) {
+        for signer in &mut self.signers {
+            signer.update(piece);
+        }
+    }
+
+    /// Whether the text, now whole, is signed.
+    pub(super) fn is_signed(self) -> bool {
+        is_one_of(self.signers, &self.signature)
+    }
+}
+
+/// Compares with every one, so that the time does not tell which it is.
+fn is_one_of(
+    signed: impl IntoIterator<Item = Hmac<Sha1>>,
+    signature: &[u8; SIGNATURE_DIGITS],
+) -> bool {
+    let any = signed.into_iter().fold(Choice::from(0), |any, signed| {
+        let mut expected = [0; SIGNATURE_DIGITS];
+        let code = signed.finalize().into_bytes();
+        hex::encode_to_slice(code, &mut expected).expect("two digits a byte");
+        any | expected.ct_eq(signature)
+    });
+    any.into()
 }
 
 /// Compares with every one, so that the time does not tell which it is.

@@ -1,7 +1,8 @@
 //! The body of a request: read whole, within a size, out of a budget that all requests in flight share
 //! (P6). The time is the listener's.
 //!
-//! What is reserved is what has come, not what was announced: an announcement costs nothing.
+//! What is reserved is what has come, not what was announced: an announcement costs nothing. A body that
+//! is packed is read as it was sent; `unpacking` has the rest.
 
 use std::error::Error;
 use std::time::Duration;
@@ -16,9 +17,8 @@ use tokio::time::timeout;
 
 use super::Limits;
 use super::answer::Refusal;
-use super::budget::{Budget, Reservation};
+use super::budget::{Budget, Eviction, Reservation};
 use super::exchange::TooSlow;
-use super::unpacking::{Encoding, Step, Unpacker, WINDOW_BYTES};
 
 /// How much of a refused body is read so that the sender hears the refusal: closing a connection
 /// with unread bytes resets it, and Segment retries a reset for hours.
@@ -28,137 +28,158 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 /// So much must have come before an announced length that is more is believed and asked for.
 const BELIEVED_BYTES: usize = 1024 * 1024;
 
+/// Least that a body of unknown length grows by.
+const LEAST_GROWTH_BYTES: usize = 16 * 1024;
+
 /// A whole body and its place in the budget, which ends with this value.
 #[derive(Debug)]
-pub(super) struct Received<'a> {
+pub(super) struct Received {
     pub(super) bytes: Bytes,
-    reservation: Reservation<'a>,
+    pub(super) place: Place,
 }
 
-impl Received<'_> {
-    /// Charges what was made of the body to the budget too: an array of tiny elements grows a
+/// The place of a body in the budget, and of what is made of it.
+#[derive(Debug)]
+pub(super) struct Place {
+    held_bytes: usize,
+    reservation: Reservation,
+    /// Heard of while the body makes way for others.
+    eviction: Option<Eviction>,
+}
+
+impl Place {
+    /// Reserves so much more for what is about to be made of the body: an array of tiny elements grows a
     /// hundredfold when it is read.
     pub(super) fn charge(&mut self, more_bytes: usize) -> Result<(), Refusal> {
-        self.reservation.grow_to(self.bytes.len() + more_bytes)
+        self.held_bytes += more_bytes;
+        self.reservation.grow_to(self.held_bytes)
+    }
+
+    /// Gives back so much of it.
+    pub(super) fn discharge(&mut self, bytes: usize) {
+        self.held_bytes = self.held_bytes.saturating_sub(bytes);
+        self.reservation.shrink_to(self.held_bytes);
+    }
+
+    /// From here on the body makes way for no other. An error if it has made way already.
+    pub(super) fn settle(&mut self) -> Result<(), Refusal> {
+        self.eviction = None;
+        self.reservation.settle()
+    }
+
+    /// From here on the body makes way for others, until it is settled.
+    pub(super) fn make_way(&mut self) {
+        if let Some(eviction) = self.reservation.make_way() {
+            self.eviction = Some(eviction);
+        }
+    }
+
+    /// Returns when the body has to make way; never where it does not.
+    pub(super) async fn has_to_go(&mut self) {
+        if let Some(eviction) = &mut self.eviction
+            && eviction.await.is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
     }
 }
 
-/// Reads a body; what it unpacks to counts against the limits.
-pub(super) async fn read<'a>(
+/// Reads a body as it was sent. It makes way for others until it is [settled](Place::settle), unless it
+/// was there at once.
+pub(super) async fn read(
     body: &mut Body,
-    headers: &HeaderMap,
     limits: &Limits,
-    budget: &'a Budget,
-) -> Result<Received<'a>, Refusal> {
-    let encoding = Encoding::of(headers)?;
+    budget: &Budget,
+) -> Result<Received, Refusal> {
     let declared = body.size_hint().exact();
     let declared = declared.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     if declared.is_some_and(|bytes| bytes > limits.body_limit_bytes) {
         return Err(Refusal::TooLarge);
     }
-    let mut first = None;
-    if encoding.is_none() {
-        // most have come together with the head: then they need not be waited for, nor make way
-        first = piece_of(body).now_or_never().transpose()?.flatten();
-        if let Some(bytes) = first.take_if(|_| body.is_end_stream()) {
-            if bytes.len() > limits.body_limit_bytes {
-                return Err(Refusal::TooLarge);
-            }
-            let reservation = budget.reserve_whole(bytes.len())?;
-            return Ok(Received { bytes, reservation });
+    // most have come together with the head: then they need not be waited for, nor make way
+    let mut first = piece_of(body).now_or_never().transpose()?.flatten();
+    if let Some(bytes) = first.take_if(|_| body.is_end_stream()) {
+        if bytes.len() > limits.body_limit_bytes {
+            return Err(Refusal::TooLarge);
         }
+        let reservation = budget.reserve_whole(bytes.len())?;
+        let place = Place { held_bytes: bytes.len(), reservation, eviction: None };
+        return Ok(Received { bytes, place });
     }
-    let (reservation, evicted) = budget.reserve()?;
+    let (reservation, mut evicted) = budget.reserve()?;
     let limit_bytes = limits.body_limit_bytes;
-    let mut growing = Growing { bytes: Vec::new(), kept_bytes: 0, limit_bytes, reservation };
-    let collecting = async {
-        match encoding {
-            None => collect(body, first.unwrap_or_default(), declared, &mut growing).await,
-            Some(encoding) => unpack(body, encoding, &mut growing).await,
-        }
-    };
+    let mut growing = Growing { bytes: Vec::new(), limit_bytes, reservation };
     let bytes = tokio::select! { // what has come of a body that makes way is dropped, and comes again
-        Ok(()) = evicted => return Err(Refusal::Busy),
-        bytes = collecting => bytes?,
+        Ok(()) = &mut evicted => return Err(Refusal::Busy),
+        bytes = collect(body, first, declared, &mut growing) => bytes?,
     };
     let mut reservation = growing.reservation;
-    reservation.complete(bytes.len())?;
-    Ok(Received { bytes, reservation })
+    reservation.shrink_to(bytes.len());
+    let place = Place { held_bytes: bytes.len(), reservation, eviction: Some(evicted) };
+    Ok(Received { bytes, place })
 }
 
 /// A body on its way.
-struct Growing<'a> {
+struct Growing {
     bytes: Vec<u8>,
-    /// Most that is kept beside it while it is unpacked.
-    kept_bytes: usize,
     limit_bytes: usize,
-    reservation: Reservation<'a>,
+    reservation: Reservation,
 }
 
-impl Growing<'_> {
+impl Growing {
     /// Makes sure that a body may have so many bytes.
     fn allow(&mut self, length: usize) -> Result<(), Refusal> {
         if length > self.limit_bytes {
             return Err(Refusal::TooLarge);
         }
-        // never more than a body may have, or the largest would fit no budget
-        let all = (length + length.min(self.kept_bytes)).min(self.limit_bytes);
-        self.reservation.grow_to(all)
+        self.reservation.grow_to(length)
     }
 
-    fn push(&mut self, piece: &[u8]) -> Result<(), Refusal> {
-        self.allow(self.bytes.len() + piece.len())?;
+    /// Makes room before it is taken; what `Vec` would take by itself is up to twice what is needed.
+    fn push(&mut self, piece: &[u8], coming: usize) -> Result<(), Refusal> {
+        let needed = self.bytes.len() + piece.len();
+        if needed > self.limit_bytes {
+            return Err(Refusal::TooLarge);
+        }
+        if needed > self.bytes.capacity() {
+            let roomy = needed + LEAST_GROWTH_BYTES.max(self.bytes.len() / 4);
+            let handy = [coming, roomy].map(|room| room.min(self.limit_bytes));
+            let mut handy = handy.into_iter().filter(|room| *room >= needed);
+            let room = match handy.find(|room| self.reservation.grow_freely_to(*room)) {
+                Some(room) => room,
+                None => self.allow(needed).map(|()| needed)?,
+            };
+            self.bytes.reserve_exact(room - self.bytes.len());
+        }
         self.bytes.extend_from_slice(piece);
         Ok(())
     }
 }
 
-/// The rest of a body, behind what has come of it. One that comes in one piece, as most do, is not copied.
+/// The rest of a body, behind what has come of it. One that comes in one piece, as most do, is not
+/// copied. Others are, piece by piece: a piece keeps the buffer that it was read into.
 async fn collect(
     body: &mut Body,
-    mut first: Bytes,
+    mut first: Option<Bytes>,
     declared: Option<usize>,
-    growing: &mut Growing<'_>,
+    growing: &mut Growing,
 ) -> Result<Bytes, Refusal> {
-    growing.allow(first.len())?;
-    while let Some(piece) = piece_of(body).await? {
-        if first.is_empty() && growing.bytes.is_empty() {
+    loop {
+        let piece = match first.take() {
+            Some(piece) => piece,
+            None => match piece_of(body).await? {
+                Some(piece) => piece,
+                None => return Ok(std::mem::take(&mut growing.bytes).into()),
+            },
+        };
+        if growing.bytes.is_empty() && body.is_end_stream() {
             growing.allow(piece.len())?;
-            first = piece;
-            continue;
-        }
-        if growing.bytes.is_empty() {
-            growing.push(&std::mem::take(&mut first))?;
+            return Ok(piece);
         }
         let length = growing.bytes.len();
         let believed = if length < BELIEVED_BYTES { BELIEVED_BYTES } else { usize::MAX };
-        // once, and not by doubling again and again
-        let coming = declared.unwrap_or(0).min(believed).saturating_sub(length);
-        growing.bytes.reserve_exact(coming);
-        growing.push(&piece)?;
-    }
-    let bytes = std::mem::take(&mut growing.bytes);
-    Ok(if bytes.is_empty() { first } else { bytes.into() })
-}
-
-async fn unpack(
-    body: &mut Body,
-    encoding: Encoding,
-    growing: &mut Growing<'_>,
-) -> Result<Bytes, Refusal> {
-    growing.kept_bytes = WINDOW_BYTES;
-    let mut unpacker = Unpacker::new(encoding).map_err(|_| Refusal::Busy)?;
-    loop {
-        match unpacker.step().map_err(|_| Refusal::BodyBroken)? {
-            Step::Piece(piece) => growing.push(piece)?,
-            Step::Hungry => match piece_of(body).await? {
-                Some(piece) => unpacker.feed(piece),
-                None => unpacker.end(),
-            },
-            Step::End => return Ok(std::mem::take(&mut growing.bytes).into()),
-        }
-        // this waits for nobody, and others have to have their turn
-        tokio::task::yield_now().await;
+        growing.push(&piece, declared.unwrap_or(0).min(believed))?;
     }
 }
 
@@ -184,14 +205,24 @@ fn refusal(error: &axum::Error) -> Refusal {
     Refusal::BodyBroken
 }
 
+/// Whether a sender waits for a `100 Continue` before it sends its body.
+pub(super) fn awaits_leave(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::EXPECT)
+}
+
 /// Reads a little of a body whose request is refused, and drops it.
 ///
 /// Not if the sender waits for a `100 Continue`: it has sent nothing and needs nothing.
 pub async fn discard(head: Parts, body: &mut Body) {
-    if head.headers.contains_key(header::EXPECT) {
-        return;
-    }
+    let awaits_leave = awaits_leave(&head.headers);
     drop(head); // so that strangers have nothing in memory meanwhile
+    if !awaits_leave {
+        drain(body).await;
+    }
+}
+
+/// Reads a little of a body whose request is refused, and drops it.
+pub(super) async fn drain(body: &mut Body) {
     let reading = async {
         let mut left = DISCARDED_BYTES;
         while let Some(Ok(frame)) = body.frame().await {
@@ -217,7 +248,7 @@ mod tests {
 
     async fn read_all(body: Body, limits: &Limits, budget: &Budget) -> Result<Bytes, Refusal> {
         let mut body = body;
-        read(&mut body, &HeaderMap::new(), limits, budget).await.map(|received| received.bytes)
+        read(&mut body, limits, budget).await.map(|received| received.bytes)
     }
 
     #[tokio::test]
@@ -250,9 +281,7 @@ mod tests {
         let budget = Budget::new(10, 4000);
         let whole = || Body::from(vec![b' '; 3000]);
         let part = "x".repeat(1000);
-        let held = read(&mut whole(), &HeaderMap::new(), &LIMITS, &budget)
-            .await
-            .expect("the budget is free");
+        let held = read(&mut whole(), &LIMITS, &budget).await.expect("the budget is free");
 
         assert_eq!(read_all(whole(), &LIMITS, &budget).await, Err(Refusal::Busy), "at once");
         let growing = || pieces(&[&part, "y"]);
@@ -261,8 +290,8 @@ mod tests {
         assert!(fits.is_ok(), "a refused one holds nothing");
 
         let mut held = held;
-        assert_eq!(held.charge(1001), Err(Refusal::Busy), "what was made of a body");
-        assert_eq!(held.charge(1000), Ok(()));
+        assert_eq!(held.place.charge(1000), Ok(()));
+        assert_eq!(held.place.charge(1), Err(Refusal::Busy), "what was made of a body");
         drop(held);
         let all = read_all(Body::from(vec![b' '; 4000]), &LIMITS, &budget).await;
         assert!(all.is_ok(), "everything was given back");
@@ -281,10 +310,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn bodies_that_stall_make_way_for_those_that_come() {
-        let (budget, plain) = (Budget::new(2, 10), HeaderMap::new());
+        let budget = Budget::new(2, 10);
         let mut bodies = [stalled("012345678"), stalled("0")];
-        let [one, two] =
-            bodies.each_mut().map(|body| Box::pin(read(body, &plain, &LIMITS, &budget)));
+        let [one, two] = bodies.each_mut().map(|body| Box::pin(read(body, &LIMITS, &budget)));
         let (mut one, mut two) = (one, two);
         tokio::select! {
             biased;

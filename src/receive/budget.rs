@@ -3,18 +3,20 @@
 //! Nothing ever waits for the budget, so that requests cannot block each other. When it is used up, the
 //! body that has been arriving for the longest makes way: a stranger can have bodies read before it is
 //! known that they are worthless (a signature stands over the body), and whoever lets them stall must
-//! not lock out those that come in a moment. What is whole stays. If nothing can make way, the newcomer
-//! is refused, and comes again.
+//! not lock out those that come in a moment. A body of a stranger that is whole and waits for its turn to
+//! be read makes way too; what is being read stays. If nothing can make way, the newcomer is refused, and
+//! comes again.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
 use super::answer::Refusal;
 
-#[derive(Debug)]
-pub(super) struct Budget(Mutex<State>);
+/// Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Budget(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
@@ -33,11 +35,11 @@ struct Arriving {
 
 /// The place of one request; dropping it gives everything back.
 #[derive(Debug)]
-pub(super) struct Reservation<'a> {
-    budget: &'a Budget,
+pub(super) struct Reservation {
+    budget: Budget,
     /// Of a body that arrives, or has arrived.
     number: u64,
-    /// Of a body that is whole; while it arrives the state knows.
+    /// Of a body that makes way for no other; while it does the state knows.
     whole_bytes: Option<usize>,
 }
 
@@ -48,11 +50,11 @@ impl Budget {
     pub fn new(requests: usize, bytes: usize) -> Self {
         let arriving = BTreeMap::new();
         let state = State { left_places: requests.max(1), left_bytes: bytes, begun: 0, arriving };
-        Self(Mutex::new(state))
+        Self(Arc::new(Mutex::new(state)))
     }
 
     /// A place for a body that begins to arrive.
-    pub fn reserve(&self) -> Result<(Reservation<'_>, Eviction), Refusal> {
+    pub fn reserve(&self) -> Result<(Reservation, Eviction), Refusal> {
         let mut state = self.state();
         while state.left_places == 0 {
             state.evict_oldest(|_| true)?;
@@ -63,22 +65,20 @@ impl Budget {
         let (evicted, eviction) = oneshot::channel();
         state.arriving.insert(number, Arriving { held_bytes: 0, evicted });
         drop(state);
-        Ok((Reservation { budget: self, number, whole_bytes: None }, eviction))
+        Ok((Reservation { budget: self.clone(), number, whole_bytes: None }, eviction))
     }
 
     /// A place for a body that is whole, and has so many bytes.
-    pub fn reserve_whole(&self, bytes: usize) -> Result<Reservation<'_>, Refusal> {
+    pub fn reserve_whole(&self, bytes: usize) -> Result<Reservation, Refusal> {
         let mut state = self.state();
         while state.left_places == 0 {
             state.evict_oldest(|_| true)?;
         }
-        while state.left_bytes < bytes {
-            state.evict_oldest(|(_, of)| of.held_bytes > 0)?;
-        }
+        state.make_room(bytes, None)?;
         state.left_places -= 1;
         state.left_bytes -= bytes;
         drop(state);
-        Ok(Reservation { budget: self, number: 0, whole_bytes: Some(bytes) })
+        Ok(Reservation { budget: self.clone(), number: 0, whole_bytes: Some(bytes) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -87,6 +87,22 @@ impl Budget {
 }
 
 impl State {
+    /// Makes sure that so many bytes are left. Nobody makes way where that would not be enough.
+    fn make_room(&mut self, bytes: usize, for_whom: Option<u64>) -> Result<(), Refusal> {
+        if self.left_bytes >= bytes {
+            return Ok(());
+        }
+        let others = self.arriving.iter().filter(|(number, _)| Some(**number) != for_whom);
+        let held: usize = others.map(|(_, of)| of.held_bytes).sum();
+        if self.left_bytes + held < bytes {
+            return Err(Refusal::Busy);
+        }
+        while self.left_bytes < bytes {
+            self.evict_oldest(|(number, of)| Some(*number) != for_whom && of.held_bytes > 0)?;
+        }
+        Ok(())
+    }
+
     fn evict_oldest(&mut self, which: impl Fn((&u64, &Arriving)) -> bool) -> Result<(), Refusal> {
         let found = self.arriving.iter().find(|one| which(*one)).map(|(number, _)| *number);
         let evicted = found.and_then(|number| self.arriving.remove(&number));
@@ -98,7 +114,7 @@ impl State {
     }
 }
 
-impl Reservation<'_> {
+impl Reservation {
     /// Makes sure that at least so many bytes are reserved.
     pub fn grow_to(&mut self, bytes: usize) -> Result<(), Refusal> {
         if self.whole_bytes.is_some_and(|held| held >= bytes) {
@@ -111,9 +127,7 @@ impl Reservation<'_> {
             (None, None) => return Err(Refusal::Busy),
         };
         let missing = bytes.saturating_sub(held);
-        while state.left_bytes < missing {
-            state.evict_oldest(|(number, of)| *number != self.number && of.held_bytes > 0)?;
-        }
+        state.make_room(missing, Some(self.number))?;
         state.left_bytes -= missing;
         match &mut self.whole_bytes {
             Some(held) => *held += missing,
@@ -126,17 +140,64 @@ impl Reservation<'_> {
         Ok(())
     }
 
-    /// The body is whole, and has so many bytes; it makes way for no other any more.
-    pub fn complete(&mut self, bytes: usize) -> Result<(), Refusal> {
+    /// The same, if nobody has to make way for it.
+    pub fn grow_freely_to(&mut self, bytes: usize) -> bool {
         let mut state = self.budget.state();
-        let arriving = state.arriving.remove(&self.number).ok_or(Refusal::Busy)?;
-        state.left_bytes += arriving.held_bytes.saturating_sub(bytes);
-        self.whole_bytes = Some(arriving.held_bytes.min(bytes));
+        let state = &mut *state;
+        let held = match &mut self.whole_bytes {
+            Some(held) => Some(held),
+            None => state.arriving.get_mut(&self.number).map(|arriving| &mut arriving.held_bytes),
+        };
+        let Some(held) = held else { return false };
+        let missing = bytes.saturating_sub(*held);
+        let is_free = missing <= state.left_bytes;
+        if is_free {
+            *held += missing;
+            state.left_bytes -= missing;
+        }
+        is_free
+    }
+
+    /// From here on the body makes way for no other. An error if it has made way already.
+    pub fn settle(&mut self) -> Result<(), Refusal> {
+        if self.whole_bytes.is_none() {
+            let mut state = self.budget.state();
+            let arriving = state.arriving.remove(&self.number).ok_or(Refusal::Busy)?;
+            self.whole_bytes = Some(arriving.held_bytes);
+        }
         Ok(())
+    }
+
+    /// From here on the body makes way for others, until it is settled again.
+    pub fn make_way(&mut self) -> Option<Eviction> {
+        let held_bytes = self.whole_bytes.take()?;
+        let (evicted, eviction) = oneshot::channel();
+        let mut state = self.budget.state();
+        if self.number == 0 {
+            state.begun += 1;
+            self.number = state.begun;
+        }
+        state.arriving.insert(self.number, Arriving { held_bytes, evicted });
+        Some(eviction)
+    }
+
+    /// Gives back what is reserved beyond so many bytes.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        let mut state = self.budget.state();
+        let state = &mut *state;
+        let held = match &mut self.whole_bytes {
+            Some(held) => Some(held),
+            None => state.arriving.get_mut(&self.number).map(|arriving| &mut arriving.held_bytes),
+        };
+        if let Some(held) = held {
+            let given_back = held.saturating_sub(bytes);
+            *held -= given_back;
+            state.left_bytes += given_back;
+        }
     }
 }
 
-impl Drop for Reservation<'_> {
+impl Drop for Reservation {
     fn drop(&mut self) {
         let mut state = self.budget.state();
         let arriving = || state.arriving.remove(&self.number).map(|of| of.held_bytes);
@@ -168,11 +229,9 @@ mod tests {
         assert_eq!(third.grow_to(21), Ok(()));
         let over = |one: &mut Eviction| one.try_recv() == Ok(());
         assert_eq!(evictions.each_mut().map(over), [true, false, false]);
-        assert_eq!(
-            (first.grow_to(40), first.complete(40)),
-            (Err(Refusal::Busy), Err(Refusal::Busy))
-        );
-        second.complete(39).expect("it is there");
+        assert_eq!((first.grow_to(40), first.settle()), (Err(Refusal::Busy), Err(Refusal::Busy)));
+        second.settle().expect("it is there");
+        second.shrink_to(39);
         assert_eq!(third.grow_to(61), Ok(()), "a little of the second was given back");
         assert_eq!(third.grow_to(62), Err(Refusal::Busy), "what is whole stays");
         assert_eq!(second.grow_to(81), Ok(()), "and may still grow");
@@ -191,7 +250,7 @@ mod tests {
             (one, eviction)
         });
         let mut whole = budget.reserve_whole(41).expect("the second makes way");
-        let over = |(_, eviction): &mut (Reservation<'_>, Eviction)| eviction.try_recv() == Ok(());
+        let over = |(_, eviction): &mut (Reservation, Eviction)| eviction.try_recv() == Ok(());
         assert_eq!(evictions.each_mut().map(over), [false, true], "the first has no bytes to give");
         assert_eq!((whole.grow_to(41), left(&budget)), (Ok(()), (1, 59)));
         assert_eq!((whole.grow_to(50), left(&budget)), (Ok(()), (1, 50)));
@@ -204,15 +263,50 @@ mod tests {
     }
 
     #[test]
+    fn nobody_makes_way_for_what_does_not_fit_anyhow_nor_for_what_is_only_handy() {
+        let budget = Budget::new(10, 100);
+        let (mut first, mut eviction) = budget.reserve().expect("a place");
+        first.grow_to(60).expect("it fits");
+        let mut second = budget.reserve_whole(20).expect("it fits");
+        assert_eq!(second.grow_to(101), Err(Refusal::Busy));
+        assert_eq!(budget.reserve_whole(81).err(), Some(Refusal::Busy));
+        assert!(!second.grow_freely_to(41) && second.grow_freely_to(40));
+        assert!(eviction.try_recv().is_err());
+        drop((first, second));
+        assert_eq!(left(&budget), (10, 100));
+    }
+
+    #[test]
+    fn a_body_that_waits_for_its_turn_makes_way_and_keeps_its_age() {
+        let budget = Budget::new(10, 100);
+        let (mut first, _) = budget.reserve().expect("a place");
+        let (mut second, mut later) = budget.reserve().expect("a place");
+        first.grow_to(50).expect("it fits");
+        first.settle().expect("it is there");
+        second.grow_to(50).expect("it fits");
+        let mut eviction = first.make_way().expect("it was settled");
+        let third = budget.reserve_whole(50).expect("the first makes way");
+        assert_eq!((eviction.try_recv(), later.try_recv().is_err()), (Ok(()), true));
+        assert_eq!(first.settle(), Err(Refusal::Busy));
+        drop((first, second, third));
+        let mut whole = budget.reserve_whole(60).expect("it fits");
+        let mut eviction = whole.make_way().expect("it was whole");
+        let other = budget.reserve_whole(60).expect("it makes way");
+        assert_eq!(eviction.try_recv(), Ok(()));
+        drop((whole, other));
+        assert_eq!(left(&budget), (10, 100));
+    }
+
+    #[test]
     fn places_are_counted_too() {
         let budget = Budget::new(2, 100);
         let (mut first, mut first_eviction) = budget.reserve().expect("a place");
         let (second, mut second_eviction) = budget.reserve().expect("a place");
-        first.complete(0).expect("it is there");
+        first.settle().expect("it is there");
         let (mut third, _) = budget.reserve().expect("the second makes way");
         assert_eq!(second_eviction.try_recv(), Ok(()));
         assert!(first_eviction.try_recv().is_err());
-        third.complete(0).expect("it is there");
+        third.settle().expect("it is there");
         assert_eq!(budget.reserve().err(), Some(Refusal::Busy));
         drop((first, second, third));
         assert_eq!(left(&budget), (2, 100));

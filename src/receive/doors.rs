@@ -85,6 +85,11 @@ impl Doors {
         self.0.look(|doors| doors.get(name).map(Arc::clone))
     }
 
+    /// Whether there is a write key that opens one.
+    pub(super) fn have_write_keys(&self) -> bool {
+        self.0.look(|doors| doors.values().any(|door| door.gate.has_write_keys()))
+    }
+
     /// The door that a write key opens. Every key is compared, so that the time tells nothing.
     pub(super) fn of_key(&self, write_key: &str) -> Option<Arc<Door>> {
         let mut found = None;
@@ -140,20 +145,26 @@ impl Door {
         }
     }
 
-    /// What holds of every request with a body. One of several destinations that is disabled closes
+    /// What holds of every request with a body, and how that is packed. One of several destinations that is disabled closes
     /// the door to all: what it missed nobody would send again.
     pub(super) fn is_open(
         &self,
         headers: &HeaderMap,
         source: Option<IpAddr>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<Encoding>, Refusal> {
+        self.admits_from(source)?;
+        Encoding::of(headers)
+    }
+
+    /// The same where the head has been looked at already.
+    pub(super) fn admits_from(&self, source: Option<IpAddr>) -> Result<(), Refusal> {
         if !sources::is_among(source, &self.allowed_sources) {
             return Err(Refusal::SourceNotAllowed);
         }
         if !self.destinations.iter().all(|destination| destination.enabled) {
             return Err(Refusal::Disabled);
         }
-        Encoding::of(headers).map(|_| ())
+        Ok(())
     }
 
     /// How each destination behind it maps.

@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::sorting::EVENT_LIMIT_BYTES;
 use crate::json;
 
 /// The shape of a body, and the raw text of each element without the whitespace around it.
@@ -55,6 +56,14 @@ pub fn split(body: &[u8], most_events: usize) -> Result<Envelope<'_>, Unsplittab
     }
 }
 
+/// The first element of an array of which this is the beginning, if it is complete.
+pub(super) fn first_of_beginning(beginning: &[u8]) -> Option<&[u8]> {
+    let text = beginning.trim_ascii_start();
+    let end = if text.first() == Some(&b'[') { find_stop(text, 1, Stop::Separator)? } else { 0 };
+    let first = text.get(1..end)?.trim_ascii();
+    (!first.is_empty()).then_some(first)
+}
+
 /// The event inside an element: Extensible Webhooks send batches of `{"json": <event>}`.
 ///
 /// An event has more members than that one, so the two cannot be mistaken for each other.
@@ -70,7 +79,8 @@ pub fn wrapped_event(element: &[u8]) -> Option<&[u8]> {
 /// append then. `None`: the last member of the event is none of them.
 #[must_use]
 pub fn without_appended(event: &[u8], fields: &[String]) -> Option<Vec<u8>> {
-    if fields.is_empty() || !is_one_value(event) || event.first() != Some(&b'{') {
+    let is_event = event.len() <= EVENT_LIMIT_BYTES && event.first() == Some(&b'{');
+    if fields.is_empty() || !is_event || !is_one_value(event) {
         return None;
     }
     let mut separators = Vec::new();
@@ -156,6 +166,23 @@ pub fn is_one_value(text: &[u8]) -> bool {
             .is_some_and(|end| text[end] == b'}' && end + 1 == text.len()),
         _ => json::from_slice::<IgnoredAny>(text).is_ok(),
     }
+}
+
+/// How many values a JSON text holds at most: one behind each comma and opening bracket, and itself.
+pub(super) fn count_values(text: &[u8]) -> usize {
+    let (mut values, mut at) = (1, 0);
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'"' => match end_of_string(text, at + 1) {
+                Some(end) => at = end,
+                None => break,
+            },
+            b',' | b'[' | b'{' => values += 1,
+            _ => {}
+        }
+        at += 1;
+    }
+    values
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -298,6 +325,38 @@ mod tests {
                 split => split,
             };
             assert_eq!(split, expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn values_are_counted_outside_of_strings() {
+        let table = [
+            ("1", 1),
+            ("[]", 2),
+            ("[1,[2,3]]", 5),
+            (r#"{"a":",[{\",","b":{"c":null}}"#, 4),
+            (r#"["open, "#, 2),
+        ];
+        for (text, expected) in table {
+            assert_eq!(count_values(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_first_element_is_found_in_the_beginning_of_an_array() {
+        let table = [
+            (r#" [ {"a":"],"} ,{"b"#, Some(r#"{"a":"],"}"#)),
+            (r#"[{"a":1}]"#, Some(r#"{"a":1}"#)),
+            (r#"[{"a":1}"#, None),
+            ("[", None),
+            ("[]", None),
+            ("[,{}", None),
+            (r#"{"a":[1,2],"b":3}"#, None),
+            ("", None),
+        ];
+        for (beginning, expected) in table {
+            let first = first_of_beginning(beginning.as_bytes());
+            assert_eq!(first, expected.map(str::as_bytes), "{beginning}");
         }
     }
 

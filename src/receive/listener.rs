@@ -6,7 +6,8 @@
 //! # What always holds
 //! * A connection is one from its first byte on: the TLS handshake and the choice between HTTP/1.1 and
 //!   HTTP/2 (by ALPN or by its preface) count against the number of connections and the header timeout.
-//! * What one connection can make us hold is bounded: the head by `header_limit_bytes`, HTTP/2 by
+//! * What one connection can make us hold is bounded: the head by `header_limit_bytes` and
+//!   [`MOST_FIELDS`], HTTP/2 by
 //!   [`MOST_STREAMS`] and [`WINDOW_BYTES`] (tests/it/http2.rs).
 
 use std::convert::Infallible;
@@ -17,10 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use http::{HeaderValue, Request, header};
+use http::{HeaderValue, Request, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -43,6 +44,10 @@ use super::tls::Certificates;
 /// Requests that are under way at once on one HTTP/2 connection. A proxy that has more opens another
 /// connection; memory is for connections times this.
 const MOST_STREAMS: u32 = 32;
+
+/// Fields that the head of a request may have, as hyper allows for HTTP/1.1. In HTTP/2 one may come in a
+/// single byte, and takes a hundred.
+const MOST_FIELDS: usize = 100;
 
 /// What may arrive on an HTTP/2 connection before somebody reads it, and on each stream of it.
 const WINDOW_BYTES: u32 = 64 * 1024;
@@ -232,6 +237,11 @@ impl Service<Request<Incoming>> for PerConnection {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let exchange = Exchange::begin(Arc::clone(&self.connection));
+        if request.headers().len() > MOST_FIELDS {
+            let refusal = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response();
+            let refused = refusal.map(|body| exchange.answer(body));
+            return Box::pin(std::future::ready(Ok(refused)));
+        }
         let whole = Some(Arc::clone(&self.connection));
         let mut request = request.map(|body| in_time(body, self.body_timeout, whole));
         name_host(&mut request);

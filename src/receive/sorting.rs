@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::answer::{Account, Refusal};
 use super::authentication::Presented;
+use super::body::Place;
 use super::counters::Tally;
 use super::doors::Door;
 use super::envelope::{self, Envelope, Fault};
@@ -32,6 +33,16 @@ pub(super) fn most_events(door: &Door) -> usize {
 /// parsed event takes many times its text, so that the whole body must not be one (P6).
 pub(super) const EVENT_LIMIT_BYTES: usize = 1024 * 1024;
 
+/// The most values that an event may hold: each takes up to [`BYTES_A_VALUE`], and may be written in two
+/// bytes. Segment's largest event has room for 16,000.
+const MOST_VALUES: usize = 50_000;
+
+/// What a value takes in a tree at most: with its key, and with what lists and objects take while they grow.
+const BYTES_A_VALUE: usize = 400;
+
+/// The tree of a text up to this size is not charged for: there is one on each thread, and no more.
+const SMALL_TEXT_BYTES: usize = 32 * 1024;
+
 /// What a sorted event takes beside its text: a delta with its texts, or a rejection.
 const BYTES_AN_EVENT: usize = 512;
 
@@ -41,8 +52,8 @@ pub(super) struct Sorted {
     /// One for each destination of the door, in its order.
     pub(super) shares: Vec<Share>,
     pub(super) account: Account,
-    /// Of the texts above that are no part of the body.
-    pub(super) copied_bytes: usize,
+    /// Of the texts above that are no part of the body, and were not charged for yet.
+    pub(super) uncharged_bytes: usize,
 }
 
 /// What the events of a body mean to one destination.
@@ -55,6 +66,8 @@ pub(super) struct Share {
     /// Those that its mappings rejected and that are worth a replay.
     pub(super) kept: Vec<RejectedEvent>,
     tally: Tally,
+    /// What the above takes beyond what is charged for each event.
+    uncharged_bytes: usize,
 }
 
 /// The event behind a delta.
@@ -79,6 +92,13 @@ impl Text {
         Self::OfBody(start..start + event.len())
     }
 
+    fn length(&self) -> usize {
+        match self {
+            Self::OfBody(place) => place.len(),
+            Self::Written(text) => text.len(),
+        }
+    }
+
     fn show<'a>(&'a self, body: &'a [u8]) -> &'a [u8] {
         match self {
             Self::OfBody(place) => &body[place.clone()],
@@ -87,11 +107,13 @@ impl Text {
     }
 }
 
-/// Authenticates a body, then sorts its events.
+/// Authenticates a body, then sorts its events. What is made of them is charged to the body's place in the
+/// budget, for the most part before it is made.
 pub(super) fn sort(
     door: &Door,
     presented: &Presented,
     body: &[u8],
+    place: &mut Place,
     arrival: Timestamp,
 ) -> Result<Sorted, Refusal> {
     let split = envelope::split(body, most_events(door));
@@ -103,6 +125,8 @@ pub(super) fn sort(
     let mut sorted = Sorted::of(&mappings);
     match split {
         Ok(Envelope::Single(event)) => {
+            let tree_bytes = tree_bytes(event);
+            place.charge(bytes_of_events(1, &mappings) + tree_bytes)?;
             sorted.expect(1);
             // what was read the plain way is one value
             if !sorted.add_plain(&mappings, body, 0, event, arrival) {
@@ -111,13 +135,20 @@ pub(super) fn sort(
                 }
                 sorted.add_read(&mappings, body, 0, event, arrival);
             }
+            sorted.charge(place, tree_bytes)?;
         }
         Ok(Envelope::Array(_)) if !door.allow_batches => return Err(Refusal::BatchNotAllowed),
         Ok(Envelope::Array(elements)) => {
+            place.charge(bytes_of_events(elements.len(), &mappings))?;
             sorted.expect(elements.len());
             for (index, element) in elements.into_iter().enumerate() {
                 let event = envelope::wrapped_event(element).unwrap_or(element);
+                let tree_bytes = tree_bytes(event);
+                if tree_bytes > 0 {
+                    place.charge(tree_bytes)?;
+                }
                 sorted.add_raw(&mappings, body, index, event, arrival);
+                sorted.charge(place, tree_bytes)?;
             }
         }
         Err(unsplittable) => {
@@ -130,6 +161,21 @@ pub(super) fn sort(
     Ok(sorted)
 }
 
+/// What so many events take once they are sorted.
+pub(super) fn bytes_of_events(events: usize, mappings: &[&Mappings]) -> usize {
+    events * (size_of::<&[u8]>() + mappings.len() * BYTES_AN_EVENT)
+}
+
+/// What an event takes at most while it is read, if that is worth a charge.
+pub(super) fn tree_bytes(text: &[u8]) -> usize {
+    if text.len() <= SMALL_TEXT_BYTES {
+        return 0;
+    }
+    // one that has too many is not read
+    let values = envelope::count_values(text).min(MOST_VALUES);
+    text.len().min(EVENT_LIMIT_BYTES) + BYTES_A_VALUE * values
+}
+
 impl Share {
     /// Whether there is nothing that must be durable before the answer.
     pub(super) fn leaves_no_trace(&self) -> bool {
@@ -137,18 +183,21 @@ impl Share {
     }
 
     fn accept(&mut self, index: usize, delta: MembershipDelta, event: Text) {
+        self.uncharged_bytes += delta_bytes(&delta) - BYTES_AN_EVENT;
         self.origins.push(Origin { index, event });
         self.deltas.push(delta);
     }
 
     fn keep(&mut self, rejection: &Rejection, text: &[u8], of: Subject) {
         if rejection.worth_keeping() {
+            self.uncharged_bytes += text.len();
             self.kept.push(rejected_event(rejection, text, of));
         }
     }
 
     /// It comes after what came before it.
     fn delete(&mut self, deletion: Deletion) {
+        self.uncharged_bytes += deletion.user_id.as_str().len();
         let (after_deltas, after_rejected) = (self.deltas.len(), self.kept.len());
         let is_unconditional = false;
         let ordered = OrderedDeletion { deletion, is_unconditional, after_deltas, after_rejected };
@@ -162,7 +211,7 @@ impl Sorted {
         Self {
             shares: mappings.iter().map(|_| Share::default()).collect(),
             account: Account { accepted: 0, ignored: 0, rejected: Vec::new() },
-            copied_bytes: 0,
+            uncharged_bytes: 0,
         }
     }
 
@@ -174,22 +223,18 @@ impl Sorted {
         }
     }
 
-    /// Roughly the memory this holds beside the body, for the budget.
-    pub(super) fn weight_bytes(&self) -> usize {
-        let of = |share: &Share| {
-            let bodies: usize = share.kept.iter().map(|event| event.body.len()).sum();
-            let deletions = share.deletions.iter().map(|of| of.deletion.user_id.as_str().len());
-            bodies
-                + share.deltas.iter().map(delta_bytes).sum::<usize>()
-                + deletions.map(|user_id| BYTES_AN_EVENT + user_id).sum::<usize>()
-        };
-        let shares: usize = self.shares.iter().map(of).sum();
-        shares + self.copied_bytes + BYTES_AN_EVENT * self.account.rejected.len()
-    }
-
-    /// Whether there is nothing that must be durable before the answer.
-    pub(super) fn leaves_no_trace(&self) -> bool {
-        self.shares.iter().all(Share::leaves_no_trace)
+    /// Charges what has come together since the last time, and gives back so much.
+    pub(super) fn charge(&mut self, place: &mut Place, given_back: usize) -> Result<(), Refusal> {
+        let own = std::mem::take(&mut self.uncharged_bytes);
+        let of = |share: &mut Share| std::mem::take(&mut share.uncharged_bytes);
+        let uncharged = own + self.shares.iter_mut().map(of).sum::<usize>();
+        if given_back > 0 {
+            place.discharge(given_back);
+        }
+        if uncharged == 0 {
+            return Ok(());
+        }
+        place.charge(uncharged)
     }
 
     /// What the ledger is to make durable for these destinations, and the account if it does.
@@ -203,7 +248,7 @@ impl Sorted {
         let mut unsure = Unsure { arrival, given, account: self.account };
         for (destination, share) in destinations.into_iter().zip(self.shares) {
             let is_recorded = !share.leaves_no_trace();
-            let Share { deltas, origins, deletions, kept: rejected, tally } = share;
+            let Share { deltas, origins, deletions, kept: rejected, tally, .. } = share;
             let destination = destination.clone();
             if is_recorded {
                 let destination = destination.clone();
@@ -282,6 +327,7 @@ impl Sorted {
         for (mappings, share) in mappings.iter().zip(&mut self.shares) {
             match mappings.map(event, arrival) {
                 Outcome::Accepted { deltas, rejection, message } => {
+                    share.uncharged_bytes += BYTES_AN_EVENT * deltas.len().saturating_sub(1);
                     for delta in deltas {
                         share.accept(index, MembershipDelta { message, ..delta }, text.clone());
                     }
@@ -359,6 +405,17 @@ impl Given {
 }
 
 impl Unsure {
+    /// What will be kept of the events whose audience has another context kind, or no place.
+    pub(super) fn conflicts_bytes(&self, recorded: &[Recorded]) -> usize {
+        let given = self.given.iter().filter(|given| given.is_recorded);
+        let of = |(given, recorded): (&Given, &Recorded)| -> usize {
+            let unrecorded = recorded.unrecorded().into_iter();
+            let events = unrecorded.filter_map(|(at, _)| given.origins.get(at));
+            events.map(|origin| origin.event.length() + BYTES_AN_EVENT).sum()
+        };
+        given.zip(recorded).map(of).sum()
+    }
+
     /// For each destination, what became of the events.
     pub(super) fn tallies(&self) -> impl Iterator<Item = &Tally> {
         self.given.iter().map(|given| &given.tally)
@@ -454,6 +511,10 @@ fn rejected_event(rejection: &Rejection, text: &[u8], of: Subject) -> RejectedEv
 pub(super) fn read(text: &[u8]) -> Result<Value, Rejection> {
     if text.len() > EVENT_LIMIT_BYTES {
         let detail = "An event may have at most 1 MiB; Segment's own limit is 32 KB.";
+        return Err(Rejection::new(Reason::EventTooLarge, detail));
+    }
+    if text.len() > 2 * MOST_VALUES && envelope::count_values(text) > MOST_VALUES {
+        let detail = "An event may hold at most 50,000 values.";
         return Err(Rejection::new(Reason::EventTooLarge, detail));
     }
     json::from_slice(text).map_err(|_| Rejection::unreadable())

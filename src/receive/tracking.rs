@@ -11,20 +11,22 @@ use std::sync::Arc;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::HeaderMap;
+use http::request::Parts;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::answer::Refusal;
 use super::authentication::basic_user;
+use super::body::Place;
 use super::doors::Door;
 use super::envelope::{self, Envelope, Fault};
 use super::sorting::{self, EVENT_LIMIT_BYTES, Sorted, Text};
+use super::unpacking::{Encoding, Sender};
 use super::webhook::Due;
 use super::{Limits, PublicState, body};
 use crate::json::{self, Json};
-use crate::map::{Mappings, Rejection};
+use crate::map::{Mappings, Reason, Rejection};
 use crate::membership::Timestamp;
 
 /// The calls that carry one message; the path is its type.
@@ -94,17 +96,25 @@ pub(super) async fn single(
     let Some(call) = CALLS.into_iter().find(|known| *known == call) else {
         return Refusal::NotFound.into_response();
     };
-    accept(&state, request, move |door, body, arrival| {
+    accept(&state, request, move |door, body, place, arrival| {
         if body.len() > EVENT_LIMIT_BYTES {
             return Err(Refusal::TooLarge);
         }
         let mappings = door.mappings();
+        let tree_bytes = sorting::tree_bytes(body);
+        place.charge(sorting::bytes_of_events(1, &mappings) + tree_bytes)?;
         let mut sorted = Sorted::of(&mappings);
-        let mut message: Map<String, Value> =
-            json::from_slice(body).map_err(|_| Refusal::BadJson)?;
+        let mut message = match sorting::read(body) {
+            Ok(Value::Object(message)) => message,
+            Err(rejection) if rejection.reason == Reason::EventTooLarge => {
+                return Err(Refusal::TooLarge);
+            }
+            Ok(_) | Err(_) => return Err(Refusal::BadJson),
+        };
         message.remove(WRITE_KEY);
         message.insert("type".to_owned(), call.into());
         sorted.add_message(&mappings, 0, &message.into(), arrival);
+        sorted.charge(place, tree_bytes)?;
         Ok(sorted)
     })
     .await
@@ -112,15 +122,25 @@ pub(super) async fn single(
 
 /// `POST /v1/batch`: messages that share their `context` and `integrations`.
 pub(super) async fn batch(State(state): State<Arc<PublicState>>, request: Request) -> Response {
-    accept(&state, request, |door, body, arrival| {
+    accept(&state, request, |door, body, place, arrival| {
         let mappings = door.mappings();
         let mut sorted = Sorted::of(&mappings);
-        for (index, message) in Messages::of(body, sorting::most_events(door))?.enumerate() {
-            match message {
-                Ok(message) => sorted.add_message(&mappings, index, &message, arrival),
-                Err((text, rejection)) => sorted.reject(index, rejection, text, arrival),
+        let mut messages = Messages::of(body, sorting::most_events(door))?;
+        let events = messages.texts.len();
+        place.charge(sorting::bytes_of_events(events, &mappings) + messages.tree_bytes)?;
+        for index in 0..events {
+            let tree_bytes = messages.next_tree_bytes();
+            if tree_bytes > 0 {
+                place.charge(tree_bytes)?;
             }
+            match messages.next() {
+                Some(Ok(message)) => sorted.add_message(&mappings, index, &message, arrival),
+                Some(Err((text, rejection))) => sorted.reject(index, rejection, text, arrival),
+                None => break,
+            }
+            sorted.charge(place, tree_bytes)?;
         }
+        place.discharge(messages.tree_bytes);
         Ok(sorted)
     })
     .await
@@ -130,6 +150,8 @@ pub(super) async fn batch(State(state): State<Arc<PublicState>>, request: Reques
 struct Messages<'a> {
     texts: std::vec::IntoIter<&'a [u8]>,
     shared: Vec<(&'static str, Map<String, Value>)>,
+    /// What those take, and take again in each message.
+    tree_bytes: usize,
 }
 
 impl<'a> Messages<'a> {
@@ -143,20 +165,33 @@ impl<'a> Messages<'a> {
             Ok(Envelope::Single(_)) | Err(_) => return Err(Refusal::BadJson),
         };
         let mut shared = Vec::new();
-        let mut shared_bytes = 0;
+        let (mut shared_bytes, mut tree_bytes) = (0, 0);
         for (name, raw) in [("context", batch.context), ("integrations", batch.integrations)] {
             let Some(raw) = raw else { continue };
-            let value = json::from_slice(raw).map_err(|_| Refusal::BadJson)?;
+            let value = match sorting::read(raw) {
+                Ok(value) => value,
+                Err(rejection) if rejection.reason == Reason::EventTooLarge => {
+                    return Err(Refusal::TooLarge);
+                }
+                Err(_) => return Err(Refusal::BadJson),
+            };
             // Where there is nothing to share, some languages write an empty list.
             if let Value::Object(members) = value {
                 shared_bytes += raw.len();
+                tree_bytes += sorting::tree_bytes(raw);
                 shared.push((name, members));
             }
         }
         if shared_bytes.saturating_mul(texts.len()) > MOST_SHARED_BYTES {
             return Err(Refusal::TooLarge);
         }
-        Ok(Self { texts: texts.into_iter(), shared })
+        Ok(Self { texts: texts.into_iter(), shared, tree_bytes })
+    }
+
+    /// What the next message takes at most while it is read and written.
+    fn next_tree_bytes(&self) -> usize {
+        let own = self.texts.as_slice().first().map_or(0, |text| sorting::tree_bytes(text));
+        own + self.tree_bytes
     }
 }
 
@@ -199,7 +234,7 @@ impl Sorted {
         let written =
             || Text::Written(text.get_or_init(|| Bytes::from(message.to_string())).clone());
         self.add(mappings, index, message, arrival, &[], written);
-        self.copied_bytes += text.get().map_or(0, Bytes::len);
+        self.uncharged_bytes += text.get().map_or(0, Bytes::len);
     }
 }
 
@@ -219,61 +254,89 @@ fn merge_beneath(message: &mut Map<String, Value>, name: &str, shared: &Map<Stri
 async fn accept(
     state: &Arc<PublicState>,
     request: Request,
-    sort: impl FnOnce(&Door, &[u8], Timestamp) -> Result<Sorted, Refusal> + Send + 'static,
+    sort: impl FnOnce(&Door, &[u8], &mut Place, Timestamp) -> Result<Sorted, Refusal> + Send + 'static,
 ) -> Response {
     let arrived = Instant::now();
     let (head, mut body) = request.into_parts();
-    let source = state.source(&head.extensions, &head.headers);
     let mut door = None;
-    let end = take(state, &head.headers, source, &mut body, arrived, sort, &mut door).await;
-    if matches!(end, Err(refusal) if !matches!(refusal, Refusal::BodyTimeout | Refusal::BodyBroken))
-    {
-        body::discard(head, &mut body).await;
+    let entered = enter(state, &head, &mut door);
+    let awaits_leave = body::awaits_leave(&head.headers);
+    drop(head); // so that strangers have nothing in memory while their body is awaited
+    let end = match entered {
+        Ok(entered) => take(state, entered, &mut body, arrived, sort, &mut door).await,
+        Err(refusal) => Err(refusal),
+    };
+    let is_worth_a_word =
+        |refusal: &Refusal| !matches!(refusal, Refusal::BodyTimeout | Refusal::BodyBroken);
+    if end.as_ref().is_err_and(is_worth_a_word) && !awaits_leave {
+        body::drain(&mut body).await;
     }
     let end = end.map(|()| Json(Success { success: true }));
     state.counted(door.as_deref(), arrived, end).into_response()
 }
 
-/// `found`: whose request it is, once that is known.
+/// What the head of a request says.
+struct Entered {
+    /// The door that a write key in the head opens.
+    known: Option<Arc<Door>>,
+    source: Option<IpAddr>,
+    encoding: Option<Encoding>,
+}
+
+/// All that can be decided before the body is read; `found` is whose request it is, once that is known.
+fn enter(
+    state: &PublicState,
+    head: &Parts,
+    found: &mut Option<Arc<Door>>,
+) -> Result<Entered, Refusal> {
+    if !state.doors.have_write_keys() {
+        return Err(Refusal::NotFound);
+    }
+    let source = state.source(&head.extensions, &head.headers);
+    let Some(key) = basic_user(&head.headers) else {
+        return Ok(Entered { known: None, source, encoding: Encoding::of(&head.headers)? });
+    };
+    let door = found.insert(state.doors.of_key(&key).ok_or(Refusal::Unauthenticated)?);
+    let encoding = door.is_open(&head.headers, source)?;
+    Ok(Entered { known: Some(Arc::clone(door)), source, encoding })
+}
+
 async fn take(
     state: &Arc<PublicState>,
-    headers: &HeaderMap,
-    source: Option<IpAddr>,
+    Entered { known, source, encoding }: Entered,
     body: &mut axum::body::Body,
     arrived: Instant,
-    sort: impl FnOnce(&Door, &[u8], Timestamp) -> Result<Sorted, Refusal> + Send + 'static,
+    sort: impl FnOnce(&Door, &[u8], &mut Place, Timestamp) -> Result<Sorted, Refusal> + Send + 'static,
     found: &mut Option<Arc<Door>>,
 ) -> Result<(), Refusal> {
-    let known = match basic_user(headers) {
-        Some(key) => {
-            let door = found.insert(state.doors.of_key(&key).ok_or(Refusal::Unauthenticated)?);
-            door.is_open(headers, source)?;
-            Some(Arc::clone(door))
-        }
-        None => None,
+    let body_limit_bytes = match known {
+        Some(_) => state.limits.body_limit_bytes,
+        None => state.limits.body_limit_bytes.min(STRANGERS_BODY_BYTES),
     };
-    let limits = match known {
-        Some(_) => state.limits,
-        None => Limits {
-            body_limit_bytes: state.limits.body_limit_bytes.min(STRANGERS_BODY_BYTES),
-            ..state.limits
-        },
-    };
-    let received = body::read(body, headers, &limits, &state.budget).await?;
+    let limits = Limits { body_limit_bytes, ..state.limits };
+    let mut received = body::read(body, &limits, &state.budget).await?;
+    let due = Due::of(arrived, &state.limits);
+    if known.is_some() {
+        received.place.settle()?;
+    }
+    if let Some(encoding) = encoding {
+        let sender = if known.is_some() { Sender::Known } else { Sender::Anybody };
+        received = state.unpacked(received, encoding, sender, body_limit_bytes, due).await?;
+    }
     let door = if let Some(door) = known {
         door
     } else {
         let keyed: Option<Keyed> = json::from_slice(&received.bytes).ok();
         let key = keyed.and_then(|keyed| keyed.write_key);
         let door = key.and_then(|key| state.doors.of_key(&key)).ok_or(Refusal::Unauthenticated)?;
-        found.insert(Arc::clone(&door)).is_open(headers, source)?;
+        found.insert(Arc::clone(&door)).admits_from(source)?;
+        received.place.settle()?;
         door
     };
     door.count_request()?;
-    let due = Due::of(arrived, &state.limits);
     let arrival = state.ledger.arrival();
-    let sort = move |door: &_, body: &_| sort(door, body, arrival);
-    let sorted = state.sorted(&door, &received.bytes, sort, due).await?;
+    let sort = move |door: &_, body: &_, place: &mut _| sort(door, body, place, arrival);
+    let (received, sorted) = state.sorted(&door, received, sort, due).await?;
     state.keep(&door, sorted, received, arrival, due).await.map(|_| ())
 }
 
@@ -459,9 +522,10 @@ mod tests {
             (40, 900_000, 413), // refused before anything is made of it
             (3000, 1500, 503),  // 5 MB of copies: more than the budget
         ];
+        let limits = Limits { body_budget_bytes: 4 << 20, ..LIMITS };
         for (messages, shared_bytes, expected) in table {
-            let (status, ..) =
-                post("/v1/batch", Some("key-1"), &batch(messages, shared_bytes)).await;
+            let body = batch(messages, shared_bytes).to_string();
+            let (status, ..) = post_within(limits, "/v1/batch", Some("key-1"), body).await;
             assert_eq!(status.as_u16(), expected, "{messages} of {shared_bytes}");
         }
     }

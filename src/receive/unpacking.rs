@@ -1,31 +1,55 @@
-//! Compressed bodies, unpacked a little at a time: a few bytes may come to gigabytes, so that whoever
-//! unpacks has to be able to stop after each piece (tests/it/attacks.rs).
+//! Compressed bodies: a few bytes may come to gigabytes, so that nothing is taken on their word.
+//!
+//! A body is read as it was sent, and unpacked where heavy bodies are read (`heavy`), twice: first only
+//! to see what it comes to, in [`DECODER_BYTES`], then into a buffer of that size, which is reserved before
+//! it is made (P6; tests/it/memory.rs).
+//!
+//! # What a stranger may have unpacked
+//! A signature stands over the text, so that somebody has to unpack before it can be checked. Whoever has
+//! shown nothing else (no bearer token, no write key) may have unpacked [`FREE_BYTES`] and
+//! [`MOST_RATIO`] times what it sent, and no more than [`BEGINNING_BYTES`] of it, which is enough for
+//! the first event: that is what Segment signs. Where the signature is over a whole larger batch, its text
+//! is hashed piece by piece, and kept only once it is shown to be good.
 
-use std::io::{self, BufRead, Read};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io::{self, Read};
+use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
+use flate2::bufread::{GzDecoder, ZlibDecoder};
 use http::{HeaderMap, header};
+use tokio::time::Instant;
 
 use super::answer::Refusal;
+use super::authentication::{Presented, WholeText};
+use super::body::Received;
+use super::doors::Door;
+use super::heavy::{Heavy, Lane};
+use super::sorting::EVENT_LIMIT_BYTES;
 
-/// Most bytes that unpacking keeps of what it made before: brotli's largest window. That of zstd is
-/// smaller, see below; that of the others is nothing beside it.
-pub(super) const WINDOW_BYTES: usize = 16 * 1024 * 1024;
+/// What comes of one step.
+const STEP_BYTES: usize = 32 * 1024;
 
-/// 8 MiB, the largest window that RFC 9659 allows for zstd over HTTP.
-const ZSTD_WINDOW_LOG: u32 = 23;
+/// What a decoder takes, whatever it reads: 43 KiB for its state and window, one step, and the fields of a
+/// gzip header, of which there are three of at most 64 KiB.
+const DECODER_BYTES: usize = 43 * 1024 + STEP_BYTES + 3 * 64 * 1024;
 
-/// Most bytes that come of one step.
-const STEP_BYTES: usize = 64 * 1024;
+/// Members of one gzip body: most have one. Each costs the setting up of a decoder, for twenty bytes.
+const MOST_MEMBERS: usize = 16;
+
+/// Unpacked for a stranger, however little was sent.
+const FREE_BYTES: usize = 64 * 1024;
+
+/// Times what a stranger sent. Events as JSON come to 5 to 30 times their packed size.
+const MOST_RATIO: usize = 100;
+
+/// Unpacked and kept before a stranger has shown anything: the first event, whose size is limited.
+const BEGINNING_BYTES: usize = EVENT_LIMIT_BYTES + 64 * 1024;
 
 /// How a body is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
     Gzip,
     Deflate,
-    Brotli,
-    Zstd,
 }
 
 impl Encoding {
@@ -35,118 +59,247 @@ impl Encoding {
         let word = value.to_str().unwrap_or("?").trim().to_ascii_lowercase();
         Ok(Some(match word.as_str() {
             "" | "identity" => return Ok(None),
-            "gzip" => Self::Gzip,
+            "gzip" | "x-gzip" => Self::Gzip, // RFC 9110, 8.4.1.3
             "deflate" => Self::Deflate,
-            "br" => Self::Brotli,
-            "zstd" => Self::Zstd,
             _ => return Err(Refusal::UnknownEncoding),
         }))
     }
 }
 
-/// Unpacks one body.
-pub(super) struct Unpacker {
-    input: Input,
-    decoder: Box<dyn Read + Send>,
-    step: Box<[u8]>,
+/// What is known of who sent a body.
+pub(super) enum Sender {
+    /// It has shown a secret.
+    Known,
+    /// It has shown nothing, and its text may: where it is signed.
+    Signer(Arc<Door>, Presented),
+    /// It has shown nothing, and is taken all the same.
+    Anybody,
 }
 
-/// What a step came to.
-pub(super) enum Step<'a> {
-    /// A piece; there may be more without any more input.
-    Piece(&'a [u8]),
-    /// What was given is used up.
-    Hungry,
-    /// The packed text has ended.
-    End,
+impl Sender {
+    /// Whoever has shown this at that door.
+    pub fn at(door: &Arc<Door>, presented: &Presented) -> Self {
+        if presented.shows_a_secret() {
+            Self::Known
+        } else if door.gate.admits_without_signature(presented) {
+            Self::Anybody
+        } else {
+            Self::Signer(Arc::clone(door), *presented)
+        }
+    }
 }
 
-impl Unpacker {
-    pub fn new(encoding: Encoding) -> io::Result<Self> {
-        let input = Input::default();
-        let reader = input.clone();
-        let decoder: Box<dyn Read + Send> = match encoding {
-            Encoding::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
-            Encoding::Deflate => Box::new(flate2::bufread::ZlibDecoder::new(reader)),
-            Encoding::Brotli => Box::new(brotli_decompressor::Decompressor::new(reader, 4096)),
-            Encoding::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(reader)?;
-                decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-                Box::new(decoder)
+/// Unpacks a body that may come to `limit_bytes`, when it is its turn.
+pub(super) async fn unpacked(
+    mut received: Received,
+    encoding: Encoding,
+    sender: Sender,
+    limit_bytes: usize,
+    heavy: &Heavy,
+    by: Instant,
+) -> Result<Received, Refusal> {
+    if matches!(sender, Sender::Known) {
+        let whole = move |body: &mut _| whole_text(body, encoding, limit_bytes, None);
+        return heavy.work(Lane::Readers, received, by, whole).await.map(|(text, ())| text);
+    }
+    let allowed = received.bytes.len().saturating_mul(MOST_RATIO).saturating_add(FREE_BYTES);
+    let most = limit_bytes.min(allowed);
+    received.place.make_way();
+    let look = move |body: &mut _| first_look(body, encoding, most, sender);
+    let (mut received, looked) = heavy.work(Lane::FirstLooks, received, by, look).await?;
+    received.place.make_way();
+    let (lane, most, whole) = match looked {
+        Looked::IsUnpacked => return Ok(received),
+        Looked::IsKnown => (Lane::Readers, limit_bytes, None),
+        Looked::IsAnybodys => (Lane::WholeTexts, most, None),
+        Looked::IsUnproven(whole) => (Lane::WholeTexts, most, Some(whole)),
+    };
+    let whole = move |body: &mut _| whole_text(body, encoding, most, whole);
+    let (mut received, ()) = heavy.work(lane, received, by, whole).await?;
+    received.place.make_way();
+    Ok(received)
+}
+
+/// What a first look has shown.
+enum Looked {
+    /// That was all of it.
+    IsUnpacked,
+    /// Its first event is signed.
+    IsKnown,
+    /// Nobody has to sign.
+    IsAnybodys,
+    /// Only the whole text may be signed.
+    IsUnproven(WholeText),
+}
+
+/// Unpacks the beginning, and keeps it if that is all.
+fn first_look(
+    body: &mut Received,
+    encoding: Encoding,
+    most: usize,
+    sender: Sender,
+) -> Result<Looked, Refusal> {
+    body.place.charge(DECODER_BYTES)?;
+    let packed = body.bytes.clone();
+    if let Length::Whole(length) = measure(encoding, &packed, most.min(BEGINNING_BYTES), |_| true)?
+    {
+        body.place.charge(length)?;
+        let text = unpack(encoding, &packed, length)?;
+        body.place.discharge(DECODER_BYTES + packed.len());
+        body.bytes = text;
+        return Ok(Looked::IsUnpacked);
+    }
+    if most <= BEGINNING_BYTES {
+        return Err(Refusal::TooLarge);
+    }
+    let Sender::Signer(door, presented) = sender else {
+        body.place.discharge(DECODER_BYTES);
+        return Ok(Looked::IsAnybodys);
+    };
+    body.place.charge(BEGINNING_BYTES)?;
+    let text = beginning(encoding, &packed);
+    let is_known = door.gate.admits_by_first(&presented, &text, &door.extra_fields);
+    drop(text);
+    body.place.discharge(DECODER_BYTES + BEGINNING_BYTES);
+    if is_known {
+        return Ok(Looked::IsKnown);
+    }
+    let whole = door.gate.whole_text(&presented).ok_or(Refusal::Unauthenticated)?;
+    Ok(Looked::IsUnproven(whole))
+}
+
+/// Unpacks all of it, if `whole` finds that it is signed.
+fn whole_text(
+    body: &mut Received,
+    encoding: Encoding,
+    most: usize,
+    mut whole: Option<WholeText>,
+) -> Result<(), Refusal> {
+    body.place.charge(DECODER_BYTES)?;
+    let packed = body.bytes.clone();
+    let length = measure(encoding, &packed, most, |piece| {
+        if let Some(whole) = &mut whole {
+            whole.add(piece);
+        }
+        true
+    })?;
+    let Length::Whole(length) = length else { return Err(Refusal::TooLarge) };
+    if whole.is_some_and(|whole| !whole.is_signed()) {
+        return Err(Refusal::Unauthenticated);
+    }
+    body.place.charge(length)?;
+    let text = unpack(encoding, &packed, length)?;
+    body.place.discharge(DECODER_BYTES + packed.len());
+    body.bytes = text;
+    Ok(())
+}
+
+/// How much a body comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Length {
+    /// So many bytes.
+    Whole(usize),
+    /// More than was to be looked at.
+    More,
+}
+
+/// What a body comes to, looked at no further than `most` bytes of what comes out; `see` is shown each
+/// piece, and ends it by `false`.
+fn measure(
+    encoding: Encoding,
+    packed: &[u8],
+    most: usize,
+    mut see: impl FnMut(&[u8]) -> bool,
+) -> Result<Length, Refusal> {
+    let looked_at = &packed[..packed.len().min(most)]; // much may come to nothing too
+    let mut length = 0_usize;
+    let read = each_piece(encoding, looked_at, |piece| {
+        length += piece.len();
+        length <= most && see(piece)
+    });
+    match read {
+        Ok(End::Reached) if looked_at.len() == packed.len() => Ok(Length::Whole(length)),
+        Err(broken) if looked_at.len() == packed.len() => Err(broken),
+        _ => Ok(Length::More),
+    }
+}
+
+/// The first so many bytes of what a body comes to, which the caller has room for.
+fn unpack(encoding: Encoding, packed: &[u8], length: usize) -> Result<Bytes, Refusal> {
+    let mut text = Vec::with_capacity(length);
+    each_piece(encoding, packed, |piece| {
+        let wanted = piece.len().min(length - text.len());
+        text.extend_from_slice(&piece[..wanted]);
+        text.len() < length
+    })?;
+    Ok(text.into())
+}
+
+/// The first [`BEGINNING_BYTES`], or less where the body is broken.
+fn beginning(encoding: Encoding, packed: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(BEGINNING_BYTES);
+    let packed = &packed[..packed.len().min(BEGINNING_BYTES)];
+    let _ = each_piece(encoding, packed, |piece| {
+        let wanted = piece.len().min(BEGINNING_BYTES - text.len());
+        text.extend_from_slice(&piece[..wanted]);
+        text.len() < BEGINNING_BYTES
+    });
+    text
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Reached,
+    /// It was not wanted.
+    GivenUp,
+}
+
+/// Unpacks piece by piece, for as long as `take` wants more.
+fn each_piece(
+    encoding: Encoding,
+    packed: &[u8],
+    mut take: impl FnMut(&[u8]) -> bool,
+) -> Result<End, Refusal> {
+    let mut step = vec![0; STEP_BYTES];
+    let mut rest = packed;
+    for _ in 0..MOST_MEMBERS {
+        let end = match encoding {
+            Encoding::Gzip => {
+                let mut decoder = GzDecoder::new(rest);
+                let end = pieces_of(&mut decoder, &mut step, &mut take)?;
+                rest = decoder.into_inner();
+                end
+            }
+            Encoding::Deflate => {
+                let mut decoder = ZlibDecoder::new(rest);
+                let end = pieces_of(&mut decoder, &mut step, &mut take)?;
+                rest = decoder.into_inner();
+                end
             }
         };
-        Ok(Self { input, decoder, step: vec![0; STEP_BYTES].into() })
-    }
-
-    /// Gives it more; what was given before must have been used up.
-    pub fn feed(&self, piece: Bytes) {
-        self.input.given().piece = piece;
-    }
-
-    /// No more will come.
-    pub fn end(&self) {
-        self.input.given().is_all = true;
-    }
-
-    pub fn step(&mut self) -> io::Result<Step<'_>> {
-        loop {
-            return match self.decoder.read(&mut self.step) {
-                Ok(0) => Ok(Step::End),
-                Ok(length) => Ok(Step::Piece(&self.step[..length])),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Step::Hungry),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => Err(error),
-            };
+        if end == End::GivenUp || rest.is_empty() {
+            return Ok(end);
+        }
+        if encoding == Encoding::Deflate {
+            break; // there is no second one
         }
     }
+    Err(Refusal::BodyBroken)
 }
 
-/// What a decoder reads: it would block where nothing has come yet.
-#[derive(Clone, Default)]
-struct Input {
-    given: Arc<Mutex<Given>>,
-    /// Being read.
-    piece: Bytes,
-}
-
-#[derive(Default)]
-struct Given {
-    piece: Bytes,
-    is_all: bool,
-}
-
-impl Input {
-    fn given(&self) -> MutexGuard<'_, Given> {
-        self.given.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl BufRead for Input {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.piece.is_empty() {
-            let mut given = self.given();
-            let (piece, is_all) = (std::mem::take(&mut given.piece), given.is_all);
-            drop(given);
-            if piece.is_empty() && !is_all {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            self.piece = piece;
+fn pieces_of(
+    decoder: &mut impl Read,
+    step: &mut [u8],
+    take: &mut impl FnMut(&[u8]) -> bool,
+) -> Result<End, Refusal> {
+    loop {
+        match decoder.read(step) {
+            Ok(0) => return Ok(End::Reached),
+            Ok(length) if take(&step[..length]) => {}
+            Ok(_) => return Ok(End::GivenUp),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return Err(Refusal::BodyBroken),
         }
-        Ok(&self.piece)
-    }
-
-    fn consume(&mut self, amount: usize) {
-        self.piece.advance(amount);
-    }
-}
-
-impl Read for Input {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let filled = self.fill_buf()?;
-        let length = filled.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&filled[..length]);
-        self.consume(length);
-        Ok(length)
     }
 }
 
@@ -168,62 +321,55 @@ mod tests {
                 let mut writer = flate2::write::ZlibEncoder::new(&mut packed, level);
                 writer.write_all(text).expect("memory takes it");
             }
-            Encoding::Brotli => {
-                let mut writer = brotli::CompressorWriter::new(&mut packed, 4096, 5, 20);
-                writer.write_all(text).expect("memory takes it");
-            }
-            Encoding::Zstd => packed = zstd::encode_all(text, 0).expect("memory takes it"),
         }
         packed
     }
 
-    fn unpacked<'a>(
-        encoding: Encoding,
-        pieces: impl IntoIterator<Item = &'a [u8]>,
-    ) -> io::Result<Vec<u8>> {
-        let mut unpacker = Unpacker::new(encoding)?;
-        let mut pieces = pieces.into_iter();
-        let mut text = Vec::new();
-        loop {
-            match unpacker.step()? {
-                Step::Piece(piece) => text.extend_from_slice(piece),
-                Step::End => return Ok(text),
-                Step::Hungry => match pieces.next() {
-                    Some(piece) => unpacker.feed(Bytes::copy_from_slice(piece)),
-                    None => unpacker.end(),
-                },
-            }
-        }
+    fn whole(encoding: Encoding, packed: &[u8]) -> Result<Length, Refusal> {
+        measure(encoding, packed, usize::MAX, |_| true)
     }
 
-    const ALL: [Encoding; 4] =
-        [Encoding::Gzip, Encoding::Deflate, Encoding::Brotli, Encoding::Zstd];
+    const ALL: [Encoding; 2] = [Encoding::Gzip, Encoding::Deflate];
 
     #[test]
-    fn a_text_comes_out_as_it_went_in_however_it_arrives() {
+    fn a_text_comes_out_as_it_went_in_and_is_measured_before() {
         let text: Vec<u8> =
             (0..300_000_u32).flat_map(|n| (n.wrapping_mul(n) % 1000).to_be_bytes()).collect();
         for encoding in ALL {
-            let packed = packed(encoding, &text);
-            for length in [1, 1000, packed.len()] {
-                let unpacked = unpacked(encoding, packed.chunks(length)).expect("it is whole");
-                assert!(unpacked == text, "{encoding:?} in pieces of {length}");
-            }
-            let cut = unpacked(encoding, [&packed[..packed.len() / 2]]);
-            assert!(cut.is_err() || cut.is_ok_and(|text| text.len() < 1_200_000), "{encoding:?}");
-            let garbage = unpacked(encoding, [&[b'{'; 100][..]]);
-            assert!(garbage.is_err(), "{encoding:?}");
+            let sent = packed(encoding, &text);
+            assert_eq!(whole(encoding, &sent), Ok(Length::Whole(text.len())), "{encoding:?}");
+            let all = unpack(encoding, &sent, text.len()).expect("it is whole");
+            assert!(all == text, "{encoding:?}");
+            let beginning = unpack(encoding, &sent, 1000).expect("so much is there");
+            assert_eq!(beginning, text[..1000], "{encoding:?}");
+            assert_eq!(whole(encoding, &sent[..sent.len() / 2]), Err(Refusal::BodyBroken));
+            assert_eq!(whole(encoding, &[b'{'; 100]), Err(Refusal::BodyBroken));
+            let with_more = [&sent[..], b"more"].concat();
+            assert_eq!(whole(encoding, &with_more), Err(Refusal::BodyBroken), "{encoding:?}");
         }
     }
 
     #[test]
-    fn zstd_may_not_demand_more_memory_than_http_allows() {
-        // the descriptor of the window: 8 MiB, 16 MiB
-        for (descriptor, is_allowed) in [(0x68, true), (0x70, false)] {
-            let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x00, descriptor, 0x03, 0x00, 0x10, b' '];
-            let unpacked = unpacked(Encoding::Zstd, [&frame[..]]);
-            assert_eq!(unpacked.is_ok(), is_allowed, "{descriptor:x}");
+    fn no_more_is_looked_at_than_is_asked_for() {
+        for encoding in ALL {
+            let sent = packed(encoding, &vec![b' '; 10 << 20]);
+            let mut seen = 0;
+            let length = measure(encoding, &sent, 100_000, |piece| {
+                seen += piece.len();
+                true
+            });
+            assert_eq!(length, Ok(Length::More), "{encoding:?}");
+            assert!(seen <= 100_000, "{encoding:?}: {seen}");
+            assert_eq!(measure(encoding, &sent, usize::MAX, |_| false), Ok(Length::More));
         }
+    }
+
+    #[test]
+    fn a_gzip_body_may_have_a_few_members_and_no_more() {
+        let member = packed(Encoding::Gzip, b"[]");
+        let of = |members| whole(Encoding::Gzip, &member.repeat(members));
+        assert_eq!(of(MOST_MEMBERS), Ok(Length::Whole(2 * MOST_MEMBERS)));
+        assert_eq!(of(MOST_MEMBERS + 1), Err(Refusal::BodyBroken));
     }
 
     #[test]
@@ -234,7 +380,10 @@ mod tests {
             (Some("identity"), Ok(None)),
             (Some("gzip"), Ok(Some(Encoding::Gzip))),
             (Some("GZIP"), Ok(Some(Encoding::Gzip))),
-            (Some("br"), Ok(Some(Encoding::Brotli))),
+            (Some("x-gzip"), Ok(Some(Encoding::Gzip))),
+            (Some("deflate"), Ok(Some(Encoding::Deflate))),
+            (Some("br"), Err(Refusal::UnknownEncoding)),
+            (Some("zstd"), Err(Refusal::UnknownEncoding)),
             (Some("compress"), Err(Refusal::UnknownEncoding)),
             (Some("gzip, gzip"), Err(Refusal::UnknownEncoding)),
         ];

@@ -11,6 +11,8 @@ use tokio::time::Instant;
 
 use super::answer::Refusal;
 use super::doors::Door;
+use super::unpacking::{Encoding, Sender};
+use super::webhook::Due;
 use super::{Limits, PublicState, body};
 
 use crate::json::{self, Json};
@@ -46,8 +48,8 @@ async fn created(
     door: Option<&Door>,
     request: Request,
 ) -> Result<Json<ExternalId>, Refusal> {
-    let door = enter(state, door, &request)?;
-    let Create { audience_name } = read(state, request).await?;
+    let (door, encoding) = enter(state, door, &request)?;
+    let Create { audience_name } = read(state, request, encoding).await?;
     if audience_name.is_empty() {
         return Err(Refusal::BadAudience);
     }
@@ -72,8 +74,8 @@ async fn known(
     door: Option<&Door>,
     request: Request,
 ) -> Result<Json<ExternalId>, Refusal> {
-    enter(state, door, &request)?;
-    let known: ExternalId = read(state, request).await?;
+    let (_, encoding) = enter(state, door, &request)?;
+    let known: ExternalId = read(state, request, encoding).await?;
     if known.external_id.is_empty() {
         return Err(Refusal::BadAudience);
     }
@@ -84,22 +86,29 @@ fn enter<'a>(
     state: &PublicState,
     door: Option<&'a Door>,
     request: &Request,
-) -> Result<&'a Door, Refusal> {
+) -> Result<(&'a Door, Option<Encoding>), Refusal> {
     let door = door.ok_or(Refusal::UnknownDestination)?;
     let source = state.source(request.extensions(), request.headers());
-    door.is_open(request.headers(), source)?;
+    let encoding = door.is_open(request.headers(), source)?;
     door.count_unsigned_call()?;
-    Ok(door)
+    Ok((door, encoding))
 }
 
 async fn read<T: for<'a> Deserialize<'a>>(
     state: &PublicState,
     request: Request,
+    encoding: Option<Encoding>,
 ) -> Result<T, Refusal> {
-    let (head, mut body) = request.into_parts();
+    let arrived = Instant::now();
+    let mut body = request.into_body(); // nothing of the head is kept while the body is awaited
     let body_limit_bytes = state.limits.body_limit_bytes.min(BODY_LIMIT_BYTES);
     let limits = Limits { body_limit_bytes, ..state.limits };
-    let received = body::read(&mut body, &head.headers, &limits, &state.budget).await?;
+    let mut received = body::read(&mut body, &limits, &state.budget).await?;
+    if let Some(encoding) = encoding {
+        let due = Due::of(arrived, &limits);
+        let anybody = Sender::Anybody;
+        received = state.unpacked(received, encoding, anybody, body_limit_bytes, due).await?;
+    }
     json::from_slice(&received.bytes).map_err(|_| Refusal::BadAudience)
 }
 

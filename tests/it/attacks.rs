@@ -267,7 +267,7 @@ async fn bodies_that_are_announced_and_do_not_come_lock_nobody_out() {
     ends_well(cohortd);
 }
 
-/// A gigabyte in a few hundred kilobytes, in each encoding, by a stranger and ten at once.
+/// A quarter of a gigabyte in a few hundred kilobytes, in each encoding, by a stranger and ten at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bombs_of_each_encoding_are_refused_and_hold_up_nobody() {
     let launchdarkly = launchdarkly().await;
@@ -304,14 +304,14 @@ async fn bombs_of_each_encoding_are_refused_and_hold_up_nobody() {
 }
 
 /// Spaces without end, in each encoding, and the answer.
-fn bombs() -> [(&'static str, Vec<u8>, u16); 5] {
+fn bombs() -> [(&'static str, Vec<u8>, u16); 2] {
     let spaces = vec![b' '; 1 << 20];
     let filled = |writer: &mut dyn Write| {
         for _ in 0..256 {
             writer.write_all(&spaces).expect("memory takes it");
         }
     };
-    let (mut gzip, mut deflate, mut br) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut gzip, mut deflate) = (Vec::new(), Vec::new());
     let fast = flate2::Compression::fast();
     let mut writer = flate2::write::GzEncoder::new(&mut gzip, fast);
     filled(&mut writer);
@@ -319,24 +319,7 @@ fn bombs() -> [(&'static str, Vec<u8>, u16); 5] {
     let mut writer = flate2::write::ZlibEncoder::new(&mut deflate, fast);
     filled(&mut writer);
     drop(writer);
-    let mut writer = brotli::CompressorWriter::new(&mut br, 4096, 1, 22);
-    filled(&mut writer);
-    drop(writer);
-    // A zstd frame of run-length blocks (RFC 8878, 3.1.1): 128 KiB of spaces in four bytes each; with
-    // a window of 128 KiB, and with one of 128 MiB, which the reader would have to keep.
-    let zstd = |window: u8| {
-        let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, window];
-        frame.extend([0x02, 0x00, 0x10, b' '].repeat(10_000));
-        frame.extend([0x03, 0x00, 0x10, b' ']);
-        frame
-    };
-    [
-        ("gzip", gzip, 413),
-        ("deflate", deflate, 413),
-        ("br", br, 413),
-        ("zstd", zstd(0x38), 413),
-        ("zstd", zstd(0x88), 400),
-    ]
+    [("gzip", gzip, 413), ("deflate", deflate, 413)]
 }
 
 /// Where the system lets few files be open, connections must not use them up.

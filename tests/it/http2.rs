@@ -12,21 +12,21 @@ use tokio::time::timeout;
 use crate::attacks::{connect, ends_well, probe};
 use crate::harness::{Cohortd, DEADLINE, Installation, launchdarkly};
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
 const RESET: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GO_AWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub const END_STREAM: u8 = 1;
+pub const END_HEADERS: u8 = 4;
 
 /// The start of every connection, with the settings of a client that has none.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a short one").to_be_bytes();
     let mut frame = vec![length[1], length[2], length[3], kind, flags];
     frame.extend(stream.to_be_bytes());
@@ -35,7 +35,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// The head of a request, in HPACK without a table: method by its index, scheme, path, authority.
-fn head(method: u8, path: &str, authority: &str, headers: &[(&str, &str)]) -> Vec<u8> {
+pub fn head(method: u8, path: &str, authority: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     fn text(block: &mut Vec<u8>, text: &str) {
         block.push(u8::try_from(text.len()).expect("a short one"));
         block.extend(text.as_bytes());
@@ -62,7 +62,7 @@ fn post() -> Vec<u8> {
     head(0x83, "/segment/production", "x", &[("x-signature", signature)])
 }
 
-async fn open(to: SocketAddr, settings: &[u8]) -> TcpStream {
+pub async fn open(to: SocketAddr, settings: &[u8]) -> TcpStream {
     let mut stream = connect(to).await;
     let start = [&PREFACE[..24], &frame(SETTINGS, 0, 0, settings)].concat();
     stream.write_all(&start).await.expect("it listens");

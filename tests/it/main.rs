@@ -28,6 +28,7 @@ mod isolation;
 mod ledger_commands;
 mod log_lines;
 mod mapping;
+mod memory;
 mod metrics;
 mod modes;
 mod npm;

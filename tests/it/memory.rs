@@ -1,0 +1,324 @@
+//! What strangers, and holders of a key, can make the daemon take (P6): its memory stays under what the
+//! limits come to, and honest batches are answered beside the attack. Each test prints the peak and the
+//! 99th percentile of the honest sender.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use cohortd::sandbox::{StandIn, sign};
+use cohortd::secret::Secret;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::harness::{Cohortd, DEADLINE, Installation, SHARED_SECRET, identify, launchdarkly};
+use crate::http2::{self, DATA, END_HEADERS, END_STREAM, HEADERS};
+
+const NOW_MS: i64 = 1_750_000_000_000;
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+const LIMIT_MIB: u64 = 8;
+const BUDGET_MIB: u64 = 16;
+const CACHE_MIB: u64 = 8;
+/// What everything comes to, and 64 MiB for the rest.
+const MOST_KIB: u64 = (BUDGET_MIB + LIMIT_MIB + CACHE_MIB + 64) * 1024;
+
+/// Honest batches beside each attack.
+const BATCHES: usize = 20;
+
+async fn start() -> (StandIn, Installation, Cohortd) {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation
+        .set("listen.body_limit_mib", &LIMIT_MIB.to_string())
+        .set("listen.body_budget_mib", &BUDGET_MIB.to_string())
+        .set("ledger.cache_mib", &CACHE_MIB.to_string())
+        .set("log.level", "info")
+        .set("destinations.production.segment.write_keys", "key");
+    let cohortd = installation.start();
+    (launchdarkly, installation, cohortd)
+}
+
+/// Sends honest batches while the attack goes on, and looks at the memory afterwards.
+async fn holds_under(name: &str, cohortd: Cohortd, mut attack: JoinSet<()>) {
+    let mut took = Vec::new();
+    for number in 0..BATCHES {
+        let events: Vec<Value> = (0..1000)
+            .map(|n| identify(&format!("u{}", n + number * 10), "vip", true, NOW_MS))
+            .collect();
+        let began = Instant::now();
+        // Segment sends again what was answered 503
+        while !matches!(cohortd.post_batch(&events).await, Some((200, _))) {
+            assert!(began.elapsed() < DEADLINE, "an honest batch is never taken");
+        }
+        assert!(began.elapsed() < DEADLINE, "an honest batch took {:?}", began.elapsed());
+        took.push(began.elapsed());
+        while let Some(ended) = attack.try_join_next() {
+            ended.expect("the attack goes on by itself");
+        }
+    }
+    let peak = cohortd.memory_kib("VmHWM:");
+    attack.shutdown().await;
+    took.sort_unstable();
+    let p99 = took[took.len() * 99 / 100];
+    println!("{name}: peak of {peak} KiB, of {MOST_KIB} allowed; honest batches: p99 of {p99:?}");
+    assert!(peak < MOST_KIB, "{name}: {peak} KiB");
+    let (status, log) = cohortd.stop();
+    assert!(status.success());
+    assert!(!log.iter().any(|line| line.contains("panic")), "{}", log.join("\n"));
+}
+
+/// Sends bytes on a connection of its own again and again, reading what is answered.
+fn again_and_again(attack: &mut JoinSet<()>, to: SocketAddr, bytes: Vec<u8>) {
+    attack.spawn(async move {
+        loop {
+            let Ok(mut stream) = TcpStream::connect(to).await else { continue };
+            let _ = stream.write_all(&bytes).await; // it may be closed before all is sent
+            let _ = timeout(DEADLINE, stream.read_to_end(&mut Vec::new())).await;
+        }
+    });
+}
+
+fn request(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n"
+    );
+    [head.as_bytes(), body].concat()
+}
+
+fn webhook(headers: &str, body: &[u8]) -> Vec<u8> {
+    let signature = "0".repeat(40);
+    request("/segment/production", &format!("x-signature: {signature}\r\n{headers}"), body)
+}
+
+fn gzip(pieces: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
+    let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    for piece in pieces {
+        writer.write_all(&piece).expect("memory takes it");
+    }
+    writer.finish().expect("memory takes it")
+}
+
+/// Text that packs to a twentieth, as events do, and is as large as a body may be.
+fn large_batch() -> Vec<u8> {
+    let events = (0..).map(|n: usize| identify(&format!("user-{n}"), "vip", true, NOW_MS));
+    let mut text = vec![b'['];
+    for event in events {
+        if text.len() + 1000 > 7 * MIB {
+            break;
+        }
+        text.extend(event.to_string().into_bytes());
+        text.push(b',');
+    }
+    text.pop();
+    text.push(b']');
+    text
+}
+
+/// One HTTP/2 connection after another with `streams` requests under way, each with this head and body.
+fn streams(attack: &mut JoinSet<()>, to: SocketAddr, streams: u32, head: Vec<u8>, body: Vec<u8>) {
+    attack.spawn(async move {
+        loop {
+            let mut stream = http2::open(to, &[]).await;
+            let mut bytes = Vec::new();
+            for number in 0..streams {
+                let number = 2 * number + 1;
+                bytes.extend(http2::frame(HEADERS, END_HEADERS, number, &head));
+                bytes.extend(http2::frame(DATA, END_STREAM, number, &body));
+            }
+            let _ = stream.write_all(&bytes).await;
+            // so much that the answers have come, or are coming
+            let _ = timeout(Duration::from_secs(2), stream.read_exact(&mut vec![0; 4 * KIB])).await;
+        }
+    });
+}
+
+fn packed_head(encoding: &str) -> Vec<u8> {
+    let signature = "0".repeat(40);
+    let headers = [("x-signature", &*signature), ("content-encoding", encoding)];
+    http2::head(0x83, "/segment/production", "x", &headers)
+}
+
+/// A decoder of these encodings would take 16 MiB for a hundred bytes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_bytes_in_any_encoding_cost_no_more_than_they_are() {
+    let (_launchdarkly, _installation, cohortd) = start().await;
+    // a brotli stream with the largest window; a zstd frame that wants 8 MiB
+    let brotli = [&[0x0f, 0x00, 0x80][..], &[0x55; 99]].concat();
+    let zstd =
+        [&[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x68, 0x03, 0x00, 0x10, b' '][..], &[0; 92]].concat();
+    let gzip = gzip([vec![b' '; 70_000]]);
+    let mut attack = JoinSet::new();
+    for (encoding, body) in [("br", &brotli), ("zstd", &zstd), ("gzip", &gzip)] {
+        for _ in 0..20 {
+            let headers = format!("content-encoding: {encoding}\r\n");
+            // the last bytes do not come, so that what was taken is held
+            let all = webhook(&headers, body);
+            let to = cohortd.public;
+            let bytes = all[..all.len() - 1].to_vec();
+            attack.spawn(async move {
+                loop {
+                    let Ok(mut stream) = TcpStream::connect(to).await else { continue };
+                    let _ = stream.write_all(&bytes).await;
+                    let _ = timeout(DEADLINE, stream.read_to_end(&mut Vec::new())).await;
+                }
+            });
+        }
+        streams(&mut attack, cohortd.public, 32, packed_head(encoding), body[..90].to_vec());
+    }
+    holds_under("a hundred bytes", cohortd, attack).await;
+}
+
+/// Sixty connections and one HTTP/2 client, with bodies of a few KiB and of half a MiB.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gzip_bombs_are_not_unpacked_for_strangers() {
+    let (_launchdarkly, _installation, cohortd) = start().await;
+    let small = gzip((0..7).map(|_| vec![b' '; MIB]));
+    let large = gzip([large_batch()]);
+    let mut attack = JoinSet::new();
+    for number in 0..60 {
+        let body = if number % 2 == 0 { &small } else { &large };
+        let bytes = webhook("content-encoding: gzip\r\n", body);
+        again_and_again(&mut attack, cohortd.public, bytes);
+    }
+    let body = small[..small.len().min(1500)].to_vec();
+    streams(&mut attack, cohortd.public, 32, packed_head("gzip"), body);
+    holds_under("gzip bombs", cohortd, attack).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_batch_shares_is_counted_as_often_as_it_is_copied() {
+    let (_launchdarkly, _installation, cohortd) = start().await;
+    // within the bound of what may be shared: 3,000 times 10 KiB, and 30 times 900 KiB of small values
+    let message = json!({"type": "identify", "userId": "ada", "traits": {"vip": "perhaps"}});
+    let personas = json!({
+        "computation_class": "audience", "computation_id": "aud_vip", "computation_key": "vip",
+    });
+    let batch = |messages: usize, fill: Value| {
+        let context = json!({"personas": personas, "fill": fill});
+        json!({"batch": vec![message.clone(); messages], "context": context}).to_string()
+    };
+    let long = batch(3000, json!("x".repeat(10 * KIB)));
+    let many = batch(30, json!(vec![0; 450 * KIB]));
+    let mut attack = JoinSet::new();
+    for number in 0..16 {
+        let body = if number % 2 == 0 { &long } else { &many };
+        let key = "authorization: Basic a2V5Og==\r\n";
+        let bytes = request("/v1/batch", key, body.as_bytes());
+        again_and_again(&mut attack, cohortd.public, bytes);
+    }
+    holds_under("shared contexts", cohortd, attack).await;
+}
+
+/// A batch whose first event was once signed, with a tail that costs many times its size when it is read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_of_many_values_are_not_read_at_any_price() {
+    let (_launchdarkly, _installation, cohortd) = start().await;
+    let first = identify("ada", "vip", true, NOW_MS).to_string();
+    let signature = sign(&Secret::new(SHARED_SECRET), first.as_bytes());
+    let many = format!("{{\"a\":[{}0]}}", "0,".repeat(510 * KIB));
+    let fewer = format!("{{\"a\":[{}0]}}", "0,".repeat(45_000));
+    let one = format!("[{first},{},{}]", vec![many; 3].join(","), vec![fewer; 20].join(","));
+    let tiny = format!("[{first}{}]", ",0".repeat(240_000));
+    let mut attack = JoinSet::new();
+    for number in 0..12 {
+        let body = if number % 2 == 0 { &one } else { &tiny };
+        let signed = format!("x-signature: {signature}\r\n");
+        let bytes = request("/segment/production", &signed, body.as_bytes());
+        again_and_again(&mut attack, cohortd.public, bytes);
+    }
+    holds_under("events of many values", cohortd, attack).await;
+}
+
+/// Large bodies of which the last byte never comes, and pieces that keep the buffers they came in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_that_stall_hold_what_the_budget_allows() {
+    let (_launchdarkly, _installation, cohortd) = start().await;
+    let mut attack = JoinSet::new();
+    for number in 0..60 {
+        let whole = webhook("", &vec![b' '; if number % 2 == 0 { 7 * MIB } else { 100 * KIB }]);
+        again_and_again(&mut attack, cohortd.public, whole[..whole.len() - 1].to_vec());
+    }
+    // in chunks, so that nobody knows how much will come
+    let signature = "0".repeat(40);
+    let head = format!(
+        "POST /segment/production HTTP/1.1\r\nhost: x\r\nx-signature: {signature}\r\n\
+         transfer-encoding: chunked\r\n\r\n"
+    );
+    let chunk = [b"ffff\r\n", &[b' '; 0xffff][..], b"\r\n"].concat();
+    for _ in 0..20 {
+        let bytes = [head.as_bytes(), &chunk.repeat(64)].concat();
+        again_and_again(&mut attack, cohortd.public, bytes);
+    }
+    holds_under("bodies that stall", cohortd, attack).await;
+}
+
+/// Heads of a thousand fields in a byte each, of requests whose bodies do not come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_headers_are_not_kept_while_a_body_is_awaited() {
+    let (_launchdarkly, _installation, cohortd) = start().await;
+    let signature = "0".repeat(40);
+    let mut head = http2::head(0x83, "/segment/production", "x", &[("x-signature", &*signature)]);
+    head.extend([0x40, 1, b'a', 1, b'b']); // from here on one byte
+    head.extend([0xbe; 900]);
+    let mut attack = JoinSet::new();
+    for _ in 0..30 {
+        let (to, head) = (cohortd.public, head.clone());
+        attack.spawn(async move {
+            let mut stream = http2::open(to, &[]).await;
+            let mut bytes = Vec::new();
+            for number in 0..32 {
+                bytes.extend(http2::frame(HEADERS, END_HEADERS, 2 * number + 1, &head));
+                bytes.extend(http2::frame(DATA, 0, 2 * number + 1, b"{"));
+            }
+            let _ = stream.write_all(&bytes).await;
+            stay(stream).await;
+        });
+    }
+    for _ in 0..60 {
+        let fields: String = (0..90).map(|n| format!("x-{n}: {}\r\n", "v".repeat(300))).collect();
+        let whole = webhook(&fields, b"{}");
+        again_and_again(&mut attack, cohortd.public, whole[..whole.len() - 1].to_vec());
+    }
+    holds_under("many headers", cohortd, attack).await;
+}
+
+/// Reads whatever comes, without an end.
+async fn stay(mut stream: TcpStream) {
+    let _ = stream.read_to_end(&mut Vec::new()).await;
+    std::future::pending::<()>().await;
+}
+
+/// Without a write key there is no Tracking API: that is said before a body is awaited.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_tracking_api_without_a_key_is_not_there() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    let answers = async |cohortd: &Cohortd| {
+        let mut statuses = Vec::new();
+        for path in ["/v1/batch", "/v1/import", "/v1/identify"] {
+            let mut stream = TcpStream::connect(cohortd.public).await.expect("it listens");
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).await.expect("sent");
+            let mut status = [0; 12];
+            let read = timeout(DEADLINE, stream.read_exact(&mut status)).await;
+            read.expect("the body is not awaited").expect("an answer");
+            statuses.push(String::from_utf8_lossy(&status).into_owned());
+        }
+        statuses
+    };
+    let cohortd = installation.start();
+    assert_eq!(answers(&cohortd).await, ["HTTP/1.1 404"; 3]);
+    assert!(cohortd.stop().0.success());
+    installation.set("destinations.production.segment.write_keys", "key");
+    let cohortd = installation.start();
+    assert_eq!(answers(&cohortd).await, ["HTTP/1.1 100"; 3], "the key may be in the body");
+    assert!(cohortd.stop().0.success());
+}
