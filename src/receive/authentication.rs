@@ -269,7 +269,7 @@ impl WholeText {
     }
 
     /// Whether the text, now whole, is signed.
-    pub(super) fn is_signed(self) -> bool {
+    pub(super) fn proves_itself(self) -> bool {
         is_one_of(self.signers, &self.signature)
     }
 }

@@ -81,7 +81,7 @@ impl Place {
         {
             return;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -54,6 +54,8 @@ pub(super) struct Sorted {
     pub(super) account: Account,
     /// Of the texts above that are no part of the body, and were not charged for yet.
     pub(super) uncharged_bytes: usize,
+    /// Charged beforehand for such texts.
+    pub(super) prepaid_bytes: usize,
 }
 
 /// What the events of a body mean to one destination.
@@ -212,6 +214,7 @@ impl Sorted {
             shares: mappings.iter().map(|_| Share::default()).collect(),
             account: Account { accepted: 0, ignored: 0, rejected: Vec::new() },
             uncharged_bytes: 0,
+            prepaid_bytes: 0,
         }
     }
 
@@ -231,10 +234,12 @@ impl Sorted {
         if given_back > 0 {
             place.discharge(given_back);
         }
-        if uncharged == 0 {
+        let prepaid = uncharged.min(self.prepaid_bytes);
+        self.prepaid_bytes -= prepaid;
+        if uncharged == prepaid {
             return Ok(());
         }
-        place.charge(uncharged)
+        place.charge(uncharged - prepaid)
     }
 
     /// What the ledger is to make durable for these destinations, and the account if it does.

@@ -109,10 +109,10 @@ pub(super) async fn unpacked(
     let (mut received, looked) = heavy.work(Lane::FirstLooks, received, by, look).await?;
     received.place.make_way();
     let (lane, most, whole) = match looked {
-        Looked::IsUnpacked => return Ok(received),
-        Looked::IsKnown => (Lane::Readers, limit_bytes, None),
-        Looked::IsAnybodys => (Lane::WholeTexts, most, None),
-        Looked::IsUnproven(whole) => (Lane::WholeTexts, most, Some(whole)),
+        Looked::Unpacked => return Ok(received),
+        Looked::Known => (Lane::Readers, limit_bytes, None),
+        Looked::Anybodys => (Lane::WholeTexts, most, None),
+        Looked::Unproven(whole) => (Lane::WholeTexts, most, Some(whole)),
     };
     let whole = move |body: &mut _| whole_text(body, encoding, most, whole);
     let (mut received, ()) = heavy.work(lane, received, by, whole).await?;
@@ -123,13 +123,13 @@ pub(super) async fn unpacked(
 /// What a first look has shown.
 enum Looked {
     /// That was all of it.
-    IsUnpacked,
+    Unpacked,
     /// Its first event is signed.
-    IsKnown,
+    Known,
     /// Nobody has to sign.
-    IsAnybodys,
+    Anybodys,
     /// Only the whole text may be signed.
-    IsUnproven(WholeText),
+    Unproven(WholeText),
 }
 
 /// Unpacks the beginning, and keeps it if that is all.
@@ -147,14 +147,14 @@ fn first_look(
         let text = unpack(encoding, &packed, length)?;
         body.place.discharge(DECODER_BYTES + packed.len());
         body.bytes = text;
-        return Ok(Looked::IsUnpacked);
+        return Ok(Looked::Unpacked);
     }
     if most <= BEGINNING_BYTES {
         return Err(Refusal::TooLarge);
     }
     let Sender::Signer(door, presented) = sender else {
         body.place.discharge(DECODER_BYTES);
-        return Ok(Looked::IsAnybodys);
+        return Ok(Looked::Anybodys);
     };
     body.place.charge(BEGINNING_BYTES)?;
     let text = beginning(encoding, &packed);
@@ -162,10 +162,10 @@ fn first_look(
     drop(text);
     body.place.discharge(DECODER_BYTES + BEGINNING_BYTES);
     if is_known {
-        return Ok(Looked::IsKnown);
+        return Ok(Looked::Known);
     }
     let whole = door.gate.whole_text(&presented).ok_or(Refusal::Unauthenticated)?;
-    Ok(Looked::IsUnproven(whole))
+    Ok(Looked::Unproven(whole))
 }
 
 /// Unpacks all of it, if `whole` finds that it is signed.
@@ -184,7 +184,7 @@ fn whole_text(
         true
     })?;
     let Length::Whole(length) = length else { return Err(Refusal::TooLarge) };
-    if whole.is_some_and(|whole| !whole.is_signed()) {
+    if whole.is_some_and(|whole| !whole.proves_itself()) {
         return Err(Refusal::Unauthenticated);
     }
     body.place.charge(length)?;

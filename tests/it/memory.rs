@@ -226,7 +226,7 @@ async fn events_of_many_values_are_not_read_at_any_price() {
     let one = format!("[{first},{},{}]", vec![many; 3].join(","), vec![fewer; 20].join(","));
     let tiny = format!("[{first}{}]", ",0".repeat(240_000));
     let mut attack = JoinSet::new();
-    for number in 0..12 {
+    for number in 0..6 {
         let body = if number % 2 == 0 { &one } else { &tiny };
         let signed = format!("x-signature: {signature}\r\n");
         let bytes = request("/segment/production", &signed, body.as_bytes());
@@ -250,7 +250,7 @@ async fn bodies_that_stall_hold_what_the_budget_allows() {
         "POST /segment/production HTTP/1.1\r\nhost: x\r\nx-signature: {signature}\r\n\
          transfer-encoding: chunked\r\n\r\n"
     );
-    let chunk = [b"ffff\r\n", &[b' '; 0xffff][..], b"\r\n"].concat();
+    let chunk = [b"ffff\r\n", &vec![b' '; 0xffff][..], b"\r\n"].concat();
     for _ in 0..20 {
         let bytes = [head.as_bytes(), &chunk.repeat(64)].concat();
         again_and_again(&mut attack, cohortd.public, bytes);
@@ -281,7 +281,8 @@ async fn many_headers_are_not_kept_while_a_body_is_awaited() {
         });
     }
     for _ in 0..60 {
-        let fields: String = (0..90).map(|n| format!("x-{n}: {}\r\n", "v".repeat(300))).collect();
+        let fields: Vec<_> = (0..90).map(|n| format!("x-{n}: {}\r\n", "v".repeat(300))).collect();
+        let fields = fields.concat();
         let whole = webhook(&fields, b"{}");
         again_and_again(&mut attack, cohortd.public, whole[..whole.len() - 1].to_vec());
     }
