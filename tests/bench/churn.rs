@@ -25,7 +25,7 @@ pub fn measure(bench: &Workbench, events: u64, rounds: usize, report: &mut Repor
         let report = if round == 0 { &mut discarded } else { &mut *report };
         let stand_in = bench.stand_in(1);
         let installation = Installation::new(&stand_in.url());
-        let installation = installation.with("LEDGER__REJECTED_MAX_COUNT", KEPT);
+        let installation = installation.with("LEDGER__REJECTED_MAX_COUNT", &KEPT);
         let daemon = installation.start();
         let written = daemon.written_bytes();
         let load = bench.load(daemon.public, &requests, BATCH_CONNECTIONS);

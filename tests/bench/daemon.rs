@@ -131,7 +131,7 @@ impl Installation {
     }
 
     /// With another setting, by the name of its environment variable behind the prefix.
-    pub fn with(mut self, key: &str, value: impl ToString) -> Self {
+    pub fn with(mut self, key: &str, value: &impl ToString) -> Self {
         self.variables.push((format!("COHORTD_{key}"), value.to_string()));
         self
     }
