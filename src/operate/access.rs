@@ -1,7 +1,7 @@
 //! Who may do what on the admin listener: the power of a token, and the power that each route wants.
 //!
 //! # What always holds
-//! * A route that is not in [`ROUTES`] wants every power, so that one that is forgotten is closed; and
+//! * A route that is not in `ROUTES` wants every power, so that one that is forgotten is closed; and
 //!   `admin::tests::each_route_is_in_the_table` says that it is forgotten.
 //! * Whoever may only read changes nothing (tests/it/admin.rs asks for everything).
 //! * A token is compared with every one there is, in constant time: an answer's time does not tell which of

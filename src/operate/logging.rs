@@ -3,7 +3,7 @@
 //! A JSON line has `timestamp`, `level`, `target`, `message` and the event's fields beside them,
 //! under fixed dotted names (`audience.id`, `destination.name`).
 //!
-//! A line that cannot be written neither ends nor delays the daemon ([`lines`]). A panic is a line like any
+//! A line that cannot be written neither ends nor delays the daemon (`lines`). A panic is a line like any
 //! other, and so are its words: nothing else writes to standard error while the daemon runs.
 
 mod lines;
