@@ -168,16 +168,20 @@ pub fn is_one_value(text: &[u8]) -> bool {
     }
 }
 
-/// How many values a JSON text holds at most: one behind each comma and opening bracket, and itself.
+/// How many values are made at most of a JSON text when it is parsed: one behind each comma and opening
+/// bracket, and itself, up to where it goes too deep and the parser stops.
 pub(super) fn count_values(text: &[u8]) -> usize {
-    let (mut values, mut at) = (1, 0);
+    let (mut values, mut depth, mut at) = (1, 0_usize, 0);
     while let Some(byte) = text.get(at) {
         match byte {
             b'"' => match end_of_string(text, at + 1) {
                 Some(end) => at = end,
                 None => break,
             },
-            b',' | b'[' | b'{' => values += 1,
+            b'[' | b'{' if depth == json::DEEPEST => break,
+            b'[' | b'{' => (values, depth) = (values + 1, depth + 1),
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b',' => values += 1,
             _ => {}
         }
         at += 1;
