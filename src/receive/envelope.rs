@@ -344,6 +344,9 @@ mod tests {
         for (text, expected) in table {
             assert_eq!(count_values(text.as_bytes()), expected, "{text}");
         }
+        let deep = |open: &str| open.repeat(json::DEEPEST + 1000);
+        assert_eq!(count_values(deep("[").as_bytes()), 1 + json::DEEPEST, "the parser stops there");
+        assert_eq!(count_values(deep("[],").as_bytes()), 1 + 2 * (json::DEEPEST + 1000));
     }
 
     #[test]
