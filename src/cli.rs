@@ -12,6 +12,7 @@
 //! A command's answer goes to standard output, everything else to standard error.
 
 mod addressee;
+mod allocator;
 pub mod check;
 mod daemon;
 pub mod eval;
@@ -270,6 +271,7 @@ fn keep_files_to_ourselves() {
 }
 
 fn run(file: Option<&Path>) -> Exit {
+    let fixed = allocator::fix_sizes();
     let source = Source::locate(file);
     let Reading { config, files } = source.read();
     let config = match config {
@@ -289,6 +291,9 @@ fn run(file: Option<&Path>) -> Exit {
     let _flushed = logging.lines.flush_at_end();
     for warning in &config.warnings {
         tracing::warn!("{warning}");
+    }
+    if let Err(error) = fixed {
+        tracing::warn!(%error, "freed memory may be kept: the daemon could not execute itself again");
     }
     leave_no_core();
     let say = |error: &str| tracing::error!("{error}");
