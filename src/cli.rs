@@ -167,6 +167,9 @@ enum EvalWhat {
 /// Runs the command of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    let fixed = allocator::fix_sizes(); // first: what stands before it is done twice
+    // Fails only if there is one already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     keep_files_to_ourselves();
     let line = match CommandLine::try_parse() {
         Ok(line) => line,
@@ -179,7 +182,7 @@ pub fn main() -> ExitCode {
     };
     let file = line.config.as_deref();
     let exit = match line.command {
-        Command::Run => run(file),
+        Command::Run => run(file, fixed),
         Command::Sandbox { events } => {
             served(crate::sandbox::run(events), SandboxError::exit_code, complain)
         }
@@ -270,8 +273,7 @@ fn keep_files_to_ourselves() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
-fn run(file: Option<&Path>) -> Exit {
-    let fixed = allocator::fix_sizes();
+fn run(file: Option<&Path>, fixed: std::io::Result<()>) -> Exit {
     let source = Source::locate(file);
     let Reading { config, files } = source.read();
     let config = match config {
@@ -293,7 +295,7 @@ fn run(file: Option<&Path>) -> Exit {
         tracing::warn!("{warning}");
     }
     if let Err(error) = fixed {
-        tracing::warn!(%error, "freed memory may be kept: the daemon could not execute itself again");
+        tracing::warn!(%error, "freed memory may be kept: the daemon could not execute itself again with its setting");
     }
     leave_no_core();
     let say = |error: &str| tracing::error!("{error}");

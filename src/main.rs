@@ -3,7 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Fails only if there is one already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     cohortd::cli::main()
 }
