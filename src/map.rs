@@ -382,7 +382,13 @@ mod tests {
         };
         let without = event(&[("/timestamp", Value::Null)]);
         assert_eq!(message(&event(&[])), None);
-        assert_eq!(message(&without), Some(message::hash(&without)));
+        assert_eq!(message(&without), None, "said twice, it may be meant twice");
+        let mut with_id = without.clone();
+        with_id["messageId"] = json!("m");
+        assert_eq!(message(&with_id), Some(message::hash_of_id("m")));
+        let unnamed = json!({"type": "delete", "userId": "ada"});
+        let named = deleted(outcome(mapping(), &unnamed)).message;
+        assert_eq!(named, Some(message::hash_of_deletion(&unnamed)));
         let delete = json!({"type": "delete", "userId": "ada", "messageId": "m"});
         let deletion = deleted(outcome(mapping(), &delete));
         assert_eq!(deletion.message, Some(message::hash_of_id("m")));

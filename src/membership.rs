@@ -232,7 +232,7 @@ pub struct Deletion {
 }
 
 /// Tells messages apart without keeping their ids, which are the sender's to choose: a hash of the
-/// message id, or of the whole event if it has none.
+/// message id, or of the whole event if it is a deletion that has none.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MessageHash(pub [u8; 16]);
 

@@ -19,7 +19,7 @@ pub enum Outcome {
         deltas: Vec<MembershipDelta>,
         /// What the mappings said that select it and could not read it.
         rejection: Option<Rejection>,
-        /// The message, if the event time of its deltas depends on when it arrives: see
+        /// The message, if it has an id and the event time of its deltas depends on when it arrives: see
         /// [`MembershipDelta::message`].
         message: Option<MessageHash>,
     },
@@ -96,7 +96,7 @@ impl Mappings {
         }
         match (deltas.is_empty(), rejection) {
             (false, rejection) => {
-                let message = moves(event, arrival).then(|| message::hash(event));
+                let message = moves(event, arrival).then(|| message::hash(event)).flatten();
                 Outcome::Accepted { deltas, rejection, message }
             }
             (true, Some(rejection)) => Outcome::Rejected(rejection),
@@ -137,7 +137,7 @@ fn deletion(event: &Value, arrival: Timestamp) -> Outcome {
         Ok(text) => match text.as_deref().and_then(UserId::new) {
             Some(user_id) => {
                 let event_at = happened_at(event, arrival).min(arrival);
-                let message = Some(message::hash(event));
+                let message = Some(message::hash_of_deletion(event));
                 return Outcome::Deletion(Deletion { user_id, event_at, message });
             }
             None => (Reason::MissingField, "is required and has no value".to_owned()),

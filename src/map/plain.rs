@@ -103,9 +103,8 @@ impl Plain {
         };
         let time = event_time(|field| event.time(field), arrival);
         let message = match event.message_id.text() {
-            _ if !time.moves => None,
-            Some(id) if !id.is_empty() => Some(message::hash_of_id(id)),
-            _ => return None,
+            Some(id) if time.moves && !id.is_empty() => Some(message::hash_of_id(id)),
+            _ => None,
         };
         Some(MembershipDelta {
             audience,

@@ -234,7 +234,6 @@ async fn an_event_without_a_believed_time_counts_as_it_did_the_first_time() {
     let mut scene = Scene::new().await;
     let unbelieved = [
         without_a_time(enters("nobody", 0)),
-        without(without_a_time(enters("nobody", 0)), "messageId"),
         {
             let mut event = enters("nobody", 0);
             event["timestamp"] = "1970-01-01T00:00:00Z".into();
@@ -246,16 +245,14 @@ async fn an_event_without_a_believed_time_counts_as_it_did_the_first_time() {
         .zip(unbelieved)
         .map(|(number, mut event)| {
             event["userId"] = format!("p{number}").into();
-            if event["messageId"].is_string() {
-                event["messageId"] = format!("m{number}").into();
-            }
+            event["messageId"] = format!("m{number}").into();
             event
         })
         .collect();
     let again: Vec<&Value> = entries.iter().collect();
     scene.post(&again).await;
-    assert_eq!(scene.members().await, ["p0", "p1", "p2", "p3"]);
-    for person in ["p0", "p1", "p2", "p3"] {
+    assert_eq!(scene.members().await, ["p0", "p1", "p2"]);
+    for person in ["p0", "p1", "p2"] {
         scene.post(&[&without_a_time(leaves(person, 0))]).await;
     }
     scene.post(&again).await;
@@ -265,6 +262,18 @@ async fn an_event_without_a_believed_time_counts_as_it_did_the_first_time() {
     assert_eq!(scene.members().await, [""; 0], "nor after a kill");
     scene.post(&[&with_id(entries[0].clone(), "another")]).await;
     assert_eq!(scene.members().await, ["p0"], "another message is");
+}
+
+/// Said again in the same words it may be meant again: they have left in between.
+#[tokio::test]
+async fn an_event_with_neither_a_time_nor_an_id_is_new_each_time() {
+    let mut scene = Scene::new().await;
+    let nameless = |event| without(without_a_time(event), "messageId");
+    let (entry, exit) = (nameless(enters("ada", 0)), nameless(leaves("ada", 0)));
+    for members in [&["ada"][..], &[], &["ada"]] {
+        scene.post(&[if members.is_empty() { &exit } else { &entry }]).await;
+        assert_eq!(scene.members().await, members);
+    }
 }
 
 /// Only the first event of a batch is signed: it can be posted again alone.

@@ -4,9 +4,9 @@
 //! Only a keyed hash is kept. A message is remembered in the transaction that holds what it changed.
 //!
 //! # What does not hold
-//! A message that comes again after [`KEPT`], or after [`MOST`] others, counts as new. What has neither
-//! a time that is believed nor a message id is known by its text: what a sender says twice in the
-//! same words within that time was said once.
+//! A message that comes again after [`KEPT`], or after [`MOST`] others, counts as new. A deletion
+//! without a message id is known by its text: asked for twice in the same words within that time, without
+//! a time of its own, it was asked for once. Any other event without an id is new each time.
 
 use std::time::Duration;
 
