@@ -36,7 +36,7 @@ pub use context_key::ContextKeyRule;
 pub use explain::{ExplainedField, Explanation};
 pub use expression::MappingFault;
 pub use glob::{Glob, GlobFault};
-pub use mappings::{Mappings, Outcome, happened_at, user_id};
+pub use mappings::{Mappings, Outcome, happened_at, message_of, user_id};
 pub use membership_value::MembershipRule;
 pub use rejection::{Reason, Rejection};
 pub use subscription::{Subscription, SubscriptionFault};
@@ -385,7 +385,14 @@ mod tests {
         assert_eq!(message(&without), None, "said twice, it may be meant twice");
         let mut with_id = without.clone();
         with_id["messageId"] = json!("m");
-        assert_eq!(message(&with_id), Some(message::hash_of_id("m")));
+        assert_eq!(
+            message(&with_id),
+            Some(Message { hash: message::hash_of_id("m"), moves: true })
+        );
+        let mut recent = event(&[]);
+        recent["messageId"] = json!("m");
+        let named = Message { hash: message::hash_of_id("m"), moves: false };
+        assert_eq!(message(&recent), Some(named), "it may have been ahead when it came before");
         let unnamed = json!({"type": "delete", "userId": "ada"});
         let named = deleted(outcome(mapping(), &unnamed)).message;
         assert_eq!(named, Some(message::hash_of_deletion(&unnamed)));

@@ -215,9 +215,19 @@ pub struct MembershipDelta {
     /// Identifies the rule that chose the context key, so that members of an older rule can be
     /// recognised as stale.
     pub key_rule: u32,
-    /// The message, if its event time depends on its arrival: posted again it would move forward,
-    /// so that it is to count as it did the first time. `None`: the event's own time is believed.
-    pub message: Option<MessageHash>,
+    /// The message, if its event time depends on its arrival, or did when it came before: posted again
+    /// it would move forward, so that it is to count as it did the first time.
+    pub message: Option<Message>,
+}
+
+/// A message that may come again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Which one.
+    pub hash: MessageHash,
+    /// Its event time depends on when it arrives, so that it is to be remembered. If not, it is
+    /// believed now, and counts as it did only if it was not believed before.
+    pub moves: bool,
 }
 
 /// A person is to be deleted, as of a point in time.

@@ -18,7 +18,8 @@ use super::{
 };
 use crate::clock::Clock;
 use crate::membership::{
-    AudienceId, ContextKey, Deletion, DestinationName, MembershipDelta, MessageHash, Timestamp,
+    AudienceId, ContextKey, Deletion, DestinationName, MembershipDelta, Message, MessageHash,
+    Timestamp,
 };
 
 type Key = (AudienceId, ContextKey);
@@ -144,7 +145,8 @@ impl MemoryLedger {
 
     fn delete(&self, state: &mut State, asked: &OrderedDeletion, arrival: Timestamp) {
         let Deletion { user_id, event_at, message } = &asked.deletion;
-        let (at, is_repeat) = state.counts(*message, (*event_at).min(arrival));
+        let message = message.map(|hash| Message { hash, moves: true });
+        let (at, is_repeat) = state.counts(message, (*event_at).min(arrival));
         let reach =
             if asked.is_unconditional { Reach::EVERYTHING } else { Reach::until(at, is_repeat) };
         let persons = state.persons.iter().filter(|(_, person)| *person == user_id.as_str());
@@ -189,12 +191,14 @@ impl MemoryLedger {
 
 impl State {
     /// When a message counts, and whether it was recorded before: it is remembered for good.
-    fn counts(&mut self, message: Option<MessageHash>, at: Timestamp) -> (Timestamp, bool) {
-        let Some(message) = message else { return (at, false) };
-        if let Some(first) = self.messages.get(&message) {
+    fn counts(&mut self, message: Option<Message>, at: Timestamp) -> (Timestamp, bool) {
+        let Some(Message { hash, moves }) = message else { return (at, false) };
+        if let Some(first) = self.messages.get(&hash) {
             return (*first, true);
         }
-        self.messages.insert(message, at);
+        if moves {
+            self.messages.insert(hash, at);
+        }
         (at, false)
     }
 

@@ -20,6 +20,9 @@ const EARLIEST: Timestamp = Timestamp(1_262_304_000_000_000);
 /// Where Segment says when it happened, best first.
 const FIELDS: [&str; 4] = ["timestamp", "originalTimestamp", "receivedAt", "sentAt"];
 
+/// How long a sender may go on to send the same event: Segment tries for four hours.
+const REPEATED_WITHIN: Duration = Duration::from_secs(5 * 3600);
+
 /// When an event happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EventTime {
@@ -27,6 +30,9 @@ pub(super) struct EventTime {
     /// The time, or whether it is believed, depends on when the event arrives: the same event may get
     /// a later time when it is posted again.
     pub moves: bool,
+    /// It is believed, but the same event may have come before, when it was not: it was too far ahead
+    /// then, and nobody says when it was received.
+    pub may_have_moved: bool,
 }
 
 /// The first readable time of the event, else the arrival. One too far ahead counts as
@@ -38,7 +44,7 @@ pub(super) fn event_time<'a>(
     text_of: impl Fn(&str) -> Option<&'a str>,
     arrival: Timestamp,
 ) -> EventTime {
-    let arrived = EventTime { at: arrival, moves: true };
+    let arrived = EventTime { at: arrival, moves: true, may_have_moved: false };
     let readable = FIELDS.into_iter().find_map(|field| {
         let text = text_of(field)?;
         Some((text, read(text)?))
@@ -50,15 +56,18 @@ pub(super) fn event_time<'a>(
     let received = text_of("receivedAt");
     if claimed <= arrival.after(TOLERANCE) {
         // It was not believed before this time had come, if it is that far ahead of its receipt.
-        let moves = received.is_some_and(|received| {
-            !is_sooner(text, received)
-                && read(received).is_some_and(|received| claimed > received.after(TOLERANCE))
-        });
-        return EventTime { at: claimed, moves };
+        let (moves, may_have_moved) = match received {
+            Some(received) if is_sooner(text, received) => (false, false),
+            received => match received.and_then(read) {
+                Some(received) => (claimed > received.after(TOLERANCE), false),
+                None => (false, claimed > arrival.before(REPEATED_WITHIN).after(TOLERANCE)),
+            },
+        };
+        return EventTime { at: claimed, moves, may_have_moved };
     }
     let believed = |received: &Timestamp| (EARLIEST..=arrival).contains(received);
     let at = received.and_then(read).filter(believed).unwrap_or(arrival);
-    EventTime { at, moves: true }
+    EventTime { at, moves: true, may_have_moved: false }
 }
 
 /// Whether a time is not after another one, as far as their texts show it at once: both as Segment
@@ -95,8 +104,10 @@ mod tests {
         event_time(|field| event.get(field)?.as_str(), ARRIVAL).at
     }
 
-    fn moves(event: &Value) -> bool {
-        event_time(|field| event.get(field)?.as_str(), ARRIVAL).moves
+    /// Whether it moves, and whether it may have.
+    fn moves(event: &Value) -> (bool, bool) {
+        let time = event_time(|field| event.get(field)?.as_str(), ARRIVAL);
+        (time.moves, time.may_have_moved)
     }
 
     /// 2025-03-13T07:23:15Z in microseconds.
@@ -186,16 +197,18 @@ mod tests {
             format!("{at:.3}")
         };
         let rows = [
-            (json!({"timestamp": at(-9), "receivedAt": at(-7)}), false),
-            (json!({"timestamp": at(-9)}), false),
-            (json!({"timestamp": at(299)}), false),
-            (json!({"timestamp": at(-9), "receivedAt": "?"}), false),
-            (json!({"timestamp": at(-9), "receivedAt": at(-309)}), false),
-            (json!({"timestamp": at(-9), "receivedAt": at(-310)}), true),
-            (json!({"timestamp": at(301), "receivedAt": at(-7)}), true),
-            (json!({"timestamp": at(301)}), true),
-            (json!({"timestamp": "1970-01-01T00:00:00Z"}), true),
-            (json!({}), true),
+            (json!({"timestamp": at(-9), "receivedAt": at(-7)}), (false, false)),
+            (json!({"timestamp": at(-9)}), (false, true)),
+            (json!({"timestamp": at(299)}), (false, true)),
+            (json!({"timestamp": at(-5 * 3600 + 301)}), (false, true)),
+            (json!({"timestamp": at(-5 * 3600 + 300)}), (false, false)),
+            (json!({"timestamp": at(-9), "receivedAt": "?"}), (false, true)),
+            (json!({"timestamp": at(-9), "receivedAt": at(-309)}), (false, false)),
+            (json!({"timestamp": at(-9), "receivedAt": at(-310)}), (true, false)),
+            (json!({"timestamp": at(301), "receivedAt": at(-7)}), (true, false)),
+            (json!({"timestamp": at(301)}), (true, false)),
+            (json!({"timestamp": "1970-01-01T00:00:00Z"}), (true, false)),
+            (json!({}), (true, false)),
         ];
         for (event, expected) in rows {
             assert_eq!(moves(&event), expected, "{event}");

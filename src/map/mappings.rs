@@ -3,11 +3,11 @@
 use serde_json::Value;
 
 use super::coercion::{self, Unfit};
-use super::event_time::event_time;
+use super::event_time::{EventTime, event_time};
 use super::plain::Plain;
 use super::rejection::{Reason, Rejection};
 use super::{Mapping, message, not_an_object};
-use crate::membership::{AudienceKey, Deletion, MembershipDelta, MessageHash, Timestamp, UserId};
+use crate::membership::{AudienceKey, Deletion, MembershipDelta, Message, Timestamp, UserId};
 
 /// What became of one event.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,9 +19,10 @@ pub enum Outcome {
         deltas: Vec<MembershipDelta>,
         /// What the mappings said that select it and could not read it.
         rejection: Option<Rejection>,
-        /// The message, if it has an id and the event time of its deltas depends on when it arrives: see
+        /// The message, if it has an id and the event time of its deltas depends on when it arrives, or
+        /// did: see
         /// [`MembershipDelta::message`].
-        message: Option<MessageHash>,
+        message: Option<Message>,
     },
     /// A privacy deletion of the person.
     Deletion(Deletion),
@@ -96,7 +97,7 @@ impl Mappings {
         }
         match (deltas.is_empty(), rejection) {
             (false, rejection) => {
-                let message = moves(event, arrival).then(|| message::hash(event)).flatten();
+                let message = message_of(event, arrival);
                 Outcome::Accepted { deltas, rejection, message }
             }
             (true, Some(rejection)) => Outcome::Rejected(rejection),
@@ -125,9 +126,13 @@ pub fn happened_at(event: &Value, arrival: Timestamp) -> Timestamp {
     event_time(|field| event.get(field)?.as_str(), arrival).at
 }
 
-/// Whether that depends on when it arrives.
-fn moves(event: &Value, arrival: Timestamp) -> bool {
-    event_time(|field| event.get(field)?.as_str(), arrival).moves
+/// The message, for [`MembershipDelta::message`], if it has an id.
+#[must_use]
+pub fn message_of(event: &Value, arrival: Timestamp) -> Option<Message> {
+    let EventTime { moves, may_have_moved, .. } =
+        event_time(|field| event.get(field)?.as_str(), arrival);
+    let is_named = moves || may_have_moved;
+    Some(Message { hash: is_named.then(|| message::hash(event))??, moves })
 }
 
 /// It counts when it was asked for: one that comes again, or late, does not undo a later return.

@@ -22,8 +22,8 @@ use super::membership_value::ComputationClass;
 use super::{Mapping, message, preset};
 use crate::json;
 use crate::membership::{
-    AudienceId, AudienceKey, ContextKey, ContextKind, Membership, MembershipDelta, Timestamp,
-    UserId,
+    AudienceId, AudienceKey, ContextKey, ContextKind, Membership, MembershipDelta, Message,
+    Timestamp, UserId,
 };
 
 /// What a mapping says that only names a kind and a rule.
@@ -103,7 +103,9 @@ impl Plain {
         };
         let time = event_time(|field| event.time(field), arrival);
         let message = match event.message_id.text() {
-            Some(id) if time.moves && !id.is_empty() => Some(message::hash_of_id(id)),
+            Some(id) if (time.moves || time.may_have_moved) && !id.is_empty() => {
+                Some(Message { hash: message::hash_of_id(id), moves: time.moves })
+            }
             _ => None,
         };
         Some(MembershipDelta {

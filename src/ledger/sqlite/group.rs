@@ -224,7 +224,7 @@ impl Group {
         let is_more = |intake: &Intake| {
             !intake.deletions.is_empty()
                 || !intake.rejected.is_empty()
-                || intake.deltas.iter().any(|delta| delta.message.is_some())
+                || intake.deltas.iter().any(|delta| delta.message.is_some_and(|of| of.moves))
         };
         let by_rows =
             |request: &Request| request.reply.is_some() || request.intakes.iter().any(is_more);

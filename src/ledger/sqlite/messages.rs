@@ -1,5 +1,6 @@
 //! Messages whose event time depends on their arrival, remembered for as long as their sender may send
-//! them again: one that comes again counts as it did the first time.
+//! them again: one that comes again counts as it did the first time, also where its own time, which was
+//! ahead then, is believed by now.
 //!
 //! Only a keyed hash is kept. A message is remembered in the transaction that holds what it changed.
 //!
@@ -67,15 +68,19 @@ impl Messages {
         }
     }
 
-    /// When a message counts that would count at `at` if it were new; remembered from `stamp` on,
-    /// which is fresh.
+    /// When a message counts that would count at `at` if it were new. If it `moves` and is new it is
+    /// remembered from `stamp` on, which is fresh.
     pub fn count(
         &mut self,
         db: &Connection,
         message: Message,
+        moves: bool,
         at: Timestamp,
         stamp: Timestamp,
     ) -> rusqlite::Result<Counts> {
+        if self.count == 0 && !moves {
+            return Ok(Counts { at, is_repeat: false }); // the usual case costs nothing
+        }
         let known = db
             .prepare_cached(
                 "SELECT seen_at, message, counts_at, checksum FROM message WHERE message = ?1",
@@ -87,6 +92,7 @@ impl Messages {
                 let is_repeat = !self.fresh.contains(&message);
                 return Ok(Counts { at: counts_at, is_repeat });
             }
+            _ if !moves => return Ok(Counts { at, is_repeat: false }),
             Some(_) => {} // it is replaced
             None => self.count += 1,
         }
@@ -166,7 +172,7 @@ mod tests {
         let kept = i64::try_from(KEPT.as_secs()).expect("hours");
         let mut count = |at: i64| {
             messages.next_request();
-            messages.count(&db, [1; 16], stamp(at), stamp(at)).expect("it can be written")
+            messages.count(&db, [1; 16], true, stamp(at), stamp(at)).expect("it can be written")
         };
         assert_eq!(count(0), Counts { at: stamp(0), is_repeat: false });
         assert_eq!(count(4 * 3600), Counts { at: stamp(0), is_repeat: true });
@@ -178,10 +184,29 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_believed_now_counts_as_it_did_when_it_was_not_and_is_not_remembered() {
+        let (db, mut messages) = opened();
+        let mut count = |number: u8, moves, at, seconds| {
+            messages.next_request();
+            let counts = messages.count(&db, [number; 16], moves, stamp(at), stamp(seconds));
+            counts.expect("it can be written")
+        };
+        for seconds in [0, 1] {
+            let counts = count(1, false, 600, seconds);
+            assert_eq!(counts, Counts { at: stamp(600), is_repeat: false });
+        }
+        assert_eq!(count(2, true, 2, 2), Counts { at: stamp(2), is_repeat: false });
+        assert_eq!(count(2, false, 600, 400), Counts { at: stamp(2), is_repeat: true });
+        assert_eq!(count(1, false, 600, 401), Counts { at: stamp(600), is_repeat: false });
+        assert_eq!(messages.count, 1);
+    }
+
+    #[test]
     fn within_one_request_it_is_one_event() {
         let (db, mut messages) = opened();
         for seconds in [0, 1] {
-            let counts = messages.count(&db, [1; 16], stamp(0), stamp(seconds)).expect("room");
+            let counts =
+                messages.count(&db, [1; 16], true, stamp(0), stamp(seconds)).expect("room");
             assert_eq!(counts, Counts { at: stamp(0), is_repeat: false });
         }
     }
@@ -192,7 +217,7 @@ mod tests {
         messages.most = 3;
         let mut known = |number: u8, seconds| {
             messages.next_request();
-            let counts = messages.count(&db, [number; 16], stamp(seconds), stamp(seconds));
+            let counts = messages.count(&db, [number; 16], true, stamp(seconds), stamp(seconds));
             counts.expect("it can be written").is_repeat
         };
         assert_eq!([1, 2, 3, 4].map(|number| known(number, number.into())), [false; 4]);

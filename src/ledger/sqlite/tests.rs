@@ -13,8 +13,8 @@ use crate::ledger::{
     ParkedView, RejectedEvent,
 };
 use crate::membership::{
-    AudienceKey, ContextKey, ContextKind, Deletion, Membership, MembershipDelta, MessageHash,
-    UserId,
+    AudienceKey, ContextKey, ContextKind, Deletion, Membership, MembershipDelta, Message,
+    MessageHash, UserId,
 };
 use crate::seeds;
 
@@ -661,8 +661,8 @@ mod retention;
 enum Item {
     /// Who enters or leaves which audience when.
     Changes(u8, u8, bool, i64),
-    /// The same without a time: of a message.
-    Moves(u8, u8, bool, u8),
+    /// The same without a time: of a message. Or with one that is believed by now.
+    Moves(u8, u8, bool, u8, Option<i64>),
     /// Somebody is deleted, as of a time or on arrival.
     Deletes(u8, Option<i64>),
 }
@@ -698,8 +698,9 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     let item = prop_oneof![
         8 => (audience.clone(), key.clone(), any::<bool>(), 0..12_i64)
             .prop_map(|(audience, key, enters, at)| Item::Changes(audience, key, enters, at)),
-        2 => (audience, key.clone(), any::<bool>(), 0..9_u8)
-            .prop_map(|(audience, key, enters, message)| Item::Moves(audience, key, enters, message)),
+        2 => (audience, key.clone(), any::<bool>(), 0..9_u8, prop::option::of(0..12_i64)).prop_map(
+            |(audience, key, enters, message, at)| Item::Moves(audience, key, enters, message, at)
+        ),
         1 => (key, prop::option::of(0..12_i64)).prop_map(|(key, at)| Item::Deletes(key, at)),
     ];
     let act = prop_oneof![
@@ -760,10 +761,13 @@ impl Plain {
         for item in items {
             let (audience, key, enters, at, is_repeat) = match *item {
                 Item::Changes(audience, key, enters, at) => (audience, key, enters, at, false),
-                Item::Moves(audience, key, enters, message) => {
+                Item::Moves(audience, key, enters, message, at) => {
                     let message = (destination.to_owned(), message);
                     let is_repeat = known.contains_key(&message);
-                    let at = *self.messages.entry(message).or_insert(arrival);
+                    let at = match at {
+                        Some(at) => self.messages.get(&message).copied().unwrap_or(at),
+                        None => *self.messages.entry(message).or_insert(arrival),
+                    };
                     (audience, key, enters, at, is_repeat)
                 }
                 Item::Deletes(key, at) => {
@@ -817,9 +821,14 @@ async fn record_for(
             Item::Changes(audience, key, enters, at) => {
                 all.deltas.push(delta(&format!("aud{audience}"), &format!("k{key}"), enters, at));
             }
-            Item::Moves(audience, key, enters, message) => all.deltas.push(MembershipDelta {
-                message: Some(MessageHash([message; 16])),
-                ..delta(&format!("aud{audience}"), &format!("k{key}"), enters, arrival.0)
+            Item::Moves(audience, key, enters, message, at) => all.deltas.push(MembershipDelta {
+                message: Some(Message { hash: MessageHash([message; 16]), moves: at.is_none() }),
+                ..delta(
+                    &format!("aud{audience}"),
+                    &format!("k{key}"),
+                    enters,
+                    at.unwrap_or(arrival.0),
+                )
             }),
             Item::Deletes(key, at) => {
                 let user_id = UserId::new(&format!("k{key}")).expect("not empty");

@@ -15,7 +15,7 @@ use super::{Actions, CLIENT_ID, Environment, environment_of, missing_setting, se
 use crate::json::Json;
 use crate::launchdarkly::calls::{Call, calls};
 use crate::ledger::{Intake, MemberView, Unrecorded};
-use crate::map::{Mapping, Rejection};
+use crate::map::{Mapping, Rejection, message_of};
 use crate::membership::{DestinationName, MembershipDelta};
 use crate::operate::api::{Asked, Change, audit};
 use crate::operate::problem::Problem;
@@ -124,8 +124,9 @@ impl Actions {
         for (index, event) in events.iter().enumerate() {
             match mapping.delta(event, arrival) {
                 Ok(delta) => {
+                    let message = message_of(event, arrival);
                     mapped.origins.extend(delta.iter().map(|_| index));
-                    mapped.deltas.extend(delta);
+                    mapped.deltas.extend(delta.map(|delta| MembershipDelta { message, ..delta }));
                 }
                 Err(rejection) => mapped.failures.push((index, Failure::of_event(&rejection))),
             }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::ledger::{Intake, OrderedDeletion, RejectedEvent};
 use crate::membership::{
     AudienceId, AudienceKey, ContextKey, ContextKind, Deletion, DestinationName, Membership,
-    MembershipDelta, MessageHash, Timestamp, UserId,
+    MembershipDelta, Message, MessageHash, Timestamp, UserId,
 };
 
 /// One record.
@@ -54,9 +54,10 @@ struct Body<'a> {
 /// What few requests have.
 #[derive(Serialize, Deserialize)]
 struct Rare<'a> {
-    /// Of deltas whose time depends on their arrival, by their position.
+    /// Of deltas whose time depends on their arrival, by their position; with [`BELIEVED`] behind it, of
+    /// those whose time may have depended on it when they came before.
     #[serde(borrow)]
-    messages: Vec<(u32, Message<'a>)>,
+    messages: Vec<(u32, Cow<'a, [u8]>)>,
     /// One for each deletion.
     #[serde(borrow)]
     deletions: Vec<RareDeletion<'a>>,
@@ -65,14 +66,18 @@ struct Rare<'a> {
 }
 
 /// A hash, as it stands there.
-type Message<'a> = &'a [u8];
+type Hash<'a> = &'a [u8];
+
+/// Behind the hash of a message that is not to be remembered: it is believed.
+const BELIEVED: u8 = 1;
+const HASH_BYTES: usize = size_of::<MessageHash>();
 
 #[derive(Serialize, Deserialize)]
 struct RareDeletion<'a> {
     /// Microseconds before the arrival.
     age: i64,
     #[serde(borrow)]
-    message: Option<Message<'a>>,
+    message: Option<Hash<'a>>,
     is_unconditional: bool,
     after_deltas: u32,
     after_rejected: u32,
@@ -167,7 +172,14 @@ impl Rare<'_> {
 fn rare(intake: &Intake) -> Option<Rare<'_>> {
     let age = |at: Timestamp| intake.arrival.0.wrapping_sub(at.0);
     let named = intake.deltas.iter().zip(0..);
-    let messages = named.filter_map(|(delta, at)| Some((at, &delta.message.as_ref()?.0[..])));
+    let messages = named.filter_map(|(delta, at)| {
+        let Message { hash: MessageHash(hash), moves } = delta.message.as_ref()?;
+        let hash = match moves {
+            true => Cow::Borrowed(&hash[..]),
+            false => Cow::Owned([&hash[..], &[BELIEVED]].concat()),
+        };
+        Some((at, hash))
+    });
     let deletion = |of: &'_ OrderedDeletion| {
         Some(RareDeletion {
             age: age(of.deletion.event_at),
@@ -389,7 +401,7 @@ fn record(head: &Head<'_>, body: Body<'_>, before: &mut Before) -> Option<Record
 /// Adds what few requests have.
 fn add(intake: &mut Intake, rare: Rare<'_>) -> Option<()> {
     let at = |age| Timestamp(intake.arrival.0.wrapping_sub(age));
-    let hash = |message: Message<'_>| Some(MessageHash(message.try_into().ok()?));
+    let hash = |message: Hash<'_>| Some(MessageHash(message.try_into().ok()?));
     if rare.deletions.len() != intake.deletions.len()
         || rare.rejected_ages.len() != intake.rejected.len()
     {
@@ -397,7 +409,12 @@ fn add(intake: &mut Intake, rare: Rare<'_>) -> Option<()> {
     }
     for (position, message) in rare.messages {
         let delta = intake.deltas.get_mut(usize::try_from(position).ok()?)?;
-        delta.message = Some(hash(message)?);
+        delta.message = Some(match message.strip_suffix(&[BELIEVED]) {
+            Some(message) if message.len() == HASH_BYTES => {
+                Message { hash: hash(message)?, moves: false }
+            }
+            _ => Message { hash: hash(&message)?, moves: true },
+        });
     }
     for (deletion, rare) in intake.deletions.iter_mut().zip(rare.deletions) {
         deletion.deletion.event_at = at(rare.age);

@@ -11,7 +11,7 @@ use crate::ledger::sqlite::members;
 use crate::ledger::sqlite::messages::Counts;
 use crate::ledger::sqlite::parked::Parked;
 use crate::ledger::{OrderedDeletion, RejectedEvent};
-use crate::membership::{ContextKey, Membership, MembershipDelta, MessageHash, Timestamp, UserId};
+use crate::membership::{ContextKey, Membership, MembershipDelta, Message, Timestamp, UserId};
 
 impl State {
     /// Gives deltas of one request that name their message the time at which it counts. From here on only
@@ -36,12 +36,13 @@ impl State {
         &mut self,
         db: &Database,
         destination: usize,
-        MessageHash(message): &MessageHash,
+        message: &Message,
         at: Timestamp,
     ) -> rusqlite::Result<Counts> {
         let row = self.audiences.destinations[destination].row;
         let stamp = self.stamp();
-        self.messages.count(db, self.persons.hash_of_message(row, message), at, stamp)
+        let hash = self.persons.hash_of_message(row, &message.hash.0);
+        self.messages.count(db, hash, message.moves, at, stamp)
     }
 
     /// What a delta changes, after [`State::date_messages`]; `None` if its person was deleted after it
@@ -103,9 +104,10 @@ impl State {
     ) -> rusqlite::Result<u64> {
         let deletion = &asked.deletion;
         let mut counts = Counts { at: deletion.event_at.min(arrival), is_repeat: false };
-        if let Some(message) = &deletion.message {
+        if let Some(hash) = deletion.message {
             self.messages.next_request();
-            counts = self.count_message(db, destination, message, counts.at)?;
+            let message = Message { hash, moves: true };
+            counts = self.count_message(db, destination, &message, counts.at)?;
         }
         let reach = if asked.is_unconditional {
             Reach::EVERYTHING
