@@ -107,7 +107,8 @@ pub fn without_appended(event: &[u8], fields: &[String]) -> Option<Vec<u8>> {
 /// Takes an object apart: hands the key of each member and the raw text of its value to `take`, one
 /// after the other, until that says `None`. `None`: it did, or the text is not one object of JSON.
 ///
-/// All of it is read, but what is inside of a value only as far as it is JSON, at any depth.
+/// All of it is read, but what is inside of a value only as far as it is JSON; and not even that where it
+/// goes so deep that nobody reads it: the parser would keep a byte for each bracket (P6).
 pub fn each_member<'a, K: Deserialize<'a>>(
     object: &'a [u8],
     mut take: impl FnMut(K, &'a [u8]) -> Option<()>,
@@ -119,7 +120,7 @@ pub fn each_member<'a, K: Deserialize<'a>>(
     loop {
         let (key, behind) = members.starts_with(b"\"").then(|| json::first(members))??;
         let value = behind.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
-        let (IgnoredAny, behind) = json::first(value)?;
+        let behind = behind_value(value)?;
         take(key, &value[..value.len() - behind.len()])?;
         match behind.trim_ascii_start().split_first()? {
             (b',', next) => members = next.trim_ascii_start(),
@@ -195,6 +196,34 @@ enum Stop {
     Separator,
     /// A closing bracket.
     Closer,
+}
+
+/// What stands behind the value that a text begins with.
+fn behind_value(text: &[u8]) -> Option<&[u8]> {
+    let skip = |(IgnoredAny, behind)| behind;
+    let closer = match text.first()? {
+        b'{' => b'}',
+        b'[' => b']',
+        _ => return json::first(text).map(skip),
+    };
+    let (mut depth, mut deepest, mut at) = (0_usize, 0, 0);
+    loop {
+        match *text.get(at)? {
+            b'"' => at = end_of_string(text, at + 1)?,
+            b'{' | b'[' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' if depth == 1 => break,
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+        at += 1;
+    }
+    if deepest <= json::DEEPEST {
+        return json::first(text).map(skip);
+    }
+    (text[at] == closer).then_some(&text[at + 1..])
 }
 
 /// Where the next stop lies that is outside of strings and of brackets opened since `from`.
@@ -451,6 +480,15 @@ mod tests {
                 .map(|(key, value)| (&**key, str::from_utf8(value).expect("as it was written")))
                 .collect();
             assert_eq!(end.map(|()| found), expected, "{text}");
+        }
+        let (open, close) = ("[".repeat(json::DEEPEST), "]".repeat(json::DEEPEST));
+        for (text, expected) in [
+            (format!("{{\"a\":{open}tru{close}}}"), None),
+            (format!("{{\"a\":[{open}tru{close}]}}"), Some(())), // the parser is not asked
+            (format!("{{\"a\":[{open}{close}}}}}"), None),
+            (format!("{{\"a\":[{open}{close}"), None),
+        ] {
+            assert_eq!(each_member(text.as_bytes(), |_: String, _| Some(())), expected, "{text}");
         }
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(1_000_000), "]".repeat(1_000_000));
         let mut members = 0;
