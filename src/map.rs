@@ -305,7 +305,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::membership::{Deletion, Membership};
+    use crate::membership::{Deletion, Membership, Message};
 
     const ARRIVAL: Timestamp = Timestamp(1_741_850_595_000_000);
 

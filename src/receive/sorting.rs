@@ -118,6 +118,10 @@ pub(super) fn sort(
     place: &mut Place,
     arrival: Timestamp,
 ) -> Result<Sorted, Refusal> {
+    let list_bytes = list_bytes(body, most_events(door));
+    if list_bytes > 0 {
+        place.charge(list_bytes)?;
+    }
     let split = envelope::split(body, most_events(door));
     if !door.gate.admits(presented, body, &split, &door.extra_fields) {
         return Err(Refusal::Unauthenticated);
@@ -142,6 +146,7 @@ pub(super) fn sort(
         Ok(Envelope::Array(_)) if !door.allow_batches => return Err(Refusal::BatchNotAllowed),
         Ok(Envelope::Array(elements)) => {
             place.charge(bytes_of_events(elements.len(), &mappings))?;
+            place.discharge(list_bytes);
             sorted.expect(elements.len());
             for (index, element) in elements.into_iter().enumerate() {
                 let event = envelope::wrapped_event(element).unwrap_or(element);
@@ -161,6 +166,25 @@ pub(super) fn sort(
         }
     }
     Ok(sorted)
+}
+
+/// What the list of the elements of a body takes at most, before it is made: there are no more of them than
+/// commas, and one. Nothing if it is no array.
+fn list_bytes(body: &[u8], most_events: usize) -> usize {
+    match body.trim_ascii_start().first() {
+        Some(b'[') => bytes_of_list(body, most_events),
+        _ => 0,
+    }
+}
+
+/// The same, if there is an array in it.
+#[expect(
+    clippy::naive_bytecount,
+    reason = "quick beside what follows, and no crate is needed for it"
+)]
+pub(super) fn bytes_of_list(body: &[u8], most_events: usize) -> usize {
+    let commas = body.iter().filter(|byte| **byte == b',').count();
+    most_events.min(commas + 1).next_power_of_two() * size_of::<&[u8]>() // it grows by doubling
 }
 
 /// What so many events take once they are sorted.
@@ -534,8 +558,11 @@ mod tests {
     use super::*;
     use crate::map::{AudienceRules, Glob, Mapping, Subscription};
     use crate::membership::DestinationName;
-    use crate::receive::fake::entrance;
-    use crate::receive::{Destination, Doors, Entrance};
+    use crate::receive::body;
+    use crate::receive::budget::Budget;
+    use crate::receive::fake::{LIMITS, entrance};
+    use crate::receive::{Credentials, Destination, Doors, Entrance};
+    use crate::secret::Secret;
 
     const ARRIVAL: Timestamp = Timestamp(1_750_000_000_000_000);
 
@@ -578,6 +605,29 @@ mod tests {
             sorted.add(&mappings, index, event, ARRIVAL, &[], text);
         }
         sorted
+    }
+
+    #[tokio::test]
+    async fn the_list_of_the_elements_is_reserved_before_it_is_made() {
+        let credentials =
+            Credentials { shared_secrets: vec![Secret::new("secret")], ..Credentials::default() };
+        let doors = Doors::new([Entrance { credentials, ..entrance("one") }]);
+        let door = doors.at("one").expect("it is there");
+        let headers = [("x-signature", "0".repeat(40))].map(|(name, value)| {
+            (http::HeaderName::from_static(name), value.parse().expect("a header"))
+        });
+        let presented = door.gate.inspect(&headers.into_iter().collect()).expect("a signature");
+        let body = format!("[{}0]", "0,".repeat(20_000));
+        for (left_bytes, expected) in [(1 << 20, Refusal::Unauthenticated), (1024, Refusal::Busy)] {
+            let budget = Budget::new(1, body.len() + left_bytes);
+            let read = body::read(&mut body.clone().into(), &LIMITS, &budget).await;
+            let mut received = read.expect("there is room for the body");
+            let end = sort(&door, &presented, &received.bytes, &mut received.place, ARRIVAL);
+            assert_eq!(end.err(), Some(expected), "{left_bytes}");
+        }
+        let door = route();
+        assert_eq!(list_bytes(b" {}", most_events(&door)), 0);
+        assert_eq!(list_bytes(b"[1,2,3]", most_events(&door)), 4 * size_of::<&[u8]>());
     }
 
     #[test]

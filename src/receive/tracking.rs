@@ -125,13 +125,17 @@ pub(super) async fn batch(State(state): State<Arc<PublicState>>, request: Reques
     accept(&state, request, |door, body, place, arrival| {
         let mappings = door.mappings();
         let mut sorted = Sorted::of(&mappings);
-        let mut messages = Messages::of(body, sorting::most_events(door))?;
+        let most_events = sorting::most_events(door);
+        let list_bytes = sorting::bytes_of_list(body, most_events);
+        place.charge(list_bytes)?;
+        let mut messages = Messages::of(body, most_events)?;
         let events = messages.texts.len();
         // at once: one that cannot be taken must not fill the budget first
         let written_bytes = body.len() + events * messages.shared_bytes;
         sorted.prepaid_bytes = written_bytes;
         let sorted_bytes = sorting::bytes_of_events(events, &mappings);
         place.charge(sorted_bytes + messages.tree_bytes + written_bytes)?;
+        place.discharge(list_bytes);
         for index in 0..events {
             let tree_bytes = messages.next_tree_bytes();
             if tree_bytes > 0 {
@@ -546,7 +550,8 @@ mod tests {
             assert_eq!(status.as_u16(), expected, "{bytes}");
         }
         let many = format!("{{\"batch\":[{}0]}}", "0,".repeat(sorting::MOST_EVENTS));
-        let (status, ..) = post_text("/v1/batch", Some("key-1"), many).await;
+        let limits = Limits { body_budget_bytes: 8 << 20, ..LIMITS };
+        let (status, ..) = post_within(limits, "/v1/batch", Some("key-1"), many).await;
         assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     }
 }

@@ -760,7 +760,9 @@ mod tests {
         assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
 
         let many = format!("[{}1]", "1,".repeat(250_000));
-        let (status, answer) = post(&recording(), many).await;
+        let roomy = Limits { body_budget_bytes: 8 << 20, ..LIMITS };
+        let request = Request::post("/segment/open").body(many.into()).expect("a request");
+        let (status, answer) = ask(&public(&recording(), roomy), request).await;
         assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
         assert!(answer["error"].as_str().expect("text").starts_with("too_many_events: "));
     }
