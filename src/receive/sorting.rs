@@ -214,8 +214,9 @@ impl Share {
         self.deltas.push(delta);
     }
 
+    /// What holds a secret comes without its text.
     fn keep(&mut self, rejection: &Rejection, text: &[u8], of: Subject) {
-        if rejection.worth_keeping() {
+        if rejection.worth_keeping() && !text.is_empty() {
             self.uncharged_bytes += text.len();
             self.kept.push(rejected_event(rejection, text, of));
         }

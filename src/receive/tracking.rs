@@ -143,7 +143,11 @@ pub(super) async fn batch(State(state): State<Arc<PublicState>>, request: Reques
             }
             match messages.next() {
                 Some(Ok(message)) => sorted.add_message(&mappings, index, &message, arrival),
-                Some(Err((text, rejection))) => sorted.reject(index, rejection, text, arrival),
+                Some(Err((text, rejection))) => {
+                    // A key cannot be taken out of what cannot be read.
+                    let kept = if names_write_key(text) { &[][..] } else { text };
+                    sorted.reject(index, rejection, kept, arrival);
+                }
                 None => break,
             }
             sorted.charge(place, tree_bytes)?;
@@ -152,6 +156,10 @@ pub(super) async fn batch(State(state): State<Arc<PublicState>>, request: Reques
         Ok(sorted)
     })
     .await
+}
+
+fn names_write_key(text: &[u8]) -> bool {
+    text.windows(WRITE_KEY.len()).any(|part| part == WRITE_KEY.as_bytes())
 }
 
 /// The messages of a batch, each with what it shares with the others.
@@ -512,6 +520,15 @@ mod tests {
         assert_eq!(status, StatusCode::OK);
         assert_eq!(recorded[0].deltas.len(), 1);
         assert_eq!(recorded[0].rejected[0].reason, "unreadable_event");
+    }
+
+    #[tokio::test]
+    async fn a_message_that_cannot_be_read_is_not_kept_with_a_write_key() {
+        let batch = r#"{"batch":[{"writeKey":"hidden","userId":"\ud800"}, {"userId":"\ud800"}]}"#;
+        let (status, _, recorded) = post_text("/v1/batch", Some("key-1"), batch.to_owned()).await;
+        assert_eq!(status, StatusCode::OK);
+        let [kept] = &recorded[0].rejected[..] else { panic!("the other one is kept") };
+        assert_eq!(kept.body, br#"{"userId":"\ud800"}"#);
     }
 
     /// A body is multiplied by what its messages share, and what comes of it counts (P6).
