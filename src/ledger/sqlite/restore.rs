@@ -16,6 +16,7 @@
 //! | `restoring` | the copy while it is made and checked |
 //! | `restored` | the same from the moment when it counts, until it is in its place |
 //! | `restored/before` | what of the old ledger has been moved already |
+//! | `restoring-left-1`, … | of an interrupted restore of another user, what its owner has to remove |
 //! | `before-restore-1`, … | the ledgers that were there before |
 
 use std::fs::{self, File, Permissions};
@@ -34,6 +35,7 @@ const COMMITTED: &str = "restored";
 /// In either of them.
 const BEFORE: &str = "before";
 const SET_ASIDE: &str = "before-restore-";
+const LEFT: &str = "restoring-left-";
 
 /// Puts `from`, a backup or the directory of a ledger, in the place of the ledger at `directory`, which
 /// no daemon may be using. Gives back where the ledger that was there is now, if there was one.
@@ -83,7 +85,13 @@ pub(super) fn settle(directory: &Path) -> Result<(), OpenError> {
     let preparing = directory.join(PREPARING);
     if preparing.exists() {
         tracing::warn!("a restore was interrupted before it counted: its copy is thrown away");
-        fs::remove_dir_all(&preparing).map_err(unusable(&preparing))?;
+        if let Err(error) = fs::remove_dir_all(&preparing) {
+            // Root may have been ended before it gave it away. Nothing reads it under that name.
+            let left = next_name(directory, LEFT)?;
+            fs::rename(&preparing, &left).map_err(unusable(&preparing))?;
+            let path = left.display();
+            tracing::warn!(%error, %path, "it cannot be thrown away and is left: remove it");
+        }
     }
     if directory.join(COMMITTED).exists() {
         tracing::warn!("a restore was interrupted: it is finished now");
@@ -120,7 +128,7 @@ fn finish(directory: &Path) -> Result<Option<PathBuf>, OpenError> {
     }
     let aside = set_aside(directory, &before)?;
     sync_directories(&[directory])?;
-    fs::remove_dir(&committed).map_err(unusable(&committed))?;
+    fs::remove_dir_all(&committed).map_err(unusable(&committed))?; // what counts has left it
     sync_directories(&[directory])?;
     Ok(aside)
 }
@@ -137,14 +145,19 @@ fn set_aside(directory: &Path, before: &Path) -> Result<Option<PathBuf>, OpenErr
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None), // it has it already
         Err(error) => return Err(unusable(before)(error)),
     }
-    let names = fs::read_dir(directory).map_err(unusable(directory))?;
-    let numbers = names.filter_map(|entry| {
-        let name = entry.ok()?.file_name();
-        name.to_str()?.strip_prefix(SET_ASIDE)?.parse::<u64>().ok()
-    });
-    let aside = directory.join(format!("{SET_ASIDE}{}", numbers.max().unwrap_or(0) + 1));
+    let aside = next_name(directory, SET_ASIDE)?;
     fs::rename(before, &aside).map_err(unusable(&aside))?;
     Ok(Some(aside))
+}
+
+/// The name with the next number behind it.
+fn next_name(directory: &Path, name: &str) -> Result<PathBuf, OpenError> {
+    let names = fs::read_dir(directory).map_err(unusable(directory))?;
+    let numbers = names.filter_map(|entry| {
+        let found = entry.ok()?.file_name();
+        found.to_str()?.strip_prefix(name)?.parse::<u64>().ok()
+    });
+    Ok(directory.join(format!("{name}{}", numbers.max().unwrap_or(0) + 1)))
 }
 
 /// Makes the database `to` of the ledger at `from`, which stays as it is, with all that its log and
@@ -206,4 +219,29 @@ fn sync_directories(directories: &[&Path]) -> Result<(), OpenError> {
 fn unusable(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     let path = path.to_owned();
     move |source| OpenError::Directory { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_thrown_away_does_not_stop_a_start() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let preparing = directory.path().join(PREPARING);
+        fs::write(&preparing, "no directory, so that it cannot be removed as one").expect("room");
+        settle(directory.path()).expect("it is left");
+        assert!(!is_under_way(directory.path()));
+        assert!(directory.path().join("restoring-left-1").exists());
+    }
+
+    #[test]
+    fn what_is_left_beside_a_ledger_that_is_in_its_place_goes() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let committed = directory.path().join(COMMITTED);
+        fs::create_dir(&committed).expect("room");
+        fs::write(committed.join("ledger.db-shm"), "").expect("room");
+        settle(directory.path()).expect("it is finished");
+        assert!(!committed.exists());
+    }
 }
