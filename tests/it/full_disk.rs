@@ -237,6 +237,37 @@ async fn a_quota_that_is_used_up_is_answered_503_and_the_daemon_goes_on() {
     assert!(there.is_superset(&accepted));
 }
 
+/// What was accepted stays in SQLite's log, which the next start reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_whose_tables_may_not_grow_for_a_quota_ends_well() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        println!(
+            "skipped: a_daemon_whose_tables_may_not_grow_for_a_quota_ends_well: no strace"
+        );
+        return;
+    }
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("delivery.linger_ms", "60000");
+    assert!(installation.start().stop().0.success()); // so that the next one only adds
+    let path = |name: &str| installation.ledger_path().join(name).display().to_string();
+    let (tables, probe) = (path("ledger.db"), path("space-probe"));
+    let output = installation.directory.path().join("trace").display().to_string();
+    let (trace, inject) = ("trace=pwrite64", "inject=pwrite64:error=EDQUOT");
+    let tracer = [
+        "strace", "-D", "-f", "-P", &tables, "-P", &probe, "-e", trace, "-e", inject, "-o", &output,
+    ];
+    let cohortd = installation.start_as(installation.wrapped(&tracer));
+    let ada = identify("ada", "vip", true, NOW_MS);
+    assert_eq!(cohortd.post(&ada).await.expect("an answer").0, 200);
+    let (status, log) = cohortd.stop();
+    assert!(status.success(), "{}", log.join("\n"));
+    let refused = std::fs::read_to_string(&output).expect("there is a trace");
+    assert!(refused.contains("INJECTED"), "the tables were not written");
+    let exported = installation.types(None, &["ledger", "export"]).done();
+    assert!(exported.contains("ada"), "{exported}");
+}
+
 /// The names of what is new are on stable storage before anything in it is promised.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn new_directories_above_the_ledger_are_synced() {

@@ -187,8 +187,8 @@ impl Checkpointer {
     pub fn empty(&self, writer: &Database) -> rusqlite::Result<bool> {
         match self.shared.copying.try_lock() {
             Err(TryLockError::WouldBlock) => Ok(false),
-            Ok(_copying) => empty_log(writer, None),
-            Err(TryLockError::Poisoned(_)) => empty_log(writer, None),
+            Ok(_copying) => empty_log(writer, &self.directory, None),
+            Err(TryLockError::Poisoned(_)) => empty_log(writer, &self.directory, None),
         }
     }
 

@@ -17,6 +17,7 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::time::Instant;
 
 use super::journal::{FILES, Journal};
+use super::reserve::is_full;
 
 /// From a deletion until the logs are emptied, unless somebody still reads from them.
 pub(super) const ERASE_AFTER: Duration = Duration::from_secs(60);
@@ -97,8 +98,12 @@ impl Erasure {
 }
 
 /// Copies all of SQLite's log into the tables and empties it, until `by`. `false`: somebody reads from it,
-/// or there is not enough time or space; nothing is lost by that.
-pub(super) fn empty_log(db: &Connection, by: Option<Instant>) -> rusqlite::Result<bool> {
+/// or there is not enough time, or no space on the disk of `directory`; nothing is lost by that.
+pub(super) fn empty_log(
+    db: &Connection,
+    directory: &Path,
+    by: Option<Instant>,
+) -> rusqlite::Result<bool> {
     if by.is_some_and(|by| by <= Instant::now()) {
         return Ok(false);
     }
@@ -121,16 +126,17 @@ pub(super) fn empty_log(db: &Connection, by: Option<Instant>) -> rusqlite::Resul
     db.busy_timeout(BUSY)?;
     match emptied {
         Ok(busy) => Ok(busy == 0),
-        Err(error) => match error.sqlite_error_code() {
-            Some(
-                ErrorCode::OperationInterrupted
-                | ErrorCode::DatabaseBusy
-                | ErrorCode::DatabaseLocked
-                | ErrorCode::DiskFull,
-            ) => Ok(false),
-            _ => Err(error),
-        },
+        Err(error) if is_for_now(&error) || is_full(&error, directory) => Ok(false),
+        Err(error) => Err(error),
     }
+}
+
+/// Whether it may work in a moment: somebody reads, or the time was up.
+fn is_for_now(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::OperationInterrupted | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+    )
 }
 
 /// How long a statement waits for another process.

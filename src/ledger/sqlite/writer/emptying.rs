@@ -97,7 +97,7 @@ impl Writer {
         }
         self.checkpointer.stop();
         if let Logs::Emptied { by } = logs {
-            empty_log(&self.database, by).map_err(failed("emptying its log"))?;
+            empty_log(&self.database, &self.directory, by).map_err(failed("emptying its log"))?;
             erasure::empty_journal(&self.shared.journal, &self.directory, [true; FILES.len()]);
         }
         self.database.close().map_err(failed("closing"))?;
