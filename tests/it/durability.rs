@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use cohortd::sandbox::{Fault, StandIn, sign};
 use cohortd::secret::Secret;
@@ -284,6 +285,18 @@ impl OnASmallDisk {
         }
     }
 
+    /// Waits until nothing has been written for a while.
+    fn is_at_rest(&self) {
+        let log = self.filler.with_file_name("ledger.db-wal");
+        let written =
+            || std::fs::metadata(&log).and_then(|log| log.modified()).expect("it is there");
+        let deadline = std::time::Instant::now() + DEADLINE;
+        while written().elapsed().is_ok_and(|since| since < Duration::from_secs(3)) {
+            assert!(std::time::Instant::now() < deadline, "it does not come to rest");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     fn free(&self) {
         std::fs::remove_file(&self.filler).expect("it was made");
     }
@@ -387,6 +400,21 @@ async fn an_answer_that_finds_the_disk_full_is_written_down_when_there_is_space(
     let told_once = accepted.len() as u64 + 10;
     daemon.recovers(&launchdarkly, accepted, FULL).await;
     assert_eq!(launchdarkly.calls().members, told_once, "nobody was told twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_has_nothing_left_to_write_ends_well_on_a_full_disk() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("ledger.disk_reserve_mib", "0");
+    let daemon = OnASmallDisk::start(&installation, 4);
+    assert_eq!(daemon.post("first").await.status(), 200);
+    let first = |view: &cohortd::sandbox::View<'_>| view.has(ENVIRONMENT, "aud_vip", "first");
+    launchdarkly.until(DEADLINE, first).await.expect("it is told");
+    daemon.is_at_rest();
+    daemon.fill();
+    let (status, log) = daemon.cohortd.stop();
+    assert!(status.success(), "{}", log.join("\n"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -92,7 +92,11 @@ impl Writer {
         for index in (0..audiences.list.len()).filter(|_| all_written) {
             if audiences.list[index].claimed.is_empty() {
                 audiences.list[index].claimed_through = Timestamp::EPOCH;
-                audiences.save(&self.database, index, true).map_err(failed("closing"))?;
+                match audiences.save(&self.database, index, true) {
+                    // What is told once more for that is told in vain, and no more.
+                    Err(error) if is_full(&error, &self.directory) => break,
+                    saved => saved.map_err(failed("closing"))?,
+                }
             }
         }
         self.checkpointer.stop();
