@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -20,6 +21,9 @@ use crate::receive::{self, unready};
 
 /// Between two attempts to open the ledger.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// For what is still being answered when that is over; who is slower is cut off.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Opens the ledger. While its disk has no space for that, every request is answered 503 on both
 /// listeners. `None`: it was to stop before there was space.
@@ -55,7 +59,9 @@ pub(super) async fn for_ledger(
         }
     };
     answering.cancel();
-    while answers.join_next().await.is_some() {}
+    let all_heard = async { while answers.join_next().await.is_some() {} };
+    let _ = timeout(LAST_ANSWERS, all_heard).await; // nothing of theirs was taken
+    drop(answers);
     if opened.is_some() {
         info!("there is space for the ledger again");
     }

@@ -4,8 +4,11 @@
 //! Each needs a mount namespace of its own (`unshare`), and is skipped by name where that is not allowed.
 
 use std::collections::BTreeSet;
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use cohortd::sandbox::{View, sign};
 use cohortd::secret::Secret;
@@ -109,12 +112,22 @@ async fn a_daemon_that_waits_for_space_stops_when_it_is_told_to() {
         return;
     }
     let launchdarkly = launchdarkly().await;
-    let installation = Installation::new(&launchdarkly);
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("listen.header_timeout_ms", "60000");
     let words = on_a_disk(FILL, "1m");
     let command = installation.wrapped(&wrapper(&words));
     let cohortd = installation.start_until(command, "no space for the ledger");
+    let mut stalls = TcpStream::connect(cohortd.public).expect("it listens");
+    stalls.write_all(b"POST /segment/production HTTP/1.1\r\nhost: x\r\n").expect("it reads");
+    is_refused(&cohortd).await;
+    let began = Instant::now();
     let (status, log) = cohortd.stop();
     assert!(status.success(), "{}", log.join("\n"));
+    assert!(
+        began.elapsed() < Duration::from_secs(6),
+        "a sender that stalls: {:?}",
+        began.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -241,9 +254,7 @@ async fn a_quota_that_is_used_up_is_answered_503_and_the_daemon_goes_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_whose_tables_may_not_grow_for_a_quota_ends_well() {
     if Command::new("strace").arg("-V").output().is_err() {
-        println!(
-            "skipped: a_daemon_whose_tables_may_not_grow_for_a_quota_ends_well: no strace"
-        );
+        println!("skipped: a_daemon_whose_tables_may_not_grow_for_a_quota_ends_well: no strace");
         return;
     }
     let launchdarkly = launchdarkly().await;
