@@ -4,7 +4,7 @@
 //! Modules are named after the steps an event takes; a step imports only what stands to its right:
 //!
 //! ```text
-//! receive -> map -> ledger -> deliver -> launchdarkly      below all: membership, clock, counting, current, json, panics
+//! receive -> map -> ledger -> deliver -> launchdarkly      below all: membership, clock, counting, current, json, nearest, panics
 //! ```
 //!
 //! `ledger` knows neither neighbour. `operate` may look at any step and no step looks at it;
@@ -27,6 +27,7 @@ pub mod launchdarkly;
 pub mod ledger;
 pub mod map;
 pub mod membership;
+pub mod nearest;
 pub mod operate;
 pub mod panics;
 pub mod receive;

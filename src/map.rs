@@ -21,6 +21,7 @@ mod length;
 mod mappings;
 mod membership_value;
 mod message;
+mod not_an_event;
 mod plain;
 mod preset;
 mod rejection;
@@ -34,7 +35,7 @@ use serde_json::Value;
 pub use audiences::{AudienceOverride, AudienceRules};
 pub use context_key::ContextKeyRule;
 pub use explain::{ExplainedField, Explanation};
-pub use expression::MappingFault;
+pub use expression::{MappingFault, stringified};
 pub use glob::{Glob, GlobFault};
 pub use mappings::{Mappings, Outcome, happened_at, message_of, user_id};
 pub use membership_value::MembershipRule;
@@ -214,7 +215,9 @@ impl Mapping {
         let found = self.fields.find(Field::ComputationAction, event);
         match found.text()?.as_deref() {
             Some(name) => ComputationClass::from_name(name).ok_or_else(|| {
-                let detail = "segment_computation_action is neither audience nor journey_step.";
+                let detail = "segment_computation_action is neither audience nor journey_step: narrow \
+                              mapping.subscribe to what comes from audiences, or correct \
+                              mapping.segment_computation_action.";
                 Rejection::new(Reason::NotAnAudience, detail)
             }),
             None if event.pointer("/context/personas").is_some_and(Value::is_object) => {
@@ -222,7 +225,8 @@ impl Mapping {
             }
             None => Err(Rejection::new(
                 Reason::NotAnAudience,
-                "The event has no $.context.personas: it is not from an audience.",
+                "The event has no $.context.personas: it is not from an audience. Connect an audience to this \
+                 destination in Segment, or narrow mapping.subscribe.",
             )),
         }
     }
@@ -290,12 +294,19 @@ impl fmt::Display for Mapping {
 }
 
 fn not_an_object() -> Rejection {
-    Rejection::new(Reason::NotAnObject, "The event is not a JSON object.")
+    Rejection::new(
+        Reason::NotAnObject,
+        "The event is not a JSON object: in Segment's mapping of the destination, let the data be the whole event \
+         ($.).",
+    )
 }
 
 fn no_context_key(rule: ContextKeyRule) -> Rejection {
     let (name, fields) = (rule.name(), rule.looks_at());
-    let detail = format!("The context key rule {name} found no identifier (looked at {fields}).");
+    let detail = format!(
+        "The context key rule {name} found no identifier (looked at {fields}): map \
+         one of them, or choose another rule by mapping.context_key."
+    );
     Rejection::new(Reason::NoContextKey, detail)
 }
 
@@ -402,20 +413,27 @@ mod tests {
     }
 
     #[test]
-    fn deletions_come_before_the_subscription_and_other_types_are_ignored() {
+    fn deletions_come_before_the_subscription_and_only_other_calls_of_segments_are_ignored() {
         for (id, expected) in [(json!("ada"), "ada"), (json!(7), "7")] {
             let event = json!({"type": "delete", "userId": id});
             let deletion = deleted(outcome(mapping(), &event));
             assert_eq!(deletion.user_id.as_str(), expected, "{event}");
         }
-        let rows = [
-            (event(&[("/type", json!("group"))]), Outcome::Ignored),
-            (event(&[("/type", json!("Identify"))]), Outcome::Ignored),
-            (event(&[("/type", json!(null))]), Outcome::Ignored),
-            (json!({}), Outcome::Ignored),
-        ];
-        for (event, expected) in rows {
-            assert_eq!(outcome(mapping(), &event), expected, "{event}");
+        for kind in ["group", "page", "screen", "alias"] {
+            let event = event(&[("/type", json!(kind))]);
+            assert_eq!(outcome(mapping(), &event), Outcome::Ignored, "{event}");
+        }
+        let no_events =
+            [event(&[("/type", json!("Identify"))]), event(&[("/type", json!(null))]), json!({})];
+        for event in no_events {
+            let Outcome::Rejected(rejection) = outcome(mapping(), &event) else {
+                panic!("it is none: {event}")
+            };
+            assert_eq!(rejection.reason, Reason::NotAnEvent, "{event}");
+            let mut own = mapping();
+            own.subscribe(Subscription::parse("type != \"track\"").expect("a statement"));
+            let Outcome::Rejected(rejection) = outcome(own, &event) else { continue };
+            assert_ne!(rejection.reason, Reason::NotAnEvent, "the operator selects it: {event}");
         }
     }
 
@@ -445,90 +463,93 @@ mod tests {
         let id = "/context/personas/computation_id";
         let key = "/context/personas/computation_key";
         let rows = [
-            (json!([]), "not_an_object: The event is not a JSON object."),
+            (
+                json!([]),
+                "not_an_object: The event is not a JSON object: in Segment's mapping of the destination, let the data be the whole event ($.).",
+            ),
             (
                 json!({"type": "identify"}),
-                "not_an_audience: The event has no $.context.personas: it is not from an audience.",
+                "not_an_audience: The event has no $.context.personas: it is not from an audience. Connect an audience to this destination in Segment, or narrow mapping.subscribe.",
             ),
             (
                 event(&[(personas, json!(null))]),
-                "not_an_audience: The event has no $.context.personas: it is not from an audience.",
+                "not_an_audience: The event has no $.context.personas: it is not from an audience. Connect an audience to this destination in Segment, or narrow mapping.subscribe.",
             ),
             (
                 event(&[("/context", json!([]))]),
-                "not_an_audience: The event has no $.context.personas: it is not from an audience.",
+                "not_an_audience: The event has no $.context.personas: it is not from an audience. Connect an audience to this destination in Segment, or narrow mapping.subscribe.",
             ),
             (
                 event(&[(class, json!("trait"))]),
-                "not_an_audience: segment_computation_action is neither audience nor journey_step.",
+                "not_an_audience: segment_computation_action is neither audience nor journey_step: narrow mapping.subscribe to what comes from audiences, or correct mapping.segment_computation_action.",
             ),
             (
                 event(&[(class, json!("Audience"))]),
-                "not_an_audience: segment_computation_action is neither audience nor journey_step.",
+                "not_an_audience: segment_computation_action is neither audience nor journey_step: narrow mapping.subscribe to what comes from audiences, or correct mapping.segment_computation_action.",
             ),
             (
                 event(&[(class, json!(""))]),
-                "missing_field: segment_computation_action is required and has no value ($.context.personas.computation_class).",
+                "missing_field: segment_computation_action is required and has no value ($.context.personas.computation_class): correct mapping.segment_computation_action, or what is sent there.",
             ),
             (
                 event(&[(class, json!({}))]),
-                "invalid_field: segment_computation_action must be a text but it is an object ($.context.personas.computation_class).",
+                "invalid_field: segment_computation_action must be a text but it is an object ($.context.personas.computation_class): correct mapping.segment_computation_action, or what is sent there.",
             ),
             (
                 event(&[(personas, json!({}))]),
-                "missing_field: segment_computation_action is required and has no value ($.context.personas.computation_class).",
+                "missing_field: segment_computation_action is required and has no value ($.context.personas.computation_class): correct mapping.segment_computation_action, or what is sent there.",
             ),
             (
                 event(&[(id, json!(""))]),
-                "missing_field: segment_audience_id is required and has no value ($.context.personas.computation_id).",
+                "missing_field: segment_audience_id is required and has no value ($.context.personas.computation_id): correct mapping.segment_audience_id, or what is sent there.",
             ),
             (
                 event(&[(key, json!(null))]),
-                "missing_field: segment_audience_key is required and has no value ($.context.personas.computation_key).",
+                "missing_field: segment_audience_key is required and has no value ($.context.personas.computation_key): correct mapping.segment_audience_key, or what is sent there.",
             ),
             (
                 event(&[("/userId", json!({"id": "ada"}))]),
-                "invalid_field: segment_user_id must be a text but it is an object ($.userId).",
+                "invalid_field: segment_user_id must be a text but it is an object ($.userId): correct mapping.segment_user_id, or what is sent there.",
             ),
             (
                 event(&[("/anonymousId", json!([]))]),
-                "invalid_field: segment_anonymous_id must be a text but it is a list ($.anonymousId).",
+                "invalid_field: segment_anonymous_id must be a text but it is a list ($.anonymousId): correct mapping.segment_anonymous_id, or what is sent there.",
             ),
             (
                 event(&[("/traits/email", json!({}))]),
-                "invalid_field: user_email must be a text but it is an object ($.traits.email, else $.context.traits.email).",
+                "invalid_field: user_email must be a text but it is an object ($.traits.email, else $.context.traits.email): correct mapping.user_email, or what is sent there.",
             ),
             (
                 event(&[("/traits", json!(null))]),
-                "missing_field: traits_or_props is required and has no value ($.properties, else $.traits).",
+                "missing_field: traits_or_props is required and has no value ($.properties, else $.traits): correct mapping.traits_or_props, or what is sent there.",
             ),
             (
                 event(&[("/traits", json!("ada"))]),
-                "invalid_field: traits_or_props must be an object but it is a text ($.properties, else $.traits).",
+                "invalid_field: traits_or_props must be an object but it is a text ($.properties, else $.traits): correct mapping.traits_or_props, or what is sent there.",
             ),
             (
                 event(&[("/userId", json!(""))]),
-                "no_context_key: The context key rule user_id_only found no identifier (looked at segment_user_id).",
+                "no_context_key: The context key rule user_id_only found no identifier (looked at segment_user_id): map one of them, or choose another rule by mapping.context_key.",
             ),
             (
                 event(&[("/traits/vip", json!(1))]),
-                "membership_unknown: The value under the audience's key in traits_or_props is a number, and neither true nor false.",
+                "membership_unknown: The value under the audience's key in traits_or_props is a number, and neither true nor false: correct mapping.traits_or_props, or set mapping.membership to \"reference\".",
             ),
             (
                 event(&[("/traits", json!({}))]),
-                "membership_unknown: There is no value under the audience's key in traits_or_props.",
+                "membership_unknown: There is no value under the audience's key in traits_or_props: correct mapping.traits_or_props, or set mapping.membership to \"reference\".",
             ),
             (
                 event(&[(key, json!("constructor"))]),
-                "membership_unknown: There is no value under the audience's key in traits_or_props.",
+                "membership_unknown: There is no value under the audience's key in traits_or_props: correct mapping.traits_or_props, or set mapping.membership to \"reference\".",
             ),
             (
                 json!({"type": "delete"}),
-                "missing_field: userId is required and has no value ($.userId).",
+                "missing_field: userId is required and has no value ($.userId): a deletion names the person there, whatever the mapping says.",
             ),
             (
                 json!({"type": "delete", "userId": {}}),
-                "invalid_field: userId must be a text but it is an object ($.userId).",
+                "invalid_field: userId must be a text but it is an object ($.userId): a deletion names the person there, whatever the mapping says.",
             ),
         ];
         for (event, expected) in rows {
@@ -545,27 +566,27 @@ mod tests {
             (
                 "context_kind",
                 json!("multi"),
-                "invalid_field: context_kind must be letters, digits, dots, dashes or underscores, and neither kind nor multi (the value in the mapping).",
+                "invalid_field: context_kind must be letters, digits, dots, dashes or underscores, and neither kind nor multi (the value in the mapping): correct mapping.context_kind, or what is sent there.",
             ),
             (
                 "context_kind",
                 json!(null),
-                "missing_field: context_kind is required and has no value (the value in the mapping).",
+                "missing_field: context_kind is required and has no value (the value in the mapping): correct mapping.context_kind, or what is sent there.",
             ),
             (
                 "context_key",
                 json!("USER_ID_ONLY"),
-                "invalid_field: context_key must be the name of a context key rule (the value in the mapping).",
+                "invalid_field: context_key must be the name of a context key rule (the value in the mapping): correct mapping.context_key, or what is sent there.",
             ),
             (
                 "enable_batching",
                 json!("yes"),
-                "invalid_field: enable_batching must be a boolean but it is a text (the value in the mapping).",
+                "invalid_field: enable_batching must be a boolean but it is a text (the value in the mapping): correct mapping.enable_batching, or what is sent there.",
             ),
             (
                 "audience_action",
                 json!("add"),
-                "invalid_field: audience_action must be ADD or REMOVE (the value in the mapping).",
+                "invalid_field: audience_action must be ADD or REMOVE (the value in the mapping): correct mapping.audience_action, or what is sent there.",
             ),
         ];
         for (field, value, expected) in rows {

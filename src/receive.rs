@@ -33,6 +33,7 @@ mod authentication;
 mod body;
 mod bucket;
 mod budget;
+mod change;
 mod connections;
 mod counters;
 mod doors;
@@ -43,8 +44,11 @@ mod fake;
 mod handed_in;
 mod heavy;
 mod listener;
+mod names;
 mod probes;
 mod progress;
+mod refused;
+mod rewritten;
 mod socket;
 mod sorting;
 mod sources;
@@ -57,16 +61,19 @@ mod webhook_audiences;
 pub use authentication::{Credential, Credentials, bearer};
 pub use body::discard;
 pub use bucket::Rate;
+pub use change::SinceChange;
 pub use counters::{Counters, Received, Requests};
 pub use doors::{Destination, Doors, Entrance};
 pub use handed_in::{HandInError, HandedIn, hand_in};
 pub use listener::{Proven, serve};
 pub use probes::{Readiness, objection, unready};
+pub use refused::{RefusedCount, RefusedPath};
 pub use sources::Peer;
 pub use tracking::messages;
 
-use counters::Counted;
-use doors::Door;
+use answer::Refusal;
+use counters::{Counted, Outcome};
+use refused::{Asked, At, Doubt};
 
 /// What a request may cost.
 #[derive(Clone, Copy, Debug)]
@@ -128,17 +135,32 @@ impl PublicState {
         }
     }
 
-    /// Counts a request that arrived then, for each destination behind its door if it has one, and
-    /// hands back how it ends.
-    fn counted<T: Counted>(&self, door: Option<&Door>, arrived: Instant, end: T) -> T {
+    /// Counts a request that arrived then at this place, for each destination behind its door if it has one,
+    /// and hands back how it ends.
+    fn counted<T: Counted>(&self, at: &At<'_>, asked: Asked, arrived: Instant, end: T) -> T {
         let (outcome, took) = (end.outcome(), arrived.elapsed());
-        match door {
+        match at.door() {
             Some(door) => {
                 door.destinations.iter().for_each(|of| of.counters.requests.count(outcome, took));
             }
             None => self.counters.nobodys().count(outcome, took),
         }
+        let mut asked = asked;
+        if let (Outcome::Refused(Refusal::Unauthenticated), At::Door(door, _)) = (outcome, at)
+            && door.sample.take()
+        {
+            asked.doubt = Doubt::Rewritten;
+        }
+        match outcome {
+            Outcome::Done | Outcome::AllRejected => self.counters.refused.succeeded(at),
+            Outcome::Refused(refusal) => self.refused(at, asked, refusal),
+        }
         end
+    }
+
+    /// Counts what was refused, and remembers it if it looks like Segment's.
+    fn refused(&self, at: &At<'_>, asked: Asked, refusal: Refusal) {
+        self.counters.refused.note(at, &self.doors, asked, refusal, self.ledger.arrival());
     }
 }
 

@@ -279,6 +279,11 @@ impl Service {
             logging.await;
             Ended::Refusals
         });
+        let logging = Arc::clone(&sources.received).watch(self.stop_watching.clone());
+        self.spawn(Part::Watching, async move {
+            logging.await;
+            Ended::Refusals
+        });
         let sampling = history.watch(sources, self.stop_watching.clone());
         self.spawn(Part::Watching, async move {
             sampling.await;

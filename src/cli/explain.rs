@@ -93,9 +93,21 @@ fn print_route(report: &RouteReport<'_>, out: &mut impl Write) -> Result<()> {
 fn event(text: &str) -> std::result::Result<Value, String> {
     let json: Value = json::from_str(text).map_err(|error| format!("no JSON: {error}"))?;
     match json {
-        Value::Array(mut events) if events.len() == 1 => Ok(events.remove(0)),
+        Value::Array(mut events) if events.len() == 1 => Ok(unwrapped(events.remove(0))),
         Value::Array(_) => Err("explains one event at a time".to_owned()),
-        event => Ok(event),
+        event => Ok(unwrapped(event)),
+    }
+}
+
+/// The event inside a wrapper of the Extensible Webhook, as the webhook takes it.
+fn unwrapped(event: Value) -> Value {
+    match event {
+        Value::Object(mut members) if members.len() == 1 => match members.remove("json") {
+            Some(event @ Value::Object(_)) => event,
+            Some(other) => [("json".to_owned(), other)].into_iter().collect(),
+            None => Value::Object(members),
+        },
+        event => event,
     }
 }
 

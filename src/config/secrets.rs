@@ -16,6 +16,8 @@ const FEW_CHARACTERS: usize = 16;
 const PLACEHOLDERS: [&str; 2] = ["replace-with-", "…"];
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
+/// What a copy from a web page may bring along and nobody sees.
+const INVISIBLE: [char; 3] = [BYTE_ORDER_MARK, '\u{200b}', '\u{2060}'];
 
 const MADE_UP: &str = "has under 16 characters, so that it can be guessed; `openssl rand -hex 32` makes \
                        a good one";
@@ -101,7 +103,7 @@ fn listed(
 
 /// What was meant: without what an editor or a copy has put around it.
 fn trimmed(text: &str) -> &str {
-    text.trim_matches(|c: char| c.is_whitespace() || c == BYTE_ORDER_MARK)
+    text.trim_matches(|c: char| c.is_whitespace() || INVISIBLE.contains(&c))
 }
 
 /// Warns about a secret that is probably not what its owner thinks.
@@ -193,7 +195,7 @@ mod tests {
             "has under 16 c",
         );
         let placeholder = "is the placeho";
-        let table: [(String, &[&str]); 15] = [
+        let table: [(String, &[&str]); 16] = [
             (LONG.into(), &[]),
             (LONG[1..].into(), &[short]),
             ("ä".repeat(16), &[]),
@@ -201,6 +203,7 @@ mod tests {
             (format!("\u{feff}{LONG}"), &[mark]),
             (format!(" {LONG}"), &[blanks]),
             (format!("{LONG}\u{a0}"), &[blanks]),
+            (format!("\u{200b}{LONG}"), &[blanks]),
             (format!("\"{LONG}\""), &[quotes]),
             (format!("'{LONG}'"), &[quotes]),
             (format!("\"{LONG}"), &[]),

@@ -11,8 +11,9 @@ use std::path::Path;
 use config::{Map, Value, ValueKind};
 
 use super::exposure::exposure;
-use super::faults::{self, Report, nearest, variable};
+use super::faults::{self, Report, variable};
 use super::layers::ENVIRONMENT;
+use crate::nearest::nearest;
 
 use crate::json;
 

@@ -36,6 +36,7 @@ use case::Case;
 use conditional::Conditional;
 use flatten::Flatten;
 use json::Json;
+pub use json::stringified;
 use liquid::LiquidTemplate;
 use list::ArrayPath;
 use merge::Merge;

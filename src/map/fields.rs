@@ -210,11 +210,15 @@ impl<'a> Found<'a> {
     ) -> Result<Option<T>, Rejection> {
         let Self { name, expression, value } = self;
         let value = value.as_ref().map_err(|unresolved| {
-            Rejection::new(Reason::MappingFailed, format!("{name}: {unresolved} ({expression})."))
+            let detail = format!("{name}: {unresolved} ({expression}): correct mapping.{name}.");
+            Rejection::new(Reason::MappingFailed, detail)
         })?;
         let Some(value) = value.as_deref() else { return Ok(None) };
         coerce(value).map_err(|Unfit(found)| {
-            let detail = format!("{name} must be {wanted} but it is {found} ({expression}).");
+            let detail = format!(
+                "{name} must be {wanted} but it is {found} ({expression}): correct mapping.{name}, or what is \
+                 sent there."
+            );
             Rejection::new(Reason::InvalidField, detail)
         })
     }
@@ -222,7 +226,9 @@ impl<'a> Found<'a> {
     /// The rejection for a required field without a value.
     pub(super) fn missing(&self) -> Rejection {
         let Self { name, expression, .. } = self;
-        let detail = format!("{name} is required and has no value ({expression}).");
+        let detail = format!(
+            "{name} is required and has no value ({expression}): correct mapping.{name}, or what is sent there."
+        );
         Rejection::new(Reason::MissingField, detail)
     }
 
@@ -234,7 +240,9 @@ impl<'a> Found<'a> {
     /// The rejection for a text that is none of what the field takes.
     pub(super) fn invalid(&self, takes: &str) -> Rejection {
         let Self { name, expression, .. } = self;
-        let detail = format!("{name} must be {takes} ({expression}).");
+        let detail = format!(
+            "{name} must be {takes} ({expression}): correct mapping.{name}, or what is sent there."
+        );
         Rejection::new(Reason::InvalidField, detail)
     }
 }

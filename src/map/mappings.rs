@@ -6,7 +6,7 @@ use super::coercion::{self, Unfit};
 use super::event_time::{EventTime, event_time};
 use super::plain::Plain;
 use super::rejection::{Reason, Rejection};
-use super::{Mapping, message, not_an_object};
+use super::{Mapping, message, not_an_event, not_an_object};
 use crate::membership::{AudienceKey, Deletion, MembershipDelta, Message, Timestamp, UserId};
 
 /// What became of one event.
@@ -26,9 +26,9 @@ pub enum Outcome {
     },
     /// A privacy deletion of the person.
     Deletion(Deletion),
-    /// No mapping selects it.
+    /// It is an event of Segment's, and no mapping selects it.
     Ignored,
-    /// It should have changed a membership and cannot.
+    /// It should have changed a membership and cannot, or is no event of Segment's.
     Rejected(Rejection),
 }
 
@@ -101,8 +101,17 @@ impl Mappings {
                 Outcome::Accepted { deltas, rejection, message }
             }
             (true, Some(rejection)) => Outcome::Rejected(rejection),
-            (true, None) => Outcome::Ignored,
+            (true, None) => self.objection(event).map_or(Outcome::Ignored, Outcome::Rejected),
         }
+    }
+}
+
+impl Mappings {
+    /// Why an event of which no delta came is none of Segment's, if no mapping is made for such.
+    fn objection(&self, event: &Value) -> Option<Rejection> {
+        let objection = not_an_event::objection(event)?;
+        let is_selected = self.all.iter().any(|mapping| mapping.subscription.selects(event));
+        (!is_selected).then_some(objection)
     }
 }
 
@@ -149,7 +158,12 @@ fn deletion(event: &Value, arrival: Timestamp) -> Outcome {
         },
         Err(Unfit(found)) => (Reason::InvalidField, format!("must be a text but it is {found}")),
     };
-    Outcome::Rejected(Rejection::new(reason, format!("userId {problem} ($.userId).")))
+    Outcome::Rejected(Rejection::new(
+        reason,
+        format!(
+            "userId {problem} ($.userId): a deletion names the person there, whatever the mapping says."
+        ),
+    ))
 }
 
 #[cfg(test)]
@@ -207,12 +221,11 @@ mod tests {
             |path: &str| mapping("type = 'identify'", &json!({"segment_user_id": {"@path": path}}));
         let no_key = |at: &str| {
             format!(
-                "no_context_key: The context key rule user_id_only found no identifier (looked at {at})."
+                "no_context_key: The context key rule user_id_only found no identifier (looked at {at}): map one of them, or choose another rule by mapping.context_key."
             )
         };
         let missing = no_key("segment_user_id");
-        let invalid =
-            "invalid_field: segment_user_id must be a text but it is an object ($.traits).";
+        let invalid = "invalid_field: segment_user_id must be a text but it is an object ($.traits): correct mapping.segment_user_id, or what is sent there.";
         let both = format!("{missing} Another mapping says {invalid}");
         let rows = [
             (vec![preset(), plan()], "identify", vec!["user ada ada", "user pro ada"], None),

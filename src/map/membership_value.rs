@@ -67,11 +67,19 @@ impl ValueRules {
             }
             (Some(value), MembershipRule::Strict) => plain(value).ok_or_else(|| {
                 let kind = coercion::kind(value);
-                unknown(format!("The value under the audience's key in traits_or_props is {kind}, and neither true nor false."))
+                unknown(format!(
+                    "The value under the audience's key in traits_or_props is {kind}, and neither true nor \
+                     false: correct mapping.traits_or_props, or set mapping.membership to \"reference\"."
+                ))
             }),
-            (None, MembershipRule::Strict) => {
-                Err(unknown("There is no value under the audience's key in traits_or_props."))
-            }
+            (None, MembershipRule::Strict) if class == ComputationClass::JourneyStep => Err(unknown(
+                "There is no value under the audience's key in traits_or_props: for a journey step, set \
+                 mapping.journey_step_without_value to \"enter\".",
+            )),
+            (None, MembershipRule::Strict) => Err(unknown(
+                "There is no value under the audience's key in traits_or_props: correct \
+                 mapping.traits_or_props, or set mapping.membership to \"reference\".",
+            )),
         }
     }
 }

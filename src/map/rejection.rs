@@ -16,6 +16,8 @@ pub enum Reason {
     EventTooLarge,
     /// It is JSON, and not an object.
     NotAnObject,
+    /// It is none of Segment's calls, and no mapping of the operator's own selects it.
+    NotAnEvent,
     /// It says nothing about a membership: no `context.personas`, or another computation class.
     NotAnAudience,
     /// A required field of the mapping has no value.
@@ -38,10 +40,11 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics that show zeros and for documentation.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Unreadable,
         Self::EventTooLarge,
         Self::NotAnObject,
+        Self::NotAnEvent,
         Self::NotAnAudience,
         Self::MissingField,
         Self::InvalidField,
@@ -60,6 +63,7 @@ impl Reason {
             Self::Unreadable => "unreadable_event",
             Self::EventTooLarge => "event_too_large",
             Self::NotAnObject => "not_an_object",
+            Self::NotAnEvent => "not_an_event",
             Self::NotAnAudience => "not_an_audience",
             Self::MissingField => "missing_field",
             Self::InvalidField => "invalid_field",
@@ -73,11 +77,14 @@ impl Reason {
     }
 
     /// Whether a replay could succeed once the mapping or the operator's choice has changed. What
-    /// is not an audience event at all, or beyond Segment's own limit, is counted, not kept: it would
+    /// is no event or not an audience's at all, or beyond Segment's own limit, is counted, not kept: it would
     /// drown the rest.
     #[must_use]
     pub fn worth_keeping(self) -> bool {
-        !matches!(self, Self::EventTooLarge | Self::NotAnObject | Self::NotAnAudience)
+        !matches!(
+            self,
+            Self::EventTooLarge | Self::NotAnObject | Self::NotAnEvent | Self::NotAnAudience
+        )
     }
 }
 
@@ -108,7 +115,8 @@ impl Rejection {
     pub fn unreadable() -> Self {
         Self::new(
             Reason::Unreadable,
-            "The event is not valid JSON: broken syntax, text that is not Unicode, or nested too deep.",
+            "The event is not valid JSON: broken syntax, text that is not Unicode, or nested too deep. Let \
+             Segment send it as application/json.",
         )
     }
 
@@ -116,7 +124,8 @@ impl Rejection {
     fn context_kind_conflict() -> Self {
         Self::new(
             Reason::ContextKindConflict,
-            "The audience already has another context kind; it keeps it until the audience is dropped.",
+            "The audience already has another context kind, and keeps it until the audience is dropped: do that, \
+             or set mapping.context_kind to the one it has.",
         )
     }
 
@@ -183,7 +192,9 @@ mod tests {
     #[test]
     fn only_what_is_not_an_audience_is_not_kept() {
         let dropped: Vec<_> = Reason::ALL.into_iter().filter(|r| !r.worth_keeping()).collect();
-        assert_eq!(dropped, [Reason::EventTooLarge, Reason::NotAnObject, Reason::NotAnAudience]);
+        let expected =
+            [Reason::EventTooLarge, Reason::NotAnObject, Reason::NotAnEvent, Reason::NotAnAudience];
+        assert_eq!(dropped, expected);
     }
 
     #[test]
@@ -191,7 +202,8 @@ mod tests {
         let text = Rejection::unreadable().to_string();
         assert_eq!(
             text,
-            "unreadable_event: The event is not valid JSON: broken syntax, text that is not Unicode, or nested too deep."
+            "unreadable_event: The event is not valid JSON: broken syntax, text that is not Unicode, or nested \
+             too deep. Let Segment send it as application/json."
         );
     }
 }

@@ -68,6 +68,9 @@ impl Families {
         let mut families = Self::default();
         families.daemon(sources);
         families.requests(NOBODY, sources.received.nobodys());
+        for (path, reason, credential, count) in sources.received.refused_counts() {
+            families.counter(&catalogue::REFUSED, [&path, reason, credential], count);
+        }
         for (name, received) in sources.received.all() {
             families.requests(name.as_str(), &received.requests);
             families.received(&name, &received);

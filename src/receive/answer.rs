@@ -5,14 +5,17 @@
 //! a person can do. No text holds anything that came with the request (P8).
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::PublicState;
+use super::counters::Counted;
+use super::refused::{Asked, At, shortened};
+use super::{PublicState, tracking};
 use crate::json::Json;
 use crate::map::Rejection;
 
@@ -156,44 +159,61 @@ impl Refusal {
 
     fn status_and_text(self) -> (StatusCode, &'static str) {
         match self {
-            Self::NotFound => (StatusCode::NOT_FOUND, "not_found: nothing lives at this path"),
-            Self::UnknownDestination => {
-                (StatusCode::NOT_FOUND, "unknown_destination: no destination has this name")
-            }
+            Self::NotFound => (
+                StatusCode::NOT_FOUND,
+                "not_found: nothing lives at this path: the URL of a webhook ends with /segment/ and the name of a \
+                 destination or route, and /v1/ wants segment.write_keys",
+            ),
+            Self::UnknownDestination => (
+                StatusCode::NOT_FOUND,
+                "unknown_destination: no destination or route has this name: correct the end of the URL",
+            ),
             Self::MethodNotAllowed => (
                 StatusCode::METHOD_NOT_ALLOWED,
-                "method_not_allowed: events are taken by POST, PUT and PATCH, probes by GET and HEAD",
+                "method_not_allowed: events are taken by POST, PUT and PATCH, probes by GET and HEAD: \
+                 choose one of them in Segment",
             ),
             Self::Unauthenticated => (
                 StatusCode::UNAUTHORIZED,
-                "unauthenticated: the signature, bearer token or write key is missing or wrong",
+                "unauthenticated: the signature, bearer token or write key is missing or wrong: compare what is set in \
+                 Segment with segment.shared_secrets, bearer_tokens, write_keys and require",
             ),
             Self::SourceNotAllowed => (
                 StatusCode::FORBIDDEN,
-                "source_not_allowed: this destination takes no requests from this address",
+                "source_not_allowed: this destination takes no requests from this address: see \
+                 segment.allowed_sources and listen.trusted_proxies",
             ),
             Self::BatchNotAllowed => (
                 StatusCode::BAD_REQUEST,
-                "batch_not_allowed: this destination takes one event a request; switch batching off",
+                "batch_not_allowed: this destination takes one event a request: switch batching off in \
+                 Segment, or set segment.allow_batches",
             ),
             Self::Disabled => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "disabled: this destination, or one that this path feeds, is switched off for now",
+                "disabled: this destination, or one that this path feeds, is switched off for now: \
+                 see its key enabled",
             ),
-            Self::TooLarge => {
-                (StatusCode::PAYLOAD_TOO_LARGE, "too_large: the body exceeds the size limit")
-            }
+            Self::TooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too_large: the body exceeds the size limit (listen.body_limit_mib, less without a credential): \
+                 send smaller batches",
+            ),
             Self::TooManyEvents => (
                 StatusCode::PAYLOAD_TOO_LARGE,
-                "too_many_events: the array has more events than one request may carry",
+                "too_many_events: the array has more events than one request may carry: send smaller batches",
             ),
-            Self::BodyTimeout => {
-                (StatusCode::REQUEST_TIMEOUT, "body_timeout: the body did not arrive in time")
-            }
-            Self::BodyBroken => (StatusCode::BAD_REQUEST, "bad_body: the body broke off"),
+            Self::BodyTimeout => (
+                StatusCode::REQUEST_TIMEOUT,
+                "body_timeout: the body did not arrive in time (listen.body_timeout_ms)",
+            ),
+            Self::BodyBroken => (
+                StatusCode::BAD_REQUEST,
+                "bad_body: the body broke off, or is not packed as its Content-Encoding says",
+            ),
             Self::BadJson => (
                 StatusCode::BAD_REQUEST,
-                "bad_json: the body is not a JSON object or an array of them",
+                "bad_json: the body is not a JSON object or an array of them: set the content type in Segment to \
+                 application/json",
             ),
             Self::UnknownEncoding => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -203,12 +223,14 @@ impl Refusal {
                 StatusCode::BAD_REQUEST,
                 "bad_audience: an audience is created by audienceName and asked for by externalId",
             ),
-            Self::TooMany => {
-                (StatusCode::TOO_MANY_REQUESTS, "too_many: too many calls at once, try again")
-            }
+            Self::TooMany => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many: too many calls at once (segment.max_requests_per_s), try again",
+            ),
             Self::Busy => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "unavailable: too much is being received at once, try again",
+                "unavailable: too much is being received at once (listen.body_budget_mib, listen.max_requests), \
+                 try again",
             ),
             Self::Unavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -249,11 +271,29 @@ fn json(status: StatusCode, line: &impl Serialize) -> Response {
     response
 }
 
-pub(super) async fn not_found(State(state): State<Arc<PublicState>>) -> Refusal {
-    state.counted(None, Instant::now(), Refusal::NotFound)
+pub(super) async fn not_found(State(state): State<Arc<PublicState>>, request: Request) -> Refusal {
+    let path = shortened(request.uri().path());
+    let asked = Asked::of(request.method(), request.headers());
+    state.counted(&At::Astray(&path), asked, Instant::now(), Refusal::NotFound)
 }
 
 /// The `Allow` header is the router's to add: it knows the route.
-pub(super) async fn method_not_allowed(State(state): State<Arc<PublicState>>) -> Refusal {
-    state.counted(None, Instant::now(), Refusal::MethodNotAllowed)
+pub(super) async fn method_not_allowed(
+    State(state): State<Arc<PublicState>>,
+    request: Request,
+) -> Refusal {
+    let path = request.uri().path();
+    let asked = Asked::of(request.method(), request.headers());
+    let door = path.strip_prefix("/segment/").and_then(|name| state.doors.at(name));
+    let call = path.strip_prefix("/v1/").and_then(tracking::route);
+    let astray = shortened(path);
+    let at = match (door.as_deref(), call) {
+        (Some(door), _) => At::Door(door, ""),
+        (None, Some(call)) => At::Call(call, None),
+        (None, None) => At::Astray(&astray),
+    };
+    let refusal = Refusal::MethodNotAllowed;
+    state.counters.nobodys().count(refusal.outcome(), Duration::ZERO);
+    state.refused(&at, asked, refusal);
+    refusal
 }

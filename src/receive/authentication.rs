@@ -2,7 +2,7 @@
 //!
 //! `X-Signature` is the lower-case hex HMAC-SHA1, keyed with a shared secret, of the text that
 //! Segment serialised (`wire.md`, section 1): the whole body of a single event, the raw first
-//! element of a batch, or that element's `json` value where elements are wrapped. A signature over
+//! element of a batch, or the `json` value of the event or that element where it is wrapped. A signature over
 //! the whole body of a batch is good too. `Authorization: Bearer` carries a fixed token, `Basic` a
 //! write key as the user name.
 //!
@@ -23,6 +23,7 @@ use sha1::Sha1;
 use subtle::{Choice, ConstantTimeEq};
 
 use super::envelope::{self, Envelope, Unsplittable};
+use super::refused::{Doubt, Kind};
 use super::sorting::MOST_EVENTS;
 use crate::secret::Secret;
 
@@ -73,6 +74,7 @@ impl Credentials {
 pub(super) struct Gate {
     /// Keyed once: a signature then costs the text only.
     signers: Vec<Hmac<Sha1>>,
+    shared_secrets: Vec<Secret>,
     bearer_tokens: Vec<Secret>,
     write_keys: Vec<Secret>,
     require: Vec<Credential>,
@@ -117,6 +119,7 @@ impl Gate {
         };
         Self {
             signers: credentials.shared_secrets.iter().map(signer).collect(),
+            shared_secrets: credentials.shared_secrets.clone(),
             bearer_tokens: credentials.bearer_tokens.clone(),
             write_keys: credentials.write_keys.clone(),
             require: credentials.require.clone(),
@@ -147,6 +150,63 @@ impl Gate {
         self.passes(at_best, &presented).then_some(presented)
     }
 
+    /// Why a request with this head is not believed, where no body could make it pass.
+    pub(super) fn doubt(&self, headers: &HeaderMap) -> Doubt {
+        let authorization = headers.get(header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
+        let token = authorization.and_then(bearer);
+        let write_key = basic_user(headers);
+        let is_good = |credential: Credential| match credential {
+            Credential::Signature => matches!(claim(headers), Claim::Signature(_)),
+            Credential::Bearer => token.is_some_and(|token| is_among(token, &self.bearer_tokens)),
+            Credential::WriteKey => {
+                write_key.as_deref().is_some_and(|key| self.knows_write_key(key))
+            }
+        };
+        let has_signature = headers.contains_key("x-signature");
+        if !has_signature && authorization.is_none() {
+            return Doubt::Nothing;
+        }
+        let shown = match authorization {
+            None => Kind::None,
+            Some(_) if token.is_some() => Kind::Bearer,
+            Some(_) if write_key.is_some() => Kind::Basic,
+            Some(_) => Kind::Other,
+        };
+        let of_authorization = match shown {
+            Kind::Bearer if !self.bearer_tokens.is_empty() => Doubt::Wrong(Kind::Bearer),
+            Kind::Basic if !self.write_keys.is_empty() => Doubt::Wrong(Kind::Basic),
+            other => Doubt::Unexpected(other),
+        };
+        if let Some(lacks) = self.require.iter().find(|credential| !is_good(**credential)) {
+            return match lacks {
+                Credential::Signature if has_signature => Doubt::Malformed,
+                Credential::Bearer if matches!(shown, Kind::Bearer | Kind::Other) => {
+                    of_authorization
+                }
+                Credential::WriteKey if matches!(shown, Kind::Basic | Kind::Other) => {
+                    of_authorization
+                }
+                lacks => Doubt::Lacks(*lacks),
+            };
+        }
+        match (has_signature, self.signers.is_empty()) {
+            (true, false) => Doubt::Malformed, // a well-formed one would be compared with the body
+            (true, true) if shown == Kind::None => Doubt::Unexpected(Kind::Signature),
+            _ => of_authorization,
+        }
+    }
+
+    /// Whether a text is one of the secrets.
+    pub(super) fn is_secret(&self, text: &[u8]) -> bool {
+        let all = [&self.shared_secrets, &self.bearer_tokens, &self.write_keys];
+        all.into_iter().any(|secrets| is_among(text, secrets))
+    }
+
+    /// Whether the request's signature is over this text.
+    pub(super) fn is_signed(&self, presented: &Presented, text: &[u8]) -> bool {
+        matches!(presented.signature, Claim::Signature(signature) if self.is_signature(text, &signature))
+    }
+
     /// Whether the request passes, given its body and what that was split into.
     pub(super) fn admits(
         &self,
@@ -155,12 +215,12 @@ impl Gate {
         split: &Result<Envelope<'_>, Unsplittable<'_>>,
         extra_fields: &[String],
     ) -> bool {
-        let first = match split {
-            Ok(Envelope::Array(elements)) => elements.first().copied(),
-            Ok(Envelope::Single(_)) => None,
-            Err(unsplittable) => unsplittable.first,
+        let (first, single) = match split {
+            Ok(Envelope::Array(elements)) => (elements.first().copied(), None),
+            Ok(Envelope::Single(event)) => (None, Some(*event)),
+            Err(unsplittable) => (unsplittable.first, None),
         };
-        let wrapped = first.and_then(envelope::wrapped_event);
+        let wrapped = first.or(single).and_then(envelope::wrapped_event);
         // in the order of likelihood: the short ones first
         let signed = wrapped.into_iter().chain(first).chain([body]);
         if self.admits_any(presented, signed) {

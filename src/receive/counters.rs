@@ -1,13 +1,18 @@
 //! What the public listener has answered and received, as plain numbers.
 
 use std::array;
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
+use tokio_util::sync::CancellationToken;
 
 use super::answer::{Account, Refusal};
+use super::change::{Change, SinceChange};
+use super::names::Names;
+use super::refused::{Refused, RefusedCount, RefusedPath};
 use crate::counting::{Count, Distribution, Histogram, PerDestination};
 use crate::json::Json;
 use crate::map::Reason;
@@ -19,6 +24,7 @@ pub struct Counters {
     destinations: PerDestination<Received>,
     /// Of requests that name no destination there is.
     nobodys: Arc<Requests>,
+    pub(super) refused: Refused,
 }
 
 impl Counters {
@@ -39,6 +45,31 @@ impl Counters {
     pub fn nobodys(&self) -> &Requests {
         &self.nobodys
     }
+
+    /// The paths at which requests that look like Segment's were refused, and none has been taken since.
+    #[must_use]
+    pub fn refused(&self, now: Timestamp) -> Vec<RefusedPath> {
+        self.refused.paths(now)
+    }
+
+    /// How many requests were refused, whoever sent them.
+    #[must_use]
+    pub fn refused_counts(&self) -> Vec<RefusedCount> {
+        self.refused.counts()
+    }
+
+    /// From here on only these names are behind `/segment/`: nothing can succeed at another one.
+    pub fn keep_doors(&self, names: &BTreeSet<&str>) {
+        self.refused.keep_paths(|path| {
+            let behind = path.strip_prefix("/segment/");
+            behind.and_then(|rest| rest.split('/').next()).is_none_or(|name| names.contains(name))
+        });
+    }
+
+    /// Logs what is refused, until the daemon stops.
+    pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
+        self.refused.watch(stop).await;
+    }
 }
 
 /// What was received for one destination.
@@ -53,6 +84,8 @@ pub struct Received {
     rejected: [Count; Reason::ALL.len()],
     /// Microseconds of the epoch; 0: never.
     last_event_at: AtomicI64,
+    ignored_events: Mutex<Names>,
+    change: Change,
 }
 
 impl Received {
@@ -60,6 +93,10 @@ impl Received {
     pub(super) fn events(&self, tally: &Tally, arrival: Timestamp) {
         self.accepted.add(tally.accepted as u64);
         self.ignored.add(tally.ignored as u64);
+        if tally.ignored > 0 {
+            self.ignored_events.lock().unwrap_or_else(PoisonError::into_inner).merge(&tally.names);
+        }
+        self.change.events(tally, arrival);
         for reason in &tally.rejected {
             self.rejected[*reason as usize].one();
         }
@@ -71,6 +108,26 @@ impl Received {
     /// How many events were rejected for which reason.
     pub fn rejected(&self) -> impl Iterator<Item = (Reason, u64)> {
         Reason::ALL.into_iter().zip(self.rejected.iter().map(Count::get))
+    }
+
+    /// The events that no subscription selects, by type and name of the event: the first
+    /// 100 and `others`, the most frequent first.
+    #[must_use]
+    pub fn ignored_events(&self) -> Vec<(String, u64)> {
+        self.ignored_events.lock().unwrap_or_else(PoisonError::into_inner).read()
+    }
+
+    /// What became of the events since the start, or since the mappings of the destination changed.
+    #[must_use]
+    pub fn since_change(&self) -> SinceChange {
+        let rejected = self.rejected.iter().map(Count::get).sum();
+        self.change.read([self.accepted.get(), self.ignored.get(), rejected])
+    }
+
+    /// The mappings have changed: what was ignored or rejected before says nothing about them.
+    pub fn mappings_changed(&self, at: Timestamp) {
+        let rejected = self.rejected.iter().map(Count::get).sum();
+        self.change.begin([self.accepted.get(), self.ignored.get(), rejected], at);
     }
 
     /// When the last event arrived since the process started.
@@ -86,6 +143,8 @@ impl Received {
 pub(super) struct Tally {
     pub(super) accepted: usize,
     pub(super) ignored: usize,
+    /// Of the ignored ones.
+    pub(super) names: Names,
     pub(super) rejected: Vec<Reason>,
 }
 

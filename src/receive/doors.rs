@@ -16,6 +16,7 @@ use super::answer::Refusal;
 use super::authentication::{Credentials, Gate};
 use super::bucket::{Bucket, Rate};
 use super::counters::Received;
+use super::rewritten::Sample;
 use super::sources;
 use super::unpacking::Encoding;
 use crate::current::Current;
@@ -90,6 +91,11 @@ impl Doors {
         self.0.look(|doors| doors.values().any(|door| door.gate.has_write_keys()))
     }
 
+    /// Every door.
+    pub(super) fn all(&self) -> Vec<Arc<Door>> {
+        self.0.look(|doors| doors.values().map(Arc::clone).collect())
+    }
+
     /// The door that a write key opens. Every key is compared, so that the time tells nothing.
     pub(super) fn of_key(&self, write_key: &str) -> Option<Arc<Door>> {
         let mut found = None;
@@ -114,6 +120,8 @@ pub(super) struct Door {
     requests: Option<Arc<Mutex<Bucket>>>,
     /// Of the calls that need no credential.
     unsigned: Arc<Mutex<Bucket>>,
+    /// Of the bodies whose signature is wrong.
+    pub sample: Sample,
 }
 
 impl Door {
@@ -121,6 +129,11 @@ impl Door {
     pub(super) fn names(&self) -> String {
         let names: Vec<_> = self.destinations.iter().map(|of| of.name.as_str()).collect();
         names.join(", ")
+    }
+
+    /// Whether it is a route's: a destination's has the name of the only one behind it.
+    pub(super) fn is_route(&self) -> bool {
+        !matches!(&self.destinations[..], [only] if only.name.as_str() == self.name)
     }
 
     /// What is left of the rates of the door `before` is left to this one.
@@ -142,6 +155,7 @@ impl Door {
             allow_batches: entrance.allow_batches,
             requests,
             unsigned,
+            sample: Sample::default(),
         }
     }
 

@@ -64,7 +64,7 @@ pub(super) fn first_of_beginning(beginning: &[u8]) -> Option<&[u8]> {
     (!first.is_empty()).then_some(first)
 }
 
-/// The event inside an element: Extensible Webhooks send batches of `{"json": <event>}`.
+/// The event inside a wrapper: Extensible Webhooks send batches of `{"json": <event>}`, and may send one alone.
 ///
 /// An event has more members than that one, so the two cannot be mistaken for each other.
 #[must_use]

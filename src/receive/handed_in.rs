@@ -48,7 +48,9 @@ pub async fn hand_in(
         Ok(Envelope::Single(event)) if !envelope::is_one_value(event) => {
             return Err(HandInError::NotJson);
         }
-        Ok(Envelope::Single(event)) if event.starts_with(b"{") => event,
+        Ok(Envelope::Single(event)) if event.starts_with(b"{") => {
+            envelope::wrapped_event(event).unwrap_or(event)
+        }
         Ok(_) => return Err(HandInError::NotOneEvent),
         Err(_) => return Err(HandInError::NotJson),
     };

@@ -124,6 +124,7 @@ pub(super) fn sort(
     }
     let split = envelope::split(body, most_events(door));
     if !door.gate.admits(presented, body, &split, &door.extra_fields) {
+        door.sample.look(door, presented, &split);
         return Err(Refusal::Unauthenticated);
     }
     door.count_request()?;
@@ -131,6 +132,7 @@ pub(super) fn sort(
     let mut sorted = Sorted::of(&mappings);
     match split {
         Ok(Envelope::Single(event)) => {
+            let event = envelope::wrapped_event(event).unwrap_or(event);
             let tree_bytes = tree_bytes(event);
             place.charge(bytes_of_events(1, &mappings) + tree_bytes)?;
             sorted.expect(1);
@@ -373,7 +375,10 @@ impl Sorted {
                     share.tally.accepted += 1;
                     accepted = true;
                 }
-                Outcome::Ignored => share.tally.ignored += 1,
+                Outcome::Ignored => {
+                    share.tally.ignored += 1;
+                    share.tally.names.count(event);
+                }
                 Outcome::Rejected(rejection) => {
                     share.tally.rejected.push(rejection.reason);
                     share.keep(&rejection, text.show(body), Subject::of(event, arrival));
@@ -540,11 +545,12 @@ fn rejected_event(rejection: &Rejection, text: &[u8], of: Subject) -> RejectedEv
 /// Reads one event. The parser's own words are left out: they may quote the event (P8).
 pub(super) fn read(text: &[u8]) -> Result<Value, Rejection> {
     if text.len() > EVENT_LIMIT_BYTES {
-        let detail = "An event may have at most 1 MiB; Segment's own limit is 32 KB.";
+        let detail =
+            "An event may have at most 1 MiB, and Segment's own limit is 32 KB: send fewer fields.";
         return Err(Rejection::new(Reason::EventTooLarge, detail));
     }
     if text.len() > 2 * MOST_VALUES && envelope::count_values(text) > MOST_VALUES {
-        let detail = "An event may hold at most 50,000 values.";
+        let detail = "An event may hold at most 50,000 values: send fewer fields.";
         return Err(Rejection::new(Reason::EventTooLarge, detail));
     }
     json::from_slice(text).map_err(|_| Rejection::unreadable())
@@ -653,7 +659,7 @@ mod tests {
             assert_eq!((account.accepted, account.ignored), (accepted, ignored), "{event}");
             assert_eq!(account.rejected.len(), 1 - accepted - ignored, "{event}");
             for share in &shares {
-                let Tally { accepted, ignored, rejected } = &share.tally;
+                let Tally { accepted, ignored, rejected, .. } = &share.tally;
                 assert_eq!(accepted + ignored + rejected.len(), 1, "{event}");
             }
             let found: Vec<_> = shares

@@ -16,11 +16,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::answer::Refusal;
+use super::answer::{self, Refusal};
 use super::authentication::basic_user;
 use super::body::Place;
 use super::doors::Door;
 use super::envelope::{self, Envelope, Fault};
+use super::refused::{Asked, At, Doubt, Kind};
 use super::sorting::{self, EVENT_LIMIT_BYTES, Sorted, Text};
 use super::unpacking::{Encoding, Sender};
 use super::webhook::Due;
@@ -31,6 +32,14 @@ use crate::membership::Timestamp;
 
 /// The calls that carry one message; the path is its type.
 const CALLS: [&str; 6] = ["identify", "track", "group", "page", "screen", "alias"];
+
+const BATCH: &str = "batch";
+const IMPORT: &str = "import";
+
+/// The route of that name under `/v1/`.
+pub(super) fn route(name: &str) -> Option<&'static str> {
+    CALLS.into_iter().chain([BATCH, IMPORT]).find(|known| *known == name)
+}
 
 /// Without a key in the head the body is read from a stranger: Segment's own limit for a batch.
 const STRANGERS_BODY_BYTES: usize = 512 * 1024;
@@ -94,9 +103,9 @@ pub(super) async fn single(
     request: Request,
 ) -> Response {
     let Some(call) = CALLS.into_iter().find(|known| *known == call) else {
-        return Refusal::NotFound.into_response();
+        return answer::not_found(State(state), request).await.into_response();
     };
-    accept(&state, request, move |door, body, place, arrival| {
+    accept(&state, call, request, move |door, body, place, arrival| {
         if body.len() > EVENT_LIMIT_BYTES {
             return Err(Refusal::TooLarge);
         }
@@ -122,7 +131,8 @@ pub(super) async fn single(
 
 /// `POST /v1/batch`: messages that share their `context` and `integrations`.
 pub(super) async fn batch(State(state): State<Arc<PublicState>>, request: Request) -> Response {
-    accept(&state, request, |door, body, place, arrival| {
+    let call = if request.uri().path().ends_with(IMPORT) { IMPORT } else { BATCH };
+    accept(&state, call, request, |door, body, place, arrival| {
         let mappings = door.mappings();
         let mut sorted = Sorted::of(&mappings);
         let most_events = sorting::most_events(door);
@@ -271,12 +281,20 @@ fn merge_beneath(message: &mut Map<String, Value>, name: &str, shared: &Map<Stri
 /// was handled, as Segment's own API does.
 async fn accept(
     state: &Arc<PublicState>,
+    call: &'static str,
     request: Request,
     sort: impl FnOnce(&Door, &[u8], &mut Place, Timestamp) -> Result<Sorted, Refusal> + Send + 'static,
 ) -> Response {
     let arrived = Instant::now();
     let (head, mut body) = request.into_parts();
     let mut door = None;
+    let mut asked = Asked::of(&head.method, &head.headers);
+    asked.doubt = match asked.authorization {
+        // the key may stand in the body
+        Kind::None => Doubt::Nothing,
+        Kind::Basic => Doubt::Wrong(Kind::Basic),
+        other => Doubt::Unexpected(other),
+    };
     let entered = enter(state, &head, &mut door);
     let awaits_leave = body::awaits_leave(&head.headers);
     drop(head); // so that strangers have nothing in memory while their body is awaited
@@ -290,7 +308,7 @@ async fn accept(
         body::drain(&mut body).await;
     }
     let end = end.map(|()| Json(Success { success: true }));
-    state.counted(door.as_deref(), arrived, end).into_response()
+    state.counted(&At::Call(call, door.as_deref()), asked, arrived, end).into_response()
 }
 
 /// What the head of a request says.

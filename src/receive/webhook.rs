@@ -17,6 +17,7 @@ use super::authentication::Presented;
 use super::body::{Place, Received};
 use super::doors::Door;
 use super::heavy::Lane;
+use super::refused::{Asked, At, shortened};
 use super::sorting::{self, Sorted};
 use super::sources::{self, Peer};
 use super::unpacking::{self, Encoding, Sender};
@@ -42,9 +43,11 @@ pub(super) async fn accept(
     let arrived = Instant::now();
     let (head, mut body) = request.into_parts();
     let door = destination.ok().and_then(|Path(name)| state.doors.at(&name));
+    let mut asked = Asked::of(&head.method, &head.headers);
+    let astray = if door.is_none() { shortened(head.uri.path()) } else { String::new() };
     let source = state.source(&head.extensions, &head.headers);
     let entered = match &door {
-        Some(door) => enter(door, &head.headers, source).map(|entered| (door, entered)),
+        Some(door) => enter(door, &head.headers, source, &mut asked).map(|entered| (door, entered)),
         None => Err(Refusal::UnknownDestination),
     };
     let awaits_leave = body::awaits_leave(&head.headers);
@@ -68,7 +71,8 @@ pub(super) async fn accept(
             Err(refusal)
         }
     };
-    state.counted(door.as_deref(), arrived, end).into_response()
+    let at = door.as_deref().map_or(At::Astray(&astray), |door| At::Door(door, ""));
+    state.counted(&at, asked, arrived, end).into_response()
 }
 
 /// All that can be decided before the body is read.
@@ -76,9 +80,13 @@ fn enter(
     door: &Door,
     headers: &http::HeaderMap,
     source: Option<IpAddr>,
+    asked: &mut Asked,
 ) -> Result<(Presented, Option<Encoding>), Refusal> {
     let encoding = door.is_open(headers, source)?;
-    let presented = door.gate.inspect(headers).ok_or(Refusal::Unauthenticated)?;
+    let Some(presented) = door.gate.inspect(headers) else {
+        asked.doubt = door.gate.doubt(headers);
+        return Err(Refusal::Unauthenticated);
+    };
     Ok((presented, encoding))
 }
 

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::answer::Refusal;
 use super::doors::Door;
+use super::refused::{Asked, At, shortened};
 use super::unpacking::{Encoding, Sender};
 use super::webhook::Due;
 use super::{Limits, PublicState, body};
@@ -19,6 +20,10 @@ use crate::json::{self, Json};
 
 /// These calls carry a name and a few settings.
 const BODY_LIMIT_BYTES: usize = 64 * 1024;
+
+/// What follows the name in the paths.
+const CREATE: &str = "/audiences/create";
+const GET: &str = "/audiences/get";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -39,8 +44,10 @@ pub(super) async fn create(
     request: Request,
 ) -> Result<Json<ExternalId>, Refusal> {
     let (arrived, door) = (Instant::now(), state.doors.at(&destination));
+    let (asked, astray) = seen(&request);
     let end = created(&state, door.as_deref(), request).await;
-    state.counted(door.as_deref(), arrived, end)
+    let at = door.as_deref().map_or(At::Astray(&astray), |door| At::Door(door, CREATE));
+    state.counted(&at, asked, arrived, end)
 }
 
 async fn created(
@@ -65,8 +72,10 @@ pub(super) async fn get(
     request: Request,
 ) -> Result<Json<ExternalId>, Refusal> {
     let (arrived, door) = (Instant::now(), state.doors.at(&destination));
+    let (asked, astray) = seen(&request);
     let end = known(&state, door.as_deref(), request).await;
-    state.counted(door.as_deref(), arrived, end)
+    let at = door.as_deref().map_or(At::Astray(&astray), |door| At::Door(door, GET));
+    state.counted(&at, asked, arrived, end)
 }
 
 async fn known(
@@ -80,6 +89,12 @@ async fn known(
         return Err(Refusal::BadAudience);
     }
     Ok(Json(known))
+}
+
+/// What is remembered of a request: what it shows, and its path.
+fn seen(request: &Request) -> (Asked, String) {
+    let path = request.uri().path();
+    (Asked::of(request.method(), request.headers()), shortened(path))
 }
 
 fn enter<'a>(

@@ -94,7 +94,7 @@ impl Service {
             warn!("{warning}");
         }
         if !applied.is_empty() {
-            if !self.carry_out(plan, &config).await? {
+            if !self.carry_out(plan, &config, &applied).await? {
                 return Ok(Err("the ledger is closed".to_owned()));
             }
             occasions.levels.set(&config.log.level);
@@ -111,7 +111,12 @@ impl Service {
     }
 
     /// `false`: the ledger is gone, and the daemon is about to end.
-    async fn carry_out(&mut self, plan: Plan, config: &Config) -> Result<bool, ServiceError> {
+    async fn carry_out(
+        &mut self,
+        plan: Plan,
+        config: &Config,
+        changed: &BTreeSet<String>,
+    ) -> Result<bool, ServiceError> {
         self.stop_couriers(&plan.stop).await?;
         let mut is_told = false;
         while let Err(error) = self.ledger.configure(wiring::destinations(config)).await {
@@ -132,6 +137,10 @@ impl Service {
             }
         }
         self.shown.doors.replace(wiring::entrances(config, &self.received));
+        self.received.keep_doors(&names_of_doors(config));
+        for of in config.destinations.iter().filter(|of| maps_otherwise(&of.name, changed)) {
+            self.received.of(&of.name).mappings_changed(self.clock.now());
+        }
         self.shown.tokens.set(wiring::tokens(config));
         self.shown.configured.set(wiring::configured(config));
         self.shown.environments.set(wiring::environments(config));
@@ -167,6 +176,20 @@ impl Changes {
         new.fingerprints.adopt(&old.fingerprints, |key| needs_restart.contains(key));
         Self { applied, needs_restart }
     }
+}
+
+/// What may follow `/segment/`.
+fn names_of_doors(config: &Config) -> BTreeSet<&str> {
+    let destinations = config.destinations.iter().filter(|of| of.segment.is_some());
+    let routes = config.routes.iter().map(|of| of.name.as_str());
+    destinations.map(|of| of.name.as_str()).chain(routes).collect()
+}
+
+/// Whether what makes deltas of a destination's events is among the keys that have changed.
+fn maps_otherwise(name: &DestinationName, changed: &BTreeSet<String>) -> bool {
+    let keys = ["mapping", "mapping_file", "subscribe"];
+    let paths = keys.map(|key| format!("destinations.{name}.{key}"));
+    changed.iter().any(|key| paths.iter().any(|path| is_at_or_below(key, path)))
 }
 
 fn is_at_or_below(key: &str, path: &str) -> bool {

@@ -139,7 +139,7 @@ async fn deep_json_and_long_heads_cost_an_answer_and_nothing_else() {
     installation.set("destinations.production.segment.write_keys", "key");
     let cohortd = installation.start();
     for depth in [100, 100_000] {
-        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+        for (open, close) in [("[", "]"), ("{\"type\":\"page\",\"a\":", "}")] {
             let body = format!("{}1{}", open.repeat(depth), close.repeat(depth));
             let length = format!("content-length: {}\r\nconnection: close\r\n", body.len());
             let answer = exchange(cohortd.public, &post(&body, &length)).await;

@@ -54,7 +54,8 @@ async fn an_event_is_taken_as_if_it_had_been_posted() {
     let wrapped = json!({"json": identify("bob", "vip", true, NOW_MS)});
     for (event, accepted, ignored, word) in [
         (identify("ada", "vip", true, NOW_MS), 1, 0, None),
-        (wrapped, 0, 1, None), // only a batch is unwrapped
+        (wrapped, 1, 0, None),
+        (json!({"userId": "ada"}), 0, 0, Some("not_an_event: ")),
         (identify("bob", "vip", true, NOW_MS), 1, 0, None),
         (json!({"type": "page"}), 0, 1, None),
         (nobody, 0, 0, Some("no_context_key: ")),

@@ -39,6 +39,7 @@ mod outage;
 mod progress;
 mod reactions;
 mod receive;
+mod refused;
 mod reload;
 mod restore;
 mod routes;

@@ -144,7 +144,7 @@ mod tests {
             "results": [
                 {"status": "accepted"},
                 {"status": "accepted"},
-                {"status": "rejected", "reason": "invalid_field: segment_user_id must be a text but it is an object ($.userId)."},
+                {"status": "rejected", "reason": "invalid_field: segment_user_id must be a text but it is an object ($.userId): correct mapping.segment_user_id, or what is sent there."},
                 {"status": "accepted"},
             ],
         });

@@ -69,6 +69,14 @@ pub(super) fn encoded(value: &Value, budget: &Budget) -> Result<String, Unresolv
     String::from_utf8(bytes).map_err(|_| too_long())
 }
 
+/// A value as JavaScript writes it.
+#[must_use]
+pub fn stringified(value: &Value) -> Option<String> {
+    let mut bytes = Vec::new();
+    value.serialize(&mut Serializer::with_formatter(&mut bytes, JavaScript)).ok()?;
+    String::from_utf8(bytes).ok()
+}
+
 /// Numbers as JavaScript writes them; no blanks.
 struct JavaScript;
 

@@ -1,0 +1,402 @@
+//! What the public listener refused: counted, and where it looks like Segment's, remembered until that
+//! path succeeds again (P7).
+//!
+//! Segment does not retry a 4xx but 429: a wrong secret loses a whole first sync unless somebody hears of it.
+//!
+//! # What always holds
+//! * A request looks like Segment's if it is sent by POST, PUT or PATCH to a path there is, or shows a
+//!   credential, wherever. Nothing else is remembered or logged: a scanner turns nothing red.
+//! * Memory is bounded by the configuration: of what strangers choose at most
+//!   [`MOST_ASTRAY`] paths are told apart, each of which is a slip in a name that is configured (P6, P8).
+//! * At most one line of the log a minute for each path that is remembered.
+//!
+//! tests/it/refused.rs
+
+mod place;
+mod shown;
+mod wording;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::Doors;
+use super::answer::Refusal;
+use crate::membership::{DestinationName, Timestamp};
+
+use place::Place;
+pub(super) use place::{At, shortened};
+pub use shown::Kind;
+pub(super) use shown::{Asked, Doubt};
+use wording::Cause;
+
+/// Paths that do not exist and are told apart.
+const MOST_ASTRAY: usize = 16;
+/// Whoever sends to a path that does not exist can never succeed there: so long it counts after the last time.
+const ASTRAY_FOR: Duration = Duration::from_secs(24 * 3600);
+/// What is shown instead of a path that a stranger chose, and counted for all of them.
+const ELSEWHERE: &str = "-";
+/// Between two lines about a path.
+const LINE_EVERY: Duration = Duration::from_secs(60);
+/// From a refusal to its line, so that the first one counts more than one of many.
+const GATHER: Duration = Duration::from_secs(1);
+
+/// Refused requests at one path that looked like Segment's, since its last success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedPath {
+    /// The path; `-` if it is none that may be shown.
+    pub path: String,
+    /// The destinations whose events they probably carried.
+    pub destinations: Vec<DestinationName>,
+    /// The word of the last one.
+    pub reason: &'static str,
+    /// What the last one showed: `none`, `signature`, `bearer`, `basic` or `other`.
+    pub credential: &'static str,
+    /// How many there were.
+    pub count: u64,
+    /// When the first of them came.
+    pub first_at: Timestamp,
+    /// When the last of them came.
+    pub last_at: Timestamp,
+    /// What is wrong with the last one, in a sentence.
+    pub why: String,
+    /// What would mend it, in a sentence that names the setting.
+    pub remedy: String,
+    /// Whether somebody has to do something; not once a path that does not exist has been quiet for a day.
+    pub needs_attention: bool,
+}
+
+/// How many requests were refused at one path, for one reason, with one credential.
+pub type RefusedCount = (String, &'static str, &'static str, u64);
+
+/// All that was refused.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    state: Mutex<State>,
+    /// Paths that have not succeeded since: as long as there are none, nobody has to look.
+    open: AtomicUsize,
+    news: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    counts: BTreeMap<(String, &'static str, Kind), u64>,
+    paths: BTreeMap<String, AtPath>,
+}
+
+/// What is remembered of one path.
+#[derive(Debug)]
+struct AtPath {
+    place: Place,
+    cause: Cause,
+    credential: Kind,
+    /// Since the last success.
+    count: u64,
+    first_at: Timestamp,
+    last_at: Timestamp,
+    /// Since the last line of the log.
+    unsaid: u64,
+    said_at: Option<Instant>,
+}
+
+impl Refused {
+    /// Counts a refused request, and remembers it if it looks like Segment's and will not come again.
+    pub fn note(&self, at: &At<'_>, doors: &Doors, asked: Asked, refusal: Refusal, now: Timestamp) {
+        let is_doubted = refusal == Refusal::Unauthenticated;
+        let credential = asked.kind(is_doubted);
+        let looks_like_segments = asked.shows_any() || (asked.sends && !at.is_astray(doors));
+        let is_final = refusal.status().is_client_error() && refusal != Refusal::TooMany;
+        let place = (looks_like_segments && is_final).then(|| at.place(doors));
+        let mut state = self.state();
+        *state.counts.entry((at.label(), refusal.word(), credential)).or_default() += 1;
+        let Some(place) = place else { return };
+        let cause = Cause { refusal, doubt: is_doubted.then_some(asked.doubt) };
+        state.remember(place, cause, credential, now);
+        self.open.store(state.open(), Ordering::Relaxed);
+        drop(state);
+        self.news.notify_one();
+    }
+
+    /// A request was taken there.
+    pub fn succeeded(&self, at: &At<'_>) {
+        if self.open.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let Some(path) = at.path() else { return };
+        let mut state = self.state();
+        if let Some(found) = state.paths.get_mut(&path) {
+            found.count = 0;
+            self.open.store(state.open(), Ordering::Relaxed);
+        }
+    }
+
+    /// Forgets what is remembered of every other path but those that do not exist.
+    pub fn keep_paths(&self, is_there: impl Fn(&str) -> bool) {
+        let mut state = self.state();
+        state.paths.retain(|path, at| at.place.is_astray || is_there(path));
+        self.open.store(state.open(), Ordering::Relaxed);
+    }
+
+    pub fn counts(&self) -> Vec<RefusedCount> {
+        let state = self.state();
+        let shown = |((path, reason, kind), count): (&(String, &'static str, Kind), &u64)| {
+            (path.clone(), *reason, kind.word(), *count)
+        };
+        state.counts.iter().map(shown).collect()
+    }
+
+    pub fn paths(&self, now: Timestamp) -> Vec<RefusedPath> {
+        let state = self.state();
+        let open = state.paths.iter().filter(|(_, at)| at.count > 0);
+        open.map(|(path, at)| at.shown(path, now)).collect()
+    }
+
+    /// Logs, until the daemon stops.
+    pub async fn watch(&self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = self.news.notified() => {}
+            }
+            while self.state().paths.values().any(|at| at.unsaid > 0) {
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = sleep(GATHER) => self.say(Instant::now()),
+                }
+                if stop.is_cancelled() {
+                    break;
+                }
+            }
+        }
+        let mut state = self.state();
+        state.paths.iter_mut().for_each(|(path, at)| at.say(path, Instant::now()));
+    }
+
+    /// A line about each path that had none for a minute.
+    fn say(&self, now: Instant) {
+        let mut state = self.state();
+        let is_due = |at: &AtPath| at.said_at.is_none_or(|said_at| now - said_at >= LINE_EVERY);
+        for (path, at) in state.paths.iter_mut().filter(|(_, at)| is_due(at)) {
+            at.say(path, now);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn open(&self) -> usize {
+        self.paths.values().filter(|at| at.count > 0).count()
+    }
+
+    fn remember(&mut self, mut place: Place, cause: Cause, credential: Kind, at: Timestamp) {
+        if place.is_astray && !self.paths.contains_key(&place.path) && !self.has_room(at) {
+            ELSEWHERE.clone_into(&mut place.path);
+            place.nearest = None;
+        }
+        let path = place.path.clone();
+        let found = self.paths.entry(path).or_insert_with(|| AtPath {
+            place: place.clone(),
+            cause,
+            credential,
+            count: 0,
+            first_at: at,
+            last_at: at,
+            unsaid: 0,
+            said_at: None,
+        });
+        if found.count == 0 {
+            found.first_at = at;
+        }
+        // one that a proxy has rewritten is found by a sample, and stays found until a success
+        let is_still_rewritten = found.count > 0
+            && found.cause.doubt == Some(Doubt::Rewritten)
+            && cause.doubt == Some(Doubt::Signature);
+        if !is_still_rewritten {
+            found.cause = cause;
+        }
+        found.credential = credential;
+        found.place = place;
+        found.count += 1;
+        found.unsaid += 1;
+        found.last_at = found.last_at.max(at);
+    }
+
+    /// Whether one more slip has a place; one that has been quiet for long makes way.
+    fn has_room(&mut self, now: Timestamp) -> bool {
+        self.paths.retain(|path, at| path == ELSEWHERE || !at.is_over(now));
+        self.paths.values().filter(|at| at.place.is_astray).count() < MOST_ASTRAY
+    }
+}
+
+impl AtPath {
+    fn is_over(&self, now: Timestamp) -> bool {
+        self.place.is_astray && self.last_at.after(ASTRAY_FOR) <= now
+    }
+
+    fn shown(&self, path: &str, now: Timestamp) -> RefusedPath {
+        let (why, remedy) = self.cause.words(&self.place);
+        RefusedPath {
+            path: path.to_owned(),
+            destinations: self.place.destinations.clone(),
+            reason: self.cause.refusal.word(),
+            credential: self.credential.word(),
+            count: self.count,
+            first_at: self.first_at,
+            last_at: self.last_at,
+            why,
+            remedy,
+            needs_attention: !self.is_over(now),
+        }
+    }
+
+    fn say(&mut self, path: &str, now: Instant) {
+        let count = std::mem::take(&mut self.unsaid);
+        if count == 0 {
+            return;
+        }
+        self.said_at = Some(now);
+        let (why, remedy) = self.cause.words(&self.place);
+        tracing::warn!(
+            path,
+            count,
+            reason = self.cause.refusal.word(),
+            credential = self.credential.word(),
+            why,
+            remedy,
+            "requests that look like Segment's were refused, and will not come again"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method};
+
+    use super::*;
+    use crate::receive::fake::entrance;
+
+    const NOW: Timestamp = Timestamp(1_750_000_000_000_000);
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    fn doors() -> Doors {
+        Doors::new([entrance("production"), entrance("staging")])
+    }
+
+    fn asked(method: &Method, header: Option<&'static str>) -> Asked {
+        let headers: HeaderMap = header
+            .into_iter()
+            .map(|name| {
+                (name.parse().expect("a header"), http::HeaderValue::from_static("Bearer x"))
+            })
+            .collect();
+        Asked::of(method, &headers)
+    }
+
+    fn signed() -> Asked {
+        asked(&Method::POST, Some("x-signature"))
+    }
+
+    #[test]
+    fn what_looks_like_segments_needs_somebody_until_that_path_succeeds() {
+        let doors = doors();
+        let production = doors.at("production").expect("it is there");
+        let at = At::Door(&production, "");
+        // what is asked, refusal, remembered
+        let table = [
+            (signed(), Refusal::Unauthenticated, true),
+            (asked(&Method::PUT, None), Refusal::Unauthenticated, true),
+            (asked(&Method::GET, None), Refusal::MethodNotAllowed, false),
+            (asked(&Method::GET, Some("authorization")), Refusal::MethodNotAllowed, true),
+            (signed(), Refusal::TooLarge, true),
+            // Segment sends these again
+            (signed(), Refusal::TooMany, false),
+            (signed(), Refusal::Busy, false),
+            (signed(), Refusal::Unavailable, false),
+            (signed(), Refusal::Disabled, false),
+        ];
+        for (asked, refusal, is_remembered) in table {
+            let refused = Refused::default();
+            refused.note(&at, &doors, asked, refusal, NOW);
+            refused.note(&at, &doors, asked, refusal, NOW.after(Duration::from_secs(9)));
+            let paths = refused.paths(NOW.after(400 * DAY));
+            assert_eq!(!paths.is_empty(), is_remembered, "{asked:?} {refusal:?}");
+            assert_eq!(refused.counts()[0].3, 2, "{refusal:?}");
+            if let [path] = &paths[..] {
+                assert!(path.needs_attention && path.count == 2, "{path:?}");
+                assert_eq!((&*path.path, path.first_at), ("/segment/production", NOW));
+                assert!(!path.why.is_empty() && !path.remedy.is_empty(), "{path:?}");
+                refused.succeeded(&At::Door(&doors.at("staging").expect("it is there"), ""));
+                assert_eq!(refused.paths(NOW).len(), 1, "another path's success");
+                refused.succeeded(&at);
+                assert_eq!(refused.paths(NOW), []);
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_that_nobody_has_counts_for_a_day_and_concerns_whom_it_meant() {
+        let (refused, doors) = (Refused::default(), doors());
+        for path in ["/segment/prodution", "/hooks"] {
+            let (at, unknown) = (At::Astray(path), Refusal::UnknownDestination);
+            refused.note(&at, &doors, signed(), unknown, NOW);
+            refused.note(&at, &doors, asked(&Method::POST, None), unknown, NOW.after(DAY));
+        }
+        let [everybodys, productions] = &refused.paths(NOW)[..] else { panic!("two") };
+        assert_eq!(everybodys.path, ELSEWHERE);
+        assert_eq!((everybodys.destinations.len(), productions.destinations.len()), (2, 1));
+        assert_eq!((productions.count, productions.needs_attention), (1, true));
+        assert!(productions.remedy.contains("/segment/production"), "{productions:?}");
+        assert!(refused.paths(NOW.after(DAY)).iter().all(|path| !path.needs_attention));
+    }
+
+    #[test]
+    fn strangers_fill_a_few_places() {
+        let (refused, doors) = (Refused::default(), doors());
+        let note = |path: &str, at| {
+            refused.note(&At::Astray(path), &doors, signed(), Refusal::NotFound, at);
+        };
+        (0..100).for_each(|number| note(&format!("/x{number}"), NOW));
+        (0..100).for_each(|number| note(&format!("/segment/production{number}"), NOW));
+        let shown = refused.paths(NOW);
+        assert_eq!(shown.len(), MOST_ASTRAY);
+        let elsewhere = 200 - MOST_ASTRAY as u64 + 1;
+        assert_eq!((&*shown[0].path, shown[0].count), (ELSEWHERE, elsewhere));
+        assert_eq!(refused.counts().len(), 1);
+        note("/segment/prodution", NOW.after(DAY));
+        let shown = refused.paths(NOW.after(DAY));
+        assert!(shown.len() == 2 && shown[1].path == "/segment/prodution", "{shown:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_path_has_a_line_a_minute() {
+        let (refused, doors) = (Refused::default(), doors());
+        let unsaid = || refused.state().paths.values().map(|at| at.unsaid).sum::<u64>();
+        let note = || {
+            let at = At::Astray("/hooks");
+            refused.note(&at, &doors, signed(), Refusal::NotFound, NOW);
+        };
+        let stop = CancellationToken::new();
+        let seeing = async {
+            (0..40).for_each(|_| note());
+            sleep(GATHER * 2).await;
+            assert_eq!(unsaid(), 0);
+            note();
+            sleep(GATHER * 50).await;
+            assert_eq!(unsaid(), 1, "not yet");
+            sleep(GATHER * 15).await;
+            assert_eq!(unsaid(), 0);
+            note();
+            stop.cancel();
+        };
+        tokio::join!(refused.watch(stop.clone()), seeing);
+        assert_eq!(unsaid(), 0, "the rest is said at the end");
+    }
+}

@@ -1,0 +1,170 @@
+//! Where a request came to: a path there is, or one that nobody has.
+
+use std::collections::BTreeSet;
+
+use super::ELSEWHERE;
+use crate::membership::DestinationName;
+use crate::nearest::nearest;
+use crate::receive::Doors;
+use crate::receive::doors::Door;
+
+/// Of a path that a stranger chose and that is shown all the same.
+const LONGEST_SHOWN: usize = 48;
+/// Where a request came to, as its route knows it.
+#[derive(Debug)]
+pub(in crate::receive) enum At<'a> {
+    /// `/segment/{name}`, and what follows it.
+    Door(&'a Door, &'static str),
+    /// A call of the Tracking API, and whose write key it showed.
+    Call(&'static str, Option<&'a Door>),
+    /// Any other path.
+    Astray(&'a str),
+}
+
+/// The same, as it is remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::receive) struct Place {
+    /// What it is remembered under.
+    pub path: String,
+    /// Whether nothing can succeed there.
+    pub is_astray: bool,
+    /// The name that was probably meant, if it is astray.
+    pub nearest: Option<String>,
+    /// The section of the configuration that decides about it, as in `destinations.production`.
+    pub section: String,
+    /// Those that it concerns.
+    pub destinations: Vec<DestinationName>,
+}
+
+impl<'a> At<'a> {
+    pub fn door(&self) -> Option<&'a Door> {
+        match self {
+            Self::Door(door, _) => Some(door),
+            Self::Call(_, door) => *door,
+            Self::Astray(_) => None,
+        }
+    }
+
+    /// The path, if it is one there is.
+    pub fn path(&self) -> Option<String> {
+        match self {
+            Self::Door(door, rest) => Some(format!("/segment/{}{rest}", door.name)),
+            Self::Call(call, _) => Some(format!("/v1/{call}")),
+            Self::Astray(_) => None,
+        }
+    }
+
+    /// What it is counted under.
+    pub fn label(&self) -> String {
+        self.path().unwrap_or_else(|| ELSEWHERE.to_owned())
+    }
+
+    /// Whether nothing can succeed there.
+    pub fn is_astray(&self, doors: &Doors) -> bool {
+        match self {
+            Self::Door(..) => false,
+            Self::Call(..) => !doors.have_write_keys(),
+            Self::Astray(_) => true,
+        }
+    }
+
+    pub fn place(&self, doors: &Doors) -> Place {
+        let slip = match self {
+            Self::Astray(path) => doors.slip(path),
+            _ => None,
+        };
+        let (path, nearest) = match slip {
+            Some((path, nearest)) => (path.to_owned(), Some(nearest)),
+            None => (self.label(), None),
+        };
+        Place {
+            path,
+            is_astray: self.is_astray(doors),
+            section: match self.door() {
+                Some(door) if door.is_route() => format!("routes.{}", door.name),
+                Some(door) => format!("destinations.{}", door.name),
+                None => "destinations.<name>".to_owned(),
+            },
+            destinations: self.concerned(doors, nearest.as_deref()),
+            nearest,
+        }
+    }
+
+    /// The destinations whose events a request probably carried.
+    fn concerned(&self, doors: &Doors, nearest: Option<&str>) -> Vec<DestinationName> {
+        if let Some(door) = self.door() {
+            return door.destinations.iter().map(|of| of.name.clone()).collect();
+        }
+        let takes_calls = doors.have_write_keys();
+        let is_meant = |door: &Door| match (self, nearest) {
+            (Self::Call(..), _) => door.gate.has_write_keys() || !takes_calls,
+            (_, Some(nearest)) => door.name == nearest,
+            (_, None) => true,
+        };
+        let all = doors.all();
+        let concerned: BTreeSet<&DestinationName> = all
+            .iter()
+            .filter(|door| is_meant(door))
+            .flat_map(|door| door.destinations.iter().map(|of| &of.name))
+            .collect();
+        concerned.into_iter().cloned().collect()
+    }
+}
+
+impl Doors {
+    /// A path that is a slip of the finger, and the name of the door that was meant. Nothing else that a
+    /// stranger chose is shown: it may be anything, somebody's id or a secret in the wrong field.
+    fn slip<'p>(&self, path: &'p str) -> Option<(&'p str, String)> {
+        let name = path.strip_prefix("/segment/")?;
+        let name = name.strip_suffix('/').unwrap_or(name);
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        if path.len() > LONGEST_SHOWN || !name.chars().all(is_plain) {
+            return None;
+        }
+        let all = self.all();
+        let names: Vec<&str> = all.iter().map(|door| door.name.as_str()).collect();
+        let nearest = nearest(name, &names)?;
+        let is_secret = all.iter().any(|door| door.gate.is_secret(name.as_bytes()));
+        (!is_secret).then(|| (path, nearest.to_owned()))
+    }
+}
+
+/// As much of a path as is looked at; the rest would be kept while a body is awaited.
+pub(in crate::receive) fn shortened(path: &str) -> String {
+    path.chars().take(LONGEST_SHOWN + 1).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::receive::fake::entrance;
+
+    #[test]
+    fn a_path_that_nobody_has_is_shown_where_it_is_a_slip() {
+        let doors = Doors::new([entrance("production"), entrance("keys")]);
+        let long = format!("/segment/{}", "production".repeat(5));
+        // path, shown, nearest
+        let table = [
+            ("/segment/prodution", "/segment/prodution", Some("production")),
+            ("/segment/Production/", "/segment/Production/", Some("production")),
+            ("/segment/production/audiences", "-", None),
+            ("/ada/prodution", "-", None),
+            ("/segment/ada", "-", None),
+            ("/segment/production%20", "-", None),
+            ("/webhook", "-", None),
+            (&long, "-", None),
+            // it is a write key
+            ("/segment/key", "-", None),
+            ("", "-", None),
+        ];
+        for (path, shown, nearest) in table {
+            let place = At::Astray(path).place(&doors);
+            assert_eq!((&*place.path, place.nearest.as_deref()), (shown, nearest), "{path}");
+            assert!(place.is_astray && At::Astray(path).label() == "-", "{path}");
+            let concerned: Vec<_> =
+                place.destinations.iter().map(DestinationName::as_str).collect();
+            let expected = nearest.map_or_else(|| vec!["keys", "production"], |name| vec![name]);
+            assert_eq!(concerned, expected, "{path}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What is wrong with a refused request, and what would mend it: for the log, the status and the dashboard,
+//! which only operators see. The sender hears less (`answer`).
+
+use super::Place;
+use super::shown::{Doubt, Kind};
+use crate::receive::answer::Refusal;
+use crate::receive::authentication::Credential;
+
+/// Why a request was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cause {
+    pub refusal: Refusal,
+    /// If it was not believed.
+    pub doubt: Option<Doubt>,
+}
+
+/// A setting of a credential, and what it is called in Segment.
+fn setting(credential: Credential) -> (&'static str, &'static str) {
+    match credential {
+        Credential::Signature => ("shared_secrets", "the shared secret of the webhook"),
+        Credential::Bearer => ("bearer_tokens", "the header Authorization: Bearer <token>"),
+        Credential::WriteKey => ("write_keys", "the write key of the source"),
+    }
+}
+
+fn of_kind(kind: Kind) -> Credential {
+    match kind {
+        Kind::None | Kind::Signature => Credential::Signature,
+        Kind::Bearer | Kind::Other => Credential::Bearer,
+        Kind::Basic => Credential::WriteKey,
+    }
+}
+
+impl Cause {
+    /// Two sentences: why, and the remedy.
+    pub fn words(self, place: &Place) -> (String, String) {
+        let section = &place.section;
+        if let Some(doubt) = self.doubt {
+            return doubted(doubt, section);
+        }
+        let limit = "A larger one is refused for good.";
+        match self.refusal {
+            Refusal::NotFound if place.path.starts_with("/v1/") => (
+                "Nobody takes calls of the Tracking API: no write key is configured.".into(),
+                format!("Set {section}.segment.write_keys to the write key of the source."),
+            ),
+            Refusal::NotFound | Refusal::UnknownDestination => astray(place),
+            Refusal::MethodNotAllowed => (
+                "The request did not use a method that this path takes.".into(),
+                "Let Segment send by POST, PUT or PATCH.".into(),
+            ),
+            Refusal::SourceNotAllowed => (
+                "The request came from an address that is not allowed.".into(),
+                format!(
+                    "Add Segment's networks to {section}.segment.allowed_sources; behind a proxy, check \
+                     listen.trusted_proxies."
+                ),
+            ),
+            Refusal::BatchNotAllowed => (
+                "Segment sends batches, and this path takes one event a request.".into(),
+                format!(
+                    "Switch batching off in Segment, or set {section}.segment.allow_batches = true."
+                ),
+            ),
+            Refusal::TooLarge => (
+                format!("The body is larger than is taken. {limit}"),
+                "Let Segment send smaller batches, or raise listen.body_limit_mib.".into(),
+            ),
+            Refusal::TooManyEvents => (
+                format!("The body holds more events than one request may. {limit}"),
+                "Let the sender make smaller batches.".into(),
+            ),
+            Refusal::BodyTimeout => (
+                "The body did not arrive in time.".into(),
+                "Look at the network and proxies in front, or raise listen.body_timeout_ms.".into(),
+            ),
+            Refusal::BodyBroken => (
+                "The body broke off, or is not packed as its Content-Encoding says.".into(),
+                "Look at the proxies in front.".into(),
+            ),
+            Refusal::BadJson => (
+                "The body is no JSON object or array.".into(),
+                "Set the content type of the webhook in Segment to JSON.".into(),
+            ),
+            Refusal::UnknownEncoding => (
+                "The body is packed in a way that is not understood.".into(),
+                "Let the sender, or the proxy in front, use gzip, deflate or nothing.".into(),
+            ),
+            Refusal::BadAudience => (
+                "A call of Webhook Audiences had no name or id in it.".into(),
+                "Check the audience settings of the destination in Segment.".into(),
+            ),
+            // not the sender's fault, so that it is not remembered
+            Refusal::Unauthenticated
+            | Refusal::Disabled
+            | Refusal::TooMany
+            | Refusal::Busy
+            | Refusal::Unavailable => (String::new(), String::new()),
+        }
+    }
+}
+
+fn astray(place: &Place) -> (String, String) {
+    let why = "No destination or route has this path.";
+    let remedy = match &place.nearest {
+        Some(nearest) => format!("The nearest is /segment/{nearest}: correct the URL in Segment."),
+        None => {
+            "Correct the URL in Segment: it ends with /segment/ and the name of a destination or \
+                 route."
+                .to_owned()
+        }
+    };
+    (why.to_owned(), remedy)
+}
+
+fn doubted(doubt: Doubt, section: &str) -> (String, String) {
+    let copy = |credential| {
+        let (key, there) = setting(credential);
+        format!("Compare {there} in Segment with {section}.segment.{key}.")
+    };
+    match doubt {
+        Doubt::Nothing => (
+            "The request shows no credential.".to_owned(),
+            format!(
+                "Set in Segment what {section}.segment asks for: a shared secret (shared_secrets), a header \
+                 Authorization (bearer_tokens) or a write key (write_keys)."
+            ),
+        ),
+        Doubt::Lacks(credential) => {
+            let (key, there) = setting(credential);
+            let what = match credential {
+                Credential::Signature => "an X-Signature",
+                Credential::Bearer => "a bearer token",
+                Credential::WriteKey => "a write key",
+            };
+            (
+                format!("The request lacks {what}, which is demanded too."),
+                format!(
+                    "Set {there} in Segment to one of {section}.segment.{key}, or change \
+                     {section}.segment.require."
+                ),
+            )
+        }
+        Doubt::Signature => (
+            "The X-Signature matches none of the shared secrets.".to_owned(),
+            copy(Credential::Signature),
+        ),
+        Doubt::Rewritten => (
+            "The X-Signature is right for the event as Segment wrote it, but not for the bytes that arrived: \
+             something in between has rewritten the body."
+                .to_owned(),
+            "Let the proxy, gateway or function in front pass the body on byte for byte.".to_owned(),
+        ),
+        Doubt::Malformed => (
+            "The X-Signature is not 40 lower-case hexadecimal digits: Segment did not make it."
+                .to_owned(),
+            "Let Segment sign (set the shared secret of the webhook) instead of setting the header by hand."
+                .to_owned(),
+        ),
+        Doubt::Wrong(kind) => {
+            let what = match kind {
+                Kind::Basic => "The write key is none of those that are configured.",
+                _ => "The bearer token is none of those that are configured.",
+            };
+            (what.to_owned(), copy(of_kind(kind)))
+        }
+        Doubt::Unexpected(Kind::Other) => (
+            "The header Authorization has no scheme that is known.".to_owned(),
+            format!(
+                "Write `Bearer ` before the token in Segment, and the token into \
+                 {section}.segment.bearer_tokens."
+            ),
+        ),
+        Doubt::Unexpected(kind) => {
+            let (key, _) = setting(of_kind(kind));
+            let what = match kind {
+                Kind::Basic => "HTTP Basic",
+                Kind::Bearer => "a bearer token",
+                _ => "an X-Signature",
+            };
+            (
+                format!("The request shows {what}, and none is configured here."),
+                format!(
+                    "Set {section}.segment.{key}, or let Segment send the credential that is configured."
+                ),
+            )
+        }
+    }
+}
