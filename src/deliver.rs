@@ -16,10 +16,13 @@ mod concurrency;
 mod counters;
 mod courier;
 mod dispatch;
+mod failing;
 mod guard;
 mod pace;
+mod reasons;
 #[cfg(test)]
 mod simulation;
+mod words;
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -27,6 +30,7 @@ use std::time::Duration;
 pub use counters::{Counters, Delivered, Latest, Trouble};
 pub use courier::{Change, Courier, CourierError};
 pub use dispatch::{Held, Standing};
+pub use failing::FailingAudience;
 
 /// How a destination is delivered to.
 #[derive(Clone, Debug)]

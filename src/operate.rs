@@ -5,6 +5,7 @@ pub mod actions;
 pub mod admin;
 pub mod api;
 pub mod clocks;
+pub mod configuration;
 pub mod dashboard;
 pub mod explain;
 pub mod history;

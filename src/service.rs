@@ -44,6 +44,7 @@ use crate::operate::access::Tokens;
 use crate::operate::actions::Environment;
 use crate::operate::admin;
 use crate::operate::api::Reloads;
+use crate::operate::configuration::Configuration;
 use crate::operate::history::History;
 use crate::operate::logging::{Lines, chain};
 use crate::operate::sources::Sources;
@@ -100,6 +101,10 @@ pub struct Service {
     traces: Option<Traces>,
     /// What is logged.
     lines: Lines,
+    /// What the last reading of the configuration came to.
+    configuration: Configuration,
+    /// Of the listeners that speak TLS, by the listener's name.
+    certificates: Vec<(&'static str, Certificates)>,
     readiness: Readiness,
     stop_receiving: CancellationToken,
     stop_delivering: CancellationToken,
@@ -197,10 +202,15 @@ impl Service {
         let readiness = Readiness::default();
         let [public_limits, admin_limits] = wiring::listener_limits(&config, open_files);
         let (received, delivered) = <(Arc<receive::Counters>, Arc<deliver::Counters>)>::default();
+        let certificates = [("public", &public_tls), ("admin", &admin_tls)].into_iter();
+        let certificates = certificates
+            .filter_map(|(name, tls)| tls.clone().map(|certificates| (name, certificates)));
         let mut service = Self {
             public_address,
             admin_address,
             ledger: Arc::clone(&ledger),
+            configuration: Configuration::started(clock.now()),
+            certificates: certificates.collect(),
             clock,
             shown: Shown {
                 doors: Doors::new(wiring::entrances(&config, &received)),
@@ -231,7 +241,7 @@ impl Service {
         let doors = service.shown.doors.clone();
         let ledger = wiring::ledger(&service);
         let state = PublicState::new(doors, ledger, public_limits, readiness, received);
-        for certificates in [&public_tls, &admin_tls].into_iter().flatten().cloned() {
+        for (_, certificates) in service.certificates.clone() {
             let watch = certificates.watch(service.stop_watching.clone());
             service.spawn(Part::Watching, async move {
                 watch.await;

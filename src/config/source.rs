@@ -29,6 +29,12 @@ impl Source {
         Self { file: layers::locate(file) }
     }
 
+    /// The file, if there is one: else all comes from the environment.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
     /// Reads the file, the environment, and the files that they name.
     #[must_use]
     pub fn read(&self) -> Reading {

@@ -6,9 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::failing::{Failing, FailingAudience, Failure};
+use super::words::Words;
 use crate::counting::{Count, Distribution, Histogram, PerDestination};
-use crate::launchdarkly::{Answer, Outcome, RateLimits, Refusal};
-use crate::membership::{DestinationName, Timestamp};
+use crate::launchdarkly::{Answer, Outcome, RateLimits};
+use crate::membership::{AudienceId, DestinationName, Timestamp};
 
 /// The numbers of every courier. They outlive a change of the configuration.
 #[derive(Debug, Default)]
@@ -40,6 +44,7 @@ pub struct Delivered {
     /// By [`WORDS`].
     durations: [Histogram; WORDS.len()],
     latest: Mutex<Latest>,
+    failing: Mutex<Failing>,
 }
 
 impl Default for Delivered {
@@ -51,6 +56,7 @@ impl Default for Delivered {
             by_status: Mutex::default(),
             durations: array::from_fn(|_| Histogram::of_durations()),
             latest: Mutex::default(),
+            failing: Mutex::default(),
         }
     }
 }
@@ -81,15 +87,19 @@ pub struct Trouble {
     pub status: Option<u16>,
     /// LaunchDarkly's `code`, or what kept the answer away.
     pub cause: String,
+    /// LaunchDarkly's `message`; empty also where it may quote what was sent.
+    pub message: String,
     /// LaunchDarkly's `id` of the answer, for its support; may be empty.
     pub answer_id: String,
 }
 
 /// One for each variant of [`Outcome`].
-const WORDS: [&str; 9] = [
+const WORDS: [&str; 11] = [
     "taken",
     "refused",
     "token_refused",
+    "not_permitted",
+    "approval_required",
     "unknown_environment",
     "conflict",
     "too_large",
@@ -103,13 +113,20 @@ fn position(outcome: &Outcome) -> usize {
         Outcome::Taken => 0,
         Outcome::Refused(_) => 1,
         Outcome::TokenRefused(_) => 2,
-        Outcome::UnknownEnvironment(_) => 3,
-        Outcome::Conflict => 4,
-        Outcome::TooLarge(_) => 5,
-        Outcome::RateLimited { .. } => 6,
-        Outcome::Unavailable { .. } => 7,
-        Outcome::Unexpected(_) => 8,
+        Outcome::NotPermitted(_) => 3,
+        Outcome::ApprovalRequired(_) => 4,
+        Outcome::UnknownEnvironment(_) => 5,
+        Outcome::Conflict(_) => 6,
+        Outcome::TooLarge(_) => 7,
+        Outcome::RateLimited { .. } => 8,
+        Outcome::Unavailable { .. } => 9,
+        Outcome::Unexpected(_) => 10,
     }
+}
+
+/// A word for what an answer means.
+pub(super) fn word(outcome: &Outcome) -> &'static str {
+    WORDS[position(outcome)]
 }
 
 impl Delivered {
@@ -118,8 +135,15 @@ impl Delivered {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A call with so many members ended, at `now`.
-    pub(super) fn answered(&self, answer: &Answer, members: usize, took: Duration, now: Timestamp) {
+    /// A call with so many members ended, at `now`; `words` is what may be shown of its answer.
+    pub(super) fn answered(
+        &self,
+        answer: &Answer,
+        words: &Words,
+        members: usize,
+        took: Duration,
+        now: Timestamp,
+    ) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
         *lock(&self.by_status).entry(answer.status).or_default() += 1;
         self.durations[position(&answer.outcome)].took(took);
@@ -131,8 +155,49 @@ impl Delivered {
             self.members.add(members as u64);
             latest.success_at = Some(now);
         } else {
-            latest.trouble = Some(Trouble::of(answer, now));
+            latest.trouble = Some(Trouble::of(answer, words, now));
         }
+    }
+
+    /// A call of this audience was not taken. `Some`: the log is to hear of it.
+    pub(super) fn failed(
+        &self,
+        audience: &AudienceId,
+        failure: Failure<'_>,
+    ) -> Option<FailingAudience> {
+        lock(&self.failing).failed(audience, failure, Instant::now())
+    }
+
+    /// A call of this audience was taken.
+    pub(super) fn taken(&self, audience: &AudienceId) {
+        lock(&self.failing).taken(audience);
+    }
+
+    /// Forgets the failures of all others: nothing of them is pending.
+    pub(super) fn keep_failing(&self, is_pending: impl Fn(&AudienceId) -> bool) {
+        lock(&self.failing).keep(is_pending);
+    }
+
+    /// Nothing at all is sent before then.
+    pub(super) fn pause_until(&self, at: Timestamp) {
+        lock(&self.failing).pause_until(at);
+    }
+
+    /// Whether any audience's last call was not taken.
+    pub(super) fn is_any_failing(&self) -> bool {
+        !lock(&self.failing).is_empty()
+    }
+
+    /// The audiences whose last call was not taken, and of which something is pending, by their ids.
+    #[must_use]
+    pub fn failing_audiences(&self) -> Vec<FailingAudience> {
+        lock(&self.failing).shown()
+    }
+
+    /// How many there are beyond those: there is a bound to what is remembered of them.
+    #[must_use]
+    pub fn other_failing_audiences(&self) -> u64 {
+        lock(&self.failing).others()
     }
 
     /// Whether members are waiting for longer than `late_after`, or are kept from being sent.
@@ -167,21 +232,13 @@ impl Delivered {
 }
 
 impl Trouble {
-    fn of(answer: &Answer, at: Timestamp) -> Self {
-        let what = WORDS[position(&answer.outcome)];
-        let (cause, answer_id) = match &answer.outcome {
-            Outcome::Refused(refusal)
-            | Outcome::TokenRefused(refusal)
-            | Outcome::UnknownEnvironment(refusal)
-            | Outcome::TooLarge(refusal)
-            | Outcome::Unexpected(refusal) => {
-                let Refusal { code, id, .. } = refusal;
-                (code.clone(), id.clone())
-            }
-            Outcome::Unavailable { cause, .. } => (cause.clone(), String::new()),
-            Outcome::Taken | Outcome::Conflict | Outcome::RateLimited { .. } => Default::default(),
+    fn of(answer: &Answer, words: &Words, at: Timestamp) -> Self {
+        let Words { code, message, answer_id } = words.clone();
+        let cause = match &answer.outcome {
+            Outcome::Unavailable { cause, .. } => cause.clone(),
+            _ => code,
         };
-        Self { at, what, status: answer.status, cause, answer_id }
+        Self { at, what: word(&answer.outcome), status: answer.status, cause, message, answer_id }
     }
 }
 
@@ -210,20 +267,23 @@ mod tests {
         for _ in 0..3 {
             delivered.sent();
         }
-        delivered.answered(&answered(204, ""), 5, took, at(1));
-        let words = r#"{"code":"forbidden","message":"ada is not","id":"abc-1"}"#;
-        delivered.answered(&answered(403, words), 9, took, at(2));
+        delivered.answered(&answered(204, ""), &Words::default(), 5, took, at(1));
+        let body = r#"{"code":"forbidden","message":"role lacks it","id":"abc-1"}"#;
+        let refused = answered(403, body);
+        delivered.answered(&refused, &Words::of(&refused.outcome, []), 9, took, at(2));
         assert_eq!((delivered.in_flight(), delivered.members.get()), (1, 5));
         let latest = delivered.latest();
         assert_eq!(latest.success_at, Some(at(1)));
         assert_eq!(latest.limits.global.remaining, Some(7));
         let trouble = latest.trouble.expect("there was");
-        assert_eq!((trouble.what, trouble.status), ("token_refused", Some(403)));
+        assert_eq!((trouble.what, trouble.status), ("not_permitted", Some(403)));
         assert_eq!((&trouble.cause[..], &trouble.answer_id[..]), ("forbidden", "abc-1"));
+        assert_eq!(trouble.message, "role lacks it");
 
-        let outcome = Outcome::Unavailable { cause: "no answer in time".into(), fate: Fate::Open };
+        let (cause, fate) = ("no answer in time".into(), Fate::Open);
+        let outcome = Outcome::Unavailable { cause, fate, refusal: None };
         let none = Answer { outcome, limits: RateLimits::default(), status: None };
-        delivered.answered(&none, 9, took, at(3));
+        delivered.answered(&none, &Words::default(), 9, took, at(3));
         let latest = delivered.latest();
         assert_eq!(latest.limits.global.remaining, Some(7), "no answer says nothing about limits");
         assert_eq!(latest.trouble.expect("there was").cause, "no answer in time");

@@ -1,5 +1,6 @@
 //! The courier: the task that delivers one destination. It carries out what [`Dispatch`] decides.
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +14,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::Policy;
-use super::counters::Delivered;
+use super::counters::{Delivered, word};
 use super::dispatch::{Dispatch, Now, Report, Standing, Step};
+use super::failing::Failure;
+use super::words::Words;
 use crate::clock::{Clock, whole_millis};
 use crate::launchdarkly::wire::{body_bytes, encode, member_bytes, text_bytes};
 use crate::launchdarkly::{Answer, Api, Outcome};
 use crate::ledger::{Backlog, Batch, Ledger, LedgerError, Measure, Members, Room};
-use crate::membership::DestinationName;
+use crate::membership::{AudienceId, DestinationName};
 use crate::panics;
 
 /// Between two attempts at a ledger that cannot take writes.
@@ -136,6 +139,7 @@ impl Courier {
     /// `settle` would send its batch twice.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), CourierError> {
         let mut news = self.ledger.news(&self.destination);
+        self.counters.keep_failing(|_| false); // another courier's, to another environment perhaps
         while !stop.is_cancelled() {
             while let Some(flown) = self.flights.try_join_next() {
                 self.land(flown?).await?;
@@ -147,6 +151,7 @@ impl Courier {
             let backlog = self.ledger.backlog(&self.destination).await?;
             let is_paused = self.ledger.paused_since(&self.destination).is_some();
             self.show_wellness(is_paused, &backlog);
+            self.forget_those_without(&backlog);
             let next = if is_paused {
                 Step::Wait(None)
             } else {
@@ -216,6 +221,7 @@ impl Courier {
         self.launchdarkly = launchdarkly;
         self.late_after = policy.linger + LATE;
         self.dispatch.change(policy);
+        self.counters.keep_failing(|_| false); // what was wrong may be what was changed
         self.show_standing();
     }
 
@@ -251,23 +257,75 @@ impl Courier {
     }
 
     async fn land(&mut self, flown: Flown) -> Result<(), CourierError> {
-        self.log(&flown);
+        let Flown { batch, answer, .. } = &flown;
+        let sent = batch.members.iter().map(|member| &member.context_key);
+        let words = Words::of(&answer.outcome, sent);
+        self.log(&flown, &words);
         let now = Now {
             instant: Instant::now(),
             wall: self.clock.now(),
             took: flown.took,
             draw: self.chance.random(),
         };
-        self.counters.answered(&flown.answer, flown.batch.members.len(), flown.took, now.wall);
+        let members = batch.members.len();
+        self.counters.answered(answer, &words, members, flown.took, now.wall);
+        let (audience, outcome) = (batch.route.audience.clone(), answer.outcome.clone());
+        let status = answer.status;
         let is_of_before = !Arc::ptr_eq(&flown.launchdarkly, &self.launchdarkly);
         let reports = if is_of_before && flown.answer.outcome.is_of_the_destination() {
             self.dispatch.refused_before_change(flown.batch)
         } else {
-            self.dispatch.answered(flown.batch, flown.answer, now)
+            let reports = self.dispatch.answered(flown.batch, flown.answer, now);
+            self.note(&audience, (&outcome, status, &words), now);
+            reports
         };
         self.report(reports).await?;
         self.show_standing();
         Ok(())
+    }
+
+    /// Of each audience that fails it is known since when, and what LaunchDarkly says.
+    fn note(
+        &self,
+        audience: &AudienceId,
+        (outcome, status, words): (&Outcome, Option<u16>, &Words),
+        now: Now,
+    ) {
+        self.counters.pause_until(now.wall.after(self.dispatch.pause(now.instant)));
+        if matches!(outcome, Outcome::Taken) {
+            self.counters.taken(audience);
+            return;
+        }
+        let pause = self.dispatch.pause_of(audience, now.instant);
+        let (what, at, next_attempt_at) = (word(outcome), now.wall, now.wall.after(pause));
+        let failure = Failure { outcome, what, status, words, at, next_attempt_at };
+        let Some(line) = self.counters.failed(audience, failure) else { return };
+        warn!(
+            destination.name = %self.destination,
+            audience.id = audience.as_str(),
+            failures = line.failures,
+            what = line.what,
+            status = line.status,
+            code = line.code,
+            answer.message = line.message,
+            answer.id = line.answer_id,
+            next_attempt_s = pause.max(self.dispatch.pause(now.instant)).as_secs(),
+            why = line.why,
+            remedy = line.remedy,
+            "LaunchDarkly has not taken this audience several times in a row: will retry"
+        );
+    }
+
+    /// Failures of audiences of which nothing is pending any more are over.
+    fn forget_those_without(&self, backlog: &[Backlog]) {
+        if !self.counters.is_any_failing() {
+            return;
+        }
+        let waiting: HashSet<&AudienceId> = backlog.iter().map(|of| &of.audience).collect();
+        let is_pending = |audience: &AudienceId| {
+            waiting.contains(audience) || self.dispatch.has_claimed(audience)
+        };
+        self.counters.keep_failing(is_pending);
     }
 
     async fn report(&mut self, reports: Vec<Report>) -> Result<(), CourierError> {
@@ -302,7 +360,7 @@ impl Courier {
         }
     }
 
-    fn log(&self, flown: &Flown) {
+    fn log(&self, flown: &Flown, words: &Words) {
         let members = flown.batch.members.len();
         let audience = flown.batch.route.audience.as_str();
         let destination = self.destination.as_str();
@@ -324,6 +382,9 @@ impl Courier {
                 duration_ms,
                 status,
                 cause,
+                code = words.code,
+                answer.message = words.message,
+                answer.id = words.answer_id,
                 "LaunchDarkly is unavailable: will retry"
             ),
             outcome => debug!(
@@ -350,8 +411,9 @@ impl Courier {
         let before = self.standing.borrow().held.clone();
         match (&before, &standing.held) {
             (None, Some(held)) => error!(
-                destination.name = %self.destination, status = held.status,
-                answer.id = %held.answer_id, why = held.why,
+                destination.name = %self.destination, status = held.status, what = held.what,
+                code = held.code, answer.message = held.message, answer.id = held.answer_id,
+                why = held.why, remedy = held.remedy,
                 "destination held: events are kept, nothing is delivered until this is mended"
             ),
             (Some(held), None) => {

@@ -63,8 +63,16 @@ pub struct Held {
     pub since: Timestamp,
     /// The HTTP status that caused it.
     pub status: u16,
-    /// In words, with the remedy.
+    /// A word for what the answer meant, as in [`super::Delivered::durations`].
+    pub what: &'static str,
+    /// In words, naming the setting that has to do with it.
     pub why: &'static str,
+    /// What to do about it.
+    pub remedy: &'static str,
+    /// LaunchDarkly's `code` of the last such answer; may be empty.
+    pub code: String,
+    /// LaunchDarkly's `message`; empty also where it may quote what was sent.
+    pub message: String,
     /// LaunchDarkly's `id` of the last such answer, for its support.
     pub answer_id: String,
 }
@@ -80,6 +88,9 @@ struct Hold {
     ask_told: bool,
     /// Who was asked so last.
     asked: Option<(AudienceId, ContextKey)>,
+    /// Behind the one that was asked last nobody was found who was taken before: all of them may stand
+    /// before those who wait.
+    ask_from_start: bool,
 }
 
 #[derive(Debug, Default)]
@@ -90,6 +101,10 @@ struct AudienceState {
     not_before: Option<Instant>,
     /// Halves of refused batches, still claimed; breadth first, so that large good parts go early.
     parts: VecDeque<Batch>,
+    /// Members that were refused once, each alone, still claimed, and when they are sent once more.
+    suspects: VecDeque<(Instant, Batch)>,
+    /// Those of them that are being sent once more.
+    asked_again: BTreeSet<ContextKey>,
 }
 
 /// The state of one destination's delivery.
@@ -158,6 +173,7 @@ impl Dispatch {
     pub fn nobody_told(&mut self) {
         if let Some(hold) = &mut self.hold {
             hold.ask_told = false;
+            hold.ask_from_start = !hold.ask_from_start;
         }
     }
 
@@ -191,10 +207,37 @@ impl Dispatch {
         vec![Report::Release(batch, Unheard::No)]
     }
 
-    /// Gives back the halves that wait to be sent: the courier stops, or the destination is held.
+    /// Gives back the halves and the members that wait to be sent: the courier stops, or the
+    /// destination is held.
     pub fn release_parts(&mut self) -> Vec<Report> {
-        let parts = self.audiences.values_mut().flat_map(|state| state.parts.drain(..));
-        parts.map(|part| Report::Release(part, Unheard::No)).collect()
+        let kept = self.audiences.values_mut().flat_map(|state| {
+            let suspects = state.suspects.drain(..).map(|(_, suspect)| suspect);
+            state.parts.drain(..).chain(suspects)
+        });
+        kept.map(|part| Report::Release(part, Unheard::No)).collect()
+    }
+
+    /// How long nothing of this audience is sent, as far as is known now.
+    pub fn pause_of(&self, audience: &AudienceId, now: Instant) -> Duration {
+        let state = self.audiences.get(audience);
+        let not_before = state.and_then(|state| state.not_before);
+        let suspect = state.and_then(|state| state.suspects.front()).map(|(due, _)| *due);
+        let until = not_before.max(suspect);
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
+    /// How long nothing is sent at all, as far as is known now.
+    pub fn pause(&self, now: Instant) -> Duration {
+        let probe = self.hold.as_ref().map(|hold| hold.next_probe);
+        let until = self.paused_until.max(probe);
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
+    /// Whether it knows of members of this audience that do not wait in the ledger.
+    pub fn has_claimed(&self, audience: &AudienceId) -> bool {
+        self.audiences.get(audience).is_some_and(|state| {
+            state.in_flight > 0 || !state.parts.is_empty() || !state.suspects.is_empty()
+        })
     }
 }
 
@@ -204,10 +247,22 @@ impl AudienceState {
         self.acknowledged || self.in_flight == 0
     }
 
+    /// What is still claimed and may be sent now.
+    fn next_kept(&mut self, now: Instant) -> Option<Batch> {
+        if let Some(part) = self.parts.pop_front() {
+            return Some(part);
+        }
+        self.suspects.front().filter(|(due, _)| *due <= now)?;
+        let (_, suspect) = self.suspects.pop_front()?;
+        self.asked_again.extend(suspect.members.iter().map(|member| member.context_key.clone()));
+        Some(suspect)
+    }
+
     /// Whether anything would be lost with it: `acknowledged` comes back with the backlog.
     fn matters(&self) -> bool {
         self.in_flight > 0
             || !self.parts.is_empty()
+            || !self.suspects.is_empty()
             || self.not_before.is_some()
             || self.backoff != Backoff::default()
     }

@@ -14,7 +14,8 @@ const LEAST_WATCHFUL: usize = WATCHFUL << 7;
 /// Members that were refused alone, with none taken since.
 #[derive(Debug)]
 pub(super) struct Guard {
-    refused: Vec<Batch>,
+    /// Each with whether it was parked.
+    refused: Vec<(Batch, bool)>,
     threshold: usize,
 }
 
@@ -23,16 +24,18 @@ impl Guard {
         Self { refused: Vec::new(), threshold: WATCHFUL }
     }
 
-    /// A member was refused alone. `Some`: the alarm; these are to be unparked.
-    pub fn refused(&mut self, member: Batch) -> Option<Vec<Batch>> {
-        // One that is refused again, with a newer value, says nothing about the others.
-        self.refused.retain(|other| !is_same(other, &member));
-        self.refused.push(member);
-        if self.refused.len() < self.threshold {
+    /// A member was refused alone, and is parked for it if there is no alarm. `Some`: the alarm; these
+    /// were parked before and are not to be.
+    pub fn refused(&mut self, member: Batch, is_parked: bool) -> Option<Vec<Batch>> {
+        // One that is refused again says nothing about the others.
+        self.refused.retain(|(other, _)| !is_same(other, &member));
+        if self.refused.len() + 1 < self.threshold {
+            self.refused.push((member, is_parked));
             return None;
         }
         self.threshold = (self.threshold * 2).min(LEAST_WATCHFUL);
-        Some(std::mem::take(&mut self.refused))
+        let refused = std::mem::take(&mut self.refused).into_iter();
+        Some(refused.filter_map(|(member, is_parked)| is_parked.then_some(member)).collect())
     }
 
     /// LaunchDarkly took this many members in one request.
@@ -79,10 +82,14 @@ mod tests {
     fn each_alarm_needs_twice_as_many_up_to_a_limit() {
         let mut guard = Guard::new();
         let mut refused = (0..).map(alone);
-        let mut alarms = Vec::new();
+        let (mut alarms, mut count) = (Vec::new(), 0);
         while alarms.len() < 10 {
             let next = refused.next().expect("there is no end");
-            alarms.extend(guard.refused(next).map(|all| all.len()));
+            count += 1;
+            if let Some(parked) = guard.refused(next, count % 2 == 0) {
+                assert_eq!(parked.len(), (count - 1) / 2, "those that were parked before");
+                alarms.push(std::mem::take(&mut count));
+            }
         }
         assert_eq!(alarms, [10, 20, 40, 80, 160, 320, 640, 1280, 1280, 1280]);
     }

@@ -16,6 +16,9 @@ const CEILING: Duration = Duration::from_secs(60);
 const WINDOW: Duration = Duration::from_secs(10);
 /// Longest wait that a `Retry-After` may ask for.
 const RETRY_AFTER_CEILING: Duration = Duration::from_secs(3600);
+/// Longest wait that the `Retry-After` of an outage may ask for: who asks for more knows no better than
+/// we when it is over, and one call in five minutes finds out.
+const OUTAGE_CEILING: Duration = Duration::from_secs(300);
 /// `Date` has whole seconds: smaller differences say nothing about skew.
 const SKEW_NOTICED: Duration = Duration::from_secs(2);
 
@@ -68,8 +71,16 @@ pub(super) fn rate_limited(limits: &RateLimits, now: Timestamp, draw: f64) -> Op
         .max()
         .or_else(|| resets().map(|window| until_reset(window, limits.date, now)).max());
     let asked = limits.retry_after.map(|asked| asked.clamp(FLOOR, RETRY_AFTER_CEILING));
-    let wait = asked.max(reset)?;
-    Some(wait + (wait / 10).max(FLOOR).mul_f64(draw.clamp(0.0, 1.0)))
+    Some(with_jitter(asked.max(reset)?, draw))
+}
+
+/// How long an answer of an outage asks to wait; `None` if it does not say.
+pub(super) fn unavailable(limits: &RateLimits, draw: f64) -> Option<Duration> {
+    limits.retry_after.map(|asked| with_jitter(asked.clamp(FLOOR, OUTAGE_CEILING), draw))
+}
+
+fn with_jitter(wait: Duration, draw: f64) -> Duration {
+    wait + (wait / 10).max(FLOOR).mul_f64(draw.clamp(0.0, 1.0))
 }
 
 fn windows(limits: &RateLimits) -> impl Iterator<Item = &Window> {
@@ -216,6 +227,27 @@ mod tests {
         ];
         for (case, limits, expected) in cases {
             let waits = [0.0, 1.0].map(|draw| rate_limited(&limits, NOW, draw));
+            assert_eq!(waits[0].map(|wait| wait.as_secs_f64()), expected, "{case}");
+            assert!(waits[1] > waits[0] || expected.is_none(), "{case}: no jitter");
+        }
+    }
+
+    #[test]
+    fn an_outage_lasts_as_long_as_retry_after_says_up_to_a_ceiling() {
+        let retry = |ms| RateLimits {
+            retry_after: Some(Duration::from_millis(ms)),
+            ..RateLimits::default()
+        };
+        let cases = [
+            ("seconds", retry(7000), Some(7.0)),
+            ("a fraction", retry(1500), Some(1.5)),
+            ("nothing", retry(0), Some(0.1)),
+            ("a day", retry(86_400_000), Some(300.0)),
+            ("it does not say", RateLimits::default(), None),
+            ("a reset is no outage's", limits(Some(9), Some(0), Some(in_ms(4000))), None),
+        ];
+        for (case, limits, expected) in cases {
+            let waits = [0.0, 1.0].map(|draw| unavailable(&limits, draw));
             assert_eq!(waits[0].map(|wait| wait.as_secs_f64()), expected, "{case}");
             assert!(waits[1] > waits[0] || expected.is_none(), "{case}: no jitter");
         }

@@ -30,18 +30,27 @@ pub enum Outcome {
     Taken,
     /// 400, 422: some member, or the whole body, will never be taken.
     Refused(Refusal),
-    /// 401, 403: nothing is taken until somebody changes the token or its rights.
+    /// 401, 403: nothing is taken until somebody changes the token.
     TokenRefused(Refusal),
+    /// 401, 403 in words about rights, and 403 without any: the token is known, and its role does not
+    /// allow the call.
+    NotPermitted(Refusal),
+    /// 401, 403 in words about an approval: segments are changed only with one, unless the role has the
+    /// action `bypassRequiredSegmentApproval`.
+    ApprovalRequired(Refusal),
     /// 404: nothing is taken until somebody corrects the client-side ID or the base URL.
     UnknownEnvironment(Refusal),
-    /// 409: something else changed the segment at the same time.
-    Conflict,
+    /// 409: something else changed the segment at the same time; or, if it lasts, something that a
+    /// person must mend.
+    Conflict(Refusal),
     /// 413: fewer members may be taken.
     TooLarge(Refusal),
     /// 429: later.
     RateLimited {
         /// Wait at least that long; absent where the windows of [`Answer::limits`] tell.
         retry_after: Option<Duration>,
+        /// What LaunchDarkly says about it.
+        refusal: Refusal,
     },
     /// No answer, or none of LaunchDarkly's making: the same bytes may be taken later.
     Unavailable {
@@ -49,6 +58,8 @@ pub enum Outcome {
         cause: String,
         /// Whether the call can still have an effect.
         fate: Fate,
+        /// What the answer says about it, if there was one.
+        refusal: Option<Refusal>,
     },
     /// Any other 4xx. Not understood, so nothing may be dropped for it: held like a refused token.
     Unexpected(Refusal),
@@ -58,7 +69,32 @@ impl Outcome {
     /// Whether every call would be answered so, until somebody mends the configuration or the account.
     #[must_use]
     pub fn is_of_the_destination(&self) -> bool {
-        matches!(self, Self::TokenRefused(_) | Self::UnknownEnvironment(_) | Self::Unexpected(_))
+        matches!(
+            self,
+            Self::TokenRefused(_)
+                | Self::NotPermitted(_)
+                | Self::ApprovalRequired(_)
+                | Self::UnknownEnvironment(_)
+                | Self::Unexpected(_)
+        )
+    }
+
+    /// LaunchDarkly's words, if there was an answer that took nothing.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Taken => None,
+            Self::Unavailable { refusal, .. } => refusal.as_ref(),
+            Self::Refused(refusal)
+            | Self::TokenRefused(refusal)
+            | Self::NotPermitted(refusal)
+            | Self::ApprovalRequired(refusal)
+            | Self::UnknownEnvironment(refusal)
+            | Self::Conflict(refusal)
+            | Self::TooLarge(refusal)
+            | Self::RateLimited { refusal, .. }
+            | Self::Unexpected(refusal) => Some(refusal),
+        }
     }
 }
 
@@ -71,7 +107,7 @@ pub enum Fate {
     Open,
 }
 
-/// LaunchDarkly's words for a refusal.
+/// LaunchDarkly's words for what it did not take.
 ///
 /// `code` and `id` are kept only where they look like identifiers, so they may be logged. The
 /// message may quote what we sent: it is for the operator who looks at a parked member, and is not
@@ -99,6 +135,8 @@ impl fmt::Debug for Refusal {
 
 /// The longest message that is kept, in bytes.
 const MESSAGE_BYTES: usize = 1024;
+/// So much less than [`MESSAGE_BYTES`] may be left where a character does not fit any more.
+const MOST_BYTES_OF_A_CHAR: usize = 4;
 /// The longest code or id that is kept, in bytes.
 const IDENTIFIER_BYTES: usize = 128;
 
@@ -107,6 +145,12 @@ impl Refusal {
     #[must_use]
     pub fn message_with_personal_data(&self) -> &str {
         &self.message
+    }
+
+    /// Whether the message was longer than what is kept of it.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.message.len() + MOST_BYTES_OF_A_CHAR > MESSAGE_BYTES
     }
 
     /// Reads `{"code","message","id"}`; a body of another shape becomes the message.
@@ -153,39 +197,68 @@ fn shortened(text: &str) -> String {
     text[..end].to_owned()
 }
 
-/// Whether [`classify`] looks at the body of an answer with this status.
-pub(super) fn body_matters(status: StatusCode) -> bool {
-    status.is_client_error()
+/// What 401 and 403 mean, which LaunchDarkly uses for more than one thing: the words decide.
+fn unauthorized(refusal: Refusal) -> Outcome {
+    const OF_THE_TOKEN: [&str; 5] = ["expired", "revoked", "invalid", "unknown", "not found"];
+    const OF_RIGHTS: [&str; 8] = [
+        "permission",
+        "permitted",
+        "denied",
+        "not allowed",
+        "not authorized",
+        "not authorised",
+        "rights",
+        "forbidden",
+    ];
+    let words = format!("{} {}", refusal.code, refusal.message).to_ascii_lowercase();
+    let says = |any: &[&str]| any.iter().any(|word| words.contains(word));
+    if words.contains("approval") {
+        Outcome::ApprovalRequired(refusal)
+    } else if refusal.message.to_ascii_lowercase().contains("token") && says(&OF_THE_TOKEN) {
+        Outcome::TokenRefused(refusal)
+    } else if refusal.status == 403 || says(&OF_RIGHTS) {
+        Outcome::NotPermitted(refusal)
+    } else {
+        Outcome::TokenRefused(refusal)
+    }
 }
 
-/// Says what an answer means. `body` may be cut off, and is looked at for a 4xx only.
+/// Whether [`classify`] looks at the body of an answer with this status.
+pub(super) fn body_matters(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
+}
+
+/// Says what an answer means. `body` may be cut off, and is looked at for a 4xx and a 5xx only.
 #[must_use]
 pub fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Answer {
     let limits = RateLimits::read(headers);
     let refusal = || Refusal::read(status, body);
-    let unavailable = |cause: String, fate| Outcome::Unavailable { cause, fate };
+    let unavailable = |fate, cause: String| {
+        let refusal = body_matters(status).then(refusal);
+        Outcome::Unavailable { cause, fate, refusal }
+    };
     let outcome = match status.as_u16() {
         // a login page of some proxy or portal, not LaunchDarkly
-        200..300 if is_html(headers) => unavailable(
-            format!("answered {} with a web page: this is not LaunchDarkly's API", status.as_u16()),
+        code @ 200..300 if is_html(headers) => unavailable(
             Fate::Over,
+            format!("answered {code} with a web page: this is not LaunchDarkly's API"),
         ),
         200..300 => Outcome::Taken,
         code @ 300..400 => {
-            unavailable(format!("answered {code}, a redirect, which is never followed"), Fate::Over)
+            unavailable(Fate::Over, format!("answered {code}, a redirect, which is never followed"))
         }
         400 | 422 => Outcome::Refused(refusal()),
-        401 | 403 => Outcome::TokenRefused(refusal()),
+        401 | 403 => unauthorized(refusal()),
         404 => Outcome::UnknownEnvironment(refusal()),
-        409 => Outcome::Conflict,
+        409 => Outcome::Conflict(refusal()),
         413 => Outcome::TooLarge(refusal()),
-        429 => Outcome::RateLimited { retry_after: limits.retry_after },
-        code @ (408 | 425) => unavailable(format!("answered {code}"), Fate::Over),
+        429 => Outcome::RateLimited { retry_after: limits.retry_after, refusal: refusal() },
+        code @ (408 | 425) => unavailable(Fate::Over, format!("answered {code}")),
         400..500 => Outcome::Unexpected(refusal()),
         // a gateway's word that it did not hear from the server behind it (52x: Cloudflare's)
-        code @ (502 | 504 | 520 | 524) => unavailable(format!("answered {code}"), Fate::Open),
-        code @ 500..600 => unavailable(format!("answered {code}"), Fate::Over),
-        code => unavailable(format!("answered {code}, which is not a final status"), Fate::Open),
+        code @ (502 | 504 | 520 | 524) => unavailable(Fate::Open, format!("answered {code}")),
+        code @ 500..600 => unavailable(Fate::Over, format!("answered {code}")),
+        code => unavailable(Fate::Open, format!("answered {code}, which is not a final status")),
     };
     Answer { outcome, limits, status: Some(status.as_u16()) }
 }
@@ -203,11 +276,12 @@ mod tests {
     /// The reaction table of wire.md section 3, by name of the reaction.
     #[test]
     fn every_status_has_its_reaction() {
-        let table: [(&[u16], &str); 12] = [
+        let table: [(&[u16], &str); 13] = [
             (&[200, 201, 202, 204, 299], "taken"),
             (&[300, 301, 302, 304, 307, 308, 399], "unavailable, over"),
             (&[400, 422], "refused"),
-            (&[401, 403], "token refused"),
+            (&[401], "token refused"),
+            (&[403], "not permitted"),
             (&[404], "unknown environment"),
             (&[409], "conflict"),
             (&[413], "too large"),
@@ -225,8 +299,10 @@ mod tests {
                     Outcome::Taken => "taken",
                     Outcome::Refused(_) => "refused",
                     Outcome::TokenRefused(_) => "token refused",
+                    Outcome::NotPermitted(_) => "not permitted",
+                    Outcome::ApprovalRequired(_) => "approval required",
                     Outcome::UnknownEnvironment(_) => "unknown environment",
-                    Outcome::Conflict => "conflict",
+                    Outcome::Conflict(_) => "conflict",
                     Outcome::TooLarge(_) => "too large",
                     Outcome::RateLimited { .. } => "rate limited",
                     Outcome::Unavailable { fate: Fate::Over, .. } => "unavailable, over",
@@ -261,7 +337,8 @@ mod tests {
         headers.insert("retry-after", HeaderValue::from_static("7"));
         let answer = classify(StatusCode::TOO_MANY_REQUESTS, &headers, b"");
         let retry_after = Some(Duration::from_secs(7));
-        assert_eq!(answer.outcome, Outcome::RateLimited { retry_after });
+        let Outcome::RateLimited { retry_after: told, .. } = answer.outcome else { panic!() };
+        assert_eq!(told, retry_after);
         assert_eq!(answer.limits.retry_after, retry_after);
     }
 
@@ -290,6 +367,49 @@ mod tests {
             assert_eq!(refusal.code, code);
             assert_eq!(refusal.id, id);
             assert_eq!(refusal.message_with_personal_data(), message);
+        }
+    }
+
+    #[test]
+    fn the_words_tell_a_bad_token_from_missing_rights_and_from_an_approval() {
+        let table = [
+            (401, "unauthorized", "Invalid access token", "token_refused"),
+            (401, "unauthorized", "", "token_refused"),
+            (401, "", "Unauthorized", "token_refused"),
+            (401, "unauthorized", "the token has expired", "token_refused"),
+            (403, "forbidden", "invalid token", "token_refused"),
+            (401, "unauthorized", "You do not have permission for this call", "not_permitted"),
+            (401, "unauthorized", "access denied to proj/*:env/*:segment/*", "not_permitted"),
+            (401, "unauthorized", "token not authorized to updateIncluded", "not_permitted"),
+            (403, "forbidden", "this token is not allowed to createSegment", "not_permitted"),
+            (403, "", "", "not_permitted"),
+            (403, "forbidden", "approval is required", "approval_required"),
+            (403, "forbidden", "Approval is required.", "approval_required"),
+            (401, "approval_required", "", "approval_required"),
+        ];
+        for (status, code, message, expected) in table {
+            let body = format!(r#"{{"code":"{code}","message":"{message}","id":"a-1"}}"#);
+            let status = StatusCode::from_u16(status).expect("a status");
+            let outcome = classify(status, &HeaderMap::new(), body.as_bytes()).outcome;
+            let reaction = match outcome {
+                Outcome::TokenRefused(_) => "token_refused",
+                Outcome::NotPermitted(_) => "not_permitted",
+                Outcome::ApprovalRequired(_) => "approval_required",
+                ref other => panic!("{other:?}"),
+            };
+            assert_eq!(reaction, expected, "{status} {code} {message}");
+            assert!(outcome.is_of_the_destination());
+        }
+    }
+
+    #[test]
+    fn every_answer_that_took_nothing_keeps_its_words() {
+        let body = br#"{"code":"some_code","message":"some words","id":"a-1"}"#;
+        for code in (400..600).chain([600]) {
+            let status = StatusCode::from_u16(code).expect("a status");
+            let outcome = classify(status, &HeaderMap::new(), body).outcome;
+            let kept = outcome.refusal().map(|kept| (&kept.code[..], &kept.id[..], kept.status));
+            assert_eq!(kept, (code < 600).then_some(("some_code", "a-1", code)), "{code}");
         }
     }
 

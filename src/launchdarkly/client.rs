@@ -73,8 +73,8 @@ const IDLE_CONNECTION_LIFETIME: Duration = Duration::from_secs(45);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
 /// As much of an answer's body as is read.
 const BODY_BYTES: usize = 64 * 1024;
-/// A taken batch waits no longer than this for the rest of its answer, which only serves to keep
-/// the connection.
+/// A batch that was taken, or met an outage, waits no longer than this for the rest of its answer, which
+/// serves to keep the connection and to show its words.
 const DRAIN_TIME: Duration = Duration::from_millis(500);
 
 /// Makes calls to one endpoint. Clones share connections.
@@ -83,6 +83,7 @@ pub struct Client {
     http: reqwest::Client,
     url: Url,
     environment: Arc<str>,
+    service_token: Secret,
     /// The trace that the running task works for, if there is one.
     traceparent: fn() -> Option<HeaderValue>,
 }
@@ -111,7 +112,8 @@ impl Client {
             .build()
             .map_err(ClientError::Build)?;
         let environment = endpoint.client_side_id.into();
-        Ok(Self { http, url, environment, traceparent: || None })
+        let service_token = endpoint.service_token;
+        Ok(Self { http, url, environment, service_token, traceparent: || None })
     }
 
     /// The same client, whose calls carry the `traceparent` that is found when they are made.
@@ -135,7 +137,7 @@ impl Api for Client {
             call = call.header(TRACEPARENT, context);
         }
         match call.send().await {
-            Ok(response) => read(response).await,
+            Ok(response) => read(response, &self.service_token).await,
             Err(error) => {
                 Answer { outcome: failure(&error), limits: RateLimits::default(), status: None }
             }
@@ -160,18 +162,26 @@ fn headers(token: &Secret) -> Result<HeaderMap, ClientError> {
     ]))
 }
 
-async fn read(mut response: Response) -> Answer {
+async fn read(mut response: Response, service_token: &Secret) -> Answer {
     let status = response.status();
     let headers = std::mem::take(response.headers_mut());
     let mut body = Vec::new();
-    if body_matters(status) {
+    if status.is_client_error() {
         collect(&mut response, &mut body).await;
-    } else if status.is_success() {
-        // the headers have said it all; an unread rest costs the connection and nothing else
+    } else if status.is_success() || body_matters(status) {
+        // the status and the headers decide; the rest are words, or keeps the connection
         let drained = collect(&mut response, &mut body);
         tokio::time::timeout(DRAIN_TIME, drained).await.ok();
     }
+    if quotes(&body, service_token) {
+        body.clear(); // a proxy that shows what it was sent: none of it may be kept (P8)
+    }
     classify(status, &headers, &body)
+}
+
+fn quotes(body: &[u8], secret: &Secret) -> bool {
+    let secret = secret.expose().as_bytes();
+    !secret.is_empty() && body.windows(secret.len()).any(|part| part == secret)
 }
 
 /// Reads what there is, up to the limit, an error or the end of the request timeout.
@@ -203,7 +213,7 @@ fn failure(error: &reqwest::Error) -> Outcome {
         Some(source) if !error.is_timeout() => format!("{what}: {source}"),
         _ => what.to_owned(),
     };
-    Outcome::Unavailable { cause, fate }
+    Outcome::Unavailable { cause, fate, refusal: None }
 }
 
 #[cfg(test)]

@@ -94,12 +94,26 @@ fn http_date(value: &str) -> Option<Timestamp> {
 }
 
 fn retry_after(value: &str, date: Option<Timestamp>) -> Option<Duration> {
-    let wait = match digits(value) {
-        Some(seconds) => Duration::from_secs(seconds),
+    let wait = match seconds(value) {
+        Some(wait) => wait,
         // relative to the server's own clock, so that ours does not matter
         None => http_date(value)?.since(date?),
     };
     Some(wait.min(LONGEST_RETRY_AFTER))
+}
+
+/// Whole ones, or with a fraction, which no standard allows and proxies send; what is smaller than a
+/// millisecond counts as one.
+fn seconds(value: &str) -> Option<Duration> {
+    let (whole, fraction) = value.split_once('.').unwrap_or((value, "0"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if !is_number(whole) || !is_number(fraction) {
+        return None;
+    }
+    let millis: u64 = format!("{fraction:0<3.3}").parse().ok()?;
+    let is_more = fraction.bytes().skip(3).any(|digit| digit != b'0');
+    let fraction = Duration::from_millis(millis + u64::from(is_more));
+    Some(Duration::from_secs(digits(whole)?).saturating_add(fraction))
 }
 
 #[cfg(test)]
@@ -151,9 +165,21 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_absent() {
-        for garbage in
-            ["", "soon", "-1", "+1", "1.5", "0x10", "1 2", "99999999999999999999", "1e3", "\u{e9}"]
-        {
+        for garbage in [
+            "",
+            "soon",
+            "-1",
+            "+1",
+            ".5",
+            "1.",
+            "1.5.5",
+            "1.x",
+            "0x10",
+            "1 2",
+            "99999999999999999999",
+            "1e3",
+            "\u{e9}",
+        ] {
             let limits = read(&[
                 ("X-Ratelimit-Global-Limit", garbage),
                 ("X-Ratelimit-Route-Remaining", garbage),
@@ -164,6 +190,8 @@ mod tests {
             ]);
             assert_eq!(limits, RateLimits::default(), "{garbage:?}");
         }
+        let fraction = [("X-Ratelimit-Reset", "1.5"), ("X-Ratelimit-Global-Remaining", "1.5")];
+        assert_eq!(read(&fraction), RateLimits::default());
         let past_the_end_of_time = read(&[("X-Ratelimit-Reset", "18446744073709551615")]);
         assert_eq!(past_the_end_of_time, RateLimits::default());
     }
@@ -172,8 +200,15 @@ mod tests {
     fn retry_after_is_seconds_or_a_date_of_the_same_clock() {
         const DATE: &str = "Tue, 14 Nov 2023 22:13:20 GMT";
         let seconds = |s| Some(Duration::from_secs(s));
-        let table: [(&str, Option<&str>, Option<Duration>); 8] = [
+        let millis = |ms| Some(Duration::from_millis(ms));
+        let table: [(&str, Option<&str>, Option<Duration>); 14] = [
             ("0", None, seconds(0)),
+            ("1.5", None, millis(1500)),
+            ("0.25", None, millis(250)),
+            ("2.0004", None, millis(2001)),
+            ("3.", None, None),
+            ("7.000000000000000000000000", None, seconds(7)),
+            ("18446744073709551615.999999", None, Some(LONGEST_RETRY_AFTER)),
             (" 12 ", None, seconds(12)),
             ("Tue, 14 Nov 2023 22:13:50 GMT", Some(DATE), seconds(30)),
             ("Tue, 14 Nov 2023 22:13:10 GMT", Some(DATE), seconds(0)),

@@ -18,8 +18,11 @@ pub struct DestinationView {
     pub audiences: u64,
     /// Members that are in their audience.
     pub included: u64,
-    /// Members that wait to be told or are being told.
+    /// Members that wait to be told or are being told, and [`Self::unvisited`].
     pub pending: u64,
+    /// Members that a walk is still to come past, about: those of them that are to be told wait too. At
+    /// least one as long as there is a walk.
+    pub unvisited: u64,
     /// Since when the longest pending one has been, by the ledger's clock.
     pub pending_since: Option<Timestamp>,
     /// Members that LaunchDarkly refused.
@@ -59,7 +62,7 @@ pub struct AudienceView {
     pub context_kind: String,
     /// Members that are in it.
     pub included: u64,
-    /// Members that wait to be told or are being told.
+    /// Members that wait to be told or are being told, and those that a walk is still to come past.
     pub pending: u64,
     /// Since when the longest pending one has been, by the ledger's clock.
     pub pending_since: Option<Timestamp>,
@@ -82,6 +85,14 @@ pub struct WalkView {
     pub visited: u64,
     /// How many they will be, about: those that left lately are visited too.
     pub expected: u64,
+}
+
+impl WalkView {
+    /// How many it is still to come past, about; at least one, for it is under way.
+    #[must_use]
+    pub fn unvisited(&self) -> u64 {
+        self.expected.saturating_sub(self.visited).max(1)
+    }
 }
 
 /// A member as an operator sees it. Personal.

@@ -188,6 +188,7 @@ mod tests {
     use crate::clock::{Clock, SystemClock};
     use crate::ledger::{Operations, Retention, Settings, SqliteLedger};
     use crate::operate::access::{Power, ROUTES};
+    use crate::operate::configuration::Configuration;
     use crate::operate::logging::Lines;
     use crate::operate::refusals::Refusals;
     use crate::receive::Readiness;
@@ -219,6 +220,8 @@ mod tests {
             received: Arc::default(),
             delivered: Arc::default(),
             lines: Lines::default(),
+            configuration: Configuration::started(clock.now()),
+            certificates: Vec::new(),
             refusals: Arc::new(Refusals::new(CancellationToken::new())),
             started_at: clock.now(),
             clock,

@@ -12,6 +12,7 @@
 pub mod catalogue;
 mod exposition;
 
+use super::configuration::Reload;
 use super::sources::Sources;
 use super::status::{DestinationState, DestinationStatus};
 use crate::counting::Distribution;
@@ -99,6 +100,16 @@ impl Families {
         self.gauge(&catalogue::BUILD_INFO, [env!("CARGO_PKG_VERSION")], 1.0);
         self.time(&catalogue::START_TIME, [], Some(sources.started_at));
         self.gauge(&catalogue::READY, [], flag(sources.objection().is_none()));
+        let configuration = sources.configuration.state();
+        self.gauge(&catalogue::CONFIG_REFUSED, [], flag(configuration.refused.is_some()));
+        for (outcome, count) in Reload::ALL.into_iter().zip(configuration.reloads) {
+            self.counter(&catalogue::CONFIG_RELOADS, [outcome.word()], count);
+        }
+        self.time(&catalogue::CONFIG_LAST_SUCCESS, [], Some(configuration.last_success_at));
+        for (listener, certificates) in &sources.certificates {
+            let expires = float(certificates.not_after_s());
+            self.gauge(&catalogue::CERTIFICATE_EXPIRES, [*listener], expires);
+        }
         self.counter(&catalogue::LOG_LINES_DROPPED, [], sources.lines.dropped());
         self.gauge(&catalogue::CLOCK_AHEAD, [], sources.clock_ahead().as_secs_f64());
         for (refusal, count) in sources.refusals.counts() {

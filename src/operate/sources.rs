@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::api::wire::instant;
+use super::configuration::{Configuration, ConfigurationStatus};
 use super::logging::Lines;
 use super::refusals::Refusals;
 use super::status::{ClockStatus, DestinationStatus, Facts, Status};
@@ -17,6 +18,7 @@ use crate::current::Current;
 use crate::deliver::{self, Standing};
 use crate::ledger::{DestinationView, LedgerError, Operations};
 use crate::membership::{DestinationName, Timestamp};
+use crate::receive::tls::Certificates;
 use crate::receive::{self, Readiness};
 
 /// Handles on everything that can be watched.
@@ -34,6 +36,10 @@ pub struct Sources {
     pub delivered: Arc<deliver::Counters>,
     /// What was logged.
     pub lines: Lines,
+    /// What the last reading of the configuration came to.
+    pub configuration: Configuration,
+    /// Of the listeners that speak TLS, by the listener's name: `public`, `admin`.
+    pub certificates: Vec<(&'static str, Certificates)>,
     /// What the admin listener has refused.
     pub refusals: Arc<Refusals>,
     /// What time it is.
@@ -83,6 +89,7 @@ impl Sources {
             started_at: instant(self.started_at),
             log_lines_dropped: self.lines.dropped(),
             clock: ClockStatus::of(self.clock_ahead()),
+            configuration: ConfigurationStatus::of(self.configuration.state()),
             destinations,
         })
     }

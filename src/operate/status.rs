@@ -14,6 +14,7 @@ use crate::launchdarkly::{RateLimits, Window};
 use crate::ledger::{Backlog, DestinationView};
 use crate::membership::Timestamp;
 use crate::operate::api::wire::instant;
+use crate::operate::configuration::ConfigurationStatus;
 
 /// The whole daemon.
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,6 +34,9 @@ pub struct Status {
     /// What is wrong with the clock of the ledger, if something is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<ClockStatus>,
+    /// The configuration on disk, while it is refused and another one runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<ConfigurationStatus>,
     /// By name.
     pub destinations: BTreeMap<String, DestinationStatus>,
 }
@@ -226,13 +230,14 @@ impl DestinationStatus {
             state,
             since: since.map(instant),
             paused_since: paused_since.map(instant),
-            held: held.map(|Held { since, status, why, answer_id }| HeldStatus {
+            held: held.map(|Held { since, status, why, answer_id, .. }| HeldStatus {
                 since: instant(since),
                 status,
                 why: why.into(),
                 answer_id,
             }),
-            waiting: backlog.iter().map(|of| of.waiting).sum(),
+            waiting: backlog.iter().map(|of| of.waiting).sum::<u64>()
+                + view.map_or(0, |view| view.unvisited),
             oldest_waiting_ms: oldest_waiting.map_or(0, whole_millis),
             pending: view.map_or(0, |view| view.pending),
             oldest_pending_ms: whole_millis(pending_for),
@@ -251,7 +256,7 @@ impl DestinationStatus {
 
 impl From<Trouble> for LastError {
     fn from(trouble: Trouble) -> Self {
-        let Trouble { at, what, status, cause, answer_id } = trouble;
+        let Trouble { at, what, status, cause, answer_id, .. } = trouble;
         Self { at: instant(at), what: what.into(), status, cause, answer_id }
     }
 }
@@ -283,7 +288,11 @@ mod tests {
         let held = deliver::Held {
             since: ago(60),
             status: 401,
+            what: "token_refused",
             why: "the token",
+            remedy: "another token",
+            code: String::new(),
+            message: String::new(),
             answer_id: String::new(),
         };
         let held = || Some(held.clone());
@@ -303,6 +312,7 @@ mod tests {
                 audiences: 1,
                 included: 1,
                 pending: 1,
+                unvisited: 0,
                 pending_since,
                 parked: 2,
                 rejected: 3,

@@ -190,7 +190,7 @@ fn server(
 #[derive(Clone, Debug)]
 pub struct Certificates {
     files: TlsFiles,
-    server: Arc<RwLock<Arc<ServerConfig>>>,
+    server: Arc<RwLock<Pair>>,
     /// Of the files that were tried last.
     tried: Arc<Mutex<Print>>,
 }
@@ -202,14 +202,19 @@ impl Certificates {
     /// All that is wrong with them.
     pub fn open(files: TlsFiles) -> Result<Self, TlsFaults> {
         let tried = files.print(); // before they are read, so that no change is missed
-        let server = files.read()?.server;
-        let server = Arc::new(RwLock::new(server));
+        let server = Arc::new(RwLock::new(files.read()?));
         Ok(Self { files, server, tried: Arc::new(Mutex::new(tried)) })
     }
 
     /// For a connection that begins now.
     pub(super) fn current(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.server.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.server.read().unwrap_or_else(PoisonError::into_inner).server)
+    }
+
+    /// When the life of the certificate that is shown now ends, in seconds of the epoch.
+    #[must_use]
+    pub fn not_after_s(&self) -> u64 {
+        self.server.read().unwrap_or_else(PoisonError::into_inner).not_after_s
     }
 
     /// Reads the files again; if they are good, connections from here on get what is in them. May
@@ -220,8 +225,8 @@ impl Certificates {
         let certificate = self.files.certificate_file.display();
         match self.files.read() {
             Ok(pair) => {
-                *self.server.write().unwrap_or_else(PoisonError::into_inner) = pair.server;
                 let lifetime = lifetime(pair.not_after_s);
+                *self.server.write().unwrap_or_else(PoisonError::into_inner) = pair;
                 tracing::info!(%certificate, %lifetime, "the certificate was read again");
             }
             Err(faults) => {

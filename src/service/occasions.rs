@@ -10,7 +10,7 @@ use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::config::{Config, Files, Reading, Source};
+use crate::config::{Config, Faults, Files, Reading, Source};
 use crate::operate::api::AskedToReload;
 use crate::operate::logging::{Levels, Logging};
 
@@ -34,6 +34,30 @@ pub(super) enum Occasion {
     Hangup,
     FilesChanged,
     Asked(AskedToReload),
+}
+
+/// Why a configuration is not taken: never with a secret in it.
+#[derive(Debug)]
+pub(super) struct NotTaken {
+    /// As it is printed.
+    pub text: String,
+    /// Each fault in a line.
+    pub faults: Vec<String>,
+}
+
+impl NotTaken {
+    /// For one cause, which no key of it has.
+    pub fn for_cause(cause: impl Into<String>) -> Self {
+        let text = cause.into();
+        Self { faults: vec![text.clone()], text }
+    }
+}
+
+impl From<Faults> for NotTaken {
+    fn from(faults: Faults) -> Self {
+        let lines = faults.iter().map(ToString::to_string).collect();
+        Self { text: faults.to_string(), faults: lines }
+    }
 }
 
 /// Waits for the next one.
@@ -97,15 +121,20 @@ impl Occasions {
         }
     }
 
+    /// The configuration file, if there is one.
+    pub fn file(&self) -> Option<String> {
+        self.source.file().map(|file| file.display().to_string())
+    }
+
     /// Reads the configuration; an error says all that is wrong with it.
-    pub async fn read(&mut self) -> Result<Config, String> {
+    pub async fn read(&mut self) -> Result<Config, NotTaken> {
         let source = self.source.clone();
         let reading = tokio::task::spawn_blocking(move || source.read()).await;
         let Ok(Reading { config, files }) = reading else {
-            return Err("the reading of the configuration ended in a panic".to_owned());
+            return Err(NotTaken::for_cause("the reading of the configuration ended in a panic"));
         };
         self.watched = Watched::since(files);
-        config.map_err(|faults| faults.to_string())
+        config.map_err(NotTaken::from)
     }
 }
 

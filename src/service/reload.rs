@@ -1,8 +1,8 @@
 //! A new configuration while the daemon runs, taken as a whole or not at all.
 //!
 //! # What always holds
-//! * A configuration with a fault changes nothing, and all of its faults are in the log
-//!   (tests/it/reload.rs).
+//! * A configuration with a fault changes nothing. All of its faults are in the log, and shown until one
+//!   is read that has none (tests/it/reload.rs).
 //! * Requests in flight finish under the configuration they came in with, and none fails.
 //! * A destination's courier is told of its change and goes on; one that delivers elsewhere from now on,
 //!   or not at all, has finished its calls before the ledger forgets what was told (P3, P4).
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
-use super::occasions::{Occasion, Occasions};
+use super::occasions::{NotTaken, Occasion, Occasions};
 use super::wiring::Traces;
 use super::{Service, ServiceError, wiring};
 use crate::config::{Config, Destination};
@@ -63,13 +63,18 @@ impl Service {
         debug!(reason, "the configuration is read again");
         let taken = match occasions.read().await {
             Ok(config) => self.take(config, occasions).await?,
-            Err(problems) => Err(problems),
+            Err(not_taken) => Err(not_taken),
         };
-        if let Err(problems) = &taken {
-            error!(%problems, "the configuration is not taken: the one before stays");
+        let now = self.clock.now();
+        match &taken {
+            Ok(reloaded) => self.configuration.read(!reloaded.changed.is_empty(), now),
+            Err(NotTaken { text: problems, faults }) => {
+                error!(%problems, "the configuration is not taken: the one before stays");
+                self.configuration.refused(occasions.file(), faults.clone(), now);
+            }
         }
         if let Occasion::Asked(asked) = occasion {
-            let _ = asked.send(taken); // whoever asked may have gone
+            let _ = asked.send(taken.map_err(|not_taken| not_taken.text)); // who asked may have gone
         }
         Ok(())
     }
@@ -79,12 +84,12 @@ impl Service {
         &mut self,
         mut config: Config,
         occasions: &Occasions,
-    ) -> Result<Result<Reloaded, String>, ServiceError> {
+    ) -> Result<Result<Reloaded, NotTaken>, ServiceError> {
         let Changes { applied, needs_restart } =
             Changes::between(&self.config, &mut config, self.admin_address);
         let plan = match Plan::of(&self.config, &config, &applied, self.traces.as_ref()) {
             Ok(plan) => plan,
-            Err(error) => return Ok(Err(chain(&error))),
+            Err(error) => return Ok(Err(NotTaken::for_cause(chain(&error)))),
         };
         let reloaded = Reloaded {
             changed: summary(&self.config, &config, &applied),
@@ -95,7 +100,7 @@ impl Service {
         }
         if !applied.is_empty() {
             if !self.carry_out(plan, &config, &applied).await? {
-                return Ok(Err("the ledger is closed".to_owned()));
+                return Ok(Err(NotTaken::for_cause("the ledger is closed")));
             }
             occasions.levels.set(&config.log.level);
             self.config = config;

@@ -264,6 +264,8 @@ pub(super) fn sources(service: &Service) -> Sources {
         received: Arc::clone(&service.received),
         delivered: Arc::clone(&service.delivered),
         lines: service.lines.clone(),
+        configuration: service.configuration.clone(),
+        certificates: service.certificates.clone(),
         refusals: Arc::new(Refusals::new(service.stop_watching.clone())),
         started_at: service.clock.now(),
         clock: Arc::clone(&service.clock),

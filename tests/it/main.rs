@@ -54,3 +54,4 @@ mod telemetry;
 mod terminal;
 mod threads;
 mod tls;
+mod words;

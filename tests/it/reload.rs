@@ -408,3 +408,104 @@ async fn level_and_admin_tokens_are_applied_and_what_is_not_is_named() {
     let printed = types("planted-two", &["reload"]).done();
     assert_eq!(printed, "nothing has changed\n", "as it runs");
 }
+
+/// Until it is mended, though what runs is as it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_configuration_is_shown_until_a_good_one_is_read() {
+    let (launchdarkly, installation) = installation().await;
+    let good = production(&launchdarkly, "");
+    installation.write_config(&good);
+    let cohortd = installation.start();
+    let has = async |line: &str| {
+        let metrics = cohortd.metrics("*/*").await.1;
+        assert!(metrics.lines().any(|of| of == line), "{line} in {metrics}");
+    };
+    assert!(cohortd.status().await["configuration"].is_null());
+    has("cohortd_config_refused 0.0").await;
+    for outcome in ["applied", "refused", "unchanged"] {
+        has(&format!("cohortd_config_reloads_total{{outcome=\"{outcome}\"}} 0")).await;
+    }
+
+    let broken = good.clone() + "colour = 1\n[delivery]\nmax_batch = 0\n";
+    once_more(&cohortd, NOT_TAKEN, || installation.write_config(&broken)).await;
+    let shown = cohortd.until_status(|status| !status["configuration"].is_null()).await;
+    let shown = &shown["configuration"];
+    let file = shown["file"].as_str().expect("it has a file");
+    assert!(file.ends_with("cohortd.toml"), "{shown}");
+    let faults: Vec<&str> =
+        shown["faults"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    assert_eq!(faults.len(), 2, "{shown}");
+    assert!(faults.iter().any(|fault| fault.starts_with("delivery.max_batch = 0")), "{shown}");
+    let since = shown["refused_since"].clone();
+    assert!(since.is_string(), "{shown}");
+    has("cohortd_config_refused 1.0").await;
+    once_more(&cohortd, NOT_TAKEN, || cohortd.signal("HUP")).await;
+    let refused_twice = "cohortd_config_reloads_total{outcome=\"refused\"} 2";
+    has(refused_twice).await;
+    assert_eq!(cohortd.status().await["configuration"]["refused_since"], since, "since then");
+
+    // mended back to exactly what runs
+    let unchanged = "the configuration is as it was";
+    once_more(&cohortd, unchanged, || installation.write_config(&good)).await;
+    cohortd.until_status(|status| status["configuration"].is_null()).await;
+    has("cohortd_config_refused 0.0").await;
+    has("cohortd_config_reloads_total{outcome=\"unchanged\"} 1").await;
+    let other = good + &other(&launchdarkly, true);
+    once_more(&cohortd, NOT_TAKEN, || installation.write_config("[")).await;
+    once_more(&cohortd, RELOADED, || installation.write_config(&other)).await;
+    cohortd.until_status(|status| status["configuration"].is_null()).await;
+    has("cohortd_config_reloads_total{outcome=\"applied\"} 1").await;
+    assert!(cohortd.stop().0.success());
+}
+
+/// More than are marked at once, so that some are still to come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_change_of_environment_everybody_counts_as_waiting_at_once() {
+    const EVERYBODY: u64 = 7000;
+    let (launchdarkly, installation) = installation().await;
+    installation.write_config(&production(&launchdarkly, ""));
+    let cohortd = installation.start();
+    let people: Vec<String> = (0..EVERYBODY).map(|number| format!("user{number:05}")).collect();
+    for part in people.chunks(1000) {
+        let events: Vec<Value> =
+            part.iter().map(|who| identify(who, "vip", true, NOW_MS)).collect();
+        assert_eq!(cohortd.post_batch(&events).await.expect("an answer").0, 200);
+    }
+    let all_in = |view: &View<'_>| {
+        let of = view.segment(ENVIRONMENT, "aud_vip");
+        of.is_some_and(|of| of.members.len() as u64 == EVERYBODY)
+    };
+    launchdarkly.until(DEADLINE, all_in).await.expect("they are in");
+    installation.drained().await;
+
+    launchdarkly.script(|_| Fault::status(503));
+    let toml = production(&launchdarkly, "").replace(ENVIRONMENT, OTHER_ENVIRONMENT);
+    installation.write("token", OTHER_TOKEN);
+    installation.write_config(&toml);
+    hang_up(&cohortd).await;
+    let counted = |status: &Value| {
+        let of = &status["destinations"]["production"];
+        let number = |key: &str| of[key].as_u64().unwrap_or_else(|| panic!("{key} of {status}"));
+        (number("waiting"), number("pending"))
+    };
+    for _ in 0..20 {
+        let status = cohortd.status().await;
+        let (waiting, pending) = counted(&status);
+        assert!(pending >= EVERYBODY, "{status}");
+        assert!(waiting >= EVERYBODY - 4 * 1000, "all but those in a call: {status}");
+        assert!(status["destinations"]["production"]["oldest_pending_ms"].is_number());
+    }
+    launchdarkly.behave();
+    let all_in = |view: &View<'_>| {
+        let of = view.segment(OTHER_ENVIRONMENT, "aud_vip");
+        of.is_some_and(|of| of.members.len() as u64 == EVERYBODY)
+    };
+    launchdarkly.until(DEADLINE, all_in).await.expect("they are told");
+    installation.drained().await;
+    let nobody_waits = |status: &Value| {
+        let of = &status["destinations"]["production"];
+        of["waiting"] == 0 && of["pending"] == 0
+    };
+    cohortd.until_status(nobody_waits).await;
+    assert!(cohortd.stop().0.success());
+}

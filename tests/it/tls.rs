@@ -135,6 +135,27 @@ async fn probe(speaker: &TlsConnector, to: SocketAddr) -> std::io::Result<String
     Ok(answer.split(' ').nth(1).unwrap_or_default().to_owned())
 }
 
+/// What the metrics say of when the certificates of the public and the admin listener expire.
+async fn expires(speaker: &TlsConnector, admin: SocketAddr) -> [Option<i64>; 2] {
+    let mut stream = shake(speaker, admin).await.expect("TLS is spoken");
+    let request = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await.expect("it is read");
+    let mut answer = String::new();
+    let reading = stream.read_to_string(&mut answer);
+    timeout(DEADLINE, reading).await.expect("in time").expect("text");
+    ["public", "admin"].map(|listener| {
+        let name = format!(
+            "cohortd_tls_certificate_expires_timestamp_seconds{{listener=\"{listener}\"}} "
+        );
+        let value = answer.lines().find_map(|line| line.strip_prefix(&name))?;
+        value.split('.').next()?.parse().ok()
+    })
+}
+
+fn expiry_of(year: i32) -> [Option<i64>; 2] {
+    [Some(rcgen::date_time_ymd(year, 1, 1).unix_timestamp()); 2]
+}
+
 /// The certificate a listener shows.
 async fn shown(speaker: &TlsConnector, to: SocketAddr) -> CertificateDer<'static> {
     let stream = shake(speaker, to).await.expect("TLS is spoken");
@@ -241,8 +262,9 @@ async fn a_new_certificate_is_served_and_one_without_its_key_is_refused() {
     let speaker = speaker(&authority, None, b"http/1.1");
     let mut held = shake(&speaker, cohortd.public).await.expect("TLS is spoken");
     let first = shown(&speaker, cohortd.public).await;
+    assert_eq!(expires(&speaker, cohortd.admin).await, expiry_of(2100));
 
-    let next = authority.signs(2100);
+    let next = authority.signs(2090);
     files.write_one("certificate_file", &next.certificate);
     cohortd.logged(REFUSED).await;
     assert_eq!(shown(&speaker, cohortd.public).await, first, "the pair of before stays");
@@ -258,6 +280,7 @@ async fn a_new_certificate_is_served_and_one_without_its_key_is_refused() {
             assert!(Instant::now() < deadline, "the new certificate is never shown");
         }
     }
+    assert_eq!(expires(&speaker, cohortd.admin).await, expiry_of(2090));
     let request = b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     held.write_all(request).await.expect("a connection of before goes on");
     let mut answer = String::new();

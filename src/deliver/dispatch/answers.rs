@@ -7,7 +7,10 @@ use tokio::time::Instant;
 
 use super::super::Policy;
 use super::super::backoff::Backoff;
+use super::super::counters::word;
 use super::super::pace::{self, Pace};
+use super::super::reasons::{EVERYBODY_REFUSED, Reason, reason};
+use super::super::words::Words;
 use super::{Dispatch, FAILING_ALIKE, Held, Hold, Now, Report};
 use crate::launchdarkly::{Answer, Fate, Outcome, Refusal};
 use crate::ledger::{Batch, ParkReason, Unheard};
@@ -20,6 +23,11 @@ const CONFLICT_CEILING: Duration = Duration::from_secs(5);
 /// Audiences whose refused batches are kept in parts, from the first refusal to the last part; those of
 /// more go back to the ledger, so that they are not all in memory (P6).
 const MOST_IN_PARTS: usize = 32;
+
+/// Longest pause after which a member that was refused alone is sent once more.
+const SUSPECT_CEILING: Duration = Duration::from_secs(5);
+/// So many of them are kept meanwhile; others go back to the ledger, and their audience waits as long (P6).
+const MOST_SUSPECTS: usize = 1024;
 
 impl Dispatch {
     /// A batch was answered, or its call ended without an answer.
@@ -45,31 +53,23 @@ impl Dispatch {
             }
             _ => {}
         }
-        let reports = match answer.outcome {
+        let is_asked_again = self.was_asked_again(&batch);
+        let outcome = answer.outcome;
+        let reports = match outcome {
             Outcome::Taken => self.taken(batch),
-            Outcome::Refused(refusal) => self.refused(batch, refusal, now),
-            Outcome::TokenRefused(refusal) => self.hold_for(
-                batch,
-                &refusal,
-                "LaunchDarkly refuses the service token: check that it exists, is not expired, and \
-                 has the rights createSegment and updateIncluded",
-                now,
-            ),
-            Outcome::UnknownEnvironment(refusal) => self.hold_for(
-                batch,
-                &refusal,
-                "LaunchDarkly does not know the environment: check client_side_id and base_url",
-                now,
-            ),
-            Outcome::Unexpected(refusal) => self.hold_for(
-                batch,
-                &refusal,
-                "LaunchDarkly answers with a status it does not document for this route: check \
-                 base_url, and whether something stands between",
-                now,
-            ),
-            Outcome::TooLarge(refusal) => self.too_large(batch, refusal),
-            Outcome::Conflict => {
+            Outcome::Refused(_) => self.refused(batch, &outcome, is_asked_again, now),
+            Outcome::TokenRefused(_)
+            | Outcome::NotPermitted(_)
+            | Outcome::ApprovalRequired(_)
+            | Outcome::UnknownEnvironment(_)
+            | Outcome::Unexpected(_) => {
+                self.start_hold(&batch, &outcome, false, now);
+                let mut reports = vec![Report::Release(batch, Unheard::No)];
+                reports.extend(self.release_parts());
+                reports
+            }
+            Outcome::TooLarge(refusal) => self.too_large(batch, &refusal),
+            Outcome::Conflict(_) => {
                 let state = self.audiences.entry(audience.clone()).or_default();
                 let pause = state.backoff.fail(CONFLICT_FLOOR, CONFLICT_CEILING, now.draw);
                 state.not_before = Some(now.instant + pause);
@@ -82,7 +82,7 @@ impl Dispatch {
                 vec![Report::Release(batch, Unheard::No)]
             }
             Outcome::Unavailable { fate, .. } => {
-                self.unavailable(&audience, now);
+                self.unavailable(&audience, pace::unavailable(&answer.limits, now.draw), now);
                 let unheard = if fate == Fate::Open { Unheard::Perhaps } else { Unheard::No };
                 vec![Report::Release(batch, unheard)]
             }
@@ -118,7 +118,20 @@ impl Dispatch {
         vec![Report::Settle(batch)]
     }
 
-    fn refused(&mut self, batch: Batch, refusal: Refusal, now: Now) -> Vec<Report> {
+    /// Whether this was a member that had been refused once before.
+    fn was_asked_again(&mut self, batch: &Batch) -> bool {
+        let state = self.audiences.get_mut(&batch.route.audience);
+        let [member] = &batch.members[..] else { return false };
+        state.is_some_and(|state| state.asked_again.remove(&member.context_key))
+    }
+
+    fn refused(
+        &mut self,
+        batch: Batch,
+        outcome: &Outcome,
+        is_asked_again: bool,
+        now: Now,
+    ) -> Vec<Report> {
         if self.hold.as_ref().is_some_and(|hold| hold.everybody_refused) {
             // Still everybody's: the next probe carries another member.
             if let Some(hold) = &mut self.hold {
@@ -141,17 +154,33 @@ impl Dispatch {
             self.audiences.entry(audience).or_default().parts.extend(halves.clone());
             return vec![Report::Split(halves)];
         }
-        let status = refusal.status;
-        let answer_id = refusal.id.clone();
-        let mut reports = vec![Report::Park(batch.clone(), park_reason(refusal))];
-        if let Some(refused) = self.guard.refused(batch) {
-            reports.extend(refused.into_iter().map(Report::Unpark));
+        if let Some(parked) = self.guard.refused(batch.clone(), is_asked_again) {
+            self.start_hold(&batch, outcome, true, now);
+            let mut reports = vec![Report::Release(batch, Unheard::No)];
+            reports.extend(parked.into_iter().map(Report::Unpark));
             reports.extend(self.release_parts());
-            let why = "LaunchDarkly refuses every member, one by one: what all requests have in common \
-                       is refused (its API, the context kind, or something that stands between)";
-            self.start_hold(status, why, answer_id, true, now);
+            return reports;
         }
-        reports
+        if is_asked_again {
+            return vec![Report::Park(batch, park_reason(outcome.refusal()))];
+        }
+        self.ask_again_later(batch, now)
+    }
+
+    /// A member was refused alone, for the first time: the fault may be over soon, and not be its own.
+    fn ask_again_later(&mut self, suspect: Batch, now: Now) -> Vec<Report> {
+        let longest = self.policy.retry_floor.min(SUSPECT_CEILING);
+        let due = now.instant + longest.mul_f64(0.5 + now.draw.clamp(0.0, 1.0) / 2.0);
+        let kept: usize = self.audiences.values().map(|state| state.suspects.len()).sum();
+        let state = self.audiences.entry(suspect.route.audience.clone()).or_default();
+        if kept >= MOST_SUSPECTS {
+            state.not_before = state.not_before.max(Some(due));
+            return vec![Report::Release(suspect, Unheard::NoAndLast)];
+        }
+        // in the order in which they are due, which the draw may turn
+        let place = state.suspects.partition_point(|(other, _)| *other <= due);
+        state.suspects.insert(place, (due, suspect));
+        Vec::new()
     }
 
     fn may_keep_parts_of(&self, audience: &AudienceId) -> bool {
@@ -159,30 +188,16 @@ impl Dispatch {
         kept.clone().count() < MOST_IN_PARTS || kept.any(|(kept, _)| kept == audience)
     }
 
-    fn hold_for(
-        &mut self,
-        batch: Batch,
-        refusal: &Refusal,
-        why: &'static str,
-        now: Now,
-    ) -> Vec<Report> {
-        let mut reports = vec![Report::Release(batch, Unheard::No)];
-        reports.extend(self.release_parts());
-        self.start_hold(refusal.status, why, refusal.id.clone(), false, now);
-        reports
-    }
-
-    fn start_hold(
-        &mut self,
-        status: u16,
-        why: &'static str,
-        answer_id: String,
-        everybody_refused: bool,
-        now: Now,
-    ) {
+    fn start_hold(&mut self, batch: &Batch, outcome: &Outcome, everybody_refused: bool, now: Now) {
         let before = self.hold.take();
         let since = before.as_ref().map_or(now.wall, |hold| hold.held.since);
-        let held = Held { since, status, why, answer_id };
+        let Reason { why, remedy } =
+            if everybody_refused { EVERYBODY_REFUSED } else { reason(outcome, 1) };
+        let sent = batch.members.iter().map(|member| &member.context_key);
+        let Words { code, message, answer_id } = Words::of(outcome, sent);
+        let status = outcome.refusal().map_or(0, |refusal| refusal.status);
+        let what = word(outcome);
+        let held = Held { since, status, what, why, remedy, code, message, answer_id };
         let backoff = before.map_or_else(Backoff::default, |hold| hold.backoff);
         self.hold = Some(Hold {
             held,
@@ -191,6 +206,7 @@ impl Dispatch {
             next_probe: now.instant,
             ask_told: everybody_refused,
             asked: None,
+            ask_from_start: false,
         });
     }
 
@@ -204,24 +220,30 @@ impl Dispatch {
         }
     }
 
-    fn too_large(&mut self, batch: Batch, refusal: Refusal) -> Vec<Report> {
+    fn too_large(&mut self, batch: Batch, refusal: &Refusal) -> Vec<Report> {
         if batch.members.len() == 1 {
-            return vec![Report::Park(batch, park_reason(refusal))];
+            return vec![Report::Park(batch, park_reason(Some(refusal)))];
         }
         self.batch_size.too_large(batch.members.len());
         vec![Report::Release(batch, Unheard::No)]
     }
 
-    fn unavailable(&mut self, audience: &AudienceId, now: Now) {
+    /// `asked` is how long the answer asks to wait, if it says.
+    fn unavailable(&mut self, audience: &AudienceId, asked: Option<Duration>, now: Now) {
         let Policy { retry_floor, retry_ceiling, .. } = self.policy;
         let state = self.audiences.entry(audience.clone()).or_default();
         let pause = state.backoff.fail(retry_floor, retry_ceiling, now.draw);
-        state.not_before = Some(now.instant + pause);
+        state.not_before = Some(now.instant + asked.map_or(pause, |asked| asked.max(pause)));
         self.failing.insert(audience.clone());
-        let paused = self.paused_until.is_some_and(|until| until > now.instant);
-        if self.failing.len() >= FAILING_ALIKE && !paused {
+        if self.failing.len() < FAILING_ALIKE {
+            return;
+        }
+        if self.paused_until.is_none_or(|until| until <= now.instant) {
             let pause = self.fail_destination(now);
             self.pause_until(now.instant + pause);
+        }
+        if let Some(asked) = asked {
+            self.pause_until(now.instant + asked);
         }
     }
 
@@ -240,8 +262,8 @@ fn halves(batch: Batch) -> [Batch; 2] {
     [Batch { route: Arc::clone(&route), members }, Batch { route, members: other }]
 }
 
-fn park_reason(refusal: Refusal) -> ParkReason {
-    let message = refusal.message_with_personal_data().to_owned();
-    let Refusal { status, code, id, .. } = refusal;
+fn park_reason(refusal: Option<&Refusal>) -> ParkReason {
+    let Refusal { status, code, id, .. } = refusal.cloned().unwrap_or_default();
+    let message = refusal.map_or_else(String::new, |of| of.message_with_personal_data().to_owned());
     ParkReason { status, code, message, id }
 }

@@ -34,7 +34,8 @@ fn status(code: u16) -> Answer {
 }
 
 fn unheard() -> Answer {
-    let outcome = Outcome::Unavailable { cause: "timeout".to_owned(), fate: Fate::Open };
+    let outcome =
+        Outcome::Unavailable { cause: "timeout".to_owned(), fate: Fate::Open, refusal: None };
     Answer { outcome, limits: RateLimits::default(), status: None }
 }
 
@@ -252,7 +253,7 @@ fn one_bad_member_of_a_thousand_is_found_in_few_calls_and_the_rest_is_delivered(
         world.run(999, refusing([bad.to_owned()].into()));
         assert_eq!(world.parked, [bad.to_owned()].into());
         assert_eq!(world.taken.len(), 999);
-        assert!(world.calls.len() <= 21, "{} calls", world.calls.len());
+        assert!(world.calls.len() <= 22, "{} calls", world.calls.len());
     }
 }
 
@@ -558,4 +559,130 @@ fn refused_batches_of_few_audiences_are_kept_in_halves_and_those_of_others_go_ba
         assert_eq!(back.count(), if number < 32 { 0 } else { 2 }, "{number}");
     }
     assert_eq!(dispatch.release_parts().len(), 2 * 32);
+}
+
+#[test]
+fn a_member_that_is_refused_alone_once_is_asked_again_soon_and_the_others_go_on() {
+    let mut world = World::new(10);
+    world.add("a", ["odd".to_owned()]);
+    world.now += LINGER;
+    let first = world.next().expect("it is due");
+    world.answer(first, status(400));
+    world.add("a", people(3)).add("b", people(10));
+    assert!(world.parked.is_empty());
+    assert_eq!(world.next().expect("another audience").route.audience, id("b"));
+    assert_eq!(world.dispatch.pause_of(&id("a"), world.now), FLOOR);
+    let began = world.now;
+    world.run(9, |_, _| status(204));
+    assert_eq!(world.calls.iter().filter(|(audience, _)| audience == "a").count(), 3);
+    assert!(world.taken.contains(&"odd".to_owned()) && world.parked.is_empty());
+    assert!(world.now - began <= Duration::from_secs(5));
+}
+
+#[test]
+fn a_second_refusal_parks_and_anything_else_between_starts_over() {
+    let cases: [(&[u16], bool, usize); 4] = [
+        (&[400, 400], true, 2),
+        (&[400, 204], false, 2),
+        (&[400, 503, 400, 204], false, 4),
+        (&[422, 409, 400, 400], true, 4),
+    ];
+    for (answers, is_parked, calls) in cases {
+        let mut world = World::new(10);
+        world.add("a", ["odd".to_owned()]);
+        for _ in 0..calls {
+            let number = world.calls.len();
+            world.run(number + 1, |_, _| status(answers[number]));
+        }
+        assert!(matches!(world.next(), Err(None)), "{answers:?}: it is over");
+        assert_eq!(world.parked.contains("odd"), is_parked, "{answers:?}");
+        assert_eq!(world.taken.is_empty(), is_parked, "{answers:?}");
+    }
+}
+
+#[test]
+fn only_so_many_are_kept_to_be_asked_again_and_the_others_wait_in_the_ledger() {
+    let mut dispatch = Dispatch::new(policy(1));
+    let now = Now {
+        instant: Instant::now(),
+        wall: Timestamp(1_750_000_000_000_000),
+        took: Duration::ZERO,
+        draw: 1.0,
+    };
+    // one is taken now and then, so that there is no alarm
+    let mut call = |who: String, code: u16| {
+        let alone = batch(&id(&format!("audience of {who}")), vec![who]);
+        dispatch.sent(&alone);
+        dispatch.answered(alone, status(code), now)
+    };
+    let mut released = 0;
+    for number in 0..1030 {
+        let reports = call(format!("odd{number}"), 400);
+        released += reports.len();
+        call(format!("fine{number}"), 204);
+    }
+    assert_eq!(released, 6);
+    assert_eq!(dispatch.release_parts().len(), 1024);
+}
+
+#[test]
+fn the_search_for_somebody_who_was_told_begins_anew_where_it_ends() {
+    let mut world = World::new(1);
+    world.add("a", people(40));
+    world.run(10, |_, _| status(400));
+    assert!(world.dispatch.standing().held.is_some(), "ten in a row");
+    let mut searched = Vec::new();
+    for _ in 0..8 {
+        loop {
+            match world.dispatch.next(world.now, &world.backlog()) {
+                Step::ClaimTold { after } => {
+                    searched.push(after.is_some());
+                    world.dispatch.nobody_told();
+                }
+                Step::Wait(until) => world.now = until.expect("it is probed"),
+                _ => break,
+            }
+        }
+        let waiting = world.pending.get_mut(&id("a")).expect("they wait").remove(0);
+        let probe = world.send(batch(&id("a"), vec![waiting]));
+        world.answer(probe, status(400));
+    }
+    assert!(searched.windows(2).all(|pair| pair != [true, true]), "{searched:?}");
+    assert!(searched.contains(&true), "{searched:?}");
+}
+
+#[test]
+fn an_outage_postpones_its_audience_as_retry_after_says_and_the_destination_if_others_fail_too() {
+    let asks = || {
+        let retry_after = Some(Duration::from_secs(40));
+        Answer { limits: RateLimits { retry_after, ..RateLimits::default() }, ..status(503) }
+    };
+    let mut world = World::new(10);
+    world.add("a", people(10)).add("b", people(10)).add("c", people(10));
+    let first = world.next().expect("due");
+    world.answer(first, asks());
+    assert!(world.dispatch.pause_of(&id("a"), world.now) >= Duration::from_secs(40));
+    assert_eq!(world.dispatch.pause(world.now), Duration::ZERO);
+    let second = world.next().expect("others go on");
+    world.answer(second, asks());
+    assert!(world.dispatch.pause(world.now) >= Duration::from_secs(40), "several fail alike");
+    world.next().expect_err("c waits too");
+}
+
+#[test]
+fn a_hold_has_the_words_and_what_to_do() {
+    for (code, what, names) in [
+        (401, "token_refused", "service_token"),
+        (403, "not_permitted", "service_token"),
+        (404, "unknown_environment", "client_side_id"),
+        (405, "unexpected", "base_url"),
+    ] {
+        let mut world = World::new(10);
+        world.add("a", people(10));
+        world.run(1, |_, _| status(code));
+        let held = world.dispatch.standing().held.expect("held");
+        assert_eq!((held.what, held.code.as_str()), (what, "invalid_request"));
+        assert_eq!((held.message.as_str(), held.answer_id.as_str()), ("no", "1234"));
+        assert!(held.why.contains(names) && !held.remedy.is_empty(), "{held:?}");
+    }
 }

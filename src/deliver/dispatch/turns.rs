@@ -40,7 +40,8 @@ impl Dispatch {
             return Step::ClaimAgain { route, context_key };
         }
         if everybody_refused && let Some(hold) = self.hold.as_mut().filter(|hold| hold.ask_told) {
-            return Step::ClaimTold { after: hold.asked.take() };
+            let after = hold.asked.take().filter(|_| !hold.ask_from_start);
+            return Step::ClaimTold { after };
         }
         let limit = if everybody_refused { NonZeroUsize::MIN } else { self.batch_size.now() };
         let waiting = backlog.iter().map(|backlog| backlog.audience.clone()).collect();
@@ -74,11 +75,11 @@ impl Dispatch {
             }
         }
         for (audience, state) in &self.audiences {
-            if state.parts.is_empty() || !state.may_fly() {
-                continue;
-            }
-            match state.not_before {
-                Some(not_before) if not_before > now => later(not_before),
+            let suspect = state.suspects.front().map(|(due, _)| *due);
+            let due = if state.parts.is_empty() { suspect } else { Some(now) };
+            let Some(due) = due.filter(|_| state.may_fly()) else { continue };
+            match state.not_before.map_or(due, |not_before| due.max(not_before)) {
+                due if due > now => later(due),
                 _ => _ = ready.insert(audience.clone()),
             }
         }
@@ -86,8 +87,8 @@ impl Dispatch {
         if let Some((gap, _)) = self.gap.filter(|(_, until)| *until > now) {
             self.paused_until = Some(now + gap);
         }
-        match self.audiences.get_mut(&audience).and_then(|state| state.parts.pop_front()) {
-            Some(part) => Step::Send(part),
+        match self.audiences.get_mut(&audience).and_then(|state| state.next_kept(now)) {
+            Some(kept) => Step::Send(kept),
             None => Step::Claim { audience, limit: self.batch_size.now() },
         }
     }

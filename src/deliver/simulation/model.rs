@@ -131,7 +131,7 @@ impl Api for Model {
                 }
                 sleep(REQUEST_TIMEOUT.saturating_sub(lasts)).await;
                 let cause = "timeout".to_owned();
-                let outcome = Outcome::Unavailable { cause, fate: Fate::Open };
+                let outcome = Outcome::Unavailable { cause, fate: Fate::Open, refusal: None };
                 Answer { outcome, limits: RateLimits::default(), status: None }
             }
         }

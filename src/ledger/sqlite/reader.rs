@@ -24,6 +24,41 @@ const PAGE_BYTES: usize = 4 << 20;
 #[derive(Debug)]
 pub struct Reader(Mutex<Connection>);
 
+/// What is stored of a walk, in an audience of so many members.
+fn walk_of(stored: Option<String>, included: u64) -> Option<WalkView> {
+    let walk = Walk::parse(&stored?, Some(String::new()))?;
+    Some(WalkView {
+        task: walk.task.name(),
+        since: walk.since,
+        visited: walk.visited,
+        expected: if walk.expected == 0 { included } else { walk.expected },
+    })
+}
+
+/// When a walk began, if that was written down.
+fn begun_at(walk: &WalkView) -> Option<Timestamp> {
+    (walk.since != Timestamp::EPOCH).then_some(walk.since)
+}
+
+/// Whom a walk has not come past is not pending yet, and waits to be told all the same.
+fn add_unvisited(db: &Connection, views: &mut [DestinationView]) -> rusqlite::Result<()> {
+    let mut walked = db.prepare_cached(
+        "SELECT name, walk, included FROM audience
+         JOIN destination ON destination.id = audience.destination
+         WHERE walk IS NOT NULL AND dropped = 0",
+    )?;
+    let mut rows = walked.query([])?;
+    while let Some(row) = rows.next()? {
+        let (name, walk, included): (String, _, _) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let Some(walk) = walk_of(walk, included) else { continue };
+        let Some(view) = views.iter_mut().find(|view| view.name == name) else { continue };
+        view.unvisited += walk.unvisited();
+        view.pending += walk.unvisited();
+        view.pending_since = view.pending_since.or_else(|| begun_at(&walk));
+    }
+    Ok(())
+}
+
 impl Reader {
     pub(super) fn new(connection: Connection) -> Self {
         Self(Mutex::new(connection))
@@ -66,12 +101,14 @@ impl Reader {
                     audiences: row.get(3)?,
                     included: row.get(4)?,
                     pending: row.get(5)?,
+                    unvisited: 0,
                     parked: row.get(6)?,
                     pending_since: row.get::<_, Option<i64>>(7)?.map(Timestamp),
                 })
             })?;
             let mut views: Vec<_> = views.collect::<rusqlite::Result<_>>()?;
             counted.iter().try_for_each(|counted| counted.correct(&db, &mut views))?;
+            add_unvisited(&db, &mut views)?;
             Ok(views)
         })
     }
@@ -111,23 +148,19 @@ impl Reader {
             )?
             .query_map([destination], |row| {
                 let included = row.get(3)?;
-                let walk: Option<String> = row.get(8)?;
-                let walk = walk.and_then(|walk| Walk::parse(&walk, Some(String::new())));
+                let walk = walk_of(row.get(8)?, included);
+                let pending: u64 = row.get(4)?;
+                let pending_since = row.get::<_, Option<i64>>(5)?.map(Timestamp);
                 Ok(AudienceView {
                     audience: row.get(0)?,
                     audience_key: row.get(1)?,
                     context_kind: row.get(2)?,
                     included,
-                    pending: row.get(4)?,
-                    pending_since: row.get::<_, Option<i64>>(5)?.map(Timestamp),
+                    pending: pending + walk.as_ref().map_or(0, WalkView::unvisited),
+                    pending_since: pending_since.or_else(|| walk.as_ref().and_then(begun_at)),
                     parked: row.get(6)?,
                     parked_since: row.get::<_, Option<i64>>(7)?.map(Timestamp),
-                    walk: walk.map(|walk| WalkView {
-                        task: walk.task.name(),
-                        since: walk.since,
-                        visited: walk.visited,
-                        expected: if walk.expected == 0 { included } else { walk.expected },
-                    }),
+                    walk,
                 })
             })?
             .collect::<rusqlite::Result<_>>()

@@ -149,7 +149,7 @@ impl Courses {
                 *course = Course::new(since);
             }
             // Whom it has come past may still wait to be told.
-            let told = walk.visited.saturating_sub(view.pending);
+            let told = (walk.visited + walk.unvisited()).saturating_sub(view.pending);
             course.look(told, walk.expected.max(walk.visited), now);
             seen.insert(which);
         }

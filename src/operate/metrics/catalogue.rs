@@ -101,6 +101,14 @@ catalogue! {
         "When the daemon started, since the Unix epoch."
     READY "ready" Gauge One []
         "1 while events are accepted."
+    CONFIG_REFUSED "config_refused" Gauge One []
+        "1 while the configuration on disk is refused, and the one before it runs."
+    CONFIG_RELOADS "config_reloads" Counter One ["outcome"]
+        "Readings of the configuration since the daemon started, by what they came to: applied, refused, unchanged."
+    CONFIG_LAST_SUCCESS "config_last_reload_success_timestamp_seconds" Gauge Second []
+        "When a configuration that is good was last read, since the Unix epoch; at first when the daemon started."
+    CERTIFICATE_EXPIRES "tls_certificate_expires_timestamp_seconds" Gauge Second ["listener"]
+        "When the certificate of a listener that speaks TLS expires, since the Unix epoch: public, admin."
     LOG_LINES_DROPPED "log_lines_dropped" Counter One []
         "Log lines that could not be written since the daemon started."
     ADMIN_REFUSED "admin_refused_requests" Counter One ["reason"]
@@ -154,7 +162,7 @@ catalogue! {
     CALLS "calls" Counter One ["destination", "status"]
         "Calls to LaunchDarkly by the status of the answer; none: there was no answer."
     CALL_DURATION "call_duration_seconds" Histogram Second ["destination", "outcome"]
-        "How long they took, by what the answer meant: taken, refused, token_refused, unknown_environment, conflict, too_large, rate_limited, unavailable, unexpected."
+        "How long they took, by what the answer meant: taken, refused, token_refused, not_permitted, approval_required, unknown_environment, conflict, too_large, rate_limited, unavailable, unexpected."
     CALLS_IN_FLIGHT "calls_in_flight" Gauge One ["destination"]
         "Calls that are not answered yet."
     MEMBERS_DELIVERED "members_delivered" Counter One ["destination"]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
-use crate::launchdarkly::{Answer, Api, Client, Endpoint, Fate, Outcome, Refusal, wire};
+use crate::launchdarkly::{Answer, Api, Client, Endpoint, Fate, Outcome, Refusal, classify, wire};
 use crate::membership::{AudienceId, ContextKey, ContextKind, Membership};
 
 /// For calls that are answered, and for waits that should not be needed.
@@ -85,19 +85,15 @@ fn first(fault: Fault) -> impl FnMut(&Incoming<'_>) -> Fault + Send + 'static {
 
 fn unavailable(answer: &Answer) -> (&str, Fate) {
     match &answer.outcome {
-        Outcome::Unavailable { cause, fate } => (cause, *fate),
+        Outcome::Unavailable { cause, fate, .. } => (cause, *fate),
         other => panic!("{other:?} instead of unavailable"),
     }
 }
 
 fn refusal(answer: &Answer) -> &Refusal {
-    match &answer.outcome {
-        Outcome::Refused(refusal)
-        | Outcome::TokenRefused(refusal)
-        | Outcome::UnknownEnvironment(refusal)
-        | Outcome::TooLarge(refusal)
-        | Outcome::Unexpected(refusal) => refusal,
-        other => panic!("{other:?} instead of a refusal"),
+    match answer.outcome.refusal() {
+        Some(refusal) => refusal,
+        None => panic!("{:?} instead of a refusal", answer.outcome),
     }
 }
 
@@ -129,19 +125,36 @@ async fn scripted_answers_are_understood() {
     let standin = standin().await;
     let client = client(&standin, PATIENT);
     let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let over = |cause: &str| Outcome::Unavailable { cause: cause.into(), fate: Fate::Over };
-    let open = |cause: &str| Outcome::Unavailable { cause: cause.into(), fate: Fate::Open };
+    let said = |status: u16| {
+        let status = http::StatusCode::from_u16(status).expect("a status");
+        let answer = classify(status, &http::HeaderMap::new(), b"{}");
+        refusal(&answer).clone()
+    };
+    let over = |status: u16, cause: &str| Outcome::Unavailable {
+        cause: cause.into(),
+        fate: Fate::Over,
+        refusal: (status >= 400).then(|| said(status)),
+    };
+    let open = |cause: &str| Outcome::Unavailable {
+        cause: cause.into(),
+        fate: Fate::Open,
+        refusal: Some(said(504)),
+    };
     let retry_after = Some(Duration::from_secs(9));
     let page = "answered 200 with a web page: this is not LaunchDarkly's API";
     let table = [
-        (409, vec![], Outcome::Conflict),
-        (429, vec![header("retry-after", "9")], Outcome::RateLimited { retry_after }),
-        (429, vec![], Outcome::RateLimited { retry_after: None }),
+        (409, vec![], Outcome::Conflict(said(409))),
+        (
+            429,
+            vec![header("retry-after", "9")],
+            Outcome::RateLimited { retry_after, refusal: said(429) },
+        ),
+        (429, vec![], Outcome::RateLimited { retry_after: None, refusal: said(429) }),
         (200, vec![header("content-type", "application/json")], Outcome::Taken),
-        (200, vec![header("content-type", "text/html")], over(page)),
-        (304, vec![], over("answered 304, a redirect, which is never followed")),
-        (425, vec![], over("answered 425")),
-        (503, vec![], over("answered 503")),
+        (200, vec![header("content-type", "text/html")], over(200, page)),
+        (304, vec![], over(304, "answered 304, a redirect, which is never followed")),
+        (425, vec![], over(425, "answered 425")),
+        (503, vec![], over(503, "answered 503")),
         (504, vec![], open("answered 504")),
     ];
     for (status, headers, expected) in table {

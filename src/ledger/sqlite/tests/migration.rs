@@ -37,7 +37,8 @@ async fn goes_on_where_it_was(mut bench: Bench) {
     bench.open(); // which compares the tables with those of a new ledger
     assert_eq!(bench.faults(), [""; 0]);
     let view = bench.view().await;
-    assert_eq!((view.included, view.pending, view.parked, view.rejected), (4, 2, 1, 1));
+    let marked = view.pending - view.unvisited;
+    assert_eq!((view.included, marked, view.parked, view.rejected), (4, 2, 1, 1));
     assert_eq!(bench.parked()[0].answer_id, "answer-1");
     let audiences = bench.ledger.audiences(&destination()).await.expect("it is known");
     let task = |of: &AudienceView| of.walk.as_ref().map(|walk| walk.task);
@@ -57,7 +58,8 @@ async fn a_ledger_of_each_recorded_version_opens_and_remembers_who_was_deleted()
         bench.open();
         assert_eq!(bench.faults(), [""; 0]);
         let view = bench.view().await;
-        assert_eq!((view.included, view.pending, view.parked, view.rejected), (3, 5, 0, 1));
+        let marked = view.pending - view.unvisited;
+        assert_eq!((view.included, marked, view.parked, view.rejected), (3, 5, 0, 1));
         let before = 1_749_988_800_000_000;
         bench.record(vec![delta("aud_vip", "gus", true, before)]).await;
         assert_eq!(bench.view().await.included, 3, "it happened before the deletion");

@@ -39,6 +39,7 @@ impl From<DestinationView> for DestinationInfo {
             included,
             pending,
             pending_since: _,
+            unvisited: _,
             parked,
             rejected,
         } = view;
