@@ -192,9 +192,17 @@ pub fn main() -> ExitCode {
         ),
         Command::Healthcheck => waited(healthcheck::healthcheck(file)),
         Command::Reload(reload) => asked(file, async |config, out| reload.run(config, out).await),
-        Command::Status(status) => {
-            asked(file, async |config, out| status.status(config, out).await)
-        }
+        Command::Status(status) => match Config::admin(file) {
+            Ok(admin) => {
+                let mut out = std::io::stdout();
+                let result = waited(status.status(&admin, &mut out));
+                answered(result.and_then(|exit| out.flush().map(|()| exit)))
+            }
+            Err(faults) => {
+                complain(&faults.to_string());
+                Exit::BadUsage
+            }
+        },
         Command::Audiences(list) => asked(file, async |config, out| list.run(config, out).await),
         Command::Member(show) => asked(file, async |config, out| show.run(config, out).await),
         Command::Parked(parked) => asked(file, async |config, out| parked.run(config, out).await),

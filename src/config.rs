@@ -136,6 +136,24 @@ impl Config {
         Reading { config, files }
     }
 
+    /// Where the admin listener is and what opens it, whatever is wrong with the rest: whoever asks how the
+    /// daemon does may do so because somebody has broken the file.
+    ///
+    /// Errors: what is wrong with the section itself.
+    pub fn admin(file: Option<&Path>) -> Result<Admin, Faults> {
+        let report = Report::default();
+        let file = layers::locate(file);
+        let (tree, complete) = layers::merge(file.as_deref(), std::env::vars_os(), &report);
+        let mut root = Section::root(tree, complete, &report);
+        let listen = Listen::read(root.section("listen"));
+        let admin = Admin::read(root.section("admin"), &listen);
+        drop(root);
+        match report.finish().err().and_then(|faults| faults.within("admin")) {
+            Some(faults) => Err(faults),
+            None => Ok(admin),
+        }
+    }
+
     /// The destination of that name.
     #[must_use]
     pub fn destination(&self, name: &str) -> Option<&Destination> {

@@ -118,6 +118,7 @@ struct Shown {
     tokens: Current<Tokens>,
     standings: Current<wiring::Standings>,
     configured: Current<wiring::ConfiguredByName>,
+    entries: Current<wiring::EntriesByName>,
     environments: Current<Vec<Environment>>,
 }
 
@@ -217,6 +218,7 @@ impl Service {
                 tokens: Current::new(wiring::tokens(&config)),
                 standings: Current::new(Vec::new()),
                 configured: Current::new(wiring::configured(&config)),
+                entries: Current::new(wiring::entries(&config)),
                 environments: Current::new(wiring::environments(&config)),
             },
             received: Arc::clone(&received),

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::reaching::{Reached, Trust, reach};
 use super::{Exit, complain, unreached};
-use crate::config::{Admin, Config};
+use crate::config::Admin;
 use crate::json;
 use crate::launchdarkly::wire::USER_AGENT;
 use crate::operate::problem::Problem;
@@ -72,9 +72,9 @@ pub(super) struct Answer<T> {
 }
 
 impl Daemon {
-    /// The daemon of this configuration.
-    pub fn of(config: &Config) -> Result<Self, Silent> {
-        let Admin { address, tls, tokens, .. } = &config.admin;
+    /// The daemon whose admin listener is configured like this.
+    pub fn of(admin: &Admin) -> Result<Self, Silent> {
+        let Admin { address, tls, tokens, .. } = admin;
         let Reached { client, url } =
             reach(*address, tls.as_ref(), Trust::Certificate, PATIENCE)
                 .map_err(|why| Silent::with(Exit::Unavailable, format!("{address}: {why}")))?;

@@ -13,7 +13,8 @@ use super::complain;
 use super::daemon::{Answer, Daemon, Silent};
 use super::operator::{all_audiences, of};
 use crate::operate::api::wire::{AudienceInfo, Nothing, ProgressItem, ProgressList, Work};
-use crate::operate::status::{DestinationState, Status};
+use crate::operate::status::Status;
+use crate::operate::verdict::DestinationState;
 
 /// Between two looks at the daemon.
 const LOOK_EVERY: Duration = Duration::from_millis(500);

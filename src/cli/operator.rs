@@ -105,7 +105,7 @@ impl ResyncCommand {
             retract_stale: self.retract_stale,
             force: self.force,
         };
-        let daemon = Daemon::of(config)?;
+        let daemon = Daemon::of(&config.admin)?;
         let answer: Answer<Done> = daemon.post(&of(&name, &["resync"]), &what).await?;
         if let Err(error) = self.print(&name, &answer, out) {
             return Ok(Err(error));
@@ -154,7 +154,7 @@ impl SteerCommand {
 
     async fn steer(&self, verb: &str, config: &Config, out: &mut impl Write) -> Told<Result<()>> {
         let name = &self.destination;
-        let daemon = Daemon::of(config)?;
+        let daemon = Daemon::of(&config.admin)?;
         let answer: Answer<Done> = daemon.post(&of(name, &[verb]), &Nothing {}).await?;
         Ok(match (self.json, verb) {
             (true, _) => json(&answer, out),
@@ -189,7 +189,7 @@ impl ForgetCommand {
     async fn forget(&self, config: &Config, out: &mut impl Write) -> Told<Result<()>> {
         let who = Forget { user_id: self.user_id.clone() };
         let name = &self.destination;
-        let daemon = Daemon::of(config)?;
+        let daemon = Daemon::of(&config.admin)?;
         let answer: Answer<Done> = daemon.post(&of(name, &["forget"]), &who).await?;
         if self.json {
             return Ok(json(&answer, out));
@@ -230,7 +230,7 @@ impl DropCommand {
     async fn drop_rows(&self, config: &Config, out: &mut impl Write) -> Told<Result<()>> {
         let what = Drop { audience: self.audience.clone(), retract: self.retract };
         let name = &self.destination;
-        let daemon = Daemon::of(config)?;
+        let daemon = Daemon::of(&config.admin)?;
         let answer: Answer<Done> = daemon.post(&of(name, &["drop"]), &what).await?;
         let printed = if self.json { json(&answer, out) } else { self.print(out) };
         if let Err(error) = printed {

@@ -22,7 +22,8 @@ pub struct ReloadCommand {
 impl ReloadCommand {
     /// Asks for it, and prints what has changed.
     pub async fn run(&self, config: &Config, out: &mut impl Write) -> Result<Exit> {
-        let asked = async { Daemon::of(config)?.post(&["api", "v1", "reload"], &Nothing {}).await };
+        let asked =
+            async { Daemon::of(&config.admin)?.post(&["api", "v1", "reload"], &Nothing {}).await };
         let Answer { text, value } = match asked.await {
             Ok(answer) => answer,
             Err(silent) => return Ok(silent.complain("reload")),

@@ -1,6 +1,6 @@
 //! `cohortd status`: asks the running daemon how each destination stands.
 //!
-//! Ends with 0 if all is well, 69 if the daemon cannot be reached or accepts nothing, and 75 if a
+//! Ends with 0 if nothing is urgent, 69 if the daemon cannot be reached or accepts nothing, and 75 if a
 //! destination is held or behind, or the clock of the ledger is ahead.
 
 use std::io::{Result, Write};
@@ -11,11 +11,15 @@ use clap::Args;
 use super::Exit;
 use super::daemon::{Answer, Daemon};
 use super::table::table;
-use crate::config::Config;
+use crate::config::Admin;
 use crate::operate::api::wire::Nothing;
-use crate::operate::status::{
-    ClockStatus, DestinationState, DestinationStatus, HeldStatus, LastError, Status,
-};
+use crate::operate::configuration::ConfigurationStatus;
+use crate::operate::entries::Entry;
+use crate::operate::status::{ClockStatus, DestinationStatus, LastError, Status};
+use crate::operate::verdict::{Concern, ConcernKind, DestinationState};
+
+/// Names of ignored events that are printed.
+const IGNORED_NAMED: usize = 5;
 
 /// What is asked.
 #[derive(Args, Clone, Debug)]
@@ -23,15 +27,15 @@ pub struct StatusCommand {
     /// Print what the daemon says, for programs
     #[arg(long)]
     json: bool,
-    /// A destination is behind if a member has waited for more than so many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
-    behind_s: u64,
+    /// Also exit with 75 if a member has waited for more than so many seconds, whatever the state
+    #[arg(long, value_name = "SECONDS")]
+    behind_s: Option<u64>,
 }
 
 impl StatusCommand {
     /// Prints how each destination stands.
-    pub async fn status(&self, config: &Config, out: &mut impl Write) -> Result<Exit> {
-        let asked = async { Daemon::of(config)?.get(&["status"], &Nothing {}).await };
+    pub async fn status(&self, admin: &Admin, out: &mut impl Write) -> Result<Exit> {
+        let asked = async { Daemon::of(admin)?.get(&["status"], &Nothing {}).await };
         let Answer { text, value: status } = match asked.await {
             Ok(answer) => answer,
             Err(silent) => return Ok(silent.complain("status")),
@@ -42,19 +46,19 @@ impl StatusCommand {
         } else {
             self.print(&status, out)?;
         }
-        let needs_somebody = |of: &DestinationStatus| of.held.is_some() || self.is_behind(of);
+        let is_urgent = |of: &DestinationStatus| of.state.is_trouble() || self.is_behind(of);
         Ok(if !status.ready {
             Exit::Unavailable
-        } else if status.clock.is_some() || status.destinations.values().any(needs_somebody) {
+        } else if status.clock.is_some() || status.destinations.values().any(is_urgent) {
             Exit::Behind
         } else {
             Exit::Done
         })
     }
 
-    /// Whatever the reason: a paused destination that is forgotten is behind too.
     fn is_behind(&self, of: &DestinationStatus) -> bool {
-        of.oldest_pending_ms > self.behind_s.saturating_mul(1000)
+        let allowed = self.behind_s.map(|seconds| seconds.saturating_mul(1000));
+        allowed.is_some_and(|allowed| of.oldest_pending_ms > allowed)
     }
 
     fn print(&self, status: &Status, out: &mut impl Write) -> Result<()> {
@@ -62,7 +66,7 @@ impl StatusCommand {
             let why = status.objection.as_deref().unwrap_or("the log says why");
             writeln!(out, "NOT READY: {why}; Segment retries for hours what is not accepted\n")?;
         }
-        let rows: Vec<[String; 8]> =
+        let rows: Vec<[String; 10]> =
             status.destinations.iter().map(|(name, of)| self.row(name, of)).collect();
         let heading = [
             "destination",
@@ -71,12 +75,17 @@ impl StatusCommand {
             "#pending",
             "#longest",
             "#parked",
+            "#rejected",
+            "#refused",
             "last delivered",
             "last event",
         ];
         table(out, heading, &rows)?;
         if let Some(ClockStatus { ahead_ms, why }) = &status.clock {
             writeln!(out, "\nTHE CLOCK IS WRONG, by {} s: {why}", ahead_ms / 1000)?;
+        }
+        if let Some(refused) = &status.configuration {
+            say_refused(refused, out)?;
         }
         if status.log_lines_dropped > 0 {
             let lines = status.log_lines_dropped;
@@ -85,62 +94,89 @@ impl StatusCommand {
                 "\n{lines} log lines could not be written: nobody reads the log, or its disk is full"
             )?;
         }
-        for (name, of) in &status.destinations {
-            say(name, of, out)?;
-        }
-        Ok(())
+        status.destinations.iter().try_for_each(|(name, of)| say(name, of, out))
     }
 
-    fn row(&self, name: &str, of: &DestinationStatus) -> [String; 8] {
-        let state = match of.state {
-            DestinationState::Ok | DestinationState::CatchingUp if self.is_behind(of) => "behind",
-            DestinationState::CatchingUp => "catching up",
-            state => state.word(),
-        };
+    fn row(&self, name: &str, of: &DestinationStatus) -> [String; 10] {
+        let is_behind = self.is_behind(of) && of.state != DestinationState::Paused;
+        let state =
+            if is_behind && !of.state.is_trouble() { DestinationState::Behind } else { of.state };
         let longest = Duration::from_millis(of.oldest_pending_ms).as_secs_f64();
-        let or_dash = |time: &Option<String>| match time.as_deref() {
-            // whole seconds are enough for people
-            Some(time) => time.split_once('.').map_or(time, |(whole, _)| whole).replace('T', " "),
-            None => "-".to_owned(),
-        };
+        let refused: u64 = of.refused.iter().map(|of| of.count).sum();
         [
             name.to_owned(),
-            state.to_owned(),
-            or_dash(&of.since),
+            state.word().to_owned(),
+            or_dash(of.since.as_deref()),
             of.pending.to_string(),
             if of.pending == 0 { "-".to_owned() } else { format!("{longest:.1} s") },
             of.parked.to_string(),
-            or_dash(&of.last_success_at),
-            or_dash(&of.last_event_at),
+            of.rejected.to_string(),
+            refused.to_string(),
+            or_dash(of.last_success_at.as_deref()),
+            or_dash(of.last_event_at.as_deref()),
         ]
     }
 }
 
+/// A time in whole seconds, which are enough for people.
+fn or_dash(time: Option<&str>) -> String {
+    let Some(time) = time else { return "-".to_owned() };
+    time.split_once('.').map_or(time, |(whole, _)| whole).replace('T', " ")
+}
+
+/// The configuration on disk is not the one that runs.
+fn say_refused(refused: &ConfigurationStatus, out: &mut impl Write) -> Result<()> {
+    let ConfigurationStatus { refused_since, file, faults } = refused;
+    let file = file.as_deref().unwrap_or("from the environment");
+    let since = or_dash(Some(refused_since));
+    writeln!(
+        out,
+        "\nTHE CONFIGURATION ON DISK IS REFUSED since {since}, and the one of before still runs ({file}):"
+    )?;
+    faults.iter().try_for_each(|fault| writeln!(out, "  {fault}"))?;
+    writeln!(out, "  cohortd check shows the same; it is read again once it has changed")
+}
+
 /// What there is to explain about a destination, with the remedy.
 fn say(name: &str, of: &DestinationStatus, out: &mut impl Write) -> Result<()> {
-    let support = |id: &str| {
-        if id.is_empty() { String::new() } else { format!(" (LaunchDarkly's id {id})") }
-    };
-    if let Some(since) = &of.paused_since {
-        writeln!(out, "\n{name} is paused since {since}: cohortd resume {name} lets it go on")?;
+    for Concern { since, why, remedy, .. } in &of.concerns {
+        let since = since.as_deref();
+        let since =
+            since.map(|since| format!(" since {}", or_dash(Some(since)))).unwrap_or_default();
+        writeln!(out, "\n{name}{since}: {why}\n  what to do: {remedy}")?;
     }
-    if let Some(HeldStatus { since, status, why, answer_id }) = &of.held {
-        let id = support(answer_id);
-        writeln!(out, "\n{name} is held since {since}, status {status}: {why}{id}")?;
+    if of.concerns.iter().any(|of| of.kind == ConcernKind::OnlyIgnored) {
+        let named = of.ignored_events.iter().take(IGNORED_NAMED);
+        let named: Vec<_> = named.map(|of| format!("{} ({})", of.name, of.count)).collect();
+        writeln!(out, "  ignored so far: {}", named.join(", "))?;
     }
-    let is_troubled = of.held.is_none() && of.state != DestinationState::Ok;
-    if let Some(LastError { at, what, status, cause, answer_id }) =
-        of.last_error.as_ref().filter(|_| is_troubled)
+    if !of.setup.is_empty() {
+        writeln!(out, "\n{name} waits for its first event. Put into Segment:")?;
+        for entry in &of.setup {
+            writeln!(out, "  https://YOUR-PUBLIC-ADDRESS{}, {}", entry.path, in_words(entry))?;
+        }
+    }
+    let is_told = of
+        .concerns
+        .iter()
+        .any(|of| matches!(of.kind, ConcernKind::Held | ConcernKind::AudienceFailing));
+    let is_well = matches!(of.state, DestinationState::Ok | DestinationState::Waiting);
+    if let Some(LastError { at, what, status, cause, message, answer_id }) =
+        of.last_error.as_ref().filter(|_| !is_told && (!is_well || of.pending > 0))
     {
         let status = status.map(|status| format!(", status {status}")).unwrap_or_default();
-        let cause = if cause.is_empty() { String::new() } else { format!(": {cause}") };
-        let id = support(answer_id);
-        writeln!(out, "\n{name}: the last call that failed ended {at}, {what}{status}{cause}{id}")?;
-    }
-    if of.parked > 0 {
+        let words = [cause, message]
+            .map(|words| if words.is_empty() { String::new() } else { format!(": {words}") });
+        let id = if answer_id.is_empty() {
+            String::new()
+        } else {
+            format!(" (LaunchDarkly's id {answer_id})")
+        };
+        let [cause, message] = words;
         writeln!(
             out,
-            "\n{name}: cohortd parked list {name} shows whom LaunchDarkly refuses, and why"
+            "\n{name}: the last call that was not taken ended {}, {what}{status}{cause}{message}{id}",
+            or_dash(Some(at))
         )?;
     }
     if of.deletions_outlived > 0 {
@@ -152,4 +188,13 @@ fn say(name: &str, of: &DestinationStatus, out: &mut impl Write) -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// What a request must show at an entry.
+fn in_words(entry: &Entry) -> String {
+    match (&entry.credentials[..], entry.demands_all) {
+        ([], _) => "which demands no credential".to_owned(),
+        (all, true) => format!("which demands {}", all.join(" and ")),
+        (any, false) => format!("which demands {}", any.join(", or ")),
+    }
 }

@@ -30,6 +30,13 @@ impl Faults {
     pub fn iter(&self) -> impl Iterator<Item = &Fault> {
         self.0.iter()
     }
+
+    /// Those of one section, if there are any.
+    pub(super) fn within(self, section: &str) -> Option<Self> {
+        let is_within = |fault: &Fault| fault.key.split('.').next() == Some(section);
+        let within: Vec<_> = self.0.into_iter().filter(is_within).collect();
+        (!within.is_empty()).then_some(Self(within))
+    }
 }
 
 impl fmt::Display for Faults {

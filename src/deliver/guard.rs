@@ -27,8 +27,15 @@ impl Guard {
     /// A member was refused alone, and is parked for it if there is no alarm. `Some`: the alarm; these
     /// were parked before and are not to be.
     pub fn refused(&mut self, member: Batch, is_parked: bool) -> Option<Vec<Batch>> {
-        // One that is refused again says nothing about the others.
-        self.refused.retain(|(other, _)| !is_same(other, &member));
+        // One that is refused again says nothing about the others. If it is not known any more, somebody
+        // was taken since it was refused first.
+        let known = self.refused.iter_mut().find(|(other, _)| is_same(other, &member));
+        if is_parked || known.is_some() {
+            if let Some((_, was_parked)) = known {
+                *was_parked |= is_parked;
+            }
+            return None;
+        }
         if self.refused.len() + 1 < self.threshold {
             self.refused.push((member, is_parked));
             return None;
@@ -86,9 +93,11 @@ mod tests {
         while alarms.len() < 10 {
             let next = refused.next().expect("there is no end");
             count += 1;
-            if let Some(parked) = guard.refused(next, count % 2 == 0) {
+            if let Some(parked) = guard.refused(next.clone(), false) {
                 assert_eq!(parked.len(), (count - 1) / 2, "those that were parked before");
                 alarms.push(std::mem::take(&mut count));
+            } else if count % 2 == 0 {
+                assert!(guard.refused(next, true).is_none(), "it says nothing new");
             }
         }
         assert_eq!(alarms, [10, 20, 40, 80, 160, 320, 640, 1280, 1280, 1280]);

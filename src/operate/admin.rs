@@ -215,6 +215,7 @@ mod tests {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let sources = Sources {
             ledger: Arc::clone(&ledger),
+            entries: Current::new(std::collections::BTreeMap::new()),
             standings: Current::new(Vec::new()),
             readiness: Readiness::default(),
             received: Arc::default(),

@@ -24,7 +24,8 @@ use utoipa::{IntoParams, ToSchema};
 use self::audiences::Audiences;
 use self::call_times::CallTimes;
 use super::sources::Sources;
-use super::status::{DestinationState, DestinationStatus};
+use super::status::DestinationStatus;
+use super::verdict::DestinationState;
 use crate::deliver::Delivered;
 use crate::membership::{DestinationName, Timestamp};
 use crate::receive::Received;
@@ -253,7 +254,7 @@ mod tests {
 
     fn status() -> DestinationStatus {
         serde_json::from_value(serde_json::json!({
-            "state": "catching_up", "waiting": 7, "oldest_waiting_ms": 1, "pending": 9,
+            "state": "catching up", "waiting": 7, "oldest_waiting_ms": 1, "pending": 9,
             "oldest_pending_ms": 1, "parked": 0, "rejected": 0, "calls_in_flight": 2, "audiences": {},
         }))
         .expect("a status")

@@ -14,7 +14,8 @@ mod exposition;
 
 use super::configuration::Reload;
 use super::sources::Sources;
-use super::status::{DestinationState, DestinationStatus};
+use super::status::DestinationStatus;
+use super::verdict::{self, DestinationState};
 use crate::counting::Distribution;
 use crate::deliver::Delivered;
 use crate::ledger::{LedgerError, Recordings};
@@ -193,6 +194,9 @@ impl Families {
     fn standing(&mut self, name: &str, of: &DestinationStatus) {
         for state in DestinationState::ALL {
             self.gauge(&catalogue::STATE, [name, state.word()], flag(of.state == state));
+        }
+        for (kind, count) in verdict::counts(&of.concerns) {
+            self.gauge(&catalogue::CONCERNS, [name, kind.word()], float(count));
         }
         self.gauge(&catalogue::PENDING, [name], float(of.pending));
         self.gauge(&catalogue::OLDEST_PENDING, [name], float(of.oldest_pending_ms) / 1000.0);

@@ -10,9 +10,11 @@ use tokio::sync::watch;
 
 use super::api::wire::instant;
 use super::configuration::{Configuration, ConfigurationStatus};
+use super::entries::Entry;
 use super::logging::Lines;
 use super::refusals::Refusals;
-use super::status::{ClockStatus, DestinationStatus, Facts, Status};
+use super::status::{ClockStatus, DestinationStatus, Numbers, Status};
+use super::verdict::Facts;
 use crate::clock::Clock;
 use crate::current::Current;
 use crate::deliver::{self, Standing};
@@ -28,6 +30,8 @@ pub struct Sources {
     pub ledger: Arc<dyn Operations>,
     /// How each destination fares.
     pub standings: Current<Vec<(DestinationName, watch::Receiver<Standing>)>>,
+    /// Where Segment posts to, by destination.
+    pub entries: Current<BTreeMap<DestinationName, Vec<Entry>>>,
     /// Whether traffic is welcome.
     pub readiness: Readiness,
     /// What was received.
@@ -65,21 +69,39 @@ impl Sources {
     /// How each destination stands.
     pub async fn status(&self) -> Result<Status, LedgerError> {
         let views = self.ledger.destinations().await?;
+        let (now, entries) = (self.clock.now(), self.entries.get());
+        let refused = self.received.refused(now);
         let mut destinations = BTreeMap::new();
         for (name, standing) in self.standings.get().iter() {
             let backlog = self.ledger.backlog(name).await?;
+            let held = standing.borrow().held.clone();
+            let (received, delivered) = (self.received.of(name), self.delivered.of(name));
+            let of_this: Vec<_> =
+                refused.iter().filter(|of| of.destinations.contains(name)).cloned().collect();
             let facts = Facts {
-                now: self.clock.now(),
-                backlog: &backlog,
+                name: name.as_str(),
+                now,
+                started_at: self.started_at,
                 view: view_of(&views, name),
-                held: standing.borrow().held.clone(),
+                held: held.as_ref(),
                 paused_since: self.ledger.paused_since(name),
-                latest: self.delivered.of(name).latest(),
-                calls_in_flight: self.delivered.of(name).in_flight(),
-                last_event_at: self.received.of(name).last_event_at(),
-                deletions_outlived: self.ledger.counters().destinations.of(name).outlived.get(),
+                latest: &delivered.latest(),
+                failing: &delivered.failing_audiences(),
+                other_failing: delivered.other_failing_audiences(),
+                refused: &of_this,
+                since_change: received.since_change(),
+                accepted: received.accepted.get(),
             };
-            destinations.insert(name.to_string(), DestinationStatus::of(facts));
+            let numbers = Numbers {
+                backlog: &backlog,
+                entries: entries.get(name).cloned().unwrap_or_default(),
+                calls_in_flight: delivered.in_flight(),
+                last_event_at: received.last_event_at(),
+                deletions_outlived: self.ledger.counters().destinations.of(name).outlived.get(),
+                ignored: received.ignored.get(),
+                ignored_events: received.ignored_events(),
+            };
+            destinations.insert(name.to_string(), DestinationStatus::of(&facts, numbers));
         }
         let objection = self.objection();
         Ok(Status {

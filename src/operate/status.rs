@@ -8,13 +8,21 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::entries::Entry;
+use super::verdict::{Concern, DestinationState, Facts, Verdict};
 use crate::clock::whole_millis;
-use crate::deliver::{Held, Latest, Trouble};
+use crate::deliver::{FailingAudience, Held, Trouble};
 use crate::launchdarkly::{RateLimits, Window};
-use crate::ledger::{Backlog, DestinationView};
+use crate::ledger::Backlog;
 use crate::membership::Timestamp;
 use crate::operate::api::wire::instant;
 use crate::operate::configuration::ConfigurationStatus;
+use crate::receive::RefusedPath;
+
+/// Failing audiences that are told of.
+const FAILING_SHOWN: usize = 100;
+/// Names of ignored events that are told of.
+const IGNORED_SHOWN: usize = 20;
 
 /// The whole daemon.
 #[derive(Debug, Serialize, Deserialize)]
@@ -76,11 +84,17 @@ fn is_zero(number: &u64) -> bool {
 /// One destination.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct DestinationStatus {
-    /// Whether anything but probes is delivered, and in time.
+    /// The verdict.
     pub state: DestinationState,
     /// Since when; not there while nobody has looked yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
+    /// Every reason why it is not `ok`, the worst first.
+    #[serde(default)]
+    pub concerns: Vec<Concern>,
+    /// Where Segment is to post to, until a first event has been accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub setup: Vec<Entry>,
     /// Since when an operator has stopped its delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused_since: Option<String>,
@@ -103,6 +117,18 @@ pub struct DestinationStatus {
     /// ahead of their arrival and later than the deletion.
     #[serde(default)]
     pub deletions_outlived: u64,
+    /// The paths of Segment's whose requests were refused, until one succeeds there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedStatus>,
+    /// Events since the daemon started that no subscription selects.
+    #[serde(default)]
+    pub ignored: u64,
+    /// The most frequent of them, by type and name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignored_events: Vec<IgnoredEvents>,
+    /// The audiences whose last call was not taken, at most a hundred.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failing_audiences: Vec<FailingStatus>,
     /// Calls that are not answered yet.
     pub calls_in_flight: u64,
     /// When the last event arrived since the daemon started.
@@ -121,37 +147,6 @@ pub struct DestinationStatus {
     pub audiences: BTreeMap<String, u64>,
 }
 
-/// Whether a destination is delivered to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DestinationState {
-    /// It is.
-    Ok,
-    /// Events are kept, and LaunchDarkly is probed until what is wrong is mended.
-    Held,
-    /// Events are kept, and nothing is delivered until an operator resumes it.
-    Paused,
-    /// It is, and members have been waiting for longer than they should: there was an outage, the rate
-    /// is limited, or it is still going on.
-    CatchingUp,
-}
-
-impl DestinationState {
-    /// Every state, for metrics that show zeros.
-    pub const ALL: [Self; 4] = [Self::Ok, Self::Held, Self::Paused, Self::CatchingUp];
-
-    /// The word.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Held => "held",
-            Self::Paused => "paused",
-            Self::CatchingUp => "catching_up",
-        }
-    }
-}
-
 /// Why a destination is held.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct HeldStatus {
@@ -159,10 +154,86 @@ pub struct HeldStatus {
     pub since: String,
     /// The HTTP status that caused it.
     pub status: u16,
-    /// In words, with the remedy.
+    /// In words.
     pub why: Cow<'static, str>,
+    /// What to do about it.
+    #[serde(default)]
+    pub remedy: Cow<'static, str>,
+    /// LaunchDarkly's `code`; may be empty.
+    #[serde(default)]
+    pub code: String,
+    /// LaunchDarkly's `message`; empty also where it may quote what was sent.
+    #[serde(default)]
+    pub message: String,
     /// LaunchDarkly's id of the answer, for its support.
     pub answer_id: String,
+}
+
+impl From<&Held> for HeldStatus {
+    fn from(held: &Held) -> Self {
+        let Held { since, status, what: _, why, remedy, code, message, answer_id } = held;
+        Self {
+            since: instant(*since),
+            status: *status,
+            why: (*why).into(),
+            remedy: (*remedy).into(),
+            code: code.clone(),
+            message: message.clone(),
+            answer_id: answer_id.clone(),
+        }
+    }
+}
+
+/// An audience whose last call was not taken.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct FailingStatus {
+    /// Its id.
+    pub audience: String,
+    /// When the first of the failures in a row ended.
+    pub since: String,
+    /// How many they are.
+    pub failures: u64,
+    /// What the last answer meant, as in [`LastError::what`].
+    #[schema(value_type = String)]
+    pub what: Cow<'static, str>,
+    /// Its HTTP status; not there: there was no answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// LaunchDarkly's `code`; may be empty.
+    pub code: String,
+    /// LaunchDarkly's `message`; empty also where it may quote what was sent.
+    pub message: String,
+    /// LaunchDarkly's id of the answer, for its support; may be empty.
+    pub answer_id: String,
+    /// What kept the answer away; may be empty.
+    pub cause: String,
+    /// What is the matter.
+    #[schema(value_type = String)]
+    pub why: Cow<'static, str>,
+    /// What to do about it.
+    #[schema(value_type = String)]
+    pub remedy: Cow<'static, str>,
+    /// When it is tried again, at the earliest.
+    pub next_attempt_at: String,
+}
+
+impl From<&FailingAudience> for FailingStatus {
+    fn from(of: &FailingAudience) -> Self {
+        Self {
+            audience: of.audience.as_str().to_owned(),
+            since: instant(of.since),
+            failures: of.failures,
+            what: of.what.into(),
+            status: of.status,
+            code: of.code.clone(),
+            message: of.message.clone(),
+            answer_id: of.answer_id.clone(),
+            cause: of.cause.clone(),
+            why: of.why.into(),
+            remedy: of.remedy.into(),
+            next_attempt_at: instant(of.next_attempt_at),
+        }
+    }
 }
 
 /// A call that was not taken.
@@ -177,6 +248,9 @@ pub struct LastError {
     pub status: Option<u16>,
     /// LaunchDarkly's `code`, or what kept the answer away; may be empty.
     pub cause: String,
+    /// LaunchDarkly's `message`; empty also where it may quote what was sent.
+    #[serde(default)]
+    pub message: String,
     /// LaunchDarkly's id of the answer, for its support; may be empty.
     pub answer_id: String,
 }
@@ -195,59 +269,100 @@ pub struct RateLimit {
     pub reset_at: Option<String>,
 }
 
-/// What is known of a destination.
+/// Requests that look like Segment's and were refused, at one path.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RefusedStatus {
+    /// The path; `-` if it is none that may be shown.
+    pub path: String,
+    /// The word of the last one.
+    pub reason: Cow<'static, str>,
+    /// What the last one showed: `none`, `signature`, `bearer`, `basic` or `other`.
+    pub credential: Cow<'static, str>,
+    /// How many there were since the last success.
+    pub count: u64,
+    /// When the first of them came.
+    pub first_at: String,
+    /// When the last of them came.
+    pub last_at: String,
+    /// What is wrong with the last one.
+    pub why: String,
+    /// What would mend it.
+    pub remedy: String,
+    /// Whether somebody has to do something.
+    pub needs_attention: bool,
+}
+
+impl From<RefusedPath> for RefusedStatus {
+    fn from(of: RefusedPath) -> Self {
+        Self {
+            path: of.path,
+            reason: of.reason.into(),
+            credential: of.credential.into(),
+            count: of.count,
+            first_at: instant(of.first_at),
+            last_at: instant(of.last_at),
+            why: of.why,
+            remedy: of.remedy,
+            needs_attention: of.needs_attention,
+        }
+    }
+}
+
+/// Events that no subscription selects.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct IgnoredEvents {
+    /// Their type and name, or `others`.
+    pub name: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// What is known of a destination beside the verdict.
 #[derive(Debug)]
-pub(super) struct Facts<'a> {
-    pub now: Timestamp,
+pub(super) struct Numbers<'a> {
     pub backlog: &'a [Backlog],
-    /// Not there as long as the ledger has no rows of it.
-    pub view: Option<&'a DestinationView>,
-    pub held: Option<Held>,
-    pub paused_since: Option<Timestamp>,
-    pub latest: Latest,
+    pub entries: Vec<Entry>,
     pub calls_in_flight: u64,
     pub last_event_at: Option<Timestamp>,
     pub deletions_outlived: u64,
+    pub ignored: u64,
+    pub ignored_events: Vec<(String, u64)>,
 }
 
 impl DestinationStatus {
     /// From what is known of it.
-    pub(super) fn of(facts: Facts<'_>) -> Self {
-        let Facts { now, backlog, view, held, paused_since, latest, .. } = facts;
+    pub(super) fn of(facts: &Facts<'_>, numbers: Numbers<'_>) -> Self {
+        let Verdict { state, since, concerns } = Verdict::of(facts);
+        let (view, latest, backlog) = (facts.view, facts.latest, numbers.backlog);
         let pending_since = view.and_then(|view| view.pending_since);
-        let pending_for = pending_since.map(|since| now.since(since)).unwrap_or_default();
+        let pending_for = pending_since.map(|since| facts.now.since(since)).unwrap_or_default();
         let oldest_waiting = backlog.iter().map(|of| of.waiting_since.elapsed()).max();
-        let (state, since) = match (&held, paused_since) {
-            (_, Some(since)) => (DestinationState::Paused, Some(since)),
-            (Some(held), None) => (DestinationState::Held, Some(held.since)),
-            (None, None) if pending_for > latest.late_after => {
-                (DestinationState::CatchingUp, pending_since)
-            }
-            (None, None) => (DestinationState::Ok, latest.well_since),
-        };
         let audience = |of: &Backlog| (of.audience.as_str().to_owned(), of.waiting);
+        let unvisited = view.map_or(0, |view| view.unvisited);
+        let failing = facts.failing.iter().take(FAILING_SHOWN).map(FailingStatus::from);
+        let ignored = numbers.ignored_events.into_iter().take(IGNORED_SHOWN);
         Self {
             state,
             since: since.map(instant),
-            paused_since: paused_since.map(instant),
-            held: held.map(|Held { since, status, why, answer_id, .. }| HeldStatus {
-                since: instant(since),
-                status,
-                why: why.into(),
-                answer_id,
-            }),
-            waiting: backlog.iter().map(|of| of.waiting).sum::<u64>()
-                + view.map_or(0, |view| view.unvisited),
+            concerns,
+            setup: if facts.is_untouched() { numbers.entries } else { Vec::new() },
+            paused_since: facts.paused_since.map(instant),
+            held: facts.held.map(HeldStatus::from),
+            waiting: backlog.iter().map(|of| of.waiting).sum::<u64>() + unvisited,
             oldest_waiting_ms: oldest_waiting.map_or(0, whole_millis),
             pending: view.map_or(0, |view| view.pending),
             oldest_pending_ms: whole_millis(pending_for),
             parked: view.map_or(0, |view| view.parked),
             rejected: view.map_or(0, |view| view.rejected),
-            deletions_outlived: facts.deletions_outlived,
-            calls_in_flight: facts.calls_in_flight,
-            last_event_at: facts.last_event_at.map(instant),
+            deletions_outlived: numbers.deletions_outlived,
+            refused: facts.refused.iter().cloned().map(RefusedStatus::from).collect(),
+            ignored: numbers.ignored,
+            ignored_events: ignored.map(|(name, count)| IgnoredEvents { name, count }).collect(),
+            failing_audiences: failing.collect(),
+            calls_in_flight: numbers.calls_in_flight,
+            last_event_at: numbers.last_event_at.map(instant),
             last_success_at: latest.success_at.map(instant),
-            last_error: latest.trouble.map(LastError::from),
+            last_error: latest.trouble.clone().map(LastError::from),
             rate_limits: rate_limits(&latest.limits),
             audiences: backlog.iter().map(audience).collect(),
         }
@@ -256,8 +371,8 @@ impl DestinationStatus {
 
 impl From<Trouble> for LastError {
     fn from(trouble: Trouble) -> Self {
-        let Trouble { at, what, status, cause, answer_id, .. } = trouble;
-        Self { at: instant(at), what: what.into(), status, cause, answer_id }
+        let Trouble { at, what, status, cause, message, answer_id } = trouble;
+        Self { at: instant(at), what: what.into(), status, cause, message, answer_id }
     }
 }
 
@@ -269,73 +384,4 @@ fn rate_limits(limits: &RateLimits) -> BTreeMap<Cow<'static, str>, RateLimit> {
             (name.into(), RateLimit { limit, remaining, reset_at: reset.map(instant) })
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::deliver;
-
-    const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
-
-    fn ago(seconds: u64) -> Timestamp {
-        NOW.before(Duration::from_secs(seconds))
-    }
-
-    #[test]
-    fn a_state_has_its_own_since() {
-        use DestinationState::{CatchingUp, Held, Ok, Paused};
-        let held = deliver::Held {
-            since: ago(60),
-            status: 401,
-            what: "token_refused",
-            why: "the token",
-            remedy: "another token",
-            code: String::new(),
-            message: String::new(),
-            answer_id: String::new(),
-        };
-        let held = || Some(held.clone());
-        let cases = [
-            ("nothing waits", None, None, None, Ok, 500),
-            ("it waits no longer than it may", None, None, Some(10), Ok, 500),
-            ("it waits longer", None, None, Some(11), CatchingUp, 11),
-            ("held", held(), None, Some(99), Held, 60),
-            ("paused, and held", held(), Some(30), Some(99), Paused, 30),
-        ];
-        for (case, held, paused_since, pending_since, state, since) in cases {
-            let (paused_since, pending_since) = (paused_since.map(ago), pending_since.map(ago));
-            let view = DestinationView {
-                name: "production".to_owned(),
-                configured: true,
-                paused_since,
-                audiences: 1,
-                included: 1,
-                pending: 1,
-                unvisited: 0,
-                pending_since,
-                parked: 2,
-                rejected: 3,
-            };
-            let latest = Latest {
-                well_since: Some(ago(500)),
-                late_after: Duration::from_secs(10),
-                ..Latest::default()
-            };
-            let status = DestinationStatus::of(Facts {
-                now: NOW,
-                backlog: &[],
-                view: Some(&view),
-                held,
-                paused_since,
-                latest,
-                calls_in_flight: 0,
-                last_event_at: None,
-                deletions_outlived: 0,
-            });
-            let since = Some(instant(ago(since)));
-            assert_eq!((status.state, status.since), (state, since), "{case}");
-            assert_eq!((status.pending, status.parked, status.rejected), (1, 2, 3));
-        }
-    }
 }

@@ -148,6 +148,7 @@ impl Service {
         }
         self.shown.tokens.set(wiring::tokens(config));
         self.shown.configured.set(wiring::configured(config));
+        self.shown.entries.set(wiring::entries(config));
         self.shown.environments.set(wiring::environments(config));
         self.show_standings();
         Ok(true)

@@ -17,6 +17,7 @@ use crate::operate::actions::{Actions, Environment};
 use crate::operate::admin::AdminState;
 use crate::operate::api::progress::Courses;
 use crate::operate::api::{Api, Reloads};
+use crate::operate::entries::{self, Entry};
 use crate::operate::explain::Configured;
 use crate::operate::history::History;
 use crate::operate::refusals::Refusals;
@@ -32,6 +33,7 @@ const REASSERT_AFTER_TIMEOUTS: u32 = 2;
 const ADMIN_CONNECTIONS: usize = 256;
 
 pub(super) type Standings = Vec<(DestinationName, watch::Receiver<Standing>)>;
+pub(super) type EntriesByName = BTreeMap<DestinationName, Vec<Entry>>;
 pub(super) type ConfiguredByName = BTreeMap<DestinationName, Arc<Configured>>;
 
 /// What is wrapped around the parts where there is a collector for traces.
@@ -246,6 +248,11 @@ pub(super) fn configured(config: &Config) -> ConfiguredByName {
     config.destinations.iter().map(|of| (of.name.clone(), Arc::new(of.into()))).collect()
 }
 
+pub(super) fn entries(config: &Config) -> EntriesByName {
+    let names = config.destinations.iter().map(|of| &of.name);
+    names.map(|name| (name.clone(), entries::of(config, name))).collect()
+}
+
 pub(super) fn environments(config: &Config) -> Vec<Environment> {
     let of = |destination: &config::Destination| Environment {
         destination: destination.name.clone(),
@@ -260,6 +267,7 @@ pub(super) fn sources(service: &Service) -> Sources {
     Sources {
         ledger: Arc::clone(&service.ledger) as Arc<dyn Operations>,
         standings: service.shown.standings.clone(),
+        entries: service.shown.entries.clone(),
         readiness: service.readiness.clone(),
         received: Arc::clone(&service.received),
         delivered: Arc::clone(&service.delivered),

@@ -161,7 +161,8 @@ async fn converges(seed: u64) {
         segments.into_iter().map(|(id, segment)| (id, segment.members)).collect();
     assert_eq!(shown, wanted, "seed {seed}");
     assert_eq!(launchdarkly.overlaps(), 0, "seed {seed}");
-    assert_eq!(cohortd.status().await["destinations"]["production"]["state"], "ok");
+    // some of them are parked
+    assert_eq!(cohortd.status().await["destinations"]["production"]["state"], "attention");
 
     let (status, _) = cohortd.stop();
     assert!(status.success());

@@ -341,10 +341,10 @@ async fn p5_a_kill_during_a_split_forgets_nothing_that_was_learnt() {
     let others = users((0..PEOPLE).filter(|number| *number != 77));
     until_exactly(&launchdarkly, "vip", &others).await;
     installation.drained().await;
-    // A split from the beginning takes 1 + 2 · 8 calls; one was killed in the middle, and its members
-    // and those claimed with them are told once more.
+    // A split from the beginning takes 1 + 2 · 8 calls, and the one that is found is asked once more; one
+    // was killed in the middle, and its members and those claimed with them are told once more.
     let calls = launchdarkly.calls();
-    assert!(calls.refused <= 9, "{} calls were refused: it began again", calls.refused);
+    assert!(calls.refused <= 10, "{} calls were refused: it began again", calls.refused);
     assert!(cohortd.stop().0.success());
     let parked: Vec<String> =
         installation.parked().into_iter().map(|parked| parked.context_key).collect();
@@ -645,7 +645,7 @@ async fn p5_poison_among_a_thousand_is_parked_exactly_and_in_few_calls() {
         let calls = launchdarkly.calls().total;
         println!("{bad} bad members in 1,000: {calls} calls");
         assert!(calls <= most_calls, "{bad} bad members took {calls} calls");
-        assert_eq!(cohortd.status().await["destinations"]["production"]["state"], "ok");
+        assert_eq!(cohortd.status().await["destinations"]["production"]["state"], "attention");
         assert!(cohortd.stop().0.success());
         let parked: BTreeSet<String> =
             installation.parked().into_iter().map(|parked| parked.context_key).collect();

@@ -54,4 +54,5 @@ mod telemetry;
 mod terminal;
 mod threads;
 mod tls;
+mod verdict;
 mod words;

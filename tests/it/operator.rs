@@ -229,7 +229,7 @@ async fn a_paused_destination_keeps_events_across_a_restart_until_it_is_resumed(
     let cohortd = installation.start();
     assert_eq!(state(&cohortd.status().await), "paused");
     let shown = type_in(&installation, &cohortd, &["status"]).done();
-    assert!(shown.contains("is paused since"), "{shown}");
+    assert!(shown.contains("an operator has paused the delivery"), "{shown}");
     enter(&cohortd, "vip", &["eve"]).await;
     assert_eq!(launchdarkly.calls().total, calls);
     type_in(&installation, &cohortd, &["resume", "production"]).done();

@@ -25,7 +25,7 @@ async fn status_tells_well_from_held_and_from_gone() {
 
     let (code, text) = told();
     assert_eq!(code, 0, "{text}");
-    assert!(text.contains("production   ok     "), "{text}");
+    assert!(text.contains("production   waiting for the first event"), "{text}");
 
     launchdarkly.script(|_| Fault::status(401));
     cohortd.post(&identify("ada", "vip", true, NOW_MS)).await.expect("an answer");
@@ -33,8 +33,10 @@ async fn status_tells_well_from_held_and_from_gone() {
     cohortd.logged(held).await;
     let (code, text) = told();
     assert_eq!(code, 75, "{text}");
-    assert!(text.contains("production is held since "), "{text}");
-    assert!(text.contains("status 401: LaunchDarkly refuses the service token"), "{text}");
+    assert!(text.contains("production   held  "), "{text}");
+    assert!(text.contains(": LaunchDarkly refuses the service token"), "{text}");
+    assert!(text.contains("(status 401"), "{text}");
+    assert!(text.contains("what to do: make a new service token"), "{text}");
     let (code, json) = status(&installation, cohortd.admin, &["--json"]);
     let json: serde_json::Value = serde_json::from_str(&json).expect("one JSON object");
     assert_eq!((code, &json["destinations"]["production"]["state"]), (75, &"held".into()));
@@ -83,7 +85,8 @@ async fn status_says_how_far_behind_a_destination_is_and_what_the_last_error_was
         })
         .await;
     let of = production(&behind);
-    assert_eq!((&of["state"], &of["pending"]), (&"ok".into(), &1.into()), "{of}");
+    assert!(of["state"] == "ok" || of["state"] == "attention", "not late yet: {of}");
+    assert_eq!(of["pending"], 1, "{of}");
     assert_eq!(of["last_error"]["what"], "conflict");
     assert_eq!(of["rate_limits"]["global"]["remaining"], 4);
     assert!(of["last_event_at"].is_string() && of["last_success_at"].is_null(), "{of}");

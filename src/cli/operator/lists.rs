@@ -84,7 +84,7 @@ impl AudiencesCommand {
     }
 
     async fn list(&self, config: &Config, out: &mut impl Write) -> Told<Result<()>> {
-        let daemon = Daemon::of(config)?;
+        let daemon = Daemon::of(&config.admin)?;
         let mut known = all_destinations(&daemon).await?;
         if let Some(name) = &self.destination {
             let names: Vec<_> = known.iter().map(|info| info.name.as_str()).collect();
@@ -202,7 +202,7 @@ impl MemberCommand {
             return Err(Silent::usage(words));
         }
         let path = of(&self.destination, &["members", &self.key]);
-        let daemon = Daemon::of(config)?;
+        let daemon = Daemon::of(&config.admin)?;
         let first = MemberQuery { limit: Some(PAGE), ..MemberQuery::default() };
         let after = |last: &MemberInfo| MemberQuery {
             after_audience: Some(last.audience.clone()),

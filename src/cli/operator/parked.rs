@@ -80,7 +80,7 @@ impl ParkedCommand {
 
 async fn list(which: &Which, config: &Config, out: &mut impl Write) -> Told<Result<()>> {
     let name = named(config, which.destination.as_ref())?;
-    let daemon = Daemon::of(config)?;
+    let daemon = Daemon::of(&config.admin)?;
     let mut query = ParkedQuery { audience: which.audience.clone(), ..ParkedQuery::default() };
     query.limit = Some(1000);
     let mut rows = Vec::new();
@@ -137,7 +137,7 @@ async fn change(
 ) -> Told<Result<()>> {
     let name = named(config, which.destination.as_ref())?;
     let what = ParkedChange { audience: which.audience.clone(), context_key: which.key.clone() };
-    let daemon = Daemon::of(config)?;
+    let daemon = Daemon::of(&config.admin)?;
     let answer: Answer<Done> = daemon.post(&of(&name, &["parked", verb]), &what).await?;
     Ok(if which.json {
         json(&answer, out)

@@ -87,7 +87,7 @@ impl RejectedCommand {
 
 async fn list(of_what: &Of, config: &Config, out: &mut impl Write) -> Told<Result<()>> {
     let name = named(config, of_what.destination.as_ref())?;
-    let daemon = Daemon::of(config)?;
+    let daemon = Daemon::of(&config.admin)?;
     let mut query = RejectedQuery { after: None, limit: Some(500) };
     let mut rows = Vec::new();
     loop {
@@ -128,7 +128,7 @@ async fn replay(
     out: &mut impl Write,
 ) -> Told<Result<()>> {
     let name = named(config, of_what.destination.as_ref())?;
-    let daemon = Daemon::of(config)?;
+    let daemon = Daemon::of(&config.admin)?;
     let mut all = Replayed::default();
     let parts = each_part(&daemon, &name, Replay { id, after: None, force }, &mut all);
     let ended = tokio::select! {
@@ -206,7 +206,7 @@ async fn discard(
     out: &mut impl Write,
 ) -> Told<Result<()>> {
     let name = named(config, of_what.destination.as_ref())?;
-    let daemon = Daemon::of(config)?;
+    let daemon = Daemon::of(&config.admin)?;
     let path = of(&name, &["rejected", "discard"]);
     let answer: Answer<Done> = daemon.post(&path, &RejectedChange { id }).await?;
     Ok(if of_what.json {

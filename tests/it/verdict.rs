@@ -1,0 +1,265 @@
+//! The verdict never says that all is well while it is not: the same situation in the words of the log,
+//! `cohortd status`, `/status` and the metric (P7).
+
+use std::fmt::Write;
+
+use cohortd::sandbox::{Fault, StandIn};
+use serde_json::{Value, json};
+
+use crate::harness::{Cohortd, Installation, Poster, identify, launchdarkly};
+
+const NOW_MS: i64 = 1_750_000_000_000;
+
+fn says(status: u16, code: &str, message: &str) -> Fault {
+    let body = json!({"code": code, "message": message, "id": "answer-7"}).to_string();
+    Fault::Answer { status, headers: Vec::new(), body: Some(body) }
+}
+
+fn of(status: &Value) -> Value {
+    status["destinations"]["production"].clone()
+}
+
+/// What is to be seen of a situation.
+struct Expected<'a> {
+    state: &'a str,
+    exit: i32,
+    /// The kind of the first concern; empty: there is none.
+    concern: &'a str,
+    /// In the words of `cohortd status`.
+    said: &'a [&'a str],
+    /// In the log; empty: it says nothing.
+    logged: &'a str,
+}
+
+/// Waits for the verdict and reads it everywhere.
+async fn seen(installation: &Installation, cohortd: &Cohortd, case: &str, expected: &Expected<'_>) {
+    let Expected { state, exit, concern, said, logged } = *expected;
+    let shown = cohortd
+        .until_status(|status| {
+            let of = of(status);
+            let first = of["concerns"][0]["kind"].as_str().unwrap_or_default();
+            of["state"] == state && first == concern
+        })
+        .await;
+    let of = of(&shown);
+    for part in of["concerns"].as_array().expect("a list") {
+        for words in [&part["why"], &part["remedy"]] {
+            assert!(words.as_str().is_some_and(|words| words.len() > 10), "{case}: {part}");
+        }
+    }
+    assert!(of["since"].is_string() || !["ok", "held", "behind"].contains(&state), "{case}: {of}");
+    let typed = installation.types(Some(cohortd.admin), &["status"]);
+    let text = typed.out + &typed.complaint;
+    assert_eq!(typed.code, exit, "{case}: {text}");
+    for words in [&[state], said].concat() {
+        assert!(text.contains(words), "{case}: {words:?} is not in\n{text}");
+    }
+    let metrics = cohortd.metrics("text/plain").await.1;
+    let sample =
+        format!("cohortd_destination_state{{destination=\"production\",state=\"{state}\"}} 1");
+    assert!(metrics.contains(&sample), "{case}");
+    let line = if logged.is_empty() { Value::Null } else { cohortd.until_logged(logged).await };
+    let mut shown = String::new();
+    let _ = writeln!(shown, "{case}: {state}\n  log: {line}\n{text}"); // into memory
+    eprintln!("{shown}");
+}
+
+async fn enter(poster: &Poster, user: &str) {
+    let (status, answer) =
+        poster.post(&identify(user, "vip", true, NOW_MS)).await.expect("an answer");
+    assert_eq!((status, &answer["accepted"]), (200, &1.into()), "{answer}");
+}
+
+struct Scene {
+    launchdarkly: StandIn,
+    installation: Installation,
+    cohortd: Cohortd,
+}
+
+impl Scene {
+    async fn new(fault: Fault) -> Self {
+        let launchdarkly = launchdarkly().await;
+        launchdarkly.script(move |_| fault.clone());
+        let installation = Installation::new(&launchdarkly);
+        let cohortd = installation.start();
+        Self { launchdarkly, installation, cohortd }
+    }
+
+    async fn seen(&self, case: &str, expected: Expected<'_>) {
+        seen(&self.installation, &self.cohortd, case, &expected).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn before_the_first_event_it_says_what_to_put_into_segment() {
+    let scene = Scene::new(Fault::None).await;
+    let said = &["/segment/production", "X-Signature with one of segment.shared_secrets"];
+    let expected =
+        Expected { state: "waiting for the first event", exit: 0, concern: "", said, logged: "" };
+    scene.seen("never an event", expected).await;
+    enter(&scene.cohortd.poster(), "ada").await;
+    let well = scene.cohortd.until_status(|status| of(status)["state"] == "ok").await;
+    assert_eq!(of(&well)["setup"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_secret_needs_attention_until_that_path_succeeds_again() {
+    let scene = Scene::new(Fault::None).await;
+    let event = identify("ada", "vip", true, NOW_MS).to_string();
+    let poster = scene.cohortd.poster();
+    enter(&poster, "bea").await;
+    for _ in 0..40 {
+        let answer = poster.post_as("another", "production", event.clone(), &event);
+        assert_eq!(answer.await.expect("an answer").0, 401);
+    }
+    let said = &["40 requests were refused at /segment/production", "shared_secrets"];
+    let logged = "requests that look like Segment's were refused, and will not come again";
+    let expected = Expected { state: "attention", exit: 0, concern: "refused", said, logged };
+    scene.seen("wrong secret", expected).await;
+    enter(&poster, "ada").await;
+    scene.cohortd.until_status(|status| of(status)["state"] == "ok").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_path_needs_attention_and_names_the_nearest() {
+    let scene = Scene::new(Fault::None).await;
+    let event = identify("ada", "vip", true, NOW_MS).to_string();
+    let posted = scene.cohortd.post_to("prodution", event.clone(), &event).await;
+    assert_eq!(posted.expect("an answer").0, 404);
+    let said = &["refused", "/segment/production"];
+    let logged = "requests that look like Segment's were refused, and will not come again";
+    let expected = Expected { state: "attention", exit: 0, concern: "refused", said, logged };
+    scene.seen("wrong path", expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_only_ignored_needs_attention() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("destinations.production.mapping.subscribe", "type = \"track\"");
+    let cohortd = installation.start();
+    let event = identify("ada", "vip", true, NOW_MS);
+    let (status, answer) = cohortd.post(&event).await.expect("an answer");
+    assert_eq!((status, &answer["ignored"]), (200, &1.into()), "{answer}");
+    let said = &["no subscription selects", "ignored so far: identify", "mapping.subscribe"];
+    let expected =
+        Expected { state: "attention", exit: 0, concern: "only_ignored", said, logged: "" };
+    seen(&installation, &cohortd, "only ignored", &expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_rejected_or_parked_needs_attention() {
+    let scene = Scene::new(Fault::None).await;
+    let poster = scene.cohortd.poster();
+    enter(&poster, "ada").await;
+    let mut event = identify("ada", "vip", true, NOW_MS);
+    event["userId"] = Value::Null;
+    let (status, answer) = scene.cohortd.post(&event).await.expect("an answer");
+    assert_eq!(status, 400, "{answer}");
+    let said = &["rejected", "cohortd rejected list production"];
+    let expected = Expected { state: "attention", exit: 0, concern: "rejected", said, logged: "" };
+    scene.seen("rejected", expected).await;
+
+    let scene = Scene::new(says(400, "invalid_request", "no")).await;
+    enter(&scene.cohortd.poster(), "ada").await;
+    let said = &["LaunchDarkly refuses 1 member", "cohortd parked requeue production"];
+    let logged = "member refused: parked";
+    let expected = Expected { state: "attention", exit: 0, concern: "parked", said, logged };
+    scene.seen("parked", expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hold_says_which_it_is() {
+    let held = "destination held: events are kept, nothing is delivered until this is mended";
+    for (case, fault, said) in [
+        ("held by 401", says(401, "unauthorized", "invalid token"), "a new service token"),
+        (
+            "held by approval",
+            says(403, "forbidden", "approval is required"),
+            "bypassRequiredSegmentApproval",
+        ),
+    ] {
+        let scene = Scene::new(fault).await;
+        enter(&scene.cohortd.poster(), "ada").await;
+        let said = &[said];
+        let expected = Expected { state: "held", exit: 75, concern: "held", said, logged: held };
+        scene.seen(case, expected).await;
+        scene.launchdarkly.behave();
+        scene.cohortd.until_status(|status| of(status)["state"] == "ok").await;
+    }
+}
+
+/// A LaunchDarkly that takes nothing is not catching up, and neither is one audience for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_taken_is_behind() {
+    let again = "LaunchDarkly has not taken this audience several times in a row: will retry";
+    let limited = Fault::Answer {
+        status: 429,
+        headers: vec![("retry-after".to_owned(), "1".to_owned())],
+        body: None,
+    };
+    for (case, fault, said) in [
+        ("LaunchDarkly down", says(503, "maintenance", "soon"), "status 503"),
+        ("rate limited", limited, "limits the rate of calls"),
+        ("a conflict that lasts", says(409, "key_exists", "it is there"), "key_exists"),
+    ] {
+        let scene = Scene::new(fault).await;
+        enter(&scene.cohortd.poster(), "ada").await;
+        let said = &[said, "aud_vip"];
+        let concern = "audience_failing";
+        let expected = Expected { state: "behind", exit: 75, concern, said, logged: again };
+        scene.seen(case, expected).await;
+        scene.launchdarkly.behave();
+        scene.cohortd.until_status(|status| of(status)["state"] == "ok").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_configuration_is_said_until_it_is_mended() {
+    let launchdarkly = launchdarkly().await;
+    let installation = Installation::new(&launchdarkly);
+    installation.write_config("[delivery]\nlinger_ms = 500\n");
+    let cohortd = installation.start();
+    enter(&cohortd.poster(), "ada").await;
+    installation.write_config("[delivery]\nlingre_ms = 500\n");
+    let shown = cohortd.until_status(|status| status["configuration"].is_object()).await;
+    assert!(shown["configuration"]["faults"].to_string().contains("lingre_ms"), "{shown}");
+    let text = installation.types(Some(cohortd.admin), &["status"]).done();
+    assert!(text.contains("THE CONFIGURATION ON DISK IS REFUSED"), "{text}");
+    assert!(text.contains("lingre_ms") && text.contains("production   ok"), "{text}");
+    let metrics = cohortd.metrics("text/plain").await.1;
+    assert!(metrics.contains("cohortd_config_refused 1"), "{metrics}");
+    installation.write_config("[delivery]\nlinger_ms = 500\n");
+    let is_well = |status: &Value| status["ready"] == true && status["configuration"].is_null();
+    cohortd.until_status(is_well).await;
+    let metrics = cohortd.metrics("text/plain").await.1;
+    assert!(metrics.contains("cohortd_config_refused 0"), "{metrics}");
+}
+
+/// Random paths, methods and no credential: everybody is scanned.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scanner_turns_nothing_red() {
+    let scene = Scene::new(Fault::None).await;
+    enter(&scene.cohortd.poster(), "ada").await;
+    scene.cohortd.until_status(|status| of(status)["state"] == "ok").await;
+    let (client, lines) = (reqwest::Client::new(), scene.cohortd.log().len());
+    let methods = [
+        reqwest::Method::GET,
+        reqwest::Method::POST,
+        reqwest::Method::PUT,
+        reqwest::Method::DELETE,
+    ];
+    for number in 0..400 {
+        let url = format!("http://{}/x{number}/wp-login.php", scene.cohortd.public);
+        let method = methods[number % methods.len()].clone();
+        let answer = client.request(method, url).body("{}").send().await.expect("an answer");
+        assert!(answer.status().is_client_error());
+    }
+    let status = scene.cohortd.status().await;
+    assert_eq!(of(&status)["state"], "ok", "{status}");
+    assert!(scene.cohortd.log().len() <= lines + 2 + 4, "beside what was delivered");
+    let metrics = scene.cohortd.metrics("text/plain").await.1;
+    let samples =
+        metrics.lines().filter(|line| line.starts_with("cohortd_refused_requests_total{"));
+    assert!(samples.count() <= 8);
+}
