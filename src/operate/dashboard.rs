@@ -54,7 +54,7 @@ macro_rules! asset {
     };
 }
 
-const ASSETS: [Asset; 22] = [
+const ASSETS: [Asset; 24] = [
     asset!("/", "index.html", "text/html"),
     asset!("dashboard.css", "text/css"),
     asset!("icon.svg", "image/svg+xml"),
@@ -62,6 +62,7 @@ const ASSETS: [Asset; 22] = [
     asset!("api.js", "text/javascript"),
     asset!("app.js", "text/javascript"),
     asset!("audiences.js", "text/javascript"),
+    asset!("destinations.js", "text/javascript"),
     asset!("dialogs.js", "text/javascript"),
     asset!("live.js", "text/javascript"),
     asset!("overview.js", "text/javascript"),
@@ -69,6 +70,7 @@ const ASSETS: [Asset; 22] = [
     asset!("person.js", "text/javascript"),
     asset!("plots.js", "text/javascript"),
     asset!("rejected.js", "text/javascript"),
+    asset!("setup.js", "text/javascript"),
     asset!("tester.js", "text/javascript"),
     asset!("words.js", "text/javascript"),
     asset!("vendor/htm.umd.js", "text/javascript"),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use cohortd::config::Config;
 use cohortd::operate::metrics::catalogue::{self, Kind};
+use cohortd::operate::verdict::DestinationState;
 use serde_json::{Value, json};
 
 const SECRETS: [&str; 5] = ["admin", "prometheus", "segment", "launchdarkly", "grafana"];
@@ -125,6 +126,10 @@ fn the_grafana_dashboard_asks_for_metrics_that_there_are() {
         })
         .collect();
     assert!(rules.len() > 20, "{}", rules.len());
+    let state = panels.iter().find(|panel| panel["title"] == "State").expect("there is one");
+    let words = &state["fieldConfig"]["defaults"]["mappings"][0]["options"];
+    let words = words.as_object().expect("a map").values().map(|of| str_of(&of["text"]));
+    assert!(words.eq(DestinationState::ALL.map(DestinationState::word)), "{state}");
     for variable in list(&dashboard["templating"]["list"]).filter(|of| of["type"] == "query") {
         knows_the_metrics_of(str_of(&variable["query"]["query"]));
     }

@@ -3,13 +3,15 @@
 import { Actions, pause, resume } from "./actions.js";
 import { daemonNow, token } from "./api.js";
 import { Audiences } from "./audiences.js";
+import { Destinations, Summary, useTab } from "./destinations.js";
 import { Confirm, MayChange, Said } from "./dialogs.js";
 import { Live } from "./live.js";
-import { Destinations, Tiles, Verdict } from "./overview.js";
+import { Tiles, Verdict } from "./overview.js";
 import { Parked } from "./parked.js";
 import { Person } from "./person.js";
 import { Plots } from "./plots.js";
 import { Rejected } from "./rejected.js";
+import { RefusedConfiguration } from "./setup.js";
 import { Tester } from "./tester.js";
 import { count, html, render, useEffect, useRef, useState, Time } from "./words.js";
 
@@ -56,6 +58,7 @@ function App({ live }) {
     return () => clearTimeout(timer);
   }, [line]);
 
+  useTab(known);
   const go = (destination, panel) => { location.hash = `${encodeURIComponent(destination)}/${panel}`; };
   const say = (text, isBad = false) => {
     setLine({ text, isBad });
@@ -72,23 +75,22 @@ function App({ live }) {
   } else if (!known.status) {
     page = html`<main><${Trouble} known=${known} /><p class="empty">Asking the daemon…</p></main>`;
   } else {
-    page = html`
-      <main class=${known.failing ? "stale" : ""}>
-        <${Trouble} known=${known} />
-        ${known.power === "read" && html`
-          <p class="notice warn"><b>Read only.</b> This token is one of <code>admin.read_tokens</code>: it shows everything but the
-            content of rejected events, and changes nothing. To change something, forget it and open the page with one of
-            <code>admin.tokens</code>.</p>`}
-        ${known.chosen === null
-          ? html`<p class="empty">No destination is configured, and the ledger has no rows of one.</p>`
-          : html`<${Page} known=${known} now=${now} panel=${at.panel} event=${event} onEvent=${setEvent}
-              onGo=${go} onAsk=${setAsk} onSaid=${say} />`}
-      </main>`;
+    const notices = html`
+      <${Trouble} known=${known} />
+      ${known.power === "read" && html`
+        <p class="notice warn"><b>Read only.</b> This token is one of <code>admin.read_tokens</code>: it shows everything but the
+          content of rejected events, and changes nothing. To change something, forget it and open the page with one of
+          <code>admin.tokens</code>.</p>`}`;
+    page = known.chosen === null
+      ? html`<main>${notices}<p class="empty">No destination is configured, and the ledger has no rows of one.</p></main>`
+      : html`<${Page} known=${known} now=${now} panel=${at.panel} event=${event} notices=${notices} onEvent=${setEvent}
+          onGo=${go} onAsk=${setAsk} onSaid=${say} />`;
   }
   return html`
     <${Head} known=${known} onForgetToken=${token.get() && !known.needsToken ? forgetToken : null} />
     <${MayChange.Provider} value=${known.power === "operate"}>${page}<//>
-    <footer class="muted small">cohortd${known.status?.version ? ` ${known.status.version}` : ""} · <a href="/assets/vendor/LICENSES.txt">libraries and licences</a></footer>
+    ${(known.status || known.needsToken) && html`
+      <footer class="muted small">cohortd ${known.status?.version ?? ""} · <a href="/assets/vendor/LICENSES.txt">libraries and licences</a></footer>`}
     ${ask && html`<${Confirm} ask=${ask} onClose=${() => setAsk(null)} onDone=${(text) => { setAsk(null); say(text); }} />`}
     <${Said} line=${line} onClose=${() => setLine(null)} />`;
 }
@@ -98,6 +100,7 @@ function Head({ known, onForgetToken }) {
   return html`
     <header class="head">
       <p class="brand"><img src="/assets/icon.svg" alt="" width="26" height="26" />cohortd</p>
+      ${known.status && !known.needsToken && html`<${Summary} known=${known} />`}
       <div class="head-end">
         ${isLive && html`<span class="live"><span class="dot ok pulse"></span>Live <span class="muted">· <${Time} at=${new Date(known.answeredAt)} /></span></span>`}
         ${onForgetToken && html`<button class="quiet" onClick=${onForgetToken}>Forget the token</button>`}
@@ -110,7 +113,7 @@ function Trouble({ known }) {
   const { failing, status } = known;
   const from = failing && html`since <${Time} at=${new Date(failing.since)} />`;
   return html`
-    <div role="alert">
+    <div role="alert" class="trouble">
       ${failing && (failing.status === 0
         ? html`<p class="notice bad"><b>Cannot reach the daemon ${from}.</b> It is asked again every second; what is below is as it was then.</p>`
         : html`<p class="notice bad"><b>The daemon answers ${failing.status} ${from}.</b> ${failing.detail}</p>`)}
@@ -118,6 +121,7 @@ function Trouble({ known }) {
         <p class="notice bad"><b>Events are not accepted at the moment.</b> The daemon is starting or stopping, or the disk of the ledger is full; Segment tries again for hours.</p>`}
       ${!failing && status && status.clock && html`
         <p class="notice bad"><b>The clock is wrong, by ${Math.round(status.clock.ahead_ms / 1000)} s.</b> Here is what that means: ${status.clock.why}.</p>`}
+      ${!failing && status && html`<${RefusedConfiguration} configuration=${status.configuration} />`}
     </div>`;
 }
 
@@ -138,7 +142,7 @@ function Token({ wasRefused, onToken }) {
     </main>`;
 }
 
-function Page({ known, now, panel, event, onEvent, onGo, onAsk, onSaid }) {
+function Page({ known, now, panel, event, notices, onEvent, onGo, onAsk, onSaid }) {
   const { chosen } = known;
   const onResume = async () => {
     try {
@@ -152,17 +156,25 @@ function Page({ known, now, panel, event, onEvent, onGo, onAsk, onSaid }) {
     onGo(chosen, "tester");
   };
   const [, Panel] = PANELS[panel];
+  // What grows and shrinks with the news has a column of its own: buttons of the other one stay where they are.
   return html`
-    <${Destinations} known=${known} onChoose=${(name) => onGo(name, panel)} />
-    <${Verdict} known=${known} now=${now} onPause=${() => onAsk(pause(chosen))} onResume=${onResume} />
-    <${Tiles} known=${known} />
-    ${chosen in known.status.destinations && html`<${Plots} key=${chosen} past=${known.histories[chosen]} step=${known.stepSeconds} />`}
-    <section class="card panels">
-      <${Tabs} known=${known} panel=${panel} onGo=${(name) => onGo(chosen, name)} />
-      <div role="tabpanel" id="panel" aria-labelledby=${`tab-${panel}`} class="panel">
-        <${Panel} key=${chosen} known=${known} now=${now} event=${event} onEvent=${onEvent} onAsk=${onAsk} onSaid=${onSaid} onTest=${onTest} />
+    <main class=${`columns ${known.failing ? "stale" : ""}`}>
+      <div class="column">
+        ${notices}
+        <${Destinations} known=${known} onChoose=${(name) => onGo(name, panel)} />
+        <${Verdict} known=${known} now=${now} onPause=${() => onAsk(pause(chosen))} onResume=${onResume} />
       </div>
-    </section>`;
+      <div class="column">
+        <${Tiles} known=${known} />
+        ${chosen in known.status.destinations && html`<${Plots} key=${chosen} past=${known.histories[chosen]} step=${known.stepSeconds} />`}
+        <section class="card panels">
+          <${Tabs} known=${known} panel=${panel} onGo=${(name) => onGo(chosen, name)} />
+          <div role="tabpanel" id="panel" aria-labelledby=${`tab-${panel}`} class="panel">
+            <${Panel} key=${chosen} known=${known} now=${now} event=${event} onEvent=${onEvent} onAsk=${onAsk} onSaid=${onSaid} onTest=${onTest} />
+          </div>
+        </section>
+      </div>
+    </main>`;
 }
 
 /** Tabs as the guidelines have them: one stop for the tab key, arrows between them. */
@@ -182,11 +194,12 @@ function Tabs({ known, panel, onGo }) {
   return html`
     <div class="tabs" role="tablist" aria-label="Details" ref=${list} onKeyDown=${move}>
       ${names.map((name) => {
-        const number = name === "parked" || name === "rejected" ? counts?.[name] ?? 0 : 0;
+        const isCounted = name === "parked" || name === "rejected";
+        const number = isCounted ? counts?.[name] ?? 0 : 0;
         return html`
           <button key=${name} role="tab" id=${`tab-${name}`} aria-selected=${name === panel ? "true" : "false"} aria-controls="panel"
             tabindex=${name === panel ? 0 : -1} onClick=${() => onGo(name)}>
-            ${PANELS[name][0]}${number > 0 && html` <span class="tag warn">${count(number)}</span>`}
+            ${PANELS[name][0]}${isCounted && html` <span class=${`tag warn ${number > 0 ? "" : "absent"}`}>${number > 0 ? count(number) : ""}</span>`}
           </button>`;
       })}
     </div>`;

@@ -5,6 +5,8 @@ import { Deed, Dialog } from "./dialogs.js";
 import { Sparkline } from "./plots.js";
 import { count, html, many, segmentName, since, useMemo, useState, Time } from "./words.js";
 
+/** So many calls in a row that were not taken are no accident: as in the verdict. */
+const FAILURES_IN_A_ROW = 3;
 /** Rows that are drawn at first, and added each time. */
 const PAGE = 50;
 
@@ -34,6 +36,7 @@ export function Audiences({ known, now, onAsk }) {
     return html`<p class="empty">No audience yet. The first event of one brings it here; the event tester can send one.</p>`;
   }
   const history = known.histories[known.chosen]?.audiences ?? {};
+  const failing = new Map((known.status.destinations[known.chosen]?.failing_audiences ?? []).map((one) => [one.audience, one]));
   const audience = all.find((one) => one.audience === opened);
   return html`
     <div class="toolbar">
@@ -56,10 +59,11 @@ export function Audiences({ known, now, onAsk }) {
               <span class="name">${segmentName(one.audience_key)}</span>
               <span class="id muted">${one.audience}${one.context_kind === "user" ? "" : ` · ${one.context_kind}`}</span>
               ${one.under_way && html`<span class="tag">${UNDER_WAY[one.under_way] ?? one.under_way}</span>`}
+              <${Failing} of=${failing.get(one.audience)} />
             </th>
             <td class="number" data-label="Members">${count(one.included)}</td>
             <td class="number" data-label="Waiting">${count(one.pending)}
-              ${one.pending_since && html`<span class="muted small since">${since(one.pending_since, now)}</span>`}</td>
+              <span class="muted small since">${one.pending_since && since(one.pending_since, now)}</span></td>
             <td class="number" data-label="Parked">${one.parked > 0 ? html`<b class="warn">${count(one.parked)}</b>` : "0"}</td>
             <td class="spark-cell" data-label="Last hour"><${Sparkline} history=${history[one.audience]} /></td>
             <td class="action"><button onClick=${() => setOpened(one.audience)} aria-label=${`Manage ${segmentName(one.audience_key)}`}>Manage…</button></td>
@@ -74,6 +78,17 @@ export function Audiences({ known, now, onAsk }) {
       <${Manage} destination=${known.chosen} audience=${audience} isDelivered=${known.chosen in known.status.destinations}
         onClose=${() => setOpened(null)}
         onAsk=${(ask) => { setOpened(null); onAsk(ask); }} />`}`;
+}
+
+/** Why LaunchDarkly does not take an audience, in its words, and when it is asked again. */
+function Failing({ of }) {
+  if (!of || of.failures < FAILURES_IN_A_ROW) return null;
+  const words = [of.status, of.code, of.message && `“${of.message}”`, of.cause].filter(Boolean).join(" ");
+  return html`
+    <span class="failing small">
+      <b class="warn">${of.what.replaceAll("_", " ")}</b>${words && `: ${words}`}, ${many(of.failures, "time")} in a row
+      since <${Time} at=${of.since} />; next attempt <${Time} at=${of.next_attempt_at} />.
+    </span>`;
 }
 
 /** What can be done to one audience. */

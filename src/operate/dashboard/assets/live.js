@@ -1,6 +1,7 @@
 // What is known of the daemon, asked for again and again: a daemon that restarts is simply asked until it
 // answers. A page that nobody looks at asks nothing.
 
+import { Order } from "./destinations.js";
 import { Problem, of, read, readAll, token } from "./api.js";
 
 const STATUS_EVERY_MS = 1000;
@@ -19,6 +20,7 @@ export class Live {
       stepSeconds: 5, answeredAt: null, failing: null, needsToken: false, tokenRefused: false,
     };
     this.due = { counts: 0, audiences: 0, history: 0 };
+    this.order = new Order();
     this.generation = 0;
     document.addEventListener("visibilitychange", () => this.wake());
   }
@@ -69,8 +71,9 @@ export class Live {
       known.power = (await read("/api/v1/access")).power;
       this.due.counts = now + COUNTS_EVERY_MS;
     }
-    const names = this.names();
+    const names = this.order.of(this.names(), known.status.destinations, now);
     known.names = names;
+    // The worst one, unless the address or somebody has chosen; it stays, whichever is the worst one later.
     if (!names.includes(known.chosen)) [known.chosen = null] = names;
     const chosen = known.chosen;
     if (chosen === null) return;
@@ -94,7 +97,7 @@ export class Live {
   names() {
     const { status, destinations } = this.known;
     const all = [...Object.keys(status.destinations), ...destinations.map((one) => one.name)];
-    return [...new Set(all)].sort();
+    return [...new Set(all)];
   }
 
   /** Asks for what is new, so that a restart of the daemon leaves a gap and not a blank. */

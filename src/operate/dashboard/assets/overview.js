@@ -1,49 +1,25 @@
-// What a person wants to know in five seconds: is it flowing, how far behind, what is wrong and since when.
+// What a person wants to know in five seconds: the verdict of the daemon, in its words, what is wrong and since
+// when, and what to do about it.
 
+import { tint, word } from "./destinations.js";
 import { Deed } from "./dialogs.js";
-import { count, html, many, rate, remedy, sentence, since, span, Time } from "./words.js";
+import { Ignored, Refused, Setup } from "./setup.js";
+import { count, html, many, rate, sentence, since, span, Time } from "./words.js";
 
-/** What waits for less than this is on its way as it should be. */
-const SOON_MS = 5_000;
+/** What came or went so lately is of now. */
+const NOW_MS = 5_000;
 /** Rates and durations are of the last minute. */
 const LATELY_S = 60;
 
-/** Why nothing is taken, by the word of the status. */
-const TROUBLES = {
-  rate_limited: "LaunchDarkly limits the rate of calls.",
-  unavailable: "LaunchDarkly does not answer as it should.",
-  conflict: "Something else changes the same segments at the same time.",
+/** What a state means where no concern says it. */
+const MEANINGS = {
+  ok: "LaunchDarkly has been told, or is being told in time, everything that Segment has sent.",
+  "waiting for the first event": "No event of Segment’s has been accepted yet.",
 };
-
-/** How a destination stands: a colour, a word, and what to say about it. */
-export function verdict(status) {
-  if (!status) {
-    return { tint: "none", word: "Not delivered to", text: "It is disabled or no longer configured: its rows are only kept." };
-  }
-  const { held, pending, oldest_pending_ms: oldest, last_error: error, last_success_at: success } = status;
-  const kept = `Nothing is lost: events are accepted and kept; ${waits(pending)}.`;
-  if (status.paused_since) {
-    return { tint: "warn", word: "Paused", since: status.paused_since, text: `Somebody has paused the delivery. ${kept}` };
-  }
-  if (held) {
-    const { what, remedy: todo } = remedy(held.why);
-    return { tint: "bad", word: "Held", since: held.since, what, todo, held, text: `${kept} cohortd tries again by itself.` };
-  }
-  if (oldest > SOON_MS && error && (!success || error.at > success)) {
-    return { tint: "warn", word: "Retrying", since: status.state === "ok" ? null : status.since, error,
-      what: TROUBLES[error.what] ?? "LaunchDarkly does not take calls.", text: `${kept} cohortd tries again by itself.` };
-  }
-  if (status.state === "catching_up") {
-    return { tint: "warn", word: "Catching up", since: status.since, text: `It is delivered, but ${waits(pending)}, the longest for ${span(oldest)}.` };
-  }
-  if (oldest > SOON_MS) {
-    return { tint: "ok", word: "Flowing", text: `${sentence(waits(pending))} The longest has waited ${span(oldest)}.` };
-  }
-  const text = pending > 0
-    ? "LaunchDarkly has been told everything but what came in the last seconds."
-    : "LaunchDarkly has been told everything that Segment has sent.";
-  return { tint: "ok", word: "Flowing", text };
-}
+/** Whoever waits may ask whether something is lost. */
+const KEEPS = ["held", "behind", "paused", "catching up"];
+/** Nothing is taken on purpose, or until something is mended: no backlog gets smaller. */
+const STANDS_STILL = ["held", "paused"];
 
 const waits = (pending) => (pending === 0 ? "nobody waits" : `${many(pending, "member")} ${pending === 1 ? "waits" : "wait"} to be told`);
 
@@ -63,71 +39,63 @@ function lateRate(past, series, step) {
   return of === 0 ? null : lately(past, series) / (of * step);
 }
 
-/** The colours of several destinations at a glance, and the choice among them. */
-export function Destinations({ known, onChoose }) {
-  if (known.names.length < 2) return null;
-  return html`
-    <nav class="destinations" aria-label="Destinations">
-      ${known.names.map((name) => {
-        const status = known.status.destinations[name];
-        const { tint, word } = verdict(status);
-        const isChosen = name === known.chosen;
-        return html`
-          <button key=${name} class="destination" aria-current=${isChosen ? "true" : null} onClick=${() => onChoose(name)}>
-            <span class=${`dot ${tint}`}></span>
-            <span class="name">${name}</span>
-            <span class="muted">${word}${status && status.pending > 0 ? ` · ${many(status.pending, "waits", "wait")}` : ""}</span>
-          </button>`;
-      })}
-    </nav>`;
-}
-
 /** The card with the verdict. */
 export function Verdict({ known, now, onPause, onResume }) {
   const name = known.chosen;
   const status = known.status.destinations[name];
-  const said = verdict(status);
+  const state = status?.state;
   return html`
-    <section class=${`card verdict ${said.tint}`} aria-label="State of the destination">
+    <section class=${`card verdict ${tint(state)}`} aria-label="State of the destination">
       <div class="verdict-head">
-        <div>
-          <p class="eyebrow">${name}</p>
-          <h1><span class=${`dot ${said.tint}`}></span>${said.word}
-            ${said.since && html`<span class="since">since <${Time} at=${said.since} /> (${since(said.since, now)})</span>`}
-          </h1>
-        </div>
+        <p class="eyebrow">${name}</p>
         ${status && (status.paused_since
           ? html`<${Deed} class="primary" onClick=${onResume}>Resume delivery<//>`
           : html`<${Deed} onClick=${onPause}>Pause delivery…<//>`)}
       </div>
-      ${said.what && html`<p class="what">${said.what}</p>`}
-      ${said.todo && html`<p class="todo"><b>What to do:</b> ${said.todo} ${newToken(said.held)}</p>`}
-      <p>${said.text}</p>
-      ${said.error && html`<p class="muted small">Last answer that took nothing: ${said.error.what.replaceAll("_", " ")}${said.error.status ? ` (${said.error.status})` : ""}${
-        said.error.cause ? `, ${said.error.cause}` : ""}${said.error.answer_id ? html`, id <code>${said.error.answer_id}</code>` : ""}.</p>`}
-      ${said.held && html`
-        <p class="muted small">LaunchDarkly answered ${said.held.status}${said.held.answer_id
-          ? html`; its support asks for the id <code>${said.held.answer_id}</code>` : ""}.</p>`}
+      <h1><span class=${`dot ${tint(state)}`}></span>${word(status)}</h1>
+      <p class="since muted">${status?.since && html`since <${Time} at=${status.since} /> (${since(status.since, now)})`}</p>
+      ${!status && html`<p>It is disabled or no longer configured: its rows are only kept.</p>`}
+      ${MEANINGS[state] && html`<p>${MEANINGS[state]}</p>`}
+      ${status?.concerns.length > 0 && html`<${Concerns} concerns=${status.concerns} now=${now} />`}
+      ${KEEPS.includes(state) && html`<p>Nothing is lost: events are accepted and kept; ${waits(status.pending)}.</p>`}
       ${status && html`<${Facts} status=${status} startedAt=${known.status.started_at} now=${now} />`}
-      <${Progress} items=${known.progress[name] ?? []} audiences=${known.audiences[name] ?? []} />
-    </section>`;
+      ${status && html`<${Ignored} status=${status} />`}
+      ${status && !status.setup?.length && html`<${Refused} status=${status} />`}
+      ${!STANDS_STILL.includes(state) && html`
+        <${Progress} items=${known.progress[name] ?? []} audiences=${known.audiences[name] ?? []} />`}
+    </section>
+    <${Setup} status=${status} />`;
 }
+
+/** Every reason why it is not `ok`, each with what to do. */
+function Concerns({ concerns, now }) {
+  return html`
+    <ul class="concerns">
+      ${concerns.map(({ kind, since: from, why, remedy }, index) => html`
+        <li key=${`${kind} ${index}`}>
+          <p class="what">${sentence(why)}</p>
+          ${from && html`<p class="muted small">since <${Time} at=${from} /> (${since(from, now)})</p>`}
+          <p class="todo"><b>What to do:</b> ${ended(remedy)}</p>
+        </li>`)}
+    </ul>`;
+}
+
+/** A remedy may begin with a command: it stays as it is, but for the full stop. */
+const ended = (text) => (/[.!?]$/.test(text) ? text : `${text}.`);
 
 /** When anything last came and went, and what LaunchDarkly says of its limits: a silent Segment shows here. */
 function Facts({ status, startedAt, now }) {
   const { last_event_at: event, last_success_at: success, rate_limits: limits } = status;
-  const ago = (time) => (time && now - Date.parse(time) < SOON_MS ? "just now" : time ? `${since(time, now)} ago` : `none since the start ${since(startedAt, now)} ago`);
+  const ago = (time) => (time && now - Date.parse(time) < NOW_MS ? "just now" : time ? `${since(time, now)} ago` : `none since the start ${since(startedAt, now)} ago`);
   const left = Object.entries(limits ?? {}).filter(([, { limit, remaining }]) => limit && remaining !== undefined);
   return html`
-    <ul class="facts-line muted small">
-      <li>Last event: <b>${ago(event)}</b></li>
-      <li>Last delivery: <b>${ago(success)}</b></li>
+    <dl class="facts numbers">
+      <dt>Last event</dt><dd>${ago(event)}</dd>
+      <dt>Last delivery</dt><dd>${ago(success)}</dd>
       ${left.map(([name, { limit, remaining }]) => html`
-        <li key=${name}>Rate limit, ${name}: <b>${count(remaining)}</b> of ${count(limit)} left</li>`)}
-    </ul>`;
+        <dt key=${`${name} of`}>Rate limit, ${name}</dt><dd key=${name}>${count(remaining)} of ${count(limit)} left</dd>`)}
+    </dl>`;
 }
-
-const newToken = ({ status }) => (status === 401 || status === 403 ? "Rights that are given in LaunchDarkly count at once." : "");
 
 const DEEDS = {
   resync: "Resync", retract: "Retracting everybody", retract_stale: "Retracting stale members",
@@ -135,7 +103,9 @@ const DEEDS = {
 };
 
 /** Long work, how far it has come, and how long it will take. */
-function Progress({ items, audiences }) {
+function Progress({ items: all, audiences }) {
+  // Of those who wait while nobody is told, a bar would only pretend.
+  const items = all.filter((one) => one.kind !== "drain" || one.per_second > 0);
   if (items.length === 0) return null;
   return html`
     <ul class="progress">

@@ -15,14 +15,16 @@ export function Parked({ known, onAsk, onSaid }) {
     const query = { limit: PAGE, after_audience: behind?.audience, after_key: behind?.context_key };
     try {
       const page = await read(of(destination, "/parked"), query);
-      setList((before) => ({ items: behind ? [...before.items, ...page.parked] : page.parked, more: page.more }));
+      setList((before) => ({ items: behind ? [...before.items, ...page.parked] : page.parked, more: page.more, total }));
       setProblem(null);
     } catch (failure) {
       setProblem(failure.message);
     }
   };
-  // The count comes with every look: whenever it changes, so may the list have.
-  useEffect(() => { load(); }, [destination, total]);
+  // The count comes with every look: whenever it gets less, the list is another one. Rows do not move under a hand:
+  // what has come since is shown when it is asked for.
+  const isNews = list !== null && list.items.length > 0 && total > list.total;
+  useEffect(() => { if (!isNews) load(); }, [destination, total]);
   if (problem) return html`<p class="notice bad" role="alert">${problem}</p>`;
   if (!list) return html`<p class="empty">Asking…</p>`;
   if (list.items.length === 0) return html`<p class="empty good">LaunchDarkly has refused nobody.</p>`;
@@ -52,6 +54,7 @@ export function Parked({ known, onAsk, onSaid }) {
     <div class="toolbar">
       <p class="grow muted">LaunchDarkly refused ${total === 1 ? "this member" : "these members"} alone; everybody else was delivered. Mend what its words say, then requeue.</p>
       <div class="buttons">
+        <button class=${isNews ? "" : "absent"} onClick=${() => load()}>Show new ones</button>
         <${Deed} onClick=${() => post("requeue", {}, "requeued")}>Requeue all<//>
         <${Deed} class="danger-quiet" onClick=${() => discard({}, many(total, "parked member"))}>Discard all…<//>
       </div>

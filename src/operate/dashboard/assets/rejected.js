@@ -15,13 +15,15 @@ export function Rejected({ known, onAsk, onSaid, onTest }) {
   const load = async (behind) => {
     try {
       const page = await read(of(destination, "/rejected"), { limit: PAGE, after: behind?.id });
-      setList((before) => ({ items: behind ? [...before.items, ...page.rejected] : page.rejected, more: page.more }));
+      setList((before) => ({ items: behind ? [...before.items, ...page.rejected] : page.rejected, more: page.more, total }));
       setProblem(null);
     } catch (failure) {
       setProblem(failure.message);
     }
   };
-  useEffect(() => { load(); }, [destination, total]);
+  // Rows do not move under a hand: what has come since is shown when it is asked for.
+  const isNews = list !== null && list.items.length > 0 && total > list.total;
+  useEffect(() => { if (!isNews) load(); }, [destination, total]);
   useEffect(() => setOutcome(null), [destination]);
   const replay = async (body) => {
     try {
@@ -50,6 +52,7 @@ export function Rejected({ known, onAsk, onSaid, onTest }) {
       <div class="toolbar">
         <p class="grow muted">The mapping could not read these events. Mend it, then replay them: they keep their time, so that nothing newer is undone.</p>
         <div class="buttons">
+        <button class=${isNews ? "" : "absent"} onClick=${() => load()}>Show new ones</button>
           <${Deed} class="primary" onClick=${() => replay({})}>Replay all<//>
           <${Deed} class="danger-quiet" onClick=${() => discard({}, `All ${many(total, "rejected event")} of ${destination} are erased`)}>Discard all…<//>
         </div>

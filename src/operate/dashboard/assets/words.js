@@ -67,13 +67,6 @@ export function segmentName(key) {
   return first.toUpperCase() + spaced.slice(first.length);
 }
 
-/** "what is wrong: what to do" in its two parts. */
-export function remedy(why) {
-  const at = why.indexOf(": ");
-  if (at < 0) return { what: sentence(why), remedy: null };
-  return { what: sentence(why.slice(0, at)), remedy: sentence(why.slice(at + 2)) };
-}
-
 /** With a capital and a full stop. */
 export function sentence(text) {
   const trimmed = text.trim();
