@@ -233,6 +233,7 @@ mod tests {
         let actions = Actions { ledger: Arc::clone(&ledger), environments };
         let api = Api {
             ledger,
+            delivered: Arc::default(),
             destinations: Current::new(BTreeMap::new()),
             tombstone_ttl: week,
             history: Arc::default(),

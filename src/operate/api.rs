@@ -35,6 +35,7 @@ use super::explain::Configured;
 use super::history::History;
 use super::problem::Problem;
 use crate::current::Current;
+use crate::deliver;
 use crate::json;
 use crate::ledger::Operations;
 use crate::membership::{AudienceId, DestinationName};
@@ -56,6 +57,8 @@ pub use reload::{Asked as AskedToReload, Reloads};
 pub struct Api {
     /// Where they are carried out.
     pub ledger: Arc<dyn Operations>,
+    /// What LaunchDarkly was told and what it answered.
+    pub delivered: Arc<deliver::Counters>,
     /// What is known of each configured destination.
     pub destinations: Current<BTreeMap<DestinationName, Arc<Configured>>>,
     /// Events older than this may bring back a member that left.

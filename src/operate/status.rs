@@ -6,16 +6,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use super::entries::Entry;
 use super::verdict::{Concern, DestinationState, Facts, Verdict};
 use crate::clock::whole_millis;
-use crate::deliver::{FailingAudience, Held, Trouble};
+use crate::deliver::{Held, Trouble};
 use crate::launchdarkly::{RateLimits, Window};
 use crate::ledger::Backlog;
 use crate::membership::Timestamp;
-use crate::operate::api::wire::instant;
+use crate::operate::api::wire::{FailingInfo, instant};
 use crate::operate::configuration::ConfigurationStatus;
 use crate::receive::RefusedPath;
 
@@ -128,7 +127,7 @@ pub struct DestinationStatus {
     pub ignored_events: Vec<IgnoredEvents>,
     /// The audiences whose last call was not taken, at most a hundred.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub failing_audiences: Vec<FailingStatus>,
+    pub failing_audiences: Vec<FailingInfo>,
     /// Calls that are not answered yet.
     pub calls_in_flight: u64,
     /// When the last event arrived since the daemon started.
@@ -180,58 +179,6 @@ impl From<&Held> for HeldStatus {
             code: code.clone(),
             message: message.clone(),
             answer_id: answer_id.clone(),
-        }
-    }
-}
-
-/// An audience whose last call was not taken.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct FailingStatus {
-    /// Its id.
-    pub audience: String,
-    /// When the first of the failures in a row ended.
-    pub since: String,
-    /// How many they are.
-    pub failures: u64,
-    /// What the last answer meant, as in [`LastError::what`].
-    #[schema(value_type = String)]
-    pub what: Cow<'static, str>,
-    /// Its HTTP status; not there: there was no answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<u16>,
-    /// LaunchDarkly's `code`; may be empty.
-    pub code: String,
-    /// LaunchDarkly's `message`; empty also where it may quote what was sent.
-    pub message: String,
-    /// LaunchDarkly's id of the answer, for its support; may be empty.
-    pub answer_id: String,
-    /// What kept the answer away; may be empty.
-    pub cause: String,
-    /// What is the matter.
-    #[schema(value_type = String)]
-    pub why: Cow<'static, str>,
-    /// What to do about it.
-    #[schema(value_type = String)]
-    pub remedy: Cow<'static, str>,
-    /// When it is tried again, at the earliest.
-    pub next_attempt_at: String,
-}
-
-impl From<&FailingAudience> for FailingStatus {
-    fn from(of: &FailingAudience) -> Self {
-        Self {
-            audience: of.audience.as_str().to_owned(),
-            since: instant(of.since),
-            failures: of.failures,
-            what: of.what.into(),
-            status: of.status,
-            code: of.code.clone(),
-            message: of.message.clone(),
-            answer_id: of.answer_id.clone(),
-            cause: of.cause.clone(),
-            why: of.why.into(),
-            remedy: of.remedy.into(),
-            next_attempt_at: instant(of.next_attempt_at),
         }
     }
 }
@@ -339,7 +286,7 @@ impl DestinationStatus {
         let oldest_waiting = backlog.iter().map(|of| of.waiting_since.elapsed()).max();
         let audience = |of: &Backlog| (of.audience.as_str().to_owned(), of.waiting);
         let unvisited = view.map_or(0, |view| view.unvisited);
-        let failing = facts.failing.iter().take(FAILING_SHOWN).map(FailingStatus::from);
+        let failing = facts.failing.iter().take(FAILING_SHOWN).map(FailingInfo::from);
         let ignored = numbers.ignored_events.into_iter().take(IGNORED_SHOWN);
         Self {
             state,

@@ -296,6 +296,7 @@ pub(super) fn actions(service: &Service) -> Actions {
 pub(super) fn api(service: &Service, history: &Arc<History>, reloads: Reloads) -> Api {
     Api {
         ledger: Arc::clone(&service.ledger) as Arc<dyn Operations>,
+        delivered: Arc::clone(&service.delivered),
         destinations: service.shown.configured.clone(),
         tombstone_ttl: service.config.ledger.tombstone_ttl,
         history: Arc::clone(history),

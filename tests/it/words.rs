@@ -72,6 +72,13 @@ async fn a_conflict_that_lasts_is_said_in_launchdarklys_words_and_delays_no_othe
     let more = |view: &View<'_>| view.calls().refused >= refused + 3;
     launchdarkly.until(DEADLINE, more).await.expect("it is tried again and again");
     assert_eq!(cohortd.count_logged(FAILS_AGAIN_AND_AGAIN), 1, "and said once a minute");
+    let text = installation.types(Some(cohortd.admin), &["audiences", "production"]).done();
+    for said in
+        ["audience aud_taken, ", "status 409, key_exists, ", words, "answer-7", "next attempt"]
+    {
+        assert!(text.contains(said), "{said:?} is not in\n{text}");
+    }
+    assert!(!text.contains("audience aud_free, "), "{text}");
     launchdarkly.behave();
     until_in(&launchdarkly, "taken", &["user001", "user002"]).await;
     assert!(cohortd.stop().0.success());

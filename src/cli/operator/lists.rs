@@ -132,6 +132,7 @@ fn print_audiences(
         ];
         table(out, heading, &rows)?;
     }
+    listed.iter().try_for_each(|of| print_failing(of, out))?;
     for info in known {
         let name = &info.name;
         if !info.configured {
@@ -153,6 +154,32 @@ fn print_audiences(
         }
     }
     Ok(())
+}
+
+/// Why the calls of an audience are not taken, and when it is tried again.
+fn print_failing(
+    Listed { destination, audience, .. }: &Listed,
+    out: &mut impl Write,
+) -> Result<()> {
+    let Some(of) = &audience.failing else { return Ok(()) };
+    let status = of.status.map(|status| format!("status {status}")).unwrap_or_default();
+    let id = if of.answer_id.is_empty() { "" } else { "LaunchDarkly's id " };
+    let id = format!("{id}{}", of.answer_id);
+    let said = [&status, &of.code, &of.message, &of.cause, &id];
+    let said: Vec<_> =
+        said.into_iter().filter(|words| !words.is_empty()).map(String::as_str).collect();
+    writeln!(
+        out,
+        "\n{destination}, audience {}, {} failures in a row since {}: {} ({})\n  what to do: {}\n  \
+         next attempt: {}",
+        of.audience,
+        of.failures,
+        of.since,
+        of.why,
+        said.join(", "),
+        of.remedy,
+        of.next_attempt_at
+    )
 }
 
 fn audience_row(Listed { destination, audience: info, .. }: &Listed) -> [String; 10] {

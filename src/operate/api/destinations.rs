@@ -1,5 +1,6 @@
 //! Destinations and audiences: what is there, and what is done to all of it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -7,12 +8,12 @@ use http::StatusCode;
 
 use super::part::{Part, part};
 use super::wire::{
-    AudienceInfo, DestinationInfo, Done, Drop, Forget, ListQuery, MemberInfo, MemberQuery, Nothing,
-    Resync,
+    AudienceInfo, DestinationInfo, Done, Drop, FailingInfo, Forget, ListQuery, MemberInfo,
+    MemberQuery, Nothing, Resync,
 };
 use super::{Api, Asked, Change, Destination, Last, MOST, Problem, audience_id, audit, limit};
 use crate::json::Json;
-use crate::ledger::LedgerError;
+use crate::ledger::{AudienceView, LedgerError};
 use crate::membership::{AudienceId, AudienceKey, DestinationName, UserId};
 
 type Answer<T> = Result<Json<T>, Problem>;
@@ -54,7 +55,14 @@ pub(super) async fn audiences(
     Destination(name): Destination,
     Asked(asked): Asked<ListQuery>,
 ) -> Result<Part<AudienceInfo>, Problem> {
-    let found = api.ledger.audiences(&name).await?.into_iter().map(AudienceInfo::from).collect();
+    let failing = api.delivered.of(&name).failing_audiences();
+    let mut failing: HashMap<&str, _> =
+        failing.iter().map(|of| (of.audience.as_str(), FailingInfo::from(of))).collect();
+    let info = |view: AudienceView| {
+        let failing = failing.remove(view.audience.as_str());
+        AudienceInfo { failing, ..view.into() }
+    };
+    let found = api.ledger.audiences(&name).await?.into_iter().map(info).collect();
     let query = |last: &AudienceInfo, limit| behind(&last.audience, limit);
     let id = |of: &AudienceInfo| of.audience.clone();
     Ok(part(found, id, asked.after.as_ref(), limit(asked.limit, MOST)?, query))

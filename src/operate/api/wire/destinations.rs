@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::instant;
+use super::{FailingInfo, instant};
 use crate::ledger::{AudienceView, DestinationView};
 use crate::membership::Timestamp;
 
@@ -69,6 +69,9 @@ pub struct AudienceInfo {
     /// When the first of them was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parked_since: Option<String>,
+    /// The last call of it was not taken: why, and when it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<FailingInfo>,
     /// What is being done to every member: `resync`, `retract` or `retract_stale`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub under_way: Option<String>,
@@ -88,6 +91,7 @@ impl From<AudienceView> for AudienceInfo {
             pending_since: view.pending_since.map(instant),
             parked: view.parked,
             parked_since: view.parked_since.map(instant),
+            failing: None,
             under_way: view.walk.as_ref().map(|walk| walk.task.to_owned()),
             walk: view.walk.map(|walk| WalkInfo {
                 since: (walk.since != Timestamp::EPOCH).then(|| instant(walk.since)),

@@ -1,0 +1,56 @@
+//! An audience whose calls are not taken, in LaunchDarkly's words. Nothing in it is personal (P8).
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::instant;
+use crate::deliver::FailingAudience;
+
+/// An audience whose last call was not taken.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct FailingInfo {
+    /// Its id.
+    pub audience: String,
+    /// When the first of the failures in a row ended.
+    pub since: String,
+    /// How many they are.
+    pub failures: u64,
+    /// What the last answer meant, as in the metric `cohortd_call_duration_seconds`.
+    pub what: String,
+    /// Its HTTP status; not there: there was no answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// LaunchDarkly's `code`; may be empty.
+    pub code: String,
+    /// LaunchDarkly's `message`; empty also where it may quote what was sent.
+    pub message: String,
+    /// LaunchDarkly's id of the answer, for its support; may be empty.
+    pub answer_id: String,
+    /// What kept the answer away; may be empty.
+    pub cause: String,
+    /// What is the matter.
+    pub why: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// When it is tried again, at the earliest.
+    pub next_attempt_at: String,
+}
+
+impl From<&FailingAudience> for FailingInfo {
+    fn from(of: &FailingAudience) -> Self {
+        Self {
+            audience: of.audience.as_str().to_owned(),
+            since: instant(of.since),
+            failures: of.failures,
+            what: of.what.to_owned(),
+            status: of.status,
+            code: of.code.clone(),
+            message: of.message.clone(),
+            answer_id: of.answer_id.clone(),
+            cause: of.cause.clone(),
+            why: of.why.to_owned(),
+            remedy: of.remedy.to_owned(),
+            next_attempt_at: instant(of.next_attempt_at),
+        }
+    }
+}
