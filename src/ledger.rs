@@ -21,6 +21,7 @@ mod member;
 pub(crate) mod memory;
 mod operations;
 mod picking;
+mod pieces;
 mod sqlite;
 
 use std::borrow::Cow;
@@ -47,7 +48,8 @@ pub use sqlite::{
     WriterFailure, backup, check, export, rename, reset_clock, restore,
 };
 
-/// What one request asks to be made durable of one destination, all of it or none.
+/// What one request asks to be made durable of one destination: all of it, or some of it and an error, after
+/// which it comes again.
 #[derive(Clone, Debug)]
 pub struct Intake {
     /// The destination whose members it is about.

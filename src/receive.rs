@@ -128,7 +128,11 @@ impl PublicState {
             doors,
             ledger,
             limits,
-            budget: budget::Budget::new(limits.max_requests, limits.body_budget_bytes),
+            budget: budget::Budget::new(
+                limits.max_requests,
+                limits.body_budget_bytes,
+                limits.body_limit_bytes,
+            ),
             heavy: heavy::Heavy::new(),
             readiness,
             counters,

@@ -71,6 +71,7 @@ use hashbrown::HashMap;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
+use super::pieces::{self, Piece};
 use super::{
     Backlog, Batch, Counters, Intake, Ledger, LedgerError, Members, ParkReason, Recorded, Room,
     Route, Turnover, Unheard,
@@ -142,6 +143,8 @@ pub struct DestinationSettings {
 
 /// Deltas that may wait in front of the writer, over all requests; more wait for their turn.
 const QUEUE_DELTAS: u32 = 1 << 17;
+/// The texts of a delta are smaller, as a rule.
+const BYTES_A_DELTA: usize = 256;
 /// How much is done at once.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
@@ -379,6 +382,32 @@ impl SqliteLedger {
         others >= self.shared.pace.journal_from || self.shared.is_behind()
     }
 
+    /// Records what is small enough to be held beside everything else. Its places in the queue are those of
+    /// its items, or of its bytes if these are more.
+    async fn record_at_once(&self, intakes: Vec<Intake>) -> Result<Vec<Recorded>, LedgerError> {
+        let items: usize = intakes.iter().map(Intake::items).sum();
+        let bytes: usize = intakes.iter().map(Intake::bytes).sum();
+        let places = items.max(bytes / BYTES_A_DELTA);
+        let permits = u32::try_from(places).unwrap_or(u32::MAX).clamp(1, QUEUE_DELTAS);
+        let place = Arc::clone(&self.queue).acquire_many_owned(permits).await;
+        let place = place.map_err(|_| LedgerError::Closed)?;
+        if !self.is_behind(permits) {
+            return self.ask(|reply| Command::Record { intakes, reply, place }).await;
+        }
+        let (reply, outcome) = oneshot::channel();
+        let request = front::Request { brought: Box::new(Brought { intakes, place }), reply };
+        self.front.send(Incoming::Record(request)).map_err(|_| LedgerError::Closed)?;
+        match outcome.await {
+            Ok(Outcome::Appended(brought)) => Ok(vec![Recorded::default(); brought.intakes.len()]),
+            Ok(Outcome::ForWriter(brought)) => {
+                let Brought { intakes, place } = *brought;
+                self.ask(|reply| Command::Record { intakes, reply, place }).await
+            }
+            Ok(Outcome::Refused(error)) => Err(error),
+            Err(_) => Err(LedgerError::Closed),
+        }
+    }
+
     fn known(&self, destination: &DestinationName) -> Result<(), LedgerError> {
         let known = self.shared.published().contains_key(destination);
         known.then_some(()).ok_or_else(|| LedgerError::UnknownDestination(destination.clone()))
@@ -402,25 +431,17 @@ impl Ledger for SqliteLedger {
 
     async fn record_all(&self, intakes: Vec<Intake>) -> Result<Vec<Recorded>, LedgerError> {
         intakes.iter().try_for_each(|intake| self.known(&intake.destination))?;
-        let items: usize = intakes.iter().map(Intake::items).sum();
-        let permits = u32::try_from(items).unwrap_or(u32::MAX).clamp(1, QUEUE_DELTAS);
-        let place = Arc::clone(&self.queue).acquire_many_owned(permits).await;
-        let place = place.map_err(|_| LedgerError::Closed)?;
-        if !self.is_behind(permits) {
-            return self.ask(|reply| Command::Record { intakes, reply, place }).await;
+        if intakes.iter().map(Intake::bytes).sum::<usize>() <= pieces::MOST_BYTES {
+            return self.record_at_once(intakes).await;
         }
-        let (reply, outcome) = oneshot::channel();
-        let request = front::Request { brought: Box::new(Brought { intakes, place }), reply };
-        self.front.send(Incoming::Record(request)).map_err(|_| LedgerError::Closed)?;
-        match outcome.await {
-            Ok(Outcome::Appended(brought)) => Ok(vec![Recorded::default(); brought.intakes.len()]),
-            Ok(Outcome::ForWriter(brought)) => {
-                let Brought { intakes, place } = *brought;
-                self.ask(|reply| Command::Record { intakes, reply, place }).await
+        let mut all = vec![Recorded::default(); intakes.len()];
+        for Piece { intake, of, first_delta } in pieces::pieces(intakes) {
+            let recorded = Box::pin(self.record_at_once(vec![intake])).await?;
+            for recorded in recorded {
+                all[of].add(recorded, first_delta);
             }
-            Ok(Outcome::Refused(error)) => Err(error),
-            Err(_) => Err(LedgerError::Closed),
         }
+        Ok(all)
     }
 
     async fn backlog(&self, destination: &DestinationName) -> Result<Vec<Backlog>, LedgerError> {

@@ -195,8 +195,8 @@ impl Refusal {
             ),
             Self::TooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
-                "too_large: the body exceeds the size limit (listen.body_limit_mib, less without a credential): \
-                 send smaller batches",
+                "too_large: the body exceeds the size limit (listen.body_limit_mib, less without a credential), or what \
+                 is made of it listen.body_budget_mib: send smaller batches",
             ),
             Self::TooManyEvents => (
                 StatusCode::PAYLOAD_TOO_LARGE,

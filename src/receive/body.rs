@@ -253,7 +253,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_may_be_as_large_as_the_limit_and_no_larger() {
-        let budget = Budget::new(10, 1 << 20);
+        let budget = Budget::new(10, 1 << 20, 1 << 20);
         let table = [
             (Body::empty(), Ok("")),
             (Body::from("0123456789"), Ok("0123456789")),
@@ -272,13 +272,14 @@ mod tests {
     #[tokio::test]
     async fn a_body_in_one_piece_is_not_copied() {
         let sent = Bytes::from(vec![7; 10]);
-        let read = read_all(Body::from(sent.clone()), &TIGHT, &Budget::new(10, 1 << 20)).await;
+        let read =
+            read_all(Body::from(sent.clone()), &TIGHT, &Budget::new(10, 1 << 20, 1 << 20)).await;
         assert_eq!(read.expect("small enough").as_ptr(), sent.as_ptr());
     }
 
     #[tokio::test]
     async fn bodies_in_flight_share_the_budget_and_give_it_back() {
-        let budget = Budget::new(10, 4000);
+        let budget = Budget::new(10, 4000, 4000);
         let whole = || Body::from(vec![b' '; 3000]);
         let part = "x".repeat(1000);
         let held = read(&mut whole(), &LIMITS, &budget).await.expect("the budget is free");
@@ -291,7 +292,7 @@ mod tests {
 
         let mut held = held;
         assert_eq!(held.place.charge(1000), Ok(()));
-        assert_eq!(held.place.charge(1), Err(Refusal::Busy), "what was made of a body");
+        assert_eq!(held.place.charge(1), Err(Refusal::TooLarge), "with what was made of it");
         drop(held);
         let all = read_all(Body::from(vec![b' '; 4000]), &LIMITS, &budget).await;
         assert!(all.is_ok(), "everything was given back");
@@ -299,7 +300,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_end_times_out_and_gives_its_budget_back() {
-        let budget = Budget::new(10, 4000);
+        let budget = Budget::new(10, 4000, 4000);
         let started = tokio::time::Instant::now();
         let read = read_all(stalled("{"), &LIMITS, &budget).await;
         assert_eq!(read, Err(Refusal::BodyTimeout));
@@ -310,7 +311,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn bodies_that_stall_make_way_for_those_that_come() {
-        let budget = Budget::new(2, 10);
+        let budget = Budget::new(2, 10, 10);
         let mut bodies = [stalled("012345678"), stalled("0")];
         let [one, two] = bodies.each_mut().map(|body| Box::pin(read(body, &LIMITS, &budget)));
         let (mut one, mut two) = (one, two);

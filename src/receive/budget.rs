@@ -5,7 +5,7 @@
 //! known that they are worthless (a signature stands over the body), and whoever lets them stall must
 //! not lock out those that come in a moment. A body of a stranger that is whole and waits for its turn to
 //! be read makes way too; what is being read stays. If nothing can make way, the newcomer is refused, and
-//! comes again.
+//! comes again; unless it would be too much for the budget even alone. A part is spared for requests that hold little, so that a few large ones do not lock them out.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 use super::answer::Refusal;
+
+/// A request that holds no more may use what is spared, too: a batch of a few thousand events.
+const LITTLE_BYTES: usize = 8 << 20;
 
 /// Clones share it.
 #[derive(Clone, Debug)]
@@ -22,6 +25,10 @@ pub(super) struct Budget(Arc<Mutex<State>>);
 struct State {
     left_places: usize,
     left_bytes: usize,
+    /// Of all, those that are left and those that are taken.
+    all_bytes: usize,
+    /// That of it which is only for those who hold little.
+    spared_bytes: usize,
     begun: u64,
     /// By age.
     arriving: BTreeMap<u64, Arriving>,
@@ -47,9 +54,17 @@ pub(super) struct Reservation {
 pub(super) type Eviction = oneshot::Receiver<()>;
 
 impl Budget {
-    pub fn new(requests: usize, bytes: usize) -> Self {
-        let arriving = BTreeMap::new();
-        let state = State { left_places: requests.max(1), left_bytes: bytes, begun: 0, arriving };
+    /// For so many requests of so many bytes in all; `largest_bytes`: of the largest body that is taken.
+    pub fn new(requests: usize, bytes: usize, largest_bytes: usize) -> Self {
+        let state = State {
+            left_places: requests.max(1),
+            left_bytes: bytes,
+            all_bytes: bytes,
+            // the largest body must fit beside it, with what is made of it
+            spared_bytes: bytes.saturating_sub(largest_bytes) / 4,
+            begun: 0,
+            arriving: BTreeMap::new(),
+        };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -74,7 +89,7 @@ impl Budget {
         while state.left_places == 0 {
             state.evict_oldest(|_| true)?;
         }
-        state.make_room(bytes, None)?;
+        state.make_room(bytes, 0, None)?;
         state.left_places -= 1;
         state.left_bytes -= bytes;
         drop(state);
@@ -87,17 +102,28 @@ impl Budget {
 }
 
 impl State {
-    /// Makes sure that so many bytes are left. Nobody makes way where that would not be enough.
-    fn make_room(&mut self, bytes: usize, for_whom: Option<u64>) -> Result<(), Refusal> {
-        if self.left_bytes >= bytes {
+    /// Makes sure that so many bytes are left for a request that holds so many. Nobody makes way where that
+    /// would not be enough.
+    fn make_room(
+        &mut self,
+        bytes: usize,
+        held: usize,
+        for_whom: Option<u64>,
+    ) -> Result<(), Refusal> {
+        let spared = spared_from(held + bytes, self.spared_bytes);
+        if held + bytes + spared > self.all_bytes {
+            return Err(Refusal::TooLarge); // also if nobody else were here
+        }
+        let needed = bytes + spared;
+        if bytes == 0 || self.left_bytes >= needed {
             return Ok(());
         }
         let others = self.arriving.iter().filter(|(number, _)| Some(**number) != for_whom);
-        let held: usize = others.map(|(_, of)| of.held_bytes).sum();
-        if self.left_bytes + held < bytes {
+        let held_by_others: usize = others.map(|(_, of)| of.held_bytes).sum();
+        if self.left_bytes + held_by_others < needed {
             return Err(Refusal::Busy);
         }
-        while self.left_bytes < bytes {
+        while self.left_bytes < needed {
             self.evict_oldest(|(number, of)| Some(*number) != for_whom && of.held_bytes > 0)?;
         }
         Ok(())
@@ -114,6 +140,11 @@ impl State {
     }
 }
 
+/// What must be left for others by a request that holds so many bytes.
+fn spared_from(held: usize, spared_bytes: usize) -> usize {
+    if held <= LITTLE_BYTES { 0 } else { spared_bytes }
+}
+
 impl Reservation {
     /// Makes sure that at least so many bytes are reserved.
     pub fn grow_to(&mut self, bytes: usize) -> Result<(), Refusal> {
@@ -127,7 +158,7 @@ impl Reservation {
             (None, None) => return Err(Refusal::Busy),
         };
         let missing = bytes.saturating_sub(held);
-        state.make_room(missing, Some(self.number))?;
+        state.make_room(missing, held, Some(self.number))?;
         state.left_bytes -= missing;
         match &mut self.whole_bytes {
             Some(held) => *held += missing,
@@ -150,7 +181,8 @@ impl Reservation {
         };
         let Some(held) = held else { return false };
         let missing = bytes.saturating_sub(*held);
-        let is_free = missing <= state.left_bytes;
+        let needed = missing + spared_from(*held + missing, state.spared_bytes);
+        let is_free = missing == 0 || needed <= state.left_bytes;
         if is_free {
             *held += missing;
             state.left_bytes -= missing;
@@ -219,8 +251,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_spared_is_for_those_who_hold_little() {
+        const MIB: usize = 1 << 20;
+        let budget = Budget::new(10, 256 * MIB, 128 * MIB);
+        let (mut large, _large) = budget.reserve().expect("a place");
+        large.settle().expect("nobody wants its room");
+        assert_eq!(large.grow_to(224 * MIB), Ok(()));
+        assert_eq!(large.grow_to(224 * MIB + 1), Err(Refusal::TooLarge), "it never can");
+        assert!(!large.grow_freely_to(224 * MIB + 1));
+        let mut little = budget.reserve_whole(MIB).expect("it is spared for it");
+        assert_eq!(little.grow_to(8 * MIB), Ok(()));
+        assert_eq!(little.grow_to(8 * MIB + 1), Err(Refusal::Busy), "it is not little any more");
+        assert_eq!(large.grow_to(224 * MIB), Ok(()), "what it has it keeps");
+        let others: Vec<_> = (0..3).map(|_| budget.reserve_whole(8 * MIB)).collect();
+        assert!(others.iter().all(Result::is_ok));
+        assert!(budget.reserve_whole(1).is_err(), "that was all");
+    }
+
+    #[test]
     fn the_body_that_has_been_arriving_for_the_longest_makes_way() {
-        let budget = Budget::new(10, 100);
+        let budget = Budget::new(10, 100, 100);
         let [(mut first, one), (mut second, two), (mut third, three)] =
             [(); 3].map(|()| budget.reserve().expect("a place"));
         let mut evictions = [one, two, three];
@@ -243,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_body_that_is_whole_makes_way_for_none_and_others_for_it() {
-        let budget = Budget::new(3, 100);
+        let budget = Budget::new(3, 100, 100);
         let mut evictions = [0, 60].map(|bytes| {
             let (mut one, eviction) = budget.reserve().expect("a place");
             one.grow_to(bytes).expect("it fits");
@@ -264,11 +314,11 @@ mod tests {
 
     #[test]
     fn nobody_makes_way_for_what_does_not_fit_anyhow_nor_for_what_is_only_handy() {
-        let budget = Budget::new(10, 100);
+        let budget = Budget::new(10, 100, 100);
         let (mut first, mut eviction) = budget.reserve().expect("a place");
         first.grow_to(60).expect("it fits");
         let mut second = budget.reserve_whole(20).expect("it fits");
-        assert_eq!(second.grow_to(101), Err(Refusal::Busy));
+        assert_eq!(second.grow_to(101), Err(Refusal::TooLarge));
         assert_eq!(budget.reserve_whole(81).err(), Some(Refusal::Busy));
         assert!(!second.grow_freely_to(41) && second.grow_freely_to(40));
         assert!(eviction.try_recv().is_err());
@@ -278,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_body_that_waits_for_its_turn_makes_way_and_keeps_its_age() {
-        let budget = Budget::new(10, 100);
+        let budget = Budget::new(10, 100, 100);
         let (mut first, _) = budget.reserve().expect("a place");
         let (mut second, mut later) = budget.reserve().expect("a place");
         first.grow_to(50).expect("it fits");
@@ -299,7 +349,7 @@ mod tests {
 
     #[test]
     fn places_are_counted_too() {
-        let budget = Budget::new(2, 100);
+        let budget = Budget::new(2, 100, 100);
         let (mut first, mut first_eviction) = budget.reserve().expect("a place");
         let (second, mut second_eviction) = budget.reserve().expect("a place");
         first.settle().expect("it is there");

@@ -3,6 +3,8 @@
 //!
 //! # What always holds
 //! * Work has the memory of its body and its turn until it ends, also where the sender has gone meanwhile.
+//! * A body waits for bodies of its own size only: whoever sends much delays nobody who sends little
+//!   (tests/it/bounds.rs).
 //! * Strangers' unpacking waits for strangers only: whoever has shown a credential, or sends plain
 //!   text as Segment does, never stands behind it (tests/it/memory.rs).
 
@@ -14,11 +16,20 @@ use tokio::time::{Instant, timeout_at};
 use super::answer::Refusal;
 use super::body::Received;
 
+/// A text up to this size is small: a thousand events, as a rule.
+pub(super) const SMALL_BYTES: usize = 2 << 20;
+
+/// A text up to this size is of medium size: four thousand events, as a rule.
+const MEDIUM_BYTES: usize = 16 << 20;
+
 /// The places where heavy work is done.
 #[derive(Debug)]
 pub(super) struct Heavy {
     /// One permit per core.
-    readers: Arc<Semaphore>,
+    small: Arc<Semaphore>,
+    /// Fewer than there are cores, so that one is left for what is smaller.
+    medium: Arc<Semaphore>,
+    large: Arc<Semaphore>,
     first_looks: Arc<Semaphore>,
     whole_texts: Arc<Semaphore>,
 }
@@ -26,19 +37,43 @@ pub(super) struct Heavy {
 /// Who waits for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {
-    /// Reading of bodies, and unpacking for whoever has shown a credential: as many at once as there are cores.
-    Readers,
+    /// Reading of bodies, and unpacking for whoever has shown a credential, up to [`SMALL_BYTES`] of text.
+    Small,
+    /// The same up to [`MEDIUM_BYTES`].
+    Medium,
+    /// The same beyond that.
+    Large,
     /// Unpacking the beginning of a stranger's body, one at a time: a few milliseconds at most.
     FirstLooks,
     /// Hashing all that a stranger's body unpacks to, one at a time.
     WholeTexts,
 }
 
+impl Lane {
+    /// Where a text of so many bytes is read.
+    pub fn for_text(bytes: usize) -> Self {
+        if bytes <= SMALL_BYTES {
+            Self::Small
+        } else if bytes <= MEDIUM_BYTES {
+            Self::Medium
+        } else {
+            Self::Large
+        }
+    }
+}
+
 impl Heavy {
     pub fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let lane = |turns| Arc::new(Semaphore::new(turns));
-        Self { readers: lane(cores), first_looks: lane(1), whole_texts: lane(1) }
+        let some = (cores / 2).max(1);
+        Self {
+            small: lane(cores),
+            medium: lane(some),
+            large: lane(some),
+            first_looks: lane(1),
+            whole_texts: lane(1),
+        }
     }
 
     /// Does work on a body when it is its turn. The body may have to make way for others until then, and
@@ -70,7 +105,9 @@ impl Heavy {
         by: Instant,
     ) -> Result<OwnedSemaphorePermit, Refusal> {
         let turns = match lane {
-            Lane::Readers => &self.readers,
+            Lane::Small => &self.small,
+            Lane::Medium => &self.medium,
+            Lane::Large => &self.large,
             Lane::FirstLooks => &self.first_looks,
             Lane::WholeTexts => &self.whole_texts,
         };

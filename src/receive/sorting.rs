@@ -625,8 +625,11 @@ mod tests {
         });
         let presented = door.gate.inspect(&headers.into_iter().collect()).expect("a signature");
         let body = format!("[{}0]", "0,".repeat(20_000));
-        for (left_bytes, expected) in [(1 << 20, Refusal::Unauthenticated), (1024, Refusal::Busy)] {
-            let budget = Budget::new(1, body.len() + left_bytes);
+        for (left_bytes, expected) in
+            [(1 << 20, Refusal::Unauthenticated), (1024, Refusal::TooLarge)]
+        {
+            let bytes = body.len() + left_bytes;
+            let budget = Budget::new(1, bytes, bytes);
             let read = body::read(&mut body.clone().into(), &LIMITS, &budget).await;
             let mut received = read.expect("there is room for the body");
             let end = sort(&door, &presented, &received.bytes, &mut received.place, ARRIVAL);

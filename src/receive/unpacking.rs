@@ -23,7 +23,7 @@ use super::answer::Refusal;
 use super::authentication::{Presented, WholeText};
 use super::body::Received;
 use super::doors::Door;
-use super::heavy::{Heavy, Lane};
+use super::heavy::{Heavy, Lane, SMALL_BYTES};
 use super::sorting::EVENT_LIMIT_BYTES;
 
 /// What comes of one step.
@@ -99,8 +99,7 @@ pub(super) async fn unpacked(
     by: Instant,
 ) -> Result<Received, Refusal> {
     if matches!(sender, Sender::Known) {
-        let whole = move |body: &mut _| whole_text(body, encoding, limit_bytes, None);
-        return heavy.work(Lane::Readers, received, by, whole).await.map(|(text, ())| text);
+        return text_of_known(received, encoding, limit_bytes, heavy, by).await;
     }
     let allowed = received.bytes.len().saturating_mul(MOST_RATIO).saturating_add(FREE_BYTES);
     let most = limit_bytes.min(allowed);
@@ -108,16 +107,65 @@ pub(super) async fn unpacked(
     let look = move |body: &mut _| first_look(body, encoding, most, sender);
     let (mut received, looked) = heavy.work(Lane::FirstLooks, received, by, look).await?;
     received.place.make_way();
-    let (lane, most, whole) = match looked {
+    let (most, whole) = match looked {
         Looked::Unpacked => return Ok(received),
-        Looked::Known => (Lane::Readers, limit_bytes, None),
-        Looked::Anybodys => (Lane::WholeTexts, most, None),
-        Looked::Unproven(whole) => (Lane::WholeTexts, most, Some(whole)),
+        Looked::Known => {
+            let mut text = text_of_known(received, encoding, limit_bytes, heavy, by).await?;
+            text.place.make_way();
+            return Ok(text);
+        }
+        Looked::Anybodys => (most, None),
+        Looked::Unproven(whole) => (most, Some(whole)),
     };
     let whole = move |body: &mut _| whole_text(body, encoding, most, whole);
-    let (mut received, ()) = heavy.work(lane, received, by, whole).await?;
+    let (mut received, ()) = heavy.work(Lane::WholeTexts, received, by, whole).await?;
     received.place.make_way();
     Ok(received)
+}
+
+/// Unpacks a body of somebody who is known. What it comes to shows only then: a small one does not wait for
+/// large ones.
+async fn text_of_known(
+    received: Received,
+    encoding: Encoding,
+    limit_bytes: usize,
+    heavy: &Heavy,
+    by: Instant,
+) -> Result<Received, Refusal> {
+    let small = move |body: &mut _| small_text(body, encoding, limit_bytes.min(SMALL_BYTES));
+    let (received, is_unpacked) = heavy.work(Lane::Small, received, by, small).await?;
+    if is_unpacked {
+        return Ok(received);
+    }
+    let whole = move |body: &mut _| whole_text(body, encoding, limit_bytes, None);
+    heavy.work(Lane::Large, received, by, whole).await.map(|(text, ())| text)
+}
+
+/// Unpacks a body that comes to no more than `most` bytes, and says whether it does.
+fn small_text(body: &mut Received, encoding: Encoding, most: usize) -> Result<bool, Refusal> {
+    body.place.charge(DECODER_BYTES)?;
+    let packed = body.bytes.clone();
+    let length = measure(encoding, &packed, most, |_| true)?;
+    if let Length::Whole(length) = length {
+        take_text(body, encoding, &packed, length)?;
+        return Ok(true);
+    }
+    body.place.discharge(DECODER_BYTES);
+    Ok(false)
+}
+
+/// Puts what a body comes to, which is of that length, into its place.
+fn take_text(
+    body: &mut Received,
+    encoding: Encoding,
+    packed: &[u8],
+    length: usize,
+) -> Result<(), Refusal> {
+    body.place.charge(length)?;
+    let text = unpack(encoding, packed, length)?;
+    body.place.discharge(DECODER_BYTES + packed.len());
+    body.bytes = text;
+    Ok(())
 }
 
 /// What a first look has shown.
@@ -143,10 +191,7 @@ fn first_look(
     let packed = body.bytes.clone();
     if let Length::Whole(length) = measure(encoding, &packed, most.min(BEGINNING_BYTES), |_| true)?
     {
-        body.place.charge(length)?;
-        let text = unpack(encoding, &packed, length)?;
-        body.place.discharge(DECODER_BYTES + packed.len());
-        body.bytes = text;
+        take_text(body, encoding, &packed, length)?;
         return Ok(Looked::Unpacked);
     }
     if most <= BEGINNING_BYTES {
@@ -187,11 +232,7 @@ fn whole_text(
     if whole.is_some_and(|whole| !whole.proves_itself()) {
         return Err(Refusal::Unauthenticated);
     }
-    body.place.charge(length)?;
-    let text = unpack(encoding, &packed, length)?;
-    body.place.discharge(DECODER_BYTES + packed.len());
-    body.bytes = text;
-    Ok(())
+    take_text(body, encoding, &packed, length)
 }
 
 /// How much a body comes to.

@@ -195,7 +195,8 @@ impl PublicState {
         }
         let door = Arc::clone(door);
         let sort = move |of: &mut Received| sort(&door, &of.bytes, &mut of.place);
-        self.heavy.work(Lane::Readers, received, due.for_the_ledger(), sort).await
+        let lane = Lane::for_text(received.bytes.len());
+        self.heavy.work(lane, received, due.for_the_ledger(), sort).await
     }
 
     /// A record that comes too late may still happen; the retry that follows repeats it.
@@ -435,7 +436,7 @@ mod tests {
 
         let tight = Limits { body_budget_bytes: body.len() + 1024, ..LIMITS };
         let (status, _) = ask(&public(&ledger, tight), request()).await;
-        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "what it becomes counts too");
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "what it becomes counts too");
     }
 
     #[tokio::test]
@@ -752,9 +753,9 @@ mod tests {
         let part = " ".repeat(1024);
         let table = [
             (Body::from(" ".repeat(4097)), 413),
-            (Body::from(" ".repeat(4096)), 503),
+            (Body::from(" ".repeat(4096)), 413),
             (Body::from(" ".repeat(2048)), 400),
-            (pieces(&[&part, &part, &part]), 503),
+            (pieces(&[&part, &part, &part]), 413),
             (stalled("["), 408),
         ];
         for (body, expected) in table {

@@ -27,6 +27,9 @@ const CACHE_MIB: u64 = 8;
 /// What everything comes to, and 64 MiB for the rest.
 const MOST_KIB: u64 = (BUDGET_MIB + LIMIT_MIB + CACHE_MIB + 64) * 1024;
 
+/// The same with the limits that a configuration need not name.
+const USUAL_MOST_KIB: u64 = (256 + 128 + 48 + 64) * 1024;
+
 /// Honest batches beside each attack.
 const BATCHES: usize = 20;
 
@@ -44,7 +47,11 @@ async fn start() -> (StandIn, Installation, Cohortd) {
 }
 
 /// Sends honest batches while the attack goes on, and looks at the memory afterwards.
-async fn holds_under(name: &str, cohortd: Cohortd, mut attack: JoinSet<()>) {
+async fn holds_under(name: &str, cohortd: Cohortd, attack: JoinSet<()>) {
+    holds_within(MOST_KIB, name, cohortd, attack).await;
+}
+
+async fn holds_within(most_kib: u64, name: &str, cohortd: Cohortd, mut attack: JoinSet<()>) {
     let mut took = Vec::new();
     for number in 0..BATCHES {
         let events: Vec<Value> = (0..1000)
@@ -65,8 +72,8 @@ async fn holds_under(name: &str, cohortd: Cohortd, mut attack: JoinSet<()>) {
     attack.shutdown().await;
     took.sort_unstable();
     let p99 = took[took.len() * 99 / 100];
-    println!("{name}: peak of {peak} KiB, of {MOST_KIB} allowed; honest batches: p99 of {p99:?}");
-    assert!(peak < MOST_KIB, "{name}: {peak} KiB");
+    println!("{name}: peak of {peak} KiB, of {most_kib} allowed; honest batches: p99 of {p99:?}");
+    assert!(peak < most_kib, "{name}: {peak} KiB");
     let (status, log) = cohortd.stop();
     assert!(status.success());
     assert!(!log.iter().any(|line| line.contains("panic")), "{}", log.join("\n"));
@@ -233,6 +240,72 @@ async fn events_of_many_values_are_not_read_at_any_price() {
         again_and_again(&mut attack, cohortd.public, bytes);
     }
     holds_under("events of many values", cohortd, attack).await;
+}
+
+/// One sender whose batches are refused event by event and kept, so that the ledger has more to write than it can
+/// before the answer is due: what it holds counts too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rejected_events_wait_for_the_disk_in_bounded_memory() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("log.level", "info");
+    let cohortd = installation.start(); // with the usual limits
+    let first = identify("ada", "vip", true, NOW_MS).to_string();
+    let signature = sign(&Secret::new(SHARED_SECRET), first.as_bytes());
+    let mut attack = JoinSet::new();
+    for (bytes, events) in [(60_000, 1900), (4_000, 24_000), (1, 200_000)] {
+        let fill = "y".repeat(bytes);
+        let rejected = json!({
+            "type": "identify", "userId": "x", "fill": fill,
+            "context": {"personas": {"computation_class": "audience"}},
+        });
+        let body = format!("[{first}{}]", format!(",{rejected}").repeat(events));
+        let headers = format!("x-signature: {signature}\r\ncontent-encoding: gzip\r\n");
+        let bytes = request("/segment/production", &headers, &gzip([body.into_bytes()]));
+        again_and_again(&mut attack, cohortd.public, bytes);
+    }
+    holds_within(USUAL_MOST_KIB, "rejected events", cohortd, attack).await;
+}
+
+/// Two senders of the largest bodies there may be, which take all the time and memory that there is for such.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_bodies_lock_small_ones_out_of_neither_memory_nor_time() {
+    let launchdarkly = launchdarkly().await;
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    let first = identify("ada", "vip", true, NOW_MS).to_string();
+    let signature = sign(&Secret::new(SHARED_SECRET), first.as_bytes());
+    let values = format!(
+        ",{{\"type\":\"identify\",\"userId\":\"u\",\"traits\":[{}1]}}",
+        "1,".repeat(49_000)
+    );
+    let body =
+        gzip([format!("[{first}"), values.repeat(1000), "]".to_owned()].map(String::into_bytes));
+    let mut attack = JoinSet::new();
+    for _ in 0..2 {
+        let headers = format!("x-signature: {signature}\r\ncontent-encoding: gzip\r\n");
+        let bytes = request("/segment/production", &headers, &body);
+        again_and_again(&mut attack, cohortd.public, bytes);
+    }
+    let mut refused = 0;
+    let mut took = Vec::new();
+    for number in 0..2 * BATCHES {
+        let user = |n| format!("u{}", n + number * 10);
+        let events: Vec<Value> =
+            (0..1000).map(|n| identify(&user(n), "vip", true, NOW_MS)).collect();
+        let began = Instant::now();
+        let (status, _) = cohortd.post_batch(&events).await.expect("an answer");
+        refused += usize::from(status != 200);
+        took.push(began.elapsed());
+    }
+    attack.shutdown().await;
+    took.sort_unstable();
+    println!(
+        "honest batches beside large ones: p99 of {:?}, {refused} refused",
+        took[took.len() * 99 / 100]
+    );
+    assert_eq!(refused, 0);
+    assert!(cohortd.stop().0.success());
 }
 
 /// Large bodies of which the last byte never comes, and pieces that keep the buffers they came in.
