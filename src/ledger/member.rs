@@ -236,7 +236,8 @@ pub(super) fn release(before: Option<&Member>, unheard: Unheard, moment: &Moment
     Next::of(before, after)
 }
 
-/// LaunchDarkly refused the claimed value alone. `true` beside the row: it is parked now.
+/// LaunchDarkly refused the claimed value alone. `true` beside the row: it is parked now. So is somebody who is to be
+/// forgotten and may still be in the segment: somebody has to know.
 pub(super) fn park(
     before: Option<&Member>,
     claimed: &ClaimedMember,
@@ -249,11 +250,13 @@ pub(super) fn park(
     if before.version != claimed.version {
         return (Next::of(before, after), false);
     }
-    if before.erase {
-        return (Next::Delete, false); // refused for good: nothing is left to remove
-    }
     after.unheard = may_be_unheard(before, moment);
     after.pending_since = None;
+    let may_be_in =
+        after.unheard || before.told.is_some_and(|told| told.membership == Membership::In);
+    if before.erase && !may_be_in {
+        return (Next::Delete, false); // refused for good, and nothing is there to remove
+    }
     (Next::of(before, after), true)
 }
 

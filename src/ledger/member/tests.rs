@@ -278,7 +278,32 @@ fn a_deletion_that_is_refused_for_good_erases_all_the_same() {
     story.apply(next);
     let claimed = story.claim();
     assert!(!story.park(&claimed, 30));
-    assert!(story.0.is_none());
+    assert!(story.0.is_none(), "LaunchDarkly never took anything of this person");
+}
+
+#[test]
+fn a_deletion_that_is_refused_is_kept_while_the_person_may_be_in_the_segment() {
+    let told: fn(&mut Story) = |story| _ = story.deliver(20);
+    let unheard: fn(&mut Story) = |story| _ = story.release(Unheard::Perhaps, 20);
+    for may_be_in in [told, unheard] {
+        let mut story = Story::new();
+        story.record(&enters(1), 10);
+        may_be_in(&mut story);
+        let next = forget(story.member(), Timestamp(30), &at(30));
+        story.apply(next);
+        let claimed = story.claim();
+        assert!(story.park(&claimed, 40));
+        assert!(story.member().is_parked() && !story.included());
+        let next = requeue(story.member(), &at(50));
+        story.apply(next);
+        story.deliver(60);
+        if story.0.is_some() {
+            let next = reassert(story.member(), &at(70)); // after a call that nobody answered
+            story.apply(next);
+            story.deliver(80);
+        }
+        assert!(story.0.is_none(), "it was told");
+    }
 }
 
 #[test]
