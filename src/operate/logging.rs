@@ -84,7 +84,7 @@ where
 {
     // The configuration has checked the directives; `new` ignores what it does not understand.
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&log.level))
+        .with_env_filter(filter(&log.level))
         .with_writer(writer)
         .log_internal_errors(false) // it would complain on standard error, and panic if that fails too
         .with_ansi(log.format == LogFormat::Pretty && takes_colours(&std::io::stderr()));
@@ -105,7 +105,13 @@ where
 
 fn levels<S: 'static>(handle: reload::Handle<EnvFilter, S>) -> Levels {
     // Fails only if the subscriber is gone, and then nothing is logged.
-    Levels(Box::new(move |level| drop(handle.reload(EnvFilter::new(level)))))
+    Levels(Box::new(move |level| drop(handle.reload(filter(level)))))
+}
+
+/// The directives of the configuration, behind one for a library that has a line for whatever a stranger does wrong:
+/// that could fill a disk (P6).
+fn filter(level: &str) -> EnvFilter {
+    EnvFilter::new(format!("h2=error,{level}"))
 }
 
 /// Whether a person looks at it who has not asked for plain text (`NO_COLOR`).

@@ -1,4 +1,5 @@
-//! A socket whose connection hears when the other side takes no more bytes.
+//! A socket whose connection hears when the other side takes no more bytes, and which lets others have their turn:
+//! what reads from it goes on as long as there is something, and of HTTP/2's control frames there may always be.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,15 +12,20 @@ use tokio::time::Instant;
 
 use super::connections::Connection;
 
+/// Read before others have their turn.
+const TURN_BYTES: usize = 64 * 1024;
+
 pub(super) struct Socket {
     stream: TcpStream,
     connection: Arc<Connection>,
     is_blocked: bool,
+    /// Of this turn.
+    read_bytes: usize,
 }
 
 impl Socket {
     pub fn new(stream: TcpStream, connection: Arc<Connection>) -> Self {
-        Self { stream, connection, is_blocked: false }
+        Self { stream, connection, is_blocked: false, read_bytes: 0 }
     }
 
     fn note<T>(&mut self, outcome: Poll<T>) -> Poll<T> {
@@ -37,7 +43,18 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        if self.read_bytes >= TURN_BYTES {
+            self.read_bytes = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.read_bytes = match outcome {
+            Poll::Ready(_) => self.read_bytes + buffer.filled().len() - before,
+            Poll::Pending => 0,
+        };
+        outcome
     }
 }
 
