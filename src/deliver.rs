@@ -8,7 +8,7 @@
 //!   several audiences fail alike.
 //!
 //! What to do next and how to react to an answer is decided by pure code (`dispatch`, `pace`,
-//! `concurrency`, `batch_size`, `backoff`); the courier only carries it out.
+//! `concurrency`, `batch_size`, `linger`, `backoff`); the courier only carries it out.
 
 mod backoff;
 mod batch_size;
@@ -18,6 +18,7 @@ mod courier;
 mod dispatch;
 mod failing;
 mod guard;
+mod linger;
 mod pace;
 mod reasons;
 #[cfg(test)]
@@ -39,7 +40,7 @@ pub struct Policy {
     pub max_batch: NonZeroUsize,
     /// Most bytes of the body of one request; one member that takes more travels alone.
     pub max_body_bytes: usize,
-    /// How long a member may wait for others to travel with.
+    /// How long a member may wait for others to travel with; a lone change waits less.
     pub linger: Duration,
     /// Most requests in flight.
     pub concurrency: NonZeroUsize,

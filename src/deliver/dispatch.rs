@@ -16,6 +16,7 @@ use super::backoff::Backoff;
 use super::batch_size::BatchSize;
 use super::concurrency::Concurrency;
 use super::guard::Guard;
+use super::linger::Linger;
 use crate::ledger::{Batch, ParkReason, Route, Unheard};
 use crate::membership::{AudienceId, ContextKey, Timestamp};
 
@@ -113,6 +114,7 @@ pub(super) struct Dispatch {
     policy: Policy,
     batch_size: BatchSize,
     concurrency: Concurrency,
+    linger: Linger,
     audiences: BTreeMap<AudienceId, AudienceState>,
     in_flight: usize,
     /// The audience that was served last: the next one in order has the next turn.
@@ -145,6 +147,7 @@ impl Dispatch {
         Self {
             batch_size: BatchSize::new(policy.max_batch),
             concurrency: Concurrency::new(policy.min_concurrency, policy.concurrency),
+            linger: Linger::new(),
             policy,
             audiences: BTreeMap::new(),
             in_flight: 0,

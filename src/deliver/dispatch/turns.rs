@@ -56,13 +56,18 @@ impl Dispatch {
         let mut earliest: Option<Instant> = None;
         let mut later = |at: Instant| earliest = Some(earliest.map_or(at, |other| other.min(at)));
         let full = self.batch_size.now().get() as u64;
+        let gap = self.gap.filter(|(_, until)| *until > now).map(|(gap, _)| gap);
+        self.linger.look(now, backlog);
+        let linger = self.linger.now(self.policy.linger, gap.unwrap_or_default());
         for waiting in backlog {
             let state = self.audiences.entry(waiting.audience.clone()).or_default();
             state.acknowledged |= waiting.acknowledged;
             let due = if waiting.waiting >= full {
                 now
-            } else {
+            } else if state.in_flight > 0 {
                 waiting.waiting_since + self.policy.linger
+            } else {
+                waiting.waiting_since + linger
             };
             let due = state.not_before.map_or(due, |not_before| due.max(not_before));
             if !state.may_fly() {
@@ -84,13 +89,19 @@ impl Dispatch {
             }
         }
         let Some(audience) = self.turn(&ready) else { return Step::Wait(earliest) };
-        if let Some((gap, _)) = self.gap.filter(|(_, until)| *until > now) {
+        if let Some(gap) = gap {
             self.paused_until = Some(now + gap);
         }
-        match self.audiences.get_mut(&audience).and_then(|state| state.next_kept(now)) {
-            Some(kept) => Step::Send(kept),
-            None => Step::Claim { audience, limit: self.batch_size.now() },
+        if let Some(kept) = self.audiences.get_mut(&audience).and_then(|state| state.next_kept(now))
+        {
+            return Step::Send(kept);
         }
+        let waiting = backlog.iter().find(|waiting| waiting.audience == audience);
+        let due = waiting
+            .filter(|waiting| waiting.waiting < full)
+            .map(|waiting| waiting.waiting_since + self.policy.linger);
+        self.linger.called(&audience, now, due);
+        Step::Claim { audience, limit: self.batch_size.now() }
     }
 
     /// The next of `ready` in a fixed order, behind the one that was served last.
