@@ -156,7 +156,9 @@ impl PublicState {
             asked.doubt = Doubt::Rewritten;
         }
         match outcome {
-            Outcome::Done | Outcome::AllRejected => self.counters.refused.succeeded(at),
+            Outcome::Done | Outcome::AllRejected => {
+                self.counters.refused.succeeded(at, || self.ledger.arrival());
+            }
             Outcome::Refused(refusal) => self.refused(at, asked, refusal),
         }
         end

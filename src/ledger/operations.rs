@@ -27,8 +27,12 @@ pub struct DestinationView {
     pub pending_since: Option<Timestamp>,
     /// Members that LaunchDarkly refused.
     pub parked: u64,
+    /// Since when the longest parked one is.
+    pub parked_since: Option<Timestamp>,
     /// Rejected events kept.
     pub rejected: u64,
+    /// When the first of those came.
+    pub rejected_since: Option<Timestamp>,
 }
 
 /// How many members entered and left an audience: changes of what should be, repeats not counted.

@@ -225,6 +225,7 @@ mod tests {
             certificates: Vec::new(),
             refusals: Arc::new(Refusals::new(CancellationToken::new())),
             started_at: clock.now(),
+            not_ok_at: std::sync::Mutex::default(),
             clock,
         };
         let (tokens, sources) = (Current::new(Tokens::default()), Arc::new(sources));

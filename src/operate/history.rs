@@ -25,7 +25,7 @@ use self::audiences::Audiences;
 use self::call_times::CallTimes;
 use super::sources::Sources;
 use super::status::DestinationStatus;
-use super::verdict::DestinationState;
+use super::verdict::{Announced, DestinationState};
 use crate::deliver::Delivered;
 use crate::membership::{DestinationName, Timestamp};
 use crate::receive::Received;
@@ -152,11 +152,13 @@ pub struct DestinationHistory {
 }
 
 impl History {
-    /// Samples what can be watched until `stop`.
+    /// Samples what can be watched until `stop`, and says in the log what has begun to be wrong with a
+    /// destination.
     pub async fn watch(self: Arc<Self>, sources: Arc<Sources>, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(STEP);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.tick().await; // the first is at once, and nothing has happened yet
+        let mut announced = Announced::default();
         loop {
             tokio::select! { // nothing is half done while a tick is waited for
                 () = stop.cancelled() => return,
@@ -167,6 +169,16 @@ impl History {
             let now = sources.clock.now();
             let mut destinations = self.lock();
             for (name, status) in &status.destinations {
+                for concern in announced.news(name, &status.concerns, now) {
+                    tracing::warn!(
+                        destination.name = name,
+                        concern = concern.kind.word(),
+                        count = concern.count,
+                        why = concern.why,
+                        remedy = concern.remedy,
+                        "destination needs attention"
+                    );
+                }
                 let Some(name) = DestinationName::new(name) else { continue };
                 let received = sources.received.of(&name);
                 let counted = Counted::now(&received, &sources.delivered.of(&name));

@@ -3,7 +3,7 @@
 //! Steps count for themselves; whoever looks reads their numbers here and asks nobody to stop.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,7 +14,7 @@ use super::entries::Entry;
 use super::logging::Lines;
 use super::refusals::Refusals;
 use super::status::{ClockStatus, DestinationStatus, Numbers, Status};
-use super::verdict::Facts;
+use super::verdict::{DestinationState, Facts};
 use crate::clock::Clock;
 use crate::current::Current;
 use crate::deliver::{self, Standing};
@@ -50,6 +50,8 @@ pub struct Sources {
     pub clock: Arc<dyn Clock>,
     /// When the daemon started.
     pub started_at: Timestamp,
+    /// When the verdict on each destination was last another one than `ok`.
+    pub not_ok_at: Mutex<BTreeMap<DestinationName, Timestamp>>,
 }
 
 impl Sources {
@@ -64,6 +66,10 @@ impl Sources {
     pub fn clock_ahead(&self) -> Duration {
         let now = self.clock.now();
         self.ledger.arrival().since(now)
+    }
+
+    fn not_ok_at(&self) -> MutexGuard<'_, BTreeMap<DestinationName, Timestamp>> {
+        self.not_ok_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How each destination stands.
@@ -91,6 +97,7 @@ impl Sources {
                 refused: &of_this,
                 since_change: received.since_change(),
                 accepted: received.accepted.get(),
+                not_ok_at: self.not_ok_at().get(name).copied(),
             };
             let numbers = Numbers {
                 backlog: &backlog,
@@ -101,7 +108,11 @@ impl Sources {
                 ignored: received.ignored.get(),
                 ignored_events: received.ignored_events(),
             };
-            destinations.insert(name.to_string(), DestinationStatus::of(&facts, numbers));
+            let status = DestinationStatus::of(&facts, numbers);
+            if status.state != DestinationState::Ok {
+                self.not_ok_at().insert(name.clone(), now);
+            }
+            destinations.insert(name.to_string(), status);
         }
         let objection = self.objection();
         Ok(Status {

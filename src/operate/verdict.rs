@@ -8,11 +8,17 @@
 //! # What does not
 //! What was refused and ignored is remembered by the process: a restart forgets it until it happens again.
 
-use std::collections::BTreeMap;
+mod announced;
+mod concerns;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+pub(super) use announced::Announced;
+pub(super) use concerns::counts;
+pub use concerns::{Concern, ConcernKind};
 
 use super::api::wire::instant;
 use crate::deliver::{FailingAudience, Held, Latest};
@@ -24,8 +30,6 @@ use crate::receive::{RefusedPath, SinceChange};
 pub const BEHIND_AFTER: Duration = Duration::from_secs(300);
 /// So many calls of an audience in a row that were not taken are no accident.
 const FAILURES_IN_A_ROW: u64 = 3;
-/// Failing audiences that are named one by one; of more, their number is told.
-const MOST_NAMED: usize = 10;
 
 /// How a destination stands. The words are the same everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -86,79 +90,6 @@ impl DestinationState {
     }
 }
 
-/// What kind of thing is not as it should be.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum ConcernKind {
-    /// An operator has stopped the delivery.
-    Paused,
-    /// Nothing is taken until somebody mends what is wrong.
-    Held,
-    /// The calls of an audience are not taken.
-    AudienceFailing,
-    /// Members have waited for longer than they should.
-    Late,
-    /// Requests that look like Segment's were refused.
-    Refused,
-    /// Events could not be applied and are kept.
-    Rejected,
-    /// LaunchDarkly refuses members.
-    Parked,
-    /// Events come, and every one is ignored.
-    OnlyIgnored,
-    /// Events come, and none can be applied.
-    OnlyRejected,
-}
-
-impl ConcernKind {
-    /// Every kind, for metrics that show zeros.
-    pub const ALL: [Self; 9] = [
-        Self::Paused,
-        Self::Held,
-        Self::AudienceFailing,
-        Self::Late,
-        Self::Refused,
-        Self::Rejected,
-        Self::Parked,
-        Self::OnlyIgnored,
-        Self::OnlyRejected,
-    ];
-
-    /// The word.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Paused => "paused",
-            Self::Held => "held",
-            Self::AudienceFailing => "audience_failing",
-            Self::Late => "late",
-            Self::Refused => "refused",
-            Self::Rejected => "rejected",
-            Self::Parked => "parked",
-            Self::OnlyIgnored => "only_ignored",
-            Self::OnlyRejected => "only_rejected",
-        }
-    }
-}
-
-/// One reason why a destination is not `ok`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Concern {
-    /// What kind of thing it is.
-    pub kind: ConcernKind,
-    /// How many of them there are: requests, events, members or audiences.
-    pub count: u64,
-    /// Since when, if that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub since: Option<String>,
-    /// What is the matter, in a sentence.
-    pub why: String,
-    /// What to do about it, in a sentence.
-    pub remedy: String,
-}
-
 /// What is known of a destination.
 #[derive(Debug)]
 pub(super) struct Facts<'a> {
@@ -179,6 +110,8 @@ pub(super) struct Facts<'a> {
     pub since_change: SinceChange,
     /// Events accepted since the start.
     pub accepted: u64,
+    /// When the verdict was last another one than `ok`, if anybody looked.
+    pub not_ok_at: Option<Timestamp>,
 }
 
 /// The verdict.
@@ -204,7 +137,8 @@ impl Verdict {
             facts.failing(&mut add);
         }
         if !is_stopped && waits.is_late() {
-            let (why, remedy) = waits.words(facts.pending());
+            let is_failing = facts.failing.iter().any(|of| facts.is_told_of(of));
+            let (why, remedy) = waits.words(facts.pending(), is_failing);
             add(ConcernKind::Late, facts.pending(), waits.since, why, remedy);
         }
         facts.refused(&mut add);
@@ -217,7 +151,7 @@ impl Verdict {
         };
         let since = match state {
             DestinationState::Waiting => Some(facts.started_at),
-            DestinationState::Ok => facts.latest.well_since,
+            DestinationState::Ok => facts.latest.well_since.max(facts.not_ok_at),
             DestinationState::Paused => first(&[ConcernKind::Paused]),
             DestinationState::Held => first(&[ConcernKind::Held]),
             DestinationState::Behind => first(&[ConcernKind::AudienceFailing, ConcernKind::Late]),
@@ -233,7 +167,8 @@ struct Waits {
     since: Option<Timestamp>,
     waited: Duration,
     late_after: Duration,
-    /// An audience has been failing for so long that its members are late.
+    /// An audience has been failing for so long that its members are late, or nothing at all was taken in that
+    /// time: that is not catching up.
     is_stuck: bool,
 }
 
@@ -241,26 +176,41 @@ impl Waits {
     fn of(facts: &Facts<'_>) -> Self {
         let since = facts.view.and_then(|view| view.pending_since);
         let waited = since.map(|since| facts.now.since(since)).unwrap_or_default();
-        let late_after = facts.latest.late_after;
-        let is_stuck = |of: &FailingAudience| {
-            of.failures >= FAILURES_IN_A_ROW && facts.now.since(of.since) > late_after
-        };
-        Self { since, waited, late_after, is_stuck: facts.failing.iter().any(is_stuck) }
+        // until the courier has looked, nobody knows how long is long
+        let looked = Some(facts.latest.late_after).filter(|late_after| !late_after.is_zero());
+        let late_after = looked.unwrap_or(BEHIND_AFTER);
+        let is_failing = |of: &FailingAudience| facts.now.since(of.since) > late_after;
+        // neither since the longest pending one began to wait, nor since the daemon had time to try
+        let tried_since = since.map(|since| since.max(facts.started_at));
+        let is_unheard = tried_since.is_some_and(|since| {
+            let taken_since = facts.latest.success_at.is_some_and(|at| at >= since);
+            !taken_since && facts.now.since(since) > late_after
+        });
+        let is_stuck = is_unheard || facts.failing.iter().any(is_failing);
+        Self { since, waited, late_after, is_stuck }
     }
 
     fn is_late(&self) -> bool {
-        !self.late_after.is_zero() && self.waited > self.late_after
+        self.waited > self.late_after
     }
 
-    fn words(&self, pending: u64) -> (String, String) {
+    /// `is_failing`: the calls of some audience are not taken, which has its own remedy.
+    fn words(&self, pending: u64, is_failing: bool) -> (String, String) {
         let members = if pending == 1 { "member waits" } else { "members wait" };
         let seconds = self.waited.as_secs();
-        let why = format!("{pending} {members} to be told, the longest for {seconds} s");
-        let remedy =
-            "nothing is lost, and it goes on by itself; if it does not get less, compare the rate \
-                      limits here with delivery.concurrency and delivery.max_batch"
-                .to_owned();
-        (why, remedy)
+        let nothing = if self.is_stuck { "; no call was taken meanwhile" } else { "" };
+        let nothing = if is_failing { "" } else { nothing };
+        let why = format!("{pending} {members} to be told, the longest for {seconds} s{nothing}");
+        let remedy = if self.is_stuck && !is_failing {
+            "nothing is lost: see whether launchdarkly.base_url can be reached from here and answers, and what \
+             LaunchDarkly's status page says"
+        } else if is_failing {
+            "nothing is lost: what keeps the audiences named here from being taken says what to do"
+        } else {
+            "nothing is lost, and it goes on by itself; if it does not get less, compare the rate limits here \
+             with delivery.concurrency and delivery.max_batch"
+        };
+        (why, remedy.to_owned())
     }
 }
 
@@ -271,10 +221,10 @@ impl Facts<'_> {
 
     /// The first that applies.
     fn state(&self, waits: &Waits, wrong: impl Fn(ConcernKind) -> bool) -> DestinationState {
-        if self.paused_since.is_some() {
-            DestinationState::Paused
-        } else if self.held.is_some() {
+        if self.held.is_some() {
             DestinationState::Held
+        } else if self.paused_since.is_some() {
+            DestinationState::Paused
         } else if waits.is_stuck || waits.waited > BEHIND_AFTER {
             DestinationState::Behind
         } else if ConcernKind::ALL.into_iter().any(|kind| kind != ConcernKind::Late && wrong(kind))
@@ -289,131 +239,17 @@ impl Facts<'_> {
         }
     }
 
+    /// Whether an audience has been failing for so often or so long that it is worth a word.
+    fn is_told_of(&self, of: &FailingAudience) -> bool {
+        let late_after = self.latest.late_after;
+        let is_long = !late_after.is_zero() && self.now.since(of.since) > late_after;
+        of.failures >= FAILURES_IN_A_ROW || is_long
+    }
+
     /// Nothing was ever accepted, as far as ledger and process know.
     pub fn is_untouched(&self) -> bool {
         self.accepted == 0 && self.view.is_none_or(|view| view.audiences == 0)
     }
-
-    fn stopped(&self, add: &mut impl FnMut(ConcernKind, u64, Option<Timestamp>, String, String)) {
-        let name = self.name;
-        if let Some(since) = self.paused_since {
-            let why = "an operator has paused the delivery; events are kept".to_owned();
-            let remedy = format!("cohortd resume {name} lets it go on");
-            add(ConcernKind::Paused, 1, Some(since), why, remedy);
-        }
-        if let Some(held) = self.held {
-            let words = words(Some(held.status), &held.code, &held.message, &held.answer_id);
-            let why = format!("{}{words}", held.why);
-            add(ConcernKind::Held, 1, Some(held.since), why, held.remedy.to_owned());
-        }
-    }
-
-    fn failing(&self, add: &mut impl FnMut(ConcernKind, u64, Option<Timestamp>, String, String)) {
-        let of_some: Vec<_> =
-            self.failing.iter().filter(|of| of.failures >= FAILURES_IN_A_ROW).collect();
-        for of in of_some.iter().take(MOST_NAMED) {
-            let words = words(of.status, &of.code, &of.message, &of.answer_id);
-            let cause = if of.cause.is_empty() { String::new() } else { format!(": {}", of.cause) };
-            let (audience, failures) = (of.audience.as_str(), of.failures);
-            let why =
-                format!("audience {audience}: {}{cause}{words}, {failures} times in a row", of.why);
-            add(ConcernKind::AudienceFailing, 1, Some(of.since), why, of.remedy.to_owned());
-        }
-        let others = of_some.len().saturating_sub(MOST_NAMED) as u64 + self.other_failing;
-        if others > 0 {
-            let why = format!("{others} more audiences are not taken");
-            let remedy = format!("cohortd audiences {} shows each with its cause", self.name);
-            add(ConcernKind::AudienceFailing, others, None, why, remedy);
-        }
-    }
-
-    fn refused(&self, add: &mut impl FnMut(ConcernKind, u64, Option<Timestamp>, String, String)) {
-        for of in self.refused.iter().filter(|of| of.needs_attention) {
-            let RefusedPath { path, count, why, remedy, first_at, .. } = of;
-            let requests =
-                if *count == 1 { "request was refused" } else { "requests were refused" };
-            let why = format!("{count} {requests} at {path}: {why}");
-            add(ConcernKind::Refused, *count, Some(*first_at), why, remedy.clone());
-        }
-    }
-
-    fn kept(&self, add: &mut impl FnMut(ConcernKind, u64, Option<Timestamp>, String, String)) {
-        let name = self.name;
-        let (parked, rejected) = self.view.map_or((0, 0), |view| (view.parked, view.rejected));
-        if rejected > 0 {
-            let events = if rejected == 1 { "event" } else { "events" };
-            let why = format!("{rejected} {events} could not be applied, rejected and kept");
-            let remedy = format!(
-                "cohortd rejected list {name} says why; mend the mapping, then cohortd rejected replay {name}"
-            );
-            let since = self.since_change.first_rejected_at;
-            add(ConcernKind::Rejected, rejected, since, why, remedy);
-        }
-        if parked > 0 {
-            let members = if parked == 1 { "member" } else { "members" };
-            let why = format!("LaunchDarkly refuses {parked} {members}, each alone: parked");
-            let remedy = format!(
-                "cohortd parked list {name} shows whom and its words; mend it, then cohortd parked requeue {name}"
-            );
-            add(ConcernKind::Parked, parked, None, why, remedy);
-        }
-    }
-
-    /// Events come and none is of any use.
-    fn fruitless(&self, add: &mut impl FnMut(ConcernKind, u64, Option<Timestamp>, String, String)) {
-        let SinceChange { accepted, ignored, rejected, .. } = self.since_change;
-        let name = self.name;
-        let lately = if self.since_change.changed_at.is_some() {
-            "since the mapping changed"
-        } else {
-            "since the start"
-        };
-        if accepted == 0 && ignored > 0 {
-            let why = format!(
-                "no event was accepted {lately}, and no subscription selects those that came: {ignored} ignored"
-            );
-            let remedy = format!(
-                "compare what was ignored with destinations.{name}.mapping.subscribe, or send this \
-                 destination audience events: cohortd explain {name} shows what happens to one"
-            );
-            let since = self.since_change.first_ignored_at;
-            add(ConcernKind::OnlyIgnored, ignored, since, why, remedy);
-        }
-        if accepted == 0 && rejected > 0 {
-            let why = format!("no event could be applied {lately}: {rejected} rejected");
-            let remedy = format!(
-                "the answers in Segment's Event Delivery view say why; cohortd explain {name} shows what \
-                 happens to an event"
-            );
-            let since = self.since_change.first_rejected_at;
-            add(ConcernKind::OnlyRejected, rejected, since, why, remedy);
-        }
-    }
-}
-
-/// What LaunchDarkly said, in brackets.
-fn words(status: Option<u16>, code: &str, message: &str, id: &str) -> String {
-    let mut said: Vec<String> =
-        status.map(|status| format!("status {status}")).into_iter().collect();
-    if !code.is_empty() {
-        said.push(code.to_owned());
-    }
-    if !message.is_empty() {
-        said.push(format!("\u{201c}{message}\u{201d}"));
-    }
-    if !id.is_empty() {
-        said.push(format!("LaunchDarkly's id {id}"));
-    }
-    if said.is_empty() { String::new() } else { format!(" ({})", said.join(", ")) }
-}
-
-/// How many there are of each kind.
-pub(super) fn counts(concerns: &[Concern]) -> BTreeMap<ConcernKind, u64> {
-    let mut counts: BTreeMap<_, _> = ConcernKind::ALL.into_iter().map(|kind| (kind, 0)).collect();
-    for concern in concerns {
-        *counts.entry(concern.kind).or_default() += concern.count;
-    }
-    counts
 }
 
 #[cfg(test)]
@@ -473,7 +309,7 @@ mod tests {
     }
 
     /// What differs from a destination that is well.
-    #[derive(Default)]
+    #[expect(clippy::struct_excessive_bools, reason = "each is a case of its own")]
     struct Odd {
         untouched: bool,
         held: bool,
@@ -484,6 +320,29 @@ mod tests {
         parked: u64,
         rejected: u64,
         since_change: [u64; 3],
+        /// Nothing was ever taken.
+        silent: bool,
+        started: u64,
+        not_ok_at: Option<u64>,
+    }
+
+    impl Default for Odd {
+        fn default() -> Self {
+            Self {
+                untouched: false,
+                held: false,
+                paused: false,
+                pending_for: None,
+                failing: None,
+                refused: None,
+                parked: 0,
+                rejected: 0,
+                since_change: [0; 3],
+                silent: false,
+                started: 1000,
+                not_ok_at: None,
+            }
+        }
     }
 
     fn verdict(odd: &Odd) -> Verdict {
@@ -497,10 +356,13 @@ mod tests {
             unvisited: 0,
             pending_since: odd.pending_for.map(ago),
             parked: odd.parked,
+            parked_since: (odd.parked > 0).then(|| ago(70)),
             rejected: odd.rejected,
+            rejected_since: (odd.rejected > 0).then(|| ago(80)),
         };
         let latest = Latest {
             well_since: Some(ago(500)),
+            success_at: (!odd.silent).then(|| ago(1)),
             late_after: Duration::from_secs(10),
             ..Latest::default()
         };
@@ -512,7 +374,7 @@ mod tests {
         Verdict::of(&Facts {
             name: "eu",
             now: NOW,
-            started_at: ago(1000),
+            started_at: ago(odd.started),
             view: Some(&view),
             held: held.as_ref(),
             paused_since: odd.paused.then(|| ago(30)),
@@ -522,13 +384,14 @@ mod tests {
             refused: &refused,
             since_change: SinceChange { accepted, ignored, rejected, ..SinceChange::default() },
             accepted,
+            not_ok_at: odd.not_ok_at.map(ago),
         })
     }
 
     type Row = (&'static str, fn(&mut Odd), DestinationState, Option<u64>, &'static [ConcernKind]);
 
     /// The case, what is odd, the state, its seconds, what it is for.
-    const TABLE: [Row; 19] = {
+    const TABLE: [Row; 24] = {
         use ConcernKind as Is;
         use DestinationState::{Attention, Behind, CatchingUp, Held, Ok, Paused, Waiting};
         [
@@ -552,7 +415,7 @@ mod tests {
             (
                 "a failure is an accident",
                 |odd| {
-                    odd.failing = Some((2, 11));
+                    odd.failing = Some((2, 9));
                     odd.pending_for = Some(9);
                 },
                 Ok,
@@ -580,6 +443,38 @@ mod tests {
                 &[Is::AudienceFailing, Is::Late],
             ),
             (
+                "one that lasts is none either",
+                |odd| {
+                    odd.failing = Some((1, 11));
+                    odd.pending_for = Some(12);
+                },
+                Behind,
+                Some(12),
+                &[Is::AudienceFailing, Is::Late],
+            ),
+            (
+                "nothing is answered",
+                |odd| {
+                    odd.silent = true;
+                    odd.pending_for = Some(11);
+                },
+                Behind,
+                Some(11),
+                &[Is::Late],
+            ),
+            (
+                "it has only just started",
+                |odd| {
+                    odd.silent = true;
+                    odd.started = 10;
+                    odd.pending_for = Some(99);
+                },
+                CatchingUp,
+                Some(99),
+                &[Is::Late],
+            ),
+            ("it was not well", |odd| odd.not_ok_at = Some(30), Ok, Some(30), &[]),
+            (
                 "held",
                 |odd| {
                     odd.held = true;
@@ -595,10 +490,11 @@ mod tests {
                     odd.held = true;
                     odd.paused = true;
                 },
-                Paused,
-                Some(30),
-                &[Is::Paused, Is::Held],
+                Held,
+                Some(60),
+                &[Is::Held, Is::Paused],
             ),
+            ("paused", |odd| odd.paused = true, Paused, Some(30), &[Is::Paused]),
             ("refused", |odd| odd.refused = Some(true), Attention, Some(90), &[Is::Refused]),
             (
                 "refused before the first event",
@@ -611,7 +507,7 @@ mod tests {
                 &[Is::Refused],
             ),
             ("refused long ago", |odd| odd.refused = Some(false), Ok, Some(500), &[]),
-            ("parked", |odd| odd.parked = 2, Attention, None, &[Is::Parked]),
+            ("parked", |odd| odd.parked = 2, Attention, Some(70), &[Is::Parked]),
             (
                 "rejected and late",
                 |odd| {
@@ -619,7 +515,7 @@ mod tests {
                     odd.pending_for = Some(11);
                 },
                 Attention,
-                Some(11),
+                Some(80),
                 &[Is::Late, Is::Rejected],
             ),
             (

@@ -4,8 +4,9 @@
 //! Segment does not retry a 4xx but 429: a wrong secret loses a whole first sync unless somebody hears of it.
 //!
 //! # What always holds
-//! * A request looks like Segment's if it is sent by POST, PUT or PATCH to a path there is, or shows a
-//!   credential, wherever. Nothing else is remembered or logged: a scanner turns nothing red.
+//! * A request looks like Segment's if it is sent by POST, PUT or PATCH to a path there is, or anywhere with
+//!   a credential; or asks for a path there is with a credential. Nothing else is remembered or logged: a scanner
+//!   turns nothing red.
 //! * Memory is bounded by the configuration: of what strangers choose at most
 //!   [`MOST_ASTRAY`] paths are told apart, each of which is a slip in a name that is configured (P6, P8).
 //! * At most one line of the log a minute for each path that is remembered.
@@ -37,8 +38,12 @@ use wording::Cause;
 
 /// Paths that do not exist and are told apart.
 const MOST_ASTRAY: usize = 16;
-/// Whoever sends to a path that does not exist can never succeed there: so long it counts after the last time.
-const ASTRAY_FOR: Duration = Duration::from_secs(24 * 3600);
+/// Whoever sends to a path that does not exist can never succeed there: so long a slip counts after the last time, …
+const SLIP_FOR: Duration = Duration::from_secs(24 * 3600);
+/// … or until what was meant has taken a request so much later, …
+const MENDED_AFTER: Duration = Duration::from_secs(900);
+/// … and so long a path counts that is like none there is.
+const ELSEWHERE_FOR: Duration = Duration::from_secs(3600);
 /// What is shown instead of a path that a stranger chose, and counted for all of them.
 const ELSEWHERE: &str = "-";
 /// Between two lines about a path.
@@ -99,6 +104,8 @@ struct AtPath {
     count: u64,
     first_at: Timestamp,
     last_at: Timestamp,
+    /// When that which was probably meant last took a request.
+    meant_succeeded_at: Option<Timestamp>,
     /// Since the last line of the log.
     unsaid: u64,
     said_at: Option<Instant>,
@@ -109,7 +116,11 @@ impl Refused {
     pub fn note(&self, at: &At<'_>, doors: &Doors, asked: Asked, refusal: Refusal, now: Timestamp) {
         let is_doubted = refusal == Refusal::Unauthenticated;
         let credential = asked.kind(is_doubted);
-        let looks_like_segments = asked.shows_any() || (asked.sends && !at.is_astray(doors));
+        let looks_like_segments = if at.is_astray(doors) {
+            asked.sends && asked.shows_any()
+        } else {
+            asked.sends || asked.shows_any()
+        };
         let is_final = refusal.status().is_client_error() && refusal != Refusal::TooMany;
         let place = (looks_like_segments && is_final).then(|| at.place(doors));
         let mut state = self.state();
@@ -123,7 +134,7 @@ impl Refused {
     }
 
     /// A request was taken there.
-    pub fn succeeded(&self, at: &At<'_>) {
+    pub fn succeeded(&self, at: &At<'_>, now: impl FnOnce() -> Timestamp) {
         if self.open.load(Ordering::Relaxed) == 0 {
             return;
         }
@@ -132,6 +143,12 @@ impl Refused {
         if let Some(found) = state.paths.get_mut(&path) {
             found.count = 0;
             self.open.store(state.open(), Ordering::Relaxed);
+        }
+        let (Some(door), now) = (at.door(), now()) else { return };
+        for slip in state.paths.values_mut() {
+            if slip.place.nearest.as_ref().is_some_and(|nearest| *nearest == *door.name) {
+                slip.meant_succeeded_at = Some(now);
+            }
         }
     }
 
@@ -209,6 +226,7 @@ impl State {
             count: 0,
             first_at: at,
             last_at: at,
+            meant_succeeded_at: None,
             unsaid: 0,
             said_at: None,
         });
@@ -238,7 +256,10 @@ impl State {
 
 impl AtPath {
     fn is_over(&self, now: Timestamp) -> bool {
-        self.place.is_astray && self.last_at.after(ASTRAY_FOR) <= now
+        let lasts = if self.place.nearest.is_some() { SLIP_FOR } else { ELSEWHERE_FOR };
+        let is_mended =
+            self.meant_succeeded_at.is_some_and(|at| self.last_at.after(MENDED_AFTER) <= at);
+        self.place.is_astray && (is_mended || self.last_at.after(lasts) <= now)
     }
 
     fn shown(&self, path: &str, now: Timestamp) -> RefusedPath {
@@ -333,16 +354,17 @@ mod tests {
                 assert!(path.needs_attention && path.count == 2, "{path:?}");
                 assert_eq!((&*path.path, path.first_at), ("/segment/production", NOW));
                 assert!(!path.why.is_empty() && !path.remedy.is_empty(), "{path:?}");
-                refused.succeeded(&At::Door(&doors.at("staging").expect("it is there"), ""));
+                refused
+                    .succeeded(&At::Door(&doors.at("staging").expect("it is there"), ""), || NOW);
                 assert_eq!(refused.paths(NOW).len(), 1, "another path's success");
-                refused.succeeded(&at);
+                refused.succeeded(&at, || NOW);
                 assert_eq!(refused.paths(NOW), []);
             }
         }
     }
 
     #[test]
-    fn a_path_that_nobody_has_counts_for_a_day_and_concerns_whom_it_meant() {
+    fn a_path_that_nobody_has_counts_for_a_time_and_concerns_whom_it_meant() {
         let (refused, doors) = (Refused::default(), doors());
         for path in ["/segment/prodution", "/hooks"] {
             let (at, unknown) = (At::Astray(path), Refusal::UnknownDestination);
@@ -354,7 +376,30 @@ mod tests {
         assert_eq!((everybodys.destinations.len(), productions.destinations.len()), (2, 1));
         assert_eq!((productions.count, productions.needs_attention), (1, true));
         assert!(productions.remedy.contains("/segment/production"), "{productions:?}");
-        assert!(refused.paths(NOW.after(DAY)).iter().all(|path| !path.needs_attention));
+        let counts =
+            |at| refused.paths(at).iter().map(|path| path.needs_attention).collect::<Vec<_>>();
+        let second = Duration::from_secs(1);
+        assert_eq!(counts(NOW.after(ELSEWHERE_FOR).before(second)), [true, true]);
+        assert_eq!(counts(NOW.after(ELSEWHERE_FOR)), [false, true]);
+        assert_eq!(counts(NOW.after(DAY).before(second)), [false, true]);
+        assert_eq!(counts(NOW.after(DAY)), [false, false]);
+    }
+
+    #[test]
+    fn a_slip_is_over_once_what_was_meant_takes_requests() {
+        let (refused, doors) = (Refused::default(), doors());
+        let slip = At::Astray("/segment/prodution");
+        refused.note(&slip, &doors, signed(), Refusal::UnknownDestination, NOW);
+        let needs_attention = || refused.paths(NOW.after(DAY / 2))[0].needs_attention;
+        let succeeds = |name: &str, after: Duration| {
+            let door = doors.at(name).expect("it is there");
+            refused.succeeded(&At::Door(&door, ""), || NOW.after(after));
+            needs_attention()
+        };
+        assert!(succeeds("staging", MENDED_AFTER), "another one");
+        let almost = MENDED_AFTER.checked_sub(Duration::from_millis(1)).expect("it is longer");
+        assert!(succeeds("production", almost), "a second source may still be wrong");
+        assert!(!succeeds("production", MENDED_AFTER));
     }
 
     #[test]

@@ -276,6 +276,7 @@ pub(super) fn sources(service: &Service) -> Sources {
         certificates: service.certificates.clone(),
         refusals: Arc::new(Refusals::new(service.stop_watching.clone())),
         started_at: service.clock.now(),
+        not_ok_at: std::sync::Mutex::default(),
         clock: Arc::clone(&service.clock),
     }
 }

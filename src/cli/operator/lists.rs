@@ -162,21 +162,13 @@ fn print_failing(
     out: &mut impl Write,
 ) -> Result<()> {
     let Some(of) = &audience.failing else { return Ok(()) };
-    let status = of.status.map(|status| format!("status {status}")).unwrap_or_default();
-    let id = if of.answer_id.is_empty() { "" } else { "LaunchDarkly's id " };
-    let id = format!("{id}{}", of.answer_id);
-    let said = [&status, &of.code, &of.message, &of.cause, &id];
-    let said: Vec<_> =
-        said.into_iter().filter(|words| !words.is_empty()).map(String::as_str).collect();
     writeln!(
         out,
-        "\n{destination}, audience {}, {} failures in a row since {}: {} ({})\n  what to do: {}\n  \
-         next attempt: {}",
+        "\n{destination}, audience {}, {} failures in a row since {}: {}\n  what to do: {}\n  next attempt: {}",
         of.audience,
         of.failures,
         of.since,
-        of.why,
-        said.join(", "),
+        of.sentence(),
         of.remedy,
         of.next_attempt_at
     )

@@ -88,7 +88,12 @@ impl Reader {
                      coalesce(sum(parked), 0),
                      min(CASE WHEN pending > 0 THEN (
                          SELECT min(pending_since) FROM member
-                         WHERE member.audience = audience.id AND pending_since IS NOT NULL) END)
+                         WHERE member.audience = audience.id AND pending_since IS NOT NULL) END),
+                     min(CASE WHEN parked > 0 THEN (
+                         SELECT min(parked_at) FROM parked
+                         WHERE parked.audience = audience.id) END),
+                     (SELECT received_at FROM rejected
+                         WHERE rejected.destination = destination.id ORDER BY id LIMIT 1)
                  FROM destination LEFT JOIN audience ON audience.destination = destination.id
                  WHERE dropped = 0 GROUP BY destination.id ORDER BY name",
             )?;
@@ -104,6 +109,8 @@ impl Reader {
                     unvisited: 0,
                     parked: row.get(6)?,
                     pending_since: row.get::<_, Option<i64>>(7)?.map(Timestamp),
+                    parked_since: row.get::<_, Option<i64>>(8)?.map(Timestamp),
+                    rejected_since: row.get::<_, Option<i64>>(9)?.map(Timestamp),
                 })
             })?;
             let mut views: Vec<_> = views.collect::<rusqlite::Result<_>>()?;

@@ -16,7 +16,7 @@ use crate::membership::Timestamp;
 
 pub use destinations::{AudienceInfo, DestinationInfo, Drop, ListQuery, Resync, WalkInfo};
 pub use events::{EventAccount, RejectedOf};
-pub use failing::FailingInfo;
+pub use failing::{FailingInfo, said};
 pub use members::{Forget, MemberInfo, MemberQuery};
 pub use parked::{ParkedChange, ParkedInfo, ParkedPage, ParkedQuery};
 pub use progress::{ProgressItem, ProgressList, Work};

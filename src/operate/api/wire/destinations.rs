@@ -41,7 +41,9 @@ impl From<DestinationView> for DestinationInfo {
             pending_since: _,
             unvisited: _,
             parked,
+            parked_since: _,
             rejected,
+            rejected_since: _,
         } = view;
         let paused_since = paused_since.map(instant);
         Self { name, configured, paused_since, audiences, included, pending, parked, rejected }

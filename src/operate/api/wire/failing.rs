@@ -36,6 +36,16 @@ pub struct FailingInfo {
     pub next_attempt_at: String,
 }
 
+impl FailingInfo {
+    /// What is the matter, with what kept the answer away or what LaunchDarkly said.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let cause = if self.cause.is_empty() { String::new() } else { format!(": {}", self.cause) };
+        let said = said(self.status, &self.code, &self.message, &self.answer_id);
+        format!("{}{cause}{said}", self.why)
+    }
+}
+
 impl From<&FailingAudience> for FailingInfo {
     fn from(of: &FailingAudience) -> Self {
         Self {
@@ -53,4 +63,15 @@ impl From<&FailingAudience> for FailingInfo {
             next_attempt_at: instant(of.next_attempt_at),
         }
     }
+}
+
+/// What LaunchDarkly said, in brackets and behind a blank; empty if it said nothing.
+#[must_use]
+pub fn said(status: Option<u16>, code: &str, message: &str, id: &str) -> String {
+    let status = status.map(|status| format!("status {status}"));
+    let code = Some(code.to_owned()).filter(|code| !code.is_empty());
+    let message = (!message.is_empty()).then(|| format!("\u{201c}{message}\u{201d}"));
+    let id = (!id.is_empty()).then(|| format!("LaunchDarkly's id {id}"));
+    let said: Vec<_> = [status, code, message, id].into_iter().flatten().collect();
+    if said.is_empty() { String::new() } else { format!(" ({})", said.join(", ")) }
 }

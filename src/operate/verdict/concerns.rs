@@ -1,0 +1,211 @@
+//! The reasons why a destination is not `ok`: what kind of thing each is, and its words (P7).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Facts;
+use crate::ledger::DestinationView;
+use crate::membership::Timestamp;
+use crate::operate::api::wire::{FailingInfo, said};
+use crate::receive::{RefusedPath, SinceChange};
+
+/// Failing audiences that are named one by one; of more, their number is told.
+const MOST_NAMED: usize = 10;
+
+/// What kind of thing is not as it should be.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum ConcernKind {
+    /// An operator has stopped the delivery.
+    Paused,
+    /// Nothing is taken until somebody mends what is wrong.
+    Held,
+    /// The calls of an audience are not taken.
+    AudienceFailing,
+    /// Members have waited for longer than they should.
+    Late,
+    /// Requests that look like Segment's were refused.
+    Refused,
+    /// Events could not be applied and are kept.
+    Rejected,
+    /// LaunchDarkly refuses members.
+    Parked,
+    /// Events come, and every one is ignored.
+    OnlyIgnored,
+    /// Events come, and none can be applied.
+    OnlyRejected,
+}
+
+impl ConcernKind {
+    /// Every kind, for metrics that show zeros.
+    pub const ALL: [Self; 9] = [
+        Self::Paused,
+        Self::Held,
+        Self::AudienceFailing,
+        Self::Late,
+        Self::Refused,
+        Self::Rejected,
+        Self::Parked,
+        Self::OnlyIgnored,
+        Self::OnlyRejected,
+    ];
+
+    /// The word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::Held => "held",
+            Self::AudienceFailing => "audience_failing",
+            Self::Late => "late",
+            Self::Refused => "refused",
+            Self::Rejected => "rejected",
+            Self::Parked => "parked",
+            Self::OnlyIgnored => "only_ignored",
+            Self::OnlyRejected => "only_rejected",
+        }
+    }
+}
+
+/// One reason why a destination is not `ok`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Concern {
+    /// What kind of thing it is.
+    pub kind: ConcernKind,
+    /// How many of them there are: requests, events, members or audiences.
+    pub count: u64,
+    /// Since when, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// What is the matter, in a sentence.
+    pub why: String,
+    /// What to do about it, in a sentence.
+    pub remedy: String,
+}
+
+/// How many there are of each kind.
+pub fn counts(concerns: &[Concern]) -> BTreeMap<ConcernKind, u64> {
+    let mut counts: BTreeMap<_, _> = ConcernKind::ALL.into_iter().map(|kind| (kind, 0)).collect();
+    for concern in concerns {
+        *counts.entry(concern.kind).or_default() += concern.count;
+    }
+    counts
+}
+
+impl Facts<'_> {
+    pub(super) fn stopped(
+        &self,
+        add: &mut impl FnMut(ConcernKind, u64, Option<Timestamp>, String, String),
+    ) {
+        let name = self.name;
+        if let Some(held) = self.held {
+            let words = said(Some(held.status), &held.code, &held.message, &held.answer_id);
+            let why = format!("{}{words}", held.why);
+            add(ConcernKind::Held, 1, Some(held.since), why, held.remedy.to_owned());
+        }
+        if let Some(since) = self.paused_since {
+            let why = "an operator has paused the delivery; events are kept".to_owned();
+            let remedy = format!("cohortd resume {name} lets it go on");
+            add(ConcernKind::Paused, 1, Some(since), why, remedy);
+        }
+    }
+
+    pub(super) fn failing(
+        &self,
+        add: &mut impl FnMut(ConcernKind, u64, Option<Timestamp>, String, String),
+    ) {
+        let of_some: Vec<_> = self.failing.iter().filter(|of| self.is_told_of(of)).collect();
+        for of in of_some.iter().take(MOST_NAMED) {
+            let (info, failures) = (FailingInfo::from(*of), of.failures);
+            let why = format!(
+                "audience {}: {}, {failures} {} in a row",
+                info.audience,
+                info.sentence(),
+                if failures == 1 { "time" } else { "times" }
+            );
+            add(ConcernKind::AudienceFailing, 1, Some(of.since), why, of.remedy.to_owned());
+        }
+        let others = of_some.len().saturating_sub(MOST_NAMED) as u64 + self.other_failing;
+        if others > 0 {
+            let why = format!("{others} more audiences are not taken");
+            let remedy = format!("cohortd audiences {} shows each with its cause", self.name);
+            add(ConcernKind::AudienceFailing, others, None, why, remedy);
+        }
+    }
+
+    pub(super) fn refused(
+        &self,
+        add: &mut impl FnMut(ConcernKind, u64, Option<Timestamp>, String, String),
+    ) {
+        for of in self.refused.iter().filter(|of| of.needs_attention) {
+            let RefusedPath { path, count, why, remedy, first_at, .. } = of;
+            let requests =
+                if *count == 1 { "request was refused" } else { "requests were refused" };
+            let why = format!("{count} {requests} at {path}: {why}");
+            add(ConcernKind::Refused, *count, Some(*first_at), why, remedy.clone());
+        }
+    }
+
+    pub(super) fn kept(
+        &self,
+        add: &mut impl FnMut(ConcernKind, u64, Option<Timestamp>, String, String),
+    ) {
+        let name = self.name;
+        let Some(view) = self.view else { return };
+        let DestinationView { parked, parked_since, rejected, rejected_since, .. } = *view;
+        if rejected > 0 {
+            let events = if rejected == 1 { "event" } else { "events" };
+            let why = format!("{rejected} {events} could not be applied, rejected and kept");
+            let remedy = format!(
+                "cohortd rejected list {name} says why; mend the mapping, then cohortd rejected replay {name}"
+            );
+            add(ConcernKind::Rejected, rejected, rejected_since, why, remedy);
+        }
+        if parked > 0 {
+            let members = if parked == 1 { "member" } else { "members" };
+            let why = format!("LaunchDarkly refuses {parked} {members}, each alone: parked");
+            let remedy = format!(
+                "cohortd parked list {name} shows whom and its words; mend it, then cohortd parked requeue {name}"
+            );
+            add(ConcernKind::Parked, parked, parked_since, why, remedy);
+        }
+    }
+
+    /// Events come and none is of any use.
+    pub(super) fn fruitless(
+        &self,
+        add: &mut impl FnMut(ConcernKind, u64, Option<Timestamp>, String, String),
+    ) {
+        let SinceChange { accepted, ignored, rejected, .. } = self.since_change;
+        let name = self.name;
+        let lately = if self.since_change.changed_at.is_some() {
+            "since the mapping changed"
+        } else {
+            "since the start"
+        };
+        if accepted == 0 && ignored > 0 {
+            let why = format!(
+                "no event was accepted {lately}, and no subscription selects those that came: {ignored} ignored"
+            );
+            let remedy = format!(
+                "compare what was ignored with destinations.{name}.mapping.subscribe, or send this \
+                 destination audience events: cohortd explain {name} shows what happens to one"
+            );
+            let since = self.since_change.first_ignored_at;
+            add(ConcernKind::OnlyIgnored, ignored, since, why, remedy);
+        }
+        if accepted == 0 && rejected > 0 {
+            let why = format!("no event could be applied {lately}: {rejected} rejected");
+            let remedy = format!(
+                "the answers in Segment's Event Delivery view say why; cohortd explain {name} shows what \
+                 happens to an event"
+            );
+            let since = self.since_change.first_rejected_at;
+            add(ConcernKind::OnlyRejected, rejected, since, why, remedy);
+        }
+    }
+}
