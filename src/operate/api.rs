@@ -22,12 +22,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::HttpBody;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use self::openapi::{Routes, routes};
@@ -195,8 +197,13 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     }
 }
 
-/// A body that says that it is JSON.
-struct JsonBytes(Bytes);
+/// A body from this size on, or of unknown size, has to wait for its turn: what is made of it takes many times as much (P6).
+const LARGE_BODY_BYTES: u64 = 64 * 1024;
+/// Large bodies that are read and worked on at once, whoever sends them.
+static LARGE_BODIES: Semaphore = Semaphore::const_new(2);
+
+/// A body that says that it is JSON, and its turn, which lasts as long as this value.
+struct JsonBytes(Bytes, Option<SemaphorePermit<'static>>);
 
 impl<S: Send + Sync> FromRequest<S> for JsonBytes {
     type Rejection = Problem;
@@ -210,9 +217,12 @@ impl<S: Send + Sync> FromRequest<S> for JsonBytes {
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
         }
         let (head, mut body) = request.into_parts();
+        let is_large = body.size_hint().exact().is_none_or(|bytes| bytes >= LARGE_BODY_BYTES);
+        // the semaphore is never closed
+        let turn = if is_large { LARGE_BODIES.acquire().await.ok() } else { None };
         let whole = Limited::new(&mut body, BODY_LIMIT_BYTES).collect();
         match timeout(BODY_TIMEOUT, whole).await {
-            Ok(Ok(whole)) => Ok(Self(whole.to_bytes())),
+            Ok(Ok(whole)) => Ok(Self(whole.to_bytes(), turn)),
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
                 receive::discard(head, &mut body).await;
                 let detail = "the body may have at most 2 MiB";
@@ -234,7 +244,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Change<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let JsonBytes(body) = JsonBytes::from_request(request, state).await?;
+        let JsonBytes(body, _turn) = JsonBytes::from_request(request, state).await?;
         // Serde would take an array for an object: what stands first would decide what is done.
         if body.trim_ascii_start().first() == Some(&b'[') {
             let detail = "the body is an array, and this route takes an object";

@@ -544,16 +544,23 @@ fn rejected_event(rejection: &Rejection, text: &[u8], of: Subject) -> RejectedEv
 
 /// Reads one event. The parser's own words are left out: they may quote the event (P8).
 pub(super) fn read(text: &[u8]) -> Result<Value, Rejection> {
-    if text.len() > EVENT_LIMIT_BYTES {
-        let detail =
-            "An event may have at most 1 MiB, and Segment's own limit is 32 KB: send fewer fields.";
-        return Err(Rejection::new(Reason::EventTooLarge, detail));
+    match too_large(text) {
+        Some(rejection) => Err(rejection),
+        None => json::from_slice(text).map_err(|_| Rejection::unreadable()),
     }
-    if text.len() > 2 * MOST_VALUES && envelope::count_values(text) > MOST_VALUES {
-        let detail = "An event may hold at most 50,000 values: send fewer fields.";
-        return Err(Rejection::new(Reason::EventTooLarge, detail));
-    }
-    json::from_slice(text).map_err(|_| Rejection::unreadable())
+}
+
+/// Why an event is not read at all: what is made of it would take too much memory.
+#[must_use]
+pub fn too_large(text: &[u8]) -> Option<Rejection> {
+    let detail = if text.len() > EVENT_LIMIT_BYTES {
+        "An event may have at most 1 MiB, and Segment's own limit is 32 KB: send fewer fields."
+    } else if text.len() > 2 * MOST_VALUES && envelope::count_values(text) > MOST_VALUES {
+        "An event may hold at most 50,000 values: send fewer fields."
+    } else {
+        return None;
+    };
+    Some(Rejection::new(Reason::EventTooLarge, detail))
 }
 
 #[cfg(test)]

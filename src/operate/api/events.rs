@@ -11,7 +11,7 @@ use super::{Api, Destination, JsonBytes, Problem, audit};
 use crate::json::{self, Json};
 use crate::membership::AudienceId;
 use crate::operate::explain::{self, Report};
-use crate::receive::{HandInError, HandedIn, hand_in};
+use crate::receive::{HandInError, HandedIn, hand_in, too_large};
 
 const ONE_EVENT: &str = "the body is not one event: a JSON object";
 
@@ -24,14 +24,18 @@ const ONE_EVENT: &str = "the body is not one event: a JSON object";
     responses(
         (status = 200, description = "What would happen", body = Report),
         (status = 409, description = "The destination is not configured"),
+        (status = 413, description = "The event is too large, or holds too many values"),
     )
 )]
 pub(super) async fn explain(
     State(api): State<Arc<Api>>,
     Destination(name): Destination,
-    JsonBytes(body): JsonBytes,
+    JsonBytes(body, _turn): JsonBytes,
 ) -> Result<Json<Report>, Problem> {
     let destination = api.configured(&name)?;
+    if let Some(rejection) = too_large(&body) {
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, rejection.to_string()));
+    }
     match json::from_slice::<Value>(&body) {
         Ok(event @ Value::Object(_)) => {
             let arrival = api.ledger.arrival();
@@ -57,7 +61,7 @@ pub(super) async fn explain(
 pub(super) async fn take(
     State(api): State<Arc<Api>>,
     Destination(name): Destination,
-    JsonBytes(body): JsonBytes,
+    JsonBytes(body, _turn): JsonBytes,
 ) -> Result<Json<EventAccount>, Problem> {
     let destination = api.configured(&name)?;
     if !destination.enabled {
