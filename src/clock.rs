@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::membership::Timestamp;
 
 /// Tells the wall-clock time.
@@ -68,5 +70,29 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         Timestamp(self.0.load(Ordering::SeqCst))
+    }
+}
+/// Says when it is time to say something again that goes on.
+#[derive(Debug)]
+pub struct Seldom {
+    every: Duration,
+    last: Option<Instant>,
+}
+
+impl Seldom {
+    /// At once, and then not more often than once in so long.
+    #[must_use]
+    pub fn new(every: Duration) -> Self {
+        Self { every, last: None }
+    }
+
+    /// Whether it is time; then it counts as said.
+    pub fn is_due(&mut self) -> bool {
+        let now = Instant::now();
+        let is_due = self.last.is_none_or(|last| now - last >= self.every);
+        if is_due {
+            self.last = Some(now);
+        }
+        is_due
     }
 }

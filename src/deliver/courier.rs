@@ -18,7 +18,7 @@ use super::counters::{Delivered, word};
 use super::dispatch::{Dispatch, Now, Report, Standing, Step};
 use super::failing::Failure;
 use super::words::Words;
-use crate::clock::{Clock, whole_millis};
+use crate::clock::{Clock, Seldom, whole_millis};
 use crate::launchdarkly::wire::{body_bytes, encode, member_bytes, text_bytes};
 use crate::launchdarkly::{Answer, Api, Outcome};
 use crate::ledger::{Backlog, Batch, Ledger, LedgerError, Measure, Members, Room};
@@ -27,6 +27,9 @@ use crate::panics;
 
 /// Between two attempts at a ledger that cannot take writes.
 const LEDGER_PAUSE: Duration = Duration::from_secs(1);
+
+/// Between two lines of the log about the same trouble: the log may stand on the same disk.
+const SAID_EVERY: Duration = Duration::from_secs(60);
 
 /// Beyond the linger; then a member that waits is late. Calls and a few retries take less.
 const LATE: Duration = Duration::from_secs(10);
@@ -73,6 +76,9 @@ pub struct Courier {
     standing: watch::Sender<Standing>,
     counters: Arc<Delivered>,
     late_after: Duration,
+    /// Trouble of the ledger that is said now and then.
+    no_claims: Seldom,
+    no_answers_kept: Seldom,
     flights: JoinSet<Flown>,
     changes: mpsc::UnboundedReceiver<Change>,
     sender: mpsc::UnboundedSender<Change>,
@@ -108,6 +114,8 @@ impl Courier {
         let (sender, changes) = mpsc::unbounded_channel();
         Self {
             late_after: policy.linger + LATE,
+            no_claims: Seldom::new(SAID_EVERY),
+            no_answers_kept: Seldom::new(SAID_EVERY),
             counters,
             destination,
             client_side_id,
@@ -194,7 +202,9 @@ impl Courier {
             };
             let batch = match batch {
                 Err(LedgerError::Unavailable(cause)) => {
-                    warn!(destination.name = %self.destination, cause, "nothing can be claimed");
+                    if self.no_claims.is_due() {
+                        warn!(destination.name = %self.destination, cause, "nothing can be claimed");
+                    }
                     tokio::select! { // nothing was claimed, so nothing is lost
                         () = stop.cancelled() => {}
                         () = tokio::time::sleep(LEDGER_PAUSE) => {}
@@ -343,7 +353,9 @@ impl Courier {
             // can be delivered either until it can.
             while let Err(error) = self.tell(report.clone()).await {
                 let LedgerError::Unavailable(cause) = error else { return Err(error.into()) };
-                warn!(destination.name = %self.destination, cause, "an answer cannot be written down");
+                if self.no_answers_kept.is_due() {
+                    warn!(destination.name = %self.destination, cause, "an answer cannot be written down");
+                }
                 tokio::time::sleep(LEDGER_PAUSE).await;
             }
         }

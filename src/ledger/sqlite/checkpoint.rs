@@ -26,6 +26,7 @@ use super::erasure::empty_log;
 use super::reserve::is_full;
 use super::schema;
 use super::threads;
+use crate::clock::Seldom;
 
 /// Pages in the log from which a checkpoint is worth its reads and writes: 16 MiB.
 const WORTH_IT: i32 = 4_096;
@@ -41,6 +42,8 @@ const FRAME_HEADER: u64 = 24;
 const LOG_HEADER: u64 = 32;
 /// After a copy that found no space, the next one is tried so much later.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// Between two lines of the log about a lack of space: the log may stand on the same disk.
+const SAID_EVERY: Duration = Duration::from_secs(60);
 
 /// Watches the length of the log and has it copied.
 #[derive(Debug)]
@@ -223,6 +226,7 @@ impl Shared {
     /// Ends with the first failure: what it means is the writer's to decide.
     fn copy_when_woken(&self, woken: &Receiver<()>, db: &Connection, directory: &Path) {
         let mut before = 0;
+        let mut no_space = Seldom::new(SAID_EVERY);
         while woken.recv().is_ok() {
             let mut failure = self.lock();
             match copy(db) {
@@ -235,7 +239,9 @@ impl Shared {
                     self.stuck_until.store(next, Ordering::Relaxed);
                 }
                 Err(error) if is_full(&error, directory) => {
-                    tracing::warn!(%error, "the write-ahead log cannot be copied for want of space");
+                    if no_space.is_due() {
+                        tracing::warn!(%error, "the write-ahead log cannot be copied for want of space");
+                    }
                     self.stuck_until.store(0, Ordering::Relaxed);
                     self.had_no_space.store(true, Ordering::Relaxed);
                 }
