@@ -261,21 +261,33 @@ async fn a_forgotten_person_leaves_every_audience_and_every_list() {
 
 /// A deletion as Segment sends it, of somebody whom LaunchDarkly takes no more, parked and rejected too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deleted_person_is_erased_also_when_launchdarkly_refuses_the_removal_for_good() {
+async fn a_deletion_whose_removal_is_refused_is_parked_until_it_is_told() {
     let (launchdarkly, installation, cohortd) = running().await;
     launchdarkly.refuse_members(|user| user == "ada");
     enter(&cohortd, "beta", &["ada", "dan"]).await;
     until_members(&launchdarkly, "beta", &["dan"]).await;
     installation.drained().await;
-    let parked = type_in(&installation, &cohortd, &["parked", "list", "--json"]).done();
-    assert_eq!(parked.lines().count(), 1, "{parked}");
+    let parked = || type_in(&installation, &cohortd, &["parked", "list", "--json"]).done();
+    assert_eq!(parked().lines().count(), 1, "{}", parked());
     let deletion = json!({"type": "delete", "userId": "ada"});
     let (status, answer) = cohortd.post(&deletion).await.expect("an answer");
     assert_eq!((status, &answer["accepted"]), (200, &1.into()));
     installation.drained().await;
-    assert_eq!(said(&installation, &cohortd, &["member", "production", "ada"]), json!([]));
-    assert_eq!(type_in(&installation, &cohortd, &["parked", "list", "--json"]).done(), "");
+    // she never was in one of the two segments, and is still in the other one
+    let left = said(&installation, &cohortd, &["member", "production", "ada"]);
+    assert_eq!(left.as_array().map(Vec::len), Some(1), "{left}");
+    assert_eq!((&left[0]["audience"], &left[0]["parked"]), (&"aud_vip".into(), &true.into()));
+    assert_eq!(parked().lines().count(), 1, "{}", parked());
+    let status = &cohortd.status().await["destinations"]["production"];
+    assert_eq!(status["state"], "attention", "{status}");
     assert!(!cohortd.log().join("\n").contains("destination held"), "it was her alone");
+
+    launchdarkly.refuse_members(|_| false);
+    type_in(&installation, &cohortd, &["parked", "requeue"]).done();
+    until_members(&launchdarkly, "vip", &["bob", "cyd"]).await;
+    installation.drained().await;
+    assert_eq!(said(&installation, &cohortd, &["member", "production", "ada"]), json!([]));
+    assert_eq!(parked(), "");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
