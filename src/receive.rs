@@ -68,6 +68,7 @@ pub use handed_in::{HandInError, HandedIn, hand_in};
 pub use listener::{Proven, serve};
 pub use probes::{Readiness, objection, unready};
 pub use refused::{RefusedCount, RefusedPath};
+pub use sorting::too_large;
 pub use sources::Peer;
 pub use tracking::messages;
 
@@ -156,9 +157,8 @@ impl PublicState {
             asked.doubt = Doubt::Rewritten;
         }
         match outcome {
-            Outcome::Done | Outcome::AllRejected => {
-                self.counters.refused.succeeded(at, || self.ledger.arrival());
-            }
+            Outcome::Done => self.counters.refused.succeeded(at, || self.ledger.arrival()),
+            Outcome::AllRejected => {} // the sender is known, and nothing of it was taken
             Outcome::Refused(refusal) => self.refused(at, asked, refusal),
         }
         end

@@ -78,9 +78,16 @@ impl Sources {
         let (now, entries) = (self.clock.now(), self.entries.get());
         let refused = self.received.refused(now);
         let mut destinations = BTreeMap::new();
-        for (name, standing) in self.standings.get().iter() {
-            let backlog = self.ledger.backlog(name).await?;
-            let held = standing.borrow().held.clone();
+        let standings = self.standings.get();
+        let running = standings.iter().map(|(name, standing)| (name, Some(standing)));
+        let is_running = |name: &DestinationName| standings.iter().any(|(other, _)| other == name);
+        let disabled = entries.keys().filter(|name| !is_running(name)).map(|name| (name, None));
+        for (name, standing) in running.chain(disabled) {
+            let backlog = match standing {
+                Some(_) => self.ledger.backlog(name).await?,
+                None => Vec::new(), // nobody looks
+            };
+            let held = standing.and_then(|standing| standing.borrow().held.clone());
             let (received, delivered) = (self.received.of(name), self.delivered.of(name));
             let of_this: Vec<_> =
                 refused.iter().filter(|of| of.destinations.contains(name)).cloned().collect();
@@ -96,6 +103,8 @@ impl Sources {
                 other_failing: delivered.other_failing_audiences(),
                 refused: &of_this,
                 since_change: received.since_change(),
+                unkept_reason: received.unkept_reason(),
+                is_disabled: standing.is_none(),
                 accepted: received.accepted.get(),
                 not_ok_at: self.not_ok_at().get(name).copied(),
             };

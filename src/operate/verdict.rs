@@ -23,6 +23,7 @@ pub use concerns::{Concern, ConcernKind};
 use super::api::wire::instant;
 use crate::deliver::{FailingAudience, Held, Latest};
 use crate::ledger::DestinationView;
+use crate::map::Reason;
 use crate::membership::Timestamp;
 use crate::receive::{RefusedPath, SinceChange};
 
@@ -108,6 +109,10 @@ pub(super) struct Facts<'a> {
     /// Of the paths that lead here.
     pub refused: &'a [RefusedPath],
     pub since_change: SinceChange,
+    /// The most frequent reason of events that were rejected and are not kept.
+    pub unkept_reason: Option<Reason>,
+    /// The configuration has switched it off.
+    pub is_disabled: bool,
     /// Events accepted since the start.
     pub accepted: u64,
     /// When the verdict was last another one than `ok`, if anybody looked.
@@ -132,7 +137,7 @@ impl Verdict {
         };
         facts.stopped(&mut add);
         // while nothing is sent, whoever waits does so for that reason
-        let is_stopped = facts.paused_since.is_some() || facts.held.is_some();
+        let is_stopped = facts.is_disabled || facts.paused_since.is_some() || facts.held.is_some();
         if !is_stopped {
             facts.failing(&mut add);
         }
@@ -152,7 +157,7 @@ impl Verdict {
         let since = match state {
             DestinationState::Waiting => Some(facts.started_at),
             DestinationState::Ok => facts.latest.well_since.max(facts.not_ok_at),
-            DestinationState::Paused => first(&[ConcernKind::Paused]),
+            DestinationState::Paused => first(&[ConcernKind::Disabled, ConcernKind::Paused]),
             DestinationState::Held => first(&[ConcernKind::Held]),
             DestinationState::Behind => first(&[ConcernKind::AudienceFailing, ConcernKind::Late]),
             DestinationState::CatchingUp => first(&[ConcernKind::Late]),
@@ -223,7 +228,7 @@ impl Facts<'_> {
     fn state(&self, waits: &Waits, wrong: impl Fn(ConcernKind) -> bool) -> DestinationState {
         if self.held.is_some() {
             DestinationState::Held
-        } else if self.paused_since.is_some() {
+        } else if self.is_disabled || self.paused_since.is_some() {
             DestinationState::Paused
         } else if waits.is_stuck || waits.waited > BEHIND_AFTER {
             DestinationState::Behind
@@ -324,6 +329,10 @@ mod tests {
         silent: bool,
         started: u64,
         not_ok_at: Option<u64>,
+        disabled: bool,
+        /// Since when, and until when.
+        unkept: Option<(u64, u64)>,
+        accepted_at: Option<u64>,
     }
 
     impl Default for Odd {
@@ -341,6 +350,9 @@ mod tests {
                 silent: false,
                 started: 1000,
                 not_ok_at: None,
+                disabled: false,
+                unkept: None,
+                accepted_at: None,
             }
         }
     }
@@ -382,7 +394,18 @@ mod tests {
             failing: &failing,
             other_failing: 0,
             refused: &refused,
-            since_change: SinceChange { accepted, ignored, rejected, ..SinceChange::default() },
+            since_change: SinceChange {
+                accepted,
+                ignored,
+                rejected,
+                unkept: u64::from(odd.unkept.is_some()),
+                unkept_at: odd.unkept.map(|(first, last)| (ago(first), ago(last))),
+                last_accepted_at: odd.accepted_at.map(ago),
+                last_ignored_at: (ignored > 0).then(|| ago(5)),
+                ..SinceChange::default()
+            },
+            unkept_reason: None,
+            is_disabled: odd.disabled,
             accepted,
             not_ok_at: odd.not_ok_at.map(ago),
         })
@@ -391,7 +414,7 @@ mod tests {
     type Row = (&'static str, fn(&mut Odd), DestinationState, Option<u64>, &'static [ConcernKind]);
 
     /// The case, what is odd, the state, its seconds, what it is for.
-    const TABLE: [Row; 24] = {
+    const TABLE: [Row; 30] = {
         use ConcernKind as Is;
         use DestinationState::{Attention, Behind, CatchingUp, Held, Ok, Paused, Waiting};
         [
@@ -532,7 +555,79 @@ mod tests {
                 None,
                 &[Is::OnlyRejected],
             ),
-            ("some of each", |odd| odd.since_change = [1, 3, 3], Ok, Some(500), &[]),
+            (
+                "rejected and not kept",
+                |odd| {
+                    odd.unkept = Some((7200, 3599));
+                    odd.since_change = [1, 0, 3];
+                    odd.accepted_at = Some(1);
+                },
+                Attention,
+                Some(7200),
+                &[Is::NotKept],
+            ),
+            (
+                "an hour ago, and others were taken",
+                |odd| {
+                    odd.unkept = Some((7200, 3600));
+                    odd.since_change = [1, 0, 3];
+                    odd.accepted_at = Some(1);
+                },
+                Ok,
+                Some(500),
+                &[],
+            ),
+            (
+                "nothing was taken after it",
+                |odd| {
+                    odd.unkept = Some((7200, 3600));
+                    odd.since_change = [1, 0, 3];
+                    odd.accepted_at = Some(3601);
+                },
+                Attention,
+                Some(7200),
+                &[Is::NotKept],
+            ),
+            (
+                "only ignored for a day",
+                |odd| {
+                    odd.since_change = [1, 3, 0];
+                    odd.accepted_at = Some(24 * 3600);
+                },
+                Attention,
+                None,
+                &[Is::OnlyIgnored],
+            ),
+            (
+                "ignored beside others",
+                |odd| {
+                    odd.since_change = [1, 3, 0];
+                    odd.accepted_at = Some(24 * 3600 - 1);
+                },
+                Ok,
+                Some(500),
+                &[],
+            ),
+            (
+                "disabled",
+                |odd| {
+                    odd.disabled = true;
+                    odd.pending_for = Some(999);
+                },
+                Paused,
+                None,
+                &[Is::Disabled],
+            ),
+            (
+                "some of each",
+                |odd| {
+                    odd.since_change = [1, 3, 3];
+                    odd.accepted_at = Some(1);
+                },
+                Ok,
+                Some(500),
+                &[],
+            ),
             (
                 "only ignored, and never an event",
                 |odd| {

@@ -10,7 +10,7 @@ use http::StatusCode;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{Account, Refusal};
-use super::change::{Change, SinceChange};
+use super::change::{Change, SinceChange, Totals};
 use super::names::Names;
 use super::refused::{Refused, RefusedCount, RefusedPath};
 use crate::counting::{Count, Distribution, Histogram, PerDestination};
@@ -120,14 +120,30 @@ impl Received {
     /// What became of the events since the start, or since the mappings of the destination changed.
     #[must_use]
     pub fn since_change(&self) -> SinceChange {
-        let rejected = self.rejected.iter().map(Count::get).sum();
-        self.change.read([self.accepted.get(), self.ignored.get(), rejected])
+        self.change.read(self.totals())
+    }
+
+    fn totals(&self) -> Totals {
+        let unkept = self.rejected().filter(|(reason, _)| !reason.worth_keeping());
+        Totals {
+            accepted: self.accepted.get(),
+            ignored: self.ignored.get(),
+            rejected: self.rejected().map(|(_, count)| count).sum(),
+            unkept: unkept.map(|(_, count)| count).sum(),
+        }
+    }
+
+    /// The most frequent reason of events that were rejected and are not kept.
+    #[must_use]
+    pub fn unkept_reason(&self) -> Option<Reason> {
+        let unkept =
+            self.rejected().filter(|(reason, count)| !reason.worth_keeping() && *count > 0);
+        unkept.max_by_key(|(_, count)| *count).map(|(reason, _)| reason)
     }
 
     /// The mappings have changed: what was ignored or rejected before says nothing about them.
     pub fn mappings_changed(&self, at: Timestamp) {
-        let rejected = self.rejected.iter().map(Count::get).sum();
-        self.change.begin([self.accepted.get(), self.ignored.get(), rejected], at);
+        self.change.begin(self.totals(), at);
     }
 
     /// When the last event arrived since the process started.

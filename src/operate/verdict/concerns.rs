@@ -1,16 +1,22 @@
 //! The reasons why a destination is not `ok`: what kind of thing each is, and its words (P7).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Facts;
 use crate::ledger::DestinationView;
+use crate::map::Reason;
 use crate::membership::Timestamp;
-use crate::operate::api::wire::{FailingInfo, said};
+use crate::operate::api::wire::{FailingInfo, instant, said};
 use crate::receive::{RefusedPath, SinceChange};
 
+/// An event that was rejected and is not kept is a concern for so long after it, and until another one was taken.
+const NOT_KEPT_FOR: Duration = Duration::from_secs(3600);
+/// A destination that has taken nothing for so long, and goes on to ignore what comes, is of no use.
+const FRUITLESS_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// Failing audiences that are named one by one; of more, their number is told.
 const MOST_NAMED: usize = 10;
 
@@ -20,6 +26,8 @@ const MOST_NAMED: usize = 10;
 )]
 #[serde(rename_all = "snake_case")]
 pub enum ConcernKind {
+    /// The configuration has switched it off.
+    Disabled,
     /// An operator has stopped the delivery.
     Paused,
     /// Nothing is taken until somebody mends what is wrong.
@@ -32,6 +40,8 @@ pub enum ConcernKind {
     Refused,
     /// Events could not be applied and are kept.
     Rejected,
+    /// Events could not be applied and are not kept.
+    NotKept,
     /// LaunchDarkly refuses members.
     Parked,
     /// Events come, and every one is ignored.
@@ -42,13 +52,15 @@ pub enum ConcernKind {
 
 impl ConcernKind {
     /// Every kind, for metrics that show zeros.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
+        Self::Disabled,
         Self::Paused,
         Self::Held,
         Self::AudienceFailing,
         Self::Late,
         Self::Refused,
         Self::Rejected,
+        Self::NotKept,
         Self::Parked,
         Self::OnlyIgnored,
         Self::OnlyRejected,
@@ -58,12 +70,14 @@ impl ConcernKind {
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
+            Self::Disabled => "disabled",
             Self::Paused => "paused",
             Self::Held => "held",
             Self::AudienceFailing => "audience_failing",
             Self::Late => "late",
             Self::Refused => "refused",
             Self::Rejected => "rejected",
+            Self::NotKept => "not_kept",
             Self::Parked => "parked",
             Self::OnlyIgnored => "only_ignored",
             Self::OnlyRejected => "only_rejected",
@@ -106,6 +120,14 @@ impl Facts<'_> {
             let words = said(Some(held.status), &held.code, &held.message, &held.answer_id);
             let why = format!("{}{words}", held.why);
             add(ConcernKind::Held, 1, Some(held.since), why, held.remedy.to_owned());
+        }
+        if self.is_disabled {
+            let why = "enabled = false stands in the configuration: events are answered 503, which Segment repeats for \
+                       four hours, and nothing is delivered";
+            let remedy = format!(
+                "set destinations.{name}.enabled = true and reload, or take the destination out of Segment"
+            );
+            add(ConcernKind::Disabled, 1, None, why.to_owned(), remedy);
         }
         if let Some(since) = self.paused_since {
             let why = "an operator has paused the delivery; events are kept".to_owned();
@@ -180,16 +202,22 @@ impl Facts<'_> {
         &self,
         add: &mut impl FnMut(ConcernKind, u64, Option<Timestamp>, String, String),
     ) {
-        let SinceChange { accepted, ignored, rejected, .. } = self.since_change;
+        let SinceChange { accepted, ignored, rejected, unkept, .. } = self.since_change;
         let name = self.name;
-        let lately = if self.since_change.changed_at.is_some() {
+        let lately = |at: Timestamp, how_long| self.now < at.after(how_long);
+        let taken_at = self.since_change.last_accepted_at;
+        let since_when = if self.since_change.changed_at.is_some() {
             "since the mapping changed"
         } else {
             "since the start"
         };
-        if accepted == 0 && ignored > 0 {
+        let is_taken = taken_at.is_some_and(|at| lately(at, FRUITLESS_AFTER));
+        let is_ignoring =
+            self.since_change.last_ignored_at.is_some_and(|at| lately(at, FRUITLESS_AFTER));
+        if ignored > 0 && (accepted == 0 || is_ignoring && !is_taken) {
+            let when = if accepted == 0 { since_when } else { "for a day" };
             let why = format!(
-                "no event was accepted {lately}, and no subscription selects those that came: {ignored} ignored"
+                "no event was accepted {when}, and no subscription selects those that came: {ignored} ignored"
             );
             let remedy = format!(
                 "compare what was ignored with destinations.{name}.mapping.subscribe, or send this \
@@ -199,13 +227,29 @@ impl Facts<'_> {
             add(ConcernKind::OnlyIgnored, ignored, since, why, remedy);
         }
         if accepted == 0 && rejected > 0 {
-            let why = format!("no event could be applied {lately}: {rejected} rejected");
+            let why = format!("no event could be applied {since_when}: {rejected} rejected");
             let remedy = format!(
                 "the answers in Segment's Event Delivery view say why; cohortd explain {name} shows what \
                  happens to an event"
             );
             let since = self.since_change.first_rejected_at;
             add(ConcernKind::OnlyRejected, rejected, since, why, remedy);
+        }
+        if let Some((first, last)) = self.since_change.unkept_at
+            && accepted > 0
+            && (lately(last, NOT_KEPT_FOR) || taken_at.is_some_and(|at| at < last))
+        {
+            let events = if unkept == 1 { "event" } else { "events" };
+            let reason = self.unkept_reason.map_or("", Reason::as_str);
+            let why = format!(
+                "{unkept} {events} could not be applied and are not kept, the last at {}: mostly {reason}",
+                instant(last)
+            );
+            let remedy = format!(
+                "the answers in Segment's Event Delivery view say why; cohortd explain {name} shows what happens to \
+                 an event; let Segment send whole audience events only, or narrow destinations.{name}.mapping.subscribe"
+            );
+            add(ConcernKind::NotKept, unkept, Some(first), why, remedy);
         }
     }
 }
