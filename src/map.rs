@@ -12,6 +12,7 @@
 mod audiences;
 mod coercion;
 mod context_key;
+mod doubts;
 mod event_time;
 mod explain;
 mod expression;
@@ -51,6 +52,10 @@ use fields::{Field, Fields};
 use length::KEY_BYTES;
 use membership_value::{ComputationClass, ValueRules};
 
+/// A field that takes over the whole mapping in the hosted integration, which documents it nowhere: not to
+/// be left out like others that the action does not have.
+const TAKES_OVER: &str = "__segment_internal_directive";
+
 /// One mapping, compiled once and used for every event.
 #[derive(Clone, Debug)]
 pub struct Mapping {
@@ -77,13 +82,13 @@ impl Mapping {
     }
 
     /// The same with what a customer's mapping says about these fields, or everything that is wrong
-    /// with it.
+    /// with it. What the action has no field for says nothing, as in the hosted integration.
     pub fn preset_with<'a>(
         fields: impl IntoIterator<Item = (&'a String, &'a Value)>,
     ) -> Result<Self, Vec<MappingFault>> {
         let mut mapping = Self::preset();
         let mut faults = Vec::new();
-        for (field, json) in fields {
+        for (field, json) in fields.into_iter().filter(|(name, _)| !Self::is_unknown(name)) {
             faults.extend(mapping.set_field(field, json).err().into_iter().flatten());
         }
         if faults.is_empty() { Ok(mapping) } else { Err(faults) }
@@ -92,6 +97,12 @@ impl Mapping {
     /// The names of the fields that [`Mapping::set_field`] knows.
     pub fn field_names() -> impl Iterator<Item = &'static str> {
         Field::ALL.into_iter().map(Field::name)
+    }
+
+    /// Whether a mapping's field is none of the action's, and may be left out: it may come from a newer version.
+    #[must_use]
+    pub fn is_unknown(name: &str) -> bool {
+        name != TAKES_OVER && Self::field_names().all(|known| known != name)
     }
 
     /// Replaces the statement that says which events are mapped.
@@ -165,6 +176,9 @@ impl Mapping {
         let (field, context_key) = rule.choose(&identifiers).ok_or_else(|| no_context_key(rule))?;
         if context_key.len() > KEY_BYTES {
             return Err(find(field).too_long(KEY_BYTES));
+        }
+        if context_key::has_template_braces(context_key) {
+            return Err(find(field).unrendered());
         }
         let context_key = ContextKey::new(context_key).ok_or_else(|| no_context_key(rule))?;
 
@@ -595,6 +609,60 @@ mod tests {
             let rejection = mapping.delta(&event(&[]), ARRIVAL).expect_err("it cannot map");
             assert_eq!(rejection.to_string(), expected, "{field}");
         }
+    }
+
+    /// Whoever they are, they would all be one.
+    #[test]
+    fn a_key_that_still_has_the_braces_of_a_template_is_rejected() {
+        let template = |text: &str| {
+            let mut mapping = mapping();
+            let template = json!({"@template": text});
+            mapping.set_field("segment_user_id", &template).expect("a template");
+            mapping
+        };
+        let braces =
+            "still has the braces of a template, {{ or }}, so that many people would be one";
+        let rows = [
+            (template("{{traits.vip}"), "ada", Some(("segment_user_id", "@template"))),
+            (template("{traits.vip}}"), "ada", Some(("segment_user_id", "@template"))),
+            (
+                template("{{}}-{{userId}}"),
+                "ada",
+                Some(("segment_user_id", "@template of $.userId")),
+            ),
+            (template("{{userId}}"), "ada", None),
+            (template("{{{userId}}}"), "{7}", None),
+            (mapping(), "{{user_id}}", Some(("segment_user_id", "$.userId"))),
+            (mapping(), "ada}}", Some(("segment_user_id", "$.userId"))),
+            (mapping(), "{3F2504E0-4F89-11D3-9A0C-0305E82C3301}", None),
+        ];
+        for (mapping, user_id, place) in rows {
+            let event = event(&[("/userId", json!(user_id))]);
+            let said = mapping.delta(&event, ARRIVAL).err().map(|rejection| rejection.to_string());
+            let expected = place.map(|(field, from)| {
+                format!(
+                    "invalid_field: {field} {braces} ({from}): correct mapping.{field}, or what is sent there."
+                )
+            });
+            assert_eq!(said, expected, "{mapping} of {user_id}");
+            let plain = Mappings::from(mapping).map_plain(event.to_string().as_bytes(), ARRIVAL);
+            assert!(plain.is_none() || expected.is_none(), "{user_id}");
+        }
+    }
+
+    #[test]
+    fn fields_that_the_action_does_not_have_say_nothing() {
+        let fields = |json: Value| match json {
+            Value::Object(fields) => fields,
+            _ => panic!("fields are an object"),
+        };
+        let newer = fields(json!({"segment_external_id": {"@newer": 1}, "context_kind": "device"}));
+        let mapping = Mapping::preset_with(&newer).expect("it is not looked at");
+        assert!(mapping.to_string().starts_with("context kind device, "), "{mapping}");
+        // This one would take over the mapping there.
+        let internal = fields(json!({"__segment_internal_directive": {"@transform": {}}}));
+        let faults = Mapping::preset_with(&internal).expect_err("it is not left out");
+        assert_eq!(faults[0].to_string(), "__segment_internal_directive is no field of the action");
     }
 
     /// The class may come from elsewhere; then an event without `context.personas` can map.

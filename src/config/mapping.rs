@@ -12,6 +12,7 @@ use crate::map::{
     Subscription,
 };
 use crate::membership::ContextKind;
+use crate::nearest::nearest;
 
 const MEMBERSHIPS: [(&str, MembershipRule); 2] =
     [("strict", MembershipRule::Strict), ("reference", MembershipRule::Reference)];
@@ -81,7 +82,11 @@ fn read_source(section: &mut Section<'_>, mapping: &mut Mapping) {
             Ok(Pasted { fields, subscribe }) => {
                 written = subscribe.map(|statement| ("mapping_file", statement));
                 for field in fields.iter().filter(|(name, _)| !is_segments_own(name)) {
-                    set_field(mapping, section, "mapping_file", field);
+                    if Mapping::is_unknown(field.0) {
+                        warn_of_unknown(section, field.0);
+                    } else {
+                        set_field(mapping, section, "mapping_file", field);
+                    }
                 }
             }
             Err(problem) => section.fault("mapping_file", Some(format!("{path:?}")), problem),
@@ -100,6 +105,17 @@ fn is_segments_own(name: &str) -> bool {
     SEGMENTS_OWN.contains(&name)
 }
 
+/// A mapping may come from a newer version of the action; or the name has a slip.
+fn warn_of_unknown(section: &Section<'_>, name: &str) {
+    let known: Vec<&str> = Mapping::field_names().collect();
+    let hint =
+        nearest(name, &known).map_or_else(String::new, |known| format!("; did you mean {known}?"));
+    section.warn(
+        "mapping_file",
+        &format!("{name} is no field of the action, and is not looked at{hint}"),
+    );
+}
+
 fn set_field(
     mapping: &mut Mapping,
     section: &Section<'_>,
@@ -112,6 +128,10 @@ fn set_field(
     } else if let Err(faults) = mapping.set_field(name, json) {
         for fault in faults {
             section.fault(key, None, fault.to_string());
+        }
+    } else {
+        for doubt in Mapping::doubts(name, json) {
+            section.warn(key, &doubt.to_string());
         }
     }
 }

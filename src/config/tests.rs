@@ -670,6 +670,37 @@ fn faults_of_a_mapping_are_told_by_key_path() {
     }
 }
 
+#[test]
+fn what_a_mapping_surely_does_not_mean_is_a_warning() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let pasted = folder.path().join("pasted.json");
+    let fields = json!({
+        "segment_user_id": {"@template": "{{userId}"}, "segment_usr_id": 1, "colour": {"@newer": 1},
+        "batch_size": 1000,
+    });
+    std::fs::write(&pasted, fields.to_string()).expect("a temporary file can be written");
+    let toml = format!(
+        "[destinations.eu]\nmapping_file = '{}'\n[destinations.eu.mapping]\n\
+         traits_or_props = 'traits'\nuser_email = {{ '@path' = '$.traits.email' }}\n{EU}",
+        pasted.display()
+    );
+    let warnings = load_toml(&toml).expect("it is legal").warnings;
+    let expected = [
+        "destinations.eu.mapping_file: segment_user_id.@template has braces that do not pair",
+        "destinations.eu.mapping_file: segment_user_id rejects every event: segment_user_id still has the braces",
+        "destinations.eu.mapping_file: segment_usr_id is no field of the action, and is not looked at; did you mean segment_user_id?",
+        "destinations.eu.mapping_file: colour is no field of the action, and is not looked at",
+        "destinations.eu.mapping.traits_or_props: traits_or_props rejects every event: traits_or_props must be an object",
+    ];
+    assert_eq!(warnings.len(), expected.len(), "{warnings:?}");
+    for (warning, expected) in warnings.iter().zip(expected) {
+        assert!(warning.starts_with(expected), "{warning}");
+    }
+    std::fs::write(&pasted, r#"{"__segment_internal_directive": {}}"#).expect("it is ours");
+    let text = faults(load_toml(&toml));
+    assert!(text.contains("__segment_internal_directive is no field of the action"), "{text}");
+}
+
 /// Two destinations, of which `inner` has no path of its own, and a route to both.
 const ROUTED: &str = r#"
 [destinations.eu.segment]

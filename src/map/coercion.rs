@@ -1,8 +1,8 @@
 //! From whatever JSON a field holds to the type the field has.
 //!
 //! As Segment's hosted integration does it (recorded in `tests/conformance`): numbers and booleans
-//! become text, a list of one item counts as that item, objects and other lists do not fit. Two
-//! departures, both on purpose:
+//! become text, a list of one item counts as that item, unless an object is needed; objects and other
+//! lists do not fit. Two departures, both on purpose:
 //! * an empty text is no value, for a single event and in a batch alike;
 //! * an integer keeps all its digits. Rounding it to a 64-bit float first, as JavaScript does, would
 //!   make one member of two people.
@@ -29,7 +29,7 @@ pub(super) fn text(value: &Value) -> Result<Option<Cow<'_, str>>, Unfit> {
 
 /// An object, or none where the value is null or an empty text.
 pub(super) fn object(value: &Value) -> Result<Option<&Map<String, Value>>, Unfit> {
-    match only_item(value) {
+    match value {
         Value::Object(members) => Ok(Some(members)),
         other if is_nothing(other) => Ok(None),
         other => Err(Unfit(kind(other))),
@@ -132,7 +132,7 @@ mod tests {
         let rows = [
             ("{}", Ok(true)),
             (r#"{"a":1}"#, Ok(true)),
-            ("[{}]", Ok(true)),
+            ("[{}]", Err(Unfit("a list"))),
             ("null", Ok(false)),
             (r#""""#, Ok(false)),
             (r#""text""#, Err(Unfit("a text"))),

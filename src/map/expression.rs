@@ -14,6 +14,7 @@ mod budget;
 mod case;
 mod compile;
 mod conditional;
+mod doubts;
 mod flatten;
 mod json;
 mod liquid;
@@ -112,6 +113,35 @@ impl Expression {
     /// Compiles the JSON of one field; `at` is where it stands in the mapping.
     pub(super) fn compile(json: &Value, at: &str) -> Result<Self, Vec<MappingFault>> {
         compile::compile(json, at)
+    }
+
+    /// What is surely not meant by the JSON of one field that can be compiled; `at` is where it stands
+    /// in the mapping.
+    pub(super) fn doubts(json: &Value, at: &str) -> Vec<MappingFault> {
+        doubts::doubts(json, at)
+    }
+
+    /// Whether anything of the event can be in what it gives.
+    pub(super) fn reads_event(&self) -> bool {
+        match self {
+            Self::Literal(_) => false,
+            Self::Object(members) => members.iter().any(|(_, member)| member.reads_event()),
+            Self::List(items) => items.iter().any(Self::reads_event),
+            Self::Template(template) => template.has_placeholder(),
+            Self::If(conditional) => conditional.reads_event(),
+            Self::Case(case) => case.reads_event(),
+            Self::Replace(replace) => replace.reads_event(),
+            Self::ExcludeWhenNull(inner) => inner.reads_event(),
+            Self::Liquid(template) => template.reads_event(),
+            Self::Path(_)
+            | Self::PathFrom(_)
+            | Self::TemplateFrom(_)
+            | Self::ArrayPath(_)
+            | Self::Flatten(_)
+            | Self::Json(_)
+            | Self::Merge(_)
+            | Self::Transform(_) => true,
+        }
     }
 
     /// The value, if it is the same for every event.

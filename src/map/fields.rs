@@ -237,6 +237,16 @@ impl<'a> Found<'a> {
         too_long(self.name, most, self.expression)
     }
 
+    /// The rejection for a text that still has the braces of a template.
+    pub(super) fn unrendered(&self) -> Rejection {
+        let Self { name, expression, .. } = self;
+        let detail = format!(
+            "{name} still has the braces of a template, {{{{ or }}}}, so that many people would be one \
+             ({expression}): correct mapping.{name}, or what is sent there."
+        );
+        Rejection::new(Reason::InvalidField, detail)
+    }
+
     /// The rejection for a text that is none of what the field takes.
     pub(super) fn invalid(&self, takes: &str) -> Rejection {
         let Self { name, expression, .. } = self;

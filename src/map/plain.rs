@@ -14,7 +14,7 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::context_key::{ContextKeyRule, Identifiers};
+use super::context_key::{ContextKeyRule, Identifiers, has_template_braces};
 use super::event_time::event_time;
 use super::fields::Field;
 use super::length::{KEY_BYTES, NAME_BYTES};
@@ -86,7 +86,7 @@ impl Plain {
         let rule = particular.and_then(|particular| particular.context_key).unwrap_or(self.rule);
         let (_, context_key) = rule.choose(&identifiers)?;
         let longest = context_key.len().max(user_id.map_or(0, str::len));
-        if longest > KEY_BYTES {
+        if longest > KEY_BYTES || has_template_braces(context_key) {
             return None;
         }
         let context_key = ContextKey::new(context_key)?;

@@ -123,6 +123,55 @@ async fn an_event_that_one_of_two_mappings_can_apply_is_accepted() {
     assert_eq!(launchdarkly.segments(ENVIRONMENT)["aud_vip"].context_kind, "user");
 }
 
+/// Everybody would become one user, and nothing would say so.
+#[tokio::test]
+async fn a_mapping_that_is_surely_wrong_is_warned_about_and_makes_nobody_one() {
+    let launchdarkly = launchdarkly().await;
+    let installation = Installation::new(&launchdarkly);
+    let pasted = json!({
+        "segment_user_id": {"@template": "{{traits.crm_id}"},
+        "user_email": {"@liquid": "{{ traits.email | downcas }}"},
+        "user_emial": {"@path": "$.traits.email"},
+        "segment_external_id": {"@newer": true},
+    });
+    installation.write("pasted.json", &pasted.to_string());
+    let configuration = "[destinations.production]\nmapping_file = 'pasted.json'\n\
+        [destinations.production.mapping]\n\
+        segment_anonymous_id = { '@case' = { operator = 'uper', value = { '@path' = '$.anonymousId' } } }\n";
+    installation.write_config(configuration);
+
+    let checked = installation.types(None, &["check"]).done();
+    let cohortd = installation.start();
+    let log = cohortd.log().join("\n");
+    for (key, expected) in [
+        ("mapping_file", "segment_user_id.@template has braces that do not pair"),
+        ("mapping_file", "user_email.@liquid at line 1, column 1: there is no filter downcas"),
+        (
+            "mapping_file",
+            "user_emial is no field of the action, and is not looked at; did you mean user_email?",
+        ),
+        ("mapping_file", "segment_external_id is no field of the action, and is not looked at"),
+        (
+            "mapping.segment_anonymous_id",
+            "segment_anonymous_id.@case.operator must be lower or upper",
+        ),
+    ] {
+        let warning = format!("destinations.production.{key}: {expected}");
+        assert!(checked.contains(&format!("warning: {warning}")), "{warning}\n{checked}");
+        assert!(log.contains(&warning), "{warning}\n{log}");
+    }
+
+    let event = event("identify", "vip", &json!({"crm_id": 7}));
+    let (status, answer) = cohortd.post(&event).await.expect("an answer");
+    let reason = answer["rejected"][0]["reason"].as_str().expect("a reason");
+    assert_eq!(status, 400);
+    assert!(reason.starts_with("invalid_field: segment_user_id still has the braces"), "{reason}");
+    assert!(
+        reason.ends_with("correct mapping.segment_user_id, or what is sent there."),
+        "{reason}"
+    );
+}
+
 fn explain(installation: &Installation, event: &Value) -> Value {
     let command: Command = installation.command();
     let program = command.get_program().to_owned();

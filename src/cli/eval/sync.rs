@@ -166,8 +166,11 @@ mod tests {
                 "mapping: user_email.@liquid must be a text but it is a number",
             ),
             (
-                format!("{}\n", case(&json!({"colour": "secret"}), &[(&ada, true)])),
-                "mapping: colour is no field of the action",
+                format!(
+                    "{}\n",
+                    case(&json!({"__segment_internal_directive": "secret"}), &[(&ada, true)])
+                ),
+                "mapping: __segment_internal_directive is no field of the action",
             ),
         ];
         let input: String = rows.iter().map(|(line, _)| line.as_str()).collect();

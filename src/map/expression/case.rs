@@ -25,7 +25,7 @@ enum Operator {
 
 impl Case {
     pub(super) fn compile(compiler: &mut Compiler, options: &Value) -> Option<Self> {
-        let options = compiler.options(options)?;
+        let options = compiler.options(options, &["operator", "value"])?;
         let operator = match compiler.text_option(options, "operator") {
             Some("lower") => Operator::Lower,
             Some("upper") => Operator::Upper,
@@ -47,6 +47,11 @@ impl Case {
             })?),
         };
         Some(Self { operator, value })
+    }
+
+    /// Whether anything of the event can be in what it gives.
+    pub(super) fn reads_event(&self) -> bool {
+        self.value.as_ref().is_some_and(Expression::reads_event)
     }
 
     pub(super) fn resolve<'a>(&'a self, event: &'a Value, budget: &Budget) -> Resolved<'a> {

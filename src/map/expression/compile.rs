@@ -22,7 +22,7 @@ use super::transform::Transform;
 pub(super) const DEEPEST: usize = 64;
 
 /// What the editor notes beside a directive; it means nothing to the value.
-const NOTES: &str = "_metadata";
+pub(super) const NOTES: &str = "_metadata";
 
 /// One thing that is wrong with a mapping, whatever the event. Names keys and directives, no values.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,10 +169,21 @@ impl Compiler {
         json.as_str()
     }
 
-    /// The options of a directive; a fault if they are none.
-    pub(super) fn options<'a>(&mut self, json: &'a Value) -> Option<&'a Map<String, Value>> {
+    /// The options of a directive; a fault if they are none. What is no option of it is looked into all the
+    /// same, as it is there; `known` are those that the directive looks into itself.
+    pub(super) fn options<'a>(
+        &mut self,
+        json: &'a Value,
+        known: &[&str],
+    ) -> Option<&'a Map<String, Value>> {
         match json {
-            Value::Object(options) if !is_directive(json) => Some(options),
+            Value::Object(options) if !is_directive(json) => {
+                for (key, json) in options.iter().filter(|(key, _)| !known.contains(&key.as_str()))
+                {
+                    self.at(key, |this| this.expression(json));
+                }
+                Some(options)
+            }
             other => {
                 self.wrong("an object with the options of the directive", other);
                 None

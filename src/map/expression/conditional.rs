@@ -34,28 +34,27 @@ impl Conditional {
     }
 
     pub(super) fn compile(compiler: &mut Compiler, options: &Value) -> Option<Self> {
-        let options = compiler.options(options)?;
-        // Every option is looked into, whether or not it is used.
-        for (key, json) in options {
-            if !matches!(key.as_str(), "exists" | "blank" | "then" | "else") {
-                compiler.at(key, |this| this.expression(json));
-            }
-        }
+        let options = compiler.options(options, &["exists", "blank", "then", "else"])?;
         let exists = compiler.option(options, "exists");
         let blank = compiler.option(options, "blank");
         let then = compiler.option(options, "then");
         let otherwise = compiler.option(options, "else");
         let is_there = |key: &str| options.get(key).is_some_and(|json| !is_falsy(json));
-        let condition = match (exists, blank) {
-            (Some(exists), _) if is_there("exists") => Condition::Exists(exists),
-            (_, Some(blank)) if is_there("blank") => Condition::NotBlank(blank),
-            _ => {
-                compiler.fault("needs the option exists or blank");
-                return None;
-            }
-        };
+        if !is_there("exists") && !is_there("blank") {
+            compiler.fault("needs the option exists or blank");
+            return None;
+        }
+        // Of both, `exists` counts, whatever it is, as it does there.
+        let condition = exists.map(Condition::Exists).or_else(|| blank.map(Condition::NotBlank))?;
         // An `else` that is plainly false, zero, empty or null counts as none, as it does there.
         Some(Self { condition, then, otherwise: otherwise.filter(|_| is_there("else")) })
+    }
+
+    /// Whether anything of the event can be in what it gives.
+    pub(super) fn reads_event(&self) -> bool {
+        let reads =
+            |branch: &Option<Expression>| branch.as_ref().is_some_and(Expression::reads_event);
+        reads(&self.then) || reads(&self.otherwise)
     }
 
     pub(super) fn resolve<'a>(&'a self, event: &'a Value, budget: &Budget) -> Resolved<'a> {

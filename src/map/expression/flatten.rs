@@ -17,7 +17,7 @@ pub(in crate::map) struct Flatten {
 
 impl Flatten {
     pub(super) fn compile(compiler: &mut Compiler, options: &Value) -> Option<Self> {
-        let options = compiler.options(options)?;
+        let options = compiler.options(options, &["value", "separator"])?;
         compiler.needed(options, "value")?;
         let value = compiler.option(options, "value")?;
         compiler.needed(options, "separator")?;

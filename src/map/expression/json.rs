@@ -27,7 +27,7 @@ enum Mode {
 
 impl Json {
     pub(super) fn compile(compiler: &mut Compiler, options: &Value) -> Option<Self> {
-        let options = compiler.options(options)?;
+        let options = compiler.options(options, &["mode", "value"])?;
         let value = compiler.needed(options, "value");
         if value.is_some_and(is_falsy) {
             compiler.at("value", |this| this.fault("is nothing that could be encoded or decoded"));

@@ -45,6 +45,16 @@ impl LiquidTemplate {
         parser::parse(text).map(Self)
     }
 
+    /// What is surely not meant by it: filters that there are none of, which pass the value as it is.
+    pub(super) fn doubts(&self) -> Vec<String> {
+        parser::unknown_filters(&self.0)
+    }
+
+    /// Whether anything of the event can be in it.
+    pub(super) fn reads_event(&self) -> bool {
+        self.0.iter().any(|node| !matches!(node, Node::Text(_)))
+    }
+
     pub(super) fn resolve<'a>(&'a self, event: &'a Value, budget: &Budget) -> Resolved<'a> {
         let mut renderer = Renderer::new(event, budget);
         renderer.nodes(&self.0)?;

@@ -17,7 +17,7 @@ pub(in crate::map) struct Merge {
 
 impl Merge {
     pub(super) fn compile(compiler: &mut Compiler, options: &Value) -> Option<Self> {
-        let options = compiler.options(options)?;
+        let options = compiler.options(options, &["objects", "direction"])?;
         let json = compiler.needed(options, "objects")?;
         let objects = compiler.at("objects", |this| {
             let Some(items) = json.as_array() else {

@@ -1,8 +1,9 @@
 //! `@path`: where a value stands in the event.
 //!
 //! Paths are read as the hosted integration reads them: `$.` in front is dropped, `a.b`, `a[0]`,
-//! `a['b']` and `a["b"]` go down, empty keys are skipped and quotes are no part of a key. So a key
-//! that has a dot or a quote of its own cannot be named.
+//! `a['b']` and `a["b"]` go down, what is empty between them is skipped and quotes are no part of a
+//! key. So a key that has a dot or a quote of its own cannot be named. Brackets that hold neither an
+//! index nor quotes are a part of the key: `k[x]` is one key.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -25,21 +26,40 @@ impl Path {
 
     /// The path of a placeholder, which knows no `$.`.
     pub(super) fn without_root(text: &str) -> Self {
-        let mut keys = vec![String::new()];
-        let mut before = None;
-        for character in text.chars() {
-            let key = keys.last_mut().expect("it starts with one and only grows");
-            match character {
-                '.' | '[' => keys.push(String::new()),
-                ']' if before
-                    .is_some_and(|c: char| c.is_ascii_digit() || c == '\'' || c == '"') => {}
-                '\'' | '"' => {}
-                character => key.push(character),
-            }
-            before = Some(character);
+        let is_of_index = |c: &u8| c.is_ascii_digit() || matches!(c, b'\'' | b'"');
+        let bytes = text.as_bytes();
+        let mut keys = Vec::new();
+        let (mut from, mut at) = (0, 0);
+        while at < bytes.len() {
+            let separator = match bytes[at] {
+                b'.' => 1,
+                b'[' if bytes.get(at + 1).is_some_and(is_of_index) => 1,
+                b']' if bytes[..at].last().is_some_and(is_of_index) => {
+                    bytes[at..].iter().take_while(|byte| **byte == b']').count()
+                }
+                _ => {
+                    at += 1;
+                    continue;
+                }
+            };
+            keys.push(&text[from..at]);
+            at += separator;
+            from = at;
         }
-        keys.retain(|key| !key.is_empty());
-        Self(keys)
+        keys.push(&text[from..]);
+        let unquoted = |key: &&str| key.replace(['\'', '"'], "");
+        // What was quotes alone is the key that is empty.
+        Self(keys.iter().filter(|key| !key.is_empty()).map(unquoted).collect())
+    }
+
+    /// Whether it is the whole event.
+    pub(super) fn is_whole(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The keys on the way down.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
     }
 
     /// What stands there. Own keys only: an event has no `constructor` unless it says so. Past
@@ -55,13 +75,23 @@ impl Path {
                     None => return self.measure(position, items.len()),
                 },
                 Value::String(text) => match index(key) {
-                    Some(index) if position + 1 == self.0.len() => return character(text, index),
-                    _ => return self.measure(position, text.encode_utf16().count()),
+                    Some(index) => return self.of_character(position, character(text, index)?),
+                    None => return self.measure(position, text.encode_utf16().count()),
                 },
                 Value::Bool(_) | Value::Number(_) => return None,
             };
         }
         Some(Cow::Borrowed(here))
+    }
+
+    /// What a single character has below `position`: itself, and its length.
+    fn of_character<'a>(&self, position: usize, character: Value) -> Option<Cow<'a, Value>> {
+        let mut rest = self.0[position + 1..].iter().skip_while(|key| *key == "0");
+        match (rest.next().map(String::as_str), rest.next()) {
+            (None, _) => Some(Cow::Owned(character)),
+            (Some("length"), None) => Some(Cow::Owned(Value::from(1))),
+            _ => None,
+        }
     }
 
     /// `length` at the end of a path, which JavaScript gives for texts and lists.
@@ -78,10 +108,10 @@ fn index(key: &str) -> Option<usize> {
 }
 
 /// The character at an index that counts UTF-16 units; half a character is none.
-fn character<'a>(text: &str, index: usize) -> Option<Cow<'a, Value>> {
+fn character(text: &str, index: usize) -> Option<Value> {
     let unit = text.encode_utf16().nth(index)?;
     let character = char::from_u32(unit.into())?;
-    Some(Cow::Owned(Value::String(character.into())))
+    Some(Value::String(character.into()))
 }
 
 impl fmt::Display for Path {

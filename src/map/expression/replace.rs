@@ -14,9 +14,13 @@ use super::{Expression, Resolved, Unresolved};
 /// Most UTF-16 units of a pattern and of a replacement (Segment's limit).
 const LONGEST: usize = 10;
 
+const OPTIONS: [&str; 7] =
+    ["value", "pattern", "replacement", "pattern2", "replacement2", "ignorecase", "global"];
+
 #[derive(Clone, PartialEq)]
 pub(in crate::map) struct Replace {
-    value: Expression,
+    /// None for an empty text in the mapping, which gives nothing in the hosted integration.
+    value: Option<Expression>,
     replacements: Vec<Replacement>,
     ignore_case: bool,
     everywhere: bool,
@@ -30,11 +34,14 @@ struct Replacement {
 
 impl Replace {
     pub(super) fn compile(compiler: &mut Compiler, options: &Value) -> Option<Self> {
-        let options = compiler.options(options)?;
+        let options = compiler.options(options, &OPTIONS)?;
         let value = compiler.needed(options, "value").and_then(|json| {
+            if json.as_str() == Some("") {
+                return Some(None);
+            }
             compiler.at("value", |this| {
                 let literal = |text: &str| Expression::Literal(text.into());
-                this.text_or_directive(json, literal, |directive| *directive)
+                this.text_or_directive(json, literal, |directive| *directive).map(Some)
             })
         });
         let pattern = compiler.needed(options, "pattern").and_then(|json| {
@@ -46,14 +53,13 @@ impl Replace {
                 Some(text)
             })
         });
-        let by = part(compiler, options, "replacement");
-        let not_null = |key: &str| options.get(key).is_some_and(|json| !json.is_null());
-        let pattern2 = if not_null("pattern2") { part(compiler, options, "pattern2") } else { "" };
-        let by2 =
-            if not_null("replacement2") { part(compiler, options, "replacement2") } else { "" };
+        let by = options
+            .get("replacement")
+            .map_or(Some(""), |json| compiler.at("replacement", |this| short_text(this, json)));
+        let (pattern2, by2) = second(compiler, options).unwrap_or_default();
         let ignore_case = flag(compiler, options, "ignorecase", false);
         let everywhere = flag(compiler, options, "global", true);
-        let replacements = [(pattern?, by), (pattern2, by2)]
+        let replacements = [(pattern?, by?), (pattern2, by2)]
             .into_iter()
             .filter(|(pattern, _)| !pattern.is_empty())
             .map(|(pattern, by)| Replacement {
@@ -64,9 +70,15 @@ impl Replace {
         Some(Self { value: value?, replacements, ignore_case, everywhere })
     }
 
+    /// Whether anything of the event can be in what it gives.
+    pub(super) fn reads_event(&self) -> bool {
+        self.value.as_ref().is_some_and(Expression::reads_event)
+    }
+
     /// What is neither text, number nor boolean becomes an empty text, as in the hosted integration.
     pub(super) fn resolve<'a>(&'a self, event: &'a Value, budget: &Budget) -> Resolved<'a> {
-        let value = self.value.within(event, budget)?;
+        let Some(value) = &self.value else { return Ok(None) };
+        let value = value.within(event, budget)?;
         let mut text = match value.as_deref() {
             Some(Value::String(text)) => text.clone(),
             Some(Value::Number(number)) => number_text(number),
@@ -122,7 +134,10 @@ impl Replace {
 
 impl fmt::Display for Replace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "@replace of {}", self.value)
+        match &self.value {
+            Some(value) => write!(f, "@replace of {value}"),
+            None => f.write_str("@replace"),
+        }
     }
 }
 
@@ -147,6 +162,9 @@ fn insert(by: &str, to: &mut String, (before, matched, after): (&str, &str, &str
 /// As an expression without the unicode flag ignores case: by the upper case of a single character
 /// of the basic plane, and never from outside ASCII into it.
 fn folded(character: char) -> char {
+    if character > '\u{FFFF}' {
+        return character;
+    }
     let mut upper = character.to_uppercase();
     match (upper.next(), upper.next()) {
         (Some(upper), None) if character.is_ascii() || !upper.is_ascii() => upper,
@@ -162,9 +180,27 @@ fn short_text<'a>(compiler: &mut Compiler, json: &'a Value) -> Option<&'a str> {
     Some(text)
 }
 
-fn part<'a>(compiler: &mut Compiler, options: &'a Map<String, Value>, key: &str) -> &'a str {
-    let json = options.get(key);
-    json.and_then(|json| compiler.at(key, |this| short_text(this, json))).unwrap_or_default()
+/// The second pattern and what replaces it. Where one of them is no text, neither is looked at, as in the
+/// hosted integration.
+fn second<'a>(
+    compiler: &mut Compiler,
+    options: &'a Map<String, Value>,
+) -> Option<(&'a str, &'a str)> {
+    let given = |key: &str| options.get(key).filter(|json| !json.is_null());
+    let (pattern, by) = (given("pattern2"), given("replacement2"));
+    let used = pattern.is_some_and(|json| json.as_str().is_some_and(|text| !text.is_empty()))
+        && by.is_none_or(Value::is_string);
+    if !used {
+        // A directive in them has to be one all the same.
+        for key in ["pattern2", "replacement2"] {
+            let json = options.get(key);
+            json.map(|json| compiler.at(key, |this| this.expression(json)));
+        }
+        return None;
+    }
+    let pattern = compiler.at("pattern2", |this| short_text(this, pattern?));
+    let by = by.map_or(Some(""), |json| compiler.at("replacement2", |this| short_text(this, json)));
+    pattern.zip(by)
 }
 
 fn flag(compiler: &mut Compiler, options: &Map<String, Value>, key: &str, default: bool) -> bool {

@@ -36,6 +36,41 @@ impl Template {
         Self(pieces)
     }
 
+    /// Whether anything of the event is in it.
+    pub(super) fn has_placeholder(&self) -> bool {
+        self.0.iter().any(|piece| matches!(piece, Piece::Placeholder(_)))
+    }
+
+    /// What is surely not meant by it.
+    pub(super) fn doubt(&self) -> Option<&'static str> {
+        let of_text = |piece: &Piece| match piece {
+            Piece::Text(text) => Some(text.clone()),
+            Piece::Placeholder(_) => None,
+        };
+        let texts: Vec<String> = self.0.iter().filter_map(of_text).collect();
+        let count =
+            |brace: char| texts.iter().map(|text| text.matches(brace).count()).sum::<usize>();
+        let is_left = texts.iter().any(|text| text.contains("{{")) || count('{') != count('}');
+        let mut in_a_key = false;
+        for piece in &self.0 {
+            let Piece::Placeholder(path) = piece else { continue };
+            if path.is_whole() {
+                return Some("has an empty placeholder, which is the whole event and no text");
+            }
+            if path.keys().next() == Some("$") {
+                return Some(
+                    "has a placeholder that begins with $, which finds nothing: only a @path may",
+                );
+            }
+            in_a_key |= path.keys().any(|key| key.contains('{'));
+        }
+        if is_left || in_a_key {
+            return Some("has braces that do not pair: a placeholder is {{path}} or {{{path}}}");
+        }
+        (!self.has_placeholder() && count('{') > 0)
+            .then_some("has no placeholder, which is {{path}} or {{{path}}}")
+    }
+
     pub(super) fn render(&self, event: &Value, budget: &Budget) -> Result<Value, Unresolved> {
         let mut rendered = String::new();
         for piece in &self.0 {
@@ -84,13 +119,19 @@ fn placeholders<'t>(
         let end = inside.find('}').unwrap_or(inside.len());
         if end > 0 && inside[end..].starts_with(close) {
             between(&rest[..start], pieces);
-            pieces.push(Piece::Placeholder(Path::without_root(inside[..end].trim())));
+            let path = inside[..end].trim_matches(is_blank);
+            pieces.push(Piece::Placeholder(Path::without_root(path)));
             (rest, from) = (&inside[end + braces..], 0);
         } else {
             from = start + 1;
         }
     }
     rest
+}
+
+/// What JavaScript trims.
+fn is_blank(character: char) -> bool {
+    character == '\u{FEFF}' || character != '\u{85}' && character.is_whitespace()
 }
 
 /// As JavaScript writes a value into a text; an object, which it writes `[object Object]`, is an

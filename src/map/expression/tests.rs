@@ -19,6 +19,7 @@ fn event() -> Value {
         "a": {"b": 1, "n": null, "l": [{"x": 2}, {"x": 3, "y": null}], "e": "", "f": false},
         "t": "text", "": 3, "big": 9_007_199_254_740_993_u64, "half": 0.5, "list": ["p", null, 7],
         "code": "{\"k\": [1, 1.0, 1e21]}", "at": "a.b", "say": "Hi {{t}}", "kelvin": "\u{212A}k\u{17F}s",
+        "k[x]": "bracketed", "[y]": "too", "z[": "open", "deseret": "\u{10428}",
     })
 }
 
@@ -88,6 +89,16 @@ fn directives_resolve_against_the_event() {
         (json!({"@path": "$.a['b']"}), Some(json!(1))),
         (json!({"@path": "$..a..b."}), Some(json!(1))),
         (json!({"@path": "$.a.l[01].x"}), None),
+        (json!({"@path": "$.k[x]"}), Some(json!("bracketed"))),
+        (json!({"@path": "$.[y]"}), Some(json!("too"))),
+        (json!({"@path": "z["}), Some(json!("open"))),
+        (json!({"@path": "$.a[b]"}), None),
+        (json!({"@path": "$.['k[x]']"}), Some(json!("bracketed"))),
+        (json!({"@path": "$.list[2]]"}), Some(json!(7))),
+        (json!({"@path": "$.list2]"}), None),
+        (json!({"@path": "$.list['0]length"}), Some(json!(1))),
+        (json!({"@path": "$.['']"}), Some(json!(3))),
+        (json!({"@path": "$.a.'b'"}), Some(json!(1))),
         (json!({"@path": "$.a.n"}), Some(json!(null))),
         (json!({"@path": "$.a.n.deeper"}), Some(json!(null))),
         (json!({"@path": "$.a.c"}), None),
@@ -96,6 +107,10 @@ fn directives_resolve_against_the_event() {
         (json!({"@path": "$.t.length"}), Some(json!(4))),
         (json!({"@path": "$.t.length.length"}), None),
         (json!({"@path": "$.t[1]"}), Some(json!("e"))),
+        (json!({"@path": "$.t[1].length"}), Some(json!(1))),
+        (json!({"@path": "$.t[1][0][0]"}), Some(json!("e"))),
+        (json!({"@path": "$.t[1][1]"}), None),
+        (json!({"@path": "$.t[0].length.length"}), None),
         (json!({"@path": "$.list.length"}), Some(json!(3))),
         (json!({"@path": "$."}), Some(event.clone())),
         (json!({"@path": {"@path": "$.at"}}), Some(json!(1))),
@@ -107,6 +122,7 @@ fn directives_resolve_against_the_event() {
         (json!({"@template": "{{say}}{{{say}}}"}), Some(json!("Hi {{t}}Hi {{t}}"))),
         (json!({"@template": "{t}{ {{t}} }{{}}"}), Some(json!("{t}{ text }{{}}"))),
         (json!({"@template": {"@path": "$.say"}}), Some(json!("Hi text"))),
+        (json!({"@template": "{{\u{FEFF}t\t}}{{\u{85}t}}"}), Some(json!("text"))),
         // conditions
         (json!({"@if": {"exists": {"@path": "$.a.b"}, "then": "y", "else": "n"}}), Some(json!("y"))),
         (json!({"@if": {"exists": {"@path": "$.a.n"}, "then": "y", "else": "n"}}), Some(json!("n"))),
@@ -119,6 +135,9 @@ fn directives_resolve_against_the_event() {
         (json!({"@if": {"blank": {"@path": "$.a.e"}, "then": "y", "else": "n"}}), Some(json!("n"))),
         (json!({"@if": {"blank": [[""]], "then": "y", "else": "n"}}), Some(json!("n"))),
         (json!({"@if": {"blank": [0], "then": "y", "else": "n"}}), Some(json!("y"))),
+        (json!({"@if": {"exists": {"@path": "$.no"}, "blank": {"@path": "$.t"}, "then": "y", "else": "n"}}), Some(json!("n"))),
+        (json!({"@if": {"exists": null, "blank": {"@path": "$.t"}, "then": "y", "else": "n"}}), Some(json!("n"))),
+        (json!({"@if": {"exists": false, "blank": {"@path": "$.t"}, "then": "y", "else": "n"}}), Some(json!("y"))),
         // texts
         (json!({"@case": {"operator": "upper", "value": {"@path": "$.t"}}}), Some(json!("TEXT"))),
         (json!({"@case": {"operator": "upper", "value": {"@path": "$.a.b"}}}), Some(json!(1))),
@@ -129,6 +148,14 @@ fn directives_resolve_against_the_event() {
         (json!({"@replace": {"value": {"@path": "$.t"}, "pattern": "ex", "replacement": "$&$$$1$`$'", "pattern2": "$", "replacement2": "("}}), Some(json!("tex((1ttt"))),
         (json!({"@replace": {"value": {"@path": "$.a.f"}, "pattern": "f"}}), Some(json!("alse"))),
         (json!({"@replace": {"value": {"@path": "$.a.n"}, "pattern": "f"}}), Some(json!(""))),
+        (json!({"@replace": {"value": {"@path": "$.t"}, "pattern": "t", "pattern2": 5, "replacement2": "z"}}), Some(json!("ex"))),
+        (json!({"@replace": {"value": {"@path": "$.t"}, "pattern": "t", "pattern2": "x", "replacement2": 5}}), Some(json!("ex"))),
+        (json!({"@replace": {"value": {"@path": "$.t"}, "pattern": "t", "pattern2": "x", "replacement2": {"@path": "$.t"}}}), Some(json!("ex"))),
+        (json!({"@replace": {"value": {"@path": "$.t"}, "pattern": "t", "pattern2": "x", "replacement2": null}}), Some(json!("e"))),
+        (json!({"@replace": {"value": {"@path": "$.t"}, "pattern": "t", "replacement2": "longer than ten"}}), Some(json!("ex"))),
+        (json!({"@replace": {"value": "", "pattern": "t", "replacement": "x"}}), None),
+        (json!({"@replace": {"value": {"@path": "$.a.e"}, "pattern": "t", "replacement": "x"}}), Some(json!(""))),
+        (json!({"@replace": {"value": {"@path": "$.deseret"}, "pattern": "\u{10400}", "ignorecase": true}}), Some(json!("\u{10428}"))),
         // lists and objects
         (json!({"@arrayPath": ["$.a.l", {"z": {"@path": "$.x"}}]}), Some(json!([{"z": 2}, {"z": 3}]))),
         (json!({"@arrayPath": ["$.a", {"z": {"@path": "$.b"}}]}), Some(json!([{"z": 1}]))),
@@ -179,6 +206,8 @@ fn what_is_wrong_whatever_the_event_is_told_by_its_place() {
         (json!({"@case": {"operator": 7}}), "field.@case.operator must be a text but it is a number"),
         (json!({"@replace": {"pattern": "12345678901", "global": "no"}}), "field.@replace needs the option value; field.@replace.pattern may have at most 10 characters; field.@replace.global must be true or false but it is a text"),
         (json!({"@replace": {"value": "x", "pattern": "", "replacement": null}}), "field.@replace.pattern must not be empty; field.@replace.replacement must be a text but it is null"),
+        (json!({"@replace": {"value": "x", "pattern": "y", "pattern2": {"@nope": 1}, "replacement2": 5}}), "field.@replace.pattern2.@nope is not a directive"),
+        (json!({"@replace": {"value": "x", "pattern": "y", "pattern2": "12345678901"}}), "field.@replace.pattern2 may have at most 10 characters"),
         (json!({"@replace": {"value": 5, "pattern": "x"}}), "field.@replace.value must be a text or a directive but it is a number"),
         (json!({"@arrayPath": "x"}), "field.@arrayPath must be a list of a path and the shape of an item but it is a text"),
         (json!({"@arrayPath": []}), "field.@arrayPath needs a path as its first item"),
@@ -190,6 +219,8 @@ fn what_is_wrong_whatever_the_event_is_told_by_its_place() {
         (json!({"@merge": {"objects": [5], "direction": "up"}}), "field.@merge.objects.0 must be an object or a directive but it is a number; field.@merge.direction must be left or right"),
         (json!({"@merge": {"objects": [{}]}}), "field.@merge needs the option direction"),
         (json!({"@transform": {"apply": []}}), "field.@transform.apply must be an object or a directive but it is a list; field.@transform needs the option mapping"),
+        (json!({"@flatten": {"value": 1, "separator": ".", "omitArrays": {"@nope": 1}}}), "field.@flatten.omitArrays.@nope is not a directive"),
+        (json!({"@case": {"operator": "lower", "value": "x", "more": {"k": {"@path": 1}}}}), "field.@case.more.k.@path must be a text or a directive but it is a number"),
         (json!({"@liquid": ["x"]}), "field.@liquid must be a text but it is a list"),
     ];
     for (mapping, text) in rows {
@@ -275,6 +306,9 @@ fn text() -> impl Strategy<Value = String> {
             "right",
             ".",
             "é😀ſK",
+            "a[b]",
+            "[a]",
+            "$.a['b']",
         ])
         .prop_map(str::to_owned),
         "[ab.\\[\\]'\"{}$ 01]{0,10}",
@@ -329,8 +363,10 @@ fn any_mapping() -> impl Strategy<Value = Value> {
             directive("@excludeWhenNull", m()),
             directive(
                 "@if",
-                (m(), m(), m(), any::<bool>()).prop_map(|(c, t, e, exists)| {
-                    json!({ if exists { "exists" } else { "blank" }: c, "then": t, "else": e })
+                (m(), m(), m(), m(), 0..3).prop_map(|(c, other, t, e, which)| match which {
+                    0 => json!({"exists": c, "then": t, "else": e}),
+                    1 => json!({"blank": c, "then": t, "else": e}),
+                    _ => json!({"exists": c, "blank": other, "then": t, "else": e}),
                 })
             ),
             directive(

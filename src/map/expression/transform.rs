@@ -21,7 +21,7 @@ pub(in crate::map) struct Transform {
 
 impl Transform {
     pub(super) fn compile(compiler: &mut Compiler, options: &Value) -> Option<Self> {
-        let options = compiler.options(options)?;
+        let options = compiler.options(options, &["apply", "mapping"])?;
         let mut part = |key: &str| {
             let json = compiler.needed(options, key)?;
             Some(compiler.at(key, |this| {

@@ -8,7 +8,7 @@ use crate::map::{AudienceOverride, AudienceRules, Glob, Mappings, Outcome, Subsc
 const ARRIVAL: Timestamp = Timestamp(1_741_850_595_000_000);
 
 /// What may stand where a text, a flag, an object or a time is expected.
-const VALUES: [&str; 22] = [
+const VALUES: [&str; 24] = [
     "null",
     "true",
     "false",
@@ -17,6 +17,8 @@ const VALUES: [&str; 22] = [
     "\"a\\u0064a\"",
     "\"\\ud83d\\ude00\"",
     "\"\\ud800\"",
+    "\"{{userId}\"",
+    "\"ada}}\"",
     "\"true\"",
     "\"vip\"",
     "\"identify\"",

@@ -91,6 +91,11 @@ impl Filter {
         Ok(Some(Self(entry)))
     }
 
+    /// Those that can be used.
+    pub(super) fn names() -> Vec<&'static str> {
+        FILTERS.iter().map(|(name, _, _)| *name).collect()
+    }
+
     pub(super) fn apply<'a>(
         self,
         value: Option<&Value>,

@@ -27,6 +27,11 @@ impl Place {
         }
     }
 
+    /// A doubt about this place.
+    pub(super) fn doubt(self, problem: impl AsRef<str>) -> String {
+        format!("at line {}, column {}: {}", self.line, self.column, problem.as_ref())
+    }
+
     /// A fault at this place.
     pub(super) fn fault(self, problem: impl AsRef<str>) -> String {
         format!(

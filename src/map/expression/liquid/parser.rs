@@ -41,6 +41,8 @@ pub(super) struct Filtered {
     /// Operands and operators in postfix order.
     pub(super) value: Vec<Step>,
     pub(super) filters: Vec<FilterCall>,
+    /// A sentence for each filter that liquidjs does not know.
+    pub(super) unknown: Vec<String>,
 }
 
 #[derive(Clone, PartialEq)]
@@ -104,6 +106,27 @@ pub(super) fn parse(template: &str) -> Result<Vec<Node>, String> {
         (nodes, None) => Ok(nodes),
         (_, Some(end)) => Err(end.place.fault(format!("{} stands alone", end.name))),
     }
+}
+
+/// What is said of the filters that liquidjs does not know.
+pub(super) fn unknown_filters(nodes: &[Node]) -> Vec<String> {
+    let of_node = |node: &Node| match node {
+        Node::Output(of) | Node::Assign(_, of) => of.unknown.clone(),
+        Node::Capture(_, nodes) => unknown_filters(nodes),
+        Node::Branches(branches) => {
+            let of_branch = |(condition, nodes): &(Condition, Vec<Node>)| {
+                let mut unknown = match condition {
+                    Condition::If(of) | Condition::Unless(of) => of.unknown.clone(),
+                    Condition::Always => Vec::new(),
+                };
+                unknown.extend(unknown_filters(nodes));
+                unknown
+            };
+            branches.iter().flat_map(of_branch).collect()
+        }
+        Node::Text(_) | Node::Count { .. } | Node::Cycle { .. } | Node::Stop => Vec::new(),
+    };
+    nodes.iter().flat_map(of_node).collect()
 }
 
 struct Parser<'t> {

@@ -6,6 +6,7 @@ use super::filters::Filter;
 use super::lexer::Place;
 use super::parser::{DEEPEST, FilterCall, Filtered, Operand, Operator, Step};
 use super::value;
+use crate::nearest::nearest;
 
 /// Reads the inside of one piece.
 pub(super) struct Reader<'t> {
@@ -54,7 +55,7 @@ impl<'t> Reader<'t> {
         if value.is_empty() {
             return Err(self.place.fault("a value is missing"));
         }
-        let mut filters = Vec::new();
+        let (mut filters, mut unknown) = (Vec::new(), Vec::new());
         while !self.is_at_end() {
             if !self.take("|") {
                 return Err(self.place.fault("a | is missing before a filter"));
@@ -62,13 +63,16 @@ impl<'t> Reader<'t> {
             if self.is_at_end() {
                 break;
             }
-            filters.extend(self.filter()?);
+            match self.filter()? {
+                Ok(filter) => filters.push(filter),
+                Err(doubt) => unknown.push(doubt),
+            }
         }
-        Ok(Filtered { value, filters })
+        Ok(Filtered { value, filters, unknown })
     }
 
-    /// None for a filter that liquidjs does not know: the value passes.
-    fn filter(&mut self) -> Result<Option<FilterCall>, String> {
+    /// The inner error is a doubt, for a filter that liquidjs does not know: the value passes.
+    fn filter(&mut self) -> Result<Result<FilterCall, String>, String> {
         let name = self.identifier().ok_or_else(|| self.place.fault("a filter has no name"))?;
         let (mut arguments, mut allow_false) = (Vec::new(), false);
         if self.take(":") {
@@ -87,7 +91,16 @@ impl<'t> Reader<'t> {
         }
         let filter = Filter::named(name, arguments.len());
         let filter = filter.map_err(|problem| self.place.fault(problem))?;
-        Ok(filter.map(|filter| FilterCall { filter, arguments, allow_false }))
+        Ok(match filter {
+            Some(filter) => Ok(FilterCall { filter, arguments, allow_false }),
+            None => {
+                let hint = nearest(name, &Filter::names())
+                    .map_or_else(String::new, |known| format!("; did you mean {known}?"));
+                Err(self.place.doubt(format!(
+                    "there is no filter {name}, and the value stays as it is{hint}"
+                )))
+            }
+        })
     }
 
     /// The name of a named argument, if one follows.

@@ -21,6 +21,34 @@ fn event() -> Value {
     })
 }
 
+#[test]
+fn filters_that_there_are_none_of_are_doubted_with_their_place() {
+    let rows = [
+        ("{{ n | upcase }}", vec![]),
+        (
+            "{{ n | upcas }}",
+            vec![
+                "at line 1, column 1: there is no filter upcas, and the value stays as it is; did you mean upcase?",
+            ],
+        ),
+        (
+            "x\n {% if n | sha256 %}{% assign a = n | trim %}{{ a | abs }}{% endif %}",
+            vec![
+                "at line 2, column 2: there is no filter sha256, and the value stays as it is",
+                "at line 2, column 21: there is no filter trim, and the value stays as it is",
+            ],
+        ),
+        (
+            "{% capture c %}{% unless n %}{% else %}{{ n | nope }}{% endunless %}{% endcapture %}",
+            vec!["at line 1, column 40: there is no filter nope, and the value stays as it is"],
+        ),
+    ];
+    for (template, expected) in rows {
+        let compiled = LiquidTemplate::compile(template).expect("it renders");
+        assert_eq!(compiled.doubts(), expected, "{template}");
+    }
+}
+
 #[rustfmt::skip]
 const RENDERED: &[(&str, &str)] = &[
     (r"{{ o }}", r"[object Object]"),

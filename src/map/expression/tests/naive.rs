@@ -47,7 +47,7 @@ fn run(name: &str, options: &Value, event: &Value) -> Found {
         "@literal" => resolve(options, event),
         "@excludeWhenNull" => Ok(resolve(options, event)?.and_then(clean)),
         "@if" => {
-            let holds = if truthy(&options["exists"]) {
+            let holds = if options.get("exists").is_some() {
                 option("exists")?.is_some_and(|value| !value.is_null())
             } else {
                 option("blank")?.is_some_and(|value| !loosely_empty(&value))
@@ -67,6 +67,7 @@ fn run(name: &str, options: &Value, event: &Value) -> Found {
             (Some(Value::String(_)), _) => Err(()),
             (value, _) => Ok(value),
         },
+        "@replace" if options["value"] == json!("") => Ok(None),
         "@replace" => replace(options, option("value")?),
         "@arrayPath" => {
             let list = match &options[0] {
@@ -182,29 +183,29 @@ fn has_object(value: &Value) -> bool {
 
 fn get(event: &Value, path: &str) -> Option<Value> {
     let chars: Vec<char> = path.chars().collect();
-    let mut plain = String::new();
+    let of_index = |c: Option<&char>| c.is_some_and(|c| c.is_ascii_digit() || "'\"".contains(*c));
+    let (mut marked, mut closes) = (String::new(), false);
     for (at, &c) in chars.iter().enumerate() {
-        let closes =
-            at > 0 && (chars[at - 1].is_ascii_digit() || ['"', '\''].contains(&chars[at - 1]));
-        match c {
-            '[' => plain.push('.'),
-            ']' if closes => {}
-            '"' | '\'' => {}
-            c => plain.push(c),
-        }
+        closes = c == ']' && (closes || at > 0 && of_index(chars.get(at - 1)));
+        let opens = c == '[' && of_index(chars.get(at + 1));
+        marked.push(if c == '.' || opens || closes { '\u{E002}' } else { c });
     }
-    let keys: Vec<&str> = plain.split('.').filter(|key| !key.is_empty()).collect();
+    let keys: Vec<String> = marked
+        .split('\u{E002}')
+        .filter(|key| !key.is_empty())
+        .map(|key| key.replace(['"', '\''], ""))
+        .collect();
     let mut here = event.clone();
     for (at, key) in keys.iter().enumerate() {
         let last = at + 1 == keys.len();
         let index = key.parse::<usize>().ok().filter(|index| index.to_string() == *key);
         here = match &here {
             Value::Null => Value::Null,
-            Value::Object(members) => members.get(*key)?.clone(),
-            Value::Array(items) if *key == "length" && last => json!(items.len()),
+            Value::Object(members) => members.get(key)?.clone(),
+            Value::Array(items) if key == "length" && last => json!(items.len()),
             Value::Array(items) => items.get(index?)?.clone(),
-            Value::String(text) if *key == "length" && last => json!(text.encode_utf16().count()),
-            Value::String(text) if last => {
+            Value::String(text) if key == "length" && last => json!(text.encode_utf16().count()),
+            Value::String(text) => {
                 let unit = text.encode_utf16().nth(index?)?;
                 String::from_utf16(&[unit]).ok()?.into()
             }
@@ -241,8 +242,12 @@ fn render(template: &str, event: &Value) -> Result<String, ()> {
                 from = start + 1;
                 continue;
             }
-            let value =
-                get(event, inside[..end].trim()).map_or(Ok(String::new()), |v| joined(&v))?;
+            let value = get(
+                event,
+                inside[..end]
+                    .trim_matches(|c: char| c == '\u{FEFF}' || c != '\u{85}' && c.is_whitespace()),
+            )
+            .map_or(Ok(String::new()), |v| joined(&v))?;
             brought.push(value);
             let after = start + braces + end + braces;
             text.replace_range(start..after, "\u{E000}");
@@ -286,7 +291,9 @@ fn replace(options: &Value, value: Option<Value>) -> Found {
     let fold = |text: &str| -> Vec<String> {
         let one = |c: char| {
             let upper = c.to_uppercase().to_string();
-            let usable = upper.chars().count() == 1 && (c.is_ascii() || !upper.is_ascii());
+            let usable = upper.chars().count() == 1
+                && c <= '\u{FFFF}'
+                && (c.is_ascii() || !upper.is_ascii());
             if options["ignorecase"] == true && usable { upper } else { c.to_string() }
         };
         text.chars().map(one).collect()

@@ -1,0 +1,192 @@
+//! What is surely not meant by what a mapping says about one field.
+//!
+//! The mapping can be used; whoever checks the configuration is warned. Where the field decides alone, it
+//! is tried on an event that the preset maps.
+
+use serde_json::{Value, json};
+
+use super::expression::{Expression, MappingFault};
+use super::fields::Field;
+use super::rejection::Reason;
+use super::{ContextKeyRule, Mapping};
+use crate::membership::Timestamp;
+
+impl Mapping {
+    /// The doubts about a field that [`Mapping::set_field`] takes: each with its place.
+    #[must_use]
+    pub fn doubts(name: &str, json: &Value) -> Vec<MappingFault> {
+        let mut doubts = Expression::doubts(json, name);
+        let field = Field::ALL.into_iter().find(|field| field.name() == name);
+        let expression = Expression::compile(json, name);
+        if let (Some(field), Ok(expression)) = (field, expression)
+            && !expression.reads_event()
+        {
+            doubts.extend(
+                of_constant(field, json)
+                    .map(|problem| MappingFault { path: name.to_owned(), problem }),
+            );
+        }
+        doubts
+    }
+}
+
+/// What is wrong with a field that is the same for every event.
+fn of_constant(field: Field, json: &Value) -> Option<String> {
+    let mut mapping = Mapping::preset();
+    mapping.set_field(field.name(), json).ok()?;
+    let rule = match field {
+        Field::Email => ContextKeyRule::EmailOnly,
+        Field::AnonymousId => ContextKeyRule::UserIdThenAnonymousId,
+        _ => ContextKeyRule::UserIdOnly,
+    };
+    if field != Field::ContextKey {
+        mapping.set_field(Field::ContextKey.name(), &rule.name().into()).ok()?;
+    }
+    let mut event = sample();
+    if field == Field::AnonymousId {
+        event["userId"] = Value::Null;
+    }
+    let alone = match field {
+        Field::UserId | Field::Email | Field::AnonymousId => Some(
+            "has nothing of the event in it: everybody whose context key comes from it is one and the same",
+        ),
+        Field::TraitsOrProps => {
+            Some("has nothing of the event in it: everybody enters, or everybody leaves")
+        }
+        _ => None,
+    };
+    match mapping.delta(&event, Timestamp::EPOCH) {
+        Ok(_) => alone.map(str::to_owned),
+        Err(rejection) => match rejection.reason {
+            Reason::MembershipUnknown if field == Field::TraitsOrProps => alone.map(str::to_owned),
+            // That nobody is named, or that the audience has another key, is no mistake of this field.
+            Reason::NoContextKey | Reason::MembershipUnknown => None,
+            _ => Some(format!("rejects every event: {}", rejection.detail)),
+        },
+    }
+}
+
+/// An event that the preset maps.
+fn sample() -> Value {
+    json!({
+        "type": "identify", "userId": "u", "anonymousId": "a", "traits": {"k": true, "email": "e"},
+        "context": {"personas": {
+            "computation_class": "audience", "computation_id": "i", "computation_key": "k",
+        }},
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of a field, in a line.
+    fn said(field: &str, json: &Value) -> String {
+        let mut mapping = Mapping::preset();
+        mapping.set_field(field, json).expect("it can be compiled");
+        let doubts: Vec<String> =
+            Mapping::doubts(field, json).iter().map(ToString::to_string).collect();
+        doubts.join("; ")
+    }
+
+    #[test]
+    fn what_is_surely_not_meant_is_told_by_its_place() {
+        const PAIR: &str = "segment_user_id.@template has braces that do not pair: a placeholder is {{path}} or {{{path}}}";
+        const ONE: &str = "segment_user_id has nothing of the event in it: everybody whose context key comes from it is one and the same";
+        const LEFT: &str = "segment_user_id rejects every event: segment_user_id still has the braces of a template, {{ or }}, so that many people would be one (@template): correct mapping.segment_user_id, or what is sent there.";
+        const BRACES: &str = "segment_user_id.@path has braces, which are a part of the key here: a path stands alone, or as {{path}} in a @template";
+        let path = || json!({"@path": "$.userId"});
+        #[rustfmt::skip]
+        let rows = [
+            (json!({"@template": "{{traits.crm_id}"}), format!("{PAIR}; {LEFT}")),
+            (json!({"@template": "{traits.crm_id}}"}), format!("{PAIR}; {LEFT}")),
+            (json!({"@template": "{{{traits.crm_id}}"}), PAIR.to_owned()),
+            (json!({"@template": "{{traits.crm_id}}}"}), PAIR.to_owned()),
+            (json!({"@template": "{{}}{{userId}}"}), PAIR.to_owned()),
+            (json!({"@template": "{traits.crm_id}"}), format!("segment_user_id.@template has no placeholder, which is {{{{path}}}} or {{{{{{path}}}}}}; {ONE}")),
+            (json!({"@template": "{{ }}"}), "segment_user_id.@template has an empty placeholder, which is the whole event and no text".to_owned()),
+            (json!({"@template": "{{$.userId}}"}), "segment_user_id.@template has a placeholder that begins with $, which finds nothing: only a @path may".to_owned()),
+            (json!({"@liquid": "{{ userId | upcas }}"}), "segment_user_id.@liquid at line 1, column 1: there is no filter upcas, and the value stays as it is; did you mean upcase?".to_owned()),
+            (json!({"@liquid": "crm"}), ONE.to_owned()),
+            (json!({"@case": {"operator": "uper", "value": path()}}), "segment_user_id.@case.operator must be lower or upper: a text is an error".to_owned()),
+            (json!({"@case": {"operator": "upper"}}), "segment_user_id.@case has no value, so that it gives nothing".to_owned()),
+            (json!({"@path": "{{traits.crm_id}}"}), BRACES.to_owned()),
+            (json!({"@path": "$"}), "segment_user_id.@path looks for a key named $: the event itself is $. with the dot".to_owned()),
+            (json!({"@path": "$.traits.*"}), "segment_user_id.@path looks for a key named *: a path has no wildcards".to_owned()),
+            (json!("traits.crm_id"), ONE.to_owned()),
+            (json!("$.traits.crm_id"), format!("segment_user_id is a path and stands for itself: put it into a @path; {ONE}")),
+            (json!("{{traits.crm_id}}"), "segment_user_id has placeholders and is no @template, so that they stay as they are; segment_user_id rejects every event: segment_user_id still has the braces of a template, {{ or }}, so that many people would be one (the value in the mapping): correct mapping.segment_user_id, or what is sent there.".to_owned()),
+            (json!({"@if": {"exists": "traits.vip", "then": path()}}), "segment_user_id.@if.exists is no directive, so that it is the same for every event".to_owned()),
+            (json!({"@if": {"exists": path(), "then": "a", "else": "b"}}), ONE.to_owned()),
+            (json!({"@if": {"exists": path(), "blank": path(), "then": path(), "els": path()}}), "segment_user_id.@if.els is no option of the directive; did you mean else?; segment_user_id.@if.blank is not looked at beside exists".to_owned()),
+            (json!({"@replace": {"value": path(), "pattern": "a", "pattern2": 5}}), "segment_user_id.@replace.pattern2 is no text, and is not looked at".to_owned()),
+            (json!({"@replace": {"value": path(), "pattern": "a", "replacement2": "b"}}), "segment_user_id.@replace.replacement2 has no pattern2 that it could replace".to_owned()),
+            (json!({"@json": {"mode": "encode", "value": {"@merge": {"direction": "Right", "objects": []}}}}), "segment_user_id.@json.value.@merge.direction is neither left nor right, and counts as right".to_owned()),
+            (json!({"@json": {"mode": "encode", "value": {"@flatten": {"separator": ".", "value": {"@arrayPath": ["$.*", 5]}, "omitArrays": "false"}}}}), "segment_user_id.@json.value.@flatten.value.@arrayPath.0 looks for a key named *: a path has no wildcards; segment_user_id.@json.value.@flatten.value.@arrayPath.1 is no object, so that the items stay as they are; segment_user_id.@json.value.@flatten.omitArrays is not true or false, and goes by JavaScript truthiness".to_owned()),
+        ];
+        for (json, expected) in rows {
+            assert_eq!(said("segment_user_id", &json), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_rejects_every_event_is_told_why() {
+        let rows = [
+            (
+                "traits_or_props",
+                json!("traits"),
+                "traits_or_props must be an object but it is a text",
+            ),
+            ("enable_batching", json!("yes"), "enable_batching must be a boolean but it is a text"),
+            ("audience_action", json!("add"), "audience_action must be ADD or REMOVE"),
+            ("segment_computation_action", json!("trait"), "neither audience nor journey_step"),
+            ("segment_audience_id", json!(""), "segment_audience_id is required and has no value"),
+            ("context_kind", json!(["a", "b"]), "context_kind must be a text but it is a list"),
+        ];
+        for (field, json, expected) in rows {
+            let said = said(field, &json);
+            assert!(said.starts_with(&format!("{field} rejects every event: ")), "{field}: {said}");
+            assert!(said.contains(expected), "{field}: {said}");
+        }
+        let fixed = said("traits_or_props", &json!({"vip": true}));
+        assert!(fixed.ends_with("everybody enters, or everybody leaves"), "{fixed}");
+    }
+
+    /// A warning that is often wrong is read by nobody.
+    #[test]
+    fn what_may_be_meant_is_not_doubted() {
+        let rows = [
+            ("segment_user_id", json!({"@path": "traits.crm_id"})),
+            ("segment_user_id", json!({"@path": "$.traits['first name'].k[x]"})),
+            ("segment_user_id", json!({"@template": "crm-{{{traits.crm_id}}}-{{ userId }}"})),
+            ("segment_user_id", json!({"@template": r#"{"id":{"of":"{{userId}}"}}"#})),
+            ("segment_user_id", json!({"@literal": {"@path": "$.userId"}})),
+            (
+                "segment_user_id",
+                json!({"@liquid": "{% if userId %}{{ userId | downcase }}{% endif %}"}),
+            ),
+            (
+                "user_email",
+                json!({"@if": {"blank": {"@path": "$.traits.email"}, "then": {"@path": "$.traits.email"}, "else": "none@example.com"}}),
+            ),
+            (
+                "user_email",
+                json!({"@replace": {"value": {"@path": "$.traits.email"}, "pattern": "{{", "replacement": "$.", "pattern2": "}}", "replacement2": null}}),
+            ),
+            ("segment_anonymous_id", json!("")),
+            ("segment_anonymous_id", Value::Null),
+            ("segment_audience_id", json!("aud_fixed")),
+            ("segment_audience_key", json!("plan")),
+            ("segment_computation_action", json!("audience")),
+            ("context_kind", json!("device")),
+            ("context_key", json!("email_only")),
+            ("traits_or_props", json!({"vip": {"@path": "$.traits.paying"}})),
+            ("traits_or_props", json!({"@path": "$."})),
+            ("enable_batching", json!("true")),
+            ("audience_action", json!("ADD")),
+        ];
+        for (field, json) in rows {
+            assert_eq!(said(field, &json), "", "{field}: {json}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What is surely not meant by a mapping that can be compiled, for a warning with its place.
+//!
+//! The hosted integration takes such a mapping as well. Most of them make one person of everybody, or
+//! nobody of anybody, and nothing says so until a flag is wrong.
+//!
+//! # What does not hold
+//! That everything else is meant. Only what no owner of a mapping can want is told: a warning
+//! that is often wrong is read by nobody.
+
+use serde_json::{Map, Value};
+
+use super::compile::{MappingFault, NOTES, is_directive};
+use super::liquid::LiquidTemplate;
+use super::path::Path;
+use super::template::Template;
+use crate::nearest::nearest;
+
+/// The doubts about the JSON of one field; `at` is where it stands in the mapping.
+pub(super) fn doubts(json: &Value, at: &str) -> Vec<MappingFault> {
+    let mut doubts = Doubts { path: vec![at.to_owned()], found: Vec::new() };
+    doubts.expression(json);
+    doubts.found
+}
+
+struct Doubts {
+    path: Vec<String>,
+    found: Vec<MappingFault>,
+}
+
+impl Doubts {
+    fn doubt(&mut self, problem: impl Into<String>) {
+        self.found.push(MappingFault { path: self.path.join("."), problem: problem.into() });
+    }
+
+    fn at(&mut self, key: &str, look: impl FnOnce(&mut Self)) {
+        self.path.push(key.to_owned());
+        look(self);
+        self.path.pop();
+    }
+
+    fn expression(&mut self, json: &Value) {
+        match json {
+            Value::Object(members) => {
+                for (key, member) in members.iter().filter(|(key, _)| *key != NOTES) {
+                    self.at(key, |this| match member {
+                        _ if key.starts_with('@') => this.directive(key, member),
+                        _ => this.expression(member),
+                    });
+                }
+            }
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    self.at(&index.to_string(), |this| this.expression(item));
+                }
+            }
+            Value::String(text) => self.plain(text),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    fn directive(&mut self, name: &str, of: &Value) {
+        match (name, of) {
+            ("@path", Value::String(text)) => self.path(text),
+            ("@template", Value::String(text)) => {
+                if let Some(problem) = Template::parse(text).doubt() {
+                    self.doubt(problem);
+                }
+            }
+            ("@liquid", Value::String(text)) => {
+                if let Ok(template) = LiquidTemplate::compile(text) {
+                    template.doubts().into_iter().for_each(|problem| self.doubt(problem));
+                }
+            }
+            // It says itself that it is meant as it is.
+            ("@literal", Value::String(_)) => {}
+            ("@if", Value::Object(options)) => self.conditional(options),
+            ("@case", Value::Object(options)) => {
+                self.options(options, &["operator", "value"], &["operator"]);
+                let operator = options.get("operator").and_then(Value::as_str);
+                if !matches!(operator, Some("lower" | "upper")) {
+                    self.at("operator", |this| {
+                        this.doubt("must be lower or upper: a text is an error")
+                    });
+                }
+                if options.get("value").is_none_or(|value| value == "") {
+                    self.doubt("has no value, so that it gives nothing");
+                }
+            }
+            ("@replace", Value::Object(options)) => self.replace(options),
+            ("@flatten", Value::Object(options)) => {
+                self.options(
+                    options,
+                    &["value", "separator", "omitArrays"],
+                    &["separator", "omitArrays"],
+                );
+                if options.get("omitArrays").is_some_and(|flag| !flag.is_boolean()) {
+                    self.at("omitArrays", |this| {
+                        this.doubt("is not true or false, and goes by JavaScript truthiness")
+                    });
+                }
+            }
+            ("@json", Value::Object(options)) => {
+                self.options(options, &["mode", "value"], &["mode"])
+            }
+            ("@merge", Value::Object(options)) => {
+                self.options(options, &["objects", "direction"], &["direction"]);
+                let direction = options.get("direction").and_then(Value::as_str);
+                if !matches!(direction, Some("left" | "right")) {
+                    self.at("direction", |this| {
+                        this.doubt("is neither left nor right, and counts as right")
+                    });
+                }
+            }
+            ("@transform", Value::Object(options)) => {
+                self.options(options, &["apply", "mapping"], &[])
+            }
+            ("@arrayPath", Value::Array(items)) => {
+                for (index, item) in items.iter().enumerate() {
+                    self.at(&index.to_string(), |this| match item {
+                        Value::String(path) if index == 0 => this.path(path),
+                        shape if index == 1 && !shape.is_object() => {
+                            this.doubt("is no object, so that the items stay as they are");
+                        }
+                        item => this.expression(item),
+                    });
+                }
+            }
+            (_, other) => self.expression(other),
+        }
+    }
+
+    /// Looks for options that the directive does not have, and into all but the `words` among them.
+    fn options(&mut self, options: &Map<String, Value>, known: &[&str], words: &[&str]) {
+        for (key, option) in options.iter().filter(|(key, _)| *key != NOTES) {
+            if !known.contains(&key.as_str()) {
+                let hint = nearest(key, known)
+                    .map_or_else(String::new, |known| format!("; did you mean {known}?"));
+                self.at(key, |this| this.doubt(format!("is no option of the directive{hint}")));
+            } else if !words.contains(&key.as_str()) {
+                self.at(key, |this| this.expression(option));
+            }
+        }
+    }
+
+    fn conditional(&mut self, options: &Map<String, Value>) {
+        self.options(options, &["exists", "blank", "then", "else"], &["exists", "blank"]);
+        for key in ["exists", "blank"] {
+            let Some(condition) = options.get(key) else { continue };
+            self.at(key, |this| {
+                if is_directive(condition) {
+                    this.expression(condition);
+                } else {
+                    this.doubt("is no directive, so that it is the same for every event");
+                }
+            });
+        }
+        if options.contains_key("exists") && options.contains_key("blank") {
+            self.at("blank", |this| this.doubt("is not looked at beside exists"));
+        }
+    }
+
+    fn replace(&mut self, options: &Map<String, Value>) {
+        const WORDS: [&str; 6] =
+            ["pattern", "replacement", "pattern2", "replacement2", "ignorecase", "global"];
+        let [a, b, c, d, e, f] = WORDS;
+        self.options(options, &["value", a, b, c, d, e, f], &WORDS);
+        for key in ["pattern2", "replacement2"] {
+            if options.get(key).is_some_and(|part| !part.is_string() && !part.is_null()) {
+                self.at(key, |this| this.doubt("is no text, and is not looked at"));
+            }
+        }
+        let has = |key: &str| {
+            options.get(key).and_then(Value::as_str).is_some_and(|text| !text.is_empty())
+        };
+        if has("replacement2") && !has("pattern2") {
+            self.at("replacement2", |this| this.doubt("has no pattern2 that it could replace"));
+        }
+    }
+
+    fn path(&mut self, text: &str) {
+        let path = Path::parse(text);
+        let problem = if text.contains("{{") || text.contains("}}") {
+            "has braces, which are a part of the key here: a path stands alone, or as {{path}} in a @template"
+        } else if path.keys().next() == Some("$") {
+            "looks for a key named $: the event itself is $. with the dot"
+        } else if path.keys().any(|key| key == "*") {
+            "looks for a key named *: a path has no wildcards"
+        } else {
+            return;
+        };
+        self.doubt(problem);
+    }
+
+    /// A text that stands for itself.
+    fn plain(&mut self, text: &str) {
+        if text.contains("{{") && text.contains("}}") {
+            self.doubt("has placeholders and is no @template, so that they stay as they are");
+        } else if text.starts_with("$.") {
+            self.doubt("is a path and stands for itself: put it into a @path");
+        }
+    }
+}
