@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::super::Unresolved;
 use super::super::budget::Budget;
 use super::super::json::encoded;
-use super::value::{Found, equal, is_true, number, text, to_number};
+use super::value::{Found, coerced, equal, is_true, number, text, to_number};
 use super::{cannot, dates, texts};
 
 /// Filters of liquidjs that Segment switches off.
@@ -125,7 +125,7 @@ const FILTERS: &[Entry] = &[
         math(if is_true(a.get(1)) { quotient.floor() } else { quotient })
     }),
     ("round", 0, |v, a| math(round(to_number(v), to_number(a.get(0))))),
-    ("to_integer", 0, |v, _| math(to_number(v))),
+    ("to_integer", 0, |v, _| math(coerced(v))),
     ("default", 0, default),
     ("json", 0, json),
     ("jsonify", 0, json),
@@ -180,6 +180,13 @@ const FILTERS: &[Entry] = &[
         let decoded = texts::percent_decoded(&text(v));
         done(decoded.ok_or_else(|| cannot("url_decode met a broken escape"))?.replace('+', " "))
     }),
+    ("sha256", 0, |v, _| {
+        done(hex::encode(ring::digest::digest(&ring::digest::SHA256, text(v).as_bytes())))
+    }),
+    ("hmac_sha256", 0, |v, a| {
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, a.text(0).as_bytes());
+        done(hex::encode(ring::hmac::sign(&key, text(v).as_bytes())))
+    }),
     ("slugify", 0, |v, _| done(texts::slug(&text(v)))),
     ("base64_encode", 0, |v, _| done(texts::base64(&text(v)))),
     ("base64_decode", 0, |v, _| done(texts::from_base64(&text(v)))),
@@ -204,11 +211,10 @@ fn modulo(value: f64, by: f64) -> f64 {
     ((value % by) + by) % by
 }
 
-/// Halves away from zero, in decimal: 1.005 to two digits is 1.01.
+/// As liquidjs does it: 1.005 to two digits is 1.01.
 fn round(value: f64, digits: f64) -> f64 {
-    let shifted = |value: f64, by: f64| format!("{value}e{by}").parse::<f64>().unwrap_or(value);
-    let digits = digits.trunc().clamp(-300.0, 300.0);
-    shifted(shifted(value, digits).round(), -digits)
+    let scale = 10_f64.powf(digits);
+    ((value * scale) * (1.0 + f64::EPSILON) + 0.5).floor() / scale
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "filters may fail, and the table has one type")]
@@ -274,9 +280,13 @@ fn sum(value: Option<&Value>, arguments: &Arguments<'_>) -> Result<Option<Value>
 #[expect(clippy::unnecessary_wraps, reason = "filters may fail, and the table has one type")]
 fn slice(value: Option<&Value>, arguments: &Arguments<'_>) -> Result<Option<Value>, Unresolved> {
     let (begin, count) = (arguments.whole(0, 0), arguments.whole(1, 1));
+    // Before the beginning there is nothing, even where it ends after it.
     let range = |length: usize| {
         let length = i64::try_from(length).unwrap_or(i64::MAX);
         let from = if begin < 0 { length.saturating_add(begin) } else { begin };
+        if from < 0 || count < 0 {
+            return 0..0;
+        }
         let bounded = |at: i64| usize::try_from(at.clamp(0, length)).unwrap_or(0);
         let to = from.saturating_add(count);
         bounded(from)..bounded(to).max(bounded(from))

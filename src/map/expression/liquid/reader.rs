@@ -191,7 +191,8 @@ impl<'t> Reader<'t> {
             return Ok(Some(Operand::Range(Box::new((from, to)))));
         }
         let mut keys = Vec::new();
-        if !self.rest.starts_with('[') {
+        let begins_below = self.rest.starts_with('.') && !self.rest.starts_with("..");
+        if !self.rest.starts_with('[') && !begins_below {
             match self.identifier() {
                 Some(name) => keys.push(Operand::Literal(name.into())),
                 None => return Ok(None),

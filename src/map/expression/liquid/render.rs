@@ -71,8 +71,8 @@ impl<'a> Renderer<'a> {
             Node::Branches(branches) => {
                 for (condition, nodes) in branches {
                     let holds = match condition {
-                        Condition::If(of) => value::is_true(self.filtered(of)?.as_deref()),
-                        Condition::Unless(of) => !value::is_true(self.filtered(of)?.as_deref()),
+                        Condition::If(of) => self.holds(of)?,
+                        Condition::Unless(of) => !self.holds(of)?,
                         Condition::Always => true,
                     };
                     if holds {
@@ -127,6 +127,16 @@ impl<'a> Renderer<'a> {
             value = call.filter.apply(value.as_deref(), &arguments)?;
         }
         Ok(value)
+    }
+
+    /// The words `empty` and `blank` alone are true.
+    fn holds(&self, condition: &Filtered) -> Result<bool, Unresolved> {
+        if let ([Step::Push(Operand::Empty | Operand::Blank)], []) =
+            (&condition.value[..], &condition.filters[..])
+        {
+            return Ok(true);
+        }
+        Ok(value::is_true(self.filtered(condition)?.as_deref()))
     }
 
     /// The first operand that is left counts, as in liquidjs.

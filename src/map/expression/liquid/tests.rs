@@ -32,9 +32,9 @@ fn filters_that_there_are_none_of_are_doubted_with_their_place() {
             ],
         ),
         (
-            "x\n {% if n | sha256 %}{% assign a = n | trim %}{{ a | abs }}{% endif %}",
+            "x\n {% if n | sha512 %}{% assign a = n | trim %}{{ a | abs }}{% endif %}",
             vec![
-                "at line 2, column 2: there is no filter sha256, and the value stays as it is",
+                "at line 2, column 2: there is no filter sha512, and the value stays as it is",
                 "at line 2, column 21: there is no filter trim, and the value stays as it is",
             ],
         ),
@@ -51,6 +51,16 @@ fn filters_that_there_are_none_of_are_doubted_with_their_place() {
 
 #[rustfmt::skip]
 const RENDERED: &[(&str, &str)] = &[
+    (r"{{ name | sha256 }}", r"32578653872f6a17941175583b1d96e3643e62378c0251b3dea3a7d4ad12d2c4"),
+    (r"{{ nul | sha256 }}", r"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+    (r"{{ 'aé' | hmac_sha256: 'key' }}", r"9c6500a1837fb490cc3007d6991470ed3fe830d782f1fba4814fa2cff11c3984"),
+    (r"{{ .name }}-{{ .o.k }}", r"MapleRobin-1"),
+    (r"{{ 'a' | to_integer }}{{ o | to_integer }}", r"NaNNaN"),
+    (r"{{ '' | truncate: -1, '-' }}", r"-"),
+    (r"{{ 'abc' | slice: -5, 4 }}", r""),
+    (r"{% if o >= '5' %}y{% endif %}{% if list > 'a' %}y{% endif %}", r"yy"),
+    (r"{% if empty == name %}n{% endif %}{% if empty == e %}y{% endif %}", r"y"),
+    (r"{% if empty %}y{% endif %}{% unless blank %}n{% endunless %}", r"y"),
     (r"{{ o }}", r"[object Object]"),
     (r"{{ list }}", r"abc"),
     (r"{{ nul | plus: 1 }}", r"1"),

@@ -81,12 +81,13 @@ pub(super) fn normalized(whole: &str) -> String {
 }
 
 pub(super) fn truncated(whole: &str, arguments: &Arguments<'_>) -> String {
-    let most = usize::try_from(arguments.whole(0, 50)).unwrap_or(0);
+    let most = arguments.whole(0, 50);
     let end = arguments.get(1).map_or_else(|| "...".to_owned(), |end| text(Some(end)));
     let units: Vec<u16> = whole.encode_utf16().collect();
-    if units.len() <= most {
+    if i64::try_from(units.len()).is_ok_and(|length| length <= most) {
         return whole.to_owned();
     }
+    let most = usize::try_from(most).unwrap_or(0);
     let kept = most.saturating_sub(end.encode_utf16().count());
     String::from_utf16_lossy(&units[..kept]) + &end
 }

@@ -34,15 +34,23 @@ pub(super) fn to_number(value: Option<&Value>) -> f64 {
 }
 
 /// JavaScript's `Number(…)`.
-fn coerced(value: Option<&Value>) -> f64 {
+pub(super) fn coerced(value: Option<&Value>) -> f64 {
     match value {
         Some(Value::Null) => 0.0,
         Some(Value::Bool(flag)) => f64::from(u8::from(*flag)),
         Some(Value::Number(number)) => number.as_f64().unwrap_or(f64::NAN),
         Some(Value::String(text)) if text.trim().is_empty() => 0.0,
         Some(Value::String(text)) => text.trim().parse().unwrap_or(f64::NAN),
-        Some(Value::Array(items)) if items.is_empty() => 0.0,
-        None | Some(Value::Array(_) | Value::Object(_)) => f64::NAN,
+        Some(list @ Value::Array(_)) => coerced(Some(&Value::String(joined(list)))),
+        None | Some(Value::Object(_)) => f64::NAN,
+    }
+}
+
+/// A list or an object where JavaScript needs a plain value: as a text.
+fn joined(value: &Value) -> String {
+    match value {
+        Value::Array(items) => items.iter().map(joined).collect::<Vec<_>>().join(","),
+        other => text(Some(other)),
     }
 }
 
@@ -78,7 +86,13 @@ pub(super) fn equal(a: Option<&Value>, b: Option<&Value>) -> bool {
 
 /// None where neither is larger nor both are equal.
 pub(super) fn compare(a: Option<&Value>, b: Option<&Value>) -> Option<Ordering> {
-    if let (Some(Value::String(a)), Some(Value::String(b))) = (a, b) {
+    let as_text = |value: Option<&Value>| match value {
+        Some(value @ (Value::String(_) | Value::Array(_) | Value::Object(_))) => {
+            Some(joined(value))
+        }
+        _ => None,
+    };
+    if let (Some(a), Some(b)) = (as_text(a), as_text(b)) {
         return Some(a.encode_utf16().cmp(b.encode_utf16()));
     }
     coerced(a).partial_cmp(&coerced(b))
