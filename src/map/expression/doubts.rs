@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use super::compile::{MappingFault, NOTES, is_directive};
 use super::liquid::LiquidTemplate;
 use super::path::Path;
+use super::replace;
 use super::template::Template;
 use crate::nearest::nearest;
 
@@ -79,7 +80,7 @@ impl Doubts {
                 let operator = options.get("operator").and_then(Value::as_str);
                 if !matches!(operator, Some("lower" | "upper")) {
                     self.at("operator", |this| {
-                        this.doubt("must be lower or upper: a text is an error")
+                        this.doubt("must be lower or upper: a text is an error");
                     });
                 }
                 if options.get("value").is_none_or(|value| value == "") {
@@ -95,24 +96,24 @@ impl Doubts {
                 );
                 if options.get("omitArrays").is_some_and(|flag| !flag.is_boolean()) {
                     self.at("omitArrays", |this| {
-                        this.doubt("is not true or false, and goes by JavaScript truthiness")
+                        this.doubt("is not true or false, and goes by JavaScript truthiness");
                     });
                 }
             }
             ("@json", Value::Object(options)) => {
-                self.options(options, &["mode", "value"], &["mode"])
+                self.options(options, &["mode", "value"], &["mode"]);
             }
             ("@merge", Value::Object(options)) => {
                 self.options(options, &["objects", "direction"], &["direction"]);
                 let direction = options.get("direction").and_then(Value::as_str);
                 if !matches!(direction, Some("left" | "right")) {
                     self.at("direction", |this| {
-                        this.doubt("is neither left nor right, and counts as right")
+                        this.doubt("is neither left nor right, and counts as right");
                     });
                 }
             }
             ("@transform", Value::Object(options)) => {
-                self.options(options, &["apply", "mapping"], &[])
+                self.options(options, &["apply", "mapping"], &[]);
             }
             ("@arrayPath", Value::Array(items)) => {
                 for (index, item) in items.iter().enumerate() {
@@ -160,10 +161,9 @@ impl Doubts {
     }
 
     fn replace(&mut self, options: &Map<String, Value>) {
-        const WORDS: [&str; 6] =
-            ["pattern", "replacement", "pattern2", "replacement2", "ignorecase", "global"];
-        let [a, b, c, d, e, f] = WORDS;
-        self.options(options, &["value", a, b, c, d, e, f], &WORDS);
+        let words: Vec<&str> =
+            replace::OPTIONS.into_iter().filter(|option| *option != "value").collect();
+        self.options(options, &replace::OPTIONS, &words);
         for key in ["pattern2", "replacement2"] {
             if options.get(key).is_some_and(|part| !part.is_string() && !part.is_null()) {
                 self.at(key, |this| this.doubt("is no text, and is not looked at"));

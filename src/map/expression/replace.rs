@@ -14,7 +14,7 @@ use super::{Expression, Resolved, Unresolved};
 /// Most UTF-16 units of a pattern and of a replacement (Segment's limit).
 const LONGEST: usize = 10;
 
-const OPTIONS: [&str; 7] =
+pub(super) const OPTIONS: [&str; 7] =
     ["value", "pattern", "replacement", "pattern2", "replacement2", "ignorecase", "global"];
 
 #[derive(Clone, PartialEq)]

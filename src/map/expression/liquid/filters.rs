@@ -85,6 +85,9 @@ impl Filter {
         let Some(entry) = FILTERS.iter().find(|(known, _, _)| *known == name) else {
             return Ok(None);
         };
+        if arguments > 1 && matches!(name, "append" | "prepend") {
+            return Err(format!("the filter {name} takes one argument"));
+        }
         if arguments < entry.1 {
             return Err(format!("the filter {name} needs {}", ["", "an argument"][entry.1.min(1)]));
         }
@@ -165,7 +168,7 @@ const FILTERS: &[Entry] = &[
     ("replace", 1, texts::replace),
     ("replace_first", 1, |v, a| done(text(v).replacen(&a.text(0), &a.text(1), 1))),
     ("replace_last", 1, |v, a| done(texts::replaced_last(&text(v), &a.text(0), &a.text(1)))),
-    ("truncate", 0, |v, a| done(texts::truncated(&text(v), a))),
+    ("truncate", 0, |v, a| Ok(texts::truncated(v, a))),
     ("truncatewords", 0, |v, a| done(texts::truncated_words(&text(v), a))),
     ("escape", 0, |v, _| done(texts::escaped(&text(v)))),
     ("xml_escape", 0, |v, _| done(texts::escaped(&text(v)))),
@@ -279,7 +282,22 @@ fn sum(value: Option<&Value>, arguments: &Arguments<'_>) -> Result<Option<Value>
 
 #[expect(clippy::unnecessary_wraps, reason = "filters may fail, and the table has one type")]
 fn slice(value: Option<&Value>, arguments: &Arguments<'_>) -> Result<Option<Value>, Unresolved> {
-    let (begin, count) = (arguments.whole(0, 0), arguments.whole(1, 1));
+    // What is missing is no beginning, and JavaScript finds nothing there.
+    let Some(first) = arguments.get(0) else {
+        let is_list = matches!(value, None | Some(Value::Null | Value::Array(_)));
+        return Ok(Some(if is_list { Value::Array(Vec::new()) } else { "".into() }));
+    };
+    let (begin, mut count) = (arguments.whole(0, 0), arguments.whole(1, 1));
+    // A text and a number are put together there, where numbers are added.
+    if let Value::String(begin) = first
+        && let Ok(end) = format!("{begin}{count}").parse::<f64>()
+    {
+        #[expect(clippy::cast_possible_truncation, reason = "it saturates")]
+        let end = end as i64;
+        count = end.saturating_sub(arguments.whole(0, 0)).max(0);
+    } else if first.is_string() {
+        count = 0;
+    }
     // Before the beginning there is nothing, even where it ends after it.
     let range = |length: usize| {
         let length = i64::try_from(length).unwrap_or(i64::MAX);

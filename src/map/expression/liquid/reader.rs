@@ -91,15 +91,14 @@ impl<'t> Reader<'t> {
         }
         let filter = Filter::named(name, arguments.len());
         let filter = filter.map_err(|problem| self.place.fault(problem))?;
-        Ok(match filter {
-            Some(filter) => Ok(FilterCall { filter, arguments, allow_false }),
-            None => {
-                let hint = nearest(name, &Filter::names())
-                    .map_or_else(String::new, |known| format!("; did you mean {known}?"));
-                Err(self.place.doubt(format!(
-                    "there is no filter {name}, and the value stays as it is{hint}"
-                )))
-            }
+        Ok(if let Some(filter) = filter {
+            Ok(FilterCall { filter, arguments, allow_false })
+        } else {
+            let hint = nearest(name, &Filter::names())
+                .map_or_else(String::new, |known| format!("; did you mean {known}?"));
+            Err(self
+                .place
+                .doubt(format!("there is no filter {name}, and the value stays as it is{hint}")))
         })
     }
 

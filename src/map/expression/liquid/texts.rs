@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::super::Unresolved;
 use super::filters::Arguments;
-use super::value::text;
+use super::value::{coerced, text};
 
 /// What a piece of a split text takes beside its characters.
 const BYTES_A_PIECE: usize = 32;
@@ -80,20 +80,25 @@ pub(super) fn normalized(whole: &str) -> String {
     normal
 }
 
-pub(super) fn truncated(whole: &str, arguments: &Arguments<'_>) -> String {
+/// What is short enough stays the value it is.
+pub(super) fn truncated(value: Option<&Value>, arguments: &Arguments<'_>) -> Option<Value> {
+    let whole = text(value);
     let most = arguments.whole(0, 50);
     let end = arguments.get(1).map_or_else(|| "...".to_owned(), |end| text(Some(end)));
     let units: Vec<u16> = whole.encode_utf16().collect();
     if i64::try_from(units.len()).is_ok_and(|length| length <= most) {
-        return whole.to_owned();
+        return value.cloned();
     }
     let most = usize::try_from(most).unwrap_or(0);
     let kept = most.saturating_sub(end.encode_utf16().count());
-    String::from_utf16_lossy(&units[..kept]) + &end
+    Some((String::from_utf16_lossy(&units[..kept]) + &end).into())
 }
 
 /// The end is put on as soon as there are as many words as allowed.
 pub(super) fn truncated_words(whole: &str, arguments: &Arguments<'_>) -> String {
+    if arguments.get(0).is_some_and(|most| coerced(Some(most)).is_nan()) {
+        return String::new();
+    }
     let most = usize::try_from(arguments.whole(0, 15)).unwrap_or(0).max(1);
     let end = arguments.get(1).map_or_else(|| "...".to_owned(), |end| text(Some(end)));
     let normal = normalized(whole);

@@ -133,7 +133,7 @@ pub(super) fn property<'a>(of: Cow<'a, Value>, key: &Value) -> Found<'a> {
             members.get(&name).map(Cow::Borrowed)
         }
         Cow::Borrowed(Value::Array(items)) => {
-            if let Some(at) = position(&name, items.len()) {
+            if let Some(at) = position(key, &name, items.len()) {
                 return items.get(at).map(Cow::Borrowed);
             }
             size(&name, items.len())
@@ -143,7 +143,7 @@ pub(super) fn property<'a>(of: Cow<'a, Value>, key: &Value) -> Found<'a> {
         }
         Cow::Owned(Value::Array(mut items)) => {
             let length = items.len();
-            match position(&name, length) {
+            match position(key, &name, length) {
                 Some(at) => (at < length).then(|| Cow::Owned(items.swap_remove(at))),
                 None => size(&name, length),
             }
@@ -167,11 +167,13 @@ fn size<'a>(name: &str, size: usize) -> Found<'a> {
     matches!(name, "size" | "length").then(|| Cow::Owned(size.into()))
 }
 
-fn position(name: &str, length: usize) -> Option<usize> {
+/// Only a number counts from the end where it is negative.
+fn position(key: &Value, name: &str, length: usize) -> Option<usize> {
     match name {
         "first" => Some(0),
         "last" => Some(length.saturating_sub(1)),
         _ => match name.parse::<i64>() {
+            Ok(at) if at < 0 && !key.is_number() => None,
             Ok(at) if at < 0 => length.checked_sub(usize::try_from(at.unsigned_abs()).ok()?),
             Ok(at) => usize::try_from(at).ok(),
             Err(_) => None,
