@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::budget::Budget;
 use super::compile::{Compiler, is_falsy};
-use super::{Expression, Resolved};
+use super::{Expression, Resolved, Unresolved};
 
 #[derive(Clone, PartialEq)]
 pub(in crate::map) struct Conditional {
@@ -58,6 +58,18 @@ impl Conditional {
     }
 
     pub(super) fn resolve<'a>(&'a self, event: &'a Value, budget: &Budget) -> Resolved<'a> {
+        match self.chosen(event, budget)? {
+            Some(chosen) => chosen.within(event, budget),
+            None => Ok(None),
+        }
+    }
+
+    /// The branch that is taken for this event, if there is one.
+    pub(super) fn chosen(
+        &self,
+        event: &Value,
+        budget: &Budget,
+    ) -> Result<Option<&Expression>, Unresolved> {
         let holds = match &self.condition {
             Condition::Exists(exists) => {
                 exists.within(event, budget)?.is_some_and(|value| !value.is_null())
@@ -66,10 +78,7 @@ impl Conditional {
                 blank.within(event, budget)?.is_some_and(|value| !is_blank(&value))
             }
         };
-        match if holds { &self.then } else { &self.otherwise } {
-            Some(chosen) => chosen.within(event, budget),
-            None => Ok(None),
-        }
+        Ok(if holds { &self.then } else { &self.otherwise }.as_ref())
     }
 }
 

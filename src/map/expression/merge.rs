@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::budget::Budget;
 use super::compile::Compiler;
-use super::{Expression, Resolved, Unresolved};
+use super::{Expression, Resolved, Unresolved, without_nulls};
 
 #[derive(Clone, PartialEq)]
 pub(in crate::map) struct Merge {
@@ -48,34 +48,7 @@ impl Merge {
 
     pub(super) fn resolve<'a>(&'a self, event: &'a Value, budget: &Budget) -> Resolved<'a> {
         let mut merged = Merged { members: Map::new(), nothing: HashSet::new(), budget };
-        for object in &self.objects {
-            if let Expression::Object(members) = object {
-                for (key, member) in members {
-                    merged.put(key, member.within(event, budget)?)?;
-                }
-                continue;
-            }
-            match object.within(event, budget)?.as_deref() {
-                Some(Value::Object(members)) => {
-                    for (key, member) in members {
-                        merged.put(key, Some(Cow::Borrowed(member)))?;
-                    }
-                }
-                Some(Value::Array(items)) => {
-                    for (index, item) in items.iter().enumerate() {
-                        merged.put(&index.to_string(), Some(Cow::Borrowed(item)))?;
-                    }
-                }
-                Some(Value::String(text)) => {
-                    for (index, unit) in text.encode_utf16().enumerate() {
-                        let character = char::from_u32(unit.into());
-                        let character = Value::String(character.into_iter().collect());
-                        merged.put(&index.to_string(), Some(Cow::Owned(character)))?;
-                    }
-                }
-                _ => {}
-            }
-        }
+        self.objects.iter().try_for_each(|object| merged.gather(object, event))?;
         Ok(Some(Cow::Owned(Value::Object(merged.into_members()))))
     }
 }
@@ -90,6 +63,70 @@ struct Merged<'a> {
 }
 
 impl Merged<'_> {
+    /// Puts what an expression builds on top. What the mapping itself builds is taken as it is built: its
+    /// members that are nothing count.
+    fn gather(&mut self, object: &Expression, event: &Value) -> Result<(), Unresolved> {
+        match object {
+            Expression::Object(members) => {
+                for (key, member) in members {
+                    self.put(key, member.within(event, self.budget)?)?;
+                }
+            }
+            Expression::If(conditional) => {
+                if let Some(chosen) = conditional.chosen(event, self.budget)? {
+                    self.gather(chosen, event)?;
+                }
+            }
+            Expression::Merge(merge) => {
+                merge.objects.iter().try_for_each(|object| self.gather(object, event))?;
+            }
+            // A null that it takes out still overrides.
+            Expression::ExcludeWhenNull(inner) => {
+                match inner.within(event, self.budget)?.as_deref() {
+                    Some(Value::Object(members)) => {
+                        for (key, member) in members {
+                            let member = without_nulls(self.budget.own(Cow::Borrowed(member))?);
+                            self.put(key, member.map(Cow::Owned))?;
+                        }
+                    }
+                    Some(other) => self.spread(other)?,
+                    None => {}
+                }
+            }
+            other => {
+                if let Some(value) = other.within(event, self.budget)? {
+                    self.spread(&value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The members of an object, and what `Object.assign` makes of lists and texts.
+    fn spread(&mut self, value: &Value) -> Result<(), Unresolved> {
+        match value {
+            Value::Object(members) => {
+                for (key, member) in members {
+                    self.put(key, Some(Cow::Borrowed(member)))?;
+                }
+            }
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    self.put(&index.to_string(), Some(Cow::Borrowed(item)))?;
+                }
+            }
+            Value::String(text) => {
+                for (index, unit) in text.encode_utf16().enumerate() {
+                    let character = char::from_u32(unit.into());
+                    let character = Value::String(character.into_iter().collect());
+                    self.put(&index.to_string(), Some(Cow::Owned(character)))?;
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+        Ok(())
+    }
+
     fn put(&mut self, key: &str, value: Option<Cow<'_, Value>>) -> Result<(), Unresolved> {
         self.budget.spend(key.len())?;
         let value = if let Some(value) = value {

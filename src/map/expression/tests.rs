@@ -195,6 +195,10 @@ fn corners_are_those_of_the_hosted_integration() {
         (json!({"@replace": {"value": "", "pattern": "t", "replacement": "x"}}), None),
         (json!({"@replace": {"value": {"@path": "$.a.e"}, "pattern": "t", "replacement": "x"}}), Some(json!(""))),
         (json!({"@replace": {"value": {"@path": "$.deseret"}, "pattern": "\u{10400}", "ignorecase": true}}), Some(json!("\u{10428}"))),
+        // What is nothing overrides, however it was built.
+        (json!({"@merge": {"objects": [{"x": 1}, {"@merge": {"objects": [{"x": {"@path": "$.no"}}], "direction": "left"}}], "direction": "right"}}), Some(json!({}))),
+        (json!({"@merge": {"objects": [{"x": 1}, {"@if": {"exists": {"@path": "$.t"}, "then": {"x": {"@path": "$.no"}, "y": 2}}}], "direction": "right"}}), Some(json!({"y": 2}))),
+        (json!({"@merge": {"objects": [{"b": 7, "n": 1}, {"@excludeWhenNull": {"@path": "$.a"}}], "direction": "right"}}), Some(json!({"b": 1, "l": [{"x": 2}, {"x": 3, "y": null}], "e": "", "f": false}))),
     ];
     for (mapping, expected) in rows {
         assert_eq!(resolved(&mapping, &event), Ok(expected), "{mapping}");

@@ -62,6 +62,11 @@ impl Arguments<'_> {
         self.values.get(index)?.as_deref()
     }
 
+    /// The first argument as an item of a list, where nothing is null.
+    fn item(&self) -> Value {
+        self.get(0).cloned().unwrap_or(Value::Null)
+    }
+
     pub(super) fn text(&self, index: usize) -> String {
         text(self.get(index))
     }
@@ -141,8 +146,8 @@ const FILTERS: &[Entry] = &[
     ("compact", 0, |v, _| Ok(Some(list(v).into_iter().filter(|item| !item.is_null()).collect()))),
     ("sum", 0, sum),
     ("slice", 1, slice),
-    ("push", 1, |v, a| Ok(Some(list(v).into_iter().chain(a.get(0).cloned()).collect()))),
-    ("unshift", 1, |v, a| Ok(Some(a.get(0).cloned().into_iter().chain(list(v)).collect()))),
+    ("push", 1, |v, a| Ok(Some(list(v).into_iter().chain([a.item()]).collect()))),
+    ("unshift", 1, |v, a| Ok(Some([a.item()].into_iter().chain(list(v)).collect()))),
     ("pop", 0, |v, _| {
         let mut items = list(v);
         items.pop();

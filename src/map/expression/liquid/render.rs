@@ -21,7 +21,7 @@ pub(super) struct Renderer<'a> {
     event: &'a Value,
     budget: &'a Budget,
     variables: HashMap<String, Value>,
-    counters: HashMap<String, i64>,
+    counters: HashMap<String, f64>,
     cycles: HashMap<String, usize>,
     rendered: String,
     stopped: bool,
@@ -92,10 +92,15 @@ impl<'a> Renderer<'a> {
                 self.variables.insert(name.clone(), captured.into());
             }
             Node::Count { name, up } => {
-                let counter = self.counters.entry(name.clone()).or_default();
-                let shown = if *up { *counter } else { *counter - 1 };
-                *counter += if *up { 1 } else { -1 };
-                self.write(&shown.to_string())?;
+                // It goes on from a number of the event.
+                let begin = || self.event.get(name).filter(|value| value.is_number());
+                let counter = self
+                    .counters
+                    .entry(name.clone())
+                    .or_insert_with(|| begin().and_then(Value::as_f64).unwrap_or_default());
+                let shown = if *up { *counter } else { *counter - 1.0 };
+                *counter += if *up { 1.0 } else { -1.0 };
+                self.write(&value::text(Some(&value::number(shown))))?;
             }
             Node::Cycle { group, candidates } => {
                 let turn = self.cycles.entry(group.clone()).or_default();
@@ -190,14 +195,14 @@ impl<'a> Renderer<'a> {
         let name = value::text(self.operand(first)?.as_deref());
         let mut here = match (self.variables.get(&name), self.counters.get(&name)) {
             (Some(value), _) => Cow::Borrowed(value),
-            (None, Some(counter)) => Cow::Owned(Value::from(*counter)),
+            (None, Some(counter)) => Cow::Owned(value::number(*counter)),
             (None, None) => match self.event.get(&name) {
                 Some(value) => Cow::Borrowed(value),
                 None => return Ok(None),
             },
         };
         for key in rest {
-            let key = self.operand(key)?.unwrap_or(Cow::Owned(Value::Null));
+            let Some(key) = self.operand(key)? else { return Ok(None) };
             match value::property(here, &key) {
                 Some(value) => here = value,
                 None => return Ok(None),

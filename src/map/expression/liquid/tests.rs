@@ -57,6 +57,8 @@ const RENDERED: &[(&str, &str)] = &[
     (r"{{ .name }}-{{ .o.k }}", r"MapleRobin-1"),
     (r"{{ w | truncatewords: 'x' }}{{ o | truncate: 99 | json }}", r#"{"k":1,"l":[{"z":2}]}"#),
     (r"{{ list[-1] }}{{ list['-1'] }}", r"c"),
+    (r"{{ list.01 }}{{ name.01 }}{{ o[nope] }}{{ (1..2) | unshift: nope | json }}", r"[null,1,2]"),
+    (r"{% increment n %}{% decrement fl %}{{ fl }}", r"51.51.5"),
     (r"{{ 'abcd' | slice: nope }}-{{ 'abcd' | slice: 'x' }}-{{ 'abcd' | slice: '1', 3 }}", r"--bcd"),
     (r"{{ 'a' | to_integer }}{{ o | to_integer }}", r"NaNNaN"),
     (r"{{ '' | truncate: -1, '-' }}", r"-"),

@@ -151,12 +151,12 @@ pub(super) fn property<'a>(of: Cow<'a, Value>, key: &Value) -> Found<'a> {
         of => match &*of {
             Value::Object(members) if name == "size" => Some(Cow::Owned(members.len().into())),
             Value::String(of) => match name.parse::<usize>() {
-                Ok(at) => {
+                Ok(at) if at.to_string() == name => {
                     let unit = of.encode_utf16().nth(at)?;
                     let character = char::from_u32(unit.into())?;
                     Some(Cow::Owned(character.to_string().into()))
                 }
-                Err(_) => size(&name, of.encode_utf16().count()),
+                _ => size(&name, of.encode_utf16().count()),
             },
             _ => None,
         },
@@ -173,6 +173,7 @@ fn position(key: &Value, name: &str, length: usize) -> Option<usize> {
         "first" => Some(0),
         "last" => Some(length.saturating_sub(1)),
         _ => match name.parse::<i64>() {
+            Ok(at) if at.to_string() != name => None,
             Ok(at) if at < 0 && !key.is_number() => None,
             Ok(at) if at < 0 => length.checked_sub(usize::try_from(at.unsigned_abs()).ok()?),
             Ok(at) => usize::try_from(at).ok(),

@@ -108,12 +108,7 @@ fn run(name: &str, options: &Value, event: &Value) -> Found {
             }
             let mut merged: Vec<(String, Option<Value>)> = Vec::new();
             for object in &objects {
-                let is_plain =
-                    |members: &&Map<String, Value>| !members.keys().any(|key| key.starts_with('@'));
-                let members = match object.as_object().filter(is_plain) {
-                    Some(members) => resolved_members(members, event)?,
-                    None => spread(resolve(object, event)?),
-                };
+                let members = built(object, event)?;
                 // As `Object.assign`: what is replaced keeps its place.
                 for (key, value) in members {
                     match merged.iter_mut().find(|(other, _)| *other == key) {
@@ -131,6 +126,44 @@ fn run(name: &str, options: &Value, event: &Value) -> Found {
             None => resolve(&options["mapping"], &json!({})),
         },
         _ => Err(()),
+    }
+}
+
+/// What is merged, with the members that are nothing.
+fn built(object: &Value, event: &Value) -> Result<Vec<(String, Option<Value>)>, ()> {
+    let Some(members) = object.as_object() else { return Ok(spread(resolve(object, event)?)) };
+    let directive = members.iter().find(|(key, _)| key.starts_with('@'));
+    match directive.map(|(key, options)| (key.as_str(), options)) {
+        None => resolved_members(members, event),
+        Some(("@literal", inside)) => built(inside, event),
+        Some(("@if", options)) => {
+            let mut which = options.clone();
+            which["then"] = json!("then");
+            which["else"] = json!("else");
+            if resolve(&json!({ "@if": which }), event)? == Some(json!("then")) {
+                options.get("then").map_or(Ok(Vec::new()), |then| built(then, event))
+            } else if truthy(&options["else"]) {
+                built(&options["else"], event)
+            } else {
+                Ok(Vec::new())
+            }
+        }
+        Some(("@merge", options)) => {
+            let mut objects = options["objects"].as_array().cloned().unwrap_or_default();
+            if options["direction"] == "left" {
+                objects.reverse();
+            }
+            let all = objects.iter().map(|object| built(object, event));
+            Ok(all.collect::<Result<Vec<_>, ()>>()?.concat())
+        }
+        Some(("@excludeWhenNull", inside)) => match resolve(inside, event)? {
+            Some(Value::Object(members)) => {
+                Ok(members.into_iter().map(|(key, value)| (key, clean(value))).collect())
+            }
+            Some(other) => Ok(spread(Some(other))),
+            None => Ok(Vec::new()),
+        },
+        Some(_) => Ok(spread(resolve(object, event)?)),
     }
 }
 
