@@ -88,6 +88,11 @@ impl Scene {
     async fn seen(&self, case: &str, expected: Expected<'_>) {
         seen(&self.installation, &self.cohortd, case, &expected).await;
     }
+
+    async fn has_since(&self) {
+        let of = of(&self.cohortd.status().await);
+        assert!(of["since"].is_string() && of["concerns"][0]["since"].is_string(), "{of}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -142,8 +147,8 @@ async fn what_is_only_ignored_needs_attention() {
     let (status, answer) = cohortd.post(&event).await.expect("an answer");
     assert_eq!((status, &answer["ignored"]), (200, &1.into()), "{answer}");
     let said = &["no subscription selects", "ignored so far: identify", "mapping.subscribe"];
-    let expected =
-        Expected { state: "attention", exit: 0, concern: "only_ignored", said, logged: "" };
+    let logged = "destination needs attention";
+    let expected = Expected { state: "attention", exit: 0, concern: "only_ignored", said, logged };
     seen(&installation, &cohortd, "only ignored", &expected).await;
 }
 
@@ -157,8 +162,10 @@ async fn what_is_rejected_or_parked_needs_attention() {
     let (status, answer) = scene.cohortd.post(&event).await.expect("an answer");
     assert_eq!(status, 400, "{answer}");
     let said = &["rejected", "cohortd rejected list production"];
-    let expected = Expected { state: "attention", exit: 0, concern: "rejected", said, logged: "" };
+    let logged = "destination needs attention";
+    let expected = Expected { state: "attention", exit: 0, concern: "rejected", said, logged };
     scene.seen("rejected", expected).await;
+    scene.has_since().await;
 
     let scene = Scene::new(says(400, "invalid_request", "no")).await;
     enter(&scene.cohortd.poster(), "ada").await;
@@ -166,6 +173,47 @@ async fn what_is_rejected_or_parked_needs_attention() {
     let logged = "member refused: parked";
     let expected = Expected { state: "attention", exit: 0, concern: "parked", said, logged };
     scene.seen("parked", expected).await;
+    scene.has_since().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_rejected_and_not_kept_needs_attention_however_much_was_taken_before() {
+    let scene = Scene::new(Fault::None).await;
+    let poster = scene.cohortd.poster();
+    enter(&poster, "ada").await;
+    let none = json!({"foo": 1});
+    let batch = [identify("bea", "vip", true, NOW_MS), none.clone()];
+    let (status, answer) = poster.post_batch(&batch).await.expect("an answer");
+    assert_eq!((status, &answer["accepted"]), (200, &1.into()), "{answer}");
+    let said = &["1 event could not be applied", "not kept", "not_an_event", "cohortd explain"];
+    let expected = Expected { state: "attention", exit: 0, concern: "not_kept", said, logged: "" };
+    scene.seen("not kept", expected).await;
+    scene.has_since().await;
+
+    // and a request of which nothing is taken does not end what was refused at its path
+    let scene = Scene::new(Fault::None).await;
+    let poster = scene.cohortd.poster();
+    enter(&poster, "ada").await;
+    let event = identify("ada", "vip", true, NOW_MS).to_string();
+    let refused = poster.post_as("another", "production", event.clone(), &event).await;
+    assert_eq!(refused.expect("an answer").0, 401);
+    assert_eq!(poster.post(&none).await.expect("an answer").0, 400);
+    let said = &["1 request was refused at /segment/production"];
+    let expected = Expected { state: "attention", exit: 0, concern: "refused", said, logged: "" };
+    scene.seen("refused, then rejected", expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_switched_off_is_shown() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("destinations.production.enabled", "false");
+    let cohortd = installation.start();
+    let event = identify("ada", "vip", true, NOW_MS);
+    assert_eq!(cohortd.post(&event).await.expect("an answer").0, 503);
+    let said = &["enabled = false", "destinations.production.enabled = true"];
+    let expected = Expected { state: "paused", exit: 0, concern: "disabled", said, logged: "" };
+    seen(&installation, &cohortd, "disabled", &expected).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
