@@ -193,7 +193,13 @@ pub fn main() -> ExitCode {
         Command::Healthcheck => waited(healthcheck::healthcheck(file)),
         Command::Reload(reload) => asked(file, async |config, out| reload.run(config, out).await),
         Command::Status(status) => match Config::admin(file) {
-            Ok(admin) => {
+            Ok((admin, unread)) => {
+                if let Some(unread) = unread {
+                    complain(&format!(
+                        "{unread}\nit names no admin listener then: asking {}, of the defaults and the environment",
+                        admin.address
+                    ));
+                }
                 let mut out = std::io::stdout();
                 let result = waited(status.status(&admin, &mut out));
                 answered(result.and_then(|exit| out.flush().map(|()| exit)))

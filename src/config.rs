@@ -139,8 +139,11 @@ impl Config {
     /// Where the admin listener is and what opens it, whatever is wrong with the rest: whoever asks how the
     /// daemon does may do so because somebody has broken the file.
     ///
+    /// Beside it stands why the file could not be read at all, if that is so: then the section is that of the
+    /// defaults and the environment.
+    ///
     /// Errors: what is wrong with the section itself.
-    pub fn admin(file: Option<&Path>) -> Result<Admin, Faults> {
+    pub fn admin(file: Option<&Path>) -> Result<(Admin, Option<String>), Faults> {
         let report = Report::default();
         let file = layers::locate(file);
         let (tree, complete) = layers::merge(file.as_deref(), std::env::vars_os(), &report);
@@ -148,9 +151,11 @@ impl Config {
         let listen = Listen::read(root.section("listen"));
         let admin = Admin::read(root.section("admin"), &listen);
         drop(root);
-        match report.finish().err().and_then(|faults| faults.within("admin")) {
+        let faults = report.finish().err();
+        let unread = faults.as_ref().filter(|_| !complete).map(ToString::to_string);
+        match faults.and_then(|faults| faults.within("admin")) {
             Some(faults) => Err(faults),
-            None => Ok(admin),
+            None => Ok((admin, unread)),
         }
     }
 
