@@ -33,8 +33,10 @@ mod authentication;
 mod body;
 mod bucket;
 mod budget;
+mod calls;
 mod change;
 mod connections;
+mod cors;
 mod counters;
 mod doors;
 pub mod envelope;
@@ -45,8 +47,10 @@ mod handed_in;
 mod heavy;
 mod listener;
 mod names;
+mod opening;
 mod probes;
 mod progress;
+mod proxy_protocol;
 mod refused;
 mod rewritten;
 mod socket;
@@ -57,6 +61,7 @@ mod tracking;
 mod unpacking;
 mod webhook;
 mod webhook_audiences;
+mod windows;
 
 pub use authentication::{Credential, Credentials, bearer};
 pub use body::discard;
@@ -65,7 +70,7 @@ pub use change::SinceChange;
 pub use counters::{Counters, Received, Requests};
 pub use doors::{Destination, Doors, Entrance};
 pub use handed_in::{HandInError, HandedIn, hand_in};
-pub use listener::{Proven, serve};
+pub use listener::{Front, Proven, serve};
 pub use probes::{Readiness, objection, unready};
 pub use refused::{RefusedCount, RefusedPath};
 pub use sorting::too_large;
@@ -100,6 +105,8 @@ pub struct Limits {
     pub max_requests: usize,
     /// Proxies in front whose word about the source of a request is taken.
     pub trusted_proxies: usize,
+    /// Whether connections begin with a header of the PROXY protocol; else none may.
+    pub proxy_protocol: bool,
 }
 
 /// What the public routes share.
@@ -170,20 +177,37 @@ impl PublicState {
     }
 }
 
-/// The public routes. Anything else is a 404, any other method a 405.
-pub fn router(state: PublicState) -> Router {
-    let events = MethodFilter::POST.or(MethodFilter::PUT).or(MethodFilter::PATCH);
+/// What the public listener serves.
+pub fn front(state: PublicState) -> Front {
+    let budget = state.budget.clone();
+    let state = Arc::new(state);
+    let probes_and_nothing_else = probed().fallback(answer::misled).with_state(Arc::clone(&state));
+    Front::new(routed(state), probes_and_nothing_else, budget)
+}
+
+/// What a load balancer asks to know how we are.
+fn probed() -> Router<Arc<PublicState>> {
     Router::new()
-        .route("/segment/{destination}", on(events, webhook::accept))
-        .route("/segment/{destination}/audiences/create", post(webhook_audiences::create))
-        .route("/segment/{destination}/audiences/get", post(webhook_audiences::get))
-        .route("/v1/batch", post(tracking::batch))
-        .route("/v1/import", post(tracking::batch))
-        .route("/v1/{call}", post(tracking::single))
         .route("/livez", get(probes::live))
         .route("/readyz", get(probes::ready))
         .route("/healthz", get(probes::ready))
+}
+
+/// The public routes. Anything else is a 404, any other method a 405.
+fn routed(state: Arc<PublicState>) -> Router {
+    let events = MethodFilter::POST.or(MethodFilter::PUT).or(MethodFilter::PATCH);
+    probed()
+        .route("/segment/{destination}", on(events, webhook::accept))
+        .route("/segment/{destination}/audiences/create", post(webhook_audiences::create))
+        .route("/segment/{destination}/audiences/get", post(webhook_audiences::get))
+        .merge(calls::routes())
         .method_not_allowed_fallback(answer::method_not_allowed)
         .fallback(answer::not_found)
-        .with_state(Arc::new(state))
+        .with_state(state)
+}
+
+/// The same, for tests of a single step.
+#[cfg(test)]
+fn router(state: PublicState) -> Router {
+    routed(Arc::new(state))
 }

@@ -250,11 +250,11 @@ impl Service {
                 Ended::Watch
             });
         }
-        let (mut router, stop) = (receive::router(state), service.stop_receiving.clone());
+        let (mut front, stop) = (receive::front(state), service.stop_receiving.clone());
         if let Some(traces) = &service.traces {
-            router = telemetry::traced(router, traces.tracer.clone());
+            front = front.behind(|router| telemetry::traced(router, traces.tracer.clone()));
         }
-        let listener = receive::serve(public, router, public_limits, public_tls, stop);
+        let listener = receive::serve(public, front, public_limits, public_tls, stop);
         service.spawn(Part::Receiving, async move { Ended::Listener(listener.await) });
         let sources = Arc::new(wiring::sources(&service));
         if let Some(exporter) = exporter {

@@ -44,6 +44,8 @@ pub struct Listen {
     pub max_requests: usize,
     /// Proxies in front that add to `X-Forwarded-For`.
     pub trusted_proxies: usize,
+    /// Whether a load balancer in front begins each connection with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
     /// TLS, if it is spoken.
     pub tls: Option<TlsFiles>,
 }
@@ -83,6 +85,7 @@ impl Listen {
             max_connections: whole(section.needed_whole("max_connections", 1..=1_000_000)),
             max_requests: whole(section.needed_whole("max_requests", 1..=1_000_000)),
             trusted_proxies: whole(section.needed_whole("trusted_proxies", 0..=100)),
+            proxy_protocol: section.flag("proxy_protocol").unwrap_or(false),
             tls: tls::read(&mut section),
         };
         if section.is_clean() && budget < limit {

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use url::Url;
 
 use super::secrets;
 use super::section::{Section, choose};
@@ -21,6 +22,9 @@ pub struct SegmentSection {
     pub extra_fields: Vec<String>,
     /// Networks that may post; without any, every one may.
     pub allowed_sources: Vec<IpNet>,
+    /// Origins of web pages that may read what the Tracking API answers, as browsers write them; `*` is
+    /// every one. None: no page may.
+    pub cors_origins: Vec<String>,
     /// Whether one request may carry several events.
     pub allow_batches: bool,
     /// Requests a second that are taken; none: as many as come.
@@ -60,6 +64,7 @@ impl SegmentSection {
             write_keys: write_keys.unwrap_or_default(),
             extra_fields: section.list("extra_fields").unwrap_or_default(),
             allowed_sources: read_networks(&mut section),
+            cors_origins: read_origins(&mut section),
             allow_batches: section.flag("allow_batches").unwrap_or(true),
             max_requests_per_s: section.whole("max_requests_per_s", 1..=1_000_000),
             require: read_require(&mut section),
@@ -86,6 +91,9 @@ impl SegmentSection {
                        destination requires authentication unless allow_unauthenticated = true";
             section.missing("shared_secrets", Some("shared_secrets_file"), why);
             return;
+        }
+        if self.write_keys.is_empty() && !self.cors_origins.is_empty() {
+            section.warn("cors_origins", "counts for nothing: no write key opens the Tracking API");
         }
         for credential in &self.require {
             let (word, key, configured) = match credential {
@@ -118,6 +126,32 @@ fn read_networks(section: &mut Section<'_>) -> Vec<IpNet> {
         }
     }
     networks
+}
+
+fn read_origins(section: &mut Section<'_>) -> Vec<String> {
+    let mut origins = Vec::new();
+    for text in section.list("cors_origins").unwrap_or_default() {
+        let text = text.trim();
+        if let Some(origin) = origin(text) {
+            origins.push(origin);
+        } else {
+            let problem = "must be origins of web pages, as in https://www.example.com, or *";
+            section.fault("cors_origins", Some(text.to_owned()), problem);
+        }
+    }
+    origins
+}
+
+/// As a browser writes it: without a path, without the port that goes without saying.
+fn origin(text: &str) -> Option<String> {
+    if text == "*" {
+        return Some(text.to_owned());
+    }
+    let url = Url::parse(text).ok()?;
+    let is_bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+    let is_anonymous = url.username().is_empty() && url.password().is_none();
+    let origin = url.origin();
+    (origin.is_tuple() && is_bare && is_anonymous).then(|| origin.ascii_serialization())
 }
 
 fn read_require(section: &mut Section<'_>) -> Vec<Credential> {

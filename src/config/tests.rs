@@ -819,3 +819,28 @@ fn fingerprints_tell_what_has_changed_and_the_files_are_known() {
         "those of a faulty one too"
     );
 }
+
+#[test]
+fn origins_of_web_pages_are_read_as_browsers_write_them() {
+    let load = |origins| {
+        load(&[("EU__SEGMENT__CORS_ORIGINS", origins), ("EU__SEGMENT__WRITE_KEYS", "hidden-key")])
+    };
+    let table = [
+        ("*", "*"),
+        ("https://www.example.com", "https://www.example.com"),
+        ("HTTPS://WWW.Example.com:443/", "https://www.example.com"),
+        ("http://localhost:3000", "http://localhost:3000"),
+    ];
+    for (written, read) in table {
+        let config = load(written).expect("it is good");
+        let segment = config.destinations[0].segment.as_ref().expect("it has one");
+        assert_eq!(segment.cors_origins, [read], "{written}");
+    }
+    for wrong in
+        ["www.example.com", "https://x.example/shop", "https://ada@x.example", "file:///", "**"]
+    {
+        let text = faults(load(wrong));
+        let expected = format!("segment.cors_origins = {wrong}   must be origins of web pages");
+        assert!(text.contains(&expected), "{text}");
+    }
+}

@@ -109,7 +109,7 @@ fn levels<S: 'static>(handle: reload::Handle<EnvFilter, S>) -> Levels {
 }
 
 /// The directives of the configuration, behind one for a library that has a line for whatever a stranger does wrong:
-/// that could fill a disk (P6).
+/// that could fill a disk (P6). Whoever wants to read it names it: `info,h2=debug`.
 fn filter(level: &str) -> EnvFilter {
     EnvFilter::new(format!("h2=error,{level}"))
 }
@@ -144,6 +144,20 @@ mod tests {
 
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
+        }
+    }
+
+    #[test]
+    fn what_peers_of_http_2_do_wrong_is_logged_for_whoever_names_it() {
+        for (level, is_logged) in [("info", false), ("trace", false), ("info,h2=debug", true)] {
+            let lines = Lines::default();
+            let writer = lines.clone();
+            let log = Log { format: LogFormat::Json, level: level.to_owned() };
+            let (subscriber, _) = subscriber(&log, move || writer.clone());
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::warn!(target: "h2::proto", "locally-reset streams reached limit");
+            });
+            assert_eq!(!lines.0.lock().expect("no writer panics").is_empty(), is_logged, "{level}");
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::counters::Counted;
 use super::refused::{Asked, At, shortened};
-use super::{PublicState, tracking};
+use super::{PublicState, body, calls};
 use crate::json::Json;
 use crate::map::Rejection;
 
@@ -115,6 +115,10 @@ pub(super) enum Refusal {
     Busy,
     /// What was accepted could not be made durable in time.
     Unavailable,
+    /// The connection began with a header of the PROXY protocol, which is not expected.
+    ProxyHeader,
+    /// The connection did not begin with one, and it is expected.
+    NoProxyHeader,
 }
 
 #[derive(Serialize)]
@@ -124,7 +128,7 @@ struct RefusalLine {
 
 impl Refusal {
     /// Every refusal, in the order of their declaration, for the counters.
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 19] = [
         Self::NotFound,
         Self::UnknownDestination,
         Self::MethodNotAllowed,
@@ -142,7 +146,14 @@ impl Refusal {
         Self::TooMany,
         Self::Busy,
         Self::Unavailable,
+        Self::ProxyHeader,
+        Self::NoProxyHeader,
     ];
+
+    /// Whether a person has to do something, and nothing is taken until then.
+    pub(super) fn is_misled(self) -> bool {
+        matches!(self, Self::ProxyHeader | Self::NoProxyHeader)
+    }
 
     pub(super) fn status(self) -> StatusCode {
         self.status_and_text().0
@@ -236,6 +247,16 @@ impl Refusal {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "unavailable: the events could not be stored in time, try again",
             ),
+            Self::ProxyHeader => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "proxy_header: the connection began with a header of the PROXY protocol, which is not expected here: \
+                 set listen.proxy_protocol = true, or switch it off in the load balancer",
+            ),
+            Self::NoProxyHeader => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no_proxy_header: the connection did not begin with a header of the PROXY protocol: switch it on in \
+                 the load balancer, or set listen.proxy_protocol = false",
+            ),
         }
     }
 
@@ -247,8 +268,10 @@ impl Refusal {
             Self::Busy | Self::Unavailable | Self::TooMany => {
                 Some((header::RETRY_AFTER, HeaderValue::from_static("1")))
             }
-            // a person has to switch it on
-            Self::Disabled => Some((header::RETRY_AFTER, HeaderValue::from_static("60"))),
+            // a person has to act; but an SDK that heeds this sends nothing at all for so long
+            Self::Disabled | Self::ProxyHeader | Self::NoProxyHeader => {
+                Some((header::RETRY_AFTER, HeaderValue::from_static("10")))
+            }
             _ => None,
         }
     }
@@ -282,18 +305,34 @@ pub(super) async fn method_not_allowed(
     State(state): State<Arc<PublicState>>,
     request: Request,
 ) -> Refusal {
-    let path = request.uri().path();
-    let asked = Asked::of(request.method(), request.headers());
-    let door = path.strip_prefix("/segment/").and_then(|name| state.doors.at(name));
-    let call = path.strip_prefix("/v1/").and_then(tracking::route);
-    let astray = shortened(path);
-    let at = match (door.as_deref(), call) {
-        (Some(door), _) => At::Door(door, ""),
-        (None, Some(call)) => At::Call(call, None),
-        (None, None) => At::Astray(&astray),
-    };
-    let refusal = Refusal::MethodNotAllowed;
-    state.counters.nobodys().count(refusal.outcome(), Duration::ZERO);
-    state.refused(&at, asked, refusal);
+    state.refused_unread(&request, Refusal::MethodNotAllowed)
+}
+
+/// Any request on a connection that does not begin as it should.
+pub(super) async fn misled(State(state): State<Arc<PublicState>>, request: Request) -> Refusal {
+    let is_expected = state.limits.proxy_protocol;
+    let refusal = if is_expected { Refusal::NoProxyHeader } else { Refusal::ProxyHeader };
+    state.refused_unread(&request, refusal);
+    let (head, mut body) = request.into_parts();
+    body::discard(head, &mut body).await;
     refusal
+}
+
+impl PublicState {
+    /// Counts a request that is refused by its head, wherever it came to.
+    fn refused_unread(&self, request: &Request, refusal: Refusal) -> Refusal {
+        let path = request.uri().path();
+        let asked = Asked::of(request.method(), request.headers());
+        let door = path.strip_prefix("/segment/").and_then(|name| self.doors.at(name));
+        let call = path.strip_prefix("/v1/").and_then(calls::named);
+        let astray = shortened(path);
+        let at = match (door.as_deref(), call) {
+            (Some(door), _) => At::Door(door, ""),
+            (None, Some(call)) => At::Call(call, None),
+            (None, None) => At::Astray(&astray),
+        };
+        self.counters.nobodys().count(refusal.outcome(), Duration::ZERO);
+        self.refused(&at, asked, refusal);
+        refusal
+    }
 }

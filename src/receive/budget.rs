@@ -29,6 +29,9 @@ struct State {
     all_bytes: usize,
     /// That of it which is only for those who hold little.
     spared_bytes: usize,
+    /// What receive windows hold of what is spared, and what they may still take of it.
+    window_bytes: usize,
+    left_window_bytes: usize,
     begun: u64,
     /// By age.
     arriving: BTreeMap<u64, Arriving>,
@@ -50,22 +53,45 @@ pub(super) struct Reservation {
     whole_bytes: Option<usize>,
 }
 
+/// Room for the receive window of one connection; dropping it gives it back.
+#[derive(Debug)]
+pub(super) struct WindowReservation {
+    budget: Budget,
+    bytes: usize,
+}
+
 /// Heard of when a body has to make way.
 pub(super) type Eviction = oneshot::Receiver<()>;
 
 impl Budget {
     /// For so many requests of so many bytes in all; `largest_bytes`: of the largest body that is taken.
     pub fn new(requests: usize, bytes: usize, largest_bytes: usize) -> Self {
+        // the largest body must fit beside it, with what is made of it
+        let spared_bytes = bytes.saturating_sub(largest_bytes) / 4;
         let state = State {
             left_places: requests.max(1),
             left_bytes: bytes,
             all_bytes: bytes,
-            // the largest body must fit beside it, with what is made of it
-            spared_bytes: bytes.saturating_sub(largest_bytes) / 4,
+            spared_bytes,
+            window_bytes: 0,
+            left_window_bytes: spared_bytes / 2,
             begun: 0,
             arriving: BTreeMap::new(),
         };
         Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// Room for what may arrive on a connection before anybody reads it; `None` once there is none left.
+    /// Nobody makes way for it, and it makes way for nobody: it comes out of what is spared, half of it at most, so
+    /// that a large body fits as before.
+    pub fn reserve_window(&self, bytes: usize) -> Option<WindowReservation> {
+        let mut state = self.state();
+        let left_window_bytes = state.left_window_bytes.checked_sub(bytes)?;
+        state.left_bytes = state.left_bytes.checked_sub(bytes)?;
+        state.left_window_bytes = left_window_bytes;
+        state.window_bytes += bytes;
+        drop(state);
+        Some(WindowReservation { budget: self.clone(), bytes })
     }
 
     /// A place for a body that begins to arrive.
@@ -114,7 +140,7 @@ impl State {
         if held + bytes + spared > self.all_bytes {
             return Err(Refusal::TooLarge); // also if nobody else were here
         }
-        let needed = bytes + spared;
+        let needed = bytes + spared.saturating_sub(self.window_bytes);
         if bytes == 0 || self.left_bytes >= needed {
             return Ok(());
         }
@@ -181,7 +207,8 @@ impl Reservation {
         };
         let Some(held) = held else { return false };
         let missing = bytes.saturating_sub(*held);
-        let needed = missing + spared_from(*held + missing, state.spared_bytes);
+        let spared = spared_from(*held + missing, state.spared_bytes);
+        let needed = missing + spared.saturating_sub(state.window_bytes);
         let is_free = missing == 0 || needed <= state.left_bytes;
         if is_free {
             *held += missing;
@@ -238,6 +265,15 @@ impl Drop for Reservation {
             state.left_places += 1;
             state.left_bytes += held;
         }
+    }
+}
+
+impl Drop for WindowReservation {
+    fn drop(&mut self) {
+        let mut state = self.budget.state();
+        state.left_bytes += self.bytes;
+        state.left_window_bytes += self.bytes;
+        state.window_bytes -= self.bytes;
     }
 }
 
@@ -360,5 +396,27 @@ mod tests {
         assert_eq!(budget.reserve().err(), Some(Refusal::Busy));
         drop((first, second, third));
         assert_eq!(left(&budget), (2, 100));
+    }
+
+    #[test]
+    fn windows_have_half_of_what_is_spared_and_a_large_body_fits_as_before() {
+        const MIB: usize = 1 << 20;
+        let budget = Budget::new(10, 256 * MIB, 128 * MIB);
+        let windows: Vec<_> = std::iter::from_fn(|| budget.reserve_window(4 * MIB)).collect();
+        assert_eq!((windows.len(), left(&budget)), (4, (10, 240 * MIB)));
+        let (mut large, _large) = budget.reserve().expect("a place");
+        assert_eq!(large.grow_to(224 * MIB), Ok(()), "as without any window");
+        assert!(!large.grow_freely_to(224 * MIB + 1));
+        let little: Vec<_> = (0..2).map(|_| budget.reserve_whole(8 * MIB)).collect();
+        assert!(little.iter().all(Result::is_ok), "the other half is for those who hold little");
+        assert!(budget.reserve_whole(1).is_err(), "that was all");
+        drop((windows, large));
+        assert_eq!(left(&budget), (7, 240 * MIB));
+        assert!(budget.reserve_window(16 * MIB).is_some(), "all of the share was given back");
+        drop(little);
+        assert!(Budget::new(10, 100, 100).reserve_window(1).is_none(), "nothing is spared");
+        let full = Budget::new(10, 100, 20);
+        let _body = full.reserve_whole(95).expect("it fits");
+        assert!(full.reserve_window(6).is_none(), "bodies have the rest");
     }
 }

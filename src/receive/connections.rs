@@ -4,7 +4,7 @@
 //! crowd out whoever has a right one.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
@@ -15,12 +15,19 @@ use super::progress::{Patience, Progress, Verdict};
 /// So much later a request of a sender who is known counts: after all others there will ever be.
 const AHEAD: u64 = 1 << 62;
 
+/// Requests under way that memory is for, on each connection that may be open: one whose answer is not taken
+/// holds about three kilobytes. A connection has more as long as others have fewer.
+const FAIR_SHARE: usize = 8;
+
 /// All connections of one listener.
 #[derive(Clone, Debug)]
 pub(super) struct Connections {
     state: Arc<Mutex<State>>,
     /// Counts what happens: the larger, the later.
     now: Arc<AtomicU64>,
+    /// Requests of all of them, and how many there may be.
+    under_way: Arc<AtomicUsize>,
+    most_under_way: usize,
     patience: Patience,
 }
 
@@ -58,7 +65,8 @@ impl Connections {
     pub fn new(most: usize, patience: Patience) -> Self {
         let (order, by_id) = (BTreeMap::new(), HashMap::new());
         let state = Arc::new(Mutex::new(State { most: most.max(1), order, by_id }));
-        Self { state, now: Arc::default(), patience }
+        let most_under_way = most.max(1).saturating_mul(FAIR_SHARE);
+        Self { state, now: Arc::default(), under_way: Arc::default(), most_under_way, patience }
     }
 
     /// Enters a connection; the one that has to go for it is told to.
@@ -133,8 +141,21 @@ impl Connection {
         progress.is_at_rest() || verdict == Verdict::Hopeless
     }
 
+    /// The head of a request is complete. Returns the number it has from here on. Where there are more under
+    /// way than memory is for, a connection with more than its share of them goes.
+    pub fn begin(&self) -> u64 {
+        let others = self.all.under_way.fetch_add(1, Ordering::Relaxed);
+        let mut progress = self.progress();
+        let number = progress.begin();
+        if others >= self.all.most_under_way && progress.under_way() > FAIR_SHARE {
+            self.end.cancel();
+        }
+        number
+    }
+
     /// A request of it has come to its end, with or without an answer.
     pub fn ended(&self, exchange: u64, is_answered: bool) {
+        self.all.under_way.fetch_sub(1, Ordering::Relaxed);
         let now = Instant::now();
         let mut progress = self.progress();
         progress.end(exchange, is_answered, now);
@@ -214,6 +235,22 @@ mod tests {
         assert!(!over(&known) && strangers.iter().all(over));
         let one_more = all.enter();
         assert_eq!([&known, &also, &last, &one_more].map(over), [true, false, false, false]);
+    }
+
+    #[test]
+    fn one_has_many_requests_under_way_as_long_as_others_have_fewer() {
+        let all = Connections::new(2, PATIENCE);
+        let [busy, other] = [all.enter(), all.enter()];
+        let begin = |one: &Connection, count| (0..count).map(|_| one.begin()).last();
+        let first = begin(&busy, 2 * FAIR_SHARE);
+        assert!(!busy.end.is_cancelled(), "as many as there may be in all");
+        begin(&other, FAIR_SHARE);
+        assert!(!other.end.is_cancelled(), "its share is always free");
+        busy.ended(first.expect("a number"), true);
+        begin(&busy, 1);
+        assert!(busy.end.is_cancelled() && !other.end.is_cancelled());
+        begin(&other, 1);
+        assert!(other.end.is_cancelled(), "as long as those of the first have not ended");
     }
 
     #[test]

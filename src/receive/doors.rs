@@ -8,13 +8,14 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hashbrown::HashMap;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 use tokio::time::Instant;
 
 use super::answer::Refusal;
 use super::authentication::{Credentials, Gate};
 use super::bucket::{Bucket, Rate};
+use super::cors;
 use super::counters::Received;
 use super::rewritten::Sample;
 use super::sources;
@@ -39,6 +40,8 @@ pub struct Entrance {
     pub extra_fields: Vec<String>,
     /// Networks that may send; without any, every one may.
     pub allowed_sources: Vec<IpNet>,
+    /// Origins of web pages that may read what the Tracking API answers; `*` is every one.
+    pub cors_origins: Vec<String>,
     /// Whether one request may carry several events, of which a signature covers the first.
     pub allow_batches: bool,
     /// Requests it takes; none: as many as come.
@@ -91,6 +94,14 @@ impl Doors {
         self.0.look(|doors| doors.values().any(|door| door.gate.has_write_keys()))
     }
 
+    /// Whether a web page from there may read what some door answers.
+    pub(super) fn some_page_may_read(&self, origin: &HeaderValue) -> bool {
+        let may = |door: &Arc<Door>| {
+            door.gate.has_write_keys() && cors::may_read(&door.cors_origins, origin)
+        };
+        self.0.look(|doors| doors.values().any(may))
+    }
+
     /// Every door.
     pub(super) fn all(&self) -> Vec<Arc<Door>> {
         self.0.look(|doors| doors.values().map(Arc::clone).collect())
@@ -116,6 +127,7 @@ pub(super) struct Door {
     pub gate: Gate,
     pub extra_fields: Vec<String>,
     allowed_sources: Vec<IpNet>,
+    pub cors_origins: Vec<String>,
     pub allow_batches: bool,
     requests: Option<Arc<Mutex<Bucket>>>,
     /// Of the calls that need no credential.
@@ -152,6 +164,7 @@ impl Door {
             gate: Gate::new(&entrance.credentials),
             extra_fields: entrance.extra_fields,
             allowed_sources: entrance.allowed_sources,
+            cors_origins: entrance.cors_origins,
             allow_batches: entrance.allow_batches,
             requests,
             unsigned,

@@ -24,7 +24,7 @@ pub(super) struct Exchange {
 
 impl Exchange {
     pub fn begin(connection: Arc<Connection>) -> Self {
-        let number = connection.progress().begin();
+        let number = connection.begin();
         Self { connection, number, is_answered: false }
     }
 

@@ -34,6 +34,7 @@ pub(super) const LIMITS: Limits = Limits {
     max_connections: 1000,
     max_requests: 100,
     trusted_proxies: 0,
+    proxy_protocol: false,
 };
 
 /// The entrance of the destination of that name, which is enabled unless it is `off`, with the write
@@ -51,6 +52,7 @@ pub(super) fn entrance(name: &str) -> Entrance {
         credentials: Credentials { write_keys: vec![Secret::new("key")], ..Credentials::default() },
         extra_fields: Vec::new(),
         allowed_sources: Vec::new(),
+        cors_origins: Vec::new(),
         allow_batches: true,
         rate: None,
     }

@@ -7,12 +7,11 @@
 //! * A connection is one from its first byte on: the TLS handshake and the choice between HTTP/1.1 and
 //!   HTTP/2 (by ALPN or by its preface) count against the number of connections and the header timeout.
 //! * What one connection can make us hold is bounded: the head by `header_limit_bytes` and
-//!   [`MOST_FIELDS`], HTTP/2 by
-//!   [`MOST_STREAMS`] and [`WINDOW_BYTES`] (tests/it/http2.rs).
+//!   [`MOST_FIELDS`], HTTP/2 by [`MOST_STREAMS`] and its windows (`windows`; tests/it/http2.rs).
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,23 +33,26 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::Limits;
+use super::answer::Refusal;
+use super::budget::Budget;
 use super::connections::{Connection, Connections};
 use super::exchange::{Answer, Exchange, in_time};
+use super::opening::Opening;
 use super::progress::Patience;
+use super::proxy_protocol::Header;
 use super::socket::Socket;
 use super::sources::Peer;
 use super::tls::Certificates;
+use super::windows::{self, NARROW, WIDE, Windows};
 
-/// Requests that are under way at once on one HTTP/2 connection. A proxy that has more opens another
-/// connection; memory is for connections times this.
-const MOST_STREAMS: u32 = 32;
+/// Requests that are under way at once on one HTTP/2 connection. Most clients begin a hundred before they
+/// have heard how many they may, and count those beyond as failed (RFC 9113, 6.5.2, advises against fewer).
+/// Of those on all connections together `Connections` takes care.
+pub(super) const MOST_STREAMS: u32 = 128;
 
 /// Fields that the head of a request may have, as hyper allows for HTTP/1.1. In HTTP/2 one may come in a
 /// single byte, and takes a hundred.
 const MOST_FIELDS: usize = 100;
-
-/// What may arrive on an HTTP/2 connection before somebody reads it, and on each stream of it.
-const WINDOW_BYTES: u32 = 64 * 1024;
 
 /// Between two pings of an HTTP/2 connection with requests under way, and for the answer to one: a
 /// sender that has gone without a word is noticed.
@@ -63,17 +65,48 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// only the end of a connection cures.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Serves `router` on `listener` until `stop`, and returns when all connections have ended:
+/// What a listener serves.
+#[derive(Debug)]
+pub struct Front {
+    router: Router,
+    /// For connections that begin with a header of the PROXY protocol where none is expected, or without one
+    /// where one is: it refuses all but the probes.
+    misled: Router,
+    /// What wide receive windows come out of; without any, windows are narrow.
+    budget: Option<Budget>,
+}
+
+impl From<Router> for Front {
+    fn from(router: Router) -> Self {
+        let misled = Router::new().fallback(async || Refusal::ProxyHeader);
+        Self { router, misled, budget: None }
+    }
+}
+
+impl Front {
+    pub(super) fn new(router: Router, misled: Router, budget: Budget) -> Self {
+        Self { router, misled, budget: Some(budget) }
+    }
+
+    /// The same behind something else.
+    #[must_use]
+    pub fn behind(self, wrap: impl FnOnce(Router) -> Router) -> Self {
+        Self { router: wrap(self.router), ..self }
+    }
+}
+
+/// Serves `front` on `listener` until `stop`, and returns when all connections have ended:
 /// idle ones are closed at once, requests in flight are finished first. The caller bounds the wait.
 ///
 /// An error means that the listener itself is of no use; failing connections are survived.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    front: impl Into<Front>,
     limits: Limits,
     certificates: Option<Certificates>,
     stop: CancellationToken,
 ) -> io::Result<()> {
+    let front = front.into();
     let patience = Patience {
         head: limits.header_timeout,
         idle: limits.idle_timeout,
@@ -81,7 +114,7 @@ pub async fn serve(
     };
     let open = Connections::new(limits.max_connections, patience);
     let mut connections = JoinSet::new();
-    let http = Arc::new(protocols(&limits));
+    let http = Arc::new(Protocols::of(&limits, front.budget, front.misled));
     let address = listener.local_addr()?;
     let mut acceptor = Acceptor { listener, is_failing: false };
     let outcome = loop {
@@ -93,15 +126,14 @@ pub async fn serve(
                 Ok((stream, peer)) => {
                     let connection = Arc::new(open.enter());
                     let service = PerConnection {
-                        router: router.clone(),
-                        peer,
+                        router: front.router.clone(),
+                        peer: peer.ip(),
                         body_timeout: limits.body_timeout,
-                        connection: Arc::clone(&connection),
+                        connection,
                     };
-                    let socket = Socket::new(stream, connection);
                     let tls = certificates.as_ref().map(|all| TlsAcceptor::from(all.current()));
                     let (http, stop) = (Arc::clone(&http), stop.clone());
-                    connections.spawn(converse(http, socket, tls, service, stop));
+                    connections.spawn(converse(http, stream, tls, service, stop));
                 }
                 Err(error) => break Err(error),
             },
@@ -113,7 +145,33 @@ pub async fn serve(
     outcome
 }
 
-fn protocols(limits: &Limits) -> auto::Builder<TokioExecutor> {
+/// What is spoken, with the windows that a connection may have.
+struct Protocols {
+    wide: auto::Builder<TokioExecutor>,
+    narrow: auto::Builder<TokioExecutor>,
+    budget: Option<Budget>,
+    /// Whether connections begin with a header of the PROXY protocol, and what those that do otherwise find.
+    proxy_protocol: bool,
+    misled: Router,
+}
+
+impl Protocols {
+    fn of(limits: &Limits, budget: Option<Budget>, misled: Router) -> Self {
+        let [wide, narrow] = [WIDE, NARROW].map(|windows| protocols(limits, windows));
+        Self { wide, narrow, budget, proxy_protocol: limits.proxy_protocol, misled }
+    }
+
+    /// Whom a connection is from, and what it finds.
+    fn introduce(&self, header: Option<Header>, service: &mut PerConnection) {
+        if header.is_some() != self.proxy_protocol {
+            service.router = self.misled.clone();
+        } else if let Some(source) = header.and_then(|header| header.source) {
+            service.peer = source;
+        }
+    }
+}
+
+fn protocols(limits: &Limits, windows: Windows) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1()
         .max_buf_size(limits.header_limit_bytes)
@@ -122,8 +180,10 @@ fn protocols(limits: &Limits) -> auto::Builder<TokioExecutor> {
     http.http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MOST_STREAMS)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
+        // who calls off everything at once, before we have seen any of it, may
+        .max_pending_accept_reset_streams(MOST_STREAMS as usize)
+        .initial_stream_window_size(windows.stream_bytes)
+        .initial_connection_window_size(windows.connection_bytes)
         .max_header_list_size(u32::try_from(limits.header_limit_bytes).unwrap_or(u32::MAX))
         .keep_alive_interval(PING)
         .keep_alive_timeout(PING);
@@ -132,34 +192,46 @@ fn protocols(limits: &Limits) -> auto::Builder<TokioExecutor> {
 
 /// A connection from its first byte to its last.
 async fn converse(
-    http: Arc<auto::Builder<TokioExecutor>>,
-    socket: Socket,
+    http: Arc<Protocols>,
+    stream: TcpStream,
     tls: Option<TlsAcceptor>,
-    service: PerConnection,
+    mut service: PerConnection,
     stop: CancellationToken,
 ) {
-    let Some(tls) = tls else { return speak(&http, socket, service, stop).await };
+    let connection = Arc::clone(&service.connection);
+    let opening = tokio::select! { // nothing was asked yet
+        _ = seldom(is_to_go(&connection, stop.clone())) => return,
+        opening = Opening::read(&stream) => opening,
+    };
+    // an error is the peer's: it went away
+    let Ok(Opening { header, is_http2, ahead }) = opening else { return };
+    http.introduce(header, &mut service);
+    let socket = Socket::new(stream, ahead, Arc::clone(&connection));
+    let Some(tls) = tls else { return speak(&http, socket, is_http2, service, stop).await };
     let speak_tls = async {
-        let connection = Arc::clone(&service.connection);
         let shaken = tokio::select! { // nothing was asked yet
             _ = seldom(is_to_go(&connection, stop.clone())) => return,
             shaken = tls.accept(socket) => shaken,
         };
         // an error is the peer's: it does not trust us, shows no certificate, or speaks no TLS
         if let Ok(stream) = shaken {
-            speak(&http, stream, service, stop).await;
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            speak(&http, stream, is_http2, service, stop).await;
         }
     };
     Box::pin(speak_tls).await; // there are thousands without TLS, which would make room for it
 }
 
 async fn speak(
-    http: &auto::Builder<TokioExecutor>,
+    http: &Protocols,
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    is_http2: bool,
     service: PerConnection,
     stop: CancellationToken,
 ) {
     let connection = Arc::clone(&service.connection);
+    let wide = http.budget.as_ref().filter(|_| is_http2).and_then(windows::reserve_wide);
+    let http = if wide.is_some() { &http.wide } else { &http.narrow };
     let mut serving = pin!(http.serve_connection(TokioIo::new(stream), service));
     let leave = tokio::select! {
         // an error is the peer's: it went away, was too slow, or spoke no HTTP
@@ -225,7 +297,7 @@ pub struct Proven;
 /// The router, as one connection sees it.
 struct PerConnection {
     router: Router,
-    peer: SocketAddr,
+    peer: IpAddr,
     body_timeout: Duration,
     connection: Arc<Connection>,
 }
@@ -245,7 +317,7 @@ impl Service<Request<Incoming>> for PerConnection {
         let whole = Some(Arc::clone(&self.connection));
         let mut request = request.map(|body| in_time(body, self.body_timeout, whole));
         name_host(&mut request);
-        request.extensions_mut().insert(Peer(self.peer.ip()));
+        request.extensions_mut().insert(Peer(self.peer));
         let router = self.router.clone();
         Box::pin(async move {
             let response = router.oneshot(request).await?;

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So many requests more may be called off before their answer than are answered. Who goes on is not
-/// impatient but wants the work without the answer (HTTP/2 rapid reset).
-const MOST_ABANDONED: u64 = 100;
+/// So many requests more may be called off before their answer than are answered: twice all those that may
+/// be under way, for a proxy whose own clients go away together. Who goes on is not impatient but wants the
+/// work without the answer (HTTP/2 rapid reset).
+const MOST_ABANDONED: u64 = 2 * super::listener::MOST_STREAMS as u64;
 
 /// How long what is owed is awaited.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +85,11 @@ impl Progress {
     /// The socket takes no more bytes, or takes them again.
     pub fn block(&mut self, since: Option<Instant>) {
         self.blocked_since = since.map(|now| self.blocked_since.unwrap_or(now));
+    }
+
+    /// Requests that have begun and not ended.
+    pub fn under_way(&self) -> usize {
+        self.exchanges.len()
     }
 
     /// Whether nothing is under way, not even the last bytes of an answer.

@@ -112,7 +112,8 @@ struct AtPath {
 }
 
 impl Refused {
-    /// Counts a refused request, and remembers it if it looks like Segment's and will not come again.
+    /// Counts a refused request, and remembers it if it looks like Segment's and will not come again, or
+    /// comes in vain until somebody does something.
     pub fn note(&self, at: &At<'_>, doors: &Doors, asked: Asked, refusal: Refusal, now: Timestamp) {
         let is_doubted = refusal == Refusal::Unauthenticated;
         let credential = asked.kind(is_doubted);
@@ -122,7 +123,8 @@ impl Refused {
             asked.sends || asked.shows_any()
         };
         let is_final = refusal.status().is_client_error() && refusal != Refusal::TooMany;
-        let place = (looks_like_segments && is_final).then(|| at.place(doors));
+        let needs_somebody = is_final || refusal.is_misled();
+        let place = (looks_like_segments && needs_somebody).then(|| at.place(doors));
         let mut state = self.state();
         *state.counts.entry((at.label(), refusal.word(), credential)).or_default() += 1;
         let Some(place) = place else { return };
@@ -285,15 +287,28 @@ impl AtPath {
         }
         self.said_at = Some(now);
         let (why, remedy) = self.cause.words(&self.place);
-        tracing::warn!(
-            path,
-            count,
-            reason = self.cause.refusal.word(),
-            credential = self.credential.word(),
-            why,
-            remedy,
-            "requests that look like Segment's were refused, and will not come again"
-        );
+        let (reason, credential) = (self.cause.refusal.word(), self.credential.word());
+        if self.cause.refusal.is_misled() {
+            tracing::warn!(
+                path,
+                count,
+                reason,
+                credential,
+                why,
+                remedy,
+                "requests that look like Segment's were refused, and come again for a few hours only"
+            );
+        } else {
+            tracing::warn!(
+                path,
+                count,
+                reason,
+                credential,
+                why,
+                remedy,
+                "requests that look like Segment's were refused, and will not come again"
+            );
+        }
     }
 }
 

@@ -1,11 +1,13 @@
-//! A socket whose connection hears when the other side takes no more bytes, and which lets others have their turn:
-//! what reads from it goes on as long as there is something, and of HTTP/2's control frames there may always be.
+//! A socket whose connection hears when the other side takes no more bytes, of which some were read already, and
+//! which lets others have their turn: what reads from it goes on as long as there is something, and of HTTP/2's
+//! control frames there may always be.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -17,6 +19,8 @@ const TURN_BYTES: usize = 64 * 1024;
 
 pub(super) struct Socket {
     stream: TcpStream,
+    /// What was read of it, and comes first.
+    ahead: Bytes,
     connection: Arc<Connection>,
     is_blocked: bool,
     /// Of this turn.
@@ -24,8 +28,8 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub fn new(stream: TcpStream, connection: Arc<Connection>) -> Self {
-        Self { stream, connection, is_blocked: false, read_bytes: 0 }
+    pub fn new(stream: TcpStream, ahead: Bytes, connection: Arc<Connection>) -> Self {
+        Self { stream, ahead, connection, is_blocked: false, read_bytes: 0 }
     }
 
     fn note<T>(&mut self, outcome: Poll<T>) -> Poll<T> {
@@ -43,6 +47,15 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let taken = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.ahead[..taken]);
+            self.ahead.advance(taken);
+            if self.ahead.is_empty() {
+                self.ahead = Bytes::new(); // its memory is given back
+            }
+            return Poll::Ready(Ok(()));
+        }
         if self.read_bytes >= TURN_BYTES {
             self.read_bytes = 0;
             context.waker().wake_by_ref();

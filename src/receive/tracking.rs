@@ -19,6 +19,8 @@ use tokio::time::Instant;
 use super::answer::{self, Refusal};
 use super::authentication::basic_user;
 use super::body::Place;
+use super::calls::{self, BATCH, IMPORT};
+use super::cors;
 use super::doors::Door;
 use super::envelope::{self, Envelope, Fault};
 use super::refused::{Asked, At, Doubt, Kind};
@@ -30,17 +32,6 @@ use crate::json::{self, Json};
 use crate::map::{Mappings, Reason, Rejection};
 use crate::membership::Timestamp;
 
-/// The calls that carry one message; the path is its type.
-const CALLS: [&str; 6] = ["identify", "track", "group", "page", "screen", "alias"];
-
-const BATCH: &str = "batch";
-const IMPORT: &str = "import";
-
-/// The route of that name under `/v1/`.
-pub(super) fn route(name: &str) -> Option<&'static str> {
-    CALLS.into_iter().chain([BATCH, IMPORT]).find(|known| *known == name)
-}
-
 /// Without a key in the head the body is read from a stranger: Segment's own limit for a batch.
 const STRANGERS_BODY_BYTES: usize = 512 * 1024;
 
@@ -51,8 +42,8 @@ const MOST_SHARED_BYTES: usize = 32 * 1024 * 1024;
 const WRITE_KEY: &str = "writeKey";
 
 #[derive(Serialize)]
-struct Success {
-    success: bool,
+pub(super) struct Success {
+    pub success: bool,
 }
 
 /// What is read of a batch: its messages, and what they share.
@@ -102,10 +93,18 @@ pub(super) async fn single(
     Path(call): Path<String>,
     request: Request,
 ) -> Response {
-    let Some(call) = CALLS.into_iter().find(|known| *known == call) else {
+    let Some(call) = calls::SINGLE.into_iter().find(|known| *known == call) else {
         return answer::not_found(State(state), request).await.into_response();
     };
-    accept(&state, call, request, move |door, body, place, arrival| {
+    message(&state, call, request).await
+}
+
+pub(super) async fn message(
+    state: &Arc<PublicState>,
+    call: &'static str,
+    request: Request,
+) -> Response {
+    accept(state, call, request, move |door, body, place, arrival| {
         if body.len() > EVENT_LIMIT_BYTES {
             return Err(Refusal::TooLarge);
         }
@@ -287,7 +286,7 @@ async fn accept(
 ) -> Response {
     let arrived = Instant::now();
     let (head, mut body) = request.into_parts();
-    let mut door = None;
+    let (mut door, origin) = (None, cors::origin(&head.headers));
     let mut asked = Asked::of(&head.method, &head.headers);
     asked.doubt = match asked.authorization {
         // the key may stand in the body
@@ -308,7 +307,10 @@ async fn accept(
         body::drain(&mut body).await;
     }
     let end = end.map(|()| Json(Success { success: true }));
-    state.counted(&At::Call(call, door.as_deref()), asked, arrived, end).into_response()
+    let at = At::Call(call, door.as_deref());
+    let mut response = state.counted(&at, asked, arrived, end).into_response();
+    cors::let_read(&mut response, origin, door.as_deref(), state);
+    response
 }
 
 /// What the head of a request says.
@@ -588,5 +590,52 @@ mod tests {
         let limits = Limits { body_budget_bytes: 8 << 20, ..LIMITS };
         let (status, ..) = post_within(limits, "/v1/batch", Some("key-1"), many).await;
         assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[tokio::test]
+    async fn one_letter_is_the_call_with_or_without_a_slash_and_whatever_the_body_is_called() {
+        let message = |kind: &str| {
+            json!({
+                "type": kind, "userId": "ada", "writeKey": "key-1", "context": personas(),
+                "traits": {"vip": true}, "properties": {"vip": true},
+            })
+        };
+        let calls = calls::SHORT
+            .into_iter()
+            .filter(|(_, call)| ["identify", "track", BATCH].contains(call));
+        for (short, call) in calls {
+            let body = match call {
+                BATCH => json!({"writeKey": "key-1", "batch": [message("track")]}),
+                // the path says the type
+                _ => message("page"),
+            };
+            for path in [format!("/v1/{short}"), format!("/v1/{short}/")] {
+                let (status, answer, recorded) = post(&path, None, &body).await;
+                assert_eq!((status, answer), (StatusCode::OK, json!({"success": true})), "{path}");
+                assert_eq!(recorded.len(), 1, "{path}");
+                assert_eq!(recorded[0].deltas.len(), 1, "{path}");
+            }
+        }
+        for (short, _) in calls::SHORT {
+            let (status, _, recorded) = post(&format!("/v1/{short}"), None, &json!({})).await;
+            assert_eq!((status.as_u16(), recorded.len()), (401, 0), "{short}");
+        }
+        for path in ["/v1/m", "/v1/m/"] {
+            let (status, answer, recorded) = post(path, None, &json!({"series": []})).await;
+            let expected = (200, json!({"success": true}), 0);
+            assert_eq!((status.as_u16(), answer, recorded.len()), expected, "{path}");
+        }
+        assert_eq!(post("/v1/x", None, &message("track")).await.0, StatusCode::NOT_FOUND);
+
+        let ledger = Arc::new(FakeLedger::that(Behaviour::Records { kind_conflicts: Vec::new() }));
+        let body = message("identify").to_string();
+        for kind in ["text/plain", "text/plain;charset=UTF-8", "application/x-www-form-urlencoded"]
+        {
+            let request = Request::post("/v1/i").header("content-type", kind);
+            let request = request.body(axum::body::Body::from(body.clone())).expect("a request");
+            let response = public(&ledger, LIMITS).oneshot(request).await.expect("infallible");
+            assert_eq!(response.status(), StatusCode::OK, "{kind}");
+        }
+        assert_eq!(ledger.recorded().len(), 3);
     }
 }

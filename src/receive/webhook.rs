@@ -732,7 +732,7 @@ mod tests {
                 401 => assert_eq!(header("www-authenticate"), Some(&b"Bearer"[..])),
                 405 if path == "/livez" => assert_eq!(header("allow"), Some(&b"GET,HEAD"[..])),
                 405 => assert_eq!(header("allow"), Some(&b"PUT,POST,PATCH"[..])),
-                503 => assert_eq!(header("retry-after"), Some(&b"60"[..])),
+                503 => assert_eq!(header("retry-after"), Some(&b"10"[..])),
                 _ => {}
             }
         }

@@ -170,6 +170,7 @@ fn limits(config: &Config) -> Limits {
         max_connections: config.listen.max_connections,
         max_requests: config.listen.max_requests,
         trusted_proxies: config.listen.trusted_proxies,
+        proxy_protocol: config.listen.proxy_protocol,
     }
 }
 
@@ -193,7 +194,10 @@ pub(super) fn listener_limits(config: &Config, open_files: u64) -> [Limits; 2] {
         );
     }
     let admin = ADMIN_CONNECTIONS.min(eighth);
-    [public, admin].map(|max_connections| Limits { max_connections, ..limits })
+    [
+        Limits { max_connections: public, ..limits },
+        Limits { max_connections: admin, proxy_protocol: false, ..limits },
+    ]
 }
 
 /// The paths that events are posted to: those of the destinations, and those of the routes.
@@ -235,6 +239,7 @@ fn entrance(name: &str, segment: &SegmentSection, destinations: Vec<Arc<Destinat
         },
         extra_fields: segment.extra_fields.clone(),
         allowed_sources: segment.allowed_sources.clone(),
+        cors_origins: segment.cors_origins.clone(),
         allow_batches: segment.allow_batches,
         rate: segment.max_requests_per_s.map(Rate::a_second),
     }

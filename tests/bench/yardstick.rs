@@ -32,6 +32,7 @@ const LIMITS: Limits = Limits {
     max_connections: 1000,
     max_requests: 1000,
     trusted_proxies: 0,
+    proxy_protocol: false,
 };
 
 const ROUTE: &str = "/segment/{destination}";

@@ -15,9 +15,10 @@ use crate::harness::{Cohortd, DEADLINE, Installation, launchdarkly};
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 const RESET: u8 = 3;
-const SETTINGS: u8 = 4;
+pub const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GO_AWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
 pub const END_STREAM: u8 = 1;
@@ -69,8 +70,36 @@ pub async fn open(to: SocketAddr, settings: &[u8]) -> TcpStream {
     stream
 }
 
+type Frame = (u8, u32, Vec<u8>);
+
+/// The next frame that comes.
+pub async fn next(stream: &mut TcpStream) -> Frame {
+    let reading = async {
+        let mut start = [0; 9];
+        stream.read_exact(&mut start).await.expect("it is open");
+        let [a, b, c, kind, _, s0, s1, s2, s3] = start;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        stream.read_exact(&mut payload).await.expect("it is open");
+        (kind, u32::from_be_bytes([s0, s1, s2, s3]), payload)
+    };
+    timeout(DEADLINE, reading).await.expect("a frame comes")
+}
+
+/// Asks `/livez` on a stream of this number, and reads up to the head of its answer.
+async fn lives(stream: &mut TcpStream, number: u32) {
+    let asked = frame(HEADERS, END_STREAM | END_HEADERS, number, &get("/livez"));
+    stream.write_all(&asked).await.expect("it is open");
+    loop {
+        match next(stream).await {
+            (GO_AWAY, _, said) => panic!("it is told to go: {}", String::from_utf8_lossy(&said)),
+            (HEADERS, of, block) if of == number => return assert_eq!(block[0], 0x88),
+            _ => {}
+        }
+    }
+}
+
 /// The frames that come until the connection is closed: kind, stream, payload.
-async fn until_closed(mut stream: TcpStream) -> Vec<(u8, u32, Vec<u8>)> {
+async fn until_closed(mut stream: TcpStream) -> Vec<Frame> {
     let mut bytes = Vec::new();
     // a reset is an end too
     let _ = timeout(DEADLINE, stream.read_to_end(&mut bytes)).await.expect("it is closed");
@@ -117,7 +146,7 @@ async fn http_2_is_known_by_its_preface_on_both_listeners() {
         let frames = until_closed(stream).await;
         for number in [1, 3, 5] {
             // 0x88 is `:status: 200`
-            let good = |(kind, stream, payload): &(u8, u32, Vec<u8>)| {
+            let good = |(kind, stream, payload): &Frame| {
                 *kind == HEADERS && *stream == number && payload[0] == 0x88
             };
             assert!(frames.iter().any(good), "{frames:?}");
@@ -125,12 +154,84 @@ async fn http_2_is_known_by_its_preface_on_both_listeners() {
         assert!(frames.iter().any(|(kind, ..)| *kind == GO_AWAY), "{frames:?}");
         // MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_HEADER_LIST_SIZE: what one may cost
         let (_, _, settings) = &frames[0];
-        for (setting, value) in [(3, 32_u32), (4, 64 << 10), (6, 32 << 10)] {
+        let window = if to == cohortd.public { 1 << 20 } else { 64 << 10 };
+        for (setting, value) in [(3, 128_u32), (4, window), (6, 32 << 10)] {
             let expected = [&[0, setting][..], &value.to_be_bytes()].concat();
             assert!(settings.chunks(6).any(|chunk| chunk == expected), "{settings:?}");
         }
     }
     ends_well(cohortd);
+}
+
+/// Clients begin a hundred requests before they have read how many they may; proxies call off as many at once
+/// when their own clients go away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_requests_at_once_are_all_answered_and_may_all_be_called_off() {
+    let (_launchdarkly, _installation, cohortd) = start(|_| ()).await;
+    let mut stream = open(cohortd.public, &[]).await;
+    let numbers = |from: u32| (from..from + 200).step_by(2);
+    let asked: Vec<u8> = numbers(1)
+        .flat_map(|number| frame(HEADERS, END_STREAM | END_HEADERS, number, &get("/livez")))
+        .collect();
+    stream.write_all(&asked).await.expect("it is open");
+    let mut answered = std::collections::BTreeSet::new();
+    while answered.len() < 100 {
+        match next(&mut stream).await {
+            (HEADERS, number, block) => {
+                assert_eq!(block[0], 0x88, "{number}");
+                answered.insert(number);
+            }
+            (kind, number, _) => assert!(kind != RESET && kind != GO_AWAY, "{kind} {number}"),
+        }
+    }
+    let called_off: Vec<u8> = numbers(301)
+        .map(|number| frame(HEADERS, END_HEADERS, number, &post()))
+        .chain(numbers(301).map(|number| frame(RESET, 0, number, &8_u32.to_be_bytes())))
+        .flatten()
+        .collect();
+    stream.write_all(&called_off).await.expect("it is open");
+    lives(&mut stream, 501).await;
+    let (status, log) = cohortd.stop();
+    assert!(status.success());
+    assert!(!log.iter().any(|line| line.contains("h2::")), "{}", log.join("\n"));
+}
+
+/// Many connections, each with as much under way as it may have: their answers are not taken, and what they
+/// hold is bounded for all of them together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_on_many_connections_are_bounded_together() {
+    let (_launchdarkly, _installation, cohortd) =
+        start(|i| _ = i.set("listen.max_connections", "100")).await;
+    // no stream may carry a byte of an answer
+    let shut = [0, 4, 0, 0, 0, 0];
+    let mut stalled = Vec::new();
+    for _ in 0..20 {
+        let mut stream = open(cohortd.public, &shut).await;
+        let requests: Vec<u8> = (0..100)
+            .flat_map(|n| frame(HEADERS, END_STREAM | END_HEADERS, 2 * n + 1, &get("/nowhere")))
+            .collect();
+        // it may be cut off meanwhile
+        let _ = stream.write_all(&requests).await;
+        stalled.push(tokio::spawn(until_closed(stream)));
+    }
+    let first_gone = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(10));
+        while !stalled.iter().any(tokio::task::JoinHandle::is_finished) {
+            ticks.tick().await;
+        }
+    };
+    timeout(Duration::from_secs(20), first_gone)
+        .await
+        .expect("long before an answer has to be taken");
+    // who asks little is not among them
+    for _ in 0..20 {
+        let mut stream = open(cohortd.public, &[]).await;
+        lives(&mut stream, 1).await;
+    }
+    ends_well(cohortd);
+    for one in stalled {
+        one.await.expect("it is closed");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -54,6 +54,41 @@ fn event(kind: &str, audience: &str, more: &Value) -> Value {
     event
 }
 
+/// What stands in README for it, in the shape that `RudderStack`'s Python SDK writes.
+#[tokio::test]
+async fn traits_in_the_context_are_read_by_the_mapping_that_readme_has_for_them() {
+    let readme = include_str!("../../README.md");
+    let (_, after) =
+        readme.split_once("Where traits stand in `context.traits`").expect("it is there");
+    let mapping = after.split("```").nth(1).and_then(|block| block.strip_prefix("json\n"));
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.write("rudderstack.json", mapping.expect("a block of JSON"));
+    installation.set("destinations.production.mapping.mapping_file", "rudderstack.json");
+    let cohortd = installation.start();
+    let personas = json!({
+        "computation_class": "audience", "computation_id": "aud_vip", "computation_key": "vip",
+    });
+    let identify = json!({
+        "type": "identify", "userId": "ada", "anonymousId": null, "integrations": {},
+        "timestamp": "2025-06-15T15:06:40Z",
+        "context": {"personas": personas, "traits": {"vip": true}},
+    });
+    let track = json!({
+        "type": "track", "userId": "bob", "event": "Audience Entered",
+        "timestamp": "2025-06-15T15:06:40Z",
+        "context": {"personas": personas, "traits": {"vip": false}}, "properties": {"vip": true},
+    });
+    for event in [identify, track, event("identify", "vip", &json!({"userId": "cyd"}))] {
+        assert_eq!(post(&cohortd, &event).await, (200, [1, 0, 0]), "{event}");
+    }
+    let there = |view: &View<'_>| {
+        ["ada", "bob", "cyd"].iter().all(|who| view.has(ENVIRONMENT, "aud_vip", who))
+    };
+    launchdarkly.until(DEADLINE, there).await.expect("all are in");
+    assert!(cohortd.stop().0.success());
+}
+
 /// Status, and how many were accepted, ignored and rejected.
 async fn post(cohortd: &Cohortd, event: &Value) -> (u16, [u64; 3]) {
     let (status, answer) = cohortd.post(event).await.expect("an answer");

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::harness::{Cohortd, DEADLINE, Installation, SHARED_SECRET, identify, launchdarkly};
-use crate::http2::{self, DATA, END_HEADERS, END_STREAM, HEADERS};
+use crate::http2::{self, DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, WINDOW_UPDATE};
 
 const NOW_MS: i64 = 1_750_000_000_000;
 const KIB: usize = 1024;
@@ -360,6 +360,67 @@ async fn many_headers_are_not_kept_while_a_body_is_awaited() {
         again_and_again(&mut attack, cohortd.public, whole[..whole.len() - 1].to_vec());
     }
     holds_under("many headers", cohortd, attack).await;
+}
+
+/// What may be sent on a connection at first, and on each stream of it.
+async fn windows(stream: &mut TcpStream) -> (usize, usize) {
+    let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().expect("four")) as usize;
+    let mut each = 0xffff;
+    loop {
+        let (kind, of, payload) = http2::next(stream).await;
+        match kind {
+            SETTINGS => {
+                let found = payload.chunks(6).find(|setting| setting[..2] == [0, 4]);
+                each = found.map_or(each, |setting| number(&setting[2..]));
+                if each <= 64 * KIB {
+                    return (0xffff, each); // what HTTP/2 begins with
+                }
+            }
+            WINDOW_UPDATE if of == 0 => return (0xffff + number(&payload), each),
+            _ => {}
+        }
+    }
+}
+
+/// A thousand connections, each with as much under way as it may send before anything is read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_http_2_connections_may_fill_their_windows() {
+    let (_launchdarkly, _installation, cohortd) = start().await;
+    let signature = "0".repeat(40);
+    let head = http2::head(0x83, "/segment/production", "x", &[("x-signature", &*signature)]);
+    let mut attack = JoinSet::new();
+    let (opened, mut all_opened) = tokio::sync::mpsc::channel(1000);
+    for _ in 0..1000 {
+        let (to, head, opened) = (cohortd.public, head.clone(), opened.clone());
+        attack.spawn(async move {
+            let mut stream = http2::open(to, &[]).await;
+            let (mut left, each) = windows(&mut stream).await;
+            let _ = opened.send(left > 1 << 20).await;
+            drop(opened);
+            let mut bytes = Vec::new();
+            for number in (1..).step_by(2) {
+                bytes.extend(http2::frame(HEADERS, END_HEADERS, number, &head));
+                let body = vec![b' '; left.min(each)];
+                for piece in body.chunks(16 * KIB) {
+                    bytes.extend(http2::frame(DATA, 0, number, piece));
+                }
+                left -= body.len();
+                if left == 0 {
+                    break;
+                }
+            }
+            let _ = stream.write_all(&bytes).await; // it may have to make way
+            stay(stream).await;
+        });
+    }
+    drop(opened);
+    let (mut open, mut wide) = (0, 0);
+    while let Some(is_wide) = timeout(DEADLINE, all_opened.recv()).await.expect("all are let in") {
+        open += 1;
+        wide += usize::from(is_wide);
+    }
+    assert_eq!((open, wide), (1000, 1), "a quarter of the budget is for wide windows");
+    holds_under("full windows", cohortd, attack).await;
 }
 
 /// Reads whatever comes, without an end.

@@ -90,6 +90,14 @@ impl Cause {
                 "A call of Webhook Audiences had no name or id in it.".into(),
                 "Check the audience settings of the destination in Segment.".into(),
             ),
+            Refusal::ProxyHeader => (
+                "The load balancer sends a header of the PROXY protocol, which is not expected.".into(),
+                "Set listen.proxy_protocol = true, or switch it off in the load balancer.".into(),
+            ),
+            Refusal::NoProxyHeader => (
+                "The connection did not begin with a header of the PROXY protocol, which is expected.".into(),
+                "Switch it on in the load balancer, or set listen.proxy_protocol = false.".into(),
+            ),
             // not the sender's fault, so that it is not remembered
             Refusal::Unauthenticated
             | Refusal::Disabled

@@ -1,0 +1,81 @@
+//! The calls of the Tracking API, and the routes they come by: their names, and one letter each, which SDKs in
+//! browsers and on phones write instead.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use tokio::time::Instant;
+
+use super::answer::Refusal;
+use super::cors::{self, preflight};
+use super::refused::{Asked, At};
+use super::tracking::{self, Success};
+use super::{PublicState, body};
+use crate::json::Json;
+
+/// Those that carry one message; the path is its type.
+pub(super) const SINGLE: [&str; 6] = ["identify", "track", "group", "page", "screen", "alias"];
+
+pub(super) const BATCH: &str = "batch";
+pub(super) const IMPORT: &str = "import";
+
+/// The first letter of the type, and `b` for a batch. What comes there counts as the call itself.
+pub(super) const SHORT: [(&str, &str); 7] = [
+    ("i", "identify"),
+    ("t", "track"),
+    ("g", "group"),
+    ("p", "page"),
+    ("s", "screen"),
+    ("a", "alias"),
+    ("b", BATCH),
+];
+
+/// How the browser's SDK fares: no events, and without a write key.
+const METRICS: &str = "m";
+
+/// The call of that name under `/v1/`.
+pub(super) fn named(name: &str) -> Option<&'static str> {
+    let short = || SHORT.into_iter().find(|(short, _)| *short == name.trim_end_matches('/'));
+    let long = SINGLE.into_iter().chain([BATCH, IMPORT, METRICS]).find(|known| *known == name);
+    long.or_else(|| short().map(|(_, call)| call))
+}
+
+/// The routes under `/v1/`.
+pub(super) fn routes() -> Router<Arc<PublicState>> {
+    let mut router = Router::new()
+        .route("/v1/batch", post(tracking::batch).options(preflight))
+        .route("/v1/import", post(tracking::batch).options(preflight))
+        .route("/v1/{call}", post(tracking::single).options(preflight));
+    for slash in ["", "/"] {
+        for (short, call) in SHORT {
+            let path = format!("/v1/{short}{slash}");
+            let handler = match call {
+                BATCH => post(tracking::batch),
+                _ => post(move |State(state), request| async move {
+                    tracking::message(&state, call, request).await
+                }),
+            };
+            router = router.route(&path, handler.options(preflight));
+        }
+        let metrics = post(metrics).options(preflight);
+        router = router.route(&format!("/v1/{METRICS}{slash}"), metrics);
+    }
+    router
+}
+
+/// `POST /v1/m`: what the browser's SDK counts of itself, which nobody here asks for. It is answered so that it
+/// does not come again.
+async fn metrics(State(state): State<Arc<PublicState>>, request: Request) -> Response {
+    let arrived = Instant::now();
+    let (head, mut body) = request.into_parts();
+    let (asked, origin) = (Asked::of(&head.method, &head.headers), cors::origin(&head.headers));
+    body::discard(head, &mut body).await;
+    let is_there = state.doors.have_write_keys();
+    let end = is_there.then_some(Json(Success { success: true })).ok_or(Refusal::NotFound);
+    let mut response = state.counted(&At::Call(METRICS, None), asked, arrived, end).into_response();
+    cors::let_read(&mut response, origin, None, &state);
+    response
+}

@@ -1,0 +1,187 @@
+//! CORS for the Tracking API: which web pages may read what their SDK is answered (Fetch Standard, 3.2). An
+//! SDK that may not takes every answer for a failure and sends again.
+//!
+//! It protects nobody and demands nothing: the credential is the write key, which a page has of its own, and
+//! a request of a page that is not named is taken like any other; its browser withholds the answer.
+//!
+//! A preflight shows no write key, so that it is granted to the origins of all doors together; the answer to
+//! the request itself only to those of its own.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, StatusCode};
+
+use super::doors::Door;
+use super::{PublicState, answer};
+
+/// What a request whose origin may do so is granted, for as long as any browser believes it (Chromium: two
+/// hours). The asterisk is every header but `Authorization`, which has to be named.
+const GRANTED: [(HeaderName, HeaderValue); 3] = [
+    (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST")),
+    (header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, *")),
+    (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200")),
+];
+
+/// Every origin, where it stands for one.
+const ANY: &str = "*";
+
+/// The longest origin there is: a host of 253 bytes, with scheme and port.
+const LONGEST: usize = 272;
+
+/// Where the page that asks is from, if a browser says so. A copy: what it is cut from is a whole head, which is
+/// not kept while a body is awaited (P6).
+pub(super) fn origin(headers: &HeaderMap) -> Option<HeaderValue> {
+    let origin = headers.get(header::ORIGIN).filter(|origin| origin.len() <= LONGEST)?;
+    HeaderValue::from_bytes(origin.as_bytes()).ok()
+}
+
+/// `OPTIONS`, before a browser sends what a page would not be able to send without JavaScript.
+pub(super) async fn preflight(State(state): State<Arc<PublicState>>, request: Request) -> Response {
+    let headers = request.headers();
+    let asks = headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let granted = origin(headers).filter(|origin| asks && state.doors.some_page_may_read(origin));
+    let Some(origin) = granted else {
+        let refusal = answer::method_not_allowed(State(state), request).await;
+        return ([(header::ALLOW, "POST")], refusal).into_response();
+    };
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    grant(response.headers_mut(), origin);
+    response.headers_mut().extend(GRANTED.map(|(name, value)| (Some(name), value)));
+    response
+}
+
+/// Lets the page read the answer if it may: that of `door`, or, where that is not known, of any.
+pub(super) fn let_read(
+    response: &mut Response,
+    origin: Option<HeaderValue>,
+    door: Option<&Door>,
+    state: &PublicState,
+) {
+    let Some(origin) = origin else { return };
+    let may = match door {
+        Some(door) => may_read(&door.cors_origins, &origin),
+        None => state.doors.some_page_may_read(&origin),
+    };
+    if may {
+        grant(response.headers_mut(), origin);
+        let exposed = HeaderValue::from_static("retry-after");
+        response.headers_mut().insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+    }
+}
+
+/// Whether a page from there may read answers, where these may.
+pub(super) fn may_read(origins: &[String], origin: &HeaderValue) -> bool {
+    origins.iter().any(|one| one == ANY || one.as_bytes() == origin.as_bytes())
+}
+
+fn grant(headers: &mut HeaderMap, origin: HeaderValue) {
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(header::VARY, HeaderValue::from_static("origin"));
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::body::Body;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::receive::fake::{Behaviour, FakeLedger, LIMITS, entrance};
+    use crate::receive::{Credentials, Doors, Entrance, PublicState, Readiness, router};
+    use crate::secret::Secret;
+
+    const SHOP: &str = "https://shop.example.com";
+    const OTHER: &str = "https://other.example.com";
+
+    /// `shop` lets one page read, `any` every one, and `none` none.
+    fn public(with: &[&str]) -> Router {
+        let of = |name: &&str| Entrance {
+            credentials: Credentials {
+                write_keys: vec![Secret::new(*name)],
+                ..Credentials::default()
+            },
+            cors_origins: match *name {
+                "shop" => vec![SHOP.to_owned()],
+                "any" => vec!["*".to_owned()],
+                _ => Vec::new(),
+            },
+            ..entrance(name)
+        };
+        let ledger = Arc::new(FakeLedger::that(Behaviour::Records { kind_conflicts: Vec::new() }));
+        let doors = Doors::new(with.iter().map(of));
+        router(PublicState::new(doors, ledger, LIMITS, Readiness::default(), Arc::default()))
+    }
+
+    async fn asked(router: &Router, request: http::request::Builder, body: &str) -> Response {
+        let request = request.body(Body::from(body.to_owned())).expect("a request");
+        router.clone().oneshot(request).await.expect("infallible")
+    }
+
+    fn granted(response: &Response) -> Option<&str> {
+        let origin = response.headers().get("access-control-allow-origin")?;
+        assert_eq!(response.headers()["vary"], "origin", "a cache must not give it to others");
+        origin.to_str().ok()
+    }
+
+    #[tokio::test]
+    async fn a_preflight_is_granted_to_the_pages_of_all_doors_together() {
+        // doors, origin, granted
+        let table: [(&[&str], &str, bool); 6] = [
+            (&["none", "shop"], SHOP, true),
+            (&["none", "shop"], OTHER, false),
+            (&["none", "shop"], "http://shop.example.com", false),
+            (&["shop", "any"], OTHER, true),
+            (&["any"], "null", true),
+            (&["none"], SHOP, false),
+        ];
+        for (doors, origin, is_granted) in table {
+            for path in ["/v1/t", "/v1/b/", "/v1/batch", "/v1/import", "/v1/identify", "/v1/m"] {
+                let request = http::Request::options(path).header("origin", origin);
+                let request = request
+                    .header("access-control-request-method", "POST")
+                    .header("access-control-request-headers", "authorization,content-type");
+                let response = asked(&public(doors), request, "").await;
+                let status = if is_granted { 204 } else { 405 };
+                assert_eq!(response.status(), status, "{doors:?} {origin} {path}");
+                assert_eq!(granted(&response), is_granted.then_some(origin));
+                if is_granted {
+                    let allowed = &response.headers()["access-control-allow-headers"];
+                    assert_eq!(allowed, "authorization, *");
+                } else {
+                    assert_eq!(response.headers()["allow"], "POST");
+                }
+            }
+        }
+        let no_preflight = http::Request::options("/v1/t").header("origin", SHOP);
+        assert_eq!(asked(&public(&["shop"]), no_preflight, "").await.status(), 405);
+        let webhook = http::Request::options("/segment/shop").header("origin", SHOP);
+        let webhook = webhook.header("access-control-request-method", "POST");
+        assert_eq!(asked(&public(&["shop"]), webhook, "").await.status(), 405);
+    }
+
+    #[tokio::test]
+    async fn an_answer_may_be_read_by_the_pages_of_its_own_door() {
+        let public = public(&["none", "shop", "any"]);
+        // the key in the body, origin, status, whether it may be read
+        let table = [
+            ("shop", SHOP, 200, true),
+            ("shop", OTHER, 200, false),
+            ("any", OTHER, 200, true),
+            ("none", SHOP, 200, false),
+            // a wrong one: nobody knows whose it is
+            ("nobody", OTHER, 401, true),
+        ];
+        for (key, origin, status, may_read) in table {
+            let body = format!("{{\"userId\":\"ada\",\"writeKey\":\"{key}\"}}");
+            let request = http::Request::post("/v1/t").header("origin", origin);
+            let response = asked(&public, request, &body).await;
+            assert_eq!(response.status(), status, "{key} {origin}");
+            assert_eq!(granted(&response), may_read.then_some(origin), "{key} {origin}");
+            let alone = asked(&public, http::Request::post("/v1/t"), &body).await;
+            assert_eq!((alone.status().as_u16(), granted(&alone)), (status, None), "no page asks");
+        }
+    }
+}
