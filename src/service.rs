@@ -252,7 +252,8 @@ impl Service {
         }
         let (mut front, stop) = (receive::front(state), service.stop_receiving.clone());
         if let Some(traces) = &service.traces {
-            front = front.behind(|router| telemetry::traced(router, traces.tracer.clone()));
+            let scheme = if public_tls.is_some() { "https" } else { "http" };
+            front = front.behind(|router| telemetry::traced(router, traces.tracer.clone(), scheme));
         }
         let listener = receive::serve(public, front, public_limits, public_tls, stop);
         service.spawn(Part::Receiving, async move { Ended::Listener(listener.await) });

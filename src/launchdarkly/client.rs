@@ -122,6 +122,12 @@ impl Client {
         Self { traceparent, ..self }
     }
 
+    /// Where it calls: without user, password or key.
+    #[must_use]
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
     /// The client-side ID that every body has to name.
     #[must_use]
     pub fn client_side_id(&self) -> &str {

@@ -10,8 +10,8 @@
 //! them on to its successor. What was received before a restart belongs to no trace any more.
 //!
 //! # What always holds
-//! * Attributes are names of destinations, ids of audiences, statuses, routes and counts; nothing personal
-//!   and no header but `traceparent` is read or sent (P8; tests/it/telemetry.rs). `tracestate` is not passed on: its content
+//! * Attributes are names of destinations, ids of audiences, statuses, paths there are, URLs of LaunchDarkly and
+//!   counts; nothing personal and no header but `traceparent` is read or sent (P8; tests/it/telemetry.rs). `tracestate` is not passed on: its content
 //!   is the senders'.
 //! * What the collector does not take is dropped and counted; nobody waits for it (P6).
 

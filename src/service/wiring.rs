@@ -50,9 +50,9 @@ impl Traces {
 
     fn around(&self, client: Client, of: &config::Destination) -> Arc<dyn LaunchDarkly> {
         let client = Arc::new(client.in_traces(telemetry::traceparent));
-        let host = of.launchdarkly.base_url.host_str().unwrap_or_default();
+        let url = client.url().clone();
         let (tracer, untold) = (self.tracer.clone(), self.untold.clone());
-        Arc::new(TracedApi::new(client, of.name.clone(), host, tracer, untold))
+        Arc::new(TracedApi::new(client, of.name.clone(), url, tracer, untold))
     }
 }
 

@@ -39,6 +39,7 @@ mod ordering;
 mod outage;
 mod progress;
 mod proxy_protocol;
+mod python;
 mod reactions;
 mod receive;
 mod refused;

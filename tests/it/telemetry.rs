@@ -2,7 +2,9 @@
 //! LaunchDarkly; nobody waits for a collector.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -20,6 +22,7 @@ use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::{Metric, number_data_point};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::harness::{
@@ -35,8 +38,8 @@ const PLANTED: &str = "planted";
 struct Received {
     spans: Vec<Span>,
     metrics: BTreeMap<String, Metric>,
-    /// Every byte, and every header.
-    raw: Vec<(HeaderMap, Bytes)>,
+    /// Every byte, and every header; `traces` or `metrics`.
+    raw: Vec<(&'static str, HeaderMap, Bytes)>,
 }
 
 #[derive(Clone)]
@@ -59,9 +62,15 @@ impl Collector {
         collector
     }
 
-    fn take(&self, headers: HeaderMap, body: &Bytes, then: impl FnOnce(&mut Received)) {
+    fn take(
+        &self,
+        kind: &'static str,
+        headers: HeaderMap,
+        body: &Bytes,
+        then: impl FnOnce(&mut Received),
+    ) {
         let mut received = self.received.lock().expect("no test panics while it holds this");
-        received.raw.push((headers, body.clone()));
+        received.raw.push((kind, headers, body.clone()));
         then(&mut received);
         drop(received);
         self.news.send_replace(());
@@ -88,7 +97,7 @@ async fn traces(State(collector): State<Collector>, headers: HeaderMap, body: By
     let message = ExportTraceServiceRequest::decode(body.clone()).expect("a message of OTLP");
     let scopes = message.resource_spans.into_iter().flat_map(|of| of.scope_spans);
     let spans: Vec<Span> = scopes.flat_map(|scope| scope.spans).collect();
-    collector.take(headers, &body, |received| received.spans.extend(spans));
+    collector.take("traces", headers, &body, |received| received.spans.extend(spans));
 }
 
 async fn metrics(State(collector): State<Collector>, headers: HeaderMap, body: Bytes) {
@@ -97,7 +106,7 @@ async fn metrics(State(collector): State<Collector>, headers: HeaderMap, body: B
     let metrics = scopes.flat_map(|scope| scope.metrics);
     let named = metrics.map(|metric| (metric.name.clone(), metric));
     let named: BTreeMap<_, _> = named.collect();
-    collector.take(headers, &body, |received| received.metrics = named);
+    collector.take("metrics", headers, &body, |received| received.metrics = named);
 }
 
 fn attributes(list: &[KeyValue]) -> BTreeMap<String, String> {
@@ -173,6 +182,8 @@ async fn a_senders_trace_goes_on_to_launchdarkly_and_its_spans_to_the_collector(
         ("http.request.method", "POST"),
         ("http.response.status_code", "200"),
         ("http.route", "/segment/{destination}"),
+        ("url.path", "/segment/production"),
+        ("url.scheme", "http"),
     ];
     let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!(attributes(&server.attributes), BTreeMap::from(expected));
@@ -186,7 +197,22 @@ async fn a_senders_trace_goes_on_to_launchdarkly_and_its_spans_to_the_collector(
         let linked: Vec<String> =
             call.links.iter().map(|link| hex::encode(&link.trace_id)).collect();
         assert_eq!(linked, ["1".repeat(32)], "and linked to the other");
-        assert_eq!(attributes(&call.attributes)["cohortd.audience"], "aud_vip");
+        let attributes = attributes(&call.attributes);
+        let url = launchdarkly.url();
+        let full = url.join("api/v2/segment-targets/segment-audiences").expect("a URL");
+        let expected = [
+            ("cohortd.audience", "aud_vip"),
+            ("http.request.method", "POST"),
+            ("server.address", "127.0.0.1"),
+            ("url.full", full.as_str()),
+        ];
+        for (name, value) in expected {
+            assert_eq!(attributes[name], value, "{attributes:?}");
+        }
+        assert_eq!(attributes["server.port"], url.port().expect("a port").to_string());
+        let is_taken = attributes["http.response.status_code"] != "503";
+        let error = attributes.get("error.type").map(String::as_str);
+        assert_eq!(error, (!is_taken).then_some("503"));
     }
     let failed = |span: &Span| span.status.as_ref().is_some_and(|status| status.code == 2);
     assert_eq!(calls.iter().map(|span| failed(span)).collect::<Vec<_>>(), [true, false]);
@@ -215,7 +241,7 @@ async fn a_senders_trace_goes_on_to_launchdarkly_and_its_spans_to_the_collector(
     assert!(cohortd.stop().0.success());
     let received = collector.received.lock().expect("no test panics while it holds this");
     assert!(received.spans.iter().all(|span| hex::encode(&span.trace_id) != "2".repeat(32)));
-    for (headers, body) in &received.raw {
+    for (_, headers, body) in &received.raw {
         assert_eq!(headers["content-type"], "application/x-protobuf");
         assert_eq!(headers["x-key"], "planted-collector-key");
         let said = String::from_utf8_lossy(body);
@@ -264,6 +290,114 @@ async fn the_collector_is_sent_the_metrics_of_the_catalogue() {
     let Some(Data::Sum(delivered)) = &found["cohortd_members_delivered"].data else { panic!() };
     let value = delivered.data_points[0].value;
     assert_eq!(value, Some(number_data_point::Value::AsInt(1)));
+}
+
+/// A path that nobody has is a stranger's text, whatever it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_path_that_does_not_exist_is_not_told() {
+    let launchdarkly = launchdarkly().await;
+    let collector = Collector::start().await;
+    let cohortd = installed(&launchdarkly, collector.address).start();
+    let client = reqwest::Client::builder().no_proxy().build().expect("a plain client");
+    for path in ["livez", "segment/planted", "planted", "v1/planted?planted"] {
+        let url = format!("http://{}/{path}", cohortd.public);
+        client.get(url).send().await.expect("an answer");
+    }
+    let told = |received: &Received| (received.spans.len() == 4).then(|| received.spans.clone());
+    let spans = collector.until(told).await;
+    let paths: Vec<String> =
+        spans.iter().map(|span| attributes(&span.attributes)["url.path"].clone()).collect();
+    assert_eq!(paths, ["/livez", "/REDACTED", "/REDACTED", "/REDACTED"]);
+    let received = collector.received.lock().expect("no test panics while it holds this");
+    for (_, _, body) in &received.raw {
+        assert!(!body.windows(7).any(|bytes| bytes == b"planted"), "{body:?}");
+    }
+}
+
+/// As OpenTelemetry's rules for Prometheus name a metric: with its unit, and what counts with `_total`.
+fn translated(metric: &Value) -> String {
+    let text = |key: &str| metric[key].as_str().unwrap_or_default();
+    let (mut name, is_gauge) = (text("name").to_owned(), metric.get("gauge").is_some());
+    let unit = match text("unit") {
+        "s" => "seconds",
+        "By" => "bytes",
+        "1" if is_gauge => "ratio",
+        "1" | "" => "",
+        other => panic!("a unit that the test does not know: {other}"),
+    };
+    if !unit.is_empty() && !name.split('_').any(|word| word == unit) {
+        name = format!("{name}_{unit}");
+    }
+    if metric["sum"]["isMonotonic"] == true {
+        name = format!("{}_total", name.trim_end_matches("_total"));
+    }
+    name
+}
+
+/// Google's protobuf and OpenTelemetry's definitions read what is sent, and a collector that hands it on to
+/// Prometheus makes the names of `/metrics` of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_decoder_reads_what_is_sent_and_prometheus_finds_the_names_it_knows() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let packages = ["opentelemetry-proto==1.45.2"];
+    let what = "what another decoder reads of OTLP";
+    let Some(python) = crate::python::with(folder.path(), &packages, what) else { return };
+    let decoded = |kind: &str, body: &[u8]| -> Value {
+        let mut decoder = Command::new(&python);
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/otlp/decode.py");
+        decoder.args([script, kind]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut decoder = decoder.spawn().expect("it was installed");
+        decoder.stdin.take().expect("it is piped").write_all(body).expect("it reads");
+        let output = decoder.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "it says why on standard error");
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    };
+    let launchdarkly = launchdarkly().await;
+    let collector = Collector::start().await;
+    let cohortd = installed(&launchdarkly, collector.address).start();
+    cohortd.post(&identify("ada", "vip", true, NOW_MS)).await.expect("an answer");
+    let delivered = "cohortd_last_delivery_timestamp_seconds";
+    collector.until(|received| received.metrics.contains_key(delivered).then_some(())).await;
+    collector.until(|received| received.spans.iter().find(|span| span.kind == 3).map(|_| ())).await;
+    let (_, exposed) = cohortd.metrics("text/plain").await;
+    assert!(cohortd.stop().0.success());
+
+    // the first word is the kind of a family of the exposition
+    let families = exposed.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let families: BTreeSet<&str> = families.filter_map(|line| line.split(' ').next()).collect();
+    let sent = collector.received.lock().expect("no test panics while it holds this").raw.clone();
+    let (mut metrics, mut instances) = (BTreeSet::new(), BTreeSet::new());
+    for (kind, _, body) in &sent {
+        let message = decoded(kind, body);
+        let (resources, scopes, items) = match *kind {
+            "metrics" => ("resourceMetrics", "scopeMetrics", "metrics"),
+            _ => ("resourceSpans", "scopeSpans", "spans"),
+        };
+        let of = &message[resources][0];
+        let attributes = of["resource"]["attributes"].as_array().expect("a list");
+        let instance = attributes.iter().find(|of| of["key"] == "service.instance.id");
+        let instance = instance.map(|of| of["value"]["stringValue"].clone());
+        instances.insert(instance.expect("it is there").to_string());
+        for item in of[scopes][0][items].as_array().expect("a list") {
+            if *kind == "metrics" {
+                metrics.insert(translated(item));
+            } else {
+                let attributes = item["attributes"].as_array().expect("a list");
+                let has = |key: &str| attributes.iter().any(|of| of["key"] == key);
+                let needed: &[&str] = match item["kind"].as_str().unwrap_or_default() {
+                    "SPAN_KIND_SERVER" => &["http.request.method", "url.path", "url.scheme"],
+                    "SPAN_KIND_CLIENT" => {
+                        &["http.request.method", "server.address", "server.port", "url.full"]
+                    }
+                    _ => &[],
+                };
+                assert!(needed.iter().all(|key| has(key)), "{item}");
+            }
+        }
+    }
+    let metrics: BTreeSet<&str> = metrics.iter().map(String::as_str).collect();
+    assert_eq!(metrics, families);
+    assert_eq!(instances.len(), 1, "one process is one instance: {instances:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -51,11 +51,12 @@ impl Kind {
 }
 
 impl Unit {
-    /// As UCUM has it, for OTLP.
+    /// As UCUM has it, for OTLP. Things have none there: `1` is for fractions, and whoever translates to
+    /// Prometheus makes `…_ratio` of a gauge that has it.
     #[must_use]
     pub fn ucum(self) -> &'static str {
         match self {
-            Self::One => "1",
+            Self::One => "",
             Self::Second => "s",
             Self::Byte => "By",
         }

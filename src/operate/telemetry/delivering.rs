@@ -1,14 +1,16 @@
 //! Calls in traces: the client that a courier calls, wrapped, and the traces that wait to be told.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use url::Url;
 
 use super::context::{CURRENT, TraceContext};
 use super::spans::{Kind, Tracer};
-use crate::launchdarkly::{Answer, Api, Outcome};
+use crate::launchdarkly::{Answer, Api, Fate, Outcome};
 use crate::membership::{AudienceId, DestinationName};
 
 /// Traces that one call is linked to beside the one it belongs to.
@@ -67,22 +69,22 @@ impl Untold {
 pub struct TracedApi {
     api: Arc<dyn Api>,
     destination: DestinationName,
-    host: String,
+    url: Url,
     tracer: Tracer,
     untold: Untold,
 }
 
 impl TracedApi {
-    /// The same client, for one destination; `host` is where it calls.
+    /// The same client, for one destination; `url` is where it calls, and holds no secret.
     #[must_use]
     pub fn new(
         api: Arc<dyn Api>,
         destination: DestinationName,
-        host: &str,
+        url: Url,
         tracer: Tracer,
         untold: Untold,
     ) -> Self {
-        Self { api, destination, host: host.to_owned(), tracer, untold }
+        Self { api, destination, url, tracer, untold }
     }
 }
 
@@ -101,7 +103,11 @@ impl Api for TracedApi {
         let others = contexts.iter().enumerate().filter(|(index, _)| Some(*index) != parent);
         span.span.links = others.map(|(_, context)| *context).collect();
         span.text("http.request.method", "POST");
-        span.text("server.address", self.host.as_str());
+        span.text("server.address", self.url.host_str().unwrap_or_default());
+        if let Some(port) = self.url.port_or_known_default() {
+            span.number("server.port", port.into());
+        }
+        span.text("url.full", self.url.as_str());
         span.text("cohortd.destination", self.destination.as_str());
         span.text("cohortd.audience", audience.as_str());
         let answer = CURRENT.scope(span.span.context, self.api.send(audience, body)).await;
@@ -109,11 +115,21 @@ impl Api for TracedApi {
             span.number("http.response.status_code", status.into());
         }
         if !matches!(answer.outcome, Outcome::Taken) {
-            span.span.failed = true;
+            span.failed(&error_type(&answer));
             self.untold.give_back(&self.destination, audience, contexts);
         }
         self.tracer.end(span);
         answer
+    }
+}
+
+/// Why a call was not taken: its status where there was one that says so.
+fn error_type(answer: &Answer) -> Cow<'static, str> {
+    match (answer.status, &answer.outcome) {
+        (Some(status @ 400..), _) => status.to_string().into(),
+        (Some(_), _) => "unexpected_answer".into(),
+        (None, Outcome::Unavailable { fate: Fate::Over, .. }) => "unreachable".into(),
+        (None, _) => "no_answer".into(),
     }
 }
 

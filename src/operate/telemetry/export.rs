@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use url::Url;
+use uuid::Builder;
 
 use super::otlp::{Metrics, Traces};
 use super::spans::{Ended, Tracer};
@@ -36,6 +37,8 @@ pub struct Exporter {
     traces: Url,
     metrics: Url,
     metrics_every: Duration,
+    /// Which of several daemons this is: a UUID by chance, as the semantic conventions advise.
+    instance: String,
     ended: Ended,
     /// So that a streak of failures is one warning.
     is_failing: bool,
@@ -74,6 +77,7 @@ impl Exporter {
             traces: below("traces"),
             metrics: below("metrics"),
             metrics_every: telemetry.metrics_every,
+            instance: Builder::from_random_bytes(rand::random()).into_uuid().to_string(),
             ended,
             is_failing: false,
         };
@@ -115,7 +119,8 @@ impl Exporter {
                 return;
             }
             let is_full = spans.len() == MOST_TOGETHER;
-            let (url, body) = (self.traces.clone(), Traces::of(spans).encode_to_vec());
+            let (url, body) =
+                (self.traces.clone(), Traces::of(spans, &self.instance).encode_to_vec());
             self.post(url, body).await;
             if !is_full {
                 return;
@@ -126,7 +131,8 @@ impl Exporter {
     async fn post_metrics(&mut self, sources: &Sources) {
         // The ledger is closing, or its disk does not answer: there will be another time.
         let Ok(families) = Families::gather(sources).await else { return };
-        let metrics = Metrics::of(&families, sources.started_at, sources.clock.now());
+        let now = sources.clock.now();
+        let metrics = Metrics::of(&families, &self.instance, sources.started_at, now);
         self.post(self.metrics.clone(), metrics.encode_to_vec()).await;
     }
 

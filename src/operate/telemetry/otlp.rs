@@ -227,9 +227,14 @@ fn text(key: &str, value: &str) -> KeyValue {
     KeyValue { key: key.to_owned(), value: Some(value) }
 }
 
-fn resource() -> Resource {
-    let version = env!("CARGO_PKG_VERSION");
-    Resource { attributes: vec![text("service.name", "cohortd"), text("service.version", version)] }
+/// What sends it: the service, and which process of it.
+fn resource(instance: &str) -> Resource {
+    let attributes = [
+        ("service.name", "cohortd"),
+        ("service.version", env!("CARGO_PKG_VERSION")),
+        ("service.instance.id", instance),
+    ];
+    Resource { attributes: attributes.map(|(key, value)| text(key, value)).into() }
 }
 
 fn scope() -> Scope {
@@ -237,10 +242,11 @@ fn scope() -> Scope {
 }
 
 impl Traces {
-    pub fn of(spans: Vec<Ended>) -> Self {
+    pub fn of(spans: Vec<Ended>, instance: &str) -> Self {
         let spans = spans.into_iter().map(Span::of).collect();
         let scope_spans = vec![ScopeSpans { scope: Some(scope()), spans }];
-        Self { resource_spans: vec![ResourceSpans { resource: Some(resource()), scope_spans }] }
+        let resource = Some(resource(instance));
+        Self { resource_spans: vec![ResourceSpans { resource, scope_spans }] }
     }
 }
 
@@ -277,7 +283,7 @@ impl Span {
 }
 
 impl Metrics {
-    pub fn of(families: &Families, started_at: Timestamp, now: Timestamp) -> Self {
+    pub fn of(families: &Families, instance: &str, started_at: Timestamp, now: Timestamp) -> Self {
         let of = |family: &crate::operate::metrics::Family| {
             let points =
                 Points { metric: family.metric, start: nanos(started_at), now: nanos(now) };
@@ -285,9 +291,8 @@ impl Metrics {
         };
         let metrics = families.iter().map(of).collect();
         let scope_metrics = vec![ScopeMetrics { scope: Some(scope()), metrics }];
-        Self {
-            resource_metrics: vec![ResourceMetrics { resource: Some(resource()), scope_metrics }],
-        }
+        let resource = Some(resource(instance));
+        Self { resource_metrics: vec![ResourceMetrics { resource, scope_metrics }] }
     }
 }
 

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use http::Method;
+use http::{Method, StatusCode};
 use tokio::sync::watch;
 
 use super::context::{CURRENT, TraceContext};
@@ -20,13 +20,24 @@ use crate::ledger::{
 };
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
-/// Every request of the router is a span: its method, its route (never its path, which is a stranger's
-/// text), and its status.
-pub fn traced(router: Router, tracer: Tracer) -> Router {
-    router.layer(middleware::from_fn_with_state(tracer, request))
+/// Of a path: as long as one that exists.
+const LONGEST_PATH: usize = 256;
+/// What stands for a path that does not exist, and is a stranger's text.
+const NOWHERE: &str = "/REDACTED";
+
+/// Every request of the router is a span, with the attributes that the semantic conventions of HTTP ask for.
+/// Its path is one of those there are: any other is a stranger's text (P8).
+pub fn traced(router: Router, tracer: Tracer, scheme: &'static str) -> Router {
+    router.layer(middleware::from_fn_with_state((tracer, scheme), request))
 }
 
-async fn request(State(tracer): State<Tracer>, request: Request, next: Next) -> Response {
+async fn request(
+    State((tracer, scheme)): State<(Tracer, &'static str)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = request.uri().path();
+    let path = (path.len() <= LONGEST_PATH).then(|| path.to_owned());
     let parent = TraceContext::of(request.headers());
     let method = match request.method() {
         known @ (&Method::GET | &Method::HEAD | &Method::POST | &Method::PUT | &Method::PATCH) => {
@@ -42,8 +53,14 @@ async fn request(State(tracer): State<Tracer>, request: Request, next: Next) -> 
         span.text("http.route", route);
     }
     let response = CURRENT.scope(span.span.context, next.run(request)).await;
-    span.number("http.response.status_code", response.status().as_u16().into());
-    span.span.failed = response.status().is_server_error();
+    let status = response.status();
+    let exists = !matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED);
+    span.text("url.path", path.filter(|_| exists).unwrap_or_else(|| NOWHERE.to_owned()));
+    span.text("url.scheme", scheme);
+    span.number("http.response.status_code", status.as_u16().into());
+    if status.is_server_error() {
+        span.failed(status.as_str());
+    }
     tracer.end(span);
     response
 }
@@ -82,7 +99,9 @@ impl Ledger for TracedLedger {
             }
         }
         let recorded = self.ledger.record_all(intakes).await;
-        span.span.failed = recorded.is_err();
+        if recorded.is_err() {
+            span.failed("ledger");
+        }
         self.tracer.end(span);
         recorded
     }

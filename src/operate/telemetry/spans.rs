@@ -116,6 +116,12 @@ impl Running {
         self.span.attributes.push((name, Attribute::Text(value.into())));
     }
 
+    /// What it was for did not succeed, for this reason, of few that there are.
+    pub fn failed(&mut self, error_type: &str) {
+        self.span.failed = true;
+        self.text("error.type", error_type);
+    }
+
     pub fn number(&mut self, name: &'static str, value: usize) {
         let value = i64::try_from(value).unwrap_or(i64::MAX);
         self.span.attributes.push((name, Attribute::Number(value)));
