@@ -4,7 +4,7 @@
 //! slow: 4.5 MB in 64 KiB a round trip of 100 ms take seven seconds, and Segment waits for five. Wide ones come
 //! out of a share of the budget of the bodies (P6): each connection reserves its own before it is told
 //! of it, for as long as it is open, and those that come once the share is used up have narrow ones
-//! (tests/it/http2.rs, tests/it/memory.rs).
+//! (tests/it/distant.rs, tests/it/memory.rs).
 
 use super::budget::{Budget, WindowReservation};
 

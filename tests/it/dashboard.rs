@@ -12,6 +12,7 @@ use cohortd::secret::Secret;
 use serde_json::{Value, json};
 
 use self::browser::Browser;
+pub use self::browser::chromium;
 use crate::harness::{
     Cohortd, DEADLINE, ENVIRONMENT, Installation, SERVICE_TOKEN, SHARED_SECRET, identify,
     launchdarkly,

@@ -1,18 +1,42 @@
-//! Segment's own Node SDK, pointed at the daemon: what it flushes ends in LaunchDarkly's segments.
+//! Segment's own SDKs, pointed at the daemon: what they flush ends in LaunchDarkly's segments.
 
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Output};
 
-use cohortd::sandbox::View;
+use cohortd::sandbox::{StandIn, View};
 
-use crate::harness::{DEADLINE, ENVIRONMENT, Installation, launchdarkly};
+use crate::dashboard::chromium;
+use crate::harness::{Cohortd, DEADLINE, ENVIRONMENT, Installation, launchdarkly};
 use crate::npm::installed;
+use crate::python;
 
 const WRITE_KEY: &str = "planted-write-key";
 
-const FILES: [(&str, &str); 2] = [
+const FILES: [(&str, &str); 3] = [
     ("package.json", include_str!("../sdk/package.json")),
     ("flush.mjs", include_str!("../sdk/flush.mjs")),
+    ("browser.mjs", include_str!("../sdk/browser.mjs")),
 ];
+
+fn start(launchdarkly: &StandIn, set: impl FnOnce(&mut Installation)) -> (Installation, Cohortd) {
+    let mut installation = Installation::new(launchdarkly);
+    installation.set("destinations.production.segment.write_keys", WRITE_KEY);
+    set(&mut installation);
+    let cohortd = installation.start();
+    (installation, cohortd)
+}
+
+async fn are_in(launchdarkly: &StandIn, members: &[&str]) {
+    let there = |view: &View<'_>| {
+        view.segment(ENVIRONMENT, "aud_vip")
+            .is_some_and(|of| of.members.iter().map(String::as_str).eq(members.iter().copied()))
+    };
+    launchdarkly.until(DEADLINE, there).await.expect("those are in, and nobody else");
+}
+
+fn done(output: &Output) {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_segments_node_sdk_flushes_ends_in_the_segments() {
@@ -21,21 +45,77 @@ async fn what_segments_node_sdk_flushes_ends_in_the_segments() {
         return;
     }
     let launchdarkly = launchdarkly().await;
-    let mut installation = Installation::new(&launchdarkly);
-    installation.set("destinations.production.segment.write_keys", WRITE_KEY);
-    let cohortd = installation.start();
+    let (_installation, cohortd) = start(&launchdarkly, |_| ());
     let host = format!("http://{}", cohortd.public);
     let flush = |key: &str| {
         let words = ["flush.mjs", &host, key];
         Command::new("node").args(words).current_dir(folder.path()).output().expect("node is there")
     };
-    let output = flush(WRITE_KEY);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let there = |view: &View<'_>| {
-        view.segment(ENVIRONMENT, "aud_vip")
-            .is_some_and(|of| of.members.iter().map(String::as_str).eq(["ada", "cyd"]))
+    done(&flush(WRITE_KEY));
+    are_in(&launchdarkly, &["ada", "cyd"]).await;
+    assert!(!flush("another-key").status.success(), "a wrong key is refused");
+    assert!(cohortd.stop().0.success());
+}
+
+/// A page of another origin sends by the short routes, one by one and in batches, each after a preflight; without
+/// CORS its browser sends nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_segments_sdk_sends_from_a_web_page_ends_in_the_segments() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    if !installed(folder.path(), &FILES, "what Segment's SDK sends from a browser") {
+        return;
+    }
+    let flush = |cohortd: &Cohortd, strategy: &str, answers: &str| {
+        let host = cohortd.public.to_string();
+        let words = ["browser.mjs", chromium(), &host, WRITE_KEY, strategy, answers];
+        Command::new("node").args(words).current_dir(folder.path()).output().expect("node is there")
     };
-    launchdarkly.until(DEADLINE, there).await.expect("two are in, and one has left");
+    // what it sends: two people, an event and a page
+    for (strategy, count, calls) in
+        [("standard", "4", &["/v1/i", "/v1/t", "/v1/p"][..]), ("batching", "2", &["/v1/b"])]
+    {
+        let launchdarkly = launchdarkly().await;
+        let (_installation, cohortd) = start(&launchdarkly, |i| {
+            i.set("destinations.production.segment.cors_origins", "*");
+        });
+        let output = flush(&cohortd, strategy, count);
+        done(&output);
+        are_in(&launchdarkly, &["ada"]).await;
+        let answers = String::from_utf8_lossy(&output.stdout).into_owned();
+        for call in calls {
+            assert!(answers.contains(&format!("POST {call} 200")), "{answers}");
+        }
+        assert!(cohortd.stop().0.success());
+    }
+    let launchdarkly = launchdarkly().await;
+    let elsewhere = "https://www.example.com";
+    let (_installation, cohortd) = start(&launchdarkly, |installation| {
+        installation.set("destinations.production.segment.cors_origins", elsewhere);
+    });
+    let output = flush(&cohortd, "standard", "4");
+    assert!(!output.status.success(), "a page of another origin may not");
+    assert!(cohortd.stop().0.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_segments_python_sdk_flushes_ends_in_the_segments() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let packages = ["segment-analytics-python==2.4.0"];
+    let Some(python) =
+        python::with(folder.path(), &packages, "what Segment's SDK for Python flushes")
+    else {
+        return;
+    };
+    let launchdarkly = launchdarkly().await;
+    let (_installation, cohortd) = start(&launchdarkly, |_| ());
+    let host = format!("http://{}", cohortd.public);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk/flush.py");
+    let flush = |key: &str| {
+        let mut flush = Command::new(&python);
+        flush.arg(&script).args([&*host, key]).output().expect("it was installed")
+    };
+    done(&flush(WRITE_KEY));
+    are_in(&launchdarkly, &["ada", "cyd"]).await;
     assert!(!flush("another-key").status.success(), "a wrong key is refused");
     assert!(cohortd.stop().0.success());
 }

@@ -21,6 +21,12 @@ const FILES: [(&str, &str); 2] = [
 const CHROMIUM: [&str; 3] =
     ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
 
+/// Where the browser is.
+pub fn chromium() -> &'static str {
+    let found = CHROMIUM.iter().find(|path| Path::new(path).exists());
+    found.expect("there is no Chromium: .ci/run installs Debian's")
+}
+
 /// One browser with one page; ends with the test.
 pub struct Browser {
     // Read and written in turns.
@@ -34,11 +40,9 @@ impl Browser {
     pub fn start() -> Option<Self> {
         static READY: OnceLock<Option<PathBuf>> = OnceLock::new();
         let driver = READY.get_or_init(driver).as_deref()?;
-        let chromium = CHROMIUM.iter().find(|path| Path::new(path).exists());
-        let chromium = chromium.expect("there is no Chromium: .ci/run installs Debian's");
         let profile = tempfile::tempdir().expect("a temporary directory");
         let mut command = Command::new("node");
-        command.arg("browser.mjs").arg(chromium).arg(profile.path()).current_dir(driver);
+        command.arg("browser.mjs").arg(chromium()).arg(profile.path()).current_dir(driver);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("node is there");
         let input = child.stdin.take().expect("it is piped");
