@@ -88,6 +88,12 @@ impl Front {
         Self { router, misled, budget: Some(budget) }
     }
 
+    /// One answer to all, however their connections begin.
+    #[must_use]
+    pub fn to_all(router: Router) -> Self {
+        Self { misled: router.clone(), router, budget: None }
+    }
+
     /// The same behind something else.
     #[must_use]
     pub fn behind(self, wrap: impl FnOnce(Router) -> Router) -> Self {

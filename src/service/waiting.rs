@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::ledger::{OpenError, SqliteLedger, Writer};
 use crate::operate::logging::chain;
-use crate::receive::{self, unready};
+use crate::receive::{self, Front, unready};
 
 /// Between two attempts to open the ledger.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -80,8 +80,8 @@ fn answer(
         [(&listeners.public, &listeners.public_tls), (&listeners.admin, &listeners.admin_tls)];
     for ((listener, tls), limits) in both.into_iter().zip(limits) {
         let listener = twin(listener).map_err(ServiceError::Listener)?;
-        let router = unready("the disk of the ledger has no space");
-        tasks.spawn(receive::serve(listener, router, limits, tls.clone(), stop.clone()));
+        let front = Front::to_all(unready("the disk of the ledger has no space"));
+        tasks.spawn(receive::serve(listener, front, limits, tls.clone(), stop.clone()));
     }
     Ok(tasks)
 }
