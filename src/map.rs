@@ -67,7 +67,7 @@ pub struct Mapping {
 
 impl Mapping {
     /// What Segment's hosted integration does where the customer changed nothing, except that a
-    /// membership value must be plain.
+    /// membership value must be plain, and that a journey step without one is an entry.
     #[must_use]
     pub fn preset() -> Self {
         Self {
@@ -76,7 +76,7 @@ impl Mapping {
             audiences: AudienceRules::default(),
             value_rules: ValueRules {
                 membership: MembershipRule::Strict,
-                journey_step_without_value_enters: false,
+                journey_step_without_value_enters: true,
             },
         }
     }
@@ -300,8 +300,8 @@ impl fmt::Display for Mapping {
         if self.value_rules.membership == MembershipRule::Reference {
             f.write_str("; membership by truthiness")?;
         }
-        if self.value_rules.journey_step_without_value_enters {
-            f.write_str("; a journey step without a value enters")?;
+        if !self.value_rules.journey_step_without_value_enters {
+            f.write_str("; a journey step without a value is rejected")?;
         }
         Ok(())
     }

@@ -61,7 +61,7 @@ fn read(mut section: Section<'_>, mut mapping: Mapping) -> Option<Mapping> {
     }
     mapping.set_membership(
         section.choice("membership", &MEMBERSHIPS).unwrap_or(MembershipRule::Strict),
-        section.choice("journey_step_without_value", &WITHOUT_VALUE).unwrap_or(false),
+        section.choice("journey_step_without_value", &WITHOUT_VALUE).unwrap_or(true),
     );
     mapping.set_audiences(AudienceRules {
         allow: globs(&mut section, "allow_audiences"),

@@ -220,7 +220,7 @@ fn each_rule_has_its_fault() {
         ("EU__MAPPING__CONTEXT_KIND", "multi", "destinations.eu.mapping.context_kind = \"multi\"   must be letters"),
         ("EU__MAPPING__CONTEXT_KEY", "email", "destinations.eu.mapping.context_key = \"email\"   must be one of: user_id_only"),
         ("EU__MAPPING__MEMBERSHIP", "lax", "destinations.eu.mapping.membership = \"lax\"   must be one of: strict, reference"),
-        ("EU__MAPPING__JOURNEY_STEP_WITHOUT_VALUE", "x", "journey_step_without_value = \"x\"   must be one of: reject, enter"),
+        ("EU__MAPPING__JOURNEY_STEP_WITHOUT_VALUE", "x", "journey_step_without_value = \"x\"   must be one of: enter, reject"),
     ];
     for (name, value, expected) in cases {
         let text = faults(load(&[(name, value)]));
@@ -602,11 +602,11 @@ fn mappings_are_one_section_or_several_and_may_be_pasted() {
              [[destinations.eu.mapping]]\nenabled = false\n\
              [[destinations.eu.mapping]]\nsubscribe = \"type = 'b'\"\n\
              context_kind = { '@path' = '$.context.kind' }\n\
-             journey_step_without_value = 'enter'"
+             journey_step_without_value = 'reject'"
                 .to_owned(),
             vec![
                 r#"context kind user, context key user_id_only, if type = "a"; membership by truthiness"#,
-                r#"context kind $.context.kind, context key user_id_only, if type = "b"; a journey step without a value enters"#,
+                r#"context kind $.context.kind, context key user_id_only, if type = "b"; a journey step without a value is rejected"#,
             ],
         ),
     ];

@@ -2,7 +2,8 @@
 //!
 //! Segment's hosted integration takes any value by JavaScript truthiness, so that a missing one
 //! removes and the text `"false"` adds. A flag in production should not turn on a guess: here only
-//! a plain value counts, unless the operator asks for the old behaviour.
+//! a plain value counts, unless the operator asks for the old behaviour. A journey that an event triggers
+//! sends no value: it can only be entered, and Segment's own code reads its steps as entries.
 
 use serde_json::Value;
 
@@ -24,7 +25,7 @@ pub enum MembershipRule {
 pub(super) enum ComputationClass {
     /// `audience`
     Audience,
-    /// `journey_step`: journeys triggered by an event may report no value.
+    /// `journey_step`: journeys triggered by an event report no value.
     JourneyStep,
 }
 
@@ -73,8 +74,8 @@ impl ValueRules {
                 ))
             }),
             (None, MembershipRule::Strict) if class == ComputationClass::JourneyStep => Err(unknown(
-                "There is no value under the audience's key in traits_or_props: for a journey step, set \
-                 mapping.journey_step_without_value to \"enter\".",
+                "There is no value under the audience's key in traits_or_props: for a journey step, \
+                 mapping.journey_step_without_value = \"enter\" takes it as an entry.",
             )),
             (None, MembershipRule::Strict) => Err(unknown(
                 "There is no value under the audience's key in traits_or_props: correct \
