@@ -37,6 +37,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::{Shell, generate};
 use rustix::fs::Mode;
 
+use crate::certificate;
 use crate::config::{Config, Destination, Reading, Source};
 use crate::launchdarkly::wire::USER_AGENT;
 use crate::operate::api::wire::instant;
@@ -385,7 +386,8 @@ fn unreached(error: reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
     }
-    chain(&error.without_url())
+    let words = certificate::words(&error, "what this machine trusts");
+    words.unwrap_or_else(|| chain(&error.without_url()))
 }
 
 /// The destination of that name, or the only one.

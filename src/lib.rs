@@ -4,7 +4,7 @@
 //! Modules are named after the steps an event takes; a step imports only what stands to its right:
 //!
 //! ```text
-//! receive -> map -> ledger -> deliver -> launchdarkly      below all: membership, clock, counting, current, json, nearest, panics
+//! receive -> map -> ledger -> deliver -> launchdarkly      below all: certificate, membership, clock, counting, current, json, nearest, panics
 //! ```
 //!
 //! `ledger` knows neither neighbour. `operate` may look at any step and no step looks at it;
@@ -15,6 +15,7 @@
     expect(clippy::disallowed_methods, reason = "a test may read its own JSON without `json`")
 )]
 
+pub mod certificate;
 pub mod cli;
 pub mod clock;
 pub mod config;

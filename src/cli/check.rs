@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Exit, unreached};
+use crate::certificate;
 use crate::config::{Config, Credential, Destination, SegmentSection};
 use crate::launchdarkly::{Credentials, Verdict};
 use crate::membership::DestinationName;
@@ -169,7 +170,8 @@ fn finding(verdict: Verdict, known: &str, remedy: &str) -> Finding {
         ),
         Verdict::Unreached { asked, source } => format!(
             "unclear: {asked} cannot be reached ({}); check the network, proxy and ca_file",
-            unreached(source)
+            certificate::words(&source, "launchdarkly.ca_file")
+                .unwrap_or_else(|| unreached(source))
         ),
     };
     Finding { good: false, text }

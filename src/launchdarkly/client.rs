@@ -17,6 +17,7 @@ use super::answer::{Answer, Fate, Outcome, body_matters, classify};
 use super::connection::{self, ClientError};
 use super::limits::RateLimits;
 use super::wire;
+use crate::certificate;
 use crate::membership::AudienceId;
 use crate::secret::Secret;
 
@@ -210,6 +211,9 @@ fn failure(error: &reqwest::Error) -> Outcome {
     } else {
         ("the connection ended before the answer", Fate::Open)
     };
+    if let Some(words) = certificate::words(error, "launchdarkly.ca_file") {
+        return Outcome::Unavailable { cause: format!("{what}: {words}"), fate, refusal: None };
+    }
     // the outer layers name the URL or repeat themselves; the innermost says what happened
     let mut innermost = error.source();
     while let Some(source) = innermost.and_then(std::error::Error::source) {

@@ -22,7 +22,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
+    SignatureScheme,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -275,7 +276,13 @@ pub fn told(faults: &TlsFaults) -> String {
 /// A fault with its cause.
 #[must_use]
 pub fn chain_of(fault: &TlsFault) -> String {
-    let cause = std::error::Error::source(fault);
+    let cause = match fault {
+        TlsFault::Unusable(rustls::Error::InvalidCertificate(CertificateError::BadEncoding)) => {
+            let words = "it is no X.509 certificate of version 3: have it issued again";
+            Some(words.to_owned())
+        }
+        fault => std::error::Error::source(fault).map(ToString::to_string),
+    };
     cause.map_or_else(|| fault.to_string(), |cause| format!("{fault}: {cause}"))
 }
 

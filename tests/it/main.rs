@@ -6,6 +6,7 @@ mod actions;
 mod admin;
 mod attacks;
 mod bounds;
+mod certificates;
 mod clocks;
 mod config;
 mod conformance;

@@ -1,0 +1,90 @@
+//! What is wrong with the certificate of LaunchDarkly, or of what stands in front of it, is said in words that
+//! say what to do.
+
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use crate::harness::{Installation, identify, launchdarkly};
+
+/// A certificate and its key.
+struct Shown {
+    params: CertificateParams,
+    certificate: rcgen::Certificate,
+    key: KeyPair,
+}
+
+fn authority() -> Shown {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    let certificate = params.self_signed(&key).expect("it signs itself");
+    Shown { params, certificate, key }
+}
+
+fn signed(by: &Shown, name: &str, until_year: i32) -> Shown {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
+    params.not_after = rcgen::date_time_ymd(until_year, 1, 1);
+    let issuer = Issuer::from_params(&by.params, &by.key);
+    let certificate = params.signed_by(&key, &issuer).expect("it signs");
+    Shown { params, certificate, key }
+}
+
+/// A server that shows this certificate and says nothing; its port.
+async fn server(shows: &Shown) -> u16 {
+    let chain = vec![CertificateDer::from(shows.certificate.der().to_vec())];
+    let key = PrivateKeyDer::try_from(shows.key.serialize_der()).expect("a key");
+    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
+    let acceptor = TlsAcceptor::from(Arc::new(config.expect("a pair")));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("it is bound").port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let _ = acceptor.accept(stream).await; // whoever asks ends it
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_with_a_certificate_is_said_with_its_remedy() {
+    let launchdarkly = launchdarkly().await;
+    let _ = rustls::crypto::ring::default_provider().install_default(); // another test may have
+    let (known, unknown) = (authority(), authority());
+    let rows = [
+        (authority(), "it shows the certificate of a CA as its own"),
+        (signed(&unknown, "localhost", 2100), "signed by a CA that is not known here"),
+        (signed(&known, "localhost", 2020), "it has to be renewed"),
+        (signed(&known, "elsewhere.example", 2100), "its certificate is for another name"),
+    ];
+    for (shows, expected) in rows {
+        let port = server(&shows).await;
+        let mut installation = Installation::new(&launchdarkly);
+        // A CA that shows its own certificate is one that is trusted, as such servers are set up.
+        let trusted = if expected.contains("as its own") { &shows } else { &known };
+        installation.write("ca.pem", &trusted.certificate.pem());
+        installation.set("destinations.production.launchdarkly.ca_file", "ca.pem");
+        let url = format!("https://localhost:{port}");
+        installation.set("destinations.production.launchdarkly.base_url", &url);
+        installation.set("destinations.production.launchdarkly.client_sdk_url", &url);
+        let cohortd = installation.start();
+        let enters = identify("ada", "vip", true, 1_750_000_000_000);
+        assert_eq!(cohortd.post(&enters).await.expect("an answer").0, 200);
+        let cause = |status: &serde_json::Value| {
+            let error = &status["destinations"]["production"]["last_error"];
+            error["cause"].as_str().map(str::to_owned)
+        };
+        let status = cohortd.until_status(|status| cause(status).is_some()).await;
+        let said = cause(&status).expect("it is there");
+        assert!(said.contains(expected) && !said.contains("CaUsed"), "{said}");
+        assert!(cohortd.stop().0.success());
+        let asked = installation.types(None, &["check", "--online"]);
+        assert!(asked.out.contains(expected), "{}{}", asked.out, asked.complaint);
+    }
+}
