@@ -103,6 +103,12 @@ pub(super) enum Refusal {
     BodyTimeout,
     /// The body ended early or was framed badly.
     BodyBroken,
+    /// The body is not packed as its content encoding says.
+    NotPacked,
+    /// What is packed ends before its end.
+    PackedShort,
+    /// What is packed is damaged, or something stands behind it.
+    PackedBroken,
     /// The body as a whole is not JSON.
     BadJson,
     /// A content encoding other than gzip and deflate.
@@ -128,7 +134,7 @@ struct RefusalLine {
 
 impl Refusal {
     /// Every refusal, in the order of their declaration, for the counters.
-    pub(super) const ALL: [Self; 19] = [
+    pub(super) const ALL: [Self; 22] = [
         Self::NotFound,
         Self::UnknownDestination,
         Self::MethodNotAllowed,
@@ -140,6 +146,9 @@ impl Refusal {
         Self::TooManyEvents,
         Self::BodyTimeout,
         Self::BodyBroken,
+        Self::NotPacked,
+        Self::PackedShort,
+        Self::PackedBroken,
         Self::BadJson,
         Self::UnknownEncoding,
         Self::BadAudience,
@@ -217,9 +226,23 @@ impl Refusal {
                 StatusCode::REQUEST_TIMEOUT,
                 "body_timeout: the body did not arrive in time (listen.body_timeout_ms)",
             ),
-            Self::BodyBroken => (
+            Self::BodyBroken => {
+                (StatusCode::BAD_REQUEST, "bad_body: the body broke off, or is framed badly")
+            }
+            Self::NotPacked => (
                 StatusCode::BAD_REQUEST,
-                "bad_body: the body broke off, or is not packed as its Content-Encoding says",
+                "not_packed: the body is not packed as its Content-Encoding says (deflate is the zlib format): \
+                 let the sender, or the proxy in front, name what it uses",
+            ),
+            Self::PackedShort => (
+                StatusCode::BAD_REQUEST,
+                "packed_short: the packed body has come whole, but what is packed in it breaks off: let the \
+                 sender finish its stream before it sends it",
+            ),
+            Self::PackedBroken => (
+                StatusCode::BAD_REQUEST,
+                "packed_broken: the packed body is damaged: its checksum or its content is wrong, or something \
+                 stands behind its end",
             ),
             Self::BadJson => (
                 StatusCode::BAD_REQUEST,

@@ -64,6 +64,30 @@ impl Encoding {
             _ => return Err(Refusal::UnknownEncoding),
         }))
     }
+
+    /// Whether a body begins as one does that is packed so, as far as there is any of it.
+    fn begins(self, packed: &[u8]) -> bool {
+        match (self, packed) {
+            (Self::Gzip, [one, two, ..]) => [*one, *two] == [0x1f, 0x8b], // RFC 1952, 2.3.1
+            (Self::Gzip, _) => [0x1f].starts_with(packed),
+            // RFC 1950, 2.2: the method, and both bytes as one number
+            (Self::Deflate, [one, two, ..]) => {
+                one & 0x0f == 8 && u16::from_be_bytes([*one, *two]) % 31 == 0
+            }
+            (Self::Deflate, _) => packed.iter().all(|one| one & 0x0f == 8),
+        }
+    }
+
+    /// What is wrong with a body that cannot be unpacked.
+    fn fault(self, packed: &[u8], error: &io::Error) -> Refusal {
+        if !self.begins(packed) {
+            Refusal::NotPacked
+        } else if error.kind() == io::ErrorKind::UnexpectedEof {
+            Refusal::PackedShort
+        } else {
+            Refusal::PackedBroken
+        }
+    }
 }
 
 /// What is known of who sent a body.
@@ -303,17 +327,24 @@ fn each_piece(
 ) -> Result<End, Refusal> {
     let mut step = vec![0; STEP_BYTES];
     let mut rest = packed;
+    let fault = |member: &[u8], error| {
+        let fault = encoding.fault(member, &error);
+        let is_first = member.len() == packed.len();
+        if fault == Refusal::NotPacked && !is_first { Refusal::PackedBroken } else { fault }
+    };
     for _ in 0..MOST_MEMBERS {
         let end = match encoding {
             Encoding::Gzip => {
                 let mut decoder = GzDecoder::new(rest);
-                let end = pieces_of(&mut decoder, &mut step, &mut take)?;
+                let end = pieces_of(&mut decoder, &mut step, &mut take);
+                let end = end.map_err(|error| fault(rest, error))?;
                 rest = decoder.into_inner();
                 end
             }
             Encoding::Deflate => {
                 let mut decoder = ZlibDecoder::new(rest);
-                let end = pieces_of(&mut decoder, &mut step, &mut take)?;
+                let end = pieces_of(&mut decoder, &mut step, &mut take);
+                let end = end.map_err(|error| fault(rest, error))?;
                 rest = decoder.into_inner();
                 end
             }
@@ -325,21 +356,21 @@ fn each_piece(
             break; // there is no second one
         }
     }
-    Err(Refusal::BodyBroken)
+    Err(Refusal::PackedBroken)
 }
 
 fn pieces_of(
     decoder: &mut impl Read,
     step: &mut [u8],
     take: &mut impl FnMut(&[u8]) -> bool,
-) -> Result<End, Refusal> {
+) -> io::Result<End> {
     loop {
         match decoder.read(step) {
             Ok(0) => return Ok(End::Reached),
             Ok(length) if take(&step[..length]) => {}
             Ok(_) => return Ok(End::GivenUp),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return Err(Refusal::BodyBroken),
+            Err(error) => return Err(error),
         }
     }
 }
@@ -383,10 +414,37 @@ mod tests {
             assert!(all == text, "{encoding:?}");
             let beginning = unpack(encoding, &sent, 1000).expect("so much is there");
             assert_eq!(beginning, text[..1000], "{encoding:?}");
-            assert_eq!(whole(encoding, &sent[..sent.len() / 2]), Err(Refusal::BodyBroken));
-            assert_eq!(whole(encoding, &[b'{'; 100]), Err(Refusal::BodyBroken));
-            let with_more = [&sent[..], b"more"].concat();
-            assert_eq!(whole(encoding, &with_more), Err(Refusal::BodyBroken), "{encoding:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_cannot_be_unpacked_is_said_to_be_what_it_is() {
+        use Refusal::{NotPacked, PackedBroken, PackedShort};
+        let text = r#"[{"type":"identify"}]"#.repeat(50);
+        for encoding in ALL {
+            let sent = packed(encoding, text.as_bytes());
+            let with = |place: usize| {
+                let mut sent = sent.clone();
+                sent[place] ^= 1;
+                sent
+            };
+            let other = ALL.into_iter().find(|other| *other != encoding).expect("there are two");
+            let last = sent.len() - 1;
+            let checksum = if encoding == Encoding::Gzip { last - 7 } else { last };
+            let rows = [
+                ("cut off", sent[..sent.len() / 2].to_vec(), PackedShort),
+                ("the checksum is cut off", sent[..last].to_vec(), PackedShort),
+                ("the header is cut off", sent[..1].to_vec(), PackedShort),
+                ("nothing", Vec::new(), PackedShort),
+                ("another checksum", with(checksum), PackedBroken),
+                ("something behind it", [&sent[..], b"more"].concat(), PackedBroken),
+                ("plain", text.clone().into_bytes(), NotPacked),
+                ("packed in another way", packed(other, text.as_bytes()), NotPacked),
+                ("another header", with(0), NotPacked),
+            ];
+            for (what, sent, expected) in rows {
+                assert_eq!(whole(encoding, &sent), Err(expected), "{encoding:?}: {what}");
+            }
         }
     }
 
@@ -410,7 +468,7 @@ mod tests {
         let member = packed(Encoding::Gzip, b"[]");
         let of = |members| whole(Encoding::Gzip, &member.repeat(members));
         assert_eq!(of(MOST_MEMBERS), Ok(Length::Whole(2 * MOST_MEMBERS)));
-        assert_eq!(of(MOST_MEMBERS + 1), Err(Refusal::BodyBroken));
+        assert_eq!(of(MOST_MEMBERS + 1), Err(Refusal::PackedBroken));
     }
 
     #[test]

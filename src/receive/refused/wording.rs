@@ -75,8 +75,23 @@ impl Cause {
                 "Look at the network and proxies in front, or raise listen.body_timeout_ms.".into(),
             ),
             Refusal::BodyBroken => (
-                "The body broke off, or is not packed as its Content-Encoding says.".into(),
+                "The body broke off, or is framed badly.".into(),
                 "Look at the proxies in front.".into(),
+            ),
+            Refusal::NotPacked => (
+                "The body is not packed as its Content-Encoding says.".into(),
+                "Let the sender, or the proxy in front, name what it uses: gzip, deflate (the zlib format) or nothing."
+                    .into(),
+            ),
+            Refusal::PackedShort => (
+                "The body has come whole, but what is packed in it breaks off.".into(),
+                "Let the sender finish its stream before it sends it.".into(),
+            ),
+            Refusal::PackedBroken => (
+                "The packed body is damaged: its checksum or its content is wrong, or something stands behind \
+                 its end."
+                    .into(),
+                "Look at what packs it, and at the proxies in front.".into(),
             ),
             Refusal::BadJson => (
                 "The body is no JSON object or array.".into(),
