@@ -21,16 +21,25 @@ pub use answer::Json;
 /// The most arrays and objects that may stand inside each other.
 pub const DEEPEST: usize = 127;
 
-/// Reads a text that is one value.
-#[expect(clippy::disallowed_methods, reason = "the one place that may")]
-pub fn from_slice<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, Error> {
-    serde_json::from_slice(text)
+/// What Windows programs begin a text with.
+const BYTE_ORDER_MARK: &str = "\u{feff}";
+
+/// A text without the byte order mark that it may begin with, which a parser may ignore (RFC 8259, 8.1).
+#[must_use]
+pub fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(BYTE_ORDER_MARK.as_bytes()).unwrap_or(text)
 }
 
-/// Reads a text that is one value.
+/// Reads a text that is one value, behind a byte order mark or not.
+#[expect(clippy::disallowed_methods, reason = "the one place that may")]
+pub fn from_slice<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, Error> {
+    serde_json::from_slice(without_mark(text))
+}
+
+/// Reads a text that is one value, behind a byte order mark or not.
 #[expect(clippy::disallowed_methods, reason = "the one place that may")]
 pub fn from_str<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Error> {
-    serde_json::from_str(text)
+    serde_json::from_str(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text))
 }
 
 /// Reads the value that a text begins with; also gives what stands behind it.
@@ -110,6 +119,18 @@ mod tests {
     }
 
     #[test]
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_text() {
+        let marked = "\u{feff}{\"a\":\"\u{feff}\"}";
+        for value in [from_str::<Value>(marked), from_slice(marked.as_bytes())] {
+            assert_eq!(value.expect("JSON"), json!({"a": "\u{feff}"}));
+        }
+        for text in ["\u{feff}\u{feff}7", " \u{feff}7", "7\u{feff}", "\u{feff}"] {
+            assert!(from_str::<Value>(text).is_err(), "{text:?}");
+            assert!(from_slice::<Value>(text.as_bytes()).is_err(), "{text:?}");
+        }
+    }
+
     fn the_first_value_ends_where_it_ends() {
         let table = [
             ("{\"a\":[1]} , 2", json!({"a": [1]}), " , 2"),

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::{MethodFilter, get, on, post};
+use axum::routing::{MethodFilter, MethodRouter, get, on, post};
 use tokio::time::Instant;
 
 use crate::ledger::Ledger;
@@ -185,21 +185,30 @@ pub fn front(state: PublicState) -> Front {
     Front::new(routed(state), probes_and_nothing_else, budget)
 }
 
+/// A route, also with a slash at its end: people write it, and so do some SDKs.
+fn route(
+    router: Router<Arc<PublicState>>,
+    path: &str,
+    methods: MethodRouter<Arc<PublicState>>,
+) -> Router<Arc<PublicState>> {
+    router.route(path, methods.clone()).route(&format!("{path}/"), methods)
+}
+
 /// What a load balancer asks to know how we are.
 fn probed() -> Router<Arc<PublicState>> {
-    Router::new()
-        .route("/livez", get(probes::live))
-        .route("/readyz", get(probes::ready))
-        .route("/healthz", get(probes::ready))
+    let router = route(Router::new(), "/livez", get(probes::live));
+    let router = route(router, "/readyz", get(probes::ready));
+    route(router, "/healthz", get(probes::ready))
 }
 
 /// The public routes. Anything else is a 404, any other method a 405.
 fn routed(state: Arc<PublicState>) -> Router {
     let events = MethodFilter::POST.or(MethodFilter::PUT).or(MethodFilter::PATCH);
-    probed()
-        .route("/segment/{destination}", on(events, webhook::accept))
-        .route("/segment/{destination}/audiences/create", post(webhook_audiences::create))
-        .route("/segment/{destination}/audiences/get", post(webhook_audiences::get))
+    let create = post(webhook_audiences::create);
+    let router = route(probed(), "/segment/{destination}", on(events, webhook::accept));
+    let router = route(router, "/segment/{destination}/audiences/create", create);
+    let find = post(webhook_audiences::get);
+    route(router, "/segment/{destination}/audiences/get", find)
         .merge(calls::routes())
         .method_not_allowed_fallback(answer::method_not_allowed)
         .fallback(answer::not_found)

@@ -344,7 +344,7 @@ pub(super) async fn misled(State(state): State<Arc<PublicState>>, request: Reque
 impl PublicState {
     /// Counts a request that is refused by its head, wherever it came to.
     fn refused_unread(&self, request: &Request, refusal: Refusal) -> Refusal {
-        let path = request.uri().path();
+        let path = request.uri().path().trim_end_matches('/');
         let asked = Asked::of(request.method(), request.headers());
         let door = path.strip_prefix("/segment/").and_then(|name| self.doors.at(name));
         let call = path.strip_prefix("/v1/").and_then(calls::named);

@@ -226,7 +226,7 @@ impl Gate {
         if self.admits_any(presented, signed) {
             return true;
         }
-        let event = first.unwrap_or(body).trim_ascii();
+        let event = first.or(single).unwrap_or(body);
         let before = envelope::without_appended(event, extra_fields);
         before.is_some_and(|before| self.admits_any(presented, [&before[..]]))
     }

@@ -13,7 +13,7 @@ use super::answer::Refusal;
 use super::cors::{self, preflight};
 use super::refused::{Asked, At};
 use super::tracking::{self, Success};
-use super::{PublicState, body};
+use super::{PublicState, body, route};
 use crate::json::Json;
 
 /// Those that carry one message; the path is its type.
@@ -38,32 +38,32 @@ const METRICS: &str = "m";
 
 /// The call of that name under `/v1/`.
 pub(super) fn named(name: &str) -> Option<&'static str> {
-    let short = || SHORT.into_iter().find(|(short, _)| *short == name.trim_end_matches('/'));
+    let short = || SHORT.into_iter().find(|(short, _)| *short == name);
     let long = SINGLE.into_iter().chain([BATCH, IMPORT, METRICS]).find(|known| *known == name);
     long.or_else(|| short().map(|(_, call)| call))
 }
 
 /// The routes under `/v1/`.
 pub(super) fn routes() -> Router<Arc<PublicState>> {
-    let mut router = Router::new()
-        .route("/v1/batch", post(tracking::batch).options(preflight))
-        .route("/v1/import", post(tracking::batch).options(preflight))
-        .route("/v1/{call}", post(tracking::single).options(preflight));
-    for slash in ["", "/"] {
-        for (short, call) in SHORT {
-            let path = format!("/v1/{short}{slash}");
-            let handler = match call {
-                BATCH => post(tracking::batch),
-                _ => post(move |State(state), request| async move {
-                    tracking::message(&state, call, request).await
-                }),
-            };
-            router = router.route(&path, handler.options(preflight));
-        }
-        let metrics = post(metrics).options(preflight);
-        router = router.route(&format!("/v1/{METRICS}{slash}"), metrics);
-    }
-    router
+    let long = [
+        ("/v1/batch".to_owned(), post(tracking::batch)),
+        ("/v1/import".to_owned(), post(tracking::batch)),
+        ("/v1/{call}".to_owned(), post(tracking::single)),
+        (format!("/v1/{METRICS}"), post(metrics)),
+    ];
+    let short = SHORT.into_iter().map(|(short, call)| {
+        let handler = match call {
+            BATCH => post(tracking::batch),
+            _ => post(move |State(state), request| async move {
+                tracking::message(&state, call, request).await
+            }),
+        };
+        (format!("/v1/{short}"), handler)
+    });
+    let all = long.into_iter().chain(short);
+    all.fold(Router::new(), |router, (path, handler)| {
+        route(router, &path, handler.options(preflight))
+    })
 }
 
 /// `POST /v1/m`: what the browser's SDK counts of itself, which nobody here asks for. It is answered so that it

@@ -16,6 +16,9 @@ use serde::de::IgnoredAny;
 use super::sorting::EVENT_LIMIT_BYTES;
 use crate::json;
 
+/// Members of an event that is looked at without its appended fields: Segment's have a dozen or two.
+const MOST_MEMBERS: usize = 1000;
+
 /// The shape of a body, and the raw text of each element without the whitespace around it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Envelope<'a> {
@@ -48,7 +51,7 @@ pub enum Fault {
 /// The bound keeps memory in proportion: 128 MiB of `0,0,0,…` would be 64 million elements. What is no
 /// array is not looked into: whoever reads it finds out whether it [is one value](is_one_value).
 pub fn split(body: &[u8], most_events: usize) -> Result<Envelope<'_>, Unsplittable<'_>> {
-    let text = body.trim_ascii();
+    let text = json::without_mark(body).trim_ascii();
     match text.first() {
         Some(b'[') => split_array(text, most_events).map(Envelope::Array),
         Some(_) => Ok(Envelope::Single(text)),
@@ -58,7 +61,7 @@ pub fn split(body: &[u8], most_events: usize) -> Result<Envelope<'_>, Unsplittab
 
 /// The first element of an array of which this is the beginning, if it is complete.
 pub(super) fn first_of_beginning(beginning: &[u8]) -> Option<&[u8]> {
-    let text = beginning.trim_ascii_start();
+    let text = json::without_mark(beginning).trim_ascii_start();
     let end = if text.first() == Some(&b'[') { find_stop(text, 1, Stop::Separator)? } else { 0 };
     let first = text.get(1..end)?.trim_ascii();
     (!first.is_empty()).then_some(first)
@@ -76,32 +79,59 @@ pub fn wrapped_event(element: &[u8]) -> Option<&[u8]> {
 }
 
 /// The event as it was before these fields were appended to it: Webhook Audiences sign first and
-/// append then. `None`: the last member of the event is none of them.
+/// append then. `None`: none of them stands where it would have been put.
+///
+/// JavaScript puts a key that is an index of an array in front of all others, in the order of their numbers
+/// (ECMA-262, 10.1.11.1), and any other at the end.
 #[must_use]
 pub fn without_appended(event: &[u8], fields: &[String]) -> Option<Vec<u8>> {
     let is_event = event.len() <= EVENT_LIMIT_BYTES && event.first() == Some(&b'{');
     if fields.is_empty() || !is_event || !is_one_value(event) {
         return None;
     }
-    let mut separators = Vec::new();
-    let mut from = 1;
+    // where each member begins, and where the last one ends
+    let mut bounds = vec![1];
     loop {
+        let from = *bounds.last()?;
         let stop = find_stop(event, from, Stop::Separator)?;
+        bounds.push(stop + 1);
+        if bounds.len() > MOST_MEMBERS {
+            return None; // nobody is known yet (P6)
+        }
         if event[stop] != b',' {
             break;
         }
-        separators.push(stop);
-        from = stop + 1;
     }
-    let is_appended = |separator: &usize| {
-        let member = event[separator + 1..].trim_ascii_start();
-        let key = end_of_string(member, 1).map(|end| &member[..=end]);
-        let key = key.and_then(|key| json::from_slice::<Cow<'_, str>>(key).ok());
-        key.is_some_and(|key| fields.iter().any(|field| *field == key))
-    };
-    let appended = separators.iter().rev().take_while(|at| is_appended(at)).count();
-    let cut = *separators.iter().rev().take(appended).next_back()?;
-    Some([event[..cut].trim_ascii_end(), b"}"].concat())
+    let members: Vec<&[u8]> =
+        bounds.windows(2).map(|bounds| &event[bounds[0]..bounds[1] - 1]).collect();
+    let is_field = |key: &str| fields.iter().any(|field| field == key);
+    let is_appended = |member: &[u8]| key_of(member).is_some_and(|key| is_field(&key));
+    let is_index = |member: &[u8]| key_of(member).is_some_and(|key| is_array_index(&key));
+    let has_index = fields.iter().any(|field| is_array_index(field));
+    let indices = members.iter().take_while(|member| has_index && is_index(member)).count();
+    let (in_front, others) = members.split_at(indices);
+    let at_the_end = others.iter().skip(1).rev().take_while(|member| is_appended(member)).count();
+    let (kept, _) = others.split_at(others.len() - at_the_end);
+    let kept_in_front = in_front.iter().filter(|member| !is_appended(member));
+    let all: Vec<&[u8]> = kept_in_front.chain(kept).copied().collect();
+    if all.len() == members.len() || all.is_empty() {
+        return None;
+    }
+    let mut before = all.join(&b',');
+    before.truncate(before.trim_ascii_end().len());
+    Some([b"{", &before[..], b"}"].concat())
+}
+
+fn key_of(member: &[u8]) -> Option<Cow<'_, str>> {
+    let member = member.trim_ascii_start();
+    let end = end_of_string(member, 1)?;
+    json::from_slice(&member[..=end]).ok()
+}
+
+/// Whether JavaScript puts a key in front of others: a number as it writes it, below 2^32 - 1.
+fn is_array_index(key: &str) -> bool {
+    let is_canonical = key == "0" || !key.starts_with(['0', '+']);
+    is_canonical && key.parse::<u32>().is_ok_and(|index| index < u32::MAX)
 }
 
 /// Takes an object apart: hands the key of each member and the raw text of its value to `take`, one
@@ -303,6 +333,29 @@ mod tests {
             assert_eq!(cut.as_deref(), expected.map(str::as_bytes), "{event}");
         }
         assert_eq!(without_appended(br#"{"a":1,"plan":2}"#, &[]), None);
+    }
+
+    /// As `JSON.stringify({...event, ...extras})` writes it.
+    #[test]
+    fn fields_whose_names_are_indices_are_cut_from_the_front() {
+        let fields = ["7", "10", "plan", "007", "4294967295"].map(str::to_owned);
+        let table = [
+            (r#"{"7":1,"type":"track"}"#, Some(r#"{"type":"track"}"#)),
+            (r#"{"7":1,"10":2,"type":"track","plan":3}"#, Some(r#"{"type":"track"}"#)),
+            // The event's own are among them.
+            (r#"{"3":0,"7":1,"9":2,"type":"track"}"#, Some(r#"{"3":0,"9":2,"type":"track"}"#)),
+            // These are no indices.
+            (r#"{"type":"track","007":1,"4294967295":2}"#, Some(r#"{"type":"track"}"#)),
+            (r#"{"007":1,"type":"track"}"#, None),
+            (r#"{"4294967295":1,"type":"track"}"#, None),
+            (r#"{"plan":1,"type":"track"}"#, None),
+            (r#"{"7":1}"#, None),
+            (r#"{"type":"track","a":{"7":1}}"#, None),
+        ];
+        for (event, expected) in table {
+            let cut = without_appended(event.as_bytes(), &fields);
+            assert_eq!(cut.as_deref(), expected.map(str::as_bytes), "{event}");
+        }
     }
 
     #[test]

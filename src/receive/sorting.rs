@@ -173,7 +173,7 @@ pub(super) fn sort(
 /// What the list of the elements of a body takes at most, before it is made: there are no more of them than
 /// commas, and one. Nothing if it is no array.
 fn list_bytes(body: &[u8], most_events: usize) -> usize {
-    match body.trim_ascii_start().first() {
+    match json::without_mark(body).trim_ascii_start().first() {
         Some(b'[') => bytes_of_list(body, most_events),
         _ => 0,
     }

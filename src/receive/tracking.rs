@@ -117,6 +117,7 @@ pub(super) async fn message(
             Err(rejection) if rejection.reason == Reason::EventTooLarge => {
                 return Err(Refusal::TooLarge);
             }
+        let body = json::without_mark(body);
             Ok(_) | Err(_) => return Err(Refusal::BadJson),
         };
         message.remove(WRITE_KEY);
@@ -130,7 +131,8 @@ pub(super) async fn message(
 
 /// `POST /v1/batch`: messages that share their `context` and `integrations`.
 pub(super) async fn batch(State(state): State<Arc<PublicState>>, request: Request) -> Response {
-    let call = if request.uri().path().ends_with(IMPORT) { IMPORT } else { BATCH };
+    let path = request.uri().path().trim_end_matches('/');
+    let call = if path.ends_with(IMPORT) { IMPORT } else { BATCH };
     accept(&state, call, request, |door, body, place, arrival| {
         let mappings = door.mappings();
         let mut sorted = Sorted::of(&mappings);
@@ -149,6 +151,7 @@ pub(super) async fn batch(State(state): State<Arc<PublicState>>, request: Reques
             let tree_bytes = messages.next_tree_bytes();
             if tree_bytes > 0 {
                 place.charge(tree_bytes)?;
+        let body = json::without_mark(body);
             }
             match messages.next() {
                 Some(Ok(message)) => sorted.add_message(&mappings, index, &message, arrival),
