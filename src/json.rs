@@ -12,6 +12,7 @@
 //! them has, since tests only add dependencies.
 
 mod answer;
+pub mod exact;
 
 use serde::Deserialize;
 use serde_json::{Error, Value};
@@ -119,7 +120,6 @@ mod tests {
     }
 
     #[test]
-    #[test]
     fn a_byte_order_mark_is_no_part_of_the_text() {
         let marked = "\u{feff}{\"a\":\"\u{feff}\"}";
         for value in [from_str::<Value>(marked), from_slice(marked.as_bytes())] {
@@ -131,6 +131,7 @@ mod tests {
         }
     }
 
+    #[test]
     fn the_first_value_ends_where_it_ends() {
         let table = [
             ("{\"a\":[1]} , 2", json!({"a": [1]}), " , 2"),

@@ -13,6 +13,7 @@ mod audiences;
 mod coercion;
 mod context_key;
 mod doubts;
+mod event;
 mod event_time;
 mod explain;
 mod expression;
@@ -26,6 +27,7 @@ mod not_an_event;
 mod plain;
 mod preset;
 mod rejection;
+mod sender_clock;
 mod subscription;
 
 use std::borrow::Cow;
@@ -35,12 +37,15 @@ use serde_json::Value;
 
 pub use audiences::{AudienceOverride, AudienceRules};
 pub use context_key::ContextKeyRule;
-pub use explain::{ExplainedField, Explanation};
+pub use event::Event;
+pub use event_time::Doubt;
+pub use explain::{ExplainedField, ExplainedTime, Explanation, explain_time};
 pub use expression::{MappingFault, stringified};
 pub use glob::{Glob, GlobFault};
-pub use mappings::{Mappings, Outcome, happened_at, message_of, user_id};
+pub use mappings::{Mappings, Outcome, doubt_of, happened_at, message_of, user_id};
 pub use membership_value::MembershipRule;
 pub use rejection::{Reason, Rejection};
+pub use sender_clock::{Clock, Corrected, corrected};
 pub use subscription::{Subscription, SubscriptionFault};
 
 use crate::membership::{
@@ -131,20 +136,23 @@ impl Mapping {
     }
 
     /// The delta of an event that arrived at `arrival`; none if this mapping does not select it.
-    pub fn map(
+    pub fn map<'a>(
         &self,
-        event: &Value,
+        event: impl Into<Event<'a>>,
         arrival: Timestamp,
     ) -> Result<Option<MembershipDelta>, Rejection> {
-        if self.subscription.selects(event) { self.delta(event, arrival) } else { Ok(None) }
+        let event = event.into();
+        if self.subscription.selects(event.numbers) { self.delta(event, arrival) } else { Ok(None) }
     }
 
     /// The same for an event that the subscription is known to select: its type is not looked at.
-    pub fn delta(
+    pub fn delta<'a>(
         &self,
-        event: &Value,
+        event: impl Into<Event<'a>>,
         arrival: Timestamp,
     ) -> Result<Option<MembershipDelta>, Rejection> {
+        let whole: Event<'a> = event.into();
+        let event = whole.texts;
         if !event.is_object() {
             return Err(not_an_object());
         }
@@ -192,7 +200,7 @@ impl Mapping {
                 .unwrap_or(context_kind),
             context_key,
             membership,
-            event_at: mappings::happened_at(event, arrival),
+            event_at: mappings::happened_at(whole, arrival),
             user_id: person(event)?,
             key_rule: self.key_rule(rule, particular),
             message: None,

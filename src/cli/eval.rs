@@ -11,9 +11,9 @@ mod sync;
 use std::io::{self, BufRead, Write};
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
-use crate::json;
+use crate::json::{self, exact};
 use crate::map::MappingFault;
 
 #[derive(Serialize)]
@@ -71,6 +71,15 @@ fn parsed<T: DeserializeOwned>(line: &[u8], what: &str, needs: &str) -> Result<T
             format!("not JSON at column {column}")
         }
     })
+}
+
+/// The same, with texts in place of numbers that would not be what was written, as events are mapped.
+fn parsed_exactly<T: DeserializeOwned>(line: &[u8], what: &str, needs: &str) -> Result<T, String> {
+    let IgnoredAny = parsed(line, what, needs)?;
+    match exact::with_texts(line) {
+        Some(line) => parsed(&line, what, needs),
+        None => parsed(line, what, needs),
+    }
 }
 
 /// Everything that is wrong with a mapping, in a line.

@@ -13,7 +13,7 @@ use super::addressee::Addressee;
 use super::{Exit, complain, read_file};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Destination, Route};
-use crate::json;
+use crate::json::exact::Exact;
 use crate::operate::explain::{self, MappingReport, Report};
 
 /// Which event, and for whom it is explained.
@@ -69,7 +69,7 @@ fn print_json(report: &impl Serialize, out: &mut impl Write) -> Result<()> {
     writeln!(out)
 }
 
-fn route_report<'a>(config: &'a Config, route: &'a Route, event: &Value) -> RouteReport<'a> {
+fn route_report<'a>(config: &'a Config, route: &'a Route, event: &Exact) -> RouteReport<'a> {
     let all = route.destinations.iter().filter_map(|name| config.destination(name.as_str()));
     let destinations: Vec<Report> = all.map(|of| report(of, event)).collect();
     let any = |outcome| destinations.iter().any(|report| report.outcome == outcome);
@@ -78,7 +78,7 @@ fn route_report<'a>(config: &'a Config, route: &'a Route, event: &Value) -> Rout
     RouteReport { route: &route.name, outcome, destinations }
 }
 
-fn report(destination: &Destination, event: &Value) -> Report {
+fn report(destination: &Destination, event: &Exact) -> Report {
     explain::report(&destination.name, &destination.into(), event, SystemClock.now())
 }
 
@@ -90,13 +90,18 @@ fn print_route(report: &RouteReport<'_>, out: &mut impl Write) -> Result<()> {
     writeln!(out, "route {}: {}", report.route, report.outcome)
 }
 
-fn event(text: &str) -> std::result::Result<Value, String> {
-    let json: Value = json::from_str(text).map_err(|error| format!("no JSON: {error}"))?;
-    match json {
-        Value::Array(mut events) if events.len() == 1 => Ok(unwrapped(events.remove(0))),
-        Value::Array(_) => Err("explains one event at a time".to_owned()),
-        event => Ok(unwrapped(event)),
+fn event(text: &str) -> std::result::Result<Exact, String> {
+    let mut event = Exact::read(text.as_bytes()).map_err(|error| format!("no JSON: {error}"))?;
+    if event.value().as_array().is_some_and(|events| events.len() != 1) {
+        return Err("explains one event at a time".to_owned());
     }
+    event.each(|event| {
+        *event = match event.take() {
+            Value::Array(mut events) => unwrapped(events.remove(0)),
+            event => unwrapped(event),
+        };
+    });
+    Ok(event)
 }
 
 /// The event inside a wrapper of the Extensible Webhook, as the webhook takes it.
@@ -113,6 +118,9 @@ fn unwrapped(event: Value) -> Value {
 
 fn print(report: &Report, out: &mut impl Write) -> Result<()> {
     writeln!(out, "destination {}", report.destination)?;
+    if let Some(doubt) = &report.time.doubt {
+        writeln!(out, "  {doubt}")?;
+    }
     for (index, mapping) in report.mappings.iter().enumerate() {
         let MappingReport { subscription, why_not, fields, rejection, delta, request } = mapping;
         writeln!(out, "\nmapping {}, for events with {subscription}", index + 1)?;

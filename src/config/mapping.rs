@@ -16,7 +16,7 @@ use crate::nearest::nearest;
 
 const MEMBERSHIPS: [(&str, MembershipRule); 2] =
     [("strict", MembershipRule::Strict), ("reference", MembershipRule::Reference)];
-const WITHOUT_VALUE: [(&str, bool); 2] = [("reject", false), ("enter", true)];
+const WITHOUT_VALUE: [(&str, bool); 2] = [("enter", true), ("reject", false)];
 
 /// What Segment's editor writes beside the fields and what means nothing to a daemon of one's own.
 const SEGMENTS_OWN: [&str; 4] =

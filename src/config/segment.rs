@@ -27,6 +27,8 @@ pub struct SegmentSection {
     pub cors_origins: Vec<String>,
     /// Whether one request may carry several events.
     pub allow_batches: bool,
+    /// Whether times of the Tracking API are corrected where the sender's clock is behind, too.
+    pub correct_clocks_behind: bool,
     /// Requests a second that are taken; none: as many as come.
     pub max_requests_per_s: Option<u64>,
     /// All of these are demanded of a webhook; if empty, any one that is configured suffices.
@@ -66,6 +68,7 @@ impl SegmentSection {
             allowed_sources: read_networks(&mut section),
             cors_origins: read_origins(&mut section),
             allow_batches: section.flag("allow_batches").unwrap_or(true),
+            correct_clocks_behind: section.flag("correct_clocks_behind").unwrap_or(false),
             max_requests_per_s: section.whole("max_requests_per_s", 1..=1_000_000),
             require: read_require(&mut section),
             allow_unauthenticated: section.flag("allow_unauthenticated").unwrap_or(false),

@@ -5,7 +5,7 @@
 //! lists do not fit. Two departures, both on purpose:
 //! * an empty text is no value, for a single event and in a batch alike;
 //! * an integer keeps all its digits. Rounding it to a 64-bit float first, as JavaScript does, would
-//!   make one member of two people.
+//!   make one member of two people. What has more than 64 bits comes here as a text ([`super::Event`]).
 
 use std::borrow::Cow;
 

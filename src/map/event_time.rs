@@ -2,23 +2,26 @@
 //!
 //! The latest event time wins, so a clock that runs ahead could lock a member for as long as it is
 //! ahead. A time more than [`TOLERANCE`] ahead of arrival is therefore not believed, nor is one before
-//! [`EARLIEST`], which only a clock that was never set shows.
+//! [`EARLIEST`], which only a clock that was never set shows: an exit that carried it would never win.
+//! What was not believed or not read is counted, and `cohortd explain` shows it.
+
+mod written;
 
 use std::time::Duration;
 
 use crate::membership::Timestamp;
-use jiff::civil::Time;
-use jiff::fmt::temporal::Pieces;
-use jiff::tz::Offset;
+pub(super) use written::Written;
 
 /// How far a sender's clock may run ahead of ours.
 const TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
 /// 2010-01-01T00:00:00Z: Segment is not older than that.
-const EARLIEST: Timestamp = Timestamp(1_262_304_000_000_000);
+pub(super) const EARLIEST: Timestamp = Timestamp(1_262_304_000_000_000);
 
 /// Where Segment says when it happened, best first.
-const FIELDS: [&str; 4] = ["timestamp", "originalTimestamp", "receivedAt", "sentAt"];
+const FIELDS: [&str; 4] = ["timestamp", "originalTimestamp", RECEIVED_AT, "sentAt"];
+
+const RECEIVED_AT: &str = "receivedAt";
 
 /// How long a sender may go on to send the same event: Segment tries for four hours.
 const REPEATED_WITHIN: Duration = Duration::from_secs(5 * 3600);
@@ -33,65 +36,90 @@ pub(super) struct EventTime {
     /// It is believed, but the same event may have come before, when it was not: it was too far ahead
     /// then, and nobody says when it was received.
     pub may_have_moved: bool,
+    /// The field that counts; none: the arrival does.
+    pub from: Option<&'static str>,
+    /// The best field that says a time and does not count, and why.
+    pub doubt: Option<(&'static str, Doubt)>,
+}
+
+/// Why a time that an event says is not the one that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// It is written in no form that is read.
+    Unreadable,
+    /// It is before 2010.
+    TooEarly,
+    /// It is more than five minutes ahead of the arrival.
+    Ahead,
+}
+
+impl Doubt {
+    /// Every reason, for metrics.
+    pub const ALL: [Self; 3] = [Self::Unreadable, Self::TooEarly, Self::Ahead];
+
+    /// As it is counted.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unreadable => "unreadable",
+            Self::TooEarly => "too_early",
+            Self::Ahead => "ahead",
+        }
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn why(self) -> &'static str {
+        match self {
+            Self::Unreadable => "it is no time that can be read",
+            Self::TooEarly => "it is before 2010",
+            Self::Ahead => "it is more than five minutes ahead of the arrival",
+        }
+    }
 }
 
 /// The first readable time of the event, else the arrival. One too far ahead counts as
 /// `receivedAt`, or as the arrival if that is missing or not to be believed either; one that is too
 /// early counts as the arrival.
 ///
-/// `text_of`: what the event has under a name, if that is a text.
+/// `written`: what the event has under a name, if that is not nothing.
 pub(super) fn event_time<'a>(
-    text_of: impl Fn(&str) -> Option<&'a str>,
+    written: impl Fn(&str) -> Option<Written<'a>>,
     arrival: Timestamp,
 ) -> EventTime {
-    let arrived = EventTime { at: arrival, moves: true, may_have_moved: false };
+    let mut doubt = None;
     let readable = FIELDS.into_iter().find_map(|field| {
-        let text = text_of(field)?;
-        Some((text, read(text)?))
+        let written = written(field)?;
+        let read = written.read();
+        if read.is_none() && doubt.is_none() {
+            doubt = Some((field, Doubt::Unreadable));
+        }
+        Some((field, written, read?))
     });
-    let Some((text, claimed)) = readable else { return arrived };
+    let arrived =
+        |doubt| EventTime { at: arrival, moves: true, may_have_moved: false, from: None, doubt };
+    let Some((field, said, claimed)) = readable else { return arrived(doubt) };
     if claimed < EARLIEST {
-        return arrived;
+        return arrived(doubt.or(Some((field, Doubt::TooEarly))));
     }
-    let received = text_of("receivedAt");
+    let received = written(RECEIVED_AT);
     if claimed <= arrival.after(TOLERANCE) {
         // It was not believed before this time had come, if it is that far ahead of its receipt.
         let (moves, may_have_moved) = match received {
-            Some(received) if is_sooner(text, received) => (false, false),
-            received => match received.and_then(read) {
+            Some(received) if said.is_sooner(received) => (false, false),
+            received => match received.and_then(Written::read) {
                 Some(received) => (claimed > received.after(TOLERANCE), false),
                 None => (false, claimed > arrival.before(REPEATED_WITHIN).after(TOLERANCE)),
             },
         };
-        return EventTime { at: claimed, moves, may_have_moved };
+        return EventTime { at: claimed, moves, may_have_moved, from: Some(field), doubt };
     }
+    let doubt = doubt.or(Some((field, Doubt::Ahead)));
     let believed = |received: &Timestamp| (EARLIEST..=arrival).contains(received);
-    let at = received.and_then(read).filter(believed).unwrap_or(arrival);
-    EventTime { at, moves: true, may_have_moved: false }
-}
-
-/// Whether a time is not after another one, as far as their texts show it at once: both as Segment
-/// writes them, so that digits stand above digits. It spares reading the other one.
-fn is_sooner(text: &str, other: &str) -> bool {
-    const SEGMENTS: usize = "2025-03-13T07:23:15.697Z".len();
-    let is_usual = |text: &str| {
-        text.len() == SEGMENTS && text.ends_with('Z') && text.as_bytes()[SEGMENTS - 5] == b'.'
-    };
-    is_usual(text) && is_usual(other) && text <= other
-}
-
-/// ISO 8601: a date, maybe a time, maybe an offset. Without an offset it is UTC; a named zone
-/// without an offset is not read, because this process carries no zone database.
-fn read(text: &str) -> Option<Timestamp> {
-    let pieces = Pieces::parse(text).ok()?;
-    let offset = match pieces.to_numeric_offset() {
-        Some(offset) => offset,
-        None if pieces.time_zone_annotation().is_some() => return None,
-        None => Offset::UTC,
-    };
-    let local = pieces.date().to_datetime(pieces.time().unwrap_or(Time::midnight()));
-    let instant = offset.to_timestamp(local).ok()?;
-    Some(Timestamp(instant.as_microsecond()))
+    match received.and_then(Written::read).filter(believed) {
+        Some(at) => EventTime { at, from: Some(RECEIVED_AT), ..arrived(doubt) },
+        None => arrived(doubt),
+    }
 }
 
 #[cfg(test)]
@@ -100,50 +128,22 @@ mod tests {
 
     use super::*;
 
+    fn read(event: &Value) -> EventTime {
+        event_time(|field| Written::of(event.get(field)), ARRIVAL)
+    }
+
     fn time_of(event: &Value) -> Timestamp {
-        event_time(|field| event.get(field)?.as_str(), ARRIVAL).at
+        read(event).at
     }
 
     /// Whether it moves, and whether it may have.
     fn moves(event: &Value) -> (bool, bool) {
-        let time = event_time(|field| event.get(field)?.as_str(), ARRIVAL);
+        let time = read(event);
         (time.moves, time.may_have_moved)
     }
 
     /// 2025-03-13T07:23:15Z in microseconds.
     const ARRIVAL: Timestamp = Timestamp(1_741_850_595_000_000);
-
-    #[test]
-    fn forms_of_a_time() {
-        let rows = [
-            ("2025-03-13T07:23:15Z", Some(0)),
-            ("2025-03-13t07:23:15z", Some(0)),
-            ("2025-03-13 07:23:15Z", Some(0)),
-            ("2025-03-13T07:23:15", Some(0)),
-            ("2025-03-13T07:23:15+00:00", Some(0)),
-            ("2025-03-13T07:23:15+0000", Some(0)),
-            ("2025-03-13T07:23:15+00", Some(0)),
-            ("2025-03-13T09:23:15+02:00", Some(0)),
-            ("2025-03-13T02:23:15-0500", Some(0)),
-            ("20250313T072315Z", Some(0)),
-            ("2025-03-13T07:23:15.697Z", Some(697_000)),
-            ("2025-03-13T07:23:15,697Z", Some(697_000)),
-            ("2025-03-13T07:23:15.000001Z", Some(1)),
-            ("2025-03-13T07:23:15.000001999Z", Some(1)),
-            ("2025-03-13T07:23Z", Some(-15_000_000)),
-            ("2025-03-13", Some(-26_595_000_000)),
-            ("2025-03-13T09:23:15+02:00[Europe/Berlin]", Some(0)),
-            ("2025-03-13T09:23:15[Europe/Berlin]", None),
-            ("2025-02-30T07:23:15Z", None),
-            ("1741850595", None),
-            ("yesterday", None),
-            ("", None),
-        ];
-        for (text, micros_after) in rows {
-            let expected = micros_after.map(|micros| Timestamp(ARRIVAL.0 + micros));
-            assert_eq!(read(text), expected, "{text}");
-        }
-    }
 
     /// Times are told in seconds from the arrival.
     #[test]
@@ -163,6 +163,14 @@ mod tests {
             (json!({}), 0),
             (json!({"timestamp": "soon", "sentAt": at(-6)}), -6),
             (json!({"timestamp": null, "originalTimestamp": 5, "receivedAt": {}}), 0),
+            (json!({"timestamp": 1_741_850_586}), -9),
+            (json!({"timestamp": 1_741_850_586_000_i64}), -9),
+            (json!({"timestamp": "1741850586"}), -9),
+            (json!({"timestamp": 1_741_850_895}), 300),
+            (json!({"timestamp": 1_741_850_896, "receivedAt": 1_741_850_588}), -7),
+            (json!({"timestamp": "Thu, 13 Mar 2025 07:23:06 GMT"}), -9),
+            (json!({"timestamp": 0, "sentAt": at(-6)}), 0),
+            (json!({"timestamp": true, "sentAt": at(-6)}), -6),
             (json!({"timestamp": at(300)}), 300),
             (json!({"timestamp": at(301)}), 0),
             (json!({"timestamp": at(301), "receivedAt": at(-7)}), -7),
@@ -209,6 +217,20 @@ mod tests {
             (json!({"timestamp": at(301)}), (true, false)),
             (json!({"timestamp": "1970-01-01T00:00:00Z"}), (true, false)),
             (json!({}), (true, false)),
+            // The same in other forms.
+            (
+                json!({"timestamp": 1_741_850_586, "receivedAt": 1_741_850_588_000_i64}),
+                (false, false),
+            ),
+            (json!({"timestamp": 1_741_850_586}), (false, true)),
+            (json!({"timestamp": 1_741_850_586, "receivedAt": at(-310)}), (true, false)),
+            (json!({"timestamp": 1_741_850_896}), (true, false)),
+            (json!({"timestamp": 1, "receivedAt": at(0)}), (true, false)),
+            (
+                json!({"timestamp": "13 Mar 2025 07:23:06 GMT", "receivedAt": at(-7)}),
+                (false, false),
+            ),
+            (json!({"timestamp": "soon", "receivedAt": at(-7)}), (false, false)),
         ];
         for (event, expected) in rows {
             assert_eq!(moves(&event), expected, "{event}");
@@ -222,6 +244,47 @@ mod tests {
         for (text, micros) in rows {
             let told = time_of(&json!({"timestamp": text}));
             assert_eq!(told, Timestamp(ARRIVAL.0 + micros), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_that_does_not_count_is_told_with_what_counts_instead() {
+        let at = |seconds: i64| {
+            let micros = ARRIVAL.0 + seconds * 1_000_000;
+            jiff::Timestamp::from_microsecond(micros).expect("near the arrival").to_string()
+        };
+        let (timestamp, original) = ("timestamp", "originalTimestamp");
+        let rows = [
+            (json!({"timestamp": at(-9)}), Some(timestamp), None),
+            (json!({"timestamp": null, "sentAt": at(-9)}), Some("sentAt"), None),
+            (json!({"timestamp": "", "sentAt": at(-9)}), Some("sentAt"), None),
+            (json!({}), None, None),
+            (json!({"timestamp": "soon"}), None, Some((timestamp, Doubt::Unreadable))),
+            (
+                json!({"timestamp": [], "originalTimestamp": at(-9)}),
+                Some(original),
+                Some((timestamp, Doubt::Unreadable)),
+            ),
+            (
+                json!({"timestamp": "soon", "originalTimestamp": at(400)}),
+                None,
+                Some((timestamp, Doubt::Unreadable)),
+            ),
+            (
+                json!({"originalTimestamp": "0038-01-19T03:14:07Z", "receivedAt": at(-7)}),
+                None,
+                Some((original, Doubt::TooEarly)),
+            ),
+            (json!({"timestamp": at(301)}), None, Some((timestamp, Doubt::Ahead))),
+            (
+                json!({"timestamp": at(301), "receivedAt": at(-7)}),
+                Some("receivedAt"),
+                Some((timestamp, Doubt::Ahead)),
+            ),
+        ];
+        for (event, from, doubt) in rows {
+            let time = read(&event);
+            assert_eq!((time.from, time.doubt), (from, doubt), "{event}");
         }
     }
 }

@@ -7,8 +7,9 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
+use super::event_time::{Doubt, EventTime};
 use super::fields::Field;
-use super::{Mapping, Rejection};
+use super::{Event, Mapping, Rejection};
 use crate::membership::{AudienceKey, MembershipDelta, Timestamp};
 
 /// What one mapping makes of one event. Not `Debug`: it holds values of the event (P8).
@@ -35,13 +36,33 @@ pub struct ExplainedField {
     pub problem: Option<String>,
 }
 
+/// When an event happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExplainedTime {
+    /// What counts.
+    pub at: Timestamp,
+    /// The field that says so; none: the arrival counts.
+    pub from: Option<&'static str>,
+    /// The best field that says a time and does not count, and why.
+    pub doubt: Option<(&'static str, Doubt)>,
+}
+
+/// Explains when an event happened that arrived at `arrival`.
+#[must_use]
+pub fn explain_time<'a>(event: impl Into<Event<'a>>, arrival: Timestamp) -> ExplainedTime {
+    let EventTime { at, from, doubt, .. } = event.into().time(arrival);
+    ExplainedTime { at, from, doubt }
+}
+
 impl Mapping {
     /// Explains what [`Mapping::map`] does with an event that arrived at `arrival`.
     #[must_use]
-    pub fn explain(&self, event: &Value, arrival: Timestamp) -> Explanation {
-        let why_not = self.subscription.why_not(event);
+    pub fn explain<'a>(&self, event: impl Into<Event<'a>>, arrival: Timestamp) -> Explanation {
+        let event = event.into();
+        let why_not = self.subscription.why_not(event.numbers);
+        let explained = |field| self.explain_field(field, event.texts);
         let fields = match why_not {
-            None => Field::ALL.into_iter().map(|field| self.explain_field(field, event)).collect(),
+            None => Field::ALL.into_iter().map(explained).collect(),
             Some(_) => Vec::new(),
         };
         Explanation {

@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::coercion::{self, Unfit};
-use super::event_time::{EventTime, event_time};
+use super::event_time::{Doubt, EventTime};
 use super::plain::Plain;
 use super::rejection::{Reason, Rejection};
-use super::{Mapping, message, not_an_event, not_an_object};
+use super::{Event, Mapping, message, not_an_event, not_an_object};
 use crate::membership::{AudienceKey, Deletion, MembershipDelta, Message, Timestamp, UserId};
 
 /// What became of one event.
@@ -75,11 +75,12 @@ impl Mappings {
     ///
     /// A deletion comes before the subscriptions: none may keep a person's data alive.
     #[must_use]
-    pub fn map(&self, event: &Value, arrival: Timestamp) -> Outcome {
-        if !event.is_object() {
+    pub fn map<'a>(&self, event: impl Into<Event<'a>>, arrival: Timestamp) -> Outcome {
+        let event = event.into();
+        if !event.texts.is_object() {
             return Outcome::Rejected(not_an_object());
         }
-        if event.get("type").and_then(Value::as_str) == Some("delete") {
+        if event.texts.get("type").and_then(Value::as_str) == Some("delete") {
             return deletion(event, arrival);
         }
         let mut deltas = Vec::new();
@@ -101,7 +102,9 @@ impl Mappings {
                 Outcome::Accepted { deltas, rejection, message }
             }
             (true, Some(rejection)) => Outcome::Rejected(rejection),
-            (true, None) => self.objection(event).map_or(Outcome::Ignored, Outcome::Rejected),
+            (true, None) => {
+                self.objection(event.numbers).map_or(Outcome::Ignored, Outcome::Rejected)
+            }
         }
     }
 }
@@ -124,34 +127,40 @@ impl From<Mapping> for Mappings {
 /// The person an event is about, where Segment itself puts the id: a deletion names it there, so
 /// that no mapping may move it.
 #[must_use]
-pub fn user_id(event: &Value) -> Option<UserId> {
-    let text = coercion::text(event.get("userId")?).ok()??;
+pub fn user_id<'a>(event: impl Into<Event<'a>>) -> Option<UserId> {
+    let text = coercion::text(event.into().texts.get("userId")?).ok()??;
     UserId::new(&text)
 }
 
 /// When an event that arrived at `arrival` happened, as far as it can be believed (P2).
 #[must_use]
-pub fn happened_at(event: &Value, arrival: Timestamp) -> Timestamp {
-    event_time(|field| event.get(field)?.as_str(), arrival).at
+pub fn happened_at<'a>(event: impl Into<Event<'a>>, arrival: Timestamp) -> Timestamp {
+    event.into().time(arrival).at
+}
+
+/// Why the time that an event says does not count, if it does not.
+#[must_use]
+pub fn doubt_of<'a>(event: impl Into<Event<'a>>, arrival: Timestamp) -> Option<Doubt> {
+    event.into().time(arrival).doubt.map(|(_, doubt)| doubt)
 }
 
 /// The message, for [`MembershipDelta::message`], if it has an id.
 #[must_use]
-pub fn message_of(event: &Value, arrival: Timestamp) -> Option<Message> {
-    let EventTime { moves, may_have_moved, .. } =
-        event_time(|field| event.get(field)?.as_str(), arrival);
+pub fn message_of<'a>(event: impl Into<Event<'a>>, arrival: Timestamp) -> Option<Message> {
+    let event = event.into();
+    let EventTime { moves, may_have_moved, .. } = event.time(arrival);
     let is_named = moves || may_have_moved;
-    Some(Message { hash: is_named.then(|| message::hash(event))??, moves })
+    Some(Message { hash: is_named.then(|| message::hash(event.texts))??, moves })
 }
 
 /// It counts when it was asked for: one that comes again, or late, does not undo a later return.
-fn deletion(event: &Value, arrival: Timestamp) -> Outcome {
-    let whom = event.get("userId").map_or(Ok(None), coercion::text);
+fn deletion(event: Event<'_>, arrival: Timestamp) -> Outcome {
+    let whom = event.texts.get("userId").map_or(Ok(None), coercion::text);
     let (reason, problem) = match whom {
         Ok(text) => match text.as_deref().and_then(UserId::new) {
             Some(user_id) => {
                 let event_at = happened_at(event, arrival).min(arrival);
-                let message = Some(message::hash_of_deletion(event));
+                let message = Some(message::hash_of_deletion(event.texts));
                 return Outcome::Deletion(Deletion { user_id, event_at, message });
             }
             None => (Reason::MissingField, "is required and has no value".to_owned()),

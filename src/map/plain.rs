@@ -15,7 +15,7 @@ use std::marker::PhantomData;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::context_key::{ContextKeyRule, Identifiers, has_template_braces};
-use super::event_time::event_time;
+use super::event_time::{Written, event_time};
 use super::fields::Field;
 use super::length::{KEY_BYTES, NAME_BYTES};
 use super::membership_value::ComputationClass;
@@ -101,7 +101,15 @@ impl Plain {
             Scalar::Bool(value) => Membership::from_bool(*value),
             _ => return None,
         };
-        let time = event_time(|field| event.time(field), arrival);
+        let times =
+            [&event.timestamp, &event.original_timestamp, &event.received_at, &event.sent_at];
+        if !times.into_iter().all(Scalar::is_text_or_nothing) {
+            return None;
+        }
+        let time = event_time(|field| event.time(field).and_then(Written::of_text), arrival);
+        if time.doubt.is_some() {
+            return None; // it is counted
+        }
         let message = match event.message_id.text() {
             Some(id) if (time.moves || time.may_have_moved) && !id.is_empty() => {
                 Some(Message { hash: message::hash_of_id(id), moves: time.moves })
@@ -253,6 +261,10 @@ impl Scalar<'_> {
             Self::Text(text) => Some(text),
             _ => None,
         }
+    }
+
+    fn is_text_or_nothing(&self) -> bool {
+        matches!(self, Self::Null | Self::Text(_))
     }
 
     /// A text that names somebody, or that there is none. `None`: it may be read as one.

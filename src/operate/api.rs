@@ -28,7 +28,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
@@ -38,7 +38,7 @@ use super::history::History;
 use super::problem::Problem;
 use crate::current::Current;
 use crate::deliver;
-use crate::json;
+use crate::json::{self, exact};
 use crate::ledger::Operations;
 use crate::membership::{AudienceId, DestinationName};
 use crate::receive;
@@ -245,13 +245,33 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Change<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let JsonBytes(body, _turn) = JsonBytes::from_request(request, state).await?;
-        // Serde would take an array for an object: what stands first would decide what is done.
-        if body.trim_ascii_start().first() == Some(&b'[') {
-            let detail = "the body is an array, and this route takes an object";
-            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
-        }
-        json::from_slice(&body).map(Self).map_err(|error| Problem::unreadable(&error))
+        understood(&body).map(Self)
     }
+}
+
+/// The same, with texts in place of numbers that would not be what was written.
+pub(super) struct ExactChange<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for ExactChange<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let JsonBytes(body, _turn) = JsonBytes::from_request(request, state).await?;
+        understood::<IgnoredAny>(&body)?;
+        match exact::with_texts(&body) {
+            Some(body) => understood(&body).map(Self),
+            None => understood(&body).map(Self),
+        }
+    }
+}
+
+fn understood<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    // Serde would take an array for an object: what stands first would decide what is done.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        let detail = "the body is an array, and this route takes an object";
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+    }
+    json::from_slice(body).map_err(|error| Problem::unreadable(&error))
 }
 
 /// The audience of a change.

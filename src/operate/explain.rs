@@ -9,9 +9,9 @@ use utoipa::ToSchema;
 
 use super::api::wire::instant;
 use crate::config;
-use crate::json;
+use crate::json::{self, exact::Exact};
 use crate::launchdarkly::wire;
-use crate::map::{ExplainedField, Explanation, Mappings, Outcome};
+use crate::map::{ExplainedField, ExplainedTime, Explanation, Mappings, Outcome, explain_time};
 use crate::membership::{DestinationName, MembershipDelta, Timestamp};
 
 /// A configured destination, as far as operators deal with it.
@@ -49,8 +49,23 @@ pub struct Report {
     /// Why it is rejected, or what else is to be said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// When it happened; of a deletion, never later than its arrival.
+    pub time: TimeReport,
     /// One for each mapping that is enabled; none for a deletion, which comes before them.
     pub mappings: Vec<MappingReport>,
+}
+
+/// When it happened.
+#[derive(Serialize, ToSchema)]
+pub struct TimeReport {
+    /// What counts; not there: the arrival does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_at: Option<String>,
+    /// The field of the event that says so, or `arrival`.
+    pub from: &'static str,
+    /// Which field says a time that does not count, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<String>,
 }
 
 /// What one mapping makes of it.
@@ -119,7 +134,7 @@ pub struct RequestReport {
 pub fn report(
     name: &DestinationName,
     destination: &Configured,
-    event: &Value,
+    event: &Exact,
     arrival: Timestamp,
 ) -> Report {
     let (outcome, reason, is_deletion) = match destination.mappings.map(event, arrival) {
@@ -146,8 +161,19 @@ pub fn report(
         destination: name.to_string(),
         outcome,
         reason,
+        time: time_report(event, arrival),
         mappings: mappings.iter().map(|of| mapping(of.explain(event, arrival))).collect(),
     }
+}
+
+fn time_report(event: &Exact, arrival: Timestamp) -> TimeReport {
+    let ExplainedTime { at, from, doubt } = explain_time(event, arrival);
+    let event_at = from.is_some().then(|| instant(at));
+    let from = from.unwrap_or("arrival");
+    let doubt = doubt.map(|(field, doubt)| {
+        format!("{field} does not count, because {}: {from} does", doubt.why())
+    });
+    TimeReport { event_at, from, doubt }
 }
 
 fn mapping_report(destination: &Configured, explanation: Explanation) -> MappingReport {

@@ -134,6 +134,12 @@ impl Families {
         for (reason, count) in received.rejected() {
             self.counter(&catalogue::EVENTS_REJECTED, [name, reason.as_str()], count);
         }
+        for (doubt, count) in received.doubted_times() {
+            self.counter(&catalogue::EVENT_TIMES_DOUBTED, [name, doubt.word()], count);
+        }
+        for (clock, count) in received.corrected_times() {
+            self.counter(&catalogue::EVENT_TIMES_CORRECTED, [name, clock.word()], count);
+        }
     }
 
     async fn ledger(&mut self, sources: &Sources) -> Result<(), LedgerError> {

@@ -113,6 +113,7 @@ impl Sources {
                 entries: entries.get(name).cloned().unwrap_or_default(),
                 calls_in_flight: delivered.in_flight(),
                 last_event_at: received.last_event_at(),
+                times_doubted: received.doubted_times().collect(),
                 deletions_outlived: self.ledger.counters().destinations.of(name).outlived.get(),
                 ignored: received.ignored.get(),
                 ignored_events: received.ignored_events(),

@@ -13,6 +13,7 @@ use crate::clock::whole_millis;
 use crate::deliver::{Held, Trouble};
 use crate::launchdarkly::{RateLimits, Window};
 use crate::ledger::Backlog;
+use crate::map::Doubt;
 use crate::membership::Timestamp;
 use crate::operate::api::wire::{FailingInfo, instant};
 use crate::operate::configuration::ConfigurationStatus;
@@ -116,6 +117,9 @@ pub struct DestinationStatus {
     /// ahead of their arrival and later than the deletion.
     #[serde(default)]
     pub deletions_outlived: u64,
+    /// Accepted events since the daemon started that say a time which does not count, by the reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub times_doubted: BTreeMap<Cow<'static, str>, u64>,
     /// The paths of Segment's whose requests were refused, until one succeeds there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<RefusedStatus>,
@@ -272,6 +276,7 @@ pub(super) struct Numbers<'a> {
     pub calls_in_flight: u64,
     pub last_event_at: Option<Timestamp>,
     pub deletions_outlived: u64,
+    pub times_doubted: Vec<(Doubt, u64)>,
     pub ignored: u64,
     pub ignored_events: Vec<(String, u64)>,
 }
@@ -302,6 +307,7 @@ impl DestinationStatus {
             parked: view.map_or(0, |view| view.parked),
             rejected: view.map_or(0, |view| view.rejected),
             deletions_outlived: numbers.deletions_outlived,
+            times_doubted: doubted(numbers.times_doubted),
             refused: facts.refused.iter().cloned().map(RefusedStatus::from).collect(),
             ignored: numbers.ignored,
             ignored_events: ignored.map(|(name, count)| IgnoredEvents { name, count }).collect(),
@@ -321,6 +327,11 @@ impl From<Trouble> for LastError {
         let Trouble { at, what, status, cause, message, answer_id } = trouble;
         Self { at: instant(at), what: what.into(), status, cause, message, answer_id }
     }
+}
+
+fn doubted(times: Vec<(Doubt, u64)>) -> BTreeMap<Cow<'static, str>, u64> {
+    let some = times.into_iter().filter(|(_, count)| *count > 0);
+    some.map(|(doubt, count)| (doubt.word().into(), count)).collect()
 }
 
 fn rate_limits(limits: &RateLimits) -> BTreeMap<Cow<'static, str>, RateLimit> {

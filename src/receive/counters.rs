@@ -15,7 +15,7 @@ use super::names::Names;
 use super::refused::{Refused, RefusedCount, RefusedPath};
 use crate::counting::{Count, Distribution, Histogram, PerDestination};
 use crate::json::Json;
-use crate::map::Reason;
+use crate::map::{Clock, Corrected, Doubt, Event, Reason, doubt_of};
 use crate::membership::{DestinationName, Timestamp};
 
 /// The numbers of the public listener. They outlive a change of the configuration.
@@ -82,6 +82,10 @@ pub struct Received {
     /// Events that no subscription selects.
     pub ignored: Count,
     rejected: [Count; Reason::ALL.len()],
+    /// By [`Doubt::ALL`].
+    doubted: [Count; Doubt::ALL.len()],
+    /// By [`Corrected::WRONG`].
+    corrected: [Count; Corrected::WRONG.len()],
     /// Microseconds of the epoch; 0: never.
     last_event_at: AtomicI64,
     ignored_events: Mutex<Names>,
@@ -100,6 +104,12 @@ impl Received {
         for reason in &tally.rejected {
             self.rejected[*reason as usize].one();
         }
+        for (count, more) in self.doubted.iter().zip(tally.doubted) {
+            count.add(more);
+        }
+        for (count, more) in self.corrected.iter().zip(tally.corrected) {
+            count.add(more);
+        }
         if tally.accepted + tally.ignored + tally.rejected.len() > 0 {
             self.last_event_at.fetch_max(arrival.0, Ordering::Relaxed);
         }
@@ -108,6 +118,16 @@ impl Received {
     /// How many events were rejected for which reason.
     pub fn rejected(&self) -> impl Iterator<Item = (Reason, u64)> {
         Reason::ALL.into_iter().zip(self.rejected.iter().map(Count::get))
+    }
+
+    /// How many accepted events say a time that does not count, and why.
+    pub fn doubted_times(&self) -> impl Iterator<Item = (Doubt, u64)> {
+        Doubt::ALL.into_iter().zip(self.doubted.iter().map(Count::get))
+    }
+
+    /// How many accepted events had their time corrected, and how the sender's clock was wrong.
+    pub fn corrected_times(&self) -> impl Iterator<Item = (Corrected, u64)> {
+        Corrected::WRONG.into_iter().zip(self.corrected.iter().map(Count::get))
     }
 
     /// The events that no subscription selects, by type and name of the event: the first
@@ -162,6 +182,23 @@ pub(super) struct Tally {
     /// Of the ignored ones.
     pub(super) names: Names,
     pub(super) rejected: Vec<Reason>,
+    /// Of the accepted ones.
+    pub(super) doubted: [u64; Doubt::ALL.len()],
+    pub(super) corrected: [u64; Corrected::WRONG.len()],
+}
+
+impl Tally {
+    /// Counts how an accepted event is dated that arrived then.
+    pub(super) fn date(&mut self, event: Event<'_>, arrival: Timestamp) {
+        if let Some(doubt) = doubt_of(event, arrival) {
+            self.doubted[doubt as usize] += 1;
+        }
+        if let Clock::Corrected(how) = event.clock()
+            && let Some(count) = self.corrected.get_mut(how as usize)
+        {
+            *count += 1;
+        }
+    }
 }
 
 /// Requests by their outcome and how long they took.
@@ -295,5 +332,12 @@ mod tests {
         for (index, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, index);
         }
+        for (index, doubt) in Doubt::ALL.into_iter().enumerate() {
+            assert_eq!(doubt as usize, index);
+        }
+        for (index, clock) in Corrected::WRONG.into_iter().enumerate() {
+            assert_eq!(clock as usize, index);
+        }
+        assert_eq!(Corrected::Neither as usize, Corrected::WRONG.len(), "it is not counted");
     }
 }

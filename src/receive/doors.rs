@@ -44,6 +44,8 @@ pub struct Entrance {
     pub cors_origins: Vec<String>,
     /// Whether one request may carry several events, of which a signature covers the first.
     pub allow_batches: bool,
+    /// Whether senders of the Tracking API are believed to have clocks that are behind.
+    pub corrects_clocks_behind: bool,
     /// Requests it takes; none: as many as come.
     pub rate: Option<Rate>,
 }
@@ -129,6 +131,7 @@ pub(super) struct Door {
     allowed_sources: Vec<IpNet>,
     pub cors_origins: Vec<String>,
     pub allow_batches: bool,
+    pub corrects_clocks_behind: bool,
     requests: Option<Arc<Mutex<Bucket>>>,
     /// Of the calls that need no credential.
     unsigned: Arc<Mutex<Bucket>>,
@@ -166,6 +169,7 @@ impl Door {
             allowed_sources: entrance.allowed_sources,
             cors_origins: entrance.cors_origins,
             allow_batches: entrance.allow_batches,
+            corrects_clocks_behind: entrance.corrects_clocks_behind,
             requests,
             unsigned,
             sample: Sample::default(),

@@ -54,6 +54,7 @@ pub(super) fn entrance(name: &str) -> Entrance {
         allowed_sources: Vec::new(),
         cors_origins: Vec::new(),
         allow_batches: true,
+        corrects_clocks_behind: false,
         rate: None,
     }
 }

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytes::Bytes;
-use serde_json::Value;
 
 use super::answer::{Account, Refusal};
 use super::authentication::Presented;
@@ -16,8 +15,9 @@ use super::counters::Tally;
 use super::doors::Door;
 use super::envelope::{self, Envelope, Fault};
 use crate::json;
+use crate::json::exact::{self, Exact};
 use crate::ledger::{Intake, OrderedDeletion, Recorded, RejectedEvent, Unrecorded};
-use crate::map::{Mappings, Outcome, Reason, Rejection, happened_at, user_id};
+use crate::map::{Event, Mappings, Outcome, Reason, Rejection, happened_at, user_id};
 use crate::membership::{Deletion, DestinationName, MembershipDelta, Timestamp, UserId};
 
 /// Most events in one body for one destination: 128 MiB of events of half a KiB, where 1 KiB is usual. Segment sends
@@ -201,7 +201,8 @@ pub(super) fn tree_bytes(text: &[u8]) -> usize {
     }
     // one that has too many is not read
     let values = envelope::count_values(text).min(MOST_VALUES);
-    text.len().min(EVENT_LIMIT_BYTES) + BYTES_A_VALUE * values
+    let tree_bytes = text.len().min(EVENT_LIMIT_BYTES) + BYTES_A_VALUE * values;
+    if exact::may_be_inexact(text) { 3 * tree_bytes } else { tree_bytes }
 }
 
 impl Share {
@@ -337,7 +338,8 @@ impl Sorted {
     ) {
         match read(text) {
             Ok(event) => {
-                self.add(mappings, index, &event, arrival, body, || Text::in_body(body, text));
+                let event = Event::from(&event);
+                self.add(mappings, index, event, arrival, body, || Text::in_body(body, text));
             }
             Err(rejection) => self.reject(index, rejection, text, arrival),
         }
@@ -349,7 +351,7 @@ impl Sorted {
         &mut self,
         mappings: &[&Mappings],
         index: usize,
-        event: &Value,
+        event: Event<'_>,
         arrival: Timestamp,
         body: &[u8],
         text: impl Fn() -> Text,
@@ -368,16 +370,18 @@ impl Sorted {
                         share.keep(&rejection, text.show(body), Subject::of(event, arrival));
                     }
                     share.tally.accepted += 1;
+                    share.tally.date(event, arrival);
                     accepted = true;
                 }
                 Outcome::Deletion(deletion) => {
                     share.delete(deletion);
                     share.tally.accepted += 1;
+                    share.tally.date(event, arrival);
                     accepted = true;
                 }
                 Outcome::Ignored => {
                     share.tally.ignored += 1;
-                    share.tally.names.count(event);
+                    share.tally.names.count(event.numbers());
                 }
                 Outcome::Rejected(rejection) => {
                     share.tally.rejected.push(rejection.reason);
@@ -489,7 +493,7 @@ impl Unsure {
                 let event = origin.event.show(body);
                 let unknown = || Subject { user_id: None, event_at: self.arrival };
                 let of = read(event)
-                    .map_or_else(|_| unknown(), |event| Subject::of(&event, self.arrival));
+                    .map_or_else(|_| unknown(), |event| Subject::of((&event).into(), self.arrival));
                 rejected.push(rejected_event(&rejection, event, of));
                 // What another mapping made of the event may have been recorded.
                 if given.deltas_of(origin.index) == deltas.len() {
@@ -531,7 +535,7 @@ struct Subject {
 }
 
 impl Subject {
-    fn of(event: &Value, arrival: Timestamp) -> Self {
+    fn of(event: Event<'_>, arrival: Timestamp) -> Self {
         Self { user_id: user_id(event), event_at: happened_at(event, arrival) }
     }
 }
@@ -543,10 +547,10 @@ fn rejected_event(rejection: &Rejection, text: &[u8], of: Subject) -> RejectedEv
 }
 
 /// Reads one event. The parser's own words are left out: they may quote the event (P8).
-pub(super) fn read(text: &[u8]) -> Result<Value, Rejection> {
+pub(super) fn read(text: &[u8]) -> Result<Exact, Rejection> {
     match too_large(text) {
         Some(rejection) => Err(rejection),
-        None => json::from_slice(text).map_err(|_| Rejection::unreadable()),
+        None => Exact::read(text).map_err(|_| Rejection::unreadable()),
     }
 }
 
@@ -567,7 +571,7 @@ pub fn too_large(text: &[u8]) -> Option<Rejection> {
 mod tests {
     use std::sync::Arc;
 
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::map::{AudienceRules, Glob, Mapping, Subscription};
@@ -616,7 +620,7 @@ mod tests {
         let mut sorted = Sorted::of(&mappings);
         for (index, event) in events.iter().enumerate() {
             let text = || Text::Written(event.to_string().into());
-            sorted.add(&mappings, index, event, ARRIVAL, &[], text);
+            sorted.add(&mappings, index, event.into(), ARRIVAL, &[], text);
         }
         sorted
     }

@@ -28,8 +28,9 @@ use super::sorting::{self, EVENT_LIMIT_BYTES, Sorted, Text};
 use super::unpacking::{Encoding, Sender};
 use super::webhook::Due;
 use super::{Limits, PublicState, body};
+use crate::json::exact::Exact;
 use crate::json::{self, Json};
-use crate::map::{Mappings, Reason, Rejection};
+use crate::map::{Clock, Event, Mappings, Reason, Rejection, corrected};
 use crate::membership::Timestamp;
 
 /// Without a key in the head the body is read from a stranger: Segment's own limit for a batch.
@@ -37,6 +38,9 @@ const STRANGERS_BODY_BYTES: usize = 512 * 1024;
 
 /// Each message is read with what it shares: that may not multiply a body by what a sender likes (P6).
 const MOST_SHARED_BYTES: usize = 32 * 1024 * 1024;
+
+/// What says when a batch was sent is no longer than that, or says nothing.
+const LONGEST_TIME_BYTES: usize = 256;
 
 /// A secret in a message, which may be kept.
 const WRITE_KEY: &str = "writeKey";
@@ -53,6 +57,8 @@ enum Part {
     Batch,
     Context,
     Integrations,
+    #[serde(rename = "sentAt")]
+    SentAt,
     #[serde(other)]
     Other,
 }
@@ -62,22 +68,28 @@ struct Batch<'a> {
     messages: &'a [u8],
     context: Option<&'a [u8]>,
     integrations: Option<&'a [u8]>,
+    sent_at: Option<&'a [u8]>,
 }
 
 impl<'a> Batch<'a> {
     /// `None`: it is none, or says one of its parts twice.
     fn of(body: &'a [u8]) -> Option<Self> {
         let (mut messages, mut context, mut integrations) = (None, None, None);
+        let mut sent_at = None;
         envelope::each_member(body, |part, text| {
             let part = match part {
                 Part::Batch => &mut messages,
                 Part::Context => &mut context,
                 Part::Integrations => &mut integrations,
+                Part::SentAt => {
+                    sent_at = Some(text);
+                    return Some(());
+                }
                 Part::Other => return Some(()),
             };
             part.replace(text).is_none().then_some(())
         })?;
-        Some(Self { messages: messages?, context, integrations })
+        Some(Self { messages: messages?, context, integrations, sent_at })
     }
 }
 
@@ -105,6 +117,7 @@ pub(super) async fn message(
     request: Request,
 ) -> Response {
     accept(state, call, request, move |door, body, place, arrival| {
+        let body = json::without_mark(body);
         if body.len() > EVENT_LIMIT_BYTES {
             return Err(Refusal::TooLarge);
         }
@@ -113,16 +126,20 @@ pub(super) async fn message(
         place.charge(sorting::bytes_of_events(1, &mappings) + tree_bytes)?;
         let mut sorted = Sorted::of(&mappings);
         let mut message = match sorting::read(body) {
-            Ok(Value::Object(message)) => message,
+            Ok(message) if message.value().is_object() => message,
             Err(rejection) if rejection.reason == Reason::EventTooLarge => {
                 return Err(Refusal::TooLarge);
             }
-        let body = json::without_mark(body);
             Ok(_) | Err(_) => return Err(Refusal::BadJson),
         };
-        message.remove(WRITE_KEY);
-        message.insert("type".to_owned(), call.into());
-        sorted.add_message(&mappings, 0, &message.into(), arrival);
+        message.each(|message| {
+            if let Value::Object(message) = message {
+                message.remove(WRITE_KEY);
+                message.insert("type".to_owned(), call.into());
+            }
+        });
+        let clock = date(&mut message, None, arrival, door);
+        sorted.add_message(&mappings, 0, (&message, clock), arrival);
         sorted.charge(place, tree_bytes)?;
         Ok(sorted)
     })
@@ -134,6 +151,7 @@ pub(super) async fn batch(State(state): State<Arc<PublicState>>, request: Reques
     let path = request.uri().path().trim_end_matches('/');
     let call = if path.ends_with(IMPORT) { IMPORT } else { BATCH };
     accept(&state, call, request, |door, body, place, arrival| {
+        let body = json::without_mark(body);
         let mappings = door.mappings();
         let mut sorted = Sorted::of(&mappings);
         let most_events = sorting::most_events(door);
@@ -151,10 +169,12 @@ pub(super) async fn batch(State(state): State<Arc<PublicState>>, request: Reques
             let tree_bytes = messages.next_tree_bytes();
             if tree_bytes > 0 {
                 place.charge(tree_bytes)?;
-        let body = json::without_mark(body);
             }
             match messages.next() {
-                Some(Ok(message)) => sorted.add_message(&mappings, index, &message, arrival),
+                Some(Ok(mut message)) => {
+                    let clock = date(&mut message, messages.sent_at.as_ref(), arrival, door);
+                    sorted.add_message(&mappings, index, (&message, clock), arrival);
+                }
                 Some(Err((text, rejection))) => {
                     // A key cannot be taken out of what cannot be read.
                     let kept = if names_write_key(text) { &[][..] } else { text };
@@ -177,7 +197,9 @@ fn names_write_key(text: &[u8]) -> bool {
 /// The messages of a batch, each with what it shares with the others.
 struct Messages<'a> {
     texts: std::vec::IntoIter<&'a [u8]>,
-    shared: Vec<(&'static str, Map<String, Value>)>,
+    /// When the batch was sent, as it says itself.
+    sent_at: Option<Value>,
+    shared: Vec<(&'static str, Exact)>,
     /// Of their texts.
     shared_bytes: usize,
     /// What they take when they are read, and again in each message.
@@ -206,16 +228,18 @@ impl<'a> Messages<'a> {
                 Err(_) => return Err(Refusal::BadJson),
             };
             // Where there is nothing to share, some languages write an empty list.
-            if let Value::Object(members) = value {
+            if value.value().is_object() {
                 shared_bytes += raw.len();
                 tree_bytes += sorting::tree_bytes(raw);
-                shared.push((name, members));
+                shared.push((name, value));
             }
         }
         if shared_bytes.saturating_mul(texts.len()) > MOST_SHARED_BYTES {
             return Err(Refusal::TooLarge);
         }
-        Ok(Self { texts: texts.into_iter(), shared, shared_bytes, tree_bytes })
+        let sent_at = batch.sent_at.filter(|raw| raw.len() <= LONGEST_TIME_BYTES);
+        let sent_at = sent_at.and_then(|raw| json::from_slice(raw).ok());
+        Ok(Self { texts: texts.into_iter(), sent_at, shared, shared_bytes, tree_bytes })
     }
 
     /// What the next message takes at most while it is read and written.
@@ -226,7 +250,7 @@ impl<'a> Messages<'a> {
 }
 
 impl<'a> Iterator for Messages<'a> {
-    type Item = Result<Value, (&'a [u8], Rejection)>;
+    type Item = Result<Exact, (&'a [u8], Rejection)>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let text = self.texts.next()?;
@@ -234,12 +258,12 @@ impl<'a> Iterator for Messages<'a> {
             Ok(message) => message,
             Err(rejection) => return Some(Err((text, rejection))),
         };
-        if let Value::Object(message) = &mut message {
-            for (name, shared) in &self.shared {
-                merge_beneath(message, name, shared);
-            }
-            message.remove(WRITE_KEY);
+        for (name, shared) in &self.shared {
+            message.with(shared, |message, shared| merge_beneath(message, name, shared));
         }
+        message.each(|message| {
+            message.as_object_mut().map(|message| message.remove(WRITE_KEY));
+        });
         Some(Ok(message))
     }
 }
@@ -249,7 +273,8 @@ impl<'a> Iterator for Messages<'a> {
 /// that is no batch.
 #[must_use]
 pub fn messages(body: &[u8]) -> Option<Vec<Option<Value>>> {
-    Messages::of(body, sorting::MOST_EVENTS).ok().map(|messages| messages.map(Result::ok).collect())
+    let value = |message: Result<Exact, _>| message.ok().map(|message| message.value().clone());
+    Messages::of(body, sorting::MOST_EVENTS).ok().map(|messages| messages.map(value).collect())
 }
 
 impl Sorted {
@@ -257,19 +282,36 @@ impl Sorted {
         &mut self,
         mappings: &[&Mappings],
         index: usize,
-        message: &Value,
+        (message, clock): (&Exact, Clock),
         arrival: Timestamp,
     ) {
         let text = OnceCell::new();
-        let written =
-            || Text::Written(text.get_or_init(|| Bytes::from(message.to_string())).clone());
-        self.add(mappings, index, message, arrival, &[], written);
+        let written = || Text::Written(text.get_or_init(|| Bytes::from(message.to_json())).clone());
+        self.add(mappings, index, Event::from(message).by(clock), arrival, &[], written);
         self.uncharged_bytes += text.get().map_or(0, Bytes::len);
     }
 }
 
+/// Corrects the time of a message, if it is of a clock that is wrong. What it was stays beside it, as Segment
+/// has it; so what is kept of it has both.
+fn date(message: &mut Exact, sent_at: Option<&Value>, arrival: Timestamp, door: &Door) -> Clock {
+    let (clock, timestamp) =
+        corrected(message.value(), sent_at, arrival, door.corrects_clocks_behind);
+    if let Some(timestamp) = timestamp {
+        message.each(|message| {
+            let Value::Object(message) = message else { return };
+            let said = message.insert("timestamp".to_owned(), timestamp.as_str().into());
+            if let Some(said) = said.filter(|_| !message.contains_key("originalTimestamp")) {
+                message.insert("originalTimestamp".to_owned(), said);
+            }
+        });
+    }
+    clock
+}
+
 /// What the message says itself counts; key by key, not deeper.
-fn merge_beneath(message: &mut Map<String, Value>, name: &str, shared: &Map<String, Value>) {
+fn merge_beneath(message: &mut Value, name: &str, shared: &Value) {
+    let (Value::Object(message), Value::Object(shared)) = (message, shared) else { return };
     let own = message.entry(name).or_insert_with(|| Value::Object(Map::new()));
     let Value::Object(own) = own else { return };
     for (key, value) in shared {

@@ -241,6 +241,7 @@ fn entrance(name: &str, segment: &SegmentSection, destinations: Vec<Arc<Destinat
         allowed_sources: segment.allowed_sources.clone(),
         cors_origins: segment.cors_origins.clone(),
         allow_batches: segment.allow_batches,
+        corrects_clocks_behind: segment.correct_clocks_behind,
         rate: segment.max_requests_per_s.map(Rate::a_second),
     }
 }

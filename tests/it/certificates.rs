@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
@@ -18,9 +18,10 @@ struct Shown {
     key: KeyPair,
 }
 
-fn authority() -> Shown {
+fn authority(name: &str) -> Shown {
     let key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+    params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
     let certificate = params.self_signed(&key).expect("it signs itself");
@@ -56,9 +57,9 @@ async fn server(shows: &Shown) -> u16 {
 async fn what_is_wrong_with_a_certificate_is_said_with_its_remedy() {
     let launchdarkly = launchdarkly().await;
     let _ = rustls::crypto::ring::default_provider().install_default(); // another test may have
-    let (known, unknown) = (authority(), authority());
+    let (known, unknown) = (authority("known"), authority("unknown"));
     let rows = [
-        (authority(), "it shows the certificate of a CA as its own"),
+        (authority("alone"), "it shows the certificate of a CA as its own"),
         (signed(&unknown, "localhost", 2100), "signed by a CA that is not known here"),
         (signed(&known, "localhost", 2020), "it has to be renewed"),
         (signed(&known, "elsewhere.example", 2100), "its certificate is for another name"),

@@ -42,6 +42,7 @@ mod progress;
 mod proxy_protocol;
 mod python;
 mod reactions;
+mod real_world;
 mod receive;
 mod refused;
 mod reload;

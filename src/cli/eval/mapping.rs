@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{parsed, told};
+use super::{parsed_exactly, told};
 use crate::map;
 
 /// What a line holds; anything else in it is the business of whoever wrote it.
@@ -20,7 +20,7 @@ pub(super) struct Answer {
 }
 
 pub(super) fn answer(line: &[u8]) -> Result<Answer, String> {
-    let Case { mapping, payload } = parsed(line, "a mapping case", "mapping and payload")?;
+    let Case { mapping, payload } = parsed_exactly(line, "a mapping case", "mapping and payload")?;
     if !payload.is_object() {
         return Err("the payload must be an object".to_owned());
     }

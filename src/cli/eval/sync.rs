@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{parsed, told};
+use super::{parsed_exactly, told};
 use crate::launchdarkly::calls::{Call, calls};
 use crate::launchdarkly::wire;
 use crate::map::Mapping;
@@ -61,7 +61,8 @@ struct EventResult {
 /// A line maps one request and nothing else: for a member named twice the later item wins; event
 /// times, repeats and the subscription are not applied.
 pub(super) fn answer(line: &[u8]) -> Result<Answer, String> {
-    let case: Case = parsed(line, "a sync case", "settings.apiKey, settings.clientId and events")?;
+    let case: Case =
+        parsed_exactly(line, "a sync case", "settings.apiKey, settings.clientId and events")?;
     let mapping = Mapping::preset_with(&case.mapping).map_err(|faults| told(&faults))?;
     let mut deltas = Vec::new();
     let mut results = Vec::with_capacity(case.events.len());

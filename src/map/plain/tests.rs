@@ -8,7 +8,7 @@ use crate::map::{AudienceOverride, AudienceRules, Glob, Mappings, Outcome, Subsc
 const ARRIVAL: Timestamp = Timestamp(1_741_850_595_000_000);
 
 /// What may stand where a text, a flag, an object or a time is expected.
-const VALUES: [&str; 24] = [
+const VALUES: [&str; 31] = [
     "null",
     "true",
     "false",
@@ -27,6 +27,13 @@ const VALUES: [&str; 24] = [
     "\"journey_step\"",
     "\"2025-03-13T07:23:14Z\"",
     "\"2025-03-13T09:23:14Z\"",
+    "\"2025-03-13 07:23:14 UTC\"",
+    "\"Thu, 13 Mar 2025 07:23:14 GMT\"",
+    "\"1970-01-01T00:00:00Z\"",
+    "\"1741850594\"",
+    "1741850594",
+    "1741850594029",
+    "117000000000000000001",
     "7",
     "1e999",
     "[\"ada\"]",

@@ -17,7 +17,7 @@ use crate::launchdarkly::calls::{Call, calls};
 use crate::ledger::{Intake, MemberView, Unrecorded};
 use crate::map::{Mapping, Rejection, message_of};
 use crate::membership::{DestinationName, MembershipDelta};
-use crate::operate::api::{Asked, Change, audit};
+use crate::operate::api::{Asked, ExactChange, audit};
 use crate::operate::problem::Problem;
 
 /// Where the calls of settings would go that name no configured destination.
@@ -44,7 +44,7 @@ pub(super) struct Perform {
 pub(super) async fn sync_audience(
     State(actions): State<Arc<Actions>>,
     Asked(query): Asked<Query>,
-    Change(what): Change<Perform>,
+    ExactChange(what): ExactChange<Perform>,
 ) -> Result<Json<Vec<Entry>>, Problem> {
     let dry_run = match query.dry_run.as_deref() {
         None | Some("false" | "0") => false,

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use http::StatusCode;
-use serde_json::Value;
 
 use super::wire::{EventAccount, RejectedOf};
 use super::{Api, Destination, JsonBytes, Problem, audit};
-use crate::json::{self, Json};
+use crate::json::Json;
+use crate::json::exact::Exact;
 use crate::membership::AudienceId;
 use crate::operate::explain::{self, Report};
 use crate::receive::{HandInError, HandedIn, hand_in, too_large};
@@ -36,8 +36,8 @@ pub(super) async fn explain(
     if let Some(rejection) = too_large(&body) {
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, rejection.to_string()));
     }
-    match json::from_slice::<Value>(&body) {
-        Ok(event @ Value::Object(_)) => {
+    match Exact::read(&body) {
+        Ok(event) if event.value().is_object() => {
             let arrival = api.ledger.arrival();
             Ok(Json(explain::report(&name, &destination, &event, arrival)))
         }

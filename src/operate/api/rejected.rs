@@ -5,14 +5,14 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::State;
 use http::StatusCode;
-use serde_json::Value;
 
 use super::wire::{
     Done, Nothing, RejectedChange, RejectedInfo, RejectedPage, RejectedQuery, Replay, Replayed,
     StillRejected,
 };
 use super::{Api, Asked, Change, Destination, Last, Problem, audit, limit};
-use crate::json::{self, Json};
+use crate::json::Json;
+use crate::json::exact::Exact;
 use crate::ledger::{Intake, OrderedDeletion, RejectedView, Unrecorded};
 use crate::map::{Mappings, Outcome, Rejection};
 use crate::membership::{DestinationName, MembershipDelta, Timestamp};
@@ -182,7 +182,7 @@ impl Plan {
     fn of(mappings: &Mappings, events: Vec<RejectedView>, oldest: Option<Timestamp>) -> Self {
         let mut plan = Self::default();
         for RejectedView { id, received_at, body, .. } in events {
-            let Ok(event) = json::from_slice::<Value>(&body) else {
+            let Ok(event) = Exact::read(&body) else {
                 plan.reject(id, &Rejection::unreadable());
                 continue;
             };

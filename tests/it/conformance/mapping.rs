@@ -26,7 +26,7 @@ const SURPRISES: [(&str, usize, usize); 38] = [
     ("merge-missing-value-overrides", 1, 0),
     ("merge-string-or-array-spread", 2, 0),
     ("merge-upper-case-direction", 1, 0),
-    ("number-precision-lost", 6, 1),
+    ("number-precision-lost", 6, 2),
     ("path-dollar-alone", 3, 0),
     ("path-dollar-dot-anywhere", 2, 0),
     ("path-empty-segments-skipped", 2, 0),

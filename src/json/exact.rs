@@ -1,0 +1,281 @@
+//! Numbers that a 64-bit float would change, kept as texts of their digits.
+//!
+//! `serde_json` reads an integer beyond 64 bits as a float, and one that is written with a fraction or an
+//! exponent too: the users 117000000000000000001 and …002 would be one. Its feature `arbitrary_precision` is
+//! no way out (see [`crate::json`]). So what is read is read twice where there is such a number: as it is,
+//! for comparisons, and with texts in their places, for what becomes text.
+//!
+//! # What is exact
+//! * An integer that is written in digits, of any size: `117000000000000000001`.
+//! * One that is written with a fraction of zeros or an exponent and is less than 1e21, up to where
+//!   JavaScript writes integers in digits: `117000000000000000001.0` and `1.17000000000000000001e20` are the
+//!   same id.
+//!
+//! Any other number is a float, and its text is what JavaScript makes of that: `1e21` is `1e+21`, and
+//! `0.1` with twenty digits behind it is `0.1`.
+
+use std::borrow::Cow;
+
+use serde_json::{Error, Value};
+
+/// Fewer significant digits are exact in a float.
+const LEAST_DIGITS: usize = 16;
+
+/// JavaScript writes a number that has more digits before its point with an exponent.
+const MOST_PADDED: usize = 21;
+
+/// A value that was read, without the loss of a digit. Not `Debug`: it may be an event (P8).
+#[derive(Clone, Default)]
+pub struct Exact {
+    value: Value,
+    /// The same with texts where a number is not what was written; none if every number is.
+    texts: Option<Value>,
+}
+
+impl Exact {
+    /// Reads a text that is one value.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn read(text: &[u8]) -> Result<Self, Error> {
+        let value = super::from_slice(text)?;
+        let texts = with_texts(text).map(|text| super::from_slice(&text)).transpose()?;
+        Ok(Self { value, texts })
+    }
+
+    /// With numbers as `serde_json` has them.
+    #[must_use]
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// With texts where a number is not what was written.
+    #[must_use]
+    pub fn texts(&self) -> &Value {
+        self.texts.as_ref().unwrap_or(&self.value)
+    }
+
+    /// Both, for what is done to both alike.
+    pub fn each(&mut self, mut change: impl FnMut(&mut Value)) {
+        change(&mut self.value);
+        self.texts.as_mut().map(change);
+    }
+
+    /// Both, each with its like in `other`, for what is put together of two values.
+    pub fn with(&mut self, other: &Self, mut change: impl FnMut(&mut Value, &Value)) {
+        if other.texts.is_some() && self.texts.is_none() {
+            self.texts = Some(self.value.clone());
+        }
+        change(&mut self.value, &other.value);
+        if let Some(texts) = &mut self.texts {
+            change(texts, other.texts());
+        }
+    }
+
+    /// As JSON, each number with the digits that it was read with.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let Some(texts) = &self.texts else { return self.value.to_string() };
+        let mut json = String::new();
+        write(&self.value, texts, &mut json);
+        json
+    }
+}
+
+fn write(value: &Value, texts: &Value, json: &mut String) {
+    match (value, texts) {
+        (Value::Number(_), Value::String(digits)) => json.push_str(digits),
+        (Value::Array(items), Value::Array(texts)) => {
+            json.push('[');
+            for (index, (item, text)) in items.iter().zip(texts).enumerate() {
+                json.push_str(if index == 0 { "" } else { "," });
+                write(item, text, json);
+            }
+            json.push(']');
+        }
+        (Value::Object(members), Value::Object(texts)) => {
+            json.push('{');
+            for (index, ((key, member), text)) in members.iter().zip(texts.values()).enumerate() {
+                json.push_str(if index == 0 { "" } else { "," });
+                json.push_str(&Value::from(key.as_str()).to_string());
+                json.push(':');
+                write(member, text, json);
+            }
+            json.push('}');
+        }
+        (value, _) => json.push_str(&value.to_string()),
+    }
+}
+
+/// A JSON text that could be read, with texts where a number is not what was written; `None` if there is no
+/// such number.
+#[must_use]
+pub fn with_texts(text: &[u8]) -> Option<Vec<u8>> {
+    if !may_be_inexact(text) {
+        return None;
+    }
+    let mut changed = Vec::new();
+    let (mut copied, mut at) = (0, 0);
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'"' => at = behind_string(text, at),
+            b'-' | b'0'..=b'9' => {
+                let is_part =
+                    |byte: &&u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+                let end = at + text[at..].iter().take_while(is_part).count();
+                let number = str::from_utf8(&text[at..end]).ok();
+                if let Some(digits) = number.and_then(inexact_integer) {
+                    changed.extend_from_slice(&text[copied..at]);
+                    changed.push(b'"');
+                    changed.extend_from_slice(digits.as_bytes());
+                    changed.push(b'"');
+                    copied = end;
+                }
+                at = end;
+            }
+            _ => at += 1,
+        }
+    }
+    if copied == 0 {
+        return None;
+    }
+    changed.extend_from_slice(&text[copied..]);
+    Some(changed)
+}
+
+/// Whether somewhere so many digits stand together that a float could lose one. It looks at a fraction of
+/// the bytes, because most texts have nothing of the kind.
+#[must_use]
+pub fn may_be_inexact(text: &[u8]) -> bool {
+    const STEP: usize = LEAST_DIGITS / 2; // so many digits stand before the point, or behind it
+    let is_part = |byte: &&u8| byte.is_ascii_digit() || **byte == b'.';
+    let digits = |run: &mut dyn Iterator<Item = &u8>| {
+        run.take(2 * LEAST_DIGITS).take_while(is_part).filter(|byte| **byte != b'.').count()
+    };
+    (STEP - 1..text.len()).step_by(STEP).filter(|at| text[*at].is_ascii_digit()).any(|at| {
+        digits(&mut text[..at].iter().rev()) + digits(&mut text[at..].iter()) >= LEAST_DIGITS
+    })
+}
+
+/// Where a text goes on behind the string that begins at `start`.
+fn behind_string(text: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'"' => return at + 1,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    text.len()
+}
+
+/// The digits of an integer, if the number that is read of it is another one.
+fn inexact_integer(number: &str) -> Option<Cow<'_, str>> {
+    if number.len() < LEAST_DIGITS {
+        return None;
+    }
+    let (sign, unsigned) = number.strip_prefix('-').map_or(("", number), |rest| ("-", rest));
+    if unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
+        let is_held = number.parse::<u64>().is_ok() || number.parse::<i64>().is_ok();
+        return (!is_held).then_some(Cow::Borrowed(number));
+    }
+    let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let exponent: i64 = exponent.parse().ok()?;
+    let digits = [whole, fraction].concat();
+    let significant = digits.trim_start_matches('0');
+    let leading_zeros = digits.len() - significant.len();
+    let significant = significant.trim_end_matches('0');
+    let before_point = i64::try_from(whole.len()).ok()?.checked_add(exponent)?;
+    let before_point = before_point.checked_sub(i64::try_from(leading_zeros).ok()?)?;
+    let before_point =
+        usize::try_from(before_point).ok().filter(|so_many| *so_many <= MOST_PADDED)?;
+    if significant.is_empty() || significant.len() > before_point {
+        return None; // zero, or no integer
+    }
+    let integer = format!("{sign}{significant:0<before_point$}");
+    let held: f64 = number.parse().ok()?;
+    (held.to_string() != integer).then_some(Cow::Owned(integer))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_integer_that_a_float_would_change_is_a_text_of_its_digits() {
+        let rows = [
+            ("117000000000000000001", Some("117000000000000000001")),
+            ("-117000000000000000002", Some("-117000000000000000002")),
+            ("18446744073709551615", None), // 64 bits
+            ("18446744073709551616", Some("18446744073709551616")),
+            ("-9223372036854775808", None),
+            ("-9223372036854775809", Some("-9223372036854775809")),
+            ("1000000000000000000000000", Some("1000000000000000000000000")),
+            ("117000000000000000001.0", Some("117000000000000000001")),
+            ("1.17000000000000000001e20", Some("117000000000000000001")),
+            ("1.17000000000000000001E+20", Some("117000000000000000001")),
+            ("11700000000000000000.10e1", Some("117000000000000000001")),
+            ("1170000000000000000010e-1", Some("117000000000000000001")),
+            ("0.0117000000000000000001e22", Some("117000000000000000001")),
+            ("9007199254740993.0", Some("9007199254740993")),
+            ("-9007199254740993.0", Some("-9007199254740993")),
+            ("9007199254740992.0", None), // a float has it
+            ("1.170000000000000000e20", None),
+            ("117000000000000000000.0", None),
+            ("1.0000000000000000000001e22", None), // JavaScript would write an exponent
+            ("1.0000000000000000000001e9999999999999999999", None),
+            ("0.10000000000000000555", None), // no integer
+            ("117000000000000000001.5", None),
+            ("0.0000000000000000", None),
+            ("1e20", None),
+            ("7", None),
+        ];
+        for (number, expected) in rows {
+            assert_eq!(inexact_integer(number).as_deref(), expected, "{number}");
+            for (before, behind) in [("", ""), ("[", "]"), (r#"{"a\"1":["#, r#"], "b": 1}"#)] {
+                let text = format!("{before}{number}{behind}");
+                let changed = expected.map(|digits| format!("{before}\"{digits}\"{behind}"));
+                assert_eq!(with_texts(text.as_bytes()), changed.map(String::into_bytes), "{text}");
+            }
+        }
+        let texts =
+            r#"{"117000000000000000001":"117000000000000000001","a":"\"117000000000000000001"}"#;
+        assert_eq!(with_texts(texts.as_bytes()), None, "texts are left alone");
+    }
+
+    #[test]
+    fn both_are_changed_alike_and_written_with_every_digit() {
+        let read = |text: &str| Exact::read(text.as_bytes()).expect("JSON");
+        let mut one = read(r#"{"id":117000000000000000001,"a":[1.0,{"\n":null}],"c":"x"}"#);
+        assert_eq!(one.value()["id"], json!(117_000_000_000_000_000_000.0));
+        assert_eq!(one.texts()["id"], "117000000000000000001");
+        one.each(|value| drop(value.as_object_mut().expect("an object").remove("c")));
+        assert_eq!(one.to_json(), r#"{"id":117000000000000000001,"a":[1.0,{"\n":null}]}"#);
+        let mut plain = read(r#"{"b":1}"#);
+        plain.with(&one, |value, other| value["one"] = other.clone());
+        let expected = r#"{"b":1,"one":{"id":117000000000000000001,"a":[1.0,{"\n":null}]}}"#;
+        assert_eq!(plain.to_json(), expected);
+        one.with(&read("7"), |value, other| value["id"] = other.clone());
+        assert_eq!((&one.value()["id"], &one.texts()["id"]), (&json!(7), &json!(7)));
+        assert!(Exact::read(b"{117000000000000000001:1}").is_err(), "no more is JSON than before");
+    }
+
+    proptest! {
+        /// What is written is what was read, and the texts are there for what a float would change.
+        #[test]
+        fn no_digit_is_lost(whole in "-?[1-9][0-9]{0,30}", others in "[a-z0-9.\\-: ]{0,40}") {
+            let text = format!(r#"{{"a":"{others}","b":[{whole}],"c":"{others}"}}"#);
+            let read = Exact::read(text.as_bytes()).expect("JSON");
+            prop_assert_eq!(read.to_json(), text);
+            let number = &read.texts()["b"][0];
+            let is_held = whole.parse::<i64>().is_ok() || whole.parse::<u64>().is_ok();
+            prop_assert_eq!(number.is_number(), is_held);
+            prop_assert_eq!(number.as_str().map_or_else(|| number.to_string(), str::to_owned), whole);
+        }
+    }
+}
