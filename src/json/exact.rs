@@ -38,7 +38,10 @@ impl Exact {
     /// # Errors
     /// It is none.
     pub fn read(text: &[u8]) -> Result<Self, Error> {
-        let value = super::from_slice(text)?;
+        let value = match str::from_utf8(text) {
+            Ok(text) => super::from_str(text)?, // at once, and not string by string
+            Err(_) => super::from_slice(text)?,
+        };
         let texts = with_texts(text).map(|text| super::from_slice(&text)).transpose()?;
         Ok(Self { value, texts })
     }
@@ -147,14 +150,24 @@ pub fn with_texts(text: &[u8]) -> Option<Vec<u8>> {
 /// the bytes, because most texts have nothing of the kind.
 #[must_use]
 pub fn may_be_inexact(text: &[u8]) -> bool {
-    const STEP: usize = LEAST_DIGITS / 2; // so many digits stand before the point, or behind it
+    const STEP: usize = LEAST_DIGITS / 2; // so that a run of them is met twice
+    let is_part = |byte: u8| byte.is_ascii_digit() || byte == b'.';
+    let mut at = STEP;
+    while let Some(byte) = text.get(at) {
+        if is_part(*byte) && is_part(text[at - STEP]) && is_long(text, at - STEP) {
+            return true;
+        }
+        at += STEP;
+    }
+    false
+}
+
+/// Whether so many digits stand around a place, with nothing between them but a point.
+fn is_long(text: &[u8], place: usize) -> bool {
     let is_part = |byte: &&u8| byte.is_ascii_digit() || **byte == b'.';
-    let digits = |run: &mut dyn Iterator<Item = &u8>| {
-        run.take(2 * LEAST_DIGITS).take_while(is_part).filter(|byte| **byte != b'.').count()
-    };
-    (STEP - 1..text.len()).step_by(STEP).filter(|at| text[*at].is_ascii_digit()).any(|at| {
-        digits(&mut text[..at].iter().rev()) + digits(&mut text[at..].iter()) >= LEAST_DIGITS
-    })
+    let before = text[..place].iter().rev().take(LEAST_DIGITS).take_while(is_part);
+    let behind = text[place..].iter().take(2 * LEAST_DIGITS).take_while(is_part);
+    before.chain(behind).filter(|byte| **byte != b'.').count() >= LEAST_DIGITS
 }
 
 /// Where a text goes on behind the string that begins at `start`.
