@@ -177,6 +177,7 @@ impl Refusal {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "a table: each refusal with its words")]
     fn status_and_text(self) -> (StatusCode, &'static str) {
         match self {
             Self::NotFound => (
