@@ -14,7 +14,7 @@ use super::daemon::{Answer, Daemon, Silent};
 use super::operator::{all_audiences, of};
 use crate::operate::api::wire::{AudienceInfo, Nothing, ProgressItem, ProgressList, Work};
 use crate::operate::status::Status;
-use crate::operate::verdict::DestinationState;
+use crate::operate::verdict::{ConcernKind, DestinationState};
 
 /// Between two looks at the daemon.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -95,13 +95,18 @@ impl Followed<'_> {
     /// How long it will take, or why it does not go on.
     async fn words(&self, remaining_s: Option<u64>) -> Result<String, Silent> {
         let status: Answer<Status> = self.daemon.get(&["status"], &Nothing {}).await?;
-        let state = status.value.destinations.get(self.destination).map(|of| of.state);
-        Ok(match (state, remaining_s) {
+        let of = status.value.destinations.get(self.destination);
+        let is_disabled = of.is_none_or(|of| {
+            of.concerns.iter().any(|concern| concern.kind == ConcernKind::Disabled)
+        });
+        Ok(match (of.map(|of| of.state), remaining_s) {
+            _ if is_disabled => {
+                format!("nothing is delivered to {}: it is disabled", self.destination)
+            }
             (Some(DestinationState::Held), _) => "held: cohortd status says why".to_owned(),
             (Some(DestinationState::Paused), _) => {
                 format!("paused: cohortd resume {} lets it go on", self.destination)
             }
-            (None, _) => format!("nothing is delivered to {}: it is disabled", self.destination),
             (_, Some(seconds)) => format!("about {} left", in_words(seconds)),
             _ => String::new(),
         })

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cohortd::clock::SystemClock;
+use cohortd::json::exact::Exact;
 use cohortd::launchdarkly::wire::encode;
 use cohortd::ledger::{DestinationSettings, Intake, Ledger, Retention, Settings, SqliteLedger};
 use cohortd::map::{Mapping, Mappings, Outcome, Subscription};
@@ -149,7 +150,7 @@ fn whole(times: u32) {
     let text = event().to_string();
     let mappings = Mappings::from(Mapping::preset());
     for _ in 0..times {
-        let event: Value = cohortd::json::from_str(black_box(&text)).expect("it is JSON");
+        let event = Exact::read(black_box(text.as_bytes())).expect("it is JSON");
         let outcome = mappings.map(black_box(&event), ARRIVAL);
         assert!(matches!(black_box(outcome), Outcome::Accepted { .. }));
     }
