@@ -17,18 +17,19 @@ use crate::membership::AudienceId;
 /// Within this time the twins of a change have come, as a rule.
 const TWINS: Duration = Duration::from_millis(80);
 /// The share of all calls that haste may add, …
-const SHARE: f64 = 0.05;
-/// … calls that it may add beyond that in a second, where there are few, …
-const PER_SECOND: f64 = 0.25;
+const SHARE: f64 = 0.04;
+/// … calls that it may add beyond that in the time of a linger, where there are few, …
+const PER_LINGER: f64 = 0.1;
 /// … and calls that it may add at once.
 const MOST: f64 = 2.0;
 /// A call costs something if the rate limits want calls to be further apart than this part of the linger.
 const ROOM: u32 = 10;
 
-/// What haste has cost so far.
+/// What haste has cost so far, and may.
 #[derive(Debug)]
 pub(super) struct Linger {
-    /// Calls that haste may still add.
+    /// Calls that haste may still add. One that is made early is paid for at once, and paid back when it has turned out
+    /// to be none too many.
     allowance: f64,
     counted_at: Option<Instant>,
     /// Audiences whose call was made early: when, and when it would have been made.
@@ -40,22 +41,25 @@ impl Linger {
         Self { allowance: MOST, counted_at: None, early: BTreeMap::new() }
     }
 
-    /// Finds out which early calls have turned out to be one too many.
-    pub fn look(&mut self, now: Instant, backlog: &[Backlog]) {
+    /// Finds out which early calls have turned out to be one too many, and which have not.
+    pub fn look(&mut self, now: Instant, linger: Duration, backlog: &[Backlog]) {
         let passed = self.counted_at.map_or(Duration::ZERO, |before| now - before);
         self.counted_at = Some(now);
-        self.allow(passed.as_secs_f64() * PER_SECOND);
+        if !linger.is_zero() {
+            self.allow(passed.as_secs_f64() / linger.as_secs_f64() * PER_LINGER);
+        }
         if self.early.is_empty() {
             return;
         }
         for waiting in backlog {
             let Some((called, due)) = self.early.get(&waiting.audience) else { continue };
             if *called < waiting.waiting_since && waiting.waiting_since < *due {
-                self.allowance -= 1.0;
                 self.early.remove(&waiting.audience);
             }
         }
+        let before = self.early.len();
         self.early.retain(|_, (_, due)| now < *due);
+        (self.early.len()..before).for_each(|_| self.allow(1.0));
     }
 
     /// How long changes wait at present, of at most `linger`. `gap`: how far apart the rate limits want calls
@@ -70,6 +74,7 @@ impl Linger {
     pub fn called(&mut self, audience: &AudienceId, now: Instant, due: Option<Instant>) {
         self.allow(SHARE);
         if let Some(due) = due.filter(|due| now < *due) {
+            self.allowance -= 1.0;
             self.early.insert(audience.clone(), (now, due));
         }
     }

@@ -46,6 +46,12 @@ impl Exact {
         Ok(Self { value, texts })
     }
 
+    /// Whether every number in it is what was written, so that there is one tree.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.texts.is_none()
+    }
+
     /// With numbers as `serde_json` has them.
     #[must_use]
     pub fn value(&self) -> &Value {

@@ -252,8 +252,12 @@ pub(super) fn park(
     }
     after.unheard = may_be_unheard(before, moment);
     after.pending_since = None;
-    let may_be_in =
-        after.unheard || before.told.is_some_and(|told| told.membership == Membership::In);
+    // never told is unknown, but for somebody whose entry was refused as well
+    let may_be_in = after.unheard
+        || match before.told_that_counts(moment) {
+            Some(told) => told.membership == Membership::In,
+            None => before.parked_at.is_none(),
+        };
     if before.erase && !may_be_in {
         return (Next::Delete, false); // refused for good, and nothing is there to remove
     }

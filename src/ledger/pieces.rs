@@ -1,8 +1,9 @@
 //! Large requests, taken apart: a store is given no more at a time than it can hold beside everything else (P6).
 //!
 //! Pieces are recorded one after the other, so that a later item still wins a tie, and what comes before a
-//! deletion is recorded before it. A request of which only some pieces were recorded is answered 503 and
-//! comes again, which changes nothing.
+//! deletion is recorded before it; what one message has brought stays together. A request of which only some pieces
+//! were recorded is answered 503 and comes again, which changes nothing, but that rejected events of those pieces are
+//! kept twice.
 
 use super::{Intake, OrderedDeletion, Recorded, RejectedEvent};
 use crate::membership::MembershipDelta;
@@ -83,8 +84,14 @@ fn taken_apart(of: usize, intake: Intake, most_bytes: usize) -> Vec<Piece> {
     let (mut deltas_taken, mut rejected_taken) = (0, 0);
     for deletion in deletions {
         let OrderedDeletion { after_deltas, after_rejected, .. } = deletion;
-        deltas.by_ref().take(after_deltas - deltas_taken).for_each(|delta| apart.delta(delta));
-        rejected.by_ref().take(after_rejected - rejected_taken).for_each(|one| apart.reject(one));
+        deltas
+            .by_ref()
+            .take(after_deltas.saturating_sub(deltas_taken))
+            .for_each(|delta| apart.delta(delta));
+        rejected
+            .by_ref()
+            .take(after_rejected.saturating_sub(rejected_taken))
+            .for_each(|one| apart.reject(one));
         (deltas_taken, rejected_taken) = (after_deltas, after_rejected);
         apart.delete(deletion);
     }
@@ -108,9 +115,9 @@ struct Apart {
 }
 
 impl Apart {
-    /// The piece that has room for so many bytes.
-    fn with_room(&mut self, bytes: usize) -> &mut Intake {
-        if self.bytes + bytes > self.most_bytes {
+    /// The piece that has room for so many bytes. `goes_on`: it is of the same message as the item before.
+    fn with_room(&mut self, bytes: usize, goes_on: bool) -> &mut Intake {
+        if self.bytes + bytes > self.most_bytes && !goes_on {
             self.done.extend(self.current.take());
         }
         self.bytes = if self.current.is_some() { self.bytes + bytes } else { bytes };
@@ -119,16 +126,19 @@ impl Apart {
     }
 
     fn delta(&mut self, delta: MembershipDelta) {
-        self.with_room(delta_bytes(&delta)).deltas.push(delta);
+        let last = self.current.as_ref().and_then(|piece| piece.intake.deltas.last());
+        let before = last.and_then(|last| last.message).map(|message| message.hash);
+        let goes_on = before.is_some() && before == delta.message.map(|message| message.hash);
+        self.with_room(delta_bytes(&delta), goes_on).deltas.push(delta);
         self.deltas += 1;
     }
 
     fn reject(&mut self, event: RejectedEvent) {
-        self.with_room(rejected_bytes(&event)).rejected.push(event);
+        self.with_room(rejected_bytes(&event), false).rejected.push(event);
     }
 
     fn delete(&mut self, mut ordered: OrderedDeletion) {
-        let piece = self.with_room(deletion_bytes(&ordered));
+        let piece = self.with_room(deletion_bytes(&ordered), false);
         ordered.after_deltas = piece.deltas.len();
         ordered.after_rejected = piece.rejected.len();
         piece.deletions.push(ordered);

@@ -82,7 +82,11 @@ pub fn corrected(
     let times = ["originalTimestamp", "timestamp"];
     let original = times.into_iter().find_map(|name| read(message.get(name)));
     let sent = read(message.get("sentAt")).or_else(|| read(sent_at));
-    let also_behind = also_behind && message::hash(message).is_some();
+    let has_id = message::hash(message).is_some();
+    if !has_id && message.get("type").is_some_and(|of| of == "delete") {
+        return (Clock::Senders, None); // it is known by its text, so that this must stay the same
+    }
+    let also_behind = also_behind && has_id;
     let clock = match sent {
         Some(sent) if sent > arrival.after(AHEAD) => Clock::Corrected(Corrected::Ahead),
         Some(sent) if also_behind && sent < arrival.before(BEHIND) => {
@@ -161,6 +165,13 @@ mod tests {
             // Without an id each repetition would move on.
             (
                 json!({"timestamp": at(-hour - 9.0), "sentAt": at(-hour)}),
+                None,
+                (Senders, None),
+                (Senders, None),
+            ),
+            // A deletion without one is known by its text.
+            (
+                json!({"type": "delete", "timestamp": at(hour - 9.0), "sentAt": at(hour)}),
                 None,
                 (Senders, None),
                 (Senders, None),

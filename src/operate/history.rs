@@ -167,7 +167,6 @@ impl History {
             // A ledger that does not answer ends the daemon, or soon answers again.
             let Ok(status) = sources.status().await else { continue };
             let now = sources.clock.now();
-            let mut destinations = self.lock();
             for (name, status) in &status.destinations {
                 for concern in announced.news(name, &status.concerns, now) {
                     tracing::warn!(
@@ -179,6 +178,9 @@ impl History {
                         "destination needs attention"
                     );
                 }
+            }
+            let mut destinations = self.lock();
+            for (name, status) in &status.destinations {
                 let Some(name) = DestinationName::new(name) else { continue };
                 let received = sources.received.of(&name);
                 let counted = Counted::now(&received, &sources.delivered.of(&name));

@@ -595,7 +595,7 @@ mod tests {
                     odd.accepted_at = Some(24 * 3600);
                 },
                 Attention,
-                None,
+                Some(24 * 3600),
                 &[Is::OnlyIgnored],
             ),
             (

@@ -20,7 +20,7 @@ use super::body::Received;
 pub(super) const SMALL_BYTES: usize = 2 << 20;
 
 /// A text up to this size is of medium size: four thousand events, as a rule.
-const MEDIUM_BYTES: usize = 16 << 20;
+pub(super) const MEDIUM_BYTES: usize = 16 << 20;
 
 /// The places where heavy work is done.
 #[derive(Debug)]

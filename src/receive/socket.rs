@@ -53,6 +53,13 @@ impl AsyncRead for Socket {
             self.ahead.advance(taken);
             if self.ahead.is_empty() {
                 self.ahead = Bytes::new(); // its memory is given back
+                // what came with it is read with it: mostly that is all of a request
+                if buffer.remaining() > 0
+                    && let Poll::Ready(Err(error)) =
+                        Pin::new(&mut self.stream).poll_read(context, buffer)
+                {
+                    return Poll::Ready(Err(error));
+                }
             }
             return Poll::Ready(Ok(()));
         }

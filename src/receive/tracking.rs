@@ -245,7 +245,9 @@ impl<'a> Messages<'a> {
     /// What the next message takes at most while it is read and written.
     fn next_tree_bytes(&self) -> usize {
         let own = self.texts.as_slice().first().map_or(0, |text| sorting::tree_bytes(text));
-        own + self.tree_bytes
+        // what it shares makes two trees of one
+        let is_twice = self.shared.iter().any(|(_, shared)| !shared.is_plain());
+        (if is_twice { 2 * own } else { own }) + self.tree_bytes
     }
 }
 

@@ -23,7 +23,7 @@ use super::answer::Refusal;
 use super::authentication::{Presented, WholeText};
 use super::body::Received;
 use super::doors::Door;
-use super::heavy::{Heavy, Lane, SMALL_BYTES};
+use super::heavy::{Heavy, Lane, MEDIUM_BYTES, SMALL_BYTES};
 use super::sorting::EVENT_LIMIT_BYTES;
 
 /// What comes of one step.
@@ -156,17 +156,21 @@ async fn text_of_known(
     heavy: &Heavy,
     by: Instant,
 ) -> Result<Received, Refusal> {
-    let small = move |body: &mut _| small_text(body, encoding, limit_bytes.min(SMALL_BYTES));
-    let (received, is_unpacked) = heavy.work(Lane::Small, received, by, small).await?;
-    if is_unpacked {
-        return Ok(received);
+    let mut received = received;
+    for (lane, most) in [(Lane::Small, SMALL_BYTES), (Lane::Medium, MEDIUM_BYTES)] {
+        let text = move |body: &mut _| text_up_to(body, encoding, limit_bytes.min(most));
+        let (tried, is_unpacked) = heavy.work(lane, received, by, text).await?;
+        if is_unpacked {
+            return Ok(tried);
+        }
+        received = tried;
     }
     let whole = move |body: &mut _| whole_text(body, encoding, limit_bytes, None);
     heavy.work(Lane::Large, received, by, whole).await.map(|(text, ())| text)
 }
 
 /// Unpacks a body that comes to no more than `most` bytes, and says whether it does.
-fn small_text(body: &mut Received, encoding: Encoding, most: usize) -> Result<bool, Refusal> {
+fn text_up_to(body: &mut Received, encoding: Encoding, most: usize) -> Result<bool, Refusal> {
     body.place.charge(DECODER_BYTES)?;
     let packed = body.bytes.clone();
     let length = measure(encoding, &packed, most, |_| true)?;

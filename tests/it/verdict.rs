@@ -186,7 +186,8 @@ async fn what_is_rejected_and_not_kept_needs_attention_however_much_was_taken_be
     let (status, answer) = poster.post_batch(&batch).await.expect("an answer");
     assert_eq!((status, &answer["accepted"]), (200, &1.into()), "{answer}");
     let said = &["1 event could not be applied", "not kept", "not_an_event", "cohortd explain"];
-    let expected = Expected { state: "attention", exit: 0, concern: "not_kept", said, logged: "" };
+    let logged = "destination needs attention";
+    let expected = Expected { state: "attention", exit: 0, concern: "not_kept", said, logged };
     scene.seen("not kept", expected).await;
     scene.has_since().await;
 

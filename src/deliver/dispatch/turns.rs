@@ -57,7 +57,7 @@ impl Dispatch {
         let mut later = |at: Instant| earliest = Some(earliest.map_or(at, |other| other.min(at)));
         let full = self.batch_size.now().get() as u64;
         let gap = self.gap.filter(|(_, until)| *until > now).map(|(gap, _)| gap);
-        self.linger.look(now, backlog);
+        self.linger.look(now, self.policy.linger, backlog);
         let linger = self.linger.now(self.policy.linger, gap.unwrap_or_default());
         for waiting in backlog {
             let state = self.audiences.entry(waiting.audience.clone()).or_default();

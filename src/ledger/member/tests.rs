@@ -274,6 +274,8 @@ fn a_deletion_after_an_unheard_call_keeps_the_row_until_the_removal_was_told_twi
 fn a_deletion_that_is_refused_for_good_erases_all_the_same() {
     let mut story = Story::new();
     story.record(&enters(1), 10);
+    let claimed = story.claim();
+    assert!(story.park(&claimed, 15), "the entry was refused");
     let next = forget(story.member(), Timestamp(20), &at(20));
     story.apply(next);
     let claimed = story.claim();
@@ -285,7 +287,8 @@ fn a_deletion_that_is_refused_for_good_erases_all_the_same() {
 fn a_deletion_that_is_refused_is_kept_while_the_person_may_be_in_the_segment() {
     let told: fn(&mut Story) = |story| _ = story.deliver(20);
     let unheard: fn(&mut Story) = |story| _ = story.release(Unheard::Perhaps, 20);
-    for may_be_in in [told, unheard] {
+    let unknown: fn(&mut Story) = |_| ();
+    for may_be_in in [told, unheard, unknown] {
         let mut story = Story::new();
         story.record(&enters(1), 10);
         may_be_in(&mut story);

@@ -48,7 +48,11 @@ impl<'a> Written<'a> {
     pub(super) fn is_sooner(self, other: Self) -> bool {
         const SEGMENTS: usize = "2025-03-13T07:23:15.697Z".len();
         let is_usual = |text: &str| {
-            text.len() == SEGMENTS && text.ends_with('Z') && text.as_bytes()[SEGMENTS - 5] == b'.'
+            let at = |place: usize| text.as_bytes()[place];
+            text.len() == SEGMENTS
+                && at(10) == b'T'
+                && at(SEGMENTS - 5) == b'.'
+                && text.ends_with('Z')
         };
         match (self, other) {
             (Self::Text(one), Self::Text(other)) => {

@@ -14,19 +14,20 @@ const QUIET: Duration = Duration::from_secs(600);
 /// What was said last.
 #[derive(Debug, Default)]
 pub struct Announced {
-    /// Since when it is so, as far as it still is, and when that was said.
     said: BTreeMap<(String, ConcernKind), Said>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Said {
+    /// When there was last a line.
     at: Timestamp,
-    /// It is still so.
+    /// It has not been over since.
     lasts: bool,
 }
 
 impl Announced {
-    /// Those that are new since the last look at this destination, and are to be said.
+    /// Those that are to be said at this look at a destination: they are new since their last line, and that is not
+    /// too short ago.
     pub fn news<'a>(
         &mut self,
         destination: &str,
@@ -39,16 +40,17 @@ impl Announced {
             }
         }
         let has_no_line = |concern: &&Concern| {
-            use ConcernKind::{Late, OnlyIgnored, OnlyRejected, Rejected};
-            matches!(concern.kind, Late | OnlyIgnored | OnlyRejected | Rejected)
+            use ConcernKind::{Late, NotKept, OnlyIgnored, OnlyRejected, Rejected};
+            matches!(concern.kind, Late | NotKept | OnlyIgnored | OnlyRejected | Rejected)
         };
         let mut is_new = |concern: &&Concern| {
             let key = (destination.to_owned(), concern.kind);
-            let before = self.said.get(&key).copied();
-            let is_said = before.is_some_and(|said| said.lasts || now < said.at.after(QUIET));
-            let at = before.filter(|_| is_said).map_or(now, |said| said.at);
-            self.said.insert(key, Said { at, lasts: true });
-            !is_said
+            let before = self.said.get(&key);
+            let is_new = before.is_none_or(|said| !said.lasts && said.at.after(QUIET) <= now);
+            if is_new {
+                self.said.insert(key, Said { at: now, lasts: true });
+            }
+            is_new
         };
         concerns.iter().filter(has_no_line).filter(|concern| is_new(concern)).collect()
     }
@@ -67,7 +69,7 @@ mod tests {
     fn each_is_said_when_it_begins_and_seldom() {
         use ConcernKind::{Late, Parked, Rejected};
         let mut announced = Announced::default();
-        let rows: [(u64, &[ConcernKind], &[ConcernKind]); 8] = [
+        let rows: [(u64, &[ConcernKind], &[ConcernKind]); 10] = [
             (0, &[], &[]),
             (5, &[Rejected, Parked], &[Rejected]),
             (10, &[Rejected], &[]),
@@ -76,6 +78,8 @@ mod tests {
             (710, &[Rejected, Late], &[Rejected, Late]),
             (715, &[Rejected], &[]),
             (720, &[Rejected, Late], &[]),
+            (1305, &[Rejected, Late], &[]),
+            (1310, &[Rejected, Late], &[Late]),
         ];
         for (second, kinds, expected) in rows {
             let concerns: Vec<_> = kinds.iter().copied().map(concern).collect();

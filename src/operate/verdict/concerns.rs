@@ -223,7 +223,7 @@ impl Facts<'_> {
                 "compare what was ignored with destinations.{name}.mapping.subscribe, or send this \
                  destination audience events: cohortd explain {name} shows what happens to one"
             );
-            let since = self.since_change.first_ignored_at;
+            let since = if accepted == 0 { self.since_change.first_ignored_at } else { taken_at };
             add(ConcernKind::OnlyIgnored, ignored, since, why, remedy);
         }
         if accepted == 0 && rejected > 0 {
@@ -242,7 +242,8 @@ impl Facts<'_> {
             let events = if unkept == 1 { "event" } else { "events" };
             let reason = self.unkept_reason.map_or("", Reason::as_str);
             let why = format!(
-                "{unkept} {events} could not be applied and are not kept, the last at {}: mostly {reason}",
+                "{unkept} {events} could not be applied and are not kept {since_when}, the last at {}; the usual \
+                 reason is {reason}",
                 instant(last)
             );
             let remedy = format!(
