@@ -1,8 +1,7 @@
 //! The connections that are open, and which of them goes when there are too many: the one that has been
 //! longest without a complete request. So idle ones, and those that send a byte now and then, cannot
 //! lock anybody out. Those of senders who are known go last: on the admin listener many wrong tokens cannot
-//! crowd out whoever has a right one. The same goes for wide receive windows, of which there are a few: one that is at
-//! rest makes way for a newcomer.
+//! crowd out whoever has a right one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -11,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::budget::WindowReservation;
 use super::progress::{Patience, Progress, Verdict};
 
 /// So much later a request of a sender who is known counts: after all others there will ever be.
@@ -47,13 +45,8 @@ struct Open {
     /// Its place in the order.
     ordered: u64,
     last: Arc<AtomicU64>,
-    progress: Arc<Mutex<Progress>>,
-    window: Window,
     end: CancellationToken,
 }
-
-/// The room that a connection has for a wide receive window, if it has one.
-type Window = Arc<Mutex<Option<WindowReservation>>>;
 
 /// One of them, for as long as it is open.
 #[derive(Debug)]
@@ -62,8 +55,7 @@ pub(super) struct Connection {
     all: Connections,
     /// When its last request was complete, or when it began.
     last: Arc<AtomicU64>,
-    progress: Arc<Mutex<Progress>>,
-    window: Window,
+    progress: Mutex<Progress>,
     is_proven: AtomicBool,
     /// Cancelled when another connection takes its place, or when there is no use in it.
     pub end: CancellationToken,
@@ -85,32 +77,13 @@ impl Connections {
             oldest.end.cancel();
         }
         let (id, end) = (self.tick(), CancellationToken::new());
-        let (last, window) = (Arc::new(AtomicU64::new(id)), Window::default());
-        let progress = Arc::new(Mutex::new(Progress::new(Instant::now())));
+        let last = Arc::new(AtomicU64::new(id));
         state.order.insert(id, id);
-        let open = Open {
-            ordered: id,
-            last: Arc::clone(&last),
-            progress: Arc::clone(&progress),
-            window: Arc::clone(&window),
-            end: end.clone(),
-        };
-        state.by_id.insert(id, open);
+        state.by_id.insert(id, Open { ordered: id, last: Arc::clone(&last), end: end.clone() });
         drop(state);
+        let progress = Mutex::new(Progress::new(Instant::now()));
         let is_proven = AtomicBool::new(false);
-        Connection { id, all: self.clone(), last, progress, window, is_proven, end }
-    }
-
-    /// Takes the room for a wide window from the connection that is at rest and has been longest without a complete
-    /// request, which is told to go.
-    fn take_window(&self) -> Option<WindowReservation> {
-        let state = self.state();
-        let is_at_rest = |open: &&Open| lock(&open.progress).is_at_rest();
-        let has_window = |open: &&Open| lock(&open.window).is_some();
-        let wide = state.by_id.values().filter(has_window).filter(is_at_rest);
-        let first = wide.min_by_key(|open| open.last.load(Ordering::Relaxed))?;
-        first.end.cancel();
-        lock(&first.window).take()
+        Connection { id, all: self.clone(), last, progress, is_proven, end }
     }
 
     /// Something happens.
@@ -119,7 +92,7 @@ impl Connections {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -142,15 +115,7 @@ impl State {
 impl Connection {
     /// What it owes.
     pub fn progress(&self) -> MutexGuard<'_, Progress> {
-        lock(&self.progress)
-    }
-
-    /// Whether it has room for a wide window: what is left of it, or that of another connection.
-    pub fn widen(&self, left: Option<WindowReservation>) -> bool {
-        let window = left.or_else(|| self.all.take_window());
-        let is_wide = window.is_some();
-        *lock(&self.window) = window;
-        is_wide
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns when it is to be told to go, because it has asked nothing for too long. One that is
@@ -211,10 +176,6 @@ impl Connection {
     }
 }
 
-fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
-    what.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Drop for Connection {
     fn drop(&mut self) {
         let mut state = self.all.state();
@@ -229,7 +190,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::receive::budget::Budget;
 
     const A_WHILE: Duration = Duration::from_secs(10);
     const PATIENCE: Patience = Patience { head: A_WHILE, idle: A_WHILE, answer: A_WHILE };
@@ -249,26 +209,6 @@ mod tests {
         drop(second); // gone already
         let sixth = all.enter();
         assert_eq!([&first, &fourth, &fifth, &sixth].map(over), [true, false, false, false]);
-    }
-
-    #[test]
-    fn a_newcomer_gets_the_wide_window_of_one_that_is_at_rest() {
-        let budget = Budget::new(10, 256 << 20, 128 << 20);
-        let room = || budget.reserve_window(16 << 20);
-        let all = Connections::new(10, PATIENCE);
-        let over = |one: &Connection| one.end.is_cancelled();
-        let (busy, idle, newcomer) = (all.enter(), all.enter(), all.enter());
-        assert!(busy.widen(room()));
-        let exchange = busy.progress().begin();
-        assert!(!idle.widen(room()), "it is in use");
-        busy.ended(exchange, true);
-        assert!(idle.widen(room()) && over(&busy) && !over(&idle));
-        idle.completed();
-        assert!(newcomer.widen(room()) && over(&idle));
-        drop((busy, idle));
-        assert!(room().is_none(), "the newcomer has it");
-        drop(newcomer);
-        assert!(room().is_some());
     }
 
     #[test]

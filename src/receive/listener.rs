@@ -236,9 +236,8 @@ async fn speak(
     stop: CancellationToken,
 ) {
     let connection = Arc::clone(&service.connection);
-    let budget = http.budget.as_ref().filter(|_| is_http2);
-    let is_wide = budget.is_some_and(|budget| connection.widen(windows::reserve_wide(budget)));
-    let http = if is_wide { &http.wide } else { &http.narrow };
+    let wide = http.budget.as_ref().filter(|_| is_http2).and_then(windows::reserve_wide);
+    let http = if wide.is_some() { &http.wide } else { &http.narrow };
     let mut serving = pin!(http.serve_connection(TokioIo::new(stream), service));
     let leave = tokio::select! {
         // an error is the peer's: it went away, was too slow, or spoke no HTTP
