@@ -6,13 +6,12 @@
 use std::sync::LazyLock;
 
 use cohortd::cli::eval;
-use cohortd::json;
+use cohortd::json::{self, exact::Exact};
 use cohortd::map::Mapping;
 use cohortd::membership::{DestinationName, Timestamp};
 use cohortd::operate::api::wire;
 use cohortd::operate::explain::{Configured, report};
 use libfuzzer_sys::fuzz_target;
-use serde_json::Value;
 
 const ARRIVAL: Timestamp = Timestamp(1_750_000_000_000_000);
 
@@ -33,7 +32,7 @@ fuzz_target!(|body: &[u8]| {
     let _ = json::from_slice::<wire::Forget>(body);
     let _ = json::from_slice::<wire::Resync>(body);
     let _ = json::from_slice::<wire::Drop>(body);
-    if let Ok(event) = json::from_slice::<Value>(body) {
+    if let Ok(event) = Exact::read(body) {
         let (name, configured) = &*CONFIGURED;
         let report = report(name, configured, &event, ARRIVAL);
         assert!(serde_json::to_string(&report).is_ok());
