@@ -3,7 +3,7 @@
 //! Newtypes are parsed once, at the edge; past it a value of these types is known to be usable. They are
 //! cloned often: short texts have no memory of their own, and longer ones share it.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -68,6 +68,13 @@ macro_rules! text {
         impl Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = Cow::<str>::deserialize(deserializer)?;
+                Self::new(&text).ok_or_else(|| serde::de::Error::custom("it is empty"))
             }
         }
 

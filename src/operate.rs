@@ -12,6 +12,7 @@ pub mod explain;
 pub mod history;
 pub mod logging;
 pub mod metrics;
+pub mod note;
 pub mod problem;
 pub mod refusals;
 pub mod sources;

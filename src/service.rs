@@ -47,6 +47,7 @@ use crate::operate::api::Reloads;
 use crate::operate::configuration::Configuration;
 use crate::operate::history::History;
 use crate::operate::logging::{Lines, chain};
+use crate::operate::note;
 use crate::operate::sources::Sources;
 use crate::operate::telemetry;
 use crate::receive::tls::Certificates;
@@ -235,6 +236,7 @@ impl Service {
             stop_watching: CancellationToken::new(),
             config,
         };
+        service.remember();
         for (destination, client) in clients {
             service.start_courier(&destination, client);
         }
@@ -285,7 +287,17 @@ impl Service {
         Ok(service)
     }
 
-    /// Spawns what looks and changes nothing: at the numbers of each step, at the clocks, at the log.
+    /// What was received before, as far as it says something about what is configured now.
+    fn remember(&self) {
+        for of in &self.config.destinations {
+            let mappings = wiring::mappings(&self.config, &of.name);
+            self.received.of(&of.name).mappings_changed(mappings, self.clock.now());
+        }
+        note::take_up(&*self.ledger, &self.received);
+        self.received.keep_doors(&reload::names_of_doors(&self.config));
+    }
+
+    /// Spawns what looks and changes nothing that is delivered: at the numbers of each step, at the clocks, at the log.
     fn watch_over(&mut self, history: Arc<History>, sources: Arc<Sources>) {
         let logging = Arc::clone(&sources.refusals).watch();
         self.spawn(Part::Watching, async move {
@@ -301,6 +313,13 @@ impl Service {
         self.spawn(Part::Watching, async move {
             sampling.await;
             Ended::History
+        });
+        let stop = self.stop_watching.clone();
+        let (ledger, received) = (Arc::clone(&self.ledger), Arc::clone(&self.received));
+        let noting = note::keep(ledger, received, Arc::clone(&self.clock), stop);
+        self.spawn(Part::Watching, async move {
+            noting.await;
+            Ended::Note
         });
         let watching = clock_watch::watch(self, self.stop_watching.clone());
         self.spawn(Part::Watching, async move {

@@ -56,6 +56,16 @@ impl Fingerprints {
         self.0.keys().chain(other.0.keys()).filter(differs).cloned().collect()
     }
 
+    /// One number for all that is said by the keys that `which` is true for.
+    #[must_use]
+    pub fn digest(&self, which: impl Fn(&str) -> bool) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for said in self.0.iter().filter(|(path, _)| which(path)) {
+            said.hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
     /// Takes over what `other` says of the keys that `which` is true for.
     pub fn adopt(&mut self, other: &Self, which: impl Fn(&str) -> bool) {
         self.0.retain(|path, _| !which(path));

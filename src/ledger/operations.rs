@@ -272,6 +272,12 @@ pub trait Operations: Ledger {
         audience: Option<&AudienceId>,
     ) -> Result<u64, LedgerError>;
 
+    /// What the daemon left here for its next start, as it was when the ledger was opened.
+    fn note(&self) -> Option<&str>;
+
+    /// Leaves a note for the next start in place of the one before. What it says is not the ledger's business.
+    async fn leave_note(&self, note: String) -> Result<(), LedgerError>;
+
     /// Stops the delivery of a destination, or lets it go on; events are accepted all the while.
     async fn pause(&self, destination: &DestinationName, paused: bool) -> Result<(), LedgerError>;
 

@@ -186,6 +186,8 @@ pub struct SqliteLedger {
     front: mpsc::Sender<Incoming>,
     queue: Arc<Semaphore>,
     reader: Arc<reader::Reader>,
+    /// As it was when the ledger was opened.
+    note: Option<String>,
     _check: background_check::BackgroundCheck,
 }
 
@@ -280,6 +282,7 @@ impl SqliteLedger {
         let reader = Arc::new(reader::Reader::new(schema::open_reader(&settings.path)?));
         let appended = found.outlines.iter().map(|(_, outline)| outline.latest.0).max();
         let recorded = appended.unwrap_or(0).max(meta::arrival(&database)?);
+        let note = meta::note(&database)?;
         let shared = Arc::new(Shared {
             clock,
             pace,
@@ -323,6 +326,7 @@ impl SqliteLedger {
             front,
             queue: Arc::new(Semaphore::new(QUEUE_DELTAS as usize)),
             reader,
+            note,
             _check: check,
         };
         Ok((ledger, writer))

@@ -103,9 +103,8 @@ impl Sources {
                 other_failing: delivered.other_failing_audiences(),
                 refused: &of_this,
                 since_change: received.since_change(),
-                unkept_reason: received.unkept_reason(),
                 is_disabled: standing.is_none(),
-                accepted: received.accepted.get(),
+                has_accepted: received.has_accepted(),
                 not_ok_at: self.not_ok_at().get(name).copied(),
             };
             let numbers = Numbers {

@@ -6,7 +6,7 @@
 //!   that nothing was refused, rejected, parked or merely ignored (tests/it/verdict.rs).
 //! * Pure: the same facts give the same verdict (P9). Nothing in it is personal (P8).
 //! # What does not
-//! What was refused and ignored is remembered by the process: a restart forgets it until it happens again.
+//! What was refused or of no use in the last seconds before a crash is forgotten until it happens again (`note`).
 
 mod announced;
 mod concerns;
@@ -23,7 +23,6 @@ pub use concerns::{Concern, ConcernKind};
 use super::api::wire::instant;
 use crate::deliver::{FailingAudience, Held, Latest};
 use crate::ledger::DestinationView;
-use crate::map::Reason;
 use crate::membership::Timestamp;
 use crate::receive::{RefusedPath, SinceChange};
 
@@ -109,12 +108,10 @@ pub(super) struct Facts<'a> {
     /// Of the paths that lead here.
     pub refused: &'a [RefusedPath],
     pub since_change: SinceChange,
-    /// The most frequent reason of events that were rejected and are not kept.
-    pub unkept_reason: Option<Reason>,
     /// The configuration has switched it off.
     pub is_disabled: bool,
-    /// Events accepted since the start.
-    pub accepted: u64,
+    /// An event was accepted, by this process or one before it.
+    pub has_accepted: bool,
     /// When the verdict was last another one than `ok`, if anybody looked.
     pub not_ok_at: Option<Timestamp>,
 }
@@ -253,7 +250,7 @@ impl Facts<'_> {
 
     /// Nothing was ever accepted, as far as ledger and process know.
     pub fn is_untouched(&self) -> bool {
-        self.accepted == 0 && self.view.is_none_or(|view| view.audiences == 0)
+        !self.has_accepted && self.view.is_none_or(|view| view.audiences == 0)
     }
 }
 
@@ -404,9 +401,8 @@ mod tests {
                 last_ignored_at: (ignored > 0).then(|| ago(5)),
                 ..SinceChange::default()
             },
-            unkept_reason: None,
             is_disabled: odd.disabled,
-            accepted,
+            has_accepted: accepted > 0,
             not_ok_at: odd.not_ok_at.map(ago),
         })
     }

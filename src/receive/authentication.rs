@@ -19,6 +19,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, header};
+use serde::{Deserialize, Serialize};
 use sha1::Sha1;
 use subtle::{Choice, ConstantTimeEq};
 
@@ -31,7 +32,7 @@ use crate::secret::Secret;
 const SIGNATURE_DIGITS: usize = 40;
 
 /// What proves that a request comes from Segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Credential {
     /// `X-Signature` under one of the shared secrets.
     Signature,

@@ -2,16 +2,19 @@
 //! rejects is not well, however much it took under another mapping.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
 
 use super::counters::Tally;
+use crate::map::Reason;
 use crate::membership::Timestamp;
 
-/// What became of the events since then.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What became of the events under the mappings that are in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SinceChange {
-    /// When the mappings changed; none: they are those of the start.
-    pub changed_at: Option<Timestamp>,
+    /// When these mappings were taken up, by this process or one before it; none: nobody has said so yet.
+    pub begun_at: Option<Timestamp>,
     /// Events that are durable.
     pub accepted: u64,
     /// Events that no subscription selects.
@@ -30,6 +33,8 @@ pub struct SinceChange {
     pub last_ignored_at: Option<Timestamp>,
     /// When the first of those that are not kept came, and the last.
     pub unkept_at: Option<(Timestamp, Timestamp)>,
+    /// Why the last of them is not.
+    pub unkept_reason: Option<Reason>,
 }
 
 /// How many events there were since the start.
@@ -45,14 +50,25 @@ pub(super) struct Totals {
 /// Where the counting began, and the times since. A time is in microseconds of the epoch; 0: never.
 #[derive(Debug, Default)]
 pub(super) struct Change {
-    /// How many there were until then, and when that was.
-    begun: Mutex<(Totals, Option<Timestamp>)>,
+    begun: Mutex<Begun>,
     first_ignored_at: AtomicI64,
     first_rejected_at: AtomicI64,
     first_unkept_at: AtomicI64,
     last_accepted_at: AtomicI64,
     last_ignored_at: AtomicI64,
     last_unkept_at: AtomicI64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Begun {
+    /// A number of the mappings that are in use.
+    mappings: u64,
+    at: Option<Timestamp>,
+    /// How many there were in this process until then.
+    before: Totals,
+    /// How many there were since then in the processes before.
+    carried: Totals,
+    unkept_reason: Option<Reason>,
 }
 
 impl Change {
@@ -72,36 +88,58 @@ impl Change {
         if !tally.rejected.is_empty() {
             first(&self.first_rejected_at);
         }
-        if !tally.rejected.iter().all(|reason| reason.worth_keeping()) {
+        if let Some(reason) = tally.rejected.iter().rfind(|reason| !reason.worth_keeping()) {
+            self.begun().unkept_reason = Some(*reason);
             first(&self.first_unkept_at);
             last(&self.last_unkept_at);
         }
     }
 
-    /// Begins anew, at these totals.
-    pub fn begin(&self, totals: Totals, at: Timestamp) {
-        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = (totals, Some(at));
-        for time in [
-            &self.first_ignored_at,
-            &self.first_rejected_at,
-            &self.first_unkept_at,
-            &self.last_accepted_at,
-            &self.last_ignored_at,
-            &self.last_unkept_at,
+    /// These mappings are in use from now on: begins anew, at these totals.
+    pub fn begin(&self, mappings: u64, totals: Totals, at: Timestamp) {
+        let begun = Begun { mappings, at: Some(at), before: totals, ..Begun::default() };
+        self.set(begun, &SinceChange::default());
+    }
+
+    /// A process before this one took these mappings up, and this became of the events.
+    pub fn carry_on(&self, since: &SinceChange) {
+        let SinceChange { accepted, ignored, rejected, unkept, .. } = *since;
+        let carried = Totals { accepted, ignored, rejected, unkept };
+        let unkept_reason = since.unkept_reason;
+        let begun = Begun { at: since.begun_at, carried, unkept_reason, ..*self.begun() };
+        self.set(begun, since);
+    }
+
+    fn set(&self, begun: Begun, times: &SinceChange) {
+        *self.begun() = begun;
+        for (at, time) in [
+            (&self.first_ignored_at, times.first_ignored_at),
+            (&self.first_rejected_at, times.first_rejected_at),
+            (&self.first_unkept_at, times.unkept_at.map(|(first, _)| first)),
+            (&self.last_accepted_at, times.last_accepted_at),
+            (&self.last_ignored_at, times.last_ignored_at),
+            (&self.last_unkept_at, times.unkept_at.map(|(_, last)| last)),
         ] {
-            time.store(0, Ordering::Relaxed);
+            at.store(time.map_or(0, |time| time.0), Ordering::Relaxed);
         }
     }
 
+    /// The number of the mappings that are in use.
+    pub fn mappings(&self) -> u64 {
+        self.begun().mappings
+    }
+
     pub fn read(&self, totals: Totals) -> SinceChange {
-        let (before, changed_at) = *self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = |which: fn(&Totals) -> u64| which(&totals).saturating_sub(which(&before));
+        let Begun { at, before, carried, unkept_reason, .. } = *self.begun();
+        let since = |which: fn(&Totals) -> u64| {
+            which(&totals).saturating_sub(which(&before)) + which(&carried)
+        };
         let time = |at: &AtomicI64| match at.load(Ordering::Relaxed) {
             0 => None,
             at => Some(Timestamp(at)),
         };
         SinceChange {
-            changed_at,
+            begun_at: at,
             accepted: since(|of| of.accepted),
             ignored: since(|of| of.ignored),
             rejected: since(|of| of.rejected),
@@ -111,7 +149,12 @@ impl Change {
             last_accepted_at: time(&self.last_accepted_at),
             last_ignored_at: time(&self.last_ignored_at),
             unkept_at: time(&self.first_unkept_at).zip(time(&self.last_unkept_at)),
+            unkept_reason,
         }
+    }
+
+    fn begun(&self) -> MutexGuard<'_, Begun> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -136,15 +179,22 @@ mod tests {
             ..SinceChange::default()
         };
         assert_eq!(change.read(totals(2, 2)), expected);
-        change.begin(totals(2, 2), Timestamp(25));
+        change.begin(7, totals(2, 2), Timestamp(25));
         change.events(&tally(0, 3), Timestamp(30));
         let expected = SinceChange {
-            changed_at: Some(Timestamp(25)),
+            begun_at: Some(Timestamp(25)),
             ignored: 3,
             first_ignored_at: Some(Timestamp(30)),
             last_ignored_at: Some(Timestamp(30)),
             ..SinceChange::default()
         };
         assert_eq!(change.read(totals(2, 5)), expected);
+
+        let next = Change::default();
+        next.begin(7, totals(0, 0), Timestamp(40));
+        next.carry_on(&expected);
+        next.events(&tally(0, 1), Timestamp(50));
+        let expected = SinceChange { ignored: 4, last_ignored_at: Some(Timestamp(50)), ..expected };
+        assert_eq!(next.read(totals(0, 1)), expected);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::array;
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -89,7 +89,9 @@ pub struct Received {
     /// Microseconds of the epoch; 0: never.
     last_event_at: AtomicI64,
     ignored_events: Mutex<Names>,
-    change: Change,
+    pub(super) change: Change,
+    /// A process before this one accepted some.
+    pub(super) accepted_before: AtomicBool,
 }
 
 impl Received {
@@ -137,7 +139,13 @@ impl Received {
         self.ignored_events.lock().unwrap_or_else(PoisonError::into_inner).read()
     }
 
-    /// What became of the events since the start, or since the mappings of the destination changed.
+    /// Whether an event was ever accepted, as far as this process knows.
+    #[must_use]
+    pub fn has_accepted(&self) -> bool {
+        self.accepted.get() > 0 || self.accepted_before.load(Ordering::Relaxed)
+    }
+
+    /// What became of the events since the mappings of the destination were taken up.
     #[must_use]
     pub fn since_change(&self) -> SinceChange {
         self.change.read(self.totals())
@@ -153,17 +161,10 @@ impl Received {
         }
     }
 
-    /// The most frequent reason of events that were rejected and are not kept.
-    #[must_use]
-    pub fn unkept_reason(&self) -> Option<Reason> {
-        let unkept =
-            self.rejected().filter(|(reason, count)| !reason.worth_keeping() && *count > 0);
-        unkept.max_by_key(|(_, count)| *count).map(|(reason, _)| reason)
-    }
-
-    /// The mappings have changed: what was ignored or rejected before says nothing about them.
-    pub fn mappings_changed(&self, at: Timestamp) {
-        self.change.begin(self.totals(), at);
+    /// Other mappings are in use: what was ignored or rejected before says nothing about them. They are told
+    /// apart by a number.
+    pub fn mappings_changed(&self, mappings: u64, at: Timestamp) {
+        self.change.begin(mappings, self.totals(), at);
     }
 
     /// When the last event arrived since the process started.

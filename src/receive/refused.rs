@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -94,9 +95,9 @@ struct State {
     paths: BTreeMap<String, AtPath>,
 }
 
-/// What is remembered of one path.
-#[derive(Debug)]
-struct AtPath {
+/// What is remembered of one path, over a restart too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct AtPath {
     place: Place,
     cause: Cause,
     credential: Kind,
@@ -107,7 +108,9 @@ struct AtPath {
     /// When that which was probably meant last took a request.
     meant_succeeded_at: Option<Timestamp>,
     /// Since the last line of the log.
+    #[serde(skip)]
     unsaid: u64,
+    #[serde(skip)]
     said_at: Option<Instant>,
 }
 
@@ -158,6 +161,22 @@ impl Refused {
     pub fn keep_paths(&self, is_there: impl Fn(&str) -> bool) {
         let mut state = self.state();
         state.paths.retain(|path, at| at.place.is_astray || is_there(path));
+        self.open.store(state.open(), Ordering::Relaxed);
+    }
+
+    /// What has to be remembered over a restart.
+    pub fn remembered(&self, now: Timestamp) -> Vec<AtPath> {
+        let state = self.state();
+        let open = state.paths.values().filter(|at| at.count > 0 && !at.is_over(now));
+        open.map(|at| AtPath { unsaid: 0, said_at: None, ..at.clone() }).collect()
+    }
+
+    /// Takes up what a process before this one remembered, as far as nothing was refused since.
+    pub fn carry_on(&self, remembered: Vec<AtPath>) {
+        let mut state = self.state();
+        for at in remembered {
+            state.paths.entry(at.place.path.clone()).or_insert(at);
+        }
         self.open.store(state.open(), Ordering::Relaxed);
     }
 
@@ -257,6 +276,12 @@ impl State {
 }
 
 impl AtPath {
+    /// The same without what changes at every request.
+    pub fn outline(&self) -> Self {
+        let (count, last_at, meant_succeeded_at) = (1, self.first_at, None);
+        Self { count, last_at, meant_succeeded_at, ..self.clone() }
+    }
+
     fn is_over(&self, now: Timestamp) -> bool {
         let lasts = if self.place.nearest.is_some() { SLIP_FOR } else { ELSEWHERE_FOR };
         let is_mended =
@@ -415,6 +440,27 @@ mod tests {
         let almost = MENDED_AFTER.checked_sub(Duration::from_millis(1)).expect("it is longer");
         assert!(succeeds("production", almost), "a second source may still be wrong");
         assert!(!succeeds("production", MENDED_AFTER));
+    }
+
+    #[test]
+    fn what_is_open_is_remembered_over_a_restart() {
+        let (refused, doors) = (Refused::default(), doors());
+        let door = doors.at("production").expect("it is there");
+        for (at, refusal) in [
+            (At::Door(&door, ""), Refusal::Unauthenticated),
+            (At::Door(&door, "/audiences"), Refusal::BadAudience),
+            (At::Astray("/segment/prodution"), Refusal::UnknownDestination),
+        ] {
+            refused.note(&at, &doors, signed(), refusal, NOW);
+        }
+        refused.succeeded(&At::Door(&door, "/audiences"), || NOW);
+        let text = serde_json::to_string(&refused.remembered(NOW)).expect("names and numbers");
+        let next = Refused::default();
+        next.carry_on(crate::json::from_str(&text).expect("what was written"));
+        assert_eq!(next.paths(NOW).len(), 2);
+        assert_eq!(next.paths(NOW), refused.paths(NOW));
+        next.succeeded(&At::Door(&door, ""), || NOW);
+        assert_eq!(next.paths(NOW).len(), 1);
     }
 
     #[test]

@@ -89,6 +89,7 @@ pub(super) enum Ended {
     Courier(DestinationName, Result<(), CourierError>),
     Exporter,
     History,
+    Note,
     /// The thread that writes the log.
     Log,
     /// Over the clocks.
@@ -113,6 +114,7 @@ impl Ended {
             }
             Self::Exporter => ServiceError::EndedByItself("the exporter of telemetry".into()),
             Self::History => ServiceError::EndedByItself("the history".into()),
+            Self::Note => ServiceError::EndedByItself("the note for the next start".into()),
             Self::Log => ServiceError::EndedByItself("the thread of the log".into()),
             Self::ClockWatch => ServiceError::EndedByItself("the watch over the clocks".into()),
             Self::Refusals => ServiceError::EndedByItself("the log of refusals".into()),

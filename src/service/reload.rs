@@ -18,7 +18,7 @@ use std::time::Duration;
 use tracing::{debug, error, info, warn};
 
 use super::occasions::{NotTaken, Occasion, Occasions};
-use super::wiring::Traces;
+use super::wiring::{Traces, is_at_or_below};
 use super::{Service, ServiceError, wiring};
 use crate::config::{Config, Destination};
 use crate::deliver::Change;
@@ -144,7 +144,8 @@ impl Service {
         self.shown.doors.replace(wiring::entrances(config, &self.received));
         self.received.keep_doors(&names_of_doors(config));
         for of in config.destinations.iter().filter(|of| maps_otherwise(&of.name, changed)) {
-            self.received.of(&of.name).mappings_changed(self.clock.now());
+            let mappings = wiring::mappings(config, &of.name);
+            self.received.of(&of.name).mappings_changed(mappings, self.clock.now());
         }
         self.shown.tokens.set(wiring::tokens(config));
         self.shown.configured.set(wiring::configured(config));
@@ -185,7 +186,7 @@ impl Changes {
 }
 
 /// What may follow `/segment/`.
-fn names_of_doors(config: &Config) -> BTreeSet<&str> {
+pub(super) fn names_of_doors(config: &Config) -> BTreeSet<&str> {
     let destinations = config.destinations.iter().filter(|of| of.segment.is_some());
     let routes = config.routes.iter().map(|of| of.name.as_str());
     destinations.map(|of| of.name.as_str()).chain(routes).collect()
@@ -193,13 +194,7 @@ fn names_of_doors(config: &Config) -> BTreeSet<&str> {
 
 /// Whether what makes deltas of a destination's events is among the keys that have changed.
 fn maps_otherwise(name: &DestinationName, changed: &BTreeSet<String>) -> bool {
-    let keys = ["mapping", "mapping_file", "subscribe"];
-    let paths = keys.map(|key| format!("destinations.{name}.{key}"));
-    changed.iter().any(|key| paths.iter().any(|path| is_at_or_below(key, path)))
-}
-
-fn is_at_or_below(key: &str, path: &str) -> bool {
-    key.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    changed.iter().any(|key| wiring::decides_mappings(key, name))
 }
 
 /// What becomes of the couriers. Whatever can fail has been done.

@@ -81,6 +81,7 @@ impl Service {
                     | Ended::Courier(_, Ok(()))
                     | Ended::Exporter
                     | Ended::History
+                    | Ended::Note
                     | Ended::Log
                     | Ended::ClockWatch
                     | Ended::Refusals

@@ -259,6 +259,22 @@ pub(super) fn entries(config: &Config) -> EntriesByName {
     names.map(|name| (name.clone(), entries::of(config, name))).collect()
 }
 
+/// A number that tells a destination's mappings from others.
+pub(super) fn mappings(config: &Config, name: &DestinationName) -> u64 {
+    config.fingerprints.digest(|key| decides_mappings(key, name))
+}
+
+/// Whether a key of the configuration decides what is made of a destination's events.
+pub(super) fn decides_mappings(key: &str, name: &DestinationName) -> bool {
+    let keys = ["mapping", "mapping_file", "subscribe"];
+    keys.iter().any(|of| is_at_or_below(key, &format!("destinations.{name}.{of}")))
+}
+
+/// Whether a key of the configuration is that one, or in its section.
+pub(super) fn is_at_or_below(key: &str, path: &str) -> bool {
+    key.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
 pub(super) fn environments(config: &Config) -> Vec<Environment> {
     let of = |destination: &config::Destination| Environment {
         destination: destination.name.clone(),

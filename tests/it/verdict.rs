@@ -126,6 +126,48 @@ async fn a_wrong_secret_needs_attention_until_that_path_succeeds_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_forgets_no_trouble_and_no_success() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    let event = identify("ada", "vip", true, NOW_MS).to_string();
+    enter(&cohortd.poster(), "bea").await;
+    for _ in 0..40 {
+        let answer = cohortd.poster().post_as("another", "production", event.clone(), &event).await;
+        assert_eq!(answer.expect("an answer").0, 401);
+    }
+    let (status, _) = cohortd.post(&json!({"foo": 1})).await.expect("an answer");
+    assert_eq!(status, 400);
+    cohortd.stop();
+
+    let cohortd = installation.start();
+    let said = &[
+        "40 requests were refused at /segment/production",
+        "shared_secrets",
+        "1 event could not be applied",
+        "not_an_event",
+    ];
+    let expected = Expected { state: "attention", exit: 0, concern: "refused", said, logged: "" };
+    seen(&installation, &cohortd, "after a restart", &expected).await;
+    enter(&cohortd.poster(), "ada").await;
+    cohortd.until_status(|status| of(status)["concerns"][0]["kind"] == "not_kept").await;
+    cohortd.stop();
+
+    // what another mapping could not apply says nothing about this one
+    installation.set("destinations.production.mapping.subscribe", "type = \"identify\"");
+    let cohortd = installation.start();
+    let well = cohortd.until_status(|status| of(status)["state"] == "ok").await;
+    assert_eq!(of(&well)["concerns"], json!([]));
+
+    // everybody is erased: there was a first event all the same
+    installation.types(Some(cohortd.admin), &["drop", "production", "aud_vip"]).done();
+    cohortd.stop();
+    let cohortd = installation.start();
+    let state = of(&cohortd.status().await)["state"].clone();
+    assert_eq!(state, "ok");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_path_needs_attention_and_names_the_nearest() {
     let scene = Scene::new(Fault::None).await;
     let event = identify("ada", "vip", true, NOW_MS).to_string();

@@ -132,6 +132,7 @@ pub(super) fn faults(db: &Connection) -> Result<Vec<String>, Damage> {
 pub(super) fn few_rows(db: &Connection) -> rusqlite::Result<()> {
     meta::arrival(db)?;
     meta::blob(db, "person_key")?;
+    meta::note(db)?;
     audiences::verify_all(db)?;
     parked::verify_all(db)?;
     persons::verify_all(db)?;

@@ -1,8 +1,8 @@
 //! The few values of the ledger as a whole: the largest arrival, the last block of the journal that is
-//! merged, and the key of the hashes. Each stands beside its checksum.
+//! merged, the key of the hashes, and the daemon's note to itself. Each stands beside its checksum.
 
 use rusqlite::types::{FromSql, ToSql};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::checksum::{self, Checksum};
 use super::journal::Seal;
@@ -43,6 +43,18 @@ fn keep_number(db: &Connection, name: &str, number: i64) -> rusqlite::Result<()>
 /// A value that was made with the ledger and never changes.
 pub(super) fn blob(db: &Connection, name: &str) -> rusqlite::Result<Vec<u8>> {
     verified(db, name, |blob: &Vec<u8>| Checksum::new().bytes(blob).finish())
+}
+
+/// What the daemon left for its next start, if it left anything.
+pub(super) fn note(db: &Connection) -> rusqlite::Result<Option<String>> {
+    let checksum = |note: &String| Checksum::new().text(note).finish();
+    verified(db, "note", checksum).optional()
+}
+
+/// Keeps it in place of the one before.
+pub(super) fn keep_note(db: &Connection, note: &str) -> rusqlite::Result<()> {
+    keep(db, "note", note)?;
+    keep(db, "note_checksum", Checksum::new().text(note).finish())
 }
 
 /// What the blocks of the journal are sealed with.

@@ -3,9 +3,9 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::database::Database;
-use super::dropped;
 use super::state::State;
 use super::walks::Task;
+use super::{dropped, meta};
 use crate::ledger::member::{self, Member, Moment, Next};
 use crate::ledger::{LedgerError, Members};
 use crate::membership::{AudienceId, DestinationName};
@@ -21,6 +21,7 @@ pub(super) enum Operation {
     Retract { destination: DestinationName, audience: Option<AudienceId> },
     Drop { destination: DestinationName, audience: Option<AudienceId> },
     Pause { destination: DestinationName, paused: bool },
+    LeaveNote(String),
 }
 
 impl Operation {
@@ -92,6 +93,10 @@ pub(super) fn apply(
                 return Ok(Err(LedgerError::UnknownDestination(destination.clone())));
             };
             state.pause(db, index, *paused)?;
+            Ok(Ok(1))
+        }
+        Operation::LeaveNote(note) => {
+            meta::keep_note(db, note)?;
             Ok(Ok(1))
         }
     }

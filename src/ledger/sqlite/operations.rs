@@ -223,6 +223,14 @@ impl Operations for SqliteLedger {
         self.operate(Operation::Drop { destination, audience }).await
     }
 
+    fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
+    async fn leave_note(&self, note: String) -> Result<(), LedgerError> {
+        self.operate(Operation::LeaveNote(note)).await.map(|_| ())
+    }
+
     async fn pause(&self, destination: &DestinationName, paused: bool) -> Result<(), LedgerError> {
         let destination = destination.clone();
         self.operate(Operation::Pause { destination, paused }).await.map(|_| ())

@@ -206,16 +206,14 @@ impl Facts<'_> {
         let name = self.name;
         let lately = |at: Timestamp, how_long| self.now < at.after(how_long);
         let taken_at = self.since_change.last_accepted_at;
-        let since_when = if self.since_change.changed_at.is_some() {
-            "since the mapping changed"
-        } else {
-            "since the start"
-        };
+        let begun_at =
+            self.since_change.begun_at.map_or_else(String::new, |at| format!(" ({})", instant(at)));
+        let since_when = format!("since this mapping was taken up{begun_at}");
         let is_taken = taken_at.is_some_and(|at| lately(at, FRUITLESS_AFTER));
         let is_ignoring =
             self.since_change.last_ignored_at.is_some_and(|at| lately(at, FRUITLESS_AFTER));
         if ignored > 0 && (accepted == 0 || is_ignoring && !is_taken) {
-            let when = if accepted == 0 { since_when } else { "for a day" };
+            let when = if accepted == 0 { &since_when } else { "for a day" };
             let why = format!(
                 "no event was accepted {when}, and no subscription selects those that came: {ignored} ignored"
             );
@@ -240,10 +238,10 @@ impl Facts<'_> {
             && (lately(last, NOT_KEPT_FOR) || taken_at.is_some_and(|at| at < last))
         {
             let events = if unkept == 1 { "event" } else { "events" };
-            let reason = self.unkept_reason.map_or("", Reason::as_str);
+            let reason = self.since_change.unkept_reason.map_or("", Reason::as_str);
             let why = format!(
-                "{unkept} {events} could not be applied and are not kept {since_when}, the last at {}; the usual \
-                 reason is {reason}",
+                "{unkept} {events} could not be applied and are not kept {since_when}, the last at {}: \
+                 {reason}",
                 instant(last)
             );
             let remedy = format!(

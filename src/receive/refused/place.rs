@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use super::ELSEWHERE;
 use crate::membership::DestinationName;
 use crate::nearest::nearest;
@@ -22,7 +24,7 @@ pub(in crate::receive) enum At<'a> {
 }
 
 /// The same, as it is remembered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::receive) struct Place {
     /// What it is remembered under.
     pub path: String,

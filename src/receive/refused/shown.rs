@@ -1,11 +1,12 @@
 //! What a request shows of its sender, as far as it explains a refusal.
 
 use http::{HeaderMap, Method, header};
+use serde::{Deserialize, Serialize};
 
 use crate::receive::authentication::{Credential, bearer};
 
 /// The credential of a refused request: the one that failed, where it showed several.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     /// It showed none, or not the one that is demanded.
     None,
@@ -34,7 +35,7 @@ impl Kind {
 }
 
 /// Why a request was not believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::receive) enum Doubt {
     /// It shows nothing.
     Nothing,

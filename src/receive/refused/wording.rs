@@ -1,13 +1,15 @@
 //! What is wrong with a refused request, and what would mend it: for the log, the status and the dashboard,
 //! which only operators see. The sender hears less (`answer`).
 
+use serde::{Deserialize, Serialize};
+
 use super::Place;
 use super::shown::{Doubt, Kind};
 use crate::receive::answer::Refusal;
 use crate::receive::authentication::Credential;
 
 /// Why a request was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Cause {
     pub refusal: Refusal,
     /// If it was not believed.
