@@ -72,27 +72,32 @@ impl Clock for ManualClock {
         Timestamp(self.0.load(Ordering::SeqCst))
     }
 }
-/// Says when it is time to say something again that goes on.
-#[derive(Debug)]
+/// Between two lines of the log about something that goes on at somebody else's pace.
+const SAID_EVERY: Duration = Duration::from_secs(60);
+
+/// Says when it is time to say something again that goes on, and how much of it there was: at once, and then not
+/// more often than once a minute.
+#[derive(Debug, Default)]
 pub struct Seldom {
-    every: Duration,
     last: Option<Instant>,
+    /// Since then.
+    unsaid: u64,
 }
 
 impl Seldom {
-    /// At once, and then not more often than once in so long.
-    #[must_use]
-    pub fn new(every: Duration) -> Self {
-        Self { every, last: None }
+    /// There was so much more of it: if it is time, how much it is that nothing was said of yet.
+    pub fn more(&mut self, count: u64) -> Option<u64> {
+        self.unsaid += count;
+        let now = Instant::now();
+        if self.last.is_some_and(|last| now - last < SAID_EVERY) {
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
     }
 
     /// Whether it is time; then it counts as said.
     pub fn is_due(&mut self) -> bool {
-        let now = Instant::now();
-        let is_due = self.last.is_none_or(|last| now - last >= self.every);
-        if is_due {
-            self.last = Some(now);
-        }
-        is_due
+        self.more(1).is_some()
     }
 }

@@ -19,13 +19,14 @@
 //! Segment signs only the first event of a batch, so under a signature alone the others are
 //! unauthenticated. Whoever minds demands a bearer token as well (`require`).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{MethodFilter, MethodRouter, get, on, post};
 use tokio::time::Instant;
 
+use crate::clock::Seldom;
 use crate::ledger::Ledger;
 
 mod answer;
@@ -121,6 +122,8 @@ pub struct PublicState {
     heavy: heavy::Heavy,
     readiness: Readiness,
     counters: Arc<Counters>,
+    /// Requests that the ledger did not take.
+    unrecorded: Mutex<Seldom>,
 }
 
 impl PublicState {
@@ -146,6 +149,7 @@ impl PublicState {
             heavy: heavy::Heavy::new(),
             readiness,
             counters,
+            unrecorded: Mutex::default(),
         }
     }
 

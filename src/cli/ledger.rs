@@ -278,6 +278,7 @@ fn open_exit(error: &OpenError) -> Exit {
         OpenError::Missing(_)
         | OpenError::InUse(_)
         | OpenError::Merging(_)
+        | OpenError::Stalled { .. }
         | OpenError::NoSpace { .. }
         | OpenError::Directory { .. } => Exit::Unavailable,
         OpenError::NewerJournal { .. }

@@ -139,7 +139,10 @@ fn say_refused(refused: &ConfigurationStatus, out: &mut impl Write) -> Result<()
 
 /// What there is to explain about a destination, with the remedy.
 fn say(name: &str, of: &DestinationStatus, out: &mut impl Write) -> Result<()> {
-    for Concern { since, why, remedy, .. } in &of.concerns {
+    // those of the ledger are said once for all
+    let is_of_ledger = |kind| matches!(kind, ConcernKind::NoSpace | ConcernKind::ClockAhead);
+    for Concern { since, why, remedy, .. } in of.concerns.iter().filter(|of| !is_of_ledger(of.kind))
+    {
         let since = since.as_deref();
         let since =
             since.map(|since| format!(" since {}", or_dash(Some(since)))).unwrap_or_default();

@@ -28,9 +28,6 @@ use crate::panics;
 /// Between two attempts at a ledger that cannot take writes.
 const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 
-/// Between two lines of the log about the same trouble: the log may stand on the same disk.
-const SAID_EVERY: Duration = Duration::from_secs(60);
-
 /// Beyond the linger; then a member that waits is late. Calls and a few retries take less.
 const LATE: Duration = Duration::from_secs(10);
 
@@ -79,6 +76,10 @@ pub struct Courier {
     /// Trouble of the ledger that is said now and then.
     no_claims: Seldom,
     no_answers_kept: Seldom,
+    /// Members, since the last line about one.
+    parkings: Seldom,
+    /// Calls, since the last line about one.
+    untaken: Seldom,
     flights: JoinSet<Flown>,
     changes: mpsc::UnboundedReceiver<Change>,
     sender: mpsc::UnboundedSender<Change>,
@@ -114,8 +115,10 @@ impl Courier {
         let (sender, changes) = mpsc::unbounded_channel();
         Self {
             late_after: policy.linger + LATE,
-            no_claims: Seldom::new(SAID_EVERY),
-            no_answers_kept: Seldom::new(SAID_EVERY),
+            no_claims: Seldom::default(),
+            no_answers_kept: Seldom::default(),
+            parkings: Seldom::default(),
+            untaken: Seldom::default(),
             counters,
             destination,
             client_side_id,
@@ -340,13 +343,18 @@ impl Courier {
 
     async fn report(&mut self, reports: Vec<Report>) -> Result<(), CourierError> {
         for report in reports {
-            if let Report::Park(batch, reason) = &report {
+            if let Report::Park(batch, reason) = &report
+                && let Some(members) = self.parkings.more(batch.members.len() as u64)
+            {
                 warn!(
                     destination.name = %self.destination,
+                    members,
                     audience.id = batch.route.audience.as_str(),
                     status = reason.status, code = reason.code, answer.id = reason.id,
                     "member refused: parked"
                 );
+            }
+            if let Report::Park(batch, _) = &report {
                 self.counters.parked.add(batch.members.len() as u64);
             }
             // What was answered is not forgotten because it cannot be written down yet: nothing else
@@ -372,7 +380,7 @@ impl Courier {
         }
     }
 
-    fn log(&self, flown: &Flown, words: &Words) {
+    fn log(&mut self, flown: &Flown, words: &Words) {
         let members = flown.batch.members.len();
         let audience = flown.batch.route.audience.as_str();
         let destination = self.destination.as_str();
@@ -387,18 +395,23 @@ impl Courier {
                 status,
                 "delivered"
             ),
-            Outcome::Unavailable { cause, .. } => warn!(
-                destination.name = destination,
-                audience.id = audience,
-                members,
-                duration_ms,
-                status,
-                cause,
-                code = words.code,
-                answer.message = words.message,
-                answer.id = words.answer_id,
-                "LaunchDarkly is unavailable: will retry"
-            ),
+            Outcome::Unavailable { cause, .. } => {
+                if let Some(calls) = self.untaken.more(1) {
+                    warn!(
+                        destination.name = destination,
+                        calls,
+                        audience.id = audience,
+                        members,
+                        duration_ms,
+                        status,
+                        cause,
+                        code = words.code,
+                        answer.message = words.message,
+                        answer.id = words.answer_id,
+                        "LaunchDarkly is unavailable: will retry"
+                    );
+                }
+            }
             outcome => debug!(
                 destination.name = destination,
                 audience.id = audience,

@@ -94,6 +94,8 @@ impl Sources {
             let facts = Facts {
                 name: name.as_str(),
                 now,
+                clock_ahead: self.clock_ahead(),
+                has_no_space: !self.ledger.takes_writes(),
                 started_at: self.started_at,
                 view: view_of(&views, name),
                 held: held.as_ref(),

@@ -55,7 +55,7 @@ pub struct ClockStatus {
     /// How many milliseconds the latest of them is ahead of the clock.
     pub ahead_ms: u64,
     /// What that does, with the remedy.
-    pub why: Cow<'static, str>,
+    pub why: String,
 }
 
 impl ClockStatus {
@@ -63,7 +63,8 @@ impl ClockStatus {
     #[must_use]
     pub fn of(ahead: Duration) -> Option<Self> {
         let is_trouble = ahead > CLOCK_TOLERANCE;
-        is_trouble.then(|| Self { ahead_ms: whole_millis(ahead), why: CLOCK_IS_AHEAD.into() })
+        let why = || format!("{CLOCK_IS_AHEAD}; {CLOCK_REMEDY}");
+        is_trouble.then(|| Self { ahead_ms: whole_millis(ahead), why: why() })
     }
 }
 
@@ -73,8 +74,11 @@ pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(300);
 /// What it means when the recorded arrival is ahead by more than that.
 pub const CLOCK_IS_AHEAD: &str = "the ledger has recorded arrivals that are in the future now, because \
     the clock of this machine was ahead once, or is behind: until it gets there, members who leave stay \
-    in, people who were deleted cannot return, and nothing that is old is purged. Set the clock; if it \
-    is right, stop cohortd, run cohortd ledger reset-clock, and start it again";
+    in, people who were deleted cannot return, and nothing that is old is purged";
+
+/// What to do about it.
+pub const CLOCK_REMEDY: &str = "set the clock; if it is right, stop cohortd, run cohortd ledger reset-clock, \
+    and start it again";
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_zero(number: &u64) -> bool {

@@ -95,6 +95,10 @@ impl DestinationState {
 pub(super) struct Facts<'a> {
     pub name: &'a str,
     pub now: Timestamp,
+    /// How far the latest arrival that the ledger has recorded is ahead of the clock.
+    pub clock_ahead: Duration,
+    /// The ledger takes no event for want of space.
+    pub has_no_space: bool,
     /// When the daemon started.
     pub started_at: Timestamp,
     /// Not there as long as the ledger has no rows of it.
@@ -132,6 +136,7 @@ impl Verdict {
         let mut add = |kind, count, since: Option<Timestamp>, why, remedy| {
             found.push((since, Concern { kind, count, since: since.map(instant), why, remedy }));
         };
+        facts.of_ledger(&mut add);
         facts.stopped(&mut add);
         // while nothing is sent, whoever waits does so for that reason
         let is_stopped = facts.is_disabled || facts.paused_since.is_some() || facts.held.is_some();
@@ -140,7 +145,7 @@ impl Verdict {
         }
         if !is_stopped && waits.is_late() {
             let is_failing = facts.failing.iter().any(|of| facts.is_told_of(of));
-            let (why, remedy) = waits.words(facts.pending(), is_failing);
+            let (why, remedy) = waits.words(facts.pending(), is_failing, facts.has_no_space);
             add(ConcernKind::Late, facts.pending(), waits.since, why, remedy);
         }
         facts.refused(&mut add);
@@ -196,14 +201,16 @@ impl Waits {
         self.waited > self.late_after
     }
 
-    /// `is_failing`: the calls of some audience are not taken, which has its own remedy.
-    fn words(&self, pending: u64, is_failing: bool) -> (String, String) {
+    /// `is_failing`: the calls of some audience are not taken, which has its own remedy; so has a full disk.
+    fn words(&self, pending: u64, is_failing: bool, has_no_space: bool) -> (String, String) {
         let members = if pending == 1 { "member waits" } else { "members wait" };
         let seconds = self.waited.as_secs();
         let nothing = if self.is_stuck { "; no call was taken meanwhile" } else { "" };
         let nothing = if is_failing { "" } else { nothing };
         let why = format!("{pending} {members} to be told, the longest for {seconds} s{nothing}");
-        let remedy = if self.is_stuck && !is_failing {
+        let remedy = if has_no_space {
+            "nothing is lost: it goes on when the disk of the ledger has space"
+        } else if self.is_stuck && !is_failing {
             "nothing is lost: see whether launchdarkly.base_url can be reached from here and answers, and what \
              LaunchDarkly's status page says"
         } else if is_failing {
@@ -327,6 +334,8 @@ mod tests {
         started: u64,
         not_ok_at: Option<u64>,
         disabled: bool,
+        full_disk: bool,
+        clock_ahead: u64,
         /// Since when, and until when.
         unkept: Option<(u64, u64)>,
         accepted_at: Option<u64>,
@@ -348,6 +357,8 @@ mod tests {
                 started: 1000,
                 not_ok_at: None,
                 disabled: false,
+                full_disk: false,
+                clock_ahead: 300,
                 unkept: None,
                 accepted_at: None,
             }
@@ -383,6 +394,8 @@ mod tests {
         Verdict::of(&Facts {
             name: "eu",
             now: NOW,
+            clock_ahead: Duration::from_secs(odd.clock_ahead),
+            has_no_space: odd.full_disk,
             started_at: ago(odd.started),
             view: Some(&view),
             held: held.as_ref(),
@@ -410,11 +423,20 @@ mod tests {
     type Row = (&'static str, fn(&mut Odd), DestinationState, Option<u64>, &'static [ConcernKind]);
 
     /// The case, what is odd, the state, its seconds, what it is for.
-    const TABLE: [Row; 30] = {
+    const TABLE: [Row; 33] = {
         use ConcernKind as Is;
         use DestinationState::{Attention, Behind, CatchingUp, Held, Ok, Paused, Waiting};
         [
             ("nothing waits", |_| {}, Ok, Some(500), &[]),
+            ("a full disk", |odd| odd.full_disk = true, Attention, None, &[Is::NoSpace]),
+            ("the clock", |odd| odd.clock_ahead = 301, Attention, None, &[Is::ClockAhead]),
+            (
+                "a full disk, and late",
+                |odd| (odd.full_disk, odd.pending_for) = (true, Some(11)),
+                Attention,
+                Some(11),
+                &[Is::NoSpace, Is::Late],
+            ),
             ("never an event", |odd| odd.untouched = true, Waiting, Some(1000), &[]),
             (
                 "it waits no longer than it may",

@@ -240,14 +240,15 @@ impl Gate {
         }
     }
 
-    /// Whether the request passes because of the first event of a batch, of which this is the beginning.
+    /// Whether the request passes because of the first event of a batch, of which this is the beginning; `None`: it
+    /// ends before that event does.
     pub(super) fn admits_by_first(
         &self,
         presented: &Presented,
         beginning: &[u8],
         extra_fields: &[String],
-    ) -> bool {
-        envelope::first_of_beginning(beginning).is_some_and(|first| {
+    ) -> Option<bool> {
+        envelope::first_of_beginning(beginning).map(|first| {
             self.admits(presented, first, &Ok(Envelope::Array(vec![first])), extra_fields)
         })
     }

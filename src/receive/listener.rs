@@ -44,6 +44,7 @@ use super::socket::Socket;
 use super::sources::Peer;
 use super::tls::Certificates;
 use super::windows::{self, NARROW, WIDE, Windows};
+use crate::clock::Seldom;
 
 /// Requests that are under way at once on one HTTP/2 connection. Most clients begin a hundred before they
 /// have heard how many they may, and count those beyond as failed (RFC 9113, 6.5.2, advises against fewer).
@@ -122,7 +123,7 @@ pub async fn serve(
     let mut connections = JoinSet::new();
     let http = Arc::new(Protocols::of(&limits, front.budget, front.misled));
     let address = listener.local_addr()?;
-    let mut acceptor = Acceptor { listener, is_failing: false };
+    let mut acceptor = Acceptor { listener, failing: Seldom::default() };
     let outcome = loop {
         tokio::select! {
             () = stop.cancelled() => break Ok(()),
@@ -346,8 +347,8 @@ fn name_host<B>(request: &mut Request<B>) {
 
 struct Acceptor {
     listener: TcpListener,
-    /// So that a streak of failures is one warning.
-    is_failing: bool,
+    /// Attempts to accept, since the last line about one.
+    failing: Seldom,
 }
 
 impl Acceptor {
@@ -355,7 +356,6 @@ impl Acceptor {
         loop {
             let error = match self.listener.accept().await {
                 Ok((stream, peer)) => {
-                    self.is_failing = false;
                     // answers are one small write each; a failure only makes them later
                     let _ = stream.set_nodelay(true);
                     return Ok((stream, peer));
@@ -369,8 +369,8 @@ impl Acceptor {
                 | io::ErrorKind::ConnectionReset
                 | io::ErrorKind::ConnectionRefused => {}
                 _ => {
-                    if !std::mem::replace(&mut self.is_failing, true) {
-                        tracing::warn!(%error, "connections cannot be accepted for now");
+                    if let Some(times) = self.failing.more(1) {
+                        tracing::warn!(%error, times, "connections cannot be accepted for now");
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }

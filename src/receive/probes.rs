@@ -58,7 +58,11 @@ pub fn unready(reason: &'static str) -> Router {
         let later = [(header::RETRY_AFTER, HeaderValue::from_static("1"))];
         (StatusCode::SERVICE_UNAVAILABLE, later, reason)
     };
-    Router::new().route("/livez", get(live)).fallback(refuse)
+    Router::new()
+        .route("/livez", get(live))
+        .route("/readyz", get(refuse))
+        .route("/healthz", get(refuse))
+        .fallback(refuse)
 }
 
 pub(super) async fn live() -> &'static str {

@@ -131,17 +131,18 @@ pub(super) async fn unpacked(
     let look = move |body: &mut _| first_look(body, encoding, most, sender);
     let (mut received, looked) = heavy.work(Lane::FirstLooks, received, by, look).await?;
     received.place.make_way();
-    let (most, whole) = match looked {
+    let (whole, past_most) = match looked {
         Looked::Unpacked => return Ok(received),
         Looked::Known => {
             let mut text = text_of_known(received, encoding, limit_bytes, heavy, by).await?;
             text.place.make_way();
             return Ok(text);
         }
-        Looked::Anybodys => (most, None),
-        Looked::Unproven(whole) => (most, Some(whole)),
+        Looked::Unproven(whole, past_most) if most < limit_bytes => (Some(whole), past_most),
+        Looked::Unproven(whole, _) => (Some(whole), Refusal::TooLarge),
+        Looked::Anybodys => (None, Refusal::TooLarge),
     };
-    let whole = move |body: &mut _| whole_text(body, encoding, most, whole);
+    let whole = move |body: &mut _| whole_text(body, encoding, (most, past_most), whole);
     let (mut received, ()) = heavy.work(Lane::WholeTexts, received, by, whole).await?;
     received.place.make_way();
     Ok(received)
@@ -165,7 +166,8 @@ async fn text_of_known(
         }
         received = tried;
     }
-    let whole = move |body: &mut _| whole_text(body, encoding, limit_bytes, None);
+    let most = (limit_bytes, Refusal::TooLarge);
+    let whole = move |body: &mut _| whole_text(body, encoding, most, None);
     heavy.work(Lane::Large, received, by, whole).await.map(|(text, ())| text)
 }
 
@@ -204,8 +206,8 @@ enum Looked {
     Known,
     /// Nobody has to sign.
     Anybodys,
-    /// Only the whole text may be signed.
-    Unproven(WholeText),
+    /// Only the whole text may be signed; and what it means if that is longer than may be looked at.
+    Unproven(WholeText, Refusal),
 }
 
 /// Unpacks the beginning, and keeps it if that is all.
@@ -217,35 +219,39 @@ fn first_look(
 ) -> Result<Looked, Refusal> {
     body.place.charge(DECODER_BYTES)?;
     let packed = body.bytes.clone();
-    if let Length::Whole(length) = measure(encoding, &packed, most.min(BEGINNING_BYTES), |_| true)?
-    {
+    let beginning_bytes = most.min(BEGINNING_BYTES);
+    if let Length::Whole(length) = measure(encoding, &packed, beginning_bytes, |_| true)? {
         take_text(body, encoding, &packed, length)?;
         return Ok(Looked::Unpacked);
     }
-    if most <= BEGINNING_BYTES {
-        return Err(Refusal::TooLarge);
-    }
+    let has_more = most > beginning_bytes;
     let Sender::Signer(door, presented) = sender else {
         body.place.discharge(DECODER_BYTES);
-        return Ok(Looked::Anybodys);
+        return if has_more { Ok(Looked::Anybodys) } else { Err(Refusal::TooLarge) };
     };
-    body.place.charge(BEGINNING_BYTES)?;
-    let text = beginning(encoding, &packed);
-    let is_known = door.gate.admits_by_first(&presented, &text, &door.extra_fields);
+    body.place.charge(beginning_bytes)?;
+    let text = beginning(encoding, &packed, beginning_bytes);
+    let admits = door.gate.admits_by_first(&presented, &text, &door.extra_fields);
     drop(text);
-    body.place.discharge(DECODER_BYTES + BEGINNING_BYTES);
-    if is_known {
-        return Ok(Looked::Known);
+    body.place.discharge(DECODER_BYTES + beginning_bytes);
+    // Who signs the first event may have more unpacked: what is wrong with this one is its signature.
+    let past_most = match admits {
+        Some(true) => return Ok(Looked::Known),
+        Some(false) => Refusal::Unauthenticated,
+        None => Refusal::TooLarge,
+    };
+    if !has_more {
+        return Err(past_most);
     }
     let whole = door.gate.whole_text(&presented).ok_or(Refusal::Unauthenticated)?;
-    Ok(Looked::Unproven(whole))
+    Ok(Looked::Unproven(whole, past_most))
 }
 
-/// Unpacks all of it, if `whole` finds that it is signed.
+/// Unpacks all of it, if `whole` finds that it is signed; `past_most` is what it means if it is longer.
 fn whole_text(
     body: &mut Received,
     encoding: Encoding,
-    most: usize,
+    (most, past_most): (usize, Refusal),
     mut whole: Option<WholeText>,
 ) -> Result<(), Refusal> {
     body.place.charge(DECODER_BYTES)?;
@@ -256,7 +262,9 @@ fn whole_text(
         }
         true
     })?;
-    let Length::Whole(length) = length else { return Err(Refusal::TooLarge) };
+    let Length::Whole(length) = length else {
+        return Err(past_most);
+    };
     if whole.is_some_and(|whole| !whole.proves_itself()) {
         return Err(Refusal::Unauthenticated);
     }
@@ -304,14 +312,14 @@ fn unpack(encoding: Encoding, packed: &[u8], length: usize) -> Result<Bytes, Ref
     Ok(text.into())
 }
 
-/// The first [`BEGINNING_BYTES`], or less where the body is broken.
-fn beginning(encoding: Encoding, packed: &[u8]) -> Vec<u8> {
-    let mut text = Vec::with_capacity(BEGINNING_BYTES);
-    let packed = &packed[..packed.len().min(BEGINNING_BYTES)];
+/// The first so many bytes of what a body comes to, or less where it is broken.
+fn beginning(encoding: Encoding, packed: &[u8], most: usize) -> Vec<u8> {
+    let mut text = Vec::with_capacity(most);
+    let packed = &packed[..packed.len().min(most)];
     let _ = each_piece(encoding, packed, |piece| {
-        let wanted = piece.len().min(BEGINNING_BYTES - text.len());
+        let wanted = piece.len().min(most - text.len());
         text.extend_from_slice(&piece[..wanted]);
-        text.len() < BEGINNING_BYTES
+        text.len() < most
     });
     text
 }

@@ -4,7 +4,7 @@
 //! make it so in time the answer is 503: Segment sends the same again, which changes nothing.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use axum::extract::rejection::PathRejection;
@@ -22,7 +22,7 @@ use super::sorting::{self, Sorted};
 use super::sources::{self, Peer};
 use super::unpacking::{self, Encoding, Sender};
 use super::{Limits, PublicState, body};
-use crate::ledger::{Intake, Recorded};
+use crate::ledger::{Intake, LedgerError, Recorded};
 use crate::membership::Timestamp;
 
 /// Bodies from this size on are sorted on a thread of their own: about a millisecond of work.
@@ -208,22 +208,24 @@ impl PublicState {
     ) -> Result<Vec<Recorded>, Refusal> {
         match timeout_at(due.for_the_ledger(), self.ledger.record_all(intakes)).await {
             Ok(Ok(recorded)) => Ok(recorded),
-            Ok(Err(error)) => {
-                tracing::warn!(
-                    destination.name = door.names(),
-                    error = &error as &dyn std::error::Error,
-                    "events were answered 503: the ledger did not take them"
-                );
-                Err(Refusal::Unavailable)
-            }
-            Err(_) => {
-                tracing::warn!(
-                    destination.name = door.names(),
-                    "events were answered 503: the ledger did not take them in time"
-                );
-                Err(Refusal::Unavailable)
-            }
+            Ok(Err(error)) => Err(self.unrecorded(door, Some(&error))),
+            Err(_) => Err(self.unrecorded(door, None)),
         }
+    }
+
+    /// The sender comes again as fast as it likes, and the log may be on the same disk.
+    fn unrecorded(&self, door: &Door, error: Option<&LedgerError>) -> Refusal {
+        let due = self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).more(1);
+        if let Some(requests) = due {
+            tracing::warn!(
+                destination.name = door.names(),
+                requests,
+                error = error.map(|error| error as &dyn std::error::Error),
+                "events were answered 503: the ledger did not take them{}",
+                if error.is_some() { "" } else { " in time" }
+            );
+        }
+        Refusal::Unavailable
     }
 }
 
@@ -573,6 +575,7 @@ mod tests {
         let long = format!("[{first},{}]", noise.join(",")); // 1.4 MB that pack to a third
         let spaces = |count: usize| format!("[{first}{}]", " ".repeat(count));
         assert!(long.len() > MIB + 64 * 1024);
+        let batch = |count: usize| format!("[{first}{}]", format!(",{first}").repeat(count));
         // text, what is signed, a bearer token, status
         let table = [
             (first.clone(), first.clone(), None, 200),
@@ -584,6 +587,9 @@ mod tests {
             (spaces(60_000), first.clone(), None, 200),
             (spaces(500_000), first.clone(), None, 413),
             (spaces(500_000), "other".to_owned(), None, 413),
+            // its first event shows that it is signed, or that it is not
+            (batch(3_000), first.clone(), None, 200),
+            (batch(3_000), "other".to_owned(), None, 401),
             (spaces(500_000), first.clone(), Some("token"), 200),
             (spaces(2 * MIB), first.clone(), Some("token"), 200),
             (spaces(9 * MIB), first.clone(), Some("token"), 413),

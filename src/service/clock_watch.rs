@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 use super::{Service, wiring};
 use crate::clock::{since_boot, whole_millis};
 use crate::operate::clocks::{Clocks, Finding};
-use crate::operate::status::CLOCK_IS_AHEAD;
+use crate::operate::status::{CLOCK_IS_AHEAD, CLOCK_REMEDY};
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -39,7 +39,8 @@ fn say(finding: Finding) {
         Finding::ArrivalAhead(ahead) => {
             error!(
                 ahead_ms = whole_millis(ahead),
-                remedy = CLOCK_IS_AHEAD,
+                why = CLOCK_IS_AHEAD,
+                remedy = CLOCK_REMEDY,
                 "the clock of the ledger is ahead"
             );
         }

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -17,10 +18,16 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::ledger::{OpenError, SqliteLedger, Writer};
 use crate::operate::logging::chain;
-use crate::receive::{self, Front, unready};
+use crate::operate::problem::Problem;
+use crate::receive::{self, Front};
 
 /// Between two attempts to open the ledger.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// Why nothing is accepted, for the probes; and for operators, with the remedy.
+const NO_SPACE: &str = "the disk of the ledger has no space";
+const WAITS: &str = "the disk of the ledger has no space: cohortd has started, and opens the ledger as soon as there \
+    is; until then no event is accepted, and Segment repeats them for four hours";
 
 /// For what is still being answered when that is over; who is slower is cut off.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
@@ -76,11 +83,17 @@ fn answer(
 ) -> Result<JoinSet<io::Result<()>>, ServiceError> {
     let mut tasks = JoinSet::new();
     let limits = wiring::listener_limits(config, raise_open_files());
-    let both =
-        [(&listeners.public, &listeners.public_tls), (&listeners.admin, &listeners.admin_tls)];
-    for ((listener, tls), limits) in both.into_iter().zip(limits) {
+    let unready = || receive::unready(NO_SPACE);
+    // the command line understands problems
+    let to_operators =
+        || unready().fallback(async || Problem::new(StatusCode::SERVICE_UNAVAILABLE, WAITS));
+    let both = [
+        (&listeners.public, &listeners.public_tls, unready()),
+        (&listeners.admin, &listeners.admin_tls, to_operators()),
+    ];
+    for ((listener, tls, router), limits) in both.into_iter().zip(limits) {
         let listener = twin(listener).map_err(ServiceError::Listener)?;
-        let front = Front::to_all(unready("the disk of the ledger has no space"));
+        let front = Front::to_all(router);
         tasks.spawn(receive::serve(listener, front, limits, tls.clone(), stop.clone()));
     }
     Ok(tasks)

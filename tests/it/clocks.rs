@@ -72,6 +72,11 @@ async fn p2_an_arrival_that_is_ahead_is_said_everywhere_and_reset_by_the_operato
     let status = cohortd.status().await;
     let ahead_ms = status["clock"]["ahead_ms"].as_u64().expect("it is said");
     assert!(ahead_ms > 86_000_000, "{status}");
+    let of = &status["destinations"]["production"];
+    assert_eq!(
+        (&of["state"], &of["concerns"][0]["kind"]),
+        (&"attention".into(), &"clock_ahead".into())
+    );
     let (_, metrics) = cohortd.metrics("text/plain").await;
     let line = metrics.lines().find(|line| line.starts_with("cohortd_ledger_clock_ahead_seconds "));
     let seconds: f64 = line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).expect("it is");

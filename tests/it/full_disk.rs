@@ -87,6 +87,13 @@ async fn a_start_on_a_full_disk_is_not_ready_until_there_is_space() {
         assert_eq!(cohortd.readyz().await, Some(503), "new {is_new}");
         assert_eq!(cohortd.probe("/livez").await, Some(200));
         is_refused(&cohortd).await;
+        let typed = installation.types(Some(cohortd.admin), &["status"]);
+        assert_eq!(typed.code, 69, "{}", typed.out);
+        assert!(
+            typed.complaint.contains("the disk of the ledger has no space"),
+            "{}",
+            typed.complaint
+        );
         let ledger = seen_by(&cohortd, &installation);
         free(&ledger);
         cohortd.logged("ready").await;
@@ -104,6 +111,51 @@ async fn a_start_on_a_full_disk_is_not_ready_until_there_is_space() {
         let (status, log) = cohortd.stop();
         assert!(status.success(), "{}", log.join("\n"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fills_is_a_concern_of_every_destination_and_fills_no_log() {
+    if is_skipped("a_disk_that_fills_is_a_concern_of_every_destination_and_fills_no_log") {
+        return;
+    }
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("ledger.disk_reserve_mib", "0");
+    let small = "mkdir -p ledger && mount -t tmpfs -o size=SIZE small ledger && exec \"$@\"";
+    let words = on_a_disk(small, "8m");
+    let cohortd = installation.start_as(installation.wrapped(&wrapper(&words)));
+    let ledger = seen_by(&cohortd, &installation);
+    let filler = ledger.join("filler");
+    let mut file = std::fs::File::create(&filler).expect("there is space");
+    while file.write_all(&[0; 4096]).is_ok() {}
+    drop(file);
+    let mut refused = 0;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(6) {
+        let (status, answer) = cohortd
+            .post(&identify(&format!("user{refused}"), "vip", true, NOW_MS))
+            .await
+            .expect("an answer");
+        assert!([200, 503].contains(&status), "{answer}");
+        refused += u32::from(status == 503);
+    }
+    assert!(refused > 0);
+    let is_told = |status: &Value| {
+        let of = &status["destinations"]["production"];
+        of["state"] == "attention" && of["concerns"][0]["kind"] == "no_space"
+    };
+    let status = cohortd.until_status(is_told).await;
+    assert_eq!(status["objection"], "the disk of the ledger has no space");
+    let lines = cohortd.log().iter().filter(|line| !line.contains("\"INFO\"")).count();
+    assert!(lines <= 4, "{}", cohortd.log().join("\n"));
+    std::fs::remove_file(filler).expect("it is there");
+    cohortd.until_status(|status| status["ready"] == true).await;
+    assert_eq!(
+        cohortd.post(&identify("ada", "vip", true, NOW_MS)).await.expect("an answer").0,
+        200
+    );
+    cohortd.until_status(|status| status["destinations"]["production"]["state"] == "ok").await;
+    assert!(cohortd.stop().0.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

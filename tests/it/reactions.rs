@@ -71,8 +71,12 @@ fn stop_and_see_parked(cohortd: Cohortd, installation: &Installation) -> BTreeSe
     installation.parked().into_iter().map(|parked| parked.context_key).collect()
 }
 
-fn parked_lines(cohortd: &Cohortd) -> usize {
-    cohortd.log().iter().filter(|line| line.contains("member refused: parked")).count()
+/// How many members were parked since the start.
+async fn parkings(cohortd: &Cohortd) -> u64 {
+    let (_, metrics) = cohortd.metrics("text/plain").await;
+    let sample = "cohortd_members_parked_total{destination=\"production\"} ";
+    let count = metrics.lines().find_map(|line| line.strip_prefix(sample));
+    count.and_then(|count| count.parse().ok()).expect("it is a number")
 }
 
 fn destination(status: &Value) -> &Value {
@@ -470,7 +474,7 @@ async fn a_refusal_of_everybody_holds_the_destination_and_parks_nobody() {
         let calls = launchdarkly.calls().total;
         let probed = |view: &View<'_>| view.calls().total >= calls + 5;
         launchdarkly.until(DEADLINE, probed).await.expect("probes are made");
-        let parkings = parked_lines(&cohortd);
+        let parkings = parkings(&cohortd).await;
         assert!(parkings <= 10, "none is said to be parked once it is held, but {parkings}");
         let single = launchdarkly.log().iter().rev().take(5).all(|call| call.members == 1);
         assert!(single, "probes carry one member each");

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::journal::{self, ANSWERED};
 use super::schema::{self, Lock, OpenError};
-use super::{Retention, Settings, SqliteLedger, integrity, meta, restore};
+use super::{Retention, Settings, SqliteLedger, integrity, meta, reserve, restore};
 use crate::clock::SystemClock;
 
 /// How long a daemon that has the ledger is waited for; it merges some 100,000 changes a second.
 const MERGED_WITHIN: Duration = Duration::from_secs(60);
+/// A daemon that merges nothing for so long does not come to it.
+const STALLED_AFTER: Duration = Duration::from_secs(10);
 /// Between two looks at how far it has come.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -90,7 +92,12 @@ fn wait_for_daemon(directory: &Path) -> Result<Prepared, OpenError> {
     let answered = journal::answered(&directory.join(ANSWERED));
     let db = schema::open_to_read(&schema::database(directory))?;
     let began = Instant::now();
-    while schema::version(&db)? == schema::VERSION && meta::merged(&db)? < answered {
+    let (mut merged, mut merged_at) = (meta::merged(&db)?, began);
+    while schema::version(&db)? == schema::VERSION && merged < answered {
+        if merged_at.elapsed() > STALLED_AFTER {
+            let free_mib = reserve::free_bytes(directory).unwrap_or_default() >> 20;
+            return Err(OpenError::Stalled { path: directory.to_owned(), free_mib });
+        }
         if began.elapsed() > MERGED_WITHIN {
             return Err(OpenError::Merging(directory.to_owned()));
         }
@@ -100,6 +107,10 @@ fn wait_for_daemon(directory: &Path) -> Result<Prepared, OpenError> {
             return Ok(Prepared::DaemonEnded);
         }
         std::thread::sleep(LOOK_EVERY);
+        let now = meta::merged(&db)?;
+        if now > merged {
+            (merged, merged_at) = (now, Instant::now());
+        }
     }
     Ok(Prepared::Undisturbed)
 }

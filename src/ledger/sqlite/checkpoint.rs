@@ -42,9 +42,6 @@ const FRAME_HEADER: u64 = 24;
 const LOG_HEADER: u64 = 32;
 /// After a copy that found no space, the next one is tried so much later.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-/// Between two lines of the log about a lack of space: the log may stand on the same disk.
-const SAID_EVERY: Duration = Duration::from_secs(60);
-
 /// Watches the length of the log and has it copied.
 #[derive(Debug)]
 pub(super) struct Checkpointer {
@@ -226,7 +223,7 @@ impl Shared {
     /// Ends with the first failure: what it means is the writer's to decide.
     fn copy_when_woken(&self, woken: &Receiver<()>, db: &Connection, directory: &Path) {
         let mut before = 0;
-        let mut no_space = Seldom::new(SAID_EVERY);
+        let mut no_space = Seldom::default();
         while woken.recv().is_ok() {
             let mut failure = self.lock();
             match copy(db) {

@@ -89,6 +89,17 @@ pub enum OpenError {
          has less to do"
     )]
     Merging(PathBuf),
+    /// A daemon has it and puts nothing of what it accepted into its place.
+    #[error(
+        "the daemon that uses the ledger at {path} has merged nothing of what it accepted for ten seconds, and its \
+         disk has {free_mib} MiB free: make space if that is little; cohortd status says what else is wrong"
+    )]
+    Stalled {
+        /// The ledger's directory.
+        path: PathBuf,
+        /// What is left of its disk.
+        free_mib: u64,
+    },
     /// What was accepted could not be put into its place.
     #[error(transparent)]
     Failed(#[from] WriterFailure),

@@ -33,6 +33,7 @@ use super::upkeep::Upkeep;
 use super::waits::Waits;
 use super::walks::{Task, Walk};
 use super::{Published, Settings, Shared, dropped, members};
+use crate::clock::Seldom;
 use crate::ledger::Turnover;
 use crate::ledger::member::{Member, Moment, Next};
 use crate::membership::{ContextKey, DestinationName, Timestamp};
@@ -48,6 +49,8 @@ pub(super) struct State {
     pub parked: Parked,
     pub upkeep: Upkeep,
     pub erasure: Erasure,
+    /// Entries that outlived a deletion, since the last line about one.
+    outlived: Seldom,
     pub unwritten: Unwritten,
     /// Members of audiences that are new.
     newcomers: Bloom,
@@ -85,6 +88,7 @@ impl State {
             rejected: Rejected::open(db, settings.rejected)?,
             parked: Parked::new(settings.parked),
             erasure: Erasure::new(shared.pace.erase_after),
+            outlived: Seldom::default(),
             upkeep: Upkeep::open(db, settings.tombstone_ttl, reassert_after)?,
             unwritten: Unwritten::new(shared.pace.most_unwritten),
             newcomers: Bloom::default(),
@@ -254,7 +258,7 @@ impl State {
     }
 
     /// Counts what was done.
-    pub fn count(&self, group: &Group) {
+    pub fn count(&mut self, group: &Group) {
         let counters = &self.shared.counters;
         let rows = group.rows();
         if rows > 0 {
@@ -263,10 +267,12 @@ impl State {
         for (destination, tally) in &group.tallies {
             let name = &self.audiences.destinations[*destination].settings.name;
             counters.destinations.of(name).count(*tally);
-            if tally.outlived > 0 {
+            if tally.outlived > 0
+                && let Some(entries) = self.outlived.more(tally.outlived)
+            {
                 tracing::warn!(
                     destination = %name,
-                    entries = tally.outlived,
+                    entries,
                     "a deletion left entries in place that were stamped ahead of their arrival: if the \
                      person is to go all the same, forget them"
                 );

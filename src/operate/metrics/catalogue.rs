@@ -159,7 +159,7 @@ catalogue! {
     STATE "destination_state" Gauge One ["destination", "state"]
         "1 for the state a destination is in: waiting for the first event, ok, attention, catching up, behind, paused or held."
     CONCERNS "destination_concerns" Gauge One ["destination", "kind"]
-        "Why a destination is not ok, and how many of each: disabled, paused, held, audience_failing (audiences), late (members), refused (requests), rejected (events kept), not_kept (rejected events that are not), parked (members), only_ignored and only_rejected (events)."
+        "Why a destination is not ok, and how many of each: no_space and clock_ahead (of the ledger), disabled, paused, held, audience_failing (audiences), late (members), refused (requests), rejected (events kept), not_kept (rejected events that are not), parked (members), only_ignored and only_rejected (events)."
     PENDING "pending_members" Gauge One ["destination"]
         "Members that LaunchDarkly is still to be told."
     OLDEST_PENDING "oldest_pending_seconds" Gauge Second ["destination"]

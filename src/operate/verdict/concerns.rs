@@ -11,6 +11,7 @@ use crate::ledger::DestinationView;
 use crate::map::Reason;
 use crate::membership::Timestamp;
 use crate::operate::api::wire::{FailingInfo, instant, said};
+use crate::operate::status::{CLOCK_IS_AHEAD, CLOCK_REMEDY, ClockStatus};
 use crate::receive::{RefusedPath, SinceChange};
 
 /// An event that was rejected and is not kept is a concern for so long after it, and until another one was taken.
@@ -26,6 +27,10 @@ const MOST_NAMED: usize = 10;
 )]
 #[serde(rename_all = "snake_case")]
 pub enum ConcernKind {
+    /// The disk of the ledger has no space, so that no event is accepted.
+    NoSpace,
+    /// The ledger has recorded arrivals that are in the future now.
+    ClockAhead,
     /// The configuration has switched it off.
     Disabled,
     /// An operator has stopped the delivery.
@@ -52,7 +57,9 @@ pub enum ConcernKind {
 
 impl ConcernKind {
     /// Every kind, for metrics that show zeros.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
+        Self::NoSpace,
+        Self::ClockAhead,
         Self::Disabled,
         Self::Paused,
         Self::Held,
@@ -70,6 +77,8 @@ impl ConcernKind {
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
+            Self::NoSpace => "no_space",
+            Self::ClockAhead => "clock_ahead",
             Self::Disabled => "disabled",
             Self::Paused => "paused",
             Self::Held => "held",
@@ -111,6 +120,25 @@ pub fn counts(concerns: &[Concern]) -> BTreeMap<ConcernKind, u64> {
 }
 
 impl Facts<'_> {
+    /// What is wrong with the ledger, and so with every destination.
+    pub(super) fn of_ledger(
+        &self,
+        add: &mut impl FnMut(ConcernKind, u64, Option<Timestamp>, String, String),
+    ) {
+        if self.has_no_space {
+            let why = "the disk of the ledger has no space: events are answered 503, which Segment repeats for four \
+                       hours, and what LaunchDarkly takes cannot be written down";
+            let remedy =
+                "free space on the disk of ledger.path, or make it larger: it goes on by itself";
+            add(ConcernKind::NoSpace, 1, None, why.to_owned(), remedy.to_owned());
+        }
+        if let Some(clock) = ClockStatus::of(self.clock_ahead) {
+            let why =
+                format!("the clock is wrong by {} s: {CLOCK_IS_AHEAD}", clock.ahead_ms / 1000);
+            add(ConcernKind::ClockAhead, 1, None, why, CLOCK_REMEDY.to_owned());
+        }
+    }
+
     pub(super) fn stopped(
         &self,
         add: &mut impl FnMut(ConcernKind, u64, Option<Timestamp>, String, String),

@@ -51,9 +51,11 @@ fuzz_target!(|body: &[u8]| {
         assert!(!json::is_deeper_than(json::DEEPEST, &event));
         let outcome = PRESET.map(&event, ARRIVAL);
         if let Some(delta) = quick {
-            let Outcome::Accepted { deltas, rejection: None, .. } = outcome else {
+            let Outcome::Accepted { mut deltas, rejection: None, message } = outcome else {
                 panic!("it is accepted the plain way only: {outcome:?}");
             };
+            // of all deltas of an event, where there may be several
+            deltas.iter_mut().for_each(|of| of.message = message);
             assert_eq!(deltas, [delta]);
         }
         assert_eq!(WALKING.map(&event, ARRIVAL), WALKING.map(&event, ARRIVAL));
