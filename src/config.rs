@@ -7,7 +7,7 @@
 //! * All faults are reported at once, by key path, before a port or a file of the ledger is opened
 //!   (tests/it/config.rs).
 //! * Unknown keys are faults: a misspelt key must not silently mean its default.
-//! * No fault, warning or `Debug` holds a secret (P8).
+//! * No fault, warning or `Debug` holds a secret ([P8](crate::design::P8)).
 
 mod delivery;
 mod destination;

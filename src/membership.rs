@@ -208,7 +208,7 @@ pub struct MembershipDelta {
     pub context_key: ContextKey,
     /// Entered or left.
     pub membership: Membership,
-    /// When the membership changed, already bounded by the time of arrival (P2).
+    /// When the membership changed, already bounded by the time of arrival ([P2](crate::design::P2)).
     pub event_at: Timestamp,
     /// Segment's user id, if the event had one: by it a deletion finds the member.
     pub user_id: Option<UserId>,
@@ -235,7 +235,7 @@ pub struct Message {
 pub struct Deletion {
     /// Segment's user id of the person.
     pub user_id: UserId,
-    /// When it was asked for, never later than its arrival (P2).
+    /// When it was asked for, never later than its arrival ([P2](crate::design::P2)).
     pub event_at: Timestamp,
     /// The message, so that one that is posted again counts as it did the first time.
     pub message: Option<MessageHash>,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A secret. `Debug` prints `***`, there is no `Display`, and it does not serialise (P8).
+/// A secret. `Debug` prints `***`, there is no `Display`, and it does not serialise ([P8](crate::design::P8)).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 

@@ -1,5 +1,5 @@
 //! Fixes from which size on the allocator maps a block by itself, so that memory that is freed goes back to
-//! the system and the bound on memory (P6) holds for the whole process (tests/it/memory.rs).
+//! the system and the bound on memory ([P6](crate::design::P6)) holds for the whole process (tests/it/memory.rs).
 //!
 //! By itself glibc raises that size to the largest block that was freed, up to 32 MiB. From then on large
 //! bodies come from its heaps, which keep what is freed. It reads a fixed size from the environment when a

@@ -132,7 +132,7 @@ pub fn user_id<'a>(event: impl Into<Event<'a>>) -> Option<UserId> {
     UserId::new(&text)
 }
 
-/// When an event that arrived at `arrival` happened, as far as it can be believed (P2).
+/// When an event that arrived at `arrival` happened, as far as it can be believed ([P2](crate::design::P2)).
 #[must_use]
 pub fn happened_at<'a>(event: impl Into<Event<'a>>, arrival: Timestamp) -> Timestamp {
     event.into().time(arrival).at

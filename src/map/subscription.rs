@@ -13,7 +13,7 @@
 //! * [`Subscription::selects`] answers for every event: it never panics, borrows what it can, and
 //!   needs time and memory bounded by the statement and the event.
 //! * What is printed is the statement again: it parses into an equal one.
-//! * What is told about an event names fields and kinds, never a value (P8).
+//! * What is told about an event names fields and kinds, never a value ([P8](crate::design::P8)).
 
 mod evaluate;
 mod explain;

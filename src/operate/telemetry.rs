@@ -11,9 +11,9 @@
 //!
 //! # What always holds
 //! * Attributes are names of destinations, ids of audiences, statuses, paths there are, URLs of LaunchDarkly and
-//!   counts; nothing personal and no header but `traceparent` is read or sent (P8; tests/it/telemetry.rs). `tracestate` is not passed on: its content
-//!   is the senders'.
-//! * What the collector does not take is dropped and counted; nobody waits for it (P6).
+//!   counts; nothing personal and no header but `traceparent` is read or sent
+//!   ([P8](crate::design::P8); tests/it/telemetry.rs). `tracestate` is not passed on: its content is the senders'.
+//! * What the collector does not take is dropped and counted; nobody waits for it ([P6](crate::design::P6)).
 
 mod context;
 mod delivering;

@@ -7,10 +7,10 @@
 //!
 //! # What always holds
 //! * What is appended is on stable storage when it is published, and is erased only when the
-//!   transaction that holds it is (P1, tests/it/faults.rs and `tests::journaled`).
+//!   transaction that holds it is ([P1](crate::design::P1), tests/it/faults.rs and `tests::journaled`).
 //! * What comes after something that is not merged yet goes through the journal too, or waits until
-//!   it is merged: nothing overtakes (P2).
-//! * It is bounded: when it is full, requests wait, and are refused in time (P6).
+//!   it is merged: nothing overtakes ([P2](crate::design::P2)).
+//! * It is bounded: when it is full, requests wait, and are refused in time ([P6](crate::design::P6)).
 //! * Merging the same block twice ends as merging it once: a block carries the stamps of its deltas.
 //!
 //! # On the disk

@@ -62,7 +62,7 @@ impl LiquidTemplate {
     }
 }
 
-/// A template may hold somebody's email (P8).
+/// A template may hold somebody's email ([P8](crate::design::P8)).
 impl fmt::Debug for LiquidTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("LiquidTemplate")
