@@ -3,8 +3,10 @@
 //!
 //! Code cites these pages: a promise by its number ([`Promise`]), a fact about a neighbour by its page
 //! below [`segment`] or [`launchdarkly`]. In documentation a citation is a link, which `cargo doc` checks;
-//! everywhere else it is a name, such as `P3` or `design::segment::times`.
+//! everywhere else it is a name, such as `P3` or `design::segment::times`. A test below looks at both.
 
+#[cfg(test)]
+mod citations;
 mod promises;
 
 pub use promises::Promise::{self, P1, P2, P3, P4, P5, P6, P7, P8, P9, P10};
