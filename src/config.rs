@@ -88,6 +88,17 @@ impl Config {
 
     /// Reads the configuration from exactly this file and this environment.
     ///
+    /// ```
+    /// use cohortd::config::Config;
+    ///
+    /// let environment = [("COHORTD_LISTEN__ADDRESS", "nowhere"), ("COHORTD_DELIVERY__MAX_BATCH", "0")];
+    /// let faults = Config::load_from(None, environment).expect_err("it is wrong").to_string();
+    /// // all of them at once, those of what is missing too
+    /// for key in ["listen.address", "delivery.max_batch", "destinations"] {
+    ///     assert!(faults.contains(key), "{faults}");
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// Everything that is wrong with it.
     pub fn load_from<N: Into<OsString>, V: Into<OsString>>(

@@ -20,6 +20,15 @@ use serde_json::{Error, Value};
 pub use answer::Json;
 
 /// The most arrays and objects that may stand inside each other.
+///
+/// ```
+/// use cohortd::json::{DEEPEST, from_str};
+/// use serde_json::Value;
+///
+/// let nested = |levels| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+/// assert!(from_str::<Value>(&nested(DEEPEST)).is_ok());
+/// assert!(from_str::<Value>(&nested(DEEPEST + 1)).is_err());
+/// ```
 pub const DEEPEST: usize = 127;
 
 /// What Windows programs begin a text with.

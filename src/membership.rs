@@ -131,6 +131,13 @@ impl AudienceKey {
     ///
     /// As Segment's hosted integration names it: it is the first UTF-16 unit that is upper-cased
     /// there, so a first letter outside the basic plane stays as it is.
+    ///
+    /// ```
+    /// use cohortd::membership::AudienceKey;
+    ///
+    /// let key = AudienceKey::new("high_value_users").expect("it is not empty");
+    /// assert_eq!(key.segment_name(), "High value users");
+    /// ```
     #[must_use]
     pub fn segment_name(&self) -> String {
         let mut characters = self.0.chars();
@@ -146,6 +153,13 @@ impl AudienceKey {
 }
 
 /// A LaunchDarkly context kind: `[A-Za-z0-9._-]+`, neither `kind` nor `multi`.
+///
+/// ```
+/// use cohortd::membership::ContextKind;
+///
+/// assert!(ContextKind::new("account").is_some());
+/// assert_eq!(ContextKind::new("multi"), None);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContextKind(SmolStr);
 

@@ -229,6 +229,18 @@ pub(super) fn body_matters(status: StatusCode) -> bool {
 }
 
 /// Says what an answer means. `body` may be cut off, and is looked at for a 4xx and a 5xx only.
+///
+/// ```
+/// use cohortd::launchdarkly::{Outcome, classify};
+/// use http::{HeaderMap, StatusCode};
+///
+/// let taken = classify(StatusCode::NO_CONTENT, &HeaderMap::new(), b"");
+/// assert_eq!(taken.outcome, Outcome::Taken);
+///
+/// let body = br#"{"code":"forbidden","message":"approval is required","id":"7"}"#;
+/// let refused = classify(StatusCode::FORBIDDEN, &HeaderMap::new(), body);
+/// assert!(matches!(refused.outcome, Outcome::ApprovalRequired(_)));
+/// ```
 #[must_use]
 pub fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Answer {
     let limits = RateLimits::read(headers);

@@ -33,6 +33,17 @@ pub use fault::SubscriptionFault;
 use tree::Condition;
 
 /// A statement that says of every event whether it is selected.
+///
+/// ```
+/// use cohortd::map::Subscription;
+///
+/// let subscription = Subscription::parse("type = \"track\" and match(event, \"Audience *\")")?;
+/// assert!(subscription.selects(&serde_json::json!({ "type": "track", "event": "Audience Entered" })));
+/// assert!(!subscription.selects(&serde_json::json!({ "type": "track", "event": "Order Completed" })));
+///
+/// assert!(Subscription::parse("type = ").is_err());
+/// # Ok::<(), cohortd::map::SubscriptionFault>(())
+/// ```
 #[derive(Clone, PartialEq)]
 pub struct Subscription {
     condition: Condition,
