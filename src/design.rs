@@ -32,6 +32,9 @@ pub mod segment {
     pub mod sync_audience {
         #![doc = include_str!("design/segment/sync_audience.md")]
     }
+    pub mod directives {
+        #![doc = include_str!("design/segment/directives.md")]
+    }
     pub mod fql {
         #![doc = include_str!("design/segment/fql.md")]
     }

@@ -1,8 +1,8 @@
 //! Reading JSON that comes from outside: the bytes of a sender, of an operator, of a file, of LaunchDarkly.
 //!
-//! Whatever reads such bytes reads them here (`.clippy.toml` bans the other ways), so that there is one
-//! place that bounds how deep they go: `serde_json` stops at [`DEEPEST`] levels, and what is read
-//! there is walked, compared, written and dropped by recursion that goes no deeper.
+//! Whatever reads such bytes reads them here (`.clippy.toml` bans the other ways), so that there is
+//! [one place](crate::design::decisions::json_in_one_place) that bounds how deep they go: `serde_json`
+//! stops at [`DEEPEST`] levels, and what is read there is walked, compared, written and dropped by recursion that goes no deeper.
 //!
 //! That bound holds only while `serde_json` is built without its features `raw_value` and
 //! `arbitrary_precision`: with them an object whose key is `$serde_json::private::RawValue` or

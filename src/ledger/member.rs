@@ -1,4 +1,4 @@
-//! The rules that keep one member true: pure functions from a row and what happened to the next row.
+//! The [rules](crate::design::architecture::ledger_state) that keep one member true: pure functions from a row and what happened to the next row.
 //!
 //! Every store applies these; none decides by itself. `None` as the next row means "as it was".
 //!

@@ -1,7 +1,8 @@
 //! Telemetry: traces and metrics for a collector, by OTLP over HTTP, where `[telemetry]` names one.
 //!
 //! Steps know nothing of it: the public router is wrapped, and so are the ledger that receiving sees and
-//! the client that a courier calls. Without a collector nothing is wrapped, and nothing is paid.
+//! the client that a courier calls. Without a collector nothing is wrapped, and nothing is paid. Why there is
+//! [no SDK](crate::design::decisions::own_otlp).
 //!
 //! # How a trace goes on behind the ledger
 //! Many requests are told in one call, and a request in several. A call goes on with the trace of the latest

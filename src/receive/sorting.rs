@@ -29,7 +29,7 @@ pub(super) fn most_events(door: &Door) -> usize {
     MOST_EVENTS / door.destinations.len().max(1)
 }
 
-/// The largest event that is read. Segment's are at most 32 KB and a customer may add fields; a
+/// The largest event that is read. Segment's are [at most 32 KB](crate::design::segment::requests) and a customer may add fields; a
 /// parsed event takes many times its text, so that the whole body must not be one ([P6](crate::design::P6)).
 pub(super) const EVENT_LIMIT_BYTES: usize = 1024 * 1024;
 

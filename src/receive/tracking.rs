@@ -33,7 +33,7 @@ use crate::json::{self, Json};
 use crate::map::{Clock, Event, Mappings, Reason, Rejection, corrected};
 use crate::membership::Timestamp;
 
-/// Without a key in the head the body is read from a stranger: Segment's own limit for a batch.
+/// Without a key in the head the body is read from a stranger: Segment's own [limit for a batch](crate::design::segment::tracking_api).
 const STRANGERS_BODY_BYTES: usize = 512 * 1024;
 
 /// Each message is read with what it shares: that may not multiply a body by what a sender likes ([P6](crate::design::P6)).

@@ -3,7 +3,7 @@
 //! While the writer keeps up, a request is a part of its next transaction. When it does not, the
 //! request is appended here, synced together with whatever else waits, and answered; the writer reads
 //! it back as soon as it can, and writes the members that it has changed in large groups, sorted by
-//! member (`super::unwritten`): then it is merged.
+//! member (`super::unwritten`): then it is merged. Why: [`decisions`](crate::design::decisions::journal).
 //!
 //! # What always holds
 //! * What is appended is on stable storage when it is published, and is erased only when the
