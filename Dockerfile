@@ -15,10 +15,13 @@ RUN mkdir -p src tests/it tests/bench \
 
 COPY config/default.toml config/default.toml
 COPY src src
+COPY .ci/notices .ci/notices
 # Touched, because a copied file may be older than what was built from the empty ones.
 RUN touch src/main.rs src/lib.rs \
     && cargo build --release --locked --bin cohortd \
-    && mkdir -p /staging/ledger
+    && mkdir -p /staging/ledger \
+    && .ci/notices /staging/doc \
+    && cp src/licenses/* /staging/doc/
 
 # glibc and CA certificates, no shell; runs as user 65532.
 FROM gcr.io/distroless/cc-debian12:nonroot
@@ -32,6 +35,8 @@ LABEL org.opencontainers.image.title="cohortd" \
     org.opencontainers.image.licenses="MIT OR Apache-2.0"
 
 COPY --from=builder /build/target/release/cohortd /usr/local/bin/cohortd
+# Our licences, and the notices of what is linked into the binary.
+COPY --from=builder /staging/doc /usr/share/doc/cohortd
 # A new volume takes over the owner of the directory it is mounted on.
 COPY --from=builder --chown=65532:65532 /staging/ledger /var/lib/cohortd
 

@@ -46,6 +46,16 @@ pub fn whole_millis(duration: Duration) -> u64 {
 }
 
 /// A clock that stands still until it is moved; clones move together.
+///
+/// ```
+/// use cohortd::clock::{Clock, ManualClock};
+/// use cohortd::membership::Timestamp;
+///
+/// let clock = ManualClock::at(Timestamp::EPOCH);
+/// let seen_by_the_ledger = clock.clone();
+/// clock.set(Timestamp(1_750_000_000_000_000));
+/// assert_eq!(seen_by_the_ledger.now(), Timestamp(1_750_000_000_000_000));
+/// ```
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<AtomicI64>);
 

@@ -7,7 +7,7 @@
 //! * All faults are reported at once, by key path, before a port or a file of the ledger is opened
 //!   (tests/it/config.rs).
 //! * Unknown keys are faults: a misspelt key must not silently mean its default.
-//! * No fault, warning or `Debug` holds a secret (P8).
+//! * No fault, warning or `Debug` holds a secret ([P8](crate::design::P8)).
 
 mod delivery;
 mod destination;
@@ -87,6 +87,17 @@ impl Config {
     }
 
     /// Reads the configuration from exactly this file and this environment.
+    ///
+    /// ```
+    /// use cohortd::config::Config;
+    ///
+    /// let environment = [("COHORTD_LISTEN__ADDRESS", "nowhere"), ("COHORTD_DELIVERY__MAX_BATCH", "0")];
+    /// let faults = Config::load_from(None, environment).expect_err("it is wrong").to_string();
+    /// // all of them at once, those of what is missing too
+    /// for key in ["listen.address", "delivery.max_batch", "destinations"] {
+    ///     assert!(faults.contains(key), "{faults}");
+    /// }
+    /// ```
     ///
     /// # Errors
     /// Everything that is wrong with it.

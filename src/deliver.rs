@@ -1,9 +1,9 @@
 //! Delivery: one courier per destination brings LaunchDarkly's segments up to date.
 //!
 //! # What always holds
-//! * A member is in at most one request in flight (P3): the ledger claims it for one batch.
-//! * A batch is settled, released or parked, never dropped: what is not taken stays pending (P4).
-//! * One bad member, audience or destination delays no other (P5): audiences take turns, a refused
+//! * A member is in at most one request in flight ([P3](crate::design::P3)): the ledger claims it for one batch.
+//! * A batch is settled, released or parked, never dropped: what is not taken stays pending ([P4](crate::design::P4)).
+//! * One bad member, audience or destination delays no other ([P5](crate::design::P5)): audiences take turns, a refused
 //!   batch is halved until the culprit stands alone, and a backoff is the audience's own until
 //!   several audiences fail alike.
 //!

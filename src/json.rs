@@ -1,8 +1,8 @@
 //! Reading JSON that comes from outside: the bytes of a sender, of an operator, of a file, of LaunchDarkly.
 //!
-//! Whatever reads such bytes reads them here (`.clippy.toml` bans the other ways), so that there is one
-//! place that bounds how deep they go: `serde_json` stops at [`DEEPEST`] levels, and what is read
-//! there is walked, compared, written and dropped by recursion that goes no deeper.
+//! Whatever reads such bytes reads them here (`.clippy.toml` bans the other ways), so that there is
+//! [one place](crate::design::decisions::json_in_one_place) that bounds how deep they go: `serde_json`
+//! stops at [`DEEPEST`] levels, and what is read there is walked, compared, written and dropped by recursion that goes no deeper.
 //!
 //! That bound holds only while `serde_json` is built without its features `raw_value` and
 //! `arbitrary_precision`: with them an object whose key is `$serde_json::private::RawValue` or
@@ -20,6 +20,15 @@ use serde_json::{Error, Value};
 pub use answer::Json;
 
 /// The most arrays and objects that may stand inside each other.
+///
+/// ```
+/// use cohortd::json::{DEEPEST, from_str};
+/// use serde_json::Value;
+///
+/// let nested = |levels| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+/// assert!(from_str::<Value>(&nested(DEEPEST)).is_ok());
+/// assert!(from_str::<Value>(&nested(DEEPEST + 1)).is_err());
+/// ```
 pub const DEEPEST: usize = 127;
 
 /// What Windows programs begin a text with.

@@ -5,9 +5,9 @@
 //!
 //! # What always holds
 //! * The service token goes to the configured host only: no redirect is followed and no proxy but
-//!   the configured one is used (P8).
+//!   the configured one is used ([P8](crate::design::P8)).
 //! * A call ends within the request timeout, whatever the other side does.
-//! * What an answer means is a pure function of status, headers and body (P9).
+//! * What an answer means is a pure function of status, headers and body ([P9](crate::design::P9)).
 //! # What does not
 //! A call is not repeated here. Dropping the future of a call leaves open whether it is applied.
 

@@ -5,9 +5,9 @@
 //! the next call are one.
 //!
 //! # What always holds
-//! * A delta is on stable storage when [`Ledger::record`] returns (P1).
-//! * The latest event time wins, whatever the order of arrival; a tie goes to the later arrival (P2).
-//! * A member is in at most one claimed batch (P3).
+//! * A delta is on stable storage when [`Ledger::record`] returns ([P1](crate::design::P1)).
+//! * The latest event time wins, whatever the order of arrival; a tie goes to the later arrival ([P2](crate::design::P2)).
+//! * A member is in at most one claimed batch ([P3](crate::design::P3)).
 //! * Pending is sticky: only [`Ledger::settle`] or [`Ledger::park`] of the claimed version clears it.
 //!
 //! # What does not
@@ -97,7 +97,7 @@ impl Intake {
     }
 }
 
-/// An event that could not be applied, with the reason a person can act on (P7).
+/// An event that could not be applied, with the reason a person can act on ([P7](crate::design::P7)).
 #[derive(Clone)]
 pub struct RejectedEvent {
     /// The stable word of the reason.
@@ -274,7 +274,7 @@ impl From<&Batch> for Members {
 #[async_trait]
 pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// The time of arrival for a request that is being read now: the wall clock, but never less
-    /// than the largest arrival recorded or told so far (P2).
+    /// than the largest arrival recorded or told so far ([P2](crate::design::P2)).
     fn arrival(&self) -> Timestamp;
 
     /// Makes the intakes of one request durable, one for each destination: all of them or none, in one

@@ -9,6 +9,8 @@
 //!
 //! `ledger` knows neither neighbour. `operate` may look at any step and no step looks at it;
 //! `service` is the only place that wires and spawns; `cli` chooses; `main` starts.
+//!
+//! What is promised, what both neighbours send and take, and why things are as they are: [`design`].
 
 #![cfg_attr(
     test,

@@ -1,13 +1,13 @@
-//! Mapping: a pure function from an event to a delta, or to the reason why there is none (P9).
+//! Mapping: a pure function from an event to a delta, or to the reason why there is none ([P9](crate::design::P9)).
 //!
 //! The fields, their defaults and the conversions are those of Segment's "LaunchDarkly Audiences"
 //! action, whose recorded behaviour is the test (`tests/it/conformance.rs`). Where it would guess,
-//! an event is rejected with a reason instead (P7).
+//! an event is rejected with a reason instead ([P7](crate::design::P7)).
 //!
 //! # What always holds
 //! * [`Mapping::map`] never panics, whatever JSON it is given.
 //! * The same event, arrival and settings give the same outcome.
-//! * A rejection names fields and paths, never a value of the event (P8).
+//! * A rejection names fields and paths, never a value of the event ([P8](crate::design::P8)).
 
 mod audiences;
 mod coercion;

@@ -138,6 +138,13 @@ impl AudienceKey {
     ///
     /// As Segment's hosted integration names it: it is the first UTF-16 unit that is upper-cased
     /// there, so a first letter outside the basic plane stays as it is.
+    ///
+    /// ```
+    /// use cohortd::membership::AudienceKey;
+    ///
+    /// let key = AudienceKey::new("high_value_users").expect("it is not empty");
+    /// assert_eq!(key.segment_name(), "High value users");
+    /// ```
     #[must_use]
     pub fn segment_name(&self) -> String {
         let mut characters = self.0.chars();
@@ -153,6 +160,13 @@ impl AudienceKey {
 }
 
 /// A LaunchDarkly context kind: `[A-Za-z0-9._-]+`, neither `kind` nor `multi`.
+///
+/// ```
+/// use cohortd::membership::ContextKind;
+///
+/// assert!(ContextKind::new("account").is_some());
+/// assert_eq!(ContextKind::new("multi"), None);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContextKind(SmolStr);
 
@@ -215,7 +229,7 @@ pub struct MembershipDelta {
     pub context_key: ContextKey,
     /// Entered or left.
     pub membership: Membership,
-    /// When the membership changed, already bounded by the time of arrival (P2).
+    /// When the membership changed, already bounded by the time of arrival ([P2](crate::design::P2)).
     pub event_at: Timestamp,
     /// Segment's user id, if the event had one: by it a deletion finds the member.
     pub user_id: Option<UserId>,
@@ -242,7 +256,7 @@ pub struct Message {
 pub struct Deletion {
     /// Segment's user id of the person.
     pub user_id: UserId,
-    /// When it was asked for, never later than its arrival (P2).
+    /// When it was asked for, never later than its arrival ([P2](crate::design::P2)).
     pub event_at: Timestamp,
     /// The message, so that one that is posted again counts as it did the first time.
     pub message: Option<MessageHash>,

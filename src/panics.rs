@@ -6,7 +6,7 @@ use std::any::Any;
 /// value of an error.
 const QUOTES: [char; 4] = ['`', '\'', '"', ':'];
 
-/// The message of a panic up to the first value in it: that may be a person's (P8). The line of the log
+/// The message of a panic up to the first value in it: that may be a person's ([P8](crate::design::P8)). The line of the log
 /// that tells of the panic has its place.
 #[must_use]
 pub fn message(payload: &(dyn Any + Send)) -> &str {

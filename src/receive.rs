@@ -6,12 +6,12 @@
 //! its path, recorded for all of them in one transaction, and only then answered.
 //!
 //! # What always holds
-//! * A 2xx is sent after [`Ledger::record`] returned (P1;
+//! * A 2xx is sent after [`Ledger::record`] returned ([P1](crate::design::P1);
 //!   `webhook::tests::no_success_is_answered_before_the_ledger_has_recorded`).
-//! * One bad event costs none of its neighbours (P5; the tables of `envelope` and `webhook`).
+//! * One bad event costs none of its neighbours ([P5](crate::design::P5); the tables of `envelope` and `webhook`).
 //! * All requests in flight share one budget; past it a body that has been arriving for longer makes way,
 //!   or the answer is 503. What is made of a body (its text where it was packed, trees, copies, what is
-//!   recorded) is reserved there too, before it is made (P6; `budget::tests`, tests/it/memory.rs).
+//!   recorded) is reserved there too, before it is made ([P6](crate::design::P6); `budget::tests`, tests/it/memory.rs).
 //! * Our own trouble is never a 4xx, because Segment never retries one.
 //! * A stranger learns nothing but 401: authentication precedes every complaint about a body.
 //!

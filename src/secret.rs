@@ -2,7 +2,15 @@
 
 use std::fmt;
 
-/// A secret. `Debug` prints `***`, there is no `Display`, and it does not serialise (P8).
+/// A secret. `Debug` prints `***`, there is no `Display`, and it does not serialise ([P8](crate::design::P8)).
+///
+/// ```
+/// use cohortd::secret::Secret;
+///
+/// let token = Secret::new("api-0123");
+/// assert_eq!(format!("{token:?}"), "***");
+/// assert_eq!(token.expose(), "api-0123");
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 

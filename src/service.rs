@@ -4,7 +4,7 @@
 //! * Only this module spawns tasks that live as long as the daemon, all into one set. One that ends by
 //!   itself ends the daemon with a failing exit code: half a service is worse than none. So does a thread,
 //!   of the ledger, of the couriers or of the log (tests/it/threads.rs).
-//! * Stopping goes in the order of the flow (P10): not ready, after the drain delay stop accepting,
+//! * Stopping goes in the order of the flow ([P10](crate::design::P10)): not ready, after the drain delay stop accepting,
 //!   finish requests in flight, let couriers finish theirs, close the ledger (tests/it/shutdown.rs).
 //!   The admin listener goes on until the couriers have finished, so that probes and people see what is under way.
 //! * What the grace period cuts off is pending in the ledger, not lost.

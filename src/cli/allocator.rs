@@ -1,10 +1,10 @@
 //! Fixes from which size on the allocator maps a block by itself, so that memory that is freed goes back to
-//! the system and the bound on memory (P6) holds for the whole process (tests/it/memory.rs).
+//! the system and the bound on memory ([P6](crate::design::P6)) holds for the whole process (tests/it/memory.rs).
 //!
 //! By itself glibc raises that size to the largest block that was freed, up to 32 MiB. From then on large
 //! bodies come from its heaps, which keep what is freed. It reads a fixed size from the environment when a
 //! process starts and can otherwise be told only by an unsafe call, so the daemon executes itself once
-//! more with the size set, before it does anything else. The process ID stays the same. Measured with a debug build, bodies of 7 MiB
+//! more with the size set, before it does anything else ([why](crate::design::decisions::executed_again)). The process ID stays the same. Measured with a debug build, bodies of 7 MiB
 //! that stall: a peak of 89 to 101 MB without, 67 to 83 MB with a fixed size of 1 to 4 MiB.
 
 use std::ffi::{OsStr, OsString};

@@ -61,7 +61,7 @@ fn each_line<A: Serialize>(
     }
 }
 
-/// The text of an error never quotes the line: it may hold a token and personal data (P8).
+/// The text of an error never quotes the line: it may hold a token and personal data ([P8](crate::design::P8)).
 fn parsed<T: DeserializeOwned>(line: &[u8], what: &str, needs: &str) -> Result<T, String> {
     json::from_slice(line).map_err(|error| {
         let column = error.column();

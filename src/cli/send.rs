@@ -25,7 +25,8 @@ use crate::receive::envelope::{self, Envelope};
 /// Longer than Segment waits, so that a slow answer is seen and not only its absence.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What to post and where. Not `Debug`: it names a person (P8).
+/// What to post and where.
+// Not `Debug`: it names a person (P8).
 #[derive(Args, Clone)]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["file", "user"])))]
 pub struct Send {
@@ -124,7 +125,7 @@ impl Send {
 }
 
 impl EventFlags {
-    /// The event Segment would send for this change (wire.md, section 1).
+    /// The event Segment would send for this change: a [membership](crate::design::segment::memberships).
     fn event(&self, user: &str) -> Value {
         let key = self.audience.as_deref().unwrap_or_default();
         let id = self.audience_id.clone().unwrap_or_else(|| format!("aud_{key}"));

@@ -7,7 +7,7 @@ use super::listeners::{A_YEAR_MS, A_YEAR_S};
 use super::section::Section;
 use crate::clock::whole_millis;
 
-/// What the two public integrations send at most (wire.md, section 3).
+/// What the two public integrations [send at most](crate::design::launchdarkly::synced_segments).
 const PUBLIC_INTEGRATIONS_SEND: usize = 1000;
 
 const KIB: u64 = 1024;

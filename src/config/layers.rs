@@ -72,7 +72,7 @@ fn read(path: &Path, report: &Report) -> Option<config::Config> {
     }
 }
 
-/// The parser's message without the line it quotes, which may hold a secret (P8).
+/// The parser's message without the line it quotes, which may hold a secret ([P8](crate::design::P8)).
 fn message(error: &str) -> String {
     let mut lines = error.lines();
     let first = lines.next().unwrap_or_default();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::listeners::A_YEAR_S;
 use super::section::Section;
 
-/// Segment sends a refused event again for this long (wire.md, section 1).
+/// Segment sends a refused event again for [this long](crate::design::segment::requests).
 const SEGMENT_RETRIES_S: u64 = 4 * 3600;
 
 /// Where and how the ledger is kept.

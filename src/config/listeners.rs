@@ -16,7 +16,7 @@ pub(super) const A_YEAR_MS: u64 = A_YEAR_S * 1000;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
-/// Segment gives up on a webhook after this time and sends again (wire.md, section 1).
+/// Segment gives up on a webhook after [this time](crate::design::segment::requests) and sends again.
 const SEGMENT_GIVES_UP_MS: u64 = 5000;
 
 /// The public listener.
@@ -26,7 +26,7 @@ pub struct Listen {
     pub address: SocketAddr,
     /// The largest body of one request; a larger one is a 413, which Segment never sends again.
     pub body_limit_bytes: usize,
-    /// All bodies in memory at once (P6); never less than one body.
+    /// All bodies in memory at once ([P6](crate::design::P6)); never less than one body.
     pub body_budget_bytes: usize,
     /// The largest header of one request, its first line included.
     pub header_limit_bytes: usize,

@@ -26,7 +26,7 @@ pub enum LogFormat {
 /// How the daemon ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stop {
-    /// From SIGTERM to the last moment (P10). Container platforms kill after 10 s.
+    /// From SIGTERM to the last moment ([P10](crate::design::P10)). Container platforms kill after 10 s.
     pub grace_period: Duration,
     /// Of that, from "not ready" to the end of accepting: whoever balances the load needs to notice.
     pub drain_delay: Duration,

@@ -50,7 +50,7 @@ pub(super) fn read_all(destination: &mut Section<'_>) -> Mappings {
 }
 
 /// `None` if it is not enabled, after its faults were found. The defaults are those of Segment's
-/// hosted integration (wire.md, section 2), except where wire.md, section 4 deviates on purpose.
+/// [hosted integration](crate::design::segment::sync_audience), except where a [deviation](crate::design::segment::deviations) is on purpose.
 fn read(mut section: Section<'_>, mut mapping: Mapping) -> Option<Mapping> {
     let enabled = section.flag("enabled").unwrap_or(true);
     read_source(&mut section, &mut mapping);

@@ -1,6 +1,6 @@
 //! Secrets of the configuration: in the key itself, or in the file that `<key>_file` names.
 //!
-//! What is odd about a secret is warned about, once for each thing and without a character of it (P8): most
+//! What is odd about a secret is warned about, once for each thing and without a character of it ([P8](crate::design::P8)): most
 //! are a slip while copying, which shows as a 401 much later.
 
 use super::section::Section;

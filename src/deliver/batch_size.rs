@@ -1,6 +1,6 @@
 //! How many members a request may carry: half as many after a 413, and slowly back. Pure.
 //!
-//! LaunchDarkly does not document the largest request it accepts (wire.md, section 3), and it may
+//! LaunchDarkly does not document the largest request [it accepts](crate::design::launchdarkly::synced_segments), and it may
 //! depend on how long the context keys are.
 
 use std::num::NonZeroUsize;

@@ -76,7 +76,7 @@ pub struct Latest {
     pub late_after: Duration,
 }
 
-/// An answer that took nothing, or no answer. Nothing in it is personal (P8).
+/// An answer that took nothing, or no answer. Nothing in it is personal ([P8](crate::design::P8)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
     /// When.

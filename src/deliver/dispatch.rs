@@ -1,5 +1,5 @@
 //! What a courier does next, and what an answer means for what it does after that. Pure: no clock, no
-//! chance and no I/O of its own (P9).
+//! chance and no I/O of its own ([P9](crate::design::P9)).
 
 mod answers;
 mod turns;

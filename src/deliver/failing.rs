@@ -1,7 +1,7 @@
 //! The audiences whose last call was not taken, each with LaunchDarkly's words, until one is taken or
 //! nothing of them is pending any more.
 //!
-//! A few thousand are kept with all there is to say; of more only their number is known (P6). The log
+//! A few thousand are kept with all there is to say; of more only their number is known ([P6](crate::design::P6)). The log
 //! hears of one that fails again and again, at most once a minute, and of all together at most
 //! [`MOST_LINES`] times a minute.
 
@@ -21,7 +21,7 @@ const MOST_KEPT: usize = 2_000;
 const MOST_LINES: usize = 10;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// An audience whose last call was not taken. Nothing in it is personal (P8).
+/// An audience whose last call was not taken. Nothing in it is personal ([P8](crate::design::P8)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailingAudience {
     /// Which.

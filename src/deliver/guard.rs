@@ -8,7 +8,7 @@
 use crate::ledger::Batch;
 
 const WATCHFUL: usize = 10;
-/// Whoever was refused is known until the alarm: it never takes more than so many (P6).
+/// Whoever was refused is known until the alarm: it never takes more than so many ([P6](crate::design::P6)).
 const LEAST_WATCHFUL: usize = WATCHFUL << 7;
 
 /// Members that were refused alone, with none taken since.

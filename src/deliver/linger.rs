@@ -1,4 +1,4 @@
-//! How long a change waits for company before its call is made. Pure (P9).
+//! How long a change waits for company before its call is made. Pure ([P9](crate::design::P9)).
 //!
 //! Lingering saves calls only where more changes of the same audience come in time. A lone change
 //! therefore waits just for its twins: Segment reports it as an Identify and a Track call, and once for each

@@ -1,4 +1,4 @@
-//! Pace: how long to wait because of what LaunchDarkly says about its rate limits (wire.md, section 3).
+//! Pace: how long to wait because of what LaunchDarkly says about its [rate limits](crate::design::launchdarkly::rate_limits).
 //!
 //! Resets are epoch times of LaunchDarkly's clock, seen in the past and far in the future, so they are
 //! corrected by the answer's `Date` and kept between a floor and a ceiling.

@@ -1,5 +1,5 @@
 //! What an answer means for people: why nothing is taken, and what would change that. Each reason names
-//! the key of the configuration that has to do with it. Pure (P9).
+//! the key of the configuration that has to do with it. Pure ([P9](crate::design::P9)).
 
 use crate::launchdarkly::Outcome;
 

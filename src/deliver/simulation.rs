@@ -1,6 +1,6 @@
 //! Couriers against a model of LaunchDarkly, in simulated time: random faults, rate limits, kills,
 //! changes of the configuration and jumps of the clock from one seed each, thousands of them. However it goes, the segments must end as
-//! the latest events say (P4), no member may be in two requests at once (P3), and exactly the members
+//! the latest events say ([P4](crate::design::P4)), no member may be in two requests at once ([P3](crate::design::P3)), and exactly the members
 //! that LaunchDarkly refuses are parked.
 
 mod model;

@@ -1,4 +1,4 @@
-//! LaunchDarkly's words about a call, as far as they may be shown in a log or a status (P8). Pure (P9).
+//! LaunchDarkly's words about a call, as far as they may be shown in a log or a status ([P8](crate::design::P8)). Pure ([P9](crate::design::P9)).
 
 use crate::launchdarkly::{Outcome, Refusal};
 use crate::membership::ContextKey;

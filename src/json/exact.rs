@@ -24,7 +24,7 @@ const LEAST_DIGITS: usize = 16;
 /// JavaScript writes a number that has more digits before its point with an exponent.
 const MOST_PADDED: usize = 21;
 
-/// A value that was read, without the loss of a digit. Not `Debug`: it may be an event (P8).
+/// A value that was read, without the loss of a digit. Not `Debug`: it may be an event ([P8](crate::design::P8)).
 #[derive(Clone, Default)]
 pub struct Exact {
     value: Value,

@@ -1,5 +1,5 @@
 //! What an answer means. A pure function of status, headers and body, so that the reaction table of
-//! wire.md section 3 can be read, and tested, as a table.
+//! [answers](crate::design::launchdarkly::answers) can be read, and tested, as a table.
 
 use std::fmt;
 use std::time::Duration;
@@ -111,7 +111,7 @@ pub enum Fate {
 ///
 /// `code` and `id` are kept only where they look like identifiers, so they may be logged. The
 /// message may quote what we sent: it is for the operator who looks at a parked member, and is not
-/// part of `Debug` (P8).
+/// part of `Debug` ([P8](crate::design::P8)).
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Refusal {
     /// The status.
@@ -229,6 +229,18 @@ pub(super) fn body_matters(status: StatusCode) -> bool {
 }
 
 /// Says what an answer means. `body` may be cut off, and is looked at for a 4xx and a 5xx only.
+///
+/// ```
+/// use cohortd::launchdarkly::{Outcome, classify};
+/// use http::{HeaderMap, StatusCode};
+///
+/// let taken = classify(StatusCode::NO_CONTENT, &HeaderMap::new(), b"");
+/// assert_eq!(taken.outcome, Outcome::Taken);
+///
+/// let body = br#"{"code":"forbidden","message":"approval is required","id":"7"}"#;
+/// let refused = classify(StatusCode::FORBIDDEN, &HeaderMap::new(), body);
+/// assert!(matches!(refused.outcome, Outcome::ApprovalRequired(_)));
+/// ```
 #[must_use]
 pub fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Answer {
     let limits = RateLimits::read(headers);
@@ -273,7 +285,7 @@ mod tests {
     use super::*;
     use http::HeaderValue;
 
-    /// The reaction table of wire.md section 3, by name of the reaction.
+    /// The reaction table of [answers](crate::design::launchdarkly::answers), by name of the reaction.
     #[test]
     fn every_status_has_its_reaction() {
         let table: [(&[u16], &str); 13] = [

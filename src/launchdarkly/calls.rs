@@ -1,8 +1,8 @@
 //! The calls that deltas amount to where nothing else is pending: one for each audience and context
-//! kind, in the order in which they first appear. Pure (P9).
+//! kind, in the order in which they first appear. Pure ([P9](crate::design::P9)).
 //!
 //! Of two deltas for one member the one with the later event time counts, and of equals the later
-//! one, as the ledger decides it (P2).
+//! one, as the ledger decides it ([P2](crate::design::P2)).
 
 use std::collections::HashMap;
 

@@ -1,4 +1,5 @@
-//! Whether LaunchDarkly knows the credentials: two questions that change nothing there.
+//! Whether LaunchDarkly knows the [credentials](crate::design::launchdarkly::credentials): two questions that
+//! change nothing there.
 
 use std::fmt;
 use std::time::Duration;

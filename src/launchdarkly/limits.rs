@@ -1,7 +1,7 @@
 //! What an answer's headers say about rate limits: read, not judged. Clamping resets and correcting
 //! for clock skew is `deliver`'s pacing.
 //!
-//! The headers are those of LaunchDarkly's REST API (wire.md section 3). A value that cannot be read
+//! The headers are those of LaunchDarkly's [REST API](crate::design::launchdarkly::rate_limits). A value that cannot be read
 //! counts as absent: a limit we do not understand must not stop delivery.
 
 use std::time::Duration;

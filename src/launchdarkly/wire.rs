@@ -1,4 +1,4 @@
-//! The body of a synced-segment call. Both directions, so that the stand-in of `sandbox` reads the
+//! The body of a [synced-segment call](crate::design::launchdarkly::synced_segments). Both directions, so that the stand-in of `sandbox` reads the
 //! same words the client writes.
 
 use std::borrow::Cow;

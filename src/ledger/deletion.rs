@@ -3,7 +3,7 @@
 //! # What always holds
 //! * A deletion takes along what happened until then, and nothing that happened later: one that comes
 //!   late, or again, does not undo a return.
-//! * At equal times the later arrival wins, as between two events (P2). What comes again is no later
+//! * At equal times the later arrival wins, as between two events ([P2](crate::design::P2)). What comes again is no later
 //!   arrival: at equal times it changes nothing.
 //! * An operator's deletion takes along everything that is stored, and an older event does not undo it.
 

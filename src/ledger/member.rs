@@ -1,9 +1,9 @@
-//! The rules that keep one member true: pure functions from a row and what happened to the next row.
+//! The [rules](crate::design::architecture::ledger_state) that keep one member true: pure functions from a row and what happened to the next row.
 //!
 //! Every store applies these; none decides by itself. `None` as the next row means "as it was".
 //!
 //! # What always holds
-//! * An older event time never changes a value (P2); an equal one does: the later arrival wins a tie.
+//! * An older event time never changes a value ([P2](crate::design::P2)); an equal one does: the later arrival wins a tie.
 //!   A message that comes again is no later arrival.
 //! * Never told is unknown, not absent: a first "left" is sent.
 //! * Pending is sticky: a value that flips back while a call is out, or after one whose answer was

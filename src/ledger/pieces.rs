@@ -1,4 +1,4 @@
-//! Large requests, taken apart: a store is given no more at a time than it can hold beside everything else (P6).
+//! Large requests, taken apart: a store is given no more at a time than it can hold beside everything else ([P6](crate::design::P6)).
 //!
 //! Pieces are recorded one after the other, so that a later item still wins a tie, and what comes before a
 //! deletion is recorded before it; what one message has brought stays together. A request of which only some pieces

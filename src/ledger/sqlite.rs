@@ -3,7 +3,8 @@
 //! Requests that arrive together share one transaction and one sync: the writer commits whatever is
 //! queued, with no fixed window, so that groups grow by themselves under load. Settles, releases and
 //! parks are folded into the same transaction as the deltas that wait. Chosen for trust,
-//! inspectability and a reopen that is quick after a kill.
+//! inspectability and a reopen that is quick after a kill
+//! ([`decisions`](crate::design::decisions::sqlite)).
 //!
 //! # What always holds
 //! * What is recorded is answered after the commit that holds it, which is synced (`synchronous=FULL`),

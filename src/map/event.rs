@@ -12,7 +12,7 @@ use super::sender_clock::Clock;
 use crate::json::exact::Exact;
 use crate::membership::Timestamp;
 
-/// An event that was read. Not `Debug`: it holds personal data (P8).
+/// An event that was read. Not `Debug`: it holds personal data ([P8](crate::design::P8)).
 #[derive(Clone, Copy)]
 pub struct Event<'a> {
     /// For what compares values: subscriptions.

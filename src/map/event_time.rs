@@ -1,4 +1,5 @@
-//! When a membership changed, as far as the event can be believed (P2).
+//! When a membership changed, as far as the event can be believed ([P2](crate::design::P2)), by one of its
+//! [times](crate::design::segment::times).
 //!
 //! The latest event time wins, so a clock that runs ahead could lock a member for as long as it is
 //! ahead. A time more than [`TOLERANCE`] ahead of arrival is therefore not believed, nor is one before

@@ -12,7 +12,7 @@ use super::fields::Field;
 use super::{Event, Mapping, Rejection};
 use crate::membership::{AudienceKey, MembershipDelta, Timestamp};
 
-/// What one mapping makes of one event. Not `Debug`: it holds values of the event (P8).
+/// What one mapping makes of one event. Not `Debug`: it holds values of the event ([P8](crate::design::P8)).
 pub struct Explanation {
     /// The statement that selects events.
     pub subscription: String,

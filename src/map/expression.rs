@@ -8,7 +8,7 @@
 //!
 //! # What always holds
 //! * Resolving never panics; what it builds is bounded ([`Budget`]), its depth by that of the mapping.
-//! * No fault and no [`Unresolved`] holds a value of the mapping or of the event (P8).
+//! * No fault and no [`Unresolved`] holds a value of the mapping or of the event ([P8](crate::design::P8)).
 
 mod budget;
 mod case;
@@ -273,7 +273,7 @@ impl fmt::Display for Expression {
     }
 }
 
-/// As `Display`: a mapping may hold somebody's email as a literal (P8).
+/// As `Display`: a mapping may hold somebody's email as a literal ([P8](crate::design::P8)).
 impl fmt::Debug for Expression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -1,4 +1,4 @@
-//! How long the texts of an event may be that are kept with every member or audience (P6).
+//! How long the texts of an event may be that are kept with every member or audience ([P6](crate::design::P6)).
 //!
 //! Past a limit the event is rejected: a text that was cut would name somebody else. Members and
 //! audiences that an older version recorded with longer texts stay as they are, and a deletion finds

@@ -33,6 +33,27 @@ pub enum Outcome {
 }
 
 /// The mappings of a destination, in the order in which they are written.
+///
+/// ```
+/// use cohortd::map::{Mapping, Mappings, Outcome};
+/// use cohortd::membership::{Membership, Timestamp};
+///
+/// let mappings = Mappings::new(vec![Mapping::preset()]);
+/// let event = serde_json::json!({
+///     "type": "identify",
+///     "userId": "ada",
+///     "traits": { "vip": true },
+///     "context": { "personas": {
+///         "computation_class": "audience", "computation_id": "aud_1", "computation_key": "vip",
+///     } },
+/// });
+/// let Outcome::Accepted { deltas, .. } = mappings.map(&event, Timestamp(1_750_000_000_000_000)) else {
+///     panic!("the preset maps it");
+/// };
+/// assert_eq!(deltas[0].audience.as_str(), "aud_1");
+/// assert_eq!(deltas[0].context_key.as_str(), "ada");
+/// assert_eq!(deltas[0].membership, Membership::In);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Mappings {
     all: Vec<Mapping>,
@@ -132,7 +153,7 @@ pub fn user_id<'a>(event: impl Into<Event<'a>>) -> Option<UserId> {
     UserId::new(&text)
 }
 
-/// When an event that arrived at `arrival` happened, as far as it can be believed (P2).
+/// When an event that arrived at `arrival` happened, as far as it can be believed ([P2](crate::design::P2)).
 #[must_use]
 pub fn happened_at<'a>(event: impl Into<Event<'a>>, arrival: Timestamp) -> Timestamp {
     event.into().time(arrival).at

@@ -1,4 +1,4 @@
-//! The defaults of Segment's "LaunchDarkly Audiences" action: its subscription, and an expression
+//! The defaults of Segment's "LaunchDarkly Audiences" [action](crate::design::segment::sync_audience): its subscription, and an expression
 //! for each field.
 
 use serde_json::Value;

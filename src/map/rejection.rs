@@ -1,6 +1,6 @@
-//! Why an event cannot be applied: the one list of reasons, and the sentence that goes with each (P7).
+//! Why an event cannot be applied: the one list of reasons, and the sentence that goes with each ([P7](crate::design::P7)).
 //!
-//! Sentences name fields and paths of the mapping, never a value of the event (P8): they are
+//! Sentences name fields and paths of the mapping, never a value of the event ([P8](crate::design::P8)): they are
 //! answered to Segment, logged and kept.
 
 use std::fmt;

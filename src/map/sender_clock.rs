@@ -1,6 +1,6 @@
 //! A sender's clock, where events come straight from their sender: the Tracking API.
 //!
-//! What Segment sends has been corrected by Segment. Here it is corrected in the same way: it happened as
+//! What Segment sends has been corrected by Segment. Here it is corrected [in the same way](crate::design::segment::times): it happened as
 //! long before the arrival as it did before it was sent, by the sender's own clock. So `timestamp` becomes
 //! arrival - (`sentAt` - `originalTimestamp`), and what it was is kept as `originalTimestamp`.
 //!

@@ -13,7 +13,7 @@
 //! * [`Subscription::selects`] answers for every event: it never panics, borrows what it can, and
 //!   needs time and memory bounded by the statement and the event.
 //! * What is printed is the statement again: it parses into an equal one.
-//! * What is told about an event names fields and kinds, never a value (P8).
+//! * What is told about an event names fields and kinds, never a value ([P8](crate::design::P8)).
 
 mod evaluate;
 mod explain;
@@ -33,6 +33,17 @@ pub use fault::SubscriptionFault;
 use tree::Condition;
 
 /// A statement that says of every event whether it is selected.
+///
+/// ```
+/// use cohortd::map::Subscription;
+///
+/// let subscription = Subscription::parse("type = \"track\" and match(event, \"Audience *\")")?;
+/// assert!(subscription.selects(&serde_json::json!({ "type": "track", "event": "Audience Entered" })));
+/// assert!(!subscription.selects(&serde_json::json!({ "type": "track", "event": "Order Completed" })));
+///
+/// assert!(Subscription::parse("type = ").is_err());
+/// # Ok::<(), cohortd::map::SubscriptionFault>(())
+/// ```
 #[derive(Clone, PartialEq)]
 pub struct Subscription {
     condition: Condition,

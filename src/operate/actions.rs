@@ -6,8 +6,8 @@
 //! * Nothing calls LaunchDarkly around the ledger: what is performed is recorded, and the courier of
 //!   the destination tells it. The answer says so instead of pretending to be LaunchDarkly's
 //!   (tests/it/actions.rs).
-//! * A token goes nowhere but to the hosts that the configuration names, and into no answer (P8).
-//! * Every event that was not recorded is answered with a reason (P7).
+//! * A token goes nowhere but to the hosts that the configuration names, and into no answer ([P8](crate::design::P8)).
+//! * Every event that was not recorded is answered with a reason ([P7](crate::design::P7)).
 //!
 //! # What does not
 //! The mapping is that of the request, not that of the destination, and subscriptions are not

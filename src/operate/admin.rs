@@ -11,7 +11,7 @@
 //! * No answer that holds data is stored on its way (tests/it/admin.rs).
 //! * Errors are problem documents (RFC 9457).
 //! * `/status` and `/metrics` hold nothing personal: names of destinations, ids of audiences, counts
-//!   (P8; tests/it/secrecy.rs).
+//!   ([P8](crate::design::P8); tests/it/secrecy.rs).
 
 use std::sync::Arc;
 

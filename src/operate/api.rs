@@ -3,7 +3,7 @@
 //! # What always holds
 //! * A change demands a JSON content type, so that no form of a web page can make one.
 //! * Every change is one line in the log that says what was done to which destination and audience,
-//!   and never to whom (P8).
+//!   and never to whom ([P8](crate::design::P8)).
 //! * Errors are problem documents with a sentence that says what to do.
 
 mod access;
@@ -197,7 +197,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     }
 }
 
-/// A body from this size on, or of unknown size, has to wait for its turn: what is made of it takes many times as much (P6).
+/// A body from this size on, or of unknown size, has to wait for its turn: what is made of it takes many times as much ([P6](crate::design::P6)).
 const LARGE_BODY_BYTES: u64 = 64 * 1024;
 /// Large bodies that are read and worked on at once, whoever sends them.
 static LARGE_BODIES: Semaphore = Semaphore::const_new(2);

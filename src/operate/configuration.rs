@@ -2,7 +2,7 @@
 //! whoever watches.
 //!
 //! Service tells, everybody else looks. Faults are told as `cohortd check` prints them: by key, never
-//! with a secret (P8).
+//! with a secret ([P8](crate::design::P8)).
 
 use std::sync::{Arc, Mutex, PoisonError};
 

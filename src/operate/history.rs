@@ -1,10 +1,10 @@
 //! The last hour of each destination, in memory: what the dashboard draws.
 //!
 //! # What always holds
-//! * It is bounded (P6): so many steps, so many audiences, whatever the daemon handles
+//! * It is bounded ([P6](crate::design::P6)): so many steps, so many audiences, whatever the daemon handles
 //!   (`tests::an_hour_is_kept_and_no_more`,
 //!   `audiences::tests::past_the_cap_an_audience_waits_for_a_quiet_one`).
-//! * It holds names of destinations, ids of audiences and counts: nothing personal (P8).
+//! * It holds names of destinations, ids of audiences and counts: nothing personal ([P8](crate::design::P8)).
 //!
 //! # What does not
 //! A restart begins it anew. A dashboard that stays open keeps what it has seen, with a gap.

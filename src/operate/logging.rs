@@ -109,7 +109,7 @@ fn levels<S: 'static>(handle: reload::Handle<EnvFilter, S>) -> Levels {
 }
 
 /// The directives of the configuration, behind one for a library that has a line for whatever a stranger does wrong:
-/// that could fill a disk (P6). Whoever wants to read it names it: `info,h2=debug`.
+/// that could fill a disk ([P6](crate::design::P6)). Whoever wants to read it names it: `info,h2=debug`.
 fn filter(level: &str) -> EnvFilter {
     EnvFilter::new(format!("h2=error,{level}"))
 }

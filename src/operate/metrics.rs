@@ -4,7 +4,7 @@
 //! # What always holds
 //! * [`catalogue`] is the one list of names, units and labels; README's table is made from it, and what is
 //!   exposed is what it lists (tests/it/metrics.rs).
-//! * Labels are bounded: destinations, and words of fixed lists. No label names a person or an audience (P8).
+//! * Labels are bounded: destinations, and words of fixed lists. No label names a person or an audience ([P8](crate::design::P8)).
 //! * What was counted of a destination stays when a reload removes it; how it stands is shown only while there
 //!   is one (tests/it/reload.rs).
 //! * Nothing is gathered unless somebody asks, and no step waits for it.

@@ -11,7 +11,8 @@ use crate::ledger::LedgerError;
 /// Seconds after which a ledger that could not take a write may be asked again.
 const RETRY_AFTER_S: u16 = 5;
 
-/// An error answer. Nothing in it is personal (P8).
+// Nothing in it is personal (P8).
+/// An error answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// Always `about:blank`: the status says what kind of problem it is.

@@ -6,8 +6,8 @@
 //!   From then on an address is answered at most five a second, and all of them together twenty, each in
 //!   the order of its coming.
 //! * What waits holds no lock, and is at most what the listener's connections carry. At most
-//!   `MOST_ADDRESSES` addresses are told apart; beyond, they share one place (P6).
-//! * At most one line a minute says how many there were and from where, and none has a token in it (P8).
+//!   `MOST_ADDRESSES` addresses are told apart; beyond, they share one place ([P6](crate::design::P6)).
+//! * At most one line a minute says how many there were and from where, and none has a token in it ([P8](crate::design::P8)).
 //!
 //! # What does not
 //! A guesser need not wait for an answer: who opens a connection for each guess and takes silence for a no is

@@ -1,5 +1,5 @@
 //! How each destination stands, as `/status` tells it and `cohortd status` reads it. Times are RFC 3339,
-//! UTC. Nothing in it is personal (P8; tests/it/secrecy.rs).
+//! UTC. Nothing in it is personal ([P8](crate::design::P8); tests/it/secrecy.rs).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,10 +1,10 @@
 //! The verdict on a destination: one word, since when, and every reason why it is not `ok`, each with what
-//! to do about it. The command line, `/status`, metrics and the dashboard say nothing else (P7).
+//! to do about it. The command line, `/status`, metrics and the dashboard say nothing else ([P7](crate::design::P7)).
 //!
 //! # What always holds
 //! * `ok` means that LaunchDarkly has been told, or is being told in time, everything that Segment has sent, and
 //!   that nothing was refused, rejected, parked or merely ignored (tests/it/verdict.rs).
-//! * Pure: the same facts give the same verdict (P9). Nothing in it is personal (P8).
+//! * Pure: the same facts give the same verdict ([P9](crate::design::P9)). Nothing in it is personal ([P8](crate::design::P8)).
 //! # What does not
 //! What was refused or of no use in the last seconds before a crash is forgotten until it happens again (`note`).
 

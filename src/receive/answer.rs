@@ -2,7 +2,7 @@
 //!
 //! Segment retries 429, 5xx and timeouts for four hours and never any other 4xx, whose body is what
 //! the customer reads in its Event Delivery view. So our own trouble is a 503, and a 4xx says what
-//! a person can do. No text holds anything that came with the request (P8).
+//! a person can do. No text holds anything that came with the request ([P8](crate::design::P8)).
 
 use std::sync::Arc;
 use std::time::Duration;

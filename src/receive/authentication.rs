@@ -1,7 +1,7 @@
 //! Authentication: who may post to a destination.
 //!
 //! `X-Signature` is the lower-case hex HMAC-SHA1, keyed with a shared secret, of the text that
-//! Segment serialised (`wire.md`, section 1): the whole body of a single event, the raw first
+//! [Segment serialised](crate::design::segment::signature): the whole body of a single event, the raw first
 //! element of a batch, or the `json` value of the event or that element where it is wrapped. A signature over
 //! the whole body of a batch is good too. `Authorization: Bearer` carries a fixed token, `Basic` a
 //! write key as the user name.

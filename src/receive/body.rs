@@ -1,5 +1,5 @@
 //! The body of a request: read whole, within a size, out of a budget that all requests in flight share
-//! (P6). The time is the listener's.
+//! ([P6](crate::design::P6)). The time is the listener's.
 //!
 //! What is reserved is what has come, not what was announced: an announcement costs nothing. A body that
 //! is packed is read as it was sent; `unpacking` has the rest.

@@ -1,4 +1,4 @@
-//! What all requests in flight may hold together (P6), in number and in bytes.
+//! What all requests in flight may hold together ([P6](crate::design::P6)), in number and in bytes.
 //!
 //! Nothing ever waits for the budget, so that requests cannot block each other. When it is used up, the
 //! body that has been arriving for the longest makes way: a stranger can have bodies read before it is

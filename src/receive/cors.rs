@@ -32,7 +32,7 @@ const ANY: &str = "*";
 const LONGEST: usize = 272;
 
 /// Where the page that asks is from, if a browser says so. A copy: what it is cut from is a whole head, which is
-/// not kept while a body is awaited (P6).
+/// not kept while a body is awaited ([P6](crate::design::P6)).
 pub(super) fn origin(headers: &HeaderMap) -> Option<HeaderValue> {
     let origin = headers.get(header::ORIGIN).filter(|origin| origin.len() <= LONGEST)?;
     HeaderValue::from_bytes(origin.as_bytes()).ok()

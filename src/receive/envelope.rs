@@ -138,7 +138,7 @@ fn is_array_index(key: &str) -> bool {
 /// after the other, until that says `None`. `None`: it did, or the text is not one object of JSON.
 ///
 /// All of it is read, but what is inside of a value only as far as it is JSON; and not even that where it
-/// goes so deep that nobody reads it: the parser would keep a byte for each bracket (P6).
+/// goes so deep that nobody reads it: the parser would keep a byte for each bracket ([P6](crate::design::P6)).
 pub fn each_member<'a, K: Deserialize<'a>>(
     object: &'a [u8],
     mut take: impl FnMut(K, &'a [u8]) -> Option<()>,

@@ -1,4 +1,4 @@
-//! The names of ignored events: so many of each, in bounded memory whatever a sender calls them (P6).
+//! The names of ignored events: so many of each, in bounded memory whatever a sender calls them ([P6](crate::design::P6)).
 
 use std::collections::BTreeMap;
 

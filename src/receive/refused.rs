@@ -1,5 +1,5 @@
 //! What the public listener refused: counted, and where it looks like Segment's, remembered until that
-//! path succeeds again (P7).
+//! path succeeds again ([P7](crate::design::P7)).
 //!
 //! Segment does not retry a 4xx but 429: a wrong secret loses a whole first sync unless somebody hears of it.
 //!
@@ -8,7 +8,7 @@
 //!   a credential; or asks for a path there is with a credential. Nothing else is remembered or logged: a scanner
 //!   turns nothing red.
 //! * Memory is bounded by the configuration: of what strangers choose at most
-//!   [`MOST_ASTRAY`] paths are told apart, each of which is a slip in a name that is configured (P6, P8).
+//!   [`MOST_ASTRAY`] paths are told apart, each of which is a slip in a name that is configured ([P6](crate::design::P6), [P8](crate::design::P8)).
 //! * At most one line of the log a minute for each path that is remembered.
 //!
 //! tests/it/refused.rs

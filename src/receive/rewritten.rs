@@ -17,7 +17,7 @@ use crate::map::stringified;
 
 /// Between two samples.
 const SAMPLE_EVERY: Duration = Duration::from_secs(60);
-/// Segment's largest event.
+/// Segment's [largest event](crate::design::segment::requests).
 const LARGEST_BYTES: usize = 32 * 1024;
 
 /// When a sample was last looked at, and whether it was rewritten.

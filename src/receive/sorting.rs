@@ -24,13 +24,13 @@ use crate::membership::{Deletion, DestinationName, MembershipDelta, Timestamp, U
 /// 4,000 at most; the rest is for backfills by other means.
 pub(super) const MOST_EVENTS: usize = 250_000;
 
-/// Most events in one body: what each of several destinations makes of them is in memory at once (P6).
+/// Most events in one body: what each of several destinations makes of them is in memory at once ([P6](crate::design::P6)).
 pub(super) fn most_events(door: &Door) -> usize {
     MOST_EVENTS / door.destinations.len().max(1)
 }
 
-/// The largest event that is read. Segment's are at most 32 KB and a customer may add fields; a
-/// parsed event takes many times its text, so that the whole body must not be one (P6).
+/// The largest event that is read. Segment's are [at most 32 KB](crate::design::segment::requests) and a customer may add fields; a
+/// parsed event takes many times its text, so that the whole body must not be one ([P6](crate::design::P6)).
 pub(super) const EVENT_LIMIT_BYTES: usize = 1024 * 1024;
 
 /// The most values that an event may hold: each takes up to [`BYTES_A_VALUE`], and may be written in two
@@ -546,7 +546,7 @@ fn rejected_event(rejection: &Rejection, text: &[u8], of: Subject) -> RejectedEv
     RejectedEvent { reason: reason.as_str().into(), detail, body: text.to_vec(), user_id, event_at }
 }
 
-/// Reads one event. The parser's own words are left out: they may quote the event (P8).
+/// Reads one event. The parser's own words are left out: they may quote the event ([P8](crate::design::P8)).
 pub(super) fn read(text: &[u8]) -> Result<Exact, Rejection> {
     match too_large(text) {
         Some(rejection) => Err(rejection),

@@ -7,7 +7,7 @@
 //! * A client certificate, if a CA for them is set, is demanded in the handshake: nobody speaks HTTP
 //!   without. The one exception is the listener's own: who holds its key may ask it, so that the
 //!   commands of this host need no certificate of their own.
-//! * No key is in any text (P8).
+//! * No key is in any text ([P8](crate::design::P8)).
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;

@@ -1,5 +1,5 @@
-//! Segment's HTTP Tracking API, as far as its SDKs speak it: `POST /v1/identify` and its neighbours, and
-//! `/v1/batch`. For sources that send straight to here, and for backfills (`wire.md`, section 1).
+//! Segment's HTTP [Tracking API](crate::design::segment::tracking_api), as far as its SDKs speak it: `POST /v1/identify` and its neighbours, and
+//! `/v1/batch`. For sources that send straight to here, and for backfills.
 //!
 //! The write key names the destination and is the credential: as the user name of HTTP Basic, or as
 //! `writeKey` in the body.
@@ -33,10 +33,10 @@ use crate::json::{self, Json};
 use crate::map::{Clock, Event, Mappings, Reason, Rejection, corrected};
 use crate::membership::Timestamp;
 
-/// Without a key in the head the body is read from a stranger: Segment's own limit for a batch.
+/// Without a key in the head the body is read from a stranger: Segment's own [limit for a batch](crate::design::segment::tracking_api).
 const STRANGERS_BODY_BYTES: usize = 512 * 1024;
 
-/// Each message is read with what it shares: that may not multiply a body by what a sender likes (P6).
+/// Each message is read with what it shares: that may not multiply a body by what a sender likes ([P6](crate::design::P6)).
 const MOST_SHARED_BYTES: usize = 32 * 1024 * 1024;
 
 /// What says when a batch was sent is no longer than that, or says nothing.
@@ -598,7 +598,7 @@ mod tests {
         assert_eq!(kept.body, br#"{"userId":"\ud800"}"#);
     }
 
-    /// A body is multiplied by what its messages share, and what comes of it counts (P6).
+    /// A body is multiplied by what its messages share, and what comes of it counts ([P6](crate::design::P6)).
     #[tokio::test]
     async fn what_is_shared_may_not_multiply_a_body_past_all_bounds() {
         let batch = |messages: usize, shared_bytes: usize| {

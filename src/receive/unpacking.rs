@@ -2,7 +2,7 @@
 //!
 //! A body is read as it was sent, and unpacked where heavy bodies are read (`heavy`), twice: first only
 //! to see what it comes to, in [`DECODER_BYTES`], then into a buffer of that size, which is reserved before
-//! it is made (P6; tests/it/memory.rs).
+//! it is made ([P6](crate::design::P6); tests/it/memory.rs).
 //!
 //! # What a stranger may have unpacked
 //! A signature stands over the text, so that somebody has to unpack before it can be checked. Whoever has

@@ -1,6 +1,6 @@
 //! `POST|PUT|PATCH /segment/{destination or route}`: the way of one request.
 //!
-//! A 2xx is a promise that everything accepted is on stable storage (P1). If the ledger does not
+//! A 2xx is a promise that everything accepted is on stable storage ([P1](crate::design::P1)). If the ledger does not
 //! make it so in time the answer is 503: Segment sends the same again, which changes nothing.
 
 use std::net::IpAddr;
@@ -866,7 +866,7 @@ mod tests {
         assert_eq!(before.elapsed(), LEAST_FOR_THE_LEDGER);
     }
 
-    /// P1.
+    /// [P1](crate::design::P1).
     #[tokio::test]
     async fn no_success_is_answered_before_the_ledger_has_recorded() {
         let ledger = Arc::new(FakeLedger::that(Behaviour::Waits));

@@ -1,4 +1,4 @@
-//! The two calls that Segment's Webhook Audiences make beside their events: an audience is created, and
+//! The [two calls](crate::design::segment::requests) that Segment's Webhook Audiences make beside their events: an audience is created, and
 //! asked for. They carry no credential, so they keep no state and tell nothing: the external id is a
 //! pure function of the path's name and the audience's, and the calls are limited in number.
 

@@ -2,7 +2,7 @@
 //!
 //! A sender at a distance gets one window through in a round trip, so that narrow ones make a large batch
 //! slow: 4.5 MB in 64 KiB a round trip of 100 ms take seven seconds, and Segment waits for five. Wide ones come
-//! out of a share of the budget of the bodies (P6): each connection reserves its own before it is told
+//! out of a share of the budget of the bodies ([P6](crate::design::P6)): each connection reserves its own before it is told
 //! of it, for as long as it is open, and those that come once the share is used up have narrow ones
 //! (tests/it/distant.rs, tests/it/memory.rs).
 

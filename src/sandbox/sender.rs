@@ -13,7 +13,7 @@ use crate::secret::Secret;
 
 /// Requests on their way at once.
 const MOST_POSTS: usize = 4;
-/// Segment's default for a batch.
+/// Segment's [default for a batch](crate::design::segment::requests).
 const LARGEST_BATCH: u64 = 1000;
 /// Requests without end are for watching: mostly single events, now and then a batch.
 const CALM_SIZES: [u64; 8] = [1, 1, 2, 1, 12, 1, 6, 2];

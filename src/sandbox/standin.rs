@@ -5,7 +5,7 @@
 //! * A request is judged and applied as a whole, in the order in which requests are judged.
 //! * What [`StandIn::until`] and the accessors show of a request is there before its answer is.
 //! * A member that is named while another request with it is under way is counted as an overlap,
-//!   so that a test of any kind can end with "and nothing overtook" (P3).
+//!   so that a test of any kind can end with "and nothing overtook" ([P3](crate::design::P3)).
 
 mod fault;
 mod protocol;
@@ -182,7 +182,7 @@ impl StandIn {
         View(&self.shared.state()).log().cloned().collect()
     }
 
-    /// How many times a request named a member that was in another request still in flight (P3).
+    /// How many times a request named a member that was in another request still in flight ([P3](crate::design::P3)).
     #[must_use]
     pub fn overlaps(&self) -> u64 {
         View(&self.shared.state()).overlaps()

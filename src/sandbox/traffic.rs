@@ -1,7 +1,7 @@
 //! Sample traffic: what Segment Engage sends when people enter and leave audiences, with the truth
 //! alongside, so that whoever sends it can tell whether the segments came out right.
 //!
-//! The shapes are those of wire.md section 1. The same seed gives the same events.
+//! The events are [memberships](crate::design::segment::memberships). The same seed gives the same events.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -287,7 +287,7 @@ mod tests {
         serde_json::from_slice(body).expect("traffic is JSON")
     }
 
-    /// Reads the events with nothing but wire.md's table, and arrives at the truth.
+    /// Reads the events with nothing but the table of [memberships](crate::design::segment::memberships), and arrives at the truth.
     #[test]
     fn the_truth_is_what_the_events_say() {
         let mut traffic = Traffic::new(7, 50, FROM);

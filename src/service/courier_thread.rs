@@ -1,4 +1,4 @@
-//! The thread of all couriers: what is told does not wait behind bodies that are read (P5).
+//! The [thread of all couriers](crate::design::decisions::courier_thread): what is told does not wait behind bodies that are read ([P5](crate::design::P5)).
 //!
 //! A runtime shares its threads among its tasks, whatever they do; the system shares the cores among
 //! threads, and lets one that has slept go first.

@@ -5,7 +5,7 @@
 //!   is read that has none (tests/it/reload.rs).
 //! * Requests in flight finish under the configuration they came in with, and none fails.
 //! * A destination's courier is told of its change and goes on; one that delivers elsewhere from now on,
-//!   or not at all, has finished its calls before the ledger forgets what was told (P3, P4).
+//!   or not at all, has finished its calls before the ledger forgets what was told ([P3](crate::design::P3), [P4](crate::design::P4)).
 //! * What cannot be changed while the daemon runs is named, and stays as it is.
 //! * No reload opens the admin listener to strangers
 //!   (`tests::tokens_stay_until_the_listener_has_moved_to_a_loopback_address`).

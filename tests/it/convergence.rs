@@ -73,7 +73,7 @@ fn track(user: &str, audience: &str, enters: bool, at_ms: i64) -> Value {
     event
 }
 
-/// Everything that wire.md section 3 lists, at random. What is applied late is so before the
+/// Everything that `design::launchdarkly::answers` lists, at random. What is applied late is so before the
 /// re-assertion, which comes two request timeouts after the settle.
 fn fault(random: &mut StdRng) -> Fault {
     let apply = match random.random_range(0..3) {

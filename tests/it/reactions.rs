@@ -1,4 +1,4 @@
-//! The reaction table of wire.md section 3, each row through the running daemon.
+//! The reaction table of `design::launchdarkly::answers`, each row through the running daemon.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};

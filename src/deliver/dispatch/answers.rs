@@ -21,12 +21,12 @@ const CONFLICT_FLOOR: Duration = Duration::from_millis(200);
 const CONFLICT_CEILING: Duration = Duration::from_secs(5);
 
 /// Audiences whose refused batches are kept in parts, from the first refusal to the last part; those of
-/// more go back to the ledger, so that they are not all in memory (P6).
+/// more go back to the ledger, so that they are not all in memory ([P6](crate::design::P6)).
 const MOST_IN_PARTS: usize = 32;
 
 /// Longest pause after which a member that was refused alone is sent once more.
 const SUSPECT_CEILING: Duration = Duration::from_secs(5);
-/// So many of them are kept meanwhile; others go back to the ledger, and their audience waits as long (P6).
+/// So many of them are kept meanwhile; others go back to the ledger, and their audience waits as long ([P6](crate::design::P6)).
 const MOST_SUSPECTS: usize = 1024;
 
 impl Dispatch {

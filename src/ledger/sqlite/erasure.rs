@@ -7,7 +7,7 @@
 //! # What always holds
 //! * Nobody waits for it. While somebody reads from an old moment (a backup, an export), the log cannot
 //!   be emptied; it is tried again every second until they have gone.
-//! * The journal loses only what is in the tables and synced (P1).
+//! * The journal loses only what is in the tables and synced ([P1](crate::design::P1)).
 
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};

@@ -3,14 +3,14 @@
 //! While the writer keeps up, a request is a part of its next transaction. When it does not, the
 //! request is appended here, synced together with whatever else waits, and answered; the writer reads
 //! it back as soon as it can, and writes the members that it has changed in large groups, sorted by
-//! member (`super::unwritten`): then it is merged.
+//! member (`super::unwritten`): then it is merged. Why: [`decisions`](crate::design::decisions::journal).
 //!
 //! # What always holds
 //! * What is appended is on stable storage when it is published, and is erased only when the
-//!   transaction that holds it is (P1, tests/it/faults.rs and `tests::journaled`).
+//!   transaction that holds it is ([P1](crate::design::P1), tests/it/faults.rs and `tests::journaled`).
 //! * What comes after something that is not merged yet goes through the journal too, or waits until
-//!   it is merged: nothing overtakes (P2).
-//! * It is bounded: when it is full, requests wait, and are refused in time (P6).
+//!   it is merged: nothing overtakes ([P2](crate::design::P2)).
+//! * It is bounded: when it is full, requests wait, and are refused in time ([P6](crate::design::P6)).
 //! * Merging the same block twice ends as merging it once: a block carries the stamps of its deltas.
 //!
 //! # On the disk

@@ -18,7 +18,7 @@ macro_rules! columns {
     };
 }
 
-/// Inserts the members of these [`values`], in the order of the table: then they are taken from where
+/// Inserts the members of these `values`, in the order of the table: then they are taken from where
 /// they are bound. `OR FAIL`, because a transaction does not go on after a failure: there is nothing to be
 /// kept for taking back what a statement has inserted before.
 macro_rules! insert {

@@ -17,7 +17,7 @@ use crate::ledger::{
 };
 use crate::membership::{AudienceId, DestinationName, Timestamp};
 
-/// Bodies of rejected events in one reading: a page of large ones is a short page (P6).
+/// Bodies of rejected events in one reading: a page of large ones is a short page ([P6](crate::design::P6)).
 const PAGE_BYTES: usize = 4 << 20;
 
 /// A connection of its own; one reading at a time.

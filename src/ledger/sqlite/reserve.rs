@@ -1,4 +1,4 @@
-//! The part of the disk that the ledger leaves alone (P6): while less is free, nothing new is
+//! The part of the disk that the ledger leaves alone ([P6](crate::design::P6)): while less is free, nothing new is
 //! accepted. What was accepted is delivered all the same, which needs a little space to note it.
 
 use std::fs::{self, File};

@@ -151,7 +151,7 @@ impl State {
         }
     }
 
-    /// The hashes of the keys of some members, at most [`AT_ONCE`]. What is looked at to load them is
+    /// The hashes of the keys of some members, at most `AT_ONCE`. What is looked at to load them is
     /// looked at for all of them, one kind after the other: the processor waits for many places in
     /// memory at once then, and not for each.
     pub fn hashes<'a>(&self, members: impl Iterator<Item = (usize, &'a str)>) -> Vec<u64> {

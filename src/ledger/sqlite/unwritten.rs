@@ -10,11 +10,11 @@
 //! # What always holds
 //! * Whoever reads the rows themselves has them written first: only what looks up one member, or asks
 //!   who waits, finds them here.
-//! * A block leaves the journal with the transaction that writes the last member it has changed (P1,
+//! * A block leaves the journal with the transaction that writes the last member it has changed ([P1](crate::design::P1),
 //!   tests/it/faults.rs). After a crash it is merged again, and ends the same.
 //! * Members of which a call was made are known by the mark of their audience, which is on the disk before
 //!   a batch is handed out: what was heard of the call since may be lost.
-//! * They are bounded: when there are so many, nothing more is read from the journal (P6).
+//! * They are bounded: when there are so many, nothing more is read from the journal ([P6](crate::design::P6)).
 
 mod changed;
 mod key;

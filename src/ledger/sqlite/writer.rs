@@ -87,7 +87,7 @@ pub struct Writer {
     /// Bytes of the blocks between these.
     read_bytes: u64,
     /// Until this block is read nothing is claimed: what it says may have been told already, and
-    /// whoever was told something newer must not be told what is older (P3).
+    /// whoever was told something newer must not be told what is older ([P3](crate::design::P3)).
     told_through: u64,
     /// When what little is in the journal is merged.
     merge_at: Instant,

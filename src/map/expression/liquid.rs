@@ -1,4 +1,5 @@
-//! `@liquid`: a text in the Liquid template language, as liquidjs renders it for Segment.
+//! `@liquid`: a text in the Liquid template language, as liquidjs renders it for Segment. Why it is
+//! [our own](crate::design::decisions::liquid).
 //!
 //! Segment switches the loops and many filters off, and lets unknown variables and filters pass. What is
 //! left is small and has JavaScript's numbers and truth, so that it is evaluated here: the Liquid
@@ -29,7 +30,7 @@ use super::{Resolved, Unresolved, built_value};
 use parser::Node;
 use render::Renderer;
 
-/// Segment's limit, in UTF-16 units.
+/// [Segment's limit](crate::design::segment::directives), in UTF-16 units.
 const LONGEST: usize = 1000;
 
 /// A compiled template.
@@ -62,7 +63,7 @@ impl LiquidTemplate {
     }
 }
 
-/// A template may hold somebody's email (P8).
+/// A template may hold somebody's email ([P8](crate::design::P8)).
 impl fmt::Debug for LiquidTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("LiquidTemplate")

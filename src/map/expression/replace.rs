@@ -11,7 +11,7 @@ use super::compile::Compiler;
 use super::conditional::nothing;
 use super::{Expression, Resolved, Unresolved};
 
-/// Most UTF-16 units of a pattern and of a replacement (Segment's limit).
+/// Most UTF-16 units of a pattern and of a replacement ([Segment's limit](crate::design::segment::directives)).
 const LONGEST: usize = 10;
 
 pub(super) const OPTIONS: [&str; 7] =

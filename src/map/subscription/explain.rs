@@ -1,6 +1,6 @@
 //! Why a statement does not select an event, in the words of the statement.
 //!
-//! Says which comparison decided and what kind of value it met, never the value itself (P8).
+//! Says which comparison decided and what kind of value it met, never the value itself ([P8](crate::design::P8)).
 
 use serde_json::Value;
 

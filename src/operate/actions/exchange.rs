@@ -13,7 +13,7 @@ use crate::ledger::MemberView;
 use crate::map::{Mapping, MappingFault, Reason, Rejection};
 use crate::membership::{DestinationName, MembershipDelta};
 
-/// One element of an answer. Holds what the request held: not `Debug` (P8).
+/// One element of an answer. Holds what the request held: not `Debug` ([P8](crate::design::P8)).
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(super) enum Entry {

@@ -23,7 +23,7 @@ use crate::operate::problem::Problem;
 /// Where the calls of settings would go that name no configured destination.
 const HOSTED: &str = "https://app.launchdarkly.com";
 
-/// Most events in one request: those of Segment's largest batch. Each is answered (P6).
+/// Most events in one request: those of Segment's largest batch. Each is answered ([P6](crate::design::P6)).
 const MOST_EVENTS: usize = 4000;
 
 #[derive(Deserialize)]

@@ -1,10 +1,10 @@
 //! Where log lines wait until they are written: a queue with a thread of its own behind it.
 //!
 //! # What always holds
-//! * Whoever logs never waits for the log: a reader that has stopped reading delays no request (P5).
+//! * Whoever logs never waits for the log: a reader that has stopped reading delays no request ([P5](crate::design::P5)).
 //! * A line that cannot be written is dropped and counted: the disk is full, nobody reads any more, or the
 //!   queue is full (`tests/it/log_lines.rs`).
-//! * At most twice [`MOST_BYTES`] wait (P6).
+//! * At most twice [`MOST_BYTES`] wait ([P6](crate::design::P6)).
 //! * What was logged before a panic or the end of the process is written first, unless that takes longer
 //!   than [`PATIENCE`].
 

@@ -26,7 +26,7 @@ const LONGEST_PATH: usize = 256;
 const NOWHERE: &str = "/REDACTED";
 
 /// Every request of the router is a span, with the attributes that the semantic conventions of HTTP ask for.
-/// Its path is one of those there are: any other is a stranger's text (P8).
+/// Its path is one of those there are: any other is a stranger's text ([P8](crate::design::P8)).
 pub fn traced(router: Router, tracer: Tracer, scheme: &'static str) -> Router {
     router.layer(middleware::from_fn_with_state((tracer, scheme), request))
 }

@@ -1,5 +1,5 @@
 //! What the log says of concerns that no line of their own step tells: that events are kept as rejected, that all
-//! are ignored or rejected, that members are late (P7). Each is said when it begins, and not more often than
+//! are ignored or rejected, that members are late ([P7](crate::design::P7)). Each is said when it begins, and not more often than
 //! [`QUIET`], whatever a sender does.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! The reasons why a destination is not `ok`: what kind of thing each is, and its words (P7).
+//! The reasons why a destination is not `ok`: what kind of thing each is, and its words ([P7](crate::design::P7)).
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What LaunchDarkly asks of a call (wire.md section 3), and its words where a call falls short.
+//! What LaunchDarkly asks of a [call](crate::design::launchdarkly::synced_segments), and its words where a call falls short.
 
 use hashbrown::HashSet;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};

@@ -1,4 +1,4 @@
-//! The client and the stand-in against each other: every reaction of wire.md section 3, as it looks
+//! The client and the stand-in against each other: every reaction to [answers](crate::design::launchdarkly::answers), as it looks
 //! through a real connection.
 
 use std::time::Duration;

@@ -270,7 +270,7 @@ impl<'a> View<'a> {
         self.0.log.iter()
     }
 
-    /// How many times a request named a member that was in another request still in flight (P3).
+    /// How many times a request named a member that was in another request still in flight ([P3](crate::design::P3)).
     #[must_use]
     pub fn overlaps(&self) -> u64 {
         self.0.overlaps

@@ -62,7 +62,7 @@ impl Writer {
     }
 
     /// Whether everything that waits in the journal is of audiences that are told quickly: others do
-    /// not wait for them (P5).
+    /// not wait for them ([P5](crate::design::P5)).
     fn all_unread_are_being_told(&self, now: Instant) -> bool {
         let State { audiences, unwritten, .. } = &self.state;
         let journal = self.shared.journal.lock();

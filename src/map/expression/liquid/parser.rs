@@ -93,7 +93,7 @@ impl Operator {
     }
 }
 
-/// Tags of liquidjs that Segment switches off.
+/// Tags of liquidjs that Segment [switches off](crate::design::segment::directives).
 const DISABLED: [&str; 6] = ["case", "for", "include", "layout", "render", "tablerow"];
 
 /// Blocks within each other; a template has a thousand characters.

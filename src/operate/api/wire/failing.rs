@@ -1,4 +1,4 @@
-//! An audience whose calls are not taken, in LaunchDarkly's words. Nothing in it is personal (P8).
+//! An audience whose calls are not taken, in LaunchDarkly's words. Nothing in it is personal ([P8](crate::design::P8)).
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

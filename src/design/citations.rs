@@ -1,0 +1,269 @@
+//! No citation points to nothing: what code, tests and pages cite is in the repository.
+//!
+//! `cargo doc` checks links in documentation. It sees neither plain comments nor tests, and no text outside
+//! of Rust: this does.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::Promise;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Where citations are looked for.
+const READ: [&str; 9] = [
+    "src",
+    "tests",
+    "config",
+    ".ci",
+    ".github",
+    "README.md",
+    "Cargo.toml",
+    "Dockerfile",
+    ".clippy.toml",
+];
+
+/// Not ours, or made by a build.
+const LEFT_OUT: [&str; 4] = [".git", "vendor", "node_modules", "target"];
+
+/// Folders whose files are cited by their path from the top.
+const FOLDERS: [&str; 6] = ["src/", "tests/", "config/", ".ci/", ".github/", ".cargo/"];
+
+/// Made by operators, or by a random test that fails, and therefore not in the repository.
+const MADE_LATER: [&str; 2] = ["config/secrets", "tests/seeds"];
+
+/// What there is to cite.
+struct Citable {
+    /// As `segment::times`, without the `design::` in front.
+    pages: BTreeSet<String>,
+    /// Every Markdown file, from the top.
+    markdown: BTreeSet<String>,
+}
+
+impl Citable {
+    fn found() -> Self {
+        let mut pages: BTreeSet<String> =
+            PROMISES.iter().flat_map(|p| [format!("{p:?}"), format!("Promise::{p:?}")]).collect();
+        pages.insert("Promise".to_owned());
+        let mut outer = "";
+        for line in include_str!("../design.rs").lines() {
+            let Some(name) =
+                line.trim().strip_prefix("pub mod ").and_then(|l| l.strip_suffix(" {"))
+            else {
+                continue;
+            };
+            if line.starts_with(' ') {
+                pages.insert(format!("{outer}::{name}"));
+            } else {
+                outer = name;
+                pages.insert(name.to_owned());
+            }
+        }
+        let mut markdown = BTreeSet::new();
+        walk(Path::new(ROOT), &mut |path| {
+            if is_markdown(path) {
+                markdown.insert(from_the_top(path));
+            }
+        });
+        Self { pages, markdown }
+    }
+
+    /// What a text cites that is not there.
+    fn missing(&self, text: &str) -> Vec<String> {
+        let mut missing = Vec::new();
+        for word in text.split(|c: char| !(c.is_ascii_alphanumeric() || "_-./:".contains(c))) {
+            let word = word.trim_matches([':', '-', '/']).trim_end_matches('.');
+            let is_there = if let Some((_, page)) = word.split_once("design::") {
+                self.pages.contains(page)
+            } else if is_a_promise(word) {
+                self.pages.contains(word)
+            } else if FOLDERS.iter().any(|folder| word.starts_with(folder)) {
+                is_or_will_be_there(word)
+            } else if is_markdown(Path::new(word)) {
+                self.has_markdown(word)
+            } else {
+                true
+            };
+            if !is_there {
+                missing.push(word.to_owned());
+            }
+        }
+        missing
+    }
+
+    /// A Markdown file may be cited from the folder that it is in or from one above.
+    fn has_markdown(&self, name: &str) -> bool {
+        let name = name.trim_start_matches("../").trim_start_matches("./");
+        self.markdown.iter().any(|file| file == name || file.ends_with(&format!("/{name}")))
+    }
+}
+
+const PROMISES: [Promise; 10] = [
+    Promise::P1,
+    Promise::P2,
+    Promise::P3,
+    Promise::P4,
+    Promise::P5,
+    Promise::P6,
+    Promise::P7,
+    Promise::P8,
+    Promise::P9,
+    Promise::P10,
+];
+
+fn is_markdown(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "md")
+}
+
+fn is_or_will_be_there(path: &str) -> bool {
+    // `tests/it/ordering.rs::name` and `src/design.rs:12` cite a place in a file
+    let path = path.split(':').next().unwrap_or(path);
+    Path::new(ROOT).join(path).exists() || MADE_LATER.iter().any(|made| path.starts_with(made))
+}
+
+fn is_a_promise(word: &str) -> bool {
+    let digits = word.strip_prefix('P').unwrap_or_default();
+    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Calls `visit` with every file and folder below `path`, and `path` itself.
+fn walk(path: &Path, visit: &mut impl FnMut(&Path)) {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if LEFT_OUT.contains(&&*name) {
+        return;
+    }
+    visit(path);
+    if path.is_dir() {
+        for entry in fs::read_dir(path).expect("the sources can be read").flatten() {
+            walk(&entry.path(), visit);
+        }
+    }
+}
+
+fn from_the_top(path: &Path) -> String {
+    path.strip_prefix(ROOT).unwrap_or(path).to_string_lossy().into_owned()
+}
+
+/// The texts in which citations are looked for.
+fn texts() -> Vec<(String, String)> {
+    let mut texts = Vec::new();
+    for place in READ {
+        walk(&Path::new(ROOT).join(place), &mut |path| {
+            let ends = ["rs", "md", "toml", "yaml", "yml", "js", "css", "html"];
+            let is_text = path.extension().is_none_or(|end| ends.iter().any(|known| end == *known));
+            // the tables of this file cite what is not there
+            if !path.is_file() || !is_text || path.ends_with("design/citations.rs") {
+                return;
+            }
+            if let Ok(text) = fs::read_to_string(path) {
+                texts.push((from_the_top(path), text));
+            }
+        });
+    }
+    texts
+}
+
+#[test]
+fn nothing_is_cited_that_is_not_there() {
+    let citable = Citable::found();
+    let texts = texts();
+    assert!(texts.len() > 300, "only {} texts were found", texts.len());
+    let missing: Vec<String> = texts
+        .iter()
+        .flat_map(|(file, text)| {
+            citable.missing(text).into_iter().map(move |cited| format!("{file}: {cited}"))
+        })
+        .collect();
+    assert!(missing.is_empty(), "cited, and not there:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn what_is_not_there_is_found() {
+    let citable = Citable::found();
+    for (text, cited) in [
+        ("// so it stays (P11)", "P11"),
+        ("/// never older: [P0](crate::design::P0)", "P0"),
+        ("(`design::segment::weather`)", "design::segment::weather"),
+        ("[x](crate::design::segment::weather).", "crate::design::segment::weather"),
+        ("//! as wire.md, section 3, says", "wire.md"),
+        ("//! * holds (tests/it/nothing.rs).", "tests/it/nothing.rs"),
+    ] {
+        assert!(citable.missing(text).iter().any(|found| found == cited), "{text}");
+    }
+    for text in [
+        "P1, P10 and [P2](crate::design::P2)",
+        "[x](crate::design::segment::times); `cohortd::design::Promise::P3`",
+        "README.md, src/design.rs, tests/it/main.rs and `.ci/run`.",
+        "config/secrets/segment is made by you, P-256 is a curve, and use crate::design::{P1, P2};",
+    ] {
+        assert_eq!(citable.missing(text), Vec::<String>::new(), "{text}");
+    }
+}
+
+/// A promise that no module names is kept by nobody.
+#[test]
+fn every_promise_is_named_by_what_keeps_it() {
+    let texts = texts();
+    for promise in PROMISES {
+        let link = format!("[{promise:?}](crate::design::{promise:?})");
+        let is_named = |(file, text): &(String, String)| {
+            file.starts_with("src/") && !file.starts_with("src/design") && text.contains(&link)
+        };
+        assert!(texts.iter().any(is_named), "{promise:?} is named nowhere");
+    }
+}
+
+/// A page that is not part of the documentation is read by nobody.
+#[test]
+fn every_page_is_part_of_the_documentation() {
+    let mut pages = Vec::new();
+    walk(&PathBuf::from(ROOT).join("src/design"), &mut |path| {
+        if is_markdown(path) {
+            pages.push(from_the_top(path));
+        }
+    });
+    assert!(pages.len() > 20, "only {} pages were found", pages.len());
+    for page in pages {
+        let included = page.strip_prefix("src/").expect("they are below it");
+        let is_included = include_str!("../design.rs").contains(&format!("\"{included}\""));
+        assert!(is_included, "{page} is in no module of src/design.rs");
+    }
+}
+
+/// Links of the README and of the pages beside it: to files, and to headings of the same page.
+#[test]
+fn every_link_of_a_page_leads_somewhere() {
+    let mut dead = Vec::new();
+    for (file, text) in texts() {
+        if !is_markdown(Path::new(&file)) || file.starts_with("src/design") {
+            continue; // links there are paths of Rust, and cargo doc's
+        }
+        let headings: BTreeSet<String> =
+            text.lines().filter(|line| line.starts_with('#')).map(anchor).collect();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let leads = if let Some(heading) = link.strip_prefix('#') {
+                headings.contains(heading)
+            } else {
+                let path = link.split('#').next().unwrap_or(link);
+                let folder = Path::new(ROOT).join(&file);
+                link.contains("://")
+                    || link.starts_with("mailto:")
+                    || folder.parent().expect("it is in a folder").join(path).exists()
+            };
+            if !leads {
+                dead.push(format!("{file}: {link}"));
+            }
+        }
+    }
+    assert!(dead.is_empty(), "links that lead nowhere:\n{}", dead.join("\n"));
+}
+
+/// As GitHub makes it of a heading.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    text.chars()
+        .filter(|c| c.is_alphanumeric() || " -_".contains(*c))
+        .map(|c| if c == ' ' { '-' } else { c })
+        .collect()
+}
