@@ -1,5 +1,3 @@
-# syntax=docker/dockerfile:1
-
 FROM rust:1.90-slim-bookworm AS builder
 WORKDIR /build
 
@@ -8,9 +6,11 @@ WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 RUN mkdir -p src tests/it tests/bench \
-    && echo 'fn main() {}' | tee src/main.rs tests/it/main.rs tests/bench/mapping.rs > tests/bench/throughput.rs \
+    && for of in src/main tests/it/main tests/bench/mapping tests/bench/throughput tests/bench/instructions; do \
+           echo 'fn main() {}' > $of.rs; \
+       done \
     && touch src/lib.rs \
-    && cargo build --release --locked --bin cohortd \
+    && cargo build --profile dist --locked --bin cohortd \
     && rm -r src
 
 COPY config/default.toml config/default.toml
@@ -18,7 +18,7 @@ COPY src src
 COPY .ci/notices .ci/notices
 # Touched, because a copied file may be older than what was built from the empty ones.
 RUN touch src/main.rs src/lib.rs \
-    && cargo build --release --locked --bin cohortd \
+    && cargo build --profile dist --locked --bin cohortd \
     && mkdir -p /staging/ledger \
     && .ci/notices /staging/doc \
     && cp src/licenses/* /staging/doc/
@@ -34,7 +34,7 @@ LABEL org.opencontainers.image.title="cohortd" \
     org.opencontainers.image.source="${SOURCE}" \
     org.opencontainers.image.licenses="MIT OR Apache-2.0"
 
-COPY --from=builder /build/target/release/cohortd /usr/local/bin/cohortd
+COPY --from=builder /build/target/dist/cohortd /usr/local/bin/cohortd
 # Our licences, and the notices of what is linked into the binary.
 COPY --from=builder /staging/doc /usr/share/doc/cohortd
 # A new volume takes over the owner of the directory it is mounted on.
