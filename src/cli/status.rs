@@ -15,7 +15,7 @@ use crate::config::Admin;
 use crate::operate::api::wire::Nothing;
 use crate::operate::configuration::ConfigurationStatus;
 use crate::operate::entries::Entry;
-use crate::operate::status::{ClockStatus, DestinationStatus, LastError, Status};
+use crate::operate::status::{ClockStatus, DestinationStatus, LastError, Status, Unconfigured};
 use crate::operate::verdict::{Concern, ConcernKind, DestinationState};
 
 /// Names of ignored events that are printed.
@@ -92,6 +92,13 @@ impl StatusCommand {
             writeln!(
                 out,
                 "\n{lines} log lines could not be written: nobody reads the log, or its disk is full"
+            )?;
+        }
+        for Unconfigured { name, included, pending, remedy } in &status.unconfigured {
+            writeln!(
+                out,
+                "\n{name} IS NOT CONFIGURED any more: {included} members of it are kept, and {pending} wait to be told\n  \
+                 what to do: {remedy}"
             )?;
         }
         status.destinations.iter().try_for_each(|(name, of)| say(name, of, out))

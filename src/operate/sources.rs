@@ -13,7 +13,7 @@ use super::configuration::{Configuration, ConfigurationStatus};
 use super::entries::Entry;
 use super::logging::Lines;
 use super::refusals::Refusals;
-use super::status::{ClockStatus, DestinationStatus, Numbers, Status};
+use super::status::{ClockStatus, DestinationStatus, Numbers, Status, Unconfigured};
 use super::verdict::{DestinationState, Facts};
 use crate::clock::Clock;
 use crate::current::Current;
@@ -135,6 +135,7 @@ impl Sources {
             clock: ClockStatus::of(self.clock_ahead()),
             configuration: ConfigurationStatus::of(self.configuration.state()),
             destinations,
+            unconfigured: views.iter().filter_map(Unconfigured::of).collect(),
         })
     }
 }

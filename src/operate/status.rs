@@ -12,7 +12,7 @@ use super::verdict::{Concern, DestinationState, Facts, Verdict};
 use crate::clock::whole_millis;
 use crate::deliver::{Held, Trouble};
 use crate::launchdarkly::{RateLimits, Window};
-use crate::ledger::Backlog;
+use crate::ledger::{Backlog, DestinationView};
 use crate::map::Doubt;
 use crate::membership::Timestamp;
 use crate::operate::api::wire::{FailingInfo, instant};
@@ -47,6 +47,38 @@ pub struct Status {
     pub configuration: Option<ConfigurationStatus>,
     /// By name.
     pub destinations: BTreeMap<String, DestinationStatus>,
+    /// Destinations that the configuration no longer names, and of which the ledger still has members.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unconfigured: Vec<Unconfigured>,
+}
+
+/// A destination that the configuration no longer names.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Unconfigured {
+    /// Its name.
+    pub name: String,
+    /// Members that are in an audience.
+    pub included: u64,
+    /// Members that LaunchDarkly was still to be told.
+    pub pending: u64,
+    /// What to do about it, in a sentence.
+    pub remedy: String,
+}
+
+impl Unconfigured {
+    /// `None`: it is configured, or nothing of it is left.
+    pub(super) fn of(view: &DestinationView) -> Option<Self> {
+        let DestinationView { name, configured, included, pending, parked, rejected, .. } = view;
+        let is_left = included + pending + parked + rejected > 0;
+        (!configured && is_left).then(|| Self {
+            name: name.clone(),
+            included: *included,
+            pending: *pending,
+            remedy: format!(
+                "configure it again, and what waits is told; or cohortd drop {name} forgets it"
+            ),
+        })
+    }
 }
 
 /// The ledger has recorded arrivals that are in the future now.

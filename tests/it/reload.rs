@@ -273,6 +273,10 @@ async fn destinations_come_and_go_and_what_is_kept_of_them_stays() {
     let kept = audiences.as_array().expect("a list").iter().find(of_other).expect("it is shown");
     assert_eq!((&kept["configured"], &kept["pending"]), (&false.into(), &1.into()), "{kept}");
     assert!(!launchdarkly.look(|view| view.has(OTHER_ENVIRONMENT, "aud_vip", "bob")));
+    let left = &cohortd.status().await["unconfigured"][0];
+    assert_eq!((&left["name"], &left["pending"]), (&"other".into(), &1.into()), "{left}");
+    let said = installation.types(Some(cohortd.admin), &["status"]).done();
+    assert!(said.contains("other IS NOT CONFIGURED any more: 2 members"), "{said}");
 
     installation.write_config(&(alone + &other(&launchdarkly, true)));
     hang_up(&cohortd).await;
