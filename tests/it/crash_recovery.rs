@@ -13,6 +13,7 @@ use cohortd::sandbox::{Apply, Fault};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
+use rustix::process::Signal;
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -215,7 +216,7 @@ async fn twenty_kills_leave_the_segments_as_what_was_answered() {
             let enough = |view: &cohortd::sandbox::View<'_>| view.calls().total >= calls;
             launchdarkly.until(DEADLINE, enough).await.expect("it delivers");
         }
-        cohortd.signal("KILL");
+        cohortd.signal(Signal::KILL);
         for poster in posters {
             poster.await.expect("no answer is wrong");
         }

@@ -22,6 +22,7 @@ use cohortd::sandbox::{Apply, Fault, StandIn, View};
 use cohortd::secret::Secret;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use rustix::process::Signal;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -166,7 +167,7 @@ async fn p1_a_kill_while_the_writer_is_behind_loses_nothing_that_was_answered() 
     });
     let posters: Vec<_> = posters.collect();
     tokio::time::timeout(DEADLINE, enough.notified()).await.expect("batches are answered");
-    cohortd.signal("KILL");
+    cohortd.signal(Signal::KILL);
     for poster in posters {
         tokio::time::timeout(DEADLINE, poster).await.expect("it is gone").expect("no panic");
     }

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::process::Command;
 use std::time::Instant;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::{Cohortd, DEADLINE, Installation, identify, launchdarkly};
@@ -73,7 +74,7 @@ async fn a_reader_of_the_log_that_has_stopped_delays_nothing_and_may_come_back()
         installation.write_config(&format!("{} = 1\n", "x".repeat(60_000)));
         let began = Instant::now();
         while dropped(&cohortd.status().await) == 0 {
-            cohortd.signal("HUP");
+            cohortd.signal(Signal::HUP);
             assert!(began.elapsed() < DEADLINE, "nothing is dropped");
         }
         takes(&cohortd, 50).await;

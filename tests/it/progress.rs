@@ -2,12 +2,13 @@
 //! for it. Whoever stops looking does not stop it.
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use cohortd::sandbox::View;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Cohortd, DEADLINE, Installation, identify, launchdarkly};
+use crate::harness::{Cohortd, DEADLINE, Installation, identify, launchdarkly, send};
 
 const NOW_MS: i64 = 1_750_000_000_000;
 /// More than the ledger lets wait at once while something is done to all of them.
@@ -80,12 +81,7 @@ async fn until_listed(words: &str, installation: &Installation, cohortd: &Cohort
 
 /// A command that waits, and what it has said first.
 fn waiting(installation: &Installation, cohortd: &Cohortd, words: &[&str]) -> (Child, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cohortd"));
-    let configured = installation.command();
-    let variables = configured.get_envs().filter_map(|(name, value)| Some((name, value?)));
-    command.args(words).env_clear().envs(variables);
-    command.env("COHORTD_ADMIN__ADDRESS", cohortd.admin.to_string());
-    command.current_dir(installation.directory.path());
+    let mut command = installation.line(Some(cohortd.admin), words);
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the binary runs");
     let first = next_line(&mut child);
@@ -129,9 +125,7 @@ async fn a_resync_shows_how_far_it_is_and_who_waits_for_it_sees_its_end() {
     let words = ["resync", "aud_vip", "--wait"];
     let (impatient, line) = waiting(&installation, &cohortd, &words);
     assert!(line.contains("of 7000, paused: cohortd resume production"), "{line}");
-    let pid = impatient.id().to_string();
-    let sent = Command::new("kill").args(["-s", "INT", &pid]).status();
-    assert!(sent.expect("kill is there").success());
+    send(Signal::INT, impatient.id());
     let (code, words) = ended(impatient);
     assert_eq!(code, 130, "{words}");
     assert!(words.contains("the work goes on in the daemon"), "{words}");

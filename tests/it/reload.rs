@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cohortd::sandbox::{Apply, Fault, StandIn, View};
 use cohortd::secret::Secret;
+use rustix::process::Signal;
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -80,7 +81,7 @@ async fn once_more(cohortd: &Cohortd, message: &str, act: impl FnOnce()) {
 }
 
 async fn hang_up(cohortd: &Cohortd) {
-    once_more(cohortd, RELOADED, || cohortd.signal("HUP")).await;
+    once_more(cohortd, RELOADED, || cohortd.signal(Signal::HUP)).await;
 }
 
 /// The last line with this message.
@@ -150,7 +151,7 @@ async fn under_load_secrets_rotate_without_a_gap_and_no_request_fails() {
         let write = |text: &str| {
             installation.write("segment-secret", text);
             if by_signal {
-                cohortd.signal("HUP");
+                cohortd.signal(Signal::HUP);
             }
         };
         once_more(&cohortd, RELOADED, || write(&format!("{old}\n{new}\n"))).await;
@@ -220,7 +221,7 @@ async fn a_configuration_with_faults_changes_nothing_and_all_of_them_are_said() 
     once_more(&cohortd, RELOADED, || installation.write("admin", "planted-admin")).await;
     assert_eq!(enter(&cohortd, "production", "ada").await, 401, "the secret has changed with it");
     let unchanged = "the configuration is as it was";
-    once_more(&cohortd, unchanged, || cohortd.signal("HUP")).await;
+    once_more(&cohortd, unchanged, || cohortd.signal(Signal::HUP)).await;
     assert_eq!(last_logged(&cohortd, unchanged)["level"], "DEBUG");
     assert_eq!(cohortd.count_logged(RELOADED), 1);
 }
@@ -439,7 +440,7 @@ async fn a_refused_configuration_is_shown_until_a_good_one_is_read() {
     let since = shown["refused_since"].clone();
     assert!(since.is_string(), "{shown}");
     has("cohortd_config_refused 1.0").await;
-    once_more(&cohortd, NOT_TAKEN, || cohortd.signal("HUP")).await;
+    once_more(&cohortd, NOT_TAKEN, || cohortd.signal(Signal::HUP)).await;
     let refused_twice = "cohortd_config_reloads_total{outcome=\"refused\"} 2";
     has(refused_twice).await;
     assert_eq!(cohortd.status().await["configuration"]["refused_since"], since, "since then");

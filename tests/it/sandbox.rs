@@ -6,10 +6,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use cohortd::sandbox::{Difference, SegmentState, differences};
+use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{ChildStdout, Command};
 
-use crate::harness::DEADLINE;
+use crate::harness::{DEADLINE, send};
 
 fn sandbox(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cohortd"));
@@ -78,12 +79,6 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
     rest.split_once(after).expect("it ends somewhere").0
 }
 
-async fn interrupt(child: &Child, signal: &str) {
-    let pid = child.id().expect("it runs").to_string();
-    let sent = Command::new("kill").args(["-s", signal, &pid]).status().await;
-    assert!(sent.expect("kill is there").success());
-}
-
 #[tokio::test]
 async fn the_line_to_try_by_hand_works_and_a_signal_ends_with_the_summary() {
     let mut child = sandbox(&[]).spawn().expect("the binary runs");
@@ -103,7 +98,7 @@ async fn the_line_to_try_by_hand_works_and_a_signal_ends_with_the_summary() {
     assert_eq!(answer.trim_end(), r#"{"accepted":1,"ignored":0,"rejected":[]}"#);
     line(&mut lines, |line| line.contains("Beta testers 1")).await;
 
-    interrupt(&child, "INT").await;
+    send(Signal::INT, child.id().expect("it runs"));
     line(&mut lines, |line| line == "summary").await;
     let mut rest = String::new();
     lines.into_inner().read_to_string(&mut rest).await.expect("it writes text");

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use cohortd::sandbox::{Apply, Fault, StandIn, sign};
 use cohortd::secret::Secret;
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -57,7 +58,7 @@ async fn sigterm_under_load_breaks_no_promise_and_ends_in_time() {
     tokio::time::timeout(DEADLINE, enough).await.expect("in time").expect("they post");
 
     let asked = Instant::now();
-    cohortd.signal("TERM");
+    cohortd.signal(Signal::TERM);
     let (mut accepted, mut posted, mut other) = (BTreeSet::new(), BTreeSet::new(), 0);
     for poster in posters {
         let (of_accepted, of_posted, of_other) = poster.await.expect("no answer is wrong");
@@ -113,7 +114,7 @@ async fn a_request_in_flight_is_finished_and_the_probe_says_not_ready_meanwhile(
     let (first, rest) = body.split_at(body.len() / 2);
     slow.write_all(first.as_bytes()).await.expect("sent");
 
-    cohortd.signal("TERM");
+    cohortd.signal(Signal::TERM);
     cohortd.logged("stopping").await;
     assert_eq!(cohortd.readyz().await, Some(503));
     cohortd.logged("accepts no more connections").await;
@@ -174,9 +175,9 @@ async fn a_hanging_call_does_not_hold_the_end_beyond_the_grace_period() {
 async fn a_second_signal_cuts_the_grace_period_short() {
     let (launchdarkly, installation, cohortd) = with_a_hanging_call("50000").await;
     let asked = Instant::now();
-    cohortd.signal("TERM");
+    cohortd.signal(Signal::TERM);
     cohortd.logged("stopping").await; // two signals that are not met yet are one
-    cohortd.signal("INT");
+    cohortd.signal(Signal::INT);
     let (status, _) = cohortd.wait();
     let took = asked.elapsed();
     assert!(status.success(), "{status}");
@@ -194,7 +195,7 @@ async fn for_the_drain_delay_it_is_not_ready_and_accepts_all_the_same() {
     let cohortd = installation.start();
     let asked = Instant::now();
     assert_eq!(cohortd.readyz().await, Some(200));
-    cohortd.signal("TERM");
+    cohortd.signal(Signal::TERM);
     cohortd.logged("stopping").await;
     let mut looks = tokio::time::interval(Duration::from_millis(10));
     while cohortd.readyz().await != Some(503) {
@@ -206,7 +207,7 @@ async fn for_the_drain_delay_it_is_not_ready_and_accepts_all_the_same() {
     assert!(told.out.starts_with("NOT READY: stopping; Segment retries"), "{}", told.out);
     let answer = cohortd.post(&identify("ada", "vip", true, NOW_MS)).await;
     assert_eq!(answer.expect("an answer").0, 200);
-    cohortd.signal("TERM"); // who is in a hurry does not wait for it
+    cohortd.signal(Signal::TERM); // who is in a hurry does not wait for it
     assert!(cohortd.wait().0.success());
     assert!(asked.elapsed() < Duration::from_secs(30), "{:?}", asked.elapsed());
 
@@ -227,16 +228,15 @@ async fn a_ledger_that_cannot_write_ends_the_daemon_with_70() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
     // Otherwise the system ends a process that meets the limit, before it can say anything.
-    let patient = ["bash", "-c", "trap '' XFSZ; exec \"$@\"", "-"];
+    let patient = ["sh", "-c", "trap '' XFSZ; exec \"$@\"", "-"];
     let cohortd = installation.start_as(installation.wrapped(&patient));
     let answer = cohortd.post(&identify("ada", "vip", true, NOW_MS)).await;
     assert_eq!(answer.expect("an answer").0, 200);
     installation.drained().await;
 
-    let pid = cohortd.pid().to_string();
-    let limit = ["--pid", &pid, "--fsize=4096"];
-    let limited = std::process::Command::new("prlimit").args(limit).status();
-    assert!(limited.expect("prlimit is there").success());
+    let pid = i32::try_from(cohortd.pid()).ok().and_then(Pid::from_raw);
+    let few_bytes = Rlimit { current: Some(4096), maximum: Some(4096) };
+    prlimit(pid, Resource::Fsize, few_bytes).expect("it is our child");
     let answer = cohortd.post(&identify("grace", "vip", true, NOW_MS)).await;
     assert!(answer.is_none_or(|(status, _)| status == 503), "nothing was made durable");
     let (status, log) = cohortd.wait();

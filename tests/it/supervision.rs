@@ -2,6 +2,8 @@
 
 use std::os::unix::net::UnixDatagram;
 
+use rustix::process::Signal;
+
 use crate::harness::{Cohortd, DEADLINE, Installation, launchdarkly};
 
 /// Systemd's end of the socket.
@@ -45,7 +47,7 @@ async fn systemd_hears_that_it_is_ready_alive_and_stopping_in_this_order() {
     let cohortd = started(&installation, &path.display().to_string(), "100000");
     systemd.hears("READY=1", 1);
     systemd.hears("WATCHDOG=1", 3);
-    cohortd.signal("TERM");
+    cohortd.signal(Signal::TERM);
     systemd.hears("STOPPING=1", 1);
     assert!(cohortd.wait().0.success());
     let at = |beginning: &str| systemd.heard.iter().position(|text| text.starts_with(beginning));

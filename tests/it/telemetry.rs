@@ -22,6 +22,7 @@ use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::{Metric, number_data_point};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
+use rustix::process::Signal;
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -427,7 +428,7 @@ async fn a_trace_goes_on_to_launchdarkly_after_a_reload_too() {
     installation.write_config("");
     let cohortd = installation.start();
     installation.write_config("[destinations.production.delivery]\nmax_batch = 10\n");
-    cohortd.signal("HUP");
+    cohortd.signal(Signal::HUP);
     cohortd.logged("configuration reloaded").await;
     post_in_trace(&cohortd, "ada", &format!("00-{TRACE}-b7ad6b7169203331-01")).await;
     let has = |view: &View<'_>| view.has(ENVIRONMENT, "aud_vip", "ada");
