@@ -2,8 +2,8 @@
 //! the browser minds about it.
 
 mod browser;
-mod layout;
-mod situations;
+pub mod layout;
+pub mod situations;
 
 use std::time::{Duration, Instant};
 
@@ -69,7 +69,6 @@ async fn until_in(launchdarkly: &StandIn, audience: &str, who: &str) {
     launchdarkly.until(DEADLINE, is_in).await.expect("they are in");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hold_and_its_end_are_shown_within_two_seconds() {
     let Some(scene) = Scene::with(&["ada"]).await else { return };
     let Scene { browser, launchdarkly, cohortd, .. } = &scene;
@@ -104,7 +103,6 @@ async fn a_hold_and_its_end_are_shown_within_two_seconds() {
     browser.is_content().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rejected_event_is_replayed_once_the_mapping_is_mended() {
     let Some(scene) = Scene::with(&[]).await else { return };
     let Scene { browser, launchdarkly, mut installation, cohortd } = scene;
@@ -139,7 +137,6 @@ async fn a_rejected_event_is_replayed_once_the_mapping_is_mended() {
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_event_tester_explains_and_sends() {
     let Some(scene) = Scene::with(&[]).await else { return };
     let Scene { browser, launchdarkly, cohortd, .. } = &scene;
@@ -172,7 +169,6 @@ async fn the_event_tester_explains_and_sends() {
     browser.is_content().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_persons_memberships_are_shown_and_forgotten() {
     let Some(scene) = Scene::with(&["ada", "bob"]).await else { return };
     let Scene { browser, launchdarkly, cohortd, .. } = &scene;
@@ -199,7 +195,6 @@ async fn a_persons_memberships_are_shown_and_forgotten() {
     browser.is_content().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn delivery_is_steered_and_what_was_refused_is_tried_again() {
     let Some(scene) = Scene::with(&[]).await else { return };
     let Scene { browser, launchdarkly, cohortd, .. } = &scene;
@@ -243,7 +238,6 @@ async fn delivery_is_steered_and_what_was_refused_is_tried_again() {
 }
 
 /// With tokens configured: a page without data, which asks for one.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_token_the_page_shows_nothing_and_with_it_nothing_personal_is_left_about() {
     let Some(browser) = Browser::start() else { return };
     let launchdarkly = launchdarkly().await;
@@ -294,7 +288,6 @@ async fn without_a_token_the_page_shows_nothing_and_with_it_nothing_personal_is_
 
 /// With a token that may only read: everything is shown but the events that are kept, and no button that
 /// changes anything can be pressed.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_that_may_only_read_changes_nothing_and_the_page_says_why() {
     let Some(browser) = Browser::start() else { return };
     let launchdarkly = launchdarkly().await;
@@ -335,7 +328,6 @@ async fn a_token_that_may_only_read_changes_nothing_and_the_page_says_why() {
     browser.is_accessible().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_used_by_keyboard() {
     let Some(scene) = Scene::with(&["ada"]).await else { return };
     let Scene { browser, cohortd, .. } = &scene;
@@ -369,7 +361,6 @@ async fn it_is_used_by_keyboard() {
 }
 
 /// Pictures of everything, to be looked at, under the target folder: tmp/dashboard/pictures.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_right_at_both_widths_and_in_both_schemes() {
     let Some(scene) = Scene::with(&[]).await else { return };
     let Scene { browser, launchdarkly, cohortd, .. } = &scene;
@@ -442,7 +433,6 @@ async fn prepare(browser: &Browser, panel: &str) {
 }
 
 /// What the plots are drawn from. No browser is needed to see that it is counted, and that it names nobody.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_hour_is_counted_and_names_nobody() {
     let launchdarkly = launchdarkly().await;
     let mut installation = installation(&launchdarkly);
@@ -487,3 +477,16 @@ async fn the_last_hour_is_counted_and_names_nobody() {
     let later = later.bearer_auth("planted-admin-token").send().await.expect("an answer");
     assert_eq!(later.json::<Value>().await.expect("JSON")["destinations"], json!({}));
 }
+
+tests![
+    a_hold_and_its_end_are_shown_within_two_seconds,
+    a_rejected_event_is_replayed_once_the_mapping_is_mended,
+    the_event_tester_explains_and_sends,
+    a_persons_memberships_are_shown_and_forgotten,
+    delivery_is_steered_and_what_was_refused_is_tried_again,
+    without_a_token_the_page_shows_nothing_and_with_it_nothing_personal_is_left_about,
+    a_token_that_may_only_read_changes_nothing_and_the_page_says_why,
+    it_is_used_by_keyboard,
+    it_is_right_at_both_widths_and_in_both_schemes,
+    the_last_hour_is_counted_and_names_nobody,
+];

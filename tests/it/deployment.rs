@@ -37,7 +37,7 @@ fn str_of(value: &Value) -> &str {
 /// Runs somebody's tool, which must find nothing to complain about. Says so if it is not installed.
 fn accepts(tool: &str, arguments: &[&str], package: &str) {
     let Ok(said) = Command::new(tool).args(arguments).output() else {
-        println!("SKIPPED: {tool} is not installed ({package}), and has checked nothing");
+        note!("SKIPPED: {tool} is not installed ({package}), and has checked nothing");
         return;
     };
     let complaint = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
@@ -73,7 +73,6 @@ fn knows_the_metrics_of(query: &str) {
     assert!(found > 0 || query.contains("up{"), "it asks for something of ours: {query}");
 }
 
-#[test]
 fn alert_rules_read_metrics_that_there_are_and_each_says_what_to_do() {
     let rules = yaml("prometheus/alerts.yaml");
     let mut names = Vec::new();
@@ -105,7 +104,6 @@ fn str_path(path: &Path) -> &str {
     path.to_str().expect("paths here are text")
 }
 
-#[test]
 fn the_grafana_dashboard_asks_for_metrics_that_there_are() {
     let dashboard: Value =
         serde_json::from_str(&text("grafana/dashboards/cohortd.json")).expect("it is JSON");
@@ -165,7 +163,6 @@ fn loaded(toml: Option<&str>, variables: &[(String, String)], mounted: &str) -> 
     Config::load_from(file.as_deref(), variables).unwrap_or_else(|faults| panic!("{faults}"))
 }
 
-#[test]
 fn the_compose_file_makes_a_configuration_and_mounts_what_is_there() {
     let compose = &yaml("compose.yaml")[0];
     let daemon = &compose["services"]["cohortd"];
@@ -200,7 +197,6 @@ fn the_compose_file_makes_a_configuration_and_mounts_what_is_there() {
     }
 }
 
-#[test]
 fn the_kubernetes_manifests_have_one_writer_and_an_end_in_time() {
     let manifests = yaml("kubernetes/cohortd.yaml");
     let of_kind = |kind: &str| manifests.iter().find(|manifest| manifest["kind"] == kind);
@@ -233,7 +229,6 @@ fn the_kubernetes_manifests_have_one_writer_and_an_end_in_time() {
     accepts("kubernetes-validate", &["--strict", str_path(&file)], "PyPI: kubernetes-validate");
 }
 
-#[test]
 fn the_systemd_unit_is_sound_and_makes_a_configuration() {
     let unit = text("cohortd.service");
     let values = |key: &str| {
@@ -260,3 +255,11 @@ fn the_systemd_unit_is_sound_and_makes_a_configuration() {
     std::fs::write(&file, unit).expect("it is ours");
     accepts("systemd-analyze", &["verify", str_path(&file)], "Debian: systemd");
 }
+
+tests![
+    alert_rules_read_metrics_that_there_are_and_each_says_what_to_do,
+    the_grafana_dashboard_asks_for_metrics_that_there_are,
+    the_compose_file_makes_a_configuration_and_mounts_what_is_there,
+    the_kubernetes_manifests_have_one_writer_and_an_end_in_time,
+    the_systemd_unit_is_sound_and_makes_a_configuration,
+];

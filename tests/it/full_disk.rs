@@ -31,7 +31,7 @@ fn is_skipped(test: &str) -> bool {
         .output();
     let is_possible = tried.is_ok_and(|output| output.status.success());
     if !is_possible {
-        println!("skipped: {test}: no mount namespace can be made here");
+        note!("skipped: {test}: no mount namespace can be made here");
     }
     !is_possible
 }
@@ -65,7 +65,6 @@ async fn is_refused(cohortd: &Cohortd) {
     assert!(why.contains("no space"), "{why}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_on_a_full_disk_is_not_ready_until_there_is_space() {
     if is_skipped("a_start_on_a_full_disk_is_not_ready_until_there_is_space") {
         return;
@@ -106,7 +105,6 @@ async fn a_start_on_a_full_disk_is_not_ready_until_there_is_space() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_that_waits_for_space_stops_when_it_is_told_to() {
     if is_skipped("a_daemon_that_waits_for_space_stops_when_it_is_told_to") {
         return;
@@ -130,7 +128,6 @@ async fn a_daemon_that_waits_for_space_stops_when_it_is_told_to() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ledger_on_a_full_disk_can_be_checked() {
     if is_skipped("a_ledger_on_a_full_disk_can_be_checked") {
         return;
@@ -161,7 +158,6 @@ async fn a_ledger_on_a_full_disk_can_be_checked() {
 }
 
 /// Kept events come and go: what is kept is little, what is written is many times the disk.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_does_not_take_a_small_disk_whole() {
     const EVENTS: usize = 120;
     if is_skipped("the_log_does_not_take_a_small_disk_whole") {
@@ -184,7 +180,7 @@ async fn the_log_does_not_take_a_small_disk_whole() {
         }
         assert!(refused < 20, "after {kept} nothing is taken any more");
     }
-    println!("{kept} of 300 KB kept on 14 MiB, {refused} refused");
+    note!("{kept} of 300 KB kept on 14 MiB, {refused} refused");
     let who = identify("ada", "vip", true, NOW_MS);
     assert_eq!(cohortd.post(&who).await.expect("an answer").0, 200);
     let delivered = |view: &View<'_>| view.has(ENVIRONMENT, "aud_vip", "ada");
@@ -193,13 +189,10 @@ async fn the_log_does_not_take_a_small_disk_whole() {
     assert!(status.success(), "{}", log.join("\n"));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_quota_that_is_used_up_is_answered_503_and_the_daemon_goes_on() {
     let version = Command::new("strace").arg("-V").output();
     if version.is_err() {
-        println!(
-            "skipped: a_quota_that_is_used_up_is_answered_503_and_the_daemon_goes_on: no strace"
-        );
+        note!("skipped: a_quota_that_is_used_up_is_answered_503_and_the_daemon_goes_on: no strace");
         return;
     }
     let launchdarkly = launchdarkly().await;
@@ -251,10 +244,9 @@ async fn a_quota_that_is_used_up_is_answered_503_and_the_daemon_goes_on() {
 }
 
 /// What was accepted stays in SQLite's log, which the next start reads.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_whose_tables_may_not_grow_for_a_quota_ends_well() {
     if Command::new("strace").arg("-V").output().is_err() {
-        println!("skipped: a_daemon_whose_tables_may_not_grow_for_a_quota_ends_well: no strace");
+        note!("skipped: a_daemon_whose_tables_may_not_grow_for_a_quota_ends_well: no strace");
         return;
     }
     let launchdarkly = launchdarkly().await;
@@ -280,11 +272,10 @@ async fn a_daemon_whose_tables_may_not_grow_for_a_quota_ends_well() {
 }
 
 /// The names of what is new are on stable storage before anything in it is promised.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn new_directories_above_the_ledger_are_synced() {
     let version = Command::new("strace").arg("-V").output();
     if version.is_err() {
-        println!("skipped: new_directories_above_the_ledger_are_synced: no strace");
+        note!("skipped: new_directories_above_the_ledger_are_synced: no strace");
         return;
     }
     let launchdarkly = launchdarkly().await;
@@ -302,3 +293,13 @@ async fn new_directories_above_the_ledger_are_synced() {
         assert!(trace.lines().any(|line| line.contains(&synced)), "{synced} is not synced");
     }
 }
+
+tests![
+    a_start_on_a_full_disk_is_not_ready_until_there_is_space,
+    a_daemon_that_waits_for_space_stops_when_it_is_told_to,
+    a_ledger_on_a_full_disk_can_be_checked,
+    the_log_does_not_take_a_small_disk_whole,
+    a_quota_that_is_used_up_is_answered_503_and_the_daemon_goes_on,
+    a_daemon_whose_tables_may_not_grow_for_a_quota_ends_well,
+    new_directories_above_the_ledger_are_synced,
+];

@@ -73,7 +73,7 @@ struct Point {
 fn has_tracer(test: &str) -> bool {
     let is_there = Command::new("strace").arg("-V").output().is_ok();
     if !is_there {
-        println!("skipped: {test}: strace is missing");
+        note!("skipped: {test}: strace is missing");
     }
     is_there
 }
@@ -221,7 +221,6 @@ impl Case {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restore_that_is_killed_at_any_call_leaves_the_old_ledger_or_the_new_one() {
     if !has_tracer("a_restore_that_is_killed_at_any_call_leaves_the_old_ledger_or_the_new_one") {
         return;
@@ -258,11 +257,10 @@ async fn a_restore_that_is_killed_at_any_call_leaves_the_old_ledger_or_the_new_o
         new += usize::from(is_new);
         true
     });
-    println!("{kills} kills in a restore, {new} of them after it counted");
+    note!("{kills} kills in a restore, {new} of them after it counted");
     assert!(kills > 25 && new > 5, "it was hardly traced");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_finishes_a_restore_may_be_killed_too() {
     if !has_tracer("whoever_finishes_a_restore_may_be_killed_too") {
         return;
@@ -286,7 +284,7 @@ async fn whoever_finishes_a_restore_may_be_killed_too() {
         assert_eq!(set_aside(&ledger).len(), 1);
         was_killed
     });
-    println!("{kills} kills in a check that finishes a restore");
+    note!("{kills} kills in a check that finishes a restore");
     assert!(kills > 15, "it was hardly traced");
 }
 
@@ -297,7 +295,6 @@ fn is_ready(daemon: &mut Child) -> bool {
     lines.any(|line| line.contains("\"message\":\"ready\""))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_very_first_start_may_be_killed_at_any_call() {
     if !has_tracer("the_very_first_start_may_be_killed_at_any_call") {
         return;
@@ -332,6 +329,12 @@ async fn the_very_first_start_may_be_killed_at_any_call() {
         sound(&installation);
         true
     });
-    println!("{kills} kills in a first start");
+    note!("{kills} kills in a first start");
     assert!(kills > 25, "it was hardly traced");
 }
+
+tests![
+    a_restore_that_is_killed_at_any_call_leaves_the_old_ledger_or_the_new_one,
+    whoever_finishes_a_restore_may_be_killed_too,
+    the_very_first_start_may_be_killed_at_any_call,
+];

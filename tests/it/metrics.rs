@@ -116,7 +116,7 @@ fn promtool_accepts(text: &str) {
     let mut command = Command::new("promtool");
     command.args(["check", "metrics"]).stdin(Stdio::piped());
     let Ok(mut promtool) = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() else {
-        eprintln!("SKIPPED: promtool is not installed (Debian: prometheus)");
+        note!("SKIPPED: promtool is not installed (Debian: prometheus)");
         return;
     };
     let mut stdin = promtool.stdin.take().expect("it is piped");
@@ -187,7 +187,6 @@ async fn traffic(cohortd: &Cohortd, launchdarkly: &StandIn) {
     until_has(launchdarkly, "bob").await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_readme_lists_is_exposed_and_counts_what_happened() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -263,7 +262,6 @@ async fn what_the_readme_lists_is_exposed_and_counts_what_happened() {
     }
 }
 
-#[tokio::test]
 async fn open_metrics_is_there_for_whoever_asks_and_a_state_is_one_of_seven() {
     let launchdarkly = launchdarkly().await;
     let cohortd = Installation::new(&launchdarkly).start();
@@ -302,3 +300,8 @@ async fn open_metrics_is_there_for_whoever_asks_and_a_state_is_one_of_seven() {
         "{text}"
     );
 }
+
+tests![
+    what_the_readme_lists_is_exposed_and_counts_what_happened,
+    open_metrics_is_there_for_whoever_asks_and_a_state_is_one_of_seven,
+];

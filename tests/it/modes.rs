@@ -23,7 +23,6 @@ fn open_to_all(installation: &Installation, arguments: &str) -> Command {
     command
 }
 
-#[tokio::test]
 async fn p8_the_ledger_and_its_copies_are_their_owners_alone() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -66,3 +65,5 @@ async fn p8_the_ledger_and_its_copies_are_their_owners_alone() {
     assert_eq!(soft, Some("0"), "a core dump would hold what the files hide: {core:?}");
     assert!(cohortd.stop().0.success());
 }
+
+tests![p8_the_ledger_and_its_copies_are_their_owners_alone,];

@@ -46,7 +46,6 @@ fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_route_and_method_is_in_the_document_and_no_other_is_answered() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -127,10 +126,9 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn schemathesis_finds_no_fault_of_ours_and_no_answer_that_is_not_described() {
     let Some(tools) = tools() else {
-        println!("schemathesis cannot be installed here, and nothing is shown");
+        note!("schemathesis cannot be installed here, and nothing is shown");
         return;
     };
     let launchdarkly = launchdarkly().await;
@@ -186,8 +184,13 @@ async fn schemathesis_finds_no_fault_of_ours_and_no_answer_that_is_not_described
         .output()
         .expect("it is installed");
     let text = said(&output);
-    println!("{text}");
+    note!("{text}");
     assert!(output.status.success(), "{text}");
     assert!(text.contains("Tested: "), "it has asked for something: {text}");
     assert!(cohortd.stop().0.success(), "and the daemon is well");
 }
+
+tests![
+    each_route_and_method_is_in_the_document_and_no_other_is_answered,
+    schemathesis_finds_no_fault_of_ours_and_no_answer_that_is_not_described,
+];

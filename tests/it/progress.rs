@@ -110,7 +110,6 @@ fn ended(mut child: Child) -> (i32, String) {
     (code.expect("it ends by itself"), lines.join("\n"))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_resync_shows_how_far_it_is_and_who_waits_for_it_sees_its_end() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -163,7 +162,6 @@ async fn a_resync_shows_how_far_it_is_and_who_waits_for_it_sees_its_end() {
 
 /// All of a small audience waits as soon as it is asked for: the end is when nobody does any more.
 /// Whoever waits for what cannot come is told so.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_for_a_disabled_destination_is_told_that_it_is() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -180,7 +178,6 @@ async fn who_waits_for_a_disabled_destination_is_told_that_it_is() {
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_for_few_waits_until_they_are_told() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -201,7 +198,6 @@ async fn who_waits_for_few_waits_until_they_are_told() {
     assert_eq!(launchdarkly.calls().members, 4);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retraction_that_is_waited_for_leaves_nobody() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -217,7 +213,6 @@ async fn a_retraction_that_is_waited_for_leaves_nobody() {
     assert!(there.is_ok(), "it waited until everybody had left");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backlog_that_lasts_and_a_replay_in_parts_are_long_work_too() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -249,3 +244,11 @@ async fn a_backlog_that_lasts_and_a_replay_in_parts_are_long_work_too() {
     steering.post("resume", json!({})).await;
     steering.until(<[Value]>::is_empty).await;
 }
+
+tests![
+    a_resync_shows_how_far_it_is_and_who_waits_for_it_sees_its_end,
+    who_waits_for_a_disabled_destination_is_told_that_it_is,
+    who_waits_for_few_waits_until_they_are_told,
+    a_retraction_that_is_waited_for_leaves_nobody,
+    a_backlog_that_lasts_and_a_replay_in_parts_are_long_work_too,
+];

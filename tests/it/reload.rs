@@ -128,7 +128,6 @@ async fn post_until(
     everybody
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_load_secrets_rotate_without_a_gap_and_no_request_fails() {
     let (launchdarkly, installation) = installation().await;
     let good = production(&launchdarkly, "");
@@ -178,7 +177,7 @@ async fn under_load_secrets_rotate_without_a_gap_and_no_request_fails() {
     while let Some(posted) = posters.join_next().await {
         everybody.extend(posted.expect("no request failed"));
     }
-    println!("{} requests, {} reloads, none failed", everybody.len(), reloads());
+    note!("{} requests, {} reloads, none failed", everybody.len(), reloads());
     assert!(everybody.len() > 100, "there was a load: {}", everybody.len());
     let all_in = |view: &View<'_>| {
         let members = view.segment(ENVIRONMENT, "aud_vip").map(|of| &of.members);
@@ -191,7 +190,6 @@ async fn under_load_secrets_rotate_without_a_gap_and_no_request_fails() {
     assert!(!log.iter().any(|line| line.contains("planted")), "secrets stay");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_configuration_with_faults_changes_nothing_and_all_of_them_are_said() {
     let (launchdarkly, installation) = installation().await;
     let good = production(&launchdarkly, "");
@@ -226,7 +224,6 @@ async fn a_configuration_with_faults_changes_nothing_and_all_of_them_are_said() 
     assert_eq!(cohortd.count_logged(RELOADED), 1);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn destinations_come_and_go_and_what_is_kept_of_them_stays() {
     let (launchdarkly, installation) = installation().await;
     let alone = production(&launchdarkly, "");
@@ -282,7 +279,6 @@ async fn destinations_come_and_go_and_what_is_kept_of_them_stays() {
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_token_ends_a_hold_at_once() {
     let (launchdarkly, mut installation) = installation().await;
     // So long that only the change can end it.
@@ -313,7 +309,6 @@ async fn a_new_token_ends_a_hold_at_once() {
     assert_eq!(last_logged(&cohortd, RELOADED)["changed"], changed);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_environment_is_told_everything_that_the_one_before_was() {
     let (launchdarkly, installation) = installation().await;
     installation.write_config(&production(&launchdarkly, ""));
@@ -344,7 +339,6 @@ async fn another_environment_is_told_everything_that_the_one_before_was() {
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_loses_no_call_that_is_under_way() {
     let (launchdarkly, mut installation) = installation().await;
     installation.set("delivery.request_timeout_ms", "2000");
@@ -371,7 +365,6 @@ async fn a_change_loses_no_call_that_is_under_way() {
     assert_eq!(launchdarkly.overlaps(), 0, "the next call waits for the one before (P3)");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn level_and_admin_tokens_are_applied_and_what_is_not_is_named() {
     let (launchdarkly, mut installation) = installation().await;
     installation.unset("log.level");
@@ -411,7 +404,6 @@ async fn level_and_admin_tokens_are_applied_and_what_is_not_is_named() {
 }
 
 /// Until it is mended, though what runs is as it was.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_configuration_is_shown_until_a_good_one_is_read() {
     let (launchdarkly, installation) = installation().await;
     let good = production(&launchdarkly, "");
@@ -460,7 +452,6 @@ async fn a_refused_configuration_is_shown_until_a_good_one_is_read() {
 }
 
 /// More than are marked at once, so that some are still to come.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_change_of_environment_everybody_counts_as_waiting_at_once() {
     const EVERYBODY: u64 = 7000;
     let (launchdarkly, installation) = installation().await;
@@ -510,3 +501,15 @@ async fn after_a_change_of_environment_everybody_counts_as_waiting_at_once() {
     cohortd.until_status(nobody_waits).await;
     assert!(cohortd.stop().0.success());
 }
+
+tests![
+    under_load_secrets_rotate_without_a_gap_and_no_request_fails,
+    a_configuration_with_faults_changes_nothing_and_all_of_them_are_said,
+    destinations_come_and_go_and_what_is_kept_of_them_stays,
+    a_new_token_ends_a_hold_at_once,
+    another_environment_is_told_everything_that_the_one_before_was,
+    a_change_loses_no_call_that_is_under_way,
+    level_and_admin_tokens_are_applied_and_what_is_not_is_named,
+    a_refused_configuration_is_shown_until_a_good_one_is_read,
+    after_a_change_of_environment_everybody_counts_as_waiting_at_once,
+];

@@ -61,7 +61,6 @@ async fn with_a_backup() -> Installation {
     installation
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_made_beside_the_directory_and_each_ledger_that_was_there_is_kept() {
     let installation = with_a_backup().await;
     let around = installation.directory.path();
@@ -93,7 +92,6 @@ async fn nothing_is_made_beside_the_directory_and_each_ledger_that_was_there_is_
     assert_eq!(own.code, 69, "{}", own.complaint);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn root_leaves_everything_to_the_owner_of_the_ledger() {
     let installation = with_a_backup().await;
     let path = installation.ledger_path();
@@ -103,7 +101,7 @@ async fn root_leaves_everything_to_the_owner_of_the_ledger() {
             chown(file, Some(SERVICE), Some(SERVICE)).expect("root may");
         }
     } else {
-        println!("skipped in part: only root can restore for another user");
+        note!("skipped in part: only root can restore for another user");
     }
     ledger(&installation, &["restore", "copy"]).done();
     assert_eq!(people(&installation), ["eve".to_owned()].into());
@@ -121,7 +119,6 @@ async fn root_leaves_everything_to_the_owner_of_the_ledger() {
     assert_eq!(mode("before-restore-1") & 0o777, 0o700);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn root_restores_where_there_was_no_ledger_for_the_owner_of_the_volume() {
     let installation = with_a_backup().await;
     let path = installation.ledger_path();
@@ -140,7 +137,6 @@ async fn root_restores_where_there_was_no_ledger_for_the_owner_of_the_volume() {
     assert!(installation.start().stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_another_process_restores_nobody_starts_and_nobody_reads() {
     let installation = with_a_backup().await;
     let path = installation.ledger_path();
@@ -159,7 +155,6 @@ async fn while_another_process_restores_nobody_starts_and_nobody_reads() {
     assert!(!path.join("restoring").exists(), "it was never finished");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_has_gone_is_missed() {
     let installation = with_a_backup().await;
     let path = installation.ledger_path();
@@ -171,3 +166,11 @@ async fn a_database_that_has_gone_is_missed() {
     ledger(&installation, &["restore", "copy"]).done();
     assert_eq!(people(&installation), ["eve".to_owned()].into());
 }
+
+tests![
+    nothing_is_made_beside_the_directory_and_each_ledger_that_was_there_is_kept,
+    root_leaves_everything_to_the_owner_of_the_ledger,
+    root_restores_where_there_was_no_ledger_for_the_owner_of_the_volume,
+    while_another_process_restores_nobody_starts_and_nobody_reads,
+    a_database_that_has_gone_is_missed,
+];

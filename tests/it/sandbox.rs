@@ -26,7 +26,6 @@ fn number<T: FromStr<Err: std::fmt::Debug>>(summary: &str, label: &str) -> T {
     line.trim().replace(',', "").parse().expect("a number")
 }
 
-#[tokio::test]
 async fn counted_events_end_in_segments_that_are_equal_and_in_fewer_calls() {
     for (events, calls) in [(500, 1..50), (1, 1..2), (0, 0..1)] {
         let output =
@@ -79,7 +78,6 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
     rest.split_once(after).expect("it ends somewhere").0
 }
 
-#[tokio::test]
 async fn the_line_to_try_by_hand_works_and_a_signal_ends_with_the_summary() {
     let mut child = sandbox(&[]).spawn().expect("the binary runs");
     let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
@@ -112,7 +110,6 @@ fn members(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(ToString::to_string).collect()
 }
 
-#[test]
 fn a_segment_that_is_not_its_audience_is_found_with_counts() {
     let truth = BTreeMap::from([
         ("equal".to_owned(), members(&["ada", "bob"])),
@@ -144,3 +141,9 @@ fn a_segment_that_is_not_its_audience_is_found_with_counts() {
         ]
     );
 }
+
+tests![
+    counted_events_end_in_segments_that_are_equal_and_in_fewer_calls,
+    the_line_to_try_by_hand_works_and_a_signal_ends_with_the_summary,
+    a_segment_that_is_not_its_audience_is_found_with_counts,
+];

@@ -38,7 +38,6 @@ fn done(output: &Output) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_segments_node_sdk_flushes_ends_in_the_segments() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     if !installed(folder.path(), &FILES, "what Segment's SDK flushes") {
@@ -59,7 +58,6 @@ async fn what_segments_node_sdk_flushes_ends_in_the_segments() {
 
 /// A page of another origin sends by the short routes, one by one and in batches, each after a preflight; without
 /// CORS its browser sends nothing.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_segments_sdk_sends_from_a_web_page_ends_in_the_segments() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     if !installed(folder.path(), &FILES, "what Segment's SDK sends from a browser") {
@@ -97,7 +95,6 @@ async fn what_segments_sdk_sends_from_a_web_page_ends_in_the_segments() {
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_segments_python_sdk_flushes_ends_in_the_segments() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let packages = ["segment-analytics-python==2.4.0"];
@@ -119,3 +116,9 @@ async fn what_segments_python_sdk_flushes_ends_in_the_segments() {
     assert!(!flush("another-key").status.success(), "a wrong key is refused");
     assert!(cohortd.stop().0.success());
 }
+
+tests![
+    what_segments_node_sdk_flushes_ends_in_the_segments,
+    what_segments_sdk_sends_from_a_web_page_ends_in_the_segments,
+    what_segments_python_sdk_flushes_ends_in_the_segments,
+];

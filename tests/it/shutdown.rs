@@ -27,7 +27,6 @@ fn members(launchdarkly: &StandIn) -> BTreeSet<String> {
     launchdarkly.segments(ENVIRONMENT).remove("aud_vip").unwrap_or_default().members
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_under_load_breaks_no_promise_and_ends_in_time() {
     let launchdarkly = launchdarkly().await;
     launchdarkly.set_latency(Duration::from_millis(50));
@@ -81,7 +80,7 @@ async fn sigterm_under_load_breaks_no_promise_and_ends_in_time() {
     assert!(members.is_superset(&accepted), "lost: {:?}", accepted.difference(&members));
     assert!(members.is_subset(&posted));
     assert_eq!(launchdarkly.overlaps(), 0);
-    println!(
+    note!(
         "ended {took:?} after SIGTERM; {} events accepted, {} answered 503, {} not answered, {} \
          delivered before the end",
         accepted.len(),
@@ -91,7 +90,6 @@ async fn sigterm_under_load_breaks_no_promise_and_ends_in_time() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_in_flight_is_finished_and_the_probe_says_not_ready_meanwhile() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -157,7 +155,6 @@ async fn the_next_life_delivers(launchdarkly: StandIn, installation: Installatio
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hanging_call_does_not_hold_the_end_beyond_the_grace_period() {
     let (launchdarkly, installation, cohortd) = with_a_hanging_call("2000").await;
     let asked = Instant::now();
@@ -171,7 +168,6 @@ async fn a_hanging_call_does_not_hold_the_end_beyond_the_grace_period() {
     the_next_life_delivers(launchdarkly, installation).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_signal_cuts_the_grace_period_short() {
     let (launchdarkly, installation, cohortd) = with_a_hanging_call("50000").await;
     let asked = Instant::now();
@@ -186,7 +182,6 @@ async fn a_second_signal_cuts_the_grace_period_short() {
 }
 
 /// A load balancer sees that it is not ready, and until then what it still sends is taken.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn for_the_drain_delay_it_is_not_ready_and_accepts_all_the_same() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -223,7 +218,6 @@ async fn for_the_drain_delay_it_is_not_ready_and_accepts_all_the_same() {
 
 /// A file may not grow past a limit that is set while the daemon runs, so the next write of the
 /// ledger fails as on a broken disk.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ledger_that_cannot_write_ends_the_daemon_with_70() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -251,3 +245,12 @@ async fn a_ledger_that_cannot_write_ends_the_daemon_with_70() {
     assert!(members(&launchdarkly).contains("ada"));
     assert!(cohortd.stop().0.success());
 }
+
+tests![
+    sigterm_under_load_breaks_no_promise_and_ends_in_time,
+    a_request_in_flight_is_finished_and_the_probe_says_not_ready_meanwhile,
+    a_hanging_call_does_not_hold_the_end_beyond_the_grace_period,
+    a_second_signal_cuts_the_grace_period_short,
+    for_the_drain_delay_it_is_not_ready_and_accepts_all_the_same,
+    a_ledger_that_cannot_write_ends_the_daemon_with_70,
+];

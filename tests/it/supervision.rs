@@ -38,7 +38,6 @@ fn started(installation: &Installation, socket: &str, watchdog_us: &str) -> Coho
     installation.start_as(command)
 }
 
-#[tokio::test]
 async fn systemd_hears_that_it_is_ready_alive_and_stopping_in_this_order() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -55,7 +54,6 @@ async fn systemd_hears_that_it_is_ready_alive_and_stopping_in_this_order() {
     assert!(at("READY=1") < at("STOPPING=1"), "{:?}", systemd.heard);
 }
 
-#[tokio::test]
 async fn whoever_does_not_listen_does_not_keep_it_from_running() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -64,3 +62,8 @@ async fn whoever_does_not_listen_does_not_keep_it_from_running() {
     cohortd.logged("NOTIFY_SOCKET cannot be used: the supervisor is told nothing").await;
     assert!(cohortd.stop().0.success());
 }
+
+tests![
+    systemd_hears_that_it_is_ready_alive_and_stopping_in_this_order,
+    whoever_does_not_listen_does_not_keep_it_from_running,
+];

@@ -139,7 +139,6 @@ async fn post_in_trace(cohortd: &Cohortd, user: &str, traceparent: &str) {
     assert_eq!(request.send().await.expect("an answer").status(), 200);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_senders_trace_goes_on_to_launchdarkly_and_its_spans_to_the_collector() {
     let launchdarkly = launchdarkly().await;
     let collector = Collector::start().await;
@@ -155,12 +154,8 @@ async fn a_senders_trace_goes_on_to_launchdarkly_and_its_spans_to_the_collector(
             if call.call_number == 1 { Fault::status(503) } else { Fault::None }
         },
     );
-    post_in_trace(
-        &cohortd,
-        "planted-first",
-        &format!("00-{}-{}-01", "1".repeat(32), "1".repeat(16)),
-    )
-    .await;
+    let first = format!("00-{}-{}-01", "1".repeat(32), "1".repeat(16));
+    post_in_trace(&cohortd, "planted-first", &first).await;
     let last = format!("00-{TRACE}-b7ad6b7169203331-01");
     post_in_trace(&cohortd, "planted-last", &last).await;
     steer("resume");
@@ -250,7 +245,6 @@ async fn a_senders_trace_goes_on_to_launchdarkly_and_its_spans_to_the_collector(
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_collector_is_sent_the_metrics_of_the_catalogue() {
     let launchdarkly = launchdarkly().await;
     let collector = Collector::start().await;
@@ -294,7 +288,6 @@ async fn the_collector_is_sent_the_metrics_of_the_catalogue() {
 }
 
 /// A path that nobody has is a stranger's text, whatever it is.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_path_that_does_not_exist_is_not_told() {
     let launchdarkly = launchdarkly().await;
     let collector = Collector::start().await;
@@ -337,7 +330,6 @@ fn translated(metric: &Value) -> String {
 
 /// Google's protobuf and OpenTelemetry's definitions read what is sent, and a collector that hands it on to
 /// Prometheus makes the names of `/metrics` of it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_decoder_reads_what_is_sent_and_prometheus_finds_the_names_it_knows() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let packages = ["opentelemetry-proto==1.45.2"];
@@ -401,7 +393,6 @@ async fn another_decoder_reads_what_is_sent_and_prometheus_finds_the_names_it_kn
     assert_eq!(instances.len(), 1, "one process is one instance: {instances:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_collector_that_is_away_costs_one_warning_and_no_event() {
     let launchdarkly = launchdarkly().await;
     let away = std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr());
@@ -420,7 +411,6 @@ async fn a_collector_that_is_away_costs_one_warning_and_no_event() {
 }
 
 /// A reload gives a courier another client: that one is traced too.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trace_goes_on_to_launchdarkly_after_a_reload_too() {
     let launchdarkly = launchdarkly().await;
     let collector = Collector::start().await;
@@ -437,3 +427,12 @@ async fn a_trace_goes_on_to_launchdarkly_after_a_reload_too() {
     assert!(sent.starts_with(&format!("00-{TRACE}-")), "{sent}");
     assert!(cohortd.stop().0.success());
 }
+
+tests![
+    a_senders_trace_goes_on_to_launchdarkly_and_its_spans_to_the_collector,
+    the_collector_is_sent_the_metrics_of_the_catalogue,
+    a_path_that_does_not_exist_is_not_told,
+    another_decoder_reads_what_is_sent_and_prometheus_finds_the_names_it_knows,
+    a_collector_that_is_away_costs_one_warning_and_no_event,
+    a_trace_goes_on_to_launchdarkly_after_a_reload_too,
+];

@@ -38,7 +38,6 @@ fn complains(typed: &Typed, words: &[&str], code: i32, says: &str) {
     assert_eq!(complaint.trim_end().lines().count(), 1, "{complaint}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_command_says_what_to_do_when_there_is_no_daemon_or_another_token() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -57,7 +56,6 @@ async fn every_command_says_what_to_do_when_there_is_no_daemon_or_another_token(
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_there_is_answered_with_what_is() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -94,7 +92,6 @@ fn plain(words: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-#[test]
 fn the_shells_and_the_manual_are_served_by_the_binary() {
     for (shell, sign) in [
         ("bash", "complete -F _cohortd"),
@@ -136,7 +133,6 @@ fn on_a_terminal(mut command: Command) -> String {
     String::from_utf8(written).expect("text")
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_terminal_has_a_bold_heading_and_no_color_has_none() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -155,3 +151,10 @@ async fn a_terminal_has_a_bold_heading_and_no_color_has_none() {
     let plain = listed("1");
     assert!(plain.starts_with("destination  audience"), "{plain:?}");
 }
+
+tests![
+    every_command_says_what_to_do_when_there_is_no_daemon_or_another_token,
+    what_is_not_there_is_answered_with_what_is,
+    the_shells_and_the_manual_are_served_by_the_binary,
+    a_terminal_has_a_bold_heading_and_no_color_has_none,
+];

@@ -60,7 +60,6 @@ async fn traffic(poster: Poster) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_ten_destinations_the_worst_comes_first_and_nothing_jumps() {
     let Some(browser) = Browser::start() else { return };
     let environments: Vec<String> =
@@ -103,7 +102,7 @@ async fn of_ten_destinations_the_worst_comes_first_and_nothing_jumps() {
     tokio::time::timeout(DEADLINE, updated).await.expect("it looks once a second");
     let moved = browser.evaluate("window.moved").await;
     browser.picture("ten-destinations").await;
-    eprintln!("moved: {moved:#}");
+    note!("moved: {moved:#}");
     posting.abort();
     assert!(moved["sum"].as_f64() < Some(MOST), "{moved:#}");
 
@@ -117,3 +116,5 @@ async fn of_ten_destinations_the_worst_comes_first_and_nothing_jumps() {
     browser.is_accessible().await;
     browser.is_content().await;
 }
+
+tests![of_ten_destinations_the_worst_comes_first_and_nothing_jumps,];

@@ -81,7 +81,6 @@ impl<'a> Situation<'a> {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_never_arrives_is_shown_with_what_to_put_into_segment() {
     let Some(browser) = Browser::start() else { return };
     let entry = "this host’s public address>/segment/production";
@@ -106,7 +105,6 @@ async fn what_never_arrives_is_shown_with_what_to_put_into_segment() {
     scene.is_shown("wrong path", "attention", "refused", &words).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_comes_and_is_of_no_use_is_shown() {
     let Some(browser) = Browser::start() else { return };
     let scene = Situation::of(&browser, Fault::None, "type = \"track\"").await;
@@ -125,7 +123,6 @@ async fn what_comes_and_is_of_no_use_is_shown() {
     scene.is_shown("parked", "attention", "parked", &[]).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_launchdarkly_does_not_take_is_shown_in_its_words() {
     let Some(browser) = Browser::start() else { return };
     let limited = Fault::Answer {
@@ -161,7 +158,6 @@ async fn what_launchdarkly_does_not_take_is_shown_in_its_words() {
     assert!(!conflict.cohortd.log().is_empty());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_configuration_is_shown_until_it_is_mended() {
     let Some(browser) = Browser::start() else { return };
     let scene = Situation::of(&browser, Fault::None, "").await;
@@ -173,3 +169,10 @@ async fn a_refused_configuration_is_shown_until_it_is_mended() {
     scene.installation.write_config("[delivery]\nmax_batch = 900\n");
     browser.miss("text=The configuration on disk is refused").await;
 }
+
+tests![
+    what_never_arrives_is_shown_with_what_to_put_into_segment,
+    what_comes_and_is_of_no_use_is_shown,
+    what_launchdarkly_does_not_take_is_shown_in_its_words,
+    a_refused_configuration_is_shown_until_it_is_mended,
+];
