@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::harness::{Cohortd, DEADLINE, Installation, SHARED_SECRET, identify, launchdarkly};
+use crate::needs::SH;
 
 const NOW_MS: i64 = 1_750_000_000_000;
 pub const SOON: Duration = Duration::from_secs(1);
@@ -378,6 +379,6 @@ tests![
     who_asks_without_end_and_reads_nothing_is_cut_off,
     bodies_that_are_announced_and_do_not_come_lock_nobody_out,
     bombs_of_each_encoding_are_refused_and_hold_up_nobody,
-    few_open_files_are_enough_for_those_that_ask_something,
+    few_open_files_are_enough_for_those_that_ask_something.needs(&SH),
     what_hides_behind_a_request_with_two_ends_is_never_taken,
 ];

@@ -12,11 +12,11 @@ use cohortd::secret::Secret;
 use serde_json::{Value, json};
 
 use self::browser::Browser;
-pub use self::browser::chromium;
 use crate::harness::{
     Cohortd, DEADLINE, ENVIRONMENT, Installation, SERVICE_TOKEN, SHARED_SECRET, identify,
     launchdarkly,
 };
+use crate::needs::{CHROMIUM, PLAYWRIGHT};
 
 /// Events are of a time that the daemon still remembers leavers of.
 const NOW_MS: i64 = 1_750_000_000_000;
@@ -41,8 +41,7 @@ async fn enter(cohortd: &Cohortd, audience: &str, people: &[&str]) {
     assert_eq!((status, &answer["accepted"]), (200, &people.len().into()), "{answer}");
 }
 
-/// A browser beside a daemon that has told LaunchDarkly of these people in `vip`. `None`: there is no
-/// driving a browser here; that was said.
+/// A browser beside a daemon that has told LaunchDarkly of these people in `vip`.
 struct Scene {
     browser: Browser,
     launchdarkly: StandIn,
@@ -51,8 +50,8 @@ struct Scene {
 }
 
 impl Scene {
-    async fn with(people: &[&str]) -> Option<Self> {
-        let browser = Browser::start()?;
+    async fn with(people: &[&str]) -> Self {
+        let browser = Browser::start();
         let launchdarkly = launchdarkly().await;
         let installation = installation(&launchdarkly);
         let cohortd = installation.start();
@@ -60,7 +59,7 @@ impl Scene {
             enter(&cohortd, "vip", people).await;
             until_in(&launchdarkly, "vip", last).await;
         }
-        Some(Self { browser, launchdarkly, installation, cohortd })
+        Self { browser, launchdarkly, installation, cohortd }
     }
 }
 
@@ -70,7 +69,7 @@ async fn until_in(launchdarkly: &StandIn, audience: &str, who: &str) {
 }
 
 async fn a_hold_and_its_end_are_shown_within_two_seconds() {
-    let Some(scene) = Scene::with(&["ada"]).await else { return };
+    let scene = Scene::with(&["ada"]).await;
     let Scene { browser, launchdarkly, cohortd, .. } = &scene;
     browser.open(&address(cohortd)).await;
     browser.see("h1:text-is('ok')").await;
@@ -104,7 +103,7 @@ async fn a_hold_and_its_end_are_shown_within_two_seconds() {
 }
 
 async fn a_rejected_event_is_replayed_once_the_mapping_is_mended() {
-    let Some(scene) = Scene::with(&[]).await else { return };
+    let scene = Scene::with(&[]).await;
     let Scene { browser, launchdarkly, mut installation, cohortd } = scene;
     let mut eve = identify("eve", "vip", true, NOW_MS);
     eve["userId"] = Value::Null;
@@ -138,7 +137,7 @@ async fn a_rejected_event_is_replayed_once_the_mapping_is_mended() {
 }
 
 async fn the_event_tester_explains_and_sends() {
-    let Some(scene) = Scene::with(&[]).await else { return };
+    let scene = Scene::with(&[]).await;
     let Scene { browser, launchdarkly, cohortd, .. } = &scene;
     browser.open(&format!("{}#production/tester", address(cohortd))).await;
     browser.fill("textarea", "{\"type\":").await;
@@ -170,7 +169,7 @@ async fn the_event_tester_explains_and_sends() {
 }
 
 async fn a_persons_memberships_are_shown_and_forgotten() {
-    let Some(scene) = Scene::with(&["ada", "bob"]).await else { return };
+    let scene = Scene::with(&["ada", "bob"]).await;
     let Scene { browser, launchdarkly, cohortd, .. } = &scene;
     browser.open(&format!("{}#production/person", address(cohortd))).await;
     browser.fill("[name=key]", "ada").await;
@@ -196,7 +195,7 @@ async fn a_persons_memberships_are_shown_and_forgotten() {
 }
 
 async fn delivery_is_steered_and_what_was_refused_is_tried_again() {
-    let Some(scene) = Scene::with(&[]).await else { return };
+    let scene = Scene::with(&[]).await;
     let Scene { browser, launchdarkly, cohortd, .. } = &scene;
     launchdarkly.refuse_members(|user| user.starts_with("bad"));
     enter(cohortd, "vip", &["ada", "bad1", "bad2", "bad3"]).await;
@@ -239,7 +238,7 @@ async fn delivery_is_steered_and_what_was_refused_is_tried_again() {
 
 /// With tokens configured: a page without data, which asks for one.
 async fn without_a_token_the_page_shows_nothing_and_with_it_nothing_personal_is_left_about() {
-    let Some(browser) = Browser::start() else { return };
+    let browser = Browser::start();
     let launchdarkly = launchdarkly().await;
     let mut installation = installation(&launchdarkly);
     installation.set("admin.tokens", "planted-admin-token");
@@ -289,7 +288,7 @@ async fn without_a_token_the_page_shows_nothing_and_with_it_nothing_personal_is_
 /// With a token that may only read: everything is shown but the events that are kept, and no button that
 /// changes anything can be pressed.
 async fn a_token_that_may_only_read_changes_nothing_and_the_page_says_why() {
-    let Some(browser) = Browser::start() else { return };
+    let browser = Browser::start();
     let launchdarkly = launchdarkly().await;
     launchdarkly.refuse_members(|user| user.starts_with("bad"));
     let mut installation = installation(&launchdarkly);
@@ -329,7 +328,7 @@ async fn a_token_that_may_only_read_changes_nothing_and_the_page_says_why() {
 }
 
 async fn it_is_used_by_keyboard() {
-    let Some(scene) = Scene::with(&["ada"]).await else { return };
+    let scene = Scene::with(&["ada"]).await;
     let Scene { browser, cohortd, .. } = &scene;
     browser.open(&address(cohortd)).await;
     browser.see("role=button[name='Manage Vip']").await;
@@ -362,7 +361,7 @@ async fn it_is_used_by_keyboard() {
 
 /// Pictures of everything, to be looked at, under the target folder: tmp/dashboard/pictures.
 async fn it_is_right_at_both_widths_and_in_both_schemes() {
-    let Some(scene) = Scene::with(&[]).await else { return };
+    let scene = Scene::with(&[]).await;
     let Scene { browser, launchdarkly, cohortd, .. } = &scene;
     launchdarkly.refuse_members(|user| user.starts_with("bad"));
     for (audience, people) in [
@@ -479,14 +478,18 @@ async fn the_last_hour_is_counted_and_names_nobody() {
 }
 
 tests![
-    a_hold_and_its_end_are_shown_within_two_seconds,
-    a_rejected_event_is_replayed_once_the_mapping_is_mended,
-    the_event_tester_explains_and_sends,
-    a_persons_memberships_are_shown_and_forgotten,
-    delivery_is_steered_and_what_was_refused_is_tried_again,
-    without_a_token_the_page_shows_nothing_and_with_it_nothing_personal_is_left_about,
-    a_token_that_may_only_read_changes_nothing_and_the_page_says_why,
-    it_is_used_by_keyboard,
-    it_is_right_at_both_widths_and_in_both_schemes,
+    a_hold_and_its_end_are_shown_within_two_seconds.needs(&CHROMIUM).needs(&PLAYWRIGHT),
+    a_rejected_event_is_replayed_once_the_mapping_is_mended.needs(&CHROMIUM).needs(&PLAYWRIGHT),
+    the_event_tester_explains_and_sends.needs(&CHROMIUM).needs(&PLAYWRIGHT),
+    a_persons_memberships_are_shown_and_forgotten.needs(&CHROMIUM).needs(&PLAYWRIGHT),
+    delivery_is_steered_and_what_was_refused_is_tried_again.needs(&CHROMIUM).needs(&PLAYWRIGHT),
+    without_a_token_the_page_shows_nothing_and_with_it_nothing_personal_is_left_about
+        .needs(&CHROMIUM)
+        .needs(&PLAYWRIGHT),
+    a_token_that_may_only_read_changes_nothing_and_the_page_says_why
+        .needs(&CHROMIUM)
+        .needs(&PLAYWRIGHT),
+    it_is_used_by_keyboard.needs(&CHROMIUM).needs(&PLAYWRIGHT),
+    it_is_right_at_both_widths_and_in_both_schemes.needs(&CHROMIUM).needs(&PLAYWRIGHT),
     the_last_hour_is_counted_and_names_nobody,
 ];

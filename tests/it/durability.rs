@@ -6,7 +6,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use cohortd::secret::Secret;
 use crate::harness::{
     Cohortd, DEADLINE, ENVIRONMENT, Installation, SHARED_SECRET, identify, launchdarkly,
 };
+use crate::needs::{SMALL_DISK, STRACE};
 
 const NOW_MS: i64 = 1_750_000_000_000;
 const WAL: &str = "/ledger.db-wal>";
@@ -67,8 +67,6 @@ struct Traced {
 
 impl Traced {
     fn start(installation: &Installation) -> Self {
-        let version = Command::new("strace").arg("-V").output();
-        assert!(version.is_ok(), "strace is needed to see what is synced: install it");
         let path = installation.directory.path().join("trace");
         let output = path.display().to_string();
         let calls =
@@ -458,13 +456,13 @@ async fn the_reserve_of_the_disk_is_left_alone_and_delivery_goes_on() {
 }
 
 tests![
-    every_200_is_sent_after_a_sync_of_what_it_promises,
-    requests_that_come_together_share_a_sync_and_wait_for_it,
-    a_request_for_several_destinations_has_one_sync,
-    what_the_writer_cannot_keep_up_with_is_synced_before_it_is_answered_too,
-    a_full_disk_is_answered_503_until_there_is_space_again,
-    an_answer_that_finds_the_disk_full_is_written_down_when_there_is_space,
-    a_daemon_that_has_nothing_left_to_write_ends_well_on_a_full_disk,
-    a_disk_that_fills_up_while_much_arrives_loses_nothing_that_was_answered,
-    the_reserve_of_the_disk_is_left_alone_and_delivery_goes_on,
+    every_200_is_sent_after_a_sync_of_what_it_promises.needs(&STRACE),
+    requests_that_come_together_share_a_sync_and_wait_for_it.needs(&STRACE),
+    a_request_for_several_destinations_has_one_sync.needs(&STRACE),
+    what_the_writer_cannot_keep_up_with_is_synced_before_it_is_answered_too.needs(&STRACE),
+    a_full_disk_is_answered_503_until_there_is_space_again.needs(&SMALL_DISK),
+    an_answer_that_finds_the_disk_full_is_written_down_when_there_is_space.needs(&SMALL_DISK),
+    a_daemon_that_has_nothing_left_to_write_ends_well_on_a_full_disk.needs(&SMALL_DISK),
+    a_disk_that_fills_up_while_much_arrives_loses_nothing_that_was_answered.needs(&SMALL_DISK),
+    the_reserve_of_the_disk_is_left_alone_and_delivery_goes_on.needs(&SMALL_DISK),
 ];

@@ -31,6 +31,7 @@ use tokio::sync::Notify;
 use crate::harness::{
     Cohortd, DEADLINE, ENVIRONMENT, Installation, SERVICE_TOKEN, identify, launchdarkly,
 };
+use crate::needs::STRACE;
 
 const NOW_MS: i64 = 1_750_000_000_000;
 
@@ -790,16 +791,16 @@ async fn p8_a_redirect_to_another_host_never_gets_the_token() {
 }
 
 tests![
-    p1_a_kill_before_the_commit_loses_nothing_that_was_answered,
-    p1_a_kill_between_the_commit_and_the_answer_keeps_what_was_committed,
+    p1_a_kill_before_the_commit_loses_nothing_that_was_answered.needs(&STRACE),
+    p1_a_kill_between_the_commit_and_the_answer_keeps_what_was_committed.needs(&STRACE),
     p1_a_kill_while_the_writer_is_behind_loses_nothing_that_was_answered,
-    p1_a_failed_write_or_sync_of_the_journal_ends_the_daemon_too,
-    p1_a_failed_write_or_sync_ends_the_daemon_and_is_never_taken_for_a_success,
-    p1_a_failed_sync_of_a_checkpoint_ends_the_daemon_and_loses_nothing,
+    p1_a_failed_write_or_sync_of_the_journal_ends_the_daemon_too.needs(&STRACE),
+    p1_a_failed_write_or_sync_ends_the_daemon_and_is_never_taken_for_a_success.needs(&STRACE),
+    p1_a_failed_sync_of_a_checkpoint_ends_the_daemon_and_loses_nothing.needs(&STRACE),
     p4_a_kill_between_launchdarklys_answer_and_the_settle_tells_once_more,
     p5_a_kill_during_a_split_forgets_nothing_that_was_learnt,
     p4_a_kill_during_a_resync_goes_on_with_it,
-    p1_a_kill_during_a_migration_leaves_a_ledger_that_can_be_migrated,
+    p1_a_kill_during_a_migration_leaves_a_ledger_that_can_be_migrated.needs(&STRACE),
     p7_a_damaged_ledger_ends_the_start_with_70_and_the_way_back,
     p7_damage_that_a_running_daemon_meets_ends_it_with_70_and_nobody_is_told,
     p1_a_bit_that_flipped_in_the_log_after_a_kill_is_no_silent_loss,

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
@@ -18,6 +19,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+use crate::needs::program;
 
 /// Longer than anything here takes on a busy machine; a test that waits so long has failed.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -153,7 +156,7 @@ impl Installation {
         std::fs::rename(beside, self.directory.path().join(name)).expect("it is ours");
     }
 
-    pub fn ledger_path(&self) -> std::path::PathBuf {
+    pub fn ledger_path(&self) -> PathBuf {
         self.directory.path().join("ledger")
     }
 
@@ -166,7 +169,7 @@ impl Installation {
     pub fn wrapped(&self, wrapper: &[&str]) -> Command {
         let daemon = [env!("CARGO_BIN_EXE_cohortd"), "run"];
         let words: Vec<&str> = wrapper.iter().copied().chain(daemon).collect();
-        let mut command = Command::new(words[0]);
+        let mut command = Command::new(found(words[0]));
         command.args(&words[1..]).env_clear().envs(&self.variables);
         command.current_dir(self.directory.path()).stdout(Stdio::null()).stderr(Stdio::piped());
         command
@@ -225,7 +228,7 @@ impl Installation {
 
     /// A command with the configuration of the installation, run by `wrapper`.
     pub fn typing(&self, wrapper: &[String], arguments: &[&str]) -> Command {
-        let mut command = Command::new(&wrapper[0]);
+        let mut command = Command::new(found(&wrapper[0]));
         command.args(&wrapper[1..]).arg(env!("CARGO_BIN_EXE_cohortd")).args(arguments);
         command.env_clear().envs(&self.variables).current_dir(self.directory.path());
         command
@@ -568,6 +571,11 @@ impl Drop for Cohortd {
         let _ = self.child.kill(); // it may have ended long ago
         let _ = self.child.wait();
     }
+}
+
+/// A program as it is found here, for whoever is to have no `PATH`.
+fn found(name: &str) -> PathBuf {
+    program(name).unwrap_or_else(|| name.into())
 }
 
 /// To a process that nobody has waited for yet, so that the number is still its.

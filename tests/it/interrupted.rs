@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Child;
 
 use serde_json::Value;
 
 use crate::harness::{Installation, identify, launchdarkly};
+use crate::needs::STRACE;
 
 const NOW_MS: i64 = 1_750_000_000_000;
 /// More kills than this and something never comes to an end.
@@ -67,15 +68,6 @@ const NAMES: [&str; 9] = [
 struct Point {
     call: &'static str,
     number: usize,
-}
-
-/// Whether anything can be killed at a system call here.
-fn has_tracer(test: &str) -> bool {
-    let is_there = Command::new("strace").arg("-V").output().is_ok();
-    if !is_there {
-        note!("skipped: {test}: strace is missing");
-    }
-    is_there
 }
 
 /// Kills at each call of each name in turn, until a run comes to its end without reaching it. `run`
@@ -222,9 +214,6 @@ impl Case {
 }
 
 async fn a_restore_that_is_killed_at_any_call_leaves_the_old_ledger_or_the_new_one() {
-    if !has_tracer("a_restore_that_is_killed_at_any_call_leaves_the_old_ledger_or_the_new_one") {
-        return;
-    }
     let case = Case::new().await;
     let ledger = case.installation.ledger_path();
     let killed = case.installation.directory.path().join("killed");
@@ -262,9 +251,6 @@ async fn a_restore_that_is_killed_at_any_call_leaves_the_old_ledger_or_the_new_o
 }
 
 async fn whoever_finishes_a_restore_may_be_killed_too() {
-    if !has_tracer("whoever_finishes_a_restore_may_be_killed_too") {
-        return;
-    }
     let case = Case::new().await;
     let ledger = case.installation.ledger_path();
     // Killed right after it counted: its next call is to sync the directory.
@@ -296,9 +282,6 @@ fn is_ready(daemon: &mut Child) -> bool {
 }
 
 async fn the_very_first_start_may_be_killed_at_any_call() {
-    if !has_tracer("the_very_first_start_may_be_killed_at_any_call") {
-        return;
-    }
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
     let ledger = installation.ledger_path();
@@ -334,7 +317,7 @@ async fn the_very_first_start_may_be_killed_at_any_call() {
 }
 
 tests![
-    a_restore_that_is_killed_at_any_call_leaves_the_old_ledger_or_the_new_one,
-    whoever_finishes_a_restore_may_be_killed_too,
-    the_very_first_start_may_be_killed_at_any_call,
+    a_restore_that_is_killed_at_any_call_leaves_the_old_ledger_or_the_new_one.needs(&STRACE),
+    whoever_finishes_a_restore_may_be_killed_too.needs(&STRACE),
+    the_very_first_start_may_be_killed_at_any_call.needs(&STRACE),
 ];

@@ -37,6 +37,7 @@ mod mapping;
 mod memory;
 mod metrics;
 mod modes;
+mod needs;
 mod npm;
 mod openapi;
 mod operator;

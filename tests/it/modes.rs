@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::harness::{Installation, identify, launchdarkly};
+use crate::needs::SH;
 
 const NOW_MS: i64 = 1_750_000_000_000;
 
@@ -66,4 +67,4 @@ async fn p8_the_ledger_and_its_copies_are_their_owners_alone() {
     assert!(cohortd.stop().0.success());
 }
 
-tests![p8_the_ledger_and_its_copies_are_their_owners_alone,];
+tests![p8_the_ledger_and_its_copies_are_their_owners_alone.needs(&SH),];

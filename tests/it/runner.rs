@@ -13,7 +13,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use clap::Parser;
-use libtest_mimic::{Completion, Conclusion, Failed, Trial};
+use libtest_mimic::{Completion, Conclusion, Failed, FormatSetting, Trial};
+
+use crate::needs::{self, Lack, Need};
 
 /// The tests of a file, by name. Each may be followed by what [`Test`] has to say about it:
 /// `a_kill_loses_nothing.needs(&STRACE)`.
@@ -35,6 +37,7 @@ macro_rules! note {
 
 pub struct Test {
     name: &'static str,
+    needs: Vec<&'static Need>,
     workers: usize,
     body: Box<dyn FnOnce(usize) + Send>,
 }
@@ -44,7 +47,13 @@ impl Test {
     pub fn new<Kind>(path: &'static str, body: impl Body<Kind>) -> Self {
         let (_, name) = path.split_once("::").expect("a crate comes first");
         // One thread for the daemon's LaunchDarkly, at least, while the test waits for a process.
-        Self { name, workers: 2, body: Box::new(|workers| body.run(workers)) }
+        Self { name, needs: Vec::new(), workers: 2, body: Box::new(|workers| body.run(workers)) }
+    }
+
+    /// It is ignored where this is not to be had.
+    pub fn needs(mut self, need: &'static Need) -> Self {
+        self.needs.push(need);
+        self
     }
 
     /// Its runtime has so many threads.
@@ -54,6 +63,10 @@ impl Test {
     }
 
     fn run(self) -> Result<Completion, Failed> {
+        let lacks: Vec<Lack> = self.needs.iter().filter_map(|need| need.lack()).collect();
+        if !lacks.is_empty() {
+            return needs::without(self.name, lacks);
+        }
         heard().insert(self.name.to_owned(), String::new());
         // Whatever is said in a thread of this name is the test's.
         let named = thread::Builder::new().name(self.name.to_owned());
@@ -98,6 +111,7 @@ fn heard() -> MutexGuard<'static, BTreeMap<String, String>> {
 
 #[expect(clippy::print_stderr, reason = "it was asked for, or belongs to no test")]
 pub fn note(words: Arguments<'_>) {
+    let words = words.to_string(); // which may panic, and be heard
     let thread = thread::current();
     let mut heard = heard();
     let kept = thread.name().and_then(|name| heard.get_mut(name));
@@ -143,7 +157,11 @@ pub fn run(tests: Vec<Test>) -> Conclusion {
             })
         });
     }
-    libtest_mimic::run(&usual, trials)
+    let conclusion = libtest_mimic::run(&usual, trials);
+    if usual.format != Some(FormatSetting::Json) {
+        needs::say_what_was_not_checked();
+    }
+    conclusion
 }
 
 /// Under this harness a function with such an attribute is no test, and no dead code either: nobody would

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::harness::{
     Cohortd, DEADLINE, ENVIRONMENT, Installation, SHARED_SECRET, identify, launchdarkly,
 };
+use crate::needs::SH;
 
 const NOW_MS: i64 = 1_750_000_000_000;
 /// The default grace period.
@@ -252,5 +253,5 @@ tests![
     a_hanging_call_does_not_hold_the_end_beyond_the_grace_period,
     a_second_signal_cuts_the_grace_period_short,
     for_the_drain_delay_it_is_not_ready_and_accepts_all_the_same,
-    a_ledger_that_cannot_write_ends_the_daemon_with_70,
+    a_ledger_that_cannot_write_ends_the_daemon_with_70.needs(&SH),
 ];

@@ -29,6 +29,8 @@ use tokio::sync::watch;
 use crate::harness::{
     Cohortd, DEADLINE, ENVIRONMENT, Installation, SHARED_SECRET, identify, launchdarkly,
 };
+use crate::needs::OTLP;
+use crate::python;
 
 const NOW_MS: i64 = 1_750_000_000_000;
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -331,12 +333,8 @@ fn translated(metric: &Value) -> String {
 /// Google's protobuf and OpenTelemetry's definitions read what is sent, and a collector that hands it on to
 /// Prometheus makes the names of `/metrics` of it.
 async fn another_decoder_reads_what_is_sent_and_prometheus_finds_the_names_it_knows() {
-    let folder = tempfile::tempdir().expect("a temporary directory");
-    let packages = ["opentelemetry-proto==1.45.2"];
-    let what = "what another decoder reads of OTLP";
-    let Some(python) = crate::python::with(folder.path(), &packages, what) else { return };
     let decoded = |kind: &str, body: &[u8]| -> Value {
-        let mut decoder = Command::new(&python);
+        let mut decoder = Command::new(python::OTLP.program("python"));
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/otlp/decode.py");
         decoder.args([script, kind]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut decoder = decoder.spawn().expect("it was installed");
@@ -432,7 +430,7 @@ tests![
     a_senders_trace_goes_on_to_launchdarkly_and_its_spans_to_the_collector,
     the_collector_is_sent_the_metrics_of_the_catalogue,
     a_path_that_does_not_exist_is_not_told,
-    another_decoder_reads_what_is_sent_and_prometheus_finds_the_names_it_knows,
+    another_decoder_reads_what_is_sent_and_prometheus_finds_the_names_it_knows.needs(&OTLP),
     a_collector_that_is_away_costs_one_warning_and_no_event,
     a_trace_goes_on_to_launchdarkly_after_a_reload_too,
 ];

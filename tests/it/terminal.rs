@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 
 use crate::harness::{Installation, Typed, launchdarkly};
+use crate::needs::BASH;
 
 /// Every command that asks the daemon, as it might be typed.
 const ASKING: [&[&str]; 13] = [
@@ -110,12 +111,14 @@ fn the_shells_and_the_manual_are_served_by_the_binary() {
     plain(&["man", "--all", pages.to_str().expect("text")]);
     let page = std::fs::read_to_string(pages.join("cohortd-resync.1")).expect("a page of it");
     assert!(page.contains("retract\\-stale"), "{page}");
-    // A shell that can be asked takes the script.
+}
+
+fn bash_takes_its_completions() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
     let script = folder.path().join("cohortd.bash");
     std::fs::write(&script, plain(&["completions", "bash"])).expect("it is ours");
-    if let Ok(bash) = Command::new("bash").arg("-n").arg(&script).output() {
-        assert!(bash.status.success(), "{}", String::from_utf8_lossy(&bash.stderr));
-    }
+    let bash = Command::new("bash").arg("-n").arg(&script).output().expect("bash is there");
+    assert!(bash.status.success(), "{}", String::from_utf8_lossy(&bash.stderr));
 }
 
 /// What a command writes to a terminal.
@@ -156,5 +159,6 @@ tests![
     every_command_says_what_to_do_when_there_is_no_daemon_or_another_token,
     what_is_not_there_is_answered_with_what_is,
     the_shells_and_the_manual_are_served_by_the_binary,
+    bash_takes_its_completions.needs(&BASH),
     a_terminal_has_a_bold_heading_and_no_color_has_none,
 ];

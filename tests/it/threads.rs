@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::harness::{DEADLINE, Installation, identify, launchdarkly};
+use crate::needs::STRACE;
 
 const NOW_MS: i64 = 1_750_000_000_000;
 const TOGETHER: usize = 100;
@@ -74,4 +75,4 @@ async fn p7_a_panic_in_the_thread_of_the_journal_ends_the_daemon_and_loses_nothi
     assert!(there.is_superset(&answered), "{} of {}", there.len(), answered.len());
 }
 
-tests![p7_a_panic_in_the_thread_of_the_journal_ends_the_daemon_and_loses_nothing,];
+tests![p7_a_panic_in_the_thread_of_the_journal_ends_the_daemon_and_loses_nothing.needs(&STRACE),];

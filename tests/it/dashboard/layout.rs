@@ -10,6 +10,7 @@ use super::{NOW_MS, address};
 use crate::harness::{
     DEADLINE, Installation, Poster, SERVICE_TOKEN, SHARED_SECRET, identify, launchdarkly_with,
 };
+use crate::needs::{CHROMIUM, PLAYWRIGHT};
 
 const DESTINATIONS: usize = 10;
 /// Looks of the page at the daemon, one a second.
@@ -61,7 +62,7 @@ async fn traffic(poster: Poster) {
 }
 
 async fn of_ten_destinations_the_worst_comes_first_and_nothing_jumps() {
-    let Some(browser) = Browser::start() else { return };
+    let browser = Browser::start();
     let environments: Vec<String> =
         (0..DESTINATIONS).map(|of| format!("environment{of}")).collect();
     let accounts: Vec<_> = environments.iter().map(|of| (of.as_str(), SERVICE_TOKEN)).collect();
@@ -117,4 +118,6 @@ async fn of_ten_destinations_the_worst_comes_first_and_nothing_jumps() {
     browser.is_content().await;
 }
 
-tests![of_ten_destinations_the_worst_comes_first_and_nothing_jumps,];
+tests![
+    of_ten_destinations_the_worst_comes_first_and_nothing_jumps.needs(&CHROMIUM).needs(&PLAYWRIGHT),
+];
