@@ -49,11 +49,9 @@ pub async fn keep(
         let now = received.remembered(clock.now());
         let is_due = is_over || left_at.elapsed() >= COUNT_EVERY || now.outline() != left.outline();
         if now != left && is_due {
-            // a ledger that cannot take it now is tried again
-            if ledger
-                .leave_note(serde_json::to_string(&now).expect("names, numbers and times"))
-                .await
-                .is_ok()
+            // names, numbers and times can be written; a ledger that cannot take them now is tried again
+            if let Ok(note) = serde_json::to_string(&now)
+                && ledger.leave_note(note).await.is_ok()
             {
                 (left, left_at) = (now, Instant::now());
             }

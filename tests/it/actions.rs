@@ -63,7 +63,6 @@ async fn holds(launchdarkly: &StandIn, members: &[&str]) {
     launchdarkly.until(DEADLINE, there).await.expect("the segment is as recorded");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_performed_is_recorded_and_told_by_the_courier() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -101,7 +100,6 @@ async fn what_is_performed_is_recorded_and_told_by_the_courier() {
     assert!(!log.contains(PERSON) && !log.contains("whatever-the-tester-typed"), "{log}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_is_a_call_for_each_audience_and_a_failure_for_each_event_without_one() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -146,7 +144,6 @@ async fn a_batch_is_a_call_for_each_audience_and_a_failure_for_each_event_withou
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dry_run_shows_the_calls_and_does_nothing() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -172,7 +169,6 @@ async fn a_dry_run_shows_the_calls_and_does_nothing() {
     assert_eq!(launchdarkly.calls().total, 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_performed_is_one_failure_with_its_fields() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -260,7 +256,6 @@ async fn what_cannot_be_performed_is_one_failure_with_its_fields() {
     assert_eq!(launchdarkly.calls().total, 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settings_are_checked_with_launchdarkly_at_the_configured_hosts_only() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -320,7 +315,6 @@ async fn settings_are_checked_with_launchdarkly_at_the_configured_hosts_only() {
     assert!(!log.contains(SERVICE_TOKEN) && !log.contains("api-wrong"), "{log}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_stands_behind_the_admin_listeners_door() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -365,3 +359,12 @@ async fn it_stands_behind_the_admin_listeners_door() {
     assert_eq!(status(&cohortd, Method::POST, &token).await, (200, allowed()));
     assert!(cohortd.stop().0.success());
 }
+
+tests![
+    what_is_performed_is_recorded_and_told_by_the_courier,
+    a_batch_is_a_call_for_each_audience_and_a_failure_for_each_event_without_one,
+    a_dry_run_shows_the_calls_and_does_nothing,
+    what_cannot_be_performed_is_one_failure_with_its_fields,
+    settings_are_checked_with_launchdarkly_at_the_configured_hosts_only,
+    it_stands_behind_the_admin_listeners_door,
+];

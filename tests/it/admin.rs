@@ -98,7 +98,6 @@ async fn scene() -> (cohortd::sandbox::StandIn, Installation, Cohortd) {
     (launchdarkly, installation, cohortd)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_may_only_read_sees_what_is_there_and_changes_nothing() {
     let (launchdarkly, _installation, cohortd) = scene().await;
     let (all, look) = (format!("Bearer {TOKEN}"), format!("Bearer {READ_TOKEN}"));
@@ -176,7 +175,6 @@ async fn whoever_may_only_read_sees_what_is_there_and_changes_nothing() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_token_is_taken_and_taken_back_by_a_reload() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -198,7 +196,6 @@ async fn a_read_token_is_taken_and_taken_back_by_a_reload() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_scheme_may_be_written_in_any_case_wherever_one_is_read() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -228,7 +225,6 @@ async fn the_scheme_may_be_written_in_any_case_wherever_one_is_read() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_answer_is_stored_or_taken_for_what_it_is_not() {
     let (_launchdarkly, _installation, cohortd) = scene().await;
     let bearer = format!("Bearer {TOKEN}");
@@ -270,7 +266,6 @@ const A_WHILE: Duration = Duration::from_secs(3);
 const GUESSERS: usize = 100;
 
 /// Many guess at once, each on a connection of its own, while somebody works with a right token.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guesses_are_slowed_and_told_of_once_while_an_operator_works_on() {
     let (_launchdarkly, _installation, cohortd) = scene().await;
     let admin = cohortd.admin;
@@ -307,7 +302,7 @@ async fn guesses_are_slowed_and_told_of_once_while_an_operator_works_on() {
     is_over.store(true, Ordering::Relaxed);
     took.sort();
     let (rounds, p99) = (took.len(), took[took.len() * 99 / 100]);
-    println!(
+    note!(
         "{answered} guesses answered in {:?}; the operator {rounds}, p99 {p99:?}",
         began.elapsed()
     );
@@ -351,7 +346,6 @@ async fn guesses_are_slowed_and_told_of_once_while_an_operator_works_on() {
 }
 
 /// More connections than the listener takes: whoever is known keeps the place.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guesses_on_more_connections_than_there_are_do_not_crowd_out_an_operator() {
     let (_launchdarkly, _installation, cohortd) = scene().await;
     let admin = cohortd.admin;
@@ -378,7 +372,6 @@ async fn guesses_on_more_connections_than_there_are_do_not_crowd_out_an_operator
     work().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_wrong_token_it_is_told_where_it_came_from_and_nothing_else() {
     let (_launchdarkly, _installation, cohortd) = scene().await;
     for token in [SHARED_SECRET, WRONG, "", "planted-admin-toke"] {
@@ -393,3 +386,13 @@ async fn of_a_wrong_token_it_is_told_where_it_came_from_and_nothing_else() {
     let log = cohortd.log().concat();
     assert!(!log.contains(WRONG) && !log.contains(TOKEN) && !log.contains(SHARED_SECRET), "{log}");
 }
+
+tests![
+    whoever_may_only_read_sees_what_is_there_and_changes_nothing,
+    a_read_token_is_taken_and_taken_back_by_a_reload,
+    the_scheme_may_be_written_in_any_case_wherever_one_is_read,
+    no_answer_is_stored_or_taken_for_what_it_is_not,
+    guesses_are_slowed_and_told_of_once_while_an_operator_works_on,
+    guesses_on_more_connections_than_there_are_do_not_crowd_out_an_operator,
+    of_a_wrong_token_it_is_told_where_it_came_from_and_nothing_else,
+];

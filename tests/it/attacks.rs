@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::harness::{Cohortd, DEADLINE, Installation, SHARED_SECRET, identify, launchdarkly};
+use crate::needs::SH;
 
 const NOW_MS: i64 = 1_750_000_000_000;
 pub const SOON: Duration = Duration::from_secs(1);
@@ -50,14 +51,13 @@ pub fn post(body: &str, headers: &str) -> Vec<u8> {
 
 pub fn ends_well(cohortd: Cohortd) {
     let peak = cohortd.memory_kib("VmHWM:");
-    println!("peak of {peak} KiB, of {MOST_KIB} allowed");
+    note!("peak of {peak} KiB, of {MOST_KIB} allowed");
     assert!(peak < MOST_KIB, "{peak} KiB");
     let (status, log) = cohortd.stop();
     assert!(status.success());
     assert!(!log.iter().any(|line| line.contains("panic")), "{}", log.join("\n"));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_idle_connections_lock_nobody_out() {
     const IDLE: u64 = 10_000;
     // This process holds the other end of each.
@@ -67,9 +67,7 @@ async fn ten_thousand_idle_connections_lock_nobody_out() {
     rustix::process::setrlimit(nofile, limit).expect("up to the maximum it may");
     let idle_ones = limit.maximum.map_or(IDLE, |most| IDLE.min(most.saturating_sub(1000)));
     if idle_ones < IDLE {
-        println!(
-            "ONLY {idle_ones} IDLE CONNECTIONS: the system lets this process open no more files"
-        );
+        note!("ONLY {idle_ones} IDLE CONNECTIONS: the system lets this process open no more files");
     }
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -94,7 +92,6 @@ async fn ten_thousand_idle_connections_lock_nobody_out() {
     ends_well(cohortd);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_sends_a_byte_now_and_then_is_not_awaited_for_long() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -132,7 +129,6 @@ async fn whoever_sends_a_byte_now_and_then_is_not_awaited_for_long() {
     ends_well(cohortd);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deep_json_and_long_heads_cost_an_answer_and_nothing_else() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -174,7 +170,6 @@ async fn deep_json_and_long_heads_cost_an_answer_and_nothing_else() {
     ends_well(cohortd);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn odd_ways_to_send_a_good_request_are_answered() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -212,7 +207,6 @@ async fn odd_ways_to_send_a_good_request_are_answered() {
 }
 
 /// Whoever asks and asks and reads no answer.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_asks_without_end_and_reads_nothing_is_cut_off() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -233,7 +227,6 @@ async fn who_asks_without_end_and_reads_nothing_is_cut_off() {
 }
 
 /// Bodies under a signature have to be read before it can be checked: by strangers' hands too.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_that_are_announced_and_do_not_come_lock_nobody_out() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -268,14 +261,13 @@ async fn bodies_that_are_announced_and_do_not_come_lock_nobody_out() {
 }
 
 /// A quarter of a gigabyte in a few hundred kilobytes, in each encoding, by a stranger and ten at once.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bombs_of_each_encoding_are_refused_and_hold_up_nobody() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
     installation.set("listen.body_limit_mib", "16").set("listen.body_budget_mib", "32");
     let cohortd = installation.start();
     for (encoding, bomb, status) in bombs() {
-        println!("{encoding}: {} bytes", bomb.len());
+        note!("{encoding}: {} bytes", bomb.len());
         let head = format!(
             "POST /segment/production HTTP/1.1\r\nhost: x\r\nx-signature: {}\r\n\
              content-encoding: {encoding}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
@@ -323,7 +315,6 @@ fn bombs() -> [(&'static str, Vec<u8>, u16); 2] {
 }
 
 /// Where the system lets few files be open, connections must not use them up.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn few_open_files_are_enough_for_those_that_ask_something() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -346,7 +337,6 @@ async fn few_open_files_are_enough_for_those_that_ask_something() {
 }
 
 /// Where a request ends must mean the same to a proxy in front and to us.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_hides_behind_a_request_with_two_ends_is_never_taken() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -380,3 +370,15 @@ async fn what_hides_behind_a_request_with_two_ends_is_never_taken() {
     }
     ends_well(cohortd);
 }
+
+tests![
+    ten_thousand_idle_connections_lock_nobody_out,
+    whoever_sends_a_byte_now_and_then_is_not_awaited_for_long,
+    deep_json_and_long_heads_cost_an_answer_and_nothing_else,
+    odd_ways_to_send_a_good_request_are_answered,
+    who_asks_without_end_and_reads_nothing_is_cut_off,
+    bodies_that_are_announced_and_do_not_come_lock_nobody_out,
+    bombs_of_each_encoding_are_refused_and_hold_up_nobody,
+    few_open_files_are_enough_for_those_that_ask_something.needs(&SH),
+    what_hides_behind_a_request_with_two_ends_is_never_taken,
+];

@@ -27,7 +27,6 @@ async fn delivered(launchdarkly: &cohortd::sandbox::StandIn, audience: &str, mem
     launchdarkly.until(DEADLINE, all).await.expect("all are delivered");
 }
 
-#[tokio::test]
 async fn a_text_at_its_limit_is_delivered_and_one_byte_more_is_rejected_in_words() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -74,7 +73,6 @@ async fn a_text_at_its_limit_is_delivered_and_one_byte_more_is_rejected_in_words
     assert!(metrics.lines().any(is_counted), "{metrics}");
 }
 
-#[tokio::test]
 async fn a_batch_of_long_keys_is_cut_where_its_call_would_be_too_large() {
     const MEMBERS: usize = 400;
     const MOST_BYTES: usize = 16 * 1024;
@@ -89,7 +87,7 @@ async fn a_batch_of_long_keys_is_cut_where_its_call_would_be_too_large() {
     let log = launchdarkly.log();
     let largest = log.iter().map(|call| call.bytes).max().expect("there were calls");
     let most = log.iter().map(|call| call.members).max().expect("there were calls");
-    println!("{} calls of at most {largest} bytes and {most} members", log.len());
+    note!("{} calls of at most {largest} bytes and {most} members", log.len());
     assert!(largest <= MOST_BYTES, "{largest} bytes");
     assert_eq!(most, 14, "as many as fit");
 
@@ -102,7 +100,6 @@ async fn a_batch_of_long_keys_is_cut_where_its_call_would_be_too_large() {
     assert!(log.iter().any(|call| call.members == 100), "in one call: they take less than 16 KiB");
 }
 
-#[tokio::test]
 async fn past_the_limit_a_new_audience_is_rejected_and_known_ones_go_on() {
     const MOST: usize = 3;
     let launchdarkly = launchdarkly().await;
@@ -163,7 +160,6 @@ async fn past_the_limit_a_new_audience_is_rejected_and_known_ones_go_on() {
     assert_eq!(status, 400, "its place is taken");
 }
 
-#[tokio::test]
 async fn memory_stays_bounded_however_large_the_keys_are_that_are_sent() {
     const BUDGET_MIB: u64 = 64;
     const BODY_LIMIT_MIB: u64 = 32;
@@ -188,7 +184,14 @@ async fn memory_stays_bounded_however_large_the_keys_are_that_are_sent() {
     delivered(&launchdarkly, "aud_vip", 400).await;
     let (peak, most) =
         (cohortd.memory_kib("VmHWM:"), (BUDGET_MIB + BODY_LIMIT_MIB + CACHE_MIB + 64) * 1024);
-    println!("peak of {peak} KiB, of {most} allowed");
+    note!("peak of {peak} KiB, of {most} allowed");
     assert!(peak < most, "{peak} KiB");
     assert!(cohortd.stop().0.success());
 }
+
+tests![
+    a_text_at_its_limit_is_delivered_and_one_byte_more_is_rejected_in_words,
+    a_batch_of_long_keys_is_cut_where_its_call_would_be_too_large,
+    past_the_limit_a_new_audience_is_rejected_and_known_ones_go_on,
+    memory_stays_bounded_however_large_the_keys_are_that_are_sent,
+];

@@ -53,7 +53,6 @@ async fn server(shows: &Shown) -> u16 {
     port
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_with_a_certificate_is_said_with_its_remedy() {
     let launchdarkly = launchdarkly().await;
     let _ = rustls::crypto::ring::default_provider().install_default(); // another test may have
@@ -89,3 +88,5 @@ async fn what_is_wrong_with_a_certificate_is_said_with_its_remedy() {
         assert!(asked.out.contains(expected), "{}{}", asked.out, asked.complaint);
     }
 }
+
+tests![what_is_wrong_with_a_certificate_is_said_with_its_remedy,];

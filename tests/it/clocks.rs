@@ -42,7 +42,6 @@ async fn a_day_ahead(installation: &Installation) {
     writing.await.expect("no panic").expect("there is space");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p2_an_arrival_that_is_ahead_is_said_everywhere_and_reset_by_the_operator() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -115,3 +114,5 @@ async fn p2_an_arrival_that_is_ahead_is_said_everywhere_and_reset_by_the_operato
     assert_eq!(cohortd.count_logged("the clock of the ledger is ahead"), 0);
     assert!(cohortd.stop().0.success());
 }
+
+tests![p2_an_arrival_that_is_ahead_is_said_everywhere_and_reset_by_the_operator,];

@@ -57,7 +57,6 @@ async fn serve(app: Router) -> String {
     address
 }
 
-#[tokio::test]
 async fn run_and_check_say_all_faults_at_once_and_open_nothing() {
     let faulty = "[delivery]\nretry_ceiling_ms = 200\n[ledger]\npath = \"ledger\"\n\
                   [destinations.eu.segment]\nshared_secrets = [\"hidden\"]\nallow = true\n\
@@ -84,7 +83,6 @@ async fn run_and_check_say_all_faults_at_once_and_open_nothing() {
     }
 }
 
-#[tokio::test]
 async fn check_says_what_it_understood_and_no_secret() {
     let folder = folder(GOOD);
     let output = cohortd(folder.path(), &["check"], &[]).await;
@@ -102,7 +100,6 @@ async fn check_says_what_it_understood_and_no_secret() {
     }
 }
 
-#[tokio::test]
 async fn the_file_is_the_named_one_then_that_of_the_variable_then_the_one_that_is_there() {
     let folder = folder("in_place = 1");
     for name in ["named", "variable"] {
@@ -125,7 +122,6 @@ async fn the_file_is_the_named_one_then_that_of_the_variable_then_the_one_that_i
     }
 }
 
-#[tokio::test]
 async fn a_wrong_command_line_is_64_and_help_is_an_answer() {
     let folder = folder(GOOD);
     let cases: [(&[&str], i32); 8] = [
@@ -157,7 +153,6 @@ async fn launchdarkly(request: Request) -> StatusCode {
     }
 }
 
-#[tokio::test]
 async fn check_online_asks_for_both_credentials() {
     let folder = folder(GOOD);
     let address = serve(Router::new().fallback(launchdarkly)).await;
@@ -194,7 +189,6 @@ async fn check_online_asks_for_both_credentials() {
     }
 }
 
-#[tokio::test]
 async fn healthcheck_needs_no_good_configuration_but_a_daemon_that_is_ready() {
     let folder = folder("[destinations.eu]\nnonsense = true\n");
     let well = serve(Router::new().route("/healthz", axum::routing::get(async || ""))).await;
@@ -215,7 +209,6 @@ async fn healthcheck_needs_no_good_configuration_but_a_daemon_that_is_ready() {
     }
 }
 
-#[tokio::test]
 async fn send_posts_what_segment_would_and_tells_the_answer() {
     let folder = folder(GOOD);
     std::fs::write(folder.path().join("events"), "[ {\"a\": 1}, {\"b\":2} ]").expect("it is ours");
@@ -258,3 +251,13 @@ async fn send_posts_what_segment_would_and_tells_the_answer() {
         assert_eq!(code(&cohortd(folder.path(), &arguments, &[]).await), expected, "{url}");
     }
 }
+
+tests![
+    run_and_check_say_all_faults_at_once_and_open_nothing,
+    check_says_what_it_understood_and_no_secret,
+    the_file_is_the_named_one_then_that_of_the_variable_then_the_one_that_is_there,
+    a_wrong_command_line_is_64_and_help_is_an_answer,
+    check_online_asks_for_both_credentials,
+    healthcheck_needs_no_good_configuration_but_a_daemon_that_is_ready,
+    send_posts_what_segment_would_and_tells_the_answer,
+];

@@ -4,9 +4,9 @@
 //! carry a `surprise`; how many of them differ is written down, so that a change of behaviour is
 //! noticed in either direction.
 
-mod mapping;
-mod subscription;
-mod sync;
+pub mod mapping;
+pub mod subscription;
+pub mod sync;
 
 use std::collections::BTreeMap;
 use std::io;

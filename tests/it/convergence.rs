@@ -128,7 +128,7 @@ async fn post_all(cohortd: &Cohortd, requests: Vec<Vec<Value>>) {
 }
 
 async fn converges(seed: u64) {
-    println!("seed {seed}");
+    note!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let launchdarkly = launchdarkly().await;
     launchdarkly.refuse_members(is_refused);
@@ -186,9 +186,10 @@ async fn converges(seed: u64) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn segments_end_as_the_latest_events_say_whatever_goes_wrong_on_the_way() {
     for seed in [1, 2, 3, 5, 8] {
         converges(seed).await;
     }
 }
+
+tests![segments_end_as_the_latest_events_say_whatever_goes_wrong_on_the_way,];

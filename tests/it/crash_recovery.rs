@@ -13,6 +13,7 @@ use cohortd::sandbox::{Apply, Fault};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
+use rustix::process::Signal;
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -176,7 +177,6 @@ fn trouble(mut chance: StdRng) -> impl FnMut(&cohortd::sandbox::Incoming<'_>) ->
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_kills_leave_the_segments_as_what_was_answered() {
     const SEED: u64 = 20_260_101;
     let mut chance = StdRng::seed_from_u64(SEED);
@@ -193,7 +193,7 @@ async fn twenty_kills_leave_the_segments_as_what_was_answered() {
         let unanswered = std::mem::take(&mut truth.lock().expect("no poster runs").unanswered);
         let (again, left): (Vec<_>, Vec<_>) =
             unanswered.into_iter().partition(|_| chance.random_bool(0.5));
-        truth.lock().expect("no poster runs").unanswered = left.clone();
+        truth.lock().expect("no poster runs").unanswered.clone_from(&left);
         let mut again = again.into_iter();
         let posters: Vec<_> = (0..POSTERS)
             .map(|poster_of| {
@@ -215,7 +215,7 @@ async fn twenty_kills_leave_the_segments_as_what_was_answered() {
             let enough = |view: &cohortd::sandbox::View<'_>| view.calls().total >= calls;
             launchdarkly.until(DEADLINE, enough).await.expect("it delivers");
         }
-        cohortd.signal("KILL");
+        cohortd.signal(Signal::KILL);
         for poster in posters {
             poster.await.expect("no answer is wrong");
         }
@@ -258,7 +258,7 @@ async fn twenty_kills_leave_the_segments_as_what_was_answered() {
     assert_eq!(launchdarkly.overlaps(), 0, "nothing overtook");
     let certain = outcomes.values().filter(|may_be| may_be.len() == 1).count();
     assert!(certain > outcomes.len() / 2, "{certain} of {} are certain", outcomes.len());
-    println!(
+    note!(
         "{} events accepted in {} requests, {in_flight} requests in flight at a kill ({} of them \
          never answered), {} answered 503, {ROUNDS} kills, {} calls, {certain} of {} members \
          certain, 0 differences",
@@ -270,3 +270,5 @@ async fn twenty_kills_leave_the_segments_as_what_was_answered() {
         outcomes.len(),
     );
 }
+
+tests![twenty_kills_leave_the_segments_as_what_was_answered,];

@@ -2,8 +2,8 @@
 //! the browser minds about it.
 
 mod browser;
-mod layout;
-mod situations;
+pub mod layout;
+pub mod situations;
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use cohortd::secret::Secret;
 use serde_json::{Value, json};
 
 use self::browser::Browser;
-pub use self::browser::chromium;
 use crate::harness::{
     Cohortd, DEADLINE, ENVIRONMENT, Installation, SERVICE_TOKEN, SHARED_SECRET, identify,
     launchdarkly,
 };
+use crate::needs::{CHROMIUM, PLAYWRIGHT};
 
 /// Events are of a time that the daemon still remembers leavers of.
 const NOW_MS: i64 = 1_750_000_000_000;
@@ -41,8 +41,7 @@ async fn enter(cohortd: &Cohortd, audience: &str, people: &[&str]) {
     assert_eq!((status, &answer["accepted"]), (200, &people.len().into()), "{answer}");
 }
 
-/// A browser beside a daemon that has told LaunchDarkly of these people in `vip`. `None`: there is no
-/// driving a browser here; that was said.
+/// A browser beside a daemon that has told LaunchDarkly of these people in `vip`.
 struct Scene {
     browser: Browser,
     launchdarkly: StandIn,
@@ -51,8 +50,8 @@ struct Scene {
 }
 
 impl Scene {
-    async fn with(people: &[&str]) -> Option<Self> {
-        let browser = Browser::start()?;
+    async fn with(people: &[&str]) -> Self {
+        let browser = Browser::start();
         let launchdarkly = launchdarkly().await;
         let installation = installation(&launchdarkly);
         let cohortd = installation.start();
@@ -60,7 +59,7 @@ impl Scene {
             enter(&cohortd, "vip", people).await;
             until_in(&launchdarkly, "vip", last).await;
         }
-        Some(Self { browser, launchdarkly, installation, cohortd })
+        Self { browser, launchdarkly, installation, cohortd }
     }
 }
 
@@ -69,9 +68,8 @@ async fn until_in(launchdarkly: &StandIn, audience: &str, who: &str) {
     launchdarkly.until(DEADLINE, is_in).await.expect("they are in");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hold_and_its_end_are_shown_within_two_seconds() {
-    let Some(scene) = Scene::with(&["ada"]).await else { return };
+    let scene = Scene::with(&["ada"]).await;
     let Scene { browser, launchdarkly, cohortd, .. } = &scene;
     browser.open(&address(cohortd)).await;
     browser.see("h1:text-is('ok')").await;
@@ -104,9 +102,8 @@ async fn a_hold_and_its_end_are_shown_within_two_seconds() {
     browser.is_content().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rejected_event_is_replayed_once_the_mapping_is_mended() {
-    let Some(scene) = Scene::with(&[]).await else { return };
+    let scene = Scene::with(&[]).await;
     let Scene { browser, launchdarkly, mut installation, cohortd } = scene;
     let mut eve = identify("eve", "vip", true, NOW_MS);
     eve["userId"] = Value::Null;
@@ -139,9 +136,8 @@ async fn a_rejected_event_is_replayed_once_the_mapping_is_mended() {
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_event_tester_explains_and_sends() {
-    let Some(scene) = Scene::with(&[]).await else { return };
+    let scene = Scene::with(&[]).await;
     let Scene { browser, launchdarkly, cohortd, .. } = &scene;
     browser.open(&format!("{}#production/tester", address(cohortd))).await;
     browser.fill("textarea", "{\"type\":").await;
@@ -172,9 +168,8 @@ async fn the_event_tester_explains_and_sends() {
     browser.is_content().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_persons_memberships_are_shown_and_forgotten() {
-    let Some(scene) = Scene::with(&["ada", "bob"]).await else { return };
+    let scene = Scene::with(&["ada", "bob"]).await;
     let Scene { browser, launchdarkly, cohortd, .. } = &scene;
     browser.open(&format!("{}#production/person", address(cohortd))).await;
     browser.fill("[name=key]", "ada").await;
@@ -199,9 +194,8 @@ async fn a_persons_memberships_are_shown_and_forgotten() {
     browser.is_content().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn delivery_is_steered_and_what_was_refused_is_tried_again() {
-    let Some(scene) = Scene::with(&[]).await else { return };
+    let scene = Scene::with(&[]).await;
     let Scene { browser, launchdarkly, cohortd, .. } = &scene;
     launchdarkly.refuse_members(|user| user.starts_with("bad"));
     enter(cohortd, "vip", &["ada", "bad1", "bad2", "bad3"]).await;
@@ -243,9 +237,8 @@ async fn delivery_is_steered_and_what_was_refused_is_tried_again() {
 }
 
 /// With tokens configured: a page without data, which asks for one.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_token_the_page_shows_nothing_and_with_it_nothing_personal_is_left_about() {
-    let Some(browser) = Browser::start() else { return };
+    let browser = Browser::start();
     let launchdarkly = launchdarkly().await;
     let mut installation = installation(&launchdarkly);
     installation.set("admin.tokens", "planted-admin-token");
@@ -294,9 +287,8 @@ async fn without_a_token_the_page_shows_nothing_and_with_it_nothing_personal_is_
 
 /// With a token that may only read: everything is shown but the events that are kept, and no button that
 /// changes anything can be pressed.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_that_may_only_read_changes_nothing_and_the_page_says_why() {
-    let Some(browser) = Browser::start() else { return };
+    let browser = Browser::start();
     let launchdarkly = launchdarkly().await;
     launchdarkly.refuse_members(|user| user.starts_with("bad"));
     let mut installation = installation(&launchdarkly);
@@ -335,9 +327,8 @@ async fn a_token_that_may_only_read_changes_nothing_and_the_page_says_why() {
     browser.is_accessible().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_used_by_keyboard() {
-    let Some(scene) = Scene::with(&["ada"]).await else { return };
+    let scene = Scene::with(&["ada"]).await;
     let Scene { browser, cohortd, .. } = &scene;
     browser.open(&address(cohortd)).await;
     browser.see("role=button[name='Manage Vip']").await;
@@ -369,9 +360,8 @@ async fn it_is_used_by_keyboard() {
 }
 
 /// Pictures of everything, to be looked at, under the target folder: tmp/dashboard/pictures.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_right_at_both_widths_and_in_both_schemes() {
-    let Some(scene) = Scene::with(&[]).await else { return };
+    let scene = Scene::with(&[]).await;
     let Scene { browser, launchdarkly, cohortd, .. } = &scene;
     launchdarkly.refuse_members(|user| user.starts_with("bad"));
     for (audience, people) in [
@@ -442,7 +432,6 @@ async fn prepare(browser: &Browser, panel: &str) {
 }
 
 /// What the plots are drawn from. No browser is needed to see that it is counted, and that it names nobody.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_hour_is_counted_and_names_nobody() {
     let launchdarkly = launchdarkly().await;
     let mut installation = installation(&launchdarkly);
@@ -487,3 +476,20 @@ async fn the_last_hour_is_counted_and_names_nobody() {
     let later = later.bearer_auth("planted-admin-token").send().await.expect("an answer");
     assert_eq!(later.json::<Value>().await.expect("JSON")["destinations"], json!({}));
 }
+
+tests![
+    a_hold_and_its_end_are_shown_within_two_seconds.needs(&CHROMIUM).needs(&PLAYWRIGHT),
+    a_rejected_event_is_replayed_once_the_mapping_is_mended.needs(&CHROMIUM).needs(&PLAYWRIGHT),
+    the_event_tester_explains_and_sends.needs(&CHROMIUM).needs(&PLAYWRIGHT),
+    a_persons_memberships_are_shown_and_forgotten.needs(&CHROMIUM).needs(&PLAYWRIGHT),
+    delivery_is_steered_and_what_was_refused_is_tried_again.needs(&CHROMIUM).needs(&PLAYWRIGHT),
+    without_a_token_the_page_shows_nothing_and_with_it_nothing_personal_is_left_about
+        .needs(&CHROMIUM)
+        .needs(&PLAYWRIGHT),
+    a_token_that_may_only_read_changes_nothing_and_the_page_says_why
+        .needs(&CHROMIUM)
+        .needs(&PLAYWRIGHT),
+    it_is_used_by_keyboard.needs(&CHROMIUM).needs(&PLAYWRIGHT),
+    it_is_right_at_both_widths_and_in_both_schemes.needs(&CHROMIUM).needs(&PLAYWRIGHT),
+    the_last_hour_is_counted_and_names_nobody,
+];

@@ -118,7 +118,6 @@ impl Scene {
     }
 }
 
-#[tokio::test]
 async fn a_deletion_that_is_posted_again_does_not_undo_a_return() {
     let mut scene = Scene::new().await;
     let (first, deletion) = (enters("ada", NOW_MS), deletes("ada", NOW_MS + MINUTE));
@@ -134,7 +133,6 @@ async fn a_deletion_that_is_posted_again_does_not_undo_a_return() {
 }
 
 /// Segment tries for four hours, so that what it could not deliver comes after what it could.
-#[tokio::test]
 async fn a_deletion_that_comes_late_counts_when_it_was_asked_for() {
     let mut scene = Scene::new().await;
     scene.post(&[&enters("ada", NOW_MS + 2 * MINUTE), &enters("bob", NOW_MS)]).await;
@@ -147,7 +145,6 @@ async fn a_deletion_that_comes_late_counts_when_it_was_asked_for() {
     assert_eq!(scene.members().await, [""; 0]);
 }
 
-#[tokio::test]
 async fn within_a_request_a_deletion_counts_at_its_time_and_at_equal_times_in_its_order() {
     let mut scene = Scene::new().await;
     let at = |seconds: i64| NOW_MS + seconds * SECOND;
@@ -178,7 +175,6 @@ async fn within_a_request_a_deletion_counts_at_its_time_and_at_equal_times_in_it
 }
 
 /// Without any time all of a request happened at once: then its order decides.
-#[tokio::test]
 async fn within_a_request_without_times_the_later_item_wins() {
     let mut scene = Scene::new().await;
     let timeless = without_a_time;
@@ -193,7 +189,6 @@ async fn within_a_request_without_times_the_later_item_wins() {
     assert_eq!(scene.members().await, ["stays"]);
 }
 
-#[tokio::test]
 async fn an_older_event_that_is_posted_again_does_not_bring_a_person_back_and_a_newer_one_does() {
     let mut scene = Scene::new().await;
     let entry = enters("ada", NOW_MS);
@@ -207,7 +202,6 @@ async fn an_older_event_that_is_posted_again_does_not_bring_a_person_back_and_a_
     assert_eq!(scene.members().await, ["ada"]);
 }
 
-#[tokio::test]
 async fn a_deletion_finds_who_is_known_by_an_email() {
     let key = ("destinations.production.mapping.context_key", "email_only");
     let mut scene = Scene::with(&[key]).await;
@@ -229,7 +223,6 @@ async fn a_deletion_finds_who_is_known_by_an_email() {
     assert_eq!(scene.members_by_email().await, ["ada@example.com", "bob@example.com"]);
 }
 
-#[tokio::test]
 async fn an_event_without_a_believed_time_counts_as_it_did_the_first_time() {
     let mut scene = Scene::new().await;
     let unbelieved = [
@@ -265,7 +258,6 @@ async fn an_event_without_a_believed_time_counts_as_it_did_the_first_time() {
 }
 
 /// Said again in the same words it may be meant again: they have left in between.
-#[tokio::test]
 async fn an_event_with_neither_a_time_nor_an_id_is_new_each_time() {
     let mut scene = Scene::new().await;
     let nameless = |event| without(without_a_time(event), "messageId");
@@ -277,7 +269,6 @@ async fn an_event_with_neither_a_time_nor_an_id_is_new_each_time() {
 }
 
 /// Only the first event of a batch is signed: it can be posted again alone.
-#[tokio::test]
 async fn the_first_event_of_a_batch_posted_again_alone_is_no_later_arrival() {
     let mut scene = Scene::new().await;
     let entry = without_a_time(enters("ada", 0));
@@ -286,7 +277,6 @@ async fn the_first_event_of_a_batch_posted_again_alone_is_no_later_arrival() {
     assert_eq!(scene.members().await, [""; 0]);
 }
 
-#[tokio::test]
 async fn a_deletion_without_a_time_counts_as_it_did_the_first_time() {
     let mut scene = Scene::new().await;
     let deletions = [
@@ -308,7 +298,6 @@ async fn a_deletion_without_a_time_counts_as_it_did_the_first_time() {
     assert_eq!(scene.members().await, ["bob"], "another message is");
 }
 
-#[tokio::test]
 async fn an_entry_stamped_ahead_that_survives_a_deletion_is_shown_and_forget_takes_it_along() {
     let mut scene = Scene::new().await;
     let entry = enters("ada", now_ms() + 4 * MINUTE);
@@ -339,3 +328,17 @@ async fn an_entry_stamped_ahead_that_survives_a_deletion_is_shown_and_forget_tak
     scene.post(&[&enters("ada", now_ms() + 4 * MINUTE + 30 * SECOND)]).await;
     assert_eq!(scene.members().await, ["ada"], "a newer one does");
 }
+
+tests![
+    a_deletion_that_is_posted_again_does_not_undo_a_return,
+    a_deletion_that_comes_late_counts_when_it_was_asked_for,
+    within_a_request_a_deletion_counts_at_its_time_and_at_equal_times_in_its_order,
+    within_a_request_without_times_the_later_item_wins,
+    an_older_event_that_is_posted_again_does_not_bring_a_person_back_and_a_newer_one_does,
+    a_deletion_finds_who_is_known_by_an_email,
+    an_event_without_a_believed_time_counts_as_it_did_the_first_time,
+    an_event_with_neither_a_time_nor_an_id_is_new_each_time,
+    the_first_event_of_a_batch_posted_again_alone_is_no_later_arrival,
+    a_deletion_without_a_time_counts_as_it_did_the_first_time,
+    an_entry_stamped_ahead_that_survives_a_deletion_is_shown_and_forget_takes_it_along,
+];

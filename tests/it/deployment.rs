@@ -1,5 +1,5 @@
 //! The files under config/ that people deploy with: well-formed, about metrics and keys that there are, and
-//! accepted by the tools of those they are for, where these are installed.
+//! accepted by the tools of those they are for.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,9 @@ use cohortd::config::Config;
 use cohortd::operate::metrics::catalogue::{self, Kind};
 use cohortd::operate::verdict::DestinationState;
 use serde_json::{Value, json};
+
+use crate::needs::{KUBERNETES_VALIDATE, PROMTOOL, SYSTEMD_ANALYZE};
+use crate::python;
 
 const SECRETS: [&str; 5] = ["admin", "prometheus", "segment", "launchdarkly", "grafana"];
 
@@ -34,14 +37,12 @@ fn str_of(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("text: {value}"))
 }
 
-/// Runs somebody's tool, which must find nothing to complain about. Says so if it is not installed.
-fn accepts(tool: &str, arguments: &[&str], package: &str) {
-    let Ok(said) = Command::new(tool).args(arguments).output() else {
-        println!("SKIPPED: {tool} is not installed ({package}), and has checked nothing");
-        return;
-    };
+/// Runs somebody's tool, which must find nothing to complain about.
+fn accepts(tool: impl AsRef<Path>, arguments: &[&str]) {
+    let tool = tool.as_ref();
+    let said = Command::new(tool).args(arguments).output().expect("it is there");
     let complaint = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
-    assert!(said.status.success(), "{tool} {arguments:?}: {complaint}");
+    assert!(said.status.success(), "{} {arguments:?}: {complaint}", tool.display());
 }
 
 /// Every metric in a query is in the catalogue, with the labels that it is asked for.
@@ -73,7 +74,6 @@ fn knows_the_metrics_of(query: &str) {
     assert!(found > 0 || query.contains("up{"), "it asks for something of ours: {query}");
 }
 
-#[test]
 fn alert_rules_read_metrics_that_there_are_and_each_says_what_to_do() {
     let rules = yaml("prometheus/alerts.yaml");
     let mut names = Vec::new();
@@ -87,45 +87,47 @@ fn alert_rules_read_metrics_that_there_are_and_each_says_what_to_do() {
         names.push(name);
     }
     assert!(names.contains(&"CohortdDestinationHeld") && names.len() > 10, "{names:?}");
+}
 
-    // The rules, and when they fire.
+fn prometheus_takes_the_alert_rules_and_they_fire_when_they_should() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let at = |name: &str| folder.path().join(name);
     std::fs::write(at("alerts.yaml"), text("prometheus/alerts.yaml")).expect("it is ours");
     let tests = include_str!("../deployment/alerts.yaml");
     std::fs::write(at("tests.yaml"), tests).expect("it is ours");
-    accepts("promtool", &["check", "rules", str_path(&at("alerts.yaml"))], "Debian: prometheus");
-    accepts("promtool", &["test", "rules", str_path(&at("tests.yaml"))], "Debian: prometheus");
+    accepts("promtool", &["check", "rules", str_path(&at("alerts.yaml"))]);
+    accepts("promtool", &["test", "rules", str_path(&at("tests.yaml"))]);
     let scraping = config("prometheus/prometheus.yaml");
-    let check = ["check", "config", "--syntax-only", str_path(&scraping)];
-    accepts("promtool", &check, "Debian: prometheus");
+    accepts("promtool", &["check", "config", "--syntax-only", str_path(&scraping)]);
 }
 
 fn str_path(path: &Path) -> &str {
     path.to_str().expect("paths here are text")
 }
 
-#[test]
+fn dashboard() -> Value {
+    serde_json::from_str(&text("grafana/dashboards/cohortd.json")).expect("it is JSON")
+}
+
+/// What its panels and annotations ask Prometheus.
+fn queries(dashboard: &Value) -> Vec<&str> {
+    let panels = list(&dashboard["panels"]).filter(|panel| panel["type"] != "row");
+    let targets = panels.flat_map(|panel| list(&panel["targets"]));
+    let asking = targets.chain(list(&dashboard["annotations"]["list"]));
+    asking.map(|of| str_of(&of["expr"])).collect()
+}
+
 fn the_grafana_dashboard_asks_for_metrics_that_there_are() {
-    let dashboard: Value =
-        serde_json::from_str(&text("grafana/dashboards/cohortd.json")).expect("it is JSON");
+    let dashboard = dashboard();
     let panels: Vec<&Value> = list(&dashboard["panels"]).collect();
     let mut ids: Vec<_> = panels.iter().map(|panel| panel["id"].as_u64()).collect();
     ids.dedup();
     assert_eq!(ids.len(), panels.len(), "each panel has a number of its own");
-    let targets = panels.iter().filter(|panel| panel["type"] != "row");
-    let targets: Vec<&Value> = targets.flat_map(|panel| list(&panel["targets"])).collect();
-    let queries = targets.iter().map(|target| str_of(&target["expr"]));
-    let rules: Vec<Value> = queries
-        .chain(list(&dashboard["annotations"]["list"]).map(|of| str_of(&of["expr"])))
-        .enumerate()
-        .map(|(index, query)| {
-            knows_the_metrics_of(query);
-            let query = query.replace("$__rate_interval", "1m").replace('$', "");
-            json!({"record": format!("query:{index}"), "expr": query})
-        })
-        .collect();
-    assert!(rules.len() > 20, "{}", rules.len());
+    let queries = queries(&dashboard);
+    for query in &queries {
+        knows_the_metrics_of(query);
+    }
+    assert!(queries.len() > 20, "{queries:?}");
     let state = panels.iter().find(|panel| panel["title"] == "State").expect("there is one");
     let words = &state["fieldConfig"]["defaults"]["mappings"][0]["options"];
     let words = words.as_object().expect("a map").values().map(|of| str_of(&of["text"]));
@@ -133,14 +135,21 @@ fn the_grafana_dashboard_asks_for_metrics_that_there_are() {
     for variable in list(&dashboard["templating"]["list"]).filter(|of| of["type"] == "query") {
         knows_the_metrics_of(str_of(&variable["query"]["query"]));
     }
+}
 
-    // JSON is YAML: the queries as rules, for a tool that reads PromQL.
+/// As rules: JSON is YAML.
+fn prometheus_takes_the_queries_of_the_dashboard() {
+    let dashboard = dashboard();
+    let rule = |(index, query): (usize, &str)| {
+        let query = query.replace("$__rate_interval", "1m").replace('$', "");
+        json!({"record": format!("query:{index}"), "expr": query})
+    };
+    let rules: Vec<Value> = queries(&dashboard).into_iter().enumerate().map(rule).collect();
     let folder = tempfile::tempdir().expect("a temporary directory");
     let file = folder.path().join("queries.yaml");
     let groups = json!({"groups": [{"name": "queries", "rules": rules}]});
     std::fs::write(&file, groups.to_string()).expect("it is ours");
-    let check = ["check", "rules", "--lint=none", str_path(&file)];
-    accepts("promtool", &check, "Debian: prometheus");
+    accepts("promtool", &["check", "rules", "--lint=none", str_path(&file)]);
 }
 
 /// A folder with the secrets, and the configuration that results with it in place of `mounted`.
@@ -165,7 +174,6 @@ fn loaded(toml: Option<&str>, variables: &[(String, String)], mounted: &str) -> 
     Config::load_from(file.as_deref(), variables).unwrap_or_else(|faults| panic!("{faults}"))
 }
 
-#[test]
 fn the_compose_file_makes_a_configuration_and_mounts_what_is_there() {
     let compose = &yaml("compose.yaml")[0];
     let daemon = &compose["services"]["cohortd"];
@@ -200,7 +208,6 @@ fn the_compose_file_makes_a_configuration_and_mounts_what_is_there() {
     }
 }
 
-#[test]
 fn the_kubernetes_manifests_have_one_writer_and_an_end_in_time() {
     let manifests = yaml("kubernetes/cohortd.yaml");
     let of_kind = |kind: &str| manifests.iter().find(|manifest| manifest["kind"] == kind);
@@ -228,12 +235,13 @@ fn the_kubernetes_manifests_have_one_writer_and_an_end_in_time() {
         list(&container["ports"]).map(|port| port["containerPort"].as_u64()).collect();
     let listening = [config_made.listen.address, config_made.admin.address];
     assert_eq!(ports, listening.map(|address| Some(u64::from(address.port()))));
-
-    let file = config("kubernetes/cohortd.yaml");
-    accepts("kubernetes-validate", &["--strict", str_path(&file)], "PyPI: kubernetes-validate");
 }
 
-#[test]
+fn kubernetes_takes_the_manifests() {
+    let validate = python::KUBERNETES_VALIDATE.program("kubernetes-validate");
+    accepts(validate, &["--strict", str_path(&config("kubernetes/cohortd.yaml"))]);
+}
+
 fn the_systemd_unit_is_sound_and_makes_a_configuration() {
     let unit = text("cohortd.service");
     let values = |key: &str| {
@@ -252,11 +260,26 @@ fn the_systemd_unit_is_sound_and_makes_a_configuration() {
     assert_eq!(values("Type").next().as_deref(), Some("notify"));
     assert!(values("WatchdogSec").next().is_some());
     assert_eq!(values("LimitCORE").next().as_deref(), Some("0"), "the watchdog aborts");
+}
 
+fn systemd_takes_the_unit() {
     // It names a binary that need not be installed here.
+    let unit = text("cohortd.service");
     let unit = unit.replace("/usr/local/bin/cohortd", env!("CARGO_BIN_EXE_cohortd"));
     let folder = tempfile::tempdir().expect("a temporary directory");
     let file = folder.path().join("cohortd.service");
     std::fs::write(&file, unit).expect("it is ours");
-    accepts("systemd-analyze", &["verify", str_path(&file)], "Debian: systemd");
+    accepts("systemd-analyze", &["verify", str_path(&file)]);
 }
+
+tests![
+    alert_rules_read_metrics_that_there_are_and_each_says_what_to_do,
+    prometheus_takes_the_alert_rules_and_they_fire_when_they_should.needs(&PROMTOOL),
+    the_grafana_dashboard_asks_for_metrics_that_there_are,
+    prometheus_takes_the_queries_of_the_dashboard.needs(&PROMTOOL),
+    the_compose_file_makes_a_configuration_and_mounts_what_is_there,
+    the_kubernetes_manifests_have_one_writer_and_an_end_in_time,
+    kubernetes_takes_the_manifests.needs(&KUBERNETES_VALIDATE),
+    the_systemd_unit_is_sound_and_makes_a_configuration,
+    systemd_takes_the_unit.needs(&SYSTEMD_ANALYZE),
+];

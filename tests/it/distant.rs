@@ -90,14 +90,13 @@ async fn post(to: SocketAddr, batch: Request<Full<Bytes>>) -> Duration {
 }
 
 /// Segment waits five seconds for the answer, and a window that is full waits for a round trip.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_batch_over_http_2_takes_few_round_trips() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
     let cohortd = installation.start();
     let near = post(cohortd.public, batch("near")).await;
     let far = post(link(cohortd.public).await, batch("far")).await;
-    println!("4.5 MB took {near:?}, and {far:?} over a link of {ROUND_TRIP:?}");
+    note!("4.5 MB took {near:?}, and {far:?} over a link of {ROUND_TRIP:?}");
     assert!(far < near + ROUND_TRIP * 15, "{far:?} instead of {near:?}");
     let all = |view: &View<'_>| {
         view.segment(ENVIRONMENT, "aud_vip").is_some_and(|of| of.members.len() == 8000)
@@ -105,3 +104,5 @@ async fn a_large_batch_over_http_2_takes_few_round_trips() {
     launchdarkly.until(DEADLINE, all).await.expect("delivered");
     assert!(cohortd.stop().0.success());
 }
+
+tests![a_large_batch_over_http_2_takes_few_round_trips,];

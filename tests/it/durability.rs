@@ -6,7 +6,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use cohortd::secret::Secret;
 use crate::harness::{
     Cohortd, DEADLINE, ENVIRONMENT, Installation, SHARED_SECRET, identify, launchdarkly,
 };
+use crate::needs::{SMALL_DISK, STRACE};
 
 const NOW_MS: i64 = 1_750_000_000_000;
 const WAL: &str = "/ledger.db-wal>";
@@ -67,8 +67,6 @@ struct Traced {
 
 impl Traced {
     fn start(installation: &Installation) -> Self {
-        let version = Command::new("strace").arg("-V").output();
-        assert!(version.is_ok(), "strace is needed to see what is synced: install it");
         let path = installation.directory.path().join("trace");
         let output = path.display().to_string();
         let calls =
@@ -129,7 +127,6 @@ fn check_each_answer(calls: &[Syscall], public_port: u16, users: &[String]) -> u
     after.iter().filter(|call| call.is(&["fdatasync", "fsync"], WAL)).count()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_200_is_sent_after_a_sync_of_what_it_promises() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -149,11 +146,10 @@ async fn every_200_is_sent_after_a_sync_of_what_it_promises() {
         assert_eq!(answer.expect("an answer").0, 200);
     }
     let syncs = check_each_answer(&traced.stop(), port, &users);
-    println!("{} requests one after another, {syncs} syncs", users.len());
+    note!("{} requests one after another, {syncs} syncs", users.len());
     assert!(syncs >= users.len());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_come_together_share_a_sync_and_wait_for_it() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -170,11 +166,10 @@ async fn requests_that_come_together_share_a_sync_and_wait_for_it() {
         assert_eq!(answer.expect("an answer").0, 200);
     }
     let syncs = check_each_answer(&traced.stop(), port, &users);
-    println!("{} requests at once, {syncs} syncs", users.len());
+    note!("{} requests at once, {syncs} syncs", users.len());
     assert!(syncs < users.len(), "{syncs} syncs for {} requests", users.len());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_for_several_destinations_has_one_sync() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -198,11 +193,10 @@ async fn a_request_for_several_destinations_has_one_sync() {
         assert_eq!(answer.expect("an answer").0, 200);
     }
     let syncs = check_each_answer(&traced.stop(), port, &users);
-    println!("{} requests for three destinations, {syncs} syncs", users.len());
+    note!("{} requests for three destinations, {syncs} syncs", users.len());
     assert!(syncs < users.len() * 3 / 2, "{syncs} syncs for {} requests", users.len());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_writer_cannot_keep_up_with_is_synced_before_it_is_answered_too() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -227,7 +221,7 @@ async fn what_the_writer_cannot_keep_up_with_is_synced_before_it_is_answered_too
     let calls = traced.stop();
     check_each_answer(&calls, port, &users);
     let blocks = calls.iter().filter(|call| call.is(&["pwrite64"], JOURNAL)).count();
-    println!("{blocks} blocks in the journal");
+    note!("{blocks} blocks in the journal");
     assert!(blocks > 0, "the test keeps the writer busy");
 }
 
@@ -322,7 +316,7 @@ impl OnASmallDisk {
                 other => panic!("answered {other}"),
             }
         }
-        println!("on a full disk {refused} answered 503, {} accepted", accepted.len());
+        note!("on a full disk {refused} answered 503, {} accepted", accepted.len());
         assert!(refused >= 20, "only {refused} were refused on a full disk");
         assert_eq!(self.cohortd.readyz().await, Some(503));
         accepted
@@ -357,7 +351,6 @@ impl OnASmallDisk {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_is_answered_503_until_there_is_space_again() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -372,7 +365,6 @@ async fn a_full_disk_is_answered_503_until_there_is_space_again() {
     daemon.recovers(&launchdarkly, accepted, FULL).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_finds_the_disk_full_is_written_down_when_there_is_space() {
     // Its script blocks, so the stand-in has threads of its own; they end with the process.
     let threads =
@@ -402,7 +394,6 @@ async fn an_answer_that_finds_the_disk_full_is_written_down_when_there_is_space(
     assert_eq!(launchdarkly.calls().members, told_once, "nobody was told twice");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_that_has_nothing_left_to_write_ends_well_on_a_full_disk() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -417,7 +408,6 @@ async fn a_daemon_that_has_nothing_left_to_write_ends_well_on_a_full_disk() {
     assert!(status.success(), "{}", log.join("\n"));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_fills_up_while_much_arrives_loses_nothing_that_was_answered() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -443,12 +433,11 @@ async fn a_disk_that_fills_up_while_much_arrives_loses_nothing_that_was_answered
             daemon.fill();
         }
     }
-    println!("{} accepted, {refused} batches refused", accepted.len());
+    note!("{} accepted, {refused} batches refused", accepted.len());
     assert_eq!(daemon.cohortd.readyz().await, Some(503));
     daemon.recovers(&launchdarkly, accepted, FULL).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_reserve_of_the_disk_is_left_alone_and_delivery_goes_on() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -465,3 +454,15 @@ async fn the_reserve_of_the_disk_is_left_alone_and_delivery_goes_on() {
         ["the ledger's disk has reached its reserve", "the ledger's disk has space again"];
     daemon.recovers(&launchdarkly, ["first".to_owned()].into(), messages).await;
 }
+
+tests![
+    every_200_is_sent_after_a_sync_of_what_it_promises.needs(&STRACE),
+    requests_that_come_together_share_a_sync_and_wait_for_it.needs(&STRACE),
+    a_request_for_several_destinations_has_one_sync.needs(&STRACE),
+    what_the_writer_cannot_keep_up_with_is_synced_before_it_is_answered_too.needs(&STRACE),
+    a_full_disk_is_answered_503_until_there_is_space_again.needs(&SMALL_DISK),
+    an_answer_that_finds_the_disk_full_is_written_down_when_there_is_space.needs(&SMALL_DISK),
+    a_daemon_that_has_nothing_left_to_write_ends_well_on_a_full_disk.needs(&SMALL_DISK),
+    a_disk_that_fills_up_while_much_arrives_loses_nothing_that_was_answered.needs(&SMALL_DISK),
+    the_reserve_of_the_disk_is_left_alone_and_delivery_goes_on.needs(&SMALL_DISK),
+];

@@ -32,7 +32,6 @@ async fn post_all(cohortd: &Cohortd, events: &[Value]) {
     assert_eq!(answer.0, 200, "{}", answer.1);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_of_a_deleted_person_outlives_a_clean_stop() {
     let launchdarkly = launchdarkly().await;
     // What is told of them is refused and parked with words about them.
@@ -71,3 +70,5 @@ async fn nothing_of_a_deleted_person_outlives_a_clean_stop() {
     assert_eq!(found(&installation.ledger_path()), [""; 0]);
     installation.types(None, &["ledger", "check"]).done();
 }
+
+tests![nothing_of_a_deleted_person_outlives_a_clean_stop,];

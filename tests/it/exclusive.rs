@@ -22,7 +22,6 @@ async fn refused(installation: &Installation) -> (Option<i32>, String) {
     (output.status.code(), errors.collect::<Vec<_>>().join("\n"))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_daemon_on_a_ledger_ends_and_the_first_goes_on() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -43,7 +42,6 @@ async fn a_second_daemon_on_a_ledger_ends_and_the_first_goes_on() {
     assert!(first.stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_daemon_leaves_no_lock_behind() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -51,7 +49,6 @@ async fn a_killed_daemon_leaves_no_lock_behind() {
     assert!(installation.start().stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ledger_of_a_newer_version_is_refused_and_not_touched() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -93,7 +90,6 @@ fn of_version(version: u8, journal: &mut [u8], key: &[u8]) {
     journal[block + 20..block + 24].copy_from_slice(&sum.finalize().to_le_bytes());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_journal_of_a_newer_version_is_refused_and_not_touched() {
     const FILES: [&str; 4] = ["ledger.db", "ledger.db-wal", "journal-1", "journal-answered"];
     let launchdarkly = launchdarkly().await;
@@ -133,7 +129,6 @@ async fn a_journal_of_a_newer_version_is_refused_and_not_touched() {
     assert!(FILES.map(read) == before, "not one byte is changed");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_environment_is_told_everything() {
     const OTHER: &str = "64f0c0ffee-other";
     let account = |id: &str| Account {
@@ -167,3 +162,11 @@ async fn another_environment_is_told_everything() {
     assert!(cohortd.stop().0.success());
     assert_eq!(launchdarkly.segments(ENVIRONMENT), told);
 }
+
+tests![
+    a_second_daemon_on_a_ledger_ends_and_the_first_goes_on,
+    a_killed_daemon_leaves_no_lock_behind,
+    a_ledger_of_a_newer_version_is_refused_and_not_touched,
+    a_journal_of_a_newer_version_is_refused_and_not_touched,
+    another_environment_is_told_everything,
+];

@@ -22,6 +22,7 @@ use cohortd::sandbox::{Apply, Fault, StandIn, View};
 use cohortd::secret::Secret;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use rustix::process::Signal;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -30,6 +31,7 @@ use tokio::sync::Notify;
 use crate::harness::{
     Cohortd, DEADLINE, ENVIRONMENT, Installation, SERVICE_TOKEN, identify, launchdarkly,
 };
+use crate::needs::STRACE;
 
 const NOW_MS: i64 = 1_750_000_000_000;
 
@@ -104,7 +106,6 @@ async fn members_after_restart(
     segments.get("aud_vip").map(|of| of.members.clone()).unwrap_or_default()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p1_a_kill_before_the_commit_loses_nothing_that_was_answered() {
     for sync in [1, 3, 6] {
         let launchdarkly = launchdarkly().await;
@@ -118,7 +119,6 @@ async fn p1_a_kill_before_the_commit_loses_nothing_that_was_answered() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p1_a_kill_between_the_commit_and_the_answer_keeps_what_was_committed() {
     // The tracer counts for each thread by itself.
     for answer in [1, 3] {
@@ -133,7 +133,6 @@ async fn p1_a_kill_between_the_commit_and_the_answer_keeps_what_was_committed() 
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p1_a_kill_while_the_writer_is_behind_loses_nothing_that_was_answered() {
     const POSTERS: usize = 30;
     const PEOPLE: usize = 300;
@@ -166,7 +165,7 @@ async fn p1_a_kill_while_the_writer_is_behind_loses_nothing_that_was_answered() 
     });
     let posters: Vec<_> = posters.collect();
     tokio::time::timeout(DEADLINE, enough.notified()).await.expect("batches are answered");
-    cohortd.signal("KILL");
+    cohortd.signal(Signal::KILL);
     for poster in posters {
         tokio::time::timeout(DEADLINE, poster).await.expect("it is gone").expect("no panic");
     }
@@ -184,13 +183,12 @@ async fn p1_a_kill_while_the_writer_is_behind_loses_nothing_that_was_answered() 
         .map(|line| serde_json::from_str::<Value>(line).expect("JSON lines"))
         .map(|line| line["context_key"].as_str().expect("a key").to_owned())
         .collect();
-    println!("{} answered, {} there", answered.len(), exported.len());
+    note!("{} answered, {} there", answered.len(), exported.len());
     assert!(exported.is_superset(&answered));
     let there = members_after_restart(&launchdarkly, &installation).await;
     assert_eq!(there, exported);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p1_a_failed_write_or_sync_of_the_journal_ends_the_daemon_too() {
     for failure in ["fdatasync:error=EIO:when=2", "fdatasync:signal=KILL:when=3"] {
         let launchdarkly = launchdarkly().await;
@@ -223,13 +221,12 @@ async fn p1_a_failed_write_or_sync_of_the_journal_ends_the_daemon_too() {
         let (status, log) = cohortd.wait();
         let expected = if failure.contains("KILL") { None } else { Some(70) };
         assert_eq!(status.code(), expected, "{failure}: {}", log.join("\n"));
-        println!("{failure}: {} of {} batches answered", answered.len() / 100, answers.len());
+        note!("{failure}: {} of {} batches answered", answered.len() / 100, answers.len());
         let there = members_after_restart(&launchdarkly, &installation).await;
         assert!(there.is_superset(&answered), "{failure}");
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p1_a_failed_write_or_sync_ends_the_daemon_and_is_never_taken_for_a_success() {
     for failure in ["fsync:error=EIO:when=4", "pwrite64:error=EIO:when=60"] {
         let launchdarkly = launchdarkly().await;
@@ -245,7 +242,6 @@ async fn p1_a_failed_write_or_sync_ends_the_daemon_and_is_never_taken_for_a_succ
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p1_a_failed_sync_of_a_checkpoint_ends_the_daemon_and_loses_nothing() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -295,7 +291,6 @@ async fn p1_a_failed_sync_of_a_checkpoint_ends_the_daemon_and_loses_nothing() {
     assert!(there >= kept, "every answer was a promise to keep it");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p4_a_kill_between_launchdarklys_answer_and_the_settle_tells_once_more() {
     let launchdarkly = launchdarkly().await;
     launchdarkly.script(|call| match call.call_number {
@@ -317,7 +312,6 @@ async fn p4_a_kill_between_launchdarklys_answer_and_the_settle_tells_once_more()
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p5_a_kill_during_a_split_forgets_nothing_that_was_learnt() {
     const PEOPLE: usize = 256;
     let refuse = |call: &cohortd::sandbox::Incoming<'_>| {
@@ -351,7 +345,6 @@ async fn p5_a_kill_during_a_split_forgets_nothing_that_was_learnt() {
     assert_eq!(parked, [user(77)]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p4_a_kill_during_a_resync_goes_on_with_it() {
     const PEOPLE: usize = 7000;
     let launchdarkly = launchdarkly().await;
@@ -373,7 +366,6 @@ async fn p4_a_kill_during_a_resync_goes_on_with_it() {
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p1_a_kill_during_a_migration_leaves_a_ledger_that_can_be_migrated() {
     for sync in 1..=3 {
         let launchdarkly = launchdarkly().await;
@@ -400,7 +392,6 @@ async fn p1_a_kill_during_a_migration_leaves_a_ledger_that_can_be_migrated() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p7_a_damaged_ledger_ends_the_start_with_70_and_the_way_back() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -424,7 +415,6 @@ async fn p7_a_damaged_ledger_ends_the_start_with_70_and_the_way_back() {
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p7_damage_that_a_running_daemon_meets_ends_it_with_70_and_nobody_is_told() {
     let launchdarkly = launchdarkly().await;
     let installation = paused(&launchdarkly);
@@ -445,7 +435,6 @@ async fn p7_damage_that_a_running_daemon_meets_ends_it_with_70_and_nobody_is_tol
     assert!(launchdarkly.segments(ENVIRONMENT).is_empty(), "what was read is used by nobody");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p1_a_bit_that_flipped_in_the_log_after_a_kill_is_no_silent_loss() {
     let launchdarkly = launchdarkly().await;
     let installation = paused(&launchdarkly);
@@ -474,7 +463,6 @@ fn checkpoint(path: &std::path::Path) {
 }
 
 /// Any one bit: either it is found, or nothing that anybody reads has changed.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p7_a_flipped_bit_is_found_or_means_nothing() {
     const FLIPS: usize = 1500;
     let launchdarkly = launchdarkly().await;
@@ -532,11 +520,10 @@ async fn p7_a_flipped_bit_is_found_or_means_nothing() {
             Ok(Err(_)) | Err(_) => found += 1,
         }
     }
-    println!("{found} of {FLIPS} flipped bits were found, the others mean nothing");
+    note!("{found} of {FLIPS} flipped bits were found, the others mean nothing");
     assert!(found > 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p4_a_429_is_survived_in_every_form_its_headers_take() {
     let in_ms = |ms: i64| (SystemClock.now().0 / 1000 + ms).to_string();
     let (soon, past, far) = (in_ms(600), in_ms(-60_000), in_ms(40_000_000));
@@ -601,7 +588,6 @@ async fn p4_a_429_is_survived_in_every_form_its_headers_take() {
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p4_a_token_that_is_revoked_and_restored_under_load_loses_nothing() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -627,7 +613,6 @@ async fn p4_a_token_that_is_revoked_and_restored_under_load_loses_nothing() {
     assert!(installation.parked().is_empty());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p5_poison_among_a_thousand_is_parked_exactly_and_in_few_calls() {
     for (bad, most_calls) in [(1_usize, 1 + 2 * 10), (2, 1 + 4 * 10), (500, 2500)] {
         let launchdarkly = launchdarkly().await;
@@ -643,7 +628,7 @@ async fn p5_poison_among_a_thousand_is_parked_exactly_and_in_few_calls() {
             .await;
         installation.drained().await;
         let calls = launchdarkly.calls().total;
-        println!("{bad} bad members in 1,000: {calls} calls");
+        note!("{bad} bad members in 1,000: {calls} calls");
         assert!(calls <= most_calls, "{bad} bad members took {calls} calls");
         assert_eq!(cohortd.status().await["destinations"]["production"]["state"], "attention");
         assert!(cohortd.stop().0.success());
@@ -653,7 +638,6 @@ async fn p5_poison_among_a_thousand_is_parked_exactly_and_in_few_calls() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p4_a_storm_of_conflicts_passes_and_everything_is_told() {
     let launchdarkly = launchdarkly().await;
     let mut chance = StdRng::seed_from_u64(409);
@@ -677,7 +661,6 @@ async fn p4_a_storm_of_conflicts_passes_and_everything_is_told() {
     assert!(installation.parked().is_empty());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p2_a_thousand_duplicates_are_told_once() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -696,7 +679,6 @@ async fn p2_a_thousand_duplicates_are_told_once() {
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p2_what_comes_four_hours_late_undoes_nothing() {
     const HOURS_4_MS: i64 = 4 * 3600 * 1000;
     let launchdarkly = launchdarkly().await;
@@ -748,7 +730,6 @@ async fn bad_server(head: &'static str, chunk: Vec<u8>, times: usize, every: Dur
     format!("http://{address}")
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p6_answers_that_drip_or_pour_cost_neither_time_nor_memory() {
     const MOST_KIB: u64 = 96 * 1024;
     let launchdarkly = launchdarkly().await;
@@ -786,7 +767,6 @@ async fn p6_answers_that_drip_or_pour_cost_neither_time_nor_memory() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p8_a_redirect_to_another_host_never_gets_the_token() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let elsewhere = listener.local_addr().expect("it is bound");
@@ -809,3 +789,28 @@ async fn p8_a_redirect_to_another_host_never_gets_the_token() {
     let nobody = tokio::time::timeout(Duration::from_millis(100), listener.accept()).await;
     assert!(nobody.is_err(), "somebody followed a redirect");
 }
+
+tests![
+    p1_a_kill_before_the_commit_loses_nothing_that_was_answered.needs(&STRACE),
+    p1_a_kill_between_the_commit_and_the_answer_keeps_what_was_committed.needs(&STRACE),
+    p1_a_kill_while_the_writer_is_behind_loses_nothing_that_was_answered,
+    p1_a_failed_write_or_sync_of_the_journal_ends_the_daemon_too.needs(&STRACE),
+    p1_a_failed_write_or_sync_ends_the_daemon_and_is_never_taken_for_a_success.needs(&STRACE),
+    p1_a_failed_sync_of_a_checkpoint_ends_the_daemon_and_loses_nothing.needs(&STRACE),
+    p4_a_kill_between_launchdarklys_answer_and_the_settle_tells_once_more,
+    p5_a_kill_during_a_split_forgets_nothing_that_was_learnt,
+    p4_a_kill_during_a_resync_goes_on_with_it,
+    p1_a_kill_during_a_migration_leaves_a_ledger_that_can_be_migrated.needs(&STRACE),
+    p7_a_damaged_ledger_ends_the_start_with_70_and_the_way_back,
+    p7_damage_that_a_running_daemon_meets_ends_it_with_70_and_nobody_is_told,
+    p1_a_bit_that_flipped_in_the_log_after_a_kill_is_no_silent_loss,
+    p7_a_flipped_bit_is_found_or_means_nothing,
+    p4_a_429_is_survived_in_every_form_its_headers_take,
+    p4_a_token_that_is_revoked_and_restored_under_load_loses_nothing,
+    p5_poison_among_a_thousand_is_parked_exactly_and_in_few_calls,
+    p4_a_storm_of_conflicts_passes_and_everything_is_told,
+    p2_a_thousand_duplicates_are_told_once,
+    p2_what_comes_four_hours_late_undoes_nothing,
+    p6_answers_that_drip_or_pour_cost_neither_time_nor_memory,
+    p8_a_redirect_to_another_host_never_gets_the_token,
+];

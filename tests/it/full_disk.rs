@@ -1,7 +1,5 @@
 //! Full disks, beside what `durability` shows: a start on one, what can be done there without a daemon, a
 //! small disk that SQLite's log must not take whole, a quota.
-//!
-//! Each needs a mount namespace of its own (`unshare`), and is skipped by name where that is not allowed.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -17,24 +15,13 @@ use serde_json::Value;
 use crate::harness::{
     Cohortd, DEADLINE, ENVIRONMENT, Installation, SHARED_SECRET, identify, launchdarkly,
 };
+use crate::needs::{SMALL_DISK, STRACE};
 
 const NOW_MS: i64 = 1_750_000_000_000;
 /// Mounts a small disk over the ledger, with what was there, and fills it.
 const FILL: &str = "mkdir -p ledger && cp -a ledger kept && rm -f kept/ledger.db-shm && mount -t tmpfs -o size=SIZE small ledger \
                     && cp -a kept/. ledger && (cat /dev/zero > ledger/somebody-else 2> fill-error; true) \
                     && exec \"$@\"";
-
-/// Whether namespaces are to be had; says so by name if not.
-fn is_skipped(test: &str) -> bool {
-    let tried = Command::new("unshare")
-        .args(["--map-root-user", "--mount", "sh", "-c", "mount -t tmpfs small /mnt"])
-        .output();
-    let is_possible = tried.is_ok_and(|output| output.status.success());
-    if !is_possible {
-        println!("skipped: {test}: no mount namespace can be made here");
-    }
-    !is_possible
-}
 
 fn on_a_disk(script: &str, size: &str) -> [String; 6] {
     let script = script.replace("SIZE", size);
@@ -65,11 +52,7 @@ async fn is_refused(cohortd: &Cohortd) {
     assert!(why.contains("no space"), "{why}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_on_a_full_disk_is_not_ready_until_there_is_space() {
-    if is_skipped("a_start_on_a_full_disk_is_not_ready_until_there_is_space") {
-        return;
-    }
     for is_new in [false, true] {
         let launchdarkly = launchdarkly().await;
         let mut installation = Installation::new(&launchdarkly);
@@ -113,11 +96,7 @@ async fn a_start_on_a_full_disk_is_not_ready_until_there_is_space() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_fills_is_a_concern_of_every_destination_and_fills_no_log() {
-    if is_skipped("a_disk_that_fills_is_a_concern_of_every_destination_and_fills_no_log") {
-        return;
-    }
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
     installation.set("ledger.disk_reserve_mib", "0");
@@ -158,11 +137,7 @@ async fn a_disk_that_fills_is_a_concern_of_every_destination_and_fills_no_log() 
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_that_waits_for_space_stops_when_it_is_told_to() {
-    if is_skipped("a_daemon_that_waits_for_space_stops_when_it_is_told_to") {
-        return;
-    }
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
     installation.set("listen.header_timeout_ms", "60000");
@@ -182,11 +157,7 @@ async fn a_daemon_that_waits_for_space_stops_when_it_is_told_to() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ledger_on_a_full_disk_can_be_checked() {
-    if is_skipped("a_ledger_on_a_full_disk_can_be_checked") {
-        return;
-    }
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
     let cohortd = installation.start();
@@ -213,12 +184,8 @@ async fn a_ledger_on_a_full_disk_can_be_checked() {
 }
 
 /// Kept events come and go: what is kept is little, what is written is many times the disk.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_does_not_take_a_small_disk_whole() {
     const EVENTS: usize = 120;
-    if is_skipped("the_log_does_not_take_a_small_disk_whole") {
-        return;
-    }
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
     installation.set("ledger.disk_reserve_mib", "0").set("ledger.rejected_max_mib", "2");
@@ -236,7 +203,7 @@ async fn the_log_does_not_take_a_small_disk_whole() {
         }
         assert!(refused < 20, "after {kept} nothing is taken any more");
     }
-    println!("{kept} of 300 KB kept on 14 MiB, {refused} refused");
+    note!("{kept} of 300 KB kept on 14 MiB, {refused} refused");
     let who = identify("ada", "vip", true, NOW_MS);
     assert_eq!(cohortd.post(&who).await.expect("an answer").0, 200);
     let delivered = |view: &View<'_>| view.has(ENVIRONMENT, "aud_vip", "ada");
@@ -245,15 +212,7 @@ async fn the_log_does_not_take_a_small_disk_whole() {
     assert!(status.success(), "{}", log.join("\n"));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_quota_that_is_used_up_is_answered_503_and_the_daemon_goes_on() {
-    let version = Command::new("strace").arg("-V").output();
-    if version.is_err() {
-        println!(
-            "skipped: a_quota_that_is_used_up_is_answered_503_and_the_daemon_goes_on: no strace"
-        );
-        return;
-    }
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
     installation.set("delivery.linger_ms", "60000");
@@ -303,12 +262,7 @@ async fn a_quota_that_is_used_up_is_answered_503_and_the_daemon_goes_on() {
 }
 
 /// What was accepted stays in SQLite's log, which the next start reads.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_whose_tables_may_not_grow_for_a_quota_ends_well() {
-    if Command::new("strace").arg("-V").output().is_err() {
-        println!("skipped: a_daemon_whose_tables_may_not_grow_for_a_quota_ends_well: no strace");
-        return;
-    }
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
     installation.set("delivery.linger_ms", "60000");
@@ -332,13 +286,7 @@ async fn a_daemon_whose_tables_may_not_grow_for_a_quota_ends_well() {
 }
 
 /// The names of what is new are on stable storage before anything in it is promised.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn new_directories_above_the_ledger_are_synced() {
-    let version = Command::new("strace").arg("-V").output();
-    if version.is_err() {
-        println!("skipped: new_directories_above_the_ledger_are_synced: no strace");
-        return;
-    }
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
     let above = installation.directory.path().join("one");
@@ -354,3 +302,14 @@ async fn new_directories_above_the_ledger_are_synced() {
         assert!(trace.lines().any(|line| line.contains(&synced)), "{synced} is not synced");
     }
 }
+
+tests![
+    a_start_on_a_full_disk_is_not_ready_until_there_is_space.needs(&SMALL_DISK),
+    a_disk_that_fills_is_a_concern_of_every_destination_and_fills_no_log.needs(&SMALL_DISK),
+    a_daemon_that_waits_for_space_stops_when_it_is_told_to.needs(&SMALL_DISK),
+    a_ledger_on_a_full_disk_can_be_checked.needs(&SMALL_DISK),
+    the_log_does_not_take_a_small_disk_whole.needs(&SMALL_DISK),
+    a_quota_that_is_used_up_is_answered_503_and_the_daemon_goes_on.needs(&STRACE),
+    a_daemon_whose_tables_may_not_grow_for_a_quota_ends_well.needs(&STRACE),
+    new_directories_above_the_ledger_are_synced.needs(&STRACE),
+];

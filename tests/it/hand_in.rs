@@ -17,7 +17,6 @@ async fn post(cohortd: &Cohortd, path: &str, body: &str) -> (u16, Value) {
     (status, answer.json().await.expect("JSON"))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_is_explained_as_the_command_explains_it_and_nobody_is_told() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -44,7 +43,6 @@ async fn an_event_is_explained_as_the_command_explains_it_and_nobody_is_told() {
     assert_eq!(view["destinations"]["production"]["waiting"], 0, "nothing is kept");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_is_taken_as_if_it_had_been_posted() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -107,3 +105,8 @@ async fn an_event_is_taken_as_if_it_had_been_posted() {
     assert_eq!(status, 409, "{problem}");
     assert_eq!(post(&cohortd, "explain", &event).await.0, 200);
 }
+
+tests![
+    an_event_is_explained_as_the_command_explains_it_and_nobody_is_told,
+    an_event_is_taken_as_if_it_had_been_posted,
+];

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
@@ -14,9 +15,12 @@ use cohortd::ledger::{ParkedAfter, ParkedView, Retention, Settings, SqliteLedger
 use cohortd::membership::DestinationName;
 use cohortd::sandbox::{Account, StandIn, sign};
 use cohortd::secret::Secret;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+use crate::needs::program;
 
 /// Longer than anything here takes on a busy machine; a test that waits so long has failed.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -152,7 +156,7 @@ impl Installation {
         std::fs::rename(beside, self.directory.path().join(name)).expect("it is ours");
     }
 
-    pub fn ledger_path(&self) -> std::path::PathBuf {
+    pub fn ledger_path(&self) -> PathBuf {
         self.directory.path().join("ledger")
     }
 
@@ -165,7 +169,7 @@ impl Installation {
     pub fn wrapped(&self, wrapper: &[&str]) -> Command {
         let daemon = [env!("CARGO_BIN_EXE_cohortd"), "run"];
         let words: Vec<&str> = wrapper.iter().copied().chain(daemon).collect();
-        let mut command = Command::new(words[0]);
+        let mut command = Command::new(found(words[0]));
         command.args(&words[1..]).env_clear().envs(&self.variables);
         command.current_dir(self.directory.path()).stdout(Stdio::null()).stderr(Stdio::piped());
         command
@@ -224,7 +228,7 @@ impl Installation {
 
     /// A command with the configuration of the installation, run by `wrapper`.
     pub fn typing(&self, wrapper: &[String], arguments: &[&str]) -> Command {
-        let mut command = Command::new(&wrapper[0]);
+        let mut command = Command::new(found(&wrapper[0]));
         command.args(&wrapper[1..]).arg(env!("CARGO_BIN_EXE_cohortd")).args(arguments);
         command.env_clear().envs(&self.variables).current_dir(self.directory.path());
         command
@@ -259,15 +263,21 @@ impl Installation {
         cohortd
     }
 
-    /// A command with the configuration of the installation, as an operator types it; `admin` is
+    /// A command with the configuration of the installation, for an operator to type; `admin` is
     /// where the daemon to be asked listens.
-    pub fn types(&self, admin: Option<SocketAddr>, arguments: &[&str]) -> Typed {
+    pub fn line(&self, admin: Option<SocketAddr>, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cohortd"));
         command.args(arguments).env_clear().envs(&self.variables);
         if let Some(admin) = admin {
             command.env("COHORTD_ADMIN__ADDRESS", admin.to_string());
         }
-        let output = command.current_dir(self.directory.path()).output().expect("the binary runs");
+        command.current_dir(self.directory.path());
+        command
+    }
+
+    /// What such a command comes to.
+    pub fn types(&self, admin: Option<SocketAddr>, arguments: &[&str]) -> Typed {
+        let output = self.line(admin, arguments).output().expect("the binary runs");
         let text = |bytes| String::from_utf8(bytes).expect("it writes text");
         Typed {
             code: output.status.code().expect("it ends by itself"),
@@ -483,16 +493,13 @@ impl Cohortd {
         self.child.wait().expect("it is our child");
     }
 
-    /// Sends a signal by its name (`TERM`).
-    pub fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", name, &pid]).status();
-        assert!(sent.expect("kill is there").success());
+    pub fn signal(&self, signal: Signal) {
+        send(signal, self.pid());
     }
 
     /// SIGTERM, and how it ended; all of its log.
     pub fn stop(self) -> (ExitStatus, Vec<String>) {
-        self.signal("TERM");
+        self.signal(Signal::TERM);
         self.wait()
     }
 
@@ -564,6 +571,17 @@ impl Drop for Cohortd {
         let _ = self.child.kill(); // it may have ended long ago
         let _ = self.child.wait();
     }
+}
+
+/// A program as it is found here, for whoever is to have no `PATH`.
+fn found(name: &str) -> PathBuf {
+    program(name).unwrap_or_else(|| name.into())
+}
+
+/// To a process that nobody has waited for yet, so that the number is still its.
+pub fn send(signal: Signal, pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("the number of a process");
+    kill_process(pid, signal).expect("it is our child");
 }
 
 /// Where a process of ours listens on the loopback interface, by what Linux knows of its sockets.

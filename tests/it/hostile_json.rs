@@ -90,7 +90,6 @@ async fn post(url: String, key: Option<&str>, body: String) -> (u16, Value) {
     (status, answer.json().await.expect("JSON"))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_the_unsigned_tail_of_a_batch() {
     let (launchdarkly, _installation, cohortd) = running().await;
     let first = identify("neighbour", "vip", true, NOW_MS).to_string();
@@ -116,7 +115,6 @@ async fn in_the_unsigned_tail_of_a_batch() {
     goes_on(&launchdarkly, cohortd).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn through_the_tracking_api() {
     let (launchdarkly, _installation, cohortd) = running().await;
     let url = |call: &str| format!("http://{}/v1/{call}", cohortd.public);
@@ -140,7 +138,6 @@ async fn through_the_tracking_api() {
     goes_on(&launchdarkly, cohortd).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_what_an_operator_hands_in() {
     let (launchdarkly, _installation, cohortd) = running().await;
     neighbour(&cohortd).await;
@@ -174,7 +171,6 @@ async fn in_what_an_operator_hands_in() {
     goes_on(&launchdarkly, cohortd).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_an_event_that_is_kept_and_replayed() {
     let (launchdarkly, installation, cohortd) = running().await;
     neighbour(&cohortd).await;
@@ -192,7 +188,6 @@ async fn in_an_event_that_is_kept_and_replayed() {
     goes_on(&launchdarkly, cohortd).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_an_answer_of_launchdarkly() {
     let (launchdarkly, installation, cohortd) = running().await;
     // As much as is read of an answer; some 7,000 levels.
@@ -215,7 +210,6 @@ async fn in_an_answer_of_launchdarkly() {
     goes_on(&launchdarkly, cohortd).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_what_the_commands_are_given() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -251,3 +245,12 @@ async fn in_what_the_commands_are_given() {
         assert_eq!(lines.lines().count(), 2, "an answer for each line: {lines}");
     }
 }
+
+tests![
+    in_the_unsigned_tail_of_a_batch,
+    through_the_tracking_api,
+    in_what_an_operator_hands_in,
+    in_an_event_that_is_kept_and_replayed,
+    in_an_answer_of_launchdarkly,
+    in_what_the_commands_are_given,
+];

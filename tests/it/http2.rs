@@ -133,7 +133,6 @@ async fn start(set: impl FnOnce(&mut Installation)) -> (StandIn, Installation, C
     (launchdarkly, installation, cohortd)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_2_is_known_by_its_preface_on_both_listeners() {
     let (_launchdarkly, _installation, cohortd) =
         start(|i| _ = i.set("listen.idle_timeout_ms", "500")).await;
@@ -165,7 +164,6 @@ async fn http_2_is_known_by_its_preface_on_both_listeners() {
 
 /// Clients begin a hundred requests before they have read how many they may; proxies call off as many at once
 /// when their own clients go away.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_requests_at_once_are_all_answered_and_may_all_be_called_off() {
     let (_launchdarkly, _installation, cohortd) = start(|_| ()).await;
     let mut stream = open(cohortd.public, &[]).await;
@@ -198,7 +196,6 @@ async fn a_hundred_requests_at_once_are_all_answered_and_may_all_be_called_off()
 
 /// Many connections, each with as much under way as it may have: their answers are not taken, and what they
 /// hold is bounded for all of them together.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_on_many_connections_are_bounded_together() {
     let (_launchdarkly, _installation, cohortd) =
         start(|i| _ = i.set("listen.max_connections", "100")).await;
@@ -234,7 +231,6 @@ async fn requests_on_many_connections_are_bounded_together() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_resets_what_it_has_asked_for_is_cut_off() {
     let (_launchdarkly, _installation, cohortd) = start(|_| ()).await;
     for block in [get("/readyz"), post()] {
@@ -262,7 +258,6 @@ async fn who_resets_what_it_has_asked_for_is_cut_off() {
     ends_well(cohortd);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_head_without_end_is_not_read_for_long() {
     let (_launchdarkly, _installation, cohortd) =
         start(|i| _ = i.set("listen.header_timeout_ms", "1000")).await;
@@ -283,7 +278,6 @@ async fn a_head_without_end_is_not_read_for_long() {
 }
 
 /// One long field in the table, and requests that name it again and again: a byte each.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_few_bytes_do_not_unpack_to_many() {
     let (_launchdarkly, _installation, cohortd) =
         start(|i| _ = i.set("listen.idle_timeout_ms", "1000")).await;
@@ -314,7 +308,6 @@ async fn a_few_bytes_do_not_unpack_to_many() {
     ends_well(cohortd);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_takes_no_answer_is_cut_off() {
     let (_launchdarkly, _installation, cohortd) = start(|i| {
         i.set("listen.body_timeout_ms", "2000");
@@ -343,7 +336,6 @@ async fn who_takes_no_answer_is_cut_off() {
 }
 
 /// Of the bodies that may be worth something none comes; those that come are taken all the same.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_that_do_not_come_take_no_place_from_those_that_do() {
     let (_launchdarkly, _installation, cohortd) =
         start(|i| _ = i.set("listen.max_requests", "50")).await;
@@ -370,7 +362,6 @@ async fn bodies_that_do_not_come_take_no_place_from_those_that_do() {
     ends_well(cohortd);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_asks_for_signs_of_life_and_reads_none_is_cut_off() {
     let (_launchdarkly, _installation, cohortd) = start(|i| {
         i.set("listen.header_timeout_ms", "2000").set("listen.body_timeout_ms", "2000");
@@ -389,7 +380,6 @@ async fn who_asks_for_signs_of_life_and_reads_none_is_cut_off() {
 }
 
 /// Good-bye takes an answer in HTTP/2, which some never give.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_does_not_wait_for_those_who_have_nothing_to_ask() {
     let (_launchdarkly, _installation, cohortd) = start(|_| ()).await;
     let mut silent = open(cohortd.public, &[]).await;
@@ -402,3 +392,16 @@ async fn a_stop_does_not_wait_for_those_who_have_nothing_to_ask() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     drop((silent, half));
 }
+
+tests![
+    http_2_is_known_by_its_preface_on_both_listeners,
+    a_hundred_requests_at_once_are_all_answered_and_may_all_be_called_off,
+    requests_on_many_connections_are_bounded_together,
+    who_resets_what_it_has_asked_for_is_cut_off,
+    a_head_without_end_is_not_read_for_long,
+    a_few_bytes_do_not_unpack_to_many,
+    who_takes_no_answer_is_cut_off,
+    bodies_that_do_not_come_take_no_place_from_those_that_do,
+    who_asks_for_signs_of_life_and_reads_none_is_cut_off,
+    a_stop_does_not_wait_for_those_who_have_nothing_to_ask,
+];

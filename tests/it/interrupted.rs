@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Child;
 
 use serde_json::Value;
 
 use crate::harness::{Installation, identify, launchdarkly};
+use crate::needs::STRACE;
 
 const NOW_MS: i64 = 1_750_000_000_000;
 /// More kills than this and something never comes to an end.
@@ -67,15 +68,6 @@ const NAMES: [&str; 9] = [
 struct Point {
     call: &'static str,
     number: usize,
-}
-
-/// Whether anything can be killed at a system call here.
-fn has_tracer(test: &str) -> bool {
-    let is_there = Command::new("strace").arg("-V").output().is_ok();
-    if !is_there {
-        println!("skipped: {test}: strace is missing");
-    }
-    is_there
 }
 
 /// Kills at each call of each name in turn, until a run comes to its end without reaching it. `run`
@@ -221,11 +213,7 @@ impl Case {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restore_that_is_killed_at_any_call_leaves_the_old_ledger_or_the_new_one() {
-    if !has_tracer("a_restore_that_is_killed_at_any_call_leaves_the_old_ledger_or_the_new_one") {
-        return;
-    }
     let case = Case::new().await;
     let ledger = case.installation.ledger_path();
     let killed = case.installation.directory.path().join("killed");
@@ -258,15 +246,11 @@ async fn a_restore_that_is_killed_at_any_call_leaves_the_old_ledger_or_the_new_o
         new += usize::from(is_new);
         true
     });
-    println!("{kills} kills in a restore, {new} of them after it counted");
+    note!("{kills} kills in a restore, {new} of them after it counted");
     assert!(kills > 25 && new > 5, "it was hardly traced");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_finishes_a_restore_may_be_killed_too() {
-    if !has_tracer("whoever_finishes_a_restore_may_be_killed_too") {
-        return;
-    }
     let case = Case::new().await;
     let ledger = case.installation.ledger_path();
     // Killed right after it counted: its next call is to sync the directory.
@@ -286,7 +270,7 @@ async fn whoever_finishes_a_restore_may_be_killed_too() {
         assert_eq!(set_aside(&ledger).len(), 1);
         was_killed
     });
-    println!("{kills} kills in a check that finishes a restore");
+    note!("{kills} kills in a check that finishes a restore");
     assert!(kills > 15, "it was hardly traced");
 }
 
@@ -297,11 +281,7 @@ fn is_ready(daemon: &mut Child) -> bool {
     lines.any(|line| line.contains("\"message\":\"ready\""))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_very_first_start_may_be_killed_at_any_call() {
-    if !has_tracer("the_very_first_start_may_be_killed_at_any_call") {
-        return;
-    }
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
     let ledger = installation.ledger_path();
@@ -332,6 +312,12 @@ async fn the_very_first_start_may_be_killed_at_any_call() {
         sound(&installation);
         true
     });
-    println!("{kills} kills in a first start");
+    note!("{kills} kills in a first start");
     assert!(kills > 25, "it was hardly traced");
 }
+
+tests![
+    a_restore_that_is_killed_at_any_call_leaves_the_old_ledger_or_the_new_one.needs(&STRACE),
+    whoever_finishes_a_restore_may_be_killed_too.needs(&STRACE),
+    the_very_first_start_may_be_killed_at_any_call.needs(&STRACE),
+];

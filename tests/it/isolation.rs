@@ -28,7 +28,6 @@ fn size(view: &View<'_>, environment: &str, audience: &str) -> usize {
     view.segment(environment, audience).map_or(0, |segment| segment.members.len())
 }
 
-#[tokio::test]
 async fn a_change_waits_a_few_turns_behind_another_audiences_backfill() {
     let launchdarkly = launchdarkly().await;
     launchdarkly.set_latency(Duration::from_millis(20));
@@ -56,7 +55,6 @@ async fn a_change_waits_a_few_turns_behind_another_audiences_backfill() {
     assert_eq!(launchdarkly.overlaps(), 0);
 }
 
-#[tokio::test]
 async fn an_audience_that_fails_delays_no_other() {
     for fault in [Fault::status(500), Fault::status(409), Fault::status(502)] {
         let launchdarkly = launchdarkly().await;
@@ -97,7 +95,6 @@ async fn two_destinations() -> (StandIn, Installation) {
     (launchdarkly, installation)
 }
 
-#[tokio::test]
 async fn a_destination_that_is_held_limited_or_silent_delays_no_other() {
     let limited = Fault::Answer {
         status: 429,
@@ -130,7 +127,6 @@ async fn a_destination_that_is_held_limited_or_silent_delays_no_other() {
     }
 }
 
-#[tokio::test]
 async fn one_bad_event_spoils_neither_its_batch_nor_its_order() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -184,3 +180,10 @@ async fn one_bad_event_spoils_neither_its_batch_nor_its_order() {
         ]
     );
 }
+
+tests![
+    a_change_waits_a_few_turns_behind_another_audiences_backfill,
+    an_audience_that_fails_delays_no_other,
+    a_destination_that_is_held_limited_or_silent_delays_no_other,
+    one_bad_event_spoils_neither_its_batch_nor_its_order,
+];

@@ -33,7 +33,6 @@ fn exported(installation: &Installation) -> BTreeMap<String, (bool, Option<bool>
     output.out.lines().map(member).collect()
 }
 
-#[tokio::test]
 async fn export_and_check_read_beside_the_daemon_and_after_it() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -63,7 +62,6 @@ async fn export_and_check_read_beside_the_daemon_and_after_it() {
     assert_eq!(output.out, sound);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_under_load_comes_back_and_everything_is_told_again() {
     let launchdarkly = launchdarkly().await;
     launchdarkly.set_keep(Keep::Arrivals);
@@ -104,7 +102,6 @@ async fn a_backup_under_load_comes_back_and_everything_is_told_again() {
     launchdarkly.until(DEADLINE, again).await.expect("it is told again");
 }
 
-#[tokio::test]
 async fn damage_is_found_and_never_restored() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -151,3 +148,9 @@ fn flip_in_the_members(file: &Path) {
     }
     std::fs::write(file, bytes).expect("it is ours");
 }
+
+tests![
+    export_and_check_read_beside_the_daemon_and_after_it,
+    a_backup_under_load_comes_back_and_everything_is_told_again,
+    damage_is_found_and_never_restored,
+];

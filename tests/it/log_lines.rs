@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::process::Command;
 use std::time::Instant;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::{Cohortd, DEADLINE, Installation, identify, launchdarkly};
@@ -26,7 +27,6 @@ fn dropped(status: &Value) -> u64 {
     status["log_lines_dropped"].as_u64().unwrap_or(0)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_on_a_full_disk_ends_nothing_and_its_lines_are_counted() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -44,7 +44,6 @@ async fn a_log_on_a_full_disk_ends_nothing_and_its_lines_are_counted() {
     assert_eq!(cohortd.stop().0.code(), Some(0));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_of_the_log_that_is_gone_ends_nothing() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -55,7 +54,6 @@ async fn a_reader_of_the_log_that_is_gone_ends_nothing() {
     assert_eq!(cohortd.stop().0.code(), Some(0));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_of_the_log_that_has_stopped_delays_nothing_and_may_come_back() {
     for blocks in [true, false] {
         let launchdarkly = launchdarkly().await;
@@ -73,7 +71,7 @@ async fn a_reader_of_the_log_that_has_stopped_delays_nothing_and_may_come_back()
         installation.write_config(&format!("{} = 1\n", "x".repeat(60_000)));
         let began = Instant::now();
         while dropped(&cohortd.status().await) == 0 {
-            cohortd.signal("HUP");
+            cohortd.signal(Signal::HUP);
             assert!(began.elapsed() < DEADLINE, "nothing is dropped");
         }
         takes(&cohortd, 50).await;
@@ -90,7 +88,6 @@ async fn a_reader_of_the_log_that_has_stopped_delays_nothing_and_may_come_back()
     }
 }
 
-#[test]
 fn a_full_disk_under_what_a_command_prints_is_an_error_and_no_panic() {
     let binary = env!("CARGO_BIN_EXE_cohortd");
     for arguments in [&["--help"][..], &["--version"], &["man"], &["completions", "bash"]] {
@@ -115,3 +112,10 @@ fn fill(mut pipe: &std::io::PipeWriter) {
     while pipe.write(&[b'\n'; 4096]).is_ok() {}
     rustix::fs::fcntl_setfl(pipe, before).expect("a pipe can do that");
 }
+
+tests![
+    a_log_on_a_full_disk_ends_nothing_and_its_lines_are_counted,
+    a_reader_of_the_log_that_is_gone_ends_nothing,
+    a_reader_of_the_log_that_has_stopped_delays_nothing_and_may_come_back,
+    a_full_disk_under_what_a_command_prints_is_an_error_and_no_panic,
+];

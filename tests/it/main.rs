@@ -1,6 +1,10 @@
 //! The promises, held against the running daemon: one file each.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)] // `note!`
 #![expect(clippy::disallowed_methods, reason = "a test may read JSON without `cohortd::json`")]
+
+#[macro_use]
+mod runner;
 
 mod actions;
 mod admin;
@@ -33,6 +37,7 @@ mod mapping;
 mod memory;
 mod metrics;
 mod modes;
+mod needs;
 mod npm;
 mod openapi;
 mod operator;
@@ -61,3 +66,70 @@ mod threads;
 mod tls;
 mod verdict;
 mod words;
+
+fn main() -> std::process::ExitCode {
+    let files = [
+        actions::tests(),
+        admin::tests(),
+        attacks::tests(),
+        bounds::tests(),
+        certificates::tests(),
+        clocks::tests(),
+        config::tests(),
+        conformance::mapping::tests(),
+        conformance::subscription::tests(),
+        conformance::sync::tests(),
+        convergence::tests(),
+        crash_recovery::tests(),
+        dashboard::tests(),
+        dashboard::layout::tests(),
+        dashboard::situations::tests(),
+        deletions::tests(),
+        deployment::tests(),
+        distant::tests(),
+        durability::tests(),
+        erased::tests(),
+        exclusive::tests(),
+        faults::tests(),
+        full_disk::tests(),
+        hand_in::tests(),
+        hostile_json::tests(),
+        http2::tests(),
+        interrupted::tests(),
+        isolation::tests(),
+        ledger_commands::tests(),
+        log_lines::tests(),
+        mapping::tests(),
+        memory::tests(),
+        metrics::tests(),
+        modes::tests(),
+        openapi::tests(),
+        operator::tests(),
+        ordering::tests(),
+        outage::tests(),
+        progress::tests(),
+        proxy_protocol::tests(),
+        reactions::tests(),
+        real_world::tests(),
+        receive::tests(),
+        refused::tests(),
+        reload::tests(),
+        restore::tests(),
+        routes::tests(),
+        runner::tests(),
+        sandbox::tests(),
+        secrecy::tests(),
+        segment_sdk::tests(),
+        shutdown::tests(),
+        signatures::tests(),
+        status::tests(),
+        supervision::tests(),
+        telemetry::tests(),
+        terminal::tests(),
+        threads::tests(),
+        tls::tests(),
+        verdict::tests(),
+        words::tests(),
+    ];
+    runner::run(files.into_iter().flatten().collect()).exit_code()
+}

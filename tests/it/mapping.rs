@@ -55,7 +55,6 @@ fn event(kind: &str, audience: &str, more: &Value) -> Value {
 }
 
 /// What stands in README for it, in the shape that `RudderStack`'s Python SDK writes.
-#[tokio::test]
 async fn traits_in_the_context_are_read_by_the_mapping_that_readme_has_for_them() {
     let readme = include_str!("../../README.md");
     let (_, after) =
@@ -97,7 +96,6 @@ async fn post(cohortd: &Cohortd, event: &Value) -> (u16, [u64; 3]) {
     (status, [count("accepted"), count("ignored"), rejected])
 }
 
-#[tokio::test]
 async fn a_pasted_mapping_and_one_for_accounts_fill_their_segments() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -138,7 +136,6 @@ async fn a_pasted_mapping_and_one_for_accounts_fill_their_segments() {
 }
 
 /// Two mappings make two members of an event; where they cannot both be, the first stays.
-#[tokio::test]
 async fn an_event_that_one_of_two_mappings_can_apply_is_accepted() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -159,7 +156,6 @@ async fn an_event_that_one_of_two_mappings_can_apply_is_accepted() {
 }
 
 /// Everybody would become one user, and nothing would say so.
-#[tokio::test]
 async fn a_mapping_that_is_surely_wrong_is_warned_about_and_makes_nobody_one() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -223,3 +219,10 @@ fn explain(installation: &Installation, event: &Value) -> Value {
     assert!(output.status.success());
     serde_json::from_slice(&output.stdout).expect("it prints JSON")
 }
+
+tests![
+    traits_in_the_context_are_read_by_the_mapping_that_readme_has_for_them,
+    a_pasted_mapping_and_one_for_accounts_fill_their_segments,
+    an_event_that_one_of_two_mappings_can_apply_is_accepted,
+    a_mapping_that_is_surely_wrong_is_warned_about_and_makes_nobody_one,
+];

@@ -72,7 +72,7 @@ async fn holds_within(most_kib: u64, name: &str, cohortd: Cohortd, mut attack: J
     attack.shutdown().await;
     took.sort_unstable();
     let p99 = took[took.len() * 99 / 100];
-    println!("{name}: peak of {peak} KiB, of {most_kib} allowed; honest batches: p99 of {p99:?}");
+    note!("{name}: peak of {peak} KiB, of {most_kib} allowed; honest batches: p99 of {p99:?}");
     assert!(peak < most_kib, "{name}: {peak} KiB");
     let (status, log) = cohortd.stop();
     assert!(status.success());
@@ -152,7 +152,6 @@ fn packed_head(encoding: &str) -> Vec<u8> {
 }
 
 /// A decoder of these encodings would take 16 MiB for a hundred bytes.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_bytes_in_any_encoding_cost_no_more_than_they_are() {
     let (_launchdarkly, _installation, cohortd) = start().await;
     // a brotli stream with the largest window; a zstd frame that wants 8 MiB
@@ -182,7 +181,6 @@ async fn a_hundred_bytes_in_any_encoding_cost_no_more_than_they_are() {
 }
 
 /// Sixty connections and one HTTP/2 client, with bodies of a few KiB and of half a MiB.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gzip_bombs_are_not_unpacked_for_strangers() {
     let (_launchdarkly, _installation, cohortd) = start().await;
     let small = gzip((0..7).map(|_| vec![b' '; MIB]));
@@ -198,7 +196,6 @@ async fn gzip_bombs_are_not_unpacked_for_strangers() {
     holds_under("gzip bombs", cohortd, attack).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_batch_shares_is_counted_as_often_as_it_is_copied() {
     let (_launchdarkly, _installation, cohortd) = start().await;
     // within the bound of what may be shared: 3,000 times 10 KiB, and 30 times 900 KiB of small values
@@ -223,7 +220,6 @@ async fn what_a_batch_shares_is_counted_as_often_as_it_is_copied() {
 }
 
 /// A batch whose first event was once signed, with a tail that costs many times its size when it is read.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_of_many_values_are_not_read_at_any_price() {
     let (_launchdarkly, _installation, cohortd) = start().await;
     let first = identify("ada", "vip", true, NOW_MS).to_string();
@@ -244,7 +240,6 @@ async fn events_of_many_values_are_not_read_at_any_price() {
 
 /// One sender whose batches are refused event by event and kept, so that the ledger has more to write than it can
 /// before the answer is due: what it holds counts too.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rejected_events_wait_for_the_disk_in_bounded_memory() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -268,7 +263,6 @@ async fn rejected_events_wait_for_the_disk_in_bounded_memory() {
 }
 
 /// Two senders of the largest bodies there may be, which take all the time and memory that there is for such.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_bodies_lock_small_ones_out_of_neither_memory_nor_time() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -300,7 +294,7 @@ async fn large_bodies_lock_small_ones_out_of_neither_memory_nor_time() {
     }
     attack.shutdown().await;
     took.sort_unstable();
-    println!(
+    note!(
         "honest batches beside large ones: p99 of {:?}, {refused} refused",
         took[took.len() * 99 / 100]
     );
@@ -309,7 +303,6 @@ async fn large_bodies_lock_small_ones_out_of_neither_memory_nor_time() {
 }
 
 /// Large bodies of which the last byte never comes, and pieces that keep the buffers they came in.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_that_stall_hold_what_the_budget_allows() {
     let (_launchdarkly, _installation, cohortd) = start().await;
     let mut attack = JoinSet::new();
@@ -332,7 +325,6 @@ async fn bodies_that_stall_hold_what_the_budget_allows() {
 }
 
 /// Heads of a thousand fields in a byte each, of requests whose bodies do not come.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_headers_are_not_kept_while_a_body_is_awaited() {
     let (_launchdarkly, _installation, cohortd) = start().await;
     let signature = "0".repeat(40);
@@ -384,7 +376,6 @@ async fn windows(stream: &mut TcpStream) -> (usize, usize) {
 
 /// A thousand connections, each with as much under way as it may send before anything is read: with little memory
 /// all have narrow windows, and with the usual limits four have wide ones.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_http_2_connections_may_fill_their_windows() {
     let (_launchdarkly, _installation, cohortd) = start().await;
     let (attack, wide) = full_windows(cohortd.public).await;
@@ -445,7 +436,6 @@ async fn stay(mut stream: TcpStream) {
 }
 
 /// Without a write key there is no Tracking API: that is said before a body is awaited.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_tracking_api_without_a_key_is_not_there() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -472,3 +462,16 @@ async fn the_tracking_api_without_a_key_is_not_there() {
     assert_eq!(answers(&cohortd).await, ["HTTP/1.1 100"; 3], "the key may be in the body");
     assert!(cohortd.stop().0.success());
 }
+
+tests![
+    a_hundred_bytes_in_any_encoding_cost_no_more_than_they_are,
+    gzip_bombs_are_not_unpacked_for_strangers,
+    what_a_batch_shares_is_counted_as_often_as_it_is_copied,
+    events_of_many_values_are_not_read_at_any_price,
+    rejected_events_wait_for_the_disk_in_bounded_memory,
+    large_bodies_lock_small_ones_out_of_neither_memory_nor_time,
+    bodies_that_stall_hold_what_the_budget_allows,
+    many_headers_are_not_kept_while_a_body_is_awaited,
+    a_thousand_http_2_connections_may_fill_their_windows,
+    the_tracking_api_without_a_key_is_not_there,
+];

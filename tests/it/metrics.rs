@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::harness::{
     Cohortd, DEADLINE, ENVIRONMENT, Installation, SHARED_SECRET, identify, launchdarkly,
 };
+use crate::needs::PROMTOOL;
 
 const NOW_MS: i64 = 1_750_000_000_000;
 const REFUSED: &str = "nobody";
@@ -111,14 +112,12 @@ fn sample(line: &str) -> (String, BTreeMap<String, String>, f64) {
     (name.to_owned(), labels, value)
 }
 
-/// Gives the exposition to `promtool check metrics`, where that is installed.
+/// By `promtool check metrics`.
 fn promtool_accepts(text: &str) {
     let mut command = Command::new("promtool");
     command.args(["check", "metrics"]).stdin(Stdio::piped());
-    let Ok(mut promtool) = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() else {
-        eprintln!("SKIPPED: promtool is not installed (Debian: prometheus)");
-        return;
-    };
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut promtool = command.spawn().expect("promtool is there");
     let mut stdin = promtool.stdin.take().expect("it is piped");
     stdin.write_all(text.as_bytes()).expect("it reads");
     drop(stdin);
@@ -187,7 +186,6 @@ async fn traffic(cohortd: &Cohortd, launchdarkly: &StandIn) {
     until_has(launchdarkly, "bob").await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_readme_lists_is_exposed_and_counts_what_happened() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -199,7 +197,6 @@ async fn what_the_readme_lists_is_exposed_and_counts_what_happened() {
     let (kind, text) = cohortd.metrics("*/*").await;
     assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8");
     let exposition = Exposition::parse(&text);
-    promtool_accepts(&text);
 
     let mut documented = documented();
     // of a listener that speaks TLS: tests/it/tls.rs
@@ -263,7 +260,13 @@ async fn what_the_readme_lists_is_exposed_and_counts_what_happened() {
     }
 }
 
-#[tokio::test]
+async fn prometheus_takes_what_is_exposed() {
+    let launchdarkly = launchdarkly().await;
+    let cohortd = Installation::new(&launchdarkly).start();
+    traffic(&cohortd, &launchdarkly).await;
+    promtool_accepts(&cohortd.metrics("*/*").await.1);
+}
+
 async fn open_metrics_is_there_for_whoever_asks_and_a_state_is_one_of_seven() {
     let launchdarkly = launchdarkly().await;
     let cohortd = Installation::new(&launchdarkly).start();
@@ -302,3 +305,9 @@ async fn open_metrics_is_there_for_whoever_asks_and_a_state_is_one_of_seven() {
         "{text}"
     );
 }
+
+tests![
+    what_the_readme_lists_is_exposed_and_counts_what_happened,
+    prometheus_takes_what_is_exposed.needs(&PROMTOOL),
+    open_metrics_is_there_for_whoever_asks_and_a_state_is_one_of_seven,
+];

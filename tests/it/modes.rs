@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::harness::{Installation, identify, launchdarkly};
+use crate::needs::SH;
 
 const NOW_MS: i64 = 1_750_000_000_000;
 
@@ -23,7 +24,6 @@ fn open_to_all(installation: &Installation, arguments: &str) -> Command {
     command
 }
 
-#[tokio::test]
 async fn p8_the_ledger_and_its_copies_are_their_owners_alone() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -66,3 +66,5 @@ async fn p8_the_ledger_and_its_copies_are_their_owners_alone() {
     assert_eq!(soft, Some("0"), "a core dump would hold what the files hide: {core:?}");
     assert!(cohortd.stop().0.success());
 }
+
+tests![p8_the_ledger_and_its_copies_are_their_owners_alone.needs(&SH),];

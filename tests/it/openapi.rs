@@ -3,23 +3,18 @@
 //! routed beside it: `operate::admin::tests`.)
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::process::{Command, Output};
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{Cohortd, Installation, identify, launchdarkly};
+use crate::needs::SCHEMATHESIS;
+use crate::python;
 
 const NOW_MS: i64 = 1_750_000_000_000;
 /// Of the guard, which schemathesis is to pass and whose absence is to be refused.
 const TOKEN: &str = "planted-admin-token";
-
-/// What it is checked with.
-const TOOLS: [&str; 2] = ["schemathesis==4.32.5", "openapi-spec-validator==0.9.0"];
-/// What pip says when it cannot reach its registry.
-const UNREACHED: [&str; 3] =
-    ["Failed to establish a new connection", "No matching distribution found", "ConnectTimeout"];
 
 /// Schemathesis says that these are accepted although they break the schema, or refused although
 /// they keep it, where it cannot know better: JSON Schema takes 12.0 for an integer, and a rule over
@@ -46,7 +41,6 @@ fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_route_and_method_is_in_the_document_and_no_other_is_answered() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -97,42 +91,11 @@ async fn each_route_and_method_is_in_the_document_and_no_other_is_answered() {
     assert!(names.len() > 20, "{names:?}");
 }
 
-/// Python's tools in a folder of their own, kept between runs. `None`: there is no Python on this
-/// machine, or no way to its registry.
-fn tools() -> Option<std::path::PathBuf> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("openapi-tools");
-    let (python, done) = (folder.join("bin/python"), folder.join("installed"));
-    if std::fs::read_to_string(&done).is_ok_and(|installed| installed == TOOLS.join(" ")) {
-        return Some(folder);
-    }
-    let _ = std::fs::remove_dir_all(&folder); // what an earlier run did not finish
-    let folder_name = folder.to_str().expect("a path of text");
-    let made = Command::new("python3").args(["-m", "venv", folder_name]).output();
-    if !made.is_ok_and(|made| made.status.success()) {
-        return None;
-    }
-    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries=1"];
-    let output = Command::new(&python).args(install).args(TOOLS).output().expect("python is there");
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    let unreached = UNREACHED.iter().any(|words| complaint.contains(words));
-    assert!(output.status.success() || unreached, "{complaint}");
-    if !output.status.success() {
-        return None;
-    }
-    std::fs::write(done, TOOLS.join(" ")).expect("it is ours");
-    Some(folder)
-}
-
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn schemathesis_finds_no_fault_of_ours_and_no_answer_that_is_not_described() {
-    let Some(tools) = tools() else {
-        println!("schemathesis cannot be installed here, and nothing is shown");
-        return;
-    };
     let launchdarkly = launchdarkly().await;
     launchdarkly.refuse_members(|user| user.starts_with("bad"));
     let mut installation = Installation::new(&launchdarkly);
@@ -150,7 +113,8 @@ async fn schemathesis_finds_no_fault_of_ours_and_no_answer_that_is_not_described
     let file = folder.path().join("openapi.json");
     let mut document = document(&cohortd).await;
     std::fs::write(&file, document.to_string()).expect("it is ours");
-    let valid = Command::new(tools.join("bin/openapi-spec-validator")).arg(&file).output();
+    let valid =
+        Command::new(python::SCHEMATHESIS.program("openapi-spec-validator")).arg(&file).output();
     let valid = valid.expect("it is installed");
     assert!(valid.status.success(), "{}", said(&valid));
 
@@ -174,7 +138,7 @@ async fn schemathesis_finds_no_fault_of_ours_and_no_answer_that_is_not_described
     std::fs::write(&file, document.to_string()).expect("it is ours");
     let url = format!("http://{}", cohortd.admin);
     let token = format!("Authorization: Bearer {TOKEN}");
-    let output = Command::new(tools.join("bin/st"))
+    let output = Command::new(python::SCHEMATHESIS.program("st"))
         .arg("run")
         .arg(&file)
         .args(["--url", &url, "--header", &token, "--exclude-checks", EXCLUDED])
@@ -186,8 +150,13 @@ async fn schemathesis_finds_no_fault_of_ours_and_no_answer_that_is_not_described
         .output()
         .expect("it is installed");
     let text = said(&output);
-    println!("{text}");
+    note!("{text}");
     assert!(output.status.success(), "{text}");
     assert!(text.contains("Tested: "), "it has asked for something: {text}");
     assert!(cohortd.stop().0.success(), "and the daemon is well");
 }
+
+tests![
+    each_route_and_method_is_in_the_document_and_no_other_is_answered,
+    schemathesis_finds_no_fault_of_ours_and_no_answer_that_is_not_described.needs(&SCHEMATHESIS),
+];

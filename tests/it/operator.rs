@@ -51,7 +51,6 @@ fn said(installation: &Installation, cohortd: &Cohortd, words: &[&str]) -> Value
     serde_json::from_str(&out).expect("one JSON value")
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn audiences_and_members_are_shown_with_what_should_be_and_what_is_known() {
     let (launchdarkly, installation, cohortd) = running().await;
     launchdarkly.script(|_| Fault::status(503));
@@ -80,7 +79,6 @@ async fn audiences_and_members_are_shown_with_what_should_be_and_what_is_known()
     assert!(unknown.complaint.contains("no destination staging"), "{}", unknown.complaint);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lists_come_in_parts_that_say_where_they_go_on() {
     let (_launchdarkly, installation, cohortd) = running().await;
     for audience in ["beta", "gamma"] {
@@ -106,7 +104,6 @@ async fn lists_come_in_parts_that_say_where_they_go_on() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parked_members_are_listed_requeued_and_discarded() {
     let (launchdarkly, installation, cohortd) = running().await;
     launchdarkly.refuse_members(|user| user.starts_with("bad"));
@@ -132,7 +129,6 @@ async fn parked_members_are_listed_requeued_and_discarded() {
     assert!(list.contains("has refused nobody"), "{list}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rejected_events_are_replayed_through_the_present_mapping() {
     let (launchdarkly, mut installation, cohortd) = running().await;
     let mut eve = identify("eve", "vip", true, NOW_MS);
@@ -162,7 +158,6 @@ async fn rejected_events_are_replayed_through_the_present_mapping() {
 }
 
 /// Each is as large as an event may be: not all of them are in memory at once (P6).
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_rejected_events_are_listed_replayed_and_discarded_in_flat_memory() {
     const EVENTS: usize = 60;
     let (_launchdarkly, installation, cohortd) = running().await;
@@ -182,7 +177,6 @@ async fn large_rejected_events_are_listed_replayed_and_discarded_in_flat_memory(
     assert_eq!(discarded["count"], EVENTS);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replay_of_what_is_older_than_the_tombstones_needs_force() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -201,7 +195,6 @@ async fn a_replay_of_what_is_older_than_the_tombstones_needs_force() {
     until_members(&launchdarkly, "vip", &["eve-device"]).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_resync_tells_everybody_again() {
     let (launchdarkly, installation, cohortd) = running().await;
     let calls = launchdarkly.calls().total;
@@ -217,7 +210,6 @@ async fn a_resync_tells_everybody_again() {
     assert_eq!(said(&installation, &cohortd, &["resync", "--all", "--stop"])["count"], 1);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_destination_keeps_events_across_a_restart_until_it_is_resumed() {
     let (launchdarkly, installation, cohortd) = running().await;
     type_in(&installation, &cohortd, &["pause", "production"]).done();
@@ -237,7 +229,6 @@ async fn a_paused_destination_keeps_events_across_a_restart_until_it_is_resumed(
     assert_eq!(state(&cohortd.status().await), "ok");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_forgotten_person_leaves_every_audience_and_every_list() {
     let (launchdarkly, installation, cohortd) = running().await;
     enter(&cohortd, "beta", &["ada"]).await;
@@ -260,7 +251,6 @@ async fn a_forgotten_person_leaves_every_audience_and_every_list() {
 }
 
 /// A deletion as Segment sends it, of somebody whom LaunchDarkly takes no more, parked and rejected too.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deletion_whose_removal_is_refused_is_parked_until_it_is_told() {
     let (launchdarkly, installation, cohortd) = running().await;
     launchdarkly.refuse_members(|user| user == "ada");
@@ -290,7 +280,6 @@ async fn a_deletion_whose_removal_is_refused_is_parked_until_it_is_told() {
     assert_eq!(parked(), "");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_audience_is_retracted_or_left_as_it_is() {
     let (launchdarkly, installation, cohortd) = running().await;
     enter(&cohortd, "beta", &["ada", "dan"]).await;
@@ -304,7 +293,6 @@ async fn a_dropped_audience_is_retracted_or_left_as_it_is() {
     until_members(&launchdarkly, "vip", &["ada", "bob", "cyd"]).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_of_a_renamed_destination_are_kept_shown_and_moved() {
     let (launchdarkly, mut installation, cohortd) = running().await;
     assert!(cohortd.stop().0.success());
@@ -342,7 +330,6 @@ async fn rows_of_a_renamed_destination_are_kept_shown_and_moved() {
     assert_eq!(launchdarkly.calls().total, calls, "the environment is the same: nothing is told");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stale_members_are_retracted_once_the_audience_has_come_again() {
     let (launchdarkly, installation, cohortd) = running().await;
     assert!(cohortd.stop().0.success());
@@ -363,7 +350,6 @@ async fn stale_members_are_retracted_once_the_audience_has_come_again() {
     until_members(&launchdarkly, "vip", &["number-1"]).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_api_answers_mistakes_with_problems_and_logs_every_change_without_names() {
     let (_launchdarkly, installation, cohortd) = running().await;
     let client = reqwest::Client::builder().no_proxy().build().expect("a plain client");
@@ -410,3 +396,20 @@ async fn the_api_answers_mistakes_with_problems_and_logs_every_change_without_na
     assert_eq!((&line["audit"], &line["level"]), (&true.into(), &"INFO".into()));
     assert!(!line.to_string().contains("ada"), "{line}");
 }
+
+tests![
+    audiences_and_members_are_shown_with_what_should_be_and_what_is_known,
+    lists_come_in_parts_that_say_where_they_go_on,
+    parked_members_are_listed_requeued_and_discarded,
+    rejected_events_are_replayed_through_the_present_mapping,
+    large_rejected_events_are_listed_replayed_and_discarded_in_flat_memory,
+    a_replay_of_what_is_older_than_the_tombstones_needs_force,
+    a_resync_tells_everybody_again,
+    a_paused_destination_keeps_events_across_a_restart_until_it_is_resumed,
+    a_forgotten_person_leaves_every_audience_and_every_list,
+    a_deletion_whose_removal_is_refused_is_parked_until_it_is_told,
+    a_dropped_audience_is_retracted_or_left_as_it_is,
+    rows_of_a_renamed_destination_are_kept_shown_and_moved,
+    stale_members_are_retracted_once_the_audience_has_come_again,
+    the_api_answers_mistakes_with_problems_and_logs_every_change_without_names,
+];

@@ -52,7 +52,6 @@ async fn watched() -> (StandIn, Installation) {
     (launchdarkly, installation)
 }
 
-#[tokio::test]
 async fn an_equal_value_moves_the_event_time_and_is_not_told_again() {
     let (launchdarkly, installation) = watched().await;
     let cohortd = installation.start();
@@ -69,7 +68,6 @@ async fn an_equal_value_moves_the_event_time_and_is_not_told_again() {
     assert!(!is_in(&launchdarkly, "ada"));
 }
 
-#[tokio::test]
 async fn a_tie_goes_to_the_later_item_and_to_the_later_request() {
     let (launchdarkly, installation) = watched().await;
     let cohortd = installation.start();
@@ -91,7 +89,6 @@ async fn a_tie_goes_to_the_later_item_and_to_the_later_request() {
     assert!(!is_in(&launchdarkly, "cyd"));
 }
 
-#[tokio::test]
 async fn a_time_far_ahead_does_not_lock_a_member_and_a_time_a_little_ahead_is_believed() {
     let (launchdarkly, installation) = watched().await;
     let cohortd = installation.start();
@@ -122,7 +119,6 @@ async fn a_time_far_ahead_does_not_lock_a_member_and_a_time_a_little_ahead_is_be
     assert_eq!(ins, [false, false, true]);
 }
 
-#[tokio::test]
 async fn what_is_old_stays_old_across_restarts() {
     let (launchdarkly, installation) = watched().await;
     let cohortd = installation.start();
@@ -169,7 +165,6 @@ async fn until_out(out: &mut watch::Receiver<bool>) {
 }
 
 /// The value is the one that LaunchDarkly was last told, and still it has to be told.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_value_that_flips_back_while_a_call_is_out_is_told_after_it() {
     let (launchdarkly, mut installation) = watched().await;
     installation.set("delivery.request_timeout_ms", "30000");
@@ -191,7 +186,6 @@ async fn a_value_that_flips_back_while_a_call_is_out_is_told_after_it() {
     assert_eq!(launchdarkly.overlaps(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_call_that_is_applied_after_its_successor_is_put_right() {
     let (launchdarkly, mut installation) = watched().await;
     installation.set("delivery.request_timeout_ms", "1000");
@@ -219,7 +213,6 @@ async fn a_call_that_is_applied_after_its_successor_is_put_right() {
 }
 
 /// The same value that timed out is not taken for told.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_value_that_flips_back_after_a_call_that_timed_out_is_told() {
     let (launchdarkly, installation) = watched().await;
     let cohortd = installation.start();
@@ -309,7 +302,6 @@ fn without_a_time(mut event: Value) -> Value {
     event
 }
 
-#[tokio::test]
 async fn arrival_never_runs_backwards_and_events_without_a_time_keep_their_order() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let start = Timestamp(NOW_MS * 1000);
@@ -338,3 +330,14 @@ async fn arrival_never_runs_backwards_and_events_without_a_time_keep_their_order
     assert!(life.includes("ada"));
     life.close().await;
 }
+
+tests![
+    an_equal_value_moves_the_event_time_and_is_not_told_again,
+    a_tie_goes_to_the_later_item_and_to_the_later_request,
+    a_time_far_ahead_does_not_lock_a_member_and_a_time_a_little_ahead_is_believed,
+    what_is_old_stays_old_across_restarts,
+    a_value_that_flips_back_while_a_call_is_out_is_told_after_it.workers(4),
+    a_call_that_is_applied_after_its_successor_is_put_right.workers(4),
+    a_value_that_flips_back_after_a_call_that_timed_out_is_told.workers(4),
+    arrival_never_runs_backwards_and_events_without_a_time_keep_their_order,
+];

@@ -38,7 +38,6 @@ async fn backfill(cohortd: &Arc<Cohortd>, batches: &Arc<Mutex<Backfill>>, reques
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backfill_during_an_outage_is_taken_in_flat_memory_and_delivered_after_it() {
     let launchdarkly = launchdarkly().await;
     launchdarkly.script(|call| match call.call_number % 2 {
@@ -84,10 +83,12 @@ async fn a_backfill_during_an_outage_is_taken_in_flat_memory_and_delivered_after
     assert!(segment.members == Backfill::truth(MEMBERS).collect::<BTreeSet<_>>());
     assert_eq!(launchdarkly.overlaps(), 0, "nothing overtook");
     let calls_after = launchdarkly.calls().total - calls.total;
-    println!(
+    note!(
         "{MEMBERS} members taken in {posted:?} with {} calls failing, delivered in {delivered:?} \
          with {calls_after} calls; resident {early} KiB after 40,000, {late} after all, {after} \
          after delivery",
         calls.total,
     );
 }
+
+tests![a_backfill_during_an_outage_is_taken_in_flat_memory_and_delivered_after_it,];

@@ -2,12 +2,13 @@
 //! for it. Whoever stops looking does not stop it.
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use cohortd::sandbox::View;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Cohortd, DEADLINE, Installation, identify, launchdarkly};
+use crate::harness::{Cohortd, DEADLINE, Installation, identify, launchdarkly, send};
 
 const NOW_MS: i64 = 1_750_000_000_000;
 /// More than the ledger lets wait at once while something is done to all of them.
@@ -80,12 +81,7 @@ async fn until_listed(words: &str, installation: &Installation, cohortd: &Cohort
 
 /// A command that waits, and what it has said first.
 fn waiting(installation: &Installation, cohortd: &Cohortd, words: &[&str]) -> (Child, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cohortd"));
-    let configured = installation.command();
-    let variables = configured.get_envs().filter_map(|(name, value)| Some((name, value?)));
-    command.args(words).env_clear().envs(variables);
-    command.env("COHORTD_ADMIN__ADDRESS", cohortd.admin.to_string());
-    command.current_dir(installation.directory.path());
+    let mut command = installation.line(Some(cohortd.admin), words);
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the binary runs");
     let first = next_line(&mut child);
@@ -114,7 +110,6 @@ fn ended(mut child: Child) -> (i32, String) {
     (code.expect("it ends by itself"), lines.join("\n"))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_resync_shows_how_far_it_is_and_who_waits_for_it_sees_its_end() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -129,9 +124,7 @@ async fn a_resync_shows_how_far_it_is_and_who_waits_for_it_sees_its_end() {
     let words = ["resync", "aud_vip", "--wait"];
     let (impatient, line) = waiting(&installation, &cohortd, &words);
     assert!(line.contains("of 7000, paused: cohortd resume production"), "{line}");
-    let pid = impatient.id().to_string();
-    let sent = Command::new("kill").args(["-s", "INT", &pid]).status();
-    assert!(sent.expect("kill is there").success());
+    send(Signal::INT, impatient.id());
     let (code, words) = ended(impatient);
     assert_eq!(code, 130, "{words}");
     assert!(words.contains("the work goes on in the daemon"), "{words}");
@@ -169,7 +162,6 @@ async fn a_resync_shows_how_far_it_is_and_who_waits_for_it_sees_its_end() {
 
 /// All of a small audience waits as soon as it is asked for: the end is when nobody does any more.
 /// Whoever waits for what cannot come is told so.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_for_a_disabled_destination_is_told_that_it_is() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -186,7 +178,6 @@ async fn who_waits_for_a_disabled_destination_is_told_that_it_is() {
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_for_few_waits_until_they_are_told() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -207,7 +198,6 @@ async fn who_waits_for_few_waits_until_they_are_told() {
     assert_eq!(launchdarkly.calls().members, 4);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retraction_that_is_waited_for_leaves_nobody() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -223,7 +213,6 @@ async fn a_retraction_that_is_waited_for_leaves_nobody() {
     assert!(there.is_ok(), "it waited until everybody had left");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backlog_that_lasts_and_a_replay_in_parts_are_long_work_too() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -255,3 +244,11 @@ async fn a_backlog_that_lasts_and_a_replay_in_parts_are_long_work_too() {
     steering.post("resume", json!({})).await;
     steering.until(<[Value]>::is_empty).await;
 }
+
+tests![
+    a_resync_shows_how_far_it_is_and_who_waits_for_it_sees_its_end,
+    who_waits_for_a_disabled_destination_is_told_that_it_is,
+    who_waits_for_few_waits_until_they_are_told,
+    a_retraction_that_is_waited_for_leaves_nobody,
+    a_backlog_that_lasts_and_a_replay_in_parts_are_long_work_too,
+];

@@ -65,7 +65,6 @@ async fn refused(cohortd: &Cohortd, reason: &str) -> Value {
     cohortd.until_status(holds).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_load_balancer_says_where_a_connection_is_from() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -120,7 +119,6 @@ async fn a_load_balancer_says_where_a_connection_is_from() {
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_header_that_nobody_expects_is_named_and_costs_no_event() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -144,3 +142,8 @@ async fn a_header_that_nobody_expects_is_named_and_costs_no_event() {
     cohortd.until_status(|status| !status.to_string().contains("proxy_header")).await;
     assert!(cohortd.stop().0.success());
 }
+
+tests![
+    a_load_balancer_says_where_a_connection_is_from,
+    a_header_that_nobody_expects_is_named_and_costs_no_event,
+];

@@ -1,38 +1,74 @@
-//! What a test needs of the Python Package Index.
+//! What tests have from the Python Package Index.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What pip says when it cannot reach its index.
-const UNREACHED: [&str; 4] = [
-    "Failed to establish a new connection",
-    "Name or service not known",
-    "Temporary failure in name resolution",
-    "Network is unreachable",
-];
+use crate::needs::{Lack, Remedy, installed};
 
-/// A Python of its own with these packages, in the folder; its interpreter. `None`: there is no Python or pip on this machine, or
-/// no way to the index, and `what` cannot be shown; that is said.
-pub fn with(folder: &Path, packages: &[&str], what: &str) -> Option<PathBuf> {
-    let environment = folder.join("python");
-    let is_there = Command::new("python3").args(["-m", "venv"]).arg(&environment).output();
-    let is_there = is_there.is_ok_and(|made| made.status.success())
-        && install(&environment.join("bin/pip"), packages);
-    if !is_there {
-        // Past the capture of tests that pass.
-        let line =
-            format!("SKIPPED: {what}: there is no Python with pip, or no way to its index\n");
-        let _ = std::io::stderr().write_all(line.as_bytes());
+/// Segment's SDK for Python.
+pub static SEGMENT: Packages =
+    Packages { name: "segment", packages: &["segment-analytics-python==2.4.0"] };
+/// Google's protobuf, with OpenTelemetry's definitions.
+pub static OTLP: Packages = Packages { name: "otlp", packages: &["opentelemetry-proto==1.45.2"] };
+/// What holds an API against its description, and what reads descriptions.
+pub static SCHEMATHESIS: Packages = Packages {
+    name: "openapi",
+    packages: &["schemathesis==4.32.5", "openapi-spec-validator==0.9.0"],
+};
+/// The schemas of Kubernetes.
+pub static KUBERNETES_VALIDATE: Packages =
+    Packages { name: "kubernetes", packages: &["kubernetes-validate==1.37.0"] };
+
+/// A Python of its own with these packages, kept between runs.
+pub struct Packages {
+    name: &'static str,
+    packages: &'static [&'static str],
+}
+
+impl Packages {
+    fn folder(&self) -> PathBuf {
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join("python").join(self.name)
     }
-    is_there.then(|| environment.join("bin/python"))
+
+    /// A program of it, such as `python`.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.folder().join("bin").join(name)
+    }
+
+    pub fn install(&self) -> Result<(), Lack> {
+        installed("python3", PYTHON)?;
+        let has_pip = Command::new("python3").args(["-c", "import ensurepip, venv"]).output();
+        if !has_pip.is_ok_and(|tried| tried.status.success()) {
+            let why = "python3 cannot make environments".to_owned();
+            return Err(Lack { why, remedy: Remedy::Packages(PYTHON) });
+        }
+        let folder = self.folder();
+        let (done, wanted) = (folder.join("installed"), self.packages.join(" "));
+        if std::fs::read_to_string(&done).is_ok_and(|installed| installed == wanted) {
+            return Ok(());
+        }
+        let _ = std::fs::remove_dir_all(&folder); // what an earlier run did not finish
+        std::fs::create_dir_all(&folder).expect("it is ours");
+        let made = Command::new("python3").args(["-m", "venv"]).arg(&folder).output();
+        let made = made.expect("python3 is there");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let install = ["install", "--quiet", "--disable-pip-version-check", "--retries=0"];
+        let output = Command::new(self.program("pip")).args(install).args(self.packages).output();
+        let output = output.expect("it came with the environment");
+        if output.status.success() {
+            std::fs::write(done, wanted).expect("it is ours");
+            return Ok(());
+        }
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        let line = complaint.trim_end().lines().last().unwrap_or("it does not say why");
+        Err(Lack {
+            why: format!("pip cannot install {wanted} ({line})"),
+            remedy: Remedy::Other(
+                "an index that pip reaches (pip config set global.index-url URL)",
+            ),
+        })
+    }
 }
 
-fn install(pip: &Path, packages: &[&str]) -> bool {
-    let install = ["install", "--quiet", "--disable-pip-version-check", "--retries", "0"];
-    let output = Command::new(pip).args(install).args(packages).output().expect("pip is there");
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    let unreached = UNREACHED.iter().any(|words| complaint.contains(words));
-    assert!(output.status.success() || unreached, "{complaint}");
-    output.status.success()
-}
+/// Debian's packages of Python and pip.
+const PYTHON: &str = "python3 python3-venv";

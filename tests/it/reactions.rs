@@ -83,7 +83,6 @@ fn destination(status: &Value) -> &Value {
     &status["destinations"]["production"]
 }
 
-#[tokio::test]
 async fn every_2xx_settles_a_batch() {
     for (status, headers, body) in [
         (204, vec![], None),
@@ -112,7 +111,6 @@ async fn every_2xx_settles_a_batch() {
     }
 }
 
-#[tokio::test]
 async fn one_refused_member_is_parked_with_launchdarklys_words_and_the_others_are_delivered() {
     for status in [400, 422] {
         let launchdarkly = launchdarkly().await;
@@ -144,7 +142,6 @@ async fn one_refused_member_is_parked_with_launchdarklys_words_and_the_others_ar
     }
 }
 
-#[tokio::test]
 async fn a_newer_value_of_a_parked_member_travels_alone_until_it_is_taken() {
     let launchdarkly = launchdarkly().await;
     launchdarkly.refuse_members(|user| user == "user003");
@@ -172,7 +169,6 @@ async fn a_newer_value_of_a_parked_member_travels_alone_until_it_is_taken() {
     assert_eq!(stop_and_see_parked(cohortd, &installation), users([]));
 }
 
-#[tokio::test]
 async fn a_refused_token_or_environment_holds_the_destination_until_it_is_mended() {
     for status in [401, 403, 404] {
         let launchdarkly = launchdarkly().await;
@@ -225,7 +221,6 @@ async fn a_refused_token_or_environment_holds_the_destination_until_it_is_mended
     }
 }
 
-#[tokio::test]
 async fn a_conflict_is_tried_again_soon_and_delays_no_other_audience() {
     let launchdarkly = launchdarkly().await;
     launchdarkly.script(|call| {
@@ -249,7 +244,6 @@ async fn a_conflict_is_tried_again_soon_and_delays_no_other_audience() {
     assert_eq!(stop_and_see_parked(cohortd, &installation), users([]));
 }
 
-#[tokio::test]
 async fn a_batch_that_is_too_large_is_halved_until_it_fits() {
     let launchdarkly = launchdarkly().await;
     launchdarkly.set_max_members(7);
@@ -266,7 +260,6 @@ async fn a_batch_that_is_too_large_is_halved_until_it_fits() {
     assert_eq!(stop_and_see_parked(cohortd, &installation), users([]));
 }
 
-#[tokio::test]
 async fn a_member_that_is_too_large_alone_is_parked_and_the_others_are_delivered() {
     let launchdarkly = launchdarkly().await;
     launchdarkly.script(|call| {
@@ -296,7 +289,6 @@ fn watch_arrivals(
     arrivals
 }
 
-#[tokio::test]
 async fn a_rate_limit_is_waited_out_by_every_audience() {
     let reset = Arc::new(Mutex::new(Timestamp::EPOCH));
     for by_reset in [false, true] {
@@ -338,7 +330,6 @@ async fn a_rate_limit_is_waited_out_by_every_audience() {
 }
 
 /// A limit is kept by probes too.
-#[tokio::test]
 async fn a_held_destination_that_is_rate_limited_waits_as_it_is_told() {
     let launchdarkly = launchdarkly().await;
     let arrivals = watch_arrivals(&launchdarkly, |call| match call {
@@ -356,7 +347,6 @@ async fn a_held_destination_that_is_rate_limited_waits_as_it_is_told() {
     drop(cohortd);
 }
 
-#[tokio::test]
 async fn what_is_unavailable_is_tried_until_it_takes_the_batch() {
     let endless =
         Fault::EndlessBody { status: 500, chunk_bytes: 10, every: Duration::from_millis(10) };
@@ -397,7 +387,6 @@ async fn pass_on(listener: TcpListener, to: std::net::SocketAddr) {
     }
 }
 
-#[tokio::test]
 async fn a_refused_connection_is_tried_until_somebody_listens() {
     let launchdarkly = launchdarkly().await;
     // Bound, so that it is nobody else's, and not listening yet: connections are refused.
@@ -422,7 +411,6 @@ async fn a_refused_connection_is_tried_until_somebody_listens() {
     passing.abort();
 }
 
-#[tokio::test]
 async fn a_redirect_is_never_followed() {
     for status in [301, 302, 303, 307, 308] {
         let elsewhere = launchdarkly().await;
@@ -441,7 +429,6 @@ async fn a_redirect_is_never_followed() {
     }
 }
 
-#[tokio::test]
 async fn a_web_page_is_no_settlement() {
     let launchdarkly = launchdarkly().await;
     let page = answer(200, &[("content-type", "text/html; charset=utf-8")], "<h1>Log in</h1>");
@@ -454,7 +441,6 @@ async fn a_web_page_is_no_settlement() {
     drop(cohortd);
 }
 
-#[tokio::test]
 async fn a_refusal_of_everybody_holds_the_destination_and_parks_nobody() {
     for delivered_before in [false, true] {
         let launchdarkly = launchdarkly().await;
@@ -489,7 +475,6 @@ async fn a_refusal_of_everybody_holds_the_destination_and_parks_nobody() {
     }
 }
 
-#[tokio::test]
 async fn after_a_false_alarm_exactly_the_refused_are_parked() {
     let launchdarkly = launchdarkly().await;
     let marked = 20..45;
@@ -505,7 +490,6 @@ async fn after_a_false_alarm_exactly_the_refused_are_parked() {
 }
 
 /// The member that could clear them is asked until LaunchDarkly has judged it.
-#[tokio::test]
 async fn a_false_alarm_ends_although_the_first_probe_meets_an_outage() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -532,3 +516,22 @@ async fn a_false_alarm_ends_although_the_first_probe_meets_an_outage() {
     cohortd.until_status(|status| destination(status)["state"] == "attention").await;
     assert_eq!(stop_and_see_parked(cohortd, &installation), users(1..13));
 }
+
+tests![
+    every_2xx_settles_a_batch,
+    one_refused_member_is_parked_with_launchdarklys_words_and_the_others_are_delivered,
+    a_newer_value_of_a_parked_member_travels_alone_until_it_is_taken,
+    a_refused_token_or_environment_holds_the_destination_until_it_is_mended,
+    a_conflict_is_tried_again_soon_and_delays_no_other_audience,
+    a_batch_that_is_too_large_is_halved_until_it_fits,
+    a_member_that_is_too_large_alone_is_parked_and_the_others_are_delivered,
+    a_rate_limit_is_waited_out_by_every_audience,
+    a_held_destination_that_is_rate_limited_waits_as_it_is_told,
+    what_is_unavailable_is_tried_until_it_takes_the_batch,
+    a_refused_connection_is_tried_until_somebody_listens,
+    a_redirect_is_never_followed,
+    a_web_page_is_no_settlement,
+    a_refusal_of_everybody_holds_the_destination_and_parks_nobody,
+    after_a_false_alarm_exactly_the_refused_are_parked,
+    a_false_alarm_ends_although_the_first_probe_meets_an_outage,
+];

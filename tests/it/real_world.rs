@@ -62,7 +62,6 @@ fn journey_step(user: &str) -> Value {
     event
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_journey_that_an_event_triggers_is_entered_unless_that_is_refused() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -82,7 +81,6 @@ async fn a_journey_that_an_event_triggers_is_entered_unless_that_is_refused() {
 }
 
 /// What is not read counts as arrival, so that the exit that came after it would lose.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn times_are_read_as_senders_write_them_and_what_is_not_believed_is_counted() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -159,7 +157,6 @@ async fn times_are_read_as_senders_write_them_and_what_is_not_believed_is_counte
 }
 
 /// A clock that is an hour ahead: without a correction who enters by it stays in for an hour, whatever happens.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p2_a_senders_clock_is_set_right_and_a_message_never_counts_later_than_its_first_attempt() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -228,7 +225,6 @@ async fn p2_a_senders_clock_is_set_right_and_a_message_never_counts_later_than_i
 }
 
 /// 117000000000000000001 and …002 are one 64-bit float, and two people.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_id_that_is_a_large_number_is_one_person_on_every_way() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -281,7 +277,6 @@ async fn an_id_that_is_a_large_number_is_one_person_on_every_way() {
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_byte_order_mark_or_a_slash_too_many_costs_no_event() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -326,7 +321,6 @@ async fn a_byte_order_mark_or_a_slash_too_many_costs_no_event() {
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_packed_body_is_taken_under_either_name_and_a_broken_one_said_to_be_what_it_is() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -365,7 +359,6 @@ async fn a_packed_body_is_taken_under_either_name_and_a_broken_one_said_to_be_wh
 }
 
 /// `JSON.stringify({...event, ...extras})` puts a key that is an index in front, whenever it was set.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_extra_field_whose_name_is_a_number_does_not_break_the_signature() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -384,3 +377,13 @@ async fn an_extra_field_whose_name_is_a_number_does_not_break_the_signature() {
     assert_eq!(cohortd.post_signed(another, &event).await.expect("an answer").0, 401);
     assert!(cohortd.stop().0.success());
 }
+
+tests![
+    a_journey_that_an_event_triggers_is_entered_unless_that_is_refused,
+    times_are_read_as_senders_write_them_and_what_is_not_believed_is_counted,
+    p2_a_senders_clock_is_set_right_and_a_message_never_counts_later_than_its_first_attempt,
+    an_id_that_is_a_large_number_is_one_person_on_every_way,
+    a_byte_order_mark_or_a_slash_too_many_costs_no_event,
+    a_packed_body_is_taken_under_either_name_and_a_broken_one_said_to_be_what_it_is,
+    an_extra_field_whose_name_is_a_number_does_not_break_the_signature,
+];

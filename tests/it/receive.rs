@@ -4,7 +4,6 @@ use crate::harness::{DEADLINE, ENVIRONMENT, Installation, identify, launchdarkly
 
 const NOW_MS: i64 = 1_750_000_000_000;
 
-#[tokio::test]
 async fn an_event_ends_in_its_segment_and_its_opposite_takes_it_out() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -25,3 +24,5 @@ async fn an_event_ends_in_its_segment_and_its_opposite_takes_it_out() {
     let (status, _) = cohortd.stop();
     assert!(status.success());
 }
+
+tests![an_event_ends_in_its_segment_and_its_opposite_takes_it_out,];

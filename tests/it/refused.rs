@@ -39,7 +39,6 @@ fn started(launchdarkly: &StandIn) -> Cohortd {
     Installation::new(launchdarkly).start()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_secret_is_said_once_with_its_remedy_and_counted() {
     let launchdarkly = launchdarkly().await;
     let cohortd = started(&launchdarkly);
@@ -65,7 +64,6 @@ async fn a_wrong_secret_is_said_once_with_its_remedy_and_counted() {
     assert!(log.iter().all(|line| !line.contains(SHARED_SECRET) && !line.contains("\"ada\"")));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_path_that_nobody_has_is_named_with_the_nearest_one() {
     let launchdarkly = launchdarkly().await;
     let cohortd = started(&launchdarkly);
@@ -83,7 +81,6 @@ async fn a_path_that_nobody_has_is_named_with_the_nearest_one() {
     assert_eq!(counted, [format!("cohortd_refused_requests_total{{{labels}}} 20")]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_slip_of_a_credential_is_told_from_the_others() {
     let launchdarkly = launchdarkly().await;
     let both = |installation: &mut Installation| {
@@ -128,7 +125,6 @@ async fn each_slip_of_a_credential_is_told_from_the_others() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_a_proxy_has_rewritten_is_told_from_a_wrong_secret() {
     let launchdarkly = launchdarkly().await;
     let signed = event();
@@ -144,7 +140,6 @@ async fn a_body_that_a_proxy_has_rewritten_is_told_from_a_wrong_secret() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_secret_with_what_an_editor_put_around_it_is_read_as_meant() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -169,7 +164,6 @@ async fn a_secret_with_what_an_editor_put_around_it_is_read_as_meant() {
     assert!(cohortd.log().iter().any(|line| line.contains("has blanks around it")));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_event_of_segments_is_rejected_with_the_setting_that_made_it_so() {
     let launchdarkly = launchdarkly().await;
     let cohortd = started(&launchdarkly);
@@ -212,7 +206,6 @@ async fn what_is_no_event_of_segments_is_rejected_with_the_setting_that_made_it_
     assert_eq!(kept, 0, "they are counted, not kept");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_operators_own_subscription_selects_is_mapped_whatever_its_type() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -225,7 +218,6 @@ async fn what_the_operators_own_subscription_selects_is_mapped_whatever_its_type
 }
 
 /// Thousands of requests for whatever scanners look for.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_scanner_fills_nothing_and_says_nothing() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -266,3 +258,14 @@ async fn a_scanner_fills_nothing_and_says_nothing() {
     assert!(distinct.len() == counted.len() && counted.len() < 12, "{counted:?}");
     assert!(counted.iter().all(|line| !line.contains("name")), "{counted:?}");
 }
+
+tests![
+    a_wrong_secret_is_said_once_with_its_remedy_and_counted,
+    a_path_that_nobody_has_is_named_with_the_nearest_one,
+    each_slip_of_a_credential_is_told_from_the_others,
+    a_body_that_a_proxy_has_rewritten_is_told_from_a_wrong_secret,
+    a_secret_with_what_an_editor_put_around_it_is_read_as_meant,
+    what_is_no_event_of_segments_is_rejected_with_the_setting_that_made_it_so,
+    what_the_operators_own_subscription_selects_is_mapped_whatever_its_type,
+    a_scanner_fills_nothing_and_says_nothing.workers(4),
+];

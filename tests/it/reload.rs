@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cohortd::sandbox::{Apply, Fault, StandIn, View};
 use cohortd::secret::Secret;
+use rustix::process::Signal;
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -80,7 +81,7 @@ async fn once_more(cohortd: &Cohortd, message: &str, act: impl FnOnce()) {
 }
 
 async fn hang_up(cohortd: &Cohortd) {
-    once_more(cohortd, RELOADED, || cohortd.signal("HUP")).await;
+    once_more(cohortd, RELOADED, || cohortd.signal(Signal::HUP)).await;
 }
 
 /// The last line with this message.
@@ -127,7 +128,6 @@ async fn post_until(
     everybody
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_load_secrets_rotate_without_a_gap_and_no_request_fails() {
     let (launchdarkly, installation) = installation().await;
     let good = production(&launchdarkly, "");
@@ -150,7 +150,7 @@ async fn under_load_secrets_rotate_without_a_gap_and_no_request_fails() {
         let write = |text: &str| {
             installation.write("segment-secret", text);
             if by_signal {
-                cohortd.signal("HUP");
+                cohortd.signal(Signal::HUP);
             }
         };
         once_more(&cohortd, RELOADED, || write(&format!("{old}\n{new}\n"))).await;
@@ -177,7 +177,7 @@ async fn under_load_secrets_rotate_without_a_gap_and_no_request_fails() {
     while let Some(posted) = posters.join_next().await {
         everybody.extend(posted.expect("no request failed"));
     }
-    println!("{} requests, {} reloads, none failed", everybody.len(), reloads());
+    note!("{} requests, {} reloads, none failed", everybody.len(), reloads());
     assert!(everybody.len() > 100, "there was a load: {}", everybody.len());
     let all_in = |view: &View<'_>| {
         let members = view.segment(ENVIRONMENT, "aud_vip").map(|of| &of.members);
@@ -190,7 +190,6 @@ async fn under_load_secrets_rotate_without_a_gap_and_no_request_fails() {
     assert!(!log.iter().any(|line| line.contains("planted")), "secrets stay");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_configuration_with_faults_changes_nothing_and_all_of_them_are_said() {
     let (launchdarkly, installation) = installation().await;
     let good = production(&launchdarkly, "");
@@ -220,12 +219,11 @@ async fn a_configuration_with_faults_changes_nothing_and_all_of_them_are_said() 
     once_more(&cohortd, RELOADED, || installation.write("admin", "planted-admin")).await;
     assert_eq!(enter(&cohortd, "production", "ada").await, 401, "the secret has changed with it");
     let unchanged = "the configuration is as it was";
-    once_more(&cohortd, unchanged, || cohortd.signal("HUP")).await;
+    once_more(&cohortd, unchanged, || cohortd.signal(Signal::HUP)).await;
     assert_eq!(last_logged(&cohortd, unchanged)["level"], "DEBUG");
     assert_eq!(cohortd.count_logged(RELOADED), 1);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn destinations_come_and_go_and_what_is_kept_of_them_stays() {
     let (launchdarkly, installation) = installation().await;
     let alone = production(&launchdarkly, "");
@@ -285,7 +283,6 @@ async fn destinations_come_and_go_and_what_is_kept_of_them_stays() {
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_token_ends_a_hold_at_once() {
     let (launchdarkly, mut installation) = installation().await;
     // So long that only the change can end it.
@@ -316,7 +313,6 @@ async fn a_new_token_ends_a_hold_at_once() {
     assert_eq!(last_logged(&cohortd, RELOADED)["changed"], changed);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_environment_is_told_everything_that_the_one_before_was() {
     let (launchdarkly, installation) = installation().await;
     installation.write_config(&production(&launchdarkly, ""));
@@ -347,7 +343,6 @@ async fn another_environment_is_told_everything_that_the_one_before_was() {
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_loses_no_call_that_is_under_way() {
     let (launchdarkly, mut installation) = installation().await;
     installation.set("delivery.request_timeout_ms", "2000");
@@ -374,7 +369,6 @@ async fn a_change_loses_no_call_that_is_under_way() {
     assert_eq!(launchdarkly.overlaps(), 0, "the next call waits for the one before (P3)");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn level_and_admin_tokens_are_applied_and_what_is_not_is_named() {
     let (launchdarkly, mut installation) = installation().await;
     installation.unset("log.level");
@@ -414,7 +408,6 @@ async fn level_and_admin_tokens_are_applied_and_what_is_not_is_named() {
 }
 
 /// Until it is mended, though what runs is as it was.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_configuration_is_shown_until_a_good_one_is_read() {
     let (launchdarkly, installation) = installation().await;
     let good = production(&launchdarkly, "");
@@ -443,7 +436,7 @@ async fn a_refused_configuration_is_shown_until_a_good_one_is_read() {
     let since = shown["refused_since"].clone();
     assert!(since.is_string(), "{shown}");
     has("cohortd_config_refused 1.0").await;
-    once_more(&cohortd, NOT_TAKEN, || cohortd.signal("HUP")).await;
+    once_more(&cohortd, NOT_TAKEN, || cohortd.signal(Signal::HUP)).await;
     let refused_twice = "cohortd_config_reloads_total{outcome=\"refused\"} 2";
     has(refused_twice).await;
     assert_eq!(cohortd.status().await["configuration"]["refused_since"], since, "since then");
@@ -463,7 +456,6 @@ async fn a_refused_configuration_is_shown_until_a_good_one_is_read() {
 }
 
 /// More than are marked at once, so that some are still to come.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_change_of_environment_everybody_counts_as_waiting_at_once() {
     const EVERYBODY: u64 = 7000;
     let (launchdarkly, installation) = installation().await;
@@ -513,3 +505,15 @@ async fn after_a_change_of_environment_everybody_counts_as_waiting_at_once() {
     cohortd.until_status(nobody_waits).await;
     assert!(cohortd.stop().0.success());
 }
+
+tests![
+    under_load_secrets_rotate_without_a_gap_and_no_request_fails,
+    a_configuration_with_faults_changes_nothing_and_all_of_them_are_said,
+    destinations_come_and_go_and_what_is_kept_of_them_stays,
+    a_new_token_ends_a_hold_at_once,
+    another_environment_is_told_everything_that_the_one_before_was,
+    a_change_loses_no_call_that_is_under_way,
+    level_and_admin_tokens_are_applied_and_what_is_not_is_named,
+    a_refused_configuration_is_shown_until_a_good_one_is_read,
+    after_a_change_of_environment_everybody_counts_as_waiting_at_once,
+];

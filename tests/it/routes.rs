@@ -60,7 +60,6 @@ fn rejected(installation: &Installation, cohortd: &Cohortd, destination: &str) -
     events.map(|event| event["reason"].as_str().expect("a word").to_owned()).collect()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_go_to_every_destination_of_the_route_and_rejections_are_kept_for_each() {
     let (launchdarkly, installation) = installation().await;
     let cohortd = installation.start();
@@ -93,7 +92,6 @@ async fn events_go_to_every_destination_of_the_route_and_rejections_are_kept_for
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_other_shapes_know_routes_too() {
     let (launchdarkly, installation) = installation().await;
     let cohortd = installation.start();
@@ -119,7 +117,6 @@ async fn the_other_shapes_know_routes_too() {
     assert_eq!(create("inner").await.0, 404);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_is_paused_keeps_its_events_and_one_that_is_disabled_closes_the_route() {
     let (launchdarkly, mut installation) = installation().await;
     let cohortd = installation.start();
@@ -138,7 +135,6 @@ async fn one_that_is_paused_keeps_its_events_and_one_that_is_disabled_closes_the
     assert_eq!(post(&cohortd, "production", &bob).await.0, 200);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_commands_know_routes() {
     let (launchdarkly, installation) = installation().await;
     let checked = installation.types(None, &["check"]).done();
@@ -184,3 +180,10 @@ async fn the_commands_know_routes() {
     assert!(unnamed.complaint.contains(expected), "{}", unnamed.complaint);
     assert_eq!(unnamed.code, 64);
 }
+
+tests![
+    events_go_to_every_destination_of_the_route_and_rejections_are_kept_for_each,
+    the_other_shapes_know_routes_too,
+    one_that_is_paused_keeps_its_events_and_one_that_is_disabled_closes_the_route,
+    the_commands_know_routes,
+];

@@ -6,10 +6,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use cohortd::sandbox::{Difference, SegmentState, differences};
+use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{ChildStdout, Command};
 
-use crate::harness::DEADLINE;
+use crate::harness::{DEADLINE, send};
 
 fn sandbox(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cohortd"));
@@ -25,7 +26,6 @@ fn number<T: FromStr<Err: std::fmt::Debug>>(summary: &str, label: &str) -> T {
     line.trim().replace(',', "").parse().expect("a number")
 }
 
-#[tokio::test]
 async fn counted_events_end_in_segments_that_are_equal_and_in_fewer_calls() {
     for (events, calls) in [(500, 1..50), (1, 1..2), (0, 0..1)] {
         let output =
@@ -78,13 +78,6 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
     rest.split_once(after).expect("it ends somewhere").0
 }
 
-async fn interrupt(child: &Child, signal: &str) {
-    let pid = child.id().expect("it runs").to_string();
-    let sent = Command::new("kill").args(["-s", signal, &pid]).status().await;
-    assert!(sent.expect("kill is there").success());
-}
-
-#[tokio::test]
 async fn the_line_to_try_by_hand_works_and_a_signal_ends_with_the_summary() {
     let mut child = sandbox(&[]).spawn().expect("the binary runs");
     let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
@@ -103,7 +96,7 @@ async fn the_line_to_try_by_hand_works_and_a_signal_ends_with_the_summary() {
     assert_eq!(answer.trim_end(), r#"{"accepted":1,"ignored":0,"rejected":[]}"#);
     line(&mut lines, |line| line.contains("Beta testers 1")).await;
 
-    interrupt(&child, "INT").await;
+    send(Signal::INT, child.id().expect("it runs"));
     line(&mut lines, |line| line == "summary").await;
     let mut rest = String::new();
     lines.into_inner().read_to_string(&mut rest).await.expect("it writes text");
@@ -117,7 +110,6 @@ fn members(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(ToString::to_string).collect()
 }
 
-#[test]
 fn a_segment_that_is_not_its_audience_is_found_with_counts() {
     let truth = BTreeMap::from([
         ("equal".to_owned(), members(&["ada", "bob"])),
@@ -149,3 +141,9 @@ fn a_segment_that_is_not_its_audience_is_found_with_counts() {
         ]
     );
 }
+
+tests![
+    counted_events_end_in_segments_that_are_equal_and_in_fewer_calls,
+    the_line_to_try_by_hand_works_and_a_signal_ends_with_the_summary,
+    a_segment_that_is_not_its_audience_is_found_with_counts,
+];

@@ -5,18 +5,11 @@ use std::process::{Command, Output};
 
 use cohortd::sandbox::{StandIn, View};
 
-use crate::dashboard::chromium;
 use crate::harness::{Cohortd, DEADLINE, ENVIRONMENT, Installation, launchdarkly};
-use crate::npm::installed;
-use crate::python;
+use crate::needs::{CHROMIUM, SEGMENT_NPM, SEGMENT_PYTHON, chromium};
+use crate::{npm, python};
 
 const WRITE_KEY: &str = "planted-write-key";
-
-const FILES: [(&str, &str); 3] = [
-    ("package.json", include_str!("../sdk/package.json")),
-    ("flush.mjs", include_str!("../sdk/flush.mjs")),
-    ("browser.mjs", include_str!("../sdk/browser.mjs")),
-];
 
 fn start(launchdarkly: &StandIn, set: impl FnOnce(&mut Installation)) -> (Installation, Cohortd) {
     let mut installation = Installation::new(launchdarkly);
@@ -38,19 +31,12 @@ fn done(output: &Output) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_segments_node_sdk_flushes_ends_in_the_segments() {
-    let folder = tempfile::tempdir().expect("a temporary directory");
-    if !installed(folder.path(), &FILES, "what Segment's SDK flushes") {
-        return;
-    }
     let launchdarkly = launchdarkly().await;
     let (_installation, cohortd) = start(&launchdarkly, |_| ());
     let host = format!("http://{}", cohortd.public);
-    let flush = |key: &str| {
-        let words = ["flush.mjs", &host, key];
-        Command::new("node").args(words).current_dir(folder.path()).output().expect("node is there")
-    };
+    let flush =
+        |key: &str| npm::SEGMENT.node(["flush.mjs", &host, key]).output().expect("node is there");
     done(&flush(WRITE_KEY));
     are_in(&launchdarkly, &["ada", "cyd"]).await;
     assert!(!flush("another-key").status.success(), "a wrong key is refused");
@@ -59,16 +45,12 @@ async fn what_segments_node_sdk_flushes_ends_in_the_segments() {
 
 /// A page of another origin sends by the short routes, one by one and in batches, each after a preflight; without
 /// CORS its browser sends nothing.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_segments_sdk_sends_from_a_web_page_ends_in_the_segments() {
-    let folder = tempfile::tempdir().expect("a temporary directory");
-    if !installed(folder.path(), &FILES, "what Segment's SDK sends from a browser") {
-        return;
-    }
     let flush = |cohortd: &Cohortd, strategy: &str, answers: &str| {
         let host = cohortd.public.to_string();
-        let words = ["browser.mjs", chromium(), &host, WRITE_KEY, strategy, answers];
-        Command::new("node").args(words).current_dir(folder.path()).output().expect("node is there")
+        let mut node = npm::SEGMENT.node(["browser.mjs"]);
+        node.arg(chromium().expect("it is there"));
+        node.args([&host, WRITE_KEY, strategy, answers]).output().expect("node is there")
     };
     // what it sends: two people, an event and a page
     for (strategy, count, calls) in
@@ -97,21 +79,13 @@ async fn what_segments_sdk_sends_from_a_web_page_ends_in_the_segments() {
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_segments_python_sdk_flushes_ends_in_the_segments() {
-    let folder = tempfile::tempdir().expect("a temporary directory");
-    let packages = ["segment-analytics-python==2.4.0"];
-    let Some(python) =
-        python::with(folder.path(), &packages, "what Segment's SDK for Python flushes")
-    else {
-        return;
-    };
     let launchdarkly = launchdarkly().await;
     let (_installation, cohortd) = start(&launchdarkly, |_| ());
     let host = format!("http://{}", cohortd.public);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk/flush.py");
     let flush = |key: &str| {
-        let mut flush = Command::new(&python);
+        let mut flush = Command::new(python::SEGMENT.program("python"));
         flush.arg(&script).args([&*host, key]).output().expect("it was installed")
     };
     done(&flush(WRITE_KEY));
@@ -119,3 +93,11 @@ async fn what_segments_python_sdk_flushes_ends_in_the_segments() {
     assert!(!flush("another-key").status.success(), "a wrong key is refused");
     assert!(cohortd.stop().0.success());
 }
+
+tests![
+    what_segments_node_sdk_flushes_ends_in_the_segments.needs(&SEGMENT_NPM),
+    what_segments_sdk_sends_from_a_web_page_ends_in_the_segments
+        .needs(&CHROMIUM)
+        .needs(&SEGMENT_NPM),
+    what_segments_python_sdk_flushes_ends_in_the_segments.needs(&SEGMENT_PYTHON),
+];

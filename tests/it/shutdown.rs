@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use cohortd::sandbox::{Apply, Fault, StandIn, sign};
 use cohortd::secret::Secret;
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 use crate::harness::{
     Cohortd, DEADLINE, ENVIRONMENT, Installation, SHARED_SECRET, identify, launchdarkly,
 };
+use crate::needs::SH;
 
 const NOW_MS: i64 = 1_750_000_000_000;
 /// The default grace period.
@@ -26,7 +28,6 @@ fn members(launchdarkly: &StandIn) -> BTreeSet<String> {
     launchdarkly.segments(ENVIRONMENT).remove("aud_vip").unwrap_or_default().members
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_under_load_breaks_no_promise_and_ends_in_time() {
     let launchdarkly = launchdarkly().await;
     launchdarkly.set_latency(Duration::from_millis(50));
@@ -57,7 +58,7 @@ async fn sigterm_under_load_breaks_no_promise_and_ends_in_time() {
     tokio::time::timeout(DEADLINE, enough).await.expect("in time").expect("they post");
 
     let asked = Instant::now();
-    cohortd.signal("TERM");
+    cohortd.signal(Signal::TERM);
     let (mut accepted, mut posted, mut other) = (BTreeSet::new(), BTreeSet::new(), 0);
     for poster in posters {
         let (of_accepted, of_posted, of_other) = poster.await.expect("no answer is wrong");
@@ -80,7 +81,7 @@ async fn sigterm_under_load_breaks_no_promise_and_ends_in_time() {
     assert!(members.is_superset(&accepted), "lost: {:?}", accepted.difference(&members));
     assert!(members.is_subset(&posted));
     assert_eq!(launchdarkly.overlaps(), 0);
-    println!(
+    note!(
         "ended {took:?} after SIGTERM; {} events accepted, {} answered 503, {} not answered, {} \
          delivered before the end",
         accepted.len(),
@@ -90,7 +91,6 @@ async fn sigterm_under_load_breaks_no_promise_and_ends_in_time() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_in_flight_is_finished_and_the_probe_says_not_ready_meanwhile() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -113,7 +113,7 @@ async fn a_request_in_flight_is_finished_and_the_probe_says_not_ready_meanwhile(
     let (first, rest) = body.split_at(body.len() / 2);
     slow.write_all(first.as_bytes()).await.expect("sent");
 
-    cohortd.signal("TERM");
+    cohortd.signal(Signal::TERM);
     cohortd.logged("stopping").await;
     assert_eq!(cohortd.readyz().await, Some(503));
     cohortd.logged("accepts no more connections").await;
@@ -156,7 +156,6 @@ async fn the_next_life_delivers(launchdarkly: StandIn, installation: Installatio
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hanging_call_does_not_hold_the_end_beyond_the_grace_period() {
     let (launchdarkly, installation, cohortd) = with_a_hanging_call("2000").await;
     let asked = Instant::now();
@@ -170,13 +169,12 @@ async fn a_hanging_call_does_not_hold_the_end_beyond_the_grace_period() {
     the_next_life_delivers(launchdarkly, installation).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_signal_cuts_the_grace_period_short() {
     let (launchdarkly, installation, cohortd) = with_a_hanging_call("50000").await;
     let asked = Instant::now();
-    cohortd.signal("TERM");
+    cohortd.signal(Signal::TERM);
     cohortd.logged("stopping").await; // two signals that are not met yet are one
-    cohortd.signal("INT");
+    cohortd.signal(Signal::INT);
     let (status, _) = cohortd.wait();
     let took = asked.elapsed();
     assert!(status.success(), "{status}");
@@ -185,7 +183,6 @@ async fn a_second_signal_cuts_the_grace_period_short() {
 }
 
 /// A load balancer sees that it is not ready, and until then what it still sends is taken.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn for_the_drain_delay_it_is_not_ready_and_accepts_all_the_same() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -194,7 +191,7 @@ async fn for_the_drain_delay_it_is_not_ready_and_accepts_all_the_same() {
     let cohortd = installation.start();
     let asked = Instant::now();
     assert_eq!(cohortd.readyz().await, Some(200));
-    cohortd.signal("TERM");
+    cohortd.signal(Signal::TERM);
     cohortd.logged("stopping").await;
     let mut looks = tokio::time::interval(Duration::from_millis(10));
     while cohortd.readyz().await != Some(503) {
@@ -206,7 +203,7 @@ async fn for_the_drain_delay_it_is_not_ready_and_accepts_all_the_same() {
     assert!(told.out.starts_with("NOT READY: stopping; Segment retries"), "{}", told.out);
     let answer = cohortd.post(&identify("ada", "vip", true, NOW_MS)).await;
     assert_eq!(answer.expect("an answer").0, 200);
-    cohortd.signal("TERM"); // who is in a hurry does not wait for it
+    cohortd.signal(Signal::TERM); // who is in a hurry does not wait for it
     assert!(cohortd.wait().0.success());
     assert!(asked.elapsed() < Duration::from_secs(30), "{:?}", asked.elapsed());
 
@@ -222,21 +219,19 @@ async fn for_the_drain_delay_it_is_not_ready_and_accepts_all_the_same() {
 
 /// A file may not grow past a limit that is set while the daemon runs, so the next write of the
 /// ledger fails as on a broken disk.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ledger_that_cannot_write_ends_the_daemon_with_70() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
     // Otherwise the system ends a process that meets the limit, before it can say anything.
-    let patient = ["bash", "-c", "trap '' XFSZ; exec \"$@\"", "-"];
+    let patient = ["sh", "-c", "trap '' XFSZ; exec \"$@\"", "-"];
     let cohortd = installation.start_as(installation.wrapped(&patient));
     let answer = cohortd.post(&identify("ada", "vip", true, NOW_MS)).await;
     assert_eq!(answer.expect("an answer").0, 200);
     installation.drained().await;
 
-    let pid = cohortd.pid().to_string();
-    let limit = ["--pid", &pid, "--fsize=4096"];
-    let limited = std::process::Command::new("prlimit").args(limit).status();
-    assert!(limited.expect("prlimit is there").success());
+    let pid = i32::try_from(cohortd.pid()).ok().and_then(Pid::from_raw);
+    let few_bytes = Rlimit { current: Some(4096), maximum: Some(4096) };
+    prlimit(pid, Resource::Fsize, few_bytes).expect("it is our child");
     let answer = cohortd.post(&identify("grace", "vip", true, NOW_MS)).await;
     assert!(answer.is_none_or(|(status, _)| status == 503), "nothing was made durable");
     let (status, log) = cohortd.wait();
@@ -251,3 +246,12 @@ async fn a_ledger_that_cannot_write_ends_the_daemon_with_70() {
     assert!(members(&launchdarkly).contains("ada"));
     assert!(cohortd.stop().0.success());
 }
+
+tests![
+    sigterm_under_load_breaks_no_promise_and_ends_in_time,
+    a_request_in_flight_is_finished_and_the_probe_says_not_ready_meanwhile,
+    a_hanging_call_does_not_hold_the_end_beyond_the_grace_period,
+    a_second_signal_cuts_the_grace_period_short,
+    for_the_drain_delay_it_is_not_ready_and_accepts_all_the_same,
+    a_ledger_that_cannot_write_ends_the_daemon_with_70.needs(&SH),
+];

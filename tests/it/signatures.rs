@@ -74,7 +74,6 @@ async fn post(cohortd: &Cohortd, client: &reqwest::Client, vector: &Vector) -> (
     (answer.status().as_u16(), answer.json().await.expect("JSON"))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_segment_signs_passes_in_every_shape_and_nothing_else_does() {
     let launchdarkly = launchdarkly().await;
     let cohortd = installation(&launchdarkly).start();
@@ -90,14 +89,13 @@ async fn what_segment_signs_passes_in_every_shape_and_nothing_else_does() {
         }
         of_shape.entry(vector.shape).or_default()[usize::from(status == 401)] += 1;
     }
-    println!("passed and refused, by shape: {of_shape:?}");
+    note!("passed and refused, by shape: {of_shape:?}");
     assert_eq!(of_shape.len(), 4);
     assert!(of_shape.values().flatten().all(|count| *count > 0), "both happen in each shape");
     assert!(cohortd.stop().0.success());
 }
 
 /// Somebody who has seen one signed batch can append to it: the signature covers its first event only.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_forged_tail_is_refused_where_a_bearer_token_is_required() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -132,3 +130,8 @@ async fn a_forged_tail_is_refused_where_a_bearer_token_is_required() {
         .expect("so eve is in");
     assert!(cohortd.stop().0.success());
 }
+
+tests![
+    what_segment_signs_passes_in_every_shape_and_nothing_else_does,
+    a_forged_tail_is_refused_where_a_bearer_token_is_required,
+];

@@ -15,7 +15,6 @@ fn status(installation: &Installation, admin: SocketAddr, arguments: &[&str]) ->
     (code, out + &complaint)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn status_tells_well_from_held_and_from_gone() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -60,7 +59,6 @@ async fn status_tells_well_from_held_and_from_gone() {
 }
 
 /// What a person, and a program, reads while LaunchDarkly is away, paused, and well again.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn status_says_how_far_behind_a_destination_is_and_what_the_last_error_was() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -118,3 +116,8 @@ async fn status_says_how_far_behind_a_destination_is_and_what_the_last_error_was
     assert!(of["last_success_at"].is_string() && of["last_error"].is_null(), "{of}");
     assert_eq!(status(&installation, cohortd.admin, &["--behind-s", "0"]).0, 0);
 }
+
+tests![
+    status_tells_well_from_held_and_from_gone,
+    status_says_how_far_behind_a_destination_is_and_what_the_last_error_was,
+];

@@ -2,6 +2,8 @@
 
 use std::os::unix::net::UnixDatagram;
 
+use rustix::process::Signal;
+
 use crate::harness::{Cohortd, DEADLINE, Installation, launchdarkly};
 
 /// Systemd's end of the socket.
@@ -36,7 +38,6 @@ fn started(installation: &Installation, socket: &str, watchdog_us: &str) -> Coho
     installation.start_as(command)
 }
 
-#[tokio::test]
 async fn systemd_hears_that_it_is_ready_alive_and_stopping_in_this_order() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -45,7 +46,7 @@ async fn systemd_hears_that_it_is_ready_alive_and_stopping_in_this_order() {
     let cohortd = started(&installation, &path.display().to_string(), "100000");
     systemd.hears("READY=1", 1);
     systemd.hears("WATCHDOG=1", 3);
-    cohortd.signal("TERM");
+    cohortd.signal(Signal::TERM);
     systemd.hears("STOPPING=1", 1);
     assert!(cohortd.wait().0.success());
     let at = |beginning: &str| systemd.heard.iter().position(|text| text.starts_with(beginning));
@@ -53,7 +54,6 @@ async fn systemd_hears_that_it_is_ready_alive_and_stopping_in_this_order() {
     assert!(at("READY=1") < at("STOPPING=1"), "{:?}", systemd.heard);
 }
 
-#[tokio::test]
 async fn whoever_does_not_listen_does_not_keep_it_from_running() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -62,3 +62,8 @@ async fn whoever_does_not_listen_does_not_keep_it_from_running() {
     cohortd.logged("NOTIFY_SOCKET cannot be used: the supervisor is told nothing").await;
     assert!(cohortd.stop().0.success());
 }
+
+tests![
+    systemd_hears_that_it_is_ready_alive_and_stopping_in_this_order,
+    whoever_does_not_listen_does_not_keep_it_from_running,
+];

@@ -22,12 +22,15 @@ use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::{Metric, number_data_point};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
+use rustix::process::Signal;
 use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::harness::{
     Cohortd, DEADLINE, ENVIRONMENT, Installation, SHARED_SECRET, identify, launchdarkly,
 };
+use crate::needs::OTLP;
+use crate::python;
 
 const NOW_MS: i64 = 1_750_000_000_000;
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -138,7 +141,6 @@ async fn post_in_trace(cohortd: &Cohortd, user: &str, traceparent: &str) {
     assert_eq!(request.send().await.expect("an answer").status(), 200);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_senders_trace_goes_on_to_launchdarkly_and_its_spans_to_the_collector() {
     let launchdarkly = launchdarkly().await;
     let collector = Collector::start().await;
@@ -154,12 +156,8 @@ async fn a_senders_trace_goes_on_to_launchdarkly_and_its_spans_to_the_collector(
             if call.call_number == 1 { Fault::status(503) } else { Fault::None }
         },
     );
-    post_in_trace(
-        &cohortd,
-        "planted-first",
-        &format!("00-{}-{}-01", "1".repeat(32), "1".repeat(16)),
-    )
-    .await;
+    let first = format!("00-{}-{}-01", "1".repeat(32), "1".repeat(16));
+    post_in_trace(&cohortd, "planted-first", &first).await;
     let last = format!("00-{TRACE}-b7ad6b7169203331-01");
     post_in_trace(&cohortd, "planted-last", &last).await;
     steer("resume");
@@ -249,7 +247,6 @@ async fn a_senders_trace_goes_on_to_launchdarkly_and_its_spans_to_the_collector(
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_collector_is_sent_the_metrics_of_the_catalogue() {
     let launchdarkly = launchdarkly().await;
     let collector = Collector::start().await;
@@ -293,7 +290,6 @@ async fn the_collector_is_sent_the_metrics_of_the_catalogue() {
 }
 
 /// A path that nobody has is a stranger's text, whatever it is.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_path_that_does_not_exist_is_not_told() {
     let launchdarkly = launchdarkly().await;
     let collector = Collector::start().await;
@@ -336,14 +332,9 @@ fn translated(metric: &Value) -> String {
 
 /// Google's protobuf and OpenTelemetry's definitions read what is sent, and a collector that hands it on to
 /// Prometheus makes the names of `/metrics` of it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_decoder_reads_what_is_sent_and_prometheus_finds_the_names_it_knows() {
-    let folder = tempfile::tempdir().expect("a temporary directory");
-    let packages = ["opentelemetry-proto==1.45.2"];
-    let what = "what another decoder reads of OTLP";
-    let Some(python) = crate::python::with(folder.path(), &packages, what) else { return };
     let decoded = |kind: &str, body: &[u8]| -> Value {
-        let mut decoder = Command::new(&python);
+        let mut decoder = Command::new(python::OTLP.program("python"));
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/otlp/decode.py");
         decoder.args([script, kind]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut decoder = decoder.spawn().expect("it was installed");
@@ -400,7 +391,6 @@ async fn another_decoder_reads_what_is_sent_and_prometheus_finds_the_names_it_kn
     assert_eq!(instances.len(), 1, "one process is one instance: {instances:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_collector_that_is_away_costs_one_warning_and_no_event() {
     let launchdarkly = launchdarkly().await;
     let away = std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr());
@@ -419,7 +409,6 @@ async fn a_collector_that_is_away_costs_one_warning_and_no_event() {
 }
 
 /// A reload gives a courier another client: that one is traced too.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trace_goes_on_to_launchdarkly_after_a_reload_too() {
     let launchdarkly = launchdarkly().await;
     let collector = Collector::start().await;
@@ -427,7 +416,7 @@ async fn a_trace_goes_on_to_launchdarkly_after_a_reload_too() {
     installation.write_config("");
     let cohortd = installation.start();
     installation.write_config("[destinations.production.delivery]\nmax_batch = 10\n");
-    cohortd.signal("HUP");
+    cohortd.signal(Signal::HUP);
     cohortd.logged("configuration reloaded").await;
     post_in_trace(&cohortd, "ada", &format!("00-{TRACE}-b7ad6b7169203331-01")).await;
     let has = |view: &View<'_>| view.has(ENVIRONMENT, "aud_vip", "ada");
@@ -436,3 +425,12 @@ async fn a_trace_goes_on_to_launchdarkly_after_a_reload_too() {
     assert!(sent.starts_with(&format!("00-{TRACE}-")), "{sent}");
     assert!(cohortd.stop().0.success());
 }
+
+tests![
+    a_senders_trace_goes_on_to_launchdarkly_and_its_spans_to_the_collector,
+    the_collector_is_sent_the_metrics_of_the_catalogue,
+    a_path_that_does_not_exist_is_not_told,
+    another_decoder_reads_what_is_sent_and_prometheus_finds_the_names_it_knows.needs(&OTLP),
+    a_collector_that_is_away_costs_one_warning_and_no_event,
+    a_trace_goes_on_to_launchdarkly_after_a_reload_too,
+];

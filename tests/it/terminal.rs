@@ -1,10 +1,16 @@
 //! The command line as a person meets it: what it says when something is wrong and what to do then,
 //! completions, the manual page, and no colours for those who cannot see them.
 
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::process::Command;
 
+use rustix::io::Errno;
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+
 use crate::harness::{Installation, Typed, launchdarkly};
+use crate::needs::BASH;
 
 /// Every command that asks the daemon, as it might be typed.
 const ASKING: [&[&str]; 13] = [
@@ -33,7 +39,6 @@ fn complains(typed: &Typed, words: &[&str], code: i32, says: &str) {
     assert_eq!(complaint.trim_end().lines().count(), 1, "{complaint}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_command_says_what_to_do_when_there_is_no_daemon_or_another_token() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -52,7 +57,6 @@ async fn every_command_says_what_to_do_when_there_is_no_daemon_or_another_token(
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_there_is_answered_with_what_is() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -89,7 +93,6 @@ fn plain(words: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-#[test]
 fn the_shells_and_the_manual_are_served_by_the_binary() {
     for (shell, sign) in [
         ("bash", "complete -F _cohortd"),
@@ -108,16 +111,31 @@ fn the_shells_and_the_manual_are_served_by_the_binary() {
     plain(&["man", "--all", pages.to_str().expect("text")]);
     let page = std::fs::read_to_string(pages.join("cohortd-resync.1")).expect("a page of it");
     assert!(page.contains("retract\\-stale"), "{page}");
-    // A shell that can be asked takes the script.
-    let script = folder.path().join("cohortd.bash");
-    std::fs::write(&script, plain(&["completions", "bash"])).expect("it is ours");
-    if let Ok(bash) = Command::new("bash").arg("-n").arg(&script).output() {
-        assert!(bash.status.success(), "{}", String::from_utf8_lossy(&bash.stderr));
-    }
 }
 
-/// `script` gives a command a terminal.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+fn bash_takes_its_completions() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let script = folder.path().join("cohortd.bash");
+    std::fs::write(&script, plain(&["completions", "bash"])).expect("it is ours");
+    let bash = Command::new("bash").arg("-n").arg(&script).output().expect("bash is there");
+    assert!(bash.status.success(), "{}", String::from_utf8_lossy(&bash.stderr));
+}
+
+/// What a command writes to a terminal.
+fn on_a_terminal(mut command: Command) -> String {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
+    let terminal = openpt(flags).expect("the system has terminals");
+    unlockpt(&terminal).expect("it is ours");
+    let inside = ioctl_tiocgptpeer(&terminal, flags).expect("it is unlocked");
+    let mut child = command.stdout(inside).spawn().expect("the binary runs");
+    drop(command); // it holds the inside, which must be closed for an end to come
+    let mut written = Vec::new();
+    let end = File::from(terminal).read_to_end(&mut written);
+    assert!(end.is_err_and(|error| error.raw_os_error() == Some(Errno::IO.raw_os_error())));
+    assert!(child.wait().expect("it is our child").success());
+    String::from_utf8(written).expect("text")
+}
+
 async fn a_terminal_has_a_bold_heading_and_no_color_has_none() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -126,22 +144,21 @@ async fn a_terminal_has_a_bold_heading_and_no_color_has_none() {
     assert_eq!(cohortd.post(&event).await.expect("an answer").0, 200);
     let piped = installation.types(Some(cohortd.admin), &["audiences"]).done();
     assert!(piped.starts_with("destination  audience"), "{piped}");
-    let on_a_terminal = |no_color: &str| {
-        let line = format!("{} audiences", env!("CARGO_BIN_EXE_cohortd"));
-        let mut command = Command::new("script");
-        command.args(["--quiet", "--command", &line, "/dev/null"]);
-        let configured = installation.command();
-        command.envs(configured.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        command.env("COHORTD_ADMIN__ADDRESS", cohortd.admin.to_string()).env("NO_COLOR", no_color);
-        command.current_dir(installation.directory.path()).output().ok()
+    let listed = |no_color: &str| {
+        let mut command = installation.line(Some(cohortd.admin), &["audiences"]);
+        command.env("NO_COLOR", no_color);
+        on_a_terminal(command)
     };
-    let Some(output) = on_a_terminal("") else {
-        println!("there is no `script` here to make a terminal, and nothing is shown");
-        return;
-    };
-    let bold = String::from_utf8_lossy(&output.stdout).into_owned();
+    let bold = listed("");
     assert!(bold.starts_with("\u{1b}[1mdestination  audience"), "{bold:?}");
-    let output = on_a_terminal("1").expect("it was there a moment ago");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(text.starts_with("destination  audience"), "{text:?}");
+    let plain = listed("1");
+    assert!(plain.starts_with("destination  audience"), "{plain:?}");
 }
+
+tests![
+    every_command_says_what_to_do_when_there_is_no_daemon_or_another_token,
+    what_is_not_there_is_answered_with_what_is,
+    the_shells_and_the_manual_are_served_by_the_binary,
+    bash_takes_its_completions.needs(&BASH),
+    a_terminal_has_a_bold_heading_and_no_color_has_none,
+];

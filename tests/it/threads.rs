@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::harness::{DEADLINE, Installation, identify, launchdarkly};
+use crate::needs::STRACE;
 
 const NOW_MS: i64 = 1_750_000_000_000;
 const TOGETHER: usize = 100;
@@ -16,7 +17,6 @@ fn people(batch: usize) -> impl Iterator<Item = String> {
 
 /// The kernel says that it has written more than it was given: no error that the journal knows, and a slice
 /// out of range in its thread.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p7_a_panic_in_the_thread_of_the_journal_ends_the_daemon_and_loses_nothing() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -61,7 +61,7 @@ async fn p7_a_panic_in_the_thread_of_the_journal_ends_the_daemon_and_loses_nothi
     let line = |words: &[&str]| log.lines().any(|line| words.iter().all(|of| line.contains(of)));
     assert!(line(&["\"panicked\"", "\"thread\":\"journal\"", "location"]), "{log}");
     assert!(line(&["cohortd ends", "journal", "panicked"]), "{log}");
-    println!("{} answered before it", answered.len());
+    note!("{} answered before it", answered.len());
 
     let cohortd = installation.start();
     installation.drained().await;
@@ -74,3 +74,5 @@ async fn p7_a_panic_in_the_thread_of_the_journal_ends_the_daemon_and_loses_nothi
         .collect();
     assert!(there.is_superset(&answered), "{} of {}", there.len(), answered.len());
 }
+
+tests![p7_a_panic_in_the_thread_of_the_journal_ends_the_daemon_and_loses_nothing.needs(&STRACE),];

@@ -163,7 +163,6 @@ async fn shown(speaker: &TlsConnector, to: SocketAddr) -> CertificateDer<'static
     shown[0].clone().into_owned()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_listeners_speak_http_1_and_2_over_tls_and_nothing_without() {
     let authority = Authority::new();
     let (launchdarkly, installation, _files) = installed(&authority).await;
@@ -219,7 +218,6 @@ fn commands_work(installation: &mut Installation, cohortd: &Cohortd) {
     assert!(answer.starts_with("200"), "{answer}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_reach_a_daemon_that_speaks_tls_also_where_clients_need_certificates() {
     let authority = Authority::new();
     let (_launchdarkly, mut installation, files) = installed(&authority).await;
@@ -234,7 +232,6 @@ async fn commands_reach_a_daemon_that_speaks_tls_also_where_clients_need_certifi
     ends_well(cohortd);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_has_to_show_a_certificate_and_has_no_good_one_is_not_heard() {
     let (authority, clients) = (Authority::new(), Authority::new());
     let (_launchdarkly, mut installation, files) = installed(&authority).await;
@@ -254,7 +251,6 @@ async fn who_has_to_show_a_certificate_and_has_no_good_one_is_not_heard() {
     ends_well(cohortd);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_certificate_is_served_and_one_without_its_key_is_refused() {
     let authority = Authority::new();
     let (_launchdarkly, installation, files) = installed(&authority).await;
@@ -294,7 +290,6 @@ async fn a_new_certificate_is_served_and_one_without_its_key_is_refused() {
 
 const REFUSED: &str = "the new certificate is refused and the one of before stays; mend the files";
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_does_not_end_a_handshake_is_not_awaited_for_long() {
     let authority = Authority::new();
     let (_launchdarkly, mut installation, _files) = installed(&authority).await;
@@ -323,7 +318,6 @@ async fn whoever_does_not_end_a_handshake_is_not_awaited_for_long() {
     ends_well(cohortd);
 }
 
-#[tokio::test]
 async fn check_tells_what_is_wrong_with_a_certificate() {
     let authority = Authority::new();
     let (_launchdarkly, installation, files) = installed(&authority).await;
@@ -358,3 +352,12 @@ async fn check_tells_what_is_wrong_with_a_certificate() {
     assert!(both.contains("holds no PEM certificate") && both.contains("cannot be read"), "{both}");
     assert!(!both.contains("BEGIN"), "{both}");
 }
+
+tests![
+    both_listeners_speak_http_1_and_2_over_tls_and_nothing_without,
+    commands_reach_a_daemon_that_speaks_tls_also_where_clients_need_certificates,
+    who_has_to_show_a_certificate_and_has_no_good_one_is_not_heard,
+    a_new_certificate_is_served_and_one_without_its_key_is_refused,
+    whoever_does_not_end_a_handshake_is_not_awaited_for_long,
+    check_tells_what_is_wrong_with_a_certificate,
+];

@@ -61,7 +61,7 @@ async fn seen(installation: &Installation, cohortd: &Cohortd, case: &str, expect
     let line = if logged.is_empty() { Value::Null } else { cohortd.until_logged(logged).await };
     let mut shown = String::new();
     let _ = writeln!(shown, "{case}: {state}\n  log: {line}\n{text}"); // into memory
-    eprintln!("{shown}");
+    note!("{shown}");
 }
 
 async fn enter(poster: &Poster, user: &str) {
@@ -95,7 +95,6 @@ impl Scene {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn before_the_first_event_it_says_what_to_put_into_segment() {
     let scene = Scene::new(Fault::None).await;
     let said = &["/segment/production", "X-Signature with one of segment.shared_secrets"];
@@ -107,7 +106,6 @@ async fn before_the_first_event_it_says_what_to_put_into_segment() {
     assert_eq!(of(&well)["setup"], Value::Null);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_secret_needs_attention_until_that_path_succeeds_again() {
     let scene = Scene::new(Fault::None).await;
     let event = identify("ada", "vip", true, NOW_MS).to_string();
@@ -125,7 +123,6 @@ async fn a_wrong_secret_needs_attention_until_that_path_succeeds_again() {
     scene.cohortd.until_status(|status| of(status)["state"] == "ok").await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_forgets_no_trouble_and_no_success() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -167,7 +164,6 @@ async fn a_restart_forgets_no_trouble_and_no_success() {
     assert_eq!(state, "ok");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_path_needs_attention_and_names_the_nearest() {
     let scene = Scene::new(Fault::None).await;
     let event = identify("ada", "vip", true, NOW_MS).to_string();
@@ -179,7 +175,6 @@ async fn a_wrong_path_needs_attention_and_names_the_nearest() {
     scene.seen("wrong path", expected).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_only_ignored_needs_attention() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -194,7 +189,6 @@ async fn what_is_only_ignored_needs_attention() {
     seen(&installation, &cohortd, "only ignored", &expected).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_rejected_or_parked_needs_attention() {
     let scene = Scene::new(Fault::None).await;
     let poster = scene.cohortd.poster();
@@ -218,7 +212,6 @@ async fn what_is_rejected_or_parked_needs_attention() {
     scene.has_since().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_rejected_and_not_kept_needs_attention_however_much_was_taken_before() {
     let scene = Scene::new(Fault::None).await;
     let poster = scene.cohortd.poster();
@@ -246,7 +239,6 @@ async fn what_is_rejected_and_not_kept_needs_attention_however_much_was_taken_be
     scene.seen("refused, then rejected", expected).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_switched_off_is_shown() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -259,7 +251,6 @@ async fn what_is_switched_off_is_shown() {
     seen(&installation, &cohortd, "disabled", &expected).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hold_says_which_it_is() {
     let held = "destination held: events are kept, nothing is delivered until this is mended";
     for (case, fault, said) in [
@@ -281,7 +272,6 @@ async fn a_hold_says_which_it_is() {
 }
 
 /// A LaunchDarkly that takes nothing is not catching up, and neither is one audience for ever.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_taken_is_behind() {
     let again = "LaunchDarkly has not taken this audience several times in a row: will retry";
     let limited = Fault::Answer {
@@ -305,7 +295,6 @@ async fn what_is_not_taken_is_behind() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_configuration_is_said_until_it_is_mended() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -328,7 +317,6 @@ async fn a_refused_configuration_is_said_until_it_is_mended() {
 }
 
 /// Random paths, methods and no credential: everybody is scanned.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scanner_turns_nothing_red() {
     let scene = Scene::new(Fault::None).await;
     enter(&scene.cohortd.poster(), "ada").await;
@@ -354,3 +342,18 @@ async fn a_scanner_turns_nothing_red() {
         metrics.lines().filter(|line| line.starts_with("cohortd_refused_requests_total{"));
     assert!(samples.count() <= 8);
 }
+
+tests![
+    before_the_first_event_it_says_what_to_put_into_segment,
+    a_wrong_secret_needs_attention_until_that_path_succeeds_again,
+    a_restart_forgets_no_trouble_and_no_success,
+    a_wrong_path_needs_attention_and_names_the_nearest,
+    what_is_only_ignored_needs_attention,
+    what_is_rejected_or_parked_needs_attention,
+    what_is_rejected_and_not_kept_needs_attention_however_much_was_taken_before,
+    what_is_switched_off_is_shown,
+    a_hold_says_which_it_is,
+    what_is_not_taken_is_behind,
+    a_refused_configuration_is_said_until_it_is_mended,
+    a_scanner_turns_nothing_red,
+];

@@ -49,7 +49,6 @@ fn fail_audience(launchdarkly: &StandIn, audience: &str, fault: Fault) {
     );
 }
 
-#[tokio::test]
 async fn a_conflict_that_lasts_is_said_in_launchdarklys_words_and_delays_no_other() {
     let launchdarkly = launchdarkly().await;
     let words = "a segment with this key exists already";
@@ -84,7 +83,6 @@ async fn a_conflict_that_lasts_is_said_in_launchdarklys_words_and_delays_no_othe
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test]
 async fn words_that_quote_a_member_are_not_logged() {
     let launchdarkly = launchdarkly().await;
     fail_audience(&launchdarkly, "taken", says(409, "odd", "USER001 is somewhere else"));
@@ -98,7 +96,6 @@ async fn words_that_quote_a_member_are_not_logged() {
     assert!(!log.iter().any(|line| line.contains("USER001")), "P8");
 }
 
-#[tokio::test]
 async fn the_words_of_an_outage_are_said() {
     let launchdarkly = launchdarkly().await;
     fail_audience(&launchdarkly, "vip", says(503, "maintenance", "back in an hour"));
@@ -116,7 +113,6 @@ async fn the_words_of_an_outage_are_said() {
     assert!(cohortd.stop().0.success());
 }
 
-#[tokio::test]
 async fn a_hold_says_what_the_words_mean_and_which_setting_changes_it() {
     let needs = "bypassRequiredSegmentApproval";
     for (status, code, message, what, why, remedy) in [
@@ -165,7 +161,6 @@ async fn a_hold_says_what_the_words_mean_and_which_setting_changes_it() {
     }
 }
 
-#[tokio::test]
 async fn an_outage_is_waited_out_as_its_retry_after_says() {
     let in_three_seconds = || {
         let at = jiff::Timestamp::now() + Duration::from_secs(3);
@@ -205,7 +200,6 @@ async fn an_outage_is_waited_out_as_its_retry_after_says() {
 }
 
 /// A refusal may be a fault that is over soon: a lone member is asked once more.
-#[tokio::test]
 async fn a_lone_member_is_parked_only_if_it_is_refused_again() {
     for (refusals, parked) in [(1, &[][..]), (2, &["user001"])] {
         let launchdarkly = launchdarkly().await;
@@ -242,3 +236,12 @@ async fn a_lone_member_is_parked_only_if_it_is_refused_again() {
         assert!(members.iter().all(|member| !member.pending));
     }
 }
+
+tests![
+    a_conflict_that_lasts_is_said_in_launchdarklys_words_and_delays_no_other,
+    words_that_quote_a_member_are_not_logged,
+    the_words_of_an_outage_are_said,
+    a_hold_says_what_the_words_mean_and_which_setting_changes_it,
+    an_outage_is_waited_out_as_its_retry_after_says,
+    a_lone_member_is_parked_only_if_it_is_refused_again,
+];

@@ -74,7 +74,6 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-#[test]
 fn recorded_mappings_resolve_to_the_same() {
     let cases = cases();
     let failing: Vec<_> = without_surprise(&cases)
@@ -84,13 +83,11 @@ fn recorded_mappings_resolve_to_the_same() {
     assert!(failing.is_empty(), "{} differences\n{}", failing.len(), failing.join("\n"));
 }
 
-#[test]
 fn surprises_differ_where_we_mean_to() {
     surprises_differ(&cases(), differs, &SURPRISES);
 }
 
 /// The checker itself must be able to fail.
-#[test]
 fn a_wrong_answer_is_a_difference() {
     let case = json!({"expect": {"value": {"out": [1.0]}}});
     for (answer, expected) in [
@@ -103,3 +100,9 @@ fn a_wrong_answer_is_a_difference() {
         assert_eq!(differs(&case, &answer), expected, "{answer}");
     }
 }
+
+tests![
+    recorded_mappings_resolve_to_the_same,
+    surprises_differ_where_we_mean_to,
+    a_wrong_answer_is_a_difference,
+];

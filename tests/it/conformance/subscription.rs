@@ -42,7 +42,6 @@ fn cases() -> Vec<Case> {
     cases.into_iter().filter(|(case, _)| case["mixed"] != json!(true)).collect()
 }
 
-#[test]
 fn recorded_statements_select_the_same_events() {
     let cases = cases();
     let plain = without_surprise(&cases);
@@ -53,13 +52,11 @@ fn recorded_statements_select_the_same_events() {
     assert!(failing.is_empty(), "{} differences\n{}", failing.len(), failing.join("\n"));
 }
 
-#[test]
 fn surprises_differ_where_we_mean_to() {
     surprises_differ(&cases(), differs, &SURPRISES);
 }
 
 /// The checker itself must be able to fail.
-#[test]
 fn a_wrong_answer_is_a_difference() {
     let (selected, refused) = (json!({"expect": true}), json!({"expect_error": true}));
     assert!(!differs(&selected, &json!({"value": true})));
@@ -80,3 +77,9 @@ fn differs(case: &Value, answer: &Value) -> bool {
         answer["value"] != case["expect"]
     }
 }
+
+tests![
+    recorded_statements_select_the_same_events,
+    surprises_differ_where_we_mean_to,
+    a_wrong_answer_is_a_difference,
+];

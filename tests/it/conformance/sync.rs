@@ -36,7 +36,6 @@ fn cases() -> Vec<Case> {
     cases_and_answers(CASES, |input, output| cohortd::cli::eval::sync(input, output))
 }
 
-#[test]
 fn recorded_cases_amount_to_the_same() {
     let cases = cases();
     let failing: Vec<_> = without_surprise(&cases)
@@ -48,13 +47,11 @@ fn recorded_cases_amount_to_the_same() {
     assert!(failing.is_empty(), "{} differences\n{}", failing.len(), failing.join("\n"));
 }
 
-#[test]
 fn surprises_differ_where_we_mean_to() {
     surprises_differ(&cases(), |case, answer| !differences(case, answer).is_empty(), &SURPRISES);
 }
 
 /// The checker itself must be able to fail.
-#[test]
 fn a_wrong_answer_is_a_difference() {
     let (case, answer) = cases()
         .into_iter()
@@ -148,3 +145,9 @@ fn acceptance(case: &Value, answer: &Value) -> Vec<bool> {
     }
     list(&answer["results"]).iter().map(|result| result["status"] == "accepted").collect()
 }
+
+tests![
+    recorded_cases_amount_to_the_same,
+    surprises_differ_where_we_mean_to,
+    a_wrong_answer_is_a_difference,
+];

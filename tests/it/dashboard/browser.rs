@@ -1,8 +1,7 @@
 //! A headless Chromium that a test drives, through tests/dashboard/browser.mjs.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
-use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -10,22 +9,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Mutex;
 
 use crate::harness::DEADLINE;
-use crate::npm::installed;
-
-const FILES: [(&str, &str); 2] = [
-    ("package.json", include_str!("../../dashboard/package.json")),
-    ("browser.mjs", include_str!("../../dashboard/browser.mjs")),
-];
-
-/// Where Debian's package and others put it.
-const CHROMIUM: [&str; 3] =
-    ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
-
-/// Where the browser is.
-pub fn chromium() -> &'static str {
-    let found = CHROMIUM.iter().find(|path| Path::new(path).exists());
-    found.expect("there is no Chromium: .ci/run installs Debian's")
-}
+use crate::needs::chromium;
+use crate::npm;
 
 /// One browser with one page; ends with the test.
 pub struct Browser {
@@ -36,18 +21,16 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts one. `None`: what drives it cannot be had from npm; that is said.
-    pub fn start() -> Option<Self> {
-        static READY: OnceLock<Option<PathBuf>> = OnceLock::new();
-        let driver = READY.get_or_init(driver).as_deref()?;
+    pub fn start() -> Self {
         let profile = tempfile::tempdir().expect("a temporary directory");
-        let mut command = Command::new("node");
-        command.arg("browser.mjs").arg(chromium()).arg(profile.path()).current_dir(driver);
+        let mut command = npm::DASHBOARD.node(["browser.mjs"]);
+        command.arg(chromium().expect("it is there")).arg(profile.path());
+        let mut command = Command::from(command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("node is there");
         let input = child.stdin.take().expect("it is piped");
         let output = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        Some(Self { pipes: Mutex::new((input, output)), _child: child, _profile: profile })
+        Self { pipes: Mutex::new((input, output)), _child: child, _profile: profile }
     }
 
     /// Opens a page.
@@ -135,13 +118,6 @@ impl Browser {
         assert!(answer["failed"].is_null(), "{}", answer["failed"]);
         answer["done"].take()
     }
-}
-
-/// The folder with the driver, kept between runs; once for all tests.
-fn driver() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dashboard");
-    std::fs::create_dir_all(&folder).expect("it is ours");
-    installed(&folder, &FILES, "the dashboard in a browser").then_some(folder)
 }
 
 fn strings(list: Value) -> Vec<String> {

@@ -10,6 +10,7 @@ use super::{NOW_MS, address};
 use crate::harness::{
     DEADLINE, Installation, Poster, SERVICE_TOKEN, SHARED_SECRET, identify, launchdarkly_with,
 };
+use crate::needs::{CHROMIUM, PLAYWRIGHT};
 
 const DESTINATIONS: usize = 10;
 /// Looks of the page at the daemon, one a second.
@@ -60,9 +61,8 @@ async fn traffic(poster: Poster) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_ten_destinations_the_worst_comes_first_and_nothing_jumps() {
-    let Some(browser) = Browser::start() else { return };
+    let browser = Browser::start();
     let environments: Vec<String> =
         (0..DESTINATIONS).map(|of| format!("environment{of}")).collect();
     let accounts: Vec<_> = environments.iter().map(|of| (of.as_str(), SERVICE_TOKEN)).collect();
@@ -103,7 +103,7 @@ async fn of_ten_destinations_the_worst_comes_first_and_nothing_jumps() {
     tokio::time::timeout(DEADLINE, updated).await.expect("it looks once a second");
     let moved = browser.evaluate("window.moved").await;
     browser.picture("ten-destinations").await;
-    eprintln!("moved: {moved:#}");
+    note!("moved: {moved:#}");
     posting.abort();
     assert!(moved["sum"].as_f64() < Some(MOST), "{moved:#}");
 
@@ -117,3 +117,7 @@ async fn of_ten_destinations_the_worst_comes_first_and_nothing_jumps() {
     browser.is_accessible().await;
     browser.is_content().await;
 }
+
+tests![
+    of_ten_destinations_the_worst_comes_first_and_nothing_jumps.needs(&CHROMIUM).needs(&PLAYWRIGHT),
+];

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::browser::Browser;
 use super::{NOW_MS, address, enter};
 use crate::harness::{Cohortd, Installation, identify, launchdarkly};
+use crate::needs::{CHROMIUM, PLAYWRIGHT};
 
 fn says(status: u16, code: &str, message: &str) -> Fault {
     let body = json!({"code": code, "message": message, "id": "answer-7"}).to_string();
@@ -81,9 +82,8 @@ impl<'a> Situation<'a> {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_never_arrives_is_shown_with_what_to_put_into_segment() {
-    let Some(browser) = Browser::start() else { return };
+    let browser = Browser::start();
     let entry = "this host’s public address>/segment/production";
     let credential = "X-Signature with one of segment.shared_secrets";
 
@@ -106,9 +106,8 @@ async fn what_never_arrives_is_shown_with_what_to_put_into_segment() {
     scene.is_shown("wrong path", "attention", "refused", &words).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_comes_and_is_of_no_use_is_shown() {
-    let Some(browser) = Browser::start() else { return };
+    let browser = Browser::start();
     let scene = Situation::of(&browser, Fault::None, "type = \"track\"").await;
     scene.post_to("production", None, 200).await;
     scene.is_shown("only ignored", "attention", "only_ignored", &["Ignored", "identify"]).await;
@@ -125,9 +124,8 @@ async fn what_comes_and_is_of_no_use_is_shown() {
     scene.is_shown("parked", "attention", "parked", &[]).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_launchdarkly_does_not_take_is_shown_in_its_words() {
-    let Some(browser) = Browser::start() else { return };
+    let browser = Browser::start();
     let limited = Fault::Answer {
         status: 429,
         headers: vec![("retry-after".to_owned(), "1".to_owned())],
@@ -161,9 +159,8 @@ async fn what_launchdarkly_does_not_take_is_shown_in_its_words() {
     assert!(!conflict.cohortd.log().is_empty());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_configuration_is_shown_until_it_is_mended() {
-    let Some(browser) = Browser::start() else { return };
+    let browser = Browser::start();
     let scene = Situation::of(&browser, Fault::None, "").await;
     enter(&scene.cohortd, "vip", &["ada"]).await;
     scene.installation.write_config("[delivery]\nmax_bacth = 900\n");
@@ -173,3 +170,10 @@ async fn a_refused_configuration_is_shown_until_it_is_mended() {
     scene.installation.write_config("[delivery]\nmax_batch = 900\n");
     browser.miss("text=The configuration on disk is refused").await;
 }
+
+tests![
+    what_never_arrives_is_shown_with_what_to_put_into_segment.needs(&CHROMIUM).needs(&PLAYWRIGHT),
+    what_comes_and_is_of_no_use_is_shown.needs(&CHROMIUM).needs(&PLAYWRIGHT),
+    what_launchdarkly_does_not_take_is_shown_in_its_words.needs(&CHROMIUM).needs(&PLAYWRIGHT),
+    a_refused_configuration_is_shown_until_it_is_mended.needs(&CHROMIUM).needs(&PLAYWRIGHT),
+];

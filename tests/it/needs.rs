@@ -1,0 +1,185 @@
+//! What tests need beside Linux, Rust and a C compiler: how it is looked for, and what brings it.
+//!
+//! A test that lacks something is ignored, by name and reason, and the run ends with the list of such tests and
+//! the command that brings what they lack. With `DEMAND_EVERY_TEST` set, they fail.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::fchown;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use libtest_mimic::{Completion, Failed};
+
+use crate::{npm, python};
+
+const DEMAND: &str = "DEMAND_EVERY_TEST";
+const INSTALL: &str = "apt-get install -y --no-install-recommends";
+
+/// To see system calls, and to make them fail.
+pub static STRACE: Need = Need::new(|| {
+    let inject = ["-f", "-o", "/dev/null", "-e", "inject=fsync:error=EIO"];
+    let traced = [&inject[..], &[env!("CARGO_BIN_EXE_cohortd"), "--version"]].concat();
+    installed("strace", "strace")?;
+    works(
+        "strace",
+        &traced,
+        "a system that lets strace trace (in a container: --cap-add SYS_PTRACE)",
+    )
+});
+
+/// A mount namespace, with a disk in it that is easily filled.
+pub static SMALL_DISK: Need = Need::new(|| {
+    let mount = format!("mount -t tmpfs small '{}'", std::env::temp_dir().display());
+    let inside = ["--map-root-user", "--mount", "sh", "-c", &mount];
+    installed("unshare", "util-linux")?;
+    installed("mount", "mount")?;
+    works("unshare", &inside, "a system that lets its users mount (in a container: --privileged)")
+});
+
+/// To give files to somebody else.
+pub static ROOT: Need = Need::new(|| {
+    let file = tempfile::tempfile().expect("a temporary file");
+    fchown(&file, Some(12_345), Some(12_345)).map_err(|error| Lack {
+        why: format!("files cannot be given to another user ({error})"),
+        remedy: Remedy::Other("root"),
+    })
+});
+
+/// To start a daemon that inherits something.
+pub static SH: Need = Need::new(|| installed("sh", "dash"));
+/// To read completions.
+pub static BASH: Need = Need::new(|| installed("bash", "bash"));
+/// To read metrics and alerts as Prometheus does.
+pub static PROMTOOL: Need = Need::new(|| installed("promtool", "prometheus"));
+/// To read the unit as systemd does.
+pub static SYSTEMD_ANALYZE: Need = Need::new(|| installed("systemd-analyze", "systemd"));
+
+/// To look at the dashboard and at web pages.
+pub static CHROMIUM: Need = Need::new(|| {
+    let Some(path) = chromium() else { return installed("chromium", "chromium") };
+    works(path.to_str().expect("text"), &["--version"], "a Chromium that starts")
+});
+/// To drive it.
+pub static PLAYWRIGHT: Need = Need::new(|| npm::DASHBOARD.install());
+
+/// Segment's SDKs for Node.js and web pages, and for Python.
+pub static SEGMENT_NPM: Need = Need::new(|| npm::SEGMENT.install());
+pub static SEGMENT_PYTHON: Need = Need::new(|| python::SEGMENT.install());
+/// To read OTLP as others do.
+pub static OTLP: Need = Need::new(|| python::OTLP.install());
+/// To hold the API against its description.
+pub static SCHEMATHESIS: Need = Need::new(|| python::SCHEMATHESIS.install());
+/// To read manifests as Kubernetes does.
+pub static KUBERNETES_VALIDATE: Need = Need::new(|| python::KUBERNETES_VALIDATE.install());
+
+/// Something that this machine may not have; looked for at most once.
+pub struct Need {
+    look: fn() -> Result<(), Lack>,
+    found: OnceLock<Result<(), Lack>>,
+}
+
+/// Why it is not to be had here.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lack {
+    pub why: String,
+    pub remedy: Remedy,
+}
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Remedy {
+    /// Packages of Debian.
+    Packages(&'static str),
+    /// What no package brings.
+    Other(&'static str),
+}
+
+impl Need {
+    const fn new(look: fn() -> Result<(), Lack>) -> Self {
+        Self { look, found: OnceLock::new() }
+    }
+
+    /// Why not, if it is not.
+    pub fn lack(&self) -> Option<Lack> {
+        self.found.get_or_init(self.look).clone().err()
+    }
+}
+
+/// Where a program is, by the `PATH` of the tests.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+/// The browser, whatever it is called here.
+pub fn chromium() -> Option<PathBuf> {
+    ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(program)
+}
+
+/// There is such a program, or else packages bring it.
+pub fn installed(name: &str, packages: &'static str) -> Result<(), Lack> {
+    let lack =
+        || Lack { why: format!("{name} is not installed"), remedy: Remedy::Packages(packages) };
+    program(name).map(|_| ()).ok_or_else(lack)
+}
+
+/// It does what the tests ask of it, or else they take something other than packages.
+fn works(name: &str, arguments: &[&str], otherwise: &'static str) -> Result<(), Lack> {
+    let output = Command::new(name).args(arguments).output();
+    let complaint = match output {
+        Ok(output) if output.status.success() => return Ok(()),
+        Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+        Err(error) => error.to_string(),
+    };
+    let line = complaint.lines().next().unwrap_or("it does not say why");
+    Err(Lack {
+        why: format!("{name} does not work here ({line})"),
+        remedy: Remedy::Other(otherwise),
+    })
+}
+
+/// What was not checked, and why.
+static NOT_CHECKED: Mutex<BTreeMap<Lack, BTreeSet<&str>>> = Mutex::new(BTreeMap::new());
+
+/// How a test ends that lacks something.
+pub fn without(test: &'static str, lacks: Vec<Lack>) -> Result<Completion, Failed> {
+    let why = lacks.iter().map(|lack| lack.why.as_str()).collect::<Vec<_>>().join("; ");
+    let mut all = NOT_CHECKED.lock().unwrap_or_else(PoisonError::into_inner);
+    for lack in lacks {
+        all.entry(lack).or_default().insert(test);
+    }
+    match std::env::var_os(DEMAND) {
+        Some(demand) if !demand.is_empty() => Err(format!("{why}, and {DEMAND} is set").into()),
+        _ => Ok(Completion::ignored_with(why)),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "these are the last words of a run")]
+pub fn say_what_was_not_checked() {
+    let all = NOT_CHECKED.lock().unwrap_or_else(PoisonError::into_inner);
+    if all.is_empty() {
+        return;
+    }
+    println!("not checked:\n");
+    for (Lack { why, .. }, tests) in &*all {
+        println!("    {why}");
+        for test in tests {
+            println!("        {test}");
+        }
+    }
+    let (mut packages, mut others) = (BTreeSet::new(), BTreeSet::new());
+    for Lack { remedy, .. } in all.keys() {
+        match *remedy {
+            Remedy::Packages(names) => packages.extend(names.split(' ')),
+            Remedy::Other(what) => _ = others.insert(what),
+        }
+    }
+    println!("\nto check that too:\n");
+    if !packages.is_empty() {
+        println!("    {INSTALL} {}", packages.into_iter().collect::<Vec<_>>().join(" "));
+    }
+    for what in others {
+        println!("    needed: {what}");
+    }
+    println!();
+}
