@@ -16,7 +16,7 @@ pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 const RESET: u8 = 3;
 pub const SETTINGS: u8 = 4;
-const PING: u8 = 6;
+pub const PING: u8 = 6;
 const GO_AWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
@@ -255,6 +255,11 @@ async fn who_resets_what_it_has_asked_for_is_cut_off() {
         assert!(is_cut || said, "a hundred thousand resets are borne");
         probe(&cohortd).await;
     }
+    let lines = cohortd.log();
+    assert!(
+        !lines.iter().any(|line| line.contains("h2::")),
+        "a line for each connection: {lines:?}"
+    );
     ends_well(cohortd);
 }
 

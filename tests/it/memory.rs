@@ -4,6 +4,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cohortd::sandbox::{StandIn, sign};
@@ -435,6 +436,28 @@ async fn stay(mut stream: TcpStream) {
     std::future::pending::<()>().await;
 }
 
+/// Whoever sends frames that have to be answered, and reads no answer, keeps nobody else waiting.
+async fn floods_of_control_frames_starve_nobody() {
+    for (name, frame) in [
+        ("pings", http2::frame(http2::PING, 0, 0, b"12345678")),
+        ("settings", http2::frame(http2::SETTINGS, 0, 0, &[])),
+    ] {
+        let (_launchdarkly, _installation, cohortd) = start().await;
+        let (mut attack, to) = (JoinSet::new(), cohortd.public);
+        let many: Arc<[u8]> = frame.repeat(4000).into();
+        for _ in 0..50 {
+            let many = Arc::clone(&many);
+            attack.spawn(async move {
+                loop {
+                    let mut stream = http2::open(to, &[]).await;
+                    while let Ok(Ok(())) = timeout(DEADLINE, stream.write_all(&many)).await {}
+                }
+            });
+        }
+        holds_under(name, cohortd, attack).await;
+    }
+}
+
 /// Without a write key there is no Tracking API: that is said before a body is awaited.
 async fn the_tracking_api_without_a_key_is_not_there() {
     let launchdarkly = launchdarkly().await;
@@ -473,5 +496,6 @@ tests![
     bodies_that_stall_hold_what_the_budget_allows,
     many_headers_are_not_kept_while_a_body_is_awaited,
     a_thousand_http_2_connections_may_fill_their_windows,
+    floods_of_control_frames_starve_nobody,
     the_tracking_api_without_a_key_is_not_there,
 ];
