@@ -42,7 +42,7 @@ use crate::config::{Config, Destination, Reading, Source};
 use crate::launchdarkly::wire::USER_AGENT;
 use crate::operate::api::wire::instant;
 use crate::operate::logging::{self, chain};
-use crate::sandbox::SandboxError;
+use crate::sandbox::{Program, SandboxError};
 use crate::service::{Origin, ServiceError};
 
 /// How a command ends; the number is the exit code.
@@ -101,6 +101,9 @@ enum Command {
         /// Stop after so many sample events
         #[arg(long, value_name = "N")]
         events: Option<u64>,
+        /// Let nothing go wrong on the way
+        #[arg(long, conflicts_with = "events")]
+        calm: bool,
     },
     /// Check the configuration
     Check {
@@ -184,8 +187,10 @@ pub fn main() -> ExitCode {
     let file = line.config.as_deref();
     let exit = match line.command {
         Command::Run => run(file, fixed),
-        Command::Sandbox { events } => {
-            served(crate::sandbox::run(events), SandboxError::exit_code, complain)
+        Command::Sandbox { events, calm } => {
+            let endless = if calm { Program::Calm } else { Program::Acts };
+            let program = events.map_or(endless, Program::Events);
+            served(crate::sandbox::run(program), SandboxError::exit_code, complain)
         }
         Command::Check { online } => load(file).map_or_else(
             |exit| exit,

@@ -1,6 +1,7 @@
 //! The sandbox: a LaunchDarkly stand-in and sample traffic, for a first look without any account,
 //! for tests and for benchmarks.
 
+mod acts;
 mod comparison;
 mod sender;
 mod session;
@@ -11,7 +12,7 @@ mod traffic;
 
 pub use comparison::{Difference, differences};
 pub use sender::PostError;
-pub use session::{SandboxError, run};
+pub use session::{Program, SandboxError, run};
 pub use signing::sign;
 pub use standin::{
     Account, Apply, Call, CallCounts, DeadlinePassed, Fault, Incoming, Keep, SegmentState, StandIn,

@@ -4,23 +4,28 @@
 //! directory. It ends with a comparison: the segments must be what the traffic meant.
 
 use std::ffi::OsStr;
+use std::iter::Peekable;
 use std::pin::pin;
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use super::acts::{self, ACTS, Act, Trouble};
 use super::sender::{PostError, Sender};
 use super::show::{self, Glimpse, Places, Scene, Screen, Verdict};
 use super::{Account, Sample, StandIn, Traffic, View, differences, sign};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Faults};
-use crate::ledger::{Ledger, LedgerError, Operations, SqliteLedger};
-use crate::membership::{AudienceKey, DestinationName, Timestamp};
+use crate::ledger::{
+    AudienceView, Ledger, LedgerError, Members, Operations, ParkedAfter, SqliteLedger,
+};
+use crate::membership::{AudienceId, AudienceKey, ContextKey, DestinationName, Timestamp};
 use crate::operate::logging;
 use crate::secret::Secret;
 use crate::service::{Service, ServiceError};
@@ -41,6 +46,8 @@ const REDRAW: Duration = Duration::from_secs(1);
 const PEOPLE_TO_WATCH: u32 = 200;
 /// Half of the 10 ms between two changes of [`Traffic`]: each change is two events.
 const EVENT_PACE_MICROS: u64 = 5000;
+/// Parked members that are told after all, at most.
+const MOST_REQUEUED: u32 = 100;
 /// A backlog that does not move for so long will not.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -98,10 +105,21 @@ impl SandboxError {
     }
 }
 
-/// Runs the daemon against a stand-in for LaunchDarkly: with so many sample events, or with traffic
-/// until SIGINT or SIGTERM. A second signal does not wait for what LaunchDarkly is still to be told.
-pub async fn run(events: Option<u64>) -> Result<(), SandboxError> {
-    match show_all(events).await {
+/// What is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// So many sample events, as fast as they are taken.
+    Events(u64),
+    /// Traffic until a signal, and nothing goes wrong.
+    Calm,
+    /// The same, and trouble of each kind on the way.
+    Acts,
+}
+
+/// Runs the daemon against a stand-in for LaunchDarkly, until the events are told or until SIGINT or SIGTERM. A second
+/// signal does not wait for what LaunchDarkly is still to be told.
+pub async fn run(program: Program) -> Result<(), SandboxError> {
+    match show_all(program).await {
         // a reader that has seen enough (`cohortd sandbox | head`)
         Err(SandboxError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             Ok(())
@@ -110,7 +128,7 @@ pub async fn run(events: Option<u64>) -> Result<(), SandboxError> {
     }
 }
 
-async fn show_all(events: Option<u64>) -> Result<(), SandboxError> {
+async fn show_all(program: Program) -> Result<(), SandboxError> {
     let mut signals = Signals::new().map_err(SandboxError::SetUp)?;
     let directory = tempfile::tempdir().map_err(SandboxError::SetUp)?;
     let account = Account {
@@ -118,11 +136,12 @@ async fn show_all(events: Option<u64>) -> Result<(), SandboxError> {
         service_token: Secret::new(SERVICE_TOKEN),
     };
     let standin = StandIn::start(vec![account]).await.map_err(SandboxError::SetUp)?;
-    let config = configuration(&directory, &standin.url()).map_err(SandboxError::Config)?;
+    let config =
+        configuration(&directory, &standin.url(), program).map_err(SandboxError::Config)?;
     let logging = logging::init(&config.log).map_err(SandboxError::SetUp)?;
     let _flushed = logging.lines.flush_at_end();
     let service = Service::start(config)?;
-    let mut session = Session::new(events, standin, &service)?;
+    let mut session = Session::new(program, standin, &service)?;
     let stop = CancellationToken::new();
     // never in a hurry: the stand-in answers at once
     let mut serving = pin!(service.serve(stop.clone(), CancellationToken::new()));
@@ -139,14 +158,22 @@ async fn show_all(events: Option<u64>) -> Result<(), SandboxError> {
 }
 
 /// The configuration of a daemon on loopback; as an operator's, except for where things are.
-fn configuration(directory: &TempDir, launchdarkly: &Url) -> Result<Config, Faults> {
+fn configuration(
+    directory: &TempDir,
+    launchdarkly: &Url,
+    program: Program,
+) -> Result<Config, Faults> {
+    // what goes wrong on purpose is shown better here
+    let level = if program == Program::Acts { "off" } else { "warn" };
     let ledger = directory.path().join("ledger");
-    let variables: [(&str, &OsStr); 9] = [
+    let variables: [(&str, &OsStr); 10] = [
         ("COHORTD_LISTEN__ADDRESS", "127.0.0.1:0".as_ref()),
         ("COHORTD_ADMIN__ADDRESS", "127.0.0.1:0".as_ref()),
         ("COHORTD_LEDGER__PATH", ledger.as_ref()),
         ("COHORTD_LOG__FORMAT", "pretty".as_ref()),
-        ("COHORTD_LOG__LEVEL", "warn".as_ref()), // the rest is shown better here
+        ("COHORTD_LOG__LEVEL", level.as_ref()),
+        // nobody should have to watch a long pause
+        ("COHORTD_DELIVERY__RETRY_CEILING_MS", "2000".as_ref()),
         ("COHORTD_DESTINATIONS__SANDBOX__SEGMENT__SHARED_SECRETS", SHARED_SECRET.as_ref()),
         ("COHORTD_DESTINATIONS__SANDBOX__LAUNCHDARKLY__CLIENT_SIDE_ID", CLIENT_SIDE_ID.as_ref()),
         ("COHORTD_DESTINATIONS__SANDBOX__LAUNCHDARKLY__SERVICE_TOKEN", SERVICE_TOKEN.as_ref()),
@@ -170,14 +197,22 @@ struct Session {
     ledger: Arc<SqliteLedger>,
     destination: DestinationName,
     sender: Sender,
-    is_endless: bool,
+    program: Program,
+    /// What is still to be shown, and when the next change is due.
+    acts: Peekable<slice::Iter<'static, Act>>,
+    is_on: bool,
+    change_at: Instant,
     screen: Screen,
     began: Instant,
     ended: Option<Instant>,
 }
 
 impl Session {
-    fn new(events: Option<u64>, standin: StandIn, service: &Service) -> Result<Self, SandboxError> {
+    fn new(program: Program, standin: StandIn, service: &Service) -> Result<Self, SandboxError> {
+        let events = if let Program::Events(events) = program { Some(events) } else { None };
+        if program != Program::Calm && events.is_none() {
+            Trouble::end(&standin);
+        }
         let url = |address, path: &str| {
             Url::parse(&format!("http://{address}{path}")).expect("a socket address makes a URL")
         };
@@ -187,6 +222,7 @@ impl Session {
         let introduction = show::introduction(&Places {
             webhook: &webhook,
             dashboard: &url(service.admin_address, "/"),
+            admin: service.admin_address,
             launchdarkly: &standin.url(),
             shared_secret: SHARED_SECRET,
             event: BY_HAND,
@@ -200,7 +236,10 @@ impl Session {
             ledger: Arc::clone(&service.ledger),
             destination: DestinationName::new(DESTINATION).expect("not empty"),
             sender: Sender::new(traffic, events, webhook, secret).map_err(SandboxError::Client)?,
-            is_endless: events.is_none(),
+            program,
+            acts: if program == Program::Acts { ACTS.iter() } else { [].iter() }.peekable(),
+            is_on: false,
+            change_at: Instant::now() + acts::PAUSE,
             screen,
             began: Instant::now(),
             ended: None,
@@ -210,7 +249,8 @@ impl Session {
     /// Posts everything, shows it, and waits until LaunchDarkly has been told.
     async fn show(&mut self, signals: &mut Signals) -> Result<Verdict, SandboxError> {
         let mut redraw = every(REDRAW);
-        let mut rhythm = self.is_endless.then(|| every(RHYTHM));
+        let is_endless = !matches!(self.program, Program::Events(_));
+        let mut rhythm = is_endless.then(|| every(RHYTHM));
         while !self.sender.is_done() {
             let (may_post, awaits_answers) = (self.sender.may_post(), self.sender.awaits_answers());
             tokio::select! { // what is not chosen goes on waiting
@@ -220,7 +260,11 @@ impl Session {
                         return self.give_up().await;
                     }
                     self.sender.stop();
+                    // what is under way is to be told before it is compared
+                    (self.acts, self.is_on) = ([].iter().peekable(), false);
+                    Trouble::end(&self.standin);
                 }
+                () = sleep_until(self.change_at), if self.acts.peek().is_some() => self.change().await?,
                 () = beat(&mut rhythm), if may_post => self.sender.post(),
                 answered = self.sender.answered(), if awaits_answers => answered?,
             }
@@ -249,6 +293,52 @@ impl Session {
         self.draw().await?;
         let truth = self.sender.traffic().truth();
         Ok(Verdict::Compared(differences(truth, &self.standin.segments(CLIENT_SIDE_ID))))
+    }
+
+    /// The next act begins, or the one that is shown ends.
+    async fn change(&mut self) -> Result<(), SandboxError> {
+        let Some(act) = self.acts.peek() else { return Ok(()) };
+        let act = *act;
+        self.is_on = !self.is_on;
+        if self.is_on {
+            self.say(act.begins)?;
+            for events in act.trouble.begin(&self.standin, SystemClock.now().0 / 1000) {
+                self.sender.post_aside(&events);
+                while self.sender.awaits_answers() {
+                    self.sender.answered().await?;
+                }
+            }
+            self.change_at = Instant::now() + act.lasts;
+            return Ok(());
+        }
+        Trouble::end(&self.standin);
+        for audience in self.ledger.audiences(&self.destination).await? {
+            self.requeue(&audience).await?;
+        }
+        self.say(act.ends)?;
+        self.acts.next();
+        self.change_at = Instant::now() + acts::PAUSE;
+        Ok(())
+    }
+
+    /// Whoever is parked is told after all.
+    async fn requeue(&self, audience: &AudienceView) -> Result<(), SandboxError> {
+        let Some(id) = AudienceId::new(&audience.audience).filter(|_| audience.parked > 0) else {
+            return Ok(());
+        };
+        let parked = self
+            .ledger
+            .parked(&self.destination, Some(&id), &ParkedAfter::default(), MOST_REQUEUED)
+            .await?;
+        let context_keys =
+            parked.iter().filter_map(|of| ContextKey::new(&of.context_key)).collect();
+        let members = Members { destination: self.destination.clone(), audience: id, context_keys };
+        self.ledger.requeue(members).await?;
+        Ok(())
+    }
+
+    fn say(&mut self, text: &str) -> Result<(), SandboxError> {
+        self.screen.say(&format!("\n{text}\n\n")).map_err(SandboxError::Output)
     }
 
     /// Members that wait to be told or are being told.

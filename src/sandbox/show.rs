@@ -1,6 +1,7 @@
 //! What a person sees of the sandbox: text made from a scene, and the screen it goes to.
 
 use std::io::{IsTerminal, Result, Write};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use url::Url;
@@ -9,7 +10,7 @@ use super::sender::Posted;
 use super::{CallCounts, Difference};
 
 /// Narrow enough for any terminal: a line that wraps cannot be drawn over.
-const WIDTH: usize = 79;
+pub(super) const WIDTH: usize = 79;
 
 /// The sandbox at one moment.
 #[derive(Debug, Default)]
@@ -36,6 +37,8 @@ pub(super) struct Glimpse {
 pub(super) struct Places<'a> {
     pub webhook: &'a Url,
     pub dashboard: &'a Url,
+    /// Where the commands ask.
+    pub admin: SocketAddr,
     pub launchdarkly: &'a Url,
     pub shared_secret: &'a str,
     /// An event to post by hand, and its signature.
@@ -45,7 +48,8 @@ pub(super) struct Places<'a> {
 
 /// What is shown, where, and how to take part.
 pub(super) fn introduction(places: &Places<'_>) -> String {
-    let Places { webhook, dashboard, launchdarkly, shared_secret, event, signature } = places;
+    let Places { webhook, dashboard, admin, launchdarkly, shared_secret, event, signature } =
+        places;
     format!(
         "\
 cohortd sandbox: nothing here leaves this machine, and nothing of it stays.
@@ -63,6 +67,11 @@ Track. cohortd stores it, answers, and brings LaunchDarkly's segments up to date
 Take part while this runs. This puts ada into the segment \"Beta testers\":
 
 curl -i {webhook} -H 'X-Signature: {signature}' -d '{event}'
+
+The commands can be pointed at it, in another terminal:
+
+export COHORTD_ADMIN__ADDRESS={admin}
+cohortd status        # from here: cargo run --release -- status
 
 What to do next: \"Set up\" in README.md. Ctrl-C ends this.
 

@@ -9,6 +9,7 @@
 
 mod fault;
 mod protocol;
+mod rate;
 #[cfg(test)]
 mod reactions;
 mod server;
@@ -28,6 +29,7 @@ use url::Url;
 
 use crate::secret::Secret;
 use fault::Script;
+use rate::RateLimit;
 use state::State;
 
 pub use fault::{Apply, Fault, Incoming};
@@ -152,6 +154,12 @@ impl StandIn {
     /// How long every answer takes; no time unless told otherwise.
     pub fn set_latency(&self, latency: Duration) {
         self.shared.state().latency = latency;
+    }
+
+    /// From here on so many calls are taken in a window, and answers say what is left of them; `None`: there is no
+    /// limit, and nothing is said.
+    pub fn set_rate_limit(&self, limit: Option<(u64, Duration)>) {
+        self.shared.state().rate_limit = limit.map(|(calls, window)| RateLimit::new(calls, window));
     }
 
     /// What is kept of the members; [`Keep::Members`] unless told otherwise.

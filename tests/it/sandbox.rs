@@ -106,6 +106,19 @@ async fn the_line_to_try_by_hand_works_and_a_signal_ends_with_the_summary() {
     assert!(rest.ends_with("  the segments are equal to what Segment said\n"), "{rest}");
 }
 
+/// What LaunchDarkly refuses on purpose is told before the end, whenever that comes.
+async fn a_signal_amid_an_outage_drains_before_it_compares() {
+    let mut child = sandbox(&[]).spawn().expect("the binary runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    line(&mut lines, |line| line.starts_with("1. LaunchDarkly is down")).await;
+    line(&mut lines, |line| line.contains("waiting") && !line.contains(" 0 waiting")).await;
+    send(Signal::INT, child.id().expect("it runs"));
+    line(&mut lines, |line| line == "summary").await;
+    line(&mut lines, |line| line == "  the segments are equal to what Segment said").await;
+    let status = tokio::time::timeout(DEADLINE, child.wait()).await.expect("it ends");
+    assert!(status.expect("it is our child").success());
+}
+
 fn members(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(ToString::to_string).collect()
 }
@@ -145,5 +158,6 @@ fn a_segment_that_is_not_its_audience_is_found_with_counts() {
 tests![
     counted_events_end_in_segments_that_are_equal_and_in_fewer_calls,
     the_line_to_try_by_hand_works_and_a_signal_ends_with_the_summary,
+    a_signal_amid_an_outage_drains_before_it_compares,
     a_segment_that_is_not_its_audience_is_found_with_counts,
 ];

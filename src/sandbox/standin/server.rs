@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::pending;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
@@ -78,6 +78,21 @@ async fn converse(stream: TcpStream, router: Router) {
 
 /// `POST` to the synced-segment route.
 async fn sync(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+    let limit = shared.state().rate_limit.as_mut().map(|limit| limit.call(SystemTime::now()));
+    let Some((limit, is_within)) = limit else {
+        return answered(shared, headers, body, true).await;
+    };
+    let mut response = answered(shared, headers, body, is_within).await;
+    response.headers_mut().extend(limit);
+    response
+}
+
+async fn answered(
+    shared: Arc<Shared>,
+    headers: HeaderMap,
+    body: Bytes,
+    is_within_limit: bool,
+) -> Response {
     let number = shared.state().begin();
     let request = match read(&headers, &body) {
         Ok(request) => request,
@@ -98,7 +113,7 @@ async fn sync(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
     if !latency.is_zero() {
         tokio::time::sleep(latency).await;
     }
-    let fault = call.fault();
+    let fault = if is_within_limit { call.fault() } else { Fault::status(429) };
     let response = match fault {
         Fault::None => call.judge(),
         Fault::Answer { status, headers, body } => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
 
 use super::Account;
+use super::rate::RateLimit;
 use crate::launchdarkly::wire::{SyncMember, SyncRequest};
 use crate::secret::Secret;
 
@@ -89,6 +90,7 @@ pub(super) struct State {
     environments: BTreeMap<String, Environment>,
     pub(super) max_members: usize,
     pub(super) latency: Duration,
+    pub(super) rate_limit: Option<RateLimit>,
     pub(super) keep: Keep,
     pub(super) refused: Box<dyn Fn(&str) -> bool + Send>,
     counts: CallCounts,
@@ -112,6 +114,7 @@ impl State {
             environments: accounts.into_iter().map(environment).collect(),
             max_members: 1000,
             latency: Duration::ZERO,
+            rate_limit: None,
             keep: Keep::Members,
             refused: Box::new(|_| false),
             counts: CallCounts::default(),
