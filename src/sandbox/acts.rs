@@ -67,15 +67,15 @@ pub(super) const ACTS: [Act; 5] = [
     Act {
         trouble: Trouble::LateEvent,
         begins: "4. guest_01 leaves \"Beta testers\". Then Segment repeats an old event, by which
-   guest_01 had entered a minute ago. The latest event time wins: guest_01 stays
-   out, and the segment has 19 members. Look at: cohortd member sandbox guest_01",
+   guest_01 had entered a minute ago. The latest event time wins: guest_01 is
+   out, and 19 members are left. Look at: cohortd member sandbox guest_01",
         lasts: Duration::from_secs(6),
         ends: "   The late event was answered 200 and changed nothing.",
     },
     Act {
         trouble: Trouble::Deletion,
-        begins: "5. Segment asks to delete guest_02, who wants to be forgotten. cohortd takes them
-   out of every segment first, and erases what it knows of them then.",
+        begins: "5. Segment asks to delete guest_02, who wants to be forgotten. cohortd first has
+   every segment let go of them, and then erases what it knows of them.",
         lasts: Duration::from_secs(6),
         ends: "   18 members are left. That was all of it; the traffic goes on until Ctrl-C.",
     },
