@@ -52,7 +52,7 @@ impl Packages {
         let made = Command::new("python3").args(["-m", "venv"]).arg(&folder).output();
         let made = made.expect("python3 is there");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let install = ["install", "--quiet", "--disable-pip-version-check", "--retries=0"];
+        let install = ["install", "--quiet", "--disable-pip-version-check", "--retries=1"];
         let output = Command::new(self.program("pip")).args(install).args(self.packages).output();
         let output = output.expect("it came with the environment");
         if output.status.success() {
@@ -61,8 +61,13 @@ impl Packages {
         }
         let complaint = String::from_utf8_lossy(&output.stderr);
         let line = complaint.trim_end().lines().last().unwrap_or("it does not say why");
+        let is_alone = complaint.contains("connection broken"); // which the last line does not say
         Err(Lack {
-            why: format!("pip cannot install {wanted} ({line})"),
+            why: if is_alone {
+                "pip does not reach its index".to_owned()
+            } else {
+                format!("pip cannot install {wanted} ({line})")
+            },
             remedy: Remedy::Other(
                 "an index that pip reaches (pip config set global.index-url URL)",
             ),
