@@ -44,8 +44,9 @@ impl Packages {
         }
         let folder = self.folder();
         let (done, wanted) = (folder.join("installed"), self.packages.join(" "));
-        if std::fs::read_to_string(&done).is_ok_and(|installed| installed == wanted) {
-            return Ok(());
+        let is_done = std::fs::read_to_string(&done).is_ok_and(|installed| installed == wanted);
+        if is_done && self.program("python").exists() {
+            return Ok(()); // and its interpreter is still on the machine
         }
         let _ = std::fs::remove_dir_all(&folder); // what an earlier run did not finish
         std::fs::create_dir_all(&folder).expect("it is ours");
