@@ -138,20 +138,22 @@ fn works(name: &str, arguments: &[&str], otherwise: &'static str) -> Result<(), 
     })
 }
 
-/// What was not checked, and why.
-static NOT_CHECKED: Mutex<BTreeMap<Lack, BTreeSet<&str>>> = Mutex::new(BTreeMap::new());
+/// The tests that lacked the same.
+static NOT_CHECKED: Mutex<BTreeMap<Vec<Lack>, BTreeSet<&str>>> = Mutex::new(BTreeMap::new());
 
 /// How a test ends that lacks something.
 pub fn without(test: &'static str, lacks: Vec<Lack>) -> Result<Completion, Failed> {
-    let why = lacks.iter().map(|lack| lack.why.as_str()).collect::<Vec<_>>().join("; ");
+    let why = reasons(&lacks);
     let mut all = NOT_CHECKED.lock().unwrap_or_else(PoisonError::into_inner);
-    for lack in lacks {
-        all.entry(lack).or_default().insert(test);
-    }
+    all.entry(lacks).or_default().insert(test);
     match std::env::var_os(DEMAND) {
         Some(demand) if !demand.is_empty() => Err(format!("{why}, and {DEMAND} is set").into()),
         _ => Ok(Completion::ignored_with(why)),
     }
+}
+
+fn reasons(lacks: &[Lack]) -> String {
+    lacks.iter().map(|lack| lack.why.as_str()).collect::<Vec<_>>().join("; ")
 }
 
 #[expect(clippy::print_stdout, reason = "these are the last words of a run")]
@@ -161,15 +163,15 @@ pub fn say_what_was_not_checked() {
         return;
     }
     println!("not checked:\n");
-    for (Lack { why, .. }, tests) in &*all {
-        println!("    {why}");
+    for (lacks, tests) in &*all {
+        println!("    {}", reasons(lacks));
         for test in tests {
             println!("        {test}");
         }
     }
     let (mut packages, mut others) = (BTreeSet::new(), BTreeSet::new());
-    for Lack { remedy, .. } in all.keys() {
-        match *remedy {
+    for lack in all.keys().flatten() {
+        match lack.remedy {
             Remedy::Packages(names) => packages.extend(names.split(' ')),
             Remedy::Other(what) => _ = others.insert(what),
         }

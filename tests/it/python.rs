@@ -44,15 +44,16 @@ impl Packages {
         }
         let folder = self.folder();
         let (done, wanted) = (folder.join("installed"), self.packages.join(" "));
-        if std::fs::read_to_string(&done).is_ok_and(|installed| installed == wanted) {
-            return Ok(());
+        let is_done = std::fs::read_to_string(&done).is_ok_and(|installed| installed == wanted);
+        if is_done && self.program("python").exists() {
+            return Ok(()); // and its interpreter is still on the machine
         }
         let _ = std::fs::remove_dir_all(&folder); // what an earlier run did not finish
         std::fs::create_dir_all(&folder).expect("it is ours");
         let made = Command::new("python3").args(["-m", "venv"]).arg(&folder).output();
         let made = made.expect("python3 is there");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let install = ["install", "--quiet", "--disable-pip-version-check", "--retries=0"];
+        let install = ["install", "--quiet", "--disable-pip-version-check", "--retries=1"];
         let output = Command::new(self.program("pip")).args(install).args(self.packages).output();
         let output = output.expect("it came with the environment");
         if output.status.success() {
@@ -61,8 +62,13 @@ impl Packages {
         }
         let complaint = String::from_utf8_lossy(&output.stderr);
         let line = complaint.trim_end().lines().last().unwrap_or("it does not say why");
+        let is_alone = complaint.contains("connection broken"); // which the last line does not say
         Err(Lack {
-            why: format!("pip cannot install {wanted} ({line})"),
+            why: if is_alone {
+                "pip does not reach its index".to_owned()
+            } else {
+                format!("pip cannot install {wanted} ({line})")
+            },
             remedy: Remedy::Other(
                 "an index that pip reaches (pip config set global.index-url URL)",
             ),

@@ -4,7 +4,7 @@
 //! Each file ends with the list of its tests, [`tests!`], and `main` has the list of files. What is in no list
 //! is dead code, which the lints refuse.
 
-use std::backtrace::{Backtrace, BacktraceStatus};
+use std::backtrace::Backtrace;
 use std::collections::BTreeMap;
 use std::fmt::{Arguments, Write};
 use std::path::Path;
@@ -121,6 +121,18 @@ pub fn note(words: Arguments<'_>) {
     }
 }
 
+/// Who called whom, as far as that is code of ours.
+fn the_way_there() -> String {
+    let all = Backtrace::force_capture().to_string();
+    let lines: Vec<&str> = all.lines().collect();
+    let ours = lines.windows(2).filter(|pair| {
+        let place = pair[1].trim_start();
+        let here = ["at ./src/", "at ./tests/", concat!("at ", env!("CARGO_MANIFEST_DIR"))];
+        here.iter().any(|here| place.starts_with(here)) && !place.contains("/it/runner.rs:")
+    });
+    ours.flatten().copied().collect::<Vec<_>>().join("\n")
+}
+
 #[derive(Parser)]
 struct CommandLine {
     #[command(flatten)]
@@ -136,9 +148,8 @@ pub fn run(tests: Vec<Test>) -> Conclusion {
     SHOWN_AT_ONCE.store(usual.nocapture, Ordering::Relaxed);
     std::panic::set_hook(Box::new(|panic| {
         note(format_args!("{} {panic}", thread::current().name().unwrap_or("a thread")));
-        let backtrace = Backtrace::capture();
-        if backtrace.status() == BacktraceStatus::Captured {
-            note(format_args!("{backtrace}"));
+        if std::env::var_os("RUST_BACKTRACE").is_some_and(|wanted| wanted != "0") {
+            note(format_args!("{}", the_way_there()));
         }
     }));
     if usual.test_threads.is_none() {
