@@ -129,7 +129,7 @@ catalogue! {
     EVENT_TIMES_DOUBTED "event_times_doubted" Counter One ["destination", "reason"]
         "Accepted events that say a time which does not count: unreadable, too_early (before 2010) or ahead (by more than five minutes). The next best time does, or the arrival; cohortd explain shows it."
     EVENT_TIMES_CORRECTED "event_times_corrected" Counter One ["destination", "clock"]
-        "Accepted events of the Tracking API whose time was corrected because the sender's clock was ahead, or behind where segment.correct_clocks_behind says so."
+        "Accepted events of the Tracking API whose time was corrected because the sender's clock was ahead by a second or more, or a minute or more behind where segment.correct_clocks_behind says so."
     LAST_EVENT "last_event_timestamp_seconds" Gauge Second ["destination"]
         "When the last event arrived, since the Unix epoch; not there before the first one."
     DELTAS "deltas" Counter One ["destination"]
