@@ -119,7 +119,7 @@ catalogue! {
     REQUEST_DURATION "request_duration_seconds" Histogram Second ["destination", "class"]
         "From the head of a request to its answer, by the class of its status: 2xx, 4xx, 5xx."
     REFUSED "refused_requests" Counter One ["path", "reason", "credential"]
-        "Requests of the public listener that were refused, by path (`-`: one that nobody has), by the word of the refusal, and by what they showed or what of it failed: none, signature, bearer, basic, other."
+        "Requests of the public listener that were refused, by path (`-`: one that nobody has, `*`: a connection of which no request was read), by the word of the refusal, and by what they showed or what of it failed: none, signature, bearer, basic, other."
     EVENTS_ACCEPTED "events_accepted" Counter One ["destination"]
         "Events answered as accepted: they are on disk."
     EVENTS_IGNORED "events_ignored" Counter One ["destination"]
