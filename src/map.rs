@@ -505,6 +505,25 @@ mod tests {
     }
 
     #[test]
+    fn an_audience_is_not_known_by_the_braces_of_a_template() {
+        let rows = [
+            ("id", "{{context.personas.computation_id}"),
+            ("key", "{context.personas.computation_key}}"),
+        ];
+        for (part, text) in rows {
+            let pointer = format!("/context/personas/computation_{part}");
+            let event = event(&[(pointer.as_str(), json!(text))]);
+            let Outcome::Rejected(rejection) = outcome(mapping(), &event) else {
+                panic!("it is one audience for many");
+            };
+            let expected = format!(
+                "invalid_field: segment_audience_{part} still has the braces of a template, {{{{ or }}}}, so that many audiences would be one ($.context.personas.computation_{part}): correct mapping.segment_audience_{part}, or what is sent there."
+            );
+            assert_eq!(rejection.to_string(), expected);
+        }
+    }
+
+    #[test]
     fn every_rejection_has_its_word_and_sentence() {
         let personas = "/context/personas";
         let class = "/context/personas/computation_class";
@@ -570,14 +589,6 @@ mod tests {
             (
                 event(&[("/traits", json!(null))]),
                 "missing_field: traits_or_props is required and has no value ($.properties, else $.traits): correct mapping.traits_or_props, or what is sent there.",
-            ),
-            (
-                event(&[(id, json!("{{context.personas.computation_id}"))]),
-                "invalid_field: segment_audience_id still has the braces of a template, {{ or }}, so that many audiences would be one ($.context.personas.computation_id): correct mapping.segment_audience_id, or what is sent there.",
-            ),
-            (
-                event(&[(key, json!("{context.personas.computation_key}}"))]),
-                "invalid_field: segment_audience_key still has the braces of a template, {{ or }}, so that many audiences would be one ($.context.personas.computation_key): correct mapping.segment_audience_key, or what is sent there.",
             ),
             (
                 event(&[("/traits", json!("ada"))]),

@@ -159,7 +159,7 @@ fn read_origins(section: &mut Section<'_>) -> Vec<String> {
 }
 
 /// As a browser writes it: without a path, without the port that goes without saying. Pages in apps and extensions have
-/// schemes of their own, as in capacitor://localhost.
+/// schemes of their own, as in `capacitor://localhost`.
 fn origin(text: &str) -> Option<String> {
     if text == "*" {
         return Some(text.to_owned());

@@ -148,7 +148,9 @@ pub fn name_message<'a>(
     arrival: Timestamp,
 ) {
     if let Some(message) = message_of(event, arrival) {
-        deltas.iter_mut().for_each(|delta| delta.message = Some(message.saying(delta)));
+        for delta in deltas {
+            delta.message = Some(message.saying(delta));
+        }
     }
 }
 

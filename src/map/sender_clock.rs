@@ -9,7 +9,7 @@
 //! * There is no threshold: what is taken off grows from nothing with what the clock is ahead. So two messages
 //!   of one clock keep their order, unless they happened closer together than their ways here differed.
 //! * A message never counts later than its first attempt, if it has a message id: one whose time was moved is
-//!   remembered, and every one is looked for (`membership::Message`, tests/it/real_world.rs). Where clocks that are
+//!   remembered, and every one is looked for (`membership::Message`, `tests/it/real_world.rs`). Where clocks that are
 //!   behind are corrected every message is remembered, because a body that is sent again looks like one of
 //!   a clock that is behind.
 //!

@@ -104,12 +104,11 @@ impl Read {
 mod tests {
     use super::*;
 
-    /// What is found where the bytes come in pieces of that size: the header, how many there are, whether
-    /// HTTP/2 follows, what stands behind them, and the most that was held.
-    fn found(
-        text: &[u8],
-        piece: usize,
-    ) -> Result<(Option<Header>, usize, bool, Vec<u8>, usize), Malformed> {
+    /// The header, how many there are, whether HTTP/2 follows, what stands behind them, and the most that was held.
+    type Found = (Option<Header>, usize, bool, Vec<u8>, usize);
+
+    /// What is found where the bytes come in pieces of that size.
+    fn found(text: &[u8], piece: usize) -> Result<Found, Malformed> {
         let (mut read, mut most) = (Read::default(), 0);
         let mut pieces = text.chunks(piece);
         loop {
@@ -165,7 +164,7 @@ mod tests {
     fn of_the_longest_header_no_more_is_held_than_comes_at_once() {
         let binary =
             b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff\xc0\0\x02\x01\x0a\0\0\x01\x12\x67\x01\xbb";
-        let all = [&binary[..], &[0; 65535 - 12], b"POST / HTTP/1.1\r\n"].concat();
+        let all = [&binary[..], &vec![0; 65535 - 12], b"POST / HTTP/1.1\r\n"].concat();
         let (header, _, is_http2, ahead, most) = found(&all, FIRST_BYTES).expect("a header");
         assert_eq!(header.and_then(|header| header.source), "192.0.2.1".parse().ok());
         assert_eq!((is_http2, &ahead[..]), (false, &b"POST / HTTP/1.1\r\n"[..]));

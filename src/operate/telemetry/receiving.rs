@@ -73,14 +73,12 @@ fn method(method: &Method) -> (&'static str, Option<String>) {
     const KNOWN: [&str; 9] =
         ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
     let sent = method.as_str();
-    match KNOWN.into_iter().find(|known| *known == sent) {
-        Some(known) => (known, None),
-        None => {
-            let is_name =
-                sent.len() <= LONGEST_METHOD && sent.bytes().all(|b| b.is_ascii_alphabetic());
-            ("_OTHER", Some(if is_name { sent } else { "REDACTED" }.to_owned()))
-        }
+    if let Some(known) = KNOWN.into_iter().find(|known| *known == sent) {
+        return (known, None);
     }
+    let is_name =
+        sent.len() <= LONGEST_METHOD && sent.bytes().all(|byte| byte.is_ascii_alphabetic());
+    ("_OTHER", Some(if is_name { sent } else { "REDACTED" }.to_owned()))
 }
 
 /// One name for a route, which has two: with a slash at its end and without.
