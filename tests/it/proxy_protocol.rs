@@ -111,7 +111,7 @@ async fn a_load_balancer_says_where_a_connection_is_from() {
     let counted = "cohortd_refused_requests_total{path=\"*\",reason=\"bad_proxy_header\",credential=\"none\"} 2";
     assert!(metrics.contains(counted), "{metrics}");
     // With extensions as long as they may be, in pieces.
-    let long = [&home[..14], &[255, 255], &home[16..28], &[0; 65535 - 12]].concat();
+    let long = [&home[..14], &[255, 255], &home[16..28], &vec![0; 65535 - 12]].concat();
     let (one, other) = long.split_at(30_000);
     assert_eq!(answer(to, &[one, other, &request("gus")]).await, (200, String::new()));
     cohortd.until_status(|status| !status.to_string().contains("bad_proxy_header")).await;
