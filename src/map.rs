@@ -42,7 +42,7 @@ pub use event_time::Doubt;
 pub use explain::{ExplainedField, ExplainedTime, Explanation, explain_time};
 pub use expression::{MappingFault, stringified};
 pub use glob::{Glob, GlobFault};
-pub use mappings::{Mappings, Outcome, doubt_of, happened_at, message_of, user_id};
+pub use mappings::{Mappings, Outcome, doubt_of, happened_at, name_message, user_id};
 pub use membership_value::MembershipRule;
 pub use rejection::{Reason, Rejection};
 pub use sender_clock::{Clock, Corrected, corrected};
@@ -158,8 +158,8 @@ impl Mapping {
         }
         let class = self.computation_class(event)?;
         let find = |field| self.fields.find(field, event);
-        let audience = find(Field::AudienceId).parsed("a text", AudienceId::new)?;
-        let audience_key = find(Field::AudienceKey).parsed("a text", AudienceKey::new)?;
+        let audience = find(Field::AudienceId).named(AudienceId::new)?;
+        let audience_key = find(Field::AudienceKey).named(AudienceKey::new)?;
         if !self.audiences.admit(&audience_key) {
             return Ok(None);
         }
@@ -186,12 +186,16 @@ impl Mapping {
             return Err(find(field).too_long(KEY_BYTES));
         }
         if context_key::has_template_braces(context_key) {
-            return Err(find(field).unrendered());
+            return Err(find(field).unrendered("people"));
         }
         let context_key = ContextKey::new(context_key).ok_or_else(|| no_context_key(rule))?;
 
-        let value = find(Field::TraitsOrProps);
-        let value = value.object()?.get(audience_key.as_str());
+        let values = find(Field::TraitsOrProps);
+        let value = match values.object()? {
+            Some(values) => values.get(audience_key.as_str()),
+            None if self.value_rules.needs_none(class) => None,
+            None => return Err(values.missing()),
+        };
         let membership = self.value_rules.read(class, value)?;
         Ok(Some(MembershipDelta {
             audience,
@@ -338,7 +342,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::membership::{Deletion, Membership, Message};
+    use crate::membership::{Deletion, Membership};
 
     const ARRIVAL: Timestamp = Timestamp(1_741_850_595_000_000);
 
@@ -382,7 +386,7 @@ mod tests {
             key_rule: 1,
             message: None,
         };
-        let expected = Outcome::Accepted { deltas: vec![expected], rejection: None, message: None };
+        let expected = Outcome::Accepted { deltas: vec![expected], rejection: None };
         assert_eq!(outcome(mapping(), &event(&[])), expected);
     }
 
@@ -410,28 +414,31 @@ mod tests {
     #[test]
     fn a_message_is_named_where_its_time_depends_on_its_arrival() {
         let message = |event: &Value| match outcome(mapping(), event) {
-            Outcome::Accepted { message, .. } => message,
+            Outcome::Accepted { deltas, .. } => deltas[0].message,
             other => panic!("it maps: {other:?}"),
+        };
+        let named = |event: &Value, id: &'static str, moves: bool| {
+            let delta = mapping().map(event, ARRIVAL).expect("it maps").expect("it is selected");
+            Some(message::Named { id: id.into(), moves }.saying(&delta))
         };
         let without = event(&[("/timestamp", Value::Null)]);
         assert_eq!(message(&event(&[])), None);
         assert_eq!(message(&without), None, "said twice, it may be meant twice");
         let mut with_id = without.clone();
         with_id["messageId"] = json!("m");
-        assert_eq!(
-            message(&with_id),
-            Some(Message { hash: message::hash_of_id("m"), moves: true })
-        );
+        assert_eq!(message(&with_id), named(&with_id, "m", true));
+        with_id["messageId"] = json!(12345);
+        assert_eq!(message(&with_id), named(&with_id, "12345", true));
         let mut recent = event(&[]);
         recent["messageId"] = json!("m");
-        let named = Message { hash: message::hash_of_id("m"), moves: false };
-        assert_eq!(message(&recent), Some(named), "it may have been ahead when it came before");
+        let expected = named(&recent, "m", false);
+        assert_eq!(message(&recent), expected, "it may have been ahead when it came before");
         let unnamed = json!({"type": "delete", "userId": "ada"});
         let named = deleted(outcome(mapping(), &unnamed)).message;
         assert_eq!(named, Some(message::hash_of_deletion(&unnamed)));
         let delete = json!({"type": "delete", "userId": "ada", "messageId": "m"});
         let deletion = deleted(outcome(mapping(), &delete));
-        assert_eq!(deletion.message, Some(message::hash_of_id("m")));
+        assert_eq!(deletion.message, Some(message::hash_of_deletion(&delete)));
     }
 
     #[test]
@@ -476,6 +483,44 @@ mod tests {
         let left = event(&[("/type", json!("track")), ("/properties", json!({"vip": false}))]);
         let delta = mapping().delta(&left, ARRIVAL).expect("it maps").expect("it is selected");
         assert_eq!(delta.membership, Membership::Out);
+    }
+
+    #[test]
+    fn a_journey_step_that_says_nothing_but_whose_it_is_enters() {
+        let journey = |class: &str| {
+            let class = ("/context/personas/computation_class", json!(class));
+            let mut event = event(&[class, ("/traits", Value::Null)]);
+            event.as_object_mut().expect("an object").retain(|key, _| key != "properties");
+            event
+        };
+        let step = journey("journey_step");
+        let delta = mapping().map(&step, ARRIVAL).expect("it maps").expect("it is selected");
+        assert_eq!(delta.membership, Membership::In);
+        let mut rejecting = mapping();
+        rejecting.set_membership(MembershipRule::Strict, false);
+        for (mapping, event) in [(rejecting, step), (mapping(), journey("audience"))] {
+            let rejection = mapping.map(&event, ARRIVAL).expect_err("there is no value");
+            assert_eq!(rejection.reason, Reason::MissingField);
+        }
+    }
+
+    #[test]
+    fn an_audience_is_not_known_by_the_braces_of_a_template() {
+        let rows = [
+            ("id", "{{context.personas.computation_id}"),
+            ("key", "{context.personas.computation_key}}"),
+        ];
+        for (part, text) in rows {
+            let pointer = format!("/context/personas/computation_{part}");
+            let event = event(&[(pointer.as_str(), json!(text))]);
+            let Outcome::Rejected(rejection) = outcome(mapping(), &event) else {
+                panic!("it is one audience for many");
+            };
+            let expected = format!(
+                "invalid_field: segment_audience_{part} still has the braces of a template, {{{{ or }}}}, so that many audiences would be one ($.context.personas.computation_{part}): correct mapping.segment_audience_{part}, or what is sent there."
+            );
+            assert_eq!(rejection.to_string(), expected);
+        }
     }
 
     #[test]

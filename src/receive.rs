@@ -124,6 +124,8 @@ pub struct PublicState {
     counters: Arc<Counters>,
     /// Requests that the ledger did not take.
     unrecorded: Mutex<Seldom>,
+    /// Pages whose origin is not listed.
+    unlisted: Mutex<Seldom>,
 }
 
 impl PublicState {
@@ -150,6 +152,7 @@ impl PublicState {
             readiness,
             counters,
             unrecorded: Mutex::default(),
+            unlisted: Mutex::default(),
         }
     }
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::json::{self, exact};
-use crate::map::MappingFault;
+use crate::map::{MappingFault, stringified};
 
 #[derive(Serialize)]
 struct Failure {
@@ -53,10 +53,12 @@ fn each_line<A: Serialize>(
         if input.read_until(b'\n', &mut line)? == 0 {
             return output.flush();
         }
-        match answer(line.trim_ascii_end()) {
-            Ok(answer) => serde_json::to_writer(&mut output, &answer)?,
-            Err(error) => serde_json::to_writer(&mut output, &Failure { error })?,
-        }
+        let told = match answer(line.trim_ascii_end()) {
+            Ok(answer) => stringified(&answer),
+            Err(error) => stringified(&Failure { error }),
+        };
+        output
+            .write_all(told.ok_or_else(|| io::Error::other("it cannot be written"))?.as_bytes())?;
         output.write_all(b"\n")?;
     }
 }
@@ -86,4 +88,32 @@ fn parsed_exactly<T: DeserializeOwned>(line: &[u8], what: &str, needs: &str) -> 
 fn told(faults: &[MappingFault]) -> String {
     let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
     format!("mapping: {}", faults.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_their_digits() {
+        let table = [
+            (
+                r#"{"mapping":{"k":{"@json":{"mode":"decode","value":{"@path":"$.t"}}}},"payload":{"t":"[117000000000000000001,1e20,1e21,7]"}}"#,
+                r#"{"value":{"k":["117000000000000000001",100000000000000000000,1e+21,7]}}"#,
+            ),
+            (
+                r#"{"mapping":{"k":{"@path":"$.n"}},"payload":{"n":117000000000000000002}}"#,
+                r#"{"value":{"k":"117000000000000000002"}}"#,
+            ),
+            (
+                r#"{"mapping":{"k":{"@path":"$.n"}},"payload":{"n":[1e400,1.5e20]}}"#,
+                r#"{"value":{"k":["Infinity",150000000000000000000]}}"#,
+            ),
+        ];
+        for (line, expected) in table {
+            let mut output = Vec::new();
+            mapping(line.as_bytes(), &mut output).expect("memory does not fail");
+            assert_eq!(String::from_utf8_lossy(&output).trim_end(), expected);
+        }
+    }
 }

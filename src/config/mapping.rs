@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::section::{Section, choose};
-use crate::json;
+use crate::json::exact::Exact;
 use crate::map::{
-    AudienceOverride, AudienceRules, ContextKeyRule, Glob, Mapping, Mappings, MembershipRule,
-    Subscription,
+    AudienceOverride, AudienceRules, ContextKeyRule, Glob, Mapping, MappingFault, Mappings,
+    MembershipRule, Subscription,
 };
 use crate::membership::ContextKind;
 use crate::nearest::nearest;
@@ -68,6 +68,9 @@ fn read(mut section: Section<'_>, mut mapping: Mapping) -> Option<Mapping> {
         deny: globs(&mut section, "deny_audiences"),
         overrides: overrides(section.section("audiences")),
     });
+    if let Some(MappingFault { path, problem }) = mapping.doubt().filter(|_| enabled) {
+        section.warn(&path, &problem);
+    }
     section.finish();
     enabled.then_some(mapping)
 }
@@ -163,10 +166,10 @@ struct Pasted {
 }
 
 fn pasted(text: &str) -> Result<Pasted, String> {
-    let json = json::from_str(text).map_err(|error| {
+    let json = Exact::read(text.as_bytes()).map_err(|error| {
         format!("is not JSON at line {}, column {}", error.line(), error.column())
     })?;
-    let Value::Object(mut outer) = json else {
+    let Value::Object(mut outer) = json.into_texts() else {
         return Err("must hold a JSON object with the fields of the mapping".to_owned());
     };
     let Some(inner) = outer.remove("mapping") else {

@@ -98,6 +98,14 @@ impl SegmentSection {
         if self.write_keys.is_empty() && !self.cors_origins.is_empty() {
             section.warn("cors_origins", "counts for nothing: no write key opens the Tracking API");
         }
+        let deciding = |field: &&String| DECIDING.contains(&field.as_str());
+        for field in self.extra_fields.iter().filter(deciding) {
+            let warning = format!(
+                "names {field}, which decides what becomes of an event: at the end of one it is not signed, so that \
+                 whoever gets hold of a signed event may change it"
+            );
+            section.warn("extra_fields", &warning);
+        }
         for credential in &self.require {
             let (word, key, configured) = match credential {
                 Credential::Signature => ("signature", "shared_secrets", &self.shared_secrets),
@@ -135,27 +143,56 @@ fn read_origins(section: &mut Section<'_>) -> Vec<String> {
     let mut origins = Vec::new();
     for text in section.list("cors_origins").unwrap_or_default() {
         let text = text.trim();
-        if let Some(origin) = origin(text) {
-            origins.push(origin);
-        } else {
-            let problem = "must be origins of web pages, as in https://www.example.com, or *";
-            section.fault("cors_origins", Some(text.to_owned()), problem);
-        }
+        let problem = match origin(text) {
+            Some(origin) if origin == "*" || !origin.contains('*') => {
+                origins.push(origin);
+                continue;
+            }
+            Some(_) => {
+                "is a pattern, and matches no origin: write each one, as in https://www.example.com, or * alone"
+            }
+            None => "must be origins of web pages, as in https://www.example.com, or *",
+        };
+        section.fault("cors_origins", Some(text.to_owned()), problem);
     }
     origins
 }
 
-/// As a browser writes it: without a path, without the port that goes without saying.
+/// As a browser writes it: without a path, without the port that goes without saying. Pages in apps and extensions have
+/// schemes of their own, as in `capacitor://localhost`.
 fn origin(text: &str) -> Option<String> {
     if text == "*" {
         return Some(text.to_owned());
     }
     let url = Url::parse(text).ok()?;
-    let is_bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+    let is_bare =
+        matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
     let is_anonymous = url.username().is_empty() && url.password().is_none();
+    let host = url.host_str().filter(|host| !host.is_empty() && is_bare && is_anonymous)?;
     let origin = url.origin();
-    (origin.is_tuple() && is_bare && is_anonymous).then(|| origin.ascii_serialization())
+    if origin.is_tuple() {
+        return Some(origin.ascii_serialization());
+    }
+    let port = url.port().map_or(String::new(), |port| format!(":{port}"));
+    Some(format!("{}://{}{port}", url.scheme(), host.to_ascii_lowercase()))
 }
+
+/// Fields of an event that decide what becomes of it.
+const DECIDING: [&str; 13] = [
+    "anonymousId",
+    "context",
+    "event",
+    "groupId",
+    "messageId",
+    "originalTimestamp",
+    "properties",
+    "receivedAt",
+    "sentAt",
+    "timestamp",
+    "traits",
+    "type",
+    "userId",
+];
 
 fn read_require(section: &mut Section<'_>) -> Vec<Credential> {
     let mut require = Vec::new();

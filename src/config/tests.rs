@@ -830,17 +830,52 @@ fn origins_of_web_pages_are_read_as_browsers_write_them() {
         ("https://www.example.com", "https://www.example.com"),
         ("HTTPS://WWW.Example.com:443/", "https://www.example.com"),
         ("http://localhost:3000", "http://localhost:3000"),
+        ("capacitor://localhost", "capacitor://localhost"),
+        ("ionic://LocalHost/", "ionic://localhost"),
+        ("app://shop:8080", "app://shop:8080"),
+        (
+            "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+            "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+        ),
     ];
     for (written, read) in table {
         let config = load(written).expect("it is good");
         let segment = config.destinations[0].segment.as_ref().expect("it has one");
         assert_eq!(segment.cors_origins, [read], "{written}");
     }
-    for wrong in
-        ["www.example.com", "https://x.example/shop", "https://ada@x.example", "file:///", "**"]
-    {
+    for wrong in [
+        "www.example.com",
+        "https://x.example/shop",
+        "https://ada@x.example",
+        "file:///",
+        "**",
+        "capacitor://",
+        "ionic://x/y",
+        "data:text",
+        "null",
+    ] {
         let text = faults(load(wrong));
         let expected = format!("segment.cors_origins = {wrong}   must be origins of web pages");
         assert!(text.contains(&expected), "{text}");
     }
+    for pattern in ["https://*.example", "https://*", "*://localhost", "app://*"] {
+        let text = faults(load(pattern));
+        assert!(text.contains(&format!("segment.cors_origins = {pattern}   ")), "{text}");
+    }
+    let text = faults(load("https://*.example"));
+    assert!(text.contains("is a pattern, and matches no origin"), "{text}");
+}
+
+#[test]
+fn an_appended_field_that_decides_what_becomes_of_an_event_is_warned_of() {
+    let load = |fields| load(&[("EU__SEGMENT__EXTRA_FIELDS", fields)]);
+    let warned = |fields| {
+        let warnings = load(fields).expect("it is good").warnings;
+        let of_fields = warnings.iter().map(ToString::to_string);
+        of_fields.filter(|warning| warning.contains("extra_fields")).collect::<Vec<_>>()
+    };
+    assert_eq!(warned("plan\nregion"), Vec::<String>::new());
+    let all = warned("plan\nuserId\ntimestamp");
+    assert_eq!(all.len(), 2, "{all:?}");
+    assert!(all[0].contains("names userId, which decides"), "{all:?}");
 }

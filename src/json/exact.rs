@@ -12,10 +12,13 @@
 //!   same id.
 //!
 //! Any other number is a float, and its text is what JavaScript makes of that: `1e21` is `1e+21`, and
-//! `0.1` with twenty digits behind it is `0.1`.
+//! `0.1` with twenty digits behind it is `0.1`. One that no float holds (`1e400`) is valid JSON that `serde_json`
+//! refuses: it compares as the largest float does, and its text is JavaScript's `Infinity`. Only a text that could
+//! not be read is looked through for such.
 
 use std::borrow::Cow;
 
+use serde::de::IgnoredAny;
 use serde_json::{Error, Value};
 
 /// Fewer significant digits are exact in a float.
@@ -23,6 +26,13 @@ const LEAST_DIGITS: usize = 16;
 
 /// JavaScript writes a number that has more digits before its point with an exponent.
 const MOST_PADDED: usize = 21;
+
+/// The largest float has so many digits before its point.
+const MOST_DIGITS: usize = f64::MAX_10_EXP as usize + 1;
+
+/// As JavaScript writes what no float holds.
+const INFINITY: &str = "Infinity";
+const MINUS_INFINITY: &str = "-Infinity";
 
 /// A value that was read, without the loss of a digit. Not `Debug`: it may be an event ([P8](crate::design::P8)).
 #[derive(Clone, Default)]
@@ -38,12 +48,22 @@ impl Exact {
     /// # Errors
     /// It is none.
     pub fn read(text: &[u8]) -> Result<Self, Error> {
-        let value = match str::from_utf8(text) {
-            Ok(text) => super::from_str(text)?, // at once, and not string by string
-            Err(_) => super::from_slice(text)?,
+        let (value, texts) = match value_of(text) {
+            Ok(value) if may_be_inexact(text) => (value, replaced(text, inexact)),
+            Ok(value) => (value, None),
+            Err(error) => match replaced(text, largest_for) {
+                Some(bounded) => (value_of(&bounded)?, replaced(text, inexact)),
+                None => return Err(error),
+            },
         };
-        let texts = with_texts(text).map(|text| super::from_slice(&text)).transpose()?;
+        let texts = texts.map(|text| super::from_slice(&text)).transpose()?;
         Ok(Self { value, texts })
+    }
+
+    /// With texts where a number is not what was written.
+    #[must_use]
+    pub fn into_texts(self) -> Value {
+        self.texts.unwrap_or(self.value)
     }
 
     /// Whether every number in it is what was written, so that there is one tree.
@@ -91,8 +111,19 @@ impl Exact {
     }
 }
 
+fn value_of(text: &[u8]) -> Result<Value, Error> {
+    match str::from_utf8(text) {
+        Ok(text) => super::from_str(text), // at once, and not string by string
+        Err(_) => super::from_slice(text),
+    }
+}
+
 fn write(value: &Value, texts: &Value, json: &mut String) {
     match (value, texts) {
+        (Value::Number(_), Value::String(text)) if text == INFINITY => json.push_str("1e999"),
+        (Value::Number(_), Value::String(text)) if text == MINUS_INFINITY => {
+            json.push_str("-1e999");
+        }
         (Value::Number(_), Value::String(digits)) => json.push_str(digits),
         (Value::Array(items), Value::Array(texts)) => {
             json.push('[');
@@ -120,9 +151,13 @@ fn write(value: &Value, texts: &Value, json: &mut String) {
 /// such number.
 #[must_use]
 pub fn with_texts(text: &[u8]) -> Option<Vec<u8>> {
-    if !may_be_inexact(text) {
-        return None;
-    }
+    let is_likely = may_be_inexact(text) || may_be_beyond_floats(text);
+    if is_likely { replaced(text, inexact) } else { None }
+}
+
+/// A JSON text with other texts in the places of some numbers; `None` if there is no such number. What is no JSON
+/// does not become any.
+fn replaced(text: &[u8], other: impl Fn(&str) -> Option<Cow<'_, str>>) -> Option<Vec<u8>> {
     let mut changed = Vec::new();
     let (mut copied, mut at) = (0, 0);
     while let Some(byte) = text.get(at) {
@@ -133,11 +168,9 @@ pub fn with_texts(text: &[u8]) -> Option<Vec<u8>> {
                     |byte: &&u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
                 let end = at + text[at..].iter().take_while(is_part).count();
                 let number = str::from_utf8(&text[at..end]).ok();
-                if let Some(digits) = number.and_then(inexact_integer) {
+                if let Some(other) = number.and_then(&other) {
                     changed.extend_from_slice(&text[copied..at]);
-                    changed.push(b'"');
-                    changed.extend_from_slice(digits.as_bytes());
-                    changed.push(b'"');
+                    changed.extend_from_slice(other.as_bytes());
                     copied = end;
                 }
                 at = end;
@@ -168,6 +201,16 @@ pub fn may_be_inexact(text: &[u8]) -> bool {
     false
 }
 
+/// Whether somewhere an exponent stands that may make of few digits what no float holds. It looks at every byte.
+#[must_use]
+pub fn may_be_beyond_floats(text: &[u8]) -> bool {
+    text.windows(4).enumerate().any(|(at, window)| {
+        let [b'e' | b'E', first, second, third] = window else { return false };
+        let signed = || *first == b'+' && text.get(at + 4).is_some_and(u8::is_ascii_digit);
+        (first.is_ascii_digit() || signed()) && second.is_ascii_digit() && third.is_ascii_digit()
+    })
+}
+
 /// Whether so many digits stand around a place, with nothing between them but a point.
 fn is_long(text: &[u8], place: usize) -> bool {
     let is_part = |byte: &&u8| byte.is_ascii_digit() || **byte == b'.';
@@ -187,6 +230,31 @@ fn behind_string(text: &[u8], start: usize) -> usize {
         }
     }
     text.len()
+}
+
+/// The text that stands for a number, in JSON, if the number that is read of it is another one.
+fn inexact(number: &str) -> Option<Cow<'_, str>> {
+    let text = inexact_integer(number).or_else(|| {
+        let held = beyond_floats(number)?;
+        Some(Cow::Borrowed(if held < 0.0 { MINUS_INFINITY } else { INFINITY }))
+    })?;
+    Some(Cow::Owned(format!("\"{text}\"")))
+}
+
+/// The largest float there is, in JSON, for a number that none holds.
+fn largest_for(number: &str) -> Option<Cow<'_, str>> {
+    let held = beyond_floats(number)?;
+    Some(Cow::Owned(Value::from(f64::MAX.copysign(held)).to_string()))
+}
+
+/// What JavaScript makes of a number that no float holds.
+fn beyond_floats(number: &str) -> Option<f64> {
+    if number.len() <= MOST_DIGITS && !number.contains(['e', 'E']) {
+        return None;
+    }
+    let held: f64 = number.parse().ok()?;
+    // Rust reads more as a number than JSON does
+    (held.is_infinite() && super::from_str::<IgnoredAny>(number).is_ok()).then_some(held)
 }
 
 /// The digits of an integer, if the number that is read of it is another one.
@@ -247,7 +315,7 @@ mod tests {
             ("1.170000000000000000e20", None),
             ("117000000000000000000.0", None),
             ("1.0000000000000000000001e22", None), // JavaScript would write an exponent
-            ("1.0000000000000000000001e9999999999999999999", None),
+            ("1.0000000000000000000001e9999999999999999999", Some("Infinity")),
             ("0.10000000000000000555", None), // no integer
             ("117000000000000000001.5", None),
             ("0.0000000000000000", None),
@@ -255,7 +323,8 @@ mod tests {
             ("7", None),
         ];
         for (number, expected) in rows {
-            assert_eq!(inexact_integer(number).as_deref(), expected, "{number}");
+            let in_json = expected.map(|text| format!("\"{text}\""));
+            assert_eq!(inexact(number).as_deref(), in_json.as_deref(), "{number}");
             for (before, behind) in [("", ""), ("[", "]"), (r#"{"a\"1":["#, r#"], "b": 1}"#)] {
                 let text = format!("{before}{number}{behind}");
                 let changed = expected.map(|digits| format!("{before}\"{digits}\"{behind}"));
@@ -282,6 +351,62 @@ mod tests {
         one.with(&read("7"), |value, other| value["id"] = other.clone());
         assert_eq!((&one.value()["id"], &one.texts()["id"]), (&json!(7), &json!(7)));
         assert!(Exact::read(b"{117000000000000000001:1}").is_err(), "no more is JSON than before");
+    }
+
+    #[test]
+    fn a_number_that_no_float_holds_costs_no_event() {
+        let long = |last: char| format!("{}{last}", "9".repeat(400));
+        let (one, other) = (long('1'), long('2'));
+        let rows = [
+            (&one[..], &one[..], 1.0),
+            (&other, &other, 1.0),
+            (&format!("-{one}"), &format!("-{one}"), -1.0),
+            ("1e400", "Infinity", 1.0),
+            ("-1.5E+400", "-Infinity", -1.0),
+            ("1e99999999999999999999", "Infinity", 1.0),
+            (&format!("{one}.5"), "Infinity", 1.0),
+        ];
+        for (number, text, sign) in rows {
+            let json = format!(r#"{{"a":"1e400","b":[{number}],"c":1e300}}"#);
+            let read = Exact::read(json.as_bytes()).expect(number);
+            assert_eq!(read.value()["b"][0], json!(f64::MAX * sign), "{number}");
+            assert_eq!(read.texts()["b"][0], text, "{number}");
+            assert_eq!((&read.texts()["a"], &read.texts()["c"]), (&json!("1e400"), &json!(1e300)));
+            let again = Exact::read(read.to_json().as_bytes()).expect(number);
+            assert_eq!((again.value(), again.texts()), (read.value(), read.texts()), "{number}");
+            let rewritten: Value =
+                crate::json::from_slice(&with_texts(json.as_bytes()).expect(number)).expect(number);
+            assert_eq!(&rewritten, read.texts(), "{number}");
+        }
+        for number in ["0e99999999999999999999", "1e308", "1e-400", "-0e400"] {
+            let read = Exact::read(format!("[{number}]").as_bytes()).expect(number);
+            assert!(read.is_plain(), "{number}");
+        }
+        for text in [
+            "[01e400]",
+            "[1.e400]",
+            "[.5e400]",
+            "[+1e400]",
+            "[1e400e5]",
+            "[1e]",
+            "{1e400:1}",
+            "[1e400",
+            "[1e400,]",
+        ] {
+            assert!(Exact::read(text.as_bytes()).is_err(), "{text}");
+        }
+        let deep = format!("{}1e400{}", "[".repeat(200), "]".repeat(200));
+        assert!(Exact::read(deep.as_bytes()).is_err(), "the bound on the depth holds");
+    }
+
+    #[test]
+    fn an_exponent_that_may_go_beyond_floats_is_seen() {
+        for text in ["1e400", "[1E+400]", "1e0309 "] {
+            assert!(may_be_beyond_floats(text.as_bytes()), "{text}");
+        }
+        for text in ["", "1e99", "1e-400", "e+12", "seen 100", "e12"] {
+            assert!(!may_be_beyond_floats(text.as_bytes()), "{text}");
+        }
     }
 
     proptest! {

@@ -109,8 +109,8 @@ impl ContextKeyRule {
     }
 }
 
-/// Whether a context key still has the braces of a template: it is the same for many people then, or no
-/// id that anybody else knows. JSON may close two objects at once, and single braces may be those of a GUID.
+/// Whether a context key, or what an audience is known by, still has the braces of a template: it is the same for
+/// many people, or audiences, then, or no id that anybody else knows. JSON may close two objects at once, and single braces may be those of a GUID.
 pub(super) fn has_template_braces(key: &str) -> bool {
     // Without a way out in between, which is faster for what hardly ever has any.
     let is_brace = |byte: u8| matches!(byte, b'{' | b'}');

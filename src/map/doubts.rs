@@ -19,19 +19,34 @@ impl Mapping {
         let field = Field::ALL.into_iter().find(|field| field.name() == name);
         let expression = Expression::compile(json, name);
         if let (Some(field), Ok(expression)) = (field, expression)
-            && !expression.reads_event()
+            && (!expression.reads_event() || expression.is_whole_event())
         {
             doubts.extend(
-                of_constant(field, json)
+                of_constant(field, json, !expression.reads_event())
                     .map(|problem| MappingFault { path: name.to_owned(), problem }),
             );
         }
         doubts
     }
+
+    /// What is surely not meant by the fields together: that nobody can be named.
+    #[must_use]
+    pub fn doubt(&self) -> Option<MappingFault> {
+        let rule = ContextKeyRule::from_name(self.fields.literal(Field::ContextKey)?)?;
+        let mut identifiers = rule.fields().iter().filter(|field| **field != Field::ContextKind);
+        identifiers.all(|field| self.fields.is_nothing(*field)).then(|| MappingFault {
+            path: Field::ContextKey.name().to_owned(),
+            problem: format!(
+                "is {}, and there is nothing in {} whatever the event: nobody is named, and every event is rejected",
+                rule.name(),
+                rule.looks_at()
+            ),
+        })
+    }
 }
 
-/// What is wrong with a field that is the same for every event.
-fn of_constant(field: Field, json: &Value) -> Option<String> {
+/// What is wrong with a field that is the same for every event, or the event itself.
+fn of_constant(field: Field, json: &Value, is_constant: bool) -> Option<String> {
     let mut mapping = Mapping::preset();
     mapping.set_field(field.name(), json).ok()?;
     let rule = match field {
@@ -50,16 +65,27 @@ fn of_constant(field: Field, json: &Value) -> Option<String> {
         Field::UserId | Field::Email | Field::AnonymousId => Some(
             "has nothing of the event in it: everybody whose context key comes from it is one and the same",
         ),
+        Field::AudienceId => Some(
+            "has nothing of the event in it: all audiences are one segment, so that who leaves one of them leaves it",
+        ),
+        Field::AudienceKey => Some(
+            "has nothing of the event in it: all audiences have one name, and look for their value in one place",
+        ),
         Field::TraitsOrProps => {
             Some("has nothing of the event in it: everybody enters, or everybody leaves")
         }
         _ => None,
     };
+    let alone = alone.filter(|_| is_constant);
     match mapping.delta(&event, Timestamp::EPOCH) {
         Ok(_) => alone.map(str::to_owned),
         Err(rejection) => match rejection.reason {
-            Reason::MembershipUnknown if field == Field::TraitsOrProps => alone.map(str::to_owned),
-            // That nobody is named, or that the audience has another key, is no mistake of this field.
+            Reason::MembershipUnknown
+                if matches!(field, Field::TraitsOrProps | Field::AudienceKey) =>
+            {
+                alone.map(str::to_owned)
+            }
+            // That nobody is named may be meant where another field names them.
             Reason::NoContextKey | Reason::MembershipUnknown => None,
             _ => Some(format!("rejects every event: {}", rejection.detail)),
         },
@@ -108,6 +134,9 @@ mod tests {
             (json!({"@template": "{{$.userId}}"}), "segment_user_id.@template has a placeholder that begins with $, which finds nothing: only a @path may".to_owned()),
             (json!({"@liquid": "{{ userId | upcas }}"}), "segment_user_id.@liquid at line 1, column 1: there is no filter upcas, and the value stays as it is; did you mean upcase?".to_owned()),
             (json!({"@liquid": "crm"}), ONE.to_owned()),
+            (json!({"@liquid": "{{ 'a' | upcase }}"}), ONE.to_owned()),
+            (json!({"@liquid": "{% if true %}{% assign a = 1 %}{% capture b %}b{% endcapture %}a{% endif %}"}), ONE.to_owned()),
+            (json!({"@path": "$."}), "segment_user_id rejects every event: segment_user_id must be a text but it is an object (the whole event): correct mapping.segment_user_id, or what is sent there.".to_owned()),
             (json!({"@case": {"operator": "uper", "value": path()}}), "segment_user_id.@case.operator must be lower or upper: a text is an error".to_owned()),
             (json!({"@case": {"operator": "upper"}}), "segment_user_id.@case has no value, so that it gives nothing".to_owned()),
             (json!({"@path": "{{traits.crm_id}}"}), BRACES.to_owned()),
@@ -142,14 +171,64 @@ mod tests {
             ("segment_computation_action", json!("trait"), "neither audience nor journey_step"),
             ("segment_audience_id", json!(""), "segment_audience_id is required and has no value"),
             ("context_kind", json!(["a", "b"]), "context_kind must be a text but it is a list"),
+            ("segment_audience_id", json!({"@path": "$."}), "must be a text but it is an object"),
+            (
+                "segment_audience_id",
+                json!({"@template": "{context.personas.computation_id}}"}),
+                "still has the braces of a template, {{ or }}, so that many audiences would be one",
+            ),
+            ("segment_audience_key", json!("{{key}}"), "still has the braces of a template"),
         ];
         for (field, json, expected) in rows {
             let said = said(field, &json);
-            assert!(said.starts_with(&format!("{field} rejects every event: ")), "{field}: {said}");
+            assert!(said.contains(&format!("{field} rejects every event: ")), "{field}: {said}");
             assert!(said.contains(expected), "{field}: {said}");
         }
         let fixed = said("traits_or_props", &json!({"vip": true}));
         assert!(fixed.ends_with("everybody enters, or everybody leaves"), "{fixed}");
+        for constant in
+            [json!("vip"), json!({"@liquid": "{{ 'vip' }}"}), json!({"@template": "vip"})]
+        {
+            let id = said("segment_audience_id", &constant);
+            assert!(id.contains("all audiences are one segment"), "{constant}: {id}");
+            let key = said("segment_audience_key", &constant);
+            assert!(key.contains("all audiences have one name"), "{constant}: {key}");
+        }
+    }
+
+    #[test]
+    fn that_nobody_can_be_named_is_told_where_the_rule_is_known() {
+        let nothing = || json!({"@liquid": "{% assign a = 1 %}"});
+        let path = || json!({"@path": "$.userId"});
+        #[rustfmt::skip]
+        let rows = [
+            ("user_id_only", json!(""), path(), path(), Some("segment_user_id")),
+            ("user_id_only", Value::Null, path(), path(), Some("segment_user_id")),
+            ("user_id_only", nothing(), path(), path(), Some("segment_user_id")),
+            ("user_id_only", path(), json!(""), json!(""), None),
+            ("email_only", json!(""), path(), path(), None),
+            ("email_only", path(), Value::Null, path(), Some("user_email")),
+            ("user_id_then_anonymousId", json!(""), Value::Null, path(), None),
+            ("user_id_then_anonymousId", json!(""), path(), json!(""), Some("segment_user_id, segment_anonymous_id")),
+        ];
+        for (rule, user_id, email, anonymous_id, expected) in rows {
+            let mut mapping = Mapping::preset();
+            let fields = [
+                ("context_key", rule.into()),
+                ("segment_user_id", user_id),
+                ("user_email", email),
+                ("segment_anonymous_id", anonymous_id),
+            ];
+            for (name, json) in &fields {
+                mapping.set_field(name, json).expect("a field of the action");
+            }
+            let told = mapping.doubt().map(|doubt| doubt.to_string());
+            let expected = expected.map(|fields| format!(
+                "context_key is {rule}, and there is nothing in {fields} whatever the event: nobody is named, and every event is rejected"
+            ));
+            assert_eq!(told, expected, "{fields:?}");
+        }
+        assert_eq!(Mapping::preset().doubt(), None);
     }
 
     /// A warning that is often wrong is read by nobody.
@@ -175,8 +254,8 @@ mod tests {
             ),
             ("segment_anonymous_id", json!("")),
             ("segment_anonymous_id", Value::Null),
-            ("segment_audience_id", json!("aud_fixed")),
-            ("segment_audience_key", json!("plan")),
+            ("segment_user_id", json!("")),
+            ("segment_audience_id", json!({"@template": "eu_{{context.personas.computation_id}}"})),
             ("segment_computation_action", json!("audience")),
             ("context_kind", json!("device")),
             ("context_key", json!("email_only")),

@@ -277,6 +277,17 @@ mod tests {
                 Some((original, Doubt::TooEarly)),
             ),
             (json!({"timestamp": at(301)}), None, Some((timestamp, Doubt::Ahead))),
+            (json!({"timestamp": "9999-12-31T23:59:59Z"}), None, Some((timestamp, Doubt::Ahead))),
+            (
+                json!({"timestamp": "9999-12-31T23:59:59.999-14:00"}),
+                None,
+                Some((timestamp, Doubt::Ahead)),
+            ),
+            (
+                json!({"timestamp": "Sun, 29 Nov 2026 01:00:00 HST", "originalTimestamp": at(-9)}),
+                Some(original),
+                Some((timestamp, Doubt::Unreadable)),
+            ),
             (
                 json!({"timestamp": at(301), "receivedAt": at(-7)}),
                 Some("receivedAt"),

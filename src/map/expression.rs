@@ -144,6 +144,15 @@ impl Expression {
         }
     }
 
+    /// Whether it is the event itself, which is an object and no text.
+    pub(super) fn is_whole_event(&self) -> bool {
+        match self {
+            Self::Path(path) => path.is_whole(),
+            Self::ExcludeWhenNull(inner) => inner.is_whole_event(),
+            _ => false,
+        }
+    }
+
     /// The value, if it is the same for every event.
     pub(super) fn literal(&self) -> Option<&Value> {
         match self {

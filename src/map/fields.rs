@@ -9,6 +9,7 @@ use std::fmt::Display;
 use serde_json::{Map, Value};
 
 use super::coercion::{self, Unfit};
+use super::context_key::has_template_braces;
 use super::expression::{Expression, MappingFault, Unresolved};
 use super::length::NAME_BYTES;
 use super::preset;
@@ -126,6 +127,15 @@ impl Fields {
         self.expressions[field as usize].literal()?.as_str()
     }
 
+    /// Whether a field has no value, whatever the event.
+    pub(super) fn is_nothing(&self, field: Field) -> bool {
+        let expression = &self.expressions[field as usize];
+        let is_empty = |value: Option<Cow<'_, Value>>| {
+            value.is_none_or(|value| matches!(coercion::text(&value), Ok(None)))
+        };
+        !expression.reads_event() && expression.resolve(&Value::Null).is_ok_and(is_empty)
+    }
+
     /// What the mapping says about a field, for people: a plain text itself, or where it comes from.
     pub(super) fn shown(&self, field: Field) -> String {
         let expression = &self.expressions[field as usize];
@@ -193,9 +203,17 @@ impl<'a> Found<'a> {
         parse(&text).ok_or_else(|| self.invalid(takes))
     }
 
-    /// An object.
-    pub(super) fn object(&self) -> Result<&Map<String, Value>, Rejection> {
-        self.coerced(coercion::object, "an object")?.ok_or_else(|| self.missing())
+    /// The same for what an audience is known by: no text that still has the braces of a template.
+    pub(super) fn named<T>(&self, parse: impl Fn(&str) -> Option<T>) -> Result<T, Rejection> {
+        if self.text()?.is_some_and(|text| has_template_braces(&text)) {
+            return Err(self.unrendered("audiences"));
+        }
+        self.parsed("a text", parse)
+    }
+
+    /// An object, where there is one.
+    pub(super) fn object(&self) -> Result<Option<&Map<String, Value>>, Rejection> {
+        self.coerced(coercion::object, "an object")
     }
 
     /// A boolean, where there is one.
@@ -237,11 +255,11 @@ impl<'a> Found<'a> {
         too_long(self.name, most, self.expression)
     }
 
-    /// The rejection for a text that still has the braces of a template.
-    pub(super) fn unrendered(&self) -> Rejection {
+    /// The rejection for a text that still has the braces of a template; `whose` it is.
+    pub(super) fn unrendered(&self, whose: &str) -> Rejection {
         let Self { name, expression, .. } = self;
         let detail = format!(
-            "{name} still has the braces of a template, {{{{ or }}}}, so that many people would be one \
+            "{name} still has the braces of a template, {{{{ or }}}}, so that many {whose} would be one \
              ({expression}): correct mapping.{name}, or what is sent there."
         );
         Rejection::new(Reason::InvalidField, detail)

@@ -4,10 +4,11 @@ use serde_json::Value;
 
 use super::coercion::{self, Unfit};
 use super::event_time::{Doubt, EventTime};
+use super::message::Named;
 use super::plain::Plain;
 use super::rejection::{Reason, Rejection};
 use super::{Event, Mapping, message, not_an_event, not_an_object};
-use crate::membership::{AudienceKey, Deletion, MembershipDelta, Message, Timestamp, UserId};
+use crate::membership::{AudienceKey, Deletion, MembershipDelta, Timestamp, UserId};
 
 /// What became of one event.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,10 +20,6 @@ pub enum Outcome {
         deltas: Vec<MembershipDelta>,
         /// What the mappings said that select it and could not read it.
         rejection: Option<Rejection>,
-        /// The message, if it has an id and the event time of its deltas depends on when it arrives, or
-        /// did: see
-        /// [`MembershipDelta::message`].
-        message: Option<Message>,
     },
     /// A privacy deletion of the person.
     Deletion(Deletion),
@@ -86,7 +83,7 @@ impl Mappings {
     }
 
     /// The delta of an event that is as events usually are, read from its text: a fraction of the work.
-    /// It names its message itself, if that must be known. `None`: read it whole and [`Mappings::map`] it.
+    /// `None`: read it whole and [`Mappings::map`] it.
     #[must_use]
     pub fn map_plain(&self, text: &[u8], arrival: Timestamp) -> Option<MembershipDelta> {
         self.plain.as_ref()?.delta(self.all.first()?, text, arrival)
@@ -119,8 +116,8 @@ impl Mappings {
         }
         match (deltas.is_empty(), rejection) {
             (false, rejection) => {
-                let message = message_of(event, arrival);
-                Outcome::Accepted { deltas, rejection, message }
+                name_message(&mut deltas, event, arrival);
+                Outcome::Accepted { deltas, rejection }
             }
             (true, Some(rejection)) => Outcome::Rejected(rejection),
             (true, None) => {
@@ -165,13 +162,27 @@ pub fn doubt_of<'a>(event: impl Into<Event<'a>>, arrival: Timestamp) -> Option<D
     event.into().time(arrival).doubt.map(|(_, doubt)| doubt)
 }
 
-/// The message, for [`MembershipDelta::message`], if it has an id.
-#[must_use]
-pub fn message_of<'a>(event: impl Into<Event<'a>>, arrival: Timestamp) -> Option<Message> {
+/// Says in the deltas of an event which message they come from, if it must be known and has an id.
+pub fn name_message<'a>(
+    deltas: &mut [MembershipDelta],
+    event: impl Into<Event<'a>>,
+    arrival: Timestamp,
+) {
+    if let Some(message) = message_of(event, arrival) {
+        for delta in deltas {
+            delta.message = Some(message.saying(delta));
+        }
+    }
+}
+
+/// The message of [`name_message`], if it must be known and has an id.
+pub(super) fn message_of<'a>(event: impl Into<Event<'a>>, arrival: Timestamp) -> Option<Named<'a>> {
     let event = event.into();
     let EventTime { moves, may_have_moved, .. } = event.time(arrival);
-    let is_named = moves || may_have_moved;
-    Some(Message { hash: is_named.then(|| message::hash(event.texts))??, moves })
+    if !moves && !may_have_moved {
+        return None;
+    }
+    Some(Named { id: message::id(event.texts)?, moves })
 }
 
 /// It counts when it was asked for: one that comes again, or late, does not undo a later return.

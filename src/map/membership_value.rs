@@ -49,6 +49,11 @@ pub(super) struct ValueRules {
 }
 
 impl ValueRules {
+    /// Whether an event of this class means something without a value.
+    pub(super) fn needs_none(self, class: ComputationClass) -> bool {
+        class == ComputationClass::JourneyStep && self.journey_step_without_value_enters
+    }
+
     /// Entered or left; `None` and null are both "no value".
     pub(super) fn read(
         self,
@@ -57,12 +62,7 @@ impl ValueRules {
     ) -> Result<Membership, Rejection> {
         let value = value.filter(|value| !value.is_null());
         match (value, self.membership) {
-            (None, _)
-                if class == ComputationClass::JourneyStep
-                    && self.journey_step_without_value_enters =>
-            {
-                Ok(Membership::In)
-            }
+            (None, _) if self.needs_none(class) => Ok(Membership::In),
             (value, MembershipRule::Reference) => {
                 Ok(Membership::from_bool(value.is_some_and(truthy)))
             }

@@ -1,35 +1,67 @@
 //! Which message an event is, for those whose time depends on when they arrive.
 //!
+//! The same message says the same of the same member when it comes again. So what it says is a part of what is
+//! remembered: a sender that uses an id twice (a counter that starts anew with its process) loses nothing.
+//!
 //! Who says twice in the same words that somebody enters may mean it: they may have left in between. So
 //! that event has its message id or no name at all. A deletion may have been taken down by a stranger who
 //! posts it again as it was signed: without an id it is known by its text.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 use sha1::{Digest, Sha1};
 
-use crate::membership::MessageHash;
+use super::coercion::number_text;
+use crate::membership::{MembershipDelta, Message, MessageHash};
 
 /// Segment's id of a message: unique, and the same when it is sent again.
 pub(super) const MESSAGE_ID: &str = "messageId";
 
-/// By its message id, if it has one.
-pub(super) fn hash(event: &Value) -> Option<MessageHash> {
-    let id = event.get(MESSAGE_ID).and_then(Value::as_str);
-    id.filter(|id| !id.is_empty()).map(hash_of_id)
+/// A message that has an id, and whose event time depends on when it arrives, or did.
+#[derive(Debug)]
+pub(super) struct Named<'a> {
+    pub(super) id: Cow<'a, str>,
+    /// As in [`Message::moves`].
+    pub(super) moves: bool,
+}
+
+impl Named<'_> {
+    /// As it is remembered for what it says of a member.
+    pub(super) fn saying(&self, delta: &MembershipDelta) -> Message {
+        let mut digest = Sha1::new().chain_update(b"change\0");
+        for text in [&*self.id, delta.audience.as_str(), delta.context_key.as_str()] {
+            digest.update((text.len() as u64).to_be_bytes());
+            digest.update(text);
+        }
+        digest.update([u8::from(delta.membership.as_bool())]);
+        Message { hash: shortened(digest), moves: self.moves }
+    }
+}
+
+/// Its message id, if it has one.
+pub(super) fn id(event: &Value) -> Option<Cow<'_, str>> {
+    match event.get(MESSAGE_ID)? {
+        Value::String(id) => (!id.is_empty()).then_some(Cow::Borrowed(id)),
+        Value::Number(number) => Some(Cow::Owned(number_text(number))),
+        _ => None,
+    }
 }
 
 /// By its message id, else by all that it says: posted again, it says the same.
 pub(super) fn hash_of_deletion(event: &Value) -> MessageHash {
-    hash(event).unwrap_or_else(|| hash_of(b"event", &event.to_string()))
-}
-
-/// By a message id that is not empty.
-pub(super) fn hash_of_id(id: &str) -> MessageHash {
-    hash_of(b"id", id)
+    match id(event) {
+        Some(id) => hash_of(b"id", &id),
+        None => hash_of(b"event", &event.to_string()),
+    }
 }
 
 fn hash_of(what: &[u8], text: &str) -> MessageHash {
-    let digest = Sha1::new().chain_update(what).chain_update([0]).chain_update(text).finalize();
+    shortened(Sha1::new().chain_update(what).chain_update([0]).chain_update(text))
+}
+
+fn shortened(digest: Sha1) -> MessageHash {
+    let digest = digest.finalize();
     let mut hash = [0; 16];
     hash.copy_from_slice(&digest[..16]);
     MessageHash(hash)
@@ -40,6 +72,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::map::Mapping;
+    use crate::membership::Timestamp;
 
     #[test]
     fn a_message_is_its_id_and_a_deletion_without_one_all_that_it_says() {
@@ -47,6 +81,8 @@ mod tests {
             (json!({"messageId": "m", "sentAt": 1}), json!({"sentAt": 2, "messageId": "m"})),
             (json!({"a": 1}), json!({"a": 1})),
             (json!({"messageId": "", "a": 1}), json!({"messageId": "", "a": 1})),
+            (json!({"messageId": 5, "a": 1}), json!({"messageId": 5, "a": 2})),
+            (json!({"messageId": 5}), json!({"messageId": "5"})),
         ];
         for (one, other) in same {
             assert_eq!(hash_of_deletion(&one), hash_of_deletion(&other), "{one}");
@@ -55,15 +91,48 @@ mod tests {
             (json!({"messageId": "m"}), json!({"messageId": "n"})),
             (json!({"messageId": "m"}), json!({"messageId": null})),
             (json!({"a": 1}), json!({"a": 2})),
-            (json!({"messageId": 5, "a": 1}), json!({"messageId": 5, "a": 2})),
+            (json!({"messageId": 5}), json!({"messageId": 6})),
             (json!({"messageId": "{}"}), json!({})),
         ];
         for (one, other) in different {
             assert_ne!(hash_of_deletion(&one), hash_of_deletion(&other), "{one}");
         }
-        assert_eq!(hash(&json!({"messageId": "m"})), Some(hash_of_id("m")));
-        for nameless in [json!({"a": 1}), json!({"messageId": ""}), json!({"messageId": 5})] {
-            assert_eq!(hash(&nameless), None, "{nameless}");
+        for (named, expected) in [(json!("m"), "m"), (json!(5), "5"), (json!(0.5), "0.5")] {
+            assert_eq!(id(&json!({"messageId": named})).as_deref(), Some(expected));
+        }
+        for nameless in [json!(null), json!(""), json!(true), json!(["m"]), json!({})] {
+            assert_eq!(id(&json!({"messageId": nameless})), None, "{nameless}");
+        }
+        assert_eq!(id(&json!({"a": 1})), None);
+    }
+
+    #[test]
+    fn an_id_that_is_used_again_is_another_message_if_it_says_something_else() {
+        let delta = |user: &str, audience: &str, enters: bool| {
+            let event = json!({
+                "type": "identify", "userId": user, "traits": {"k": enters},
+                "context": {"personas": {
+                    "computation_class": "audience", "computation_id": audience, "computation_key": "k",
+                }},
+            });
+            let delta = Mapping::preset().map(&event, Timestamp::EPOCH);
+            delta.expect("it maps").expect("it is selected")
+        };
+        let said = |id: &'static str, delta: &MembershipDelta| {
+            Named { id: id.into(), moves: true }.saying(delta).hash
+        };
+        let first = said("m", &delta("ada", "aud_1", true));
+        assert_eq!(said("m", &delta("ada", "aud_1", true)), first);
+        let others = [
+            ("n", delta("ada", "aud_1", true)),
+            ("m", delta("bob", "aud_1", true)),
+            ("m", delta("ada", "aud_2", true)),
+            ("m", delta("ada", "aud_1", false)),
+            ("ma", delta("da", "aud_1", true)),
+            ("m", delta("1ada", "aud_", true)),
+        ];
+        for (id, other) in others {
+            assert_ne!(said(id, &other), first, "{id} {other:?}");
         }
     }
 }

@@ -19,11 +19,12 @@ use super::event_time::{Written, event_time};
 use super::fields::Field;
 use super::length::{KEY_BYTES, NAME_BYTES};
 use super::membership_value::ComputationClass;
-use super::{Mapping, message, preset};
+use super::message::{MESSAGE_ID, Named};
+use super::{Mapping, preset};
 use crate::json;
 use crate::membership::{
-    AudienceId, AudienceKey, ContextKey, ContextKind, Membership, MembershipDelta, Message,
-    Timestamp, UserId,
+    AudienceId, AudienceKey, ContextKey, ContextKind, Membership, MembershipDelta, Timestamp,
+    UserId,
 };
 
 /// What a mapping says that only names a kind and a rule.
@@ -69,6 +70,9 @@ impl Plain {
         if id.len() > NAME_BYTES || key.len() > NAME_BYTES {
             return None;
         }
+        if has_template_braces(id) || has_template_braces(key) {
+            return None;
+        }
         let (audience, audience_key) = (AudienceId::new(id)?, AudienceKey::new(key)?);
         if !mapping.audiences.admit(&audience_key) {
             return None;
@@ -110,13 +114,15 @@ impl Plain {
         if time.doubt.is_some() {
             return None; // it is counted
         }
-        let message = match event.message_id.text() {
-            Some(id) if (time.moves || time.may_have_moved) && !id.is_empty() => {
-                Some(Message { hash: message::hash_of_id(id), moves: time.moves })
+        let message = match &event.message_id {
+            _ if !time.moves && !time.may_have_moved => None,
+            Scalar::Null => None,
+            Scalar::Text(id) => {
+                (!id.is_empty()).then(|| Named { id: Cow::Borrowed(id), moves: time.moves })
             }
-            _ => None,
+            Scalar::Bool(_) | Scalar::Other => return None,
         };
-        Some(MembershipDelta {
+        let mut delta = MembershipDelta {
             audience,
             context_kind: particular
                 .and_then(|particular| particular.context_kind.as_ref())
@@ -127,9 +133,11 @@ impl Plain {
             event_at: time.at,
             user_id,
             key_rule: mapping.key_rule(rule, particular),
-            message,
+            message: None,
             audience_key,
-        })
+        };
+        delta.message = message.map(|message| message.saying(&delta));
+        Some(delta)
     }
 }
 
@@ -153,7 +161,7 @@ impl<'a> Members<'a> for Event<'a> {
     fn take<A: MapAccess<'a>>(&mut self, key: Cow<'a, str>, map: &mut A) -> Result<(), A::Error> {
         match &*key {
             "type" => self.kind = map.next_value()?,
-            message::MESSAGE_ID => self.message_id = map.next_value()?,
+            MESSAGE_ID => self.message_id = map.next_value()?,
             "userId" => self.user_id = map.next_value()?,
             "anonymousId" => self.anonymous_id = map.next_value()?,
             "timestamp" => self.timestamp = map.next_value()?,

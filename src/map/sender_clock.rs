@@ -2,18 +2,23 @@
 //!
 //! What Segment sends has been corrected by Segment. Here it is corrected [in the same way](crate::design::segment::times): it happened as
 //! long before the arrival as it did before it was sent, by the sender's own clock. So `timestamp` becomes
-//! arrival - (`sentAt` - `originalTimestamp`), and what it was is kept as `originalTimestamp`.
+//! arrival - (`sentAt` - `originalTimestamp`), and what it was is kept as `originalTimestamp`. A clock that is
+//! behind is left alone, unless an operator asks for more: what was held back looks the same.
 //!
 //! # What always holds
-//! * A message never counts later than its first attempt, if it has a message id: one that was corrected is
-//!   remembered, and every one is looked for (`membership::Message`, tests/it/clocks.rs). Where clocks that are
+//! * There is no threshold: what is taken off grows from nothing with what the clock is ahead. So two messages
+//!   of one clock keep their order, unless they happened closer together than their ways here differed.
+//! * A message never counts later than its first attempt, if it has a message id: one whose time was moved is
+//!   remembered, and every one is looked for (`membership::Message`, `tests/it/real_world.rs`). Where clocks that are
 //!   behind are corrected every message is remembered, because a body that is sent again looks like one of
 //!   a clock that is behind.
 //!
 //! # What does not
-//! A body that comes for the first time long after it was sent, from a clock that is right, moves forward
-//! where clocks that are behind are corrected: nobody can tell the two apart. So they are not, unless an operator asks
-//! for it.
+//! * A body that comes for the first time long after it was sent, from a clock that is ahead, is taken for one of
+//!   a clock that is less ahead, or right: it counts later than it would have, by as long as it was held back, and
+//!   never later than the sender says. So it may overtake a later message that arrived at once.
+//! * From a clock that is right it moves forward where clocks that are behind are corrected: nobody can tell the two
+//!   apart. So they are not, unless an operator asks for it.
 
 use std::time::Duration;
 
@@ -23,11 +28,11 @@ use super::event_time::{EARLIEST, Written};
 use super::message;
 use crate::membership::Timestamp;
 
-/// A clock is ahead if a message arrives so long before it was sent. No network makes it seem so; but
-/// clocks that are kept right differ by some milliseconds, and their times are left alone.
+/// A clock is counted as ahead if a message arrives so long before it was sent: clocks that are kept right
+/// differ by some milliseconds.
 const AHEAD: Duration = Duration::from_secs(1);
 
-/// A clock is behind if a message arrives so long after it was sent: a body may take half a minute to
+/// A clock is counted as behind if a message arrives so long after it was sent: a body may take half a minute to
 /// arrive (`listen.body_timeout_ms`), and some time to be sent again.
 const BEHIND: Duration = Duration::from_secs(60);
 
@@ -38,7 +43,7 @@ pub enum Clock {
     Segments,
     /// A sender's, which is believed now; the same message may have been corrected, or may be the next time.
     Senders,
-    /// A sender's, which is not.
+    /// A sender's, by which the message was moved, or the next attempt may be: it is to be remembered.
     Corrected(Corrected),
 }
 
@@ -49,7 +54,7 @@ pub enum Corrected {
     Ahead,
     /// It was behind.
     Behind,
-    /// It was not, but what is sent again may look as if it were: so it is to be remembered.
+    /// By no more than clocks that are kept right differ, or than a network takes.
     Neither,
 }
 
@@ -68,7 +73,7 @@ impl Corrected {
     }
 }
 
-/// Whose clock a message has that arrived then, and the `timestamp` that it gets if it is corrected.
+/// Whose clock a message has that arrived then, and the `timestamp` that it gets if its time is moved.
 /// `sent_at`: of the body, if it has one; the message's own counts first. `also_behind`: clocks that are behind
 /// are corrected too.
 #[must_use]
@@ -78,31 +83,51 @@ pub fn corrected(
     arrival: Timestamp,
     also_behind: bool,
 ) -> (Clock, Option<String>) {
-    let read = |value| Written::of(value).and_then(Written::read).filter(|at| *at >= EARLIEST);
-    let times = ["originalTimestamp", "timestamp"];
-    let original = times.into_iter().find_map(|name| read(message.get(name)));
     let sent = read(message.get("sentAt")).or_else(|| read(sent_at));
-    let has_id = message::hash(message).is_some();
+    let has_id = message::id(message).is_some();
     if !has_id && message.get("type").is_some_and(|of| of == "delete") {
         return (Clock::Senders, None); // it is known by its text, so that this must stay the same
     }
     let also_behind = also_behind && has_id;
-    let clock = match sent {
-        Some(sent) if sent > arrival.after(AHEAD) => Clock::Corrected(Corrected::Ahead),
-        Some(sent) if also_behind && sent < arrival.before(BEHIND) => {
-            Clock::Corrected(Corrected::Behind)
-        }
-        _ if also_behind => return (Clock::Corrected(Corrected::Neither), None),
-        _ => return (Clock::Senders, None),
-    };
-    let at = original.zip(sent).and_then(|(original, sent)| {
-        let before_sending = sent.0.checked_sub(original.0)?;
-        jiff::Timestamp::from_microsecond(arrival.0.checked_sub(before_sending)?).ok()
+    let moved = original(message).zip(sent).and_then(|(original, sent)| {
+        let ahead = sent.0.checked_sub(arrival.0)?;
+        let ahead = if also_behind { ahead } else { ahead.max(0) };
+        let at = Some(Timestamp(original.0.checked_sub(ahead)?)).filter(|at| *at >= EARLIEST)?;
+        let at = jiff::Timestamp::from_microsecond(at.0).ok()?;
+        (ahead != 0).then(|| (how_wrong(sent, arrival), at.to_string()))
     });
-    match at {
-        Some(at) => (clock, Some(at.to_string())),
+    match moved {
+        Some((how, at)) => (Clock::Corrected(how), Some(at)),
         None if also_behind => (Clock::Corrected(Corrected::Neither), None),
         None => (Clock::Senders, None),
+    }
+}
+
+/// A time that is believed, whatever the arrival.
+fn read(value: Option<&Value>) -> Option<Timestamp> {
+    Written::of(value).and_then(Written::read).filter(|at| *at >= EARLIEST)
+}
+
+/// When it happened, by the sender's clock: when it was sent, if the message says nothing else.
+fn original(message: &Value) -> Option<Timestamp> {
+    let times = ["originalTimestamp", "timestamp"];
+    let is_silent = || {
+        let mut others = times.iter().chain(&["receivedAt"]);
+        others.all(|name| Written::of(message.get(name)).is_none())
+    };
+    times
+        .iter()
+        .find_map(|name| read(message.get(name)))
+        .or_else(|| read(message.get("sentAt")).filter(|_| is_silent()))
+}
+
+fn how_wrong(sent: Timestamp, arrival: Timestamp) -> Corrected {
+    if sent >= arrival.after(AHEAD) {
+        Corrected::Ahead
+    } else if sent <= arrival.before(BEHIND) {
+        Corrected::Behind
+    } else {
+        Corrected::Neither
     }
 }
 
@@ -111,15 +136,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::map::{Event, happened_at, message_of};
+    use crate::map::mappings::message_of;
+    use crate::map::{Event, happened_at};
 
     /// 2025-03-13T07:23:15Z in microseconds.
     const ARRIVAL: Timestamp = Timestamp(1_741_850_595_000_000);
 
+    #[expect(clippy::cast_possible_truncation, reason = "some minutes")]
+    fn micros(seconds: f64) -> i64 {
+        (seconds * 1e6).round() as i64
+    }
+
     fn at(seconds: f64) -> String {
-        let micros = Duration::from_secs_f64(seconds.abs());
-        let at = if seconds < 0.0 { ARRIVAL.before(micros) } else { ARRIVAL.after(micros) };
-        jiff::Timestamp::from_microsecond(at.0).expect("near the arrival").to_string()
+        let at = jiff::Timestamp::from_microsecond(ARRIVAL.0 + micros(seconds));
+        at.expect("near the arrival").to_string()
     }
 
     #[test]
@@ -134,12 +164,16 @@ mod tests {
         let hour = 3600.0;
         // message, sentAt of the body, then without and with those that are behind
         let rows = [
-            (both(-9.0, -0.2), None, (Senders, None), (By(Neither), None)),
-            (both(-9.0, 0.9), None, (Senders, None), (By(Neither), None)),
+            (both(-9.0, 0.0), None, (Senders, None), (By(Neither), None)),
+            (both(-9.0, -0.2), None, (Senders, None), (By(Neither), Some(-8.8))),
+            (both(-9.0, 0.001), None, (By(Neither), Some(-9.001)), (By(Neither), Some(-9.001))),
+            (both(-9.0, 0.999), None, (By(Neither), Some(-9.999)), (By(Neither), Some(-9.999))),
+            (both(-9.0, 1.0), None, (By(Ahead), Some(-10.0)), (By(Ahead), Some(-10.0))),
             (both(-9.0, 1.5), None, (By(Ahead), Some(-10.5)), (By(Ahead), Some(-10.5))),
             (both(hour - 9.0, hour), None, (By(Ahead), Some(-9.0)), (By(Ahead), Some(-9.0))),
             (both(hour + 9.0, hour), None, (By(Ahead), Some(9.0)), (By(Ahead), Some(9.0))),
-            (both(-69.0, -59.0), None, (Senders, None), (By(Neither), None)),
+            (both(-69.0, -59.0), None, (Senders, None), (By(Neither), Some(-10.0))),
+            (both(-70.0, -60.0), None, (Senders, None), (By(Behind), Some(-10.0))),
             (both(-hour - 9.0, -hour), None, (Senders, None), (By(Behind), Some(-9.0))),
             // The body's counts for a message that has none of its own.
             (
@@ -178,9 +212,22 @@ mod tests {
             ),
             // What says nothing is left alone.
             (json!({"timestamp": at(9.0)}), None, (Senders, None), (Senders, None)),
-            (json!({"sentAt": at(hour)}), None, (Senders, None), (Senders, None)),
+            (
+                json!({"timestamp": null, "sentAt": at(hour)}),
+                None,
+                (By(Ahead), Some(0.0)),
+                (By(Ahead), Some(0.0)),
+            ),
+            (
+                json!({"timestamp": "soon", "sentAt": at(hour)}),
+                None,
+                (Senders, None),
+                (Senders, None),
+            ),
+            (json!({}), Some(json!(at(hour))), (Senders, None), (Senders, None)),
             (json!({"timestamp": at(-9.0), "sentAt": 7}), None, (Senders, None), (Senders, None)),
             (json!({"timestamp": 7, "sentAt": at(hour)}), None, (Senders, None), (Senders, None)),
+            (both(-9.0, 1e9), None, (Senders, None), (By(Neither), None)), // it would be in 1993
             (json!({"timestamp": "soon", "sentAt": "now"}), None, (Senders, None), (Senders, None)),
             (json!([]), None, (Senders, None), (Senders, None)),
         ];
@@ -193,11 +240,39 @@ mod tests {
         }
     }
 
+    /// Two messages of one clock, the second made when the first had been on its way for `delay`: whatever the
+    /// clock shows, the second counts later, also where something was counted as wrong for one of them only.
+    #[test]
+    fn the_way_here_does_not_turn_the_order_of_two_messages_of_one_clock() {
+        let counts = |ahead: f64, made: f64, delay: f64, also_behind: bool| {
+            let of_clock = made + ahead;
+            let message =
+                json!({"messageId": "m", "timestamp": at(of_clock), "sentAt": at(of_clock)});
+            let arrival = Timestamp(ARRIVAL.0 + micros(made + delay));
+            let (_, timestamp) = corrected(&message, None, arrival, also_behind);
+            let timestamp = timestamp.map_or_else(|| message["timestamp"].clone(), Value::from);
+            read(Some(&timestamp)).expect("a time")
+        };
+        for ahead in
+            [600.0, 1.3, 1.001, 1.0, 0.999, 0.1, 0.0, -0.3, -1.0, -59.9, -60.0, -60.2, -600.0]
+        {
+            for delay in [0.0, 0.001, 0.2, 0.45, 0.999, 1.0, 5.0] {
+                for also_behind in [false, true] {
+                    let first = counts(ahead, 0.0, delay, also_behind);
+                    let second = counts(ahead, delay + 0.001, 0.0, also_behind);
+                    assert!(first < second, "{ahead} {delay} {also_behind}");
+                    let latest = Timestamp(ARRIVAL.0 + micros(delay.max(ahead)));
+                    assert!(first <= latest, "{ahead} {delay} {also_behind}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_message_is_remembered_where_another_attempt_may_be_dated_later() {
         let message = json!({"messageId": "m", "timestamp": at(-9.0), "receivedAt": at(-8.0)});
         let of = |clock| message_of(Event::from(&message).by(clock), ARRIVAL);
-        assert_eq!(of(Clock::Segments), None);
+        assert!(of(Clock::Segments).is_none());
         assert!(of(Clock::Senders).is_some_and(|message| !message.moves));
         for corrected in [Corrected::Ahead, Corrected::Behind, Corrected::Neither] {
             assert!(of(Clock::Corrected(corrected)).is_some_and(|message| message.moves));

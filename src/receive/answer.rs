@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::counters::Counted;
+use super::listener::SaidAgain;
+use super::proxy_protocol::Malformed;
 use super::refused::{Asked, At, shortened};
-use super::{PublicState, body, calls};
+use super::{PublicState, body, calls, cors};
 use crate::json::Json;
 use crate::map::Rejection;
 
@@ -87,6 +89,8 @@ pub(super) enum Refusal {
     UnknownDestination,
     /// The path does not take this method.
     MethodNotAllowed,
+    /// The browser of a page asks, and the page is from an origin that may not.
+    OriginNotListed,
     /// Nothing, or nothing good, was presented.
     Unauthenticated,
     /// The destination takes no requests from there.
@@ -125,6 +129,10 @@ pub(super) enum Refusal {
     ProxyHeader,
     /// The connection did not begin with one, and it is expected.
     NoProxyHeader,
+    /// The connection began with several of them.
+    SecondProxyHeader,
+    /// The connection began with what should be one and is none, and was closed without an answer.
+    BadProxyHeader,
 }
 
 #[derive(Serialize)]
@@ -134,10 +142,11 @@ struct RefusalLine {
 
 impl Refusal {
     /// Every refusal, in the order of their declaration, for the counters.
-    pub(super) const ALL: [Self; 22] = [
+    pub(super) const ALL: [Self; 25] = [
         Self::NotFound,
         Self::UnknownDestination,
         Self::MethodNotAllowed,
+        Self::OriginNotListed,
         Self::Unauthenticated,
         Self::SourceNotAllowed,
         Self::BatchNotAllowed,
@@ -157,11 +166,19 @@ impl Refusal {
         Self::Unavailable,
         Self::ProxyHeader,
         Self::NoProxyHeader,
+        Self::SecondProxyHeader,
+        Self::BadProxyHeader,
     ];
 
     /// Whether a person has to do something, and nothing is taken until then.
     pub(super) fn is_misled(self) -> bool {
-        matches!(self, Self::ProxyHeader | Self::NoProxyHeader)
+        matches!(
+            self,
+            Self::ProxyHeader
+                | Self::NoProxyHeader
+                | Self::SecondProxyHeader
+                | Self::BadProxyHeader
+        )
     }
 
     pub(super) fn status(self) -> StatusCode {
@@ -193,6 +210,11 @@ impl Refusal {
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method_not_allowed: events are taken by POST, PUT and PATCH, probes by GET and HEAD: \
                  choose one of them in Segment",
+            ),
+            Self::OriginNotListed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "origin_not_listed: segment.cors_origins of no destination lists the origin of this page: add it there \
+                 as the browser writes it",
             ),
             Self::Unauthenticated => (
                 StatusCode::UNAUTHORIZED,
@@ -281,6 +303,15 @@ impl Refusal {
                 "no_proxy_header: the connection did not begin with a header of the PROXY protocol: switch it on in \
                  the load balancer, or set listen.proxy_protocol = false",
             ),
+            Self::SecondProxyHeader => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "second_proxy_header: the connection began with more than one header of the PROXY protocol: let only \
+                 the last load balancer send one",
+            ),
+            Self::BadProxyHeader => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "bad_proxy_header: the connection began with a header of the PROXY protocol that cannot be read",
+            ),
         }
     }
 
@@ -293,7 +324,7 @@ impl Refusal {
                 Some((header::RETRY_AFTER, HeaderValue::from_static("1")))
             }
             // a person has to act; but an SDK that heeds this sends nothing at all for so long
-            Self::Disabled | Self::ProxyHeader | Self::NoProxyHeader => {
+            _ if self == Self::Disabled || self.is_misled() => {
                 Some((header::RETRY_AFTER, HeaderValue::from_static("10")))
             }
             _ => None,
@@ -328,14 +359,32 @@ pub(super) async fn not_found(State(state): State<Arc<PublicState>>, request: Re
 pub(super) async fn method_not_allowed(
     State(state): State<Arc<PublicState>>,
     request: Request,
-) -> Refusal {
-    state.refused_unread(&request, Refusal::MethodNotAllowed)
+) -> Response {
+    let is_call = request.uri().path().starts_with("/v1/");
+    let refusal = state.refused_unread(&request, Refusal::MethodNotAllowed);
+    let mut response = refusal.into_response();
+    if is_call {
+        cors::vary(response.headers_mut(), &state);
+    }
+    response
+}
+
+/// A preflight of a page whose origin is not listed.
+pub(super) fn unlisted(state: &PublicState, request: &Request) -> Refusal {
+    state.refused_unread(request, Refusal::OriginNotListed)
 }
 
 /// Any request on a connection that does not begin as it should.
 pub(super) async fn misled(State(state): State<Arc<PublicState>>, request: Request) -> Refusal {
-    let is_expected = state.limits.proxy_protocol;
-    let refusal = if is_expected { Refusal::NoProxyHeader } else { Refusal::ProxyHeader };
+    if let Some(malformed) = request.extensions().get() {
+        return state.closed(*malformed);
+    }
+    let is_said_again = request.extensions().get::<SaidAgain>().is_some();
+    let refusal = match (state.limits.proxy_protocol, is_said_again) {
+        (true, true) => Refusal::SecondProxyHeader,
+        (true, false) => Refusal::NoProxyHeader,
+        (false, _) => Refusal::ProxyHeader,
+    };
     state.refused_unread(&request, refusal);
     let (head, mut body) = request.into_parts();
     body::discard(head, &mut body).await;
@@ -343,6 +392,20 @@ pub(super) async fn misled(State(state): State<Arc<PublicState>>, request: Reque
 }
 
 impl PublicState {
+    /// Counts a connection that is closed because its first bytes are no header.
+    fn closed(&self, malformed: Malformed) -> Refusal {
+        let refusal = Refusal::BadProxyHeader;
+        self.counters.nobodys().count(refusal.outcome(), Duration::ZERO);
+        let is_expected = self.limits.proxy_protocol;
+        self.counters.refused.note_closed(
+            malformed,
+            &self.doors,
+            is_expected,
+            self.ledger.arrival(),
+        );
+        refusal
+    }
+
     /// Counts a request that is refused by its head, wherever it came to.
     fn refused_unread(&self, request: &Request, refusal: Refusal) -> Refusal {
         let path = request.uri().path().trim_end_matches('/');

@@ -7,7 +7,7 @@
 //! A preflight shows no write key, so that it is granted to the origins of all doors together; the answer to
 //! the request itself only to those of its own.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -42,10 +42,20 @@ pub(super) fn origin(headers: &HeaderMap) -> Option<HeaderValue> {
 pub(super) async fn preflight(State(state): State<Arc<PublicState>>, request: Request) -> Response {
     let headers = request.headers();
     let asks = headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let granted = origin(headers).filter(|origin| asks && state.doors.some_page_may_read(origin));
-    let Some(origin) = granted else {
-        let refusal = answer::method_not_allowed(State(state), request).await;
-        return ([(header::ALLOW, "POST")], refusal).into_response();
+    let asking = origin(headers).filter(|_| asks && state.doors.have_write_keys());
+    let origin = match asking {
+        Some(origin) if state.doors.some_page_may_read(&origin) => origin,
+        Some(origin) => {
+            state.says_unlisted(&origin);
+            let refusal = answer::unlisted(&state, &request);
+            let mut response = ([(header::ALLOW, "POST")], refusal).into_response();
+            vary(response.headers_mut(), &state);
+            return response;
+        }
+        None => {
+            let refusal = answer::method_not_allowed(State(state), request).await;
+            return ([(header::ALLOW, "POST")], refusal).into_response();
+        }
     };
     let mut response = StatusCode::NO_CONTENT.into_response();
     grant(response.headers_mut(), origin);
@@ -60,6 +70,7 @@ pub(super) fn let_read(
     door: Option<&Door>,
     state: &PublicState,
 ) {
+    vary(response.headers_mut(), state);
     let Some(origin) = origin else { return };
     let may = match door {
         Some(door) => may_read(&door.cors_origins, &origin),
@@ -77,6 +88,37 @@ pub(super) fn may_read(origins: &[String], origin: &HeaderValue) -> bool {
     origins.iter().any(|one| one == ANY || one.as_bytes() == origin.as_bytes())
 }
 
+/// Tells caches that answers differ by origin, if some do: also in one that grants nothing.
+pub(super) fn vary(headers: &mut HeaderMap, state: &PublicState) {
+    if state.doors.some_page_may_be_listed() {
+        headers.insert(header::VARY, HeaderValue::from_static("origin"));
+    }
+}
+
+impl PublicState {
+    /// Says that a page asked whose origin is not listed: once a minute at most, because anybody can ask.
+    fn says_unlisted(&self, origin: &HeaderValue) {
+        let due = self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).more(1);
+        let Some(count) = due else { return };
+        let origin = origin.to_str().ok().and_then(shown);
+        tracing::warn!(
+            count,
+            origin,
+            remedy = "if the page is yours, add its origin to segment.cors_origins",
+            "preflights were refused: segment.cors_origins does not list the origin of the page"
+        );
+    }
+}
+
+/// An origin as browsers write it; anything else is a stranger's text.
+fn shown(origin: &str) -> Option<&str> {
+    let (scheme, rest) = origin.split_once("://")?;
+    let is_of = |text: &str, others: &str| {
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
+    };
+    (is_of(scheme, "+-.") && is_of(rest, "-.:[]_")).then_some(origin)
+}
+
 fn grant(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(header::VARY, HeaderValue::from_static("origin"));
@@ -89,6 +131,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
+    use crate::receive::fake::text_of;
     use crate::receive::fake::{Behaviour, FakeLedger, LIMITS, entrance};
     use crate::receive::{Credentials, Doors, Entrance, PublicState, Readiness, router};
     use crate::secret::Secret;
@@ -150,16 +193,36 @@ mod tests {
                 if is_granted {
                     let allowed = &response.headers()["access-control-allow-headers"];
                     assert_eq!(allowed, "authorization, *");
-                } else {
-                    assert_eq!(response.headers()["allow"], "POST");
+                    continue;
                 }
+                assert_eq!(response.headers()["allow"], "POST");
+                let is_configured = doors != ["none"];
+                let vary = response.headers().get("vary").map(HeaderValue::as_bytes);
+                assert_eq!(vary, is_configured.then_some(&b"origin"[..]), "{doors:?} {path}");
+                let text = text_of(response).await;
+                assert!(text.contains("origin_not_listed: segment.cors_origins"), "{text}");
             }
         }
+        let plain = asked(&public(&["shop"]), http::Request::get("/v1/t"), "").await;
+        assert_eq!(plain.status(), 405);
+        assert_eq!(plain.headers()["vary"], "origin");
         let no_preflight = http::Request::options("/v1/t").header("origin", SHOP);
         assert_eq!(asked(&public(&["shop"]), no_preflight, "").await.status(), 405);
         let webhook = http::Request::options("/segment/shop").header("origin", SHOP);
         let webhook = webhook.header("access-control-request-method", "POST");
         assert_eq!(asked(&public(&["shop"]), webhook, "").await.status(), 405);
+    }
+
+    #[test]
+    fn only_what_is_written_as_an_origin_is_shown() {
+        for origin in [SHOP, "capacitor://localhost", "http://[::1]:8080", "chrome-extension://ab"]
+        {
+            assert_eq!(shown(origin), Some(origin));
+        }
+        for text in ["null", "", "https://", "://x", "https://ada@x", "https://x/secret", "a b://x"]
+        {
+            assert_eq!(shown(text), None, "{text}");
+        }
     }
 
     #[tokio::test]
@@ -181,6 +244,9 @@ mod tests {
             assert_eq!(response.status(), status, "{key} {origin}");
             assert_eq!(granted(&response), may_read.then_some(origin), "{key} {origin}");
             let alone = asked(&public, http::Request::post("/v1/t"), &body).await;
+            for response in [&response, &alone] {
+                assert_eq!(response.headers()["vary"], "origin", "{key} {origin}");
+            }
             assert_eq!((alone.status().as_u16(), granted(&alone)), (status, None), "no page asks");
         }
     }

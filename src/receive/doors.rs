@@ -104,6 +104,12 @@ impl Doors {
         self.0.look(|doors| doors.values().any(may))
     }
 
+    /// Whether some door lets pages read its answers.
+    pub(super) fn some_page_may_be_listed(&self) -> bool {
+        let lists = |door: &Arc<Door>| door.gate.has_write_keys() && !door.cors_origins.is_empty();
+        self.0.look(|doors| doors.values().any(lists))
+    }
+
     /// Every door.
     pub(super) fn all(&self) -> Vec<Arc<Door>> {
         self.0.look(|doors| doors.values().map(Arc::clone).collect())

@@ -16,8 +16,9 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http::{HeaderValue, Request, StatusCode, header};
@@ -37,9 +38,9 @@ use super::answer::Refusal;
 use super::budget::Budget;
 use super::connections::{Connection, Connections};
 use super::exchange::{Answer, Exchange, in_time};
-use super::opening::Opening;
+use super::opening::{Lost, Opening};
 use super::progress::Patience;
-use super::proxy_protocol::Header;
+use super::proxy_protocol::Malformed;
 use super::socket::Socket;
 use super::sources::Peer;
 use super::tls::Certificates;
@@ -70,8 +71,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Front {
     router: Router,
-    /// For connections that begin with a header of the PROXY protocol where none is expected, or without one
-    /// where one is: it refuses all but the probes.
+    /// For connections that begin with a header of the PROXY protocol where none is expected, or without one, or
+    /// with several, where one is: it refuses all but the probes. It is also told of headers that are none.
     misled: Router,
     /// What wide receive windows come out of; without any, windows are narrow.
     budget: Option<Budget>,
@@ -169,12 +170,22 @@ impl Protocols {
     }
 
     /// Whom a connection is from, and what it finds.
-    fn introduce(&self, header: Option<Header>, service: &mut PerConnection) {
-        if header.is_some() != self.proxy_protocol {
+    fn introduce(&self, opening: &Opening, service: &mut PerConnection) {
+        if opening.header.is_some() != self.proxy_protocol {
             service.router = self.misled.clone();
-        } else if let Some(source) = header.and_then(|header| header.source) {
+        } else if opening.is_said_again {
+            service.router = self.misled.clone().layer(Extension(SaidAgain));
+        } else if let Some(source) = opening.header.and_then(|header| header.source) {
             service.peer = source;
         }
+    }
+
+    /// Says that a connection is closed because its header is none. Nobody knows where a request would begin, so
+    /// that there is none to be answered.
+    async fn deplore(&self, malformed: Malformed) {
+        let mut request = Request::new(Body::empty());
+        request.extensions_mut().insert(malformed);
+        let Ok(_) = self.misled.clone().oneshot(request).await;
     }
 }
 
@@ -210,9 +221,13 @@ async fn converse(
         _ = seldom(is_to_go(&connection, stop.clone())) => return,
         opening = Opening::read(&stream) => opening,
     };
-    // an error is the peer's: it went away
-    let Ok(Opening { header, is_http2, ahead }) = opening else { return };
-    http.introduce(header, &mut service);
+    let opening = match opening {
+        Ok(opening) => opening,
+        Err(Lost::Gone) => return,
+        Err(Lost::Malformed(malformed)) => return http.deplore(malformed).await,
+    };
+    http.introduce(&opening, &mut service);
+    let Opening { is_http2, ahead, .. } = opening;
     let socket = Socket::new(stream, ahead, Arc::clone(&connection));
     let Some(tls) = tls else { return speak(&http, socket, is_http2, service, stop).await };
     let speak_tls = async {
@@ -300,6 +315,10 @@ async fn is_cut_off(connection: &Connection) {
 /// does not make way for those of strangers.
 #[derive(Clone, Copy, Debug)]
 pub struct Proven;
+
+/// In the extensions of a request: its connection began with several headers of the PROXY protocol.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SaidAgain;
 
 /// The router, as one connection sees it.
 struct PerConnection {

@@ -3,6 +3,8 @@
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 /// How a header of version 1 begins, and no request.
 const VERSION_1: &[u8] = b"PROXY ";
 /// How a header of version 2 begins.
@@ -11,22 +13,44 @@ const VERSION_2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const MOST_TEXT_BYTES: usize = 107;
 /// Of version 2, in front of addresses and extensions.
 const FIXED_BYTES: usize = 16;
-/// The longest rest of a header of version 2 that is read: addresses take 36 bytes, extensions (names, ids of
-/// endpoints, certificates) some hundreds.
-const MOST_REST_BYTES: usize = 4096;
-
 /// A header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    /// Its length.
+    /// Its length. Of version 2 not all of it needs to have come: extensions (names, ids of endpoints,
+    /// certificates) are not looked at.
     pub bytes: usize,
     /// Who has connected to the load balancer; none: it has itself, as for a health check.
     pub source: Option<IpAddr>,
 }
 
-/// It begins like a header and is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+/// Why something that begins like a header is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Malformed {
+    Line,
+    Address,
+    Version,
+    Command,
+    Short,
+    Many,
+}
+
+impl Malformed {
+    /// In a sentence about the header.
+    pub fn what(self) -> &'static str {
+        match self {
+            Self::Line => {
+                "its line is not PROXY, a family (TCP4, TCP6 or UNKNOWN), two addresses and two ports, or is too long"
+            }
+            Self::Address => {
+                "its line has an address or a port that is none, or is not of the family that it names"
+            }
+            Self::Version => "it has the signature of version 2 and the number of another one",
+            Self::Command => "its command is neither LOCAL nor PROXY",
+            Self::Short => "it is too short for addresses of the family that it names",
+            Self::Many => "too many others stand in front of it",
+        }
+    }
+}
 
 /// What the first bytes of a connection are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,9 +83,9 @@ impl Beginning {
 fn version_1(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
     let line = &bytes[..bytes.len().min(MOST_TEXT_BYTES)];
     let Some(end) = line.windows(2).position(|two| two == b"\r\n") else {
-        return if bytes.len() < MOST_TEXT_BYTES { Ok(None) } else { Err(Malformed) };
+        return if bytes.len() < MOST_TEXT_BYTES { Ok(None) } else { Err(Malformed::Line) };
     };
-    let text = std::str::from_utf8(&line[VERSION_1.len()..end]).map_err(|_| Malformed)?;
+    let text = std::str::from_utf8(&line[VERSION_1.len()..end]).map_err(|_| Malformed::Line)?;
     let words: Vec<&str> = text.split(' ').collect();
     let source = match words[..] {
         ["UNKNOWN", ..] => None,
@@ -72,9 +96,9 @@ fn version_1(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
             };
             let is_whole = [from, to].iter().all(|port| port.parse::<u16>().is_ok());
             let source = address(source).filter(|_| is_whole && address(target).is_some());
-            Some(source.ok_or(Malformed)?)
+            Some(source.ok_or(Malformed::Address)?)
         }
-        _ => return Err(Malformed),
+        _ => return Err(Malformed::Line),
     };
     Ok(Some(Header { bytes: end + 2, source }))
 }
@@ -83,17 +107,25 @@ fn version_2(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
     let Some(fixed) = bytes.first_chunk::<FIXED_BYTES>() else { return Ok(None) };
     let [.., version_and_command, family_and_transport, high, low] = *fixed;
     let rest_bytes = usize::from(u16::from_be_bytes([high, low]));
-    if version_and_command >> 4 != 2 || rest_bytes > MOST_REST_BYTES {
-        return Err(Malformed);
+    if version_and_command >> 4 != 2 {
+        return Err(Malformed::Version);
     }
-    let Some(rest) = bytes[FIXED_BYTES..].get(..rest_bytes) else { return Ok(None) };
     let (command, family) = (version_and_command & 0xf, family_and_transport >> 4);
-    let source = match (command, family) {
-        (1, 1) if rest.len() >= 12 => rest.first_chunk::<4>().map(|of| IpAddr::from(*of)),
-        (1, 2) if rest.len() >= 36 => rest.first_chunk::<16>().map(|of| IpAddr::from(*of)),
-        (1, 1 | 2) | (2.., _) => return Err(Malformed),
+    let needed = match (command, family) {
+        (1, 1) => 12,
+        (1, 2) => 36,
+        (2.., _) => return Err(Malformed::Command),
         // the load balancer itself; a local socket, or one that is not known
-        (0 | 1, _) => None,
+        (0 | 1, _) => 0,
+    };
+    if rest_bytes < needed {
+        return Err(Malformed::Short);
+    }
+    let Some(addresses) = bytes[FIXED_BYTES..].get(..needed) else { return Ok(None) };
+    let source = match needed {
+        12 => addresses.first_chunk::<4>().map(|of| IpAddr::from(*of)),
+        36 => addresses.first_chunk::<16>().map(|of| IpAddr::from(*of)),
+        _ => None,
     };
     Ok(Some(Header { bytes: FIXED_BYTES + rest_bytes, source }))
 }
@@ -104,6 +136,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::Malformed::{Address, Command, Line, Short, Version};
     use super::*;
 
     fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
@@ -124,7 +157,7 @@ mod tests {
         // an extension, as AWS adds them
         let extended = [&four[..], &[0xea, 0, 4, 1, b'v', b'p', b'c']].concat();
         let (v4, v6, nobody) = (Some("192.0.2.1"), Some("2001:db8::1"), None);
-        let table: [(Vec<u8>, Option<&str>); 11] = [
+        let table: [(Vec<u8>, Option<&str>); 12] = [
             (b"PROXY TCP4 192.0.2.1 10.0.0.1 4711 443\r\n".to_vec(), v4),
             (b"PROXY TCP6 2001:db8::1 ::1 4711 443\r\n".to_vec(), v6),
             (b"PROXY UNKNOWN\r\n".to_vec(), nobody),
@@ -135,13 +168,20 @@ mod tests {
             (binary(0x20, 0x11, &four), nobody),
             (binary(0x20, 0, &[]), nobody),
             (binary(0x21, 0x31, &[0; 216]), nobody),
-            (binary(0x21, 0, &[0; MOST_REST_BYTES]), nobody),
+            (binary(0x21, 0, &vec![0; 65535]), nobody),
+            (binary(0x21, 0x11, &[&four[..], &vec![0; 65000]].concat()), v4),
         ];
         for (bytes, source) in table {
             let expected = header(source)(bytes.len());
             assert_eq!(Beginning::of(&bytes), expected, "{bytes:?}");
-            for cut in 0..bytes.len() {
-                assert_eq!(Beginning::of(&bytes[..cut]), Ok(Beginning::Unclear), "{cut} {bytes:?}");
+            let needed = match (bytes.starts_with(VERSION_2), source) {
+                (false, _) => bytes.len(),
+                (true, None) => FIXED_BYTES,
+                (true, Some(source)) => FIXED_BYTES + if source.contains(':') { 36 } else { 12 },
+            };
+            for cut in 0..bytes.len().min(300) {
+                let known = if cut < needed { Ok(Beginning::Unclear) } else { expected };
+                assert_eq!(Beginning::of(&bytes[..cut]), known, "{cut} {bytes:?}");
             }
             let followed = [&bytes[..], b"GET / HTTP/1.1\r\n"].concat();
             assert_eq!(Beginning::of(&followed), expected, "{bytes:?}");
@@ -155,21 +195,21 @@ mod tests {
         {
             assert_eq!(Beginning::of(text.as_bytes()), Ok(Beginning::None), "{text}");
         }
-        let malformed: [Vec<u8>; 11] = [
-            b"PROXY TCP4 192.0.2.1 10.0.0.1 4711\r\n".to_vec(),
-            b"PROXY TCP4 192.0.2.1 10.0.0.1 4711 443 1\r\n".to_vec(),
-            b"PROXY TCP4 2001:db8::1 10.0.0.1 4711 443\r\n".to_vec(),
-            b"PROXY TCP4 192.0.2.1 somebody 4711 443\r\n".to_vec(),
-            b"PROXY TCP4 192.0.2.1 10.0.0.1 4711 65536\r\n".to_vec(),
-            b"PROXY \r\n".to_vec(),
-            [b"PROXY UNKNOWN ", &[b'x'; MOST_TEXT_BYTES][..]].concat(),
-            binary(0x11, 0x11, &[0; 12]),
-            binary(0x22, 0x11, &[0; 12]),
-            binary(0x21, 0x11, &[0; 11]),
-            binary(0x21, 0, &[0; MOST_REST_BYTES + 1]),
+        let malformed: [(Vec<u8>, Malformed); 11] = [
+            (b"PROXY TCP4 192.0.2.1 10.0.0.1 4711\r\n".to_vec(), Line),
+            (b"PROXY TCP4 192.0.2.1 10.0.0.1 4711 443 1\r\n".to_vec(), Line),
+            (b"PROXY TCP4 2001:db8::1 10.0.0.1 4711 443\r\n".to_vec(), Address),
+            (b"PROXY TCP4 192.0.2.1 somebody 4711 443\r\n".to_vec(), Address),
+            (b"PROXY TCP4 192.0.2.1 10.0.0.1 4711 65536\r\n".to_vec(), Address),
+            (b"PROXY \r\n".to_vec(), Line),
+            ([b"PROXY UNKNOWN ", &[b'x'; MOST_TEXT_BYTES][..]].concat(), Line),
+            (binary(0x11, 0x11, &[0; 12]), Version),
+            (binary(0x22, 0x11, &[0; 12]), Command),
+            (binary(0x21, 0x11, &[0; 11]), Short),
+            (binary(0x21, 0x21, &[0; 35]), Short),
         ];
-        for bytes in malformed {
-            assert_eq!(Beginning::of(&bytes), Err(Malformed), "{bytes:?}");
+        for (bytes, why) in malformed {
+            assert_eq!(Beginning::of(&bytes), Err(why), "{bytes:?}");
         }
     }
 
@@ -181,7 +221,6 @@ mod tests {
         ) {
             let bytes = [start, &rest].concat();
             if let Ok(Beginning::Header(header)) = Beginning::of(&bytes) {
-                prop_assert!(header.bytes <= bytes.len());
                 // more bytes change nothing
                 let more = [&bytes[..], b"\r\n\r\n"].concat();
                 prop_assert_eq!(Beginning::of(&more), Ok(Beginning::Header(header)));

@@ -9,6 +9,8 @@
 //!   turns nothing red.
 //! * Memory is bounded by the configuration: of what strangers choose at most
 //!   [`MOST_ASTRAY`] paths are told apart, each of which is a slip in a name that is configured ([P6](crate::design::P6), [P8](crate::design::P8)).
+//! * A connection that begins with a broken header of the PROXY protocol is remembered where one is expected, since
+//!   it is a load balancer that writes it, until any request is taken.
 //! * At most one line of the log a minute for each path that is remembered.
 //!
 //! tests/it/refused.rs
@@ -29,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Doors;
 use super::answer::Refusal;
+use super::proxy_protocol::Malformed;
 use crate::membership::{DestinationName, Timestamp};
 
 use place::Place;
@@ -47,6 +50,8 @@ const MENDED_AFTER: Duration = Duration::from_secs(900);
 const ELSEWHERE_FOR: Duration = Duration::from_secs(3600);
 /// What is shown instead of a path that a stranger chose, and counted for all of them.
 const ELSEWHERE: &str = "-";
+/// What is shown where no path was read.
+const ANYWHERE: &str = "*";
 /// Between two lines about a path.
 const LINE_EVERY: Duration = Duration::from_secs(60);
 /// From a refusal to its line, so that the first one counts more than one of many.
@@ -125,14 +130,38 @@ impl Refused {
         } else {
             asked.sends || asked.shows_any()
         };
-        let is_final = refusal.status().is_client_error() && refusal != Refusal::TooMany;
+        let is_passing = matches!(refusal, Refusal::TooMany | Refusal::OriginNotListed);
+        let is_final = refusal.status().is_client_error() && !is_passing;
         let needs_somebody = is_final || refusal.is_misled();
         let place = (looks_like_segments && needs_somebody).then(|| at.place(doors));
         let mut state = self.state();
         *state.counts.entry((at.label(), refusal.word(), credential)).or_default() += 1;
         let Some(place) = place else { return };
-        let cause = Cause { refusal, doubt: is_doubted.then_some(asked.doubt) };
+        let cause = Cause { refusal, doubt: is_doubted.then_some(asked.doubt), malformed: None };
         state.remember(place, cause, credential, now);
+        self.open.store(state.open(), Ordering::Relaxed);
+        drop(state);
+        self.news.notify_one();
+    }
+
+    /// Counts a connection that was closed because it began with what is no header of the PROXY protocol. Where
+    /// one is expected it comes from a load balancer, so that nothing is heard of Segment's requests behind it.
+    pub fn note_closed(
+        &self,
+        malformed: Malformed,
+        doors: &Doors,
+        is_expected: bool,
+        now: Timestamp,
+    ) {
+        let refusal = Refusal::BadProxyHeader;
+        let mut state = self.state();
+        let label = (ANYWHERE.to_owned(), refusal.word(), Kind::None);
+        *state.counts.entry(label).or_default() += 1;
+        if !is_expected {
+            return;
+        }
+        let cause = Cause { refusal, doubt: None, malformed: Some(malformed) };
+        state.remember(Place::anywhere(doors), cause, Kind::None, now);
         self.open.store(state.open(), Ordering::Relaxed);
         drop(state);
         self.news.notify_one();
@@ -145,10 +174,12 @@ impl Refused {
         }
         let Some(path) = at.path() else { return };
         let mut state = self.state();
-        if let Some(found) = state.paths.get_mut(&path) {
-            found.count = 0;
-            self.open.store(state.open(), Ordering::Relaxed);
+        for path in [&path[..], ANYWHERE] {
+            if let Some(found) = state.paths.get_mut(path) {
+                found.count = 0;
+            }
         }
+        self.open.store(state.open(), Ordering::Relaxed);
         let (Some(door), now) = (at.door(), now()) else { return };
         for slip in state.paths.values_mut() {
             if slip.place.nearest.as_ref().is_some_and(|nearest| *nearest == *door.name) {
@@ -160,7 +191,7 @@ impl Refused {
     /// Forgets what is remembered of every other path but those that do not exist.
     pub fn keep_paths(&self, is_there: impl Fn(&str) -> bool) {
         let mut state = self.state();
-        state.paths.retain(|path, at| at.place.is_astray || is_there(path));
+        state.paths.retain(|path, at| at.place.is_astray || path == ANYWHERE || is_there(path));
         self.open.store(state.open(), Ordering::Relaxed);
     }
 
@@ -313,7 +344,15 @@ impl AtPath {
         self.said_at = Some(now);
         let (why, remedy) = self.cause.words(&self.place);
         let (reason, credential) = (self.cause.refusal.word(), self.credential.word());
-        if self.cause.refusal.is_misled() {
+        if self.cause.refusal == Refusal::BadProxyHeader {
+            tracing::warn!(
+                count,
+                reason,
+                why,
+                remedy,
+                "connections were closed at their first bytes, and Segment tries for a few hours only"
+            );
+        } else if self.cause.refusal.is_misled() {
             tracing::warn!(
                 path,
                 count,
@@ -461,6 +500,33 @@ mod tests {
         assert_eq!(next.paths(NOW), refused.paths(NOW));
         next.succeeded(&At::Door(&door, ""), || NOW);
         assert_eq!(next.paths(NOW).len(), 1);
+    }
+
+    #[test]
+    fn a_broken_header_of_a_load_balancer_needs_somebody_until_any_request_is_taken() {
+        let doors = doors();
+        for is_expected in [false, true] {
+            let refused = Refused::default();
+            for malformed in [Malformed::Line, Malformed::Short] {
+                refused.note_closed(malformed, &doors, is_expected, NOW);
+            }
+            let counted = ("*".to_owned(), "bad_proxy_header", "none", 2);
+            assert_eq!(refused.counts(), [counted], "strangers' are counted too");
+            let paths = refused.paths(NOW);
+            assert_eq!(paths.len(), usize::from(is_expected));
+            let Some(path) = paths.first() else { continue };
+            assert!(path.needs_attention && path.count == 2, "{path:?}");
+            assert!(path.why.contains(Malformed::Short.what()), "{path:?}");
+            assert!(path.remedy.contains("listen.proxy_protocol"), "{path:?}");
+            refused.keep_paths(|_| false);
+            assert_eq!(refused.paths(NOW).len(), 1, "a reload changes nothing about it");
+            refused.succeeded(&At::Door(&doors.at("staging").expect("it is there"), ""), || NOW);
+            assert_eq!(refused.paths(NOW), []);
+        }
+        let refused = Refused::default();
+        let preflight = asked(&Method::OPTIONS, Some("authorization"));
+        refused.note(&At::Call("track", None), &doors, preflight, Refusal::OriginNotListed, NOW);
+        assert_eq!((refused.counts()[0].3, refused.paths(NOW).len()), (1, 0), "anybody may ask");
     }
 
     #[test]

@@ -202,7 +202,8 @@ pub(super) fn tree_bytes(text: &[u8]) -> usize {
     // one that has too many is not read
     let values = envelope::count_values(text).min(MOST_VALUES);
     let tree_bytes = text.len().min(EVENT_LIMIT_BYTES) + BYTES_A_VALUE * values;
-    if exact::may_be_inexact(text) { 3 * tree_bytes } else { tree_bytes }
+    let is_twice = exact::may_be_inexact(text) || exact::may_be_beyond_floats(text);
+    if is_twice { 3 * tree_bytes } else { tree_bytes }
 }
 
 impl Share {
@@ -360,10 +361,10 @@ impl Sorted {
         let (mut accepted, mut rejected): (bool, Option<Rejection>) = (false, None);
         for (mappings, share) in mappings.iter().zip(&mut self.shares) {
             match mappings.map(event, arrival) {
-                Outcome::Accepted { deltas, rejection, message } => {
+                Outcome::Accepted { deltas, rejection } => {
                     share.uncharged_bytes += BYTES_AN_EVENT * deltas.len().saturating_sub(1);
                     for delta in deltas {
-                        share.accept(index, MembershipDelta { message, ..delta }, text.clone());
+                        share.accept(index, delta, text.clone());
                     }
                     // The event is accepted; what one mapping could not read is kept all the same.
                     if let Some(rejection) = rejection {

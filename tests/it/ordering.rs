@@ -297,8 +297,10 @@ impl Life {
     }
 }
 
+/// And without an id: said again, it is meant again.
 fn without_a_time(mut event: Value) -> Value {
-    event.as_object_mut().expect("an event is an object").remove("timestamp");
+    let members = event.as_object_mut().expect("an event is an object");
+    members.retain(|key, _| key != "timestamp" && key != "messageId");
     event
 }
 

@@ -91,7 +91,29 @@ async fn a_load_balancer_says_where_a_connection_is_from() {
     }
     let status = refused(&cohortd, "no_proxy_header").await;
     assert!(status.to_string().contains("listen.proxy_protocol = false"), "{status}");
+    let twice = [HOME.as_bytes(), ABROAD.as_bytes(), &request("eve")].concat();
+    assert_eq!(answer(to, &[&twice]).await, (503, "second_proxy_header".to_owned()));
+    let status = refused(&cohortd, "second_proxy_header").await;
+    assert!(status.to_string().contains("only the last load balancer"), "{status}");
+    // What is none is closed, and said.
     assert_eq!(answer(to, &[b"PROXY nonsense\r\n", PROBE]).await.0, 0, "it is closed");
+    let bad = "PROXY TCP4 192.0.2.1 10.0.0.1 4711 70000\r\n";
+    assert_eq!(answer(to, &[bad.as_bytes(), &request("eve")]).await.0, 0, "it is closed");
+    let status = refused(&cohortd, "bad_proxy_header").await;
+    assert!(status.to_string().contains("an address or a port that is none"), "{status}");
+    cohortd
+        .logged(
+            "connections were closed at their first bytes, and Segment tries for a few hours only",
+        )
+        .await;
+    let (_, metrics) = cohortd.metrics("text/plain").await;
+    let counted = "cohortd_refused_requests_total{path=\"*\",reason=\"bad_proxy_header\",credential=\"none\"} 2";
+    assert!(metrics.contains(counted), "{metrics}");
+    // With extensions as long as they may be, in pieces.
+    let long = [&home[..14], &[255, 255], &home[16..28], &vec![0; 65535 - 12]].concat();
+    let (one, other) = long.split_at(30_000);
+    assert_eq!(answer(to, &[one, other, &request("gus")]).await, (200, String::new()));
+    cohortd.until_status(|status| !status.to_string().contains("bad_proxy_header")).await;
 
     let mut stream = TcpStream::connect(to).await.expect("it listens");
     let body = identify("fay", "vip", true, NOW_MS).to_string();
@@ -111,7 +133,7 @@ async fn a_load_balancer_says_where_a_connection_is_from() {
         }
     }
     let members = |view: &View<'_>| {
-        view.segment(ENVIRONMENT, "aud_vip").is_some_and(|of| of.members.len() == 5)
+        view.segment(ENVIRONMENT, "aud_vip").is_some_and(|of| of.members.len() == 6)
     };
     launchdarkly.until(DEADLINE, members).await.expect("all but eve");
     let admin = cohortd.probe("/readyz").await;

@@ -81,7 +81,8 @@ fn number_read(number: f64) -> Timestamp {
 ///   without an offset is not read, because this process carries no zone database. Also with a blank before the
 ///   offset, with `UTC` or `GMT` for it, with a colon before the `Z`, and with a zone behind the offset, as Ruby, Go
 ///   and others write it.
-/// * RFC 2822, as mail and HTTP have it, and what `Date.toString()` gives in JavaScript.
+/// * RFC 2822, as mail and HTTP have it, and what `Date.toString()` gives in JavaScript. Of its names of zones only
+///   those that it says the meaning of: `HST` is none of them, and would pass for UTC.
 /// * A number of digits since the epoch: see [`number_read`].
 fn text_read(text: &str) -> Option<Timestamp> {
     iso(text).or_else(|| other_form(text.trim()))
@@ -95,7 +96,12 @@ fn iso(text: &str) -> Option<Timestamp> {
         None => Offset::UTC,
     };
     let local = pieces.date().to_datetime(pieces.time().unwrap_or(Time::midnight()));
-    let instant = offset.to_timestamp(local).ok()?;
+    let instant = match offset.to_timestamp(local) {
+        Ok(instant) => instant,
+        // The last day of the year 9999 is far enough ahead.
+        Err(_) if local.year() > 0 => jiff::Timestamp::MAX,
+        Err(_) => return None,
+    };
     Some(Timestamp(instant.as_microsecond()))
 }
 
@@ -105,8 +111,14 @@ fn other_form(text: &str) -> Option<Timestamp> {
     if first.is_ascii_digit() && is_number() {
         return text.parse().ok().map(number_read);
     }
+    if let Some(cut) = with_less_digits(text) {
+        return text_read(&cut);
+    }
     if text.as_bytes().get(4) == Some(&b'-') {
         return iso(&iso_of(text)?);
+    }
+    if !has_known_zone(text) {
+        return None;
     }
     let micros = |at: jiff::Timestamp| Timestamp(at.as_microsecond());
     let mail = match without_utc(text) {
@@ -135,6 +147,25 @@ fn iso_of(text: &str) -> Option<String> {
     let (offset, zone) = offset.split_once(' ').unwrap_or((offset, ""));
     let is_zone = zone.bytes().all(|byte| byte.is_ascii_uppercase());
     is_zone.then(|| format!("{date}{}{offset}", time.trim_end()))
+}
+
+/// The same with a fraction of a second as long as the parsers take it: nanoseconds.
+fn with_less_digits(text: &str) -> Option<String> {
+    const MOST: usize = 9;
+    let (whole, fraction) = text.split_at(text.find(['.', ','])? + 1);
+    let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+    (digits > MOST).then(|| [whole, &fraction[..MOST], &fraction[digits..]].concat())
+}
+
+/// Whether a text that ends in the name of a zone, or has one before a comment, names one that has a meaning in
+/// RFC 2822.
+fn has_known_zone(text: &str) -> bool {
+    const KNOWN: [&str; 12] =
+        ["UT", "UTC", "GMT", "Z", "EST", "EDT", "CST", "CDT", "MST", "MDT", "PST", "PDT"];
+    let moment = text.split('(').next().unwrap_or(text);
+    let zone = moment.split_ascii_whitespace().next_back().unwrap_or(moment);
+    !zone.bytes().all(|byte| byte.is_ascii_alphabetic())
+        || KNOWN.iter().any(|known| known.eq_ignore_ascii_case(zone))
 }
 
 /// What stands before `UTC`, `GMT` or `Z`.
@@ -169,6 +200,11 @@ mod tests {
             ("2025-03-13T07:23:15,697Z", Some(697_000)),
             ("2025-03-13T07:23:15.000001Z", Some(1)),
             ("2025-03-13T07:23:15.000001999Z", Some(1)),
+            ("2025-03-13T07:23:15.0000019999999999Z", Some(1)),
+            ("2025-03-13T09:23:15,123456789012345+02:00", Some(123_456)),
+            ("2025-03-13 07:23:15.0291234567890 +0000 UTC", Some(29_123)),
+            ("2025-03-13T07:23:15.0000019999999999.5Z", None),
+            ("1741850595.00000200000000000", Some(2)),
             ("2025-03-13T07:23Z", Some(-15_000_000)),
             ("2025-03-13", Some(-26_595_000_000)),
             ("2025-03-13T09:23:15+02:00[Europe/Berlin]", Some(0)),
@@ -196,6 +232,26 @@ mod tests {
             ("Thu, 13 Mar 2025 07:23:15 GMT", Some(0)),
             ("Thu, 13 Mar 2025 07:23:15 UTC", Some(0)),
             ("13 Mar 2025 07:23:15 GMT", Some(0)),
+            ("Thu, 13 Mar 2025 07:23:15 UT", Some(0)),
+            ("Thu, 13 Mar 2025 07:23:15 Z", Some(0)),
+            ("Thu, 13 Mar 2025 07:23:15 z (Zulu)", Some(0)),
+            ("Thu, 13 Mar 2025 07:23:15 GMT (GMT)", Some(0)),
+            ("Thu, 13 Mar 2025 02:23:15 EST", Some(0)),
+            ("Thu, 13 Mar 2025 03:23:15 edt", Some(0)),
+            ("Thu, 13 Mar 2025 01:23:15 CST", Some(0)),
+            ("Thu, 13 Mar 2025 02:23:15 CDT", Some(0)),
+            ("Thu, 13 Mar 2025 00:23:15 MST", Some(0)),
+            ("Thu, 13 Mar 2025 01:23:15 MDT", Some(0)),
+            ("Wed, 12 Mar 2025 23:23:15 PST", Some(0)),
+            ("Thu, 13 Mar 2025 00:23:15 PDT", Some(0)),
+            // names that would pass for UTC
+            ("Wed, 12 Mar 2025 21:23:15 HST", None),
+            ("Thu, 13 Mar 2025 16:23:15 JST", None),
+            ("Thu, 13 Mar 2025 09:23:15 CEST", None),
+            ("Thu, 13 Mar 2025 08:23:15 BST (British Summer Time)", None),
+            ("13 Mar 2025 12:53:15 IST", None),
+            ("Thu, 13 Mar 2025 07:23:15 A", None),
+            ("Thu, 13 Mar 2025 07:23:15 Europe/Berlin", None),
             ("Fri, 13 Mar 2025 07:23:15 GMT", None), // it was a Thursday
             ("Thu Mar 13 2025 07:23:15 GMT+0000 (Coordinated Universal Time)", Some(0)),
             ("Thu Mar 13 2025 09:23:15 GMT+0200 (CEST)", Some(0)),

@@ -11,7 +11,7 @@ use super::budget::Budget;
 use super::compile::{Compiler, is_falsy};
 use super::{Expression, Resolved, Unresolved};
 
-use crate::json;
+use crate::json::exact::Exact;
 
 #[derive(Clone, PartialEq)]
 pub(in crate::map) struct Json {
@@ -53,7 +53,8 @@ impl Json {
                 // What it holds takes many times its text.
                 budget.spend(text.len().saturating_mul(8))?;
                 // What is no JSON stays the text it is.
-                json::from_str(text).map_or(value, Cow::Owned)
+                let read = Exact::read(text.as_bytes()).map(Exact::into_texts);
+                read.map_or(value, Cow::Owned)
             }
             (Mode::Decode, _) => value,
         }))
@@ -71,7 +72,7 @@ pub(super) fn encoded(value: &Value, budget: &Budget) -> Result<String, Unresolv
 
 /// A value as JavaScript writes it.
 #[must_use]
-pub fn stringified(value: &Value) -> Option<String> {
+pub fn stringified(value: &impl Serialize) -> Option<String> {
     let mut bytes = Vec::new();
     value.serialize(&mut Serializer::with_formatter(&mut bytes, JavaScript)).ok()?;
     String::from_utf8(bytes).ok()

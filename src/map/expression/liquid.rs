@@ -53,7 +53,7 @@ impl LiquidTemplate {
 
     /// Whether anything of the event can be in it.
     pub(super) fn reads_event(&self) -> bool {
-        self.0.iter().any(|node| !matches!(node, Node::Text(_)))
+        self.0.iter().any(Node::reads_event)
     }
 
     pub(super) fn resolve<'a>(&'a self, event: &'a Value, budget: &Budget) -> Resolved<'a> {

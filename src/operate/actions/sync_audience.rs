@@ -15,7 +15,7 @@ use super::{Actions, CLIENT_ID, Environment, environment_of, missing_setting, se
 use crate::json::Json;
 use crate::launchdarkly::calls::{Call, calls};
 use crate::ledger::{Intake, MemberView, Unrecorded};
-use crate::map::{Mapping, Rejection, message_of};
+use crate::map::{Mapping, Rejection, name_message};
 use crate::membership::{DestinationName, MembershipDelta};
 use crate::operate::api::{Asked, ExactChange, audit};
 use crate::operate::problem::Problem;
@@ -123,10 +123,10 @@ impl Actions {
         let mut mapped = Mapped::default();
         for (index, event) in events.iter().enumerate() {
             match mapping.delta(event, arrival) {
-                Ok(delta) => {
-                    let message = message_of(event, arrival);
+                Ok(mut delta) => {
+                    name_message(delta.as_mut_slice(), event, arrival);
                     mapped.origins.extend(delta.iter().map(|_| index));
-                    mapped.deltas.extend(delta.map(|delta| MembershipDelta { message, ..delta }));
+                    mapped.deltas.extend(delta);
                 }
                 Err(rejection) => mapped.failures.push((index, Failure::of_event(&rejection))),
             }

@@ -195,10 +195,9 @@ impl Plan {
                 {
                     plan.answer.too_old += 1;
                 }
-                Outcome::Accepted { deltas, rejection, message } => {
+                Outcome::Accepted { deltas, rejection } => {
                     plan.origins.extend(deltas.iter().map(|_| id));
-                    let named = deltas.into_iter().map(|of| MembershipDelta { message, ..of });
-                    plan.deltas.extend(named);
+                    plan.deltas.extend(deltas);
                     if let Some(rejection) = rejection {
                         plan.half_rejected.push(id);
                         plan.reject(id, &rejection);

@@ -119,7 +119,7 @@ catalogue! {
     REQUEST_DURATION "request_duration_seconds" Histogram Second ["destination", "class"]
         "From the head of a request to its answer, by the class of its status: 2xx, 4xx, 5xx."
     REFUSED "refused_requests" Counter One ["path", "reason", "credential"]
-        "Requests of the public listener that were refused, by path (`-`: one that nobody has), by the word of the refusal, and by what they showed or what of it failed: none, signature, bearer, basic, other."
+        "Requests of the public listener that were refused, by path (`-`: one that nobody has, `*`: a connection of which no request was read), by the word of the refusal, and by what they showed or what of it failed: none, signature, bearer, basic, other."
     EVENTS_ACCEPTED "events_accepted" Counter One ["destination"]
         "Events answered as accepted: they are on disk."
     EVENTS_IGNORED "events_ignored" Counter One ["destination"]
@@ -129,7 +129,7 @@ catalogue! {
     EVENT_TIMES_DOUBTED "event_times_doubted" Counter One ["destination", "reason"]
         "Accepted events that say a time which does not count: unreadable, too_early (before 2010) or ahead (by more than five minutes). The next best time does, or the arrival; cohortd explain shows it."
     EVENT_TIMES_CORRECTED "event_times_corrected" Counter One ["destination", "clock"]
-        "Accepted events of the Tracking API whose time was corrected because the sender's clock was ahead, or behind where segment.correct_clocks_behind says so."
+        "Accepted events of the Tracking API whose time was corrected because the sender's clock was ahead by a second or more, or a minute or more behind where segment.correct_clocks_behind says so."
     LAST_EVENT "last_event_timestamp_seconds" Gauge Second ["destination"]
         "When the last event arrived, since the Unix epoch; not there before the first one."
     DELTAS "deltas" Counter One ["destination"]

@@ -22,6 +22,8 @@ use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
 /// Of a path: as long as one that exists.
 const LONGEST_PATH: usize = 256;
+/// Of a method that is none of the standard's.
+const LONGEST_METHOD: usize = 16;
 /// What stands for a path that does not exist, and is a stranger's text.
 const NOWHERE: &str = "/REDACTED";
 
@@ -39,16 +41,16 @@ async fn request(
     let path = request.uri().path();
     let path = (path.len() <= LONGEST_PATH).then(|| path.to_owned());
     let parent = TraceContext::of(request.headers());
-    let method = match request.method() {
-        known @ (&Method::GET | &Method::HEAD | &Method::POST | &Method::PUT | &Method::PATCH) => {
-            known.as_str().to_owned()
-        }
-        _ => "_OTHER".to_owned(),
-    };
-    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let name = route.as_ref().map_or_else(|| method.clone(), |route| format!("{method} {route}"));
+    let (method, original) = method(request.method());
+    let matched = request.extensions().get::<MatchedPath>();
+    let route = matched.map(|path| route(path.as_str()).to_owned());
+    let verb = if original.is_some() { "HTTP" } else { method };
+    let name = route.as_ref().map_or_else(|| verb.to_owned(), |route| format!("{verb} {route}"));
     let mut span = tracer.begin(parent, Kind::Server, name);
     span.text("http.request.method", method);
+    if let Some(original) = original {
+        span.text("http.request.method_original", original);
+    }
     if let Some(route) = route {
         span.text("http.route", route);
     }
@@ -63,6 +65,25 @@ async fn request(
     }
     tracer.end(span);
     response
+}
+
+/// The method as the semantic conventions have it, and what it was if it is none of theirs: a stranger's text, shown
+/// where it can be a name.
+fn method(method: &Method) -> (&'static str, Option<String>) {
+    const KNOWN: [&str; 9] =
+        ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+    let sent = method.as_str();
+    if let Some(known) = KNOWN.into_iter().find(|known| *known == sent) {
+        return (known, None);
+    }
+    let is_name =
+        sent.len() <= LONGEST_METHOD && sent.bytes().all(|byte| byte.is_ascii_alphabetic());
+    ("_OTHER", Some(if is_name { sent } else { "REDACTED" }.to_owned()))
+}
+
+/// One name for a route, which has two: with a slash at its end and without.
+fn route(matched: &str) -> &str {
+    matched.strip_suffix('/').filter(|route| !route.is_empty()).unwrap_or(matched)
 }
 
 /// A ledger whose records are spans, and which remembers for which trace an audience was touched.
@@ -173,5 +194,37 @@ impl Ledger for TracedLedger {
 
     fn has_failed(&self) -> bool {
         self.ledger.has_failed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_and_routes_have_the_names_of_the_conventions() {
+        let table = [
+            ("GET", "GET", None),
+            ("OPTIONS", "OPTIONS", None),
+            ("DELETE", "DELETE", None),
+            ("TRACE", "TRACE", None),
+            ("CONNECT", "CONNECT", None),
+            ("BREW", "_OTHER", Some("BREW")),
+            ("get", "_OTHER", Some("get")),
+            ("S3CRET", "_OTHER", Some("REDACTED")),
+            ("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "_OTHER", Some("REDACTED")),
+        ];
+        for (sent, known, original) in table {
+            let sent = Method::from_bytes(sent.as_bytes()).expect("a token");
+            assert_eq!(method(&sent), (known, original.map(str::to_owned)), "{sent}");
+        }
+        for (matched, expected) in [
+            ("/v1/i/", "/v1/i"),
+            ("/v1/i", "/v1/i"),
+            ("/segment/{destination}/", "/segment/{destination}"),
+            ("/", "/"),
+        ] {
+            assert_eq!(route(matched), expected);
+        }
     }
 }

@@ -195,7 +195,11 @@ impl Facts<'_> {
             let RefusedPath { path, count, why, remedy, first_at, .. } = of;
             let requests =
                 if *count == 1 { "request was refused" } else { "requests were refused" };
-            let why = format!("{count} {requests} at {path}: {why}");
+            let why = match of.reason {
+                "bad_proxy_header" if *count == 1 => format!("1 connection was refused: {why}"),
+                "bad_proxy_header" => format!("{count} connections were refused: {why}"),
+                _ => format!("{count} {requests} at {path}: {why}"),
+            };
             add(ConcernKind::Refused, *count, Some(*first_at), why, remedy.clone());
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::ELSEWHERE;
+use super::{ANYWHERE, ELSEWHERE};
 use crate::membership::DestinationName;
 use crate::nearest::nearest;
 use crate::receive::Doors;
@@ -36,6 +36,21 @@ pub(in crate::receive) struct Place {
     pub section: String,
     /// Those that it concerns.
     pub destinations: Vec<DestinationName>,
+}
+
+impl Place {
+    /// Of a connection on which no request was read: it concerns everybody.
+    pub fn anywhere(doors: &Doors) -> Self {
+        let doors = doors.all();
+        let all = doors.iter().flat_map(|door| door.destinations.iter().map(|of| of.name.clone()));
+        Self {
+            path: ANYWHERE.to_owned(),
+            is_astray: false,
+            nearest: None,
+            section: "listen".to_owned(),
+            destinations: all.collect::<BTreeSet<_>>().into_iter().collect(),
+        }
+    }
 }
 
 impl<'a> At<'a> {

@@ -7,6 +7,7 @@ use super::Place;
 use super::shown::{Doubt, Kind};
 use crate::receive::answer::Refusal;
 use crate::receive::authentication::Credential;
+use crate::receive::proxy_protocol::Malformed;
 
 /// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +15,9 @@ pub(super) struct Cause {
     pub refusal: Refusal,
     /// If it was not believed.
     pub doubt: Option<Doubt>,
+    /// If a header of the PROXY protocol is none.
+    #[serde(default)]
+    pub malformed: Option<Malformed>,
 }
 
 /// A setting of a credential, and what it is called in Segment.
@@ -115,8 +119,22 @@ impl Cause {
                 "The connection did not begin with a header of the PROXY protocol, which is expected.".into(),
                 "Switch it on in the load balancer, or set listen.proxy_protocol = false.".into(),
             ),
-            // not the sender's fault, so that it is not remembered
-            Refusal::Unauthenticated
+            Refusal::SecondProxyHeader => (
+                "The connection began with more than one header of the PROXY protocol.".into(),
+                "Let only the last load balancer send one; or a sender behind it writes what it should not.".into(),
+            ),
+            Refusal::BadProxyHeader => (
+                format!(
+                    "The connection began with a header of the PROXY protocol that cannot be read: {}.",
+                    self.malformed.map_or("it is none", Malformed::what)
+                ),
+                "Let the load balancer write version 1 or 2 as it is specified, or switch it off there and set \
+                 listen.proxy_protocol = false."
+                    .into(),
+            ),
+            // not the sender's fault, or no sender's of events, so that it is not remembered
+            Refusal::OriginNotListed
+            | Refusal::Unauthenticated
             | Refusal::Disabled
             | Refusal::TooMany
             | Refusal::Busy

@@ -28,6 +28,48 @@ pub(super) enum Node {
     Stop,
 }
 
+impl Node {
+    /// Whether it names anything; what a template assigned itself is not told from what the event has.
+    pub(super) fn reads_event(&self) -> bool {
+        match self {
+            Self::Text(_) | Self::Count { .. } | Self::Stop => false,
+            Self::Output(value) | Self::Assign(_, value) => value.reads_event(),
+            Self::Branches(branches) => branches.iter().any(|(condition, nodes)| {
+                condition.reads_event() || nodes.iter().any(Self::reads_event)
+            }),
+            Self::Capture(_, nodes) => nodes.iter().any(Self::reads_event),
+            Self::Cycle { candidates, .. } => candidates.iter().any(Operand::reads_event),
+        }
+    }
+}
+
+impl Condition {
+    fn reads_event(&self) -> bool {
+        match self {
+            Self::If(value) | Self::Unless(value) => value.reads_event(),
+            Self::Always => false,
+        }
+    }
+}
+
+impl Filtered {
+    fn reads_event(&self) -> bool {
+        let mut steps = self.value.iter();
+        steps.any(|step| matches!(step, Step::Push(operand) if operand.reads_event()))
+            || self.filters.iter().flat_map(|call| &call.arguments).any(Operand::reads_event)
+    }
+}
+
+impl Operand {
+    fn reads_event(&self) -> bool {
+        match self {
+            Self::Literal(_) | Self::Empty | Self::Blank => false,
+            Self::Path(_) => true,
+            Self::Range(ends) => ends.0.reads_event() || ends.1.reads_event(),
+        }
+    }
+}
+
 #[derive(Clone, PartialEq)]
 pub(super) enum Condition {
     If(Filtered),
