@@ -6,8 +6,8 @@ WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 RUN mkdir -p src tests/it tests/bench \
-    && for of in src/main tests/it/main tests/bench/mapping tests/bench/throughput tests/bench/instructions; do \
-           echo 'fn main() {}' > $of.rs; \
+    && for of in src/main.rs tests/it/main.rs tests/bench/mapping.rs tests/bench/throughput.rs tests/bench/instructions.rs; do \
+           echo 'fn main() {}' > $of; \
        done \
     && touch src/lib.rs \
     && cargo build --profile dist --locked --bin cohortd \

@@ -1,6 +1,6 @@
 //! A socket whose connection hears when the other side takes no more bytes, of which some were read already, and
-//! which lets others have their turn: what reads from it goes on as long as there is something, and of HTTP/2's
-//! control frames there may always be.
+//! which lets others have their turn where HTTP/2 may be spoken: what reads from it goes on as long as there is
+//! something, and of control frames there may always be. Of HTTP/1 it reads no more than somebody wants.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -23,13 +23,18 @@ pub(super) struct Socket {
     ahead: Bytes,
     connection: Arc<Connection>,
     is_blocked: bool,
+    /// Known from the first bytes.
+    takes_turns: Option<bool>,
     /// Of this turn.
     read_bytes: usize,
 }
 
 impl Socket {
     pub fn new(stream: TcpStream, ahead: Bytes, connection: Arc<Connection>) -> Self {
-        Self { stream, ahead, connection, is_blocked: false, read_bytes: 0 }
+        let mut socket =
+            Self { stream, ahead, connection, is_blocked: false, takes_turns: None, read_bytes: 0 };
+        socket.takes_turns = takes_turns(&socket.ahead);
+        socket
     }
 
     fn note<T>(&mut self, outcome: Poll<T>) -> Poll<T> {
@@ -39,6 +44,16 @@ impl Socket {
         }
         outcome
     }
+}
+
+/// Whether a connection that begins so may be of HTTP/2: by its preface (RFC 9113, 3.4), or within TLS. `None`: it has
+/// not begun.
+fn takes_turns(beginning: &[u8]) -> Option<bool> {
+    const HANDSHAKE: u8 = 0x16; // RFC 8446, 5.1
+    let first = *beginning.first()?;
+    let preface = b"PRI";
+    let seen = &beginning[..beginning.len().min(preface.len())];
+    Some(first == HANDSHAKE || preface.starts_with(seen))
 }
 
 impl AsyncRead for Socket {
@@ -63,13 +78,14 @@ impl AsyncRead for Socket {
             }
             return Poll::Ready(Ok(()));
         }
-        if self.read_bytes >= TURN_BYTES {
+        if self.read_bytes >= TURN_BYTES && self.takes_turns == Some(true) {
             self.read_bytes = 0;
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.takes_turns = self.takes_turns.or_else(|| takes_turns(&buffer.filled()[before..]));
         self.read_bytes = match outcome {
             Poll::Ready(_) => self.read_bytes + buffer.filled().len() - before,
             Poll::Pending => 0,
@@ -108,5 +124,27 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_http_2_takes_turns() {
+        let table: [(&[u8], Option<bool>); 8] = [
+            (b"", None),
+            (b"PRI * HTTP/2.0", Some(true)),
+            (b"P", Some(true)),
+            (b"PR", Some(true)),
+            (b"\x16\x03\x01", Some(true)),
+            (b"POST /segment/production HTTP/1.1", Some(false)),
+            (b"PUT / HTTP/1.1", Some(false)),
+            (b"GET / HTTP/1.1", Some(false)),
+        ];
+        for (beginning, expected) in table {
+            assert_eq!(takes_turns(beginning), expected, "{beginning:?}");
+        }
     }
 }

@@ -74,8 +74,8 @@ pub(super) const ACTS: [Act; 5] = [
     },
     Act {
         trouble: Trouble::Deletion,
-        begins: "5. Segment asks to delete guest_02, who wants to be forgotten. cohortd first has
-   every segment let go of them, and then erases what it knows of them.",
+        begins: "5. Segment asks to delete guest_02, who wants to be forgotten. cohortd takes
+   them out of every segment and then erases what it knows of them.",
         lasts: Duration::from_secs(6),
         ends: "   18 members are left. That was all of it; the traffic goes on until Ctrl-C.",
     },

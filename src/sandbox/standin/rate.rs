@@ -1,9 +1,11 @@
 //! The rate limit of the stand-in, if it has one: so many calls in a window, told in the headers that LaunchDarkly
 //! sends ([rate limits](crate::design::launchdarkly::rate_limits)).
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::membership::Timestamp;
 
 /// Calls that are taken in a window, which begins with the first of them.
 #[derive(Debug)]
@@ -11,23 +13,23 @@ pub(super) struct RateLimit {
     calls: u64,
     window: Duration,
     left: u64,
-    ends_at: SystemTime,
+    ends_at: Timestamp,
 }
 
 impl RateLimit {
     pub fn new(calls: u64, window: Duration) -> Self {
-        Self { calls, window, left: calls, ends_at: UNIX_EPOCH }
+        Self { calls, window, left: calls, ends_at: Timestamp::EPOCH }
     }
 
     /// One more call: what its answer says of the limit, and whether it may be taken.
-    pub fn call(&mut self, now: SystemTime) -> (HeaderMap, bool) {
+    pub fn call(&mut self, now: Timestamp) -> (HeaderMap, bool) {
         if now >= self.ends_at {
-            (self.left, self.ends_at) = (self.calls, now + self.window);
+            (self.left, self.ends_at) = (self.calls, now.after(self.window));
         }
         let is_within = self.left > 0;
         self.left = self.left.saturating_sub(1);
-        let ends_ms = self.ends_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let wait = self.ends_at.duration_since(now).unwrap_or_default();
+        let ends_ms = self.ends_at.since(Timestamp::EPOCH).as_millis();
+        let wait = self.ends_at.since(now);
         let named = |name, number: u128| {
             let value = HeaderValue::from_str(&number.to_string()).expect("digits");
             (HeaderName::from_static(name), value)
@@ -51,7 +53,7 @@ mod tests {
     #[test]
     fn a_window_takes_so_many_calls_and_says_when_the_next_begins() {
         let mut limit = RateLimit::new(2, Duration::from_secs(5));
-        let at = |second| UNIX_EPOCH + Duration::from_secs(second);
+        let at = |second| Timestamp::EPOCH.after(Duration::from_secs(second));
         let rows = [(100, "1", true), (101, "0", true), (102, "0", false), (105, "1", true)];
         for (second, remaining, is_within) in rows {
             let (headers, taken) = limit.call(at(second));

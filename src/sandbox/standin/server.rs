@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::pending;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -22,6 +22,7 @@ use super::Shared;
 use super::fault::{Apply, Endless, Fault, Incoming};
 use super::protocol::{Problem, check, read, token};
 use super::state::{Call, State as KnownState};
+use crate::clock::{Clock, SystemClock};
 use crate::json::Json;
 use crate::launchdarkly::wire::{PATH, SyncRequest};
 
@@ -78,7 +79,7 @@ async fn converse(stream: TcpStream, router: Router) {
 
 /// `POST` to the synced-segment route.
 async fn sync(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
-    let limit = shared.state().rate_limit.as_mut().map(|limit| limit.call(SystemTime::now()));
+    let limit = shared.state().rate_limit.as_mut().map(|limit| limit.call(SystemClock.now()));
     let Some((limit, is_within)) = limit else {
         return answered(shared, headers, body, true).await;
     };
