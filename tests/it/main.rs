@@ -47,6 +47,7 @@ mod progress;
 mod proxy_protocol;
 mod python;
 mod reactions;
+mod readme;
 mod real_world;
 mod receive;
 mod refused;
