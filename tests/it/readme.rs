@@ -17,3 +17,9 @@ pub fn file_with(language: &str, line: &str) -> &'static str {
         README.split(fence.as_str()).skip(1).filter_map(|rest| rest.split("```").next());
     files.find(|file| file.contains(line)).unwrap_or_else(|| panic!("README has no {line}"))
 }
+
+/// Cuts in front of the line that begins like this.
+pub fn before<'a>(lines: &'a str, line: &str) -> (&'a str, &'a str) {
+    let at = lines.find(&format!("\n{line}")).unwrap_or_else(|| panic!("{line} in {lines}"));
+    lines.split_at(at + 1)
+}
