@@ -27,10 +27,10 @@ says credentials; ls -l /etc/cohortd
 mkdir -p /run/systemd/system/cohortd.service.d
 printf '[Service]\nRestartSec=50ms\n' > /run/systemd/system/cohortd.service.d/quick.conf
 systemctl daemon-reload
-for _ in 1 2 3 4 5 6 7; do
-    pid=$(systemctl show cohortd --property MainPID --value)
-    kill -KILL $pid
-    waits sh -c "systemctl is-active -q cohortd && [ \$(systemctl show cohortd --property MainPID --value) != $pid ]"
+restarts() { [ "$(systemctl show cohortd --property NRestarts --value)" = "$1" ] && systemctl is-active -q cohortd; }
+for time in 1 2 3 4 5 6 7; do
+    kill -KILL "$(systemctl show cohortd --property MainPID --value)"
+    waits restarts $time
 done
 says restarts; systemctl show cohortd --property NRestarts --value
 
