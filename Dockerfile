@@ -19,7 +19,7 @@ COPY .ci/notices .ci/notices
 # Touched, because a copied file may be older than what was built from the empty ones.
 RUN touch src/main.rs src/lib.rs \
     && cargo build --profile dist --locked --bin cohortd \
-    && mkdir -p /staging/ledger \
+    && mkdir -p /staging/volume \
     && .ci/notices /staging/doc \
     && cp src/licenses/* /staging/doc/
 
@@ -27,22 +27,26 @@ RUN touch src/main.rs src/lib.rs \
 FROM gcr.io/distroless/cc-debian12:nonroot
 
 ARG VERSION=0.1.0
-ARG SOURCE=
+ARG REVISION=unknown
+ARG SOURCE=unknown
 LABEL org.opencontainers.image.title="cohortd" \
     org.opencontainers.image.description="Brings Twilio Segment audiences into LaunchDarkly segments" \
     org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
     org.opencontainers.image.source="${SOURCE}" \
+    org.opencontainers.image.base.name="gcr.io/distroless/cc-debian12:nonroot" \
     org.opencontainers.image.licenses="MIT OR Apache-2.0"
 
 COPY --from=builder /build/target/dist/cohortd /usr/local/bin/cohortd
 # Our licences, and the notices of what is linked into the binary.
 COPY --from=builder /staging/doc /usr/share/doc/cohortd
 # A new volume takes over the owner of the directory it is mounted on.
-COPY --from=builder --chown=65532:65532 /staging/ledger /var/lib/cohortd
+COPY --from=builder --chown=65532:65532 /staging/volume /var/lib/cohortd
 
-# cohortd.toml is looked for in the working directory. The admin listener stays on loopback.
+# cohortd.toml is looked for in the working directory. The admin listener stays on loopback. The ledger has a
+# directory of its own on the volume, into which it moves one that was on top of it.
 WORKDIR /etc/cohortd
-ENV COHORTD_LEDGER__PATH=/var/lib/cohortd
+ENV COHORTD_LEDGER__PATH=/var/lib/cohortd/ledger
 VOLUME /var/lib/cohortd
 EXPOSE 8080
 USER 65532:65532

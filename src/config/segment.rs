@@ -95,6 +95,12 @@ impl SegmentSection {
             section.missing("shared_secrets", Some("shared_secrets_file"), why);
             return;
         }
+        if self.allow_batches && self.is_a_signature_enough() {
+            let why = "a signature is enough, and covers only the first event of a batch: whoever has \
+                       seen one can append others to it; set bearer_tokens and require = \
+                       [\"signature\", \"bearer\"], or allow_batches = false";
+            section.warn("require", why);
+        }
         if self.write_keys.is_empty() && !self.cors_origins.is_empty() {
             section.warn("cors_origins", "counts for nothing: no write key opens the Tracking API");
         }
@@ -121,6 +127,13 @@ impl SegmentSection {
                            stand in the Authorization header";
             section.fault("require", None, problem);
         }
+    }
+
+    /// Without another credential beside it, and with one at all.
+    fn is_a_signature_enough(&self) -> bool {
+        let may_be_alone = self.require.iter().all(|one| *one == Credential::Signature);
+        let is_open = self.allow_unauthenticated && self.require.is_empty();
+        !self.shared_secrets.is_empty() && may_be_alone && !is_open
     }
 }
 

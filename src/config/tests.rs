@@ -100,6 +100,7 @@ fn chmod(path: &Path, mode: u32) {
 fn load(changes: &[(&str, &str)]) -> Result<Config, Faults> {
     let mut environment = vec![
         (format!("{PREFIX}SEGMENT__SHARED_SECRETS"), "hidden-shared-secret".to_owned()),
+        (format!("{PREFIX}SEGMENT__ALLOW_BATCHES"), "false".to_owned()), // else there is a warning
         (format!("{PREFIX}LAUNCHDARKLY__CLIENT_SIDE_ID"), "id".to_owned()),
         (format!("{PREFIX}LAUNCHDARKLY__SERVICE_TOKEN"), "hidden-service-token".to_owned()),
     ];
@@ -452,6 +453,31 @@ fn secrets_come_from_files_without_their_last_newline() {
 }
 
 #[test]
+fn a_signature_alone_is_warned_about_where_it_leaves_the_rest_of_a_batch_open() {
+    let told = |changes: &[(&str, &str)]| {
+        let bearer = ("EU__SEGMENT__BEARER_TOKENS", "hidden-bearer-token");
+        let write_key = ("EU__SEGMENT__WRITE_KEYS", "hidden-write-key-eu");
+        let all: Vec<_> = [bearer, write_key].into_iter().chain(changes.iter().copied()).collect();
+        load(&all).expect("it is legal").warnings
+    };
+    let (batches, require) = ("EU__SEGMENT__ALLOW_BATCHES", "EU__SEGMENT__REQUIRE");
+    let expected =
+        "destinations.eu.segment.require: a signature is enough, and covers only the first event";
+    for open in [&[(batches, "true")][..], &[(batches, "true"), (require, "signature")]] {
+        let [warning] = &told(open)[..] else { panic!("{open:?}: {:?}", told(open)) };
+        assert!(warning.starts_with(expected), "{warning}");
+    }
+    for closed in [
+        &[(batches, "false")][..],
+        &[(batches, "true"), (require, "signature\nbearer")],
+        &[(batches, "true"), (require, "bearer")],
+        &[(batches, "true"), (require, "signature\nwrite_key")],
+    ] {
+        assert_eq!(told(closed), [""; 0], "{closed:?}");
+    }
+}
+
+#[test]
 fn a_token_may_change_things_or_it_may_not() {
     let config = load(&[
         ("COHORTD_ADMIN__TOKENS", "hidden-admin-token-1\nhidden-admin-token-2"),
@@ -499,6 +525,7 @@ fn a_secret_that_others_can_read_is_warned_about_by_its_key_and_file() {
          [admin]\ntokens_file = {:?}\nread_tokens_file = {:?}\n\
          [telemetry]\notlp_endpoint = 'http://[::1]:4318'\notlp_headers_file = {:?}\n\
          [destinations.eu.segment]\nshared_secrets_file = {:?}\nbearer_tokens = ['hidden-bearer-token']\n\
+         require = ['signature', 'bearer']\n\
          [destinations.eu.launchdarkly]\nclient_side_id = 'id'\nservice_token_file = {:?}\n\
          proxy = 'http://user:hidden@proxy:3128'\n",
         at("certificate"),
@@ -567,6 +594,7 @@ fn exposed(secrets: &[Secret]) -> Vec<&str> {
 const EU: &str = r#"
 [destinations.eu.segment]
 shared_secrets = ["hidden-shared-secret"]
+allow_batches = false
 [destinations.eu.launchdarkly]
 client_side_id = "id"
 service_token = "hidden-service-token"
@@ -716,6 +744,7 @@ destinations = ["inner", "eu"]
 [routes.all.segment]
 shared_secrets = ["hidden-shared-secret-all"]
 write_keys = ["hidden-write-key-route"]
+allow_batches = false
 "#;
 
 #[test]

@@ -42,6 +42,7 @@ mod messages;
 mod meta;
 mod migration;
 mod modes;
+mod moved;
 mod operated;
 mod operations;
 mod owner;

@@ -6,15 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use cohortd::config::Config;
+use cohortd::config::{Config, Credential};
 use cohortd::operate::metrics::catalogue::{self, Kind};
 use cohortd::operate::verdict::DestinationState;
 use serde_json::{Value, json};
 
 use crate::needs::{KUBERNETES_VALIDATE, PROMTOOL, SYSTEMD_ANALYZE};
-use crate::python;
-
-const SECRETS: [&str; 5] = ["admin", "prometheus", "segment", "launchdarkly", "grafana"];
+use crate::{python, readme};
 
 fn config(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(path)
@@ -152,11 +150,23 @@ fn prometheus_takes_the_queries_of_the_dashboard() {
     accepts("promtool", &["check", "rules", "--lint=none", str_path(&file)]);
 }
 
+/// A signature alone covers only the first event of a batch.
+fn demands_both(config: &Config) {
+    let segment = config.destinations[0].segment.as_ref().expect("it has a path");
+    assert_eq!(segment.require, [Credential::Signature, Credential::Bearer]);
+}
+
 /// A folder with the secrets, and the configuration that results with it in place of `mounted`.
-fn loaded(toml: Option<&str>, variables: &[(String, String)], mounted: &str) -> Config {
+fn loaded(
+    toml: Option<&str>,
+    variables: &[(String, String)],
+    mounted: &str,
+    secrets: &[&str],
+) -> Config {
     let folder = tempfile::tempdir().expect("a temporary directory");
-    for secret in SECRETS {
+    for secret in secrets {
         let path = folder.path().join(secret);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("it is ours");
         std::fs::write(&path, format!("a-secret-of-its-own-{secret}\n")).expect("it is ours");
         let of_the_group = std::fs::Permissions::from_mode(0o440); // as the manifests say
         std::fs::set_permissions(path, of_the_group).expect("it is ours");
@@ -174,6 +184,27 @@ fn loaded(toml: Option<&str>, variables: &[(String, String)], mounted: &str) -> 
     Config::load_from(file.as_deref(), variables).unwrap_or_else(|faults| panic!("{faults}"))
 }
 
+/// Alerts go somewhere, and from there to somebody who is named.
+fn the_alertmanager_is_the_one_that_prometheus_tells() {
+    let scraping = &yaml("prometheus/prometheus.yaml")[0];
+    let told = &scraping["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"][0];
+    let (service, port) = str_of(told).split_once(':').expect("a name and a port");
+    let compose = &yaml("compose.yaml")[0];
+    let alertmanager = &compose["services"][service];
+    let publishes =
+        list(&alertmanager["ports"]).any(|of| str_of(of).ends_with(&format!(":{port}")));
+    assert!(publishes, "{alertmanager}");
+    let routing = &yaml("prometheus/alertmanager.yaml")[0];
+    let names: Vec<&Value> =
+        list(&routing["receivers"]).map(|receiver| &receiver["name"]).collect();
+    assert!(names.contains(&&routing["route"]["receiver"]), "{routing}");
+    let rules = text("prometheus/alerts.yaml");
+    for matcher in list(&routing["inhibit_rules"][0]["source_matchers"]) {
+        let (_, alert) = str_of(matcher).split_once(" = ").expect("a name and a value");
+        assert!(rules.contains(&format!("alert: {alert}\n")), "{alert}");
+    }
+}
+
 fn the_compose_file_makes_a_configuration_and_mounts_what_is_there() {
     let compose = &yaml("compose.yaml")[0];
     let daemon = &compose["services"]["cohortd"];
@@ -183,20 +214,30 @@ fn the_compose_file_makes_a_configuration_and_mounts_what_is_there() {
         .map(|(name, value)| (name.clone(), str_of(value).to_owned()))
         .map(|(name, value)| (name, if value.starts_with("${") { "an-id".into() } else { value }))
         .collect();
-    let config_made = loaded(None, &variables, "/run/secrets");
+    let config_made = loaded(
+        None,
+        &variables,
+        "/run/secrets",
+        &[
+            "cohortd/admin",
+            "cohortd/segment",
+            "cohortd/segment-bearer",
+            "cohortd/launchdarkly",
+            "prometheus/cohortd",
+        ],
+    );
     assert_eq!(config_made.destinations.len(), 1);
+    demands_both(&config_made);
     assert_eq!(config_made.warnings, [""; 0]);
     let stop: u64 = str_of(&daemon["stop_grace_period"]).trim_end_matches('s').parse().expect("s");
     assert!(Duration::from_secs(stop) > config_made.stop.grace_period);
     assert_eq!((&daemon["read_only"], &daemon["cap_drop"]), (&json!(true), &json!(["ALL"])));
 
     for (name, service) in compose["services"].as_object().expect("a map") {
-        for secret in list(&service["secrets"]) {
-            assert!(compose["secrets"].get(str_of(secret)).is_some(), "{name}: {secret}");
-        }
         for mount in list(&service["volumes"]) {
             let (from, _) = str_of(mount).split_once(':').expect("from and to");
             let is_there = match from.strip_prefix("./") {
+                Some(path) if path.starts_with("secrets/") => true, // tests/it/containers.rs
                 Some(path) => config(path).exists(),
                 None => compose["volumes"].get(from).is_some(),
             };
@@ -208,12 +249,21 @@ fn the_compose_file_makes_a_configuration_and_mounts_what_is_there() {
     }
 }
 
+/// With the Secret that README makes.
+fn in_the_pod(toml: &str) -> Config {
+    let made = readme::lines_with("kubectl create secret generic cohortd");
+    let keys = made.split("--from-file=").skip(1);
+    let keys: Vec<&str> = keys.map(|rest| rest.split_once('=').expect("a file for it").0).collect();
+    loaded(Some(toml), &[], "/run/secrets/cohortd", &keys)
+}
+
 fn the_kubernetes_manifests_have_one_writer_and_an_end_in_time() {
     let manifests = yaml("kubernetes/cohortd.yaml");
     let of_kind = |kind: &str| manifests.iter().find(|manifest| manifest["kind"] == kind);
     assert!(of_kind("PodDisruptionBudget").is_none(), "of one pod it would block a node drain");
     let toml = str_of(&of_kind("ConfigMap").expect("one")["data"]["cohortd.toml"]);
-    let config_made = loaded(Some(toml), &[], "/run/secrets/cohortd");
+    let config_made = in_the_pod(toml);
+    demands_both(&config_made);
     assert_eq!(config_made.warnings, [""; 0]);
 
     let set = &of_kind("StatefulSet").expect("one")["spec"];
@@ -222,8 +272,9 @@ fn the_kubernetes_manifests_have_one_writer_and_an_end_in_time() {
     let patience = pod["terminationGracePeriodSeconds"].as_u64().expect("a number");
     assert!(Duration::from_secs(patience) > config_made.stop.grace_period);
     let probe = &pod["containers"][0]["readinessProbe"];
-    let noticed = probe["periodSeconds"].as_u64().expect("a number");
-    assert!(config_made.stop.drain_delay > Duration::from_secs(2 * noticed), "it is noticed");
+    let noticed = ["periodSeconds", "failureThreshold"].map(|of| probe[of].as_u64().expect("one"));
+    let noticed = Duration::from_secs(noticed[0] * noticed[1]);
+    assert!(config_made.stop.drain_delay > noticed, "its end is noticed");
     assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
     assert_eq!(pod["enableServiceLinks"], false, "COHORTD_PORT would be an unknown key");
     let container = &pod["containers"][0];
@@ -237,9 +288,47 @@ fn the_kubernetes_manifests_have_one_writer_and_an_end_in_time() {
     assert_eq!(ports, listening.map(|address| Some(u64::from(address.port()))));
 }
 
+/// What stands in front of it and watches it names its ports and its labels.
+fn what_is_around_the_pod_finds_it() {
+    let manifests = yaml("kubernetes/cohortd.yaml");
+    let of_kind = |kind: &str| {
+        manifests.iter().filter(move |manifest| manifest["kind"] == kind).collect::<Vec<&Value>>()
+    };
+    let pod = &of_kind("StatefulSet")[0]["spec"]["template"];
+    let labels = &pod["metadata"]["labels"];
+    let container = &pod["spec"]["containers"][0];
+    let ports: Vec<&Value> = list(&container["ports"]).map(|port| &port["name"]).collect();
+    let policy = &of_kind("NetworkPolicy")[0]["spec"];
+    assert_eq!(&policy["podSelector"]["matchLabels"], labels);
+    let open = list(&policy["ingress"]).map(|rule| &rule["ports"][0]["port"]);
+    assert!(open.eq(ports.iter().copied()), "{policy}");
+    let admin = list(&policy["ingress"]).find(|rule| rule["ports"][0]["port"] == "admin");
+    assert!(admin.is_some_and(|rule| rule["from"].is_array()), "not for everybody: {policy}");
+
+    let monitor = &yaml("kubernetes/podmonitor.yaml")[0]["spec"];
+    assert_eq!(&monitor["selector"]["matchLabels"], labels);
+    let scraped = &monitor["podMetricsEndpoints"][0];
+    assert!(ports.contains(&&scraped["port"]), "{scraped}");
+    let key = str_of(&scraped["authorization"]["credentials"]["key"]);
+    let toml = str_of(&of_kind("ConfigMap")[0]["data"]["cohortd.toml"]);
+    assert!(toml.contains(&format!("read_tokens_file = \"/run/secrets/cohortd/{key}\"")), "{toml}");
+
+    let ingress = &yaml("kubernetes/ingress.yaml")[0];
+    let backend = &ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"];
+    let is_it = |service: &&&Value| service["metadata"]["name"] == backend["name"];
+    let services = of_kind("Service");
+    let service = services.iter().find(is_it).expect("there is such a service");
+    assert_eq!(service["spec"]["ports"][0]["name"], backend["port"]["name"]);
+    let limit = &ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-body-size"];
+    let body = in_the_pod(toml).listen.body_limit_bytes >> 20;
+    assert_eq!(limit, &json!(format!("{body}m")), "what Segment may send passes");
+}
+
 fn kubernetes_takes_the_manifests() {
     let validate = python::KUBERNETES_VALIDATE.program("kubernetes-validate");
-    accepts(validate, &["--strict", str_path(&config("kubernetes/cohortd.yaml"))]);
+    for file in ["kubernetes/cohortd.yaml", "kubernetes/ingress.yaml"] {
+        accepts(&validate, &["--strict", str_path(&config(file))]);
+    }
 }
 
 fn the_systemd_unit_is_sound_and_makes_a_configuration() {
@@ -253,13 +342,42 @@ fn the_systemd_unit_is_sound_and_makes_a_configuration() {
             pair.split_once('=').map(|(n, v)| (n.to_owned(), v.to_owned())).expect("a pair")
         })
         .collect();
-    let rest = "[destinations.production.launchdarkly]\nclient_side_id = 'an-id'";
-    let config_made = loaded(Some(rest), &variables, "%d");
+    let rest = readme::file_with("toml", "service_token_file = \"launchdarkly-token\"");
+    let secrets: Vec<String> = values("LoadCredential").collect();
+    let secrets: Vec<&str> = secrets.iter().filter_map(|of| of.split(':').next()).collect();
+    let config_made = loaded(Some(rest), &variables, "%d", &secrets);
+    assert_eq!(config_made.warnings, [""; 0]);
+    demands_both(&config_made);
     let stop = values("TimeoutStopSec").next().and_then(|text| text.parse().ok()).expect("seconds");
     assert!(Duration::from_secs(stop) > config_made.stop.grace_period);
     assert_eq!(values("Type").next().as_deref(), Some("notify"));
     assert!(values("WatchdogSec").next().is_some());
+    assert_eq!(
+        values("StartLimitIntervalSec").next().as_deref(),
+        Some("0"),
+        "it is never given up"
+    );
     assert_eq!(values("LimitCORE").next().as_deref(), Some("0"), "the watchdog aborts");
+}
+
+fn the_image_says_the_version_that_it_has() {
+    let dockerfile = include_str!("../../Dockerfile");
+    let version = dockerfile.lines().find_map(|line| line.strip_prefix("ARG VERSION="));
+    assert_eq!(version, Some(env!("CARGO_PKG_VERSION")));
+}
+
+/// What README has people make beside the sources is not committed by mistake.
+fn git_ignores_what_the_lines_of_readme_make() {
+    let ignored = include_str!("../../.gitignore");
+    for made in ["segment-secret", "admin-token", "prometheus-token"] {
+        assert!(readme::lines_with(&format!("> {made}")).contains(made));
+        assert!(ignored.lines().any(|line| line == format!("/{made}")), "{made}");
+    }
+    for made in
+        ["segment-bearer", "launchdarkly-token", "cohortd.toml", "private", "config/secrets"]
+    {
+        assert!(ignored.lines().any(|line| line == format!("/{made}")), "{made}");
+    }
 }
 
 fn systemd_takes_the_unit() {
@@ -277,9 +395,13 @@ tests![
     prometheus_takes_the_alert_rules_and_they_fire_when_they_should.needs(&PROMTOOL),
     the_grafana_dashboard_asks_for_metrics_that_there_are,
     prometheus_takes_the_queries_of_the_dashboard.needs(&PROMTOOL),
+    the_alertmanager_is_the_one_that_prometheus_tells,
     the_compose_file_makes_a_configuration_and_mounts_what_is_there,
     the_kubernetes_manifests_have_one_writer_and_an_end_in_time,
+    what_is_around_the_pod_finds_it,
     kubernetes_takes_the_manifests.needs(&KUBERNETES_VALIDATE),
     the_systemd_unit_is_sound_and_makes_a_configuration,
+    the_image_says_the_version_that_it_has,
+    git_ignores_what_the_lines_of_readme_make,
     systemd_takes_the_unit.needs(&SYSTEMD_ANALYZE),
 ];

@@ -9,11 +9,13 @@ mod runner;
 mod actions;
 mod admin;
 mod attacks;
+mod booted;
 mod bounds;
 mod certificates;
 mod clocks;
 mod config;
 mod conformance;
+mod containers;
 mod convergence;
 mod crash_recovery;
 mod dashboard;
@@ -47,6 +49,7 @@ mod progress;
 mod proxy_protocol;
 mod python;
 mod reactions;
+mod readme;
 mod real_world;
 mod receive;
 mod refused;
@@ -72,6 +75,7 @@ fn main() -> std::process::ExitCode {
         actions::tests(),
         admin::tests(),
         attacks::tests(),
+        booted::tests(),
         bounds::tests(),
         certificates::tests(),
         clocks::tests(),
@@ -79,6 +83,7 @@ fn main() -> std::process::ExitCode {
         conformance::mapping::tests(),
         conformance::subscription::tests(),
         conformance::sync::tests(),
+        containers::tests(),
         convergence::tests(),
         crash_recovery::tests(),
         dashboard::tests(),

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::fchown;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -54,6 +54,40 @@ pub static BASH: Need = Need::new(|| installed("bash", "bash"));
 pub static PROMTOOL: Need = Need::new(|| installed("promtool", "prometheus"));
 /// To read the unit as systemd does.
 pub static SYSTEMD_ANALYZE: Need = Need::new(|| installed("systemd-analyze", "systemd"));
+
+/// To run it under a systemd of its own.
+pub static NSPAWN: Need = Need::new(|| {
+    installed("systemd-nspawn", "systemd-container")?;
+    installed("strip", "binutils")?;
+    let inside = ["--mount", "--pid", "--net", "--fork", "mount", "-t", "tmpfs", "tmp", "/tmp"];
+    works(
+        "unshare",
+        &inside,
+        "root, and a system that lets it mount (in a container: --privileged)",
+    )
+});
+/// To make an image and run it, in a network of its own.
+pub static CONTAINERS: Need = Need::new(|| {
+    for (name, packages) in [
+        ("podman", "podman"),
+        (container_runtime(), "crun runc"),
+        ("iptables", "iptables"),
+        ("ip", "iproute2"),
+        ("git", "git"),
+        ("strip", "binutils"),
+    ] {
+        installed(name, packages)?;
+    }
+    let helpers =
+        ["/usr/lib/podman", "/usr/libexec/podman"].map(|at| Path::new(at).join("netavark"));
+    if !helpers.iter().any(|helper| helper.exists()) {
+        installed("netavark", "netavark")?;
+    }
+    let otherwise = "root, and a system that lets it make networks (in a container: --privileged)";
+    works("unshare", &["--net", "ip", "link", "set", "lo", "up"], otherwise)
+});
+/// To make secrets up.
+pub static OPENSSL: Need = Need::new(|| installed("openssl", "openssl"));
 
 /// To look at the dashboard and at web pages.
 pub static CHROMIUM: Need = Need::new(|| {
@@ -109,6 +143,11 @@ impl Need {
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+/// What starts containers under the control groups of this machine: `crun` knows only the present kind well.
+pub fn container_runtime() -> &'static str {
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() { "crun" } else { "runc" }
 }
 
 /// The browser, whatever it is called here.

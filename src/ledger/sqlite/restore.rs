@@ -19,6 +19,7 @@
 //! | `restoring-left-1`, … | of an interrupted restore of another user, what its owner has to remove |
 //! | `before-restore-1`, … | the ledgers that were there before |
 
+use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -103,6 +104,11 @@ pub(super) fn settle(directory: &Path) -> Result<(), OpenError> {
 /// Whether a restore was begun and is neither finished nor undone.
 pub(super) fn is_under_way(directory: &Path) -> bool {
     [PREPARING, COMMITTED].iter().any(|name| directory.join(name).exists())
+}
+
+/// Whether this is the name of a ledger that was there before.
+pub(super) fn is_set_aside(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with(SET_ASIDE))
 }
 
 /// Moves the old ledger away and the new one into its place, from wherever this was interrupted.

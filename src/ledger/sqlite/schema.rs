@@ -14,7 +14,7 @@ use super::backup::with_suffix;
 use super::journal::{self, Found, ScanError, VERSION as JOURNAL_VERSION};
 use super::owner::Owner;
 use super::writer::WriterFailure;
-use super::{checksum, integrity, meta, migration, modes, reserve, restore};
+use super::{checksum, integrity, meta, migration, modes, moved, reserve, restore};
 
 /// Version of the tables below; an older binary refuses a newer ledger before it touches it.
 pub(super) const VERSION: i64 = 5;
@@ -24,7 +24,7 @@ const JOURNALED: i64 = 4;
 const APPLICATION_ID: i64 = 0x6368_7274;
 
 const DATABASE: &str = "ledger.db";
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 
 /// Why the ledger could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -263,12 +263,14 @@ pub(super) fn lock_if_there(directory: &Path) -> Result<Option<Lock>, OpenError>
 }
 
 /// Makes the directory if needed and takes the lock. Whoever has it finds the ledger whole: a restore
-/// that was interrupted is finished or undone, and so is a change of the database outside its log.
+/// that was interrupted is finished or undone, and so is a change of the database outside its log. A ledger
+/// that was kept in the directory around it until now is moved in.
 pub(super) fn lock(directory: &Path) -> Result<Lock, OpenError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| OpenError::Directory { path, source }
     };
+    moved::take_in(directory)?;
     make_directory(directory).map_err(failed(directory))?;
     let path = directory.join(LOCK);
     let file = File::options()

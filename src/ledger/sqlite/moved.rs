@@ -1,0 +1,185 @@
+//! A ledger that goes one directory down, as the image's did: from the mount point of its volume, where
+//! things are that are not the ledger's (`lost+found`, a backup), into a directory of its own.
+//!
+//! A ledger's directory holds nothing that is not the ledger's. So where there is none yet in the directory
+//! that is configured, and one in the directory around it, that one is meant.
+//!
+//! # What always holds
+//! * Whatever ends the move, there is a whole ledger afterwards: its files have both names until the new
+//!   directory is there, which comes into its place at one moment.
+//! * Nobody has it meanwhile: the lock of the old place is held.
+//! * A ledger that is there already is never touched.
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::owner::Owner;
+use super::restore;
+use super::schema::{self, LOCK, OpenError};
+
+/// In the old place: the new directory, while it is made.
+const MOVING: &str = "moving";
+
+/// Moves the ledger of the directory around `directory` into it, if there is one and none in `directory`;
+/// finishes such a move.
+pub(super) fn take_in(directory: &Path) -> Result<(), OpenError> {
+    let Some(around) = around(directory) else { return Ok(()) };
+    if has_moved(&around, directory) {
+        return finish(&around, directory);
+    }
+    if schema::database(directory).exists() || !schema::database(&around).is_file() {
+        return Ok(());
+    }
+    let lock = schema::lock(&around)?;
+    let moving = around.join(MOVING);
+    if moving.exists() {
+        fs::remove_dir_all(&moving).map_err(unusable(&moving))?; // names of files that have others
+    }
+    let owner = Owner::of(&around).map_err(unusable(&around))?;
+    owner.make_directory(&moving).map_err(unusable(&moving))?;
+    for name in schema::files() {
+        let old = around.join(name);
+        if old.exists() {
+            fs::hard_link(&old, moving.join(name)).map_err(unusable(&old))?;
+        }
+    }
+    sync(&moving)?;
+    fs::rename(&moving, directory).map_err(unusable(directory))?;
+    sync(&around)?;
+    finish(&around, directory)?;
+    drop(lock);
+    let (from, to) = (around.display(), directory.display());
+    tracing::warn!(%from, %to, "the ledger was in the directory around its own: it has been moved");
+    Ok(())
+}
+
+/// Takes away the old names, that of the database first: without it nobody opens what is left. The ledgers
+/// that a restore has set aside go along.
+fn finish(around: &Path, directory: &Path) -> Result<(), OpenError> {
+    for name in schema::files() {
+        let old = around.join(name);
+        if is_same(&old, &directory.join(name)) {
+            fs::remove_file(&old).map_err(unusable(&old))?;
+        }
+    }
+    for entry in fs::read_dir(around).map_err(unusable(around))? {
+        let entry = entry.map_err(unusable(around))?;
+        if restore::is_set_aside(&entry.file_name()) {
+            let new = directory.join(entry.file_name());
+            fs::rename(entry.path(), &new).map_err(unusable(&new))?;
+        }
+    }
+    let lock = around.join(LOCK);
+    match fs::remove_file(&lock) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(unusable(&lock)(error));
+        }
+        _ => {}
+    }
+    sync(around)
+}
+
+/// Whether a move was interrupted after it counted.
+fn has_moved(around: &Path, directory: &Path) -> bool {
+    schema::files().any(|name| is_same(&around.join(name), &directory.join(name)))
+}
+
+/// Whether they are two names of one file.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let identity = |of: Metadata| (of.dev(), of.ino());
+    let look = |path: &Path| fs::symlink_metadata(path).ok().map(identity);
+    look(one).is_some_and(|one| look(other) == Some(one))
+}
+
+fn around(directory: &Path) -> Option<PathBuf> {
+    directory.file_name()?;
+    let around = directory.parent()?;
+    Some(if around == Path::new("") { PathBuf::from(".") } else { around.to_owned() })
+}
+
+fn sync(directory: &Path) -> Result<(), OpenError> {
+    File::open(directory).and_then(|opened| opened.sync_all()).map_err(unusable(directory))
+}
+
+fn unusable(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |source| OpenError::Directory { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A volume on whose top there is what a ledger consists of, and what is not the ledger's.
+    fn volume() -> tempfile::TempDir {
+        let volume = tempfile::tempdir().expect("a temporary directory");
+        for name in ["ledger.db", "ledger.db-wal", "journal-1", "lock", "backup.db"] {
+            fs::write(volume.path().join(name), name).expect("it is ours");
+        }
+        for name in ["before-restore-1", "lost+found"] {
+            fs::create_dir(volume.path().join(name)).expect("it is ours");
+        }
+        volume
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).expect("it is there").flatten();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.file_name().into_string().expect("text")).collect();
+        names.sort();
+        names
+    }
+
+    fn is_moved(volume: &Path) {
+        assert_eq!(names(volume), ["backup.db", "ledger", "lost+found"]);
+        let inside = ["before-restore-1", "journal-1", "ledger.db", "ledger.db-wal"];
+        assert_eq!(names(&volume.join("ledger")), inside);
+    }
+
+    #[test]
+    fn a_ledger_goes_down_as_a_whole_and_what_is_not_its_own_stays() {
+        let volume = volume();
+        let directory = volume.path().join("ledger");
+        for _ in 0..2 {
+            take_in(&directory).expect("it can be moved");
+            is_moved(volume.path());
+        }
+    }
+
+    #[test]
+    fn an_interrupted_move_is_begun_again_or_finished() {
+        let volume = volume();
+        let (moving, directory) = (volume.path().join(MOVING), volume.path().join("ledger"));
+        fs::create_dir(&moving).expect("it is ours");
+        let link = |name: &str, into: &Path| {
+            fs::hard_link(volume.path().join(name), into.join(name)).expect("it is ours");
+        };
+        link("ledger.db", &moving); // and no further
+        take_in(&directory).expect("it can be moved");
+        is_moved(volume.path());
+
+        for name in ["ledger.db-wal", "journal-1"] {
+            fs::hard_link(directory.join(name), volume.path().join(name)).expect("it is ours");
+        }
+        take_in(&directory).expect("it can be finished");
+        is_moved(volume.path());
+    }
+
+    #[test]
+    fn a_ledger_that_is_there_or_in_use_is_left_alone() {
+        let volume = volume();
+        let before = names(volume.path());
+        let directory = volume.path().join("ledger");
+        fs::create_dir(&directory).expect("it is ours");
+        let lock = schema::lock(volume.path()).expect("nobody has it");
+        let refused = take_in(&directory).expect_err("it is in use");
+        assert!(matches!(refused, OpenError::InUse(_)), "{refused}");
+        drop(lock);
+        fs::write(directory.join("ledger.db"), "another").expect("it is ours");
+        take_in(&directory).expect("there is nothing to do");
+        assert_eq!(names(&directory), ["ledger.db"]);
+        assert_eq!(names(volume.path()).len(), before.len() + 1);
+    }
+}
