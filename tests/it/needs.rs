@@ -1,7 +1,8 @@
 //! What tests need beside Linux, Rust and a C compiler: how it is looked for, and what brings it.
 //!
 //! A test that lacks something is ignored, by name and reason, and the run ends with the list of such tests and
-//! the command that brings what they lack. With `DEMAND_EVERY_TEST` set, they fail.
+//! the command that brings what they lack. With `DEMAND_EVERY_TEST` set, they fail, except where a machine of another
+//! kind would be needed, or an engine for containers or a booted system.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::fchown;
@@ -42,7 +43,7 @@ pub static ROOT: Need = Need::new(|| {
     let file = tempfile::tempfile().expect("a temporary file");
     fchown(&file, Some(12_345), Some(12_345)).map_err(|error| Lack {
         why: format!("files cannot be given to another user ({error})"),
-        remedy: Remedy::Other("root"),
+        remedy: Remedy::Machine("root"),
     })
 });
 
@@ -57,8 +58,8 @@ pub static SYSTEMD_ANALYZE: Need = Need::new(|| installed("systemd-analyze", "sy
 
 /// To run it under a systemd of its own.
 pub static NSPAWN: Need = Need::new(|| {
-    installed("systemd-nspawn", "systemd-container")?;
-    installed("strip", "binutils")?;
+    engine("systemd-nspawn", "systemd-container")?;
+    engine("strip", "binutils")?;
     let inside = ["--mount", "--pid", "--net", "--fork", "mount", "-t", "tmpfs", "tmp", "/tmp"];
     works(
         "unshare",
@@ -76,18 +77,18 @@ pub static CONTAINERS: Need = Need::new(|| {
         ("git", "git"),
         ("strip", "binutils"),
     ] {
-        installed(name, packages)?;
+        engine(name, packages)?;
     }
     let helpers =
         ["/usr/lib/podman", "/usr/libexec/podman"].map(|at| Path::new(at).join("netavark"));
     if !helpers.iter().any(|helper| helper.exists()) {
-        installed("netavark", "netavark")?;
+        engine("netavark", "netavark")?;
     }
     let otherwise = "root, and a system that lets it make networks (in a container: --privileged)";
     works("unshare", &["--net", "ip", "link", "set", "lo", "up"], otherwise)
 });
 /// To make secrets up.
-pub static OPENSSL: Need = Need::new(|| installed("openssl", "openssl"));
+pub static OPENSSL: Need = Need::new(|| engine("openssl", "openssl"));
 
 /// To look at the dashboard and at web pages.
 pub static CHROMIUM: Need = Need::new(|| {
@@ -126,6 +127,16 @@ pub enum Remedy {
     Packages(&'static str),
     /// What no package brings.
     Other(&'static str),
+    /// Packages of Debian that nobody has to have for a change: engines.
+    Engine(&'static str),
+    /// Another machine, or more rights on this one.
+    Machine(&'static str),
+}
+
+impl Remedy {
+    fn is_demanded(&self) -> bool {
+        matches!(self, Self::Packages(_) | Self::Other(_))
+    }
 }
 
 impl Need {
@@ -162,6 +173,11 @@ pub fn installed(name: &str, packages: &'static str) -> Result<(), Lack> {
     program(name).map(|_| ()).ok_or_else(lack)
 }
 
+/// The same of an engine, and what it needs.
+fn engine(name: &str, packages: &'static str) -> Result<(), Lack> {
+    installed(name, packages).map_err(|lack| Lack { remedy: Remedy::Engine(packages), ..lack })
+}
+
 /// It does what the tests ask of it, or else they take something other than packages.
 fn works(name: &str, arguments: &[&str], otherwise: &'static str) -> Result<(), Lack> {
     let output = Command::new(name).args(arguments).output();
@@ -173,7 +189,7 @@ fn works(name: &str, arguments: &[&str], otherwise: &'static str) -> Result<(), 
     let line = complaint.lines().next().unwrap_or("it does not say why");
     Err(Lack {
         why: format!("{name} does not work here ({line})"),
-        remedy: Remedy::Other(otherwise),
+        remedy: Remedy::Machine(otherwise),
     })
 }
 
@@ -183,10 +199,13 @@ static NOT_CHECKED: Mutex<BTreeMap<Vec<Lack>, BTreeSet<&str>>> = Mutex::new(BTre
 /// How a test ends that lacks something.
 pub fn without(test: &'static str, lacks: Vec<Lack>) -> Result<Completion, Failed> {
     let why = reasons(&lacks);
+    let is_demanded = lacks.iter().any(|lack| lack.remedy.is_demanded());
     let mut all = NOT_CHECKED.lock().unwrap_or_else(PoisonError::into_inner);
     all.entry(lacks).or_default().insert(test);
     match std::env::var_os(DEMAND) {
-        Some(demand) if !demand.is_empty() => Err(format!("{why}, and {DEMAND} is set").into()),
+        Some(demand) if !demand.is_empty() && is_demanded => {
+            Err(format!("{why}, and {DEMAND} is set").into())
+        }
         _ => Ok(Completion::ignored_with(why)),
     }
 }
@@ -211,8 +230,8 @@ pub fn say_what_was_not_checked() {
     let (mut packages, mut others) = (BTreeSet::new(), BTreeSet::new());
     for lack in all.keys().flatten() {
         match lack.remedy {
-            Remedy::Packages(names) => packages.extend(names.split(' ')),
-            Remedy::Other(what) => _ = others.insert(what),
+            Remedy::Packages(names) | Remedy::Engine(names) => packages.extend(names.split(' ')),
+            Remedy::Other(what) | Remedy::Machine(what) => _ = others.insert(what),
         }
     }
     println!("\nto check that too:\n");
