@@ -1,8 +1,8 @@
 //! What the daemon leaves in the ledger for its next start: what was refused and of no use (P7).
 //!
 //! # What always holds
-//! * A kind of trouble that has begun or ended is noted within [`LOOK_EVERY`]; how often it happened, within
-//!   [`COUNT_EVERY`] and when the daemon stops. Nothing is written while nothing changes.
+//! * A kind of trouble that has begun or ended is noted within `LOOK_EVERY`; how often it happened, within
+//!   `COUNT_EVERY` and when the daemon stops. Nothing is written while nothing changes.
 //! * A note that cannot be read, as that of another version, is as good as none.
 
 use std::sync::Arc;

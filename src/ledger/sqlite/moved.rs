@@ -2,7 +2,7 @@
 //! things are that are not the ledger's (`lost+found`, a backup), into a directory of its own.
 //!
 //! A ledger's directory holds nothing that is not the ledger's. So where there is none yet in the directory
-//! that is configured, and one in the directory around it, that one is meant.
+//! that is configured and is called `ledger`, and one in the directory around it, that one is meant.
 //!
 //! # What always holds
 //! * Whatever ends the move, there is a whole ledger afterwards: its files have both names until the new
@@ -18,6 +18,10 @@ use std::path::{Path, PathBuf};
 use super::owner::Owner;
 use super::restore;
 use super::schema::{self, LOCK, OpenError};
+
+/// What the directory is called into which a ledger is moved. A second ledger of another name, below the first, is
+/// another ledger.
+const NAME: &str = "ledger";
 
 /// In the old place: the new directory, while it is made.
 const MOVING: &str = "moving";
@@ -94,7 +98,9 @@ fn is_same(one: &Path, other: &Path) -> bool {
 }
 
 fn around(directory: &Path) -> Option<PathBuf> {
-    directory.file_name()?;
+    if directory.file_name()? != NAME {
+        return None;
+    }
     let around = directory.parent()?;
     Some(if around == Path::new("") { PathBuf::from(".") } else { around.to_owned() })
 }
@@ -165,6 +171,14 @@ mod tests {
         }
         take_in(&directory).expect("it can be finished");
         is_moved(volume.path());
+    }
+
+    #[test]
+    fn a_second_ledger_below_the_first_is_another_one() {
+        let volume = volume();
+        let before = names(volume.path());
+        take_in(&volume.path().join("staging")).expect("there is nothing to do");
+        assert_eq!(names(volume.path()), before);
     }
 
     #[test]
