@@ -3,6 +3,7 @@
 //! | code | meaning |
 //! | --- | --- |
 //! | 0 | done |
+//! | 1 | `explain`: the event is rejected |
 //! | 64 | bad usage or configuration |
 //! | 69 | a needed service is unavailable |
 //! | 70 | internal fault or damaged ledger |
@@ -13,15 +14,19 @@
 
 mod addressee;
 mod allocator;
+mod asking;
 pub mod check;
+mod consent;
 mod daemon;
 pub mod eval;
+mod examples;
 pub mod explain;
 mod follow;
 pub mod healthcheck;
 pub mod ledger;
 mod man;
 pub mod operator;
+mod place;
 mod reaching;
 pub mod reload;
 pub mod send;
@@ -33,12 +38,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::{Shell, generate};
 use rustix::fs::Mode;
 
 use crate::certificate;
-use crate::config::{Config, Destination, Reading, Source};
+use crate::config::{Config, Destination, ReadFrom, Reading, Source, absolute};
 use crate::launchdarkly::wire::USER_AGENT;
 use crate::operate::api::wire::instant;
 use crate::operate::logging::{self, chain};
@@ -50,6 +55,8 @@ use crate::service::{Origin, ServiceError};
 pub enum Exit {
     /// It did what was asked.
     Done,
+    /// The event that was asked about would be rejected.
+    Rejected,
     /// The command line or the configuration is wrong; the same call will fail again.
     BadUsage,
     /// Something it needs did not answer as it should; the same call may work later.
@@ -58,7 +65,7 @@ pub enum Exit {
     Internal,
     /// A destination is held or behind: somebody should look.
     Behind,
-    /// The person did not want to wait for the end.
+    /// The person did not want to wait for the end, or did not want it at all.
     Interrupted,
     /// As the daemon says.
     Service(u8),
@@ -68,6 +75,7 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(match exit {
             Exit::Done => 0,
+            Exit::Rejected => 1,
             Exit::BadUsage => 64,
             Exit::Unavailable => 69,
             Exit::Internal => 70,
@@ -79,7 +87,7 @@ impl From<Exit> for ExitCode {
 }
 
 const CONFIG_HELP: &str = "The configuration file [env: COHORTD_CONFIG] \
-                           [default: ./cohortd.toml if it is there]";
+                           [default: ./cohortd.toml, else /etc/cohortd/cohortd.toml]";
 
 /// Brings Twilio Segment audiences into LaunchDarkly segments.
 #[derive(Parser)]
@@ -106,11 +114,7 @@ enum Command {
         calm: bool,
     },
     /// Check the configuration
-    Check {
-        /// Also ask LaunchDarkly whether it knows the credentials
-        #[arg(long)]
-        online: bool,
-    },
+    Check(check::Check),
     /// Ask the daemon whether it is ready, for a container's health check
     Healthcheck,
     /// Have the running daemon read its configuration again
@@ -175,7 +179,8 @@ pub fn main() -> ExitCode {
     // Fails only if there is one already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     keep_files_to_ourselves();
-    let line = match CommandLine::try_parse() {
+    let typed = examples::shown_in(CommandLine::command()).try_get_matches();
+    let line = match typed.and_then(|typed| CommandLine::from_arg_matches(&typed)) {
         Ok(line) => line,
         Err(message) if message.use_stderr() => {
             let _ = message.print(); // as in `complain`
@@ -192,51 +197,30 @@ pub fn main() -> ExitCode {
             let program = events.map_or(endless, Program::Events);
             served(crate::sandbox::run(program), SandboxError::exit_code, complain)
         }
-        Command::Check { online } => load(file).map_or_else(
-            |exit| exit,
-            |config| answered(waited(check::check(&config, online, &mut std::io::stdout()))),
-        ),
+        Command::Check(check) => answered(waited(check.run(file, &mut std::io::stdout()))),
         Command::Healthcheck => waited(healthcheck::healthcheck(file)),
-        Command::Reload(reload) => asked(file, async |config, out| reload.run(config, out).await),
-        Command::Status(status) => match Config::admin(file) {
-            Ok((admin, unread)) => {
-                if let Some(unread) = unread {
-                    complain(&format!(
-                        "{unread}\nit names no admin listener then: asking {}, of the defaults and the environment",
-                        admin.address
-                    ));
-                }
-                let mut out = std::io::stdout();
-                let result = waited(status.status(&admin, &mut out));
-                answered(result.and_then(|exit| out.flush().map(|()| exit)))
-            }
-            Err(faults) => {
-                complain(&faults.to_string());
-                Exit::BadUsage
-            }
-        },
-        Command::Audiences(list) => asked(file, async |config, out| list.run(config, out).await),
-        Command::Member(show) => asked(file, async |config, out| show.run(config, out).await),
-        Command::Parked(parked) => asked(file, async |config, out| parked.run(config, out).await),
-        Command::Rejected(events) => asked(file, async |config, out| events.run(config, out).await),
-        Command::Resync(resync) => asked(file, async |config, out| resync.run(config, out).await),
-        Command::Pause(pause) => {
-            asked(file, async |config, out| pause.run("pause", config, out).await)
+        Command::Reload(reload) => asked(async |out| reload.run(file, out).await),
+        Command::Status(status) => asked(async |out| status.run(file, out).await),
+        Command::Audiences(list) => asked(async |out| list.run(file, out).await),
+        Command::Member(show) => asked(async |out| show.run(file, out).await),
+        Command::Parked(parked) => asked(async |out| parked.run(file, out).await),
+        Command::Rejected(events) => asked(async |out| events.run(file, out).await),
+        Command::Resync(resync) => asked(async |out| resync.run(file, out).await),
+        Command::Pause(pause) => asked(async |out| pause.run("pause", file, out).await),
+        Command::Resume(resume) => asked(async |out| resume.run("resume", file, out).await),
+        Command::Forget(forget) => asked(async |out| forget.run(file, out).await),
+        Command::Drop(drop) => asked(async |out| drop.run(file, out).await),
+        Command::Send(send) => load(file)
+            .map_or_else(|exit| exit, |config| asked(async |out| send.send(&config, out).await)),
+        Command::Ledger(command) => {
+            let mut output = std::io::BufWriter::new(std::io::stdout().lock());
+            // What has come to a bad end stays so, whoever has stopped reading.
+            let result = command.run(file, &mut output);
+            answered(result.and_then(|exit| match (exit, output.flush()) {
+                (Exit::Done, Err(error)) => Err(error),
+                (exit, _) => Ok(exit),
+            }))
         }
-        Command::Resume(resume) => {
-            asked(file, async |config, out| resume.run("resume", config, out).await)
-        }
-        Command::Forget(forget) => asked(file, async |config, out| forget.run(config, out).await),
-        Command::Drop(drop) => asked(file, async |config, out| drop.run(config, out).await),
-        Command::Send(send) => asked(file, async |config, out| send.send(config, out).await),
-        Command::Ledger(command) => load(file).map_or_else(
-            |exit| exit,
-            |config| {
-                let mut output = std::io::BufWriter::new(std::io::stdout().lock());
-                let result = command.run(&config.ledger.path, &mut output);
-                answered(result.and_then(|exit| output.flush().map(|()| exit)))
-            },
-        ),
         Command::Explain(explain) => load(file).map_or_else(
             |exit| exit,
             |config| answered(explain.explain(&config, &mut std::io::stdout())),
@@ -272,19 +256,11 @@ fn load(file: Option<&Path>) -> Result<Config, Exit> {
     })
 }
 
-/// Runs a command that needs the configuration, waits and prints.
-fn asked(
-    file: Option<&Path>,
-    command: impl AsyncFnOnce(&Config, &mut std::io::Stdout) -> std::io::Result<Exit>,
-) -> Exit {
-    match load(file) {
-        Ok(config) => {
-            let mut out = std::io::stdout();
-            let result = waited(command(&config, &mut out));
-            answered(result.and_then(|exit| out.flush().map(|()| exit)))
-        }
-        Err(exit) => exit,
-    }
+/// Runs a command that asks somebody, waits and prints.
+fn asked(command: impl AsyncFnOnce(&mut std::io::Stdout) -> std::io::Result<Exit>) -> Exit {
+    let mut out = std::io::stdout();
+    let result = waited(command(&mut out));
+    answered(result.and_then(|exit| out.flush().map(|()| exit)))
 }
 
 /// Whatever is written here may hold personal data: nobody else may read it, however the shell that
@@ -295,7 +271,7 @@ fn keep_files_to_ourselves() {
 
 fn run(file: Option<&Path>, fixed: std::io::Result<()>) -> Exit {
     let source = Source::locate(file);
-    let Reading { config, files } = source.read();
+    let Reading { config, files, from } = source.read();
     let config = match config {
         Ok(config) => config,
         Err(faults) => {
@@ -311,6 +287,11 @@ fn run(file: Option<&Path>, fixed: std::io::Result<()>) -> Exit {
         }
     };
     let _flushed = logging.lines.flush_at_end();
+    say_what_was_read(&config, &from);
+    if let Some(refusal) = place::left_behind(&config.ledger.place) {
+        tracing::error!("cohortd ends: {refusal}");
+        return Exit::BadUsage;
+    }
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -321,6 +302,20 @@ fn run(file: Option<&Path>, fixed: std::io::Result<()>) -> Exit {
     let say = |error: &str| tracing::error!("{error}");
     let origin = Origin { source, files, logging };
     served(crate::service::run(config, origin), ServiceError::exit_code, say)
+}
+
+/// The first line of the log, for whoever wonders which of his files and variables count.
+fn say_what_was_read(config: &Config, from: &ReadFrom) {
+    let shown = |path: &Path| absolute(path).display().to_string();
+    let looked_for: Vec<String> = from.looked_for.iter().map(|path| shown(path)).collect();
+    tracing::info!(
+        file = from.file.as_deref().map(shown),
+        looked_for = (!looked_for.is_empty()).then(|| looked_for.join(", ")),
+        variables = (!from.variables.is_empty()).then(|| from.variables.join(", ")),
+        ledger.path = shown(&config.ledger.place.path),
+        version = env!("CARGO_PKG_VERSION"),
+        "configuration read"
+    );
 }
 
 /// A core dump would hold tokens and events, and a watchdog ends the daemon with one (SIGABRT). Only the
@@ -391,8 +386,18 @@ fn unreached(error: reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
     }
-    let words = certificate::words(&error, "what this machine trusts");
-    words.unwrap_or_else(|| chain(&error.without_url()))
+    if let Some(words) = certificate::words(&error, "what this machine trusts") {
+        return words;
+    }
+    if error.is_connect() {
+        // Who says it adds nothing: of the chain of causes only the last is about the network.
+        let mut cause: &dyn std::error::Error = &error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        return format!("cannot connect: {cause}");
+    }
+    chain(&error.without_url())
 }
 
 /// The destination of that name, or the only one.

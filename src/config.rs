@@ -39,15 +39,16 @@ pub use self::destination::Destination;
 pub use self::faults::{Fault, Faults};
 pub use self::fingerprint::Fingerprints;
 pub use self::launchdarkly::LaunchDarklySection;
-pub use self::ledger::{Kept, LedgerSection};
-pub use self::listeners::{Admin, Listen};
+pub use self::ledger::{Kept, LedgerPlace, LedgerSection};
+pub use self::listeners::{Access, Admin, Listen};
 pub use self::log::{Log, LogFormat, Stop};
 pub use self::route::Route;
 pub use self::segment::{Credential, SegmentSection};
-pub use self::source::{Files, Reading, Source};
+pub use self::source::{Files, ReadFrom, Reading, Source, absolute, quoted};
 pub use self::telemetry::Telemetry;
 
 use self::faults::Report;
+use self::layers::Merged;
 use self::section::Section;
 use crate::receive::tls::TlsFiles;
 
@@ -77,8 +78,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the configuration of this process: `file`, else the file `COHORTD_CONFIG` names, else
-    /// `./cohortd.toml` if there is one, else none; and the environment of the process.
+    /// Reads the configuration of this process: the file that [`Source::locate`] finds, and the
+    /// environment of the process.
     ///
     /// # Errors
     /// Everything that is wrong with it.
@@ -105,16 +106,17 @@ impl Config {
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (N, V)>,
     ) -> Result<Self, Faults> {
-        Self::read(file, environment).config
+        Self::read(&Source::exactly(file), environment).config
     }
 
     fn read<N: Into<OsString>, V: Into<OsString>>(
-        file: Option<&Path>,
+        source: &Source,
         environment: impl IntoIterator<Item = (N, V)>,
     ) -> Reading {
         let report = Report::default();
         let environment = environment.into_iter().map(|(name, value)| (name.into(), value.into()));
-        let (tree, complete) = layers::merge(file, environment, &report);
+        let Merged { tree, complete, .. } = layers::merge(source, environment, &report, None);
+        let from = report.from();
         report.fingerprint(&section::json(ValueKind::Table(tree.clone())));
         let mut root = Section::root(tree, complete, &report);
 
@@ -144,30 +146,7 @@ impl Config {
             warnings,
             fingerprints,
         });
-        Reading { config, files }
-    }
-
-    /// Where the admin listener is and what opens it, whatever is wrong with the rest: whoever asks how the
-    /// daemon does may do so because somebody has broken the file.
-    ///
-    /// Beside it stands why the file could not be read at all, if that is so: then the section is that of the
-    /// defaults and the environment.
-    ///
-    /// Errors: what is wrong with the section itself.
-    pub fn admin(file: Option<&Path>) -> Result<(Admin, Option<String>), Faults> {
-        let report = Report::default();
-        let file = layers::locate(file);
-        let (tree, complete) = layers::merge(file.as_deref(), std::env::vars_os(), &report);
-        let mut root = Section::root(tree, complete, &report);
-        let listen = Listen::read(root.section("listen"));
-        let admin = Admin::read(root.section("admin"), &listen);
-        drop(root);
-        let faults = report.finish().err();
-        let unread = faults.as_ref().filter(|_| !complete).map(ToString::to_string);
-        match faults.and_then(|faults| faults.within("admin")) {
-            Some(faults) => Err(faults),
-            None => Ok((admin, unread)),
-        }
+        Reading { config, files, from }
     }
 
     /// The destination of that name.
@@ -198,18 +177,21 @@ pub struct Listener {
 /// # Errors
 /// What is wrong with the addresses and the names of the files themselves.
 pub fn listeners(file: Option<&Path>) -> Result<[Listener; 2], Faults> {
-    // What is wrong elsewhere is the daemon's to report.
-    let elsewhere = Report::default();
-    let (tree, _) = layers::merge(layers::locate(file).as_deref(), std::env::vars_os(), &elsewhere);
+    let source = Source::locate(file);
     let report = Report::default();
-    let mut root = Section::root(tree, true, &report);
-    let both = ["listen", "admin"].map(|name| {
+    let listener = |name: &'static str| {
+        // What is wrong elsewhere is the daemon's to report.
+        let elsewhere = Report::default();
+        let merged = layers::merge(&source, std::env::vars_os(), &elsewhere, Some(name));
+        report.reads(&source);
+        let mut root = Section::root(merged.tree, true, &report);
         let mut section = root.section(name);
         let address = listeners::address(&mut section);
         let speaks_tls = section.has("tls");
         let tls = speaks_tls.then(|| tls::files(&mut section.section("tls"))).flatten();
         Listener { address, tls }
-    });
+    };
+    let both = ["listen", "admin"].map(listener);
     report.finish().map(|_| both)
 }
 

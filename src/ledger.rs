@@ -45,7 +45,8 @@ pub use operations::{
 pub use sqlite::{
     BackedUp, BackupError, ClockReset, DestinationSettings, ExportedMember, ExportedParking,
     OpenError, RenameError, Renamed, Retention, Settings, Sound, SqliteLedger, Writer,
-    WriterFailure, backup, check, export, rename, reset_clock, restore,
+    WriterFailure, backup, backup_to, check, export, is_there, rename, reset_clock, restore,
+    restore_from, still_around,
 };
 
 /// What one request asks to be made durable of one destination: all of it, or some of it and an error, after

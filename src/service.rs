@@ -441,7 +441,10 @@ impl Listeners {
     fn open(config: &Config) -> Result<Self, ServiceError> {
         let public_tls = wiring::certificates(config.listen.tls.as_ref())?;
         let admin_tls = wiring::certificates(config.admin.tls.as_ref())?;
-        let (public, admin) = (bind(config.listen.address)?, bind(config.admin.address)?);
+        let (public, admin) = (
+            bind("listen.address", config.listen.address)?,
+            bind("admin.address", config.admin.address)?,
+        );
         Ok(Self {
             public_address: announce("public", &public)?,
             public,
@@ -453,14 +456,14 @@ impl Listeners {
     }
 }
 
-fn bind(address: SocketAddr) -> Result<TcpListener, ServiceError> {
+fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, ServiceError> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?; // a restart does not wait for the connections of before
         socket.bind(address)?;
         socket.listen(WAITING_CONNECTIONS)
     };
-    listen().map_err(|source| ServiceError::Bind { address, source })
+    listen().map_err(|source| ServiceError::Bind { key, address, source })
 }
 
 fn announce(name: &'static str, listener: &TcpListener) -> Result<SocketAddr, ServiceError> {

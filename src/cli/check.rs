@@ -1,13 +1,24 @@
-//! `cohortd check`: what was understood of the configuration, and whether LaunchDarkly knows the
-//! credentials. Prints no secret, only how many there are.
+//! `cohortd check`: what was understood of the configuration, whether the ledger's place can be used, and
+//! whether LaunchDarkly knows the credentials. Prints no secret, only how many there are.
+//!
+//! Ends with 64 if a start would be refused for the configuration, with 69 if something it needs is not to
+//! be had.
 
 use std::io::{Result, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
-use super::{Exit, unreached};
+use clap::Args;
+use serde::Serialize;
+use serde_json::json;
+
+use super::{Exit, complain, place, unreached};
 use crate::certificate;
-use crate::config::{Config, Credential, Destination, SegmentSection};
+use crate::config::{
+    Config, Credential, Destination, Fault, Faults, ReadFrom, Reading, Route, SegmentSection,
+    Source, absolute,
+};
 use crate::launchdarkly::{Credentials, Verdict};
 use crate::membership::DestinationName;
 use crate::operate::logging::chain;
@@ -16,36 +27,209 @@ use crate::receive::tls::TlsFiles;
 /// For each of the two questions.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Prints what was understood; with `online` also asks LaunchDarkly.
-pub async fn check(config: &Config, online: bool, out: &mut impl Write) -> Result<Exit> {
-    let mut failures = 0;
-    let Config { listen, admin, .. } = config;
-    listens("public", listen.address, listen.tls.as_ref(), out)?;
-    listens("admin", admin.address, admin.tls.as_ref(), out)?;
-    for destination in &config.destinations {
-        describe(config, destination, out)?;
-        if online {
-            for (what, finding) in probe(destination).await {
-                writeln!(out, "  {what:<14} {}", finding.text)?;
-                failures += usize::from(!finding.good);
+/// What is checked.
+#[derive(Args, Clone, Debug)]
+pub struct Check {
+    /// Also ask LaunchDarkly whether it knows the credentials
+    #[arg(long)]
+    online: bool,
+    /// Print one JSON object, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+impl Check {
+    /// Prints what was understood, or everything that is wrong.
+    pub async fn run(&self, file: Option<&Path>, out: &mut impl Write) -> Result<Exit> {
+        let Reading { config, from, .. } = Source::locate(file).read();
+        match config {
+            Ok(config) => self.check(&config, &from, out).await,
+            Err(faults) if self.json => print_faults(&faults, out).map(|()| Exit::BadUsage),
+            Err(faults) => {
+                complain(&faults.to_string());
+                Ok(Exit::BadUsage)
             }
         }
     }
+
+    async fn check(&self, config: &Config, from: &ReadFrom, out: &mut impl Write) -> Result<Exit> {
+        let mut online = Vec::new();
+        for destination in config.destinations.iter().filter(|_| self.online) {
+            online.push(probe(destination).await);
+        }
+        let ledger = Ledger::of(config);
+        if self.json {
+            print_json(config, from, &ledger, &online, out)?;
+        } else {
+            print(config, from, &ledger, &online, out)?;
+        }
+        let unanswered = online.iter().flatten().filter(|(_, finding)| !finding.good).count();
+        if unanswered > 0 && !self.json {
+            writeln!(out, "{unanswered} of the answers from LaunchDarkly need you, see above")?;
+        }
+        Ok(match (ledger.exit, unanswered) {
+            (Exit::Done, 1..) => Exit::Unavailable,
+            (exit, _) => exit,
+        })
+    }
+}
+
+/// The ledger's place.
+struct Ledger {
+    path: String,
+    /// What is there, or what is wrong with it.
+    words: String,
+    exit: Exit,
+}
+
+impl Ledger {
+    fn of(config: &Config) -> Self {
+        let place = &config.ledger.place;
+        let (words, exit) = match (place::left_behind(place), place::tried(&place.path)) {
+            (Some(refusal), _) => (refusal, Exit::BadUsage),
+            (None, Ok(words)) => (words, Exit::Done),
+            (None, Err(why)) => (why, Exit::Unavailable),
+        };
+        Self { path: absolute(&place.path).display().to_string(), words, exit }
+    }
+
+    fn is_good(&self) -> bool {
+        self.exit == Exit::Done
+    }
+}
+
+type Findings = Vec<(&'static str, Finding)>;
+
+fn print(
+    config: &Config,
+    from: &ReadFrom,
+    ledger: &Ledger,
+    online: &[Findings],
+    out: &mut impl Write,
+) -> Result<()> {
+    match &from.file {
+        Some(file) => writeln!(out, "file: {}", absolute(file).display())?,
+        None => writeln!(out, "file: none; {from}")?,
+    }
+    let variables = from.variables.join(", ");
+    writeln!(out, "variables: {}", if variables.is_empty() { "none" } else { &variables })?;
+    let words = if ledger.is_good() { &ledger.words } else { "CANNOT BE USED, see below" };
+    writeln!(out, "ledger: {} ({words})", ledger.path)?;
+    let Config { listen, admin, .. } = config;
+    listens("public", listen.address, listen.tls.as_ref(), out)?;
+    listens("admin", admin.address, admin.tls.as_ref(), out)?;
+    for (index, destination) in config.destinations.iter().enumerate() {
+        describe(config, destination, out)?;
+        for (what, finding) in online.get(index).into_iter().flatten() {
+            writeln!(out, "  {what:<14} {}", finding.text)?;
+        }
+    }
     for route in &config.routes {
-        let names: Vec<&str> = route.destinations.iter().map(DestinationName::as_str).collect();
         writeln!(out, "route {}", route.name)?;
         describe_path(config, &route.name, &route.segment, out)?;
-        writeln!(out, "  {:<14} {}", "feeds", names.join(", "))?;
+        writeln!(out, "  {:<14} {}", "feeds", fed(route).join(", "))?;
     }
     for warning in &config.warnings {
         writeln!(out, "warning: {warning}")?;
     }
     writeln!(out, "configuration is good")?;
-    if failures == 0 {
-        return Ok(Exit::Done);
+    if !ledger.is_good() {
+        writeln!(out, "but the daemon could not start: {}", ledger.words)?;
     }
-    writeln!(out, "{failures} of the answers from LaunchDarkly need you, see above")?;
-    Ok(Exit::Unavailable)
+    Ok(())
+}
+
+fn fed(route: &Route) -> Vec<&str> {
+    route.destinations.iter().map(DestinationName::as_str).collect()
+}
+
+/// The same for programs.
+fn print_json(
+    config: &Config,
+    from: &ReadFrom,
+    ledger: &Ledger,
+    online: &[Findings],
+    out: &mut impl Write,
+) -> Result<()> {
+    let listener = |address: SocketAddr, tls: Option<&TlsFiles>| {
+        let demands = tls.is_some_and(|files| files.client_ca_file.is_some());
+        json!({ "address": address, "tls": tls.is_some(), "client_certificates": demands })
+    };
+    let destination = |(index, of): (usize, &Destination)| {
+        let launchdarkly = &of.launchdarkly;
+        let asked = online.get(index).map(|findings| {
+            let finding = |(what, finding): &(&str, Finding)| {
+                json!({ "what": what, "good": finding.good, "words": finding.text })
+            };
+            findings.iter().map(finding).collect::<Vec<_>>()
+        });
+        json!({
+            "name": of.name.as_str(),
+            "enabled": of.enabled,
+            "path": of.segment.as_ref().map(|_| format!("/segment/{}", of.name)),
+            "authentication": of.segment.as_ref().map(authentication),
+            "base_url": launchdarkly.base_url.as_str(),
+            "client_side_id": launchdarkly.shown_client_side_id().to_string(),
+            "project": launchdarkly.project,
+            "environment": launchdarkly.environment,
+            "mappings": of.mappings.all().iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "online": asked,
+        })
+    };
+    let route = |of: &Route| {
+        json!({
+            "name": of.name,
+            "path": format!("/segment/{}", of.name),
+            "authentication": authentication(&of.segment),
+            "destinations": fed(of),
+        })
+    };
+    let all = json!({
+        "good": true,
+        "read_from": read_from(from),
+        "ledger": {
+            "path": ledger.path,
+            "usable": ledger.is_good(),
+            "words": ledger.words,
+        },
+        "listeners": {
+            "public": listener(config.listen.address, config.listen.tls.as_ref()),
+            "admin": listener(config.admin.address, config.admin.tls.as_ref()),
+        },
+        "destinations": config.destinations.iter().enumerate().map(destination).collect::<Vec<_>>(),
+        "routes": config.routes.iter().map(route).collect::<Vec<_>>(),
+        "warnings": config.warnings,
+        "faults": [],
+    });
+    writeln!(out, "{all}")
+}
+
+fn print_faults(faults: &Faults, out: &mut impl Write) -> Result<()> {
+    #[derive(Serialize)]
+    struct Told<'a> {
+        key: &'a str,
+        value: Option<&'a str>,
+        problem: &'a str,
+        variable: Option<&'a str>,
+    }
+    let told = |Fault { key, shown, problem, variable }: &Fault| {
+        json!(Told { key, value: shown.as_deref(), problem, variable: variable.as_deref() })
+    };
+    let all = json!({
+        "good": false,
+        "read_from": read_from(&faults.from),
+        "faults": faults.iter().map(told).collect::<Vec<_>>(),
+    });
+    writeln!(out, "{all}")
+}
+
+fn read_from(ReadFrom { file, looked_for, variables }: &ReadFrom) -> serde_json::Value {
+    let shown = |path: &std::path::PathBuf| absolute(path).display().to_string();
+    json!({
+        "file": file.as_ref().map(shown),
+        "looked_for": looked_for.iter().map(shown).collect::<Vec<_>>(),
+        "variables": variables,
+    })
 }
 
 fn listens(
@@ -133,7 +317,7 @@ struct Finding {
     text: String,
 }
 
-async fn probe(destination: &Destination) -> Vec<(&'static str, Finding)> {
+async fn probe(destination: &Destination) -> Findings {
     let launchdarkly = &destination.launchdarkly;
     let endpoint = launchdarkly.endpoint(destination.delivery.request_timeout, 1);
     let credentials = match Credentials::new(&endpoint, &launchdarkly.client_sdk_url, PATIENCE) {

@@ -1,15 +1,16 @@
 //! Asking the running daemon through its admin listener.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use url::Url;
+use url::{Host, Url};
 
-use super::reaching::{Reached, Trust, reach};
-use super::{Exit, complain, unreached};
-use crate::config::Admin;
+use super::reaching::{Reached, Trust, reach, reachable};
+use super::{Exit, complain, to_the_daemon, unreached};
+use crate::config::Access;
 use crate::json;
 use crate::launchdarkly::wire::USER_AGENT;
 use crate::operate::problem::Problem;
@@ -24,6 +25,10 @@ pub(super) struct Daemon {
     client: reqwest::Client,
     url: Url,
     token: Option<Secret>,
+    /// Where the address is from, for when nobody answers there.
+    place: String,
+    /// Where the token is from, for when it is not taken.
+    credential: String,
 }
 
 /// Why there is no answer, in words, and how the command ends.
@@ -42,11 +47,9 @@ impl Silent {
         self.exit
     }
 
-    fn unreached(url: &Url, why: &str) -> Self {
-        let words = format!(
-            "{url}: {why}; is the daemon running? `cohortd run` starts it, and admin.address of its \
-             configuration has to be the one of this"
-        );
+    fn unreached(url: &Url, why: &str, place: &str) -> Self {
+        let words =
+            format!("{url}: {why}; is the daemon running? `cohortd run` starts it. {place}");
         Self::with(Exit::Unavailable, words)
     }
 
@@ -72,13 +75,41 @@ pub(super) struct Answer<T> {
 }
 
 impl Daemon {
-    /// The daemon whose admin listener is configured like this.
-    pub fn of(admin: &Admin) -> Result<Self, Silent> {
-        let Admin { address, tls, tokens, .. } = admin;
-        let Reached { client, url } =
-            reach(*address, tls.as_ref(), Trust::Certificate, PATIENCE)
-                .map_err(|why| Silent::with(Exit::Unavailable, format!("{address}: {why}")))?;
-        Ok(Self { client, url, token: tokens.first().cloned() })
+    /// The daemon whose admin listener is configured like this, or the one at `url`.
+    pub fn of(access: &Access, url: Option<Url>) -> Result<Self, Silent> {
+        let Access { address, token, tls, from, .. } = access;
+        let place = match &url {
+            Some(_) => "The address is that of --url or COHORTD_ADMIN_URL".to_owned(),
+            None => format!("--url asks elsewhere; this address was {from}"),
+        };
+        let credential = match token {
+            Some(_) => format!(
+                "those of this configuration are not what the daemon was started with; they were {from}"
+            ),
+            None => format!(
+                "none is known here: the configuration was {from}; \
+                 COHORTD_ADMIN__TOKENS_FILE names a file with one"
+            ),
+        };
+        let configured = || {
+            let address = address.clone().map_err(|faults| Silent::usage(faults.to_string()))?;
+            reach(address, tls.as_ref(), Trust::Certificate, PATIENCE)
+                .map_err(|why| Silent::with(Exit::Unavailable, format!("{address}: {why}")))
+        };
+        let Reached { client, url } = match url {
+            // Whose certificate is known.
+            Some(url) if tls.is_some() && is_at(&url, address.as_ref().ok()) => {
+                Reached { url, ..configured()? }
+            }
+            Some(url) => {
+                let built = to_the_daemon(PATIENCE).build().map_err(unreached);
+                let client = built
+                    .map_err(|why| Silent::with(Exit::Unavailable, format!("{url}: {why}")))?;
+                Reached { client, url }
+            }
+            None => configured()?,
+        };
+        Ok(Self { client, url, token: token.clone(), place, credential })
     }
 
     /// Asks for something.
@@ -104,7 +135,7 @@ impl Daemon {
     fn at(&self, path: &[&str]) -> Url {
         let mut url = self.url.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
-            segments.clear().extend(path);
+            segments.pop_if_empty().extend(path);
         }
         url
     }
@@ -113,7 +144,7 @@ impl Daemon {
         &self,
         mut question: reqwest::RequestBuilder,
     ) -> Result<Answer<T>, Silent> {
-        let silent = |error| Silent::unreached(&self.url, &unreached(error));
+        let silent = |error| Silent::unreached(&self.url, &unreached(error), &self.place);
         if let Some(token) = &self.token {
             question = question.bearer_auth(token.expose());
         }
@@ -122,7 +153,10 @@ impl Daemon {
         let version = another_version(answer.headers());
         let text = answer.text().await.map_err(silent)?;
         let foreign = || {
-            let words = format!("{} does not answer as cohortd does ({status}){version}", self.url);
+            let words = format!(
+                "{} does not answer as cohortd does ({status}){version}: it is not its admin listener. {}",
+                self.url, self.place
+            );
             Silent::with(Exit::Unavailable, words)
         };
         if status == StatusCode::OK {
@@ -131,15 +165,27 @@ impl Daemon {
         }
         let Problem { detail, .. } = json::from_str(&text).map_err(|_| foreign())?;
         let more = match status {
-            StatusCode::UNAUTHORIZED => {
-                "; those of this configuration are not what the daemon was started with"
-            }
-            _ => "",
+            StatusCode::UNAUTHORIZED => format!("; {}", self.credential),
+            _ => String::new(),
         };
         let words = format!("{detail}{more}{version}");
         let exit = if status.is_client_error() { Exit::BadUsage } else { Exit::Unavailable };
         Err(Silent { is_not_there: status == StatusCode::NOT_FOUND, ..Silent::with(exit, words) })
     }
+}
+
+/// Whether a URL is that of a listener.
+fn is_at(url: &Url, address: Option<&SocketAddr>) -> bool {
+    let Some(listener) = address.copied().map(reachable) else { return false };
+    let host = match url.host() {
+        Some(Host::Ipv4(ip)) => ip.into(),
+        Some(Host::Ipv6(ip)) => ip.into(),
+        Some(Host::Domain("localhost")) if listener.ip().is_loopback() => listener.ip(),
+        _ => return false,
+    };
+    url.scheme() == "https"
+        && url.port_or_known_default() == Some(listener.port())
+        && host == listener.ip()
 }
 
 /// In words, if the daemon is of another version than this command: it may not know what is asked.

@@ -1,5 +1,7 @@
 //! `cohortd explain`: one event, what happens to it and why, without telling anybody.
 //!
+//! Ends with 1 if the event is rejected: by all, if it is for a route.
+//!
 //! Prints what the event holds: it is for whoever has the event already.
 
 use std::io::{Result, Write};
@@ -15,6 +17,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Destination, Route};
 use crate::json::exact::Exact;
 use crate::operate::explain::{self, MappingReport, Report};
+
+/// The outcome that a person has to do something about.
+const REJECTED: &str = "rejected";
 
 /// Which event, and for whom it is explained.
 #[derive(Args, Clone)]
@@ -50,17 +55,27 @@ impl Explain {
                 return Ok(Exit::BadUsage);
             }
         };
-        match addressee {
+        let is_rejected = match addressee {
             Addressee::Destination(destination) => {
                 let report = report(destination, &event);
-                if self.json { print_json(&report, out)? } else { print(&report, out)? }
+                if self.json {
+                    print_json(&report, out)?;
+                } else {
+                    print(&report, out)?;
+                }
+                report.outcome == REJECTED
             }
             Addressee::Route(route) => {
                 let report = route_report(config, route, &event);
-                if self.json { print_json(&report, out)? } else { print_route(&report, out)? }
+                if self.json {
+                    print_json(&report, out)?;
+                } else {
+                    print_route(&report, out)?;
+                }
+                report.outcome == REJECTED
             }
-        }
-        Ok(Exit::Done)
+        };
+        Ok(if is_rejected { Exit::Rejected } else { Exit::Done })
     }
 }
 
@@ -73,7 +88,7 @@ fn route_report<'a>(config: &'a Config, route: &'a Route, event: &Exact) -> Rout
     let all = route.destinations.iter().filter_map(|name| config.destination(name.as_str()));
     let destinations: Vec<Report> = all.map(|of| report(of, event)).collect();
     let any = |outcome| destinations.iter().any(|report| report.outcome == outcome);
-    let outcomes = ["accepted", "rejected"];
+    let outcomes = ["accepted", REJECTED];
     let outcome = outcomes.into_iter().find(|outcome| any(*outcome)).unwrap_or("ignored");
     RouteReport { route: &route.name, outcome, destinations }
 }

@@ -3,17 +3,19 @@
 //!
 //! All but the last three work beside a running daemon.
 
-use std::io::{Result, Write};
+use std::io::{IsTerminal, Result, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Exit, complain, instant};
+use super::{Exit, complain, instant, place};
 use crate::clock::{Clock, SystemClock};
+use crate::config::{LedgerPlace, absolute};
 use crate::ledger::{
     self, BackedUp, BackupError, ClockReset, ExportedMember, OpenError, RenameError, Renamed,
+    is_there,
 };
 use crate::membership::{AudienceId, DestinationName, Timestamp};
 use crate::operate::logging::chain;
@@ -32,19 +34,23 @@ enum What {
     /// Print every member as a line of JSON
     Export {
         /// Only this destination's
-        #[arg(long, value_name = "NAME")]
+        #[arg(value_name = "DESTINATION", conflicts_with = "destination")]
+        first: Option<String>,
+        /// The same
+        #[arg(long, value_name = "NAME", hide = true)]
         destination: Option<String>,
     },
     /// Copy it into a new file; a running daemon goes on
     Backup {
-        /// The new file
+        /// The new file; `-` is standard output
         file: PathBuf,
     },
     /// Put a backup in its place; no daemon may be running. The ledger that was there is kept, in its own
     /// directory
     Restore {
-        /// A file that `backup` made, or the directory of a ledger, such as one that was kept
-        #[arg(value_name = "FILE|DIRECTORY")]
+        /// A file that `backup` made, or the directory of a ledger, such as one that was kept; `-`: what
+        /// `backup` made comes on standard input
+        #[arg(value_name = "FILE|DIRECTORY|-")]
         from: PathBuf,
     },
     /// Give the rows of a destination, or of an audience, another name; no daemon may be running
@@ -90,42 +96,44 @@ struct ParkedLine<'a> {
 }
 
 impl LedgerCommand {
-    /// Does it with the ledger at `directory`.
-    pub fn run(&self, directory: &Path, out: &mut impl Write) -> Result<Exit> {
+    /// Does it with the ledger of the configuration, of which nothing else is read.
+    pub fn run(&self, file: Option<&Path>, out: &mut impl Write) -> Result<Exit> {
+        let (place, from) = match LedgerPlace::read(file) {
+            Ok(found) => found,
+            Err(faults) => {
+                complain(&faults.to_string());
+                return Ok(Exit::BadUsage);
+            }
+        };
+        if let Some(refusal) = place::left_behind(&place) {
+            complain(&format!("cohortd ledger: {refusal}; the configuration was {from}"));
+            return Ok(Exit::BadUsage);
+        }
+        let exit = self.on(&absolute(&place.path), out)?;
+        if matches!(exit, Exit::BadUsage | Exit::Unavailable) && !is_there(&place.path) {
+            complain(&format!("ledger.path is {}, {from}", absolute(&place.path).display()));
+        }
+        Ok(exit)
+    }
+
+    fn on(&self, directory: &Path, out: &mut impl Write) -> Result<Exit> {
         match &self.what {
             What::Check => check(directory, out),
-            What::Export { destination } => export(directory, destination.as_deref(), out),
+            What::Export { first, destination } => {
+                export(directory, first.as_deref().or(destination.as_deref()), out)
+            }
+            What::Backup { file } if is_stream(file) => Ok(backup_to(directory, out)),
+            What::Restore { from } if is_stream(from) => restore_from(directory, out),
             What::Backup { file } => match ledger::backup(directory, file) {
-                Ok(BackedUp { daemon_ended }) => {
-                    if daemon_ended {
-                        complain(
-                            "cohortd ledger backup: the daemon that had the ledger has ended; the \
-                             copy was made without it",
-                        );
-                    }
+                Ok(backed_up) => {
+                    say_if_alone(backed_up);
                     writeln!(out, "{} holds the ledger, checked and synced", file.display())?;
                     Ok(Exit::Done)
                 }
                 Err(error) => Ok(copy_failed("backup", &error)),
             },
             What::Restore { from } => match ledger::restore(directory, from) {
-                Ok(aside) => {
-                    writeln!(out, "{} is the ledger now", from.display())?;
-                    if let Some(aside) = aside {
-                        writeln!(
-                            out,
-                            "the one that was there is in {aside}: `cohortd ledger restore {aside}` \
-                             brings it back; remove that directory when you no longer need it",
-                            aside = aside.display()
-                        )?;
-                    }
-                    writeln!(
-                        out,
-                        "after the next start every member is told again; for what changed since \
-                         the backup, start a full sync of the audiences in Segment"
-                    )?;
-                    Ok(Exit::Done)
-                }
+                Ok(aside) => restored(&from.display().to_string(), aside, out),
                 Err(error) => Ok(copy_failed("restore", &error)),
             },
             What::Rename { from, to, destination } => {
@@ -134,6 +142,67 @@ impl LedgerCommand {
             What::ResetClock => reset_clock(directory, SystemClock.now(), out),
         }
     }
+}
+
+fn is_stream(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+fn say_if_alone(BackedUp { daemon_ended }: BackedUp) {
+    if daemon_ended {
+        complain(
+            "cohortd ledger backup: the daemon that had the ledger has ended; the copy was made without it",
+        );
+    }
+}
+
+fn backup_to(directory: &Path, out: &mut impl Write) -> Exit {
+    if std::io::stdout().is_terminal() {
+        complain(
+            "cohortd ledger backup: a terminal cannot keep it: `cohortd ledger backup - > FILE`, or name the file",
+        );
+        return Exit::BadUsage;
+    }
+    match ledger::backup_to(directory, out) {
+        Ok(backed_up) => {
+            say_if_alone(backed_up);
+            complain("standard output holds the ledger, checked");
+            Exit::Done
+        }
+        Err(error) => copy_failed("backup", &error),
+    }
+}
+
+fn restore_from(directory: &Path, out: &mut impl Write) -> Result<Exit> {
+    let mut input = std::io::stdin().lock();
+    if input.is_terminal() {
+        complain(
+            "cohortd ledger restore: nothing comes: `cohortd ledger restore - < FILE`, or name the file",
+        );
+        return Ok(Exit::BadUsage);
+    }
+    match ledger::restore_from(directory, &mut input) {
+        Ok(aside) => restored("what came on standard input", aside, out),
+        Err(error) => Ok(copy_failed("restore", &error)),
+    }
+}
+
+fn restored(from: &str, aside: Option<PathBuf>, out: &mut impl Write) -> Result<Exit> {
+    writeln!(out, "{from} is the ledger now")?;
+    if let Some(aside) = aside {
+        writeln!(
+            out,
+            "the one that was there is in {aside}: `cohortd ledger restore {aside}` brings it back; remove that \
+             directory when you no longer need it",
+            aside = aside.display()
+        )?;
+    }
+    writeln!(
+        out,
+        "after the next start every member is told again; for what changed since the backup, start a full sync of \
+         the audiences in Segment"
+    )?;
+    Ok(Exit::Done)
 }
 
 fn rename(
@@ -263,9 +332,9 @@ fn write(member: &ExportedMember, out: &mut impl Write) -> Result<()> {
 fn copy_failed(what: &str, error: &BackupError) -> Exit {
     let exit = match error {
         BackupError::Open(error) => open_exit(error),
-        BackupError::Exists(_) | BackupError::Part { .. } => Exit::BadUsage,
+        BackupError::Exists(_) | BackupError::Part { .. } | BackupError::NotACopy => Exit::BadUsage,
         BackupError::Damaged { .. } | BackupError::Copy(_) => Exit::Internal,
-        BackupError::File { .. } => Exit::Unavailable,
+        BackupError::File { .. } | BackupError::Stream(_) => Exit::Unavailable,
     };
     failed(what, error, exit)
 }

@@ -1,9 +1,13 @@
 //! `cohortd man`: the manual pages, made from what the command line knows of itself.
 
-use std::io::{Result, Write};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{BufWriter, Result, Write};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Command};
+use clap_mangen::Man;
+
+use super::examples;
 
 /// Which pages, and where to.
 #[derive(Args, Clone, Debug)]
@@ -17,11 +21,54 @@ impl ManCommand {
     /// Prints or writes them.
     pub fn run(&self, of: Command, out: &mut impl Write) -> Result<()> {
         match &self.all {
-            None => clap_mangen::Man::new(of).render(out),
+            None => render(of, "", out),
             Some(directory) => {
                 std::fs::create_dir_all(directory)?;
-                clap_mangen::generate_to(of, directory)
+                let mut of = of.disable_help_subcommand(true);
+                of.build();
+                write_all(&of, "", directory)
             }
         }
     }
+}
+
+/// A page for a command and for each below it.
+fn write_all(command: &Command, typed: &str, directory: &Path) -> Result<()> {
+    let name = command.get_display_name().unwrap_or_else(|| command.get_name());
+    let mut page = BufWriter::new(File::create(directory.join(format!("{name}.1")))?);
+    render(command.clone(), typed, &mut page)?;
+    page.flush()?;
+    command.get_subcommands().filter(|below| !below.is_hide_set()).try_for_each(|below| {
+        write_all(below, format!("{typed} {}", below.get_name()).trim_start(), directory)
+    })
+}
+
+fn render(command: Command, typed: &str, out: &mut impl Write) -> Result<()> {
+    let leads_on = command.has_subcommands();
+    let man = Man::new(command);
+    man.render_title(out)?;
+    man.render_name_section(out)?;
+    man.render_synopsis_section(out)?;
+    man.render_description_section(out)?;
+    man.render_options_section(out)?;
+    if leads_on {
+        man.render_subcommands_section(out)?;
+    }
+    if let Some(page) = examples::of(typed) {
+        writeln!(out, ".SH EXAMPLES")?;
+        for (line, what) in page.examples {
+            writeln!(out, ".TP\n\\fB{}\\fR\n{}", escaped(line), escaped(what))?;
+        }
+        writeln!(out, ".SH \"EXIT STATUS\"")?;
+        for (code, what) in page.exits() {
+            writeln!(out, ".TP\n{code}\n{}", escaped(what))?;
+        }
+    }
+    man.render_version_section(out)
+}
+
+/// Text that roff takes for no request.
+fn escaped(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-");
+    if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
 }

@@ -3,36 +3,32 @@
 mod lists;
 mod parked;
 mod rejected;
+mod removing;
 
 use std::io::{Result, Write};
+use std::path::Path;
 
-use clap::{ArgGroup, Args};
+use clap::Args;
 use serde::Serialize;
 
 pub(super) use lists::all_audiences;
+use lists::all_destinations;
 pub use lists::{AudiencesCommand, MemberCommand};
 pub use parked::ParkedCommand;
 pub use rejected::RejectedCommand;
+pub use removing::{DropCommand, ForgetCommand};
 
+use super::Exit;
+use super::asking::Asking;
 use super::daemon::{Answer, Daemon, Silent};
 use super::follow::Followed;
-use super::{Exit, destination};
-use crate::config::Config;
-use crate::operate::api::wire::{Done, Drop, Forget, Nothing, Resync, Work};
+use crate::operate::api::wire::{DestinationInfo, Done, Nothing, Resync, Work};
 
 const API: [&str; 3] = ["api", "v1", "destinations"];
 
 /// The path of something of a destination.
 pub(super) fn of<'a>(destination: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
     API.into_iter().chain([destination]).chain(rest.iter().copied()).collect()
-}
-
-/// What was typed, or the only one that is configured.
-fn named(config: &Config, name: Option<&String>) -> std::result::Result<String, Silent> {
-    match name {
-        Some(name) => Ok(name.clone()),
-        None => Ok(destination(config, None).map_err(Silent::usage)?.name.to_string()),
-    }
 }
 
 /// What a command prints, or why it cannot.
@@ -59,26 +55,129 @@ fn dash(text: Option<&String>) -> String {
     text.cloned().unwrap_or_else(|| "-".to_owned())
 }
 
+/// What would be done, for programs.
+#[derive(Serialize)]
+struct DryRun {
+    /// As the daemon would count it.
+    count: u64,
+    dry_run: bool,
+}
+
+/// Says that it was not done.
+fn print_dry_run(count: u64, words: &str, json: bool, out: &mut impl Write) -> Result<()> {
+    if json {
+        return json_of(&DryRun { count, dry_run: true }, out);
+    }
+    writeln!(out, "{words}; nothing was done, as --dry-run says")
+}
+
+/// What was typed, or the only destination there is.
+async fn named(daemon: &Daemon, name: Option<&String>) -> Told<String> {
+    match name {
+        Some(name) => Ok(name.clone()),
+        None => the_only_one(&all_destinations(daemon).await?),
+    }
+}
+
+/// The one that is configured; what is only kept counts where nothing is.
+fn the_only_one(known: &[DestinationInfo]) -> Told<String> {
+    let configured: Vec<_> = known.iter().filter(|info| info.configured).collect();
+    let only = match (&configured[..], known) {
+        ([only], _) => Some(*only),
+        ([], [only]) => Some(only),
+        _ => None,
+    };
+    match only {
+        Some(only) => Ok(only.name.clone()),
+        None => Err(Silent::usage(format!("say which destination: {}", names(known)))),
+    }
+}
+
+fn not_among(name: &str, known: &[DestinationInfo]) -> Silent {
+    Silent::usage(format!("there is no destination {name}; there are: {}", names(known)))
+}
+
+fn names(known: &[DestinationInfo]) -> String {
+    known.iter().map(|info| info.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// `[DESTINATION] [AUDIENCE]`: one that is alone and no destination is an audience of the only one.
+async fn destination_and_audience(
+    daemon: &Daemon,
+    first: Option<&String>,
+    second: Option<&String>,
+) -> Told<(String, Option<String>)> {
+    let Some(first) = first else { return Ok((named(daemon, None).await?, second.cloned())) };
+    if second.is_some() {
+        return Ok((first.clone(), second.cloned()));
+    }
+    let known = all_destinations(daemon).await?;
+    if known.iter().any(|info| info.name == *first) {
+        return Ok((first.clone(), None));
+    }
+    let Ok(only) = the_only_one(&known) else {
+        let words = format!(
+            "there is no destination {first}; there are: {}; an audience needs its destination before it",
+            names(&known)
+        );
+        return Err(Silent::usage(words));
+    };
+    if !all_audiences(daemon, &only).await?.iter().any(|of| of.audience == *first) {
+        let words = format!(
+            "there is no audience {first}; `cohortd audiences` lists them with their ids; nor is it a \
+             destination; there are: {}",
+            names(&known)
+        );
+        return Err(Silent::usage(words));
+    }
+    Ok((only, Some(first.clone())))
+}
+
+/// `[DESTINATION] KEY`: whoever names the destination alone has forgotten whom.
+async fn destination_and_person(
+    daemon: &Daemon,
+    destination: Option<&String>,
+    person: &str,
+) -> Told<String> {
+    if let Some(destination) = destination {
+        return Ok(destination.clone());
+    }
+    let known = all_destinations(daemon).await?;
+    if known.iter().any(|info| info.name == person) {
+        let words = format!(
+            "{person} is a destination: say who, behind it; or name a destination before it, if a person is meant"
+        );
+        return Err(Silent::usage(words));
+    }
+    the_only_one(&known)
+}
+
+fn many(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Tells members again.
 #[derive(Args, Clone, Debug)]
-#[command(group = ArgGroup::new("which").required(true).multiple(true))]
 #[expect(clippy::struct_excessive_bools, reason = "they are the switches of a command line")]
 pub struct ResyncCommand {
+    /// Whose audience; not needed if there is only one
+    #[arg(value_name = "DESTINATION")]
+    first: Option<String>,
     /// The audience's id
-    #[arg(group = "which")]
-    audience: Option<String>,
+    #[arg(value_name = "AUDIENCE")]
+    second: Option<String>,
     /// Every audience
-    #[arg(long, group = "which", conflicts_with = "audience")]
+    #[arg(long, conflicts_with = "second")]
     all: bool,
-    /// Of this destination; not needed if there is only one
-    #[arg(long, value_name = "NAME")]
+    /// The destination, for those who name it behind the audience
+    #[arg(long, value_name = "NAME", hide = true, conflicts_with = "second")]
     destination: Option<String>,
     /// End a resync that is under way
     #[arg(long, conflicts_with = "retract_stale")]
     stop: bool,
     /// Remove members whose context key or kind came from an older mapping; of every audience, if
     /// none is named
-    #[arg(long, group = "which")]
+    #[arg(long)]
     retract_stale: bool,
     /// With --retract-stale: even if no member has come under the present mapping yet
     #[arg(long, requires = "retract_stale")]
@@ -86,41 +185,61 @@ pub struct ResyncCommand {
     /// Show how far it is until LaunchDarkly has been told; Ctrl-C ends the showing, not the work
     #[arg(long, conflicts_with = "stop")]
     wait: bool,
-    /// Print what the daemon says, for programs
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    asking: Asking,
 }
+
+const WHICH: &str = "say which audience, by its id, or --all";
 
 impl ResyncCommand {
     /// Asks for it.
-    pub async fn run(&self, config: &Config, out: &mut impl Write) -> Result<Exit> {
-        ends("resync", self.start(config, out).await)
+    pub async fn run(&self, file: Option<&Path>, out: &mut impl Write) -> Result<Exit> {
+        ends("resync", self.start(file, out).await)
     }
 
-    async fn start(&self, config: &Config, out: &mut impl Write) -> Told<Result<()>> {
-        let name = named(config, self.destination.as_ref())?;
+    async fn start(&self, file: Option<&Path>, out: &mut impl Write) -> Told<Result<()>> {
+        if self.first.is_none() && !self.all && !self.retract_stale {
+            return Err(Silent::usage(WHICH));
+        }
+        let daemon = self.asking.daemon(file)?;
+        let (name, audience) = self.which(&daemon).await?;
         let what = Resync {
-            audience: self.audience.clone(),
+            audience: audience.clone(),
             stop: self.stop,
             retract_stale: self.retract_stale,
             force: self.force,
         };
-        let daemon = Daemon::of(&config.admin)?;
         let answer: Answer<Done> = daemon.post(&of(&name, &["resync"]), &what).await?;
         if let Err(error) = self.print(&name, &answer, out) {
             return Ok(Err(error));
         }
         if self.wait {
             let work = if self.retract_stale { Work::RetractStale } else { Work::Resync };
-            let audience = self.audience.as_deref();
+            let audience = audience.as_deref();
             let work = Some(work);
             Followed { daemon: &daemon, destination: &name, audience, work }.to_its_end().await?;
         }
         Ok(Ok(()))
     }
 
+    async fn which(&self, daemon: &Daemon) -> Told<(String, Option<String>)> {
+        let which = match (&self.destination, &self.first) {
+            (Some(destination), audience) => (destination.clone(), audience.clone()),
+            (None, first) => {
+                destination_and_audience(daemon, first.as_ref(), self.second.as_ref()).await?
+            }
+        };
+        if which.1.is_none() && !self.all && !self.retract_stale {
+            return Err(Silent::usage(WHICH));
+        }
+        if which.1.is_some() && self.all {
+            return Err(Silent::usage("an audience and --all exclude each other"));
+        }
+        Ok(which)
+    }
+
     fn print(&self, name: &str, answer: &Answer<Done>, out: &mut impl Write) -> Result<()> {
-        if self.json {
+        if self.asking.json {
             return json(answer, out);
         }
         let Done { count, left_alone } = &answer.value;
@@ -139,24 +258,28 @@ impl ResyncCommand {
 /// Stops or starts delivery.
 #[derive(Args, Clone, Debug)]
 pub struct SteerCommand {
-    /// Whose delivery; events are accepted all the while
-    destination: String,
-    /// Print what the daemon says, for programs
-    #[arg(long)]
-    json: bool,
+    /// Whose delivery; not needed if there is only one. Events are accepted all the while
+    destination: Option<String>,
+    #[command(flatten)]
+    asking: Asking,
 }
 
 impl SteerCommand {
     /// Asks for it; `verb` is `pause` or `resume`.
-    pub async fn run(&self, verb: &str, config: &Config, out: &mut impl Write) -> Result<Exit> {
-        ends(verb, self.steer(verb, config, out).await)
+    pub async fn run(&self, verb: &str, file: Option<&Path>, out: &mut impl Write) -> Result<Exit> {
+        ends(verb, self.steer(verb, file, out).await)
     }
 
-    async fn steer(&self, verb: &str, config: &Config, out: &mut impl Write) -> Told<Result<()>> {
-        let name = &self.destination;
-        let daemon = Daemon::of(&config.admin)?;
-        let answer: Answer<Done> = daemon.post(&of(name, &[verb]), &Nothing {}).await?;
-        Ok(match (self.json, verb) {
+    async fn steer(
+        &self,
+        verb: &str,
+        file: Option<&Path>,
+        out: &mut impl Write,
+    ) -> Told<Result<()>> {
+        let daemon = self.asking.daemon(file)?;
+        let name = named(&daemon, self.destination.as_ref()).await?;
+        let answer: Answer<Done> = daemon.post(&of(&name, &[verb]), &Nothing {}).await?;
+        Ok(match (self.asking.json, verb) {
             (true, _) => json(&answer, out),
             (_, "pause") => writeln!(
                 out,
@@ -165,93 +288,5 @@ impl SteerCommand {
             ),
             _ => writeln!(out, "{name}: delivery goes on"),
         })
-    }
-}
-
-/// Forgets a person.
-#[derive(Args, Clone)]
-pub struct ForgetCommand {
-    /// Of which destination
-    destination: String,
-    /// Segment's user id
-    user_id: String,
-    /// Print what the daemon says, for programs
-    #[arg(long)]
-    json: bool,
-}
-
-impl ForgetCommand {
-    /// Asks for it.
-    pub async fn run(&self, config: &Config, out: &mut impl Write) -> Result<Exit> {
-        ends("forget", self.forget(config, out).await)
-    }
-
-    async fn forget(&self, config: &Config, out: &mut impl Write) -> Told<Result<()>> {
-        let who = Forget { user_id: self.user_id.clone() };
-        let name = &self.destination;
-        let daemon = Daemon::of(&config.admin)?;
-        let answer: Answer<Done> = daemon.post(&of(name, &["forget"]), &who).await?;
-        if self.json {
-            return Ok(json(&answer, out));
-        }
-        Ok(writeln!(
-            out,
-            "{name}: the person is taken out of every audience; what is known of them is erased as \
-             soon as LaunchDarkly has been told"
-        ))
-    }
-}
-
-/// Drops rows.
-#[derive(Args, Clone, Debug)]
-pub struct DropCommand {
-    /// Whose rows; it need not be configured any more
-    destination: String,
-    /// Only this audience, by its id
-    audience: Option<String>,
-    /// Tell LaunchDarkly first that everybody left
-    #[arg(long)]
-    retract: bool,
-    /// With --retract: show how far it is until everybody is gone; Ctrl-C ends the showing, not the
-    /// work
-    #[arg(long, requires = "retract")]
-    wait: bool,
-    /// Print what the daemon says, for programs
-    #[arg(long)]
-    json: bool,
-}
-
-impl DropCommand {
-    /// Asks for it.
-    pub async fn run(&self, config: &Config, out: &mut impl Write) -> Result<Exit> {
-        ends("drop", self.drop_rows(config, out).await)
-    }
-
-    async fn drop_rows(&self, config: &Config, out: &mut impl Write) -> Told<Result<()>> {
-        let what = Drop { audience: self.audience.clone(), retract: self.retract };
-        let name = &self.destination;
-        let daemon = Daemon::of(&config.admin)?;
-        let answer: Answer<Done> = daemon.post(&of(name, &["drop"]), &what).await?;
-        let printed = if self.json { json(&answer, out) } else { self.print(out) };
-        if let Err(error) = printed {
-            return Ok(Err(error));
-        }
-        if self.wait {
-            let (audience, work) = (self.audience.as_deref(), Some(Work::Retract));
-            Followed { daemon: &daemon, destination: name, audience, work }.to_its_end().await?;
-        }
-        Ok(Ok(()))
-    }
-
-    fn print(&self, out: &mut impl Write) -> Result<()> {
-        let name = &self.destination;
-        let whose =
-            self.audience.as_ref().map_or_else(|| name.clone(), |id| format!("{name}, {id}"));
-        let how = if self.retract {
-            "members leave their segments and are forgotten as soon as LaunchDarkly has been told"
-        } else {
-            "forgotten; LaunchDarkly's segments stay as they are"
-        };
-        writeln!(out, "{whose}: {how}")
     }
 }

@@ -77,7 +77,7 @@ fn speaker(files: &TlsFiles, trust: Trust) -> Result<ClientConfig, String> {
 }
 
 /// Who listens everywhere is asked at home.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -3,33 +3,33 @@
 //! Ends with 0 if what is there now is applied, with 64 if it has a fault and the one before stays.
 
 use std::io::{Result, Write};
+use std::path::Path;
 
 use clap::Args;
 
 use super::Exit;
-use super::daemon::{Answer, Daemon};
-use crate::config::Config;
+use super::asking::Asking;
+use super::daemon::Answer;
 use crate::operate::api::wire::{Nothing, Reloaded};
 
 /// How it is told.
 #[derive(Args, Clone, Debug)]
 pub struct ReloadCommand {
-    /// Print what the daemon says, for programs
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    asking: Asking,
 }
 
 impl ReloadCommand {
     /// Asks for it, and prints what has changed.
-    pub async fn run(&self, config: &Config, out: &mut impl Write) -> Result<Exit> {
+    pub async fn run(&self, file: Option<&Path>, out: &mut impl Write) -> Result<Exit> {
         let asked =
-            async { Daemon::of(&config.admin)?.post(&["api", "v1", "reload"], &Nothing {}).await };
+            async { self.asking.daemon(file)?.post(&["api", "v1", "reload"], &Nothing {}).await };
         let Answer { text, value } = match asked.await {
             Ok(answer) => answer,
             Err(silent) => return Ok(silent.complain("reload")),
         };
         let Reloaded { changed, needs_restart } = value;
-        if self.json {
+        if self.asking.json {
             writeln!(out, "{}", text.trim_end())?;
             return Ok(Exit::Done);
         }

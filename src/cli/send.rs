@@ -81,7 +81,10 @@ impl Send {
             }
         };
         let sent = match self.way(config, name) {
-            Ok((client, url)) => post(&client, url, segment, body).await,
+            Ok((client, url)) => {
+                let at = format!("{}: ", url.origin().ascii_serialization());
+                post(&client, url, segment, body).await.map_err(|why| at + &why)
+            }
             Err(why) => Err(why),
         };
         match sent {
@@ -94,7 +97,9 @@ impl Send {
                 })
             }
             Err(why) => {
-                complain(&format!("cohortd send: no answer: {why}"));
+                complain(&format!(
+                    "cohortd send: no answer from {why}; is the daemon running there?"
+                ));
                 Ok(Exit::Unavailable)
             }
         }

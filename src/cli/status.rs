@@ -3,20 +3,25 @@
 //! Ends with 0 if nothing is urgent, 69 if the daemon cannot be reached or accepts nothing, and 75 if a
 //! destination is held or behind, or the clock of the ledger is ahead.
 
-use std::io::{Result, Write};
+use std::io::{IsTerminal, Result, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
 
-use super::Exit;
-use super::daemon::{Answer, Daemon};
+use super::asking::Asking;
+use super::daemon::{Answer, Daemon, Silent};
 use super::table::table;
-use crate::config::Admin;
+use super::{Exit, instant};
+use crate::clock::{Clock, SystemClock};
 use crate::operate::api::wire::Nothing;
 use crate::operate::configuration::ConfigurationStatus;
 use crate::operate::entries::Entry;
 use crate::operate::status::{ClockStatus, DestinationStatus, LastError, Status, Unconfigured};
 use crate::operate::verdict::{Concern, ConcernKind, DestinationState};
+
+/// From the top of an empty screen on.
+const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// Names of ignored events that are printed.
 const IGNORED_NAMED: usize = 5;
@@ -24,9 +29,12 @@ const IGNORED_NAMED: usize = 5;
 /// What is asked.
 #[derive(Args, Clone, Debug)]
 pub struct StatusCommand {
-    /// Print what the daemon says, for programs
-    #[arg(long)]
-    json: bool,
+    /// Print it again every two seconds, or so many, until Ctrl-C
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    watch: Option<u64>,
+    #[command(flatten)]
+    asking: Asking,
     /// Also exit with 75 if a member has waited for more than so many seconds, whatever the state
     #[arg(long, value_name = "SECONDS")]
     behind_s: Option<u64>,
@@ -34,17 +42,54 @@ pub struct StatusCommand {
 
 impl StatusCommand {
     /// Prints how each destination stands.
-    pub async fn status(&self, admin: &Admin, out: &mut impl Write) -> Result<Exit> {
-        let asked = async { Daemon::of(admin)?.get(&["status"], &Nothing {}).await };
-        let Answer { text, value: status } = match asked.await {
-            Ok(answer) => answer,
+    pub async fn run(&self, file: Option<&Path>, out: &mut impl Write) -> Result<Exit> {
+        let daemon = match self.asking.daemon(file) {
+            Ok(daemon) => daemon,
             Err(silent) => return Ok(silent.complain("status")),
         };
-        let status: Status = status;
-        if self.json {
+        let Some(seconds) = self.watch else {
+            return match ask(&daemon).await {
+                Ok(answer) => self.say(&answer, out),
+                Err(silent) => Ok(silent.complain("status")),
+            };
+        };
+        let watching = async {
+            loop {
+                // A daemon that is started again is waited for.
+                let answer = ask(&daemon).await;
+                self.head(out)?;
+                match answer {
+                    Ok(answer) => drop(self.say(&answer, out)?),
+                    Err(silent) => drop(silent.complain("status")),
+                }
+                out.flush()?;
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+            }
+        };
+        tokio::select! {
+            ended = watching => ended,
+            _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
+        }
+    }
+
+    /// What stands above each printing: on a terminal in the place of the one before.
+    fn head(&self, out: &mut impl Write) -> Result<()> {
+        if self.asking.json {
+            return Ok(());
+        }
+        let clear = if std::io::stdout().is_terminal() { CLEAR } else { "" };
+        writeln!(out, "{clear}\n{}", or_dash(Some(&instant(SystemClock.now()))))
+    }
+
+    fn say(
+        &self,
+        Answer { text, value: status }: &Answer<Status>,
+        out: &mut impl Write,
+    ) -> Result<Exit> {
+        if self.asking.json {
             writeln!(out, "{}", text.trim_end())?;
         } else {
-            self.print(&status, out)?;
+            self.print(status, out)?;
         }
         let is_urgent = |of: &DestinationStatus| of.state.is_trouble() || self.is_behind(of);
         Ok(if !status.ready {
@@ -123,6 +168,10 @@ impl StatusCommand {
             or_dash(of.last_event_at.as_deref()),
         ]
     }
+}
+
+async fn ask(daemon: &Daemon) -> std::result::Result<Answer<Status>, Silent> {
+    daemon.get(&["status"], &Nothing {}).await
 }
 
 /// A time in whole seconds, which are enough for people.

@@ -1,16 +1,20 @@
 //! What is wrong with a configuration: all of it at once, by key path, never with a secret in it.
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
 use super::exposure::exposure;
 use super::fingerprint::Fingerprints;
-use super::source::Files;
+use super::source::{Files, ReadFrom, Source};
 
 /// Everything that is wrong with a configuration; printed as one block at start-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Faults(Vec<Fault>);
+pub struct Faults {
+    faults: Vec<Fault>,
+    /// Where the configuration was read.
+    pub from: ReadFrom,
+}
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,22 +32,16 @@ pub struct Fault {
 impl Faults {
     /// The faults one by one, in the order in which the configuration is read.
     pub fn iter(&self) -> impl Iterator<Item = &Fault> {
-        self.0.iter()
-    }
-
-    /// Those of one section, if there are any.
-    pub(super) fn within(self, section: &str) -> Option<Self> {
-        let is_within = |fault: &Fault| fault.key.split('.').next() == Some(section);
-        let within: Vec<_> = self.0.into_iter().filter(is_within).collect();
-        (!within.is_empty()).then_some(Self(within))
+        self.faults.iter()
     }
 }
 
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.0.len();
+        let count = self.faults.len();
         write!(f, "config: {count} problem{}", if count == 1 { "" } else { "s" })?;
-        self.0.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
+        self.faults.iter().try_for_each(|fault| write!(f, "\n  {fault}"))?;
+        write!(f, "\n{}", self.from)
     }
 }
 
@@ -77,9 +75,40 @@ pub(super) struct Report {
     fingerprints: RefCell<Fingerprints>,
     /// The configuration file, if others can get at it, and how.
     exposed_file: RefCell<Option<(String, String)>>,
+    from: RefCell<ReadFrom>,
+    /// Where relative paths of the file begin.
+    base: RefCell<PathBuf>,
 }
 
 impl Report {
+    /// What is about to be read.
+    pub(super) fn reads(&self, source: &Source) {
+        let mut from = self.from.borrow_mut();
+        from.file = source.file().map(Path::to_owned);
+        from.looked_for = source.looked_for().to_vec();
+        // What comes through a pipe is nowhere.
+        let has_place = |file: &&Path| std::fs::metadata(file).is_ok_and(|of| of.is_file());
+        let base = source.file().filter(has_place).and_then(Path::parent);
+        self.base.replace(base.map(Path::to_owned).unwrap_or_default());
+    }
+
+    /// A variable that sets a key.
+    pub(super) fn reads_variable(&self, name: &str) {
+        let mut from = self.from.borrow_mut();
+        from.variables.push(name.to_owned());
+        from.variables.sort_unstable();
+    }
+
+    /// What was read so far.
+    pub(super) fn from(&self) -> ReadFrom {
+        self.from.borrow().clone()
+    }
+
+    /// A path as the file means it: relative to the file.
+    pub(super) fn beside_the_file(&self, path: &str) -> PathBuf {
+        self.base.borrow().join(path)
+    }
+
     /// Reads the configuration file itself, which may hold secrets.
     pub(super) fn read_configuration(&self, path: &Path) -> io::Result<String> {
         let text = self.read_text(path)?;
@@ -153,8 +182,12 @@ impl Report {
 
     /// The warnings, if there was no fault.
     pub(super) fn finish(self) -> Result<Vec<String>, Faults> {
-        let faults = self.faults.into_inner();
-        if faults.is_empty() { Ok(self.warnings.into_inner()) } else { Err(Faults(faults)) }
+        let (faults, from) = (self.faults.into_inner(), self.from.into_inner());
+        if faults.is_empty() {
+            Ok(self.warnings.into_inner())
+        } else {
+            Err(Faults { faults, from })
+        }
     }
 }
 
@@ -179,7 +212,8 @@ mod tests {
             "config: 2 problems\n  \
              delivery.retry_ceiling_ms = 200   is below retry_floor_ms (500)   \
              [COHORTD_DELIVERY__RETRY_CEILING_MS]\n  \
-             cohortd.toml   cannot be read"
+             cohortd.toml   cannot be read\n\
+             read from no file and no COHORTD_ variable"
         );
     }
 }

@@ -8,6 +8,7 @@ use url::{Host, Url};
 
 use super::secrets::{self, looks_like_a_secret};
 use super::section::Section;
+use super::source::quoted;
 use crate::launchdarkly::Endpoint;
 use crate::secret::Secret;
 
@@ -186,14 +187,14 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 fn read_ca_file(section: &mut Section<'_>) -> Option<PathBuf> {
-    let text = section.text("ca_file")?;
-    let shown = || Some(format!("{text:?}"));
-    match section.read("ca_file", &text) {
+    let named = section.path("ca_file")?;
+    let shown = || Some(quoted(&named.path));
+    match section.read("ca_file", &named.path) {
         Ok(pem) if pem.windows(27).any(|part| part == b"-----BEGIN CERTIFICATE-----") => {}
         Ok(_) => section.fault("ca_file", shown(), "holds no PEM certificate"),
-        Err(error) => section.fault("ca_file", shown(), format!("cannot be read: {error}")),
+        Err(error) => section.fault("ca_file", shown(), named.cannot_be_read(&error)),
     }
-    Some(PathBuf::from(text))
+    Some(named.path)
 }
 
 #[cfg(test)]

@@ -8,33 +8,65 @@ use std::path::{Path, PathBuf};
 use config::{Environment, File, FileFormat, Map, Value, ValueKind};
 
 use super::faults::Report;
+use super::source::Source;
 
 /// What a value of the environment layer answers to [`Value::origin`]; the `config` crate's words.
 pub(super) const ENVIRONMENT: &str = "the environment";
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
-/// The file to read: the one that was named, else `COHORTD_CONFIG`, else `./cohortd.toml` if there is one.
-pub(super) fn locate(named: Option<&Path>) -> Option<PathBuf> {
+/// Where the file is, if nobody says.
+const PLACES: [&str; 2] = ["cohortd.toml", "/etc/cohortd/cohortd.toml"];
+
+/// Variables of the command line: no keys.
+const NO_KEYS: [&str; 2] = ["config", "admin_url"];
+
+/// The file to read: the one that was named, else `COHORTD_CONFIG`, else the first of its places where
+/// there is one.
+pub(super) fn locate(named: Option<&Path>) -> Source {
     let from_environment = || std::env::var_os("COHORTD_CONFIG").filter(|path| !path.is_empty());
-    let here = || Some(PathBuf::from("cohortd.toml")).filter(|path| path.exists());
-    named.map(Path::to_owned).or_else(|| from_environment().map(PathBuf::from)).or_else(here)
+    let named = named.map(Path::to_owned).or_else(|| from_environment().map(PathBuf::from));
+    let places = PLACES.map(PathBuf::from);
+    // One that cannot be looked at is there: the reading says why it cannot be read.
+    let there = || places.iter().find(|path| path.try_exists().unwrap_or(true)).cloned();
+    match named.or_else(there) {
+        Some(file) => Source::exactly(Some(&file)),
+        None => Source::none_of(places.to_vec()),
+    }
+}
+
+/// Every layer in one tree.
+pub(super) struct Merged {
+    pub tree: Map<String, Value>,
+    /// Whether every layer could be read.
+    pub complete: bool,
+    /// Of the sections that were asked for, the one that could be read although the file cannot be
+    /// understood.
+    pub salvaged: bool,
 }
 
 /// Merges the layers; what cannot be read is reported and left out, and then the tree is not
-/// complete.
+/// complete. Of a file that is no TOML the section `salvage` is read all the same, if it is.
 pub(super) fn merge(
-    file: Option<&Path>,
+    source: &Source,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     report: &Report,
-) -> (Map<String, Value>, bool) {
+    salvage: Option<&str>,
+) -> Merged {
     let mut layers =
         config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
-    let mut complete = true;
-    if let Some(path) = file {
+    let (mut complete, mut salvaged) = (true, false);
+    report.reads(source);
+    if let Some(path) = source.file() {
         match read(path, report) {
-            Some(values) => layers = layers.add_source(values),
-            None => complete = false,
+            Ok(values) => layers = layers.add_source(values),
+            Err(text) => {
+                complete = false;
+                if let Some(values) = salvage.and_then(|section| salvage_section(&text, section)) {
+                    layers = layers.add_source(values);
+                    salvaged = true;
+                }
+            }
         }
     }
     // Not `try_parsing`: a token of digits must stay text. `Section` reads numbers where numbers
@@ -44,32 +76,54 @@ pub(super) fn merge(
     );
     match layers.build() {
         Ok(config::Config { cache: Value { kind: ValueKind::Table(tree), .. }, .. }) => {
-            (tree, complete)
+            Merged { tree, complete, salvaged }
         }
-        Ok(_) => (Map::new(), false),
+        Ok(_) => Merged { tree: Map::new(), complete: false, salvaged: false },
         Err(error) => {
             report.fault_of("configuration", message(&error.to_string()));
-            (Map::new(), false)
+            Merged { tree: Map::new(), complete: false, salvaged: false }
         }
     }
 }
 
-fn read(path: &Path, report: &Report) -> Option<config::Config> {
+/// What the file says, or its text, if that is not TOML.
+fn read(path: &Path, report: &Report) -> Result<config::Config, String> {
     let shown = path.display().to_string();
     let text = match report.read_configuration(path) {
         Ok(text) => text,
         Err(error) => {
             report.fault_of(shown, format!("cannot be read: {error}"));
-            return None;
+            return Err(String::new());
         }
     };
-    match config::Config::builder().add_source(File::from_str(&text, FileFormat::Toml)).build() {
-        Ok(values) => Some(values),
-        Err(error) => {
-            report.fault_of(shown, message(&error.to_string()));
-            None
+    parse(&text).map_err(|error| {
+        let error = error.to_string();
+        report.fault_of(shown, message(&error) + unquoted(&error, &text));
+        text
+    })
+}
+
+fn parse(text: &str) -> Result<config::Config, config::ConfigError> {
+    config::Config::builder().add_source(File::from_str(text, FileFormat::Toml)).build()
+}
+
+/// A section, with those below it, of a text that is not TOML as a whole: from its headings to the next
+/// ones. Whoever asks how the daemon does may do so because somebody is editing the file.
+fn salvage_section(text: &str, section: &str) -> Option<config::Config> {
+    let mut kept = String::new();
+    let mut is_wanted = false;
+    for line in text.lines() {
+        if let Some(heading) = line.trim_start().strip_prefix('[') {
+            let name = heading.split(']').next().unwrap_or_default().trim();
+            let below = name.strip_prefix(section);
+            is_wanted = below.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        }
+        if is_wanted {
+            kept.push_str(line);
+            kept.push('\n');
         }
     }
+    if kept.is_empty() { None } else { parse(&kept).ok() }
 }
 
 /// The parser's message without the line it quotes, which may hold a secret ([P8](crate::design::P8)).
@@ -84,6 +138,23 @@ fn message(error: &str) -> String {
     format!("{first}: {}", words.join(", "))
 }
 
+/// What is most likely wrong with the line that the parser complains of, where it says little.
+fn unquoted(error: &str, text: &str) -> &'static str {
+    let line = || {
+        let (_, rest) = error.lines().next()?.split_once("at line ")?;
+        let number: usize = rest.split(',').next()?.parse().ok()?;
+        text.lines().nth(number.checked_sub(1)?)
+    };
+    let value = line().and_then(|line| line.split_once('=')).map(|(_, value)| value.trim());
+    let is_bare = value.is_some_and(|value| {
+        let value = value.split('#').next().unwrap_or_default().trim();
+        value.starts_with(|c: char| c.is_alphanumeric())
+            && value.parse::<f64>().is_err()
+            && !matches!(value, "true" | "false")
+    });
+    if is_bare { "; a text stands in quotes" } else { "" }
+}
+
 /// The variables that are keys, lower-cased and without the prefix.
 fn variables(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -93,7 +164,7 @@ fn variables(
     for (name, value) in environment {
         let Some(name) = name.to_str() else { continue };
         let Some(key) = name.strip_prefix("COHORTD_").map(str::to_lowercase) else { continue };
-        if key == "config" || is_service_link(&key) {
+        if NO_KEYS.contains(&key.as_str()) || is_service_link(&key) {
             continue;
         }
         let legal = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -102,7 +173,10 @@ fn variables(
             continue;
         }
         match value.into_string() {
-            Ok(value) => drop(keys.insert(key, value)),
+            Ok(value) => {
+                report.reads_variable(name);
+                keys.insert(key, value);
+            }
             Err(_) => report.fault_of(name, "is not UTF-8"),
         }
     }
@@ -148,10 +222,42 @@ mod tests {
                 .add_source(File::from_str(text, FileFormat::Toml))
                 .build()
                 .expect_err(text);
-            let shown = message(&error.to_string());
+            let error = error.to_string();
+            let shown = message(&error) + unquoted(&error, text);
             assert!(!shown.contains("hidden") && !shown.contains("999"), "{shown}");
             assert!(shown.len() > 20 && !shown.ends_with(": "), "{shown}");
         }
+    }
+
+    #[test]
+    fn a_text_without_its_quotes_is_told_as_one() {
+        for (text, is_told) in [
+            ("a = 1\nid = 64f0c0ffee", true),
+            ("id = production # ours", true),
+            ("id = \"open", false),
+            ("id = 12\n[x", false),
+            ("id = [1", false),
+        ] {
+            let error = parse(text).expect_err(text).to_string();
+            assert_eq!(!unquoted(&error, text).is_empty(), is_told, "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn of_a_text_that_is_no_toml_a_section_is_read_all_the_same() {
+        let text = "[listen\naddress = 1\n[admin]\naddress = \"a\"\n[admin.tls]\nkey_file = \"k\"\n\
+                    [[x]]\n[administrator]\naddress = \"b\"\n[ledger]\npath = \"unfinished\n";
+        assert!(parse(text).is_err());
+        let values = salvage_section(text, "admin").expect("it is sound");
+        let said = |key: &str| values.get_string(key).ok();
+        assert_eq!(
+            (said("admin.address"), said("admin.tls.key_file")),
+            (Some("a".into()), Some("k".into()))
+        );
+        assert_eq!(said("administrator.address"), None);
+        assert!(
+            salvage_section(text, "ledger").is_none() && salvage_section(text, "log").is_none()
+        );
     }
 
     #[test]
@@ -159,6 +265,7 @@ mod tests {
         let cases: &[(&str, Option<&str>, usize)] = &[
             ("COHORTD_LISTEN__ADDRESS", Some("listen__address"), 0),
             ("COHORTD_CONFIG", None, 0),
+            ("COHORTD_ADMIN_URL", None, 0),
             ("COHORTD_SERVICE_HOST", None, 0),
             ("COHORTD_SERVICE_PORT_HTTP", None, 0),
             ("COHORTD_PORT_8080_TCP_ADDR", None, 0),

@@ -1,10 +1,13 @@
 //! `[ledger]`: where the durable state is kept and how much of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::faults::{Faults, Report};
+use super::layers::{self, Merged};
 use super::listeners::A_YEAR_S;
-use super::section::Section;
+use super::section::{Named, Section};
+use super::source::{ReadFrom, Source};
 
 /// Segment sends a refused event again for [this long](crate::design::segment::requests).
 const SEGMENT_RETRIES_S: u64 = 4 * 3600;
@@ -12,8 +15,8 @@ const SEGMENT_RETRIES_S: u64 = 4 * 3600;
 /// Where and how the ledger is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerSection {
-    /// A directory of the ledger's own.
-    pub path: PathBuf,
+    /// Where it is.
+    pub place: LedgerPlace,
     /// While less is free on the disk, events are answered 503; 0 uses all of it.
     pub disk_reserve_bytes: u64,
     /// Memory for pages and for members whose rows are written later, in MiB.
@@ -28,6 +31,46 @@ pub struct LedgerSection {
     pub max_audiences: usize,
     /// Between two readings of every row in the background.
     pub check_every: Duration,
+}
+
+/// Where the ledger is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LedgerPlace {
+    /// A directory of its own.
+    pub path: PathBuf,
+    /// Where it was while relative paths began in the working directory, if that is another place.
+    pub once: Option<PathBuf>,
+}
+
+impl LedgerPlace {
+    fn of(named: Option<Named>) -> Self {
+        let once = named.as_ref().and_then(Named::once);
+        Self { once, path: named.map(|named| named.path).unwrap_or_default() }
+    }
+
+    /// Reads `ledger.path` and nothing else, whatever is wrong with the rest; beside it, where it was read.
+    ///
+    /// # Errors
+    /// It cannot be known: the file cannot be read, and what it does not say may not be guessed.
+    pub fn read(file: Option<&Path>) -> Result<(Self, ReadFrom), Faults> {
+        let source = Source::locate(file);
+        let report = Report::default();
+        let Merged { tree, complete, salvaged } =
+            layers::merge(&source, std::env::vars_os(), &report, Some("ledger"));
+        let from = report.from().only_of("ledger");
+        let mut section = Section::root(tree, true, &report).section("ledger");
+        let is_set = section.is_of_the_environment("path") || salvaged;
+        let place = Self::of(section.path("path"));
+        let is_good = section.is_clean();
+        drop(section);
+        match report.finish() {
+            Err(mut faults) if !is_good || !complete && !is_set => {
+                faults.from = from;
+                Err(faults)
+            }
+            _ => Ok((place, from)),
+        }
+    }
 }
 
 /// How long, how many and how much is kept; the oldest go first.
@@ -52,8 +95,9 @@ impl LedgerSection {
                         may bring back a member that left";
             section.warn("tombstone_ttl_s", text);
         }
+        let named = section.path("path");
         let ledger = Self {
-            path: section.text("path").map(PathBuf::from).unwrap_or_default(),
+            place: LedgerPlace::of(named),
             disk_reserve_bytes: section.needed_whole("disk_reserve_mib", 0..=1_048_576)
                 * 1024
                 * 1024,

@@ -1,10 +1,14 @@
 //! `[listen]` and `[admin]`: the two addresses the daemon answers on.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
+use super::faults::{Faults, Report};
+use super::layers::{self, Merged};
 use super::secrets;
 use super::section::Section;
+use super::source::{ReadFrom, Source};
 use super::tls;
 use crate::receive::tls::TlsFiles;
 use crate::secret::Secret;
@@ -63,6 +67,71 @@ pub struct Admin {
     pub tls: Option<TlsFiles>,
     /// Whether Segment's web application may ask `/actions` from a browser.
     pub segment_app: bool,
+}
+
+/// The admin listener as an operator's command needs to know it.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// Where it is, or what is wrong with what the configuration says of that.
+    pub address: Result<SocketAddr, Faults>,
+    /// One that may do everything, or else one that may look; `None`: none is known.
+    pub token: Option<Secret>,
+    /// TLS, if it is spoken; the files may be of no use.
+    pub tls: Option<TlsFiles>,
+    /// What could not be read of it.
+    pub unread: Vec<Faults>,
+    /// Where the address is from, if the file could not be read.
+    pub guessed: Option<&'static str>,
+    /// Where it was read.
+    pub from: ReadFrom,
+}
+
+impl Access {
+    /// Reads `[admin]` and nothing else, whatever is wrong with the rest: whoever asks how the daemon does
+    /// may do so because somebody has broken the file, and need not be somebody who may read the secrets of
+    /// the daemon.
+    #[must_use]
+    pub fn read(file: Option<&Path>) -> Self {
+        let source = Source::locate(file);
+        let report = Report::default();
+        let Merged { tree, complete, salvaged } =
+            layers::merge(&source, std::env::vars_os(), &report, Some("admin"));
+        let from = report.from().only_of("admin");
+        let mut unread = Vec::new();
+        let guessed = (!complete).then(|| {
+            unread.extend(report.finish().err());
+            if salvaged {
+                "its [admin] can be read all the same"
+            } else {
+                "it names no admin listener then, the environment and the defaults do"
+            }
+        });
+        let report = Report::default();
+        report.reads(&source);
+        let mut root = Section::root(tree, true, &report);
+        let mut section = root.section("admin");
+        let address = address(&mut section);
+        let is_good = section.is_clean();
+        let mut read =
+            |keys| secrets::many(&mut section, keys).unwrap_or_default().into_iter().next();
+        let token = read(("tokens", "tokens_file"));
+        let token = token.or_else(|| read(("read_tokens", "read_tokens_file")));
+        let tls = if section.has("tls") { tls::files(&mut section.section("tls")) } else { None };
+        drop((section, root));
+        let faults = report.finish().err().map(|mut faults| {
+            faults.from = from.clone();
+            faults
+        });
+        let address = match faults {
+            Some(faults) if !is_good => Err(faults),
+            Some(faults) => {
+                unread.push(faults);
+                Ok(address)
+            }
+            None => Ok(address),
+        };
+        Self { address, token, tls, unread, guessed, from }
+    }
 }
 
 impl Listen {

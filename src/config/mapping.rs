@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::section::{Section, choose};
+use super::source::quoted;
 use crate::json::exact::Exact;
 use crate::map::{
     AudienceOverride, AudienceRules, ContextKeyRule, Glob, Mapping, MappingFault, Mappings,
@@ -78,9 +79,10 @@ fn read(mut section: Section<'_>, mut mapping: Mapping) -> Option<Mapping> {
 /// What was written in Segment's editor: the fields in a file, and the subscription.
 fn read_source(section: &mut Section<'_>, mapping: &mut Mapping) {
     let mut written = None;
-    if let Some(path) = section.text("mapping_file") {
-        let read = section.read_text("mapping_file", &path);
-        let text = read.map_err(|error| format!("cannot be read: {error}"));
+    if let Some(named) = section.path("mapping_file") {
+        let path = &named.path;
+        let read = section.read_text("mapping_file", path);
+        let text = read.map_err(|error| named.cannot_be_read(&error));
         match text.and_then(|text| pasted(&text)) {
             Ok(Pasted { fields, subscribe }) => {
                 written = subscribe.map(|statement| ("mapping_file", statement));
@@ -92,7 +94,7 @@ fn read_source(section: &mut Section<'_>, mapping: &mut Mapping) {
                     }
                 }
             }
-            Err(problem) => section.fault("mapping_file", Some(format!("{path:?}")), problem),
+            Err(problem) => section.fault("mapping_file", Some(quoted(path)), problem),
         }
     }
     let here = section.text("subscribe").map(|statement| ("subscribe", statement));

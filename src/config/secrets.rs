@@ -4,6 +4,7 @@
 //! are a slip while copying, which shows as a 401 much later.
 
 use super::section::Section;
+use super::source::quoted;
 use crate::secret::Secret;
 
 /// A key that holds a secret and the key that names a file which does.
@@ -154,18 +155,19 @@ fn both_set(section: &mut Section<'_>, (key, file_key): SecretKey) {
 }
 
 fn read(section: &mut Section<'_>, file_key: &'static str) -> Option<String> {
-    let path = section.text(file_key)?;
-    match section.read_text(file_key, &path) {
+    let named = section.path(file_key)?;
+    let path = &named.path;
+    match section.read_text(file_key, path) {
         Ok(text) => {
-            section.warn_of_file(file_key, &path);
+            section.warn_of_file(file_key, path);
             Some(text)
         }
-        Err(_) if looks_like_a_secret(&path) => {
+        Err(_) if looks_like_a_secret(&named.text) => {
             section.fault(file_key, None, "looks like the secret itself; a path is expected");
             None
         }
         Err(error) => {
-            section.fault(file_key, Some(format!("{path:?}")), format!("cannot be read: {error}"));
+            section.fault(file_key, Some(quoted(path)), named.cannot_be_read(&error));
             None
         }
     }

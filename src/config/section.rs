@@ -6,13 +6,14 @@
 
 use std::io;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use config::{Map, Value, ValueKind};
 
 use super::exposure::exposure;
 use super::faults::{self, Report, variable};
 use super::layers::ENVIRONMENT;
+use super::source::{absolute, quoted};
 use crate::nearest::nearest;
 
 use crate::json;
@@ -42,6 +43,11 @@ impl<'a> Section<'a> {
     /// Whether the key has a value that nobody took yet.
     pub(super) fn has(&self, key: &str) -> bool {
         self.values.contains_key(key)
+    }
+
+    /// Whether a variable sets the key.
+    pub(super) fn is_of_the_environment(&self, key: &str) -> bool {
+        self.values.get(key).is_some_and(|value| value.origin() == Some(ENVIRONMENT))
     }
 
     /// Whether nothing in this section is faulty so far.
@@ -82,14 +88,14 @@ impl<'a> Section<'a> {
     }
 
     /// Reads the file that a key names.
-    pub(super) fn read(&self, key: &str, path: &str) -> io::Result<Vec<u8>> {
-        let bytes = self.report.read(Path::new(path))?;
+    pub(super) fn read(&self, key: &str, path: &Path) -> io::Result<Vec<u8>> {
+        let bytes = self.report.read(path)?;
         self.report.mix(self.path_of(key), &bytes);
         Ok(bytes)
     }
 
     /// The same of a file of text.
-    pub(super) fn read_text(&self, key: &str, path: &str) -> io::Result<String> {
+    pub(super) fn read_text(&self, key: &str, path: &Path) -> io::Result<String> {
         faults::text(self.read(key, path)?)
     }
 
@@ -115,9 +121,9 @@ impl<'a> Section<'a> {
     }
 
     /// Warns if others can get at the file that a key names.
-    pub(super) fn warn_of_file(&self, key: &str, path: &str) {
-        if let Some(exposure) = exposure(Path::new(path)) {
-            self.warn(key, &format!("names {path:?}, which {exposure}"));
+    pub(super) fn warn_of_file(&self, key: &str, path: &Path) {
+        if let Some(exposure) = exposure(path) {
+            self.warn(key, &format!("names {}, which {exposure}", quoted(path)));
         }
     }
 
@@ -185,6 +191,16 @@ impl<'a> Section<'a> {
                 None
             }
         }
+    }
+
+    /// A path. One that the environment gives begins in the working directory, any other one where the
+    /// file is.
+    pub(super) fn path(&mut self, key: &'static str) -> Option<Named> {
+        let from_environment = self.is_of_the_environment(key);
+        let text = self.text(key)?;
+        let path =
+            if from_environment { text.clone().into() } else { self.report.beside_the_file(&text) };
+        Some(Named { text, path })
     }
 
     /// Text that `parse` understands; its error says what would be right, and the value is shown.
@@ -356,6 +372,38 @@ impl<'a> Section<'a> {
             };
             self.report.fault_of(self.path_of(key), format!("unknown key{hint}{from}"));
         }
+    }
+}
+
+/// A path of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    /// As it is written.
+    pub text: String,
+    /// Where that is.
+    pub path: PathBuf,
+}
+
+impl Named {
+    /// Where it would be if it began in the working directory, as relative paths once did, if that is
+    /// another place.
+    pub fn once(&self) -> Option<PathBuf> {
+        let once = PathBuf::from(&self.text);
+        (absolute(&once) != absolute(&self.path)).then_some(once)
+    }
+
+    /// Why the file cannot be read.
+    pub fn cannot_be_read(&self, error: &io::Error) -> String {
+        let once = self.once().filter(|once| {
+            error.kind() == io::ErrorKind::NotFound && once.try_exists().unwrap_or(false)
+        });
+        let hint = once.map_or_else(String::new, |once| {
+            format!(
+                "; paths in the file are relative to the file: there is {}, in the working directory",
+                absolute(&once).display()
+            )
+        });
+        format!("cannot be read: {error}{hint}")
     }
 }
 

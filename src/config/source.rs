@@ -1,6 +1,7 @@
 //! Where a configuration is read from, again and again, and the files it was read from.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,60 @@ use super::{Config, Faults, layers};
 #[derive(Clone, Debug)]
 pub struct Source {
     file: Option<PathBuf>,
+    /// Where one was looked for in vain.
+    looked_for: Vec<PathBuf>,
+}
+
+/// What a configuration was read from, for people, who may have meant another file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadFrom {
+    /// The file, if there is one.
+    pub file: Option<PathBuf>,
+    /// Where one was looked for in vain.
+    pub looked_for: Vec<PathBuf>,
+    /// The environment variables that set a key, by their names; what they say may be a secret.
+    pub variables: Vec<String>,
+}
+
+impl fmt::Display for ReadFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let variables = self.variables.join(", ");
+        match (&self.file, &self.variables[..]) {
+            (Some(file), []) => return write!(f, "read from {}", absolute(file).display()),
+            (Some(file), _) => {
+                return write!(f, "read from {} and {variables}", absolute(file).display());
+            }
+            (None, []) => f.write_str("read from no file and no COHORTD_ variable")?,
+            (None, _) => write!(f, "read from {variables}")?,
+        }
+        let places: Vec<_> =
+            self.looked_for.iter().map(|path| absolute(path).display().to_string()).collect();
+        if !places.is_empty() {
+            write!(f, "; there is no {}, and --config FILE names one", places.join(" and no "))?;
+        }
+        Ok(())
+    }
+}
+
+impl ReadFrom {
+    /// Only with the variables that set something of a section.
+    pub(super) fn only_of(mut self, section: &str) -> Self {
+        let start = format!("COHORTD_{}__", section.to_uppercase());
+        self.variables.retain(|name| name.starts_with(&start));
+        self
+    }
+}
+
+/// A path as a TOML file would name it.
+#[must_use]
+pub fn quoted(path: &Path) -> String {
+    format!("{:?}", path.display().to_string())
+}
+
+/// The same place, whatever the working directory of whoever reads it.
+#[must_use]
+pub fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// A configuration, good or not, and the files that had a part in it.
@@ -20,13 +75,31 @@ pub struct Reading {
     pub config: Result<Config, Faults>,
     /// Also of one that is wrong: when they change, it may be right.
     pub files: Files,
+    /// What it was read from.
+    pub from: ReadFrom,
 }
 
 impl Source {
-    /// `file`, else the file `COHORTD_CONFIG` names, else `./cohortd.toml` if there is one, else none.
+    /// `file`, else the file `COHORTD_CONFIG` names, else `./cohortd.toml` or
+    /// `/etc/cohortd/cohortd.toml`, the first that is there, else none.
     #[must_use]
     pub fn locate(file: Option<&Path>) -> Self {
-        Self { file: layers::locate(file) }
+        layers::locate(file)
+    }
+
+    /// What is read is `file`, if there is one, and no other.
+    pub(super) fn exactly(file: Option<&Path>) -> Self {
+        Self { file: file.map(Path::to_owned), looked_for: Vec::new() }
+    }
+
+    /// None of these is there.
+    pub(super) fn none_of(looked_for: Vec<PathBuf>) -> Self {
+        Self { file: None, looked_for }
+    }
+
+    /// Where it was looked for in vain.
+    pub(super) fn looked_for(&self) -> &[PathBuf] {
+        &self.looked_for
     }
 
     /// The file, if there is one: else all comes from the environment.
@@ -38,8 +111,7 @@ impl Source {
     /// Reads the file, the environment, and the files that they name.
     #[must_use]
     pub fn read(&self) -> Reading {
-        let environment = std::env::vars_os();
-        Config::read(self.file.as_deref(), environment)
+        Config::read(self, std::env::vars_os())
     }
 }
 

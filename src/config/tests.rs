@@ -57,7 +57,7 @@ fn a_certificate_and_its_key_are_checked_as_a_pair_and_their_end_is_told() {
         write("key", &other.1)
     );
     let file = write("cohortd.toml", &toml);
-    let read = || Config::read(Some(Path::new(&file)), [("IGNORED", "")]).files;
+    let read = || Config::read(&Source::exactly(Some(Path::new(&file))), [("IGNORED", "")]).files;
     let wrong = read();
     write("key", &good.1);
     assert_ne!(wrong.now(), wrong);
@@ -140,7 +140,7 @@ fn the_environment_alone_is_enough_and_the_defaults_are_the_documented_ones() {
     assert_eq!((listen.header_limit_bytes, &listen.tls), (32 << 10, &None));
     assert_eq!(config.admin.address.to_string(), "127.0.0.1:8081");
     assert_eq!(config.admin.tokens, []);
-    assert_eq!(config.ledger.path, Path::new("data/ledger"));
+    assert_eq!(config.ledger.place.path, Path::new("data/ledger"));
     assert_eq!((config.ledger.cache_mib, config.ledger.tombstone_ttl), (48, s(604_800)));
     let (day, ledger) = (s(86_400), &config.ledger);
     assert_eq!(ledger.rejected, Kept { ttl: day * 30, max_count: 100_000, max_bytes: 256 << 20 });
@@ -264,6 +264,8 @@ fn all_faults_are_found_at_once() {
         "[delivery]\nretry_ceiling_ms = 200\n[listn]\n[destinations.eu.launchdarkly]\n\
          base_url = \"gopher://x\"\nservice_tokn = \"hidden\"\n[destinations.us]\nenabled = 7\n",
     ));
+    let (text, from) = text.rsplit_once('\n').expect("its last line says where it was read");
+    assert!(from.starts_with("read from /") && from.ends_with("/cohortd.toml"), "{from}");
     assert_eq!(
         text.lines().map(|line| line.split("; ").next().unwrap_or(line)).collect::<Vec<_>>(),
         [
@@ -661,7 +663,7 @@ fn faults_of_a_mapping_are_told_by_key_path() {
         ),
         (
             "[destinations.eu]\nmapping_file = 'none.json'".to_owned(),
-            "destinations.eu.mapping_file = \"none.json\"   cannot be read: ".to_owned(),
+            "none.json\"   cannot be read: ".to_owned(),
         ),
         (
             "[destinations.eu.mapping]\nsubscribe = 'type ='".to_owned(),
@@ -819,7 +821,7 @@ fn fingerprints_tell_what_has_changed_and_the_files_are_known() {
     };
     let read = |rest: &str| {
         std::fs::write(&file, toml(rest)).expect("it is ours");
-        Config::read(Some(&file), [("IGNORED", "")])
+        Config::read(&Source::exactly(Some(&file)), [("IGNORED", "")])
     };
     let first = read("");
     let mut known = Files::default();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::secrets::looks_like_a_secret;
-use super::section::Section;
+use super::section::{Named, Section};
 use crate::clock::{Clock, SystemClock};
 use crate::receive::tls::{TlsFiles, chain_of};
 
@@ -41,12 +41,12 @@ fn needed(section: &mut Section<'_>, key: &'static str) -> Option<PathBuf> {
 }
 
 fn path(section: &mut Section<'_>, key: &'static str) -> Option<PathBuf> {
-    let text = section.text(key)?;
+    let Named { text, path } = section.path(key)?;
     if text.contains("-----BEGIN") || looks_like_a_secret(&text) {
         section.fault(key, None, "holds what should be in a file; a path is expected");
         return None;
     }
-    Some(text.into())
+    Some(path)
 }
 
 fn check(files: &TlsFiles, section: &Section<'_>) {
@@ -57,7 +57,7 @@ fn check(files: &TlsFiles, section: &Section<'_>) {
     }
     match pair {
         Ok(pair) => {
-            section.warn_of_file("key_file", &files.key_file.display().to_string());
+            section.warn_of_file("key_file", &files.key_file);
             let now = SystemClock.now().0.div_euclid(1_000_000);
             let end = i64::try_from(pair.not_after_s).unwrap_or(i64::MAX);
             let at = jiff::Timestamp::from_second(end)

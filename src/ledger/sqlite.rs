@@ -81,13 +81,14 @@ use super::{
 use crate::clock::Clock;
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
-pub use backup::{BackedUp, BackupError, backup};
+pub use backup::{BackedUp, BackupError, backup, backup_to};
 pub use export::{ExportedMember, ExportedParking, export};
 pub use integrity::{Sound, check};
+pub use moved::still_around;
 pub use rename::{RenameError, Renamed, rename};
 pub use reset_clock::{ClockReset, reset_clock};
-pub use restore::restore;
-pub use schema::OpenError;
+pub use restore::{restore, restore_from};
+pub use schema::{OpenError, is_there};
 pub use writer::{Writer, WriterFailure};
 
 use command::Command;

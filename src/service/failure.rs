@@ -11,8 +11,10 @@ use crate::membership::DestinationName;
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
     /// A port is taken, or the address is not this machine's.
-    #[error("cannot listen on {address}")]
+    #[error("cannot listen on {address}, as {key} says")]
     Bind {
+        /// What names it.
+        key: &'static str,
         /// Which address.
         address: SocketAddr,
         /// What the system said.

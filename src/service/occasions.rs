@@ -130,7 +130,7 @@ impl Occasions {
     pub async fn read(&mut self) -> Result<Config, NotTaken> {
         let source = self.source.clone();
         let reading = tokio::task::spawn_blocking(move || source.read()).await;
-        let Ok(Reading { config, files }) = reading else {
+        let Ok(Reading { config, files, .. }) = reading else {
             return Err(NotTaken::for_cause("the reading of the configuration ended in a panic"));
         };
         self.watched = Watched::since(files);

@@ -98,7 +98,7 @@ pub(super) fn ledger_settings(config: &Config) -> Settings {
     let kept =
         |Kept { ttl, max_count, max_bytes }| Retention { max_age: ttl, max_count, max_bytes };
     Settings {
-        path: config.ledger.path.clone(),
+        path: config::absolute(&config.ledger.place.path),
         disk_reserve_bytes: config.ledger.disk_reserve_bytes,
         cache_kib: u32::try_from(config.ledger.cache_mib.saturating_mul(1024)).unwrap_or(u32::MAX),
         tombstone_ttl: config.ledger.tombstone_ttl,

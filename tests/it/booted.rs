@@ -35,16 +35,16 @@ done
 says restarts; systemctl show cohortd --property NRestarts --value
 
 says a fault
-echo 'colour = 1' >> cohortd.toml
+echo 'colour = 1' >> /etc/cohortd/cohortd.toml
 ! systemctl reload cohortd || echo "it was taken"
 systemctl is-active cohortd
-sed -i '$d' cohortd.toml
+sed -i '$d' /etc/cohortd/cohortd.toml
 says no fault
 systemctl reload cohortd && echo taken
 
 mkdir -p /etc/systemd/system/cohortd.service.d
 cp /project/port.conf /etc/systemd/system/cohortd.service.d/port.conf
-printf '[listen]\naddress = "0.0.0.0:443"\n' >> cohortd.toml
+printf '[listen]\naddress = "0.0.0.0:443"\n' >> /etc/cohortd/cohortd.toml
 systemctl daemon-reload
 systemctl restart cohortd
 says port; cohortd healthcheck && echo ready
@@ -109,7 +109,7 @@ fn the_lines_of_readme_install_the_unit_which_lasts_reloads_and_ends_well() {
         "typed.sh",
         &format!(
             "set -x\ncd /project\n{make}\necho api-a-token-of-launchdarkly > launchdarkly-token\n{install}\n\
-             cd /etc/cohortd\n{operate}\n{TYPED}"
+             cd /\n{operate}\n{TYPED}"
         ),
     );
     let mut machine = Command::new("systemd-nspawn");

@@ -61,8 +61,9 @@ async fn a_text_at_its_limit_is_delivered_and_one_byte_more_is_rejected_in_words
     std::fs::write(installation.directory.path().join("event.json"), event.to_string())
         .expect("it is ours");
     let words = ["explain", "--json", "--file", "event.json"];
-    let explained: Value =
-        serde_json::from_str(&installation.types(None, &words).done()).expect("JSON");
+    let typed = installation.types(None, &words);
+    let explained: Value = serde_json::from_str(&typed.out).expect("JSON");
+    assert_eq!(typed.code, 1, "{explained}");
     assert_eq!((&explained["outcome"], &explained["reason"]), (&json!("rejected"), &json!(said)));
     // A deletion is never refused: an older version may have taken the id.
     let deletion = json!({"type": "delete", "userId": too_long});

@@ -9,6 +9,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::Request;
 use axum::http::{HeaderMap, Method, StatusCode};
+use serde_json::{Value, json};
 use tokio::process::Command;
 
 const GOOD: &str = r#"
@@ -63,11 +64,15 @@ async fn run_and_check_say_all_faults_at_once_and_open_nothing() {
                   [destinations.eu.launchdarkly]\nclient_side_id = \"id\"\n";
     let folder = folder(faulty);
     let variables = [("COHORTD_LISTEN__ADDRESS", "here")];
+    let file = folder.path().join("cohortd.toml");
     for command in ["run", "check"] {
         let output = cohortd(folder.path(), &[command], &variables).await;
         assert_eq!(code(&output), 64);
+        let complaint = text(&output.stderr);
+        let (problems, from) = complaint.trim_end().rsplit_once('\n').expect("lines");
+        assert_eq!(from, format!("read from {} and COHORTD_LISTEN__ADDRESS", file.display()));
         assert_eq!(
-            text(&output.stderr),
+            problems,
             "config: 4 problems\n  \
              listen.address = \"here\"   must be an IP address and a port, as in 127.0.0.1:8080 or \
              [::1]:8080   [COHORTD_LISTEN__ADDRESS]\n  \
@@ -76,7 +81,7 @@ async fn run_and_check_say_all_faults_at_once_and_open_nothing() {
              destinations.eu.segment.allow   unknown key\n  \
              destinations.eu.launchdarkly.service_token   not set; expected in \
              COHORTD_DESTINATIONS__EU__LAUNCHDARKLY__SERVICE_TOKEN or \
-             COHORTD_DESTINATIONS__EU__LAUNCHDARKLY__SERVICE_TOKEN_FILE\n"
+             COHORTD_DESTINATIONS__EU__LAUNCHDARKLY__SERVICE_TOKEN_FILE"
         );
         assert_eq!(text(&output.stdout), "");
         assert!(!folder.path().join("ledger").exists());
@@ -119,6 +124,97 @@ async fn the_file_is_the_named_one_then_that_of_the_variable_then_the_one_that_i
         assert_eq!(code(&output), 64);
         let complaint = text(&output.stderr);
         assert!(complaint.contains(expected), "{arguments:?} {expected}\n{complaint}");
+    }
+}
+
+/// The file may be read from anywhere: what it names is where it is.
+async fn paths_in_the_file_begin_there_and_those_of_variables_here() {
+    let relative = "[ledger]\npath = \"data\"\n[destinations.eu.segment]\n\
+                    shared_secrets_file = \"secret\"\n[destinations.eu.launchdarkly]\n\
+                    client_side_id = \"id\"\nservice_token_file = \"token\"\n";
+    let (around, elsewhere) = (folder(relative), tempfile::tempdir().expect("a temporary folder"));
+    for name in ["secret", "token"] {
+        std::fs::write(around.path().join(name), "hidden-0123456789").expect("it is ours");
+    }
+    let file = around.path().join("cohortd.toml").display().to_string();
+    let ledger = around.path().join("data").display().to_string();
+    let check = ["--config", &file, "check"];
+    let output = cohortd(elsewhere.path(), &check, &[]).await;
+    let answer = text(&output.stdout);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    assert!(
+        answer.starts_with(&format!("file: {file}\nvariables: none\nledger: {ledger} (none yet")),
+        "{answer}"
+    );
+
+    let variables = [("COHORTD_LEDGER__PATH", "here"), ("COHORTD_LOG__LEVEL", "hidden=info")];
+    let answer = text(&cohortd(elsewhere.path(), &check, &variables).await.stdout);
+    let here = elsewhere.path().join("here").display().to_string();
+    let expected = format!("variables: COHORTD_LEDGER__PATH, COHORTD_LOG__LEVEL\nledger: {here} (");
+    assert!(answer.contains(&expected), "{answer}");
+
+    // It was there once that the file's own began.
+    let output = cohortd(elsewhere.path(), &["--config", &file, "check"], &[]).await;
+    assert_eq!(code(&output), 0);
+    std::fs::create_dir(elsewhere.path().join("data")).expect("it is ours");
+    std::fs::write(elsewhere.path().join("data/ledger.db"), "").expect("it is ours");
+    let old = elsewhere.path().join("data").display().to_string();
+    for command in [&["run"][..], &["check"], &["ledger", "check"], &["ledger", "restore", "x"]] {
+        let arguments = [&["--config", &file], command].concat();
+        let output = cohortd(elsewhere.path(), &arguments, &[]).await;
+        let said = text(&output.stdout) + &text(&output.stderr).replace("\\\"", "\"");
+        assert_eq!(code(&output), 64, "{command:?}: {said}");
+        assert!(said.contains(&format!("Set ledger.path = \"{old}\", or move")), "{said}");
+        assert!(!around.path().join("data").exists());
+    }
+    // A secret that was once found so is told too.
+    std::fs::rename(around.path().join("token"), elsewhere.path().join("token")).expect("ours");
+    let output = cohortd(elsewhere.path(), &check, &[]).await;
+    let complaint = text(&output.stderr);
+    assert!(complaint.contains("are relative to the file: there is "), "{complaint}");
+}
+
+async fn check_tries_the_place_of_the_ledger_and_speaks_to_programs() {
+    let folder = folder(GOOD);
+    let said = |output: &Output| -> Value {
+        serde_json::from_str(&text(&output.stdout)).expect("one JSON value")
+    };
+    let output = cohortd(folder.path(), &["check", "--json"], &[]).await;
+    let good = said(&output);
+    assert_eq!((code(&output), &good["good"], &good["faults"]), (0, &true.into(), &json!([])));
+    let file = folder.path().join("cohortd.toml").display().to_string();
+    assert_eq!(good["read_from"]["file"], file);
+    assert_eq!(good["ledger"]["path"], folder.path().join("data/ledger").display().to_string());
+    assert_eq!(good["destinations"][0]["path"], "/segment/production");
+
+    let unusable = [("COHORTD_LEDGER__PATH", "cohortd.toml/ledger")];
+    let output = cohortd(folder.path(), &["check"], &unusable).await;
+    assert_eq!(code(&output), 69);
+    assert!(text(&output.stdout).contains("cohortd.toml is no directory"));
+    let output = cohortd(folder.path(), &["check", "--json"], &unusable).await;
+    assert_eq!((code(&output), &said(&output)["ledger"]["usable"]), (69, &false.into()));
+    assert_eq!(std::fs::read_dir(folder.path()).expect("it is ours").count(), 1, "nothing is made");
+
+    let wrong = [("COHORTD_LISTEN__ADDRESS", "here")];
+    let output = cohortd(folder.path(), &["check", "--json"], &wrong).await;
+    let faulty = said(&output);
+    assert_eq!((code(&output), &faulty["good"]), (64, &false.into()));
+    assert_eq!(faulty["faults"][0]["key"], "listen.address");
+    assert_eq!(faulty["read_from"]["variables"], json!(["COHORTD_LISTEN__ADDRESS"]));
+    assert_eq!(text(&output.stderr), "");
+}
+
+/// Whoever is in the wrong folder reads where the file was looked for.
+async fn without_a_file_it_is_said_where_one_was_looked_for() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for arguments in [&["run"][..], &["check"], &["status"], &["ledger", "check"], &["explain"]] {
+        let nobody = [("COHORTD_ADMIN__ADDRESS", "127.0.0.1:1")];
+        let output = cohortd(folder.path(), arguments, &nobody).await;
+        let complaint = text(&output.stderr);
+        assert_ne!(code(&output), 0, "{arguments:?}");
+        let here = folder.path().join("cohortd.toml");
+        let places = format!("there is no {} and no /etc/cohortd/cohortd.toml", here.display());
+        assert!(complaint.contains(&places), "{arguments:?}: {complaint}");
     }
 }
 
@@ -255,6 +351,9 @@ async fn send_posts_what_segment_would_and_tells_the_answer() {
 tests![
     run_and_check_say_all_faults_at_once_and_open_nothing,
     check_says_what_it_understood_and_no_secret,
+    paths_in_the_file_begin_there_and_those_of_variables_here,
+    check_tries_the_place_of_the_ledger_and_speaks_to_programs,
+    without_a_file_it_is_said_where_one_was_looked_for,
     the_file_is_the_named_one_then_that_of_the_variable_then_the_one_that_is_there,
     a_wrong_command_line_is_64_and_help_is_an_answer,
     check_online_asks_for_both_credentials,

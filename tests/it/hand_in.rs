@@ -4,7 +4,7 @@
 use cohortd::sandbox::View;
 use serde_json::{Value, json};
 
-use crate::harness::{Cohortd, DEADLINE, ENVIRONMENT, Installation, identify, launchdarkly};
+use crate::harness::{Cohortd, DEADLINE, ENVIRONMENT, Installation, Typed, identify, launchdarkly};
 
 const NOW_MS: i64 = 1_750_000_000_000;
 
@@ -32,8 +32,9 @@ async fn an_event_is_explained_as_the_command_explains_it_and_nobody_is_told() {
     ] {
         std::fs::write(&file, event.to_string()).expect("it is ours");
         let words = ["explain", "--json", "--file", "event.json"];
-        let typed: Value =
-            serde_json::from_str(&installation.types(None, &words).done()).expect("JSON");
+        let Typed { code, out, .. } = installation.types(None, &words);
+        let typed: Value = serde_json::from_str(&out).expect("JSON");
+        assert_eq!(code == 1, typed["outcome"] == "rejected", "{code}: {typed}");
         let (status, answered) = post(&cohortd, "explain", &event.to_string()).await;
         assert_eq!((status, &answered), (200, &typed), "{event}");
         assert!(answered["outcome"].is_string());

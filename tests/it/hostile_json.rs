@@ -215,8 +215,9 @@ async fn in_what_the_commands_are_given() {
     let installation = Installation::new(&launchdarkly);
     installation.write("event.json", &hostile());
     let words = ["explain", "--json", "--file", "event.json"];
-    let explained = installation.types(None, &words).done();
-    assert!(explained.contains(r#""outcome":"rejected""#), "{explained}");
+    let explained = installation.types(None, &words);
+    assert!(explained.out.contains(r#""outcome":"rejected""#), "{}", explained.out);
+    assert_eq!(explained.code, 1);
     let (hostile, nested) = (hostile(), nested());
     for (what, line) in [
         ("mapping", format!(r#"{{"mapping":{{"@path":"$.x"}},"payload":{{"x":{nested}}}}}"#)),

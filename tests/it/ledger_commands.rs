@@ -1,7 +1,9 @@
 //! The commands on the ledger itself, with the real binary, beside a running daemon and without one.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
+use std::process::Stdio;
 
 use cohortd::sandbox::{Keep, View};
 use serde_json::Value;
@@ -102,6 +104,76 @@ async fn a_backup_under_load_comes_back_and_everything_is_told_again() {
     launchdarkly.until(DEADLINE, again).await.expect("it is told again");
 }
 
+/// Out of a container and into one: nothing but two pipes.
+async fn a_backup_and_a_restore_pass_through_a_pipe() {
+    let launchdarkly = launchdarkly().await;
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    cohortd.post(&identify("ada", "vip", true, NOW_MS)).await.expect("an answer");
+    installation.drained().await;
+    let piped = |words: &[&str], input: &[u8]| {
+        let mut line = installation.line(None, words);
+        let line = line.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = line.spawn().expect("the binary runs");
+        let _ = child.stdin.take().expect("it is piped").write_all(input); // it may not want all
+        child.wait_with_output().expect("it is our child")
+    };
+    let backup = ["ledger", "backup", "-"];
+    let copy = piped(&backup, b"");
+    assert!(copy.status.success(), "{}", String::from_utf8_lossy(&copy.stderr));
+    assert!(copy.stdout.starts_with(b"SQLite format 3\0"));
+    assert!(!installation.ledger_path().join("streamed").exists());
+    // Whoever stops reading has no backup.
+    let line = &mut installation.line(None, &backup);
+    let mut child = line.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it runs");
+    drop(child.stdout.take());
+    assert_eq!(child.wait().expect("it is our child").code(), Some(69));
+
+    cohortd.post(&identify("bob", "vip", true, NOW_MS)).await.expect("an answer");
+    let restore = ["ledger", "restore", "-"];
+    assert_eq!(piped(&restore, &copy.stdout).status.code(), Some(69), "the daemon has the ledger");
+    assert!(cohortd.stop().0.success());
+    let cut = &copy.stdout[..copy.stdout.len() / 2];
+    for (input, code, says) in [
+        (&b"junk"[..], 64, "is not a copy"),
+        (b"", 64, "is not a copy"),
+        (cut, 70, "standard input is damaged"),
+    ] {
+        let refused = piped(&restore, input);
+        let complaint = String::from_utf8(refused.stderr).expect("text");
+        assert_eq!(refused.status.code(), Some(code), "{complaint}");
+        assert!(complaint.contains(says), "{complaint}");
+    }
+    assert_eq!(exported(&installation).len(), 2);
+    let restored = piped(&restore, &copy.stdout);
+    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+    assert_eq!(exported(&installation).keys().collect::<Vec<_>>(), ["ada"]);
+}
+
+/// The rest of the configuration may be broken; its place may not be guessed.
+async fn the_ledgers_place_is_all_that_its_commands_need() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    assert!(installation.start().stop().0.success());
+    let place = installation.ledger_path().display().to_string();
+    installation.unset("ledger.path");
+    installation.set("listen.address", "nowhere").set("destinations.production.segment.odd", "1");
+    let broken = "[listen\n[destinations.x]\n";
+    for sound in
+        [format!("[ledger]\npath = {place:?}\n"), format!("{broken}[ledger]\npath = {place:?}\n")]
+    {
+        installation.write_config(&sound);
+        assert!(ledger(&installation, &["check"]).done().contains("is sound"), "{sound}");
+    }
+    installation.write_config(broken);
+    let refused = ledger(&installation, &["check"]);
+    assert_eq!(refused.code, 64, "{}", refused.complaint);
+    assert!(refused.complaint.contains("TOML parse error"), "{}", refused.complaint);
+    installation.set("ledger.path", &place);
+    ledger(&installation, &["check"]).done();
+    ledger(&installation, &["export", "production"]).done();
+}
+
 async fn damage_is_found_and_never_restored() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -152,5 +224,7 @@ fn flip_in_the_members(file: &Path) {
 tests![
     export_and_check_read_beside_the_daemon_and_after_it,
     a_backup_under_load_comes_back_and_everything_is_told_again,
+    a_backup_and_a_restore_pass_through_a_pipe,
+    the_ledgers_place_is_all_that_its_commands_need,
     damage_is_found_and_never_restored,
 ];

@@ -216,8 +216,10 @@ fn explain(installation: &Installation, event: &Value) -> Value {
     stdin.write_all(event.to_string().as_bytes()).expect("it reads");
     drop(stdin);
     let output = child.wait_with_output().expect("it ends");
-    assert!(output.status.success());
-    serde_json::from_slice(&output.stdout).expect("it prints JSON")
+    let explained: Value = serde_json::from_slice(&output.stdout).expect("it prints JSON");
+    let is_rejected = explained["outcome"] == "rejected";
+    assert_eq!(output.status.code(), Some(i32::from(is_rejected)), "{explained}");
+    explained
 }
 
 tests![

@@ -280,6 +280,137 @@ async fn a_deletion_whose_removal_is_refused_is_parked_until_it_is_told() {
     assert_eq!(parked(), "");
 }
 
+/// Whoever asks at night may stand anywhere, and may not read the secrets of the daemon; and somebody may
+/// be in the middle of editing the file.
+async fn operators_ask_from_anywhere_and_beside_a_broken_configuration() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("admin.tokens", "planted-admin-token");
+    let cohortd = installation.start();
+    let url = format!("http://{}", cohortd.admin);
+    let elsewhere = tempfile::tempdir().expect("a temporary directory");
+    let typed = |words: &[&str], variables: &[(&str, &str)]| {
+        let mut line = installation.line(None, words);
+        line.env_clear().current_dir(elsewhere.path()).envs(variables.iter().copied());
+        let output = line.output().expect("the binary runs");
+        let complaint = String::from_utf8(output.stderr).expect("text");
+        (output.status.code().expect("it ends"), complaint)
+    };
+    std::fs::write(elsewhere.path().join("token"), "planted-admin-token\n").expect("it is ours");
+    let token = ("COHORTD_ADMIN__TOKENS_FILE", "token");
+    for words in [&["status"][..], &["audiences"], &["pause"], &["resume"], &["parked", "list"]] {
+        let with = [words, &["--url", &url]].concat();
+        assert_eq!(typed(&with, &[token]).0, 0, "{words:?}");
+        let variables = [token, ("COHORTD_ADMIN_URL", url.as_str())];
+        assert_eq!(typed(words, &variables), (0, String::new()), "{words:?}");
+    }
+    let (code, complaint) = typed(&["status", "--url", &url], &[]);
+    assert_eq!(code, 64, "{complaint}");
+    assert!(
+        complaint.contains("none is known here: the configuration was read from no file"),
+        "{complaint}"
+    );
+    let (code, complaint) = typed(&["status"], &[("COHORTD_ADMIN_URL", "here")]);
+    assert!(code == 64 && complaint.contains("COHORTD_ADMIN_URL is no URL"), "{complaint}");
+
+    // Half a file, of which [admin] can be read; the secrets of a destination are not even looked for.
+    let admin = format!("[admin]\naddress = \"{}\"\ntokens_file = \"token\"\n", cohortd.admin);
+    let file = elsewhere.path().join("cohortd.toml");
+    let write = |text: &str| std::fs::write(&file, text).expect("it is ours");
+    write(&format!(
+        "{admin}[destinations.x.launchdarkly]\nservice_token_file = \"none\"\nodd = 1\n"
+    ));
+    assert_eq!(typed(&["audiences"], &[]), (0, String::new()));
+    write(&format!("[listen\n{admin}"));
+    let (code, complaint) = typed(&["audiences"], &[]);
+    assert_eq!(code, 0, "{complaint}");
+    let place = format!("its [admin] can be read all the same: asking {}", cohortd.admin);
+    assert!(
+        complaint.contains("TOML parse error at line 1") && complaint.contains(&place),
+        "{complaint}"
+    );
+    // One whose token cannot be read is told, and asks all the same.
+    write(&admin.replace("\"token\"", "\"none\""));
+    let (code, complaint) = typed(&["status"], &[]);
+    assert_eq!(code, 64, "{complaint}");
+    assert!(
+        complaint.contains("admin.tokens_file = ") && complaint.contains("none is known here"),
+        "{complaint}"
+    );
+}
+
+async fn one_destination_need_not_be_named_and_words_come_in_one_order() {
+    let (_launchdarkly, installation, cohortd) = running().await;
+    let typed = |words: &[&str]| type_in(&installation, &cohortd, words);
+    assert!(typed(&["member", "ada"]).done().contains("vip"));
+    assert_eq!(typed(&["member", "ada"]).done(), typed(&["member", "production", "ada"]).done());
+    assert!(typed(&["pause"]).done().starts_with("production: nothing is delivered"));
+    assert!(typed(&["resume"]).done().starts_with("production: delivery goes on"));
+    for words in [
+        &["resync", "aud_vip"][..],
+        &["resync", "production", "aud_vip"],
+        &["resync", "aud_vip", "--destination", "production"],
+        &["resync", "production", "--all"],
+    ] {
+        assert!(typed(words).done().starts_with("production: 1 audience(s)"), "{words:?}");
+    }
+    for words in [
+        &["parked", "list", "aud_vip"][..],
+        &["parked", "list", "production", "aud_vip"],
+        &["parked", "requeue", "production", "--audience", "aud_vip"],
+    ] {
+        typed(words).done();
+    }
+    let refused: [(&[&str], &str); 7] = [
+        (&["resync", "production"], "say which audience, by its id, or --all"),
+        (&["resync", "aud_vip", "--all"], "exclude each other"),
+        (&["drop"], "say what: an audience by its id, or the destination"),
+        (&["drop", "vip"], "there is no audience vip; `cohortd audiences` lists them"),
+        (&["parked", "list", "vip"], "nor is it a destination; there are: production"),
+        (&["forget", "production"], "production is a destination: say who"),
+        (&["parked", "discard", "production"], "say which: --audience ID"),
+    ];
+    for (words, says) in refused {
+        let typed = typed(words);
+        assert_eq!(typed.code, 64, "{words:?}: {}", typed.out);
+        assert!(typed.complaint.contains(says), "{words:?}: {}", typed.complaint);
+    }
+    installation.drained().await;
+}
+
+async fn what_would_be_done_is_said_and_not_done_and_what_was_done_is_counted() {
+    let (launchdarkly, installation, cohortd) = running().await;
+    enter(&cohortd, "beta", &["ada"]).await;
+    installation.drained().await;
+    let mut unclear = identify("eve", "beta", true, NOW_MS);
+    unclear["traits"]["beta"] = json!("perhaps");
+    assert_eq!(cohortd.post(&unclear).await.expect("an answer").0, 400);
+    let dry: [(&[&str], u64, &str); 7] = [
+        (&["forget", "ada"], 2, "known in 2 audiences: aud_beta, aud_vip"),
+        (&["forget", "nobody"], 0, "nobody of that user id is known"),
+        (&["drop", "aud_vip"], 1, "production, aud_vip: 1 audience: 3 members in it are forgotten"),
+        (&["drop"], 2, "production: 2 audiences: 4 members in them are forgotten"),
+        (&["drop", "production", "--retract"], 2, "leave their segments"),
+        (&["rejected", "discard", "--all"], 1, "1 rejected event, to be kept no longer"),
+        (&["parked", "discard", "--all"], 0, "0 parked members, to be forgotten"),
+    ];
+    for (words, count, says) in dry {
+        let words = [words, &["--dry-run"]].concat();
+        let told = type_in(&installation, &cohortd, &words).done();
+        assert!(told.contains(says) && told.contains("nothing was done"), "{words:?}: {told}");
+        let expected = json!({"count": count, "dry_run": true});
+        assert_eq!(said(&installation, &cohortd, &words), expected, "{words:?}");
+    }
+    assert_eq!(said(&installation, &cohortd, &["audiences"]).as_array().map(Vec::len), Some(2));
+
+    let nobody = type_in(&installation, &cohortd, &["forget", "nobody"]).done();
+    assert!(nobody.contains("nobody of that user id is known in any audience"), "{nobody}");
+    let ada = type_in(&installation, &cohortd, &["forget", "ada"]).done();
+    assert!(ada.contains("the person is taken out of 2 audiences"), "{ada}");
+    until_members(&launchdarkly, "vip", &["bob", "cyd"]).await;
+    assert_eq!(said(&installation, &cohortd, &["rejected", "discard", "--all"])["count"], 1);
+}
+
 async fn a_dropped_audience_is_retracted_or_left_as_it_is() {
     let (launchdarkly, installation, cohortd) = running().await;
     enter(&cohortd, "beta", &["ada", "dan"]).await;
@@ -408,6 +539,9 @@ tests![
     a_paused_destination_keeps_events_across_a_restart_until_it_is_resumed,
     a_forgotten_person_leaves_every_audience_and_every_list,
     a_deletion_whose_removal_is_refused_is_parked_until_it_is_told,
+    operators_ask_from_anywhere_and_beside_a_broken_configuration,
+    one_destination_need_not_be_named_and_words_come_in_one_order,
+    what_would_be_done_is_said_and_not_done_and_what_was_done_is_counted,
     a_dropped_audience_is_retracted_or_left_as_it_is,
     rows_of_a_renamed_destination_are_kept_shown_and_moved,
     stale_members_are_retracted_once_the_audience_has_come_again,

@@ -1,11 +1,14 @@
 //! `cohortd status` against the running daemon: what it says, and the exit codes scripts act on.
 
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::process::Stdio;
 
 use cohortd::sandbox::Fault;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{DEADLINE, ENVIRONMENT, Installation, Typed, identify, launchdarkly};
+use crate::harness::{DEADLINE, ENVIRONMENT, Installation, Typed, identify, launchdarkly, send};
 
 const NOW_MS: i64 = 1_750_000_000_000;
 
@@ -56,6 +59,39 @@ async fn status_tells_well_from_held_and_from_gone() {
     let (code, text) = status(&installation, address, &[]);
     assert_eq!(code, 69, "{text}");
     assert!(text.contains("is the daemon running?"), "{text}");
+}
+
+async fn status_is_shown_again_and_again_until_ctrl_c_also_over_a_restart() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    let first = cohortd.log().remove(0);
+    let first: Value = serde_json::from_str(&first).expect("a line of JSON");
+    assert_eq!(first["message"], "configuration read", "{first}");
+    assert_eq!(first["ledger.path"], installation.ledger_path().display().to_string());
+    let variables = first["variables"].as_str().expect("their names");
+    assert!(
+        variables.contains("COHORTD_LEDGER__PATH") && !variables.contains("planted"),
+        "{first}"
+    );
+
+    let mut line = installation.line(Some(cohortd.admin), &["status", "--watch", "1"]);
+    let mut child = line.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    let mut shown = || {
+        lines.by_ref().find(|line| line.as_ref().is_ok_and(|line| line.starts_with("production ")))
+    };
+    assert!(shown().is_some() && shown().is_some());
+    let admin = cohortd.admin.to_string();
+    assert!(cohortd.stop().0.success());
+    let mut complaint = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+    let complaint = complaint.next().expect("a line").expect("text");
+    assert!(complaint.contains("is the daemon running?"), "{complaint}");
+    installation.set("admin.address", &admin);
+    let _cohortd = installation.start();
+    assert!(shown().is_some());
+    send(Signal::INT, child.id());
+    assert_eq!(child.wait().expect("it is our child").code(), Some(130));
 }
 
 /// What a person, and a program, reads while LaunchDarkly is away, paused, and well again.
@@ -119,5 +155,6 @@ async fn status_says_how_far_behind_a_destination_is_and_what_the_last_error_was
 
 tests![
     status_tells_well_from_held_and_from_gone,
+    status_is_shown_again_and_again_until_ctrl_c_also_over_a_restart,
     status_says_how_far_behind_a_destination_is_and_what_the_last_error_was,
 ];

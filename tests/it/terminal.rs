@@ -2,7 +2,7 @@
 //! completions, the manual page, and no colours for those who cannot see them.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::process::Command;
 
@@ -111,6 +111,13 @@ fn the_shells_and_the_manual_are_served_by_the_binary() {
     plain(&["man", "--all", pages.to_str().expect("text")]);
     let page = std::fs::read_to_string(pages.join("cohortd-resync.1")).expect("a page of it");
     assert!(page.contains("retract\\-stale"), "{page}");
+    assert!(
+        page.contains(".SH EXAMPLES") && page.contains("cohortd resync aud_vip \\-\\-wait"),
+        "{page}"
+    );
+    assert!(page.contains(".SH \"EXIT STATUS\""), "{page}");
+    let help = plain(&["forget", "--help"]);
+    assert!(help.contains("Examples:") && help.contains("130 Ctrl-C"), "{help}");
 }
 
 fn bash_takes_its_completions() {
@@ -134,6 +141,55 @@ fn on_a_terminal(mut command: Command) -> String {
     assert!(end.is_err_and(|error| error.raw_os_error() == Some(Errno::IO.raw_os_error())));
     assert!(child.wait().expect("it is our child").success());
     String::from_utf8(written).expect("text")
+}
+
+/// What a command says on a terminal where a person types `answer`, and how it ends.
+fn answered(mut command: Command, answer: &str) -> (i32, String) {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
+    let terminal = openpt(flags).expect("the system has terminals");
+    unlockpt(&terminal).expect("it is ours");
+    let inside = ioctl_tiocgptpeer(&terminal, flags).expect("it is unlocked");
+    let again = || inside.try_clone().expect("a handle is free");
+    let mut terminal = File::from(terminal);
+    terminal.write_all(answer.as_bytes()).expect("it waits there");
+    let child =
+        command.stdin(again()).stdout(again()).stderr(inside.try_clone().expect("one more"));
+    let status = child.spawn().expect("the binary runs").wait().expect("it is our child");
+    drop((command, inside));
+    let mut written = Vec::new();
+    let _ = terminal.read_to_end(&mut written); // its end is an error on Linux
+    (status.code().expect("it ends"), String::from_utf8(written).expect("text"))
+}
+
+async fn what_cannot_be_taken_back_is_asked_about_on_a_terminal() {
+    let launchdarkly = launchdarkly().await;
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    let event = crate::harness::identify("ada", "vip", true, 1_750_000_000_000);
+    assert_eq!(cohortd.post(&event).await.expect("an answer").0, 200);
+    installation.drained().await;
+    let line = |words: &[&str]| installation.line(Some(cohortd.admin), words);
+    let asking: [(&[&str], &str); 5] = [
+        (&["forget", "ada"], "the person is known in 1 audience: aud_vip"),
+        (&["drop"], "1 audience: 1 member in it"),
+        (&["drop", "aud_vip", "--retract"], "1 audience: 1 member in it"),
+        (&["parked", "discard", "--all"], "0 parked members"),
+        (&["rejected", "discard", "--all"], "0 rejected events"),
+    ];
+    for (words, says) in asking {
+        for no in ["n\n", "\n", "\u{4}"] {
+            let (code, said) = answered(line(words), no);
+            assert_eq!(code, 130, "{words:?}: {said}");
+            assert!(said.contains(says) && said.contains("Go on? [y/N]"), "{words:?}: {said}");
+            assert!(said.contains("nothing was done"), "{words:?}: {said}");
+        }
+    }
+    let listed = installation.types(Some(cohortd.admin), &["audiences"]).done();
+    assert!(listed.contains("aud_vip"), "{listed}");
+    let (code, said) = answered(line(&["forget", "ada"]), "y\n");
+    assert!(code == 0 && said.contains("is taken out of 1 audience;"), "{said}");
+    let (code, said) = answered(line(&["drop", "--yes"]), "");
+    assert!(code == 0 && !said.contains("Go on?"), "{said}");
 }
 
 async fn a_terminal_has_a_bold_heading_and_no_color_has_none() {
@@ -160,5 +216,6 @@ tests![
     what_is_not_there_is_answered_with_what_is,
     the_shells_and_the_manual_are_served_by_the_binary,
     bash_takes_its_completions.needs(&BASH),
+    what_cannot_be_taken_back_is_asked_about_on_a_terminal,
     a_terminal_has_a_bold_heading_and_no_color_has_none,
 ];

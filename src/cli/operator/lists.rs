@@ -1,16 +1,17 @@
 //! `cohortd audiences` and `cohortd member`: what is there. Lists come in parts and are put together here.
 
 use std::io::{Result, Write};
+use std::path::Path;
 
 use clap::Args;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{API, Told, dash, ends, json_of, of};
+use super::{API, Told, dash, destination_and_person, ends, json_of, not_among, of};
 use crate::cli::Exit;
+use crate::cli::asking::Asking;
 use crate::cli::daemon::{Answer, Daemon, Silent};
 use crate::cli::table::table;
-use crate::config::Config;
 use crate::operate::api::wire::{
     AudienceInfo, DestinationInfo, ListQuery, MemberInfo, MemberQuery,
 };
@@ -41,7 +42,7 @@ fn page_after(after: Option<&String>) -> ListQuery {
     ListQuery { after: after.cloned(), limit: Some(PAGE) }
 }
 
-async fn all_destinations(daemon: &Daemon) -> Told<Vec<DestinationInfo>> {
+pub(super) async fn all_destinations(daemon: &Daemon) -> Told<Vec<DestinationInfo>> {
     all_parts(daemon, &API, page_after(None), |last: &DestinationInfo| page_after(Some(&last.name)))
         .await
 }
@@ -63,9 +64,8 @@ pub(in crate::cli) async fn all_audiences(
 pub struct AudiencesCommand {
     /// Its audiences; without it, those of every destination that the ledger knows
     destination: Option<String>,
-    /// Print what the daemon says, for programs
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    asking: Asking,
 }
 
 /// An audience and whose it is.
@@ -79,19 +79,16 @@ struct Listed {
 
 impl AudiencesCommand {
     /// Prints the list.
-    pub async fn run(&self, config: &Config, out: &mut impl Write) -> Result<Exit> {
-        ends("audiences", self.list(config, out).await)
+    pub async fn run(&self, file: Option<&Path>, out: &mut impl Write) -> Result<Exit> {
+        ends("audiences", self.list(file, out).await)
     }
 
-    async fn list(&self, config: &Config, out: &mut impl Write) -> Told<Result<()>> {
-        let daemon = Daemon::of(&config.admin)?;
+    async fn list(&self, file: Option<&Path>, out: &mut impl Write) -> Told<Result<()>> {
+        let daemon = self.asking.daemon(file)?;
         let mut known = all_destinations(&daemon).await?;
         if let Some(name) = &self.destination {
-            let names: Vec<_> = known.iter().map(|info| info.name.as_str()).collect();
-            if !names.contains(&name.as_str()) {
-                let names = names.join(", ");
-                let words = format!("there is no destination {name}; there are: {names}");
-                return Err(Silent::usage(words));
+            if !known.iter().any(|info| info.name == *name) {
+                return Err(not_among(name, &known));
             }
             known.retain(|info| info.name == *name);
         }
@@ -102,7 +99,7 @@ impl AudiencesCommand {
                 |audience| Listed { destination: name.clone(), configured: *configured, audience };
             listed.extend(audiences.into_iter().map(of_this));
         }
-        if self.json {
+        if self.asking.json {
             return Ok(json_of(&listed, out));
         }
         Ok(print_audiences(&known, &listed, out))
@@ -196,44 +193,54 @@ fn under_way(info: &AudienceInfo) -> String {
     }
 }
 
+/// What is known of a person, in the order of the audiences.
+pub(super) async fn all_members(
+    daemon: &Daemon,
+    destination: &str,
+    key: &str,
+) -> Told<Vec<MemberInfo>> {
+    if matches!(key, "" | "." | "..") {
+        let words =
+            "a key that is empty or only dots cannot be asked for: see `cohortd ledger export`";
+        return Err(Silent::usage(words));
+    }
+    let path = of(destination, &["members", key]);
+    let first = MemberQuery { limit: Some(PAGE), ..MemberQuery::default() };
+    let after = |last: &MemberInfo| MemberQuery {
+        after_audience: Some(last.audience.clone()),
+        after_key: Some(last.context_key.clone()),
+        limit: Some(PAGE),
+    };
+    all_parts(daemon, &path, first, after).await
+}
+
 /// Shows a person.
 #[derive(Args, Clone)]
+#[command(allow_missing_positional = true)]
 pub struct MemberCommand {
-    /// Whose audiences
-    destination: String,
+    /// Whose audiences; not needed if there is only one
+    destination: Option<String>,
     /// The context key, or Segment's user id
     key: String,
-    /// Print what the daemon says, for programs
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    asking: Asking,
 }
 
 impl MemberCommand {
     /// Prints every audience of the person.
-    pub async fn run(&self, config: &Config, out: &mut impl Write) -> Result<Exit> {
-        ends("member", self.show(config, out).await)
+    pub async fn run(&self, file: Option<&Path>, out: &mut impl Write) -> Result<Exit> {
+        ends("member", self.show(file, out).await)
     }
 
-    async fn show(&self, config: &Config, out: &mut impl Write) -> Told<Result<()>> {
-        if matches!(self.key.as_str(), "" | "." | "..") {
-            let words =
-                "a key that is empty or only dots cannot be asked for: see `cohortd ledger export`";
-            return Err(Silent::usage(words));
-        }
-        let path = of(&self.destination, &["members", &self.key]);
-        let daemon = Daemon::of(&config.admin)?;
-        let first = MemberQuery { limit: Some(PAGE), ..MemberQuery::default() };
-        let after = |last: &MemberInfo| MemberQuery {
-            after_audience: Some(last.audience.clone()),
-            after_key: Some(last.context_key.clone()),
-            limit: Some(PAGE),
-        };
-        let found = all_parts(&daemon, &path, first, after).await?;
-        if self.json {
+    async fn show(&self, file: Option<&Path>, out: &mut impl Write) -> Told<Result<()>> {
+        let daemon = self.asking.daemon(file)?;
+        let name = destination_and_person(&daemon, self.destination.as_ref(), &self.key).await?;
+        let found = all_members(&daemon, &name, &self.key).await?;
+        if self.asking.json {
             return Ok(json_of(&found, out));
         }
         if found.is_empty() {
-            return Ok(writeln!(out, "{} knows nobody of that key or user id", self.destination));
+            return Ok(writeln!(out, "{name} knows nobody of that key or user id"));
         }
         let rows: Vec<_> = found.iter().map(member_row).collect();
         let heading = [

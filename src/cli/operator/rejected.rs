@@ -1,15 +1,19 @@
 //! `cohortd rejected`: events that could not be mapped.
 
 use std::io::{Result, Write};
+use std::path::Path;
 
 use clap::{Args, Subcommand};
 
-use super::{Told, ends, json, json_of, named, of};
+use super::{
+    Told, all_destinations, ends, json, json_of, many, named, not_among, of, print_dry_run,
+};
 use crate::cli::Exit;
+use crate::cli::asking::Asking;
+use crate::cli::consent::Consent;
 use crate::cli::daemon::{Answer, Daemon, Silent};
 use crate::cli::follow::{Bar, Followed};
 use crate::cli::table::table;
-use crate::config::Config;
 use crate::operate::api::wire::{
     Done, Nothing, ProgressList, RejectedChange, RejectedInfo, RejectedPage, RejectedQuery, Replay,
     Replayed, Work,
@@ -53,6 +57,8 @@ enum What {
         /// Every one
         #[arg(long)]
         all: bool,
+        #[command(flatten)]
+        consent: Consent,
     },
 }
 
@@ -60,34 +66,33 @@ enum What {
 struct Of {
     /// Of this destination; not needed if there is only one
     destination: Option<String>,
-    /// Print what the daemon says, for programs
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    asking: Asking,
 }
 
 impl RejectedCommand {
     /// Does it.
-    pub async fn run(&self, config: &Config, out: &mut impl Write) -> Result<Exit> {
+    pub async fn run(&self, file: Option<&Path>, out: &mut impl Write) -> Result<Exit> {
         let (name, told) = match &self.what {
-            What::List { of } => ("rejected list", list(of, config, out).await),
+            What::List { of } => ("rejected list", list(of, file, out).await),
             What::Replay { of, id, force, wait } => {
-                ("rejected replay", replay(of, *id, *force, *wait, config, out).await)
+                ("rejected replay", replay(of, *id, *force, *wait, file, out).await)
             }
             What::Discard { id: None, all: false, .. } => {
                 let words = "say which: --id NUMBER, or --all";
                 ("rejected discard", Err(Silent::usage(words)))
             }
-            What::Discard { of, id, .. } => {
-                ("rejected discard", discard(of, *id, config, out).await)
+            What::Discard { of, id, consent, .. } => {
+                ("rejected discard", discard(of, *id, *consent, file, out).await)
             }
         };
         ends(name, told)
     }
 }
 
-async fn list(of_what: &Of, config: &Config, out: &mut impl Write) -> Told<Result<()>> {
-    let name = named(config, of_what.destination.as_ref())?;
-    let daemon = Daemon::of(&config.admin)?;
+async fn list(of_what: &Of, file: Option<&Path>, out: &mut impl Write) -> Told<Result<()>> {
+    let daemon = of_what.asking.daemon(file)?;
+    let name = named(&daemon, of_what.destination.as_ref()).await?;
     let mut query = RejectedQuery { after: None, limit: Some(500) };
     let mut rows = Vec::new();
     loop {
@@ -95,7 +100,7 @@ async fn list(of_what: &Of, config: &Config, out: &mut impl Write) -> Told<Resul
         let page = answer.value;
         query.after = page.rejected.last().map(|info| info.id).or(query.after);
         for info in page.rejected {
-            if of_what.json {
+            if of_what.asking.json {
                 // One line each: a list may be long.
                 let printed = serde_json::to_writer(&mut *out, &info).map_err(std::io::Error::from);
                 if let Err(error) = printed.and_then(|()| writeln!(out)) {
@@ -110,7 +115,7 @@ async fn list(of_what: &Of, config: &Config, out: &mut impl Write) -> Told<Resul
             break;
         }
     }
-    Ok(if of_what.json {
+    Ok(if of_what.asking.json {
         Ok(())
     } else if rows.is_empty() {
         writeln!(out, "{name}: no rejected event is kept")
@@ -124,11 +129,11 @@ async fn replay(
     id: Option<i64>,
     force: bool,
     wait: bool,
-    config: &Config,
+    file: Option<&Path>,
     out: &mut impl Write,
 ) -> Told<Result<()>> {
-    let name = named(config, of_what.destination.as_ref())?;
-    let daemon = Daemon::of(&config.admin)?;
+    let daemon = of_what.asking.daemon(file)?;
+    let name = named(&daemon, of_what.destination.as_ref()).await?;
     let mut all = Replayed::default();
     let parts = each_part(&daemon, &name, Replay { id, after: None, force }, &mut all);
     let ended = tokio::select! {
@@ -139,7 +144,7 @@ async fn replay(
     };
     let done = all.looked_at() > 0;
     // What was done is said even if it came to a bad end.
-    let printed = match (done || ended.is_ok(), of_what.json) {
+    let printed = match (done || ended.is_ok(), of_what.asking.json) {
         (false, _) => Ok(()),
         (_, true) => json_of(&all, out),
         (_, false) => print(&name, &all, out),
@@ -202,14 +207,33 @@ fn print(name: &str, all: &Replayed, out: &mut impl Write) -> Result<()> {
 async fn discard(
     of_what: &Of,
     id: Option<i64>,
-    config: &Config,
+    consent: Consent,
+    file: Option<&Path>,
     out: &mut impl Write,
 ) -> Told<Result<()>> {
-    let name = named(config, of_what.destination.as_ref())?;
-    let daemon = Daemon::of(&config.admin)?;
+    let daemon = of_what.asking.daemon(file)?;
+    let name = named(&daemon, of_what.destination.as_ref()).await?;
+    if consent.dry_run || id.is_none() && consent.is_asked_for() {
+        let count = if let Some(id) = id {
+            // Whether it is there at all.
+            let path = of(&name, &["rejected"]);
+            let query = RejectedQuery { after: Some(id.saturating_sub(1)), limit: Some(1) };
+            let found: Answer<RejectedPage> = daemon.get(&path, &query).await?;
+            u64::from(found.value.rejected.first().is_some_and(|event| event.id == id))
+        } else {
+            let known = all_destinations(&daemon).await?;
+            let found = known.iter().find(|info| info.name == name);
+            found.ok_or_else(|| not_among(&name, &known))?.rejected
+        };
+        let words = format!("{name}: {}, to be kept no longer", many(count, "rejected event"));
+        if consent.dry_run {
+            return Ok(print_dry_run(count, &words, of_what.asking.json, out));
+        }
+        consent.ask(&words)?;
+    }
     let path = of(&name, &["rejected", "discard"]);
     let answer: Answer<Done> = daemon.post(&path, &RejectedChange { id }).await?;
-    Ok(if of_what.json {
+    Ok(if of_what.asking.json {
         json(&answer, out)
     } else {
         writeln!(out, "{name}: {} rejected event(s) no longer kept", answer.value.count)

@@ -12,6 +12,9 @@ use super::at_rest::{self, Prepared};
 use super::integrity::{self, Damage};
 use super::schema::{self, OpenError};
 
+/// A copy in the ledger's directory until it has been passed on.
+const STREAMED: &str = "streamed";
+
 /// Why a copy was not made or not put back.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
@@ -51,6 +54,12 @@ pub enum BackupError {
         #[source]
         source: io::Error,
     },
+    /// Standard input or output failed before all of the copy had passed.
+    #[error("the copy did not pass whole")]
+    Stream(#[source] io::Error),
+    /// What comes is no backup.
+    #[error("what comes is not a copy that `cohortd ledger backup` made")]
+    NotACopy,
     /// The database failed while it was copied.
     #[error("the copy failed")]
     Copy(#[source] rusqlite::Error),
@@ -61,6 +70,10 @@ impl BackupError {
     pub(super) fn of(self, path: &Path) -> Self {
         match self {
             Self::Damaged { faults, .. } => Self::Damaged { path: path.to_owned(), faults },
+            Self::Open(OpenError::Damaged(faults)) => {
+                Self::Damaged { path: path.to_owned(), faults }
+            }
+            Self::Open(OpenError::NotALedger(_)) => OpenError::NotALedger(path.to_owned()).into(),
             other => other,
         }
     }
@@ -99,6 +112,22 @@ pub fn backup(directory: &Path, file: &Path) -> Result<BackedUp, BackupError> {
         remove_if_there(&unfinished).ok();
     }
     finished.map(|()| BackedUp { daemon_ended: prepared == Prepared::DaemonEnded })
+}
+
+/// Writes a copy of the ledger at `directory` to `out`, beside a daemon or without one. It is made whole and
+/// checked in the ledger's directory first, which is as protected as the ledger is, and does not stay there.
+pub fn backup_to(directory: &Path, out: &mut impl io::Write) -> Result<BackedUp, BackupError> {
+    let Ok(turn) = File::open(directory) else {
+        return Err(OpenError::Missing(directory.to_owned()).into());
+    };
+    turn.lock().map_err(failed(directory))?; // of those who stream; the ledger's own lock is a file
+    let copy = directory.join(STREAMED);
+    remove_if_there(&copy)?; // of one that was killed
+    let backed_up = backup(directory, &copy)?;
+    let opened = File::open(&copy).map_err(failed(&copy));
+    remove_if_there(&copy)?;
+    io::copy(&mut opened?, out).and_then(|_| out.flush()).map_err(BackupError::Stream)?;
+    Ok(backed_up)
 }
 
 /// Reads all of the database `file`.

@@ -33,7 +33,7 @@ pub(super) fn take_in(directory: &Path) -> Result<(), OpenError> {
     if has_moved(&around, directory) {
         return finish(&around, directory);
     }
-    if schema::database(directory).exists() || !schema::database(&around).is_file() {
+    if !is_to_be_moved(&around, directory) {
         return Ok(());
     }
     let lock = schema::lock(&around)?;
@@ -83,6 +83,16 @@ fn finish(around: &Path, directory: &Path) -> Result<(), OpenError> {
         _ => {}
     }
     sync(around)
+}
+
+/// Where the ledger is that a start moves into `directory`, if there is one.
+#[must_use]
+pub fn still_around(directory: &Path) -> Option<PathBuf> {
+    around(directory).filter(|around| is_to_be_moved(around, directory))
+}
+
+fn is_to_be_moved(around: &Path, directory: &Path) -> bool {
+    !schema::database(directory).exists() && schema::database(around).is_file()
 }
 
 /// Whether a move was interrupted after it counted.

@@ -2,7 +2,7 @@
 //! be that user's.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown};
 use std::path::Path;
 
@@ -40,9 +40,14 @@ impl Owner {
 
     /// Copies a file, of which there must be none yet, for the owner alone.
     pub fn copy(self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut copy = File::options().write(true).create_new(true).mode(0o600).open(to)?;
+        self.keep(&mut File::open(from)?, to)
+    }
+
+    /// Keeps what comes in a file, of which there must be none yet, for the owner alone.
+    pub fn keep(self, from: &mut dyn Read, to: &Path) -> io::Result<()> {
+        let mut kept = File::options().write(true).create_new(true).mode(0o600).open(to)?;
         self.take(to)?;
-        io::copy(&mut File::open(from)?, &mut copy)?;
+        io::copy(from, &mut kept)?;
         Ok(())
     }
 }

@@ -18,10 +18,12 @@
 //! | `restored/before` | what of the old ledger has been moved already |
 //! | `restoring-left-1`, … | of an interrupted restore of another user, what its owner has to remove |
 //! | `before-restore-1`, … | the ledgers that were there before |
+//!
+//! What comes as a stream is kept there too before it is looked at.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -30,6 +32,9 @@ use rusqlite::Connection;
 use super::backup::{BackupError, backup, failed, sync, verify, with_suffix};
 use super::owner::Owner;
 use super::schema::{self, OpenError};
+
+/// The first bytes of every database.
+const HEAD: &[u8] = b"SQLite format 3\0";
 
 const PREPARING: &str = "restoring";
 const COMMITTED: &str = "restored";
@@ -47,6 +52,29 @@ pub fn restore(directory: &Path, from: &Path) -> Result<Option<PathBuf>, BackupE
     } else if !schema::database(from).is_file() {
         return Err(OpenError::Missing(from.to_owned()).into());
     }
+    put_in_place(directory, From::Path(from))
+}
+
+/// The same of a backup that comes as a stream.
+pub fn restore_from(
+    directory: &Path,
+    input: &mut dyn Read,
+) -> Result<Option<PathBuf>, BackupError> {
+    let mut head = Vec::new();
+    input.take(HEAD.len() as u64).read_to_end(&mut head).map_err(BackupError::Stream)?;
+    if head != HEAD {
+        return Err(BackupError::NotACopy); // before a directory is made for it
+    }
+    put_in_place(directory, From::Stream(&mut head.chain(input)))
+}
+
+/// What a ledger is made of.
+enum From<'a> {
+    Path(&'a Path),
+    Stream(&'a mut dyn Read),
+}
+
+fn put_in_place(directory: &Path, from: From<'_>) -> Result<Option<PathBuf>, BackupError> {
     make_if_missing(directory).map_err(failed(directory))?;
     let _lock = schema::lock(directory)?;
     let preparing = directory.join(PREPARING);
@@ -61,16 +89,25 @@ pub fn restore(directory: &Path, from: &Path) -> Result<Option<PathBuf>, BackupE
 }
 
 /// Makes the new ledger in `preparing`, checked and synced.
-fn prepare(directory: &Path, preparing: &Path, from: &Path) -> Result<(), BackupError> {
+fn prepare(directory: &Path, preparing: &Path, from: From<'_>) -> Result<(), BackupError> {
     let owner = Owner::of(directory).map_err(failed(directory))?;
     owner.make_directory(preparing).map_err(failed(preparing))?;
     let database = schema::database(preparing);
-    if from.is_file() {
-        owner.copy(from, &database).map_err(failed(from))?;
-    } else {
-        copy_ledger(from, &database, owner)?;
-    }
-    verify(&database).map_err(|error| error.of(from))?;
+    let shown = match from {
+        From::Path(file) if file.is_file() => {
+            owner.copy(file, &database).map_err(failed(file))?;
+            file
+        }
+        From::Path(ledger) => {
+            copy_ledger(ledger, &database, owner)?;
+            ledger
+        }
+        From::Stream(input) => {
+            owner.keep(input, &database).map_err(BackupError::Stream)?;
+            Path::new("standard input")
+        }
+    };
+    verify(&database).map_err(|error| error.of(shown))?;
     schema::migrate(&database)?;
     forget_what_was_told(&database).map_err(BackupError::Copy)?;
     let before = preparing.join(BEFORE);

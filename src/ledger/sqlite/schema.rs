@@ -405,6 +405,12 @@ pub(super) fn files() -> impl Iterator<Item = &'static str> {
     of_database.into_iter().chain(journal::FILES).chain([journal::ANSWERED])
 }
 
+/// Whether a ledger is in the directory, whole or in the middle of a restore.
+#[must_use]
+pub fn is_there(directory: &Path) -> bool {
+    database(directory).exists() || restore::is_under_way(directory)
+}
+
 /// Where the database of a ledger's directory is.
 pub(super) fn database(directory: &Path) -> PathBuf {
     directory.join(DATABASE)

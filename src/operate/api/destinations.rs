@@ -1,6 +1,6 @@
 //! Destinations and audiences: what is there, and what is done to all of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -144,7 +144,8 @@ pub(super) async fn resume(
     operation_id = "forget",
     request_body = Forget,
     responses(
-        (status = 200, description = "It is recorded; LaunchDarkly is told next", body = Done),
+        (status = 200, description = "It is recorded, and LaunchDarkly is told next; in how many audiences the \
+            person was known", body = Done),
         (status = 409, description = "The destination is not configured"),
     )
 )]
@@ -157,9 +158,11 @@ pub(super) async fn forget(
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "user_id must not be empty")
     })?;
     api.configured(&name)?;
+    let known = api.ledger.member(&name, user_id.as_str()).await?;
     api.ledger.forget(&name, user_id).await?;
-    audit!(name, "a person is forgotten");
-    Ok(Json(Done::of(1)))
+    let known: BTreeSet<String> = known.into_iter().map(|of| of.audience).collect();
+    audit!(name, "a person is forgotten", audiences = known.len());
+    Ok(Json(Done::of(known.len() as u64)))
 }
 
 /// Forgets an audience or a whole destination

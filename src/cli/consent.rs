@@ -1,0 +1,44 @@
+//! Asking the person at the terminal before something that cannot be taken back.
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use clap::Args;
+
+use super::complain;
+use super::daemon::Silent;
+
+/// How far it may go without a question.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Consent {
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask; without a terminal nobody is asked anyway
+    #[arg(long, conflicts_with = "dry_run")]
+    pub yes: bool,
+}
+
+impl Consent {
+    /// Whether there is a person who is to be asked.
+    pub(super) fn is_asked_for(self) -> bool {
+        !self.yes && std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+    }
+
+    /// Says what is about to be done and waits for a yes; an error if it is anything else.
+    pub(super) fn ask(self, what: &str) -> Result<(), Silent> {
+        if !self.is_asked_for() {
+            return Ok(());
+        }
+        let mut terminal = std::io::stderr();
+        let _ = write!(terminal, "{what}. Go on? [y/N] ").and_then(|()| terminal.flush());
+        let mut answer = String::new();
+        let _ = std::io::stdin().lock().read_line(&mut answer); // no answer is no
+        if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+            return Ok(());
+        }
+        if !answer.ends_with('\n') {
+            complain("");
+        }
+        Err(Silent::interrupted("nothing was done"))
+    }
+}
