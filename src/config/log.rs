@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tracing_subscriber::filter::Targets;
+
 use super::listeners::A_YEAR_MS;
 use super::section::Section;
 
@@ -44,8 +46,8 @@ impl Log {
     }
 }
 
-/// Takes the directives of `tracing_subscriber`, except a lone module name: it would be meant as a
-/// level, misspelt, and silence everything else.
+/// Takes a level, and levels of modules, as `tracing_subscriber` reads them, except a lone module name: it would be
+/// meant as a level, misspelt, and silence everything else.
 fn level(text: &str) -> Result<String, String> {
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
     let problem = "must be off, error, warn, info, debug or trace, or such a level per module, \
@@ -55,8 +57,7 @@ fn level(text: &str) -> Result<String, String> {
         Some((_, level)) => is_level(level),
         None => is_level(directive),
     };
-    let filter = tracing_subscriber::EnvFilter::builder().parse(text);
-    if text.split(',').all(usable) && filter.is_ok() {
+    if text.split(',').all(usable) && text.parse::<Targets>().is_ok() {
         Ok(text.to_owned())
     } else {
         Err(problem.to_owned())

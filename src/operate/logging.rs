@@ -14,8 +14,10 @@ use std::io::{self, IsTerminal};
 use std::panic::{self, PanicHookInfo};
 
 use tracing::Subscriber;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::{EnvFilter, reload};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{Registry, reload};
 
 use crate::config::{Log, LogFormat};
 use crate::panics;
@@ -82,36 +84,29 @@ fn subscriber<W>(log: &Log, writer: W) -> (Box<dyn Subscriber + Send + Sync>, Le
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    // The configuration has checked the directives; `new` ignores what it does not understand.
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter(&log.level))
+    let (filter, handle) = reload::Layer::new(filter(&log.level));
+    // Fails only if the subscriber is gone, and then nothing is logged.
+    let levels = Levels(Box::new(move |level| drop(handle.reload(self::filter(level)))));
+    let filtered = Registry::default().with(filter);
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(writer)
         .log_internal_errors(false) // it would complain on standard error, and panic if that fails too
         .with_ansi(log.format == LogFormat::Pretty && takes_colours(&std::io::stderr()));
-    match log.format {
+    let subscriber: Box<dyn Subscriber + Send + Sync> = match log.format {
         LogFormat::Json => {
-            let lines = lines.json().flatten_event(true).with_current_span(false);
-            let lines = lines.with_span_list(false).with_filter_reloading();
-            let levels = levels(lines.reload_handle());
-            (Box::new(lines.finish()), levels)
+            let lines = lines.json().flatten_event(true);
+            Box::new(filtered.with(lines.with_current_span(false).with_span_list(false)))
         }
-        LogFormat::Pretty => {
-            let lines = lines.compact().with_filter_reloading();
-            let levels = levels(lines.reload_handle());
-            (Box::new(lines.finish()), levels)
-        }
-    }
+        LogFormat::Pretty => Box::new(filtered.with(lines.compact())),
+    };
+    (subscriber, levels)
 }
 
-fn levels<S: 'static>(handle: reload::Handle<EnvFilter, S>) -> Levels {
-    // Fails only if the subscriber is gone, and then nothing is logged.
-    Levels(Box::new(move |level| drop(handle.reload(filter(level)))))
-}
-
-/// The directives of the configuration, behind one for a library that has a line for whatever a stranger does wrong:
-/// that could fill a disk ([P6](crate::design::P6)). Whoever wants to read it names it: `info,h2=debug`.
-fn filter(level: &str) -> EnvFilter {
-    EnvFilter::new(format!("h2=error,{level}"))
+/// The levels of the configuration, which has checked them, behind one for a library that has a line for whatever a
+/// stranger does wrong: that could fill a disk ([P6](crate::design::P6)). Whoever wants to read it names it:
+/// `info,h2=debug`.
+fn filter(level: &str) -> Targets {
+    format!("h2=error,{level}").parse().unwrap_or_default()
 }
 
 /// Whether a person looks at it who has not asked for plain text (`NO_COLOR`).
