@@ -23,6 +23,7 @@ mod examples;
 pub mod explain;
 mod follow;
 pub mod healthcheck;
+mod help;
 pub mod ledger;
 mod man;
 pub mod operator;
@@ -32,6 +33,7 @@ pub mod reload;
 pub mod send;
 pub mod status;
 mod table;
+mod typesetting;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -91,7 +93,7 @@ const CONFIG_HELP: &str = "The configuration file [env: COHORTD_CONFIG] \
 
 /// Brings Twilio Segment audiences into LaunchDarkly segments.
 #[derive(Parser)]
-#[command(name = "cohortd", version, propagate_version = true)]
+#[command(name = "cohortd", version, propagate_version = true, disable_help_subcommand = true)]
 struct CommandLine {
     // Read by `Config::load`, so that an empty variable counts as unset.
     #[arg(long, global = true, value_name = "FILE", help = CONFIG_HELP)]
@@ -154,6 +156,8 @@ enum Command {
     },
     /// Print the manual page
     Man(man::ManCommand),
+    /// Print a page of the manual, or what a command takes
+    Help(help::HelpCommand),
 }
 
 #[derive(Debug, Args)]
@@ -243,6 +247,10 @@ pub fn main() -> ExitCode {
         }
         Command::Man(man) => {
             answered(man.run(CommandLine::command(), &mut std::io::stdout()).map(|()| Exit::Done))
+        }
+        Command::Help(help) => {
+            let of = examples::shown_in(CommandLine::command());
+            answered(help.run(of, &mut std::io::stdout()))
         }
     };
     exit.into()

@@ -11,6 +11,8 @@
 
 mod delivery;
 mod destination;
+#[cfg(test)]
+mod documented;
 mod exposure;
 mod faults;
 mod fingerprint;

@@ -4,7 +4,7 @@
 //! Modules are named after the steps an event takes; a step imports only what stands to its right:
 //!
 //! ```text
-//! receive -> map -> ledger -> deliver -> launchdarkly      below all: certificate, membership, clock, counting, current, json, nearest, panics
+//! receive -> map -> ledger -> deliver -> launchdarkly      below all: certificate, membership, clock, counting, current, json, manual, nearest, panics
 //! ```
 //!
 //! `ledger` knows neither neighbour. `operate` may look at any step and no step looks at it;
@@ -28,6 +28,7 @@ pub mod design;
 pub mod json;
 pub mod launchdarkly;
 pub mod ledger;
+pub mod manual;
 pub mod map;
 pub mod membership;
 pub mod nearest;

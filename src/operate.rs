@@ -11,6 +11,7 @@ pub mod entries;
 pub mod explain;
 pub mod history;
 pub mod logging;
+pub mod manual;
 pub mod metrics;
 pub mod note;
 pub mod problem;

@@ -229,3 +229,40 @@ fn routed(state: Arc<PublicState>) -> Router {
 fn router(state: PublicState) -> Router {
     routed(Arc::new(state))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::manual;
+    use crate::receive::fake::{Behaviour, FakeLedger, LIMITS};
+
+    #[tokio::test]
+    async fn the_manual_names_every_public_route() {
+        let ledger = FakeLedger::that(Behaviour::Records { kind_conflicts: Vec::new() });
+        let state = PublicState::new(
+            Doors::new([]),
+            Arc::new(ledger),
+            LIMITS,
+            Readiness::default(),
+            Arc::default(),
+        );
+        // axum shows its routes in its debug format and nowhere else
+        let shown = format!("{:?}", router(state));
+        let (_, paths) = shown.split_once("paths: {").expect("axum lists its paths");
+        let (paths, _) = paths.split_once("} }").expect("the list has an end");
+        let paths = paths.split('"').skip(1).step_by(2).map(|path| path.trim_end_matches('/'));
+        let shortened = |path: &str| match path.starts_with("/v1/") {
+            true => "/v1/…".to_owned(),
+            false => path.to_owned(),
+        };
+        let routed: BTreeSet<String> = paths.map(shortened).collect();
+        let rows = manual::rows("operations", "api");
+        let (_, public) = rows.split_at(
+            rows.iter().position(|row| row[0].starts_with("route of the public")).expect("a table"),
+        );
+        let named = public.iter().skip(2).flat_map(|row| manual::quoted(row[0]));
+        assert_eq!(routed, named.map(str::to_owned).collect());
+    }
+}

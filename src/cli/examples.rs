@@ -3,7 +3,7 @@
 
 use clap::Command;
 
-use super::Exit;
+use super::{Exit, help};
 
 /// Of a command, named as it is typed behind `cohortd`.
 pub(super) struct Page {
@@ -284,6 +284,15 @@ const PAGES: &[Page] = &[
         LOCAL,
     ),
     page(
+        "help",
+        &[
+            ("cohortd help troubleshooting", "a page of the manual"),
+            ("cohortd help configuration | less", "a long one"),
+            ("cohortd help parked requeue", "what a command takes"),
+        ],
+        LOCAL,
+    ),
+    page(
         "man",
         &[
             ("cohortd man | man -l -", "to read it"),
@@ -341,7 +350,8 @@ pub(super) fn shown_in(command: Command) -> Command {
 
 fn shown_below(mut command: Command, typed: &str) -> Command {
     if let Some(page) = of(typed) {
-        command = command.after_long_help(page.text());
+        let topics = if typed.is_empty() { help::topics() + "\n" } else { String::new() };
+        command = command.after_long_help(topics + &page.text());
     }
     let below: Vec<String> = command.get_subcommands().map(|of| of.get_name().to_owned()).collect();
     below.into_iter().fold(command, |command, name| {
@@ -356,6 +366,7 @@ mod tests {
 
     use super::*;
     use crate::cli::CommandLine;
+    use crate::manual;
 
     /// All that can be typed, without what only leads on.
     fn typed(command: &Command, before: &str, all: &mut Vec<String>) {
@@ -365,6 +376,71 @@ mod tests {
         for below in command.get_subcommands() {
             typed(below, format!("{before} {}", below.get_name()).trim_start(), all);
         }
+    }
+
+    /// Commands that stand in the manual, in a line to type or in a sentence.
+    fn in_the_manual() -> Vec<(&'static str, &'static str)> {
+        let mut all = Vec::new();
+        for topic in &manual::TOPICS {
+            for line in topic.text.lines() {
+                let typed = line.strip_prefix("    ").filter(|line| line.starts_with("cohortd "));
+                let typed = typed.map(|line| line.split('#').next().unwrap_or(line));
+                let said = manual::quoted(line).filter(|code| code.starts_with("cohortd "));
+                all.extend(typed.into_iter().chain(said).map(|line| (topic.name, line)));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn the_manual_names_every_command_and_no_other_one() {
+        let command = CommandLine::command();
+        let all = in_the_manual();
+        for (page, line) in &all {
+            // what may be left out or stands for something is a word like any other
+            let words = line.split_whitespace().map(|word| word.trim_matches(['[', ']']));
+            let words: Vec<&str> = words.take_while(|word| !matches!(*word, "|" | ">")).collect();
+            let leads_on = command.find_subcommand(words[1]).is_some_and(|of| of.has_subcommands());
+            if words.len() == 2 && leads_on {
+                continue; // such as `cohortd ledger`
+            }
+            let alone = ["DESTINATION", "AUDIENCE_ID", "KEY", "USER_ID", "FILE"];
+            let filled = words.iter().map(|word| match *word {
+                "NUMBER" | "SECONDS" => "1",
+                word if alone.contains(&word) => "x",
+                word => word,
+            });
+            let taken = command.clone().try_get_matches_from(filled);
+            let needs_more = taken.as_ref().err().is_some_and(|error| {
+                error.kind() == clap::error::ErrorKind::MissingRequiredArgument
+            });
+            assert!(
+                taken.is_ok() || needs_more,
+                "{page}: {line}: {}",
+                taken.expect_err("it is not taken")
+            );
+        }
+        let mut typed_all = Vec::new();
+        typed(&command, "", &mut typed_all);
+        for name in typed_all.iter().filter(|name| !name.is_empty()) {
+            let names_it = |(_, line): &(&str, &str)| {
+                line.strip_prefix("cohortd ").is_some_and(|rest| {
+                    rest.strip_prefix(name.as_str())
+                        .is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+                })
+            };
+            assert!(all.iter().any(names_it), "the manual never says cohortd {name}");
+        }
+    }
+
+    #[test]
+    fn the_manual_explains_every_exit_code() {
+        let rows = manual::rows("operations", "exit-codes");
+        let explained: Vec<&str> = rows.iter().map(|row| row[0]).collect();
+        let all = of("").expect("a page").exits().map(|(code, _)| code.to_string());
+        assert_eq!(explained, all.collect::<Vec<_>>());
+        let says_75 = |row: &Vec<&str>| row[0] == "75" && row[1].contains("held or behind");
+        assert!(rows.iter().any(says_75));
     }
 
     #[test]

@@ -24,7 +24,7 @@ impl ManCommand {
             None => render(of, "", out),
             Some(directory) => {
                 std::fs::create_dir_all(directory)?;
-                let mut of = of.disable_help_subcommand(true);
+                let mut of = of;
                 of.build();
                 write_all(&of, "", directory)
             }

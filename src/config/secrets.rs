@@ -13,7 +13,7 @@ pub(super) type SecretKey = (&'static str, &'static str);
 /// Shorter ones can be guessed, or are not whole.
 const FEW_CHARACTERS: usize = 16;
 
-/// What README and the files under config/ say where a secret of one's own belongs.
+/// What the manual and the files under config/ say where a secret of one's own belongs.
 const PLACEHOLDERS: [&str; 2] = ["replace-with-", "…"];
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -181,6 +181,7 @@ pub(super) fn looks_like_a_secret(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manual::TOPICS;
 
     const LONG: &str = "0123456789abcdef";
 
@@ -228,6 +229,7 @@ mod tests {
             include_str!("../../config/example.toml"),
             include_str!("../../config/default.toml"),
         ];
+        let pages = TOPICS.iter().map(|topic| topic.text);
         let keys = ["shared_secrets", "bearer_tokens", "write_keys", "tokens", "service_token"];
         let is_of_a_key = |line: &str| {
             let line = line.trim_start_matches(['#', ' ']);
@@ -236,7 +238,7 @@ mod tests {
             })
         };
         let mut found = 0;
-        for line in files.iter().flat_map(|text| text.lines()).filter(|line| is_of_a_key(line)) {
+        for line in pages.chain(files).flat_map(str::lines).filter(|line| is_of_a_key(line)) {
             for secret in line.split('"').skip(1).step_by(2) {
                 assert!(is_placeholder(secret), "{line}");
                 found += 1;

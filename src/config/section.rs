@@ -350,6 +350,8 @@ impl<'a> Section<'a> {
 
     /// Ends the reading: every key that nobody asked for is a fault.
     pub(super) fn finish(self) {
+        #[cfg(test)]
+        super::documented::note(self.known.iter().map(|key| self.path_of(key)));
         let mut unknown: Vec<_> = self.values.iter().collect();
         unknown.sort_by_key(|(key, _)| key.as_str());
         for (key, value) in unknown {

@@ -86,7 +86,7 @@ fn a_certificate_and_its_key_are_checked_as_a_pair_and_their_end_is_told() {
 }
 
 /// A file that nobody else can read, as one with secrets should be.
-fn write_private(path: &Path, text: &str) {
+pub(super) fn write_private(path: &Path, text: &str) {
     std::fs::write(path, text).expect("a temporary file can be written");
     chmod(path, 0o600);
 }

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Promise;
+use crate::manual::anchor;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -231,7 +232,7 @@ fn every_page_is_part_of_the_documentation() {
     }
 }
 
-/// Links of the README and of the pages beside it: to files, and to headings of the same page.
+/// Links of README, of the manual and of the pages beside them: to files, and to headings.
 #[test]
 fn every_link_of_a_page_leads_somewhere() {
     let mut dead = Vec::new();
@@ -239,19 +240,8 @@ fn every_link_of_a_page_leads_somewhere() {
         if !is_markdown(Path::new(&file)) || file.starts_with("src/design") {
             continue; // links there are paths of Rust, and cargo doc's
         }
-        let headings: BTreeSet<String> =
-            text.lines().filter(|line| line.starts_with('#')).map(anchor).collect();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let leads = if let Some(heading) = link.strip_prefix('#') {
-                headings.contains(heading)
-            } else {
-                let path = link.split('#').next().unwrap_or(link);
-                let folder = Path::new(ROOT).join(&file);
-                link.contains("://")
-                    || link.starts_with("mailto:")
-                    || folder.parent().expect("it is in a folder").join(path).exists()
-            };
-            if !leads {
+            if !(link.contains("://") || link.starts_with("mailto:") || leads(&file, link)) {
                 dead.push(format!("{file}: {link}"));
             }
         }
@@ -259,11 +249,19 @@ fn every_link_of_a_page_leads_somewhere() {
     assert!(dead.is_empty(), "links that lead nowhere:\n{}", dead.join("\n"));
 }
 
-/// As GitHub makes it of a heading.
-fn anchor(heading: &str) -> String {
-    let text = heading.trim_start_matches('#').trim().to_lowercase();
-    text.chars()
-        .filter(|c| c.is_alphanumeric() || " -_".contains(*c))
-        .map(|c| if c == ' ' { '-' } else { c })
-        .collect()
+/// Whether there is such a file, with such a heading if the link names one.
+fn leads(from: &str, link: &str) -> bool {
+    let (path, heading) = match link.split_once('#') {
+        Some((path, heading)) => (path, Some(heading)),
+        None => (link, None),
+    };
+    let from = Path::new(ROOT).join(from);
+    let to = match path {
+        "" => from,
+        path => from.parent().expect("it is in a folder").join(path),
+    };
+    let Some(heading) = heading else { return to.exists() };
+    let text = fs::read_to_string(to).unwrap_or_default();
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    headings.map(|line| anchor(line.trim_start_matches('#'))).any(|anchor| anchor == heading)
 }

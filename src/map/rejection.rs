@@ -208,4 +208,13 @@ mod tests {
              too deep. Let Segment send it as application/json."
         );
     }
+
+    #[test]
+    fn the_manual_explains_every_reason() {
+        let rows = crate::manual::rows("mapping", "why-an-event-is-rejected");
+        let explained: Vec<_> = rows.iter().map(|row| (row[0].trim_matches('`'), row[2])).collect();
+        let kept = |reason: Reason| if reason.worth_keeping() { "yes" } else { "no" };
+        let expected = Reason::ALL.map(|reason| (reason.as_str(), kept(reason)));
+        assert_eq!(explained, expected);
+    }
 }

@@ -20,7 +20,7 @@ use crate::secret::Secret;
 /// What somebody may do, or must be able to; each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Power {
-    /// See what holds no data: the probes, and the files of the dashboard.
+    /// See what holds no data: the probes, the manual, and the files of the dashboard.
     Open,
     /// Look, with one of `admin.read_tokens`: also at people, and not at the events that are kept.
     Read,
@@ -47,6 +47,8 @@ const POST: &str = "POST";
 pub(super) const ROUTES: &[(&str, &str, Power)] = &[
     (GET, "/", Power::Open),
     (GET, "/assets/{*file}", Power::Open),
+    (GET, "/manual", Power::Open),
+    (GET, "/manual/{topic}", Power::Open),
     (GET, "/livez", Power::Open),
     (GET, "/readyz", Power::Open),
     (GET, "/healthz", Power::Open),

@@ -1,8 +1,8 @@
 //! The admin listener: the probes, `/metrics` and `/status` for machines, the operator's verbs, Segment's
-//! Actions protocol, and the dashboard. Not public.
+//! Actions protocol, the dashboard and the manual. Not public.
 //!
 //! # What always holds
-//! * With tokens configured, all but the probes and the dashboard's own files, which hold no data, answers
+//! * With tokens configured, all but the probes, the manual and the dashboard's own files, which hold no data, answers
 //!   only to one that has the power that the route wants (`access`). Without, the listener is on a
 //!   loopback address (a configuration fault otherwise) and answers only requests that name one as
 //!   their `Host`, so that no web page can reach it through a browser that runs beside it (but Segment's
@@ -29,6 +29,7 @@ use crate::operate::actions::{self, Actions, segment_app};
 use crate::operate::api::openapi::{Document, routes};
 use crate::operate::api::{self, Api};
 use crate::operate::dashboard;
+use crate::operate::manual;
 use crate::operate::metrics::{self, Families};
 use crate::operate::problem::Problem;
 use crate::operate::sources::Sources;
@@ -67,7 +68,7 @@ pub fn router(state: AdminState, api: Api, actions: Actions) -> Router {
     let guarded = if segment_app { segment_app::admit_to(guarded) } else { guarded };
     let page = middleware::from_fn_with_state(state, admit_to_the_page);
     probes
-        .merge(dashboard::router().layer(page))
+        .merge(dashboard::router().merge(manual::router()).layer(page))
         .method_not_allowed_fallback(method_not_allowed)
         .merge(guarded)
         .layer(middleware::map_response(signed))
@@ -245,9 +246,11 @@ mod tests {
     }
 
     /// Routed, and not of the API.
-    const NOT_OF_THE_API: [&str; 5] = [
+    const NOT_OF_THE_API: [&str; 7] = [
         "/",
         "/assets/{*file}",
+        "/manual",
+        "/manual/{topic}",
         "/actions/manifest",
         "/actions/authenticate",
         "/actions/syncAudience",
@@ -286,6 +289,7 @@ mod tests {
                 .replace("{destination}", "eu")
                 .replace("{key}", "k")
                 .replace("{id}", "1")
+                .replace("{topic}", "security")
                 .replace("{*file}", "app.js");
             // a method that no route takes is told those that it does
             let request =
@@ -301,6 +305,17 @@ mod tests {
             |(method, path, _): &(&str, &str, Power)| ((*method).to_owned(), (*path).to_owned());
         assert_eq!(found, ROUTES.iter().map(of_the_table).collect());
         assert_eq!(found.len(), ROUTES.len(), "none stands there twice");
+    }
+
+    #[test]
+    fn the_manual_names_every_route() {
+        let rows = crate::manual::rows("operations", "api");
+        let own = rows.iter().take_while(|row| !row[0].starts_with("route of the public"));
+        let named = own.flat_map(|row| crate::manual::quoted(row[0]));
+        let shortened = |(_, path, _): &(&'static str, &'static str, Power)| {
+            if path.starts_with("/api/v1/") { "/api/v1/…" } else { *path }
+        };
+        assert_eq!(named.collect::<BTreeSet<_>>(), ROUTES.iter().map(shortened).collect());
     }
 
     #[tokio::test]

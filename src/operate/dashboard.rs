@@ -54,7 +54,7 @@ macro_rules! asset {
     };
 }
 
-const ASSETS: [Asset; 24] = [
+const ASSETS: [Asset; 25] = [
     asset!("/", "index.html", "text/html"),
     asset!("dashboard.css", "text/css"),
     asset!("icon.svg", "image/svg+xml"),
@@ -65,6 +65,7 @@ const ASSETS: [Asset; 24] = [
     asset!("destinations.js", "text/javascript"),
     asset!("dialogs.js", "text/javascript"),
     asset!("live.js", "text/javascript"),
+    asset!("manual.css", "text/css"),
     asset!("overview.js", "text/javascript"),
     asset!("parked.js", "text/javascript"),
     asset!("person.js", "text/javascript"),
@@ -83,7 +84,20 @@ const ASSETS: [Asset; 24] = [
 
 /// The page and its files.
 pub(super) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    Router::new().route("/", get(file)).route("/assets/{*file}", get(file))
+    files().route("/", get(file))
+}
+
+/// The files alone.
+pub fn files<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    Router::new().route("/assets/{*file}", get(file))
+}
+
+/// What a browser is told to mind about a page, with the page's own policy.
+pub(super) fn protect(headers: &mut HeaderMap, policy: &'static str) {
+    for (name, value) in HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
 }
 
 async fn file(uri: Uri, asked: HeaderMap) -> Result<Response, Problem> {
@@ -98,9 +112,7 @@ async fn file(uri: Uri, asked: HeaderMap) -> Result<Response, Problem> {
         asset.text.into_response()
     };
     let headers = response.headers_mut();
-    for (name, value) in HEADERS {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
+    protect(headers, POLICY);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
     headers.extend(HeaderValue::try_from(tag).map(|tag| (header::ETAG, tag)));
     Ok(response)
@@ -113,6 +125,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
+    use crate::manual;
 
     async fn get(path: &str, tag: Option<&HeaderValue>) -> Response {
         let mut request = Request::get(path);
@@ -138,6 +151,21 @@ mod tests {
             assert!(to_bytes(again.into_body(), 1).await.expect("it is empty").is_empty());
         }
         assert_eq!(get("/assets/../dashboard.rs", None).await.status(), StatusCode::NOT_FOUND);
+    }
+
+    #[test]
+    fn what_the_files_say_of_the_manual_is_there() {
+        let mut found = 0;
+        for asset in ASSETS {
+            for link in asset.text.split("\"/manual/").skip(1) {
+                let link = link.split('"').next().unwrap_or_default();
+                let (topic, anchor) = link.split_once('#').expect("a heading");
+                let topic = manual::topic(topic).expect("a page");
+                assert!(topic.sections().iter().any(|of| of.anchor == anchor), "{link}");
+                found += 1;
+            }
+        }
+        assert!(found > 1, "{found}");
     }
 
     /// A file that is forgotten in the list is found when a browser is not at hand, too.

@@ -2,7 +2,7 @@
 //! collector (OTLP, see [`super::telemetry`]).
 //!
 //! # What always holds
-//! * [`catalogue`] is the one list of names, units and labels; README's table is made from it, and what is
+//! * [`catalogue`] is the one list of names, units and labels; the manual's table is made from it, and what is
 //!   exposed is what it lists (tests/it/metrics.rs).
 //! * Labels are bounded: destinations, and words of fixed lists. No label names a person or an audience ([P8](crate::design::P8)).
 //! * What was counted of a destination stays when a reload removes it; how it stands is shown only while there

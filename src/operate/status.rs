@@ -122,6 +122,9 @@ fn is_zero(number: &u64) -> bool {
 pub struct DestinationStatus {
     /// The verdict.
     pub state: DestinationState,
+    /// Where the manual says more about it, as a path on the admin listener.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub manual: String,
     /// Since when; not there while nobody has looked yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
@@ -331,6 +334,7 @@ impl DestinationStatus {
         let ignored = numbers.ignored_events.into_iter().take(IGNORED_SHOWN);
         Self {
             state,
+            manual: state.manual().to_string(),
             since: since.map(instant),
             concerns,
             setup: if facts.is_untouched() { numbers.entries } else { Vec::new() },

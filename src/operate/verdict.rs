@@ -23,6 +23,7 @@ pub use concerns::{Concern, ConcernKind};
 use super::api::wire::instant;
 use crate::deliver::{FailingAudience, Held, Latest};
 use crate::ledger::DestinationView;
+use crate::manual::Place;
 use crate::membership::Timestamp;
 use crate::receive::{RefusedPath, SinceChange};
 
@@ -83,6 +84,18 @@ impl DestinationState {
         }
     }
 
+    /// Where the manual says what to do in this state, or what it means.
+    #[must_use]
+    pub fn manual(self) -> Place {
+        match self {
+            Self::Waiting => Place::new("troubleshooting", "no-event-arrives"),
+            Self::Ok | Self::Attention => Place::new("operations", "states"),
+            Self::CatchingUp | Self::Behind => Place::new("troubleshooting", "the-state-is-behind"),
+            Self::Paused => Place::new("troubleshooting", "the-delivery-is-paused"),
+            Self::Held => Place::new("troubleshooting", "the-state-is-held"),
+        }
+    }
+
     /// Whether scripts should hear of it (exit code 75).
     #[must_use]
     pub fn is_trouble(self) -> bool {
@@ -133,8 +146,10 @@ impl Verdict {
     pub fn of(facts: &Facts<'_>) -> Self {
         let waits = Waits::of(facts);
         let mut found: Vec<(Option<Timestamp>, Concern)> = Vec::new();
-        let mut add = |kind, count, since: Option<Timestamp>, why, remedy| {
-            found.push((since, Concern { kind, count, since: since.map(instant), why, remedy }));
+        let mut add = |kind: ConcernKind, count, since: Option<Timestamp>, why, remedy| {
+            let manual = kind.manual().to_string();
+            let at = since.map(instant);
+            found.push((since, Concern { kind, count, since: at, why, remedy, manual }));
         };
         facts.of_ledger(&mut add);
         facts.stopped(&mut add);
@@ -697,5 +712,23 @@ mod tests {
         for kind in ConcernKind::ALL {
             assert_eq!(serde_json::to_value(kind).expect("a text"), kind.word());
         }
+    }
+
+    #[test]
+    fn every_state_and_every_concern_leads_to_a_section_of_the_manual() {
+        let of_states = DestinationState::ALL.map(DestinationState::manual);
+        let of_concerns = ConcernKind::ALL.map(ConcernKind::manual);
+        for place in of_states.into_iter().chain(of_concerns) {
+            assert!(place.is_there(), "{place}");
+        }
+    }
+
+    #[test]
+    fn the_manual_explains_every_state() {
+        let rows = crate::manual::rows("operations", "states");
+        let explained: Vec<_> = rows.iter().map(|row| (row[0].trim_matches('`'), row[2])).collect();
+        let code = |state: DestinationState| if state.is_trouble() { "75" } else { "0" };
+        let expected = DestinationState::ALL.map(|state| (state.word(), code(state)));
+        assert_eq!(explained, expected);
     }
 }

@@ -423,3 +423,31 @@ impl PublicState {
         refusal
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::manual;
+
+    /// Words that are answered for the whole of a request, each beside its status.
+    #[test]
+    fn the_manual_explains_every_refusal() {
+        let rows = manual::rows("operations", "what-an-answer-means");
+        let mut explained = BTreeSet::new();
+        for row in &rows {
+            let status = row[0].split([' ', ',']).next().unwrap_or_default();
+            let words = row.iter().flat_map(|cell| manual::quoted(cell));
+            let is_word = |word: &&str| Refusal::ALL.iter().any(|refusal| refusal.word() == *word);
+            explained.extend(words.filter(is_word).map(|word| (status.to_owned(), word)));
+            for word in manual::quoted(row[0]).filter(|word| !word.starts_with('{')) {
+                assert!(is_word(&word), "{word} is answered by nobody");
+            }
+        }
+        let answered = |refusal: &Refusal| (refusal.status().as_u16().to_string(), refusal.word());
+        // `busy` is how metrics tell it from what the ledger did not take; it is answered as `unavailable`
+        let all = Refusal::ALL.iter().filter(|refusal| **refusal != Refusal::Busy);
+        assert_eq!(explained, all.map(answered).collect());
+    }
+}

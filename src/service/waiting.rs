@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::ledger::{OpenError, SqliteLedger, Writer};
 use crate::operate::logging::chain;
 use crate::operate::problem::Problem;
+use crate::operate::{dashboard, manual};
 use crate::receive::{self, Front};
 
 /// Between two attempts to open the ledger.
@@ -85,8 +86,12 @@ fn answer(
     let limits = wiring::listener_limits(config, raise_open_files());
     let unready = || receive::unready(NO_SPACE);
     // the command line understands problems
-    let to_operators =
-        || unready().fallback(async || Problem::new(StatusCode::SERVICE_UNAVAILABLE, WAITS));
+    let manual = || dashboard::files().merge(manual::router());
+    let to_operators = || {
+        unready()
+            .merge(manual())
+            .fallback(async || Problem::new(StatusCode::SERVICE_UNAVAILABLE, WAITS))
+    };
     let both = [
         (&listeners.public, &listeners.public_tls, unready()),
         (&listeners.admin, &listeners.admin_tls, to_operators()),

@@ -1,4 +1,4 @@
-//! Lines over two axes as SVG, for the README: with a background of its own, so that it can be read on
+//! Lines over two axes as SVG, for the manual: with a background of its own, so that it can be read on
 //! a light page and on a dark one.
 
 use std::fmt::Write;

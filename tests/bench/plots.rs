@@ -1,4 +1,4 @@
-//! The plots of the README: how quick batches are on ledgers of any size, and how long single events
+//! The plots of the manual: how quick batches are on ledgers of any size, and how long single events
 //! wait under a load that is offered and not awaited.
 //!
 //! `cargo bench --bench throughput -- --what plots [--members-large N]` writes `tests/bench/plots/*.svg`.

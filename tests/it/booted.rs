@@ -1,4 +1,4 @@
-//! The unit under a systemd that has booted, installed and operated by the lines of README.
+//! The unit under a systemd that has booted, installed and operated by the lines of README and the manual.
 //!
 //! The machine is a container of `systemd-nspawn`, whose programs are those of this machine. A service types the
 //! lines, writes down what it saw, and ends the machine.
@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use crate::containers::{strip_into, trust_somebody};
 use crate::needs::{NSPAWN, OPENSSL};
-use crate::readme;
+use crate::pages;
 
 /// For the whole life of a machine.
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// What is typed behind README's lines. Whoever waits, waits for what systemd or the daemon says.
+/// What is typed behind the lines of the pages. Whoever waits, waits for what systemd or the daemon says.
 const TYPED: &str = r#"
 waits() { for _ in $(seq 300); do "$@" > /dev/null 2>&1 && return; sleep 0.1; done; "$@"; }
 says() { echo "== $*"; }
@@ -87,7 +87,7 @@ fn make_root(root: &Path) {
     symlink("only.target", root.join("etc/systemd/system/default.target")).expect("it is ours");
 }
 
-fn the_lines_of_readme_install_the_unit_which_lasts_reloads_and_ends_well() {
+fn the_lines_of_the_pages_install_the_unit_which_lasts_reloads_and_ends_well() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let root = folder.path().join("root");
     make_root(&root);
@@ -98,13 +98,13 @@ fn the_lines_of_readme_install_the_unit_which_lasts_reloads_and_ends_well() {
     strip_into(&project.join("target/dist/cohortd"));
     let write =
         |name: &str, text: &str| std::fs::write(project.join(name), text).expect("it is ours");
-    let toml = readme::file_with("toml", "service_token_file = \"launchdarkly-token\"");
+    let toml = pages::file_with("toml", "service_token_file = \"launchdarkly-token\"");
     write("cohortd.toml", &toml.replace("replace-with-the-client-side-id", "64f0c0ffee"));
     write("config/cohortd.service", include_str!("../../config/cohortd.service"));
-    write("port.conf", readme::file_with("ini", "CAP_NET_BIND_SERVICE"));
-    let make = readme::lines_with("openssl rand -hex 32 > segment-secret");
-    let install = readme::lines_with("systemctl enable --now cohortd");
-    let operate = readme::lines_with("systemctl reload cohortd");
+    write("port.conf", pages::file_with("ini", "CAP_NET_BIND_SERVICE"));
+    let make = pages::lines_with("openssl rand -hex 32 > segment-secret");
+    let install = pages::lines_with("systemctl enable --now cohortd");
+    let operate = pages::lines_with("systemctl reload cohortd");
     write(
         "typed.sh",
         &format!(
@@ -159,7 +159,7 @@ fn the_lines_of_readme_install_the_unit_which_lasts_reloads_and_ends_well() {
 }
 
 tests![
-    the_lines_of_readme_install_the_unit_which_lasts_reloads_and_ends_well
+    the_lines_of_the_pages_install_the_unit_which_lasts_reloads_and_ends_well
         .needs(&NSPAWN)
         .needs(&OPENSSL),
 ];

@@ -1,8 +1,8 @@
-//! The image, made from the Dockerfile and run as README says, by an engine for containers.
+//! The image, made from the Dockerfile and run as the manual says, by an engine for containers.
 //!
 //! No registry is asked: both base images are look-alikes, made of what this machine has. The one with the
 //! compiler hands out a binary that is there already, so that what is shown is the image and not the build. All of it
-//! happens in a network of its own, where README's ports are free.
+//! happens in a network of its own, where the manual's ports are free.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::needs::{CONTAINERS, OPENSSL, container_runtime};
-use crate::readme;
+use crate::pages;
 
 /// Longer than a start takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -150,8 +150,8 @@ impl Engine {
 
     /// The secrets and the configuration of README, with what LaunchDarkly gives.
     fn sets_up(&self) {
-        self.types(&readme::lines_with("openssl rand -hex 32 > segment-secret"));
-        let toml = readme::file_with("toml", "service_token_file = \"launchdarkly-token\"");
+        self.types(&pages::lines_with("openssl rand -hex 32 > segment-secret"));
+        let toml = pages::file_with("toml", "service_token_file = \"launchdarkly-token\"");
         let toml = toml.replace("replace-with-the-client-side-id", "64f0c0ffee");
         let project = self.at("project");
         std::fs::write(project.join("cohortd.toml"), toml).expect("it is ours");
@@ -195,9 +195,9 @@ fn the_image_is_made_runs_without_rights_moves_an_old_ledger_and_gives_it_back()
     let engine = Engine::new();
     engine.clones();
     engine.sets_up();
-    let lines = readme::lines_with("docker build -t cohortd");
-    let (build, run) = readme::before(&lines, "docker run -d ");
-    let (run, status) = readme::before(run, "docker exec ");
+    let lines = pages::lines_with("docker build -t cohortd");
+    let (build, run) = pages::before(&lines, "docker run -d ");
+    let (run, status) = pages::before(run, "docker exec ");
     let checked = engine.types(build);
     assert!(checked.contains("configuration is good") && !checked.contains("warning"), "{checked}");
     let labels = engine.types("docker image inspect cohortd --format '{{json .Labels}}'");
@@ -246,9 +246,9 @@ fn the_image_is_made_runs_without_rights_moves_an_old_ledger_and_gives_it_back()
     assert!(members.contains("vip"), "{members}");
 
     // A backup with eve alone, and back to it.
-    let backup = readme::lines_with("docker exec cohortd cohortd ledger backup");
-    let (backup, stop) = readme::before(&backup, "docker stop");
-    let (stop, restore) = readme::before(stop, "docker run");
+    let backup = pages::lines_with("docker exec cohortd cohortd ledger backup");
+    let (backup, stop) = pages::before(&backup, "docker stop");
+    let (stop, restore) = pages::before(stop, "docker run");
     engine.types(backup);
     engine.types("docker exec cohortd cohortd send --user ada --audience vip --enter");
     engine.types(stop);
@@ -263,10 +263,10 @@ fn the_image_is_made_runs_without_rights_moves_an_old_ledger_and_gives_it_back()
 /// Each container of `compose.yaml` finds its secrets; a secret that is rotated by renaming is seen.
 fn the_folders_of_secrets_are_those_that_compose_mounts() {
     let folder = tempfile::tempdir().expect("a temporary directory");
-    let secrets = readme::lines_with("config/secrets/cohortd/segment-bearer");
-    let (secrets, _) = readme::before(&secrets, "CLIENT_SIDE_ID=");
+    let secrets = pages::lines_with("config/secrets/cohortd/segment-bearer");
+    let (secrets, _) = pages::before(&secrets, "CLIENT_SIDE_ID=");
     let made = "umask 077; mkdir config; touch launchdarkly-token; ";
-    let made = format!("{made}{}", readme::lines_with("openssl rand -hex 32 > segment-secret"));
+    let made = format!("{made}{}", pages::lines_with("openssl rand -hex 32 > segment-secret"));
     let shell = Command::new("sh")
         .args(["-euc", &format!("{made}{secrets}")])
         .current_dir(folder.path())

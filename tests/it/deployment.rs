@@ -12,7 +12,7 @@ use cohortd::operate::verdict::DestinationState;
 use serde_json::{Value, json};
 
 use crate::needs::{KUBERNETES_VALIDATE, PROMTOOL, SYSTEMD_ANALYZE};
-use crate::{python, readme};
+use crate::{pages, python};
 
 fn config(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(path)
@@ -249,9 +249,9 @@ fn the_compose_file_makes_a_configuration_and_mounts_what_is_there() {
     }
 }
 
-/// With the Secret that README makes.
+/// With the Secret that the manual makes.
 fn in_the_pod(toml: &str) -> Config {
-    let made = readme::lines_with("kubectl create secret generic cohortd");
+    let made = pages::lines_with("kubectl create secret generic cohortd");
     let keys = made.split("--from-file=").skip(1);
     let keys: Vec<&str> = keys.map(|rest| rest.split_once('=').expect("a file for it").0).collect();
     loaded(Some(toml), &[], "/run/secrets/cohortd", &keys)
@@ -342,7 +342,7 @@ fn the_systemd_unit_is_sound_and_makes_a_configuration() {
             pair.split_once('=').map(|(n, v)| (n.to_owned(), v.to_owned())).expect("a pair")
         })
         .collect();
-    let rest = readme::file_with("toml", "service_token_file = \"launchdarkly-token\"");
+    let rest = pages::file_with("toml", "service_token_file = \"launchdarkly-token\"");
     let secrets: Vec<String> = values("LoadCredential").collect();
     let secrets: Vec<&str> = secrets.iter().filter_map(|of| of.split(':').next()).collect();
     let config_made = loaded(Some(rest), &variables, "%d", &secrets);
@@ -366,11 +366,11 @@ fn the_image_says_the_version_that_it_has() {
     assert_eq!(version, Some(env!("CARGO_PKG_VERSION")));
 }
 
-/// What README has people make beside the sources is not committed by mistake.
-fn git_ignores_what_the_lines_of_readme_make() {
+/// What README and the manual have people make beside the sources is not committed by mistake.
+fn git_ignores_what_the_lines_of_the_pages_make() {
     let ignored = include_str!("../../.gitignore");
     for made in ["segment-secret", "admin-token", "prometheus-token"] {
-        assert!(readme::lines_with(&format!("> {made}")).contains(made));
+        assert!(pages::lines_with(&format!("> {made}")).contains(made));
         assert!(ignored.lines().any(|line| line == format!("/{made}")), "{made}");
     }
     for made in
@@ -402,6 +402,6 @@ tests![
     kubernetes_takes_the_manifests.needs(&KUBERNETES_VALIDATE),
     the_systemd_unit_is_sound_and_makes_a_configuration,
     the_image_says_the_version_that_it_has,
-    git_ignores_what_the_lines_of_readme_make,
+    git_ignores_what_the_lines_of_the_pages_make,
     systemd_takes_the_unit.needs(&SYSTEMD_ANALYZE),
 ];

@@ -35,6 +35,7 @@ mod interrupted;
 mod isolation;
 mod ledger_commands;
 mod log_lines;
+mod manual;
 mod mapping;
 mod memory;
 mod metrics;
@@ -45,11 +46,11 @@ mod openapi;
 mod operator;
 mod ordering;
 mod outage;
+mod pages;
 mod progress;
 mod proxy_protocol;
 mod python;
 mod reactions;
-mod readme;
 mod real_world;
 mod receive;
 mod refused;
@@ -104,6 +105,7 @@ fn main() -> std::process::ExitCode {
         isolation::tests(),
         ledger_commands::tests(),
         log_lines::tests(),
+        manual::tests(),
         mapping::tests(),
         memory::tests(),
         metrics::tests(),

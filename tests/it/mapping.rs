@@ -8,6 +8,7 @@ use cohortd::sandbox::View;
 use serde_json::{Value, json};
 
 use crate::harness::{Cohortd, DEADLINE, ENVIRONMENT, Installation, launchdarkly};
+use crate::pages;
 
 const PASTED: &str = r#"{
     "segment_user_id": {"@template": "crm-{{traits.crm_id}}"},
@@ -54,15 +55,12 @@ fn event(kind: &str, audience: &str, more: &Value) -> Value {
     event
 }
 
-/// What stands in README for it, in the shape that `RudderStack`'s Python SDK writes.
-async fn traits_in_the_context_are_read_by_the_mapping_that_readme_has_for_them() {
-    let readme = include_str!("../../README.md");
-    let (_, after) =
-        readme.split_once("Where traits stand in `context.traits`").expect("it is there");
-    let mapping = after.split("```").nth(1).and_then(|block| block.strip_prefix("json\n"));
+/// What stands in the manual for it, in the shape that `RudderStack`'s Python SDK writes.
+async fn traits_in_the_context_are_read_by_the_mapping_that_the_manual_has_for_them() {
+    let mapping = pages::file_with("json", "$.context.traits");
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
-    installation.write("rudderstack.json", mapping.expect("a block of JSON"));
+    installation.write("rudderstack.json", mapping);
     installation.set("destinations.production.mapping.mapping_file", "rudderstack.json");
     let cohortd = installation.start();
     let personas = json!({
@@ -223,7 +221,7 @@ fn explain(installation: &Installation, event: &Value) -> Value {
 }
 
 tests![
-    traits_in_the_context_are_read_by_the_mapping_that_readme_has_for_them,
+    traits_in_the_context_are_read_by_the_mapping_that_the_manual_has_for_them,
     a_pasted_mapping_and_one_for_accounts_fill_their_segments,
     an_event_that_one_of_two_mappings_can_apply_is_accepted,
     a_mapping_that_is_surely_wrong_is_warned_about_and_makes_nobody_one,

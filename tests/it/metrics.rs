@@ -1,4 +1,4 @@
-//! `/metrics` of the running daemon: what README lists is what is exposed, in texts that Prometheus's own
+//! `/metrics` of the running daemon: what the manual lists is what is exposed, in texts that Prometheus's own
 //! tool accepts, and the numbers are those of what happened.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -126,11 +126,10 @@ fn promtool_accepts(text: &str) {
     assert!(said.status.success() && complaint.is_empty(), "{complaint}");
 }
 
-/// README's table: name, type, labels.
+/// The manual's table: name, type, labels.
 fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
-    let readme = readme.expect("it is there");
-    let rows = readme.lines().filter_map(|line| line.strip_prefix("| `cohortd_"));
+    let page = cohortd::manual::topic("metrics").expect("it is there").text;
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `cohortd_"));
     rows.map(|row| {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
         let labels = cells[2].split(", ").map(|label| label.trim_matches('`').to_owned());
@@ -186,7 +185,7 @@ async fn traffic(cohortd: &Cohortd, launchdarkly: &StandIn) {
     until_has(launchdarkly, "bob").await;
 }
 
-async fn what_the_readme_lists_is_exposed_and_counts_what_happened() {
+async fn what_the_manual_lists_is_exposed_and_counts_what_happened() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
     let cohortd = installation.start();
@@ -203,7 +202,7 @@ async fn what_the_readme_lists_is_exposed_and_counts_what_happened() {
     let of_tls = documented.remove("cohortd_tls_certificate_expires_timestamp_seconds");
     assert!(of_tls.is_some());
     let exposed: BTreeSet<&String> = exposition.metrics.keys().collect();
-    assert_eq!(exposed, documented.keys().collect(), "README's table");
+    assert_eq!(exposed, documented.keys().collect(), "the manual's table");
     for (series, labels) in exposition.samples.keys() {
         let owner = documented.iter().filter(|(name, _)| series.starts_with(name.as_str()));
         let (name, (kind, known)) = owner.max_by_key(|(name, _)| name.len()).expect(series);
@@ -307,7 +306,7 @@ async fn open_metrics_is_there_for_whoever_asks_and_a_state_is_one_of_seven() {
 }
 
 tests![
-    what_the_readme_lists_is_exposed_and_counts_what_happened,
+    what_the_manual_lists_is_exposed_and_counts_what_happened,
     prometheus_takes_what_is_exposed.needs(&PROMTOOL),
     open_metrics_is_there_for_whoever_asks_and_a_state_is_one_of_seven,
 ];

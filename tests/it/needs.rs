@@ -49,6 +49,8 @@ pub static ROOT: Need = Need::new(|| {
 
 /// To start a daemon that inherits something.
 pub static SH: Need = Need::new(|| installed("sh", "dash"));
+/// To ask the API as the manual does.
+pub static CURL: Need = Need::new(|| installed("curl", "curl"));
 /// To read completions.
 pub static BASH: Need = Need::new(|| installed("bash", "bash"));
 /// To read metrics and alerts as Prometheus does.

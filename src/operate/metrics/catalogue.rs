@@ -1,5 +1,5 @@
-//! Every metric there is. A name never changes its meaning; README's table is made from this one
-//! (`tests::the_readme_lists_every_metric`).
+//! Every metric there is. A name never changes its meaning; the manual's table is made from this one
+//! (`tests::the_manual_lists_every_metric`).
 
 /// What a metric is.
 #[derive(Debug)]
@@ -190,8 +190,9 @@ mod tests {
     use std::fmt::Write;
 
     use super::*;
+    use crate::manual;
 
-    /// README's table.
+    /// The manual's table.
     fn table() -> String {
         let mut table = "| metric | kind | labels | |\n| --- | --- | --- | --- |\n".to_owned();
         for metric in ALL {
@@ -204,9 +205,13 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_lists_every_metric() {
-        let readme = include_str!("../../../README.md");
-        assert!(readme.contains(&table()), "README.md should have this table:\n\n{}", table());
+    fn the_manual_lists_every_metric() {
+        let page = manual::topic("metrics").expect("it is there").text;
+        assert!(
+            page.contains(&table()),
+            "src/manual/metrics.md should have this table:\n\n{}",
+            table()
+        );
     }
 
     #[test]

@@ -62,7 +62,7 @@ mod tests {
 
     fn concern(kind: ConcernKind) -> Concern {
         let text = String::new;
-        Concern { kind, count: 1, since: None, why: text(), remedy: text() }
+        Concern { kind, count: 1, since: None, why: text(), remedy: text(), manual: text() }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use super::Facts;
 use crate::ledger::DestinationView;
+use crate::manual::Place;
 use crate::map::Reason;
 use crate::membership::Timestamp;
 use crate::operate::api::wire::{FailingInfo, instant, said};
@@ -92,6 +93,24 @@ impl ConcernKind {
             Self::OnlyRejected => "only_rejected",
         }
     }
+
+    /// Where the manual says what to do about it.
+    #[must_use]
+    pub fn manual(self) -> Place {
+        let anchor = match self {
+            Self::NoSpace => "the-disk-fills",
+            Self::ClockAhead => "the-clock-of-the-ledger-is-ahead",
+            Self::Disabled | Self::Paused => "the-delivery-is-paused",
+            Self::Held => "the-state-is-held",
+            Self::AudienceFailing => "one-audience-fails",
+            Self::Late => "the-state-is-behind",
+            Self::Refused => "requests-are-refused",
+            Self::Rejected | Self::NotKept => "events-are-rejected",
+            Self::Parked => "members-are-parked",
+            Self::OnlyIgnored | Self::OnlyRejected => "events-come-and-no-segment-appears",
+        };
+        Place::new("troubleshooting", anchor)
+    }
 }
 
 /// One reason why a destination is not `ok`.
@@ -108,6 +127,9 @@ pub struct Concern {
     pub why: String,
     /// What to do about it, in a sentence.
     pub remedy: String,
+    /// Where the manual says more, as a path on the admin listener.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub manual: String,
 }
 
 /// How many there are of each kind.

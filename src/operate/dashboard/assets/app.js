@@ -90,7 +90,7 @@ function App({ live }) {
     <${Head} known=${known} onForgetToken=${token.get() && !known.needsToken ? forgetToken : null} />
     <${MayChange.Provider} value=${known.power === "operate"}>${page}<//>
     ${(known.status || known.needsToken) && html`
-      <footer class="muted small">cohortd ${known.status?.version ?? ""} · <a href="/assets/vendor/LICENSES.txt">libraries and licences</a></footer>`}
+      <footer class="muted small">cohortd ${known.status?.version ?? ""} · <a href="/manual">manual</a> · <a href="/assets/vendor/LICENSES.txt">libraries and licences</a></footer>`}
     ${ask && html`<${Confirm} ask=${ask} onClose=${() => setAsk(null)} onDone=${(text) => { setAsk(null); say(text); }} />`}
     <${Said} line=${line} onClose=${() => setLine(null)} />`;
 }

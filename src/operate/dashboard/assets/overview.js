@@ -53,7 +53,8 @@ export function Verdict({ known, now, onPause, onResume }) {
           : html`<${Deed} onClick=${onPause}>Pause delivery…<//>`)}
       </div>
       <h1><span class=${`dot ${tint(state)}`}></span>${word(status)}</h1>
-      <p class="since muted">${status?.since && html`since <${Time} at=${status.since} /> (${since(status.since, now)})`}</p>
+      <p class="since muted">${status?.since && html`since <${Time} at=${status.since} /> (${since(status.since, now)})`}
+        ${status?.manual && html` · <a href=${status.manual}>what that means</a>`}</p>
       ${!status && html`<p>It is disabled or no longer configured: its rows are only kept.</p>`}
       ${MEANINGS[state] && html`<p>${MEANINGS[state]}</p>`}
       ${status?.concerns.length > 0 && html`<${Concerns} concerns=${status.concerns} now=${now} />`}
@@ -71,11 +72,11 @@ export function Verdict({ known, now, onPause, onResume }) {
 function Concerns({ concerns, now }) {
   return html`
     <ul class="concerns">
-      ${concerns.map(({ kind, since: from, why, remedy }, index) => html`
+      ${concerns.map(({ kind, since: from, why, remedy, manual }, index) => html`
         <li key=${`${kind} ${index}`}>
           <p class="what">${sentence(why)}</p>
           ${from && html`<p class="muted small">since <${Time} at=${from} /> (${since(from, now)})</p>`}
-          <p class="todo"><b>What to do:</b> ${ended(remedy)}</p>
+          <p class="todo"><b>What to do:</b> ${ended(remedy)}${manual && html` <a href=${manual}>More in the manual</a>`}</p>
         </li>`)}
     </ul>`;
 }

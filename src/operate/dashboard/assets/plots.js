@@ -133,7 +133,7 @@ function Plot({ title, unit, series, past, step, write }) {
   return html`
     <figure class="card plot">
       <figcaption>
-        <h2>${title} <span class="muted">${unit}</span>
+        <h2><a class="plain" href=${METRICS} title="What is counted">${title}</a> <span class="muted">${unit}</span>
           ${at && html`<span class="muted at"><${Time} at=${new Date(at * 1000)} /></span>`}</h2>
         <ul class="legend">
           ${shown.map(({ name, tint, now, at: value = at ? null : now }) => html`
@@ -145,6 +145,9 @@ function Plot({ title, unit, series, past, step, write }) {
         : html`<${Canvas} data=${data} options=${options} label=${label} height=${170} />`}
     </figure>`;
 }
+
+/** What the daemon counts. */
+const METRICS = "/manual/metrics#every-metric";
 
 /** The three plots of a destination. */
 export function Plots({ past, step }) {

@@ -5,6 +5,7 @@ import { Deed } from "./dialogs.js";
 import { count, html, many, sentence, useEffect, useState, Time } from "./words.js";
 
 const PAGE = 50;
+const REASONS = "/manual/mapping#why-an-event-is-rejected";
 
 export function Rejected({ known, onAsk, onSaid, onTest }) {
   const destination = known.chosen;
@@ -63,7 +64,7 @@ export function Rejected({ known, onAsk, onSaid, onTest }) {
         <tbody>
           ${list.items.map((one) => html`
             <tr key=${one.id}>
-              <th scope="row"><code class="reason">${one.reason}</code><span class="block">${sentence(one.detail)}</span></th>
+              <th scope="row"><a href=${REASONS} title="What each reason means"><code class="reason">${one.reason}</code></a><span class="block">${sentence(one.detail)}</span></th>
               <td data-label="Arrived"><${Time} at=${one.received_at} /></td>
               <td data-label="Event" class="body-cell">
                 ${one.body === undefined

@@ -1,0 +1,34 @@
+//! The lines that README and the manual have people type, and the files that they have people write.
+
+use cohortd::manual::TOPICS;
+
+/// What people read: where it is, and its text.
+pub fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let readme = ("README.md", include_str!("../../README.md"));
+    std::iter::once(readme).chain(TOPICS.iter().map(|topic| (topic.name, topic.text)))
+}
+
+/// The block of such lines that has `line` in it, as it is typed.
+pub fn lines_with(line: &str) -> String {
+    let mut blocks =
+        all().flat_map(|(_, text)| text.split("\n\n")).filter(|block| block.starts_with("    "));
+    let block = blocks.find(|block| block.contains(line));
+    let block = block.unwrap_or_else(|| panic!("no page has anybody type {line}"));
+    block.lines().map(|line| line.strip_prefix("    ").unwrap_or(line).to_owned() + "\n").collect()
+}
+
+/// The file in this language that has `line` in it.
+pub fn file_with(language: &str, line: &str) -> &'static str {
+    let fence = format!("```{language}\n");
+    let mut files = all().flat_map(|(_, text)| {
+        let behind = text.split(fence.as_str()).skip(1).collect::<Vec<_>>();
+        behind.into_iter().filter_map(|rest| rest.split("```").next())
+    });
+    files.find(|file| file.contains(line)).unwrap_or_else(|| panic!("no page has {line}"))
+}
+
+/// Cuts in front of the line that begins like this.
+pub fn before<'a>(lines: &'a str, line: &str) -> (&'a str, &'a str) {
+    let at = lines.find(&format!("\n{line}")).unwrap_or_else(|| panic!("{line} in {lines}"));
+    lines.split_at(at + 1)
+}
