@@ -253,9 +253,8 @@ mod tests {
         let (_, paths) = shown.split_once("paths: {").expect("axum lists its paths");
         let (paths, _) = paths.split_once("} }").expect("the list has an end");
         let paths = paths.split('"').skip(1).step_by(2).map(|path| path.trim_end_matches('/'));
-        let shortened = |path: &str| match path.starts_with("/v1/") {
-            true => "/v1/…".to_owned(),
-            false => path.to_owned(),
+        let shortened = |path: &str| {
+            if path.starts_with("/v1/") { "/v1/…".to_owned() } else { path.to_owned() }
         };
         let routed: BTreeSet<String> = paths.map(shortened).collect();
         let rows = manual::rows("operations", "api");

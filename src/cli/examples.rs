@@ -400,7 +400,7 @@ mod tests {
             // what may be left out or stands for something is a word like any other
             let words = line.split_whitespace().map(|word| word.trim_matches(['[', ']']));
             let words: Vec<&str> = words.take_while(|word| !matches!(*word, "|" | ">")).collect();
-            let leads_on = command.find_subcommand(words[1]).is_some_and(|of| of.has_subcommands());
+            let leads_on = command.find_subcommand(words[1]).is_some_and(Command::has_subcommands);
             if words.len() == 2 && leads_on {
                 continue; // such as `cohortd ledger`
             }

@@ -91,7 +91,7 @@ fn the_tables_of_the_manual_are_made_from_the_defaults() {
     let page = manual::topic("configuration").expect("it is there").text;
     let mut keys = 0;
     for Table { name, keys: of } in tables() {
-        let mut rows = "| key | default | |\n| --- | --- | --- |\n".to_owned();
+        let mut rows = "| key | default | meaning |\n| --- | --- | --- |\n".to_owned();
         for Key { name: key, value, is, prose } in &of {
             let (default, example) = match is {
                 Is::Set | Is::Default => (format!("`{value}`"), String::new()),

@@ -141,7 +141,8 @@ fn rendered(topic: &Topic) -> String {
     }
     let mut text = String::new();
     html::push_html(&mut text, shown.into_iter());
-    text
+    // whoever has no mouse scrolls what is wide by keys; in a text a `<` is written otherwise
+    text.replace("<pre>", "<pre tabindex=\"0\">")
 }
 
 /// The words of the heading whose parts these begin with.

@@ -57,6 +57,7 @@ const deeds = {
   evaluate: (expression) => page.evaluate(expression),
   bytes: () => page.content(),
   picture: (path) => page.screenshot({ path, fullPage: true }).then(() => null),
+  view: (path) => page.screenshot({ path }).then(() => null),
   /** What a check of the page by the rules of WCAG 2 finds, levels A and AA. */
   async faults() {
     await page.evaluate(axe);

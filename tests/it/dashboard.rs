@@ -3,6 +3,7 @@
 
 mod browser;
 pub mod layout;
+pub mod manual;
 pub mod situations;
 
 use std::time::{Duration, Instant};

@@ -89,6 +89,7 @@ fn main() -> std::process::ExitCode {
         crash_recovery::tests(),
         dashboard::tests(),
         dashboard::layout::tests(),
+        dashboard::manual::tests(),
         dashboard::situations::tests(),
         deletions::tests(),
         deployment::tests(),

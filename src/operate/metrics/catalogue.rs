@@ -194,7 +194,8 @@ mod tests {
 
     /// The manual's table.
     fn table() -> String {
-        let mut table = "| metric | kind | labels | |\n| --- | --- | --- | --- |\n".to_owned();
+        let mut table =
+            "| metric | kind | labels | meaning |\n| --- | --- | --- | --- |\n".to_owned();
         for metric in ALL {
             let labels: Vec<String> = metric.labels.iter().map(|l| format!("`{l}`")).collect();
             let (name, kind) = (metric.exposed_name(), metric.kind.word());

@@ -85,9 +85,18 @@ impl Browser {
 
     /// Keeps a picture of the whole page under the target folder, to look at.
     pub async fn picture(&self, name: &str) {
+        self.keep("picture", name).await;
+    }
+
+    /// Keeps one of what the window shows.
+    pub async fn view(&self, name: &str) {
+        self.keep("view", name).await;
+    }
+
+    async fn keep(&self, deed: &str, name: &str) {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dashboard/pictures");
         std::fs::create_dir_all(&folder).expect("it is ours");
-        self.tell(json!(["picture", folder.join(format!("{name}.png"))])).await;
+        self.tell(json!([deed, folder.join(format!("{name}.png"))])).await;
     }
 
     /// Nothing was blocked, failed or minded, and nobody else was asked, since this was last called.
