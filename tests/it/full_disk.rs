@@ -70,6 +70,9 @@ async fn a_start_on_a_full_disk_is_not_ready_until_there_is_space() {
         assert_eq!(cohortd.readyz().await, Some(503), "new {is_new}");
         assert_eq!(cohortd.probe("/livez").await, Some(200));
         is_refused(&cohortd).await;
+        let manual = format!("http://{}/manual/troubleshooting", cohortd.admin);
+        let page = reqwest::get(manual).await.expect("an answer").text().await.expect("text");
+        assert!(page.contains("id=\"the-disk-fills\""), "{page}");
         let typed = installation.types(Some(cohortd.admin), &["status"]);
         assert_eq!(typed.code, 69, "{}", typed.out);
         assert!(
