@@ -130,7 +130,7 @@ fn placeholders<'t>(
 }
 
 /// What JavaScript trims.
-fn is_blank(character: char) -> bool {
+pub(super) fn is_blank(character: char) -> bool {
     character == '\u{FEFF}' || character != '\u{85}' && character.is_whitespace()
 }
 

@@ -30,6 +30,8 @@ pub(super) struct Renderer<'a> {
 /// One side of an operator.
 enum Side<'a> {
     Value(Found<'a>),
+    /// The word, which is neither more nor less than anything.
+    Nil,
     Empty,
     Blank,
 }
@@ -151,6 +153,7 @@ impl<'a> Renderer<'a> {
             let side = match step {
                 Step::Push(Operand::Empty) => Side::Empty,
                 Step::Push(Operand::Blank) => Side::Blank,
+                Step::Push(Operand::Literal(Value::Null)) => Side::Nil,
                 Step::Push(operand) => Side::Value(self.operand(operand)?),
                 Step::Apply(operator) => {
                     let right = stack.pop().unwrap_or(Side::Value(None));
@@ -165,6 +168,7 @@ impl<'a> Renderer<'a> {
         }
         Ok(match stack.into_iter().next() {
             Some(Side::Value(value)) => value,
+            Some(Side::Nil) => Some(Cow::Owned(Value::Null)),
             _ => None,
         })
     }
@@ -221,6 +225,7 @@ fn apply(operator: Operator, left: &Side<'_>, right: &Side<'_>) -> Side<'static>
     };
     let truth = |side: &Side<'_>| match side {
         Side::Value(value) => value::is_true(value.as_deref()),
+        Side::Nil => false,
         Side::Empty | Side::Blank => true,
     };
     let holds = match operator {
@@ -230,12 +235,7 @@ fn apply(operator: Operator, left: &Side<'_>, right: &Side<'_>) -> Side<'static>
         Operator::GreaterOrEqual => compare(&[Ordering::Greater, Ordering::Equal]),
         Operator::Less => compare(&[Ordering::Less]),
         Operator::LessOrEqual => compare(&[Ordering::Less, Ordering::Equal]),
-        Operator::Contains => match (left, right) {
-            (Side::Value(left), Side::Value(right)) => {
-                value::contains(left.as_deref(), right.as_deref())
-            }
-            _ => false,
-        },
+        Operator::Contains => contains(left, right),
         Operator::Not => !truth(right),
         Operator::And => truth(left) && truth(right),
         Operator::Or => truth(left) || truth(right),
@@ -243,8 +243,34 @@ fn apply(operator: Operator, left: &Side<'_>, right: &Side<'_>) -> Side<'static>
     Side::Value(Some(Cow::Owned(Value::Bool(holds))))
 }
 
+fn contains(whole: &Side<'_>, part: &Side<'_>) -> bool {
+    let nothing = Value::String(String::new());
+    let whole = match whole {
+        Side::Value(whole) => whole.as_deref(),
+        Side::Nil => None,
+        Side::Empty | Side::Blank => Some(&nothing),
+    };
+    match (whole, part) {
+        (whole, Side::Value(part)) => value::contains(whole, part.as_deref()),
+        (whole, Side::Nil) => value::contains(whole, None),
+        // Every text contains the empty one.
+        (Some(Value::String(_)), Side::Empty | Side::Blank) => true,
+        (Some(Value::Array(items)), Side::Empty) => {
+            items.iter().any(|item| value::is_empty(Some(item)))
+        }
+        (Some(Value::Array(items)), Side::Blank) => {
+            items.iter().any(|item| value::is_blank(Some(item)))
+        }
+        _ => false,
+    }
+}
+
 fn equal(left: &Side<'_>, right: &Side<'_>) -> bool {
     match (left, right) {
+        (Side::Nil, Side::Value(value)) | (Side::Value(value), Side::Nil) => {
+            matches!(value.as_deref(), None | Some(Value::Null))
+        }
+        (Side::Nil, Side::Nil) | (Side::Blank, Side::Nil) => true,
         (Side::Value(left), Side::Value(right)) => value::equal(left.as_deref(), right.as_deref()),
         (Side::Empty, Side::Value(value)) | (Side::Value(value), Side::Empty) => {
             value::is_empty(value.as_deref())

@@ -6,6 +6,7 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 use super::super::super::coercion::number_text;
+use super::super::template::is_blank as is_space;
 
 /// A value, or none where the event has nothing; both null and nothing are nil.
 pub(super) type Found<'a> = Option<Cow<'a, Value>>;
@@ -39,10 +40,33 @@ pub(super) fn coerced(value: Option<&Value>) -> f64 {
         Some(Value::Null) => 0.0,
         Some(Value::Bool(flag)) => f64::from(u8::from(*flag)),
         Some(Value::Number(number)) => number.as_f64().unwrap_or(f64::NAN),
-        Some(Value::String(text)) if text.trim().is_empty() => 0.0,
-        Some(Value::String(text)) => text.trim().parse().unwrap_or(f64::NAN),
+        Some(Value::String(text)) => parsed(text.trim_matches(is_space)).unwrap_or(f64::NAN),
         Some(list @ Value::Array(_)) => coerced(Some(&Value::String(joined(list)))),
         None | Some(Value::Object(_)) => f64::NAN,
+    }
+}
+
+/// A text without space around it, as JavaScript reads a number: none is zero, and digits may be of another base.
+fn parsed(text: &str) -> Option<f64> {
+    const BASES: [(&str, u32); 6] =
+        [("0x", 16), ("0X", 16), ("0o", 8), ("0O", 8), ("0b", 2), ("0B", 2)];
+    if text.is_empty() {
+        return Some(0.0);
+    }
+    let based = |(prefix, base): &(&str, u32)| Some((text.strip_prefix(prefix)?, *base));
+    if let Some((digits, base)) = BASES.iter().find_map(based) {
+        let add =
+            |sum: f64, digit: char| Some(sum * f64::from(base) + f64::from(digit.to_digit(base)?));
+        return if digits.is_empty() { None } else { digits.chars().try_fold(0.0, add) };
+    }
+    match text.strip_prefix(['+', '-']).unwrap_or(text) {
+        // Of the words that Rust reads as numbers, JavaScript knows this one, spelled so.
+        unsigned
+            if unsigned.contains(|c: char| c.is_ascii_alphabetic() && !matches!(c, 'e' | 'E')) =>
+        {
+            (unsigned == "Infinity").then(|| text.parse().ok())?
+        }
+        _ => text.parse().ok(),
     }
 }
 
@@ -120,7 +144,7 @@ pub(super) fn is_empty(value: Option<&Value>) -> bool {
 pub(super) fn is_blank(value: Option<&Value>) -> bool {
     match value {
         None | Some(Value::Null | Value::Bool(false)) => true,
-        Some(Value::String(text)) => text.trim().is_empty(),
+        Some(Value::String(text)) => text.chars().all(is_space),
         other => is_empty(other),
     }
 }
