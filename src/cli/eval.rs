@@ -13,7 +13,8 @@ use std::io::{self, BufRead, Write};
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use crate::json::{self, exact};
+use crate::json;
+use crate::json::exact::{self, Exact};
 use crate::map::{MappingFault, stringified};
 
 #[derive(Serialize)]
@@ -82,6 +83,20 @@ fn parsed_exactly<T: DeserializeOwned>(line: &[u8], what: &str, needs: &str) -> 
         Some(line) => parsed(&line, what, needs),
         None => parsed(line, what, needs),
     }
+}
+
+/// The same, with numbers as events have them where they are compared: what no float holds is the largest one.
+fn parsed_as_numbers<T: DeserializeOwned>(
+    line: &[u8],
+    what: &str,
+    needs: &str,
+) -> Result<T, String> {
+    parsed(line, what, needs).or_else(|error| match Exact::read(line) {
+        Ok(exact) if !exact.is_plain() => {
+            T::deserialize(exact.value()).map_err(|_| format!("not {what}: {needs} are needed"))
+        }
+        _ => Err(error),
+    })
 }
 
 /// Everything that is wrong with a mapping, in a line.

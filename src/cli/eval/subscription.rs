@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::parsed;
+use super::parsed_as_numbers;
 use crate::map::Subscription;
 
 /// What a line holds; anything else in it is the business of whoever wrote it.
@@ -20,7 +20,7 @@ pub(super) struct Answer {
 
 /// A statement with a fault is an error, not a statement that selects nothing.
 pub(super) fn answer(line: &[u8]) -> Result<Answer, String> {
-    let case: Case = parsed(line, "a subscription case", "fql and event")?;
+    let case: Case = parsed_as_numbers(line, "a subscription case", "fql and event")?;
     let subscription = Subscription::parse(&case.fql).map_err(|fault| format!("fql: {fault}"))?;
     Ok(Answer { value: subscription.selects(&case.event) })
 }
@@ -32,6 +32,14 @@ mod tests {
         let rows = [
             (r#"{"fql":"type = 'track'","event":{"type":"track"}}"#, r#"{"value":true}"#),
             (r#"{"id":1,"fql":"type = 'track'","event":null}"#, r#"{"value":false}"#),
+            (
+                r#"{"fql":"properties.n > 1","event":{"properties":{"n":1e400}}}"#,
+                r#"{"value":true}"#,
+            ),
+            (
+                r#"{"fql":"properties.n > 1","properties":{"n":1e400}}"#,
+                r#"{"error":"not a subscription case: fql and event are needed"}"#,
+            ),
             (
                 r#"{"fql":"type = ","event":{}}"#,
                 r#"{"error":"fql: line 1, column 8: expected a field, a value or a function\n  type = \n         ^"}"#,
