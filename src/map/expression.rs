@@ -166,6 +166,14 @@ impl Expression {
         self.within(event, &Budget::default())
     }
 
+    /// What the `else` of an `@if` gives for this event, whatever its condition says; nothing of anything else.
+    pub(super) fn fallback<'a>(&'a self, event: &'a Value) -> Resolved<'a> {
+        match self {
+            Self::If(conditional) => conditional.fallback(event, &Budget::default()),
+            _ => Ok(None),
+        }
+    }
+
     fn within<'a>(&'a self, event: &'a Value, budget: &Budget) -> Resolved<'a> {
         match self {
             Self::Literal(value) => Ok(Some(Cow::Borrowed(value))),

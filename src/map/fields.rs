@@ -149,13 +149,33 @@ impl Fields {
         field: Field,
         event: &'a Value,
     ) -> (String, Result<Option<Cow<'a, Value>>, Unresolved>) {
-        let expression = &self.expressions[field as usize];
-        (expression.to_string(), expression.resolve(event))
+        (self.expressions[field as usize].to_string(), self.resolve(field, event))
     }
 
     /// The field's value for this event.
     pub(super) fn find<'a>(&'a self, field: Field, event: &'a Value) -> Found<'a> {
-        Found::of(field.name(), &self.expressions[field as usize], event)
+        let expression = &self.expressions[field as usize];
+        Found { name: field.name(), expression, value: self.resolve(field, event) }
+    }
+
+    /// The preset finds an email that is empty in `traits` in `context.traits`, where there is one.
+    fn resolve<'a>(
+        &'a self,
+        field: Field,
+        event: &'a Value,
+    ) -> Result<Option<Cow<'a, Value>>, Unresolved> {
+        let expression = &self.expressions[field as usize];
+        let value = expression.resolve(event)?;
+        let is_preset_email = field == Field::Email && self.fingerprints[field as usize] == 0;
+        let is_empty = |value: &Value| matches!(coercion::text(value), Ok(None));
+        if is_preset_email && value.as_deref().is_some_and(is_empty) {
+            let fallback = expression.fallback(event)?;
+            let is_text = |value: &Value| matches!(coercion::text(value), Ok(Some(_)));
+            if fallback.as_deref().is_some_and(is_text) {
+                return Ok(fallback);
+            }
+        }
+        Ok(value)
     }
 }
 
@@ -179,12 +199,7 @@ pub(super) struct Found<'a> {
     value: Result<Option<Cow<'a, Value>>, Unresolved>,
 }
 
-impl<'a> Found<'a> {
-    /// What `expression` gives for this event, under the name a rejection will use.
-    pub(super) fn of(name: &'static str, expression: &'a Expression, event: &'a Value) -> Self {
-        Self { name, expression, value: expression.resolve(event) }
-    }
-
+impl Found<'_> {
     /// A non-empty text, where there is one.
     pub(super) fn text(&self) -> Result<Option<Cow<'_, str>>, Rejection> {
         self.coerced(coercion::text, "a text")
@@ -308,6 +323,41 @@ mod tests {
         let mut fields = preset::fields();
         fields.set("user_email", &json!("one@example.com")).expect("a field of the action");
         assert_eq!(fields.fingerprint(&[Field::UserId]), 0, "the email decides nothing here");
+    }
+
+    #[test]
+    fn an_email_that_is_empty_in_traits_is_looked_for_in_the_context() {
+        let (preset, mut pasted, mut custom) =
+            (preset::fields(), preset::fields(), preset::fields());
+        let (traits, context) =
+            (json!({"@path": "$.traits.email"}), json!({"@path": "$.context.traits.email"}));
+        let spelled = json!({"@if": {"exists": traits, "then": traits, "else": context}});
+        pasted.set("user_email", &spelled).expect("the preset, spelled out");
+        let other = json!({"@if": {"exists": traits, "then": traits, "else": "x@example.com"}});
+        custom.set("user_email", &other).expect("a field of the action");
+        let rows = [
+            (json!("t"), json!("c"), Some("t"), Some("t")),
+            (json!(""), json!("c"), Some("c"), None),
+            (json!([""]), json!("c"), Some("c"), None),
+            (json!(null), json!("c"), Some("c"), Some("x@example.com")),
+            (json!(""), json!(""), None, None),
+            (json!(""), json!(null), None, None),
+            // Nobody asked for it where there is another identifier.
+            (json!(""), json!({}), None, None),
+        ];
+        for (in_traits, in_context, expected, customs) in rows {
+            let event = json!({"traits": {"email": in_traits}, "context": {"traits": {"email": in_context}}});
+            for (fields, expected) in [(&preset, expected), (&pasted, expected), (&custom, customs)]
+            {
+                let found = fields.find(Field::Email, &event);
+                assert_eq!(found.text().expect("no unfit one").as_deref(), expected, "{event}");
+            }
+            let (_, explained) = preset.resolved(Field::Email, &event);
+            let explained = explained.expect("it resolves");
+            let shown =
+                explained.as_deref().and_then(Value::as_str).filter(|text| !text.is_empty());
+            assert_eq!(shown, expected, "{event}");
+        }
     }
 
     #[test]

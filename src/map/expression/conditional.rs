@@ -64,6 +64,11 @@ impl Conditional {
         }
     }
 
+    /// What its `else` gives for this event, whatever the condition says.
+    pub(super) fn fallback<'a>(&'a self, event: &'a Value, budget: &Budget) -> Resolved<'a> {
+        self.otherwise.as_ref().map_or(Ok(None), |otherwise| otherwise.within(event, budget))
+    }
+
     /// The branch that is taken for this event, if there is one.
     pub(super) fn chosen(
         &self,
