@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::budget::Budget;
 use super::compile::{Compiler, is_falsy};
+use super::list::{List, items};
+use super::merge::Merged;
 use super::{Expression, Resolved, Unresolved};
 
 #[derive(Clone, PartialEq)]
@@ -30,9 +32,14 @@ impl Flatten {
     }
 
     pub(super) fn resolve<'a>(&'a self, event: &'a Value, budget: &Budget) -> Resolved<'a> {
-        let mut flat = Map::new();
-        self.flatten_built(&self.value, String::new(), &mut flat, (event, budget))?;
-        Ok(Some(Cow::Owned(Value::Object(flat))))
+        let mut flat = Merged::new(budget);
+        self.gather(event, &mut flat)?;
+        Ok(Some(Cow::Owned(Value::Object(flat.into_members()))))
+    }
+
+    /// Adds the keys to others; one whose value is nothing takes the place of another, as it does there.
+    pub(super) fn gather(&self, event: &Value, flat: &mut Merged<'_>) -> Result<(), Unresolved> {
+        self.flatten_built(&self.value, String::new(), event, flat)
     }
 
     /// What the mapping itself builds is flattened as it is built: what resolves to nothing in a
@@ -41,56 +48,76 @@ impl Flatten {
         &self,
         built: &Expression,
         at: String,
-        flat: &mut Map<String, Value>,
-        (event, budget): (&Value, &Budget),
+        event: &Value,
+        flat: &mut Merged<'_>,
     ) -> Result<(), Unresolved> {
         match built {
             Expression::Object(members) => {
                 for (key, member) in members {
-                    self.flatten_built(member, self.below(&at, key), flat, (event, budget))?;
+                    self.flatten_built(member, self.below(&at, key), event, flat)?;
                 }
+                Ok(())
             }
-            Expression::List(items) if !self.omit_arrays => {
-                for (index, item) in items.iter().enumerate() {
-                    let at = self.below(&at, &index.to_string());
-                    self.flatten_built(item, at, flat, (event, budget))?;
+            Expression::List(list) if !self.omit_arrays => {
+                for (index, item) in list.iter().enumerate() {
+                    self.flatten_built(item, self.below(&at, &index.to_string()), event, flat)?;
                 }
+                Ok(())
+            }
+            Expression::ArrayPath(path) if !self.omit_arrays => match path
+                .list(event, flat.budget)?
+            {
+                List::Shaped(shape, list) => {
+                    for (index, item) in items(&list).iter().enumerate() {
+                        self.flatten_built(shape, self.below(&at, &index.to_string()), item, flat)?;
+                    }
+                    Ok(())
+                }
+                List::AsItIs(value) => self.flatten_found(value.as_deref(), at, flat),
+            },
+            Expression::If(conditional) => match conditional.chosen(event, flat.budget)? {
+                Some(chosen) => self.flatten_built(chosen, at, event, flat),
+                None => self.flatten_found(None, at, flat),
+            },
+            Expression::ExcludeWhenNull(inner) if matches!(**inner, Expression::List(_)) => {
+                self.flatten_built(inner, at, event, flat)
             }
             other => {
-                if let Some(value) = other.within(event, budget)? {
-                    self.flatten(&value, at, flat, budget)?;
-                }
+                let value = other.within(event, flat.budget)?;
+                self.flatten_found(value.as_deref(), at, flat)
             }
         }
-        Ok(())
     }
 
     fn below(&self, at: &str, key: &str) -> String {
         if at.is_empty() { key.to_owned() } else { format!("{at}{}{key}", self.separator) }
     }
 
-    fn flatten(
+    fn flatten_found(
         &self,
-        value: &Value,
+        value: Option<&Value>,
         at: String,
-        flat: &mut Map<String, Value>,
-        budget: &Budget,
+        flat: &mut Merged<'_>,
     ) -> Result<(), Unresolved> {
+        match value {
+            Some(value) => self.flatten(value, at, flat),
+            None => flat.put(&at, None),
+        }
+    }
+
+    fn flatten(&self, value: &Value, at: String, flat: &mut Merged<'_>) -> Result<(), Unresolved> {
         match value {
             Value::Object(members) => {
                 for (key, member) in members {
-                    self.flatten(member, self.below(&at, key), flat, budget)?;
+                    self.flatten(member, self.below(&at, key), flat)?;
                 }
             }
             Value::Array(items) if !self.omit_arrays => {
                 for (index, item) in items.iter().enumerate() {
-                    self.flatten(item, self.below(&at, &index.to_string()), flat, budget)?;
+                    self.flatten(item, self.below(&at, &index.to_string()), flat)?;
                 }
             }
-            leaf => {
-                budget.spend(at.len())?;
-                flat.insert(at, budget.own(Cow::Borrowed(leaf))?);
-            }
+            leaf => flat.put(&at, Some(Cow::Borrowed(leaf)))?,
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::budget::Budget;
 use super::compile::Compiler;
 use super::path::Path;
-use super::{Expression, Resolved};
+use super::{Expression, Resolved, Unresolved};
 
 #[derive(Clone, PartialEq)]
 pub(in crate::map) struct ArrayPath {
@@ -40,18 +40,47 @@ impl ArrayPath {
     }
 
     pub(super) fn resolve<'a>(&'a self, event: &'a Value, budget: &Budget) -> Resolved<'a> {
-        let list = self.list.within(event, budget)?;
-        let (Some(found), Some(shape)) = (&list, &self.shape) else { return Ok(list) };
-        let items = match &**found {
-            Value::Array(items) => &items[..],
-            single @ Value::Object(_) => std::slice::from_ref(single),
-            _ => return Ok(list),
+        let (shape, list) = match self.list(event, budget)? {
+            List::Shaped(shape, list) => (shape, list),
+            List::AsItIs(list) => return Ok(list),
         };
+        let items = items(&list);
         let mut shaped = Vec::with_capacity(items.len());
         for item in items {
             let value = shape.within(item, budget)?;
             shaped.push(value.map_or(Ok(Value::Null), |value| budget.own(value))?);
         }
         Ok(Some(Cow::Owned(Value::Array(shaped))))
+    }
+
+    /// The list before its items are shaped.
+    pub(super) fn list<'a>(
+        &'a self,
+        event: &'a Value,
+        budget: &Budget,
+    ) -> Result<List<'a>, Unresolved> {
+        let list = self.list.within(event, budget)?;
+        Ok(match (list, &self.shape) {
+            (Some(list), Some(shape)) if list.is_array() || list.is_object() => {
+                List::Shaped(shape, list)
+            }
+            (list, _) => List::AsItIs(list),
+        })
+    }
+}
+
+/// What an `@arrayPath` finds.
+pub(super) enum List<'a> {
+    /// Its [`items`] are put through this mapping.
+    Shaped(&'a Expression, Cow<'a, Value>),
+    /// Nothing is shaped.
+    AsItIs(Option<Cow<'a, Value>>),
+}
+
+/// The items of a list that is shaped; an object is the only one of its own.
+pub(super) fn items(list: &Value) -> &[Value] {
+    match list {
+        Value::Array(items) => items,
+        single => std::slice::from_ref(single),
     }
 }

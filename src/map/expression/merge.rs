@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::budget::Budget;
 use super::compile::Compiler;
+use super::list::{List, items};
 use super::{Expression, Resolved, Unresolved, without_nulls};
 
 #[derive(Clone, PartialEq)]
@@ -47,7 +48,7 @@ impl Merge {
     }
 
     pub(super) fn resolve<'a>(&'a self, event: &'a Value, budget: &Budget) -> Resolved<'a> {
-        let mut merged = Merged { members: Map::new(), nothing: HashSet::new(), budget };
+        let mut merged = Merged::new(budget);
         self.objects.iter().try_for_each(|object| merged.gather(object, event))?;
         Ok(Some(Cow::Owned(Value::Object(merged.into_members()))))
     }
@@ -55,11 +56,18 @@ impl Merge {
 
 /// What was merged so far. What resolves to nothing still takes the place of what was there, and keeps
 /// it for what comes: to the `Object.assign` of the hosted integration it is `undefined`.
-struct Merged<'a> {
+pub(super) struct Merged<'a> {
     members: Map<String, Value>,
     /// The members that are nothing.
     nothing: HashSet<String>,
-    budget: &'a Budget,
+    pub(super) budget: &'a Budget,
+}
+
+impl<'a> Merged<'a> {
+    /// Nothing so far.
+    pub(super) fn new(budget: &'a Budget) -> Self {
+        Self { members: Map::new(), nothing: HashSet::new(), budget }
+    }
 }
 
 impl Merged<'_> {
@@ -72,6 +80,21 @@ impl Merged<'_> {
                     self.put(key, member.within(event, self.budget)?)?;
                 }
             }
+            Expression::List(list) => {
+                for (index, item) in list.iter().enumerate() {
+                    self.put(&index.to_string(), item.within(event, self.budget)?)?;
+                }
+            }
+            Expression::ArrayPath(path) => match path.list(event, self.budget)? {
+                List::Shaped(shape, list) => {
+                    for (index, item) in items(&list).iter().enumerate() {
+                        self.put(&index.to_string(), shape.within(item, self.budget)?)?;
+                    }
+                }
+                List::AsItIs(Some(value)) => self.spread(&value)?,
+                List::AsItIs(None) => {}
+            },
+            Expression::Flatten(flatten) => flatten.gather(event, self)?,
             Expression::If(conditional) => {
                 if let Some(chosen) = conditional.chosen(event, self.budget)? {
                     self.gather(chosen, event)?;
@@ -79,6 +102,9 @@ impl Merged<'_> {
             }
             Expression::Merge(merge) => {
                 merge.objects.iter().try_for_each(|object| self.gather(object, event))?;
+            }
+            Expression::ExcludeWhenNull(inner) if matches!(**inner, Expression::List(_)) => {
+                self.gather(inner, event)?;
             }
             // A null that it takes out still overrides.
             Expression::ExcludeWhenNull(inner) => {
@@ -127,7 +153,12 @@ impl Merged<'_> {
         Ok(())
     }
 
-    fn put(&mut self, key: &str, value: Option<Cow<'_, Value>>) -> Result<(), Unresolved> {
+    /// Puts one member on top.
+    pub(super) fn put(
+        &mut self,
+        key: &str,
+        value: Option<Cow<'_, Value>>,
+    ) -> Result<(), Unresolved> {
         self.budget.spend(key.len())?;
         let value = if let Some(value) = value {
             self.nothing.remove(key);
@@ -140,7 +171,8 @@ impl Merged<'_> {
         Ok(())
     }
 
-    fn into_members(mut self) -> Map<String, Value> {
+    /// What is there in the end.
+    pub(super) fn into_members(mut self) -> Map<String, Value> {
         if !self.nothing.is_empty() {
             self.members.retain(|key, _| !self.nothing.contains(key));
         }

@@ -85,12 +85,7 @@ fn run(name: &str, options: &Value, event: &Value) -> Found {
             Ok(Some(Value::Array(items.collect::<Result<_, ()>>()?)))
         }
         "@flatten" => {
-            let mut flat = Map::new();
-            let separator = options["separator"].as_str().unwrap_or_default();
-            let omit = truthy(&options["omitArrays"]);
-            if let Some(value) = with_holes(&options["value"], event, omit)? {
-                flatten(&value, "", separator, omit, &mut flat);
-            }
+            let mut flat = flattened(options, event)?;
             flat.retain(|_, value| *value != json!(HOLE));
             Ok(Some(Value::Object(flat)))
         }
@@ -131,23 +126,21 @@ fn run(name: &str, options: &Value, event: &Value) -> Found {
 
 /// What is merged, with the members that are nothing.
 fn built(object: &Value, event: &Value) -> Result<Vec<(String, Option<Value>)>, ()> {
-    let Some(members) = object.as_object() else { return Ok(spread(resolve(object, event)?)) };
+    let Some(members) = object.as_object() else {
+        return Ok(spread_holes(with_holes(object, event, false)?));
+    };
     let directive = members.iter().find(|(key, _)| key.starts_with('@'));
     match directive.map(|(key, options)| (key.as_str(), options)) {
         None => resolved_members(members, event),
         Some(("@literal", inside)) => built(inside, event),
-        Some(("@if", options)) => {
-            let mut which = options.clone();
-            which["then"] = json!("then");
-            which["else"] = json!("else");
-            if resolve(&json!({ "@if": which }), event)? == Some(json!("then")) {
-                options.get("then").map_or(Ok(Vec::new()), |then| built(then, event))
-            } else if truthy(&options["else"]) {
-                built(&options["else"], event)
-            } else {
-                Ok(Vec::new())
-            }
+        Some(("@flatten", options)) => {
+            Ok(spread_holes(Some(Value::Object(flattened(options, event)?))))
         }
+        Some(("@arrayPath", _)) => Ok(spread_holes(with_holes(object, event, false)?)),
+        Some(("@if", options)) => match built_branch(options, event)? {
+            Some(branch) => built(&options[branch], event),
+            None => Ok(Vec::new()),
+        },
         Some(("@merge", options)) => {
             let mut objects = options["objects"].as_array().cloned().unwrap_or_default();
             if options["direction"] == "left" {
@@ -156,6 +149,7 @@ fn built(object: &Value, event: &Value) -> Result<Vec<(String, Option<Value>)>, 
             let all = objects.iter().map(|object| built(object, event));
             Ok(all.collect::<Result<Vec<_>, ()>>()?.concat())
         }
+        Some(("@excludeWhenNull", inside)) if is_list(inside) => built(inside, event),
         Some(("@excludeWhenNull", inside)) => match resolve(inside, event)? {
             Some(Value::Object(members)) => {
                 Ok(members.into_iter().map(|(key, value)| (key, clean(value))).collect())
@@ -164,6 +158,53 @@ fn built(object: &Value, event: &Value) -> Result<Vec<(String, Option<Value>)>, 
             None => Ok(Vec::new()),
         },
         Some(_) => Ok(spread(resolve(object, event)?)),
+    }
+}
+
+/// What `@flatten` makes, with the keys that are nothing.
+fn flattened(options: &Value, event: &Value) -> Result<Map<String, Value>, ()> {
+    let mut flat = Map::new();
+    let separator = options["separator"].as_str().unwrap_or_default();
+    let omit = truthy(&options["omitArrays"]);
+    let value = with_holes(&options["value"], event, omit)?.unwrap_or_else(|| HOLE.into());
+    flatten(&value, "", separator, omit, &mut flat);
+    Ok(flat)
+}
+
+/// Which of its branches an `@if` takes.
+fn built_branch(options: &Value, event: &Value) -> Result<Option<&'static str>, ()> {
+    let mut which = options.clone();
+    which["then"] = json!("then");
+    which["else"] = json!("else");
+    let takes_then = resolve(&json!({ "@if": which }), event)? == Some(json!("then"));
+    Ok(if takes_then {
+        options.get("then").map(|_| "then")
+    } else {
+        truthy(&options["else"]).then_some("else")
+    })
+}
+
+/// A list some of whose items are directives, also as a `@literal`.
+fn is_list(mapping: &Value) -> bool {
+    mapping.is_array() || mapping.get("@literal").is_some_and(is_list)
+}
+
+fn spread_holes(value: Option<Value>) -> Vec<(String, Option<Value>)> {
+    let mut members = spread(value);
+    for (_, value) in &mut members {
+        *value = value.take().filter(|value| *value != json!(HOLE)).map(without_holes);
+    }
+    members
+}
+
+fn without_holes(value: Value) -> Value {
+    match value {
+        Value::Array(items) => items.into_iter().map(without_holes).collect(),
+        Value::Object(members) => Value::Object(
+            members.into_iter().map(|(key, value)| (key, without_holes(value))).collect(),
+        ),
+        hole if hole == json!(HOLE) => Value::Null,
+        other => other,
     }
 }
 
@@ -182,11 +223,36 @@ fn with_holes(mapping: &Value, event: &Value, lists_are_leaves: bool) -> Found {
         Value::Object(members) if !members.keys().any(|key| key.starts_with('@')) => {
             let mut resolved = Map::new();
             for (key, member) in members {
-                if let Some(member) = with_holes(member, event, lists_are_leaves)? {
-                    resolved.insert(key.clone(), member);
-                }
+                let member = with_holes(member, event, lists_are_leaves)?;
+                resolved.insert(key.clone(), member.unwrap_or_else(|| HOLE.into()));
             }
             Ok(Some(Value::Object(resolved)))
+        }
+        Value::Object(members) if members.contains_key("@if") => {
+            let options = &members["@if"];
+            match built_branch(options, event)? {
+                Some(branch) => with_holes(&options[branch], event, lists_are_leaves),
+                None => Ok(None),
+            }
+        }
+        Value::Object(members) if members.contains_key("@arrayPath") && !lists_are_leaves => {
+            let [list, shape] = [0, 1].map(|at| &members["@arrayPath"][at]);
+            let whole = resolve(&json!({"@arrayPath": [list]}), event)?;
+            let items = match whole {
+                Some(Value::Array(items)) => items,
+                Some(Value::Object(single)) => vec![Value::Object(single)],
+                other => return Ok(other),
+            };
+            if !shape.as_object().is_some_and(|shape| !shape.is_empty()) {
+                return resolve(mapping, event);
+            }
+            let items = items.iter().map(|item| {
+                Ok(with_holes(shape, item, lists_are_leaves)?.unwrap_or_else(|| HOLE.into()))
+            });
+            Ok(Some(Value::Array(items.collect::<Result<_, ()>>()?)))
+        }
+        Value::Object(members) if members.get("@excludeWhenNull").is_some_and(is_list) => {
+            with_holes(&members["@excludeWhenNull"], event, lists_are_leaves)
         }
         Value::Object(members) if members.len() == 1 && members.contains_key("@literal") => {
             with_holes(&members["@literal"], event, lists_are_leaves)
