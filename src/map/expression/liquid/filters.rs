@@ -166,7 +166,7 @@ const FILTERS: &[Entry] = &[
     ("rstrip", 0, |v, a| done(texts::stripped(&text(v), a, false, true))),
     ("strip_newlines", 0, |v, _| done(text(v).replace("\r\n", "").replace('\n', ""))),
     ("normalize_whitespace", 0, |v, _| done(texts::normalized(&text(v)))),
-    ("number_of_words", 0, |v, _| Ok(Some(text(v).split_whitespace().count().into()))),
+    ("number_of_words", 0, |v, _| Ok(Some(texts::words(&text(v)).into()))),
     ("remove", 1, |v, a| done(text(v).replace(&a.text(0), ""))),
     ("remove_first", 1, |v, a| done(text(v).replacen(&a.text(0), "", 1))),
     ("remove_last", 1, |v, a| done(texts::replaced_last(&text(v), &a.text(0), ""))),

@@ -59,6 +59,8 @@ const RENDERED: &[(&str, &str)] = &[
     (r"{{ 'inf' | plus: 1 }} {{ 'nan' | to_integer }} {{ 'infinity' | plus: 1 }} {{ '-Infinity' | plus: 1 }} {{ '+5' | plus: 1 }} {{ '1.' | plus: 1 }} {{ '.5' | plus: 1 }} {{ '1e3' | plus: 1 }} {{ 'e' | plus: 1 }}", "1 NaN 1 -Infinity 6 2 1.5 1001 1"),
     ("{{ '\u{feff}7\u{a0}' | plus: 1 }} {{ '\u{85}' | to_integer }} {{ '\u{85} 7' | plus: 1 }} {{ '\u{2028}' | to_integer }}", "8 NaN 1 0"),
     ("{% if '\u{85}' == blank %}a{% endif %}{% if '\u{feff}' == blank %}b{% endif %}{% if '\u{a0} ' == blank %}c{% endif %}", "bc"),
+    ("{{ '\u{feff}a\u{feff}' | strip | size }}{{ '\u{85}a\u{feff}b' | number_of_words }}{{ 'a\u{feff}\u{a0}b\u{85}' | normalize_whitespace | size }}", "124"),
+    (r"{% if arr == arr %}a{% endif %}{% if o == o %}b{% endif %}{% if o == o.l[0] %}c{% endif %}", "ab"),
     (r"{% if nil < 1 %}a{% endif %}{% if nil >= 0 %}b{% endif %}{% if 1 > nil %}c{% endif %}{% if nul < 1 %}d{% endif %}{% if nope < 1 %}e{% endif %}", "d"),
     (r"{% if nil == nul %}a{% endif %}{% if nil == nope %}b{% endif %}{% if nil == nil %}c{% endif %}{% if nil == blank %}d{% endif %}{% if blank == nil %}e{% endif %}{% if nil == empty %}f{% endif %}{% if empty == nil %}g{% endif %}{% if nil == e %}h{% endif %}{% if nil != f %}i{% endif %}", "abcei"),
     (r"{% if name contains empty %}a{% endif %}{% if name contains blank %}b{% endif %}{% if e contains blank %}c{% endif %}{% if list contains empty %}d{% endif %}{% if n contains empty %}e{% endif %}{% if empty contains '' %}f{% endif %}{% if blank contains 'x' %}g{% endif %}{% if nil contains empty %}h{% endif %}{% if list contains nil %}i{% endif %}{% if name contains nil %}j{% endif %}", "abcf"),

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::super::Unresolved;
+use super::super::template::is_blank as is_space;
 use super::filters::Arguments;
 use super::value::{coerced, text};
 
@@ -62,16 +63,21 @@ pub(super) fn capitalized(whole: &str) -> String {
 pub(super) fn stripped(whole: &str, arguments: &Arguments<'_>, start: bool, end: bool) -> String {
     let characters = arguments.text(0);
     let out = |c: char| {
-        if characters.is_empty() { c.is_whitespace() } else { characters.contains(c) }
+        if characters.is_empty() { is_space(c) } else { characters.contains(c) }
     };
     let whole = if start { whole.trim_start_matches(out) } else { whole };
     if end { whole.trim_end_matches(out) } else { whole }.to_owned()
 }
 
+/// How many words there are.
+pub(super) fn words(whole: &str) -> usize {
+    whole.split(is_space).filter(|word| !word.is_empty()).count()
+}
+
 pub(super) fn normalized(whole: &str) -> String {
     let mut normal = String::with_capacity(whole.len());
     for character in whole.chars() {
-        if !character.is_whitespace() {
+        if !is_space(character) {
             normal.push(character);
         } else if !normal.ends_with(' ') {
             normal.push(' ');

@@ -102,8 +102,8 @@ pub(super) fn equal(a: Option<&Value>, b: Option<&Value>) -> bool {
         (Some(Value::Array(a)), Some(Value::Array(b))) => {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(Some(a), Some(b)))
         }
-        // Two objects are never the same one.
-        (Some(Value::Object(_)), _) => false,
+        // Two objects are equal only if they are one.
+        (Some(Value::Object(a)), Some(Value::Object(b))) => std::ptr::eq(a, b),
         (a, b) => a == b,
     }
 }
