@@ -270,7 +270,7 @@ fn equal(left: &Side<'_>, right: &Side<'_>) -> bool {
         (Side::Nil, Side::Value(value)) | (Side::Value(value), Side::Nil) => {
             matches!(value.as_deref(), None | Some(Value::Null))
         }
-        (Side::Nil, Side::Nil) | (Side::Blank, Side::Nil) => true,
+        (Side::Nil | Side::Blank, Side::Nil) => true,
         (Side::Value(left), Side::Value(right)) => value::equal(left.as_deref(), right.as_deref()),
         (Side::Empty, Side::Value(value)) | (Side::Value(value), Side::Empty) => {
             value::is_empty(value.as_deref())
