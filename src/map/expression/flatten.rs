@@ -73,18 +73,18 @@ impl Flatten {
                     }
                     Ok(())
                 }
-                List::AsItIs(value) => self.flatten_found(value.as_deref(), at, flat),
+                List::AsItIs(value) => self.flatten_found(value.as_deref(), &at, flat),
             },
             Expression::If(conditional) => match conditional.chosen(event, flat.budget)? {
                 Some(chosen) => self.flatten_built(chosen, at, event, flat),
-                None => self.flatten_found(None, at, flat),
+                None => self.flatten_found(None, &at, flat),
             },
             Expression::ExcludeWhenNull(inner) if matches!(**inner, Expression::List(_)) => {
                 self.flatten_built(inner, at, event, flat)
             }
             other => {
                 let value = other.within(event, flat.budget)?;
-                self.flatten_found(value.as_deref(), at, flat)
+                self.flatten_found(value.as_deref(), &at, flat)
             }
         }
     }
@@ -96,28 +96,28 @@ impl Flatten {
     fn flatten_found(
         &self,
         value: Option<&Value>,
-        at: String,
+        at: &str,
         flat: &mut Merged<'_>,
     ) -> Result<(), Unresolved> {
         match value {
             Some(value) => self.flatten(value, at, flat),
-            None => flat.put(&at, None),
+            None => flat.put(at, None),
         }
     }
 
-    fn flatten(&self, value: &Value, at: String, flat: &mut Merged<'_>) -> Result<(), Unresolved> {
+    fn flatten(&self, value: &Value, at: &str, flat: &mut Merged<'_>) -> Result<(), Unresolved> {
         match value {
             Value::Object(members) => {
                 for (key, member) in members {
-                    self.flatten(member, self.below(&at, key), flat)?;
+                    self.flatten(member, &self.below(at, key), flat)?;
                 }
             }
             Value::Array(items) if !self.omit_arrays => {
                 for (index, item) in items.iter().enumerate() {
-                    self.flatten(item, self.below(&at, &index.to_string()), flat)?;
+                    self.flatten(item, &self.below(at, &index.to_string()), flat)?;
                 }
             }
-            leaf => flat.put(&at, Some(Cow::Borrowed(leaf)))?,
+            leaf => flat.put(at, Some(Cow::Borrowed(leaf)))?,
         }
         Ok(())
     }

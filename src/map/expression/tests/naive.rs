@@ -243,7 +243,7 @@ fn with_holes(mapping: &Value, event: &Value, lists_are_leaves: bool) -> Found {
                 Some(Value::Object(single)) => vec![Value::Object(single)],
                 other => return Ok(other),
             };
-            if !shape.as_object().is_some_and(|shape| !shape.is_empty()) {
+            if shape.as_object().is_none_or(Map::is_empty) {
                 return resolve(mapping, event);
             }
             let items = items.iter().map(|item| {
