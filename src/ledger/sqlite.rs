@@ -43,6 +43,7 @@ mod meta;
 mod migration;
 mod modes;
 mod moved;
+mod on_disk;
 mod operated;
 mod operations;
 mod owner;

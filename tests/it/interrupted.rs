@@ -1,6 +1,8 @@
 //! Killed at any system call that touches the ledger's directory, whatever makes or replaces a ledger
 //! leaves one that opens: the old one whole, or the new one whole (P1, P4).
 
+pub mod moving;
+
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -84,14 +86,15 @@ fn at_each_call(mut run: impl FnMut(Point) -> bool) -> usize {
     kills
 }
 
-/// The command line of a tracer that kills there.
-fn killer(ledger: &Path, at: Point, also: &[&str]) -> Vec<String> {
+/// The command line of a tracer that kills there, if that touches one of these directories or what of a
+/// ledger may be in it.
+fn killer(directories: &[PathBuf], at: Point, also: &[&str]) -> Vec<String> {
     let mut words = vec!["strace".to_owned()];
     words.extend(also.iter().map(|word| (*word).to_owned()));
     words.extend(["-f", "-qq", "-o", "/dev/null"].map(str::to_owned));
-    for within in ["", "restoring", "restored", "restored/before", "before-restore-1"] {
+    for directory in directories {
         for name in NAMES {
-            let path = ledger.join(within).join(name);
+            let path = directory.join(name);
             words
                 .extend(["-P".to_owned(), path.display().to_string().trim_end_matches('/').into()]);
         }
@@ -102,9 +105,15 @@ fn killer(ledger: &Path, at: Point, also: &[&str]) -> Vec<String> {
     words
 }
 
+/// A ledger's directory, and those that a restore makes in it.
+fn of_a_restore(ledger: &Path) -> Vec<PathBuf> {
+    let within = ["", "restoring", "restored", "restored/before", "before-restore-1"];
+    within.map(|name| ledger.join(name)).into()
+}
+
 /// Whether the command was killed there; if not, it did what was asked.
 fn is_killed(installation: &Installation, at: Point, arguments: &[&str]) -> bool {
-    let words = killer(&installation.ledger_path(), at, &[]);
+    let words = killer(&of_a_restore(&installation.ledger_path()), at, &[]);
     let output = installation.typing(&words, arguments).output().expect("strace is there");
     let is_killed = output.status.signal() == Some(SIGKILL);
     let said = String::from_utf8_lossy(&output.stderr);
@@ -281,6 +290,19 @@ fn is_ready(daemon: &mut Child) -> bool {
     lines.any(|line| line.contains("\"message\":\"ready\""))
 }
 
+/// Whether a daemon was killed there before it was ready; if not, it is killed then.
+fn is_killed_starting(installation: &Installation, directories: &[PathBuf], at: Point) -> bool {
+    // -D: the daemon is our child, and the tracer its.
+    let words = killer(directories, at, &["-D"]);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let mut daemon = installation.wrapped(&words).spawn().expect("strace is there");
+    let was_ready = is_ready(&mut daemon);
+    let _ = daemon.kill(); // it may have been killed
+    let ended = daemon.wait().expect("it is our child");
+    assert_eq!(ended.signal(), Some(SIGKILL), "{at:?}");
+    !was_ready
+}
+
 async fn the_very_first_start_may_be_killed_at_any_call() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -290,15 +312,7 @@ async fn the_very_first_start_may_be_killed_at_any_call() {
         if ledger.exists() {
             std::fs::remove_dir_all(&ledger).expect("it is ours");
         }
-        // -D: the daemon is our child, and the tracer its.
-        let words = killer(&ledger, at, &["-D"]);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let mut daemon = installation.wrapped(&words).spawn().expect("strace is there");
-        let was_ready = is_ready(&mut daemon);
-        let _ = daemon.kill(); // it may have been killed
-        let ended = daemon.wait().expect("it is our child");
-        assert_eq!(ended.signal(), Some(SIGKILL), "{at:?}");
-        if was_ready {
+        if !is_killed_starting(&installation, &of_a_restore(&ledger), at) {
             return false;
         }
         if ledger.exists() {

@@ -103,6 +103,7 @@ fn main() -> std::process::ExitCode {
         hostile_json::tests(),
         http2::tests(),
         interrupted::tests(),
+        interrupted::moving::tests(),
         isolation::tests(),
         ledger_commands::tests(),
         log_lines::tests(),

@@ -10,10 +10,13 @@ use std::path::{Path, PathBuf};
 
 use super::at_rest::{self, Prepared};
 use super::integrity::{self, Damage};
+use super::on_disk::{remove_if_there, sync, sync_name, unusable, with_suffix};
 use super::schema::{self, OpenError};
 
 /// A copy in the ledger's directory until it has been passed on.
 const STREAMED: &str = "streamed";
+/// Behind the name of a copy that is being made.
+const UNFINISHED: &str = ".unfinished";
 
 /// Why a copy was not made or not put back.
 #[derive(Debug, thiserror::Error)]
@@ -91,21 +94,21 @@ pub fn backup(directory: &Path, file: &Path) -> Result<BackedUp, BackupError> {
     if file.exists() {
         return Err(BackupError::Exists(file.to_owned()));
     }
-    let unfinished = with_suffix(file, ".unfinished");
+    let unfinished = with_suffix(file, UNFINISHED);
     remove_if_there(&unfinished)?;
     let prepared = at_rest::prepare(directory)?;
     let db = schema::open_to_read(&schema::database(directory))?;
     if schema::version(&db).map_err(OpenError::from)? == 0 {
         return Err(OpenError::Missing(directory.to_owned()).into()); // no start has come to make it
     }
-    File::create(&unfinished).map_err(failed(&unfinished))?; // SQLite would not say why it cannot
+    File::create(&unfinished).map_err(unusable(&unfinished))?; // SQLite would not say why it cannot
     let name = unfinished.to_string_lossy();
     let copied = db.execute("VACUUM INTO ?1", [&name]).map_err(BackupError::Copy);
     let finished = copied.and_then(|_| {
         verify(&unfinished)?;
         sync(&unfinished)?;
-        fs::rename(&unfinished, file).map_err(failed(file))?;
-        sync_folder(file)
+        fs::rename(&unfinished, file).map_err(unusable(file))?;
+        Ok(sync_name(file)?)
     });
     if finished.is_err() {
         // What is left would only look like a backup.
@@ -120,14 +123,21 @@ pub fn backup_to(directory: &Path, out: &mut impl io::Write) -> Result<BackedUp,
     let Ok(turn) = File::open(directory) else {
         return Err(OpenError::Missing(directory.to_owned()).into());
     };
-    turn.lock().map_err(failed(directory))?; // of those who stream; the ledger's own lock is a file
+    turn.lock().map_err(unusable(directory))?; // of those who stream; the ledger's own lock is a file
     let copy = directory.join(STREAMED);
     remove_if_there(&copy)?; // of one that was killed
     let backed_up = backup(directory, &copy)?;
-    let opened = File::open(&copy).map_err(failed(&copy));
+    let opened = File::open(&copy).map_err(unusable(&copy));
     remove_if_there(&copy)?;
     io::copy(&mut opened?, out).and_then(|_| out.flush()).map_err(BackupError::Stream)?;
     Ok(backed_up)
+}
+
+/// Takes away what a stream that was killed has left in the ledger's directory.
+pub(super) fn remove_streamed(directory: &Path) -> Result<(), OpenError> {
+    let copy = directory.join(STREAMED);
+    remove_if_there(&with_suffix(&copy, UNFINISHED))?;
+    Ok(remove_if_there(&copy)?)
 }
 
 /// Reads all of the database `file`.
@@ -138,36 +148,4 @@ pub(super) fn verify(file: &Path) -> Result<(), BackupError> {
         return Ok(());
     }
     Err(BackupError::Damaged { path: file.to_owned(), faults })
-}
-
-/// A path beside another one.
-pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-fn remove_if_there(path: &Path) -> Result<(), BackupError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(path)(error)),
-        _ => Ok(()),
-    }
-}
-
-pub(super) fn sync(file: &Path) -> Result<(), BackupError> {
-    File::open(file).and_then(|opened| opened.sync_all()).map_err(failed(file))
-}
-
-/// So that the name is on stable storage too.
-fn sync_folder(file: &Path) -> Result<(), BackupError> {
-    let folder = match file.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    sync(folder)
-}
-
-pub(super) fn failed(path: &Path) -> impl FnOnce(io::Error) -> BackupError {
-    let path = path.to_owned();
-    move |source| BackupError::File { path, source }
 }

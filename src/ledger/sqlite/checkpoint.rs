@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::backup::with_suffix;
 use super::database::Database;
 use super::erasure::empty_log;
+use super::on_disk::with_suffix;
 use super::reserve::is_full;
 use super::schema;
 use super::threads;

@@ -16,7 +16,7 @@ use std::io::{self, BufReader, Read};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use super::backup::with_suffix;
+use super::on_disk::with_suffix;
 
 const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;

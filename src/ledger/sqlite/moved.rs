@@ -10,14 +10,15 @@
 //! * Nobody has it meanwhile: the lock of the old place is held.
 //! * A ledger that is there already is never touched.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::on_disk::{remove_if_there, sync, unusable};
 use super::owner::Owner;
-use super::restore;
 use super::schema::{self, LOCK, OpenError};
+use super::{backup, restore};
 
 /// What the directory is called into which a ledger is moved. A second ledger of another name, below the first, is
 /// another ledger.
@@ -39,7 +40,9 @@ pub(super) fn take_in(directory: &Path) -> Result<(), OpenError> {
     let lock = schema::lock(&around)?;
     let moving = around.join(MOVING);
     if moving.exists() {
-        fs::remove_dir_all(&moving).map_err(unusable(&moving))?; // names of files that have others
+        // the names that an earlier start has given, and nothing else
+        schema::files().try_for_each(|name| take_away(name, &moving, &around))?;
+        fs::remove_dir(&moving).map_err(unusable(&moving))?;
     }
     let owner = Owner::of(&around).map_err(unusable(&around))?;
     owner.make_directory(&moving).map_err(unusable(&moving))?;
@@ -59,30 +62,45 @@ pub(super) fn take_in(directory: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Takes away the old names, that of the database first: without it nobody opens what is left. The ledgers
-/// that a restore has set aside go along.
+/// Takes along the ledgers that a restore has set aside, and then the old names away, that of the database first:
+/// without it nobody opens what is left. Another start may be doing the same.
 fn finish(around: &Path, directory: &Path) -> Result<(), OpenError> {
-    for name in schema::files() {
-        let old = around.join(name);
-        if is_same(&old, &directory.join(name)) {
-            fs::remove_file(&old).map_err(unusable(&old))?;
-        }
-    }
     for entry in fs::read_dir(around).map_err(unusable(around))? {
         let entry = entry.map_err(unusable(around))?;
         if restore::is_set_aside(&entry.file_name()) {
-            let new = directory.join(entry.file_name());
-            fs::rename(entry.path(), &new).map_err(unusable(&new))?;
+            take_along(&entry.path(), directory)?;
         }
     }
-    let lock = around.join(LOCK);
-    match fs::remove_file(&lock) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(unusable(&lock)(error));
-        }
-        _ => {}
+    sync(directory)?;
+    sync(around)?;
+    let mut old_names = schema::files();
+    old_names.next().map_or(Ok(()), |database| take_away(database, around, directory))?;
+    remove_if_there(&around.join(LOCK))?;
+    backup::remove_streamed(around)?;
+    old_names.try_for_each(|name| take_away(name, around, directory))?;
+    Ok(sync(around)?)
+}
+
+/// Takes one name away, if the file has it in the other directory too.
+fn take_away(name: &str, from: &Path, other: &Path) -> Result<(), OpenError> {
+    let old = from.join(name);
+    if is_same(&old, &other.join(name)) {
+        remove_if_there(&old)?;
     }
-    sync(around)
+    Ok(())
+}
+
+/// Under its own name, or the next one that is free.
+fn take_along(aside: &Path, directory: &Path) -> Result<(), OpenError> {
+    let name = aside.file_name().unwrap_or_default();
+    let mut new = directory.join(name);
+    if new.exists() {
+        new = restore::next_aside(directory)?;
+    }
+    match fs::rename(aside, &new) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        moved => Ok(moved.map_err(unusable(&new))?),
+    }
 }
 
 /// Where the ledger is that a start moves into `directory`, if there is one.
@@ -92,7 +110,8 @@ pub fn still_around(directory: &Path) -> Option<PathBuf> {
 }
 
 fn is_to_be_moved(around: &Path, directory: &Path) -> bool {
-    !schema::database(directory).exists() && schema::database(around).is_file()
+    let is_there = schema::database(around).is_file() || restore::has_counted(around);
+    is_there && !schema::database(directory).exists()
 }
 
 /// Whether a move was interrupted after it counted.
@@ -113,15 +132,6 @@ fn around(directory: &Path) -> Option<PathBuf> {
     }
     let around = directory.parent()?;
     Some(if around == Path::new("") { PathBuf::from(".") } else { around.to_owned() })
-}
-
-fn sync(directory: &Path) -> Result<(), OpenError> {
-    File::open(directory).and_then(|opened| opened.sync_all()).map_err(unusable(directory))
-}
-
-fn unusable(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
-    let path = path.to_owned();
-    move |source| OpenError::Directory { path, source }
 }
 
 #[cfg(test)]
@@ -181,6 +191,50 @@ mod tests {
         }
         take_in(&directory).expect("it can be finished");
         is_moved(volume.path());
+    }
+
+    #[test]
+    fn a_ledger_whose_restore_was_interrupted_is_there_too() {
+        let volume = volume();
+        let at = |name: &str| volume.path().join(name);
+        fs::create_dir_all(at("restored/before")).expect("it is ours");
+        fs::rename(at("ledger.db"), at("restored/before/ledger.db")).expect("both are ours");
+        fs::write(at("restored/ledger.db"), "the copy").expect("it is ours");
+        assert_eq!(still_around(&at("ledger")).as_deref(), Some(volume.path()));
+        take_in(&at("ledger")).expect("it can be moved");
+        let text = fs::read_to_string(at("ledger/ledger.db")).expect("it is there");
+        assert_eq!(text, "the copy");
+        let inside = ["before-restore-1", "before-restore-2", "ledger.db"];
+        assert_eq!(names(&at("ledger")), inside);
+    }
+
+    #[test]
+    fn what_is_not_the_ledgers_own_is_never_lost() {
+        let volume = volume();
+        let at = |name: &str| volume.path().join(name);
+        fs::write(at("streamed"), "of a backup that was killed").expect("it is ours");
+        fs::create_dir(at(MOVING)).expect("it is ours");
+        fs::write(at("moving/letters"), "somebody's").expect("it is ours");
+        let refused = take_in(&at("ledger")).expect_err("that is not to be thrown away");
+        assert!(matches!(&refused, OpenError::Directory { path, .. } if *path == at(MOVING)));
+        assert!(at("moving/letters").exists() && at("ledger.db").exists());
+        fs::rename(at(MOVING), at("letters")).expect("it is ours");
+        take_in(&at("ledger")).expect("it can be moved");
+        assert_eq!(names(volume.path()), ["backup.db", "ledger", "letters", "lost+found"]);
+    }
+
+    #[test]
+    fn a_ledger_that_was_set_aside_takes_the_place_of_no_other() {
+        let volume = volume();
+        let at = |name: &str| volume.path().join(name);
+        fs::write(at("before-restore-1/old"), "").expect("it is ours");
+        take_in(&at("ledger")).expect("it can be moved");
+        fs::create_dir(at("before-restore-1")).expect("it is ours");
+        fs::write(at("before-restore-1/older"), "").expect("it is ours");
+        fs::hard_link(at("ledger/journal-1"), at("journal-1")).expect("it is ours");
+        take_in(&at("ledger")).expect("it can be finished");
+        assert!(at("ledger/before-restore-1/old").exists());
+        assert!(at("ledger/before-restore-2/older").exists());
     }
 
     #[test]

@@ -22,14 +22,15 @@
 //! What comes as a stream is kept there too before it is looked at.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::backup::{BackupError, backup, failed, sync, verify, with_suffix};
+use super::backup::{BackupError, backup, verify};
+use super::on_disk::{sync, unusable, with_suffix};
 use super::owner::Owner;
 use super::schema::{self, OpenError};
 
@@ -75,7 +76,7 @@ enum From<'a> {
 }
 
 fn put_in_place(directory: &Path, from: From<'_>) -> Result<Option<PathBuf>, BackupError> {
-    make_if_missing(directory).map_err(failed(directory))?;
+    make_if_missing(directory).map_err(unusable(directory))?;
     let _lock = schema::lock(directory)?;
     let preparing = directory.join(PREPARING);
     if let Err(error) = prepare(directory, &preparing, from) {
@@ -83,19 +84,19 @@ fn put_in_place(directory: &Path, from: From<'_>) -> Result<Option<PathBuf>, Bac
         return Err(error);
     }
     let committed = directory.join(COMMITTED);
-    fs::rename(&preparing, &committed).map_err(failed(&committed))?;
+    fs::rename(&preparing, &committed).map_err(unusable(&committed))?;
     sync(directory)?;
     Ok(finish(directory)?)
 }
 
 /// Makes the new ledger in `preparing`, checked and synced.
 fn prepare(directory: &Path, preparing: &Path, from: From<'_>) -> Result<(), BackupError> {
-    let owner = Owner::of(directory).map_err(failed(directory))?;
-    owner.make_directory(preparing).map_err(failed(preparing))?;
+    let owner = Owner::of(directory).map_err(unusable(directory))?;
+    owner.make_directory(preparing).map_err(unusable(preparing))?;
     let database = schema::database(preparing);
     let shown = match from {
         From::Path(file) if file.is_file() => {
-            owner.copy(file, &database).map_err(failed(file))?;
+            owner.copy(file, &database).map_err(unusable(file))?;
             file
         }
         From::Path(ledger) => {
@@ -111,10 +112,10 @@ fn prepare(directory: &Path, preparing: &Path, from: From<'_>) -> Result<(), Bac
     schema::migrate(&database)?;
     forget_what_was_told(&database).map_err(BackupError::Copy)?;
     let before = preparing.join(BEFORE);
-    owner.make_directory(&before).map_err(failed(&before))?;
+    owner.make_directory(&before).map_err(unusable(&before))?;
     sync(&database)?;
     sync(&before)?;
-    sync(preparing)
+    Ok(sync(preparing)?)
 }
 
 /// After whatever has ended a restore: finishes it if it counted, or else throws away what was
@@ -165,14 +166,16 @@ fn finish(directory: &Path) -> Result<Option<PathBuf>, OpenError> {
                 fs::rename(&here, &there).map_err(unusable(&here))?;
             }
         }
-        sync_directories(&[&before, directory])?;
+        sync(&before)?;
+        sync(directory)?;
         fs::rename(&arriving, schema::database(directory)).map_err(unusable(&arriving))?;
-        sync_directories(&[directory, &committed])?;
+        sync(directory)?;
+        sync(&committed)?;
     }
     let aside = set_aside(directory, &before)?;
-    sync_directories(&[directory])?;
+    sync(directory)?;
     fs::remove_dir_all(&committed).map_err(unusable(&committed))?; // what counts has left it
-    sync_directories(&[directory])?;
+    sync(directory)?;
     Ok(aside)
 }
 
@@ -186,11 +189,21 @@ fn set_aside(directory: &Path, before: &Path) -> Result<Option<PathBuf>, OpenErr
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None), // it has it already
-        Err(error) => return Err(unusable(before)(error)),
+        Err(error) => return Err(unusable(before)(error).into()),
     }
-    let aside = next_name(directory, SET_ASIDE)?;
+    let aside = next_aside(directory)?;
     fs::rename(before, &aside).map_err(unusable(&aside))?;
     Ok(Some(aside))
+}
+
+/// Whether one has counted and its copy is not in its place yet.
+pub(super) fn has_counted(directory: &Path) -> bool {
+    schema::database(&directory.join(COMMITTED)).is_file()
+}
+
+/// Where one more ledger can be set aside.
+pub(super) fn next_aside(directory: &Path) -> Result<PathBuf, OpenError> {
+    next_name(directory, SET_ASIDE)
 }
 
 /// The name with the next number behind it.
@@ -208,17 +221,17 @@ fn next_name(directory: &Path, name: &str) -> Result<PathBuf, OpenError> {
 fn copy_ledger(from: &Path, to: &Path, owner: Owner) -> Result<(), BackupError> {
     let _lock = schema::lock_if_there(from)?;
     let copy = with_suffix(to, ".from");
-    owner.make_directory(&copy).map_err(failed(&copy))?;
+    owner.make_directory(&copy).map_err(unusable(&copy))?;
     for name in schema::files() {
         let file = from.join(name);
         if file.exists() {
-            owner.copy(&file, &copy.join(name)).map_err(failed(&file))?;
+            owner.copy(&file, &copy.join(name)).map_err(unusable(&file))?;
         }
     }
     backup(&copy, to)?;
-    fs::remove_dir_all(&copy).map_err(failed(&copy))?;
-    owner.take(to).map_err(failed(to))?;
-    fs::set_permissions(to, Permissions::from_mode(0o600)).map_err(failed(to))
+    fs::remove_dir_all(&copy).map_err(unusable(&copy))?;
+    owner.take(to).map_err(unusable(to))?;
+    Ok(fs::set_permissions(to, Permissions::from_mode(0o600)).map_err(unusable(to))?)
 }
 
 /// Where there is no ledger yet: the directory is whose the one around it is.
@@ -251,17 +264,6 @@ fn forget_what_was_told(database: &Path) -> rusqlite::Result<()> {
         "PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;
          UPDATE destination SET environment = 'restored', checksum = NULL;",
     )
-}
-
-fn sync_directories(directories: &[&Path]) -> Result<(), OpenError> {
-    directories.iter().try_for_each(|directory| {
-        File::open(directory).and_then(|opened| opened.sync_all()).map_err(unusable(directory))
-    })
-}
-
-fn unusable(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
-    let path = path.to_owned();
-    move |source| OpenError::Directory { path, source }
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::backup::with_suffix;
 use super::journal::{self, Found, ScanError, VERSION as JOURNAL_VERSION};
+use super::on_disk::{unusable, with_suffix};
 use super::owner::Owner;
 use super::writer::WriterFailure;
 use super::{checksum, integrity, meta, migration, modes, moved, reserve, restore};
@@ -266,19 +266,15 @@ pub(super) fn lock_if_there(directory: &Path) -> Result<Option<Lock>, OpenError>
 /// that was interrupted is finished or undone, and so is a change of the database outside its log. A ledger
 /// that was kept in the directory around it until now is moved in.
 pub(super) fn lock(directory: &Path) -> Result<Lock, OpenError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| OpenError::Directory { path, source }
-    };
     moved::take_in(directory)?;
-    make_directory(directory).map_err(failed(directory))?;
+    make_directory(directory).map_err(unusable(directory))?;
     let path = directory.join(LOCK);
     let file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
         .open(&path)
-        .map_err(failed(&path))?;
+        .map_err(unusable(&path))?;
     // Made by another user, it may not be ours to give away.
     let _ = Owner::of(directory).and_then(|owner| owner.take(&path));
     match file.try_lock() {

@@ -1,0 +1,61 @@
+//! Files and directories of the ledger: synced, taken away, and errors that say which one it was.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::backup::BackupError;
+use super::schema::OpenError;
+
+/// What the system said of a path. What that means, whoever asked for it knows.
+#[derive(Debug)]
+pub(super) struct Unusable {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl From<Unusable> for OpenError {
+    fn from(Unusable { path, source }: Unusable) -> Self {
+        Self::Directory { path, source }
+    }
+}
+
+impl From<Unusable> for BackupError {
+    fn from(Unusable { path, source }: Unusable) -> Self {
+        Self::File { path, source }
+    }
+}
+
+/// Says of which path an error is.
+pub(super) fn unusable(path: &Path) -> impl FnOnce(io::Error) -> Unusable {
+    let path = path.to_owned();
+    move |source| Unusable { path, source }
+}
+
+/// Puts a file, or the names in a directory, on stable storage.
+pub(super) fn sync(path: &Path) -> Result<(), Unusable> {
+    File::open(path).and_then(|opened| opened.sync_all()).map_err(unusable(path))
+}
+
+/// The same for the name of a file.
+pub(super) fn sync_name(file: &Path) -> Result<(), Unusable> {
+    match file.parent() {
+        Some(folder) if folder != Path::new("") => sync(folder),
+        _ => sync(Path::new(".")),
+    }
+}
+
+/// Takes a file away, unless nobody has made it or somebody else has taken it away.
+pub(super) fn remove_if_there(file: &Path) -> Result<(), Unusable> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unusable(file)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// A path beside another one.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
