@@ -93,10 +93,13 @@ pub struct Trouble {
     pub answer_id: String,
 }
 
+/// Of members that LaunchDarkly cannot use.
+pub(super) const REFUSED: &str = "refused";
+
 /// One for each variant of [`Outcome`].
 const WORDS: [&str; 11] = [
     "taken",
-    "refused",
+    REFUSED,
     "token_refused",
     "not_permitted",
     "approval_required",
@@ -170,12 +173,12 @@ impl Delivered {
 
     /// A call of this audience was taken.
     pub(super) fn taken(&self, audience: &AudienceId) {
-        lock(&self.failing).taken(audience);
+        lock(&self.failing).taken(audience, Instant::now());
     }
 
     /// Forgets the failures of all others: nothing of them is pending.
     pub(super) fn keep_failing(&self, is_pending: impl Fn(&AudienceId) -> bool) {
-        lock(&self.failing).keep(is_pending);
+        lock(&self.failing).keep(is_pending, Instant::now());
     }
 
     /// Nothing at all is sent before then.

@@ -168,6 +168,7 @@ impl Courier {
             } else {
                 self.dispatch.next(Instant::now(), &backlog)
             };
+            self.show_standing();
             let batch = match next {
                 Step::Send(batch) => Ok(Some(batch)),
                 Step::Claim { audience, limit } => {
@@ -179,7 +180,8 @@ impl Courier {
                 Step::ClaimTold { after } => {
                     let claimed = self.ledger.claim_told(&self.destination, after.as_ref()).await;
                     if matches!(claimed, Ok(None)) {
-                        self.dispatch.nobody_told();
+                        let reports = self.dispatch.nobody_told();
+                        self.report(reports).await?;
                     }
                     claimed
                 }
@@ -220,12 +222,12 @@ impl Courier {
                 self.send(batch);
             }
         }
-        let parts = self.dispatch.release_parts();
-        self.report(parts).await?;
+        let kept = self.dispatch.give_back();
+        self.report(kept).await?;
         while let Some(flown) = self.flights.join_next().await {
             self.land(flown?).await?;
-            let parts = self.dispatch.release_parts();
-            self.report(parts).await?;
+            let kept = self.dispatch.give_back();
+            self.report(kept).await?;
         }
         Ok(())
     }
@@ -288,7 +290,9 @@ impl Courier {
         let reports = if is_of_before && flown.answer.outcome.is_of_the_destination() {
             self.dispatch.refused_before_change(flown.batch)
         } else {
+            let was_suspected = self.dispatch.suspects();
             let reports = self.dispatch.answered(flown.batch, flown.answer, now);
+            self.show_suspicion(was_suspected);
             self.note(&audience, (&outcome, status, &words), now);
             reports
         };
@@ -429,6 +433,13 @@ impl Courier {
         let is_late = |of: &Backlog| of.waiting_since.elapsed() > self.late_after;
         let is_well = !is_paused && !is_held && !backlog.iter().any(is_late);
         self.counters.show_wellness(is_well, self.late_after, self.clock.now());
+    }
+
+    /// Said where it is looked for only: it may be over at once.
+    fn show_suspicion(&self, was_suspected: bool) {
+        if self.dispatch.suspects() && !was_suspected {
+            debug!(destination.name = %self.destination, "many members in a row are refused: is everybody?");
+        }
     }
 
     fn show_standing(&self) {

@@ -4,6 +4,7 @@
 mod answers;
 mod turns;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -66,7 +67,7 @@ pub struct Held {
     pub status: u16,
     /// A word for what the answer meant, as in [`super::Delivered::durations`].
     pub what: &'static str,
-    /// In words, naming the setting that has to do with it.
+    /// In words, naming the setting that has to do with it; see [`Held::reason`].
     pub why: &'static str,
     /// What to do about it.
     pub remedy: &'static str,
@@ -76,12 +77,34 @@ pub struct Held {
     pub message: String,
     /// LaunchDarkly's `id` of the last such answer, for its support.
     pub answer_id: String,
+    /// Nothing is left to probe with: no member waits, and none was told before.
+    pub has_no_probe: bool,
 }
 
+/// Behind the reason of a hold.
+const NO_PROBE: &str = "; nothing is left to ask LaunchDarkly again with, so that the next member that changes \
+                        will show whether it is mended";
+
+impl Held {
+    /// Why, in words that name the setting that has to do with it; and what it waits for, if that is not seen by
+    /// itself.
+    #[must_use]
+    pub fn reason(&self) -> Cow<'static, str> {
+        if self.has_no_probe { format!("{}{NO_PROBE}", self.why).into() } else { self.why.into() }
+    }
+}
+
+/// Nothing is sent but probes.
 #[derive(Debug)]
 struct Hold {
     held: Held,
+    /// Each alone, so many that it may be everybody.
     everybody_refused: bool,
+    /// As long as nobody who was taken before was asked whether it is everybody: people are not told yet, for it
+    /// may be over at once. Those who were parked for a refusal that may be everybody's.
+    suspicion: Option<Vec<Batch>>,
+    /// Calls that were on their way before: they are no probes.
+    others_in_flight: usize,
     backoff: Backoff,
     next_probe: Instant,
     /// The next probe is of somebody who was taken before: those who wait may all be refused for
@@ -89,9 +112,18 @@ struct Hold {
     ask_told: bool,
     /// Who was asked so last.
     asked: Option<(AudienceId, ContextKey)>,
-    /// Behind the one that was asked last nobody was found who was taken before: all of them may stand
-    /// before those who wait.
-    ask_from_start: bool,
+    search: Search,
+}
+
+/// Where the next one is looked for who was taken before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Search {
+    /// Behind the one that was asked last.
+    Behind,
+    /// From the start: behind that one there was none, and all of them may stand before it.
+    FromStart,
+    /// There is none.
+    Nobody,
 }
 
 #[derive(Debug, Default)]
@@ -169,15 +201,25 @@ impl Dispatch {
 
     /// For people.
     pub fn standing(&self) -> Standing {
-        Standing { held: self.hold.as_ref().map(|hold| hold.held.clone()) }
+        let known = self.hold.as_ref().filter(|hold| hold.suspicion.is_none());
+        Standing { held: known.map(|hold| hold.held.clone()) }
     }
 
-    /// Nobody was found for [`Step::ClaimTold`]: somebody who waits is asked instead.
-    pub fn nobody_told(&mut self) {
-        if let Some(hold) = &mut self.hold {
-            hold.ask_told = false;
-            hold.ask_from_start = !hold.ask_from_start;
+    /// Whether everybody may be refused, and somebody who was taken before is to be asked.
+    pub fn suspects(&self) -> bool {
+        self.hold.as_ref().is_some_and(|hold| hold.suspicion.is_some())
+    }
+
+    /// Nobody was found for [`Step::ClaimTold`]: somebody who waits is asked instead, if anybody does.
+    pub fn nobody_told(&mut self) -> Vec<Report> {
+        let Some(hold) = &mut self.hold else { return Vec::new() };
+        let is_over = hold.search != Search::Behind;
+        hold.search = if is_over { Search::Nobody } else { Search::FromStart };
+        if !is_over && hold.suspicion.is_some() {
+            return Vec::new();
         }
+        hold.ask_told = false;
+        hold.confirm()
     }
 
     /// A batch is on its way.
@@ -192,7 +234,8 @@ impl Dispatch {
         self.batch_size.change(policy.max_batch);
         self.concurrency.change(policy.min_concurrency, policy.concurrency);
         self.policy = policy;
-        self.hold = None;
+        // whoever was parked for a suspicion waits for its end
+        self.hold = self.hold.take().filter(|hold| hold.suspicion.is_some());
         self.backoff.reset();
         self.failing.clear();
         for state in self.audiences.values_mut() {
@@ -210,9 +253,15 @@ impl Dispatch {
         vec![Report::Release(batch, Unheard::No)]
     }
 
-    /// Gives back the halves and the members that wait to be sent: the courier stops, or the
-    /// destination is held.
-    pub fn release_parts(&mut self) -> Vec<Report> {
+    /// Gives back whatever is kept: the courier stops.
+    pub fn give_back(&mut self) -> Vec<Report> {
+        let mut reports = self.release_parts();
+        reports.extend(self.hold.as_mut().map(Hold::confirm).unwrap_or_default());
+        reports
+    }
+
+    /// Gives back the halves and the members that wait to be sent.
+    fn release_parts(&mut self) -> Vec<Report> {
         let kept = self.audiences.values_mut().flat_map(|state| {
             let suspects = state.suspects.drain(..).map(|(_, suspect)| suspect);
             state.parts.drain(..).chain(suspects)
@@ -241,6 +290,21 @@ impl Dispatch {
         self.audiences.get(audience).is_some_and(|state| {
             state.in_flight > 0 || !state.parts.is_empty() || !state.suspects.is_empty()
         })
+    }
+}
+
+impl Hold {
+    /// A call was answered: whether it was a probe.
+    fn is_answered(&mut self) -> bool {
+        let is_probe = self.others_in_flight == 0;
+        self.others_in_flight = self.others_in_flight.saturating_sub(1);
+        is_probe
+    }
+
+    /// It is everybody, as far as can be found out: nobody stays parked for it.
+    fn confirm(&mut self) -> Vec<Report> {
+        let parked = self.suspicion.take().unwrap_or_default();
+        parked.into_iter().map(Report::Unpark).collect()
     }
 }
 

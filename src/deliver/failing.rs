@@ -1,5 +1,6 @@
 //! The audiences whose last call was not taken, each with LaunchDarkly's words, until one is taken or
-//! nothing of them is pending any more.
+//! nothing of them is pending any more. While members of one are refused and others are taken, whoever is refused is
+//! being looked for: that goes on until nobody has been refused for a while.
 //!
 //! A few thousand are kept with all there is to say; of more only their number is known ([P6](crate::design::P6)). The log
 //! hears of one that fails again and again, at most once a minute, and of all together at most
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::counters::REFUSED;
 use super::reasons::{IN_A_ROW, reason};
 use super::words::Words;
 use crate::launchdarkly::Outcome;
@@ -20,6 +22,9 @@ const MOST_KEPT: usize = 2_000;
 /// Lines of the log in a minute.
 const MOST_LINES: usize = 10;
 const MINUTE: Duration = Duration::from_secs(60);
+/// Among calls that are taken, a refusal counts for so long: a member that was refused alone is sent once more
+/// within half of it.
+const SEARCHED_FOR: Duration = Duration::from_secs(10);
 
 /// An audience whose last call was not taken. Nothing in it is personal ([P8](crate::design::P8)).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +35,8 @@ pub struct FailingAudience {
     pub since: Timestamp,
     /// How many they are.
     pub failures: u64,
+    /// Calls with other members of it were taken in between.
+    pub is_partly_taken: bool,
     /// A word for what the last answer meant, as in [`super::Delivered::durations`].
     pub what: &'static str,
     /// Its HTTP status, if there was an answer.
@@ -65,6 +72,8 @@ pub(super) struct Failure<'a> {
 struct Kept {
     shown: FailingAudience,
     said_at: Option<Instant>,
+    /// When another call was taken since the last refusal.
+    taken_at: Option<Instant>,
 }
 
 /// Those of one destination.
@@ -93,10 +102,13 @@ impl Failing {
             return None;
         }
         self.others.remove(audience);
+        let is_refused = matches!(outcome, Outcome::Refused(_));
         let before = self.kept.remove(audience);
-        let (since, failures, said_at) = before.map_or((at, 0, None), |Kept { shown, said_at }| {
-            (shown.since, shown.failures, said_at)
-        });
+        let before = before.filter(|of| is_refused || !of.shown.is_partly_taken);
+        let said_at = before.as_ref().and_then(|of| of.said_at);
+        let before = before.map(|of| of.shown);
+        let is_partly_taken = before.as_ref().is_some_and(|of| of.is_partly_taken);
+        let (since, failures) = before.map_or((at, 0), |of| (of.since, of.failures));
         let failures = failures + 1;
         let cause = match outcome {
             Outcome::Unavailable { cause, .. } => cause.clone(),
@@ -108,6 +120,7 @@ impl Failing {
             audience: audience.clone(),
             since,
             failures,
+            is_partly_taken,
             what,
             status,
             code,
@@ -122,7 +135,7 @@ impl Failing {
         let is_said = failures >= IN_A_ROW && is_new && self.may_say(now);
         let said_at = if is_said { Some(now) } else { said_at };
         let line = is_said.then(|| shown.clone());
-        self.kept.insert(audience.clone(), Kept { shown, said_at });
+        self.kept.insert(audience.clone(), Kept { shown, said_at, taken_at: None });
         line
     }
 
@@ -138,14 +151,22 @@ impl Failing {
     }
 
     /// A call of it was taken.
-    pub fn taken(&mut self, audience: &AudienceId) {
-        self.kept.remove(audience);
+    pub fn taken(&mut self, audience: &AudienceId, now: Instant) {
         self.others.remove(audience);
+        match self.kept.get_mut(audience) {
+            Some(Kept { shown, taken_at, .. }) if shown.what == REFUSED => {
+                shown.is_partly_taken = true;
+                taken_at.get_or_insert(now);
+            }
+            _ => _ = self.kept.remove(audience),
+        }
     }
 
     /// Only of these is anything pending.
-    pub fn keep(&mut self, is_pending: impl Fn(&AudienceId) -> bool) {
-        self.kept.retain(|audience, _| is_pending(audience));
+    pub fn keep(&mut self, is_pending: impl Fn(&AudienceId) -> bool, now: Instant) {
+        let goes_on =
+            |of: &Kept| of.taken_at.is_none_or(|at| now.duration_since(at) < SEARCHED_FOR);
+        self.kept.retain(|audience, of| is_pending(audience) && goes_on(of));
         self.others.retain(|audience| is_pending(audience));
     }
 
@@ -178,6 +199,7 @@ mod tests {
     use http::{HeaderMap, StatusCode};
 
     use super::*;
+    use crate::deliver::counters::word;
     use crate::launchdarkly::classify;
 
     fn id(text: &str) -> AudienceId {
@@ -194,7 +216,7 @@ mod tests {
         let answer = classify(status, &HeaderMap::new(), br#"{"code":"key_exists","id":"a-1"}"#);
         let failure = Failure {
             outcome: &answer.outcome,
-            what: "conflict",
+            what: word(&answer.outcome),
             status: answer.status,
             words: &Words::of(&answer.outcome, []),
             at: Timestamp(1),
@@ -220,10 +242,39 @@ mod tests {
             (130, "key_exists", "a-1")
         );
         assert!(shown.why.contains("again and again") && !shown.remedy.is_empty(), "{shown:?}");
-        failing.taken(&id("a"));
+        failing.taken(&id("a"), began);
         assert!(failing.is_empty());
         assert_eq!(fail(&mut failing, "a", 409, began), None, "it begins anew");
         assert!(!failing.shown()[0].why.contains("again and again"));
+    }
+
+    #[test]
+    fn whoever_is_refused_among_others_is_looked_for_until_nobody_is() {
+        let mut failing = Failing::default();
+        let began = Instant::now();
+        let after = |seconds| began + Duration::from_secs(seconds);
+        for second in [0, 5, 14] {
+            fail(&mut failing, "a", 400, after(second));
+            failing.taken(&id("a"), after(second + 1));
+            failing.keep(|_| true, after(second + 2));
+        }
+        let [shown] = &failing.shown()[..] else { panic!("one") };
+        assert!(shown.failures == 3 && shown.is_partly_taken, "{shown:?}");
+        failing.taken(&id("a"), after(24));
+        failing.keep(|_| true, after(24));
+        assert!(!failing.is_empty());
+        failing.keep(|_| true, after(25));
+        assert!(failing.is_empty(), "since the first that was taken");
+
+        fail(&mut failing, "a", 400, after(30));
+        failing.taken(&id("a"), after(31));
+        fail(&mut failing, "a", 503, after(32));
+        let [shown] = &failing.shown()[..] else { panic!("one") };
+        assert!(shown.failures == 1 && !shown.is_partly_taken, "it is something else: {shown:?}");
+        fail(&mut failing, "a", 400, after(33));
+        failing.taken(&id("a"), after(34));
+        failing.keep(|_| false, after(34));
+        assert!(failing.is_empty(), "nobody is left");
     }
 
     #[test]
@@ -237,7 +288,7 @@ mod tests {
             }
         }
         assert_eq!((lines, failing.shown().len(), failing.others()), (MOST_LINES, MOST_KEPT, 30));
-        failing.keep(|audience| audience.as_str().len() == 1);
+        failing.keep(|audience| audience.as_str().len() == 1, now);
         assert_eq!((failing.shown().len(), failing.others()), (10, 0));
     }
 }

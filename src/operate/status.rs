@@ -213,11 +213,11 @@ pub struct HeldStatus {
 
 impl From<&Held> for HeldStatus {
     fn from(held: &Held) -> Self {
-        let Held { since, status, what: _, why, remedy, code, message, answer_id } = held;
+        let Held { since, status, remedy, code, message, answer_id, .. } = held;
         Self {
             since: instant(*since),
             status: *status,
-            why: (*why).into(),
+            why: held.reason(),
             remedy: (*remedy).into(),
             code: code.clone(),
             message: message.clone(),

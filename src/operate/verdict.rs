@@ -201,7 +201,8 @@ impl Waits {
         // until the courier has looked, nobody knows how long is long
         let looked = Some(facts.latest.late_after).filter(|late_after| !late_after.is_zero());
         let late_after = looked.unwrap_or(BEHIND_AFTER);
-        let is_failing = |of: &FailingAudience| facts.now.since(of.since) > late_after;
+        let is_failing =
+            |of: &FailingAudience| !of.is_partly_taken && facts.now.since(of.since) > late_after;
         // neither since the longest pending one began to wait, nor since the daemon had time to try
         let tried_since = since.map(|since| since.max(facts.started_at));
         let is_unheard = tried_since.is_some_and(|since| {
@@ -297,6 +298,7 @@ mod tests {
             code: "unauthorized".to_owned(),
             message: String::new(),
             answer_id: "answer-7".to_owned(),
+            has_no_probe: false,
         }
     }
 
@@ -305,6 +307,7 @@ mod tests {
             audience: AudienceId::new("aud_1").expect("not empty"),
             since: ago(since),
             failures,
+            is_partly_taken: false,
             what: "conflict",
             status: Some(409),
             code: "key_exists".to_owned(),

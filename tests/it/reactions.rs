@@ -17,6 +17,7 @@ use crate::harness::{
 };
 
 const NOW_MS: i64 = 1_750_000_000_000;
+const HELD: &str = "destination held: events are kept, nothing is delivered until this is mended";
 
 fn user(number: usize) -> String {
     format!("user{number:03}")
@@ -485,8 +486,130 @@ async fn after_a_false_alarm_exactly_the_refused_are_parked() {
     until_in(&launchdarkly, "vip", (0..60).filter(|number| !marked.contains(number))).await;
     installation.drained().await;
     cohortd.until_status(|status| destination(status)["state"] == "attention").await;
-    cohortd.until_logged("destination no longer held").await; // it was an alarm
+    cohortd.until_logged("many members in a row are refused: is everybody?").await; // it was an alarm
+    assert_eq!(cohortd.count_logged(HELD), 0, "and a false one");
     assert_eq!(stop_and_see_parked(cohortd, &installation), users(marked));
+}
+
+/// However many are parked, the log says it at once and then once a minute, with how many there were.
+async fn of_parked_members_there_is_a_line_a_minute() {
+    let parked = "member refused: parked";
+    let launchdarkly = launchdarkly().await;
+    let refused = |number: usize| number >= 100 && number.is_multiple_of(2);
+    launchdarkly.refuse_members(move |name| {
+        name.strip_prefix("user").and_then(|number| number.parse().ok()).is_some_and(refused)
+    });
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    enter(&cohortd, "vip", 0..100).await;
+    until_in(&launchdarkly, "vip", 0..100).await;
+    let until_parked = async |count: u64| {
+        cohortd.until_status(|status| destination(status)["parked"] == count).await;
+    };
+    enter(&cohortd, "vip", 100..101).await;
+    until_parked(1).await;
+    let began = Instant::now();
+    enter(&cohortd, "vip", 101..112).await;
+    until_parked(6).await;
+    assert_eq!(cohortd.count_logged(parked), 1, "the others are for the next line");
+    // one more every second, until there is that line
+    let mut number = 112;
+    while cohortd.count_logged(parked) < 2 {
+        assert!(began.elapsed() < 2 * DEADLINE, "it is never said again");
+        let due = began + Duration::from_secs(number as u64 - 112);
+        tokio::time::sleep_until(due).await;
+        enter(&cohortd, "vip", number..number + 1).await;
+        number += 1;
+    }
+    assert!(began.elapsed() > Duration::from_secs(50), "{:?}", began.elapsed());
+    let log = cohortd.log();
+    let lines: Vec<Value> = log
+        .iter()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|line| line["message"] == parked)
+        .collect();
+    note!("{lines:?}");
+    let members: Vec<_> = lines.iter().filter_map(|line| line["members"].as_u64()).collect();
+    let total = parkings(&cohortd).await;
+    assert!(members[0] == 1 && members[1] > 5 && members[1] < total, "{members:?} of {total}");
+    for line in &lines {
+        assert!(line["level"] == "WARN" && line["status"] == 400, "{line}");
+        assert_eq!(line["audience.id"], "aud_vip");
+        assert!(!line.to_string().contains("user1"), "{line}");
+    }
+}
+
+/// Hundreds among thousands are refused one by one: the verdict is what it is at the end, all the time.
+async fn while_many_are_parked_one_by_one_the_verdict_is_steady() {
+    let launchdarkly = launchdarkly().await;
+    launchdarkly.refuse_members(|name| {
+        name.strip_prefix("user").and_then(|number| number.parse().ok()).is_some_and(|n| {
+            let number: usize = n;
+            (500..800).contains(&number)
+        })
+    });
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    enter(&cohortd, "vip", 0..400).await;
+    until_in(&launchdarkly, "vip", 0..400).await;
+    for part in [400..1400, 1400..2400] {
+        enter(&cohortd, "vip", part).await;
+    }
+    let (mut seen, mut most_parked) = (Vec::new(), 0);
+    loop {
+        let status = cohortd.status().await;
+        let of = destination(&status);
+        let (state, parked) = (of["state"].clone(), of["parked"].as_u64().expect("a number"));
+        assert!(parked >= most_parked, "{parked} after {most_parked}");
+        most_parked = parked;
+        if seen.last() != Some(&state) {
+            seen.push(state);
+        }
+        if parked == 300 && of["pending"] == 0 {
+            break;
+        }
+    }
+    note!("the verdicts: {seen:?}");
+    let steps: Vec<&str> = seen.iter().filter_map(Value::as_str).collect();
+    assert!(matches!(steps[..], ["attention"] | ["ok", "attention"]), "{steps:?}");
+    assert_eq!(cohortd.count_logged(HELD), 0);
+    let taken = (0..500).chain(800..2400);
+    until_in(&launchdarkly, "vip", taken).await;
+    assert_eq!(stop_and_see_parked(cohortd, &installation), users(500..800));
+}
+
+/// Nothing waits any more: somebody who was taken before is asked, or the status says what it waits for.
+async fn a_hold_ends_although_nothing_is_left_to_be_told() {
+    for was_told_before in [true, false] {
+        let launchdarkly = launchdarkly().await;
+        let installation = Installation::new(&launchdarkly);
+        let cohortd = installation.start();
+        if was_told_before {
+            enter(&cohortd, "vip", 0..1).await;
+            until_in(&launchdarkly, "vip", 0..1).await;
+        }
+        launchdarkly.revoke(ENVIRONMENT);
+        enter(&cohortd, "beta", 1..4).await;
+        cohortd.until_status(|status| destination(status)["state"] == "held").await;
+        let drop = ["drop", "production", "aud_beta"];
+        installation.types(Some(cohortd.admin), &drop).done();
+        cohortd.until_status(|status| destination(status)["audiences"]["aud_beta"].is_null()).await;
+        if was_told_before {
+            launchdarkly.set_token(ENVIRONMENT, Secret::new(SERVICE_TOKEN));
+            cohortd.until_status(|status| destination(status)["state"] == "ok").await;
+        } else {
+            let waits = |text: &Value| {
+                text.as_str().is_some_and(|text| text.contains("the next member that changes"))
+            };
+            let shown = cohortd.until_status(|of| waits(&destination(of)["held"]["why"])).await;
+            let first = &destination(&shown)["concerns"][0];
+            assert!(first["kind"] == "held" && waits(&first["why"]), "{first}");
+            launchdarkly.set_token(ENVIRONMENT, Secret::new(SERVICE_TOKEN));
+            enter(&cohortd, "vip", 0..1).await;
+            until_in(&launchdarkly, "vip", 0..1).await;
+            cohortd.until_status(|status| destination(status)["state"] == "ok").await;
+        }
+    }
 }
 
 /// The member that could clear them is asked until LaunchDarkly has judged it.
@@ -533,5 +656,8 @@ tests![
     a_web_page_is_no_settlement,
     a_refusal_of_everybody_holds_the_destination_and_parks_nobody,
     after_a_false_alarm_exactly_the_refused_are_parked,
+    while_many_are_parked_one_by_one_the_verdict_is_steady,
+    a_hold_ends_although_nothing_is_left_to_be_told,
+    of_parked_members_there_is_a_line_a_minute,
     a_false_alarm_ends_although_the_first_probe_meets_an_outage,
 ];

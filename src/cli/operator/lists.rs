@@ -161,9 +161,10 @@ fn print_failing(
     let Some(of) = &audience.failing else { return Ok(()) };
     writeln!(
         out,
-        "\n{destination}, audience {}, {} failures in a row since {}: {}\n  what to do: {}\n  next attempt: {}",
+        "\n{destination}, audience {}, {} failures {}since {}: {}\n  what to do: {}\n  next attempt: {}",
         of.audience,
         of.failures,
+        if of.partly_taken { "among calls that were taken, " } else { "in a row " },
         of.since,
         of.sentence(),
         of.remedy,

@@ -11,7 +11,7 @@ use super::super::counters::word;
 use super::super::pace::{self, Pace};
 use super::super::reasons::{EVERYBODY_REFUSED, Reason, reason};
 use super::super::words::Words;
-use super::{Dispatch, FAILING_ALIKE, Held, Hold, Now, Report};
+use super::{Dispatch, FAILING_ALIKE, Held, Hold, Now, Report, Search};
 use crate::launchdarkly::{Answer, Fate, Outcome, Refusal};
 use crate::ledger::{Batch, ParkReason, Unheard};
 use crate::membership::AudienceId;
@@ -54,17 +54,18 @@ impl Dispatch {
             _ => {}
         }
         let is_asked_again = self.was_asked_again(&batch);
+        let is_probe = self.hold.as_mut().is_some_and(Hold::is_answered);
         let outcome = answer.outcome;
         let reports = match outcome {
             Outcome::Taken => self.taken(batch),
-            Outcome::Refused(_) => self.refused(batch, &outcome, is_asked_again, now),
+            Outcome::Refused(_) => self.refused(batch, &outcome, is_asked_again, is_probe, now),
             Outcome::TokenRefused(_)
             | Outcome::NotPermitted(_)
             | Outcome::ApprovalRequired(_)
             | Outcome::UnknownEnvironment(_)
             | Outcome::Unexpected(_) => {
-                self.start_hold(&batch, &outcome, false, now);
-                let mut reports = vec![Report::Release(batch, Unheard::No)];
+                let mut reports = self.start_hold(&batch, &outcome, None, now);
+                reports.push(Report::Release(batch, Unheard::No));
                 reports.extend(self.release_parts());
                 reports
             }
@@ -130,16 +131,24 @@ impl Dispatch {
         batch: Batch,
         outcome: &Outcome,
         is_asked_again: bool,
+        is_probe: bool,
         now: Now,
     ) -> Vec<Report> {
         if self.hold.as_ref().is_some_and(|hold| hold.everybody_refused) {
             // Still everybody's: the next probe carries another member.
-            if let Some(hold) = &mut self.hold {
-                let member = batch.members.first().map(|member| member.context_key.clone());
-                hold.asked = member.map(|key| (batch.route.audience.clone(), key));
+            let member = batch.members.first().map(|member| member.context_key.clone());
+            let asked = member.map(|key| (batch.route.audience.clone(), key));
+            let mut reports = vec![Report::Release(batch, Unheard::NoAndLast)];
+            if let Some(hold) = self.hold.as_mut().filter(|_| is_probe) {
+                hold.asked = asked;
+                if hold.ask_told {
+                    hold.search = Search::Behind;
+                }
                 hold.ask_told = !hold.ask_told;
+                // Whoever is asked first was taken before.
+                reports.extend(hold.confirm());
             }
-            return vec![Report::Release(batch, Unheard::NoAndLast)];
+            return reports;
         }
         self.hold = None; // the token and the environment are good
         if batch.members.len() > 1 {
@@ -155,9 +164,8 @@ impl Dispatch {
             return vec![Report::Split(halves)];
         }
         if let Some(parked) = self.guard.refused(batch.clone(), is_asked_again) {
-            self.start_hold(&batch, outcome, true, now);
-            let mut reports = vec![Report::Release(batch, Unheard::No)];
-            reports.extend(parked.into_iter().map(Report::Unpark));
+            let mut reports = self.start_hold(&batch, outcome, Some(parked), now);
+            reports.push(Report::Release(batch, Unheard::No));
             reports.extend(self.release_parts());
             return reports;
         }
@@ -188,26 +196,41 @@ impl Dispatch {
         kept.clone().count() < MOST_IN_PARTS || kept.any(|(kept, _)| kept == audience)
     }
 
-    fn start_hold(&mut self, batch: &Batch, outcome: &Outcome, everybody_refused: bool, now: Now) {
-        let before = self.hold.take();
-        let since = before.as_ref().map_or(now.wall, |hold| hold.held.since);
+    /// `suspicion`: it is one, that everybody is refused; these were parked for it.
+    fn start_hold(
+        &mut self,
+        batch: &Batch,
+        outcome: &Outcome,
+        suspicion: Option<Vec<Batch>>,
+        now: Now,
+    ) -> Vec<Report> {
+        let mut before = self.hold.take();
+        let everybody_refused = suspicion.is_some();
+        let known = before.as_ref().filter(|hold| hold.suspicion.is_none());
+        let since = known.map_or(now.wall, |hold| hold.held.since);
+        let reports = before.as_mut().map(Hold::confirm).unwrap_or_default();
         let Reason { why, remedy } =
             if everybody_refused { EVERYBODY_REFUSED } else { reason(outcome, 1) };
         let sent = batch.members.iter().map(|member| &member.context_key);
         let Words { code, message, answer_id } = Words::of(outcome, sent);
         let status = outcome.refusal().map_or(0, |refusal| refusal.status);
         let what = word(outcome);
-        let held = Held { since, status, what, why, remedy, code, message, answer_id };
+        let has_no_probe = false;
+        let held =
+            Held { since, status, what, why, remedy, code, message, answer_id, has_no_probe };
         let backoff = before.map_or_else(Backoff::default, |hold| hold.backoff);
         self.hold = Some(Hold {
             held,
             everybody_refused,
+            suspicion,
+            others_in_flight: self.in_flight,
             backoff,
             next_probe: now.instant,
             ask_told: everybody_refused,
             asked: None,
-            ask_from_start: false,
+            search: Search::Behind,
         });
+        reports
     }
 
     /// While held, each answer that did not end the hold puts the next probe further off.

@@ -108,7 +108,8 @@ impl World {
                 Ok(self.send(batch(&route.audience, again)))
             }
             Step::ClaimTold { .. } => {
-                self.dispatch.nobody_told();
+                let reports = self.dispatch.nobody_told();
+                self.report(reports);
                 self.next()
             }
             Step::Wait(until) => Err(until),
@@ -128,7 +129,12 @@ impl World {
             took: Duration::ZERO,
             draw: 1.0,
         };
-        for report in self.dispatch.answered(batch, answer, now) {
+        let reports = self.dispatch.answered(batch, answer, now);
+        self.report(reports);
+    }
+
+    fn report(&mut self, reports: Vec<Report>) {
+        for report in reports {
             match report {
                 Report::Settle(batch) => {
                     self.acknowledged.insert(batch.route.audience.clone());
@@ -633,7 +639,7 @@ fn the_search_for_somebody_who_was_told_begins_anew_where_it_ends() {
     let mut world = World::new(1);
     world.add("a", people(40));
     world.run(10, |_, _| status(400));
-    assert!(world.dispatch.standing().held.is_some(), "ten in a row");
+    assert!(world.dispatch.suspects(), "ten in a row");
     let mut searched = Vec::new();
     for _ in 0..8 {
         loop {
@@ -652,6 +658,91 @@ fn the_search_for_somebody_who_was_told_begins_anew_where_it_ends() {
     }
     assert!(searched.windows(2).all(|pair| pair != [true, true]), "{searched:?}");
     assert!(searched.contains(&true), "{searched:?}");
+}
+
+/// Hundreds who are refused stand together among thousands who are taken.
+#[test]
+fn it_is_not_held_while_somebody_who_was_taken_would_be_taken_again() {
+    let bad: BTreeSet<String> = people(3000).skip(1200).take(400).collect();
+    let launchdarkly = refusing(bad.clone());
+    let mut world = World::new(100);
+    world.add("a", people(3000));
+    let (mut alarms, mut is_suspected, mut most_parked) = (0, false, 0);
+    loop {
+        match world.next() {
+            Ok(batch) => {
+                let answer = launchdarkly(&batch, world.now);
+                world.answer(batch, answer);
+            }
+            Err(Some(until)) => world.now = until,
+            Err(None) => break,
+        }
+        assert_eq!(world.dispatch.standing(), Standing::default());
+        let suspects = world.dispatch.hold.is_some();
+        alarms += usize::from(suspects && !is_suspected);
+        is_suspected = suspects;
+        assert!(world.parked.len() >= most_parked, "nobody is unparked for a false alarm");
+        most_parked = world.parked.len();
+    }
+    assert!(alarms > 3, "it was hardly suspected: {alarms} times");
+    assert_eq!((world.parked, world.taken.len() - alarms), (bad, 2600));
+}
+
+#[test]
+fn a_suspicion_that_a_change_or_a_stop_meets_is_not_forgotten() {
+    let mut world = World::new(1);
+    world.add("a", people(1));
+    world.run(1, |_, _| status(204));
+    world.add("a", people(40).skip(1));
+    let is_suspected = |world: &World| world.dispatch.hold.is_some();
+    while !is_suspected(&world) {
+        let calls = world.calls.len();
+        world.run(calls + 1, |_, _| status(400));
+    }
+    world.dispatch.change(policy(1));
+    assert!(is_suspected(&world) && world.dispatch.standing().held.is_none());
+    let parked = world.parked.len();
+    let kept = world.dispatch.give_back();
+    let unparked = kept.iter().filter(|report| matches!(report, Report::Unpark(_))).count();
+    assert_eq!(unparked, parked);
+}
+
+#[test]
+fn a_hold_with_nobody_left_to_ask_ends_or_says_what_it_waits_for() {
+    for (code, is_over) in [(400, true), (401, false), (404, false)] {
+        let mut world = World::new(1);
+        world.add("a", people(20));
+        while world.dispatch.standing().held.is_none() {
+            let calls = world.calls.len();
+            world.run(calls + 1, |_, _| status(code));
+        }
+        world.pending.clear(); // they are parked, forgotten or dropped
+        while let Err(Some(until)) = world.next() {
+            world.now = until;
+        }
+        let held = world.dispatch.standing().held;
+        assert_eq!(held.is_none(), is_over, "{code}");
+        assert!(held.is_none_or(|held| held.reason().contains("the next member that changes")));
+
+        world.add("a", people(3));
+        world.now += CEILING;
+        let probe = world.next().expect("it is asked at once");
+        assert!(is_over || world.dispatch.standing().held.is_some_and(|held| !held.has_no_probe));
+        world.answer(probe, status(204));
+        world.run(9999, |_, _| status(204));
+        assert_eq!((world.taken.len(), world.dispatch.standing()), (3, Standing::default()));
+    }
+}
+
+#[test]
+fn a_hold_with_nobody_who_waits_asks_somebody_who_was_taken() {
+    let mut world = World::new(10);
+    world.add("a", people(10));
+    world.run(1, |_, _| status(401));
+    world.pending.clear();
+    world.now += CEILING;
+    let asked = world.dispatch.next(world.now, &world.backlog());
+    assert!(matches!(asked, Step::ClaimTold { after: None }), "{asked:?}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 
 use tokio::time::Instant;
 
-use super::{Dispatch, FAILING_ALIKE, Step};
+use super::{Dispatch, FAILING_ALIKE, Search, Step};
 use crate::ledger::Backlog;
 use crate::membership::AudienceId;
 
@@ -35,12 +35,23 @@ impl Dispatch {
     }
 
     fn probe(&mut self, backlog: &[Backlog]) -> Step {
-        let everybody_refused = self.hold.as_ref().is_some_and(|hold| hold.everybody_refused);
+        let Some(hold) = &mut self.hold else { return Step::Wait(None) };
+        let everybody_refused = hold.everybody_refused;
         if everybody_refused && let Some((route, context_key)) = self.witness.take() {
             return Step::ClaimAgain { route, context_key };
         }
-        if everybody_refused && let Some(hold) = self.hold.as_mut().filter(|hold| hold.ask_told) {
-            let after = hold.asked.take().filter(|_| !hold.ask_from_start);
+        let nobody_waits = backlog.is_empty();
+        if nobody_waits && hold.search == Search::Nobody {
+            hold.held.has_no_probe = true;
+            if everybody_refused {
+                self.hold = None; // whoever was refused is parked, forgotten or dropped by now
+            }
+            return Step::Wait(None);
+        }
+        hold.held.has_no_probe = false;
+        if nobody_waits || (everybody_refused && hold.ask_told) {
+            let after = hold.asked.take().filter(|_| hold.search != Search::FromStart);
+            hold.search = if after.is_some() { Search::Behind } else { Search::FromStart };
             return Step::ClaimTold { after };
         }
         let limit = if everybody_refused { NonZeroUsize::MIN } else { self.batch_size.now() };

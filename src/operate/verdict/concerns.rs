@@ -168,7 +168,7 @@ impl Facts<'_> {
         let name = self.name;
         if let Some(held) = self.held {
             let words = said(Some(held.status), &held.code, &held.message, &held.answer_id);
-            let why = format!("{}{words}", held.why);
+            let why = format!("{}{words}", held.reason());
             add(ConcernKind::Held, 1, Some(held.since), why, held.remedy.to_owned());
         }
         if self.is_disabled {
@@ -193,12 +193,11 @@ impl Facts<'_> {
         let of_some: Vec<_> = self.failing.iter().filter(|of| self.is_told_of(of)).collect();
         for of in of_some.iter().take(MOST_NAMED) {
             let (info, failures) = (FailingInfo::from(*of), of.failures);
-            let why = format!(
-                "audience {}: {}, {failures} {} in a row",
-                info.audience,
-                info.sentence(),
-                if failures == 1 { "time" } else { "times" }
-            );
+            let times = if failures == 1 { "time" } else { "times" };
+            let between =
+                if of.is_partly_taken { "among calls that were taken" } else { "in a row" };
+            let (audience, sentence) = (&info.audience, info.sentence());
+            let why = format!("audience {audience}: {sentence}, {failures} {times} {between}");
             add(ConcernKind::AudienceFailing, 1, Some(of.since), why, of.remedy.to_owned());
         }
         let others = of_some.len().saturating_sub(MOST_NAMED) as u64 + self.other_failing;

@@ -15,6 +15,9 @@ pub struct FailingInfo {
     pub since: String,
     /// How many they are.
     pub failures: u64,
+    /// Calls with other members of it were taken in between: whoever is refused is being looked for.
+    #[serde(default)]
+    pub partly_taken: bool,
     /// What the last answer meant, as in the metric `cohortd_call_duration_seconds`.
     pub what: String,
     /// Its HTTP status; not there: there was no answer.
@@ -52,6 +55,7 @@ impl From<&FailingAudience> for FailingInfo {
             audience: of.audience.as_str().to_owned(),
             since: instant(of.since),
             failures: of.failures,
+            partly_taken: of.is_partly_taken,
             what: of.what.to_owned(),
             status: of.status,
             code: of.code.clone(),
