@@ -55,6 +55,7 @@ mod proxy_protocol;
 mod refused;
 mod remembered;
 mod rewritten;
+mod slip;
 mod socket;
 mod sorting;
 mod sources;

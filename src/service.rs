@@ -98,6 +98,8 @@ pub struct Service {
     /// What was received and delivered since the start.
     received: Arc<receive::Counters>,
     delivered: Arc<deliver::Counters>,
+    /// All that the process before this one has noted.
+    is_note_understood: bool,
     /// If there is a collector for them.
     traces: Option<Traces>,
     /// What is logged.
@@ -223,6 +225,7 @@ impl Service {
                 environments: Current::new(wiring::environments(&config)),
             },
             received: Arc::clone(&received),
+            is_note_understood: true,
             delivered,
             traces,
             tasks,
@@ -288,12 +291,12 @@ impl Service {
     }
 
     /// What was received before, as far as it says something about what is configured now.
-    fn remember(&self) {
+    fn remember(&mut self) {
         for of in &self.config.destinations {
             let mappings = wiring::mappings(&self.config, &of.name);
             self.received.of(&of.name).mappings_changed(mappings, self.clock.now());
         }
-        note::take_up(&*self.ledger, &self.received);
+        self.is_note_understood = note::take_up(&*self.ledger, &self.received);
         self.received.keep_doors(&reload::names_of_doors(&self.config));
     }
 
@@ -316,7 +319,8 @@ impl Service {
         });
         let stop = self.stop_watching.clone();
         let (ledger, received) = (Arc::clone(&self.ledger), Arc::clone(&self.received));
-        let noting = note::keep(ledger, received, Arc::clone(&self.clock), stop);
+        let clock = Arc::clone(&self.clock);
+        let noting = note::keep(ledger, received, clock, self.is_note_understood, stop);
         self.spawn(Part::Watching, async move {
             noting.await;
             Ended::Note

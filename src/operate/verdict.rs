@@ -332,6 +332,7 @@ mod tests {
             why: "the signature is wrong".to_owned(),
             remedy: "compare the secrets".to_owned(),
             needs_attention,
+            noted_at: None,
         }
     }
 

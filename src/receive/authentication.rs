@@ -198,6 +198,11 @@ impl Gate {
         }
     }
 
+    /// Whether a request that shows nothing may pass.
+    pub(super) fn admits_strangers(&self) -> bool {
+        self.allow_unauthenticated
+    }
+
     /// Whether a text is one of the secrets.
     pub(super) fn is_secret(&self, text: &[u8]) -> bool {
         let all = [&self.shared_secrets, &self.bearer_tokens, &self.write_keys];

@@ -221,6 +221,43 @@ pub async fn discard(head: Parts, body: &mut Body) {
     }
 }
 
+/// The beginning of a body, and its place in the budget.
+pub(super) struct Beginning {
+    pub bytes: Vec<u8>,
+    /// It is all of it.
+    pub is_whole: bool,
+    _reservation: Reservation,
+}
+
+/// Reads at most so much of a body whose request is refused, for as long as one is drained. `None`: it has made way
+/// for others, broke off, or was too slow.
+pub(super) async fn beginning(
+    body: &mut Body,
+    most_bytes: usize,
+    budget: &Budget,
+) -> Option<Beginning> {
+    let (mut reservation, mut evicted) = budget.reserve().ok()?;
+    let mut bytes = Vec::new();
+    let reading = async {
+        while let Some(piece) = piece_of(body).await.ok()? {
+            let room = most_bytes - bytes.len();
+            let length = bytes.len() + piece.len().min(room);
+            reservation.grow_to(length).ok()?;
+            bytes.reserve_exact(length - bytes.len());
+            bytes.extend_from_slice(&piece[..piece.len().min(room)]);
+            if piece.len() > room {
+                return Some(false);
+            }
+        }
+        Some(true)
+    };
+    let read = tokio::select! { // what has come is dropped: nothing depends on it
+        Ok(()) = &mut evicted => None,
+        read = timeout(DISCARD_TIMEOUT, reading) => read.ok().flatten(),
+    };
+    read.map(|is_whole| Beginning { bytes, is_whole, _reservation: reservation })
+}
+
 /// Reads a little of a body whose request is refused, and drops it.
 pub(super) async fn drain(body: &mut Body) {
     let reading = async {

@@ -12,6 +12,7 @@ use crate::membership::Timestamp;
 
 /// What became of the events under the mappings that are in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SinceChange {
     /// When these mappings were taken up, by this process or one before it; none: nobody has said so yet.
     pub begun_at: Option<Timestamp>,
@@ -35,6 +36,8 @@ pub struct SinceChange {
     pub unkept_at: Option<(Timestamp, Timestamp)>,
     /// Why the last of them is not.
     pub unkept_reason: Option<Reason>,
+    /// When a process that was killed later had left this for the next: what came in between is in none of it.
+    pub noted_at: Option<Timestamp>,
 }
 
 /// How many events there were since the start.
@@ -69,6 +72,7 @@ struct Begun {
     /// How many there were since then in the processes before.
     carried: Totals,
     unkept_reason: Option<Reason>,
+    noted_at: Option<Timestamp>,
 }
 
 impl Change {
@@ -105,8 +109,8 @@ impl Change {
     pub fn carry_on(&self, since: &SinceChange) {
         let SinceChange { accepted, ignored, rejected, unkept, .. } = *since;
         let carried = Totals { accepted, ignored, rejected, unkept };
-        let unkept_reason = since.unkept_reason;
-        let begun = Begun { at: since.begun_at, carried, unkept_reason, ..*self.begun() };
+        let SinceChange { begun_at: at, unkept_reason, noted_at, .. } = *since;
+        let begun = Begun { at, carried, unkept_reason, noted_at, ..*self.begun() };
         self.set(begun, since);
     }
 
@@ -130,7 +134,7 @@ impl Change {
     }
 
     pub fn read(&self, totals: Totals) -> SinceChange {
-        let Begun { at, before, carried, unkept_reason, .. } = *self.begun();
+        let Begun { at, before, carried, unkept_reason, noted_at, .. } = *self.begun();
         let since = |which: fn(&Totals) -> u64| {
             which(&totals).saturating_sub(which(&before)) + which(&carried)
         };
@@ -150,6 +154,7 @@ impl Change {
             last_ignored_at: time(&self.last_ignored_at),
             unkept_at: time(&self.first_unkept_at).zip(time(&self.last_unkept_at)),
             unkept_reason,
+            noted_at,
         }
     }
 

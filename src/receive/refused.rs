@@ -9,6 +9,7 @@
 //!   turns nothing red.
 //! * Memory is bounded by the configuration: of what strangers choose at most
 //!   [`MOST_ASTRAY`] paths are told apart, each of which is a slip in a name that is configured ([P6](crate::design::P6), [P8](crate::design::P8)).
+//!   However many they choose, one that Segment itself was sent to has its place: its credential proves it.
 //! * A connection that begins with a broken header of the PROXY protocol is remembered where one is expected, since
 //!   it is a load balancer that writes it, until any request is taken.
 //! * At most one line of the log a minute for each path that is remembered.
@@ -80,6 +81,9 @@ pub struct RefusedPath {
     pub remedy: String,
     /// Whether somebody has to do something; not once a path that does not exist has been quiet for a day.
     pub needs_attention: bool,
+    /// When a process that was killed later had left this for the next: whether a request was taken in between is
+    /// not known.
+    pub noted_at: Option<Timestamp>,
 }
 
 /// How many requests were refused at one path, for one reason, with one credential.
@@ -112,6 +116,12 @@ pub(super) struct AtPath {
     last_at: Timestamp,
     /// When that which was probably meant last took a request.
     meant_succeeded_at: Option<Timestamp>,
+    /// Whoever sent there would have been believed where it probably meant to.
+    #[serde(default)]
+    is_proven: bool,
+    /// See [`RefusedPath::noted_at`].
+    #[serde(default)]
+    noted_at: Option<Timestamp>,
     /// Since the last line of the log.
     #[serde(skip)]
     unsaid: u64,
@@ -138,7 +148,7 @@ impl Refused {
         *state.counts.entry((at.label(), refusal.word(), credential)).or_default() += 1;
         let Some(place) = place else { return };
         let cause = Cause { refusal, doubt: is_doubted.then_some(asked.doubt), malformed: None };
-        state.remember(place, cause, credential, now);
+        state.remember(place, cause, credential, asked.is_proven, now);
         self.open.store(state.open(), Ordering::Relaxed);
         drop(state);
         self.news.notify_one();
@@ -161,7 +171,7 @@ impl Refused {
             return;
         }
         let cause = Cause { refusal, doubt: None, malformed: Some(malformed) };
-        state.remember(Place::anywhere(doors), cause, Kind::None, now);
+        state.remember(Place::anywhere(doors), cause, Kind::None, false, now);
         self.open.store(state.open(), Ordering::Relaxed);
         drop(state);
         self.news.notify_one();
@@ -202,10 +212,12 @@ impl Refused {
         open.map(|at| AtPath { unsaid: 0, said_at: None, ..at.clone() }).collect()
     }
 
-    /// Takes up what a process before this one remembered, as far as nothing was refused since.
-    pub fn carry_on(&self, remembered: Vec<AtPath>) {
+    /// Takes up what a process before this one remembered, as far as nothing was refused since; `noted_at`: it was
+    /// killed after it had left this.
+    pub fn carry_on(&self, remembered: Vec<AtPath>, noted_at: Option<Timestamp>) {
         let mut state = self.state();
-        for at in remembered {
+        for mut at in remembered {
+            at.noted_at = at.noted_at.or(noted_at);
             state.paths.entry(at.place.path.clone()).or_insert(at);
         }
         self.open.store(state.open(), Ordering::Relaxed);
@@ -265,8 +277,16 @@ impl State {
         self.paths.values().filter(|at| at.count > 0).count()
     }
 
-    fn remember(&mut self, mut place: Place, cause: Cause, credential: Kind, at: Timestamp) {
-        if place.is_astray && !self.paths.contains_key(&place.path) && !self.has_room(at) {
+    fn remember(
+        &mut self,
+        mut place: Place,
+        cause: Cause,
+        credential: Kind,
+        is_proven: bool,
+        at: Timestamp,
+    ) {
+        let is_new = place.nearest.is_some() && !self.paths.contains_key(&place.path);
+        if is_new && !self.has_room(is_proven, at) {
             ELSEWHERE.clone_into(&mut place.path);
             place.nearest = None;
         }
@@ -279,11 +299,13 @@ impl State {
             first_at: at,
             last_at: at,
             meant_succeeded_at: None,
+            is_proven,
+            noted_at: None,
             unsaid: 0,
             said_at: None,
         });
         if found.count == 0 {
-            found.first_at = at;
+            (found.first_at, found.noted_at) = (at, None);
         }
         // one that a proxy has rewritten is found by a sample, and stays found until a success
         let is_still_rewritten = found.count > 0
@@ -292,6 +314,7 @@ impl State {
         if !is_still_rewritten {
             found.cause = cause;
         }
+        found.is_proven |= is_proven;
         found.credential = credential;
         found.place = place;
         found.count += 1;
@@ -299,10 +322,17 @@ impl State {
         found.last_at = found.last_at.max(at);
     }
 
-    /// Whether one more slip has a place; one that has been quiet for long makes way.
-    fn has_room(&mut self, now: Timestamp) -> bool {
+    /// Whether one more slip has a place; one that has been quiet for long makes way, and to one that is proven the
+    /// latest of a stranger.
+    fn has_room(&mut self, is_proven: bool, now: Timestamp) -> bool {
         self.paths.retain(|path, at| path == ELSEWHERE || !at.is_over(now));
-        self.paths.values().filter(|at| at.place.is_astray).count() < MOST_ASTRAY
+        let slips = self.paths.iter().filter(|(_, at)| at.place.nearest.is_some());
+        if slips.clone().count() < MOST_ASTRAY {
+            return true;
+        }
+        let strangers = slips.filter(|(_, at)| is_proven && !at.is_proven);
+        let latest = strangers.max_by_key(|(_, at)| at.first_at).map(|(path, _)| path.clone());
+        latest.is_some_and(|path| self.paths.remove(&path).is_some())
     }
 }
 
@@ -333,6 +363,7 @@ impl AtPath {
             why,
             remedy,
             needs_attention: !self.is_over(now),
+            noted_at: self.noted_at,
         }
     }
 
@@ -495,7 +526,7 @@ mod tests {
         refused.succeeded(&At::Door(&door, "/audiences"), || NOW);
         let text = serde_json::to_string(&refused.remembered(NOW)).expect("names and numbers");
         let next = Refused::default();
-        next.carry_on(crate::json::from_str(&text).expect("what was written"));
+        next.carry_on(crate::json::from_str(&text).expect("what was written"), None);
         assert_eq!(next.paths(NOW).len(), 2);
         assert_eq!(next.paths(NOW), refused.paths(NOW));
         next.succeeded(&At::Door(&door, ""), || NOW);
@@ -530,6 +561,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_proven_has_a_place_whatever_strangers_send() {
+        let (refused, doors) = (Refused::default(), doors());
+        let note = |path: &str, is_proven| {
+            let asked = Asked { is_proven, ..signed() };
+            refused.note(&At::Astray(path), &doors, asked, Refusal::UnknownDestination, NOW);
+        };
+        (0..100).for_each(|number| note(&format!("/segment/production{number}"), false));
+        refused.note(&At::Call("track", None), &doors, signed(), Refusal::NotFound, NOW);
+        note("/segment/prodution", true);
+        (100..200).for_each(|number| note(&format!("/segment/production{number}"), false));
+        let shown = refused.paths(NOW);
+        let is_shown = |path: &str| shown.iter().any(|of| of.path == path);
+        assert!(is_shown("/segment/prodution") && is_shown("/v1/track"), "{shown:?}");
+        assert!(shown.len() == MOST_ASTRAY + 2, "{shown:?}");
+
+        ('a'..='z').for_each(|c| note(&format!("/segment/production{c}"), true));
+        let shown = refused.paths(NOW);
+        assert_eq!(shown.iter().filter(|of| of.path.starts_with("/segment/")).count(), MOST_ASTRAY);
+        assert!(shown.iter().any(|of| of.path == "/segment/prodution"), "the first stay");
+    }
+
+    #[test]
     fn strangers_fill_a_few_places() {
         let (refused, doors) = (Refused::default(), doors());
         let note = |path: &str, at| {
@@ -538,8 +591,8 @@ mod tests {
         (0..100).for_each(|number| note(&format!("/x{number}"), NOW));
         (0..100).for_each(|number| note(&format!("/segment/production{number}"), NOW));
         let shown = refused.paths(NOW);
-        assert_eq!(shown.len(), MOST_ASTRAY);
-        let elsewhere = 200 - MOST_ASTRAY as u64 + 1;
+        assert_eq!(shown.len(), MOST_ASTRAY + 1);
+        let elsewhere = 200 - MOST_ASTRAY as u64;
         assert_eq!((&*shown[0].path, shown[0].count), (ELSEWHERE, elsewhere));
         assert_eq!(refused.counts().len(), 1);
         note("/segment/prodution", NOW.after(DAY));

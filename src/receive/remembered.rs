@@ -5,17 +5,31 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::Counters;
 use super::change::SinceChange;
 use super::refused::AtPath;
+use crate::json;
 use crate::membership::{DestinationName, Timestamp};
 
 /// What one process leaves for the next. Nothing in it is personal (P8).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Remembered {
+    /// When it was left, if its process went on: what came after that is in none of it.
+    left_at: Option<Timestamp>,
     refused: Vec<AtPath>,
     destinations: BTreeMap<String, Events>,
+}
+
+/// The same as it is read: another version may have written any of it.
+#[derive(Deserialize)]
+#[serde(default)]
+#[derive(Default)]
+struct Parts {
+    left_at: Value,
+    refused: Vec<Value>,
+    destinations: BTreeMap<String, Value>,
 }
 
 /// What became of a destination's events.
@@ -27,19 +41,58 @@ struct Events {
 }
 
 impl Remembered {
+    /// What of a note is understood, and how many of its parts are not.
+    pub fn read(note: &str) -> Result<(Self, usize), serde_json::Error> {
+        let parts: Parts = json::from_str(note)?;
+        let told = parts.refused.len() + parts.destinations.len();
+        let refused: Vec<AtPath> = parts.refused.into_iter().filter_map(known).collect();
+        let destinations = parts.destinations.into_iter();
+        let mut whole = 0;
+        let destinations: BTreeMap<_, _> = destinations
+            .filter_map(|(name, of)| {
+                if let Some(events) = known(of.clone()) {
+                    whole += 1;
+                    return Some((name, events));
+                }
+                Events::in_part(of).map(|events| (name, events))
+            })
+            .collect();
+        let lost = told - refused.len() - whole;
+        let left_at = known(parts.left_at).flatten();
+        Ok((Self { left_at, refused, destinations }, lost))
+    }
+
+    /// The same as it is left at this time by a process that goes on.
+    #[must_use]
+    pub fn left_at(self, now: Timestamp) -> Self {
+        Self { left_at: Some(now), ..self }
+    }
+
     /// The same without what changes at every request: what somebody would see otherwise in another outline has
     /// changed in kind.
     #[must_use]
     pub fn outline(&self) -> Self {
         let of = |(name, events): (&String, &Events)| (name.clone(), events.outline());
         Self {
+            left_at: None,
             refused: self.refused.iter().map(AtPath::outline).collect(),
             destinations: self.destinations.iter().map(of).collect(),
         }
     }
 }
 
+/// What this version understands.
+fn known<T: for<'a> Deserialize<'a>>(part: Value) -> Option<T> {
+    serde_json::from_value(part).ok()
+}
+
 impl Events {
+    /// All but the one word that another version may not know.
+    fn in_part(mut events: Value) -> Option<Self> {
+        events.get_mut("since_change")?.as_object_mut()?.remove("unkept_reason");
+        known(events)
+    }
+
     fn outline(&self) -> Self {
         let SinceChange { begun_at, accepted, ignored, rejected, unkept, .. } = self.since_change;
         let [accepted, ignored, rejected, unkept] =
@@ -72,6 +125,7 @@ impl Counters {
             (name.to_string(), events)
         };
         Remembered {
+            left_at: None,
             refused: self.refused.remembered(now),
             destinations: self.all().into_iter().map(events).collect(),
         }
@@ -80,13 +134,74 @@ impl Counters {
     /// Takes up what the process before this one left. What it says of other mappings than those in use counts no
     /// longer.
     pub fn carry_on(&self, remembered: Remembered) {
-        self.refused.carry_on(remembered.refused);
+        let noted_at = remembered.left_at;
+        self.refused.carry_on(remembered.refused, noted_at);
         for (name, received) in self.all() {
             let Some(events) = remembered.destinations.get(name.as_str()) else { continue };
             received.accepted_before.store(events.has_accepted, Ordering::Relaxed);
             if events.mappings == received.change.mappings() {
-                received.change.carry_on(&events.since_change);
+                let mut since_change = events.since_change;
+                since_change.noted_at = since_change.noted_at.or(noted_at);
+                received.change.carry_on(&since_change);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn events() -> Value {
+        let since_change = SinceChange { rejected: 3, ..SinceChange::default() };
+        let events = Events { has_accepted: true, mappings: 7, since_change };
+        serde_json::to_value(events).expect("names and numbers")
+    }
+
+    #[test]
+    fn what_is_understood_of_a_note_is_taken() {
+        let refused = json!({
+            "place": {"path": "/segment/eu", "is_astray": false, "nearest": null, "section": "destinations.eu",
+                "destinations": ["eu"]},
+            "cause": {"refusal": "Unauthenticated", "doubt": "Signature"},
+            "credential": "Signature", "count": 40, "first_at": 1, "last_at": 2, "meant_succeeded_at": null,
+        });
+        let with = |pointer: &str, word: Value| {
+            let mut other = refused.clone();
+            *other.pointer_mut(pointer).expect("it is there") = word;
+            other
+        };
+        let (mut odd, mut short) = (events(), events());
+        odd["since_change"]["unkept_reason"] = json!("in_a_mood");
+        short["since_change"].as_object_mut().expect("it is one").remove("unkept");
+        // of the refused and of the destinations: what was told, how many are understood, what is lost
+        let table = [
+            (json!([refused]), json!({"eu": events()}), (1, 1), 0),
+            (json!([refused, with("/cause/refusal", json!("Bored"))]), json!({}), (1, 0), 1),
+            (
+                json!([with("/cause/doubt", json!("Mood")), with("/credential", json!("Wink"))]),
+                json!({}),
+                (0, 0),
+                2,
+            ),
+            (json!([]), json!({"eu": odd, "us": events()}), (0, 2), 1),
+            (json!([]), json!({"eu": short}), (0, 1), 0),
+            (json!([7]), json!({"eu": "well"}), (0, 0), 2),
+        ];
+        for (refused, destinations, understood, lost) in table {
+            let note =
+                json!({"refused": refused, "destinations": destinations, "new": 1}).to_string();
+            let (read, missed) = Remembered::read(&note).expect("an object");
+            assert_eq!((read.refused.len(), read.destinations.len()), understood, "{note}");
+            assert_eq!(missed, lost, "{note}");
+            assert!(read.destinations.values().all(|of| of.since_change.rejected == 3), "{note}");
+        }
+        assert!(Remembered::read("none").is_err());
+        assert!(Remembered::read(r#"{"refused":{}}"#).is_err());
+        let left = Remembered::default().left_at(Timestamp(7));
+        let text = serde_json::to_string(&left).expect("a number");
+        assert_eq!(Remembered::read(&text).expect("an object"), (left, 0));
     }
 }

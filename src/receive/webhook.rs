@@ -18,6 +18,7 @@ use super::body::{Place, Received};
 use super::doors::Door;
 use super::heavy::Lane;
 use super::refused::{Asked, At, shortened};
+use super::slip::Meant;
 use super::sorting::{self, Sorted};
 use super::sources::{self, Peer};
 use super::unpacking::{self, Encoding, Sender};
@@ -50,6 +51,7 @@ pub(super) async fn accept(
         Some(door) => enter(door, &head.headers, source, &mut asked).map(|entered| (door, entered)),
         None => Err(Refusal::UnknownDestination),
     };
+    let meant = entered.is_err().then(|| Meant::by(&astray, &head.headers, &state.doors)).flatten();
     let awaits_leave = body::awaits_leave(&head.headers);
     drop(head); // so that strangers have nothing in memory while their body is awaited
     let received = Box::pin(async {
@@ -66,6 +68,9 @@ pub(super) async fn accept(
         Err(refusal @ (Refusal::BodyTimeout | Refusal::BodyBroken)) => Err(refusal),
         Err(refusal) => {
             if !awaits_leave {
+                if let Some(meant) = &meant {
+                    asked.is_proven = Box::pin(meant.is_proven_by(&mut body, &state.budget)).await;
+                }
                 Box::pin(body::drain(&mut body)).await;
             }
             Err(refusal)

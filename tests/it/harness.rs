@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cohortd::clock::SystemClock;
-use cohortd::ledger::{ParkedAfter, ParkedView, Retention, Settings, SqliteLedger};
+use cohortd::ledger::{
+    Operations, ParkedAfter, ParkedView, Retention, Settings, SqliteLedger, Writer,
+};
 use cohortd::membership::DestinationName;
 use cohortd::sandbox::{Account, StandIn, sign};
 use cohortd::secret::Secret;
@@ -326,6 +328,20 @@ impl Installation {
 
     /// The ledger of a daemon that has ended, to look at.
     pub fn ledger(&self) -> SqliteLedger {
+        self.opened().0
+    }
+
+    /// Leaves another note in it for the next start, made of the one that is there.
+    pub async fn replace_note(&self, replaced: impl FnOnce(&str) -> String) {
+        let (ledger, writer) = self.opened();
+        let writing = tokio::task::spawn_blocking(move || writer.run());
+        let note = replaced(ledger.note().expect("there is one"));
+        ledger.leave_note(note).await.expect("there is space");
+        ledger.close().await;
+        writing.await.expect("it does not panic").expect("it ends well");
+    }
+
+    fn opened(&self) -> (SqliteLedger, Writer) {
         let week = Duration::from_secs(604_800);
         let kept = Retention { max_age: week, max_count: 1_000_000, max_bytes: 1 << 30 };
         let settings = Settings {
@@ -339,9 +355,7 @@ impl Installation {
             check_every: Duration::from_secs(86_400),
             destinations: Vec::new(),
         };
-        let (ledger, _) =
-            SqliteLedger::open(settings, Arc::new(SystemClock)).expect("the ledger can be opened");
-        ledger
+        SqliteLedger::open(settings, Arc::new(SystemClock)).expect("the ledger can be opened")
     }
 }
 

@@ -217,6 +217,42 @@ async fn what_the_operators_own_subscription_selects_is_mapped_whatever_its_type
     assert_eq!((status, &answer["accepted"]), (200, &json!(1)), "{answer}");
 }
 
+/// A stranger who knows what slips look like fills every place there is for them, before and after.
+async fn a_slip_of_segments_is_shown_whatever_strangers_send() {
+    let launchdarkly = launchdarkly().await;
+    let cohortd = started(&launchdarkly);
+    let strangers = async |from: usize| {
+        for number in from..from + 30 {
+            let name = format!("production{number}");
+            let posted = cohortd.poster().post_as("a guess", &name, event(), &event()).await;
+            assert_eq!(posted.expect("an answer").0, 404);
+        }
+    };
+    let batch = |large: usize| {
+        let mut first = identify("ada", "vip", true, NOW_MS);
+        first["context"]["large"] = json!("x".repeat(1000));
+        let first = first.to_string();
+        (format!("[{}]", vec![&first[..]; large].join(",")), first)
+    };
+    strangers(0).await;
+    for (name, large) in [("prodution", 1), ("productoin", 3), ("producton", 500)] {
+        let (body, first) = batch(large);
+        assert_eq!(cohortd.post_to(name, body, &first).await.expect("an answer").0, 404);
+    }
+    strangers(30).await;
+    let status = cohortd.status().await;
+    let shown = status["destinations"]["production"]["refused"].as_array().expect("a list").clone();
+    for name in ["prodution", "productoin", "producton"] {
+        let path = format!("/segment/{name}");
+        let found = shown.iter().find(|of| of["path"] == path[..]);
+        let found = found.unwrap_or_else(|| panic!("{path} is not in {shown:?}"));
+        assert!(
+            found["remedy"].as_str().is_some_and(|words| words.contains("/segment/production"))
+        );
+    }
+    assert!(shown.len() <= 17, "{}", shown.len());
+}
+
 /// Thousands of requests for whatever scanners look for.
 async fn a_scanner_fills_nothing_and_says_nothing() {
     let launchdarkly = launchdarkly().await;
@@ -267,5 +303,6 @@ tests![
     a_secret_with_what_an_editor_put_around_it_is_read_as_meant,
     what_is_no_event_of_segments_is_rejected_with_the_setting_that_made_it_so,
     what_the_operators_own_subscription_selects_is_mapped_whatever_its_type,
+    a_slip_of_segments_is_shown_whatever_strangers_send,
     a_scanner_fills_nothing_and_says_nothing.workers(4),
 ];

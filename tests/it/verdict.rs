@@ -3,10 +3,11 @@
 
 use std::fmt::Write;
 
+use cohortd::clock::{Clock, SystemClock};
 use cohortd::sandbox::{Fault, StandIn};
 use serde_json::{Value, json};
 
-use crate::harness::{Cohortd, Installation, Poster, identify, launchdarkly};
+use crate::harness::{Cohortd, Installation, Poster, identify, iso, launchdarkly};
 
 const NOW_MS: i64 = 1_750_000_000_000;
 
@@ -162,6 +163,107 @@ async fn a_restart_forgets_no_trouble_and_no_success() {
     let cohortd = installation.start();
     let state = of(&cohortd.status().await)["state"].clone();
     assert_eq!(state, "ok");
+}
+
+/// The note is left within five seconds. What a kill before that takes with it is not claimed afterwards, neither that
+/// all was well nor that it was not.
+async fn after_a_kill_nothing_is_claimed_that_is_not_known() {
+    let launchdarkly = launchdarkly().await;
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    let event = identify("ada", "vip", true, NOW_MS).to_string();
+    let wrong = async |cohortd: &Cohortd| {
+        let answer = cohortd.poster().post_as("another", "production", event.clone(), &event).await;
+        assert_eq!(answer.expect("an answer").0, 401);
+    };
+    enter(&cohortd.poster(), "bea").await;
+    cohortd.until_status(|status| of(status)["state"] == "ok").await;
+    wrong(&cohortd).await;
+    cohortd.kill();
+
+    // trouble that nobody has noted: of the time before this process nothing is said
+    let before = iso(SystemClock.now().0 / 1000);
+    let cohortd = installation.start();
+    let status = cohortd.until_status(|status| of(status)["state"] == "ok").await;
+    let well = of(&status);
+    assert_eq!(well["concerns"], json!([]), "{well}");
+    assert!(well["since"].as_str().is_none_or(|since| since >= &before[..]), "{well}");
+    for unknown in ["last_event_at", "last_success_at", "refused"] {
+        assert_eq!(well[unknown], Value::Null, "{well}");
+    }
+
+    // trouble that is noted, and a success that is not
+    wrong(&cohortd).await;
+    let is_noted = || {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let path = installation.ledger_path().join("ledger.db");
+        let db = rusqlite::Connection::open_with_flags(path, flags).expect("the ledger is there");
+        let note =
+            "SELECT count(*) FROM meta WHERE name = 'note' AND value LIKE '%Unauthenticated%'";
+        db.query_row(note, [], |row| row.get::<_, u64>(0)).expect("it can be read") == 1
+    };
+    cohortd.until_status(|_| is_noted()).await;
+    enter(&cohortd.poster(), "ada").await;
+    cohortd.until_status(|status| of(status)["state"] == "ok").await;
+    cohortd.kill();
+
+    let cohortd = installation.start();
+    let said = &[
+        "1 request was refused at /segment/production",
+        "and the kill of an earlier process is not known",
+    ];
+    let expected = Expected { state: "attention", exit: 0, concern: "refused", said, logged: "" };
+    seen(&installation, &cohortd, "after a kill", &expected).await;
+    assert!(cohortd.stop().0.success());
+
+    // a stop in between makes it no better known
+    let cohortd = installation.start();
+    seen(&installation, &cohortd, "after a kill and a restart", &expected).await;
+    enter(&cohortd.poster(), "cleo").await;
+    cohortd.until_status(|status| of(status)["state"] == "ok").await;
+    wrong(&cohortd).await;
+    let refused = cohortd.until_status(|status| of(status)["state"] == "attention").await;
+    let why = of(&refused)["concerns"][0]["why"].as_str().expect("text").to_owned();
+    assert!(!why.contains("is not known"), "{why}");
+}
+
+/// A note of another version: what is understood of it counts, and the rest is said once.
+async fn a_note_of_another_version_is_taken_as_far_as_it_is_understood() {
+    let forgotten = "an earlier version has left word of what was refused or of no use, and part of it is not understood: \
+                     that is forgotten until it happens again";
+    let launchdarkly = launchdarkly().await;
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    let event = identify("ada", "vip", true, NOW_MS).to_string();
+    for (secret, name) in [("another", "production"), ("another", "prodution")] {
+        let answer = cohortd.poster().post_as(secret, name, event.clone(), &event).await;
+        assert!(answer.expect("an answer").0 > 400);
+    }
+    let (status, _) = cohortd.post(&json!({"foo": 1})).await.expect("an answer");
+    assert_eq!(status, 400);
+    assert!(cohortd.stop().0.success());
+    let of_another = |note: &str| {
+        let odd = note.replacen("Unauthenticated", "Bewildered", 1);
+        assert_ne!(odd, note);
+        odd.replacen("\"refused\":", "\"mood\":\"blue\",\"refused\":", 1)
+    };
+    installation.replace_note(of_another).await;
+    let cohortd = installation.start();
+    let line = cohortd.until_logged(forgotten).await;
+    assert!(line["level"] == "WARN" && line["lost"] == 1, "{line}");
+    let status = cohortd.status().await;
+    let kinds: Vec<_> = of(&status)["concerns"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|of| of["kind"].clone())
+        .collect();
+    assert_eq!(kinds, ["refused", "only_rejected"], "{status}");
+    assert_eq!(of(&status)["refused"][0]["path"], "/segment/prodution");
+    assert_eq!(cohortd.count_logged(forgotten), 1);
+    assert!(cohortd.stop().0.success());
+    let cohortd = installation.start();
+    assert_eq!(cohortd.count_logged(forgotten), 0, "it is left as this version writes it");
 }
 
 async fn a_wrong_path_needs_attention_and_names_the_nearest() {
@@ -347,6 +449,8 @@ tests![
     before_the_first_event_it_says_what_to_put_into_segment,
     a_wrong_secret_needs_attention_until_that_path_succeeds_again,
     a_restart_forgets_no_trouble_and_no_success,
+    after_a_kill_nothing_is_claimed_that_is_not_known,
+    a_note_of_another_version_is_taken_as_far_as_it_is_understood,
     a_wrong_path_needs_attention_and_names_the_nearest,
     what_is_only_ignored_needs_attention,
     what_is_rejected_or_parked_needs_attention,

@@ -141,6 +141,16 @@ pub fn counts(concerns: &[Concern]) -> BTreeMap<ConcernKind, u64> {
     counts
 }
 
+/// What is known only as far as a process that was killed had left word of it.
+fn noted(at: Option<Timestamp>) -> String {
+    at.map_or_else(String::new, |at| {
+        format!(
+            " (what came between {} and the kill of an earlier process is not known)",
+            instant(at)
+        )
+    })
+}
+
 impl Facts<'_> {
     /// What is wrong with the ledger, and so with every destination.
     pub(super) fn of_ledger(
@@ -213,14 +223,14 @@ impl Facts<'_> {
         add: &mut impl FnMut(ConcernKind, u64, Option<Timestamp>, String, String),
     ) {
         for of in self.refused.iter().filter(|of| of.needs_attention) {
-            let RefusedPath { path, count, why, remedy, first_at, .. } = of;
+            let RefusedPath { path, count, why, remedy, first_at, noted_at, .. } = of;
             let requests =
                 if *count == 1 { "request was refused" } else { "requests were refused" };
             let why = match of.reason {
                 "bad_proxy_header" if *count == 1 => format!("1 connection was refused: {why}"),
                 "bad_proxy_header" => format!("{count} connections were refused: {why}"),
                 _ => format!("{count} {requests} at {path}: {why}"),
-            };
+            } + &noted(*noted_at);
             add(ConcernKind::Refused, *count, Some(*first_at), why, remedy.clone());
         }
     }
@@ -255,13 +265,13 @@ impl Facts<'_> {
         &self,
         add: &mut impl FnMut(ConcernKind, u64, Option<Timestamp>, String, String),
     ) {
-        let SinceChange { accepted, ignored, rejected, unkept, .. } = self.since_change;
+        let SinceChange { accepted, ignored, rejected, unkept, noted_at, .. } = self.since_change;
         let name = self.name;
         let lately = |at: Timestamp, how_long| self.now < at.after(how_long);
         let taken_at = self.since_change.last_accepted_at;
         let begun_at =
             self.since_change.begun_at.map_or_else(String::new, |at| format!(" ({})", instant(at)));
-        let since_when = format!("since this mapping was taken up{begun_at}");
+        let since_when = format!("since this mapping was taken up{begun_at}{}", noted(noted_at));
         let is_taken = taken_at.is_some_and(|at| lately(at, FRUITLESS_AFTER));
         let is_ignoring =
             self.since_change.last_ignored_at.is_some_and(|at| lately(at, FRUITLESS_AFTER));

@@ -131,7 +131,7 @@ impl<'a> At<'a> {
 impl Doors {
     /// A path that is a slip of the finger, and the name of the door that was meant. Nothing else that a
     /// stranger chose is shown: it may be anything, somebody's id or a secret in the wrong field.
-    fn slip<'p>(&self, path: &'p str) -> Option<(&'p str, String)> {
+    pub(in crate::receive) fn slip<'p>(&self, path: &'p str) -> Option<(&'p str, String)> {
         let name = path.strip_prefix("/segment/")?;
         let name = name.strip_suffix('/').unwrap_or(name);
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');

@@ -63,6 +63,8 @@ pub(in crate::receive) struct Asked {
     pub authorization: Kind,
     /// What there is to doubt, if anything is.
     pub doubt: Doubt,
+    /// It would have been believed at the path that was probably meant.
+    pub is_proven: bool,
 }
 
 impl Asked {
@@ -82,6 +84,7 @@ impl Asked {
             authorization,
             // all that is left to go wrong once the head has passed
             doubt: Doubt::Signature,
+            is_proven: false,
         }
     }
 
