@@ -1,13 +1,23 @@
 //! What a person should see once: the trouble that cohortd is there for, one piece after the other.
 
+use std::iter::Peekable;
+use std::slice;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use super::{Fault, StandIn};
+use super::sender::Sender;
+use super::show::Screen;
+use super::{Fault, SandboxError, StandIn};
+use crate::clock::{Clock, SystemClock};
+use crate::ledger::{
+    AudienceView, Ledger, LedgerError, Members, Operations, ParkedAfter, SqliteLedger,
+};
+use crate::membership::{AudienceId, ContextKey, DestinationName};
 
 /// From the start, and between two acts: time to see that all is well.
-pub(super) const PAUSE: Duration = Duration::from_secs(6);
+const PAUSE: Duration = Duration::from_secs(6);
 /// Calls that LaunchDarkly takes in [`WINDOW`], as a rule and when there is little room.
 const USUAL_CALLS: u64 = 100;
 const FEW_CALLS: u64 = 2;
@@ -16,19 +26,23 @@ const WINDOW: Duration = Duration::from_secs(5);
 const REFUSED: &str = "guest_13";
 const GUESTS: u64 = 20;
 
+/// Parked members that are told after all, at most.
+const MOST_REQUEUED: u32 = 100;
+
 /// A piece of trouble.
-pub(super) struct Act {
+#[derive(Clone, Copy)]
+struct Act {
     /// What happens, and what to look at.
-    pub begins: &'static str,
-    pub lasts: Duration,
+    begins: &'static str,
+    lasts: Duration,
     /// What was to be seen.
-    pub ends: &'static str,
-    pub trouble: Trouble,
+    ends: &'static str,
+    trouble: Trouble,
 }
 
 /// What is done to the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+enum Trouble {
     Outage,
     FewCalls,
     RefusedMember,
@@ -37,7 +51,7 @@ pub(super) enum Trouble {
 }
 
 /// In the order in which they are shown.
-pub(super) const ACTS: [Act; 5] = [
+const ACTS: [Act; 5] = [
     Act {
         trouble: Trouble::Outage,
         begins: "1. LaunchDarkly is down: it answers every call with 503.
@@ -81,10 +95,113 @@ pub(super) const ACTS: [Act; 5] = [
     },
 ];
 
+/// What the acts are played on.
+pub(super) struct Stage<'a> {
+    pub standin: &'a StandIn,
+    pub ledger: &'a SqliteLedger,
+    pub destination: &'a DestinationName,
+    pub sender: &'a mut Sender,
+    pub screen: &'a mut Screen,
+}
+
+/// The acts that are still to be shown, and when the next change is due.
+pub(super) struct Playbill {
+    acts: Peekable<slice::Iter<'static, Act>>,
+    is_on: bool,
+    change_at: Instant,
+}
+
+impl Playbill {
+    /// Nothing goes wrong.
+    pub fn empty() -> Self {
+        Self { acts: [].iter().peekable(), is_on: false, change_at: Instant::now() }
+    }
+
+    /// All of them, after a pause in which all is as usual.
+    pub fn of_acts(standin: &StandIn) -> Self {
+        Trouble::end(standin);
+        let (acts, change_at) = (ACTS.iter().peekable(), Instant::now() + PAUSE);
+        Self { acts, is_on: false, change_at }
+    }
+
+    /// Whether there is more to be shown.
+    pub fn goes_on(&mut self) -> bool {
+        self.acts.peek().is_some()
+    }
+
+    /// When an act begins or ends.
+    pub fn change_at(&self) -> Instant {
+        self.change_at
+    }
+
+    /// All is as usual from here on.
+    pub fn break_off(&mut self, standin: &StandIn) {
+        *self = Self::empty();
+        Trouble::end(standin);
+    }
+
+    /// The next act begins, or the one that is shown ends.
+    pub async fn change(&mut self, mut on: Stage<'_>) -> Result<(), SandboxError> {
+        let Some(act) = self.acts.peek() else { return Ok(()) };
+        let act = **act;
+        self.is_on = !self.is_on;
+        if self.is_on {
+            on.begin(&act).await?;
+            self.change_at = Instant::now() + act.lasts;
+            return Ok(());
+        }
+        on.end(&act).await?;
+        self.acts.next();
+        self.change_at = Instant::now() + PAUSE;
+        Ok(())
+    }
+}
+
+impl Stage<'_> {
+    async fn begin(&mut self, act: &Act) -> Result<(), SandboxError> {
+        self.say(act.begins)?;
+        for events in act.trouble.begin(self.standin, SystemClock.now().0 / 1000) {
+            self.sender.post_aside(&events);
+            while self.sender.awaits_answers() {
+                self.sender.answered().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All is as usual again, and whoever is parked is told after all.
+    async fn end(&mut self, act: &Act) -> Result<(), SandboxError> {
+        Trouble::end(self.standin);
+        for audience in self.ledger.audiences(self.destination).await? {
+            self.requeue(&audience).await?;
+        }
+        self.say(act.ends)
+    }
+
+    fn say(&mut self, text: &str) -> Result<(), SandboxError> {
+        self.screen.say(&format!("\n{text}\n\n")).map_err(SandboxError::Output)
+    }
+
+    async fn requeue(&self, audience: &AudienceView) -> Result<(), LedgerError> {
+        let Some(id) = AudienceId::new(&audience.audience).filter(|_| audience.parked > 0) else {
+            return Ok(());
+        };
+        let parked = self
+            .ledger
+            .parked(self.destination, Some(&id), &ParkedAfter::default(), MOST_REQUEUED)
+            .await?;
+        let context_keys =
+            parked.iter().filter_map(|of| ContextKey::new(&of.context_key)).collect();
+        let members = Members { destination: self.destination.clone(), audience: id, context_keys };
+        self.ledger.requeue(members).await?;
+        Ok(())
+    }
+}
+
 impl Trouble {
     /// Begins it; the requests that are to be posted for it, one after the other, each with its events. `now_ms` is
     /// in milliseconds of the epoch.
-    pub(super) fn begin(self, standin: &StandIn, now_ms: i64) -> Vec<Vec<Value>> {
+    fn begin(self, standin: &StandIn, now_ms: i64) -> Vec<Vec<Value>> {
         match self {
             Self::Outage => standin.script(|_| Fault::status(503)),
             Self::FewCalls => standin.set_rate_limit(Some((FEW_CALLS, WINDOW))),
@@ -110,7 +227,7 @@ impl Trouble {
     }
 
     /// All is as usual again.
-    pub(super) fn end(standin: &StandIn) {
+    fn end(standin: &StandIn) {
         standin.behave();
         standin.refuse_members(|_| false);
         standin.set_rate_limit(Some((USUAL_CALLS, WINDOW)));

@@ -4,9 +4,7 @@
 //! directory. It ends with a comparison: the segments must be what the traffic meant.
 
 use std::ffi::OsStr;
-use std::iter::Peekable;
 use std::pin::pin;
-use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,16 +14,14 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::acts::{self, ACTS, Act, Trouble};
+use super::acts::{Playbill, Stage};
 use super::sender::{PostError, Sender};
 use super::show::{self, Glimpse, Places, Scene, Screen, Verdict};
 use super::{Account, Sample, StandIn, Traffic, View, differences, sign};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Faults};
-use crate::ledger::{
-    AudienceView, Ledger, LedgerError, Members, Operations, ParkedAfter, SqliteLedger,
-};
-use crate::membership::{AudienceId, AudienceKey, ContextKey, DestinationName, Timestamp};
+use crate::ledger::{Ledger, LedgerError, Operations, SqliteLedger};
+use crate::membership::{AudienceKey, DestinationName, Timestamp};
 use crate::operate::logging;
 use crate::secret::Secret;
 use crate::service::{Service, ServiceError};
@@ -46,8 +42,6 @@ const REDRAW: Duration = Duration::from_secs(1);
 const PEOPLE_TO_WATCH: u32 = 200;
 /// Half of the 10 ms between two changes of [`Traffic`]: each change is two events.
 const EVENT_PACE_MICROS: u64 = 5000;
-/// Parked members that are told after all, at most.
-const MOST_REQUEUED: u32 = 100;
 /// A backlog that does not move for so long will not.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -198,10 +192,8 @@ struct Session {
     destination: DestinationName,
     sender: Sender,
     program: Program,
-    /// What is still to be shown, and when the next change is due.
-    acts: Peekable<slice::Iter<'static, Act>>,
-    is_on: bool,
-    change_at: Instant,
+    /// What is still to be shown.
+    playbill: Playbill,
     screen: Screen,
     began: Instant,
     ended: Option<Instant>,
@@ -210,9 +202,10 @@ struct Session {
 impl Session {
     fn new(program: Program, standin: StandIn, service: &Service) -> Result<Self, SandboxError> {
         let events = if let Program::Events(events) = program { Some(events) } else { None };
-        if program != Program::Calm && events.is_none() {
-            Trouble::end(&standin);
-        }
+        let playbill = match program {
+            Program::Acts => Playbill::of_acts(&standin),
+            Program::Calm | Program::Events(_) => Playbill::empty(),
+        };
         let url = |address, path: &str| {
             Url::parse(&format!("http://{address}{path}")).expect("a socket address makes a URL")
         };
@@ -237,9 +230,7 @@ impl Session {
             destination: DestinationName::new(DESTINATION).expect("not empty"),
             sender: Sender::new(traffic, events, webhook, secret).map_err(SandboxError::Client)?,
             program,
-            acts: if program == Program::Acts { ACTS.iter() } else { [].iter() }.peekable(),
-            is_on: false,
-            change_at: Instant::now() + acts::PAUSE,
+            playbill,
             screen,
             began: Instant::now(),
             ended: None,
@@ -261,10 +252,11 @@ impl Session {
                     }
                     self.sender.stop();
                     // what is under way is to be told before it is compared
-                    (self.acts, self.is_on) = ([].iter().peekable(), false);
-                    Trouble::end(&self.standin);
+                    self.playbill.break_off(&self.standin);
                 }
-                () = sleep_until(self.change_at), if self.acts.peek().is_some() => self.change().await?,
+                () = sleep_until(self.playbill.change_at()), if self.playbill.goes_on() => {
+                    self.change().await?;
+                }
                 () = beat(&mut rhythm), if may_post => self.sender.post(),
                 answered = self.sender.answered(), if awaits_answers => answered?,
             }
@@ -297,48 +289,14 @@ impl Session {
 
     /// The next act begins, or the one that is shown ends.
     async fn change(&mut self) -> Result<(), SandboxError> {
-        let Some(act) = self.acts.peek() else { return Ok(()) };
-        let act = *act;
-        self.is_on = !self.is_on;
-        if self.is_on {
-            self.say(act.begins)?;
-            for events in act.trouble.begin(&self.standin, SystemClock.now().0 / 1000) {
-                self.sender.post_aside(&events);
-                while self.sender.awaits_answers() {
-                    self.sender.answered().await?;
-                }
-            }
-            self.change_at = Instant::now() + act.lasts;
-            return Ok(());
-        }
-        Trouble::end(&self.standin);
-        for audience in self.ledger.audiences(&self.destination).await? {
-            self.requeue(&audience).await?;
-        }
-        self.say(act.ends)?;
-        self.acts.next();
-        self.change_at = Instant::now() + acts::PAUSE;
-        Ok(())
-    }
-
-    /// Whoever is parked is told after all.
-    async fn requeue(&self, audience: &AudienceView) -> Result<(), SandboxError> {
-        let Some(id) = AudienceId::new(&audience.audience).filter(|_| audience.parked > 0) else {
-            return Ok(());
+        let stage = Stage {
+            standin: &self.standin,
+            ledger: &self.ledger,
+            destination: &self.destination,
+            sender: &mut self.sender,
+            screen: &mut self.screen,
         };
-        let parked = self
-            .ledger
-            .parked(&self.destination, Some(&id), &ParkedAfter::default(), MOST_REQUEUED)
-            .await?;
-        let context_keys =
-            parked.iter().filter_map(|of| ContextKey::new(&of.context_key)).collect();
-        let members = Members { destination: self.destination.clone(), audience: id, context_keys };
-        self.ledger.requeue(members).await?;
-        Ok(())
-    }
-
-    fn say(&mut self, text: &str) -> Result<(), SandboxError> {
-        self.screen.say(&format!("\n{text}\n\n")).map_err(SandboxError::Output)
+        self.playbill.change(stage).await
     }
 
     /// Members that wait to be told or are being told.
