@@ -80,7 +80,7 @@ async fn method_not_allowed() -> Problem {
 
 /// What every answer says: who answers, so that commands of another version can say so; and that it is kept
 /// nowhere on its way, and is taken for nothing but what it is. Only the dashboard's files may be kept.
-async fn signed(mut response: Response) -> Response {
+pub async fn signed(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::SERVER, HeaderValue::from_static(USER_AGENT));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

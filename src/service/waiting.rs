@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::middleware::map_response;
 use http::StatusCode;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -19,7 +20,7 @@ use crate::config::Config;
 use crate::ledger::{OpenError, SqliteLedger, Writer};
 use crate::operate::logging::chain;
 use crate::operate::problem::Problem;
-use crate::operate::{dashboard, manual};
+use crate::operate::{admin, dashboard, manual};
 use crate::receive::{self, Front};
 
 /// Between two attempts to open the ledger.
@@ -88,9 +89,8 @@ fn answer(
     // the command line understands problems
     let manual = || dashboard::files().merge(manual::router());
     let to_operators = || {
-        unready()
-            .merge(manual())
-            .fallback(async || Problem::new(StatusCode::SERVICE_UNAVAILABLE, WAITS))
+        let waits = async || Problem::new(StatusCode::SERVICE_UNAVAILABLE, WAITS);
+        unready().merge(manual()).fallback(waits).layer(map_response(admin::signed))
     };
     let both = [
         (&listeners.public, &listeners.public_tls, unready()),

@@ -1,6 +1,8 @@
 //! What is posted again, late or out of order changes nothing that is newer: deletions count at their own
 //! time, and messages without a believed time as they did the first time (P2).
 
+use std::time::Duration;
+
 use cohortd::clock::{Clock, SystemClock};
 use cohortd::sandbox::{StandIn, View};
 use serde_json::{Value, json};
@@ -329,6 +331,48 @@ async fn an_entry_stamped_ahead_that_survives_a_deletion_is_shown_and_forget_tak
     assert_eq!(scene.members().await, ["ada"], "a newer one does");
 }
 
+/// However many entries deletions leave in place, the log says it at once and then once a minute, with how many.
+async fn of_entries_that_outlive_a_deletion_there_is_a_line_a_minute() {
+    let scene = Scene::new().await;
+    let message = "a deletion left entries in place that were stamped ahead of their arrival: if the person is to go all \
+                   the same, forget them";
+    let outlive = async |number: u64| {
+        let user = format!("user{number}");
+        scene.post(&[&enters(&user, now_ms() + 4 * MINUTE)]).await;
+        scene.post(&[&deletes(&user, now_ms())]).await;
+    };
+    for number in 0..6 {
+        outlive(number).await;
+    }
+    let cohortd = scene.cohortd();
+    cohortd.logged(message).await;
+    assert_eq!(cohortd.count_logged(message), 1, "the others are for the next line");
+    let began = tokio::time::Instant::now();
+    let mut number = 6;
+    while cohortd.count_logged(message) < 2 {
+        assert!(began.elapsed() < 2 * DEADLINE, "it is never said again");
+        tokio::time::sleep_until(began + Duration::from_secs(number - 6)).await;
+        outlive(number).await;
+        number += 1;
+    }
+    assert!(began.elapsed() > Duration::from_secs(50), "{:?}", began.elapsed());
+    let log = cohortd.log();
+    let lines: Vec<Value> = log
+        .iter()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|line| line["message"] == message)
+        .collect();
+    note!("{lines:?}");
+    let entries: Vec<_> = lines.iter().filter_map(|line| line["entries"].as_u64()).collect();
+    // the log is read a little later than it is written
+    assert!(
+        entries[0] == 1 && entries.iter().sum::<u64>() + 2 >= number,
+        "{entries:?} of {number}"
+    );
+    assert!(lines.iter().all(|line| line["level"] == "WARN"), "{lines:?}");
+    assert!(lines.iter().all(|line| !line.to_string().contains("user")), "{lines:?}");
+}
+
 tests![
     a_deletion_that_is_posted_again_does_not_undo_a_return,
     a_deletion_that_comes_late_counts_when_it_was_asked_for,
@@ -341,4 +385,5 @@ tests![
     the_first_event_of_a_batch_posted_again_alone_is_no_later_arrival,
     a_deletion_without_a_time_counts_as_it_did_the_first_time,
     an_entry_stamped_ahead_that_survives_a_deletion_is_shown_and_forget_takes_it_along,
+    of_entries_that_outlive_a_deletion_there_is_a_line_a_minute,
 ];

@@ -99,6 +99,53 @@ async fn a_start_on_a_full_disk_is_not_ready_until_there_is_space() {
     }
 }
 
+/// Whatever an operator asks meanwhile says the same: the whole admin listener waits, and names the remedy.
+async fn while_it_waits_for_space_every_route_of_operators_says_so() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("ledger.disk_reserve_mib", "0").set("admin.tokens", "planted-admin-token");
+    let words = on_a_disk(FILL, "2m");
+    let command = installation.wrapped(&wrapper(&words));
+    let cohortd = installation.start_until(command, "no space for the ledger");
+    let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build();
+    let client = client.expect("a plain client");
+    let routes = [
+        ("GET", "/"),
+        ("GET", "/assets/app.js"),
+        ("GET", "/status"),
+        ("GET", "/metrics"),
+        ("GET", "/api/v1/destinations"),
+        ("GET", "/api/v1/openapi.json"),
+        ("POST", "/api/v1/destinations/production/pause"),
+        ("POST", "/api/v1/reload"),
+        ("DELETE", "/api/v1/destinations/production"),
+        ("GET", "/nowhere"),
+    ];
+    for (method, path) in routes {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
+        let url = format!("http://{}{path}", cohortd.admin);
+        let answer = client.request(method, url).send().await.expect("an answer");
+        let header = |name: &str| answer.headers()[name].to_str().expect("text").to_owned();
+        assert_eq!(answer.status(), 503, "{path}");
+        assert_eq!(header("content-type"), "application/problem+json", "{path}");
+        assert_eq!(header("cache-control"), "no-store", "{path}");
+        assert_eq!(header("x-content-type-options"), "nosniff", "{path}");
+        assert!(!header("retry-after").is_empty(), "{path}");
+        let problem: Value = answer.json().await.expect("JSON");
+        let detail = problem["detail"].as_str().expect("it says why");
+        assert!(detail.contains("opens the ledger as soon as there is"), "{path}: {detail}");
+    }
+    for (path, status) in [("/livez", 200), ("/readyz", 503), ("/healthz", 503)] {
+        assert_eq!(cohortd.probe(path).await, Some(status), "{path}");
+    }
+    for words in [&["status"][..], &["audiences"], &["parked", "list"], &["pause"]] {
+        let typed = installation.types(Some(cohortd.admin), words);
+        assert_eq!(typed.code, 69, "{words:?}: {}", typed.complaint);
+        assert!(typed.complaint.contains("no space"), "{words:?}: {}", typed.complaint);
+    }
+    assert!(cohortd.stop().0.success());
+}
+
 async fn a_disk_that_fills_is_a_concern_of_every_destination_and_fills_no_log() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -308,6 +355,7 @@ async fn new_directories_above_the_ledger_are_synced() {
 
 tests![
     a_start_on_a_full_disk_is_not_ready_until_there_is_space.needs(&SMALL_DISK),
+    while_it_waits_for_space_every_route_of_operators_says_so.needs(&SMALL_DISK),
     a_disk_that_fills_is_a_concern_of_every_destination_and_fills_no_log.needs(&SMALL_DISK),
     a_daemon_that_waits_for_space_stops_when_it_is_told_to.needs(&SMALL_DISK),
     a_ledger_on_a_full_disk_can_be_checked.needs(&SMALL_DISK),

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use cohortd::sandbox::{Keep, View};
+use rustix::process::Signal;
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 use crate::harness::{DEADLINE, ENVIRONMENT, Installation, Typed, identify, launchdarkly};
 
@@ -211,6 +214,75 @@ async fn damage_is_found_and_never_restored() {
     assert!(output.complaint.contains("is not a cohortd ledger"), "{}", output.complaint);
 }
 
+/// Whether something that was answered is in the journal alone.
+fn is_behind(installation: &Installation) -> bool {
+    let ledger = installation.ledger_path();
+    let answered = std::fs::read(ledger.join("journal-answered")).unwrap_or_default();
+    let answered = answered.first_chunk().copied().map_or(0, u64::from_le_bytes);
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let db = rusqlite::Connection::open_with_flags(ledger.join("ledger.db"), flags);
+    let merged = db.expect("the ledger is there").query_row(
+        "SELECT value FROM meta WHERE name = 'merged'",
+        [],
+        |row| row.get::<_, u64>(0),
+    );
+    merged.expect("it is kept there") < answered
+}
+
+/// The daemon hangs with something that it has answered and not merged: nobody waits for it for ever.
+async fn beside_a_daemon_that_merges_nothing_a_command_says_so() {
+    let launchdarkly = launchdarkly().await;
+    let mut installation = Installation::new(&launchdarkly);
+    installation.set("log.level", "warn").set("delivery.linger_ms", "60000");
+    let cohortd = installation.start_unread(Stdio::null()).await;
+    let mut posting = JoinSet::new();
+    for poster in 0..30 {
+        let cohortd = cohortd.poster();
+        posting.spawn(async move {
+            for batch in 0.. {
+                let user = |number: usize| format!("user-{poster}-{batch}-{number}");
+                let events: Vec<Value> =
+                    (0..300).map(|number| identify(&user(number), "vip", true, NOW_MS)).collect();
+                if cohortd.post_batch(&events).await.is_none() {
+                    return;
+                }
+            }
+        });
+    }
+    let mut looks = tokio::time::interval(Duration::from_millis(100));
+    let hanging = async {
+        loop {
+            looks.tick().await;
+            cohortd.signal(Signal::STOP);
+            if is_behind(&installation) {
+                return;
+            }
+            cohortd.signal(Signal::CONT);
+        }
+    };
+    tokio::time::timeout(DEADLINE, hanging).await.expect("its writer is behind");
+
+    let typed = [&["ledger", "check"][..], &["ledger", "backup", "copy"]].map(|words| {
+        let mut command = installation.line(None, words);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs")
+    });
+    for command in typed {
+        let output = command.wait_with_output().expect("it ends by itself");
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        note!("{complaint}");
+        assert_eq!(output.status.code(), Some(69), "{complaint}");
+        for words in ["has merged nothing of what it accepted for ten seconds", " MiB free"] {
+            assert!(complaint.contains(words), "{complaint}");
+        }
+    }
+    assert!(!installation.directory.path().join("copy").exists());
+    posting.abort_all();
+    cohortd.signal(Signal::CONT);
+    ledger(&installation, &["check"]).done();
+    ledger(&installation, &["backup", "copy"]).done();
+    assert!(cohortd.stop().0.success());
+}
+
 /// Overwrites the middle of the file, where the members are.
 fn flip_in_the_members(file: &Path) {
     let mut bytes = std::fs::read(file).expect("it is ours");
@@ -227,4 +299,5 @@ tests![
     a_backup_and_a_restore_pass_through_a_pipe,
     the_ledgers_place_is_all_that_its_commands_need,
     damage_is_found_and_never_restored,
+    beside_a_daemon_that_merges_nothing_a_command_says_so.workers(4),
 ];

@@ -271,7 +271,7 @@ impl State {
                 && let Some(entries) = self.outlived.more(tally.outlived)
             {
                 tracing::warn!(
-                    destination = %name,
+                    destination.name = %name,
                     entries,
                     "a deletion left entries in place that were stamped ahead of their arrival: if the \
                      person is to go all the same, forget them"
