@@ -91,17 +91,17 @@ fn again_and_again(attack: &mut JoinSet<()>, to: SocketAddr, bytes: Vec<u8>) {
     });
 }
 
-fn request(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+fn request(path: &str, host: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: x\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n"
+        "POST {path} HTTP/1.1\r\nhost: {host}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n"
     );
     [head.as_bytes(), body].concat()
 }
 
 fn webhook(headers: &str, body: &[u8]) -> Vec<u8> {
     let signature = "0".repeat(40);
-    request("/segment/production", &format!("x-signature: {signature}\r\n{headers}"), body)
+    request("/segment/production", "x", &format!("x-signature: {signature}\r\n{headers}"), body)
 }
 
 fn gzip(pieces: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
@@ -214,7 +214,7 @@ async fn what_a_batch_shares_is_counted_as_often_as_it_is_copied() {
     for number in 0..16 {
         let body = if number % 2 == 0 { &long } else { &many };
         let key = "authorization: Basic a2V5Og==\r\n";
-        let bytes = request("/v1/batch", key, body.as_bytes());
+        let bytes = request("/v1/batch", "x", key, body.as_bytes());
         again_and_again(&mut attack, cohortd.public, bytes);
     }
     holds_under("shared contexts", cohortd, attack).await;
@@ -233,7 +233,7 @@ async fn events_of_many_values_are_not_read_at_any_price() {
     for number in 0..6 {
         let body = if number % 2 == 0 { &one } else { &tiny };
         let signed = format!("x-signature: {signature}\r\n");
-        let bytes = request("/segment/production", &signed, body.as_bytes());
+        let bytes = request("/segment/production", "x", &signed, body.as_bytes());
         again_and_again(&mut attack, cohortd.public, bytes);
     }
     holds_under("events of many values", cohortd, attack).await;
@@ -257,7 +257,7 @@ async fn rejected_events_wait_for_the_disk_in_bounded_memory() {
         });
         let body = format!("[{first}{}]", format!(",{rejected}").repeat(events));
         let headers = format!("x-signature: {signature}\r\ncontent-encoding: gzip\r\n");
-        let bytes = request("/segment/production", &headers, &gzip([body.into_bytes()]));
+        let bytes = request("/segment/production", "x", &headers, &gzip([body.into_bytes()]));
         again_and_again(&mut attack, cohortd.public, bytes);
     }
     holds_within(USUAL_MOST_KIB, "rejected events", cohortd, attack).await;
@@ -279,7 +279,7 @@ async fn large_bodies_lock_small_ones_out_of_neither_memory_nor_time() {
     let mut attack = JoinSet::new();
     for _ in 0..2 {
         let headers = format!("x-signature: {signature}\r\ncontent-encoding: gzip\r\n");
-        let bytes = request("/segment/production", &headers, &body);
+        let bytes = request("/segment/production", "x", &headers, &body);
         again_and_again(&mut attack, cohortd.public, bytes);
     }
     let mut refused = 0;
@@ -459,6 +459,40 @@ async fn floods_of_control_frames_starve_nobody() {
 }
 
 /// Without a write key there is no Tracking API: that is said before a body is awaited.
+/// Events as large as the admin API reads, all at once: two are worked on at a time.
+async fn events_that_are_explained_take_turns() {
+    let (_launchdarkly, _installation, cohortd) = start().await;
+    let mut attack = JoinSet::new();
+    let path = "/api/v1/destinations/production/explain";
+    let mut long = identify("ada", "vip", true, NOW_MS);
+    long["traits"]["email"] = json!("x".repeat(MIB - KIB));
+    let mut many = identify("ada", "vip", true, NOW_MS);
+    many["traits"]["values"] = json!(vec![json!({"a": 1}); 16_000]);
+    let too_long = format!("{{\"a\":\"{}\"}}", "x".repeat(2 * MIB - KIB));
+    let all = [(long.to_string(), "200"), (many.to_string(), "200"), (too_long, "413")];
+    let all = all.map(|(body, expected)| {
+        let kind = "content-type: application/json\r\n";
+        (request(path, "localhost", kind, body.as_bytes()), expected)
+    });
+    for (bytes, expected) in &all {
+        let first = answer(cohortd.admin, bytes).await;
+        assert!(first.starts_with(&format!("HTTP/1.1 {expected}")), "{first:.200}");
+    }
+    for (bytes, _) in all {
+        (0..80).for_each(|_| again_and_again(&mut attack, cohortd.admin, bytes.clone()));
+    }
+    holds_under("explained events", cohortd, attack).await;
+}
+
+async fn answer(to: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(to).await.expect("it listens");
+    stream.write_all(bytes).await.expect("it reads");
+    let mut answer = Vec::new();
+    let read = timeout(DEADLINE, stream.read_to_end(&mut answer)).await;
+    read.expect("an answer").expect("it is whole");
+    String::from_utf8(answer).expect("text")
+}
+
 async fn the_tracking_api_without_a_key_is_not_there() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -497,5 +531,6 @@ tests![
     many_headers_are_not_kept_while_a_body_is_awaited,
     a_thousand_http_2_connections_may_fill_their_windows,
     floods_of_control_frames_starve_nobody,
+    events_that_are_explained_take_turns.workers(4),
     the_tracking_api_without_a_key_is_not_there,
 ];
