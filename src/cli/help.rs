@@ -1,6 +1,7 @@
 //! `cohortd help`: the commands and the topics of the manual, what a command takes, or a page of the manual.
 
 use std::io::{IsTerminal, Result, Write};
+use std::ops::RangeInclusive;
 
 use clap::{Args, Command};
 
@@ -12,8 +13,8 @@ use crate::operate::logging::takes_colours;
 
 /// Through a pipe nobody says how wide a line may be.
 const WIDTH: usize = 100;
-/// Longer lines are hard to read, however wide the terminal is.
-const WIDEST: usize = 120;
+/// Longer lines are hard to read, however wide the terminal is; in shorter ones nothing has room.
+const READABLE: RangeInclusive<usize> = 30..=120;
 
 /// What somebody wants to know more about.
 #[derive(Args, Clone, Debug)]
@@ -85,7 +86,10 @@ fn look() -> Look {
     let out = std::io::stdout();
     let columns = || rustix::termios::tcgetwinsize(&out).ok().map(|size| size.ws_col.into());
     let columns: Option<usize> = out.is_terminal().then(columns).flatten().filter(|of| *of > 0);
-    Look { width: columns.unwrap_or(WIDTH).min(WIDEST), styled: takes_colours(&out) }
+    Look {
+        width: columns.unwrap_or(WIDTH).clamp(*READABLE.start(), *READABLE.end()),
+        styled: takes_colours(&out),
+    }
 }
 
 #[cfg(test)]

@@ -274,7 +274,9 @@ impl<W: Write> Setter<'_, W> {
         }
         let first = mark.as_ref().map_or(indent, |mark| indent - 2 + mark.len());
         let hanging = " ".repeat(first);
-        for (number, (line, _)) in words.wrapped(self.look.width - first).iter().enumerate() {
+        for (number, (line, _)) in
+            words.wrapped(self.look.width.saturating_sub(first)).iter().enumerate()
+        {
             match (number, &mark) {
                 (0, Some(mark)) => writeln!(self.out, "{}{mark}{line}", " ".repeat(indent - 2))?,
                 _ => writeln!(self.out, "{hanging}{line}")?,
