@@ -66,7 +66,8 @@ pub(super) struct Change {
 /// What the rules need to know besides the row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
-    /// A fresh stamp: now, and larger than every stamp before it.
+    /// A fresh stamp: now, and larger than every stamp before it; of what waited in the journal, that of when it
+    /// came.
     pub stamp: Timestamp,
     /// What was told before this does not count: the environment changed, or a resync was asked for.
     pub told_counts_from: Timestamp,
@@ -156,12 +157,18 @@ pub(super) fn record(before: Option<&Member>, change: &Change, moment: &Moment) 
     after.is_ahead =
         change.event_at > moment.stamp || (before.is_ahead && change.event_at == before.event_at);
     if flips {
-        after.version = moment.stamp;
+        after.version = next_version(before, moment);
     }
     if after.pending_since.is_none() && must_tell(before, change.membership, flips, moment) {
         after.pending_since = Some(moment.stamp);
     }
     Next::of(before, after)
+}
+
+/// A version grows with every change, also where the stamp does not: what waited in the journal has that of when it
+/// came, and a deletion before it that of when it was applied.
+fn next_version(before: &Member, moment: &Moment) -> Timestamp {
+    moment.stamp.max(Timestamp(before.version.0.saturating_add(1)))
 }
 
 /// Whether a delta said nothing new, so that nobody need be told for its sake: the counterpart of a
@@ -303,7 +310,7 @@ pub(super) fn forget(before: &Member, asked_at: Timestamp, moment: &Moment) -> N
     after.membership = Membership::Out;
     after.event_at = before.event_at.max(asked_at);
     after.is_ahead &= after.event_at == before.event_at;
-    after.version = moment.stamp;
+    after.version = next_version(before, moment);
     after.erase = true;
     after.pending_since = before.pending_since.or(Some(moment.stamp));
     Next::Write(after)

@@ -211,6 +211,22 @@ fn a_settle_of_an_older_version_leaves_the_newer_one_pending() {
     assert!(story.pending());
 }
 
+/// A deletion has the stamp of when it was applied, what came behind it into the journal an older one.
+#[test]
+fn a_version_grows_although_the_stamp_of_what_waited_does_not() {
+    let mut story = Story::new();
+    story.record(&enters(1), 1).deliver(2);
+    story.apply(forget(&story.member().clone(), Timestamp(3), &at(31)));
+    let removal = story.claim();
+    story.record(&enters(4), 28);
+    assert!(story.claim().version > removal.version);
+    story.settle(&removal, 32);
+    assert!(story.pending() && story.included());
+    let entry = story.claim();
+    story.apply(forget(&story.member().clone(), Timestamp(5), &at(entry.version.0)));
+    assert!(story.claim().version > entry.version);
+}
+
 #[test]
 fn an_equal_value_while_a_call_is_out_needs_no_second_call() {
     let mut story = Story::new();

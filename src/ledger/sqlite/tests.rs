@@ -728,16 +728,21 @@ type Who = (String, String, String);
 /// What LaunchDarkly was told last, and of which version that was.
 type Told = BTreeMap<Who, (bool, Timestamp)>;
 
-fn tell(batch: &Batch, launchdarkly: &mut Told) {
+fn tell(batch: &Batch, launchdarkly: &mut Told, model: &Plain) {
     let Route { destination, audience, .. } = &*batch.route;
     for ClaimedMember { context_key, membership, version } in &batch.members {
-        let who = (destination.to_string(), audience.as_str().to_owned(), context_key.as_str());
-        let told = (membership.as_bool(), *version);
-        let before = launchdarkly.insert((who.0, who.1, who.2.to_owned()), told);
+        let (audience, key) = (audience.as_str().to_owned(), context_key.as_str().to_owned());
+        let who = (destination.to_string(), audience, key);
+        let before = launchdarkly.get(&who);
         assert!(
-            before.is_none_or(|before| before.1 <= told.1),
-            "{before:?} and then {told:?} (P3)"
+            before.is_none_or(|before| before.1 <= *version),
+            "{before:?} and then {:?} (P3)",
+            (membership, version)
         );
+        // The row of whoever is deleted goes with that, and a new one begins anew.
+        let is_erased = !membership.as_bool() && model.has_deleted(destination, &who.2);
+        let version = if is_erased { Timestamp::EPOCH } else { *version };
+        launchdarkly.insert(who, (membership.as_bool(), version));
     }
 }
 
@@ -799,11 +804,8 @@ impl Plain {
         }
     }
 
-    fn has_deleted(&self, batch: &Batch) -> bool {
-        let of = batch.route.destination.as_str();
-        let is_deleted =
-            |key: &&str| self.deleted.contains_key(&(of.to_owned(), (*key).to_owned()));
-        keys(batch).iter().any(is_deleted)
+    fn has_deleted(&self, destination: &DestinationName, key: &str) -> bool {
+        self.deleted.contains_key(&(destination.to_string(), key.to_owned()))
     }
 }
 
@@ -877,19 +879,20 @@ async fn play(mut bench: Bench, acts: Vec<Act>) {
             }
             Act::Settle(which) if !out.is_empty() => {
                 let batch = out.swap_remove(which.index(out.len()));
-                tell(&batch, &mut launchdarkly);
+                tell(&batch, &mut launchdarkly, &model);
                 bench.settle(batch).await;
             }
             Act::Fail { which, applied, heard } if !out.is_empty() => {
                 let batch = out.swap_remove(which.index(out.len()));
                 if applied {
-                    tell(&batch, &mut launchdarkly);
+                    tell(&batch, &mut launchdarkly, &model);
                 }
                 bench.release(batch, if heard { Unheard::No } else { Unheard::Perhaps }).await;
             }
             Act::Park(which) if !out.is_empty() => {
                 let batch = out.swap_remove(which.index(out.len()));
-                if model.has_deleted(&batch) {
+                let is_deleted = |key: &&str| model.has_deleted(&batch.route.destination, key);
+                if keys(&batch).iter().any(is_deleted) {
                     // Whoever is refused for good is not there, which the map does not know.
                     bench.release(batch, Unheard::No).await;
                 } else {
@@ -914,7 +917,7 @@ async fn play(mut bench: Bench, acts: Vec<Act>) {
                 }
             }
             Act::Crash => {
-                out.drain(..).for_each(|batch| tell(&batch, &mut launchdarkly));
+                out.drain(..).for_each(|batch| tell(&batch, &mut launchdarkly, &model));
                 bench.crash();
                 other_is_known = !bench.others.is_empty();
             }
@@ -934,7 +937,7 @@ async fn play(mut bench: Bench, acts: Vec<Act>) {
     bench.ledger.caught_up().await.expect("it is open");
     for name in [destination(), other()] {
         bench.requeue_of(&name).await;
-        bench.drain_to(&name, |batch| tell(batch, &mut launchdarkly)).await;
+        bench.drain_to(&name, |batch| tell(batch, &mut launchdarkly, &model)).await;
     }
     let expected: BTreeMap<_, _> =
         model.members.into_iter().map(|(who, (_, included))| (who, included)).collect();
