@@ -1,5 +1,12 @@
-FROM rust:1.90-slim-bookworm AS builder
+# The images it is made from. Name them by digest (`rust@sha256:…`) where two builds must begin with the same bytes.
+ARG RUST_IMAGE=rust:1.90-slim-bookworm
+ARG BASE_IMAGE=gcr.io/distroless/cc-debian12:nonroot
+
+FROM ${RUST_IMAGE} AS builder
 WORKDIR /build
+
+# Writes into the binary which crates it was built from: `cargo audit bin`, Trivy and Grype read them there.
+RUN cargo install --locked cargo-auditable@0.7.7
 
 # The locked dependencies in a layer of their own, built for empty sources: a change of our own
 # sources does not build them again. The manifest names a test and benchmarks, which must exist.
@@ -10,7 +17,7 @@ RUN mkdir -p src tests/it tests/bench \
            echo 'fn main() {}' > $of; \
        done \
     && touch src/lib.rs \
-    && cargo build --profile dist --locked --bin cohortd \
+    && cargo auditable build --profile dist --locked --bin cohortd \
     && rm -r src
 
 COPY config/default.toml config/default.toml
@@ -18,14 +25,15 @@ COPY src src
 COPY .ci/notices .ci/notices
 # Touched, because a copied file may be older than what was built from the empty ones.
 RUN touch src/main.rs src/lib.rs \
-    && cargo build --profile dist --locked --bin cohortd \
+    && cargo auditable build --profile dist --locked --bin cohortd \
     && mkdir -p /staging/volume \
     && .ci/notices /staging/doc \
     && cp src/licenses/* /staging/doc/
 
 # glibc and CA certificates, no shell; runs as user 65532.
-FROM gcr.io/distroless/cc-debian12:nonroot
+FROM ${BASE_IMAGE}
 
+ARG BASE_IMAGE
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 ARG SOURCE=unknown
@@ -34,7 +42,7 @@ LABEL org.opencontainers.image.title="cohortd" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}" \
     org.opencontainers.image.source="${SOURCE}" \
-    org.opencontainers.image.base.name="gcr.io/distroless/cc-debian12:nonroot" \
+    org.opencontainers.image.base.name="${BASE_IMAGE}" \
     org.opencontainers.image.licenses="MIT OR Apache-2.0"
 
 COPY --from=builder /build/target/dist/cohortd /usr/local/bin/cohortd

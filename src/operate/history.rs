@@ -141,7 +141,7 @@ pub struct DestinationHistory {
     pub failed_calls: Vec<u64>,
     /// The median of their durations in milliseconds; `null` without calls.
     pub call_p50_ms: Vec<Option<u64>>,
-    /// What 19 of 20 did not outlast.
+    /// Their 95th percentile, likewise.
     pub call_p95_ms: Vec<Option<u64>>,
     /// Members that LaunchDarkly was still to be told at the end of the step.
     pub pending: Vec<u64>,

@@ -235,7 +235,7 @@ impl Certificates {
                 tracing::error!(
                     %certificate,
                     faults,
-                    "the new certificate is refused and the one of before stays; mend the files"
+                    "new certificate rejected, still serving the previous one; fix the files"
                 );
             }
         }

@@ -110,9 +110,9 @@ impl Engine {
         let compiler = self.at("compiler");
         std::fs::create_dir_all(compiler.join("toolchain/share/doc/rust")).expect("it is ours");
         let cargo = "#!/bin/sh\ncase \"$*\" in\n\
-            'build --profile dist --locked --bin cohortd')\n\
+            'auditable build --profile dist --locked --bin cohortd')\n\
             mkdir -p target/dist && cp /toolchain/cohortd target/dist/ ;;\n\
-            tree*) ;;\n*) exit 1 ;;\nesac\n";
+            tree*|'install --locked cargo-auditable'*) ;;\n*) exit 1 ;;\nesac\n";
         write_program(&compiler.join("toolchain/cargo"), cargo);
         write_program(&compiler.join("toolchain/rustc"), "#!/bin/sh\necho /toolchain\n");
         std::fs::write(compiler.join("toolchain/share/doc/rust/COPYRIGHT"), "")

@@ -288,7 +288,7 @@ async fn a_new_certificate_is_served_and_one_without_its_key_is_refused() {
     ends_well(cohortd);
 }
 
-const REFUSED: &str = "the new certificate is refused and the one of before stays; mend the files";
+const REFUSED: &str = "new certificate rejected, still serving the previous one; fix the files";
 
 async fn whoever_does_not_end_a_handshake_is_not_awaited_for_long() {
     let authority = Authority::new();

@@ -152,8 +152,8 @@ export function Tiles({ known }) {
       <${Tile} name="Waiting" value=${count(pending)} note=${pending > 0 && status ? `longest ${span(status.oldest_pending_ms)}` : "to be told"} />
       <${Tile} name="Events in" value=${perSecond("accepted")} note="accepted a second" />
       <${Tile} name="Members out" value=${perSecond("delivered")} note="delivered a second" />
-      <${Tile} name="Call time" value=${p95 === undefined ? "–" : span(p95)} tint=${failed > 0 ? "warn" : ""}
-        note=${failed > 0 ? `${count(failed)} not taken lately` : p50 === undefined ? "no calls yet" : `half within ${span(p50)}`} />
+      <${Tile} name="Call time, p95" value=${p95 === undefined ? "–" : span(p95)} tint=${failed > 0 ? "warn" : ""}
+        note=${failed > 0 ? `${count(failed)} not taken lately` : p50 === undefined ? "no calls yet" : `p50 ${span(p50)}`} />
       <${Tile} name="Memberships" value=${count(counts?.included)} note=${counts ? `in ${many(counts.audiences, "audience")}` : ""} />
       <${Tile} name="Parked" value=${count(counts?.parked)} tint=${counts?.parked > 0 ? "warn" : ""} note="refused members" />
       <${Tile} name="Rejected" value=${count(counts?.rejected)} tint=${counts?.rejected > 0 ? "warn" : ""} note="events kept" />

@@ -164,8 +164,8 @@ export function Plots({ past, step }) {
         { name: "not told yet", tint: "series-c", values: known.pending },
       ]} />
       <${Plot} title="LaunchDarkly answers in" unit="" write=${span} past=${known} step=${step} series=${[
-        { name: "half of the calls", tint: "series-a", values: known.call_p50_ms },
-        { name: "19 of 20", tint: "series-d", values: known.call_p95_ms },
+        { name: "p50", tint: "series-a", values: known.call_p50_ms },
+        { name: "p95", tint: "series-d", values: known.call_p95_ms },
       ]} />
     </section>`;
 }
