@@ -111,7 +111,6 @@ async fn while_it_waits_for_space_every_route_of_operators_says_so() {
     let client = client.expect("a plain client");
     let routes = [
         ("GET", "/"),
-        ("GET", "/assets/app.js"),
         ("GET", "/status"),
         ("GET", "/metrics"),
         ("GET", "/api/v1/destinations"),
