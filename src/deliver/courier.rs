@@ -235,7 +235,7 @@ impl Courier {
     fn change(&mut self, Change { launchdarkly, policy }: Change) {
         self.launchdarkly = launchdarkly;
         self.late_after = policy.linger + LATE;
-        self.dispatch.change(policy);
+        self.dispatch.change(policy, Instant::now());
         self.counters.keep_failing(|_| false); // what was wrong may be what was changed
         self.show_standing();
     }

@@ -230,12 +230,16 @@ impl Dispatch {
 
     /// From here on it delivers so. A hold and every pause after a failure are over, for what was wrong
     /// may be what was changed; what LaunchDarkly has asked for (rate limits, smaller batches) stays.
-    pub fn change(&mut self, policy: Policy) {
+    pub fn change(&mut self, policy: Policy, now: Instant) {
         self.batch_size.change(policy.max_batch);
         self.concurrency.change(policy.min_concurrency, policy.concurrency);
         self.policy = policy;
         // whoever was parked for a suspicion waits for its end
         self.hold = self.hold.take().filter(|hold| hold.suspicion.is_some());
+        if let Some(hold) = &mut self.hold {
+            hold.backoff.reset();
+            hold.next_probe = now;
+        }
         self.backoff.reset();
         self.failing.clear();
         for state in self.audiences.values_mut() {
@@ -250,6 +254,9 @@ impl Dispatch {
         self.in_flight -= 1;
         self.audiences.entry(batch.route.audience.clone()).or_default().in_flight -= 1;
         self.audiences.retain(|_, state| state.matters());
+        if let Some(hold) = &mut self.hold {
+            hold.is_answered();
+        }
         vec![Report::Release(batch, Unheard::No)]
     }
 

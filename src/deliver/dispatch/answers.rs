@@ -44,7 +44,10 @@ impl Dispatch {
                 self.pause_until(now.instant + pause);
             }
         }
-        self.keep_witness(&batch, &answer.outcome);
+        let is_probe = self.hold.as_mut().is_some_and(Hold::is_answered);
+        if is_probe {
+            self.keep_witness(&batch, &answer.outcome);
+        }
         match answer.outcome {
             Outcome::Taken => self.concurrency.clean(now.took),
             Outcome::RateLimited { .. } | Outcome::Unavailable { .. } => {
@@ -54,7 +57,6 @@ impl Dispatch {
             _ => {}
         }
         let is_asked_again = self.was_asked_again(&batch);
-        let is_probe = self.hold.as_mut().is_some_and(Hold::is_answered);
         let outcome = answer.outcome;
         let reports = match outcome {
             Outcome::Taken => self.taken(batch),

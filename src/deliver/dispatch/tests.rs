@@ -327,7 +327,7 @@ fn a_change_ends_a_hold_and_pauses_after_failures() {
         world.add("a", people(30));
         world.run(1, |_, _| status(failure));
         assert!(world.next().is_err(), "it waits");
-        world.dispatch.change(policy(10));
+        world.dispatch.change(policy(10), world.now);
         assert_eq!(world.dispatch.standing(), Standing::default());
         world.next().expect("at once");
     }
@@ -335,7 +335,7 @@ fn a_change_ends_a_hold_and_pauses_after_failures() {
     world.add("a", people(30));
     let limits = RateLimits { retry_after: Some(Duration::from_secs(60)), ..RateLimits::default() };
     world.run(1, |_, _| Answer { limits, ..status(429) });
-    world.dispatch.change(policy(10));
+    world.dispatch.change(policy(10), world.now);
     assert!(world.next().is_err(), "what LaunchDarkly has asked for is not over");
 }
 
@@ -345,7 +345,7 @@ fn a_call_of_before_a_change_cannot_hold_what_was_changed() {
     world.add("a", people(5));
     world.now += LINGER;
     let before = world.next().expect("they are due");
-    world.dispatch.change(policy(10));
+    world.dispatch.change(policy(10), world.now);
     let reports = world.dispatch.refused_before_change(before.clone());
     assert!(matches!(&reports[..], [Report::Release(_, Unheard::No)]), "{reports:?}");
     assert_eq!(world.dispatch.standing(), Standing::default());
@@ -699,12 +699,48 @@ fn a_suspicion_that_a_change_or_a_stop_meets_is_not_forgotten() {
         let calls = world.calls.len();
         world.run(calls + 1, |_, _| status(400));
     }
-    world.dispatch.change(policy(1));
+    world.dispatch.change(policy(1), world.now);
     assert!(is_suspected(&world) && world.dispatch.standing().held.is_none());
     let parked = world.parked.len();
     let kept = world.dispatch.give_back();
     let unparked = kept.iter().filter(|report| matches!(report, Report::Unpark(_))).count();
     assert_eq!(unparked, parked);
+}
+
+/// Refuses all of `a` until that is suspicious, with a call of `b` on its way.
+fn suspicious_beside_a_call(world: &mut World) -> Batch {
+    world.add("a", people(40));
+    world.add("b", people(1));
+    let mut other = None;
+    while !world.dispatch.suspects() {
+        match world.next() {
+            Ok(batch) if batch.route.audience == id("b") => other = Some(batch),
+            Ok(batch) => world.answer(batch, status(400)),
+            Err(until) => world.now = until.expect("somebody waits"),
+        }
+    }
+    other.expect("both take turns")
+}
+
+#[test]
+fn whoever_was_on_the_way_before_a_suspicion_is_no_witness_of_it() {
+    let mut world = World::new(1);
+    let other = suspicious_beside_a_call(&mut world);
+    world.answer(other, status(503));
+    assert!(world.dispatch.witness.is_none(), "nobody was ever taken");
+}
+
+#[test]
+fn a_change_has_a_suspicion_looked_into_at_once() {
+    let mut world = World::new(1);
+    world.add("a", people(1));
+    world.run(1, |_, _| status(204));
+    let other = suspicious_beside_a_call(&mut world);
+    world.dispatch.change(policy(1), world.now);
+    world.dispatch.refused_before_change(other);
+    let probe = world.next().expect("at once");
+    world.answer(probe, status(400));
+    assert!(world.dispatch.standing().held.is_some(), "somebody who was taken is refused");
 }
 
 #[test]
