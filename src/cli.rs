@@ -4,11 +4,11 @@
 //! | --- | --- |
 //! | 0 | done |
 //! | 1 | `explain`: the event is rejected |
-//! | 64 | bad usage or configuration |
+//! | 64 | bad usage or configuration, or what is asked for is not there |
 //! | 69 | a needed service is unavailable |
 //! | 70 | internal fault or damaged ledger |
-//! | 75 | `status`: a destination is held or behind |
-//! | 130 | Ctrl-C, as of any command |
+//! | 75 | `status`: a destination is held or behind, or the ledger's clock is ahead |
+//! | 130 | Ctrl-C, as of any command, or no was the answer |
 //!
 //! A command's answer goes to standard output, everything else to standard error.
 

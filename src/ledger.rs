@@ -45,8 +45,8 @@ pub use operations::{
 pub use sqlite::{
     BackedUp, BackupError, ClockReset, DestinationSettings, ExportedMember, ExportedParking,
     OpenError, RenameError, Renamed, Retention, Settings, Sound, SqliteLedger, Writer,
-    WriterFailure, backup, backup_to, check, export, is_there, rename, reset_clock, restore,
-    restore_from, still_around,
+    WriterFailure, backup, backup_to, check, database, export, is_there, may_begin, rename,
+    reset_clock, restore, restore_from, still_around,
 };
 
 /// What one request asks to be made durable of one destination: all of it, or some of it and an error, after

@@ -20,8 +20,9 @@ const URL_HELP: &str = "Ask the admin listener at this URL [env: COHORTD_ADMIN_U
 #[derive(Args, Clone, Debug)]
 pub struct Asking {
     // Read in `url`, so that an empty variable counts as unset.
-    #[arg(long, value_name = "URL", value_parser = parse, help = URL_HELP)]
-    url: Option<Url>,
+    // Not parsed by the command line, which would repeat a password in it.
+    #[arg(long, value_name = "URL", help = URL_HELP)]
+    url: Option<String>,
     /// Print what the daemon says, for programs
     #[arg(long)]
     pub json: bool,
@@ -40,8 +41,10 @@ impl Asking {
     }
 
     fn url(&self) -> Result<Option<Url>, Silent> {
-        if self.url.is_some() {
-            return Ok(self.url.clone());
+        if let Some(text) = &self.url {
+            return parse(text)
+                .map(Some)
+                .map_err(|problem| Silent::usage(format!("--url {problem}")));
         }
         match std::env::var(VARIABLE) {
             Ok(text) if !text.is_empty() => parse(&text)

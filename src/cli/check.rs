@@ -132,11 +132,13 @@ fn print(
     for warning in &config.warnings {
         writeln!(out, "warning: {warning}")?;
     }
-    writeln!(out, "configuration is good")?;
-    if !ledger.is_good() {
-        writeln!(out, "but the daemon could not start: {}", ledger.words)?;
+    match ledger.exit {
+        Exit::Done => writeln!(out, "configuration is good"),
+        Exit::BadUsage => writeln!(out, "the daemon would refuse to start: {}", ledger.words),
+        _ => {
+            writeln!(out, "configuration is good\nbut the daemon could not start: {}", ledger.words)
+        }
     }
-    Ok(())
 }
 
 fn fed(route: &Route) -> Vec<&str> {
@@ -184,8 +186,11 @@ fn print_json(
             "destinations": fed(of),
         })
     };
+    // The configuration can be read, and a start would refuse it all the same.
+    let refused = (ledger.exit == Exit::BadUsage)
+        .then(|| json!({ "key": "ledger.path", "value": ledger.path, "problem": ledger.words, "variable": null }));
     let all = json!({
-        "good": true,
+        "good": refused.is_none(),
         "read_from": read_from(from),
         "ledger": {
             "path": ledger.path,
@@ -199,7 +204,7 @@ fn print_json(
         "destinations": config.destinations.iter().enumerate().map(destination).collect::<Vec<_>>(),
         "routes": config.routes.iter().map(route).collect::<Vec<_>>(),
         "warnings": config.warnings,
-        "faults": [],
+        "faults": refused.into_iter().collect::<Vec<_>>(),
     });
     writeln!(out, "{all}")
 }

@@ -1,6 +1,6 @@
 //! `cohortd explain`: one event, what happens to it and why, without telling anybody.
 //!
-//! Ends with 1 if the event is rejected: by all, if it is for a route.
+//! Ends with 1 if the event is rejected; of a route, if a destination rejects it and none accepts it.
 //!
 //! Prints what the event holds: it is for whoever has the event already.
 

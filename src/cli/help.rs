@@ -30,9 +30,14 @@ impl HelpCommand {
         let mut of = of.bin_name("cohortd");
         of.build();
         let words: Vec<&str> = self.about.iter().map(String::as_str).collect();
-        if let [name] = words[..]
-            && let Some(topic) = manual::topic(name)
-        {
+        if let Some(topic) = words.first().and_then(|name| manual::topic(name)) {
+            if words.len() > 1 {
+                let (typed, name) = (words.join(" "), topic.name);
+                super::complain(&format!(
+                    "cohortd help: {name} is a page of the manual as a whole: `cohortd help {name}`, not {typed:?}"
+                ));
+                return Ok(Exit::BadUsage);
+            }
             typesetting::print(topic.parsed(), look(), out)?;
             return Ok(Exit::Done);
         }
@@ -64,7 +69,7 @@ fn found<'a>(of: &'a Command, words: &[&str]) -> std::result::Result<&'a Command
                 known.extend(TOPICS.iter().map(|topic| topic.name));
             }
             let meant = nearest(word, &known).map(|known| format!("did you mean {known}?"));
-            let meant = meant.unwrap_or_else(|| "´cohortd help´ lists them".to_owned());
+            let meant = meant.unwrap_or_else(|| "`cohortd help` lists them".to_owned());
             let what = if depth == 0 { "command or topic" } else { "command" };
             let typed = words[..=depth].join(" ");
             return Err(format!("cohortd help: there is no {what} {typed:?}; {meant}"));
@@ -79,7 +84,7 @@ pub(super) fn topics() -> String {
     let widest = TOPICS.iter().map(|topic| topic.name.len()).max().unwrap_or_default();
     let line = |topic: &manual::Topic| format!("  {:widest$}  {}\n", topic.name, topic.summary);
     let lines: String = TOPICS.iter().map(line).collect();
-    format!("Topics of the manual, for ´cohortd help TOPIC´:\n{lines}")
+    format!("Topics of the manual, for `cohortd help TOPIC`:\n{lines}")
 }
 
 fn look() -> Look {
@@ -128,12 +133,14 @@ mod tests {
         let (_, text) = help(&[]);
         assert!(text.contains("Usage: cohortd"), "{text}");
 
+        assert_eq!(help(&["security", "limits"]).0, Exit::BadUsage);
+
         let command = CommandLine::command();
         let unknown = |words: &[&str]| found(&command, words).map(|_| ()).expect_err("unknown");
         for (words, said) in [
             (&["securty"][..], "no command or topic \"securty\"; did you mean security?"),
             (&["statsu"], "no command or topic \"statsu\"; did you mean status?"),
-            (&["weather"], "no command or topic \"weather\"; ´cohortd help´ lists them"),
+            (&["weather"], "no command or topic \"weather\"; `cohortd help` lists them"),
             (&["parked", "lst"], "no command \"parked lst\"; did you mean list?"),
         ] {
             let text = unknown(words);

@@ -5,6 +5,7 @@
 
 use std::io::{IsTerminal, Result, Write};
 use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -112,6 +113,12 @@ impl LedgerCommand {
         let exit = self.on(&absolute(&place.path), out)?;
         if matches!(exit, Exit::BadUsage | Exit::Unavailable) && !is_there(&place.path) {
             complain(&format!("ledger.path is {}, {from}", absolute(&place.path).display()));
+            if let Some(around) = ledger::still_around(&absolute(&place.path)) {
+                let around = around.display();
+                complain(&format!(
+                    "it is still in {around}, from where a start moves it; until then COHORTD_LEDGER__PATH={around} reaches it"
+                ));
+            }
         }
         Ok(exit)
     }
@@ -133,7 +140,7 @@ impl LedgerCommand {
                 Err(error) => Ok(copy_failed("backup", &error)),
             },
             What::Restore { from } => match ledger::restore(directory, from) {
-                Ok(aside) => restored(&from.display().to_string(), aside, out),
+                Ok(aside) => restored(&from.display().to_string(), directory, aside, out),
                 Err(error) => Ok(copy_failed("restore", &error)),
             },
             What::Rename { from, to, destination } => {
@@ -156,10 +163,19 @@ fn say_if_alone(BackedUp { daemon_ended }: BackedUp) {
     }
 }
 
+/// Whether what is written there is gone: to the null device, which a closed standard output is too.
+fn keeps_nothing(out: &std::io::Stdout) -> bool {
+    let null = std::fs::metadata("/dev/null").map(|null| null.rdev());
+    let is_null = |null| rustix::fs::fstat(out).is_ok_and(|out| out.st_rdev == null);
+    null.is_ok_and(is_null)
+}
+
 fn backup_to(directory: &Path, out: &mut impl Write) -> Exit {
-    if std::io::stdout().is_terminal() {
+    let stdout = std::io::stdout();
+    if stdout.is_terminal() || keeps_nothing(&stdout) {
         complain(
-            "cohortd ledger backup: a terminal cannot keep it: `cohortd ledger backup - > FILE`, or name the file",
+            "cohortd ledger backup: a terminal, or what is closed, cannot keep it: `cohortd ledger backup - > FILE`, or \
+             name the file",
         );
         return Exit::BadUsage;
     }
@@ -182,13 +198,18 @@ fn restore_from(directory: &Path, out: &mut impl Write) -> Result<Exit> {
         return Ok(Exit::BadUsage);
     }
     match ledger::restore_from(directory, &mut input) {
-        Ok(aside) => restored("what came on standard input", aside, out),
+        Ok(aside) => restored("what came on standard input", directory, aside, out),
         Err(error) => Ok(copy_failed("restore", &error)),
     }
 }
 
-fn restored(from: &str, aside: Option<PathBuf>, out: &mut impl Write) -> Result<Exit> {
-    writeln!(out, "{from} is the ledger now")?;
+fn restored(
+    from: &str,
+    directory: &Path,
+    aside: Option<PathBuf>,
+    out: &mut impl Write,
+) -> Result<Exit> {
+    writeln!(out, "{from} is the ledger now, in {}", directory.display())?;
     if let Some(aside) = aside {
         writeln!(
             out,
@@ -199,8 +220,8 @@ fn restored(from: &str, aside: Option<PathBuf>, out: &mut impl Write) -> Result<
     }
     writeln!(
         out,
-        "after the next start every member is told again; for what changed since the backup, start a full sync of \
-         the audiences in Segment"
+        "after the next start every member is told again; what Segment has sent since the backup is missing: its support \
+         starts a full sync of an audience, which brings entries and no exits"
     )?;
     Ok(Exit::Done)
 }
@@ -351,6 +372,7 @@ fn open_exit(error: &OpenError) -> Exit {
         | OpenError::NoSpace { .. }
         | OpenError::Directory { .. } => Exit::Unavailable,
         OpenError::NewerJournal { .. }
+        | OpenError::Overlooked { .. }
         | OpenError::Database(_)
         | OpenError::Failed(_)
         | OpenError::Damaged(_) => Exit::Internal,

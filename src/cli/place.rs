@@ -6,6 +6,7 @@ use rustix::fs::{Access, access};
 
 use crate::config::{LedgerPlace, absolute, quoted};
 use crate::ledger;
+use crate::operate::logging::chain;
 
 /// Why a start is refused: the ledger is where a relative path meant until now, and not where it means now.
 /// Going on would begin with an empty one.
@@ -45,12 +46,18 @@ pub(super) fn tried(directory: &Path) -> Result<String, String> {
         Ok(_) => may(there, all)?,
     }
     if !ledger::is_there(&directory) {
+        ledger::may_begin(&directory).map_err(|error| chain(&error))?;
         return Ok(match ledger::still_around(&directory) {
             Some(around) => format!("it is still in {}: a start moves it here", around.display()),
             None => "none yet: a start makes it".to_owned(),
         });
     }
-    may(&directory.join("ledger.db"), Access::READ_OK | Access::WRITE_OK)?;
+    let database = ledger::database(&directory);
+    if !database.exists() {
+        return Ok("a restore was interrupted: a start finishes it".to_owned());
+    }
+    may(&database, Access::READ_OK | Access::WRITE_OK)?;
+    ledger::may_begin(&directory).map_err(|error| chain(&error))?;
     Ok("there is one".to_owned())
 }
 
@@ -69,9 +76,40 @@ mod tests {
         std::fs::create_dir(at("ledger")).expect("it is ours");
         std::fs::write(at("ledger/ledger.db"), "").expect("it is ours");
         assert_eq!(tried(&at("ledger")), Ok("there is one".to_owned()));
+        std::fs::create_dir_all(at("new/restoring")).expect("it is ours");
+        assert_eq!(
+            tried(&at("new")),
+            Ok("none yet: a start makes it".to_owned()),
+            "it never counted"
+        );
+        std::fs::create_dir(at("new/restored")).expect("it is ours");
+        std::fs::write(at("new/restored/ledger.db"), "").expect("it is ours");
+        assert!(
+            tried(&at("new")).is_ok_and(|words| words.starts_with("a restore was interrupted"))
+        );
         let below = at("ledger/ledger");
         assert!(tried(&below).is_ok_and(|words| words.starts_with("it is still in ")));
         assert!(!at("a").exists());
+    }
+
+    #[test]
+    fn none_is_begun_beside_one_that_was_set_aside_or_around_one_that_is_meant() {
+        for other in ["ledger", "before-restore-1"] {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let other = folder.path().join(other);
+            std::fs::create_dir(&other).expect("it is ours");
+            std::fs::write(other.join("ledger.db"), "its tables").expect("it is ours");
+            let database = folder.path().join("ledger.db");
+            for content in [None, Some("")] {
+                if let Some(text) = content {
+                    std::fs::write(&database, text).expect("it is ours");
+                }
+                let why = tried(folder.path()).expect_err("it would be overlooked");
+                assert!(why.contains(&format!("one at {}", other.display())), "{why}");
+            }
+            std::fs::write(&database, "its tables").expect("it is ours");
+            assert_eq!(tried(folder.path()), Ok("there is one".to_owned()));
+        }
     }
 
     #[test]

@@ -52,13 +52,16 @@ fn level(text: &str) -> Result<String, String> {
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
     let problem = "must be off, error, warn, info, debug or trace, or such a level per module, \
                    as in info,cohortd::deliver=debug";
-    let is_level = |text: &str| levels.contains(&text.trim().to_lowercase().as_str());
+    let is_level = |text: &str| levels.contains(&text.to_lowercase().as_str());
     let usable = |directive: &str| match directive.rsplit_once('=') {
         Some((_, level)) => is_level(level),
         None => is_level(directive),
     };
-    if text.split(',').all(usable) && text.parse::<Targets>().is_ok() {
-        Ok(text.to_owned())
+    // The library takes a blank for a part of a name.
+    let parts: Vec<&str> = text.split(',').map(str::trim).collect();
+    let text = parts.join(",");
+    if parts.into_iter().all(usable) && text.parse::<Targets>().is_ok() {
+        Ok(text)
     } else {
         Err(problem.to_owned())
     }
@@ -97,6 +100,14 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(level(text).is_ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn blanks_are_no_part_of_a_level() {
+        for text in ["info", " info", "info\n", "info , cohortd::deliver=debug "] {
+            let read = level(text).expect("a level");
+            assert!(read.starts_with("info") && !read.contains([' ', '\n']), "{read:?}");
         }
     }
 }

@@ -89,7 +89,7 @@ pub use moved::still_around;
 pub use rename::{RenameError, Renamed, rename};
 pub use reset_clock::{ClockReset, reset_clock};
 pub use restore::{restore, restore_from};
-pub use schema::{OpenError, is_there};
+pub use schema::{OpenError, database, is_there, may_begin};
 pub use writer::{Writer, WriterFailure};
 
 use command::Command;

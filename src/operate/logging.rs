@@ -106,7 +106,7 @@ where
 /// stranger does wrong: that could fill a disk ([P6](crate::design::P6)). Whoever wants to read it names it:
 /// `info,h2=debug`.
 fn filter(level: &str) -> Targets {
-    format!("h2=error,{level}").parse().unwrap_or_default()
+    format!("h2=error,{level}").parse().expect("the configuration has checked it")
 }
 
 /// Whether a person looks at it who has not asked for plain text (`NO_COLOR`).

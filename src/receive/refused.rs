@@ -217,7 +217,7 @@ impl Refused {
     pub fn carry_on(&self, remembered: Vec<AtPath>, noted_at: Option<Timestamp>) {
         let mut state = self.state();
         for mut at in remembered {
-            at.noted_at = at.noted_at.or(noted_at);
+            at.noted_at = noted_at.or(at.noted_at);
             state.paths.entry(at.place.path.clone()).or_insert(at);
         }
         self.open.store(state.open(), Ordering::Relaxed);
@@ -332,7 +332,21 @@ impl State {
         }
         let strangers = slips.filter(|(_, at)| is_proven && !at.is_proven);
         let latest = strangers.max_by_key(|(_, at)| at.first_at).map(|(path, _)| path.clone());
-        latest.is_some_and(|path| self.paths.remove(&path).is_some())
+        let Some(gone) = latest.and_then(|path| self.paths.remove(&path)) else { return false };
+        self.count_elsewhere(gone);
+        true
+    }
+
+    /// What made way is still counted, and told, with all others.
+    fn count_elsewhere(&mut self, gone: AtPath) {
+        if let Some(others) = self.paths.get_mut(ELSEWHERE) {
+            others.count += gone.count;
+            others.unsaid += gone.unsaid;
+            others.last_at = others.last_at.max(gone.last_at);
+            return;
+        }
+        let place = Place { path: ELSEWHERE.to_owned(), nearest: None, ..gone.place };
+        self.paths.insert(ELSEWHERE.to_owned(), AtPath { place, ..gone });
     }
 }
 

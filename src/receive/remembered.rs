@@ -141,7 +141,7 @@ impl Counters {
             received.accepted_before.store(events.has_accepted, Ordering::Relaxed);
             if events.mappings == received.change.mappings() {
                 let mut since_change = events.since_change;
-                since_change.noted_at = since_change.noted_at.or(noted_at);
+                since_change.noted_at = noted_at.or(since_change.noted_at);
                 received.change.carry_on(&since_change);
             }
         }

@@ -406,7 +406,7 @@ async fn what_would_be_done_is_said_and_not_done_and_what_was_done_is_counted() 
     let nobody = type_in(&installation, &cohortd, &["forget", "nobody"]).done();
     assert!(nobody.contains("nobody of that user id is known in any audience"), "{nobody}");
     let ada = type_in(&installation, &cohortd, &["forget", "ada"]).done();
-    assert!(ada.contains("the person is taken out of 2 audiences"), "{ada}");
+    assert!(ada.contains("the person was known in 2 audiences"), "{ada}");
     until_members(&launchdarkly, "vip", &["bob", "cyd"]).await;
     assert_eq!(said(&installation, &cohortd, &["rejected", "discard", "--all"])["count"], 1);
 }

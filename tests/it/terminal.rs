@@ -187,7 +187,7 @@ async fn what_cannot_be_taken_back_is_asked_about_on_a_terminal() {
     let listed = installation.types(Some(cohortd.admin), &["audiences"]).done();
     assert!(listed.contains("aud_vip"), "{listed}");
     let (code, said) = answered(line(&["forget", "ada"]), "y\n");
-    assert!(code == 0 && said.contains("is taken out of 1 audience;"), "{said}");
+    assert!(code == 0 && said.contains("was known in 1 audience;"), "{said}");
     let (code, said) = answered(line(&["drop", "--yes"]), "");
     assert!(code == 0 && !said.contains("Go on?"), "{said}");
 }

@@ -208,10 +208,7 @@ async fn after_a_kill_nothing_is_claimed_that_is_not_known() {
     cohortd.kill();
 
     let cohortd = installation.start();
-    let said = &[
-        "1 request was refused at /segment/production",
-        "and the kill of an earlier process is not known",
-    ];
+    let said = &["1 request was refused at /segment/production", "in its last minute is not known"];
     let expected = Expected { state: "attention", exit: 0, concern: "refused", said, logged: "" };
     seen(&installation, &cohortd, "after a kill", &expected).await;
     assert!(cohortd.stop().0.success());

@@ -183,7 +183,7 @@ async fn discard(
     if !all && audience.is_none() {
         return Err(vague());
     }
-    if consent.dry_run || all && consent.is_asked_for() {
+    if consent.dry_run || which.key.is_none() && consent.is_asked_for() {
         let mut count = 0;
         each(&daemon, &name, audience.clone(), which.key.as_ref(), |_| {
             count += 1;

@@ -46,7 +46,8 @@ impl ForgetCommand {
             known.dedup(); // they come in the order of their audiences
             let count = known.len() as u64;
             let known = if count == 0 {
-                "nobody of that user id is known; what arrives late of them would be left out"
+                "nobody of that user id is known; what arrives late of them would be left out, and rejected events of theirs \
+                 erased"
                     .to_owned()
             } else {
                 format!("the person is known in {}: {}", many(count, "audience"), known.join(", "))
@@ -72,8 +73,8 @@ impl ForgetCommand {
             ),
             count => writeln!(
                 out,
-                "{name}: the person is taken out of {}; what is known of them is erased as soon as \
-                 LaunchDarkly has been told",
+                "{name}: the person was known in {}; what is known of them is erased as soon as LaunchDarkly \
+                 has been told that they left",
                 many(count, "audience")
             ),
         })

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use super::at_rest::{self, Prepared};
 use super::integrity::{self, Damage};
-use super::on_disk::{remove_if_there, sync, sync_name, unusable, with_suffix};
+use super::on_disk::{Unusable, remove_if_there, sync, sync_name, unusable, with_suffix};
+use super::reserve;
 use super::schema::{self, OpenError};
 
 /// A copy in the ledger's directory until it has been passed on.
@@ -68,6 +69,12 @@ pub enum BackupError {
     Copy(#[source] rusqlite::Error),
 }
 
+impl From<Unusable> for BackupError {
+    fn from(Unusable { path, source }: Unusable) -> Self {
+        Self::File { path, source }
+    }
+}
+
 impl BackupError {
     /// The same of what was copied from `path`, by whose name whoever asked knows it.
     pub(super) fn of(self, path: &Path) -> Self {
@@ -103,7 +110,14 @@ pub fn backup(directory: &Path, file: &Path) -> Result<BackedUp, BackupError> {
     }
     File::create(&unfinished).map_err(unusable(&unfinished))?; // SQLite would not say why it cannot
     let name = unfinished.to_string_lossy();
-    let copied = db.execute("VACUUM INTO ?1", [&name]).map_err(BackupError::Copy);
+    let copied = db.execute("VACUUM INTO ?1", [&name]).map_err(|error| {
+        let directory = unfinished.parent().unwrap_or(Path::new("."));
+        if reserve::is_full(&error, directory) {
+            let source = io::Error::new(io::ErrorKind::StorageFull, "no space left for the copy");
+            return BackupError::File { path: unfinished.clone(), source };
+        }
+        BackupError::Copy(error)
+    });
     let finished = copied.and_then(|_| {
         verify(&unfinished)?;
         sync(&unfinished)?;
@@ -120,21 +134,27 @@ pub fn backup(directory: &Path, file: &Path) -> Result<BackedUp, BackupError> {
 /// Writes a copy of the ledger at `directory` to `out`, beside a daemon or without one. It is made whole and
 /// checked in the ledger's directory first, which is as protected as the ledger is, and does not stay there.
 pub fn backup_to(directory: &Path, out: &mut impl io::Write) -> Result<BackedUp, BackupError> {
-    let Ok(turn) = File::open(directory) else {
-        return Err(OpenError::Missing(directory.to_owned()).into());
-    };
+    let turn = File::open(directory).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => OpenError::Missing(directory.to_owned()).into(),
+        _ => BackupError::from(unusable(directory)(error)),
+    })?;
     turn.lock().map_err(unusable(directory))?; // of those who stream; the ledger's own lock is a file
     let copy = directory.join(STREAMED);
     remove_if_there(&copy)?; // of one that was killed
     let backed_up = backup(directory, &copy)?;
     let opened = File::open(&copy).map_err(unusable(&copy));
     remove_if_there(&copy)?;
+    drop(turn); // whoever reads slowly keeps nobody waiting
     io::copy(&mut opened?, out).and_then(|_| out.flush()).map_err(BackupError::Stream)?;
     Ok(backed_up)
 }
 
-/// Takes away what a stream that was killed has left in the ledger's directory.
+/// Takes away what a stream that was killed has left in the ledger's directory, unless one is being made.
 pub(super) fn remove_streamed(directory: &Path) -> Result<(), OpenError> {
+    let turn = File::open(directory).map_err(unusable(directory))?;
+    if turn.try_lock().is_err() {
+        return Ok(());
+    }
     let copy = directory.join(STREAMED);
     remove_if_there(&with_suffix(&copy, UNFINISHED))?;
     Ok(remove_if_there(&copy)?)

@@ -40,9 +40,7 @@ pub(super) fn take_in(directory: &Path) -> Result<(), OpenError> {
     let lock = schema::lock(&around)?;
     let moving = around.join(MOVING);
     if moving.exists() {
-        // the names that an earlier start has given, and nothing else
-        schema::files().try_for_each(|name| take_away(name, &moving, &around))?;
-        fs::remove_dir(&moving).map_err(unusable(&moving))?;
+        take_back(&moving, &around)?;
     }
     let owner = Owner::of(&around).map_err(unusable(&around))?;
     owner.make_directory(&moving).map_err(unusable(&moving))?;
@@ -60,6 +58,21 @@ pub(super) fn take_in(directory: &Path) -> Result<(), OpenError> {
     let (from, to) = (around.display(), directory.display());
     tracing::warn!(%from, %to, "the ledger was in the directory around its own: it has been moved");
     Ok(())
+}
+
+/// Takes away the names that an earlier start has given, and nothing else. Where the ledger has been used in its old
+/// place since, what was taken away there is in its database.
+fn take_back(moving: &Path, around: &Path) -> Result<(), OpenError> {
+    let has_same_database = is_same(&schema::database(moving), &schema::database(around));
+    let database_last = schema::files().skip(1).chain(schema::files().take(1));
+    for name in database_last {
+        if has_same_database {
+            remove_if_there(&moving.join(name))?;
+        } else {
+            take_away(name, moving, around)?;
+        }
+    }
+    Ok(fs::remove_dir(moving).map_err(unusable(moving))?)
 }
 
 /// Takes along the ledgers that a restore has set aside, and then the old names away, that of the database first:
@@ -107,6 +120,11 @@ fn take_along(aside: &Path, directory: &Path) -> Result<(), OpenError> {
 #[must_use]
 pub fn still_around(directory: &Path) -> Option<PathBuf> {
     around(directory).filter(|around| is_to_be_moved(around, directory))
+}
+
+/// The ledger into whose directory those around it are moved, if it is there.
+pub(super) fn below(directory: &Path) -> Option<PathBuf> {
+    Some(directory.join(NAME)).filter(|below| schema::database(below).is_file())
 }
 
 fn is_to_be_moved(around: &Path, directory: &Path) -> bool {
@@ -182,7 +200,9 @@ mod tests {
         let link = |name: &str, into: &Path| {
             fs::hard_link(volume.path().join(name), into.join(name)).expect("it is ours");
         };
-        link("ledger.db", &moving); // and no further
+        link("ledger.db", &moving);
+        // and no further; a daemon of before has used the ledger since
+        fs::write(moving.join("ledger.db-shm"), "").expect("it is ours");
         take_in(&directory).expect("it can be moved");
         is_moved(volume.path());
 

@@ -4,26 +4,11 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::backup::BackupError;
-use super::schema::OpenError;
-
 /// What the system said of a path. What that means, whoever asked for it knows.
 #[derive(Debug)]
 pub(super) struct Unusable {
-    path: PathBuf,
-    source: io::Error,
-}
-
-impl From<Unusable> for OpenError {
-    fn from(Unusable { path, source }: Unusable) -> Self {
-        Self::Directory { path, source }
-    }
-}
-
-impl From<Unusable> for BackupError {
-    fn from(Unusable { path, source }: Unusable) -> Self {
-        Self::File { path, source }
-    }
+    pub path: PathBuf,
+    pub source: io::Error,
 }
 
 /// Says of which path an error is.

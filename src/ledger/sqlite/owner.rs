@@ -2,7 +2,7 @@
 //! be that user's.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown};
 use std::path::Path;
 
@@ -40,14 +40,14 @@ impl Owner {
 
     /// Copies a file, of which there must be none yet, for the owner alone.
     pub fn copy(self, from: &Path, to: &Path) -> io::Result<()> {
-        self.keep(&mut File::open(from)?, to)
+        io::copy(&mut File::open(from)?, &mut self.make_file(to)?)?;
+        Ok(())
     }
 
-    /// Keeps what comes in a file, of which there must be none yet, for the owner alone.
-    pub fn keep(self, from: &mut dyn Read, to: &Path) -> io::Result<()> {
-        let mut kept = File::options().write(true).create_new(true).mode(0o600).open(to)?;
-        self.take(to)?;
-        io::copy(from, &mut kept)?;
-        Ok(())
+    /// Makes a file, of which there must be none yet, that only the owner may read.
+    pub fn make_file(self, path: &Path) -> io::Result<File> {
+        let made = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+        self.take(path)?;
+        Ok(made)
     }
 }

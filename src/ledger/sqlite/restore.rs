@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::backup::{BackupError, backup, verify};
+use super::backup::{BackupError, backup, remove_streamed, verify};
 use super::on_disk::{sync, unusable, with_suffix};
 use super::owner::Owner;
 use super::schema::{self, OpenError};
@@ -49,11 +49,12 @@ const LEFT: &str = "restoring-left-";
 pub fn restore(directory: &Path, from: &Path) -> Result<Option<PathBuf>, BackupError> {
     if from.is_file() {
         is_whole(from)?;
-        schema::open_to_read(from)?; // before a directory is made for what is no ledger
+        // before a directory is made for what is no ledger
+        schema::open_to_read(from).map_err(|error| BackupError::from(error).of(from))?;
     } else if !schema::database(from).is_file() {
         return Err(OpenError::Missing(from.to_owned()).into());
     }
-    put_in_place(directory, From::Path(from))
+    put_in_place(directory, Origin::Path(from))
 }
 
 /// The same of a backup that comes as a stream.
@@ -66,16 +67,16 @@ pub fn restore_from(
     if head != HEAD {
         return Err(BackupError::NotACopy); // before a directory is made for it
     }
-    put_in_place(directory, From::Stream(&mut head.chain(input)))
+    put_in_place(directory, Origin::Stream(&mut head.chain(input)))
 }
 
 /// What a ledger is made of.
-enum From<'a> {
+enum Origin<'a> {
     Path(&'a Path),
     Stream(&'a mut dyn Read),
 }
 
-fn put_in_place(directory: &Path, from: From<'_>) -> Result<Option<PathBuf>, BackupError> {
+fn put_in_place(directory: &Path, from: Origin<'_>) -> Result<Option<PathBuf>, BackupError> {
     make_if_missing(directory).map_err(unusable(directory))?;
     let _lock = schema::lock(directory)?;
     let preparing = directory.join(PREPARING);
@@ -90,21 +91,27 @@ fn put_in_place(directory: &Path, from: From<'_>) -> Result<Option<PathBuf>, Bac
 }
 
 /// Makes the new ledger in `preparing`, checked and synced.
-fn prepare(directory: &Path, preparing: &Path, from: From<'_>) -> Result<(), BackupError> {
+fn prepare(directory: &Path, preparing: &Path, from: Origin<'_>) -> Result<(), BackupError> {
     let owner = Owner::of(directory).map_err(unusable(directory))?;
     owner.make_directory(preparing).map_err(unusable(preparing))?;
     let database = schema::database(preparing);
     let shown = match from {
-        From::Path(file) if file.is_file() => {
+        Origin::Path(file) if file.is_file() => {
             owner.copy(file, &database).map_err(unusable(file))?;
             file
         }
-        From::Path(ledger) => {
+        Origin::Path(ledger) => {
             copy_ledger(ledger, &database, owner)?;
             ledger
         }
-        From::Stream(input) => {
-            owner.keep(input, &database).map_err(BackupError::Stream)?;
+        Origin::Stream(input) => {
+            let mut kept = owner.make_file(&database).map_err(unusable(&database))?;
+            io::copy(input, &mut kept).map_err(|error| match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    unusable(&database)(error).into()
+                }
+                _ => BackupError::Stream(error),
+            })?;
             Path::new("standard input")
         }
     };
@@ -119,8 +126,9 @@ fn prepare(directory: &Path, preparing: &Path, from: From<'_>) -> Result<(), Bac
 }
 
 /// After whatever has ended a restore: finishes it if it counted, or else throws away what was
-/// prepared. Nobody else may have the ledger.
+/// prepared. So it does with the copy of a backup that was killed. Nobody else may have the ledger.
 pub(super) fn settle(directory: &Path) -> Result<(), OpenError> {
+    remove_streamed(directory)?;
     let preparing = directory.join(PREPARING);
     if preparing.exists() {
         tracing::warn!("a restore was interrupted before it counted: its copy is thrown away");

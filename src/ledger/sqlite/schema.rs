@@ -11,7 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::journal::{self, Found, ScanError, VERSION as JOURNAL_VERSION};
-use super::on_disk::{unusable, with_suffix};
+use super::on_disk::{Unusable, unusable, with_suffix};
 use super::owner::Owner;
 use super::writer::WriterFailure;
 use super::{checksum, integrity, meta, migration, modes, moved, reserve, restore};
@@ -71,6 +71,17 @@ pub enum OpenError {
     /// A file of that name is there, and it is no ledger.
     #[error("{0} is not a cohortd ledger")]
     NotALedger(PathBuf),
+    /// Nothing is there, and a ledger beside or below that was there until now, or is meant: going on would begin with an
+    /// empty one.
+    #[error("there is no ledger at {path}, and one at {other}: {remedy}")]
+    Overlooked {
+        /// The ledger's directory.
+        path: PathBuf,
+        /// The other one.
+        other: PathBuf,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// Nothing is there to be read.
     #[error("there is no ledger at {0}")]
     Missing(PathBuf),
@@ -124,6 +135,12 @@ impl OpenError {
             return self;
         }
         Self::NoSpace { path: directory.to_owned(), source: Box::new(self) }
+    }
+}
+
+impl From<Unusable> for OpenError {
+    fn from(Unusable { path, source }: Unusable) -> Self {
+        Self::Directory { path, source }
     }
 }
 
@@ -337,7 +354,7 @@ pub(super) fn open(directory: &Path, cache_kib: u32) -> Result<(Connection, Foun
             (Some(found), (found >= JOURNALED).then(|| scan(directory, &db)).transpose()?)
         }
         _ => {
-            refuse_orphans(directory)?;
+            may_begin(directory)?;
             (None, None)
         }
     };
@@ -372,8 +389,23 @@ pub(super) fn scan(directory: &Path, db: &Connection) -> Result<Found, OpenError
     Ok(journal::scan(directory, meta::merged(db)?, meta::seal(db)?)?)
 }
 
-/// A new ledger beside what was committed or accepted before would be an empty one, without a word.
-fn refuse_orphans(directory: &Path) -> Result<(), OpenError> {
+/// A new ledger beside what was committed or accepted before would be an empty one, without a word; so would one around
+/// the ledger that is meant. An error, unless there is a database or nothing of that is so.
+pub fn may_begin(directory: &Path) -> Result<(), OpenError> {
+    if fs::metadata(database(directory)).is_ok_and(|database| database.len() > 0) {
+        return Ok(());
+    }
+    let mut entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let set_aside = entries.find(|entry| restore::is_set_aside(&entry.file_name()));
+    let below = moved::below(directory);
+    let other = set_aside
+        .map(|aside| {
+            (aside.path(), "`cohortd ledger restore` with that path brings it back; move it away to begin anew")
+        })
+        .or_else(|| below.map(|below| (below, "set ledger.path to that, or move it away to begin anew")));
+    if let Some((other, remedy)) = other {
+        return Err(OpenError::Overlooked { path: directory.to_owned(), other, remedy });
+    }
     let log = with_suffix(&directory.join(DATABASE), "-wal");
     let has_log = fs::metadata(&log).is_ok_and(|log| log.len() > 0);
     if !has_log && !journal::exist(directory) {
@@ -401,14 +433,15 @@ pub(super) fn files() -> impl Iterator<Item = &'static str> {
     of_database.into_iter().chain(journal::FILES).chain([journal::ANSWERED])
 }
 
-/// Whether a ledger is in the directory, whole or in the middle of a restore.
+/// Whether a ledger is in the directory, whole or in the middle of a restore that counts.
 #[must_use]
 pub fn is_there(directory: &Path) -> bool {
-    database(directory).exists() || restore::is_under_way(directory)
+    database(directory).exists() || restore::has_counted(directory)
 }
 
 /// Where the database of a ledger's directory is.
-pub(super) fn database(directory: &Path) -> PathBuf {
+#[must_use]
+pub fn database(directory: &Path) -> PathBuf {
     directory.join(DATABASE)
 }
 

@@ -119,7 +119,7 @@ fn placeholders<'t>(
         let end = inside.find('}').unwrap_or(inside.len());
         if end > 0 && inside[end..].starts_with(close) {
             between(&rest[..start], pieces);
-            let path = inside[..end].trim_matches(is_blank);
+            let path = inside[..end].trim_matches(is_space);
             pieces.push(Piece::Placeholder(Path::without_root(path)));
             (rest, from) = (&inside[end + braces..], 0);
         } else {
@@ -130,7 +130,7 @@ fn placeholders<'t>(
 }
 
 /// What JavaScript trims.
-pub(super) fn is_blank(character: char) -> bool {
+pub(super) fn is_space(character: char) -> bool {
     character == '\u{FEFF}' || character != '\u{85}' && character.is_whitespace()
 }
 

@@ -145,7 +145,7 @@ pub fn counts(concerns: &[Concern]) -> BTreeMap<ConcernKind, u64> {
 fn noted(at: Option<Timestamp>) -> String {
     at.map_or_else(String::new, |at| {
         format!(
-            " (what came between {} and the kill of an earlier process is not known)",
+            " (as noted at {}; an earlier process was killed, and what it counted in its last minute is not known)",
             instant(at)
         )
     })

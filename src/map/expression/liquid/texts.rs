@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::Unresolved;
-use super::super::template::is_blank as is_space;
+use super::super::template::is_space;
 use super::filters::Arguments;
 use super::value::{coerced, text};
 

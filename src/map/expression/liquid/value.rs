@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 use super::super::super::coercion::number_text;
-use super::super::template::is_blank as is_space;
+use super::super::template::is_space;
 
 /// A value, or none where the event has nothing; both null and nothing are nil.
 pub(super) type Found<'a> = Option<Cow<'a, Value>>;
