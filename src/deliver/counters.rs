@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::failing::{Failing, FailingAudience, Failure};
+use super::failing::{Failing, FailingAudience, Failure, REFUSED};
 use super::words::Words;
 use crate::counting::{Count, Distribution, Histogram, PerDestination};
 use crate::launchdarkly::{Answer, Outcome, RateLimits};
@@ -92,9 +92,6 @@ pub struct Trouble {
     /// LaunchDarkly's `id` of the answer, for its support; may be empty.
     pub answer_id: String,
 }
-
-/// Of members that LaunchDarkly cannot use.
-pub(super) const REFUSED: &str = "refused";
 
 /// One for each variant of [`Outcome`].
 const WORDS: [&str; 11] = [

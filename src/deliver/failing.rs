@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::counters::REFUSED;
 use super::reasons::{IN_A_ROW, reason};
 use super::words::Words;
 use crate::launchdarkly::Outcome;
@@ -22,6 +21,8 @@ const MOST_KEPT: usize = 2_000;
 /// Lines of the log in a minute.
 const MOST_LINES: usize = 10;
 const MINUTE: Duration = Duration::from_secs(60);
+/// The word for an answer of which members that LaunchDarkly cannot use are the cause.
+pub(super) const REFUSED: &str = "refused";
 /// Among calls that are taken, a refusal counts for so long: a member that was refused alone is sent once more
 /// within half of it.
 const SEARCHED_FOR: Duration = Duration::from_secs(10);
