@@ -43,12 +43,7 @@ impl HelpCommand {
         }
         match found(&of, &words) {
             Ok(command) => {
-                let help = command.clone().render_long_help();
-                if takes_colours(&std::io::stdout()) {
-                    write!(out, "{}", help.ansi())?;
-                } else {
-                    write!(out, "{help}")?;
-                }
+                write!(out, "{}", command.clone().render_long_help())?;
                 Ok(Exit::Done)
             }
             Err(unknown) => {
