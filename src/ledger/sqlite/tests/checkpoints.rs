@@ -39,5 +39,7 @@ async fn nobody_waits_for_who_reads_from_an_old_moment_and_the_log_is_used_again
 
     drop(moment);
     tokio::time::timeout(DEADLINE, keep(&bench, MANY)).await.expect("in time");
-    assert!(length() < longest + (20 * BODY) as u64, "{longest}, then {}", length());
+    // Not used again, it would have grown by all of them. How much it grows before somebody copies it
+    // depends on what retention erases in one commit.
+    assert!(length() < longest + (MANY / 2 * BODY) as u64, "{longest}, then {}", length());
 }
