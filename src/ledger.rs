@@ -15,14 +15,15 @@
 //! "in" or "out", it does not count.
 
 mod counters;
+mod counts;
 mod deletion;
+mod embedded;
 mod member;
 #[cfg(test)]
 pub(crate) mod memory;
 mod operations;
 mod picking;
 mod pieces;
-mod sqlite;
 
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
@@ -38,15 +39,15 @@ use crate::membership::{
 };
 
 pub use counters::{Counters, Recordings};
+pub use embedded::{
+    BackedUp, BackupError, ClockReset, DestinationSettings, EmbeddedLedger, ExportedMember,
+    ExportedParking, OpenError, RenameError, Renamed, Retention, Settings, Sound, Writer,
+    WriterFailure, backup, backup_to, check, database, export, is_there, may_begin, rename,
+    reset_clock, restore, restore_from, still_around,
+};
 pub use operations::{
     AudienceView, DestinationView, Disk, MemberView, Operations, ParkedAfter, ParkedView,
     RejectedView, Turnover, WalkView,
-};
-pub use sqlite::{
-    BackedUp, BackupError, ClockReset, DestinationSettings, ExportedMember, ExportedParking,
-    OpenError, RenameError, Renamed, Retention, Settings, Sound, SqliteLedger, Writer,
-    WriterFailure, backup, backup_to, check, database, export, is_there, may_begin, rename,
-    reset_clock, restore, restore_from, still_around,
 };
 
 /// What one request asks to be made durable of one destination: all of it, or some of it and an error, after

@@ -38,7 +38,7 @@ use crate::clock::{Clock, SystemClock, whole_millis};
 use crate::config::Config;
 use crate::current::Current;
 use crate::deliver;
-use crate::ledger::{SqliteLedger, Writer};
+use crate::ledger::{EmbeddedLedger, Writer};
 use crate::membership::DestinationName;
 use crate::operate::access::Tokens;
 use crate::operate::actions::Environment;
@@ -84,7 +84,7 @@ pub struct Service {
     /// Where the admin listener is.
     pub admin_address: SocketAddr,
     /// The ledger, to look at.
-    pub ledger: Arc<SqliteLedger>,
+    pub ledger: Arc<EmbeddedLedger>,
     clock: Arc<dyn Clock>,
     /// As it is applied: what needs a restart is not, whatever its fingerprints say.
     config: Config,
@@ -175,7 +175,7 @@ impl Service {
         let (reloads, _) = Reloads::channel();
         let (began, clock): (_, Arc<dyn Clock>) = (Instant::now(), Arc::new(SystemClock));
         let listeners = Listeners::open(&config)?;
-        let ledger = SqliteLedger::open(wiring::ledger_settings(&config), Arc::clone(&clock))?;
+        let ledger = EmbeddedLedger::open(wiring::ledger_settings(&config), Arc::clone(&clock))?;
         let lines = Lines::default();
         Self::open(config, reloads, (began, clock), listeners, ledger, lines)
     }
@@ -185,7 +185,7 @@ impl Service {
         reloads: Reloads,
         (began, clock): (Instant, Arc<dyn Clock>),
         listeners: Listeners,
-        (ledger, writer): (SqliteLedger, Writer),
+        (ledger, writer): (EmbeddedLedger, Writer),
         lines: Lines,
     ) -> Result<Self, ServiceError> {
         let open_files = raise_open_files();

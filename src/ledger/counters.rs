@@ -39,7 +39,7 @@ pub struct Recordings {
 }
 
 impl Recordings {
-    pub(super) fn count(&self, tally: Tally) {
+    pub(crate) fn count(&self, tally: Tally) {
         self.deltas.add(tally.deltas);
         self.repeats.add(tally.repeats);
         self.overtaken.add(tally.overtaken);
@@ -49,7 +49,7 @@ impl Recordings {
 
 /// The deltas of one transaction, before it is known to be committed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     deltas: u64,
     repeats: u64,
     overtaken: u64,

@@ -12,14 +12,14 @@ use crate::membership::Timestamp;
 
 /// What tells a person's older events from newer ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tombstone(pub Timestamp);
+pub(crate) struct Tombstone(pub Timestamp);
 
 /// The shortest time there is.
 const TICK: i64 = 1;
 
 /// How far a deletion reaches: the latest event time that it takes along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reach(pub Timestamp);
+pub(crate) struct Reach(pub Timestamp);
 
 impl Reach {
     /// Of a deletion that counts at `at`; `is_repeat`: it was recorded before.

@@ -17,7 +17,7 @@ use crate::membership::{Membership, Timestamp};
 /// What the ledger holds of one member. Stamps come from the ledger's own clock, which never runs
 /// backwards and never shows the same time twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Member {
+pub(crate) struct Member {
     /// What it should be.
     pub membership: Membership,
     /// When that became so, by the event.
@@ -47,14 +47,14 @@ pub(super) struct Member {
 
 /// What LaunchDarkly took, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Told {
+pub(crate) struct Told {
     pub membership: Membership,
     pub at: Timestamp,
 }
 
 /// The part of a delta that concerns its member.
 #[derive(Clone, Debug)]
-pub(super) struct Change {
+pub(crate) struct Change {
     pub membership: Membership,
     pub event_at: Timestamp,
     pub key_rule: u32,
@@ -65,7 +65,7 @@ pub(super) struct Change {
 
 /// What the rules need to know besides the row.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Moment {
+pub(crate) struct Moment {
     /// A fresh stamp: now, and larger than every stamp before it; of what waited in the journal, that of when it
     /// came.
     pub stamp: Timestamp,
@@ -79,7 +79,7 @@ pub(super) struct Moment {
 
 /// What becomes of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(crate) enum Next {
     /// As it was.
     Same,
     /// Write this.
@@ -126,7 +126,7 @@ impl Member {
 }
 
 /// A delta arrives.
-pub(super) fn record(before: Option<&Member>, change: &Change, moment: &Moment) -> Next {
+pub(crate) fn record(before: Option<&Member>, change: &Change, moment: &Moment) -> Next {
     let Some(before) = before else {
         return Next::Write(Member {
             membership: change.membership,
@@ -173,7 +173,7 @@ fn next_version(before: &Member, moment: &Moment) -> Timestamp {
 
 /// Whether a delta said nothing new, so that nobody need be told for its sake: the counterpart of a
 /// telling.
-pub(super) fn is_repeat(before: Option<&Member>, change: &Change, next: &Next) -> bool {
+pub(crate) fn is_repeat(before: Option<&Member>, change: &Change, next: &Next) -> bool {
     let told_for_it = |before: &Member| {
         let is_pending = next.or(Some(before)).is_some_and(|after| after.pending_since.is_some());
         before.membership != change.membership || is_pending && before.pending_since.is_none()
@@ -182,7 +182,7 @@ pub(super) fn is_repeat(before: Option<&Member>, change: &Change, next: &Next) -
 }
 
 /// Whether a delta is older than what is known, or a part of it already.
-pub(super) fn is_overtaken(before: &Member, change: &Change) -> bool {
+pub(crate) fn is_overtaken(before: &Member, change: &Change) -> bool {
     change.event_at < before.event_at || (change.is_repeat && change.event_at == before.event_at)
 }
 
@@ -202,7 +202,7 @@ fn must_tell(before: &Member, membership: Membership, flips: bool, moment: &Mome
 
 /// LaunchDarkly took the claimed value. `true` beside the row: tell it once more later, because an
 /// earlier call that nobody answered may still be applied after this one.
-pub(super) fn settle(
+pub(crate) fn settle(
     before: Option<&Member>,
     claimed: &ClaimedMember,
     moment: &Moment,
@@ -229,7 +229,7 @@ fn may_be_unheard(member: &Member, moment: &Moment) -> bool {
 }
 
 /// The claim ended without being taken; the member stays pending.
-pub(super) fn release(before: Option<&Member>, unheard: Unheard, moment: &Moment) -> Next {
+pub(crate) fn release(before: Option<&Member>, unheard: Unheard, moment: &Moment) -> Next {
     let Some(before) = before else { return Next::Same };
     let mut after = before.clone();
     match unheard {
@@ -245,7 +245,7 @@ pub(super) fn release(before: Option<&Member>, unheard: Unheard, moment: &Moment
 
 /// LaunchDarkly refused the claimed value alone. `true` beside the row: it is parked now. So is somebody who is to be
 /// forgotten and may still be in the segment: somebody has to know.
-pub(super) fn park(
+pub(crate) fn park(
     before: Option<&Member>,
     claimed: &ClaimedMember,
     moment: &Moment,
@@ -272,7 +272,7 @@ pub(super) fn park(
 }
 
 /// Its batch was refused as a whole and halved: from now on it travels with its half alone.
-pub(super) fn split(before: &Member, half: Timestamp) -> Next {
+pub(crate) fn split(before: &Member, half: Timestamp) -> Next {
     if before.pending_since.is_none() {
         return Next::Same;
     }
@@ -280,7 +280,7 @@ pub(super) fn split(before: &Member, half: Timestamp) -> Next {
 }
 
 /// An operator, or the end of a refusal that was everybody's, asks for a parked member to be tried again.
-pub(super) fn requeue(before: &Member, moment: &Moment) -> Next {
+pub(crate) fn requeue(before: &Member, moment: &Moment) -> Next {
     if !before.is_parked() {
         return Next::Same;
     }
@@ -288,7 +288,7 @@ pub(super) fn requeue(before: &Member, moment: &Moment) -> Next {
 }
 
 /// The member is told again as it is: a resync, or the successor of a call that nobody answered.
-pub(super) fn reassert(before: &Member, moment: &Moment) -> Next {
+pub(crate) fn reassert(before: &Member, moment: &Moment) -> Next {
     if before.pending_since.is_some() || before.is_parked() {
         return Next::Same;
     }
@@ -297,7 +297,7 @@ pub(super) fn reassert(before: &Member, moment: &Moment) -> Next {
 
 /// The successor of a call that nobody answered is to be told once more. If the member is in a call
 /// now, that call may be applied before the silent one: it is told once more after it.
-pub(super) fn reassert_after_silence(before: &Member, is_called: bool, moment: &Moment) -> Next {
+pub(crate) fn reassert_after_silence(before: &Member, is_called: bool, moment: &Moment) -> Next {
     if is_called {
         return Next::of(before, Member { unheard: true, ..before.clone() });
     }
@@ -305,7 +305,7 @@ pub(super) fn reassert_after_silence(before: &Member, is_called: bool, moment: &
 }
 
 /// The person is to be forgotten, as was asked at `asked_at`: removed first, then erased.
-pub(super) fn forget(before: &Member, asked_at: Timestamp, moment: &Moment) -> Next {
+pub(crate) fn forget(before: &Member, asked_at: Timestamp, moment: &Moment) -> Next {
     let mut after = before.clone();
     after.membership = Membership::Out;
     after.event_at = before.event_at.max(asked_at);
@@ -318,7 +318,7 @@ pub(super) fn forget(before: &Member, asked_at: Timestamp, moment: &Moment) -> N
 
 /// An operator takes it out of the audience for good: the row goes once that was told, or at once if
 /// LaunchDarkly knows.
-pub(super) fn retract(before: &Member, moment: &Moment) -> Next {
+pub(crate) fn retract(before: &Member, moment: &Moment) -> Next {
     let knows =
         before.told_that_counts(moment).is_some_and(|told| told.membership == Membership::Out)
             && before.membership == Membership::Out
@@ -328,7 +328,7 @@ pub(super) fn retract(before: &Member, moment: &Moment) -> Next {
 }
 
 /// An operator gives up on a parked member: as if it had never been seen.
-pub(super) fn discard(before: &Member) -> Next {
+pub(crate) fn discard(before: &Member) -> Next {
     if before.is_parked() { Next::Delete } else { Next::Same }
 }
 

@@ -12,7 +12,7 @@ use crate::membership::{ContextKey, Timestamp};
 /// batch ends where the next member would make it too many or its call too large; the first one is
 /// taken however large it is.
 #[derive(Debug)]
-pub(super) struct Picking {
+pub(crate) struct Picking {
     limit: NonZeroUsize,
     /// Bytes that its call may still take, and how many of them a member takes.
     left_bytes: usize,
@@ -31,7 +31,7 @@ const MOST_LEFT: usize = 2000;
 
 /// What becomes of a waiting member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Picked {
+pub(crate) enum Picked {
     /// It is in the batch.
     Taken,
     /// Not in this one; look further.

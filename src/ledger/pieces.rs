@@ -9,14 +9,14 @@ use super::{Intake, OrderedDeletion, Recorded, RejectedEvent};
 use crate::membership::MembershipDelta;
 
 /// Of the texts of a piece. One item may have more.
-pub(super) const MOST_BYTES: usize = 4 << 20;
+pub(crate) const MOST_BYTES: usize = 4 << 20;
 
 /// A delta beside its texts, in memory and as a row.
 const BYTES_AN_ITEM: usize = 64;
 
 /// A part of a request that is recorded at once.
 #[derive(Debug)]
-pub(super) struct Piece {
+pub(crate) struct Piece {
     pub intake: Intake,
     /// Which intake of the request it is a part of.
     pub of: usize,
@@ -25,14 +25,14 @@ pub(super) struct Piece {
 }
 
 /// The pieces of a request, in their order.
-pub(super) fn pieces(intakes: Vec<Intake>) -> impl Iterator<Item = Piece> {
+pub(crate) fn pieces(intakes: Vec<Intake>) -> impl Iterator<Item = Piece> {
     let all = intakes.into_iter().enumerate();
     all.flat_map(|(of, intake)| taken_apart(of, intake, MOST_BYTES))
 }
 
 impl Recorded {
     /// Adds what became of a piece before which there are so many deltas.
-    pub(super) fn add(&mut self, piece: Self, first_delta: usize) {
+    pub(crate) fn add(&mut self, piece: Self, first_delta: usize) {
         let behind = |positions: Vec<usize>| positions.into_iter().map(move |at| at + first_delta);
         self.kind_conflicts.extend(behind(piece.kind_conflicts));
         self.without_place.extend(behind(piece.without_place));
@@ -41,7 +41,7 @@ impl Recorded {
 
 impl Intake {
     /// What it holds, about.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let deltas: usize = self.deltas.iter().map(delta_bytes).sum();
         let rejected: usize = self.rejected.iter().map(rejected_bytes).sum();
         deltas + rejected + self.deletions.iter().map(deletion_bytes).sum::<usize>()

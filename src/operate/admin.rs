@@ -187,7 +187,7 @@ mod tests {
 
     use super::*;
     use crate::clock::{Clock, SystemClock};
-    use crate::ledger::{Operations, Retention, Settings, SqliteLedger};
+    use crate::ledger::{EmbeddedLedger, Operations, Retention, Settings};
     use crate::operate::access::{Power, ROUTES};
     use crate::operate::configuration::Configuration;
     use crate::operate::logging::Lines;
@@ -211,7 +211,7 @@ mod tests {
             destinations: Vec::new(),
         };
         let (ledger, _writer) =
-            SqliteLedger::open(settings, Arc::new(SystemClock)).expect("a new ledger");
+            EmbeddedLedger::open(settings, Arc::new(SystemClock)).expect("a new ledger");
         let ledger: Arc<dyn Operations> = Arc::new(ledger);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let sources = Sources {

@@ -12,7 +12,7 @@ use super::show::Screen;
 use super::{Fault, SandboxError, StandIn};
 use crate::clock::{Clock, SystemClock};
 use crate::ledger::{
-    AudienceView, Ledger, LedgerError, Members, Operations, ParkedAfter, SqliteLedger,
+    AudienceView, EmbeddedLedger, Ledger, LedgerError, Members, Operations, ParkedAfter,
 };
 use crate::membership::{AudienceId, ContextKey, DestinationName};
 
@@ -98,7 +98,7 @@ const ACTS: [Act; 5] = [
 /// What the acts are played on.
 pub(super) struct Stage<'a> {
     pub standin: &'a StandIn,
-    pub ledger: &'a SqliteLedger,
+    pub ledger: &'a EmbeddedLedger,
     pub destination: &'a DestinationName,
     pub sender: &'a mut Sender,
     pub screen: &'a mut Screen,

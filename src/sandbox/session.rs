@@ -20,7 +20,7 @@ use super::show::{self, Glimpse, Places, Scene, Screen, Verdict};
 use super::{Account, Sample, StandIn, Traffic, View, differences, sign};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Faults};
-use crate::ledger::{Ledger, LedgerError, Operations, SqliteLedger};
+use crate::ledger::{EmbeddedLedger, Ledger, LedgerError, Operations};
 use crate::membership::{AudienceKey, DestinationName, Timestamp};
 use crate::operate::logging;
 use crate::secret::Secret;
@@ -188,7 +188,7 @@ fn scope(events: Option<u64>, now: Timestamp) -> (u32, Timestamp) {
 /// A show that runs.
 struct Session {
     standin: StandIn,
-    ledger: Arc<SqliteLedger>,
+    ledger: Arc<EmbeddedLedger>,
     destination: DestinationName,
     sender: Sender,
     program: Program,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cohortd::clock::SystemClock;
-use cohortd::ledger::{DestinationSettings, Intake, Ledger, Retention, Settings, SqliteLedger};
+use cohortd::ledger::{DestinationSettings, EmbeddedLedger, Intake, Ledger, Retention, Settings};
 use cohortd::map::Mapping;
 use cohortd::membership::{ContextKey, MembershipDelta, Timestamp, UserId};
 use cohortd::sandbox::{Backfill, Sample};
@@ -69,7 +69,7 @@ fn delta(pattern: &MembershipDelta, user_id: &str, person: u64) -> MembershipDel
 }
 
 /// With room for everything that is on its way to the disk: nobody measures memory here.
-pub fn open(directory: &Path, environment: &str) -> (SqliteLedger, cohortd::ledger::Writer) {
+pub fn open(directory: &Path, environment: &str) -> (EmbeddedLedger, cohortd::ledger::Writer) {
     let year = Duration::from_secs(31_536_000);
     let kept = Retention { max_age: year, max_count: 1000, max_bytes: 1 << 20 };
     let settings = Settings {
@@ -88,5 +88,5 @@ pub fn open(directory: &Path, environment: &str) -> (SqliteLedger, cohortd::ledg
             reassert_after: Duration::from_secs(20),
         }],
     };
-    SqliteLedger::open(settings, Arc::new(SystemClock)).expect("the ledger can be opened")
+    EmbeddedLedger::open(settings, Arc::new(SystemClock)).expect("the ledger can be opened")
 }

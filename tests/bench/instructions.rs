@@ -18,7 +18,7 @@ use std::time::Duration;
 use cohortd::clock::SystemClock;
 use cohortd::json::exact::Exact;
 use cohortd::launchdarkly::wire::encode;
-use cohortd::ledger::{DestinationSettings, Intake, Ledger, Retention, Settings, SqliteLedger};
+use cohortd::ledger::{DestinationSettings, EmbeddedLedger, Intake, Ledger, Retention, Settings};
 use cohortd::map::{Mapping, Mappings, Outcome, Subscription};
 use cohortd::membership::{
     AudienceId, AudienceKey, ContextKey, ContextKind, DestinationName, Membership, MembershipDelta,
@@ -199,7 +199,7 @@ fn ledger(times: u32) {
     writing.join().expect("it does not panic").expect("nor fail");
 }
 
-fn open(directory: &Path) -> (SqliteLedger, cohortd::ledger::Writer) {
+fn open(directory: &Path) -> (EmbeddedLedger, cohortd::ledger::Writer) {
     let year = Duration::from_secs(31_536_000);
     let kept = Retention { max_age: year, max_count: 1000, max_bytes: 1 << 20 };
     let settings = Settings {
@@ -218,7 +218,7 @@ fn open(directory: &Path) -> (SqliteLedger, cohortd::ledger::Writer) {
             reassert_after: Duration::from_secs(20),
         }],
     };
-    SqliteLedger::open(settings, Arc::new(SystemClock)).expect("the ledger can be opened")
+    EmbeddedLedger::open(settings, Arc::new(SystemClock)).expect("the ledger can be opened")
 }
 
 fn destination() -> DestinationName {

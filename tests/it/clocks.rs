@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cohortd::clock::{Clock, ManualClock, SystemClock};
-use cohortd::ledger::{DestinationSettings, Retention, Settings, SqliteLedger};
+use cohortd::ledger::{DestinationSettings, EmbeddedLedger, Retention, Settings};
 use cohortd::membership::DestinationName;
 use cohortd::sandbox::View;
 use serde_json::json;
@@ -35,7 +35,7 @@ async fn a_day_ahead(installation: &Installation) {
         reassert_after: DAY,
     };
     let clock = ManualClock::at(SystemClock.now().after(DAY));
-    let (ledger, writer) = SqliteLedger::open(settings, Arc::new(clock)).expect("it is closed");
+    let (ledger, writer) = EmbeddedLedger::open(settings, Arc::new(clock)).expect("it is closed");
     let writing = tokio::task::spawn_blocking(move || writer.run());
     ledger.configure(vec![elsewhere]).await.expect("there is space");
     ledger.close().await;

@@ -1,6 +1,6 @@
 //! Erased is erased: after a deletion and a clean stop, nothing of the person is in any file of the
 //! ledger, nor in a backup that was made since. How soon that is so while the daemon runs:
-//! `ledger::sqlite::tests::erased`.
+//! `ledger::embedded::tests::erased`.
 
 use std::path::Path;
 

@@ -4,8 +4,8 @@
 //! | fault | where |
 //! | --- | --- |
 //! | SIGKILL at random moments (P1, P2, P4) | `crash_recovery` |
-//! | a log torn or altered at any byte (P1) | `ledger::sqlite::tests::damage` |
-//! | a journal torn or altered at any byte (P1) | `ledger::sqlite::tests::journaled` |
+//! | a log torn or altered at any byte (P1) | `ledger::embedded::tests::damage` |
+//! | a journal torn or altered at any byte (P1) | `ledger::embedded::tests::journaled` |
 //! | full disk, reserve (P1, P6) | `durability` |
 //! | calls reset before or after they are applied, timeouts, 5xx, HTML, redirects (P4, P8) | `reactions` |
 //! | equal event times, late applications (P2, P3) | `ordering` |

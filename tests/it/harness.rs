@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use cohortd::clock::SystemClock;
 use cohortd::ledger::{
-    Operations, ParkedAfter, ParkedView, Retention, Settings, SqliteLedger, Writer,
+    EmbeddedLedger, Operations, ParkedAfter, ParkedView, Retention, Settings, Writer,
 };
 use cohortd::membership::DestinationName;
 use cohortd::sandbox::{Account, StandIn, sign};
@@ -327,7 +327,7 @@ impl Installation {
     }
 
     /// The ledger of a daemon that has ended, to look at.
-    pub fn ledger(&self) -> SqliteLedger {
+    pub fn ledger(&self) -> EmbeddedLedger {
         self.opened().0
     }
 
@@ -341,7 +341,7 @@ impl Installation {
         writing.await.expect("it does not panic").expect("it ends well");
     }
 
-    fn opened(&self) -> (SqliteLedger, Writer) {
+    fn opened(&self) -> (EmbeddedLedger, Writer) {
         let week = Duration::from_secs(604_800);
         let kept = Retention { max_age: week, max_count: 1_000_000, max_bytes: 1 << 30 };
         let settings = Settings {
@@ -355,7 +355,7 @@ impl Installation {
             check_every: Duration::from_secs(86_400),
             destinations: Vec::new(),
         };
-        SqliteLedger::open(settings, Arc::new(SystemClock)).expect("the ledger can be opened")
+        EmbeddedLedger::open(settings, Arc::new(SystemClock)).expect("the ledger can be opened")
     }
 }
 

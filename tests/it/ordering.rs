@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use cohortd::clock::{Clock, ManualClock, SystemClock};
-use cohortd::ledger::{DestinationSettings, Intake, Ledger, Retention, Settings, SqliteLedger};
+use cohortd::ledger::{DestinationSettings, EmbeddedLedger, Intake, Ledger, Retention, Settings};
 use cohortd::map::{Mapping, Mappings, Outcome};
 use cohortd::membership::Timestamp;
 use cohortd::sandbox::{Apply, Fault, Keep, StandIn, View};
@@ -239,7 +239,7 @@ async fn a_value_that_flips_back_after_a_call_that_timed_out_is_told() {
 
 /// One life of a ledger whose clock the test moves.
 struct Life {
-    ledger: SqliteLedger,
+    ledger: EmbeddedLedger,
     writer: std::thread::JoinHandle<()>,
 }
 
@@ -262,7 +262,7 @@ impl Life {
                 reassert_after: Duration::from_secs(1),
             }],
         };
-        let opened = SqliteLedger::open(settings, Arc::new(clock.clone()));
+        let opened = EmbeddedLedger::open(settings, Arc::new(clock.clone()));
         let (ledger, writer) = opened.expect("a new ledger can be opened");
         let writer = std::thread::spawn(move || writer.run().expect("the disk takes writes"));
         Self { ledger, writer }

@@ -1,0 +1,362 @@
+//! The embedded ledger: SQLite behind one writer.
+//!
+//! Requests that arrive together share one transaction and one sync: the writer commits whatever is
+//! queued, with no fixed window, so that groups grow by themselves under load. Settles, releases and
+//! parks are folded into the same transaction as the deltas that wait. Chosen for trust,
+//! inspectability and a reopen that is quick after a kill
+//! ([`decisions`](crate::design::decisions::sqlite)).
+//!
+//! # What always holds
+//! * What is recorded is answered after the commit that holds it, which is synced (`synchronous=FULL`),
+//!   or after it was synced into the `journal`.
+//! * Claims live in memory; what may have been in a call at a crash is known from durable marks, so
+//!   that what couriers report may be written a little later (`unwritten`).
+//! * A failed write other than "no space" ends the writer, and with it the daemon: what the disk
+//!   holds is then unknown, and only a reopen can tell.
+//! * So does a thread that panics ([`threads`]; tests/it/threads.rs).
+
+mod at_rest;
+mod commit;
+mod directory;
+mod engine;
+mod failure;
+mod members;
+mod memtable;
+mod opening;
+mod operations;
+mod record;
+mod settings;
+mod tables;
+mod threads;
+mod wal;
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+
+use async_trait::async_trait;
+use hashbrown::HashMap;
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::time::Instant;
+
+use super::pieces::{self, Piece};
+use super::{
+    Backlog, Batch, Counters, Intake, Ledger, LedgerError, Members, ParkReason, Recorded, Room,
+    Route, Unheard,
+};
+use crate::clock::Clock;
+use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
+
+pub use at_rest::backup::{BackedUp, BackupError, backup, backup_to};
+pub use at_rest::check::{Sound, check};
+pub use at_rest::export::{ExportedMember, ExportedParking, export};
+pub use at_rest::rename::{RenameError, Renamed, rename};
+pub use at_rest::reset_clock::{ClockReset, reset_clock};
+pub use at_rest::restore::{restore, restore_from};
+pub use commit::writer::Writer;
+pub use directory::names::database;
+pub use failure::WriterFailure;
+pub use opening::moved::still_around;
+pub use opening::open::{is_there, may_begin};
+pub use settings::{DestinationSettings, Retention, Settings};
+pub use tables::open_error::OpenError;
+
+use commit::append::{self, Brought, Front, Incoming, Outcome};
+use commit::background_check;
+use commit::command::{Asked, Command};
+use engine::claims::Claim;
+use engine::kinds::Kinds;
+use engine::operated::Operation;
+use engine::pace::{MOST_UNWRITTEN, PACE, Pace};
+use engine::report::Report;
+use engine::shared::Shared;
+use memtable::MEMBER_BYTES;
+use opening::open;
+use tables::{connections, meta, reader};
+use wal::{Files, Log};
+
+/// Deltas that may wait in front of the writer, over all requests; more wait for their turn.
+const QUEUE_DELTAS: u32 = 1 << 17;
+/// The texts of a delta are smaller, as a rule.
+const BYTES_A_DELTA: usize = 256;
+/// The handle that the rest of the daemon holds; cheap to use from many tasks.
+#[derive(Debug)]
+pub struct EmbeddedLedger {
+    shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+    front: mpsc::Sender<Incoming>,
+    queue: Arc<Semaphore>,
+    reader: Arc<reader::Reader>,
+    /// As it was when the ledger was opened.
+    note: Option<String>,
+    _check: background_check::BackgroundCheck,
+}
+
+impl EmbeddedLedger {
+    /// Opens the ledger, made if it is not there. Nothing is written until [`Writer::run`] runs.
+    pub fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<(Self, Writer), OpenError> {
+        let for_members = u64::from(settings.cache_kib) * 1024 * 4 / 5;
+        let most = usize::try_from(for_members / MEMBER_BYTES as u64).unwrap_or(usize::MAX);
+        let pace = Pace { most_unwritten: most.min(MOST_UNWRITTEN), ..PACE };
+        let directory = settings.path.clone();
+        Self::open_with(settings, clock, pace).map_err(|error| error.on(&directory))
+    }
+
+    fn open_with(
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        pace: Pace,
+    ) -> Result<(Self, Writer), OpenError> {
+        let lock = open::lock(&settings.path)?;
+        let (database, found) = open::open(&settings.path, settings.cache_kib / 5)?;
+        let reader = Arc::new(reader::Reader::new(connections::open_reader(&settings.path)?));
+        let outlines = found.contents.iter().flat_map(|(_, outlines)| outlines);
+        let appended = outlines.map(|outline| outline.latest.0).max();
+        let recorded = appended.unwrap_or(0).max(meta::arrival(&database)?);
+        let note = meta::note(&database)?;
+        let shared = Arc::new(Shared {
+            clock,
+            pace,
+            arrival: AtomicI64::new(recorded),
+            stamp: AtomicI64::new(recorded),
+            journal: Log::new(&found),
+            kinds: Mutex::new(Kinds::new(settings.max_audiences, found.merged())),
+            has_no_space: AtomicBool::new(false),
+            has_failed: AtomicBool::new(false),
+            is_unwritten: AtomicBool::new(false),
+            published: Mutex::new(HashMap::new()),
+            counters: Counters::default(),
+        });
+        for destination in &settings.destinations {
+            let _ = shared.counters.destinations.of(&destination.name); // zeros are shown too
+        }
+        let (commands, receiver) = mpsc::channel();
+        let check = background_check::BackgroundCheck::start(
+            &settings.path,
+            settings.check_every,
+            commands.clone(),
+        )?;
+        let (front, incoming) = mpsc::channel();
+        let appending = Front::new(
+            Files::new(&settings.path, &found),
+            incoming,
+            commands.clone(),
+            Arc::clone(&shared),
+        );
+        let writer = Writer::new(
+            settings,
+            lock,
+            database,
+            receiver,
+            appending,
+            &found,
+            Arc::clone(&shared),
+        )?;
+        let ledger = Self {
+            shared,
+            commands,
+            front,
+            queue: Arc::new(Semaphore::new(QUEUE_DELTAS as usize)),
+            reader,
+            note,
+            _check: check,
+        };
+        Ok((ledger, writer))
+    }
+
+    /// Commits what is queued, empties the logs into the tables, and closes the database. Every later
+    /// verb is answered `Closed`.
+    pub async fn close(&self) {
+        self.close_within(None).await;
+    }
+
+    /// The same, but the logs are emptied only as far as they can be until `by`: the rest is left to
+    /// the next start.
+    pub async fn close_by(&self, by: Instant) {
+        self.close_within(Some(by)).await;
+    }
+
+    async fn close_within(&self, by: Option<Instant>) {
+        let (reply, appended) = oneshot::channel();
+        if self.front.send(Incoming::Close(reply)).is_ok() {
+            let _ = appended.await; // as below
+        }
+        let (reply, closed) = oneshot::channel();
+        if self.commands.send(Command::Close { by, reply }).is_ok() {
+            // An error means that the writer has ended already, which is what was asked for.
+            let _ = closed.await;
+        }
+    }
+
+    /// From here on these are the destinations that are configured, and this is what is known of them.
+    /// One whose environment has changed forgets what was told: no call to it may be out. One that is
+    /// not among them any more keeps its rows, and what was on its way to them still arrives.
+    pub async fn configure(
+        &self,
+        destinations: Vec<DestinationSettings>,
+    ) -> Result<(), LedgerError> {
+        self.ask(|reply| Command::Configure(destinations, reply)).await
+    }
+
+    /// Reads beside the writer, for status and inspection.
+    #[must_use]
+    pub fn reader(&self) -> Arc<reader::Reader> {
+        Arc::clone(&self.reader)
+    }
+
+    /// Returns when everything that was accepted before is in the tables.
+    async fn caught_up(&self) -> Result<(), LedgerError> {
+        if self.shared.is_behind() { self.ask(Command::CatchUp).await } else { Ok(()) }
+    }
+
+    /// Whether the writer is so far behind that a request which takes `own` places of the queue goes
+    /// through the journal; or others do, which it must not overtake; or rows are written later, so that
+    /// it would have to wait for all of them.
+    fn is_behind(&self, own: u32) -> bool {
+        let free = u32::try_from(self.queue.available_permits()).unwrap_or(QUEUE_DELTAS);
+        let others = (QUEUE_DELTAS - free).saturating_sub(own);
+        others >= self.shared.pace.journal_from || self.shared.is_behind()
+    }
+
+    /// Records what is small enough to be held beside everything else. Its places in the queue are those of
+    /// its items, or of its bytes if these are more.
+    async fn record_at_once(&self, intakes: Vec<Intake>) -> Result<Vec<Recorded>, LedgerError> {
+        let items: usize = intakes.iter().map(Intake::items).sum();
+        let bytes: usize = intakes.iter().map(Intake::bytes).sum();
+        let places = items.max(bytes / BYTES_A_DELTA);
+        let permits = u32::try_from(places).unwrap_or(u32::MAX).clamp(1, QUEUE_DELTAS);
+        let place = Arc::clone(&self.queue).acquire_many_owned(permits).await;
+        let place = place.map_err(|_| LedgerError::Closed)?;
+        if !self.is_behind(permits) {
+            return self.ask(|reply| Command::Record { intakes, reply, place }).await;
+        }
+        let (reply, outcome) = oneshot::channel();
+        let request = append::Request { brought: Box::new(Brought { intakes, place }), reply };
+        self.front.send(Incoming::Record(request)).map_err(|_| LedgerError::Closed)?;
+        match outcome.await {
+            Ok(Outcome::Appended(brought)) => Ok(vec![Recorded::default(); brought.intakes.len()]),
+            Ok(Outcome::ForWriter(brought)) => {
+                let Brought { intakes, place } = *brought;
+                self.ask(|reply| Command::Record { intakes, reply, place }).await
+            }
+            Ok(Outcome::Refused(error)) => Err(error),
+            Err(_) => Err(LedgerError::Closed),
+        }
+    }
+
+    fn known(&self, destination: &DestinationName) -> Result<(), LedgerError> {
+        let known = self.shared.published().contains_key(destination);
+        known.then_some(()).ok_or_else(|| LedgerError::UnknownDestination(destination.clone()))
+    }
+
+    async fn claim_one(&self, claim: Claim) -> Result<Option<Batch>, LedgerError> {
+        self.ask(|reply| Command::Claim(Asked::new(claim, reply))).await
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, LedgerError>>) -> Command,
+    ) -> Result<T, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).map_err(|_| LedgerError::Closed)?;
+        answer.await.unwrap_or(Err(LedgerError::Closed))
+    }
+}
+
+#[async_trait]
+impl Ledger for EmbeddedLedger {
+    fn arrival(&self) -> Timestamp {
+        self.shared.arrival()
+    }
+
+    async fn record_all(&self, intakes: Vec<Intake>) -> Result<Vec<Recorded>, LedgerError> {
+        intakes.iter().try_for_each(|intake| self.known(&intake.destination))?;
+        if intakes.iter().map(Intake::bytes).sum::<usize>() <= pieces::MOST_BYTES {
+            return self.record_at_once(intakes).await;
+        }
+        let mut all = vec![Recorded::default(); intakes.len()];
+        for Piece { intake, of, first_delta } in pieces::pieces(intakes) {
+            let recorded = Box::pin(self.record_at_once(vec![intake])).await?;
+            for recorded in recorded {
+                all[of].add(recorded, first_delta);
+            }
+        }
+        Ok(all)
+    }
+
+    async fn backlog(&self, destination: &DestinationName) -> Result<Vec<Backlog>, LedgerError> {
+        let published = self.shared.published();
+        let of = published.get(destination);
+        let of = of.ok_or_else(|| LedgerError::UnknownDestination(destination.clone()))?;
+        Ok(of.backlog.values().cloned().collect())
+    }
+
+    fn news(&self, destination: &DestinationName) -> watch::Receiver<()> {
+        let published = self.shared.published();
+        published.get(destination).map_or_else(|| watch::channel(()).1, |of| of.news.clone())
+    }
+
+    async fn claim(
+        &self,
+        destination: &DestinationName,
+        audience: &AudienceId,
+        room: Room,
+    ) -> Result<Option<Batch>, LedgerError> {
+        self.known(destination)?;
+        let (destination, audience) = (destination.clone(), audience.clone());
+        self.claim_one(Claim::Longest { destination, audience, room }).await
+    }
+
+    async fn claim_again(
+        &self,
+        route: &Arc<Route>,
+        context_key: &ContextKey,
+    ) -> Result<Option<Batch>, LedgerError> {
+        let (route, context_key) = (Arc::clone(route), context_key.clone());
+        self.claim_one(Claim::Again { route, context_key }).await
+    }
+
+    async fn claim_told(
+        &self,
+        destination: &DestinationName,
+        after: Option<&(AudienceId, ContextKey)>,
+    ) -> Result<Option<Batch>, LedgerError> {
+        self.known(destination)?;
+        let (destination, after) = (destination.clone(), after.cloned());
+        self.claim_one(Claim::Told { destination, after }).await
+    }
+
+    async fn settle(&self, batch: Batch) -> Result<(), LedgerError> {
+        self.ask(|reply| Command::Report(Report::Settle(batch), reply)).await
+    }
+
+    async fn release(&self, batch: Batch, unheard: Unheard) -> Result<(), LedgerError> {
+        self.ask(|reply| Command::Report(Report::Release(batch, unheard), reply)).await
+    }
+
+    async fn park(&self, batch: Batch, reason: ParkReason) -> Result<(), LedgerError> {
+        self.ask(|reply| Command::Report(Report::Park(batch, reason), reply)).await
+    }
+
+    async fn split(&self, parts: Vec<Batch>) -> Result<(), LedgerError> {
+        self.ask(|reply| Command::Report(Report::Split(parts), reply)).await
+    }
+
+    async fn requeue(&self, members: Members) -> Result<u64, LedgerError> {
+        self.operate(Operation::Requeue(members)).await
+    }
+
+    fn paused_since(&self, destination: &DestinationName) -> Option<Timestamp> {
+        self.shared.published().get(destination)?.paused_since
+    }
+
+    fn takes_writes(&self) -> bool {
+        !self.shared.has_no_space.load(Ordering::Relaxed)
+    }
+
+    fn has_failed(&self) -> bool {
+        self.shared.has_failed.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests;

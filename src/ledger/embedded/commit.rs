@@ -1,0 +1,13 @@
+//! The threads that make things durable: requests are grouped into transactions, or appended to the log while
+//! the writer is busy, and dirty members are flushed beside it.
+
+pub(crate) mod append;
+pub(crate) mod background_check;
+pub(crate) mod checkpoint;
+pub(crate) mod command;
+pub(crate) mod emptying;
+pub(crate) mod flushing;
+pub(crate) mod group;
+pub(crate) mod progress;
+pub(crate) mod reading;
+pub(crate) mod writer;

@@ -1,0 +1,126 @@
+//! Every row read again in the background, so that what went bad on the disk is found before it is
+//! needed. A slice at a time with pauses between: nobody waits for it, and the log can be checkpointed.
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
+use std::time::Duration;
+
+use rusqlite::{Connection, ToSql, params};
+
+use crate::ledger::embedded::commit::command::Command;
+use crate::ledger::embedded::tables::checksum;
+use crate::ledger::embedded::tables::connections;
+use crate::ledger::embedded::tables::members;
+use crate::ledger::embedded::tables::soundness;
+use crate::ledger::embedded::threads;
+use crate::ledger::member::Member;
+
+/// Members in one slice.
+const SLICE: usize = 1000;
+/// Between two slices: 10 million members take a quarter of an hour.
+const PAUSE: Duration = Duration::from_millis(90);
+/// The first reading begins so long after the start at the latest.
+const FIRST_AFTER: Duration = Duration::from_secs(60);
+
+/// Ends the thread when it is dropped.
+#[derive(Debug)]
+pub(crate) struct BackgroundCheck(
+    #[expect(dead_code, reason = "held to be dropped")] SyncSender<()>,
+);
+
+impl BackgroundCheck {
+    /// Starts the thread; it tells the writer what it finds.
+    pub fn start(
+        directory: &Path,
+        every: Duration,
+        writer: Sender<Command>,
+    ) -> rusqlite::Result<Self> {
+        let (stop, stopped) = sync_channel(0);
+        let db = connections::open_reader(directory)?;
+        let of_a_panic = writer.clone();
+        let check = move || {
+            if let Err(damage) = check_until(&stopped, &db, every) {
+                let _ = writer.send(Command::Damaged(damage)); // it may have ended
+            }
+        };
+        let failed = move |panicked: threads::Panicked| {
+            let _ = of_a_panic.send(Command::Failed(panicked.into())); // as above
+        };
+        threads::start("check", check, failed)
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        Ok(Self(stop))
+    }
+}
+
+/// An error is damage. What cannot be read for another reason is read again next time.
+fn check_until(stopped: &Receiver<()>, db: &Connection, every: Duration) -> rusqlite::Result<()> {
+    let wait = |time| stopped.recv_timeout(time) == Err(RecvTimeoutError::Timeout);
+    let mut next = every.min(FIRST_AFTER);
+    while wait(next) {
+        next = every;
+        match check_all(db, &wait) {
+            Err(error) if checksum::is_damage(&error) => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "the ledger could not be checked in the background");
+            }
+            Ok(Some(members)) => {
+                tracing::debug!(members, "every row of the ledger is as it was written");
+            }
+            Ok(None) => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+/// How many members there are; `None`: it was told to stop.
+fn check_all(db: &Connection, wait: &impl Fn(Duration) -> bool) -> rusqlite::Result<Option<usize>> {
+    let mut after = (i64::MIN, String::new());
+    let mut rows = 0_usize;
+    loop {
+        let slice = members::walk(db, (after.0, &after.1), SLICE)?;
+        for (audience, key, member) in &slice {
+            is_in_its_indexes(db, *audience, key, member)?;
+        }
+        rows += slice.len();
+        let Some((audience, key, _)) = slice.into_iter().next_back() else { break };
+        after = (audience, key);
+        if !wait(PAUSE) {
+            return Ok(None);
+        }
+    }
+    soundness::few_rows(db)?;
+    Ok(Some(rows))
+}
+
+/// Who waits and is not in the index of those who wait would never be told, and who is not in that of
+/// persons would outlive a deletion.
+fn is_in_its_indexes(
+    db: &Connection,
+    audience: i64,
+    key: &str,
+    member: &Member,
+) -> rusqlite::Result<()> {
+    let is_in = |index: &str, column: &str, value: &dyn ToSql| {
+        let found = |source: &str, column: &str| {
+            db.prepare_cached(&format!(
+                "SELECT EXISTS (SELECT 1 FROM {source}
+                 WHERE {column} = ?1 AND audience = ?2 AND context_key = ?3)"
+            ))?
+            .query_row(params![value, audience, key], |row| row.get::<_, bool>(0))
+        };
+        // Between the two readings it may have been told. The plus keeps the second from the index.
+        if found(&format!("member INDEXED BY {index}"), column)?
+            || !found("member", &format!("+{column}"))?
+        {
+            return Ok(());
+        }
+        Err(checksum::damage(&format!("the index {index}")))
+    };
+    if let Some(since) = member.pending_since {
+        is_in("member_pending", "pending_since", &since.0)?;
+    }
+    if let Some(person) = &member.person {
+        is_in("member_person", "person", person)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! Reading the journal back: when, and how much of it at once.
+//!
+//! What a courier can tell at once is read at once. While couriers have enough to do, the rest is left
+//! where it is for a while: who is told before the row is written is written once.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::ledger::embedded::commit::flushing::Flusher;
+use crate::ledger::embedded::commit::group::{Group, Held};
+use crate::ledger::embedded::commit::progress::Progress;
+use crate::ledger::embedded::engine::shared::Shared;
+use crate::ledger::embedded::engine::state::State;
+use crate::ledger::embedded::failure::{WriterFailure, failed};
+use crate::ledger::embedded::opening::open::Found;
+use crate::ledger::embedded::record::{Before, Records};
+use crate::ledger::embedded::wal::Files;
+
+/// Bytes of the journal that are worth a transaction of their own.
+const WORTH_MERGING: u64 = 256 << 10;
+
+/// While couriers are busy, what comes is left in the journal so long at most, and looked at so often.
+const READ_AT_THE_LATEST: Duration = Duration::from_secs(5);
+const READ_AGAIN: Duration = Duration::from_millis(5);
+
+/// While rows are written beside the writer, it looks so often whether they are.
+pub(crate) const LOOK_BESIDE: Duration = Duration::from_millis(1);
+
+/// What has come within so long shares a transaction if it is little: single events that come one after
+/// the other would each write their pages again.
+const MERGE_EVERY: Duration = Duration::from_millis(20);
+
+/// Reads what waits in the journal, and knows what must not overtake it.
+#[derive(Debug)]
+pub(crate) struct LogReader {
+    files: Files,
+    before: Before,
+    shared: Arc<Shared>,
+    pub progress: Progress,
+    /// When what little is in the journal is merged.
+    merge_at: Instant,
+    /// What waits until the block with this number is merged.
+    held: VecDeque<(u64, Held)>,
+}
+
+impl LogReader {
+    /// Goes on behind the block `merged`.
+    pub fn new(directory: &Path, found: &Found, merged: u64, shared: Arc<Shared>) -> Self {
+        Self {
+            files: Files::new(directory, found),
+            before: Before::default(),
+            shared,
+            progress: Progress::new(merged, found.last),
+            merge_at: Instant::now(),
+            held: VecDeque::new(),
+        }
+    }
+
+    /// How long what waits in the journal is left there; `None`: nothing does.
+    pub fn merge_in(&self, state: &State, flusher: &Flusher) -> Option<Duration> {
+        let memtable = &state.members.memtable;
+        let now = Instant::now();
+        let is_beside = flusher.is_writing();
+        match self.shared.journal.unmerged_bytes() - self.progress.read_bytes {
+            0 if is_beside => Some(LOOK_BESIDE),
+            0 if memtable.is_empty() => None,
+            0 if memtable.is_full() || flusher.serves() => Some(Duration::ZERO),
+            0 => Some(flusher.next().saturating_duration_since(now)),
+            _ if memtable.is_full() => Some(if is_beside { LOOK_BESIDE } else { Duration::ZERO }),
+            _ if flusher.serves() => Some(Duration::ZERO),
+            _ if self.may_read_later(state) => Some(READ_AGAIN),
+            ..WORTH_MERGING if self.held.is_empty() => {
+                Some(self.merge_at.saturating_duration_since(now))
+            }
+            _ => Some(Duration::ZERO),
+        }
+    }
+
+    /// Whether couriers are busy without what waits in the journal: read later it is written once.
+    fn may_read_later(&self, state: &State) -> bool {
+        let now = Instant::now();
+        self.held.iter().all(|(_, held)| held.has_only_readers())
+            && self.progress.read >= self.progress.told_through
+            && state.members.memtable.is_ahead(now)
+            && self.all_unread_are_being_told(state, now)
+            && self
+                .shared
+                .journal
+                .first_behind(self.progress.read)
+                .is_some_and(|began| now.saturating_duration_since(began) < READ_AT_THE_LATEST)
+    }
+
+    /// Whether everything that waits in the journal is of audiences that are told quickly: others do
+    /// not wait for them ([P5](crate::design::P5)).
+    fn all_unread_are_being_told(&self, state: &State, now: Instant) -> bool {
+        let State { audiences, members, .. } = state;
+        self.shared.kinds().unread().iter().all(|(destination, audience)| {
+            let destination = audiences.destination(destination);
+            let known = destination.and_then(|of| audiences.find(of, audience));
+            known
+                .is_some_and(|known| members.memtable.is_being_told(audiences.list[known].row, now))
+        })
+    }
+
+    /// What little there is, is merged with the next group.
+    pub fn merge_now(&mut self) {
+        self.merge_at = Instant::now();
+    }
+
+    /// A group that has read the journal up to this block was done.
+    pub fn has_read(&mut self, block: u64) {
+        self.progress.read = block;
+        self.shared.has_read(block);
+        self.merge_at = Instant::now() + MERGE_EVERY;
+    }
+
+    /// The transaction was rolled back; the group had read up to block `through`.
+    pub fn start_over(&mut self, through: Option<u64>) {
+        self.progress.start_over(through.unwrap_or(self.progress.read));
+        self.shared.has_read(self.progress.read);
+    }
+
+    /// The ledger is closed before the turn of those has come that wait.
+    pub fn fail_held(&mut self) {
+        self.held.drain(..).for_each(|(_, held)| held.fail());
+    }
+
+    /// Adds what waits in the journal to the group, a part of it if it is much: then whatever must not
+    /// overtake it waits.
+    pub fn read_into(
+        &mut self,
+        group: &mut Group,
+        state: &mut State,
+        flusher: &Flusher,
+    ) -> Result<(), WriterFailure> {
+        let Progress { read, merged, told_through, .. } = self.progress;
+        group.merged = merged;
+        let is_early = self.merge_in(state, flusher).is_some_and(|merge_in| !merge_in.is_zero());
+        let may_be_told = read < told_through;
+        if is_early && !group.follows_journal() && !may_be_told {
+            return Ok(());
+        }
+        // After the verbs were taken: whatever they came after is in it.
+        let last = self.shared.journal.last();
+        // Without room for what they change, nothing is read until rows are written.
+        let is_full = state.members.memtable.is_full();
+        let most = if is_full { 0 } else { self.shared.pace.most_read };
+        let blocks = self.shared.journal.behind(read, most);
+        let through = blocks.last().map_or(read, |block| block.number);
+        if through < last {
+            let held = group.hold(through < told_through);
+            if !held.is_empty() {
+                self.held.push_back((last, held));
+            }
+        }
+        let free = self.held.partition_point(|(until, _)| *until <= through);
+        self.held.drain(..free).for_each(|(_, held)| group.take_back(held));
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        let (mut records, mut buffer) = (Vec::new(), Vec::new());
+        for block in &blocks {
+            let read = self.files.read(block, &mut buffer);
+            let mut read = Records::of(read.map_err(failed("reading the journal"))?);
+            let first = records.len();
+            while let Some(record) =
+                read.next(&mut self.before).map_err(failed("reading the journal"))?
+            {
+                records.push(record);
+            }
+            if let (Some(first), Some(began)) = (records.get(first), block.began) {
+                state.waits.note(first.stamp, began);
+            }
+        }
+        self.progress.read_bytes += blocks.iter().map(|block| block.bytes).sum::<u64>();
+        group.merge(records, through);
+        Ok(())
+    }
+}

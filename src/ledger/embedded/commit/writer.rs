@@ -1,0 +1,508 @@
+//! The writer: one thread that owns the database, takes whatever is queued and whatever waits in the
+//! journal, and applies it as one group. It commits that, unless nothing but memory has changed while
+//! rows are written beside it (`rows`).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::time::Instant;
+
+use crate::ledger::LedgerError;
+use crate::ledger::embedded::commit::append::Front;
+use crate::ledger::embedded::commit::checkpoint::Checkpointer;
+use crate::ledger::embedded::commit::command::Command;
+use crate::ledger::embedded::commit::emptying::{empty_journal, empty_log, is_needed};
+use crate::ledger::embedded::commit::flushing::{Flushed, Flusher, Rows, complete_through};
+use crate::ledger::embedded::commit::group::Group;
+use crate::ledger::embedded::commit::reading::{LOOK_BESIDE, LogReader};
+use crate::ledger::embedded::directory::reserve::Reserve;
+use crate::ledger::embedded::directory::reserve::is_full;
+use crate::ledger::embedded::engine::shared::Shared;
+use crate::ledger::embedded::engine::state::State;
+use crate::ledger::embedded::failure::{WriterFailure, failed};
+use crate::ledger::embedded::opening::open::Found;
+use crate::ledger::embedded::settings::Settings;
+use crate::ledger::embedded::tables::checksum::is_damage;
+use crate::ledger::embedded::tables::database::Database;
+use crate::ledger::embedded::tables::meta;
+use crate::ledger::embedded::tables::open_error::OpenError;
+use crate::ledger::embedded::threads;
+use crate::ledger::embedded::wal::FILES;
+use crate::membership::Timestamp;
+
+use crate::ledger::embedded::engine::upkeep;
+use crate::ledger::embedded::opening::lock::Lock;
+
+/// While the disk has no space, it is looked at so often: whoever asks whether to send events here
+/// must not have to send some to find out.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What is read is not what was written.
+const DAMAGED: &str = "reading: it is damaged, restore a backup";
+
+/// What becomes of what stands in the logs at the end.
+#[derive(Clone, Copy)]
+pub(crate) enum Logs {
+    /// Nobody waits for the end: the next start reads them.
+    Left,
+    /// They are emptied into the tables, as far as they can be until then.
+    Emptied { by: Option<Instant> },
+}
+
+/// Owns the database until it is closed. Blocking: give [`Writer::run`] a thread of its own.
+#[derive(Debug)]
+pub struct Writer {
+    database: Database,
+    commands: Receiver<Command>,
+    /// Until it is given a thread of its own.
+    front: Option<Front>,
+    log: LogReader,
+    flusher: Flusher,
+    state: State,
+    shared: Arc<Shared>,
+    checkpointer: Checkpointer,
+    reserve: Reserve,
+    directory: PathBuf,
+    /// Said once, and once more when it is over: a full disk would be filled with complaints.
+    is_full: bool,
+    /// Erasing was put off once, for what was to be written first.
+    has_put_off_erasing: bool,
+    /// What is due is left to a daemon: it knows how long calls take and what is kept.
+    only_merges: bool,
+    /// Freed last, after the database is closed.
+    lock: Lock,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        settings: Settings,
+        lock: Lock,
+        mut database: Connection,
+        commands: Receiver<Command>,
+        front: Front,
+        found: &Found,
+        shared: Arc<Shared>,
+    ) -> Result<Self, OpenError> {
+        let merged = meta::merged(&database)?;
+        let log = LogReader::new(&settings.path, found, merged, Arc::clone(&shared));
+        let flusher = Flusher::new(shared.pace.most_written);
+        let also = found.contents.iter().flat_map(|(_, outlines)| outlines);
+        let also = also.map(|outline| outline.destination.clone()).collect();
+        let checkpointer = Checkpointer::watch(&mut database, &settings.path)?;
+        let directory = settings.path.clone();
+        let reserve = Reserve::new(directory.clone(), settings.disk_reserve_bytes);
+        let mut state = State::open(&database, settings, &also, Arc::clone(&shared))?;
+        state.promise_kinds(found);
+        if is_needed(&directory) {
+            state.erasure.note(); // what a stop or a kill has left
+        }
+        Ok(Self {
+            database: Database::new(database),
+            commands,
+            front: Some(front),
+            log,
+            flusher,
+            state,
+            shared,
+            checkpointer,
+            reserve,
+            directory,
+            is_full: false,
+            has_put_off_erasing: false,
+            only_merges: false,
+            lock,
+        })
+    }
+
+    /// Commits groups until the ledger is closed or every handle is gone.
+    ///
+    /// An error means that a write failed for another reason than a full disk.
+    pub fn run(mut self) -> Result<(), WriterFailure> {
+        self.start_front()?;
+        let shared = Arc::clone(&self.shared);
+        let ended = threads::caught("writer", || self.write_until_closed());
+        let ended = ended.unwrap_or_else(|panicked| Err(panicked.into()));
+        shared.has_failed.fetch_or(ended.is_err(), Ordering::Relaxed);
+        shared.journal.close();
+        ended
+    }
+
+    /// Gives those who append a thread of their own.
+    pub(crate) fn start_front(&mut self) -> Result<(), WriterFailure> {
+        if let Some(front) = self.front.take() {
+            front.start().map_err(failed("starting"))?;
+        }
+        Ok(())
+    }
+
+    fn write_until_closed(mut self) -> Result<(), WriterFailure> {
+        // Whoever asks whether to send events here is told before the first ones are refused.
+        if let Some(change) = self.reserve.look(0) {
+            self.show_space();
+            change.say();
+        }
+        loop {
+            let mut group = Group::default();
+            let had_no_space = self.has_no_space();
+            let now = Instant::now();
+            let mut idle_for = self.state.upkeep.idle_for(now);
+            if let Some(due) = self.state.erasure.due() {
+                idle_for = idle_for.min(due.saturating_duration_since(now));
+            }
+            if had_no_space {
+                let is_writing = self.flusher.is_writing();
+                let look_again = if is_writing { LOOK_BESIDE } else { LOOK_AGAIN };
+                idle_for = idle_for.min(look_again);
+            } else if let Some(merge_in) = self.log.merge_in(&self.state, &self.flusher) {
+                idle_for = idle_for.min(merge_in);
+            }
+            if self.checkpointer.is_copying() {
+                idle_for = idle_for.min(LOOK_AGAIN); // it may fail
+            }
+            let mut is_quiet = false;
+            match self.commands.recv_timeout(idle_for) {
+                Ok(command) => group.push(command),
+                Err(RecvTimeoutError::Timeout) => is_quiet = !self.database.is_lent(),
+                Err(RecvTimeoutError::Disconnected) => return self.shut(Logs::Left),
+            }
+            while !group.is_full() {
+                let Ok(command) = self.commands.try_recv() else { break };
+                group.push(command);
+            }
+            if let Some(source) = group.damage.take() {
+                group.fail(|| LedgerError::Closed);
+                return Err(failed(DAMAGED)(source));
+            }
+            if let Some(failure) = group.failed.take() {
+                group.fail(|| LedgerError::Closed);
+                return Err(failure);
+            }
+            if let Some(cause) = group.full.take() {
+                self.has_filled_up(&cause);
+            }
+            let closed = group.close.take();
+            if closed.is_some() {
+                self.log.merge_now();
+            }
+            self.read_journal(&mut group)?;
+            if had_no_space || group.has_intakes() {
+                if let Some(change) = self.reserve.look(self.checkpointer.to_copy_bytes()) {
+                    self.show_space();
+                    change.say();
+                }
+                if self.reserve.was_reached() {
+                    group.refuse_intakes();
+                }
+            }
+            let rows = match closed {
+                Some(_) => Rows::All,
+                None if is_quiet && self.log.progress.read == self.shared.journal.last() => {
+                    Rows::Soon
+                }
+                None => Rows::Due,
+            };
+            self.commit(group, rows)?;
+            if closed.is_some() {
+                self.log.fail_held();
+            }
+            self.checkpointer
+                .after_commit(&self.database, self.reserve.spare_bytes())
+                .map_err(failed("checkpointing"))?;
+            self.erase_what_is_due()?;
+            if let Some((by, closed)) = closed {
+                self.merge_rest(by)?;
+                self.shut(Logs::Emptied { by })?;
+                let _ = closed.send(()); // whoever asked may have given up waiting
+                return Ok(());
+            }
+        }
+    }
+
+    fn has_filled_up(&mut self, cause: &str) {
+        if !std::mem::replace(&mut self.is_full, true) {
+            self.show_space();
+            tracing::error!(
+                error = cause,
+                "no space for the ledger: nothing is accepted until there is"
+            );
+        }
+    }
+
+    fn has_no_space(&self) -> bool {
+        self.is_full || self.reserve.was_reached()
+    }
+
+    /// To be called before anybody is answered, so that nobody sees the one without the other.
+    fn show_space(&self) {
+        self.shared.has_no_space.store(self.has_no_space(), Ordering::Relaxed);
+    }
+
+    /// Commits a group, and `rows` that wait to be written.
+    fn commit(&mut self, mut group: Group, rows: Rows) -> Result<(), WriterFailure> {
+        let had_unwritten = self.has_unwritten();
+        let now = Instant::now();
+        match self.transact(&mut group, rows, now) {
+            Ok(has_written) => {
+                // A group that had nothing to write shows nothing about the space there is.
+                if has_written && std::mem::take(&mut self.is_full) {
+                    self.show_space();
+                    tracing::info!("there is space for the ledger again");
+                }
+                self.state.count(group.rows(), &group.tallies);
+                if let Some(block) = group.merges {
+                    self.log.has_read(block);
+                }
+                if !group.is_empty() {
+                    self.flusher.put_off();
+                }
+                self.flusher.add_readers(group.readers());
+                if !self.database.is_lent() {
+                    self.is_merged(self.complete_through(self.log.progress.read));
+                }
+                group.committed(&mut self.state);
+                self.shared.is_unwritten.store(self.has_unwritten(), Ordering::SeqCst);
+                self.state.publish();
+                self.show_space();
+                group.answer();
+                self.flusher.answer_readers(&self.state.members.memtable);
+                self.flush(rows, now);
+                Ok(())
+            }
+            Err(error) => {
+                self.database.roll_back();
+                // Of two failures the worse one counts.
+                let error = match self.end_beside() {
+                    Err(beside) if !is_full(&beside, &self.directory) => beside,
+                    _ => error,
+                };
+                if !is_full(&error, &self.directory) {
+                    group.fail(|| LedgerError::Closed);
+                    let doing = if is_damage(&error) { DAMAGED } else { "writing" };
+                    return Err(failed(doing)(error));
+                }
+                self.has_filled_up(&error.to_string());
+                self.checkpointer.cut_log();
+                self.flusher.fail_readers(&error.to_string());
+                group.rolled_back(&mut self.state);
+                self.log.start_over(group.merges);
+                self.state.reload(&self.database, had_unwritten).map_err(failed("reading"))?;
+                self.shared.is_unwritten.store(false, Ordering::SeqCst);
+                self.state.publish();
+                self.show_space();
+                group.fail(|| LedgerError::Unavailable(error.to_string()));
+                Ok(())
+            }
+        }
+    }
+
+    /// `true`: something was written.
+    fn transact(&mut self, group: &mut Group, rows: Rows, now: Instant) -> rusqlite::Result<bool> {
+        let began = self.state.stamp();
+        self.state.waits.note(began, now);
+        if group.serves_couriers() {
+            self.flusher.called(now);
+        }
+        self.database.begin()?;
+        self.end_beside()?;
+        let is_upkeep_due = !self.only_merges && self.state.upkeep.idle_for(now).is_zero();
+        let writes_all = rows == Rows::All || is_upkeep_due || self.is_full || group.needs_rows();
+        let is_much = group.merges.is_some() || group.reported() >= self.shared.pace.reported_from;
+        let is_buffering = !writes_all && (is_much || self.has_unwritten());
+        self.state.members.buffer(is_buffering);
+        let Self { database: db, state, .. } = self;
+        if writes_all {
+            state.write_members(db)?;
+        }
+        if !group.is_empty() {
+            group.apply(state, db)?;
+        }
+        if is_upkeep_due {
+            upkeep::step(state, db, now)?;
+        }
+        if db.is_lent() && !writes_all && !state.must_commit {
+            db.give_up(); // all of it is in memory
+            return Ok(false);
+        }
+        db.wait();
+        self.end_beside()?;
+        let Self { database: db, state, .. } = self;
+        let marks = state.save(db)?;
+        // On a full disk something is written in any case: it alone shows that there is space again.
+        let has_written = self.is_full || db.has_changed();
+        if has_written {
+            meta::keep_arrival(db, state.latest().0)?;
+        }
+        let merged = self.complete_through(group.merges.unwrap_or(self.log.progress.read));
+        if merged > self.log.progress.merged {
+            meta::keep_merged(&self.database, merged)?;
+        }
+        let began = Instant::now();
+        self.database.commit()?;
+        if has_written {
+            self.shared.counters.sync.took(began.elapsed());
+        }
+        self.state.marked(marks);
+        self.state.must_commit = false;
+        Ok(has_written)
+    }
+
+    /// Adds what waits in the journal to a group.
+    fn read_journal(&mut self, group: &mut Group) -> Result<(), WriterFailure> {
+        self.log.read_into(group, &mut self.state, &self.flusher)
+    }
+
+    /// Whether the rows of some members do not say yet what they are.
+    fn has_unwritten(&self) -> bool {
+        self.flusher.has_unwritten(&self.state.members.memtable)
+    }
+
+    /// See [`complete_through`].
+    fn complete_through(&self, read: u64) -> u64 {
+        complete_through(&self.state.members.memtable, self.log.progress, read)
+    }
+
+    /// The blocks of the journal up to this one are in the tables, and that is synced.
+    fn is_merged(&mut self, through: u64) {
+        self.log.progress.is_merged(through, &self.shared.journal);
+    }
+
+    /// Begins to write dirty members beside the writer, as many as it is time for.
+    fn flush(&mut self, rows: Rows, now: Instant) {
+        if !self.is_full {
+            let Self { state, database, flusher, log, .. } = self;
+            flusher.begin(state, database, log.progress, rows, now);
+        }
+    }
+
+    /// Takes note of what became of the rows that were written beside, as soon as that is known.
+    ///
+    /// An error is how it failed: they are as they were.
+    fn end_beside(&mut self) -> rusqlite::Result<()> {
+        let Some(outcome) = self.database.outcome() else { return Ok(()) };
+        let flushed = self.flusher.ended();
+        self.shared.counters.sync.took(outcome?);
+        if let Some(Flushed { merged, marks }) = flushed {
+            self.is_merged(merged);
+            self.state.marked(marks);
+        }
+        Ok(())
+    }
+
+    /// Merges what is in the journal, and closes the ledger.
+    pub(crate) fn merge_all(mut self) -> Result<(), WriterFailure> {
+        self.merge_rest(None)?;
+        if self.is_full {
+            let full = LedgerError::Unavailable("its disk has no space".to_owned());
+            return Err(WriterFailure::new("merging its journal", full));
+        }
+        self.shut(Logs::Emptied { by: None })
+    }
+
+    /// Merges what is left in the journal, until `by`, or until the disk is full.
+    pub(crate) fn merge_rest(&mut self, by: Option<Instant>) -> Result<(), WriterFailure> {
+        self.only_merges = true;
+        let last = self.shared.journal.last();
+        while self.log.progress.merged < last
+            && !self.is_full
+            && by.is_none_or(|by| Instant::now() < by)
+        {
+            let mut group = Group::default();
+            self.log.merge_now();
+            self.read_journal(&mut group)?;
+            let is_last = group.merges.unwrap_or(self.log.progress.read) == last;
+            self.commit(group, if is_last { Rows::All } else { Rows::Due })?;
+            self.database.wait(); // there is nothing else to do
+        }
+        Ok(())
+    }
+
+    /// Empties the logs if something was deleted a while ago.
+    fn erase_what_is_due(&mut self) -> Result<(), WriterFailure> {
+        let has_unwritten = self.has_unwritten();
+        let State { erasure, rejected, .. } = &mut self.state;
+        if rejected.take_erased() {
+            erasure.note();
+        }
+        if erasure.due().is_none_or(|due| due > Instant::now()) {
+            return Ok(());
+        }
+        if erasure.left().is_none() && has_unwritten && !self.has_put_off_erasing {
+            // What was deleted may be among that: a flush ends within a second or two.
+            self.has_put_off_erasing = true;
+            erasure.again();
+            return Ok(());
+        }
+        self.has_put_off_erasing = false;
+        if erasure.begin() {
+            self.checkpointer.copy_soon(); // so that little is left to be copied here
+            return Ok(());
+        }
+        let Some(mut left) = erasure.left() else { return Ok(()) };
+        left.files = empty_journal(&self.shared.journal, &self.directory, left.files);
+        if left.log {
+            let emptied = self.checkpointer.empty(&self.database);
+            left.log = !emptied.map_err(failed("emptying its log"))?;
+        }
+        self.state.erasure.attempted(left);
+        Ok(())
+    }
+
+    /// Closes the database; what is not in a call now is known not to be.
+    pub(crate) fn shut(mut self, logs: Logs) -> Result<(), WriterFailure> {
+        self.database.wait();
+        match self.end_beside() {
+            Err(error) if !is_full(&error, &self.directory) => {
+                return Err(failed("writing")(error));
+            }
+            _ => {} // the journal still has what there was no space for
+        }
+        let audiences = &mut self.state.audiences;
+        let all_written = self.state.members.memtable.is_empty();
+        for index in (0..audiences.list.len()).filter(|_| all_written) {
+            if audiences.list[index].in_flight.is_empty() {
+                audiences.list[index].claimed_through = Timestamp::EPOCH;
+                match audiences.save(&self.database, index, true) {
+                    // What is told once more for that is told in vain, and no more.
+                    Err(error) if is_full(&error, &self.directory) => break,
+                    saved => saved.map_err(failed("closing"))?,
+                }
+            }
+        }
+        self.checkpointer.stop();
+        if let Logs::Emptied { by } = logs {
+            empty_log(&self.database, &self.directory, by).map_err(failed("emptying its log"))?;
+            empty_journal(&self.shared.journal, &self.directory, [true; FILES.len()]);
+        }
+        self.database.close().map_err(failed("closing"))?;
+        drop(self.lock);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Writer {
+    /// One turn: what is asked is done, and what waits in the journal is merged.
+    pub(crate) fn turn(&mut self) {
+        let mut group = Group::default();
+        self.commands.try_iter().for_each(|command| group.push(command));
+        self.read_journal(&mut group).expect("it can be read");
+        self.commit(group, Rows::Due).expect("it can be written");
+    }
+
+    /// Does this beside what comes next, as if rows were written.
+    pub(crate) fn do_beside(
+        &mut self,
+        work: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<()> + Send + 'static,
+    ) {
+        self.database.write_beside(work);
+        self.flusher.write_nothing(self.log.progress.merged);
+    }
+
+    pub(crate) fn wait(&self) {
+        self.database.wait();
+    }
+}

@@ -1,0 +1,22 @@
+//! The rules applied to members and audiences: record, report, claim, operate, upkeep. No thread, no file.
+
+pub(crate) mod audience;
+pub(crate) mod audiences;
+pub(crate) mod claims;
+pub(crate) mod configure;
+pub(crate) mod counting;
+pub(crate) mod deletions;
+pub(crate) mod erasure;
+pub(crate) mod kinds;
+pub(crate) mod operated;
+pub(crate) mod pace;
+pub(crate) mod record;
+pub(crate) mod report;
+pub(crate) mod rows;
+pub(crate) mod schedule;
+pub(crate) mod shared;
+pub(crate) mod stamps;
+pub(crate) mod state;
+pub(crate) mod unclaim;
+pub(crate) mod upkeep;
+pub(crate) mod walks;

@@ -1,0 +1,200 @@
+//! Claiming: which of an audience's pending members travel next.
+//!
+//! How far claims have come is kept with the audience before a call is made: after a crash, members
+//! pending since then are known to have been on their way.
+
+use std::sync::Arc;
+
+use crate::ledger::embedded::engine::state::State;
+use crate::ledger::embedded::tables::database::Database;
+use crate::ledger::embedded::tables::members;
+use crate::ledger::member::{self, Next};
+use crate::ledger::picking::{Picked, Picking};
+use crate::ledger::{Batch, ClaimedMember, Room, Route};
+use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
+
+/// How many batches of the same size are marked as claimed beyond one. What is marked and was not
+/// claimed at a crash is told once more, as what was.
+const MARKED_AHEAD: usize = 16;
+
+/// What a courier asks for.
+#[derive(Debug)]
+pub(crate) enum Claim {
+    /// See [`crate::ledger::Ledger::claim`].
+    Longest { destination: DestinationName, audience: AudienceId, room: Room },
+    /// See [`crate::ledger::Ledger::claim_again`].
+    Again { route: Arc<Route>, context_key: ContextKey },
+    /// See [`crate::ledger::Ledger::claim_told`].
+    Told { destination: DestinationName, after: Option<(AudienceId, ContextKey)> },
+}
+
+impl Claim {
+    /// Members that it is about, at most.
+    pub fn members(&self) -> usize {
+        match self {
+            Self::Longest { room, .. } => room.members.get(),
+            Self::Again { .. } | Self::Told { .. } => 1,
+        }
+    }
+
+    /// Whether it reads rows other than those of who is pending.
+    pub fn needs_rows(&self) -> bool {
+        !matches!(self, Self::Longest { .. })
+    }
+}
+
+/// Claims what is asked for; `None`: there is none.
+pub(crate) fn claim(
+    state: &mut State,
+    db: &Database,
+    asked: &Claim,
+) -> rusqlite::Result<Option<Batch>> {
+    match asked {
+        Claim::Longest { destination, audience, room } => {
+            claim_longest(state, db, destination, audience, *room)
+        }
+        Claim::Again { route, context_key } => claim_again(state, db, route, context_key),
+        Claim::Told { destination, after } => claim_told(state, db, destination, after.as_ref()),
+    }
+}
+
+/// The longest pending members that are in no batch and may travel together, as many as there is `room` for.
+fn claim_longest(
+    state: &mut State,
+    db: &Database,
+    destination: &DestinationName,
+    audience: &AudienceId,
+    room: Room,
+) -> rusqlite::Result<Option<Batch>> {
+    let found = state.audiences.destination(destination);
+    let Some(index) = found.and_then(|found| state.audiences.find(found, audience)) else {
+        return Ok(None);
+    };
+    let known = &state.audiences.list[index];
+    let mut picking = Picking::new(room, &known.route);
+    let mut through = Timestamp::EPOCH;
+    let mut left_since: Option<Timestamp> = None;
+    let mut places = Vec::new();
+    let (row, after) = (known.row, known.all_claimed_through);
+    // What this transaction has written itself is not among those yet.
+    let rows_wait = known.written.pending > 0 && known.rows_wait_through > after;
+    state.members.visit_pending(db, row, after, rows_wait, |key, place, waiting| {
+        let since = waiting.pending_since.unwrap_or(Timestamp::EPOCH);
+        if known.in_flight.contains(place.hash, key) {
+            return true;
+        }
+        let picked = picking.offer(key, waiting);
+        if picked == Picked::Taken {
+            places.push((place.hash, place.is_row().then(|| waiting.clone())));
+            through = through.max(since);
+        } else {
+            left_since.get_or_insert(since);
+        }
+        picked != Picked::Enough
+    })?;
+    let taken = picking.taken();
+    let waiting_since = left_since.map(|stamp| state.waits.instant_of(stamp));
+    let known = &mut state.audiences.list[index];
+    known.waiting_since = waiting_since;
+    if taken.is_empty() {
+        // The rows decide, not the count.
+        state.write_members(db)?;
+        let known = &mut state.audiences.list[index];
+        known.counts.pending = members::count_pending(db, known.row)?;
+        known.written.pending = known.counts.pending;
+        known.rows_wait_through = Timestamp(i64::MAX);
+        known.all_claimed_through = Timestamp::EPOCH;
+        state.touch(index);
+        return Ok(None);
+    }
+    // Who may be claimed next is marked too: then not every claim needs a sync.
+    known.mark_ahead = taken.len().saturating_mul(MARKED_AHEAD);
+    if known.claimed_through < through {
+        let far = state.members.memtable.pending_far_behind(row, through, known.mark_ahead);
+        known.claimed_through = far.unwrap_or(through);
+    }
+    state.must_commit |= known.marked_through < through;
+    known.all_claimed_through = known.all_claimed_through.max(through);
+    if let Some(since) = left_since {
+        known.look_again_from(since);
+    }
+    let route = Arc::clone(&known.route);
+    for (member, (hash, row)) in taken.iter().zip(places) {
+        known.in_flight.insert(hash, member.context_key.clone(), row);
+    }
+    state.touch(index);
+    Ok(Some(Batch { route, members: taken }))
+}
+
+/// This member, whatever it is pending or not, unless it is in a batch, parked or gone.
+fn claim_again(
+    state: &mut State,
+    db: &Database,
+    route: &Route,
+    context_key: &ContextKey,
+) -> rusqlite::Result<Option<Batch>> {
+    let Some(index) = state.audiences.of_route(route) else { return Ok(None) };
+    let known = &state.audiences.list[index];
+    let route = Arc::clone(&known.route);
+    let place = state.place(index, context_key.as_str());
+    if known.in_flight.contains(place.hash, context_key) {
+        return Ok(None);
+    }
+    let before = state.load(db, index, (context_key.as_str(), place))?;
+    let Some(before) = before else { return Ok(None) };
+    let next = member::reassert(&before, &state.moment(index));
+    let place = state.put(db, index, (context_key, place), Some(&before), &next)?;
+    let after = if let Next::Write(after) = next { after } else { before };
+    let Some(since) = after.pending_since else { return Ok(None) };
+    let member = ClaimedMember {
+        context_key: context_key.clone(),
+        membership: after.membership,
+        version: after.version,
+    };
+    let known = &mut state.audiences.list[index];
+    known.claimed_through = known.claimed_through.max(since);
+    state.must_commit |= known.marked_through < since;
+    let row = place.is_row().then_some(after);
+    known.in_flight.insert(place.hash, context_key.clone(), row);
+    state.touch(index);
+    Ok(Some(Batch { route, members: vec![member] }))
+}
+
+/// Someone who was told before and waits for nothing: among the first so many behind `after` in each
+/// audience that LaunchDarkly has acknowledged.
+const NEAR: usize = 1000;
+
+/// Who was told and waits for nothing, behind `after`.
+fn claim_told(
+    state: &mut State,
+    db: &Database,
+    destination: &DestinationName,
+    after: Option<&(AudienceId, ContextKey)>,
+) -> rusqlite::Result<Option<Batch>> {
+    let Some(destination) = state.audiences.destination(destination) else { return Ok(None) };
+    let mut audiences = state.audiences.of_destination(destination);
+    audiences.sort_by_key(|index| state.audiences.list[*index].route.audience.clone());
+    for index in audiences {
+        let known = &state.audiences.list[index];
+        let (row, route) = (known.row, Arc::clone(&known.route));
+        let behind = match after {
+            Some((audience, _)) if route.audience < *audience => continue,
+            Some((audience, key)) if route.audience == *audience => key.as_str(),
+            _ => "",
+        };
+        if !known.acknowledged {
+            continue;
+        }
+        let near = members::walk_in(db, row, behind, NEAR)?;
+        let told = near.iter().find(|(key, member)| {
+            member.told.is_some()
+                && member.pending_since.is_none()
+                && member.parked_at.is_none()
+                && ContextKey::new(key).is_some_and(|key| !state.is_claimed(index, &key))
+        });
+        if let Some(key) = told.and_then(|(key, _)| ContextKey::new(key)) {
+            return claim_again(state, db, &route, &key);
+        }
+    }
+    Ok(None)
+}

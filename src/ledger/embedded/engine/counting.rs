@@ -1,0 +1,33 @@
+//! What there is of each destination, counted in memory: nobody who only wants to know how many there are
+//! need wait for rows that are written later.
+
+use crate::ledger::counts::Counts;
+use crate::ledger::embedded::engine::state::State;
+use crate::ledger::embedded::tables::counted::Counted;
+use crate::ledger::embedded::tables::database::Database;
+use crate::ledger::embedded::tables::destinations::Destination;
+
+/// Counts the members of every destination.
+pub(crate) fn count(state: &State, db: &Database) -> rusqlite::Result<Vec<Counted>> {
+    let count = |(index, known): (usize, &Destination)| {
+        let mut counted = Counted {
+            destination: known.settings.name.clone(),
+            counts: Counts::default(),
+            pending_since: None,
+            unwritten: Vec::new(),
+        };
+        for audience in state.audiences.list.iter().filter(|of| of.destination == index) {
+            counted.counts += audience.counts;
+            if state.members.memtable.any(audience.row) {
+                counted.unwritten.push(audience.row);
+            }
+            if audience.counts.pending > 0 {
+                let rows_wait = audience.written.pending > 0;
+                let since = state.members.pending_since(db, audience.row, rows_wait)?;
+                counted.pending_since = counted.pending_since.into_iter().chain(since).min();
+            }
+        }
+        Ok(counted)
+    };
+    state.audiences.destinations.iter().enumerate().map(count).collect()
+}

@@ -1,0 +1,160 @@
+//! Who is deleted, and what comes too late for them: the rules of [`crate::ledger::deletion`] put to the
+//! rows of a person.
+
+use rusqlite::params;
+
+use crate::ledger::deletion::{Reach, Tombstone};
+use crate::ledger::embedded::engine::state::State;
+use crate::ledger::embedded::tables::database::Database;
+use crate::ledger::embedded::tables::members;
+use crate::ledger::embedded::tables::messages::Counts;
+use crate::ledger::embedded::tables::parked::Parked;
+use crate::ledger::member::{self, Change};
+use crate::ledger::{OrderedDeletion, RejectedEvent};
+use crate::membership::{ContextKey, Membership, MembershipDelta, Message, Timestamp, UserId};
+
+impl State {
+    /// Gives deltas of one request that name their message the time at which it counts. From here on only
+    /// repeats name one.
+    pub fn date_messages(
+        &mut self,
+        db: &Database,
+        destination: usize,
+        deltas: &mut [MembershipDelta],
+    ) -> rusqlite::Result<()> {
+        self.messages.next_request();
+        for delta in deltas {
+            let Some(message) = &delta.message else { continue };
+            let counts = self.count_message(db, destination, message, delta.event_at)?;
+            delta.event_at = counts.at;
+            delta.message = delta.message.filter(|_| counts.is_repeat);
+        }
+        Ok(())
+    }
+
+    fn count_message(
+        &mut self,
+        db: &Database,
+        destination: usize,
+        message: &Message,
+        at: Timestamp,
+    ) -> rusqlite::Result<Counts> {
+        let row = self.audiences.destinations[destination].row;
+        let stamp = self.stamp();
+        let hash = self.persons.hash_of_message(row, &message.hash.0);
+        self.messages.count(db, hash, message.moves, at, stamp)
+    }
+
+    /// What a delta changes, after [`State::date_messages`]; `None` if its person was deleted after it
+    /// happened.
+    pub fn change(
+        &mut self,
+        db: &Database,
+        audience: usize,
+        delta: &MembershipDelta,
+    ) -> rusqlite::Result<Option<Change>> {
+        let destination = self.audiences.list[audience].destination;
+        let row = self.audiences.destinations[destination].row;
+        let user_id = delta.user_id.as_ref().map(UserId::as_str);
+        let subject = user_id.unwrap_or(delta.context_key.as_str());
+        let is_repeat = delta.message.is_some();
+        let tombstone = self.persons.tombstone(db, row, subject)?;
+        if tombstone.is_some_and(|tombstone| tombstone.outlasts(delta.event_at, is_repeat)) {
+            return Ok(None);
+        }
+        let other = user_id.filter(|user| *user != delta.context_key.as_str());
+        Ok(Some(Change {
+            membership: delta.membership,
+            event_at: delta.event_at,
+            key_rule: delta.key_rule,
+            person: other.map(|user| self.persons.hash(row, user)),
+            is_repeat,
+        }))
+    }
+
+    /// Keeps an event that could not be mapped, unless its person was deleted after it happened.
+    pub fn keep_rejected(
+        &mut self,
+        db: &Database,
+        destination: usize,
+        arrival: Timestamp,
+        event: &RejectedEvent,
+    ) -> rusqlite::Result<()> {
+        let row = self.audiences.destinations[destination].row;
+        let mut person = None;
+        if let Some(user_id) = &event.user_id {
+            let tombstone = self.persons.tombstone(db, row, user_id.as_str())?;
+            if tombstone.is_some_and(|tombstone| tombstone.outlasts(event.event_at, false)) {
+                return Ok(());
+            }
+            person = Some(self.persons.hash(row, user_id.as_str()));
+        }
+        self.rejected.keep(db, row, arrival, event, person)
+    }
+
+    /// Removes a person from every audience of the destination, as of when that was asked for; the
+    /// rows go once that was told. What happened later stays: the number of entries that stay
+    /// although they had not happened yet when they arrived.
+    pub fn forget(
+        &mut self,
+        db: &Database,
+        destination: usize,
+        asked: &OrderedDeletion,
+        arrival: Timestamp,
+    ) -> rusqlite::Result<u64> {
+        let deletion = &asked.deletion;
+        let mut counts = Counts { at: deletion.event_at.min(arrival), is_repeat: false };
+        if let Some(hash) = deletion.message {
+            self.messages.next_request();
+            let message = Message { hash, moves: true };
+            counts = self.count_message(db, destination, &message, counts.at)?;
+        }
+        let reach = if asked.is_unconditional {
+            Reach::EVERYTHING
+        } else {
+            Reach::until(counts.at, counts.is_repeat)
+        };
+        let row = self.audiences.destinations[destination].row;
+        let person = self.persons.hash(row, deletion.user_id.as_str());
+        self.erasure.note();
+        self.rejected.forget(db, person, reach.0)?;
+        let (mut taken, mut ahead) = (None, 0);
+        for (audience, key) in self.members_of(db, destination, &deletion.user_id, person)? {
+            let row = self.audiences.list[audience].row;
+            let Some(before) = members::load(db, row, key.as_str())? else { continue };
+            if !reach.takes(&before) {
+                let is_entry = before.membership == Membership::In;
+                ahead += u64::from(before.is_ahead && is_entry && !counts.is_repeat);
+                continue;
+            }
+            taken = taken.max(Some(before.event_at));
+            let next = member::forget(&before, counts.at, &self.moment(audience));
+            Parked::erase(db, row, key.as_str())?;
+            let place = self.place(audience, key.as_str());
+            self.put(db, audience, (&key, place), Some(&before), &next)?;
+        }
+        self.persons.remember(db, person, Tombstone::of(counts.at, reach, taken), arrival)?;
+        Ok(ahead)
+    }
+
+    /// Where a person may be a member: under their user id, or found by its hash under another key.
+    fn members_of(
+        &self,
+        db: &Database,
+        destination: usize,
+        user_id: &UserId,
+        person: [u8; 16],
+    ) -> rusqlite::Result<Vec<(usize, ContextKey)>> {
+        let key = ContextKey::from(user_id.clone());
+        let audiences = self.audiences.of_destination(destination).into_iter();
+        let mut found: Vec<_> = audiences.map(|audience| (audience, key.clone())).collect();
+        let by_hash: Vec<(i64, String)> = db
+            .prepare_cached("SELECT audience, context_key FROM member WHERE person = ?1")?
+            .query_map(params![person], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        let known =
+            |(row, key): (i64, String)| Some((self.audiences.of_row(row)?, ContextKey::new(&key)?));
+        found.extend(by_hash.into_iter().filter_map(known));
+        Ok(found)
+    }
+}

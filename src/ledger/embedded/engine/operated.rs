@@ -1,0 +1,211 @@
+//! What operators ask of the writer: rare, so that each is simple rather than fast.
+
+use rusqlite::{OptionalExtension, params};
+
+use crate::ledger::embedded::engine::state::State;
+use crate::ledger::embedded::tables::database::Database;
+use crate::ledger::embedded::tables::dropped;
+use crate::ledger::embedded::tables::meta;
+use crate::ledger::embedded::tables::walk::Task;
+use crate::ledger::member::{self, Member, Moment, Next};
+use crate::ledger::{LedgerError, Members};
+use crate::membership::{AudienceId, DestinationName};
+
+/// A verb of [`crate::ledger::Operations`] that changes something.
+#[derive(Debug)]
+pub(crate) enum Operation {
+    Requeue(Members),
+    Discard(Members),
+    DiscardRejected { destination: DestinationName, ids: Vec<i64> },
+    Walk { destination: DestinationName, audience: Option<AudienceId>, task: Task },
+    StopResync { destination: DestinationName, audience: Option<AudienceId> },
+    Retract { destination: DestinationName, audience: Option<AudienceId> },
+    Drop { destination: DestinationName, audience: Option<AudienceId> },
+    Pause { destination: DestinationName, paused: bool },
+    LeaveNote(String),
+}
+
+impl Operation {
+    /// Whether it is the same before what was accepted earlier and waits to be merged.
+    pub fn may_overtake(&self) -> bool {
+        !matches!(self, Self::Walk { .. } | Self::Retract { .. } | Self::Drop { .. })
+    }
+
+    /// Rows it may touch, roughly.
+    pub fn items(&self) -> usize {
+        match self {
+            Self::Requeue(members) | Self::Discard(members) => members.context_keys.len(),
+            Self::DiscardRejected { ids, .. } => ids.len(),
+            _ => 1,
+        }
+    }
+}
+
+/// Does it, and tells how many members, events or audiences it concerned.
+pub(crate) fn apply(
+    state: &mut State,
+    db: &Database,
+    operation: &Operation,
+) -> rusqlite::Result<Result<u64, LedgerError>> {
+    match operation {
+        Operation::Requeue(members) => each_of(state, db, members, member::requeue).map(Ok),
+        Operation::Discard(members) => {
+            each_of(state, db, members, |before, _| member::discard(before)).map(Ok)
+        }
+        Operation::DiscardRejected { destination, ids } => {
+            let Some(row) = row_of(db, destination)? else {
+                return Ok(Err(LedgerError::UnknownDestination(destination.clone())));
+            };
+            let mut discarded = 0;
+            for id in ids {
+                discarded += u64::from(state.rejected.discard(db, row, *id)?);
+            }
+            Ok(Ok(discarded))
+        }
+        Operation::Walk { destination, audience, task } => {
+            if let Some(retracting) = being_retracted(state, destination, audience.as_ref()) {
+                return Ok(Err(LedgerError::Retracting(retracting)));
+            }
+            each_configured(state, destination, audience.as_ref(), |state, audience| {
+                state.start_walk(audience, task.clone());
+                Ok(())
+            })
+        }
+        Operation::StopResync { destination, audience } => {
+            each_configured(state, destination, audience.as_ref(), |state, audience| {
+                let walk = &mut state.audiences.list[audience].walk;
+                walk.take_if(|walk| walk.task == Task::Resync);
+                state.touch(audience);
+                Ok(())
+            })
+        }
+        Operation::Retract { destination, audience } => {
+            each_configured(state, destination, audience.as_ref(), |state, audience| {
+                let through = state.stamp();
+                state.start_walk(audience, Task::Retract { through });
+                Ok(())
+            })
+        }
+        Operation::Drop { destination, audience } => {
+            drop_rows(state, db, destination, audience.as_ref())
+        }
+        Operation::Pause { destination, paused } => {
+            let Some(index) = state.audiences.configured_destination(destination) else {
+                return Ok(Err(LedgerError::UnknownDestination(destination.clone())));
+            };
+            state.pause(db, index, *paused)?;
+            Ok(Ok(1))
+        }
+        Operation::LeaveNote(note) => {
+            meta::keep_note(db, note)?;
+            Ok(Ok(1))
+        }
+    }
+}
+
+/// Puts these members through a rule; how many it changed.
+fn each_of(
+    state: &mut State,
+    db: &Database,
+    members: &Members,
+    rule: impl Fn(&Member, &Moment) -> Next,
+) -> rusqlite::Result<u64> {
+    let found = state.audiences.destination(&members.destination);
+    let Some(audience) = found.and_then(|of| state.audiences.find(of, &members.audience)) else {
+        return Ok(0);
+    };
+    let mut changed = 0;
+    for key in &members.context_keys {
+        changed += u64::from(state.apply(db, audience, key, &rule)?);
+    }
+    Ok(changed)
+}
+
+fn being_retracted(
+    state: &State,
+    destination: &DestinationName,
+    only: Option<&AudienceId>,
+) -> Option<AudienceId> {
+    let of = state.audiences.destination(destination)?;
+    let retracting = state.audiences.list.iter().find(|audience| {
+        let task = audience.walk.as_ref().map(|walk| &walk.task);
+        audience.destination == of
+            && only.is_none_or(|only| *only == audience.route.audience)
+            && matches!(task, Some(Task::Retract { .. }))
+    })?;
+    Some(retracting.route.audience.clone())
+}
+
+fn each_configured(
+    state: &mut State,
+    destination: &DestinationName,
+    only: Option<&AudienceId>,
+    act: impl FnMut(&mut State, usize) -> rusqlite::Result<()>,
+) -> rusqlite::Result<Result<u64, LedgerError>> {
+    match state.audiences.configured_destination(destination) {
+        Some(of) => each_audience(state, of, only, act),
+        None => Ok(Err(LedgerError::UnknownDestination(destination.clone()))),
+    }
+}
+
+fn each_audience(
+    state: &mut State,
+    of: usize,
+    only: Option<&AudienceId>,
+    mut act: impl FnMut(&mut State, usize) -> rusqlite::Result<()>,
+) -> rusqlite::Result<Result<u64, LedgerError>> {
+    let audiences = match only {
+        None => state.audiences.of_destination(of),
+        Some(only) => match state.audiences.find(of, only) {
+            Some(audience) => vec![audience],
+            None => return Ok(Err(LedgerError::UnknownAudience(only.clone()))),
+        },
+    };
+    let count = audiences.len() as u64;
+    for audience in audiences {
+        act(state, audience)?;
+    }
+    Ok(Ok(count))
+}
+
+fn drop_rows(
+    state: &mut State,
+    db: &Database,
+    destination: &DestinationName,
+    only: Option<&AudienceId>,
+) -> rusqlite::Result<Result<u64, LedgerError>> {
+    if let Some(of) = state.audiences.destination(destination) {
+        if only.is_none() {
+            dropped::detach_rejected(db, state.audiences.destinations[of].row)?;
+            state.upkeep.wake();
+        }
+        return each_audience(state, of, only, |state, audience| state.drop_audience(db, audience));
+    }
+    // It was not configured since the start, so that nothing of it is in memory or in a call.
+    let Some(row) = row_of(db, destination)? else {
+        return Ok(Err(LedgerError::UnknownDestination(destination.clone())));
+    };
+    state.upkeep.wake();
+    let Some(only) = only else {
+        dropped::detach_destination(db, row)?;
+        return Ok(Ok(1));
+    };
+    let audience: Option<i64> = db
+        .query_row(
+            "SELECT id FROM audience WHERE destination = ?1 AND audience_id = ?2",
+            params![row, only.as_str()],
+            |row| row.get(0),
+        )
+        .optional()?;
+    match audience {
+        Some(audience) => dropped::detach(db, audience).map(|()| Ok(1)),
+        None => Ok(Err(LedgerError::UnknownAudience(only.clone()))),
+    }
+}
+
+fn row_of(db: &Database, destination: &DestinationName) -> rusqlite::Result<Option<i64>> {
+    db.query_row("SELECT id FROM destination WHERE name = ?1", [destination.as_str()], |row| {
+        row.get(0)
+    })
+    .optional()
+}

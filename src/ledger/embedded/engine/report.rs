@@ -1,0 +1,151 @@
+//! What couriers report of a batch: each of its members goes through its rule, and its claim ends.
+
+use tokio::time::Instant;
+
+use crate::ledger::embedded::engine::state::State;
+use crate::ledger::embedded::engine::unclaim::Unclaimed;
+use crate::ledger::embedded::memtable::AT_ONCE;
+use crate::ledger::embedded::tables::database::Database;
+use crate::ledger::embedded::tables::parked::Parked;
+use crate::ledger::member::{self, Member, Next};
+use crate::ledger::{Batch, ClaimedMember, ParkReason, Unheard};
+use crate::membership::Timestamp;
+
+/// What a courier reports.
+#[derive(Debug)]
+pub(crate) enum Report {
+    Settle(Batch),
+    Release(Batch, Unheard),
+    Park(Batch, ParkReason),
+    Split(Vec<Batch>),
+}
+
+impl Report {
+    /// Members that it is about.
+    pub fn members(&self) -> usize {
+        match self {
+            Self::Settle(batch) | Self::Release(batch, _) | Self::Park(batch, _) => {
+                batch.members.len()
+            }
+            Self::Split(parts) => parts.iter().map(|part| part.members.len()).sum(),
+        }
+    }
+
+    /// Whether it writes rows other than those of its members, or reads these.
+    pub fn needs_rows(&self) -> bool {
+        match self {
+            Self::Park(..) | Self::Split(_) => true,
+            Self::Settle(_) | Self::Release(..) => false,
+        }
+    }
+}
+
+/// Applies what a courier reports; the claims that end with it, once that is committed.
+pub(crate) fn report(
+    state: &mut State,
+    db: &Database,
+    report: Report,
+) -> rusqlite::Result<Option<Unclaimed>> {
+    match report {
+        Report::Settle(batch) => settle(state, db, batch),
+        Report::Release(batch, unheard) => {
+            for_each_claimed(state, db, batch, |state, _, audience, _, before| {
+                Ok(member::release(before, unheard, &state.moment(audience)))
+            })
+        }
+        Report::Park(batch, reason) => {
+            for_each_claimed(state, db, batch, |state, db, audience, claimed, before| {
+                let moment = state.moment(audience);
+                let (next, parked) = member::park(before, claimed, &moment);
+                if parked {
+                    let row = state.audiences.list[audience].row;
+                    let key = claimed.context_key.as_str();
+                    state.parked.insert(db, row, key, moment.stamp, &reason)?;
+                }
+                Ok(next)
+            })
+        }
+        Report::Split(parts) => {
+            for part in parts {
+                let Some(audience) = state.audiences.of_route(&part.route) else { continue };
+                let half = state.stamp();
+                for claimed in &part.members {
+                    let key = &claimed.context_key;
+                    state.apply(db, audience, key, |before, _| member::split(before, half))?;
+                }
+            }
+            Ok(None) // they stay claimed
+        }
+    }
+}
+
+/// LaunchDarkly took all of them.
+fn settle(state: &mut State, db: &Database, batch: Batch) -> rusqlite::Result<Option<Unclaimed>> {
+    let Some(audience) = state.audiences.of_route(&batch.route) else { return Ok(None) };
+    let (moment, row) = (state.moment(audience), state.audiences.list[audience].row);
+    state.audiences.list[audience].acknowledged = true;
+    state.touch(audience);
+    state.members.memtable.told(row, batch.members.len(), Instant::now());
+    for_each_claimed(state, db, batch, |state, db, _, claimed, before| {
+        let (next, tell_once_more) = member::settle(before, claimed, &moment);
+        let key = claimed.context_key.as_str();
+        if before.is_some_and(|before| before.parked_at.is_some()) {
+            Parked::erase(db, row, key)?;
+            state.erasure.note();
+        }
+        if tell_once_more {
+            state.upkeep.reassert_later(db, row, key, moment.stamp)?;
+        }
+        Ok(next)
+    })
+}
+
+/// Loads each member of a claimed batch and lets `rule` decide; the claims that end.
+fn for_each_claimed(
+    state: &mut State,
+    db: &Database,
+    batch: Batch,
+    mut rule: impl FnMut(
+        &mut State,
+        &Database,
+        usize,
+        &ClaimedMember,
+        Option<&Member>,
+    ) -> rusqlite::Result<Next>,
+) -> rusqlite::Result<Option<Unclaimed>> {
+    let Some(audience) = state.audiences.of_route(&batch.route) else { return Ok(None) };
+    let mut order = batch.members;
+    if !state.members.is_buffering() {
+        order.sort_by(|a, b| a.context_key.cmp(&b.context_key));
+    }
+    let row = state.audiences.list[audience].row;
+    let mut longest: Option<Timestamp> = None;
+    let mut hashes = Vec::with_capacity(order.len());
+    for some in order.chunks(AT_ONCE) {
+        let keys = some.iter().map(|claimed| (audience, claimed.context_key.as_str()));
+        for (claimed, hash) in some.iter().zip(state.hashes(keys)) {
+            let key = &claimed.context_key;
+            let place = state.members.place_of(row, key.as_str(), hash);
+            let known = if place.is_row() {
+                state.audiences.list[audience].in_flight.take_row(place.hash, key)
+            } else {
+                None
+            };
+            let before = match known {
+                Some(known) => Some(known),
+                None => state.load(db, audience, (key.as_str(), place))?,
+            };
+            let next = rule(state, db, audience, claimed, before.as_ref())?;
+            state.put(db, audience, (key, place), before.as_ref(), &next)?;
+            let waits = next.or(before.as_ref()).and_then(|member| member.pending_since);
+            if let Some(since) = waits {
+                state.audiences.list[audience].look_again_from(since);
+                longest = Some(longest.map_or(since, |other| other.min(since)));
+            }
+            hashes.push(hash);
+        }
+    }
+    let keys = order.into_iter().map(|claimed| claimed.context_key);
+    let members = keys.zip(hashes).collect();
+    Ok(Some(Unclaimed { audience, members, longest }))
+}

@@ -1,0 +1,87 @@
+//! Rows that are written after what they say has changed: those of audiences, with their marks, and those
+//! of members.
+
+use std::collections::BTreeMap;
+
+use rusqlite::Connection;
+
+use crate::ledger::embedded::engine::state::State;
+use crate::ledger::embedded::members::flush;
+use crate::ledger::embedded::memtable::Taken;
+use crate::ledger::embedded::memtable::Written;
+use crate::ledger::embedded::tables::audiences::AudienceRow;
+use crate::ledger::embedded::tables::database::Database;
+use crate::membership::Timestamp;
+
+/// Members that are taken out together where all of them are written.
+const TAKEN_AT_ONCE: usize = 4096;
+
+/// The marks of audiences, by row, as a transaction leaves them.
+pub(crate) type Marks = Vec<(i64, Timestamp)>;
+
+impl State {
+    /// Writes the rows of the audiences that have changed since they were written; their marks.
+    pub fn save(&mut self, db: &Connection) -> rusqlite::Result<Marks> {
+        let rows = self.take_unsaved();
+        rows.iter().try_for_each(|row| row.write(db))?;
+        Ok(rows.iter().map(AudienceRow::mark).collect())
+    }
+
+    /// The rows of the audiences that have changed since they were written; as written from here on.
+    pub fn take_unsaved(&mut self) -> Vec<AudienceRow> {
+        let all_written = self.members.memtable.is_empty();
+        let indexes = std::mem::take(&mut self.unsaved).into_iter();
+        indexes.filter_map(|index| self.audiences.take_unsaved(index, all_written)).collect()
+    }
+
+    /// Marks who may be claimed next in the audiences whose rows are to be written.
+    pub fn mark_ahead(&mut self) {
+        for index in &self.unsaved {
+            let known = &mut self.audiences.list[*index];
+            if known.in_flight.is_empty() {
+                continue;
+            }
+            let (row, after) = (known.row, known.all_claimed_through);
+            let far = self.members.memtable.pending_far_behind(row, after, known.mark_ahead);
+            known.claimed_through = known.claimed_through.max(far.unwrap_or(Timestamp::EPOCH));
+        }
+    }
+
+    /// These marks are on the disk.
+    pub fn marked(&mut self, marks: Marks) {
+        for (row, through) in marks {
+            if let Some(index) = self.audiences.of_row(row) {
+                self.audiences.list[index].marked_through = through;
+            }
+        }
+    }
+
+    /// Writes the rows of all members that have changed.
+    pub fn write_members(&mut self, db: &Database) -> rusqlite::Result<()> {
+        self.members.memtable.begin_last_pass();
+        while self.members.memtable.is_in_pass() {
+            flush::write(&self.take_some(TAKEN_AT_ONCE), db)?;
+        }
+        Ok(())
+    }
+
+    /// Takes out so many members that have changed, to write them.
+    pub fn take_some(&mut self, most: usize) -> Taken {
+        let (taken, written) = self.members.memtable.take_some(most);
+        self.were_written(written);
+        taken
+    }
+
+    fn were_written(&mut self, all: BTreeMap<i64, Written>) {
+        for (row, Written { before, now, waits_through }) in all {
+            let Some(index) = self.audiences.of_row(row) else { continue };
+            let audience = &mut self.audiences.list[index];
+            audience.written.change(before, now);
+            let waits_through =
+                audience.rows_wait_through.max(waits_through.unwrap_or(Timestamp::EPOCH));
+            let any = audience.written.pending > 0;
+            audience.rows_wait_through = if any { waits_through } else { Timestamp::EPOCH };
+            self.unsaved.insert(index);
+        }
+    }
+}

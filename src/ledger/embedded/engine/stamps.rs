@@ -1,0 +1,112 @@
+//! Since when a member has been waiting, on the clock that never jumps.
+//!
+//! Rows hold stamps of the ledger's clock, which stands still while the wall clock is behind it. A
+//! wait measured with that could last a day, so stamps are paired with the monotonic clock here.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::membership::Timestamp;
+
+/// Finer than any linger that makes sense.
+const RESOLUTION: Duration = Duration::from_millis(10);
+/// When there are so many, they are thinned out: what is older need not be known as exactly.
+const MOST: usize = 4096;
+/// Two pairs are at least so much of their age apart after that.
+const PART_OF_AGE: u32 = 250;
+
+/// Pairs of stamp and instant, oldest first.
+#[derive(Debug)]
+pub(crate) struct Waits {
+    long_ago: Instant,
+    pairs: VecDeque<(Timestamp, Instant)>,
+}
+
+impl Waits {
+    pub fn new() -> Self {
+        Self { long_ago: Instant::now(), pairs: VecDeque::new() }
+    }
+
+    /// Notes that `stamp` is given out at `now`.
+    pub fn note(&mut self, stamp: Timestamp, now: Instant) {
+        let is_known = |(noted, at): &(Timestamp, Instant)| {
+            *noted >= stamp || now.saturating_duration_since(*at) < RESOLUTION
+        };
+        if self.pairs.back().is_some_and(is_known) {
+            return;
+        }
+        if self.pairs.len() == MOST {
+            self.thin_out(now);
+        }
+        self.pairs.push_back((stamp, now));
+    }
+
+    fn thin_out(&mut self, now: Instant) {
+        let mut thinner = VecDeque::with_capacity(MOST);
+        let mut newer: Option<Instant> = None;
+        for (stamp, at) in self.pairs.drain(..).rev() {
+            let age = now.duration_since(at);
+            if newer.is_none_or(|newer| newer.duration_since(at) >= age / PART_OF_AGE) {
+                newer = Some(at);
+                thinner.push_front((stamp, at));
+            }
+        }
+        while thinner.len() > MOST - MOST / 16 {
+            thinner.pop_front(); // after months
+        }
+        self.pairs = thinner;
+    }
+
+    /// When `stamp` was given out; never later than it truly was.
+    pub fn instant_of(&self, stamp: Timestamp) -> Instant {
+        let behind = self.pairs.partition_point(|(noted, _)| *noted <= stamp);
+        behind.checked_sub(1).map_or(self.long_ago, |index| self.pairs[index].1)
+    }
+
+    /// Before anything that is noted: for what has waited already.
+    pub fn long_ago(&self) -> Instant {
+        self.long_ago
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_remembered_less_exactly_but_remembered() {
+        const EVERY: Duration = Duration::from_millis(100);
+        let start = Instant::now();
+        let mut waits = Waits::new();
+        for tenth in 0..2_000_000_u32 {
+            waits.note(Timestamp(tenth.into()), start + EVERY * tenth);
+        }
+        assert!(waits.pairs.len() <= MOST);
+        let now = start + EVERY * 2_000_000;
+        for tenths_ago in [1_u32, 600, 36_000, 864_000, 1_999_999] {
+            let truly = start + EVERY * (2_000_000 - tenths_ago);
+            let known = waits.instant_of(Timestamp((2_000_000 - tenths_ago).into()));
+            assert!(known <= truly, "{tenths_ago} tenths ago");
+            let off = truly - known;
+            let bound = (now - truly) / 100 + EVERY;
+            assert!(off <= bound, "{tenths_ago} tenths ago: off by {off:?}");
+        }
+    }
+
+    #[test]
+    fn a_stamp_maps_to_the_last_instant_noted_before_it() {
+        let start = Instant::now();
+        let mut waits = Waits::new();
+        let at = |ms| start + Duration::from_secs(1) + Duration::from_millis(ms);
+        waits.note(Timestamp(100), at(0));
+        waits.note(Timestamp(150), at(5)); // too close: not noted
+        waits.note(Timestamp(200), at(20));
+        let cases =
+            [(99, waits.long_ago()), (100, at(0)), (199, at(0)), (200, at(20)), (900, at(20))];
+        for (stamp, expected) in cases {
+            assert_eq!(waits.instant_of(Timestamp(stamp)), expected, "stamp {stamp}");
+        }
+    }
+}

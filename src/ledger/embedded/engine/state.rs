@@ -1,0 +1,416 @@
+//! What the writer knows besides the tables: audiences, claims, stamps, and what is to be shown.
+//!
+//! What the rules decide of a member goes through [`State::put`], so that its row and the counts change
+//! together. Couriers see it after the commit, by [`State::publish`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use rusqlite::Connection;
+use tokio::time::Instant;
+
+use crate::clock::Seldom;
+use crate::ledger::Turnover;
+use crate::ledger::counters::Tally;
+use crate::ledger::counts::Counts;
+use crate::ledger::embedded::engine::audience::Audience;
+use crate::ledger::embedded::engine::audiences::Audiences;
+use crate::ledger::embedded::engine::erasure::Erasure;
+use crate::ledger::embedded::engine::schedule::Schedule;
+use crate::ledger::embedded::engine::shared::Published;
+use crate::ledger::embedded::engine::shared::Shared;
+use crate::ledger::embedded::engine::stamps::Waits;
+use crate::ledger::embedded::members::Members;
+use crate::ledger::embedded::memtable::Place;
+use crate::ledger::embedded::opening::open::Found;
+use crate::ledger::embedded::settings::Settings;
+use crate::ledger::embedded::tables::database::Database;
+use crate::ledger::embedded::tables::dropped;
+use crate::ledger::embedded::tables::messages::Messages;
+use crate::ledger::embedded::tables::open_error::OpenError;
+use crate::ledger::embedded::tables::parked::Parked;
+use crate::ledger::embedded::tables::persons::Persons;
+use crate::ledger::embedded::tables::rejected::Rejected;
+use crate::ledger::embedded::tables::walk::Task;
+use crate::ledger::embedded::tables::walk::Walk;
+use crate::ledger::member::{Member, Moment, Next};
+use crate::membership::{ContextKey, DestinationName, Timestamp};
+
+/// What the deltas of a transaction came to, by the position of their destination.
+pub(crate) type Tallies = BTreeMap<usize, Tally>;
+
+/// What the writer knows besides the tables.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub audiences: Audiences,
+    pub waits: Waits,
+    pub persons: Persons,
+    pub messages: Messages,
+    pub rejected: Rejected,
+    pub parked: Parked,
+    pub upkeep: Schedule,
+    pub erasure: Erasure,
+    /// Entries that outlived a deletion, since the last line about one.
+    outlived: Seldom,
+    pub members: Members,
+    pub shared: Arc<Shared>,
+    /// Audiences whose backlog may look different after the commit.
+    touched: BTreeSet<usize>,
+    /// Audiences whose row may be another one.
+    pub unsaved: BTreeSet<usize>,
+    /// A batch is claimed beyond the mark of its audience on the disk: it is not handed out before a
+    /// commit.
+    pub must_commit: bool,
+    /// Destinations that were paused or resumed, or of which an audience is gone.
+    steered: BTreeSet<usize>,
+    /// Rows of dropped audiences of which nobody is in a batch any more.
+    pub dropped: BTreeSet<i64>,
+}
+
+impl State {
+    /// Reads what is kept and shows it; `also` are destinations that are not configured and that
+    /// something arrives for all the same.
+    pub fn open(
+        db: &Connection,
+        settings: Settings,
+        also: &BTreeSet<DestinationName>,
+        shared: Arc<Shared>,
+    ) -> Result<Self, OpenError> {
+        let stamp = shared.stamps(1);
+        let audiences = Audiences::open(db, settings.destinations, also, stamp)?;
+        let reassert_after = audiences.reassert_after();
+        let mut state = Self {
+            audiences,
+            waits: Waits::new(),
+            persons: Persons::open(db)?,
+            messages: Messages::open(db)?,
+            rejected: Rejected::open(db, settings.rejected)?,
+            parked: Parked::new(settings.parked),
+            erasure: Erasure::new(shared.pace.erase_after),
+            outlived: Seldom::default(),
+            upkeep: Schedule::open(db, settings.tombstone_ttl, reassert_after)?,
+            members: Members::new(shared.pace.most_unwritten),
+            shared,
+            touched: BTreeSet::new(),
+            unsaved: BTreeSet::new(),
+            must_commit: false,
+            steered: BTreeSet::new(),
+            dropped: BTreeSet::new(),
+        };
+        state.show_destinations();
+        state.publish();
+        Ok(state)
+    }
+
+    /// The kinds that rows and what waits in the journal promise.
+    pub fn promise_kinds(&self, found: &Found) {
+        let mut kinds = self.shared.kinds();
+        for audience in &self.audiences.list {
+            let route = &audience.route;
+            kinds.note(&route.destination, &route.audience, &route.context_kind, 0);
+        }
+        for (block, outlines) in &found.contents {
+            for outline in outlines {
+                for (audience, kind) in &outline.audiences {
+                    kinds.note(&outline.destination, audience, kind, *block);
+                }
+            }
+        }
+    }
+
+    /// A fresh stamp: now, and larger than every stamp before it.
+    pub fn stamp(&mut self) -> Timestamp {
+        self.shared.stamps(1)
+    }
+
+    /// The largest stamp given out, or arrival told or recorded.
+    pub fn latest(&self) -> Timestamp {
+        self.shared.latest()
+    }
+
+    /// The clock must never show less than an arrival that was recorded.
+    pub fn note_arrival(&self, arrival: Timestamp) {
+        self.shared.note_arrival(arrival);
+    }
+
+    /// What the rules need to know of an audience, now.
+    pub fn moment(&mut self, audience: usize) -> Moment {
+        let stamp = self.stamp();
+        self.moment_at(audience, stamp)
+    }
+
+    /// The same at a stamp that was given out before.
+    pub fn moment_at(&self, audience: usize, stamp: Timestamp) -> Moment {
+        let audience = &self.audiences.list[audience];
+        let settings = &self.audiences.destinations[audience.destination].settings;
+        Moment {
+            stamp,
+            told_counts_from: audience.told_counts_from,
+            repeat_window: settings.repeat_window,
+            unheard_through: audience.unheard_through,
+        }
+    }
+
+    /// See [`Members::hashes`]; members by the position of their audience.
+    pub fn hashes<'a>(&self, members: impl Iterator<Item = (usize, &'a str)>) -> Vec<u64> {
+        let whose = |(index, key): (usize, &'a str)| (self.audiences.list[index].whose(), key);
+        self.members.hashes(members.map(whose))
+    }
+
+    /// Where a member is, until rows are written.
+    pub fn place(&self, audience: usize, key: &str) -> Place {
+        self.members.place(self.audiences.list[audience].row, key)
+    }
+
+    /// The member, if the ledger knows it.
+    pub fn load(
+        &self,
+        db: &Database,
+        audience: usize,
+        at: (&str, Place),
+    ) -> rusqlite::Result<Option<Member>> {
+        self.members.get(db, self.audiences.list[audience].whose(), at)
+    }
+
+    /// Puts a member, if it is there, through one rule; whether that changed it.
+    pub fn apply(
+        &mut self,
+        db: &Database,
+        audience: usize,
+        key: &ContextKey,
+        rule: impl Fn(&Member, &Moment) -> Next,
+    ) -> rusqlite::Result<bool> {
+        let place = self.place(audience, key.as_str());
+        let Some(before) = self.load(db, audience, (key.as_str(), place))? else {
+            return Ok(false);
+        };
+        let next = rule(&before, &self.moment(audience));
+        self.put(db, audience, (key, place), Some(&before), &next)?;
+        Ok(next != Next::Same)
+    }
+
+    /// Writes what the rules decided and keeps the counts; where the member is then.
+    pub fn put(
+        &mut self,
+        db: &Database,
+        audience: usize,
+        (key, place): (&ContextKey, Place),
+        before: Option<&Member>,
+        next: &Next,
+    ) -> rusqlite::Result<Place> {
+        let row = self.audiences.list[audience].row;
+        let after = self.members.put(db, row, (key, place), before, next)?;
+        if place.is_row() {
+            self.audiences.list[audience].in_flight.changed(place.hash, key);
+        }
+        if *next == Next::Delete {
+            self.erasure.note();
+            Parked::erase(db, row, key.as_str())?;
+        }
+        self.note(audience, after, before, next);
+        Ok(after)
+    }
+
+    /// Keeps the counts, for what was written of a member.
+    pub fn note(&mut self, audience: usize, at: Place, before: Option<&Member>, next: &Next) {
+        let was = before.is_some_and(|before| before.pending_since.is_some());
+        let waits_since = next.or(before).and_then(|after| after.pending_since);
+        let audience_state = &mut self.audiences.list[audience];
+        if let Some(since) = waits_since.filter(|_| at.is_row()) {
+            audience_state.rows_wait_through = audience_state.rows_wait_through.max(since);
+        }
+        if before.is_none() && audience_state.is_new {
+            self.members.note_newcomer(audience_state.row, at.hash);
+        }
+        audience_state.counts.change(Counts::of(before), Counts::of(next.or(before)));
+        audience_state.turnover.change(before, next.or(before));
+        if let Some(since) = waits_since.filter(|_| !was) {
+            audience_state.waiting_since.get_or_insert_with(Instant::now);
+            // It may have its stamp from the journal, and others have been claimed since.
+            audience_state.look_again_from(since);
+        }
+        self.touch(audience);
+    }
+
+    /// Counts what was done: rows that a transaction was about, and what its deltas came to.
+    pub fn count(&mut self, rows: usize, tallies: &Tallies) {
+        let counters = &self.shared.counters;
+        if rows > 0 {
+            counters.commit_rows.was(rows as u64);
+        }
+        for (destination, tally) in tallies {
+            let name = &self.audiences.destinations[*destination].settings.name;
+            counters.destinations.of(name).count(*tally);
+            if tally.outlived > 0
+                && let Some(entries) = self.outlived.more(tally.outlived)
+            {
+                tracing::warn!(
+                    destination.name = %name,
+                    entries,
+                    "a deletion left entries in place that were stamped ahead of their arrival: if the \
+                     person is to go all the same, forget them"
+                );
+            }
+        }
+    }
+
+    /// Begins a walk over every member of an audience.
+    pub fn start_walk(&mut self, audience: usize, task: Task) {
+        let stamp = self.stamp();
+        let state = &mut self.audiences.list[audience];
+        if task == Task::Resync {
+            state.told_counts_from = stamp;
+        }
+        state.walk = Some(Walk::of(task, stamp, state.counts.included));
+        self.touch(audience);
+        self.upkeep.wake();
+    }
+
+    /// Forgets an audience: its rows go a slice at a time, and nobody is told.
+    pub fn drop_audience(&mut self, db: &Connection, audience: usize) -> rusqlite::Result<()> {
+        dropped::detach(db, self.audiences.list[audience].row)?;
+        if self.audiences.list[audience].in_flight.is_empty() {
+            self.free(audience);
+        } else {
+            self.audiences.start_over(db, audience)?;
+            self.touch(audience);
+        }
+        self.upkeep.wake();
+        Ok(())
+    }
+
+    /// Frees the memory and the place of an audience that has no row any more.
+    fn free(&mut self, index: usize) {
+        let Audience { destination, route, .. } = self.audiences.remove(index);
+        let merged = self.shared.journal.merged_through();
+        self.shared.kinds().forget(&route, merged);
+        self.touched.remove(&index);
+        self.unsaved.remove(&index);
+        if let Some(of) = self.shared.published().get_mut(&route.destination) {
+            of.backlog.remove(&index);
+            of.turnover.remove(&route.audience);
+        }
+        self.steered.insert(destination); // its courier looks again
+    }
+
+    /// Frees the audiences that were dropped while some of their members were in a call, once the calls
+    /// are over.
+    pub fn free_dropped(&mut self, db: &Connection) -> rusqlite::Result<()> {
+        for row in std::mem::take(&mut self.dropped) {
+            let Some(index) = self.audiences.of_row(row) else { continue };
+            let audience = &self.audiences.list[index];
+            if audience.is_dropped && audience.in_flight.is_empty() {
+                db.execute("DELETE FROM audience WHERE id = ?1", [row])?;
+                self.free(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// The backlog of this audience may look different now.
+    pub fn touch(&mut self, audience: usize) {
+        self.touched.insert(audience);
+        self.unsaved.insert(audience);
+    }
+
+    /// Stops or starts the delivery of a destination.
+    pub fn pause(
+        &mut self,
+        db: &Database,
+        destination: usize,
+        paused: bool,
+    ) -> rusqlite::Result<()> {
+        let stamp = self.stamp();
+        let known = &mut self.audiences.destinations[destination];
+        known.paused_at = paused.then(|| known.paused_at.unwrap_or(stamp));
+        known.save(db)?;
+        self.steered.insert(destination);
+        Ok(())
+    }
+
+    /// Lets everybody see which destinations are configured.
+    pub fn show_destinations(&mut self) {
+        self.upkeep.reassert_after(self.audiences.reassert_after());
+        let mut published = self.shared.published();
+        for destination in &self.audiences.destinations {
+            let fresh = || Published {
+                configured: true,
+                backlog: BTreeMap::new(),
+                paused_since: None,
+                turnover: HashMap::new(),
+                news: destination.news.subscribe(),
+            };
+            let of = published.entry(destination.settings.name.clone()).or_insert_with(fresh);
+            of.configured = destination.configured;
+        }
+        drop(published);
+        self.touch_all();
+    }
+
+    fn touch_all(&mut self) {
+        self.touched.extend(0..self.audiences.list.len());
+        self.unsaved.extend(0..self.audiences.list.len());
+        self.steered.extend(0..self.audiences.destinations.len());
+    }
+
+    /// Shows couriers the backlogs as they are after a commit, and wakes those with something to do.
+    pub fn publish(&mut self) {
+        if self.touched.is_empty() && self.steered.is_empty() {
+            return;
+        }
+        let long_ago = self.waits.long_ago();
+        let mut wake = BTreeSet::new();
+        let mut published = self.shared.published();
+        for index in std::mem::take(&mut self.touched) {
+            let Some(audience) = self.audiences.list.get_mut(index) else { continue };
+            let Some(destination) = self.audiences.destinations.get(audience.destination) else {
+                continue; // the position is vacant
+            };
+            let Some(of) = published.get_mut(&destination.settings.name) else { continue };
+            if let Some(backlog) = audience.backlog(long_ago) {
+                of.backlog.insert(index, backlog);
+                wake.insert(audience.destination);
+            } else {
+                of.backlog.remove(&index);
+            }
+            let turnover = std::mem::take(&mut audience.turnover);
+            if turnover != Turnover::default() {
+                let sum = of.turnover.entry(audience.route.audience.clone()).or_default();
+                sum.joined += turnover.joined;
+                sum.left += turnover.left;
+            }
+        }
+        for index in std::mem::take(&mut self.steered) {
+            let destination = &self.audiences.destinations[index];
+            let Some(of) = published.get_mut(&destination.settings.name) else { continue };
+            of.paused_since = destination.paused_at;
+            wake.insert(index);
+        }
+        drop(published);
+        for destination in wake {
+            self.audiences.destinations[destination].news.send_replace(());
+        }
+    }
+
+    /// Makes memory what the tables say, after a transaction that was rolled back; `is_lost`: what was
+    /// reported of calls before it was not written either.
+    pub fn reload(&mut self, db: &Connection, is_lost: bool) -> rusqlite::Result<()> {
+        self.members.memtable.forget();
+        self.audiences.reload(db, is_lost)?;
+        let routes = self.audiences.list.iter().map(|audience| &*audience.route);
+        let merged = self.shared.journal.merged_through();
+        self.shared.kinds().start_over(routes, merged);
+        self.dropped.clear();
+        self.rejected.reload(db)?;
+        self.messages.reload(db)?;
+        self.upkeep.reload(db)?;
+        // Positions of before: an audience may have been taken back.
+        self.touched.clear();
+        self.unsaved.clear();
+        self.must_commit = false;
+        self.shared.published().values_mut().for_each(|of| of.backlog.clear());
+        self.touch_all();
+        Ok(())
+    }
+}

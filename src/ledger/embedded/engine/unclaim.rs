@@ -1,0 +1,55 @@
+//! Ending claims: members that were in flight may be claimed again.
+
+use crate::ledger::embedded::engine::state::State;
+use crate::ledger::{Batch, ClaimedMember};
+use crate::membership::{ContextKey, Timestamp};
+
+/// Members of an audience whose claims end, with the hashes of their keys.
+#[derive(Debug)]
+pub(crate) struct Unclaimed {
+    pub audience: usize,
+    pub members: Vec<(ContextKey, u64)>,
+    /// Since when the longest pending of those that wait again has been so.
+    pub longest: Option<Timestamp>,
+}
+
+impl State {
+    /// Whether a member is in a batch.
+    pub fn is_claimed(&self, audience: usize, key: &ContextKey) -> bool {
+        let hash = self.members.memtable.hash(key.as_str());
+        self.audiences.list[audience].in_flight.contains(hash, key)
+    }
+
+    /// Ends the claims of these members.
+    pub fn unclaim(&mut self, Unclaimed { audience, members, longest }: &Unclaimed) {
+        let known = &mut self.audiences.list[*audience];
+        if let Some(longest) = longest {
+            known.look_again_from(*longest); // a claim of the same group has not seen them
+        }
+        for (key, hash) in members {
+            known.in_flight.remove(*hash, key);
+        }
+        if known.is_dropped && known.in_flight.is_empty() {
+            self.dropped.insert(known.row);
+            self.upkeep.wake();
+        }
+        if let Some(since) = longest.map(|longest| self.waits.instant_of(longest)) {
+            let other = known.waiting_since;
+            known.waiting_since = Some(other.map_or(since, |other| other.min(since)));
+        }
+        self.touch(*audience);
+    }
+
+    /// Ends the claims of a batch that nobody will send.
+    pub fn unclaim_batch(&mut self, batch: &Batch) {
+        if let Some(audience) = self.audiences.of_route(&batch.route) {
+            let hashed = |member: &ClaimedMember| {
+                let key = member.context_key.clone();
+                let hash = self.members.memtable.hash(key.as_str());
+                (key, hash)
+            };
+            let members = batch.members.iter().map(hashed).collect();
+            self.unclaim(&Unclaimed { audience, members, longest: None });
+        }
+    }
+}

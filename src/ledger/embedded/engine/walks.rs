@@ -1,0 +1,138 @@
+//! Walks: what an operator asks for every member of an audience, done a slice at a time and paced by
+//! how fast the members are delivered. How far one has come is kept, so that a restart goes on.
+
+use crate::ledger::embedded::engine::state::State;
+use crate::ledger::embedded::tables::database::Database;
+use crate::ledger::embedded::tables::members;
+use crate::ledger::embedded::tables::walk::Task;
+use crate::ledger::member::{self, Member, Moment, Next};
+use crate::membership::ContextKey;
+
+/// Rows in one slice: about a millisecond of the writer's time.
+pub(crate) const SLICE: usize = 500;
+/// A walk adds no more while this many members of the audience wait.
+const AHEAD: u64 = 5_000;
+
+/// One slice of the walks together: they take turns, so that a slice is as short for a thousand
+/// audiences as for one. `true`: one is under way.
+pub(crate) fn step(state: &mut State, db: &Database) -> rusqlite::Result<bool> {
+    let count = state.audiences.list.len();
+    let is_walked = |state: &State, index: usize| state.audiences.list[index].walk.is_some();
+    let first = state.upkeep.next_walker;
+    let in_turn = (first..count).chain(0..first.min(count));
+    let walked: Vec<usize> = in_turn.filter(|index| is_walked(state, *index)).collect();
+    let mut left = SLICE;
+    for audience in &walked {
+        if left == 0 {
+            break;
+        }
+        state.upkeep.next_walker = audience + 1;
+        let rows = advance(state, db, *audience, left)?;
+        left = left.saturating_sub(rows.max(1)); // to find nobody is work too
+    }
+    Ok(!walked.is_empty())
+}
+
+/// Goes on by `limit` members of an audience, unless enough of it wait; by how many it went on.
+fn advance(
+    state: &mut State,
+    db: &Database,
+    audience: usize,
+    limit: usize,
+) -> rusqlite::Result<usize> {
+    let known = &state.audiences.list[audience];
+    let Some(mut walk) = known.walk.clone() else { return Ok(0) };
+    if known.counts.pending >= AHEAD {
+        return Ok(0);
+    }
+    let slice = members::walk_in(db, known.row, &walk.after, limit)?;
+    let rows = slice.len();
+    for (key, before) in slice {
+        let moment = state.moment(audience);
+        let next = next(&walk.task, &before, &moment);
+        if let Some(key) = ContextKey::new(&key) {
+            let place = state.place(audience, key.as_str());
+            state.put(db, audience, (&key, place), Some(&before), &next)?;
+        }
+        walk.after = key;
+        walk.visited += 1;
+    }
+    state.audiences.list[audience].walk = (rows == limit).then_some(walk);
+    state.touch(audience);
+    Ok(rows)
+}
+
+/// What becomes of a member. Who stays is told again if what was told does not count: whatever
+/// the task is, it may have taken the place of a resync.
+fn next(task: &Task, before: &Member, moment: &Moment) -> Next {
+    let goes = match task {
+        Task::Resync => false,
+        Task::Retract { through } => before.version <= *through,
+        Task::RetractStale { current } => !current.contains(&before.key_rule),
+    };
+    if goes {
+        member::retract(before, moment)
+    } else if before.told.is_some_and(|told| told.at >= moment.told_counts_from) {
+        Next::Same
+    } else {
+        member::reassert(before, moment)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::membership::Timestamp;
+
+    /// A retraction may take the place of a resync, and of the one after a change of environment.
+    #[test]
+    fn who_stays_is_told_again_if_what_was_told_does_not_count_whatever_the_task() {
+        use crate::ledger::member::Told;
+        use crate::membership::Membership;
+        use std::time::Duration;
+        let member = |told_at| Member {
+            membership: Membership::In,
+            event_at: Timestamp(1),
+            version: Timestamp(5),
+            told: Some(Told { membership: Membership::In, at: Timestamp(told_at) }),
+            pending_since: None,
+            parked_at: None,
+            unheard: false,
+            erase: false,
+            key_rule: 1,
+            person: None,
+            refused_with: None,
+            is_ahead: false,
+        };
+        let moment = Moment {
+            stamp: Timestamp(90),
+            told_counts_from: Timestamp(10),
+            repeat_window: Duration::from_secs(1),
+            unheard_through: Timestamp::EPOCH,
+        };
+        let stays = [
+            Task::Resync,
+            Task::RetractStale { current: vec![1] },
+            Task::Retract { through: Timestamp(4) },
+        ];
+        for task in stays {
+            assert_eq!(next(&task, &member(10), &moment), Next::Same, "{task:?}: told since");
+            let Next::Write(after) = next(&task, &member(9), &moment) else {
+                panic!("{task:?}: it is not told again")
+            };
+            assert_eq!(
+                (after.pending_since, after.erase),
+                (Some(Timestamp(90)), false),
+                "{task:?}"
+            );
+        }
+        let goes =
+            [Task::RetractStale { current: vec![2] }, Task::Retract { through: Timestamp(5) }];
+        for task in goes {
+            let Next::Write(after) = next(&task, &member(10), &moment) else {
+                panic!("{task:?}: it stays")
+            };
+            assert_eq!((after.membership, after.erase), (Membership::Out, true), "{task:?}");
+        }
+    }
+}

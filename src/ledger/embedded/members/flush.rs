@@ -1,0 +1,40 @@
+//! Writing dirty members: the rows of a slice of the memtable.
+
+use std::hint::black_box;
+
+use rusqlite::Connection;
+
+use crate::ledger::embedded::memtable::{AT_ONCE, Row, Taken};
+use crate::ledger::embedded::tables::members::{Stored, Storing, TOGETHER};
+
+/// Writes the rows of the members of a slice.
+pub(crate) fn write(taken: &Taken, db: &Connection) -> rusqlite::Result<()> {
+    let mut storing = Storing::into(db);
+    let pieces = taken
+        .0
+        .iter()
+        .flat_map(|(audience, slots)| slots.chunks(AT_ONCE).map(|some| (*audience, some)));
+    for (audience, some) in pieces {
+        // Texts are wherever there was place for them: looked at together they are waited for once.
+        let texts = some.iter().filter(|slot| slot.key.is_elsewhere());
+        black_box(texts.filter(|slot| slot.key.show(|text| text.starts_with('\0'))).count());
+        for run in some.chunk_by(|one, next| one.is_new() && next.is_new()) {
+            let mut together = run.chunks_exact(TOGETHER);
+            for new in together.by_ref() {
+                let mut insert = storing.insert_together()?;
+                for (slot, now) in new.iter().filter_map(|slot| Some((slot, slot.now()?))) {
+                    slot.key.show(|key| insert.add(audience, key, &now))?;
+                }
+                insert.insert()?;
+            }
+            for slot in together.remainder() {
+                let row = slot.row().map(|Row { keeps_since }| Stored { keeps_since });
+                let now = slot.now();
+                if row.is_some() || now.is_some() {
+                    slot.key.show(|key| storing.store(audience, key, row, now.as_ref()))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}

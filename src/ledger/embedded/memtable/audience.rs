@@ -1,0 +1,172 @@
+//! The members of one audience that have changed.
+
+use std::cmp::Ordering;
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+use std::hint::black_box;
+
+use hashbrown::HashTable;
+
+use crate::ledger::embedded::memtable::arena::Slots;
+use crate::ledger::embedded::memtable::key::Key;
+use crate::ledger::embedded::memtable::place::Place;
+use crate::ledger::embedded::memtable::rate::TellingRate;
+use crate::ledger::embedded::memtable::slot::Slot;
+use crate::ledger::member::{Member, Next};
+use crate::membership::{ContextKey, Timestamp};
+
+/// Found by key, and by since when they wait.
+#[derive(Debug, Default)]
+pub(super) struct DirtyMembers {
+    slots: Slots,
+    by_key: HashTable<u32>,
+    /// Who is pending, in the order in which they began to wait. May have more: whose slot does not say
+    /// the same is not meant.
+    waiting: VecDeque<(Timestamp, u32)>,
+    pending: usize,
+    pub told: TellingRate,
+}
+
+impl DirtyMembers {
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
+    /// How many are pending.
+    pub fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// All of them, by number.
+    pub fn numbers(&self) -> impl Iterator<Item = (u32, &Key)> {
+        self.slots.all().map(|(number, slot)| (number, &slot.key))
+    }
+
+    /// The number of a member.
+    pub fn find(&self, hash: u64, key: &str) -> Option<u32> {
+        let is_it = |number: &u32| self.slots.of(*number).key.is(key);
+        self.by_key.find(hash, is_it).copied()
+    }
+
+    /// Something of the first that [`DirtyMembers::find`] compares.
+    pub fn look_at(&self, hash: u64) -> Option<Timestamp> {
+        let number = self.by_key.iter_hash(hash).next()?;
+        self.slots.get(*number)?.pending_since()
+    }
+
+    /// Which of two keys comes first in the table.
+    pub fn compare(&self, number: u32, other: u32) -> Ordering {
+        let key = |number| &self.slots.of(number).key;
+        key(number).show(|one| key(other).show(|other| one.cmp(other)))
+    }
+
+    /// What is to become of the row of a member.
+    pub fn get(&self, number: u32) -> Next {
+        self.slots.of(number).now().map_or(Next::Delete, Next::Write)
+    }
+
+    /// Makes a member that is here what it is to be.
+    pub fn set(&mut self, number: u32, now: Option<&Member>) {
+        let slot = self.slots.get_mut(number).expect("it was found");
+        let (was, since) = (slot.pending_since(), now.and_then(|now| now.pending_since));
+        slot.set(now);
+        if was == since {
+            return;
+        }
+        if was.is_some() {
+            self.waits_no_more();
+        }
+        if let Some(since) = since {
+            self.waits(since, number);
+        }
+    }
+
+    /// Adds a member that is not here; its number.
+    pub fn insert(&mut self, new: Slot, hasher: &impl BuildHasher) -> u32 {
+        let (hash, since) = (new.hash(hasher), new.pending_since());
+        let number = self.slots.add(new);
+        let hash_of = |number: &u32| self.slots.of(*number).hash(hasher);
+        self.by_key.insert_unique(hash, number, hash_of);
+        if let Some(since) = since {
+            self.waits(since, number);
+        }
+        number
+    }
+
+    fn waits(&mut self, since: Timestamp, number: u32) {
+        self.pending += 1;
+        let one = (since, number);
+        // Later than all, unless its stamp is from the journal and others have got theirs since.
+        if self.waiting.back().is_none_or(|last| *last < one) {
+            self.waiting.push_back(one);
+        } else if let Err(position) = self.waiting.binary_search(&one) {
+            self.waiting.insert(position, one);
+        }
+    }
+
+    fn waits_no_more(&mut self) {
+        self.pending -= 1;
+        let Self { slots, waiting, pending, .. } = self;
+        while waiting.front().is_some_and(|one| !is_waiting(slots, *one)) {
+            waiting.pop_front();
+        }
+        if waiting.len() > 2 * *pending + 64 {
+            waiting.retain(|one| is_waiting(slots, *one));
+        }
+    }
+
+    /// Who is pending since later than `after`, the longest pending first.
+    pub fn pending_behind(
+        &self,
+        after: Timestamp,
+        hasher: &impl BuildHasher,
+    ) -> impl Iterator<Item = (Timestamp, ContextKey, Place, Member)> {
+        let first = self.waiting.partition_point(|(since, _)| *since <= after);
+        let waiting = self.waiting.range(first..);
+        waiting.filter(|one| is_waiting(&self.slots, **one)).filter_map(|(since, number)| {
+            let slot = self.slots.of(*number);
+            let place = Place::new(slot.hash(hasher), Some(*number));
+            Some((*since, slot.key.context_key(), place, slot.now()?))
+        })
+    }
+
+    /// Since when one waits who is behind so many others that wait since later than `after`, or is the
+    /// last of them; roughly.
+    pub fn pending_far_behind(&self, after: Timestamp, others: usize) -> Option<Timestamp> {
+        let first = self.waiting.partition_point(|(since, _)| *since <= after);
+        let mut behind = self.waiting.range(first..);
+        behind
+            .nth(others)
+            .or(self.waiting.back().filter(|_| first < self.waiting.len()))
+            .map(|(since, _)| *since)
+    }
+
+    /// The hashes of some, where they are found by them; one after the other these are many looks into
+    /// memory at once.
+    pub fn hashes(&self, numbers: &[u32], hasher: &impl BuildHasher) -> Vec<u64> {
+        let hash_of = |number: &u32| self.slots.of(*number).hash(hasher);
+        let all: Vec<_> = numbers.iter().map(hash_of).collect();
+        let find = |(number, hash): (&u32, &u64)| self.by_key.find(*hash, |other| other == number);
+        black_box(numbers.iter().zip(&all).filter_map(find).count());
+        all
+    }
+
+    /// Takes one out, unless it is better left for once, if that is allowed.
+    pub fn take(&mut self, number: u32, hash: u64, may_keep: bool) -> Option<Slot> {
+        if may_keep && self.slots.get_mut(number)?.is_kept() {
+            return None;
+        }
+        let taken = self.slots.take(number)?;
+        if let Ok(entry) = self.by_key.find_entry(hash, |other| *other == number) {
+            entry.remove();
+        }
+        if taken.pending_since().is_some() {
+            self.waits_no_more();
+        }
+        Some(taken)
+    }
+}
+
+fn is_waiting(slots: &Slots, (since, number): (Timestamp, u32)) -> bool {
+    slots.get(number).is_some_and(|slot| slot.pending_since() == Some(since))
+}

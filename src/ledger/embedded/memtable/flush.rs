@@ -1,0 +1,146 @@
+//! A pass: all members that have changed, in the order of the table, a slice at a time.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::ledger::embedded::memtable::audience::DirtyMembers;
+use crate::ledger::embedded::memtable::key::Key;
+use crate::ledger::embedded::memtable::slot::Slot;
+
+/// A pass takes so long if nothing makes it quicker.
+const TAKES: Duration = Duration::from_secs(2);
+
+/// So many are worth a transaction, unless fewer are left.
+const LEAST: usize = 4096;
+
+/// What is left of one.
+#[derive(Debug)]
+pub(super) struct Pass {
+    /// By the row of their audience, each in the reverse order of their keys; the first one last.
+    pub left: Vec<(i64, Vec<u32>)>,
+    pub members: usize,
+    pub done: usize,
+    pub began: Instant,
+    /// The last block of the journal that was read when it began.
+    pub through: u64,
+    /// Whether those who wait to be told are left to the next one, and how many were.
+    pub keeps: bool,
+    pub kept: usize,
+}
+
+impl Pass {
+    /// How many are to be written now, at most `most`, to be through in time and to make room for so many.
+    pub fn share(&self, most: usize, for_room: usize) -> usize {
+        let part = self.began.elapsed().as_secs_f64() / TAKES.as_secs_f64();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_precision_loss,
+            clippy::cast_sign_loss,
+            reason = "they are bounded, and a rough number is enough"
+        )]
+        let in_time = ((self.members as f64 * part) as usize).saturating_sub(self.done);
+        let (due, left) = (for_room.max(in_time), self.members - self.done);
+        if due < LEAST.min(left) { 0 } else { due.min(most) }
+    }
+}
+
+/// Members that were taken out to be written, with the rows of their audiences.
+#[derive(Debug, Default)]
+pub(crate) struct Taken(pub Vec<(i64, Vec<Slot>)>);
+
+impl Taken {
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|(_, slots)| slots.is_empty())
+    }
+}
+
+/// The members of an audience in the reverse order of their keys.
+pub(crate) fn in_order(of: &DirtyMembers) -> Vec<u32> {
+    let mut first = None;
+    let mut common = 0;
+    for (_, key) in of.numbers() {
+        key.show(|key| match &first {
+            None => (first, common) = (Some(key.to_owned()), key.len()),
+            Some(first) => common = common_bytes(first, key, common),
+        });
+        if common == 0 {
+            break;
+        }
+    }
+    // Mostly decided by the first bytes that differ, without a look at the key itself.
+    let rank =
+        |(number, key): (u32, &Key)| (key.show(|key| prefix(&key.as_bytes()[common..])), number);
+    let mut order: Vec<(u64, u32)> = of.numbers().map(rank).collect();
+    order.sort_unstable_by(|(a, a_number), (b, b_number)| {
+        b.cmp(a).then_with(|| of.compare(*b_number, *a_number))
+    });
+    order.into_iter().map(|(_, number)| number).collect()
+}
+
+/// With how many bytes both begin, at most `most`.
+fn common_bytes(a: &str, b: &str, most: usize) -> usize {
+    a.bytes().zip(b.bytes()).take(most).take_while(|(a, b)| a == b).count()
+}
+
+/// The first bytes as a number that orders as they do.
+fn prefix(text: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    let length = text.len().min(8);
+    bytes[..length].copy_from_slice(&text[..length]);
+    u64::from_be_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use hashbrown::DefaultHashBuilder;
+
+    use super::*;
+    use crate::ledger::member::Member;
+    use crate::membership::{ContextKey, Membership, Timestamp};
+
+    fn member() -> Member {
+        Member {
+            membership: Membership::In,
+            event_at: Timestamp(1),
+            version: Timestamp(1),
+            told: None,
+            pending_since: None,
+            parked_at: None,
+            unheard: false,
+            erase: false,
+            key_rule: 1,
+            person: None,
+            refused_with: None,
+            is_ahead: false,
+        }
+    }
+
+    #[test]
+    fn the_order_is_that_of_the_keys_whatever_they_have_in_common() {
+        let tables: [&[&str]; 5] = [
+            &[],
+            &["a"],
+            &["customer-10", "customer-1", "customer-100", "customer-2", "customer-1000000001"],
+            &["é", "e", "zz", "ééééééééé", "ééééééééa"],
+            &["b", "a", "c\u{0}", "c", "c\u{0}\u{0}"],
+        ];
+        for keys in tables {
+            let (mut of, hasher) = (DirtyMembers::default(), DefaultHashBuilder::default());
+            for text in keys {
+                let key = ContextKey::new(text).expect("not empty");
+                of.insert(Slot::new(&key, None, Some(&member())), &hasher);
+            }
+            let by_number: BTreeMap<u32, ContextKey> =
+                of.numbers().map(|(number, key)| (number, key.context_key())).collect();
+            let reversed = in_order(&of);
+            let ordered: Vec<&str> =
+                reversed.iter().rev().map(|number| by_number[number].as_str()).collect();
+            let mut expected = keys.to_vec();
+            expected.sort_unstable();
+            assert_eq!(ordered, expected);
+        }
+    }
+}

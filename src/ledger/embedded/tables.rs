@@ -1,0 +1,24 @@
+//! The tables: the only place with SQL.
+
+pub(crate) mod audiences;
+pub(crate) mod checksum;
+pub(crate) mod connections;
+pub(crate) mod counted;
+pub(crate) mod database;
+pub(crate) mod destinations;
+pub(crate) mod dropped;
+pub(crate) mod members;
+pub(crate) mod messages;
+pub(crate) mod meta;
+pub(crate) mod migration;
+pub(crate) mod open_error;
+pub(crate) mod parked;
+pub(crate) mod persons;
+pub(crate) mod reader;
+pub(crate) mod reassertions;
+pub(crate) mod rejected;
+pub(crate) mod schema;
+pub(crate) mod soundness;
+pub(crate) mod sqlite_log;
+pub(crate) mod version;
+pub(crate) mod walk;

@@ -1,0 +1,151 @@
+//! Rows of audiences.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, Row, params};
+
+use crate::ledger::Route;
+use crate::ledger::counts::Counts;
+use crate::ledger::embedded::tables::checksum::{self, Checksum};
+use crate::ledger::embedded::tables::walk::Walk;
+use crate::membership::{AudienceId, AudienceKey, ContextKind, DestinationName, Timestamp};
+
+/// The row of an audience as it is to be.
+#[derive(Debug)]
+pub(crate) struct AudienceRow {
+    pub id: i64,
+    pub route: Arc<Route>,
+    pub acknowledged: bool,
+    pub told_counts_from: Timestamp,
+    pub claimed_through: Timestamp,
+    pub unheard_through: Timestamp,
+    pub walk: Option<Walk>,
+    pub counts: Counts,
+    /// Checksum of the row as it was read; `None`: it has none, or was not read.
+    pub stored: Option<u32>,
+}
+
+impl AudienceRow {
+    /// The mark of which audience.
+    pub fn mark(&self) -> (i64, Timestamp) {
+        (self.id, self.claimed_through)
+    }
+
+    pub fn write(&self, db: &Connection) -> rusqlite::Result<()> {
+        db.prepare_cached(
+            "UPDATE audience SET audience_key = ?2, context_kind = ?3, acknowledged = ?4,
+                 told_counts_from = ?5, claimed_through = ?6, unheard_through = ?7,
+                 walk_after = ?8, walk = ?9, included = ?10, pending = ?11, parked = ?12,
+                 checksum = ?13
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            self.id,
+            self.route.audience_key.as_str(),
+            self.route.context_kind.as_str(),
+            self.acknowledged,
+            self.told_counts_from.0,
+            self.claimed_through.0,
+            self.unheard_through.0,
+            self.walk.as_ref().map(|walk| &walk.after),
+            self.walk.as_ref().map(Walk::to_string),
+            self.counts.included,
+            self.counts.pending,
+            self.counts.parked,
+            self.checksum(),
+        ])?;
+        Ok(())
+    }
+
+    pub fn checksum(&self) -> u32 {
+        let Counts { included, pending, parked } = self.counts;
+        let counts = [included, pending, parked].map(u64::cast_signed);
+        let walk = self.walk.as_ref();
+        let mut sum = Checksum::new();
+        sum.number(self.id)
+            .text(self.route.audience.as_str())
+            .text(self.route.audience_key.as_str())
+            .text(self.route.context_kind.as_str())
+            .number(i64::from(self.acknowledged))
+            .number(self.told_counts_from.0)
+            .number(self.claimed_through.0)
+            .number(self.unheard_through.0)
+            .text(&walk.map(Walk::to_string).unwrap_or_default())
+            .text(walk.map_or("", |walk| &walk.after));
+        counts.into_iter().fold(&mut sum, Checksum::number).finish()
+    }
+
+    /// Reads and verifies a row of [`COLUMNS`].
+    fn read(row: &Row<'_>, name: &DestinationName) -> rusqlite::Result<Self> {
+        let route = Route {
+            destination: name.clone(),
+            audience: stored(AudienceId::new(&row.get::<_, String>(1)?))?,
+            audience_key: stored(AudienceKey::new(&row.get::<_, String>(2)?))?,
+            context_kind: stored(ContextKind::new(&row.get::<_, String>(3)?))?,
+        };
+        let walk: Option<String> = row.get(9)?;
+        let read = Self {
+            id: row.get(0)?,
+            route: Arc::new(route),
+            acknowledged: row.get(4)?,
+            told_counts_from: Timestamp(row.get(5)?),
+            claimed_through: Timestamp(row.get(6)?),
+            unheard_through: Timestamp(row.get(7)?),
+            walk: match walk {
+                Some(walk) => Some(stored(Walk::parse(&walk, row.get(8)?))?),
+                None => None,
+            },
+            counts: Counts { included: row.get(10)?, pending: row.get(11)?, parked: row.get(12)? },
+            stored: row.get(13)?,
+        };
+        checksum::verify(read.stored, || read.checksum(), "an audience")?;
+        Ok(read)
+    }
+}
+
+/// What [`AudienceRow::read`] reads, in its order.
+pub(crate) const COLUMNS: &str =
+    "id, audience_id, audience_key, context_kind, acknowledged, told_counts_from, claimed_through,
+     unheard_through, walk_after, walk, included, pending, parked, checksum";
+
+/// A row for a new audience; its id.
+pub(crate) fn insert(db: &Connection, destination: i64, route: &Route) -> rusqlite::Result<i64> {
+    db.prepare_cached(
+        "INSERT INTO audience (destination, audience_id, audience_key, context_kind)
+         VALUES (?1, ?2, ?3, ?4)",
+    )?
+    .execute(params![
+        destination,
+        route.audience.as_str(),
+        route.audience_key.as_str(),
+        route.context_kind.as_str(),
+    ])?;
+    Ok(db.last_insert_rowid())
+}
+
+/// The audiences of a destination.
+pub(crate) fn of_destination(
+    db: &Connection,
+    destination: i64,
+    name: &DestinationName,
+) -> rusqlite::Result<Vec<AudienceRow>> {
+    db.prepare_cached(&format!("SELECT {COLUMNS} FROM audience WHERE destination = ?1"))?
+        .query_map([destination], |row| AudienceRow::read(row, name))?
+        .collect()
+}
+
+/// A text of a table that was checked when it was written.
+pub(crate) fn stored<T>(checked: Option<T>) -> rusqlite::Result<T> {
+    checked.ok_or(rusqlite::Error::InvalidQuery)
+}
+
+/// Erases the audiences that have no member and never had a call.
+pub(crate) fn erase_unused(db: &Connection) -> rusqlite::Result<()> {
+    db.execute(
+        "DELETE FROM audience
+         WHERE claimed_through = 0
+             AND NOT EXISTS (SELECT 1 FROM member WHERE member.audience = audience.id)",
+        [],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! The configured destinations, in memory and as rows.
+//!
+//! One that is configured no more stays in memory until the end: what is on its way to it, events and
+//! answers, still arrives.
+
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::watch;
+
+use crate::ledger::embedded::settings::DestinationSettings;
+use crate::ledger::embedded::tables::audiences;
+use crate::ledger::embedded::tables::checksum;
+use crate::ledger::embedded::tables::checksum::Checksum;
+use crate::membership::{DestinationName, Timestamp};
+
+/// One destination that is configured, or was since the ledger was opened.
+#[derive(Debug)]
+pub(crate) struct Destination {
+    pub row: i64,
+    pub settings: DestinationSettings,
+    pub configured: bool,
+    /// An operator has stopped its delivery.
+    pub paused_at: Option<Timestamp>,
+    pub news: watch::Sender<()>,
+}
+
+/// Of a row with these values.
+pub(crate) fn checksum_of(id: i64, name: &str, environment: &str, paused_at: Option<i64>) -> u32 {
+    Checksum::new().number(id).text(name).text(environment).maybe(paused_at).finish()
+}
+
+impl Destination {
+    /// Reads its row, or makes one; and the environment that tellings went to so far.
+    pub fn load(
+        db: &Connection,
+        settings: DestinationSettings,
+    ) -> rusqlite::Result<(Self, Option<String>)> {
+        let known = db
+            .query_row(
+                "SELECT id, environment, paused_at, checksum FROM destination WHERE name = ?1",
+                [settings.name.as_str()],
+                |row| {
+                    let (id, environment): (i64, String) = (row.get(0)?, row.get(1)?);
+                    let (paused_at, stored): (Option<i64>, _) = (row.get(2)?, row.get(3)?);
+                    Ok((id, environment, paused_at, stored))
+                },
+            )
+            .optional()?;
+        let news = watch::Sender::new(());
+        let mut destination = Self { row: 0, settings, configured: true, paused_at: None, news };
+        let Some((row, environment, paused_at, stored)) = known else {
+            db.execute(
+                "INSERT INTO destination (name, environment) VALUES (?1, '')",
+                [destination.settings.name.as_str()],
+            )?;
+            destination.row = db.last_insert_rowid();
+            return Ok((destination, None));
+        };
+        (destination.row, destination.paused_at) = (row, paused_at.map(Timestamp));
+        checksum::verify(stored, || destination.checksum(&environment), "a destination")?;
+        Ok((destination, Some(environment)))
+    }
+
+    /// Of the row, if it names this environment.
+    pub fn checksum(&self, environment: &str) -> u32 {
+        let paused_at = self.paused_at.map(|at| at.0);
+        checksum_of(self.row, self.settings.name.as_str(), environment, paused_at)
+    }
+
+    /// Writes its row.
+    pub fn save(&self, db: &Connection) -> rusqlite::Result<()> {
+        let environment = &self.settings.environment;
+        db.prepare_cached(
+            "UPDATE destination SET environment = ?2, paused_at = ?3, checksum = ?4 WHERE id = ?1",
+        )?
+        .execute(params![
+            self.row,
+            environment,
+            self.paused_at.map(|at| at.0),
+            self.checksum(environment)
+        ])?;
+        Ok(())
+    }
+
+    /// Reads again what may have been rolled back.
+    pub fn read_again(&mut self, db: &Connection) -> rusqlite::Result<()> {
+        self.paused_at = db
+            .prepare_cached("SELECT paused_at FROM destination WHERE id = ?1")?
+            .query_row([self.row], |row| row.get::<_, Option<i64>>(0))?
+            .map(Timestamp);
+        Ok(())
+    }
+}
+
+/// Reads every destination and audience; one that is not as it was written is an error.
+pub(crate) fn verify_all(db: &Connection) -> rusqlite::Result<()> {
+    let mut statement =
+        db.prepare("SELECT id, name, environment, paused_at, checksum FROM destination")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (id, name, environment): (i64, String, String) =
+            (row.get(0)?, row.get(1)?, row.get(2)?);
+        let paused_at: Option<i64> = row.get(3)?;
+        let read = || checksum_of(id, &name, &environment, paused_at);
+        checksum::verify(row.get(4)?, read, "a destination")?;
+        let name = audiences::stored(DestinationName::new(&name))?;
+        audiences::of_destination(db, id, &name)?;
+    }
+    Ok(())
+}

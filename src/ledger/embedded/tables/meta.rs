@@ -1,0 +1,111 @@
+//! The few values of the ledger as a whole: the largest arrival, the last block of the journal that is
+//! merged, the key of the hashes, and the daemon's note to itself. Each stands beside its checksum.
+
+use rusqlite::types::{FromSql, ToSql};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::ledger::embedded::tables::checksum;
+use crate::ledger::embedded::tables::checksum::Checksum;
+use crate::ledger::embedded::wal::Seal;
+
+/// The largest arrival told or recorded.
+pub(crate) fn arrival(db: &Connection) -> rusqlite::Result<i64> {
+    number(db, "arrival")
+}
+
+/// Keeps the largest arrival.
+pub(crate) fn keep_arrival(db: &Connection, arrival: i64) -> rusqlite::Result<()> {
+    keep_number(db, "arrival", arrival)
+}
+
+/// The number of the last block of the journal that is in the tables.
+pub(crate) fn merged(db: &Connection) -> rusqlite::Result<u64> {
+    number(db, "merged").map(i64::cast_unsigned)
+}
+
+/// Keeps that number, in the transaction that merges the block.
+pub(crate) fn keep_merged(db: &Connection, block: u64) -> rusqlite::Result<()> {
+    keep_number(db, "merged", block.cast_signed())
+}
+
+fn number(db: &Connection, name: &str) -> rusqlite::Result<i64> {
+    verified(db, name, |number| Checksum::new().number(*number).finish())
+}
+
+fn keep_number(db: &Connection, name: &str, number: i64) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "UPDATE meta SET value = CASE name WHEN ?1 THEN ?2 ELSE ?3 END
+         WHERE name IN (?1, ?1 || '_checksum')",
+    )?
+    .execute(params![name, number, Checksum::new().number(number).finish()])?;
+    Ok(())
+}
+
+/// A value that was made with the ledger and never changes.
+pub(crate) fn blob(db: &Connection, name: &str) -> rusqlite::Result<Vec<u8>> {
+    verified(db, name, |blob: &Vec<u8>| Checksum::new().bytes(blob).finish())
+}
+
+/// What the daemon left for its next start, if it left anything.
+pub(crate) fn note(db: &Connection) -> rusqlite::Result<Option<String>> {
+    let checksum = |note: &String| Checksum::new().text(note).finish();
+    verified(db, "note", checksum).optional()
+}
+
+/// Keeps it in place of the one before.
+pub(crate) fn keep_note(db: &Connection, note: &str) -> rusqlite::Result<()> {
+    keep(db, "note", note)?;
+    keep(db, "note_checksum", Checksum::new().text(note).finish())
+}
+
+/// What the blocks of the journal are sealed with.
+pub(crate) fn seal(db: &Connection) -> rusqlite::Result<Seal> {
+    Ok(Seal::of(&blob(db, "person_key")?))
+}
+
+/// Gives a new ledger, or one from before there were checksums, those that it lacks.
+pub(crate) fn complete(db: &Connection) -> rusqlite::Result<()> {
+    for name in ["arrival", "merged"] {
+        if lacks(db, name)? {
+            let checksum = Checksum::new().number(value(db, name)?).finish();
+            keep(db, &format!("{name}_checksum"), checksum)?;
+        }
+    }
+    if lacks(db, "person_key")? {
+        let key: Vec<u8> = value(db, "person_key")?;
+        keep(db, "person_key_checksum", Checksum::new().bytes(&key).finish())?;
+    }
+    Ok(())
+}
+
+/// Whether the checksum of a value is missing.
+fn lacks(db: &Connection, name: &str) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT NOT EXISTS (SELECT 1 FROM meta WHERE name = ?1 || '_checksum')")?
+        .query_row([name], |row| row.get(0))
+}
+
+fn value<T: FromSql>(db: &Connection, name: &str) -> rusqlite::Result<T> {
+    db.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0))
+}
+
+fn keep(db: &Connection, name: &str, value: impl ToSql) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?
+        .execute(params![name, value])?;
+    Ok(())
+}
+
+/// Both in one statement: between two, the writer may commit.
+fn verified<T: FromSql>(
+    db: &Connection,
+    name: &str,
+    checksum_of: impl FnOnce(&T) -> u32,
+) -> rusqlite::Result<T> {
+    let (value, stored): (T, Option<u32>) = db
+        .prepare_cached(
+            "SELECT value, (SELECT value FROM meta WHERE name = ?1 || '_checksum')
+             FROM meta WHERE name = ?1",
+        )?
+        .query_row([name], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    checksum::verify(stored, || checksum_of(&value), &format!("the value {name}"))?;
+    Ok(value)
+}

@@ -1,0 +1,87 @@
+//! From the tables of an older version to those of this one, a version at a time.
+//!
+//! # What always holds
+//! * A step and the version it leads to are one transaction: a kill in the middle leaves the ledger as
+//!   it was, and the next start begins again.
+//! * A new ledger and a migrated one have the same tables (`tests`).
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use crate::ledger::embedded::tables::meta;
+use crate::ledger::embedded::tables::open_error::OpenError;
+use crate::ledger::embedded::tables::schema;
+use crate::ledger::embedded::tables::version::VERSION;
+
+/// What leads from version `index + 1` to the next.
+const STEPS: [&str; 4] = [
+    "
+ALTER TABLE destination ADD COLUMN paused_at INTEGER;
+ALTER TABLE destination ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE destination ADD COLUMN checksum INTEGER;
+ALTER TABLE audience RENAME COLUMN resync_after TO walk_after;
+ALTER TABLE audience ADD COLUMN walk TEXT;
+ALTER TABLE audience ADD COLUMN included INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE audience ADD COLUMN pending INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE audience ADD COLUMN parked INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE audience ADD COLUMN checksum INTEGER;
+UPDATE audience SET walk = 'resync' WHERE walk_after IS NOT NULL;
+UPDATE audience SET (included, pending, parked) = (
+    SELECT coalesce(sum(member.included), 0), count(member.pending_since),
+        coalesce(sum(member.parked_at IS NOT NULL AND member.pending_since IS NULL), 0)
+    FROM member WHERE member.audience = audience.id);
+ALTER TABLE member ADD COLUMN refused_with INTEGER;
+ALTER TABLE member ADD COLUMN checksum INTEGER;
+ALTER TABLE parked ADD COLUMN checksum INTEGER;
+ALTER TABLE reassertion ADD COLUMN checksum INTEGER;
+ALTER TABLE forgotten ADD COLUMN checksum INTEGER;
+DELETE FROM meta WHERE name IN ('rejected_count', 'rejected_bytes');
+CREATE INDEX parked_since ON parked (parked_at);
+ALTER TABLE rejected ADD COLUMN checksum INTEGER;
+CREATE INDEX rejected_destination ON rejected (destination);
+",
+    // A walk says since when, how far and of how much it is.
+    "
+UPDATE audience SET walk = walk || ';0 0 0', checksum = NULL WHERE walk IS NOT NULL;
+",
+    // There is a journal in front of the tables: whoever does not know of it would lose what is in it.
+    "
+INSERT OR IGNORE INTO meta VALUES ('merged', 0);
+",
+    // A deletion counts at its own time, so that when it arrived is kept beside it; and messages that
+    // have no time of their own are remembered.
+    "
+ALTER TABLE forgotten ADD COLUMN seen_at INTEGER;
+ALTER TABLE rejected ADD COLUMN event_at INTEGER;
+CREATE TABLE message (
+    seen_at INTEGER PRIMARY KEY,
+    message BLOB NOT NULL UNIQUE,
+    counts_at INTEGER NOT NULL,
+    checksum INTEGER
+) STRICT;
+",
+];
+
+/// Brings a ledger of version `found` to [`VERSION`].
+pub(crate) fn run(db: &Connection, found: i64) -> rusqlite::Result<()> {
+    for (from, step) in (1..).zip(STEPS).skip_while(|(from, _)| *from < found) {
+        tracing::info!(from, to = from + 1, of = VERSION, "migrating the ledger");
+        db.execute_batch(&format!(
+            "BEGIN IMMEDIATE; {step} PRAGMA user_version = {}; COMMIT;",
+            from + 1
+        ))?;
+    }
+    Ok(())
+}
+
+/// Brings a closed database to [`VERSION`].
+pub(crate) fn migrate(database: &Path) -> Result<(), OpenError> {
+    let connection = Connection::open(database)?;
+    connection.execute_batch(
+        "PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;",
+    )?;
+    run(&connection, schema::version(&connection)?)?;
+    meta::complete(&connection)?;
+    Ok(())
+}

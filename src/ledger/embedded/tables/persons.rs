@@ -1,0 +1,141 @@
+//! Persons: how a deletion finds the members of a user id without keeping the user id.
+//!
+//! Where the context key is not the user id itself, a keyed hash of the user id is kept with the
+//! member. A deletion leaves the hash behind as a tombstone, so that a retried older event does not
+//! bring the person back. The key lives in the ledger; it hides nothing from who holds the file.
+
+use hmac::{Hmac, KeyInit, Mac};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use sha1::Sha1;
+
+use crate::ledger::deletion::Tombstone;
+use crate::ledger::embedded::tables::checksum;
+use crate::ledger::embedded::tables::checksum::Checksum;
+use crate::ledger::embedded::tables::meta;
+use crate::membership::Timestamp;
+
+/// Hashes user ids, and remembers who was deleted.
+#[derive(Debug)]
+pub(crate) struct Persons {
+    key: Vec<u8>,
+    /// Whether anybody was ever deleted: while not, deltas need no look-up.
+    any_forgotten: bool,
+}
+
+impl Persons {
+    pub fn open(db: &Connection) -> rusqlite::Result<Self> {
+        let key = meta::blob(db, "person_key")?;
+        let any_forgotten =
+            db.query_row("SELECT EXISTS (SELECT 1 FROM forgotten)", [], |row| row.get(0))?;
+        Ok(Self { key, any_forgotten })
+    }
+
+    /// The keyed hash of a user id of one destination.
+    pub fn hash(&self, destination: i64, user_id: &str) -> [u8; 16] {
+        self.keyed(&[&destination.to_be_bytes(), user_id.as_bytes()])
+    }
+
+    /// The keyed hash of a message of one destination; a user id has another one.
+    pub fn hash_of_message(&self, destination: i64, message: &[u8; 16]) -> [u8; 16] {
+        self.keyed(&[b"message", &destination.to_be_bytes()[..], message])
+    }
+
+    fn keyed(&self, parts: &[&[u8]]) -> [u8; 16] {
+        let mut mac =
+            Hmac::<Sha1>::new_from_slice(&self.key).expect("HMAC takes a key of any length");
+        for part in parts {
+            mac.update(part);
+        }
+        let digest = mac.finalize().into_bytes();
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&digest[..16]);
+        hash
+    }
+
+    /// What a deletion of the person has left.
+    pub fn tombstone(
+        &self,
+        db: &Connection,
+        destination: i64,
+        user_id: &str,
+    ) -> rusqlite::Result<Option<Tombstone>> {
+        if !self.any_forgotten {
+            return Ok(None);
+        }
+        db.prepare_cached(
+            "SELECT person, forgotten_at, seen_at, checksum FROM forgotten WHERE person = ?1",
+        )?
+        .query_row(params![self.hash(destination, user_id)], tombstone)
+        .optional()
+    }
+
+    /// Leaves the tombstone of a deletion that arrived at `arrival`; of several the latest counts, and
+    /// it is kept as long as the last one to arrive.
+    pub fn remember(
+        &mut self,
+        db: &Connection,
+        person: [u8; 16],
+        Tombstone(at): Tombstone,
+        arrival: Timestamp,
+    ) -> rusqlite::Result<()> {
+        let known: Option<(i64, Option<i64>)> = db
+            .prepare_cached("SELECT forgotten_at, seen_at FROM forgotten WHERE person = ?1")?
+            .query_row(params![person], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let (known_at, known_since) = known.map_or((None, None), |(at, since)| (Some(at), since));
+        let at = known_at.map_or(at.0, |known| known.max(at.0));
+        let seen_at = known_since.map_or(arrival.0, |known| known.max(arrival.0));
+        self.any_forgotten = true;
+        keep(db, &person, at, Some(seen_at))
+    }
+}
+
+/// Writes a tombstone in the place of the one that may be there; `seen_at`: when its deletion arrived.
+pub(crate) fn keep(
+    db: &Connection,
+    person: &[u8; 16],
+    at: i64,
+    seen_at: Option<i64>,
+) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO forgotten (person, forgotten_at, seen_at, checksum)
+         VALUES (?1, ?2, ?3, ?4)",
+    )?
+    .execute(params![person, at, seen_at, checksum_of(person, at, seen_at)])?;
+    Ok(())
+}
+
+/// Erases the tombstones of deletions that arrived before `oldest`.
+pub(crate) fn purge(db: &Connection, oldest: Timestamp) -> rusqlite::Result<()> {
+    // One of an older version was left when it arrived.
+    db.execute(
+        "DELETE FROM forgotten WHERE max(forgotten_at, coalesce(seen_at, 0)) < ?1",
+        [oldest.0],
+    )?;
+    Ok(())
+}
+
+fn tombstone(row: &Row<'_>) -> rusqlite::Result<Tombstone> {
+    let (person, at, seen_at): ([u8; 16], i64, Option<i64>) =
+        (row.get(0)?, row.get(1)?, row.get(2)?);
+    let read = || checksum_of(&person, at, seen_at);
+    checksum::verify(row.get(3)?, read, "the memory of a deletion")?;
+    Ok(Tombstone(Timestamp(at)))
+}
+
+/// `seen_at`: one of an older version has none.
+fn checksum_of(person: &[u8; 16], at: i64, seen_at: Option<i64>) -> u32 {
+    let mut checksum = Checksum::new();
+    checksum.bytes(person).number(at);
+    if let Some(seen_at) = seen_at {
+        checksum.number(seen_at);
+    }
+    checksum.finish()
+}
+
+/// Reads every tombstone; one that is not as it was written is an error.
+pub(crate) fn verify_all(db: &Connection) -> rusqlite::Result<()> {
+    db.prepare("SELECT person, forgotten_at, seen_at, checksum FROM forgotten")?
+        .query_map([], |row| tombstone(row).map(|_| ()))?
+        .collect()
+}

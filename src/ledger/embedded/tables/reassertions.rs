@@ -1,0 +1,62 @@
+//! Rows of members that are to be told once more, some time after they were settled.
+
+use rusqlite::{Connection, Row, params};
+
+use crate::ledger::embedded::tables::checksum::{self, Checksum};
+use crate::membership::Timestamp;
+
+/// A member that was settled then, by the row of its audience and its context key.
+type Reassertion = (i64, i64, String);
+
+/// When the one that was settled last was.
+pub(crate) fn latest(db: &Connection) -> rusqlite::Result<Option<Timestamp>> {
+    let latest: Option<i64> =
+        db.query_row("SELECT max(settled_at) FROM reassertion", [], |row| row.get(0))?;
+    Ok(latest.map(Timestamp))
+}
+
+/// Notes that a member settled at `at` is to be told once more.
+pub(crate) fn insert(
+    db: &Connection,
+    audience: i64,
+    key: &str,
+    at: Timestamp,
+) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR IGNORE INTO reassertion VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![at.0, audience, key, checksum_of(at.0, audience, key)])?;
+    Ok(())
+}
+
+/// Takes out those that were settled until `through`, at most `limit`.
+pub(crate) fn take(
+    db: &Connection,
+    through: Timestamp,
+    limit: usize,
+) -> rusqlite::Result<Vec<Reassertion>> {
+    db.prepare_cached(
+        "DELETE FROM reassertion WHERE (settled_at, audience, context_key) IN (
+             SELECT settled_at, audience, context_key FROM reassertion
+             WHERE settled_at <= ?1 LIMIT ?2)
+         RETURNING settled_at, audience, context_key, checksum",
+    )?
+    .query_map(params![through.0, limit], reassertion)?
+    .collect()
+}
+
+fn reassertion(row: &Row<'_>) -> rusqlite::Result<Reassertion> {
+    let (at, audience, key): (i64, i64, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    let read = || checksum_of(at, audience, &key);
+    checksum::verify(row.get(3)?, read, "a planned re-assertion")?;
+    Ok((at, audience, key))
+}
+
+pub(crate) fn checksum_of(at: i64, audience: i64, key: &str) -> u32 {
+    Checksum::new().number(at).number(audience).text(key).finish()
+}
+
+/// Reads every planned re-assertion; one that is not as it was written is an error.
+pub(crate) fn verify_all(db: &Connection) -> rusqlite::Result<()> {
+    db.prepare("SELECT settled_at, audience, context_key, checksum FROM reassertion")?
+        .query_map([], |row| reassertion(row).map(|_| ()))?
+        .collect()
+}

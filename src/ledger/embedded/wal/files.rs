@@ -1,0 +1,204 @@
+//! The two files of the log: appended to, and read back.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use tokio::time::Instant;
+
+use crate::ledger::embedded::wal::block::{Header, Seal};
+use crate::ledger::embedded::wal::layout::{ANSWERED, Block, FILES};
+use crate::ledger::embedded::wal::log::Log;
+use crate::ledger::embedded::wal::recovery::Found;
+
+/// A file longer than this is left for the other one, once that is merged: 32 MiB. Written again and
+/// again, its place on the disk stays, and a sync has nothing to note but the bytes.
+const LONG: u64 = 32 << 20;
+
+/// A file that has to grow is written with zeros up to a multiple of this, 1 MiB: a sync that finds
+/// the file as long as before has nothing to note but the bytes. Space that was only set aside would
+/// not do, for its first use has to be noted too.
+const GROWTH: u64 = 1 << 20;
+/// A page: what was written in larger pieces the system keeps so, and counts as written again whole
+/// whenever a part of it is.
+const ZEROS: [u8; 4096] = [0; 4096];
+
+/// The files, open for those who append and for the writer, who reads them back.
+#[derive(Debug)]
+pub(crate) struct Files {
+    directory: PathBuf,
+    seal: Seal,
+    opened: [Option<Opened>; 2],
+    answered: Option<File>,
+    /// Which is appended to, and where.
+    current: usize,
+    end: u64,
+}
+
+/// One of the two.
+#[derive(Debug)]
+struct Opened {
+    file: File,
+    bytes: u64,
+}
+
+impl Files {
+    /// To go on behind what was found.
+    pub fn new<T>(directory: &Path, found: &Found<T>) -> Self {
+        let behind = found.blocks.last().map(|last| (last.file, last.offset + last.bytes));
+        let (current, end) = behind.unwrap_or((0, 0));
+        Self {
+            directory: directory.to_owned(),
+            seal: found.seal.clone(),
+            opened: [None, None],
+            answered: None,
+            current,
+            end,
+        }
+    }
+
+    /// Appends records as the block with this number: `block` has room for a header in front. They are
+    /// on stable storage when this returns a block, whether it is noted as answered or not.
+    pub fn append(
+        &mut self,
+        log: &Log,
+        number: u64,
+        block: &mut Vec<u8>,
+        began: Instant,
+    ) -> Result<Block, AppendError> {
+        self.seal.put(number, block).ok_or(AppendError::TooLarge)?;
+        self.turn(log).map_err(AppendError::Write)?;
+        // Made before anything is written: where there is no room for it, no number is used.
+        self.open_answered().map_err(AppendError::Write)?;
+        let (file, offset) = (self.current, self.end);
+        let opened = self.open(file, true).map_err(AppendError::Write)?;
+        opened.write(block, offset).map_err(AppendError::Write)?;
+        opened.file.sync_data().map_err(AppendError::Sync)?;
+        self.end += block.len() as u64;
+        let block = Block { number, file, offset, bytes: block.len() as u64, began: Some(began) };
+        match self.note_answered(number) {
+            Ok(()) => Ok(block),
+            Err(source) => Err(AppendError::Note { block, source }),
+        }
+    }
+
+    /// Begins the current file again if all is merged, or takes the other one if this is long or to be
+    /// emptied.
+    fn turn(&mut self, log: &Log) -> io::Result<()> {
+        let is_long = self.end >= LONG;
+        let turn = log.turn(self.current, is_long);
+        for (opened, emptied) in self.opened.iter_mut().zip(turn.emptied) {
+            if emptied {
+                *opened = None; // it is not as long as it was
+            }
+        }
+        if turn.begins_again {
+            (self.current, self.end) = (turn.current, 0);
+        }
+        if self.end == 0 {
+            let opened = self.open(self.current, true)?;
+            if opened.bytes > 2 * LONG {
+                opened.file.set_len(LONG)?;
+                opened.bytes = LONG;
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, which: usize, make: bool) -> io::Result<&mut Opened> {
+        let slot = &mut self.opened[which];
+        if slot.is_none() {
+            let path = self.directory.join(FILES[which]);
+            let is_new = make && !path.exists();
+            let file =
+                File::options().read(true).write(true).create(make).truncate(false).open(path)?;
+            if is_new {
+                File::open(&self.directory)?.sync_all()?; // so that its name is on stable storage too
+            }
+            let bytes = file.metadata()?.len();
+            *slot = Some(Opened { file, bytes });
+        }
+        Ok(slot.as_mut().expect("it was opened"))
+    }
+
+    fn open_answered(&mut self) -> io::Result<()> {
+        if self.answered.is_none() {
+            let path = self.directory.join(ANSWERED);
+            let file = File::options().write(true).create(true).truncate(false).open(path)?;
+            self.answered = Some(file);
+        }
+        Ok(())
+    }
+
+    fn note_answered(&mut self, number: u64) -> io::Result<()> {
+        let number = number.to_le_bytes();
+        let bytes = [&number[..], &crc32fast::hash(&number).to_le_bytes()].concat();
+        let noted = self.answered.as_ref().map_or(Ok(()), |file| file.write_all_at(&bytes, 0));
+        if noted.is_err() {
+            self.answered = None; // opened again for the next block: it may be another file by then
+        }
+        noted
+    }
+
+    /// The records of a block that was published, read into `buffer`, which is used again.
+    pub fn read<'a>(&mut self, block: &Block, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
+        let not_as_written = || {
+            let fault = format!("block {} of the journal is not as it was written", block.number);
+            io::Error::new(io::ErrorKind::InvalidData, fault)
+        };
+        let file = &self.open(block.file, false)?.file;
+        buffer.resize(usize::try_from(block.bytes).map_err(io::Error::other)?, 0);
+        file.read_exact_at(buffer, block.offset)?;
+        let (header, records) = buffer.split_first_chunk().ok_or_else(not_as_written)?;
+        let header = Header::read(header).filter(|header| header.number == block.number);
+        let header = header.ok_or_else(not_as_written)?;
+        let records = records.get(..header.bytes).ok_or_else(not_as_written)?;
+        if !self.seal.is_on(&header, records) {
+            return Err(not_as_written());
+        }
+        Ok(records)
+    }
+}
+
+impl Opened {
+    /// Makes the file grow first if it must: where there is no space for that, nothing of the block is
+    /// written.
+    fn write(&mut self, block: &[u8], offset: u64) -> io::Result<()> {
+        let mut end = offset + block.len() as u64;
+        if end > self.bytes {
+            let grown = end.next_multiple_of(GROWTH);
+            while end < grown {
+                let left = usize::try_from(grown - end).unwrap_or(usize::MAX);
+                let zeros = &ZEROS[..left.min(ZEROS.len())];
+                self.file.write_all_at(zeros, end)?;
+                end += zeros.len() as u64;
+            }
+            self.bytes = grown;
+        }
+        self.file.write_all_at(block, offset)
+    }
+}
+
+/// Why a block was not appended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AppendError {
+    /// Nothing of it counts, and its number is free; the disk may have no space.
+    #[error("the journal cannot be written")]
+    Write(#[source] io::Error),
+    /// It is on stable storage, so that its number is used, but nothing says that it was answered.
+    #[error("the last block of the journal cannot be noted as answered")]
+    Note {
+        /// Where it is.
+        block: Block,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// What the disk holds is not known any more.
+    #[error("the journal cannot be synced")]
+    Sync(#[source] io::Error),
+    /// No block is so large.
+    #[error("the request is too large for the journal")]
+    TooLarge,
+}
