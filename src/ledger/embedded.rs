@@ -29,6 +29,7 @@ mod settings;
 mod tables;
 mod threads;
 mod wal;
+mod watermarks;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};

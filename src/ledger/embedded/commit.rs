@@ -8,6 +8,6 @@ pub(crate) mod command;
 pub(crate) mod emptying;
 pub(crate) mod flushing;
 pub(crate) mod group;
-pub(crate) mod progress;
 pub(crate) mod reading;
+pub(crate) mod space;
 pub(crate) mod writer;

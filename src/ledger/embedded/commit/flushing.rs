@@ -10,7 +10,6 @@ use tokio::time::Instant;
 
 use crate::ledger::LedgerError;
 use crate::ledger::embedded::commit::command::Reply;
-use crate::ledger::embedded::commit::progress::Progress;
 use crate::ledger::embedded::engine::rows::Marks;
 use crate::ledger::embedded::engine::state::State;
 use crate::ledger::embedded::members::flush;
@@ -18,6 +17,7 @@ use crate::ledger::embedded::memtable::Memtable;
 use crate::ledger::embedded::tables::audiences::AudienceRow;
 use crate::ledger::embedded::tables::database::Database;
 use crate::ledger::embedded::tables::meta;
+use crate::ledger::embedded::watermarks::LogMarks;
 
 /// Until so long after a courier has asked for something, so small a part of [`Pace::most_written`] is
 /// written at once: it may have to wait for that.
@@ -148,20 +148,20 @@ impl Flusher {
         &mut self,
         state: &mut State,
         database: &mut Database,
-        progress: Progress,
+        marks: LogMarks,
         rows: Rows,
         now: Instant,
     ) {
         if self.is_writing() || state.members.memtable.is_empty() {
             return;
         }
-        let share = self.share(&mut state.members.memtable, progress.read, rows, now);
+        let share = self.share(&mut state.members.memtable, marks.read, rows, now);
         if share == 0 {
             return;
         }
         let taken = state.take_some(share);
-        let merged = complete_through(&state.members.memtable, progress, progress.read);
-        let is_news = merged > progress.merged;
+        let merged = complete_through(&state.members.memtable, marks, marks.read);
+        let is_news = merged > marks.merged;
         if taken.is_empty() && !is_news {
             return; // all of them are left to the next flush
         }
@@ -202,8 +202,8 @@ impl Flusher {
 
 /// What the blocks of the journal up to this one have changed is in the tables, if they are read
 /// up to `read`.
-pub(crate) fn complete_through(memtable: &Memtable, progress: Progress, read: u64) -> u64 {
-    if memtable.is_empty() { read } else { memtable.complete_through().max(progress.merged) }
+pub(crate) fn complete_through(memtable: &Memtable, marks: LogMarks, read: u64) -> u64 {
+    if memtable.is_empty() { read } else { memtable.complete_through().max(marks.merged) }
 }
 
 fn found(reader: Reply<()>) {

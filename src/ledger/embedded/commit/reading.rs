@@ -12,13 +12,13 @@ use tokio::time::Instant;
 
 use crate::ledger::embedded::commit::flushing::Flusher;
 use crate::ledger::embedded::commit::group::{Group, Held};
-use crate::ledger::embedded::commit::progress::Progress;
 use crate::ledger::embedded::engine::shared::Shared;
 use crate::ledger::embedded::engine::state::State;
 use crate::ledger::embedded::failure::{WriterFailure, failed};
 use crate::ledger::embedded::opening::open::Found;
 use crate::ledger::embedded::record::{Before, Records};
 use crate::ledger::embedded::wal::Files;
+use crate::ledger::embedded::watermarks::LogMarks;
 
 /// Bytes of the journal that are worth a transaction of their own.
 const WORTH_MERGING: u64 = 256 << 10;
@@ -40,7 +40,9 @@ pub(crate) struct LogReader {
     files: Files,
     before: Before,
     shared: Arc<Shared>,
-    pub progress: Progress,
+    pub marks: LogMarks,
+    /// Bytes of the blocks that are read and not merged.
+    read_bytes: u64,
     /// When what little is in the journal is merged.
     merge_at: Instant,
     /// What waits until the block with this number is merged.
@@ -54,7 +56,8 @@ impl LogReader {
             files: Files::new(directory, found),
             before: Before::default(),
             shared,
-            progress: Progress::new(merged, found.last),
+            marks: LogMarks::new(merged, found.last),
+            read_bytes: 0,
             merge_at: Instant::now(),
             held: VecDeque::new(),
         }
@@ -65,7 +68,7 @@ impl LogReader {
         let memtable = &state.members.memtable;
         let now = Instant::now();
         let is_beside = flusher.is_writing();
-        match self.shared.journal.unmerged_bytes() - self.progress.read_bytes {
+        match self.shared.journal.unmerged_bytes() - self.read_bytes {
             0 if is_beside => Some(LOOK_BESIDE),
             0 if memtable.is_empty() => None,
             0 if memtable.is_full() || flusher.serves() => Some(Duration::ZERO),
@@ -84,13 +87,13 @@ impl LogReader {
     fn may_read_later(&self, state: &State) -> bool {
         let now = Instant::now();
         self.held.iter().all(|(_, held)| held.has_only_readers())
-            && self.progress.read >= self.progress.told_through
+            && self.marks.read >= self.marks.told_through
             && state.members.memtable.is_ahead(now)
             && self.all_unread_are_being_told(state, now)
             && self
                 .shared
                 .journal
-                .first_behind(self.progress.read)
+                .first_behind(self.marks.read)
                 .is_some_and(|began| now.saturating_duration_since(began) < READ_AT_THE_LATEST)
     }
 
@@ -113,15 +116,24 @@ impl LogReader {
 
     /// A group that has read the journal up to this block was done.
     pub fn has_read(&mut self, block: u64) {
-        self.progress.read = block;
+        self.marks.read = block;
         self.shared.has_read(block);
         self.merge_at = Instant::now() + MERGE_EVERY;
     }
 
+    /// The blocks up to this one are in the tables, and that is synced.
+    pub fn is_merged(&mut self, through: u64) {
+        if self.marks.merged < through {
+            self.marks.merged = through;
+            self.read_bytes -= self.shared.journal.merged(through);
+        }
+    }
+
     /// The transaction was rolled back; the group had read up to block `through`.
     pub fn start_over(&mut self, through: Option<u64>) {
-        self.progress.start_over(through.unwrap_or(self.progress.read));
-        self.shared.has_read(self.progress.read);
+        self.marks.start_over(through.unwrap_or(self.marks.read));
+        self.read_bytes = 0;
+        self.shared.has_read(self.marks.read);
     }
 
     /// The ledger is closed before the turn of those has come that wait.
@@ -137,7 +149,7 @@ impl LogReader {
         state: &mut State,
         flusher: &Flusher,
     ) -> Result<(), WriterFailure> {
-        let Progress { read, merged, told_through, .. } = self.progress;
+        let LogMarks { read, merged, told_through, .. } = self.marks;
         group.merged = merged;
         let is_early = self.merge_in(state, flusher).is_some_and(|merge_in| !merge_in.is_zero());
         let may_be_told = read < told_through;
@@ -176,7 +188,7 @@ impl LogReader {
                 state.waits.note(first.stamp, began);
             }
         }
-        self.progress.read_bytes += blocks.iter().map(|block| block.bytes).sum::<u64>();
+        self.read_bytes += blocks.iter().map(|block| block.bytes).sum::<u64>();
         group.merge(records, through);
         Ok(())
     }

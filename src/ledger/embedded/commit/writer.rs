@@ -19,7 +19,7 @@ use crate::ledger::embedded::commit::emptying::{empty_journal, empty_log, is_nee
 use crate::ledger::embedded::commit::flushing::{Flushed, Flusher, Rows, complete_through};
 use crate::ledger::embedded::commit::group::Group;
 use crate::ledger::embedded::commit::reading::{LOOK_BESIDE, LogReader};
-use crate::ledger::embedded::directory::reserve::Reserve;
+use crate::ledger::embedded::commit::space::Space;
 use crate::ledger::embedded::directory::reserve::is_full;
 use crate::ledger::embedded::engine::shared::Shared;
 use crate::ledger::embedded::engine::state::State;
@@ -65,10 +65,8 @@ pub struct Writer {
     state: State,
     shared: Arc<Shared>,
     checkpointer: Checkpointer,
-    reserve: Reserve,
+    space: Space,
     directory: PathBuf,
-    /// Said once, and once more when it is over: a full disk would be filled with complaints.
-    is_full: bool,
     /// Erasing was put off once, for what was to be written first.
     has_put_off_erasing: bool,
     /// What is due is left to a daemon: it knows how long calls take and what is kept.
@@ -94,7 +92,8 @@ impl Writer {
         let also = also.map(|outline| outline.destination.clone()).collect();
         let checkpointer = Checkpointer::watch(&mut database, &settings.path)?;
         let directory = settings.path.clone();
-        let reserve = Reserve::new(directory.clone(), settings.disk_reserve_bytes);
+        let reserve_bytes = settings.disk_reserve_bytes;
+        let space = Space::new(directory.clone(), reserve_bytes, Arc::clone(&shared));
         let mut state = State::open(&database, settings, &also, Arc::clone(&shared))?;
         state.promise_kinds(found);
         if is_needed(&directory) {
@@ -109,9 +108,8 @@ impl Writer {
             state,
             shared,
             checkpointer,
-            reserve,
+            space,
             directory,
-            is_full: false,
             has_put_off_erasing: false,
             only_merges: false,
             lock,
@@ -141,13 +139,10 @@ impl Writer {
 
     fn write_until_closed(mut self) -> Result<(), WriterFailure> {
         // Whoever asks whether to send events here is told before the first ones are refused.
-        if let Some(change) = self.reserve.look(0) {
-            self.show_space();
-            change.say();
-        }
+        self.space.look(0);
         loop {
             let mut group = Group::default();
-            let had_no_space = self.has_no_space();
+            let had_no_space = self.space.is_wanting();
             let now = Instant::now();
             let mut idle_for = self.state.upkeep.idle_for(now);
             if let Some(due) = self.state.erasure.due() {
@@ -182,7 +177,7 @@ impl Writer {
                 return Err(failure);
             }
             if let Some(cause) = group.full.take() {
-                self.has_filled_up(&cause);
+                self.space.has_filled_up(&cause);
             }
             let closed = group.close.take();
             if closed.is_some() {
@@ -190,19 +185,14 @@ impl Writer {
             }
             self.read_journal(&mut group)?;
             if had_no_space || group.has_intakes() {
-                if let Some(change) = self.reserve.look(self.checkpointer.to_copy_bytes()) {
-                    self.show_space();
-                    change.say();
-                }
-                if self.reserve.was_reached() {
+                self.space.look(self.checkpointer.to_copy_bytes());
+                if self.space.is_reserve_reached() {
                     group.refuse_intakes();
                 }
             }
             let rows = match closed {
                 Some(_) => Rows::All,
-                None if is_quiet && self.log.progress.read == self.shared.journal.last() => {
-                    Rows::Soon
-                }
+                None if is_quiet && self.log.marks.read == self.shared.journal.last() => Rows::Soon,
                 None => Rows::Due,
             };
             self.commit(group, rows)?;
@@ -210,7 +200,7 @@ impl Writer {
                 self.log.fail_held();
             }
             self.checkpointer
-                .after_commit(&self.database, self.reserve.spare_bytes())
+                .after_commit(&self.database, self.space.spare_bytes())
                 .map_err(failed("checkpointing"))?;
             self.erase_what_is_due()?;
             if let Some((by, closed)) = closed {
@@ -222,25 +212,6 @@ impl Writer {
         }
     }
 
-    fn has_filled_up(&mut self, cause: &str) {
-        if !std::mem::replace(&mut self.is_full, true) {
-            self.show_space();
-            tracing::error!(
-                error = cause,
-                "no space for the ledger: nothing is accepted until there is"
-            );
-        }
-    }
-
-    fn has_no_space(&self) -> bool {
-        self.is_full || self.reserve.was_reached()
-    }
-
-    /// To be called before anybody is answered, so that nobody sees the one without the other.
-    fn show_space(&self) {
-        self.shared.has_no_space.store(self.has_no_space(), Ordering::Relaxed);
-    }
-
     /// Commits a group, and `rows` that wait to be written.
     fn commit(&mut self, mut group: Group, rows: Rows) -> Result<(), WriterFailure> {
         let had_unwritten = self.has_unwritten();
@@ -248,9 +219,8 @@ impl Writer {
         match self.transact(&mut group, rows, now) {
             Ok(has_written) => {
                 // A group that had nothing to write shows nothing about the space there is.
-                if has_written && std::mem::take(&mut self.is_full) {
-                    self.show_space();
-                    tracing::info!("there is space for the ledger again");
+                if has_written {
+                    self.space.has_written();
                 }
                 self.state.count(group.rows(), &group.tallies);
                 if let Some(block) = group.merges {
@@ -261,12 +231,12 @@ impl Writer {
                 }
                 self.flusher.add_readers(group.readers());
                 if !self.database.is_lent() {
-                    self.is_merged(self.complete_through(self.log.progress.read));
+                    self.log.is_merged(self.complete_through(self.log.marks.read));
                 }
                 group.committed(&mut self.state);
                 self.shared.is_unwritten.store(self.has_unwritten(), Ordering::SeqCst);
                 self.state.publish();
-                self.show_space();
+                self.space.show();
                 group.answer();
                 self.flusher.answer_readers(&self.state.members.memtable);
                 self.flush(rows, now);
@@ -284,7 +254,7 @@ impl Writer {
                     let doing = if is_damage(&error) { DAMAGED } else { "writing" };
                     return Err(failed(doing)(error));
                 }
-                self.has_filled_up(&error.to_string());
+                self.space.has_filled_up(&error.to_string());
                 self.checkpointer.cut_log();
                 self.flusher.fail_readers(&error.to_string());
                 group.rolled_back(&mut self.state);
@@ -292,7 +262,7 @@ impl Writer {
                 self.state.reload(&self.database, had_unwritten).map_err(failed("reading"))?;
                 self.shared.is_unwritten.store(false, Ordering::SeqCst);
                 self.state.publish();
-                self.show_space();
+                self.space.show();
                 group.fail(|| LedgerError::Unavailable(error.to_string()));
                 Ok(())
             }
@@ -309,7 +279,8 @@ impl Writer {
         self.database.begin()?;
         self.end_beside()?;
         let is_upkeep_due = !self.only_merges && self.state.upkeep.idle_for(now).is_zero();
-        let writes_all = rows == Rows::All || is_upkeep_due || self.is_full || group.needs_rows();
+        let writes_all =
+            rows == Rows::All || is_upkeep_due || self.space.is_full || group.needs_rows();
         let is_much = group.merges.is_some() || group.reported() >= self.shared.pace.reported_from;
         let is_buffering = !writes_all && (is_much || self.has_unwritten());
         self.state.members.buffer(is_buffering);
@@ -332,12 +303,12 @@ impl Writer {
         let Self { database: db, state, .. } = self;
         let marks = state.save(db)?;
         // On a full disk something is written in any case: it alone shows that there is space again.
-        let has_written = self.is_full || db.has_changed();
+        let has_written = self.space.is_full || db.has_changed();
         if has_written {
             meta::keep_arrival(db, state.latest().0)?;
         }
-        let merged = self.complete_through(group.merges.unwrap_or(self.log.progress.read));
-        if merged > self.log.progress.merged {
+        let merged = self.complete_through(group.merges.unwrap_or(self.log.marks.read));
+        if merged > self.log.marks.merged {
             meta::keep_merged(&self.database, merged)?;
         }
         let began = Instant::now();
@@ -362,19 +333,14 @@ impl Writer {
 
     /// See [`complete_through`].
     fn complete_through(&self, read: u64) -> u64 {
-        complete_through(&self.state.members.memtable, self.log.progress, read)
-    }
-
-    /// The blocks of the journal up to this one are in the tables, and that is synced.
-    fn is_merged(&mut self, through: u64) {
-        self.log.progress.is_merged(through, &self.shared.journal);
+        complete_through(&self.state.members.memtable, self.log.marks, read)
     }
 
     /// Begins to write dirty members beside the writer, as many as it is time for.
     fn flush(&mut self, rows: Rows, now: Instant) {
-        if !self.is_full {
+        if !self.space.is_full {
             let Self { state, database, flusher, log, .. } = self;
-            flusher.begin(state, database, log.progress, rows, now);
+            flusher.begin(state, database, log.marks, rows, now);
         }
     }
 
@@ -386,7 +352,7 @@ impl Writer {
         let flushed = self.flusher.ended();
         self.shared.counters.sync.took(outcome?);
         if let Some(Flushed { merged, marks }) = flushed {
-            self.is_merged(merged);
+            self.log.is_merged(merged);
             self.state.marked(marks);
         }
         Ok(())
@@ -395,7 +361,7 @@ impl Writer {
     /// Merges what is in the journal, and closes the ledger.
     pub(crate) fn merge_all(mut self) -> Result<(), WriterFailure> {
         self.merge_rest(None)?;
-        if self.is_full {
+        if self.space.is_full {
             let full = LedgerError::Unavailable("its disk has no space".to_owned());
             return Err(WriterFailure::new("merging its journal", full));
         }
@@ -406,14 +372,14 @@ impl Writer {
     pub(crate) fn merge_rest(&mut self, by: Option<Instant>) -> Result<(), WriterFailure> {
         self.only_merges = true;
         let last = self.shared.journal.last();
-        while self.log.progress.merged < last
-            && !self.is_full
+        while self.log.marks.merged < last
+            && !self.space.is_full
             && by.is_none_or(|by| Instant::now() < by)
         {
             let mut group = Group::default();
             self.log.merge_now();
             self.read_journal(&mut group)?;
-            let is_last = group.merges.unwrap_or(self.log.progress.read) == last;
+            let is_last = group.merges.unwrap_or(self.log.marks.read) == last;
             self.commit(group, if is_last { Rows::All } else { Rows::Due })?;
             self.database.wait(); // there is nothing else to do
         }
@@ -464,7 +430,7 @@ impl Writer {
         let all_written = self.state.members.memtable.is_empty();
         for index in (0..audiences.list.len()).filter(|_| all_written) {
             if audiences.list[index].in_flight.is_empty() {
-                audiences.list[index].claimed_through = Timestamp::EPOCH;
+                audiences.list[index].marks.claimed_through = Timestamp::EPOCH;
                 match audiences.save(&self.database, index, true) {
                     // What is told once more for that is told in vain, and no more.
                     Err(error) if is_full(&error, &self.directory) => break,
@@ -499,7 +465,7 @@ impl Writer {
         work: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<()> + Send + 'static,
     ) {
         self.database.write_beside(work);
-        self.flusher.write_nothing(self.log.progress.merged);
+        self.flusher.write_nothing(self.log.marks.merged);
     }
 
     pub(crate) fn wait(&self) {

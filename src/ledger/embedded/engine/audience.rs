@@ -9,6 +9,7 @@ use crate::ledger::embedded::members::Whose;
 use crate::ledger::embedded::members::in_flight::InFlight;
 use crate::ledger::embedded::tables::audiences::AudienceRow;
 use crate::ledger::embedded::tables::walk::Walk;
+use crate::ledger::embedded::watermarks::ClaimMarks;
 use crate::ledger::{Backlog, Route, Turnover};
 use crate::membership::{AudienceId, AudienceKey, ContextKind, Timestamp};
 
@@ -27,28 +28,16 @@ pub(crate) struct Audience {
     pub acknowledged: bool,
     /// What was told before this does not count.
     pub told_counts_from: Timestamp,
-    /// No member pending since later than this was claimed since the ledger was opened: the mark.
-    pub claimed_through: Timestamp,
-    /// The same as it is on the disk: whoever is claimed behind it is not handed out before the mark is
-    /// there.
-    pub marked_through: Timestamp,
-    /// So many members are marked beyond those that are claimed.
-    pub mark_ahead: usize,
-    /// The same of the time before: these may have been in a call when the process died.
-    pub unheard_through: Timestamp,
+    pub marks: ClaimMarks,
     /// Something is done to every member, a slice at a time.
     pub walk: Option<Walk>,
     pub counts: Counts,
     /// The same of the members' rows, of which some may be written later.
     pub written: Counts,
-    /// No row says that its member is pending since later than this.
-    pub rows_wait_through: Timestamp,
     /// Since this was last published.
     pub turnover: Turnover,
     /// Members in a batch.
     pub in_flight: InFlight,
-    /// Every member pending since then or earlier is in a batch: the next claim looks behind it.
-    pub all_claimed_through: Timestamp,
     /// When the longest waiting unclaimed member began to wait.
     pub waiting_since: Option<Instant>,
     /// Checksum of the row as it is stored.
@@ -65,17 +54,12 @@ impl Audience {
             is_dropped: false,
             acknowledged: false,
             told_counts_from: Timestamp::EPOCH,
-            claimed_through: Timestamp::EPOCH,
-            marked_through: Timestamp::EPOCH,
-            mark_ahead: 0,
-            unheard_through: Timestamp::EPOCH,
+            marks: ClaimMarks::NONE,
             walk: None,
             counts: Counts::default(),
             written: Counts::default(),
-            rows_wait_through: Timestamp::EPOCH,
             turnover: Turnover::default(),
             in_flight: InFlight::default(),
-            all_claimed_through: Timestamp::EPOCH,
             waiting_since: None,
             saved: None,
         }
@@ -98,11 +82,6 @@ impl Audience {
     /// Pending members that are in no batch.
     pub fn waiting(&self) -> u64 {
         self.counts.pending.saturating_sub(self.in_flight.len() as u64)
-    }
-
-    /// A member pending since `since` is, or may be, in no batch: the next claim must see it.
-    pub fn look_again_from(&mut self, since: Timestamp) {
-        self.all_claimed_through = self.all_claimed_through.min(Timestamp(since.0 - 1));
     }
 
     /// What couriers see of it, if there is anything to claim.
@@ -130,8 +109,8 @@ impl Audience {
             route: Arc::clone(&self.route),
             acknowledged: self.acknowledged,
             told_counts_from: self.told_counts_from,
-            claimed_through: self.claimed_through,
-            unheard_through: self.unheard_through,
+            claimed_through: self.marks.claimed_through,
+            unheard_through: self.marks.unheard_through,
             walk: self.walk.clone(),
             counts: self.written,
             stored: self.saved,
@@ -148,13 +127,10 @@ impl Audience {
             is_new: false,
             acknowledged: row.acknowledged,
             told_counts_from: row.told_counts_from,
-            claimed_through: row.claimed_through,
-            marked_through: row.claimed_through,
-            unheard_through: row.unheard_through,
+            marks: ClaimMarks::stored(row.claimed_through, row.unheard_through),
             walk,
             counts,
             written: counts,
-            rows_wait_through: Timestamp(i64::MAX),
             saved: stored,
             ..Self::new(id, destination, route)
         }

@@ -86,8 +86,7 @@ impl Audiences {
     /// Takes over an audience that a daemon of before has left as it is.
     pub fn adopt(&mut self, db: &Connection, index: usize) -> rusqlite::Result<()> {
         let audience = &mut self.list[index];
-        audience.unheard_through = audience.unheard_through.max(audience.claimed_through);
-        (audience.claimed_through, audience.marked_through) = (Timestamp::EPOCH, Timestamp::EPOCH);
+        audience.marks.adopt();
         // The store heals what a count got wrong, rather than leave a member untold.
         let waits = members::any_pending(db, audience.row)?;
         if waits != (audience.counts.pending > 0) {
@@ -117,7 +116,7 @@ impl Audiences {
             })?;
         }
         for audience in self.list.iter_mut().filter(|_| is_lost) {
-            audience.unheard_through = audience.unheard_through.max(audience.claimed_through);
+            audience.marks.unheard();
         }
         Ok(())
     }

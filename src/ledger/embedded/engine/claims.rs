@@ -75,9 +75,9 @@ fn claim_longest(
     let mut through = Timestamp::EPOCH;
     let mut left_since: Option<Timestamp> = None;
     let mut places = Vec::new();
-    let (row, after) = (known.row, known.all_claimed_through);
+    let (row, after) = (known.row, known.marks.all_in_flight_through);
     // What this transaction has written itself is not among those yet.
-    let rows_wait = known.written.pending > 0 && known.rows_wait_through > after;
+    let rows_wait = known.written.pending > 0 && known.marks.rows_wait_through > after;
     state.members.visit_pending(db, row, after, rows_wait, |key, place, waiting| {
         let since = waiting.pending_since.unwrap_or(Timestamp::EPOCH);
         if known.in_flight.contains(place.hash, key) {
@@ -102,21 +102,21 @@ fn claim_longest(
         let known = &mut state.audiences.list[index];
         known.counts.pending = members::count_pending(db, known.row)?;
         known.written.pending = known.counts.pending;
-        known.rows_wait_through = Timestamp(i64::MAX);
-        known.all_claimed_through = Timestamp::EPOCH;
+        known.marks.look_at_all();
         state.touch(index);
         return Ok(None);
     }
     // Who may be claimed next is marked too: then not every claim needs a sync.
-    known.mark_ahead = taken.len().saturating_mul(MARKED_AHEAD);
-    if known.claimed_through < through {
-        let far = state.members.memtable.pending_far_behind(row, through, known.mark_ahead);
-        known.claimed_through = far.unwrap_or(through);
+    let marks = &mut known.marks;
+    marks.ahead = taken.len().saturating_mul(MARKED_AHEAD);
+    if marks.claimed_through < through {
+        let far = state.members.memtable.pending_far_behind(row, through, marks.ahead);
+        marks.claimed_through = far.unwrap_or(through);
     }
-    state.must_commit |= known.marked_through < through;
-    known.all_claimed_through = known.all_claimed_through.max(through);
+    state.must_commit |= marks.claim(through);
+    marks.all_in_flight_through = marks.all_in_flight_through.max(through);
     if let Some(since) = left_since {
-        known.look_again_from(since);
+        marks.look_again_from(since);
     }
     let route = Arc::clone(&known.route);
     for (member, (hash, row)) in taken.iter().zip(places) {
@@ -152,8 +152,7 @@ fn claim_again(
         version: after.version,
     };
     let known = &mut state.audiences.list[index];
-    known.claimed_through = known.claimed_through.max(since);
-    state.must_commit |= known.marked_through < since;
+    state.must_commit |= known.marks.claim(since);
     let row = place.is_row().then_some(after);
     known.in_flight.insert(place.hash, context_key.clone(), row);
     state.touch(index);

@@ -139,7 +139,7 @@ fn for_each_claimed(
             state.put(db, audience, (key, place), before.as_ref(), &next)?;
             let waits = next.or(before.as_ref()).and_then(|member| member.pending_since);
             if let Some(since) = waits {
-                state.audiences.list[audience].look_again_from(since);
+                state.audiences.list[audience].marks.look_again_from(since);
                 longest = Some(longest.map_or(since, |other| other.min(since)));
             }
             hashes.push(hash);

@@ -41,9 +41,10 @@ impl State {
             if known.in_flight.is_empty() {
                 continue;
             }
-            let (row, after) = (known.row, known.all_claimed_through);
-            let far = self.members.memtable.pending_far_behind(row, after, known.mark_ahead);
-            known.claimed_through = known.claimed_through.max(far.unwrap_or(Timestamp::EPOCH));
+            let (row, after) = (known.row, known.marks.all_in_flight_through);
+            let far = self.members.memtable.pending_far_behind(row, after, known.marks.ahead);
+            known.marks.claimed_through =
+                known.marks.claimed_through.max(far.unwrap_or(Timestamp::EPOCH));
         }
     }
 
@@ -51,7 +52,7 @@ impl State {
     pub fn marked(&mut self, marks: Marks) {
         for (row, through) in marks {
             if let Some(index) = self.audiences.of_row(row) {
-                self.audiences.list[index].marked_through = through;
+                self.audiences.list[index].marks.marked(through);
             }
         }
     }
@@ -73,14 +74,14 @@ impl State {
     }
 
     fn were_written(&mut self, all: BTreeMap<i64, Written>) {
-        for (row, Written { before, now, waits_through }) in all {
+        for (row, Written { before, now, pending_through }) in all {
             let Some(index) = self.audiences.of_row(row) else { continue };
             let audience = &mut self.audiences.list[index];
             audience.written.change(before, now);
-            let waits_through =
-                audience.rows_wait_through.max(waits_through.unwrap_or(Timestamp::EPOCH));
-            let any = audience.written.pending > 0;
-            audience.rows_wait_through = if any { waits_through } else { Timestamp::EPOCH };
+            audience.marks.row_waits(pending_through.unwrap_or(Timestamp::EPOCH));
+            if audience.written.pending == 0 {
+                audience.marks.no_row_waits();
+            }
             self.unsaved.insert(index);
         }
     }

@@ -148,7 +148,7 @@ impl State {
             stamp,
             told_counts_from: audience.told_counts_from,
             repeat_window: settings.repeat_window,
-            unheard_through: audience.unheard_through,
+            unheard_through: audience.marks.unheard_through,
         }
     }
 
@@ -218,7 +218,7 @@ impl State {
         let waits_since = next.or(before).and_then(|after| after.pending_since);
         let audience_state = &mut self.audiences.list[audience];
         if let Some(since) = waits_since.filter(|_| at.is_row()) {
-            audience_state.rows_wait_through = audience_state.rows_wait_through.max(since);
+            audience_state.marks.row_waits(since);
         }
         if before.is_none() && audience_state.is_new {
             self.members.note_newcomer(audience_state.row, at.hash);
@@ -228,7 +228,7 @@ impl State {
         if let Some(since) = waits_since.filter(|_| !was) {
             audience_state.waiting_since.get_or_insert_with(Instant::now);
             // It may have its stamp from the journal, and others have been claimed since.
-            audience_state.look_again_from(since);
+            audience_state.marks.look_again_from(since);
         }
         self.touch(audience);
     }

@@ -24,7 +24,7 @@ impl State {
     pub fn unclaim(&mut self, Unclaimed { audience, members, longest }: &Unclaimed) {
         let known = &mut self.audiences.list[*audience];
         if let Some(longest) = longest {
-            known.look_again_from(*longest); // a claim of the same group has not seen them
+            known.marks.look_again_from(*longest); // a claim of the same group has not seen them
         }
         for (key, hash) in members {
             known.in_flight.remove(*hash, key);

@@ -12,6 +12,7 @@ use crate::ledger::embedded::memtable::audience::DirtyMembers;
 use crate::ledger::embedded::memtable::flush::{Pass, Taken, in_order};
 use crate::ledger::embedded::memtable::place::Place;
 use crate::ledger::embedded::memtable::slot::Slot;
+use crate::ledger::embedded::watermarks::FlushMarks;
 use crate::ledger::member::{Member, Next};
 use crate::membership::{ContextKey, Timestamp};
 
@@ -48,10 +49,7 @@ pub(crate) struct Memtable {
     /// Since the first of them has changed.
     since: Option<Instant>,
     pass: Option<Pass>,
-    /// Of the journal: what the blocks up to these have changed is written, or was when the last pass
-    /// began.
-    complete_through: u64,
-    begun_through: u64,
+    marks: FlushMarks,
 }
 
 /// Members of an audience whose rows were written.
@@ -61,7 +59,7 @@ pub(crate) struct Written {
     pub before: Counts,
     pub now: Counts,
     /// The latest of the times since when one of them is pending.
-    pub waits_through: Option<Timestamp>,
+    pub pending_through: Option<Timestamp>,
 }
 
 impl Memtable {
@@ -75,8 +73,7 @@ impl Memtable {
             added: 0,
             since: None,
             pass: None,
-            complete_through: 0,
-            begun_through: 0,
+            marks: FlushMarks::default(),
         }
     }
 
@@ -264,7 +261,7 @@ impl Memtable {
                 self.text_bytes -= slot.key.bytes_elsewhere();
                 written.before += slot.row_counts();
                 written.now += slot.counts();
-                written.waits_through = written.waits_through.max(slot.pending_since());
+                written.pending_through = written.pending_through.max(slot.pending_since());
                 slots.push(slot);
             }
             if numbers.is_empty() {
@@ -284,19 +281,18 @@ impl Memtable {
 
     /// Whoever was left to this pass by the one before is written now.
     fn end(&mut self, pass: &Pass) {
-        self.complete_through = if pass.kept == 0 { pass.through } else { self.begun_through };
-        self.begun_through = pass.through;
+        self.marks.flushed(pass.through, pass.kept > 0);
         self.since = (self.count > 0).then_some(pass.began);
     }
 
     /// Begins a pass that leaves nobody.
     pub fn begin_last_pass(&mut self) {
-        self.begin_pass(self.begun_through, false);
+        self.begin_pass(self.marks.begun, false);
     }
 
     /// What the blocks of the journal up to this one have changed is written.
     pub fn complete_through(&self) -> u64 {
-        self.complete_through
+        self.marks.complete
     }
 
     /// Nothing of it counts: the journal is read again. Hashes of keys stay what they are.
