@@ -7,6 +7,8 @@
 
 #[cfg(test)]
 mod citations;
+#[cfg(test)]
+mod imports;
 mod promises;
 
 pub use promises::Promise::{self, P1, P2, P3, P4, P5, P6, P7, P8, P9, P10};

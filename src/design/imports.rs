@@ -1,0 +1,254 @@
+//! Who imports whom: read from the files, so that the directions of the house stay what its pages say.
+//!
+//! A path counts wherever it stands, in a `use` line or in the code, and a name that a module only passes on
+//! (`pub use`) counts for the file that it comes from. Tests may look wherever they want.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+/// The rooms of the house, each above those it may import.
+const ROOMS: [&str; 24] = [
+    "cli",
+    "sandbox",
+    "service",
+    "operate",
+    "config",
+    "receive",
+    "map",
+    "deliver",
+    "ledger",
+    "launchdarkly",
+    "design",
+    "manual",
+    "current",
+    "certificate",
+    "counting",
+    "clock",
+    "membership",
+    "json",
+    "nearest",
+    "panics",
+    "secret",
+    "seeds",
+    "main",
+    "lib",
+];
+
+/// A module, as its path below the crate.
+type Module = Vec<String>;
+/// What each module imports.
+type Imports = BTreeMap<Module, BTreeSet<Module>>;
+
+/// The code of a module without comments, texts and tests.
+fn code(text: &str) -> String {
+    let without_tests = text.split("\n#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let mut code = String::new();
+    for line in without_tests.lines() {
+        let line = line.split("//").next().unwrap_or_default();
+        // Only what stands outside of texts: they come in pairs on a line, or are of no interest.
+        code.extend(line.split('"').step_by(2));
+        code.push('\n');
+    }
+    code
+}
+
+/// `a::{b, c::{d as e}}` as `[[a, b], [a, c, d]]`.
+fn paths(tree: &str) -> Vec<Vec<String>> {
+    let Some((head, inner)) = tree.split_once('{') else {
+        let path = tree.split(" as ").next().unwrap_or_default();
+        return vec![path.split("::").map(|part| part.trim().to_owned()).collect()];
+    };
+    let head: Vec<String> = head
+        .split("::")
+        .map(|part| part.trim().to_owned())
+        .filter(|part| !part.is_empty())
+        .collect();
+    let inner = &inner[..inner.rfind('}').unwrap_or(inner.len())];
+    let (mut depth, mut from, mut found) = (0, 0, Vec::new());
+    for (at, letter) in inner.char_indices().chain([(inner.len(), ',')]) {
+        match letter {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                let part = inner[from..at].trim();
+                from = at + 1;
+                found.extend((!part.is_empty()).then(|| paths(part)).into_iter().flatten());
+            }
+            _ => {}
+        }
+    }
+    found.into_iter().map(|rest| [head.clone(), rest].concat()).collect()
+}
+
+/// The `use` lines of some code: those that pass names on, and the others; and what is left.
+fn uses(code: &str) -> (Vec<Vec<String>>, Vec<Vec<String>>, String) {
+    let (mut passed_on, mut used, mut rest) = (Vec::new(), Vec::new(), String::new());
+    let mut left = code;
+    while let Some(at) = left.find("use ") {
+        let before = &left[..at];
+        let line = before.rsplit('\n').next().unwrap_or_default().trim();
+        let Some(end) = left[at..].find(';').map(|end| at + end) else { break };
+        rest.push_str(before);
+        if line.is_empty() || line.starts_with("pub") {
+            let into = if line.is_empty() { &mut used } else { &mut passed_on };
+            into.extend(paths(&left[at + "use ".len()..end]));
+            left = &left[end + 1..];
+        } else {
+            left = &left[at + "use ".len()..];
+        }
+    }
+    rest.push_str(left);
+    (passed_on, used, rest)
+}
+
+/// Everything that looks like a path in some code.
+fn paths_in(code: &str) -> impl Iterator<Item = Vec<String>> {
+    let words = code.split(|letter: char| !letter.is_alphanumeric() && !"_:".contains(letter));
+    let paths = words.filter(|word| word.contains("::") && !word.starts_with("::"));
+    paths.map(|path| path.split("::").map(str::to_owned).collect())
+}
+
+/// The modules below `folder`, with their code.
+fn modules(folder: &Path, of: &Module, found: &mut BTreeMap<Module, String>) {
+    for entry in fs::read_dir(folder).expect("the sources are there").flatten() {
+        let path = entry.path();
+        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let module = [&of[..], &[name.clone()]].concat();
+        if path.is_dir() {
+            modules(&path, &module, found);
+        } else if path.extension().is_some_and(|kind| kind == "rs") && name != "tests" {
+            let text = fs::read_to_string(&path).expect("it can be read");
+            found.insert(module, code(&text));
+        }
+    }
+    found.retain(|module, _| !module.iter().any(|part| part == "tests"));
+}
+
+/// Every import of the house.
+fn imports() -> Imports {
+    let mut all = BTreeMap::new();
+    modules(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &Vec::new(), &mut all);
+    let absolute = |of: &Module, path: &[String]| -> Option<Module> {
+        let is_child = |name: &String| all.contains_key(&[&of[..], &[name.clone()]].concat());
+        let supers = path.iter().take_while(|part| *part == "super").count();
+        match path.first()?.as_str() {
+            "crate" => Some(path[1..].to_vec()),
+            "self" => Some([&of[..], &path[1..]].concat()),
+            "super" => Some([&of[..of.len().checked_sub(supers)?], &path[supers..]].concat()),
+            _ if is_child(&path[0]) => Some([&of[..], path].concat()),
+            _ => None,
+        }
+    };
+    let split: BTreeMap<&Module, _> = all.iter().map(|(of, code)| (of, uses(code))).collect();
+    let mut passed_on: BTreeMap<(&Module, &str), Module> = BTreeMap::new();
+    for (of, (passes_on, ..)) in &split {
+        for path in passes_on {
+            let name = path.last().expect("a path is not empty").as_str();
+            passed_on.extend(absolute(of, path).map(|from| ((*of, name), from)));
+        }
+    }
+    let resolve = |mut path: Module| {
+        for _ in 0..9 {
+            let Some(length) = (1..=path.len()).rev().find(|of| all.contains_key(&path[..*of]))
+            else {
+                return None;
+            };
+            let (module, rest) = path.split_at(length);
+            let module = module.to_vec();
+            let key = all.get_key_value(&module).map(|(key, _)| key)?;
+            match rest.first().and_then(|name| passed_on.get(&(key, name.as_str()))) {
+                Some(from) => path = [&from[..], &rest[1..]].concat(),
+                None => return Some(module),
+            }
+        }
+        None
+    };
+    let mut imports = Imports::new();
+    for (of, (_, used, rest)) in &split {
+        let of = (*of).clone();
+        let found = used.iter().cloned().chain(paths_in(rest));
+        let found = found.filter_map(|path| resolve(absolute(&of, &path)?));
+        let found = found.filter(|module| *module != of).collect();
+        imports.insert(of, found);
+    }
+    imports
+}
+
+/// Those of these that import each other in a circle, directly or by way of others of them.
+fn circle<T: Ord + Clone>(imports: &BTreeMap<T, BTreeSet<T>>) -> BTreeSet<T> {
+    // Who imports nobody that is left is in no circle, and who is imported by nobody neither.
+    let mut left = imports.clone();
+    loop {
+        let names: BTreeSet<T> = left.keys().cloned().collect();
+        left.values_mut().for_each(|of| of.retain(|other| names.contains(other)));
+        let imported: BTreeSet<T> = left.values().flatten().cloned().collect();
+        left.retain(|name, of| !of.is_empty() && imported.contains(name));
+        if left.len() == names.len() {
+            return names;
+        }
+    }
+}
+
+#[test]
+fn no_room_imports_one_above_it() {
+    let floor = |module: &Module| ROOMS.iter().position(|room| *room == module[0]);
+    let mut seen = 0;
+    for (of, imported) in imports() {
+        for other in imported.iter().filter(|other| other[0] != of[0]) {
+            let (from, to) = (floor(&of), floor(other));
+            assert!(from.is_some() && to.is_some(), "{of:?} and {other:?}: a room without a floor");
+            let is_start = ["main", "lib"].contains(&of[0].as_str());
+            assert!(is_start || from < to, "{} imports {}", of.join("::"), other.join("::"));
+            seen += 1;
+        }
+    }
+    assert!(seen > 200, "the imports were not found: {seen}");
+}
+
+#[test]
+fn no_file_and_no_folder_of_the_ledger_is_in_a_circle() {
+    let mut files = imports();
+    files.retain(|module, _| module[0] == "ledger");
+    assert_eq!(circle(&files), BTreeSet::new(), "files that import each other");
+
+    let folders: BTreeSet<Module> =
+        files.keys().flat_map(|file| (1..file.len()).map(|of| file[..of].to_vec())).collect();
+    assert!(folders.len() > 5, "the folders were not found: {folders:?}");
+    for folder in folders {
+        let entry = |module: &Module| module.strip_prefix(&folder[..])?.first().cloned();
+        let mut entries: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (file, imported) in &files {
+            let Some(own) = entry(file) else { continue };
+            let others = imported.iter().filter_map(entry).filter(|other| *other != own);
+            entries.entry(own.clone()).or_default().extend(others.collect::<Vec<_>>());
+        }
+        assert_eq!(circle(&entries), BTreeSet::new(), "within {}", folder.join("/"));
+    }
+}
+
+#[test]
+fn a_circle_is_found_and_what_hangs_on_it_is_not() {
+    let edges = [("a", "b"), ("b", "c"), ("c", "b"), ("c", "d"), ("e", "a")];
+    let mut imports: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (from, to) in edges {
+        imports.entry(from).or_default().insert(to);
+        imports.entry(to).or_default();
+    }
+    assert_eq!(circle(&imports), BTreeSet::from(["b", "c"]));
+}
+
+#[test]
+fn paths_are_read_whatever_their_form() {
+    let code = code(
+        "pub use one::{Two, three::Four as Five};\nuse super::{six, seven::*}; // use nine;\n\
+         fn f() { eight::g(\"use ten::h\"); }\n#[cfg(test)]\nmod tests {\n    use eleven;\n}\n",
+    );
+    let (passed_on, used, rest) = uses(&code);
+    let joined = |paths: &[Vec<String>]| -> Vec<String> {
+        paths.iter().map(|path| path.join("::")).collect()
+    };
+    assert_eq!(joined(&passed_on), ["one::Two", "one::three::Four"]);
+    assert_eq!(joined(&used), ["super::six", "super::seven::*"]);
+    assert_eq!(joined(&paths_in(&rest).collect::<Vec<_>>()), ["eight::g"]);
+}
