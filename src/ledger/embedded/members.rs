@@ -93,7 +93,7 @@ impl Members {
         if whose.is_new && !self.newcomers.may_know(whose.row, place.hash) {
             return Ok(None);
         }
-        rows::load(db, whose.row, key)
+        rows::load(db.connection()?, whose.row, key)
     }
 
     /// Makes a member what the rules decided, now or later; where it is then.
@@ -111,7 +111,7 @@ impl Members {
             Next::Delete => None,
         };
         if !self.is_buffering {
-            rows::store(db, audience, key.as_str(), before, now)?;
+            rows::store(db.connection()?, audience, key.as_str(), before, now)?;
             return Ok(place);
         }
         Ok(self.memtable.put(audience, (key, place), before, now))
@@ -138,7 +138,7 @@ impl Members {
         let mut longest = self.memtable.pending_since(audience);
         if self.looks_at_rows(rows_wait) {
             let mut looked_at = 0;
-            rows::visit_pending(db, audience, Timestamp::EPOCH, |key, row| {
+            rows::visit_pending(db.connection()?, audience, Timestamp::EPOCH, |key, row| {
                 looked_at += 1;
                 // The row is not the truth of whom both is known.
                 let is_found = looked_at == MOST_LOOKED_AT || self.place(audience, key).is_row();
@@ -164,7 +164,7 @@ impl Members {
         let mut dirty = self.memtable.pending_behind(audience, after).peekable();
         let mut has_enough = false;
         if self.looks_at_rows(rows_wait) {
-            rows::visit_pending(db, audience, after, |key, row| {
+            rows::visit_pending(db.connection()?, audience, after, |key, row| {
                 let Some(key) = ContextKey::new(key) else { return true };
                 let since = row.pending_since.unwrap_or(after);
                 while let Some((_, key, place, now)) =

@@ -155,7 +155,7 @@ impl Checkpointer {
             // Nothing is added while it is copied, so that the next commit may begin the log again.
             let _copying = self.shared.lock();
             self.help_from = pages.saturating_add(worth_it);
-            return match copy(writer) {
+            return match copy(writer.connection()?) {
                 Ok(Copied { copied, .. }) => {
                     self.shared.copied.store(copied, Ordering::Relaxed);
                     Ok(())
@@ -188,8 +188,10 @@ impl Checkpointer {
     pub fn empty(&self, writer: &Database) -> rusqlite::Result<bool> {
         match self.shared.copying.try_lock() {
             Err(TryLockError::WouldBlock) => Ok(false),
-            Ok(_copying) => empty_log(writer, &self.directory, None),
-            Err(TryLockError::Poisoned(_)) => empty_log(writer, &self.directory, None),
+            Ok(_copying) => empty_log(writer.connection()?, &self.directory, None),
+            Err(TryLockError::Poisoned(_)) => {
+                empty_log(writer.connection()?, &self.directory, None)
+            }
         }
     }
 

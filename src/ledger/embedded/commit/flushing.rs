@@ -151,19 +151,19 @@ impl Flusher {
         marks: LogMarks,
         rows: Rows,
         now: Instant,
-    ) {
+    ) -> rusqlite::Result<()> {
         if self.is_writing() || state.members.memtable.is_empty() {
-            return;
+            return Ok(());
         }
         let share = self.share(&mut state.members.memtable, marks.read, rows, now);
         if share == 0 {
-            return;
+            return Ok(());
         }
         let taken = state.take_some(share);
         let merged = complete_through(&state.members.memtable, marks, marks.read);
         let is_news = merged > marks.merged;
         if taken.is_empty() && !is_news {
-            return; // all of them are left to the next flush
+            return Ok(()); // all of them are left to the next flush
         }
         state.mark_ahead();
         let audiences = state.take_unsaved();
@@ -174,8 +174,9 @@ impl Flusher {
             audiences.iter().try_for_each(|row| row.write(db))?;
             meta::keep_arrival(db, arrival)?;
             if is_news { meta::keep_merged(db, merged) } else { Ok(()) }
-        });
+        })?;
         self.beside = Some(Flushed { merged, marks });
+        Ok(())
     }
 
     /// As many as it is time for; the journal is read up to block `read`.

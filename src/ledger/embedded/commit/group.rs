@@ -284,7 +284,7 @@ impl Group {
         if let Some((destinations, _)) = &self.configure {
             let stamp = state.stamp();
             self.configured_before = Some(state.audiences.configured());
-            state.audiences.configure(db, destinations.clone(), stamp)?;
+            state.audiences.configure(db.connection()?, destinations.clone(), stamp)?;
         }
         if !self.counting.is_empty() || !self.counting_now.is_empty() {
             self.counted = counting::count(state, db)?;

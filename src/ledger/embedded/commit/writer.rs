@@ -239,7 +239,7 @@ impl Writer {
                 self.space.show();
                 group.answer();
                 self.flusher.answer_readers(&self.state.members.memtable);
-                self.flush(rows, now);
+                self.flush(rows, now)?;
                 Ok(())
             }
             Err(error) => {
@@ -259,7 +259,8 @@ impl Writer {
                 self.flusher.fail_readers(&error.to_string());
                 group.rolled_back(&mut self.state);
                 self.log.start_over(group.merges);
-                self.state.reload(&self.database, had_unwritten).map_err(failed("reading"))?;
+                let db = self.database.connection().map_err(failed("reading"))?;
+                self.state.reload(db, had_unwritten).map_err(failed("reading"))?;
                 self.shared.is_unwritten.store(false, Ordering::SeqCst);
                 self.state.publish();
                 self.space.show();
@@ -298,18 +299,18 @@ impl Writer {
             db.give_up(); // all of it is in memory
             return Ok(false);
         }
-        db.wait();
+        db.wait()?;
         self.end_beside()?;
         let Self { database: db, state, .. } = self;
-        let marks = state.save(db)?;
+        let marks = state.save(db.connection()?)?;
         // On a full disk something is written in any case: it alone shows that there is space again.
         let has_written = self.space.is_full || db.has_changed();
         if has_written {
-            meta::keep_arrival(db, state.latest().0)?;
+            meta::keep_arrival(db.connection()?, state.latest().0)?;
         }
         let merged = self.complete_through(group.merges.unwrap_or(self.log.marks.read));
         if merged > self.log.marks.merged {
-            meta::keep_merged(&self.database, merged)?;
+            meta::keep_merged(self.database.connection()?, merged)?;
         }
         let began = Instant::now();
         self.database.commit()?;
@@ -337,11 +338,12 @@ impl Writer {
     }
 
     /// Begins to write dirty members beside the writer, as many as it is time for.
-    fn flush(&mut self, rows: Rows, now: Instant) {
-        if !self.space.is_full {
-            let Self { state, database, flusher, log, .. } = self;
-            flusher.begin(state, database, log.marks, rows, now);
+    fn flush(&mut self, rows: Rows, now: Instant) -> Result<(), WriterFailure> {
+        if self.space.is_full {
+            return Ok(());
         }
+        let Self { state, database, flusher, log, .. } = self;
+        flusher.begin(state, database, log.marks, rows, now).map_err(failed("writing"))
     }
 
     /// Takes note of what became of the rows that were written beside, as soon as that is known.
@@ -381,7 +383,7 @@ impl Writer {
             self.read_journal(&mut group)?;
             let is_last = group.merges.unwrap_or(self.log.marks.read) == last;
             self.commit(group, if is_last { Rows::All } else { Rows::Due })?;
-            self.database.wait(); // there is nothing else to do
+            self.database.wait().map_err(failed("writing"))?; // there is nothing else to do
         }
         Ok(())
     }
@@ -419,19 +421,20 @@ impl Writer {
 
     /// Closes the database; what is not in a call now is known not to be.
     pub(crate) fn shut(mut self, logs: Logs) -> Result<(), WriterFailure> {
-        self.database.wait();
+        self.database.wait().map_err(failed("closing"))?;
         match self.end_beside() {
             Err(error) if !is_full(&error, &self.directory) => {
                 return Err(failed("writing")(error));
             }
             _ => {} // the journal still has what there was no space for
         }
+        let db = self.database.connection().map_err(failed("closing"))?;
         let audiences = &mut self.state.audiences;
         let all_written = self.state.members.memtable.is_empty();
         for index in (0..audiences.list.len()).filter(|_| all_written) {
             if audiences.list[index].in_flight.is_empty() {
                 audiences.list[index].marks.claimed_through = Timestamp::EPOCH;
-                match audiences.save(&self.database, index, true) {
+                match audiences.save(db, index, true) {
                     // What is told once more for that is told in vain, and no more.
                     Err(error) if is_full(&error, &self.directory) => break,
                     saved => saved.map_err(failed("closing"))?,
@@ -440,7 +443,7 @@ impl Writer {
         }
         self.checkpointer.stop();
         if let Logs::Emptied { by } = logs {
-            empty_log(&self.database, &self.directory, by).map_err(failed("emptying its log"))?;
+            empty_log(db, &self.directory, by).map_err(failed("emptying its log"))?;
             empty_journal(&self.shared.journal, &self.directory, [true; FILES.len()]);
         }
         self.database.close().map_err(failed("closing"))?;
@@ -464,11 +467,11 @@ impl Writer {
         &mut self,
         work: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<()> + Send + 'static,
     ) {
-        self.database.write_beside(work);
+        self.database.write_beside(work).expect("it comes back");
         self.flusher.write_nothing(self.log.marks.merged);
     }
 
     pub(crate) fn wait(&self) {
-        self.database.wait();
+        self.database.wait().expect("it comes back");
     }
 }

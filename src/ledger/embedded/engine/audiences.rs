@@ -224,7 +224,7 @@ impl Audiences {
         let route = &audience.route;
         if route.context_kind != delta.context_kind
             && (arriving.contains(&index)
-                || members::any(db, audience.row)?
+                || members::any(db.connection()?, audience.row)?
                 || settle(&route.destination).is_err())
         {
             return Ok(Err(Unrecorded::OtherKind));
@@ -252,7 +252,7 @@ impl Audiences {
             audience_key: delta.audience_key.clone(),
             context_kind: delta.context_kind.clone(),
         });
-        let row = rows::insert(db, *row, &route)?;
+        let row = rows::insert(db.connection()?, *row, &route)?;
         let index = self.vacant.pop_first().unwrap_or(self.list.len());
         self.put(index, Audience::new(row, destination, route));
         Ok(index)

@@ -100,7 +100,7 @@ fn claim_longest(
         // The rows decide, not the count.
         state.write_members(db)?;
         let known = &mut state.audiences.list[index];
-        known.counts.pending = members::count_pending(db, known.row)?;
+        known.counts.pending = members::count_pending(db.connection()?, known.row)?;
         known.written.pending = known.counts.pending;
         known.marks.look_at_all();
         state.touch(index);
@@ -184,7 +184,7 @@ fn claim_told(
         if !known.acknowledged {
             continue;
         }
-        let near = members::walk_in(db, row, behind, NEAR)?;
+        let near = members::walk_in(db.connection()?, row, behind, NEAR)?;
         let told = near.iter().find(|(key, member)| {
             member.told.is_some()
                 && member.pending_since.is_none()

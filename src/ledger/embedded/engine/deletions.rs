@@ -1,8 +1,6 @@
 //! Who is deleted, and what comes too late for them: the rules of [`crate::ledger::deletion`] put to the
 //! rows of a person.
 
-use rusqlite::params;
-
 use crate::ledger::deletion::{Reach, Tombstone};
 use crate::ledger::embedded::engine::state::State;
 use crate::ledger::embedded::tables::database::Database;
@@ -42,7 +40,7 @@ impl State {
         let row = self.audiences.destinations[destination].row;
         let stamp = self.stamp();
         let hash = self.persons.hash_of_message(row, &message.hash.0);
-        self.messages.count(db, hash, message.moves, at, stamp)
+        self.messages.count(db.connection()?, hash, message.moves, at, stamp)
     }
 
     /// What a delta changes, after [`State::date_messages`]; `None` if its person was deleted after it
@@ -89,7 +87,7 @@ impl State {
             }
             person = Some(self.persons.hash(row, user_id.as_str()));
         }
-        self.rejected.keep(db, row, arrival, event, person)
+        self.rejected.keep(db.connection()?, row, arrival, event, person)
     }
 
     /// Removes a person from every audience of the destination, as of when that was asked for; the
@@ -117,11 +115,13 @@ impl State {
         let row = self.audiences.destinations[destination].row;
         let person = self.persons.hash(row, deletion.user_id.as_str());
         self.erasure.note();
-        self.rejected.forget(db, person, reach.0)?;
+        self.rejected.forget(db.connection()?, person, reach.0)?;
         let (mut taken, mut ahead) = (None, 0);
         for (audience, key) in self.members_of(db, destination, &deletion.user_id, person)? {
             let row = self.audiences.list[audience].row;
-            let Some(before) = members::load(db, row, key.as_str())? else { continue };
+            let Some(before) = members::load(db.connection()?, row, key.as_str())? else {
+                continue;
+            };
             if !reach.takes(&before) {
                 let is_entry = before.membership == Membership::In;
                 ahead += u64::from(before.is_ahead && is_entry && !counts.is_repeat);
@@ -129,11 +129,16 @@ impl State {
             }
             taken = taken.max(Some(before.event_at));
             let next = member::forget(&before, counts.at, &self.moment(audience));
-            Parked::erase(db, row, key.as_str())?;
+            Parked::erase(db.connection()?, row, key.as_str())?;
             let place = self.place(audience, key.as_str());
             self.put(db, audience, (&key, place), Some(&before), &next)?;
         }
-        self.persons.remember(db, person, Tombstone::of(counts.at, reach, taken), arrival)?;
+        self.persons.remember(
+            db.connection()?,
+            person,
+            Tombstone::of(counts.at, reach, taken),
+            arrival,
+        )?;
         Ok(ahead)
     }
 
@@ -148,10 +153,7 @@ impl State {
         let key = ContextKey::from(user_id.clone());
         let audiences = self.audiences.of_destination(destination).into_iter();
         let mut found: Vec<_> = audiences.map(|audience| (audience, key.clone())).collect();
-        let by_hash: Vec<(i64, String)> = db
-            .prepare_cached("SELECT audience, context_key FROM member WHERE person = ?1")?
-            .query_map(params![person], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<Result<_, _>>()?;
+        let by_hash = members::of_person(db.connection()?, person)?;
         let known =
             |(row, key): (i64, String)| Some((self.audiences.of_row(row)?, ContextKey::new(&key)?));
         found.extend(by_hash.into_iter().filter_map(known));

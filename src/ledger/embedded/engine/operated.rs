@@ -1,9 +1,9 @@
 //! What operators ask of the writer: rare, so that each is simple rather than fast.
 
-use rusqlite::{OptionalExtension, params};
-
 use crate::ledger::embedded::engine::state::State;
+use crate::ledger::embedded::tables::audiences;
 use crate::ledger::embedded::tables::database::Database;
+use crate::ledger::embedded::tables::destinations;
 use crate::ledger::embedded::tables::dropped;
 use crate::ledger::embedded::tables::meta;
 use crate::ledger::embedded::tables::walk::Task;
@@ -53,12 +53,12 @@ pub(crate) fn apply(
             each_of(state, db, members, |before, _| member::discard(before)).map(Ok)
         }
         Operation::DiscardRejected { destination, ids } => {
-            let Some(row) = row_of(db, destination)? else {
+            let Some(row) = destinations::find(db.connection()?, destination)? else {
                 return Ok(Err(LedgerError::UnknownDestination(destination.clone())));
             };
             let mut discarded = 0;
             for id in ids {
-                discarded += u64::from(state.rejected.discard(db, row, *id)?);
+                discarded += u64::from(state.rejected.discard(db.connection()?, row, *id)?);
             }
             Ok(Ok(discarded))
         }
@@ -97,7 +97,7 @@ pub(crate) fn apply(
             Ok(Ok(1))
         }
         Operation::LeaveNote(note) => {
-            meta::keep_note(db, note)?;
+            meta::keep_note(db.connection()?, note)?;
             Ok(Ok(1))
         }
     }
@@ -176,36 +176,25 @@ fn drop_rows(
 ) -> rusqlite::Result<Result<u64, LedgerError>> {
     if let Some(of) = state.audiences.destination(destination) {
         if only.is_none() {
-            dropped::detach_rejected(db, state.audiences.destinations[of].row)?;
+            dropped::detach_rejected(db.connection()?, state.audiences.destinations[of].row)?;
             state.upkeep.wake();
         }
-        return each_audience(state, of, only, |state, audience| state.drop_audience(db, audience));
+        return each_audience(state, of, only, |state, audience| {
+            state.drop_audience(db.connection()?, audience)
+        });
     }
     // It was not configured since the start, so that nothing of it is in memory or in a call.
-    let Some(row) = row_of(db, destination)? else {
+    let Some(row) = destinations::find(db.connection()?, destination)? else {
         return Ok(Err(LedgerError::UnknownDestination(destination.clone())));
     };
     state.upkeep.wake();
     let Some(only) = only else {
-        dropped::detach_destination(db, row)?;
+        dropped::detach_destination(db.connection()?, row)?;
         return Ok(Ok(1));
     };
-    let audience: Option<i64> = db
-        .query_row(
-            "SELECT id FROM audience WHERE destination = ?1 AND audience_id = ?2",
-            params![row, only.as_str()],
-            |row| row.get(0),
-        )
-        .optional()?;
+    let audience = audiences::find(db.connection()?, row, only)?;
     match audience {
-        Some(audience) => dropped::detach(db, audience).map(|()| Ok(1)),
+        Some(audience) => dropped::detach(db.connection()?, audience).map(|()| Ok(1)),
         None => Ok(Err(LedgerError::UnknownAudience(only.clone()))),
     }
-}
-
-fn row_of(db: &Database, destination: &DestinationName) -> rusqlite::Result<Option<i64>> {
-    db.query_row("SELECT id FROM destination WHERE name = ?1", [destination.as_str()], |row| {
-        row.get(0)
-    })
-    .optional()
 }

@@ -242,7 +242,7 @@ fn record_deltas(
             if new_in == Some(audience) && !state.members.is_buffering() {
                 let mut counted = *tally;
                 if let Some(after) = outcome(state, db, arrivals, None, &mut counted)?
-                    && members::insert_if_new(db, row, key.as_str(), &after)?
+                    && members::insert_if_new(db.connection()?, row, key.as_str(), &after)?
                 {
                     *tally = counted;
                     state.note(audience, place, None, &Next::Write(after));

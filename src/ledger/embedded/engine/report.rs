@@ -60,7 +60,7 @@ pub(crate) fn report(
                 if parked {
                     let row = state.audiences.list[audience].row;
                     let key = claimed.context_key.as_str();
-                    state.parked.insert(db, row, key, moment.stamp, &reason)?;
+                    state.parked.insert(db.connection()?, row, key, moment.stamp, &reason)?;
                 }
                 Ok(next)
             })
@@ -90,11 +90,11 @@ fn settle(state: &mut State, db: &Database, batch: Batch) -> rusqlite::Result<Op
         let (next, tell_once_more) = member::settle(before, claimed, &moment);
         let key = claimed.context_key.as_str();
         if before.is_some_and(|before| before.parked_at.is_some()) {
-            Parked::erase(db, row, key)?;
+            Parked::erase(db.connection()?, row, key)?;
             state.erasure.note();
         }
         if tell_once_more {
-            state.upkeep.reassert_later(db, row, key, moment.stamp)?;
+            state.upkeep.reassert_later(db.connection()?, row, key, moment.stamp)?;
         }
         Ok(next)
     })

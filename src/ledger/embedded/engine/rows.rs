@@ -61,7 +61,7 @@ impl State {
     pub fn write_members(&mut self, db: &Database) -> rusqlite::Result<()> {
         self.members.memtable.begin_last_pass();
         while self.members.memtable.is_in_pass() {
-            flush::write(&self.take_some(TAKEN_AT_ONCE), db)?;
+            flush::write(&self.take_some(TAKEN_AT_ONCE), db.connection()?)?;
         }
         Ok(())
     }

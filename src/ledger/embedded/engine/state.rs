@@ -25,6 +25,7 @@ use crate::ledger::embedded::members::Members;
 use crate::ledger::embedded::memtable::Place;
 use crate::ledger::embedded::opening::open::Found;
 use crate::ledger::embedded::settings::Settings;
+use crate::ledger::embedded::tables::audiences;
 use crate::ledger::embedded::tables::database::Database;
 use crate::ledger::embedded::tables::dropped;
 use crate::ledger::embedded::tables::messages::Messages;
@@ -206,7 +207,7 @@ impl State {
         }
         if *next == Next::Delete {
             self.erasure.note();
-            Parked::erase(db, row, key.as_str())?;
+            Parked::erase(db.connection()?, row, key.as_str())?;
         }
         self.note(audience, after, before, next);
         Ok(after)
@@ -301,7 +302,7 @@ impl State {
             let Some(index) = self.audiences.of_row(row) else { continue };
             let audience = &self.audiences.list[index];
             if audience.is_dropped && audience.in_flight.is_empty() {
-                db.execute("DELETE FROM audience WHERE id = ?1", [row])?;
+                audiences::erase(db, row)?;
                 self.free(index);
             }
         }
@@ -324,7 +325,7 @@ impl State {
         let stamp = self.stamp();
         let known = &mut self.audiences.destinations[destination];
         known.paused_at = paused.then(|| known.paused_at.unwrap_or(stamp));
-        known.save(db)?;
+        known.save(db.connection()?)?;
         self.steered.insert(destination);
         Ok(())
     }

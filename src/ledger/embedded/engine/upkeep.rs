@@ -20,8 +20,8 @@ use crate::membership::ContextKey;
 pub(crate) fn step(state: &mut State, db: &Database, now: Instant) -> rusqlite::Result<()> {
     let reasserted = reassert_due(state, db, now)?;
     let walking = walks::step(state, db)?;
-    state.free_dropped(db)?;
-    let dropping = dropped::erase_slice(&mut state.rejected, db, SLICE)?;
+    state.free_dropped(db.connection()?)?;
+    let dropping = dropped::erase_slice(&mut state.rejected, db.connection()?, SLICE)?;
     if dropping {
         state.erasure.note();
     }
@@ -33,7 +33,7 @@ pub(crate) fn step(state: &mut State, db: &Database, now: Instant) -> rusqlite::
 /// `true`: there is more that is due.
 fn reassert_due(state: &mut State, db: &Database, now: Instant) -> rusqlite::Result<bool> {
     let Some(through) = state.upkeep.take_reassertions(now) else { return Ok(false) };
-    let rows = reassertions::take(db, through, SLICE)?;
+    let rows = reassertions::take(db.connection()?, through, SLICE)?;
     let more = rows.len() == SLICE;
     if !rows.is_empty() {
         state.erasure.note(); // each has a context key
@@ -57,8 +57,8 @@ fn purge(state: &mut State, db: &Database, now: Instant) -> rusqlite::Result<boo
     let mut more = false;
     if state.upkeep.is_look_due(now) {
         let stamp = state.stamp();
-        more |= state.rejected.purge_slice(db, stamp, SLICE)?;
-        more |= state.messages.purge_slice(db, stamp, SLICE)?;
+        more |= state.rejected.purge_slice(db.connection()?, stamp, SLICE)?;
+        more |= state.messages.purge_slice(db.connection()?, stamp, SLICE)?;
         more |= discard_parked(state, db)?;
         state.upkeep.looked(now, more);
     }
@@ -68,7 +68,7 @@ fn purge(state: &mut State, db: &Database, now: Instant) -> rusqlite::Result<boo
 /// Discards parked members that are too old or too many. `true`: there are more.
 fn discard_parked(state: &mut State, db: &Database) -> rusqlite::Result<bool> {
     let now = state.stamp();
-    let excess = state.parked.take_slice(db, now, SLICE)?;
+    let excess = state.parked.take_slice(db.connection()?, now, SLICE)?;
     let discarded = excess.members.len();
     for (row, key) in excess.members {
         let Some(audience) = state.audiences.of_row(row) else { continue };
@@ -87,18 +87,18 @@ fn purge_tombstones(state: &mut State, db: &Database, now: Instant) -> rusqlite:
     let Some((row, key)) = state.upkeep.take_tombstone_walk(now) else { return Ok(false) };
     let ttl = state.upkeep.tombstone_ttl();
     let stamp = state.stamp();
-    let slice = members::walk(db, (row, &key), SLICE)?;
+    let slice = members::walk(db.connection()?, (row, &key), SLICE)?;
     for (row, key, before) in &slice {
         if before.is_spent_tombstone(stamp, ttl) {
             // No count is of tombstones, so that the audience need not be known.
-            members::store(db, *row, key, Some(before), None)?;
+            members::store(db.connection()?, *row, key, Some(before), None)?;
             state.erasure.note();
         }
     }
     let is_more = slice.len() == SLICE;
     match slice.into_iter().next_back() {
         Some((row, key, _)) if is_more => state.upkeep.walk_tombstones_behind(row, key),
-        _ => persons::purge(db, stamp.before(ttl))?,
+        _ => persons::purge(db.connection()?, stamp.before(ttl))?,
     }
     Ok(is_more)
 }

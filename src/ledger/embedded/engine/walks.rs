@@ -45,7 +45,7 @@ fn advance(
     if known.counts.pending >= AHEAD {
         return Ok(0);
     }
-    let slice = members::walk_in(db, known.row, &walk.after, limit)?;
+    let slice = members::walk_in(db.connection()?, known.row, &walk.after, limit)?;
     let rows = slice.len();
     for (key, before) in slice {
         let moment = state.moment(audience);

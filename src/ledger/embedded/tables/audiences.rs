@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::ledger::Route;
 use crate::ledger::counts::Counts;
@@ -147,5 +147,22 @@ pub(crate) fn erase_unused(db: &Connection) -> rusqlite::Result<()> {
              AND NOT EXISTS (SELECT 1 FROM member WHERE member.audience = audience.id)",
         [],
     )?;
+    Ok(())
+}
+
+/// The row of an audience of a destination.
+pub(crate) fn find(
+    db: &Connection,
+    destination: i64,
+    audience: &AudienceId,
+) -> rusqlite::Result<Option<i64>> {
+    db.prepare_cached("SELECT id FROM audience WHERE destination = ?1 AND audience_id = ?2")?
+        .query_row(params![destination, audience.as_str()], |row| row.get(0))
+        .optional()
+}
+
+/// Erases the row of an audience that has no member.
+pub(crate) fn erase(db: &Connection, audience: i64) -> rusqlite::Result<()> {
+    db.execute("DELETE FROM audience WHERE id = ?1", [audience])?;
     Ok(())
 }

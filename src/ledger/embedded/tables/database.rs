@@ -2,12 +2,10 @@
 //! and then: the writer goes on in memory meanwhile.
 //!
 //! # What always holds
-//! * One of the two has the connection. Whoever looks into the database waits for the other one, and
-//!   is in a transaction of the writer then if one was begun.
+//! * Exactly one of the two has the connection; [`Database::connection`] waits until the other one gives it back.
 //! * What became of a transaction beside is known before the writer commits anything else.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::ops::Deref;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
@@ -64,17 +62,31 @@ impl Database {
         self.outcome.take()
     }
 
+    /// The connection; waits for the transaction beside the writer, if there is one, and is in a transaction of
+    /// the writer then if one was begun.
+    pub fn connection(&self) -> rusqlite::Result<&Connection> {
+        if let Some(here) = self.here.get() {
+            return Ok(here);
+        }
+        let back = self.thread.as_ref().and_then(|thread| thread.back.recv().ok());
+        let here = self.take_back(back.ok_or(rusqlite::Error::UnwindingPanic)?);
+        if self.is_begun.get() {
+            self.begin_on(here)?;
+        }
+        Ok(here)
+    }
+
     /// Waits for the transaction beside the writer, if there is one.
-    pub fn wait(&self) {
-        let _: &Connection = self;
+    pub fn wait(&self) -> rusqlite::Result<()> {
+        self.connection().map(|_| ())
     }
 
     /// Begins a transaction of the writer: at once, or when it looks into the database.
     pub fn begin(&mut self) -> rusqlite::Result<()> {
         let thread = self.thread.as_ref().filter(|_| self.is_lent());
         match thread.map(|thread| thread.back.try_recv()) {
-            Some(Ok(back)) => _ = self.here.set(self.take_back(back)), // it was lent
-            Some(Err(TryRecvError::Disconnected)) => self.wait(),      // and will not come
+            Some(Ok(back)) => _ = self.take_back(back),
+            Some(Err(TryRecvError::Disconnected)) => self.wait()?, // it will not come
             Some(Err(TryRecvError::Empty)) | None => {}
         }
         self.is_begun.set(true);
@@ -93,11 +105,11 @@ impl Database {
 
     /// Whether the transaction has changed a row.
     pub fn has_changed(&self) -> bool {
-        self.total_changes() != self.changes.get()
+        self.here.get().is_some_and(|here| here.total_changes() != self.changes.get())
     }
 
     pub fn commit(&self) -> rusqlite::Result<()> {
-        self.execute_batch("COMMIT")?;
+        self.connection()?.execute_batch("COMMIT")?;
         self.is_begun.set(false);
         Ok(())
     }
@@ -105,7 +117,7 @@ impl Database {
     /// Ends a transaction that failed; what was written beside it has ended too.
     pub fn roll_back(&self) {
         // One that never began, or that SQLite has ended itself, has nothing to roll back.
-        let _ = self.execute_batch("ROLLBACK");
+        let _ = self.connection().and_then(|db| db.execute_batch("ROLLBACK"));
         self.is_begun.set(false);
     }
 
@@ -114,9 +126,9 @@ impl Database {
     pub fn write_beside(
         &mut self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
-    ) {
-        self.wait();
-        let Some(connection) = self.here.take() else { return };
+    ) -> rusqlite::Result<()> {
+        self.wait()?;
+        let Some(connection) = self.here.take() else { return Ok(()) };
         if self.thread.is_none() {
             self.thread = RowsThread::start().ok();
         }
@@ -130,42 +142,20 @@ impl Database {
             self.outcome.replace(Some(write(&connection, work)));
             self.here = connection.into();
         }
+        Ok(())
     }
 
     /// Closes the connection. An error is of that, or of what was written beside last.
     pub fn close(mut self) -> rusqlite::Result<()> {
-        self.wait();
+        self.wait()?;
         self.thread = None;
         self.outcome().transpose()?;
         self.here.take().map_or(Ok(()), |here| here.close().map_err(|(_, error)| error))
     }
 
-    fn take_back(&self, (connection, outcome): (Connection, Outcome)) -> Connection {
+    fn take_back(&self, (connection, outcome): (Connection, Outcome)) -> &Connection {
         self.outcome.replace(Some(outcome));
-        connection
-    }
-
-    fn receive(&self) -> Connection {
-        let back = self.thread.as_ref().map(|thread| thread.back.recv());
-        let back = back.expect("what is not here is lent");
-        let connection = self.take_back(back.expect("it comes back, unless writing rows panics"));
-        if self.is_begun.get()
-            && let Err(error) = self.begin_on(&connection)
-        {
-            let mut outcome = self.outcome.borrow_mut();
-            if !matches!(*outcome, Some(Err(_))) {
-                *outcome = Some(Err(error));
-            }
-        }
-        connection
-    }
-}
-
-impl Deref for Database {
-    type Target = Connection;
-
-    fn deref(&self) -> &Connection {
-        self.here.get_or_init(|| self.receive())
+        self.here.get_or_init(|| connection) // it was lent
     }
 }
 
@@ -230,19 +220,26 @@ mod tests {
     fn whoever_looks_finds_what_was_written_beside_and_is_in_a_transaction_of_its_own() {
         let connection = Connection::open_in_memory().expect("memory is there");
         let mut database = Database::new(connection);
-        database.write_beside(|db| db.execute_batch("CREATE TABLE seen (number UNIQUE)"));
+        database
+            .write_beside(|db| db.execute_batch("CREATE TABLE seen (number UNIQUE)"))
+            .expect("it comes back");
         for number in 1..=3 {
             database.begin().expect("nothing else is begun");
-            assert_eq!(count(&database), number - 1);
+            assert_eq!(count(database.connection().expect("it comes back")), number - 1);
             assert!(database.outcome().expect("it was written").is_ok());
-            insert(100 + number)(&database).expect("it is another number");
+            insert(100 + number)(database.connection().expect("it is here"))
+                .expect("it is another number");
             assert!(database.has_changed());
             database.roll_back();
-            database.write_beside(insert(number));
+            database.write_beside(insert(number)).expect("it comes back");
             assert!(database.is_lent());
         }
         database.begin().expect("nothing else is begun");
-        assert_eq!(count(&database), 3, "what was rolled back is gone, and nothing else");
+        assert_eq!(
+            count(database.connection().expect("it comes back")),
+            3,
+            "what was rolled back is gone, and nothing else"
+        );
         database.commit().expect("it was begun");
         assert!(database.outcome().expect("it was written").is_ok());
         database.close().expect("nothing uses it");
@@ -252,12 +249,16 @@ mod tests {
     fn what_fails_beside_is_rolled_back_and_told_once() {
         let connection = Connection::open_in_memory().expect("memory is there");
         let mut database = Database::new(connection);
-        database.write_beside(|db| {
-            db.execute_batch("CREATE TABLE seen (number UNIQUE); INSERT INTO seen VALUES (1)")
-        });
-        database.write_beside(|db| insert(2)(db).and_then(|()| insert(1)(db)));
+        database
+            .write_beside(|db| {
+                db.execute_batch("CREATE TABLE seen (number UNIQUE); INSERT INTO seen VALUES (1)")
+            })
+            .expect("it comes back");
+        database
+            .write_beside(|db| insert(2)(db).and_then(|()| insert(1)(db)))
+            .expect("it comes back");
         database.begin().expect("nothing else is begun");
-        assert_eq!(count(&database), 1);
+        assert_eq!(count(database.connection().expect("it comes back")), 1);
         let failure = database.outcome().expect("it was written").expect_err("1 is there");
         assert!(failure.to_string().contains("UNIQUE"), "{failure}");
         assert!(database.outcome().is_none());
@@ -268,10 +269,14 @@ mod tests {
     fn a_panic_beside_is_a_failure_and_leaves_nothing_behind() {
         let connection = Connection::open_in_memory().expect("memory is there");
         let mut database = Database::new(connection);
-        database.write_beside(|db| db.execute_batch("CREATE TABLE seen (number UNIQUE)"));
-        database.write_beside(|db| insert(1)(db).map(|()| panic!("planted")));
+        database
+            .write_beside(|db| db.execute_batch("CREATE TABLE seen (number UNIQUE)"))
+            .expect("it comes back");
+        database
+            .write_beside(|db| insert(1)(db).map(|()| panic!("planted")))
+            .expect("it comes back");
         database.begin().expect("nothing else is begun");
-        assert_eq!(count(&database), 0);
+        assert_eq!(count(database.connection().expect("it comes back")), 0);
         let failure = database.outcome().expect("it has ended").expect_err("it has panicked");
         let words = failure.to_string();
         assert!(words.contains("rows") && words.contains("planted"), "{words}");

@@ -28,6 +28,13 @@ pub(crate) fn checksum_of(id: i64, name: &str, environment: &str, paused_at: Opt
     Checksum::new().number(id).text(name).text(environment).maybe(paused_at).finish()
 }
 
+/// The row of a destination.
+pub(crate) fn find(db: &Connection, name: &DestinationName) -> rusqlite::Result<Option<i64>> {
+    db.prepare_cached("SELECT id FROM destination WHERE name = ?1")?
+        .query_row([name.as_str()], |row| row.get(0))
+        .optional()
+}
+
 impl Destination {
     /// Reads its row, or makes one; and the environment that tellings went to so far.
     pub fn load(

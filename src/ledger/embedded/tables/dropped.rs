@@ -5,6 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::ledger::embedded::tables::audiences;
 use crate::ledger::embedded::tables::rejected::Rejected;
 
 /// Hands an audience over to be emptied.
@@ -70,7 +71,7 @@ pub(crate) fn erase_slice(
                 return Ok(true);
             }
         }
-        db.execute("DELETE FROM audience WHERE id = ?1", [audience])?;
+        audiences::erase(db, audience)?;
         return Ok(true);
     }
     if !rejected.erase_slice_of(db, destination, limit)? {

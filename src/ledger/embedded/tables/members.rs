@@ -99,6 +99,13 @@ pub(crate) fn walk_in(
     .collect()
 }
 
+/// The members of whom this is the hash of the person, in all audiences.
+pub(crate) fn of_person(db: &Connection, person: [u8; 16]) -> rusqlite::Result<Vec<(i64, String)>> {
+    db.prepare_cached("SELECT audience, context_key FROM member WHERE person = ?1")?
+        .query_map([person], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
+
 fn from_row(row: &Row<'_>, audience: i64, key: &str) -> rusqlite::Result<Member> {
     let told: Option<bool> = row.get(3)?;
     let told_at: Option<i64> = row.get(4)?;

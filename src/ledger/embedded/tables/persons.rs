@@ -11,6 +11,7 @@ use sha1::Sha1;
 use crate::ledger::deletion::Tombstone;
 use crate::ledger::embedded::tables::checksum;
 use crate::ledger::embedded::tables::checksum::Checksum;
+use crate::ledger::embedded::tables::database::Database;
 use crate::ledger::embedded::tables::meta;
 use crate::membership::Timestamp;
 
@@ -55,18 +56,19 @@ impl Persons {
     /// What a deletion of the person has left.
     pub fn tombstone(
         &self,
-        db: &Connection,
+        db: &Database,
         destination: i64,
         user_id: &str,
     ) -> rusqlite::Result<Option<Tombstone>> {
         if !self.any_forgotten {
             return Ok(None);
         }
-        db.prepare_cached(
-            "SELECT person, forgotten_at, seen_at, checksum FROM forgotten WHERE person = ?1",
-        )?
-        .query_row(params![self.hash(destination, user_id)], tombstone)
-        .optional()
+        db.connection()?
+            .prepare_cached(
+                "SELECT person, forgotten_at, seen_at, checksum FROM forgotten WHERE person = ?1",
+            )?
+            .query_row(params![self.hash(destination, user_id)], tombstone)
+            .optional()
     }
 
     /// Leaves the tombstone of a deletion that arrived at `arrival`; of several the latest counts, and

@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use crate::ledger::embedded::directory::reserve;
 use crate::ledger::embedded::tables::audiences;
 use crate::ledger::embedded::tables::audiences::AudienceRow;
 use crate::ledger::embedded::tables::checksum;
 use crate::ledger::embedded::tables::counted::Counted;
+use crate::ledger::embedded::tables::destinations;
 use crate::ledger::embedded::tables::members;
 use crate::ledger::embedded::tables::parked;
 use crate::ledger::embedded::tables::persons::Persons;
@@ -146,7 +147,7 @@ impl Reader {
         destination: &DestinationName,
     ) -> rusqlite::Result<Option<Vec<AudienceView>>> {
         self.with(|db| {
-            let Some(destination) = id_of(db, destination)? else { return Ok(None) };
+            let Some(destination) = destinations::find(db, destination)? else { return Ok(None) };
             db.prepare_cached(
                 "SELECT audience_id, audience_key, context_kind, included, pending,
                      (SELECT min(pending_since) FROM member
@@ -183,7 +184,7 @@ impl Reader {
     /// Every member of a destination, in the order of the table.
     pub fn members(&self, destination: &DestinationName) -> rusqlite::Result<Vec<MemberView>> {
         self.with(|db| {
-            let Some(id) = id_of(db, destination)? else { return Ok(Vec::new()) };
+            let Some(id) = destinations::find(db, destination)? else { return Ok(Vec::new()) };
             let mut views = Vec::new();
             for audience in audiences::of_destination(db, id, destination)? {
                 for (key, member) in members::walk_in(db, audience.id, "", usize::MAX >> 1)? {
@@ -201,12 +202,9 @@ impl Reader {
         key: &str,
     ) -> rusqlite::Result<Option<Vec<MemberView>>> {
         self.with(|db| {
-            let Some(id) = id_of(db, destination)? else { return Ok(None) };
+            let Some(id) = destinations::find(db, destination)? else { return Ok(None) };
             let person = Persons::open(db)?.hash(id, key);
-            let mut found: Vec<(i64, String)> = db
-                .prepare_cached("SELECT audience, context_key FROM member WHERE person = ?1")?
-                .query_map(params![person], |row| Ok((row.get(0)?, row.get(1)?)))?
-                .collect::<rusqlite::Result<_>>()?;
+            let mut found = members::of_person(db, person)?;
             let audiences = audiences::of_destination(db, id, destination)?;
             found.extend(audiences.iter().map(|audience| (audience.id, key.to_owned())));
             found.sort_unstable();
@@ -337,12 +335,6 @@ fn rejected_view(row: &Row<'_>) -> rusqlite::Result<RejectedView> {
     let read = || rejected::checksum_of(*received_at, reason, detail, body);
     checksum::verify(row.get(5)?, read, "a rejected event")?;
     Ok(event)
-}
-
-fn id_of(db: &Connection, destination: &DestinationName) -> rusqlite::Result<Option<i64>> {
-    db.prepare_cached("SELECT id FROM destination WHERE name = ?1")?
-        .query_row([destination.as_str()], |row| row.get(0))
-        .optional()
 }
 
 fn view(audience: &AudienceRow, context_key: String, member: &Member) -> MemberView {
