@@ -6,7 +6,7 @@
 //! its path, recorded for all of them in one transaction, and only then answered.
 //!
 //! # What always holds
-//! * A 2xx is sent after [`Ledger::record`] returned ([P1](crate::design::P1);
+//! * A 2xx is sent after [`Recorder::record`] returned ([P1](crate::design::P1);
 //!   `webhook::tests::no_success_is_answered_before_the_ledger_has_recorded`).
 //! * One bad event costs none of its neighbours ([P5](crate::design::P5); the tables of `envelope` and `webhook`).
 //! * All requests in flight share one budget; past it a body that has been arriving for longer makes way,
@@ -27,7 +27,7 @@ use axum::routing::{MethodFilter, MethodRouter, get, on, post};
 use tokio::time::Instant;
 
 use crate::clock::Seldom;
-use crate::ledger::Ledger;
+use crate::ledger::Recorder;
 
 mod answer;
 mod authentication;
@@ -117,7 +117,7 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct PublicState {
     doors: Doors,
-    ledger: Arc<dyn Ledger>,
+    ledger: Arc<dyn Recorder>,
     limits: Limits,
     budget: budget::Budget,
     heavy: heavy::Heavy,
@@ -135,7 +135,7 @@ impl PublicState {
     #[must_use]
     pub fn new(
         doors: Doors,
-        ledger: Arc<dyn Ledger>,
+        ledger: Arc<dyn Recorder>,
         limits: Limits,
         readiness: Readiness,
         counters: Arc<Counters>,

@@ -38,7 +38,7 @@ use crate::clock::{Clock, SystemClock, whole_millis};
 use crate::config::Config;
 use crate::current::Current;
 use crate::deliver;
-use crate::ledger::{EmbeddedLedger, Writer};
+use crate::ledger::{Store, Writer};
 use crate::membership::DestinationName;
 use crate::operate::access::Tokens;
 use crate::operate::actions::Environment;
@@ -84,7 +84,7 @@ pub struct Service {
     /// Where the admin listener is.
     pub admin_address: SocketAddr,
     /// The ledger, to look at.
-    pub ledger: Arc<EmbeddedLedger>,
+    pub ledger: Store,
     clock: Arc<dyn Clock>,
     /// As it is applied: what needs a restart is not, whatever its fingerprints say.
     config: Config,
@@ -175,7 +175,7 @@ impl Service {
         let (reloads, _) = Reloads::channel();
         let (began, clock): (_, Arc<dyn Clock>) = (Instant::now(), Arc::new(SystemClock));
         let listeners = Listeners::open(&config)?;
-        let ledger = EmbeddedLedger::open(wiring::ledger_settings(&config), Arc::clone(&clock))?;
+        let ledger = Store::open(wiring::ledger_settings(&config), Arc::clone(&clock))?;
         let lines = Lines::default();
         Self::open(config, reloads, (began, clock), listeners, ledger, lines)
     }
@@ -185,13 +185,12 @@ impl Service {
         reloads: Reloads,
         (began, clock): (Instant, Arc<dyn Clock>),
         listeners: Listeners,
-        (ledger, writer): (EmbeddedLedger, Writer),
+        (ledger, writer): (Store, Writer),
         lines: Lines,
     ) -> Result<Self, ServiceError> {
         let open_files = raise_open_files();
         let Listeners { public, public_tls, public_address, admin, admin_tls, admin_address } =
             listeners;
-        let ledger = Arc::new(ledger);
         let (exporter, traces) = wiring::telemetry(&config, &clock)?;
         let enabled = config.destinations.iter().filter(|destination| destination.enabled);
         let clients = enabled
@@ -212,7 +211,7 @@ impl Service {
         let mut service = Self {
             public_address,
             admin_address,
-            ledger: Arc::clone(&ledger),
+            ledger: ledger.clone(),
             configuration: Configuration::started(clock.now()),
             certificates: certificates.collect(),
             clock,
@@ -246,7 +245,7 @@ impl Service {
         service.show_standings();
 
         let doors = service.shown.doors.clone();
-        let ledger = wiring::ledger(&service);
+        let ledger = wiring::recorder(&service);
         let state = PublicState::new(doors, ledger, public_limits, readiness, received);
         for (_, certificates) in service.certificates.clone() {
             let watch = certificates.watch(service.stop_watching.clone());
@@ -296,7 +295,7 @@ impl Service {
             let mappings = wiring::mappings(&self.config, &of.name);
             self.received.of(&of.name).mappings_changed(mappings, self.clock.now());
         }
-        self.is_note_understood = note::take_up(&*self.ledger, &self.received);
+        self.is_note_understood = note::take_up(&*self.ledger.operations(), &self.received);
         self.received.keep_doors(&reload::names_of_doors(&self.config));
     }
 
@@ -318,7 +317,7 @@ impl Service {
             Ended::History
         });
         let stop = self.stop_watching.clone();
-        let (ledger, received) = (Arc::clone(&self.ledger), Arc::clone(&self.received));
+        let (ledger, received) = (self.ledger.operations(), Arc::clone(&self.received));
         let clock = Arc::clone(&self.clock);
         let noting = note::keep(ledger, received, clock, self.is_note_understood, stop);
         self.spawn(Part::Watching, async move {

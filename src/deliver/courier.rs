@@ -15,13 +15,13 @@ use tracing::{debug, error, info, warn};
 
 use super::Policy;
 use super::counters::{Delivered, word};
-use super::dispatch::{Dispatch, Now, Report, Standing, Step};
+use super::dispatch::{Dispatch, Now, Standing, Step};
 use super::failing::Failure;
 use super::words::Words;
 use crate::clock::{Clock, Seldom, whole_millis};
 use crate::launchdarkly::wire::{body_bytes, encode, member_bytes, text_bytes};
 use crate::launchdarkly::{Answer, Api, Outcome};
-use crate::ledger::{Backlog, Batch, Ledger, LedgerError, Measure, Members, Room};
+use crate::ledger::{Backlog, Batch, Claim, LedgerError, Measure, Outbox, Report, Room};
 use crate::membership::{AudienceId, DestinationName};
 use crate::panics;
 
@@ -66,7 +66,7 @@ pub struct Courier {
     destination: DestinationName,
     client_side_id: String,
     launchdarkly: Arc<dyn Api>,
-    ledger: Arc<dyn Ledger>,
+    outbox: Arc<dyn Outbox>,
     clock: Arc<dyn Clock>,
     chance: StdRng,
     dispatch: Dispatch,
@@ -107,7 +107,7 @@ impl Courier {
         client_side_id: String,
         launchdarkly: Arc<dyn Api>,
         policy: Policy,
-        ledger: Arc<dyn Ledger>,
+        outbox: Arc<dyn Outbox>,
         clock: Arc<dyn Clock>,
         chance: StdRng,
         counters: Arc<Delivered>,
@@ -123,7 +123,7 @@ impl Courier {
             destination,
             client_side_id,
             launchdarkly,
-            ledger,
+            outbox,
             clock,
             chance,
             dispatch: Dispatch::new(policy),
@@ -149,7 +149,7 @@ impl Courier {
     /// Runs until `stop`. Requests in flight are finished first: dropping one between its answer and
     /// `settle` would send its batch twice.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), CourierError> {
-        let mut news = self.ledger.news(&self.destination);
+        let mut news = self.outbox.news();
         self.counters.keep_failing(|_| false); // another courier's, to another environment perhaps
         while !stop.is_cancelled() {
             while let Some(flown) = self.flights.try_join_next() {
@@ -159,8 +159,8 @@ impl Courier {
                 self.change(change);
             }
             news.mark_unchanged();
-            let backlog = self.ledger.backlog(&self.destination).await?;
-            let is_paused = self.ledger.paused_since(&self.destination).is_some();
+            let backlog = self.outbox.backlog().await?;
+            let is_paused = self.outbox.paused_since().is_some();
             self.show_wellness(is_paused, &backlog);
             self.forget_those_without(&backlog);
             let next = if is_paused {
@@ -172,13 +172,14 @@ impl Courier {
             let batch = match next {
                 Step::Send(batch) => Ok(Some(batch)),
                 Step::Claim { audience, limit } => {
-                    self.ledger.claim(&self.destination, &audience, self.room(limit)).await
+                    let room = self.room(limit);
+                    self.outbox.claim(Claim::Longest { audience, room }).await
                 }
                 Step::ClaimAgain { route, context_key } => {
-                    self.ledger.claim_again(&route, &context_key).await
+                    self.outbox.claim(Claim::Again { route, context_key }).await
                 }
                 Step::ClaimTold { after } => {
-                    let claimed = self.ledger.claim_told(&self.destination, after.as_ref()).await;
+                    let claimed = self.outbox.claim(Claim::Told { after }).await;
                     if matches!(claimed, Ok(None)) {
                         let reports = self.dispatch.nobody_told();
                         self.report(reports).await?;
@@ -363,7 +364,7 @@ impl Courier {
             }
             // What was answered is not forgotten because it cannot be written down yet: nothing else
             // can be delivered either until it can.
-            while let Err(error) = self.tell(report.clone()).await {
+            while let Err(error) = self.outbox.report(report.clone()).await {
                 let LedgerError::Unavailable(cause) = error else { return Err(error.into()) };
                 if self.no_answers_kept.is_due() {
                     warn!(destination.name = %self.destination, cause, "an answer cannot be written down");
@@ -372,16 +373,6 @@ impl Courier {
             }
         }
         Ok(())
-    }
-
-    async fn tell(&self, report: Report) -> Result<(), LedgerError> {
-        match report {
-            Report::Settle(batch) => self.ledger.settle(batch).await,
-            Report::Release(batch, unheard) => self.ledger.release(batch, unheard).await,
-            Report::Park(batch, reason) => self.ledger.park(batch, reason).await,
-            Report::Split(halves) => self.ledger.split(halves.into()).await,
-            Report::Unpark(batch) => self.ledger.requeue(Members::from(&batch)).await.map(|_| ()),
-        }
     }
 
     fn log(&mut self, flown: &Flown, words: &Words) {

@@ -18,7 +18,7 @@ use super::batch_size::BatchSize;
 use super::concurrency::Concurrency;
 use super::guard::Guard;
 use super::linger::Linger;
-use crate::ledger::{Batch, ParkReason, Route, Unheard};
+use crate::ledger::{Batch, Report, Route, Unheard};
 use crate::membership::{AudienceId, ContextKey, Timestamp};
 
 /// So many audiences failing with none succeeding in between: it is the destination.
@@ -38,17 +38,6 @@ pub(super) enum Step {
     ClaimTold { after: Option<(AudienceId, ContextKey)> },
     /// Nothing until then, or until an answer or a new member arrives.
     Wait(Option<Instant>),
-}
-
-/// What the ledger is to be told.
-#[derive(Clone, Debug)]
-pub(super) enum Report {
-    Settle(Batch),
-    Release(Batch, Unheard),
-    Park(Batch, ParkReason),
-    /// A batch was refused as a whole: its halves travel by themselves.
-    Split([Batch; 2]),
-    Unpark(Batch),
 }
 
 /// Whether a destination is being delivered to, for people.

@@ -20,7 +20,7 @@ use super::{Change, Courier, Policy};
 use crate::clock::{Clock, ManualClock};
 use crate::launchdarkly::Api;
 use crate::ledger::memory::MemoryLedger;
-use crate::ledger::{Intake, Ledger, Members};
+use crate::ledger::{Intake, Members, Outbox, Recorder};
 use crate::membership::{
     AudienceId, AudienceKey, ContextKey, ContextKind, DestinationName, Membership, MembershipDelta,
     Timestamp,
@@ -112,7 +112,7 @@ impl Run {
             "client-side-id".to_owned(),
             Arc::clone(&self.model) as Arc<dyn Api>,
             self.policy.clone(),
-            Arc::clone(&self.ledger) as Arc<dyn Ledger>,
+            Arc::clone(&self.ledger) as Arc<dyn Outbox>,
             Arc::new(self.clock.clone()),
             StdRng::seed_from_u64(self.chance.random()),
             Arc::default(),
@@ -164,7 +164,7 @@ impl Run {
     async fn requeue_all(&self) {
         for (audience, key) in self.ledger.parked() {
             let members = Members { destination: production(), audience, context_keys: vec![key] };
-            self.ledger.requeue(members).await.expect("it takes everything");
+            self.ledger.requeue(members);
         }
     }
 

@@ -24,6 +24,7 @@ mod members;
 mod memtable;
 mod opening;
 mod operations;
+mod outbox;
 mod record;
 mod settings;
 mod tables;
@@ -36,16 +37,13 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use async_trait::async_trait;
 use hashbrown::HashMap;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::pieces::{self, Piece};
-use super::{
-    Backlog, Batch, Counters, Intake, Ledger, LedgerError, Members, ParkReason, Recorded, Room,
-    Route, Unheard,
-};
+use super::{Counters, Intake, LedgerError, Outbox, Recorded, Recorder};
 use crate::clock::Clock;
-use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
+use crate::membership::{DestinationName, Timestamp};
 
 pub use at_rest::backup::{BackedUp, BackupError, backup, backup_to};
 pub use at_rest::check::{Sound, check};
@@ -63,15 +61,13 @@ pub use tables::open_error::OpenError;
 
 use commit::append::{self, Brought, Front, Incoming, Outcome};
 use commit::background_check;
-use commit::command::{Asked, Command};
-use engine::claims::Claim;
+use commit::command::{self, Command, Reply};
 use engine::kinds::Kinds;
-use engine::operated::Operation;
 use engine::pace::{MOST_UNWRITTEN, PACE, Pace};
-use engine::report::Report;
 use engine::shared::Shared;
 use memtable::MEMBER_BYTES;
 use opening::open;
+use outbox::DestinationOutbox;
 use tables::{connections, meta, reader};
 use wal::{Files, Log};
 
@@ -249,22 +245,20 @@ impl EmbeddedLedger {
         known.then_some(()).ok_or_else(|| LedgerError::UnknownDestination(destination.clone()))
     }
 
-    async fn claim_one(&self, claim: Claim) -> Result<Option<Batch>, LedgerError> {
-        self.ask(|reply| Command::Claim(Asked::new(claim, reply))).await
+    /// See [`Operations::outbox`](crate::ledger::Operations::outbox).
+    #[must_use]
+    pub fn outbox_of(&self, destination: &DestinationName) -> Arc<dyn Outbox> {
+        let (shared, commands) = (Arc::clone(&self.shared), self.commands.clone());
+        Arc::new(DestinationOutbox::new(shared, commands, destination.clone()))
     }
 
-    async fn ask<T>(
-        &self,
-        command: impl FnOnce(oneshot::Sender<Result<T, LedgerError>>) -> Command,
-    ) -> Result<T, LedgerError> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).map_err(|_| LedgerError::Closed)?;
-        answer.await.unwrap_or(Err(LedgerError::Closed))
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, LedgerError> {
+        command::ask(&self.commands, command).await
     }
 }
 
 #[async_trait]
-impl Ledger for EmbeddedLedger {
+impl Recorder for EmbeddedLedger {
     fn arrival(&self) -> Timestamp {
         self.shared.arrival()
     }
@@ -282,72 +276,6 @@ impl Ledger for EmbeddedLedger {
             }
         }
         Ok(all)
-    }
-
-    async fn backlog(&self, destination: &DestinationName) -> Result<Vec<Backlog>, LedgerError> {
-        let published = self.shared.published();
-        let of = published.get(destination);
-        let of = of.ok_or_else(|| LedgerError::UnknownDestination(destination.clone()))?;
-        Ok(of.backlog.values().cloned().collect())
-    }
-
-    fn news(&self, destination: &DestinationName) -> watch::Receiver<()> {
-        let published = self.shared.published();
-        published.get(destination).map_or_else(|| watch::channel(()).1, |of| of.news.clone())
-    }
-
-    async fn claim(
-        &self,
-        destination: &DestinationName,
-        audience: &AudienceId,
-        room: Room,
-    ) -> Result<Option<Batch>, LedgerError> {
-        self.known(destination)?;
-        let (destination, audience) = (destination.clone(), audience.clone());
-        self.claim_one(Claim::Longest { destination, audience, room }).await
-    }
-
-    async fn claim_again(
-        &self,
-        route: &Arc<Route>,
-        context_key: &ContextKey,
-    ) -> Result<Option<Batch>, LedgerError> {
-        let (route, context_key) = (Arc::clone(route), context_key.clone());
-        self.claim_one(Claim::Again { route, context_key }).await
-    }
-
-    async fn claim_told(
-        &self,
-        destination: &DestinationName,
-        after: Option<&(AudienceId, ContextKey)>,
-    ) -> Result<Option<Batch>, LedgerError> {
-        self.known(destination)?;
-        let (destination, after) = (destination.clone(), after.cloned());
-        self.claim_one(Claim::Told { destination, after }).await
-    }
-
-    async fn settle(&self, batch: Batch) -> Result<(), LedgerError> {
-        self.ask(|reply| Command::Report(Report::Settle(batch), reply)).await
-    }
-
-    async fn release(&self, batch: Batch, unheard: Unheard) -> Result<(), LedgerError> {
-        self.ask(|reply| Command::Report(Report::Release(batch, unheard), reply)).await
-    }
-
-    async fn park(&self, batch: Batch, reason: ParkReason) -> Result<(), LedgerError> {
-        self.ask(|reply| Command::Report(Report::Park(batch, reason), reply)).await
-    }
-
-    async fn split(&self, parts: Vec<Batch>) -> Result<(), LedgerError> {
-        self.ask(|reply| Command::Report(Report::Split(parts), reply)).await
-    }
-
-    async fn requeue(&self, members: Members) -> Result<u64, LedgerError> {
-        self.operate(Operation::Requeue(members)).await
-    }
-
-    fn paused_since(&self, destination: &DestinationName) -> Option<Timestamp> {
-        self.shared.published().get(destination)?.paused_since
     }
 
     fn takes_writes(&self) -> bool {

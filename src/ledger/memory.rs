@@ -13,8 +13,8 @@ use super::deletion::{Reach, Tombstone};
 use super::member::{self, Change, Member, Moment, Next};
 use super::picking::{Picked, Picking};
 use super::{
-    Backlog, Batch, ClaimedMember, Intake, Ledger, LedgerError, Members, OrderedDeletion,
-    ParkReason, Recorded, Room, Route, Unheard,
+    Backlog, Batch, Claim, ClaimedMember, Intake, LedgerError, Members, OrderedDeletion, Outbox,
+    Recorded, Recorder, Report, Room, Route, Unheard,
 };
 use crate::clock::Clock;
 use crate::membership::{
@@ -216,8 +216,120 @@ impl State {
     }
 }
 
+impl MemoryLedger {
+    fn claim_longest(&self, audience: &AudienceId, room: Room) -> Option<Batch> {
+        let mut state = self.state();
+        let mut waiting: Vec<(Timestamp, &Key, &Member)> = state
+            .members
+            .iter()
+            .filter(|(key, _)| key.0 == *audience && !state.claimed.contains(*key))
+            .filter_map(|(key, member)| Some((member.pending_since?, key, member)))
+            .collect();
+        waiting.sort_by_key(|(since, ..)| *since);
+        let Some(route) = state.routes.get(audience).cloned() else { return None };
+        let (mut picking, mut through) = (Picking::new(room, &route), Timestamp::EPOCH);
+        for (since, key, member) in waiting {
+            match picking.offer(&key.1, member) {
+                Picked::Taken => through = through.max(since),
+                Picked::Left => {}
+                Picked::Enough => break,
+            }
+        }
+        let members = picking.taken();
+        state.claimed_through = state.claimed_through.max(through);
+        let keys = members.iter().map(|of| (audience.clone(), of.context_key.clone()));
+        state.claimed.extend(keys);
+        (!members.is_empty()).then_some(Batch { route, members })
+    }
+
+    fn claim_again(&self, route: &Arc<Route>, context_key: &ContextKey) -> Option<Batch> {
+        let mut state = self.state();
+        let key = (route.audience.clone(), context_key.clone());
+        if state.claimed.contains(&key) {
+            return None;
+        }
+        let moment = self.moment(&mut state);
+        state.apply(&key, |before| before.map_or(Next::Same, |of| member::reassert(of, &moment)));
+        let claimed = state.members.get(&key).and_then(|member| {
+            let (membership, version) = (member.membership, member.version);
+            let context_key = context_key.clone();
+            Some((member.pending_since?, ClaimedMember { context_key, membership, version }))
+        });
+        let Some((since, claimed)) = claimed else { return None };
+        state.claimed_through = state.claimed_through.max(since);
+        state.claimed.insert(key);
+        Some(Batch { route: Arc::clone(route), members: vec![claimed] })
+    }
+
+    fn claim_told(&self, after: Option<&Key>) -> Option<Batch> {
+        let found = {
+            let state = self.state();
+            let told = state.members.iter().find(|(key, member)| {
+                after.is_none_or(|after| *key > after)
+                    && member.told.is_some()
+                    && member.pending_since.is_none()
+                    && member.parked_at.is_none()
+                    && !state.claimed.contains(*key)
+            });
+            told.map(|(key, _)| (Arc::clone(&state.routes[&key.0]), key.1.clone()))
+        };
+        let (route, key) = found?;
+        self.claim_again(&route, &key)
+    }
+
+    fn settle(&self, batch: &Batch) {
+        self.state().acknowledged.insert(batch.route.audience.clone());
+        let reassert_at = Instant::now() + self.reassert_after;
+        let rule = |state: &mut State, key: &Key, claimed: &ClaimedMember, moment: &Moment| {
+            let (next, again) = member::settle(state.members.get(key), claimed, moment);
+            if again {
+                state.reassertions.push((reassert_at, key.clone()));
+            }
+            next
+        };
+        self.each(batch, rule, true);
+    }
+
+    fn release(&self, batch: &Batch, unheard: Unheard) {
+        let rule = |state: &mut State, key: &Key, _: &ClaimedMember, moment: &Moment| {
+            member::release(state.members.get(key), unheard, moment)
+        };
+        self.each(batch, rule, true);
+    }
+
+    fn park(&self, batch: &Batch) {
+        let rule = |state: &mut State, key: &Key, claimed: &ClaimedMember, moment: &Moment| {
+            member::park(state.members.get(key), claimed, moment).0
+        };
+        self.each(batch, rule, true);
+    }
+
+    fn split(&self, parts: &[Batch]) {
+        for part in parts {
+            let half = self.moment(&mut self.state()).stamp;
+            let rule = |state: &mut State, key: &Key, _: &ClaimedMember, _: &Moment| {
+                state.members.get(key).map_or(Next::Same, |of| member::split(of, half))
+            };
+            self.each(part, rule, false);
+        }
+    }
+
+    /// Parked members are pending again, each to travel alone until it is taken.
+    pub fn requeue(&self, members: Members) {
+        let mut state = self.state();
+        for context_key in members.context_keys {
+            let moment = self.moment(&mut state);
+            let key = (members.audience.clone(), context_key);
+            state
+                .apply(&key, |before| before.map_or(Next::Same, |of| member::requeue(of, &moment)));
+        }
+        drop(state);
+        self.news.send_replace(());
+    }
+}
+
 #[async_trait]
-impl Ledger for MemoryLedger {
+impl Recorder for MemoryLedger {
     fn arrival(&self) -> Timestamp {
         self.clock.now()
     }
@@ -243,7 +355,14 @@ impl Ledger for MemoryLedger {
         Ok(recorded)
     }
 
-    async fn backlog(&self, _: &DestinationName) -> Result<Vec<Backlog>, LedgerError> {
+    fn takes_writes(&self) -> bool {
+        true
+    }
+}
+
+#[async_trait]
+impl Outbox for MemoryLedger {
+    async fn backlog(&self) -> Result<Vec<Backlog>, LedgerError> {
         let state = self.state();
         let mut backlog: BTreeMap<AudienceId, Backlog> = BTreeMap::new();
         for (key, since) in state.waiting.iter().filter(|(key, _)| !state.claimed.contains(*key)) {
@@ -259,146 +378,30 @@ impl Ledger for MemoryLedger {
         Ok(backlog.into_values().collect())
     }
 
-    fn news(&self, _: &DestinationName) -> watch::Receiver<()> {
+    fn news(&self) -> watch::Receiver<()> {
         self.news.subscribe()
     }
 
-    async fn claim(
-        &self,
-        _: &DestinationName,
-        audience: &AudienceId,
-        room: Room,
-    ) -> Result<Option<Batch>, LedgerError> {
-        let mut state = self.state();
-        let mut waiting: Vec<(Timestamp, &Key, &Member)> = state
-            .members
-            .iter()
-            .filter(|(key, _)| key.0 == *audience && !state.claimed.contains(*key))
-            .filter_map(|(key, member)| Some((member.pending_since?, key, member)))
-            .collect();
-        waiting.sort_by_key(|(since, ..)| *since);
-        let Some(route) = state.routes.get(audience).cloned() else { return Ok(None) };
-        let (mut picking, mut through) = (Picking::new(room, &route), Timestamp::EPOCH);
-        for (since, key, member) in waiting {
-            match picking.offer(&key.1, member) {
-                Picked::Taken => through = through.max(since),
-                Picked::Left => {}
-                Picked::Enough => break,
-            }
-        }
-        let members = picking.taken();
-        state.claimed_through = state.claimed_through.max(through);
-        let keys = members.iter().map(|of| (audience.clone(), of.context_key.clone()));
-        state.claimed.extend(keys);
-        Ok((!members.is_empty()).then_some(Batch { route, members }))
-    }
-
-    async fn claim_again(
-        &self,
-        route: &Arc<Route>,
-        context_key: &ContextKey,
-    ) -> Result<Option<Batch>, LedgerError> {
-        let mut state = self.state();
-        let key = (route.audience.clone(), context_key.clone());
-        if state.claimed.contains(&key) {
-            return Ok(None);
-        }
-        let moment = self.moment(&mut state);
-        state.apply(&key, |before| before.map_or(Next::Same, |of| member::reassert(of, &moment)));
-        let claimed = state.members.get(&key).and_then(|member| {
-            let (membership, version) = (member.membership, member.version);
-            let context_key = context_key.clone();
-            Some((member.pending_since?, ClaimedMember { context_key, membership, version }))
-        });
-        let Some((since, claimed)) = claimed else { return Ok(None) };
-        state.claimed_through = state.claimed_through.max(since);
-        state.claimed.insert(key);
-        Ok(Some(Batch { route: Arc::clone(route), members: vec![claimed] }))
-    }
-
-    async fn claim_told(
-        &self,
-        _: &DestinationName,
-        after: Option<&Key>,
-    ) -> Result<Option<Batch>, LedgerError> {
-        let found = {
-            let state = self.state();
-            let told = state.members.iter().find(|(key, member)| {
-                after.is_none_or(|after| *key > after)
-                    && member.told.is_some()
-                    && member.pending_since.is_none()
-                    && member.parked_at.is_none()
-                    && !state.claimed.contains(*key)
-            });
-            told.map(|(key, _)| (Arc::clone(&state.routes[&key.0]), key.1.clone()))
-        };
-        match found {
-            Some((route, key)) => self.claim_again(&route, &key).await,
-            None => Ok(None),
-        }
-    }
-
-    async fn settle(&self, batch: Batch) -> Result<(), LedgerError> {
-        self.state().acknowledged.insert(batch.route.audience.clone());
-        let reassert_at = Instant::now() + self.reassert_after;
-        let rule = |state: &mut State, key: &Key, claimed: &ClaimedMember, moment: &Moment| {
-            let (next, again) = member::settle(state.members.get(key), claimed, moment);
-            if again {
-                state.reassertions.push((reassert_at, key.clone()));
-            }
-            next
-        };
-        self.each(&batch, rule, true);
-        Ok(())
-    }
-
-    async fn release(&self, batch: Batch, unheard: Unheard) -> Result<(), LedgerError> {
-        let rule = |state: &mut State, key: &Key, _: &ClaimedMember, moment: &Moment| {
-            member::release(state.members.get(key), unheard, moment)
-        };
-        self.each(&batch, rule, true);
-        Ok(())
-    }
-
-    async fn park(&self, batch: Batch, _: ParkReason) -> Result<(), LedgerError> {
-        let rule = |state: &mut State, key: &Key, claimed: &ClaimedMember, moment: &Moment| {
-            member::park(state.members.get(key), claimed, moment).0
-        };
-        self.each(&batch, rule, true);
-        Ok(())
-    }
-
-    async fn split(&self, parts: Vec<Batch>) -> Result<(), LedgerError> {
-        for part in parts {
-            let half = self.moment(&mut self.state()).stamp;
-            let rule = |state: &mut State, key: &Key, _: &ClaimedMember, _: &Moment| {
-                state.members.get(key).map_or(Next::Same, |of| member::split(of, half))
-            };
-            self.each(&part, rule, false);
-        }
-        Ok(())
-    }
-
-    async fn requeue(&self, members: Members) -> Result<u64, LedgerError> {
-        let mut state = self.state();
-        let mut requeued = 0;
-        for context_key in members.context_keys {
-            let moment = self.moment(&mut state);
-            let key = (members.audience.clone(), context_key);
-            requeued += u64::from(state.members.get(&key).is_some_and(Member::is_parked));
-            state
-                .apply(&key, |before| before.map_or(Next::Same, |of| member::requeue(of, &moment)));
-        }
-        drop(state);
-        self.news.send_replace(());
-        Ok(requeued)
-    }
-
-    fn paused_since(&self, _: &DestinationName) -> Option<Timestamp> {
+    fn paused_since(&self) -> Option<Timestamp> {
         None
     }
 
-    fn takes_writes(&self) -> bool {
-        true
+    async fn claim(&self, claim: Claim) -> Result<Option<Batch>, LedgerError> {
+        Ok(match claim {
+            Claim::Longest { audience, room } => self.claim_longest(&audience, room),
+            Claim::Again { route, context_key } => self.claim_again(&route, &context_key),
+            Claim::Told { after } => self.claim_told(after.as_ref()),
+        })
+    }
+
+    async fn report(&self, report: Report) -> Result<(), LedgerError> {
+        match report {
+            Report::Settle(batch) => self.settle(&batch),
+            Report::Release(batch, unheard) => self.release(&batch, unheard),
+            Report::Park(batch, _) => self.park(&batch),
+            Report::Split(parts) => self.split(&parts),
+            Report::Unpark(batch) => self.requeue(Members::from(&batch)),
+        }
+        Ok(())
     }
 }

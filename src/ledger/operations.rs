@@ -1,8 +1,10 @@
 //! What operators see of the ledger and do to it, beside the flow of events.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
-use super::{Counters, Ledger, LedgerError, Members};
+use super::{Counters, LedgerError, Members, Outbox, Recorder};
 use crate::membership::{AudienceId, DestinationName, Timestamp, UserId};
 
 /// A destination that the ledger has rows of, configured or not.
@@ -169,7 +171,10 @@ pub struct RejectedView {
 
 /// The operator's verbs. Readings happen beside the writer; none may decide what is delivered.
 #[async_trait]
-pub trait Operations: Ledger {
+pub trait Operations: Recorder {
+    /// The members of a destination that wait, as its courier sees them.
+    fn outbox(&self, destination: &DestinationName) -> Arc<dyn Outbox>;
+
     /// What was done since the ledger was opened.
     fn counters(&self) -> &Counters;
 
@@ -221,6 +226,10 @@ pub trait Operations: Ledger {
         audience: &AudienceId,
         rules: &[u32],
     ) -> Result<bool, LedgerError>;
+
+    /// Parked members are pending again, each to travel alone until it is taken; how many were
+    /// parked.
+    async fn requeue(&self, members: Members) -> Result<u64, LedgerError>;
 
     /// Parked members are erased, as if they had never been seen; how many were parked.
     async fn discard_parked(&self, members: Members) -> Result<u64, LedgerError>;

@@ -187,7 +187,7 @@ mod tests {
 
     use super::*;
     use crate::clock::{Clock, SystemClock};
-    use crate::ledger::{EmbeddedLedger, Operations, Retention, Settings};
+    use crate::ledger::{Retention, Settings, Store};
     use crate::operate::access::{Power, ROUTES};
     use crate::operate::configuration::Configuration;
     use crate::operate::logging::Lines;
@@ -210,9 +210,8 @@ mod tests {
             check_every: week,
             destinations: Vec::new(),
         };
-        let (ledger, _writer) =
-            EmbeddedLedger::open(settings, Arc::new(SystemClock)).expect("a new ledger");
-        let ledger: Arc<dyn Operations> = Arc::new(ledger);
+        let (ledger, _writer) = Store::open(settings, Arc::new(SystemClock)).expect("a new ledger");
+        let ledger = ledger.operations();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let sources = Sources {
             ledger: Arc::clone(&ledger),

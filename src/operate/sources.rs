@@ -84,7 +84,7 @@ impl Sources {
         let disabled = entries.keys().filter(|name| !is_running(name)).map(|name| (name, None));
         for (name, standing) in running.chain(disabled) {
             let backlog = match standing {
-                Some(_) => self.ledger.backlog(name).await?,
+                Some(_) => self.ledger.outbox(name).backlog().await?,
                 None => Vec::new(), // nobody looks
             };
             let held = standing.and_then(|standing| standing.borrow().held.clone());
@@ -99,7 +99,7 @@ impl Sources {
                 started_at: self.started_at,
                 view: view_of(&views, name),
                 held: held.as_ref(),
-                paused_since: self.ledger.paused_since(name),
+                paused_since: self.ledger.outbox(name).paused_since(),
                 latest: &delivered.latest(),
                 failing: &delivered.failing_audiences(),
                 other_failing: delivered.other_failing_audiences(),

@@ -11,16 +11,13 @@ use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Frame;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::exchange::in_time;
 use super::{Credentials, Destination, Entrance, Limits};
-use crate::ledger::{
-    Backlog, Batch, Intake, Ledger, LedgerError, Members, ParkReason, Recorded, Room, Route,
-    Unheard,
-};
+use crate::ledger::{Intake, LedgerError, Recorded, Recorder};
 use crate::map::Mapping;
-use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
+use crate::membership::{DestinationName, Timestamp};
 use crate::secret::Secret;
 
 pub(super) const LIMITS: Limits = Limits {
@@ -58,8 +55,6 @@ pub(super) fn entrance(name: &str) -> Entrance {
         rate: None,
     }
 }
-
-const RECEIVING_ONLY_RECORDS: &str = "receiving hands deltas in and does nothing else";
 
 /// How [`FakeLedger::record`] behaves.
 #[derive(Debug)]
@@ -104,7 +99,7 @@ impl FakeLedger {
 }
 
 #[async_trait]
-impl Ledger for FakeLedger {
+impl Recorder for FakeLedger {
     fn arrival(&self) -> Timestamp {
         Timestamp(1_700_000_000_000_000)
     }
@@ -124,63 +119,6 @@ impl Ledger for FakeLedger {
         }
         self.recorded.lock().expect("no test panics while it holds this").extend(intakes);
         Ok(outcome)
-    }
-
-    async fn backlog(&self, _: &DestinationName) -> Result<Vec<Backlog>, LedgerError> {
-        unreachable!("{RECEIVING_ONLY_RECORDS}")
-    }
-
-    fn news(&self, _: &DestinationName) -> watch::Receiver<()> {
-        unreachable!("{RECEIVING_ONLY_RECORDS}")
-    }
-
-    async fn claim(
-        &self,
-        _: &DestinationName,
-        _: &AudienceId,
-        _: Room,
-    ) -> Result<Option<Batch>, LedgerError> {
-        unreachable!("{RECEIVING_ONLY_RECORDS}")
-    }
-
-    async fn claim_again(
-        &self,
-        _: &Arc<Route>,
-        _: &ContextKey,
-    ) -> Result<Option<Batch>, LedgerError> {
-        unreachable!("{RECEIVING_ONLY_RECORDS}")
-    }
-
-    async fn claim_told(
-        &self,
-        _: &DestinationName,
-        _: Option<&(AudienceId, ContextKey)>,
-    ) -> Result<Option<Batch>, LedgerError> {
-        unreachable!("{RECEIVING_ONLY_RECORDS}")
-    }
-
-    async fn settle(&self, _: Batch) -> Result<(), LedgerError> {
-        unreachable!("{RECEIVING_ONLY_RECORDS}")
-    }
-
-    async fn release(&self, _: Batch, _: Unheard) -> Result<(), LedgerError> {
-        unreachable!("{RECEIVING_ONLY_RECORDS}")
-    }
-
-    async fn park(&self, _: Batch, _: ParkReason) -> Result<(), LedgerError> {
-        unreachable!("{RECEIVING_ONLY_RECORDS}")
-    }
-
-    async fn split(&self, _: Vec<Batch>) -> Result<(), LedgerError> {
-        unreachable!("{RECEIVING_ONLY_RECORDS}")
-    }
-
-    async fn requeue(&self, _: Members) -> Result<u64, LedgerError> {
-        unreachable!("{RECEIVING_ONLY_RECORDS}")
-    }
-
-    fn paused_since(&self, _: &DestinationName) -> Option<Timestamp> {
-        unreachable!("{RECEIVING_ONLY_RECORDS}")
     }
 
     fn takes_writes(&self) -> bool {

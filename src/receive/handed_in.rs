@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::answer::Account;
 use super::envelope::{self, Envelope};
 use super::sorting::{MOST_EVENTS, Sorted};
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{LedgerError, Recorder};
 use crate::map::Mappings;
 use crate::membership::{AudienceId, DestinationName};
 
@@ -39,7 +39,7 @@ pub enum HandInError {
 
 /// Takes one event.
 pub async fn hand_in(
-    ledger: &dyn Ledger,
+    ledger: &dyn Recorder,
     destination: &DestinationName,
     mappings: &Mappings,
     body: &Bytes,

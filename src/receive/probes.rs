@@ -9,7 +9,7 @@ use axum::routing::get;
 use http::{HeaderValue, StatusCode, header};
 
 use super::PublicState;
-use crate::ledger::Ledger;
+use crate::ledger::Recorder;
 
 /// A latch that says whether traffic is welcome; clones share it. Starts as not ready.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ impl Readiness {
 
 /// Why no events should be sent here, if they should not.
 #[must_use]
-pub fn objection(readiness: &Readiness, ledger: &dyn Ledger) -> Option<&'static str> {
+pub fn objection(readiness: &Readiness, ledger: &dyn Recorder) -> Option<&'static str> {
     let failed = || ledger.has_failed().then_some("the ledger has failed");
     let no_space = || (!ledger.takes_writes()).then_some("the disk of the ledger has no space");
     readiness.objection().or_else(failed).or_else(no_space)

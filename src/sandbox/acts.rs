@@ -11,9 +11,7 @@ use super::sender::Sender;
 use super::show::Screen;
 use super::{Fault, SandboxError, StandIn};
 use crate::clock::{Clock, SystemClock};
-use crate::ledger::{
-    AudienceView, EmbeddedLedger, Ledger, LedgerError, Members, Operations, ParkedAfter,
-};
+use crate::ledger::{AudienceView, LedgerError, Members, Operations, ParkedAfter};
 use crate::membership::{AudienceId, ContextKey, DestinationName};
 
 /// From the start, and between two acts: time to see that all is well.
@@ -98,7 +96,7 @@ const ACTS: [Act; 5] = [
 /// What the acts are played on.
 pub(super) struct Stage<'a> {
     pub standin: &'a StandIn,
-    pub ledger: &'a EmbeddedLedger,
+    pub ledger: &'a dyn Operations,
     pub destination: &'a DestinationName,
     pub sender: &'a mut Sender,
     pub screen: &'a mut Screen,

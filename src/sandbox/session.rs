@@ -20,7 +20,7 @@ use super::show::{self, Glimpse, Places, Scene, Screen, Verdict};
 use super::{Account, Sample, StandIn, Traffic, View, differences, sign};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Faults};
-use crate::ledger::{EmbeddedLedger, Ledger, LedgerError, Operations};
+use crate::ledger::{LedgerError, Operations};
 use crate::membership::{AudienceKey, DestinationName, Timestamp};
 use crate::operate::logging;
 use crate::secret::Secret;
@@ -188,7 +188,7 @@ fn scope(events: Option<u64>, now: Timestamp) -> (u32, Timestamp) {
 /// A show that runs.
 struct Session {
     standin: StandIn,
-    ledger: Arc<EmbeddedLedger>,
+    ledger: Arc<dyn Operations>,
     destination: DestinationName,
     sender: Sender,
     program: Program,
@@ -226,7 +226,7 @@ impl Session {
         let traffic = Traffic::new(rand::random(), people, from);
         Ok(Self {
             standin,
-            ledger: Arc::clone(&service.ledger),
+            ledger: service.ledger.operations(),
             destination: DestinationName::new(DESTINATION).expect("not empty"),
             sender: Sender::new(traffic, events, webhook, secret).map_err(SandboxError::Client)?,
             program,
@@ -291,7 +291,7 @@ impl Session {
     async fn change(&mut self) -> Result<(), SandboxError> {
         let stage = Stage {
             standin: &self.standin,
-            ledger: &self.ledger,
+            ledger: &*self.ledger,
             destination: &self.destination,
             sender: &mut self.sender,
             screen: &mut self.screen,
@@ -312,7 +312,7 @@ impl Session {
     }
 
     async fn draw(&mut self) -> Result<(), SandboxError> {
-        let backlog = self.ledger.backlog(&self.destination).await?;
+        let backlog = self.ledger.outbox(&self.destination).backlog().await?;
         let waiting = backlog.iter().map(|audience| audience.waiting).sum();
         let scene = self.scene(waiting);
         self.screen.draw(&scene).map_err(SandboxError::Output)

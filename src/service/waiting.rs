@@ -17,7 +17,7 @@ use tracing::{error, info};
 use super::{Listeners, ServiceError, raise_open_files, wiring};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::ledger::{EmbeddedLedger, OpenError, Writer};
+use crate::ledger::{OpenError, Store, Writer};
 use crate::operate::logging::chain;
 use crate::operate::problem::Problem;
 use crate::operate::{admin, dashboard, manual};
@@ -42,8 +42,8 @@ pub(super) async fn for_ledger(
     clock: &Arc<dyn Clock>,
     is_up: impl FnOnce(),
     stop: &CancellationToken,
-) -> Result<Option<(EmbeddedLedger, Writer)>, ServiceError> {
-    let open = || EmbeddedLedger::open(wiring::ledger_settings(config), Arc::clone(clock));
+) -> Result<Option<(Store, Writer)>, ServiceError> {
+    let open = || Store::open(wiring::ledger_settings(config), Arc::clone(clock));
     match open() {
         Err(full @ OpenError::NoSpace { .. }) => {
             error!(

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config, Kept, SegmentSection};
 use crate::deliver::{Courier, Policy, Standing};
 use crate::launchdarkly::{Api as LaunchDarkly, Client};
-use crate::ledger::{DestinationSettings, Ledger, Operations, Retention, Settings};
+use crate::ledger::{DestinationSettings, Recorder, Retention, Settings};
 use crate::membership::DestinationName;
 use crate::operate::access::Tokens;
 use crate::operate::actions::{Actions, Environment};
@@ -68,8 +68,8 @@ pub(super) fn telemetry(
 }
 
 /// The ledger as receiving sees it.
-pub(super) fn ledger(service: &Service) -> Arc<dyn Ledger> {
-    let ledger = Arc::clone(&service.ledger) as Arc<dyn Ledger>;
+pub(super) fn recorder(service: &Service) -> Arc<dyn Recorder> {
+    let ledger = service.ledger.recorder();
     match &service.traces {
         None => ledger,
         Some(Traces { tracer, untold }) => {
@@ -151,7 +151,7 @@ pub(super) fn courier(
         destination.launchdarkly.client_side_id.clone(),
         client,
         policy(destination),
-        Arc::clone(&service.ledger) as Arc<dyn Ledger>,
+        service.ledger.outbox(&destination.name),
         Arc::clone(&service.clock),
         rand::make_rng(),
         service.delivered.of(&destination.name),
@@ -287,7 +287,7 @@ pub(super) fn environments(config: &Config) -> Vec<Environment> {
 
 pub(super) fn sources(service: &Service) -> Sources {
     Sources {
-        ledger: Arc::clone(&service.ledger) as Arc<dyn Operations>,
+        ledger: service.ledger.operations(),
         standings: service.shown.standings.clone(),
         entries: service.shown.entries.clone(),
         readiness: service.readiness.clone(),
@@ -312,13 +312,13 @@ pub(super) fn admin_state(service: &Service, sources: &Arc<Sources>) -> AdminSta
 }
 
 pub(super) fn actions(service: &Service) -> Actions {
-    let ledger = Arc::clone(&service.ledger) as Arc<dyn Operations>;
+    let ledger = service.ledger.operations();
     Actions { ledger, environments: service.shown.environments.clone() }
 }
 
 pub(super) fn api(service: &Service, history: &Arc<History>, reloads: Reloads) -> Api {
     Api {
-        ledger: Arc::clone(&service.ledger) as Arc<dyn Operations>,
+        ledger: service.ledger.operations(),
         delivered: Arc::clone(&service.delivered),
         destinations: service.shown.configured.clone(),
         tombstone_ttl: service.config.ledger.tombstone_ttl,

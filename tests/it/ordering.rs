@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use cohortd::clock::{Clock, ManualClock, SystemClock};
-use cohortd::ledger::{DestinationSettings, EmbeddedLedger, Intake, Ledger, Retention, Settings};
+use cohortd::ledger::{DestinationSettings, EmbeddedLedger, Intake, Recorder, Retention, Settings};
 use cohortd::map::{Mapping, Mappings, Outcome};
 use cohortd::membership::Timestamp;
 use cohortd::sandbox::{Apply, Fault, Keep, StandIn, View};

@@ -158,12 +158,12 @@ impl Dispatch {
             let audience = halves[0].route.audience.clone();
             if !self.may_keep_parts_of(&audience) {
                 // They are claimed again one by one, as the halves that they are.
-                let mut reports = vec![Report::Split(halves.clone())];
+                let mut reports = vec![Report::Split(halves.to_vec())];
                 reports.extend(halves.map(|half| Report::Release(half, Unheard::No)));
                 return reports;
             }
             self.audiences.entry(audience).or_default().parts.extend(halves.clone());
-            return vec![Report::Split(halves)];
+            return vec![Report::Split(halves.into())];
         }
         if let Some(parked) = self.guard.refused(batch.clone(), is_asked_again) {
             let mut reports = self.start_hold(&batch, outcome, Some(parked), now);

@@ -13,8 +13,8 @@ use crate::ledger::embedded::tables::counted::Counted;
 use crate::ledger::embedded::tables::reader;
 use crate::ledger::embedded::tables::walk::Task;
 use crate::ledger::{
-    AudienceView, Counters, DestinationView, Disk, Intake, Ledger, LedgerError, MemberView,
-    Members, Operations, ParkedAfter, ParkedView, RejectedView, Turnover,
+    AudienceView, Counters, DestinationView, Disk, Intake, LedgerError, MemberView, Members,
+    Operations, Outbox, ParkedAfter, ParkedView, Recorder, RejectedView, Turnover,
 };
 use crate::membership::{AudienceId, DestinationName, UserId};
 
@@ -74,6 +74,10 @@ impl EmbeddedLedger {
 
 #[async_trait]
 impl Operations for EmbeddedLedger {
+    fn outbox(&self, destination: &DestinationName) -> Arc<dyn Outbox> {
+        self.outbox_of(destination)
+    }
+
     fn counters(&self) -> &Counters {
         &self.shared.counters
     }
@@ -163,6 +167,10 @@ impl Operations for EmbeddedLedger {
         // It is durable, and will be done; whoever asked should see it done if they can.
         let _ = tokio::time::timeout(MERGED_WITHIN, self.caught_up()).await;
         Ok(())
+    }
+
+    async fn requeue(&self, members: Members) -> Result<u64, LedgerError> {
+        self.operate(Operation::Requeue(members)).await
     }
 
     async fn discard_parked(&self, members: Members) -> Result<u64, LedgerError> {

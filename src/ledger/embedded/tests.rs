@@ -15,12 +15,13 @@ use crate::ledger::embedded::engine::pace::Pace;
 use crate::ledger::embedded::settings::{DestinationSettings, Retention, Settings};
 use crate::ledger::embedded::tables::{connections, members, soundness};
 use crate::ledger::{
-    ClaimedMember, DestinationView, Measure, MemberView, Operations, OrderedDeletion, ParkedAfter,
-    ParkedView, RejectedEvent,
+    Batch, Claim, ClaimedMember, DestinationView, Measure, MemberView, Members, Operations,
+    OrderedDeletion, ParkReason, ParkedAfter, ParkedView, RejectedEvent, Report, Room,
+    Route, Unheard,
 };
 use crate::membership::{
-    AudienceKey, ContextKey, ContextKind, Deletion, Membership, MembershipDelta, Message,
-    MessageHash, UserId,
+    AudienceId, AudienceKey, ContextKey, ContextKind, Deletion, Membership, MembershipDelta,
+    Message, MessageHash, UserId,
 };
 use crate::seeds;
 
@@ -34,6 +35,11 @@ fn room(members: usize) -> Room {
     let members = NonZeroUsize::new(members).expect("not zero");
     let measure = Measure { call: |_| 0, member: |_| 0, key: |_| 0 };
     Room { members, bytes: usize::MAX, measure }
+}
+
+/// So many members of an audience, whatever they take.
+fn longest(audience: &str, members: usize) -> Claim {
+    Claim::Longest { audience: id(audience), room: room(members) }
 }
 
 /// A ledger with its writer's thread, and what it is opened with next.
@@ -212,19 +218,23 @@ impl Bench {
         audience: &str,
         limit: usize,
     ) -> Option<Batch> {
-        self.ledger.claim(destination, &id(audience), room(limit)).await.expect("it is open")
+        self.ledger.outbox(destination).claim(longest(audience, limit)).await.expect("it is open")
+    }
+
+    async fn report(&self, report: Report) {
+        self.ledger.outbox(&self.name).report(report).await.expect("there is space");
     }
 
     async fn settle(&self, batch: Batch) {
-        self.ledger.settle(batch).await.expect("there is space");
+        self.report(Report::Settle(batch)).await;
     }
 
     async fn release(&self, batch: Batch, unheard: Unheard) {
-        self.ledger.release(batch, unheard).await.expect("there is space");
+        self.report(Report::Release(batch, unheard)).await;
     }
 
     async fn park(&self, batch: Batch) {
-        self.ledger.park(batch, reason()).await.expect("there is space");
+        self.report(Report::Park(batch, reason())).await;
     }
 
     /// Claims and settles until nothing waits; tells each to `launchdarkly`.
@@ -234,7 +244,7 @@ impl Bench {
 
     async fn drain_to(&self, destination: &DestinationName, mut tell: impl FnMut(&Batch)) {
         loop {
-            let backlog = self.ledger.backlog(destination).await.expect("it is open");
+            let backlog = self.ledger.outbox(destination).backlog().await.expect("it is open");
             let Some(waiting) = backlog.first() else { return };
             let audience = waiting.audience.as_str();
             let Some(batch) = self.claim_of(destination, audience, 7).await else { continue };
@@ -282,10 +292,10 @@ impl Bench {
 
     /// Waits for news until `what` holds of the backlog.
     async fn until(&self, what: impl Fn(u64) -> bool) {
-        let mut news = self.ledger.news(&self.name);
+        let mut news = self.ledger.outbox(&self.name).news();
         let waiting = async {
             loop {
-                let backlog = self.ledger.backlog(&self.name).await.expect("it is open");
+                let backlog = self.ledger.outbox(&self.name).backlog().await.expect("it is open");
                 if what(backlog.iter().map(|of| of.waiting).sum()) {
                     return;
                 }
@@ -318,7 +328,7 @@ fn delta(audience: &str, key: &str, enters: bool, event_at: i64) -> MembershipDe
     }
 }
 
-fn intake(ledger: &dyn Ledger, deltas: Vec<MembershipDelta>) -> Intake {
+fn intake(ledger: &dyn Recorder, deltas: Vec<MembershipDelta>) -> Intake {
     Intake {
         destination: destination(),
         arrival: ledger.arrival(),
@@ -385,7 +395,7 @@ async fn a_member_that_is_given_back_has_waited_since_it_came_and_not_since_the_
     bench.record(vec![delta("a", "ada", true, 1)]).await;
     for _ in 0..3 {
         bench.release(bench.claim("a", 9).await.expect("ada waits"), Unheard::No).await;
-        let backlog = bench.ledger.backlog(&destination()).await.expect("it is open");
+        let backlog = bench.ledger.outbox(&destination()).backlog().await.expect("it is open");
         let since = backlog[0].waiting_since;
         assert!(since + Duration::from_millis(100) > came, "{:?} too early", came - since);
     }
@@ -916,7 +926,7 @@ async fn play(mut bench: Bench, acts: Vec<Act>) {
                     let other = members.split_off(1);
                     let halves = [members, other];
                     let halves = halves.map(|members| Batch { route: route.clone(), members });
-                    bench.ledger.split(halves.clone().into()).await.expect("there is space");
+                    bench.report(Report::Split(halves.to_vec())).await;
                     out.extend(halves);
                 } else {
                     out.push(batch);

@@ -9,16 +9,12 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use http::{Method, StatusCode};
-use tokio::sync::watch;
 
 use super::context::{CURRENT, TraceContext};
 use super::delivering::Untold;
 use super::spans::{Kind, Tracer};
-use crate::ledger::{
-    Backlog, Batch, Intake, Ledger, LedgerError, Members, ParkReason, Recorded, Room, Route,
-    Unheard,
-};
-use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
+use crate::ledger::{Intake, LedgerError, Recorded, Recorder};
+use crate::membership::Timestamp;
 
 /// Of a path: as long as one that exists.
 const LONGEST_PATH: usize = 256;
@@ -89,7 +85,7 @@ fn route(matched: &str) -> &str {
 /// A ledger whose records are spans, and which remembers for which trace an audience was touched.
 #[derive(Debug)]
 pub struct TracedLedger {
-    ledger: Arc<dyn Ledger>,
+    ledger: Arc<dyn Recorder>,
     tracer: Tracer,
     untold: Untold,
 }
@@ -97,13 +93,13 @@ pub struct TracedLedger {
 impl TracedLedger {
     /// The same ledger, for those who record.
     #[must_use]
-    pub fn new(ledger: Arc<dyn Ledger>, tracer: Tracer, untold: Untold) -> Self {
+    pub fn new(ledger: Arc<dyn Recorder>, tracer: Tracer, untold: Untold) -> Self {
         Self { ledger, tracer, untold }
     }
 }
 
 #[async_trait]
-impl Ledger for TracedLedger {
+impl Recorder for TracedLedger {
     async fn record_all(&self, intakes: Vec<Intake>) -> Result<Vec<Recorded>, LedgerError> {
         let Some(parent) = TraceContext::current() else {
             return self.ledger.record_all(intakes).await;
@@ -129,63 +125,6 @@ impl Ledger for TracedLedger {
 
     fn arrival(&self) -> Timestamp {
         self.ledger.arrival()
-    }
-
-    async fn backlog(&self, destination: &DestinationName) -> Result<Vec<Backlog>, LedgerError> {
-        self.ledger.backlog(destination).await
-    }
-
-    fn news(&self, destination: &DestinationName) -> watch::Receiver<()> {
-        self.ledger.news(destination)
-    }
-
-    async fn claim(
-        &self,
-        destination: &DestinationName,
-        audience: &AudienceId,
-        room: Room,
-    ) -> Result<Option<Batch>, LedgerError> {
-        self.ledger.claim(destination, audience, room).await
-    }
-
-    async fn claim_again(
-        &self,
-        route: &Arc<Route>,
-        context_key: &ContextKey,
-    ) -> Result<Option<Batch>, LedgerError> {
-        self.ledger.claim_again(route, context_key).await
-    }
-
-    async fn claim_told(
-        &self,
-        destination: &DestinationName,
-        after: Option<&(AudienceId, ContextKey)>,
-    ) -> Result<Option<Batch>, LedgerError> {
-        self.ledger.claim_told(destination, after).await
-    }
-
-    async fn settle(&self, batch: Batch) -> Result<(), LedgerError> {
-        self.ledger.settle(batch).await
-    }
-
-    async fn release(&self, batch: Batch, unheard: Unheard) -> Result<(), LedgerError> {
-        self.ledger.release(batch, unheard).await
-    }
-
-    async fn park(&self, batch: Batch, reason: ParkReason) -> Result<(), LedgerError> {
-        self.ledger.park(batch, reason).await
-    }
-
-    async fn split(&self, parts: Vec<Batch>) -> Result<(), LedgerError> {
-        self.ledger.split(parts).await
-    }
-
-    async fn requeue(&self, members: Members) -> Result<u64, LedgerError> {
-        self.ledger.requeue(members).await
-    }
-
-    fn paused_since(&self, destination: &DestinationName) -> Option<Timestamp> {
-        self.ledger.paused_since(destination)
     }
 
     fn takes_writes(&self) -> bool {

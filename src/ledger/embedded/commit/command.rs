@@ -1,15 +1,16 @@
 //! What the writer is asked, and where it answers.
 
+use std::sync::mpsc;
+
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
-use crate::ledger::embedded::engine::claims::Claim;
+use crate::ledger::embedded::engine::claims::Wanted;
 use crate::ledger::embedded::engine::operated::Operation;
-use crate::ledger::embedded::engine::report::Report;
 use crate::ledger::embedded::failure::WriterFailure;
 use crate::ledger::embedded::settings::DestinationSettings;
 use crate::ledger::embedded::tables::counted::Counted;
-use crate::ledger::{Batch, Intake, LedgerError, Recorded};
+use crate::ledger::{Batch, Intake, LedgerError, Recorded, Report};
 
 /// Where something that was asked is answered.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, LedgerError>>;
@@ -48,7 +49,7 @@ pub(crate) enum Command {
         /// In the queue, until it is answered.
         place: OwnedSemaphorePermit,
     },
-    Claim(Asked<Claim, Option<Batch>>),
+    Claim(Asked<Wanted, Option<Batch>>),
     Report(Report, Reply<()>),
     Operate(Asked<Operation, u64>),
     Configure(Vec<DestinationSettings>, Reply<()>),
@@ -73,4 +74,14 @@ pub(crate) enum Command {
         by: Option<Instant>,
         reply: oneshot::Sender<()>,
     },
+}
+
+/// Asks the writer something and waits for its answer.
+pub(crate) async fn ask<T>(
+    writer: &mpsc::Sender<Command>,
+    command: impl FnOnce(Reply<T>) -> Command,
+) -> Result<T, LedgerError> {
+    let (reply, answer) = oneshot::channel();
+    writer.send(command(reply)).map_err(|_| LedgerError::Closed)?;
+    answer.await.unwrap_or(Err(LedgerError::Closed))
 }

@@ -5,12 +5,12 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
 use crate::ledger::embedded::commit::command::{Asked, Command, Reply};
-use crate::ledger::embedded::engine::claims::{self, Claim};
+use crate::ledger::embedded::engine::claims::{self, Wanted};
 use crate::ledger::embedded::engine::configure::Configured;
 use crate::ledger::embedded::engine::counting;
 use crate::ledger::embedded::engine::operated::{self, Operation};
 use crate::ledger::embedded::engine::record::{self, Recording};
-use crate::ledger::embedded::engine::report::{self, Report};
+use crate::ledger::embedded::engine::report;
 use crate::ledger::embedded::engine::state::{State, Tallies};
 use crate::ledger::embedded::engine::unclaim::Unclaimed;
 use crate::ledger::embedded::failure::WriterFailure;
@@ -18,7 +18,7 @@ use crate::ledger::embedded::record::Record;
 use crate::ledger::embedded::settings::DestinationSettings;
 use crate::ledger::embedded::tables::counted::Counted;
 use crate::ledger::embedded::tables::database::Database;
-use crate::ledger::{Batch, LedgerError, Recorded};
+use crate::ledger::{Batch, LedgerError, Recorded, Report};
 
 /// What a request brings, and where it is answered; or what several have brought that were answered before.
 #[derive(Debug, Default)]
@@ -48,7 +48,7 @@ pub(crate) struct Group {
     /// Of all that was reported.
     reported: Vec<Reply<()>>,
     operations: Vec<Asked<Operation, u64>>,
-    claims: Vec<Asked<Claim, Option<Batch>>>,
+    claims: Vec<Asked<Wanted, Option<Batch>>>,
     caught_up: Vec<Reply<()>>,
     /// Who wants to know what there is: of everything that was accepted before, and as far as it is known.
     counting: Vec<Reply<Vec<Counted>>>,
@@ -80,7 +80,7 @@ pub(crate) struct Group {
 pub(crate) struct Held {
     requests: Vec<Request>,
     operations: Vec<Asked<Operation, u64>>,
-    claims: Vec<Asked<Claim, Option<Batch>>>,
+    claims: Vec<Asked<Wanted, Option<Batch>>>,
     caught_up: Vec<Reply<()>>,
     counting: Vec<Reply<Vec<Counted>>>,
 }
@@ -166,7 +166,7 @@ impl Group {
     pub fn needs_rows(&self) -> bool {
         let by_rows = |request: &Request| request.reply.is_some() || request.recording.needs_rows();
         self.requests.iter().any(by_rows)
-            || self.reports.iter().any(Report::needs_rows)
+            || self.reports.iter().any(report::needs_rows)
             || self.claims.iter().any(|asked| asked.what.needs_rows())
             || !self.operations.is_empty()
             || self.configure.is_some()
@@ -238,7 +238,7 @@ impl Group {
                 self.requests.push(Request { recording, reply, place });
             }
             Command::Claim(asked) => {
-                self.items += asked.what.members();
+                self.items += asked.what.claim.members();
                 self.claims.push(asked);
             }
             Command::Report(report, reply) => {

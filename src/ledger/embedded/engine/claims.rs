@@ -10,36 +10,24 @@ use crate::ledger::embedded::tables::database::Database;
 use crate::ledger::embedded::tables::members;
 use crate::ledger::member::{self, Next};
 use crate::ledger::picking::{Picked, Picking};
-use crate::ledger::{Batch, ClaimedMember, Room, Route};
+use crate::ledger::{Batch, Claim, ClaimedMember, Room, Route};
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
 /// How many batches of the same size are marked as claimed beyond one. What is marked and was not
 /// claimed at a crash is told once more, as what was.
 const MARKED_AHEAD: usize = 16;
 
-/// What a courier asks for.
+/// What the courier of a destination asks for.
 #[derive(Debug)]
-pub(crate) enum Claim {
-    /// See [`crate::ledger::Ledger::claim`].
-    Longest { destination: DestinationName, audience: AudienceId, room: Room },
-    /// See [`crate::ledger::Ledger::claim_again`].
-    Again { route: Arc<Route>, context_key: ContextKey },
-    /// See [`crate::ledger::Ledger::claim_told`].
-    Told { destination: DestinationName, after: Option<(AudienceId, ContextKey)> },
+pub(crate) struct Wanted {
+    pub destination: DestinationName,
+    pub claim: Claim,
 }
 
-impl Claim {
-    /// Members that it is about, at most.
-    pub fn members(&self) -> usize {
-        match self {
-            Self::Longest { room, .. } => room.members.get(),
-            Self::Again { .. } | Self::Told { .. } => 1,
-        }
-    }
-
+impl Wanted {
     /// Whether it reads rows other than those of who is pending.
     pub fn needs_rows(&self) -> bool {
-        !matches!(self, Self::Longest { .. })
+        !matches!(self.claim, Claim::Longest { .. })
     }
 }
 
@@ -47,14 +35,12 @@ impl Claim {
 pub(crate) fn claim(
     state: &mut State,
     db: &Database,
-    asked: &Claim,
+    Wanted { destination, claim }: &Wanted,
 ) -> rusqlite::Result<Option<Batch>> {
-    match asked {
-        Claim::Longest { destination, audience, room } => {
-            claim_longest(state, db, destination, audience, *room)
-        }
+    match claim {
+        Claim::Longest { audience, room } => claim_longest(state, db, destination, audience, *room),
         Claim::Again { route, context_key } => claim_again(state, db, route, context_key),
-        Claim::Told { destination, after } => claim_told(state, db, destination, after.as_ref()),
+        Claim::Told { after } => claim_told(state, db, destination, after.as_ref()),
     }
 }
 

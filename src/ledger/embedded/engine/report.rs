@@ -8,35 +8,14 @@ use crate::ledger::embedded::memtable::AT_ONCE;
 use crate::ledger::embedded::tables::database::Database;
 use crate::ledger::embedded::tables::parked::Parked;
 use crate::ledger::member::{self, Member, Next};
-use crate::ledger::{Batch, ClaimedMember, ParkReason, Unheard};
+use crate::ledger::{Batch, ClaimedMember, Report};
 use crate::membership::Timestamp;
 
-/// What a courier reports.
-#[derive(Debug)]
-pub(crate) enum Report {
-    Settle(Batch),
-    Release(Batch, Unheard),
-    Park(Batch, ParkReason),
-    Split(Vec<Batch>),
-}
-
-impl Report {
-    /// Members that it is about.
-    pub fn members(&self) -> usize {
-        match self {
-            Self::Settle(batch) | Self::Release(batch, _) | Self::Park(batch, _) => {
-                batch.members.len()
-            }
-            Self::Split(parts) => parts.iter().map(|part| part.members.len()).sum(),
-        }
-    }
-
-    /// Whether it writes rows other than those of its members, or reads these.
-    pub fn needs_rows(&self) -> bool {
-        match self {
-            Self::Park(..) | Self::Split(_) => true,
-            Self::Settle(_) | Self::Release(..) => false,
-        }
+/// Whether a report writes rows other than those of its members, or reads these.
+pub(crate) fn needs_rows(report: &Report) -> bool {
+    match report {
+        Report::Park(..) | Report::Split(_) | Report::Unpark(_) => true,
+        Report::Settle(_) | Report::Release(..) => false,
     }
 }
 
@@ -75,6 +54,13 @@ pub(crate) fn report(
                 }
             }
             Ok(None) // they stay claimed
+        }
+        Report::Unpark(batch) => {
+            let Some(audience) = state.audiences.of_route(&batch.route) else { return Ok(None) };
+            for parked in &batch.members {
+                state.apply(db, audience, &parked.context_key, member::requeue)?;
+            }
+            Ok(None) // they are not claimed
         }
     }
 }

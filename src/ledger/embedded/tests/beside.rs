@@ -26,7 +26,7 @@ async fn a_batch_is_not_handed_out_before_it_is_marked_however_long_others_take(
     });
     let ledger = Arc::clone(&busy.ledger);
     let writing = std::thread::spawn(move || busy.writer.run());
-    let claimed = ledger.claim(&destination(), &id("a"), room(9)).await.expect("it is open");
+    let claimed = ledger.outbox(&destination()).claim(longest("a", 9)).await.expect("it is open");
     assert_eq!(claimed.expect("ada waits").members.len(), 1);
     // As a daemon would find it after a kill.
     let found = rusqlite::Connection::open(bench.directory.path().join("ledger.db"));
@@ -48,7 +48,7 @@ async fn who_was_in_a_batch_when_rows_could_not_be_written_still_is_and_is_not_f
     busy.writer.turn();
     let ledger = Arc::clone(&busy.ledger);
     let claiming =
-        tokio::spawn(async move { ledger.claim(&destination(), &id("a"), room(1)).await });
+        tokio::spawn(async move { ledger.outbox(&destination()).claim(longest("a", 1)).await });
     tokio::task::yield_now().await; // it is asked
     busy.writer.turn();
     let batch = claiming.await.expect("no panic").expect("it is open").expect("both wait");

@@ -14,7 +14,7 @@ async fn two() -> Bench {
 }
 
 async fn waiting(bench: &Bench, name: &DestinationName) -> u64 {
-    let backlog = bench.ledger.backlog(name).await.expect("it is open");
+    let backlog = bench.ledger.outbox(name).backlog().await.expect("it is open");
     backlog.iter().map(|of| of.waiting).sum()
 }
 
@@ -62,7 +62,7 @@ async fn a_destination_comes_and_goes_and_its_rows_stay() {
 
     bench.others = vec![other()];
     bench.configure().await;
-    let mut news = bench.ledger.news(&other());
+    let mut news = bench.ledger.outbox(&other()).news();
     bench.take_in(intake_of(other(), &bench, deltas())).await;
     news.changed().await.expect("its courier is woken");
     let batch = bench.claim_of(&other(), "a", 9).await.expect("it waits");
@@ -110,7 +110,7 @@ async fn what_was_told_is_forgotten_when_the_environment_changes() {
     bench.configure().await;
     bench.until(|waiting| waiting == 1).await;
     assert_eq!(waiting(&bench, &other()).await, 0, "its environment is the same");
-    let backlog = bench.ledger.backlog(&destination()).await.expect("it is open");
+    let backlog = bench.ledger.outbox(&destination()).backlog().await.expect("it is open");
     assert!(!backlog[0].acknowledged, "the segment is not there yet");
     bench.drain_to(&destination(), |_| {}).await;
     bench.reopen().await;

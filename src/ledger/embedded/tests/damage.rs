@@ -62,7 +62,7 @@ async fn a_member_that_is_not_as_it_was_written_ends_the_writer() {
             "{sql}"
         );
         bench.open();
-        let claimed = bench.ledger.claim(&destination(), &id("a"), room(1000)).await;
+        let claimed = bench.ledger.outbox(&destination()).claim(longest("a", 1000)).await;
         assert!(matches!(claimed, Err(LedgerError::Closed)), "{sql}: nobody is told");
         let ended = bench.writer.take().expect("it was opened").join().expect("no panic");
         let said = crate::operate::logging::chain(&ended.expect_err("the writer gives up"));

@@ -43,7 +43,7 @@ impl Bench {
         self.take_in(all).await;
         let batch = self.claim("a", 999).await.expect("all wait");
         let reason = ParkReason { message: WORDS.to_owned(), ..reason() };
-        self.ledger.park(batch, reason).await.expect("there is space");
+        self.report(Report::Park(batch, reason)).await;
     }
 
     /// Deletes the person and tells everybody.

@@ -92,7 +92,7 @@ async fn after_a_kill_nobody_is_told_what_is_older_than_what_may_have_been_told(
     let busy = Busy::open(&left);
     let ledger = Arc::clone(&busy.ledger);
     let claiming =
-        tokio::spawn(async move { ledger.claim(&destination(), &id("a"), room(9)).await });
+        tokio::spawn(async move { ledger.outbox(&destination()).claim(longest("a", 9)).await });
     tokio::task::yield_now().await; // it is asked before anything is read
     let writing = std::thread::spawn(move || busy.writer.run());
     let claimed = claiming.await.expect("no panic").expect("it is open").expect("ada waits");

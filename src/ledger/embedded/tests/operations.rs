@@ -27,7 +27,7 @@ async fn the_halves_of_a_refused_batch_stay_apart_across_a_kill_until_they_are_t
         route: Arc::clone(&whole.route),
         members: whole.members[range].to_vec(),
     };
-    bench.ledger.split(vec![half(0..2), half(2..4)]).await.expect("there is space");
+    bench.report(Report::Split(vec![half(0..2), half(2..4)])).await;
     bench.crash();
     enter(&bench, "a", &["eve"]).await;
     let first = bench.claim("a", 9).await.expect("all wait");
@@ -243,16 +243,20 @@ async fn what_comes_after_a_deletion_is_applied_after_it_though_they_share_a_com
 async fn a_pause_lasts_across_a_restart_and_wakes_the_courier_when_it_ends() {
     let mut bench = Bench::new();
     bench.ledger.pause(&destination(), true).await.expect("there is space");
-    let since = bench.ledger.paused_since(&destination()).expect("it is paused");
+    let since = bench.ledger.outbox(&destination()).paused_since().expect("it is paused");
     bench.ledger.pause(&destination(), true).await.expect("there is space");
     bench.reopen().await;
-    assert_eq!(bench.ledger.paused_since(&destination()), Some(since), "the first pause counts");
+    assert_eq!(
+        bench.ledger.outbox(&destination()).paused_since(),
+        Some(since),
+        "the first pause counts"
+    );
     assert_eq!(bench.view().await.paused_since, Some(since));
-    let mut news = bench.ledger.news(&destination());
+    let mut news = bench.ledger.outbox(&destination()).news();
     news.mark_unchanged();
     bench.ledger.pause(&destination(), false).await.expect("there is space");
     tokio::time::timeout(DEADLINE, news.changed()).await.expect("in time").expect("it is open");
-    assert_eq!(bench.ledger.paused_since(&destination()), None);
+    assert_eq!(bench.ledger.outbox(&destination()).paused_since(), None);
 }
 
 #[tokio::test]
@@ -317,7 +321,8 @@ async fn somebody_who_was_told_can_be_claimed_again_one_after_the_other() {
     let told = async |after: Option<(&str, &str)>| {
         let after =
             after.map(|(audience, key)| (id(audience), ContextKey::new(key).expect("not empty")));
-        let batch = bench.ledger.claim_told(&destination(), after.as_ref()).await.expect("open");
+        let batch =
+            bench.ledger.outbox(&destination()).claim(Claim::Told { after }).await.expect("open");
         batch.map(|batch| (keys(&batch).concat(), batch))
     };
     assert!(told(None).await.is_none(), "nobody was told");

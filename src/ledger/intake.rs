@@ -1,0 +1,110 @@
+//! What requests bring, and what becomes of it.
+
+use std::borrow::Cow;
+
+use crate::membership::{Deletion, DestinationName, MembershipDelta, Timestamp, UserId};
+
+/// What one request asks to be made durable of one destination: all of it, or some of it and an error, after
+/// which it comes again.
+#[derive(Clone, Debug)]
+pub struct Intake {
+    /// The destination whose members it is about.
+    pub destination: DestinationName,
+    /// When it arrived, as told by [`Recorder::arrival`](super::Recorder::arrival).
+    pub arrival: Timestamp,
+    /// In the order of the request: of two for one member with equal event times the later wins.
+    pub deltas: Vec<MembershipDelta>,
+    /// Privacy deletions, in the order of the request.
+    pub deletions: Vec<OrderedDeletion>,
+    /// Events that could not be mapped, kept so that they can be replayed.
+    pub rejected: Vec<RejectedEvent>,
+}
+
+/// A privacy deletion, and its place among the other items of its request.
+#[derive(Clone, Debug)]
+pub struct OrderedDeletion {
+    /// Whose, and as of when.
+    pub deletion: Deletion,
+    /// An operator asks for it: it takes along whatever is stored, whenever that happened.
+    pub is_unconditional: bool,
+    /// How many of [`Intake::deltas`] come before it.
+    pub after_deltas: usize,
+    /// How many of [`Intake::rejected`] come before it.
+    pub after_rejected: usize,
+}
+
+impl Intake {
+    /// What an operator asks for: a person is forgotten, whatever event times are stored.
+    pub(crate) fn to_forget(
+        destination: &DestinationName,
+        arrival: Timestamp,
+        user_id: UserId,
+    ) -> Self {
+        let destination = destination.clone();
+        let deletion = OrderedDeletion {
+            deletion: Deletion { user_id, event_at: arrival, message: None },
+            is_unconditional: true,
+            after_deltas: 0,
+            after_rejected: 0,
+        };
+        let deletions = vec![deletion];
+        Self { destination, arrival, deltas: Vec::new(), deletions, rejected: Vec::new() }
+    }
+
+    /// Rows it may touch.
+    pub(crate) fn items(&self) -> usize {
+        self.deltas.len() + self.deletions.len() + self.rejected.len()
+    }
+}
+
+/// An event that could not be applied, with the reason a person can act on ([P7](crate::design::P7)).
+#[derive(Clone)]
+pub struct RejectedEvent {
+    /// The stable word of the reason.
+    pub reason: Cow<'static, str>,
+    /// One sentence, without personal data.
+    pub detail: String,
+    /// The event as it came.
+    pub body: Vec<u8>,
+    /// The person, if known, so that a deletion finds the body.
+    pub user_id: Option<UserId>,
+    /// When it happened, as far as that can be believed: a later deletion finds the body.
+    pub event_at: Timestamp,
+}
+
+impl std::fmt::Debug for RejectedEvent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RejectedEvent").field("reason", &self.reason).finish_non_exhaustive()
+    }
+}
+
+/// What [`Recorder::record_all`](super::Recorder::record_all) made of an [`Intake`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// Positions in [`Intake::deltas`] that were not recorded, because their audience already has
+    /// another context kind. They ascend.
+    pub kind_conflicts: Vec<usize>,
+    /// The same because their audience is new and the destination has as many as it may have.
+    pub without_place: Vec<usize>,
+}
+
+/// Why a delta is not recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unrecorded {
+    /// Its audience already has another context kind.
+    OtherKind,
+    /// Its audience is new, and the destination has as many as it may have.
+    TooManyAudiences,
+}
+
+impl Recorded {
+    /// The positions of the deltas that were not recorded, ascending, and why not.
+    #[must_use]
+    pub fn unrecorded(&self) -> Vec<(usize, Unrecorded)> {
+        let kinds = self.kind_conflicts.iter().map(|at| (*at, Unrecorded::OtherKind));
+        let places = self.without_place.iter().map(|at| (*at, Unrecorded::TooManyAudiences));
+        let mut all: Vec<_> = kinds.chain(places).collect();
+        all.sort_unstable_by_key(|(at, _)| *at);
+        all
+    }
+}
