@@ -25,7 +25,7 @@ pub struct Settings {
     pub max_audiences: usize,
     /// Between two readings of every row in the background.
     pub check_every: Duration,
-    /// Every destination that may record or claim, until [`EmbeddedLedger::configure`].
+    /// Every destination that may record or claim, until [`Store::configure`](crate::ledger::Store::configure).
     pub destinations: Vec<DestinationSettings>,
 }
 

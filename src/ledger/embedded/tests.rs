@@ -16,8 +16,8 @@ use crate::ledger::embedded::settings::{DestinationSettings, Retention, Settings
 use crate::ledger::embedded::tables::{connections, members, soundness};
 use crate::ledger::{
     Batch, Claim, ClaimedMember, DestinationView, Measure, MemberView, Members, Operations,
-    OrderedDeletion, ParkReason, ParkedAfter, ParkedView, RejectedEvent, Report, Room,
-    Route, Unheard,
+    OrderedDeletion, ParkReason, ParkedAfter, ParkedView, RejectedEvent, Report, Room, Route,
+    Unheard,
 };
 use crate::membership::{
     AudienceId, AudienceKey, ContextKey, ContextKind, Deletion, Membership, MembershipDelta,

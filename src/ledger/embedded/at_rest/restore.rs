@@ -3,7 +3,7 @@
 //! # What always holds
 //! * Whatever ends a restore, there is a whole ledger afterwards: the old one before the copy gets the
 //!   name [`COMMITTED`], the new one from then on. Whoever takes the lock next finishes it, or throws
-//!   away what was prepared ([`settle`]).
+//!   away what was prepared ([`settle`](interrupted::settle)).
 //! * The old log and journal never meet the new database: they are moved away before it comes.
 //! * Nothing is lost: the ledger that was there is set aside, under a name that was never used before.
 //! * Everything happens in the ledger's own directory, which may be a volume, and its files stay their

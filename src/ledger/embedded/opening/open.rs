@@ -33,7 +33,7 @@ pub(crate) fn lock_if_there(directory: &Path) -> Result<Option<Lock>, OpenError>
     directory.join(LOCK).exists().then(|| lock(directory)).transpose()
 }
 
-/// Opens the database for writing, made, migrated or checked to be of [`VERSION`], and says what is in
+/// Opens the database for writing, made, migrated or checked to be of [`VERSION`](crate::ledger::embedded::tables::version::VERSION), and says what is in
 /// the journal.
 pub(crate) fn open(directory: &Path, cache_kib: u32) -> Result<(Connection, Found), OpenError> {
     let path = names::database(directory);
