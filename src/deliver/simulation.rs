@@ -161,7 +161,7 @@ impl Run {
     }
 
     /// What an operator does when LaunchDarkly is well again.
-    async fn requeue_all(&self) {
+    fn requeue_all(&self) {
         for (audience, key) in self.ledger.parked() {
             let members = Members { destination: production(), audience, context_keys: vec![key] };
             self.ledger.requeue(members);
@@ -247,7 +247,7 @@ async fn storm(seed: u64) {
     run.model.be_well();
     run.until_drained(seed).await;
     // While everybody was refused, a few may have been parked: fewer than would have told.
-    run.requeue_all().await;
+    run.requeue_all();
     run.until_drained(seed).await;
     run.check(seed);
     run.stop.cancel();

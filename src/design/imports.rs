@@ -114,7 +114,7 @@ fn modules(folder: &Path, of: &Module, found: &mut BTreeMap<Module, String>) {
     for entry in fs::read_dir(folder).expect("the sources are there").flatten() {
         let path = entry.path();
         let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-        let module = [&of[..], &[name.clone()]].concat();
+        let module = [&of[..], std::slice::from_ref(&name)].concat();
         if path.is_dir() {
             modules(&path, &module, found);
         } else if path.extension().is_some_and(|kind| kind == "rs") && name != "tests" {
@@ -130,7 +130,8 @@ fn imports() -> Imports {
     let mut all = BTreeMap::new();
     modules(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &Vec::new(), &mut all);
     let absolute = |of: &Module, path: &[String]| -> Option<Module> {
-        let is_child = |name: &String| all.contains_key(&[&of[..], &[name.clone()]].concat());
+        let is_child =
+            |name: &String| all.contains_key(&[&of[..], std::slice::from_ref(name)].concat());
         let supers = path.iter().take_while(|part| *part == "super").count();
         match path.first()?.as_str() {
             "crate" => Some(path[1..].to_vec()),
@@ -150,10 +151,7 @@ fn imports() -> Imports {
     }
     let resolve = |mut path: Module| {
         for _ in 0..9 {
-            let Some(length) = (1..=path.len()).rev().find(|of| all.contains_key(&path[..*of]))
-            else {
-                return None;
-            };
+            let length = (1..=path.len()).rev().find(|of| all.contains_key(&path[..*of]))?;
             let (module, rest) = path.split_at(length);
             let module = module.to_vec();
             let key = all.get_key_value(&module).map(|(key, _)| key)?;
@@ -181,7 +179,9 @@ fn circle<T: Ord + Clone>(imports: &BTreeMap<T, BTreeSet<T>>) -> BTreeSet<T> {
     let mut left = imports.clone();
     loop {
         let names: BTreeSet<T> = left.keys().cloned().collect();
-        left.values_mut().for_each(|of| of.retain(|other| names.contains(other)));
+        for of in left.values_mut() {
+            of.retain(|other| names.contains(other));
+        }
         let imported: BTreeSet<T> = left.values().flatten().cloned().collect();
         left.retain(|name, of| !of.is_empty() && imported.contains(name));
         if left.len() == names.len() {

@@ -226,7 +226,7 @@ impl MemoryLedger {
             .filter_map(|(key, member)| Some((member.pending_since?, key, member)))
             .collect();
         waiting.sort_by_key(|(since, ..)| *since);
-        let Some(route) = state.routes.get(audience).cloned() else { return None };
+        let route = state.routes.get(audience).cloned()?;
         let (mut picking, mut through) = (Picking::new(room, &route), Timestamp::EPOCH);
         for (since, key, member) in waiting {
             match picking.offer(&key.1, member) {
@@ -255,7 +255,7 @@ impl MemoryLedger {
             let context_key = context_key.clone();
             Some((member.pending_since?, ClaimedMember { context_key, membership, version }))
         });
-        let Some((since, claimed)) = claimed else { return None };
+        let (since, claimed) = claimed?;
         state.claimed_through = state.claimed_through.max(since);
         state.claimed.insert(key);
         Some(Batch { route: Arc::clone(route), members: vec![claimed] })

@@ -13,18 +13,21 @@ const AUDIENCES: [i64; 2] = [3, 7];
 
 #[derive(Clone, Debug)]
 enum Act {
-    /// A member of one of the audiences is to be this, pending since then; or is to be gone.
-    Put { audience: usize, key: u8, pending_since: Option<Option<i64>> },
+    /// A member of one of the audiences is to be there, pending since then or not.
+    Put { audience: usize, key: u8, pending_since: Option<i64> },
+    /// A member is to be gone.
+    Delete { audience: usize, key: u8 },
     /// A flush begins unless one is under way, and so many members are taken out.
     Flush { keeps: bool, most: usize },
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    let since = proptest::option::of(proptest::option::of(0..9_i64));
-    let put = (0..AUDIENCES.len(), 0..20_u8, since)
+    let (audiences, since) = (0..AUDIENCES.len(), proptest::option::of(0..9_i64));
+    let put = (audiences.clone(), 0..20_u8, since)
         .prop_map(|(audience, key, pending_since)| Act::Put { audience, key, pending_since });
+    let delete = (audiences, 0..20_u8).prop_map(|(audience, key)| Act::Delete { audience, key });
     let flush = (any::<bool>(), 0..9_usize).prop_map(|(keeps, most)| Act::Flush { keeps, most });
-    prop_oneof![4 => put, 1 => flush]
+    prop_oneof![4 => put, 1 => delete, 1 => flush]
 }
 
 fn key(number: u8) -> ContextKey {
@@ -67,10 +70,13 @@ proptest! {
         let (mut dirty, mut rows) = (Map::new(), Map::new());
         for (version, act) in (1..).zip(acts) {
             match act {
-                Act::Put { audience, key: number, pending_since } => {
+                Act::Put { audience, key: number, .. } | Act::Delete { audience, key: number } => {
                     let (audience, key) = (AUDIENCES[audience], key(number));
                     let name = (audience, key.as_str().to_owned());
-                    let now = pending_since.map(|since| member(version, since));
+                    let now = match act {
+                        Act::Put { pending_since, .. } => Some(member(version, pending_since)),
+                        _ => None,
+                    };
                     let place = memtable.place(audience, key.as_str());
                     prop_assert_eq!(place.is_row(), !dirty.contains_key(&name));
                     let row = rows.get(&name).cloned().flatten();
