@@ -1,15 +1,15 @@
-//! Reading JSON that comes from outside: the bytes of a sender, of an operator, of a file, of LaunchDarkly.
+//! Reading JSON from outside: from a webhook, an operator, a file, or LaunchDarkly.
 //!
-//! Whatever reads such bytes reads them here (`.clippy.toml` bans the other ways), so that there is
-//! [one place](crate::design::decisions::json_in_one_place) that bounds how deep they go: `serde_json`
-//! stops at [`DEEPEST`] levels, and what is read there is walked, compared, written and dropped by recursion that goes no deeper.
+//! All such bytes are parsed here (`.clippy.toml` bans the other ways), so that nesting depth is bounded in
+//! [one place](crate::design::decisions::json_in_one_place): `serde_json` stops at [`DEEPEST`] levels, and
+//! the code that walks, compares, writes and drops a parsed value recurses no deeper than that.
 //!
-//! That bound holds only while `serde_json` is built without its features `raw_value` and
-//! `arbitrary_precision`: with them an object whose key is `$serde_json::private::RawValue` or
-//! `…::Number` is no object but a text that is parsed in turn, with a new count of levels. Raw slices
-//! are taken by [`crate::receive::envelope`] instead. A dependency could switch the features on for all
-//! (axum's `json` does): the tests below fail then. They see every feature that a build without
-//! them has, since tests only add dependencies.
+//! The bound holds only while `serde_json` is built without its features `raw_value` and
+//! `arbitrary_precision`. With them, an object whose key is `$serde_json::private::RawValue` or `…::Number`
+//! is not read as an object: its text is parsed in turn, with a new depth count. [`crate::receive::envelope`]
+//! takes raw slices without them. Because features are unified, any dependency could switch them on (axum's
+//! `json` does); the tests below then fail. They see every feature of a normal build, since dev-dependencies
+//! can only add to it.
 
 mod answer;
 pub mod exact;
@@ -19,7 +19,7 @@ use serde_json::{Error, Value};
 
 pub use answer::Json;
 
-/// The most arrays and objects that may stand inside each other.
+/// The deepest nesting of arrays and objects that is read.
 ///
 /// ```
 /// use cohortd::json::{DEEPEST, from_str};
@@ -31,28 +31,28 @@ pub use answer::Json;
 /// ```
 pub const DEEPEST: usize = 127;
 
-/// What Windows programs begin a text with.
+/// The byte order mark that Windows programs put at the start of a text.
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
-/// A text without the byte order mark that it may begin with, which a parser may ignore (RFC 8259, 8.1).
+/// Strips a leading byte order mark, which a parser may ignore (RFC 8259, 8.1).
 #[must_use]
 pub fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(BYTE_ORDER_MARK.as_bytes()).unwrap_or(text)
 }
 
-/// Reads a text that is one value, behind a byte order mark or not.
+/// Parses a text that is exactly one value, with or without a byte order mark.
 #[expect(clippy::disallowed_methods, reason = "the one place that may")]
 pub fn from_slice<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, Error> {
     serde_json::from_slice(without_mark(text))
 }
 
-/// Reads a text that is one value, behind a byte order mark or not.
+/// Parses a text that is exactly one value, with or without a byte order mark.
 #[expect(clippy::disallowed_methods, reason = "the one place that may")]
 pub fn from_str<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Error> {
     serde_json::from_str(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text))
 }
 
-/// Reads the value that a text begins with; also gives what stands behind it.
+/// Parses the first value of a text; also returns the bytes after it.
 #[expect(clippy::disallowed_methods, reason = "the one place that may")]
 #[must_use]
 pub fn first<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Option<(T, &'a [u8])> {
@@ -61,8 +61,8 @@ pub fn first<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Option<(T, &'a [u8])> {
     Some((value, &text[values.byte_offset()..]))
 }
 
-/// Whether more than `most` arrays and objects stand inside each other in a value that was not read
-/// but built.
+/// Whether arrays and objects are nested more than `most` levels deep. For values that were built, not
+/// parsed.
 #[must_use]
 pub fn is_deeper_than(most: usize, value: &Value) -> bool {
     let inside = |value| most == 0 || is_deeper_than(most - 1, value);
@@ -90,7 +90,7 @@ mod tests {
         format!("{}0{}", "{\"a\":".repeat(depth), "}".repeat(depth))
     }
 
-    /// If this fails, look for who switched a feature of `serde_json` on: `cargo tree -e features -i serde_json`.
+    /// If this fails, see which dependency switches the feature on: `cargo tree -e features -i serde_json`.
     #[test]
     fn no_key_has_a_meaning_of_its_own() {
         for name in ["RawValue", "Number"] {

@@ -1,8 +1,8 @@
 //! Mapping: a pure function from an event to a delta, or to the reason why there is none ([P9](crate::design::P9)).
 //!
-//! The fields, their defaults and the conversions are those of Segment's "LaunchDarkly Audiences"
-//! action, whose recorded behaviour is the test (`tests/it/conformance.rs`). Where it would guess,
-//! an event is rejected with a reason instead ([P7](crate::design::P7)).
+//! The fields, their defaults and the conversions are those of Segment's "LaunchDarkly Audiences" action; the
+//! tests compare with its recorded behaviour (`tests/it/conformance.rs`). Where the action would guess, the
+//! event is rejected with a reason instead ([P7](crate::design::P7)).
 //!
 //! # What always holds
 //! * [`Mapping::map`] never panics, whatever JSON it is given.
@@ -57,8 +57,8 @@ use fields::{Field, Fields};
 use length::KEY_BYTES;
 use membership_value::{ComputationClass, ValueRules};
 
-/// A field that takes over the whole mapping in the hosted integration, which documents it nowhere: not to
-/// be left out like others that the action does not have.
+/// In the hosted integration this undocumented field replaces the whole mapping. Other fields that the action
+/// does not have may be ignored; this one must not be.
 const TAKES_OVER: &str = "__segment_internal_directive";
 
 /// One mapping, compiled once and used for every event.
@@ -71,8 +71,8 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// What Segment's hosted integration does where the customer changed nothing, except that a
-    /// membership value must be plain, and that a journey step without one is an entry.
+    /// The mapping of Segment's hosted integration as long as the customer changes nothing, with two
+    /// differences: a membership value must be plain, and a journey step without a value is an entry.
     #[must_use]
     pub fn preset() -> Self {
         Self {
@@ -86,8 +86,8 @@ impl Mapping {
         }
     }
 
-    /// The same with what a customer's mapping says about these fields, or everything that is wrong
-    /// with it. What the action has no field for says nothing, as in the hosted integration.
+    /// The preset with the given fields of a customer's mapping, or every fault in them. Fields that the
+    /// action does not have are ignored, as in the hosted integration.
     pub fn preset_with<'a>(
         fields: impl IntoIterator<Item = (&'a String, &'a Value)>,
     ) -> Result<Self, Vec<MappingFault>> {
@@ -104,18 +104,19 @@ impl Mapping {
         Field::ALL.into_iter().map(Field::name)
     }
 
-    /// Whether a mapping's field is none of the action's, and may be left out: it may come from a newer version.
+    /// Whether the action has no field of this name, so that it may be ignored: it may come from a newer
+    /// version.
     #[must_use]
     pub fn is_unknown(name: &str) -> bool {
         name != TAKES_OVER && Self::field_names().all(|known| known != name)
     }
 
-    /// Replaces the statement that says which events are mapped.
+    /// Replaces the condition that selects the events to map.
     pub fn subscribe(&mut self, subscription: Subscription) {
         self.subscription = subscription;
     }
 
-    /// Replaces what the mapping says about one field of the action, by a plain value or a directive.
+    /// Replaces the mapping of one field of the action with a plain value or a directive.
     pub fn set_field(&mut self, name: &str, json: &Value) -> Result<(), Vec<MappingFault>> {
         self.fields.set(name, json)
     }
@@ -130,12 +131,12 @@ impl Mapping {
         self.value_rules = ValueRules { membership: rule, journey_step_without_value_enters };
     }
 
-    /// Replaces what is said about some audiences only.
+    /// Replaces the rules that apply to some audiences only.
     pub fn set_audiences(&mut self, audiences: AudienceRules) {
         self.audiences = audiences;
     }
 
-    /// The delta of an event that arrived at `arrival`; none if this mapping does not select it.
+    /// The delta of an event that arrived at `arrival`; `None` if this mapping does not select the event.
     pub fn map<'a>(
         &self,
         event: impl Into<Event<'a>>,
@@ -145,7 +146,8 @@ impl Mapping {
         if self.subscription.selects(event.numbers) { self.delta(event, arrival) } else { Ok(None) }
     }
 
-    /// The same for an event that the subscription is known to select: its type is not looked at.
+    /// [`Mapping::map`] for an event that the subscription is known to select: the subscription is not
+    /// evaluated again.
     pub fn delta<'a>(
         &self,
         event: impl Into<Event<'a>>,
@@ -172,7 +174,7 @@ impl Mapping {
 
         let (user_id, email, anonymous_id) =
             (find(Field::UserId), find(Field::Email), find(Field::AnonymousId));
-        // All three are read whichever rule applies: an unfit one is a mistake worth telling.
+        // All three are read whichever rule applies, so that a value of the wrong type is always reported.
         let identifiers = Identifiers {
             user_id: user_id.text()?,
             email: email.text()?,
@@ -212,8 +214,8 @@ impl Mapping {
         }))
     }
 
-    /// What members get whose key this rule chose: another number if anything that decides the key or
-    /// its kind is another.
+    /// Identifies how a context key was chosen; stored with each member. The number changes when anything
+    /// changes that decides the key or its kind.
     fn key_rule(&self, rule: ContextKeyRule, particular: Option<&AudienceOverride>) -> u32 {
         let mut fingerprint = self.fields.fingerprint(rule.fields());
         if let Some(kind) = particular.and_then(|particular| particular.context_kind.as_ref()) {
@@ -222,7 +224,7 @@ impl Mapping {
         fingerprint << 8 | u32::from(rule.number())
     }
 
-    /// Every number that [`Mapping::key_rule`] can give for this audience.
+    /// Every number that [`Mapping::key_rule`] can return for this audience.
     fn key_rules(&self, audience: &AudienceKey) -> Vec<u32> {
         if !self.audiences.admit(audience) {
             return Vec::new();
@@ -235,8 +237,9 @@ impl Mapping {
         rules.into_iter().map(|rule| self.key_rule(rule, particular)).collect()
     }
 
-    /// Ordinary traffic of a source is told apart first, so that it is never reported as a fault of
-    /// some field. A customer may map the class from elsewhere: then nothing of Segment's is needed.
+    /// Read before the other fields, so that ordinary traffic of a source is rejected as
+    /// [`Reason::NotAnAudience`] and never as a fault of some field. If the customer maps the class from
+    /// elsewhere, `context.personas` is not needed.
     fn computation_class(&self, event: &Value) -> Result<ComputationClass, Rejection> {
         let found = self.fields.find(Field::ComputationAction, event);
         match found.text()?.as_deref() {
@@ -257,7 +260,7 @@ impl Mapping {
         }
     }
 
-    /// Fields that decide nothing here but, as in the hosted integration, may not be nonsense.
+    /// Checks fields that decide nothing here but, as in the hosted integration, must not be nonsense.
     fn check_unused(&self, event: &Value) -> Result<(), Rejection> {
         self.fields.find(Field::EnableBatching, event).boolean()?;
         let action = self.fields.find(Field::AudienceAction, event);
@@ -268,19 +271,19 @@ impl Mapping {
     }
 }
 
-/// Why a mapping gives nothing for a payload.
+/// Why a mapping yields nothing for a payload.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransformError {
-    /// It is wrong whatever the payload.
+    /// The mapping itself is faulty, whatever the payload.
     #[error("the mapping is faulty")]
     Faulty(Vec<MappingFault>),
-    /// A directive cannot be resolved for this payload. A sentence without values.
+    /// A directive cannot be resolved for this payload. The sentence contains no values.
     #[error("{0}")]
     Failed(String),
 }
 
-/// What a mapping of any shape, outside the fields of the action, makes of a payload: compiled,
-/// resolved and forgotten, to try directives out.
+/// Tries out a mapping of any shape, not only the fields of the action, on one payload: compiles it, resolves
+/// it and drops it.
 pub fn transform(mapping: &Value, payload: &Value) -> Result<Option<Value>, TransformError> {
     let compiled = Expression::compile(mapping, "$").map_err(TransformError::Faulty)?;
     let resolved = compiled.resolve(payload);
@@ -289,7 +292,8 @@ pub fn transform(mapping: &Value, payload: &Value) -> Result<Option<Value>, Tran
         .map_err(|unresolved| TransformError::Failed(unresolved.to_string()))
 }
 
-/// Whose deletion takes the member along. A group call speaks of an account, whoever made it.
+/// The user whose deletion deletes this member too. `None` for a group call, which describes an account,
+/// whoever made it.
 fn person(event: &Value) -> Result<Option<UserId>, Rejection> {
     let of_an_account = event.get("type").and_then(Value::as_str) == Some("group");
     if of_an_account {
@@ -303,7 +307,7 @@ fn person(event: &Value) -> Result<Option<UserId>, Rejection> {
     }
 }
 
-/// In a line, for people.
+/// A one-line summary for people.
 impl fmt::Display for Mapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kind, key) =
@@ -354,7 +358,7 @@ mod tests {
         Mappings::from(mapping).map(event, ARRIVAL)
     }
 
-    /// An event that maps, with the values at some JSON pointers replaced.
+    /// An event that can be mapped, with the values at some JSON pointers replaced.
     fn event(changes: &[(&str, Value)]) -> Value {
         let mut event = json!({
             "type": "identify",
@@ -664,7 +668,7 @@ mod tests {
         }
     }
 
-    /// Whoever they are, they would all be one.
+    /// The unrendered text is the same for everybody, so that all of them would become one member.
     #[test]
     fn a_key_that_still_has_the_braces_of_a_template_is_rejected() {
         let template = |text: &str| {
@@ -712,7 +716,7 @@ mod tests {
         let newer = fields(json!({"segment_external_id": {"@newer": 1}, "context_kind": "device"}));
         let mapping = Mapping::preset_with(&newer).expect("it is not looked at");
         assert!(mapping.to_string().starts_with("context kind device, "), "{mapping}");
-        // This one would take over the mapping there.
+        // In the hosted integration this field would replace the whole mapping.
         let internal = fields(json!({"__segment_internal_directive": {"@transform": {}}}));
         let faults = Mapping::preset_with(&internal).expect_err("it is not left out");
         assert_eq!(faults[0].to_string(), "__segment_internal_directive is no field of the action");
@@ -774,7 +778,7 @@ mod tests {
             prop_assert_eq!(mapping().map(&event, Timestamp(arrival)), first);
         }
 
-        /// Near the happy path, where the deeper code is.
+        /// Close to a valid event, to reach the deeper code.
         #[test]
         fn mapping_never_panics_on_almost_good_events(
             at in proptest::sample::select(vec![

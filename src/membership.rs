@@ -1,7 +1,7 @@
-//! The words every step shares: who (`ContextKey`), of what kind, in which audience, since when.
+//! The types that every step shares: a member's context key and kind, the audience, and the time of a change.
 //!
-//! Newtypes are parsed once, at the edge; past it a value of these types is known to be usable. They are
-//! cloned often: short texts have no memory of their own, and longer ones share it.
+//! They are parsed once, at the edge; past it a value of these types is known to be valid. Cloning is cheap:
+//! short texts are stored inline, and longer ones are reference-counted.
 
 use std::borrow::{Borrow, Cow};
 use std::fmt;
@@ -11,8 +11,8 @@ use smol_str::SmolStr;
 
 /// A point in time: microseconds since the Unix epoch, UTC.
 ///
-/// Microseconds, because Segment's clocks give milliseconds and other sources of events give
-/// more; two changes of one member within a microsecond are a tie.
+/// Microseconds, because Segment's clocks give milliseconds and other sources of events are finer; two
+/// changes of one member within the same microsecond are a tie.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -52,7 +52,7 @@ macro_rules! text {
         pub struct $name(SmolStr);
 
         impl $name {
-            /// Takes the text as it is, unless it is empty.
+            /// Takes the text as it is; `None` if it is empty.
             #[must_use]
             pub fn new(text: &str) -> Option<Self> {
                 (!text.is_empty()).then(|| Self(text.into()))
@@ -99,22 +99,22 @@ text! {
     AudienceKey, redacted: false
 }
 text! {
-    /// What identifies a person (or account, or device) in LaunchDarkly. Personal: never printed.
+    /// What identifies a person (or account, or device) in LaunchDarkly. Personal data: never printed.
     ContextKey, redacted: true
 }
 text! {
-    /// Segment's user id of the person behind a member. Personal: never printed.
+    /// Segment's user id of the person behind a member. Personal data: never printed.
     UserId, redacted: true
 }
 
-/// The person whose user id is the context key: they share their text.
+/// For a rule that takes the user id as the context key: the two share one text.
 impl From<ContextKey> for UserId {
     fn from(key: ContextKey) -> Self {
         Self(key.0)
     }
 }
 
-/// The member whose context key is the user id: they share their text.
+/// For a rule that takes the user id as the context key: the two share one text.
 impl From<UserId> for ContextKey {
     fn from(user_id: UserId) -> Self {
         Self(user_id.0)
@@ -136,8 +136,8 @@ impl fmt::Display for DestinationName {
 impl AudienceKey {
     /// The name of the segment in LaunchDarkly: first character upper-cased, each `_` a space.
     ///
-    /// As Segment's hosted integration names it: it is the first UTF-16 unit that is upper-cased
-    /// there, so a first letter outside the basic plane stays as it is.
+    /// Named as Segment's hosted integration names it. JavaScript upper-cases the first UTF-16 unit only, so
+    /// a first letter outside the basic multilingual plane stays as it is.
     ///
     /// ```
     /// use cohortd::membership::AudienceKey;
@@ -177,7 +177,7 @@ impl Serialize for ContextKind {
 }
 
 impl ContextKind {
-    /// Takes the text if LaunchDarkly would (its documentation of context kinds).
+    /// Takes the text if LaunchDarkly's documentation of context kinds allows it.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
@@ -203,13 +203,13 @@ pub enum Membership {
 }
 
 impl Membership {
-    /// `true` is in: both wires use a boolean.
+    /// `true` is [`Membership::In`]: Segment and LaunchDarkly both send a boolean.
     #[must_use]
     pub fn from_bool(value: bool) -> Self {
         if value { Self::In } else { Self::Out }
     }
 
-    /// In is `true`.
+    /// `true` for [`Membership::In`].
     #[must_use]
     pub fn as_bool(self) -> bool {
         self == Self::In
@@ -225,45 +225,45 @@ pub struct MembershipDelta {
     pub audience_key: AudienceKey,
     /// The kind of all members of the audience.
     pub context_kind: ContextKind,
-    /// Who.
+    /// The member.
     pub context_key: ContextKey,
     /// Entered or left.
     pub membership: Membership,
-    /// When the membership changed, already bounded by the time of arrival ([P2](crate::design::P2)).
+    /// When the membership changed, already limited by the time of arrival ([P2](crate::design::P2)).
     pub event_at: Timestamp,
-    /// Segment's user id, if the event had one: by it a deletion finds the member.
+    /// Segment's user id, if the event had one: a deletion finds the member by it.
     pub user_id: Option<UserId>,
-    /// Identifies the rule that chose the context key, so that members of an older rule can be
+    /// Identifies the rule that chose the context key, so that members keyed by an earlier rule can be
     /// recognised as stale.
     pub key_rule: u32,
-    /// The message, if its event time depends on its arrival, or did when it came before: posted again
-    /// it would move forward, so that it is to count as it did the first time.
+    /// Set if the event time depends on the time of arrival, or may have done so when the message first came.
+    /// Without it, a message that is posted again would get a later time; with it, the first time is kept.
     pub message: Option<Message>,
 }
 
-/// A message that may come again.
+/// A message that may be delivered more than once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Which one.
+    /// Identifies the message.
     pub hash: MessageHash,
-    /// Its event time depends on when it arrives, so that it is to be remembered. If not, it is
-    /// believed now, and counts as it did only if it was not believed before.
+    /// `true`: its event time depends on when it arrives, so it has to be remembered. `false`: its event time
+    /// is believed now, and an earlier time applies only if the message was remembered before.
     pub moves: bool,
 }
 
-/// A person is to be deleted, as of a point in time.
+/// A request to delete a person, as of a point in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deletion {
     /// Segment's user id of the person.
     pub user_id: UserId,
-    /// When it was asked for, never later than its arrival ([P2](crate::design::P2)).
+    /// When the deletion was requested, never later than its arrival ([P2](crate::design::P2)).
     pub event_at: Timestamp,
-    /// The message, so that one that is posted again counts as it did the first time.
+    /// Identifies the message, so that one that is posted again keeps the time it had at first.
     pub message: Option<MessageHash>,
 }
 
-/// Tells messages apart without keeping their ids, which are the sender's to choose: a hash of the
-/// message id, or of the whole event if it is a deletion that has none.
+/// Identifies a message without storing its id, which is chosen by the sender: a hash of the message id, or
+/// of the whole event for a deletion without one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MessageHash(pub [u8; 16]);
 

@@ -1,6 +1,6 @@
-//! The name that somebody probably meant who wrote another one.
+//! Suggests the known name that was probably meant by an unknown one.
 
-/// The known name that `unknown` was probably meant to be.
+/// The known name closest to `unknown`, if it is close enough to be a typing error.
 #[must_use]
 pub fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
     let close = (unknown.chars().count() / 3).clamp(1, 3);
@@ -9,7 +9,7 @@ pub fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
     (edits <= close).then_some(key)
 }
 
-/// How many characters must be typed, dropped or replaced to turn one text into the other.
+/// The edit distance of two texts: insertions, deletions and replacements of a character, ignoring case.
 fn edits(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();

@@ -1,23 +1,25 @@
-//! Receiving: the public listener, which is the only thing strangers can reach.
+//! Receiving: the public listener, the only part that strangers can reach.
 //!
 //! It answers `POST|PUT|PATCH /segment/{destination or route}`, the two calls of Webhook Audiences, the
-//! Tracking API under `/v1`, and the probes, and nothing else. A request
-//! is authenticated over the bytes as they came, split into raw events, mapped for each destination of
-//! its path, recorded for all of them in one transaction, and only then answered.
+//! Tracking API under `/v1`, and the probes, and nothing else. A request is authenticated over the bytes as
+//! they arrived, split into raw events, mapped for each destination of its path, recorded for all of them in
+//! one transaction, and only then answered.
 //!
 //! # What always holds
 //! * A 2xx is sent after [`Recorder::record`] returned ([P1](crate::design::P1);
 //!   `webhook::tests::no_success_is_answered_before_the_ledger_has_recorded`).
-//! * One bad event costs none of its neighbours ([P5](crate::design::P5); the tables of `envelope` and `webhook`).
-//! * All requests in flight share one budget; past it a body that has been arriving for longer makes way,
-//!   or the answer is 503. What is made of a body (its text where it was packed, trees, copies, what is
-//!   recorded) is reserved there too, before it is made ([P6](crate::design::P6); `budget::tests`, tests/it/memory.rs).
-//! * Our own trouble is never a 4xx, because Segment never retries one.
+//! * A bad event does not affect the others of its request ([P5](crate::design::P5); the tables of `envelope`
+//!   and `webhook`).
+//! * All requests in flight share one budget. When it is used up, a body that has been arriving for longer is
+//!   evicted, or the answer is 503. Whatever is made of a body (its text if it was compressed, trees, copies,
+//!   what is recorded) is reserved there too, before it is made ([P6](crate::design::P6); `budget::tests`,
+//!   tests/it/memory.rs).
+//! * Trouble on our side is never a 4xx, because Segment never retries one.
 //! * A stranger learns nothing but 401: authentication precedes every complaint about a body.
 //!
 //! # What does not
-//! Segment signs only the first event of a batch, so under a signature alone the others are
-//! unauthenticated. Whoever minds demands a bearer token as well (`require`).
+//! Segment signs only the first event of a batch, so under a signature alone the others are unauthenticated.
+//! An operator who minds requires a bearer token as well (`require`).
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -88,32 +90,32 @@ use refused::{Asked, At, Doubt};
 /// What a request may cost.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The largest body; a larger one is answered 413, which Segment never retries.
+    /// Most bytes of a body; a larger one is answered 413, which Segment never retries.
     pub body_limit_bytes: usize,
-    /// What all bodies in flight may hold together; past it the answer is 503.
+    /// Most bytes that all bodies in flight may hold together; past it the answer is 503.
     pub body_budget_bytes: usize,
-    /// The largest request line and headers; larger ones are answered 431, or 414.
+    /// Most bytes of request line and headers; larger ones are answered 431, or 414.
     pub header_limit_bytes: usize,
-    /// For the request line and headers of the first request, TLS handshake included.
+    /// Timeout for the request line and headers of the first request, TLS handshake included.
     pub header_timeout: Duration,
-    /// For those of another one, from the end of the request before.
+    /// Timeout for the request line and headers of a further request, from the end of the one before.
     pub idle_timeout: Duration,
-    /// For the whole body, and for an answer to be taken.
+    /// Timeout for the whole body, and for an answer to be taken.
     pub body_timeout: Duration,
-    /// From the request head to the answer; Segment gives up after 5 s.
+    /// Timeout from the request head to the answer; Segment gives up after 5 s.
     pub answer_timeout: Duration,
-    /// Open at once; one that has been longest without a complete request makes way.
+    /// Most open connections; past it the one that has been longest without a complete request is closed.
     pub max_connections: usize,
-    /// Requests with a body that are handled at once; past it one whose body has been arriving for longer
-    /// makes way, or the answer is 503.
+    /// Most requests with a body that are handled at once; past it one whose body has been arriving for
+    /// longer is evicted, or the answer is 503.
     pub max_requests: usize,
-    /// Proxies in front whose word about the source of a request is taken.
+    /// How many proxies in front are trusted to name the source of a request.
     pub trusted_proxies: usize,
-    /// Whether connections begin with a header of the PROXY protocol; else none may.
+    /// Whether every connection must begin with a header of the PROXY protocol; otherwise none may.
     pub proxy_protocol: bool,
 }
 
-/// What the public routes share.
+/// The state shared by the public routes.
 #[derive(Debug)]
 pub struct PublicState {
     doors: Doors,
@@ -123,15 +125,15 @@ pub struct PublicState {
     heavy: heavy::Heavy,
     readiness: Readiness,
     counters: Arc<Counters>,
-    /// Requests that the ledger did not take.
+    /// Limits the log lines about requests that the ledger did not accept.
     unrecorded: Mutex<Seldom>,
-    /// Pages whose origin is not listed.
+    /// Limits the log lines about pages whose origin is not listed.
     unlisted: Mutex<Seldom>,
 }
 
 impl PublicState {
-    /// Puts the state together; `doors` and `readiness` are the caller's to replace and to flip,
-    /// `counters` are kept up here.
+    /// Builds the state. The caller may replace `doors` and flip `readiness` later; `counters` are updated
+    /// here.
     #[must_use]
     pub fn new(
         doors: Doors,
@@ -157,8 +159,8 @@ impl PublicState {
         }
     }
 
-    /// Counts a request that arrived then at this place, for each destination behind its door if it has one,
-    /// and hands back how it ends.
+    /// Counts a request that arrived at this time and place, for each destination behind its door if it has
+    /// one, and returns its outcome `end` unchanged.
     fn counted<T: Counted>(&self, at: &At<'_>, asked: Asked, arrived: Instant, end: T) -> T {
         let (outcome, took) = (end.outcome(), arrived.elapsed());
         match at.door() {
@@ -175,19 +177,19 @@ impl PublicState {
         }
         match outcome {
             Outcome::Done => self.counters.refused.succeeded(at, || self.ledger.arrival()),
-            Outcome::AllRejected => {} // the sender is known, and nothing of it was taken
+            Outcome::AllRejected => {} // authenticated, but nothing was accepted
             Outcome::Refused(refusal) => self.refused(at, asked, refusal),
         }
         end
     }
 
-    /// Counts what was refused, and remembers it if it looks like Segment's.
+    /// Counts a refused request, and remembers it if it looks like Segment's.
     fn refused(&self, at: &At<'_>, asked: Asked, refusal: Refusal) {
         self.counters.refused.note(at, &self.doors, asked, refusal, self.ledger.arrival());
     }
 }
 
-/// What the public listener serves.
+/// Builds what the public listener serves.
 pub fn front(state: PublicState) -> Front {
     let budget = state.budget.clone();
     let state = Arc::new(state);
@@ -195,7 +197,7 @@ pub fn front(state: PublicState) -> Front {
     Front::new(routed(state), probes_and_nothing_else, budget)
 }
 
-/// A route, also with a slash at its end: people write it, and so do some SDKs.
+/// Adds a route, also with a trailing slash: people write it, and so do some SDKs.
 fn route(
     router: Router<Arc<PublicState>>,
     path: &str,
@@ -204,7 +206,7 @@ fn route(
     router.route(path, methods.clone()).route(&format!("{path}/"), methods)
 }
 
-/// What a load balancer asks to know how we are.
+/// The probes of load balancers.
 fn probed() -> Router<Arc<PublicState>> {
     let router = route(Router::new(), "/livez", get(probes::live));
     let router = route(router, "/readyz", get(probes::ready));
@@ -225,7 +227,7 @@ fn routed(state: Arc<PublicState>) -> Router {
         .with_state(state)
 }
 
-/// The same, for tests of a single step.
+/// The public routes, for tests of a single step.
 #[cfg(test)]
 fn router(state: PublicState) -> Router {
     routed(Arc::new(state))
@@ -249,7 +251,7 @@ mod tests {
             Readiness::default(),
             Arc::default(),
         );
-        // axum shows its routes in its debug format and nowhere else
+        // only axum's debug output lists its routes
         let shown = format!("{:?}", router(state));
         let (_, paths) = shown.split_once("paths: {").expect("axum lists its paths");
         let (paths, _) = paths.split_once("} }").expect("the list has an end");

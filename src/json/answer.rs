@@ -1,17 +1,17 @@
-//! A value as the body of an answer. As axum's own, whose feature `json` switches `raw_value` on.
+//! A JSON response body. Replaces axum's `Json`, whose feature `json` switches `raw_value` on.
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-/// An answer whose body is this value, as JSON.
+/// A response whose body is this value, as JSON.
 #[derive(Clone, Copy, Debug)]
 pub struct Json<T>(pub T);
 
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
-        // Only what has a map whose keys are no texts cannot be written, and no answer has one.
+        // Serialising fails only for a map whose keys are not strings, and no response contains one.
         let Ok(text) = serde_json::to_vec(&self.0) else {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         };

@@ -1,52 +1,53 @@
 //! Numbers that a 64-bit float would change, kept as texts of their digits.
 //!
-//! `serde_json` reads an integer beyond 64 bits as a float, and one that is written with a fraction or an
-//! exponent too: the users 117000000000000000001 and …002 would be one. Its feature `arbitrary_precision` is
-//! no way out (see [`crate::json`]). So what is read is read twice where there is such a number: as it is,
-//! for comparisons, and with texts in their places, for what becomes text.
+//! `serde_json` reads an integer beyond 64 bits as a float, and likewise one that is written with a fraction
+//! or an exponent: the users 117000000000000000001 and …002 would become one. Its feature
+//! `arbitrary_precision` is not an option (see [`crate::json`]). A text that contains such a number is
+//! therefore parsed twice: as it is, for comparisons, and with strings in place of those numbers, for values
+//! that become text.
 //!
 //! # What is exact
-//! * An integer that is written in digits, of any size: `117000000000000000001`.
-//! * One that is written with a fraction of zeros or an exponent and is less than 1e21, up to where
-//!   JavaScript writes integers in digits: `117000000000000000001.0` and `1.17000000000000000001e20` are the
+//! * An integer written in digits, of any size: `117000000000000000001`.
+//! * An integer written with a fraction of zeros or with an exponent, if it is below 1e21 (up to there
+//!   JavaScript writes integers in digits): `117000000000000000001.0` and `1.17000000000000000001e20` are the
 //!   same id.
 //!
-//! Any other number is a float, and its text is what JavaScript makes of that: `1e21` is `1e+21`, and
-//! `0.1` with twenty digits behind it is `0.1`. One that no float holds (`1e400`) is valid JSON that `serde_json`
-//! refuses: it compares as the largest float does, and its text is JavaScript's `Infinity`. Only a text that could
-//! not be read is looked through for such.
+//! Any other number is a float, and its text is what JavaScript prints for it: `1e21` is `1e+21`, and `0.1`
+//! followed by twenty more digits is `0.1`. A number that overflows a float (`1e400`) is valid JSON that
+//! `serde_json` refuses: it compares like the largest float, and its text is JavaScript's `Infinity`. Only
+//! texts that failed to parse are searched for such numbers.
 
 use std::borrow::Cow;
 
 use serde::de::IgnoredAny;
 use serde_json::{Error, Value};
 
-/// Fewer significant digits are exact in a float.
+/// Fewest significant digits at which a float can lose one; fewer are always exact.
 const LEAST_DIGITS: usize = 16;
 
-/// JavaScript writes a number that has more digits before its point with an exponent.
+/// Most digits before the decimal point that JavaScript writes out; larger numbers get an exponent.
 const MOST_PADDED: usize = 21;
 
-/// The largest float has so many digits before its point.
+/// Digits before the decimal point of the largest float.
 const MOST_DIGITS: usize = f64::MAX_10_EXP as usize + 1;
 
-/// As JavaScript writes what no float holds.
+/// What JavaScript prints for a number that overflows a float.
 const INFINITY: &str = "Infinity";
 const MINUS_INFINITY: &str = "-Infinity";
 
-/// A value that was read, without the loss of a digit. Not `Debug`: it may be an event ([P8](crate::design::P8)).
+/// A parsed value that lost no digit. Not `Debug`: it may be an event ([P8](crate::design::P8)).
 #[derive(Clone, Default)]
 pub struct Exact {
     value: Value,
-    /// The same with texts where a number is not what was written; none if every number is.
+    /// The same value with strings in place of numbers that parsing changed; `None` if it changed none.
     texts: Option<Value>,
 }
 
 impl Exact {
-    /// Reads a text that is one value.
+    /// Parses a text that is exactly one value.
     ///
     /// # Errors
-    /// It is none.
+    /// The text is not one valid JSON value.
     pub fn read(text: &[u8]) -> Result<Self, Error> {
         let (value, texts) = match value_of(text) {
             Ok(value) if may_be_inexact(text) => (value, replaced(text, inexact)),
@@ -60,37 +61,37 @@ impl Exact {
         Ok(Self { value, texts })
     }
 
-    /// With texts where a number is not what was written.
+    /// The value with strings in place of numbers that parsing changed.
     #[must_use]
     pub fn into_texts(self) -> Value {
         self.texts.unwrap_or(self.value)
     }
 
-    /// Whether every number in it is what was written, so that there is one tree.
+    /// Whether parsing changed no number, so that one tree serves both purposes.
     #[must_use]
     pub fn is_plain(&self) -> bool {
         self.texts.is_none()
     }
 
-    /// With numbers as `serde_json` has them.
+    /// The value with numbers as `serde_json` parsed them.
     #[must_use]
     pub fn value(&self) -> &Value {
         &self.value
     }
 
-    /// With texts where a number is not what was written.
+    /// The value with strings in place of numbers that parsing changed.
     #[must_use]
     pub fn texts(&self) -> &Value {
         self.texts.as_ref().unwrap_or(&self.value)
     }
 
-    /// Both, for what is done to both alike.
+    /// Applies `change` to both trees.
     pub fn each(&mut self, mut change: impl FnMut(&mut Value)) {
         change(&mut self.value);
         self.texts.as_mut().map(change);
     }
 
-    /// Both, each with its like in `other`, for what is put together of two values.
+    /// Applies `change` to both trees, each together with the corresponding tree of `other`.
     pub fn with(&mut self, other: &Self, mut change: impl FnMut(&mut Value, &Value)) {
         if other.texts.is_some() && self.texts.is_none() {
             self.texts = Some(self.value.clone());
@@ -101,7 +102,7 @@ impl Exact {
         }
     }
 
-    /// As JSON, each number with the digits that it was read with.
+    /// The value as JSON, each number with the digits it was parsed from.
     #[must_use]
     pub fn to_json(&self) -> String {
         let Some(texts) = &self.texts else { return self.value.to_string() };
@@ -113,7 +114,7 @@ impl Exact {
 
 fn value_of(text: &[u8]) -> Result<Value, Error> {
     match str::from_utf8(text) {
-        Ok(text) => super::from_str(text), // at once, and not string by string
+        Ok(text) => super::from_str(text), // validates UTF-8 once, not for every string
         Err(_) => super::from_slice(text),
     }
 }
@@ -147,16 +148,15 @@ fn write(value: &Value, texts: &Value, json: &mut String) {
     }
 }
 
-/// A JSON text that could be read, with texts where a number is not what was written; `None` if there is no
-/// such number.
+/// A valid JSON text with strings in place of numbers that parsing would change; `None` if there is none.
 #[must_use]
 pub fn with_texts(text: &[u8]) -> Option<Vec<u8>> {
     let is_likely = may_be_inexact(text) || may_be_beyond_floats(text);
     if is_likely { replaced(text, inexact) } else { None }
 }
 
-/// A JSON text with other texts in the places of some numbers; `None` if there is no such number. What is no JSON
-/// does not become any.
+/// A JSON text in which `other` replaces some numbers; `None` if it replaces none. Invalid JSON stays
+/// invalid.
 fn replaced(text: &[u8], other: impl Fn(&str) -> Option<Cow<'_, str>>) -> Option<Vec<u8>> {
     let mut changed = Vec::new();
     let (mut copied, mut at) = (0, 0);
@@ -185,11 +185,11 @@ fn replaced(text: &[u8], other: impl Fn(&str) -> Option<Cow<'_, str>>) -> Option
     Some(changed)
 }
 
-/// Whether somewhere so many digits stand together that a float could lose one. It looks at a fraction of
-/// the bytes, because most texts have nothing of the kind.
+/// Whether the text contains a run of digits long enough for a float to lose one. Looks at a fraction of the
+/// bytes only, because most texts contain no such run.
 #[must_use]
 pub fn may_be_inexact(text: &[u8]) -> bool {
-    const STEP: usize = LEAST_DIGITS / 2; // so that a run of them is met twice
+    const STEP: usize = LEAST_DIGITS / 2; // so that every run of LEAST_DIGITS is sampled twice
     let is_part = |byte: u8| byte.is_ascii_digit() || byte == b'.';
     let mut at = STEP;
     while let Some(byte) = text.get(at) {
@@ -201,7 +201,8 @@ pub fn may_be_inexact(text: &[u8]) -> bool {
     false
 }
 
-/// Whether somewhere an exponent stands that may make of few digits what no float holds. It looks at every byte.
+/// Whether the text contains an exponent large enough to overflow a float with few digits. Looks at every
+/// byte.
 #[must_use]
 pub fn may_be_beyond_floats(text: &[u8]) -> bool {
     text.windows(4).enumerate().any(|(at, window)| {
@@ -211,7 +212,7 @@ pub fn may_be_beyond_floats(text: &[u8]) -> bool {
     })
 }
 
-/// Whether so many digits stand around a place, with nothing between them but a point.
+/// Whether at least [`LEAST_DIGITS`] digits surround `place`, with nothing but a decimal point between them.
 fn is_long(text: &[u8], place: usize) -> bool {
     let is_part = |byte: &&u8| byte.is_ascii_digit() || **byte == b'.';
     let before = text[..place].iter().rev().take(LEAST_DIGITS).take_while(is_part);
@@ -219,7 +220,7 @@ fn is_long(text: &[u8], place: usize) -> bool {
     before.chain(behind).filter(|byte| **byte != b'.').count() >= LEAST_DIGITS
 }
 
-/// Where a text goes on behind the string that begins at `start`.
+/// The position after the string that begins at `start`.
 fn behind_string(text: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while let Some(byte) = text.get(at) {
@@ -232,7 +233,7 @@ fn behind_string(text: &[u8], start: usize) -> usize {
     text.len()
 }
 
-/// The text that stands for a number, in JSON, if the number that is read of it is another one.
+/// The JSON string that replaces a number, if parsing would change the number.
 fn inexact(number: &str) -> Option<Cow<'_, str>> {
     let text = inexact_integer(number).or_else(|| {
         let held = beyond_floats(number)?;
@@ -241,23 +242,23 @@ fn inexact(number: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(format!("\"{text}\"")))
 }
 
-/// The largest float there is, in JSON, for a number that none holds.
+/// The largest float with the same sign, as JSON, for a number that overflows a float.
 fn largest_for(number: &str) -> Option<Cow<'_, str>> {
     let held = beyond_floats(number)?;
     Some(Cow::Owned(Value::from(f64::MAX.copysign(held)).to_string()))
 }
 
-/// What JavaScript makes of a number that no float holds.
+/// The infinity that JavaScript reads for a number that overflows a float; `None` for any other number.
 fn beyond_floats(number: &str) -> Option<f64> {
     if number.len() <= MOST_DIGITS && !number.contains(['e', 'E']) {
         return None;
     }
     let held: f64 = number.parse().ok()?;
-    // Rust reads more as a number than JSON does
+    // Rust's parser accepts more than JSON does
     (held.is_infinite() && super::from_str::<IgnoredAny>(number).is_ok()).then_some(held)
 }
 
-/// The digits of an integer, if the number that is read of it is another one.
+/// The digits of an integer, if parsing would change the number.
 fn inexact_integer(number: &str) -> Option<Cow<'_, str>> {
     if number.len() < LEAST_DIGITS {
         return None;
@@ -279,7 +280,7 @@ fn inexact_integer(number: &str) -> Option<Cow<'_, str>> {
     let before_point =
         usize::try_from(before_point).ok().filter(|so_many| *so_many <= MOST_PADDED)?;
     if significant.is_empty() || significant.len() > before_point {
-        return None; // zero, or no integer
+        return None; // zero, or not an integer
     }
     let integer = format!("{sign}{significant:0<before_point$}");
     let held: f64 = number.parse().ok()?;
@@ -311,12 +312,12 @@ mod tests {
             ("0.0117000000000000000001e22", Some("117000000000000000001")),
             ("9007199254740993.0", Some("9007199254740993")),
             ("-9007199254740993.0", Some("-9007199254740993")),
-            ("9007199254740992.0", None), // a float has it
+            ("9007199254740992.0", None), // exact in a float
             ("1.170000000000000000e20", None),
             ("117000000000000000000.0", None),
             ("1.0000000000000000000001e22", None), // JavaScript would write an exponent
             ("1.0000000000000000000001e9999999999999999999", Some("Infinity")),
-            ("0.10000000000000000555", None), // no integer
+            ("0.10000000000000000555", None), // not an integer
             ("117000000000000000001.5", None),
             ("0.0000000000000000", None),
             ("1e20", None),
@@ -410,7 +411,8 @@ mod tests {
     }
 
     proptest! {
-        /// What is written is what was read, and the texts are there for what a float would change.
+        /// Writing gives back the text that was read, and texts exist exactly where a float would lose
+        /// digits.
         #[test]
         fn no_digit_is_lost(whole in "-?[1-9][0-9]{0,30}", others in "[a-z0-9.\\-: ]{0,40}") {
             let text = format!(r#"{{"a":"{others}","b":[{whole}],"c":"{others}"}}"#);

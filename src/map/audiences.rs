@@ -1,4 +1,4 @@
-//! What a mapping does for some audiences only, told apart by audience key.
+//! The rules of a mapping that apply to some audiences only, selected by audience key.
 
 use std::collections::BTreeMap;
 
@@ -6,23 +6,23 @@ use super::context_key::ContextKeyRule;
 use super::glob::Glob;
 use crate::membership::{AudienceKey, ContextKind};
 
-/// Which audiences a mapping takes, and what is different for some of them.
+/// Which audiences a mapping accepts, and what is different for some of them.
 #[derive(Clone, Debug, Default)]
 pub struct AudienceRules {
-    /// Only these; all if there is none.
+    /// Only audiences that match one of these; empty: all.
     pub allow: Vec<Glob>,
-    /// Not these, even if they are allowed.
+    /// No audience that matches one of these, even if it is allowed.
     pub deny: Vec<Glob>,
-    /// By the audience key itself.
+    /// By exact audience key.
     pub overrides: BTreeMap<String, AudienceOverride>,
 }
 
-/// What an audience has instead of what the mapping says.
+/// What applies to one audience instead of the mapping's fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AudienceOverride {
-    /// The kind of its contexts.
+    /// The kind of the audience's contexts.
     pub context_kind: Option<ContextKind>,
-    /// The rule for its context keys.
+    /// The rule that chooses the audience's context keys.
     pub context_key: Option<ContextKeyRule>,
 }
 

@@ -1,21 +1,21 @@
-//! From whatever JSON a field holds to the type the field has.
+//! Converts the JSON value that a field resolves to into the type of the field.
 //!
-//! As Segment's hosted integration does it (recorded in `tests/conformance`): numbers and booleans
-//! become text, a list of one item counts as that item, unless an object is needed; objects and other
-//! lists do not fit. Two departures, both on purpose:
-//! * an empty text is no value, for a single event and in a batch alike;
-//! * an integer keeps all its digits. Rounding it to a 64-bit float first, as JavaScript does, would
-//!   make one member of two people. What has more than 64 bits comes here as a text ([`super::Event`]).
+//! As Segment's hosted integration does it (recorded in `tests/conformance`): numbers and booleans become
+//! text; a list of one item counts as that item, unless an object is needed; objects and other lists do not
+//! fit. Two departures, both on purpose:
+//! * An empty text is no value, for a single event and in a batch alike.
+//! * An integer keeps all its digits. Rounding it to a 64-bit float first, as JavaScript does, would merge
+//!   two people into one member. An integer beyond 64 bits arrives here as a text ([`super::Event`]).
 
 use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-/// The value is there and cannot be read as what the field needs; says what it is instead.
+/// The value exists but cannot be converted to the type of the field; says what it is instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unfit(pub(super) &'static str);
 
-/// A text, or none where the value is null or empty.
+/// A text; `None` if the value is null or empty.
 pub(super) fn text(value: &Value) -> Result<Option<Cow<'_, str>>, Unfit> {
     let text = match only_item(value) {
         Value::Null => return Ok(None),
@@ -27,7 +27,7 @@ pub(super) fn text(value: &Value) -> Result<Option<Cow<'_, str>>, Unfit> {
     Ok((!text.is_empty()).then_some(text))
 }
 
-/// An object, or none where the value is null or an empty text.
+/// An object; `None` if the value is null or an empty text.
 pub(super) fn object(value: &Value) -> Result<Option<&Map<String, Value>>, Unfit> {
     match value {
         Value::Object(members) => Ok(Some(members)),
@@ -36,7 +36,7 @@ pub(super) fn object(value: &Value) -> Result<Option<&Map<String, Value>>, Unfit
     }
 }
 
-/// A boolean, or none where the value is null or an empty text.
+/// A boolean; `None` if the value is null or an empty text.
 pub(super) fn boolean(value: &Value) -> Result<Option<bool>, Unfit> {
     let value = only_item(value);
     match value {
@@ -50,7 +50,7 @@ pub(super) fn boolean(value: &Value) -> Result<Option<bool>, Unfit> {
     }
 }
 
-/// What kind of JSON value it is, with its article, for a sentence.
+/// The type of a JSON value, with its article, for use in a sentence.
 pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -73,7 +73,7 @@ fn is_nothing(value: &Value) -> bool {
     value.is_null() || value.as_str() == Some("")
 }
 
-/// Integers with all their digits; anything else as JavaScript prints it.
+/// Integers with all their digits; any other number as JavaScript prints it.
 pub(super) fn number_text(number: &serde_json::Number) -> String {
     match number.as_f64() {
         Some(float) if number.is_f64() => ryu_js::Buffer::new().format(float).to_owned(),

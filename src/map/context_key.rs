@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::fields::Field;
 
-/// The field `context_key` of the mapping.
+/// The rule named by the mapping's field `context_key`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContextKeyRule {
     /// `user_id_only`
@@ -19,7 +19,7 @@ pub enum ContextKeyRule {
     UserIdThenEmailThenAnonymousId,
 }
 
-/// What an event says about who it is; each is non-empty where it is there.
+/// The identifiers of a person in an event; one that is present is not empty.
 #[derive(Default)]
 pub(super) struct Identifiers<'a> {
     pub(super) user_id: Option<Cow<'a, str>>,
@@ -37,13 +37,13 @@ impl ContextKeyRule {
         Self::UserIdThenEmailThenAnonymousId,
     ];
 
-    /// The rule of this name, spelled exactly as Segment's mapping editor spells it.
+    /// The rule of this name, spelled exactly as in Segment's mapping editor.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|rule| rule.name() == name)
     }
 
-    /// The name in the mapping.
+    /// The rule's name in the mapping.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -55,7 +55,7 @@ impl ContextKeyRule {
         }
     }
 
-    /// A part of what is kept with every member, so that members of an older rule are recognised:
+    /// Part of the `key_rule` stored with every member, by which members of an older rule are recognised:
     /// never renumber.
     #[must_use]
     pub fn number(self) -> u8 {
@@ -68,7 +68,7 @@ impl ContextKeyRule {
         }
     }
 
-    /// The mapping fields it looks at, for a sentence.
+    /// The mapping fields that the rule looks at, for use in a sentence.
     pub(super) fn looks_at(self) -> &'static str {
         match self {
             Self::UserIdOnly => "segment_user_id",
@@ -81,7 +81,7 @@ impl ContextKeyRule {
         }
     }
 
-    /// The mapping fields that decide what the key is.
+    /// The mapping fields that decide the key and its kind.
     pub(super) fn fields(self) -> &'static [Field] {
         match self {
             Self::UserIdOnly => &[Field::ContextKind, Field::UserId],
@@ -94,7 +94,7 @@ impl ContextKeyRule {
         }
     }
 
-    /// The first that is there, and the mapping field it comes from.
+    /// The first identifier of the rule's order that is present, and the mapping field that it comes from.
     pub(super) fn choose<'a>(self, from: &'a Identifiers<'_>) -> Option<(Field, &'a str)> {
         let user_id = from.user_id.as_deref().map(|text| (Field::UserId, text));
         let email = from.email.as_deref().map(|text| (Field::Email, text));
@@ -109,10 +109,11 @@ impl ContextKeyRule {
     }
 }
 
-/// Whether a context key, or what an audience is known by, still has the braces of a template: it is the same for
-/// many people, or audiences, then, or no id that anybody else knows. JSON may close two objects at once, and single braces may be those of a GUID.
+/// Whether a context key, audience id or audience key still contains the braces of an unrendered template.
+/// Such a text is the same for many people or audiences, or is an id that nobody else knows. JSON may close
+/// two objects at once, and single braces may be those of a GUID, so neither counts.
 pub(super) fn has_template_braces(key: &str) -> bool {
-    // Without a way out in between, which is faster for what hardly ever has any.
+    // A fold over all bytes without early exit is faster for keys, which hardly ever contain a brace.
     let is_brace = |byte: u8| matches!(byte, b'{' | b'}');
     if !key.bytes().fold(false, |found, byte| found | is_brace(byte)) {
         return false;

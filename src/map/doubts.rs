@@ -1,7 +1,7 @@
-//! What is surely not meant by what a mapping says about one field.
+//! Warnings about fields of a mapping that surely do not do what was meant.
 //!
-//! The mapping can be used; whoever checks the configuration is warned. Where the field decides alone, it
-//! is tried on an event that the preset maps.
+//! Such a mapping is accepted; whoever checks the configuration is warned. A field that is a constant, or the
+//! whole event, is tried on a sample event that the preset maps.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use super::{ContextKeyRule, Mapping};
 use crate::membership::Timestamp;
 
 impl Mapping {
-    /// The doubts about a field that [`Mapping::set_field`] takes: each with its place.
+    /// Warnings about a field that [`Mapping::set_field`] accepts, each with its path.
     #[must_use]
     pub fn doubts(name: &str, json: &Value) -> Vec<MappingFault> {
         let mut doubts = Expression::doubts(json, name);
@@ -29,7 +29,8 @@ impl Mapping {
         doubts
     }
 
-    /// What is surely not meant by the fields together: that nobody can be named.
+    /// A warning about the fields together: no identifier that the context key rule needs can ever have a
+    /// value.
     #[must_use]
     pub fn doubt(&self) -> Option<MappingFault> {
         let rule = ContextKeyRule::from_name(self.fields.literal(Field::ContextKey)?)?;
@@ -45,7 +46,7 @@ impl Mapping {
     }
 }
 
-/// What is wrong with a field that is the same for every event, or the event itself.
+/// The warning about a field that is the same for every event (`is_constant`) or that is the whole event.
 fn of_constant(field: Field, json: &Value, is_constant: bool) -> Option<String> {
     let mut mapping = Mapping::preset();
     mapping.set_field(field.name(), json).ok()?;
@@ -85,14 +86,14 @@ fn of_constant(field: Field, json: &Value, is_constant: bool) -> Option<String> 
             {
                 alone.map(str::to_owned)
             }
-            // That nobody is named may be meant where another field names them.
+            // Naming nobody may be intended, where another field names them.
             Reason::NoContextKey | Reason::MembershipUnknown => None,
             _ => Some(format!("rejects every event: {}", rejection.detail)),
         },
     }
 }
 
-/// An event that the preset maps.
+/// An event that the preset can map.
 fn sample() -> Value {
     json!({
         "type": "identify", "userId": "u", "anonymousId": "a", "traits": {"k": true, "email": "e"},
@@ -106,7 +107,7 @@ fn sample() -> Value {
 mod tests {
     use super::*;
 
-    /// What is said of a field, in a line.
+    /// All warnings about a field, in one line.
     fn said(field: &str, json: &Value) -> String {
         let mut mapping = Mapping::preset();
         mapping.set_field(field, json).expect("it can be compiled");
@@ -231,7 +232,7 @@ mod tests {
         assert_eq!(Mapping::preset().doubt(), None);
     }
 
-    /// A warning that is often wrong is read by nobody.
+    /// If warnings are often wrong, nobody reads them.
     #[test]
     fn what_may_be_meant_is_not_doubted() {
         let rows = [

@@ -1,7 +1,7 @@
-//! An event, in the two ways in which it is looked at.
+//! An event, in the two forms in which it is read.
 //!
-//! Where values are compared, a number is a number: the 64-bit float that it is in JavaScript, or an
-//! integer of 64 bits. Where a value becomes text (an id, a key, a template) a number that none of them holds keeps its
+//! Where values are compared, a number is a number: the 64-bit float that it is in JavaScript, or an integer
+//! of 64 bits. Where a value becomes text (an id, a key, a template), a number that fits neither keeps its
 //! digits ([`json::exact`](crate::json::exact)): two people must not become one.
 
 use serde_json::Value;
@@ -12,31 +12,31 @@ use super::sender_clock::Clock;
 use crate::json::exact::Exact;
 use crate::membership::Timestamp;
 
-/// An event that was read. Not `Debug`: it holds personal data ([P8](crate::design::P8)).
+/// A parsed event. Not `Debug`: it holds personal data ([P8](crate::design::P8)).
 #[derive(Clone, Copy)]
 pub struct Event<'a> {
-    /// For what compares values: subscriptions.
+    /// For comparisons: subscriptions.
     pub(super) numbers: &'a Value,
-    /// For what becomes text: the fields of the mapping.
+    /// For values that become text: the fields of the mapping.
     pub(super) texts: &'a Value,
-    /// Whose clock its times are of.
+    /// Which clock the event's times were taken from.
     pub(super) clock: Clock,
 }
 
 impl<'a> Event<'a> {
-    /// The same, with times of this clock.
+    /// This event, with its times attributed to `clock`.
     #[must_use]
     pub fn by(self, clock: Clock) -> Self {
         Self { clock, ..self }
     }
 
-    /// Whose clock its times are of.
+    /// Which clock the event's times were taken from.
     #[must_use]
     pub fn clock(self) -> Clock {
         self.clock
     }
 
-    /// When it happened, if it arrived then.
+    /// When the event happened, given that it arrived at `arrival`.
     pub(super) fn time(self, arrival: Timestamp) -> EventTime {
         let time = event_time(|field| Written::of(self.texts.get(field)), arrival);
         match self.clock {
@@ -46,7 +46,7 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// With its numbers as numbers.
+    /// The form in which numbers are numbers.
     #[must_use]
     pub fn numbers(self) -> &'a Value {
         self.numbers
@@ -59,7 +59,7 @@ impl<'a> From<&'a Exact> for Event<'a> {
     }
 }
 
-/// One whose numbers are all there is of them.
+/// An event whose numbers lost nothing when they were parsed, so that one form serves as both.
 impl<'a> From<&'a Value> for Event<'a> {
     fn from(event: &'a Value) -> Self {
         Self { numbers: event, texts: event, clock: Clock::Segments }

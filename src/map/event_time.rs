@@ -1,10 +1,10 @@
 //! When a membership changed, as far as the event can be believed ([P2](crate::design::P2)), by one of its
 //! [times](crate::design::segment::times).
 //!
-//! The latest event time wins, so a clock that runs ahead could lock a member for as long as it is
-//! ahead. A time more than [`TOLERANCE`] ahead of arrival is therefore not believed, nor is one before
-//! [`EARLIEST`], which only a clock that was never set shows: an exit that carried it would never win.
-//! What was not believed or not read is counted, and `cohortd explain` shows it.
+//! The latest event time wins, so a clock that runs ahead could lock a member for as long as it is ahead. A
+//! time more than [`TOLERANCE`] ahead of arrival is therefore not believed. Nor is one before [`EARLIEST`],
+//! which only a clock that was never set produces: an exit with such a time would never win. Times that are
+//! not believed or not readable are counted, and `cohortd explain` shows them.
 
 mod written;
 
@@ -16,37 +16,37 @@ pub(super) use written::Written;
 /// How far a sender's clock may run ahead of ours.
 const TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
-/// 2010-01-01T00:00:00Z: Segment is not older than that.
+/// 2010-01-01T00:00:00Z: Segment is not older.
 pub(super) const EARLIEST: Timestamp = Timestamp(1_262_304_000_000_000);
 
-/// Where Segment says when it happened, best first.
+/// The fields in which Segment says when the event happened, best first.
 const FIELDS: [&str; 4] = ["timestamp", "originalTimestamp", RECEIVED_AT, "sentAt"];
 
 const RECEIVED_AT: &str = "receivedAt";
 
-/// How long a sender may go on to send the same event: Segment tries for four hours.
+/// How long a sender may keep retrying an event: Segment does so for four hours.
 const REPEATED_WITHIN: Duration = Duration::from_secs(5 * 3600);
 
 /// When an event happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EventTime {
     pub at: Timestamp,
-    /// The time, or whether it is believed, depends on when the event arrives: the same event may get
-    /// a later time when it is posted again.
+    /// The time, or whether it is believed, depends on when the event arrives: if the event is posted again,
+    /// it may get a later time.
     pub moves: bool,
-    /// It is believed, but the same event may have come before, when it was not: it was too far ahead
-    /// then, and nobody says when it was received.
+    /// The time is believed now, but an earlier delivery of the same event may not have been: it was too far
+    /// ahead then, and the event does not say when it was received.
     pub may_have_moved: bool,
-    /// The field that counts; none: the arrival does.
+    /// The field that the time was taken from; `None` if the arrival counts.
     pub from: Option<&'static str>,
-    /// The best field that says a time and does not count, and why.
+    /// The best field that states a time but does not count, and why.
     pub doubt: Option<(&'static str, Doubt)>,
 }
 
-/// Why a time that an event says is not the one that counts.
+/// Why a time stated by an event does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doubt {
-    /// It is written in no form that is read.
+    /// It is in no format that is understood.
     Unreadable,
     /// It is before 2010.
     TooEarly,
@@ -58,7 +58,7 @@ impl Doubt {
     /// Every reason, for metrics.
     pub const ALL: [Self; 3] = [Self::Unreadable, Self::TooEarly, Self::Ahead];
 
-    /// As it is counted.
+    /// The label in metrics.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -68,7 +68,7 @@ impl Doubt {
         }
     }
 
-    /// For people.
+    /// The explanation shown to people.
     #[must_use]
     pub fn why(self) -> &'static str {
         match self {
@@ -79,11 +79,11 @@ impl Doubt {
     }
 }
 
-/// The first readable time of the event, else the arrival. One too far ahead counts as
-/// `receivedAt`, or as the arrival if that is missing or not to be believed either; one that is too
-/// early counts as the arrival.
+/// The first readable time of the event, else the arrival. A time too far ahead is replaced by `receivedAt`,
+/// or by the arrival if `receivedAt` is missing or not believed either; a time that is too early is replaced
+/// by the arrival.
 ///
-/// `written`: what the event has under a name, if that is not nothing.
+/// `written` returns what the event has in the field of that name; `None` if that is nothing.
 pub(super) fn event_time<'a>(
     written: impl Fn(&str) -> Option<Written<'a>>,
     arrival: Timestamp,
@@ -105,7 +105,8 @@ pub(super) fn event_time<'a>(
     }
     let received = written(RECEIVED_AT);
     if claimed <= arrival.after(TOLERANCE) {
-        // It was not believed before this time had come, if it is that far ahead of its receipt.
+        // If the time is this far ahead of `receivedAt`, it was not believed in deliveries before that time
+        // had come.
         let (moves, may_have_moved) = match received {
             Some(received) if said.is_sooner(received) => (false, false),
             received => match received.and_then(Written::read) {
@@ -137,7 +138,7 @@ mod tests {
         read(event).at
     }
 
-    /// Whether it moves, and whether it may have.
+    /// The event's `moves` and `may_have_moved`.
     fn moves(event: &Value) -> (bool, bool) {
         let time = read(event);
         (time.moves, time.may_have_moved)
@@ -146,7 +147,7 @@ mod tests {
     /// 2025-03-13T07:23:15Z in microseconds.
     const ARRIVAL: Timestamp = Timestamp(1_741_850_595_000_000);
 
-    /// Times are told in seconds from the arrival.
+    /// Times are in seconds relative to the arrival.
     #[test]
     fn which_time_counts() {
         let at = |seconds: i64| {
@@ -218,7 +219,7 @@ mod tests {
             (json!({"timestamp": at(301)}), (true, false)),
             (json!({"timestamp": "1970-01-01T00:00:00Z"}), (true, false)),
             (json!({}), (true, false)),
-            // The same in other forms.
+            // The same times in other formats.
             (
                 json!({"timestamp": 1_741_850_586, "receivedAt": 1_741_850_588_000_i64}),
                 (false, false),

@@ -1,7 +1,7 @@
-//! What a mapping makes of one event, step by step, for the person who wonders.
+//! What a mapping makes of one event, step by step, for a person who wants to know why.
 //!
-//! The only place of the mapping that hands out values of an event: to whoever holds the event
-//! already. Nothing here is logged or kept.
+//! The only part of the mapping that returns values of an event, and only to a caller that already holds the
+//! event. Nothing here is logged or stored.
 
 use std::borrow::Cow;
 
@@ -14,36 +14,36 @@ use crate::membership::{AudienceKey, MembershipDelta, Timestamp};
 
 /// What one mapping makes of one event. Not `Debug`: it holds values of the event ([P8](crate::design::P8)).
 pub struct Explanation {
-    /// The statement that selects events.
+    /// The condition that selects events.
     pub subscription: String,
-    /// Which comparison decided that this one is not selected; none if it is.
+    /// The comparison because of which this event is not selected; `None` if it is selected.
     pub why_not: Option<String>,
-    /// What each field came to; empty if the event is not selected.
+    /// What each field resolved to; empty if the event is not selected.
     pub fields: Vec<ExplainedField>,
-    /// The delta, none where the event or its audience is not selected, or why there is none.
+    /// The delta; `None` if the event or its audience is not selected; an error if the event is rejected.
     pub result: Result<Option<MembershipDelta>, Rejection>,
 }
 
-/// What one field of the action came to.
+/// What one field of the action resolved to.
 pub struct ExplainedField {
     /// The name, as in Segment's mapping editor.
     pub field: &'static str,
-    /// Where the mapping looks for it.
+    /// Where the mapping looks for the value.
     pub from: String,
-    /// What it found there, before it is converted to the type of the field.
+    /// The value found there, before it is converted to the type of the field.
     pub value: Option<Value>,
-    /// Why it could not look.
+    /// Why the value could not be resolved.
     pub problem: Option<String>,
 }
 
 /// When an event happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExplainedTime {
-    /// What counts.
+    /// The time that counts.
     pub at: Timestamp,
-    /// The field that says so; none: the arrival counts.
+    /// The field that it was taken from; `None` if the arrival counts.
     pub from: Option<&'static str>,
-    /// The best field that says a time and does not count, and why.
+    /// The best field that states a time but does not count, and why.
     pub doubt: Option<(&'static str, Doubt)>,
 }
 
@@ -90,7 +90,7 @@ impl Mapping {
         }
     }
 
-    /// What the event's audience has instead.
+    /// The value that an override for the event's audience sets for this field.
     fn particular_value(&self, field: Field, event: &Value) -> Option<String> {
         let audience = self.fields.find(Field::AudienceKey, event);
         let audience = AudienceKey::new(&audience.text().ok()??)?;

@@ -1,14 +1,16 @@
-//! What the mapping says about one field, compiled once: a small tree that is resolved for each event.
+//! The mapping of one field, compiled once into a small tree that is resolved for each event.
 //!
-//! It is compiled from the JSON that Segment's mapping editor writes: plain values stand for
-//! themselves, an object with a key that starts with `@` is a directive. Everything that can be
-//! wrong with a mapping whatever the event is a [`MappingFault`] when it is compiled.
+//! It is compiled from the JSON that Segment's mapping editor writes: plain values stand for themselves; an
+//! object with a key that starts with `@` is a directive. Anything that is wrong whatever the event is a
+//! [`MappingFault`] at compile time.
 //!
-//! Resolving borrows from the event or from the mapping and copies only where it must build a value.
+//! Resolving borrows from the event or from the mapping, and copies only where a value has to be built.
 //!
 //! # What always holds
-//! * Resolving never panics; what it builds is bounded ([`Budget`]), its depth by that of the mapping.
-//! * No fault and no [`Unresolved`] holds a value of the mapping or of the event ([P8](crate::design::P8)).
+//! * Resolving never panics; the size of what it builds is bounded by the [`Budget`], its depth by that of
+//!   the mapping.
+//! * No fault and no [`Unresolved`] contains a value of the mapping or of the event
+//!   ([P8](crate::design::P8)).
 
 mod budget;
 mod case;
@@ -51,17 +53,17 @@ use transform::Transform;
 pub(super) enum Expression {
     /// The same for every event.
     Literal(Value),
-    /// An object some of whose values are directives; what resolves to nothing is left out.
+    /// An object some of whose values are directives; members that resolve to nothing are left out.
     Object(Vec<(String, Expression)>),
-    /// A list some of whose items are directives; what resolves to nothing is null.
+    /// A list some of whose items are directives; items that resolve to nothing become null.
     List(Vec<Expression>),
     /// `@path`
     Path(Path),
-    /// `@path` of a text that comes from the event.
+    /// `@path` whose text comes from the event.
     PathFrom(Box<Expression>),
     /// `@template`
     Template(Template),
-    /// `@template` of a text that comes from the event.
+    /// `@template` whose text comes from the event.
     TemplateFrom(Box<Expression>),
     /// `@if`
     If(Box<Conditional>),
@@ -85,10 +87,10 @@ pub(super) enum Expression {
     Liquid(Box<LiquidTemplate>),
 }
 
-/// What an expression gives for an event, if anything.
+/// What an expression resolves to for an event, if anything.
 type Resolved<'a> = Result<Option<Cow<'a, Value>>, Unresolved>;
 
-/// Why an expression gives nothing for an event: a sentence without values.
+/// Why an expression cannot be resolved for an event: a sentence that contains no values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Unresolved(Cow<'static, str>);
@@ -105,23 +107,23 @@ impl Expression {
         Self::Path(Path::of(keys))
     }
 
-    /// The first of two paths that exists, as the defaults of the action say it.
+    /// The first of two paths that exists, as in the defaults of the action.
     pub(super) fn first_of(preferred: &[&str], fallback: &[&str]) -> Self {
         Self::If(Box::new(Conditional::first_of(Self::path(preferred), Self::path(fallback))))
     }
 
-    /// Compiles the JSON of one field; `at` is where it stands in the mapping.
+    /// Compiles the JSON of one field; `at` is its place in the mapping.
     pub(super) fn compile(json: &Value, at: &str) -> Result<Self, Vec<MappingFault>> {
         compile::compile(json, at)
     }
 
-    /// What is surely not meant by the JSON of one field that can be compiled; `at` is where it stands
-    /// in the mapping.
+    /// Warnings about the JSON of one field that compiles but surely does not do what was meant; `at` is its
+    /// place in the mapping.
     pub(super) fn doubts(json: &Value, at: &str) -> Vec<MappingFault> {
         doubts::doubts(json, at)
     }
 
-    /// Whether anything of the event can be in what it gives.
+    /// Whether the result can depend on the event.
     pub(super) fn reads_event(&self) -> bool {
         match self {
             Self::Literal(_) => false,
@@ -144,7 +146,7 @@ impl Expression {
         }
     }
 
-    /// Whether it is the event itself, which is an object and no text.
+    /// Whether the result is the event itself, which is an object and not a text.
     pub(super) fn is_whole_event(&self) -> bool {
         match self {
             Self::Path(path) => path.is_whole(),
@@ -166,7 +168,8 @@ impl Expression {
         self.within(event, &Budget::default())
     }
 
-    /// What the `else` of an `@if` gives for this event, whatever its condition says; nothing of anything else.
+    /// What the `else` of an `@if` resolves to for this event, whatever the condition; nothing for any other
+    /// expression.
     pub(super) fn fallback<'a>(&'a self, event: &'a Value) -> Resolved<'a> {
         match self {
             Self::If(conditional) => conditional.fallback(event, &Budget::default()),
@@ -222,7 +225,7 @@ impl Expression {
         }
     }
 
-    /// A text that a directive needs and that comes from the event.
+    /// Resolves to a text that a directive needs.
     fn text_within<'a>(
         &'a self,
         event: &'a Value,
@@ -252,7 +255,7 @@ fn has_null(value: &Value) -> bool {
     }
 }
 
-/// Nulls in lists stay, as they do in the hosted integration.
+/// Removes null members of objects; nulls in lists stay, as in the hosted integration.
 fn without_nulls(value: Value) -> Option<Value> {
     match value {
         Value::Null => None,
@@ -266,7 +269,7 @@ fn without_nulls(value: Value) -> Option<Value> {
     }
 }
 
-/// Says where the value is looked for, for the reason of a rejection; a literal is not shown.
+/// Says where the value is looked for, for the reason of a rejection; the value of a literal is not shown.
 impl fmt::Display for Expression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let directive = match self {
@@ -290,7 +293,7 @@ impl fmt::Display for Expression {
     }
 }
 
-/// As `Display`: a mapping may hold somebody's email as a literal ([P8](crate::design::P8)).
+/// The same text as `Display`: a mapping may contain somebody's email as a literal ([P8](crate::design::P8)).
 impl fmt::Debug for Expression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -1,7 +1,7 @@
-//! The fields of the action `syncAudience`, and reading one of them from an event.
+//! The fields of the action `syncAudience`, and how one of them is read from an event.
 //!
-//! [`Found`] is where a value meets the type of its field; every rejection for a missing or unfit
-//! field is worded here.
+//! [`Found`] converts a value to the type of its field; every rejection for a missing or unfit field is
+//! worded here.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -15,7 +15,7 @@ use super::length::NAME_BYTES;
 use super::preset;
 use super::rejection::{Reason, Rejection};
 
-/// A field of the action, named as customers know it from Segment's mapping editor.
+/// A field of the action, under the name that customers know from Segment's mapping editor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Field {
     /// Text, required.
@@ -36,9 +36,9 @@ pub(super) enum Field {
     ContextKey,
     /// Object, required.
     TraitsOrProps,
-    /// Boolean. It says nothing to a daemon that always batches, but a bad value is a bad mapping.
+    /// Boolean. Irrelevant to a daemon that always batches, but a bad value means a bad mapping.
     EnableBatching,
-    /// `ADD` or `REMOVE`. The hosted integration checks it and does not use it; so do we.
+    /// `ADD` or `REMOVE`. Checked but not used, as in the hosted integration.
     AudienceAction,
 }
 
@@ -58,7 +58,7 @@ impl Field {
         Self::AudienceAction,
     ];
 
-    /// The name in the mapping.
+    /// The field's name in the mapping.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::AudienceId => "segment_audience_id",
@@ -76,11 +76,11 @@ impl Field {
     }
 }
 
-/// What the mapping says about each field.
+/// The expression of each field.
 #[derive(Clone, Debug)]
 pub(super) struct Fields {
     expressions: [Expression; Field::ALL.len()],
-    /// Of what the mapping says instead of the preset; 0 where it says the same.
+    /// A hash of each field's JSON where it differs from the preset; 0 where it does not.
     fingerprints: [u32; Field::ALL.len()],
 }
 
@@ -90,7 +90,7 @@ impl Fields {
         Self { expressions: Field::ALL.map(expression), fingerprints: [0; Field::ALL.len()] }
     }
 
-    /// Replaces what the mapping says about the field of this name.
+    /// Replaces the expression of the field of this name.
     pub(super) fn set(&mut self, name: &str, json: &Value) -> Result<(), Vec<MappingFault>> {
         let Some(field) = Field::ALL.into_iter().find(|field| field.name() == name) else {
             let problem = "is no field of the action".to_owned();
@@ -104,8 +104,8 @@ impl Fields {
         Ok(())
     }
 
-    /// Tells what the mapping says about these fields from anything else it might say; 0 for the
-    /// preset. Kept with members: it may not depend on anything but the text of the mapping.
+    /// Identifies what the mapping says about these fields; 0 for the preset. Stored with members, so it must
+    /// depend on nothing but the text of the mapping.
     pub(super) fn fingerprint(&self, fields: &[Field]) -> u32 {
         let mut all = crc32fast::Hasher::new();
         let of_fields = || fields.iter().map(|field| self.fingerprints[*field as usize]);
@@ -113,7 +113,7 @@ impl Fields {
         if of_fields().all(|one| one == 0) { 0 } else { all.finalize() }
     }
 
-    /// Whether the mapping says of every field but these what the preset says.
+    /// Whether every field but these is as in the preset.
     pub(super) fn are_preset_but(&self, others: &[Field]) -> bool {
         let preset = preset::fields();
         Field::ALL
@@ -122,7 +122,7 @@ impl Fields {
             .all(|field| self.expressions[field as usize] == preset.expressions[field as usize])
     }
 
-    /// What a field is for every event, if the mapping says so.
+    /// A field's value, if the mapping sets it to a constant text.
     pub(super) fn literal(&self, field: Field) -> Option<&str> {
         self.expressions[field as usize].literal()?.as_str()
     }
@@ -136,14 +136,14 @@ impl Fields {
         !expression.reads_event() && expression.resolve(&Value::Null).is_ok_and(is_empty)
     }
 
-    /// What the mapping says about a field, for people: a plain text itself, or where it comes from.
+    /// A field's expression for people: a constant text itself, otherwise where the value comes from.
     pub(super) fn shown(&self, field: Field) -> String {
         let expression = &self.expressions[field as usize];
         let text = expression.literal().and_then(Value::as_str);
         text.map_or_else(|| expression.to_string(), str::to_owned)
     }
 
-    /// Where a field comes from, and what is there for this event.
+    /// Where a field's value comes from, and the value for this event.
     pub(super) fn resolved<'a>(
         &'a self,
         field: Field,
@@ -158,7 +158,8 @@ impl Fields {
         Found { name: field.name(), expression, value: self.resolve(field, event) }
     }
 
-    /// The preset finds an email that is empty in `traits` in `context.traits`, where there is one.
+    /// The field's value. With the preset, an email that is empty in `traits` falls back to the one in
+    /// `context.traits`.
     fn resolve<'a>(
         &'a self,
         field: Field,
@@ -179,7 +180,7 @@ impl Fields {
     }
 }
 
-/// The same JSON with its keys sorted: tables of a configuration file have no order.
+/// The JSON with its keys sorted, because tables of a configuration file have no order.
 fn in_order(json: &Value) -> Value {
     match json {
         Value::Object(members) => {
@@ -200,12 +201,12 @@ pub(super) struct Found<'a> {
 }
 
 impl Found<'_> {
-    /// A non-empty text, where there is one.
+    /// A non-empty text, if there is one.
     pub(super) fn text(&self) -> Result<Option<Cow<'_, str>>, Rejection> {
         self.coerced(coercion::text, "a text")
     }
 
-    /// A non-empty text of at most [`NAME_BYTES`] that `parse` takes; `takes` says what it would take.
+    /// A required text of at most [`NAME_BYTES`] that `parse` accepts; `takes` describes what it accepts.
     pub(super) fn parsed<T>(
         &self,
         takes: &str,
@@ -218,7 +219,8 @@ impl Found<'_> {
         parse(&text).ok_or_else(|| self.invalid(takes))
     }
 
-    /// The same for what an audience is known by: no text that still has the braces of a template.
+    /// [`Found::parsed`] for the id or key of an audience: refuses a text with the braces of an unrendered
+    /// template.
     pub(super) fn named<T>(&self, parse: impl Fn(&str) -> Option<T>) -> Result<T, Rejection> {
         if self.text()?.is_some_and(|text| has_template_braces(&text)) {
             return Err(self.unrendered("audiences"));
@@ -226,12 +228,12 @@ impl Found<'_> {
         self.parsed("a text", parse)
     }
 
-    /// An object, where there is one.
+    /// An object, if there is one.
     pub(super) fn object(&self) -> Result<Option<&Map<String, Value>>, Rejection> {
         self.coerced(coercion::object, "an object")
     }
 
-    /// A boolean, where there is one.
+    /// A boolean, if there is one.
     pub(super) fn boolean(&self) -> Result<Option<bool>, Rejection> {
         self.coerced(coercion::boolean, "a boolean")
     }
@@ -270,7 +272,8 @@ impl Found<'_> {
         too_long(self.name, most, self.expression)
     }
 
-    /// The rejection for a text that still has the braces of a template; `whose` it is.
+    /// The rejection for a text with the braces of an unrendered template; `whose` says whom it should have
+    /// identified.
     pub(super) fn unrendered(&self, whose: &str) -> Rejection {
         let Self { name, expression, .. } = self;
         let detail = format!(
@@ -280,7 +283,7 @@ impl Found<'_> {
         Rejection::new(Reason::InvalidField, detail)
     }
 
-    /// The rejection for a text that is none of what the field takes.
+    /// The rejection for a text that the field does not accept.
     pub(super) fn invalid(&self, takes: &str) -> Rejection {
         let Self { name, expression, .. } = self;
         let detail = format!(
@@ -290,7 +293,7 @@ impl Found<'_> {
     }
 }
 
-/// The rejection for a text of more than `most` bytes, called `name`, that comes `from` there.
+/// The rejection for a text called `name` that comes `from` there and is longer than `most` bytes.
 pub(super) fn too_long(name: &str, most: usize, from: impl Display) -> Rejection {
     let detail = format!(
         "{name} is longer than {most} bytes, the most that is taken ({from}): shorten it where it is set, \
@@ -342,7 +345,7 @@ mod tests {
             (json!(null), json!("c"), Some("c"), Some("x@example.com")),
             (json!(""), json!(""), None, None),
             (json!(""), json!(null), None, None),
-            // Nobody asked for it where there is another identifier.
+            // An unfit fallback is not an error: the event may be keyed by another identifier.
             (json!(""), json!({}), None, None),
         ];
         for (in_traits, in_context, expected, customs) in rows {

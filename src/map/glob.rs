@@ -1,4 +1,4 @@
-//! Globs: patterns in the way of a shell that a whole text matches or does not.
+//! Globs: shell-like patterns that match a whole text.
 //!
 //! | in a pattern | matches |
 //! | --- | --- |
@@ -9,9 +9,9 @@
 //! | anything else | itself; letters are case-sensitive |
 //!
 //! # What always holds
-//! * Matching takes at most the length of the pattern times the length of the text, needs no memory
-//!   and does not recurse: a new star makes all earlier ones final, so nothing is tried twice over.
-//! * What shells do not agree on (`[!a]`, `[^a]`, brackets without an end) is refused, not guessed at.
+//! * Matching takes at most pattern length times text length steps, needs no memory and does not recurse:
+//!   only the latest star is ever retried.
+//! * Syntax on which shells disagree (`[!a]`, `[^a]`, unclosed brackets) is refused.
 
 /// A compiled pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct Glob {
     pieces: Vec<Piece>,
 }
 
-/// Why a pattern is none.
+/// Why a pattern is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GlobFault {
     /// Nothing follows the backslash.
@@ -31,7 +31,7 @@ pub enum GlobFault {
     /// `[]` matches nothing.
     #[error(r"the brackets [] in the pattern are empty; write \[ for the character itself")]
     Empty,
-    /// Some languages negate a set so, others do not.
+    /// Some shells negate a set like this, others do not.
     #[error(r"a set in the pattern starts with ! or ^; write \! or \^ for the character itself")]
     Negated,
     /// `[z-a]` matches nothing.
@@ -68,7 +68,7 @@ impl Glob {
         let mut characters = pattern.chars();
         while let Some(character) = characters.next() {
             pieces.push(match character {
-                // Two stars are one.
+                // Consecutive stars count as one.
                 '*' if pieces.last() == Some(&Piece::Star) => continue,
                 '*' => Piece::Star,
                 '?' => Piece::AnyOne,
@@ -85,7 +85,7 @@ impl Glob {
     pub fn matches(&self, text: &str) -> bool {
         let mut rest = text.chars();
         let mut at = 0;
-        // After the latest star: which piece follows it, and where the text it has not taken starts.
+        // For retrying the latest star: the piece after it, and the text that the star has not consumed.
         let mut star = None;
         loop {
             if self.pieces.get(at) == Some(&Piece::Star) {
@@ -97,7 +97,7 @@ impl Glob {
                 (None, None) => return true,
                 (Some(character), Some(piece)) if piece.takes(character) => at += 1,
                 (next, _) => {
-                    // The star takes one more character, and what follows it is tried again.
+                    // Let the star consume one more character, and retry the pieces after it.
                     let Some((after, left)) = &mut star else { return false };
                     if next.is_none() || left.next().is_none() {
                         return false;
@@ -109,7 +109,7 @@ impl Glob {
     }
 }
 
-/// The inside of brackets, whose opening one was read already, and the closing one.
+/// Parses the content of brackets up to and including the closing one; the opening one is already consumed.
 fn ranges(characters: &mut std::str::Chars<'_>) -> Result<Vec<(char, char)>, GlobFault> {
     let mut ranges = Vec::new();
     loop {
@@ -121,7 +121,7 @@ fn ranges(characters: &mut std::str::Chars<'_>) -> Result<Vec<(char, char)>, Glo
         };
         let mut ahead = characters.clone();
         let to = match (ahead.next(), ahead.next()) {
-            // A dash before the closing bracket is a dash.
+            // A dash before the closing bracket stands for itself.
             (Some('-'), Some(to)) if to != ']' => {
                 *characters = ahead;
                 unescaped(to, characters)?
@@ -220,7 +220,7 @@ mod tests {
         }
     }
 
-    /// Would take longer than the universe has been there if stars were tried against each other.
+    /// If stars were retried against each other, this would take longer than the age of the universe.
     #[test]
     fn many_stars_do_not_explode() {
         let glob = Glob::new(&"a*".repeat(200)).expect("a pattern");
@@ -229,7 +229,7 @@ mod tests {
         assert!(!glob.matches(&"a".repeat(5_000)));
     }
 
-    /// What the table above says, word for word and as slowly as that.
+    /// The table above, implemented literally and without regard for speed.
     fn plainly(pieces: &[Piece], text: &[char]) -> bool {
         match (pieces.split_first(), text.split_first()) {
             (None, _) => text.is_empty(),

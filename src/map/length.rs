@@ -1,17 +1,18 @@
-//! How long the texts of an event may be that are kept with every member or audience ([P6](crate::design::P6)).
+//! Limits on the length of texts of an event that are stored with every member or audience
+//! ([P6](crate::design::P6)).
 //!
-//! Past a limit the event is rejected: a text that was cut would name somebody else. Members and
-//! audiences that an older version recorded with longer texts stay as they are, and a deletion finds
-//! its person however long the user id is.
+//! An event that exceeds a limit is rejected, since a truncated text would identify somebody else. Members
+//! and audiences that an older version recorded with longer texts stay as they are, and a deletion finds its
+//! person however long the user id is.
 
-/// Most bytes of a context key and of a user id. LaunchDarkly documents no limit, and the hosted integration
-/// is recorded to deliver 5,000 bytes; an email address has at most 254. What is longer is data in the
-/// wrong place and nobody's id.
+/// Most bytes of a context key, and of a user id. LaunchDarkly documents no limit, and the hosted integration
+/// is recorded to deliver 5,000 bytes; an email address has at most 254. A longer text is data in the wrong
+/// place, not an id.
 pub(super) const KEY_BYTES: usize = 8 * 1024;
 
-/// Most bytes of an audience's id, its key and its context kind. LaunchDarkly recommends 128 characters for
-/// a `cohortId`, and the hosted integration is recorded to deliver 2,004 bytes. Each audience has them
-/// in memory, and a call repeats id and name for every member.
+/// Most bytes of an audience's id, of its key and of its context kind. LaunchDarkly recommends 128 characters
+/// for a `cohortId`, and the hosted integration is recorded to deliver 2,004 bytes. All three are held in
+/// memory for each audience, and a call repeats id and name for every member.
 pub(super) const NAME_BYTES: usize = 2 * 1024;
 
 #[cfg(test)]
@@ -44,7 +45,7 @@ mod tests {
         mapping.into()
     }
 
-    /// What both ways of reading an event say: nothing, or why it is rejected.
+    /// The result of reading an event on the fast and on the slow path: `None`, or why it is rejected.
     fn outcome(mappings: &Mappings, event: &Value) -> Option<String> {
         let plain = mappings.map_plain(event.to_string().as_bytes(), ARRIVAL);
         match mappings.map(event, ARRIVAL) {
@@ -109,7 +110,7 @@ mod tests {
         for pointer in ["/anonymousId", "/traits/email"] {
             assert_eq!(outcome(&by_user, &event(pointer, &long)), None, "{pointer}");
         }
-        // No deletion is refused: its person may be in a ledger that took longer ids.
+        // A deletion is never refused: its person may be in a ledger that accepted longer ids.
         let deletion = json!({"type": "delete", "userId": long});
         assert!(matches!(by_user.map(&deletion, ARRIVAL), Outcome::Deletion(_)));
     }

@@ -1,4 +1,4 @@
-//! Every mapping of one destination: an event goes through each one that selects it.
+//! All mappings of one destination: an event goes through each mapping that selects it.
 
 use serde_json::Value;
 
@@ -10,26 +10,27 @@ use super::rejection::{Reason, Rejection};
 use super::{Event, Mapping, message, not_an_event, not_an_object};
 use crate::membership::{AudienceKey, Deletion, MembershipDelta, Timestamp, UserId};
 
-/// What became of one event.
+/// The result of mapping one event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// It changes memberships.
     Accepted {
-        /// One for each mapping that could read it, in the order of the mappings: where two touch
-        /// the same member, the later one wins. At least one.
+        /// One for each mapping that could read the event, in the order of the mappings: if two concern the
+        /// same member, the later one wins. At least one.
         deltas: Vec<MembershipDelta>,
-        /// What the mappings said that select it and could not read it.
+        /// Why the mappings that select the event but could not read it rejected it.
         rejection: Option<Rejection>,
     },
-    /// A privacy deletion of the person.
+    /// A privacy deletion of a person.
     Deletion(Deletion),
-    /// It is an event of Segment's, and no mapping selects it.
+    /// An event of Segment that no mapping selects.
     Ignored,
-    /// It should have changed a membership and cannot, or is no event of Segment's.
+    /// An event that should have changed a membership but cannot, or something that is not an event of
+    /// Segment.
     Rejected(Rejection),
 }
 
-/// The mappings of a destination, in the order in which they are written.
+/// The mappings of a destination, in the order of the configuration.
 ///
 /// ```
 /// use cohortd::map::{Mapping, Mappings, Outcome};
@@ -54,12 +55,12 @@ pub enum Outcome {
 #[derive(Clone, Debug)]
 pub struct Mappings {
     all: Vec<Mapping>,
-    /// Of the only one, if it is as plain as that.
+    /// The fast path of the only mapping, if that is simple enough.
     plain: Option<Plain>,
 }
 
 impl Mappings {
-    /// Those that are enabled; without any, every event but a deletion is ignored.
+    /// Takes the enabled mappings; without any, every event but a deletion is ignored.
     #[must_use]
     pub fn new(mappings: Vec<Mapping>) -> Self {
         let plain = match &mappings[..] {
@@ -75,23 +76,23 @@ impl Mappings {
         &self.all
     }
 
-    /// The `key_rule` of every member that these mappings can make in an audience: another one is
-    /// left over from an older mapping.
+    /// Every `key_rule` that these mappings can give a member of this audience; a member with any other
+    /// `key_rule` is left over from an older mapping.
     #[must_use]
     pub fn key_rules(&self, audience: &AudienceKey) -> Vec<u32> {
         self.all.iter().flat_map(|mapping| mapping.key_rules(audience)).collect()
     }
 
-    /// The delta of an event that is as events usually are, read from its text: a fraction of the work.
-    /// `None`: read it whole and [`Mappings::map`] it.
+    /// The delta of an event of the usual form, read from its text at a fraction of the cost. `None`: parse
+    /// the whole event and [`Mappings::map`] it.
     #[must_use]
     pub fn map_plain(&self, text: &[u8], arrival: Timestamp) -> Option<MembershipDelta> {
         self.plain.as_ref()?.delta(self.all.first()?, text, arrival)
     }
 
-    /// What becomes of an event that arrived at `arrival`.
+    /// The result of mapping an event that arrived at `arrival`.
     ///
-    /// A deletion comes before the subscriptions: none may keep a person's data alive.
+    /// Deletions do not depend on subscriptions: none may keep a person's data alive.
     #[must_use]
     pub fn map<'a>(&self, event: impl Into<Event<'a>>, arrival: Timestamp) -> Outcome {
         let event = event.into();
@@ -128,7 +129,8 @@ impl Mappings {
 }
 
 impl Mappings {
-    /// Why an event of which no delta came is none of Segment's, if no mapping is made for such.
+    /// Why an event without a delta is not an event of Segment; `None` if it is one, or if a mapping selects
+    /// it.
     fn objection(&self, event: &Value) -> Option<Rejection> {
         let objection = not_an_event::objection(event)?;
         let is_selected = self.all.iter().any(|mapping| mapping.subscription.selects(event));
@@ -142,8 +144,8 @@ impl From<Mapping> for Mappings {
     }
 }
 
-/// The person an event is about, where Segment itself puts the id: a deletion names it there, so
-/// that no mapping may move it.
+/// The user id of an event, taken from where Segment puts it. A deletion names its person there, so no
+/// mapping may move it.
 #[must_use]
 pub fn user_id<'a>(event: impl Into<Event<'a>>) -> Option<UserId> {
     let text = coercion::text(event.into().texts.get("userId")?).ok()??;
@@ -156,13 +158,14 @@ pub fn happened_at<'a>(event: impl Into<Event<'a>>, arrival: Timestamp) -> Times
     event.into().time(arrival).at
 }
 
-/// Why the time that an event says does not count, if it does not.
+/// Why the time stated by an event does not count; `None` if it does.
 #[must_use]
 pub fn doubt_of<'a>(event: impl Into<Event<'a>>, arrival: Timestamp) -> Option<Doubt> {
     event.into().time(arrival).doubt.map(|(_, doubt)| doubt)
 }
 
-/// Says in the deltas of an event which message they come from, if it must be known and has an id.
+/// Sets the message of an event's deltas, if the message has to be recognised when it comes again, and has an
+/// id.
 pub fn name_message<'a>(
     deltas: &mut [MembershipDelta],
     event: impl Into<Event<'a>>,
@@ -175,7 +178,7 @@ pub fn name_message<'a>(
     }
 }
 
-/// The message of [`name_message`], if it must be known and has an id.
+/// The message for [`name_message`]; `None` if it need not be recognised or has no id.
 pub(super) fn message_of<'a>(event: impl Into<Event<'a>>, arrival: Timestamp) -> Option<Named<'a>> {
     let event = event.into();
     let EventTime { moves, may_have_moved, .. } = event.time(arrival);
@@ -185,7 +188,7 @@ pub(super) fn message_of<'a>(event: impl Into<Event<'a>>, arrival: Timestamp) ->
     Some(Named { id: message::id(event.texts)?, moves })
 }
 
-/// It counts when it was asked for: one that comes again, or late, does not undo a later return.
+/// A deletion takes effect as of its request: one that is repeated, or late, does not undo a later return.
 fn deletion(event: Event<'_>, arrival: Timestamp) -> Outcome {
     let whom = event.texts.get("userId").map_or(Ok(None), coercion::text);
     let (reason, problem) = match whom {
@@ -236,7 +239,7 @@ mod tests {
         })
     }
 
-    /// Context kind, context key and person of each delta, and the rejection.
+    /// Context kind, context key and user id of each delta, and the rejection.
     fn mapped(mappings: Vec<Mapping>, event: &Value) -> (Vec<String>, Option<String>) {
         let text = |rejection: Option<Rejection>| rejection.map(|rejection| rejection.to_string());
         let (deltas, rejection) = match Mappings::new(mappings).map(event, ARRIVAL) {
@@ -311,7 +314,7 @@ mod tests {
         event["userId"] = Value::Null;
         for (allow, particular, expected) in [
             ("v*", device.clone(), vec!["device anon nobody".to_owned()]),
-            // Left out before anything about it is found missing.
+            // The audience is left out before a missing field is noticed.
             ("w*", AudienceOverride::default(), vec![]),
         ] {
             let mut mapping = mapping("type = 'identify'", &anonymous);

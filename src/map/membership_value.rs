@@ -1,9 +1,9 @@
-//! Reading "entered" or "left" out of what an event has under the audience's key.
+//! Reads "entered" or "left" from the value that an event has under the audience's key.
 //!
-//! Segment's hosted integration takes any value by JavaScript truthiness, so that a missing one
-//! removes and the text `"false"` adds. A flag in production should not turn on a guess: here only
-//! a plain value counts, unless the operator asks for the old behaviour. A journey that an event triggers
-//! sends no value: it can only be entered, and Segment's own code reads its steps as entries.
+//! Segment's hosted integration applies JavaScript truthiness to any value, so that a missing value removes
+//! and the text `"false"` adds. A flag in production should not depend on a guess: here only a plain value
+//! counts, unless the operator asks for the old behaviour. A journey triggered by an event sends no value: it
+//! can only be entered, and Segment's own code treats its steps as entries.
 
 use serde_json::Value;
 
@@ -11,16 +11,16 @@ use super::coercion;
 use super::rejection::{Reason, Rejection};
 use crate::membership::Membership;
 
-/// How a membership value that is not plainly true or false is read.
+/// How a membership value is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MembershipRule {
     /// `true`, `false` and their texts; anything else is rejected.
     Strict,
-    /// JavaScript truthiness, as Segment's hosted integration does; a missing value removes.
+    /// JavaScript truthiness, as in Segment's hosted integration; a missing value removes.
     Reference,
 }
 
-/// What kind of computation an event reports.
+/// The kind of computation that an event reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ComputationClass {
     /// `audience`
@@ -30,7 +30,7 @@ pub(super) enum ComputationClass {
 }
 
 impl ComputationClass {
-    /// The two classes that are memberships, spelled exactly so.
+    /// The two classes that are memberships, spelled exactly like this.
     pub(super) fn from_name(name: &str) -> Option<Self> {
         match name {
             "audience" => Some(Self::Audience),
@@ -40,7 +40,7 @@ impl ComputationClass {
     }
 }
 
-/// Both rules of a destination about the value.
+/// A destination's two rules about membership values.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ValueRules {
     pub(super) membership: MembershipRule,
@@ -49,7 +49,7 @@ pub(super) struct ValueRules {
 }
 
 impl ValueRules {
-    /// Whether an event of this class means something without a value.
+    /// Whether an event of this class is valid without a value.
     pub(super) fn needs_none(self, class: ComputationClass) -> bool {
         class == ComputationClass::JourneyStep && self.journey_step_without_value_enters
     }

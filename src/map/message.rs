@@ -1,11 +1,11 @@
-//! Which message an event is, for those whose time depends on when they arrive.
+//! Identifies the message of an event whose time depends on when it arrives.
 //!
-//! The same message says the same of the same member when it comes again. So what it says is a part of what is
-//! remembered: a sender that uses an id twice (a counter that starts anew with its process) loses nothing.
+//! A repeated message says the same thing about the same member. What it says is therefore part of its
+//! identity, so that a sender that reuses an id (a counter that restarts with its process) loses nothing.
 //!
-//! Who says twice in the same words that somebody enters may mean it: they may have left in between. So
-//! that event has its message id or no name at all. A deletion may have been taken down by a stranger who
-//! posts it again as it was signed: without an id it is known by its text.
+//! Saying twice in the same words that somebody enters can be intended, as they may have left in between, so
+//! an event without a message id is not identified at all. A deletion may have been recorded by an attacker
+//! who replays it with its signature: without an id it is identified by its text.
 
 use std::borrow::Cow;
 
@@ -15,10 +15,10 @@ use sha1::{Digest, Sha1};
 use super::coercion::number_text;
 use crate::membership::{MembershipDelta, Message, MessageHash};
 
-/// Segment's id of a message: unique, and the same when it is sent again.
+/// Segment's id of a message: unique, and unchanged when the message is sent again.
 pub(super) const MESSAGE_ID: &str = "messageId";
 
-/// A message that has an id, and whose event time depends on when it arrives, or did.
+/// A message that has an id, and whose event time depends on when it arrives, or may have done so before.
 #[derive(Debug)]
 pub(super) struct Named<'a> {
     pub(super) id: Cow<'a, str>,
@@ -27,7 +27,7 @@ pub(super) struct Named<'a> {
 }
 
 impl Named<'_> {
-    /// As it is remembered for what it says of a member.
+    /// The message's identity for what it says about one member.
     pub(super) fn saying(&self, delta: &MembershipDelta) -> Message {
         let mut digest = Sha1::new().chain_update(b"change\0");
         for text in [&*self.id, delta.audience.as_str(), delta.context_key.as_str()] {
@@ -39,7 +39,7 @@ impl Named<'_> {
     }
 }
 
-/// Its message id, if it has one.
+/// The event's message id, if it has one.
 pub(super) fn id(event: &Value) -> Option<Cow<'_, str>> {
     match event.get(MESSAGE_ID)? {
         Value::String(id) => (!id.is_empty()).then_some(Cow::Borrowed(id)),
@@ -48,7 +48,7 @@ pub(super) fn id(event: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-/// By its message id, else by all that it says: posted again, it says the same.
+/// Identified by its message id, else by the whole event, which is the same when it is posted again.
 pub(super) fn hash_of_deletion(event: &Value) -> MessageHash {
     match id(event) {
         Some(id) => hash_of(b"id", &id),

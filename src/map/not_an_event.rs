@@ -1,15 +1,15 @@
-//! What is no event of Segment's, and the setting that probably made it so.
+//! Detects bodies that are not an event of Segment, and names the setting that is probably wrong.
 //!
-//! Ignoring it would look like success: a webhook that sends something else sends nothing else.
+//! Ignoring such a body would look like success, although a misconfigured webhook sends nothing else.
 
 use serde_json::{Map, Value};
 
 use super::rejection::{Reason, Rejection};
 
-/// The types of Segment's calls, and that of a deletion.
+/// The types of Segment's calls, and the type of a deletion.
 const TYPES: [&str; 7] = ["identify", "track", "group", "page", "screen", "alias", "delete"];
 
-/// Why this is no event of Segment's; none if its type is one of theirs.
+/// Why this object is not an event of Segment; `None` if its type is one of [`TYPES`].
 pub(super) fn objection(event: &Value) -> Option<Rejection> {
     let event = event.as_object()?;
     let kind = event.get("type");

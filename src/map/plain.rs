@@ -1,12 +1,12 @@
-//! The plain way: an event as Segment sends it, under a mapping that takes everything from where
-//! Segment puts it, read from its text without building a tree of it.
+//! The fast path: reads an event of Segment's usual form, under a mapping that takes every field from where
+//! Segment puts it, directly from its text and without building a tree.
 //!
-//! It gives a delta only where every part is what it usually is; at the least doubt it gives nothing,
-//! and the event is read whole and goes through [`super::Mapping::map`], which alone decides what is
-//! rejected and why. So that way is the specification of this one.
+//! It returns a delta only if every part has its usual form. Otherwise it returns `None`, and the event is
+//! parsed and goes through [`super::Mapping::map`], which alone decides what is rejected and why. That slow
+//! path is the specification of this one.
 //!
 //! # What always holds
-//! * What this gives, the other way gives too (`tests::both_ways_agree`).
+//! * A delta of this path is also the delta of the slow path (`tests::both_ways_agree`).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -27,7 +27,7 @@ use crate::membership::{
     UserId,
 };
 
-/// What a mapping says that only names a kind and a rule.
+/// A mapping that differs from the preset in nothing but a constant context kind and context key rule.
 #[derive(Clone, Debug)]
 pub(super) struct Plain {
     context_kind: ContextKind,
@@ -35,7 +35,7 @@ pub(super) struct Plain {
 }
 
 impl Plain {
-    /// `None`: the mapping says more than that.
+    /// `None` if the mapping says more than that.
     pub(super) fn of(mapping: &Mapping) -> Option<Self> {
         let named = [Field::ContextKind, Field::ContextKey];
         if mapping.subscription != preset::subscription() || !mapping.fields.are_preset_but(&named)
@@ -51,21 +51,21 @@ impl Plain {
         })
     }
 
-    /// The delta of an event. `None`: `mapping`, which this was made of, has to look at the whole of it.
+    /// The delta of an event. `None` if `mapping`, from which this was made, has to read the whole event.
     pub(super) fn delta(
         &self,
         mapping: &Mapping,
         text: &[u8],
         arrival: Timestamp,
     ) -> Option<MembershipDelta> {
-        let text = str::from_utf8(text).ok()?; // at once, and not text by text
+        let text = str::from_utf8(text).ok()?; // validates UTF-8 once, not text by text
         let Object(event) = json::from_str::<Object<Event<'_>>>(text).ok()?;
         if !matches!(event.kind.text()?, "identify" | "track") {
             return None;
         }
         let context = event.context.0.as_ref()?;
         let personas = context.personas.0.as_ref()?;
-        ComputationClass::from_name(personas.class.text()?)?; // either counts by its value
+        ComputationClass::from_name(personas.class.text()?)?; // both classes are read by their value
         let (id, key) = (personas.id.text()?, personas.key.text()?);
         if id.len() > NAME_BYTES || key.len() > NAME_BYTES {
             return None;
@@ -112,7 +112,7 @@ impl Plain {
         }
         let time = event_time(|field| event.time(field).and_then(Written::of_text), arrival);
         if time.doubt.is_some() {
-            return None; // it is counted
+            return None; // the slow path counts it
         }
         let message = match &event.message_id {
             _ if !time.moves && !time.may_have_moved => None,
@@ -141,7 +141,7 @@ impl Plain {
     }
 }
 
-/// What is read of an event.
+/// The parts of an event that are read.
 #[derive(Default)]
 struct Event<'a> {
     kind: Scalar<'a>,
@@ -226,12 +226,12 @@ impl<'a> Members<'a> for Personas<'a> {
     }
 }
 
-/// Any members, as they come: which one names the audience may be known only later.
+/// All members, in order: the key that names the audience may come later.
 #[derive(Default)]
 struct Traits<'a>(Vec<(Cow<'a, str>, Scalar<'a>)>);
 
 impl Traits<'_> {
-    /// Of members with the same key the last one counts.
+    /// If a key is repeated, its last value counts.
     fn member(&self, key: &str) -> &Scalar<'_> {
         let found = self.0.iter().rev().find(|(name, _)| name == key);
         found.map_or(&Scalar::Null, |(_, value)| value)
@@ -251,11 +251,11 @@ impl<'a> Members<'a> for Traits<'a> {
     }
 }
 
-/// A value, as far as it may be of use. What is inside of lists and objects is read as strictly as if
-/// it were kept, so that what is no JSON is found here too.
+/// A value, as far as it is needed. The content of lists and objects is parsed as strictly as if it were
+/// kept, so that invalid JSON is detected here too.
 #[derive(Default)]
 enum Scalar<'a> {
-    /// Null, or not there.
+    /// Null or absent.
     #[default]
     Null,
     Text(Cow<'a, str>),
@@ -275,7 +275,8 @@ impl Scalar<'_> {
         matches!(self, Self::Null | Self::Text(_))
     }
 
-    /// A text that names somebody, or that there is none. `None`: it may be read as one.
+    /// An identifier, or `Some(None)` if there is none. `None`: only the slow path can tell, because the
+    /// value may have to be converted.
     #[expect(clippy::option_option, reason = "the outer one is a doubt, the inner one an answer")]
     fn identifier(&self) -> Option<Option<&str>> {
         match self {
@@ -340,7 +341,7 @@ impl<'de> Visitor<'de> for ScalarVisitor {
     }
 }
 
-/// What takes the members of an object one by one; one that comes again replaces the one before.
+/// Receives the members of an object one by one; a repeated key replaces the earlier value.
 trait Members<'a>: Default {
     fn take<A: MapAccess<'a>>(&mut self, key: Cow<'a, str>, map: &mut A) -> Result<(), A::Error>;
 }
@@ -348,7 +349,7 @@ trait Members<'a>: Default {
 /// An object, and nothing else.
 struct Object<T>(T);
 
-/// An object, or null, or not there.
+/// An object; null and absent are `None`.
 struct Maybe<T>(Option<T>);
 
 impl<T> Default for Maybe<T> {
@@ -387,7 +388,7 @@ impl<'de, T: Members<'de>> Visitor<'de> for ObjectVisitor<T> {
     }
 }
 
-/// The key of a member, borrowed unless it has escapes.
+/// The key of a member, borrowed unless it contains escapes.
 struct Key<'a>(Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Key<'de> {

@@ -1,7 +1,8 @@
-//! Why an event cannot be applied: the one list of reasons, and the sentence that goes with each ([P7](crate::design::P7)).
+//! Why an event cannot be applied: the only list of reasons, and the sentence for each
+//! ([P7](crate::design::P7)).
 //!
-//! Sentences name fields and paths of the mapping, never a value of the event ([P8](crate::design::P8)): they are
-//! answered to Segment, logged and kept.
+//! Sentences name fields and paths of the mapping, never a value of the event ([P8](crate::design::P8)): they
+//! are returned to Segment, logged and stored.
 
 use std::fmt;
 
@@ -9,16 +10,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::ledger::Unrecorded;
 
-/// The stable word of a rejection. Customers filter on it; a word never changes its meaning.
+/// The stable word for a rejection. Customers filter on it; a word never changes its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reason {
     /// It could not be parsed as JSON.
     Unreadable,
-    /// It is larger than any event of Segment's may be.
+    /// It is larger than any event of Segment may be.
     EventTooLarge,
-    /// It is JSON, and not an object.
+    /// It is JSON, but not an object.
     NotAnObject,
-    /// It is none of Segment's calls, and no mapping of the operator's own selects it.
+    /// It is not one of Segment's calls, and no mapping selects it.
     NotAnEvent,
     /// It says nothing about a membership: no `context.personas`, or another computation class.
     NotAnAudience,
@@ -26,17 +27,17 @@ pub enum Reason {
     MissingField,
     /// A field of the mapping has a value that cannot be used.
     InvalidField,
-    /// A text that would be kept is longer than the ledger takes (`super::length`).
+    /// A text that would be stored is longer than the ledger accepts (`super::length`).
     FieldTooLong,
     /// A directive of the mapping cannot be resolved for this event.
     MappingFailed,
-    /// None of the identifiers of the context key rule is there.
+    /// The event has none of the identifiers of the context key rule.
     NoContextKey,
-    /// The value is neither true nor false.
+    /// The membership value is neither true nor false.
     MembershipUnknown,
     /// The audience already has members of another context kind.
     ContextKindConflict,
-    /// The audience is new, and the destination has as many as it may have.
+    /// The audience is new, and the destination already has the most that it may have.
     TooManyAudiences,
 }
 
@@ -58,7 +59,7 @@ impl Reason {
         Self::TooManyAudiences,
     ];
 
-    /// The word as it is answered, counted and kept.
+    /// The word in answers, in metrics and in the ledger.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -78,9 +79,9 @@ impl Reason {
         }
     }
 
-    /// Whether a replay could succeed once the mapping or the operator's choice has changed. What
-    /// is no event or not an audience's at all, or beyond Segment's own limit, is counted, not kept: it would
-    /// drown the rest.
+    /// Whether the event is stored for a replay, which could succeed once the mapping or the operator's
+    /// choice has changed. What is not an event, does not concern an audience, or exceeds Segment's own limit
+    /// is only counted: it would drown the rest.
     #[must_use]
     pub fn worth_keeping(self) -> bool {
         !matches!(
@@ -106,7 +107,7 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// The detail must not hold a value of the event.
+    /// `detail` must not contain a value of the event.
     #[must_use]
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into() }
@@ -131,7 +132,7 @@ impl Rejection {
         )
     }
 
-    /// For an event that would begin one audience more than its destination may have.
+    /// For an event that would create more audiences than its destination may have.
     fn too_many_audiences() -> Self {
         Self::new(
             Reason::TooManyAudiences,
@@ -140,8 +141,8 @@ impl Rejection {
         )
     }
 
-    /// Two mappings could not read one event: the word is that of the first, or of the one that is
-    /// worth keeping.
+    /// Combines the rejections of one event by two mappings: the reason is that of the first, unless only the
+    /// other is worth keeping.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         let (first, second) = if self.worth_keeping() || !other.worth_keeping() {

@@ -1,24 +1,26 @@
-//! A sender's clock, where events come straight from their sender: the Tracking API.
+//! Corrects for a wrong clock of the sender, where events come straight from it: the Tracking API.
 //!
-//! What Segment sends has been corrected by Segment. Here it is corrected [in the same way](crate::design::segment::times): it happened as
-//! long before the arrival as it did before it was sent, by the sender's own clock. So `timestamp` becomes
-//! arrival - (`sentAt` - `originalTimestamp`), and what it was is kept as `originalTimestamp`. A clock that is
-//! behind is left alone, unless an operator asks for more: what was held back looks the same.
+//! Segment has corrected the times of the events it sends. Here they are corrected
+//! [in the same way](crate::design::segment::times): by the sender's own clock, an event happened as long
+//! before it was sent as it happened before it arrived. So `timestamp` becomes arrival - (`sentAt` -
+//! `originalTimestamp`), and its old value is kept as `originalTimestamp`. A clock that is behind is left
+//! alone, unless an operator asks for more: a message that was delayed looks the same.
 //!
 //! # What always holds
-//! * There is no threshold: what is taken off grows from nothing with what the clock is ahead. So two messages
-//!   of one clock keep their order, unless they happened closer together than their ways here differed.
-//! * A message never counts later than its first attempt, if it has a message id: one whose time was moved is
-//!   remembered, and every one is looked for (`membership::Message`, `tests/it/real_world.rs`). Where clocks that are
-//!   behind are corrected every message is remembered, because a body that is sent again looks like one of
-//!   a clock that is behind.
+//! * There is no threshold: the correction grows from zero with the time by which the clock is ahead. So two
+//!   messages of one clock keep their order, unless they happened closer together than their transit times
+//!   differed.
+//! * A message with an id never counts later than its first attempt: a message whose time was moved is
+//!   remembered, and every message is looked up (`membership::Message`, `tests/it/real_world.rs`). Where
+//!   clocks that are behind are corrected, every message is remembered, because a retried body looks like one
+//!   of a clock that is behind.
 //!
 //! # What does not
-//! * A body that comes for the first time long after it was sent, from a clock that is ahead, is taken for one of
-//!   a clock that is less ahead, or right: it counts later than it would have, by as long as it was held back, and
-//!   never later than the sender says. So it may overtake a later message that arrived at once.
-//! * From a clock that is right it moves forward where clocks that are behind are corrected: nobody can tell the two
-//!   apart. So they are not, unless an operator asks for it.
+//! * A body that first arrives long after it was sent, from a clock that is ahead, looks as if that clock
+//!   were less ahead, or right. It counts later than it should, by as long as it was delayed, but never later
+//!   than the sender says. So it may overtake a later message that arrived at once.
+//! * Where clocks that are behind are corrected, such a body from a clock that is right moves forward: the
+//!   two cannot be told apart. So they are not corrected unless an operator asks for it.
 
 use std::time::Duration;
 
@@ -28,41 +30,42 @@ use super::event_time::{EARLIEST, Written};
 use super::message;
 use crate::membership::Timestamp;
 
-/// A clock is counted as ahead if a message arrives so long before it was sent: clocks that are kept right
+/// A clock counts as ahead if a message arrives at least this long before it was sent: synchronised clocks
 /// differ by some milliseconds.
 const AHEAD: Duration = Duration::from_secs(1);
 
-/// A clock is counted as behind if a message arrives so long after it was sent: a body may take half a minute to
-/// arrive (`listen.body_timeout_ms`), and some time to be sent again.
+/// A clock counts as behind if a message arrives at least this long after it was sent: a body may take half a
+/// minute to arrive (`listen.body_timeout_ms`), and some time to be retried.
 const BEHIND: Duration = Duration::from_secs(60);
 
-/// Whose clock the times of an event are of.
+/// Which clock the times of an event were taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
-    /// Segment's: they do not depend on when the event is sent.
+    /// Segment's: the times do not depend on when the event is sent.
     Segments,
-    /// A sender's, which is believed now; the same message may have been corrected, or may be the next time.
+    /// A sender's, which is believed this time; another attempt of the same message may have been corrected,
+    /// or may yet be.
     Senders,
-    /// A sender's, by which the message was moved, or the next attempt may be: it is to be remembered.
+    /// A sender's, and the message was corrected, or its next attempt may be: it has to be remembered.
     Corrected(Corrected),
 }
 
-/// How a clock was wrong.
+/// In which direction a clock was wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Corrected {
     /// It was ahead.
     Ahead,
     /// It was behind.
     Behind,
-    /// By no more than clocks that are kept right differ, or than a network takes.
+    /// Off by no more than synchronised clocks differ, or than a network takes.
     Neither,
 }
 
 impl Corrected {
-    /// The two ways to be wrong, for metrics.
+    /// The two directions, for metrics.
     pub const WRONG: [Self; 2] = [Self::Ahead, Self::Behind];
 
-    /// As it is counted.
+    /// The label in metrics.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -73,9 +76,9 @@ impl Corrected {
     }
 }
 
-/// Whose clock a message has that arrived then, and the `timestamp` that it gets if its time is moved.
-/// `sent_at`: of the body, if it has one; the message's own counts first. `also_behind`: clocks that are behind
-/// are corrected too.
+/// The clock of a message that arrived at `arrival`, and its new `timestamp` if its time is moved. `sent_at`
+/// is that of the body, if it has one; the message's own takes precedence. `also_behind`: correct clocks that
+/// are behind, too.
 #[must_use]
 pub fn corrected(
     message: &Value,
@@ -86,7 +89,7 @@ pub fn corrected(
     let sent = read(message.get("sentAt")).or_else(|| read(sent_at));
     let has_id = message::id(message).is_some();
     if !has_id && message.get("type").is_some_and(|of| of == "delete") {
-        return (Clock::Senders, None); // it is known by its text, so that this must stay the same
+        return (Clock::Senders, None); // identified by its text, which must stay the same
     }
     let also_behind = also_behind && has_id;
     let moved = original(message).zip(sent).and_then(|(original, sent)| {
@@ -103,12 +106,12 @@ pub fn corrected(
     }
 }
 
-/// A time that is believed, whatever the arrival.
+/// A readable time that is not before [`EARLIEST`].
 fn read(value: Option<&Value>) -> Option<Timestamp> {
     Written::of(value).and_then(Written::read).filter(|at| *at >= EARLIEST)
 }
 
-/// When it happened, by the sender's clock: when it was sent, if the message says nothing else.
+/// When the event happened by the sender's clock; when it was sent, if the message states no other time.
 fn original(message: &Value) -> Option<Timestamp> {
     let times = ["originalTimestamp", "timestamp"];
     let is_silent = || {
@@ -162,7 +165,8 @@ mod tests {
             })
         };
         let hour = 3600.0;
-        // message, sentAt of the body, then without and with those that are behind
+        // message, `sentAt` of the body, then the results without and with correction of clocks that are
+        // behind
         let rows = [
             (both(-9.0, 0.0), None, (Senders, None), (By(Neither), None)),
             (both(-9.0, -0.2), None, (Senders, None), (By(Neither), Some(-8.8))),
@@ -175,7 +179,7 @@ mod tests {
             (both(-69.0, -59.0), None, (Senders, None), (By(Neither), Some(-10.0))),
             (both(-70.0, -60.0), None, (Senders, None), (By(Behind), Some(-10.0))),
             (both(-hour - 9.0, -hour), None, (Senders, None), (By(Behind), Some(-9.0))),
-            // The body's counts for a message that has none of its own.
+            // The `sentAt` of the body counts for a message without its own.
             (
                 json!({"messageId": "m", "timestamp": at(hour - 9.0)}),
                 Some(json!(at(hour))),
@@ -183,7 +187,7 @@ mod tests {
                 (By(Ahead), Some(-9.0)),
             ),
             (both(-9.0, 0.0), Some(json!(at(hour))), (Senders, None), (By(Neither), None)),
-            // What was said first counts, if there is one.
+            // `originalTimestamp` counts if there is one.
             (
                 json!({"timestamp": at(-5.0), "originalTimestamp": at(hour - 9.0), "sentAt": at(hour)}),
                 None,
@@ -196,21 +200,21 @@ mod tests {
                 (By(Ahead), Some(-9.0)),
                 (By(Ahead), Some(-9.0)),
             ),
-            // Without an id each repetition would move on.
+            // Without an id, each repetition would be moved further.
             (
                 json!({"timestamp": at(-hour - 9.0), "sentAt": at(-hour)}),
                 None,
                 (Senders, None),
                 (Senders, None),
             ),
-            // A deletion without one is known by its text.
+            // A deletion without an id is identified by its text.
             (
                 json!({"type": "delete", "timestamp": at(hour - 9.0), "sentAt": at(hour)}),
                 None,
                 (Senders, None),
                 (Senders, None),
             ),
-            // What says nothing is left alone.
+            // A message that does not say when it was sent is left alone.
             (json!({"timestamp": at(9.0)}), None, (Senders, None), (Senders, None)),
             (
                 json!({"timestamp": null, "sentAt": at(hour)}),
@@ -227,7 +231,7 @@ mod tests {
             (json!({}), Some(json!(at(hour))), (Senders, None), (Senders, None)),
             (json!({"timestamp": at(-9.0), "sentAt": 7}), None, (Senders, None), (Senders, None)),
             (json!({"timestamp": 7, "sentAt": at(hour)}), None, (Senders, None), (Senders, None)),
-            (both(-9.0, 1e9), None, (Senders, None), (By(Neither), None)), // it would be in 1993
+            (both(-9.0, 1e9), None, (Senders, None), (By(Neither), None)), // it would be moved to 1993
             (json!({"timestamp": "soon", "sentAt": "now"}), None, (Senders, None), (Senders, None)),
             (json!([]), None, (Senders, None), (Senders, None)),
         ];
@@ -240,8 +244,8 @@ mod tests {
         }
     }
 
-    /// Two messages of one clock, the second made when the first had been on its way for `delay`: whatever the
-    /// clock shows, the second counts later, also where something was counted as wrong for one of them only.
+    /// Two messages of one clock, the second created when the first had been in transit for `delay`: whatever
+    /// the clock shows, the second counts later, even where only one of them was corrected.
     #[test]
     fn the_way_here_does_not_turn_the_order_of_two_messages_of_one_clock() {
         let counts = |ahead: f64, made: f64, delay: f64, also_behind: bool| {

@@ -1,19 +1,19 @@
-//! Subscriptions: which events a mapping applies to, in FQL, the language of Segment's editor.
+//! Subscriptions: which events a mapping applies to, in FQL, the query language of Segment's editor.
 //!
 //! ```text
 //! type = "identify" or (type = "track" and match(event, "Audience *"))
 //! ```
 //!
-//! A statement is parsed once, when the configuration is read: what is not FQL is a fault with its
-//! place, while Segment would take it as best it can or never match. The language is the one its
-//! reference describes; where recorded behaviour (`tests/conformance/fql.jsonl`) is clearer than the
-//! description, it is followed.
+//! A statement is parsed once, when the configuration is read. Invalid FQL is a fault with its place, whereas
+//! Segment would interpret it as best it can, or never match. The language is the one described in Segment's
+//! reference; where recorded behaviour (`tests/conformance/fql.jsonl`) is clearer than the description, the
+//! recording is followed.
 //!
 //! # What always holds
-//! * [`Subscription::selects`] answers for every event: it never panics, borrows what it can, and
-//!   needs time and memory bounded by the statement and the event.
-//! * What is printed is the statement again: it parses into an equal one.
-//! * What is told about an event names fields and kinds, never a value ([P8](crate::design::P8)).
+//! * [`Subscription::selects`] answers for every event: it never panics, borrows what it can, and its time
+//!   and memory are bounded by the statement and the event.
+//! * A printed statement parses into an equal statement.
+//! * Explanations name fields and kinds of values, never a value of the event ([P8](crate::design::P8)).
 
 mod evaluate;
 mod explain;
@@ -32,7 +32,7 @@ pub use fault::SubscriptionFault;
 
 use tree::Condition;
 
-/// A statement that says of every event whether it is selected.
+/// A statement that decides for every event whether it is selected.
 ///
 /// ```
 /// use cohortd::map::Subscription;
@@ -50,18 +50,18 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Reads a statement.
+    /// Parses a statement.
     pub fn parse(statement: &str) -> Result<Self, SubscriptionFault> {
         Ok(Self { condition: grammar::parse(statement)? })
     }
 
-    /// Whether it selects this event.
+    /// Whether the statement selects this event.
     #[must_use]
     pub fn selects(&self, event: &Value) -> bool {
         self.condition.holds(event) == Some(true)
     }
 
-    /// Which comparison decided that this event is not selected; none if it is.
+    /// The comparison because of which this event is not selected; `None` if it is selected.
     #[must_use]
     pub fn why_not(&self, event: &Value) -> Option<String> {
         (!self.selects(event)).then(|| self.condition.reason(event))
@@ -75,7 +75,7 @@ impl fmt::Display for Subscription {
     }
 }
 
-/// As `Display`.
+/// The same text as `Display`.
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -1,8 +1,8 @@
-//! Answers: the one place that knows statuses and their texts.
+//! Answers: the only place that knows statuses and their texts.
 //!
-//! Segment retries 429, 5xx and timeouts for four hours and never any other 4xx, whose body is what
-//! the customer reads in its Event Delivery view. So our own trouble is a 503, and a 4xx says what
-//! a person can do. No text holds anything that came with the request ([P8](crate::design::P8)).
+//! Segment retries 429, 5xx and timeouts for four hours, and never any other 4xx; the customer reads its body
+//! in the Event Delivery view. So trouble on our side is a 503, and a 4xx says what a person can do. No text
+//! contains anything that came with the request ([P8](crate::design::P8)).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,12 +25,12 @@ use crate::map::Rejection;
 /// `rejected_more`.
 const REJECTIONS_NAMED: usize = 1000;
 
-/// What became of the events of a request whose accepted events are durable.
+/// What became of the events of a request; the accepted ones are durable.
 #[derive(Debug)]
 pub(super) struct Account {
     pub(super) accepted: usize,
     pub(super) ignored: usize,
-    /// With the position in the request, ascending.
+    /// Each with its position in the request, ascending.
     pub(super) rejected: Vec<(usize, Rejection)>,
 }
 
@@ -50,7 +50,8 @@ struct RejectedLine {
 }
 
 impl Account {
-    /// 400 if all there was is rejected, for Segment shows its reason and does not retry.
+    /// 400 if there are events and all of them are rejected: Segment then shows the reason and does not
+    /// retry.
     pub(super) fn status(&self) -> StatusCode {
         if self.accepted + self.ignored == 0 && !self.rejected.is_empty() {
             StatusCode::BAD_REQUEST
@@ -80,22 +81,22 @@ impl IntoResponse for Account {
     }
 }
 
-/// Why a request is not looked into, or cannot be finished.
+/// Why a request was not processed, or could not be completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Refusal {
-    /// Nothing lives at this path.
+    /// There is no such path.
     NotFound,
-    /// No destination of this name.
+    /// There is no destination or route of this name.
     UnknownDestination,
-    /// The path does not take this method.
+    /// The path does not accept this method.
     MethodNotAllowed,
-    /// The browser of a page asks, and the page is from an origin that may not.
+    /// The browser of a page asks, and the page's origin is not listed.
     OriginNotListed,
-    /// Nothing, or nothing good, was presented.
+    /// No credential was presented, or not a good one.
     Unauthenticated,
-    /// The destination takes no requests from there.
+    /// The destination accepts no requests from this address.
     SourceNotAllowed,
-    /// The destination takes one event a request.
+    /// The destination accepts only one event per request.
     BatchNotAllowed,
     /// The destination, or one of several, is switched off.
     Disabled,
@@ -103,15 +104,15 @@ pub(super) enum Refusal {
     TooLarge,
     /// More elements than one array may have.
     TooManyEvents,
-    /// The body did not come in time.
+    /// The body did not arrive in time.
     BodyTimeout,
-    /// The body ended early or was framed badly.
+    /// The body ended early or was badly framed.
     BodyBroken,
-    /// The body is not packed as its content encoding says.
+    /// The body is not compressed as its content encoding says.
     NotPacked,
-    /// What is packed ends before its end.
+    /// The compressed stream is cut short.
     PackedShort,
-    /// What is packed is damaged, or something stands behind it.
+    /// The compressed stream is damaged, or bytes follow its end.
     PackedBroken,
     /// The body as a whole is not JSON.
     BadJson,
@@ -119,19 +120,19 @@ pub(super) enum Refusal {
     UnknownEncoding,
     /// A call of Webhook Audiences without the name or id it is about.
     BadAudience,
-    /// More calls than this route takes.
+    /// More calls than the rate of this route allows.
     TooMany,
-    /// The bodies in flight fill their budget.
+    /// The budget for bodies in flight is used up.
     Busy,
-    /// What was accepted could not be made durable in time.
+    /// The accepted events could not be made durable in time.
     Unavailable,
-    /// The connection began with a header of the PROXY protocol, which is not expected.
+    /// The connection began with a header of the PROXY protocol, where none is expected.
     ProxyHeader,
-    /// The connection did not begin with one, and it is expected.
+    /// The connection did not begin with a header of the PROXY protocol, where one is expected.
     NoProxyHeader,
-    /// The connection began with several of them.
+    /// The connection began with several headers of the PROXY protocol.
     SecondProxyHeader,
-    /// The connection began with what should be one and is none, and was closed without an answer.
+    /// The connection began with an invalid header of the PROXY protocol, and was closed without an answer.
     BadProxyHeader,
 }
 
@@ -141,7 +142,7 @@ struct RefusalLine {
 }
 
 impl Refusal {
-    /// Every refusal, in the order of their declaration, for the counters.
+    /// Every refusal, in the order of declaration, for the counters.
     pub(super) const ALL: [Self; 25] = [
         Self::NotFound,
         Self::UnknownDestination,
@@ -170,7 +171,7 @@ impl Refusal {
         Self::BadProxyHeader,
     ];
 
-    /// Whether a person has to do something, and nothing is taken until then.
+    /// Whether the connection is set up wrongly: a person has to act, and nothing is accepted until then.
     pub(super) fn is_misled(self) -> bool {
         matches!(
             self,
@@ -185,8 +186,8 @@ impl Refusal {
         self.status_and_text().0
     }
 
-    /// The word that it is counted under: the one it is answered with, but what fills up here is told
-    /// from what the ledger did not take.
+    /// The word it is counted under: the first word of its answer, except that a full budget is distinguished
+    /// from a ledger that did not accept the events.
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Busy => "busy",
@@ -323,7 +324,7 @@ impl Refusal {
             Self::Busy | Self::Unavailable | Self::TooMany => {
                 Some((header::RETRY_AFTER, HeaderValue::from_static("1")))
             }
-            // a person has to act; but an SDK that heeds this sends nothing at all for so long
+            // a person has to act, but an SDK that honours this header sends nothing at all for that long
             _ if self == Self::Disabled || self.is_misled() => {
                 Some((header::RETRY_AFTER, HeaderValue::from_static("10")))
             }
@@ -355,7 +356,7 @@ pub(super) async fn not_found(State(state): State<Arc<PublicState>>, request: Re
     state.counted(&At::Astray(&path), asked, Instant::now(), Refusal::NotFound)
 }
 
-/// The `Allow` header is the router's to add: it knows the route.
+/// The router adds the `Allow` header, because it knows the route.
 pub(super) async fn method_not_allowed(
     State(state): State<Arc<PublicState>>,
     request: Request,
@@ -369,12 +370,12 @@ pub(super) async fn method_not_allowed(
     response
 }
 
-/// A preflight of a page whose origin is not listed.
+/// Refuses a preflight of a page whose origin is not listed.
 pub(super) fn unlisted(state: &PublicState, request: &Request) -> Refusal {
     state.refused_unread(request, Refusal::OriginNotListed)
 }
 
-/// Any request on a connection that does not begin as it should.
+/// Refuses any request on a connection that does not begin as expected.
 pub(super) async fn misled(State(state): State<Arc<PublicState>>, request: Request) -> Refusal {
     if let Some(malformed) = request.extensions().get() {
         return state.closed(*malformed);
@@ -392,7 +393,7 @@ pub(super) async fn misled(State(state): State<Arc<PublicState>>, request: Reque
 }
 
 impl PublicState {
-    /// Counts a connection that is closed because its first bytes are no header.
+    /// Counts a connection that is closed because it begins with an invalid header of the PROXY protocol.
     fn closed(&self, malformed: Malformed) -> Refusal {
         let refusal = Refusal::BadProxyHeader;
         self.counters.nobodys().count(refusal.outcome(), Duration::ZERO);
@@ -406,7 +407,7 @@ impl PublicState {
         refusal
     }
 
-    /// Counts a request that is refused by its head, wherever it came to.
+    /// Counts a request that is refused because of its head, whatever its path.
     fn refused_unread(&self, request: &Request, refusal: Refusal) -> Refusal {
         let path = request.uri().path().trim_end_matches('/');
         let asked = Asked::of(request.method(), request.headers());
@@ -431,7 +432,7 @@ mod tests {
     use super::*;
     use crate::manual;
 
-    /// Words that are answered for the whole of a request, each beside its status.
+    /// The words and statuses of answers to a whole request.
     #[test]
     fn the_manual_explains_every_refusal() {
         let rows = manual::rows("operations", "what-an-answer-means");
@@ -446,7 +447,7 @@ mod tests {
             }
         }
         let answered = |refusal: &Refusal| (refusal.status().as_u16().to_string(), refusal.word());
-        // `busy` is how metrics tell it from what the ledger did not take; it is answered as `unavailable`
+        // metrics distinguish `busy` from a ledger that did not accept; both are answered as `unavailable`
         let all = Refusal::ALL.iter().filter(|refusal| **refusal != Refusal::Busy);
         assert_eq!(explained, all.map(answered).collect());
     }

@@ -1,19 +1,18 @@
-//! Authentication: who may post to a destination.
+//! Authentication: who may send events to a destination.
 //!
 //! `X-Signature` is the lower-case hex HMAC-SHA1, keyed with a shared secret, of the text that
 //! [Segment serialised](crate::design::segment::signature): the whole body of a single event, the raw first
-//! element of a batch, or the `json` value of the event or that element where it is wrapped. A signature over
-//! the whole body of a batch is good too. `Authorization: Bearer` carries a fixed token, `Basic` a
-//! write key as the user name.
+//! element of a batch, or, if the event or that element is wrapped, its `json` value. A signature over the
+//! whole body of a batch is good too. `Authorization: Bearer` carries a fixed token, `Basic` a write key as
+//! the user name.
 //!
 //! # What always holds
-//! * A request passes only if a credential that counts was shown to be good (the tables below; from
-//!   outside tests/it/signatures.rs; fuzzed against another HMAC in `tests/fuzz`, target `signature`).
-//! * What is signed is what was sent: raw bytes, never a text made of them again.
+//! * A request passes only if a credential that counts was proven good (the tables below; from outside
+//!   tests/it/signatures.rs; fuzzed against another HMAC in `tests/fuzz`, target `signature`).
+//! * A signature is checked over the raw bytes as they were sent, never over re-serialised text.
 //!
-//! Comparisons take constant time, and every secret is tried whichever matched, so that the time
-//! of an answer tells nothing about a secret nor which of several is in use. (The length of a
-//! bearer token may show.)
+//! Comparisons take constant time, and every secret is tried even after a match, so that response times
+//! reveal neither a secret nor which of several is in use. (The length of a bearer token may show.)
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -29,7 +28,7 @@ use super::sorting::MOST_EVENTS;
 use crate::json;
 use crate::secret::Secret;
 
-/// Of a signature in hex.
+/// Length of a signature in hex.
 const SIGNATURE_DIGITS: usize = 40;
 
 /// What proves that a request comes from Segment.
@@ -43,26 +42,26 @@ pub enum Credential {
     WriteKey,
 }
 
-/// What a destination asks of its requests. Several of a kind are valid at once, for rotation.
+/// What a destination requires of its requests. Several credentials of a kind are valid at once, for
+/// rotation.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
     /// Keys of `X-Signature`.
     pub shared_secrets: Vec<Secret>,
     /// Values of `Authorization: Bearer`.
     pub bearer_tokens: Vec<Secret>,
-    /// User names of `Authorization: Basic`. To the Tracking API they name the destination too.
+    /// User names of `Authorization: Basic`. In the Tracking API they also select the destination.
     pub write_keys: Vec<Secret>,
-    /// All of these must be good; if empty, any one that is configured.
+    /// All of these must be good; if empty, any one of the configured credentials suffices.
     pub require: Vec<Credential>,
-    /// A request that presents nothing passes, unless `require` names something. One that
-    /// presents something wrong does not pass.
+    /// A request that presents no credential passes, unless `require` names one. A request that presents a
+    /// wrong one does not pass.
     pub allow_unauthenticated: bool,
 }
 
 impl Credentials {
-    /// Whether a request with this head and body shows that Segment sent it: the whole check of
-    /// `/segment/{destination}`. `extra_fields` are those that are appended to an event after it
-    /// was signed.
+    /// Whether head and body prove that Segment sent the request: the complete check of
+    /// `/segment/{destination}`. `extra_fields` are fields that are appended to an event after it was signed.
     #[must_use]
     pub fn admit(&self, headers: &HeaderMap, body: &[u8], extra_fields: &[String]) -> bool {
         let gate = Gate::new(self);
@@ -74,7 +73,7 @@ impl Credentials {
 
 /// The credentials of one destination, ready to be checked.
 pub(super) struct Gate {
-    /// Keyed once: a signature then costs the text only.
+    /// Keyed once, so that checking a signature only hashes the text.
     signers: Vec<Hmac<Sha1>>,
     shared_secrets: Vec<Secret>,
     bearer_tokens: Vec<Secret>,
@@ -91,13 +90,13 @@ impl std::fmt::Debug for Gate {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// Not presented, or of a kind this destination does not know.
+    /// Not presented, or of a kind that is not configured for this destination.
     Absent,
     Wrong,
     Good,
 }
 
-/// What the head of a request says about its sender.
+/// The credentials in the head of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Presented {
     signature: Claim,
@@ -129,7 +128,7 @@ impl Gate {
         }
     }
 
-    /// Reads what a request presents. `None` if no body could make it pass: such a request is
+    /// Reads the credentials of a request. `None` if it cannot pass whatever its body: such a request is
     /// refused before its body costs anything.
     pub(super) fn inspect(&self, headers: &HeaderMap) -> Option<Presented> {
         let judge = |secrets: &[Secret], shown: Option<&[u8]>| match shown {
@@ -152,7 +151,7 @@ impl Gate {
         self.passes(at_best, &presented).then_some(presented)
     }
 
-    /// Why a request with this head is not believed, where no body could make it pass.
+    /// Why a request with this head is not authenticated, given that it could not pass whatever its body.
     pub(super) fn doubt(&self, headers: &HeaderMap) -> Doubt {
         let authorization = headers.get(header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
         let token = authorization.and_then(bearer);
@@ -198,23 +197,23 @@ impl Gate {
         }
     }
 
-    /// Whether a request that shows nothing may pass.
+    /// Whether a request without a credential may pass.
     pub(super) fn admits_strangers(&self) -> bool {
         self.allow_unauthenticated
     }
 
-    /// Whether a text is one of the secrets.
+    /// Whether the text is one of the secrets.
     pub(super) fn is_secret(&self, text: &[u8]) -> bool {
         let all = [&self.shared_secrets, &self.bearer_tokens, &self.write_keys];
         all.into_iter().any(|secrets| is_among(text, secrets))
     }
 
-    /// Whether the request's signature is over this text.
+    /// Whether the request's signature is a signature of this text.
     pub(super) fn is_signed(&self, presented: &Presented, text: &[u8]) -> bool {
         matches!(presented.signature, Claim::Signature(signature) if self.is_signature(text, &signature))
     }
 
-    /// Whether the request passes, given its body and what that was split into.
+    /// Whether the request passes, given its body and the result of splitting it.
     pub(super) fn admits(
         &self,
         presented: &Presented,
@@ -228,8 +227,8 @@ impl Gate {
             Err(unsplittable) => (unsplittable.first, None),
         };
         let wrapped = first.or(single).and_then(envelope::wrapped_event);
-        // in the order of likelihood: the short ones first
-        // a byte order mark is written with the body, and may be no part of what was signed
+        // most likely texts first, which are also the shortest; a byte order mark is sent with the body, but
+        // may not have been signed
         let unmarked = Some(json::without_mark(body)).filter(|text| text.len() < body.len());
         let signed = wrapped.into_iter().chain(first).chain([body]).chain(unmarked);
         if self.admits_any(presented, signed) {
@@ -240,7 +239,7 @@ impl Gate {
         before.is_some_and(|before| self.admits_any(presented, [&before[..]]))
     }
 
-    /// Whether the request passes whatever its body says about a signature.
+    /// Whether the request passes without a good signature.
     pub(super) fn admits_without_signature(&self, presented: &Presented) -> bool {
         match presented.signature {
             Claim::Absent => self.passes(Verdict::Absent, presented),
@@ -248,8 +247,8 @@ impl Gate {
         }
     }
 
-    /// Whether the request passes because of the first event of a batch, of which this is the beginning; `None`: it
-    /// ends before that event does.
+    /// Whether the request passes by the first event of a batch that starts with `beginning`; `None` if that
+    /// event is not complete in it.
     pub(super) fn admits_by_first(
         &self,
         presented: &Presented,
@@ -261,14 +260,14 @@ impl Gate {
         })
     }
 
-    /// For a text that comes piece by piece. `None`: no signature over it would make the request pass.
+    /// For a text that arrives in pieces. `None` if no signature over it would let the request pass.
     pub(super) fn whole_text(&self, presented: &Presented) -> Option<WholeText> {
         let Claim::Signature(signature) = presented.signature else { return None };
         let passes = self.passes(Verdict::Good, presented);
         passes.then(|| WholeText { signers: self.signers.clone(), signature })
     }
 
-    /// The same, given the texts the sender may have signed.
+    /// Whether the request passes, given the texts that the sender may have signed.
     fn admits_any<'a>(
         &self,
         presented: &Presented,
@@ -277,9 +276,9 @@ impl Gate {
         let signature = match presented.signature {
             Claim::Absent => Verdict::Absent,
             Claim::Malformed => Verdict::Wrong,
-            // another credential is enough, so that the texts need not be hashed
+            // other credentials suffice, so the texts need not be hashed
             Claim::Signature(_) if self.passes(Verdict::Wrong, presented) => Verdict::Wrong,
-            // which text was signed is no secret: stop at the first
+            // which text was signed is not secret: stop at the first match
             Claim::Signature(signature) => {
                 let good = signed.into_iter().any(|text| self.is_signature(text, &signature));
                 if good { Verdict::Good } else { Verdict::Wrong }
@@ -288,7 +287,7 @@ impl Gate {
         self.passes(signature, presented)
     }
 
-    /// Whether there are write keys.
+    /// Whether any write key is configured.
     pub(super) fn has_write_keys(&self) -> bool {
         !self.write_keys.is_empty()
     }
@@ -318,33 +317,33 @@ impl Gate {
 }
 
 impl Presented {
-    /// Whether the head alone shows that the sender knows a secret.
+    /// Whether the head alone proves that the sender knows a secret.
     pub(super) fn shows_a_secret(&self) -> bool {
         [self.bearer, self.write_key].contains(&Verdict::Good)
     }
 }
 
-/// A text that comes piece by piece, and its signature.
+/// A text that arrives in pieces, and its signature.
 pub(super) struct WholeText {
     signers: Vec<Hmac<Sha1>>,
     signature: [u8; SIGNATURE_DIGITS],
 }
 
 impl WholeText {
-    /// The next piece.
+    /// Adds the next piece.
     pub(super) fn add(&mut self, piece: &[u8]) {
         for signer in &mut self.signers {
             signer.update(piece);
         }
     }
 
-    /// Whether the text, now whole, is signed.
+    /// Whether the text, now complete, has this signature.
     pub(super) fn proves_itself(self) -> bool {
         is_one_of(self.signers, &self.signature)
     }
 }
 
-/// Compares with every one, so that the time does not tell which it is.
+/// Compares with every candidate, so that timing does not reveal which one matches.
 fn is_one_of(
     signed: impl IntoIterator<Item = Hmac<Sha1>>,
     signature: &[u8; SIGNATURE_DIGITS],
@@ -358,7 +357,7 @@ fn is_one_of(
     any.into()
 }
 
-/// Compares with every one, so that the time does not tell which it is.
+/// Compares with every secret, so that timing does not reveal which one matches.
 fn is_among(shown: &[u8], secrets: &[Secret]) -> bool {
     let any = secrets
         .iter()
@@ -368,7 +367,7 @@ fn is_among(shown: &[u8], secrets: &[Secret]) -> bool {
 
 fn claim(headers: &HeaderMap) -> Claim {
     let Some(value) = headers.get("x-signature") else { return Claim::Absent };
-    // no branch for a digit: which they are cannot be predicted
+    // no branch per digit: digits cannot be predicted
     let is_digit = |byte: &u8| byte.is_ascii_digit() | matches!(byte, b'a'..=b'f');
     match <[u8; SIGNATURE_DIGITS]>::try_from(value.as_bytes()) {
         Ok(signature) if signature.iter().fold(true, |all, byte| all & is_digit(byte)) => {
@@ -387,7 +386,7 @@ pub fn bearer(value: &[u8]) -> Option<&[u8]> {
         .then(|| rest.trim_ascii())
 }
 
-/// The user name of HTTP Basic; the password is empty and not looked at.
+/// The user name of HTTP Basic authentication; the password is ignored.
 pub(super) fn basic_user(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, encoded) = value.split_once(' ')?;
@@ -405,7 +404,7 @@ mod tests {
 
     use super::*;
 
-    // both made with `openssl dgst -sha1 -hmac`
+    // both computed with `openssl dgst -sha1 -hmac`
     const EVENT: &[u8] = br#"{"type":"identify","userId":"u1"}"#;
     const UNDER_OLD: &str = "09b3c51a6fa938cf8a28618c0b986b773b65d871";
     const UNDER_NEW: &str = "5720a7801000a6dd48c709691db50bad6a745ea9";

@@ -1,8 +1,8 @@
-//! The body of a request: read whole, within a size, out of a budget that all requests in flight share
-//! ([P6](crate::design::P6)). The time is the listener's.
+//! Reads the body of a request completely, within a size limit and a budget shared by all requests in flight
+//! ([P6](crate::design::P6)). The timeout is the listener's.
 //!
-//! What is reserved is what has come, not what was announced: an announcement costs nothing. A body that
-//! is packed is read as it was sent; `unpacking` has the rest.
+//! Bytes are reserved as they arrive, not as they are announced: an announcement costs nothing. A compressed
+//! body is read as it was sent; `unpacking` does the rest.
 
 use std::error::Error;
 use std::time::Duration;
@@ -20,61 +20,61 @@ use super::answer::Refusal;
 use super::budget::{Budget, Eviction, Reservation};
 use super::exchange::TooSlow;
 
-/// How much of a refused body is read so that the sender hears the refusal: closing a connection
-/// with unread bytes resets it, and Segment retries a reset for hours.
+/// How much of a refused body is read, so that the sender gets the refusal: closing a connection with unread
+/// bytes resets it, and Segment retries a reset for hours.
 const DISCARDED_BYTES: usize = 256 * 1024;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// So much must have come before an announced length that is more is believed and asked for.
+/// How much must have arrived before more than this is reserved because of an announced length.
 const BELIEVED_BYTES: usize = 1024 * 1024;
 
-/// Least that a body of unknown length grows by.
+/// Least growth of the buffer of a body of unknown length.
 const LEAST_GROWTH_BYTES: usize = 16 * 1024;
 
-/// A whole body and its place in the budget, which ends with this value.
+/// A complete body and its place in the budget, which is given back when this is dropped.
 #[derive(Debug)]
 pub(super) struct Received {
     pub(super) bytes: Bytes,
     pub(super) place: Place,
 }
 
-/// The place of a body in the budget, and of what is made of it.
+/// The place in the budget of a body, and of what is made of it.
 #[derive(Debug)]
 pub(super) struct Place {
     held_bytes: usize,
     reservation: Reservation,
-    /// Heard of while the body makes way for others.
+    /// Resolves if the body is evicted; `None` while it cannot be.
     eviction: Option<Eviction>,
 }
 
 impl Place {
-    /// Reserves so much more for what is about to be made of the body: an array of tiny elements grows a
-    /// hundredfold when it is read.
+    /// Reserves more bytes for something about to be made of the body: an array of tiny elements grows a
+    /// hundredfold when it is parsed.
     pub(super) fn charge(&mut self, more_bytes: usize) -> Result<(), Refusal> {
         self.held_bytes += more_bytes;
         self.reservation.grow_to(self.held_bytes)
     }
 
-    /// Gives back so much of it.
+    /// Gives back some of the reserved bytes.
     pub(super) fn discharge(&mut self, bytes: usize) {
         self.held_bytes = self.held_bytes.saturating_sub(bytes);
         self.reservation.shrink_to(self.held_bytes);
     }
 
-    /// From here on the body makes way for no other. An error if it has made way already.
+    /// From here on the body cannot be evicted. Fails if it has been evicted already.
     pub(super) fn settle(&mut self) -> Result<(), Refusal> {
         self.eviction = None;
         self.reservation.settle()
     }
 
-    /// From here on the body makes way for others, until it is settled.
+    /// From here on the body may be evicted, until it is settled.
     pub(super) fn make_way(&mut self) {
         if let Some(eviction) = self.reservation.make_way() {
             self.eviction = Some(eviction);
         }
     }
 
-    /// Returns when the body has to make way; never where it does not.
+    /// Returns when the body has been evicted; never if it cannot be.
     pub(super) async fn has_to_go(&mut self) {
         if let Some(eviction) = &mut self.eviction
             && eviction.await.is_ok()
@@ -85,8 +85,8 @@ impl Place {
     }
 }
 
-/// Reads a body as it was sent. It makes way for others until it is [settled](Place::settle), unless it
-/// was there at once.
+/// Reads a body as it was sent. It may be evicted until it is [settled](Place::settle), unless it was
+/// complete at once.
 pub(super) async fn read(
     body: &mut Body,
     limits: &Limits,
@@ -97,7 +97,7 @@ pub(super) async fn read(
     if declared.is_some_and(|bytes| bytes > limits.body_limit_bytes) {
         return Err(Refusal::TooLarge);
     }
-    // most have come together with the head: then they need not be waited for, nor make way
+    // most bodies arrive together with the head: then there is no wait, and no eviction
     let mut first = piece_of(body).now_or_never().transpose()?.flatten();
     if let Some(bytes) = first.take_if(|_| body.is_end_stream()) {
         if bytes.len() > limits.body_limit_bytes {
@@ -110,7 +110,7 @@ pub(super) async fn read(
     let (reservation, mut evicted) = budget.reserve()?;
     let limit_bytes = limits.body_limit_bytes;
     let mut growing = Growing { bytes: Vec::new(), limit_bytes, reservation };
-    let bytes = tokio::select! { // what has come of a body that makes way is dropped, and comes again
+    let bytes = tokio::select! { // what has arrived of an evicted body is dropped; the sender retries
         Ok(()) = &mut evicted => return Err(Refusal::Busy),
         bytes = collect(body, first, declared, &mut growing) => bytes?,
     };
@@ -120,7 +120,7 @@ pub(super) async fn read(
     Ok(Received { bytes, place })
 }
 
-/// A body on its way.
+/// A body that is still arriving.
 struct Growing {
     bytes: Vec<u8>,
     limit_bytes: usize,
@@ -128,7 +128,7 @@ struct Growing {
 }
 
 impl Growing {
-    /// Makes sure that a body may have so many bytes.
+    /// Makes sure that the body may have `length` bytes.
     fn allow(&mut self, length: usize) -> Result<(), Refusal> {
         if length > self.limit_bytes {
             return Err(Refusal::TooLarge);
@@ -136,7 +136,8 @@ impl Growing {
         self.reservation.grow_to(length)
     }
 
-    /// Makes room before it is taken; what `Vec` would take by itself is up to twice what is needed.
+    /// Appends a piece, after reserving the room for it; `Vec` by itself would grow to up to twice what is
+    /// needed. `coming` is the announced length, as far as it is believed.
     fn push(&mut self, piece: &[u8], coming: usize) -> Result<(), Refusal> {
         let needed = self.bytes.len() + piece.len();
         if needed > self.limit_bytes {
@@ -157,8 +158,8 @@ impl Growing {
     }
 }
 
-/// The rest of a body, behind what has come of it. One that comes in one piece, as most do, is not
-/// copied. Others are, piece by piece: a piece keeps the buffer that it was read into.
+/// Reads the rest of a body after its `first` piece. A body that arrives in one piece, as most do, is not
+/// copied. Others are copied piece by piece, because a piece keeps the whole buffer that it was read into.
 async fn collect(
     body: &mut Body,
     mut first: Option<Bytes>,
@@ -183,12 +184,12 @@ async fn collect(
     }
 }
 
-/// The next piece that is not empty.
+/// The next non-empty piece.
 async fn piece_of(body: &mut Body) -> Result<Option<Bytes>, Refusal> {
     while let Some(frame) = body.frame().await {
         match frame.map_err(|error| refusal(&error))?.into_data() {
             Ok(piece) if !piece.is_empty() => return Ok(Some(piece)),
-            _ => {} // trailers, or nothing
+            _ => {} // trailers, or an empty piece
         }
     }
     Ok(None)
@@ -205,17 +206,17 @@ fn refusal(error: &axum::Error) -> Refusal {
     Refusal::BodyBroken
 }
 
-/// Whether a sender waits for a `100 Continue` before it sends its body.
+/// Whether the sender waits for a `100 Continue` before it sends its body.
 pub(super) fn awaits_leave(headers: &HeaderMap) -> bool {
     headers.contains_key(header::EXPECT)
 }
 
-/// Reads a little of a body whose request is refused, and drops it.
+/// Reads and drops a limited part of the body of a refused request.
 ///
-/// Not if the sender waits for a `100 Continue`: it has sent nothing and needs nothing.
+/// Nothing is read if the sender waits for a `100 Continue`: it has sent no body.
 pub async fn discard(head: Parts, body: &mut Body) {
     let awaits_leave = awaits_leave(&head.headers);
-    drop(head); // so that strangers have nothing in memory meanwhile
+    drop(head); // so that strangers hold no memory meanwhile
     if !awaits_leave {
         drain(body).await;
     }
@@ -224,13 +225,13 @@ pub async fn discard(head: Parts, body: &mut Body) {
 /// The beginning of a body, and its place in the budget.
 pub(super) struct Beginning {
     pub bytes: Vec<u8>,
-    /// It is all of it.
+    /// Whether these bytes are the complete body.
     pub is_whole: bool,
     _reservation: Reservation,
 }
 
-/// Reads at most so much of a body whose request is refused, for as long as one is drained. `None`: it has made way
-/// for others, broke off, or was too slow.
+/// Reads at most `most_bytes` of the body of a refused request, for at most [`DISCARD_TIMEOUT`]. `None` if
+/// the body was evicted, broke off, or was too slow.
 pub(super) async fn beginning(
     body: &mut Body,
     most_bytes: usize,
@@ -251,14 +252,14 @@ pub(super) async fn beginning(
         }
         Some(true)
     };
-    let read = tokio::select! { // what has come is dropped: nothing depends on it
+    let read = tokio::select! { // what has arrived is dropped: nothing depends on it
         Ok(()) = &mut evicted => None,
         read = timeout(DISCARD_TIMEOUT, reading) => read.ok().flatten(),
     };
     read.map(|is_whole| Beginning { bytes, is_whole, _reservation: reservation })
 }
 
-/// Reads a little of a body whose request is refused, and drops it.
+/// Reads and drops a limited part of the body of a refused request.
 pub(super) async fn drain(body: &mut Body) {
     let reading = async {
         let mut left = DISCARDED_BYTES;

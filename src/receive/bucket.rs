@@ -1,20 +1,20 @@
-//! A token bucket: so many calls a second, and a few more at once. Pure.
+//! A token bucket: an average rate, and a burst. Pure: the caller passes the time.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How much is allowed.
+/// A rate limit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
-    /// On average.
+    /// Calls per second, on average.
     pub a_second: f64,
-    /// At once, after a time of rest.
+    /// Calls at once, after a period without any.
     pub burst: f64,
 }
 
 impl Rate {
-    /// So many a second, and a second's worth at once.
+    /// This many calls a second, and a second's worth at once.
     #[must_use]
     pub fn a_second(calls: u64) -> Self {
         let calls = f64::from(u32::try_from(calls).unwrap_or(u32::MAX));
@@ -22,7 +22,7 @@ impl Rate {
     }
 }
 
-/// What is left of a rate.
+/// The tokens left of a rate.
 #[derive(Debug)]
 pub(super) struct Bucket {
     rate: Rate,
@@ -31,17 +31,17 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    /// Full.
+    /// A full bucket.
     pub fn of(rate: Rate) -> Self {
         Self { rate, left: rate.burst, filled_at: None }
     }
 
-    /// What it is refilled with.
+    /// The rate at which it is refilled.
     pub fn rate(&self) -> Rate {
         self.rate
     }
 
-    /// Takes one. `false`: there is none.
+    /// Takes a token; `false` if there is none.
     pub fn take(&mut self, now: Instant) -> bool {
         let passed = self.filled_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         self.filled_at = Some(now);

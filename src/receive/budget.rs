@@ -1,11 +1,12 @@
-//! What all requests in flight may hold together ([P6](crate::design::P6)), in number and in bytes.
+//! The memory budget of all requests in flight ([P6](crate::design::P6)), in number of requests and in bytes.
 //!
-//! Nothing ever waits for the budget, so that requests cannot block each other. When it is used up, the
-//! body that has been arriving for the longest makes way: a stranger can have bodies read before it is
-//! known that they are worthless (a signature stands over the body), and whoever lets them stall must
-//! not lock out those that come in a moment. A body of a stranger that is whole and waits for its turn to
-//! be read makes way too; what is being read stays. If nothing can make way, the newcomer is refused, and
-//! comes again; unless it would be too much for the budget even alone. A part is spared for requests that hold little, so that a few large ones do not lock them out.
+//! Nothing ever waits for the budget, so requests cannot block each other. When it is used up, the body that
+//! has been arriving for longest is evicted: bodies of strangers have to be read before it is known that they
+//! are worthless (a signature covers the body), and a sender that lets them stall must not lock out those
+//! that arrive in a moment. A stranger's complete body that waits for its turn to be read can be evicted too;
+//! one that is being read cannot. If nothing can be evicted, the newcomer is refused and retries, unless it
+//! would exceed the budget even alone. A part of the budget is spared for requests that hold little, so that
+//! a few large ones do not lock them out.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,10 +15,10 @@ use tokio::sync::oneshot;
 
 use super::answer::Refusal;
 
-/// A request that holds no more may use what is spared, too: a batch of a few thousand events.
+/// A request that holds at most this, a batch of a few thousand events, may also use the spared part.
 const LITTLE_BYTES: usize = 8 << 20;
 
-/// Clones share it.
+/// The budget; clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Budget(Arc<Mutex<State>>);
 
@@ -25,15 +26,15 @@ pub(super) struct Budget(Arc<Mutex<State>>);
 struct State {
     left_places: usize,
     left_bytes: usize,
-    /// Of all, those that are left and those that are taken.
+    /// The total: bytes left and bytes taken.
     all_bytes: usize,
-    /// That of it which is only for those who hold little.
+    /// The part of it that only requests that hold little may use.
     spared_bytes: usize,
-    /// What receive windows hold of what is spared, and what they may still take of it.
+    /// Bytes of the spared part that receive windows hold, and how many more they may take.
     window_bytes: usize,
     left_window_bytes: usize,
     begun: u64,
-    /// By age.
+    /// Bodies that can be evicted, oldest first.
     arriving: BTreeMap<u64, Arriving>,
 }
 
@@ -43,30 +44,31 @@ struct Arriving {
     evicted: oneshot::Sender<()>,
 }
 
-/// The place of one request; dropping it gives everything back.
+/// The place of one request in the budget; dropping it gives everything back.
 #[derive(Debug)]
 pub(super) struct Reservation {
     budget: Budget,
-    /// Of a body that arrives, or has arrived.
+    /// Its key in [`State::arriving`], if it can be or could be evicted; otherwise 0.
     number: u64,
-    /// Of a body that makes way for no other; while it does the state knows.
+    /// The bytes held by a body that cannot be evicted. `None`: [`State::arriving`] has them.
     whole_bytes: Option<usize>,
 }
 
-/// Room for the receive window of one connection; dropping it gives it back.
+/// Room for the receive window of one connection; dropping it gives the room back.
 #[derive(Debug)]
 pub(super) struct WindowReservation {
     budget: Budget,
     bytes: usize,
 }
 
-/// Heard of when a body has to make way.
+/// Resolves when the body is evicted.
 pub(super) type Eviction = oneshot::Receiver<()>;
 
 impl Budget {
-    /// For so many requests of so many bytes in all; `largest_bytes`: of the largest body that is taken.
+    /// A budget for this many requests with this many bytes in total. `largest_bytes` is the size of the
+    /// largest body accepted.
     pub fn new(requests: usize, bytes: usize, largest_bytes: usize) -> Self {
-        // the largest body must fit beside it, with what is made of it
+        // the largest body, and what is made of it, must fit beside the spared part
         let spared_bytes = bytes.saturating_sub(largest_bytes) / 4;
         let state = State {
             left_places: requests.max(1),
@@ -81,9 +83,9 @@ impl Budget {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// Room for what may arrive on a connection before anybody reads it; `None` once there is none left.
-    /// Nobody makes way for it, and it makes way for nobody: it comes out of what is spared, half of it at most, so
-    /// that a large body fits as before.
+    /// Reserves room for bytes that may arrive on a connection before they are read; `None` if none is left.
+    /// It evicts no one and is never evicted: it is taken from the spared part, at most half of it, so that a
+    /// large body fits as before.
     pub fn reserve_window(&self, bytes: usize) -> Option<WindowReservation> {
         let mut state = self.state();
         let left_window_bytes = state.left_window_bytes.checked_sub(bytes)?;
@@ -109,7 +111,7 @@ impl Budget {
         Ok((Reservation { budget: self.clone(), number, whole_bytes: None }, eviction))
     }
 
-    /// A place for a body that is whole, and has so many bytes.
+    /// A place for a body of this many bytes that is already complete.
     pub fn reserve_whole(&self, bytes: usize) -> Result<Reservation, Refusal> {
         let mut state = self.state();
         while state.left_places == 0 {
@@ -128,8 +130,8 @@ impl Budget {
 }
 
 impl State {
-    /// Makes sure that so many bytes are left for a request that holds so many. Nobody makes way where that
-    /// would not be enough.
+    /// Makes sure that this many bytes are left for a request that holds `held` already. Nothing is evicted
+    /// if that would not be enough.
     fn make_room(
         &mut self,
         bytes: usize,
@@ -138,7 +140,7 @@ impl State {
     ) -> Result<(), Refusal> {
         let spared = spared_from(held + bytes, self.spared_bytes);
         if held + bytes + spared > self.all_bytes {
-            return Err(Refusal::TooLarge); // also if nobody else were here
+            return Err(Refusal::TooLarge); // too large even for an empty budget
         }
         let needed = bytes + spared.saturating_sub(self.window_bytes);
         if bytes == 0 || self.left_bytes >= needed {
@@ -161,18 +163,18 @@ impl State {
         let evicted = evicted.ok_or(Refusal::Busy)?;
         self.left_places += 1;
         self.left_bytes += evicted.held_bytes;
-        let _ = evicted.evicted.send(()); // whoever does not listen finds out when it asks for more
+        let _ = evicted.evicted.send(()); // without a receiver, the body finds out when it asks for more
         Ok(())
     }
 }
 
-/// What must be left for others by a request that holds so many bytes.
+/// How many bytes a request must leave to others if it holds this many.
 fn spared_from(held: usize, spared_bytes: usize) -> usize {
     if held <= LITTLE_BYTES { 0 } else { spared_bytes }
 }
 
 impl Reservation {
-    /// Makes sure that at least so many bytes are reserved.
+    /// Makes sure that at least this many bytes are reserved.
     pub fn grow_to(&mut self, bytes: usize) -> Result<(), Refusal> {
         if self.whole_bytes.is_some_and(|held| held >= bytes) {
             return Ok(());
@@ -197,7 +199,7 @@ impl Reservation {
         Ok(())
     }
 
-    /// The same, if nobody has to make way for it.
+    /// [`Reservation::grow_to`], but only if nothing has to be evicted for it; `false` if it failed.
     pub fn grow_freely_to(&mut self, bytes: usize) -> bool {
         let mut state = self.budget.state();
         let state = &mut *state;
@@ -217,7 +219,7 @@ impl Reservation {
         is_free
     }
 
-    /// From here on the body makes way for no other. An error if it has made way already.
+    /// From here on the body cannot be evicted. Fails if it has been evicted already.
     pub fn settle(&mut self) -> Result<(), Refusal> {
         if self.whole_bytes.is_none() {
             let mut state = self.budget.state();
@@ -227,7 +229,7 @@ impl Reservation {
         Ok(())
     }
 
-    /// From here on the body makes way for others, until it is settled again.
+    /// From here on the body may be evicted, until it is settled again.
     pub fn make_way(&mut self) -> Option<Eviction> {
         let held_bytes = self.whole_bytes.take()?;
         let (evicted, eviction) = oneshot::channel();
@@ -240,7 +242,7 @@ impl Reservation {
         Some(eviction)
     }
 
-    /// Gives back what is reserved beyond so many bytes.
+    /// Gives back reserved bytes beyond this many.
     pub fn shrink_to(&mut self, bytes: usize) {
         let mut state = self.budget.state();
         let state = &mut *state;
@@ -260,7 +262,7 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         let mut state = self.budget.state();
         let arriving = || state.arriving.remove(&self.number).map(|of| of.held_bytes);
-        // one that made way has given back everything
+        // an evicted body has already given back everything
         if let Some(held) = self.whole_bytes.or_else(arriving) {
             state.left_places += 1;
             state.left_bytes += held;

@@ -1,5 +1,5 @@
-//! The calls of the Tracking API, and the routes they come by: their names, and one letter each, which SDKs in
-//! browsers and on phones write instead.
+//! The calls of the Tracking API and their routes: by name, or by the single letter that SDKs in browsers and
+//! on phones use instead.
 
 use std::sync::Arc;
 
@@ -16,13 +16,13 @@ use super::tracking::{self, Success};
 use super::{PublicState, body, route};
 use crate::json::Json;
 
-/// Those that carry one message; the path is its type.
+/// The calls that carry one message; the path is its type.
 pub(super) const SINGLE: [&str; 6] = ["identify", "track", "group", "page", "screen", "alias"];
 
 pub(super) const BATCH: &str = "batch";
 pub(super) const IMPORT: &str = "import";
 
-/// The first letter of the type, and `b` for a batch. What comes there counts as the call itself.
+/// The first letter of the type, and `b` for a batch. Requests to it are counted as the call itself.
 pub(super) const SHORT: [(&str, &str); 7] = [
     ("i", "identify"),
     ("t", "track"),
@@ -33,7 +33,7 @@ pub(super) const SHORT: [(&str, &str); 7] = [
     ("b", BATCH),
 ];
 
-/// How the browser's SDK fares: no events, and without a write key.
+/// Metrics of the browser SDK about itself: no events, and no write key.
 const METRICS: &str = "m";
 
 /// The call of that name under `/v1/`.
@@ -66,8 +66,8 @@ pub(super) fn routes() -> Router<Arc<PublicState>> {
     })
 }
 
-/// `POST /v1/m`: what the browser's SDK counts of itself, which nobody here asks for. It is answered so that it
-/// does not come again.
+/// `POST /v1/m`: metrics of the browser SDK about itself, which are discarded. It is answered so that the SDK
+/// does not retry.
 async fn metrics(State(state): State<Arc<PublicState>>, request: Request) -> Response {
     let arrived = Instant::now();
     let (head, mut body) = request.into_parts();

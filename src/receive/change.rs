@@ -1,5 +1,5 @@
-//! What became of a destination's events since its mappings last changed: one that only ignores or only
-//! rejects is not well, however much it took under another mapping.
+//! What became of a destination's events since its mappings last changed. A destination that only ignores or
+//! only rejects events is not healthy, however many it accepted under earlier mappings.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,11 +10,11 @@ use super::counters::Tally;
 use crate::map::Reason;
 use crate::membership::Timestamp;
 
-/// What became of the events under the mappings that are in use.
+/// What became of the events under the mappings in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SinceChange {
-    /// When these mappings were taken up, by this process or one before it; none: nobody has said so yet.
+    /// When these mappings were put to use, by this process or an earlier one; `None` if not known yet.
     pub begun_at: Option<Timestamp>,
     /// Events that are durable.
     pub accepted: u64,
@@ -22,35 +22,35 @@ pub struct SinceChange {
     pub ignored: u64,
     /// Events that could not be applied.
     pub rejected: u64,
-    /// Those of them that are not kept.
+    /// Rejected events that are not stored.
     pub unkept: u64,
-    /// When the first of the ignored came.
+    /// Arrival of the first ignored event.
     pub first_ignored_at: Option<Timestamp>,
-    /// When the first of the rejected came.
+    /// Arrival of the first rejected event.
     pub first_rejected_at: Option<Timestamp>,
-    /// When the last of the accepted came.
+    /// Arrival of the last accepted event.
     pub last_accepted_at: Option<Timestamp>,
-    /// When the last of the ignored came.
+    /// Arrival of the last ignored event.
     pub last_ignored_at: Option<Timestamp>,
-    /// When the first of those that are not kept came, and the last.
+    /// Arrival of the first and of the last rejected event that is not stored.
     pub unkept_at: Option<(Timestamp, Timestamp)>,
-    /// Why the last of them is not.
+    /// Why the last one of them is not stored.
     pub unkept_reason: Option<Reason>,
-    /// When a process that was killed later had left this for the next: what came in between is in none of it.
+    /// When an earlier process, which was killed later, wrote this: events since then are missing from it.
     pub noted_at: Option<Timestamp>,
 }
 
-/// How many events there were since the start.
+/// Numbers of events since the start of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Totals {
     pub accepted: u64,
     pub ignored: u64,
     pub rejected: u64,
-    /// Of the rejected ones.
+    /// Those of the rejected that are not stored.
     pub unkept: u64,
 }
 
-/// Where the counting began, and the times since. A time is in microseconds of the epoch; 0: never.
+/// Where counting began, and the times since. Times are microseconds since the epoch; 0: never.
 #[derive(Debug, Default)]
 pub(super) struct Change {
     begun: Mutex<Begun>,
@@ -64,12 +64,12 @@ pub(super) struct Change {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Begun {
-    /// A number of the mappings that are in use.
+    /// Identifies the mappings in use.
     mappings: u64,
     at: Option<Timestamp>,
-    /// How many there were in this process until then.
+    /// The totals of this process when it began.
     before: Totals,
-    /// How many there were since then in the processes before.
+    /// Numbers of events since it began, from earlier processes.
     carried: Totals,
     unkept_reason: Option<Reason>,
     noted_at: Option<Timestamp>,
@@ -77,7 +77,7 @@ struct Begun {
 
 impl Change {
     pub fn events(&self, tally: &Tally, arrival: Timestamp) {
-        // an error is of a time that is known already
+        // an error means that a time is set already
         let first = |at: &AtomicI64| {
             let _ = at.compare_exchange(0, arrival.0, Ordering::Relaxed, Ordering::Relaxed);
         };
@@ -99,13 +99,13 @@ impl Change {
         }
     }
 
-    /// These mappings are in use from now on: begins anew, at these totals.
+    /// These mappings are in use from now on: starts counting anew from these totals.
     pub fn begin(&self, mappings: u64, totals: Totals, at: Timestamp) {
         let begun = Begun { mappings, at: Some(at), before: totals, ..Begun::default() };
         self.set(begun, &SinceChange::default());
     }
 
-    /// A process before this one took these mappings up, and this became of the events.
+    /// Continues the counts of an earlier process, which had put the same mappings to use.
     pub fn carry_on(&self, since: &SinceChange) {
         let SinceChange { accepted, ignored, rejected, unkept, .. } = *since;
         let carried = Totals { accepted, ignored, rejected, unkept };
@@ -128,7 +128,7 @@ impl Change {
         }
     }
 
-    /// The number of the mappings that are in use.
+    /// The number that identifies the mappings in use.
     pub fn mappings(&self) -> u64 {
         self.begun().mappings
     }

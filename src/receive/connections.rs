@@ -1,7 +1,7 @@
-//! The connections that are open, and which of them goes when there are too many: the one that has been
-//! longest without a complete request. So idle ones, and those that send a byte now and then, cannot
-//! lock anybody out. Those of senders who are known go last: on the admin listener many wrong tokens cannot
-//! crowd out whoever has a right one.
+//! The open connections, and which one is closed when there are too many: the one that has been longest
+//! without a complete request. So idle connections, and those that send a byte now and then, cannot lock
+//! anybody out. Connections of authenticated senders are closed last: on the admin listener, many wrong
+//! tokens cannot crowd out a right one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -12,20 +12,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::progress::{Patience, Progress, Verdict};
 
-/// So much later a request of a sender who is known counts: after all others there will ever be.
+/// Added to the time of a request of an authenticated sender, so that its connection sorts after all others.
 const AHEAD: u64 = 1 << 62;
 
-/// Requests under way that memory is for, on each connection that may be open: one whose answer is not taken
-/// holds about three kilobytes. A connection has more as long as others have fewer.
+/// Requests in flight for which there is memory, per connection that may be open: a request whose answer is
+/// not taken holds about three kilobytes. A connection may have more as long as others have fewer.
 const FAIR_SHARE: usize = 8;
 
 /// All connections of one listener.
 #[derive(Clone, Debug)]
 pub(super) struct Connections {
     state: Arc<Mutex<State>>,
-    /// Counts what happens: the larger, the later.
+    /// A logical clock: it ticks with every event.
     now: Arc<AtomicU64>,
-    /// Requests of all of them, and how many there may be.
+    /// Requests in flight on all connections, and the most there may be.
     under_way: Arc<AtomicUsize>,
     most_under_way: usize,
     patience: Patience,
@@ -34,30 +34,30 @@ pub(super) struct Connections {
 #[derive(Debug)]
 struct State {
     most: usize,
-    /// Connections by when they began, or by a later request: no request keeps this in order, but
-    /// whoever looks for one that has to go.
+    /// Ids of connections by the tick at which they were opened, or of a later request. Requests do not
+    /// update it; the search for the oldest connection does.
     order: BTreeMap<u64, u64>,
     by_id: HashMap<u64, Open>,
 }
 
 #[derive(Debug)]
 struct Open {
-    /// Its place in the order.
+    /// Its key in [`State::order`].
     ordered: u64,
     last: Arc<AtomicU64>,
     end: CancellationToken,
 }
 
-/// One of them, for as long as it is open.
+/// One open connection; dropping it removes it.
 #[derive(Debug)]
 pub(super) struct Connection {
     id: u64,
     all: Connections,
-    /// When its last request was complete, or when it began.
+    /// The tick of its last complete request, or of its opening.
     last: Arc<AtomicU64>,
     progress: Mutex<Progress>,
     is_proven: AtomicBool,
-    /// Cancelled when another connection takes its place, or when there is no use in it.
+    /// Cancelled when another connection replaces it, or when it is useless.
     pub end: CancellationToken,
 }
 
@@ -69,7 +69,7 @@ impl Connections {
         Self { state, now: Arc::default(), under_way: Arc::default(), most_under_way, patience }
     }
 
-    /// Enters a connection; the one that has to go for it is told to.
+    /// Adds a connection; if there are too many, the oldest one is cancelled.
     pub fn enter(&self) -> Connection {
         let mut state = self.state();
         while state.by_id.len() >= state.most {
@@ -86,7 +86,7 @@ impl Connections {
         Connection { id, all: self.clone(), last, progress, is_proven, end }
     }
 
-    /// Something happens.
+    /// Advances the logical clock.
     fn tick(&self) -> u64 {
         self.now.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -97,7 +97,7 @@ impl Connections {
 }
 
 impl State {
-    /// The one that has been longest without a complete request, which is not among them any more.
+    /// Removes and returns the connection that has been longest without a complete request.
     fn take_oldest(&mut self) -> Option<Open> {
         while let Some((_, id)) = self.order.pop_first() {
             let Some(open) = self.by_id.get_mut(&id) else { continue };
@@ -113,13 +113,13 @@ impl State {
 }
 
 impl Connection {
-    /// What it owes.
+    /// What the connection owes: see [`Progress`].
     pub fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns when it is to be told to go, because it has asked nothing for too long. One that is
-    /// not worth a word is ended meanwhile.
+    /// Returns when the connection should be told to close, because it has been idle for too long. One that
+    /// is hopeless is cancelled at once.
     pub async fn has_outstayed(&self) {
         loop {
             let verdict = self.progress().judge(Instant::now(), self.all.patience);
@@ -134,15 +134,15 @@ impl Connection {
         }
     }
 
-    /// Whether nobody would miss it.
+    /// Whether the connection can be closed without loss.
     pub fn is_done(&self) -> bool {
         let progress = self.progress();
         let verdict = progress.judge(Instant::now(), self.all.patience);
         progress.is_at_rest() || verdict == Verdict::Hopeless
     }
 
-    /// The head of a request is complete. Returns the number it has from here on. Where there are more under
-    /// way than memory is for, a connection with more than its share of them goes.
+    /// The head of a request is complete. Returns the number of the request. If more requests are in flight
+    /// than there is memory for, and this connection has more than its share of them, it is cancelled.
     pub fn begin(&self) -> u64 {
         let others = self.all.under_way.fetch_add(1, Ordering::Relaxed);
         let mut progress = self.progress();
@@ -153,7 +153,7 @@ impl Connection {
         number
     }
 
-    /// A request of it has come to its end, with or without an answer.
+    /// A request of this connection has ended, with or without an answer.
     pub fn ended(&self, exchange: u64, is_answered: bool) {
         self.all.under_way.fetch_sub(1, Ordering::Relaxed);
         let now = Instant::now();
@@ -164,13 +164,13 @@ impl Connection {
         }
     }
 
-    /// A request of it is complete, or answered.
+    /// A request of this connection is complete, or answered.
     pub fn completed(&self) {
         let ahead = if self.is_proven.load(Ordering::Relaxed) { AHEAD } else { 0 };
         self.last.store(ahead + self.all.tick(), Ordering::Relaxed);
     }
 
-    /// Whoever is at the other end is known: all strangers make way first.
+    /// The peer is authenticated: connections of strangers are closed before this one.
     pub fn prove(&self) {
         self.is_proven.store(true, Ordering::Relaxed);
     }
@@ -206,7 +206,7 @@ mod tests {
         let fifth = all.enter();
         assert_eq!([&first, &fourth, &fifth].map(over), [false; 3], "there was a place");
         fourth.completed();
-        drop(second); // gone already
+        drop(second); // removed already
         let sixth = all.enter();
         assert_eq!([&first, &fourth, &fifth, &sixth].map(over), [true, false, false, false]);
     }

@@ -1,11 +1,12 @@
-//! CORS for the Tracking API: which web pages may read what their SDK is answered (Fetch Standard, 3.2). An
-//! SDK that may not takes every answer for a failure and sends again.
+//! CORS for the Tracking API: which web pages may read the answers that their SDK gets (Fetch Standard, 3.2).
+//! An SDK that may not read them takes every answer for a failure and retries.
 //!
-//! It protects nobody and demands nothing: the credential is the write key, which a page has of its own, and
-//! a request of a page that is not named is taken like any other; its browser withholds the answer.
+//! CORS protects nobody here and requires nothing: the credential is the write key, which the page contains.
+//! A request of a page whose origin is not listed is accepted like any other; only its browser withholds the
+//! answer.
 //!
-//! A preflight shows no write key, so that it is granted to the origins of all doors together; the answer to
-//! the request itself only to those of its own.
+//! A preflight carries no write key, so it is granted to the origins of all doors together; the answer to the
+//! request itself only to the origins of its own door.
 
 use std::sync::{Arc, PoisonError};
 
@@ -17,28 +18,28 @@ use http::{HeaderMap, StatusCode};
 use super::doors::Door;
 use super::{PublicState, answer};
 
-/// What a request whose origin may do so is granted, for as long as any browser believes it (Chromium: two
-/// hours). The asterisk is every header but `Authorization`, which has to be named.
+/// What a listed origin is granted, for the longest time that any browser honours (Chromium: two hours). The
+/// asterisk means every header but `Authorization`, which has to be named.
 const GRANTED: [(HeaderName, HeaderValue); 3] = [
     (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST")),
     (header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, *")),
     (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200")),
 ];
 
-/// Every origin, where it stands for one.
+/// In a list of origins: every origin.
 const ANY: &str = "*";
 
-/// The longest origin there is: a host of 253 bytes, with scheme and port.
+/// Bytes of the longest possible origin: a host of 253 bytes, with scheme and port.
 const LONGEST: usize = 272;
 
-/// Where the page that asks is from, if a browser says so. A copy: what it is cut from is a whole head, which is
-/// not kept while a body is awaited ([P6](crate::design::P6)).
+/// The origin of the page that asks, if a browser sends one. Copied, because a slice would keep the whole
+/// head in memory while the body is awaited ([P6](crate::design::P6)).
 pub(super) fn origin(headers: &HeaderMap) -> Option<HeaderValue> {
     let origin = headers.get(header::ORIGIN).filter(|origin| origin.len() <= LONGEST)?;
     HeaderValue::from_bytes(origin.as_bytes()).ok()
 }
 
-/// `OPTIONS`, before a browser sends what a page would not be able to send without JavaScript.
+/// `OPTIONS`, which a browser sends before a request that a page could not send without JavaScript.
 pub(super) async fn preflight(State(state): State<Arc<PublicState>>, request: Request) -> Response {
     let headers = request.headers();
     let asks = headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
@@ -63,7 +64,8 @@ pub(super) async fn preflight(State(state): State<Arc<PublicState>>, request: Re
     response
 }
 
-/// Lets the page read the answer if it may: that of `door`, or, where that is not known, of any.
+/// Lets the page read the answer if an origin list allows it: that of `door`, or of any door if it is not
+/// known.
 pub(super) fn let_read(
     response: &mut Response,
     origin: Option<HeaderValue>,
@@ -83,12 +85,12 @@ pub(super) fn let_read(
     }
 }
 
-/// Whether a page from there may read answers, where these may.
+/// Whether this list of origins lets a page of this origin read answers.
 pub(super) fn may_read(origins: &[String], origin: &HeaderValue) -> bool {
     origins.iter().any(|one| one == ANY || one.as_bytes() == origin.as_bytes())
 }
 
-/// Tells caches that answers differ by origin, if some do: also in one that grants nothing.
+/// Tells caches that answers differ by origin, if any do; also on answers that grant nothing.
 pub(super) fn vary(headers: &mut HeaderMap, state: &PublicState) {
     if state.doors.some_page_may_be_listed() {
         headers.insert(header::VARY, HeaderValue::from_static("origin"));
@@ -96,7 +98,7 @@ pub(super) fn vary(headers: &mut HeaderMap, state: &PublicState) {
 }
 
 impl PublicState {
-    /// Says that a page asked whose origin is not listed: once a minute at most, because anybody can ask.
+    /// Logs that a page asked whose origin is not listed: at most once a minute, because anybody can ask.
     fn says_unlisted(&self, origin: &HeaderValue) {
         let due = self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).more(1);
         let Some(count) = due else { return };
@@ -110,7 +112,7 @@ impl PublicState {
     }
 }
 
-/// An origin as browsers write it; anything else is a stranger's text.
+/// An origin in the form that browsers send; any other text a stranger may have chosen freely.
 fn shown(origin: &str) -> Option<&str> {
     let (scheme, rest) = origin.split_once("://")?;
     let is_of = |text: &str, others: &str| {
@@ -139,7 +141,7 @@ mod tests {
     const SHOP: &str = "https://shop.example.com";
     const OTHER: &str = "https://other.example.com";
 
-    /// `shop` lets one page read, `any` every one, and `none` none.
+    /// `shop` lets one page read its answers, `any` every page, and `none` no page.
     fn public(with: &[&str]) -> Router {
         let of = |name: &&str| Entrance {
             credentials: Credentials {
@@ -228,13 +230,13 @@ mod tests {
     #[tokio::test]
     async fn an_answer_may_be_read_by_the_pages_of_its_own_door() {
         let public = public(&["none", "shop", "any"]);
-        // the key in the body, origin, status, whether it may be read
+        // the key in the body, origin, status, whether the page may read the answer
         let table = [
             ("shop", SHOP, 200, true),
             ("shop", OTHER, 200, false),
             ("any", OTHER, 200, true),
             ("none", SHOP, 200, false),
-            // a wrong one: nobody knows whose it is
+            // with a wrong key, the door is not known
             ("nobody", OTHER, 401, true),
         ];
         for (key, origin, status, may_read) in table {

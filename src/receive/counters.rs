@@ -1,4 +1,4 @@
-//! What the public listener has answered and received, as plain numbers.
+//! Counts what the public listener has received and answered.
 
 use std::array;
 use std::collections::BTreeSet;
@@ -18,35 +18,35 @@ use crate::json::Json;
 use crate::map::{Clock, Corrected, Doubt, Event, Reason, doubt_of};
 use crate::membership::{DestinationName, Timestamp};
 
-/// The numbers of the public listener. They outlive a change of the configuration.
+/// The counters of the public listener. They survive a reload of the configuration.
 #[derive(Debug, Default)]
 pub struct Counters {
     destinations: PerDestination<Received>,
-    /// Of requests that name no destination there is.
+    /// Requests that name no existing destination.
     nobodys: Arc<Requests>,
     pub(super) refused: Refused,
 }
 
 impl Counters {
-    /// Those of a destination.
+    /// The counters of a destination.
     #[must_use]
     pub fn of(&self, destination: &DestinationName) -> Arc<Received> {
         self.destinations.of(destination)
     }
 
-    /// Of every destination, by name.
+    /// The counters of every destination, by name.
     #[must_use]
     pub fn all(&self) -> Vec<(DestinationName, Arc<Received>)> {
         self.destinations.all()
     }
 
-    /// Of requests that name no destination there is.
+    /// Requests that name no existing destination.
     #[must_use]
     pub fn nobodys(&self) -> &Requests {
         &self.nobodys
     }
 
-    /// The paths at which requests that look like Segment's were refused, and none has been taken since.
+    /// The paths at which requests that look like Segment's were refused, with no success since.
     #[must_use]
     pub fn refused(&self, now: Timestamp) -> Vec<RefusedPath> {
         self.refused.paths(now)
@@ -58,7 +58,8 @@ impl Counters {
         self.refused.counts()
     }
 
-    /// From here on only these names are behind `/segment/`: nothing can succeed at another one.
+    /// Only these names exist under `/segment/` from now on: forgets the refusals at other paths, where
+    /// nothing can succeed.
     pub fn keep_doors(&self, names: &BTreeSet<&str>) {
         self.refused.keep_paths(|path| {
             let behind = path.strip_prefix("/segment/");
@@ -66,7 +67,7 @@ impl Counters {
         });
     }
 
-    /// Logs what is refused, until the daemon stops.
+    /// Logs refused requests, until the daemon stops.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         self.refused.watch(stop).await;
     }
@@ -75,27 +76,27 @@ impl Counters {
 /// What was received for one destination.
 #[derive(Debug, Default)]
 pub struct Received {
-    /// Whatever became of them.
+    /// All its requests.
     pub requests: Requests,
     /// Events that are durable.
     pub accepted: Count,
     /// Events that no subscription selects.
     pub ignored: Count,
     rejected: [Count; Reason::ALL.len()],
-    /// By [`Doubt::ALL`].
+    /// In the order of [`Doubt::ALL`].
     doubted: [Count; Doubt::ALL.len()],
-    /// By [`Corrected::WRONG`].
+    /// In the order of [`Corrected::WRONG`].
     corrected: [Count; Corrected::WRONG.len()],
-    /// Microseconds of the epoch; 0: never.
+    /// In microseconds since the epoch; 0: never.
     last_event_at: AtomicI64,
     ignored_events: Mutex<Names>,
     pub(super) change: Change,
-    /// A process before this one accepted some.
+    /// Whether an earlier process accepted events.
     pub(super) accepted_before: AtomicBool,
 }
 
 impl Received {
-    /// The events of an answered request that arrived then.
+    /// Counts the events of an answered request that arrived at this time.
     pub(super) fn events(&self, tally: &Tally, arrival: Timestamp) {
         self.accepted.add(tally.accepted as u64);
         self.ignored.add(tally.ignored as u64);
@@ -122,18 +123,19 @@ impl Received {
         Reason::ALL.into_iter().zip(self.rejected.iter().map(Count::get))
     }
 
-    /// How many accepted events say a time that does not count, and why.
+    /// How many accepted events state a time that does not count, and why.
     pub fn doubted_times(&self) -> impl Iterator<Item = (Doubt, u64)> {
         Doubt::ALL.into_iter().zip(self.doubted.iter().map(Count::get))
     }
 
-    /// How many accepted events had their time corrected, and how the sender's clock was wrong.
+    /// How many accepted events had their time corrected, by the direction in which the sender's clock was
+    /// wrong.
     pub fn corrected_times(&self) -> impl Iterator<Item = (Corrected, u64)> {
         Corrected::WRONG.into_iter().zip(self.corrected.iter().map(Count::get))
     }
 
-    /// The events that no subscription selects, by type and name of the event: the first
-    /// 100 and `others`, the most frequent first.
+    /// The events that no subscription selects, by type and name: the first 100 names, the most frequent
+    /// first, then `others`.
     #[must_use]
     pub fn ignored_events(&self) -> Vec<(String, u64)> {
         self.ignored_events.lock().unwrap_or_else(PoisonError::into_inner).read()
@@ -145,7 +147,7 @@ impl Received {
         self.accepted.get() > 0 || self.accepted_before.load(Ordering::Relaxed)
     }
 
-    /// What became of the events since the mappings of the destination were taken up.
+    /// What became of the events since the destination's present mappings were put to use.
     #[must_use]
     pub fn since_change(&self) -> SinceChange {
         self.change.read(self.totals())
@@ -161,8 +163,8 @@ impl Received {
         }
     }
 
-    /// Other mappings are in use: what was ignored or rejected before says nothing about them. They are told
-    /// apart by a number.
+    /// Other mappings are in use: what was ignored or rejected before says nothing about them. `mappings` is
+    /// a number that identifies them.
     pub fn mappings_changed(&self, mappings: u64, at: Timestamp) {
         self.change.begin(mappings, self.totals(), at);
     }
@@ -180,16 +182,16 @@ impl Received {
 pub(super) struct Tally {
     pub(super) accepted: usize,
     pub(super) ignored: usize,
-    /// Of the ignored ones.
+    /// The names of the ignored events.
     pub(super) names: Names,
     pub(super) rejected: Vec<Reason>,
-    /// Of the accepted ones.
+    /// Of the accepted events.
     pub(super) doubted: [u64; Doubt::ALL.len()],
     pub(super) corrected: [u64; Corrected::WRONG.len()],
 }
 
 impl Tally {
-    /// Counts how an accepted event is dated that arrived then.
+    /// Counts how the time of an accepted event, which arrived at this time, was determined.
     pub(super) fn date(&mut self, event: Event<'_>, arrival: Timestamp) {
         if let Some(doubt) = doubt_of(event, arrival) {
             self.doubted[doubt as usize] += 1;
@@ -206,7 +208,7 @@ impl Tally {
 #[derive(Debug)]
 pub struct Requests {
     by_outcome: [Count; Outcome::ALL.len()],
-    /// By [`CLASSES`].
+    /// In the order of [`CLASSES`].
     durations: [Histogram; CLASSES.len()],
 }
 
@@ -219,7 +221,7 @@ impl Default for Requests {
     }
 }
 
-/// Success, the sender's fault, our own trouble.
+/// Success, the sender's fault, trouble on our side.
 const CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];
 
 impl Requests {
@@ -228,12 +230,12 @@ impl Requests {
         self.durations[outcome.class()].took(took);
     }
 
-    /// How many had which outcome, by its word.
+    /// How many requests had each outcome, by its word.
     pub fn by_outcome(&self) -> impl Iterator<Item = (&'static str, u64)> {
         Outcome::ALL.into_iter().map(Outcome::word).zip(self.by_outcome.iter().map(Count::get))
     }
 
-    /// How long they took, by the class of their status.
+    /// How long requests took, by the class of their status.
     pub fn durations(&self) -> impl Iterator<Item = (&'static str, Distribution)> {
         CLASSES.into_iter().zip(self.durations.iter().map(Histogram::read))
     }
@@ -242,20 +244,20 @@ impl Requests {
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// 200: what it carried is durable, or nothing had to be.
+    /// 200: its events are durable, or there were none to record.
     Done,
-    /// 400: it was looked into, and every event of it was rejected.
+    /// 400: it was processed, and every event of it was rejected.
     AllRejected,
-    /// It was not looked into, or not finished.
+    /// It was not processed, or not completed.
     Refused(Refusal),
 }
 
-/// How a request can end.
+/// A result of a request that has an outcome.
 pub(super) trait Counted {
     fn outcome(&self) -> Outcome;
 }
 
-/// An answer that does not depend on what became of the events.
+/// An answer that does not depend on what became of events.
 impl<T> Counted for Json<T> {
     fn outcome(&self) -> Outcome {
         Outcome::Done

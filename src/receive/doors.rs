@@ -1,8 +1,8 @@
-//! The doors: what is behind each path that events are posted to, replaced as a whole by a reload.
+//! The doors: what is behind each path to which events are posted. A reload replaces all of them at once.
 //!
 //! # What always holds
-//! * A request that has entered by a door finishes behind it, whatever has taken its place.
-//! * A path and its rate are known by its name: a reload gives nobody a fresh burst.
+//! * A request that has entered by a door is finished with that door, even if it is replaced meanwhile.
+//! * The rate of a path belongs to its name: a reload gives nobody a fresh burst.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,46 +24,46 @@ use crate::current::Current;
 use crate::map::Mappings;
 use crate::membership::DestinationName;
 
-/// Calls that need no credential, of one path: Segment makes one when an audience is connected.
+/// The rate per path of calls that need no credential: Segment makes one when an audience is connected.
 const UNSIGNED_CALLS: Rate = Rate { a_second: 5.0, burst: 50.0 };
 
-/// A path that events are posted to: who may, and where they go.
+/// A path to which events are posted: who may do so, and where they go.
 #[derive(Debug)]
 pub struct Entrance {
-    /// The last part of the path, `/segment/{name}`.
+    /// The last segment of the path, `/segment/{name}`.
     pub name: String,
-    /// The destination of that name, or all of a route's.
+    /// The destination of that name, or all destinations of the route of that name.
     pub destinations: Vec<Arc<Destination>>,
     /// What a request must present.
     pub credentials: Credentials,
     /// Fields that Segment appends to an event after it has signed it.
     pub extra_fields: Vec<String>,
-    /// Networks that may send; without any, every one may.
+    /// Networks that may send; empty: all.
     pub allowed_sources: Vec<IpNet>,
-    /// Origins of web pages that may read what the Tracking API answers; `*` is every one.
+    /// Origins of web pages that may read answers of the Tracking API; `*` is every origin.
     pub cors_origins: Vec<String>,
-    /// Whether one request may carry several events, of which a signature covers the first.
+    /// Whether a request may carry several events, only the first of which a signature covers.
     pub allow_batches: bool,
-    /// Whether senders of the Tracking API are believed to have clocks that are behind.
+    /// Whether clocks of Tracking API senders are also corrected if they are behind.
     pub corrects_clocks_behind: bool,
-    /// Requests it takes; none: as many as come.
+    /// The rate of requests; `None`: no limit.
     pub rate: Option<Rate>,
 }
 
 /// A configured destination, as the public listener knows it.
 #[derive(Debug)]
 pub struct Destination {
-    /// Whose members its deltas are.
+    /// The name that its deltas are recorded under.
     pub name: DestinationName,
-    /// A disabled one answers 503, so that Segment retries for a while and nothing is lost.
+    /// A disabled destination answers 503, so that Segment retries for a while and nothing is lost.
     pub enabled: bool,
-    /// How events become deltas.
+    /// Turns events into deltas.
     pub mappings: Mappings,
-    /// What was received for it.
+    /// Its counters.
     pub counters: Arc<Received>,
 }
 
-/// The doors as they are now; clones share them.
+/// The current doors; clones share them.
 #[derive(Clone, Debug)]
 pub struct Doors(Current<HashMap<String, Arc<Door>>>);
 
@@ -76,7 +76,7 @@ impl Doors {
         doors
     }
 
-    /// From here on these are the doors.
+    /// Replaces all doors.
     pub fn replace(&self, entrances: impl IntoIterator<Item = Entrance>) {
         let before = self.0.get();
         let doors = entrances.into_iter().map(|entrance| {
@@ -91,12 +91,12 @@ impl Doors {
         self.0.look(|doors| doors.get(name).map(Arc::clone))
     }
 
-    /// Whether there is a write key that opens one.
+    /// Whether any door has a write key.
     pub(super) fn have_write_keys(&self) -> bool {
         self.0.look(|doors| doors.values().any(|door| door.gate.has_write_keys()))
     }
 
-    /// Whether a web page from there may read what some door answers.
+    /// Whether a web page of this origin may read the answers of some door.
     pub(super) fn some_page_may_read(&self, origin: &HeaderValue) -> bool {
         let may = |door: &Arc<Door>| {
             door.gate.has_write_keys() && cors::may_read(&door.cors_origins, origin)
@@ -104,7 +104,7 @@ impl Doors {
         self.0.look(|doors| doors.values().any(may))
     }
 
-    /// Whether some door lets pages read its answers.
+    /// Whether some door lets web pages read its answers.
     pub(super) fn some_page_may_be_listed(&self) -> bool {
         let lists = |door: &Arc<Door>| door.gate.has_write_keys() && !door.cors_origins.is_empty();
         self.0.look(|doors| doors.values().any(lists))
@@ -115,7 +115,7 @@ impl Doors {
         self.0.look(|doors| doors.values().map(Arc::clone).collect())
     }
 
-    /// The door that a write key opens. Every key is compared, so that the time tells nothing.
+    /// The door that a write key opens. Every key is compared, so that timing reveals nothing.
     pub(super) fn of_key(&self, write_key: &str) -> Option<Arc<Door>> {
         let mut found = None;
         for door in self.0.get().values() {
@@ -127,7 +127,7 @@ impl Doors {
     }
 }
 
-/// An entrance with its credentials made ready for checking.
+/// An entrance with its credentials prepared for checking.
 #[derive(Debug)]
 pub(super) struct Door {
     pub name: String,
@@ -139,9 +139,9 @@ pub(super) struct Door {
     pub allow_batches: bool,
     pub corrects_clocks_behind: bool,
     requests: Option<Arc<Mutex<Bucket>>>,
-    /// Of the calls that need no credential.
+    /// The rate of calls that need no credential.
     unsigned: Arc<Mutex<Bucket>>,
-    /// Of the bodies whose signature is wrong.
+    /// Samples bodies whose signature is wrong.
     pub sample: Sample,
 }
 
@@ -152,12 +152,12 @@ impl Door {
         names.join(", ")
     }
 
-    /// Whether it is a route's: a destination's has the name of the only one behind it.
+    /// Whether the door belongs to a route: that of a destination has the name of its only destination.
     pub(super) fn is_route(&self) -> bool {
         !matches!(&self.destinations[..], [only] if only.name.as_str() == self.name)
     }
 
-    /// What is left of the rates of the door `before` is left to this one.
+    /// A new door, which continues with what is left of the rates of the door `before`.
     fn new(entrance: Entrance, before: Option<&Self>) -> Self {
         let fresh = |rate| Arc::new(Mutex::new(Bucket::of(rate)));
         let requests = entrance.rate.map(|rate| {
@@ -182,8 +182,9 @@ impl Door {
         }
     }
 
-    /// What holds of every request with a body, and how that is packed. One of several destinations that is disabled closes
-    /// the door to all: what it missed nobody would send again.
+    /// Checks that apply to every request with a body, and returns how the body is compressed. If one of
+    /// several destinations is disabled, the door is closed for all: nobody would send again what that one
+    /// missed.
     pub(super) fn is_open(
         &self,
         headers: &HeaderMap,
@@ -193,7 +194,7 @@ impl Door {
         Encoding::of(headers)
     }
 
-    /// The same where the head has been looked at already.
+    /// The checks of [`Door::is_open`] without the content encoding.
     pub(super) fn admits_from(&self, source: Option<IpAddr>) -> Result<(), Refusal> {
         if !sources::is_among(source, &self.allowed_sources) {
             return Err(Refusal::SourceNotAllowed);
@@ -204,17 +205,17 @@ impl Door {
         Ok(())
     }
 
-    /// How each destination behind it maps.
+    /// The mappings of each destination behind the door.
     pub(super) fn mappings(&self) -> Vec<&Mappings> {
         self.destinations.iter().map(|destination| &destination.mappings).collect()
     }
 
-    /// Counts a request of somebody who is known: strangers use up nobody's rate.
+    /// Counts a request of an authenticated sender against the rate; strangers cannot use it up.
     pub(super) fn count_request(&self) -> Result<(), Refusal> {
         self.requests.as_deref().map_or(Ok(()), take_one)
     }
 
-    /// Counts a call that needs no credential.
+    /// Counts a call that needs no credential against its rate.
     pub(super) fn count_unsigned_call(&self) -> Result<(), Refusal> {
         take_one(&self.unsigned)
     }

@@ -1,12 +1,12 @@
-//! The envelope: a body is one event or an array of them, split into raw slices without reading
-//! what is inside.
+//! The envelope: a body is one event or an array of events. It is split into raw slices without parsing the
+//! events.
 //!
-//! Raw, because a batch is signed over the exact bytes of its first event, and because strict
-//! parsers refuse things that JavaScript emits (lone surrogates): one such event must not cost its
-//! neighbours. So this looks only at strings and brackets; each slice is parsed on its own later.
-//! One pass, no recursion. What is not JSON but balanced stays with the element that holds it.
+//! Raw, because a batch is signed over the exact bytes of its first event, and because strict parsers refuse
+//! what JavaScript emits (lone surrogates): one such event must not affect the others. So this looks only at
+//! strings and brackets; each slice is parsed on its own later. One pass, no recursion. Invalid JSON with
+//! balanced brackets stays within its element.
 //!
-//! Strangers decide what is read here, so that it is fuzzed too (`tests/fuzz`, target `envelope`).
+//! Strangers decide what is read here, so it is fuzzed as well (`tests/fuzz`, target `envelope`).
 
 use std::borrow::Cow;
 
@@ -16,31 +16,31 @@ use serde::de::IgnoredAny;
 use super::sorting::EVENT_LIMIT_BYTES;
 use crate::json;
 
-/// Members of an event that is looked at without its appended fields: Segment's have a dozen or two.
+/// Most members of an event for which appended fields are removed: Segment's events have a dozen or two.
 const MOST_MEMBERS: usize = 1000;
 
-/// The shape of a body, and the raw text of each element without the whitespace around it.
+/// The shape of a body, and the raw text of each element without surrounding white space.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Envelope<'a> {
-    /// One event, or what should be one: nothing was looked at but its first byte.
+    /// One event, or what should be one: only its first byte has been looked at.
     Single(&'a [u8]),
     /// The elements of an array.
     Array(Vec<&'a [u8]>),
 }
 
-/// The body as a whole cannot be used.
+/// Why a body cannot be used as a whole.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unsplittable<'a> {
-    /// What is wrong.
+    /// The fault.
     pub fault: Fault,
-    /// The first element of an array, if it was complete: it may still prove who sent this.
+    /// The first element of an array, if it is complete: it may still prove who sent the body.
     pub first: Option<&'a [u8]>,
 }
 
 /// Why a body cannot be split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Empty, truncated, unbalanced, or with something behind the end.
+    /// Empty, truncated, unbalanced, or followed by something else.
     NotJson,
     /// More elements than allowed.
     TooManyEvents,
@@ -48,8 +48,8 @@ pub enum Fault {
 
 /// Splits a body that may have at most `most_events` elements.
 ///
-/// The bound keeps memory in proportion: 128 MiB of `0,0,0,…` would be 64 million elements. What is no
-/// array is not looked into: whoever reads it finds out whether it [is one value](is_one_value).
+/// The limit keeps memory in proportion: 128 MiB of `0,0,0,…` would be 64 million elements. A body that is
+/// not an array is not looked into: whoever parses it finds out whether it [is one value](is_one_value).
 pub fn split(body: &[u8], most_events: usize) -> Result<Envelope<'_>, Unsplittable<'_>> {
     let text = json::without_mark(body).trim_ascii();
     match text.first() {
@@ -59,7 +59,7 @@ pub fn split(body: &[u8], most_events: usize) -> Result<Envelope<'_>, Unsplittab
     }
 }
 
-/// The first element of an array of which this is the beginning, if it is complete.
+/// The first element of an array that starts with `beginning`, if that element is complete.
 pub(super) fn first_of_beginning(beginning: &[u8]) -> Option<&[u8]> {
     let text = json::without_mark(beginning).trim_ascii_start();
     let end = if text.first() == Some(&b'[') { find_stop(text, 1, Stop::Separator)? } else { 0 };
@@ -67,9 +67,10 @@ pub(super) fn first_of_beginning(beginning: &[u8]) -> Option<&[u8]> {
     (!first.is_empty()).then_some(first)
 }
 
-/// The event inside a wrapper: Extensible Webhooks send batches of `{"json": <event>}`, and may send one alone.
+/// The event inside a wrapper: Extensible Webhooks send batches of `{"json": <event>}`, and may send a single
+/// one.
 ///
-/// An event has more members than that one, so the two cannot be mistaken for each other.
+/// An event has more members than this one, so the two cannot be confused.
 #[must_use]
 pub fn wrapped_event(element: &[u8]) -> Option<&[u8]> {
     let members = element.strip_prefix(b"{")?.trim_ascii_start();
@@ -78,25 +79,25 @@ pub fn wrapped_event(element: &[u8]) -> Option<&[u8]> {
     (event.first() == Some(&b'{') && is_one_value(event)).then_some(event)
 }
 
-/// The event as it was before these fields were appended to it: Webhook Audiences sign first and
-/// append then. `None`: none of them stands where it would have been put.
+/// The event as it was before these fields were appended: Webhook Audiences sign first and append afterwards.
+/// `None` if none of the fields is where it would have been put.
 ///
-/// JavaScript puts a key that is an index of an array in front of all others, in the order of their numbers
-/// (ECMA-262, 10.1.11.1), and any other at the end.
+/// JavaScript puts a key that is an array index before all others, in numerical order (ECMA-262, 10.1.11.1),
+/// and any other key at the end.
 #[must_use]
 pub fn without_appended(event: &[u8], fields: &[String]) -> Option<Vec<u8>> {
     let is_event = event.len() <= EVENT_LIMIT_BYTES && event.first() == Some(&b'{');
     if fields.is_empty() || !is_event || !is_one_value(event) {
         return None;
     }
-    // where each member begins, and where the last one ends
+    // start of each member, and end of the last one
     let mut bounds = vec![1];
     loop {
         let from = *bounds.last()?;
         let stop = find_stop(event, from, Stop::Separator)?;
         bounds.push(stop + 1);
         if bounds.len() > MOST_MEMBERS {
-            return None; // nobody is known yet (P6)
+            return None; // the sender is not authenticated yet (P6)
         }
         if event[stop] != b',' {
             break;
@@ -128,17 +129,17 @@ fn key_of(member: &[u8]) -> Option<Cow<'_, str>> {
     json::from_slice(&member[..=end]).ok()
 }
 
-/// Whether JavaScript puts a key in front of others: a number as it writes it, below 2^32 - 1.
+/// Whether JavaScript puts the key before others: a canonical integer below 2^32 - 1.
 fn is_array_index(key: &str) -> bool {
     let is_canonical = key == "0" || !key.starts_with(['0', '+']);
     is_canonical && key.parse::<u32>().is_ok_and(|index| index < u32::MAX)
 }
 
-/// Takes an object apart: hands the key of each member and the raw text of its value to `take`, one
-/// after the other, until that says `None`. `None`: it did, or the text is not one object of JSON.
+/// Iterates over the members of an object: passes the key of each and the raw text of its value to `take`,
+/// until `take` returns `None`. Returns `None` in that case, or if the text is not one JSON object.
 ///
-/// All of it is read, but what is inside of a value only as far as it is JSON; and not even that where it
-/// goes so deep that nobody reads it: the parser would keep a byte for each bracket ([P6](crate::design::P6)).
+/// The whole object is read. Values are only checked to be JSON, and not even that if they are nested deeper
+/// than any parser here accepts: the parser would keep a byte for each bracket ([P6](crate::design::P6)).
 pub fn each_member<'a, K: Deserialize<'a>>(
     object: &'a [u8],
     mut take: impl FnMut(K, &'a [u8]) -> Option<()>,
@@ -162,7 +163,7 @@ pub fn each_member<'a, K: Deserialize<'a>>(
 
 fn split_array(text: &[u8], most_events: usize) -> Result<Vec<&[u8]>, Unsplittable<'_>> {
     let mut elements: Vec<&[u8]> = Vec::new();
-    let mut from = 1; // behind the bracket
+    let mut from = 1; // after the bracket
     let fault = loop {
         let Some(end) = find_stop(text, from, Stop::Separator) else { break Fault::NotJson };
         let element = text[from..end].trim_ascii();
@@ -178,7 +179,7 @@ fn split_array(text: &[u8], most_events: usize) -> Result<Vec<&[u8]>, Unsplittab
             elements.push(element);
         }
         if is_last {
-            // the text is trimmed, so that anything behind the end is garbage
+            // the text is trimmed, so anything after the end is garbage
             if end + 1 == text.len() {
                 return Ok(elements);
             }
@@ -189,7 +190,8 @@ fn split_array(text: &[u8], most_events: usize) -> Result<Vec<&[u8]>, Unsplittab
     Err(Unsplittable { fault, first: elements.first().copied() })
 }
 
-/// Whether a text is one JSON value, with nothing around it. An object is only looked at from outside.
+/// Whether a text is exactly one JSON value. The content of an object is not checked beyond strings and
+/// brackets.
 #[must_use]
 pub fn is_one_value(text: &[u8]) -> bool {
     match text.first() {
@@ -199,8 +201,8 @@ pub fn is_one_value(text: &[u8]) -> bool {
     }
 }
 
-/// How many values are made at most of a JSON text when it is parsed: one behind each comma and opening
-/// bracket, and itself, up to where it goes too deep and the parser stops.
+/// An upper bound on the number of values in a JSON text: one after each comma and opening bracket, plus the
+/// text itself, counted up to where nesting becomes too deep and the parser stops.
 pub(super) fn count_values(text: &[u8]) -> usize {
     let (mut values, mut depth, mut at) = (1, 0_usize, 0);
     while let Some(byte) = text.get(at) {
@@ -228,7 +230,7 @@ enum Stop {
     Closer,
 }
 
-/// What stands behind the value that a text begins with.
+/// The text after the value that it begins with.
 fn behind_value(text: &[u8]) -> Option<&[u8]> {
     let skip = |(IgnoredAny, behind)| behind;
     let closer = match text.first()? {
@@ -256,7 +258,7 @@ fn behind_value(text: &[u8]) -> Option<&[u8]> {
     (text[at] == closer).then_some(&text[at + 1..])
 }
 
-/// Where the next stop lies that is outside of strings and of brackets opened since `from`.
+/// The position of the next stop that is outside of strings, and of brackets opened since `from`.
 fn find_stop(text: &[u8], from: usize, stop: Stop) -> Option<usize> {
     let mut depth = 0_usize;
     let mut at = from;
@@ -282,7 +284,7 @@ fn end_of_string(text: &[u8], from: usize) -> Option<usize> {
         if text[at] == b'"' {
             return Some(at);
         }
-        at += 2; // the backslash and what it escapes, which may be a quote
+        at += 2; // the backslash and the escaped byte, which may be a quote
     }
 }
 
@@ -335,16 +337,16 @@ mod tests {
         assert_eq!(without_appended(br#"{"a":1,"plan":2}"#, &[]), None);
     }
 
-    /// As `JSON.stringify({...event, ...extras})` writes it.
+    /// In the order in which `JSON.stringify({...event, ...extras})` writes members.
     #[test]
     fn fields_whose_names_are_indices_are_cut_from_the_front() {
         let fields = ["7", "10", "plan", "007", "4294967295"].map(str::to_owned);
         let table = [
             (r#"{"7":1,"type":"track"}"#, Some(r#"{"type":"track"}"#)),
             (r#"{"7":1,"10":2,"type":"track","plan":3}"#, Some(r#"{"type":"track"}"#)),
-            // The event's own are among them.
+            // Some of the event's own members are indices too.
             (r#"{"3":0,"7":1,"9":2,"type":"track"}"#, Some(r#"{"3":0,"9":2,"type":"track"}"#)),
-            // These are no indices.
+            // These are not array indices.
             (r#"{"type":"track","007":1,"4294967295":2}"#, Some(r#"{"type":"track"}"#)),
             (r#"{"007":1,"type":"track"}"#, None),
             (r#"{"4294967295":1,"type":"track"}"#, None),
@@ -375,13 +377,13 @@ mod tests {
                 array(&[r#"{"a":"],[{"}"#, r#"{"b":"\"],\\"}"#, "3"]),
             ),
             (r"[[1,[2,3]],[]]", array(&["[1,[2,3]]", "[]"])),
-            // what cannot be read stays in its own element
+            // what cannot be parsed stays within its element
             (r#"[{"a":"\ud800"},{"b":1}]"#, array(&[r#"{"a":"\ud800"}"#, r#"{"b":1}"#])),
             ("[nonsense,{}]", array(&["nonsense", "{}"])),
             (r#"[{"a":[}]},{}]"#, not_json(None)),
             (r#"[{"a":1}{"b":2},{}]"#, array(&[r#"{"a":1}{"b":2}"#, "{}"])),
             ("[{\"a\":tru},{}]", array(&["{\"a\":tru}", "{}"])),
-            // what is wrong with the whole
+            // faults of the whole body
             ("", not_json(None)),
             (" ", not_json(None)),
             ("nonsense", not_json(None)),
@@ -537,7 +539,7 @@ mod tests {
         let (open, close) = ("[".repeat(json::DEEPEST), "]".repeat(json::DEEPEST));
         for (text, expected) in [
             (format!("{{\"a\":{open}tru{close}}}"), None),
-            (format!("{{\"a\":[{open}tru{close}]}}"), Some(())), // the parser is not asked
+            (format!("{{\"a\":[{open}tru{close}]}}"), Some(())), // too deep to be given to the parser
             (format!("{{\"a\":[{open}{close}}}}}"), None),
             (format!("{{\"a\":[{open}{close}"), None),
         ] {

@@ -1,5 +1,5 @@
-//! One request and its answer, on the way through a connection: the body has to come in time, and the
-//! connection hears what becomes of both.
+//! One request and its answer on a connection: enforces the timeout of the body, and tells the connection
+//! about the progress of both.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::connections::Connection;
 
-/// From the head of a request to the end of its answer; the end is when this is dropped.
+/// From the head of a request to the end of its answer, which is when this is dropped.
 #[derive(Debug)]
 pub(super) struct Exchange {
     connection: Arc<Connection>,
@@ -28,7 +28,7 @@ impl Exchange {
         Self { connection, number, is_answered: false }
     }
 
-    /// There is an answer: it waits to be taken from here on.
+    /// There is an answer, which from now on waits to be taken.
     pub fn answer(mut self, body: Body) -> Answer {
         self.is_answered = true;
         self.connection.completed();
@@ -36,7 +36,7 @@ impl Exchange {
         Answer { body, exchange: self }
     }
 
-    /// Whoever sent the request is known.
+    /// The sender of the request is authenticated.
     pub fn prove(&self) {
         self.connection.prove();
     }
@@ -71,7 +71,7 @@ impl HttpBody for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
-        // whoever asks again has taken what was there before
+        // being polled again means that the piece before was taken
         self.exchange.offer(frame.is_ready().then(Instant::now));
         frame
     }
@@ -90,7 +90,7 @@ impl HttpBody for Answer {
 #[error("the body did not arrive in time")]
 pub(super) struct TooSlow;
 
-/// A body that is awaited for so long and no longer.
+/// A body that fails with [`TooSlow`] if it does not arrive within `limit`.
 pub(super) fn in_time<B>(body: B, limit: Duration, connection: Option<Arc<Connection>>) -> Body
 where
     B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
@@ -107,7 +107,7 @@ where
 struct InTime<B> {
     body: B,
     end: Pin<Box<Sleep>>,
-    /// Told once all is there.
+    /// Told when the body is complete.
     connection: Option<Arc<Connection>>,
 }
 

@@ -1,5 +1,4 @@
-//! What the tests of receiving stand on: a ledger that does as it is told, and bodies that come as
-//! they are told.
+//! Fakes for the tests of receiving: a ledger that behaves as told, and bodies that arrive as told.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -34,8 +33,8 @@ pub(super) const LIMITS: Limits = Limits {
     proxy_protocol: false,
 };
 
-/// The entrance of the destination of that name, which is enabled unless it is `off`, with the write
-/// key `key` and no other credential.
+/// The entrance of a destination of this name, with the write key `key` and no other credential. The
+/// destination is enabled unless it is called `off`.
 pub(super) fn entrance(name: &str) -> Entrance {
     let destination = Destination {
         name: DestinationName::new(name).expect("a name"),
@@ -59,13 +58,13 @@ pub(super) fn entrance(name: &str) -> Entrance {
 /// How [`FakeLedger::record`] behaves.
 #[derive(Debug)]
 pub(super) enum Behaviour {
-    /// Records at once, and names these positions as conflicts of kind in the first intake.
+    /// Records at once, and reports these positions of the first intake as conflicts of context kind.
     Records { kind_conflicts: Vec<usize> },
-    /// Records when [`FakeLedger::release`] says so, once for each call.
+    /// Records only when [`FakeLedger::release`] is called, once per call.
     Waits,
     /// Never returns.
     Hangs,
-    /// Takes nothing.
+    /// Accepts nothing.
     Refuses,
 }
 
@@ -82,12 +81,12 @@ impl FakeLedger {
         Self { behaviour, recorded: Mutex::default(), release: Notify::new(), asked: Notify::new() }
     }
 
-    /// Lets one waiting record return.
+    /// Lets one waiting call of record return.
     pub(super) fn release(&self) {
         self.release.notify_one();
     }
 
-    /// Returns once a record has been asked for.
+    /// Returns once record has been called.
     pub(super) async fn asked(&self) {
         self.asked.notified().await;
     }
@@ -126,13 +125,13 @@ impl Recorder for FakeLedger {
     }
 }
 
-/// A body of unknown length that comes in these pieces.
+/// A body of unknown length that arrives in these pieces.
 pub(super) fn pieces(pieces: &[&str]) -> Body {
     let pieces = pieces.iter().map(|piece| Bytes::from((*piece).to_owned())).collect();
     Body::new(Pieces { pieces, is_endless: false })
 }
 
-/// A body that begins and never ends, as the listener hands it on.
+/// A body that starts and never ends, as the listener passes it on.
 pub(super) fn stalled(beginning: &str) -> Body {
     let pieces = [Bytes::from(beginning.to_owned())].into();
     in_time(Body::new(Pieces { pieces, is_endless: true }), LIMITS.body_timeout, None)
@@ -159,7 +158,7 @@ impl HttpBody for Pieces {
     }
 }
 
-/// Status, headers and text of an answer.
+/// The body of an answer, as text.
 pub(super) async fn text_of(response: http::Response<Body>) -> String {
     let bytes = response.into_body().collect().await.expect("our own body").to_bytes();
     String::from_utf8(bytes.to_vec()).expect("answers are text")

@@ -1,5 +1,5 @@
-//! One event that an operator hands in, taken as if Segment had posted it: the same reading, mapping
-//! and ledger, and the same account of it. Who may do so is the caller's to decide.
+//! One event submitted by an operator, handled as if Segment had posted it: the same parsing, mapping, ledger
+//! and result. The caller decides who may do so.
 
 use bytes::Bytes;
 
@@ -13,31 +13,31 @@ use crate::membership::{AudienceId, DestinationName};
 /// What became of the event; it is durable.
 #[derive(Debug)]
 pub struct HandedIn {
-    /// 1: it is recorded.
+    /// 1 if it is recorded.
     pub accepted: usize,
-    /// 1: no mapping selects it.
+    /// 1 if no mapping selects it.
     pub ignored: usize,
-    /// Why it was rejected, as the webhook says it.
+    /// Why it was rejected, in the words of the webhook's answer.
     pub rejected: Option<String>,
-    /// The audiences it is about.
+    /// The audiences that it concerns.
     pub audiences: Vec<AudienceId>,
 }
 
-/// Why nothing became of it.
+/// Why the event could not be processed.
 #[derive(Debug, thiserror::Error)]
 pub enum HandInError {
-    /// It cannot be read at all.
+    /// It is not JSON.
     #[error("the body is not JSON")]
     NotJson,
-    /// It is no event, or several.
+    /// It is not an event, or several.
     #[error("the body is not one event: a JSON object")]
     NotOneEvent,
-    /// It is not durable.
+    /// It could not be made durable.
     #[error("the ledger did not take the event")]
     Ledger(#[from] LedgerError),
 }
 
-/// Takes one event.
+/// Processes one event.
 pub async fn hand_in(
     ledger: &dyn Recorder,
     destination: &DestinationName,

@@ -1,12 +1,12 @@
-//! Where heavy work is done: bodies that take more than a moment to read wait for each other here, not for
-//! the threads that serve connections.
+//! Runs heavy work: bodies that take more than a moment to read queue here instead of blocking the threads
+//! that serve connections.
 //!
 //! # What always holds
-//! * Work has the memory of its body and its turn until it ends, also where the sender has gone meanwhile.
-//! * A body waits for bodies of its own size only: whoever sends much delays nobody who sends little
+//! * Work keeps the memory of its body and its permit until it ends, even if the sender is gone meanwhile.
+//! * A body waits only for bodies of its own size class: large bodies do not delay small ones
 //!   (tests/it/bounds.rs).
-//! * Strangers' unpacking waits for strangers only: whoever has shown a credential, or sends plain
-//!   text as Segment does, never stands behind it (tests/it/memory.rs).
+//! * Decompression for strangers waits only for other strangers: a sender that has shown a credential, or
+//!   sends uncompressed text as Segment does, never queues behind it (tests/it/memory.rs).
 
 use std::sync::Arc;
 
@@ -16,41 +16,41 @@ use tokio::time::{Instant, timeout_at};
 use super::answer::Refusal;
 use super::body::Received;
 
-/// A text up to this size is small: a thousand events, as a rule.
+/// Most bytes of a small text: a thousand events, typically.
 pub(super) const SMALL_BYTES: usize = 2 << 20;
 
-/// A text up to this size is of medium size: four thousand events, as a rule.
+/// Most bytes of a medium text: four thousand events, typically.
 pub(super) const MEDIUM_BYTES: usize = 16 << 20;
 
-/// The places where heavy work is done.
+/// The queues for heavy work.
 #[derive(Debug)]
 pub(super) struct Heavy {
     /// One permit per core.
     small: Arc<Semaphore>,
-    /// Fewer than there are cores, so that one is left for what is smaller.
+    /// Half as many permits as there are cores, so that cores are left for smaller work.
     medium: Arc<Semaphore>,
     large: Arc<Semaphore>,
     first_looks: Arc<Semaphore>,
     whole_texts: Arc<Semaphore>,
 }
 
-/// Who waits for whom.
+/// The queues; work waits only for work in the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {
-    /// Reading of bodies, and unpacking for whoever has shown a credential, up to [`SMALL_BYTES`] of text.
+    /// Parsing, and decompression for senders that have shown a credential, up to [`SMALL_BYTES`] of text.
     Small,
-    /// The same up to [`MEDIUM_BYTES`].
+    /// The work of [`Lane::Small`], up to [`MEDIUM_BYTES`] of text.
     Medium,
-    /// The same beyond that.
+    /// The work of [`Lane::Small`], beyond [`MEDIUM_BYTES`] of text.
     Large,
-    /// Unpacking the beginning of a stranger's body, one at a time: a few milliseconds at most.
+    /// Decompressing the beginning of a stranger's body, one at a time: a few milliseconds at most.
     FirstLooks,
-    /// Hashing all that a stranger's body unpacks to, one at a time.
+    /// Hashing everything that a stranger's body decompresses to, one at a time.
     WholeTexts,
 }
 
 impl Lane {
-    /// Where a text of so many bytes is read.
+    /// The lane for a text of this many bytes.
     pub fn for_text(bytes: usize) -> Self {
         if bytes <= SMALL_BYTES {
             Self::Small
@@ -76,8 +76,8 @@ impl Heavy {
         }
     }
 
-    /// Does work on a body when it is its turn. The body may have to make way for others until then, and
-    /// is given back with what came of the work.
+    /// Runs work on a body when its turn comes. Until then the body may be evicted; it is returned together
+    /// with the result.
     pub async fn work<T: Send + 'static>(
         &self,
         lane: Lane,

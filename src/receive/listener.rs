@@ -1,13 +1,13 @@
-//! The listener: accepts connections until it is told to stop, then lets those in flight finish.
+//! The listener: accepts connections until it is told to stop, then lets requests in flight finish.
 //!
-//! Our own loop rather than `axum::serve`, for what that one does not have: time limits, so that a
-//! stranger cannot hold a connection for nothing, TLS, and an end to be awaited.
+//! Our own loop instead of `axum::serve`, which lacks timeouts that keep a stranger from holding a connection
+//! for nothing, TLS, and a way to wait for the end.
 //!
 //! # What always holds
-//! * A connection is one from its first byte on: the TLS handshake and the choice between HTTP/1.1 and
-//!   HTTP/2 (by ALPN or by its preface) count against the number of connections and the header timeout.
-//! * What one connection can make us hold is bounded: the head by `header_limit_bytes` and
-//!   [`MOST_FIELDS`], HTTP/2 by [`MOST_STREAMS`] and its windows (`windows`; tests/it/http2.rs).
+//! * A connection counts from its first byte: the TLS handshake, and the choice between HTTP/1.1 and HTTP/2
+//!   (by ALPN or by preface), count against the number of connections and the header timeout.
+//! * What one connection can make us hold is bounded: the head by `header_limit_bytes` and [`MOST_FIELDS`],
+//!   HTTP/2 by [`MOST_STREAMS`] and its windows (`windows`; tests/it/http2.rs).
 
 use std::convert::Infallible;
 use std::io;
@@ -47,34 +47,36 @@ use super::tls::Certificates;
 use super::windows::{self, NARROW, WIDE, Windows};
 use crate::clock::Seldom;
 
-/// Requests that are under way at once on one HTTP/2 connection. Most clients begin a hundred before they
-/// have heard how many they may, and count those beyond as failed (RFC 9113, 6.5.2, advises against fewer).
-/// Of those on all connections together `Connections` takes care.
+/// Most requests in flight on one HTTP/2 connection. Most clients begin a hundred before they have heard of a
+/// limit, and count those beyond it as failed (RFC 9113, 6.5.2, advises against fewer). `Connections` limits
+/// the requests of all connections together.
 pub(super) const MOST_STREAMS: u32 = 128;
 
-/// Fields that the head of a request may have, as hyper allows for HTTP/1.1. In HTTP/2 one may come in a
-/// single byte, and takes a hundred.
+/// Most header fields of a request, as in hyper's HTTP/1.1. In HTTP/2 a field can arrive as a single byte and
+/// take up a hundred.
 const MOST_FIELDS: usize = 100;
 
-/// Between two pings of an HTTP/2 connection with requests under way, and for the answer to one: a
-/// sender that has gone without a word is noticed.
+/// Interval between pings on an HTTP/2 connection with requests in flight, and timeout of a ping: detects a
+/// peer that is gone without closing.
 const PING: Duration = Duration::from_secs(20);
 
-/// For a connection that is told to go: HTTP/2 says good-bye.
+/// How long a connection that is told to close has for its farewell (GOAWAY in HTTP/2); checked again at this
+/// interval.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// The pause after an accept that failed for want of something (descriptors, memory), which
-/// only the end of a connection cures.
+/// The pause after an accept that failed for lack of a resource (descriptors, memory), which only the end of
+/// a connection gives back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// What a listener serves.
 #[derive(Debug)]
 pub struct Front {
     router: Router,
-    /// For connections that begin with a header of the PROXY protocol where none is expected, or without one, or
-    /// with several, where one is: it refuses all but the probes. It is also told of headers that are none.
+    /// For connections that begin with a header of the PROXY protocol where none is expected, or with none or
+    /// several where one is expected: it refuses everything but the probes. It is also told of invalid
+    /// headers.
     misled: Router,
-    /// What wide receive windows come out of; without any, windows are narrow.
+    /// The budget that wide receive windows are reserved in; `None`: all windows are narrow.
     budget: Option<Budget>,
 }
 
@@ -90,23 +92,23 @@ impl Front {
         Self { router, misled, budget: Some(budget) }
     }
 
-    /// One answer to all, however their connections begin.
+    /// Serves all connections with the same router, however they begin.
     #[must_use]
     pub fn to_all(router: Router) -> Self {
         Self { misled: router.clone(), router, budget: None }
     }
 
-    /// The same behind something else.
+    /// Wraps the router in something else, such as a layer.
     #[must_use]
     pub fn behind(self, wrap: impl FnOnce(Router) -> Router) -> Self {
         Self { router: wrap(self.router), ..self }
     }
 }
 
-/// Serves `front` on `listener` until `stop`, and returns when all connections have ended:
-/// idle ones are closed at once, requests in flight are finished first. The caller bounds the wait.
+/// Serves `front` on `listener` until `stop`, and returns when all connections have ended: idle ones are
+/// closed at once, requests in flight are finished first. The caller limits the wait.
 ///
-/// An error means that the listener itself is of no use; failing connections are survived.
+/// An error means that the listener itself is unusable; failures of single connections are survived.
 pub async fn serve(
     listener: TcpListener,
     front: impl Into<Front>,
@@ -129,7 +131,7 @@ pub async fn serve(
         tokio::select! {
             () = stop.cancelled() => break Ok(()),
             Some(_) = connections.join_next() => {}
-            // a cancel loses no connection, at most the rest of a pause
+            // cancelling this loses no connection, at most the rest of a pause
             accepted = acceptor.accept() => match accepted {
                 Ok((stream, peer)) => {
                     let connection = Arc::new(open.enter());
@@ -147,18 +149,19 @@ pub async fn serve(
             },
         }
     };
-    drop(acceptor); // refuses newcomers from here on
+    drop(acceptor); // new connections are refused from here on
     tracing::info!(%address, connections = connections.len(), "accepts no more connections");
     while connections.join_next().await.is_some() {}
     outcome
 }
 
-/// What is spoken, with the windows that a connection may have.
+/// The HTTP settings, for each of the window sizes that a connection may have.
 struct Protocols {
     wide: auto::Builder<TokioExecutor>,
     narrow: auto::Builder<TokioExecutor>,
     budget: Option<Budget>,
-    /// Whether connections begin with a header of the PROXY protocol, and what those that do otherwise find.
+    /// Whether connections must begin with a header of the PROXY protocol, and the router for those that do
+    /// not comply.
     proxy_protocol: bool,
     misled: Router,
 }
@@ -169,7 +172,7 @@ impl Protocols {
         Self { wide, narrow, budget, proxy_protocol: limits.proxy_protocol, misled }
     }
 
-    /// Whom a connection is from, and what it finds.
+    /// Sets the source of a connection, and the router that serves it.
     fn introduce(&self, opening: &Opening, service: &mut PerConnection) {
         if opening.header.is_some() != self.proxy_protocol {
             service.router = self.misled.clone();
@@ -180,8 +183,8 @@ impl Protocols {
         }
     }
 
-    /// Says that a connection is closed because its header is none. Nobody knows where a request would begin, so
-    /// that there is none to be answered.
+    /// Reports that a connection is closed because of an invalid header. Nobody knows where a request would
+    /// begin, so there is none to answer.
     async fn deplore(&self, malformed: Malformed) {
         let mut request = Request::new(Body::empty());
         request.extensions_mut().insert(malformed);
@@ -193,12 +196,12 @@ fn protocols(limits: &Limits, windows: Windows) -> auto::Builder<TokioExecutor> 
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1()
         .max_buf_size(limits.header_limit_bytes)
-        .half_close(true) // who sends no more may still want the answer
+        .half_close(true) // a client that has finished sending may still want the answer
         .keep_alive(true);
     http.http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MOST_STREAMS)
-        // who calls off everything at once, before we have seen any of it, may
+        // a client may reset all its streams at once, before we have seen any of them
         .max_pending_accept_reset_streams(MOST_STREAMS as usize)
         .initial_stream_window_size(windows.stream_bytes)
         .initial_connection_window_size(windows.connection_bytes)
@@ -208,7 +211,7 @@ fn protocols(limits: &Limits, windows: Windows) -> auto::Builder<TokioExecutor> 
     http
 }
 
-/// A connection from its first byte to its last.
+/// Handles a connection from its first byte to its last.
 async fn converse(
     http: Arc<Protocols>,
     stream: TcpStream,
@@ -217,7 +220,7 @@ async fn converse(
     stop: CancellationToken,
 ) {
     let connection = Arc::clone(&service.connection);
-    let opening = tokio::select! { // nothing was asked yet
+    let opening = tokio::select! { // nothing has been requested yet
         _ = seldom(is_to_go(&connection, stop.clone())) => return,
         opening = Opening::read(&stream) => opening,
     };
@@ -231,17 +234,17 @@ async fn converse(
     let socket = Socket::new(stream, ahead, Arc::clone(&connection));
     let Some(tls) = tls else { return speak(&http, socket, is_http2, service, stop).await };
     let speak_tls = async {
-        let shaken = tokio::select! { // nothing was asked yet
+        let shaken = tokio::select! { // nothing has been requested yet
             _ = seldom(is_to_go(&connection, stop.clone())) => return,
             shaken = tls.accept(socket) => shaken,
         };
-        // an error is the peer's: it does not trust us, shows no certificate, or speaks no TLS
+        // an error is the peer's: it does not trust us, shows no certificate, or does not speak TLS
         if let Ok(stream) = shaken {
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             speak(&http, stream, is_http2, service, stop).await;
         }
     };
-    Box::pin(speak_tls).await; // there are thousands without TLS, which would make room for it
+    Box::pin(speak_tls).await; // boxed: thousands of connections without TLS would have to make room for it
 }
 
 async fn speak(
@@ -256,7 +259,7 @@ async fn speak(
     let http = if wide.is_some() { &http.wide } else { &http.narrow };
     let mut serving = pin!(http.serve_connection(TokioIo::new(stream), service));
     let leave = tokio::select! {
-        // an error is the peer's: it went away, was too slow, or spoke no HTTP
+        // an error is the peer's: it is gone, was too slow, or does not speak HTTP
         _ = serving.as_mut() => return,
         leave = seldom(is_to_go(&connection, stop)) => leave,
     };
@@ -270,22 +273,23 @@ async fn speak(
     }
 }
 
-/// What is polled when it may go on itself, and not whenever something comes for the connection that it
-/// shares a task with.
+/// Polls a future only when it is woken itself, and not whenever something arrives for the connection whose
+/// task it shares.
 async fn seldom<T>(future: impl Future<Output = T>) -> T {
     FuturesUnordered::from_iter([future]).select_next_some().await
 }
 
-/// How a connection comes to its end.
+/// How a connection is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leave {
-    /// Another one takes its place, or it is of no use.
+    /// At once: another connection replaces it, or it is hopeless.
     Now,
-    /// It is told so, and what it has asked for is finished.
+    /// It is told to close, and its requests in flight are finished.
     Finished,
 }
 
-/// Returns when a connection is to go: it has asked nothing for too long, or `stop` wants it.
+/// Returns when a connection is to be ended: it has been idle for too long, is replaced, or `stop` is
+/// cancelled.
 async fn is_to_go(connection: &Connection, stop: CancellationToken) -> Leave {
     tokio::select! {
         () = connection.end.cancelled() => Leave::Now,
@@ -294,8 +298,8 @@ async fn is_to_go(connection: &Connection, stop: CancellationToken) -> Leave {
     }
 }
 
-/// Returns when a connection that was told to go is still there although nothing is under way, or
-/// another one takes its place.
+/// Returns when a connection that was told to close is still open although nothing is in flight, or when it
+/// is replaced.
 async fn is_cut_off(connection: &Connection) {
     let is_done = async {
         loop {
@@ -311,8 +315,8 @@ async fn is_cut_off(connection: &Connection) {
     }
 }
 
-/// In the extensions of an answer: its request came from somebody who is known, so that the connection
-/// does not make way for those of strangers.
+/// In the extensions of an answer: the sender of its request is authenticated, so that strangers' connections
+/// are closed before this one.
 #[derive(Clone, Copy, Debug)]
 pub struct Proven;
 
@@ -320,7 +324,7 @@ pub struct Proven;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SaidAgain;
 
-/// The router, as one connection sees it.
+/// The router as a service for one connection.
 struct PerConnection {
     router: Router,
     peer: IpAddr,
@@ -355,8 +359,8 @@ impl Service<Request<Incoming>> for PerConnection {
     }
 }
 
-/// The host of a request stands in `Host`, also where HTTP/2 or a proxy put it into the target, which
-/// counts if there are two.
+/// Puts the host of a request into `Host` if HTTP/2 or a proxy put it into the target, which takes
+/// precedence.
 fn name_host<B>(request: &mut Request<B>) {
     let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
     if let Some(host) = authority.and_then(|authority| HeaderValue::from_str(&authority).ok()) {
@@ -366,7 +370,7 @@ fn name_host<B>(request: &mut Request<B>) {
 
 struct Acceptor {
     listener: TcpListener,
-    /// Attempts to accept, since the last line about one.
+    /// Limits the log lines about failed attempts to accept.
     failing: Seldom,
 }
 
@@ -375,7 +379,7 @@ impl Acceptor {
         loop {
             let error = match self.listener.accept().await {
                 Ok((stream, peer)) => {
-                    // answers are one small write each; a failure only makes them later
+                    // answers are one small write each; if this fails they are only later
                     let _ = stream.set_nodelay(true);
                     return Ok((stream, peer));
                 }
@@ -383,7 +387,7 @@ impl Acceptor {
             };
             match error.kind() {
                 io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => return Err(error),
-                // one connection went away before it was taken
+                // a single connection went away before it was accepted
                 io::ErrorKind::ConnectionAborted
                 | io::ErrorKind::ConnectionReset
                 | io::ErrorKind::ConnectionRefused => {}
@@ -453,7 +457,7 @@ mod tests {
             }
         };
         let router = Router::new().route("/slow", get(slow)).route("/quick", get(async || "quick"));
-        // so long that nothing but the stop ends a connection
+        // so long that only the stop ends a connection
         let limits = Limits { header_timeout: Duration::from_secs(3600), ..LIMITS };
         let mut server = start(router, limits).await;
 

@@ -1,17 +1,18 @@
-//! The names of ignored events: so many of each, in bounded memory whatever a sender calls them ([P6](crate::design::P6)).
+//! The names of ignored events: how many there were of each, in bounded memory whatever names a sender
+//! chooses ([P6](crate::design::P6)).
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// Names that are told apart.
+/// Most names that are counted separately.
 pub(super) const MOST_NAMES: usize = 100;
-/// Of a name that is kept.
+/// Most characters of a name that are kept.
 const LONGEST_CHARACTERS: usize = 80;
-/// All that have no place of their own.
+/// The name under which all other names are counted.
 const OTHERS: &str = "others";
 
-/// How many events had which name.
+/// How many events had each name.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     counts: BTreeMap<String, u64>,
@@ -19,7 +20,7 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// Counts an event: its type, and the name of a track call.
+    /// Counts an event under its type, and the event name of a track call.
     pub fn count(&mut self, event: &Value) {
         let of = |field| event.get(field).and_then(Value::as_str).map(cut);
         let kind = of("type").unwrap_or_else(|| "without a type".to_owned());
@@ -56,7 +57,7 @@ impl Names {
     }
 }
 
-/// Short, and on one line.
+/// Shortened, and on one line.
 fn cut(text: &str) -> String {
     let shown = |c: char| if c.is_control() { ' ' } else { c };
     text.chars().take(LONGEST_CHARACTERS).map(shown).collect()

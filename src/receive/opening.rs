@@ -1,4 +1,4 @@
-//! How a connection begins: with a header of the PROXY protocol or without, and what is spoken behind it.
+//! The beginning of a connection: with or without a header of the PROXY protocol, and the protocol after it.
 
 use std::io;
 
@@ -7,42 +7,42 @@ use tokio::net::TcpStream;
 
 use super::proxy_protocol::{Beginning, Header, Malformed};
 
-/// What was read of a connection to know it.
+/// What the first bytes of a connection say.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Opening {
-    /// What a load balancer says about it.
+    /// The header of a load balancer, if there is one.
     pub header: Option<Header>,
-    /// Whether another header follows: two load balancers have said something, or a sender has.
+    /// Whether another header follows: two load balancers each wrote one, or a sender did.
     pub is_said_again: bool,
-    /// Whether HTTP/2 is spoken, as far as it is not hidden by TLS.
+    /// Whether HTTP/2 is spoken, as far as TLS does not hide it.
     pub is_http2: bool,
-    /// What was read behind the header, and is still to be understood.
+    /// Bytes already read after the header, still to be parsed.
     pub ahead: Bytes,
 }
 
-/// The first word of the preface of HTTP/2, and of no request of HTTP/1.1.
+/// The first word of HTTP/2's preface; no request of HTTP/1.1 begins with it.
 const HTTP2: &[u8] = b"PRI ";
 
-/// Of a read: mostly a whole head.
+/// Bytes per read: usually a whole head.
 const FIRST_BYTES: usize = 512;
 
-/// Headers that are read behind each other, so that it can be said that there are several.
+/// Most headers read in a row, in order to say that there are several.
 const MOST_HEADERS: usize = 4;
 
-/// Why it is not known how a connection begins.
+/// Why the beginning of a connection could not be understood.
 #[derive(Debug)]
 pub(super) enum Lost {
     /// The peer went away.
     Gone,
-    /// It sent a header that is none.
+    /// It sent an invalid header.
     Malformed(Malformed),
 }
 
 impl Opening {
-    /// Reads until it is known what follows. Who sends nothing holds no memory, and who sends a long header
-    /// no more of it than has to be understood.
+    /// Reads until it is known what follows. A peer that sends nothing holds no memory, and one that sends a
+    /// long header holds no more of it than is needed to parse it.
     ///
-    /// An error is the peer's. An end is found out again by whoever reads on.
+    /// An error is the peer's. The end of the stream is left for the next reader to find.
     pub async fn read(stream: &TcpStream) -> Result<Self, Lost> {
         let mut beginning = Read::default();
         loop {
@@ -65,19 +65,19 @@ impl Opening {
     }
 }
 
-/// What was read, and what was made of it.
+/// What was read, and how much of it is parsed.
 #[derive(Debug, Default)]
 struct Read {
     first: Option<Header>,
     headers: usize,
-    /// Still to come of a header that is understood.
+    /// Bytes of a parsed header that are still to come.
     skipped: usize,
-    /// What is not understood.
+    /// Bytes that are not parsed.
     bytes: Vec<u8>,
 }
 
 impl Read {
-    /// Whether HTTP/2 follows the headers. `None`: more has to come, unless this `is_all`.
+    /// Whether HTTP/2 follows the headers. `None`: more bytes are needed, which cannot be if `is_all`.
     fn understood(&mut self, is_all: bool) -> Result<Option<bool>, Malformed> {
         loop {
             let here = self.skipped.min(self.bytes.len());
@@ -104,10 +104,11 @@ impl Read {
 mod tests {
     use super::*;
 
-    /// The header, how many there are, whether HTTP/2 follows, what stands behind them, and the most that was held.
+    /// The first header, the number of headers, whether HTTP/2 follows, the bytes after them, and the most
+    /// bytes held.
     type Found = (Option<Header>, usize, bool, Vec<u8>, usize);
 
-    /// What is found where the bytes come in pieces of that size.
+    /// What is found if the bytes arrive in pieces of this size.
     fn found(text: &[u8], piece: usize) -> Result<Found, Malformed> {
         let (mut read, mut most) = (Read::default(), 0);
         let mut pieces = text.chunks(piece);
@@ -133,7 +134,7 @@ mod tests {
             ("PROPFIND / HTTP/1.1\r\n", false),
             ("\r\nGET / HTTP/1.1\r\n", false),
             ("\u{16}\u{3}", false),
-            // it ends there
+            // the stream ends there
             ("", false),
             ("P", false),
             ("PR", false),

@@ -1,5 +1,5 @@
-//! The probes: `/livez` says that the process lives, `/readyz` and its alias `/healthz` that the
-//! ledger takes writes and start-up is over. Not that LaunchDarkly is well: a restart would not help.
+//! The probes: `/livez` says that the process lives; `/readyz` and its alias `/healthz` say that the ledger
+//! accepts writes and start-up is over. They do not say that LaunchDarkly is well: a restart would not help.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -11,7 +11,7 @@ use http::{HeaderValue, StatusCode, header};
 use super::PublicState;
 use crate::ledger::Recorder;
 
-/// A latch that says whether traffic is welcome; clones share it. Starts as not ready.
+/// A latch that says whether traffic is welcome; clones share it. Initially not ready.
 #[derive(Clone, Debug)]
 pub struct Readiness(Arc<RwLock<Option<&'static str>>>);
 
@@ -43,7 +43,7 @@ impl Readiness {
     }
 }
 
-/// Why no events should be sent here, if they should not.
+/// Why no events should be sent here; `None` if they may be.
 #[must_use]
 pub fn objection(readiness: &Readiness, ledger: &dyn Recorder) -> Option<&'static str> {
     let failed = || ledger.has_failed().then_some("the ledger has failed");
@@ -51,8 +51,8 @@ pub fn objection(readiness: &Readiness, ledger: &dyn Recorder) -> Option<&'stati
     readiness.objection().or_else(failed).or_else(no_space)
 }
 
-/// What is answered while nothing can be taken yet: the process lives, and everything else is 503 with
-/// the reason.
+/// The answers while nothing can be accepted yet: the process lives, and everything else is 503 with the
+/// reason.
 pub fn unready(reason: &'static str) -> Router {
     let refuse = move || async move {
         let later = [(header::RETRY_AFTER, HeaderValue::from_static("1"))];

@@ -1,51 +1,53 @@
-//! What a connection owes: the head of its next request, and that it takes the answers it asked for.
-//! Pure; whoever owes for too long is let go (tests/it/attacks.rs, tests/it/http2.rs).
+//! What a connection owes: the head of its next request, and to take the answers that it asked for. Pure; a
+//! connection that owes something for too long is closed (tests/it/attacks.rs, tests/it/http2.rs).
 //!
-//! A body under way and an answer being made are not judged here: they have times of their own.
+//! A body that is arriving and an answer that is being made are not judged here: they have timeouts of their
+//! own.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So many requests more may be called off before their answer than are answered: twice all those that may
-/// be under way, for a proxy whose own clients go away together. Who goes on is not impatient but wants the
-/// work without the answer (HTTP/2 rapid reset).
+/// How many more requests a client may reset before their answer than it lets finish: twice the number that
+/// may be in flight, for a proxy whose own clients go away together. A client beyond that wants the work
+/// without the answer (HTTP/2 rapid reset).
 const MOST_ABANDONED: u64 = 2 * super::listener::MOST_STREAMS as u64;
 
-/// How long what is owed is awaited.
+/// The timeouts for what a connection owes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
-    /// For the head of the first request: TLS, if it is spoken, included.
+    /// For the head of the first request, including TLS if it is used.
     pub head: Duration,
-    /// For that of another one.
+    /// For the head of a further request.
     pub idle: Duration,
     /// For the next piece of an answer to be taken.
     pub answer: Duration,
 }
 
-/// How one connection fares.
+/// The state of one connection.
 #[derive(Debug)]
 pub(super) struct Progress {
     begun: u64,
     answered: u64,
     abandoned: u64,
-    /// No request is under way.
+    /// Since when no request has been in flight, if none is.
     idle_since: Instant,
-    /// Requests under way, and since when a piece of the answer has been there to be taken.
+    /// The requests in flight, each with the time since which a piece of its answer has been waiting to be
+    /// taken.
     exchanges: BTreeMap<u64, Option<Instant>>,
-    /// The socket takes no more bytes.
+    /// Since when the socket has accepted no more bytes, if it does not.
     blocked_since: Option<Instant>,
 }
 
-/// What is to be done about a connection.
+/// What to do about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Nothing; look again then: at the latest when what is not owed yet may be due.
+    /// Nothing for now; judge again at this time, before which nothing can be overdue.
     Fine(Instant),
-    /// It has nothing to ask: tell it to go.
+    /// It has been idle for too long: tell it to close.
     Idle,
-    /// It does not take what it asked for, or calls off what it asked for: there is no use in words.
+    /// It does not take its answers, or resets its requests: close it without a word.
     Hopeless,
 }
 
@@ -61,19 +63,19 @@ impl Progress {
         }
     }
 
-    /// The head of a request is complete. Returns the number it has from here on.
+    /// The head of a request is complete. Returns the number of the request.
     pub fn begin(&mut self) -> u64 {
         self.begun += 1;
         self.exchanges.insert(self.begun, None);
         self.begun
     }
 
-    /// A piece of its answer waits to be taken, or, with `None`, is still being made.
+    /// A piece of the answer has been waiting to be taken since then; with `None`, it is still being made.
     pub fn offer(&mut self, exchange: u64, since: Option<Instant>) {
         self.exchanges.insert(exchange, since);
     }
 
-    /// Its answer was taken, or will not be any more.
+    /// The answer was taken, or never will be.
     pub fn end(&mut self, exchange: u64, is_answered: bool, now: Instant) {
         self.exchanges.remove(&exchange);
         *(if is_answered { &mut self.answered } else { &mut self.abandoned }) += 1;
@@ -82,17 +84,17 @@ impl Progress {
         }
     }
 
-    /// The socket takes no more bytes, or takes them again.
+    /// The socket accepts no more bytes since then; with `None`, it does again.
     pub fn block(&mut self, since: Option<Instant>) {
         self.blocked_since = since.map(|now| self.blocked_since.unwrap_or(now));
     }
 
-    /// Requests that have begun and not ended.
+    /// The number of requests in flight.
     pub fn under_way(&self) -> usize {
         self.exchanges.len()
     }
 
-    /// Whether nothing is under way, not even the last bytes of an answer.
+    /// Whether nothing is in flight, not even the last bytes of an answer.
     pub fn is_at_rest(&self) -> bool {
         self.exchanges.is_empty() && self.blocked_since.is_none()
     }
@@ -140,7 +142,7 @@ mod tests {
         judged(&|_| {}, 1, fine(10));
         judged(&|_| {}, 10, Verdict::Idle);
         judged(&|p| assert_eq!(p.begin(), 1), 9, fine(29));
-        judged(&|_| {}, 100, fine(120)); // it is we who are slow
+        judged(&|_| {}, 100, fine(120)); // the delay is ours
         judged(&|p| p.offer(1, Some(at(100))), 100, fine(120));
         judged(&|_| {}, 125, fine(130));
         judged(&|_| {}, 130, Verdict::Hopeless);
@@ -151,7 +153,7 @@ mod tests {
         judged(&|p| p.end(2, true, at(140)), 145, fine(160));
         judged(&|_| {}, 160, Verdict::Idle);
         judged(&|p| p.block(Some(at(141))), 145, fine(160));
-        judged(&|p| p.block(Some(at(149))), 149, fine(160)); // blocked all the while
+        judged(&|p| p.block(Some(at(149))), 149, fine(160)); // still blocked since the first time
         judged(&|p| assert_eq!(p.begin(), 3), 165, fine(171));
         judged(&|_| {}, 171, Verdict::Hopeless);
         judged(&|p| p.block(None), 171, fine(191));

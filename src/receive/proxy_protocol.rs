@@ -1,29 +1,30 @@
-//! The PROXY protocol, versions 1 and 2: how a load balancer that passes connections on says whose they are
+//! The PROXY protocol, versions 1 and 2: how a load balancer that forwards connections tells their source
 //! (<https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>).
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// How a header of version 1 begins, and no request.
+/// How a header of version 1 begins; no request does.
 const VERSION_1: &[u8] = b"PROXY ";
 /// How a header of version 2 begins.
 const VERSION_2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The longest header of version 1.
 const MOST_TEXT_BYTES: usize = 107;
-/// Of version 2, in front of addresses and extensions.
+/// The length of the fixed part of version 2, before addresses and extensions.
 const FIXED_BYTES: usize = 16;
-/// A header.
+/// A parsed header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    /// Its length. Of version 2 not all of it needs to have come: extensions (names, ids of endpoints,
-    /// certificates) are not looked at.
+    /// The length of the header. Not all bytes of a version 2 header need to have arrived: extensions (names,
+    /// endpoint ids, certificates) are ignored.
     pub bytes: usize,
-    /// Who has connected to the load balancer; none: it has itself, as for a health check.
+    /// The address that connected to the load balancer; `None` if the load balancer connected itself, as for
+    /// a health check.
     pub source: Option<IpAddr>,
 }
 
-/// Why something that begins like a header is none.
+/// Why something that begins like a header is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Malformed {
     Line,
@@ -35,7 +36,7 @@ pub(super) enum Malformed {
 }
 
 impl Malformed {
-    /// In a sentence about the header.
+    /// The reason as part of a sentence about the header.
     pub fn what(self) -> &'static str {
         match self {
             Self::Line => {
@@ -55,7 +56,7 @@ impl Malformed {
 /// What the first bytes of a connection are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Beginning {
-    /// A header, or the first bytes of something else: more has to come.
+    /// The first bytes of a header, or of something else: more bytes are needed.
     Unclear,
     /// Anything else.
     None,
@@ -79,7 +80,7 @@ impl Beginning {
     }
 }
 
-/// `PROXY TCP4 192.0.2.1 192.0.2.2 4711 443`, and the end of a line.
+/// `PROXY TCP4 192.0.2.1 192.0.2.2 4711 443`, and a line end.
 fn version_1(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
     let line = &bytes[..bytes.len().min(MOST_TEXT_BYTES)];
     let Some(end) = line.windows(2).position(|two| two == b"\r\n") else {
@@ -115,7 +116,7 @@ fn version_2(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
         (1, 1) => 12,
         (1, 2) => 36,
         (2.., _) => return Err(Malformed::Command),
-        // the load balancer itself; a local socket, or one that is not known
+        // the load balancer itself; or a local socket, or an unknown one
         (0 | 1, _) => 0,
     };
     if rest_bytes < needed {
@@ -154,7 +155,7 @@ mod tests {
         let four = [192, 0, 2, 1, 10, 0, 0, 1, 0x12, 0x67, 1, 187];
         let mut six = [0; 36];
         six[..16].copy_from_slice(&"2001:db8::1".parse::<Ipv6Addr>().expect("one").octets());
-        // an extension, as AWS adds them
+        // an extension, as AWS sends them
         let extended = [&four[..], &[0xea, 0, 4, 1, b'v', b'p', b'c']].concat();
         let (v4, v6, nobody) = (Some("192.0.2.1"), Some("2001:db8::1"), None);
         let table: [(Vec<u8>, Option<&str>); 12] = [

@@ -1,18 +1,19 @@
-//! What the public listener refused: counted, and where it looks like Segment's, remembered until that
-//! path succeeds again ([P7](crate::design::P7)).
+//! Requests that the public listener refused: all are counted; those that look like Segment's are remembered
+//! until their path succeeds again ([P7](crate::design::P7)).
 //!
-//! Segment does not retry a 4xx but 429: a wrong secret loses a whole first sync unless somebody hears of it.
+//! Of all 4xx, Segment retries only 429: a wrong secret loses a whole first sync unless somebody notices.
 //!
 //! # What always holds
-//! * A request looks like Segment's if it is sent by POST, PUT or PATCH to a path there is, or anywhere with
-//!   a credential; or asks for a path there is with a credential. Nothing else is remembered or logged: a scanner
-//!   turns nothing red.
-//! * Memory is bounded by the configuration: of what strangers choose at most
-//!   [`MOST_ASTRAY`] paths are told apart, each of which is a slip in a name that is configured ([P6](crate::design::P6), [P8](crate::design::P8)).
-//!   However many they choose, one that Segment itself was sent to has its place: its credential proves it.
-//! * A connection that begins with a broken header of the PROXY protocol is remembered where one is expected, since
-//!   it is a load balancer that writes it, until any request is taken.
-//! * At most one line of the log a minute for each path that is remembered.
+//! * A request looks like Segment's if it is sent by POST, PUT or PATCH to an existing path, or to any path
+//!   with a credential; or by another method to an existing path with a credential. Nothing else is
+//!   remembered or logged: scanners trigger no alarm.
+//! * Memory is bounded by the configuration: of the paths that strangers choose, at most [`MOST_ASTRAY`] are
+//!   told apart, each of which is a misspelling of a configured name ([P6](crate::design::P6),
+//!   [P8](crate::design::P8)). However many they choose, a path that Segment itself was sent to is kept: its
+//!   credential proves it.
+//! * A connection that begins with a broken header of the PROXY protocol is remembered if one is expected,
+//!   since a load balancer writes it, until any request succeeds.
+//! * For each remembered path there is at most one log line a minute.
 //!
 //! tests/it/refused.rs
 
@@ -41,47 +42,48 @@ pub use shown::Kind;
 pub(super) use shown::{Asked, Doubt};
 use wording::Cause;
 
-/// Paths that do not exist and are told apart.
+/// Most non-existing paths that are told apart.
 const MOST_ASTRAY: usize = 16;
-/// Whoever sends to a path that does not exist can never succeed there: so long a slip counts after the last time, …
+/// How long a misspelt path needs attention after its last request: nothing can ever succeed there.
 const SLIP_FOR: Duration = Duration::from_secs(24 * 3600);
-/// … or until what was meant has taken a request so much later, …
+/// A misspelt path needs attention no longer once the path that was probably meant succeeds this much later.
 const MENDED_AFTER: Duration = Duration::from_secs(900);
-/// … and so long a path counts that is like none there is.
+/// How long a path that resembles no existing one needs attention after its last request.
 const ELSEWHERE_FOR: Duration = Duration::from_secs(3600);
-/// What is shown instead of a path that a stranger chose, and counted for all of them.
+/// Shown in place of a path that a stranger chose; all of those are counted under it.
 const ELSEWHERE: &str = "-";
-/// What is shown where no path was read.
+/// Shown where no path was read.
 const ANYWHERE: &str = "*";
-/// Between two lines about a path.
+/// Least time between two log lines about a path.
 const LINE_EVERY: Duration = Duration::from_secs(60);
-/// From a refusal to its line, so that the first one counts more than one of many.
+/// From a refusal to its log line, so that the first line covers more than the first of many requests.
 const GATHER: Duration = Duration::from_secs(1);
 
-/// Refused requests at one path that looked like Segment's, since its last success.
+/// The refused requests at one path that looked like Segment's, since the last success there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedPath {
-    /// The path; `-` if it is none that may be shown.
+    /// The path; `-` if it must not be shown.
     pub path: String,
     /// The destinations whose events they probably carried.
     pub destinations: Vec<DestinationName>,
-    /// The word of the last one.
+    /// The refusal's word, of the last request.
     pub reason: &'static str,
-    /// What the last one showed: `none`, `signature`, `bearer`, `basic` or `other`.
+    /// The credential of the last request: `none`, `signature`, `bearer`, `basic` or `other`.
     pub credential: &'static str,
-    /// How many there were.
+    /// How many requests there were.
     pub count: u64,
-    /// When the first of them came.
+    /// Arrival of the first of them.
     pub first_at: Timestamp,
-    /// When the last of them came.
+    /// Arrival of the last of them.
     pub last_at: Timestamp,
     /// What is wrong with the last one, in a sentence.
     pub why: String,
-    /// What would mend it, in a sentence that names the setting.
+    /// What would fix it, in a sentence that names the setting.
     pub remedy: String,
-    /// Whether somebody has to do something; not once a path that does not exist has been quiet for a day.
+    /// Whether a person has to act. For a path that does not exist this ends once it has been quiet for long
+    /// enough, or the path that was meant succeeds.
     pub needs_attention: bool,
-    /// When a process that was killed later had left this for the next: whether a request was taken in between is
+    /// When an earlier process, which was killed later, wrote this: whether a request succeeded since then is
     /// not known.
     pub noted_at: Option<Timestamp>,
 }
@@ -89,11 +91,11 @@ pub struct RefusedPath {
 /// How many requests were refused at one path, for one reason, with one credential.
 pub type RefusedCount = (String, &'static str, &'static str, u64);
 
-/// All that was refused.
+/// All refused requests.
 #[derive(Debug, Default)]
 pub(super) struct Refused {
     state: Mutex<State>,
-    /// Paths that have not succeeded since: as long as there are none, nobody has to look.
+    /// The number of paths without a success since; while it is 0, a success has nothing to update.
     open: AtomicUsize,
     news: Notify,
 }
@@ -104,25 +106,25 @@ struct State {
     paths: BTreeMap<String, AtPath>,
 }
 
-/// What is remembered of one path, over a restart too.
+/// What is remembered of one path, also across restarts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct AtPath {
     place: Place,
     cause: Cause,
     credential: Kind,
-    /// Since the last success.
+    /// Requests since the last success.
     count: u64,
     first_at: Timestamp,
     last_at: Timestamp,
-    /// When that which was probably meant last took a request.
+    /// When the path that was probably meant last succeeded.
     meant_succeeded_at: Option<Timestamp>,
-    /// Whoever sent there would have been believed where it probably meant to.
+    /// Whether a request there carried a credential that is good at the path that was probably meant.
     #[serde(default)]
     is_proven: bool,
     /// See [`RefusedPath::noted_at`].
     #[serde(default)]
     noted_at: Option<Timestamp>,
-    /// Since the last line of the log.
+    /// Requests since the last log line.
     #[serde(skip)]
     unsaid: u64,
     #[serde(skip)]
@@ -130,8 +132,8 @@ pub(super) struct AtPath {
 }
 
 impl Refused {
-    /// Counts a refused request, and remembers it if it looks like Segment's and will not come again, or
-    /// comes in vain until somebody does something.
+    /// Counts a refused request. Remembers it if it looks like Segment's and will not be retried, or is
+    /// retried in vain until somebody acts.
     pub fn note(&self, at: &At<'_>, doors: &Doors, asked: Asked, refusal: Refusal, now: Timestamp) {
         let is_doubted = refusal == Refusal::Unauthenticated;
         let credential = asked.kind(is_doubted);
@@ -154,8 +156,8 @@ impl Refused {
         self.news.notify_one();
     }
 
-    /// Counts a connection that was closed because it began with what is no header of the PROXY protocol. Where
-    /// one is expected it comes from a load balancer, so that nothing is heard of Segment's requests behind it.
+    /// Counts a connection that was closed because it began with an invalid header of the PROXY protocol. If
+    /// one is expected, a load balancer wrote it, and Segment's requests behind it go unheard.
     pub fn note_closed(
         &self,
         malformed: Malformed,
@@ -177,7 +179,7 @@ impl Refused {
         self.news.notify_one();
     }
 
-    /// A request was taken there.
+    /// A request succeeded at this place.
     pub fn succeeded(&self, at: &At<'_>, now: impl FnOnce() -> Timestamp) {
         if self.open.load(Ordering::Relaxed) == 0 {
             return;
@@ -198,22 +200,22 @@ impl Refused {
         }
     }
 
-    /// Forgets what is remembered of every other path but those that do not exist.
+    /// Forgets paths that existed and are gone, by `is_there`; paths that never existed stay.
     pub fn keep_paths(&self, is_there: impl Fn(&str) -> bool) {
         let mut state = self.state();
         state.paths.retain(|path, at| at.place.is_astray || path == ANYWHERE || is_there(path));
         self.open.store(state.open(), Ordering::Relaxed);
     }
 
-    /// What has to be remembered over a restart.
+    /// What has to be kept across a restart.
     pub fn remembered(&self, now: Timestamp) -> Vec<AtPath> {
         let state = self.state();
         let open = state.paths.values().filter(|at| at.count > 0 && !at.is_over(now));
         open.map(|at| AtPath { unsaid: 0, said_at: None, ..at.clone() }).collect()
     }
 
-    /// Takes up what a process before this one remembered, as far as nothing was refused since; `noted_at`: it was
-    /// killed after it had left this.
+    /// Takes over what an earlier process remembered, except for paths that were refused since. `noted_at` is
+    /// when it wrote this, if it was killed afterwards.
     pub fn carry_on(&self, remembered: Vec<AtPath>, noted_at: Option<Timestamp>) {
         let mut state = self.state();
         for mut at in remembered {
@@ -237,7 +239,7 @@ impl Refused {
         open.map(|(path, at)| at.shown(path, now)).collect()
     }
 
-    /// Logs, until the daemon stops.
+    /// Logs refusals, until the daemon stops.
     pub async fn watch(&self, stop: CancellationToken) {
         loop {
             tokio::select! {
@@ -258,7 +260,7 @@ impl Refused {
         state.paths.iter_mut().for_each(|(path, at)| at.say(path, Instant::now()));
     }
 
-    /// A line about each path that had none for a minute.
+    /// Logs a line about each path that has had none for a minute.
     fn say(&self, now: Instant) {
         let mut state = self.state();
         let is_due = |at: &AtPath| at.said_at.is_none_or(|said_at| now - said_at >= LINE_EVERY);
@@ -307,7 +309,7 @@ impl State {
         if found.count == 0 {
             (found.first_at, found.noted_at) = (at, None);
         }
-        // one that a proxy has rewritten is found by a sample, and stays found until a success
+        // a rewritten body is found by sampling, so that finding stays until a success
         let is_still_rewritten = found.count > 0
             && found.cause.doubt == Some(Doubt::Rewritten)
             && cause.doubt == Some(Doubt::Signature);
@@ -322,8 +324,8 @@ impl State {
         found.last_at = found.last_at.max(at);
     }
 
-    /// Whether one more slip has a place; one that has been quiet for long makes way, and to one that is proven the
-    /// latest of a stranger.
+    /// Whether there is room for one more misspelt path. Paths that have been quiet for long are dropped; for
+    /// a proven path, so is the latest of an unproven one.
     fn has_room(&mut self, is_proven: bool, now: Timestamp) -> bool {
         self.paths.retain(|path, at| path == ELSEWHERE || !at.is_over(now));
         let slips = self.paths.iter().filter(|(_, at)| at.place.nearest.is_some());
@@ -337,7 +339,7 @@ impl State {
         true
     }
 
-    /// What made way is still counted, and told, with all others.
+    /// A dropped path is still counted, and logged, among all others.
     fn count_elsewhere(&mut self, gone: AtPath) {
         if let Some(others) = self.paths.get_mut(ELSEWHERE) {
             others.count += gone.count;
@@ -351,7 +353,7 @@ impl State {
 }
 
 impl AtPath {
-    /// The same without what changes at every request.
+    /// This entry without what changes at every request.
     pub fn outline(&self) -> Self {
         let (count, last_at, meant_succeeded_at) = (1, self.first_at, None);
         Self { count, last_at, meant_succeeded_at, ..self.clone() }
@@ -454,14 +456,14 @@ mod tests {
         let doors = doors();
         let production = doors.at("production").expect("it is there");
         let at = At::Door(&production, "");
-        // what is asked, refusal, remembered
+        // request, refusal, whether it is remembered
         let table = [
             (signed(), Refusal::Unauthenticated, true),
             (asked(&Method::PUT, None), Refusal::Unauthenticated, true),
             (asked(&Method::GET, None), Refusal::MethodNotAllowed, false),
             (asked(&Method::GET, Some("authorization")), Refusal::MethodNotAllowed, true),
             (signed(), Refusal::TooLarge, true),
-            // Segment sends these again
+            // Segment retries these
             (signed(), Refusal::TooMany, false),
             (signed(), Refusal::Busy, false),
             (signed(), Refusal::Unavailable, false),

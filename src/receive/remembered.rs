@@ -1,5 +1,5 @@
-//! What a restart must not make forgotten: requests that were refused and events that were of no use, as long as
-//! nothing better has come since (P7).
+//! What must survive a restart: refused requests, and events that came to nothing, as long as nothing better
+//! has come since (P7).
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -13,16 +13,16 @@ use super::refused::AtPath;
 use crate::json;
 use crate::membership::{DestinationName, Timestamp};
 
-/// What one process leaves for the next. Nothing in it is personal (P8).
+/// What one process leaves for the next. It contains nothing personal (P8).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Remembered {
-    /// When it was left, if its process went on: what came after that is in none of it.
+    /// When this was written, if the process went on afterwards: later events are missing from it.
     left_at: Option<Timestamp>,
     refused: Vec<AtPath>,
     destinations: BTreeMap<String, Events>,
 }
 
-/// The same as it is read: another version may have written any of it.
+/// The same note before its parts are parsed: another version may have written any of them.
 #[derive(Deserialize)]
 #[serde(default)]
 #[derive(Default)]
@@ -41,7 +41,7 @@ struct Events {
 }
 
 impl Remembered {
-    /// What of a note is understood, and how many of its parts are not.
+    /// Parses a note as far as it is understood; also returns how many of its parts were not.
     pub fn read(note: &str) -> Result<(Self, usize), serde_json::Error> {
         let parts: Parts = json::from_str(note)?;
         let told = parts.refused.len() + parts.destinations.len();
@@ -62,14 +62,14 @@ impl Remembered {
         Ok((Self { left_at, refused, destinations }, lost))
     }
 
-    /// The same as it is left at this time by a process that goes on.
+    /// Marks this note as written at `now` by a process that goes on.
     #[must_use]
     pub fn left_at(self, now: Timestamp) -> Self {
         Self { left_at: Some(now), ..self }
     }
 
-    /// The same without what changes at every request: what somebody would see otherwise in another outline has
-    /// changed in kind.
+    /// This note without what changes at every request. If the outline differs, what people are shown has
+    /// changed in kind and not only in number.
     #[must_use]
     pub fn outline(&self) -> Self {
         let of = |(name, events): (&String, &Events)| (name.clone(), events.outline());
@@ -81,13 +81,13 @@ impl Remembered {
     }
 }
 
-/// What this version understands.
+/// The part, if this version understands it.
 fn known<T: for<'a> Deserialize<'a>>(part: Value) -> Option<T> {
     serde_json::from_value(part).ok()
 }
 
 impl Events {
-    /// All but the one word that another version may not know.
+    /// Everything but the reason's word, which another version may have added.
     fn in_part(mut events: Value) -> Option<Self> {
         events.get_mut("since_change")?.as_object_mut()?.remove("unkept_reason");
         known(events)
@@ -104,12 +104,12 @@ impl Events {
 }
 
 impl Counters {
-    /// What the next process should know.
+    /// The note for the next process.
     #[must_use]
     pub fn remembered(&self, now: Timestamp) -> Remembered {
         let events = |(name, received): (DestinationName, std::sync::Arc<super::Received>)| {
             let since_change = received.since_change();
-            // what is well is remembered as such: it would change with every event
+            // a healthy destination is reduced to that fact: its counts change with every event
             let is_of_use = since_change.ignored + since_change.rejected == 0;
             let begun_at = since_change.begun_at;
             let outline = SinceChange {
@@ -131,8 +131,8 @@ impl Counters {
         }
     }
 
-    /// Takes up what the process before this one left. What it says of other mappings than those in use counts no
-    /// longer.
+    /// Takes over the note of the process before this one. What it says about mappings that are no longer in
+    /// use is ignored.
     pub fn carry_on(&self, remembered: Remembered) {
         let noted_at = remembered.left_at;
         self.refused.carry_on(remembered.refused, noted_at);
@@ -176,7 +176,8 @@ mod tests {
         let (mut odd, mut short) = (events(), events());
         odd["since_change"]["unkept_reason"] = json!("in_a_mood");
         short["since_change"].as_object_mut().expect("it is one").remove("unkept");
-        // of the refused and of the destinations: what was told, how many are understood, what is lost
+        // refused requests and destinations; then how many of each are understood, and how many parts are
+        // lost
         let table = [
             (json!([refused]), json!({"eu": events()}), (1, 1), 0),
             (json!([refused, with("/cause/refusal", json!("Bored"))]), json!({}), (1, 0), 1),

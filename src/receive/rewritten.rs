@@ -1,7 +1,8 @@
-//! Whether a body was rewritten on its way: its signature is over another text of the same event.
+//! Detects bodies that were rewritten on their way: the signature is good for another serialisation of the
+//! same event.
 //!
-//! Tried on a sample, at most once a minute for each door, and only on what is as small as Segment's events are:
-//! strangers decide how often somebody would have to look.
+//! Only a sample is tried, at most once a minute for each door, and only events no larger than Segment's:
+//! strangers decide how often a signature is wrong.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,23 +16,23 @@ use super::envelope::{self, Envelope, Unsplittable};
 use crate::json;
 use crate::map::stringified;
 
-/// Between two samples.
+/// Least time between two samples.
 const SAMPLE_EVERY: Duration = Duration::from_secs(60);
-/// Segment's [largest event](crate::design::segment::requests).
+/// The size of Segment's [largest event](crate::design::segment::requests).
 const LARGEST_BYTES: usize = 32 * 1024;
 
-/// When a sample was last looked at, and whether it was rewritten.
+/// When a body was last sampled, and whether it was rewritten.
 #[derive(Debug, Default)]
 pub(super) struct Sample(Mutex<(Option<Instant>, bool)>);
 
 impl Sample {
-    /// Whether the last one was rewritten; it is told once.
+    /// Whether the last sample was rewritten; says so only once.
     pub fn take(&self) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut last.1)
     }
 
-    /// Looks at a body whose signature is not over what came, if it is time to.
+    /// Samples a body whose signature does not match the bytes that arrived, if it is time to.
     pub fn look(
         &self,
         door: &Door,
@@ -60,7 +61,7 @@ impl Sample {
     }
 }
 
-/// What a sender may have signed: as JavaScript writes it, with a line for each member, and with sorted keys.
+/// Texts that a sender may have signed: as JavaScript writes the event, indented, and with sorted keys.
 fn texts(mut event: Value) -> Vec<String> {
     let mut texts: Vec<String> = stringified(&event).into_iter().collect();
     texts.extend(serde_json::to_string_pretty(&event));

@@ -1,5 +1,6 @@
-//! Whether an event that came to a path nobody has was meant for a path there is: it shows what only the sender of
-//! that one knows. A stranger may send to as many paths as there are; what is proven so has a place before all that.
+//! Whether an event sent to a path that does not exist was meant for one that does: it carries what only a
+//! sender to that path knows. Strangers may send to any number of paths; one that is proven like this is kept
+//! in preference to theirs.
 
 use std::sync::Arc;
 
@@ -12,10 +13,11 @@ use super::doors::{Door, Doors};
 use super::sorting::MOST_EVENTS;
 use super::{body, envelope};
 
-/// Of a body, as much as its first event may be: Segment's [largest](crate::design::segment::requests) has half of it.
+/// How much of a body is read to find its first event: twice the size of Segment's
+/// [largest](crate::design::segment::requests).
 const PROVING_BYTES: usize = 64 * 1024;
 
-/// What was probably meant, and what the head of the request shows there.
+/// The door that was probably meant, and the credentials of the request for it.
 #[derive(Debug)]
 pub(super) struct Meant {
     door: Arc<Door>,
@@ -23,7 +25,7 @@ pub(super) struct Meant {
 }
 
 impl Meant {
-    /// `None`: the path is like none there is, or no body could prove anything.
+    /// `None` if the path resembles no existing one, or if no body could prove anything.
     pub fn by(path: &str, headers: &HeaderMap, doors: &Doors) -> Option<Self> {
         let (_, name) = doors.slip(path)?;
         let door = doors.at(&name).filter(|door| !door.gate.admits_strangers())?;
@@ -31,7 +33,7 @@ impl Meant {
         Some(Self { door, presented })
     }
 
-    /// Reads as much of the body as is needed to find out whether it would have been let in there.
+    /// Reads as much of the body as is needed to find out whether that door would have admitted the request.
     pub async fn is_proven_by(&self, body: &mut Body, budget: &Budget) -> bool {
         let Self { door, presented } = self;
         if door.gate.admits_without_signature(presented) {

@@ -1,6 +1,6 @@
-//! A socket whose connection hears when the other side takes no more bytes, of which some were read already, and
-//! which lets others have their turn where HTTP/2 may be spoken: what reads from it goes on as long as there is
-//! something, and of control frames there may always be. Of HTTP/1 it reads no more than somebody wants.
+//! A socket that returns bytes already read first, tells its connection when the peer accepts no more bytes,
+//! and yields to other tasks where HTTP/2 may be spoken: its reader goes on as long as there is data, and
+//! there may always be more control frames. Of HTTP/1 no more is read than somebody waits for.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -14,18 +14,18 @@ use tokio::time::Instant;
 
 use super::connections::Connection;
 
-/// Read before others have their turn.
+/// Most bytes read before other tasks get their turn.
 const TURN_BYTES: usize = 64 * 1024;
 
 pub(super) struct Socket {
     stream: TcpStream,
-    /// What was read of it, and comes first.
+    /// Bytes that were already read from the stream.
     ahead: Bytes,
     connection: Arc<Connection>,
     is_blocked: bool,
-    /// Known from the first bytes.
+    /// Whether it yields; decided by the first bytes.
     takes_turns: Option<bool>,
-    /// Of this turn.
+    /// Bytes read in this turn.
     read_bytes: usize,
 }
 
@@ -46,8 +46,8 @@ impl Socket {
     }
 }
 
-/// Whether a connection that begins so may be of HTTP/2: by its preface (RFC 9113, 3.4), or within TLS. `None`: it has
-/// not begun.
+/// Whether a connection that begins like this may speak HTTP/2: by its preface (RFC 9113, 3.4), or inside
+/// TLS. `None` if there are no bytes yet.
 fn takes_turns(beginning: &[u8]) -> Option<bool> {
     const HANDSHAKE: u8 = 0x16; // RFC 8446, 5.1
     let first = *beginning.first()?;
@@ -67,8 +67,8 @@ impl AsyncRead for Socket {
             buffer.put_slice(&self.ahead[..taken]);
             self.ahead.advance(taken);
             if self.ahead.is_empty() {
-                self.ahead = Bytes::new(); // its memory is given back
-                // what came with it is read with it: mostly that is all of a request
+                self.ahead = Bytes::new(); // frees the buffer
+                // read on at once: usually that completes the request
                 if buffer.remaining() > 0
                     && let Poll::Ready(Err(error)) =
                         Pin::new(&mut self.stream).poll_read(context, buffer)
@@ -117,7 +117,7 @@ impl AsyncWrite for Socket {
         self.stream.is_write_vectored()
     }
 
-    /// A TCP stream keeps nothing back.
+    /// A TCP stream has no buffer to flush.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(context)
     }

@@ -1,6 +1,6 @@
-//! Sorting: the events of one body, each put where it belongs: recorded, ignored or rejected.
+//! Sorting: decides for each event of a body whether it is recorded, ignored or rejected.
 //!
-//! No I/O, so that a heavy body can be sorted on a thread of its own.
+//! No I/O, so that a heavy body can be sorted on a blocking thread.
 
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
@@ -21,30 +21,33 @@ use crate::ledger::{Intake, OrderedDeletion, Recorded, RejectedEvent, Unrecorded
 use crate::map::{Event, Mappings, Outcome, Reason, Rejection, happened_at, user_id};
 use crate::membership::{Deletion, DestinationName, MembershipDelta, Timestamp, UserId};
 
-/// Most events in one body for one destination: 128 MiB of events of half a KiB, where 1 KiB is usual. Segment sends
-/// 4,000 at most; the rest is for backfills by other means.
+/// Most events in one body for one destination: 128 MiB of events of half a KiB, where 1 KiB is usual.
+/// Segment sends 4,000 at most; the rest is for backfills by other means.
 pub(super) const MOST_EVENTS: usize = 250_000;
 
-/// Most events in one body: what each of several destinations makes of them is in memory at once ([P6](crate::design::P6)).
+/// Most events in one body for this door: what all of its destinations make of them is in memory at once
+/// ([P6](crate::design::P6)).
 pub(super) fn most_events(door: &Door) -> usize {
     MOST_EVENTS / door.destinations.len().max(1)
 }
 
-/// The largest event that is read. Segment's are [at most 32 KB](crate::design::segment::requests) and a customer may add fields; a
-/// parsed event takes many times its text, so that the whole body must not be one ([P6](crate::design::P6)).
+/// Most bytes of an event that is parsed. Segment's have [at most 32 KB](crate::design::segment::requests),
+/// and a customer may add fields. A parsed event takes many times its text, so that the whole body must not
+/// be a single one ([P6](crate::design::P6)).
 pub(super) const EVENT_LIMIT_BYTES: usize = 1024 * 1024;
 
-/// The most values that an event may hold: each takes up to [`BYTES_A_VALUE`], and may be written in two
-/// bytes. Segment's largest event has room for 16,000.
+/// Most values in an event: each takes up to [`BYTES_A_VALUE`] in memory, and may be written in two bytes.
+/// Segment's largest event has room for 16,000.
 const MOST_VALUES: usize = 50_000;
 
-/// What a value takes in a tree at most: with its key, and with what lists and objects take while they grow.
+/// Most bytes that a value takes in a parsed tree, including its key and the spare room of growing lists and
+/// objects.
 const BYTES_A_VALUE: usize = 400;
 
-/// The tree of a text up to this size is not charged for: there is one on each thread, and no more.
+/// The tree of a text up to this size is not charged: each thread holds one at a time.
 const SMALL_TEXT_BYTES: usize = 32 * 1024;
 
-/// What a sorted event takes beside its text: a delta with its texts, or a rejection.
+/// Bytes of a sorted event on top of its text: a delta with its texts, or a rejection.
 const BYTES_AN_EVENT: usize = 512;
 
 /// The events of one body, sorted.
@@ -53,23 +56,23 @@ pub(super) struct Sorted {
     /// One for each destination of the door, in its order.
     pub(super) shares: Vec<Share>,
     pub(super) account: Account,
-    /// Of the texts above that are no part of the body, and were not charged for yet.
+    /// Bytes of event texts above that are not part of the body and are not charged yet.
     pub(super) uncharged_bytes: usize,
-    /// Charged beforehand for such texts.
+    /// Bytes already charged for such texts.
     pub(super) prepaid_bytes: usize,
 }
 
-/// What the events of a body mean to one destination.
+/// The part of the sorted events that concerns one destination.
 #[derive(Debug, Default)]
 pub(super) struct Share {
     pub(super) deltas: Vec<MembershipDelta>,
-    /// Where each delta came from, should the ledger refuse it.
+    /// The event behind each delta, in case the ledger refuses the delta.
     pub(super) origins: Vec<Origin>,
     pub(super) deletions: Vec<OrderedDeletion>,
-    /// Those that its mappings rejected and that are worth a replay.
+    /// Events that its mappings rejected and that are worth a replay.
     pub(super) kept: Vec<RejectedEvent>,
     tally: Tally,
-    /// What the above takes beyond what is charged for each event.
+    /// Bytes of the above beyond what is charged for each event.
     uncharged_bytes: usize,
 }
 
@@ -83,13 +86,13 @@ pub(super) struct Origin {
 /// The text of an event.
 #[derive(Clone, Debug)]
 pub(super) enum Text {
-    /// A part of the body, not a copy.
+    /// A slice of the body, not a copy.
     OfBody(Range<usize>),
     Written(Bytes),
 }
 
 impl Text {
-    /// Of an event as it stands in the body.
+    /// The text of an event that is a slice of the body.
     fn in_body(body: &[u8], event: &[u8]) -> Self {
         let start = event.as_ptr().addr() - body.as_ptr().addr();
         Self::OfBody(start..start + event.len())
@@ -110,8 +113,8 @@ impl Text {
     }
 }
 
-/// Authenticates a body, then sorts its events. What is made of them is charged to the body's place in the
-/// budget, for the most part before it is made.
+/// Authenticates a body, then sorts its events. Memory for what is made of them is charged to the body's
+/// place in the budget, mostly before it is used.
 pub(super) fn sort(
     door: &Door,
     presented: &Presented,
@@ -137,7 +140,7 @@ pub(super) fn sort(
             let tree_bytes = tree_bytes(event);
             place.charge(bytes_of_events(1, &mappings) + tree_bytes)?;
             sorted.expect(1);
-            // what was read the plain way is one value
+            // what the fast path could read is known to be one value
             if !sorted.add_plain(&mappings, body, 0, event, arrival) {
                 if !envelope::is_one_value(event) {
                     return Err(Refusal::BadJson);
@@ -171,8 +174,8 @@ pub(super) fn sort(
     Ok(sorted)
 }
 
-/// What the list of the elements of a body takes at most, before it is made: there are no more of them than
-/// commas, and one. Nothing if it is no array.
+/// Most bytes that the list of a body's elements can take, computed before it is built: there is at most one
+/// element more than there are commas. 0 if the body is not an array.
 fn list_bytes(body: &[u8], most_events: usize) -> usize {
     match json::without_mark(body).trim_ascii_start().first() {
         Some(b'[') => bytes_of_list(body, most_events),
@@ -180,23 +183,23 @@ fn list_bytes(body: &[u8], most_events: usize) -> usize {
     }
 }
 
-/// The same, if there is an array in it.
+/// [`list_bytes`] for a body that contains an array.
 pub(super) fn bytes_of_list(body: &[u8], most_events: usize) -> usize {
     let commas = memchr_iter(b',', body).count();
     most_events.min(commas + 1).next_power_of_two() * size_of::<&[u8]>() // it grows by doubling
 }
 
-/// What so many events take once they are sorted.
+/// Bytes that this many events take once they are sorted.
 pub(super) fn bytes_of_events(events: usize, mappings: &[&Mappings]) -> usize {
     events * (size_of::<&[u8]>() + mappings.len() * BYTES_AN_EVENT)
 }
 
-/// What an event takes at most while it is read, if that is worth a charge.
+/// Most bytes that an event takes while it is parsed; 0 if that is too little to be charged.
 pub(super) fn tree_bytes(text: &[u8]) -> usize {
     if text.len() <= SMALL_TEXT_BYTES {
         return 0;
     }
-    // one that has too many is not read
+    // an event with more values is not parsed
     let values = envelope::count_values(text).min(MOST_VALUES);
     let tree_bytes = text.len().min(EVENT_LIMIT_BYTES) + BYTES_A_VALUE * values;
     let is_twice = exact::may_be_inexact(text) || exact::may_be_beyond_floats(text);
@@ -204,7 +207,7 @@ pub(super) fn tree_bytes(text: &[u8]) -> usize {
 }
 
 impl Share {
-    /// Whether there is nothing that must be durable before the answer.
+    /// Whether nothing has to be durable before the answer.
     pub(super) fn leaves_no_trace(&self) -> bool {
         self.deltas.is_empty() && self.deletions.is_empty() && self.kept.is_empty()
     }
@@ -215,7 +218,8 @@ impl Share {
         self.deltas.push(delta);
     }
 
-    /// What holds a secret comes without its text.
+    /// Keeps a rejected event that is worth a replay. `text` is empty for an event that must not be stored,
+    /// since it contains a secret.
     fn keep(&mut self, rejection: &Rejection, text: &[u8], of: Subject) {
         if rejection.worth_keeping() && !text.is_empty() {
             self.uncharged_bytes += text.len();
@@ -223,7 +227,7 @@ impl Share {
         }
     }
 
-    /// It comes after what came before it.
+    /// Adds a deletion, which takes effect after everything before it in the body.
     fn delete(&mut self, deletion: Deletion) {
         self.uncharged_bytes += deletion.user_id.as_str().len();
         let (after_deltas, after_rejected) = (self.deltas.len(), self.kept.len());
@@ -234,7 +238,7 @@ impl Share {
 }
 
 impl Sorted {
-    /// Nothing yet, for destinations that map like this.
+    /// Empty, for destinations with these mappings.
     pub(super) fn of(mappings: &[&Mappings]) -> Self {
         Self {
             shares: mappings.iter().map(|_| Share::default()).collect(),
@@ -244,7 +248,7 @@ impl Sorted {
         }
     }
 
-    /// Makes room for so many events, each of which mostly comes to one delta.
+    /// Reserves capacity for this many events, most of which become one delta each.
     fn expect(&mut self, events: usize) {
         for share in &mut self.shares {
             share.deltas.reserve_exact(events);
@@ -252,7 +256,7 @@ impl Sorted {
         }
     }
 
-    /// Charges what has come together since the last time, and gives back so much.
+    /// Charges what has accumulated since the last call, and gives back `given_back` bytes.
     pub(super) fn charge(&mut self, place: &mut Place, given_back: usize) -> Result<(), Refusal> {
         let own = std::mem::take(&mut self.uncharged_bytes);
         let of = |share: &mut Share| std::mem::take(&mut share.uncharged_bytes);
@@ -268,7 +272,7 @@ impl Sorted {
         place.charge(uncharged - prepaid)
     }
 
-    /// What the ledger is to make durable for these destinations, and the account if it does.
+    /// What the ledger has to make durable for these destinations, and the account that is true if it does.
     pub(super) fn into_intakes<'a>(
         self,
         destinations: impl IntoIterator<Item = &'a DestinationName>,
@@ -290,7 +294,7 @@ impl Sorted {
         (intakes, unsure)
     }
 
-    /// Adds an event as it stands in the body.
+    /// Adds an event that is a slice of the body.
     pub(super) fn add_raw(
         &mut self,
         mappings: &[&Mappings],
@@ -304,7 +308,8 @@ impl Sorted {
         }
     }
 
-    /// Adds an event that is as events usually are, of which no tree is needed. `false`: it may not be.
+    /// Adds an event of the usual form by the fast path, which builds no tree; `false` if it may not have
+    /// that form.
     fn add_plain(
         &mut self,
         mappings: &[&Mappings],
@@ -325,7 +330,7 @@ impl Sorted {
         false
     }
 
-    /// Adds an event, or that it cannot be read.
+    /// Parses an event and adds it, or adds the rejection if it cannot be parsed.
     fn add_read(
         &mut self,
         mappings: &[&Mappings],
@@ -343,8 +348,9 @@ impl Sorted {
         }
     }
 
-    /// Adds an event; `text` is what it is kept as, if it is. It is accepted if one destination accepts
-    /// it, and each rejection is kept for the destination whose mappings it comes from.
+    /// Adds a parsed event; `text` makes the text under which it is stored, if it is. The event is accepted
+    /// if one destination accepts it, and each rejection is kept for the destination whose mappings it comes
+    /// from.
     pub(super) fn add(
         &mut self,
         mappings: &[&Mappings],
@@ -363,7 +369,7 @@ impl Sorted {
                     for delta in deltas {
                         share.accept(index, delta, text.clone());
                     }
-                    // The event is accepted; what one mapping could not read is kept all the same.
+                    // The event is accepted; a rejection by one of the mappings is kept nevertheless.
                     if let Some(rejection) = rejection {
                         share.keep(&rejection, text.show(body), Subject::of(event, arrival));
                     }
@@ -398,7 +404,7 @@ impl Sorted {
         }
     }
 
-    /// Adds an event that none can read.
+    /// Adds an event that no destination can read.
     pub(super) fn reject(
         &mut self,
         index: usize,
@@ -414,7 +420,7 @@ impl Sorted {
     }
 }
 
-/// An account that holds if the ledger finds no fault with the audiences.
+/// An account that is true unless the ledger refuses some of the audiences.
 #[derive(Debug)]
 pub(super) struct Unsure {
     arrival: Timestamp,
@@ -427,14 +433,14 @@ pub(super) struct Unsure {
 #[derive(Debug)]
 struct Given {
     destination: DestinationName,
-    /// Otherwise there was nothing to record.
+    /// `false` if there was nothing to record.
     is_recorded: bool,
     origins: Vec<Origin>,
     tally: Tally,
 }
 
 impl Given {
-    /// How many deltas came of an event.
+    /// How many deltas an event became.
     fn deltas_of(&self, index: usize) -> usize {
         let start = self.origins.partition_point(|before| before.index < index);
         self.origins[start..].iter().take_while(|of| of.index == index).count()
@@ -442,7 +448,7 @@ impl Given {
 }
 
 impl Unsure {
-    /// What will be kept of the events whose audience has another context kind, or no place.
+    /// Bytes that will be kept of events whose audience has another context kind, or is one too many.
     pub(super) fn conflicts_bytes(&self, recorded: &[Recorded]) -> usize {
         let given = self.given.iter().filter(|given| given.is_recorded);
         let of = |(given, recorded): (&Given, &Recorded)| -> usize {
@@ -453,14 +459,14 @@ impl Unsure {
         given.zip(recorded).map(of).sum()
     }
 
-    /// For each destination, what became of the events.
+    /// What became of the events, for each destination.
     pub(super) fn tallies(&self) -> impl Iterator<Item = &Tally> {
         self.given.iter().map(|given| &given.tally)
     }
 
-    /// Moves events whose audience has another context kind, or no place, from the accepted to the
-    /// rejected, where no delta of theirs was recorded; what of them is to be kept. `recorded` answers the intakes, in
-    /// their order; `body` is what the events came in.
+    /// Moves events whose audience has another context kind, or is one too many, from the accepted to the
+    /// rejected, if none of their deltas was recorded. Returns what has to be stored of them. `recorded` are
+    /// the ledger's answers, in the order of the intakes; `body` is the body that the events came in.
     pub(super) fn without_conflicts(
         &mut self,
         recorded: Vec<Recorded>,
@@ -493,7 +499,7 @@ impl Unsure {
                 let of = read(event)
                     .map_or_else(|_| unknown(), |event| Subject::of((&event).into(), self.arrival));
                 rejected.push(rejected_event(&rejection, event, of));
-                // What another mapping made of the event may have been recorded.
+                // Deltas of the event from another mapping may have been recorded.
                 if given.deltas_of(origin.index) == deltas.len() {
                     given.tally.accepted -= 1;
                     given.tally.rejected.push(rejection.reason);
@@ -518,7 +524,7 @@ impl Unsure {
     }
 }
 
-/// What a delta takes with its origin. Texts of usual length are a part of [`BYTES_AN_EVENT`].
+/// Bytes of a delta with its origin. Texts of usual length are included in [`BYTES_AN_EVENT`].
 fn delta_bytes(delta: &MembershipDelta) -> usize {
     let names = delta.audience.as_str().len() + delta.audience_key.as_str().len();
     let user_id = delta.user_id.as_ref().map_or(0, |user_id| user_id.as_str().len());
@@ -526,7 +532,7 @@ fn delta_bytes(delta: &MembershipDelta) -> usize {
     BYTES_AN_EVENT.max(BYTES_AN_EVENT / 2 + texts)
 }
 
-/// Whom an event is about, and when it happened: what a deletion must know to find it.
+/// Whom an event concerns, and when it happened: by these a deletion finds it.
 struct Subject {
     user_id: Option<UserId>,
     event_at: Timestamp,
@@ -544,7 +550,7 @@ fn rejected_event(rejection: &Rejection, text: &[u8], of: Subject) -> RejectedEv
     RejectedEvent { reason: reason.as_str().into(), detail, body: text.to_vec(), user_id, event_at }
 }
 
-/// Reads one event. The parser's own words are left out: they may quote the event ([P8](crate::design::P8)).
+/// Parses one event. The parser's error is dropped: it may quote the event ([P8](crate::design::P8)).
 pub(super) fn read(text: &[u8]) -> Result<Exact, Rejection> {
     match too_large(text) {
         Some(rejection) => Err(rejection),
@@ -552,7 +558,7 @@ pub(super) fn read(text: &[u8]) -> Result<Exact, Rejection> {
     }
 }
 
-/// Why an event is not read at all: what is made of it would take too much memory.
+/// Why an event is not even parsed: that would take too much memory.
 #[must_use]
 pub fn too_large(text: &[u8]) -> Option<Rejection> {
     let detail = if text.len() > EVENT_LIMIT_BYTES {
@@ -582,8 +588,8 @@ mod tests {
 
     const ARRIVAL: Timestamp = Timestamp(1_750_000_000_000_000);
 
-    /// A route to `all`, which takes identify calls of every audience, and to `few`, which takes those
-    /// of `vip` and needs an email.
+    /// A route to `all`, which accepts identify calls for every audience, and to `few`, which accepts those
+    /// for `vip` and needs an email.
     fn route() -> Arc<Door> {
         let mut few = Mapping::preset();
         few.subscribe(Subscription::parse("type = \"identify\"").expect("FQL"));
@@ -654,7 +660,7 @@ mod tests {
         let page = json!({"type": "page"});
         let delete = json!({"type": "delete", "userId": "u1"});
         let (user, email) = (Some("u1"), Some("a@b.c"));
-        // event, accepted, ignored, and for each destination: deltas, deletions, kept
+        // event, accepted, ignored; then for each destination: deltas, deletions, kept
         let table = [
             (event(user, "vip", email), (1, 0), [(1, 0, 0), (1, 0, 0)]),
             (event(user, "vip", None), (1, 0), [(1, 0, 0), (0, 0, 1)]),
@@ -693,7 +699,7 @@ mod tests {
             event(Some("u2"), "vip", None),
             event(Some("u3"), "vip", Some("c@b.c")),
         ];
-        // conflicts of each destination, events rejected, kept for each destination
+        // conflicts of each destination, indices of rejected events, kept for each destination
         let table = [
             ([vec![], vec![]], vec![], [0, 0]),
             ([vec![0], vec![]], vec![], [1, 0]),
@@ -719,7 +725,7 @@ mod tests {
                 of.iter().map(|intake| intake.rejected.len()).sum::<usize>()
             };
             assert_eq!([of(&names[0]), of(&names[1])], expected, "{conflicts:?}");
-            // One of the events needs an email that it does not have, at the second destination.
+            // At the second destination, one of the events lacks the email that it needs.
             let counted: Vec<_> = unsure.tallies().map(|tally| tally.rejected.len()).collect();
             assert_eq!(counted, [expected[0], expected[1] + 1], "{conflicts:?}");
             for tally in unsure.tallies() {

@@ -1,4 +1,4 @@
-//! Where requests may come from: networks, seen through proxies that are trusted to say so.
+//! Where requests may come from: networks, looked up through proxies that are trusted to name the source.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,8 +9,8 @@ use ipnet::IpNet;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub IpAddr);
 
-/// Who sent a request, if so many proxies stand between: each adds the address it was called from to
-/// `X-Forwarded-For`, on the right. What stands further left anybody can write.
+/// The sender of a request behind `trusted_proxies` proxies. Each proxy appends the address that it was
+/// called from to `X-Forwarded-For`, on the right; what is further left, anybody can have written.
 pub(super) fn source(peer: Peer, headers: &HeaderMap, trusted_proxies: usize) -> Option<IpAddr> {
     if trusted_proxies == 0 {
         return Some(peer.0.to_canonical());
@@ -23,12 +23,12 @@ pub(super) fn source(peer: Peer, headers: &HeaderMap, trusted_proxies: usize) ->
         .map(str::trim)
         .collect();
     let said = lines.len().checked_sub(trusted_proxies).and_then(|index| lines.get(index))?;
-    let with_port = || said.parse::<SocketAddr>().map(|socket| socket.ip()).ok(); // some add it
+    let with_port = || said.parse::<SocketAddr>().map(|socket| socket.ip()).ok(); // some proxies add it
     let address = said.trim_matches(['[', ']']).parse::<IpAddr>().ok().or_else(with_port)?;
     Some(address.to_canonical())
 }
 
-/// Whether a source is among these networks; without any, every source is.
+/// Whether a source is in one of these networks; if there are none, every source is allowed.
 pub(super) fn is_among(source: Option<IpAddr>, networks: &[IpNet]) -> bool {
     networks.is_empty()
         || source.is_some_and(|source| networks.iter().any(|network| network.contains(&source)))

@@ -1,13 +1,13 @@
-//! TLS of a listener: its certificate, its key, and whose certificates it asks for.
+//! TLS of a listener: its certificate, its key, and the CAs of its clients' certificates.
 //!
 //! # What always holds
-//! * What is served was checked as a whole: the files can be read, the key belongs to the certificate.
-//!   When the files change they are read again; what is no pair is refused loudly, and the pair of
-//!   before stays (tests/it/tls.rs).
-//! * A client certificate, if a CA for them is set, is demanded in the handshake: nobody speaks HTTP
-//!   without. The one exception is the listener's own: who holds its key may ask it, so that the
-//!   commands of this host need no certificate of their own.
-//! * No key is in any text ([P8](crate::design::P8)).
+//! * What is served was checked as a whole: the files can be read, and the key belongs to the certificate.
+//!   When the files change they are read again; if they do not match, that is logged as an error and the
+//!   previous pair stays in use (tests/it/tls.rs).
+//! * If a CA for client certificates is set, a client certificate is required in the handshake: no client
+//!   speaks HTTP without one. The listener's own certificate is accepted too, so that commands on this host,
+//!   which can read its key, need no certificate of their own.
+//! * No text contains a key ([P8](crate::design::P8)).
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -27,24 +27,24 @@ use rustls::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Between two looks at the files.
+/// Interval at which the files are checked for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// 9999-12-31: a certificate that is good for longer does not say so.
+/// 9999-12-31, as the expiry of a certificate that is good for even longer.
 const END_OF_TIME_S: u64 = 253_402_300_799;
 
-/// Where the TLS of a listener is kept; all PEM.
+/// The PEM files for the TLS of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The certificate, and behind it those that lead to a CA its clients know.
+    /// The certificate, followed by the intermediate ones up to a CA that clients know.
     pub certificate_file: PathBuf,
     /// The key of the first certificate.
     pub key_file: PathBuf,
-    /// CAs of client certificates; if set, each client must show one.
+    /// The CAs of client certificates; if set, every client must present one.
     pub client_ca_file: Option<PathBuf>,
 }
 
-/// Node, time of the last change and length of each file that is there.
+/// Fingerprint of the files: inode, modification time and length of each that exists.
 type Print = Vec<Option<(u64, i64, i64, u64)>>;
 
 /// What is wrong with one of the files.
@@ -53,39 +53,39 @@ pub enum TlsFault {
     /// It cannot be read.
     #[error("cannot be read")]
     Unreadable(#[source] std::io::Error),
-    /// There is no certificate in it.
+    /// It contains no certificate.
     #[error("holds no PEM certificate")]
     NoCertificate,
-    /// There is no private key in it.
+    /// It contains no private key.
     #[error("holds no PEM private key")]
     NoKey,
-    /// It holds something, which TLS cannot use.
+    /// TLS cannot use its content.
     #[error("cannot be used")]
     Unusable(#[source] rustls::Error),
-    /// The two files are not of one pair.
+    /// The key does not belong to the certificate.
     #[error("is not the key of the certificate in certificate_file")]
     Mismatch,
-    /// No client certificate could be checked with it.
+    /// It contains no CA by which client certificates could be checked.
     #[error("holds no CA certificate that can be used")]
     NoCa,
 }
 
-/// The key of the configuration that names the file, and what is wrong with that.
+/// Each fault, with the configuration key that names the file.
 pub type TlsFaults = Vec<(&'static str, TlsFault)>;
 
-/// What the files come to.
+/// The content of the files, ready to be served.
 #[derive(Clone, Debug)]
 pub struct Pair {
     server: Arc<ServerConfig>,
-    /// The end of the first certificate's life, in seconds of the epoch.
+    /// Expiry of the first certificate, in seconds since the epoch.
     pub not_after_s: u64,
 }
 
 impl TlsFiles {
-    /// Reads them and checks that they belong together.
+    /// Reads the files and checks that they match.
     ///
     /// # Errors
-    /// All that is wrong with them.
+    /// All faults of the files.
     pub fn read(&self) -> Result<Pair, TlsFaults> {
         let mut faults = Vec::new();
         let mut noted = |key, fault| faults.push((key, fault));
@@ -102,28 +102,28 @@ impl TlsFiles {
     /// The first certificate: the listener's own.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The file cannot be read.
     pub fn certificate(&self) -> Result<CertificateDer<'static>, TlsFault> {
         certificates(&self.certificate_file).map(|mut chain| chain.swap_remove(0))
     }
 
-    /// The listener's certificates and key, for a client that shows them.
+    /// The listener's certificates and key, for a client that presents them.
     ///
     /// # Errors
-    /// They cannot be read.
+    /// The files cannot be read.
     pub fn identity(
         &self,
     ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsFault> {
         Ok((certificates(&self.certificate_file)?, key(&self.key_file)?))
     }
 
-    /// All of them.
+    /// All configured files.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         let cas = self.client_ca_file.as_deref();
         [self.certificate_file.as_path(), &self.key_file].into_iter().chain(cas)
     }
 
-    /// Changes whenever one of the files does, also where a link leads.
+    /// The fingerprint of the files; symbolic links are followed.
     fn print(&self) -> Print {
         let of = |file: Metadata| (file.ino(), file.mtime(), file.mtime_nsec(), file.len());
         self.paths().map(|path| std::fs::metadata(path).ok().map(of)).collect()
@@ -141,8 +141,8 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsFault> {
     PrivateKeyDer::from_pem_slice(&text).map_err(|_| TlsFault::NoKey)
 }
 
-/// When the life of a certificate ends. The path to it is not looked at: in the end of time each
-/// certificate has expired, and the check says since when.
+/// The expiry of a certificate. Its chain is not checked: verified as of the end of time, every certificate
+/// has expired, and the error says since when.
 fn not_after_s(certificate: &CertificateDer<'_>) -> Result<u64, TlsFault> {
     use webpki::{EndEntityCert, Error, KeyUsage};
     let unusable = || TlsFault::Unusable(rustls::CertificateError::BadEncoding.into());
@@ -178,7 +178,7 @@ fn server(
     let mut server = builder.with_single_cert(chain, key).map_err(|error| {
         vec![match error {
             rustls::Error::InconsistentKeys(_) => ("key_file", TlsFault::Mismatch),
-            // a certificate was read before, so that it is the key which is of no use
+            // the certificate was parsed before, so it is the key that is unusable
             error @ rustls::Error::General(_) => ("key_file", TlsFault::Unusable(error)),
             error => ("certificate_file", TlsFault::Unusable(error)),
         }]
@@ -187,12 +187,12 @@ fn server(
     Ok(server)
 }
 
-/// The TLS of one listener, as it is now; clones share it.
+/// The current TLS settings of one listener; clones share them.
 #[derive(Clone, Debug)]
 pub struct Certificates {
     files: TlsFiles,
     server: Arc<RwLock<Pair>>,
-    /// Of the files that were tried last.
+    /// Fingerprint of the files that were read last.
     tried: Arc<Mutex<Print>>,
 }
 
@@ -200,26 +200,25 @@ impl Certificates {
     /// Reads the files.
     ///
     /// # Errors
-    /// All that is wrong with them.
+    /// All faults of the files.
     pub fn open(files: TlsFiles) -> Result<Self, TlsFaults> {
         let tried = files.print(); // before they are read, so that no change is missed
         let server = Arc::new(RwLock::new(files.read()?));
         Ok(Self { files, server, tried: Arc::new(Mutex::new(tried)) })
     }
 
-    /// For a connection that begins now.
+    /// The settings for a connection that begins now.
     pub(super) fn current(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.server.read().unwrap_or_else(PoisonError::into_inner).server)
     }
 
-    /// When the life of the certificate that is shown now ends, in seconds of the epoch.
+    /// Expiry of the certificate now in use, in seconds since the epoch.
     #[must_use]
     pub fn not_after_s(&self) -> u64 {
         self.server.read().unwrap_or_else(PoisonError::into_inner).not_after_s
     }
 
-    /// Reads the files again; if they are good, connections from here on get what is in them. May
-    /// block for a moment.
+    /// Reads the files again; if they are good, new connections use them. May block for a moment.
     pub fn reload(&self) {
         let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
         *tried = self.files.print();
@@ -246,7 +245,7 @@ impl Certificates {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         let mut seen = Vec::new();
         loop {
-            tokio::select! { // a look that is given up is made good by the next start
+            tokio::select! { // a check that is cancelled is made up for at the next start
                 () = stop.cancelled() => return,
                 _ = looks.tick() => {}
             }
@@ -254,7 +253,8 @@ impl Certificates {
             let look = move || {
                 let now = all.files.print();
                 let is_new = now != *all.tried.lock().unwrap_or_else(PoisonError::into_inner);
-                // the files of a pair are written one after the other: not before both are there
+                // certificate and key are written one after the other: wait until a check finds no further
+                // change
                 if is_new && now == seen {
                     all.reload();
                 }
@@ -266,7 +266,7 @@ impl Certificates {
     }
 }
 
-/// Faults in one line.
+/// All faults, in one line.
 #[must_use]
 pub fn told(faults: &TlsFaults) -> String {
     let words = |(key, fault): &(&str, TlsFault)| format!("{key} {}", chain_of(fault));
@@ -286,13 +286,13 @@ pub fn chain_of(fault: &TlsFault) -> String {
     cause.map_or_else(|| fault.to_string(), |cause| format!("{fault}: {cause}"))
 }
 
-/// How long a certificate is still good, in words.
+/// Until when a certificate is good, in words.
 fn lifetime(not_after_s: u64) -> String {
     let at = i64::try_from(not_after_s).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
     at.map_or_else(String::new, |at| format!("until {at}"))
 }
 
-/// Takes the listener's own certificate, and else what a CA vouches for.
+/// Accepts the listener's own certificate, and any that a CA vouches for.
 #[derive(Debug)]
 struct OwnOrVouched {
     own: CertificateDer<'static>,

@@ -1,7 +1,8 @@
-//! Segment's HTTP [Tracking API](crate::design::segment::tracking_api), as far as its SDKs speak it: `POST /v1/identify` and its neighbours, and
-//! `/v1/batch`. For sources that send straight to here, and for backfills.
+//! Segment's HTTP [Tracking API](crate::design::segment::tracking_api), as far as its SDKs use it:
+//! `POST /v1/identify` and the other calls, and `/v1/batch`. For sources that send here directly, and for
+//! backfills.
 //!
-//! The write key names the destination and is the credential: as the user name of HTTP Basic, or as
+//! The write key selects the destination and is the credential: as the user name of HTTP Basic, or as
 //! `writeKey` in the body.
 
 use std::cell::OnceCell;
@@ -33,16 +34,18 @@ use crate::json::{self, Json};
 use crate::map::{Clock, Event, Mappings, Reason, Rejection, corrected};
 use crate::membership::Timestamp;
 
-/// Without a key in the head the body is read from a stranger: Segment's own [limit for a batch](crate::design::segment::tracking_api).
+/// Most bytes of a body without a key in the head, which a stranger may have sent: Segment's own
+/// [limit for a batch](crate::design::segment::tracking_api).
 const STRANGERS_BODY_BYTES: usize = 512 * 1024;
 
-/// Each message is read with what it shares: that may not multiply a body by what a sender likes ([P6](crate::design::P6)).
+/// Most bytes of all copies of what messages share: each message is parsed with a copy, by which a sender
+/// must not multiply a body at will ([P6](crate::design::P6)).
 const MOST_SHARED_BYTES: usize = 32 * 1024 * 1024;
 
-/// What says when a batch was sent is no longer than that, or says nothing.
+/// Longest `sentAt` of a batch; a longer one is ignored.
 const LONGEST_TIME_BYTES: usize = 256;
 
-/// A secret in a message, which may be kept.
+/// A secret; it is removed from messages, which may be stored.
 const WRITE_KEY: &str = "writeKey";
 
 #[derive(Serialize)]
@@ -50,7 +53,7 @@ pub(super) struct Success {
     pub success: bool,
 }
 
-/// What is read of a batch: its messages, and what they share.
+/// The members of a batch that are read: its messages, and what they share.
 #[derive(Deserialize)]
 #[serde(field_identifier, rename_all = "lowercase")]
 enum Part {
@@ -63,7 +66,7 @@ enum Part {
     Other,
 }
 
-/// A batch, as raw text: what its messages share stands beside them.
+/// A batch as raw text: its messages, and what they share.
 struct Batch<'a> {
     messages: &'a [u8],
     context: Option<&'a [u8]>,
@@ -72,7 +75,7 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// `None`: it is none, or says one of its parts twice.
+    /// `None` if the body is not a batch, or repeats a member other than `sentAt`.
     fn of(body: &'a [u8]) -> Option<Self> {
         let (mut messages, mut context, mut integrations) = (None, None, None);
         let mut sent_at = None;
@@ -159,7 +162,7 @@ pub(super) async fn batch(State(state): State<Arc<PublicState>>, request: Reques
         place.charge(list_bytes)?;
         let mut messages = Messages::of(body, most_events)?;
         let events = messages.texts.len();
-        // at once: one that cannot be taken must not fill the budget first
+        // all at once: a batch that does not fit must not fill the budget first
         let written_bytes = body.len() + events * messages.shared_bytes;
         sorted.prepaid_bytes = written_bytes;
         let sorted_bytes = sorting::bytes_of_events(events, &mappings);
@@ -176,7 +179,7 @@ pub(super) async fn batch(State(state): State<Arc<PublicState>>, request: Reques
                     sorted.add_message(&mappings, index, (&message, clock), arrival);
                 }
                 Some(Err((text, rejection))) => {
-                    // A key cannot be taken out of what cannot be read.
+                    // The write key cannot be removed from a text that cannot be parsed.
                     let kept = if names_write_key(text) { &[][..] } else { text };
                     sorted.reject(index, rejection, kept, arrival);
                 }
@@ -194,15 +197,15 @@ fn names_write_key(text: &[u8]) -> bool {
     text.windows(WRITE_KEY.len()).any(|part| part == WRITE_KEY.as_bytes())
 }
 
-/// The messages of a batch, each with what it shares with the others.
+/// The messages of a batch, each merged with what they share.
 struct Messages<'a> {
     texts: std::vec::IntoIter<&'a [u8]>,
-    /// When the batch was sent, as it says itself.
+    /// When the batch was sent, according to its sender.
     sent_at: Option<Value>,
     shared: Vec<(&'static str, Exact)>,
-    /// Of their texts.
+    /// Bytes of the shared texts.
     shared_bytes: usize,
-    /// What they take when they are read, and again in each message.
+    /// Bytes that the shared values take when parsed, and again in each message.
     tree_bytes: usize,
 }
 
@@ -227,7 +230,7 @@ impl<'a> Messages<'a> {
                 }
                 Err(_) => return Err(Refusal::BadJson),
             };
-            // Where there is nothing to share, some languages write an empty list.
+            // Some languages write an empty list where there is nothing to share.
             if value.value().is_object() {
                 shared_bytes += raw.len();
                 tree_bytes += sorting::tree_bytes(raw);
@@ -242,10 +245,10 @@ impl<'a> Messages<'a> {
         Ok(Self { texts: texts.into_iter(), sent_at, shared, shared_bytes, tree_bytes })
     }
 
-    /// What the next message takes at most while it is read and written.
+    /// Most bytes that the next message takes while it is parsed and written.
     fn next_tree_bytes(&self) -> usize {
         let own = self.texts.as_slice().first().map_or(0, |text| sorting::tree_bytes(text));
-        // what it shares makes two trees of one
+        // a shared value with two trees gives every message two trees
         let is_twice = self.shared.iter().any(|(_, shared)| !shared.is_plain());
         (if is_twice { 2 * own } else { own }) + self.tree_bytes
     }
@@ -270,9 +273,9 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
-/// The messages that a body of `/v1/batch` holds, each as it is mapped: with what the batch shares
-/// beneath its own, and without its write key. `None` for one that cannot be read, and for a body
-/// that is no batch.
+/// The messages in a body of `/v1/batch`, in the form in which they are mapped: merged with what the batch
+/// shares, and without their write key. `None` for a message that cannot be parsed, and for a body that is
+/// not a batch.
 #[must_use]
 pub fn messages(body: &[u8]) -> Option<Vec<Option<Value>>> {
     let value = |message: Result<Exact, _>| message.ok().map(|message| message.value().clone());
@@ -294,8 +297,8 @@ impl Sorted {
     }
 }
 
-/// Corrects the time of a message, if it is of a clock that is wrong. What it was stays beside it, as Segment
-/// has it; so what is kept of it has both.
+/// Corrects the time of a message if the sender's clock is wrong. The original time stays beside it, as with
+/// Segment, so that a stored message has both.
 fn date(message: &mut Exact, sent_at: Option<&Value>, arrival: Timestamp, door: &Door) -> Clock {
     let (clock, timestamp) =
         corrected(message.value(), sent_at, arrival, door.corrects_clocks_behind);
@@ -311,7 +314,7 @@ fn date(message: &mut Exact, sent_at: Option<&Value>, arrival: Timestamp, door: 
     clock
 }
 
-/// What the message says itself counts; key by key, not deeper.
+/// Merges shared members into a message. Its own members take precedence, key by key and not deeper.
 fn merge_beneath(message: &mut Value, name: &str, shared: &Value) {
     let (Value::Object(message), Value::Object(shared)) = (message, shared) else { return };
     let own = message.entry(name).or_insert_with(|| Value::Object(Map::new()));
@@ -323,8 +326,8 @@ fn merge_beneath(message: &mut Value, name: &str, shared: &Value) {
     }
 }
 
-/// The way of one request. What is rejected is kept with its reason; the sender is told only that it
-/// was handled, as Segment's own API does.
+/// Handles one request. Rejected messages are stored with their reason; the sender is told only that the
+/// request was handled, as by Segment's own API.
 async fn accept(
     state: &Arc<PublicState>,
     call: &'static str,
@@ -336,14 +339,14 @@ async fn accept(
     let (mut door, origin) = (None, cors::origin(&head.headers));
     let mut asked = Asked::of(&head.method, &head.headers);
     asked.doubt = match asked.authorization {
-        // the key may stand in the body
+        // the key may be in the body
         Kind::None => Doubt::Nothing,
         Kind::Basic => Doubt::Wrong(Kind::Basic),
         other => Doubt::Unexpected(other),
     };
     let entered = enter(state, &head, &mut door);
     let awaits_leave = body::awaits_leave(&head.headers);
-    drop(head); // so that strangers have nothing in memory while their body is awaited
+    drop(head); // so that strangers hold no memory while their body is awaited
     let end = match entered {
         Ok(entered) => take(state, entered, &mut body, arrived, sort, &mut door).await,
         Err(refusal) => Err(refusal),
@@ -360,7 +363,7 @@ async fn accept(
     response
 }
 
-/// What the head of a request says.
+/// What the head of a request says about its handling.
 struct Entered {
     /// The door that a write key in the head opens.
     known: Option<Arc<Door>>,
@@ -368,7 +371,7 @@ struct Entered {
     encoding: Option<Encoding>,
 }
 
-/// All that can be decided before the body is read; `found` is whose request it is, once that is known.
+/// Everything that can be decided before the body is read. Sets `found` to the door, once it is known.
 fn enter(
     state: &PublicState,
     head: &Parts,
@@ -598,7 +601,7 @@ mod tests {
         assert_eq!(kept.body, br#"{"userId":"\ud800"}"#);
     }
 
-    /// A body is multiplied by what its messages share, and what comes of it counts ([P6](crate::design::P6)).
+    /// Shared members multiply a body, and the result counts against the limits ([P6](crate::design::P6)).
     #[tokio::test]
     async fn what_is_shared_may_not_multiply_a_body_past_all_bounds() {
         let batch = |messages: usize, shared_bytes: usize| {
@@ -609,12 +612,12 @@ mod tests {
             context["fill"] = "x".repeat(shared_bytes).into();
             json!({"batch": vec![message; messages], "context": context})
         };
-        // messages, bytes of what they share, status
+        // messages, bytes that they share, status
         let table = [
             (10, 1000, 200),
             (1, 900_000, 200),
-            (40, 900_000, 413), // refused before anything is made of it
-            (3000, 1500, 413),  // 5 MB of copies beside what is sorted: more than the budget
+            (40, 900_000, 413), // refused before anything is built
+            (3000, 1500, 413),  // 5 MB of copies on top of what is sorted: more than the budget
         ];
         let limits = Limits { body_budget_bytes: 6 << 20, ..LIMITS };
         for (messages, shared_bytes, expected) in table {
@@ -653,7 +656,7 @@ mod tests {
         for (short, call) in calls {
             let body = match call {
                 BATCH => json!({"writeKey": "key-1", "batch": [message("track")]}),
-                // the path says the type
+                // the path determines the type
                 _ => message("page"),
             };
             for path in [format!("/v1/{short}"), format!("/v1/{short}/")] {

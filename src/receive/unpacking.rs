@@ -1,15 +1,16 @@
-//! Compressed bodies: a few bytes may come to gigabytes, so that nothing is taken on their word.
+//! Compressed bodies. A few bytes may expand to gigabytes, so nothing is assumed about the size of the
+//! result.
 //!
-//! A body is read as it was sent, and unpacked where heavy bodies are read (`heavy`), twice: first only
-//! to see what it comes to, in [`DECODER_BYTES`], then into a buffer of that size, which is reserved before
-//! it is made ([P6](crate::design::P6); tests/it/memory.rs).
+//! A body is read as it was sent, and decompressed where heavy bodies are handled (`heavy`), twice: first
+//! only to measure the result, in [`DECODER_BYTES`], then into a buffer of that size, which is reserved
+//! before it is allocated ([P6](crate::design::P6); tests/it/memory.rs).
 //!
-//! # What a stranger may have unpacked
-//! A signature stands over the text, so that somebody has to unpack before it can be checked. Whoever has
-//! shown nothing else (no bearer token, no write key) may have unpacked [`FREE_BYTES`] and
-//! [`MOST_RATIO`] times what it sent, and no more than [`BEGINNING_BYTES`] of it, which is enough for
-//! the first event: that is what Segment signs. Where the signature is over a whole larger batch, its text
-//! is hashed piece by piece, and kept only once it is shown to be good.
+//! # How much is decompressed for a stranger
+//! A signature covers the decompressed text, so decompression has to precede the check. For a sender that has
+//! shown nothing else (no bearer token, no write key), at most [`FREE_BYTES`] plus [`MOST_RATIO`] times what
+//! it sent is decompressed. No more than [`BEGINNING_BYTES`] of that is kept, which is enough for the first
+//! event: that is what Segment signs. If the signature covers the whole of a larger batch, its text is hashed
+//! piece by piece, and kept only once the signature is known to be good.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -26,26 +27,28 @@ use super::doors::Door;
 use super::heavy::{Heavy, Lane, MEDIUM_BYTES, SMALL_BYTES};
 use super::sorting::EVENT_LIMIT_BYTES;
 
-/// What comes of one step.
+/// Bytes decompressed in one step.
 const STEP_BYTES: usize = 32 * 1024;
 
-/// What a decoder takes, whatever it reads: 43 KiB for its state and window, one step, and the fields of a
-/// gzip header, of which there are three of at most 64 KiB.
+/// Most memory of a decoder, whatever its input: 43 KiB for its state and window, one step, and the three
+/// fields of a gzip header, of at most 64 KiB each.
 const DECODER_BYTES: usize = 43 * 1024 + STEP_BYTES + 3 * 64 * 1024;
 
-/// Members of one gzip body: most have one. Each costs the setting up of a decoder, for twenty bytes.
+/// Most members of a gzip body; usually there is one. Each costs the setup of a decoder, for twenty bytes of
+/// input.
 const MOST_MEMBERS: usize = 16;
 
-/// Unpacked for a stranger, however little was sent.
+/// Decompressed for a stranger, however little it sent.
 const FREE_BYTES: usize = 64 * 1024;
 
-/// Times what a stranger sent. Events as JSON come to 5 to 30 times their packed size.
+/// Decompressed for a stranger, as a multiple of what it sent. JSON events expand 5 to 30 times.
 const MOST_RATIO: usize = 100;
 
-/// Unpacked and kept before a stranger has shown anything: the first event, whose size is limited.
+/// Most bytes decompressed and kept before a stranger has proven anything: the first event, whose size is
+/// limited.
 const BEGINNING_BYTES: usize = EVENT_LIMIT_BYTES + 64 * 1024;
 
-/// How a body is packed.
+/// How a body is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
     Gzip,
@@ -53,7 +56,7 @@ pub(super) enum Encoding {
 }
 
 impl Encoding {
-    /// As the head says; `None`: it is plain.
+    /// The encoding named in the head; `None` if the body is not compressed.
     pub fn of(headers: &HeaderMap) -> Result<Option<Self>, Refusal> {
         let Some(value) = headers.get(header::CONTENT_ENCODING) else { return Ok(None) };
         let word = value.to_str().unwrap_or("?").trim().to_ascii_lowercase();
@@ -65,12 +68,12 @@ impl Encoding {
         }))
     }
 
-    /// Whether a body begins as one does that is packed so, as far as there is any of it.
+    /// Whether a body begins as this encoding does, as far as there are bytes.
     fn begins(self, packed: &[u8]) -> bool {
         match (self, packed) {
             (Self::Gzip, [one, two, ..]) => [*one, *two] == [0x1f, 0x8b], // RFC 1952, 2.3.1
             (Self::Gzip, _) => [0x1f].starts_with(packed),
-            // RFC 1950, 2.2: the method, and both bytes as one number
+            // RFC 1950, 2.2: the method, and the checksum over both bytes
             (Self::Deflate, [one, two, ..]) => {
                 one & 0x0f == 8 && u16::from_be_bytes([*one, *two]) % 31 == 0
             }
@@ -78,7 +81,7 @@ impl Encoding {
         }
     }
 
-    /// What is wrong with a body that cannot be unpacked.
+    /// Why a body cannot be decompressed.
     fn fault(self, packed: &[u8], error: &io::Error) -> Refusal {
         if !self.begins(packed) {
             Refusal::NotPacked
@@ -90,18 +93,18 @@ impl Encoding {
     }
 }
 
-/// What is known of who sent a body.
+/// What is known about the sender of a body.
 pub(super) enum Sender {
     /// It has shown a secret.
     Known,
-    /// It has shown nothing, and its text may: where it is signed.
+    /// It has shown no secret yet; the decompressed text may prove that it signed with one.
     Signer(Arc<Door>, Presented),
-    /// It has shown nothing, and is taken all the same.
+    /// It has shown no secret, and is accepted without one.
     Anybody,
 }
 
 impl Sender {
-    /// Whoever has shown this at that door.
+    /// A sender that has presented these credentials at this door.
     pub fn at(door: &Arc<Door>, presented: &Presented) -> Self {
         if presented.shows_a_secret() {
             Self::Known
@@ -113,7 +116,7 @@ impl Sender {
     }
 }
 
-/// Unpacks a body that may come to `limit_bytes`, when it is its turn.
+/// Decompresses a body into at most `limit_bytes`, when its turn comes.
 pub(super) async fn unpacked(
     mut received: Received,
     encoding: Encoding,
@@ -148,8 +151,8 @@ pub(super) async fn unpacked(
     Ok(received)
 }
 
-/// Unpacks a body of somebody who is known. What it comes to shows only then: a small one does not wait for
-/// large ones.
+/// Decompresses a body of an authenticated sender. Its size shows only then: the smaller lanes are tried
+/// first, so that small bodies do not wait for large ones.
 async fn text_of_known(
     received: Received,
     encoding: Encoding,
@@ -171,7 +174,7 @@ async fn text_of_known(
     heavy.work(Lane::Large, received, by, whole).await.map(|(text, ())| text)
 }
 
-/// Unpacks a body that comes to no more than `most` bytes, and says whether it does.
+/// Decompresses a body if the result has at most `most` bytes; returns whether it has.
 fn text_up_to(body: &mut Received, encoding: Encoding, most: usize) -> Result<bool, Refusal> {
     body.place.charge(DECODER_BYTES)?;
     let packed = body.bytes.clone();
@@ -184,7 +187,7 @@ fn text_up_to(body: &mut Received, encoding: Encoding, most: usize) -> Result<bo
     Ok(false)
 }
 
-/// Puts what a body comes to, which is of that length, into its place.
+/// Replaces a body by its decompressed text, which has this length.
 fn take_text(
     body: &mut Received,
     encoding: Encoding,
@@ -198,19 +201,19 @@ fn take_text(
     Ok(())
 }
 
-/// What a first look has shown.
+/// The result of a first look.
 enum Looked {
-    /// That was all of it.
+    /// The whole body fitted, and is decompressed.
     Unpacked,
     /// Its first event is signed.
     Known,
-    /// Nobody has to sign.
+    /// No signature is needed.
     Anybodys,
-    /// Only the whole text may be signed; and what it means if that is longer than may be looked at.
+    /// Only the whole text may be signed; with the refusal that applies if the text is longer than allowed.
     Unproven(WholeText, Refusal),
 }
 
-/// Unpacks the beginning, and keeps it if that is all.
+/// Decompresses the beginning of a body, and keeps it if that is all.
 fn first_look(
     body: &mut Received,
     encoding: Encoding,
@@ -234,7 +237,7 @@ fn first_look(
     let admits = door.gate.admits_by_first(&presented, &text, &door.extra_fields);
     drop(text);
     body.place.discharge(DECODER_BYTES + beginning_bytes);
-    // Who signs the first event may have more unpacked: what is wrong with this one is its signature.
+    // A sender that signs the first event may have more decompressed, so the fault is the signature.
     let past_most = match admits {
         Some(true) => return Ok(Looked::Known),
         Some(false) => Refusal::Unauthenticated,
@@ -247,7 +250,8 @@ fn first_look(
     Ok(Looked::Unproven(whole, past_most))
 }
 
-/// Unpacks all of it, if `whole` finds that it is signed; `past_most` is what it means if it is longer.
+/// Decompresses a whole body, if `whole` proves that it is signed. `past_most` is the refusal for a longer
+/// one.
 fn whole_text(
     body: &mut Received,
     encoding: Encoding,
@@ -271,24 +275,24 @@ fn whole_text(
     take_text(body, encoding, &packed, length)
 }
 
-/// How much a body comes to.
+/// The decompressed length of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Length {
-    /// So many bytes.
+    /// This many bytes.
     Whole(usize),
-    /// More than was to be looked at.
+    /// More than was to be measured.
     More,
 }
 
-/// What a body comes to, looked at no further than `most` bytes of what comes out; `see` is shown each
-/// piece, and ends it by `false`.
+/// Measures the decompressed length of a body, up to `most` bytes. `see` is given each piece, and stops
+/// measuring by returning `false`.
 fn measure(
     encoding: Encoding,
     packed: &[u8],
     most: usize,
     mut see: impl FnMut(&[u8]) -> bool,
 ) -> Result<Length, Refusal> {
-    let looked_at = &packed[..packed.len().min(most)]; // much may come to nothing too
+    let looked_at = &packed[..packed.len().min(most)]; // input may also expand to nothing
     let mut length = 0_usize;
     let read = each_piece(encoding, looked_at, |piece| {
         length += piece.len();
@@ -301,7 +305,7 @@ fn measure(
     }
 }
 
-/// The first so many bytes of what a body comes to, which the caller has room for.
+/// The first `length` bytes of a decompressed body, for which the caller has reserved room.
 fn unpack(encoding: Encoding, packed: &[u8], length: usize) -> Result<Bytes, Refusal> {
     let mut text = Vec::with_capacity(length);
     each_piece(encoding, packed, |piece| {
@@ -312,7 +316,7 @@ fn unpack(encoding: Encoding, packed: &[u8], length: usize) -> Result<Bytes, Ref
     Ok(text.into())
 }
 
-/// The first so many bytes of what a body comes to, or less where it is broken.
+/// The first `most` bytes of a decompressed body, or fewer if it is shorter or broken.
 fn beginning(encoding: Encoding, packed: &[u8], most: usize) -> Vec<u8> {
     let mut text = Vec::with_capacity(most);
     let packed = &packed[..packed.len().min(most)];
@@ -327,11 +331,11 @@ fn beginning(encoding: Encoding, packed: &[u8], most: usize) -> Vec<u8> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Reached,
-    /// It was not wanted.
+    /// The caller wanted no more.
     GivenUp,
 }
 
-/// Unpacks piece by piece, for as long as `take` wants more.
+/// Decompresses piece by piece, for as long as `take` returns `true`.
 fn each_piece(
     encoding: Encoding,
     packed: &[u8],
@@ -365,7 +369,7 @@ fn each_piece(
             return Ok(end);
         }
         if encoding == Encoding::Deflate {
-            break; // there is no second one
+            break; // zlib has no further members
         }
     }
     Err(Refusal::PackedBroken)

@@ -1,7 +1,8 @@
-//! `POST|PUT|PATCH /segment/{destination or route}`: the way of one request.
+//! `POST|PUT|PATCH /segment/{destination or route}`: how one request is handled.
 //!
-//! A 2xx is a promise that everything accepted is on stable storage ([P1](crate::design::P1)). If the ledger does not
-//! make it so in time the answer is 503: Segment sends the same again, which changes nothing.
+//! A 2xx is a promise that everything accepted is on stable storage ([P1](crate::design::P1)). If the ledger
+//! does not achieve that in time the answer is 503, and Segment retries: recording the same events again
+//! changes nothing.
 
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
@@ -26,16 +27,16 @@ use super::{Limits, PublicState, body};
 use crate::ledger::{Intake, LedgerError, Recorded};
 use crate::membership::Timestamp;
 
-/// Bodies from this size on are sorted on a thread of their own: about a millisecond of work.
+/// Bodies of at least this size, about a millisecond of work, are sorted on a blocking thread.
 const HEAVY_BYTES: usize = 64 * 1024;
 
-/// What the ledger is given at least, however long the body took to arrive.
+/// The least time that the ledger gets, however long the body took to arrive.
 const LEAST_FOR_THE_LEDGER: Duration = Duration::from_millis(500);
 
-/// Takes one request of events.
+/// Handles one request with events.
 ///
-/// What is awaited is boxed part by part: a future of more than a kibibyte is more than an allocator
-/// keeps at hand for its thread, and every request would pay for it.
+/// The futures awaited here are boxed one by one: an allocator's thread cache does not hold futures larger
+/// than a kibibyte, which would cost every request.
 pub(super) async fn accept(
     State(state): State<Arc<PublicState>>,
     destination: Result<Path<String>, PathRejection>,
@@ -53,7 +54,7 @@ pub(super) async fn accept(
     };
     let meant = entered.is_err().then(|| Meant::by(&astray, &head.headers, &state.doors)).flatten();
     let awaits_leave = body::awaits_leave(&head.headers);
-    drop(head); // so that strangers have nothing in memory while their body is awaited
+    drop(head); // so that strangers hold no memory while their body is awaited
     let received = Box::pin(async {
         let (door, (presented, encoding)) = entered?;
         let received = body::read(&mut body, &state.limits, &state.budget).await?;
@@ -61,7 +62,7 @@ pub(super) async fn accept(
     });
     let end = match received.await {
         Ok((door, presented, encoding, received)) => {
-            drop(body); // an allocator is quickest with what it gets back soon
+            drop(body); // early, because an allocator is fastest at reusing recent frees
             let due = Due::of(arrived, &state.limits);
             Box::pin(state.take(door, presented, encoding, received, due)).await
         }
@@ -80,7 +81,7 @@ pub(super) async fn accept(
     state.counted(&at, asked, arrived, end).into_response()
 }
 
-/// All that can be decided before the body is read.
+/// Everything that can be decided before the body is read.
 fn enter(
     door: &Door,
     headers: &http::HeaderMap,
@@ -95,12 +96,12 @@ fn enter(
     Ok((presented, encoding))
 }
 
-/// When the answer is due.
+/// The deadline of the answer.
 #[derive(Clone, Copy)]
 pub(super) struct Due(Instant);
 
 impl Due {
-    /// For a request that arrived then.
+    /// The deadline for a request that arrived at this time.
     pub(super) fn of(arrived: Instant, limits: &Limits) -> Self {
         Self(arrived + limits.answer_timeout)
     }
@@ -111,7 +112,7 @@ impl Due {
 }
 
 impl PublicState {
-    /// Where a request comes from, as far as it can be told.
+    /// The source address of a request, as far as it is known.
     pub(super) fn source(
         &self,
         extensions: &http::Extensions,
@@ -121,7 +122,7 @@ impl PublicState {
         sources::source(*peer, headers, self.limits.trusted_proxies)
     }
 
-    /// The body keeps its place in the budget until this returns.
+    /// Processes a received body, which keeps its place in the budget until this returns.
     async fn take(
         &self,
         door: &Arc<Door>,
@@ -147,7 +148,7 @@ impl PublicState {
         self.keep(door, sorted, received, arrival, due).await
     }
 
-    /// Unpacks a body that may come to `limit_bytes`.
+    /// Decompresses a body into at most `limit_bytes`.
     pub(super) async fn unpacked(
         &self,
         received: Received,
@@ -160,7 +161,7 @@ impl PublicState {
         unpacking::unpacked(received, encoding, sender, limit_bytes, &self.heavy, by).await
     }
 
-    /// Makes what was sorted durable.
+    /// Makes the sorted events durable.
     pub(super) async fn keep(
         &self,
         door: &Door,
@@ -185,7 +186,7 @@ impl PublicState {
         Ok(unsure.account)
     }
 
-    /// Sorts a body that has come through a door: here, or on a thread of its own if it is heavy.
+    /// Sorts a body: on this thread, or on a blocking thread if it is heavy.
     pub(super) async fn sorted(
         &self,
         door: &Arc<Door>,
@@ -204,7 +205,7 @@ impl PublicState {
         self.heavy.work(lane, received, due.for_the_ledger(), sort).await
     }
 
-    /// A record that comes too late may still happen; the retry that follows repeats it.
+    /// A record that misses the deadline may still succeed; the sender's retry then repeats it.
     async fn record(
         &self,
         door: &Door,
@@ -218,7 +219,7 @@ impl PublicState {
         }
     }
 
-    /// The sender comes again as fast as it likes, and the log may be on the same disk.
+    /// Logged rarely: the sender retries as fast as it likes, and the log may be on the same disk.
     fn unrecorded(&self, door: &Door, error: Option<&LedgerError>) -> Refusal {
         let due = self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).more(1);
         if let Some(requests) = due {
@@ -258,7 +259,7 @@ mod tests {
         Entrance { credentials, extra_fields: vec!["plan".to_owned()], ..entrance(name) }
     }
 
-    /// `production` takes either proof, `strict` wants both, `open` none; `off` is disabled.
+    /// `production` accepts either proof, `strict` requires both, `open` none; `off` is disabled.
     fn public(ledger: &Arc<FakeLedger>, limits: Limits) -> Router {
         let both = || Credentials {
             shared_secrets: vec![Secret::new("secret")],
@@ -315,7 +316,7 @@ mod tests {
         Arc::new(FakeLedger::that(RECORDS))
     }
 
-    /// An event of an audience that names nobody: rejected, and worth keeping.
+    /// An event of an audience without an identifier: rejected, and worth keeping.
     fn nobody_enters() -> String {
         enters("u1").replace("\"u1\"", "null")
     }
@@ -523,7 +524,7 @@ mod tests {
         assert_eq!(statuses, [200, 200, 429, 429]);
     }
 
-    /// Made by the usual tools; the signature is over what they were given.
+    /// Compressed by common tools; the signature covers the uncompressed text.
     #[tokio::test]
     async fn a_body_may_be_compressed() {
         const EVENT: &str = concat!(
@@ -570,14 +571,14 @@ mod tests {
         writer.finish().expect("memory takes it")
     }
 
-    /// What a stranger's signature is over decides how much of its body is unpacked.
+    /// The text that a stranger's signature covers decides how much of its body is decompressed.
     #[tokio::test]
     async fn a_stranger_has_little_unpacked_before_its_signature_is_known() {
         const MIB: usize = 1 << 20;
         let first = enters("u1");
         let noise = (0..200_000_u32).map(|n| n.wrapping_mul(2_654_435_761) >> 7);
         let noise: Vec<_> = noise.map(|n| n.to_string()).collect();
-        let long = format!("[{first},{}]", noise.join(",")); // 1.4 MB that pack to a third
+        let long = format!("[{first},{}]", noise.join(",")); // 1.4 MB, compressed to a third
         let spaces = |count: usize| format!("[{first}{}]", " ".repeat(count));
         assert!(long.len() > MIB + 64 * 1024);
         let batch = |count: usize| format!("[{first}{}]", format!(",{first}").repeat(count));
@@ -588,11 +589,11 @@ mod tests {
             (long.clone(), long.clone(), None, 200),  // by the whole text
             (long.clone(), "other".to_owned(), None, 401),
             (long.clone(), "other".to_owned(), Some("token"), 200),
-            // a few bytes that come to much more
+            // a few bytes that expand to much more
             (spaces(60_000), first.clone(), None, 200),
             (spaces(500_000), first.clone(), None, 413),
             (spaces(500_000), "other".to_owned(), None, 413),
-            // its first event shows that it is signed, or that it is not
+            // the first event shows whether it is signed
             (batch(3_000), first.clone(), None, 200),
             (batch(3_000), "other".to_owned(), None, 401),
             (spaces(500_000), first.clone(), Some("token"), 200),
@@ -642,7 +643,7 @@ mod tests {
         }
     }
 
-    /// Which texts a signature may be over, and what it does not protect.
+    /// Which texts a signature may cover, and what it does not protect.
     #[tokio::test]
     async fn a_batch_is_signed_by_its_raw_first_element() {
         let (one, two) = (enters("u1"), enters("u2"));
@@ -677,12 +678,12 @@ mod tests {
             (batch(&[&one, &two]), batch(&[&one, &two]), 200),
             (batch(&[&one, &two]), two.clone(), 401),
             (batch(&[&tampered, &two]), one.clone(), 401),
-            // the property of the sender: nothing vouches for the tail
+            // a limitation of Segment's scheme: nothing vouches for the rest of a batch
             (batch(&[&one, &tampered]), one.clone(), 200),
             (batch(&[&one, &tampered]), batch(&[&one, &two]), 401),
             ("[]".to_owned(), "[]".to_owned(), 200),
             ("[]".to_owned(), String::new(), 401),
-            // strangers hear 401 before anything else
+            // strangers are told 401 before anything else
             ("[{},".to_owned(), "{}".to_owned(), 400),
             ("[{},".to_owned(), "[{},".to_owned(), 400),
             ("[{},".to_owned(), "[]".to_owned(), 401),
@@ -836,7 +837,7 @@ mod tests {
         (response.status(), retry_after)
     }
 
-    /// Our own trouble is never a 4xx, and never a 2xx, whatever the events are worth.
+    /// Trouble on our side is never a 4xx, and never a 2xx, whatever the events.
     #[tokio::test(start_paused = true)]
     async fn a_ledger_that_refuses_or_is_slow_is_a_503() {
         let later = (StatusCode::SERVICE_UNAVAILABLE, Some("1".to_owned()));

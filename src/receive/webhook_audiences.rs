@@ -1,6 +1,7 @@
-//! The [two calls](crate::design::segment::requests) that Segment's Webhook Audiences make beside their events: an audience is created, and
-//! asked for. They carry no credential, so they keep no state and tell nothing: the external id is a
-//! pure function of the path's name and the audience's, and the calls are limited in number.
+//! The [two calls](crate::design::segment::requests) that Segment's Webhook Audiences make besides their
+//! events: to create an audience, and to look one up. They carry no credential, so they store nothing and
+//! reveal nothing: the external id is a pure function of the path's name and the audience's, and the calls
+//! are rate-limited.
 
 use std::sync::Arc;
 
@@ -18,10 +19,10 @@ use super::{Limits, PublicState, body};
 
 use crate::json::{self, Json};
 
-/// These calls carry a name and a few settings.
+/// Most bytes of such a call, which contains a name and a few settings.
 const BODY_LIMIT_BYTES: usize = 64 * 1024;
 
-/// What follows the name in the paths.
+/// The rest of the path, after the name.
 const CREATE: &str = "/audiences/create";
 const GET: &str = "/audiences/get";
 
@@ -37,7 +38,7 @@ pub(super) struct ExternalId {
     external_id: String,
 }
 
-/// `{"audienceName": …}` is answered with the id that the audience has from now on and always had.
+/// `{"audienceName": …}` is answered with the audience's id, which is the same every time.
 pub(super) async fn create(
     State(state): State<Arc<PublicState>>,
     Path(destination): Path<String>,
@@ -65,7 +66,7 @@ async fn created(
     Ok(Json(ExternalId { external_id }))
 }
 
-/// `{"externalId": …}` is answered with itself: every id is known, for none is kept.
+/// `{"externalId": …}` is answered with itself: every id is valid, because none is stored.
 pub(super) async fn get(
     State(state): State<Arc<PublicState>>,
     Path(destination): Path<String>,
@@ -91,7 +92,7 @@ async fn known(
     Ok(Json(known))
 }
 
-/// What is remembered of a request: what it shows, and its path.
+/// The credentials of a request, and its path, in case it is refused.
 fn seen(request: &Request) -> (Asked, String) {
     let path = request.uri().path();
     (Asked::of(request.method(), request.headers()), shortened(path))
@@ -115,7 +116,7 @@ async fn read<T: for<'a> Deserialize<'a>>(
     encoding: Option<Encoding>,
 ) -> Result<T, Refusal> {
     let arrived = Instant::now();
-    let mut body = request.into_body(); // nothing of the head is kept while the body is awaited
+    let mut body = request.into_body(); // no part of the head is kept while the body is awaited
     let body_limit_bytes = state.limits.body_limit_bytes.min(BODY_LIMIT_BYTES);
     let limits = Limits { body_limit_bytes, ..state.limits };
     let mut received = body::read(&mut body, &limits, &state.budget).await?;

@@ -1,4 +1,4 @@
-//! The forms in which senders write a time.
+//! The formats in which senders write a time.
 
 use jiff::civil::Time;
 use jiff::fmt::temporal::Pieces;
@@ -9,17 +9,17 @@ use serde_json::Value;
 use super::EARLIEST;
 use crate::membership::Timestamp;
 
-/// What an event has where a time belongs.
+/// The value of a time field, as the sender wrote it.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::map) enum Written<'a> {
     Text(&'a str),
     Number(f64),
-    /// Something else, which is no time.
+    /// Any other JSON value, which is not a time.
     Other,
 }
 
 impl<'a> Written<'a> {
-    /// None: there is nothing. An empty text is nothing, as everywhere.
+    /// `None` if there is nothing; an empty text counts as nothing, as everywhere.
     pub(in crate::map) fn of(value: Option<&'a Value>) -> Option<Self> {
         match value? {
             Value::Null => None,
@@ -29,12 +29,12 @@ impl<'a> Written<'a> {
         }
     }
 
-    /// The same of a text.
+    /// [`Written::of`] for a text.
     pub(in crate::map) fn of_text(text: &'a str) -> Option<Self> {
         (!text.is_empty()).then_some(Self::Text(text))
     }
 
-    /// The time, if it is one.
+    /// The time, if the value is one.
     pub(in crate::map) fn read(self) -> Option<Timestamp> {
         match self {
             Self::Text(text) => text_read(text),
@@ -43,8 +43,8 @@ impl<'a> Written<'a> {
         }
     }
 
-    /// Whether it is not after another one, as far as their texts show it at once: both as Segment
-    /// writes them, so that digits stand above digits. It spares reading the other one.
+    /// Whether this time is at or before `other`, decided by comparing their texts. That works only if both
+    /// have Segment's fixed-width format; otherwise the answer is `false`. Avoids parsing `other`.
     pub(super) fn is_sooner(self, other: Self) -> bool {
         const SEGMENTS: usize = "2025-03-13T07:23:15.697Z".len();
         let is_usual = |text: &str| {
@@ -63,9 +63,9 @@ impl<'a> Written<'a> {
     }
 }
 
-/// Since the epoch, in the finest unit that makes it a time since 2010, down to nanoseconds: as
-/// milliseconds 1,741,850,595 would be in January 1970, and as seconds 1,741,850,595,029 in the year
-/// 57,167. What no unit makes such a time is seconds, and too early.
+/// A number since the epoch, in the finest unit from nanoseconds to seconds that makes it a time since 2010:
+/// as milliseconds 1,741,850,595 would be in January 1970, and as seconds 1,741,850,595,029 in the year
+/// 57,167. If no unit does, it is taken as seconds, and is too early.
 fn number_read(number: f64) -> Timestamp {
     #[expect(clippy::cast_precision_loss, reason = "a whole second")]
     let earliest = EARLIEST.0 as f64;
@@ -77,13 +77,13 @@ fn number_read(number: f64) -> Timestamp {
     Timestamp(micros)
 }
 
-/// * ISO 8601: a date, maybe a time, maybe an offset. Without an offset it is UTC; a named zone
-///   without an offset is not read, because this process carries no zone database. Also with a blank before the
-///   offset, with `UTC` or `GMT` for it, with a colon before the `Z`, and with a zone behind the offset, as Ruby, Go
-///   and others write it.
-/// * RFC 2822, as mail and HTTP have it, and what `Date.toString()` gives in JavaScript. Of its names of zones only
-///   those that it says the meaning of: `HST` is none of them, and would pass for UTC.
-/// * A number of digits since the epoch: see [`number_read`].
+/// * ISO 8601: a date, optionally a time, optionally an offset. Without an offset it is UTC. A named zone
+///   without an offset is not read, because this process carries no time zone database. Also accepted, as
+///   Ruby, Go and others write it: a blank before the offset, `UTC` or `GMT` instead of the offset, a colon
+///   before the `Z`, and a zone after the offset.
+/// * RFC 2822, as in mail and HTTP, and what `Date.toString()` gives in JavaScript. Of the zone names of RFC
+///   2822 only those whose meaning it defines: `HST` is not among them and would pass for UTC.
+/// * Digits since the epoch: see [`number_read`].
 fn text_read(text: &str) -> Option<Timestamp> {
     iso(text).or_else(|| other_form(text.trim()))
 }
@@ -98,7 +98,7 @@ fn iso(text: &str) -> Option<Timestamp> {
     let local = pieces.date().to_datetime(pieces.time().unwrap_or(Time::midnight()));
     let instant = match offset.to_timestamp(local) {
         Ok(instant) => instant,
-        // The last day of the year 9999 is far enough ahead.
+        // An offset can push the last day of the year 9999 out of range; the maximum is ahead enough.
         Err(_) if local.year() > 0 => jiff::Timestamp::MAX,
         Err(_) => return None,
     };
@@ -132,14 +132,14 @@ fn other_form(text: &str) -> Option<Timestamp> {
     mail.ok().or_else(javascript).map(micros)
 }
 
-/// In ISO 8601 what differs from it only in how the offset is written.
+/// Rewrites as ISO 8601 a text that differs from it only in how the offset is written.
 fn iso_of(text: &str) -> Option<String> {
     if let Some(moment) = text.strip_suffix(":Z").or_else(|| text.strip_suffix(":z")) {
         return Some(format!("{moment}Z"));
     }
     let (date, rest) = text.split_at_checked("2025-03-13".len())?;
     let (time, offset) = match rest.rfind(['+', '-']) {
-        // Go shows its monotonic clock behind a time
+        // Go appends the reading of its monotonic clock
         Some(_) if rest.contains(" m=") => return iso_of(text.split(" m=").next()?),
         Some(at) => rest.split_at(at),
         None => return Some(format!("{}Z", without_utc(text)?)),
@@ -149,7 +149,8 @@ fn iso_of(text: &str) -> Option<String> {
     is_zone.then(|| format!("{date}{}{offset}", time.trim_end()))
 }
 
-/// The same with a fraction of a second as long as the parsers take it: nanoseconds.
+/// The text with its fraction of a second cut to nanoseconds, the most that the parsers accept; `None` if it
+/// is no longer than that.
 fn with_less_digits(text: &str) -> Option<String> {
     const MOST: usize = 9;
     let (whole, fraction) = text.split_at(text.find(['.', ','])? + 1);
@@ -157,8 +158,8 @@ fn with_less_digits(text: &str) -> Option<String> {
     (digits > MOST).then(|| [whole, &fraction[..MOST], &fraction[digits..]].concat())
 }
 
-/// Whether a text that ends in the name of a zone, or has one before a comment, names one that has a meaning in
-/// RFC 2822.
+/// Whether RFC 2822 defines the zone name that ends the text, or that precedes a comment; `true` if there is
+/// no zone name.
 fn has_known_zone(text: &str) -> bool {
     const KNOWN: [&str; 12] =
         ["UT", "UTC", "GMT", "Z", "EST", "EDT", "CST", "CDT", "MST", "MDT", "PST", "PDT"];
@@ -168,7 +169,7 @@ fn has_known_zone(text: &str) -> bool {
         || KNOWN.iter().any(|known| known.eq_ignore_ascii_case(zone))
 }
 
-/// What stands before `UTC`, `GMT` or `Z`.
+/// The text before a final `UTC`, `GMT` or `Z`; `None` if it ends in none of them.
 fn without_utc(text: &str) -> Option<&str> {
     ["UTC", "GMT", "Z"].into_iter().find_map(|zone| {
         let (moment, end) = text.split_at_checked(text.len().checked_sub(zone.len())?)?;
@@ -210,7 +211,7 @@ mod tests {
             ("2025-03-13T09:23:15+02:00[Europe/Berlin]", Some(0)),
             ("2025-03-13T09:23:15[Europe/Berlin]", None),
             ("2025-02-30T07:23:15Z", None),
-            // as senders write them that are no browsers
+            // as senders other than browsers write them
             ("2025-03-13T07:23:15.029:Z", Some(29_000)),
             ("2025-03-13T07:23:15:z", Some(0)),
             ("2025-03-13T07:23:15.029+0000", Some(29_000)),
@@ -244,7 +245,7 @@ mod tests {
             ("Thu, 13 Mar 2025 01:23:15 MDT", Some(0)),
             ("Wed, 12 Mar 2025 23:23:15 PST", Some(0)),
             ("Thu, 13 Mar 2025 00:23:15 PDT", Some(0)),
-            // names that would pass for UTC
+            // zone names that would pass for UTC
             ("Wed, 12 Mar 2025 21:23:15 HST", None),
             ("Thu, 13 Mar 2025 16:23:15 JST", None),
             ("Thu, 13 Mar 2025 09:23:15 CEST", None),
@@ -252,7 +253,7 @@ mod tests {
             ("13 Mar 2025 12:53:15 IST", None),
             ("Thu, 13 Mar 2025 07:23:15 A", None),
             ("Thu, 13 Mar 2025 07:23:15 Europe/Berlin", None),
-            ("Fri, 13 Mar 2025 07:23:15 GMT", None), // it was a Thursday
+            ("Fri, 13 Mar 2025 07:23:15 GMT", None), // that day was a Thursday
             ("Thu Mar 13 2025 07:23:15 GMT+0000 (Coordinated Universal Time)", Some(0)),
             ("Thu Mar 13 2025 09:23:15 GMT+0200 (CEST)", Some(0)),
             ("Thu Mar 13 2025 09:23:15 GMT+0200", Some(0)),
@@ -261,7 +262,7 @@ mod tests {
             ("1741850595029", Some(29_000)),
             ("1741850595029123", Some(29_123)),
             ("1741850595029123456", Some(29_123)),
-            ("20250313", Some(-26_595_000_000)), // a date of ISO 8601
+            ("20250313", Some(-26_595_000_000)), // an ISO 8601 date
             ("-1741850595", None),
             ("1e9", None),
             ("2025-03-13 09:23:15 CEST", None),

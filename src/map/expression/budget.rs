@@ -1,4 +1,4 @@
-//! What resolving one field may build: directives can multiply what an event holds.
+//! Limits how much resolving one field may build: directives can multiply what an event contains.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -7,12 +7,12 @@ use serde_json::Value;
 
 use super::Unresolved;
 
-/// Far more than any field of an event of Segment's needs, which has 32 KB itself.
+/// Far more than any field needs: an event of Segment has at most 32 KB.
 const BYTES: usize = 1024 * 1024;
-/// What a value takes beside its texts.
+/// Charged for every value, on top of its texts.
 const BYTES_A_VALUE: usize = 32;
 
-/// Bytes that may still be built.
+/// The bytes that may still be built.
 pub(super) struct Budget(Cell<usize>);
 
 impl Default for Budget {
@@ -22,7 +22,7 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// To be asked before the bytes are built.
+    /// Spends bytes; called before they are built.
     pub(super) fn spend(&self, bytes: usize) -> Result<(), Unresolved> {
         let left = self.0.get().checked_sub(bytes);
         let left =
@@ -31,12 +31,12 @@ impl Budget {
         Ok(())
     }
 
-    /// To be asked after a value was built whose parts were bounded before.
+    /// Spends the size of a value that was already built from bounded parts.
     pub(super) fn weigh(&self, value: &Value) -> Result<(), Unresolved> {
         self.spend(weight(value))
     }
 
-    /// A value of one's own, paid for if it has to be copied.
+    /// An owned value; its size is spent if it has to be copied.
     pub(super) fn own(&self, value: Cow<'_, Value>) -> Result<Value, Unresolved> {
         if let Cow::Borrowed(value) = value {
             self.weigh(value)?;

@@ -1,4 +1,4 @@
-//! `@case`: a text in upper or lower case; any other value as it is.
+//! `@case`: a text in upper or lower case; any other value unchanged.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,7 +19,7 @@ pub(in crate::map) struct Case {
 enum Operator {
     Lower,
     Upper,
-    /// An error for a text; the hosted integration passes other values all the same.
+    /// Fails for a text; other values pass unchanged, as in the hosted integration.
     Unknown,
 }
 
@@ -38,7 +38,7 @@ impl Case {
             Some(_) => Operator::Unknown,
         };
         let value = match options.get("value") {
-            // An empty text counts as none, as in the hosted integration.
+            // An empty text counts as no value, as in the hosted integration.
             None => None,
             Some(json) if json.as_str() == Some("") => None,
             Some(json) => Some(compiler.at("value", |this| {
@@ -49,7 +49,7 @@ impl Case {
         Some(Self { operator, value })
     }
 
-    /// Whether anything of the event can be in what it gives.
+    /// Whether the result can depend on the event.
     pub(super) fn reads_event(&self) -> bool {
         self.value.as_ref().is_some_and(Expression::reads_event)
     }

@@ -1,4 +1,4 @@
-//! From the JSON of Segment's mapping editor to an expression, with all that is wrong with it.
+//! Compiles the JSON of Segment's mapping editor into an expression, and collects every fault in it.
 
 use std::fmt;
 
@@ -18,16 +18,16 @@ use super::replace::Replace;
 use super::template::Template;
 use super::transform::Transform;
 
-/// Directives and objects inside each other; far more than anybody writes.
+/// Deepest nesting of directives and objects; far more than anybody writes.
 pub(super) const DEEPEST: usize = 64;
 
-/// What the editor notes beside a directive; it means nothing to the value.
+/// Notes that the editor keeps beside a directive; they do not affect the value.
 pub(super) const NOTES: &str = "_metadata";
 
-/// One thing that is wrong with a mapping, whatever the event. Names keys and directives, no values.
+/// A fault in a mapping, whatever the event. It names keys and directives, never values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MappingFault {
-    /// Where it is, as in `user_email.@if.then`.
+    /// Its place in the mapping, such as `user_email.@if.then`.
     pub path: String,
     /// What is wrong and what would be right.
     pub problem: String,
@@ -46,7 +46,8 @@ pub(super) fn compile(json: &Value, at: &str) -> Result<Expression, Vec<MappingF
     if compiler.faults.is_empty() { Ok(expression) } else { Err(compiler.faults) }
 }
 
-/// Walks a mapping and notes every fault; what is faulty compiles to something that nobody sees.
+/// Walks a mapping and collects every fault. A faulty part compiles to a placeholder, which [`compile`] does
+/// not return.
 pub(super) struct Compiler {
     path: Vec<String>,
     faults: Vec<MappingFault>,
@@ -58,7 +59,7 @@ impl Compiler {
         self.faults.push(MappingFault { path, problem: problem.into() });
     }
 
-    /// Compiles what stands below the present place.
+    /// Runs `compile` with `key` appended to the current path.
     pub(super) fn at<T>(&mut self, key: &str, compile: impl FnOnce(&mut Self) -> T) -> T {
         self.path.push(key.to_owned());
         let compiled = compile(self);
@@ -145,7 +146,7 @@ impl Compiler {
         }
     }
 
-    /// A text that is compiled now, or a directive that gives one for each event.
+    /// A text that is compiled now, or a directive that yields a text for each event.
     pub(super) fn text_or_directive(
         &mut self,
         json: &Value,
@@ -169,8 +170,9 @@ impl Compiler {
         json.as_str()
     }
 
-    /// The options of a directive; a fault if they are none. What is no option of it is looked into all the
-    /// same, as it is there; `known` are those that the directive looks into itself.
+    /// The options of a directive, or a fault if `json` is not an object of options. Unknown options are
+    /// still compiled, for their faults, as in the hosted integration; `known` names the options that the
+    /// directive compiles itself.
     pub(super) fn options<'a>(
         &mut self,
         json: &'a Value,
@@ -191,7 +193,7 @@ impl Compiler {
         }
     }
 
-    /// An option that must be there, even if only as null.
+    /// A required option; it may be null.
     pub(super) fn needed<'a>(
         &mut self,
         options: &'a Map<String, Value>,
@@ -204,13 +206,13 @@ impl Compiler {
         value
     }
 
-    /// An option that is an expression of its own.
+    /// An optional option that is an expression.
     pub(super) fn option(&mut self, options: &Map<String, Value>, key: &str) -> Option<Expression> {
         let json = options.get(key)?;
         Some(self.at(key, |this| this.expression(json)))
     }
 
-    /// An option that must be a text where it is there.
+    /// An optional option that must be a text.
     pub(super) fn text_option<'a>(
         &mut self,
         options: &'a Map<String, Value>,
@@ -226,7 +228,7 @@ impl Compiler {
     }
 }
 
-/// Plain if everything in it is: then nothing is built for an event.
+/// A literal if all members are literals, so that nothing has to be built for each event.
 fn object(members: Vec<(String, Expression)>) -> Expression {
     let plain = members.iter().map(|(key, member)| Some((key.clone(), member.literal()?.clone())));
     match plain.collect::<Option<Map<_, _>>>() {
@@ -246,7 +248,7 @@ pub(super) fn is_directive(json: &Value) -> bool {
     json.as_object().is_some_and(|members| members.keys().any(|key| key.starts_with('@')))
 }
 
-/// Falsy as in JavaScript: the hosted integration takes such an option for one that is not there.
+/// Falsy as in JavaScript: the hosted integration treats such an option as absent.
 pub(super) fn is_falsy(json: &Value) -> bool {
     match json {
         Value::Null | Value::Bool(false) => true,

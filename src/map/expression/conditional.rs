@@ -1,4 +1,4 @@
-//! `@if`: one of two values, by whether a third exists or is blank.
+//! `@if`: one of two values, depending on whether a third exists or is blank.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,9 +18,9 @@ pub(in crate::map) struct Conditional {
 
 #[derive(Clone, PartialEq)]
 enum Condition {
-    /// `exists`: it is there and not null.
+    /// `exists`: the value is present and not null.
     Exists(Expression),
-    /// `blank`, whose `then` is for what is *not* blank, as in the hosted integration.
+    /// `blank`, whose `then` applies if the value is *not* blank, as in the hosted integration.
     NotBlank(Expression),
 }
 
@@ -44,13 +44,14 @@ impl Conditional {
             compiler.fault("needs the option exists or blank");
             return None;
         }
-        // Of both, `exists` counts, whatever it is, as it does there.
+        // If both options are given, `exists` counts, whatever its value, as in the hosted integration.
         let condition = exists.map(Condition::Exists).or_else(|| blank.map(Condition::NotBlank))?;
-        // An `else` that is plainly false, zero, empty or null counts as none, as it does there.
+        // An `else` that is literally false, zero, empty or null counts as absent, as in the hosted
+        // integration.
         Some(Self { condition, then, otherwise: otherwise.filter(|_| is_there("else")) })
     }
 
-    /// Whether anything of the event can be in what it gives.
+    /// Whether the result can depend on the event.
     pub(super) fn reads_event(&self) -> bool {
         let reads =
             |branch: &Option<Expression>| branch.as_ref().is_some_and(Expression::reads_event);
@@ -64,12 +65,12 @@ impl Conditional {
         }
     }
 
-    /// What its `else` gives for this event, whatever the condition says.
+    /// What the `else` resolves to for this event, whatever the condition.
     pub(super) fn fallback<'a>(&'a self, event: &'a Value, budget: &Budget) -> Resolved<'a> {
         self.otherwise.as_ref().map_or(Ok(None), |otherwise| otherwise.within(event, budget))
     }
 
-    /// The branch that is taken for this event, if there is one.
+    /// The branch taken for this event, if there is one.
     pub(super) fn chosen(
         &self,
         event: &Value,
@@ -87,7 +88,7 @@ impl Conditional {
     }
 }
 
-/// What JavaScript finds equal to an empty text.
+/// Whether the value is null, or equal to an empty text by JavaScript's `==`.
 fn is_blank(value: &Value) -> bool {
     match value {
         Value::Array(items) => match &items[..] {
@@ -110,7 +111,7 @@ impl fmt::Display for Conditional {
     }
 }
 
-/// The empty text, for directives that give it where there is nothing.
+/// The empty text, for directives that return it where there is no value.
 pub(super) fn nothing<'a>() -> Cow<'a, Value> {
     Cow::Owned(Value::String(String::new()))
 }

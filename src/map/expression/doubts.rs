@@ -1,11 +1,11 @@
-//! What is surely not meant by a mapping that can be compiled, for a warning with its place.
+//! Warnings, with their place, about a mapping that compiles but surely does not do what was meant.
 //!
-//! The hosted integration takes such a mapping as well. Most of them make one person of everybody, or
-//! nobody of anybody, and nothing says so until a flag is wrong.
+//! The hosted integration accepts such a mapping as well. Most of them give everybody the same key, or nobody
+//! any key, and nothing shows it until a flag is wrong.
 //!
 //! # What does not hold
-//! That everything else is meant. Only what no owner of a mapping can want is told: a warning
-//! that is often wrong is read by nobody.
+//! That everything else is meant. Only what no owner of a mapping can want is reported: if warnings are often
+//! wrong, nobody reads them.
 
 use serde_json::{Map, Value};
 
@@ -16,7 +16,7 @@ use super::replace;
 use super::template::Template;
 use crate::nearest::nearest;
 
-/// The doubts about the JSON of one field; `at` is where it stands in the mapping.
+/// Warnings about the JSON of one field; `at` is its place in the mapping.
 pub(super) fn doubts(json: &Value, at: &str) -> Vec<MappingFault> {
     let mut doubts = Doubts { path: vec![at.to_owned()], found: Vec::new() };
     doubts.expression(json);
@@ -72,7 +72,7 @@ impl Doubts {
                     template.doubts().into_iter().for_each(|problem| self.doubt(problem));
                 }
             }
-            // It says itself that it is meant as it is.
+            // The directive itself says that the text is meant literally.
             ("@literal", Value::String(_)) => {}
             ("@if", Value::Object(options)) => self.conditional(options),
             ("@case", Value::Object(options)) => {
@@ -130,7 +130,8 @@ impl Doubts {
         }
     }
 
-    /// Looks for options that the directive does not have, and into all but the `words` among them.
+    /// Reports options that the directive does not have, and checks the values of all others except those in
+    /// `words`, which are plain words.
     fn options(&mut self, options: &Map<String, Value>, known: &[&str], words: &[&str]) {
         for (key, option) in options.iter().filter(|(key, _)| *key != NOTES) {
             if !known.contains(&key.as_str()) {
@@ -191,7 +192,7 @@ impl Doubts {
         self.doubt(problem);
     }
 
-    /// A text that stands for itself.
+    /// A text outside a directive, which stands for itself.
     fn plain(&mut self, text: &str) {
         if text.contains("{{") && text.contains("}}") {
             self.doubt("has placeholders and is no @template, so that they stay as they are");

@@ -1,4 +1,4 @@
-//! `@flatten`: nested objects and lists as one object, whose keys are the paths.
+//! `@flatten`: nested objects and lists as one flat object, whose keys are the paths.
 
 use std::borrow::Cow;
 
@@ -37,13 +37,14 @@ impl Flatten {
         Ok(Some(Cow::Owned(Value::Object(flat.into_members()))))
     }
 
-    /// Adds the keys to others; one whose value is nothing takes the place of another, as it does there.
+    /// Adds the flattened members to `flat`. A member whose value is nothing still replaces an earlier one,
+    /// as in the hosted integration.
     pub(super) fn gather(&self, event: &Value, flat: &mut Merged<'_>) -> Result<(), Unresolved> {
         self.flatten_built(&self.value, String::new(), event, flat)
     }
 
-    /// What the mapping itself builds is flattened as it is built: what resolves to nothing in a
-    /// list leaves no null then.
+    /// Flattens objects and lists that the mapping itself builds member by member, without building them
+    /// first: list items that resolve to nothing then leave no null.
     fn flatten_built(
         &self,
         built: &Expression,

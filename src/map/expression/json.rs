@@ -1,4 +1,4 @@
-//! `@json`: a value as JSON text, or what a JSON text says.
+//! `@json`: encodes a value as JSON text, or decodes a JSON text.
 
 use std::borrow::Cow;
 use std::io;
@@ -50,9 +50,9 @@ impl Json {
         Ok(Some(match (self.mode, &*value) {
             (Mode::Encode, value) => Cow::Owned(Value::String(encoded(value, budget)?)),
             (Mode::Decode, Value::String(text)) => {
-                // What it holds takes many times its text.
+                // The decoded value takes many times the bytes of its text.
                 budget.spend(text.len().saturating_mul(8))?;
-                // What is no JSON stays the text it is.
+                // A text that is not JSON stays a text.
                 let read = Exact::read(text.as_bytes()).map(Exact::into_texts);
                 read.map_or(value, Cow::Owned)
             }
@@ -70,7 +70,7 @@ pub(super) fn encoded(value: &Value, budget: &Budget) -> Result<String, Unresolv
     String::from_utf8(bytes).map_err(|_| too_long())
 }
 
-/// A value as JavaScript writes it.
+/// A value as compact JSON, with numbers as JavaScript writes them; `None` if it cannot be serialised.
 #[must_use]
 pub fn stringified(value: &impl Serialize) -> Option<String> {
     let mut bytes = Vec::new();
@@ -78,7 +78,7 @@ pub fn stringified(value: &impl Serialize) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Numbers as JavaScript writes them; no blanks.
+/// Writes numbers as JavaScript does, without white space.
 struct JavaScript;
 
 impl Formatter for JavaScript {
@@ -87,7 +87,7 @@ impl Formatter for JavaScript {
     }
 }
 
-/// Stops where the budget ends.
+/// A writer that fails once the budget is spent.
 struct Spending<'a> {
     to: &'a mut Vec<u8>,
     budget: &'a Budget,

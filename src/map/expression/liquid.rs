@@ -1,16 +1,17 @@
-//! `@liquid`: a text in the Liquid template language, as liquidjs renders it for Segment. Why it is
+//! `@liquid`: a text in the Liquid template language, as liquidjs renders it for Segment. See why it is
 //! [our own](crate::design::decisions::liquid).
 //!
-//! Segment switches the loops and many filters off, and lets unknown variables and filters pass. What is
-//! left is small and has JavaScript's numbers and truth, so that it is evaluated here: the Liquid
-//! crates refuse unknown names and count in integers, and would have to be overruled everywhere.
+//! Segment switches off loops and many filters, and ignores unknown variables and filters. What is left is
+//! small and uses JavaScript's numbers and truthiness, so it is implemented here: the Liquid crates reject
+//! unknown names and compute with integers, and would have to be overruled everywhere.
 //!
 //! # What always holds
-//! * A template that cannot be parsed, or that names what is switched off, is a fault when compiled.
+//! * A template that cannot be parsed, or that names a tag or filter that is switched off, is a fault at
+//!   compile time.
 //! * Rendering takes time bounded by the template and the event (there are no loops) and memory
 //!   bounded by the [`Budget`].
 //! # What does not
-//! `sample`, which is random, is refused: the same event would give two members.
+//! `sample` is random and therefore refused: one event would yield different members.
 
 mod dates;
 mod filters;
@@ -38,7 +39,7 @@ const LONGEST: usize = 1000;
 pub(in crate::map) struct LiquidTemplate(Vec<Node>);
 
 impl LiquidTemplate {
-    /// The error is a sentence with the place of the fault.
+    /// Errors: a sentence that says where the fault is.
     pub(super) fn compile(text: &str) -> Result<Self, String> {
         if text.encode_utf16().count() > LONGEST {
             return Err(format!("may have at most {LONGEST} characters"));
@@ -46,12 +47,12 @@ impl LiquidTemplate {
         parser::parse(text).map(Self)
     }
 
-    /// What is surely not meant by it: filters that there are none of, which pass the value as it is.
+    /// Warnings about filters that do not exist, which leave the value unchanged.
     pub(super) fn doubts(&self) -> Vec<String> {
         parser::unknown_filters(&self.0)
     }
 
-    /// Whether anything of the event can be in it.
+    /// Whether the result can depend on the event.
     pub(super) fn reads_event(&self) -> bool {
         self.0.iter().any(Node::reads_event)
     }
@@ -63,7 +64,7 @@ impl LiquidTemplate {
     }
 }
 
-/// A template may hold somebody's email ([P8](crate::design::P8)).
+/// Hides the text: a template may contain somebody's email ([P8](crate::design::P8)).
 impl fmt::Debug for LiquidTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("LiquidTemplate")

@@ -1,4 +1,4 @@
-//! `@arrayPath`: a list, with each item put through a mapping of its own.
+//! `@arrayPath`: a list whose items are each put through a mapping.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use super::{Expression, Resolved, Unresolved};
 #[derive(Clone, PartialEq)]
 pub(in crate::map) struct ArrayPath {
     list: Expression,
-    /// Of an item; its paths begin at the item.
+    /// The mapping of an item; its paths begin at the item.
     shape: Option<Expression>,
 }
 
@@ -34,7 +34,7 @@ impl ArrayPath {
             let shaping = shape.as_object().is_some_and(|members| !members.is_empty());
             (shaping, compiler.at("1", |this| this.expression(shape)))
         });
-        // An empty shape, or one that is no object, leaves the list as it is.
+        // An empty shape, or one that is not an object, leaves the list unchanged.
         let shape = shape.and_then(|(shaping, shape)| shaping.then_some(shape));
         Some(Self { list: list?, shape })
     }
@@ -53,7 +53,7 @@ impl ArrayPath {
         Ok(Some(Cow::Owned(Value::Array(shaped))))
     }
 
-    /// The list before its items are shaped.
+    /// The list, before its items are shaped.
     pub(super) fn list<'a>(
         &'a self,
         event: &'a Value,
@@ -71,13 +71,13 @@ impl ArrayPath {
 
 /// What an `@arrayPath` finds.
 pub(super) enum List<'a> {
-    /// Its [`items`] are put through this mapping.
+    /// The list's [`items`] are to be put through this mapping.
     Shaped(&'a Expression, Cow<'a, Value>),
-    /// Nothing is shaped.
+    /// The value is used unchanged.
     AsItIs(Option<Cow<'a, Value>>),
 }
 
-/// The items of a list that is shaped; an object is the only one of its own.
+/// The items to shape; a single object counts as a list of one.
 pub(super) fn items(list: &Value) -> &[Value] {
     match list {
         Value::Array(items) => items,

@@ -1,4 +1,4 @@
-//! `@merge`: several objects as one.
+//! `@merge`: merges several objects into one.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -12,7 +12,7 @@ use super::{Expression, Resolved, Unresolved, without_nulls};
 
 #[derive(Clone, PartialEq)]
 pub(in crate::map) struct Merge {
-    /// In the order in which they are put on top of each other.
+    /// In order of precedence: later objects override earlier ones.
     objects: Vec<Expression>,
 }
 
@@ -38,7 +38,7 @@ impl Merge {
         compiler.needed(options, "direction")?;
         let direction = compiler.text_option(options, "direction")?;
         let mut objects = objects?;
-        // Any other spelling of either is "right" to the hosted integration.
+        // To the hosted integration, any other capitalisation of either word is "right".
         if direction == "left" {
             objects.reverse();
         } else if !["left", "right"].contains(&direction.to_lowercase().as_str()) {
@@ -54,25 +54,25 @@ impl Merge {
     }
 }
 
-/// What was merged so far. What resolves to nothing still takes the place of what was there, and keeps
-/// it for what comes: to the `Object.assign` of the hosted integration it is `undefined`.
+/// The result of merging so far. A member that resolves to nothing still overrides an earlier one, and
+/// reserves its position for a later one: to the `Object.assign` of the hosted integration it is `undefined`.
 pub(super) struct Merged<'a> {
     members: Map<String, Value>,
-    /// The members that are nothing.
+    /// The keys of the members that are nothing.
     nothing: HashSet<String>,
     pub(super) budget: &'a Budget,
 }
 
 impl<'a> Merged<'a> {
-    /// Nothing so far.
+    /// An empty result.
     pub(super) fn new(budget: &'a Budget) -> Self {
         Self { members: Map::new(), nothing: HashSet::new(), budget }
     }
 }
 
 impl Merged<'_> {
-    /// Puts what an expression builds on top. What the mapping itself builds is taken as it is built: its
-    /// members that are nothing count.
+    /// Merges what an expression builds. Objects and lists that the mapping itself builds are merged member
+    /// by member, so that members that resolve to nothing count.
     fn gather(&mut self, object: &Expression, event: &Value) -> Result<(), Unresolved> {
         match object {
             Expression::Object(members) => {
@@ -106,7 +106,7 @@ impl Merged<'_> {
             Expression::ExcludeWhenNull(inner) if matches!(**inner, Expression::List(_)) => {
                 self.gather(inner, event)?;
             }
-            // A null that it takes out still overrides.
+            // A null that `@excludeWhenNull` removes still overrides.
             Expression::ExcludeWhenNull(inner) => {
                 match inner.within(event, self.budget)?.as_deref() {
                     Some(Value::Object(members)) => {
@@ -128,7 +128,7 @@ impl Merged<'_> {
         Ok(())
     }
 
-    /// The members of an object, and what `Object.assign` makes of lists and texts.
+    /// Merges the members of an object, or what `Object.assign` makes of a list or a text.
     fn spread(&mut self, value: &Value) -> Result<(), Unresolved> {
         match value {
             Value::Object(members) => {
@@ -153,7 +153,7 @@ impl Merged<'_> {
         Ok(())
     }
 
-    /// Puts one member on top.
+    /// Sets one member, overriding an earlier value.
     pub(super) fn put(
         &mut self,
         key: &str,
@@ -171,7 +171,7 @@ impl Merged<'_> {
         Ok(())
     }
 
-    /// What is there in the end.
+    /// The merged object, without the members that are nothing.
     pub(super) fn into_members(mut self) -> Map<String, Value> {
         if !self.nothing.is_empty() {
             self.members.retain(|key, _| !self.nothing.contains(key));

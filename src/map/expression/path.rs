@@ -1,16 +1,16 @@
-//! `@path`: where a value stands in the event.
+//! `@path`: the place of a value in the event.
 //!
-//! Paths are read as the hosted integration reads them: `$.` in front is dropped, `a.b`, `a[0]`,
-//! `a['b']` and `a["b"]` go down, what is empty between them is skipped and quotes are no part of a
-//! key. So a key that has a dot or a quote of its own cannot be named. Brackets that hold neither an
-//! index nor quotes are a part of the key: `k[x]` is one key.
+//! Paths are read as the hosted integration reads them: a `$.` is dropped; `a.b`, `a[0]`, `a['b']` and
+//! `a["b"]` descend; empty keys are skipped; quotes are not part of a key. A key that itself contains a dot
+//! or a quote therefore cannot be named. Brackets that hold neither an index nor quotes are part of the key:
+//! `k[x]` is one key.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::Value;
 
-/// The keys on the way down; none of them is the whole event.
+/// The keys from the root down; no keys mean the whole event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::map) struct Path(Vec<String>);
 
@@ -19,12 +19,12 @@ impl Path {
         Self(keys.iter().map(|&key| key.to_owned()).collect())
     }
 
-    /// The path of a `@path`, where the first `$.` is dropped, wherever it stands.
+    /// The path of a `@path`: the first `$.` is dropped, wherever it is.
     pub(super) fn parse(text: &str) -> Self {
         Self::without_root(&text.replacen("$.", "", 1))
     }
 
-    /// The path of a placeholder, which knows no `$.`.
+    /// The path of a placeholder, in which `$.` has no special meaning.
     pub(super) fn without_root(text: &str) -> Self {
         let is_of_index = |c: &u8| c.is_ascii_digit() || matches!(c, b'\'' | b'"');
         let bytes = text.as_bytes();
@@ -48,22 +48,22 @@ impl Path {
         }
         keys.push(&text[from..]);
         let unquoted = |key: &&str| key.replace(['\'', '"'], "");
-        // What was quotes alone is the key that is empty.
+        // A key of nothing but quotes is the empty key.
         Self(keys.iter().filter(|key| !key.is_empty()).map(unquoted).collect())
     }
 
-    /// Whether it is the whole event.
+    /// Whether the path is the whole event.
     pub(super) fn is_whole(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The keys on the way down.
+    /// The keys from the root down.
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
     }
 
-    /// What stands there. Own keys only: an event has no `constructor` unless it says so. Past
-    /// null there is null; past any other value that has no keys there is nothing.
+    /// The value at this path. Only own keys count: an event has no `constructor` unless it contains one.
+    /// Below null there is null; below any other value without keys there is nothing.
     pub(super) fn walk<'a>(&self, event: &'a Value) -> Option<Cow<'a, Value>> {
         let mut here = event;
         for (position, key) in self.0.iter().enumerate() {
@@ -84,7 +84,7 @@ impl Path {
         Some(Cow::Borrowed(here))
     }
 
-    /// What a single character has below `position`: itself, and its length.
+    /// What a path finds from `position` on, below a single character: the character itself, or its length.
     fn of_character<'a>(&self, position: usize, character: Value) -> Option<Cow<'a, Value>> {
         let mut rest = self.0[position + 1..].iter().skip_while(|key| *key == "0");
         match (rest.next().map(String::as_str), rest.next()) {
@@ -107,7 +107,7 @@ fn index(key: &str) -> Option<usize> {
     if plain { key.parse().ok() } else { None }
 }
 
-/// The character at an index that counts UTF-16 units; half a character is none.
+/// The character at an index that counts UTF-16 units; `None` for half of a surrogate pair.
 fn character(text: &str, index: usize) -> Option<Value> {
     let unit = text.encode_utf16().nth(index)?;
     let character = char::from_u32(unit.into())?;

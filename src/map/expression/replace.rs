@@ -1,4 +1,4 @@
-//! `@replace`: a text with one or two patterns replaced. Patterns are plain texts, no expressions.
+//! `@replace`: a text with one or two patterns replaced. Patterns are plain texts, not regular expressions.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,7 +19,7 @@ pub(super) const OPTIONS: [&str; 7] =
 
 #[derive(Clone, PartialEq)]
 pub(in crate::map) struct Replace {
-    /// None for an empty text in the mapping, which gives nothing in the hosted integration.
+    /// `None` for an empty text in the mapping, which resolves to nothing in the hosted integration.
     value: Option<Expression>,
     replacements: Vec<Replacement>,
     ignore_case: bool,
@@ -70,12 +70,12 @@ impl Replace {
         Some(Self { value: value?, replacements, ignore_case, everywhere })
     }
 
-    /// Whether anything of the event can be in what it gives.
+    /// Whether the result can depend on the event.
     pub(super) fn reads_event(&self) -> bool {
         self.value.as_ref().is_some_and(Expression::reads_event)
     }
 
-    /// What is neither text, number nor boolean becomes an empty text, as in the hosted integration.
+    /// A value that is not a text, number or boolean becomes an empty text, as in the hosted integration.
     pub(super) fn resolve<'a>(&'a self, event: &'a Value, budget: &Budget) -> Resolved<'a> {
         let Some(value) = &self.value else { return Ok(None) };
         let value = value.within(event, budget)?;
@@ -114,7 +114,7 @@ impl Replace {
         Ok(replaced)
     }
 
-    /// Start and end in bytes of the first occurrence at or after `from`.
+    /// The byte offsets at which the first occurrence at or after `from` starts and ends.
     fn find(&self, pattern: &[char], text: &str, from: usize) -> Option<(usize, usize)> {
         let same = |a: char, b: char| a == b || (self.ignore_case && folded(a) == folded(b));
         text[from..].char_indices().find_map(|(offset, _)| {
@@ -141,7 +141,7 @@ impl fmt::Display for Replace {
     }
 }
 
-/// Writes a replacement with its `$$`, `$&`, `` $` `` and `$'`, as JavaScript does.
+/// Appends a replacement, with its `$$`, `$&`, `` $` `` and `$'` expanded as in JavaScript.
 fn insert(by: &str, to: &mut String, (before, matched, after): (&str, &str, &str)) {
     let mut rest = by;
     while let Some(at) = rest.find('$') {
@@ -159,8 +159,8 @@ fn insert(by: &str, to: &mut String, (before, matched, after): (&str, &str, &str
     to.push_str(rest);
 }
 
-/// As an expression without the unicode flag ignores case: by the upper case of a single character
-/// of the basic plane, and never from outside ASCII into it.
+/// Folds case like a JavaScript regular expression without the unicode flag: to the upper case of a single
+/// character of the basic multilingual plane, and never from outside ASCII into ASCII.
 fn folded(character: char) -> char {
     if character > '\u{FFFF}' {
         return character;
@@ -180,8 +180,8 @@ fn short_text<'a>(compiler: &mut Compiler, json: &'a Value) -> Option<&'a str> {
     Some(text)
 }
 
-/// The second pattern and what replaces it. Where one of them is no text, neither is looked at, as in the
-/// hosted integration.
+/// The second pattern and its replacement. If one of them is not a text, both are ignored, as in the hosted
+/// integration.
 fn second<'a>(
     compiler: &mut Compiler,
     options: &'a Map<String, Value>,
@@ -191,7 +191,7 @@ fn second<'a>(
     let used = pattern.is_some_and(|json| json.as_str().is_some_and(|text| !text.is_empty()))
         && by.is_none_or(Value::is_string);
     if !used {
-        // A directive in them has to be one all the same.
+        // A directive in them must still be valid.
         for key in ["pattern2", "replacement2"] {
             let json = options.get(key);
             json.map(|json| compiler.at(key, |this| this.expression(json)));

@@ -1,7 +1,7 @@
 //! `@template`: a text with placeholders, `{{path}}` or `{{{path}}}`.
 //!
-//! Placeholders are found as the hosted integration finds them, three braces before two, except
-//! that what a placeholder brought in is not searched again: the text of an event is no template.
+//! Placeholders are found as in the hosted integration, three braces before two, except that inserted text is
+//! not searched again: the text of an event is not a template.
 
 use std::fmt;
 
@@ -36,12 +36,12 @@ impl Template {
         Self(pieces)
     }
 
-    /// Whether anything of the event is in it.
+    /// Whether the template contains a placeholder, so that the result can depend on the event.
     pub(super) fn has_placeholder(&self) -> bool {
         self.0.iter().any(|piece| matches!(piece, Piece::Placeholder(_)))
     }
 
-    /// What is surely not meant by it.
+    /// A warning if the template surely does not do what was meant.
     pub(super) fn doubt(&self) -> Option<&'static str> {
         let of_text = |piece: &Piece| match piece {
             Piece::Text(text) => Some(text.clone()),
@@ -103,8 +103,8 @@ impl fmt::Display for Template {
     }
 }
 
-/// Cuts `text` at its placeholders of so many braces; hands what stands between them to `between`
-/// and gives back what follows the last. Between the braces stands anything but a closing one.
+/// Cuts `text` at its placeholders of `braces` braces; passes the text between them to `between` and returns
+/// the text after the last. A placeholder may contain anything but a closing brace.
 fn placeholders<'t>(
     text: &'t str,
     braces: usize,
@@ -129,13 +129,13 @@ fn placeholders<'t>(
     rest
 }
 
-/// What JavaScript trims.
+/// Whether JavaScript's `trim` removes the character.
 pub(super) fn is_space(character: char) -> bool {
     character == '\u{FEFF}' || character != '\u{85}' && character.is_whitespace()
 }
 
-/// As JavaScript writes a value into a text; an object, which it writes `[object Object]`, is an
-/// error: two people must not become one.
+/// Appends a value as JavaScript writes it into a text. An object, for which JavaScript writes
+/// `[object Object]`, is an error: two people must not become one.
 fn write(value: &Value, to: &mut String) -> Result<(), Unresolved> {
     match value {
         Value::Null => {}

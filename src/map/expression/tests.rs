@@ -1,4 +1,5 @@
-//! Every directive as a table; and all of them against an interpreter that reads the JSON each time.
+//! Tables for every directive, and random mappings compared with an interpreter that reads the JSON each
+//! time.
 
 mod naive;
 
@@ -28,7 +29,7 @@ fn deep(depth: usize) -> Value {
     crate::json::from_str(&text).expect("it is not too deep")
 }
 
-/// `levels` of `@transform` within each other, each of which puts what it is given 20 levels deeper.
+/// `levels` nested `@transform`s, each of which wraps its input 20 levels deeper.
 fn deepening(levels: usize) -> Value {
     let deeper = (0..20).fold(json!({"@path": "$."}), |inside, _| json!({"d": inside}));
     let whole = json!({"@path": "$."});
@@ -40,7 +41,7 @@ fn deepening(levels: usize) -> Value {
 
 #[test]
 fn what_is_made_of_a_deep_event_is_not_much_deeper() {
-    // levels of the event and of the mapping
+    // nesting levels of the event and of the mapping
     for (event, levels, possible) in [(126, 1, true), (126, 3, true), (126, 4, false), (2, 9, true)]
     {
         let made = resolved(&deepening(levels), &deep(event));
@@ -48,8 +49,8 @@ fn what_is_made_of_a_deep_event_is_not_much_deeper() {
     }
 }
 
-/// Whatever walks a value does so by recursion: for the deepest that can be read, a part of the stack of a
-/// thread (2 MiB) has to do.
+/// Everything that walks a value recurses: for the deepest value that can be parsed, a part of a thread's
+/// stack (2 MiB) must suffice.
 #[test]
 fn the_deepest_event_needs_little_stack() {
     let walked = || {
@@ -166,7 +167,7 @@ fn directives_resolve_against_the_event() {
         (json!({"@excludeWhenNull": {"@path": "$.list"}}), Some(json!(["p", null, 7]))),
         (json!({"@literal": {"k": {"@path": "$.t"}}}), Some(json!({"k": "text"}))),
         (json!({"@liquid": "{{ t | upcase }}"}), Some(json!("TEXT"))),
-        // anywhere
+        // directives nested anywhere
         (json!({"k": {"@path": "$.a.b"}, "m": {"@path": "$.a.c"}}), Some(json!({"k": 1}))),
         (json!([{"@path": "$.a.b"}, {"@path": "$.a.c"}]), Some(json!([1, null]))),
     ];
@@ -175,7 +176,7 @@ fn directives_resolve_against_the_event() {
     }
 }
 
-/// Each was found by random cases against the packages of the hosted integration.
+/// Each row was found by random comparison with the packages of the hosted integration.
 #[test]
 fn corners_are_those_of_the_hosted_integration() {
     let event = event();
@@ -207,7 +208,7 @@ fn corners_are_those_of_the_hosted_integration() {
         (json!({"@replace": {"value": "", "pattern": "t", "replacement": "x"}}), None),
         (json!({"@replace": {"value": {"@path": "$.a.e"}, "pattern": "t", "replacement": "x"}}), Some(json!(""))),
         (json!({"@replace": {"value": {"@path": "$.deseret"}, "pattern": "\u{10400}", "ignorecase": true}}), Some(json!("\u{10428}"))),
-        // What is nothing overrides, however it was built.
+        // A member that is nothing overrides, however it was built.
         (json!({"@merge": {"objects": [{"x": 1}, {"@merge": {"objects": [{"x": {"@path": "$.no"}}], "direction": "left"}}], "direction": "right"}}), Some(json!({}))),
         (json!({"@merge": {"objects": [{"x": 1}, {"@if": {"exists": {"@path": "$.t"}, "then": {"x": {"@path": "$.no"}, "y": 2}}}], "direction": "right"}}), Some(json!({"y": 2}))),
         (json!({"@merge": {"objects": [{"b": 7, "n": 1}, {"@excludeWhenNull": {"@path": "$.a"}}], "direction": "right"}}), Some(json!({"b": 1, "l": [{"x": 2}, {"x": 3, "y": null}], "e": "", "f": false}))),
@@ -277,7 +278,7 @@ fn what_an_event_cannot_give_is_told_without_its_values() {
     }
 }
 
-/// Each level doubles what the one below made.
+/// Each level doubles the output of the level below.
 #[test]
 fn a_mapping_that_multiplies_is_stopped() {
     let mut doubling = json!({"@path": "$."});

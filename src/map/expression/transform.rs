@@ -1,4 +1,4 @@
-//! `@transform`: a mapping of what another mapping made of the event.
+//! `@transform`: applies a mapping to the result of another mapping of the event.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use super::compile::{self, Compiler};
 use super::{Expression, Resolved, Unresolved};
 use crate::json;
 
-/// The deepest event that could come, in the deepest mapping.
+/// The depth of the deepest event that can arrive, inside the deepest mapping.
 const MADE_DEEPEST: usize = json::DEEPEST + compile::DEEPEST;
 
 #[derive(Clone, PartialEq)]
@@ -35,15 +35,14 @@ impl Transform {
         Some(Self { apply: apply?, mapping: mapping? })
     }
 
-    /// Itself it needs an object, as in the hosted integration; what `apply` makes of it may be
-    /// anything.
+    /// The event must be an object, as in the hosted integration; the result of `apply` may be anything.
     pub(super) fn resolve<'a>(&'a self, event: &'a Value, budget: &Budget) -> Resolved<'a> {
         if !event.is_object() {
             let found = kind(event);
             return Err(Unresolved::new(format!("@transform needs an object and found {found}")));
         }
         let applied = self.apply.within(event, budget)?;
-        // Each of several within each other could put the event a little deeper.
+        // Without a limit, nested transforms could each wrap the event a little deeper.
         if applied.as_deref().is_some_and(|applied| json::is_deeper_than(MADE_DEEPEST, applied)) {
             return Err(Unresolved::new("what @transform makes first is nested too deep"));
         }

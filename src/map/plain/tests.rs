@@ -8,7 +8,7 @@ use crate::map::{AudienceOverride, AudienceRules, Glob, Mappings, Outcome, Subsc
 
 const ARRIVAL: Timestamp = Timestamp(1_741_850_595_000_000);
 
-/// What may stand where a text, a flag, an object or a time is expected.
+/// Values to put where a text, a flag, an object or a time is expected.
 const VALUES: [&str; 31] = [
     "null",
     "true",
@@ -58,7 +58,7 @@ const USUAL: [(&str, &str); 9] = [
     ("messageId", "\"m\""),
 ];
 
-/// The usual event with some members replaced, left out, doubled or added.
+/// The usual event with some members replaced, left out, repeated or added.
 fn events() -> impl Strategy<Value = String> {
     let paths = vec![
         "type",
@@ -99,7 +99,7 @@ fn events() -> impl Strategy<Value = String> {
     )
 }
 
-/// A JSON object that may have a key twice.
+/// A JSON object that may contain a key twice.
 #[derive(Default)]
 struct Node {
     members: Vec<(String, Result<Node, String>)>,
@@ -118,7 +118,7 @@ impl Node {
                 below.set(rest, json);
                 self.members.push((key.to_owned(), Ok(below)));
             }
-            // A value that is replaced stays in front of the new one.
+            // A replaced value stays in front of the new one, so that the key is repeated.
             (None, _, Some(json)) => self.members.push((key.to_owned(), Err(json.to_owned()))),
             (None, _, None) => self.members.retain(|(name, _)| name != key),
         }
@@ -136,7 +136,7 @@ impl Node {
     }
 }
 
-/// Those that are read in the plain way.
+/// Mappings that the fast path can handle.
 fn mappings() -> Vec<Mappings> {
     let with = |kind: &str, rule: &str, audiences: AudienceRules| {
         let mut mapping = Mapping::preset();
@@ -195,7 +195,7 @@ fn usual_events_are_read_in_the_plain_way() {
     for text in [identify(&[]), track, web] {
         assert!(mappings()[0].map_plain(text.as_bytes(), ARRIVAL).is_some(), "{text}");
     }
-    // Its elements, one by one, would pass for members.
+    // Read one by one, the elements of the list would pass for members.
     let list = format!("[{}]", identify(&[]));
     assert_eq!(mappings()[0].map_plain(list.as_bytes(), ARRIVAL), None);
 }

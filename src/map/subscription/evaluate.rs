@@ -1,12 +1,12 @@
-//! Whether a condition holds for an event: yes, no, or not to be said.
+//! Whether a condition holds for an event, in three-valued logic: true, false or unknown.
 //!
-//! What asks for a number or a text and finds neither is *not to be said*, and so is its negation:
-//! `properties.total > 5`, `properties.total != 5`, `!contains(name, "x")` and `!properties.gift` do
-//! not select an event without these fields, as in Segment. `and` and `or` go on with it as SQL
-//! does: what the other side decides alone is decided. At the end of the statement it selects nothing.
+//! An operation that needs a number or a text and finds neither is unknown, and so is its negation:
+//! `properties.total > 5`, `properties.total != 5`, `!contains(name, "x")` and `!properties.gift` do not
+//! select an event without these fields, as in Segment. `and` and `or` treat unknown as SQL does: the result
+//! is known if the other side alone decides it. A statement that is unknown does not select the event.
 //!
-//! `=` and `!=` compare type and value and always say yes or no, but for numbers of the statement:
-//! those ask for a number. `in` asks for a list.
+//! `=` and `!=` compare type and value and are never unknown, except against a number literal, which needs a
+//! number. `in` needs a list.
 
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ use super::term::{self, Term};
 use super::tree::{Comparison, Condition, Operand};
 
 impl Condition {
-    /// None is not to be said.
+    /// `None`: unknown.
     pub(super) fn holds(&self, event: &Value) -> Option<bool> {
         match self {
             Self::All(conditions) => decided(conditions, event, false),
@@ -38,7 +38,7 @@ impl Condition {
     }
 }
 
-/// `decisive` if one condition is, its opposite if all are, otherwise not to be said.
+/// `decisive` if one condition has that value, the opposite if all have the opposite, otherwise unknown.
 fn decided(conditions: &[Condition], event: &Value, decisive: bool) -> Option<bool> {
     let mut all_said = true;
     for condition in conditions {
@@ -70,20 +70,20 @@ impl Comparison {
 }
 
 impl Operand {
-    /// Its value for this event.
+    /// The operand's value for this event.
     pub(super) fn term<'a>(&'a self, event: &'a Value) -> Term<'a> {
         match self {
             Self::Path(path) => term::find(path, event),
             Self::Literal(value) => value.into(),
             Self::Call(function, operand) => function.of(operand.term(event)),
-            // As a value they are false for what is no text.
+            // As values, these are false where they are unknown.
             Self::Contains { .. } | Self::Match { .. } => {
                 Term::Bool(self.holds(event).unwrap_or(false))
             }
         }
     }
 
-    /// As a condition of its own.
+    /// The operand as a condition.
     fn holds(&self, event: &Value) -> Option<bool> {
         match self {
             Self::Contains { text, part } => contains(&text.term(event), part.term(event)),
@@ -99,7 +99,7 @@ impl Operand {
     }
 }
 
-/// A part that is a number or a boolean counts as its text, as Segment's editor may write it.
+/// A `part` that is a number or a boolean counts as its text, since Segment's editor may write it that way.
 fn contains(text: &Term<'_>, part: Term<'_>) -> Option<bool> {
     match (text, functions::text(part)) {
         (Term::Text(text), Term::Text(part)) => Some(text.contains(part.as_ref())),

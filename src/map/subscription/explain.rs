@@ -1,16 +1,17 @@
-//! Why a statement does not select an event, in the words of the statement.
+//! Explains why a statement does not select an event, in the terms of the statement.
 //!
-//! Says which comparison decided and what kind of value it met, never the value itself ([P8](crate::design::P8)).
+//! Says which comparison decided and what kind of value it found, never the value itself
+//! ([P8](crate::design::P8)).
 
 use serde_json::Value;
 
 use super::tree::{Condition, Operand};
 
-/// Of so many sides of an `or` the reason is told.
+/// How many sides of an `or` are explained.
 const TOLD: usize = 4;
 
 impl Condition {
-    /// Why it does not hold; only asked where it does not.
+    /// Why the condition does not hold; called only if it does not.
     pub(super) fn reason(&self, event: &Value) -> String {
         match self {
             Self::All(conditions) => {
@@ -33,7 +34,7 @@ impl Condition {
         }
     }
 
-    /// The fields of a comparison and what kind of value they have.
+    /// The fields of a comparison, and what kind of value each has.
     fn met(&self, event: &Value) -> String {
         let mut fields = Vec::new();
         match self {

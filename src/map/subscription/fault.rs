@@ -1,27 +1,27 @@
-//! Why a statement is none: where it stops being one, and what would have to stand there.
+//! Why a statement is invalid: where parsing stopped, and what was expected there.
 //!
-//! The line is shown with a caret under the place. Statements come from the configuration and hold
-//! no secrets.
+//! The line is shown with a caret under that place. Statements come from the configuration and contain no
+//! secrets.
 
 use std::fmt::{self, Display, Formatter};
 
-/// So many characters of the line are shown before and after the place.
+/// How many characters of the line are shown before, and after, the place.
 const SHOWN: usize = 60;
 
-/// A statement that is not FQL.
+/// The statement is not valid FQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubscriptionFault {
     line: usize,
     column: usize,
-    /// The line, or the part of a long one that is around the place.
+    /// The line, or the part around the place if the line is long.
     shown: String,
-    /// What of `shown` stands before the place.
+    /// How many characters of `shown` precede the place.
     before: usize,
     expected: String,
 }
 
 impl SubscriptionFault {
-    /// `offset` is in bytes, at the start of a character.
+    /// `offset` is in bytes, on a character boundary.
     pub(super) fn new(statement: &str, offset: usize, expected: String) -> Self {
         let (before, after) = statement.split_at(offset);
         let start = before.rfind('\n').map_or(0, |at| at + 1);
@@ -59,7 +59,7 @@ impl SubscriptionFault {
         self.column
     }
 
-    /// What would have to stand there.
+    /// What was expected there.
     #[must_use]
     pub fn expected(&self) -> &str {
         &self.expected
@@ -69,7 +69,7 @@ impl SubscriptionFault {
 impl Display for SubscriptionFault {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { line, column, shown, before, expected } = self;
-        // Tabs are kept, so that the caret stands under its place however wide they are shown.
+        // Tabs are kept, so that the caret is under its place however wide tabs are displayed.
         let tab_or_blank = |character| if character == '\t' { '\t' } else { ' ' };
         let indent: String = shown.chars().take(*before).map(tab_or_blank).collect();
         write!(f, "line {line}, column {column}: expected {expected}\n  {shown}\n  {indent}^")

@@ -1,18 +1,18 @@
-//! The functions of one value. (`contains` and `match` are conditions: see `evaluate`.)
+//! Functions of one value. (`contains` and `match` are conditions: see `evaluate`.)
 //!
 //! | function | of | gives |
 //! | --- | --- | --- |
-//! | `length` | text, list | its bytes, its items; 0 for null |
+//! | `length` | text, list | number of bytes, number of items; 0 for null |
 //! | `lowercase`, `uppercase` | text | the text in that case |
-//! | `snakecase`, `kebabcase` | text | the text with `_`, `-` for white space |
-//! | `titlecase` | text | the text with its words' first letters in upper case |
+//! | `snakecase`, `kebabcase` | text | the text with `_`, `-` in place of white space |
+//! | `titlecase` | text | the text with the first letter of each word in upper case |
 //! | `typeof` | anything | `"string"`, `"number"`, `"list"`, `"bool"`, `"null"` (and `"object"`) |
-//! | `bool` | anything | false for null, `false`, 0, what is empty and the text `false`; else true |
+//! | `bool` | anything | false for null, `false`, 0, empty values and the text `false`; else true |
 //! | `string` | anything but null | the text; a list or an object as JSON |
-//! | `number` | number, text | the number; a text must be a number in full |
+//! | `number` | number, text | the number; the whole text must be a number |
 //!
-//! Anything else gives null: a function never fails. No result is larger than a small multiple of
-//! what it was made from.
+//! In all other cases the result is null: a function never fails. No result is larger than a small multiple
+//! of its argument.
 
 use std::borrow::Cow;
 
@@ -70,7 +70,7 @@ impl Function {
         Self::ALL.into_iter().find(|function| function.name() == name)
     }
 
-    /// Its value for this one.
+    /// Applies the function to a value.
     pub(super) fn of(self, term: Term<'_>) -> Term<'_> {
         match self {
             Self::Length => length(&term),
@@ -139,7 +139,7 @@ fn is_true(term: &Term<'_>) -> bool {
     }
 }
 
-/// The value as a text; there is none for null.
+/// The value as a text; null stays null.
 pub(super) fn text(term: Term<'_>) -> Term<'_> {
     Term::Text(match term {
         Term::Null => return Term::Null,
@@ -159,14 +159,14 @@ fn number(term: Term<'_>) -> Term<'_> {
     }
 }
 
-/// A number as statements have them: digits, not `inf`, `nan` or what is too large.
+/// A number as statements may contain it: digits, neither `inf` nor `nan`, and within the range of a float.
 pub(super) fn parse_number(text: &str) -> Option<f64> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     let spelled = digits.starts_with(|first: char| first.is_ascii_digit());
     text.parse().ok().filter(|number: &f64| spelled && number.is_finite())
 }
 
-/// As JavaScript prints it.
+/// The text that JavaScript prints for a number.
 pub(super) fn number_text(number: &Number) -> String {
     number.as_f64().map_or_else(|| number.to_string(), as_javascript)
 }
@@ -176,7 +176,7 @@ fn as_javascript(number: f64) -> String {
 }
 
 fn json(value: &(impl serde::Serialize + ?Sized)) -> String {
-    serde_json::to_string(value).unwrap_or_default() // JSON values have text keys only
+    serde_json::to_string(value).unwrap_or_default() // cannot fail: all keys are texts
 }
 
 #[cfg(test)]

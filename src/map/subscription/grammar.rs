@@ -1,15 +1,15 @@
-//! From the text of a statement to its syntax tree.
+//! Parses the text of a statement into its syntax tree.
 //!
-//! Loosest first: `or`, `and`, a comparison or `!`; parentheses around any of them. Every rule knows
-//! by the next character what it has before it, so that the first thing that does not fit is the
-//! fault, told with its place.
+//! Lowest precedence first: `or`, `and`, a comparison or `!`; parentheses around any of them. Every rule
+//! decides by the next character, so that the first thing that does not fit is reported as the fault, with
+//! its place.
 //!
-//! As in Segment: a text ends at the next quote of its kind, with no escape in between; after a field
-//! `<` and `>` stand behind white space, and `!=`, `<=` and `>=` in front of it.
+//! As in Segment: a text ends at the next quote of its kind, without escapes; white space is required between
+//! a field and `<` or `>`, and after `!=`, `<=` and `>=`.
 //!
 //! # What always holds
-//! * A statement is at most [`LONGEST`] bytes long and [`DEEPEST`] levels deep: nothing that walks
-//!   the tree can use up the stack.
+//! * A statement is at most [`LONGEST`] bytes long and [`DEEPEST`] levels deep, so that no recursion over the
+//!   tree can exhaust the stack.
 
 use std::borrow::Cow;
 
@@ -28,16 +28,16 @@ use super::functions::{self, Function};
 use super::pattern::Pattern;
 use super::tree::{Comparison, Condition, Operand, Path, Step, is_field, is_plain};
 
-/// The most bytes of a statement.
+/// Most bytes in a statement.
 pub(super) const LONGEST: usize = 16 * 1024;
-/// The most levels of parentheses, negations and functions within each other.
+/// Deepest nesting of parentheses, negations and functions.
 pub(super) const DEEPEST: usize = 64;
 
-/// What is left of the statement, and how many levels deep we are.
+/// The rest of the statement, and the current nesting depth.
 type Input<'s> = Stateful<&'s str, usize>;
 type Parsed<T> = ModalResult<T, Wanted>;
 
-/// What would have fitted where it did not go on.
+/// What was expected where parsing stopped.
 #[derive(Debug)]
 struct Wanted(Cow<'static, str>);
 
@@ -53,7 +53,7 @@ impl ParserError<Input<'_>> for Wanted {
     }
 }
 
-/// The innermost rule knows best.
+/// The innermost rule knows best what was expected.
 impl<'s> AddContext<Input<'s>> for Wanted {
     fn add_context(
         self,
@@ -96,7 +96,7 @@ fn conjunction(input: &mut Input<'_>) -> Parsed<Condition> {
     Ok(only(conditions).unwrap_or_else(Condition::All))
 }
 
-/// The condition if there is one, all of them if there are more.
+/// `Ok` with the only condition, or `Err` with all of them.
 fn only(mut conditions: Vec<Condition>) -> Result<Condition, Vec<Condition>> {
     match (conditions.pop(), conditions.is_empty()) {
         (Some(condition), true) => Ok(condition),
@@ -118,7 +118,7 @@ fn condition(input: &mut Input<'_>) -> Parsed<Condition> {
     }
 }
 
-/// What may follow `!`: a comparison only in parentheses, so that nobody reads it the other way.
+/// What may follow `!`. A comparison needs parentheses, so that the negation cannot be misread.
 fn negated(input: &mut Input<'_>) -> Parsed<Condition> {
     if matches!(next(input), Some('!' | '(')) {
         return condition(input);
@@ -157,7 +157,7 @@ fn comparison(input: &mut Input<'_>) -> Parsed<Condition> {
             let list = preceded(blank, operand).parse_next(input)?;
             Ok(Condition::In { item: left, list })
         } else if left.can_hold() {
-            input.reset(&start); // white space is for the one who knows what follows it
+            input.reset(&start); // leave the white space to the rule that follows
             Ok(Condition::Holds(left))
         } else {
             wanted("an operator: =, !=, <, <=, >, >= or in")
@@ -187,7 +187,7 @@ fn operand(input: &mut Input<'_>) -> Parsed<Operand> {
     }
 }
 
-/// What starts with a name: a field, a function or one of the three words that are values.
+/// An operand that starts with a name: a field, a function, or `true`, `false` or `null`.
 fn named(input: &mut Input<'_>) -> Parsed<Operand> {
     let start = input.checkpoint();
     let rest = input.input;
@@ -228,7 +228,7 @@ fn named(input: &mut Input<'_>) -> Parsed<Operand> {
     Ok(Operand::Path(Path(steps)))
 }
 
-/// One name of a path, without its escapes.
+/// One name of a path, with its escapes removed.
 fn step(input: &mut Input<'_>) -> Parsed<String> {
     let mut name = String::new();
     loop {
@@ -267,7 +267,7 @@ fn call<'s>(
     Ok(called)
 }
 
-/// Only as it stands in the statement: a pattern is checked once, and never comes from an event.
+/// A pattern is always a literal of the statement: it is checked once, and never comes from an event.
 fn pattern(input: &mut Input<'_>) -> Parsed<Pattern> {
     let start = input.checkpoint();
     if !matches!(next(input), Some('"' | '\'')) {
@@ -359,7 +359,7 @@ fn word_ends(input: &mut Input<'_>) -> Parsed<()> {
     }
 }
 
-/// One level deeper, if that is not too deep.
+/// Parses one level deeper, unless that exceeds [`DEEPEST`].
 fn deeper<'s, T>(
     input: &mut Input<'s>,
     parse: impl FnOnce(&mut Input<'s>) -> Parsed<T>,

@@ -1,16 +1,16 @@
-//! The pattern of `match`: a glob, which Segment's editor does not know.
+//! The pattern of `match`: a glob, a notation that Segment's editor does not know.
 //!
-//! For "starts with" and "ends with" the editor puts a star after or before what the customer typed,
-//! without any escape, and Segment reads the rest as it stands. So `"[VIP]*"` has two readings, and
-//! each of them counts: a text matches if it matches the glob or starts with `[VIP]`.
+//! For "starts with" and "ends with" the editor puts a star after or before what the customer typed, without
+//! escaping, and Segment takes the rest literally. So `"[VIP]*"` has two readings, and both count: a text
+//! matches if it matches the glob or starts with `[VIP]`.
 
 use crate::map::glob::{Glob, GlobFault};
 
-/// A pattern in its one or two readings.
+/// A pattern with its one or two readings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pattern {
     text: String,
-    /// None where only the editor's reading makes sense of it.
+    /// `None` if only the editor's reading is valid.
     glob: Option<Glob>,
     editors: Option<Affix>,
 }
@@ -43,7 +43,7 @@ impl Pattern {
 }
 
 impl Affix {
-    /// What the editor would have meant, where that is something else than the glob.
+    /// The editor's reading, if it differs from the glob.
     fn of(text: &str) -> Option<Self> {
         let affix = match (text.strip_suffix('*'), text.strip_prefix('*')) {
             (Some(start), _) if !start.contains('*') => Self::StartsWith(start.to_owned()),
@@ -82,7 +82,7 @@ mod tests {
             (r"*\", r"C:\", true),
             (r"*\", "C:", false),
             ("Why?*", "Why? Because", true),
-            // Not what the editor writes: a glob and nothing else.
+            // Not written by the editor: only a glob.
             ("*[ab]*", "[ab]", true),
             ("*[ab]*", "[c]", false),
             ("[ab]", "[ab]", false),

@@ -1,7 +1,7 @@
-//! A value that a statement works with: from the event, from the statement or from a function.
+//! A value that a statement works with: from the event, a literal, or the result of a function.
 //!
-//! Terms borrow; only what a function changed is a copy. Numbers are 64-bit floats, as they are for
-//! Segment: `1` and `1.0` are equal.
+//! Terms borrow; only the result of a function is a copy. Numbers are 64-bit floats, as in Segment: `1` and
+//! `1.0` are equal.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::tree::{Path, Step};
 
-/// A value. What the event does not have is null.
+/// A value; null if the event does not have it.
 #[derive(Clone, Debug)]
 pub(super) enum Term<'a> {
     Null,
@@ -17,7 +17,7 @@ pub(super) enum Term<'a> {
     Number(f64),
     Text(Cow<'a, str>),
     List(&'a [Value]),
-    /// Has no name in the language: it equals nothing but an equal object.
+    /// Not a type of the language: an object equals nothing but an equal object.
     Object(&'a Map<String, Value>),
 }
 
@@ -34,7 +34,7 @@ impl<'a> From<&'a Value> for Term<'a> {
     }
 }
 
-/// The same type and the same value.
+/// Equal if type and value are equal.
 impl PartialEq for Term<'_> {
     fn eq(&self, other: &Self) -> bool {
         let equal = |(left, right): (&Value, &Value)| Term::from(left) == Term::from(right);
@@ -59,7 +59,7 @@ impl PartialEq for Term<'_> {
 }
 
 impl Term<'_> {
-    /// What kind of value it is, with its article, for a sentence.
+    /// The kind of the value, with its article, for use in a sentence.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "missing or null",
@@ -72,8 +72,8 @@ impl Term<'_> {
     }
 }
 
-/// What the event has at this path; own keys only, but for `length` of a text and of a list, which
-/// customers read as Segment's editor lets them.
+/// The event's value at this path. Only own keys count, except for the `length` of a text or list, which
+/// Segment's editor lets customers use.
 pub(super) fn find<'a>(Path(steps): &Path, event: &'a Value) -> Term<'a> {
     let mut value = event;
     for (at, step) in steps.iter().enumerate() {
@@ -86,7 +86,7 @@ pub(super) fn find<'a>(Path(steps): &Path, event: &'a Value) -> Term<'a> {
     value.into()
 }
 
-/// The member of that name; else, where the name is `list[0]`, that item of the member `list`.
+/// The member of that name; otherwise, if the name is `list[0]`, that item of the member `list`.
 fn stepped<'a>(step: &Step, value: &'a Value) -> Option<&'a Value> {
     if let Some(found) = value.get(&step.name) {
         return Some(found);
@@ -96,7 +96,7 @@ fn stepped<'a>(step: &Step, value: &'a Value) -> Option<&'a Value> {
     positions.iter().try_fold(list, |list, &position| list.get(position))
 }
 
-/// As JavaScript counts: texts in UTF-16 units.
+/// The length in JavaScript: texts in UTF-16 units.
 fn length(value: &Value) -> Term<'static> {
     match value {
         Value::String(text) => count(text.encode_utf16().count()),
@@ -105,7 +105,7 @@ fn length(value: &Value) -> Term<'static> {
     }
 }
 
-/// A count as a number of the language.
+/// A count as a number term.
 pub(super) fn count(items: usize) -> Term<'static> {
     Term::Number(f64::from(u32::try_from(items).unwrap_or(u32::MAX)))
 }

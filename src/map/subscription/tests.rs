@@ -31,12 +31,12 @@ fn event() -> Value {
     })
 }
 
-/// Yes, no and not to be said, and what becomes of each behind `!`.
+/// True, false and unknown, and the negation of each.
 #[test]
 fn statements_select_or_do_not() {
     let (yes, no, unsaid) = (Some(true), Some(false), None);
     let rows = [
-        // The examples of the description.
+        // The examples of Segment's description.
         ("event = 'Button Clicked'", yes),
         ("event = 'Screen Tapped'", no),
         ("context.path.path = '/login'", no),
@@ -76,7 +76,7 @@ fn statements_select_or_do_not() {
         ("properties.total <= -0.5", no),
         ("properties.word > 5", unsaid),
         ("properties.total < '50'", unsaid),
-        // What has no text or number to ask is not to be said.
+        // An operation that does not find a text or number is unknown.
         ("contains(properties.missing, 'x')", unsaid),
         ("contains(properties.total, '49')", unsaid),
         ("contains(event, 5)", no),
@@ -140,7 +140,7 @@ fn statements_select_or_do_not() {
     }
 }
 
-/// Every event of every destination passes the default statement, which compares fields as they are.
+/// Every event of every destination is tested by the default statement, which compares fields as they are.
 #[test]
 fn fields_are_compared_without_a_copy() {
     let (operand, event) = (Operand::Path(Path(vec![Step::new("type".to_owned())])), event());
@@ -179,7 +179,7 @@ fn statements_are_printed_in_one_way() {
     ];
     for (statement, expected) in rows {
         if expected.is_empty() {
-            // Needs white space after the text.
+            // White space is missing after the text.
             Subscription::parse(statement).expect_err(statement);
         } else {
             assert_eq!(parsed(statement).to_string(), expected);
@@ -263,7 +263,7 @@ fn length_and_depth_are_bounded() {
     parsed(&nested("!(", ")", grammar::DEEPEST / 2));
     let deep = format!("{}event{} = 'a'", "lowercase(".repeat(64), ")".repeat(64));
     parsed(&deep);
-    // Beside each other is not within each other.
+    // Groups next to each other are not nested.
     parsed(&vec!["(type = 'a')"; 2 * grammar::DEEPEST].join(" or "));
     for statement in [
         nested("(", ")", grammar::DEEPEST + 1),
@@ -336,7 +336,7 @@ fn any_path() -> impl Strategy<Value = Operand> {
     path.prop_map(Operand::Path)
 }
 
-/// There is no text with both kinds of quotes.
+/// No text contains both kinds of quotes.
 fn any_text() -> impl Strategy<Value = String> {
     prop_oneof!["[a-zA-Z ]{0,8}", "[^\"]{0,8}", "[^']{0,8}"]
 }
@@ -398,7 +398,7 @@ fn any_condition() -> impl Strategy<Value = Condition> {
     })
 }
 
-/// Statements as people write them, with a character too many or too few in some.
+/// Statements as people write them, some with a character too many or too few.
 fn any_statement() -> impl Strategy<Value = String> {
     let comparison = proptest::sample::select(vec![
         "type='track'",
@@ -505,7 +505,7 @@ fn any_event() -> impl Strategy<Value = Value> {
 proptest! {
     #![proptest_config(crate::seeds::kept_in("tests/seeds/subscription.txt"))]
 
-    /// What is printed is the same statement, and it says the same of every event.
+    /// A printed statement parses into the same statement, which decides the same for every event.
     #[test]
     fn printed_trees_parse_into_themselves(condition in any_condition(), event in any_event()) {
         let subscription = Subscription { condition };
@@ -521,7 +521,7 @@ proptest! {
         }
     }
 
-    /// Whatever is read can be printed and read again.
+    /// Every statement that parses can be printed and parsed again.
     #[test]
     fn any_text_is_parsed_or_refused(
         statement in prop_oneof![any_statement(), any_words()],
@@ -544,7 +544,7 @@ proptest! {
         }
     }
 
-    /// No value of the event is told.
+    /// No value of the event is revealed.
     #[test]
     fn reasons_keep_values_to_themselves(condition in any_condition()) {
         let secret = "ada@example.com";

@@ -1,7 +1,7 @@
-//! The syntax tree of a statement, and how it is printed.
+//! The syntax tree of a statement, and its printed form.
 //!
-//! Printing gives canonical FQL: one space around operators, double quotes where they do, parentheses
-//! only where they change the meaning. What is printed parses into the same tree.
+//! The printed form is canonical FQL: one space around operators, double quotes where possible, parentheses
+//! only where they change the meaning. It parses into the same tree.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::functions::Function;
 use super::pattern::Pattern;
 
-/// Something that holds for an event or does not.
+/// A condition on an event.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Condition {
     /// `and` between two or more.
@@ -30,12 +30,12 @@ pub(super) enum Condition {
     },
     /// `item in list`.
     In {
-        /// What is looked for.
+        /// The value looked for.
         item: Operand,
-        /// Where it is looked for.
+        /// The list that is searched.
         list: Operand,
     },
-    /// An operand that is true or false by itself.
+    /// An operand that is a condition by itself.
     Holds(Operand),
 }
 
@@ -61,7 +61,7 @@ pub(super) enum Comparison {
 pub(super) enum Operand {
     /// A field of the event.
     Path(Path),
-    /// Null, a boolean, a number, a text, or a list of these, as it stands in the statement.
+    /// Null, a boolean, a number, a text, or a list of these, written in the statement.
     Literal(Value),
     /// A function of one value.
     Call(Function, Box<Operand>),
@@ -81,21 +81,21 @@ pub(super) enum Operand {
     },
 }
 
-/// Where a field is found; never empty.
+/// The path of a field; never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Path(pub(super) Vec<Step>);
 
 /// One name of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Step {
-    /// The name without its escapes.
+    /// The name, with its escapes removed.
     pub(super) name: String,
-    /// The same name read as `list[0]`: what stands before the brackets, and the positions in them.
+    /// The name parsed as `list[0]`: the part before the brackets, and the positions in them.
     pub(super) indexed: Option<(String, Vec<usize>)>,
 }
 
-/// What events of Segment's have at their root. Another name is more likely a mistake than a field;
-/// whoever means it writes it with a backslash.
+/// The fields at the root of Segment's events. Any other name is more likely a mistake than a field; to use
+/// it, put a backslash before it.
 const FIELDS: [&str; 19] = [
     "anonymousId",
     "category",
@@ -118,12 +118,12 @@ const FIELDS: [&str; 19] = [
     "version",
 ];
 
-/// Whether events of Segment's have a field of this name at their root.
+/// Whether Segment's events have a field of this name at their root.
 pub(super) fn is_field(name: &str) -> bool {
     FIELDS.contains(&name)
 }
 
-/// Whether the character stands in a path without a backslash.
+/// Whether the character needs no backslash in a path.
 pub(super) fn is_plain(character: char) -> bool {
     character.is_ascii_alphanumeric() || matches!(character, '_' | '-')
 }
@@ -134,7 +134,7 @@ impl Step {
     }
 }
 
-/// `list[2][0]` as `list` and its positions.
+/// Splits `list[2][0]` into `list` and its positions.
 fn indexed(name: &str) -> Option<(String, Vec<usize>)> {
     let (list, positions) = name.split_once('[')?;
     let positions = positions.strip_suffix(']')?.split("][");
@@ -142,8 +142,8 @@ fn indexed(name: &str) -> Option<(String, Vec<usize>)> {
 }
 
 impl Operand {
-    /// Whether it can be a condition without a comparison. A field that every event has at its root
-    /// is a text or an object, never true or false.
+    /// Whether it can be a condition without a comparison. The fields at the root of every event are texts or
+    /// objects, never true or false.
     pub(super) fn can_hold(&self) -> bool {
         match self {
             Self::Path(Path(steps)) => steps.len() > 1 || !is_field(&steps[0].name),
@@ -152,7 +152,7 @@ impl Operand {
         }
     }
 
-    /// Whether it is a number that stands in the statement.
+    /// Whether it is a number written in the statement.
     pub(super) fn is_number_literal(&self) -> bool {
         matches!(self, Self::Literal(Value::Number(_)))
     }
@@ -246,7 +246,7 @@ fn literal(f: &mut Formatter<'_>, value: &Value) -> fmt::Result {
     }
 }
 
-/// There is no escape within a text, so that none has both kinds of quotes.
+/// Texts have no escapes, so none contains both kinds of quotes.
 fn quoted(f: &mut Formatter<'_>, text: &str) -> fmt::Result {
     if text.contains('"') { write!(f, "'{text}'") } else { write!(f, "\"{text}\"") }
 }

@@ -1,4 +1,4 @@
-//! Where a request came to: a path there is, or one that nobody has.
+//! The path of a request: an existing one, or one that does not exist.
 
 use std::collections::BTreeSet;
 
@@ -10,36 +10,36 @@ use crate::nearest::nearest;
 use crate::receive::Doors;
 use crate::receive::doors::Door;
 
-/// Of a path that a stranger chose and that is shown all the same.
+/// Longest path chosen by a stranger that is shown.
 const LONGEST_SHOWN: usize = 48;
-/// Where a request came to, as its route knows it.
+/// The path of a request, as its route knows it.
 #[derive(Debug)]
 pub(in crate::receive) enum At<'a> {
-    /// `/segment/{name}`, and what follows it.
+    /// `/segment/{name}`, and the rest of the path.
     Door(&'a Door, &'static str),
-    /// A call of the Tracking API, and whose write key it showed.
+    /// A call of the Tracking API, and the door that its write key opens.
     Call(&'static str, Option<&'a Door>),
     /// Any other path.
     Astray(&'a str),
 }
 
-/// The same, as it is remembered.
+/// The path of a request, as it is remembered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::receive) struct Place {
-    /// What it is remembered under.
+    /// The path it is remembered under.
     pub path: String,
     /// Whether nothing can succeed there.
     pub is_astray: bool,
-    /// The name that was probably meant, if it is astray.
+    /// The name that was probably meant, if the path does not exist.
     pub nearest: Option<String>,
-    /// The section of the configuration that decides about it, as in `destinations.production`.
+    /// The section of the configuration that governs it, such as `destinations.production`.
     pub section: String,
-    /// Those that it concerns.
+    /// The destinations that it concerns.
     pub destinations: Vec<DestinationName>,
 }
 
 impl Place {
-    /// Of a connection on which no request was read: it concerns everybody.
+    /// The place of a connection on which no request was read: it concerns all destinations.
     pub fn anywhere(doors: &Doors) -> Self {
         let doors = doors.all();
         let all = doors.iter().flat_map(|door| door.destinations.iter().map(|of| of.name.clone()));
@@ -62,7 +62,7 @@ impl<'a> At<'a> {
         }
     }
 
-    /// The path, if it is one there is.
+    /// The path, if it exists.
     pub fn path(&self) -> Option<String> {
         match self {
             Self::Door(door, rest) => Some(format!("/segment/{}{rest}", door.name)),
@@ -71,7 +71,7 @@ impl<'a> At<'a> {
         }
     }
 
-    /// What it is counted under.
+    /// The path that it is counted under.
     pub fn label(&self) -> String {
         self.path().unwrap_or_else(|| ELSEWHERE.to_owned())
     }
@@ -129,8 +129,9 @@ impl<'a> At<'a> {
 }
 
 impl Doors {
-    /// A path that is a slip of the finger, and the name of the door that was meant. Nothing else that a
-    /// stranger chose is shown: it may be anything, somebody's id or a secret in the wrong field.
+    /// Recognises a path that is a misspelling of a door's name, and returns it with that name. No other path
+    /// that a stranger chose is shown: it may be anything, such as somebody's id, or a secret in the wrong
+    /// place.
     pub(in crate::receive) fn slip<'p>(&self, path: &'p str) -> Option<(&'p str, String)> {
         let name = path.strip_prefix("/segment/")?;
         let name = name.strip_suffix('/').unwrap_or(name);
@@ -146,7 +147,7 @@ impl Doors {
     }
 }
 
-/// As much of a path as is looked at; the rest would be kept while a body is awaited.
+/// As much of a path as is ever looked at; the rest would stay in memory while a body is awaited.
 pub(in crate::receive) fn shortened(path: &str) -> String {
     path.chars().take(LONGEST_SHOWN + 1).collect()
 }
@@ -170,7 +171,7 @@ mod tests {
             ("/segment/production%20", "-", None),
             ("/webhook", "-", None),
             (&long, "-", None),
-            // it is a write key
+            // this name is a write key
             ("/segment/key", "-", None),
             ("", "-", None),
         ];

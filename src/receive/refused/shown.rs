@@ -1,14 +1,14 @@
-//! What a request shows of its sender, as far as it explains a refusal.
+//! What a request reveals about its sender, as far as that explains a refusal.
 
 use http::{HeaderMap, Method, header};
 use serde::{Deserialize, Serialize};
 
 use crate::receive::authentication::{Credential, bearer};
 
-/// The credential of a refused request: the one that failed, where it showed several.
+/// The credential of a refused request: the one that failed, if it carried several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
-    /// It showed none, or not the one that is demanded.
+    /// It carried none, or not the required one.
     None,
     /// `X-Signature`
     Signature,
@@ -16,12 +16,12 @@ pub enum Kind {
     Bearer,
     /// `Authorization: Basic`
     Basic,
-    /// `Authorization` with another scheme, or without one.
+    /// `Authorization` with an unknown scheme, or without a scheme.
     Other,
 }
 
 impl Kind {
-    /// As it is counted and shown.
+    /// The label in metrics, and the word that is shown.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -34,36 +34,36 @@ impl Kind {
     }
 }
 
-/// Why a request was not believed.
+/// Why a request was not authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::receive) enum Doubt {
-    /// It shows nothing.
+    /// It carries no credential.
     Nothing,
-    /// What it shows is good, and this one is demanded too.
+    /// Its credentials are good, but this one is required as well.
     Lacks(Credential),
-    /// Its signature is none of the shared secrets'.
+    /// Its signature matches none of the shared secrets.
     Signature,
-    /// Its signature is over another text of the same event.
+    /// Its signature is for another serialisation of the same event.
     Rewritten,
-    /// What should be a signature is not 40 lower-case hex digits.
+    /// Its signature header is not 40 lower-case hex digits.
     Malformed,
-    /// Its bearer token, or write key, is another one.
+    /// Its bearer token, or write key, is not one of those configured.
     Wrong(Kind),
-    /// Nothing of this kind is configured, so that it counts for nothing.
+    /// No credential of this kind is configured, so it is ignored.
     Unexpected(Kind),
 }
 
-/// What the head of a request shows.
+/// What the head of a refused request reveals.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::receive) struct Asked {
-    /// By a method that events are sent with.
+    /// Whether it uses a method that events are sent with.
     pub sends: bool,
     pub has_signature: bool,
-    /// What `Authorization` carries.
+    /// The kind of credential in `Authorization`.
     pub authorization: Kind,
-    /// What there is to doubt, if anything is.
+    /// Why it is not authenticated, if that is the refusal.
     pub doubt: Doubt,
-    /// It would have been believed at the path that was probably meant.
+    /// Whether its credential is good at the path that was probably meant.
     pub is_proven: bool,
 }
 
@@ -82,18 +82,18 @@ impl Asked {
             sends: matches!(*method, Method::POST | Method::PUT | Method::PATCH),
             has_signature: headers.contains_key("x-signature"),
             authorization,
-            // all that is left to go wrong once the head has passed
+            // the only thing left to fail once the head has passed
             doubt: Doubt::Signature,
             is_proven: false,
         }
     }
 
-    /// Whether it shows a credential of whatever kind.
+    /// Whether it carries a credential of any kind.
     pub fn shows_any(self) -> bool {
         self.has_signature || self.authorization != Kind::None
     }
 
-    /// What it showed, or what of it failed where that is why it was `refused`.
+    /// The credential that it carried, or, if `is_doubted`, the one that failed.
     pub fn kind(self, is_doubted: bool) -> Kind {
         let shown = if self.has_signature { Kind::Signature } else { self.authorization };
         if !is_doubted {

@@ -1,5 +1,5 @@
-//! What is wrong with a refused request, and what would mend it: for the log, the status and the dashboard,
-//! which only operators see. The sender hears less (`answer`).
+//! What is wrong with a refused request, and what would fix it: for the log, the status and the dashboard,
+//! which only operators see. The sender is told less (`answer`).
 
 use serde::{Deserialize, Serialize};
 
@@ -13,14 +13,14 @@ use crate::receive::proxy_protocol::Malformed;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Cause {
     pub refusal: Refusal,
-    /// If it was not believed.
+    /// If it was not authenticated.
     pub doubt: Option<Doubt>,
-    /// If a header of the PROXY protocol is none.
+    /// If a header of the PROXY protocol was invalid.
     #[serde(default)]
     pub malformed: Option<Malformed>,
 }
 
-/// A setting of a credential, and what it is called in Segment.
+/// The setting for a credential, and what the credential is called in Segment.
 fn setting(credential: Credential) -> (&'static str, &'static str) {
     match credential {
         Credential::Signature => ("shared_secrets", "the shared secret of the webhook"),
@@ -38,7 +38,7 @@ fn of_kind(kind: Kind) -> Credential {
 }
 
 impl Cause {
-    /// Two sentences: why, and the remedy.
+    /// Two sentences: the reason, and the remedy.
     pub fn words(self, place: &Place) -> (String, String) {
         let section = &place.section;
         if let Some(doubt) = self.doubt {
@@ -132,7 +132,7 @@ impl Cause {
                  listen.proxy_protocol = false."
                     .into(),
             ),
-            // not the sender's fault, or no sender's of events, so that it is not remembered
+            // not the sender's fault, or not from a sender of events: never remembered
             Refusal::OriginNotListed
             | Refusal::Unauthenticated
             | Refusal::Disabled

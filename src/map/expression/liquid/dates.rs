@@ -1,4 +1,4 @@
-//! The date filters: `strftime` formats in UTC, as Segment's servers have it.
+//! The date filters: `strftime` formats in UTC, the time zone of Segment's servers.
 
 use jiff::Timestamp;
 use jiff::civil::{DateTime, Weekday};
@@ -26,8 +26,8 @@ const MONTHS: [&str; 12] = [
 const DAYS: [&str; 7] =
     ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
-/// The value formatted; one that is no date as it is. `now` is refused: an event must give the
-/// same member whenever it is mapped.
+/// Formats a date; a value that is not a date is returned unchanged. So is the text `now`, unlike in
+/// liquidjs: an event must yield the same member whenever it is mapped.
 #[expect(clippy::unnecessary_wraps, reason = "the type of every filter")]
 pub(super) fn formatted(
     value: Option<&Value>,
@@ -55,7 +55,7 @@ fn from_seconds(seconds: f64) -> Option<Timestamp> {
     Timestamp::from_millisecond((seconds * 1000.0) as i64).ok()
 }
 
-/// ISO 8601; a time without a zone, and a day alone, are in UTC.
+/// Parses ISO 8601; a time without a zone, and a date alone, are in UTC.
 fn parsed(text: &str) -> Option<Timestamp> {
     let text = text.trim();
     text.parse::<Timestamp>().ok().or_else(|| {
@@ -91,10 +91,10 @@ struct Conversion {
     letter: char,
 }
 
-/// What fills a short number up.
+/// How a number is padded to its width.
 #[derive(Clone, Copy)]
 enum Pad {
-    /// What the letter says.
+    /// The padding that is usual for the letter.
     Usual,
     With(char),
     Nothing,
@@ -104,7 +104,7 @@ enum Pad {
 enum Case {
     Usual,
     Upper,
-    /// Upper, except that `%p` is lower then.
+    /// Upper case, except that `%p` becomes lower case.
     Swapped,
 }
 
@@ -130,7 +130,7 @@ impl Conversion {
         Some((Self { pad, case, colon, width, letter }, at + letter.len_utf8()))
     }
 
-    /// None for a letter that is no conversion.
+    /// `None` if the letter is not a conversion.
     fn format(&self, date: &DateTime) -> Option<String> {
         let number = |value: i64, width: usize, pad: char| (value.to_string(), width, pad);
         let two = |value: i8| number(value.into(), 2, '0');

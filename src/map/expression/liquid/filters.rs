@@ -1,4 +1,4 @@
-//! The filters that Segment leaves switched on, by name, and those of numbers and lists.
+//! The table of the filters that Segment leaves switched on, and those that work on numbers and lists.
 
 use std::borrow::Cow;
 
@@ -34,13 +34,13 @@ const DISABLED: [&str; 20] = [
     "type",
 ];
 
-/// What a filter does with a value that is there or not.
+/// The function of a filter; the value is `None` if the event has none.
 type Apply = fn(Option<&Value>, &Arguments<'_>) -> Result<Option<Value>, Unresolved>;
 
-/// Name, arguments that liquidjs insists on, and what it does.
+/// Name, number of required arguments as in liquidjs, and function.
 type Entry = (&'static str, usize, Apply);
 
-/// A filter that a template names.
+/// A filter named in a template.
 #[derive(Clone, Copy)]
 pub(super) struct Filter(&'static Entry);
 
@@ -50,7 +50,7 @@ impl PartialEq for Filter {
     }
 }
 
-/// What stands after the colon.
+/// The arguments after the colon.
 pub(super) struct Arguments<'a> {
     pub(super) values: Vec<Found<'a>>,
     pub(super) allow_false: bool,
@@ -62,7 +62,7 @@ impl Arguments<'_> {
         self.values.get(index)?.as_deref()
     }
 
-    /// The first argument as an item of a list, where nothing is null.
+    /// The first argument as an item of a list; null if it is absent.
     fn item(&self) -> Value {
         self.get(0).cloned().unwrap_or(Value::Null)
     }
@@ -71,7 +71,7 @@ impl Arguments<'_> {
         text(self.get(index))
     }
 
-    /// A whole number, or `default` where there is no argument.
+    /// An argument as a whole number, or `default` if it is absent.
     pub(super) fn whole(&self, index: usize, default: i64) -> i64 {
         #[expect(clippy::cast_possible_truncation, reason = "it saturates")]
         self.get(index).map_or(default, |value| to_number(Some(value)) as i64)
@@ -79,7 +79,7 @@ impl Arguments<'_> {
 }
 
 impl Filter {
-    /// None for one that liquidjs does not know; an error for one that cannot be used.
+    /// `None` for a filter that liquidjs does not know; an error for one that must not be used.
     pub(super) fn named(name: &str, arguments: usize) -> Result<Option<Self>, String> {
         if DISABLED.contains(&name) {
             return Err(format!("the filter {name} is switched off in Segment"));
@@ -99,7 +99,7 @@ impl Filter {
         Ok(Some(Self(entry)))
     }
 
-    /// Those that can be used.
+    /// The names of all filters that can be used.
     pub(super) fn names() -> Vec<&'static str> {
         FILTERS.iter().map(|(name, _, _)| *name).collect()
     }
@@ -219,7 +219,7 @@ fn modulo(value: f64, by: f64) -> f64 {
     ((value % by) + by) % by
 }
 
-/// As liquidjs does it: 1.005 to two digits is 1.01.
+/// Rounds as liquidjs does: 1.005 to two digits is 1.01.
 fn round(value: f64, digits: f64) -> f64 {
     let scale = 10_f64.powf(digits);
     ((value * scale) * (1.0 + f64::EPSILON) + 0.5).floor() / scale
@@ -260,7 +260,7 @@ fn item(value: Option<&Value>, at: usize) -> Option<Value> {
     }
 }
 
-/// A value that is no list counts as a list of itself; nil as an empty one.
+/// A value that is not a list counts as a list of one; nil counts as an empty list.
 fn list(value: Option<&Value>) -> Vec<Value> {
     match value {
         None | Some(Value::Null) => Vec::new(),
@@ -287,13 +287,13 @@ fn sum(value: Option<&Value>, arguments: &Arguments<'_>) -> Result<Option<Value>
 
 #[expect(clippy::unnecessary_wraps, reason = "filters may fail, and the table has one type")]
 fn slice(value: Option<&Value>, arguments: &Arguments<'_>) -> Result<Option<Value>, Unresolved> {
-    // What is missing is no beginning, and JavaScript finds nothing there.
+    // Without a start, the end is NaN in JavaScript and the slice is empty.
     let Some(first) = arguments.get(0) else {
         let is_list = matches!(value, None | Some(Value::Null | Value::Array(_)));
         return Ok(Some(if is_list { Value::Array(Vec::new()) } else { "".into() }));
     };
     let (begin, mut count) = (arguments.whole(0, 0), arguments.whole(1, 1));
-    // A text and a number are put together there, where numbers are added.
+    // If the start is a text, JavaScript appends the count to it instead of adding the two.
     if let Value::String(begin) = first
         && let Ok(end) = format!("{begin}{count}").parse::<f64>()
     {
@@ -303,7 +303,7 @@ fn slice(value: Option<&Value>, arguments: &Arguments<'_>) -> Result<Option<Valu
     } else if first.is_string() {
         count = 0;
     }
-    // Before the beginning there is nothing, even where it ends after it.
+    // A start before the beginning yields nothing, even if the end lies after the beginning.
     let range = |length: usize| {
         let length = i64::try_from(length).unwrap_or(i64::MAX);
         let from = if begin < 0 { length.saturating_add(begin) } else { begin };

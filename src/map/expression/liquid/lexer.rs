@@ -1,16 +1,16 @@
-//! From the text of a template to plain text, outputs and tags, with white space cut as asked.
+//! Splits a template into plain text, outputs and tags, and trims white space where a tag asks for it.
 
 /// A piece of a template.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Token<'t> {
     Text(&'t str),
-    /// What stands between `{{` and `}}`.
+    /// The content between `{{` and `}}`.
     Output(&'t str, Place),
-    /// Name and rest of what stands between `{%` and `%}`.
+    /// The name of a tag, and the rest of the content between `{%` and `%}`.
     Tag(&'t str, &'t str, Place),
 }
 
-/// Where a piece begins; both count from one, columns in characters.
+/// Where a piece begins. Line and column both count from one, columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     line: usize,
@@ -27,7 +27,7 @@ impl Place {
         }
     }
 
-    /// A doubt about this place.
+    /// A warning about this place.
     pub(super) fn doubt(self, problem: impl AsRef<str>) -> String {
         format!("at line {}, column {}: {}", self.line, self.column, problem.as_ref())
     }
@@ -71,7 +71,7 @@ pub(super) fn tokens(template: &str) -> Result<Vec<Token<'_>>, String> {
                 }
                 (at, trim) = (end.end, end.trims_after);
             }
-            // Its lines are tags.
+            // Each line of its content is a tag.
             "liquid" => {
                 for line in args.lines().map(str::trim).filter(|line| !line.is_empty()) {
                     let (name, args) = name_of(line);
@@ -107,7 +107,7 @@ fn cut(template: &str, start: usize) -> Result<Piece<'_>, String> {
     Ok(Piece { is_output, inside: text.trim(), start, end, trims_before, trims_after })
 }
 
-/// Where `close` stands outside of quotes.
+/// The position of the first `close` outside of quotes.
 fn end_of(text: &str, close: &str) -> Option<usize> {
     let mut quote = None;
     let mut escaped = false;
@@ -121,7 +121,7 @@ fn end_of(text: &str, close: &str) -> Option<usize> {
             _ => {}
         }
     }
-    // A quote that is never closed hides nothing.
+    // A quote that is never closed does not hide the closing mark.
     quote.and_then(|_| text.find(close))
 }
 

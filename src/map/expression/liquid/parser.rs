@@ -1,4 +1,4 @@
-//! From pieces to what is rendered: outputs, and tags with what is between them.
+//! Turns tokens into nodes: outputs, and tags with the content between them.
 
 use serde_json::Value;
 
@@ -6,16 +6,16 @@ use super::filters::Filter;
 use super::lexer::{Place, Token, tokens};
 use super::reader::Reader;
 
-/// Something that is rendered.
+/// A part of a template that can be rendered.
 #[derive(Clone, PartialEq)]
 pub(super) enum Node {
     Text(String),
     Output(Filtered),
-    /// The first branch whose condition holds; the last may have none.
+    /// Renders the first branch whose condition holds; the last branch may be unconditional.
     Branches(Vec<(Condition, Vec<Node>)>),
     Assign(String, Filtered),
     Capture(String, Vec<Node>),
-    /// Prints the counter before it steps up, or after it stepped down.
+    /// Prints the counter before incrementing it, or after decrementing it.
     Count {
         name: String,
         up: bool,
@@ -24,12 +24,13 @@ pub(super) enum Node {
         group: String,
         candidates: Vec<Operand>,
     },
-    /// `break` and `continue` outside of a loop end the template.
+    /// `break` or `continue`: outside of a loop, either ends the template.
     Stop,
 }
 
 impl Node {
-    /// Whether it names anything; what a template assigned itself is not told from what the event has.
+    /// Whether it names a variable. Variables that the template assigned itself are not distinguished from
+    /// those of the event.
     pub(super) fn reads_event(&self) -> bool {
         match self {
             Self::Text(_) | Self::Count { .. } | Self::Stop => false,
@@ -77,13 +78,13 @@ pub(super) enum Condition {
     Always,
 }
 
-/// A value and the filters it goes through.
+/// A value and the filters applied to it.
 #[derive(Clone, PartialEq)]
 pub(super) struct Filtered {
     /// Operands and operators in postfix order.
     pub(super) value: Vec<Step>,
     pub(super) filters: Vec<FilterCall>,
-    /// A sentence for each filter that liquidjs does not know.
+    /// A warning for each filter that liquidjs does not know.
     pub(super) unknown: Vec<String>,
 }
 
@@ -106,7 +107,7 @@ pub(super) enum Operand {
     Literal(Value),
     Empty,
     Blank,
-    /// Keys on the way down.
+    /// The keys from the root down.
     Path(Vec<Operand>),
     Range(Box<(Operand, Operand)>),
 }
@@ -138,7 +139,7 @@ impl Operator {
 /// Tags of liquidjs that Segment [switches off](crate::design::segment::directives).
 const DISABLED: [&str; 6] = ["case", "for", "include", "layout", "render", "tablerow"];
 
-/// Blocks within each other; a template has a thousand characters.
+/// Deepest nesting of blocks, and of operands; a template has at most a thousand characters.
 pub(super) const DEEPEST: usize = 32;
 
 pub(super) fn parse(template: &str) -> Result<Vec<Node>, String> {
@@ -150,7 +151,7 @@ pub(super) fn parse(template: &str) -> Result<Vec<Node>, String> {
     }
 }
 
-/// What is said of the filters that liquidjs does not know.
+/// The warnings about filters that liquidjs does not know.
 pub(super) fn unknown_filters(nodes: &[Node]) -> Vec<String> {
     let of_node = |node: &Node| match node {
         Node::Output(of) | Node::Assign(_, of) => of.unknown.clone(),
@@ -184,7 +185,7 @@ struct End<'t> {
 }
 
 impl<'t> Parser<'t> {
-    /// Up to one of the tags `ends`, or to the end of the template.
+    /// Parses up to one of the tags in `ends`, or to the end of the template.
     fn block(&mut self, ends: &[&str]) -> Result<(Vec<Node>, Option<End<'t>>), String> {
         let mut nodes = Vec::new();
         while let Some(token) = self.tokens.next() {

@@ -1,4 +1,4 @@
-//! Reads the inside of one piece of a template: names, values, operators and filters.
+//! Parses the content of one output or tag: names, values, operators and filters.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use super::parser::{DEEPEST, FilterCall, Filtered, Operand, Operator, Step};
 use super::value;
 use crate::nearest::nearest;
 
-/// Reads the inside of one piece.
+/// A parser over the content of one output or tag.
 pub(super) struct Reader<'t> {
     rest: &'t str,
     place: Place,
@@ -71,7 +71,7 @@ impl<'t> Reader<'t> {
         Ok(Filtered { value, filters, unknown })
     }
 
-    /// The inner error is a doubt, for a filter that liquidjs does not know: the value passes.
+    /// The inner error is a warning about a filter that liquidjs does not know: the value passes unchanged.
     fn filter(&mut self) -> Result<Result<FilterCall, String>, String> {
         let name = self.identifier().ok_or_else(|| self.place.fault("a filter has no name"))?;
         let (mut arguments, mut allow_false) = (Vec::new(), false);
@@ -114,7 +114,7 @@ impl<'t> Reader<'t> {
         None
     }
 
-    /// Operands and operators up to what is neither, in postfix order.
+    /// Parses operands and operators, up to anything else, into postfix order.
     fn expression(&mut self) -> Result<Vec<Step>, String> {
         let mut steps = Vec::new();
         let mut waiting: Vec<Operator> = Vec::new();
@@ -238,7 +238,7 @@ impl<'t> Reader<'t> {
             end += 1 + digits(fraction);
         }
         let (text, rest) = self.rest.split_at(end);
-        // A name may begin with a digit.
+        // A name may begin with a digit; then this is not a number.
         if rest.starts_with(|c: char| c.is_alphabetic() || c == '_') {
             return None;
         }

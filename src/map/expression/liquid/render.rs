@@ -13,10 +13,10 @@ use super::filters::Arguments;
 use super::parser::{Condition, Filtered, Node, Operand, Operator, Step};
 use super::value::{self, Found};
 
-/// More items than a range needs to name a member.
+/// Most items in a range; naming a member needs fewer.
 const LONGEST_RANGE: i64 = 1000;
 
-/// The state of one rendering.
+/// The state of rendering one template.
 pub(super) struct Renderer<'a> {
     event: &'a Value,
     budget: &'a Budget,
@@ -27,10 +27,10 @@ pub(super) struct Renderer<'a> {
     stopped: bool,
 }
 
-/// One side of an operator.
+/// An operand of an operator.
 enum Side<'a> {
     Value(Found<'a>),
-    /// The word, which is neither more nor less than anything.
+    /// The word `nil`, which is neither greater nor less than anything.
     Nil,
     Empty,
     Blank,
@@ -94,7 +94,7 @@ impl<'a> Renderer<'a> {
                 self.variables.insert(name.clone(), captured.into());
             }
             Node::Count { name, up } => {
-                // It goes on from a number of the event.
+                // The counter starts from the event's number of the same name, if there is one.
                 let begin = || self.event.get(name).filter(|value| value.is_number());
                 let counter = self
                     .counters
@@ -136,7 +136,7 @@ impl<'a> Renderer<'a> {
         Ok(value)
     }
 
-    /// The words `empty` and `blank` alone are true.
+    /// Whether a condition holds. The words `empty` and `blank` on their own are true.
     fn holds(&self, condition: &Filtered) -> Result<bool, Unresolved> {
         if let ([Step::Push(Operand::Empty | Operand::Blank)], []) =
             (&condition.value[..], &condition.filters[..])
@@ -146,7 +146,7 @@ impl<'a> Renderer<'a> {
         Ok(value::is_true(self.filtered(condition)?.as_deref()))
     }
 
-    /// The first operand that is left counts, as in liquidjs.
+    /// Evaluates a postfix expression. If several operands are left, the first is the result, as in liquidjs.
     fn expression(&self, steps: &[Step]) -> Result<Found<'_>, Unresolved> {
         let mut stack: Vec<Side<'_>> = Vec::new();
         for step in steps {
@@ -253,7 +253,7 @@ fn contains(whole: &Side<'_>, part: &Side<'_>) -> bool {
     match (whole, part) {
         (whole, Side::Value(part)) => value::contains(whole, part.as_deref()),
         (whole, Side::Nil) => value::contains(whole, None),
-        // Every text contains the empty one.
+        // Every text contains the empty text.
         (Some(Value::String(_)), Side::Empty | Side::Blank) => true,
         (Some(Value::Array(items)), Side::Empty) => {
             items.iter().any(|item| value::is_empty(Some(item)))

@@ -1,4 +1,4 @@
-//! What liquidjs 10.27 renders, and what is refused.
+//! What liquidjs 10.27 renders, and which templates are refused.
 
 use proptest::prelude::*;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! The filters of texts. Lengths count UTF-16 units, as JavaScript does.
+//! Filters that work on text. Lengths count UTF-16 units, as in JavaScript.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use super::super::template::is_space;
 use super::filters::Arguments;
 use super::value::{coerced, text};
 
-/// What a piece of a split text takes beside its characters.
+/// Charged for every piece of a split text, on top of its characters.
 const BYTES_A_PIECE: usize = 32;
 
 pub(super) fn split(
@@ -69,7 +69,7 @@ pub(super) fn stripped(whole: &str, arguments: &Arguments<'_>, start: bool, end:
     if end { whole.trim_end_matches(out) } else { whole }.to_owned()
 }
 
-/// How many words there are.
+/// The number of words.
 pub(super) fn words(whole: &str) -> usize {
     whole.split(is_space).filter(|word| !word.is_empty()).count()
 }
@@ -86,7 +86,7 @@ pub(super) fn normalized(whole: &str) -> String {
     normal
 }
 
-/// What is short enough stays the value it is.
+/// A value that is short enough is returned unchanged, without conversion to a text.
 pub(super) fn truncated(value: Option<&Value>, arguments: &Arguments<'_>) -> Option<Value> {
     let whole = text(value);
     let most = arguments.whole(0, 50);
@@ -100,7 +100,7 @@ pub(super) fn truncated(value: Option<&Value>, arguments: &Arguments<'_>) -> Opt
     Some((String::from_utf16_lossy(&units[..kept]) + &end).into())
 }
 
-/// The end is put on as soon as there are as many words as allowed.
+/// `end` is appended as soon as there are as many words as allowed, even if none is cut off.
 pub(super) fn truncated_words(whole: &str, arguments: &Arguments<'_>) -> String {
     if arguments.get(0).is_some_and(|most| coerced(Some(most)).is_nan()) {
         return String::new();
@@ -145,7 +145,7 @@ pub(super) fn unescaped(whole: &str) -> String {
     unescaped + rest
 }
 
-/// Scripts, styles and comments with what is in them, tags without.
+/// Removes scripts, styles and comments together with their content, and the tags around other content.
 pub(super) fn without_html(whole: &str) -> String {
     let mut blocks = vec![("<script", "</script>"), ("<style", "</style>"), ("<!--", "-->")];
     let mut plain = String::with_capacity(whole.len());
@@ -158,7 +158,7 @@ pub(super) fn without_html(whole: &str) -> String {
             let (_, close) = blocks[block];
             end = rest.find(close).map(|at| at + close.len());
             if end.is_none() {
-                // Nor will it be found further on: each text is searched once.
+                // No closing mark follows further on either: search for it once only.
                 blocks.remove(block);
             }
         }
@@ -168,7 +168,7 @@ pub(super) fn without_html(whole: &str) -> String {
     plain + rest
 }
 
-/// Everything but ASCII letters, digits and the characters of `plain` as UTF-8 bytes in hex.
+/// Percent-encodes the UTF-8 bytes of everything but ASCII letters, digits and the characters in `plain`.
 pub(super) fn percent_encoded(whole: &str, plain: &str) -> String {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let mut encoded = String::with_capacity(whole.len());
@@ -185,7 +185,7 @@ pub(super) fn percent_encoded(whole: &str, plain: &str) -> String {
     encoded
 }
 
-/// None if an escape is broken or the bytes are no text.
+/// `None` if an escape is broken or the bytes are not UTF-8.
 pub(super) fn percent_decoded(whole: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(whole.len());
     let mut rest = whole.as_bytes();
@@ -222,7 +222,7 @@ pub(super) fn base64(whole: &str) -> String {
     encoded
 }
 
-/// What is no base64 is skipped, as Node does.
+/// Decodes base64; other characters are skipped, as in Node.
 pub(super) fn from_base64(whole: &str) -> String {
     let (mut bits, mut count, mut bytes) = (0_u32, 0, Vec::new());
     for letter in whole.bytes().take_while(|letter| *letter != b'=') {

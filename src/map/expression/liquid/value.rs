@@ -1,4 +1,4 @@
-//! Values as JavaScript sees them: texts, truth, numbers, comparison and properties.
+//! Values as JavaScript sees them: texts, truthiness, numbers, comparison and properties.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -8,10 +8,10 @@ use serde_json::Value;
 use super::super::super::coercion::number_text;
 use super::super::template::is_space;
 
-/// A value, or none where the event has nothing; both null and nothing are nil.
+/// A value, or `None` if there is none; both `None` and null are nil.
 pub(super) type Found<'a> = Option<Cow<'a, Value>>;
 
-/// As an output writes it.
+/// The text that an output writes for a value.
 pub(super) fn text(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => String::new(),
@@ -23,12 +23,12 @@ pub(super) fn text(value: Option<&Value>) -> String {
     }
 }
 
-/// Only false and nil are not true.
+/// Whether a value is truthy in Liquid: everything is but false and nil.
 pub(super) fn is_true(value: Option<&Value>) -> bool {
     !matches!(value, None | Some(Value::Null | Value::Bool(false)))
 }
 
-/// A number for arithmetic; what is none counts as zero.
+/// A number for arithmetic; anything that is not a number counts as zero.
 pub(super) fn to_number(value: Option<&Value>) -> f64 {
     let number = coerced(value);
     if number.is_nan() { 0.0 } else { number }
@@ -46,7 +46,8 @@ pub(super) fn coerced(value: Option<&Value>) -> f64 {
     }
 }
 
-/// A text without space around it, as JavaScript reads a number: none is zero, and digits may be of another base.
+/// Parses a trimmed text as JavaScript's `Number` does: an empty text is zero, and a prefix may select
+/// another base.
 fn parsed(text: &str) -> Option<f64> {
     const BASES: [(&str, u32); 6] =
         [("0x", 16), ("0X", 16), ("0o", 8), ("0O", 8), ("0b", 2), ("0B", 2)];
@@ -60,7 +61,7 @@ fn parsed(text: &str) -> Option<f64> {
         return if digits.is_empty() { None } else { digits.chars().try_fold(0.0, add) };
     }
     match text.strip_prefix(['+', '-']).unwrap_or(text) {
-        // Of the words that Rust reads as numbers, JavaScript knows this one, spelled so.
+        // Of the words that Rust parses as numbers, JavaScript knows only this one, in this spelling.
         unsigned
             if unsigned.contains(|c: char| c.is_ascii_alphabetic() && !matches!(c, 'e' | 'E')) =>
         {
@@ -70,7 +71,7 @@ fn parsed(text: &str) -> Option<f64> {
     }
 }
 
-/// A list or an object where JavaScript needs a plain value: as a text.
+/// The text of a value where JavaScript needs a primitive: the items of a list are joined with commas.
 fn joined(value: &Value) -> String {
     match value {
         Value::Array(items) => items.iter().map(joined).collect::<Vec<_>>().join(","),
@@ -78,7 +79,8 @@ fn joined(value: &Value) -> String {
     }
 }
 
-/// A whole number without a fraction; what JSON cannot hold as the text JavaScript writes.
+/// A JSON number, without a fraction if it is whole; what JSON cannot represent becomes the text that
+/// JavaScript writes.
 pub(super) fn number(number: f64) -> Value {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     if number.fract() == 0.0 && number.abs() < EXACT {
@@ -102,13 +104,13 @@ pub(super) fn equal(a: Option<&Value>, b: Option<&Value>) -> bool {
         (Some(Value::Array(a)), Some(Value::Array(b))) => {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(Some(a), Some(b)))
         }
-        // Two objects are equal only if they are one.
+        // Two objects are equal only if they are the same object.
         (Some(Value::Object(a)), Some(Value::Object(b))) => std::ptr::eq(a, b),
         (a, b) => a == b,
     }
 }
 
-/// None where neither is larger nor both are equal.
+/// `None` if the values cannot be ordered.
 pub(super) fn compare(a: Option<&Value>, b: Option<&Value>) -> Option<Ordering> {
     let as_text = |value: Option<&Value>| match value {
         Some(value @ (Value::String(_) | Value::Array(_) | Value::Object(_))) => {
@@ -124,7 +126,7 @@ pub(super) fn compare(a: Option<&Value>, b: Option<&Value>) -> Option<Ordering> 
 
 pub(super) fn contains(whole: Option<&Value>, part: Option<&Value>) -> bool {
     match whole {
-        // JavaScript looks for the words "undefined" and "null" then.
+        // JavaScript would look for the word "undefined" or "null".
         Some(Value::String(_)) if matches!(part, None | Some(Value::Null)) => false,
         Some(Value::String(whole)) => whole.contains(&text(part)),
         Some(Value::Array(items)) => items.iter().any(|item| equal(Some(item), part)),
@@ -149,7 +151,7 @@ pub(super) fn is_blank(value: Option<&Value>) -> bool {
     }
 }
 
-/// What stands under a key, with `size`, `first` and `last` of lists and texts.
+/// The value under a key; also `first` and `last` of lists, and `size` of lists, texts and objects.
 pub(super) fn property<'a>(of: Cow<'a, Value>, key: &Value) -> Found<'a> {
     let name = text(Some(key));
     match of {
@@ -191,7 +193,8 @@ fn size<'a>(name: &str, size: usize) -> Found<'a> {
     matches!(name, "size" | "length").then(|| Cow::Owned(size.into()))
 }
 
-/// Only a number counts from the end where it is negative.
+/// The index that a key means in a list of this length. Negative keys count from the end, but only if they
+/// are numbers.
 fn position(key: &Value, name: &str, length: usize) -> Option<usize> {
     match name {
         "first" => Some(0),

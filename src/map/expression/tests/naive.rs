@@ -1,5 +1,5 @@
-//! Directives as their description reads, from the JSON for each event, with no thought of speed.
-//! Knows valid mappings only, and neither `@liquid` nor a budget.
+//! A naive interpreter of directives, written as their description reads: it evaluates the JSON for each
+//! event, without regard for speed. It handles valid mappings only, and neither `@liquid` nor a budget.
 
 use serde_json::{Map, Value, json};
 
@@ -104,7 +104,7 @@ fn run(name: &str, options: &Value, event: &Value) -> Found {
             let mut merged: Vec<(String, Option<Value>)> = Vec::new();
             for object in &objects {
                 let members = built(object, event)?;
-                // As `Object.assign`: what is replaced keeps its place.
+                // As in `Object.assign`, a replaced member keeps its position.
                 for (key, value) in members {
                     match merged.iter_mut().find(|(other, _)| *other == key) {
                         Some((_, before)) => *before = value,
@@ -124,7 +124,7 @@ fn run(name: &str, options: &Value, event: &Value) -> Found {
     }
 }
 
-/// What is merged, with the members that are nothing.
+/// The members to merge, including those that are nothing.
 fn built(object: &Value, event: &Value) -> Result<Vec<(String, Option<Value>)>, ()> {
     let Some(members) = object.as_object() else {
         return Ok(spread_holes(with_holes(object, event, false)?));
@@ -161,7 +161,7 @@ fn built(object: &Value, event: &Value) -> Result<Vec<(String, Option<Value>)>, 
     }
 }
 
-/// What `@flatten` makes, with the keys that are nothing.
+/// The result of `@flatten`, including the keys that are nothing.
 fn flattened(options: &Value, event: &Value) -> Result<Map<String, Value>, ()> {
     let mut flat = Map::new();
     let separator = options["separator"].as_str().unwrap_or_default();
@@ -171,7 +171,7 @@ fn flattened(options: &Value, event: &Value) -> Result<Map<String, Value>, ()> {
     Ok(flat)
 }
 
-/// Which of its branches an `@if` takes.
+/// The branch that an `@if` takes.
 fn built_branch(options: &Value, event: &Value) -> Result<Option<&'static str>, ()> {
     let mut which = options.clone();
     which["then"] = json!("then");
@@ -184,7 +184,7 @@ fn built_branch(options: &Value, event: &Value) -> Result<Option<&'static str>, 
     })
 }
 
-/// A list some of whose items are directives, also as a `@literal`.
+/// Whether the mapping is a list some of whose items are directives, possibly inside a `@literal`.
 fn is_list(mapping: &Value) -> bool {
     mapping.is_array() || mapping.get("@literal").is_some_and(is_list)
 }
@@ -208,10 +208,10 @@ fn without_holes(value: Value) -> Value {
     }
 }
 
-/// Stands for what resolved to nothing in a list.
+/// Marks a list item that resolved to nothing.
 const HOLE: &str = "\u{E001}";
 
-/// As `resolve`, with holes in the lists that the mapping itself builds, unless lists are leaves.
+/// Like `resolve`, but marks holes in the lists that the mapping itself builds, unless lists are leaves.
 fn with_holes(mapping: &Value, event: &Value, lists_are_leaves: bool) -> Found {
     match mapping {
         Value::Array(items) if !lists_are_leaves => {
@@ -326,7 +326,8 @@ fn joined(value: &Value) -> Result<String, ()> {
     }
 }
 
-/// Three braces before two: what three brought in is hidden from two by a private character each.
+/// Three braces before two. A private-use character stands for each inserted value, so that the second round
+/// does not search it.
 fn render(template: &str, event: &Value) -> Result<String, ()> {
     let mut brought = Vec::new();
     let mut text = template.to_owned();
@@ -352,7 +353,7 @@ fn render(template: &str, event: &Value) -> Result<String, ()> {
             text.replace_range(start..after, "\u{E000}");
             let mark = start;
             from = mark + '\u{E000}'.len_utf8();
-            // Kept in the order of the text, whichever round they came from.
+            // In the order of the text, whichever round inserted the value.
             let position = text[..mark].matches('\u{E000}').count();
             let value = brought.pop().expect("just pushed");
             brought.insert(position, value);
