@@ -203,8 +203,8 @@ fn shortened(text: &str) -> String {
     text[..end].to_owned()
 }
 
-/// The meaning of a 401 or 403, which LaunchDarkly uses for several faults: the message tells them
-/// apart.
+/// The meaning of a 401 or 403, which LaunchDarkly uses for several faults: code and message tell
+/// them apart.
 fn unauthorized(refusal: Refusal) -> Outcome {
     const OF_THE_TOKEN: [&str; 5] = ["expired", "revoked", "invalid", "unknown", "not found"];
     const OF_RIGHTS: [&str; 8] = [
