@@ -6,7 +6,7 @@
 
 use std::num::NonZeroUsize;
 
-/// Full batches that must be taken before a larger one is tried, so that at most one call in so many is
+/// Full batches that must be taken before a larger one is tried, so that at most one call in 101 is
 /// refused.
 const TAKEN_BEFORE_LARGER: u32 = 100;
 

@@ -46,7 +46,7 @@ impl Concurrency {
         (self.allowed as usize).max(1)
     }
 
-    /// A batch was taken after this time.
+    /// A batch was taken, and the call took this long.
     pub fn clean(&mut self, took: Duration) {
         if took <= FAST {
             self.allowed = (self.allowed + 1.0 / self.allowed).min(self.most);

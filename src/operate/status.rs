@@ -279,7 +279,7 @@ pub struct RefusedStatus {
     pub why: String,
     /// How to fix it.
     pub remedy: String,
-    /// Whether somebody has to do something.
+    /// Whether an operator has to act.
     pub needs_attention: bool,
 }
 
