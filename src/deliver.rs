@@ -11,16 +11,6 @@
 //!
 //! Pure code decides what to do next and how to react to an answer (`dispatch`, `pace`, `concurrency`,
 //! `batch_size`, `linger`, `backoff`); the courier only carries the decisions out.
-//!
-//! # What always holds
-//! * A member is in at most one request in flight ([P3](crate::design::P3)): the ledger claims it for one batch.
-//! * A batch is settled, released or parked, never dropped: what is not taken stays pending ([P4](crate::design::P4)).
-//! * One bad member, audience or destination delays no other ([P5](crate::design::P5)): audiences take turns, a refused
-//!   batch is halved until the culprit stands alone, and a backoff is the audience's own until
-//!   several audiences fail alike.
-//!
-//! What to do next and how to react to an answer is decided by pure code (`dispatch`, `pace`,
-//! `concurrency`, `batch_size`, `linger`, `backoff`); the courier only carries it out.
 
 mod backoff;
 mod batch_size;

@@ -6,8 +6,8 @@
 
 use std::num::NonZeroUsize;
 
-/// Full batches that must be taken before a larger one is tried, so that at most one call in 101 is
-/// refused.
+/// Full batches that must be taken before a larger one is tried, so that at most about one call in 100
+/// is refused.
 const TAKEN_BEFORE_LARGER: u32 = 100;
 
 /// The present limit, never above the configured one.
