@@ -1,4 +1,4 @@
-//! Time, so that tests can move it. Nothing else in the crate asks the system what time it is.
+//! Clocks, so that tests can control time. Nothing else in the crate reads the system clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -8,9 +8,9 @@ use tokio::time::Instant;
 
 use crate::membership::Timestamp;
 
-/// Tells the wall-clock time.
+/// A source of wall-clock time.
 pub trait Clock: Send + Sync + std::fmt::Debug {
-    /// The time now. May step in either direction: whoever needs order must enforce it.
+    /// The present time. It may step in either direction: callers that need order must enforce it.
     fn now(&self) -> Timestamp;
 }
 
@@ -28,24 +28,24 @@ impl Clock for SystemClock {
     }
 }
 
-/// How long the machine has been up, suspensions included: a clock that nobody sets.
+/// How long the machine has been up: a clock that nobody sets. On Linux it includes suspended time.
 #[must_use]
 pub fn since_boot() -> Duration {
     #[cfg(target_os = "linux")]
     let clock = rustix::time::ClockId::Boottime;
     #[cfg(not(target_os = "linux"))]
     let clock = rustix::time::ClockId::Monotonic;
-    // An error is of a time before the boot, or of a clock that there is not.
+    // An error means a time before the boot or a missing clock.
     Duration::try_from(rustix::time::clock_gettime(clock)).unwrap_or(Duration::ZERO)
 }
 
-/// Whole milliseconds, as logs and status give a duration; as many as fit.
+/// Whole milliseconds, as in logs and statuses; saturates.
 #[must_use]
 pub fn whole_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A clock that stands still until it is moved; clones move together.
+/// A clock that stands still until it is moved; clones share the time.
 ///
 /// ```
 /// use cohortd::clock::{Clock, ManualClock};
@@ -66,7 +66,7 @@ impl ManualClock {
         Self(Arc::new(AtomicI64::new(now.0)))
     }
 
-    /// Shows `now` from here on; backwards is allowed, as it is for real clocks.
+    /// Sets the time to `now`, which may be earlier: real clocks step back too.
     pub fn set(&self, now: Timestamp) {
         self.0.store(now.0, Ordering::SeqCst);
     }
@@ -82,20 +82,20 @@ impl Clock for ManualClock {
         Timestamp(self.0.load(Ordering::SeqCst))
     }
 }
-/// Between two lines of the log about something that goes on at somebody else's pace.
+/// Interval between two log lines about a condition that outsiders can repeat at will.
 const SAID_EVERY: Duration = Duration::from_secs(60);
 
-/// Says when it is time to say something again that goes on, and how much of it there was: at once, and then not
-/// more often than once a minute.
+/// Limits the rate of a repeated log line: the first may be written at once, further ones once a
+/// minute, each with the count since the one before.
 #[derive(Debug, Default)]
 pub struct Seldom {
     last: Option<Instant>,
-    /// Since then.
+    /// The count since then.
     unsaid: u64,
 }
 
 impl Seldom {
-    /// There was so much more of it: if it is time, how much it is that nothing was said of yet.
+    /// Counts `count` more. `Some` if a line is due, with the count since the last one.
     pub fn more(&mut self, count: u64) -> Option<u64> {
         self.unsaid += count;
         let now = Instant::now();
@@ -106,7 +106,7 @@ impl Seldom {
         Some(std::mem::take(&mut self.unsaid))
     }
 
-    /// Whether it is time; then it counts as said.
+    /// Counts one more; returns whether a line is due, which then counts as written.
     pub fn is_due(&mut self) -> bool {
         self.more(1).is_some()
     }

@@ -1,7 +1,8 @@
-//! Counting: plain numbers that the steps keep of what they do, for whoever reads them.
+//! Counters and histograms that the steps of the pipeline keep about their work.
 //!
-//! A step adds and never looks; nothing here knows who reads. Adding is an atomic or two, without order:
-//! a reading may see one number before another that was added first, and never one twice.
+//! A step only adds and never reads; this module does not know the readers. Adding uses relaxed
+//! atomics: a reader may see one counter before another that was incremented first, but never counts
+//! anything twice.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,57 +11,58 @@ use std::time::Duration;
 
 use crate::membership::DestinationName;
 
-/// A number that only grows.
+/// A counter that only grows.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
 
 impl Count {
-    /// So many more.
+    /// Adds this many.
     pub fn add(&self, more: u64) {
         if more > 0 {
             self.0.fetch_add(more, Ordering::Relaxed);
         }
     }
 
-    /// One more.
+    /// Adds one.
     pub fn one(&self) {
         self.add(1);
     }
 
-    /// How many so far.
+    /// The count so far.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Upper bounds in microseconds, for what takes from a fraction of a millisecond to several seconds.
+/// Upper bounds of buckets in microseconds, for durations from a fraction of a millisecond to several
+/// seconds.
 const DURATIONS_US: &[u64] = &[
     500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
     2_500_000, 5_000_000, 10_000_000,
 ];
-/// Upper bounds for how many things are handled together.
+/// Upper bounds of buckets for numbers of things handled together.
 const SIZES: &[u64] = &[1, 4, 16, 64, 256, 1_024, 4_096, 16_384];
 
-/// How often a quantity was how large.
+/// Counts values in buckets.
 #[derive(Debug)]
 pub struct Histogram {
     bounds: &'static [u64],
-    /// As many of the counted units are one of the unit that is read.
+    /// How many recorded units make one unit as it is read, such as microseconds in a second.
     in_a_unit: f64,
-    /// One for each bound, and one for what is above the last.
+    /// One per bound, and one for values above the last bound.
     counts: Box<[Count]>,
     sum: Count,
 }
 
 impl Histogram {
-    /// Of times; read in seconds.
+    /// A histogram of durations, read in seconds.
     #[must_use]
     pub fn of_durations() -> Self {
         Self::new(DURATIONS_US, 1e6)
     }
 
-    /// Of numbers of things.
+    /// A histogram of sizes.
     #[must_use]
     pub fn of_sizes() -> Self {
         Self::new(SIZES, 1.0)
@@ -71,19 +73,19 @@ impl Histogram {
         Self { bounds, in_a_unit, counts, sum: Count::default() }
     }
 
-    /// It took so long; of a histogram of durations.
+    /// Records a duration, in a histogram of durations.
     pub fn took(&self, duration: Duration) {
         self.was(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
     }
 
-    /// There were so many; of a histogram of sizes.
+    /// Records a size, in a histogram of sizes.
     pub fn was(&self, value: u64) {
         let bucket = self.bounds.partition_point(|bound| *bound < value);
         self.counts[bucket].one();
         self.sum.add(value);
     }
 
-    /// What was counted so far.
+    /// What was recorded so far.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "nobody needs the last digit")]
     pub fn read(&self) -> Distribution {
@@ -95,20 +97,20 @@ impl Histogram {
     }
 }
 
-/// What a [`Histogram`] has counted.
+/// The contents of a [`Histogram`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Distribution {
-    /// Upper bound, inclusive, and how many were between the one before and this. The last bound is
-    /// infinite.
+    /// Upper bounds, inclusive, each with the number of values above the bound before it. The last
+    /// bound is infinite.
     pub buckets: Vec<(f64, u64)>,
-    /// Of all values.
+    /// The sum of all values.
     pub sum: f64,
-    /// How many values.
+    /// The number of values.
     pub count: u64,
 }
 
-/// One set of numbers for each destination, made when it is first asked for. It stays for the life of
-/// the process, so that a number never goes back.
+/// One set of counters per destination, created on first use and kept for the life of the process, so
+/// that counters never go back.
 #[derive(Debug)]
 pub struct PerDestination<T>(Mutex<BTreeMap<DestinationName, Arc<T>>>);
 
@@ -119,14 +121,14 @@ impl<T> Default for PerDestination<T> {
 }
 
 impl<T: Default> PerDestination<T> {
-    /// The numbers of a destination. Locks: ask once, and keep what you get.
+    /// The counters of a destination. Takes a lock: call once and keep the result.
     #[must_use]
     pub fn of(&self, destination: &DestinationName) -> Arc<T> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(all.entry(destination.clone()).or_default())
     }
 
-    /// Those of every destination that was asked for, by name.
+    /// The counters of every destination that has any, in order of name.
     #[must_use]
     pub fn all(&self) -> Vec<(DestinationName, Arc<T>)> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// What is so now; clones share it. Whoever has read a value keeps it, however long.
+/// A shared current value. A reader keeps the value it got even after it is replaced.
 #[derive(Debug)]
 pub struct Current<T>(Arc<RwLock<Arc<T>>>);
 
@@ -13,24 +13,25 @@ impl<T> Clone for Current<T> {
 }
 
 impl<T> Current<T> {
-    /// Begins with this value.
+    /// Starts with this value.
     #[must_use]
     pub fn new(value: T) -> Self {
         Self(Arc::new(RwLock::new(Arc::new(value))))
     }
 
-    /// The value as it is now.
+    /// The present value.
     #[must_use]
     pub fn get(&self) -> Arc<T> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What is wanted of the value as it is now. Whoever would replace it waits meanwhile.
+    /// Applies `wanted` to the present value under the read lock; [`Current::set`] blocks until it
+    /// returns.
     pub fn look<R>(&self, wanted: impl FnOnce(&T) -> R) -> R {
         wanted(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// From here on it is this one.
+    /// Replaces the value.
     pub fn set(&self, value: T) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
     }

@@ -1,15 +1,17 @@
-//! LaunchDarkly: the HTTP client and the JSON it speaks, for the endpoint that fills synced segments.
+//! LaunchDarkly: the HTTP client for the endpoint that fills synced segments, and the JSON it sends.
 //!
-//! Nothing here decides: [`Api::send`] makes one call and says in an [`Answer`] what became of
-//! it; when to call and what to do next is `deliver`'s. [`Credentials`] asks beforehand.
+//! This module decides nothing: [`Api::send`] makes one call and returns its result as an [`Answer`];
+//! `deliver` decides when to call and what to do next. [`Credentials`] checks the credentials
+//! beforehand.
 //!
 //! # What always holds
 //! * The service token goes to the configured host only: no redirect is followed and no proxy but
 //!   the configured one is used ([P8](crate::design::P8)).
-//! * A call ends within the request timeout, whatever the other side does.
-//! * What an answer means is a pure function of status, headers and body ([P9](crate::design::P9)).
+//! * A call ends within the request timeout, whatever the server does.
+//! * The meaning of an answer is a pure function of its status, headers and body
+//!   ([P9](crate::design::P9)).
 //! # What does not
-//! A call is not repeated here. Dropping the future of a call leaves open whether it is applied.
+//! Calls are not retried here. If the future of a call is dropped, the call may or may not be applied.
 
 mod answer;
 pub mod calls;

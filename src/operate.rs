@@ -1,4 +1,4 @@
-//! What an operator sees of the daemon. May look at any step; no step looks at it.
+//! What an operator sees and controls of the daemon. It may look at any step; no step looks at it.
 
 pub mod access;
 pub mod actions;

@@ -1,13 +1,13 @@
-//! What a panic says, as far as that may be in a log.
+//! The part of a panic's message that may be logged.
 
 use std::any::Any;
 
-/// Behind one of these, a message quotes what it is about: a text that was cut within a character, the
-/// value of an error.
+/// In a panic message, one of these comes before any value it quotes, such as a string sliced within a
+/// character or an error.
 const QUOTES: [char; 4] = ['`', '\'', '"', ':'];
 
-/// The message of a panic up to the first value in it: that may be a person's ([P8](crate::design::P8)). The line of the log
-/// that tells of the panic has its place.
+/// The message of a panic up to the first quoted value, which may be personal data
+/// ([P8](crate::design::P8)). The log line about the panic has its location.
 #[must_use]
 pub fn message(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&str>().copied();

@@ -1,5 +1,4 @@
-//! Backoff: exponential, with full jitter, so that couriers that failed together do not return
-//! together.
+//! Exponential backoff with full jitter, so that couriers that failed together do not retry together.
 
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// Counts one more failure and tells the pause after it: uniform between nothing and
+    /// Counts one more failure and returns the pause after it: uniform between zero and
     /// `floor` · 2^(failures - 1), at most `ceiling`. `draw` is uniform in 0..1.
     pub fn fail(&mut self, floor: Duration, ceiling: Duration, draw: f64) -> Duration {
         let longest = floor.saturating_mul(1 << self.failures.min(20)).min(ceiling);
@@ -18,7 +17,7 @@ impl Backoff {
         longest.mul_f64(draw.clamp(0.0, 1.0))
     }
 
-    /// The last attempt went well.
+    /// Call after a success: the next failure counts as the first.
     pub fn reset(&mut self) {
         self.failures = 0;
     }

@@ -1,14 +1,16 @@
-//! How many members a request may carry: half as many after a 413, and slowly back. Pure.
+//! How many members a request may carry: halved after a 413, and raised again slowly. Pure.
 //!
-//! LaunchDarkly does not document the largest request [it accepts](crate::design::launchdarkly::synced_segments), and it may
-//! depend on how long the context keys are.
+//! LaunchDarkly does not document the
+//! [largest request it accepts](crate::design::launchdarkly::synced_segments); the limit may depend on
+//! the length of the context keys.
 
 use std::num::NonZeroUsize;
 
-/// Full batches that must be taken before a larger one is tried: one refused call among so many.
+/// Full batches that must be taken before a larger one is tried, so that at most about one call in 100
+/// is refused.
 const TAKEN_BEFORE_LARGER: u32 = 100;
 
-/// The present size, up to the configured one.
+/// The present limit, never above the configured one.
 #[derive(Debug)]
 pub(super) struct BatchSize {
     most: NonZeroUsize,
@@ -22,7 +24,7 @@ impl BatchSize {
         Self { most, now: most, taken: 0 }
     }
 
-    /// Another size is configured; what was too large still is.
+    /// Another limit is configured; a limit lowered by a 413 stays.
     pub fn change(&mut self, most: NonZeroUsize) {
         self.now = if self.now == self.most { most } else { self.now.min(most) };
         self.most = most;
@@ -33,14 +35,14 @@ impl BatchSize {
         self.now
     }
 
-    /// So many members were too large for one request.
+    /// A request with this many members was too large.
     pub fn too_large(&mut self, members: usize) {
         let half = NonZeroUsize::new(members / 2).unwrap_or(NonZeroUsize::MIN);
         self.now = self.now.min(half);
         self.taken = 0;
     }
 
-    /// So many members were taken in one request.
+    /// A request with this many members was taken.
     pub fn taken(&mut self, members: usize) {
         if members < self.now.get() || self.now == self.most {
             return;

@@ -1,27 +1,27 @@
-//! How many requests may be in flight: one more for each round of fast and clean answers, half of
-//! them after trouble. Pure.
+//! How many requests may be in flight (additive increase, multiplicative decrease): one more after each
+//! round of fast clean answers, half as many after trouble. Pure.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// An answer that took longer says that there is enough in flight already.
+/// A slower answer shows that enough requests are in flight already.
 const FAST: Duration = Duration::from_secs(2);
 
-/// The present bound, between two that are configured.
+/// The present bound, between the two that are configured.
 #[derive(Debug)]
 pub(super) struct Concurrency {
     least: f64,
     most: f64,
-    /// Whole requests and a part of the next one.
+    /// Fractional: the part below one is progress towards one more request.
     allowed: f64,
-    /// What was sent before has paid for its trouble already.
+    /// When the bound was last halved. Trouble of calls sent before that is not counted again.
     cut_at: Option<Instant>,
 }
 
 impl Concurrency {
-    /// Begins at the most: trouble is seldom, and seen at once.
+    /// Starts at the maximum: trouble is rare, and shows at once.
     pub fn new(least: NonZeroUsize, most: NonZeroUsize) -> Self {
         let whole = |bound: NonZeroUsize| f64::from(u32::try_from(bound.get()).unwrap_or(u32::MAX));
         let most = whole(most);
@@ -36,7 +36,7 @@ impl Concurrency {
         (self.least, self.most) = (least, most);
     }
 
-    /// Requests that may be in flight now.
+    /// The number of requests that may be in flight now.
     pub fn allowed(&self) -> usize {
         #[expect(
             clippy::cast_possible_truncation,
@@ -46,14 +46,14 @@ impl Concurrency {
         (self.allowed as usize).max(1)
     }
 
-    /// A batch was taken after so long.
+    /// A batch was taken, and the call took this long.
     pub fn clean(&mut self, took: Duration) {
         if took <= FAST {
             self.allowed = (self.allowed + 1.0 / self.allowed).min(self.most);
         }
     }
 
-    /// A call that was sent at `sent` ended at `now` in a rate limit or without an answer. Those that
+    /// A call sent at `sent` ended at `now` with a rate limit or without a usable answer. Calls that
     /// were in flight together count once.
     pub fn trouble(&mut self, sent: Instant, now: Instant) {
         if self.cut_at.is_none_or(|cut_at| sent > cut_at) {

@@ -1,4 +1,4 @@
-//! What was told to LaunchDarkly and what it answered, as plain numbers.
+//! Counters of what was sent to LaunchDarkly and what it answered.
 
 use std::array;
 use std::collections::BTreeMap;
@@ -14,34 +14,34 @@ use crate::counting::{Count, Distribution, Histogram, PerDestination};
 use crate::launchdarkly::{Answer, Outcome, RateLimits};
 use crate::membership::{AudienceId, DestinationName, Timestamp};
 
-/// The numbers of every courier. They outlive a change of the configuration.
+/// The counters of all couriers. They survive a configuration reload.
 #[derive(Debug, Default)]
 pub struct Counters(PerDestination<Delivered>);
 
 impl Counters {
-    /// Those of a destination.
+    /// The counters of one destination.
     #[must_use]
     pub fn of(&self, destination: &DestinationName) -> Arc<Delivered> {
         self.0.of(destination)
     }
 
-    /// Of every destination, by name.
+    /// The counters of every destination, in order of name.
     #[must_use]
     pub fn all(&self) -> Vec<(DestinationName, Arc<Delivered>)> {
         self.0.all()
     }
 }
 
-/// What was delivered to one destination.
+/// The counters of one destination.
 #[derive(Debug)]
 pub struct Delivered {
     /// Members that LaunchDarkly took.
     pub members: Count,
-    /// Members that it refused, each alone.
+    /// Members that were parked after LaunchDarkly refused them alone.
     pub parked: Count,
     in_flight: AtomicU64,
     by_status: Mutex<BTreeMap<Option<u16>, u64>>,
-    /// By [`WORDS`].
+    /// In the order of [`WORDS`].
     durations: [Histogram; WORDS.len()],
     latest: Mutex<Latest>,
     failing: Mutex<Failing>,
@@ -61,39 +61,40 @@ impl Default for Delivered {
     }
 }
 
-/// What the last answers of a destination were.
+/// The most recent answers of a destination.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Latest {
     /// When LaunchDarkly last took a batch.
     pub success_at: Option<Timestamp>,
-    /// The last answer that was none such.
+    /// The last call that was not taken.
     pub trouble: Option<Trouble>,
-    /// What the last answer's headers said.
+    /// The rate limits in the headers of the last answer.
     pub limits: RateLimits,
-    /// Since when it is delivered to without being late.
+    /// Since when no member has been late and nothing has stopped delivery; `None` while something
+    /// does.
     pub well_since: Option<Timestamp>,
-    /// A member that has waited for longer is late.
+    /// A member that has waited longer than this is late.
     pub late_after: Duration,
 }
 
-/// An answer that took nothing, or no answer. Nothing in it is personal ([P8](crate::design::P8)).
+/// A call that was not taken, or not answered. Holds no personal data ([P8](crate::design::P8)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// When.
+    /// When the call ended.
     pub at: Timestamp,
-    /// A word for what it meant, as in [`Delivered::durations`].
+    /// What the answer meant, in one word, as in [`Delivered::durations`].
     pub what: &'static str,
     /// The HTTP status, if there was an answer.
     pub status: Option<u16>,
-    /// LaunchDarkly's `code`, or what kept the answer away.
+    /// LaunchDarkly's `code`, or why there was no usable answer.
     pub cause: String,
-    /// LaunchDarkly's `message`; empty also where it may quote what was sent.
+    /// LaunchDarkly's `message`; empty if there is none or if it may quote what was sent.
     pub message: String,
     /// LaunchDarkly's `id` of the answer, for its support; may be empty.
     pub answer_id: String,
 }
 
-/// One for each variant of [`Outcome`].
+/// One for each variant of [`Outcome`], in the order of [`position`].
 const WORDS: [&str; 11] = [
     "taken",
     REFUSED,
@@ -124,18 +125,18 @@ fn position(outcome: &Outcome) -> usize {
     }
 }
 
-/// A word for what an answer means.
+/// The word for what an answer means.
 pub(super) fn word(outcome: &Outcome) -> &'static str {
     WORDS[position(outcome)]
 }
 
 impl Delivered {
-    /// A call is on its way.
+    /// A call has been sent.
     pub(super) fn sent(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A call with so many members ended, at `now`; `words` is what may be shown of its answer.
+    /// A call with this many members ended at `now`; `words` is what may be shown of its answer.
     pub(super) fn answered(
         &self,
         answer: &Answer,
@@ -159,7 +160,7 @@ impl Delivered {
         }
     }
 
-    /// A call of this audience was not taken. `Some`: the log is to hear of it.
+    /// A call of this audience was not taken. `Some`: log it.
     pub(super) fn failed(
         &self,
         audience: &AudienceId,
@@ -173,12 +174,12 @@ impl Delivered {
         lock(&self.failing).taken(audience, Instant::now());
     }
 
-    /// Forgets the failures of all others: nothing of them is pending.
+    /// Forgets failures of audiences that have nothing pending.
     pub(super) fn keep_failing(&self, is_pending: impl Fn(&AudienceId) -> bool) {
         lock(&self.failing).keep(is_pending, Instant::now());
     }
 
-    /// Nothing at all is sent before then.
+    /// Nothing at all is sent before this time.
     pub(super) fn pause_until(&self, at: Timestamp) {
         lock(&self.failing).pause_until(at);
     }
@@ -188,43 +189,44 @@ impl Delivered {
         !lock(&self.failing).is_empty()
     }
 
-    /// The audiences whose last call was not taken, and of which something is pending, by their ids.
+    /// The audiences whose last call was not taken and that have members pending, in order of ID.
     #[must_use]
     pub fn failing_audiences(&self) -> Vec<FailingAudience> {
         lock(&self.failing).shown()
     }
 
-    /// How many there are beyond those: there is a bound to what is remembered of them.
+    /// The number of failing audiences beyond those, of which no details are kept.
     #[must_use]
     pub fn other_failing_audiences(&self) -> u64 {
         lock(&self.failing).others()
     }
 
-    /// Whether members are waiting for longer than `late_after`, or are kept from being sent.
+    /// `is_well`: no member has waited longer than `late_after`, and nothing keeps members from being
+    /// sent.
     pub(super) fn show_wellness(&self, is_well: bool, late_after: Duration, now: Timestamp) {
         let mut latest = lock(&self.latest);
         latest.late_after = late_after;
         latest.well_since = is_well.then(|| latest.well_since.unwrap_or(now));
     }
 
-    /// Calls that are not answered yet.
+    /// Calls in flight.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// How many calls were answered with which status; `None`: with none.
+    /// The number of calls by HTTP status; `None`: not answered.
     #[must_use]
     pub fn by_status(&self) -> BTreeMap<Option<u16>, u64> {
         lock(&self.by_status).clone()
     }
 
-    /// How long calls took, by a word for what their answers meant.
+    /// How long calls took, by the word for what their answers meant.
     pub fn durations(&self) -> impl Iterator<Item = (&'static str, Distribution)> {
         WORDS.into_iter().zip(self.durations.iter().map(Histogram::read))
     }
 
-    /// What the last answers were.
+    /// The most recent answers.
     #[must_use]
     pub fn latest(&self) -> Latest {
         lock(&self.latest).clone()

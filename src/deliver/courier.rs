@@ -1,4 +1,4 @@
-//! The courier: the task that delivers one destination. It carries out what [`Dispatch`] decides.
+//! The courier: the task that delivers to one destination. It carries out what [`Dispatch`] decides.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
@@ -25,19 +25,19 @@ use crate::ledger::{Backlog, Batch, Claim, LedgerError, Measure, Outbox, Report,
 use crate::membership::{AudienceId, DestinationName};
 use crate::panics;
 
-/// Between two attempts at a ledger that cannot take writes.
+/// Pause between two attempts at a ledger that cannot write.
 const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 
-/// Beyond the linger; then a member that waits is late. Calls and a few retries take less.
+/// A member that waits longer than the linger plus this is late. Calls and a few retries take less.
 const LATE: Duration = Duration::from_secs(10);
 
-/// Why a courier ended by itself. Nothing is lost: what it had claimed is pending in the ledger.
+/// Why a courier ended by itself. Nothing is lost: its claimed members are still pending in the ledger.
 #[derive(Debug, thiserror::Error)]
 pub enum CourierError {
-    /// The ledger is gone.
+    /// The ledger does not answer any more.
     #[error("the ledger does not answer the courier")]
     Ledger(#[from] LedgerError),
-    /// A request's task panicked, with these words.
+    /// The task of a request panicked, with this message.
     #[error("a delivery ended in a panic: {0}")]
     Flight(String),
 }
@@ -51,16 +51,16 @@ impl From<JoinError> for CourierError {
     }
 }
 
-/// What a courier that runs delivers with from here on; the environment stays the same.
+/// New settings for a running courier; the LaunchDarkly environment stays the same.
 #[derive(Debug)]
 pub struct Change {
-    /// Makes its calls.
+    /// The client that makes the calls.
     pub launchdarkly: Arc<dyn Api>,
-    /// How they are made up and spaced.
+    /// How calls are batched and paced.
     pub policy: Policy,
 }
 
-/// Delivers one destination until it is told to stop.
+/// Delivers to one destination until it is told to stop.
 #[derive(Debug)]
 pub struct Courier {
     destination: DestinationName,
@@ -73,22 +73,22 @@ pub struct Courier {
     standing: watch::Sender<Standing>,
     counters: Arc<Delivered>,
     late_after: Duration,
-    /// Trouble of the ledger that is said now and then.
+    /// Limits how often ledger errors are logged.
     no_claims: Seldom,
     no_answers_kept: Seldom,
-    /// Members, since the last line about one.
+    /// Limits how often parked members are logged; counts them in between.
     parkings: Seldom,
-    /// Calls, since the last line about one.
+    /// Limits how often unavailable calls are logged; counts them in between.
     untaken: Seldom,
     flights: JoinSet<Flown>,
     changes: mpsc::UnboundedReceiver<Change>,
     sender: mpsc::UnboundedSender<Change>,
 }
 
-/// A request that is over.
+/// A request that has ended.
 #[derive(Debug)]
 struct Flown {
-    /// What made it.
+    /// The client that made the call: a change may have replaced it since.
     launchdarkly: Arc<dyn Api>,
     batch: Batch,
     answer: Answer,
@@ -96,7 +96,7 @@ struct Flown {
 }
 
 impl Courier {
-    /// A courier that has not begun; `standing` and `counters` show people how it fares.
+    /// A courier that is not running yet; `standing` and `counters` show its state.
     #[must_use]
     #[expect(
         clippy::too_many_arguments,
@@ -134,13 +134,13 @@ impl Courier {
         }
     }
 
-    /// Takes changes while it runs. Nothing that is in flight is lost by one.
+    /// The sender of configuration changes for this courier. Batches in flight survive a change.
     #[must_use]
     pub fn changes(&self) -> mpsc::UnboundedSender<Change> {
         self.sender.clone()
     }
 
-    /// How the destination fares, now and from here on.
+    /// Watches whether the destination is held.
     #[must_use]
     pub fn standing(&self) -> watch::Receiver<Standing> {
         self.standing.subscribe()
@@ -150,7 +150,7 @@ impl Courier {
     /// `settle` would send its batch twice.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), CourierError> {
         let mut news = self.outbox.news();
-        self.counters.keep_failing(|_| false); // another courier's, to another environment perhaps
+        self.counters.keep_failing(|_| false); // left by an earlier courier, perhaps of another environment
         while !stop.is_cancelled() {
             while let Some(flown) = self.flights.try_join_next() {
                 self.land(flown?).await?;
@@ -189,7 +189,7 @@ impl Courier {
                 Step::Wait(until) => {
                     tokio::select! {
                         () = stop.cancelled() => Ok(None),
-                        // Only looks: nothing is claimed while waiting, so nothing is lost.
+                        // Cancel safe: nothing is claimed while waiting, so nothing is lost.
                         changed = news.changed() => match changed {
                             Ok(()) => Ok(None),
                             Err(_) => return Err(LedgerError::Closed.into()),
@@ -237,11 +237,11 @@ impl Courier {
         self.launchdarkly = launchdarkly;
         self.late_after = policy.linger + LATE;
         self.dispatch.change(policy, Instant::now());
-        self.counters.keep_failing(|_| false); // what was wrong may be what was changed
+        self.counters.keep_failing(|_| false); // the change may have removed the cause
         self.show_standing();
     }
 
-    /// For a call of at most so many members.
+    /// The room of a call of at most this many members.
     fn room(&self, members: NonZeroUsize) -> Room {
         let measure = Measure {
             call: |route| body_bytes("", &route.context_kind),
@@ -302,7 +302,7 @@ impl Courier {
         Ok(())
     }
 
-    /// Of each audience that fails it is known since when, and what LaunchDarkly says.
+    /// Records the failure of an audience, or its end, for the status and the log.
     fn note(
         &self,
         audience: &AudienceId,
@@ -334,7 +334,7 @@ impl Courier {
         );
     }
 
-    /// Failures of audiences of which nothing is pending any more are over.
+    /// Forgets failures of audiences that have nothing pending.
     fn forget_those_without(&self, backlog: &[Backlog]) {
         if !self.counters.is_any_failing() {
             return;
@@ -362,8 +362,8 @@ impl Courier {
             if let Report::Park(batch, _) = &report {
                 self.counters.parked.add(batch.members.len() as u64);
             }
-            // What was answered is not forgotten because it cannot be written down yet: nothing else
-            // can be delivered either until it can.
+            // Answers are retried until the ledger has written them: nothing else can be delivered
+            // until it can write anyway.
             while let Err(error) = self.outbox.report(report.clone()).await {
                 let LedgerError::Unavailable(cause) = error else { return Err(error.into()) };
                 if self.no_answers_kept.is_due() {
@@ -426,7 +426,7 @@ impl Courier {
         self.counters.show_wellness(is_well, self.late_after, self.clock.now());
     }
 
-    /// Said where it is looked for only: it may be over at once.
+    /// Logged at debug level only: a suspicion may be over at once.
     fn show_suspicion(&self, was_suspected: bool) {
         if self.dispatch.suspects() && !was_suspected {
             debug!(destination.name = %self.destination, "many members in a row are refused: is everybody?");
@@ -456,7 +456,7 @@ impl Courier {
     }
 }
 
-/// `None`: never.
+/// `None` waits for ever.
 async fn sleep_until(until: Option<Instant>) {
     match until {
         Some(until) => tokio::time::sleep_until(until).await,

@@ -1,5 +1,5 @@
-//! What a courier does next, and what an answer means for what it does after that. Pure: no clock, no
-//! chance and no I/O of its own ([P9](crate::design::P9)).
+//! Decides what a courier does next, and how it reacts to each answer. Pure: it reads no clock, draws
+//! no random number and does no I/O ([P9](crate::design::P9)).
 
 mod answers;
 mod turns;
@@ -21,97 +21,100 @@ use super::linger::Linger;
 use crate::ledger::{Batch, Report, Route, Unheard};
 use crate::membership::{AudienceId, ContextKey, Timestamp};
 
-/// So many audiences failing with none succeeding in between: it is the destination.
+/// Once this many audiences have failed with no success in between, the fault is taken to be the
+/// destination's.
 const FAILING_ALIKE: usize = 2;
 
 /// What to do next.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Send this part of a batch that was refused as a whole.
+    /// Send this batch, which is already claimed: a part of a refused batch, or a member to be sent
+    /// once more.
     Send(Batch),
-    /// Claim and send.
+    /// Claim a batch and send it.
     Claim { audience: AudienceId, limit: NonZeroUsize },
-    /// Claim this member, which was taken before, and send it: a held destination is probed.
+    /// Probe a held destination: claim this member, which LaunchDarkly took before, and send it again.
     ClaimAgain { route: Arc<Route>, context_key: ContextKey },
-    /// The same with any member that was taken before, behind this one; if there is none,
-    /// [`Dispatch::nobody_told`].
+    /// Probe a held destination with any member that LaunchDarkly took before, the next after this one;
+    /// if there is none, call [`Dispatch::nobody_told`].
     ClaimTold { after: Option<(AudienceId, ContextKey)> },
-    /// Nothing until then, or until an answer or a new member arrives.
+    /// Do nothing until this time, or until an answer or a new member arrives.
     Wait(Option<Instant>),
 }
 
-/// Whether a destination is being delivered to, for people.
+/// Whether a destination is held, for display.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// Why nothing is delivered except probes.
+    /// Why only probes are sent; `None` if the destination is not held.
     pub held: Option<Held>,
 }
 
-/// Since when and why a destination is held.
+/// Since when and why a destination is held, for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
-    /// Since when.
+    /// When the hold began.
     pub since: Timestamp,
     /// The HTTP status that caused it.
     pub status: u16,
-    /// A word for what the answer meant, as in [`super::Delivered::durations`].
+    /// What the answer meant, in one word, as in [`super::Delivered::durations`].
     pub what: &'static str,
-    /// In words, naming the setting that has to do with it; see [`Held::reason`].
+    /// Why, naming the setting concerned; see [`Held::reason`].
     pub why: &'static str,
     /// What to do about it.
     pub remedy: &'static str,
     /// LaunchDarkly's `code` of the last such answer; may be empty.
     pub code: String,
-    /// LaunchDarkly's `message`; empty also where it may quote what was sent.
+    /// LaunchDarkly's `message`; empty if there is none or if it may quote what was sent.
     pub message: String,
     /// LaunchDarkly's `id` of the last such answer, for its support.
     pub answer_id: String,
-    /// Nothing is left to probe with: no member waits, and none was told before.
+    /// There is no member to probe with: none waits, and LaunchDarkly took none before.
     pub has_no_probe: bool,
 }
 
-/// Behind the reason of a hold.
+/// Appended to the reason of a hold that has no probe.
 const NO_PROBE: &str = "; nothing is left to ask LaunchDarkly again with, so that the next member that changes \
                         will show whether it is mended";
 
 impl Held {
-    /// Why, in words that name the setting that has to do with it; and what it waits for, if that is not seen by
-    /// itself.
+    /// Why the destination is held, naming the setting concerned; and, if there is no member to probe
+    /// with, what would end the hold.
     #[must_use]
     pub fn reason(&self) -> Cow<'static, str> {
         if self.has_no_probe { format!("{}{NO_PROBE}", self.why).into() } else { self.why.into() }
     }
 }
 
-/// Nothing is sent but probes.
+/// The destination is held: only probes are sent.
 #[derive(Debug)]
 struct Hold {
     held: Held,
-    /// Each alone, so many that it may be everybody.
+    /// So many members were refused, each alone, that LaunchDarkly may be refusing every member.
     everybody_refused: bool,
-    /// As long as nobody who was taken before was asked whether it is everybody: people are not told yet, for it
-    /// may be over at once. Those who were parked for a refusal that may be everybody's.
+    /// `Some` while the hold is a suspicion only: no member that was taken before has been sent again
+    /// yet. It is not shown meanwhile, as it may be over at once. Holds the members that were parked
+    /// for refusals that may be everybody's, to be unparked if the suspicion is confirmed.
     suspicion: Option<Vec<Batch>>,
-    /// Calls that were on their way before: they are no probes.
+    /// Calls that were in flight when the hold began: their answers are not probes.
     others_in_flight: usize,
     backoff: Backoff,
     next_probe: Instant,
-    /// The next probe is of somebody who was taken before: those who wait may all be refused for
-    /// good, and would hold the destination for ever.
+    /// The next probe is a member that was taken before. Members that wait may all be refused for good;
+    /// with them alone, the hold would never end.
     ask_told: bool,
-    /// Who was asked so last.
+    /// The member of the last probe; the search for the next one goes on after it.
     asked: Option<(AudienceId, ContextKey)>,
     search: Search,
 }
 
-/// Where the next one is looked for who was taken before.
+/// Where to look for the next member that was taken before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Search {
-    /// Behind the one that was asked last.
+    /// After the last one that was sent as a probe.
     Behind,
-    /// From the start: behind that one there was none, and all of them may stand before it.
+    /// From the start: there is none after that one, but there may be some before it.
     FromStart,
-    /// There is none.
+    /// Nowhere: there is none.
     Nobody,
 }
 
@@ -121,11 +124,11 @@ struct AudienceState {
     acknowledged: bool,
     backoff: Backoff,
     not_before: Option<Instant>,
-    /// Halves of refused batches, still claimed; breadth first, so that large good parts go early.
+    /// Parts of refused batches, still claimed; breadth first, so that large good parts are sent early.
     parts: VecDeque<Batch>,
-    /// Members that were refused once, each alone, still claimed, and when they are sent once more.
+    /// Members that were refused once, each alone, still claimed; with when each is sent once more.
     suspects: VecDeque<(Instant, Batch)>,
-    /// Those of them that are being sent once more.
+    /// Former suspects that are in flight for the second time.
     asked_again: BTreeSet<ContextKey>,
 }
 
@@ -138,21 +141,21 @@ pub(super) struct Dispatch {
     linger: Linger,
     audiences: BTreeMap<AudienceId, AudienceState>,
     in_flight: usize,
-    /// The audience that was served last: the next one in order has the next turn.
+    /// The audience that was served last: the next one in order is served next.
     served: Option<AudienceId>,
     paused_until: Option<Instant>,
-    /// How far calls are apart, and until when.
+    /// How far apart calls must be, and until when that applies.
     gap: Option<(Duration, Instant)>,
     backoff: Backoff,
-    /// Audiences that failed since anything was taken.
+    /// Audiences that failed since the last call that was taken.
     failing: BTreeSet<AudienceId>,
     hold: Option<Hold>,
     guard: Guard,
-    /// A member that was taken: what is refused next to it is not refused to everybody.
+    /// A member of the last call that was taken: if it is refused when sent again, everybody is.
     witness: Option<(Arc<Route>, ContextKey)>,
 }
 
-/// When an answer came and what chance says, for the pure code.
+/// What the pure code needs of the moment an answer arrived, and a random draw.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Now {
     pub instant: Instant,
@@ -183,23 +186,25 @@ impl Dispatch {
         }
     }
 
-    /// Most bytes of a call.
+    /// Most bytes in the body of one request.
     pub fn max_body_bytes(&self) -> usize {
         self.policy.max_body_bytes
     }
 
-    /// For people.
+    /// The hold as it is shown: a mere suspicion is not.
     pub fn standing(&self) -> Standing {
         let known = self.hold.as_ref().filter(|hold| hold.suspicion.is_none());
         Standing { held: known.map(|hold| hold.held.clone()) }
     }
 
-    /// Whether everybody may be refused, and somebody who was taken before is to be asked.
+    /// Whether it is suspected that every member is refused, and a member taken before is to be sent to
+    /// find out.
     pub fn suspects(&self) -> bool {
         self.hold.as_ref().is_some_and(|hold| hold.suspicion.is_some())
     }
 
-    /// Nobody was found for [`Step::ClaimTold`]: somebody who waits is asked instead, if anybody does.
+    /// [`Step::ClaimTold`] found nobody after the last probe: the search starts over, and if that finds
+    /// nobody either, members that wait are the probes.
     pub fn nobody_told(&mut self) -> Vec<Report> {
         let Some(hold) = &mut self.hold else { return Vec::new() };
         let is_over = hold.search != Search::Behind;
@@ -211,19 +216,20 @@ impl Dispatch {
         hold.confirm()
     }
 
-    /// A batch is on its way.
+    /// A batch has been sent.
     pub fn sent(&mut self, batch: &Batch) {
         self.in_flight += 1;
         self.audiences.entry(batch.route.audience.clone()).or_default().in_flight += 1;
     }
 
-    /// From here on it delivers so. A hold and every pause after a failure are over, for what was wrong
-    /// may be what was changed; what LaunchDarkly has asked for (rate limits, smaller batches) stays.
+    /// Delivers with this policy from now on. Ends a hold and every pause after a failure, as the
+    /// change may have removed the cause; what LaunchDarkly asked for (rate limits, smaller batches)
+    /// stays, and so does a suspicion.
     pub fn change(&mut self, policy: Policy, now: Instant) {
         self.batch_size.change(policy.max_batch);
         self.concurrency.change(policy.min_concurrency, policy.concurrency);
         self.policy = policy;
-        // whoever was parked for a suspicion waits for its end
+        // a suspicion holds parked members, so it has to be resolved, not dropped
         self.hold = self.hold.take().filter(|hold| hold.suspicion.is_some());
         if let Some(hold) = &mut self.hold {
             hold.backoff.reset();
@@ -238,7 +244,7 @@ impl Dispatch {
         self.audiences.retain(|_, state| state.matters());
     }
 
-    /// A call that was made before the last change was refused for what may have been changed.
+    /// A call made before the last change was refused for a reason that the change may have removed.
     pub fn refused_before_change(&mut self, batch: Batch) -> Vec<Report> {
         self.in_flight -= 1;
         self.audiences.entry(batch.route.audience.clone()).or_default().in_flight -= 1;
@@ -249,14 +255,15 @@ impl Dispatch {
         vec![Report::Release(batch, Unheard::No)]
     }
 
-    /// Gives back whatever is kept: the courier stops.
+    /// The courier stops: returns the reports that give back all it keeps. Parts and suspects are
+    /// released, and members parked on a suspicion are unparked.
     pub fn give_back(&mut self) -> Vec<Report> {
         let mut reports = self.release_parts();
         reports.extend(self.hold.as_mut().map(Hold::confirm).unwrap_or_default());
         reports
     }
 
-    /// Gives back the halves and the members that wait to be sent.
+    /// Releases all parts and suspects.
     fn release_parts(&mut self) -> Vec<Report> {
         let kept = self.audiences.values_mut().flat_map(|state| {
             let suspects = state.suspects.drain(..).map(|(_, suspect)| suspect);
@@ -281,7 +288,7 @@ impl Dispatch {
         until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
-    /// Whether it knows of members of this audience that do not wait in the ledger.
+    /// Whether it holds claimed members of this audience: in flight, in parts or as suspects.
     pub fn has_claimed(&self, audience: &AudienceId) -> bool {
         self.audiences.get(audience).is_some_and(|state| {
             state.in_flight > 0 || !state.parts.is_empty() || !state.suspects.is_empty()
@@ -290,14 +297,15 @@ impl Dispatch {
 }
 
 impl Hold {
-    /// A call was answered: whether it was a probe.
+    /// A call was answered; returns whether it was a probe.
     fn is_answered(&mut self) -> bool {
         let is_probe = self.others_in_flight == 0;
         self.others_in_flight = self.others_in_flight.saturating_sub(1);
         is_probe
     }
 
-    /// It is everybody, as far as can be found out: nobody stays parked for it.
+    /// The suspicion is confirmed, as far as can be found out: unparks the members that were parked on
+    /// it.
     fn confirm(&mut self) -> Vec<Report> {
         let parked = self.suspicion.take().unwrap_or_default();
         parked.into_iter().map(Report::Unpark).collect()
@@ -305,12 +313,13 @@ impl Hold {
 }
 
 impl AudienceState {
-    /// A segment that is being created is created by one request.
+    /// While its segment is being created (no call has been acknowledged), an audience may have one
+    /// request in flight.
     fn may_fly(&self) -> bool {
         self.acknowledged || self.in_flight == 0
     }
 
-    /// What is still claimed and may be sent now.
+    /// The next part or suspect that may be sent now.
     fn next_kept(&mut self, now: Instant) -> Option<Batch> {
         if let Some(part) = self.parts.pop_front() {
             return Some(part);
@@ -321,7 +330,7 @@ impl AudienceState {
         Some(suspect)
     }
 
-    /// Whether anything would be lost with it: `acknowledged` comes back with the backlog.
+    /// Whether the state must be kept; `acknowledged` need not be, as the backlog brings it back.
     fn matters(&self) -> bool {
         self.in_flight > 0
             || !self.parts.is_empty()

@@ -1,10 +1,11 @@
-//! The audiences whose last call was not taken, each with LaunchDarkly's words, until one is taken or
-//! nothing of them is pending any more. While members of one are refused and others are taken, whoever is refused is
-//! being looked for: that goes on until nobody has been refused for a while.
+//! The audiences whose last call was not taken, each with LaunchDarkly's answer. An audience leaves
+//! when a call of it is taken or when nothing of it is pending any more. If some calls of an audience
+//! are refused while others are taken, the refused members are still being searched for: such an
+//! audience leaves some seconds after the last refusal.
 //!
-//! A few thousand are kept with all there is to say; of more only their number is known ([P6](crate::design::P6)). The log
-//! hears of one that fails again and again, at most once a minute, and of all together at most
-//! [`MOST_LINES`] times a minute.
+//! Details are kept of a few thousand audiences; beyond that, only the number is known
+//! ([P6](crate::design::P6)). An audience that fails again and again is logged at most once a minute,
+//! and all together at most [`MOST_LINES`] times a minute.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -16,45 +17,45 @@ use super::words::Words;
 use crate::launchdarkly::Outcome;
 use crate::membership::{AudienceId, Timestamp};
 
-/// Kept with all there is to say: about a kilobyte each.
+/// Most audiences of which details are kept: about a kilobyte each.
 const MOST_KEPT: usize = 2_000;
-/// Lines of the log in a minute.
+/// Most log lines in a minute.
 const MOST_LINES: usize = 10;
 const MINUTE: Duration = Duration::from_secs(60);
-/// The word for an answer of which members that LaunchDarkly cannot use are the cause.
+/// The word for an answer that means LaunchDarkly cannot use some member of the call.
 pub(super) const REFUSED: &str = "refused";
-/// Among calls that are taken, a refusal counts for so long: a member that was refused alone is sent once more
-/// within half of it.
+/// How long after a refusal, with calls being taken since, the audience still counts as failing. A
+/// member that was refused alone is sent once more within half of this.
 const SEARCHED_FOR: Duration = Duration::from_secs(10);
 
-/// An audience whose last call was not taken. Nothing in it is personal ([P8](crate::design::P8)).
+/// An audience whose last call was not taken. Holds no personal data ([P8](crate::design::P8)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailingAudience {
-    /// Which.
+    /// The audience's ID.
     pub audience: AudienceId,
     /// When the first of the failures in a row ended.
     pub since: Timestamp,
-    /// How many they are.
+    /// The number of failures in a row.
     pub failures: u64,
-    /// Calls with other members of it were taken in between.
+    /// Calls with other members of this audience were taken in between.
     pub is_partly_taken: bool,
-    /// A word for what the last answer meant, as in [`super::Delivered::durations`].
+    /// What the last answer meant, in one word, as in [`super::Delivered::durations`].
     pub what: &'static str,
     /// Its HTTP status, if there was an answer.
     pub status: Option<u16>,
     /// LaunchDarkly's `code`; may be empty.
     pub code: String,
-    /// LaunchDarkly's `message`; empty also where it may quote what was sent.
+    /// LaunchDarkly's `message`; empty if there is none or if it may quote what was sent.
     pub message: String,
     /// LaunchDarkly's `id` of the answer, for its support; may be empty.
     pub answer_id: String,
-    /// What kept the answer away, or what is odd about it; empty where the words say it.
+    /// Why there was no usable answer; else empty.
     pub cause: String,
-    /// What is the matter, in a sentence without its full stop.
+    /// What is wrong, as a sentence without its full stop.
     pub why: &'static str,
-    /// What to do about it, the same.
+    /// What to do about it, as a sentence without its full stop.
     pub remedy: &'static str,
-    /// When it is tried again, at the earliest; may have passed.
+    /// The earliest time of the next attempt; may have passed.
     pub next_attempt_at: Timestamp,
 }
 
@@ -73,24 +74,24 @@ pub(super) struct Failure<'a> {
 struct Kept {
     shown: FailingAudience,
     said_at: Option<Instant>,
-    /// When another call was taken since the last refusal.
+    /// When a call was first taken after the last refusal.
     taken_at: Option<Instant>,
 }
 
-/// Those of one destination.
+/// The failing audiences of one destination.
 #[derive(Debug, Default)]
 pub(super) struct Failing {
     kept: BTreeMap<AudienceId, Kept>,
-    /// Those there was no room for.
+    /// Failing audiences beyond [`MOST_KEPT`].
     others: BTreeSet<AudienceId>,
-    /// When the lines of the last minute were written.
+    /// When the log lines of the last minute were written.
     lines: VecDeque<Instant>,
-    /// None of them is tried again before then.
+    /// No audience is tried again before this time.
     not_before: Timestamp,
 }
 
 impl Failing {
-    /// A call of this audience was not taken. `Some`: the log is to hear of it.
+    /// A call of this audience was not taken. `Some`: log it.
     pub fn failed(
         &mut self,
         audience: &AudienceId,
@@ -151,7 +152,7 @@ impl Failing {
         may
     }
 
-    /// A call of it was taken.
+    /// A call of this audience was taken.
     pub fn taken(&mut self, audience: &AudienceId, now: Instant) {
         self.others.remove(audience);
         match self.kept.get_mut(audience) {
@@ -163,7 +164,8 @@ impl Failing {
         }
     }
 
-    /// Only of these is anything pending.
+    /// Forgets audiences that have nothing pending, and those whose refused members are no longer
+    /// searched for.
     pub fn keep(&mut self, is_pending: impl Fn(&AudienceId) -> bool, now: Instant) {
         let goes_on =
             |of: &Kept| of.taken_at.is_none_or(|at| now.duration_since(at) < SEARCHED_FOR);
@@ -175,12 +177,12 @@ impl Failing {
         self.kept.is_empty() && self.others.is_empty()
     }
 
-    /// Nothing of the destination is sent before then.
+    /// Nothing is sent to the destination before this time.
     pub fn pause_until(&mut self, at: Timestamp) {
         self.not_before = at;
     }
 
-    /// Of every one that is kept.
+    /// The audiences of which details are kept.
     pub fn shown(&self) -> Vec<FailingAudience> {
         let shown = |Kept { shown, .. }: &Kept| {
             let next_attempt_at = shown.next_attempt_at.max(self.not_before);
@@ -189,7 +191,7 @@ impl Failing {
         self.kept.values().map(shown).collect()
     }
 
-    /// How many there are beside those.
+    /// The number of failing audiences beyond those.
     pub fn others(&self) -> u64 {
         self.others.len() as u64
     }

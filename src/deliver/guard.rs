@@ -1,20 +1,22 @@
-//! The guard against a refusal that is everybody's.
+//! Guards against refusals that concern every member.
 //!
-//! When many members in a row are refused alone and none is taken in between, it is not the members:
-//! parking them all would empty the backlog into the parked list. The destination is held instead.
-//! If a member is taken after that, it was the members after all, and the next alarm needs twice as
-//! many, up to a limit; a batch that is taken whole makes the guard as watchful as before.
+//! When many members in a row are refused alone and none is taken in between, the cause is likely not
+//! the members: parking them all would move the whole backlog to the parked list. The destination is
+//! held instead. If a member is taken after that, it was the members after all, and the next alarm
+//! needs twice as many refusals, up to a limit; a batch of several members that is taken restores the
+//! original threshold.
 
 use crate::ledger::Batch;
 
 const WATCHFUL: usize = 10;
-/// Whoever was refused is known until the alarm: it never takes more than so many ([P6](crate::design::P6)).
+/// The highest threshold. Refused members are remembered until the alarm, so it also bounds memory
+/// ([P6](crate::design::P6)).
 const LEAST_WATCHFUL: usize = WATCHFUL << 7;
 
 /// Members that were refused alone, with none taken since.
 #[derive(Debug)]
 pub(super) struct Guard {
-    /// Each with whether it was parked.
+    /// Each with whether it has been parked.
     refused: Vec<(Batch, bool)>,
     threshold: usize,
 }
@@ -24,11 +26,12 @@ impl Guard {
         Self { refused: Vec::new(), threshold: WATCHFUL }
     }
 
-    /// A member was refused alone, and is parked for it if there is no alarm. `Some`: the alarm; these
-    /// were parked before and are not to be.
+    /// A member was refused alone; `is_parked` if for the second time, for which it is parked. `Some`
+    /// raises the alarm and holds the members that were parked since a member was last taken: they are
+    /// unparked if everybody is refused.
     pub fn refused(&mut self, member: Batch, is_parked: bool) -> Option<Vec<Batch>> {
-        // One that is refused again says nothing about the others. If it is not known any more, somebody
-        // was taken since it was refused first.
+        // A second refusal of the same member says nothing about the others. If the member is not in
+        // the list any more, another was taken since its first refusal.
         let known = self.refused.iter_mut().find(|(other, _)| is_same(other, &member));
         if is_parked || known.is_some() {
             if let Some((_, was_parked)) = known {
@@ -54,7 +57,7 @@ impl Guard {
     }
 }
 
-/// Both are of one member.
+/// Whether both are batches of the same member.
 fn is_same(one: &Batch, other: &Batch) -> bool {
     let key = |batch: &Batch| batch.members.first().map(|member| member.context_key.clone());
     one.route.audience == other.route.audience && key(one) == key(other)

@@ -1,10 +1,10 @@
-//! How long a change waits for company before its call is made. Pure ([P9](crate::design::P9)).
+//! How long a change waits for others to share its call. Pure ([P9](crate::design::P9)).
 //!
-//! Lingering saves calls only where more changes of the same audience come in time. A lone change
-//! therefore waits just for its twins: Segment reports it as an Identify and a Track call, and once for each
-//! identifier of the person. If more changes come before the linger would have been over, waiting would have
-//! saved a call; such calls are bought from an allowance, so that there are only a few more of them than
-//! without any haste, whatever the traffic.
+//! Lingering saves calls only if more changes of the same audience arrive in time. A lone change
+//! therefore waits only for its duplicates: Segment reports one change as an Identify and a Track call,
+//! and once for each identifier of the person. If more changes arrive before the full linger would have
+//! ended, calling early has cost one extra call. Early calls are paid from an allowance, so that they
+//! add only a few calls whatever the traffic.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,25 +14,27 @@ use tokio::time::Instant;
 use crate::ledger::Backlog;
 use crate::membership::AudienceId;
 
-/// Within this time the twins of a change have come, as a rule.
+/// The duplicates of a change usually arrive within this time.
 const TWINS: Duration = Duration::from_millis(80);
-/// The share of all calls that haste may add, …
+/// Each call adds this much to the allowance, …
 const SHARE: f64 = 0.04;
-/// … calls that it may add beyond that in the time of a linger, where there are few, …
+/// … each full linger that passes adds this much, so that quiet destinations get some too, …
 const PER_LINGER: f64 = 0.1;
-/// … and calls that it may add at once.
+/// … and the allowance is never more than this.
 const MOST: f64 = 2.0;
-/// A call costs something if the rate limits want calls to be further apart than this part of the linger.
+/// Calls are scarce if the rate limits want them further apart than the linger divided by this; then
+/// every change waits the full linger.
 const ROOM: u32 = 10;
 
-/// What haste has cost so far, and may.
+/// The allowance for early calls, and the early calls whose cost is not known yet.
 #[derive(Debug)]
 pub(super) struct Linger {
-    /// Calls that haste may still add. One that is made early is paid for at once, and paid back when it has turned out
-    /// to be none too many.
+    /// Early calls that may still be made. Each is paid for at once, and refunded if it turns out to
+    /// have added no call.
     allowance: f64,
     counted_at: Option<Instant>,
-    /// Audiences whose call was made early: when, and when it would have been made.
+    /// Audiences that were called early: when, and when the call would have been due after the full
+    /// linger.
     early: BTreeMap<AudienceId, (Instant, Instant)>,
 }
 
@@ -41,7 +43,8 @@ impl Linger {
         Self { allowance: MOST, counted_at: None, early: BTreeMap::new() }
     }
 
-    /// Finds out which early calls have turned out to be one too many, and which have not.
+    /// Accrues allowance, and settles early calls: refunded if no change arrived before the full linger
+    /// had ended, else spent.
     pub fn look(&mut self, now: Instant, linger: Duration, backlog: &[Backlog]) {
         let passed = self.counted_at.map_or(Duration::ZERO, |before| now - before);
         self.counted_at = Some(now);
@@ -62,15 +65,15 @@ impl Linger {
         (self.early.len()..before).for_each(|_| self.allow(1.0));
     }
 
-    /// How long changes wait at present, of at most `linger`. `gap`: how far apart the rate limits want calls
-    /// to be.
+    /// How long changes wait at present, at most `linger`. `gap` is how far apart the rate limits want
+    /// calls to be.
     pub fn now(&self, linger: Duration, gap: Duration) -> Duration {
         let has_room = gap <= linger / ROOM;
         if has_room && self.allowance >= 1.0 { linger.min(TWINS) } else { linger }
     }
 
-    /// A call of changes that wait is made. `due`: when it would have been made without haste; `None` if it
-    /// is full.
+    /// A call for waiting changes is being made. `due` is when it would be due after the full linger;
+    /// `None` if the batch is full.
     pub fn called(&mut self, audience: &AudienceId, now: Instant, due: Option<Instant>) {
         self.allow(SHARE);
         if let Some(due) = due.filter(|due| now < *due) {

@@ -1,42 +1,44 @@
-//! Pace: how long to wait because of what LaunchDarkly says about its [rate limits](crate::design::launchdarkly::rate_limits).
+//! Pace: how long to wait because of LaunchDarkly's
+//! [rate limits](crate::design::launchdarkly::rate_limits).
 //!
-//! Resets are epoch times of LaunchDarkly's clock, seen in the past and far in the future, so they are
-//! corrected by the answer's `Date` and kept between a floor and a ceiling.
+//! Reset times are epoch times of LaunchDarkly's clock, and have been seen both in the past and far in
+//! the future. They are therefore corrected by the answer's `Date` header and clamped between a floor
+//! and a ceiling.
 
 use std::time::Duration;
 
 use crate::launchdarkly::{RateLimits, Window};
 use crate::membership::Timestamp;
 
-/// Shortest wait for a limit that is used up.
+/// Shortest wait for a limit that is exhausted.
 const FLOOR: Duration = Duration::from_millis(100);
 /// Longest wait for a reset: windows are 10 s long.
 const CEILING: Duration = Duration::from_secs(60);
-/// Of a limit: so long is a window, from one reset to the next.
+/// Length of a rate limit window, from one reset to the next.
 const WINDOW: Duration = Duration::from_secs(10);
 /// Longest wait that a `Retry-After` may ask for.
 const RETRY_AFTER_CEILING: Duration = Duration::from_secs(3600);
-/// Longest wait that the `Retry-After` of an outage may ask for: who asks for more knows no better than
-/// we when it is over, and one call in five minutes finds out.
+/// Longest wait that `Retry-After` may ask for during an outage: the server cannot know when it will be
+/// over, and one call in five minutes does no harm.
 const OUTAGE_CEILING: Duration = Duration::from_secs(300);
-/// `Date` has whole seconds: smaller differences say nothing about skew.
+/// `Date` has a resolution of one second, so that smaller differences are not taken for clock skew.
 const SKEW_NOTICED: Duration = Duration::from_secs(2);
 
-/// What an answer's headers ask of the next call.
+/// What an answer's headers ask of the next calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Pace {
-    /// Nothing is sent before this much time has passed.
+    /// Send nothing for this long.
     pub pause: Duration,
-    /// Calls after that are at least this far apart, …
+    /// After that, calls are at least this far apart, …
     pub gap: Duration,
-    /// … until the next answer that says something, or until this much time has passed.
+    /// … until an answer with newer limits, or until this much time has passed.
     pub lasts: Duration,
 }
 
-/// The pace after an answer that was received at `now`, with so many calls still in flight: what
-/// remains is spread over the time until the reset, so that it is used up then and not before. A call
-/// in flight may not have been counted yet, so it counts here. Where nothing remains, what the next
-/// window will have is spread over it. `None`: the answer says nothing.
+/// The pace after an answer received at `now`, with `in_flight` calls still unanswered. The remaining
+/// quota is spread evenly over the time until the reset. Calls in flight may not have been counted by
+/// LaunchDarkly yet, so they are subtracted. If nothing remains, calls pause until the reset and the
+/// next window's quota is spread over that window. `None`: the answer has no such headers.
 pub(super) fn pace(limits: &RateLimits, now: Timestamp, in_flight: usize) -> Option<Pace> {
     let in_flight = u64::try_from(in_flight).unwrap_or(u64::MAX);
     let left = |calls: u64| u32::try_from(calls.saturating_sub(in_flight)).unwrap_or(u32::MAX);
@@ -61,8 +63,8 @@ pub(super) fn pace(limits: &RateLimits, now: Timestamp, in_flight: usize) -> Opt
     pace
 }
 
-/// How long a 429 asks to wait; `None` if it does not say. `draw` is uniform in 0..1: those who were
-/// limited together should not return together.
+/// How long a 429 answer asks to wait; `None` if it does not say. `draw`, uniform in 0..1, adds jitter,
+/// so that couriers limited together do not retry together.
 pub(super) fn rate_limited(limits: &RateLimits, now: Timestamp, draw: f64) -> Option<Duration> {
     let resets = || windows(limits).filter(|window| window.reset.is_some());
     let used_up = resets().filter(|window| window.remaining == Some(0));
@@ -74,7 +76,7 @@ pub(super) fn rate_limited(limits: &RateLimits, now: Timestamp, draw: f64) -> Op
     Some(with_jitter(asked.max(reset)?, draw))
 }
 
-/// How long an answer of an outage asks to wait; `None` if it does not say.
+/// How long an answer during an outage asks to wait; `None` if it does not say.
 pub(super) fn unavailable(limits: &RateLimits, draw: f64) -> Option<Duration> {
     limits.retry_after.map(|asked| with_jitter(asked.clamp(FLOOR, OUTAGE_CEILING), draw))
 }

@@ -1,21 +1,21 @@
-//! What an answer means for people: why nothing is taken, and what would change that. Each reason names
-//! the key of the configuration that has to do with it. Pure ([P9](crate::design::P9)).
+//! What an answer means for an operator: why nothing is taken, and what would change that. Each reason
+//! names the configuration key concerned. Pure ([P9](crate::design::P9)).
 
 use crate::launchdarkly::Outcome;
 
-/// In words.
+/// An explanation for an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reason {
-    /// What is the matter, in a sentence without its full stop.
+    /// What is wrong, as a sentence without its full stop.
     pub why: &'static str,
-    /// What to do about it, the same.
+    /// What to do about it, as a sentence without its full stop.
     pub remedy: &'static str,
 }
 
-/// So many failures in a row of one audience are no accident.
+/// From this many failures in a row on, an audience's failures are no longer taken for an accident.
 pub(super) const IN_A_ROW: u64 = 3;
 
-/// Of a destination whose members are refused one by one.
+/// The reason of a hold because every member is refused.
 pub(super) const EVERYBODY_REFUSED: Reason = Reason {
     why: "LaunchDarkly refuses every member, one by one: what all requests have in common is refused \
           (its API, the context kind, or something that stands between)",
@@ -23,7 +23,7 @@ pub(super) const EVERYBODY_REFUSED: Reason = Reason {
              context_kind of the mapping",
 };
 
-/// Of an answer that took nothing, the last of so many in a row.
+/// The reason for the latest answer that took nothing, after `failures` of them in a row.
 pub(super) fn reason(outcome: &Outcome, failures: u64) -> Reason {
     let lasts = failures >= IN_A_ROW;
     let (why, remedy) = match outcome {

@@ -1,7 +1,8 @@
-//! Couriers against a model of LaunchDarkly, in simulated time: random faults, rate limits, kills,
-//! changes of the configuration and jumps of the clock from one seed each, thousands of them. However it goes, the segments must end as
-//! the latest events say ([P4](crate::design::P4)), no member may be in two requests at once ([P3](crate::design::P3)), and exactly the members
-//! that LaunchDarkly refuses are parked.
+//! Couriers against a model of LaunchDarkly, in simulated time. Each of thousands of runs draws random
+//! faults, rate limits, kills, configuration changes and clock jumps from one seed. Whatever happens,
+//! the segments must end as the latest events say ([P4](crate::design::P4)), no member may be in two
+//! requests at once ([P3](crate::design::P3)), and exactly the members that LaunchDarkly refuses are
+//! parked.
 
 mod model;
 
@@ -31,13 +32,13 @@ const RUNS: u64 = 10_000;
 const CALM_RUNS: u64 = 200;
 const START: Timestamp = Timestamp(1_750_000_000_000_000);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Whatever went wrong, this much simulated time after it is over everything is as it should be.
+/// Once the faults are over, the ledger must be drained within this much simulated time.
 const RECOVERY: Duration = Duration::from_secs(4 * 3600);
 
 /// Audience and context key.
 type Who = (String, String);
 
-/// What one run is made of.
+/// The parts of one run.
 struct Run {
     model: Arc<Model>,
     ledger: Arc<MemoryLedger>,
@@ -104,7 +105,7 @@ impl Run {
         run
     }
 
-    /// A new life of the courier.
+    /// Starts a new courier, as after a restart of the process.
     fn deliver(&mut self) {
         self.stop = CancellationToken::new();
         let courier = Courier::new(
@@ -124,7 +125,7 @@ impl Run {
         });
     }
 
-    /// The configuration says something else of how calls are made.
+    /// Sends the running courier a changed configuration.
     fn change(&mut self) {
         self.policy.linger = Duration::from_millis(self.chance.random_range(0..800));
         let launchdarkly: Arc<dyn Api> = Arc::new(Model::clone(&self.model));
@@ -132,7 +133,7 @@ impl Run {
         self.changes.send(Change { launchdarkly, policy }).expect("the courier runs");
     }
 
-    /// Some people enter or leave some audiences, at times out of order.
+    /// Random people enter or leave random audiences, some of them with event times out of order.
     async fn events(&mut self, audiences: usize, people: usize, count: usize) {
         let mut deltas = Vec::new();
         for _ in 0..count {
@@ -160,7 +161,7 @@ impl Run {
         self.ledger.record(intake).await.expect("it takes everything");
     }
 
-    /// What an operator does when LaunchDarkly is well again.
+    /// What an operator does once LaunchDarkly has recovered.
     fn requeue_all(&self) {
         for (audience, key) in self.ledger.parked() {
             let members = Members { destination: production(), audience, context_keys: vec![key] };
@@ -174,7 +175,7 @@ impl Run {
         self.ledger.tick();
     }
 
-    /// The process dies in the middle of whatever it does.
+    /// Kills the process at whatever point it is.
     fn kill(&mut self) {
         self.courier.abort();
         let mut state = self.model.state.lock().expect("no run panics with it");
@@ -191,12 +192,13 @@ impl Run {
             assert!(began.elapsed() < RECOVERY, "seed {seed}: it does not recover");
             self.wait(Duration::from_secs(1)).await;
         }
-        // What was applied late has been by now.
+        // By now any call that is applied late has been applied.
         self.wait(REQUEST_TIMEOUT * 4).await;
         assert!(self.ledger.is_drained(), "seed {seed}: it does not rest");
     }
 
-    /// Takes what LaunchDarkly refuses from the truth; what is left must be in the segments.
+    /// Every member that LaunchDarkly refuses must be parked; every other must be in its segment as its
+    /// latest event says.
     fn check(&self, seed: u64) {
         let state = self.model.state.lock().expect("no run panics with it");
         let parked: BTreeSet<Who> = self
@@ -224,7 +226,7 @@ async fn storm(seed: u64) {
     let mut run = Run::start(chance, faulty, limited);
     for _ in 0..poison {
         let audience = format!("aud{}", run.chance.random_range(0..audiences));
-        // Were all refused, it would be no fault of theirs: one is always good.
+        // `p0` is never refused: if every member were, the destination would be held and none parked.
         let person = format!("p{}", run.chance.random_range(1..people));
         let mut state = run.model.state.lock().expect("no run panics with it");
         state.refused.insert((audience, person));
@@ -246,7 +248,7 @@ async fn storm(seed: u64) {
     }
     run.model.be_well();
     run.until_drained(seed).await;
-    // While everybody was refused, a few may have been parked: fewer than would have told.
+    // While a spell refused everybody, a few members may have been parked: too few to raise the alarm.
     run.requeue_all();
     run.until_drained(seed).await;
     run.check(seed);
@@ -254,7 +256,7 @@ async fn storm(seed: u64) {
     run.courier.await.expect("it stops when it is told");
 }
 
-/// Without faults; how many calls there were, and the fewest there could have been.
+/// A run without faults; returns the number of calls made and the fewest possible.
 async fn calm(seed: u64, limited: bool) -> (usize, usize) {
     let mut chance = StdRng::seed_from_u64(seed);
     let audiences: Vec<usize> =
@@ -303,7 +305,7 @@ fn production() -> DestinationName {
     DestinationName::new("production").expect("not empty")
 }
 
-/// In a thread for each core: a run has its own clock, its own chance and nothing else.
+/// Spreads the seeds over one thread per core: runs share neither a clock nor a random generator.
 fn on_all_cores(seeds: u64, run: impl Fn(u64) + Sync) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -319,7 +321,7 @@ fn ten_thousand_storms_end_as_the_latest_events_say() {
     on_all_cores(RUNS, |seed| simulated(storm(seed)));
 }
 
-/// Six hours of nothing but 503, while events go on coming.
+/// Six hours of nothing but 503, while events keep arriving.
 async fn outage(seed: u64) {
     const HOURS: u32 = 6;
     let mut run = Run::start(StdRng::seed_from_u64(seed), 0.0, false);
@@ -330,7 +332,7 @@ async fn outage(seed: u64) {
         run.wait(Duration::from_secs(300)).await;
     }
     let calls = run.model.state.lock().expect("no run panics with it").calls;
-    // At most one in half a retry ceiling for each audience, on average.
+    // Per audience at most one call in half a retry ceiling, on average.
     assert!(calls < 3 * 6 * 3600 / 10, "seed {seed}: {calls} calls into an outage");
     run.until_drained(seed).await;
     run.check(seed);

@@ -1,24 +1,25 @@
-//! LaunchDarkly's words about a call, as far as they may be shown in a log or a status ([P8](crate::design::P8)). Pure ([P9](crate::design::P9)).
+//! The parts of LaunchDarkly's error answers that may be shown in a log or a status
+//! ([P8](crate::design::P8)). Pure ([P9](crate::design::P9)).
 
 use crate::launchdarkly::{Outcome, Refusal};
 use crate::membership::ContextKey;
 
-/// What an answer that took nothing said. Nothing in it is personal; each text may be empty.
+/// What an answer that took nothing said, without personal data; each text may be empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Words {
-    /// LaunchDarkly's word for the fault.
+    /// LaunchDarkly's error code.
     pub code: String,
-    /// Its message, unless that may quote what we sent.
+    /// Its message, unless the message may quote what was sent.
     pub message: String,
-    /// Its `id` of the answer, which its support asks for.
+    /// Its `id` of the answer, which LaunchDarkly's support asks for.
     pub answer_id: String,
 }
 
-/// A longer message is no sentence.
+/// A longer message is unlikely to be a single sentence, and may be cut off.
 const LONGEST: usize = 300;
 
 impl Words {
-    /// Of an answer to a call with these members; empty if there was none.
+    /// From the answer to a call with these members; empty if the call was taken or not answered.
     pub(super) fn of<'a>(
         outcome: &Outcome,
         members: impl IntoIterator<Item = &'a ContextKey>,
@@ -32,8 +33,9 @@ impl Words {
     }
 }
 
-/// The message, if it can be no more than a sentence about the call: it has no context key that was sent
-/// in it, in whatever case, no address, no end that was cut off, and is no page of a proxy's. Else nothing.
+/// The message if it is safe to show, else an empty string. It is safe if it can only be a short
+/// sentence about the call: no context key that was sent (in any case), no e-mail address, no markup as
+/// in a proxy's error page, no control character, and not too long.
 fn message_to_show<'a>(
     refusal: &Refusal,
     sent: impl IntoIterator<Item = &'a ContextKey>,

@@ -1,4 +1,4 @@
-//! What an answer means. A pure function of status, headers and body, so that the reaction table of
+//! The meaning of an answer: a pure function of status, headers and body, so that the reaction table of
 //! [answers](crate::design::launchdarkly::answers) can be read, and tested, as a table.
 
 use std::fmt;
@@ -12,61 +12,65 @@ use super::limits::RateLimits;
 
 use crate::json;
 
-/// What became of one call.
+/// The result of one call.
 #[derive(Debug)]
 pub struct Answer {
     /// What it means for the batch.
     pub outcome: Outcome,
-    /// What the headers said about limits; empty if there was no answer.
+    /// The rate limits in its headers; empty if there was no answer.
     pub limits: RateLimits,
     /// The status, if there was an answer.
     pub status: Option<u16>,
 }
 
-/// What an answer means for the batch. A variant for each reaction, not for each status.
+/// What an answer means for the batch: one variant per reaction, not per status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// 2xx: LaunchDarkly has the batch.
     Taken,
-    /// 400, 422: some member, or the whole body, will never be taken.
+    /// 400, 422: LaunchDarkly will never take some member, or the whole body.
     Refused(Refusal),
-    /// 401, 403: nothing is taken until somebody changes the token.
+    /// 401, and 403 with a message about the token: nothing will be taken until somebody changes it.
     TokenRefused(Refusal),
-    /// 401, 403 in words about rights, and 403 without any: the token is known, and its role does not
-    /// allow the call.
+    /// 401 with a message about permissions, and any other 403: the token is valid, but its role does
+    /// not allow the call.
     NotPermitted(Refusal),
-    /// 401, 403 in words about an approval: segments are changed only with one, unless the role has the
+    /// 401, 403 with a message about an approval: segment changes require one, unless the role has the
     /// action `bypassRequiredSegmentApproval`.
     ApprovalRequired(Refusal),
-    /// 404: nothing is taken until somebody corrects the client-side ID or the base URL.
+    /// 404: nothing will be taken until somebody corrects the client-side ID or the base URL.
     UnknownEnvironment(Refusal),
-    /// 409: something else changed the segment at the same time; or, if it lasts, something that a
-    /// person must mend.
+    /// 409: something else changed the segment at the same time; if it lasts, something that a person
+    /// must resolve.
     Conflict(Refusal),
-    /// 413: fewer members may be taken.
+    /// 413: a smaller batch may be taken.
     TooLarge(Refusal),
-    /// 429: later.
+    /// 429: the same batch may be taken later.
     RateLimited {
-        /// Wait at least that long; absent where the windows of [`Answer::limits`] tell.
+        /// How long to wait at least; `None` if the answer has no `Retry-After`: then the windows in
+        /// [`Answer::limits`] tell.
         retry_after: Option<Duration>,
-        /// What LaunchDarkly says about it.
+        /// LaunchDarkly's error.
         refusal: Refusal,
     },
-    /// No answer, or none of LaunchDarkly's making: the same bytes may be taken later.
+    /// No answer, an answer that is not LaunchDarkly's, or an outage: the same bytes may be taken
+    /// later.
     Unavailable {
-        /// For the operator: without token, key or URL.
+        /// Why, for operators: contains no token, key or URL.
         cause: String,
-        /// Whether the call can still have an effect.
+        /// Whether the call may still be applied.
         fate: Fate,
-        /// What the answer says about it, if there was one.
+        /// The error in the answer, if there was an answer with one.
         refusal: Option<Refusal>,
     },
-    /// Any other 4xx. Not understood, so nothing may be dropped for it: held like a refused token.
+    /// Any other 4xx. Its meaning is unknown, so nothing may be parked for it: the destination is held,
+    /// as for a refused token.
     Unexpected(Refusal),
 }
 
 impl Outcome {
-    /// Whether every call would be answered so, until somebody mends the configuration or the account.
+    /// Whether every call would get this answer until somebody corrects the configuration or the
+    /// account.
     #[must_use]
     pub fn is_of_the_destination(&self) -> bool {
         matches!(
@@ -79,7 +83,7 @@ impl Outcome {
         )
     }
 
-    /// LaunchDarkly's words, if there was an answer that took nothing.
+    /// LaunchDarkly's error, if there was an answer that took nothing.
     #[must_use]
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
@@ -98,27 +102,28 @@ impl Outcome {
     }
 }
 
-/// Whether a call that was not taken can still change something *after* a later call of ours.
+/// Whether a call that was not taken may still be applied *after* a later call of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It is over: it never reached LaunchDarkly, or LaunchDarkly has answered it.
+    /// It cannot: it never reached LaunchDarkly, or LaunchDarkly has answered it.
     Over,
-    /// We did not hear: it may be under way still, and be applied after its successor.
+    /// It may: there was no answer, so the call may still be under way and be applied after its
+    /// successor.
     Open,
 }
 
-/// LaunchDarkly's words for what it did not take.
+/// LaunchDarkly's error for a call that it did not take.
 ///
-/// `code` and `id` are kept only where they look like identifiers, so they may be logged. The
-/// message may quote what we sent: it is for the operator who looks at a parked member, and is not
-/// part of `Debug` ([P8](crate::design::P8)).
+/// `code` and `id` are kept only if they look like identifiers, so they may be logged. The message may
+/// quote what we sent: it is for operators who look at a parked member, and is not part of `Debug`
+/// ([P8](crate::design::P8)).
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Refusal {
-    /// The status.
+    /// The HTTP status.
     pub status: u16,
-    /// LaunchDarkly's word for the fault; may be empty.
+    /// LaunchDarkly's error code; may be empty.
     pub code: String,
-    /// What LaunchDarkly's support asks for; may be empty.
+    /// LaunchDarkly's ID of the answer, which its support asks for; may be empty.
     pub id: String,
     message: String,
 }
@@ -135,7 +140,8 @@ impl fmt::Debug for Refusal {
 
 /// The longest message that is kept, in bytes.
 const MESSAGE_BYTES: usize = 1024;
-/// So much less than [`MESSAGE_BYTES`] may be left where a character does not fit any more.
+/// A shortened message may be this much shorter than [`MESSAGE_BYTES`], as it ends at a character
+/// boundary.
 const MOST_BYTES_OF_A_CHAR: usize = 4;
 /// The longest code or id that is kept, in bytes.
 const IDENTIFIER_BYTES: usize = 128;
@@ -147,7 +153,7 @@ impl Refusal {
         &self.message
     }
 
-    /// Whether the message was longer than what is kept of it.
+    /// Whether the message may have been longer than what is kept of it.
     #[must_use]
     pub fn is_cut(&self) -> bool {
         self.message.len() + MOST_BYTES_OF_A_CHAR > MESSAGE_BYTES
@@ -197,7 +203,8 @@ fn shortened(text: &str) -> String {
     text[..end].to_owned()
 }
 
-/// What 401 and 403 mean, which LaunchDarkly uses for more than one thing: the words decide.
+/// The meaning of a 401 or 403, which LaunchDarkly uses for several faults: code and message tell
+/// them apart.
 fn unauthorized(refusal: Refusal) -> Outcome {
     const OF_THE_TOKEN: [&str; 5] = ["expired", "revoked", "invalid", "unknown", "not found"];
     const OF_RIGHTS: [&str; 8] = [
@@ -223,12 +230,12 @@ fn unauthorized(refusal: Refusal) -> Outcome {
     }
 }
 
-/// Whether [`classify`] looks at the body of an answer with this status.
+/// Whether the body of an answer with this status has a meaning.
 pub(super) fn body_matters(status: StatusCode) -> bool {
     status.is_client_error() || status.is_server_error()
 }
 
-/// Says what an answer means. `body` may be cut off, and is looked at for a 4xx and a 5xx only.
+/// Tells what an answer means. `body` may be cut off; it matters for a 4xx or 5xx only.
 ///
 /// ```
 /// use cohortd::launchdarkly::{Outcome, classify};

@@ -1,27 +1,27 @@
-//! The calls that deltas amount to where nothing else is pending: one for each audience and context
-//! kind, in the order in which they first appear. Pure ([P9](crate::design::P9)).
+//! The calls needed to deliver some deltas if nothing else is pending: one for each audience and
+//! context kind, in the order of their first deltas. Pure ([P9](crate::design::P9)).
 //!
-//! Of two deltas for one member the one with the later event time counts, and of equals the later
-//! one, as the ledger decides it ([P2](crate::design::P2)).
+//! Of two deltas for one member, the one with the later event time counts; if the times are equal, the
+//! later one in the list, as in the ledger ([P2](crate::design::P2)).
 
 use std::collections::HashMap;
 
 use super::wire::{SyncMember, SyncRequest};
 use crate::membership::{AudienceId, ContextKey, ContextKind, MembershipDelta};
 
-/// One call. Never empty.
+/// One call, with at least one member.
 pub struct Call {
     deltas: Vec<MembershipDelta>,
 }
 
 impl Call {
-    /// What it tells: one delta for each member, all of one audience and context kind.
+    /// Its members: one delta for each, all of one audience and context kind.
     #[must_use]
     pub fn deltas(&self) -> &[MembershipDelta] {
         &self.deltas
     }
 
-    /// What it says to the environment with this client-side ID.
+    /// Its body, for the environment with this client-side ID.
     #[must_use]
     pub fn body<'a>(&'a self, client_side_id: &'a str) -> SyncRequest<'a> {
         let member = |delta: &'a MembershipDelta| SyncMember {
@@ -87,8 +87,8 @@ mod tests {
             delta("user", "b", "ada", 5, true),
             delta("org", "a", "ada", 5, true),
             delta("user", "a", "bob", 5, true),
-            delta("user", "a", "ada", 4, false), // older, though it came later
-            delta("user", "a", "bob", 5, false), // as old, and later
+            delta("user", "a", "ada", 4, false), // an older event that arrives later
+            delta("user", "a", "bob", 5, false), // the same event time, but later in the list
             delta("user", "b", "ada", 6, false),
         ];
         let written: Vec<_> = calls(deltas)

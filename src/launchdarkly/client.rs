@@ -1,4 +1,4 @@
-//! One call to LaunchDarkly: the connection, the headers, the time it may take.
+//! Calls to LaunchDarkly: the connection, the headers and the timeouts.
 
 use std::error::Error as _;
 use std::fmt;
@@ -21,7 +21,7 @@ use crate::certificate;
 use crate::membership::AudienceId;
 use crate::secret::Secret;
 
-/// Names the span that a call belongs to (W3C).
+/// The W3C trace context header.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The one call that fills synced segments.
@@ -29,29 +29,29 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub trait Api: Send + Sync + fmt::Debug {
     /// Makes one call with a body of [`wire::encode`]. Ends within the request timeout.
     ///
-    /// Dropping the future closes the connection, but LaunchDarkly may have the call already: to
-    /// the caller that is an answer with [`Fate::Open`].
+    /// Dropping the future closes the connection, but LaunchDarkly may already have the call: the
+    /// caller must treat this as an answer with [`Fate::Open`].
     ///
-    /// `audience` says whose members the body has, for whoever watches.
+    /// `audience` is the audience of the members in the body, for tracing and tests.
     async fn send(&self, audience: &AudienceId, body: Bytes) -> Answer;
 }
 
-/// Where one destination's calls go, and how.
+/// The endpoint that a destination's calls go to, and how to reach it.
 #[derive(Clone)]
 pub struct Endpoint {
-    /// May have a path, which stands before LaunchDarkly's; query and fragment are dropped.
+    /// May have a path, to which LaunchDarkly's route is appended; query and fragment are dropped.
     pub base_url: Url,
-    /// Names the project and environment.
+    /// Identifies the project and environment.
     pub client_side_id: String,
-    /// Sent verbatim: LaunchDarkly wants no `Bearer`.
+    /// Sent verbatim, without `Bearer`, as LaunchDarkly wants it.
     pub service_token: Secret,
-    /// The only proxy that is used; those of the process environment are not.
+    /// The only proxy that is used: proxy variables of the process environment are ignored.
     pub proxy: Option<Url>,
-    /// PEM certificates that are trusted beside the system's.
+    /// PEM certificates to trust in addition to the system's.
     pub ca_file: Option<PathBuf>,
-    /// From the first attempt to connect to the last byte of an answer.
+    /// Timeout of a whole call, from connecting to the last byte of the answer.
     pub request_timeout: Duration,
-    /// Connections kept open between calls: as many as calls in flight.
+    /// Most idle connections kept open: as many as there may be calls in flight.
     pub connections: usize,
 }
 
@@ -67,25 +67,25 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// Idle connections are closed by us before the load balancers in front of LaunchDarkly do it: a
-/// request that meets their closing would be one whose fate is open.
+/// Idle connections are closed before LaunchDarkly's load balancers close them: a request sent on a
+/// connection that is just being closed would have an open fate.
 const IDLE_CONNECTION_LIFETIME: Duration = Duration::from_secs(45);
-/// So that a connection whose other end is gone is noticed between calls.
+/// Detects between calls that the peer of a connection is gone.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
-/// As much of an answer's body as is read.
+/// Most bytes of an answer's body that are read.
 const BODY_BYTES: usize = 64 * 1024;
-/// A batch that was taken, or met an outage, waits no longer than this for the rest of its answer, which
-/// serves to keep the connection and to show its words.
+/// Longest wait for the rest of an answer whose status is a success or an outage. The rest is read only
+/// so that the connection can be reused, and for the message of an outage.
 const DRAIN_TIME: Duration = Duration::from_millis(500);
 
-/// Makes calls to one endpoint. Clones share connections.
+/// Makes calls to one endpoint. Clones share a connection pool.
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
     url: Url,
     environment: Arc<str>,
     service_token: Secret,
-    /// The trace that the running task works for, if there is one.
+    /// Returns the trace context of the running task, if there is one.
     traceparent: fn() -> Option<HeaderValue>,
 }
 
@@ -96,14 +96,14 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// Prepares calls; connects to nothing yet. Reads `ca_file`, so it may block for a moment.
+    /// Prepares a client without connecting. Reads `ca_file`, so it may block for a moment.
     pub fn new(endpoint: Endpoint) -> Result<Self, ClientError> {
         let url = audiences_url(&endpoint.base_url).ok_or(ClientError::BaseUrl)?;
         let http = connection::to([&url], endpoint.proxy.as_ref(), endpoint.ca_file.as_deref())?
             .default_headers(headers(&endpoint.service_token)?)
             .retry(reqwest::retry::never())
-            // shorter than the whole, so that a host that cannot be reached is told from one
-            // that does not answer
+            // shorter than the whole timeout, so that an unreachable host can be told from one that
+            // does not answer
             .connect_timeout(endpoint.request_timeout / 2)
             .timeout(endpoint.request_timeout)
             .pool_max_idle_per_host(endpoint.connections)
@@ -117,19 +117,19 @@ impl Client {
         Ok(Self { http, url, environment, service_token, traceparent: || None })
     }
 
-    /// The same client, whose calls carry the `traceparent` that is found when they are made.
+    /// The same client, but each call carries the `traceparent` returned at that time.
     #[must_use]
     pub fn in_traces(self, traceparent: fn() -> Option<HeaderValue>) -> Self {
         Self { traceparent, ..self }
     }
 
-    /// Where it calls: without user, password or key.
+    /// The URL of its calls, without user name or password.
     #[must_use]
     pub fn url(&self) -> &Url {
         &self.url
     }
 
-    /// The client-side ID that every body has to name.
+    /// The client-side ID that every body must name.
     #[must_use]
     pub fn client_side_id(&self) -> &str {
         &self.environment
@@ -176,12 +176,13 @@ async fn read(mut response: Response, service_token: &Secret) -> Answer {
     if status.is_client_error() {
         collect(&mut response, &mut body).await;
     } else if status.is_success() || body_matters(status) {
-        // the status and the headers decide; the rest are words, or keeps the connection
+        // status and headers decide; the body only adds a message, or is drained so that the connection
+        // can be reused
         let drained = collect(&mut response, &mut body);
         tokio::time::timeout(DRAIN_TIME, drained).await.ok();
     }
     if quotes(&body, service_token) {
-        body.clear(); // a proxy that shows what it was sent: none of it may be kept (P8)
+        body.clear(); // a proxy that echoes the request: none of it may be kept (P8)
     }
     classify(status, &headers, &body)
 }
@@ -191,7 +192,7 @@ fn quotes(body: &[u8], secret: &Secret) -> bool {
     !secret.is_empty() && body.windows(secret.len()).any(|part| part == secret)
 }
 
-/// Reads what there is, up to the limit, an error or the end of the request timeout.
+/// Reads the body up to the limit, an error or the request timeout.
 async fn collect(response: &mut Response, body: &mut Vec<u8>) {
     while let Ok(Some(chunk)) = response.chunk().await {
         let room = BODY_BYTES - body.len();
@@ -202,7 +203,7 @@ async fn collect(response: &mut Response, body: &mut Vec<u8>) {
     }
 }
 
-/// What a call without an answer means.
+/// The outcome of a call that was not answered.
 fn failure(error: &reqwest::Error) -> Outcome {
     let (what, fate) = if error.is_connect() {
         ("cannot connect", Fate::Over)
@@ -214,7 +215,7 @@ fn failure(error: &reqwest::Error) -> Outcome {
     if let Some(words) = certificate::words(error, "launchdarkly.ca_file") {
         return Outcome::Unavailable { cause: format!("{what}: {words}"), fate, refusal: None };
     }
-    // the outer layers name the URL or repeat themselves; the innermost says what happened
+    // the outer errors contain the URL or repeat each other; the innermost says what happened
     let mut innermost = error.source();
     while let Some(source) = innermost.and_then(std::error::Error::source) {
         innermost = Some(source);

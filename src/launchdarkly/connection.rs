@@ -1,4 +1,4 @@
-//! The way to LaunchDarkly: nowhere but there, through nothing but what is configured.
+//! Connections to LaunchDarkly: to the configured host only, through the configured proxy only.
 
 use std::path::{Path, PathBuf};
 
@@ -10,43 +10,44 @@ use url::Url;
 use super::wire;
 use crate::secret::Secret;
 
-/// Why no client could be made. All of it is configuration.
+/// Why a client could not be made: always a fault of the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Not http(s), without a host, or with a user name, which would take the token's place.
+    /// Not http(s), no host, or a user name or password, which would replace the token in
+    /// `Authorization`.
     #[error("the base URL must be http or https, with a host and without a user name")]
     BaseUrl,
-    /// The token itself is not part of the text.
+    /// The message does not contain the token.
     #[error("the service token contains a character that cannot be sent in a header")]
     Token,
-    /// The proxy's URL is not part of the text: it can carry a password.
+    /// The message does not contain the proxy's URL, which may contain a password.
     #[error("the proxy's URL cannot be used")]
     Proxy,
     /// The file could not be read.
     #[error("the certificates in {} cannot be read", path.display())]
     CaFile {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// Why it could not be read.
         #[source]
         source: std::io::Error,
     },
-    /// The file was read, but holds nothing to trust.
+    /// The file was read, but contains no usable certificate.
     #[error("{} holds no PEM certificate that can be used", .0.display())]
     Certificates(PathBuf),
-    /// TLS could not be set up: most often the system has no certificates and none are configured.
+    /// TLS could not be set up, usually because the system has no certificates and none are configured.
     #[error("the HTTP client cannot be built")]
     Build(#[source] reqwest::Error),
 }
 
-/// What every client of this crate that asks LaunchDarkly something begins with: `urls` are all it
-/// will ask. Reads `ca_file`, so it may block for a moment.
+/// The builder of every client for LaunchDarkly; `urls` are all that it will request. Reads `ca_file`,
+/// so it may block for a moment.
 pub(super) fn to<'a>(
     urls: impl IntoIterator<Item = &'a Url>,
     proxy: Option<&'a Url>,
     ca_file: Option<&Path>,
 ) -> Result<ClientBuilder, ClientError> {
-    // an error only says that it was installed before
+    // an error only means that a provider is installed already
     rustls::crypto::ring::default_provider().install_default().ok();
 
     let mut builder = reqwest::Client::builder()
@@ -59,14 +60,15 @@ pub(super) fn to<'a>(
     }
     let certificates = certificates(ca_file)?;
     Ok(if urls.into_iter().chain(proxy).all(|url| url.scheme() == "http") {
-        // no TLS will be spoken: works on a system without any certificates
+        // no TLS will be used, so this must work on a system without certificates
         builder.tls_certs_only(certificates)
     } else {
         builder.tls_certs_merge(certificates)
     })
 }
 
-/// The URL of a route below a base that may have a path of its own; its query is dropped.
+/// The URL of a route below a base URL, which may have a path of its own; its query and fragment are
+/// dropped.
 pub(super) fn below<'a>(base: &Url, segments: impl IntoIterator<Item = &'a str>) -> Url {
     let mut url = base.clone();
     if let Ok(mut path) = url.path_segments_mut() {
@@ -78,7 +80,7 @@ pub(super) fn below<'a>(base: &Url, segments: impl IntoIterator<Item = &'a str>)
     url
 }
 
-/// The service token as it is sent: verbatim, and never printed.
+/// The `Authorization` header: the token verbatim, marked as sensitive so that it is never printed.
 pub(super) fn token_header(token: &Secret) -> Result<HeaderValue, ClientError> {
     let mut header =
         HeaderValue::from_bytes(token.expose().as_bytes()).map_err(|_| ClientError::Token)?;

@@ -1,5 +1,5 @@
-//! Whether LaunchDarkly knows the [credentials](crate::design::launchdarkly::credentials): two questions that
-//! change nothing there.
+//! Checks whether LaunchDarkly knows the [credentials](crate::design::launchdarkly::credentials), with
+//! two requests that change nothing there.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,30 +12,30 @@ use url::Url;
 use super::client::Endpoint;
 use super::connection::{self, ClientError};
 
-/// What one question found.
+/// The result of one check.
 #[derive(Debug)]
 pub enum Verdict {
-    /// LaunchDarkly knows it.
+    /// LaunchDarkly knows the ID or token.
     Known,
-    /// LaunchDarkly does not take it.
+    /// LaunchDarkly does not know it or does not accept it.
     Refused(StatusCode),
-    /// Not an answer that LaunchDarkly gives to this question.
+    /// An answer that LaunchDarkly does not give to this request.
     Unclear {
-        /// The base of what was asked.
+        /// The base URL of the request.
         asked: Url,
-        /// What it said.
+        /// The status of the answer.
         status: StatusCode,
     },
-    /// No answer.
+    /// There was no answer.
     Unreached {
-        /// The base of what was asked.
+        /// The base URL of the request.
         asked: Url,
-        /// Without the URL, which may carry the client-side ID.
+        /// Why, without the URL, which may contain the client-side ID.
         source: reqwest::Error,
     },
 }
 
-/// Asks for the credentials of one destination.
+/// Checks the credentials of one destination.
 pub struct Credentials {
     http: reqwest::Client,
     base_url: Url,
@@ -53,7 +53,8 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Prepares the questions; `patience` is for each. Reads `ca_file`, so it may block for a moment.
+    /// Prepares the checks, each with the timeout `patience`. Reads `ca_file`, so it may block for a
+    /// moment.
     pub fn new(
         endpoint: &Endpoint,
         client_sdk_url: &Url,
@@ -73,14 +74,14 @@ impl Credentials {
         })
     }
 
-    /// Does LaunchDarkly know an environment with this client-side ID? The token is not sent there.
+    /// Whether LaunchDarkly knows an environment with this client-side ID. The token is not sent.
     pub async fn client_side_id(&self) -> Verdict {
         let asked = &self.client_sdk_url;
         let url = connection::below(asked, ["sdk", "goals", &self.client_side_id]);
         ask(asked, self.http.head(url), &[StatusCode::NOT_FOUND]).await
     }
 
-    /// Does LaunchDarkly take the service token? It says yes to a token without any rights, too.
+    /// Whether LaunchDarkly accepts the service token. It also accepts one without any rights.
     pub async fn service_token(&self) -> Verdict {
         let asked = &self.base_url;
         let url = connection::below(asked, ["api", "v2", "versions"]);

@@ -1,8 +1,8 @@
-//! What an answer's headers say about rate limits: read, not judged. Clamping resets and correcting
-//! for clock skew is `deliver`'s pacing.
+//! Reads the rate limit headers of an answer as they are: clamping resets and correcting clock skew is
+//! up to the pacing of `deliver`.
 //!
-//! The headers are those of LaunchDarkly's [REST API](crate::design::launchdarkly::rate_limits). A value that cannot be read
-//! counts as absent: a limit we do not understand must not stop delivery.
+//! The headers are those of LaunchDarkly's [REST API](crate::design::launchdarkly::rate_limits). A
+//! value that cannot be parsed counts as absent: a limit that is not understood must not stop delivery.
 
 use std::time::Duration;
 
@@ -11,33 +11,33 @@ use http::header::{DATE, RETRY_AFTER};
 
 use crate::membership::Timestamp;
 
-/// The longest wait that `Retry-After` can ask for: a day. More is taken for a mistake, and keeps
-/// the arithmetic of whoever waits from overflowing.
+/// The longest wait accepted from `Retry-After`: a day. A longer one is taken for a mistake; the cap
+/// also keeps the arithmetic of callers from overflowing.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The limits that an answer named.
+/// The rate limits in an answer's headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RateLimits {
-    /// Of the account.
+    /// The limit of the account.
     pub global: Window,
-    /// Of the route; shares its reset with the account's.
+    /// The limit of the route; shares its reset with the account's.
     pub route: Window,
-    /// Of the service token.
+    /// The limit of the service token.
     pub token: Window,
-    /// Wait at least that long. A `Retry-After` with a date is read relative to [`Self::date`].
+    /// How long to wait at least. A `Retry-After` with a date is read relative to [`Self::date`].
     pub retry_after: Option<Duration>,
-    /// The server's time, in whole seconds.
+    /// The server's time, with a resolution of one second.
     pub date: Option<Timestamp>,
 }
 
-/// One limit. All absent means that it did not apply to the call.
+/// One limit. It did not apply to the call if all fields are absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
     /// Calls per window.
     pub limit: Option<u64>,
     /// Calls left in this window.
     pub remaining: Option<u64>,
-    /// When the next window begins, by the server's clock; may lie in the past.
+    /// When the next window begins, by the server's clock; may be in the past.
     pub reset: Option<Timestamp>,
 }
 
@@ -96,14 +96,14 @@ fn http_date(value: &str) -> Option<Timestamp> {
 fn retry_after(value: &str, date: Option<Timestamp>) -> Option<Duration> {
     let wait = match seconds(value) {
         Some(wait) => wait,
-        // relative to the server's own clock, so that ours does not matter
+        // relative to the server's own clock, so that ours need not agree
         None => http_date(value)?.since(date?),
     };
     Some(wait.min(LONGEST_RETRY_AFTER))
 }
 
-/// Whole ones, or with a fraction, which no standard allows and proxies send; what is smaller than a
-/// millisecond counts as one.
+/// A number of seconds, whole or with a fraction, which no standard allows but proxies send; rounded up
+/// to milliseconds.
 fn seconds(value: &str) -> Option<Duration> {
     let (whole, fraction) = value.split_once('.').unwrap_or((value, "0"));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());

@@ -1,5 +1,5 @@
-//! The body of a [synced-segment call](crate::design::launchdarkly::synced_segments). Both directions, so that the stand-in of `sandbox` reads the
-//! same words the client writes.
+//! The body of a [synced-segment call](crate::design::launchdarkly::synced_segments), both to write and
+//! to read, so that the sandbox's stand-in for LaunchDarkly reads what the client writes.
 
 use std::borrow::Cow;
 
@@ -11,28 +11,28 @@ use crate::membership::{AudienceId, ContextKey, ContextKind, Membership};
 /// The route, below the base URL.
 pub const PATH: &str = "/api/v2/segment-targets/segment-audiences";
 
-/// The version of the API that the body below belongs to: the header `LD-API-Version`.
+/// The API version of the body below, sent in the header `LD-API-Version`.
 pub const API_VERSION: &str = "20240415";
 
-/// How cohortd names itself.
+/// The `User-Agent` of every call.
 pub const USER_AGENT: &str = concat!("cohortd/", env!("CARGO_PKG_VERSION"));
 
-/// A whole call. Fields stand in the order in which Segment's hosted integration writes them.
+/// The body of a call. The fields are in the order in which Segment's hosted integration writes them.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SyncRequest<'a> {
-    /// The client-side ID: it names one project and environment.
+    /// The client-side ID, which identifies one project and environment.
     #[serde(borrow)]
     pub environment_id: Cow<'a, str>,
-    /// The kind of every context of the batch.
+    /// The kind of every context in the batch.
     #[serde(borrow)]
     pub context_kind: Cow<'a, str>,
-    /// One entry for each member.
+    /// One entry per member.
     #[serde(borrow)]
     pub batch: Vec<SyncMember<'a>>,
 }
 
-/// One context enters or leaves one cohort.
+/// One context that enters or leaves one cohort.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SyncMember<'a> {
@@ -42,39 +42,39 @@ pub struct SyncMember<'a> {
     /// The display name of the segment.
     #[serde(borrow)]
     pub cohort_name: Cow<'a, str>,
-    /// Segment's id of the audience; LaunchDarkly derives the key of its segment from it.
+    /// Segment's ID of the audience; LaunchDarkly derives the key of its segment from it.
     #[serde(borrow)]
     pub cohort_id: Cow<'a, str>,
-    /// `true` is in.
+    /// Whether the context is in the cohort.
     pub value: bool,
 }
 
 impl std::fmt::Debug for SyncMember<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // the context key is personal
+        // the context key is personal data
         f.debug_struct("SyncMember").field("cohort_id", &self.cohort_id).finish_non_exhaustive()
     }
 }
 
-/// Bytes of a body beside its texts and members.
+/// Bytes of a body without its texts and members.
 const BODY_FRAME_BYTES: usize = r#"{"environmentId":,"contextKind":,"batch":[]}"#.len();
-/// Bytes of one member beside its key, name and id, and the comma before it.
+/// Bytes of one member without its key, name and ID, but with the comma before it.
 const MEMBER_FRAME_BYTES: usize = r#",{"userId":,"cohortName":,"cohortId":,"value":false}"#.len();
 
-/// Most bytes of a body without members, as [`encode`] writes it.
+/// Upper bound of the bytes of a body without members, as [`encode`] writes it.
 #[must_use]
 pub fn body_bytes(client_side_id: &str, kind: &ContextKind) -> usize {
     BODY_FRAME_BYTES + text_bytes(client_side_id) + text_bytes(kind.as_str())
 }
 
-/// Most bytes of a member in a body, beside the [`text_bytes`] of its context key.
+/// Upper bound of the bytes of a member in a body, without the [`text_bytes`] of its context key.
 #[must_use]
 pub fn member_bytes(audience: &AudienceId, segment_name: &str) -> usize {
     MEMBER_FRAME_BYTES + text_bytes(segment_name) + text_bytes(audience.as_str())
 }
 
-/// Most bytes of a text as JSON: of the characters that are escaped most take two bytes and none more
-/// than six.
+/// Upper bound of the bytes of a text as a JSON string: a quote or backslash takes two bytes, a control
+/// character at most six.
 #[must_use]
 pub fn text_bytes(text: &str) -> usize {
     let control = text.bytes().filter(|byte| *byte < b' ').count();
@@ -82,7 +82,7 @@ pub fn text_bytes(text: &str) -> usize {
     2 + text.len() + 5 * control + quoted
 }
 
-/// Writes the body of a call that brings `members` of one audience up to date: a [`SyncRequest`].
+/// Writes the body of a call with `members` of one audience, as a [`SyncRequest`].
 ///
 /// # Panics
 /// Never: the JSON of text and booleans cannot fail to be written to memory.
@@ -94,14 +94,15 @@ pub fn encode<'a>(
     segment_name: &str,
     members: impl ExactSizeIterator<Item = (&'a ContextKey, Membership)> + Clone,
 ) -> Bytes {
-    // All of it at once, unless very much of the keys is escaped: a body that grows takes twice as much.
+    // Allocated once, unless many characters of the keys are escaped: growing would copy the body and
+    // double its memory.
     let keys: usize = members.clone().map(|(key, _)| key.as_str().len() + 2).sum();
     let beside_keys = members.len() * member_bytes(audience, segment_name);
     let mut body = Vec::with_capacity(body_bytes(client_side_id, kind) + beside_keys + keys);
     put(&mut body, br#"{"environmentId":"#, client_side_id);
     put(&mut body, br#","contextKind":"#, kind.as_str());
     body.extend_from_slice(br#","batch":["#);
-    // The same for each of a thousand members: made once.
+    // The same for every member, so it is encoded once.
     let mut audience_of_all = Vec::new();
     put(&mut audience_of_all, br#","cohortName":"#, segment_name);
     put(&mut audience_of_all, br#","cohortId":"#, audience.as_str());
@@ -117,7 +118,7 @@ pub fn encode<'a>(
     body.into()
 }
 
-/// Appends what stands before a text, and the text as JSON.
+/// Appends `before`, then `text` as a JSON string.
 fn put(body: &mut Vec<u8>, before: &[u8], text: &str) {
     body.extend_from_slice(before);
     serde_json::to_writer(body, text).expect("text is always JSON");
@@ -157,8 +158,8 @@ mod tests {
         );
     }
 
-    /// Columns: the texts of a body of two members, and by how many bytes too much is counted: at least
-    /// one for each `true`, and one for the comma that the first member does not have.
+    /// Each row has the texts of a body with two members and by how many bytes it is overestimated: one
+    /// for each `true`, one for the comma before the first member, and more for short escapes.
     #[test]
     fn a_body_is_no_larger_than_it_is_counted() {
         let rows = [

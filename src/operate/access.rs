@@ -1,12 +1,13 @@
-//! Who may do what on the admin listener: the power of a token, and the power that each route wants.
+//! Access control of the admin listener: the power of each token, and the power that each route
+//! requires.
 //!
 //! # What always holds
-//! * A route that is not in `ROUTES` wants every power, so that one that is forgotten is closed; and
-//!   `admin::tests::each_route_is_in_the_table` says that it is forgotten.
-//! * Whoever may only read changes nothing (tests/it/admin.rs asks for everything).
-//! * A token is compared with every one there is, in constant time: an answer's time does not tell which of
-//!   them it is, or how much of one is right. (Its length may show.)
-//! * A browser changes nothing for a page of another origin, with or without a token.
+//! * A route that is missing in `ROUTES` requires full power, so a forgotten route is closed; and
+//!   `admin::tests::each_route_is_in_the_table` fails.
+//! * A token with read power can change nothing (tests/it/admin.rs sends every request).
+//! * A token is compared with every configured one in constant time: the response time shows neither
+//!   which one matches nor how much of one is right. (It may show the length.)
+//! * A browser changes nothing on behalf of a page of another origin, with or without a token.
 
 use std::net::IpAddr;
 
@@ -17,19 +18,19 @@ use super::problem::Problem;
 use crate::receive::bearer;
 use crate::secret::Secret;
 
-/// What somebody may do, or must be able to; each includes those before it.
+/// What a sender may do, or a route requires; each power includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Power {
-    /// See what holds no data: the probes, the manual, and the files of the dashboard.
+    /// See what contains no data: the probes, the manual, and the dashboard's files.
     Open,
-    /// Look, with one of `admin.read_tokens`: also at people, and not at the events that are kept.
+    /// Look, with one of `admin.read_tokens`: also at people, but not at kept events.
     Read,
     /// Everything, with one of `admin.tokens`.
     Operate,
 }
 
 impl Power {
-    /// As the API says it.
+    /// Its word in the API.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -43,7 +44,7 @@ impl Power {
 const GET: &str = "GET";
 const POST: &str = "POST";
 
-/// Every route and the power that it wants. A `HEAD` wants what its `GET` does.
+/// Every route and the power that it requires. A `HEAD` requires what its `GET` does.
 pub(super) const ROUTES: &[(&str, &str, Power)] = &[
     (GET, "/", Power::Open),
     (GET, "/assets/{*file}", Power::Open),
@@ -64,7 +65,7 @@ pub(super) const ROUTES: &[(&str, &str, Power)] = &[
     (GET, "/api/v1/destinations/{destination}/parked", Power::Read),
     (GET, "/api/v1/destinations/{destination}/rejected", Power::Read), // without the events themselves
     (GET, "/api/v1/destinations/{destination}/rejected/{id}", Power::Read),
-    // it tells nobody and keeps nothing, and what it shows is made of the event that was sent along
+    // nothing is recorded or delivered, and the answer only contains what was sent along
     (POST, "/api/v1/destinations/{destination}/explain", Power::Read),
     (POST, "/api/v1/destinations/{destination}/events", Power::Operate),
     (POST, "/api/v1/destinations/{destination}/resync", Power::Operate),
@@ -82,8 +83,8 @@ pub(super) const ROUTES: &[(&str, &str, Power)] = &[
     (POST, "/actions/syncAudience", Power::Operate),
 ];
 
-/// The power that a request wants; `route` is the pattern that its path matches. What matches none is
-/// not found, whoever asks.
+/// The power that a request requires; `route` is the pattern that its path matches. A path that matches
+/// none needs only [`Power::Read`] to be answered with 404.
 pub(super) fn needed(method: &Method, route: Option<&str>) -> Power {
     let Some(route) = route else { return Power::Read };
     let method = if method == Method::HEAD { GET } else { method.as_str() };
@@ -91,12 +92,12 @@ pub(super) fn needed(method: &Method, route: Option<&str>) -> Power {
     known.map_or(Power::Operate, |(_, _, power)| *power)
 }
 
-/// The tokens there are.
+/// The configured tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tokens {
-    /// Each may do everything. None: whoever reaches the listener may.
+    /// Each grants full power. If there are none, any request to a loopback `Host` has it.
     pub operate: Vec<Secret>,
-    /// Each may look.
+    /// Each grants read power.
     pub read: Vec<Secret>,
 }
 
@@ -117,27 +118,27 @@ impl Tokens {
     }
 }
 
-/// Why a request is not carried out.
+/// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// A browser would change something for a page of another origin.
+    /// It would change something on behalf of a page of another origin.
     CrossOrigin,
-    /// Without tokens: the request does not name this machine as its host.
+    /// Without tokens: `Host` or `Origin` of the request is not a loopback name.
     ForeignHost,
-    /// No token was shown.
+    /// It has no token.
     NoToken,
-    /// A token was shown that there is not.
+    /// Its token is not one of the configured ones.
     WrongToken,
-    /// The token may look, and that was not asked for.
+    /// Its token may only read, and the route requires more.
     ReadOnly,
 }
 
 impl Refusal {
-    /// All of them, in the order of their numbers.
+    /// All of them, in the order of their discriminants.
     pub const ALL: [Self; 5] =
         [Self::CrossOrigin, Self::ForeignHost, Self::NoToken, Self::WrongToken, Self::ReadOnly];
 
-    /// As metrics name it.
+    /// The word in metrics.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -170,7 +171,7 @@ impl Refusal {
     }
 }
 
-/// What the sender of a request may do, if it may do what it `needs`.
+/// The power of the sender, if it has the power that the route `needs`.
 pub(super) fn judge(
     tokens: &Tokens,
     needs: Power,
@@ -198,7 +199,7 @@ fn host(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::HOST).and_then(|host| host.to_str().ok())
 }
 
-/// What cannot be read is nobody's.
+/// An unreadable header counts as an empty one, which is no known origin.
 fn origin(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default())
 }
@@ -207,9 +208,9 @@ fn authority(origin: &str) -> &str {
     origin.split_once("://").map_or("", |(_, authority)| authority)
 }
 
-/// Whether a browser sends this for a page of another origin. Browsers of our days say so in
-/// `Sec-Fetch-Site`; older ones name the page in `Origin`; programs send neither. As Go's
-/// `CrossOriginProtection` does, so that a proxy may change the `Host`.
+/// Whether a browser sends this on behalf of a page of another origin. Current browsers say so in
+/// `Sec-Fetch-Site`, older ones send the page's `Origin`, and programs send neither. As in Go's
+/// `CrossOriginProtection`, a proxy in between may change the `Host`.
 fn is_cross_origin(headers: &HeaderMap) -> bool {
     match headers.get("sec-fetch-site").map(HeaderValue::as_bytes) {
         Some(site) => !matches!(site, b"same-origin" | b"none"),
@@ -217,7 +218,7 @@ fn is_cross_origin(headers: &HeaderMap) -> bool {
     }
 }
 
-/// Whether `host[:port]` names this machine to itself.
+/// Whether `host[:port]` is a loopback name or address.
 fn is_loopback(authority: &str) -> bool {
     let Ok(authority) = authority.parse::<http::uri::Authority>() else { return false };
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
@@ -268,7 +269,8 @@ mod tests {
     fn a_token_has_its_power_whatever_the_host_and_however_the_scheme_is_written() {
         use Power::{Operate, Read};
         use Refusal::{NoToken, ReadOnly, WrongToken};
-        // what is sent, and what comes of it where looking is asked for, and where a change is
+        // headers; the result for a route that requires read power, and for one that requires full
+        // power
         let cases: [(Sent<'_>, Judged, Judged); 14] = [
             (
                 &[("authorization", "Bearer new"), ("host", "cohortd.internal")],
@@ -307,7 +309,7 @@ mod tests {
             (&[host, token, ("sec-fetch-site", "same-origin")], true),
             (&[host, token, ("sec-fetch-site", "none")], true),
             (&[host, token, ("sec-fetch-site", "cross-site")], false),
-            // a proxy has given the request another host
+            // a proxy has changed the `Host`
             (
                 &[
                     ("host", "10.0.0.7:8081"),
@@ -337,7 +339,7 @@ mod tests {
             ("POST", Some(forget), Power::Operate),
             ("GET", Some(forget), Power::Operate),
             ("GET", Some("/forgotten"), Power::Operate),
-            ("GET", None, Power::Read), // nothing is there
+            ("GET", None, Power::Read), // no such route
         ];
         for (method, route, expected) in table {
             let method = Method::from_bytes(method.as_bytes()).expect("a method");

@@ -1,17 +1,17 @@
 //! Segment's Actions protocol on the admin listener: `/actions/manifest`, `/actions/authenticate` and
-//! `/actions/syncAudience`, with the requests and answers of Segment's own development server, for its
-//! Actions Tester and whatever else drives an Actions destination.
+//! `/actions/syncAudience`. Requests and answers are those of Segment's own development server, so that
+//! its Actions Tester and other drivers of an Actions destination work.
 //!
 //! # What always holds
-//! * Nothing calls LaunchDarkly around the ledger: what is performed is recorded, and the courier of
-//!   the destination tells it. The answer says so instead of pretending to be LaunchDarkly's
-//!   (tests/it/actions.rs).
-//! * A token goes nowhere but to the hosts that the configuration names, and into no answer ([P8](crate::design::P8)).
-//! * Every event that was not recorded is answered with a reason ([P7](crate::design::P7)).
+//! * Nothing bypasses the ledger: an action is recorded, and the courier of the destination delivers
+//!   it. The answer says so instead of imitating LaunchDarkly's (tests/it/actions.rs).
+//! * A token is sent only to the hosts that the configuration names, and is in no answer
+//!   ([P8](crate::design::P8)).
+//! * For every event that was not recorded, the answer says why ([P7](crate::design::P7)).
 //!
 //! # What does not
-//! The mapping is that of the request, not that of the destination, and subscriptions are not
-//! applied: whoever asks has chosen the action, as there.
+//! The mapping is the request's, not the destination's, and subscriptions are not applied: as on the
+//! development server, the caller has chosen the action.
 
 mod authenticate;
 mod exchange;
@@ -31,32 +31,32 @@ use crate::current::Current;
 use crate::ledger::Operations;
 use crate::membership::DestinationName;
 
-/// What the destination is and takes: Segment's own one, as far as it is known to whoever maps.
+/// The manifest of the destination: that of Segment's own, as far as mappings need it.
 const MANIFEST: &str = include_str!("actions/manifest.json");
 
-/// The keys of the settings, as Segment's destination names them.
+/// The keys of the settings, as in Segment's destination.
 const API_KEY: &str = "apiKey";
 const CLIENT_ID: &str = "clientId";
 
-/// What the protocol needs.
+/// What the protocol's routes need.
 #[derive(Debug)]
 pub struct Actions {
     /// Where events are recorded.
     pub ledger: Arc<dyn Operations>,
-    /// Where members can go to.
+    /// The configured destinations.
     pub environments: Current<Vec<Environment>>,
 }
 
-/// A configured destination, as the protocol's settings can name it.
+/// A configured destination, which the settings of a request can name by its client-side ID.
 #[derive(Debug)]
 pub struct Environment {
-    /// Which one.
+    /// Its name.
     pub destination: DestinationName,
-    /// Whether it takes events.
+    /// Whether it accepts events.
     pub enabled: bool,
-    /// Its client-side ID, and the way there.
+    /// Its client-side ID and how to reach LaunchDarkly.
     pub launchdarkly: LaunchDarklySection,
-    /// For one call.
+    /// Timeout of one call.
     pub request_timeout: Duration,
 }
 
@@ -70,7 +70,7 @@ pub(super) fn router(actions: Actions) -> Router {
         .with_state(Arc::new(actions))
 }
 
-/// The environment with this client-side ID. One ID may stand for two, at different hosts.
+/// The environment with this client-side ID. An error if several destinations have it.
 fn environment_of<'a>(
     environments: &'a [Environment],
     client_side_id: &str,
@@ -88,7 +88,7 @@ fn environment_of<'a>(
     }
 }
 
-/// A setting as text; a number is one, nothing is none.
+/// A setting as text: a string or a number; `None` if it is empty or anything else.
 fn setting(settings: &Map<String, Value>, key: &str) -> Option<String> {
     match settings.get(key)? {
         Value::String(text) if !text.is_empty() => Some(text.clone()),

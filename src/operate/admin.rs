@@ -1,17 +1,19 @@
-//! The admin listener: the probes, `/metrics` and `/status` for machines, the operator's verbs, Segment's
+//! The admin listener: probes, `/metrics` and `/status` for machines; the operator's API, Segment's
 //! Actions protocol, the dashboard and the manual. Not public.
 //!
 //! # What always holds
-//! * With tokens configured, all but the probes, the manual and the dashboard's own files, which hold no data, answers
-//!   only to one that has the power that the route wants (`access`). Without, the listener is on a
-//!   loopback address (a configuration fault otherwise) and answers only requests that name one as
-//!   their `Host`, so that no web page can reach it through a browser that runs beside it (but Segment's
-//!   application the Actions protocol, if `admin.segment_app` says so).
-//! * Wrong tokens are slowed and logged (`refusals`), and nobody who has a right one waits for that.
-//! * No answer that holds data is stored on its way (tests/it/admin.rs).
+//! * If tokens are configured, every route requires one with sufficient power (`access`), except the
+//!   probes, the manual and the dashboard's own files, which contain no data. Without tokens, the
+//!   listener must be on a loopback address (otherwise the configuration is refused) and answers only
+//!   requests that name one as their `Host`, so that no web page can reach it through a browser on the
+//!   same machine. (Segment's application may reach the Actions protocol if `admin.segment_app` says
+//!   so.)
+//! * Wrong tokens are slowed down and logged (`refusals`), which never delays a request with a right
+//!   one.
+//! * No answer with data is cached on its way (tests/it/admin.rs).
 //! * Errors are problem documents (RFC 9457).
-//! * `/status` and `/metrics` hold nothing personal: names of destinations, ids of audiences, counts
-//!   ([P8](crate::design::P8); tests/it/secrecy.rs).
+//! * `/status` and `/metrics` contain no personal data, only names of destinations, IDs of audiences
+//!   and counts ([P8](crate::design::P8); tests/it/secrecy.rs).
 
 use std::sync::Arc;
 
@@ -39,11 +41,11 @@ use crate::receive::{Peer, Proven};
 /// What the admin routes share.
 #[derive(Debug)]
 pub struct AdminState {
-    /// What opens all but the probes and the dashboard's files.
+    /// The tokens, which are required for all but the probes, the manual and the dashboard's files.
     pub tokens: Current<Tokens>,
-    /// What is shown.
+    /// The sources of what is shown.
     pub sources: Arc<Sources>,
-    /// Whether Segment's web application may ask `/actions`.
+    /// Whether Segment's web application may call `/actions`.
     pub segment_app: bool,
 }
 
@@ -78,8 +80,8 @@ async fn method_not_allowed() -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this route takes another method")
 }
 
-/// What every answer says: who answers, so that commands of another version can say so; and that it is kept
-/// nowhere on its way, and is taken for nothing but what it is. Only the dashboard's files may be kept.
+/// Adds headers to every answer: `Server`, so that commands of another version can tell; and headers
+/// against caching, except for the dashboard's files, and against content sniffing.
 pub async fn signed(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::SERVER, HeaderValue::from_static(USER_AGENT));
@@ -88,7 +90,7 @@ pub async fn signed(mut response: Response) -> Response {
     response
 }
 
-/// Whether the process lives
+/// Whether the process is alive
 #[utoipa::path(get, path = "/livez", operation_id = "livez", security(()),
     responses((status = 200, description = "It does", body = String)))]
 async fn live() -> &'static str {
@@ -116,14 +118,14 @@ async fn healthy(state: State<Arc<AdminState>>) -> (StatusCode, &'static str) {
     ready(state).await
 }
 
-/// How each destination stands
+/// The status of the daemon and of each destination
 #[utoipa::path(get, path = "/status", operation_id = "status",
     responses((status = 200, description = "Destinations by name", body = Object)))]
 async fn status(State(state): State<Arc<AdminState>>) -> Result<Json<Status>, Problem> {
     Ok(Json(state.sources.status().await?))
 }
 
-/// What Prometheus scrapes: `OpenMetrics` for whoever asks for it, its own format for everybody else
+/// The metrics: as `OpenMetrics` if the request accepts it, otherwise in Prometheus's own format
 #[utoipa::path(get, path = "/metrics", operation_id = "metrics",
     responses((status = 200, description = "Every metric", body = String)))]
 async fn metrics(
@@ -156,14 +158,14 @@ async fn admit(State(state): State<Arc<AdminState>>, mut request: Request, next:
         }
         Err(refusal) => {
             let from = request.extensions().get::<Peer>().map(|peer| peer.0);
-            drop(request); // it would be kept as long as its sender waits
+            drop(request); // else it would be held in memory as long as its sender waits
             state.sources.refusals.refused(refusal, from).await;
             refusal.problem().into_response()
         }
     }
 }
 
-/// A browser that opens the page has no token to send yet: the page asks for it.
+/// A browser that opens the page cannot send a token yet: the page asks for it.
 async fn admit_to_the_page(
     state: State<Arc<AdminState>>,
     request: Request,
@@ -194,7 +196,7 @@ mod tests {
     use crate::operate::refusals::Refusals;
     use crate::receive::Readiness;
 
-    /// A router over a ledger of its own, without destinations.
+    /// A router with a new ledger and no destinations.
     fn bare() -> (tempfile::TempDir, Router) {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let week = Duration::from_secs(604_800);
@@ -244,7 +246,7 @@ mod tests {
         (directory, router(state, api, actions))
     }
 
-    /// Routed, and not of the API.
+    /// Routes that are not part of the API.
     const NOT_OF_THE_API: [&str; 7] = [
         "/",
         "/assets/{*file}",
@@ -255,7 +257,7 @@ mod tests {
         "/actions/syncAudience",
     ];
 
-    /// As a browser asks for Segment's application, where it may.
+    /// Segment's application in a browser, where it is admitted.
     #[tokio::test]
     async fn segments_application_may_ask_across_origins_for_the_actions_only() {
         let (_directory, router) = bare();
@@ -270,7 +272,7 @@ mod tests {
         }
     }
 
-    /// axum shows its routes in its debug format and nowhere else.
+    /// axum lists its routes only in its debug output.
     fn routed(router: &Router) -> BTreeSet<String> {
         let shown = format!("{router:?}");
         let (_, paths) = shown.split_once("paths: {").expect("axum lists its paths");
@@ -278,7 +280,7 @@ mod tests {
         paths.split('"').skip(1).step_by(2).map(str::to_owned).collect()
     }
 
-    /// A new route has to be given the power that it wants, each of its methods.
+    /// Every method of a new route must be given the power that it requires.
     #[tokio::test]
     async fn each_route_is_in_the_table() {
         let (_directory, router) = bare();
@@ -290,7 +292,7 @@ mod tests {
                 .replace("{id}", "1")
                 .replace("{topic}", "security")
                 .replace("{*file}", "app.js");
-            // a method that no route takes is told those that it does
+            // a method that the route does not take is answered with those it does
             let request =
                 Request::builder().method("PURGE").uri(filled).header("host", "localhost");
             let request = request.body(Body::empty()).expect("a request");

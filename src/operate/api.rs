@@ -1,9 +1,9 @@
-//! The operator's verbs over HTTP: `/api/v1/…` on the admin listener.
+//! The operator's API over HTTP: `/api/v1/…` on the admin listener.
 //!
 //! # What always holds
-//! * A change demands a JSON content type, so that no form of a web page can make one.
-//! * Every change is one line in the log that says what was done to which destination and audience,
-//!   and never to whom ([P8](crate::design::P8)).
+//! * A change requires a JSON content type, so that no HTML form can make one.
+//! * Every change is logged in one line with what was done to which destination and audience, but never
+//!   to whom ([P8](crate::design::P8)).
 //! * Errors are problem documents with a sentence that says what to do.
 
 mod access;
@@ -43,38 +43,38 @@ use crate::ledger::Operations;
 use crate::membership::{AudienceId, DestinationName};
 use crate::receive;
 
-/// The largest body of a change: an event with room to spare.
+/// The largest body of a change: the largest event and some room.
 const BODY_LIMIT_BYTES: usize = 2 << 20;
-/// For the whole body of a change.
+/// Timeout for receiving the body of a change.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Most items of one answer of a list.
+/// Most items in one page of a list.
 const MOST: u32 = 1000;
-/// Most destinations that are named to who asks for one that is not there.
+/// Most destinations named in the answer to a request for an unknown one.
 const NAMES_SHOWN: usize = 20;
 
 pub use reload::{Asked as AskedToReload, Reloads};
 
-/// What the verbs need.
+/// What the handlers share.
 #[derive(Debug)]
 pub struct Api {
-    /// Where they are carried out.
+    /// The ledger that carries out the operations.
     pub ledger: Arc<dyn Operations>,
-    /// What LaunchDarkly was told and what it answered.
+    /// Counters of deliveries.
     pub delivered: Arc<deliver::Counters>,
-    /// What is known of each configured destination.
+    /// The configured destinations.
     pub destinations: Current<BTreeMap<DestinationName, Arc<Configured>>>,
-    /// Events older than this may bring back a member that left.
+    /// How long members that left are remembered: an older event may bring one back.
     pub tombstone_ttl: Duration,
-    /// What the last hour was like.
+    /// The last hour of each destination.
     pub history: Arc<History>,
-    /// How long work went so far.
+    /// The progress of long work.
     pub courses: progress::Courses,
-    /// Who reads the configuration again.
+    /// Sends requests to reload the configuration.
     pub reloads: Reloads,
 }
 
 impl Api {
-    /// What is known of a destination that must be configured for what was asked.
+    /// The configuration of a destination, which must be configured for the requested operation.
     fn configured(&self, destination: &DestinationName) -> Result<Arc<Configured>, Problem> {
         self.destinations.get().get(destination).map(Arc::clone).ok_or_else(|| {
             let detail = format!(
@@ -87,7 +87,7 @@ impl Api {
     }
 }
 
-/// The routes. Whatever is routed here stands in the OpenAPI document, and the other way round.
+/// The routes. All are in the OpenAPI document, and all in the document are routed.
 pub(super) fn routes() -> Routes<Arc<Api>> {
     routes!(
         openapi::serve,
@@ -115,7 +115,7 @@ pub(super) fn routes() -> Routes<Arc<Api>> {
     )
 }
 
-/// One line for each change.
+/// Logs one line for each change.
 macro_rules! audit {
     ($destination:expr, $what:literal $(, $field:ident = $value:expr)*) => {
         tracing::info!(
@@ -126,7 +126,7 @@ macro_rules! audit {
 }
 pub(super) use audit;
 
-/// The `{destination}` of a path: one that is configured, or that the ledger has rows of.
+/// The `{destination}` of a path: a destination that is configured or of which the ledger has rows.
 struct Destination(DestinationName);
 
 impl FromRequestParts<Arc<Api>> for Destination {
@@ -145,7 +145,7 @@ impl FromRequestParts<Arc<Api>> for Destination {
             return Ok(Self(name));
         }
         known.truncate(NAMES_SHOWN);
-        // What cannot be a name may be a person's, put in the wrong place.
+        // Text that cannot be a name is not echoed: it may be a person's key in the wrong place.
         let asked =
             asked.filter(|asked| can_be_named(asked)).unwrap_or_else(|| "of that name".into());
         let detail = format!("there is no destination {asked}; there are: {}", known.join(", "));
@@ -158,7 +158,7 @@ fn can_be_named(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
-/// What stands last in a path.
+/// The last segment of a path.
 struct Last(String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Last {
@@ -172,7 +172,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Last {
     }
 }
 
-/// How many items are asked for at most, of a list that gives so many if nobody says.
+/// The limit on items that was requested, else `default`.
 fn limit(asked: Option<u32>, default: u32) -> Result<u32, Problem> {
     let limit = asked.unwrap_or(default);
     if (1..=MOST).contains(&limit) {
@@ -181,7 +181,7 @@ fn limit(asked: Option<u32>, default: u32) -> Result<u32, Problem> {
     Err(Problem::new(StatusCode::BAD_REQUEST, format!("limit is from 1 to {MOST}")))
 }
 
-/// The query of a reading.
+/// The query of a request that reads.
 pub(super) struct Asked<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
@@ -197,12 +197,13 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     }
 }
 
-/// A body from this size on, or of unknown size, has to wait for its turn: what is made of it takes many times as much ([P6](crate::design::P6)).
+/// A body of this size or larger, or of unknown size, must wait for its turn, because processing takes
+/// many times its size ([P6](crate::design::P6)).
 const LARGE_BODY_BYTES: u64 = 64 * 1024;
-/// Large bodies that are read and worked on at once, whoever sends them.
+/// Permits for the large bodies that are read and processed at the same time.
 static LARGE_BODIES: Semaphore = Semaphore::const_new(2);
 
-/// A body that says that it is JSON, and its turn, which lasts as long as this value.
+/// A body declared as JSON, and its permit, which is held as long as this value.
 struct JsonBytes(Bytes, Option<SemaphorePermit<'static>>);
 
 impl<S: Send + Sync> FromRequest<S> for JsonBytes {
@@ -237,7 +238,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBytes {
     }
 }
 
-/// The body of a change, understood.
+/// The body of a change, parsed.
 pub(super) struct Change<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Change<T> {
@@ -249,7 +250,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Change<T> {
     }
 }
 
-/// The same, with texts in place of numbers that would not be what was written.
+/// Like [`Change`], but numbers that cannot be represented exactly become texts.
 pub(super) struct ExactChange<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for ExactChange<T> {
@@ -266,7 +267,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for ExactChange<T> {
 }
 
 fn understood<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    // Serde would take an array for an object: what stands first would decide what is done.
+    // Serde would accept an array for a struct, field by field in order.
     if body.trim_ascii_start().first() == Some(&b'[') {
         let detail = "the body is an array, and this route takes an object";
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
@@ -274,7 +275,7 @@ fn understood<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     json::from_slice(body).map_err(|error| Problem::unreadable(&error))
 }
 
-/// The audience of a change.
+/// The audience of a change, if it names one.
 fn audience_id(text: Option<&String>) -> Result<Option<AudienceId>, Problem> {
     let parse = |text: &String| {
         let empty =

@@ -1,48 +1,49 @@
-//! Whether the clocks agree: the wall clock with the boot clock, which nobody sets, and the ledger's recorded
+//! Compares clocks: the wall clock with the boot clock, which nobody sets, and the ledger's recorded
 //! arrival with the wall clock.
 //!
-//! Nothing is decided here. A wall clock that is set is said once; a recorded arrival that is ahead is said
-//! again and again, because everything looks well while it is.
+//! It only reports. A step of the wall clock is reported once; a recorded arrival that is ahead is
+//! reported again and again, because nothing else shows it.
 
 use std::time::Duration;
 
 use super::status::CLOCK_TOLERANCE;
 use crate::membership::Timestamp;
 
-/// An arrival that stays ahead is said so often.
+/// Interval between two reports of an arrival that stays ahead.
 const SAY_AGAIN: Duration = Duration::from_secs(3600);
 
-/// What there is to say.
+/// A report about the clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// The wall clock was set: so many seconds forward, or back.
+    /// The wall clock was set forward or back by this many seconds.
     Stepped {
-        /// Negative: back.
+        /// Negative if it was set back.
         seconds: i64,
     },
-    /// The recorded arrival is ahead of the wall clock by so much.
+    /// The recorded arrival is ahead of the wall clock by this much.
     ArrivalAhead(Duration),
-    /// It was said to be ahead, and is not any more.
+    /// It was reported to be ahead, and no longer is.
     CaughtUp,
 }
 
-/// What was seen of the clocks before.
+/// The previous readings of the clocks.
 #[derive(Debug)]
 pub struct Clocks {
-    /// What the wall clock showed at the boot, by what both show: it stays the same unless one is set.
+    /// The wall-clock time of the boot, computed from both clocks: constant unless the wall clock is
+    /// set.
     boot: Timestamp,
-    /// When it was last said that the arrival is ahead, since the boot.
+    /// When, since boot, the arrival was last reported to be ahead.
     said_at: Option<Duration>,
 }
 
 impl Clocks {
-    /// At the first look.
+    /// Starts with the present readings.
     #[must_use]
     pub fn new(now: Timestamp, since_boot: Duration) -> Self {
         Self { boot: now.before(since_boot), said_at: None }
     }
 
-    /// At the next one: `ahead` is how far the recorded arrival is ahead of `now`.
+    /// Compares the present readings; `ahead` is how far the recorded arrival is ahead of `now`.
     pub fn look(
         &mut self,
         now: Timestamp,
@@ -77,8 +78,8 @@ impl Clocks {
 mod tests {
     use super::*;
 
-    /// Looks at these moments: seconds since the boot, what the wall clock shows beyond them, and how many
-    /// seconds the arrival is ahead.
+    /// The findings at these moments: seconds since boot, offset of the wall clock in seconds, and how
+    /// many seconds the arrival is ahead.
     fn findings(moments: &[(u64, i64, u64)]) -> Vec<Vec<Finding>> {
         let wall = |since_boot: u64, offset: i64| {
             Timestamp((since_boot.cast_signed() + offset + 1_800_000_000) * 1_000_000)

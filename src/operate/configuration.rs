@@ -1,8 +1,7 @@
-//! Whether the configuration on disk is the one that runs: what the last reading of it came to, for
-//! whoever watches.
+//! The result of the last read of the configuration: whether the one on disk is the one that runs.
 //!
-//! Service tells, everybody else looks. Faults are told as `cohortd check` prints them: by key, never
-//! with a secret ([P8](crate::design::P8)).
+//! `service` updates it, everything else only reads it. Faults are worded as `cohortd check` prints
+//! them: by key, never with a secret ([P8](crate::design::P8)).
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,22 +10,22 @@ use serde::{Deserialize, Serialize};
 use super::api::wire::instant;
 use crate::membership::Timestamp;
 
-/// What a reading of the configuration came to.
+/// The outcome of reading the configuration again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reload {
-    /// It said something else, and that is applied.
+    /// It has changed, and the changes are applied.
     Applied,
-    /// It was not taken: the one before stays.
+    /// It was rejected: the previous one stays.
     Refused,
-    /// It says what runs, or only what needs a restart.
+    /// Nothing has changed, or only what needs a restart.
     Unchanged,
 }
 
 impl Reload {
-    /// Every outcome, for metrics that show zeros.
+    /// Every outcome, so that metrics can show zeros.
     pub const ALL: [Self; 3] = [Self::Applied, Self::Refused, Self::Unchanged];
 
-    /// The word.
+    /// Its word.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -40,31 +39,32 @@ impl Reload {
 /// What is known of the configuration on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigurationState {
-    /// Why it was refused, if it was when it was last read.
+    /// Why it was rejected, if the last read failed.
     pub refused: Option<RefusedConfiguration>,
-    /// When one that is good was last read; at first when the daemon started.
+    /// When a valid one was last read; initially the start of the daemon.
     pub last_success_at: Timestamp,
-    /// How often it was read since then, by what that came to: as in [`Reload::ALL`].
+    /// How often it was read again since the daemon started, by outcome in the order of
+    /// [`Reload::ALL`].
     pub reloads: [u64; Reload::ALL.len()],
 }
 
-/// A configuration that does not run.
+/// A configuration that was rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedConfiguration {
-    /// Since when there has been none that could be taken.
+    /// When it was first rejected; no valid one has been read since.
     pub since: Timestamp,
-    /// Its file; `None`: it comes from the environment alone.
+    /// Its file; `None` if it comes from the environment alone.
     pub file: Option<String>,
-    /// What is wrong with it, each in a line.
+    /// What is wrong with it, one line per fault.
     pub faults: Vec<String>,
 }
 
-/// What the last reading of the configuration came to; clones share it.
+/// The result of the last read of the configuration; clones share it.
 #[derive(Clone, Debug)]
 pub struct Configuration(Arc<Mutex<ConfigurationState>>);
 
 impl Configuration {
-    /// The daemon has started with one that is good.
+    /// The daemon has started with a valid configuration.
     #[must_use]
     pub fn started(at: Timestamp) -> Self {
         let reloads = [0; Reload::ALL.len()];
@@ -72,7 +72,7 @@ impl Configuration {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// It was read again and is good. Whatever was wrong with the one before is over.
+    /// The configuration was read again and is valid, so earlier faults are over.
     pub fn read(&self, changed: bool, at: Timestamp) {
         let outcome = if changed { Reload::Applied } else { Reload::Unchanged };
         self.with(|state| {
@@ -82,7 +82,7 @@ impl Configuration {
         });
     }
 
-    /// It was read again and is refused for these faults.
+    /// The configuration was read again and rejected for these faults.
     pub fn refused(&self, file: Option<String>, faults: Vec<String>, at: Timestamp) {
         self.with(|state| {
             let since = state.refused.as_ref().map_or(at, |before| before.since);
@@ -91,7 +91,7 @@ impl Configuration {
         });
     }
 
-    /// As it is now.
+    /// The present state.
     #[must_use]
     pub fn state(&self) -> ConfigurationState {
         self.with(|state| state.clone())
@@ -102,20 +102,20 @@ impl Configuration {
     }
 }
 
-/// A configuration on disk that is refused, as `/status` tells it.
+/// A rejected configuration on disk, as `/status` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigurationStatus {
-    /// Since when there has been none that could be taken.
+    /// When it was first rejected; no valid one has been read since.
     pub refused_since: String,
-    /// Its file; not there: it comes from the environment alone.
+    /// Its file; absent if it comes from the environment alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// What is wrong with it, each in a line.
+    /// What is wrong with it, one line per fault.
     pub faults: Vec<String>,
 }
 
 impl ConfigurationStatus {
-    /// `None`: the one on disk is good.
+    /// `None` if the configuration on disk is valid.
     #[must_use]
     pub fn of(state: ConfigurationState) -> Option<Self> {
         let RefusedConfiguration { since, file, faults } = state.refused?;

@@ -1,14 +1,15 @@
-//! The dashboard: `/` of the admin listener, for a person with a browser.
+//! The dashboard: `/` of the admin listener, for a browser.
 //!
-//! Plain files in the binary. They read and steer through `/status` and `/api/v1/…` as everybody else
-//! does, and hold nothing of the daemon's: with tokens configured they are shown to whoever asks, and
-//! all data stays behind the token, which the page asks for.
+//! It consists of static files in the binary. They use `/status` and `/api/v1/…` like any other client
+//! and contain no data of the daemon: even with tokens configured, the files are served to everyone,
+//! while all data requires the token, which the page asks for.
 //!
 //! # What always holds
-//! * The page asks nobody but this listener, and runs nothing that did not come in one of its files: the
-//!   policy says so to the browser (tests/it/dashboard.rs fails on any violation of it).
-//! * No other page can frame it, and it tells no other page where it is.
-//! * It can be used by keyboard, at 360 and at 1440 pixels, on dark and on light (the same tests).
+//! * The page sends requests to this listener only, and runs no script that is not one of its files:
+//!   the content security policy enforces it (tests/it/dashboard.rs fails on any violation of it).
+//! * No other page can frame it, and it sends no referrer.
+//! * It can be used by keyboard, at widths of 360 and 1440 pixels, in dark and light mode (the same
+//!   tests).
 
 use axum::Router;
 use axum::response::{IntoResponse, Response};
@@ -17,8 +18,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 
 use super::problem::Problem;
 
-/// Nothing is loaded, run, framed or asked but what is the listener's own. Styles are set by scripts,
-/// never by texts of HTML, and no text becomes HTML.
+/// Nothing is loaded, run, framed or requested from another origin. Scripts may set styles, but HTML
+/// text may not, and no text becomes HTML.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                       img-src 'self' data:; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
@@ -30,7 +31,7 @@ const HEADERS: [(HeaderName, &str); 7] = [
     (header::REFERRER_POLICY, "no-referrer"),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-    // Asked for again each time, and answered 304 until the binary changes.
+    // Revalidated on each use, and answered 304 until the binary changes.
     (header::CACHE_CONTROL, "no-cache"),
 ];
 
@@ -92,7 +93,7 @@ pub fn files<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new().route("/assets/{*file}", get(file))
 }
 
-/// What a browser is told to mind about a page, with the page's own policy.
+/// Sets the security headers of a page, with its own content security policy.
 pub(super) fn protect(headers: &mut HeaderMap, policy: &'static str) {
     for (name, value) in HEADERS {
         headers.insert(name, HeaderValue::from_static(value));
@@ -168,7 +169,7 @@ mod tests {
         assert!(found > 1, "{found}");
     }
 
-    /// A file that is forgotten in the list is found when a browser is not at hand, too.
+    /// Finds a file that is missing in the list even where there is no browser to test with.
     #[test]
     fn what_the_files_name_is_among_them() {
         let there = |path: &str| ASSETS.iter().any(|asset| asset.path == path);

@@ -1,5 +1,5 @@
-//! Where Segment is to post to, and what a request must show there: the first thing that whoever sets cohortd
-//! up wants to know.
+//! The paths that Segment posts to and the credentials that they require: the first thing to know when
+//! setting cohortd up.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,16 +9,16 @@ use crate::membership::DestinationName;
 /// A path that leads to a destination.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// The path of the URL that is put into Segment, behind the public address of this daemon.
+    /// The path of the URL to enter in Segment, below the public address of this daemon.
     pub path: String,
-    /// What a request shows there, in words; empty: nothing is demanded.
+    /// The credentials that a request must show, in words; empty if none are required.
     pub credentials: Vec<String>,
-    /// Whether all of them are demanded; otherwise one suffices.
+    /// Whether all of them are required; otherwise one suffices.
     pub demands_all: bool,
 }
 
-/// Those of a destination: its own path, those of the routes that lead to it, and the Tracking API's if it has
-/// write keys.
+/// The entries of a destination: its own path, the paths of routes that lead to it, and the Tracking
+/// API's if it has write keys.
 #[must_use]
 pub fn of(config: &Config, name: &DestinationName) -> Vec<Entry> {
     let own = config.destinations.iter().filter(|of| of.name == *name);

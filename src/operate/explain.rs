@@ -1,6 +1,6 @@
-//! One event, what happens to it and why, for `cohortd explain` and whoever asks the admin API.
+//! What happens to one event and why, for `cohortd explain` and the admin API.
 //!
-//! Holds what the event holds: it is for whoever has the event already, and not for logs.
+//! A report contains what the event contains: it is for those who already have the event, not for logs.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -14,16 +14,16 @@ use crate::launchdarkly::wire;
 use crate::map::{ExplainedField, ExplainedTime, Explanation, Mappings, Outcome, explain_time};
 use crate::membership::{DestinationName, MembershipDelta, Timestamp};
 
-/// A configured destination, as far as operators deal with it.
+/// What operators may see of a configured destination.
 #[derive(Debug)]
 pub struct Configured {
-    /// A disabled one takes no events.
+    /// Whether it accepts events.
     pub enabled: bool,
-    /// How its events become deltas.
+    /// How its events are mapped to deltas.
     pub mappings: Mappings,
-    /// What LaunchDarkly would be told of the environment, as far as it may be shown.
+    /// The client-side ID as it may be shown.
     pub client_side_id: String,
-    /// Where it would be told.
+    /// LaunchDarkly's base URL.
     pub base_url: Url,
 }
 
@@ -46,41 +46,41 @@ pub struct Report {
     pub destination: String,
     /// `accepted`, `ignored` or `rejected`, as the webhook would count it.
     pub outcome: &'static str,
-    /// Why it is rejected, or what else is to be said.
+    /// Why it is rejected, or a remark on what else happens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// When it happened; of a deletion, never later than its arrival.
+    /// The time of the change; for a deletion, never later than its arrival.
     pub time: TimeReport,
-    /// One for each mapping that is enabled; none for a deletion, which comes before them.
+    /// One for each enabled mapping; empty for a deletion, which is handled before any mapping.
     pub mappings: Vec<MappingReport>,
 }
 
-/// When it happened.
+/// The time of the change.
 #[derive(Serialize, ToSchema)]
 pub struct TimeReport {
-    /// What counts; not there: the arrival does.
+    /// The event time that counts; absent if the arrival counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event_at: Option<String>,
-    /// The field of the event that says so, or `arrival`.
+    /// The field of the event that it comes from, or `arrival`.
     pub from: &'static str,
-    /// Which field says a time that does not count, and why.
+    /// Which field has a time that does not count, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub doubt: Option<String>,
 }
 
-/// What one mapping makes of it.
+/// What one mapping makes of the event.
 #[derive(Serialize, ToSchema)]
 pub struct MappingReport {
-    /// The statement that selects events.
+    /// The subscription statement that selects events.
     pub subscription: String,
-    /// Which comparison decided that this one is not selected; none if it is.
+    /// Which comparison decided that the event is not selected; null if it is selected.
     pub why_not: Option<String>,
-    /// What each field came to; empty if the event is not selected.
+    /// The value of each field; empty if the event is not selected.
     pub fields: Vec<FieldReport>,
     /// Why the event is rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rejection: Option<String>,
-    /// The change.
+    /// The membership change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delta: Option<DeltaReport>,
     /// The call that LaunchDarkly would get if nothing else were pending.
@@ -88,20 +88,20 @@ pub struct MappingReport {
     pub request: Option<RequestReport>,
 }
 
-/// What one field of the action came to.
+/// The value of one field of the action.
 #[derive(Serialize, ToSchema)]
 pub struct FieldReport {
-    /// The name, as in Segment's mapping editor.
+    /// The field's name, as in Segment's mapping editor.
     pub field: &'static str,
-    /// Where the mapping looks for it.
+    /// Where in the event the mapping looks for it.
     pub from: String,
-    /// What it found there.
+    /// The value found there.
     pub value: Option<Value>,
-    /// Why it could not look.
+    /// Why it could not be evaluated.
     pub problem: Option<String>,
 }
 
-/// Who enters or leaves what.
+/// Which context enters or leaves which audience.
 #[derive(Serialize, ToSchema)]
 pub struct DeltaReport {
     /// LaunchDarkly's `cohortId`.
@@ -110,11 +110,11 @@ pub struct DeltaReport {
     pub segment: String,
     /// The kind of the context.
     pub context_kind: String,
-    /// Who.
+    /// The context key.
     pub context_key: String,
-    /// Whether they enter.
+    /// Whether the context enters.
     pub included: bool,
-    /// When it happened.
+    /// The event time.
     pub event_at: String,
 }
 
@@ -123,13 +123,13 @@ pub struct DeltaReport {
 pub struct RequestReport {
     /// The method.
     pub method: &'static str,
-    /// Where.
+    /// The URL.
     pub url: String,
-    /// What it is told.
+    /// The body.
     pub body: Value,
 }
 
-/// Says what would happen to an event that arrived at `arrival`.
+/// Reports what would happen to an event that arrived at `arrival`.
 #[must_use]
 pub fn report(
     name: &DestinationName,

@@ -1,13 +1,14 @@
-//! The last hour of each destination, in memory: what the dashboard draws.
+//! The last hour of each destination, in memory, as the dashboard draws it.
 //!
 //! # What always holds
-//! * It is bounded ([P6](crate::design::P6)): so many steps, so many audiences, whatever the daemon handles
+//! * It is bounded ([P6](crate::design::P6)) in steps and in audiences, whatever the daemon handles
 //!   (`tests::an_hour_is_kept_and_no_more`,
 //!   `audiences::tests::past_the_cap_an_audience_waits_for_a_quiet_one`).
-//! * It holds names of destinations, ids of audiences and counts: nothing personal ([P8](crate::design::P8)).
+//! * It holds names of destinations, IDs of audiences and counts: nothing personal
+//!   ([P8](crate::design::P8)).
 //!
 //! # What does not
-//! A restart begins it anew. A dashboard that stays open keeps what it has seen, with a gap.
+//! It is empty after a restart. A dashboard that stays open keeps what it has seen, with a gap.
 
 mod audiences;
 mod call_times;
@@ -32,9 +33,9 @@ use crate::receive::Received;
 
 pub use audiences::{AudienceHistory, MINUTES};
 
-/// Between two samples.
+/// Interval between two samples.
 const STEP: Duration = Duration::from_secs(5);
-/// Samples that are kept: an hour of them.
+/// Samples that are kept: one hour.
 const STEPS: usize = 720;
 
 /// The last hour of every destination.
@@ -43,16 +44,16 @@ pub struct History {
     destinations: Mutex<BTreeMap<DestinationName, Past>>,
 }
 
-/// The last hour of one.
+/// The last hour of one destination.
 #[derive(Debug, Default)]
 struct Past {
-    /// As of the last sample.
+    /// The counters as of the last sample.
     counted: Counted,
     samples: VecDeque<Sample>,
     audiences: Audiences,
 }
 
-/// What is counted of a destination since the daemon began.
+/// Counters of a destination since the daemon started.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Counted {
     accepted: u64,
@@ -82,10 +83,10 @@ impl Counted {
     }
 }
 
-/// One step: what happened in it, and how things stood at its end.
+/// One step: what happened in it, and the state at its end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Sample {
-    /// Its end, in seconds of the epoch.
+    /// When it ended, in seconds since the epoch.
     at: i64,
     accepted: u64,
     ignored: u64,
@@ -99,33 +100,33 @@ struct Sample {
     state: DestinationState,
 }
 
-/// What is asked of the history.
+/// Which part of the history is wanted.
 #[derive(Debug, Default, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct HistoryQuery {
-    /// Of this destination only.
+    /// Only this destination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<String>,
-    /// Only steps that ended later than this, in seconds of the epoch.
+    /// Only steps that ended later than this, in seconds since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<i64>,
 }
 
-/// `GET /api/v1/history`.
+/// The answer of `GET /api/v1/history`.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct HistoryPage {
-    /// Seconds of one step.
+    /// The length of one step in seconds.
     pub step_s: u64,
-    /// By name.
+    /// The destinations by name.
     pub destinations: BTreeMap<String, DestinationHistory>,
 }
 
-/// The steps of one destination, a list for each series; all have the same length, the oldest step is
-/// the first.
+/// The steps of one destination, as one list per series; all lists have the same length and begin with
+/// the oldest step.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct DestinationHistory {
-    /// When each step ended, in seconds of the epoch.
+    /// When each step ended, in seconds since the epoch.
     pub at: Vec<i64>,
     /// Events that were made durable.
     pub accepted: Vec<u64>,
@@ -137,34 +138,33 @@ pub struct DestinationHistory {
     pub delivered: Vec<u64>,
     /// Calls to LaunchDarkly that ended.
     pub calls: Vec<u64>,
-    /// Those of them after which it had taken nothing.
+    /// Calls that were not taken, among `calls`.
     pub failed_calls: Vec<u64>,
     /// The median of their durations in milliseconds; `null` without calls.
     pub call_p50_ms: Vec<Option<u64>>,
-    /// Their 95th percentile, likewise.
+    /// The 95th percentile of their durations in milliseconds; `null` without calls.
     pub call_p95_ms: Vec<Option<u64>>,
-    /// Members that LaunchDarkly was still to be told at the end of the step.
+    /// Members pending at the end of the step.
     pub pending: Vec<u64>,
-    /// How the destination stood at the end of the step.
+    /// The destination's state at the end of the step.
     pub state: Vec<DestinationState>,
-    /// By audience id: whoever changed in the last hour.
+    /// The audiences that changed in the last hour, by ID.
     pub audiences: BTreeMap<String, AudienceHistory>,
 }
 
 impl History {
-    /// Samples what can be watched until `stop`, and says in the log what has begun to be wrong with a
-    /// destination.
+    /// Takes samples until `stop`, and logs concerns when they begin.
     pub async fn watch(self: Arc<Self>, sources: Arc<Sources>, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(STEP);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks.tick().await; // the first is at once, and nothing has happened yet
+        ticks.tick().await; // the first tick is immediate, and nothing has happened yet
         let mut announced = Announced::default();
         loop {
-            tokio::select! { // nothing is half done while a tick is waited for
+            tokio::select! { // cancel safe: only a tick is waited for
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            // A ledger that does not answer ends the daemon, or soon answers again.
+            // A ledger that does not answer either recovers soon or ends the daemon.
             let Ok(status) = sources.status().await else { continue };
             let now = sources.clock.now();
             for (name, status) in &status.destinations {
@@ -192,7 +192,7 @@ impl History {
         }
     }
 
-    /// What is kept and was asked for.
+    /// The steps that are wanted, as far as they are kept.
     #[must_use]
     pub fn page(&self, asked: &HistoryQuery, now: Timestamp) -> HistoryPage {
         let destinations = self.lock();
@@ -213,7 +213,7 @@ impl History {
 impl Past {
     fn add(&mut self, now: Timestamp, counted: Counted, status: &DestinationStatus) {
         let at = seconds(now);
-        // A clock that was set back must not make two steps of one.
+        // After the clock was set back, there must not be two steps at one time.
         if self.samples.back().is_some_and(|last| last.at >= at) {
             return;
         }

@@ -1,10 +1,10 @@
-//! Log lines: on standard error, so that standard output is a command's answer and nothing else.
+//! Logging to standard error, so that standard output contains only the answer of a command.
 //!
-//! A JSON line has `timestamp`, `level`, `target`, `message` and the event's fields beside them,
+//! A JSON line has `timestamp`, `level`, `target` and `message`, and beside them the event's fields
 //! under fixed dotted names (`audience.id`, `destination.name`).
 //!
-//! A line that cannot be written neither ends nor delays the daemon (`lines`). A panic is a line like any
-//! other, and so are its words: nothing else writes to standard error while the daemon runs.
+//! A line that cannot be written neither stops nor delays the daemon (`lines`). Panics are logged as
+//! lines too: nothing else writes to standard error while the daemon runs.
 
 mod lines;
 
@@ -24,16 +24,16 @@ use crate::panics;
 
 pub use lines::{FlushAtEnd, Lines};
 
-/// A log that is written.
+/// The running log.
 #[derive(Debug)]
 pub struct Logging {
-    /// To log more or less.
+    /// Changes the level.
     pub levels: Levels,
-    /// Its lines on their way.
+    /// The queue of its lines.
     pub lines: Lines,
 }
 
-/// Changes what is logged.
+/// Changes the level of the log.
 pub struct Levels(Box<dyn Fn(&str) + Send + Sync>);
 
 impl fmt::Debug for Levels {
@@ -43,30 +43,30 @@ impl fmt::Debug for Levels {
 }
 
 impl Levels {
-    /// From here on this level, or these levels per module, that the configuration has checked.
+    /// Sets the level, or levels per module; the configuration has checked them.
     pub fn set(&self, level: &str) {
         (self.0)(level);
     }
 }
 
-/// Logs from here on as `log` says, panics included. In a process that has a subscriber already, that one
-/// stays. An error: there is no thread to be had.
+/// Starts logging as `log` says, panics included. If the process already has a subscriber, that one
+/// stays. Errors: the thread cannot be started.
 pub fn init(log: &Log) -> io::Result<Logging> {
     let lines = Lines::to_stderr()?;
     let (subscriber, levels) = subscriber(log, lines.clone());
-    // Fails only if there is a subscriber already: then a test or an embedder has decided.
+    // Fails only if there is a subscriber already, set by a test or an embedder: that one stays.
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
         let before_the_end = lines.clone();
         panic::set_hook(Box::new(move |panic| {
             log_panic(panic);
-            before_the_end.flush(); // what panics may abort next
+            before_the_end.flush(); // a panic may abort the process next
         }));
     }
     Ok(Logging { levels, lines })
 }
 
-/// The hook of the standard library writes to standard error itself, and would wait for a reader that has
-/// stopped.
+/// Logs a panic. The standard library's hook would write to standard error itself, and block if its
+/// reader has stopped reading.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let backtrace = Backtrace::capture();
@@ -85,12 +85,12 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let (filter, handle) = reload::Layer::new(filter(&log.level));
-    // Fails only if the subscriber is gone, and then nothing is logged.
+    // Fails only if the subscriber is gone; then nothing is logged anyway.
     let levels = Levels(Box::new(move |level| drop(handle.reload(self::filter(level)))));
     let filtered = Registry::default().with(filter);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(writer)
-        .log_internal_errors(false) // it would complain on standard error, and panic if that fails too
+        .log_internal_errors(false) // else it writes to standard error, and panics if that fails
         .with_ansi(log.format == LogFormat::Pretty && takes_colours(&std::io::stderr()));
     let subscriber: Box<dyn Subscriber + Send + Sync> = match log.format {
         LogFormat::Json => {
@@ -102,14 +102,14 @@ where
     (subscriber, levels)
 }
 
-/// The levels of the configuration, which has checked them, behind one for a library that has a line for whatever a
-/// stranger does wrong: that could fill a disk ([P6](crate::design::P6)). Whoever wants to read it names it:
-/// `info,h2=debug`.
+/// The configured levels, which have been checked, after `h2=error`: the `h2` crate logs whatever a
+/// peer does wrong, which could fill a disk ([P6](crate::design::P6)). `info,h2=debug` in the
+/// configuration overrides it.
 fn filter(level: &str) -> Targets {
     format!("h2=error,{level}").parse().expect("the configuration has checked it")
 }
 
-/// Whether a person looks at it who has not asked for plain text (`NO_COLOR`).
+/// Whether `stream` is a terminal and `NO_COLOR` is not set.
 #[must_use]
 pub fn takes_colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())

@@ -1,11 +1,11 @@
-//! The manual in the browser: `/manual` of the admin listener, in the look of the dashboard.
+//! The manual in the browser: `/manual` of the admin listener, in the style of the dashboard.
 //!
 //! # What always holds
-//! * It runs no script and loads nothing from elsewhere; the policy says so to the browser.
-//! * The search is the server's. What was asked for is text in the answer, never HTML.
+//! * It runs no script and loads nothing from elsewhere; the content security policy enforces it.
+//! * The server does the search. The query appears in the answer as text, never as HTML.
 //! * A heading has the same anchor as on GitHub, so that [`manual::Place`] leads to it.
 //!
-//! The pages hold nothing of the daemon's: they are shown to whoever may see the dashboard's files.
+//! The pages contain no data of the daemon: they are shown to whoever may see the dashboard's files.
 
 use axum::Router;
 use axum::extract::{Path, Query};
@@ -19,11 +19,11 @@ use super::dashboard;
 use super::problem::Problem;
 use crate::manual::{self, Hit, Leads, TOPICS, Topic, anchor};
 
-/// As the dashboard's, without any script, and with the form of the search.
+/// Like the dashboard's, but without scripts and with the search form.
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; \
                       form-action 'self'; frame-ancestors 'none'";
 
-/// What is looked for.
+/// The query of a search.
 #[derive(Debug, Default, Deserialize)]
 struct Asked {
     #[serde(default)]
@@ -50,7 +50,7 @@ async fn page(Path(name): Path<String>) -> Result<Response, Problem> {
     Ok(shell(topic.title(), "", Some(topic), &rendered(topic)))
 }
 
-/// Every topic, with what it answers.
+/// A list of all topics, with what each answers.
 fn listed() -> String {
     let item = |topic: &Topic| {
         let (name, title, summary) = (topic.name, topic.title(), escaped(topic.summary));
@@ -62,7 +62,7 @@ fn listed() -> String {
     format!("<h1>Manual</h1>\n<ul class=\"topics\">{items}</ul>")
 }
 
-/// What a search came to.
+/// The results of a search.
 fn found(query: &str, hits: &[Hit]) -> String {
     let query = escaped(query);
     if hits.is_empty() {
@@ -80,7 +80,7 @@ fn found(query: &str, hits: &[Hit]) -> String {
     format!("<h1>Search: {query}</h1>\n<ul class=\"topics\">{items}</ul>")
 }
 
-/// A page as HTML.
+/// A topic as HTML.
 fn rendered(topic: &Topic) -> String {
     let parts: Vec<Event<'_>> = topic.parsed().collect();
     let mut shown = Vec::with_capacity(parts.len());
@@ -91,7 +91,7 @@ fn rendered(topic: &Topic) -> String {
         match part {
             Event::Start(Tag::Image { .. }) => in_picture = true,
             Event::End(TagEnd::Image) => in_picture = false,
-            _ if in_picture => {} // pictures of the sources are not in the binary
+            _ if in_picture => {} // images are not in the binary
             Event::Start(Tag::Heading { level, .. }) => {
                 heading = anchor(&title(&parts[index + 1..]));
                 let id = Some(CowStr::from(heading.clone()));
@@ -141,11 +141,12 @@ fn rendered(topic: &Topic) -> String {
     }
     let mut text = String::new();
     html::push_html(&mut text, shown.into_iter());
-    // whoever has no mouse scrolls what is wide by keys; in a text a `<` is written otherwise
+    // lets keyboard users scroll wide blocks; text cannot contain a literal `<pre>`, as its `<` is
+    // escaped
     text.replace("<pre>", "<pre tabindex=\"0\">")
 }
 
-/// The words of the heading whose parts these begin with.
+/// The text of the heading at the beginning of `parts`.
 fn title(parts: &[Event<'_>]) -> String {
     let words = parts.iter().take_while(|part| !matches!(part, Event::End(TagEnd::Heading(_))));
     let text = words.filter_map(|part| match part {
@@ -155,7 +156,7 @@ fn title(parts: &[Event<'_>]) -> String {
     text.collect()
 }
 
-/// The page around it.
+/// A page with this content: navigation and search around it.
 fn shell(title: &str, query: &str, current: Option<&Topic>, content: &str) -> Response {
     let entry = |topic: &Topic| {
         let is_current = current == Some(topic);
@@ -187,7 +188,7 @@ fn shell(title: &str, query: &str, current: Option<&Topic>, content: &str) -> Re
     response
 }
 
-/// Text that is no HTML, also within quotes.
+/// The text with HTML special characters escaped, also for attributes.
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,12 +1,13 @@
-//! Metrics: the numbers of every step under stable names, for Prometheus (`/metrics`) and for a
-//! collector (OTLP, see [`super::telemetry`]).
+//! Metrics: the counters of every step under stable names, for Prometheus (`/metrics`) and for an OTLP
+//! collector ([`super::telemetry`]).
 //!
 //! # What always holds
-//! * [`catalogue`] is the one list of names, units and labels; the manual's table is made from it, and what is
-//!   exposed is what it lists (tests/it/metrics.rs).
-//! * Labels are bounded: destinations, and words of fixed lists. No label names a person or an audience ([P8](crate::design::P8)).
-//! * What was counted of a destination stays when a reload removes it; how it stands is shown only while there
-//!   is one (tests/it/reload.rs).
+//! * [`catalogue`] is the only list of names, units and labels; the manual's table is made from it, and
+//!   only what it lists is exposed (tests/it/metrics.rs).
+//! * The number of label values is bounded: destinations and fixed words. No label names a person or an
+//!   audience ([P8](crate::design::P8)).
+//! * The counters of a destination stay after a reload has removed it; its state is shown only while it
+//!   is configured (tests/it/reload.rs).
 //! * Nothing is gathered unless somebody asks, and no step waits for it.
 
 pub mod catalogue;
@@ -26,46 +27,46 @@ use catalogue::Metric;
 
 pub use exposition::{OPEN_METRICS, TEXT, open_metrics, text};
 
-/// Every metric with its samples, at one moment.
+/// All metrics with their samples, at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Families(Vec<Family>);
 
-/// One metric.
+/// One metric with its samples.
 #[derive(Clone, Debug)]
 pub struct Family {
-    /// What it is.
+    /// Its description in the catalogue.
     pub metric: &'static Metric,
     /// One for each set of labels.
     pub samples: Vec<Sample>,
 }
 
-/// A value and where it belongs.
+/// One sample of a metric.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// The values of the metric's labels, in their order.
+    /// The values of the metric's labels, in the same order.
     pub labels: Vec<String>,
     /// The value.
     pub value: Value,
 }
 
-/// What a sample says.
+/// The value of a sample.
 #[derive(Clone, Debug)]
 pub enum Value {
-    /// So many so far.
+    /// The total so far.
     Counter(u64),
-    /// So much now.
+    /// The present value.
     Gauge(f64),
-    /// How often it was how large.
+    /// The distribution of values.
     Histogram(Distribution),
 }
 
-/// What the destination of a request is called that names none there is: no destination can be.
+/// The `destination` label of requests that lead to no destination; no destination can have this name.
 const NOBODY: &str = "-";
-/// The status of a call that was not answered.
+/// The `status` label of calls that were not answered.
 const NO_ANSWER: &str = "none";
 
 impl Families {
-    /// Everything there is to say at this moment.
+    /// Gathers all metrics.
     pub async fn gather(sources: &Sources) -> Result<Self, LedgerError> {
         let mut families = Self::default();
         families.daemon(sources);
@@ -92,7 +93,7 @@ impl Families {
         Ok(families)
     }
 
-    /// In the order of the catalogue; only those that have samples.
+    /// The metrics that have samples, in the order of the catalogue.
     pub fn iter(&self) -> impl Iterator<Item = &Family> {
         self.0.iter()
     }
@@ -176,8 +177,8 @@ impl Families {
         self.counter(&catalogue::MEMBERS_PARKED, [name], delivered.parked.get());
     }
 
-    /// What is so now, and nobody's business any more when the destination is gone: an alert on the time of
-    /// its last event would never end.
+    /// Metrics shown only while the destination is configured: an alert on the time of its last event
+    /// would otherwise never end.
     fn present(&mut self, name: &DestinationName, received: &Received, delivered: &Delivered) {
         let name = name.as_str();
         self.time(&catalogue::LAST_EVENT, [name], received.last_event_at());

@@ -1,10 +1,12 @@
-//! What the daemon leaves in the ledger for its next start: what was refused and of no use (P7).
+//! The note that the daemon leaves in the ledger for its next start: refused requests and fruitless
+//! events (P7).
 //!
 //! # What always holds
-//! * A kind of trouble that has begun or ended is noted within `LOOK_EVERY`; how often it happened, within
-//!   `COUNT_EVERY` and when the daemon stops. Nothing is written while nothing changes.
-//! * Of a note of another version what is understood is taken, and what is not is said.
-//! * What a process that was killed had left is told with the time when it was left.
+//! * If a kind of trouble begins or ends, that is noted within `LOOK_EVERY`; changes of its counts,
+//!   within `COUNT_EVERY` and when the daemon stops. Nothing is written while nothing changes.
+//! * A note of another version is used as far as it is understood, and the log says if some of it is
+//!   not.
+//! * What a killed process had noted is shown with the time of that note.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +18,13 @@ use crate::clock::Clock;
 use crate::ledger::Operations;
 use crate::receive::{Counters, Remembered};
 
-/// Between two looks at what would be noted.
+/// Interval between two looks at what there is to note.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Between two notes that differ in their counts only.
+/// Interval between two notes that differ only in counts.
 const COUNT_EVERY: Duration = Duration::from_secs(60);
 
-/// Gives what was received the note of the process before; whether all of it is understood.
+/// Restores the counters from the note of the previous process; returns whether all of it was
+/// understood.
 pub fn take_up(ledger: &dyn Operations, received: &Counters) -> bool {
     let Some(note) = ledger.note() else { return true };
     match Remembered::read(note) {
@@ -47,7 +50,8 @@ pub fn take_up(ledger: &dyn Operations, received: &Counters) -> bool {
     }
 }
 
-/// Leaves notes until `stop`, and one more then. `is_understood`: so is the one that is there.
+/// Keeps the note up to date until `stop`, and writes a last one then. `is_understood` says whether all
+/// of the present note was understood.
 pub async fn keep(
     ledger: Arc<dyn Operations>,
     received: Arc<Counters>,
@@ -59,7 +63,7 @@ pub async fn keep(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut left = received.remembered(clock.now());
     let mut left_at = Instant::now();
-    // the last one says that nothing came after it, and no part of it is another version's
+    // whether the note in the ledger is a last one: complete, and with nothing of another version
     let mut is_last = is_understood;
     loop {
         let is_over = tokio::select! {
@@ -71,7 +75,7 @@ pub async fn keep(
         if (now != left && is_due) || (is_over && !is_last) {
             let note = now.clone();
             let note = if is_over { note } else { note.left_at(clock.now()) };
-            // names, numbers and times can be written; a ledger that cannot take them now is tried again
+            // the note can always be serialized; if the ledger cannot write now, it is tried again
             if let Ok(note) = serde_json::to_string(&note)
                 && ledger.leave_note(note).await.is_ok()
             {

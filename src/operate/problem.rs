@@ -1,4 +1,4 @@
-//! What went wrong, as the admin API says it: problem documents (RFC 9457).
+//! Errors of the admin API as problem documents (RFC 9457).
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -8,14 +8,14 @@ use utoipa::ToSchema;
 use crate::json::Json;
 use crate::ledger::LedgerError;
 
-/// Seconds after which a ledger that could not take a write may be asked again.
+/// The `Retry-After` of an answer if the ledger cannot write at present, in seconds.
 const RETRY_AFTER_S: u16 = 5;
 
-// Nothing in it is personal (P8).
+// Holds no personal data (P8).
 /// An error answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
-    /// Always `about:blank`: the status says what kind of problem it is.
+    /// Always `about:blank`: the status alone says what kind of problem it is.
     #[serde(rename = "type")]
     kind: String,
     /// The status in words.
@@ -27,7 +27,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem of this status.
+    /// A problem with this status.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
             kind: "about:blank".to_owned(),
@@ -37,8 +37,8 @@ impl Problem {
         }
     }
 
-    /// A body that is not what the route takes: broken, or another thing. The parser's own words are
-    /// left out: they may quote what is personal.
+    /// For a body that is malformed or not what the route takes. The parser's message is left out, as
+    /// it may quote personal data.
     #[must_use]
     pub fn unreadable(error: &serde_json::Error) -> Self {
         let (line, column) = (error.line(), error.column());
@@ -78,7 +78,7 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if matches!(status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT) {
-            // The rest of the body is still to come: nothing else can be asked on this connection.
+            // The rest of the body is still arriving, so the connection cannot be used again.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if status == StatusCode::UNAUTHORIZED {

@@ -1,17 +1,20 @@
-//! What the admin listener refuses: counted, and wrong tokens slowed and logged.
+//! Refused requests of the admin listener: counted, and wrong tokens slowed down and logged.
 //!
 //! # What always holds
-//! * Whoever shows a right token never comes here: nobody's guesses keep an operator waiting.
-//! * The first few wrong tokens of an address in a minute are answered at once, so that a slip shows as one.
-//!   From then on an address is answered at most five a second, and all of them together twenty, each in
-//!   the order of its coming.
-//! * What waits holds no lock, and is at most what the listener's connections carry. At most
-//!   `MOST_ADDRESSES` addresses are told apart; beyond, they share one place ([P6](crate::design::P6)).
-//! * At most one line a minute says how many there were and from where, and none has a token in it ([P8](crate::design::P8)).
+//! * A request with a right token never comes here, so that guesses by others cannot delay an operator.
+//! * The first few wrong tokens of an address in a minute are answered at once, as they may be slips.
+//!   After that an address gets at most five answers a second, and all such addresses together twenty,
+//!   each in order of arrival.
+//! * Waiting requests hold no lock, and there are at most as many as the listener has connections. At
+//!   most `MOST_ADDRESSES` addresses are told apart; further ones are treated as one
+//!   ([P6](crate::design::P6)).
+//! * At most one line a minute logs how many there were and from where, without any token
+//!   ([P8](crate::design::P8)).
 //!
 //! # What does not
-//! A guesser need not wait for an answer: who opens a connection for each guess and takes silence for a no is
-//! slowed by nothing but connecting. Only a long token keeps it out; the configuration warns about short ones.
+//! A guesser need not wait for an answer: one that opens a connection per guess and takes silence for a
+//! no is slowed only by connecting. Only a long token protects against that; the configuration warns
+//! about short ones.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -26,48 +29,48 @@ use tokio_util::sync::CancellationToken;
 use super::access::Refusal;
 use crate::counting::Count;
 
-/// Wrong tokens of one address in a minute that are answered at once.
+/// Wrong tokens of one address in a minute that are answered without delay.
 const AT_ONCE: u64 = 5;
-/// The same of all addresses.
+/// Wrong tokens of all addresses in a minute that are answered without delay.
 const AT_ONCE_IN_ALL: u64 = 50;
-/// For each answer after that.
+/// Delay of each further answer.
 const PAUSE: Duration = Duration::from_millis(200);
-/// So many addresses have their pause at the same time.
+/// Most delays that run at the same time.
 const PAUSES: usize = 4;
-/// Between two lines of the log.
+/// Interval between two log lines.
 const LINE_EVERY: Duration = Duration::from_secs(60);
-/// Addresses that are told apart in a minute.
+/// Most addresses told apart in a minute.
 const MOST_ADDRESSES: usize = 1024;
-/// Addresses that a line names.
+/// Most addresses named in a log line.
 const NAMED: usize = 5;
-/// Of an IPv6 address; the rest of it is its owner's to choose.
+/// An IPv6 client is told apart by this many bits: it may choose the rest of its address freely.
 const NETWORK_BITS: u32 = 64;
 
-/// What was refused since the start.
+/// Counters of refused requests, and recent wrong tokens.
 #[derive(Debug)]
 pub struct Refusals {
     counts: [Count; Refusal::ALL.len()],
     minute: Mutex<Minute>,
     pauses: Semaphore,
-    /// There is something to log.
+    /// Signals that there is something to log.
     news: Notify,
     stop: CancellationToken,
 }
 
-/// Wrong tokens since the last line of the log.
+/// Wrong tokens since the last log line.
 #[derive(Debug, Default)]
 struct Minute {
     count: u64,
     by_address: HashMap<IpAddr, Guesser>,
-    /// All that have no place of their own.
+    /// All addresses beyond [`MOST_ADDRESSES`].
     others: Guesser,
 }
 
-/// Where wrong tokens come from.
+/// An address that sent wrong tokens.
 #[derive(Debug)]
 struct Guesser {
     count: u64,
-    /// It has been slowed, and some of what it sent still waits.
+    /// Whether its answers are delayed; stays so while some of them still wait.
     is_slowed: bool,
     turn: Arc<Semaphore>,
 }
@@ -83,14 +86,14 @@ impl Guesser {
         Arc::strong_count(&self.turn) > 1
     }
 
-    /// Begins a minute anew.
+    /// Starts a new minute.
     fn begin(&mut self) {
         self.count = 0;
         self.is_slowed = self.is_slowed && self.waits();
     }
 }
 
-/// What a line of the log says.
+/// The content of a log line.
 #[derive(Debug, PartialEq, Eq)]
 struct Line {
     count: u64,
@@ -98,7 +101,7 @@ struct Line {
 }
 
 impl Refusals {
-    /// None yet. When the daemon stops, whatever waits is answered at once.
+    /// No refusals yet. When the daemon stops, all waiting requests are answered at once.
     #[must_use]
     pub fn new(stop: CancellationToken) -> Self {
         Self {
@@ -110,7 +113,8 @@ impl Refusals {
         }
     }
 
-    /// Counts what was refused to a sender, and returns when it may be told: a wrong token is one of many.
+    /// Counts a refusal, and returns when it may be answered: delayed for a wrong token that is one of
+    /// many.
     pub async fn refused(&self, refusal: Refusal, from: Option<IpAddr>) {
         self.counts[refusal as usize].one();
         if refusal != Refusal::WrongToken {
@@ -120,7 +124,7 @@ impl Refusals {
         self.news.notify_one();
         let Some(turn) = turn else { return };
         let in_turn = async {
-            // An error is one of a semaphore that was closed, which these never are.
+            // An error would mean a closed semaphore, and these are never closed.
             let _of_the_address = turn.acquire().await;
             let _of_all = self.pauses.acquire().await;
             sleep(PAUSE).await;
@@ -131,12 +135,12 @@ impl Refusals {
         }
     }
 
-    /// How many were refused for which reason.
+    /// The number of refusals by reason.
     pub fn counts(&self) -> impl Iterator<Item = (Refusal, u64)> {
         Refusal::ALL.into_iter().zip(self.counts.iter().map(Count::get))
     }
 
-    /// Logs, until the daemon stops.
+    /// Logs wrong tokens until the daemon stops.
     pub async fn watch(self: Arc<Self>) {
         loop {
             tokio::select! {
@@ -157,7 +161,8 @@ impl Refusals {
         }
     }
 
-    /// Notes a wrong token. Whose turn its answer has to wait for, if it has to.
+    /// Notes a wrong token. Returns the semaphore on which its answer must queue, if it is to be
+    /// delayed.
     fn note(&self, from: Option<IpAddr>) -> Option<Arc<Semaphore>> {
         let mut minute = self.minute();
         minute.count += 1;
@@ -168,7 +173,7 @@ impl Refusals {
         guesser.is_slowed.then(|| Arc::clone(&guesser.turn))
     }
 
-    /// What there is to say of the time since the last line.
+    /// The line about the time since the last one, if there is something to log; starts a new minute.
     fn line(&self) -> Option<Line> {
         let mut minute = self.minute();
         let line = minute.line();
@@ -208,7 +213,7 @@ impl Minute {
             let network =
                 if address.is_ipv6() { format!("/{NETWORK_BITS}") } else { String::new() };
             let comma = if from.is_empty() { "" } else { ", " };
-            let _ = write!(from, "{comma}{address}{network} ({count})"); // into memory
+            let _ = write!(from, "{comma}{address}{network} ({count})"); // writing to memory cannot fail
         }
         let named: u64 = all.iter().take(NAMED).map(|(_, count)| count).sum();
         if named < self.count {
@@ -225,7 +230,7 @@ impl Minute {
     }
 }
 
-/// What an address is told apart by.
+/// The part of an address by which it is told apart.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -248,7 +253,7 @@ mod tests {
         text.parse().expect("an address")
     }
 
-    /// How many of so many wrong tokens, all sent at once, are answered within each of these times.
+    /// How many of these wrong tokens, all sent at once, are answered within each of these times.
     async fn answered(refusals: &Refusals, from: &[Option<IpAddr>], within: &[u64]) -> Vec<usize> {
         let start = Instant::now();
         let mut waiting: FuturesUnordered<_> =

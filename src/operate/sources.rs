@@ -1,6 +1,6 @@
-//! What operators look at: the snapshots of every step, gathered in one place.
+//! The sources of what operators see: handles to the state of every step, in one place.
 //!
-//! Steps count for themselves; whoever looks reads their numbers here and asks nobody to stop.
+//! The steps keep their own counters; readers take them from here without stopping any step.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,45 +23,45 @@ use crate::membership::{DestinationName, Timestamp};
 use crate::receive::tls::Certificates;
 use crate::receive::{self, Readiness};
 
-/// Handles on everything that can be watched.
+/// Handles to everything that can be observed.
 #[derive(Debug)]
 pub struct Sources {
-    /// Asked for backlogs, counts and sizes.
+    /// For backlogs, counts and sizes.
     pub ledger: Arc<dyn Operations>,
-    /// How each destination fares.
+    /// Whether each configured destination is held.
     pub standings: Current<Vec<(DestinationName, watch::Receiver<Standing>)>>,
-    /// Where Segment posts to, by destination.
+    /// The paths that Segment posts to, by destination.
     pub entries: Current<BTreeMap<DestinationName, Vec<Entry>>>,
-    /// Whether traffic is welcome.
+    /// Whether the daemon accepts traffic.
     pub readiness: Readiness,
-    /// What was received.
+    /// Counters of received requests and events.
     pub received: Arc<receive::Counters>,
-    /// What was delivered.
+    /// Counters of deliveries.
     pub delivered: Arc<deliver::Counters>,
-    /// What was logged.
+    /// The log's queue, which counts dropped lines.
     pub lines: Lines,
-    /// What the last reading of the configuration came to.
+    /// The result of the last read of the configuration.
     pub configuration: Configuration,
-    /// Of the listeners that speak TLS, by the listener's name: `public`, `admin`.
+    /// The certificates of the listeners that use TLS, by the listener's name: `public`, `admin`.
     pub certificates: Vec<(&'static str, Certificates)>,
-    /// What the admin listener has refused.
+    /// Counters of requests that the admin listener has refused.
     pub refusals: Arc<Refusals>,
-    /// What time it is.
+    /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// When the daemon started.
     pub started_at: Timestamp,
-    /// When the verdict on each destination was last another one than `ok`.
+    /// When the verdict on each destination was last other than `ok`.
     pub not_ok_at: Mutex<BTreeMap<DestinationName, Timestamp>>,
 }
 
 impl Sources {
-    /// Why no events should be sent here, if they should not.
+    /// Why no events should be sent here; `None` if they may be.
     #[must_use]
     pub fn objection(&self) -> Option<&'static str> {
         receive::objection(&self.readiness, &*self.ledger)
     }
 
-    /// How far the arrival that the ledger has recorded is ahead of the clock.
+    /// How far the latest arrival recorded by the ledger is ahead of the clock.
     #[must_use]
     pub fn clock_ahead(&self) -> Duration {
         let now = self.clock.now();
@@ -72,7 +72,7 @@ impl Sources {
         self.not_ok_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How each destination stands.
+    /// The status of the daemon and of every destination.
     pub async fn status(&self) -> Result<Status, LedgerError> {
         let views = self.ledger.destinations().await?;
         let (now, entries) = (self.clock.now(), self.entries.get());
@@ -85,7 +85,7 @@ impl Sources {
         for (name, standing) in running.chain(disabled) {
             let backlog = match standing {
                 Some(_) => self.ledger.outbox(name).backlog().await?,
-                None => Vec::new(), // nobody looks
+                None => Vec::new(), // a disabled destination has no courier
             };
             let held = standing.and_then(|standing| standing.borrow().held.clone());
             let (received, delivered) = (self.received.of(name), self.delivered.of(name));
@@ -140,7 +140,7 @@ impl Sources {
     }
 }
 
-/// What the ledger counts of a destination; nothing, as long as it has no rows of it.
+/// The ledger's counts of a destination; `None` while it has no rows of it.
 fn view_of<'a>(
     views: &'a [DestinationView],
     name: &DestinationName,

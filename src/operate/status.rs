@@ -1,5 +1,5 @@
-//! How each destination stands, as `/status` tells it and `cohortd status` reads it. Times are RFC 3339,
-//! UTC. Nothing in it is personal ([P8](crate::design::P8); tests/it/secrecy.rs).
+//! The status of the daemon and of each destination, as `/status` shows it and `cohortd status` reads
+//! it. Times are RFC 3339, UTC. Holds no personal data ([P8](crate::design::P8); tests/it/secrecy.rs).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,54 +19,54 @@ use crate::operate::api::wire::{FailingInfo, instant};
 use crate::operate::configuration::ConfigurationStatus;
 use crate::receive::RefusedPath;
 
-/// Failing audiences that are told of.
+/// Most failing audiences that are listed.
 const FAILING_SHOWN: usize = 100;
-/// Names of ignored events that are told of.
+/// Most names of ignored events that are listed.
 const IGNORED_SHOWN: usize = 20;
 
-/// The whole daemon.
+/// The status of the whole daemon.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Status {
     /// Whether events are accepted.
     pub ready: bool,
-    /// Why not, as the probe says it.
+    /// Why not, as the readiness probe says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objection: Option<Cow<'static, str>>,
-    /// Of the binary.
+    /// The version of the binary.
     pub version: String,
     /// When it started.
     pub started_at: String,
-    /// Log lines that could not be written since then.
+    /// Log lines since then that could not be written.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub log_lines_dropped: u64,
-    /// What is wrong with the clock of the ledger, if something is.
+    /// What is wrong with the ledger's clock, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<ClockStatus>,
-    /// The configuration on disk, while it is refused and another one runs.
+    /// The configuration on disk, if it was refused and an earlier one is still running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<ConfigurationStatus>,
-    /// By name.
+    /// The destinations by name.
     pub destinations: BTreeMap<String, DestinationStatus>,
-    /// Destinations that the configuration no longer names, and of which the ledger still has members.
+    /// Destinations that are no longer configured, but of which the ledger still has members.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unconfigured: Vec<Unconfigured>,
 }
 
-/// A destination that the configuration no longer names.
+/// A destination that is no longer configured.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Unconfigured {
     /// Its name.
     pub name: String,
     /// Members that are in an audience.
     pub included: u64,
-    /// Members that LaunchDarkly was still to be told.
+    /// Members that are still pending.
     pub pending: u64,
     /// What to do about it, in a sentence.
     pub remedy: String,
 }
 
 impl Unconfigured {
-    /// `None`: it is configured, or nothing of it is left.
+    /// `None` if it is configured, or if nothing of it is left.
     pub(super) fn of(view: &DestinationView) -> Option<Self> {
         let DestinationView { name, configured, included, pending, parked, rejected, .. } = view;
         let is_left = included + pending + parked + rejected > 0;
@@ -81,17 +81,17 @@ impl Unconfigured {
     }
 }
 
-/// The ledger has recorded arrivals that are in the future now.
+/// The ledger has recorded arrivals that are now in the future.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ClockStatus {
-    /// How many milliseconds the latest of them is ahead of the clock.
+    /// How far the latest of them is ahead of the clock, in milliseconds.
     pub ahead_ms: u64,
-    /// What that does, with the remedy.
+    /// What this causes, and the remedy.
     pub why: String,
 }
 
 impl ClockStatus {
-    /// `None`: it is not ahead by so much that it matters.
+    /// `None` if it is not far enough ahead to matter.
     #[must_use]
     pub fn of(ahead: Duration) -> Option<Self> {
         let is_trouble = ahead > CLOCK_TOLERANCE;
@@ -100,10 +100,11 @@ impl ClockStatus {
     }
 }
 
-/// More than this is trouble. Events may be stamped as far ahead of their arrival, too.
+/// The largest lead of the recorded arrival that does not matter. Events may also be stamped this far
+/// ahead of their arrival.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(300);
 
-/// What it means when the recorded arrival is ahead by more than that.
+/// What it means if the recorded arrival is further ahead.
 pub const CLOCK_IS_AHEAD: &str = "the ledger has recorded arrivals that are in the future now, because \
     the clock of this machine was ahead once, or is behind: until it gets there, members who leave stay \
     in, people who were deleted cannot return, and nothing that is old is purged";
@@ -117,61 +118,61 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// One destination.
+/// The status of one destination.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct DestinationStatus {
-    /// The verdict.
+    /// The state according to the verdict.
     pub state: DestinationState,
     /// Where the manual says more about it, as a path on the admin listener.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub manual: String,
-    /// Since when; not there while nobody has looked yet.
+    /// Since when; absent if that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
     /// Every reason why it is not `ok`, the worst first.
     #[serde(default)]
     pub concerns: Vec<Concern>,
-    /// Where Segment is to post to, until a first event has been accepted.
+    /// Where Segment must post to, until a first event has been accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub setup: Vec<Entry>,
-    /// Since when an operator has stopped its delivery.
+    /// Since when an operator has paused its delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused_since: Option<String>,
     /// Since when and why it is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<HeldStatus>,
-    /// Members waiting to be claimed; at least so many while a long backlog has not been counted.
+    /// Members waiting to be claimed; a lower bound until a long backlog has been counted.
     pub waiting: u64,
-    /// Milliseconds that the longest waiting one has waited since the daemon started.
+    /// How long the longest waiting member has waited since the daemon started, in milliseconds.
     pub oldest_waiting_ms: u64,
-    /// Members that LaunchDarkly is still to be told: those that wait, and those in a call.
+    /// Members pending: those that wait and those in a call.
     pub pending: u64,
-    /// Milliseconds that the longest pending one has been so, whatever restarts there were.
+    /// How long the longest pending member has been pending, across restarts, in milliseconds.
     pub oldest_pending_ms: u64,
     /// Members that LaunchDarkly refused.
     pub parked: u64,
     /// Events kept because they could not be mapped.
     pub rejected: u64,
-    /// Entries that deletions have left in place since the daemon started, because they were stamped
+    /// Members that deletions have left in place since the daemon started, because their event time was
     /// ahead of their arrival and later than the deletion.
     #[serde(default)]
     pub deletions_outlived: u64,
-    /// Accepted events since the daemon started that say a time which does not count, by the reason.
+    /// Accepted events since the daemon started with a time that does not count, by the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub times_doubted: BTreeMap<Cow<'static, str>, u64>,
-    /// The paths of Segment's whose requests were refused, until one succeeds there.
+    /// Paths of Segment's at which requests were refused, until one succeeds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<RefusedStatus>,
     /// Events since the daemon started that no subscription selects.
     #[serde(default)]
     pub ignored: u64,
-    /// The most frequent of them, by type and name.
+    /// The most frequent ignored events, by type and name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignored_events: Vec<IgnoredEvents>,
-    /// The audiences whose last call was not taken, at most a hundred.
+    /// The audiences whose last call was not taken; at most 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failing_audiences: Vec<FailingInfo>,
-    /// Calls that are not answered yet.
+    /// Calls in flight.
     pub calls_in_flight: u64,
     /// When the last event arrived since the daemon started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -182,21 +183,21 @@ pub struct DestinationStatus {
     /// The last call since the daemon started that was not taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,
-    /// What LaunchDarkly last said about its limits: `global`, `route` and `token`, as far as each applies.
+    /// LaunchDarkly's last rate limits: `global`, `route` and `token`, as far as each applies.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rate_limits: BTreeMap<Cow<'static, str>, RateLimit>,
-    /// Members waiting, by audience id.
+    /// Members waiting to be claimed, by audience ID.
     pub audiences: BTreeMap<String, u64>,
 }
 
 /// Why a destination is held.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct HeldStatus {
-    /// Since when.
+    /// When the hold began.
     pub since: String,
     /// The HTTP status that caused it.
     pub status: u16,
-    /// In words.
+    /// Why, in words.
     pub why: Cow<'static, str>,
     /// What to do about it.
     #[serde(default)]
@@ -204,7 +205,7 @@ pub struct HeldStatus {
     /// LaunchDarkly's `code`; may be empty.
     #[serde(default)]
     pub code: String,
-    /// LaunchDarkly's `message`; empty also where it may quote what was sent.
+    /// LaunchDarkly's `message`; empty if there is none or if it may quote what was sent.
     #[serde(default)]
     pub message: String,
     /// LaunchDarkly's id of the answer, for its support.
@@ -233,19 +234,19 @@ pub struct LastError {
     pub at: String,
     /// What it meant: `refused`, `token_refused`, `rate_limited`, `unavailable`, …
     pub what: Cow<'static, str>,
-    /// The HTTP status; not there: there was no answer.
+    /// The HTTP status; absent if there was no answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// LaunchDarkly's `code`, or what kept the answer away; may be empty.
+    /// LaunchDarkly's `code`, or why there was no usable answer; may be empty.
     pub cause: String,
-    /// LaunchDarkly's `message`; empty also where it may quote what was sent.
+    /// LaunchDarkly's `message`; empty if there is none or if it may quote what was sent.
     #[serde(default)]
     pub message: String,
     /// LaunchDarkly's id of the answer, for its support; may be empty.
     pub answer_id: String,
 }
 
-/// One of LaunchDarkly's limits.
+/// One of LaunchDarkly's rate limits.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RateLimit {
     /// Calls per window.
@@ -259,26 +260,26 @@ pub struct RateLimit {
     pub reset_at: Option<String>,
 }
 
-/// Requests that look like Segment's and were refused, at one path.
+/// Refused requests at one path that look like Segment's.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RefusedStatus {
-    /// The path; `-` if it is none that may be shown.
+    /// The path; `-` if it may not be shown.
     pub path: String,
-    /// The word of the last one.
+    /// The reason word of the last one.
     pub reason: Cow<'static, str>,
-    /// What the last one showed: `none`, `signature`, `bearer`, `basic` or `other`.
+    /// The kind of credential of the last one: `none`, `signature`, `bearer`, `basic` or `other`.
     pub credential: Cow<'static, str>,
-    /// How many there were since the last success.
+    /// The number of refused requests since the last success.
     pub count: u64,
-    /// When the first of them came.
+    /// When the first of them arrived.
     pub first_at: String,
-    /// When the last of them came.
+    /// When the last of them arrived.
     pub last_at: String,
     /// What is wrong with the last one.
     pub why: String,
-    /// What would mend it.
+    /// How to fix it.
     pub remedy: String,
-    /// Whether somebody has to do something.
+    /// Whether an operator has to act.
     pub needs_attention: bool,
 }
 
@@ -298,16 +299,16 @@ impl From<RefusedPath> for RefusedStatus {
     }
 }
 
-/// Events that no subscription selects.
+/// Events that no subscription selects, of one name.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct IgnoredEvents {
     /// Their type and name, or `others`.
     pub name: String,
-    /// How many.
+    /// The number of events.
     pub count: u64,
 }
 
-/// What is known of a destination beside the verdict.
+/// What the status shows besides the verdict.
 #[derive(Debug)]
 pub(super) struct Numbers<'a> {
     pub backlog: &'a [Backlog],
@@ -321,7 +322,7 @@ pub(super) struct Numbers<'a> {
 }
 
 impl DestinationStatus {
-    /// From what is known of it.
+    /// The status of a destination.
     pub(super) fn of(facts: &Facts<'_>, numbers: Numbers<'_>) -> Self {
         let Verdict { state, since, concerns } = Verdict::of(facts);
         let (view, latest, backlog) = (facts.view, facts.latest, numbers.backlog);

@@ -1,12 +1,16 @@
-//! The verdict on a destination: one word, since when, and every reason why it is not `ok`, each with what
-//! to do about it. The command line, `/status`, metrics and the dashboard say nothing else ([P7](crate::design::P7)).
+//! The verdict on a destination: its state in one word, since when, and every reason why it is not
+//! `ok`, each with a remedy. The command line, `/status`, metrics and the dashboard all show this
+//! verdict ([P7](crate::design::P7)).
 //!
 //! # What always holds
-//! * `ok` means that LaunchDarkly has been told, or is being told in time, everything that Segment has sent, and
-//!   that nothing was refused, rejected, parked or merely ignored (tests/it/verdict.rs).
-//! * Pure: the same facts give the same verdict ([P9](crate::design::P9)). Nothing in it is personal ([P8](crate::design::P8)).
+//! * `ok` means that everything Segment has sent has been delivered to LaunchDarkly, or is being
+//!   delivered in time, and that nothing was refused, rejected, parked or merely ignored
+//!   (tests/it/verdict.rs).
+//! * It is pure: the same facts give the same verdict ([P9](crate::design::P9)). It holds no personal
+//!   data ([P8](crate::design::P8)).
 //! # What does not
-//! What was refused or of no use in the last seconds before a crash is forgotten until it happens again (`note`).
+//! Refused requests and fruitless events of the last seconds before a crash are forgotten until they
+//! happen again (`note`).
 
 mod announced;
 mod concerns;
@@ -27,39 +31,40 @@ use crate::manual::Place;
 use crate::membership::Timestamp;
 use crate::receive::{RefusedPath, SinceChange};
 
-/// A member that has waited for longer makes its destination `behind`.
+/// If a member has waited longer than this, its destination is `behind`.
 pub const BEHIND_AFTER: Duration = Duration::from_secs(300);
-/// So many calls of an audience in a row that were not taken are no accident.
+/// From this many failed calls of an audience in a row on, they are no longer taken for an accident.
 const FAILURES_IN_A_ROW: u64 = 3;
 
-/// How a destination stands. The words are the same everywhere.
+/// The state of a destination. All outputs use the same words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum DestinationState {
     /// No event has ever been accepted.
     #[serde(rename = "waiting for the first event")]
     Waiting,
-    /// LaunchDarkly has been told, or is being told in time, all that Segment has sent.
+    /// Everything that Segment has sent has been delivered, or is being delivered in time.
     #[serde(rename = "ok")]
     Ok,
-    /// It is delivered to, but somebody should look: something is rejected, parked, refused or only ignored.
+    /// It is delivered to, but somebody should look: there is a concern other than lateness, such as
+    /// parked members or rejected events.
     #[serde(rename = "attention")]
     Attention,
-    /// Members have waited for longer than they should, and calls are being taken.
+    /// Members have waited longer than they should, but calls are being taken.
     #[serde(rename = "catching up")]
     CatchingUp,
-    /// Members have waited for more than [`BEHIND_AFTER`], or calls are not taken.
+    /// Members have waited longer than [`BEHIND_AFTER`], or calls are not taken.
     #[serde(rename = "behind")]
     Behind,
-    /// An operator has stopped its delivery; events are kept.
+    /// An operator has paused its delivery, or the configuration has disabled it.
     #[serde(rename = "paused")]
     Paused,
-    /// Events are kept, and LaunchDarkly is probed until what is wrong is mended.
+    /// Delivery is held: events are kept, and LaunchDarkly is probed until the fault is fixed.
     #[serde(rename = "held")]
     Held,
 }
 
 impl DestinationState {
-    /// Every state, from the best to the worst, for metrics that show zeros.
+    /// Every state, from the best to the worst, so that metrics can show zeros.
     pub const ALL: [Self; 7] = [
         Self::Waiting,
         Self::Ok,
@@ -70,7 +75,7 @@ impl DestinationState {
         Self::Held,
     ];
 
-    /// The word.
+    /// Its word.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -84,7 +89,7 @@ impl DestinationState {
         }
     }
 
-    /// Where the manual says what to do in this state, or what it means.
+    /// The place in the manual that says what the state means or what to do.
     #[must_use]
     pub fn manual(self) -> Place {
         match self {
@@ -96,40 +101,40 @@ impl DestinationState {
         }
     }
 
-    /// Whether scripts should hear of it (exit code 75).
+    /// Whether commands report it to scripts by exit code 75.
     #[must_use]
     pub fn is_trouble(self) -> bool {
         matches!(self, Self::Behind | Self::Held)
     }
 }
 
-/// What is known of a destination.
+/// The facts about a destination from which its verdict follows.
 #[derive(Debug)]
 pub(super) struct Facts<'a> {
     pub name: &'a str,
     pub now: Timestamp,
     /// How far the latest arrival that the ledger has recorded is ahead of the clock.
     pub clock_ahead: Duration,
-    /// The ledger takes no event for want of space.
+    /// The ledger accepts no events for lack of disk space.
     pub has_no_space: bool,
     /// When the daemon started.
     pub started_at: Timestamp,
-    /// Not there as long as the ledger has no rows of it.
+    /// `None` while the ledger has no rows of it.
     pub view: Option<&'a DestinationView>,
     pub held: Option<&'a Held>,
     pub paused_since: Option<Timestamp>,
     pub latest: &'a Latest,
     pub failing: &'a [FailingAudience],
-    /// Failing audiences beyond those.
+    /// The number of failing audiences that are not in `failing`.
     pub other_failing: u64,
-    /// Of the paths that lead here.
+    /// Refused requests at the paths that lead to this destination.
     pub refused: &'a [RefusedPath],
     pub since_change: SinceChange,
-    /// The configuration has switched it off.
+    /// Whether the configuration has disabled it.
     pub is_disabled: bool,
-    /// An event was accepted, by this process or one before it.
+    /// Whether an event was ever accepted, by this process or an earlier one.
     pub has_accepted: bool,
-    /// When the verdict was last another one than `ok`, if anybody looked.
+    /// When the verdict was last seen to be other than `ok`.
     pub not_ok_at: Option<Timestamp>,
 }
 
@@ -138,7 +143,7 @@ pub(super) struct Facts<'a> {
 pub(super) struct Verdict {
     pub state: DestinationState,
     pub since: Option<Timestamp>,
-    /// The worst first; empty if all is well.
+    /// The worst first; empty if there is none.
     pub concerns: Vec<Concern>,
 }
 
@@ -153,7 +158,7 @@ impl Verdict {
         };
         facts.of_ledger(&mut add);
         facts.stopped(&mut add);
-        // while nothing is sent, whoever waits does so for that reason
+        // while delivery is stopped, that is why members wait
         let is_stopped = facts.is_disabled || facts.paused_since.is_some() || facts.held.is_some();
         if !is_stopped {
             facts.failing(&mut add);
@@ -184,13 +189,13 @@ impl Verdict {
     }
 }
 
-/// How long the longest pending member has waited, and what that means.
+/// How long the longest pending member has waited, and whether that is too long.
 struct Waits {
     since: Option<Timestamp>,
     waited: Duration,
     late_after: Duration,
-    /// An audience has been failing for so long that its members are late, or nothing at all was taken in that
-    /// time: that is not catching up.
+    /// Nothing is being delivered: an audience has been failing for longer than `late_after`, or no
+    /// call at all was taken in that time. This rules out `catching up`.
     is_stuck: bool,
 }
 
@@ -198,12 +203,13 @@ impl Waits {
     fn of(facts: &Facts<'_>) -> Self {
         let since = facts.view.and_then(|view| view.pending_since);
         let waited = since.map(|since| facts.now.since(since)).unwrap_or_default();
-        // until the courier has looked, nobody knows how long is long
+        // `late_after` is unknown until the courier has looked once
         let looked = Some(facts.latest.late_after).filter(|late_after| !late_after.is_zero());
         let late_after = looked.unwrap_or(BEHIND_AFTER);
         let is_failing =
             |of: &FailingAudience| !of.is_partly_taken && facts.now.since(of.since) > late_after;
-        // neither since the longest pending one began to wait, nor since the daemon had time to try
+        // whether no call was taken since the longest pending member began to wait, and since the
+        // daemon has had time to try
         let tried_since = since.map(|since| since.max(facts.started_at));
         let is_unheard = tried_since.is_some_and(|since| {
             let taken_since = facts.latest.success_at.is_some_and(|at| at >= since);
@@ -217,7 +223,8 @@ impl Waits {
         self.waited > self.late_after
     }
 
-    /// `is_failing`: the calls of some audience are not taken, which has its own remedy; so has a full disk.
+    /// `is_failing`: calls of some audience are not taken. That has a remedy of its own, and so has a
+    /// full disk.
     fn words(&self, pending: u64, is_failing: bool, has_no_space: bool) -> (String, String) {
         let members = if pending == 1 { "member waits" } else { "members wait" };
         let seconds = self.waited.as_secs();
@@ -244,7 +251,7 @@ impl Facts<'_> {
         self.view.map_or(0, |view| view.pending)
     }
 
-    /// The first that applies.
+    /// The first state whose condition applies.
     fn state(&self, waits: &Waits, wrong: impl Fn(ConcernKind) -> bool) -> DestinationState {
         if self.held.is_some() {
             DestinationState::Held
@@ -264,14 +271,14 @@ impl Facts<'_> {
         }
     }
 
-    /// Whether an audience has been failing for so often or so long that it is worth a word.
+    /// Whether an audience has failed often enough or long enough to be reported.
     fn is_told_of(&self, of: &FailingAudience) -> bool {
         let late_after = self.latest.late_after;
         let is_long = !late_after.is_zero() && self.now.since(of.since) > late_after;
         of.failures >= FAILURES_IN_A_ROW || is_long
     }
 
-    /// Nothing was ever accepted, as far as ledger and process know.
+    /// Whether nothing was ever accepted, as far as the ledger and this process know.
     pub fn is_untouched(&self) -> bool {
         !self.has_accepted && self.view.is_none_or(|view| view.audiences == 0)
     }
@@ -336,7 +343,7 @@ mod tests {
         }
     }
 
-    /// What differs from a destination that is well.
+    /// How a destination differs from a healthy one.
     #[expect(clippy::struct_excessive_bools, reason = "each is a case of its own")]
     struct Odd {
         untouched: bool,
@@ -348,14 +355,14 @@ mod tests {
         parked: u64,
         rejected: u64,
         since_change: [u64; 3],
-        /// Nothing was ever taken.
+        /// No call was ever taken.
         silent: bool,
         started: u64,
         not_ok_at: Option<u64>,
         disabled: bool,
         full_disk: bool,
         clock_ahead: u64,
-        /// Since when, and until when.
+        /// When it began and when it last happened, in seconds before now.
         unkept: Option<(u64, u64)>,
         accepted_at: Option<u64>,
     }
@@ -441,7 +448,7 @@ mod tests {
 
     type Row = (&'static str, fn(&mut Odd), DestinationState, Option<u64>, &'static [ConcernKind]);
 
-    /// The case, what is odd, the state, its seconds, what it is for.
+    /// Case, differences, state, its age in seconds, concerns.
     const TABLE: [Row; 33] = {
         use ConcernKind as Is;
         use DestinationState::{Attention, Behind, CatchingUp, Held, Ok, Paused, Waiting};

@@ -1,4 +1,4 @@
-//! What an answer means for its batch, and for what is sent after it.
+//! What an answer means for its batch and for the calls after it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,26 +16,27 @@ use crate::launchdarkly::{Answer, Fate, Outcome, Refusal};
 use crate::ledger::{Batch, ParkReason, Unheard};
 use crate::membership::AudienceId;
 
-/// How far apart two attempts after a 409 are at first; the concurrent change is over soon.
+/// Longest pause after a first 409 answer: the concurrent change is soon over.
 const CONFLICT_FLOOR: Duration = Duration::from_millis(200);
 const CONFLICT_CEILING: Duration = Duration::from_secs(5);
 
-/// Audiences whose refused batches are kept in parts, from the first refusal to the last part; those of
-/// more go back to the ledger, so that they are not all in memory ([P6](crate::design::P6)).
+/// Most audiences whose refused batches are kept in parts until every part is answered; the parts of
+/// any other audience go back to the ledger, so that memory stays bounded ([P6](crate::design::P6)).
 const MOST_IN_PARTS: usize = 32;
 
-/// Longest pause after which a member that was refused alone is sent once more.
+/// Longest pause before a member that was refused alone is sent once more.
 const SUSPECT_CEILING: Duration = Duration::from_secs(5);
-/// So many of them are kept meanwhile; others go back to the ledger, and their audience waits as long ([P6](crate::design::P6)).
+/// Most such members kept meanwhile; any other goes back to the ledger, and its audience is paused as
+/// long ([P6](crate::design::P6)).
 const MOST_SUSPECTS: usize = 1024;
 
 impl Dispatch {
-    /// A batch was answered, or its call ended without an answer.
+    /// A call has ended, with an answer or without one.
     pub fn answered(&mut self, batch: Batch, answer: Answer, now: Now) -> Vec<Report> {
         self.in_flight -= 1;
         let audience = batch.route.audience.clone();
         self.audiences.entry(audience.clone()).or_default().in_flight -= 1;
-        // An answer that says nothing, as of what stands between, takes back nothing.
+        // An answer without rate limit headers, such as a proxy's, leaves the pace as it is.
         if let Some(Pace { pause, gap, lasts }) =
             pace::pace(&answer.limits, now.wall, self.in_flight)
         {
@@ -95,8 +96,9 @@ impl Dispatch {
         reports
     }
 
-    /// A probe that was not judged, for an outage or a rate limit, has shown nothing: its member is
-    /// asked again. Otherwise the refused would be probed one after another, and be held for long.
+    /// A probe that ended in an outage or a rate limit has shown nothing: its member stays the witness
+    /// and is sent again. Otherwise the next probes would be members that wait, which may be refused
+    /// for good, and the hold would last long.
     fn keep_witness(&mut self, probe: &Batch, outcome: &Outcome) {
         let everybody_refused = self.hold.as_ref().is_some_and(|hold| hold.everybody_refused);
         let judged = matches!(outcome, Outcome::Taken | Outcome::Refused(_));
@@ -121,7 +123,7 @@ impl Dispatch {
         vec![Report::Settle(batch)]
     }
 
-    /// Whether this was a member that had been refused once before.
+    /// Whether this batch is a member that was sent once more after a first refusal.
     fn was_asked_again(&mut self, batch: &Batch) -> bool {
         let state = self.audiences.get_mut(&batch.route.audience);
         let [member] = &batch.members[..] else { return false };
@@ -137,7 +139,7 @@ impl Dispatch {
         now: Now,
     ) -> Vec<Report> {
         if self.hold.as_ref().is_some_and(|hold| hold.everybody_refused) {
-            // Still everybody's: the next probe carries another member.
+            // Everybody is still refused: the next probe is another member.
             let member = batch.members.first().map(|member| member.context_key.clone());
             let asked = member.map(|key| (batch.route.audience.clone(), key));
             let mut reports = vec![Report::Release(batch, Unheard::NoAndLast)];
@@ -147,17 +149,18 @@ impl Dispatch {
                     hold.search = Search::Behind;
                 }
                 hold.ask_told = !hold.ask_told;
-                // Whoever is asked first was taken before.
+                // The first probe is a member that was taken before, so its refusal confirms the
+                // suspicion.
                 reports.extend(hold.confirm());
             }
             return reports;
         }
-        self.hold = None; // the token and the environment are good
+        self.hold = None; // this answer shows that the token and the environment are accepted
         if batch.members.len() > 1 {
             let halves = halves(batch);
             let audience = halves[0].route.audience.clone();
             if !self.may_keep_parts_of(&audience) {
-                // They are claimed again one by one, as the halves that they are.
+                // Released as separate halves: the ledger will hand out each in a batch of its own.
                 let mut reports = vec![Report::Split(halves.to_vec())];
                 reports.extend(halves.map(|half| Report::Release(half, Unheard::No)));
                 return reports;
@@ -177,7 +180,8 @@ impl Dispatch {
         self.ask_again_later(batch, now)
     }
 
-    /// A member was refused alone, for the first time: the fault may be over soon, and not be its own.
+    /// A member was refused alone for the first time. The fault may be temporary and not the member's,
+    /// so it is sent once more later.
     fn ask_again_later(&mut self, suspect: Batch, now: Now) -> Vec<Report> {
         let longest = self.policy.retry_floor.min(SUSPECT_CEILING);
         let due = now.instant + longest.mul_f64(0.5 + now.draw.clamp(0.0, 1.0) / 2.0);
@@ -187,7 +191,7 @@ impl Dispatch {
             state.not_before = state.not_before.max(Some(due));
             return vec![Report::Release(suspect, Unheard::NoAndLast)];
         }
-        // in the order in which they are due, which the draw may turn
+        // sorted by due time: jitter can make a later suspect due earlier
         let place = state.suspects.partition_point(|(other, _)| *other <= due);
         state.suspects.insert(place, (due, suspect));
         Vec::new()
@@ -198,7 +202,8 @@ impl Dispatch {
         kept.clone().count() < MOST_IN_PARTS || kept.any(|(kept, _)| kept == audience)
     }
 
-    /// `suspicion`: it is one, that everybody is refused; these were parked for it.
+    /// `suspicion` is `Some` for a hold on the suspicion that everybody is refused, with the members
+    /// parked so far.
     fn start_hold(
         &mut self,
         batch: &Batch,
@@ -235,11 +240,11 @@ impl Dispatch {
         reports
     }
 
-    /// While held, each answer that did not end the hold puts the next probe further off.
+    /// While the destination is held, each answer that did not end the hold postpones the next probe.
     fn probe_again_if_held(&mut self, now: Now) {
         if let Some(hold) = &mut self.hold {
             let Policy { retry_floor, retry_ceiling, .. } = self.policy;
-            // Half of it for certain: a token is not mended in a millisecond.
+            // Always at least half of the backoff: a token is not replaced within milliseconds.
             let pause = hold.backoff.fail(retry_floor, retry_ceiling, 0.5 + now.draw / 2.0);
             hold.next_probe = now.instant + pause;
         }

@@ -1,4 +1,4 @@
-//! The decisions, against a plain ledger and a LaunchDarkly that answers as each test says.
+//! The decisions, with a simple ledger and a LaunchDarkly that answers as each test says.
 
 mod lingering;
 
@@ -41,8 +41,8 @@ fn unheard() -> Answer {
     Answer { outcome, limits: RateLimits::default(), status: None }
 }
 
-/// One destination: what is pending, what was parked, what LaunchDarkly was told, on a clock that
-/// only moves when there is nothing to do.
+/// One destination: what is pending, what was parked and what LaunchDarkly took. The clock advances
+/// only when there is nothing to do.
 struct World {
     dispatch: Dispatch,
     now: Instant,
@@ -91,7 +91,8 @@ impl World {
             .collect()
     }
 
-    /// What the courier does next; claims are made. `Err`: nothing before then.
+    /// Carries out the courier's next step, claims included. `Err`: there is nothing to send until this
+    /// time.
     fn next(&mut self) -> Result<Batch, Option<Instant>> {
         match self.dispatch.next(self.now, &self.backlog()) {
             Step::Send(batch) => Ok(self.send(batch)),
@@ -167,8 +168,8 @@ impl World {
         }
     }
 
-    /// Lets LaunchDarkly answer each call at once, and time pass where there is nothing to do, until
-    /// nothing is pending or `enough` calls were made.
+    /// Answers each call at once and advances the clock when there is nothing to do, until nothing is
+    /// pending or `enough` calls were made.
     fn run(&mut self, enough: usize, launchdarkly: impl Fn(&Batch, Instant) -> Answer) {
         while self.calls.len() < enough {
             match self.next() {
@@ -206,7 +207,7 @@ fn people(count: usize) -> impl Iterator<Item = String> {
     (0..count).map(|n| format!("p{n:04}"))
 }
 
-/// Answers 400 to whatever holds one of `bad`.
+/// Answers 400 to any call that contains one of `bad`.
 fn refusing(bad: BTreeSet<String>) -> impl Fn(&Batch, Instant) -> Answer {
     move |batch, _| {
         let refused = names(batch).iter().any(|who| bad.contains(who));
@@ -519,7 +520,7 @@ fn stopping_gives_back_the_halves_that_were_not_sent() {
     assert_eq!(given_back, 8);
 }
 
-/// Calls that are out at once, when each is answered only after as many as may fly have flown.
+/// Makes calls without answering any until no more may be in flight; returns them.
 fn out_at_once(world: &mut World) -> Vec<Batch> {
     let mut out = Vec::new();
     loop {
@@ -618,7 +619,7 @@ fn only_so_many_are_kept_to_be_asked_again_and_the_others_wait_in_the_ledger() {
         took: Duration::ZERO,
         draw: 1.0,
     };
-    // one is taken now and then, so that there is no alarm
+    // a member is taken after each refused one, so that the guard does not raise the alarm
     let mut call = |who: String, code: u16| {
         let alone = batch(&id(&format!("audience of {who}")), vec![who]);
         dispatch.sent(&alone);
@@ -660,7 +661,7 @@ fn the_search_for_somebody_who_was_told_begins_anew_where_it_ends() {
     assert!(searched.contains(&true), "{searched:?}");
 }
 
-/// Hundreds who are refused stand together among thousands who are taken.
+/// A block of 400 refused members among 2,600 that are taken.
 #[test]
 fn it_is_not_held_while_somebody_who_was_taken_would_be_taken_again() {
     let bad: BTreeSet<String> = people(3000).skip(1200).take(400).collect();
@@ -707,7 +708,7 @@ fn a_suspicion_that_a_change_or_a_stop_meets_is_not_forgotten() {
     assert_eq!(unparked, parked);
 }
 
-/// Refuses all of `a` until that is suspicious, with a call of `b` on its way.
+/// Refuses members of `a` until a suspicion arises while a call of `b` is in flight; returns that call.
 fn suspicious_beside_a_call(world: &mut World) -> Batch {
     world.add("a", people(40));
     world.add("b", people(1));
@@ -752,7 +753,7 @@ fn a_hold_with_nobody_left_to_ask_ends_or_says_what_it_waits_for() {
             let calls = world.calls.len();
             world.run(calls + 1, |_, _| status(code));
         }
-        world.pending.clear(); // they are parked, forgotten or dropped
+        world.pending.clear(); // parked, forgotten or dropped in the meantime
         while let Err(Some(until)) = world.next() {
             world.now = until;
         }

@@ -1,4 +1,4 @@
-//! What a courier does next: whose turn it is, or how long there is nothing to do.
+//! What a courier does next: which audience is served, or how long there is nothing to do.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -12,7 +12,7 @@ use crate::membership::AudienceId;
 impl Dispatch {
     /// The next step at `now`, given what waits in the ledger.
     pub fn next(&mut self, now: Instant, backlog: &[Backlog]) -> Step {
-        // A rate limit is waited out by probes too.
+        // Probes respect a rate limit too.
         if let Some(until) = self.paused_until.filter(|until| *until > now) {
             return Step::Wait(Some(until));
         }
@@ -25,7 +25,7 @@ impl Dispatch {
             }
             return self.probe(backlog);
         }
-        // After several audiences failed alike, one request at a time finds out whether it is over.
+        // After several audiences have failed, one request at a time tests whether the outage is over.
         let failing = self.failing.len() >= FAILING_ALIKE;
         let most = if failing { 1 } else { self.concurrency.allowed() };
         if self.in_flight >= most {
@@ -44,7 +44,7 @@ impl Dispatch {
         if nobody_waits && hold.search == Search::Nobody {
             hold.held.has_no_probe = true;
             if everybody_refused {
-                self.hold = None; // whoever was refused is parked, forgotten or dropped by now
+                self.hold = None; // the refused members are all parked, forgotten or dropped by now
             }
             return Step::Wait(None);
         }
@@ -115,7 +115,7 @@ impl Dispatch {
         Step::Claim { audience, limit: self.batch_size.now() }
     }
 
-    /// The next of `ready` in a fixed order, behind the one that was served last.
+    /// Round robin: the next of `ready` in order after the one served last.
     fn turn(&mut self, ready: &BTreeSet<AudienceId>) -> Option<AudienceId> {
         let after = self.served.as_ref().and_then(|served| ready.iter().find(|one| *one > served));
         let next = after.or_else(|| ready.first()).cloned();

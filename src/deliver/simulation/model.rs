@@ -1,4 +1,4 @@
-//! A model of LaunchDarkly for simulations: what it holds, and all that can go wrong on the way to it.
+//! A model of LaunchDarkly for simulations: its segments, and all that can go wrong on the way to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -17,10 +17,10 @@ use crate::launchdarkly::wire::SyncRequest;
 use crate::launchdarkly::{Answer, Api, Fate, Outcome, RateLimits, classify};
 use crate::membership::AudienceId;
 
-/// Of the rate limit.
+/// Length of a rate limit window.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// LaunchDarkly with all that can go wrong on the way to it.
+/// LaunchDarkly, and all that can go wrong on the way to it.
 #[derive(Clone, Debug)]
 pub(super) struct Model {
     pub clock: ManualClock,
@@ -32,16 +32,16 @@ pub(super) struct Model {
 #[derive(Debug)]
 pub(super) struct Inside {
     pub chance: StdRng,
-    /// How likely it is that a call meets a fault.
+    /// The probability that a call meets a fault.
     pub faulty: f64,
     pub segments: BTreeMap<Who, bool>,
     pub refused: BTreeSet<Who>,
-    /// While this lasts, every call is answered with this status.
+    /// Until this time every call is answered with this status.
     pub spell: Option<(Instant, u16)>,
     pub in_flight: BTreeSet<Who>,
-    /// The life of the courier: what an earlier one left in flight is not its.
+    /// Counts the couriers: what an earlier one left in flight does not concern the present one.
     pub life: u64,
-    /// Calls per window; none: unlimited.
+    /// Calls per window; `None`: unlimited.
     pub limit: Option<u64>,
     pub window: u64,
     pub used: u64,
@@ -68,8 +68,8 @@ fn apply_later(state: &Arc<Mutex<Inside>>, members: Vec<(Who, bool)>, after: Dur
     });
 }
 
-/// Members in flight, taken out again however the call ends. A courier that dies in the middle of a
-/// call may have it applied all the same.
+/// Members in flight, removed again however the call ends. If the courier is killed during the call,
+/// the call may still be applied later.
 struct Flight {
     state: Arc<Mutex<Inside>>,
     members: Vec<(Who, bool)>,
@@ -88,14 +88,14 @@ impl Drop for Flight {
     }
 }
 
-/// What a call meets.
+/// What happens to a call.
 #[derive(Clone, Copy, Debug)]
 enum Meets {
     Nothing,
     Status(u16),
     /// The server fails after it has applied the call.
     AppliedThen(u16),
-    /// No answer in time; applied before, never, or after so long.
+    /// No answer in time; the call is applied after this delay, or never.
     Silence(Option<Duration>),
 }
 
@@ -169,7 +169,7 @@ impl Model {
         (meets, takes, flight)
     }
 
-    /// Nothing goes wrong from here on.
+    /// No faults from here on.
     pub fn be_well(&self) {
         let mut state = self.state.lock().expect("no run panics with it");
         (state.faulty, state.spell) = (0.0, None);
@@ -179,7 +179,7 @@ impl Model {
         self.began.elapsed().as_secs() / WINDOW.as_secs()
     }
 
-    /// The answer of a status, with what the headers of the rate limit say.
+    /// An answer with this status and the current rate limit headers.
     fn answer(&self, state: &Inside, status: u16) -> Answer {
         let mut headers = HeaderMap::new();
         if let Some(limit) = state.limit {
@@ -211,7 +211,8 @@ fn meet(state: &mut Inside) -> Meets {
         10 => Meets::Silence(Some(REQUEST_TIMEOUT + late)),
         11 => Meets::Status(413),
         which => {
-            // It goes on for a while: an outage, a revoked token, a refusal of everybody.
+            // It lasts for a while: an outage, a revoked token, an unknown environment or a refusal of
+            // everybody.
             let status = [503, 401, 404, 400][which - 12];
             state.spell = Some((Instant::now() + lasts, status));
             Meets::Status(status)

@@ -1,5 +1,6 @@
-//! `POST /actions/authenticate`: does LaunchDarkly know the settings? Asked as Segment's destination
-//! asks: the client-side ID of one host, the token of the other, and nobody else.
+//! `POST /actions/authenticate`: whether LaunchDarkly knows the credentials in the settings. As
+//! Segment's destination does, it sends the client-side ID to one host and the token to the other, and
+//! neither to anyone else.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::operate::api::Change;
 use crate::operate::logging::chain;
 use crate::secret::Secret;
 
-/// For each of the two questions.
+/// Timeout of each of the two checks.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Serialize)]
@@ -34,7 +35,7 @@ impl Answer {
     }
 }
 
-/// The settings are the body.
+/// The body of the request is the settings.
 pub(super) async fn authenticate(
     State(actions): State<Arc<Actions>>,
     Change(settings): Change<Map<String, Value>>,
@@ -70,8 +71,8 @@ async fn verdict(actions: &Actions, settings: &Map<String, Value>) -> Result<(),
     objection(id).or(objection(token)).map_or(Ok(()), |why| Err(no(why)))
 }
 
-/// Whose hosts are asked about a client-side ID: those of the destination that has it; else
-/// those of all destinations, if they are the same.
+/// The environment whose hosts are asked about a client-side ID: the one that has it; else any, if all
+/// environments use the same hosts.
 fn to_be_asked<'a>(
     environments: &'a [Environment],
     client_side_id: &str,

@@ -1,5 +1,5 @@
-//! What the action answers: for each call an exchange, for what went wrong a failure, in the shapes of
-//! Segment's development server.
+//! The answers of the action, in the format of Segment's development server: an exchange for each call,
+//! a failure for each error.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,8 @@ use crate::ledger::MemberView;
 use crate::map::{Mapping, MappingFault, Reason, Rejection};
 use crate::membership::{DestinationName, MembershipDelta};
 
-/// One element of an answer. Holds what the request held: not `Debug` ([P8](crate::design::P8)).
+/// One element of an answer. Contains data of the request, so it is not `Debug`
+/// ([P8](crate::design::P8)).
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(super) enum Entry {
@@ -21,17 +22,17 @@ pub(super) enum Entry {
     Failure(Failure),
 }
 
-/// A call, as LaunchDarkly gets it if nothing else waits for the same audience.
+/// A call as LaunchDarkly would get it if nothing else were pending for the audience.
 #[derive(Serialize)]
 pub(super) struct Request {
     url: String,
     method: &'static str,
     headers: BTreeMap<&'static str, &'static str>,
-    /// JSON, as text.
+    /// JSON as text.
     body: String,
 }
 
-/// In the place of LaunchDarkly's answer: what was done instead of calling it.
+/// Stands in for LaunchDarkly's answer: says what was done instead of calling it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Response {
@@ -41,19 +42,19 @@ pub(super) struct Response {
     body: Value,
 }
 
-/// What has become of the members of a call.
+/// How many members of a call are in which state.
 #[derive(Serialize)]
 pub(super) struct Standing<'a> {
     destination: &'a str,
-    /// On stable storage. Each of these is one of the following.
+    /// Members recorded on stable storage. Each is counted in one of the following.
     recorded: usize,
-    /// LaunchDarkly will be told, together with what else waits.
+    /// Pending: delivered to LaunchDarkly together with other pending members.
     waiting: usize,
-    /// LaunchDarkly was told the same already.
+    /// LaunchDarkly already has this membership.
     told: usize,
-    /// A later event, or a deletion, is known: this one changes nothing.
+    /// A later event or a deletion is known, so this one changes nothing.
     superseded: usize,
-    /// LaunchDarkly has refused the member alone.
+    /// LaunchDarkly refused the member alone.
     parked: usize,
 }
 
@@ -63,7 +64,7 @@ impl<'a> Standing<'a> {
         Self { destination, recorded, waiting: 0, told: 0, superseded: 0, parked: 0 }
     }
 
-    /// Counts what the ledger says now of a member that was recorded.
+    /// Counts a recorded member by what the ledger now says of it.
     pub(super) fn count(&mut self, recorded: &MembershipDelta, found: Option<&MemberView>) {
         let count = match found {
             None => &mut self.superseded,
@@ -76,18 +77,18 @@ impl<'a> Standing<'a> {
     }
 }
 
-/// What went wrong, alone or for one event of a batch.
+/// An error, of the whole request or of one event of a batch.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Failure {
     status_code: u16,
     message: String,
-    /// The development server's own calls; there are none here to be shown.
+    /// The development server's stack trace; always empty here.
     stack: [String; 0],
     #[serde(skip_serializing_if = "Option::is_none")]
     fields: Option<BTreeMap<String, String>>,
     request_error: bool,
-    /// Which event of a batch.
+    /// The index of the event in its batch.
     #[serde(skip_serializing_if = "Option::is_none")]
     index: Option<usize>,
 }
@@ -109,7 +110,7 @@ impl Request {
 }
 
 impl Response {
-    /// Nothing was done.
+    /// For a dry run.
     pub(super) fn dry_run() -> Self {
         Self {
             status_code: 0,
@@ -119,7 +120,7 @@ impl Response {
         }
     }
 
-    /// What the call says is in the ledger.
+    /// For a call whose members were recorded.
     pub(super) fn recorded(what: &Standing<'_>) -> Self {
         Self {
             status_code: StatusCode::ACCEPTED.as_u16(),
@@ -142,13 +143,13 @@ impl Failure {
         }
     }
 
-    /// The same, beside a field.
+    /// Adds the message for one field.
     pub(super) fn at(mut self, field: &str, message: impl Into<String>) -> Self {
         self.fields.get_or_insert_default().insert(field.to_owned(), message.into());
         self
     }
 
-    /// The same, for one event of a batch.
+    /// Sets the index of the event in its batch.
     pub(super) fn in_batch(self, index: usize) -> Self {
         Self { index: Some(index), ..self }
     }
@@ -168,7 +169,7 @@ impl Failure {
             Reason::NoContextKey => Some("context_key"),
             Reason::MembershipUnknown => Some("traits_or_props"),
             Reason::ContextKindConflict => Some("context_kind"),
-            // Their sentences begin with the field.
+            // The details of these reasons begin with the name of the field.
             Reason::MissingField
             | Reason::InvalidField
             | Reason::FieldTooLong

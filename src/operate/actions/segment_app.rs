@@ -1,8 +1,9 @@
-//! Leave for Segment's web application to ask `/actions` from a browser, where the operator has enabled
-//! it (`admin.segment_app`): cross-origin requests, their preflights, and Chrome's for private networks.
+//! CORS for Segment's web application, so that it can call `/actions` from a browser if the operator
+//! has enabled it (`admin.segment_app`): cross-origin requests, their preflights, and Chrome's for
+//! private networks.
 //!
-//! Everything else of the admin listener stays closed to web pages, and tokens are demanded where there
-//! are any: a preflight carries none, so that it alone is answered without.
+//! All other routes of the admin listener stay closed to web pages. Tokens are still required where
+//! they are configured, except for preflights, which cannot carry one.
 
 use axum::Router;
 use axum::extract::Request;
@@ -10,13 +11,13 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
-/// Where Segment's application lives: in the US, and in the EU.
+/// The origins of Segment's application, in the US and in the EU.
 const ORIGINS: [&str; 2] = ["https://app.segment.com", "https://eu1.app.segment.com"];
 
-/// So long a browser remembers the leave.
+/// How long a browser may cache the answer to a preflight.
 const MAX_AGE_S: HeaderValue = HeaderValue::from_static("600");
 
-/// Puts the leave in front of routes that check `Origin` themselves.
+/// Admits Segment's application to routes that check `Origin` themselves.
 pub fn admit_to(router: Router) -> Router {
     router.layer(middleware::from_fn(admit))
 }
@@ -31,7 +32,7 @@ async fn admit(mut request: Request, next: Next) -> Response {
     let mut response = if request.method() == Method::OPTIONS && asks_leave {
         leave(request.headers()).into_response()
     } else {
-        // It is judged: to the routes behind, the request is one of no web page.
+        // It is admitted, so the routes behind see a request that comes from no web page.
         request.headers_mut().remove(header::ORIGIN);
         request.headers_mut().remove("sec-fetch-site");
         next.run(request).await

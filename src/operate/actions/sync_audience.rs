@@ -1,7 +1,7 @@
-//! `POST /actions/syncAudience`: one event, or a list of them, through the mapping that came along.
+//! `POST /actions/syncAudience`: maps one event or a list of events with the mapping in the request.
 //!
-//! `?dry_run` shows the calls. Without it the events are recorded for the configured destination whose
-//! client-side ID the settings name; its own token is used, whatever `apiKey` says.
+//! `?dry_run` only shows the calls. Otherwise the events are recorded for the configured destination
+//! that has the client-side ID of the settings; its own token is used, whatever `apiKey` says.
 
 use std::sync::Arc;
 
@@ -20,10 +20,11 @@ use crate::membership::{DestinationName, MembershipDelta};
 use crate::operate::api::{Asked, ExactChange, audit};
 use crate::operate::problem::Problem;
 
-/// Where the calls of settings would go that name no configured destination.
+/// The base URL shown for settings that name no configured destination.
 const HOSTED: &str = "https://app.launchdarkly.com";
 
-/// Most events in one request: those of Segment's largest batch. Each is answered ([P6](crate::design::P6)).
+/// Most events in one request: the size of Segment's largest batch. Each event is answered
+/// ([P6](crate::design::P6)).
 const MOST_EVENTS: usize = 4000;
 
 #[derive(Deserialize)]
@@ -32,7 +33,7 @@ pub(super) struct Query {
     dry_run: Option<String>,
 }
 
-/// The request; what else a driver sends along (`auth`, `features`, …) decides nothing here.
+/// The request; whatever else a driver sends (`auth`, `features`, …) is ignored.
 #[derive(Deserialize)]
 pub(super) struct Perform {
     #[serde(default)]
@@ -58,11 +59,11 @@ pub(super) async fn sync_audience(
     Ok(Json(answer.unwrap_or_else(|failure| vec![Entry::Failure(failure)])))
 }
 
-/// What a request's events come to.
+/// The results of mapping a request's events.
 #[derive(Default)]
 struct Mapped {
     deltas: Vec<MembershipDelta>,
-    /// The event behind each delta.
+    /// The index of the event behind each delta.
     origins: Vec<usize>,
     failures: Vec<(usize, Failure)>,
 }
@@ -76,7 +77,7 @@ impl Actions {
         })?;
         let environments = self.environments.get();
         let environment = environment_of(&environments, &client_side_id).map_err(bad)?;
-        // A field that is none of the action's says nothing, as there.
+        // Unknown fields are ignored, as on the development server.
         let is_field = |name: &str| Mapping::field_names().any(|field| field == name);
         let mut mapping = what.mapping.unwrap_or_default();
         mapping.retain(|name, _| is_field(name));
@@ -134,7 +135,7 @@ impl Actions {
         mapped
     }
 
-    /// All of it or nothing; what comes back is on stable storage.
+    /// Records all deltas or none; the returned ones are on stable storage.
     async fn record(&self, to: &DestinationName, mapped: Mapped) -> Result<Mapped, Failure> {
         let Mapped { deltas, origins, mut failures } = mapped;
         if deltas.is_empty() {
@@ -161,14 +162,14 @@ impl Actions {
         Ok(Mapped { deltas, origins, failures })
     }
 
-    /// What has become of what a call says: an event may be older than what the ledger knows, or
-    /// LaunchDarkly may have been told the same already.
+    /// The state of a call's members: an event may be older than what the ledger knows, or LaunchDarkly
+    /// may already have the membership.
     async fn standing(&self, destination: &DestinationName, call: &Call) -> Response {
         let mut standing = Standing::of(destination, call.deltas().len());
         for delta in call.deltas() {
             let Ok(found) = self.ledger.member(destination, delta.context_key.as_str()).await
             else {
-                break; // It is recorded all the same.
+                break; // the events are recorded all the same
             };
             let is_it = |view: &&MemberView| {
                 view.audience == delta.audience.as_str()
@@ -180,7 +181,7 @@ impl Actions {
     }
 }
 
-/// The destination to record for.
+/// The destination to record for, which must be configured and enabled.
 fn open(environment: Option<&Environment>) -> Result<&Environment, Failure> {
     match environment {
         Some(environment) if environment.enabled => Ok(environment),

@@ -1,4 +1,4 @@
-//! Destinations and audiences: what is there, and what is done to all of it.
+//! Destinations and audiences: lists, and operations on a whole destination or audience.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -115,7 +115,7 @@ pub(super) async fn pause(
     Ok(Json(Done::of(1)))
 }
 
-/// Lets the delivery of a destination go on
+/// Resumes the delivery of a destination
 #[utoipa::path(
     post,
     path = "/api/v1/destinations/{destination}/resume",
@@ -137,7 +137,7 @@ pub(super) async fn resume(
     Ok(Json(Done::of(1)))
 }
 
-/// Takes a person out of every audience, then erases what is known of them
+/// Removes a person from every audience, then erases what is known of them
 #[utoipa::path(
     post,
     path = "/api/v1/destinations/{destination}/forget",
@@ -196,7 +196,7 @@ pub(super) async fn drop_rows(
     Ok(Json(Done::of(count)))
 }
 
-/// Tells every member again, ends that, or takes out who came by an older mapping
+/// Delivers every member again, stops doing so, or removes members that came by an older mapping
 #[utoipa::path(
     post,
     path = "/api/v1/destinations/{destination}/resync",
@@ -230,8 +230,9 @@ pub(super) async fn resync(
     Ok(Json(Done::of(count)))
 }
 
-/// Where nobody is under the present mapping yet, everybody would be stale: Segment has not sent the
-/// audience since the mapping was changed.
+/// Retracts members that came by an older mapping. Without `force`, audiences without any member under
+/// the present mapping are left alone: Segment has not sent them since the mapping was changed, so all
+/// members would be retracted.
 async fn retract_stale(
     api: &Api,
     name: &DestinationName,

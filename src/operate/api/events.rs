@@ -1,4 +1,4 @@
-//! One event in an operator's hand: explained, or taken as if Segment had posted it.
+//! A single event, given by an operator: explained, or taken as if Segment had posted it.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::receive::{HandInError, HandedIn, hand_in, too_large};
 
 const ONE_EVENT: &str = "the body is not one event: a JSON object";
 
-/// What would happen to an event and why; nobody is told, and nothing is kept
+/// What would happen to an event and why; nothing is recorded or delivered
 #[utoipa::path(
     post,
     path = "/api/v1/destinations/{destination}/explain",
@@ -46,7 +46,7 @@ pub(super) async fn explain(
     }
 }
 
-/// Takes an event as if Segment had posted it: the same mapping, the same ledger, the same account
+/// Takes an event as if Segment had posted it: the same mapping, the same ledger, the same answer
 #[utoipa::path(
     post,
     path = "/api/v1/destinations/{destination}/events",

@@ -8,7 +8,7 @@ use super::{Api, Asked};
 use crate::json::Json;
 use crate::operate::history::{HistoryPage, HistoryQuery};
 
-/// The last hour of each destination, in steps; a restart of the daemon begins it anew
+/// The last hour of each destination, in steps; empty after a restart of the daemon
 #[utoipa::path(
     get,
     path = "/api/v1/history",

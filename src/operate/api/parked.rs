@@ -1,4 +1,4 @@
-//! Members that LaunchDarkly refused: listed, tried again, or given up.
+//! Members that LaunchDarkly refused: listed, requeued, or discarded.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub(super) async fn list(
     let limit = limit(asked.limit, 100)?;
     let audience = match &asked.audience {
         None => None,
-        // No audience has an empty id, so that nobody is parked there.
+        // No audience has an empty ID, so there can be no parked members in it.
         Some(id) => match AudienceId::new(id) {
             None => return Ok(Json(ParkedPage { parked: Vec::new(), more: false })),
             audience => audience,
@@ -115,7 +115,8 @@ impl Deed {
     }
 }
 
-/// Does something to the parked members that were asked for, a page at a time; to how many.
+/// Carries out `deed` on the parked members that `which` selects, page by page; returns how many were
+/// concerned.
 async fn each(
     api: &Api,
     name: &DestinationName,

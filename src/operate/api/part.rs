@@ -1,6 +1,5 @@
-//! A part of a list that is short by nature and still has no bound: destinations, audiences, the
-//! audiences of a person. What comes next is said in a `Link` header (RFC 8288), so that the body is
-//! the list and nothing else.
+//! Pages of lists that are usually short but unbounded: destinations, audiences, the audiences of a
+//! person. A `Link` header (RFC 8288) leads to the next page, so that the body is only the list.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
@@ -8,15 +7,15 @@ use serde::Serialize;
 
 use crate::json::Json;
 
-/// Items, and the query that goes on behind them.
+/// The items of a page, and the query of the next page.
 #[derive(Debug)]
 pub(super) struct Part<T> {
     items: Vec<T>,
     next: Option<String>,
 }
 
-/// The first `limit` of `items` behind `after`, in the order of `key`; `query` puts a key and the
-/// limit into words.
+/// The first `limit` of `items` after `after`, sorted by `key`; `query` makes the query of the next
+/// page from a key and the limit.
 pub(super) fn part<T, K: Ord>(
     mut items: Vec<T>,
     key: impl Fn(&T) -> K,

@@ -1,8 +1,8 @@
-//! How far long work has come: what is done to all of an audience, a replay, and a backlog that is
-//! being worked off.
+//! The progress of long work: operations on all members of an audience, a replay, and a backlog being
+//! drained.
 //!
-//! The ledger says how much is done; how fast that goes is found by comparing with what it said
-//! before, so that an estimate follows the last half minute of those who look.
+//! The ledger says how much is done. The rate is found by comparing successive readings, so an estimate
+//! is based on the readings of the last half minute.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,33 +17,33 @@ use crate::json::Json;
 use crate::ledger::AudienceView;
 use crate::membership::{DestinationName, Timestamp};
 
-/// Most items of one answer.
+/// Most items in one answer.
 const MOST: usize = 1000;
-/// What an estimate looks back on.
+/// How far back an estimate looks.
 const WINDOW: Duration = Duration::from_secs(30);
-/// Looks that are closer together than this are one.
+/// Readings closer together than this count as one.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// The least that says how fast something goes.
+/// The shortest interval from which a rate is estimated.
 const SHORTEST: Duration = Duration::from_secs(2);
-/// A backlog is worked off, rather than passing through, if somebody has waited for so long.
+/// A backlog counts as long work only if some member has waited this long.
 const LASTS: Duration = Duration::from_secs(5);
-/// A replay goes on a part at a time; one that has not for so long was given up.
+/// A replay is done part by part; if no part came for this long, it was abandoned.
 const GIVEN_UP: Duration = Duration::from_secs(60);
 
-/// What long work it is, of whom.
+/// Identifies long work: destination, kind, and the audience, if it concerns only one.
 type Which = (DestinationName, Work, Option<String>);
 
-/// What was seen of long work.
+/// The progress of all long work, as observed so far.
 #[derive(Debug, Default)]
 pub struct Courses(Mutex<HashMap<Which, Course>>);
 
-/// How one piece of it went.
+/// The progress of one piece of work.
 #[derive(Debug)]
 struct Course {
     since: Timestamp,
     done: u64,
     total: u64,
-    /// The last half minute, the oldest first.
+    /// The readings of the last half minute, the oldest first.
     looks: VecDeque<(Instant, u64)>,
 }
 
@@ -54,7 +54,7 @@ impl Course {
 
     fn look(&mut self, done: u64, total: u64, now: Instant) {
         (self.done, self.total) = (done.min(total), total);
-        // What has begun anew, or has grown, does not tell how fast it goes.
+        // Earlier readings are useless after a fresh start.
         if self.looks.back().is_some_and(|(_, before)| *before > self.done) {
             self.looks.clear();
         }
@@ -64,7 +64,7 @@ impl Course {
         }
     }
 
-    /// A backlog: the most it ever was is what there is to do.
+    /// For a backlog: the total is the largest backlog seen.
     fn look_at_rest(&mut self, rest: u64, now: Instant) {
         let total = self.total.max(rest);
         if total > self.total {
@@ -73,7 +73,8 @@ impl Course {
         self.look(total - rest, total, now);
     }
 
-    /// In members or events a second; until there is something to compare with, since the beginning.
+    /// The rate in members or events per second; the average since the beginning while there are too
+    /// few readings.
     fn per_second(&self, now: Instant, clock: Timestamp) -> f64 {
         let oldest = self.looks.front().copied();
         let window = oldest.map(|(at, done)| (now.duration_since(at), self.done - done));
@@ -108,8 +109,8 @@ impl Courses {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A part of a replay is through. `of`: there were so many events when it began, with this part;
-    /// `more`: it is to go on.
+    /// Call after each part of a replay with the number of events in it. `of` is the total at the
+    /// beginning, given with the first part; `more` says whether further parts will come.
     pub(super) fn replayed(
         &self,
         name: &DestinationName,
@@ -130,7 +131,7 @@ impl Courses {
         }
     }
 
-    /// Compares what there is with what there was.
+    /// Takes a reading of all work of a destination, and returns its progress.
     fn look(
         &self,
         name: &DestinationName,
@@ -148,7 +149,7 @@ impl Courses {
             if course.since != walk.since && walk.since != Timestamp::EPOCH {
                 *course = Course::new(since);
             }
-            // Whom it has come past may still wait to be told.
+            // Members that were visited may still be pending, and do not count as done.
             let told = (walk.visited + walk.unvisited()).saturating_sub(view.pending);
             course.look(told, walk.expected.max(walk.visited), now);
             seen.insert(which);
@@ -178,7 +179,7 @@ impl Courses {
     }
 }
 
-/// What long work is under way and how far it has come
+/// The long work that is under way, and its progress
 #[utoipa::path(
     get,
     path = "/api/v1/destinations/{destination}/progress",
@@ -202,7 +203,7 @@ mod tests {
 
     type Looks<'a> = &'a [(u64, u64)];
 
-    /// Looks at a course every second and says what it came to.
+    /// Takes a reading every second and returns the result.
     fn went(looks: Looks<'_>) -> (u64, f64, Option<u64>) {
         let (begin, mut course) = (Instant::now(), Course::new(Timestamp::EPOCH));
         let which = (DestinationName::new("eu").expect("a name"), Work::Resync, None);
@@ -221,7 +222,7 @@ mod tests {
         let steady: Vec<(u64, u64)> = (1..=60).map(|second| (second * 100, 10_000)).collect();
         let stalled: Vec<(u64, u64)> =
             (1..=60).map(|second| (second.min(20) * 100, 10_000)).collect();
-        // looks, done, a second, seconds left
+        // readings of done and total, then the expected done, rate and seconds left
         let table: [(Looks<'_>, u64, f64, Option<u64>); 6] = [
             (&[(500, 1000)], 500, 500.0, Some(1)),
             (&[(0, 1000)], 0, 0.0, None),

@@ -18,7 +18,7 @@ use crate::map::{Mappings, Outcome, Rejection};
 use crate::membership::{DestinationName, MembershipDelta, Timestamp};
 use crate::operate::access::Power;
 
-/// Events in one part of a replay.
+/// Most events in one part of a replay.
 const PAGE: u32 = 500;
 
 /// Events that could not be mapped, with their reasons, the oldest first. Personal
@@ -41,8 +41,8 @@ pub(super) async fn list(
     Ok(Json(RejectedPage { rejected, more }))
 }
 
-/// The next events behind `after`, and whether there are more: the ledger keeps pages of large ones
-/// short.
+/// The next events after `after`, and whether there are more: the ledger returns fewer events per page
+/// if they are large.
 async fn page(
     api: &Api,
     name: &DestinationName,
@@ -55,7 +55,7 @@ async fn page(
     Ok((found, more))
 }
 
-/// One event by its number.
+/// The event with this number.
 async fn numbered(api: &Api, name: &DestinationName, id: i64) -> Result<RejectedView, Problem> {
     let found = api.ledger.rejected(name, id.saturating_sub(1), 1).await?;
     found.into_iter().find(|event| event.id == id).ok_or_else(|| {
@@ -83,7 +83,7 @@ pub(super) async fn one(
     Ok(Json(RejectedInfo::of(numbered(&api, &name, id).await?, power)))
 }
 
-/// Keeps rejected events no longer
+/// Discards rejected events
 #[utoipa::path(
     post,
     path = "/api/v1/destinations/{destination}/rejected/discard",
@@ -115,7 +115,7 @@ async fn discard_all(api: &Api, name: &DestinationName) -> Result<u64, Problem> 
     }
 }
 
-/// Sends a part of the rejected events through the present mapping
+/// Replays a part of the rejected events through the present mapping
 #[utoipa::path(
     post,
     path = "/api/v1/destinations/{destination}/rejected/replay",
@@ -160,20 +160,20 @@ pub(super) async fn replay(
     Ok(Json(answer))
 }
 
-/// How many rejected events are kept.
+/// The number of rejected events kept.
 async fn kept(api: &Api, name: &DestinationName) -> Result<Option<u64>, Problem> {
     let known = api.ledger.destinations().await?;
     Ok(known.iter().find(|of| of.name == name.as_str()).map(|of| of.rejected))
 }
 
-/// What the present mapping makes of events.
+/// The results of mapping events anew.
 #[derive(Default)]
 struct Plan {
     deltas: Vec<MembershipDelta>,
     /// The number of the event behind each delta.
     origins: Vec<i64>,
     deletions: Vec<(i64, OrderedDeletion)>,
-    /// Recorded, but one mapping still cannot read them: kept for it.
+    /// Events that are recorded but kept all the same, as one of the mappings still rejects them.
     half_rejected: Vec<i64>,
     answer: Replayed,
 }
@@ -186,7 +186,7 @@ impl Plan {
                 plan.reject(id, &Rejection::unreadable());
                 continue;
             };
-            // The time of arrival is that of the first arrival: a replay is no newer event.
+            // Mapped as of its first arrival: a replay does not make an event newer.
             match mappings.map(&event, received_at) {
                 Outcome::Accepted { deltas, .. }
                     if oldest.is_some_and(|oldest| {
@@ -223,7 +223,8 @@ impl Plan {
         self.answer.rejected.push(StillRejected { id, reason: rejection.to_string() });
     }
 
-    /// Records first and discards after: a crash in between repeats what changes nothing.
+    /// Records first and discards afterwards: a crash in between only leads to a repetition, which is
+    /// idempotent.
     async fn carry_out(mut self, api: &Api, name: &DestinationName) -> Result<Replayed, Problem> {
         let intake = Intake {
             destination: name.clone(),

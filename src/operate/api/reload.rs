@@ -1,4 +1,4 @@
-//! The configuration read again, because an operator asks.
+//! Reloading the configuration on an operator's request.
 
 use std::sync::Arc;
 
@@ -11,18 +11,18 @@ use super::{Api, Change, Problem};
 
 use crate::json::Json;
 
-/// Where the answer goes: what was changed, or why nothing was.
+/// Receives the result of a reload: what was changed, or why nothing was.
 pub type Asked = oneshot::Sender<Result<Reloaded, String>>;
 
-/// Questions that may wait for a reload that is under way.
+/// Most requests that wait while a reload is under way.
 const WAITING: usize = 16;
 
-/// The way to whoever reads the configuration again.
+/// Sends reload requests to the part of the daemon that reads the configuration.
 #[derive(Clone, Debug)]
 pub struct Reloads(mpsc::Sender<Asked>);
 
 impl Reloads {
-    /// Both ends of it. Without the other end nothing can be read again.
+    /// Both ends of the channel. If the receiver is dropped, reloads fail.
     #[must_use]
     pub fn channel() -> (Self, mpsc::Receiver<Asked>) {
         let (sender, receiver) = mpsc::channel(WAITING);
@@ -43,7 +43,7 @@ impl Reloads {
     }
 }
 
-/// Reads the configuration again and applies what can be applied to a daemon that runs
+/// Reads the configuration again and applies the changes that need no restart
 #[utoipa::path(
     post,
     path = "/api/v1/reload",

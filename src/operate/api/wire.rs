@@ -1,5 +1,5 @@
-//! What the admin API takes and answers, for the daemon and for the commands that ask it. Times are
-//! RFC 3339, UTC.
+//! The bodies of the admin API's requests and answers, for the daemon and for the commands that call
+//! it. Times are RFC 3339, UTC.
 
 mod destinations;
 mod events;
@@ -24,33 +24,33 @@ pub use rejected::{
     RejectedChange, RejectedInfo, RejectedPage, RejectedQuery, Replay, Replayed, StillRejected,
 };
 
-/// A point in time as people and programs read it.
+/// A point in time as RFC 3339 text.
 #[must_use]
 pub fn instant(timestamp: Timestamp) -> String {
     let instant = jiff::Timestamp::from_microsecond(timestamp.0).unwrap_or_default();
     format!("{instant:.3}")
 }
 
-/// What a reload has done.
+/// The result of a reload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Reloaded {
-    /// Keys that say something else and are applied, and destinations and routes that came or went.
+    /// Changed keys that are applied, and destinations and routes that were added or removed.
     pub changed: Vec<String>,
-    /// Keys that say something else and are applied when the daemon is started again.
+    /// Changed keys that take effect after a restart of the daemon.
     pub needs_restart: Vec<String>,
 }
 
 /// What a token may do.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Access {
-    /// `operate`: everything; `read`: look, but not at the events that are kept.
+    /// `operate`: everything; `read`: everything may be seen but the kept events themselves.
     pub power: String,
 }
 
 /// How many members, events or audiences a change concerned.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Done {
-    /// So many.
+    /// The number.
     pub count: u64,
     /// Audiences that were left alone, each with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -63,7 +63,7 @@ impl Done {
     }
 }
 
-/// A change that needs no words: its body is an empty object.
+/// A change without parameters: its body is an empty object.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Nothing {}

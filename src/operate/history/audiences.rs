@@ -1,4 +1,4 @@
-//! Who entered and left each audience, a minute at a time.
+//! How many members entered and left each audience, minute by minute.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -10,10 +10,11 @@ use crate::membership::{AudienceId, Timestamp};
 
 /// Minutes that are kept.
 pub const MINUTES: usize = 60;
-/// Audiences of one destination that are watched at once. One that falls quiet makes way.
+/// Most audiences watched per destination. A further one is watched only when a quiet one has been
+/// dropped.
 const MOST: usize = 2000;
 
-/// The last hour of one audience; the present minute is the last.
+/// The last hour of one audience, minute by minute; the present minute is the last.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct AudienceHistory {
     /// Members that entered, in each minute.
@@ -22,15 +23,15 @@ pub struct AudienceHistory {
     pub left: Vec<u64>,
 }
 
-/// Every audience of a destination that changed in the last hour.
+/// The audiences of a destination that changed in the last hour.
 #[derive(Debug, Default)]
 pub(super) struct Audiences {
     by_id: BTreeMap<AudienceId, Minutes>,
-    /// What is older was looked for already.
+    /// The minute at which old entries were last removed.
     swept: i64,
 }
 
-/// Minutes in which anybody entered or left, the oldest first.
+/// The minutes in which members entered or left, the oldest first.
 type Minutes = VecDeque<(i64, Turnover)>;
 
 impl Audiences {
@@ -51,7 +52,7 @@ impl Audiences {
             }
             let minutes = self.by_id.entry(audience).or_default();
             match minutes.back_mut() {
-                // A clock that was set back goes on in the minute it had reached.
+                // After the clock was set back, counts go to the latest minute so far.
                 Some((last, sum)) if *last >= minute => {
                     sum.joined += joined;
                     sum.left += left;

@@ -1,16 +1,17 @@
-//! How long calls took, from the buckets they were counted in.
+//! Percentiles of call durations, estimated from histogram buckets.
 
 use crate::counting::Distribution;
 
-/// Calls by how long they took.
+/// A histogram of call durations.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct CallTimes {
-    /// Upper bound in seconds, and how many were between the one before and this; the last is infinite.
+    /// Upper bounds in seconds, each with the number of calls above the bound before it; the last bound
+    /// is infinite.
     buckets: Vec<(f64, u64)>,
 }
 
 impl CallTimes {
-    /// More calls, counted in the same buckets.
+    /// Adds calls counted in the same buckets.
     pub fn add(&mut self, more: &Distribution) {
         if self.buckets.is_empty() {
             self.buckets.clone_from(&more.buckets);
@@ -21,7 +22,7 @@ impl CallTimes {
         }
     }
 
-    /// Those that were added since `before`.
+    /// The calls added since `before`.
     pub fn since(&self, before: &Self) -> Self {
         let earlier = before.buckets.iter().map(|(_, count)| *count).chain(std::iter::repeat(0));
         let added = self.buckets.iter().zip(earlier);
@@ -30,13 +31,13 @@ impl CallTimes {
         }
     }
 
-    /// How many.
+    /// The number of calls.
     pub fn count(&self) -> u64 {
         self.buckets.iter().map(|(_, count)| count).sum()
     }
 
-    /// How many milliseconds the call took that this part (0 to 1) of all calls did not outlast, as if they
-    /// were spread evenly within a bucket. `None`: there were none.
+    /// The duration in milliseconds that this part (0 to 1) of all calls did not exceed, assuming that
+    /// calls are spread evenly within a bucket. `None` if there were no calls.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -48,7 +49,7 @@ impl CallTimes {
         let (mut seen, mut lower) = (0.0, 0.0);
         for (upper, count) in self.buckets.iter().map(|(upper, count)| (*upper, *count as f64)) {
             if count > 0.0 && seen + count >= rank {
-                // Of what is above the last bound only that is known.
+                // Calls above the last finite bound count as that bound.
                 let upper = if upper.is_finite() { upper } else { lower };
                 let seconds = lower + (upper - lower) * (rank - seen) / count;
                 return Some((seconds * 1000.0).round() as u64);

@@ -1,11 +1,12 @@
-//! Where log lines wait until they are written: a queue with a thread of its own behind it.
+//! The queue of log lines, and the thread that writes them.
 //!
 //! # What always holds
-//! * Whoever logs never waits for the log: a reader that has stopped reading delays no request ([P5](crate::design::P5)).
-//! * A line that cannot be written is dropped and counted: the disk is full, nobody reads any more, or the
+//! * Logging never blocks: a reader that has stopped reading delays no request
+//!   ([P5](crate::design::P5)).
+//! * A line that cannot be written is dropped and counted: the disk is full, the reader is gone, or the
 //!   queue is full (`tests/it/log_lines.rs`).
-//! * At most twice [`MOST_BYTES`] wait ([P6](crate::design::P6)).
-//! * What was logged before a panic or the end of the process is written first, unless that takes longer
+//! * At most twice [`MOST_BYTES`] are buffered ([P6](crate::design::P6)).
+//! * Lines logged before a panic or before the process ends are written first, unless that takes longer
 //!   than [`PATIENCE`].
 
 use std::io::{self, ErrorKind, Write};
@@ -18,25 +19,25 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::counting::Count;
 
-/// Most bytes in the queue, and most that are being written.
+/// Most bytes in the queue, and most bytes being written.
 const MOST_BYTES: usize = 512 << 10;
-/// Most bytes of the buffers that are kept while nothing is logged.
+/// Most capacity of an idle buffer.
 const KEPT_BYTES: usize = 16 << 10;
-/// How long the end of the process, or a panic, waits for the lines before it.
+/// How long a panic or the end of the process waits for earlier lines.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Between two attempts at a pipe that does not block and has no room.
+/// Pause between two attempts to write to a full non-blocking pipe.
 const TRY_AGAIN: Duration = Duration::from_millis(10);
 
-/// Lines on their way to the log. Clones share the queue.
+/// The queue of log lines. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Lines(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// The thread waits for lines.
+    /// Signals the thread that there are lines.
     come: Condvar,
-    /// Somebody waits until all are written.
+    /// Signals [`Lines::flush`] that all lines are written.
     written: Condvar,
     dropped: Count,
     ended: CancellationToken,
@@ -46,16 +47,16 @@ struct Shared {
 struct Queue {
     /// Whole lines, one after the other.
     bytes: Vec<u8>,
-    /// The thread waits for more.
+    /// Whether the thread waits for lines.
     is_waiting: bool,
-    /// What was taken last is not written yet.
+    /// Whether the lines taken last are still being written.
     is_writing: bool,
-    /// The thread is gone.
+    /// Whether the thread has ended.
     has_ended: bool,
 }
 
 impl Lines {
-    /// Starts the thread, which writes to standard error. An error: there is no thread to be had.
+    /// Starts the thread, which writes to standard error. Errors: the thread cannot be started.
     pub(super) fn to_stderr() -> io::Result<Self> {
         Self::start(Stderr)
     }
@@ -67,18 +68,18 @@ impl Lines {
         Ok(lines)
     }
 
-    /// Lines that could not be written, since the start.
+    /// Lines that could not be written since the start.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.0.dropped.get()
     }
 
-    /// Returns when the thread has ended, which it never should.
+    /// Waits until the thread has ended, which should never happen.
     pub async fn ended(&self) {
         self.0.ended.cancelled().await;
     }
 
-    /// Waits until all lines so far are written, but not for ever.
+    /// Waits until all lines so far are written, but no longer than [`PATIENCE`].
     pub(super) fn flush(&self) {
         let deadline = Instant::now() + PATIENCE;
         let mut queue = self.lock();
@@ -92,7 +93,7 @@ impl Lines {
         }
     }
 
-    /// Flushes when it is dropped: at the end of the process.
+    /// Returns a guard that flushes when it is dropped, at the end of the process.
     #[must_use]
     pub fn flush_at_end(&self) -> FlushAtEnd {
         FlushAtEnd(self.clone())
@@ -113,7 +114,7 @@ impl Lines {
         }
     }
 
-    /// Takes all that has come into `taken`, which is empty; waits until there is something.
+    /// Waits for lines and swaps all of them into `taken`, which must be empty.
     fn take(&self, taken: &mut Vec<u8>) {
         let mut queue = self.lock();
         queue.is_writing = false;
@@ -142,7 +143,7 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 impl Write for Lines {
-    /// The subscriber gives a whole line at a time. It never fails: what cannot be kept is counted.
+    /// The subscriber writes one whole line at a time. Never fails: dropped lines are counted.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line);
         Ok(line.len())
@@ -163,14 +164,14 @@ impl Drop for FlushAtEnd {
     }
 }
 
-/// The thread.
+/// The thread that writes the lines.
 #[derive(Debug)]
 struct Writer<S> {
     lines: Lines,
     sink: S,
-    /// A line was written in part, and the rest of it could not be.
+    /// Whether the last written line is incomplete.
     is_torn: bool,
-    /// How many dropped lines the log itself has told of.
+    /// How many dropped lines have been reported in the log.
     reported: u64,
 }
 
@@ -191,7 +192,7 @@ impl<S: Write> Writer<S> {
         }
     }
 
-    /// `false`: some of the lines could not be written, and are counted.
+    /// Returns `false` if some lines could not be written; they are counted.
     fn write(&mut self, lines: &[u8]) -> bool {
         if self.is_torn && self.write_all(b"\n").is_ok() {
             self.is_torn = false;
@@ -199,19 +200,19 @@ impl<S: Write> Writer<S> {
         let Err(left) = self.write_all(lines) else { return true };
         let (written, left) = lines.split_at(lines.len() - left);
         self.is_torn |= written.last().is_some_and(|last| *last != b'\n');
-        let lost = left.split(|byte| *byte == b'\n').count() - 1; // there is always one part
+        let lost = left.split(|byte| *byte == b'\n').count() - 1; // one more part than newlines
         self.lines.0.dropped.add(lost as u64);
         false
     }
 
-    /// An error is how many bytes are left that cannot be written.
+    /// The error is the number of bytes that could not be written.
     fn write_all(&mut self, mut bytes: &[u8]) -> Result<(), usize> {
         while !bytes.is_empty() {
             match self.sink.write(bytes) {
                 Ok(0) => return Err(bytes.len()),
                 Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Whoever reads is slow. What comes meanwhile waits in the queue while there is room.
+                // The reader is slow. Meanwhile the queue buffers lines while it has room.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(TRY_AGAIN),
                 Err(_) => return Err(bytes.len()),
             }
@@ -228,7 +229,8 @@ impl<S> Drop for Writer<S> {
     }
 }
 
-/// Standard error without the lock of the standard library: a write that blocks keeps nobody else from it.
+/// Standard error without the standard library's lock, so that a blocked write does not block other
+/// writers.
 #[derive(Debug)]
 struct Stderr;
 
@@ -248,8 +250,8 @@ mod tests {
 
     use super::*;
 
-    /// Each write has the next of these outcomes, as soon as there is one; those that succeed take so many
-    /// bytes at most, which the test sees.
+    /// A sink whose writes have the given outcomes in turn; a successful write takes at most that many
+    /// bytes, which the test can see.
     struct Scripted {
         outcomes: Receiver<io::Result<usize>>,
         seen: Sender<Vec<u8>>,
@@ -294,13 +296,13 @@ mod tests {
         let failure = |kind: ErrorKind| Err(kind.into());
         lines.push(b"one\n");
         say(failure(ErrorKind::Interrupted));
-        say(failure(ErrorKind::WouldBlock)); // tried again
+        say(failure(ErrorKind::WouldBlock)); // is retried
         say(Ok(2));
         say(failure(ErrorKind::StorageFull));
         assert_eq!(next(&sees), "on");
         until(|| lines.dropped() == 1);
         lines.push(b"two\n");
-        say(failure(ErrorKind::BrokenPipe)); // not even the end of the first
+        say(failure(ErrorKind::BrokenPipe)); // not even the newline that ends the torn line
         say(failure(ErrorKind::BrokenPipe));
         until(|| lines.dropped() == 2);
         lines.push(b"three\n");
@@ -323,7 +325,7 @@ mod tests {
         let began = Instant::now();
         lines.flush();
         assert!(began.elapsed() >= PATIENCE, "it has waited, and has given up");
-        // What was kept is whole, and comes when it is read again.
+        // What stayed in the queue is complete, and is written once the reader reads again.
         let kept = most + 10 - usize::try_from(lines.dropped()).expect("a small number");
         let mut read = 0;
         while read < kept {
@@ -345,7 +347,7 @@ mod tests {
     #[tokio::test]
     async fn a_thread_that_ends_says_so_and_what_is_logged_then_is_counted() {
         let (lines, script, _) = scripted();
-        drop(script); // it panics
+        drop(script); // makes the thread panic
         lines.push(b"never written\n");
         tokio::time::timeout(Duration::from_secs(60), lines.ended()).await.expect("it has ended");
         lines.push(b"never written\n");

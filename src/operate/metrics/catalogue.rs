@@ -1,45 +1,45 @@
-//! Every metric there is. A name never changes its meaning; the manual's table is made from this one
-//! (`tests::the_manual_lists_every_metric`).
+//! The catalogue of all metrics. A name never changes its meaning; the manual's table is made from this
+//! one (`tests::the_manual_lists_every_metric`).
 
-/// What a metric is.
+/// The description of a metric.
 #[derive(Debug)]
 pub struct Metric {
-    /// Without the `_total` that counters are exposed with.
+    /// The name, without the suffix `_total` of exposed counters.
     pub name: &'static str,
-    /// How it behaves.
+    /// Its type.
     pub kind: Kind,
-    /// What one of it is.
+    /// The unit of its values.
     pub unit: Unit,
-    /// What tells its samples apart.
+    /// The names of its labels.
     pub labels: &'static [&'static str],
-    /// In a line.
+    /// Its description in one line.
     pub help: &'static str,
 }
 
-/// How a metric behaves.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Only grows.
     Counter,
     /// Goes up and down.
     Gauge,
-    /// Counts by size.
+    /// Counts values in buckets.
     Histogram,
 }
 
-/// What one of a metric is.
+/// The unit of a metric's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// A thing, or a fact.
+    /// A number of things, or a flag.
     One,
-    /// A second.
+    /// Seconds.
     Second,
-    /// A byte.
+    /// Bytes.
     Byte,
 }
 
 impl Kind {
-    /// As it is written in the exposition and the table.
+    /// The word in the exposition and the manual's table.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -51,8 +51,8 @@ impl Kind {
 }
 
 impl Unit {
-    /// As UCUM has it, for OTLP. Things have none there: `1` is for fractions, and whoever translates to
-    /// Prometheus makes `…_ratio` of a gauge that has it.
+    /// The unit in UCUM, for OTLP; empty for things. `1` would mean a fraction, and translators to
+    /// Prometheus append `_ratio` to a gauge that has it.
     #[must_use]
     pub fn ucum(self) -> &'static str {
         match self {
@@ -71,7 +71,7 @@ impl Metric {
         format!("{}{suffix}", self.name)
     }
 
-    /// Where it stands in the catalogue.
+    /// Its position in the catalogue.
     pub(super) fn position(&self) -> usize {
         ALL.iter().position(|metric| metric.name == self.name).unwrap_or(ALL.len())
     }
@@ -90,7 +90,7 @@ macro_rules! catalogue {
             };
         )*
 
-        /// All of them, in the order of the way of an event.
+        /// All metrics, in the order in which an event passes through the daemon.
         pub static ALL: &[&Metric] = &[$(&$constant),*];
     };
 }
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
     use crate::manual;
 
-    /// The manual's table.
+    /// The manual's table of metrics.
     fn table() -> String {
         let mut table =
             "| metric | kind | labels | meaning |\n| --- | --- | --- | --- |\n".to_owned();

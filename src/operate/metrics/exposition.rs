@@ -1,4 +1,4 @@
-//! The two texts that Prometheus reads, by its official client library.
+//! The text formats that Prometheus reads, written by its official client library.
 
 use std::fmt;
 
@@ -15,20 +15,20 @@ pub const TEXT: &str = prometheus_text::CONTENT_TYPE;
 /// The content type of [`open_metrics()`].
 pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// In Prometheus's own format, which every tool reads.
+/// The metrics in Prometheus's own format, which every tool reads.
 ///
 /// # Errors
-/// None that a `String` has.
+/// Never in practice: writing to a `String` cannot fail.
 pub fn text(families: Families) -> Result<String, fmt::Error> {
     let mut out = String::new();
     prometheus_text::encode(&mut out, &registry(families))?;
     Ok(out)
 }
 
-/// As `OpenMetrics`, which Prometheus asks for.
+/// The metrics in the `OpenMetrics` format, which Prometheus asks for.
 ///
 /// # Errors
-/// None that a `String` has.
+/// Never in practice: writing to a `String` cannot fail.
 pub fn open_metrics(families: Families) -> Result<String, fmt::Error> {
     let mut out = String::new();
     text::encode(&mut out, &registry(families))?;

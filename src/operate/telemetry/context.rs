@@ -1,40 +1,42 @@
-//! W3C trace context: which span of which trace something belongs to (<https://www.w3.org/TR/trace-context/>).
+//! W3C trace context: the trace and span that a request or call belongs to
+//! (<https://www.w3.org/TR/trace-context/>).
 
 use std::fmt::Write;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// The one header that is read and sent.
+/// The only trace header that is read and sent.
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// A span of a trace.
+/// Identifies a span of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TraceContext {
     pub trace_id: [u8; 16],
     pub span_id: [u8; 8],
-    /// Whether its spans are recorded; if not, it is passed on and nothing else.
+    /// Whether the trace is recorded; if not, its context is only passed on.
     pub sampled: bool,
 }
 
 tokio::task_local! {
-    /// What the running task works for.
+    /// The span that the running task works for.
     pub(super) static CURRENT: TraceContext;
 }
 
 impl TraceContext {
-    /// That of the running task.
+    /// The span that the running task works for, if any.
     pub fn current() -> Option<Self> {
         CURRENT.try_with(|context| *context).ok()
     }
 
-    /// A span below this one, or the first of a new trace.
+    /// A new child span of `parent`, or the first span of a new trace.
     pub fn below(parent: Option<Self>, sampled: bool) -> Self {
-        // All zeros would be invalid; so seldom that it is not asked for twice.
+        // An ID of all zeros would be invalid, but is too unlikely to draw again.
         let trace_id = parent.map_or_else(rand::random, |parent| parent.trace_id);
         Self { trace_id, span_id: rand::random(), sampled }
     }
 
-    /// What a request belongs to. What cannot be read counts as absent, as the standard asks.
+    /// The span named by a request's headers. An invalid header counts as absent, as the standard
+    /// demands.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(TRACEPARENT).iter();
         let (value, None) = (values.next()?, values.next()) else { return None };
@@ -48,7 +50,7 @@ impl TraceContext {
         let trace_id = bytes(parts.next()?)?;
         let span_id = bytes(parts.next()?)?;
         let flags = bytes::<1>(parts.next()?)?[0];
-        // Version 0 ends here; a later one may go on, and 255 is none.
+        // Version 0 has no further fields; later versions may, and version 255 is invalid.
         let ends = parts.next().is_none();
         let valid = trace_id != [0; 16] && span_id != [0; 8] && version != 255;
         (valid && (version != 0 || ends)).then_some(Self {
@@ -73,14 +75,14 @@ impl TraceContext {
     }
 }
 
-/// Lower-case hexadecimal, of exactly that length.
+/// Parses exactly `N` bytes of lower-case hexadecimal.
 fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     let is_lower = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     (is_lower && hex::decode_to_slice(text, &mut bytes).is_ok()).then_some(bytes)
 }
 
-/// The `traceparent` of a call that the running task makes, if it works for a trace.
+/// The `traceparent` header for a call made by the running task, if the task works for a trace.
 #[must_use]
 pub fn traceparent() -> Option<HeaderValue> {
     TraceContext::current().map(TraceContext::header)

@@ -1,4 +1,4 @@
-//! Calls in traces: the client that a courier calls, wrapped, and the traces that wait to be told.
+//! Traces of calls: a wrapper of the client that a courier calls, and the traces that wait for a call.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
@@ -13,19 +13,20 @@ use super::spans::{Kind, Tracer};
 use crate::launchdarkly::{Answer, Api, Fate, Outcome};
 use crate::membership::{AudienceId, DestinationName};
 
-/// Traces that one call is linked to beside the one it belongs to.
+/// Most traces that one call links to, besides the one it belongs to.
 pub(super) const MOST_LINKS: usize = 31;
-/// Audiences with traces that wait; of more, none are remembered.
+/// Most audiences with waiting traces; the traces of further audiences are dropped.
 const MOST_AUDIENCES: usize = 10_000;
 
 type OfAudiences = HashMap<(DestinationName, AudienceId), VecDeque<TraceContext>>;
 
-/// The traces of recorded requests that no call has told yet, the latest last. Clones share them.
+/// The traces of recorded requests that no call has delivered yet, per audience, the latest last.
+/// Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Untold(Arc<Mutex<OfAudiences>>);
 
 impl Untold {
-    /// A request of a trace is about to change this audience.
+    /// A request of this trace is about to change the audience.
     pub(super) fn touched(
         &self,
         destination: &DestinationName,
@@ -44,13 +45,13 @@ impl Untold {
         waiting.push_back(context);
     }
 
-    /// Takes those of an audience.
+    /// Takes the traces of an audience.
     fn take(&self, destination: &DestinationName, audience: &AudienceId) -> VecDeque<TraceContext> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.remove(&(destination.clone(), audience.clone())).unwrap_or_default()
     }
 
-    /// They were not told after all: they stand before those that came since.
+    /// The traces were not delivered: puts them back before those that came since.
     fn give_back(
         &self,
         destination: &DestinationName,
@@ -64,7 +65,7 @@ impl Untold {
     }
 }
 
-/// A client whose calls are spans, of the traces that they tell.
+/// A client that records each call as a span of the traces that it delivers.
 #[derive(Debug)]
 pub struct TracedApi {
     api: Arc<dyn Api>,
@@ -75,7 +76,7 @@ pub struct TracedApi {
 }
 
 impl TracedApi {
-    /// The same client, for one destination; `url` is where it calls, and holds no secret.
+    /// Wraps the client of one destination; `url` is its URL, which contains no secret.
     #[must_use]
     pub fn new(
         api: Arc<dyn Api>,
@@ -92,7 +93,7 @@ impl TracedApi {
 impl Api for TracedApi {
     async fn send(&self, audience: &AudienceId, body: Bytes) -> Answer {
         let contexts = self.untold.take(&self.destination, audience);
-        // One that is recorded is worth more than a later one that is not.
+        // A recorded trace is preferred to a later one that is not recorded.
         let sampled = contexts.iter().rposition(|context| context.sampled);
         let parent = sampled.or_else(|| contexts.len().checked_sub(1));
         let mut span = self.tracer.begin(
@@ -123,7 +124,7 @@ impl Api for TracedApi {
     }
 }
 
-/// Why a call was not taken: its status where there was one that says so.
+/// Why a call was not taken: its status if that is an error, else a fixed word.
 fn error_type(answer: &Answer) -> Cow<'static, str> {
     match (answer.status, &answer.outcome) {
         (Some(status @ 400..), _) => status.to_string().into(),

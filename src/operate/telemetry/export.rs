@@ -1,4 +1,4 @@
-//! The way to the collector: what has ended and what is counted, posted from a task of its own.
+//! The exporter: a task that posts ended spans and metrics to the collector.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,31 +21,31 @@ use crate::operate::logging::chain;
 use crate::operate::metrics::Families;
 use crate::operate::sources::Sources;
 
-/// Spans of one post.
+/// Most spans in one request.
 const MOST_TOGETHER: usize = 512;
-/// How long the first of them waits for company.
+/// Interval between two exports of spans.
 const SPANS_EVERY: Duration = Duration::from_secs(2);
-/// A collector is near; whoever is slower is not waited for.
+/// Timeout of one request: a collector is usually near.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// For what is left at the end.
+/// Time limit for the last export when the daemon stops.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Posts spans and metrics until it is told to stop.
+/// Exports spans and metrics until it is told to stop.
 #[derive(Debug)]
 pub struct Exporter {
     client: reqwest::Client,
     traces: Url,
     metrics: Url,
     metrics_every: Duration,
-    /// Which of several daemons this is: a UUID by chance, as the semantic conventions advise.
+    /// Tells this process from other daemons: a random UUID, as the semantic conventions advise.
     instance: String,
     ended: Ended,
-    /// So that a streak of failures is one warning.
+    /// Whether the last request failed, so that a series of failures is logged once.
     is_failing: bool,
 }
 
 impl Exporter {
-    /// The exporter to a collector, and what begins its spans.
+    /// The exporter to a collector, and the tracer whose spans it exports.
     ///
     /// # Errors
     /// TLS cannot be set up.
@@ -53,7 +53,7 @@ impl Exporter {
         telemetry: &config::Telemetry,
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, Tracer), reqwest::Error> {
-        // an error only says that it was installed before
+        // an error only means that a provider is installed already
         rustls::crypto::ring::default_provider().install_default().ok();
         let mut headers: HeaderMap = telemetry.otlp_headers.iter().cloned().collect();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
@@ -63,7 +63,7 @@ impl Exporter {
             .no_proxy()
             .timeout(PATIENCE);
         if telemetry.otlp_endpoint.scheme() == "http" {
-            // no TLS will be spoken: works on a system without any certificates
+            // no TLS will be used, so this must work on a system without certificates
             client = client.tls_certs_only([]);
         }
         let (tracer, ended) = Tracer::new(clock, telemetry.trace_percent);
@@ -84,7 +84,7 @@ impl Exporter {
         Ok((exporter, tracer))
     }
 
-    /// Runs until `stop`, and then posts what is left, if that goes quickly.
+    /// Runs until `stop`, then exports what is left, within a short time limit.
     pub async fn run(mut self, sources: Arc<Sources>, stop: CancellationToken) {
         let start = Instant::now();
         let ticks = |every: Duration| {
@@ -94,7 +94,7 @@ impl Exporter {
         };
         let (mut spans_due, mut metrics_due) = (ticks(SPANS_EVERY), ticks(self.metrics_every));
         loop {
-            tokio::select! { // what is posted in an arm is posted to the end, or to its time limit
+            tokio::select! { // once an arm has begun an export, it runs to its end or its timeout
                 () = stop.cancelled() => break,
                 _ = spans_due.tick() => self.post_spans().await,
                 _ = metrics_due.tick() => self.post_metrics(&sources).await,
@@ -104,7 +104,7 @@ impl Exporter {
             self.post_spans().await;
             self.post_metrics(&sources).await;
         };
-        let _ = timeout(LAST_WORDS, last).await; // nobody waits for a collector
+        let _ = timeout(LAST_WORDS, last).await; // shutdown does not wait for a collector
     }
 
     async fn post_spans(&mut self) {
@@ -129,7 +129,7 @@ impl Exporter {
     }
 
     async fn post_metrics(&mut self, sources: &Sources) {
-        // The ledger is closing, or its disk does not answer: there will be another time.
+        // The ledger is closing or its disk does not respond: the next export will have them.
         let Ok(families) = Families::gather(sources).await else { return };
         let now = sources.clock.now();
         let metrics = Metrics::of(&families, &self.instance, sources.started_at, now);

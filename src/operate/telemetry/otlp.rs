@@ -1,5 +1,5 @@
-//! The part of OTLP that is spoken: messages as `opentelemetry-proto` 1.x has them, with the numbers of
-//! its fields. Tests read them with the official types (tests/it/telemetry.rs).
+//! The part of OTLP that is used: the messages of `opentelemetry-proto` 1.x with their field numbers.
+//! Tests read them with the official types (tests/it/telemetry.rs).
 
 use prost::Message;
 
@@ -8,14 +8,14 @@ use crate::membership::Timestamp;
 use crate::operate::metrics::catalogue::{self, Metric as Catalogued};
 use crate::operate::metrics::{Families, Sample, Value as Measured};
 
-/// What is sent to `/v1/traces`.
+/// The body of a request to `/v1/traces`.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Traces {
     #[prost(message, repeated, tag = "1")]
     resource_spans: Vec<ResourceSpans>,
 }
 
-/// What is sent to `/v1/metrics`.
+/// The body of a request to `/v1/metrics`.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Metrics {
     #[prost(message, repeated, tag = "1")]
@@ -177,7 +177,7 @@ struct Histogram {
     aggregation_temporality: i32,
 }
 
-/// Since the start, not since the last report.
+/// Aggregation temporality: counted since the start, not since the last report.
 const CUMULATIVE: i32 = 2;
 
 #[derive(Clone, PartialEq, Message)]
@@ -227,7 +227,7 @@ fn text(key: &str, value: &str) -> KeyValue {
     KeyValue { key: key.to_owned(), value: Some(value) }
 }
 
-/// What sends it: the service, and which process of it.
+/// The resource that sends the telemetry: the service and its instance.
 fn resource(instance: &str) -> Resource {
     let attributes = [
         ("service.name", "cohortd"),
@@ -296,7 +296,7 @@ impl Metrics {
     }
 }
 
-/// Makes the points of one metric.
+/// Makes the data points of one metric.
 struct Points {
     metric: &'static Catalogued,
     start: u64,
@@ -353,7 +353,7 @@ impl Points {
             count: of.count,
             sum: Some(of.sum),
             bucket_counts: of.buckets.iter().map(|(_, count)| *count).collect(),
-            // What is above the last bound has no bound.
+            // The bucket above the last bound has no explicit bound.
             explicit_bounds: bounds.filter(|bound| bound.is_finite()).collect(),
             attributes: self.attributes(sample),
         })

@@ -1,4 +1,4 @@
-//! Requests in traces: the public router and the ledger that it records in, wrapped.
+//! Traces of requests: wrappers of the public router and of the ledger in which it records.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,15 +16,15 @@ use super::spans::{Kind, Tracer};
 use crate::ledger::{Intake, LedgerError, Recorded, Recorder};
 use crate::membership::Timestamp;
 
-/// Of a path: as long as one that exists.
+/// Longest path that is recorded: none of ours is longer.
 const LONGEST_PATH: usize = 256;
-/// Of a method that is none of the standard's.
+/// Longest non-standard method that is recorded.
 const LONGEST_METHOD: usize = 16;
-/// What stands for a path that does not exist, and is a stranger's text.
+/// Recorded in place of a path that does not exist, which may be any text.
 const NOWHERE: &str = "/REDACTED";
 
-/// Every request of the router is a span, with the attributes that the semantic conventions of HTTP ask for.
-/// Its path is one of those there are: any other is a stranger's text ([P8](crate::design::P8)).
+/// Records each request of the router as a span, with the attributes of the HTTP semantic conventions.
+/// Paths that do not exist are redacted: they may be any text ([P8](crate::design::P8)).
 pub fn traced(router: Router, tracer: Tracer, scheme: &'static str) -> Router {
     router.layer(middleware::from_fn_with_state((tracer, scheme), request))
 }
@@ -63,8 +63,8 @@ async fn request(
     response
 }
 
-/// The method as the semantic conventions have it, and what it was if it is none of theirs: a stranger's text, shown
-/// where it can be a name.
+/// The method in terms of the semantic conventions; and, if it is none of theirs, the original, which
+/// is redacted unless it is a short alphabetic name.
 fn method(method: &Method) -> (&'static str, Option<String>) {
     const KNOWN: [&str; 9] =
         ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
@@ -77,12 +77,12 @@ fn method(method: &Method) -> (&'static str, Option<String>) {
     ("_OTHER", Some(if is_name { sent } else { "REDACTED" }.to_owned()))
 }
 
-/// One name for a route, which has two: with a slash at its end and without.
+/// The name of a route, which is matched both with and without a trailing slash.
 fn route(matched: &str) -> &str {
     matched.strip_suffix('/').filter(|route| !route.is_empty()).unwrap_or(matched)
 }
 
-/// A ledger whose records are spans, and which remembers for which trace an audience was touched.
+/// A ledger that records each `record` as a span, and remembers which traces touched an audience.
 #[derive(Debug)]
 pub struct TracedLedger {
     ledger: Arc<dyn Recorder>,
@@ -91,7 +91,7 @@ pub struct TracedLedger {
 }
 
 impl TracedLedger {
-    /// The same ledger, for those who record.
+    /// Wraps the ledger for `receive`.
     #[must_use]
     pub fn new(ledger: Arc<dyn Recorder>, tracer: Tracer, untold: Untold) -> Self {
         Self { ledger, tracer, untold }
@@ -108,7 +108,7 @@ impl Recorder for TracedLedger {
         let names: Vec<&str> = intakes.iter().map(|intake| intake.destination.as_str()).collect();
         span.text("cohortd.destination", names.join(","));
         span.number("cohortd.deltas", intakes.iter().map(|intake| intake.deltas.len()).sum());
-        // Before they are recorded: a call may follow at once.
+        // Before they are recorded, as a call may follow at once.
         for Intake { destination, deltas, .. } in &intakes {
             let audiences: BTreeSet<_> = deltas.iter().map(|delta| &delta.audience).collect();
             for audience in audiences {

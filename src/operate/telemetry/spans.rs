@@ -1,4 +1,4 @@
-//! Spans: what took how long, and for what. Recorded when they end, and queued for the exporter.
+//! Spans: how long work took, and for what. They are queued for the exporter when they end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,10 +11,10 @@ use super::context::TraceContext;
 use crate::clock::Clock;
 use crate::membership::Timestamp;
 
-/// Spans that wait to be exported; what comes beyond is dropped.
+/// Most spans that wait to be exported; further ones are dropped.
 const MOST_WAITING: usize = 8192;
 
-/// Begins spans.
+/// Begins and ends spans.
 #[derive(Clone, Debug)]
 pub struct Tracer {
     clock: Arc<dyn Clock>,
@@ -23,21 +23,21 @@ pub struct Tracer {
     trace_percent: u8,
 }
 
-/// Spans that have ended, and how many were lost.
+/// The receiving end of a tracer: ended spans, and how many were dropped.
 #[derive(Debug)]
 pub(super) struct Ended {
     pub spans: mpsc::Receiver<Span>,
     pub dropped: Arc<AtomicU64>,
 }
 
-/// Which side of a conversation a span is.
+/// The role of a span, as in OTLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Work of our own.
+    /// Work within the daemon.
     Internal,
-    /// Somebody asks us.
+    /// A request from outside.
     Server,
-    /// We ask somebody.
+    /// A call to the outside.
     Client,
 }
 
@@ -48,7 +48,7 @@ pub(super) enum Attribute {
     Number(i64),
 }
 
-/// Something that took some time.
+/// A unit of work with its duration.
 #[derive(Clone, Debug)]
 pub(super) struct Span {
     pub context: TraceContext,
@@ -70,7 +70,7 @@ pub(super) struct Running {
 }
 
 impl Tracer {
-    /// Of a hundred traces that begin here so many are recorded.
+    /// `trace_percent` of the traces that begin here are recorded.
     pub(super) fn new(clock: Arc<dyn Clock>, trace_percent: u8) -> (Self, Ended) {
         let (ended, spans) = mpsc::channel(MOST_WAITING);
         let dropped = Arc::<AtomicU64>::default();
@@ -78,7 +78,7 @@ impl Tracer {
         (tracer, Ended { spans, dropped })
     }
 
-    /// Begins a span below another; without one, a trace begins.
+    /// Begins a child span of `parent`, or a new trace if there is none.
     pub(super) fn begin(
         &self,
         parent: Option<TraceContext>,
@@ -116,7 +116,7 @@ impl Running {
         self.span.attributes.push((name, Attribute::Text(value.into())));
     }
 
-    /// What it was for did not succeed, for this reason, of few that there are.
+    /// The work failed; `error_type` is one of few fixed values.
     pub fn failed(&mut self, error_type: &str) {
         self.span.failed = true;
         self.text("error.type", error_type);

@@ -1,6 +1,6 @@
-//! What the log says of concerns that no line of their own step tells: that events are kept as rejected, that all
-//! are ignored or rejected, that members are late ([P7](crate::design::P7)). Each is said when it begins, and not more often than
-//! [`QUIET`], whatever a sender does.
+//! Logs concerns that no other line reports: that rejected events are kept or not kept, that all events
+//! are ignored or rejected, that members are late ([P7](crate::design::P7)). Each is logged when it
+//! begins, but no more often than [`QUIET`], whatever a sender does.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::{Concern, ConcernKind};
 use crate::membership::Timestamp;
 
-/// Between two lines about one kind of concern of one destination.
+/// Shortest time between two lines about one kind of concern of one destination.
 const QUIET: Duration = Duration::from_secs(600);
 
-/// What was said last.
+/// The concerns that were logged.
 #[derive(Debug, Default)]
 pub struct Announced {
     said: BTreeMap<(String, ConcernKind), Said>,
@@ -19,15 +19,15 @@ pub struct Announced {
 
 #[derive(Clone, Copy, Debug)]
 struct Said {
-    /// When there was last a line.
+    /// When it was last logged.
     at: Timestamp,
-    /// It has not been over since.
+    /// Whether it has lasted ever since.
     lasts: bool,
 }
 
 impl Announced {
-    /// Those that are to be said at this look at a destination: they are new since their last line, and that is not
-    /// too short ago.
+    /// The concerns to log now: those that have begun since their last line, if that line is at least
+    /// [`QUIET`] ago.
     pub fn news<'a>(
         &mut self,
         destination: &str,

@@ -1,4 +1,4 @@
-//! The reasons why a destination is not `ok`: what kind of thing each is, and its words ([P7](crate::design::P7)).
+//! Concerns: the reasons why a destination is not `ok`, by kind and in words ([P7](crate::design::P7)).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,32 +15,34 @@ use crate::operate::api::wire::{FailingInfo, instant, said};
 use crate::operate::status::{CLOCK_IS_AHEAD, CLOCK_REMEDY, ClockStatus};
 use crate::receive::{RefusedPath, SinceChange};
 
-/// An event that was rejected and is not kept is a concern for so long after it, and until another one was taken.
+/// How long a rejected event that is not kept remains a concern, at least; it also remains one until
+/// another event is accepted.
 const NOT_KEPT_FOR: Duration = Duration::from_secs(3600);
-/// A destination that has taken nothing for so long, and goes on to ignore what comes, is of no use.
+/// If a destination has accepted nothing for this long and still ignores events, it is probably
+/// misconfigured.
 const FRUITLESS_AFTER: Duration = Duration::from_secs(24 * 3600);
-/// Failing audiences that are named one by one; of more, their number is told.
+/// Most failing audiences that get a concern each; of further ones only the number is told.
 const MOST_NAMED: usize = 10;
 
-/// What kind of thing is not as it should be.
+/// The kinds of concern.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum ConcernKind {
-    /// The disk of the ledger has no space, so that no event is accepted.
+    /// The ledger's disk has no space, so no event is accepted.
     NoSpace,
-    /// The ledger has recorded arrivals that are in the future now.
+    /// The ledger has recorded arrivals that are now in the future.
     ClockAhead,
-    /// The configuration has switched it off.
+    /// The configuration has disabled the destination.
     Disabled,
-    /// An operator has stopped the delivery.
+    /// An operator has paused the delivery.
     Paused,
-    /// Nothing is taken until somebody mends what is wrong.
+    /// The destination is held: nothing is taken until somebody fixes the fault.
     Held,
-    /// The calls of an audience are not taken.
+    /// Calls of an audience are not taken.
     AudienceFailing,
-    /// Members have waited for longer than they should.
+    /// Members have waited longer than they should.
     Late,
     /// Requests that look like Segment's were refused.
     Refused,
@@ -50,14 +52,14 @@ pub enum ConcernKind {
     NotKept,
     /// LaunchDarkly refuses members.
     Parked,
-    /// Events come, and every one is ignored.
+    /// Events arrive, but every one is ignored.
     OnlyIgnored,
-    /// Events come, and none can be applied.
+    /// Events arrive, but none can be applied.
     OnlyRejected,
 }
 
 impl ConcernKind {
-    /// Every kind, for metrics that show zeros.
+    /// Every kind, so that metrics can show zeros.
     pub const ALL: [Self; 13] = [
         Self::NoSpace,
         Self::ClockAhead,
@@ -74,7 +76,7 @@ impl ConcernKind {
         Self::OnlyRejected,
     ];
 
-    /// The word.
+    /// Its word.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -94,7 +96,7 @@ impl ConcernKind {
         }
     }
 
-    /// Where the manual says what to do about it.
+    /// The place in the manual that says what to do about it.
     #[must_use]
     pub fn manual(self) -> Place {
         let anchor = match self {
@@ -116,14 +118,14 @@ impl ConcernKind {
 /// One reason why a destination is not `ok`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Concern {
-    /// What kind of thing it is.
+    /// Its kind.
     pub kind: ConcernKind,
-    /// How many of them there are: requests, events, members or audiences.
+    /// The number of requests, events, members or audiences concerned.
     pub count: u64,
     /// Since when, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
-    /// What is the matter, in a sentence.
+    /// What is wrong, in a sentence.
     pub why: String,
     /// What to do about it, in a sentence.
     pub remedy: String,
@@ -132,7 +134,7 @@ pub struct Concern {
     pub manual: String,
 }
 
-/// How many there are of each kind.
+/// The total count of each kind.
 pub fn counts(concerns: &[Concern]) -> BTreeMap<ConcernKind, u64> {
     let mut counts: BTreeMap<_, _> = ConcernKind::ALL.into_iter().map(|kind| (kind, 0)).collect();
     for concern in concerns {
@@ -141,7 +143,7 @@ pub fn counts(concerns: &[Concern]) -> BTreeMap<ConcernKind, u64> {
     counts
 }
 
-/// What is known only as far as a process that was killed had left word of it.
+/// A remark on counts that were taken over from a process that was killed.
 fn noted(at: Option<Timestamp>) -> String {
     at.map_or_else(String::new, |at| {
         format!(
@@ -152,7 +154,7 @@ fn noted(at: Option<Timestamp>) -> String {
 }
 
 impl Facts<'_> {
-    /// What is wrong with the ledger, and so with every destination.
+    /// Concerns about the ledger, which apply to every destination.
     pub(super) fn of_ledger(
         &self,
         add: &mut impl FnMut(ConcernKind, u64, Option<Timestamp>, String, String),
@@ -260,7 +262,7 @@ impl Facts<'_> {
         }
     }
 
-    /// Events come and none is of any use.
+    /// Events arrive, but none of them changes a membership.
     pub(super) fn fruitless(
         &self,
         add: &mut impl FnMut(ConcernKind, u64, Option<Timestamp>, String, String),

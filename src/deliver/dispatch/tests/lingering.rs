@@ -1,18 +1,18 @@
-//! How long changes wait for company, against streams of changes: haste for the lone ones may not cost
-//! many calls where lingering saves them.
+//! How long changes wait for others to share their call, measured on streams of changes: calling early
+//! for lone changes may add only few calls where lingering saves them.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
 
-/// What a stream came to: calls, and the median time from a change to its call.
+/// The result of a stream: its calls, and the median time from a change to its call.
 struct Outcome {
     calls: usize,
     half: Duration,
 }
 
-/// Changes of new members, told one after the other: how long after the beginning, and of which audience.
+/// Changes of new members, in order: the time since the start, and the audience.
 type Stream = Vec<(Duration, usize)>;
 
 impl World {
@@ -55,7 +55,7 @@ fn count(number: usize) -> f64 {
     number as f64
 }
 
-/// Calls if every change lingers for as long as it may.
+/// The number of calls if every change waits the full linger.
 fn calls_without_haste(stream: &Stream) -> usize {
     let mut due: BTreeMap<usize, Duration> = BTreeMap::new();
     let mut calls = 0;
@@ -68,7 +68,7 @@ fn calls_without_haste(stream: &Stream) -> usize {
     calls
 }
 
-/// Changes that come by chance, so many in a second, for so many seconds; each is of `together` members.
+/// Random arrivals: `per_second` on average for `seconds`, each a change of `together` members.
 fn by_chance(
     per_second: f64,
     seconds: f64,
@@ -120,7 +120,7 @@ fn haste_adds_few_calls_to_any_stream() {
             let seconds = 600.0 / per_second;
             let stream = by_chance(per_second, seconds, audiences, together, seed);
             let (calls, without) = (delivered(&stream).calls, calls_without_haste(&stream));
-            // a share of all calls, one in ten lingers, and those that were early at once
+            // a share of all calls, one per ten lingers, and the initial allowance
             let most = count(without) * 1.05 + seconds / 5.0 + 3.0;
             assert!(
                 count(calls) <= most,

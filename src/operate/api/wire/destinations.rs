@@ -1,4 +1,4 @@
-//! What the admin API says of destinations and audiences, and what is done to all of one.
+//! Destinations and audiences in the admin API, and operations on a whole one.
 
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -12,16 +12,16 @@ use crate::membership::Timestamp;
 pub struct DestinationInfo {
     /// Its name.
     pub name: String,
-    /// Whether it is configured; if not, its rows are only kept.
+    /// Whether it is configured; if not, the ledger only keeps its rows.
     pub configured: bool,
-    /// Since when an operator has stopped its delivery.
+    /// Since when an operator has paused its delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused_since: Option<String>,
     /// Audiences that have members.
     pub audiences: u64,
     /// Members that are in their audience.
     pub included: u64,
-    /// Members that wait to be told or are being told.
+    /// Members that wait for delivery or are in a call.
     pub pending: u64,
     /// Members that LaunchDarkly refused.
     pub parked: u64,
@@ -61,23 +61,23 @@ pub struct AudienceInfo {
     pub context_kind: String,
     /// Members that are in it.
     pub included: u64,
-    /// Members that wait to be told or are being told.
+    /// Members that wait for delivery or are in a call.
     pub pending: u64,
-    /// Since when the longest pending one has been.
+    /// Since when the longest pending member has been pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_since: Option<String>,
     /// Members that LaunchDarkly refused.
     pub parked: u64,
-    /// When the first of them was.
+    /// When the first of them was parked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parked_since: Option<String>,
-    /// The last call of it was not taken: why, and when it is tried again.
+    /// Why the last call of it was not taken, and when it is tried again; absent if it was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing: Option<FailingInfo>,
-    /// What is being done to every member: `resync`, `retract` or `retract_stale`.
+    /// The operation under way on all its members: `resync`, `retract` or `retract_stale`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub under_way: Option<String>,
-    /// How far that has come.
+    /// The progress of that operation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub walk: Option<WalkInfo>,
 }
@@ -104,15 +104,15 @@ impl From<AudienceView> for AudienceInfo {
     }
 }
 
-/// How far what is done to every member of an audience has come.
+/// The progress of an operation on all members of an audience.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct WalkInfo {
-    /// When it began, if that was written down.
+    /// When it began, if that was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
-    /// Members it has come past.
+    /// Members it has visited.
     pub done: u64,
-    /// How many they will be, about.
+    /// Members in all, approximately.
     pub total: u64,
 }
 
@@ -121,43 +121,43 @@ pub struct WalkInfo {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ListQuery {
-    /// Behind this name or id.
+    /// Only those after this name or ID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
-    /// At most so many; 1 to 1000.
+    /// Most items in the answer; 1 to 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
 }
 
-/// Which audiences are told again.
+/// Which audiences are delivered again.
 #[derive(Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Resync {
-    /// This one; all, if it is not said.
+    /// Only this audience; all if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1)]
     pub audience: Option<String>,
-    /// End one that is under way instead.
+    /// Stop a resync that is under way instead.
     #[serde(default)]
     pub stop: bool,
     /// Remove members whose context key came from an older mapping instead.
     #[serde(default)]
     pub retract_stale: bool,
-    /// Also where no member is under the present mapping yet.
+    /// Also in audiences in which no member is under the present mapping yet.
     #[serde(default)]
     pub force: bool,
 }
 
-/// What is dropped.
+/// What is dropped from the ledger.
 #[derive(Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Drop {
-    /// This audience; the whole destination, if it is not said.
+    /// Only this audience; the whole destination if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1)]
     pub audience: Option<String>,
-    /// Tell LaunchDarkly first that everybody left.
+    /// First tell LaunchDarkly that every member has left.
     #[serde(default)]
     pub retract: bool,
 }

@@ -1,4 +1,5 @@
-//! An audience whose calls are not taken, in LaunchDarkly's words. Nothing in it is personal ([P8](crate::design::P8)).
+//! An audience whose calls are not taken, with LaunchDarkly's error. Holds no personal data
+//! ([P8](crate::design::P8)).
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -9,38 +10,39 @@ use crate::deliver::FailingAudience;
 /// An audience whose last call was not taken.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct FailingInfo {
-    /// Its id.
+    /// The audience's ID.
     pub audience: String,
     /// When the first of the failures in a row ended.
     pub since: String,
-    /// How many they are.
+    /// The number of failures in a row.
     pub failures: u64,
-    /// Calls with other members of it were taken in between: whoever is refused is being looked for.
+    /// Calls with other members of this audience were taken in between: the refused members are being
+    /// searched for.
     #[serde(default)]
     pub partly_taken: bool,
-    /// What the last answer meant, as in the metric `cohortd_call_duration_seconds`.
+    /// What the last answer meant, in one word, as in the metric `cohortd_call_duration_seconds`.
     pub what: String,
-    /// Its HTTP status; not there: there was no answer.
+    /// Its HTTP status; absent if there was no answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// LaunchDarkly's `code`; may be empty.
     pub code: String,
-    /// LaunchDarkly's `message`; empty also where it may quote what was sent.
+    /// LaunchDarkly's `message`; empty if there is none or if it may quote what was sent.
     pub message: String,
     /// LaunchDarkly's id of the answer, for its support; may be empty.
     pub answer_id: String,
-    /// What kept the answer away; may be empty.
+    /// Why there was no usable answer; may be empty.
     pub cause: String,
-    /// What is the matter.
+    /// What is wrong.
     pub why: String,
     /// What to do about it.
     pub remedy: String,
-    /// When it is tried again, at the earliest.
+    /// The earliest time of the next attempt.
     pub next_attempt_at: String,
 }
 
 impl FailingInfo {
-    /// What is the matter, with what kept the answer away or what LaunchDarkly said.
+    /// What is wrong, with the cause or LaunchDarkly's error in brackets.
     #[must_use]
     pub fn sentence(&self) -> String {
         let cause = if self.cause.is_empty() { String::new() } else { format!(": {}", self.cause) };
@@ -69,7 +71,7 @@ impl From<&FailingAudience> for FailingInfo {
     }
 }
 
-/// What LaunchDarkly said, in brackets and behind a blank; empty if it said nothing.
+/// LaunchDarkly's error in brackets after a space; empty if there is none.
 #[must_use]
 pub fn said(status: Option<u16>, code: &str, message: &str, id: &str) -> String {
     let status = status.map(|status| format!("status {status}"));

@@ -1,4 +1,4 @@
-//! What the admin API says of a person, and who is forgotten. Personal.
+//! A person's memberships in the admin API, and the request to forget a person. Personal.
 
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -15,19 +15,19 @@ pub struct MemberInfo {
     pub audience_key: String,
     /// The kind of the audience's members.
     pub context_kind: String,
-    /// Who.
+    /// The context key.
     pub context_key: String,
-    /// What it should be.
+    /// Whether it should be in the segment.
     pub included: bool,
     /// When the membership changed.
     pub event_at: String,
-    /// What LaunchDarkly was last told; not there: nothing that counts.
+    /// What LaunchDarkly was last told; absent if it was told nothing, or nothing that still counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told: Option<bool>,
-    /// When it was told.
+    /// When LaunchDarkly was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told_at: Option<String>,
-    /// Whether it waits to be told.
+    /// Whether it is pending.
     pub pending: bool,
     /// Whether LaunchDarkly refused it alone.
     pub parked: bool,
@@ -50,24 +50,24 @@ impl From<MemberView> for MemberInfo {
     }
 }
 
-/// Which audiences of a person are listed.
+/// Which part of a person's audiences is listed.
 #[derive(Default, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct MemberQuery {
-    /// Behind this audience …
+    /// Only those after this audience …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after_audience: Option<String>,
     /// … and this context key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after_key: Option<String>,
-    /// At most so many; 1 to 1000.
+    /// Most items in the answer; 1 to 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
 }
 
-/// Who is forgotten. Personal.
+/// The person to forget. Personal.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Forget {

@@ -11,7 +11,7 @@ use crate::ledger::ParkedView;
 pub struct ParkedInfo {
     /// The audience's id.
     pub audience: String,
-    /// Who.
+    /// The context key.
     pub context_key: String,
     /// When it was refused.
     pub parked_at: String,
@@ -39,12 +39,12 @@ impl From<ParkedView> for ParkedInfo {
     }
 }
 
-/// A part of a list of parked members, and where the next part begins.
+/// A page of parked members.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct ParkedPage {
     /// In the order of audience and context key.
     pub parked: Vec<ParkedInfo>,
-    /// There may be more behind the last one.
+    /// There may be more after the last one.
     pub more: bool,
 }
 
@@ -53,16 +53,16 @@ pub struct ParkedPage {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ParkedQuery {
-    /// Of this audience only.
+    /// Only those of this audience.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audience: Option<String>,
-    /// Behind this audience …
+    /// Only those after this audience …
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after_audience: Option<String>,
     /// … and this context key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after_key: Option<String>,
-    /// At most so many; 1 to 1000.
+    /// Most items in the answer; 1 to 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
@@ -72,11 +72,11 @@ pub struct ParkedQuery {
 #[derive(Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ParkedChange {
-    /// Of this audience; of all, if it is not said.
+    /// Only those of this audience; all if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1)]
     pub audience: Option<String>,
-    /// This one of the audience.
+    /// Only this member of the audience.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_key: Option<String>,
 }

@@ -1,28 +1,28 @@
-//! Long work of a destination, and how far it has come.
+//! Long work of a destination, and its progress.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What long work it is.
+/// The kinds of long work.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Work {
-    /// Every member of an audience is told again.
+    /// Every member of an audience is delivered again.
     Resync,
-    /// Every member of an audience leaves and is forgotten.
+    /// Every member of an audience is taken out and forgotten.
     Retract,
-    /// The same for those whom the present mapping did not bring.
+    /// Members that did not come by the present mapping are taken out and forgotten.
     RetractStale,
-    /// Rejected events go through the present mapping.
+    /// Rejected events are mapped again with the present mapping.
     Replay,
-    /// A backlog is worked off.
+    /// A backlog is delivered.
     Drain,
 }
 
 impl Work {
-    /// What is done to every member of an audience, by its name.
+    /// The kind of an operation on all members of an audience, from its name in the ledger.
     pub(in crate::operate::api) fn of(task: &str) -> Self {
         match task {
             "retract" => Self::Retract,
@@ -35,27 +35,27 @@ impl Work {
 /// Long work of a destination.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ProgressList {
-    /// The daemon's clock.
+    /// The present time by the daemon's clock.
     pub now: String,
     /// At most 1000.
     pub items: Vec<ProgressItem>,
 }
 
-/// How far long work has come.
+/// The progress of long work.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ProgressItem {
-    /// What it is.
+    /// Its kind.
     pub kind: Work,
-    /// Of this audience; null where it is of the whole destination.
+    /// The audience concerned; null if it concerns the whole destination.
     pub audience: Option<String>,
-    /// So many members or events are through …
+    /// Members or events that are done …
     pub done: u64,
-    /// … of so many, about.
+    /// … of this many, approximately.
     pub total: u64,
-    /// When it began; of a backlog, since when its longest waiting member has waited.
+    /// When it began; for a backlog, since when its longest waiting member has waited.
     pub since: String,
-    /// So many a second, lately.
+    /// The recent rate per second.
     pub per_second: f64,
-    /// Seconds it will take at that pace; null if it stands still.
+    /// Seconds left at that rate; null at a standstill.
     pub remaining_s: Option<u64>,
 }

@@ -14,18 +14,18 @@ pub struct RejectedInfo {
     pub id: i64,
     /// When it arrived.
     pub received_at: String,
-    /// The stable word.
+    /// The stable reason word.
     pub reason: String,
-    /// The sentence.
+    /// The reason as a sentence.
     pub detail: String,
-    /// The event as it came; what is not UTF-8 is replaced. Not there for a token that may only read.
+    /// The event as it came; invalid UTF-8 is replaced. Absent for a token that may only read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
 }
 
 impl RejectedInfo {
-    /// What is shown of an event; its body holds whatever its sender has put there, so that only an
-    /// operator sees it.
+    /// What is shown of an event. Its body contains whatever its sender has put there, so it is shown
+    /// to operators only.
     pub(in crate::operate) fn of(view: RejectedView, power: Power) -> Self {
         let body = || String::from_utf8_lossy(&view.body).into_owned();
         Self {
@@ -38,12 +38,12 @@ impl RejectedInfo {
     }
 }
 
-/// A part of a list of rejected events.
+/// A page of rejected events.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct RejectedPage {
-    /// The oldest first.
+    /// The events, the oldest first.
     pub rejected: Vec<RejectedInfo>,
-    /// There may be more behind the last one.
+    /// There may be more after the last one.
     pub more: bool,
 }
 
@@ -52,10 +52,10 @@ pub struct RejectedPage {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct RejectedQuery {
-    /// With larger numbers than this.
+    /// Only those with larger numbers than this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<i64>,
-    /// At most so many; 1 to 1000.
+    /// Most items in the answer; 1 to 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
@@ -65,35 +65,35 @@ pub struct RejectedQuery {
 #[derive(Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Replay {
-    /// This one only.
+    /// Only this event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
-    /// Those behind this number: a replay goes on a part at a time.
+    /// Only events after this number: a replay is done part by part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<i64>,
-    /// Also those that are older than the memory of members that left.
+    /// Also events older than the retention of members that left.
     #[serde(default)]
     pub force: bool,
 }
 
-/// What became of the events of a replay.
+/// What became of the events in a part of a replay.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Replayed {
-    /// Recorded now, and no longer kept.
+    /// Recorded now, so no longer kept.
     pub replayed: u64,
-    /// The present mapping does not select them; still kept.
+    /// Not selected by the present mapping; still kept.
     pub ignored: u64,
-    /// Older than the memory of members that left; still kept.
+    /// Older than the retention of members that left; still kept.
     pub too_old: u64,
-    /// Still not usable, with the present reason; still kept.
+    /// Still rejected, with the present reason; still kept.
     pub rejected: Vec<StillRejected>,
-    /// The replay goes on behind this number; not there: it is over.
+    /// Continue the replay after this number; absent if it is finished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_after: Option<i64>,
 }
 
 impl Replayed {
-    /// Events that something became of.
+    /// The number of events that were processed.
     #[must_use]
     pub fn looked_at(&self) -> u64 {
         self.replayed + self.ignored + self.too_old + self.rejected.len() as u64
@@ -105,7 +105,7 @@ impl Replayed {
 pub struct StillRejected {
     /// Its number in the ledger.
     pub id: i64,
-    /// The stable word and the sentence.
+    /// The stable reason word, and a sentence.
     pub reason: String,
 }
 
@@ -113,7 +113,7 @@ pub struct StillRejected {
 #[derive(Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RejectedChange {
-    /// This one; all, if it is not said.
+    /// Only this event; all if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
 }
