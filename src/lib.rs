@@ -5,8 +5,7 @@
 //! below all of them:
 //!
 //! ```text
-//! receive -> map -> ledger -> deliver -> launchdarkly
-//! below all: certificate, membership, clock, counting, current, json, manual, nearest, panics, secret
+//! receive -> map -> ledger -> deliver -> launchdarkly      below all: certificate, membership, clock, counting, current, json, manual, nearest, panics
 //! ```
 //!
 //! The exception is `ledger`, which imports no other step: `receive` records in it, and `deliver` imports

@@ -471,7 +471,7 @@ impl Listeners {
 fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, ServiceError> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.set_reuseaddr(true)?; // a restart can bind while old connections are in TIME_WAIT
+        socket.set_reuseaddr(true)?; // a restart does not wait for the connections of before
         socket.bind(address)?;
         socket.listen(WAITING_CONNECTIONS)
     };

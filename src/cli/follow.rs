@@ -93,7 +93,7 @@ impl Followed<'_> {
         Ok(known.iter().filter(waits).map(|info| info.pending).sum())
     }
 
-    /// The remaining time, or why there is no progress.
+    /// How long it will take, or why it does not go on.
     async fn words(&self, remaining_s: Option<u64>) -> Result<String, Silent> {
         let status: Answer<Status> = self.daemon.get(&["status"], &Nothing {}).await?;
         let of = status.value.destinations.get(self.destination);
@@ -114,7 +114,7 @@ impl Followed<'_> {
     }
 }
 
-/// A duration for people to read.
+/// A length of time for people.
 fn in_words(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),

@@ -169,7 +169,7 @@ impl Report {
         self.faults.borrow_mut().push(fault);
     }
 
-    /// Warns about a setting that is valid but risky.
+    /// Something legal that its owner should know of.
     pub(super) fn warn(&self, path: &str, text: &str) {
         self.warnings.borrow_mut().push(format!("{path}: {text}"));
     }

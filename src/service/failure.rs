@@ -69,8 +69,8 @@ pub enum ServiceError {
 }
 
 impl ServiceError {
-    /// The exit code of the process: 64 if a file that the configuration names is unusable, 69 if a
-    /// resource is taken or missing, 70 for an internal fault or a damaged ledger.
+    /// The exit code of the process: 64 a file of the configuration is of no use, 69 something it needs
+    /// is taken or missing, 70 an internal fault or a damaged ledger.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
