@@ -1,5 +1,5 @@
-//! What is wrong with the certificate of another side, in words that say what to do: the library's own
-//! are names of its variants, as `CaUsedAsEndEntity`.
+//! Explains certificate errors of a TLS peer and what to do about them. The TLS library's own messages are
+//! only the names of its enum variants, such as `CaUsedAsEndEntity`.
 
 use std::error::Error;
 use std::io;
@@ -7,8 +7,8 @@ use std::iter;
 
 use rustls::{CertificateError, InvalidMessage};
 
-/// What is wrong, and the remedy, if TLS is what an error comes from. `ca`: the setting that names the CAs
-/// that are trusted.
+/// If a TLS error is among the causes of `error`: what is wrong with the peer's certificate, and the
+/// remedy. `ca` is the name of the setting that lists the trusted CAs.
 #[must_use]
 pub fn words(error: &(dyn Error + 'static), ca: &str) -> Option<String> {
     let causes = iter::successors(Some(error), |error| -> Option<&(dyn Error + 'static)> {
@@ -17,7 +17,8 @@ pub fn words(error: &(dyn Error + 'static), ca: &str) -> Option<String> {
     causes.into_iter().find_map(of_tls).and_then(|error| said(error, ca))
 }
 
-/// The error of TLS inside of one: an error of a socket does not show it as its source.
+/// The TLS error inside `error`, if any. An [`io::Error`] does not report the error it wraps as its
+/// `source`, so it is unwrapped here.
 fn of_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     let inside = inside.and_then(|inside| of_tls(inside));

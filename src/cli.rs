@@ -1,4 +1,4 @@
-//! The commands: what the operator typed, what runs, and the exit code it ends with.
+//! The commands: what was typed, what runs for it, and the exit code it ends with.
 //!
 //! | code | meaning |
 //! | --- | --- |
@@ -9,7 +9,7 @@
 //! | 70 | internal fault or damaged ledger |
 //! | 75 | `status`: a destination is held or behind, or the ledger's clock is ahead |
 //! | 130 | Ctrl-C, as of any command, or no was the answer |
-//!
+//! | 130 | Ctrl-C, as for any command, or a confirmation was answered with no |
 //! A command's answer goes to standard output, everything else to standard error.
 
 mod addressee;
@@ -52,24 +52,24 @@ use crate::operate::logging::{self, chain};
 use crate::sandbox::{Program, SandboxError};
 use crate::service::{Origin, ServiceError};
 
-/// How a command ends; the number is the exit code.
+/// How a command ends; determines the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// It did what was asked.
+    /// Did what was asked.
     Done,
-    /// The event that was asked about would be rejected.
+    /// The explained event would be rejected.
     Rejected,
-    /// The command line or the configuration is wrong; the same call will fail again.
+    /// The command line or the configuration is wrong; the same call would fail again.
     BadUsage,
-    /// Something it needs did not answer as it should; the same call may work later.
+    /// A service it needs did not answer as it should; the same call may work later.
     Unavailable,
-    /// It is our fault.
+    /// An internal fault.
     Internal,
-    /// A destination is held or behind: somebody should look.
+    /// A destination is held or behind, so somebody should look at it.
     Behind,
-    /// The person did not want to wait for the end, or did not want it at all.
+    /// The user interrupted it or declined the confirmation.
     Interrupted,
-    /// As the daemon says.
+    /// The daemon's own exit code.
     Service(u8),
 }
 
@@ -95,7 +95,7 @@ const CONFIG_HELP: &str = "The configuration file [env: COHORTD_CONFIG] \
 #[derive(Parser)]
 #[command(name = "cohortd", version, propagate_version = true, disable_help_subcommand = true)]
 struct CommandLine {
-    // Read by `Config::load`, so that an empty variable counts as unset.
+    // Read by `Config::load`, so that an empty environment variable counts as unset.
     #[arg(long, global = true, value_name = "FILE", help = CONFIG_HELP)]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -179,8 +179,8 @@ enum EvalWhat {
 /// Runs the command of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let fixed = allocator::fix_sizes(); // first: what stands before it is done twice
-    // Fails only if there is one already, which is as good.
+    let fixed = allocator::fix_sizes(); // first: it may execute the process again
+    // Fails only if a provider is already installed, which is just as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     keep_files_to_ourselves();
     let typed = examples::shown_in(CommandLine::command()).try_get_matches();
@@ -190,7 +190,7 @@ pub fn main() -> ExitCode {
             let _ = message.print(); // as in `complain`
             return Exit::BadUsage.into();
         }
-        // Help and version are an answer.
+        // Help and version are answers on standard output.
         Err(message) => return answered(message.print().map(|()| Exit::Done)).into(),
     };
     let file = line.config.as_deref();
@@ -218,7 +218,7 @@ pub fn main() -> ExitCode {
             .map_or_else(|exit| exit, |config| asked(async |out| send.send(&config, out).await)),
         Command::Ledger(command) => {
             let mut output = std::io::BufWriter::new(std::io::stdout().lock());
-            // What has come to a bad end stays so, whoever has stopped reading.
+            // A failed command keeps its exit code even if the reader has closed the pipe.
             let result = command.run(file, &mut output);
             answered(result.and_then(|exit| match (exit, output.flush()) {
                 (Exit::Done, Err(error)) => Err(error),
@@ -240,7 +240,7 @@ pub fn main() -> ExitCode {
             answered(result.and_then(|()| output.flush()).map(|()| Exit::Done))
         }
         Command::Completions { shell } => {
-            // Into memory first: what generates it panics where a pipe is closed early.
+            // Generated into memory first: the generator panics if it writes to a closed pipe.
             let mut script = Vec::new();
             generate(shell, &mut CommandLine::command(), "cohortd", &mut script);
             answered(std::io::stdout().write_all(&script).map(|()| Exit::Done))
@@ -256,7 +256,7 @@ pub fn main() -> ExitCode {
     exit.into()
 }
 
-/// Loads the configuration, or prints all that is wrong with it.
+/// Loads the configuration, or prints every fault in it.
 fn load(file: Option<&Path>) -> Result<Config, Exit> {
     Config::load(file).map_err(|faults| {
         complain(&faults.to_string());
@@ -264,15 +264,15 @@ fn load(file: Option<&Path>) -> Result<Config, Exit> {
     })
 }
 
-/// Runs a command that asks somebody, waits and prints.
+/// Runs a command that makes requests and prints their answers.
 fn asked(command: impl AsyncFnOnce(&mut std::io::Stdout) -> std::io::Result<Exit>) -> Exit {
     let mut out = std::io::stdout();
     let result = waited(command(&mut out));
     answered(result.and_then(|exit| out.flush().map(|()| exit)))
 }
 
-/// Whatever is written here may hold personal data: nobody else may read it, however the shell that
-/// starts us is set.
+/// Clears the group's and others' bits in the umask: what is written here may hold personal data, so nobody
+/// else may read it, whatever the umask of the shell.
 fn keep_files_to_ourselves() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
@@ -312,7 +312,7 @@ fn run(file: Option<&Path>, fixed: std::io::Result<()>) -> Exit {
     served(crate::service::run(config, origin), ServiceError::exit_code, say)
 }
 
-/// The first line of the log, for whoever wonders which of his files and variables count.
+/// The first line of the log: which files and variables the configuration was read from.
 fn say_what_was_read(config: &Config, from: &ReadFrom) {
     let shown = |path: &Path| absolute(path).display().to_string();
     let looked_for: Vec<String> = from.looked_for.iter().map(|path| shown(path)).collect();
@@ -338,7 +338,7 @@ fn leave_no_core() {
     }
 }
 
-/// Runs a service to its end; `say` tells why it was a bad one.
+/// Runs a service until it ends; `say` reports the error if it failed.
 fn served<E: std::error::Error>(
     service: impl Future<Output = Result<(), E>>,
     exit_code: fn(&E) -> u8,
@@ -358,7 +358,7 @@ fn served<E: std::error::Error>(
     }
 }
 
-/// Waits for one small thing: a single thread will do.
+/// Runs a short asynchronous command on a single-threaded runtime.
 fn waited<T>(command: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime needs only memory and a few file handles").block_on(command)
@@ -375,7 +375,7 @@ fn answered(result: std::io::Result<Exit>) -> Exit {
     })
 }
 
-/// Says something to the person; if nobody listens there is nothing to be done.
+/// Prints to standard error; ignores failure, since there is no other place to report it.
 fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
@@ -389,7 +389,7 @@ fn to_the_daemon(patience: Duration) -> reqwest::ClientBuilder {
         .no_proxy()
 }
 
-/// An error of `reqwest` in words, without the URL: it may hold a proxy's password or a person's data.
+/// Describes a `reqwest` error without the URL, which may hold a proxy's password or personal data.
 fn unreached(error: reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
@@ -398,7 +398,7 @@ fn unreached(error: reqwest::Error) -> String {
         return words;
     }
     if error.is_connect() {
-        // Who says it adds nothing: of the chain of causes only the last is about the network.
+        // The outer errors only name the layers; of the chain of causes, the last one is about the network.
         let mut cause: &dyn std::error::Error = &error;
         while let Some(source) = cause.source() {
             cause = source;
@@ -408,7 +408,7 @@ fn unreached(error: reqwest::Error) -> String {
     chain(&error.without_url())
 }
 
-/// The destination of that name, or the only one.
+/// The destination with that name; without a name, the only one configured.
 fn destination<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Destination, String> {
     let names = || {
         let names: Vec<&str> = config.destinations.iter().map(|d| d.name.as_str()).collect();
@@ -423,7 +423,7 @@ fn destination<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Destina
     }
 }
 
-/// What a file says; `-` is standard input.
+/// The contents of a file; `-` is standard input.
 fn read_file(path: &Path) -> Result<String, String> {
     if path.as_os_str() == "-" {
         let text = std::io::read_to_string(std::io::stdin());

@@ -1,4 +1,5 @@
-//! Configuration: three layers, read into sections, checked into types that cannot be wrong.
+//! Configuration: merges three layers, reads them into sections, and checks them into types that cannot
+//! hold an invalid value.
 //!
 //! The embedded `config/default.toml`, then a TOML file, then environment variables
 //! (`COHORTD_LISTEN__ADDRESS`): the later layer wins. Past [`Config::load`] nothing is checked again.
@@ -54,7 +55,7 @@ use self::layers::Merged;
 use self::section::Section;
 use crate::receive::tls::TlsFiles;
 
-/// Everything the daemon is told by its operator.
+/// The whole configuration of the daemon, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The public listener.
@@ -65,17 +66,17 @@ pub struct Config {
     pub ledger: LedgerSection,
     /// What is logged and how.
     pub log: Log,
-    /// How the daemon ends.
+    /// How the daemon stops.
     pub stop: Stop,
     /// The collector that traces and metrics are sent to, if there is one.
     pub telemetry: Option<Telemetry>,
-    /// At least one, sorted by name; those that are not enabled too.
+    /// At least one, sorted by name; includes disabled ones.
     pub destinations: Vec<Destination>,
     /// Sorted by name.
     pub routes: Vec<Route>,
-    /// What is legal but risky; to be said once at start-up.
+    /// Settings that are valid but risky; printed once at start-up.
     pub warnings: Vec<String>,
-    /// Tell this configuration from another one, key by key.
+    /// Hashes that show which keys differ between two configurations.
     pub fingerprints: Fingerprints,
 }
 
@@ -151,38 +152,38 @@ impl Config {
         Reading { config, files, from }
     }
 
-    /// The destination of that name.
+    /// The destination with that name.
     #[must_use]
     pub fn destination(&self, name: &str) -> Option<&Destination> {
         self.destinations.iter().find(|destination| destination.name.as_str() == name)
     }
 
-    /// The route of that name.
+    /// The route with that name.
     #[must_use]
     pub fn route(&self, name: &str) -> Option<&Route> {
         self.routes.iter().find(|route| route.name == name)
     }
 }
 
-/// A listener as its clients need to know it.
+/// A listener as a client needs to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// Where it is.
+    /// The address it is bound to.
     pub address: SocketAddr,
-    /// TLS, if it is spoken; the files may be of no use.
+    /// The files of its TLS, if it speaks TLS; they may be unusable.
     pub tls: Option<TlsFiles>,
 }
 
-/// Where the daemon listens, the public and the admin listener, whatever else may be wrong with the
-/// configuration: a container's health check runs without the daemon's secrets.
+/// The public and the admin listener, whatever else is wrong with the configuration: a container's health
+/// check runs without the daemon's secrets.
 ///
 /// # Errors
-/// What is wrong with the addresses and the names of the files themselves.
+/// Faults of the addresses and of the files' names themselves.
 pub fn listeners(file: Option<&Path>) -> Result<[Listener; 2], Faults> {
     let source = Source::locate(file);
     let report = Report::default();
     let listener = |name: &'static str| {
-        // What is wrong elsewhere is the daemon's to report.
+        // Other faults are for the daemon to report.
         let elsewhere = Report::default();
         let merged = layers::merge(&source, std::env::vars_os(), &elsewhere, Some(name));
         report.reads(&source);

@@ -1,16 +1,19 @@
 //! `cohortd` stands between Twilio Segment and LaunchDarkly: it takes audience events, makes them
 //! durable as membership deltas, and brings LaunchDarkly's synced segments up to date.
 //!
-//! Modules are named after the steps an event takes; a step imports only what stands to its right:
+//! Modules are named after the steps an event takes. A step imports only steps to its right and the modules
+//! below all of them:
 //!
 //! ```text
 //! receive -> map -> ledger -> deliver -> launchdarkly      below all: certificate, membership, clock, counting, current, json, manual, nearest, panics
 //! ```
 //!
-//! `ledger` knows neither neighbour. `operate` may look at any step and no step looks at it;
-//! `service` is the only place that wires and spawns; `cli` chooses; `main` starts.
+//! The exception is `ledger`, which imports no other step: `receive` records in it, and `deliver` imports
+//! it to claim from it. `operate` may import any step, and no step imports it. `service` alone wires the
+//! steps together and spawns the tasks that live as long as the daemon; `cli` chooses what runs; `main`
+//! starts it.
 //!
-//! What is promised, what both neighbours send and take, and why things are as they are: [`design`].
+//! The promises, what Segment sends and LaunchDarkly takes, and the reasons for the design: [`design`].
 
 #![cfg_attr(
     test,

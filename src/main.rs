@@ -1,4 +1,4 @@
-//! Parses, runs, picks the exit code; all of it in [`cohortd::cli`].
+//! The entry point. Parsing, running and choosing the exit code are all in [`cohortd::cli`].
 
 use std::process::ExitCode;
 

@@ -1,26 +1,26 @@
 //! The manual: a page for each topic, for those who operate cohortd. `cohortd help TOPIC` prints a page,
-//! `/manual` on the admin listener shows them all, and README links to the files.
+//! `/manual` on the admin listener serves them all, and the README links to their files.
 //!
-//! A leaf: it knows nothing of the daemon, so that every part of it may point at a [`Place`].
+//! It depends on no other part of the daemon, so that every part may refer to a [`Place`] in it.
 //!
 //! # What always holds
-//! * Every link leads somewhere (src/design/citations.rs), and so does every [`Place`] that the daemon points at.
-//! * What is listed in a page (keys, metrics, reasons, routes, exit codes, commands) is what the code has; the tests
+//! * Every link resolves (src/design/citations.rs), and so does every [`Place`] that the daemon refers to.
+//! * What a page lists (keys, metrics, reasons, routes, exit codes, commands) matches the code; the tests
 //!   stand beside the code's own lists.
-//! * Every snippet is loaded or typed by a test, or is listed there with the reason why not (tests/it/manual.rs).
+//! * A test loads or runs every snippet, or lists it with the reason why it does not (tests/it/manual.rs).
 
 use std::fmt;
 
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
-/// A page.
+/// A page of the manual.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Topic {
-    /// As it is typed behind `cohortd help`, and as its file is called.
+    /// The name typed after `cohortd help`; also the name of its file.
     pub name: &'static str,
-    /// What it answers, in a line.
+    /// One line on what the page answers.
     pub summary: &'static str,
-    /// The page, in Markdown.
+    /// The page's Markdown source.
     pub text: &'static str,
 }
 
@@ -57,31 +57,31 @@ pub const TOPICS: [Topic; 10] = [
     topic!("changelog", "what has changed, version by version"),
 ];
 
-/// The page of that name.
+/// The page with this name.
 #[must_use]
 pub fn topic(name: &str) -> Option<&'static Topic> {
     TOPICS.iter().find(|topic| topic.name == name)
 }
 
-/// A heading and what stands below it, up to the next one.
+/// A heading and the text below it, up to the next heading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Section {
     /// The heading.
     pub title: String,
-    /// What a link to it ends in; see [`anchor`].
+    /// The fragment of a link to this heading; see [`anchor`].
     pub anchor: String,
-    /// The text, without marks.
+    /// The text, without Markdown's markup.
     pub text: String,
 }
 
 impl Topic {
-    /// The page as a stream of Markdown's parts.
+    /// The page as a stream of Markdown events.
     #[must_use]
     pub fn parsed(&self) -> Parser<'static> {
         Parser::new_ext(self.text, Options::ENABLE_TABLES)
     }
 
-    /// The page in pieces, the first with its title.
+    /// The page's sections in order; the first begins with the page's title.
     #[must_use]
     pub fn sections(&self) -> Vec<Section> {
         let mut sections: Vec<Section> = Vec::new();
@@ -101,7 +101,7 @@ impl Topic {
                     is_heading = false;
                 }
                 Event::Text(text) | Event::Code(text) => to.push_str(&text),
-                // a cell, an item or a paragraph is not one word with the next one
+                // ends of cells, items and paragraphs separate words
                 Event::SoftBreak | Event::HardBreak | Event::End(_) if !is_heading => {
                     if matches!(part, Event::End(end) if is_inline(end)) {
                         continue;
@@ -114,7 +114,7 @@ impl Topic {
         sections
     }
 
-    /// The heading of the page.
+    /// The page's title: its first heading.
     #[must_use]
     pub fn title(&self) -> &'static str {
         let first = self.text.lines().next().unwrap_or_default();
@@ -126,14 +126,14 @@ fn is_inline(end: TagEnd) -> bool {
     matches!(end, TagEnd::Emphasis | TagEnd::Strong | TagEnd::Link | TagEnd::Strikethrough)
 }
 
-/// What a heading is called in a link, as GitHub makes it.
+/// The anchor of a heading, by GitHub's rules.
 #[must_use]
 pub fn anchor(heading: &str) -> String {
     let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
     kept.map(|c| if c == ' ' { '-' } else { c }).flat_map(char::to_lowercase).collect()
 }
 
-/// A heading of a page. Shown, it is its path on the admin listener.
+/// A heading of a page. Its `Display` is its path on the admin listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     topic: &'static str,
@@ -141,13 +141,14 @@ pub struct Place {
 }
 
 impl Place {
-    /// The heading with that anchor. A test should ask whether it [is there](Self::is_there).
+    /// The heading with that anchor. Existence is not checked; a test should assert
+    /// [`is_there`](Self::is_there).
     #[must_use]
     pub const fn new(topic: &'static str, anchor: &'static str) -> Self {
         Self { topic, anchor }
     }
 
-    /// Whether there is such a page with such a heading.
+    /// Whether the page and the heading exist.
     #[must_use]
     pub fn is_there(self) -> bool {
         let is_it = |section: &Section| section.anchor == self.anchor;
@@ -164,18 +165,18 @@ impl fmt::Display for Place {
 /// Where a link of a page leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Leads<'a> {
-    /// To a page, or a heading of it.
+    /// To a page of the manual, or a heading of one.
     Topic(&'static Topic, Option<&'a str>),
     /// To a heading of the same page.
     Here(&'a str),
-    /// Out into the web.
+    /// To another site.
     Web(&'a str),
-    /// To a file of the sources, by its path from the top.
+    /// To a file of the repository, by its path from the repository's root.
     Source(&'a str),
 }
 
 impl<'a> Leads<'a> {
-    /// Reads the target of a link as it stands in a page.
+    /// Parses the target of a link as written in a page.
     #[must_use]
     pub fn of(target: &'a str) -> Self {
         if let Some(heading) = target.strip_prefix('#') {
@@ -195,24 +196,25 @@ impl<'a> Leads<'a> {
     }
 }
 
-/// A section in which every word that was looked for stands.
+/// A section that contains every word of a query.
 #[derive(Debug)]
 pub struct Hit {
-    /// Whose it is.
+    /// The page it belongs to.
     pub topic: &'static Topic,
     /// The section.
     pub section: Section,
-    /// Of its text, where the first of the words is.
+    /// The text around the first match.
     pub excerpt: String,
 }
 
-/// Characters of an excerpt, before and behind what was found.
+/// Characters that an excerpt shows before and after the match.
 const BEFORE: usize = 60;
 const BEHIND: usize = 160;
-/// Of more hits nobody reads the rest.
+/// Most hits returned: nobody reads further.
 const MOST_HITS: usize = 50;
 
-/// Sections that hold every word of a query, whatever their case; those with one in their heading first.
+/// Sections that contain every word of a query, ignoring case; the more of the words are in the heading,
+/// the earlier.
 #[must_use]
 pub fn search(query: &str) -> Vec<Hit> {
     let words: Vec<String> = query.split_whitespace().map(str::to_lowercase).collect();
@@ -231,14 +233,14 @@ pub fn search(query: &str) -> Vec<Hit> {
             }
         }
     }
-    hits.sort_by_key(|(in_title, _)| std::cmp::Reverse(*in_title)); // stable: else in the order of the pages
+    hits.sort_by_key(|(in_title, _)| std::cmp::Reverse(*in_title)); // stable: ties stay in page order
     hits.into_iter().take(MOST_HITS).map(|(_, hit)| hit).collect()
 }
 
-/// What stands around the first word that is in the text; its beginning if none is.
+/// The text around the first match of any of the words; the beginning of the text if none matches.
 fn excerpt(text: &str, words: &[String]) -> String {
     let text: Vec<char> = text.split_whitespace().collect::<Vec<_>>().join(" ").chars().collect();
-    // a character that grows in lower case would move those behind it: each is compared alone
+    // lowercasing can change a text's length and so shift positions: each character is compared by itself
     let lower = |c: &char| c.to_lowercase().next().unwrap_or(*c);
     let found = words.iter().filter_map(|word| {
         let word: Vec<char> = word.chars().collect();
@@ -255,8 +257,7 @@ fn excerpt(text: &str, words: &[String]) -> String {
     format!("{before}{shown}{behind}")
 }
 
-/// The rows of the table below a heading, for the tests of what they are made from: their cells as they are
-/// written.
+/// The cells, as written, of the table below a heading. For tests that compare such a table with the code.
 #[cfg(test)]
 pub(crate) fn rows(topic_name: &str, anchored: &str) -> Vec<Vec<&'static str>> {
     let text = topic(topic_name).expect("a page").text;
@@ -272,7 +273,7 @@ pub(crate) fn rows(topic_name: &str, anchored: &str) -> Vec<Vec<&'static str>> {
     rows.into_iter().skip(2).collect()
 }
 
-/// What stands in backquotes.
+/// The parts of a cell in backquotes.
 #[cfg(test)]
 pub(crate) fn quoted(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
@@ -304,7 +305,7 @@ mod tests {
         }
     }
 
-    /// A page that is in no list is read by nobody.
+    /// A page that is not listed cannot be reached.
     #[test]
     fn every_page_is_in_the_list() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/manual");
@@ -316,7 +317,7 @@ mod tests {
         assert_eq!(names.collect::<BTreeSet<_>>(), listed.collect());
     }
 
-    /// What README says of the topics is what is said elsewhere.
+    /// The README repeats the topics' names and summaries word for word.
     #[test]
     fn readme_lists_the_topics() {
         let readme = include_str!("../README.md");

@@ -1,4 +1,4 @@
-//! Text that must not be seen: tokens, shared secrets.
+//! Text that must never be printed or logged: tokens and shared secrets.
 
 use std::fmt;
 
@@ -15,13 +15,13 @@ use std::fmt;
 pub struct Secret(String);
 
 impl Secret {
-    /// Takes the text as it is: secrets are opaque.
+    /// Takes the text unchanged: secrets are opaque.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The secret itself, to be used and not to be kept.
+    /// The secret in plain text. Use it right away; do not store it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0

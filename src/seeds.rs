@@ -1,8 +1,9 @@
-//! Where random tests keep what once failed, so that it is tried first from then on.
+//! Where property tests keep the seeds of cases that once failed, so that those are tried first from then
+//! on.
 
 use proptest::test_runner::{Config, FailurePersistence, FileFailurePersistence};
 
-/// The defaults, with the seeds in `file` below the package's folder.
+/// The default configuration, with failing seeds kept in `file`, a path relative to the package's folder.
 pub(crate) fn kept_in(file: &'static str) -> Config {
     let kept: Box<dyn FailurePersistence> = Box::new(FileFailurePersistence::Direct(file));
     Config { failure_persistence: Some(kept), ..Config::default() }

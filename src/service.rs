@@ -1,15 +1,16 @@
-//! The daemon: opens everything, spawns everything, stops everything in the order of the flow.
+//! The daemon: opens everything, spawns everything, and stops everything in the order in which data flows.
 //!
 //! # What always holds
-//! * Only this module spawns tasks that live as long as the daemon, all into one set. One that ends by
-//!   itself ends the daemon with a failing exit code: half a service is worse than none. So does a thread,
-//!   of the ledger, of the couriers or of the log (tests/it/threads.rs).
-//! * Stopping goes in the order of the flow ([P10](crate::design::P10)): not ready, after the drain delay stop accepting,
-//!   finish requests in flight, let couriers finish theirs, close the ledger (tests/it/shutdown.rs).
-//!   The admin listener goes on until the couriers have finished, so that probes and people see what is under way.
+//! * Only this module spawns tasks that live as long as the daemon, all into one set. If one of them ends
+//!   by itself, the daemon ends with a failing exit code: half a service is worse than none. The same goes
+//!   for the threads of the ledger, the couriers and the log (tests/it/threads.rs).
+//! * Stopping follows the data flow ([P10](crate::design::P10)): report not ready, stop accepting after the
+//!   drain delay, finish requests in flight, let couriers finish theirs, close the ledger
+//!   (tests/it/shutdown.rs). The admin listener stays up until the couriers have finished, so that probes
+//!   and operators can watch.
 //! * What the grace period cuts off is pending in the ledger, not lost.
-//! * A new configuration is taken as a whole or not at all, and no request fails for it
-//!   (`reload`; tests/it/reload.rs).
+//! * A new configuration is applied as a whole or not at all, and no request fails because of it (`reload`;
+//!   tests/it/reload.rs).
 
 mod clock_watch;
 mod courier_thread;
@@ -63,11 +64,11 @@ use occasions::{Occasion, Occasions};
 use supervisor::Supervisor;
 use wiring::Traces;
 
-/// Connections that may wait to be accepted, if the system allows so many. A newcomer that finds no room
-/// comes again after a second, which is too late for a probe.
+/// The accept backlog, if the system allows one this large. A connection attempt that finds it full is
+/// retried by the client's TCP stack only after a second, which is too late for a probe.
 const WAITING_CONNECTIONS: u32 = 4096;
 
-/// What a task is there for; the order in which they are stopped.
+/// What a task does, in the order in which tasks are stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Receiving,
@@ -76,37 +77,38 @@ enum Part {
     Writing,
 }
 
-/// A daemon that runs.
+/// A running daemon.
 #[derive(Debug)]
 pub struct Service {
-    /// Where the public listener is.
+    /// The address that the public listener is bound to.
     pub public_address: SocketAddr,
-    /// Where the admin listener is.
+    /// The address that the admin listener is bound to.
     pub admin_address: SocketAddr,
-    /// The ledger, to look at.
+    /// The ledger, for inspection.
     pub ledger: Store,
     clock: Arc<dyn Clock>,
-    /// As it is applied: what needs a restart is not, whatever its fingerprints say.
+    /// The configuration of the last reload that applied something. Its values of keys that need a restart
+    /// may be new and not in effect; their fingerprints are the old ones.
     config: Config,
     tasks: JoinSet<Ended>,
-    /// Of the tasks that have not ended.
+    /// The part that each running task belongs to.
     parts: HashMap<task::Id, Part>,
     couriers: BTreeMap<DestinationName, Running>,
     courier_thread: CourierThread,
-    /// What a reload replaces while others read it.
+    /// Replaced by a reload while listeners read it.
     shown: Shown,
-    /// What was received and delivered since the start.
+    /// What was received since the start, continued from what the previous process noted.
     received: Arc<receive::Counters>,
     delivered: Arc<deliver::Counters>,
-    /// All that the process before this one has noted.
+    /// Whether everything that the previous process noted in the ledger could be read.
     is_note_understood: bool,
-    /// If there is a collector for them.
+    /// Set if a collector for traces is configured.
     traces: Option<Traces>,
-    /// What is logged.
+    /// The queue of lines on their way to the log.
     lines: Lines,
-    /// What the last reading of the configuration came to.
+    /// The outcome of the last reading of the configuration.
     configuration: Configuration,
-    /// Of the listeners that speak TLS, by the listener's name.
+    /// Certificates of the listeners that speak TLS, with the listener's name.
     certificates: Vec<(&'static str, Certificates)>,
     readiness: Readiness,
     stop_receiving: CancellationToken,
@@ -114,7 +116,7 @@ pub struct Service {
     stop_watching: CancellationToken,
 }
 
-/// What the listeners see of the configuration.
+/// The parts of the configuration that listeners read.
 #[derive(Debug)]
 struct Shown {
     doors: Doors,
@@ -125,11 +127,13 @@ struct Shown {
     environments: Current<Vec<Environment>>,
 }
 
-/// Runs the daemon until SIGTERM or SIGINT, and reads its configuration again whenever there is reason.
+/// Runs the daemon until SIGTERM or SIGINT; reloads its configuration on SIGHUP, on request, and when its
+/// files change.
 pub async fn run(config: Config, origin: Origin) -> Result<(), ServiceError> {
     let stop = CancellationToken::new();
     let hurry = CancellationToken::new();
-    // Listened to before anything is opened, so that a signal is never met by the default action.
+    // Registered before anything is opened, so that no signal meets its default action, which is to kill
+    // the process.
     let mut terminate = signal(SignalKind::terminate()).map_err(ServiceError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServiceError::Signals)?;
     let hangups = signal(SignalKind::hangup()).map_err(ServiceError::Signals)?;
@@ -149,7 +153,7 @@ pub async fn run(config: Config, origin: Origin) -> Result<(), ServiceError> {
     };
     let signals = async {
         loop {
-            tokio::select! { // a signal that is not waited for is kept by its stream
+            tokio::select! { // cancel safe: the stream keeps a signal that arrives between two waits
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
@@ -169,8 +173,8 @@ pub async fn run(config: Config, origin: Origin) -> Result<(), ServiceError> {
 }
 
 impl Service {
-    /// Opens and spawns everything, within the runtime that this is called in; the listeners accept when
-    /// this returns. The configuration stays as it is.
+    /// Opens and spawns everything on the current runtime; both listeners accept connections when this
+    /// returns. The configuration is never reloaded.
     pub fn start(config: Config) -> Result<Self, ServiceError> {
         let (reloads, _) = Reloads::channel();
         let (began, clock): (_, Arc<dyn Clock>) = (Instant::now(), Arc::new(SystemClock));
@@ -289,7 +293,8 @@ impl Service {
         Ok(service)
     }
 
-    /// What was received before, as far as it says something about what is configured now.
+    /// Restores from the ledger what the previous process noted about received events, as far as it
+    /// concerns the present configuration.
     fn remember(&mut self) {
         for of in &self.config.destinations {
             let mappings = wiring::mappings(&self.config, &of.name);
@@ -299,7 +304,7 @@ impl Service {
         self.received.keep_doors(&reload::names_of_doors(&self.config));
     }
 
-    /// Spawns what looks and changes nothing that is delivered: at the numbers of each step, at the clocks, at the log.
+    /// Spawns the tasks that only observe: the counters of each step, the clocks and the log.
     fn watch_over(&mut self, history: Arc<History>, sources: Arc<Sources>) {
         let logging = Arc::clone(&sources.refusals).watch();
         self.spawn(Part::Watching, async move {
@@ -345,7 +350,7 @@ impl Service {
         self.serve_on(None, stop, hurry).await
     }
 
-    /// The same, with a new configuration on every occasion.
+    /// Like [`serve`](Self::serve), and reloads the configuration on every occasion.
     async fn serve_on(
         mut self,
         mut occasions: Option<Occasions>,
@@ -355,7 +360,7 @@ impl Service {
         let failure = loop {
             let occasion = tokio::select! {
                 () = stop.cancelled() => break None,
-                // A task that is waited for stays in the set if this wait is given up.
+                // Cancel safe: tasks stay in the set if another branch wins.
                 ended = self.tasks.join_next_with_id() => break Some(match ended {
                     Some(ended) => {
                         self.tick_off(ended).map_or_else(|failure| failure, Ended::unasked)
@@ -366,7 +371,8 @@ impl Service {
             };
             let Some(occasions) = &mut occasions else { continue };
             tokio::select! {
-                // Couriers that the reload has stopped would be stopped now anyway.
+                // A reload may be cancelled halfway: couriers that it has stopped would be stopped now
+                // anyway.
                 () = stop.cancelled() => break None,
                 reloaded = self.reload(occasions, occasion) => match reloaded {
                     Ok(()) => {}
@@ -374,7 +380,7 @@ impl Service {
                 }
             }
         };
-        // Before a word is said of it: whoever reads that may ask the probe.
+        // Set before the log line below: whoever reads that line may query the probe at once.
         self.readiness.not_ready("stopping");
         match &failure {
             None => {
@@ -388,7 +394,8 @@ impl Service {
         let drain_delay =
             if failure.is_none() { self.config.stop.drain_delay } else { Duration::ZERO };
         match (failure, self.stop(drain_delay, hurry).await) {
-            // Whoever met the closed ledger may have ended first; why it closed is what matters.
+            // A task that found the ledger closed may have failed first; the error that closed it is the
+            // cause.
             (_, Err(cause @ ServiceError::Writer(_))) => Err(cause),
             (Some(failure), _) => Err(failure),
             (None, stopped) => stopped,
@@ -410,7 +417,7 @@ impl Service {
     }
 }
 
-/// Without occasions there is never one.
+/// Pends for ever without occasions.
 async fn next_of(occasions: Option<&mut Occasions>) -> Occasion {
     match occasions {
         Some(occasions) => occasions.next().await,
@@ -418,7 +425,8 @@ async fn next_of(occasions: Option<&mut Occasions>) -> Occasion {
     }
 }
 
-/// As many open files as the system lets us have: each connection is one. Returns how many.
+/// Raises the soft limit of open files to the hard limit, as each connection is an open file. Returns the
+/// new limit.
 fn raise_open_files() -> u64 {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
@@ -429,7 +437,7 @@ fn raise_open_files() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// What the daemon listens on, bound and announced.
+/// The listeners: bound, and their addresses logged.
 #[derive(Debug)]
 struct Listeners {
     public: TcpListener,

@@ -1,8 +1,8 @@
-//! To whom an event is posted: a destination, or a route to several.
+//! What an event is posted to: a destination, or a route to several destinations.
 
 use crate::config::{Config, Destination, Route, SegmentSection};
 
-/// What has a path that events are posted to.
+/// A destination or a route: each has a path that events are posted to.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Addressee<'a> {
     Destination(&'a Destination),
@@ -10,7 +10,7 @@ pub(super) enum Addressee<'a> {
 }
 
 impl<'a> Addressee<'a> {
-    /// The one of that name, or the only destination.
+    /// The destination or route with that name; without a name, the only destination.
     pub fn named(config: &'a Config, name: Option<&str>) -> Result<Self, String> {
         let names = || {
             let destinations = config.destinations.iter().map(|of| of.name.as_str());
@@ -29,7 +29,7 @@ impl<'a> Addressee<'a> {
         }
     }
 
-    /// The last part of the path.
+    /// Its name, which is the last part of its path.
     pub fn name(self) -> &'a str {
         match self {
             Self::Destination(destination) => destination.name.as_str(),
@@ -37,7 +37,7 @@ impl<'a> Addressee<'a> {
         }
     }
 
-    /// Who may post to it; an error if it has no path.
+    /// The settings of its path, such as its credentials; an error if it has no path.
     pub fn segment(self, config: &Config) -> Result<&'a SegmentSection, String> {
         match self {
             Self::Route(route) => Ok(&route.segment),

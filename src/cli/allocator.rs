@@ -1,11 +1,15 @@
-//! Fixes from which size on the allocator maps a block by itself, so that memory that is freed goes back to
-//! the system and the bound on memory ([P6](crate::design::P6)) holds for the whole process (tests/it/memory.rs).
+//! Fixes the size from which on the allocator gives each block a mapping of its own, so that freed memory
+//! goes back to the system and the bound on memory ([P6](crate::design::P6)) holds for the whole process
+//! (tests/it/memory.rs).
 //!
-//! By itself glibc raises that size to the largest block that was freed, up to 32 MiB. From then on large
-//! bodies come from its heaps, which keep what is freed. It reads a fixed size from the environment when a
-//! process starts and can otherwise be told only by an unsafe call, so the daemon executes itself once
-//! more with the size set, before it does anything else ([why](crate::design::decisions::executed_again)). The process ID stays the same. Measured with a debug build, bodies of 7 MiB
-//! that stall: a peak of 89 to 101 MB without, 67 to 83 MB with a fixed size of 1 to 4 MiB.
+//! Left alone, glibc raises that size to the largest block that was ever freed, up to 32 MiB. From then on
+//! large bodies come from its heaps, which keep what is freed. It reads a fixed size from the environment
+//! when a process starts; the only other way to set it is an unsafe call. Therefore the daemon executes
+//! itself once more with the size set, before it does anything else
+//! ([why](crate::design::decisions::executed_again)). The process ID stays the same.
+//!
+//! Measured in a debug build with stalled bodies of 7 MiB: peak memory is 89 to 101 MB without a fixed
+//! size, and 67 to 83 MB with one of 1 to 4 MiB.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -13,29 +17,31 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{self, Command};
 
-/// Batches of a thousand usual events are smaller: they need not be mapped each time.
+/// Larger than a batch of a thousand usual events, so that those do not cost a mapping each.
 const MAPPED_FROM_BYTES: u32 = 2 << 20;
 
-/// Free memory at the end of a heap goes back from the second size on.
+/// The variables to set. The second is the amount of free memory at the end of a heap from which on it is
+/// returned.
 const SIZES: [&str; 2] = ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"];
 
-/// The ID of the process that has executed itself again: its children, which have another one, decide for
-/// themselves. It does not begin like a key of the configuration.
+/// Holds the ID of the process that has executed itself again. Child processes inherit it but have other
+/// IDs, so they decide for themselves. The name does not begin like that of a configuration variable.
 const EXECUTED: &str = "EXECUTED_AGAIN_COHORTD";
 
-/// What is to be done about the sizes.
+/// What to do about the sizes.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     Nothing,
     Execute,
-    /// They cannot be set, for this reason.
+    /// They cannot be set, for this reason; continue without.
     GoOn(&'static str),
 }
 
-/// Executes the daemon again if the sizes are not set; whoever has set one of them decides. The other
-/// commands are over before it matters.
+/// Executes the daemon again if none of the sizes is set; a size that the user has set is kept. Commands
+/// other than `run` end before it matters.
 ///
-/// Returns where nothing is to be done. Errors: it could not be executed again, and goes on as it is.
+/// Returns if there is nothing to do. Errors: it could not be executed again; the process goes on with the
+/// default sizes.
 pub(super) fn fix_sizes() -> io::Result<()> {
     if !cfg!(target_env = "gnu") || !std::env::args_os().skip(1).any(|word| word == "run") {
         return Ok(());
@@ -55,8 +61,8 @@ pub(super) fn fix_sizes() -> io::Result<()> {
     }
 }
 
-/// A program with more rights than who starts it (file capabilities) does not get to see the sizes: it
-/// would execute itself for ever.
+/// Decides what to do. A program that has more rights than its user (file capabilities) never sees the
+/// sizes that it has set, and without the check of [`EXECUTED`] would execute itself for ever.
 fn next(program: &Path, process: u32, variable: impl Fn(&str) -> Option<OsString>) -> Step {
     if SIZES.iter().any(|name| variable(name).is_some()) {
         return Step::Nothing;

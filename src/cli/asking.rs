@@ -1,7 +1,7 @@
-//! Which daemon an operator's command asks, and how it answers: flags that all of them have.
+//! Flags common to the operators' commands: which daemon to ask, and the format of the answer.
 //!
-//! Of the configuration they read `[admin]` and nothing else, so that they work while the rest of it is
-//! broken, and for people who may not read the daemon's secrets; with `--url` they work from anywhere.
+//! These commands read only `[admin]` of the configuration, so that they work while the rest of it is
+//! broken, and for people who may not read the daemon's secrets. With `--url` they work from anywhere.
 
 use std::path::Path;
 
@@ -19,8 +19,8 @@ const URL_HELP: &str = "Ask the admin listener at this URL [env: COHORTD_ADMIN_U
 /// Who is asked.
 #[derive(Args, Clone, Debug)]
 pub struct Asking {
-    // Read in `url`, so that an empty variable counts as unset.
-    // Not parsed by the command line, which would repeat a password in it.
+    // Read in `url`, so that an empty environment variable counts as unset. Not parsed by clap, whose error
+    // message would quote a password in it.
     #[arg(long, value_name = "URL", help = URL_HELP)]
     url: Option<String>,
     /// Print what the daemon says, for programs
@@ -29,7 +29,7 @@ pub struct Asking {
 }
 
 impl Asking {
-    /// The daemon that is meant.
+    /// The daemon to ask.
     pub(super) fn daemon(&self, file: Option<&Path>) -> Result<Daemon, Silent> {
         let url = self.url()?;
         let access = Access::read(file);

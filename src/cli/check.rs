@@ -24,7 +24,7 @@ use crate::membership::DestinationName;
 use crate::operate::logging::chain;
 use crate::receive::tls::TlsFiles;
 
-/// For each of the two questions.
+/// Timeout of each of the two requests to LaunchDarkly.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is checked.
@@ -39,7 +39,7 @@ pub struct Check {
 }
 
 impl Check {
-    /// Prints what was understood, or everything that is wrong.
+    /// Prints the configuration as understood, or every fault in it.
     pub async fn run(&self, file: Option<&Path>, out: &mut impl Write) -> Result<Exit> {
         let Reading { config, from, .. } = Source::locate(file).read();
         match config {
@@ -145,7 +145,7 @@ fn fed(route: &Route) -> Vec<&str> {
     route.destinations.iter().map(DestinationName::as_str).collect()
 }
 
-/// The same for programs.
+/// Prints the outcome of the check as JSON.
 fn print_json(
     config: &Config,
     from: &ReadFrom,
@@ -316,7 +316,7 @@ fn authentication(segment: &SegmentSection) -> String {
     format!("{counted}; {demand}")
 }
 
-/// What one question to LaunchDarkly found.
+/// The outcome of one request to LaunchDarkly.
 struct Finding {
     good: bool,
     text: String,

@@ -1,4 +1,4 @@
-//! Asking the person at the terminal before something that cannot be taken back.
+//! Asks for confirmation on the terminal before something irreversible.
 
 use std::io::{BufRead, IsTerminal, Write};
 
@@ -19,12 +19,12 @@ pub struct Consent {
 }
 
 impl Consent {
-    /// Whether there is a person who is to be asked.
+    /// Whether to ask: there is a terminal, and `--yes` was not given.
     pub(super) fn is_asked_for(self) -> bool {
         !self.yes && std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
     }
 
-    /// Says what is about to be done and waits for a yes; an error if it is anything else.
+    /// Says what is about to be done and waits for a yes. Any other answer is an error.
     pub(super) fn ask(self, what: &str) -> Result<(), Silent> {
         if !self.is_asked_for() {
             return Ok(());
@@ -32,7 +32,7 @@ impl Consent {
         let mut terminal = std::io::stderr();
         let _ = write!(terminal, "{what}. Go on? [y/N] ").and_then(|()| terminal.flush());
         let mut answer = String::new();
-        let _ = std::io::stdin().lock().read_line(&mut answer); // no answer is no
+        let _ = std::io::stdin().lock().read_line(&mut answer); // no answer counts as no
         if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! Asking the running daemon through its admin listener.
+//! Requests to the running daemon through its admin listener.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,32 +16,33 @@ use crate::launchdarkly::wire::USER_AGENT;
 use crate::operate::problem::Problem;
 use crate::secret::Secret;
 
-/// The daemon is on this host, as a rule; some answers take a few seconds of reading.
+/// Timeout of a request. The daemon is usually on this host, but some answers take a few seconds to read
+/// from the ledger.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The running daemon, as far as its operators see it.
+/// A client of the running daemon's admin listener.
 #[derive(Debug)]
 pub(super) struct Daemon {
     client: reqwest::Client,
     url: Url,
     token: Option<Secret>,
-    /// Where the address is from, for when nobody answers there.
+    /// Where the address came from; shown if nobody answers there.
     place: String,
-    /// Where the token is from, for when it is not taken.
+    /// Where the token came from; shown if it is refused.
     credential: String,
 }
 
-/// Why there is no answer, in words, and how the command ends.
+/// Why a request failed, in words, and the command's exit.
 #[derive(Debug)]
 pub(super) struct Silent {
     exit: Exit,
     words: String,
-    /// The daemon answered, and what was asked for is not there.
+    /// Whether the daemon answered that what was asked for does not exist.
     pub is_not_there: bool,
 }
 
 impl Silent {
-    /// Says why to the person.
+    /// Prints why the command failed.
     pub fn complain(self, command: &str) -> Exit {
         complain(&format!("cohortd {command}: {}", self.words));
         self.exit
@@ -57,25 +58,25 @@ impl Silent {
         Self { exit, words: words.into(), is_not_there: false }
     }
 
-    /// The person has pressed Ctrl-C.
+    /// The user pressed Ctrl-C.
     pub fn interrupted(words: impl Into<String>) -> Self {
         Self::with(Exit::Interrupted, words)
     }
 
-    /// The command line asks for what cannot be.
+    /// The command line asks for something impossible.
     pub fn usage(words: impl Into<String>) -> Self {
         Self::with(Exit::BadUsage, words)
     }
 }
 
-/// An answer, as it came and as it is understood.
+/// An answer: its text and its parsed value.
 pub(super) struct Answer<T> {
     pub text: String,
     pub value: T,
 }
 
 impl Daemon {
-    /// The daemon whose admin listener is configured like this, or the one at `url`.
+    /// The daemon at `url`; without one, the daemon whose admin listener `access` describes.
     pub fn of(access: &Access, url: Option<Url>) -> Result<Self, Silent> {
         let Access { address, token, tls, from, .. } = access;
         let place = match &url {
@@ -97,7 +98,7 @@ impl Daemon {
                 .map_err(|why| Silent::with(Exit::Unavailable, format!("{address}: {why}")))
         };
         let Reached { client, url } = match url {
-            // Whose certificate is known.
+            // The URL is the configured listener's, so the certificate to expect is known.
             Some(url) if tls.is_some() && is_at(&url, address.as_ref().ok()) => {
                 Reached { url, ..configured()? }
             }
@@ -112,7 +113,7 @@ impl Daemon {
         Ok(Self { client, url, token: token.clone(), place, credential })
     }
 
-    /// Asks for something.
+    /// Sends a GET request.
     pub async fn get<T: DeserializeOwned>(
         &self,
         path: &[&str],
@@ -122,7 +123,7 @@ impl Daemon {
         self.ask(self.client.get(url).query(query)).await
     }
 
-    /// Changes something.
+    /// Sends a POST request.
     pub async fn post<T: DeserializeOwned>(
         &self,
         path: &[&str],
@@ -174,7 +175,7 @@ impl Daemon {
     }
 }
 
-/// Whether a URL is that of a listener.
+/// Whether a URL points to a listener's address.
 fn is_at(url: &Url, address: Option<&SocketAddr>) -> bool {
     let Some(listener) = address.copied().map(reachable) else { return false };
     let host = match url.host() {
@@ -188,10 +189,11 @@ fn is_at(url: &Url, address: Option<&SocketAddr>) -> bool {
         && host == listener.ip()
 }
 
-/// In words, if the daemon is of another version than this command: it may not know what is asked.
+/// A remark for error messages if the daemon has another version than this command and so may not know the
+/// request; else empty.
 fn another_version(headers: &HeaderMap) -> String {
     let server = headers.get(header::SERVER).and_then(|server| server.to_str().ok());
-    // A proxy in front may give its own name instead.
+    // A proxy in front may replace the header with its own name.
     let ours = |server: &&str| server.starts_with("cohortd/") && *server != USER_AGENT;
     match server.filter(ours) {
         Some(server) => format!("; there is {server} and this is {USER_AGENT}: use the same"),

@@ -1,8 +1,8 @@
-//! `cohortd eval`: JSON lines in, JSON lines out, so that a mapping can be tried and the recorded
-//! behaviour of Segment's hosted integration be compared with ours.
+//! `cohortd eval`: JSON lines in, JSON lines out, for trying a mapping and for comparing recorded behaviour
+//! of Segment's hosted integration with ours.
 //!
-//! One line is read, answered and forgotten: memory does not grow with the input. A line that
-//! cannot be used is answered with `{"error": …}`, so that there are as many lines out as in.
+//! Lines are processed one at a time: memory does not grow with the input. An unusable line is answered
+//! with `{"error": …}`, so that there are as many lines out as in.
 
 mod mapping;
 mod subscription;
@@ -22,21 +22,21 @@ struct Failure {
     error: String,
 }
 
-/// `cohortd eval sync`: what the events of each line amount to, as the requests that would be sent.
+/// `cohortd eval sync`: maps the events of each line to the requests that would be sent.
 ///
 /// Fails only if reading or writing does.
 pub fn sync(input: impl BufRead, output: impl Write) -> io::Result<()> {
     each_line(input, output, sync::answer)
 }
 
-/// `cohortd eval subscription`: whether the statement of each line selects its event.
+/// `cohortd eval subscription`: whether the FQL statement of each line selects its event.
 ///
 /// Fails only if reading or writing does.
 pub fn subscription(input: impl BufRead, output: impl Write) -> io::Result<()> {
     each_line(input, output, subscription::answer)
 }
 
-/// `cohortd eval mapping`: what the mapping of each line makes of its payload.
+/// `cohortd eval mapping`: applies the mapping of each line to its payload.
 ///
 /// Fails only if reading or writing does.
 pub fn mapping(input: impl BufRead, output: impl Write) -> io::Result<()> {
@@ -64,7 +64,8 @@ fn each_line<A: Serialize>(
     }
 }
 
-/// The text of an error never quotes the line: it may hold a token and personal data ([P8](crate::design::P8)).
+/// Parses a line. Errors never quote the line, which may hold a token and personal data
+/// ([P8](crate::design::P8)).
 fn parsed<T: DeserializeOwned>(line: &[u8], what: &str, needs: &str) -> Result<T, String> {
     json::from_slice(line).map_err(|error| {
         let column = error.column();
@@ -76,7 +77,7 @@ fn parsed<T: DeserializeOwned>(line: &[u8], what: &str, needs: &str) -> Result<T
     })
 }
 
-/// The same, with texts in place of numbers that would not be what was written, as events are mapped.
+/// Like [`parsed`], but numbers that would lose precision become strings, as when events are mapped.
 fn parsed_exactly<T: DeserializeOwned>(line: &[u8], what: &str, needs: &str) -> Result<T, String> {
     let IgnoredAny = parsed(line, what, needs)?;
     match exact::with_texts(line) {
@@ -85,7 +86,8 @@ fn parsed_exactly<T: DeserializeOwned>(line: &[u8], what: &str, needs: &str) -> 
     }
 }
 
-/// The same, with numbers as events have them where they are compared: what no float holds is the largest one.
+/// Like [`parsed`], but numbers beyond the range of a float become the largest float, as when subscriptions
+/// compare numbers.
 fn parsed_as_numbers<T: DeserializeOwned>(
     line: &[u8],
     what: &str,
@@ -99,7 +101,7 @@ fn parsed_as_numbers<T: DeserializeOwned>(
     })
 }
 
-/// Everything that is wrong with a mapping, in a line.
+/// All faults of a mapping on one line.
 fn told(faults: &[MappingFault]) -> String {
     let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
     format!("mapping: {}", faults.join("; "))

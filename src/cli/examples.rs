@@ -1,14 +1,14 @@
-//! What `--help` and the manual pages show of each command beside its flags: lines to type, and what the exit
-//! code of each says.
+//! What `--help` and the manual pages show of each command in addition to its flags: examples and exit
+//! codes.
 
 use clap::Command;
 
 use super::{Exit, help};
 
-/// Of a command, named as it is typed behind `cohortd`.
+/// The examples and exit codes of a command. `of` is the command as it is typed after `cohortd`.
 pub(super) struct Page {
     of: &'static str,
-    /// What is typed, and what that is for.
+    /// Command lines, each with its purpose.
     pub examples: &'static [(&'static str, &'static str)],
     exits: &'static [Exit],
 }
@@ -310,13 +310,13 @@ const fn page(
     Page { of, examples, exits }
 }
 
-/// What there is of a command.
+/// The page of a command, if it has one.
 pub(super) fn of(typed: &str) -> Option<&'static Page> {
     PAGES.iter().find(|page| page.of == typed)
 }
 
 impl Page {
-    /// Numbers and their meanings.
+    /// The exit codes and their meanings.
     pub fn exits(&self) -> impl Iterator<Item = (u8, &'static str)> {
         self.exits.iter().map(|exit| match exit {
             Done => (0, "done"),
@@ -343,7 +343,7 @@ impl Page {
     }
 }
 
-/// The command line, with its examples and exit codes in what `--help` says.
+/// The command line, with examples and exit codes added to its `--help`.
 pub(super) fn shown_in(command: Command) -> Command {
     shown_below(command, "")
 }
@@ -368,7 +368,7 @@ mod tests {
     use crate::cli::CommandLine;
     use crate::manual;
 
-    /// All that can be typed, without what only leads on.
+    /// Every command that can be typed, except those that only group others.
     fn typed(command: &Command, before: &str, all: &mut Vec<String>) {
         if !command.has_subcommands() || before.is_empty() {
             all.push(before.to_owned());
@@ -378,7 +378,7 @@ mod tests {
         }
     }
 
-    /// Commands that stand in the manual, in a line to type or in a sentence.
+    /// The commands in the manual, whether in code blocks or in the text, each with its page.
     fn in_the_manual() -> Vec<(&'static str, &'static str)> {
         let mut all = Vec::new();
         for topic in &manual::TOPICS {
@@ -397,7 +397,7 @@ mod tests {
         let command = CommandLine::command();
         let all = in_the_manual();
         for (page, line) in &all {
-            // what may be left out or stands for something is a word like any other
+            // placeholders and optional words count like any other word
             let words = line.split_whitespace().map(|word| word.trim_matches(['[', ']']));
             let words: Vec<&str> = words.take_while(|word| !matches!(*word, "|" | ">")).collect();
             let leads_on = command.find_subcommand(words[1]).is_some_and(Command::has_subcommands);
@@ -464,7 +464,7 @@ mod tests {
                     .take_while(|word| !matches!(*word, "|" | "||" | ">" | "<"))
                     .map(|word| word.trim_end_matches(')'))
                     .collect();
-                // what an example runs elsewhere comes behind `--`
+                // a command that the example passes on follows `--`
                 let words = match words.iter().position(|word| *word == "--") {
                     Some(at) => &words[at + 1..],
                     None => &words[..],

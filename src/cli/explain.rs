@@ -1,8 +1,8 @@
-//! `cohortd explain`: one event, what happens to it and why, without telling anybody.
+//! `cohortd explain`: what happens to one event, and why, without recording it or telling LaunchDarkly.
 //!
-//! Ends with 1 if the event is rejected; of a route, if a destination rejects it and none accepts it.
+//! Exits with 1 if the event is rejected; for a route, if a destination rejects it and none accepts it.
 //!
-//! Prints what the event holds: it is for whoever has the event already.
+//! The output quotes the event, so it is meant for people who already have the event.
 
 use std::io::{Result, Write};
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::config::{Config, Destination, Route};
 use crate::json::exact::Exact;
 use crate::operate::explain::{self, MappingReport, Report};
 
-/// The outcome that a person has to do something about.
+/// The outcome that needs a person's attention.
 const REJECTED: &str = "rejected";
 
 /// Which event, and for whom it is explained.
@@ -34,17 +34,17 @@ pub struct Explain {
     json: bool,
 }
 
-/// For each destination of a route.
+/// The reports of all destinations of a route.
 #[derive(Serialize)]
 struct RouteReport<'a> {
     route: &'a str,
-    /// `accepted` if it is by one of them, as the webhook would count it.
+    /// `accepted` if at least one destination accepts it, as the webhook counts it.
     outcome: &'static str,
     destinations: Vec<Report>,
 }
 
 impl Explain {
-    /// Prints what becomes of the event.
+    /// Prints what happens to the event.
     pub fn explain(&self, config: &Config, out: &mut impl Write) -> Result<Exit> {
         let prepared = Addressee::named(config, self.destination.as_deref())
             .and_then(|to| Ok((to, event(&read_file(&self.file)?)?)));
@@ -119,7 +119,7 @@ fn event(text: &str) -> std::result::Result<Exact, String> {
     Ok(event)
 }
 
-/// The event inside a wrapper of the Extensible Webhook, as the webhook takes it.
+/// Unwraps an event from the Extensible Webhook's wrapper, as the webhook does.
 fn unwrapped(event: Value) -> Value {
     match event {
         Value::Object(mut members) if members.len() == 1 => match members.remove("json") {
@@ -176,7 +176,7 @@ fn print(report: &Report, out: &mut impl Write) -> Result<()> {
     }
 }
 
-/// So that a table stays one: an event's traits may fill pages.
+/// Shortens long text: an event's traits could fill pages of a table.
 fn shortened(text: &str) -> String {
     const MOST: usize = 40;
     if text.chars().count() <= MOST {

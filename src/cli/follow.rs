@@ -1,7 +1,8 @@
-//! Following long work of the daemon to its end, with a bar on a terminal and plain lines elsewhere.
+//! Follows long-running work of the daemon to its end, with a progress bar on a terminal and plain lines
+//! elsewhere.
 //!
-//! The work is the daemon's: whoever stops looking does not stop it. Everything goes to standard
-//! error, so that standard output stays the answer.
+//! The work is the daemon's: ending the display does not stop it. The display goes to standard error, so
+//! that standard output holds only the answer.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -16,23 +17,23 @@ use crate::operate::api::wire::{AudienceInfo, Nothing, ProgressItem, ProgressLis
 use crate::operate::status::Status;
 use crate::operate::verdict::{ConcernKind, DestinationState};
 
-/// Between two looks at the daemon.
+/// Time between two polls of the daemon.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Between two lines where there is no terminal.
+/// Time between two lines if there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// Work to be followed.
+/// The work to follow.
 pub(super) struct Followed<'a> {
     pub daemon: &'a Daemon,
     pub destination: &'a str,
-    /// Only this one's.
+    /// Only this audience's part of the work, if given.
     pub audience: Option<&'a str>,
-    /// None: it is over already, and only its last members are to be told.
+    /// `None`: the work itself is over, and only its last members are still to be delivered.
     pub work: Option<Work>,
 }
 
 impl Followed<'_> {
-    /// Returns when LaunchDarkly has been told everything, or the person has seen enough.
+    /// Returns when everything is delivered to LaunchDarkly, or when the user presses Ctrl-C.
     pub async fn to_its_end(&self) -> Result<(), Silent> {
         let destination = self.destination;
         tokio::select! {
@@ -55,7 +56,7 @@ impl Followed<'_> {
             if items.is_empty() {
                 break value.now;
             }
-            // An audience that is through is not listed any more.
+            // Audiences that are finished are no longer listed.
             let rest: u64 = items.iter().map(|item| item.total - item.done).sum();
             total = total.max(items.iter().map(|item| item.total).sum());
             let longest = items.iter().map(|item| item.remaining_s).max().flatten();
@@ -78,10 +79,10 @@ impl Followed<'_> {
         Some(item.kind) == self.work && self.audience.is_none_or(|only| audience == Some(only))
     }
 
-    /// Members of audiences where somebody has waited since then.
+    /// Pending members of the audiences whose oldest pending member has waited since `then` or longer.
     async fn waiting_since(&self, then: &String) -> Result<u64, Silent> {
         let known = match all_audiences(self.daemon, self.destination).await {
-            // A destination that is dropped is not there any more.
+            // The destination has been dropped meanwhile.
             Err(silent) if silent.is_not_there => return Ok(0),
             known => known?,
         };
@@ -122,7 +123,7 @@ fn in_words(seconds: u64) -> String {
     }
 }
 
-/// How far it is, as the person can see it.
+/// Shows the progress: as a bar on a terminal, else as lines.
 pub(super) enum Bar {
     Drawn(ProgressBar),
     Lines { last: Option<Instant> },
@@ -158,7 +159,7 @@ impl Bar {
 }
 
 impl Drop for Bar {
-    /// The bar makes way for what is said next.
+    /// Removes the bar before anything else is printed.
     fn drop(&mut self) {
         if let Self::Drawn(bar) = self {
             bar.finish_and_clear();

@@ -1,9 +1,9 @@
-//! `cohortd healthcheck`: asks the daemon of this host whether it is ready, for containers whose
-//! images have no HTTP client. Needs no secrets: of the configuration only where the listeners are.
+//! `cohortd healthcheck`: asks the daemon on this host whether it is ready, for containers whose images
+//! have no HTTP client. It needs no secrets: it reads only the listeners from the configuration.
 //!
-//! The public listener is asked; if that demands client certificates, the admin listener. Whose
-//! certificate is shown does not matter: nothing secret is sent, and a certificate that waits to be
-//! mended must not end a daemon that is well.
+//! It asks the public listener, or the admin listener if only the public one demands client certificates.
+//! The listener's certificate is not verified: nothing secret is sent, and an expired certificate must not
+//! get a healthy daemon restarted.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use super::reaching::{Reached, Trust, reach};
 use super::{Exit, complain, unreached};
 use crate::config::{Listener, listeners};
 
-/// Container platforms call every few seconds; a daemon that takes longer is not well.
+/// Container platforms probe every few seconds; a daemon that takes longer is unhealthy.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Ends well if the daemon says that it is ready, else says why not.
+/// Exits with success if the daemon reports that it is ready; otherwise prints why not.
 pub async fn healthcheck(file: Option<&Path>) -> Exit {
     let [public, admin] = match listeners(file) {
         Ok(listeners) => listeners,

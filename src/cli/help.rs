@@ -1,4 +1,5 @@
-//! `cohortd help`: the commands and the topics of the manual, what a command takes, or a page of the manual.
+//! `cohortd help`: lists commands and topics of the manual, or prints a command's help or a page of the
+//! manual.
 
 use std::io::{IsTerminal, Result, Write};
 use std::ops::RangeInclusive;
@@ -11,9 +12,9 @@ use crate::manual::{self, TOPICS};
 use crate::nearest::nearest;
 use crate::operate::logging::takes_colours;
 
-/// Through a pipe nobody says how wide a line may be.
+/// Width of the text if standard output is not a terminal.
 const WIDTH: usize = 100;
-/// Longer lines are hard to read, however wide the terminal is; in shorter ones nothing has room.
+/// Bounds for the width of a terminal's text: longer lines are hard to read, shorter ones hold too little.
 const READABLE: RangeInclusive<usize> = 30..=120;
 
 /// What somebody wants to know more about.
@@ -25,7 +26,7 @@ pub struct HelpCommand {
 }
 
 impl HelpCommand {
-    /// Prints it; `of` is the whole command line.
+    /// Prints the help; `of` is the whole command line.
     pub fn run(&self, of: Command, out: &mut impl Write) -> Result<Exit> {
         let mut of = of.bin_name("cohortd");
         of.build();
@@ -54,7 +55,7 @@ impl HelpCommand {
     }
 }
 
-/// The command that is named, or why there is none.
+/// The command with this name, or an error that says why there is none.
 fn found<'a>(of: &'a Command, words: &[&str]) -> std::result::Result<&'a Command, String> {
     let mut command = of;
     for (depth, word) in words.iter().enumerate() {

@@ -1,7 +1,7 @@
-//! `cohortd ledger`: the ledger itself, from outside: `check`, `export`, `backup`, `restore`, `rename`
+//! `cohortd ledger`: works on the ledger's files directly: `check`, `export`, `backup`, `restore`, `rename`
 //! and `reset-clock`.
 //!
-//! All but the last three work beside a running daemon.
+//! All but the last three can be used while a daemon is running.
 
 use std::io::{IsTerminal, Result, Write};
 use std::ops::ControlFlow;
@@ -68,7 +68,8 @@ enum What {
     ResetClock,
 }
 
-/// No clock that is right shows less: 2010, before which no event is believed either.
+/// 2010: the system's clock is not set if it shows an earlier time. No event from before is believed
+/// either.
 const EARLIEST: Timestamp = Timestamp(1_262_304_000_000_000);
 
 #[derive(Serialize)]
@@ -97,7 +98,7 @@ struct ParkedLine<'a> {
 }
 
 impl LedgerCommand {
-    /// Does it with the ledger of the configuration, of which nothing else is read.
+    /// Runs the command on the configured ledger; only the ledger's place is read from the configuration.
     pub fn run(&self, file: Option<&Path>, out: &mut impl Write) -> Result<Exit> {
         let (place, from) = match LedgerPlace::read(file) {
             Ok(found) => found,
@@ -163,7 +164,8 @@ fn say_if_alone(BackedUp { daemon_ended }: BackedUp) {
     }
 }
 
-/// Whether what is written there is gone: to the null device, which a closed standard output is too.
+/// Whether everything written to `out` is lost because it is the null device, which also stands in for a
+/// closed standard output.
 fn keeps_nothing(out: &std::io::Stdout) -> bool {
     let null = std::fs::metadata("/dev/null").map(|null| null.rdev());
     let is_null = |null| rustix::fs::fstat(out).is_ok_and(|out| out.st_rdev == null);

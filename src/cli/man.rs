@@ -1,4 +1,4 @@
-//! `cohortd man`: the manual pages, made from what the command line knows of itself.
+//! `cohortd man`: the manual pages, generated from the definition of the command line.
 
 use std::fs::File;
 use std::io::{BufWriter, Result, Write};
@@ -18,7 +18,7 @@ pub struct ManCommand {
 }
 
 impl ManCommand {
-    /// Prints or writes them.
+    /// Prints or writes the pages.
     pub fn run(&self, of: Command, out: &mut impl Write) -> Result<()> {
         match &self.all {
             None => render(of, "", out),
@@ -32,7 +32,7 @@ impl ManCommand {
     }
 }
 
-/// A page for a command and for each below it.
+/// Writes a page for a command and for each of its subcommands.
 fn write_all(command: &Command, typed: &str, directory: &Path) -> Result<()> {
     let name = command.get_display_name().unwrap_or_else(|| command.get_name());
     let mut page = BufWriter::new(File::create(directory.join(format!("{name}.1")))?);
@@ -67,7 +67,7 @@ fn render(command: Command, typed: &str, out: &mut impl Write) -> Result<()> {
     man.render_version_section(out)
 }
 
-/// Text that roff takes for no request.
+/// Escapes text, so that roff takes none of it for a request.
 fn escaped(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
     if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }

@@ -1,4 +1,4 @@
-//! The operator's verbs, through the admin API of the running daemon.
+//! The operator's commands, which use the admin API of the running daemon.
 
 mod lists;
 mod parked;
@@ -26,12 +26,12 @@ use crate::operate::api::wire::{DestinationInfo, Done, Nothing, Resync, Work};
 
 const API: [&str; 3] = ["api", "v1", "destinations"];
 
-/// The path of something of a destination.
+/// The API path of something that belongs to a destination.
 pub(super) fn of<'a>(destination: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
     API.into_iter().chain([destination]).chain(rest.iter().copied()).collect()
 }
 
-/// What a command prints, or why it cannot.
+/// What a command prints, or why it failed.
 type Told<T> = std::result::Result<T, Silent>;
 
 fn ends(command: &str, told: Told<Result<()>>) -> Result<Exit> {
@@ -45,7 +45,7 @@ fn json<T>(answer: &Answer<T>, out: &mut impl Write) -> Result<()> {
     writeln!(out, "{}", answer.text.trim_end())
 }
 
-/// What was put together from several answers.
+/// Prints a value that was assembled from several answers.
 fn json_of(value: &impl Serialize, out: &mut impl Write) -> Result<()> {
     serde_json::to_writer(&mut *out, value)?;
     writeln!(out)
@@ -55,7 +55,7 @@ fn dash(text: Option<&String>) -> String {
     text.cloned().unwrap_or_else(|| "-".to_owned())
 }
 
-/// What would be done, for programs.
+/// The outcome of a dry run, for programs.
 #[derive(Serialize)]
 struct DryRun {
     /// As the daemon would count it.
@@ -63,7 +63,7 @@ struct DryRun {
     dry_run: bool,
 }
 
-/// Says that it was not done.
+/// Prints that nothing was done because of `--dry-run`.
 fn print_dry_run(count: u64, words: &str, json: bool, out: &mut impl Write) -> Result<()> {
     if json {
         return json_of(&DryRun { count, dry_run: true }, out);
@@ -71,7 +71,7 @@ fn print_dry_run(count: u64, words: &str, json: bool, out: &mut impl Write) -> R
     writeln!(out, "{words}; nothing was done, as --dry-run says")
 }
 
-/// What was typed, or the only destination there is.
+/// The destination that was named; without a name, the only one.
 async fn named(daemon: &Daemon, name: Option<&String>) -> Told<String> {
     match name {
         Some(name) => Ok(name.clone()),
@@ -79,7 +79,7 @@ async fn named(daemon: &Daemon, name: Option<&String>) -> Told<String> {
     }
 }
 
-/// The one that is configured; what is only kept counts where nothing is.
+/// The only configured destination. If none is configured, the only one in the ledger.
 fn the_only_one(known: &[DestinationInfo]) -> Told<String> {
     let configured: Vec<_> = known.iter().filter(|info| info.configured).collect();
     let only = match (&configured[..], known) {
@@ -101,7 +101,7 @@ fn names(known: &[DestinationInfo]) -> String {
     known.iter().map(|info| info.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-/// `[DESTINATION] [AUDIENCE]`: one that is alone and no destination is an audience of the only one.
+/// `[DESTINATION] [AUDIENCE]`: a single name that is no destination is an audience of the only destination.
 async fn destination_and_audience(
     daemon: &Daemon,
     first: Option<&String>,
@@ -133,7 +133,7 @@ async fn destination_and_audience(
     Ok((only, Some(first.clone())))
 }
 
-/// `[DESTINATION] KEY`: whoever names the destination alone has forgotten whom.
+/// `[DESTINATION] KEY`: if the only argument is the name of a destination, the key was forgotten.
 async fn destination_and_person(
     daemon: &Daemon,
     destination: Option<&String>,
@@ -192,7 +192,7 @@ pub struct ResyncCommand {
 const WHICH: &str = "say which audience, by its id, or --all";
 
 impl ResyncCommand {
-    /// Asks for it.
+    /// Starts or stops the resync.
     pub async fn run(&self, file: Option<&Path>, out: &mut impl Write) -> Result<Exit> {
         ends("resync", self.start(file, out).await)
     }
@@ -265,7 +265,7 @@ pub struct SteerCommand {
 }
 
 impl SteerCommand {
-    /// Asks for it; `verb` is `pause` or `resume`.
+    /// Sends the request; `verb` is `pause` or `resume`.
     pub async fn run(&self, verb: &str, file: Option<&Path>, out: &mut impl Write) -> Result<Exit> {
         ends(verb, self.steer(verb, file, out).await)
     }

@@ -8,8 +8,8 @@ use crate::config::{LedgerPlace, absolute, quoted};
 use crate::ledger;
 use crate::operate::logging::chain;
 
-/// Why a start is refused: the ledger is where a relative path meant until now, and not where it means now.
-/// Going on would begin with an empty one.
+/// Why a start is refused: there is a ledger where a relative path used to lead, and none where it leads
+/// now. Starting would create an empty ledger.
 pub(super) fn left_behind(place: &LedgerPlace) -> Option<String> {
     let once = place.once.as_deref().filter(|once| ledger::is_there(once))?;
     if ledger::is_there(&place.path) {
@@ -37,7 +37,7 @@ pub(super) fn tried(directory: &Path) -> Result<String, String> {
         })
     };
     let all = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
-    // What there is of it: below that a start makes the rest.
+    // The deepest directory that exists: a start creates those below it.
     let there = directory.ancestors().find(|path| path.symlink_metadata().is_ok());
     let there = there.unwrap_or(Path::new("/"));
     match there.metadata() {

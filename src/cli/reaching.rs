@@ -1,9 +1,9 @@
-//! How commands reach the daemon: nobody else is asked, over TLS where the listener speaks it.
+//! How commands connect to the daemon: directly, and over TLS if the listener speaks it.
 //!
-//! The commands read the daemon's own configuration, so they know its certificate: on any address but
-//! a loopback one they talk to who shows that certificate and to nobody else, whatever names are in it.
-//! On loopback the address is trusted, as it is without TLS. If the listener demands client
-//! certificates they show its own, which it takes.
+//! The commands read the daemon's own configuration, so they know its certificate. At any address other
+//! than a loopback one they accept only that certificate, whatever names are in it. A loopback address is
+//! trusted as it is, as it would be without TLS. If the listener demands client certificates, they present
+//! the listener's own certificate, which it accepts.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -18,24 +18,24 @@ use url::Url;
 use super::{to_the_daemon, unreached};
 use crate::receive::tls::{TlsFiles, chain_of};
 
-/// A listener that can be asked.
+/// A client and the listener that it connects to.
 #[derive(Debug)]
 pub(super) struct Reached {
     pub client: reqwest::Client,
-    /// Its root.
+    /// The root URL of the listener.
     pub url: Url,
 }
 
-/// Whose answer counts.
+/// What an answer must prove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// Whoever is at the address: nothing secret is sent.
+    /// Nothing; anyone at the address may answer. For requests that carry no secret.
     Address,
-    /// On other addresses than loopback the holder of the listener's certificate.
+    /// That it comes from the holder of the listener's certificate, unless the address is a loopback one.
     Certificate,
 }
 
-/// A way to the listener at `address`; `patience` is for a whole answer.
+/// A client for the listener at `address`; `patience` is the timeout of a whole request.
 pub(super) fn reach(
     address: SocketAddr,
     tls: Option<&TlsFiles>,
@@ -68,7 +68,7 @@ fn speaker(files: &TlsFiles, trust: Trust) -> Result<ClientConfig, String> {
         .expect("the provider has suites for both versions")
         .dangerous()
         .with_custom_certificate_verifier(verifier);
-    // Nothing is shown if the files are of no use: the listener may not ask for it.
+    // Unusable files are ignored here: the listener may not ask for a certificate.
     let identity = files.identity().ok().filter(|_| files.client_ca_file.is_some());
     let Some((chain, key)) = identity else { return Ok(builder.with_no_client_auth()) };
     builder
@@ -76,7 +76,7 @@ fn speaker(files: &TlsFiles, trust: Trust) -> Result<ClientConfig, String> {
         .map_err(|error| format!("{}: {error}", files.key_file.display()))
 }
 
-/// Who listens everywhere is asked at home.
+/// The address to connect to: loopback for a listener that is bound to all addresses.
 pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -86,7 +86,8 @@ pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Takes one certificate, or any; its holder has to prove that it has the key.
+/// A verifier that accepts either one certificate or any; the peer has to prove that it has the private
+/// key.
 #[derive(Debug)]
 struct Known {
     only: Option<CertificateDer<'static>>,

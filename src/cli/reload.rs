@@ -1,6 +1,7 @@
 //! `cohortd reload`: the running daemon reads its configuration again.
 //!
-//! Ends with 0 if what is there now is applied, with 64 if it has a fault and the one before stays.
+//! Exits with 0 if the configuration is applied, or with 64 if it has a fault and the previous one stays in
+//! effect.
 
 use std::io::{Result, Write};
 use std::path::Path;
@@ -20,7 +21,7 @@ pub struct ReloadCommand {
 }
 
 impl ReloadCommand {
-    /// Asks for it, and prints what has changed.
+    /// Asks the daemon to reload, and prints what has changed.
     pub async fn run(&self, file: Option<&Path>, out: &mut impl Write) -> Result<Exit> {
         let asked =
             async { self.asking.daemon(file)?.post(&["api", "v1", "reload"], &Nothing {}).await };

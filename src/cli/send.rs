@@ -1,7 +1,7 @@
-//! `cohortd send`: signs and posts an event as Segment would, to try a destination or a route out.
+//! `cohortd send`: signs and posts an event as Segment would, to try out a destination or a route.
 //!
-//! Ends with 0 for a 2xx, with 64 for another answer below 500 (the request, or the configuration
-//! it was made from, is wrong) and with 69 for a 5xx or no answer.
+//! Exits with 0 for a 2xx, with 64 for any other status below 500 (the request is wrong, or the
+//! configuration that it was made from), and with 69 for a 5xx or no answer.
 
 use std::io::{Result, Write};
 use std::path::PathBuf;
@@ -22,11 +22,11 @@ use crate::config::{Config, Listen, SegmentSection};
 use crate::json;
 use crate::receive::envelope::{self, Envelope};
 
-/// Longer than Segment waits, so that a slow answer is seen and not only its absence.
+/// Longer than Segment's timeout, to see a slow answer rather than only miss it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What to post and where.
-// Not `Debug`: it names a person (P8).
+// No `Debug`: it holds personal data (P8).
 #[derive(Args, Clone)]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["file", "user"])))]
 pub struct Send {
@@ -69,7 +69,7 @@ struct EventFlags {
 }
 
 impl Send {
-    /// Posts it and prints the answer.
+    /// Posts the event and prints the answer.
     pub async fn send(&self, config: &Config, out: &mut impl Write) -> Result<Exit> {
         let prepared = Addressee::named(config, self.destination.as_deref())
             .and_then(|to| Ok((to.name(), to.segment(config)?, Body::read(&self.text()?)?)));
@@ -105,7 +105,8 @@ impl Send {
         }
     }
 
-    /// To the URL that was named, which has to be trusted as in a browser, or to the daemon.
+    /// The client and URL to post with: the URL given, whose certificate must be signed by a CA that this
+    /// machine trusts, or the listener of this configuration.
     fn way(
         &self,
         config: &Config,
@@ -130,7 +131,8 @@ impl Send {
 }
 
 impl EventFlags {
-    /// The event Segment would send for this change: a [membership](crate::design::segment::memberships).
+    /// The event that Segment would send for this change: a
+    /// [membership](crate::design::segment::memberships).
     fn event(&self, user: &str) -> Value {
         let key = self.audience.as_deref().unwrap_or_default();
         let id = self.audience_id.clone().unwrap_or_else(|| format!("aud_{key}"));
@@ -164,14 +166,14 @@ impl EventFlags {
     }
 }
 
-/// What is posted, and the part of it that Segment would sign.
+/// The body to post, and the part of it that Segment would sign.
 struct Body {
     text: Vec<u8>,
     signed: Vec<u8>,
 }
 
 impl Body {
-    /// Of an array the text of the first element is signed, to the byte as it is posted.
+    /// For an array, the signed part is the text of the first element, byte for byte as it is posted.
     fn read(text: &str) -> std::result::Result<Self, String> {
         json::from_str::<IgnoredAny>(text).map_err(|error| format!("no JSON: {error}"))?;
         match envelope::split(text.as_bytes(), usize::MAX) {
@@ -187,7 +189,7 @@ impl Body {
     }
 }
 
-/// Lower-case hex HMAC-SHA1, as Segment writes it into `X-Signature`.
+/// The HMAC-SHA1 in lower-case hex, as Segment sends it in `X-Signature`.
 fn signature(secret: &str, signed: &[u8]) -> String {
     let mut mac =
         Hmac::<Sha1>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");

@@ -1,6 +1,6 @@
-//! `cohortd status`: asks the running daemon how each destination stands.
+//! `cohortd status`: prints the state of each destination of the running daemon.
 //!
-//! Ends with 0 if nothing is urgent, 69 if the daemon cannot be reached or accepts nothing, and 75 if a
+//! Exits with 0 if nothing is urgent, 69 if the daemon cannot be reached or is not ready, and 75 if a
 //! destination is held or behind, or the clock of the ledger is ahead.
 
 use std::io::{IsTerminal, Result, Write};
@@ -20,10 +20,10 @@ use crate::operate::entries::Entry;
 use crate::operate::status::{ClockStatus, DestinationStatus, LastError, Status, Unconfigured};
 use crate::operate::verdict::{Concern, ConcernKind, DestinationState};
 
-/// From the top of an empty screen on.
+/// Moves to the top left and clears the screen.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
-/// Names of ignored events that are printed.
+/// Most names of ignored events that are printed.
 const IGNORED_NAMED: usize = 5;
 
 /// What is asked.
@@ -41,7 +41,7 @@ pub struct StatusCommand {
 }
 
 impl StatusCommand {
-    /// Prints how each destination stands.
+    /// Prints the state of each destination.
     pub async fn run(&self, file: Option<&Path>, out: &mut impl Write) -> Result<Exit> {
         let daemon = match self.asking.daemon(file) {
             Ok(daemon) => daemon,
@@ -55,7 +55,7 @@ impl StatusCommand {
         };
         let watching = async {
             loop {
-                // A daemon that is started again is waited for.
+                // Errors do not end the loop: a daemon may be restarting.
                 let answer = ask(&daemon).await;
                 self.head(out)?;
                 match answer {
@@ -72,7 +72,7 @@ impl StatusCommand {
         }
     }
 
-    /// What stands above each printing: on a terminal in the place of the one before.
+    /// Prints the time above each status; on a terminal it first clears the previous one.
     fn head(&self, out: &mut impl Write) -> Result<()> {
         if self.asking.json {
             return Ok(());
@@ -174,13 +174,13 @@ async fn ask(daemon: &Daemon) -> std::result::Result<Answer<Status>, Silent> {
     daemon.get(&["status"], &Nothing {}).await
 }
 
-/// A time in whole seconds, which are enough for people.
+/// A time rounded down to whole seconds, or a dash if there is none.
 fn or_dash(time: Option<&str>) -> String {
     let Some(time) = time else { return "-".to_owned() };
     time.split_once('.').map_or(time, |(whole, _)| whole).replace('T', " ")
 }
 
-/// The configuration on disk is not the one that runs.
+/// Reports that the configuration on disk was rejected and is not the one in effect.
 fn say_refused(refused: &ConfigurationStatus, out: &mut impl Write) -> Result<()> {
     let ConfigurationStatus { refused_since, file, faults } = refused;
     let file = file.as_deref().unwrap_or("from the environment");
@@ -193,9 +193,9 @@ fn say_refused(refused: &ConfigurationStatus, out: &mut impl Write) -> Result<()
     writeln!(out, "  cohortd check shows the same; it is read again once it has changed")
 }
 
-/// What there is to explain about a destination, with the remedy.
+/// Explains the concerns of a destination, with their remedies.
 fn say(name: &str, of: &DestinationStatus, out: &mut impl Write) -> Result<()> {
-    // those of the ledger are said once for all
+    // concerns of the ledger are printed once, for all destinations
     let is_of_ledger = |kind| matches!(kind, ConcernKind::NoSpace | ConcernKind::ClockAhead);
     for Concern { since, why, remedy, .. } in of.concerns.iter().filter(|of| !is_of_ledger(of.kind))
     {
@@ -249,7 +249,7 @@ fn say(name: &str, of: &DestinationStatus, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// What a request must show at an entry.
+/// The credentials that a request to an entry must carry.
 fn in_words(entry: &Entry) -> String {
     match (&entry.credentials[..], entry.demands_all) {
         ([], _) => "which demands no credential".to_owned(),

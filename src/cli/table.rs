@@ -1,7 +1,7 @@
-//! Aligned columns for people.
+//! Aligned columns for people to read.
 //!
-//! Cells hold what others have written: LaunchDarkly's words, context keys. What a terminal would
-//! take for a command is made visible instead.
+//! Cells hold text from outside, such as LaunchDarkly's messages and context keys. Control characters,
+//! which a terminal might interpret, are made visible instead.
 
 use std::borrow::Cow;
 use std::io::{Result, Write};
@@ -13,7 +13,7 @@ use crate::operate::logging::takes_colours;
 const BOLD: &str = "\x1b[1m";
 const PLAIN: &str = "\x1b[0m";
 
-/// Prints a heading and rows; columns whose heading begins with `#` are numbers, on the right.
+/// Prints a heading and rows. Columns whose heading begins with `#` hold numbers and are right-aligned.
 pub(super) fn table<const N: usize>(
     out: &mut impl Write,
     heading: [&str; N],

@@ -1,4 +1,4 @@
-//! Markdown as a terminal shows it: headings bold, text wrapped to the width, tables in columns.
+//! Renders Markdown for a terminal: bold headings, wrapped text, and tables in columns.
 
 use std::io::{Result, Write};
 
@@ -7,33 +7,34 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::manual::Leads;
 
-/// How it is shown.
+/// How to render.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Look {
-    /// Columns of a line.
+    /// Width of a line, in columns.
     pub width: usize,
-    /// With the terminal's bold and underlined; else the marks of Markdown say the same.
+    /// Whether to use bold and underline; if not, Markdown's own marks are kept.
     pub styled: bool,
 }
 
 const BOLD: &str = "\x1b[1m";
 const UNDERLINED: &str = "\x1b[4m";
 const PLAIN: &str = "\x1b[0m";
-/// Between two columns of a table.
+/// Space between two columns of a table.
 const GAP: usize = 2;
-/// A column that has less is none to read.
+/// Narrower columns are unreadable.
 const NARROWEST: usize = 12;
 
-/// Words, each as it is written, and how wide it is.
+/// Words with their markup, each with its width on the screen.
 #[derive(Clone, Debug, Default)]
 struct Words {
     words: Vec<(String, usize)>,
-    /// What comes next belongs to the last word.
+    /// Whether the next text continues the last word.
     joined: bool,
 }
 
 impl Words {
-    /// Appends a text whose every word stands between `before` and `behind`, which take no room.
+    /// Appends a text. Each of its words is enclosed in `before` and `behind`, which take no space on the
+    /// screen.
     fn push(&mut self, text: &str, (before, behind): (&str, &str)) {
         if text.starts_with(char::is_whitespace) {
             self.joined = false;
@@ -56,7 +57,7 @@ impl Words {
         self.joined = false;
     }
 
-    /// The width of all in one line.
+    /// The width if all words are on one line.
     fn width(&self) -> usize {
         let gaps = self.words.len().saturating_sub(1);
         self.words.iter().map(|(_, width)| width).sum::<usize>() + gaps
@@ -66,7 +67,8 @@ impl Words {
         self.words.iter().map(|(_, width)| *width).max().unwrap_or_default()
     }
 
-    /// Lines of at most this width, each with its own; a word that is wider has a line of its own.
+    /// The words as lines of at most this width, each with its actual width; a wider word gets a line of
+    /// its own.
     fn wrapped(&self, width: usize) -> Vec<(String, usize)> {
         let mut lines: Vec<(String, usize)> = Vec::new();
         for (word, wide) in &self.words {
@@ -83,26 +85,26 @@ impl Words {
     }
 }
 
-/// What is being set, and where in the text that is.
+/// The state of the renderer while it goes through a page.
 struct Setter<'w, W: Write> {
     out: &'w mut W,
     look: Look,
-    /// Of the paragraph, heading or cell.
+    /// The words of the current paragraph, heading or cell.
     words: Words,
-    /// What each word is in, the innermost last.
+    /// The open styles, the innermost last, each with its opening and closing mark.
     styles: Vec<(&'static str, &'static str)>,
-    /// The mark of each list that is open; a number is that of the next item.
+    /// The open lists: the number of the next item, or `None` for a bulleted list.
     lists: Vec<Option<u64>>,
-    /// What stands before the first line of the next paragraph of an item.
+    /// The bullet or number to print before the item's first line.
     mark: Option<String>,
-    /// The next item is the first one of a list, which stands apart from what is above it.
+    /// Whether the next item is the first of its list, which is preceded by an empty line.
     apart: bool,
     rows: Vec<Vec<Words>>,
-    /// Where the link that is open leads.
+    /// The target of the open link.
     link: Option<String>,
     code: Option<String>,
     is_first: bool,
-    /// Within a picture: what is said of it is not shown.
+    /// Whether an image is open; its alternative text is not shown.
     picture: bool,
 }
 
@@ -133,7 +135,7 @@ impl<W: Write> Setter<'_, W> {
     fn take(&mut self, part: Event<'_>) -> Result<()> {
         match part {
             Event::Start(Tag::List(from)) => {
-                self.paragraph()?; // of the item that the list is in
+                self.paragraph()?; // text of the item that contains the list
                 self.apart = self.lists.is_empty();
                 self.lists.push(from);
             }
@@ -233,13 +235,13 @@ impl<W: Write> Setter<'_, W> {
         Ok(())
     }
 
-    /// A mark that belongs to the word before it.
+    /// Appends a mark to the last word.
     fn close(&mut self, mark: &str) {
         self.words.joined = true;
         self.words.push(mark, ("", ""));
     }
 
-    /// Where the link leads, behind its words, if they do not say it.
+    /// Appends the open link's target in parentheses, unless it leads to the same page.
     fn lead(&mut self) {
         let target = self.link.take().unwrap_or_default();
         let said = match Leads::of(&target) {
@@ -252,7 +254,7 @@ impl<W: Write> Setter<'_, W> {
         self.words.push(&said, self.style());
     }
 
-    /// An empty line between two blocks.
+    /// Prints an empty line, except before the first block.
     fn gap(&mut self) -> Result<()> {
         if !std::mem::take(&mut self.is_first) {
             writeln!(self.out)?;
@@ -260,7 +262,7 @@ impl<W: Write> Setter<'_, W> {
         Ok(())
     }
 
-    /// The words so far, with the mark of the item that they begin.
+    /// Prints the words so far, after the mark of their list item if there is one.
     fn paragraph(&mut self) -> Result<()> {
         let words = std::mem::take(&mut self.words);
         if words.words.is_empty() {
@@ -301,7 +303,7 @@ impl<W: Write> Setter<'_, W> {
                 let (mut text, mut used, mut at) = (String::new(), 0_usize, 0_usize);
                 for (cell, width) in cells.iter().zip(&widths) {
                     if let Some((words, wide)) = cell.get(line) {
-                        // a word that is wider than its column pushes the next one on
+                        // a word that is wider than its column pushes the next column to the right
                         let gap = if at == 0 { 0 } else { at.saturating_sub(used).max(1) };
                         text.push_str(&" ".repeat(gap));
                         let is_heading = number == 0 && self.look.styled;
@@ -318,8 +320,8 @@ impl<W: Write> Setter<'_, W> {
     }
 }
 
-/// Widths of columns that fit into the room: the widest ones give way first, none below its widest word as
-/// long as that is possible.
+/// Column widths that fit into `room`: the widest columns shrink first. No column shrinks below its widest
+/// word unless they cannot all fit otherwise.
 fn fitted(natural: &[usize], least: &[usize], room: usize) -> Vec<usize> {
     let mut widths = natural.to_vec();
     for floors in [least.to_vec(), vec![NARROWEST; least.len()]] {

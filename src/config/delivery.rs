@@ -7,7 +7,8 @@ use super::listeners::{A_YEAR_MS, A_YEAR_S};
 use super::section::Section;
 use crate::clock::whole_millis;
 
-/// What the two public integrations [send at most](crate::design::launchdarkly::synced_segments).
+/// The most members that LaunchDarkly's two public integrations [send in a
+/// request](crate::design::launchdarkly::synced_segments).
 const PUBLIC_INTEGRATIONS_SEND: usize = 1000;
 
 const KIB: u64 = 1024;
@@ -17,17 +18,17 @@ const KIB: u64 = 1024;
 pub struct Delivery {
     /// Most members in one request.
     pub max_batch: NonZeroUsize,
-    /// Most bytes of the body of one request; one member that takes more travels alone.
+    /// Most bytes in the body of one request; a member that needs more is sent in a request of its own.
     pub max_body_bytes: usize,
-    /// How long the oldest pending member waits for company.
+    /// How long the oldest pending member waits for others to share its request.
     pub linger: Duration,
     /// Most requests in flight at once.
     pub concurrency: NonZeroUsize,
-    /// As many may be in flight whatever trouble there was.
+    /// Lower bound of the adaptive limit of requests in flight, however many calls fail.
     pub min_concurrency: NonZeroUsize,
-    /// A value told less than this ago is not told again; zero tells every repeat.
+    /// A value sent less than this ago is not sent again; with zero every repeat is sent.
     pub repeat_window: Duration,
-    /// From the start of a request to the end of its answer.
+    /// Timeout of a request, from its start to the end of its answer.
     pub request_timeout: Duration,
     /// The wait before the first retry; doubles up to `retry_ceiling`.
     pub retry_floor: Duration,
@@ -36,7 +37,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Reads a section; a destination's inherits what it does not set from `[delivery]`.
+    /// Reads a section. A destination's section inherits what it does not set from `[delivery]`.
     pub(super) fn read(mut section: Section<'_>, inherited: Option<&Self>) -> Self {
         let count = |count: NonZeroUsize| count.get() as u64;
         let sets_a_wait =
@@ -100,7 +101,7 @@ impl Delivery {
     }
 }
 
-/// The range of the key starts at one.
+/// Never zero: the range of such keys starts at one.
 fn non_zero(count: u64) -> NonZeroUsize {
     usize::try_from(count).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN)
 }

@@ -13,9 +13,9 @@ use crate::membership::DestinationName;
 pub struct Destination {
     /// Its name, which is also the last part of the path Segment posts to.
     pub name: DestinationName,
-    /// Whether it takes events and delivers; checked either way.
+    /// Whether it accepts events and is delivered; a disabled destination is checked too.
     pub enabled: bool,
-    /// Who may post to it; none: events come through routes only.
+    /// Who may post to it. `None`: it has no path of its own, and its events come through routes.
     pub segment: Option<SegmentSection>,
     /// The environment its members go to.
     pub launchdarkly: LaunchDarklySection,
@@ -25,7 +25,7 @@ pub struct Destination {
     pub delivery: Delivery,
 }
 
-/// Reads every destination, sorted by name; `is_routed` says of which a route names it.
+/// Reads every destination, sorted by name; `is_routed` tells whether a route names a destination.
 pub(super) fn read_all(
     root: &mut Section<'_>,
     delivery: &Delivery,
@@ -76,7 +76,7 @@ pub(super) fn read_all(
     destinations
 }
 
-/// `None` if it has no name, after its faults were found.
+/// Reads a destination and reports all of its faults; `None` if its name is invalid.
 fn read_one(
     name: Option<DestinationName>,
     mut section: Section<'_>,
@@ -94,7 +94,8 @@ fn read_one(
     Some(Destination { name: name?, enabled, segment, launchdarkly, mappings, delivery })
 }
 
-/// Two underscores would be two levels in the name of an environment variable.
+/// Parses a destination's or route's name. Two underscores in a row are illegal, since they separate levels
+/// in the names of environment variables.
 pub(super) fn parse_name(name: &str) -> Option<DestinationName> {
     let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     let usable = name.chars().all(legal) && !name.contains("__");

@@ -1,5 +1,6 @@
-//! Every key is explained once, in `config/default.toml`: the manual's tables are made from it, each key that the
-//! code reads is in it, no other one is, and the defaults that it states are the defaults.
+//! Every key is documented once, in `config/default.toml`, and the manual's tables are generated from it.
+//! These tests check that the file contains every key that the code reads and no other, and that the
+//! defaults it states are those in effect.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,16 +12,16 @@ use crate::manual;
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 thread_local! {
-    /// The path of each key that was read on this thread, or asked for.
+    /// The paths of all keys that were read or queried on this thread.
     static ASKED: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
 }
 
-/// Notes what a section knows.
+/// Records the keys that a section knows.
 pub(super) fn note(paths: impl Iterator<Item = String>) {
     ASKED.with_borrow_mut(|asked| asked.extend(paths));
 }
 
-/// What `default.toml` says of a key.
+/// What `default.toml` says about a key.
 #[derive(Debug)]
 struct Key {
     name: &'static str,
@@ -31,19 +32,19 @@ struct Key {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Is {
-    /// The value is in force.
+    /// The value is set in the file.
     Set,
-    /// The value is what holds if nothing is said, too, and stands in the code.
+    /// Commented out. The value is the default, which is defined in the code.
     Default,
-    /// Nothing is set, and this is how it could be.
+    /// Commented out and marked `# example`: unset by default, and the value is an example.
     Example,
-    /// It must be set.
+    /// Commented out and marked `# needed`: must be set.
     Needed,
 }
 
 #[derive(Debug)]
 struct Table {
-    /// As in brackets.
+    /// The name as it stands in the brackets.
     name: &'static str,
     keys: Vec<Key>,
 }
@@ -80,7 +81,7 @@ fn tables() -> Vec<Table> {
     tables
 }
 
-/// As the manual names it: of a destination without the destination.
+/// The key's name in the manual; a destination's keys go without the destination.
 fn shown(table: &str, key: &str) -> String {
     let table = table.strip_prefix("destinations.NAME").unwrap_or(table);
     format!("{}.{key}", table.trim_start_matches('.')).trim_start_matches('.').to_owned()
@@ -112,7 +113,7 @@ fn the_tables_of_the_manual_are_made_from_the_defaults() {
     assert!(keys > 90, "{keys}");
 }
 
-/// What stands in the file, and with `which` also what stands there behind a `#`.
+/// The file's active settings, together with those commented-out ones that `which` selects.
 fn uncommented(which: impl Fn(Is) -> bool) -> String {
     let mut toml = String::new();
     for Table { name, mut keys } in tables() {
@@ -137,7 +138,7 @@ fn load(toml: &str) -> (String, Vec<String>) {
     let said = match Config::load_from(Some(&file), [("IGNORED", "")]) {
         Ok(config) => {
             let shown = format!("{config:#?}");
-            let values = shown.split("    fingerprints:").next().unwrap_or_default(); // what was said, and how
+            let values = shown.split("    fingerprints:").next().unwrap_or_default(); // without the hashes
             values.replace(&folder.path().display().to_string(), "HERE")
         }
         Err(faults) => faults.to_string(),
@@ -163,7 +164,7 @@ fn every_key_there_is_is_explained_and_no_other_one() {
     };
     let mut known: BTreeMap<String, String> = BTreeMap::new();
     for path in asked.iter().map(|path| general(path)) {
-        // what holds of all holds of one, and what of a destination of a route
+        // keys of one destination or route are explained where they are explained for all
         let explained_as = path
             .replace("destinations.NAME.delivery.", "delivery.")
             .replace("routes.NAME.segment.", "destinations.NAME.segment.");
@@ -188,7 +189,7 @@ fn every_key_there_is_is_explained_and_no_other_one() {
     assert!(known.len() > 100, "{known:?}");
 }
 
-/// What must be set.
+/// The settings that have no default.
 const SEGMENT: &str = "[destinations.production.segment]\nshared_secrets = ['0123456789abcdef']\n";
 const LAUNCHDARKLY: &str = "[destinations.production.launchdarkly]\nclient_side_id = 'id'\n\
                             service_token = '0123456789abcdef'\n";
@@ -198,7 +199,7 @@ fn the_defaults_that_are_stated_are_the_defaults() {
     let stated = uncommented(|is| matches!(is, Is::Set | Is::Default))
         .replace("[destinations.production.launchdarkly]\n", LAUNCHDARKLY)
         .replace("[destinations.production.segment]\n", SEGMENT)
-        // the trigger of the only mapping belongs to the destination or to the mapping
+        // the only mapping's trigger may be set in the destination or in the mapping, not in both
         .replacen("subscribe = ", "#", 1);
     let (without, _) = load(&format!("{SEGMENT}{LAUNCHDARKLY}"));
     let (with, _) = load(&stated);

@@ -1,10 +1,10 @@
 //! Whether a file that holds a secret can be read or replaced by others on the machine.
 //!
-//! What counts is who else could really use it. A group that may read is how a service is usually given its
-//! secret (`root:cohortd`, mode 0640; Kubernetes' `fsGroup`), so that is fine. Orchestrators mount secrets
-//! read-only into a container and often readable by all (Docker 0444, Kubernetes 0644 by default): only the
-//! container's own processes see that mount, and what holds on the host cannot be seen from inside. So nothing
-//! is said of a file on a read-only mount.
+//! What counts is who else can actually use the file. A service is usually given its secret through a group
+//! that may read it (`root:cohortd`, mode 0640; Kubernetes' `fsGroup`), so that is fine. Orchestrators
+//! mount secrets read-only into a container, and often readable by all (Docker 0444, Kubernetes 0644 by
+//! default). Only the container's own processes see that mount, and the permissions on the host cannot be
+//! seen from inside. So there is no warning about a file on a read-only mount.
 
 use std::fs::Metadata;
 use std::os::unix::fs::PermissionsExt;
@@ -15,8 +15,8 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 const OTHERS_READ: u32 = 0o004;
 const GROUP_OR_OTHERS_WRITE: u32 = 0o022;
 
-/// What others may do to the file and how to end it, in words that go on after the file's name; `None` if
-/// there is nothing to say, or the file is none that has a mode of its own.
+/// What others may do to the file, and how to prevent it, as text that continues after the file's name.
+/// `None` if there is nothing to warn about, or if it is not a regular file.
 pub(super) fn exposure(path: &Path) -> Option<String> {
     let mode = std::fs::metadata(path).ok().filter(Metadata::is_file)?.permissions().mode();
     words(mode, || is_mounted_secret(path))
@@ -38,7 +38,7 @@ fn words(mode: u32, is_mounted_secret: impl FnOnce() -> bool) -> Option<String> 
     })
 }
 
-/// Whether it was put there for this process, by an orchestrator as a rule.
+/// Whether the file was mounted for this process, usually by an orchestrator: its file system is read-only.
 fn is_mounted_secret(path: &Path) -> bool {
     statvfs(path).is_ok_and(|of| of.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
@@ -52,7 +52,7 @@ mod tests {
         let table = [
             (0o100_600, None),
             (0o100_400, None),
-            (0o100_640, None), // the daemon's group, as a rule
+            (0o100_640, None), // usually the daemon's group
             (0o100_440, None), // Kubernetes with fsGroup
             (0o100_644, Some("every user of this machine can read (mode 0644)")),
             (0o100_444, Some("every user of this machine can read (mode 0444)")),

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: all of it at once, by key path, never with a secret in it.
+//! The faults of a configuration: all of them at once, by key path, never with a secret.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use super::exposure::exposure;
 use super::fingerprint::Fingerprints;
 use super::source::{Files, ReadFrom, Source};
 
-/// Everything that is wrong with a configuration; printed as one block at start-up.
+/// Every fault of a configuration, printed as one block at start-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faults {
     faults: Vec<Fault>,
@@ -16,14 +16,14 @@ pub struct Faults {
     pub from: ReadFrom,
 }
 
-/// One thing that is wrong.
+/// A single fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The key's path, as in `delivery.max_batch`; for what is no key, the file's path.
+    /// The key's path, as in `delivery.max_batch`; if the fault is not a key's, the file's path.
     pub key: String,
-    /// The value, where it can be told; never of a secret or of an unknown key.
+    /// The value, if it may be shown; never that of a secret or of an unknown key.
     pub shown: Option<String>,
-    /// What is wrong with it and what would be right, in words.
+    /// What is wrong, and what would be right, in words.
     pub problem: String,
     /// The environment variable that would set the key, unless `problem` names it.
     pub variable: Option<String>,
@@ -66,14 +66,14 @@ pub(super) fn variable(path: &str) -> String {
     format!("COHORTD_{}", path.to_uppercase().replace('.', "__"))
 }
 
-/// The list every section pushes onto, so that one pass finds everything.
+/// The list that every section pushes its faults to, so that one pass finds all of them.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     faults: RefCell<Vec<Fault>>,
     warnings: RefCell<Vec<String>>,
     files: RefCell<Files>,
     fingerprints: RefCell<Fingerprints>,
-    /// The configuration file, if others can get at it, and how.
+    /// The configuration file and what others can do to it, if its permissions let them.
     exposed_file: RefCell<Option<(String, String)>>,
     from: RefCell<ReadFrom>,
     /// Where relative paths of the file begin.
@@ -92,7 +92,7 @@ impl Report {
         self.base.replace(base.map(Path::to_owned).unwrap_or_default());
     }
 
-    /// A variable that sets a key.
+    /// Records a variable that sets a key.
     pub(super) fn reads_variable(&self, name: &str) {
         let mut from = self.from.borrow_mut();
         from.variables.push(name.to_owned());
@@ -117,38 +117,38 @@ impl Report {
         Ok(text)
     }
 
-    /// The configuration file and what others can do to it, if they can.
+    /// The configuration file and what others can do to it, if its permissions let them.
     pub(super) fn exposed_file(&self) -> Option<(String, String)> {
         self.exposed_file.borrow().clone()
     }
 
-    /// Reads a file that has a part in the configuration; the only way to.
+    /// Reads a file that the configuration consists of or names. All such reads go through here.
     pub(super) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.files.borrow_mut().note(path);
         std::fs::read(path)
     }
 
-    /// Notes a file that is wrong: when it changes, the configuration may be right.
+    /// Records a faulty file: the configuration may become valid when it changes.
     pub(super) fn note(&self, path: &Path) {
         self.files.borrow_mut().note(path);
     }
 
-    /// The same of a file of text.
+    /// Like [`read`](Self::read), for a text file.
     pub(super) fn read_text(&self, path: &Path) -> io::Result<String> {
         text(self.read(path)?)
     }
 
-    /// What every key says, before any file is read that one names.
+    /// Computes the fingerprints of all keys, before the files that keys name are read.
     pub(super) fn fingerprint(&self, tree: &serde_json::Value) {
         self.fingerprints.replace(Fingerprints::of(tree));
     }
 
-    /// What is in the file that the key at `path` names.
+    /// Adds the contents of the file that the key at `path` names to the key's fingerprint.
     pub(super) fn mix(&self, path: String, bytes: &[u8]) {
         self.fingerprints.borrow_mut().mix(path, bytes);
     }
 
-    /// What has been gathered beside the faults.
+    /// The files and fingerprints gathered so far.
     pub(super) fn gathered(&self) -> (Files, Fingerprints) {
         (self.files.take(), self.fingerprints.take())
     }
@@ -191,7 +191,7 @@ impl Report {
     }
 }
 
-/// What a file of text holds.
+/// Converts a file's contents to text.
 pub(super) fn text(bytes: Vec<u8>) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "no UTF-8"))
 }

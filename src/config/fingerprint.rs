@@ -1,4 +1,4 @@
-//! Which keys say something else than before, without keeping what they said: values may be secrets.
+//! Detects which keys have changed without keeping their values, which may be secrets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -6,7 +6,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::Value;
 
-/// A number for each key that is set, by its path; the contents of a file count to the key that names it.
+/// A hash for each key that is set, by its path. The contents of a file count towards the key that names
+/// it.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Fingerprints(BTreeMap<String, u64>);
 
@@ -17,7 +18,7 @@ impl fmt::Debug for Fingerprints {
 }
 
 impl Fingerprints {
-    /// Of a merged tree.
+    /// The fingerprints of a merged tree.
     pub(super) fn of(tree: &Value) -> Self {
         let mut all = Self::default();
         all.flatten(String::new(), tree);
@@ -41,7 +42,7 @@ impl Fingerprints {
         }
     }
 
-    /// Adds what a key says, or what is in the file it names.
+    /// Mixes a value, or the contents of the file it names, into the key's hash.
     pub(super) fn mix(&mut self, path: String, bytes: &[u8]) {
         let entry = self.0.entry(path).or_default();
         let mut hasher = DefaultHasher::new();
@@ -49,14 +50,14 @@ impl Fingerprints {
         *entry = hasher.finish();
     }
 
-    /// The keys that are set in one of the two only, or say something else.
+    /// The keys that are set in only one of the two, or whose values differ.
     #[must_use]
     pub fn changed(&self, other: &Self) -> BTreeSet<String> {
         let differs = |path: &&String| self.0.get(*path) != other.0.get(*path);
         self.0.keys().chain(other.0.keys()).filter(differs).cloned().collect()
     }
 
-    /// One number for all that is said by the keys that `which` is true for.
+    /// One hash over all keys that `which` selects, and their values.
     #[must_use]
     pub fn digest(&self, which: impl Fn(&str) -> bool) -> u64 {
         let mut hasher = DefaultHasher::new();
@@ -66,7 +67,7 @@ impl Fingerprints {
         hasher.finish()
     }
 
-    /// Takes over what `other` says of the keys that `which` is true for.
+    /// Replaces the hashes of the keys that `which` selects with those of `other`.
     pub fn adopt(&mut self, other: &Self, which: impl Fn(&str) -> bool) {
         self.0.retain(|path, _| !which(path));
         let taken = other.0.iter().filter(|(path, _)| which(path));

@@ -1,4 +1,4 @@
-//! `[destinations.<name>.launchdarkly]`: the environment, the token, and the way there.
+//! `[destinations.<name>.launchdarkly]`: the environment, its token, and how to connect.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,12 +15,12 @@ use crate::secret::Secret;
 const BASE_URL: &str = "https://app.launchdarkly.com";
 const CLIENT_SDK_URL: &str = "https://clientsdk.launchdarkly.com";
 
-/// One LaunchDarkly environment, and the way there.
+/// One LaunchDarkly environment, and how to connect to it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LaunchDarklySection {
-    /// Names one project and environment; LaunchDarkly's `environmentId`. Opaque and not empty.
+    /// LaunchDarkly's `environmentId`, which identifies a project and environment. Opaque and not empty.
     pub client_side_id: String,
-    /// Sent verbatim, to `base_url` only; can stand in a header.
+    /// Sent verbatim, to `base_url` only; a valid header value.
     pub service_token: Secret,
     /// The project's name, for people.
     pub project: Option<String>,
@@ -28,11 +28,11 @@ pub struct LaunchDarklySection {
     pub environment: Option<String>,
     /// http or https; without query, user name or trailing slash (except that of an empty path).
     pub base_url: Url,
-    /// As `base_url`; used by the credential check only, and the token does not go there.
+    /// Like `base_url`. Used by the credential check only; the token is never sent there.
     pub client_sdk_url: Url,
-    /// A proxy for everything that goes to LaunchDarkly; may hold a password.
+    /// A proxy for all requests to LaunchDarkly; may hold a password.
     pub proxy: Option<Url>,
-    /// PEM certificates that are trusted in addition; readable when the configuration was.
+    /// A PEM file of additional trusted CA certificates; readable at the time the configuration was read.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -51,7 +51,7 @@ impl fmt::Debug for LaunchDarklySection {
 }
 
 impl LaunchDarklySection {
-    /// Where the calls go, and how; the two numbers are those of `delivery`.
+    /// The endpoint for calls. `request_timeout` and `connections` come from the destination's `delivery`.
     #[must_use]
     pub fn endpoint(&self, request_timeout: Duration, connections: usize) -> Endpoint {
         Endpoint {
@@ -82,15 +82,16 @@ impl LaunchDarklySection {
         launchdarkly
     }
 
-    /// The client-side ID as it may be printed: not if somebody put a credential in its place.
+    /// The client-side ID for printing; masked if it looks like a credential put there by mistake.
     #[must_use]
     pub fn shown_client_side_id(&self) -> &str {
         if looks_like_a_secret(&self.client_side_id) { "***" } else { &self.client_side_id }
     }
 
-    /// Two destinations on one environment would tell it different things about one segment.
+    /// Whether both name the same environment: two destinations on one environment would write conflicting
+    /// members to the same segments.
     pub(super) fn is_same_environment(&self, other: &Self) -> bool {
-        // A faulty one has no client-side ID.
+        // A faulty client-side ID reads as empty.
         !self.client_side_id.is_empty()
             && self.client_side_id == other.client_side_id
             && self.base_url == other.base_url
@@ -129,7 +130,7 @@ fn read_service_token(section: &mut Section<'_>) -> Option<Secret> {
     Some(token)
 }
 
-/// Its value is in no fault: a URL may hold a password.
+/// Reads a URL. Faults never show its value, which may hold a password.
 pub(super) fn read_url(section: &mut Section<'_>, key: &'static str, default: &str) -> Url {
     let fallback = || Url::parse(default).expect("the built-in URLs are well-formed");
     let Some(text) = section.text(key) else { return fallback() };

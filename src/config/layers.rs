@@ -10,24 +10,23 @@ use config::{Environment, File, FileFormat, Map, Value, ValueKind};
 use super::faults::Report;
 use super::source::Source;
 
-/// What a value of the environment layer answers to [`Value::origin`]; the `config` crate's words.
+/// The origin ([`Value::origin`]) of values from the environment; the wording is the `config` crate's.
 pub(super) const ENVIRONMENT: &str = "the environment";
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
-/// Where the file is, if nobody says.
+/// Where the file is looked for if none is named.
 const PLACES: [&str; 2] = ["cohortd.toml", "/etc/cohortd/cohortd.toml"];
 
-/// Variables of the command line: no keys.
+/// Variables that the command line reads; they are not keys.
 const NO_KEYS: [&str; 2] = ["config", "admin_url"];
 
-/// The file to read: the one that was named, else `COHORTD_CONFIG`, else the first of its places where
-/// there is one.
+/// The file to read: `named`, or else `COHORTD_CONFIG`, or else the first of [`PLACES`] that exists.
 pub(super) fn locate(named: Option<&Path>) -> Source {
     let from_environment = || std::env::var_os("COHORTD_CONFIG").filter(|path| !path.is_empty());
     let named = named.map(Path::to_owned).or_else(|| from_environment().map(PathBuf::from));
     let places = PLACES.map(PathBuf::from);
-    // One that cannot be looked at is there: the reading says why it cannot be read.
+    // A file whose existence cannot be determined counts as existing: reading it will report why.
     let there = || places.iter().find(|path| path.try_exists().unwrap_or(true)).cloned();
     match named.or_else(there) {
         Some(file) => Source::exactly(Some(&file)),
@@ -35,18 +34,17 @@ pub(super) fn locate(named: Option<&Path>) -> Source {
     }
 }
 
-/// Every layer in one tree.
+/// The merged layers.
 pub(super) struct Merged {
     pub tree: Map<String, Value>,
     /// Whether every layer could be read.
     pub complete: bool,
-    /// Of the sections that were asked for, the one that could be read although the file cannot be
-    /// understood.
+    /// Whether the section to salvage could be read although the file is not valid TOML.
     pub salvaged: bool,
 }
 
-/// Merges the layers; what cannot be read is reported and left out, and then the tree is not
-/// complete. Of a file that is no TOML the section `salvage` is read all the same, if it is.
+/// Merges the layers. A layer that cannot be read is reported and left out, and the tree is then marked as
+/// incomplete. If the file is not valid TOML, its section `salvage` is still read if possible.
 pub(super) fn merge(
     source: &Source,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -69,8 +67,8 @@ pub(super) fn merge(
             }
         }
     }
-    // Not `try_parsing`: a token of digits must stay text. `Section` reads numbers where numbers
-    // are meant.
+    // Not `try_parsing`: a token that consists of digits must stay text. `Section` parses numbers where
+    // numbers are expected.
     layers = layers.add_source(
         Environment::default().separator("__").source(Some(variables(environment, report))),
     );
@@ -86,7 +84,8 @@ pub(super) fn merge(
     }
 }
 
-/// What the file says, or its text, if that is not TOML.
+/// The parsed file. Errors: the text of the file if it is not valid TOML, or an empty text if it cannot be
+/// read.
 fn read(path: &Path, report: &Report) -> Result<config::Config, String> {
     let shown = path.display().to_string();
     let text = match report.read_configuration(path) {
@@ -107,8 +106,9 @@ fn parse(text: &str) -> Result<config::Config, config::ConfigError> {
     config::Config::builder().add_source(File::from_str(text, FileFormat::Toml)).build()
 }
 
-/// A section, with those below it, of a text that is not TOML as a whole: from its headings to the next
-/// ones. Whoever asks how the daemon does may do so because somebody is editing the file.
+/// Extracts one section, with its subsections, from a text that is not valid TOML as a whole: each from its
+/// heading to the next heading. An operator may ask for the daemon's state just when somebody is editing
+/// the file.
 fn salvage_section(text: &str, section: &str) -> Option<config::Config> {
     let mut kept = String::new();
     let mut is_wanted = false;
@@ -133,12 +133,12 @@ fn message(error: &str) -> String {
     if !first.starts_with("TOML parse error") {
         return format!("cannot be understood: {first}");
     }
-    // Then three lines that quote and point.
+    // The next three lines quote the text and point into it.
     let words: Vec<&str> = lines.skip(3).filter(|line| !line.contains(" | ")).collect();
     format!("{first}: {}", words.join(", "))
 }
 
-/// What is most likely wrong with the line that the parser complains of, where it says little.
+/// A hint at the likely mistake in the line that the parser rejects, for messages that say little.
 fn unquoted(error: &str, text: &str) -> &'static str {
     let line = || {
         let (_, rest) = error.lines().next()?.split_once("at line ")?;
@@ -155,7 +155,7 @@ fn unquoted(error: &str, text: &str) -> &'static str {
     if is_bare { "; a text stands in quotes" } else { "" }
 }
 
-/// The variables that are keys, lower-cased and without the prefix.
+/// The environment variables that set keys, in lower case and without their prefix.
 fn variables(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     report: &Report,
@@ -182,7 +182,8 @@ fn variables(
     }
     let sections: Vec<String> = keys.keys().filter(|key| is_section(key, &keys)).cloned().collect();
     for key in sections {
-        // Beside its own keys such a value would win or lose by chance.
+        // Merged with its own keys, such a value would override them or be overridden depending on the
+        // order.
         report.fault(&key.replace("__", "."), None, "is a section, not a value");
         keys.remove(&key);
     }
@@ -194,8 +195,8 @@ fn is_section(key: &str, keys: &BTreeMap<String, String>) -> bool {
     keys.range(below.clone()..).next().is_some_and(|(other, _)| other.starts_with(&below))
 }
 
-/// Kubernetes announces every service of a namespace to its containers; of one that is called
-/// `cohortd` in variables with our prefix (`COHORTD_SERVICE_HOST`, `COHORTD_PORT_8080_TCP_ADDR`, …).
+/// Kubernetes sets variables for every service of a namespace in its containers. For a service named
+/// `cohortd` they have our prefix (`COHORTD_SERVICE_HOST`, `COHORTD_PORT_8080_TCP_ADDR`, …).
 fn is_service_link(key: &str) -> bool {
     key == "service_host"
         || key == "service_port"

@@ -9,36 +9,37 @@ use super::listeners::A_YEAR_S;
 use super::section::{Named, Section};
 use super::source::{ReadFrom, Source};
 
-/// Segment sends a refused event again for [this long](crate::design::segment::requests).
+/// How long Segment [retries](crate::design::segment::requests) a refused event.
 const SEGMENT_RETRIES_S: u64 = 4 * 3600;
 
 /// Where and how the ledger is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerSection {
-    /// Where it is.
+    /// The directory of the ledger.
     pub place: LedgerPlace,
-    /// While less is free on the disk, events are answered 503; 0 uses all of it.
+    /// While less disk space is free than this, events are answered 503. Zero uses all space.
     pub disk_reserve_bytes: u64,
-    /// Memory for pages and for members whose rows are written later, in MiB.
+    /// Memory for SQLite's page cache and for the memtable, in MiB.
     pub cache_mib: u64,
-    /// How long a member that left keeps its row after LaunchDarkly was told.
+    /// How long the row of a member that has left is kept after LaunchDarkly was told.
     pub tombstone_ttl: Duration,
     /// Which rejected events are kept for a replay; a count of 0 keeps none.
     pub rejected: Kept,
     /// Which parked members are kept.
     pub parked: Kept,
-    /// Audiences that a destination may have; one that has more keeps those it has.
+    /// Most audiences of a destination. A destination that already has more keeps them, but takes no new
+    /// ones.
     pub max_audiences: usize,
-    /// Between two readings of every row in the background.
+    /// Time between two background checks that read every row.
     pub check_every: Duration,
 }
 
-/// Where the ledger is.
+/// The directory of the ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LedgerPlace {
-    /// A directory of its own.
+    /// The directory, which holds nothing but the ledger.
     pub path: PathBuf,
-    /// Where it was while relative paths began in the working directory, if that is another place.
+    /// Where the path led when relative paths were relative to the working directory, if that is elsewhere.
     pub once: Option<PathBuf>,
 }
 
@@ -73,14 +74,14 @@ impl LedgerPlace {
     }
 }
 
-/// How long, how many and how much is kept; the oldest go first.
+/// Limits for what is kept; the oldest entries are removed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// Longest time.
+    /// The longest time to keep an entry.
     pub ttl: Duration,
-    /// Most of them.
+    /// The most entries.
     pub max_count: u64,
-    /// Most bytes of their texts.
+    /// The most bytes of all entries' texts.
     pub max_bytes: u64,
 }
 

@@ -1,4 +1,4 @@
-//! `[listen]` and `[admin]`: the two addresses the daemon answers on.
+//! `[listen]` and `[admin]`: the two addresses that the daemon listens on.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -15,81 +15,81 @@ use crate::secret::Secret;
 
 /// A year: long enough for every wait, short enough that no sum of times overflows.
 pub(super) const A_YEAR_S: u64 = 31_536_000;
-/// The same in milliseconds.
+/// [`A_YEAR_S`] in milliseconds.
 pub(super) const A_YEAR_MS: u64 = A_YEAR_S * 1000;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
-/// Segment gives up on a webhook after [this time](crate::design::segment::requests) and sends again.
+/// How long Segment waits for an answer of a webhook [before it retries](crate::design::segment::requests).
 const SEGMENT_GIVES_UP_MS: u64 = 5000;
 
 /// The public listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
-    /// Where Segment's requests arrive.
+    /// The address for Segment's requests.
     pub address: SocketAddr,
-    /// The largest body of one request; a larger one is a 413, which Segment never sends again.
+    /// The largest body of a request. A larger one is answered 413, and Segment does not retry that.
     pub body_limit_bytes: usize,
-    /// All bodies in memory at once ([P6](crate::design::P6)); never less than one body.
+    /// Most bytes of all request bodies in memory at once ([P6](crate::design::P6)); at least
+    /// `body_limit_bytes`.
     pub body_budget_bytes: usize,
-    /// The largest header of one request, its first line included.
+    /// The largest header of a request, including the request line.
     pub header_limit_bytes: usize,
-    /// Until the header of the first request is complete.
+    /// Longest time to receive the header of the first request on a connection.
     pub header_timeout: Duration,
-    /// Until that of another request is.
+    /// Longest time to receive the header of each further request on it.
     pub idle_timeout: Duration,
-    /// Until the body of a request is complete, and for an answer to be taken.
+    /// Longest time to receive the body of a request, and to write an answer.
     pub body_timeout: Duration,
-    /// Until a complete request must be answered.
+    /// Longest time to answer a request after it was received.
     pub answer_timeout: Duration,
-    /// Connections that are open at once.
+    /// Most connections open at once.
     pub max_connections: usize,
-    /// Requests that are handled at once.
+    /// Most requests handled at once.
     pub max_requests: usize,
-    /// Proxies in front that add to `X-Forwarded-For`.
+    /// How many proxies in front add an entry to `X-Forwarded-For`.
     pub trusted_proxies: usize,
-    /// Whether a load balancer in front begins each connection with a header of the PROXY protocol.
+    /// Whether a load balancer in front starts each connection with a PROXY protocol header.
     pub proxy_protocol: bool,
-    /// TLS, if it is spoken.
+    /// The files of its TLS, if it speaks TLS.
     pub tls: Option<TlsFiles>,
 }
 
 /// The operator's listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
-    /// Where it is; loopback unless there are tokens.
+    /// Its address; a loopback address unless there are tokens.
     pub address: SocketAddr,
-    /// Any of them may do everything; none means that reaching the address is enough.
+    /// Each grants full access. If empty, whoever can reach the address has full access.
     pub tokens: Vec<Secret>,
-    /// Any of them may look and change nothing; only where there are `tokens`, and none of those.
+    /// Each grants read access. Only if there are `tokens`, and distinct from them.
     pub read_tokens: Vec<Secret>,
-    /// TLS, if it is spoken.
+    /// The files of its TLS, if it speaks TLS.
     pub tls: Option<TlsFiles>,
-    /// Whether Segment's web application may ask `/actions` from a browser.
+    /// Whether Segment's web application may call `/actions` from a browser.
     pub segment_app: bool,
 }
 
 /// The admin listener as an operator's command needs to know it.
 #[derive(Clone, Debug)]
 pub struct Access {
-    /// Where it is, or what is wrong with what the configuration says of that.
+    /// Its address, or the faults of the setting.
     pub address: Result<SocketAddr, Faults>,
-    /// One that may do everything, or else one that may look; `None`: none is known.
+    /// A token with full access, or else one with read access; `None` if none is configured.
     pub token: Option<Secret>,
-    /// TLS, if it is spoken; the files may be of no use.
+    /// The files of its TLS, if it speaks TLS; they may be unusable.
     pub tls: Option<TlsFiles>,
     /// What could not be read of it.
     pub unread: Vec<Faults>,
     /// Where the address is from, if the file could not be read.
     pub guessed: Option<&'static str>,
-    /// Where it was read.
+    /// The file and variables that it was read from.
     pub from: ReadFrom,
 }
 
 impl Access {
-    /// Reads `[admin]` and nothing else, whatever is wrong with the rest: whoever asks how the daemon does
-    /// may do so because somebody has broken the file, and need not be somebody who may read the secrets of
-    /// the daemon.
+    /// Reads `[admin]` and ignores faults elsewhere: an operator may ask for the daemon's state just when
+    /// somebody has broken the file, and may not be allowed to read the daemon's other secrets.
     #[must_use]
     pub fn read(file: Option<&Path>) -> Self {
         let source = Source::locate(file);
@@ -195,8 +195,8 @@ impl Admin {
     }
 }
 
-/// Those that may look only. Without others nobody could change anything, or, on a loopback address,
-/// everybody could.
+/// Reads the tokens for read access. Without tokens for full access they make no sense: nobody could change
+/// anything, or, on a loopback address, everybody could.
 fn read_tokens(section: &mut Section<'_>, tokens: Option<&[Secret]>) -> Vec<Secret> {
     let keys = ("read_tokens", "read_tokens_file");
     let read_tokens = secrets::many(section, keys).unwrap_or_default();
@@ -218,7 +218,7 @@ fn read_tokens(section: &mut Section<'_>, tokens: Option<&[Secret]>) -> Vec<Secr
     read_tokens
 }
 
-/// The `address` of a section.
+/// Reads the key `address` of a section.
 pub(super) fn address(section: &mut Section<'_>) -> SocketAddr {
     if !section.has("address") {
         section.missing("address", None, "");
@@ -228,9 +228,9 @@ pub(super) fn address(section: &mut Section<'_>) -> SocketAddr {
     address.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
 }
 
-/// Whether the second of the two listeners could not be opened. Port 0 is any free port.
+/// Whether the two addresses cannot both be bound. Port 0 means any free port.
 fn collide(a: SocketAddr, b: SocketAddr) -> bool {
-    // An unspecified IPv6 address takes the IPv4 ones too.
+    // An unspecified IPv6 address covers all IPv4 addresses too.
     let takes = |one: IpAddr, other: IpAddr| {
         one == other || one.is_unspecified() && (one.is_ipv6() || other.is_ipv4())
     };

@@ -1,4 +1,4 @@
-//! `[log]` and `[stop]`: how the process speaks and how it ends.
+//! `[log]` and `[stop]`: what the process logs and how it stops.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use super::section::Section;
 /// What is logged and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// For a machine or for a person.
+    /// The format of lines.
     pub format: LogFormat,
-    /// A level, or levels per module as in `info,cohortd::deliver=debug`; known to be well-formed.
+    /// A level, or levels for modules as in `info,cohortd::deliver=debug`; valid.
     pub level: String,
 }
 
@@ -25,12 +25,13 @@ pub enum LogFormat {
     Pretty,
 }
 
-/// How the daemon ends.
+/// How the daemon stops.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stop {
-    /// From SIGTERM to the last moment ([P10](crate::design::P10)). Container platforms kill after 10 s.
+    /// The time from SIGTERM to the end of the process ([P10](crate::design::P10)). Container platforms
+    /// usually kill after 10 s.
     pub grace_period: Duration,
-    /// Of that, from "not ready" to the end of accepting: whoever balances the load needs to notice.
+    /// The part of it between reporting not ready and no longer accepting, so that load balancers notice.
     pub drain_delay: Duration,
 }
 
@@ -46,8 +47,8 @@ impl Log {
     }
 }
 
-/// Takes a level, and levels of modules, as `tracing_subscriber` reads them, except a lone module name: it would be
-/// meant as a level, misspelt, and silence everything else.
+/// Parses a level, or levels for modules, in the syntax of `tracing_subscriber`. A lone module name is
+/// rejected: it would be a misspelt level, and would silence everything else.
 fn level(text: &str) -> Result<String, String> {
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
     let problem = "must be off, error, warn, info, debug or trace, or such a level per module, \
@@ -57,7 +58,7 @@ fn level(text: &str) -> Result<String, String> {
         Some((_, level)) => is_level(level),
         None => is_level(directive),
     };
-    // The library takes a blank for a part of a name.
+    // The library treats spaces as part of a name.
     let parts: Vec<&str> = text.split(',').map(str::trim).collect();
     let text = parts.join(",");
     if parts.into_iter().all(usable) && text.parse::<Targets>().is_ok() {

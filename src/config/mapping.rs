@@ -19,12 +19,12 @@ const MEMBERSHIPS: [(&str, MembershipRule); 2] =
     [("strict", MembershipRule::Strict), ("reference", MembershipRule::Reference)];
 const WITHOUT_VALUE: [(&str, bool); 2] = [("enter", true), ("reject", false)];
 
-/// What Segment's editor writes beside the fields and what means nothing to a daemon of one's own.
+/// Fields that Segment's editor writes and that mean nothing to this daemon.
 const SEGMENTS_OWN: [&str; 4] =
     ["batch_size", "batch_keys", "__segment_internal_sync_mode", "__segment_internal_matching_key"];
 
-/// Reads the mappings of a destination. One that is alone may have its subscription and its file
-/// beside the section, in `destination`.
+/// Reads the mappings of a destination. If there is only one, its subscription and its file may also be set
+/// in `destination` itself.
 pub(super) fn read_all(destination: &mut Section<'_>) -> Mappings {
     let sections = destination.one_or_more("mapping");
     for key in ["mapping_file", "subscribe"].into_iter().filter(|key| destination.has(key)) {
@@ -50,8 +50,9 @@ pub(super) fn read_all(destination: &mut Section<'_>) -> Mappings {
     Mappings::new(enabled)
 }
 
-/// `None` if it is not enabled, after its faults were found. The defaults are those of Segment's
-/// [hosted integration](crate::design::segment::sync_audience), except where a [deviation](crate::design::segment::deviations) is on purpose.
+/// Reads a mapping and reports its faults; `None` if it is disabled. The defaults are those of Segment's
+/// [hosted integration](crate::design::segment::sync_audience), except for deliberate
+/// [deviations](crate::design::segment::deviations).
 fn read(mut section: Section<'_>, mut mapping: Mapping) -> Option<Mapping> {
     let enabled = section.flag("enabled").unwrap_or(true);
     read_source(&mut section, &mut mapping);
@@ -76,7 +77,7 @@ fn read(mut section: Section<'_>, mut mapping: Mapping) -> Option<Mapping> {
     enabled.then_some(mapping)
 }
 
-/// What was written in Segment's editor: the fields in a file, and the subscription.
+/// Reads what was written in Segment's editor: a file with the fields, and the subscription.
 fn read_source(section: &mut Section<'_>, mapping: &mut Mapping) {
     let mut written = None;
     if let Some(named) = section.path("mapping_file") {
@@ -110,7 +111,8 @@ fn is_segments_own(name: &str) -> bool {
     SEGMENTS_OWN.contains(&name)
 }
 
-/// A mapping may come from a newer version of the action; or the name has a slip.
+/// Only warns: the mapping may come from a newer version of the action, but it may also be a typing
+/// mistake.
 fn warn_of_unknown(section: &Section<'_>, name: &str) {
     let known: Vec<&str> = Mapping::field_names().collect();
     let hint =
@@ -141,7 +143,7 @@ fn set_field(
     }
 }
 
-/// A text that no event can make right: better said at start-up than of each event.
+/// The fault of a literal text with which every event would be rejected; reported at start-up instead.
 fn literal_fault(name: &str, json: &Value) -> Option<(String, String)> {
     let text = json.as_str()?;
     let problem = match name {
@@ -161,7 +163,7 @@ fn context_key(text: &str) -> Result<ContextKeyRule, String> {
     choose(text, &ContextKeyRule::ALL.map(|rule| (rule.name(), rule)))
 }
 
-/// A mapping as Segment shows it: its fields, alone or beside the subscription.
+/// A mapping as Segment shows it: its fields, with or without the subscription.
 struct Pasted {
     fields: Map<String, Value>,
     subscribe: Option<String>,

@@ -8,15 +8,15 @@ use crate::membership::DestinationName;
 /// One path whose events go to several destinations.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// The last part of the path Segment posts to; no destination has it.
+    /// The last part of the path that Segment posts to; differs from all destinations' names.
     pub name: String,
-    /// At least one, none twice, in the order in which they are written.
+    /// At least one, without duplicates, in the order in which they are written.
     pub destinations: Vec<DestinationName>,
     /// Who may post to it.
     pub segment: SegmentSection,
 }
 
-/// A route whose destinations have not been looked up.
+/// A route whose destinations have not been resolved.
 #[derive(Debug)]
 pub(super) struct Draft {
     name: String,
@@ -51,13 +51,13 @@ pub(super) fn read_all(root: &mut Section<'_>) -> Vec<Draft> {
     drafts
 }
 
-/// Whether a route names the destination; one whose list is faulty may have meant to.
+/// Whether a route names the destination, or may have meant to because its list is faulty.
 pub(super) fn is_routed(drafts: &[Draft], destination: &str) -> bool {
     let names_it = |draft: &Draft| draft.destinations.iter().any(|name| name == destination);
     drafts.iter().any(|draft| draft.destinations.is_empty() || names_it(draft))
 }
 
-/// Looks up what the routes name.
+/// Resolves the destinations that the routes name.
 pub(super) fn resolve(
     drafts: Vec<Draft>,
     destinations: &[Destination],

@@ -1,30 +1,31 @@
-//! Secrets of the configuration: in the key itself, or in the file that `<key>_file` names.
+//! Secrets of the configuration: either in the key itself or in the file that `<key>_file` names.
 //!
-//! What is odd about a secret is warned about, once for each thing and without a character of it ([P8](crate::design::P8)): most
-//! are a slip while copying, which shows as a 401 much later.
+//! Anything odd about a secret is warned about, once for each oddity and without quoting a character of the
+//! secret ([P8](crate::design::P8)). Most oddities are copying mistakes, which would show much later, as a
+//! 401.
 
 use super::section::Section;
 use super::source::quoted;
 use crate::secret::Secret;
 
-/// A key that holds a secret and the key that names a file which does.
+/// A key that holds a secret, and the key that names a file with it.
 pub(super) type SecretKey = (&'static str, &'static str);
 
-/// Shorter ones can be guessed, or are not whole.
+/// Shorter secrets can be guessed or are incomplete.
 const FEW_CHARACTERS: usize = 16;
 
-/// What the manual and the files under config/ say where a secret of one's own belongs.
+/// What stands in place of secrets in the manual and in the files below config/.
 const PLACEHOLDERS: [&str; 2] = ["replace-with-", "…"];
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
-/// What a copy from a web page may bring along and nobody sees.
+/// Invisible characters that copying from a web page may include.
 const INVISIBLE: [char; 3] = [BYTE_ORDER_MARK, '\u{200b}', '\u{2060}'];
 
 const MADE_UP: &str = "has under 16 characters, so that it can be guessed; `openssl rand -hex 32` makes \
                        a good one";
 const GIVEN: &str = "has under 16 characters; LaunchDarkly's have more: is it whole?";
 
-/// One secret that must be set, which LaunchDarkly has given.
+/// Reads a required secret that LaunchDarkly has issued.
 pub(super) fn one(section: &mut Section<'_>, (key, file_key): SecretKey) -> Option<Secret> {
     section.know([key, file_key]);
     let (text, key) = match (section.has(key), section.has(file_key)) {
@@ -55,7 +56,7 @@ pub(super) fn one(section: &mut Section<'_>, (key, file_key): SecretKey) -> Opti
     Some(Secret::new(meant))
 }
 
-/// A list of secrets that somebody has made up, none if it is not set. `None` if it is faulty.
+/// Reads a list of secrets that the operator chose; empty if it is not set, `None` if it is faulty.
 pub(super) fn many(section: &mut Section<'_>, keys: SecretKey) -> Option<Vec<Secret>> {
     let (texts, key) = listed(section, keys)?;
     let is_alone = texts.len() == 1;
@@ -73,13 +74,13 @@ pub(super) fn many(section: &mut Section<'_>, keys: SecretKey) -> Option<Vec<Sec
     Some(secrets)
 }
 
-/// Lines that have a secret in them and are not one, as they are. `None` if they are faulty.
+/// Reads lines that contain a secret, such as headers, unchanged. `None` if they are faulty.
 pub(super) fn lines(section: &mut Section<'_>, keys: SecretKey) -> Option<Vec<Secret>> {
     let (texts, _) = listed(section, keys)?;
     Some(texts.into_iter().map(Secret::new).collect())
 }
 
-/// The items, and the key that they come from.
+/// The items, and the key that they were read from.
 fn listed(
     section: &mut Section<'_>,
     (key, file_key): SecretKey,
@@ -102,19 +103,19 @@ fn listed(
     }
 }
 
-/// What was meant: without what an editor or a copy has put around it.
+/// The intended text, without spaces and invisible characters that an editor or copying has added.
 fn trimmed(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || INVISIBLE.contains(&c))
 }
 
-/// Warns about a secret that is probably not what its owner thinks.
+/// Warns about a secret that is probably not what the operator intended.
 fn tell_oddities(section: &Section<'_>, key: &str, which: &str, text: &str, short: &'static str) {
     for oddity in oddities(text, short) {
         section.warn(key, &format!("{which}{oddity}"));
     }
 }
 
-/// What is odd about a secret; `short` is what to say of one with few characters.
+/// The oddities of a secret; `short` is the warning for a short one.
 fn oddities(text: &str, short: &'static str) -> Vec<&'static str> {
     let mut found = Vec::new();
     if text.contains(BYTE_ORDER_MARK) {
@@ -129,7 +130,7 @@ fn oddities(text: &str, short: &'static str) -> Vec<&'static str> {
     let is_quoted = |quote| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
     if is_placeholder(text) {
         found.push("is the placeholder of the documentation; put one of your own there");
-        return found; // its length does not matter
+        return found; // its length is irrelevant
     }
     if is_quoted('"') || is_quoted('\'') {
         found.push("is in quotes, which are taken as a part of it; leave them out");
@@ -143,7 +144,7 @@ fn oddities(text: &str, short: &'static str) -> Vec<&'static str> {
     found
 }
 
-/// Whether a text is one of our own, that stands for what only its reader knows.
+/// Whether a text is one of the documentation's placeholders.
 pub(super) fn is_placeholder(text: &str) -> bool {
     PLACEHOLDERS.iter().any(|placeholder| text.contains(placeholder))
 }
@@ -173,7 +174,7 @@ fn read(section: &mut Section<'_>, file_key: &'static str) -> Option<String> {
     }
 }
 
-/// Whether the text has the shape of one of LaunchDarkly's credentials, which must not be printed.
+/// Whether the text looks like one of LaunchDarkly's credentials, which must not be printed.
 pub(super) fn looks_like_a_secret(text: &str) -> bool {
     ["api-", "sdk-", "mob-"].iter().any(|prefix| text.starts_with(prefix))
 }
@@ -221,7 +222,7 @@ mod tests {
         }
     }
 
-    /// Whatever the documentation puts where a secret belongs is known as a placeholder.
+    /// Every placeholder that the documentation uses in place of a secret is recognised.
     #[test]
     fn the_placeholders_of_the_documentation_are_known() {
         let files = [

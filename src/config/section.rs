@@ -1,8 +1,8 @@
 //! Reads one section of the merged tree, key by key, and pushes every fault onto the report.
 //!
-//! A key that is missing or faulty reads as `None`, so that reading goes on and one pass finds
-//! everything; whoever needs a value puts a stand-in there, which nobody sees because a
-//! configuration with a fault is never handed out.
+//! A missing or faulty key reads as `None`, so that reading continues and one pass finds every fault. Where
+//! a value is required, the caller substitutes a placeholder. Nobody ever sees it, because a configuration
+//! with a fault is never handed out.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -24,7 +24,7 @@ pub(super) struct Section<'a> {
     path: String,
     values: Map<String, Value>,
     known: Vec<&'static str>,
-    /// The values that belong here could not be read, which is a fault already: none is missing.
+    /// Some values of this section could not be read, which is already reported, so none counts as missing.
     unreadable: bool,
     report: &'a Report,
 }
@@ -40,37 +40,37 @@ impl<'a> Section<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// Whether the key has a value that nobody took yet.
+    /// Whether the key has a value that has not been taken yet.
     pub(super) fn has(&self, key: &str) -> bool {
         self.values.contains_key(key)
     }
 
-    /// Whether a variable sets the key.
+    /// Whether an environment variable sets the key.
     pub(super) fn is_of_the_environment(&self, key: &str) -> bool {
         self.values.get(key).is_some_and(|value| value.origin() == Some(ENVIRONMENT))
     }
 
-    /// Whether nothing in this section is faulty so far.
+    /// Whether this section has no faults so far.
     pub(super) fn is_clean(&self) -> bool {
         self.report.is_clean(&self.path)
     }
 
-    /// Whether nothing in another section is faulty so far.
+    /// Whether another section has no faults so far.
     pub(super) fn is_clean_elsewhere(&self, path: &str) -> bool {
         self.report.is_clean(path)
     }
 
-    /// A fault of one of this section's keys.
+    /// Reports a fault of one of this section's keys.
     pub(super) fn fault(&self, key: &str, shown: Option<String>, problem: impl Into<String>) {
         self.report.fault(&self.path_of(key), shown, problem);
     }
 
-    /// A warning about one of this section's keys.
+    /// Warns about one of this section's keys.
     pub(super) fn warn(&self, key: &str, text: &str) {
         self.report.warn(&self.path_of(key), text);
     }
 
-    /// The fault of a key that must be set; `also` is another key that would do.
+    /// Reports a key that must be set as missing; `also` is an alternative key.
     pub(super) fn missing(&self, key: &str, also: Option<&str>, why: &str) {
         if self.unreadable {
             return;
@@ -82,7 +82,7 @@ impl<'a> Section<'a> {
         self.report.fault_of(path, problem);
     }
 
-    /// The keys exist, whether or not anybody takes them.
+    /// Declares keys as known, whether or not they are read.
     pub(super) fn know(&mut self, keys: [&'static str; 2]) {
         self.known.extend(keys);
     }
@@ -94,18 +94,18 @@ impl<'a> Section<'a> {
         Ok(bytes)
     }
 
-    /// The same of a file of text.
+    /// Like [`read`](Self::read), for a text file.
     pub(super) fn read_text(&self, key: &str, path: &Path) -> io::Result<String> {
         faults::text(self.read(key, path)?)
     }
 
-    /// Notes a file that is wrong, and not a part of the configuration otherwise.
+    /// Records a faulty file that was not read as part of the configuration.
     pub(super) fn note(&self, path: &Path) {
         self.report.note(path);
     }
 
-    /// Where a value stands and what others can do to it, if it stands in the configuration file and
-    /// they can get at that.
+    /// The file that holds a value and what others can do to it, if the value stands in the configuration
+    /// file and its permissions let others read or change it.
     pub(super) fn exposed(&self, key: &str) -> Option<String> {
         let from_file =
             self.values.get(key).is_some_and(|value| value.origin() != Some(ENVIRONMENT));
@@ -113,21 +113,21 @@ impl<'a> Section<'a> {
         Some(format!("stands in {path:?}, which {exposure}"))
     }
 
-    /// Warns of a secret that is [exposed](Self::exposed); `file_key` is where it could stand instead.
+    /// Warns about a secret that is [exposed](Self::exposed); `file_key` can name a file for it instead.
     pub(super) fn warn_if_exposed(&self, key: &str, file_key: &str) {
         if let Some(exposed) = self.exposed(key) {
             self.warn(key, &format!("{exposed}; or put it into a file of its own ({file_key})"));
         }
     }
 
-    /// Warns if others can get at the file that a key names.
+    /// Warns if others can read or change the file that a key names.
     pub(super) fn warn_of_file(&self, key: &str, path: &Path) {
         if let Some(exposure) = exposure(path) {
             self.warn(key, &format!("names {}, which {exposure}", quoted(path)));
         }
     }
 
-    /// Drops a value whose fault is known already.
+    /// Drops a value whose fault has already been reported.
     pub(super) fn discard(&mut self, key: &str) {
         self.values.remove(key);
     }
@@ -137,13 +137,13 @@ impl<'a> Section<'a> {
         self.values.remove(key)
     }
 
-    /// The section below; an empty one if there is none.
+    /// The subsection; empty if it does not exist.
     pub(super) fn section(&mut self, key: &'static str) -> Self {
         let value = self.take(key);
         self.below(key, value)
     }
 
-    /// Every section below, by name and in its order.
+    /// Every subsection with its name, sorted by name.
     pub(super) fn sections(&mut self) -> Vec<(String, Self)> {
         let mut values: Vec<_> = std::mem::take(&mut self.values).into_iter().collect();
         values.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -151,7 +151,7 @@ impl<'a> Section<'a> {
         values.into_iter().map(below).collect()
     }
 
-    /// The section below, or each of a list of them (`[[…]]`); an empty one if there is none.
+    /// The subsection, or each of a list of subsections (`[[…]]`); a single empty one if there is none.
     pub(super) fn one_or_more(&mut self, key: &'static str) -> Vec<Self> {
         match self.take(key) {
             Some(Value { kind: ValueKind::Array(items), .. }) => items
@@ -177,7 +177,7 @@ impl<'a> Section<'a> {
         Self { path: self.path_of(key), values, known: Vec::new(), unreadable, report: self.report }
     }
 
-    /// Non-empty text. Its value is in no fault.
+    /// Non-empty text. Faults do not show its value.
     pub(super) fn text(&mut self, key: &'static str) -> Option<String> {
         let value = self.take(key)?;
         match value.kind {
@@ -193,8 +193,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A path. One that the environment gives begins in the working directory, any other one where the
-    /// file is.
+    /// A path. From the environment it is relative to the working directory, otherwise to the file.
     pub(super) fn path(&mut self, key: &'static str) -> Option<Named> {
         let from_environment = self.is_of_the_environment(key);
         let text = self.text(key)?;
@@ -203,7 +202,7 @@ impl<'a> Section<'a> {
         Some(Named { text, path })
     }
 
-    /// Text that `parse` understands; its error says what would be right, and the value is shown.
+    /// Text that `parse` accepts. Its error says what is expected; the fault shows the value.
     pub(super) fn parsed<T>(
         &mut self,
         key: &'static str,
@@ -219,7 +218,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// One of a few words.
+    /// One of several words.
     pub(super) fn choice<T: Copy>(
         &mut self,
         key: &'static str,
@@ -255,7 +254,7 @@ impl<'a> Section<'a> {
         within
     }
 
-    /// A whole number that must be set; the start of `range` stands in for a faulty one.
+    /// A required whole number; a faulty one is replaced by the start of `range`.
     pub(super) fn needed_whole(&mut self, key: &'static str, range: RangeInclusive<u64>) -> u64 {
         if !self.has(key) {
             self.missing(key, None, "");
@@ -284,7 +283,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A list of non-empty texts; from the environment one per line. No item is in a fault.
+    /// A list of non-empty texts; from the environment, one on each line. Faults do not show items.
     pub(super) fn list(&mut self, key: &'static str) -> Option<Vec<String>> {
         let value = self.take(key)?;
         let from_environment = value.origin() == Some(ENVIRONMENT);
@@ -307,8 +306,8 @@ impl<'a> Section<'a> {
         Some(texts)
     }
 
-    /// Any value, as JSON; from the environment, what starts with `{` or `[` is JSON text. The keys
-    /// of a table come in alphabetical order: the merged tree has forgotten how they were written.
+    /// Any value, as JSON; a text from the environment that starts with `{` or `[` is parsed as JSON. The
+    /// keys of a table are in alphabetical order, since the merged tree does not preserve their order.
     pub(super) fn json(&mut self, key: &'static str) -> Option<serde_json::Value> {
         let value = self.take(key)?;
         let from_environment = value.origin() == Some(ENVIRONMENT);
@@ -324,7 +323,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The lines of a list that is one item per line; a list without any is a fault.
+    /// The items of a text with one item on each line; a text without items is a fault.
     pub(super) fn lines(&self, key: &str, text: &str) -> Option<Vec<String>> {
         let items: Vec<String> =
             text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
@@ -348,7 +347,7 @@ impl<'a> Section<'a> {
         self.fault(key, None, format!("must be {expected}, not {found}"));
     }
 
-    /// Ends the reading: every key that nobody asked for is a fault.
+    /// Ends the reading: every key that was not read is a fault.
     pub(super) fn finish(self) {
         #[cfg(test)]
         super::documented::note(self.known.iter().map(|key| self.path_of(key)));

@@ -12,32 +12,32 @@ use crate::secret::Secret;
 /// Who may post to a destination. Several secrets of a kind are valid at once, for rotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentSection {
-    /// Keys of `X-Signature`.
+    /// Keys to verify `X-Signature` with.
     pub shared_secrets: Vec<Secret>,
-    /// What may follow `Authorization: Bearer`.
+    /// Tokens accepted in `Authorization: Bearer`.
     pub bearer_tokens: Vec<Secret>,
-    /// What identifies a sender that speaks the Tracking API; a webhook may show one too.
+    /// Keys that identify senders of the Tracking API; webhooks may use them too.
     pub write_keys: Vec<Secret>,
-    /// Fields that a Webhook Audience appends to each event after it has signed it.
+    /// Names of fields that a Webhook Audience appends to each event after signing it.
     pub extra_fields: Vec<String>,
-    /// Networks that may post; without any, every one may.
+    /// Networks that may post; if empty, all may.
     pub allowed_sources: Vec<IpNet>,
-    /// Origins of web pages that may read what the Tracking API answers, as browsers write them; `*` is
-    /// every one. None: no page may.
+    /// Origins of web pages that may read answers of the Tracking API, as browsers write them; `*` allows
+    /// all. If empty, no page may.
     pub cors_origins: Vec<String>,
     /// Whether one request may carry several events.
     pub allow_batches: bool,
-    /// Whether times of the Tracking API are corrected where the sender's clock is behind, too.
+    /// Whether the Tracking API's times are also corrected if the sender's clock is behind.
     pub correct_clocks_behind: bool,
-    /// Requests a second that are taken; none: as many as come.
+    /// Most requests accepted per second; `None` is unlimited.
     pub max_requests_per_s: Option<u64>,
-    /// All of these are demanded of a webhook; if empty, any one that is configured suffices.
+    /// Credentials that a webhook must all present; if empty, any configured one suffices.
     pub require: Vec<Credential>,
-    /// A request without any credential is taken too.
+    /// Whether a request without credentials is accepted too.
     pub allow_unauthenticated: bool,
 }
 
-/// How a webhook can show that Segment sent it.
+/// How a webhook can prove that it comes from Segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Credential {
     /// `X-Signature`
@@ -129,7 +129,7 @@ impl SegmentSection {
         }
     }
 
-    /// Without another credential beside it, and with one at all.
+    /// Whether a signature is both necessary and sufficient for a webhook.
     fn is_a_signature_enough(&self) -> bool {
         let may_be_alone = self.require.iter().all(|one| *one == Credential::Signature);
         let is_open = self.allow_unauthenticated && self.require.is_empty();
@@ -171,8 +171,8 @@ fn read_origins(section: &mut Section<'_>) -> Vec<String> {
     origins
 }
 
-/// As a browser writes it: without a path, without the port that goes without saying. Pages in apps and extensions have
-/// schemes of their own, as in `capacitor://localhost`.
+/// Normalises an origin to the form that browsers send: without a path or the scheme's default port. Pages
+/// of apps and extensions have schemes of their own, as in `capacitor://localhost`.
 fn origin(text: &str) -> Option<String> {
     if text == "*" {
         return Some(text.to_owned());
@@ -190,7 +190,7 @@ fn origin(text: &str) -> Option<String> {
     Some(format!("{}://{}{port}", url.scheme(), host.to_ascii_lowercase()))
 }
 
-/// Fields of an event that decide what becomes of it.
+/// Fields that decide how an event is handled.
 const DECIDING: [&str; 13] = [
     "anonymousId",
     "context",

@@ -1,4 +1,4 @@
-//! Where a configuration is read from, again and again, and the files it was read from.
+//! Where a configuration is read from, so that it can be read again, and the files it was read from.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,22 +8,22 @@ use std::path::{Path, PathBuf};
 
 use super::{Config, Faults, layers};
 
-/// The file of this process, found once, and its environment.
+/// The configuration file, located once. Reading also uses the environment.
 #[derive(Clone, Debug)]
 pub struct Source {
     file: Option<PathBuf>,
-    /// Where one was looked for in vain.
+    /// Where a file was looked for but not found.
     looked_for: Vec<PathBuf>,
 }
 
-/// What a configuration was read from, for people, who may have meant another file.
+/// What a configuration was read from, for people, who may have expected another file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadFrom {
     /// The file, if there is one.
     pub file: Option<PathBuf>,
-    /// Where one was looked for in vain.
+    /// Where a file was looked for but not found.
     pub looked_for: Vec<PathBuf>,
-    /// The environment variables that set a key, by their names; what they say may be a secret.
+    /// The names of environment variables that set a key. Their values may be secrets.
     pub variables: Vec<String>,
 }
 
@@ -48,7 +48,7 @@ impl fmt::Display for ReadFrom {
 }
 
 impl ReadFrom {
-    /// Only with the variables that set something of a section.
+    /// Keeps only the variables that set keys of one section.
     pub(super) fn only_of(mut self, section: &str) -> Self {
         let start = format!("COHORTD_{}__", section.to_uppercase());
         self.variables.retain(|name| name.starts_with(&start));
@@ -56,53 +56,53 @@ impl ReadFrom {
     }
 }
 
-/// A path as a TOML file would name it.
+/// A path in quotes, as in a TOML file.
 #[must_use]
 pub fn quoted(path: &Path) -> String {
     format!("{:?}", path.display().to_string())
 }
 
-/// The same place, whatever the working directory of whoever reads it.
+/// The absolute path, which does not depend on the reader's working directory.
 #[must_use]
 pub fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// A configuration, good or not, and the files that had a part in it.
+/// The outcome of reading a configuration, and the files it was read from.
 #[derive(Debug)]
 pub struct Reading {
-    /// What was understood, or everything that is wrong with it.
+    /// The configuration, or all of its faults.
     pub config: Result<Config, Faults>,
-    /// Also of one that is wrong: when they change, it may be right.
+    /// The files that were read, also if there are faults: the configuration may be valid once they change.
     pub files: Files,
     /// What it was read from.
     pub from: ReadFrom,
 }
 
 impl Source {
-    /// `file`, else the file `COHORTD_CONFIG` names, else `./cohortd.toml` or
-    /// `/etc/cohortd/cohortd.toml`, the first that is there, else none.
+    /// Locates the configuration file: `file`, or else the one that `COHORTD_CONFIG` names, or else the
+    /// first of `./cohortd.toml` and `/etc/cohortd/cohortd.toml` that exists, or else none.
     #[must_use]
     pub fn locate(file: Option<&Path>) -> Self {
         layers::locate(file)
     }
 
-    /// What is read is `file`, if there is one, and no other.
+    /// Reads exactly `file`; without one, only the environment.
     pub(super) fn exactly(file: Option<&Path>) -> Self {
         Self { file: file.map(Path::to_owned), looked_for: Vec::new() }
     }
 
-    /// None of these is there.
+    /// No file: none of these exists.
     pub(super) fn none_of(looked_for: Vec<PathBuf>) -> Self {
         Self { file: None, looked_for }
     }
 
-    /// Where it was looked for in vain.
+    /// Where a file was looked for but not found.
     pub(super) fn looked_for(&self) -> &[PathBuf] {
         &self.looked_for
     }
 
-    /// The file, if there is one: else all comes from the environment.
+    /// The file, if there is one; otherwise everything comes from the environment.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
@@ -115,25 +115,25 @@ impl Source {
     }
 }
 
-/// The files that a configuration was read from, each as it was just before.
+/// The files that a configuration was read from, each with its state just before it was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Files(BTreeMap<PathBuf, Option<Stamp>>);
 
 impl Files {
-    /// Notes a file that is about to be read, so that a change while it is read is one too.
+    /// Records a file's state before it is read, so that a change during the reading is noticed later.
     pub(super) fn note(&mut self, path: &Path) {
         self.0.entry(path.to_owned()).or_insert_with(|| Stamp::of(path));
     }
 
-    /// The same files as they are now.
+    /// The present states of the same files.
     #[must_use]
     pub fn now(&self) -> Self {
         Self(self.0.keys().map(|path| (path.clone(), Stamp::of(path))).collect())
     }
 }
 
-/// What tells one state of a file from another, whether it was written in place, replaced, or what a
-/// link on the way to it points to was changed.
+/// Identifies the state of a file: it differs after a write in place, a replacement, or a change of a
+/// symlink's target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -168,7 +168,7 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         let write = |name: &str, text: &str| std::fs::write(path(name), text).expect("it is ours");
         let link = |target: &str, name: &str| symlink(target, path(name)).expect("it is ours");
-        // As Kubernetes mounts a secret: the file is a link through a link to a folder.
+        // Kubernetes mounts a secret like this: the file is a symlink through a symlink to a folder.
         std::fs::create_dir(path("..1")).expect("it is ours");
         std::fs::create_dir(path("..2")).expect("it is ours");
         write("..1/token", "old");

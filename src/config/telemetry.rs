@@ -12,18 +12,18 @@ use super::{launchdarkly, secrets};
 /// Where traces and metrics go, by OTLP over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Telemetry {
-    /// `/v1/traces` and `/v1/metrics` lie below it. http or https; without query and user name.
+    /// The base URL of `/v1/traces` and `/v1/metrics`. http or https; without query or user name.
     pub otlp_endpoint: Url,
-    /// Sent along; their values are secrets, and not part of `Debug`.
+    /// Headers sent with each export. Their values are secrets and not shown by `Debug`.
     pub otlp_headers: Vec<(HeaderName, HeaderValue)>,
-    /// Between two reports of the metrics.
+    /// Time between two exports of metrics.
     pub metrics_every: Duration,
-    /// Of a hundred requests that belong to no trace yet, so many begin one.
+    /// The percentage of requests without a trace context for which a trace is started.
     pub trace_percent: u8,
 }
 
 impl Telemetry {
-    /// `None`: there is no collector.
+    /// `None` if no collector is configured.
     pub(super) fn read(mut section: Section<'_>) -> Option<Self> {
         let endpoint = section.has("otlp_endpoint").then(|| {
             launchdarkly::read_url(&mut section, "otlp_endpoint", "http://localhost:4318")
@@ -45,7 +45,7 @@ impl Telemetry {
     }
 }
 
-/// `name: value`, each.
+/// Reads headers in the form `name: value`.
 fn read_headers(section: &mut Section<'_>) -> Vec<(HeaderName, HeaderValue)> {
     let lines = secrets::lines(section, ("otlp_headers", "otlp_headers_file"));
     let parse = |line: &str| {

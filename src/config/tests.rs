@@ -11,7 +11,7 @@ use crate::secret::Secret;
 
 const PREFIX: &str = "COHORTD_DESTINATIONS__EU__";
 
-/// What the system gives a listener to speak TLS with: a certificate of its own, and its key.
+/// A certificate and its key for a listener, in PEM.
 fn pair(until_year: i32) -> (String, String) {
     let key = rcgen::KeyPair::generate().expect("a key");
     let mut params = rcgen::CertificateParams::new(["x".to_owned()]).expect("a name");
@@ -50,7 +50,8 @@ fn a_certificate_and_its_key_are_checked_as_a_pair_and_their_end_is_told() {
                     it; replace it";
     assert_eq!(warnings, [expected]);
 
-    // One that is wrong may become right; one that is good is the listener's to read again.
+    // The files of a faulty pair are recorded, since they may become valid; a valid pair is reloaded by the
+    // listener itself.
     let toml = format!(
         "[listen.tls]\ncertificate_file = {:?}\nkey_file = {:?}\n",
         write("certificate", &good.0),
@@ -85,7 +86,7 @@ fn a_certificate_and_its_key_are_checked_as_a_pair_and_their_end_is_told() {
     }
 }
 
-/// A file that nobody else can read, as one with secrets should be.
+/// Writes a file that only its owner can read, as files with secrets should be.
 pub(super) fn write_private(path: &Path, text: &str) {
     std::fs::write(path, text).expect("a temporary file can be written");
     chmod(path, 0o600);
@@ -96,11 +97,11 @@ fn chmod(path: &Path, mode: u32) {
     std::fs::set_permissions(path, mode).expect("it is ours");
 }
 
-/// The least that is good, and what is added to it.
+/// Loads a minimal valid configuration with changes.
 fn load(changes: &[(&str, &str)]) -> Result<Config, Faults> {
     let mut environment = vec![
         (format!("{PREFIX}SEGMENT__SHARED_SECRETS"), "hidden-shared-secret".to_owned()),
-        (format!("{PREFIX}SEGMENT__ALLOW_BATCHES"), "false".to_owned()), // else there is a warning
+        (format!("{PREFIX}SEGMENT__ALLOW_BATCHES"), "false".to_owned()), // otherwise there is a warning
         (format!("{PREFIX}LAUNCHDARKLY__CLIENT_SIDE_ID"), "id".to_owned()),
         (format!("{PREFIX}LAUNCHDARKLY__SERVICE_TOKEN"), "hidden-service-token".to_owned()),
     ];
@@ -496,7 +497,7 @@ fn a_token_may_change_things_or_it_may_not() {
     ]));
     let expected = "config: 1 problem\n  admin.read_tokens   has a token that is among tokens too";
     assert!(text.starts_with(expected), "{text}");
-    // off loopback looking alone is not enough
+    // outside loopback, read tokens alone are not enough
     let text = faults(load(&[
         ("COHORTD_ADMIN__ADDRESS", "0.0.0.0:8081"),
         ("COHORTD_ADMIN__READ_TOKENS", "hidden-read-token-1"),
@@ -504,7 +505,7 @@ fn a_token_may_change_things_or_it_may_not() {
     assert!(text.starts_with("config: 1 problem\n  admin.tokens   not set; "), "{text}");
 }
 
-/// Files of secrets, and a configuration with secrets in it, that others can get at.
+/// Secrets in files of their own and in the configuration file, all readable by others.
 #[test]
 fn a_secret_that_others_can_read_is_warned_about_by_its_key_and_file() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -731,7 +732,7 @@ fn what_a_mapping_surely_does_not_mean_is_a_warning() {
     assert!(text.contains("__segment_internal_directive is no field of the action"), "{text}");
 }
 
-/// Two destinations, of which `inner` has no path of its own, and a route to both.
+/// Two destinations and a route to both; `inner` has no path of its own.
 const ROUTED: &str = r#"
 [destinations.eu.segment]
 write_keys = ["hidden-write-key-eu"]

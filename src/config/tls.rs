@@ -7,10 +7,10 @@ use super::section::{Named, Section};
 use crate::clock::{Clock, SystemClock};
 use crate::receive::tls::{TlsFiles, chain_of};
 
-/// How long before its end a certificate is warned about: most are renewed a month before.
+/// A certificate is warned about when it expires within this time: most are renewed a month before.
 const WARNED_S: i64 = 14 * 86_400;
 
-/// Reads the section and checks the files it names; nothing if it is not there.
+/// Reads the section and checks the files it names; `None` if there is no section.
 pub(super) fn read(listener: &mut Section<'_>) -> Option<TlsFiles> {
     if !listener.has("tls") {
         return None;
@@ -24,7 +24,7 @@ pub(super) fn read(listener: &mut Section<'_>) -> Option<TlsFiles> {
     files
 }
 
-/// The paths, without a look at the files.
+/// Reads the paths without opening the files.
 pub(super) fn files(section: &mut Section<'_>) -> Option<TlsFiles> {
     let certificate_file = needed(section, "certificate_file");
     let key_file = needed(section, "key_file");
@@ -53,7 +53,7 @@ fn check(files: &TlsFiles, section: &Section<'_>) {
     let mut pair = files.read();
     if pair.is_err() {
         files.paths().for_each(|path| section.note(path));
-        pair = files.read(); // what was mended before it was noted
+        pair = files.read(); // may have been repaired before it was recorded
     }
     match pair {
         Ok(pair) => {

@@ -1,7 +1,7 @@
-//! No citation points to nothing: what code, tests and pages cite is in the repository.
+//! No citation is dangling: what code, tests and pages cite is in the repository.
 //!
-//! `cargo doc` checks links in documentation. It sees neither plain comments nor tests, and no text outside
-//! of Rust: this does.
+//! `cargo doc` checks links in documentation. This test also checks plain comments, tests, and text outside
+//! of Rust files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use crate::manual::anchor;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Where citations are looked for.
+/// Files and folders that are searched for citations.
 const READ: [&str; 9] = [
     "src",
     "tests",
@@ -25,20 +25,20 @@ const READ: [&str; 9] = [
     ".clippy.toml",
 ];
 
-/// Not ours, or made by a build.
+/// Skipped: third-party code or build output.
 const LEFT_OUT: [&str; 4] = [".git", "vendor", "node_modules", "target"];
 
-/// Folders whose files are cited by their path from the top.
+/// Folders whose files are cited by their path from the repository's root.
 const FOLDERS: [&str; 6] = ["src/", "tests/", "config/", ".ci/", ".github/", ".cargo/"];
 
-/// Made by operators, or by a random test that fails, and therefore not in the repository.
+/// Created by operators or by a failing property test, and therefore not in the repository.
 const MADE_LATER: [&str; 2] = ["config/secrets", "tests/seeds"];
 
-/// What there is to cite.
+/// Everything that can be cited.
 struct Citable {
-    /// As `segment::times`, without the `design::` in front.
+    /// Pages of the design, such as `segment::times` (without the leading `design::`), and the promises.
     pages: BTreeSet<String>,
-    /// Every Markdown file, from the top.
+    /// Every Markdown file, by its path from the repository's root.
     markdown: BTreeSet<String>,
 }
 
@@ -70,7 +70,7 @@ impl Citable {
         Self { pages, markdown }
     }
 
-    /// What a text cites that is not there.
+    /// The citations in `text` whose targets do not exist.
     fn missing(&self, text: &str) -> Vec<String> {
         let mut missing = Vec::new();
         for word in text.split(|c: char| !(c.is_ascii_alphanumeric() || "_-./:".contains(c))) {
@@ -93,7 +93,7 @@ impl Citable {
         missing
     }
 
-    /// A Markdown file may be cited from the folder that it is in or from one above.
+    /// A Markdown file may be cited by the end of its path, from any folder above it.
     fn has_markdown(&self, name: &str) -> bool {
         let name = name.trim_start_matches("../").trim_start_matches("./");
         self.markdown.iter().any(|file| file == name || file.ends_with(&format!("/{name}")))
@@ -118,7 +118,7 @@ fn is_markdown(path: &Path) -> bool {
 }
 
 fn is_or_will_be_there(path: &str) -> bool {
-    // `tests/it/ordering.rs::name` and `src/design.rs:12` cite a place in a file
+    // `tests/it/ordering.rs::name` and `src/design.rs:12` cite a place within a file
     let path = path.split(':').next().unwrap_or(path);
     Path::new(ROOT).join(path).exists() || MADE_LATER.iter().any(|made| path.starts_with(made))
 }
@@ -128,7 +128,7 @@ fn is_a_promise(word: &str) -> bool {
     !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// Calls `visit` with every file and folder below `path`, and `path` itself.
+/// Calls `visit` with `path` and every file and folder below it.
 fn walk(path: &Path, visit: &mut impl FnMut(&Path)) {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if LEFT_OUT.contains(&&*name) {
@@ -146,14 +146,14 @@ fn from_the_top(path: &Path) -> String {
     path.strip_prefix(ROOT).unwrap_or(path).to_string_lossy().into_owned()
 }
 
-/// The texts in which citations are looked for.
+/// The files that are searched for citations: their paths and contents.
 fn texts() -> Vec<(String, String)> {
     let mut texts = Vec::new();
     for place in READ {
         walk(&Path::new(ROOT).join(place), &mut |path| {
             let ends = ["rs", "md", "toml", "yaml", "yml", "js", "css", "html"];
             let is_text = path.extension().is_none_or(|end| ends.iter().any(|known| end == *known));
-            // the tables of this file cite what is not there
+            // the test tables in this file cite what does not exist
             if !path.is_file() || !is_text || path.ends_with("design/citations.rs") {
                 return;
             }
@@ -202,7 +202,7 @@ fn what_is_not_there_is_found() {
     }
 }
 
-/// A promise that no module names is kept by nobody.
+/// A promise that no module cites is one that no code claims to keep.
 #[test]
 fn every_promise_is_named_by_what_keeps_it() {
     let texts = texts();
@@ -215,7 +215,7 @@ fn every_promise_is_named_by_what_keeps_it() {
     }
 }
 
-/// A page that is not part of the documentation is read by nobody.
+/// A page that no module includes is in no documentation.
 #[test]
 fn every_page_is_part_of_the_documentation() {
     let mut pages = Vec::new();
@@ -232,13 +232,13 @@ fn every_page_is_part_of_the_documentation() {
     }
 }
 
-/// Links of README, of the manual and of the pages beside them: to files, and to headings.
+/// Links between the README, the manual and the other Markdown files: their files and headings exist.
 #[test]
 fn every_link_of_a_page_leads_somewhere() {
     let mut dead = Vec::new();
     for (file, text) in texts() {
         if !is_markdown(Path::new(&file)) || file.starts_with("src/design") {
-            continue; // links there are paths of Rust, and cargo doc's
+            continue; // links there are Rust paths, which cargo doc checks
         }
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             if !(link.contains("://") || link.starts_with("mailto:") || leads(&file, link)) {
@@ -249,7 +249,7 @@ fn every_link_of_a_page_leads_somewhere() {
     assert!(dead.is_empty(), "links that lead nowhere:\n{}", dead.join("\n"));
 }
 
-/// Whether there is such a file, with such a heading if the link names one.
+/// Whether the linked file exists, and the heading if the link names one.
 fn leads(from: &str, link: &str) -> bool {
     let (path, heading) = match link.split_once('#') {
         Some((path, heading)) => (path, Some(heading)),

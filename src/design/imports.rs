@@ -1,13 +1,14 @@
-//! Who imports whom: read from the files, so that the directions of the house stay what its pages say.
+//! Which module imports which, read from the source files, so that the layering stays what the design pages
+//! say.
 //!
-//! A path counts wherever it stands, in a `use` line or in the code, and a name that a module only passes on
-//! (`pub use`) counts for the file that it comes from. Tests may look wherever they want.
+//! A path counts wherever it stands, in a `use` line or in code. A name that a module re-exports
+//! (`pub use`) counts as an import of the file that defines it. Tests may import anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// The rooms of the house, each above those it may import.
+/// The top-level modules in layers: each may import only those listed below it.
 const ROOMS: [&str; 24] = [
     "cli",
     "sandbox",
@@ -35,18 +36,19 @@ const ROOMS: [&str; 24] = [
     "lib",
 ];
 
-/// A module, as its path below the crate.
+/// A module, as its path from the crate's root.
 type Module = Vec<String>;
 /// What each module imports.
 type Imports = BTreeMap<Module, BTreeSet<Module>>;
 
-/// The code of a module without comments, texts and tests.
+/// The code of a module without comments, string literals and tests.
 fn code(text: &str) -> String {
     let without_tests = text.split("\n#[cfg(test)]\nmod tests").next().unwrap_or_default();
     let mut code = String::new();
     for line in without_tests.lines() {
         let line = line.split("//").next().unwrap_or_default();
-        // Only what stands outside of texts: they come in pairs on a line, or are of no interest.
+        // Every second part lies outside of string literals: quotes come in pairs on a line, or the line
+        // does not matter.
         code.extend(line.split('"').step_by(2));
         code.push('\n');
     }
@@ -81,7 +83,8 @@ fn paths(tree: &str) -> Vec<Vec<String>> {
     found.into_iter().map(|rest| [head.clone(), rest].concat()).collect()
 }
 
-/// The `use` lines of some code: those that pass names on, and the others; and what is left.
+/// Splits code into the paths of its `pub use` lines, the paths of its other `use` lines, and all remaining
+/// code.
 fn uses(code: &str) -> (Vec<Vec<String>>, Vec<Vec<String>>, String) {
     let (mut passed_on, mut used, mut rest) = (Vec::new(), Vec::new(), String::new());
     let mut left = code;
@@ -102,14 +105,14 @@ fn uses(code: &str) -> (Vec<Vec<String>>, Vec<Vec<String>>, String) {
     (passed_on, used, rest)
 }
 
-/// Everything that looks like a path in some code.
+/// Everything in some code that looks like a path.
 fn paths_in(code: &str) -> impl Iterator<Item = Vec<String>> {
     let words = code.split(|letter: char| !letter.is_alphanumeric() && !"_:".contains(letter));
     let paths = words.filter(|word| word.contains("::") && !word.starts_with("::"));
     paths.map(|path| path.split("::").map(str::to_owned).collect())
 }
 
-/// The modules below `folder`, with their code.
+/// Collects the modules below `folder` with their code into `found`.
 fn modules(folder: &Path, of: &Module, found: &mut BTreeMap<Module, String>) {
     for entry in fs::read_dir(folder).expect("the sources are there").flatten() {
         let path = entry.path();
@@ -125,7 +128,7 @@ fn modules(folder: &Path, of: &Module, found: &mut BTreeMap<Module, String>) {
     found.retain(|module, _| !module.iter().any(|part| part == "tests"));
 }
 
-/// Every import of the house.
+/// Every import between the crate's modules.
 fn imports() -> Imports {
     let mut all = BTreeMap::new();
     modules(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &Vec::new(), &mut all);
@@ -173,9 +176,10 @@ fn imports() -> Imports {
     imports
 }
 
-/// Those of these that import each other in a circle, directly or by way of others of them.
+/// What is left when nodes that import nothing or are imported by nothing are removed again and again:
+/// every node on a circle, and those on a path from one circle to another. Empty if there is no circle.
 fn circle<T: Ord + Clone>(imports: &BTreeMap<T, BTreeSet<T>>) -> BTreeSet<T> {
-    // Who imports nobody that is left is in no circle, and who is imported by nobody neither.
+    // A node without imports among the rest, or one that none of the rest imports, is on no circle.
     let mut left = imports.clone();
     loop {
         let names: BTreeSet<T> = left.keys().cloned().collect();

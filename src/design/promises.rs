@@ -2,9 +2,8 @@
 
 /// What cohortd promises to those who run it.
 ///
-/// Module headers name the promises that their code keeps. Each promise is held by at least one test
-/// that fails when it is broken; the integration tests in `tests/it` are one file per promise or part
-/// of one.
+/// Module headers name the promises that their code keeps. Each promise has at least one test that fails
+/// when it is broken; the integration tests in `tests/it` are one file for each promise or part of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promise {
     /// **Durable.** A 2xx answer means that every accepted event of that request is on stable storage:

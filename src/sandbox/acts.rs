@@ -1,4 +1,4 @@
-//! What a person should see once: the trouble that cohortd is there for, one piece after the other.
+//! The acts of the sandbox: a series of failures that cohortd exists to handle, each worth watching once.
 
 use std::iter::Peekable;
 use std::slice;
@@ -14,31 +14,31 @@ use crate::clock::{Clock, SystemClock};
 use crate::ledger::{AudienceView, LedgerError, Members, Operations, ParkedAfter};
 use crate::membership::{AudienceId, ContextKey, DestinationName};
 
-/// From the start, and between two acts: time to see that all is well.
+/// Time before the first act and between two acts, in which everything works.
 const PAUSE: Duration = Duration::from_secs(6);
-/// Calls that LaunchDarkly takes in [`WINDOW`], as a rule and when there is little room.
+/// Calls that LaunchDarkly accepts in each [`WINDOW`]: usually, and while the rate limit is low.
 const USUAL_CALLS: u64 = 100;
 const FEW_CALLS: u64 = 2;
 const WINDOW: Duration = Duration::from_secs(5);
-/// Somebody whom LaunchDarkly refuses, and others of the same audience.
+/// A user whom LaunchDarkly refuses, and the number of users who enter the same audience with them.
 const REFUSED: &str = "guest_13";
 const GUESTS: u64 = 20;
 
-/// Parked members that are told after all, at most.
+/// Most parked members of an audience that are requeued when an act ends.
 const MOST_REQUEUED: u32 = 100;
 
-/// A piece of trouble.
+/// One failure, shown for a while.
 #[derive(Clone, Copy)]
 struct Act {
-    /// What happens, and what to look at.
+    /// Printed when the act begins: what happens, and what to look at.
     begins: &'static str,
     lasts: Duration,
-    /// What was to be seen.
+    /// Printed when the act ends: what there was to see.
     ends: &'static str,
     trouble: Trouble,
 }
 
-/// What is done to the daemon.
+/// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trouble {
     Outage,
@@ -48,7 +48,7 @@ enum Trouble {
     Deletion,
 }
 
-/// In the order in which they are shown.
+/// The acts in the order in which they are shown.
 const ACTS: [Act; 5] = [
     Act {
         trouble: Trouble::Outage,
@@ -93,7 +93,7 @@ const ACTS: [Act; 5] = [
     },
 ];
 
-/// What the acts are played on.
+/// What the acts work on.
 pub(super) struct Stage<'a> {
     pub standin: &'a StandIn,
     pub ledger: &'a dyn Operations,
@@ -102,7 +102,7 @@ pub(super) struct Stage<'a> {
     pub screen: &'a mut Screen,
 }
 
-/// The acts that are still to be shown, and when the next change is due.
+/// The acts still to be shown, and when the next one begins or the present one ends.
 pub(super) struct Playbill {
     acts: Peekable<slice::Iter<'static, Act>>,
     is_on: bool,
@@ -110,35 +110,35 @@ pub(super) struct Playbill {
 }
 
 impl Playbill {
-    /// Nothing goes wrong.
+    /// A playbill without acts.
     pub fn empty() -> Self {
         Self { acts: [].iter().peekable(), is_on: false, change_at: Instant::now() }
     }
 
-    /// All of them, after a pause in which all is as usual.
+    /// All acts, the first one after a pause.
     pub fn of_acts(standin: &StandIn) -> Self {
         Trouble::end(standin);
         let (acts, change_at) = (ACTS.iter().peekable(), Instant::now() + PAUSE);
         Self { acts, is_on: false, change_at }
     }
 
-    /// Whether there is more to be shown.
+    /// Whether acts are left.
     pub fn goes_on(&mut self) -> bool {
         self.acts.peek().is_some()
     }
 
-    /// When an act begins or ends.
+    /// When the next act begins or the present one ends.
     pub fn change_at(&self) -> Instant {
         self.change_at
     }
 
-    /// All is as usual from here on.
+    /// Ends the present act and drops those that are left.
     pub fn break_off(&mut self, standin: &StandIn) {
         *self = Self::empty();
         Trouble::end(standin);
     }
 
-    /// The next act begins, or the one that is shown ends.
+    /// Begins the next act, or ends the present one.
     pub async fn change(&mut self, mut on: Stage<'_>) -> Result<(), SandboxError> {
         let Some(act) = self.acts.peek() else { return Ok(()) };
         let act = **act;
@@ -167,7 +167,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// All is as usual again, and whoever is parked is told after all.
+    /// Undoes the trouble and requeues the parked members.
     async fn end(&mut self, act: &Act) -> Result<(), SandboxError> {
         Trouble::end(self.standin);
         for audience in self.ledger.audiences(self.destination).await? {
@@ -197,8 +197,8 @@ impl Stage<'_> {
 }
 
 impl Trouble {
-    /// Begins it; the requests that are to be posted for it, one after the other, each with its events. `now_ms` is
-    /// in milliseconds of the epoch.
+    /// Begins the trouble. Returns the requests to post for it, one after the other, each a list of events.
+    /// `now_ms` is the time in milliseconds since the epoch.
     fn begin(self, standin: &StandIn, now_ms: i64) -> Vec<Vec<Value>> {
         match self {
             Self::Outage => standin.script(|_| Fault::status(503)),
@@ -224,7 +224,7 @@ impl Trouble {
         Vec::new()
     }
 
-    /// All is as usual again.
+    /// Undoes every kind of trouble.
     fn end(standin: &StandIn) {
         standin.behave();
         standin.refuse_members(|_| false);
@@ -232,7 +232,7 @@ impl Trouble {
     }
 }
 
-/// Somebody enters or leaves the audience that can also be tried by hand.
+/// An event of a person who enters or leaves the audience that the introduction's event by hand also uses.
 fn beta(user_id: &str, enters: bool, at_ms: i64) -> Value {
     json!({
         "type": "identify", "userId": user_id, "timestamp": iso(at_ms),

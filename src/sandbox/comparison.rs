@@ -1,4 +1,4 @@
-//! Whether the segments came out right.
+//! Compares the segments with the audiences.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,8 +15,8 @@ pub struct Difference {
     pub unexpected: usize,
 }
 
-/// Compares the segments with who should be in them, by audience id; no entry where they are
-/// equal. Segments that `truth` does not speak of are nobody's mistake: somebody tried them by hand.
+/// Compares the segments with `truth`, the people of each audience by audience id. Equal ones are left out,
+/// and so are segments of audiences that `truth` does not contain: somebody tried those by hand.
 #[must_use]
 pub fn differences(
     truth: &BTreeMap<String, BTreeSet<String>>,

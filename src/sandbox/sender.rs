@@ -1,5 +1,5 @@
-//! Plays Segment: posts sample traffic to the public listener, signed, some events alone and some
-//! in batches, and posts again what was not taken, as Segment does.
+//! Plays Segment: posts signed sample traffic to the public listener, as single events and in batches, and
+//! retries what was not accepted, as Segment does.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use super::{Event, Traffic, sign};
 use crate::json;
 use crate::secret::Secret;
 
-/// Requests on their way at once.
+/// Most requests in flight.
 const MOST_POSTS: usize = 4;
 /// Segment's [default for a batch](crate::design::segment::requests).
 const LARGEST_BATCH: u64 = 1000;
-/// Requests without end are for watching: mostly single events, now and then a batch.
+/// Batch sizes of endless traffic, in turn. It is for watching: mostly single events, now and then a batch.
 const CALM_SIZES: [u64; 8] = [1, 1, 2, 1, 12, 1, 6, 2];
-/// Segment gives up on an answer after this time.
+/// How long Segment waits for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const MOST_ATTEMPTS: u32 = 30;
@@ -26,15 +26,15 @@ const MOST_ATTEMPTS: u32 = 30;
 /// Why an event could not be delivered to the daemon.
 #[derive(Debug, thiserror::Error)]
 pub enum PostError {
-    /// An answer that no repetition changes.
+    /// Refused with an answer that no retry would change.
     #[error("a sample event was answered {status}: {answer}")]
     Refused {
-        /// Its status.
+        /// The answer's status.
         status: u16,
-        /// Its line.
+        /// The answer's body.
         answer: String,
     },
-    /// Still not taken after many attempts.
+    /// Not accepted after the last attempt.
     #[error("a sample event was not taken: {0}")]
     GivenUp(String),
     /// A request panicked.
@@ -42,18 +42,18 @@ pub enum PostError {
     Panicked(#[from] JoinError),
 }
 
-/// What was posted so far, and what the daemon said to it.
+/// How many events were posted so far, and how many the daemon accepted.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Posted {
     pub events: u64,
     pub accepted: u64,
 }
 
-/// Posts the events of [`Traffic`].
+/// Posts the events of [`Traffic`] and the events of the acts.
 pub(super) struct Sender {
     traffic: Traffic,
     latest: Option<Event>,
-    /// How many to post still; without end if `None`.
+    /// How many events are left to post; `None` is endless.
     left: Option<u64>,
     batch_events: u64,
     turn: usize,
@@ -94,12 +94,12 @@ impl Sender {
         &self.traffic
     }
 
-    /// The event that was posted last.
+    /// The last event posted.
     pub(super) fn latest(&self) -> Option<&Event> {
         self.latest.as_ref()
     }
 
-    /// Posts nothing new from here on.
+    /// Posts no further events.
     pub(super) fn stop(&mut self) {
         self.left = Some(0);
     }
@@ -108,7 +108,7 @@ impl Sender {
         self.left == Some(0)
     }
 
-    /// Whether everything is posted and answered.
+    /// Whether everything has been posted and answered.
     pub(super) fn is_done(&self) -> bool {
         self.has_stopped() && !self.awaits_answers()
     }
@@ -121,7 +121,7 @@ impl Sender {
         !self.has_stopped() && self.in_flight.len() < MOST_POSTS
     }
 
-    /// Sends the next request on its way.
+    /// Starts posting the next request.
     pub(super) fn post(&mut self) {
         let events = self.next_size();
         let mut body = String::new();
@@ -135,7 +135,7 @@ impl Sender {
             self.latest = Some(event);
         }
         if events == 1 {
-            body.remove(0); // a single event comes without an array
+            body.remove(0); // a single event is posted without an array
         } else {
             body.push(']');
         }
@@ -146,7 +146,7 @@ impl Sender {
         self.in_flight.spawn(async move { post_office.post(body, &signature).await });
     }
 
-    /// Sends a request with these events on its way, beside the traffic.
+    /// Starts posting a request with these events, which are not part of the traffic.
     pub(super) fn post_aside(&mut self, events: &[Value]) {
         let texts: Vec<String> = events.iter().map(Value::to_string).collect();
         let Some(first) = texts.first() else { return };
@@ -165,7 +165,7 @@ impl Sender {
         }
     }
 
-    /// Waits for the next answer; a wait that is given up loses nothing.
+    /// Waits for the next answer. Cancel safe.
     pub(super) async fn answered(&mut self) -> Result<(), PostError> {
         if let Some(accepted) = self.in_flight.join_next().await {
             self.posted.accepted += accepted??;
@@ -174,7 +174,7 @@ impl Sender {
     }
 }
 
-/// How a request gets to the daemon.
+/// The way to the daemon's webhook.
 #[derive(Clone)]
 struct PostOffice {
     client: reqwest::Client,
@@ -183,7 +183,7 @@ struct PostOffice {
 }
 
 impl PostOffice {
-    /// How many events were accepted.
+    /// Returns how many events were accepted.
     async fn post(&self, body: String, signature: &str) -> Result<u64, PostError> {
         #[derive(Deserialize)]
         struct Answer {

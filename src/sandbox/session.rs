@@ -1,7 +1,7 @@
 //! `cohortd sandbox`: the real daemon between sample traffic and a LaunchDarkly stand-in.
 //!
-//! Everything is on loopback, on ports of the system's choice, and the ledger is in a temporary
-//! directory. It ends with a comparison: the segments must be what the traffic meant.
+//! Everything listens on loopback, on ports that the system chooses, and the ledger is in a temporary
+//! directory. At the end the segments are compared with the traffic.
 
 use std::ffi::OsStr;
 use std::pin::pin;
@@ -31,42 +31,42 @@ const CLIENT_SIDE_ID: &str = "sandbox-client-side-id";
 const SERVICE_TOKEN: &str = "sandbox-service-token";
 const SHARED_SECRET: &str = "sandbox-shared-secret";
 
-/// An event to post by hand: of an audience of its own, so that it does not touch the comparison,
-/// and without a time, so that it counts whenever it is posted.
+/// An event to post by hand. Its audience is its own, so that it does not disturb the comparison, and it
+/// has no timestamp, so that it counts whenever it is posted.
 const BY_HAND: &str = r#"{"type":"identify","userId":"ada","context":{"personas":{"computation_class":"audience","computation_id":"aud_by_hand","computation_key":"beta_testers"}},"traits":{"beta_testers":true}}"#;
 
-/// Traffic without end posts a request in this rhythm: about 16 events a second.
+/// Pause between two requests of endless traffic: about 16 events a second.
 const RHYTHM: Duration = Duration::from_millis(200);
 const REDRAW: Duration = Duration::from_secs(1);
-/// People of the traffic without end: few enough to see segments fill up and people come back.
+/// Number of people in endless traffic: few enough that segments fill up and people come back.
 const PEOPLE_TO_WATCH: u32 = 200;
 /// Half of the 10 ms between two changes of [`Traffic`]: each change is two events.
 const EVENT_PACE_MICROS: u64 = 5000;
-/// A backlog that does not move for so long will not.
+/// How long the backlog may stand still before the sandbox stops waiting for it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Why the sandbox did not end well.
+/// Why the sandbox failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    /// No temporary directory, no port on loopback, no signals: the machine lacks something.
+    /// The machine has no temporary directory, no free port on loopback, or no signals.
     #[error("the sandbox cannot be set up")]
     SetUp(#[source] std::io::Error),
-    /// The configuration made for it is not good: the temporary directory has an odd name.
+    /// The configuration made for it is invalid: the temporary directory has an unusual name.
     #[error("the sandbox cannot be configured")]
     Config(#[source] Faults),
-    /// No HTTP client.
+    /// The HTTP client cannot be built.
     #[error("there is no HTTP client")]
     Client(#[source] reqwest::Error),
     /// The daemon did not start, or ended by itself.
     #[error(transparent)]
     Service(#[from] ServiceError),
-    /// The daemon did not take the traffic.
+    /// The daemon did not accept the traffic.
     #[error("the traffic cannot be posted")]
     Post(#[from] PostError),
-    /// The ledger does not say how far delivery has come.
+    /// The ledger could not be queried for the progress of delivery.
     #[error("the ledger cannot be looked at")]
     Ledger(#[from] LedgerError),
-    /// Standard output is gone.
+    /// Standard output cannot be written to.
     #[error("standard output cannot be written")]
     Output(#[source] std::io::Error),
     /// The daemon did not accept every sample event.
@@ -77,7 +77,7 @@ pub enum SandboxError {
         /// Events accepted.
         accepted: u64,
     },
-    /// The segments are not what Segment said.
+    /// The segments differ from the audiences.
     #[error("the segments differ: {missing} members are missing and {unexpected} too many")]
     Differs {
         /// In an audience and not in its segment.
@@ -99,22 +99,22 @@ impl SandboxError {
     }
 }
 
-/// What is shown.
+/// What the sandbox shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
-    /// So many sample events, as fast as they are taken.
+    /// This many sample events, as fast as they are accepted.
     Events(u64),
-    /// Traffic until a signal, and nothing goes wrong.
+    /// Traffic until a signal, with nothing going wrong.
     Calm,
-    /// The same, and trouble of each kind on the way.
+    /// Traffic until a signal, with one act of trouble after the other.
     Acts,
 }
 
-/// Runs the daemon against a stand-in for LaunchDarkly, until the events are told or until SIGINT or SIGTERM. A second
-/// signal does not wait for what LaunchDarkly is still to be told.
+/// Runs the daemon against a stand-in for LaunchDarkly until all events are delivered, or until SIGINT or
+/// SIGTERM. A second signal skips waiting for the backlog to be delivered.
 pub async fn run(program: Program) -> Result<(), SandboxError> {
     match show_all(program).await {
-        // a reader that has seen enough (`cohortd sandbox | head`)
+        // the reader has closed the pipe (`cohortd sandbox | head`)
         Err(SandboxError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             Ok(())
         }
@@ -137,7 +137,7 @@ async fn show_all(program: Program) -> Result<(), SandboxError> {
     let service = Service::start(config)?;
     let mut session = Session::new(program, standin, &service)?;
     let stop = CancellationToken::new();
-    // never in a hurry: the stand-in answers at once
+    // never cut short: the stand-in answers at once
     let mut serving = pin!(service.serve(stop.clone(), CancellationToken::new()));
     let shown = tokio::select! {
         ended = &mut serving => {
@@ -151,13 +151,13 @@ async fn show_all(program: Program) -> Result<(), SandboxError> {
     session.conclude(&shown?)
 }
 
-/// The configuration of a daemon on loopback; as an operator's, except for where things are.
+/// The configuration of a daemon on loopback. Except for addresses and paths it is like an operator's.
 fn configuration(
     directory: &TempDir,
     launchdarkly: &Url,
     program: Program,
 ) -> Result<Config, Faults> {
-    // what goes wrong on purpose is shown better here
+    // the sandbox itself shows what goes wrong on purpose
     let level = if program == Program::Acts { "off" } else { "warn" };
     let ledger = directory.path().join("ledger");
     let variables: [(&str, &OsStr); 10] = [
@@ -166,7 +166,7 @@ fn configuration(
         ("COHORTD_LEDGER__PATH", ledger.as_ref()),
         ("COHORTD_LOG__FORMAT", "pretty".as_ref()),
         ("COHORTD_LOG__LEVEL", level.as_ref()),
-        // nobody should have to watch a long pause
+        // short retries, so that nobody has to watch a long pause
         ("COHORTD_DELIVERY__RETRY_CEILING_MS", "2000".as_ref()),
         ("COHORTD_DESTINATIONS__SANDBOX__SEGMENT__SHARED_SECRETS", SHARED_SECRET.as_ref()),
         ("COHORTD_DESTINATIONS__SANDBOX__LAUNCHDARKLY__CLIENT_SIDE_ID", CLIENT_SIDE_ID.as_ref()),
@@ -176,8 +176,8 @@ fn configuration(
     Config::load_from(None, variables)
 }
 
-/// How many people the traffic is about, and when it begins: so that it ends about now, because
-/// times in the future do not count.
+/// How many people the traffic is about, and the time at which it begins. It begins in the past so that it
+/// ends about now, because events with times in the future are not believed.
 fn scope(events: Option<u64>, now: Timestamp) -> (u32, Timestamp) {
     let Some(events) = events else { return (PEOPLE_TO_WATCH, now) };
     let people = u32::try_from((events / 10).clamp(20, 20_000)).unwrap_or(u32::MAX);
@@ -185,14 +185,14 @@ fn scope(events: Option<u64>, now: Timestamp) -> (u32, Timestamp) {
     (people, Timestamp(now.0.saturating_sub(span).max(0)))
 }
 
-/// A show that runs.
+/// A running show.
 struct Session {
     standin: StandIn,
     ledger: Arc<dyn Operations>,
     destination: DestinationName,
     sender: Sender,
     program: Program,
-    /// What is still to be shown.
+    /// The acts still to be shown.
     playbill: Playbill,
     screen: Screen,
     began: Instant,
@@ -237,21 +237,21 @@ impl Session {
         })
     }
 
-    /// Posts everything, shows it, and waits until LaunchDarkly has been told.
+    /// Posts everything, shows the progress, and waits until everything is delivered.
     async fn show(&mut self, signals: &mut Signals) -> Result<Verdict, SandboxError> {
         let mut redraw = every(REDRAW);
         let is_endless = !matches!(self.program, Program::Events(_));
         let mut rhythm = is_endless.then(|| every(RHYTHM));
         while !self.sender.is_done() {
             let (may_post, awaits_answers) = (self.sender.may_post(), self.sender.awaits_answers());
-            tokio::select! { // what is not chosen goes on waiting
+            tokio::select! { // cancel safe: branches that lose lose nothing
                 _ = redraw.tick() => self.draw().await?,
                 () = signals.next() => {
                     if self.sender.has_stopped() {
                         return self.give_up().await;
                     }
                     self.sender.stop();
-                    // what is under way is to be told before it is compared
+                    // undone first, so that everything can be delivered before the comparison
                     self.playbill.break_off(&self.standin);
                 }
                 () = sleep_until(self.playbill.change_at()), if self.playbill.goes_on() => {
@@ -261,8 +261,7 @@ impl Session {
                 answered = self.sender.answered(), if awaits_answers => answered?,
             }
         }
-        // The ledger tells when there is more to do and not when there is nothing left; so it is
-        // asked now and then.
+        // The ledger announces new work but not the end of it, so its backlog is polled.
         let mut ask = every(Duration::from_millis(20));
         let (mut seen, mut moved) = (None, Instant::now());
         loop {
@@ -287,7 +286,7 @@ impl Session {
         Ok(Verdict::Compared(differences(truth, &self.standin.segments(CLIENT_SIDE_ID))))
     }
 
-    /// The next act begins, or the one that is shown ends.
+    /// Begins the next act, or ends the present one.
     async fn change(&mut self) -> Result<(), SandboxError> {
         let stage = Stage {
             standin: &self.standin,
@@ -299,7 +298,7 @@ impl Session {
         self.playbill.change(stage).await
     }
 
-    /// Members that wait to be told or are being told.
+    /// Members that are pending, in flight ones included.
     async fn pending(&self) -> Result<u64, SandboxError> {
         let audiences = self.ledger.audiences(&self.destination).await?;
         Ok(audiences.iter().map(|audience| audience.pending).sum())
@@ -328,7 +327,7 @@ impl Session {
         Scene { elapsed, posted: self.sender.posted(), calls, waiting, latest, segments }
     }
 
-    /// Says how it ended, after the daemon has.
+    /// Prints how it ended, once the daemon has stopped.
     fn conclude(&mut self, verdict: &Verdict) -> Result<(), SandboxError> {
         let summary = show::summary(&self.scene(0), verdict);
         self.screen.say(&summary).map_err(SandboxError::Output)?;
@@ -348,7 +347,7 @@ impl Session {
     }
 }
 
-/// What LaunchDarkly calls a sample audience.
+/// The name of a sample audience's segment.
 fn name(audience_id: &str) -> String {
     [Sample::HIGH_VALUE_CUSTOMERS, Sample::CART_ABANDONERS]
         .into_iter()
@@ -373,14 +372,14 @@ fn every(period: Duration) -> Interval {
     interval
 }
 
-/// The next beat; at once if there is no rhythm.
+/// Waits for the next tick; returns at once without a rhythm.
 async fn beat(rhythm: &mut Option<Interval>) {
     if let Some(rhythm) = rhythm {
         rhythm.tick().await;
     }
 }
 
-/// Ctrl-C, and what a container is ended with.
+/// SIGINT (Ctrl-C) and SIGTERM (which stops a container).
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -393,7 +392,7 @@ impl Signals {
     }
 
     async fn next(&mut self) {
-        tokio::select! { // a signal that is not waited for is kept by its stream
+        tokio::select! { // cancel safe: the stream keeps a signal that arrives between two waits
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }

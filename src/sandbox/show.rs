@@ -1,4 +1,4 @@
-//! What a person sees of the sandbox: text made from a scene, and the screen it goes to.
+//! The sandbox's output: texts made from a scene, and the screen that they are drawn on.
 
 use std::io::{IsTerminal, Result, Write};
 use std::net::SocketAddr;
@@ -9,10 +9,10 @@ use url::Url;
 use super::sender::Posted;
 use super::{CallCounts, Difference};
 
-/// Narrow enough for any terminal: a line that wraps cannot be drawn over.
+/// Narrow enough for any terminal: a line that wraps cannot be overwritten in place.
 pub(super) const WIDTH: usize = 79;
 
-/// The sandbox at one moment.
+/// A snapshot of the sandbox.
 #[derive(Debug, Default)]
 pub(super) struct Scene {
     pub elapsed: Duration,
@@ -20,12 +20,12 @@ pub(super) struct Scene {
     pub calls: CallCounts,
     /// Members that LaunchDarkly has not been told about yet.
     pub waiting: u64,
-    /// Who did what last, in words.
+    /// Who entered or left which audience last, in words.
     pub latest: Option<String>,
     pub segments: Vec<Glimpse>,
 }
 
-/// A segment, and some who are in it.
+/// A segment with a few of its members.
 #[derive(Debug)]
 pub(super) struct Glimpse {
     pub name: String,
@@ -33,20 +33,20 @@ pub(super) struct Glimpse {
     pub some: Vec<String>,
 }
 
-/// What is started where.
+/// The addresses of everything that was started.
 pub(super) struct Places<'a> {
     pub webhook: &'a Url,
     pub dashboard: &'a Url,
-    /// Where the commands ask.
+    /// Address of the admin listener, for the command line.
     pub admin: SocketAddr,
     pub launchdarkly: &'a Url,
     pub shared_secret: &'a str,
-    /// An event to post by hand, and its signature.
+    /// An event to post by hand.
     pub event: &'a str,
     pub signature: &'a str,
 }
 
-/// What is shown, where, and how to take part.
+/// Explains what is shown, where it is, and how to take part.
 pub(super) fn introduction(places: &Places<'_>) -> String {
     let Places { webhook, dashboard, admin, launchdarkly, shared_secret, event, signature } =
         places;
@@ -79,7 +79,7 @@ What to do next: \"Set up\" in README.md. Ctrl-C ends this.
     )
 }
 
-/// The scene as a block of lines, to be drawn over the one before.
+/// The scene as a block of lines, which is drawn over the previous block.
 fn block(scene: &Scene) -> Vec<String> {
     let Scene { posted, calls, waiting, latest, segments, .. } = scene;
     let mut lines = vec![
@@ -119,16 +119,16 @@ fn line(scene: &Scene) -> String {
     )
 }
 
-/// How it ended.
+/// The outcome.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// The segments were compared with the truth.
+    /// How the segments differ from the audiences.
     Compared(Vec<Difference>),
-    /// Somebody did not want to wait for so many members to be told.
+    /// Interrupted while this many members were still waiting to be told.
     NotCompared { waiting: u64 },
 }
 
-/// The end: everything in numbers, and whether the segments are right.
+/// The closing text: all numbers, and whether the segments are right.
 pub(super) fn summary(scene: &Scene, verdict: &Verdict) -> String {
     let Scene { elapsed, posted, calls, segments, .. } = scene;
     #[expect(clippy::cast_precision_loss, reason = "one digit after the point is shown")]
@@ -189,10 +189,11 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// Standard output: a terminal is drawn on, anything else gets a line at a time.
+/// Standard output. A terminal shows a block that is redrawn in place; anything else gets one line per
+/// scene.
 pub(super) struct Screen {
     is_terminal: bool,
-    /// Lines of the block that is there already.
+    /// Number of lines of the block now on the terminal.
     drawn: usize,
 }
 
@@ -202,7 +203,7 @@ impl Screen {
     }
 
     pub(super) fn say(&mut self, text: &str) -> Result<()> {
-        self.drawn = 0; // nothing above is drawn over
+        self.drawn = 0; // what is above stays: the next block begins below this text
         write_out(text)
     }
 
@@ -211,7 +212,7 @@ impl Screen {
             return write_out(&format!("{}\n", line(scene)));
         }
         let lines = block(scene);
-        // up to where the block began; then each line is erased before it is written
+        // moves up to where the block began, then erases each line before writing it
         let back = if self.drawn > 0 { format!("\x1b[{}F", self.drawn) } else { String::new() };
         let erased: Vec<String> = lines.iter().map(|line| format!("\x1b[2K{line}\n")).collect();
         self.drawn = lines.len();

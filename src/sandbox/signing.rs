@@ -1,4 +1,4 @@
-//! Segment's side of `X-Signature`.
+//! Computes `X-Signature` as Segment does.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;

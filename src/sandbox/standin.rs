@@ -1,11 +1,11 @@
-//! A LaunchDarkly stand-in: a real HTTP server on loopback that checks what LaunchDarkly checks,
-//! keeps what it was told, and fails as it is told to.
+//! A stand-in for LaunchDarkly: a real HTTP server on loopback that checks what LaunchDarkly checks, keeps
+//! the members it is sent, and fails on demand.
 //!
 //! # What always holds
-//! * A request is judged and applied as a whole, in the order in which requests are judged.
-//! * What [`StandIn::until`] and the accessors show of a request is there before its answer is.
-//! * A member that is named while another request with it is under way is counted as an overlap,
-//!   so that a test of any kind can end with "and nothing overtook" ([P3](crate::design::P3)).
+//! * A request is checked and applied as a whole, one request after the other.
+//! * The effects of a request are visible to [`StandIn::until`] and the accessors before it is answered.
+//! * A member that is named by a request while another request that names it is in flight counts as an
+//!   overlap, so that any test can assert that nothing was overtaken ([P3](crate::design::P3)).
 
 mod fault;
 mod protocol;
@@ -38,9 +38,9 @@ pub use state::{Call, CallCounts, Keep, SegmentState, View};
 /// An environment that the stand-in knows, and the token that may write to it.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// What calls name as `environmentId`.
+    /// The `environmentId` of its calls.
     pub client_side_id: String,
-    /// What they have to carry in `Authorization`.
+    /// The token that calls carry in `Authorization`.
     pub service_token: Secret,
 }
 
@@ -50,24 +50,24 @@ pub struct StandIn {
     shared: Arc<Shared>,
 }
 
-/// What the handlers share with the handle.
+/// State shared between the handlers and [`StandIn`].
 struct Shared {
     state: Mutex<State>,
-    /// Beside the state and not in it, so that a script may take as long as it likes.
+    /// Outside of `state`, so that a slow script does not hold its lock.
     script: Mutex<Option<Script>>,
-    /// Told whenever the state has changed.
+    /// Notified after every change of the state.
     changed: watch::Sender<()>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Shared {
-    /// The state; poisoned or not, because a test that has panicked fails anyway.
+    /// Locks the state, ignoring poison: a test that has panicked fails anyway.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state and wakes whoever waits for that.
+    /// Changes the state and wakes whoever waits for a change.
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let result = change(&mut self.state());
         self.changed.send_replace(());
@@ -75,7 +75,7 @@ impl Shared {
     }
 }
 
-/// [`StandIn::until`] waited in vain.
+/// The condition of [`StandIn::until`] did not hold in time.
 #[derive(Debug, thiserror::Error)]
 #[error("not so within {deadline:?}; calls so far: {calls:?}")]
 pub struct DeadlinePassed {
@@ -90,7 +90,7 @@ impl fmt::Debug for StandIn {
 }
 
 impl StandIn {
-    /// Starts on a free port of loopback, in the runtime of the caller.
+    /// Starts on a free loopback port, on the current runtime.
     pub async fn start(accounts: Vec<Account>) -> std::io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -105,7 +105,7 @@ impl StandIn {
         Ok(Self { address, shared })
     }
 
-    /// The base URL: where `base_url` and `client_sdk_url` have to point.
+    /// The base URL, for `base_url` and `client_sdk_url`.
     ///
     /// # Panics
     /// Never: a socket address makes a URL.
@@ -114,71 +114,71 @@ impl StandIn {
         format!("http://{}", self.address).parse().expect("a socket address makes a URL")
     }
 
-    /// Stops listening, drops every connection and every apply that was to come later.
+    /// Stops listening, and drops every connection and every delayed apply.
     pub async fn stop(self) {
         self.shared.stop.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
     }
 
-    /// Decides the fate of every call from here on; replaces what was scripted before.
+    /// Sets the script that decides which fault each call meets; replaces the previous one.
     pub fn script(&self, script: impl FnMut(&Incoming<'_>) -> Fault + Send + 'static) {
         *self.shared.script.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(script));
     }
 
-    /// From here on nothing is scripted.
+    /// Removes the script.
     pub fn behave(&self) {
         *self.shared.script.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// From here on a request with a member of which `refused` is true is answered 400, as a whole.
+    /// Answers requests that contain a member for which `refused` is true with 400, as a whole.
     pub fn refuse_members(&self, refused: impl Fn(&str) -> bool + Send + 'static) {
         self.shared.state().refused = Box::new(refused);
     }
 
-    /// From here on the environment takes this token only. An unknown environment becomes known.
+    /// Makes this the only token that the environment accepts. Creates the environment if it is unknown.
     pub fn set_token(&self, client_side_id: &str, token: Secret) {
         self.shared.state().set_token(client_side_id, Some(token));
     }
 
-    /// From here on the environment takes no token.
+    /// Makes the environment accept no token.
     pub fn revoke(&self, client_side_id: &str) {
         self.shared.state().set_token(client_side_id, None);
     }
 
-    /// The most members in a request; 1,000 unless told otherwise. More are answered 413.
+    /// Sets the most members in a request; larger ones are answered 413. The default is 1,000.
     pub fn set_max_members(&self, max_members: usize) {
         self.shared.state().max_members = max_members;
     }
 
-    /// How long every answer takes; no time unless told otherwise.
+    /// Sets how long every answer is delayed. The default is not at all.
     pub fn set_latency(&self, latency: Duration) {
         self.shared.state().latency = latency;
     }
 
-    /// From here on so many calls are taken in a window, and answers say what is left of them; `None`: there is no
-    /// limit, and nothing is said.
+    /// Sets how many calls are accepted in each window; answers then carry the rate limit headers. `None`:
+    /// no limit and no headers.
     pub fn set_rate_limit(&self, limit: Option<(u64, Duration)>) {
         self.shared.state().rate_limit = limit.map(|(calls, window)| RateLimit::new(calls, window));
     }
 
-    /// What is kept of the members; [`Keep::Members`] unless told otherwise.
+    /// Sets what is kept of the members. The default is [`Keep::Members`].
     pub fn set_keep(&self, keep: Keep) {
         self.shared.state().keep = keep;
     }
 
-    /// Looks at everything at one moment, without a copy.
+    /// Inspects the state at one moment, without copying it.
     pub fn look<T>(&self, look: impl FnOnce(&View<'_>) -> T) -> T {
         look(&View(&self.shared.state()))
     }
 
-    /// The segments of an environment by cohort id; none for an unknown environment.
+    /// An environment's segments by cohort id; empty if the environment is unknown.
     #[must_use]
     pub fn segments(&self, client_side_id: &str) -> BTreeMap<String, SegmentState> {
         View(&self.shared.state()).segments(client_side_id).cloned().unwrap_or_default()
     }
 
-    /// How many calls came, and what became of them.
+    /// How many calls arrived, and their outcomes.
     #[must_use]
     pub fn calls(&self) -> CallCounts {
         View(&self.shared.state()).calls()
@@ -190,20 +190,21 @@ impl StandIn {
         View(&self.shared.state()).log().cloned().collect()
     }
 
-    /// How many times a request named a member that was in another request still in flight ([P3](crate::design::P3)).
+    /// How many times a request named a member of another request still in flight
+    /// ([P3](crate::design::P3)).
     #[must_use]
     pub fn overlaps(&self) -> u64 {
         View(&self.shared.state()).overlaps()
     }
 
-    /// The values that requests named for a member, in the order of their arrival, whatever became
-    /// of them. Needs [`Keep::Arrivals`].
+    /// Every value that requests carried for a member, in order of arrival, whether or not it was applied.
+    /// Needs [`Keep::Arrivals`].
     #[must_use]
     pub fn arrivals(&self, client_side_id: &str, cohort_id: &str, user_id: &str) -> Vec<bool> {
         View(&self.shared.state()).arrivals(client_side_id, cohort_id, user_id).to_vec()
     }
 
-    /// Waits until `holds`, looking after each change.
+    /// Waits until `holds` is true, checking after every change.
     pub async fn until(
         &self,
         deadline: Duration,

@@ -1,5 +1,5 @@
-//! Sample traffic: what Segment Engage sends when people enter and leave audiences, with the truth
-//! alongside, so that whoever sends it can tell whether the segments came out right.
+//! Sample traffic: the events that Segment Engage sends when people enter and leave audiences, together
+//! with the resulting audiences, so that the segments can be compared with them.
 //!
 //! The events are [memberships](crate::design::segment::memberships). The same seed gives the same events.
 
@@ -25,48 +25,48 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// The audience of most people.
+    /// The audience that most people are in.
     pub const HIGH_VALUE_CUSTOMERS: Self =
         Self { id: "aud_2aVvXz8QmK1nHighValue00001", key: "high_value_customers" };
-    /// The audience that people leave soon.
+    /// An audience that people soon leave again.
     pub const CART_ABANDONERS: Self =
         Self { id: "aud_2aVvY4LpT7rCartAbandon0002", key: "cart_abandoners" };
 }
 
 /// The audiences that [`Traffic`] is about.
 const AUDIENCES: [Sample; 2] = [Sample::HIGH_VALUE_CUSTOMERS, Sample::CART_ABANDONERS];
-/// Time between two changes.
+/// Time between two changes of membership.
 const PACE: Duration = Duration::from_millis(10);
-/// From the event to its arrival.
+/// Time from an event to its arrival.
 const TRANSIT: Duration = Duration::from_millis(7);
 
 /// One event, as Segment would post it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Event {
-    /// The JSON text: what is posted, and what is signed.
+    /// The JSON text, which is both posted and signed.
     pub body: String,
     /// `computation_id` of its audience.
     pub audience: &'static str,
-    /// Whose membership changes.
+    /// The person whose membership changes.
     pub user_id: String,
-    /// Whether the person is in from here on.
+    /// Whether the person enters or leaves.
     pub entered: bool,
 }
 
-/// People entering and leaving two audiences, without end. Each change comes as an Identify and
-/// then as a Track, as Segment sends it by default.
+/// An endless series of people entering and leaving two audiences. Each change is an Identify followed by a
+/// Track, as Segment sends it by default.
 pub struct Traffic {
     random: StdRng,
     people: u32,
     time: Timestamp,
     messages: u64,
     truth: BTreeMap<String, BTreeSet<String>>,
-    /// The second event of a change that was begun.
+    /// The second event of the current change.
     pending: VecDeque<Event>,
 }
 
 impl Traffic {
-    /// About `people` people, at least one; the first event is of the time `from`.
+    /// Traffic about `people` people (at least one); the first event has the time `from`.
     #[must_use]
     pub fn new(seed: u64, people: u32, from: Timestamp) -> Self {
         let empty = |audience: Sample| (audience.id.to_owned(), BTreeSet::new());
@@ -80,7 +80,7 @@ impl Traffic {
         }
     }
 
-    /// Who is in which audience (by `computation_id`) after the events so far.
+    /// The people in each audience (by `computation_id`) after the events so far.
     #[must_use]
     pub fn truth(&self) -> &BTreeMap<String, BTreeSet<String>> {
         &self.truth
@@ -128,51 +128,53 @@ pub struct Backfill {
 }
 
 impl Backfill {
-    /// Events of one batch: Segment's default.
+    /// Events in a batch: Segment's default.
     pub const BATCH_EVENTS: usize = 1000;
 
-    /// `members` distinct people enter `audience`; the first at the time `from`, each a
-    /// microsecond after the one before.
+    /// `members` distinct people enter `audience`: the first at the time `from`, each further one a
+    /// microsecond later.
     #[must_use]
     pub fn new(audience: Sample, members: u64, from: Timestamp) -> Self {
         Self { audience, members: 0..members, time: from, user_id }
     }
 
-    /// The same with user ids like [`Backfill::spread_user_id`], for the people with these numbers: the
-    /// order in which they arrive is none in the order of their ids, as with UUIDs and hashes.
+    /// Like [`new`](Self::new), for people with these numbers and with user ids from
+    /// [`Backfill::spread_user_id`]: they do not arrive in the order of their ids, as is the case with
+    /// UUIDs and hashes.
     #[must_use]
     pub fn spread(audience: Sample, members: Range<u64>, from: Timestamp) -> Self {
         Self { audience, members, time: from, user_id: Self::spread_user_id }
     }
 
-    /// A user id that says nothing of its neighbours; each number has one of its own.
+    /// The user id of a person: unique to each number, and in no relation to the ids of the numbers next to
+    /// it.
     #[must_use]
     pub fn spread_user_id(person: u64) -> String {
-        // the mixing of SplitMix64: each step can be undone, so no two numbers meet
+        // SplitMix64's mixing function: every step is invertible, so the ids are unique
         let mixed = person.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         format!("user_{:016x}", mixed ^ (mixed >> 31))
     }
 
-    /// Who is in the audience in the end, with readable user ids.
+    /// The final members of the audience, for [`new`](Self::new)'s readable user ids.
     pub fn truth(members: u64) -> impl Iterator<Item = String> {
         (0..members).map(user_id)
     }
 }
 
-/// A batch, as Segment would post it.
+/// A batch of events, as Segment would post it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Batch {
     /// A JSON array of events.
     pub body: Vec<u8>,
-    /// How many.
+    /// The number of events.
     pub events: usize,
     first: Range<usize>,
 }
 
 impl Batch {
-    /// The `X-Signature` of the batch: that of its first event.
+    /// The `X-Signature` of the batch, which signs its first event.
     #[must_use]
     pub fn signature(&self, secret: &Secret) -> String {
         sign(secret, &self.body[self.first.clone()])
@@ -219,7 +221,7 @@ enum Kind {
     Track,
 }
 
-/// A change that is to be told.
+/// A change of membership, to be written as an event.
 struct Membership<'a> {
     audience: Sample,
     user_id: &'a str,
@@ -268,7 +270,7 @@ impl Membership<'_> {
     }
 }
 
-/// ISO 8601 with microseconds; a time that no calendar holds becomes the epoch.
+/// ISO 8601 with microseconds; a time outside of the calendar's range becomes the epoch.
 fn iso(time: Timestamp) -> String {
     let time = jiff::Timestamp::from_microsecond(time.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
@@ -287,7 +289,8 @@ mod tests {
         serde_json::from_slice(body).expect("traffic is JSON")
     }
 
-    /// Reads the events with nothing but the table of [memberships](crate::design::segment::memberships), and arrives at the truth.
+    /// Derives the memberships from the events with nothing but the table of
+    /// [memberships](crate::design::segment::memberships).
     #[test]
     fn the_truth_is_what_the_events_say() {
         let mut traffic = Traffic::new(7, 50, FROM);
@@ -356,7 +359,7 @@ mod tests {
         assert!(members.iter().eq(&Backfill::truth(2001).collect::<Vec<_>>()));
     }
 
-    /// A ledger that sorts by key must not be flattered.
+    /// Sorted ids would flatter a ledger that stores members in key order.
     #[test]
     fn spread_user_ids_do_not_arrive_in_order() {
         let batches = Backfill::spread(Sample::CART_ABANDONERS, 5000..8000, FROM);

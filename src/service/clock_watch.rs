@@ -1,4 +1,4 @@
-//! The watch over the clocks, for as long as the daemon runs. What it finds is said, and nothing else happens.
+//! Watches the clocks for as long as the daemon runs. It logs what it finds and does nothing else.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::clock::{since_boot, whole_millis};
 use crate::operate::clocks::{Clocks, Finding};
 use crate::operate::status::{CLOCK_IS_AHEAD, CLOCK_REMEDY};
 
-/// Between two looks.
+/// Time between two checks.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// Looks at once, and then again and again until `stop`.
+/// Checks immediately, then periodically until `stop`.
 pub(super) fn watch(
     service: &Service,
     stop: CancellationToken,

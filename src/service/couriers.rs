@@ -1,4 +1,4 @@
-//! The couriers that run: one for each destination that is enabled.
+//! The running couriers: one for each enabled destination.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::deliver::{Change, Standing};
 use crate::launchdarkly::Api;
 use crate::membership::DestinationName;
 
-/// A courier that runs.
+/// A running courier.
 #[derive(Debug)]
 pub(super) struct Running {
     task: task::Id,
@@ -34,8 +34,8 @@ impl Service {
         self.couriers.insert(destination.name.clone(), running);
     }
 
-    /// Stops these couriers and waits until they have finished their calls. An error is of whoever
-    /// ended meanwhile and should not have.
+    /// Stops these couriers and waits until they have finished their calls. Errors: another task ended
+    /// meanwhile, or one of these couriers failed.
     pub(super) async fn stop_couriers(
         &mut self,
         names: &[DestinationName],
@@ -57,7 +57,7 @@ impl Service {
         Ok(())
     }
 
-    /// Lets the admin listener see how the couriers that run now fare.
+    /// Publishes the standings of the running couriers to the admin listener.
     pub(super) fn show_standings(&self) {
         let all = self.couriers.iter();
         let standings = all.map(|(name, courier)| (name.clone(), courier.standing.clone()));

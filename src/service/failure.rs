@@ -1,4 +1,4 @@
-//! Why the daemon did not start, or ended by itself.
+//! Why the daemon did not start, or why it ended by itself.
 
 use std::net::SocketAddr;
 
@@ -7,17 +7,17 @@ use crate::launchdarkly::ClientError;
 use crate::ledger::{OpenError, WriterFailure};
 use crate::membership::DestinationName;
 
-/// Why the daemon did not start, or ended by itself.
+/// Why the daemon did not start, or why it ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// A port is taken, or the address is not this machine's.
+    /// The port is taken, or the address does not belong to this machine.
     #[error("cannot listen on {address}, as {key} says")]
     Bind {
-        /// What names it.
+        /// The configuration key that names the address.
         key: &'static str,
-        /// Which address.
+        /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The operating system's error.
         #[source]
         source: std::io::Error,
     },
@@ -27,19 +27,19 @@ pub enum ServiceError {
     /// A destination's client cannot be built.
     #[error("destination {destination} cannot be delivered to")]
     Client {
-        /// Which destination.
+        /// The destination's name.
         destination: DestinationName,
-        /// Why.
+        /// Why the client could not be built.
         #[source]
         source: ClientError,
     },
-    /// A certificate or its key cannot be used; they could when the configuration was read.
+    /// A certificate or its key cannot be used, although it could when the configuration was read.
     #[error("TLS cannot be spoken: {0}")]
     Tls(String),
-    /// The way to the collector cannot be built.
+    /// The client that exports telemetry cannot be built.
     #[error("telemetry cannot be sent")]
     Telemetry(#[source] reqwest::Error),
-    /// The couriers have no thread to run on.
+    /// The thread of the couriers cannot be started.
     #[error("the couriers' thread cannot be started")]
     CourierThread(#[source] std::io::Error),
     /// The operating system does not let the daemon listen for signals.
@@ -51,19 +51,19 @@ pub enum ServiceError {
     /// A courier ended.
     #[error("the courier of {destination} failed")]
     Courier {
-        /// Whose.
+        /// The destination's name.
         destination: DestinationName,
-        /// Why.
+        /// Why the courier ended.
         #[source]
         source: CourierError,
     },
     /// A listener ended.
     #[error("a listener failed")]
     Listener(#[source] std::io::Error),
-    /// A task ended although nobody told it to.
+    /// A task ended without being asked to.
     #[error("{0} ended by itself")]
     EndedByItself(String),
-    /// A task panicked, with these words.
+    /// A task panicked with this message.
     #[error("a task panicked: {0}")]
     Panicked(String),
 }
@@ -92,18 +92,18 @@ pub(super) enum Ended {
     Exporter,
     History,
     Note,
-    /// The thread that writes the log.
+    /// The thread that writes the log ended.
     Log,
-    /// Over the clocks.
+    /// The watch over the clocks.
     ClockWatch,
     Refusals,
-    /// Over the files of a certificate.
+    /// The watch over a certificate's files.
     Watch,
     Writer(Result<(), WriterFailure>),
 }
 
 impl Ended {
-    /// What it means if nobody has asked the task to end.
+    /// The failure that this means if the task was not asked to end.
     pub(super) fn unasked(self) -> ServiceError {
         match self {
             Self::Listener(Err(error)) => ServiceError::Listener(error),

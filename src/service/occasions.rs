@@ -1,8 +1,9 @@
-//! When the configuration is read again: on SIGHUP, when an operator asks, and when one of its files
-//! has changed and come to rest.
+//! When the configuration is read again: on SIGHUP, on an operator's request, and when one of its files has
+//! changed and is no longer being written.
 //!
-//! Files are looked at every second rather than watched: that works on every file system, through
-//! Kubernetes' links, and across renames. One that is being written is not read until two looks agree.
+//! Files are polled every second rather than watched: polling works on every file system, through
+//! Kubernetes' symlinks, and across renames. A changed file is read only once two polls in a row see the
+//! same state.
 
 use std::time::Duration;
 
@@ -14,10 +15,10 @@ use crate::config::{Config, Faults, Files, Reading, Source};
 use crate::operate::api::AskedToReload;
 use crate::operate::logging::{Levels, Logging};
 
-/// A change is read after one to two of these.
+/// Time between two polls: a change is read one to two of these later.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Where the configuration of the daemon has come from, so that it can be read again.
+/// Where the daemon's configuration came from, so that it can be read again.
 #[derive(Debug)]
 pub struct Origin {
     /// The file and the environment.
@@ -36,17 +37,17 @@ pub(super) enum Occasion {
     Asked(AskedToReload),
 }
 
-/// Why a configuration is not taken: never with a secret in it.
+/// Why a new configuration was rejected; never contains a secret.
 #[derive(Debug)]
 pub(super) struct NotTaken {
-    /// As it is printed.
+    /// The text as printed.
     pub text: String,
-    /// Each fault in a line.
+    /// One line for each fault.
     pub faults: Vec<String>,
 }
 
 impl NotTaken {
-    /// For one cause, which no key of it has.
+    /// A single cause that no key of the configuration is responsible for.
     pub fn for_cause(cause: impl Into<String>) -> Self {
         let text = cause.into();
         Self { faults: vec![text.clone()], text }
@@ -60,7 +61,7 @@ impl From<Faults> for NotTaken {
     }
 }
 
-/// Waits for the next one.
+/// Waits for the next occasion.
 #[derive(Debug)]
 pub(super) struct Occasions {
     source: Source,
@@ -71,12 +72,12 @@ pub(super) struct Occasions {
     watched: Watched,
 }
 
-/// The files of the configuration.
+/// The state of the configuration's files.
 #[derive(Debug)]
 struct Watched {
-    /// As they were read last.
+    /// When they were last read.
     read: Files,
-    /// As they were at the last look.
+    /// At the last poll.
     seen: Files,
 }
 
@@ -85,7 +86,7 @@ impl Watched {
         Self { seen: read.clone(), read }
     }
 
-    /// Whether they have changed and come to rest.
+    /// Whether they have changed since they were read and are the same as at the last poll.
     fn look(&mut self, now: Files) -> bool {
         let is_at_rest = now == self.seen;
         self.seen = now;
@@ -105,10 +106,10 @@ impl Occasions {
         Self { source, levels, hangups, asked, looks, watched: Watched::since(files) }
     }
 
-    /// A cancel loses at most a look.
+    /// Cancel safe: at most one poll is lost.
     pub async fn next(&mut self) -> Occasion {
         loop {
-            tokio::select! { // a signal or a question that is not waited for is kept
+            tokio::select! { // the channels keep a signal or request that arrives between two waits
                 Some(()) = self.hangups.recv() => return Occasion::Hangup,
                 Some(asked) = self.asked.recv() => return Occasion::Asked(asked),
                 _ = self.looks.tick() => {}
@@ -126,7 +127,7 @@ impl Occasions {
         self.source.file().map(|file| file.display().to_string())
     }
 
-    /// Reads the configuration; an error says all that is wrong with it.
+    /// Reads the configuration; the error lists every fault.
     pub async fn read(&mut self) -> Result<Config, NotTaken> {
         let source = self.source.clone();
         let reading = tokio::task::spawn_blocking(move || source.read()).await;

@@ -1,12 +1,13 @@
-//! A new configuration while the daemon runs, taken as a whole or not at all.
+//! A new configuration while the daemon runs, applied as a whole or not at all.
 //!
 //! # What always holds
-//! * A configuration with a fault changes nothing. All of its faults are in the log, and shown until one
-//!   is read that has none (tests/it/reload.rs).
-//! * Requests in flight finish under the configuration they came in with, and none fails.
-//! * A destination's courier is told of its change and goes on; one that delivers elsewhere from now on,
-//!   or not at all, has finished its calls before the ledger forgets what was told ([P3](crate::design::P3), [P4](crate::design::P4)).
-//! * What cannot be changed while the daemon runs is named, and stays as it is.
+//! * A configuration with a fault changes nothing. All of its faults are logged, and shown until one
+//!   without faults is read (tests/it/reload.rs).
+//! * Requests in flight finish under the configuration they arrived under, and none fails.
+//! * The courier of a changed destination is sent the change and keeps running. A courier whose environment
+//!   changes, or whose destination is disabled or removed, finishes its calls before the ledger forgets
+//!   what LaunchDarkly was told ([P3](crate::design::P3), [P4](crate::design::P4)).
+//! * Keys that cannot change while the daemon runs are named and keep their old values.
 //! * No reload opens the admin listener to strangers
 //!   (`tests::tokens_stay_until_the_listener_has_moved_to_a_loopback_address`).
 
@@ -28,10 +29,11 @@ use crate::membership::DestinationName;
 use crate::operate::api::wire::Reloaded;
 use crate::operate::logging::chain;
 
-/// Between two attempts at a ledger that cannot take writes.
+/// Pause between two attempts to configure a ledger that cannot take writes.
 const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 
-/// What is applied while the daemon runs; a key is one of these or below it. All others need a restart.
+/// The keys that can change while the daemon runs; a key counts if it is one of these or below one. All
+/// others need a restart.
 const APPLIED: [&str; 9] = [
     "admin.read_tokens",
     "admin.read_tokens_file",
@@ -44,12 +46,12 @@ const APPLIED: [&str; 9] = [
     "stop",
 ];
 
-/// Those of them that open the admin listener.
+/// The keys among them that hold the tokens of the admin listener.
 const TOKENS: [&str; 4] =
     ["admin.read_tokens", "admin.read_tokens_file", "admin.tokens", "admin.tokens_file"];
 
 impl Service {
-    /// Reads the configuration and takes it, if it is good. An error ends the daemon.
+    /// Reads the configuration and applies it if it has no faults. An error ends the daemon.
     pub(super) async fn reload(
         &mut self,
         occasions: &mut Occasions,
@@ -74,12 +76,12 @@ impl Service {
             }
         }
         if let Occasion::Asked(asked) = occasion {
-            let _ = asked.send(taken.map_err(|not_taken| not_taken.text)); // who asked may have gone
+            let _ = asked.send(taken.map_err(|not_taken| not_taken.text)); // the caller may have gone
         }
         Ok(())
     }
 
-    /// `Ok(Err(_))`: it is not taken, and why.
+    /// `Ok(Err(_))`: the configuration was rejected, and why.
     async fn take(
         &mut self,
         mut config: Config,
@@ -115,7 +117,7 @@ impl Service {
         Ok(Ok(reloaded))
     }
 
-    /// `false`: the ledger is gone, and the daemon is about to end.
+    /// `false`: the ledger is closed, and the daemon is about to end.
     async fn carry_out(
         &mut self,
         plan: Plan,
@@ -137,7 +139,7 @@ impl Service {
         for (destination, launchdarkly) in plan.change {
             if let Some(courier) = self.couriers.get(&destination.name) {
                 let policy = wiring::policy(&destination);
-                // An error means that it has ended, which is dealt with where it is waited for.
+                // An error means that the courier has ended; the main loop deals with that.
                 let _ = courier.changes.send(Change { launchdarkly, policy });
             }
         }
@@ -156,7 +158,7 @@ impl Service {
     }
 }
 
-/// The keys that say something else than before.
+/// The keys whose values differ.
 #[derive(Debug, PartialEq, Eq)]
 struct Changes {
     applied: BTreeSet<String>,
@@ -164,10 +166,11 @@ struct Changes {
 }
 
 impl Changes {
-    /// Of a daemon whose admin listener is at `admin`. What needs a restart is in `new` as it was, so that
-    /// it is named again next time.
+    /// The changes for a daemon whose admin listener is bound to `admin`. Keys that need a restart keep
+    /// their old fingerprints in `new`, so that the next reload names them again.
     fn between(old: &Config, new: &mut Config, admin: SocketAddr) -> Self {
-        // A listener that is to move to a loopback address needs tokens as long as it has not moved.
+        // A listener that is to move to a loopback address needs its tokens until it has moved, at the next
+        // restart.
         let keeps_tokens = new.admin.tokens.is_empty() && !admin.ip().to_canonical().is_loopback();
         if keeps_tokens {
             new.admin.tokens.clone_from(&old.admin.tokens);
@@ -185,19 +188,19 @@ impl Changes {
     }
 }
 
-/// What may follow `/segment/`.
+/// The names that may follow `/segment/` in a path.
 pub(super) fn names_of_doors(config: &Config) -> BTreeSet<&str> {
     let destinations = config.destinations.iter().filter(|of| of.segment.is_some());
     let routes = config.routes.iter().map(|of| of.name.as_str());
     destinations.map(|of| of.name.as_str()).chain(routes).collect()
 }
 
-/// Whether what makes deltas of a destination's events is among the keys that have changed.
+/// Whether the changed keys include one that decides how this destination's events become deltas.
 fn maps_otherwise(name: &DestinationName, changed: &BTreeSet<String>) -> bool {
     changed.iter().any(|key| wiring::decides_mappings(key, name))
 }
 
-/// What becomes of the couriers. Whatever can fail has been done.
+/// What the reload does to the couriers. Every fallible step, such as building clients, is already done.
 #[derive(Debug, Default)]
 struct Plan {
     stop: Vec<DestinationName>,
@@ -244,7 +247,8 @@ impl Plan {
     }
 }
 
-/// The keys that have changed; of a destination or route that came or went, that it did.
+/// What has changed, for the log: the keys, or just the section if a destination or route was added or
+/// removed.
 fn summary(old: &Config, new: &Config, changed: &BTreeSet<String>) -> Vec<String> {
     let paths = |config: &Config| -> BTreeSet<String> {
         let destinations = config.destinations.iter().map(|of| format!("destinations.{}", of.name));
@@ -277,7 +281,7 @@ mod tests {
         Source::locate(Some(&file)).read().config.expect("it is good")
     }
 
-    /// Both are checked together in the new configuration, and only one of them is applied.
+    /// Both keys are validated together in the new configuration, but only one of them is applied.
     #[test]
     fn tokens_stay_until_the_listener_has_moved_to_a_loopback_address() {
         let public = "[admin]\naddress = \"192.0.2.1:8081\"\ntokens = [\"one\"]\n";
@@ -285,12 +289,13 @@ mod tests {
         let local = "[admin]\naddress = \"127.0.0.1:8081\"\n";
         let (away, here) = ("192.0.2.1:8081", "127.0.0.1:8081");
         let (moves, tokens) = ("admin.address", "admin.tokens");
-        // where the listener is, before, after; applied, needs a restart; how many tokens open it then
+        // bound address, before, after; applied keys, keys that need a restart, number of tokens in effect
+        // afterwards
         let table: [(&str, &str, &str, Keys<'_>, Keys<'_>, usize); 4] = [
             (away, public, local, &[], &[moves, tokens], 1),
             (away, public, &others, &[tokens], &[], 1),
             (here, local, public, &[tokens], &[moves], 1),
-            (here, public, local, &[tokens], &[moves], 0), // it was to be public and is not yet
+            (here, public, local, &[tokens], &[moves], 0), // was to become public and has not yet
         ];
         for (listener, before, after, applied, needs_restart, open_it) in table {
             let (before, mut after) = (read(before), read(after));

@@ -1,4 +1,4 @@
-//! The end, in the order of the flow.
+//! Shutdown, in the order in which data flows.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::clock::whole_millis;
 use crate::operate::logging::chain;
 use crate::panics;
 
-/// Kept back from the grace period for closing the ledger.
+/// Reserved from the grace period for closing the ledger.
 const CLOSING: Duration = Duration::from_secs(1);
 
 impl Service {
@@ -24,7 +24,7 @@ impl Service {
     ) -> Result<(), ServiceError> {
         let began = Instant::now();
         let deadline = began + self.config.stop.grace_period.saturating_sub(CLOSING);
-        // Whoever looks at the probe needs a while to send its requests elsewhere.
+        // Load balancers that poll the probe need a while to send their requests elsewhere.
         if !drain_delay.is_zero() {
             let _ = timeout(drain_delay, hurry.cancelled()).await;
         }
@@ -34,19 +34,19 @@ impl Service {
         self.stop_delivering.cancel();
         let delivered = self.wait(Part::Delivering, deadline, &hurry, &mut first_failure).await;
         self.stop_watching.cancel();
-        // Nobody's work is cut off with it, so its end in time is not worth a warning.
+        // Observers lose no work when cut off, so missing the deadline deserves no warning.
         self.wait(Part::Watching, deadline, &hurry, &mut first_failure).await;
         if !(received && delivered) {
             warn!(
                 "the grace period is over: what was under way will be sent again after the next start"
             );
         }
-        // Closing takes no part in the hurry: it is what makes the next start a clean one.
+        // `hurry` does not shorten closing: a cleanly closed ledger is what makes the next start quick.
         let unhurried = CancellationToken::new();
         let at_least = Instant::now() + CLOSING;
         let in_grace = began + self.config.stop.grace_period;
         let deadline = if hurry.is_cancelled() { at_least } else { at_least.max(in_grace) };
-        // What is left in its logs by then is left to the next start.
+        // Whatever is left in the ledger's logs by then is left to the next start.
         let empty_logs_by = deadline - CLOSING / 4;
         if timeout_at(deadline, self.ledger.close_by(empty_logs_by)).await.is_err()
             || !self.wait(Part::Writing, deadline, &unhurried, &mut first_failure).await
@@ -58,7 +58,7 @@ impl Service {
         first_failure.map_or(Ok(()), Err)
     }
 
-    /// Waits until the tasks of a part have ended. `false`: not in time.
+    /// Waits until all tasks of a part have ended. `false`: the deadline passed, or `hurry` was cancelled.
     async fn wait(
         &mut self,
         part: Part,
@@ -99,7 +99,7 @@ impl Service {
         true
     }
 
-    /// A task has ended: what it came to.
+    /// Removes an ended task from `parts` and returns its outcome; a panic becomes an error.
     pub(super) fn tick_off(
         &mut self,
         ended: Result<(task::Id, Ended), JoinError>,
@@ -108,7 +108,7 @@ impl Service {
         self.parts.remove(&id);
         ended.map(|(_, ended)| ended).map_err(|error| match error.try_into_panic() {
             Ok(panic) => ServiceError::Panicked(panics::message(&*panic).to_owned()),
-            // Nobody cancels tasks one by one: the thread they run on is gone.
+            // Tasks are never cancelled one by one, so the runtime they ran on is gone.
             Err(_) => ServiceError::EndedByItself("the thread of the couriers".into()),
         })
     }

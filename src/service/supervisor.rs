@@ -1,7 +1,7 @@
-//! What a supervisor such as systemd is told: that the daemon is ready, lives, and stops.
+//! Tells a supervisor such as systemd that the daemon is ready, alive or stopping.
 //!
-//! The protocol of `sd_notify(3)`: one datagram a message, to the socket that `NOTIFY_SOCKET` names. With
-//! no such variable there is nobody to tell, and nothing happens (tests/it/supervision.rs).
+//! The protocol of `sd_notify(3)`: one datagram for each message, sent to the socket named by
+//! `NOTIFY_SOCKET`. Without that variable nothing is sent (tests/it/supervision.rs).
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -10,20 +10,20 @@ use std::time::Duration;
 
 use tracing::warn;
 
-/// Whoever started the daemon and watches it.
+/// The process that started the daemon and supervises it.
 #[derive(Debug, Default)]
 pub(super) struct Supervisor {
     socket: Option<UnixDatagram>,
-    /// It kills a daemon that says nothing for twice as long.
+    /// Half of the supervisor's watchdog timeout: the daemon is killed if it is silent for twice as long.
     alive_every: Option<Duration>,
 }
 
 impl Supervisor {
-    /// The one that the environment names, if it does.
+    /// The supervisor that the environment names, if any.
     pub fn of_this_process() -> Self {
         let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Self::default() };
         let variable = |name| std::env::var(name).ok();
-        // The watchdog may be another process's.
+        // The variables may be inherited, and the watchdog meant for another process.
         let ours = variable("WATCHDOG_PID").is_none_or(|pid| pid == std::process::id().to_string());
         let micros = variable("WATCHDOG_USEC").filter(|_| ours).and_then(|text| text.parse().ok());
         let alive_every = micros.map(|micros| Duration::from_micros(micros) / 2);
@@ -36,23 +36,24 @@ impl Supervisor {
         }
     }
 
-    /// Start-up is over.
+    /// Reports that start-up is complete.
     pub fn ready(&self) {
         self.say("READY=1\nSTATUS=running");
     }
 
-    /// It is up, and cannot do its work yet: waiting for a person would only have it restarted.
+    /// Reports that the process is up but cannot do its work yet. It counts as ready, because otherwise a
+    /// start that waits for a person would time out and be restarted.
     pub fn ready_but(&self, status: &str) {
         self.say(&format!("READY=1\nSTATUS={status}"));
     }
 
-    /// The end has begun.
+    /// Reports that shutdown has begun.
     pub fn stopping(&self) {
         self.say("STOPPING=1\nSTATUS=stopping");
     }
 
-    /// Says again and again that the daemon lives; for ever, if nobody wants to know. It is said by a
-    /// task, so that a runtime that no longer turns is silent.
+    /// Sends keep-alive messages periodically; pends for ever if there is no watchdog. It runs on the async
+    /// runtime, so that a runtime that hangs falls silent.
     pub async fn keep_alive(&self) {
         let every = self.alive_every.filter(|every| !every.is_zero());
         let Some(every) = every else { return std::future::pending().await };
@@ -63,7 +64,7 @@ impl Supervisor {
         }
     }
 
-    /// A supervisor that does not listen is not worth an ending.
+    /// Sends a message. An error is only logged: an unreachable supervisor is no reason to end.
     fn say(&self, message: &str) {
         if let Some(socket) = &self.socket
             && let Err(error) = socket.send(message.as_bytes())
@@ -73,7 +74,7 @@ impl Supervisor {
     }
 }
 
-/// A path, or behind an `@` a name that is in no file system.
+/// Connects to `name`: a path, or behind an `@` the name of an abstract Linux socket.
 fn connect(name: &OsStr) -> std::io::Result<UnixDatagram> {
     let address = match name.as_bytes().strip_prefix(b"@") {
         #[cfg(target_os = "linux")]

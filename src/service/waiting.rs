@@ -1,5 +1,5 @@
-//! A start on a full disk: the ledger cannot be opened, but the process is up, says why it is not ready,
-//! and goes on by itself when there is space.
+//! Starting on a full disk: the ledger cannot be opened, but the process runs, says why it is not ready,
+//! and continues by itself once there is space.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -23,19 +23,19 @@ use crate::operate::problem::Problem;
 use crate::operate::{admin, dashboard, manual};
 use crate::receive::{self, Front};
 
-/// Between two attempts to open the ledger.
+/// Pause between two attempts to open the ledger.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// Why nothing is accepted, for the probes; and for operators, with the remedy.
+/// Why nothing is accepted: the first text is for probes, the second, with the remedy, for operators.
 const NO_SPACE: &str = "the disk of the ledger has no space";
 const WAITS: &str = "the disk of the ledger has no space: cohortd has started, and opens the ledger as soon as there \
     is; until then no event is accepted, and Segment repeats them for four hours";
 
-/// For what is still being answered when that is over; who is slower is cut off.
+/// How long requests still being answered get once the wait is over; slower ones are cut off.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
-/// Opens the ledger. While its disk has no space for that, every request is answered 503 on both
-/// listeners. `None`: it was to stop before there was space.
+/// Opens the ledger. As long as its disk has no space for that, requests on both listeners are answered
+/// 503. `None`: asked to stop before there was space.
 pub(super) async fn for_ledger(
     config: &Config,
     listeners: &Listeners,
@@ -69,7 +69,7 @@ pub(super) async fn for_ledger(
     };
     answering.cancel();
     let all_heard = async { while answers.join_next().await.is_some() {} };
-    let _ = timeout(LAST_ANSWERS, all_heard).await; // nothing of theirs was taken
+    let _ = timeout(LAST_ANSWERS, all_heard).await; // those cut off were never accepted
     drop(answers);
     if opened.is_some() {
         info!("there is space for the ledger again");
@@ -77,7 +77,7 @@ pub(super) async fn for_ledger(
     Ok(opened)
 }
 
-/// Answers on both listeners until `stop`, which leaves them open.
+/// Answers requests on both listeners until `stop`. The listening sockets stay open afterwards.
 fn answer(
     config: &Config,
     listeners: &Listeners,
@@ -86,7 +86,7 @@ fn answer(
     let mut tasks = JoinSet::new();
     let limits = wiring::listener_limits(config, raise_open_files());
     let unready = || receive::unready(NO_SPACE);
-    // the command line understands problems
+    // the command line understands problem responses
     let manual = || dashboard::files().merge(manual::router());
     let to_operators = || {
         let waits = async || Problem::new(StatusCode::SERVICE_UNAVAILABLE, WAITS);
@@ -104,7 +104,7 @@ fn answer(
     Ok(tasks)
 }
 
-/// Another handle of the same socket.
+/// Another handle to the same socket.
 fn twin(listener: &TcpListener) -> io::Result<TcpListener> {
     let handle = listener.as_fd().try_clone_to_owned()?;
     TcpListener::from_std(handle.into())

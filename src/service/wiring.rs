@@ -1,4 +1,4 @@
-//! From the configuration to the parts: what each step is given of it.
+//! Builds each step's settings and parts from the configuration.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,17 +26,18 @@ use crate::operate::telemetry::{self, Exporter, TracedApi, TracedLedger, Tracer,
 use crate::receive::tls::{Certificates, TlsFiles, told};
 use crate::receive::{self, Credential, Credentials, Destination, Entrance, Limits, Rate};
 
-/// A late duplicate of an unanswered call has had this many request timeouts to arrive.
+/// How many request timeouts after an unanswered call its members are told again. By then a late duplicate
+/// of that call has arrived.
 const REASSERT_AFTER_TIMEOUTS: u32 = 2;
 
-/// Open at once on the admin listener, which is for a few people and programs.
+/// Most connections open at once on the admin listener, which serves a few people and programs.
 const ADMIN_CONNECTIONS: usize = 256;
 
 pub(super) type Standings = Vec<(DestinationName, watch::Receiver<Standing>)>;
 pub(super) type EntriesByName = BTreeMap<DestinationName, Vec<Entry>>;
 pub(super) type ConfiguredByName = BTreeMap<DestinationName, Arc<Configured>>;
 
-/// What is wrapped around the parts where there is a collector for traces.
+/// Wraps parts in tracing if there is a collector for traces.
 #[derive(Debug)]
 pub(super) struct Traces {
     pub tracer: Tracer,
@@ -56,7 +57,7 @@ impl Traces {
     }
 }
 
-/// What sends telemetry to the collector, and what makes traces of it, if there is a collector.
+/// The exporter of telemetry and the source of traces, if a collector is configured.
 pub(super) fn telemetry(
     config: &Config,
     clock: &Arc<dyn Clock>,
@@ -67,7 +68,7 @@ pub(super) fn telemetry(
     Ok((Some(exporter), Some(Traces::new(tracer))))
 }
 
-/// The ledger as receiving sees it.
+/// The ledger as `receive` sees it, wrapped in tracing if enabled.
 pub(super) fn recorder(service: &Service) -> Arc<dyn Recorder> {
     let ledger = service.ledger.recorder();
     match &service.traces {
@@ -78,7 +79,7 @@ pub(super) fn recorder(service: &Service) -> Arc<dyn Recorder> {
     }
 }
 
-/// The environment that a destination's tellings go to.
+/// Identifies the LaunchDarkly environment that a destination's calls go to.
 pub(super) fn environment(destination: &config::Destination) -> String {
     let endpoint = &destination.launchdarkly;
     format!("{} {}", endpoint.base_url, endpoint.client_side_id)
@@ -110,7 +111,7 @@ pub(super) fn ledger_settings(config: &Config) -> Settings {
     }
 }
 
-/// What makes the calls of a destination.
+/// The client that makes a destination's calls.
 pub(super) fn client(
     destination: &config::Destination,
     traces: Option<&Traces>,
@@ -174,16 +175,17 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
-/// The TLS of a listener, if it speaks it.
+/// The certificates of a listener, if it speaks TLS.
 pub(super) fn certificates(files: Option<&TlsFiles>) -> Result<Option<Certificates>, ServiceError> {
     let open = |files: &TlsFiles| Certificates::open(files.clone());
     files.map(open).transpose().map_err(|faults| ServiceError::Tls(told(&faults)))
 }
 
-/// What the public and the admin listener grant, where so many files may be open.
+/// The limits of the public and the admin listener, given the limit of open files.
 pub(super) fn listener_limits(config: &Config, open_files: u64) -> [Limits; 2] {
     let limits = limits(config);
-    // the rest is for the ledger, for LaunchDarkly and for what is being closed
+    // five eighths for the public listener, one for admin; the rest for the ledger, LaunchDarkly and
+    // connections being closed
     let eighth = usize::try_from(open_files / 8).unwrap_or(usize::MAX);
     let public = limits.max_connections.min(eighth.saturating_mul(5));
     if public < limits.max_connections {
@@ -200,7 +202,8 @@ pub(super) fn listener_limits(config: &Config, open_files: u64) -> [Limits; 2] {
     ]
 }
 
-/// The paths that events are posted to: those of the destinations, and those of the routes.
+/// The paths that events are posted to: one for each destination with a `segment` section, and one for each
+/// route.
 pub(super) fn entrances(config: &Config, received: &receive::Counters) -> Vec<Entrance> {
     let behind = |of: &config::Destination| Destination {
         name: of.name.clone(),
@@ -259,18 +262,18 @@ pub(super) fn entries(config: &Config) -> EntriesByName {
     names.map(|name| (name.clone(), entries::of(config, name))).collect()
 }
 
-/// A number that tells a destination's mappings from others.
+/// A number that changes whenever a destination's mappings do.
 pub(super) fn mappings(config: &Config, name: &DestinationName) -> u64 {
     config.fingerprints.digest(|key| decides_mappings(key, name))
 }
 
-/// Whether a key of the configuration decides what is made of a destination's events.
+/// Whether a key of the configuration decides how a destination's events become deltas.
 pub(super) fn decides_mappings(key: &str, name: &DestinationName) -> bool {
     let keys = ["mapping", "mapping_file", "subscribe"];
     keys.iter().any(|of| is_at_or_below(key, &format!("destinations.{name}.{of}")))
 }
 
-/// Whether a key of the configuration is that one, or in its section.
+/// Whether `key` is `path` or lies below it.
 pub(super) fn is_at_or_below(key: &str, path: &str) -> bool {
     key.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }

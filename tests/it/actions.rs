@@ -1,7 +1,7 @@
-//! Segment's Actions protocol on the admin listener: what it records LaunchDarkly is told, what it
-//! shows is what would be told, and a token goes to the configured hosts and nowhere else (P8).
+//! Segment's Actions protocol on the admin listener: recorded requests reach LaunchDarkly, dry runs show
+//! what would be sent, and a token goes to the configured hosts and nowhere else (P8).
 //!
-//! Shapes and words are those that Segment's development server gave to the same requests.
+//! Shapes and messages are those with which Segment's development server answered the same requests.
 
 use cohortd::sandbox::{StandIn, View};
 use reqwest::Method;
@@ -83,7 +83,7 @@ async fn what_is_performed_is_recorded_and_told_by_the_courier() {
     assert_eq!(response["body"], standing(1, 1, 0, 0));
     assert_eq!(launchdarkly.calls().total, 0, "nothing calls LaunchDarkly around the ledger");
 
-    // What is recorded outlives the daemon.
+    // What is recorded survives a kill.
     cohortd.kill();
     let cohortd = installation.start();
     ask(&cohortd, "../api/v1/destinations/production/resume", &json!({})).await;
@@ -127,7 +127,7 @@ async fn a_batch_is_a_call_for_each_audience_and_a_failure_for_each_event_withou
     assert_eq!((&number["index"], &number["requestError"]), (&json!(5), &json!(true)));
     holds(&launchdarkly, &["ada", "bob"]).await;
 
-    // The audience has its kind: what says otherwise is refused, and the rest is not.
+    // The audience already has a kind: requests of another kind are refused, all others are accepted.
     let mapping = json!({"context_kind": {"@path": "$.traits.kind"}});
     let mut of_another_kind = identify("cyd", "vip", true, NOW_MS);
     of_another_kind["traits"]["kind"] = json!("device");
@@ -155,7 +155,7 @@ async fn a_dry_run_shows_the_calls_and_does_nothing() {
         assert_eq!(answer[0]["response"]["statusCode"], 0);
         assert!(answer[1].is_null(), "{answer}");
     }
-    // Without a destination there is nothing to be done, but all to be seen.
+    // Without a destination nothing can be recorded, but everything can be shown.
     let (_, answer) = ask(&cohortd, "syncAudience?dry_run", &body("elsewhere")).await;
     let shown = &answer[0]["request"];
     assert_eq!(shown["url"], format!("https://app.launchdarkly.com{PATH}"));
@@ -187,7 +187,7 @@ async fn what_cannot_be_performed_is_one_failure_with_its_fields() {
         }
         body
     };
-    // what differs, status, what the message begins with, the field
+    // what differs, status, start of the message, field
     let rows = [
         (
             json!({"settings": settings("elsewhere")}),
@@ -247,7 +247,7 @@ async fn what_cannot_be_performed_is_one_failure_with_its_fields() {
         let request = client().post(url).header("content-type", "application/json").body(body);
         assert_eq!(request.send().await.expect("an answer").status(), status, "{body}");
     }
-    // What Segment adds to every mapping, and what is no field, says nothing.
+    // Keys that Segment adds to every mapping, and keys that are no fields, cause no remark.
     let mapping = json!({"__segment_internal_sync_mode": "upsert", "batch_size": 7});
     let (_, answer) =
         ask(&cohortd, "syncAudience?dry_run", &with(json!({"mapping": mapping}))).await;
@@ -285,7 +285,7 @@ async fn settings_are_checked_with_launchdarkly_at_the_configured_hosts_only() {
     }
     assert!(cohortd.stop().0.success());
 
-    // Two destinations at different hosts: about an unknown ID neither is asked.
+    // Two destinations at different hosts: neither is asked about an unknown ID.
     let hosts = ["production", "other"].map(|destination| {
         let host = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
         host.set_nonblocking(true).expect("it can be asked without waiting");

@@ -1,5 +1,5 @@
-//! Who may do what on the admin listener: tokens that may only look, guesses that are slowed and told of, and
-//! answers that nobody stores.
+//! Access to the admin listener: tokens for read access, guesses that are slowed down and reported, and
+//! answers that no cache may store.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -59,8 +59,8 @@ async fn ask(
     Answered { status, headers, text: answer.text().await.expect("text") }
 }
 
-/// Every operation of the document that the daemon serves: method, path with everything filled in, and
-/// itself.
+/// Every operation of the OpenAPI document that the daemon serves: method, path with its parameters filled
+/// in, and the operation itself.
 async fn operations(cohortd: &Cohortd) -> Vec<(String, String, Value)> {
     let bearer = format!("Bearer {TOKEN}");
     let document = ask(cohortd.admin, "GET", "/api/v1/openapi.json", Some(&bearer), None).await;
@@ -106,7 +106,7 @@ async fn whoever_may_only_read_sees_what_is_there_and_changes_nothing() {
     let calls = launchdarkly.calls().total;
     let (mut looked, mut refused) = (0, 0);
     for (method, path, operation) in operations(&cohortd).await {
-        // Something that would be done: forgetting, dropping and what else there is.
+        // A body for a change that would be carried out, such as forgetting or dropping.
         let body = (method == "POST").then(|| match path.rsplit('/').next() {
             Some("events" | "explain") => event.clone(),
             Some("forget") => json!({"user_id": "ada"}),
@@ -151,7 +151,7 @@ async fn whoever_may_only_read_sees_what_is_there_and_changes_nothing() {
         assert_eq!(answer.status, expected, "{method} {path}");
     }
 
-    // Nothing has happened to anybody.
+    // Nobody's membership has changed.
     let of_ada = "/api/v1/destinations/production/members/ada";
     let ada = ask(admin, "GET", of_ada, Some(&look), None).await.json();
     assert_eq!((&ada[0]["included"], &ada[0]["told"]), (&json!(true), &json!(true)));
@@ -161,7 +161,7 @@ async fn whoever_may_only_read_sees_what_is_there_and_changes_nothing() {
     let status = ask(admin, "GET", "/status", Some(&look), None).await.json();
     assert_eq!(status["destinations"]["production"]["paused_since"], Value::Null);
 
-    // The events that are kept are for operators.
+    // Kept events are only for operators with full access.
     let kept = "/api/v1/destinations/production/rejected";
     for path in [kept, &format!("{kept}/1")] {
         let shown = ask(admin, "GET", path, Some(&look), None).await.text;
@@ -243,7 +243,7 @@ async fn no_answer_is_stored_or_taken_for_what_it_is_not() {
     let mut seen = std::collections::BTreeSet::new();
     for (method, path) in all {
         for token in [None, Some(bearer.as_str())] {
-            // No body: no change is made, and one that would be is refused.
+            // Without a body nothing is changed: a request that would need one is refused.
             let Answered { status, headers, .. } =
                 ask(cohortd.admin, &method, &path, token, None).await;
             assert_eq!(headers["cache-control"], "no-store", "{method} {path}: {status}");
@@ -260,12 +260,12 @@ async fn no_answer_is_stored_or_taken_for_what_it_is_not() {
     }
 }
 
-/// How long guesses go on for the tests below.
+/// How long the tests below keep guessing.
 const A_WHILE: Duration = Duration::from_secs(3);
 
 const GUESSERS: usize = 100;
 
-/// Many guess at once, each on a connection of its own, while somebody works with a right token.
+/// Many clients guess at once, each on its own connection, while an operator works with a valid token.
 async fn guesses_are_slowed_and_told_of_once_while_an_operator_works_on() {
     let (_launchdarkly, _installation, cohortd) = scene().await;
     let admin = cohortd.admin;
@@ -278,7 +278,7 @@ async fn guesses_are_slowed_and_told_of_once_while_an_operator_works_on() {
             let client = client();
             while !is_over.load(Ordering::Relaxed) {
                 let guess = client.get(format!("http://{admin}/status")).bearer_auth(WRONG);
-                // No answer: it made way for somebody else.
+                // No answer: the connection was closed in favour of another one.
                 let Ok(answer) = guess.send().await else { continue };
                 assert_eq!(answer.status(), 401);
                 answers.fetch_add(1, Ordering::Relaxed);
@@ -306,7 +306,7 @@ async fn guesses_are_slowed_and_told_of_once_while_an_operator_works_on() {
         "{answered} guesses answered in {:?}; the operator {rounds}, p99 {p99:?}",
         began.elapsed()
     );
-    // The first line may be sooner than the last of those that are answered at once.
+    // The first log line may come before the last of the guesses that are answered at once.
     let most = 10 + 5 * usize::try_from(began.elapsed().as_secs() + 1).expect("a few");
     assert!(answered <= most, "{answered} in {:?}", began.elapsed());
     assert!(rounds > 5 && p99 < Duration::from_secs(5), "{rounds} {p99:?}");
@@ -325,7 +325,7 @@ async fn guesses_are_slowed_and_told_of_once_while_an_operator_works_on() {
         .and_then(|count| count.parse::<usize>().ok());
     assert!(counted >= Some(GUESSERS), "{metrics}");
 
-    // What still waits does not keep the daemon from ending.
+    // Delayed answers do not keep the daemon from stopping.
     let asked = Instant::now();
     let (status, log) = cohortd.stop();
     assert!(status.success());
@@ -345,7 +345,7 @@ async fn guesses_are_slowed_and_told_of_once_while_an_operator_works_on() {
     assert!(!log.concat().contains("planted-"), "no token is told");
 }
 
-/// More connections than the listener takes: whoever is known keeps the place.
+/// More connections than the listener allows: authenticated clients keep theirs.
 async fn guesses_on_more_connections_than_there_are_do_not_crowd_out_an_operator() {
     let (_launchdarkly, _installation, cohortd) = scene().await;
     let admin = cohortd.admin;
@@ -360,7 +360,7 @@ async fn guesses_on_more_connections_than_there_are_do_not_crowd_out_an_operator
     for _ in 0..600 {
         guessers.spawn(async move {
             let guess = client().get(format!("http://{admin}/status")).bearer_auth(WRONG);
-            let _ = guess.send().await; // most make way
+            let _ = guess.send().await; // most connections are closed in favour of others
         });
     }
     let began = Instant::now();

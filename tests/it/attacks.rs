@@ -1,5 +1,5 @@
-//! What strangers try against the public listener (P5, P6): the probes answer within a second
-//! throughout, memory stays under a bound, and nothing panics. Over HTTP/2: http2.rs; over TLS: tls.rs.
+//! Attacks by strangers on the public listener (P5, P6): probes are answered within a second throughout,
+//! memory stays bounded, and nothing panics. Over HTTP/2: http2.rs; over TLS: tls.rs.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ pub async fn connect(to: SocketAddr) -> TcpStream {
 /// Sends bytes and reads what comes until the other side closes.
 pub async fn exchange(to: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = connect(to).await;
-    // It may be closed before all is sent: that is an answer too.
+    // The connection may be closed before everything is sent, which is an answer too.
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
     let _ = timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("it is closed");
@@ -60,7 +60,7 @@ pub fn ends_well(cohortd: Cohortd) {
 
 async fn ten_thousand_idle_connections_lock_nobody_out() {
     const IDLE: u64 = 10_000;
-    // This process holds the other end of each.
+    // This process holds the other end of each connection.
     let nofile = rustix::process::Resource::Nofile;
     let mut limit = rustix::process::getrlimit(nofile);
     limit.current = limit.maximum;
@@ -144,7 +144,7 @@ async fn deep_json_and_long_heads_cost_an_answer_and_nothing_else() {
             probe(&cohortd).await;
         }
     }
-    // where the body is read as a whole
+    // here the body is read as a whole
     let deep = "[".repeat(100_000) + &"]".repeat(100_000);
     for (path, body, status) in [
         ("/v1/batch", format!("{{\"batch\":[{deep}]}}"), "200"),
@@ -178,7 +178,7 @@ async fn odd_ways_to_send_a_good_request_are_answered() {
     let length = format!("content-length: {}\r\n", body.len());
     let last = format!("{length}connection: close\r\n");
 
-    // Half closed: nothing more will come, and the answer is still wanted.
+    // Half closed: the request is complete, and its answer is still expected.
     let mut stream = connect(cohortd.public).await;
     stream.write_all(&post(&body, &last)).await.expect("sent");
     stream.shutdown().await.expect("half closed");
@@ -186,12 +186,12 @@ async fn odd_ways_to_send_a_good_request_are_answered() {
     timeout(DEADLINE, stream.read_to_string(&mut answer)).await.expect("in time").expect("text");
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 
-    // Two at once.
+    // Two pipelined requests.
     let both = [post(&body, &length), post(&body, &last)].concat();
     let answers = exchange(cohortd.public, &both).await;
     assert_eq!(answers.matches("HTTP/1.1 200 ").count(), 2, "{answers}");
 
-    // The body waits for leave to come.
+    // The client waits for `100 Continue` before it sends the body.
     let mut stream = connect(cohortd.public).await;
     let whole = post(&body, &format!("{last}expect: 100-continue\r\n"));
     let (head, rest) = whole.split_at(whole.len() - body.len());
@@ -206,7 +206,7 @@ async fn odd_ways_to_send_a_good_request_are_answered() {
     ends_well(cohortd);
 }
 
-/// Whoever asks and asks and reads no answer.
+/// A client that keeps sending requests and reads no answer.
 async fn who_asks_without_end_and_reads_nothing_is_cut_off() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -226,7 +226,8 @@ async fn who_asks_without_end_and_reads_nothing_is_cut_off() {
     ends_well(cohortd);
 }
 
-/// Bodies under a signature have to be read before it can be checked: by strangers' hands too.
+/// Bodies with a signature must be read before it can be verified, so strangers can make the daemon wait
+/// for them too.
 async fn bodies_that_are_announced_and_do_not_come_lock_nobody_out() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -260,7 +261,8 @@ async fn bodies_that_are_announced_and_do_not_come_lock_nobody_out() {
     ends_well(cohortd);
 }
 
-/// A quarter of a gigabyte in a few hundred kilobytes, in each encoding, by a stranger and ten at once.
+/// A stranger posts a quarter of a gigabyte, compressed to a few hundred kilobytes, in each encoding, ten
+/// at once.
 async fn bombs_of_each_encoding_are_refused_and_hold_up_nobody() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -281,10 +283,10 @@ async fn bombs_of_each_encoding_are_refused_and_hold_up_nobody() {
             thrown.spawn(async move { exchange(to, &request).await });
         }
         while !thrown.is_empty() {
-            tokio::select! { // a probe that is cut short is begun anew
+            tokio::select! { // a cancelled probe starts again
                 Some(answer) = thrown.join_next() => {
                     let answer = answer.expect("no panic");
-                    // one that made way for another is told so
+                    // one that was evicted in favour of another gets an answer
                     let is = |status: u16| answer.starts_with(&format!("HTTP/1.1 {status} "));
                     assert!(is(status) || is(503), "{encoding}: {answer}");
                 }
@@ -295,7 +297,7 @@ async fn bombs_of_each_encoding_are_refused_and_hold_up_nobody() {
     ends_well(cohortd);
 }
 
-/// Spaces without end, in each encoding, and the answer.
+/// Compressed endless spaces in each encoding, with the expected status.
 fn bombs() -> [(&'static str, Vec<u8>, u16); 2] {
     let spaces = vec![b' '; 1 << 20];
     let filled = |writer: &mut dyn Write| {
@@ -314,7 +316,7 @@ fn bombs() -> [(&'static str, Vec<u8>, u16); 2] {
     [("gzip", gzip, 413), ("deflate", deflate, 413)]
 }
 
-/// Where the system lets few files be open, connections must not use them up.
+/// If few files may be open, idle connections must not use them up.
 async fn few_open_files_are_enough_for_those_that_ask_something() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -336,7 +338,7 @@ async fn few_open_files_are_enough_for_those_that_ask_something() {
     ends_well(cohortd);
 }
 
-/// Where a request ends must mean the same to a proxy in front and to us.
+/// Request smuggling: a proxy in front and the daemon must agree on where a request ends.
 async fn what_hides_behind_a_request_with_two_ends_is_never_taken() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -364,7 +366,7 @@ async fn what_hides_behind_a_request_with_two_ends_is_never_taken() {
     ] {
         let head = format!("POST /segment/production HTTP/1.1\r\nhost: x\r\n{headers}\r\n");
         let answer = exchange(cohortd.public, format!("{head}0\r\n\r\n{hidden}").as_bytes()).await;
-        // However it is taken, nothing behind it is: the connection is closed.
+        // Whatever the answer, nothing behind the request is read: the connection is closed.
         assert!(answer.starts_with("HTTP/1.1 40"), "{headers}: {answer}");
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{headers}: {answer}");
     }

@@ -1,7 +1,8 @@
-//! The unit under a systemd that has booted, installed and operated by the lines of README and the manual.
+//! The systemd unit under a booted systemd, installed and operated with the commands of the README and the
+//! manual.
 //!
-//! The machine is a container of `systemd-nspawn`, whose programs are those of this machine. A service types the
-//! lines, writes down what it saw, and ends the machine.
+//! The machine is a container of `systemd-nspawn` that uses this machine's programs. A service runs the
+//! commands, writes down what it sees, and powers the machine off.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -12,10 +13,10 @@ use crate::containers::{strip_into, trust_somebody};
 use crate::needs::{NSPAWN, OPENSSL};
 use crate::pages;
 
-/// For the whole life of a machine.
+/// Longest life of a machine.
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// What is typed behind the lines of the pages. Whoever waits, waits for what systemd or the daemon says.
+/// Commands in addition to those of the pages. They wait only for events of systemd or the daemon.
 const TYPED: &str = r#"
 waits() { for _ in $(seq 300); do "$@" > /dev/null 2>&1 && return; sleep 0.1; done; "$@"; }
 says() { echo "== $*"; }
@@ -53,7 +54,7 @@ systemctl stop cohortd
 says end; systemctl show cohortd --property Result --value
 "#;
 
-/// What of the machine's own root is not a link into `usr`.
+/// Directories of the machine's root that are no links into `usr`.
 fn make_root(root: &Path) {
     let write = |name: &str, text: &str| {
         let path = root.join(name);

@@ -1,5 +1,5 @@
-//! P6: what a sender may make the daemon keep is bounded: the texts of an event, the bytes of a call, and
-//! the audiences of a destination.
+//! P6: what a sender can make the daemon store is bounded: texts of an event, bytes of a call, and
+//! audiences of a destination.
 
 use cohortd::sandbox::View;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use crate::harness::{Cohortd, DEADLINE, ENVIRONMENT, Installation, identify, launchdarkly};
 
 const NOW_MS: i64 = 1_750_000_000_000;
-/// The longest context key, and the longest id of an audience, in bytes.
+/// The longest context key and the longest audience id, in bytes.
 const KEY_BYTES: usize = 8192;
 const NAME_BYTES: usize = 2048;
 
@@ -65,7 +65,7 @@ async fn a_text_at_its_limit_is_delivered_and_one_byte_more_is_rejected_in_words
     let explained: Value = serde_json::from_str(&typed.out).expect("JSON");
     assert_eq!(typed.code, 1, "{explained}");
     assert_eq!((&explained["outcome"], &explained["reason"]), (&json!("rejected"), &json!(said)));
-    // A deletion is never refused: an older version may have taken the id.
+    // A deletion is never refused: an older version may have accepted the id.
     let deletion = json!({"type": "delete", "userId": too_long});
     let (status, answer) = cohortd.post(&deletion).await.expect("an answer");
     assert_eq!((status, &answer["accepted"]), (200, &json!(1)));
@@ -92,7 +92,7 @@ async fn a_batch_of_long_keys_is_cut_where_its_call_would_be_too_large() {
     assert!(largest <= MOST_BYTES, "{largest} bytes");
     assert_eq!(most, 14, "as many as fit");
 
-    // Short keys fill a batch as ever.
+    // Short keys still fill a batch.
     let short = entries((0..100).map(|number| format!("user{number}")));
     let (status, _) = cohortd.post_batch(&short).await.expect("an answer");
     assert_eq!(status, 200);
@@ -151,7 +151,7 @@ async fn past_the_limit_a_new_audience_is_rejected_and_known_ones_go_on() {
     installation.types(Some(cohortd.admin), &["drop", "production", &dropped]).done();
     let event = identify("ada", "another", true, NOW_MS);
     let taken = async {
-        // A call of the dropped one may still be out.
+        // Refused as long as a call of the dropped audience is in flight.
         while cohortd.post(&event).await.expect("an answer").0 != 200 {}
     };
     tokio::time::timeout(DEADLINE, taken).await.expect("its place is free");
@@ -173,7 +173,7 @@ async fn memory_stays_bounded_however_large_the_keys_are_that_are_sent() {
         .set("listen.answer_timeout_ms", "30000")
         .set("log.level", "info");
     let cohortd = installation.start();
-    // Each stands twice in its event, which may have 1 MiB.
+    // Each key appears twice in its event, which may have 1 MiB.
     let large: Vec<Value> = entries((0..120).map(|number| key(number, 450 * 1024)));
     for large in large.chunks(30) {
         let (_, answer) = cohortd.post_batch(large).await.expect("an answer");

@@ -1,5 +1,5 @@
-//! What is wrong with the certificate of LaunchDarkly, or of what stands in front of it, is said in words that
-//! say what to do.
+//! Errors of LaunchDarkly's certificate, or of the certificate of something in front of it, are reported
+//! with their remedy.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ fn signed(by: &Shown, name: &str, until_year: i32) -> Shown {
     Shown { params, certificate, key }
 }
 
-/// A server that shows this certificate and says nothing; its port.
+/// Starts a server that presents this certificate and never answers. Returns its port.
 async fn server(shows: &Shown) -> u16 {
     let chain = vec![CertificateDer::from(shows.certificate.der().to_vec())];
     let key = PrivateKeyDer::try_from(shows.key.serialize_der()).expect("a key");
@@ -47,7 +47,7 @@ async fn server(shows: &Shown) -> u16 {
     let port = listener.local_addr().expect("it is bound").port();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let _ = acceptor.accept(stream).await; // whoever asks ends it
+            let _ = acceptor.accept(stream).await; // lasts until the client closes it
         }
     });
     port
@@ -55,7 +55,7 @@ async fn server(shows: &Shown) -> u16 {
 
 async fn what_is_wrong_with_a_certificate_is_said_with_its_remedy() {
     let launchdarkly = launchdarkly().await;
-    let _ = rustls::crypto::ring::default_provider().install_default(); // another test may have
+    let _ = rustls::crypto::ring::default_provider().install_default(); // another test may have installed it
     let (known, unknown) = (authority("known"), authority("unknown"));
     let rows = [
         (authority("alone"), "it shows the certificate of a CA as its own"),
@@ -66,7 +66,8 @@ async fn what_is_wrong_with_a_certificate_is_said_with_its_remedy() {
     for (shows, expected) in rows {
         let port = server(&shows).await;
         let mut installation = Installation::new(&launchdarkly);
-        // A CA that shows its own certificate is one that is trusted, as such servers are set up.
+        // Servers that present a CA's certificate as their own are usually set up with clients that trust
+        // it.
         let trusted = if expected.contains("as its own") { &shows } else { &known };
         installation.write("ca.pem", &trusted.certificate.pem());
         installation.set("destinations.production.launchdarkly.ca_file", "ca.pem");

@@ -1,4 +1,4 @@
-//! A clock that was once ahead: it is said, and what it has left in the ledger can be brought back.
+//! A clock that was once ahead is reported, and the times it left in the ledger can be reset.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::harness::{DEADLINE, ENVIRONMENT, Installation, identify, launchdarkly
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Lets a day pass on the clock of the ledger, which nobody uses.
+/// Advances the ledger's clock by a day while no daemon runs.
 async fn a_day_ahead(installation: &Installation) {
     let kept = Retention { max_age: DAY, max_count: 1000, max_bytes: 1 << 20 };
     let settings = Settings {
@@ -27,7 +27,7 @@ async fn a_day_ahead(installation: &Installation) {
         max_audiences: 1000,
         destinations: Vec::new(),
     };
-    // What is known of a new destination is written, and the arrival with it.
+    // Configuring a new destination writes to the ledger, and records the arrival with it.
     let elsewhere = DestinationSettings {
         name: DestinationName::new("elsewhere").expect("not empty"),
         environment: "nowhere".to_owned(),
@@ -54,7 +54,7 @@ async fn p2_an_arrival_that_is_ahead_is_said_everywhere_and_reset_by_the_operato
     assert!(cohortd.stop().0.success());
     a_day_ahead(&installation).await;
 
-    // What comes now has the arrival of tomorrow.
+    // New events get an arrival a day ahead.
     let cohortd = installation.start();
     let said = cohortd.until_logged("the clock of the ledger is ahead").await;
     assert_eq!(said["level"], "ERROR");
@@ -83,7 +83,7 @@ async fn p2_an_arrival_that_is_ahead_is_said_everywhere_and_reset_by_the_operato
     let told = installation.types(Some(cohortd.admin), &["status"]);
     assert_eq!(told.code, 75, "somebody should look");
     assert!(told.out.contains("reset-clock"), "{}", told.out);
-    // Who leaves stays in, though it is answered as accepted.
+    // A member that leaves now stays in, although its event was accepted.
     let leaves = identify("ada", "vip", false, now_ms());
     assert_eq!(cohortd.post(&leaves).await.expect("an answer").0, 200);
     installation.drained().await;

@@ -1,8 +1,8 @@
 //! `cohortd eval` against what Segment's hosted integration did with the same input.
 //!
-//! `tests/conformance` holds recorded cases. Those that show a behaviour we depart from on purpose
-//! carry a `surprise`; how many of them differ is written down, so that a change of behaviour is
-//! noticed in either direction.
+//! `tests/conformance` holds recorded cases. Those that show behaviour we deliberately differ from carry a
+//! `surprise`. The number of them that differ is asserted, so that a change of behaviour in either
+//! direction is noticed.
 
 pub mod mapping;
 pub mod subscription;

@@ -1,7 +1,8 @@
-//! The image, made from the Dockerfile and run as the manual says, by an engine for containers.
+//! The image, built from the Dockerfile and run as the manual describes, by a container engine.
 //!
-//! No registry is asked: both base images are look-alikes, made of what this machine has. The one with the
-//! compiler hands out a binary that is there already, so that what is shown is the image and not the build. All of it
+//! No registry is contacted: both base images are substitutes made from this machine's files. The one with
+//! the compiler provides a binary that was built before, so that the test covers the image and not the
+//! build. Everything runs in its own network, where the manual's ports are free.
 //! happens in a network of its own, where the manual's ports are free.
 
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +16,7 @@ use crate::pages;
 /// Longer than a start takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// An engine with images, volumes and a network that are nobody else's.
+/// An engine whose images, volumes and network are used by nothing else.
 pub struct Engine {
     folder: tempfile::TempDir,
     network: Child,
@@ -37,8 +38,8 @@ impl Engine {
         for folder in ["bin", "project"] {
             std::fs::create_dir(engine.at(folder)).expect("it is ours");
         }
-        // Who has Docker types `docker`. A build takes the bases as they are, and its steps use the programs of this
-        // machine; the other format has no health checks.
+        // The pages say `docker`. A build uses the base images as they are, and its steps run this
+        // machine's programs; the other image format has no health checks.
         let root = engine.folder.path().display();
         let podman = format!(
             "#!/bin/sh\n\
@@ -49,7 +50,7 @@ impl Engine {
              fi\n\
              exec podman --root {root}/images --runroot {root}/run --storage-driver vfs --log-level error \"$@\"\n"
         );
-        // Without groups it also works inside of a container; where the old kind is mounted, only `runc` works.
+        // Without cgroups it also works inside a container. With cgroups v1 only `runc` works.
         let groups = if container_runtime() == "crun" { "cgroups = \"disabled\"" } else { "" };
         let settings = format!(
             "[containers]\n{groups}\ndefault_ulimits = [\"nofile=4096:4096\", \"nproc=1024:1024\"]\n\
@@ -68,7 +69,7 @@ impl Engine {
         self.folder.path().join(name)
     }
 
-    /// What a shell says to lines that are typed in the folder of the project.
+    /// Runs lines in a shell, in the project's folder; returns its output.
     fn sh(&self, lines: &str) -> Result<String, String> {
         let network = format!("--net=/proc/{}/ns/net", self.network.id());
         let path = std::env::var("PATH").unwrap_or_default();
@@ -88,7 +89,7 @@ impl Engine {
         if status.success() { Ok(said.into_owned()) } else { Err(format!("{said}{complaint}")) }
     }
 
-    /// The same of lines that do what they should.
+    /// Like [`sh`](Self::sh), for lines that must succeed.
     fn types(&self, lines: &str) -> String {
         self.sh(lines).unwrap_or_else(|complaint| panic!("{lines}: {complaint}"))
     }
@@ -101,7 +102,7 @@ impl Engine {
         }
     }
 
-    /// The project as it was cloned, with the two images that its own is made from.
+    /// The project as cloned, and the two images that its own image is built from.
     fn clones(&self) {
         let manifest = env!("CARGO_MANIFEST_DIR");
         let wanted = "Cargo.toml Cargo.lock Dockerfile .dockerignore .cargo .ci config src";
@@ -148,7 +149,7 @@ impl Engine {
         self.types(&format!("docker build -q -t {name} -f {} {root}", recipe.display()));
     }
 
-    /// The secrets and the configuration of README, with what LaunchDarkly gives.
+    /// Creates the secrets and the configuration from the README, with LaunchDarkly's values filled in.
     fn sets_up(&self) {
         self.types(&pages::lines_with("openssl rand -hex 32 > segment-secret"));
         let toml = pages::file_with("toml", "service_token_file = \"launchdarkly-token\"");
@@ -164,14 +165,14 @@ fn write_program(path: &Path, text: &str) {
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("it is ours");
 }
 
-/// The binary that is tested, without what only a debugger reads.
+/// Writes the tested binary without its debug information.
 pub fn strip_into(file: &Path) {
     let mut strip = Command::new("strip");
     strip.arg("-o").arg(file).arg(env!("CARGO_BIN_EXE_cohortd"));
     assert!(strip.status().expect("it comes with the compiler").success());
 }
 
-/// Gives a machine an authority that it trusts: without any, nothing is delivered by https.
+/// Installs a trusted CA on a machine: without any, nothing is delivered over https.
 pub fn trust_somebody(root: &Path) {
     let key = rcgen::KeyPair::generate().expect("a key");
     let mut params = rcgen::CertificateParams::default();
@@ -182,7 +183,7 @@ pub fn trust_somebody(root: &Path) {
     std::fs::write(folder.join("ca-certificates.crt"), certificate.pem()).expect("it is ours");
 }
 
-/// What the dynamic linker puts together, itself included.
+/// The libraries that the dynamic linker loads, and the linker itself.
 fn libraries_of(binary: &Path) -> Vec<PathBuf> {
     let said = Command::new("ldd").arg(binary).output().expect("it comes with the C library");
     let said = String::from_utf8(said.stdout).expect("it writes text");
@@ -212,7 +213,7 @@ fn the_image_is_made_runs_without_rights_moves_an_old_ledger_and_gives_it_back()
     assert_eq!(labels["org.opencontainers.image.version"], env!("CARGO_PKG_VERSION"));
     assert_ne!(labels["org.opencontainers.image.revision"], "unknown");
 
-    // As 0.1.0 did: the ledger is the volume.
+    // As in 0.1.0, where the ledger was the volume.
     engine.types(&run.replace(" cohortd\n", " -e COHORTD_LEDGER__PATH=/var/lib/cohortd cohortd\n"));
     engine.until("docker exec cohortd cohortd healthcheck");
     let sent = engine.types("docker exec cohortd cohortd send --user eve --audience vip --enter");
@@ -235,7 +236,7 @@ fn the_image_is_made_runs_without_rights_moves_an_old_ledger_and_gives_it_back()
     );
     engine.sh("docker exec cohortd sh -c true").expect_err("there is no shell");
 
-    // From outside of the container, on the two ports.
+    // From outside of the container, through both ports.
     let outside = format!(
         "COHORTD_LISTEN__ADDRESS=127.0.0.1:8080 COHORTD_ADMIN__ADDRESS=127.0.0.1:8081 \
          COHORTD_ADMIN__TOKENS_FILE=admin-token {}",
@@ -245,7 +246,7 @@ fn the_image_is_made_runs_without_rights_moves_an_old_ledger_and_gives_it_back()
     let members = engine.types(&format!("{outside} member production eve"));
     assert!(members.contains("vip"), "{members}");
 
-    // A backup with eve alone, and back to it.
+    // Takes a backup that holds only eve, and restores it later.
     let backup = pages::lines_with("docker exec cohortd cohortd ledger backup");
     let (backup, stop) = pages::before(&backup, "docker stop");
     let (stop, restore) = pages::before(stop, "docker run");
@@ -260,7 +261,7 @@ fn the_image_is_made_runs_without_rights_moves_an_old_ledger_and_gives_it_back()
     assert!(exported.contains("\"eve\"") && !exported.contains("\"ada\""), "{exported}");
 }
 
-/// Each container of `compose.yaml` finds its secrets; a secret that is rotated by renaming is seen.
+/// Each container of `compose.yaml` finds its secrets, and rotating a secret by a rename is noticed.
 fn the_folders_of_secrets_are_those_that_compose_mounts() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let secrets = pages::lines_with("config/secrets/cohortd/segment-bearer");

@@ -1,5 +1,5 @@
-//! P3, P4, P5: whatever goes wrong on the way, and in whatever order events come, every segment ends
-//! equal to what the events say, nothing overtakes, and only members that are refused are missing.
+//! P3, P4, P5: whatever fails on the way, and in whatever order events arrive, every segment ends equal to
+//! what the events say. Nothing is overtaken, and only refused members are missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,11 +18,11 @@ use crate::harness::{
 const AUDIENCES: [&str; 4] = ["alpha", "beta", "gamma", "delta"];
 const PEOPLE: u32 = 60;
 const EVENTS: usize = 2000;
-/// As many requests under way at once.
+/// Requests in flight at once.
 const POSTERS: usize = 8;
 const NOW_MS: i64 = 1_750_000_000_000;
 
-/// One of these in every audience would stop a daemon that lets a member spoil its batch.
+/// One refused member in every audience: a daemon that lets a member spoil its batch would get stuck.
 fn is_refused(user: &str) -> bool {
     user.ends_with('7')
 }
@@ -30,8 +30,8 @@ fn is_refused(user: &str) -> bool {
 /// What the events say: for each member the time and value of its latest event.
 type Truth = BTreeMap<(String, String), (i64, bool)>;
 
-/// Changes with few different times, each as an Identify and a Track, some more than once, in no
-/// order; one element is one request.
+/// Changes with few different times, each as an Identify and a Track, some repeated, in random order. Each
+/// element is one request.
 fn requests(random: &mut StdRng) -> (Vec<Vec<Value>>, Truth) {
     let mut truth = Truth::new();
     let mut values: BTreeMap<(String, String, i64), bool> = BTreeMap::new();
@@ -40,7 +40,7 @@ fn requests(random: &mut StdRng) -> (Vec<Vec<Value>>, Truth) {
         let audience = AUDIENCES[random.random_range(0..AUDIENCES.len())];
         let user = format!("user{:03}", random.random_range(0..PEOPLE));
         let at_ms = NOW_MS + random.random_range(0..40);
-        // Requests that are under way together have no order, so one member has one value at a time.
+        // Concurrent requests have no order, so a member has a single value for each time.
         let value = random.random_bool(0.6);
         let value = *values.entry((audience.into(), user.clone(), at_ms)).or_insert(value);
         let latest = truth.entry((format!("aud_{audience}"), user.clone())).or_insert((0, value));
@@ -73,8 +73,8 @@ fn track(user: &str, audience: &str, enters: bool, at_ms: i64) -> Value {
     event
 }
 
-/// Everything that `design::launchdarkly::answers` lists, at random. What is applied late is so before the
-/// re-assertion, which comes two request timeouts after the settle.
+/// A random fault from `design::launchdarkly::answers`. A late apply happens before the reassertion, which
+/// follows the settle after two request timeouts.
 fn fault(random: &mut StdRng) -> Fault {
     let apply = match random.random_range(0..3) {
         0 => Apply::No,
@@ -96,7 +96,7 @@ fn fault(random: &mut StdRng) -> Fault {
         34..36 => Fault::AnswerAfterApply { status: 500, headers: Vec::new(), body: None },
         36..40 => limited("Retry-After", "0".to_owned()),
         40..41 => limited("Retry-After", "1".to_owned()),
-        // long ago: counts as soon
+        // in the past: no wait
         41..44 => limited("X-Ratelimit-Reset", "1000".to_owned()),
         _ => Fault::None,
     }
@@ -135,7 +135,7 @@ async fn converges(seed: u64) {
     let mut fate = StdRng::seed_from_u64(seed + 1);
     launchdarkly.script(move |_: &Incoming<'_>| fault(&mut fate));
     let mut installation = Installation::new(&launchdarkly);
-    installation.set("delivery.max_batch", "10"); // many calls, so that many go wrong
+    installation.set("delivery.max_batch", "10"); // many calls, so that many fail
     let cohortd = installation.start();
 
     let (requests, truth) = requests(&mut random);

@@ -1,9 +1,9 @@
-//! SIGKILL at any moment loses nothing that was answered (P1), does not mix up the order of events
-//! (P2), and leaves no segment different from what was answered (P4).
+//! SIGKILL at any moment loses nothing that was answered (P1), does not change the order of events (P2),
+//! and leaves no segment different from what was answered (P4).
 //!
-//! The test keeps the truth beside the daemon. A request whose answer was lost may or may not be
-//! recorded: for each member the outcome must be that of the accepted events and *some* of the
-//! unanswered requests.
+//! The test tracks the expected state. A request whose answer was lost may or may not have been recorded:
+//! for each member the outcome must be that of the accepted events and of some subset of the unanswered
+//! requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -26,10 +26,11 @@ const POSTERS: u64 = 6;
 const MEMBERS: usize = 60;
 const AUDIENCES: [&str; 3] = ["beta_testers", "vip", "cart_abandoners"];
 const EPOCH_MS: i64 = 1_750_000_000_000;
-/// Times are drawn from so many milliseconds: members share them, and most arrive out of order.
+/// Range of random event times in milliseconds: small enough that times are shared by members, and most
+/// events arrive out of order.
 const SPAN_MS: i64 = 20_000;
 
-/// Audience and user.
+/// An audience and a user.
 type Member = (&'static str, String);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,7 +39,7 @@ struct Told {
     enters: bool,
 }
 
-/// One request: what it says, and what it amounts to for each member it names.
+/// One request: its events, and their outcome for each member.
 #[derive(Clone)]
 struct Post {
     events: Vec<Value>,
@@ -46,11 +47,11 @@ struct Post {
     says: BTreeMap<Member, Told>,
 }
 
-/// What was sent and what became of it.
+/// The requests sent and their outcomes.
 #[derive(Default)]
 struct Truth {
-    /// Times that a member was given already: two requests never tie, so that their order of
-    /// arrival, which nobody knows, does not matter.
+    /// Times already used for each member. Requests never share one, so that their order of arrival, which
+    /// is unknown, does not matter.
     used: BTreeSet<(Member, i64)>,
     accepted: BTreeMap<Member, Told>,
     unanswered: Vec<Post>,
@@ -107,7 +108,7 @@ impl Truth {
                     }
                 }
             }
-            // It may be recorded all the same.
+            // It may have been recorded nevertheless.
             Some((503, _)) => {
                 self.refused += 1;
                 self.unanswered.push(post);
@@ -117,7 +118,7 @@ impl Truth {
         }
     }
 
-    /// Whether each member may be in; a member of which nothing is known cannot be.
+    /// The possible final values of each member; a member without any is not in the segment.
     fn outcomes(&self) -> BTreeMap<Member, BTreeSet<bool>> {
         let mut outcomes: BTreeMap<Member, BTreeSet<bool>> = BTreeMap::new();
         for (member, told) in &self.accepted {
@@ -136,7 +137,8 @@ impl Truth {
     }
 }
 
-/// Posts until the daemon is gone. First what went unanswered in the lives before, as Segment does.
+/// Posts until the daemon is gone: first the requests that previous daemons did not answer, as Segment
+/// would.
 async fn poster(
     cohortd: Arc<Cohortd>,
     truth: Arc<Mutex<Truth>>,
@@ -164,7 +166,7 @@ async fn poster(
     }
 }
 
-/// Now and then a call goes wrong in one of the ways that leave the daemon in doubt.
+/// Makes some calls fail in ways that leave it unknown whether they were applied.
 fn trouble(mut chance: StdRng) -> impl FnMut(&cohortd::sandbox::Incoming<'_>) -> Fault + Send {
     move |_| match chance.random_range(0..20) {
         0 => Fault::Reset { apply: Apply::Now },
@@ -205,7 +207,7 @@ async fn twenty_kills_leave_the_segments_as_what_was_answered() {
             .collect();
         truth.lock().expect("no poster panics with it").unanswered.extend(again);
 
-        // The moment: so many answers, or so many calls, into this life.
+        // When to kill: after this many answers, or this many calls.
         let moment = chance.random_range(1..150);
         if round % 2 == 0 {
             let enough = answered.wait_for(|answers| *answers >= moment);

@@ -1,5 +1,5 @@
-//! The dashboard in a real browser, against the running daemon: what a person sees and does there, and what
-//! the browser minds about it.
+//! The dashboard in a real browser, against the running daemon: what a user sees and does, and which errors
+//! the browser reports.
 
 mod browser;
 pub mod layout;
@@ -19,10 +19,10 @@ use crate::harness::{
 };
 use crate::needs::{CHROMIUM, PLAYWRIGHT};
 
-/// Events are of a time that the daemon still remembers leavers of.
+/// Event time. It is within the tombstone TTL, which these tests raise.
 const NOW_MS: i64 = 1_750_000_000_000;
 const MEMORY: &str = "315360000";
-/// A person sees within this what has changed.
+/// How soon a change must be visible.
 const SOON: Duration = Duration::from_secs(2);
 
 fn address(cohortd: &Cohortd) -> String {
@@ -42,7 +42,7 @@ async fn enter(cohortd: &Cohortd, audience: &str, people: &[&str]) {
     assert_eq!((status, &answer["accepted"]), (200, &people.len().into()), "{answer}");
 }
 
-/// A browser beside a daemon that has told LaunchDarkly of these people in `vip`.
+/// A browser, and a daemon that has delivered these members of `vip`.
 struct Scene {
     browser: Browser,
     launchdarkly: StandIn,
@@ -118,7 +118,7 @@ async fn a_rejected_event_is_replayed_once_the_mapping_is_mended() {
     browser.see("text=1 event still rejected").await;
     browser.is_content().await;
 
-    // The page stays open over the restart that the new mapping needs.
+    // The page stays open during the restart that the new mapping needs.
     installation.set("admin.address", &cohortd.admin.to_string());
     installation.set("destinations.production.mapping.context_key", "user_id_then_anonymousId");
     assert!(cohortd.stop().0.success());
@@ -286,8 +286,8 @@ async fn without_a_token_the_page_shows_nothing_and_with_it_nothing_personal_is_
     assert!(!cohortd.log().join("\n").contains("planted-admin-token"));
 }
 
-/// With a token that may only read: everything is shown but the events that are kept, and no button that
-/// changes anything can be pressed.
+/// With a token for read access: everything but the kept events is shown, and buttons that change something
+/// are disabled.
 async fn a_token_that_may_only_read_changes_nothing_and_the_page_says_why() {
     let browser = Browser::start();
     let launchdarkly = launchdarkly().await;
@@ -362,7 +362,7 @@ async fn it_is_used_by_keyboard() {
     browser.is_content().await;
 }
 
-/// Pictures of everything, to be looked at, under the target folder: tmp/dashboard/pictures.
+/// Takes screenshots of everything for review, into the target folder: tmp/dashboard/pictures.
 async fn it_is_right_at_both_widths_and_in_both_schemes() {
     let scene = Scene::with(&[]).await;
     let Scene { browser, launchdarkly, cohortd, .. } = &scene;
@@ -411,7 +411,7 @@ async fn look_at_all(browser: &Browser, cohortd: &Cohortd, what: &str, panels: &
     }
 }
 
-/// Brings a panel to where there is something to see.
+/// Brings a panel into a state worth a screenshot.
 async fn prepare(browser: &Browser, panel: &str) {
     match panel {
         "audiences" => browser.see("role=button[name='Manage Cart abandoners']").await,
@@ -434,7 +434,7 @@ async fn prepare(browser: &Browser, panel: &str) {
     }
 }
 
-/// What the plots are drawn from. No browser is needed to see that it is counted, and that it names nobody.
+/// The data of the charts. Needs no browser: they are counted, and contain no names.
 async fn the_last_hour_is_counted_and_names_nobody() {
     let launchdarkly = launchdarkly().await;
     let mut installation = installation(&launchdarkly);

@@ -1,5 +1,5 @@
-//! What is posted again, late or out of order changes nothing that is newer: deletions count at their own
-//! time, and messages without a believed time as they did the first time (P2).
+//! Repeated, late or reordered events change nothing newer: deletions count at their own time, and messages
+//! without a believed time count as they did the first time (P2).
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ fn now_ms() -> i64 {
     SystemClock.now().0 / 1000
 }
 
-/// A daemon over its lives, and who is told.
+/// A daemon over several runs, and its stand-in.
 struct Scene {
     launchdarkly: StandIn,
     installation: Installation,
@@ -71,7 +71,7 @@ impl Scene {
         self.cohortd.as_ref().expect("it is gone only between two lives")
     }
 
-    /// Each is accepted.
+    /// Posts events one by one; each must be accepted.
     async fn post(&self, events: &[&Value]) {
         for event in events {
             let (status, answer) = self.cohortd().post(event).await.expect("an answer");
@@ -79,13 +79,13 @@ impl Scene {
         }
     }
 
-    /// In one request.
+    /// Posts events in one request.
     async fn post_together(&self, events: &[Value]) {
         let (status, answer) = self.cohortd().post_batch(events).await.expect("an answer");
         assert_eq!((status, &answer["accepted"]), (200, &json!(events.len())), "{answer}");
     }
 
-    /// Who is in the audience once everything posted before is delivered.
+    /// The members of the audience once everything posted before is delivered.
     async fn members(&mut self) -> Vec<String> {
         let key = format!("witness{}", self.witnesses);
         self.witnesses += 1;
@@ -93,7 +93,7 @@ impl Scene {
         self.delivered(&key).await
     }
 
-    /// Who is in the audience once this witness is.
+    /// The members of the audience once this witness is among them.
     async fn delivered(&mut self, key: &str) -> Vec<String> {
         let arrived = |view: &View<'_>| view.has(ENVIRONMENT, AUDIENCE, key);
         self.launchdarkly.until(DEADLINE, arrived).await.expect("the witness arrives");
@@ -103,7 +103,7 @@ impl Scene {
         members.filter(|member| !member.starts_with("witness")).collect()
     }
 
-    /// The same where everybody is known by an email.
+    /// Like [`members`](Self::members), for an audience whose context key is the email.
     async fn members_by_email(&mut self) -> Vec<String> {
         let key = format!("witness{}@example.com", self.witnesses);
         self.witnesses += 1;
@@ -113,7 +113,7 @@ impl Scene {
         self.delivered(&key).await
     }
 
-    /// SIGKILL, and a new life.
+    /// Kills the daemon and starts it again.
     fn restart(&mut self) {
         self.cohortd.take().expect("one life at a time").kill();
         self.cohortd = Some(self.installation.start());
@@ -134,7 +134,7 @@ async fn a_deletion_that_is_posted_again_does_not_undo_a_return() {
     assert_eq!(scene.members().await, [""; 0], "a later one does");
 }
 
-/// Segment tries for four hours, so that what it could not deliver comes after what it could.
+/// Segment retries for four hours, so an event that could not be delivered may arrive after later ones.
 async fn a_deletion_that_comes_late_counts_when_it_was_asked_for() {
     let mut scene = Scene::new().await;
     scene.post(&[&enters("ada", NOW_MS + 2 * MINUTE), &enters("bob", NOW_MS)]).await;
@@ -176,7 +176,7 @@ async fn within_a_request_a_deletion_counts_at_its_time_and_at_equal_times_in_it
     assert_eq!(scene.members().await, ["known", "late", "returns", "tie_stays"]);
 }
 
-/// Without any time all of a request happened at once: then its order decides.
+/// Events of a request without times happened at the same moment: their order in the request decides.
 async fn within_a_request_without_times_the_later_item_wins() {
     let mut scene = Scene::new().await;
     let timeless = without_a_time;
@@ -259,7 +259,7 @@ async fn an_event_without_a_believed_time_counts_as_it_did_the_first_time() {
     assert_eq!(scene.members().await, ["p0"], "another message is");
 }
 
-/// Said again in the same words it may be meant again: they have left in between.
+/// An identical event may be a new one: they may have left in between.
 async fn an_event_with_neither_a_time_nor_an_id_is_new_each_time() {
     let mut scene = Scene::new().await;
     let nameless = |event| without(without_a_time(event), "messageId");
@@ -270,7 +270,7 @@ async fn an_event_with_neither_a_time_nor_an_id_is_new_each_time() {
     }
 }
 
-/// Only the first event of a batch is signed: it can be posted again alone.
+/// Only the first event of a batch is signed, so it can be replayed alone.
 async fn the_first_event_of_a_batch_posted_again_alone_is_no_later_arrival() {
     let mut scene = Scene::new().await;
     let entry = without_a_time(enters("ada", 0));
@@ -331,7 +331,8 @@ async fn an_entry_stamped_ahead_that_survives_a_deletion_is_shown_and_forget_tak
     assert_eq!(scene.members().await, ["ada"], "a newer one does");
 }
 
-/// However many entries deletions leave in place, the log says it at once and then once a minute, with how many.
+/// However many entries a deletion leaves in place, the log reports it at once and then once a minute, with
+/// their number.
 async fn of_entries_that_outlive_a_deletion_there_is_a_line_a_minute() {
     let scene = Scene::new().await;
     let message = "a deletion left entries in place that were stamped ahead of their arrival: if the person is to go all \
@@ -364,7 +365,7 @@ async fn of_entries_that_outlive_a_deletion_there_is_a_line_a_minute() {
         .collect();
     note!("{lines:?}");
     let entries: Vec<_> = lines.iter().filter_map(|line| line["entries"].as_u64()).collect();
-    // the log is read a little later than it is written
+    // log lines are read slightly after they are written
     assert!(
         entries[0] == 1 && entries.iter().sum::<u64>() + 2 >= number,
         "{entries:?} of {number}"

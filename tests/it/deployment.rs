@@ -1,5 +1,5 @@
-//! The files under config/ that people deploy with: well-formed, about metrics and keys that there are, and
-//! accepted by the tools of those they are for.
+//! The deployment files under config/ are well-formed, use only metrics and keys that exist, and are
+//! accepted by the tools they are for.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ fn str_of(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("text: {value}"))
 }
 
-/// Runs somebody's tool, which must find nothing to complain about.
+/// Runs an external tool that must find nothing to complain about.
 fn accepts(tool: impl AsRef<Path>, arguments: &[&str]) {
     let tool = tool.as_ref();
     let said = Command::new(tool).args(arguments).output().expect("it is there");
@@ -43,7 +43,7 @@ fn accepts(tool: impl AsRef<Path>, arguments: &[&str]) {
     assert!(said.status.success(), "{} {arguments:?}: {complaint}", tool.display());
 }
 
-/// Every metric in a query is in the catalogue, with the labels that it is asked for.
+/// Checks that every metric in a query is in the catalogue, with the labels that the query uses.
 fn knows_the_metrics_of(query: &str) {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut found = 0;
@@ -107,7 +107,7 @@ fn dashboard() -> Value {
     serde_json::from_str(&text("grafana/dashboards/cohortd.json")).expect("it is JSON")
 }
 
-/// What its panels and annotations ask Prometheus.
+/// The Prometheus queries of a dashboard's panels and annotations.
 fn queries(dashboard: &Value) -> Vec<&str> {
     let panels = list(&dashboard["panels"]).filter(|panel| panel["type"] != "row");
     let targets = panels.flat_map(|panel| list(&panel["targets"]));
@@ -135,7 +135,7 @@ fn the_grafana_dashboard_asks_for_metrics_that_there_are() {
     }
 }
 
-/// As rules: JSON is YAML.
+/// Checked as rules, since JSON is YAML.
 fn prometheus_takes_the_queries_of_the_dashboard() {
     let dashboard = dashboard();
     let rule = |(index, query): (usize, &str)| {
@@ -150,13 +150,13 @@ fn prometheus_takes_the_queries_of_the_dashboard() {
     accepts("promtool", &["check", "rules", "--lint=none", str_path(&file)]);
 }
 
-/// A signature alone covers only the first event of a batch.
+/// Both credentials must be required, because a signature covers only the first event of a batch.
 fn demands_both(config: &Config) {
     let segment = config.destinations[0].segment.as_ref().expect("it has a path");
     assert_eq!(segment.require, [Credential::Signature, Credential::Bearer]);
 }
 
-/// A folder with the secrets, and the configuration that results with it in place of `mounted`.
+/// Creates a folder of secrets, and loads a configuration with that folder in place of `mounted`.
 fn loaded(
     toml: Option<&str>,
     variables: &[(String, String)],
@@ -184,7 +184,7 @@ fn loaded(
     Config::load_from(file.as_deref(), variables).unwrap_or_else(|faults| panic!("{faults}"))
 }
 
-/// Alerts go somewhere, and from there to somebody who is named.
+/// Alerts are sent somewhere, and from there to a named receiver.
 fn the_alertmanager_is_the_one_that_prometheus_tells() {
     let scraping = &yaml("prometheus/prometheus.yaml")[0];
     let told = &scraping["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"][0];
@@ -249,7 +249,7 @@ fn the_compose_file_makes_a_configuration_and_mounts_what_is_there() {
     }
 }
 
-/// With the Secret that the manual makes.
+/// Loads a configuration as in the pod, with the Secret that the manual creates.
 fn in_the_pod(toml: &str) -> Config {
     let made = pages::lines_with("kubectl create secret generic cohortd");
     let keys = made.split("--from-file=").skip(1);
@@ -288,7 +288,7 @@ fn the_kubernetes_manifests_have_one_writer_and_an_end_in_time() {
     assert_eq!(ports, listening.map(|address| Some(u64::from(address.port()))));
 }
 
-/// What stands in front of it and watches it names its ports and its labels.
+/// The Ingress, monitors and the like refer to its ports and labels.
 fn what_is_around_the_pod_finds_it() {
     let manifests = yaml("kubernetes/cohortd.yaml");
     let of_kind = |kind: &str| {
@@ -366,7 +366,7 @@ fn the_image_says_the_version_that_it_has() {
     assert_eq!(version, Some(env!("CARGO_PKG_VERSION")));
 }
 
-/// What README and the manual have people make beside the sources is not committed by mistake.
+/// Files that the README and the manual have people create in the source tree are not committed by mistake.
 fn git_ignores_what_the_lines_of_the_pages_make() {
     let ignored = include_str!("../../.gitignore");
     for made in ["segment-secret", "admin-token", "prometheus-token"] {
@@ -381,7 +381,7 @@ fn git_ignores_what_the_lines_of_the_pages_make() {
 }
 
 fn systemd_takes_the_unit() {
-    // It names a binary that need not be installed here.
+    // The unit names a binary that need not be installed here.
     let unit = text("cohortd.service");
     let unit = unit.replace("/usr/local/bin/cohortd", env!("CARGO_BIN_EXE_cohortd"));
     let folder = tempfile::tempdir().expect("a temporary directory");

@@ -1,4 +1,4 @@
-//! Senders at a distance: a link that carries every byte late, in both directions and in order.
+//! Distant senders: a link that delays every byte in both directions and keeps their order.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,10 +18,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::harness::{DEADLINE, ENVIRONMENT, Installation, SHARED_SECRET, identify, launchdarkly};
 
 const NOW_MS: i64 = 1_750_000_000_000;
-/// There and back.
+/// The round-trip time of the link.
 const ROUND_TRIP: Duration = Duration::from_millis(100);
 
-/// Where a link to `to` begins.
+/// Starts a link to `to`. Returns its near end.
 async fn link(to: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let address = listener.local_addr().expect("bound");
@@ -37,7 +37,7 @@ async fn link(to: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Carries bytes one way, each as late as the first; as many as come are under way.
+/// Carries bytes in one direction, delaying all by the same time, without limiting how many are in transit.
 async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
     let (departed, mut arriving) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
     tokio::spawn(async move {
@@ -57,7 +57,7 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
     }
 }
 
-/// Four thousand events, as Segment signs them, of users whose names begin like this.
+/// Four thousand events of users whose names begin with `users`, signed as by Segment.
 fn batch(users: &str) -> Request<Full<Bytes>> {
     let event = |number| {
         let mut event = identify(&format!("{users}-{number}"), "vip", true, NOW_MS);
@@ -73,7 +73,7 @@ fn batch(users: &str) -> Request<Full<Bytes>> {
         .expect("a request")
 }
 
-/// Posts them over HTTP/2, on a connection of their own. Returns how long the answer took.
+/// Posts a batch over HTTP/2 on a new connection. Returns how long the answer took.
 async fn post(to: SocketAddr, batch: Request<Full<Bytes>>) -> Duration {
     let io = TokioIo::new(TcpStream::connect(to).await.expect("it listens"));
     let (mut sender, connection) =
@@ -89,7 +89,8 @@ async fn post(to: SocketAddr, batch: Request<Full<Bytes>>) -> Duration {
     took
 }
 
-/// Segment waits five seconds for the answer, and a window that is full waits for a round trip.
+/// Segment waits five seconds for the answer, and each time a flow control window is exhausted costs a
+/// round trip.
 async fn a_large_batch_over_http_2_takes_few_round_trips() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);

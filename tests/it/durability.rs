@@ -1,7 +1,7 @@
-//! A 2xx means synced, not merely written (P1): what the daemon asks of the operating system, seen
-//! from outside. A SIGKILL cannot show this, for the system keeps what a dead process has written.
+//! A 2xx means synced, not merely written (P1): checked from outside by tracing system calls. A SIGKILL
+//! cannot show this, because the kernel keeps what a dead process has written.
 //!
-//! And a full disk is answered 503 until there is space again; nothing that was accepted is lost.
+//! A full disk is answered 503 until there is space again, and nothing that was accepted is lost.
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::FileExt;
@@ -19,10 +19,10 @@ use crate::needs::{SMALL_DISK, STRACE};
 
 const NOW_MS: i64 = 1_750_000_000_000;
 const WAL: &str = "/ledger.db-wal>";
-/// Where requests are made durable while the writer is busy.
+/// The file in which requests are made durable while the writer is busy.
 const JOURNAL: &str = "/ledger/journal-1>";
 
-/// One call to the operating system: the lines of the trace at which it began and ended.
+/// One system call: the trace lines at which it began and ended.
 #[derive(Debug)]
 struct Syscall {
     began: usize,
@@ -37,7 +37,7 @@ impl Syscall {
     }
 }
 
-/// Reads a trace of several threads, where a call that others overlap takes two lines.
+/// Parses a trace of several threads, in which a call that others interrupt takes two lines.
 fn syscalls(trace: &str) -> Vec<Syscall> {
     let mut calls: Vec<Syscall> = Vec::new();
     let mut open: HashMap<&str, usize> = HashMap::new();
@@ -59,7 +59,7 @@ fn syscalls(trace: &str) -> Vec<Syscall> {
     calls
 }
 
-/// The daemon under a tracer that shows bytes and the names behind descriptors.
+/// The daemon under a tracer that shows buffers and the paths of file descriptors.
 struct Traced {
     cohortd: Cohortd,
     path: PathBuf,
@@ -71,7 +71,7 @@ impl Traced {
         let output = path.display().to_string();
         let calls =
             "trace=fdatasync,fsync,pwrite64,write,writev,sendto,sendmsg,read,readv,recvfrom";
-        // -D: the daemon is our child, and the tracer its.
+        // -D: the daemon is our child, and the tracer is the daemon's child.
         let tracer = ["strace", "-D", "-f", "-yy", "-s", "2097152", "-e", calls, "-o", &output];
         Self { cohortd: installation.start_as(installation.wrapped(&tracer)), path }
     }
@@ -84,8 +84,9 @@ impl Traced {
     }
 }
 
-/// For each user: the request came, then a write to the log of the ledger that holds the user, then
-/// a sync of that log that began after the write, and only then the 200. The number of syncs.
+/// Checks for each user that the request was read, then written to one of the ledger's logs, then that log
+/// was synced by a call that began after the write, and only then the 200 was sent. Returns the number of
+/// syncs.
 fn check_each_answer(calls: &[Syscall], public_port: u16, users: &[String]) -> usize {
     let here = format!("<TCP:[127.0.0.1:{public_port}->");
     let first = |what: &str, user: &str, holds: &dyn Fn(&Syscall) -> bool| {
@@ -130,7 +131,7 @@ fn check_each_answer(calls: &[Syscall], public_port: u16, users: &[String]) -> u
 async fn every_200_is_sent_after_a_sync_of_what_it_promises() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
-    // Calls to LaunchDarkly make commits of their own, which would be counted too.
+    // Calls to LaunchDarkly would cause further commits, which would be counted too.
     installation.set("delivery.linger_ms", "60000");
     let traced = Traced::start(&installation);
     let port = traced.cohortd.public.port();
@@ -225,7 +226,7 @@ async fn what_the_writer_cannot_keep_up_with_is_synced_before_it_is_answered_too
     assert!(blocks > 0, "the test keeps the writer busy");
 }
 
-/// Drives all of them at once, in this task.
+/// Polls all futures concurrently in this task.
 async fn join_all<F: Future + Unpin>(mut futures: Vec<F>) -> Vec<F::Output> {
     let mut outputs: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
     std::future::poll_fn(|context| {
@@ -246,13 +247,13 @@ async fn join_all<F: Future + Unpin>(mut futures: Vec<F>) -> Vec<F::Output> {
     outputs.into_iter().flatten().collect()
 }
 
-/// What is said of a full disk, and when it is over.
+/// The log messages when the disk is full, and when it no longer is.
 const FULL: [&str; 2] = ["no space for the ledger", "there is space for the ledger again"];
 
-/// A daemon in a mount namespace of its own, with its ledger on a small disk that ends with it.
+/// A daemon in its own mount namespace, with its ledger on a small disk that is removed with it.
 struct OnASmallDisk {
     cohortd: Cohortd,
-    /// A file on that disk that is not ours.
+    /// A file on that disk that takes up its space.
     filler: PathBuf,
 }
 
@@ -267,7 +268,7 @@ impl OnASmallDisk {
         Self { cohortd, filler: PathBuf::from(ledger).join("somebody-else") }
     }
 
-    /// Writes until nothing more fits.
+    /// Writes until the disk is full.
     fn fill(&self) {
         let file = std::fs::File::create(&self.filler).expect("the disk is there");
         for size in [4096, 1] {
@@ -301,7 +302,7 @@ impl OnASmallDisk {
         self.cohortd.post_raw(body, signature).await.expect("an answer")
     }
 
-    /// Posts until the disk has been full for a while; the users that were accepted all the same.
+    /// Posts until the disk has been full for a while. Returns the users that were accepted anyway.
     async fn refuses(&self) -> BTreeSet<String> {
         let (mut accepted, mut refused) = (BTreeSet::new(), 0);
         for number in 0..40 {
@@ -322,7 +323,7 @@ impl OnASmallDisk {
         accepted
     }
 
-    /// With space again: accepts, delivers all of `accepted` and ends well.
+    /// After space was freed: accepts again, delivers everything in `accepted`, and stops cleanly.
     async fn recovers(
         self,
         launchdarkly: &StandIn,
@@ -330,7 +331,7 @@ impl OnASmallDisk {
         messages: [&str; 2],
     ) {
         self.free();
-        // It finds out by itself: whoever asks whether it is ready sends nothing until it is.
+        // The daemon notices by itself: a client that waits for readiness sends nothing until then.
         self.cohortd.logged(messages[1]).await;
         for user in (0..10).map(|number| format!("late_{number}")) {
             assert_eq!(self.post(&user).await.status(), 200, "there is space again");
@@ -354,7 +355,7 @@ impl OnASmallDisk {
 async fn a_full_disk_is_answered_503_until_there_is_space_again() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
-    // So long that what is accepted first is claimed when the disk is full.
+    // Long enough that what is accepted first is claimed only once the disk is full.
     installation.set("delivery.linger_ms", "1000").set("ledger.disk_reserve_mib", "0");
     let daemon = OnASmallDisk::start(&installation, 1);
     assert_eq!(daemon.post("first").await.status(), 200);
@@ -366,7 +367,7 @@ async fn a_full_disk_is_answered_503_until_there_is_space_again() {
 }
 
 async fn an_answer_that_finds_the_disk_full_is_written_down_when_there_is_space() {
-    // Its script blocks, so the stand-in has threads of its own; they end with the process.
+    // Its script blocks, so the stand-in runs on its own threads, which end with the process.
     let threads =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let threads: &'static tokio::runtime::Runtime =
@@ -441,7 +442,7 @@ async fn a_disk_that_fills_up_while_much_arrives_loses_nothing_that_was_answered
 async fn the_reserve_of_the_disk_is_left_alone_and_delivery_goes_on() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
-    // So long that what is accepted first is delivered from beyond the reserve.
+    // Long enough that what is accepted first is delivered only once free space is below the reserve.
     installation.set("delivery.linger_ms", "1000").set("ledger.disk_reserve_mib", "4");
     let daemon = OnASmallDisk::start(&installation, 8);
     assert_eq!(daemon.post("first").await.status(), 200);

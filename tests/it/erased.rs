@@ -1,5 +1,5 @@
-//! Erased is erased: after a deletion and a clean stop, nothing of the person is in any file of the
-//! ledger, nor in a backup that was made since. How soon that is so while the daemon runs:
+//! Erased is erased: after a deletion and a clean stop, nothing of the person remains in any file of the
+//! ledger or in a later backup. How soon this holds while the daemon runs:
 //! `ledger::embedded::tests::erased`.
 
 use std::path::Path;
@@ -34,7 +34,7 @@ async fn post_all(cohortd: &Cohortd, events: &[Value]) {
 
 async fn nothing_of_a_deleted_person_outlives_a_clean_stop() {
     let launchdarkly = launchdarkly().await;
-    // What is told of them is refused and parked with words about them.
+    // Their member is refused and parked with a message that names them.
     launchdarkly.refuse_members(|who| who == USER);
     let installation = Installation::new(&launchdarkly);
     let cohortd = installation.start();

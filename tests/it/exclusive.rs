@@ -1,4 +1,5 @@
-//! One daemon on one ledger, of a version that it knows, told to the environment it is for.
+//! One daemon at a time on a ledger, only on a version it knows, and delivering only to the environment it
+//! was told.
 
 use cohortd::sandbox::{Account, StandIn};
 use cohortd::secret::Secret;
@@ -8,7 +9,7 @@ use crate::harness::{DEADLINE, ENVIRONMENT, Installation, SERVICE_TOKEN, identif
 
 const NOW_MS: i64 = 1_750_000_000_000;
 
-/// Runs the daemon where it cannot start; its exit code and what it logged as errors.
+/// Runs a daemon that cannot start. Returns its exit code and its logged errors.
 async fn refused(installation: &Installation) -> (Option<i32>, String) {
     let mut command = tokio::process::Command::from(installation.command());
     let ending = command.kill_on_drop(true).output();
@@ -70,7 +71,7 @@ async fn a_ledger_of_a_newer_version_is_refused_and_not_touched() {
     assert!(std::fs::read(&path).expect("it is still there") == before, "not one byte is changed");
 }
 
-/// Gives the last block of the journal another version, with the checksum that belongs to it.
+/// Gives the last block of the journal another version, with a matching checksum.
 fn of_version(version: u8, journal: &mut [u8], key: &[u8]) {
     let number_at = |at: usize, bytes: &[u8]| {
         u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize
@@ -140,7 +141,7 @@ async fn another_environment_is_told_everything() {
         .expect("a port on loopback is free");
     let mut installation = Installation::new(&launchdarkly);
     let cohortd = installation.start();
-    // Enough for several slices of a resync, in several requests.
+    // Enough members for several slices of a resync, posted in several requests.
     let events: Vec<Value> = (0..2500)
         .map(|user| {
             let audience = if user % 5 == 0 { "vip" } else { "beta_testers" };

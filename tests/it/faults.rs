@@ -1,5 +1,5 @@
-//! The fault catalogue: each test is named by the promise that the fault would break. What is missing
-//! here is held elsewhere:
+//! The catalogue of faults: each test is named after the promise that its fault would break. Faults not
+//! covered here:
 //!
 //! | fault | where |
 //! | --- | --- |
@@ -58,18 +58,19 @@ async fn until_exactly(launchdarkly: &StandIn, audience: &str, wanted: &BTreeSet
     launchdarkly.until(DEADLINE, has).await.expect("the segment is as it should be");
 }
 
-/// The daemon under a tracer that does something to a call to the operating system.
+/// The daemon under a tracer that tampers with a system call.
 fn tampered(installation: &Installation, injection: &str) -> Cohortd {
     let output = installation.directory.path().join("trace").display().to_string();
     let inject = format!("inject={injection}");
     let calls = injection.split(':').next().expect("the calls come first");
     let trace = format!("trace={calls}");
-    // -D: the daemon is our child, and the tracer its.
+    // -D: the daemon is our child, and the tracer is the daemon's child.
     let tracer = ["strace", "-D", "-f", "-e", &trace, "-e", &inject, "-o", &output];
     installation.start_as(installation.wrapped(&tracer))
 }
 
-/// An installation whose daemon has run before and delivers nothing: its next syncs are of what is posted.
+/// An installation whose daemon has run before and delivers nothing, so that its next syncs are of posted
+/// events.
 fn paused(launchdarkly: &StandIn) -> Installation {
     let installation = Installation::new(launchdarkly);
     let cohortd = installation.start();
@@ -78,7 +79,8 @@ fn paused(launchdarkly: &StandIn) -> Installation {
     installation
 }
 
-/// Posts one person after the other until the daemon is gone: who was answered 200, and who was not.
+/// Posts one person after the other until the daemon is gone. Returns those who were answered 200, and the
+/// one who was not.
 async fn post_until_gone(cohortd: &Cohortd) -> (BTreeSet<String>, String) {
     let mut answered = BTreeSet::new();
     for number in 0..100 {
@@ -92,7 +94,7 @@ async fn post_until_gone(cohortd: &Cohortd) -> (BTreeSet<String>, String) {
     panic!("the daemon outlives a hundred posts");
 }
 
-/// Starts what a kill has left and lets it deliver; who is in the segment in the end.
+/// Starts the daemon again after a kill and lets it deliver. Returns the final members of the segment.
 async fn members_after_restart(
     launchdarkly: &StandIn,
     installation: &Installation,
@@ -114,13 +116,13 @@ async fn p1_a_kill_before_the_commit_loses_nothing_that_was_answered() {
         let (answered, last) = post_until_gone(&cohortd).await;
         assert_eq!(cohortd.wait().0.code(), None, "killed, not ended");
         let mut there = members_after_restart(&launchdarkly, &installation).await;
-        there.remove(&last); // it was promised nothing
+        there.remove(&last); // it was not answered, so either outcome is right
         assert_eq!(there, answered, "killed at sync {sync}");
     }
 }
 
 async fn p1_a_kill_between_the_commit_and_the_answer_keeps_what_was_committed() {
-    // The tracer counts for each thread by itself.
+    // The tracer counts calls for each thread separately.
     for answer in [1, 3] {
         let launchdarkly = launchdarkly().await;
         let installation = paused(&launchdarkly);
@@ -174,7 +176,7 @@ async fn p1_a_kill_while_the_writer_is_behind_loses_nothing_that_was_answered() 
     let answered = answered.lock().expect("nobody panics with it").0.clone();
     let journal = std::fs::metadata(installation.ledger_path().join("journal-1"));
     assert!(journal.expect("the writer was behind").len() > 0);
-    // Whoever reads it before a daemon does finds all of it.
+    // A command that reads the ledger before the next daemon starts sees everything too.
     let exported = installation.types(None, &["ledger", "export"]);
     assert_eq!(exported.code, 0, "{}", exported.complaint);
     let exported: BTreeSet<String> = exported
@@ -202,7 +204,7 @@ async fn p1_a_failed_write_or_sync_of_the_journal_ends_the_daemon_too() {
             |answer: &Option<(u16, Value)>| answer.as_ref().is_some_and(|of| of.0 == 200);
         let cohortd = Arc::new(cohortd);
         let mut answers = Vec::new();
-        // How many of those who come at once share a sync is up to the machine.
+        // How many concurrent requests share a sync depends on the machine.
         while answers.len() < 600 && answers.iter().all(|(_, answer)| is_answered(answer)) {
             let mut posts = tokio::task::JoinSet::new();
             for batch in answers.len()..answers.len() + 60 {
@@ -249,7 +251,7 @@ async fn p1_a_failed_sync_of_a_checkpoint_ends_the_daemon_and_loses_nothing() {
     let cohortd = installation.start();
     installation.types(Some(cohortd.admin), &["pause", "production"]).done();
     assert!(cohortd.stop().0.success());
-    // Only a checkpoint syncs the database itself; the log is another file.
+    // Only a checkpoint syncs the database file; the log is another file.
     let database = installation.ledger_path().join("ledger.db").display().to_string();
     let output = installation.directory.path().join("trace").display().to_string();
     let failing = "inject=fsync,fdatasync:error=EIO";
@@ -268,7 +270,7 @@ async fn p1_a_failed_sync_of_a_checkpoint_ends_the_daemon_and_loses_nothing() {
     ];
     let cohortd = installation.start_as(installation.wrapped(&tracer));
     enter(&cohortd, "vip", 0..1).await;
-    // Rejected events, which are kept, make the log long enough to be copied.
+    // Kept rejected events make the log long enough to be checkpointed.
     let mut large = identify("", "vip", true, NOW_MS);
     (large["userId"], large["padding"]) = (Value::Null, "x".repeat(500_000).into());
     let mut kept = 0;
@@ -335,8 +337,8 @@ async fn p5_a_kill_during_a_split_forgets_nothing_that_was_learnt() {
     let others = users((0..PEOPLE).filter(|number| *number != 77));
     until_exactly(&launchdarkly, "vip", &others).await;
     installation.drained().await;
-    // A split from the beginning takes 1 + 2 · 8 calls, and the one that is found is asked once more; one
-    // was killed in the middle, and its members and those claimed with them are told once more.
+    // Bisecting from the start takes 1 + 2 · 8 calls, and the member found is tried once more. One call was
+    // interrupted by the kill, and the members claimed with it are sent again.
     let calls = launchdarkly.calls();
     assert!(calls.refused <= 10, "{} calls were refused: it began again", calls.refused);
     assert!(cohortd.stop().0.success());
@@ -462,7 +464,7 @@ fn checkpoint(path: &std::path::Path) {
     db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("it can be written");
 }
 
-/// Any one bit: either it is found, or nothing that anybody reads has changed.
+/// Any flipped bit is either detected or has no effect on what is read.
 async fn p7_a_flipped_bit_is_found_or_means_nothing() {
     const FLIPS: usize = 1500;
     let launchdarkly = launchdarkly().await;
@@ -560,7 +562,7 @@ async fn p4_a_429_is_survived_in_every_form_its_headers_take() {
         ("garbage", window("some", "soon")),
         ("some left", window("3", &soon)),
         ("a negative wait", vec![("Retry-After", "-1".to_owned())]),
-        // Far away by our clock, and soon by the server's, which is that far ahead.
+        // Far in the future by our clock, but soon by the server's, which is ahead by as much.
         ("skewed", {
             let date = jiff::Timestamp::from_millisecond(SystemClock.now().0 / 1000 + 39_999_000)
                 .expect("a time of our days");
@@ -616,7 +618,7 @@ async fn p4_a_token_that_is_revoked_and_restored_under_load_loses_nothing() {
 async fn p5_poison_among_a_thousand_is_parked_exactly_and_in_few_calls() {
     for (bad, most_calls) in [(1_usize, 1 + 2 * 10), (2, 1 + 4 * 10), (500, 2500)] {
         let launchdarkly = launchdarkly().await;
-        // Every second one of the first thousand, or the first few of them.
+        // Every second one of the first thousand, or only the first few of those.
         let is_bad = move |number: usize| number.is_multiple_of(2) && number < 2 * bad;
         launchdarkly.refuse_members(move |who| {
             who.strip_prefix("user").and_then(|digits| digits.parse().ok()).is_some_and(is_bad)
@@ -684,7 +686,8 @@ async fn p2_what_comes_four_hours_late_undoes_nothing() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
     let cohortd = installation.start();
-    // Everybody leaves now; that they entered, four hours before, arrives after it, in reverse.
+    // Everybody leaves now. The events of their entry, from four hours before, arrive afterwards in reverse
+    // order.
     let leave: Vec<Value> =
         (0..50).map(|number| identify(&user(number), "vip", false, NOW_MS)).collect();
     let mut enter: Vec<Value> = (0..60_usize)
@@ -705,7 +708,7 @@ async fn p2_what_comes_four_hours_late_undoes_nothing() {
     assert!(cohortd.stop().0.success());
 }
 
-/// A server that answers every call with `head` and then drips or pours.
+/// A server that answers every call with `head`, followed by a slow or an endless stream of chunks.
 async fn bad_server(head: &'static str, chunk: Vec<u8>, times: usize, every: Duration) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
@@ -714,15 +717,15 @@ async fn bad_server(head: &'static str, chunk: Vec<u8>, times: usize, every: Dur
             let chunk = chunk.clone();
             tokio::spawn(async move {
                 let mut request = vec![0; 65_536];
-                let _ = stream.read(&mut request).await; // whatever it asks
+                let _ = stream.read(&mut request).await; // the request does not matter
                 if stream.write_all(head.as_bytes()).await.is_err() {
                     return;
                 }
                 for _ in 0..times {
                     if stream.write_all(&chunk).await.is_err() {
-                        return; // it has heard enough
+                        return; // the client has closed the connection
                     }
-                    tokio::time::sleep(every).await; // the pace is the fault
+                    tokio::time::sleep(every).await; // the slowness is the fault
                 }
             });
         }
@@ -785,7 +788,7 @@ async fn p8_a_redirect_to_another_host_never_gets_the_token() {
     enter(&cohortd, "vip", 0..3).await;
     until_exactly(&launchdarkly, "vip", &users(0..3)).await;
     assert!(cohortd.stop().0.success());
-    // Nobody ever connected: there is nothing to accept.
+    // No connection was ever made, so there is none to accept.
     let nobody = tokio::time::timeout(Duration::from_millis(100), listener.accept()).await;
     assert!(nobody.is_err(), "somebody followed a redirect");
 }

@@ -1,4 +1,4 @@
-//! An event in an operator's hand: the API explains it and takes it, as `cohortd explain` and the
+//! Events handed in by an operator: the API explains and accepts them just as `cohortd explain` and the
 //! webhook do.
 
 use cohortd::sandbox::View;
@@ -72,7 +72,7 @@ async fn an_event_is_taken_as_if_it_had_been_posted() {
             reason.is_none_or(|reason| reason.starts_with(word.unwrap_or_default())),
             "{account}"
         );
-        // What the webhook says of the same.
+        // The webhook's answer to the same event.
         let (_, posted) = cohortd.post(&event).await.expect("an answer");
         assert_eq!(posted, account, "{event}");
     }
@@ -83,7 +83,7 @@ async fn an_event_is_taken_as_if_it_had_been_posted() {
     assert_eq!((&line["audience"], &line["accepted"]), (&json!("aud_vip"), &json!(1)));
     assert!(!line.to_string().contains("ada"), "{line}");
 
-    // An audience keeps its kind of context here too, and what is refused is kept.
+    // Here too an audience keeps its context kind, and rejected events are kept.
     for (body, status) in [("[]", 422), ("7", 422), ("{", 400), ("nonsense", 400)] {
         assert_eq!(post(&cohortd, "events", body).await.0, status, "{body}");
         assert_eq!(post(&cohortd, "explain", body).await.0, status, "{body}");

@@ -1,5 +1,5 @@
-//! The real daemon as a process, on a ledger of its own, against a LaunchDarkly stand-in in this
-//! process. Ports are the system's choice; waits are on events, with deadlines.
+//! Runs the real daemon as a process with its own ledger, against a LaunchDarkly stand-in in this process.
+//! The system chooses the ports; waits are for events, with deadlines.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -24,10 +24,10 @@ use tokio::net::TcpStream;
 
 use crate::needs::program;
 
-/// Longer than anything here takes on a busy machine; a test that waits so long has failed.
+/// Longer than anything takes on a busy machine; a test that waits this long has failed.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Between two looks at what cannot say by itself that it has changed.
+/// Polling interval for what cannot notify of changes.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// The client-side ID of the one destination, `production`.
@@ -42,7 +42,7 @@ pub async fn launchdarkly() -> StandIn {
     launchdarkly_with(&[]).await
 }
 
-/// The same with other accounts beside it: client-side IDs and their tokens.
+/// Like [`launchdarkly`], with additional accounts: client-side IDs and their tokens.
 pub async fn launchdarkly_with(others: &[(&str, &str)]) -> StandIn {
     let all = [(ENVIRONMENT, SERVICE_TOKEN)].into_iter().chain(others.iter().copied());
     let accounts = all.map(|(client_side_id, token)| Account {
@@ -52,43 +52,43 @@ pub async fn launchdarkly_with(others: &[(&str, &str)]) -> StandIn {
     StandIn::start(accounts.collect()).await.expect("a port on loopback is free")
 }
 
-/// The daemon's configuration and ledger, over all its lives.
+/// The daemon's configuration and ledger, across restarts.
 pub struct Installation {
     pub directory: tempfile::TempDir,
     variables: BTreeMap<String, String>,
     client: reqwest::Client,
 }
 
-/// What a command came to.
+/// The outcome of a command.
 pub struct Typed {
     pub code: i32,
-    /// What it wrote to standard output …
+    /// Its standard output.
     pub out: String,
-    /// … and to standard error.
+    /// Its standard error.
     pub complaint: String,
 }
 
 impl Typed {
-    /// Its answer, if it did what was asked.
+    /// Its standard output, if it succeeded.
     pub fn done(self) -> String {
         assert_eq!(self.code, 0, "{}{}", self.out, self.complaint);
         self.out
     }
 }
 
-/// One life of the daemon.
+/// A running daemon.
 pub struct Cohortd {
     child: Child,
-    /// Where Segment posts to.
+    /// The public listener.
     pub public: SocketAddr,
-    /// Where operators look.
+    /// The admin listener.
     pub admin: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
     reader: Option<std::thread::JoinHandle<()>>,
     client: reqwest::Client,
 }
 
-/// Segment, as far as a daemon's public listener sees it.
+/// A sender that acts as Segment towards the public listener.
 #[derive(Clone)]
 pub struct Poster {
     public: SocketAddr,
@@ -96,7 +96,7 @@ pub struct Poster {
 }
 
 impl Installation {
-    /// Delivers to `launchdarkly`, with short times so that tests are quick.
+    /// An installation that delivers to `launchdarkly`, with short delays so that tests are quick.
     pub fn new(launchdarkly: &StandIn) -> Self {
         // An error means that another test has installed it already.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -104,7 +104,7 @@ impl Installation {
         let client = reqwest::Client::builder()
             .no_proxy()
             .timeout(DEADLINE)
-            .pool_max_idle_per_host(0) // a daemon that was killed leaves no connection to reuse
+            .pool_max_idle_per_host(0) // a killed daemon leaves no connection to reuse
             .build();
         let mut installation = Self {
             directory,
@@ -139,19 +139,20 @@ impl Installation {
         self
     }
 
-    /// Takes back what [`Installation::set`] did.
+    /// Undoes [`Installation::set`].
     pub fn unset(&mut self, key: &str) -> &mut Self {
         let name = format!("COHORTD_{}", key.to_uppercase().replace('.', "__"));
         self.variables.remove(&name);
         self
     }
 
-    /// The configuration file, beneath what is set.
+    /// Writes the configuration file. Keys that were set take precedence.
     pub fn write_config(&self, toml: &str) {
         self.write("cohortd.toml", toml);
     }
 
-    /// A file where relative paths of the configuration begin; one that is there is replaced.
+    /// Writes a file to the folder that relative paths of the configuration refer to; replaces an existing
+    /// one.
     pub fn write(&self, name: &str, text: &str) {
         let beside = self.directory.path().join(format!("{name}.new"));
         std::fs::write(&beside, text).expect("it is ours");
@@ -182,7 +183,7 @@ impl Installation {
         self.start_as(self.command())
     }
 
-    /// The same for a command of [`Installation::wrapped`].
+    /// Like [`start`](Self::start), for a command from [`Installation::wrapped`].
     pub fn start_as(&self, command: Command) -> Cohortd {
         self.start_until(command, "ready")
     }
@@ -198,7 +199,7 @@ impl Installation {
             for line in BufReader::new(stderr).lines() {
                 let Ok(line) = line else { break };
                 kept.lock().expect("no reader panics").push(line.clone());
-                let _ = lines.send(line); // nobody listens once it is ready
+                let _ = lines.send(line); // the receiver is gone once the daemon is ready
             }
         });
         let (mut public, mut admin) = (None, None);
@@ -236,8 +237,8 @@ impl Installation {
         command
     }
 
-    /// Starts a daemon whose log goes to `log`, where nobody in here reads it; it is ready when this
-    /// returns.
+    /// Starts a daemon that logs to `log`, which the harness does not read. Returns once the daemon is
+    /// ready.
     pub async fn start_unread(&self, log: impl Into<Stdio>) -> Cohortd {
         let child = self.command().stderr(log).spawn().expect("the daemon can be started");
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -265,8 +266,8 @@ impl Installation {
         cohortd
     }
 
-    /// A command with the configuration of the installation, for an operator to type; `admin` is
-    /// where the daemon to be asked listens.
+    /// An operator's command with the installation's configuration; `admin` is the admin listener of the
+    /// daemon to ask.
     pub fn line(&self, admin: Option<SocketAddr>, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cohortd"));
         command.args(arguments).env_clear().envs(&self.variables);
@@ -277,7 +278,7 @@ impl Installation {
         command
     }
 
-    /// What such a command comes to.
+    /// Runs such a command to its end.
     pub fn types(&self, admin: Option<SocketAddr>, arguments: &[&str]) -> Typed {
         let output = self.line(admin, arguments).output().expect("the binary runs");
         let text = |bytes| String::from_utf8(bytes).expect("it writes text");
@@ -288,14 +289,14 @@ impl Installation {
         }
     }
 
-    /// Waits until the ledger of a daemon that runs has nothing left to tell: no member is pending
-    /// or in a call, none is to be told once more later, nothing is done to all of an audience, and
-    /// nothing that was answered waits in the journal.
+    /// Waits until the ledger of a running daemon has nothing left to deliver: no member is pending or in
+    /// flight, no reassertion is due later, no operation on a whole audience is running, and no answered
+    /// request is in the journal alone.
     pub async fn drained(&self) {
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
         let path = self.ledger_path().join("ledger.db");
         let db = rusqlite::Connection::open_with_flags(path, flags).expect("the ledger is there");
-        // The number of the last block that was answered, in the order of bytes of most machines.
+        // The number of the last answered block, in little-endian byte order.
         let answered = std::fs::read(self.ledger_path().join("journal-answered"));
         let answered = answered.unwrap_or_default().first_chunk().copied().unwrap_or_default();
         let answered = u64::from_le_bytes(answered);
@@ -319,19 +320,19 @@ impl Installation {
         assert!(in_time.is_ok(), "pending, and to be told again or merged: {:?}", left());
     }
 
-    /// Whom the ledger of a daemon that has ended holds as parked.
+    /// The parked members in the ledger of a stopped daemon.
     pub fn parked(&self) -> Vec<ParkedView> {
         let parked =
             self.ledger().reader().parked(&production(), None, &ParkedAfter::default(), 10_000);
         parked.expect("the ledger can be read")
     }
 
-    /// The ledger of a daemon that has ended, to look at.
+    /// Opens the ledger of a stopped daemon, for inspection.
     pub fn ledger(&self) -> EmbeddedLedger {
         self.opened().0
     }
 
-    /// Leaves another note in it for the next start, made of the one that is there.
+    /// Replaces the note that the daemon left in the ledger for its next start.
     pub async fn replace_note(&self, replaced: impl FnOnce(&str) -> String) {
         let (ledger, writer) = self.opened();
         let writing = tokio::task::spawn_blocking(move || writer.run());
@@ -364,12 +365,12 @@ impl Cohortd {
         self.child.id()
     }
 
-    /// Posts as Segment would, from a task of its own.
+    /// A sender for use in another task.
     pub fn poster(&self) -> Poster {
         Poster { public: self.public, client: self.client.clone() }
     }
 
-    /// What the system says of its memory, in KiB: `VmRSS:` is now, `VmHWM:` the most so far.
+    /// The daemon's memory in KiB, as the kernel reports it: `VmRSS:` is the present, `VmHWM:` the peak.
     pub fn memory_kib(&self, what: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
         let status = status.expect("it runs");
@@ -377,7 +378,7 @@ impl Cohortd {
         line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
     }
 
-    /// Posts a body with its signature; `None`: no answer came.
+    /// Posts a body with its signature; `None` if there was no answer.
     pub async fn post_raw(
         &self,
         body: impl Into<reqwest::Body>,
@@ -387,12 +388,12 @@ impl Cohortd {
         self.client.post(url).header("x-signature", signature).body(body).send().await.ok()
     }
 
-    /// Posts a body signed over `signed`; `None`: no answer came.
+    /// Posts a body signed over `signed`; `None` if there was no answer.
     pub async fn post_signed(&self, body: String, signed: &str) -> Option<(u16, Value)> {
         self.poster().post_to("production", body, signed).await
     }
 
-    /// The same to another destination, whose shared secret is the same too.
+    /// Like [`post_signed`](Self::post_signed), to another destination with the same shared secret.
     pub async fn post_to(
         &self,
         destination: &str,
@@ -417,7 +418,7 @@ impl Cohortd {
         self.probe("/readyz").await
     }
 
-    /// The status that a path on the admin listener is answered with.
+    /// The status of the answer to a path on the admin listener.
     pub async fn probe(&self, path: &str) -> Option<u16> {
         let mut stream = TcpStream::connect(self.admin).await.ok()?;
         let request =
@@ -445,7 +446,7 @@ impl Cohortd {
         (kind, answer.text().await.expect("metrics are text"))
     }
 
-    /// Waits until `/status` is as wanted.
+    /// Waits until `/status` satisfies `holds`.
     pub async fn until_status(&self, holds: impl Fn(&Value) -> bool) -> Value {
         let mut status = Value::Null;
         let looking = async {
@@ -497,11 +498,11 @@ impl Cohortd {
         let deadline = Instant::now() + DEADLINE;
         while !self.log().iter().any(|line| line.contains(&quoted)) {
             assert!(Instant::now() < deadline, "it never logged {message:?}");
-            tokio::time::sleep(Duration::from_millis(5)).await; // nothing tells when it is so
+            tokio::time::sleep(Duration::from_millis(5)).await; // there is no notification to wait for
         }
     }
 
-    /// SIGKILL: the end that nothing can prepare for.
+    /// Kills the daemon with SIGKILL, which it cannot prepare for.
     pub fn kill(mut self) {
         self.child.kill().expect("it was running");
         self.child.wait().expect("it is our child");
@@ -511,16 +512,16 @@ impl Cohortd {
         send(signal, self.pid());
     }
 
-    /// SIGTERM, and how it ended; all of its log.
+    /// Stops the daemon with SIGTERM. Returns its exit status and its whole log.
     pub fn stop(self) -> (ExitStatus, Vec<String>) {
         self.signal(Signal::TERM);
         self.wait()
     }
 
-    /// Waits for it to end by itself; all of its log.
+    /// Waits until the daemon ends by itself. Returns its exit status and its whole log.
     pub fn wait(mut self) -> (ExitStatus, Vec<String>) {
         let deadline = Instant::now() + DEADLINE;
-        // Its log ends when it does; the thread that reads it waits for that.
+        // The thread that reads the log ends when the daemon does.
         let reader = self.reader.take();
         loop {
             let is_read = reader.as_ref().is_none_or(std::thread::JoinHandle::is_finished);
@@ -535,12 +536,12 @@ impl Cohortd {
 }
 
 impl Poster {
-    /// Posts a body signed over `signed`; `None`: no answer came.
+    /// Posts a body signed over `signed`; `None` if there was no answer.
     pub async fn post_signed(&self, body: String, signed: &str) -> Option<(u16, Value)> {
         self.post_to("production", body, signed).await
     }
 
-    /// The same to another destination, whose shared secret is the same too.
+    /// Like [`post_signed`](Self::post_signed), to another destination with the same shared secret.
     pub async fn post_to(
         &self,
         destination: &str,
@@ -550,7 +551,7 @@ impl Poster {
         self.post_as(SHARED_SECRET, destination, body, signed).await
     }
 
-    /// The same under another shared secret.
+    /// Like [`post_to`](Self::post_to), signed with another shared secret.
     pub async fn post_as(
         &self,
         secret: &str,
@@ -582,23 +583,23 @@ impl Poster {
 
 impl Drop for Cohortd {
     fn drop(&mut self) {
-        let _ = self.child.kill(); // it may have ended long ago
+        let _ = self.child.kill(); // it may have ended already
         let _ = self.child.wait();
     }
 }
 
-/// A program as it is found here, for whoever is to have no `PATH`.
+/// The path of a program, for processes that get no `PATH`.
 fn found(name: &str) -> PathBuf {
     program(name).unwrap_or_else(|| name.into())
 }
 
-/// To a process that nobody has waited for yet, so that the number is still its.
+/// Sends a signal. The process must not have been waited for, so that its ID cannot have been reused.
 pub fn send(signal: Signal, pid: u32) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("the number of a process");
     kill_process(pid, signal).expect("it is our child");
 }
 
-/// Where a process of ours listens on the loopback interface, by what Linux knows of its sockets.
+/// The loopback addresses that a process listens on, from Linux' list of its sockets.
 fn listening(pid: u32) -> Vec<SocketAddr> {
     let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let open: Vec<String> = open
@@ -615,12 +616,12 @@ fn listening(pid: u32) -> Vec<SocketAddr> {
     sockets.lines().filter_map(port).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect()
 }
 
-/// The one destination.
+/// The name of the one destination.
 pub fn production() -> DestinationName {
     DestinationName::new("production").expect("not empty")
 }
 
-/// An Identify event of an audience: `user` enters or leaves `audience` at `at_ms` of the epoch.
+/// An Identify event: `user` enters or leaves `audience` at `at_ms`, in milliseconds since the epoch.
 pub fn identify(user: &str, audience: &str, enters: bool, at_ms: i64) -> Value {
     json!({
         "type": "identify",
@@ -636,7 +637,7 @@ pub fn identify(user: &str, audience: &str, enters: bool, at_ms: i64) -> Value {
     })
 }
 
-/// A time of the epoch as Segment writes it.
+/// A time in milliseconds since the epoch, in Segment's format.
 pub fn iso(at_ms: i64) -> String {
     let at = jiff::Timestamp::from_millisecond(at_ms).expect("a time of our days");
     format!("{at:.3}")

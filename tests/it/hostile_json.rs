@@ -1,6 +1,7 @@
-//! JSON that says it holds JSON (P5): the keys that `serde_json`'s features `raw_value` and
-//! `arbitrary_precision` give a meaning of their own are keys like any other here. Texts nested in texts
-//! under such a key would use up the stack and end the process, from 21 KB on. Each test is one door.
+//! JSON disguised as JSON within JSON (P5): keys to which `serde_json`'s features `raw_value` and
+//! `arbitrary_precision` give a special meaning are ordinary keys here. Otherwise texts nested in texts
+//! under such a key would overflow the stack and end the process, from 21 KB on. Each test covers one
+//! input.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -15,19 +16,20 @@ const WRITE_KEY: &str = "planted-write-key";
 const RAW_VALUE: &str = "$serde_json::private::RawValue";
 const NUMBER: &str = "$serde_json::private::Number";
 
-/// Around each text: few enough for a parser that counts anew in every one.
+/// Brackets around each text: few enough for a parser that starts counting anew in each text.
 const BRACKETS: usize = 110;
 
-/// Some 260 KB, 16,000 levels deep for who reads the texts in it too: more than the largest stack here.
+/// Some 260 KB; 16,000 levels deep for a parser that also reads the texts, which is more than the largest
+/// stack here can take.
 fn nested() -> String {
     texts_in_texts(150)
 }
 
-/// A value that is 111 levels deep, and as many more for each text in a text.
+/// A value that is 111 levels deep, plus as many again for each nested text.
 fn texts_in_texts(texts: usize) -> String {
     let mut text = "0".to_owned();
     for _ in 0..texts {
-        // Each of these grows by 5 bytes a text, where `\\` would double.
+        // Each of these escapes grows by 5 bytes a level, where `\\` would double.
         let inside = text.replace('\\', "\\u005c").replace('"', "\\u0022");
         let (open, close) = ("[".repeat(BRACKETS), "]".repeat(BRACKETS));
         text = format!("{open}{{\"{RAW_VALUE}\":\"{inside}\"}}{close}");
@@ -35,14 +37,14 @@ fn texts_in_texts(texts: usize) -> String {
     text
 }
 
-/// An event whose user id is what [`nested`] gives: no shortcut of the mapping takes it.
+/// An event whose user id is [`nested`]: the mapping's fast path does not apply to it.
 fn hostile() -> String {
     let event = identify("PLACE", "vip", true, NOW_MS).to_string();
     event.replace("\"PLACE\"", &nested())
 }
 
 fn hostile_value() -> Value {
-    // As a text: this process may not read it as a value if the features ever come back.
+    // Kept as text, so that this process would not parse it if the features were ever enabled again.
     Value::String(hostile())
 }
 
@@ -55,7 +57,7 @@ async fn running() -> (StandIn, Installation, Cohortd) {
     (launchdarkly, installation, cohortd)
 }
 
-/// An honest sender is served as before, and the daemon ends well.
+/// Checks that an honest sender is still served and that the daemon stops cleanly.
 async fn goes_on(launchdarkly: &StandIn, cohortd: Cohortd) {
     let (status, answer) =
         cohortd.post(&identify("honest", "vip", true, NOW_MS)).await.expect("an answer");
@@ -120,7 +122,7 @@ async fn through_the_tracking_api() {
     let url = |call: &str| format!("http://{}/v1/{call}", cohortd.public);
     let honest = identify("neighbour", "vip", true, NOW_MS).to_string();
     let (hostile, nested) = (hostile(), nested());
-    // What is shared lies beneath the context of the message, which has one of its own.
+    // The shared context is the base of the message's own context.
     let shared = format!(r#"{{"context":{{"x":{nested}}},"batch":[{honest}]}}"#);
     for (call, body) in [
         ("identify", hostile.clone()),
@@ -132,7 +134,7 @@ async fn through_the_tracking_api() {
         let (status, answer) = post(url(call), Some(WRITE_KEY), body).await;
         assert_eq!((status, &answer), (200, &json!({"success": true})), "{call}");
     }
-    // Read for its write key, from nobody in particular.
+    // Read for its write key, without any credential.
     let (status, _) = post(url("identify"), None, hostile).await;
     assert_eq!(status, 401);
     goes_on(&launchdarkly, cohortd).await;
@@ -190,7 +192,7 @@ async fn in_an_event_that_is_kept_and_replayed() {
 
 async fn in_an_answer_of_launchdarkly() {
     let (launchdarkly, installation, cohortd) = running().await;
-    // As much as is read of an answer; some 7,000 levels.
+    // As much of an answer as is read; some 7,000 levels.
     let body = format!(r#"{{"code":{}}}"#, texts_in_texts(65));
     assert!(body.len() < 64 * 1024, "{} bytes", body.len());
     launchdarkly.script(move |call| match call.audience {
@@ -205,7 +207,7 @@ async fn in_an_answer_of_launchdarkly() {
     let parked = |status: &Value| status["destinations"]["production"]["parked"] == json!(1);
     cohortd.until_status(parked).await;
     goes_on(&launchdarkly, cohortd).await;
-    // And the next start is one like any other.
+    // The next start is not affected either.
     let cohortd = installation.start();
     goes_on(&launchdarkly, cohortd).await;
 }
@@ -224,7 +226,7 @@ async fn in_what_the_commands_are_given() {
         ("mapping", format!(r#"{{"mapping":{nested},"payload":{{}}}}"#)),
         ("subscription", format!(r#"{{"fql":"type = \"identify\"","event":{hostile}}}"#)),
         ("sync", format!(r#"{{"settings":{{"apiKey":"x","clientId":"y"}},"events":[{hostile}]}}"#)),
-        // JSON in a text is what `@json` is for.
+        // Parsing JSON in a text is what `@json` is for.
         (
             "mapping",
             json!({

@@ -1,5 +1,5 @@
-//! HTTP/2 without TLS, by prior knowledge, and what strangers do with it (P5, P6). The frames are made
-//! by hand: no client would send them.
+//! HTTP/2 without TLS, with prior knowledge, and attacks over it (P5, P6). The frames are written by hand,
+//! since no client would send them.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ const CONTINUATION: u8 = 9;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
-/// The start of every connection, with the settings of a client that has none.
+/// The connection preface, with an empty SETTINGS frame.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -35,7 +35,8 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The head of a request, in HPACK without a table: method by its index, scheme, path, authority.
+/// The header block of a request, in HPACK without the dynamic table: method by its index, scheme, path,
+/// authority.
 pub fn head(method: u8, path: &str, authority: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     fn text(block: &mut Vec<u8>, text: &str) {
         block.push(u8::try_from(text.len()).expect("a short one"));
@@ -57,7 +58,7 @@ fn get(path: &str) -> Vec<u8> {
     head(0x82, path, "x", &[])
 }
 
-/// A post whose signature may be good, so that its body is awaited.
+/// A POST whose signature is well-formed, so that its body is awaited.
 fn post() -> Vec<u8> {
     let signature = "09b3c51a6fa938cf8a28618c0b986b773b65d871";
     head(0x83, "/segment/production", "x", &[("x-signature", signature)])
@@ -72,7 +73,7 @@ pub async fn open(to: SocketAddr, settings: &[u8]) -> TcpStream {
 
 type Frame = (u8, u32, Vec<u8>);
 
-/// The next frame that comes.
+/// Reads the next frame.
 pub async fn next(stream: &mut TcpStream) -> Frame {
     let reading = async {
         let mut start = [0; 9];
@@ -85,7 +86,7 @@ pub async fn next(stream: &mut TcpStream) -> Frame {
     timeout(DEADLINE, reading).await.expect("a frame comes")
 }
 
-/// Asks `/livez` on a stream of this number, and reads up to the head of its answer.
+/// Requests `/livez` on this stream, and reads up to the header of the answer.
 async fn lives(stream: &mut TcpStream, number: u32) {
     let asked = frame(HEADERS, END_STREAM | END_HEADERS, number, &get("/livez"));
     stream.write_all(&asked).await.expect("it is open");
@@ -98,10 +99,10 @@ async fn lives(stream: &mut TcpStream, number: u32) {
     }
 }
 
-/// The frames that come until the connection is closed: kind, stream, payload.
+/// All frames until the connection is closed: kind, stream, payload.
 async fn until_closed(mut stream: TcpStream) -> Vec<Frame> {
     let mut bytes = Vec::new();
-    // a reset is an end too
+    // a reset ends it too
     let _ = timeout(DEADLINE, stream.read_to_end(&mut bytes)).await.expect("it is closed");
     let mut frames = Vec::new();
     let mut rest = &bytes[..];
@@ -114,7 +115,7 @@ async fn until_closed(mut stream: TcpStream) -> Vec<Frame> {
     frames
 }
 
-/// Writes until it is cut off, or `most` times.
+/// Writes until the connection is closed, or `most` times. Returns whether it was closed.
 async fn flood(stream: &mut TcpStream, bytes: &[u8], most: usize) -> bool {
     for _ in 0..most {
         let sent = timeout(DEADLINE, stream.write_all(bytes)).await;
@@ -141,7 +142,7 @@ async fn http_2_is_known_by_its_preface_on_both_listeners() {
         let localhost = head(0x82, "/readyz", "localhost", &[]);
         let requests = [1, 3, 5].map(|s| frame(HEADERS, END_STREAM | END_HEADERS, s, &localhost));
         stream.write_all(&requests.concat()).await.expect("it is open");
-        // Nothing more is asked: it is told to go.
+        // It makes no further request, so the server says goodbye.
         let frames = until_closed(stream).await;
         for number in [1, 3, 5] {
             // 0x88 is `:status: 200`
@@ -151,7 +152,8 @@ async fn http_2_is_known_by_its_preface_on_both_listeners() {
             assert!(frames.iter().any(good), "{frames:?}");
         }
         assert!(frames.iter().any(|(kind, ..)| *kind == GO_AWAY), "{frames:?}");
-        // MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_HEADER_LIST_SIZE: what one may cost
+        // MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_HEADER_LIST_SIZE, which bound a connection's
+        // cost
         let (_, _, settings) = &frames[0];
         let window = if to == cohortd.public { 1 << 20 } else { 64 << 10 };
         for (setting, value) in [(3, 128_u32), (4, window), (6, 32 << 10)] {
@@ -162,8 +164,8 @@ async fn http_2_is_known_by_its_preface_on_both_listeners() {
     ends_well(cohortd);
 }
 
-/// Clients begin a hundred requests before they have read how many they may; proxies call off as many at once
-/// when their own clients go away.
+/// Clients start a hundred requests before they have read how many are allowed. Proxies cancel as many at
+/// once when their own clients disconnect.
 async fn a_hundred_requests_at_once_are_all_answered_and_may_all_be_called_off() {
     let (_launchdarkly, _installation, cohortd) = start(|_| ()).await;
     let mut stream = open(cohortd.public, &[]).await;
@@ -194,8 +196,8 @@ async fn a_hundred_requests_at_once_are_all_answered_and_may_all_be_called_off()
     assert!(!log.iter().any(|line| line.contains("h2::")), "{}", log.join("\n"));
 }
 
-/// Many connections, each with as much under way as it may have: their answers are not taken, and what they
-/// hold is bounded for all of them together.
+/// Many connections, each with as many requests in flight as allowed, whose answers are not read: what they
+/// hold in memory is bounded for all of them together.
 async fn requests_on_many_connections_are_bounded_together() {
     let (_launchdarkly, _installation, cohortd) =
         start(|i| _ = i.set("listen.max_connections", "100")).await;
@@ -207,7 +209,7 @@ async fn requests_on_many_connections_are_bounded_together() {
         let requests: Vec<u8> = (0..100)
             .flat_map(|n| frame(HEADERS, END_STREAM | END_HEADERS, 2 * n + 1, &get("/nowhere")))
             .collect();
-        // it may be cut off meanwhile
+        // the connection may be closed meanwhile
         let _ = stream.write_all(&requests).await;
         stalled.push(tokio::spawn(until_closed(stream)));
     }
@@ -220,7 +222,7 @@ async fn requests_on_many_connections_are_bounded_together() {
     timeout(Duration::from_secs(20), first_gone)
         .await
         .expect("long before an answer has to be taken");
-    // who asks little is not among them
+    // a modest client is not affected
     for _ in 0..20 {
         let mut stream = open(cohortd.public, &[]).await;
         lives(&mut stream, 1).await;
@@ -266,7 +268,7 @@ async fn who_resets_what_it_has_asked_for_is_cut_off() {
 async fn a_head_without_end_is_not_read_for_long() {
     let (_launchdarkly, _installation, cohortd) =
         start(|i| _ = i.set("listen.header_timeout_ms", "1000")).await;
-    // frame after frame of one head, full or empty
+    // endless CONTINUATION frames of one header, full or empty
     for payload in [vec![0x82; 16_000], Vec::new()] {
         let mut stream = open(cohortd.public, &[]).await;
         stream.write_all(&frame(HEADERS, END_STREAM, 1, &get("/livez"))).await.expect("sent");
@@ -282,7 +284,8 @@ async fn a_head_without_end_is_not_read_for_long() {
     ends_well(cohortd);
 }
 
-/// One long field in the table, and requests that name it again and again: a byte each.
+/// HPACK bomb: one long field in the dynamic table, and requests that refer to it again and again, in a
+/// byte each.
 async fn a_few_bytes_do_not_unpack_to_many() {
     let (_launchdarkly, _installation, cohortd) =
         start(|i| _ = i.set("listen.idle_timeout_ms", "1000")).await;
@@ -296,7 +299,7 @@ async fn a_few_bytes_do_not_unpack_to_many() {
         let first = frame(HEADERS, END_STREAM | END_HEADERS, 1, &block);
         stream.write_all(&first).await.expect("sent");
         let mut again = get("/livez");
-        again.extend([0xbe; 12_000]); // the newest entry of the table
+        again.extend([0xbe; 12_000]); // the newest entry of the dynamic table
         let mut number = 3;
         while !flood(&mut stream, &frame(HEADERS, END_STREAM | END_HEADERS, number, &again), 1)
             .await
@@ -340,7 +343,7 @@ async fn who_takes_no_answer_is_cut_off() {
     ends_well(cohortd);
 }
 
-/// Of the bodies that may be worth something none comes; those that come are taken all the same.
+/// Bodies with plausible credentials never arrive; others that do arrive are accepted all the same.
 async fn bodies_that_do_not_come_take_no_place_from_those_that_do() {
     let (_launchdarkly, _installation, cohortd) =
         start(|i| _ = i.set("listen.max_requests", "50")).await;
@@ -384,7 +387,7 @@ async fn who_asks_for_signs_of_life_and_reads_none_is_cut_off() {
     ends_well(cohortd);
 }
 
-/// Good-bye takes an answer in HTTP/2, which some never give.
+/// Closing an HTTP/2 connection waits for the client, and some clients never respond.
 async fn a_stop_does_not_wait_for_those_who_have_nothing_to_ask() {
     let (_launchdarkly, _installation, cohortd) = start(|_| ()).await;
     let mut silent = open(cohortd.public, &[]).await;

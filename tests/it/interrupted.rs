@@ -1,5 +1,5 @@
-//! Killed at any system call that touches the ledger's directory, whatever makes or replaces a ledger
-//! leaves one that opens: the old one whole, or the new one whole (P1, P4).
+//! Killed at any system call that touches the ledger's directory, every operation that creates or replaces
+//! a ledger leaves one that opens: either the old or the new one, complete (P1, P4).
 
 pub mod moving;
 
@@ -15,12 +15,12 @@ use crate::harness::{Installation, identify, launchdarkly};
 use crate::needs::STRACE;
 
 const NOW_MS: i64 = 1_750_000_000_000;
-/// More kills than this and something never comes to an end.
+/// More kills than this mean that something never finishes.
 const MOST: usize = 2000;
 const SIGKILL: i32 = 9;
 
-/// Calls that change what is in a directory or on the disk, and those that come between. A question
-/// mark: where the machine has it.
+/// System calls that change a directory or a disk, and those in between. A question mark means: if the
+/// machine has the call.
 const CALLS: [&str; 28] = [
     "?open",
     "openat",
@@ -52,7 +52,7 @@ const CALLS: [&str; 28] = [
     "flock",
 ];
 
-/// What the ledger's directory may hold while something is done to it.
+/// File names that may be in the ledger's directory during an operation.
 const NAMES: [&str; 9] = [
     "",
     "lock",
@@ -65,15 +65,15 @@ const NAMES: [&str; 9] = [
     "journal-answered",
 ];
 
-/// One call of a command that touches the ledger: the first, the second, … of its name.
+/// The n-th call of that name with which a command touches the ledger.
 #[derive(Clone, Copy, Debug)]
 struct Point {
     call: &'static str,
     number: usize,
 }
 
-/// Kills at each call of each name in turn, until a run comes to its end without reaching it. `run`
-/// says whether it was killed. How often it was.
+/// Kills at each call of each name in turn, until a run finishes without reaching the call. `run` returns
+/// whether it was killed. Returns the number of kills.
 fn at_each_call(mut run: impl FnMut(Point) -> bool) -> usize {
     let mut kills = 0;
     for call in CALLS {
@@ -86,8 +86,8 @@ fn at_each_call(mut run: impl FnMut(Point) -> bool) -> usize {
     kills
 }
 
-/// The command line of a tracer that kills there, if that touches one of these directories or what of a
-/// ledger may be in it.
+/// The command line of a tracer that kills at a call if the call touches one of these directories or a
+/// ledger's files in them.
 fn killer(directories: &[PathBuf], at: Point, also: &[&str]) -> Vec<String> {
     let mut words = vec!["strace".to_owned()];
     words.extend(also.iter().map(|word| (*word).to_owned()));
@@ -105,13 +105,13 @@ fn killer(directories: &[PathBuf], at: Point, also: &[&str]) -> Vec<String> {
     words
 }
 
-/// A ledger's directory, and those that a restore makes in it.
+/// A ledger's directory, and the directories that a restore creates in it.
 fn of_a_restore(ledger: &Path) -> Vec<PathBuf> {
     let within = ["", "restoring", "restored", "restored/before", "before-restore-1"];
     within.map(|name| ledger.join(name)).into()
 }
 
-/// Whether the command was killed there; if not, it did what was asked.
+/// Runs a command and returns whether it was killed at the call; if not, it must have succeeded.
 fn is_killed(installation: &Installation, at: Point, arguments: &[&str]) -> bool {
     let words = killer(&of_a_restore(&installation.ledger_path()), at, &[]);
     let output = installation.typing(&words, arguments).output().expect("strace is there");
@@ -121,9 +121,9 @@ fn is_killed(installation: &Installation, at: Point, arguments: &[&str]) -> bool
     is_killed
 }
 
-/// Every member, as a line, but those that are parked: a start may find that they were kept long enough.
+/// Every member as a line, except parked ones, which a start may remove for their age.
 ///
-/// Only other processes touch the ledger here: while this one starts some, they hold its locks too.
+/// Only other processes open the ledger here: children that this process starts would inherit its locks.
 fn members(installation: &Installation) -> BTreeSet<String> {
     let line = |line: &str| {
         let line: Value = serde_json::from_str(line).expect("a line of JSON");
@@ -174,8 +174,8 @@ fn has_leftovers(ledger: &Path) -> bool {
     ["restoring", "restored"].iter().any(|name| ledger.join(name).exists())
 }
 
-/// An installation whose ledger holds something in its log and in its journal, a copy of that, and a
-/// backup of another ledger, with what each of them holds.
+/// An installation whose ledger has entries in SQLite's log and in its journal, a copy of that ledger, and
+/// a backup of another ledger, with the contents of each.
 struct Case {
     installation: Installation,
     old: PathBuf,
@@ -206,7 +206,8 @@ impl Case {
         Self { installation, old, old_members, new_members }
     }
 
-    /// What is in the ledger after a kill: one of the two, whole, and nothing left of the other.
+    /// Checks the ledger after a kill: it is either the old or the new one, complete, without a trace of
+    /// the other. Returns whether it is the new one.
     fn is_new(&self, at: Point) -> bool {
         let ledger = self.installation.ledger_path();
         let found = members(&self.installation);
@@ -232,7 +233,7 @@ async fn a_restore_that_is_killed_at_any_call_leaves_the_old_ledger_or_the_new_o
         replace(&ledger, &case.old);
         let was_killed = is_killed(&case.installation, at, &["ledger", "restore", "copy"]);
         replace(&killed, &ledger);
-        // A start in between, …
+        // With a start in between …
         assert!(case.installation.start().stop().0.success(), "{at:?}");
         let is_new = case.is_new(at);
         sound(&case.installation);
@@ -240,16 +241,16 @@ async fn a_restore_that_is_killed_at_any_call_leaves_the_old_ledger_or_the_new_o
             assert!(is_new, "it said that it was done");
             return false;
         }
-        // … and the restore again after it.
+        // … and another restore after it.
         let before = set_aside(&ledger).len();
         case.restore(&backup);
         assert!(case.is_new(at), "{at:?}");
         assert_eq!(set_aside(&ledger).len(), before + 1, "what was there is never lost");
-        // The restore again with no start in between.
+        // Another restore without a start in between.
         replace(&ledger, &killed);
         case.restore(&backup);
         assert!(case.is_new(at), "{at:?}");
-        // The old ledger comes back from where it was set aside, with what was only in its journal.
+        // Restores the old ledger from where it was set aside, including what was only in its journal.
         case.restore(&set_aside(&ledger)[0]);
         assert_eq!(members(&case.installation), case.old_members, "{at:?}");
         new += usize::from(is_new);
@@ -262,7 +263,7 @@ async fn a_restore_that_is_killed_at_any_call_leaves_the_old_ledger_or_the_new_o
 async fn whoever_finishes_a_restore_may_be_killed_too() {
     let case = Case::new().await;
     let ledger = case.installation.ledger_path();
-    // Killed right after it counted: its next call is to sync the directory.
+    // Killed right after counting: the next call would sync the directory.
     let unfinished = case.installation.directory.path().join("unfinished");
     let mut number = 1;
     while !ledger.join("restored").exists() {
@@ -283,21 +284,21 @@ async fn whoever_finishes_a_restore_may_be_killed_too() {
     assert!(kills > 15, "it was hardly traced");
 }
 
-/// Waits until the daemon is ready or has ended; `true`: it is ready.
+/// Waits until the daemon is ready or has ended. Returns whether it is ready.
 fn is_ready(daemon: &mut Child) -> bool {
     let log = daemon.stderr.take().expect("its log is piped");
     let mut lines = BufReader::new(log).lines().map_while(Result::ok);
     lines.any(|line| line.contains("\"message\":\"ready\""))
 }
 
-/// Whether a daemon was killed there before it was ready; if not, it is killed then.
+/// Returns whether a starting daemon was killed at the call before it was ready; if not, it is killed now.
 fn is_killed_starting(installation: &Installation, directories: &[PathBuf], at: Point) -> bool {
-    // -D: the daemon is our child, and the tracer its.
+    // -D: the daemon is our child, and the tracer is the daemon's child.
     let words = killer(directories, at, &["-D"]);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let mut daemon = installation.wrapped(&words).spawn().expect("strace is there");
     let was_ready = is_ready(&mut daemon);
-    let _ = daemon.kill(); // it may have been killed
+    let _ = daemon.kill(); // it may have been killed already
     let ended = daemon.wait().expect("it is our child");
     assert_eq!(ended.signal(), Some(SIGKILL), "{at:?}");
     !was_ready

@@ -45,7 +45,7 @@ async fn a_change_waits_a_few_turns_behind_another_audiences_backfill() {
         launchdarkly.until(DEADLINE, there).await.expect("the change is delivered");
         let log = launchdarkly.log();
         let call = log.iter().find(|call| call.audience == id).expect("it was called");
-        // Four are in flight, and one has the turn.
+        // Four are in flight, and one is next.
         assert!(call.number <= before + 8, "call {} after {before}", call.number);
         let left = 4000 - launchdarkly.segments(ENVIRONMENT)["aud_backfill"].members.len();
         assert!(left > 1000, "the backfill is not over: {left} left");
@@ -63,7 +63,7 @@ async fn an_audience_that_fails_delays_no_other() {
             if call.audience == "aud_bad" { scripted.clone() } else { Fault::None }
         });
         let mut installation = Installation::new(&launchdarkly);
-        // So long that a change that waits for the bad audience's pauses is found out.
+        // Long enough to notice a change that waits for the failing audience's pauses.
         installation.set("delivery.retry_floor_ms", "60000");
         installation.set("delivery.retry_ceiling_ms", "120000");
         let cohortd = installation.start();

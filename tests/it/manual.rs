@@ -1,5 +1,5 @@
-//! What README and the manual have people type and write: a file is loaded, and a line is typed against a running
-//! daemon, or stands in a list here with the reason why not. What is in neither is a failure.
+//! The commands and files in the README and the manual: a file is loaded and a command is run against a
+//! running daemon, or it is listed here with the reason why not. Anything else fails the test.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::harness::{Cohortd, DEADLINE, ENVIRONMENT, Installation, identify, lau
 use crate::needs::{CURL, SH};
 use crate::pages;
 
-/// Lines that begin like this are not typed here, and why.
+/// Commands with these beginnings are not run, and why.
 const NOT_TYPED: [(&str, &str); 26] = [
     ("cargo build ", "builds for minutes; tests/it/containers.rs builds the same within the image"),
     ("cargo run ", "builds for minutes; tests/it/sandbox.rs runs the sandbox"),
@@ -48,7 +48,7 @@ const NOT_TYPED: [(&str, &str); 26] = [
     ("api=", "is typed together with the lines below it"),
 ];
 
-/// Files that have this in them are not loaded here, and why.
+/// Files that contain this are not loaded, and why.
 const NOT_LOADED: [(&str, &str, &str); 4] = [
     ("json", "\"createSegment\"", "is for LaunchDarkly, which reads it"),
     ("js", "new Analytics(", "tests/it/segment_sdk.rs runs Segment's SDK like this"),
@@ -56,10 +56,10 @@ const NOT_LOADED: [(&str, &str, &str); 4] = [
     ("ini", "AmbientCapabilities=", "tests/it/booted.rs has systemd read it"),
 ];
 
-/// A piece of a page that is set as code.
+/// A code block or code span of a page.
 struct Snippet {
     page: &'static str,
-    /// Empty: lines to type.
+    /// Empty for commands.
     language: String,
     text: String,
 }
@@ -89,7 +89,7 @@ fn snippets() -> Vec<Snippet> {
     found
 }
 
-/// The lines of a block as a shell takes them: one that goes on is one with the next.
+/// The commands of a block as a shell reads them, with continued lines joined.
 fn commands(block: &str) -> Vec<String> {
     let mut commands: Vec<String> = Vec::new();
     let mut goes_on = false;
@@ -99,7 +99,7 @@ fn commands(block: &str) -> Vec<String> {
             None => commands.push(line.to_owned()),
         }
         let all = commands.last().map_or("", String::as_str);
-        // within quotes, too; a comment has none
+        // also within quotes; comments contain none
         let typed = all.split(" #").next().unwrap_or(all);
         goes_on = line.ends_with('\\') || typed.matches('\'').count() % 2 == 1;
     }
@@ -110,7 +110,7 @@ fn why_not_typed(command: &str) -> Option<&'static str> {
     NOT_TYPED.iter().find(|(begins, _)| command.starts_with(begins)).map(|(begins, _)| *begins)
 }
 
-/// What stands for something of one's own, as it is in here.
+/// Replaces a page's placeholders with this test's values.
 fn filled(command: &str) -> String {
     let words = [
         ("[DESTINATION] [AUDIENCE_ID]", "production aud_vip"),
@@ -125,7 +125,7 @@ fn filled(command: &str) -> String {
     words.iter().fold(command.to_owned(), |line, (word, is)| line.replace(word, is))
 }
 
-/// A shell of the operator's, beside the daemon.
+/// An operator's shell on the daemon's host.
 fn shell(installation: &Installation, cohortd: &Cohortd, script: &str) -> Command {
     let mut sh = Command::new("sh");
     let line = installation.line(Some(cohortd.admin), &[]);
@@ -176,7 +176,7 @@ async fn every_line_is_typed_against_a_daemon_or_listed_with_the_reason() {
                 .replace("curl ", "curl -sS --fail-with-body ");
             let mut sh = shell(&installation, &cohortd, &script);
             if command.starts_with("COHORTD_") {
-                // the file is not needed, and nothing else is set
+                // the file is not needed, and no other variable is set
                 let path = sh.get_envs().find(|(name, _)| *name == "PATH");
                 let path = path.and_then(|(_, value)| value).expect("it is set").to_owned();
                 sh.env_clear().env("PATH", path).current_dir(environment.path());
@@ -195,7 +195,7 @@ async fn every_line_is_typed_against_a_daemon_or_listed_with_the_reason() {
     assert!(cohortd.stop().0.success());
 }
 
-/// A configuration with what a file of the manual takes for granted.
+/// Loads a configuration, with what a file of the manual takes for granted.
 fn load(folder: &Path, toml: &str) -> Result<Config, String> {
     let file = folder.join("cohortd.toml");
     std::fs::write(&file, toml).expect("it is ours");
@@ -239,7 +239,7 @@ fn every_file_is_loaded_or_listed_with_the_reason() {
             continue;
         }
         match &*language {
-            // lines to type, and what is printed
+            // commands and output
             "" | "text" => continue,
             "toml" => {
                 let result = load(folder.path(), &text);
@@ -262,7 +262,7 @@ fn every_file_is_loaded_or_listed_with_the_reason() {
     assert!(loaded > 8, "{loaded}");
 }
 
-/// What a page shows of a fault is what is said.
+/// The error messages in the pages are those that are printed.
 fn a_fault_is_shown_as_it_is_said() {
     let shown = pages::file_with("text", "user_email.@case.value.@path must be");
     let folder = tempfile::tempdir().expect("a temporary directory");
@@ -301,7 +301,7 @@ async fn a_page_is_read_in_a_terminal_and_in_a_browser() {
     assert!(cohortd.stop().0.success());
 }
 
-/// As a value of `/status`, for whoever reads it there.
+/// In the form of `/status`, where users read it.
 async fn every_concern_says_where_the_manual_has_more() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);

@@ -1,5 +1,5 @@
-//! Mappings of one's own, through the running daemon: pasted from Segment, several of them, and
-//! what `explain` says of them.
+//! Custom mappings through the running daemon: pasted from Segment, several of them, and how `explain`
+//! describes them.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -55,7 +55,7 @@ fn event(kind: &str, audience: &str, more: &Value) -> Value {
     event
 }
 
-/// What stands in the manual for it, in the shape that `RudderStack`'s Python SDK writes.
+/// The manual's mapping for events in the shape of `RudderStack`'s Python SDK.
 async fn traits_in_the_context_are_read_by_the_mapping_that_the_manual_has_for_them() {
     let mapping = pages::file_with("json", "$.context.traits");
     let launchdarkly = launchdarkly().await;
@@ -86,7 +86,7 @@ async fn traits_in_the_context_are_read_by_the_mapping_that_the_manual_has_for_t
     assert!(cohortd.stop().0.success());
 }
 
-/// Status, and how many were accepted, ignored and rejected.
+/// Posts an event. Returns the status, and how many events were accepted, ignored and rejected.
 async fn post(cohortd: &Cohortd, event: &Value) -> (u16, [u64; 3]) {
     let (status, answer) = cohortd.post(event).await.expect("an answer");
     let rejected = answer["rejected"].as_array().map_or(0, Vec::len) as u64;
@@ -133,7 +133,7 @@ async fn a_pasted_mapping_and_one_for_accounts_fill_their_segments() {
     assert_eq!(launchdarkly.segments(ENVIRONMENT).len(), 3);
 }
 
-/// Two mappings make two members of an event; where they cannot both be, the first stays.
+/// Two mappings make two members from an event; if they would conflict, the first one wins.
 async fn an_event_that_one_of_two_mappings_can_apply_is_accepted() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -153,7 +153,7 @@ async fn an_event_that_one_of_two_mappings_can_apply_is_accepted() {
     assert_eq!(launchdarkly.segments(ENVIRONMENT)["aud_vip"].context_kind, "user");
 }
 
-/// Everybody would become one user, and nothing would say so.
+/// Such a mapping would turn everybody into one user without any error.
 async fn a_mapping_that_is_surely_wrong_is_warned_about_and_makes_nobody_one() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);

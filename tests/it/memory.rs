@@ -1,6 +1,6 @@
-//! What strangers, and holders of a key, can make the daemon take (P6): its memory stays under what the
-//! limits come to, and honest batches are answered beside the attack. Each test prints the peak and the
-//! 99th percentile of the honest sender.
+//! What strangers and key holders can make the daemon consume (P6): its memory stays below the sum of its
+//! limits, and honest batches are answered during the attack. Each test prints the peak and the honest
+//! sender's 99th percentile.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -25,13 +25,13 @@ const MIB: usize = 1024 * KIB;
 const LIMIT_MIB: u64 = 8;
 const BUDGET_MIB: u64 = 16;
 const CACHE_MIB: u64 = 8;
-/// What everything comes to, and 64 MiB for the rest.
+/// The sum of all limits, plus 64 MiB for the rest.
 const MOST_KIB: u64 = (BUDGET_MIB + LIMIT_MIB + CACHE_MIB + 64) * 1024;
 
-/// The same with the limits that a configuration need not name.
+/// The same sum with the default limits.
 const USUAL_MOST_KIB: u64 = (256 + 128 + 48 + 64) * 1024;
 
-/// Honest batches beside each attack.
+/// Honest batches during each attack.
 const BATCHES: usize = 20;
 
 async fn start() -> (StandIn, Installation, Cohortd) {
@@ -47,7 +47,7 @@ async fn start() -> (StandIn, Installation, Cohortd) {
     (launchdarkly, installation, cohortd)
 }
 
-/// Sends honest batches while the attack goes on, and looks at the memory afterwards.
+/// Sends honest batches during the attack, and checks the memory afterwards.
 async fn holds_under(name: &str, cohortd: Cohortd, attack: JoinSet<()>) {
     holds_within(MOST_KIB, name, cohortd, attack).await;
 }
@@ -59,7 +59,7 @@ async fn holds_within(most_kib: u64, name: &str, cohortd: Cohortd, mut attack: J
             .map(|n| identify(&format!("u{}", n + number * 10), "vip", true, NOW_MS))
             .collect();
         let began = Instant::now();
-        // Segment sends again what was answered 503
+        // Segment retries after a 503
         while !matches!(cohortd.post_batch(&events).await, Some((200, _))) {
             assert!(began.elapsed() < DEADLINE, "an honest batch is never taken");
         }
@@ -80,12 +80,12 @@ async fn holds_within(most_kib: u64, name: &str, cohortd: Cohortd, mut attack: J
     assert!(!log.iter().any(|line| line.contains("panic")), "{}", log.join("\n"));
 }
 
-/// Sends bytes on a connection of its own again and again, reading what is answered.
+/// Sends bytes on new connections again and again, reading the answers.
 fn again_and_again(attack: &mut JoinSet<()>, to: SocketAddr, bytes: Vec<u8>) {
     attack.spawn(async move {
         loop {
             let Ok(mut stream) = TcpStream::connect(to).await else { continue };
-            let _ = stream.write_all(&bytes).await; // it may be closed before all is sent
+            let _ = stream.write_all(&bytes).await; // it may be closed before everything is sent
             let _ = timeout(DEADLINE, stream.read_to_end(&mut Vec::new())).await;
         }
     });
@@ -112,7 +112,7 @@ fn gzip(pieces: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
     writer.finish().expect("memory takes it")
 }
 
-/// Text that packs to a twentieth, as events do, and is as large as a body may be.
+/// A batch of the maximum size that compresses to a twentieth, as events do.
 fn large_batch() -> Vec<u8> {
     let events = (0..).map(|n: usize| identify(&format!("user-{n}"), "vip", true, NOW_MS));
     let mut text = vec![b'['];
@@ -128,7 +128,8 @@ fn large_batch() -> Vec<u8> {
     text
 }
 
-/// One HTTP/2 connection after another with `streams` requests under way, each with this head and body.
+/// Opens HTTP/2 connections one after the other, each with `streams` requests in flight, all with this
+/// header and body.
 fn streams(attack: &mut JoinSet<()>, to: SocketAddr, streams: u32, head: Vec<u8>, body: Vec<u8>) {
     attack.spawn(async move {
         loop {
@@ -140,7 +141,7 @@ fn streams(attack: &mut JoinSet<()>, to: SocketAddr, streams: u32, head: Vec<u8>
                 bytes.extend(http2::frame(DATA, END_STREAM, number, &body));
             }
             let _ = stream.write_all(&bytes).await;
-            // so much that the answers have come, or are coming
+            // enough that the answers have arrived or are on their way
             let _ = timeout(Duration::from_secs(2), stream.read_exact(&mut vec![0; 4 * KIB])).await;
         }
     });
@@ -152,10 +153,10 @@ fn packed_head(encoding: &str) -> Vec<u8> {
     http2::head(0x83, "/segment/production", "x", &headers)
 }
 
-/// A decoder of these encodings would take 16 MiB for a hundred bytes.
+/// Decoders for these encodings would allocate 16 MiB for a hundred bytes.
 async fn a_hundred_bytes_in_any_encoding_cost_no_more_than_they_are() {
     let (_launchdarkly, _installation, cohortd) = start().await;
-    // a brotli stream with the largest window; a zstd frame that wants 8 MiB
+    // a Brotli stream with the largest window; a Zstandard frame that requests 8 MiB
     let brotli = [&[0x0f, 0x00, 0x80][..], &[0x55; 99]].concat();
     let zstd =
         [&[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x68, 0x03, 0x00, 0x10, b' '][..], &[0; 92]].concat();
@@ -164,7 +165,7 @@ async fn a_hundred_bytes_in_any_encoding_cost_no_more_than_they_are() {
     for (encoding, body) in [("br", &brotli), ("zstd", &zstd), ("gzip", &gzip)] {
         for _ in 0..20 {
             let headers = format!("content-encoding: {encoding}\r\n");
-            // the last bytes do not come, so that what was taken is held
+            // the last bytes are never sent, so that allocated memory is held
             let all = webhook(&headers, body);
             let to = cohortd.public;
             let bytes = all[..all.len() - 1].to_vec();

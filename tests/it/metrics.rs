@@ -1,5 +1,5 @@
-//! `/metrics` of the running daemon: what the manual lists is what is exposed, in texts that Prometheus's own
-//! tool accepts, and the numbers are those of what happened.
+//! `/metrics` of the running daemon: it exposes what the manual lists, in a form that Prometheus' own tool
+//! accepts, and the numbers match what happened.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -19,18 +19,18 @@ const REFUSED: &str = "nobody";
 
 type Labels<'a> = &'a [(&'a str, &'a str)];
 
-/// An exposition that was read: samples by metric.
+/// A parsed exposition.
 #[derive(Debug, Default)]
 struct Exposition {
-    /// Type by name.
+    /// Each metric's type.
     metrics: BTreeMap<String, String>,
-    /// By name and labels.
+    /// Each sample's value, by name and labels.
     samples: BTreeMap<(String, BTreeMap<String, String>), f64>,
 }
 
 impl Exposition {
-    /// Reads the text format and checks what Prometheus's tool would complain about: samples stand under
-    /// a `HELP` and a `TYPE` of their own, no sample comes twice, buckets are complete and ascend.
+    /// Parses the text format and checks what Prometheus' tool would complain about: samples have a `HELP`
+    /// and a `TYPE`, no sample is duplicated, buckets are complete and ascending.
     fn parse(text: &str) -> Self {
         let mut read = Self::default();
         let mut helped = None;
@@ -86,7 +86,7 @@ impl Exposition {
         }
     }
 
-    /// The one value under this name with these labels.
+    /// The value of the only sample with this name and these labels.
     fn value(&self, name: &str, labels: Labels<'_>) -> Option<f64> {
         let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         self.samples.get(&(name.to_owned(), labels.collect())).copied()
@@ -145,11 +145,11 @@ async fn until_has(launchdarkly: &StandIn, user: &'static str) {
     launchdarkly.until(DEADLINE, has).await.expect("delivered");
 }
 
-/// Every kind of event and answer once.
+/// Causes every kind of event and answer once.
 async fn traffic(cohortd: &Cohortd, launchdarkly: &StandIn) {
     let post = async |event: &Value| cohortd.post(event).await.expect("an answer").0;
     let vip = |user, at| identify(user, "vip", true, at);
-    // The first call is rate limited, the second does not answer.
+    // The first call is rate limited, the second is not answered.
     launchdarkly.script(|call| match call.call_number {
         1 => Fault::status(429),
         2 => Fault::Reset { apply: Apply::No },
@@ -173,7 +173,7 @@ async fn traffic(cohortd: &Cohortd, launchdarkly: &StandIn) {
     assert_eq!(status, 404);
     let signature = sign(&Secret::new(SHARED_SECRET), b"{");
     assert_eq!(cohortd.post_raw("{", signature).await.expect("an answer").status(), 400);
-    // The last answer says how much is left.
+    // The last answer reports the remaining rate limit.
     let limits = [("global-limit", "600"), ("global-remaining", "599"), ("route-remaining", "3")];
     let headers = limits.map(|(name, value)| (format!("x-ratelimit-{name}"), value.to_owned()));
     launchdarkly.script(move |_| Fault::AnswerAfterApply {
@@ -229,7 +229,7 @@ async fn what_the_manual_lists_is_exposed_and_counts_what_happened() {
         ("repeats_suppressed_total", &[of], 1.0),
         ("deltas_overtaken_total", &[of], 1.0),
         ("rejected_events", &[of], 1.0),
-        // one of them twice: nobody heard whether the first call with it was applied
+        // one of them twice: it is unknown whether the first call with it was applied
         ("members_delivered_total", &[of], 3.0),
         ("members_parked_total", &[of], 1.0),
         ("parked_members", &[of], 1.0),

@@ -1,4 +1,4 @@
-//! Who may read the ledger: its owner, whatever the umask and whatever was so before.
+//! Who may read the ledger: only its owner, whatever the umask and the previous permissions.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -51,7 +51,7 @@ async fn p8_the_ledger_and_its_copies_are_their_owners_alone() {
     all_closed("after it");
     backup("after");
 
-    // As an earlier version has left it.
+    // The permissions that an earlier version would have left.
     for path in std::fs::read_dir(&ledger).expect("it is there").flatten() {
         std::fs::set_permissions(path.path(), Permissions::from_mode(0o644)).expect("it is ours");
     }

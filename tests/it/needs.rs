@@ -1,8 +1,8 @@
-//! What tests need beside Linux, Rust and a C compiler: how it is looked for, and what brings it.
+//! What tests need in addition to Linux, Rust and a C compiler: how it is detected, and what provides it.
 //!
-//! A test that lacks something is ignored, by name and reason, and the run ends with the list of such tests and
-//! the command that brings what they lack. With `DEMAND_EVERY_TEST` set, they fail, except where a machine of another
-//! kind would be needed, or an engine for containers or a booted system.
+//! A test that lacks something is ignored, with its name and the reason, and the run ends with a list of
+//! such tests and the command that installs what they lack. With `DEMAND_EVERY_TEST` set they fail instead,
+//! unless they need another kind of machine, a container engine or a booted system.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::fchown;
@@ -17,7 +17,7 @@ use crate::{npm, python};
 const DEMAND: &str = "DEMAND_EVERY_TEST";
 const INSTALL: &str = "apt-get install -y --no-install-recommends";
 
-/// To see system calls, and to make them fail.
+/// To trace system calls and to make them fail.
 pub static STRACE: Need = Need::new(|| {
     let inject = ["-f", "-o", "/dev/null", "-e", "inject=fsync:error=EIO"];
     let traced = [&inject[..], &[env!("CARGO_BIN_EXE_cohortd"), "--version"]].concat();
@@ -29,7 +29,7 @@ pub static STRACE: Need = Need::new(|| {
     )
 });
 
-/// A mount namespace, with a disk in it that is easily filled.
+/// A mount namespace, with a small disk that is easy to fill.
 pub static SMALL_DISK: Need = Need::new(|| {
     let mount = format!("mount -t tmpfs small '{}'", std::env::temp_dir().display());
     let inside = ["--map-root-user", "--mount", "sh", "-c", &mount];
@@ -38,7 +38,7 @@ pub static SMALL_DISK: Need = Need::new(|| {
     works("unshare", &inside, "a system that lets its users mount (in a container: --privileged)")
 });
 
-/// To give files to somebody else.
+/// To change the owner of files.
 pub static ROOT: Need = Need::new(|| {
     let file = tempfile::tempfile().expect("a temporary file");
     fchown(&file, Some(12_345), Some(12_345)).map_err(|error| Lack {
@@ -47,18 +47,18 @@ pub static ROOT: Need = Need::new(|| {
     })
 });
 
-/// To start a daemon that inherits something.
+/// To start a daemon that inherits something from its parent.
 pub static SH: Need = Need::new(|| installed("sh", "dash"));
-/// To ask the API as the manual does.
+/// To call the API as the manual does.
 pub static CURL: Need = Need::new(|| installed("curl", "curl"));
-/// To read completions.
+/// To test completions.
 pub static BASH: Need = Need::new(|| installed("bash", "bash"));
-/// To read metrics and alerts as Prometheus does.
+/// To check metrics and alerts with Prometheus' own tool.
 pub static PROMTOOL: Need = Need::new(|| installed("promtool", "prometheus"));
-/// To read the unit as systemd does.
+/// To check the unit with systemd's own tool.
 pub static SYSTEMD_ANALYZE: Need = Need::new(|| installed("systemd-analyze", "systemd"));
 
-/// To run it under a systemd of its own.
+/// To run the unit under a systemd of its own.
 pub static NSPAWN: Need = Need::new(|| {
     engine("systemd-nspawn", "systemd-container")?;
     engine("strip", "binutils")?;
@@ -69,7 +69,7 @@ pub static NSPAWN: Need = Need::new(|| {
         "root, and a system that lets it mount (in a container: --privileged)",
     )
 });
-/// To make an image and run it, in a network of its own.
+/// To build an image and run it, in a network of its own.
 pub static CONTAINERS: Need = Need::new(|| {
     for (name, packages) in [
         ("podman", "podman"),
@@ -89,34 +89,34 @@ pub static CONTAINERS: Need = Need::new(|| {
     let otherwise = "root, and a system that lets it make networks (in a container: --privileged)";
     works("unshare", &["--net", "ip", "link", "set", "lo", "up"], otherwise)
 });
-/// To make secrets up.
+/// To create secrets as the manual does.
 pub static OPENSSL: Need = Need::new(|| engine("openssl", "openssl"));
 
-/// To look at the dashboard and at web pages.
+/// To test the dashboard and web pages in a browser.
 pub static CHROMIUM: Need = Need::new(|| {
     let Some(path) = chromium() else { return installed("chromium", "chromium") };
     works(path.to_str().expect("text"), &["--version"], "a Chromium that starts")
 });
-/// To drive it.
+/// To drive the browser.
 pub static PLAYWRIGHT: Need = Need::new(|| npm::DASHBOARD.install());
 
 /// Segment's SDKs for Node.js and web pages, and for Python.
 pub static SEGMENT_NPM: Need = Need::new(|| npm::SEGMENT.install());
 pub static SEGMENT_PYTHON: Need = Need::new(|| python::SEGMENT.install());
-/// To read OTLP as others do.
+/// To decode OTLP with an independent implementation.
 pub static OTLP: Need = Need::new(|| python::OTLP.install());
-/// To hold the API against its description.
+/// To test the API against its description.
 pub static SCHEMATHESIS: Need = Need::new(|| python::SCHEMATHESIS.install());
-/// To read manifests as Kubernetes does.
+/// To validate manifests against Kubernetes' schemas.
 pub static KUBERNETES_VALIDATE: Need = Need::new(|| python::KUBERNETES_VALIDATE.install());
 
-/// Something that this machine may not have; looked for at most once.
+/// Something that this machine may lack; detected at most once.
 pub struct Need {
     look: fn() -> Result<(), Lack>,
     found: OnceLock<Result<(), Lack>>,
 }
 
-/// Why it is not to be had here.
+/// Why it is not available here.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lack {
     pub why: String,
@@ -125,13 +125,13 @@ pub struct Lack {
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Remedy {
-    /// Packages of Debian.
+    /// Available in Debian packages.
     Packages(&'static str),
-    /// What no package brings.
+    /// Available, but not in a package.
     Other(&'static str),
-    /// Packages of Debian that nobody has to have for a change: engines.
+    /// Available in Debian packages that contributors need not install: engines.
     Engine(&'static str),
-    /// Another machine, or more rights on this one.
+    /// Needs another machine, or more privileges on this one.
     Machine(&'static str),
 }
 
@@ -146,41 +146,41 @@ impl Need {
         Self { look, found: OnceLock::new() }
     }
 
-    /// Why not, if it is not.
+    /// Why it is not available; `None` if it is.
     pub fn lack(&self) -> Option<Lack> {
         self.found.get_or_init(self.look).clone().err()
     }
 }
 
-/// Where a program is, by the `PATH` of the tests.
+/// The path of a program in the tests' `PATH`.
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
-/// What starts containers under the control groups of this machine: `crun` knows only the present kind well.
+/// The runtime that works with this machine's cgroups; `crun` supports only v2 well.
 pub fn container_runtime() -> &'static str {
     if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() { "crun" } else { "runc" }
 }
 
-/// The browser, whatever it is called here.
+/// The browser, under any of its names.
 pub fn chromium() -> Option<PathBuf> {
     ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(program)
 }
 
-/// There is such a program, or else packages bring it.
+/// Checks that a program exists, or names the packages that provide it.
 pub fn installed(name: &str, packages: &'static str) -> Result<(), Lack> {
     let lack =
         || Lack { why: format!("{name} is not installed"), remedy: Remedy::Packages(packages) };
     program(name).map(|_| ()).ok_or_else(lack)
 }
 
-/// The same of an engine, and what it needs.
+/// Like [`installed`], for an engine and its dependencies.
 fn engine(name: &str, packages: &'static str) -> Result<(), Lack> {
     installed(name, packages).map_err(|lack| Lack { remedy: Remedy::Engine(packages), ..lack })
 }
 
-/// It does what the tests ask of it, or else they take something other than packages.
+/// Checks that a program works, or returns what else is needed.
 fn works(name: &str, arguments: &[&str], otherwise: &'static str) -> Result<(), Lack> {
     let output = Command::new(name).args(arguments).output();
     let complaint = match output {
@@ -195,10 +195,10 @@ fn works(name: &str, arguments: &[&str], otherwise: &'static str) -> Result<(), 
     })
 }
 
-/// The tests that lacked the same.
+/// Tests that were ignored, by what they lack.
 static NOT_CHECKED: Mutex<BTreeMap<Vec<Lack>, BTreeSet<&str>>> = Mutex::new(BTreeMap::new());
 
-/// How a test ends that lacks something.
+/// The result of a test that lacks something.
 pub fn without(test: &'static str, lacks: Vec<Lack>) -> Result<Completion, Failed> {
     let why = reasons(&lacks);
     let is_demanded = lacks.iter().any(|lack| lack.remedy.is_demanded());

@@ -1,11 +1,11 @@
-//! What tests have from the npm registry.
+//! Packages from the npm registry that tests use.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::needs::{Lack, Remedy, installed};
 
-/// What drives a browser in front of the dashboard.
+/// Drives a browser for the dashboard's tests.
 pub static DASHBOARD: Packages = Packages {
     name: "dashboard",
     files: &[
@@ -24,7 +24,8 @@ pub static SEGMENT: Packages = Packages {
     ],
 };
 
-/// A folder with these files and what the first of them, `package.json`, names; kept between runs.
+/// A folder with these files and the dependencies that the first of them, `package.json`, names; kept
+/// between runs.
 pub struct Packages {
     name: &'static str,
     files: &'static [(&'static str, &'static str)],
@@ -35,7 +36,7 @@ impl Packages {
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(self.name)
     }
 
-    /// Node.js in the folder, with the first of the words that it is given.
+    /// Runs Node.js in the folder, with these arguments.
     pub fn node<const N: usize>(&self, words: [&str; N]) -> Command {
         let mut command = Command::new("node");
         command.args(words).current_dir(self.folder());

@@ -1,6 +1,6 @@
-//! The OpenAPI document against the daemon that serves it: it is a valid one, each route and method
-//! is in it and no other, and schemathesis finds no answer that it does not describe. (That nothing is
-//! routed beside it: `operate::admin::tests`.)
+//! The OpenAPI document against the daemon that serves it: it is valid, it lists every route and method and
+//! no others, and schemathesis finds no answer that it does not describe. (Routes that bypass it are
+//! excluded by `operate::admin::tests`.)
 
 use std::collections::BTreeSet;
 use std::process::{Command, Output};
@@ -13,12 +13,12 @@ use crate::needs::SCHEMATHESIS;
 use crate::python;
 
 const NOW_MS: i64 = 1_750_000_000_000;
-/// Of the guard, which schemathesis is to pass and whose absence is to be refused.
+/// Schemathesis sends this token; requests without it must be refused.
 const TOKEN: &str = "planted-admin-token";
 
-/// Schemathesis says that these are accepted although they break the schema, or refused although
-/// they keep it, where it cannot know better: JSON Schema takes 12.0 for an integer, and a rule over
-/// several fields, such as that a context key needs its audience, is in words only.
+/// Excluded, because schemathesis reports requests as wrongly accepted or refused where it cannot know
+/// better: JSON Schema accepts 12.0 as an integer, and rules over several fields, such as that a context
+/// key needs its audience, are only in the descriptions.
 const EXCLUDED: &str = "positive_data_acceptance";
 
 async fn document(cohortd: &Cohortd) -> Value {
@@ -67,7 +67,7 @@ async fn each_route_and_method_is_in_the_document_and_no_other_is_answered() {
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
             let url = format!("http://{}{filled}", cohortd.admin);
             let verb = Method::from_bytes(method.as_bytes()).expect("a method");
-            // Without a body no change is made, and one that would be is refused.
+            // Without a body nothing is changed: a request that would need one is refused.
             let answer = client.request(verb, url).bearer_auth(TOKEN).send().await.expect("one");
             let (status, allow) =
                 (answer.status().as_u16(), answer.headers().get("allow").cloned());
@@ -101,7 +101,7 @@ async fn schemathesis_finds_no_fault_of_ours_and_no_answer_that_is_not_described
     let mut installation = Installation::new(&launchdarkly);
     installation.set("admin.tokens", TOKEN);
     let cohortd = installation.start();
-    // Something to be found in each list.
+    // So that every list has an entry.
     let people = ["ada", "bob", "bad"].map(|who| identify(who, "vip", true, NOW_MS));
     cohortd.post_batch(&people).await.expect("an answer");
     let mut nobody = identify("eve", "vip", true, NOW_MS);
@@ -118,7 +118,7 @@ async fn schemathesis_finds_no_fault_of_ours_and_no_answer_that_is_not_described
     let valid = valid.expect("it is installed");
     assert!(valid.status.success(), "{}", said(&valid));
 
-    // It is to meet what is there, more often than not.
+    // So that most generated requests refer to things that exist.
     let paths = document["paths"].as_object_mut().expect("paths");
     for item in
         paths.values_mut().filter_map(|item| item.as_object_mut()).flat_map(|of| of.values_mut())

@@ -1,5 +1,5 @@
-//! P2: the latest event time wins, whatever the order, number and time of arrivals; and LaunchDarkly
-//! ends with it, whatever it had heard or not heard before.
+//! P2: the latest event time wins, whatever the order, number and time of arrivals, and LaunchDarkly ends
+//! up with it, whatever it received before.
 
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
@@ -33,8 +33,8 @@ fn leaves(user: &str, at_ms: i64) -> Value {
     identify(user, "vip", false, at_ms)
 }
 
-/// Waits until everything posted before is delivered: within an audience the longest pending
-/// travels first, so a witness that comes last arrives last.
+/// Waits until everything posted before is delivered: the member of an audience that has waited longest is
+/// sent first, so a witness that is posted last arrives last.
 async fn settled(launchdarkly: &StandIn, cohortd: &Cohortd, witness: &str) {
     post(cohortd, &enters(witness, NOW_MS)).await;
     let arrived = |view: &View<'_>| view.has(ENVIRONMENT, AUDIENCE, witness);
@@ -103,7 +103,7 @@ async fn a_time_far_ahead_does_not_lock_a_member_and_a_time_a_little_ahead_is_be
     post(&cohortd, &both_ahead).await;
     post(&cohortd, &enters("little", now + 4 * minute)).await;
 
-    // a minute before the arrival of what they are to be compared with, and after it
+    // a minute before the arrival they are compared with, and after it
     for user in ["far", "both", "received", "little"] {
         post(&cohortd, &leaves(user, now - minute)).await;
     }
@@ -142,7 +142,8 @@ async fn what_is_old_stays_old_across_restarts() {
     assert!(!is_in(&launchdarkly, "ada") && is_in(&launchdarkly, "bob"));
 }
 
-/// A script that says when a call of a removal is out and holds it there until it is told its fate.
+/// A script that reports when the call of a removal is in flight, and holds it until the test decides its
+/// fate.
 fn hold_the_first_removal(launchdarkly: &StandIn) -> (watch::Receiver<bool>, mpsc::Sender<Fault>) {
     let (is_out, out) = watch::channel(false);
     let (decide, decided) = mpsc::channel();
@@ -154,7 +155,7 @@ fn hold_the_first_removal(launchdarkly: &StandIn) -> (watch::Receiver<bool>, mps
         }
         let decided = decided.lock().expect("nothing panics");
         let decision = || decided.recv_timeout(DEADLINE).expect("the test decides");
-        tokio::task::block_in_place(decision) // what else this thread had to do goes elsewhere
+        tokio::task::block_in_place(decision) // other work of this thread moves to another one
     });
     (out, decide)
 }
@@ -164,7 +165,7 @@ async fn until_out(out: &mut watch::Receiver<bool>) {
     gone.expect("the call is made").expect("the script is there");
 }
 
-/// The value is the one that LaunchDarkly was last told, and still it has to be told.
+/// LaunchDarkly was last sent this same value, and still it must be sent again.
 async fn a_value_that_flips_back_while_a_call_is_out_is_told_after_it() {
     let (launchdarkly, mut installation) = watched().await;
     installation.set("delivery.request_timeout_ms", "30000");
@@ -197,7 +198,7 @@ async fn a_call_that_is_applied_after_its_successor_is_put_right() {
     post(&cohortd, &leaves("ada", NOW_MS + 1)).await;
     until_out(&mut out).await;
     post(&cohortd, &enters("ada", NOW_MS + 2)).await;
-    // The request times out after 1 s; its successor is told once more 2 s after it was taken.
+    // The request times out after 1 s; 2 s after its successor was accepted, its value is sent again.
     let between = Apply::Later(Duration::from_millis(1500));
     decide.send(Fault::Hang { apply: between }).expect("the script waits");
 
@@ -212,14 +213,14 @@ async fn a_call_that_is_applied_after_its_successor_is_put_right() {
     assert_eq!(launchdarkly.overlaps(), 0);
 }
 
-/// The same value that timed out is not taken for told.
+/// A value whose call timed out does not count as delivered.
 async fn a_value_that_flips_back_after_a_call_that_timed_out_is_told() {
     let (launchdarkly, installation) = watched().await;
     let cohortd = installation.start();
     post(&cohortd, &enters("ada", NOW_MS)).await;
     settled(&launchdarkly, &cohortd, "first").await;
 
-    // Applied, but the daemon does not hear of it, and every call after it is refused for a while.
+    // The call is applied but not answered, and every later call is refused for a while.
     let mut heard = true;
     launchdarkly.script(move |_| {
         let hangs = std::mem::replace(&mut heard, false);
@@ -237,7 +238,7 @@ async fn a_value_that_flips_back_after_a_call_that_timed_out_is_told() {
     assert!(is_in(&launchdarkly, "ada"));
 }
 
-/// One life of a ledger whose clock the test moves.
+/// One run of a ledger, with a clock that the test controls.
 struct Life {
     ledger: EmbeddedLedger,
     writer: std::thread::JoinHandle<()>,
@@ -268,7 +269,7 @@ impl Life {
         Self { ledger, writer }
     }
 
-    /// Records as the receiver does; shows the arrival.
+    /// Records an event as `receive` does. Returns its arrival.
     async fn record(&self, event: &Value) -> Timestamp {
         let arrival = self.ledger.arrival();
         let mappings = Mappings::from(Mapping::preset());
@@ -297,7 +298,7 @@ impl Life {
     }
 }
 
-/// And without an id: said again, it is meant again.
+/// An event without a time or an id: a repeat of it is a new event.
 fn without_a_time(mut event: Value) -> Value {
     let members = event.as_object_mut().expect("an event is an object");
     members.retain(|key, _| key != "timestamp" && key != "messageId");
@@ -316,14 +317,14 @@ async fn arrival_never_runs_backwards_and_events_without_a_time_keep_their_order
     assert!(!life.includes("ada"), "what came later wins");
     life.close().await;
 
-    // A start that finds the clock a day behind what was recorded.
+    // A start that finds the clock a day behind the recorded arrival.
     let life = Life::open(&directory, &clock);
     assert!(life.record(&without_a_time(enters("ada", 0))).await >= start);
     assert!(life.includes("ada"), "what came later wins, after a restart too");
-    // An event's own time is compared with what is recorded, not with the clock.
+    // An event's own time is compared with the recorded arrival, not with the clock.
     life.record(&leaves("ada", NOW_MS - 1)).await;
     assert!(life.includes("ada"));
-    // Its time is not ahead of an arrival, although it is a day ahead of the clock.
+    // The event's time is a day ahead of the clock, but not ahead of the arrival.
     life.record(&leaves("ada", NOW_MS + 60_000)).await;
     assert!(!life.includes("ada"));
 

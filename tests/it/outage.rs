@@ -1,6 +1,6 @@
-//! LaunchDarkly is down while a large audience is synced for the first time: every event is taken,
-//! memory does not grow with the backlog (P6), and when LaunchDarkly is back everything gets there
-//! (P4), each member in one call at a time (P3).
+//! LaunchDarkly is down during the first sync of a large audience: every event is accepted, memory does not
+//! grow with the backlog (P6), and once LaunchDarkly is back everything is delivered (P4), each member in
+//! one call at a time (P3).
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -14,10 +14,10 @@ use crate::harness::{Cohortd, DEADLINE, ENVIRONMENT, Installation, SHARED_SECRET
 
 const MEMBERS: u64 = 200_000;
 const CONNECTIONS: usize = 4;
-/// Half of what 160,000 members would take, if only 100 bytes of each were kept.
+/// Half of what 160,000 members would take at 100 bytes each.
 const GROWTH_KIB: u64 = 8 * 1024;
 
-/// Posts what is left of `batches` up to `through` members, all accepted.
+/// Posts this many requests from `batches`, each of which must be accepted.
 async fn backfill(cohortd: &Arc<Cohortd>, batches: &Arc<Mutex<Backfill>>, requests: usize) {
     let posters: Vec<_> = (0..CONNECTIONS)
         .map(|_| {
@@ -46,7 +46,7 @@ async fn a_backfill_during_an_outage_is_taken_in_flat_memory_and_delivered_after
     });
     let mut installation = Installation::new(&launchdarkly);
     installation.set("log.level", "info");
-    // So that growth is a backlog in memory, and not the cache that memory is meant for.
+    // So that growth is due to the backlog and not to the caches, which may use that memory.
     installation.set("ledger.cache_mib", "2");
     let cohortd = Arc::new(installation.start());
     let from = Timestamp(1_750_000_000_000_000);

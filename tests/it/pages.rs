@@ -1,14 +1,14 @@
-//! The lines that README and the manual have people type, and the files that they have people write.
+//! The commands and files that the README and the manual have people type and write.
 
 use cohortd::manual::TOPICS;
 
-/// What people read: where it is, and its text.
+/// Every page: its path and its text.
 pub fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
     let readme = ("README.md", include_str!("../../README.md"));
     std::iter::once(readme).chain(TOPICS.iter().map(|topic| (topic.name, topic.text)))
 }
 
-/// The block of such lines that has `line` in it, as it is typed.
+/// The block of commands that contains `line`, as it is typed.
 pub fn lines_with(line: &str) -> String {
     let mut blocks =
         all().flat_map(|(_, text)| text.split("\n\n")).filter(|block| block.starts_with("    "));
@@ -17,7 +17,7 @@ pub fn lines_with(line: &str) -> String {
     block.lines().map(|line| line.strip_prefix("    ").unwrap_or(line).to_owned() + "\n").collect()
 }
 
-/// The file in this language that has `line` in it.
+/// The file in this language that contains `line`.
 pub fn file_with(language: &str, line: &str) -> &'static str {
     let fence = format!("```{language}\n");
     let mut files = all().flat_map(|(_, text)| {
@@ -27,7 +27,7 @@ pub fn file_with(language: &str, line: &str) -> &'static str {
     files.find(|file| file.contains(line)).unwrap_or_else(|| panic!("no page has {line}"))
 }
 
-/// Cuts in front of the line that begins like this.
+/// Splits before the line that begins like this.
 pub fn before<'a>(lines: &'a str, line: &str) -> (&'a str, &'a str) {
     let at = lines.find(&format!("\n{line}")).unwrap_or_else(|| panic!("{line} in {lines}"));
     lines.split_at(at + 1)

@@ -1,5 +1,5 @@
-//! The PROXY protocol: with it a load balancer says where a connection is from; where it is not what is
-//! configured, that is said, and nothing is lost for it (P7).
+//! The PROXY protocol: a load balancer reports where a connection comes from. If the configuration does not
+//! match the load balancer, that is reported, and no event is lost (P7).
 
 use std::net::SocketAddr;
 
@@ -19,7 +19,7 @@ const NOW_MS: i64 = 1_750_000_000_000;
 const HOME: &str = "PROXY TCP4 192.0.2.7 10.0.0.1 4711 443\r\n";
 const ABROAD: &str = "PROXY TCP4 198.51.100.7 10.0.0.1 4711 443\r\n";
 
-/// `HOME`, as version 2 with an extension.
+/// `HOME` in version 2 of the protocol, with an extension.
 fn home_in_bytes() -> Vec<u8> {
     let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x12".to_vec();
     header.extend([192, 0, 2, 7, 10, 0, 0, 1, 0x12, 0x67, 1, 187]);
@@ -27,7 +27,7 @@ fn home_in_bytes() -> Vec<u8> {
     header
 }
 
-/// A health check of the load balancer's own.
+/// A health check by the load balancer itself.
 const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
 fn request(user: &str) -> Vec<u8> {
@@ -43,7 +43,7 @@ fn request(user: &str) -> Vec<u8> {
 
 const PROBE: &[u8] = b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 
-/// What is answered to these pieces, each sent by itself: the status, and the word of a refusal.
+/// Sends these pieces one by one. Returns the status, and the reason if the request is refused.
 async fn answer(to: SocketAddr, pieces: &[&[u8]]) -> (u16, String) {
     let mut stream = TcpStream::connect(to).await.expect("it listens");
     stream.set_nodelay(true).expect("it is a socket");
@@ -59,7 +59,7 @@ async fn answer(to: SocketAddr, pieces: &[&[u8]]) -> (u16, String) {
     (status, word.unwrap_or_default().to_owned())
 }
 
-/// What stands in the status about the one path.
+/// The status' entry for the path.
 async fn refused(cohortd: &Cohortd, reason: &str) -> Value {
     let holds = |status: &Value| status.to_string().contains(reason);
     cohortd.until_status(holds).await
@@ -81,7 +81,7 @@ async fn a_load_balancer_says_where_a_connection_is_from() {
         (&[&home[..20], &home[20..], &request("dan")], 200, ""),
         (&[ABROAD.as_bytes(), &request("eve")], 403, "source_not_allowed"),
         (&[LOCAL, PROBE], 200, ""),
-        // nobody says where these are from
+        // without a header the source is unknown
         (&[&request("eve")], 503, "no_proxy_header"),
         (&[PROBE], 200, ""),
     ];
@@ -95,7 +95,7 @@ async fn a_load_balancer_says_where_a_connection_is_from() {
     assert_eq!(answer(to, &[&twice]).await, (503, "second_proxy_header".to_owned()));
     let status = refused(&cohortd, "second_proxy_header").await;
     assert!(status.to_string().contains("only the last load balancer"), "{status}");
-    // What is none is closed, and said.
+    // A malformed header closes the connection and is reported.
     assert_eq!(answer(to, &[b"PROXY nonsense\r\n", PROBE]).await.0, 0, "it is closed");
     let bad = "PROXY TCP4 192.0.2.1 10.0.0.1 4711 70000\r\n";
     assert_eq!(answer(to, &[bad.as_bytes(), &request("eve")]).await.0, 0, "it is closed");
@@ -109,7 +109,7 @@ async fn a_load_balancer_says_where_a_connection_is_from() {
     let (_, metrics) = cohortd.metrics("text/plain").await;
     let counted = "cohortd_refused_requests_total{path=\"*\",reason=\"bad_proxy_header\",credential=\"none\"} 2";
     assert!(metrics.contains(counted), "{metrics}");
-    // With extensions as long as they may be, in pieces.
+    // With extensions of the maximum length, in pieces.
     let long = [&home[..14], &[255, 255], &home[16..28], &vec![0; 65535 - 12]].concat();
     let (one, other) = long.split_at(30_000);
     assert_eq!(answer(to, &[one, other, &request("gus")]).await, (200, String::new()));
@@ -159,7 +159,7 @@ async fn a_header_that_nobody_expects_is_named_and_costs_no_event() {
             "requests that look like Segment's were refused, and come again for a few hours only",
         )
         .await;
-    // once it is switched off there, or on here, the path succeeds again
+    // once it is switched off there, or on here, the path works again
     assert_eq!(answer(cohortd.public, &[&request("ada")]).await, (200, String::new()));
     cohortd.until_status(|status| !status.to_string().contains("proxy_header")).await;
     assert!(cohortd.stop().0.success());

@@ -1,4 +1,4 @@
-//! What tests have from the Python Package Index.
+//! Packages from the Python Package Index that tests use.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ pub static SEGMENT: Packages =
     Packages { name: "segment", packages: &["segment-analytics-python==2.4.0"] };
 /// Google's protobuf, with OpenTelemetry's definitions.
 pub static OTLP: Packages = Packages { name: "otlp", packages: &["opentelemetry-proto==1.45.2"] };
-/// What holds an API against its description, and what reads descriptions.
+/// Tests an API against its description, and validates descriptions.
 pub static SCHEMATHESIS: Packages = Packages {
     name: "openapi",
     packages: &["schemathesis==4.32.5", "openapi-spec-validator==0.9.0"],
@@ -19,7 +19,7 @@ pub static SCHEMATHESIS: Packages = Packages {
 pub static KUBERNETES_VALIDATE: Packages =
     Packages { name: "kubernetes", packages: &["kubernetes-validate==1.37.0"] };
 
-/// A Python of its own with these packages, kept between runs.
+/// A virtual environment with these packages, kept between runs.
 pub struct Packages {
     name: &'static str,
     packages: &'static [&'static str],
@@ -30,7 +30,7 @@ impl Packages {
         Path::new(env!("CARGO_TARGET_TMPDIR")).join("python").join(self.name)
     }
 
-    /// A program of it, such as `python`.
+    /// The path of a program in it, such as `python`.
     pub fn program(&self, name: &str) -> PathBuf {
         self.folder().join("bin").join(name)
     }
@@ -46,9 +46,9 @@ impl Packages {
         let (done, wanted) = (folder.join("installed"), self.packages.join(" "));
         let is_done = std::fs::read_to_string(&done).is_ok_and(|installed| installed == wanted);
         if is_done && self.program("python").exists() {
-            return Ok(()); // and its interpreter is still on the machine
+            return Ok(()); // its interpreter still exists
         }
-        let _ = std::fs::remove_dir_all(&folder); // what an earlier run did not finish
+        let _ = std::fs::remove_dir_all(&folder); // what an earlier, interrupted run left
         std::fs::create_dir_all(&folder).expect("it is ours");
         let made = Command::new("python3").args(["-m", "venv"]).arg(&folder).output();
         let made = made.expect("python3 is there");
@@ -62,7 +62,7 @@ impl Packages {
         }
         let complaint = String::from_utf8_lossy(&output.stderr);
         let line = complaint.trim_end().lines().last().unwrap_or("it does not say why");
-        let is_alone = complaint.contains("connection broken"); // which the last line does not say
+        let is_alone = complaint.contains("connection broken"); // which the last line does not mention
         Err(Lack {
             why: if is_alone {
                 "pip does not reach its index".to_owned()

@@ -1,4 +1,4 @@
-//! The reaction table of `design::launchdarkly::answers`, each row through the running daemon.
+//! The table of reactions in `design::launchdarkly::answers`, each row through the running daemon.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ fn user(number: usize) -> String {
     format!("user{number:03}")
 }
 
-/// People `range` enter an audience in one request.
+/// Posts one request in which the people in `range` enter an audience.
 async fn enter(cohortd: &Cohortd, audience: &str, range: std::ops::Range<usize>) {
     let events: Vec<Value> =
         range.map(|number| identify(&user(number), audience, true, NOW_MS)).collect();
@@ -66,7 +66,7 @@ fn fail_first(launchdarkly: &StandIn, count: u64, fault: Fault) {
     );
 }
 
-/// Stops the daemon; whom its ledger holds as parked.
+/// Stops the daemon. Returns the parked members in its ledger.
 fn stop_and_see_parked(cohortd: Cohortd, installation: &Installation) -> BTreeSet<String> {
     assert!(cohortd.stop().0.success());
     installation.parked().into_iter().map(|parked| parked.context_key).collect()
@@ -200,7 +200,7 @@ async fn a_refused_token_or_environment_holds_the_destination_until_it_is_mended
         let remedy = if status == 404 { "client_side_id" } else { "service token" };
         assert!(why.contains(remedy), "{why}");
 
-        // It keeps accepting, in an audience that is new too, and asks again with one call at a time.
+        // It continues to accept events, also for a new audience, and retries with one call at a time.
         enter(&cohortd, "vip", 6..9).await;
         enter(&cohortd, "other", 0..2).await;
         let calls = launchdarkly.calls().total;
@@ -252,7 +252,7 @@ async fn a_batch_that_is_too_large_is_halved_until_it_fits() {
     let cohortd = installation.start();
     enter(&cohortd, "vip", 0..50).await;
     until_in(&launchdarkly, "vip", 0..50).await;
-    // It has learnt: what comes later is never too large.
+    // It has learnt the limit: no later request is too large.
     let refused = launchdarkly.calls().refused;
     assert!((3..8).contains(&refused), "50 or less, 25, 12, then 6: {refused}");
     enter(&cohortd, "vip", 50..100).await;
@@ -275,7 +275,7 @@ async fn a_member_that_is_too_large_alone_is_parked_and_the_others_are_delivered
     assert_eq!(stop_and_see_parked(cohortd, &installation), users([5]));
 }
 
-/// When each call came.
+/// Records when each call arrives.
 fn watch_arrivals(
     launchdarkly: &StandIn,
     mut fault: impl FnMut(usize) -> Fault + Send + 'static,
@@ -330,7 +330,7 @@ async fn a_rate_limit_is_waited_out_by_every_audience() {
     }
 }
 
-/// A limit is kept by probes too.
+/// Probes respect the rate limit too.
 async fn a_held_destination_that_is_rate_limited_waits_as_it_is_told() {
     let launchdarkly = launchdarkly().await;
     let arrivals = watch_arrivals(&launchdarkly, |call| match call {
@@ -380,7 +380,7 @@ async fn what_is_unavailable_is_tried_until_it_takes_the_batch() {
     }
 }
 
-/// Passes each connection on to the stand-in.
+/// Forwards each connection to the stand-in.
 async fn pass_on(listener: TcpListener, to: std::net::SocketAddr) {
     while let Ok((mut near, _)) = listener.accept().await {
         let mut far = TcpStream::connect(to).await.expect("the stand-in listens");
@@ -390,7 +390,7 @@ async fn pass_on(listener: TcpListener, to: std::net::SocketAddr) {
 
 async fn a_refused_connection_is_tried_until_somebody_listens() {
     let launchdarkly = launchdarkly().await;
-    // Bound, so that it is nobody else's, and not listening yet: connections are refused.
+    // Bound, so that no other process gets the port, but not listening yet: connections are refused.
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind(([127, 0, 0, 1], 0).into()).expect("a port on loopback is free");
     let address = socket.local_addr().expect("it is bound");
@@ -456,7 +456,7 @@ async fn a_refusal_of_everybody_holds_the_destination_and_parks_nobody() {
         let shown = cohortd.until_status(|status| destination(status)["state"] == "held").await;
         let why = destination(&shown)["held"]["why"].as_str().expect("text");
         assert!(why.starts_with("LaunchDarkly refuses every member"), "{why}");
-        // All wait but the one that probes.
+        // All are waiting except the one that is probed.
         cohortd.until_status(|status| destination(status)["waiting"].as_u64() >= Some(29)).await;
         let calls = launchdarkly.calls().total;
         let probed = |view: &View<'_>| view.calls().total >= calls + 5;
@@ -486,12 +486,12 @@ async fn after_a_false_alarm_exactly_the_refused_are_parked() {
     until_in(&launchdarkly, "vip", (0..60).filter(|number| !marked.contains(number))).await;
     installation.drained().await;
     cohortd.until_status(|status| destination(status)["state"] == "attention").await;
-    cohortd.until_logged("many members in a row are refused: is everybody?").await; // it was an alarm
+    cohortd.until_logged("many members in a row are refused: is everybody?").await; // the alarm was raised
     assert_eq!(cohortd.count_logged(HELD), 0, "and a false one");
     assert_eq!(stop_and_see_parked(cohortd, &installation), users(marked));
 }
 
-/// However many are parked, the log says it at once and then once a minute, with how many there were.
+/// However many members are parked, the log reports it at once and then once a minute, with their number.
 async fn of_parked_members_there_is_a_line_a_minute() {
     let parked = "member refused: parked";
     let launchdarkly = launchdarkly().await;
@@ -512,7 +512,7 @@ async fn of_parked_members_there_is_a_line_a_minute() {
     enter(&cohortd, "vip", 101..112).await;
     until_parked(6).await;
     assert_eq!(cohortd.count_logged(parked), 1, "the others are for the next line");
-    // one more every second, until there is that line
+    // one more every second, until that line is logged
     let mut number = 112;
     while cohortd.count_logged(parked) < 2 {
         assert!(began.elapsed() < 2 * DEADLINE, "it is never said again");
@@ -539,7 +539,7 @@ async fn of_parked_members_there_is_a_line_a_minute() {
     }
 }
 
-/// Hundreds among thousands are refused one by one: the verdict is what it is at the end, all the time.
+/// Hundreds among thousands are refused one by one: the verdict does not change until the end.
 async fn while_many_are_parked_one_by_one_the_verdict_is_steady() {
     let launchdarkly = launchdarkly().await;
     launchdarkly.refuse_members(|name| {
@@ -578,7 +578,8 @@ async fn while_many_are_parked_one_by_one_the_verdict_is_steady() {
     assert_eq!(stop_and_see_parked(cohortd, &installation), users(500..800));
 }
 
-/// Nothing waits any more: somebody who was taken before is asked, or the status says what it waits for.
+/// With nothing left to deliver, a member that was accepted before is probed, or the status says what the
+/// hold waits for.
 async fn a_hold_ends_although_nothing_is_left_to_be_told() {
     for was_told_before in [true, false] {
         let launchdarkly = launchdarkly().await;
@@ -612,7 +613,7 @@ async fn a_hold_ends_although_nothing_is_left_to_be_told() {
     }
 }
 
-/// The member that could clear them is asked until LaunchDarkly has judged it.
+/// The member whose probe could end the hold is retried until LaunchDarkly accepts or refuses it.
 async fn a_false_alarm_ends_although_the_first_probe_meets_an_outage() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);

@@ -1,5 +1,5 @@
-//! Events as real senders write them: journeys, times, clocks, ids that are large numbers, byte order marks,
-//! broken compression, a slash too many, and extra fields that JavaScript moves to the front.
+//! Events as real senders write them: journeys, times, clocks, ids that are large numbers, byte order
+//! marks, broken compression, a trailing slash, and extra fields that JavaScript moves to the front.
 
 use std::io::Write;
 
@@ -19,7 +19,7 @@ fn now_ms() -> i64 {
     SystemClock.now().0 / 1000
 }
 
-/// The event as it is written in a body, with `"ID"` replaced by something that no `Value` holds.
+/// The event's JSON with `"ID"` replaced by a literal that a `Value` cannot hold.
 fn written(event: &Value, id: &str) -> String {
     event.to_string().replace("\"ID\"", id)
 }
@@ -80,7 +80,7 @@ async fn a_journey_that_an_event_triggers_is_entered_unless_that_is_refused() {
     assert!(cohortd.stop().0.success());
 }
 
-/// What is not read counts as arrival, so that the exit that came after it would lose.
+/// A time that cannot be read counts as the arrival, so that a later exit would lose against it.
 async fn times_are_read_as_senders_write_them_and_what_is_not_believed_is_counted() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -101,8 +101,8 @@ async fn times_are_read_as_senders_write_them_and_what_is_not_believed_is_counte
         form("%a, %d %b %Y %H:%M:%S GMT"),
         form("%a %b %d %Y %H:%M:%S GMT+0000 (Coordinated Universal Time)"),
     ];
-    // An hour ago in this form, then half an hour ago in the usual one: the later one wins only if the
-    // earlier was read.
+    // An hour ago in this format, then half an hour ago in the usual one: the later one wins only if the
+    // earlier one was parsed.
     for (index, form) in forms.iter().enumerate() {
         let user = format!("user-{index:02}");
         let mut enters = identify(&user, "vip", true, then_ms);
@@ -118,7 +118,7 @@ async fn times_are_read_as_senders_write_them_and_what_is_not_believed_is_counte
     installation.drained().await;
     assert_eq!(members(&launchdarkly, "aud_vip"), ["usual"], "each one has left");
 
-    // What is not believed counts as arrival, is counted, and explained.
+    // A time that is not believed counts as the arrival, is counted, and is explained.
     let of = |reason: &str| {
         format!(
             "cohortd_event_times_doubted_total{{destination=\"production\",reason=\"{reason}\"}}"
@@ -156,13 +156,14 @@ async fn times_are_read_as_senders_write_them_and_what_is_not_believed_is_counte
     assert!(cohortd.stop().0.success());
 }
 
-/// A clock that is an hour ahead: without a correction who enters by it stays in for an hour, whatever happens.
+/// A clock that is an hour ahead: without a correction, a member that enters stays in for an hour, whatever
+/// follows.
 async fn p2_a_senders_clock_is_set_right_and_a_message_never_counts_later_than_its_first_attempt() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
     installation.set("destinations.production.segment.write_keys", WRITE_KEY);
     let cohortd = installation.start();
-    let ahead_ms = 240_000; // less than what is not believed anyway
+    let ahead_ms = 240_000; // not enough to be disbelieved
     let batch = |message: &Value, sent_ms: i64| {
         json!({"batch": [message], "sentAt": iso(sent_ms)}).to_string()
     };
@@ -170,18 +171,18 @@ async fn p2_a_senders_clock_is_set_right_and_a_message_never_counts_later_than_i
         format!("cohortd_event_times_corrected_total{{destination=\"production\",clock=\"{by}\"}}")
     };
     let begun_ms = now_ms();
-    // Both by the clock that is ahead: it entered two seconds before it was sent.
+    // Both times by the clock that is ahead: the entry is two seconds older than its sending.
     let enters = identify("ada", "vip", true, begun_ms + ahead_ms - 2000);
     let enters = batch(&enters, begun_ms + ahead_ms);
     assert_eq!(track(&cohortd, "/v1/batch", enters.clone()).await, 200);
     until_members(&launchdarkly, "aud_vip", &["ada"]).await;
     assert_eq!(counted(&cohortd, &at("ahead")).await, 1);
-    // By a clock that is right.
+    // By a correct clock.
     let leaves = batch(&identify("ada", "vip", false, now_ms()), now_ms());
     assert_eq!(track(&cohortd, "/v1/batch", leaves).await, 200);
     until_members(&launchdarkly, "aud_vip", &[]).await;
     assert_eq!(counted(&cohortd, &at("ahead")).await, 1, "a clock that is right is left alone");
-    // The first one again, as it was, and once more by a clock that has been set right in the meantime.
+    // The first message again, unchanged, and once more by a clock that was corrected in the meantime.
     let mut again = identify("ada", "vip", true, begun_ms + ahead_ms - 2000);
     again["sentAt"] = json!(iso(now_ms()));
     let again = json!({"batch": [again]}).to_string();
@@ -192,7 +193,7 @@ async fn p2_a_senders_clock_is_set_right_and_a_message_never_counts_later_than_i
     assert_eq!(members(&launchdarkly, "aud_vip"), Vec::<String>::new(), "it counts as it did");
     assert!(cohortd.stop().0.success());
 
-    // Behind by an hour: by its own clock who leaves now left before the entry.
+    // An hour behind: by its own clock, a member that leaves now left before it entered.
     for (corrects, expected) in [("false", &["bob"][..]), ("true", &[])] {
         installation.set("destinations.production.segment.correct_clocks_behind", corrects);
         let cohortd = installation.start();
@@ -208,7 +209,7 @@ async fn p2_a_senders_clock_is_set_right_and_a_message_never_counts_later_than_i
         let corrected = u64::from(corrects == "true");
         assert_eq!(counted(&cohortd, &at("behind")).await, corrected);
         if corrects == "true" {
-            // A body of a clock that is right, posted again when it is old: it looks as if the clock were behind.
+            // A message by a correct clock, posted again later: it looks as if the clock were behind.
             let first_ms = now_ms() - 50_000;
             let enters = batch(&identify("eve", "late", true, first_ms), now_ms());
             assert_eq!(track(&cohortd, "/v1/batch", enters).await, 200);
@@ -224,7 +225,7 @@ async fn p2_a_senders_clock_is_set_right_and_a_message_never_counts_later_than_i
     }
 }
 
-/// 117000000000000000001 and …002 are one 64-bit float, and two people.
+/// 117000000000000000001 and …002 are the same 64-bit float, but two people.
 async fn an_id_that_is_a_large_number_is_one_person_on_every_way() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -234,7 +235,7 @@ async fn an_id_that_is_a_large_number_is_one_person_on_every_way() {
     let mut event = identify("ID", "vip", true, now_ms());
     event.as_object_mut().expect("an object").remove("messageId");
 
-    // A webhook, one event and a batch.
+    // The webhook: a single event and a batch.
     let one = written(&event, &large(1));
     assert_eq!(cohortd.post_signed(one.clone(), &one).await.expect("an answer").0, 200);
     let two = written(&event, &format!("{}.0", large(2)));
@@ -249,7 +250,7 @@ async fn an_id_that_is_a_large_number_is_one_person_on_every_way() {
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     until_members(&launchdarkly, "aud_vip", &all).await;
 
-    // What commands say and post.
+    // What commands print and post.
     installation.write("event.json", &written(&event, &large(6)));
     let json = installation.types(None, &["explain", "--json", "--file", "event.json"]).done();
     let report: Value = serde_json::from_str(&json).expect("JSON");
@@ -257,7 +258,7 @@ async fn an_id_that_is_a_large_number_is_one_person_on_every_way() {
     let url = format!("http://{}/segment/production", cohortd.public);
     installation.types(None, &["send", "--url", &url, "--file", "event.json"]).done();
 
-    // What was rejected, and is replayed once the mapping takes it.
+    // An event that was rejected, and is replayed once the mapping accepts it.
     let mut perhaps = event.clone();
     perhaps["traits"]["vip"] = json!("perhaps");
     let webhook = written(&perhaps, &large(7));
@@ -268,7 +269,7 @@ async fn an_id_that_is_a_large_number_is_one_person_on_every_way() {
     installation.set("destinations.production.mapping.membership", "reference");
     let cohortd = installation.start();
     installation.types(Some(cohortd.admin), &["rejected", "replay"]).done();
-    // And a deletion takes along one of them and nobody else.
+    // A deletion removes one of them and nobody else.
     let delete = written(&json!({"type": "delete", "userId": "ID"}), &large(2));
     assert_eq!(cohortd.post_signed(delete.clone(), &delete).await.expect("an answer").0, 200);
     let left: Vec<String> = [1, 3, 4, 5, 6, 7, 8].map(large).into();
@@ -286,7 +287,7 @@ async fn a_byte_order_mark_or_a_slash_too_many_costs_no_event() {
     let cohortd = installation.start();
     let event = |user: &str| identify(user, "vip", true, now_ms()).to_string();
 
-    // The signature is over the event, or over all that was sent.
+    // The signature covers the event, or everything that was sent.
     let marked = format!("\u{feff}{}", event("nine"));
     let unmarked = marked.trim_start_matches('\u{feff}').to_owned();
     let (status, answer) = cohortd.post_signed(marked, &unmarked).await.expect("an answer");
@@ -305,7 +306,7 @@ async fn a_byte_order_mark_or_a_slash_too_many_costs_no_event() {
     installation.write("event.json", &format!("\u{feff}{}", event("six")));
     let explained = installation.types(None, &["explain", "--file", "event.json"]).done();
     assert!(explained.contains("\naccepted"), "{explained}");
-    // With a slash behind it, as people write a URL.
+    // With a trailing slash, as people write URLs.
     let url = format!("http://{}/segment/production/", cohortd.public);
     installation.types(None, &["send", "--url", &url, "--file", "event.json"]).done();
     assert_eq!(track(&cohortd, "/v1/identify/", event("seven")).await, 200);
@@ -359,7 +360,8 @@ async fn a_packed_body_is_taken_under_either_name_and_a_broken_one_said_to_be_wh
     assert!(cohortd.stop().0.success());
 }
 
-/// `JSON.stringify({...event, ...extras})` puts a key that is an index in front, whenever it was set.
+/// `JSON.stringify({...event, ...extras})` moves keys that are integers to the front, whenever they were
+/// set.
 async fn an_extra_field_whose_name_is_a_number_does_not_break_the_signature() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);

@@ -1,5 +1,5 @@
-//! What the public listener refuses is never silent where it looks like Segment's, and never loud where it is a
-//! scanner's; what is no event of Segment's is no success (P7).
+//! Requests that the public listener refuses are reported if they look like Segment's, and only counted if
+//! they are a scanner's. A request without any Segment event does not count as a success (P7).
 
 use std::collections::BTreeSet;
 
@@ -14,21 +14,21 @@ const NOW_MS: i64 = 1_750_000_000_000;
 const REFUSED: &str = "requests that look like Segment's were refused, and will not come again";
 const WHERE_IT_GOES: &str = "production";
 
-/// How a configuration differs from the usual one.
+/// A change to the usual configuration.
 type Change<'a> = &'a dyn Fn(&mut Installation);
 
 fn event() -> String {
     identify("ada", "vip", true, NOW_MS).to_string()
 }
 
-/// The lines about refused requests so far.
+/// The log lines about refused requests so far.
 fn lines(cohortd: &Cohortd) -> Vec<Value> {
     let lines = cohortd.log();
     let parsed = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     parsed.filter(|line| line["message"] == REFUSED).collect()
 }
 
-/// The samples of a metric, as they are exposed.
+/// The exposed samples of a metric.
 async fn samples(cohortd: &Cohortd, name: &str) -> Vec<String> {
     let (_, metrics) = cohortd.metrics("text/plain").await;
     let begins = format!("{name}{{");
@@ -94,7 +94,7 @@ async fn each_slip_of_a_credential_is_told_from_the_others() {
     let signature = sign(&Secret::new(SHARED_SECRET), event().as_bytes());
     let upper = signature.to_uppercase();
     let basic = "Basic cGxhbnRlZC1iZWFyZXItdG9rZW46";
-    // configuration, header, value, credential, why
+    // configuration, header, value, credential, reason
     let table: [(Change<'_>, &str, &str, &str, &str); 7] = [
         (&nothing, "x-other", "1", "none", "shows no credential"),
         (&nothing, "x-signature", &upper, "signature", "40 lower-case hexadecimal digits"),
@@ -169,7 +169,7 @@ async fn what_is_no_event_of_segments_is_rejected_with_the_setting_that_made_it_
     let cohortd = started(&launchdarkly);
     let event = identify("ada", "vip", true, NOW_MS);
     let without_type = json!({"userId": "ada", "traits": {"vip": true}});
-    // body, status, begin of the reason, what it names
+    // body, status, start of the reason, what it names
     let table = [
         (json!({}), 400, "not_an_event: ", "$."),
         (without_type, 400, "not_an_event: ", "mapping.subscribe"),
@@ -197,7 +197,7 @@ async fn what_is_no_event_of_segments_is_rejected_with_the_setting_that_made_it_
             assert!(said.starts_with(reason) && said.contains(names), "{body}: {said}");
         }
     }
-    // as Segment signs it, over what stands inside
+    // signed as by Segment: over the inner event
     let wrapped = json!({"json": event}).to_string();
     let (status, answer) =
         cohortd.post_signed(wrapped, &event.to_string()).await.expect("an answer");
@@ -217,7 +217,7 @@ async fn what_the_operators_own_subscription_selects_is_mapped_whatever_its_type
     assert_eq!((status, &answer["accepted"]), (200, &json!(1)), "{answer}");
 }
 
-/// A stranger who knows what slips look like fills every place there is for them, before and after.
+/// A stranger who imitates misconfigured senders fills all the space for them, before and after.
 async fn a_slip_of_segments_is_shown_whatever_strangers_send() {
     let launchdarkly = launchdarkly().await;
     let cohortd = started(&launchdarkly);
@@ -253,7 +253,7 @@ async fn a_slip_of_segments_is_shown_whatever_strangers_send() {
     assert!(shown.len() <= 17, "{}", shown.len());
 }
 
-/// Thousands of requests for whatever scanners look for.
+/// Thousands of requests for paths that scanners try.
 async fn a_scanner_fills_nothing_and_says_nothing() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -282,7 +282,7 @@ async fn a_scanner_fills_nothing_and_says_nothing() {
         let request = client.request(methods[number % methods.len()].clone(), url).body("x=1");
         request.send().await.expect("an answer");
     }
-    // nothing of the above is said with, or before, what looks like Segment's
+    // nothing of the above is logged with, or before, what looks like Segment's
     let posted = cohortd.poster().post_as("another-secret", WHERE_IT_GOES, event(), &event()).await;
     assert_eq!(posted.expect("an answer").0, 401);
     cohortd.until_logged(REFUSED).await;

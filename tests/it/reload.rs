@@ -1,4 +1,4 @@
-//! A new configuration while the daemon runs: taken as a whole or not at all, and no request fails.
+//! A new configuration while the daemon runs: applied as a whole or not at all, and no request fails.
 
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,8 +24,8 @@ const RELOADED: &str = "configuration reloaded";
 const NOT_TAKEN: &str = "the configuration is not taken: the one before stays";
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// A stand-in with two environments, and a daemon whose destination is in its file, with the shared
-/// secret and the token in files of their own.
+/// A stand-in with two environments, and a daemon whose destination is in the configuration file, with the
+/// shared secret and the token in files of their own.
 async fn installation() -> (StandIn, Installation) {
     let launchdarkly = launchdarkly_with(&[(OTHER_ENVIRONMENT, OTHER_TOKEN)]).await;
     let mut installation = Installation::new(&launchdarkly);
@@ -42,7 +42,7 @@ async fn installation() -> (StandIn, Installation) {
     (launchdarkly, installation)
 }
 
-/// The one destination, and what comes behind it in the file.
+/// The configuration of the one destination, followed by `rest`.
 fn production(launchdarkly: &StandIn, rest: &str) -> String {
     format!(
         "[destinations.production.segment]\nshared_secrets_file = \"segment-secret\"\n\
@@ -52,7 +52,7 @@ fn production(launchdarkly: &StandIn, rest: &str) -> String {
     )
 }
 
-/// Another destination, of the other environment.
+/// The configuration of another destination, for the other environment.
 fn other(launchdarkly: &StandIn, enabled: bool) -> String {
     format!(
         "[destinations.other]\nenabled = {enabled}\n[destinations.other.segment]\n\
@@ -73,7 +73,7 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
     assert!(tokio::time::timeout(DEADLINE, looking).await.is_ok(), "never: {what}");
 }
 
-/// Does something that makes the daemon say a line once more, and waits for that.
+/// Does something after which the daemon logs a message once more, and waits for that.
 async fn once_more(cohortd: &Cohortd, message: &str, act: impl FnOnce()) {
     let before = cohortd.count_logged(message);
     act();
@@ -97,13 +97,13 @@ async fn enter(cohortd: &Cohortd, destination: &str, who: &str) -> u16 {
     answer.expect("an answer").0
 }
 
-/// Well before anything happens that happens only now and then.
+/// Waits well below the interval of anything periodic.
 async fn until_in(launchdarkly: &StandIn, environment: &str, who: &str) {
     let there = |view: &View<'_>| view.has(environment, "aud_vip", who);
     launchdarkly.until(DEADLINE / 3, there).await.expect("they are in");
 }
 
-/// Posts without a pause, each time as somebody else, under the secret of the moment.
+/// Posts without a pause, each event for another user, signed with the current secret.
 async fn post_until(
     stop: CancellationToken,
     poster: Poster,
@@ -162,7 +162,7 @@ async fn under_load_secrets_rotate_without_a_gap_and_no_request_fails() {
         let stale = cohortd.poster().post_as(&old, "production", body.clone(), &body).await;
         assert_eq!(stale.expect("an answer").0, 401, "the old secret is of no use any more");
 
-        // Meanwhile other things change, and go wrong.
+        // Meanwhile other keys change, or become faulty.
         once_more(&cohortd, NOT_TAKEN, || installation.write_config("[destinations.production"))
             .await;
         let more = good.clone() + &other(&launchdarkly, true);
@@ -205,7 +205,7 @@ async fn a_configuration_with_faults_changes_nothing_and_all_of_them_are_said() 
     assert_eq!(line["problems"], at_start.complaint.trim_end(), "the same text as at the start");
     assert_eq!(enter(&cohortd, "production", "ada").await, 200, "the secret of before");
 
-    // `cohortd reload` needs to know where the daemon is, so that the file it reads must be good.
+    // `cohortd reload` reads the daemon's address from the file, so it must be given a valid one.
     let elsewhere = installation.directory.path().join("elsewhere.toml");
     std::fs::write(&elsewhere, &good).expect("it is ours");
     let reload = ["--config", "elsewhere.toml", "reload"];
@@ -213,7 +213,7 @@ async fn a_configuration_with_faults_changes_nothing_and_all_of_them_are_said() 
     assert_eq!(refused.code, 64);
     assert!(refused.complaint.contains("config: 3 problems"), "{}", refused.complaint);
 
-    // A file that is named and not there yet is waited for.
+    // A file that is named but does not exist yet is waited for.
     let early = good.clone() + "[admin]\ntokens_file = \"admin\"\n";
     once_more(&cohortd, NOT_TAKEN, || installation.write_config(&early)).await;
     once_more(&cohortd, RELOADED, || installation.write("admin", "planted-admin")).await;
@@ -285,7 +285,7 @@ async fn destinations_come_and_go_and_what_is_kept_of_them_stays() {
 
 async fn a_new_token_ends_a_hold_at_once() {
     let (launchdarkly, mut installation) = installation().await;
-    // So long that only the change can end it.
+    // So long that only the change can end the wait.
     installation.set("delivery.retry_floor_ms", "3600000");
     installation.set("delivery.retry_ceiling_ms", "3600000");
     // As Kubernetes mounts a secret.
@@ -321,7 +321,7 @@ async fn another_environment_is_told_everything_that_the_one_before_was() {
         assert_eq!(enter(&cohortd, "production", who).await, 200);
         until_in(&launchdarkly, ENVIRONMENT, who).await;
     }
-    // The call that is under way at the change is answered in the environment of before.
+    // The call in flight during the change is answered by the previous environment.
     launchdarkly.set_latency(Duration::from_millis(300));
     let before = launchdarkly.calls().total;
     assert_eq!(enter(&cohortd, "production", "cyd").await, 200);
@@ -407,7 +407,7 @@ async fn level_and_admin_tokens_are_applied_and_what_is_not_is_named() {
     assert_eq!(printed, "nothing has changed\n", "as it runs");
 }
 
-/// Until it is mended, though what runs is as it was.
+/// The configuration in effect is unchanged, but the faulty one is shown until it is repaired.
 async fn a_refused_configuration_is_shown_until_a_good_one_is_read() {
     let (launchdarkly, installation) = installation().await;
     let good = production(&launchdarkly, "");
@@ -441,7 +441,7 @@ async fn a_refused_configuration_is_shown_until_a_good_one_is_read() {
     has(refused_twice).await;
     assert_eq!(cohortd.status().await["configuration"]["refused_since"], since, "since then");
 
-    // mended back to exactly what runs
+    // repaired to exactly what is in effect
     let unchanged = "the configuration is as it was";
     once_more(&cohortd, unchanged, || installation.write_config(&good)).await;
     cohortd.until_status(|status| status["configuration"].is_null()).await;
@@ -455,7 +455,7 @@ async fn a_refused_configuration_is_shown_until_a_good_one_is_read() {
     assert!(cohortd.stop().0.success());
 }
 
-/// More than are marked at once, so that some are still to come.
+/// More members than are marked in one slice, so that some are still left.
 async fn after_a_change_of_environment_everybody_counts_as_waiting_at_once() {
     const EVERYBODY: u64 = 7000;
     let (launchdarkly, installation) = installation().await;

@@ -1,4 +1,4 @@
-//! A restore stays within the ledger's own directory, and leaves it as it must be found.
+//! A restore stays within the ledger's own directory, and leaves it with the owner and modes it needs.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -10,7 +10,7 @@ use crate::harness::{Installation, Typed, identify, launchdarkly};
 use crate::needs::ROOT;
 
 const NOW_MS: i64 = 1_750_000_000_000;
-/// The owner of the daemon's files, where root restores.
+/// The owner of the daemon's files, while root runs the restore.
 const SERVICE: u32 = 12_345;
 
 fn ledger(installation: &Installation, arguments: &[&str]) -> Typed {
@@ -33,7 +33,7 @@ fn names(directory: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-/// Everything under a directory, itself included.
+/// Every path below a directory, and the directory itself.
 fn all_of(directory: &Path) -> Vec<PathBuf> {
     let mut found = vec![directory.to_owned()];
     for entry in std::fs::read_dir(directory).expect("it is there") {
@@ -47,7 +47,7 @@ fn all_of(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// A ledger with Eve and Ada in it, and a backup in which Ada is not yet.
+/// A ledger that contains Eve and Ada, and a backup from before Ada.
 async fn with_a_backup() -> Installation {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -84,7 +84,7 @@ async fn nothing_is_made_beside_the_directory_and_each_ledger_that_was_there_is_
     ledger(&installation, &["restore", first]).done();
     assert_eq!(people(&installation), ["ada".to_owned(), "eve".to_owned()].into());
     assert!(Path::new(first).join("ledger.db").exists(), "what is restored stays where it is");
-    // One that was removed is never mistaken for a place that is free.
+    // The number of a removed directory is not reused.
     std::fs::remove_dir_all(first).expect("it is ours");
     let said = ledger(&installation, &["restore", "copy"]).done();
     assert!(!said.contains("before-restore-1"), "{said}");

@@ -12,7 +12,7 @@ const INNER_ENVIRONMENT: &str = "64f0decaf";
 const INNER_TOKEN: &str = "api-inner-service-token";
 const WRITE_KEY: &str = "planted-route-key";
 
-/// `production`, which has a path of its own, `inner`, which has none and is about emails, and the
+/// `production`, which has a path of its own, `inner`, which has none and uses emails as keys, and the
 /// route `all` to both.
 async fn installation() -> (StandIn, Installation) {
     let launchdarkly = launchdarkly_with(&[(INNER_ENVIRONMENT, INNER_TOKEN)]).await;

@@ -1,8 +1,8 @@
-//! Runs the tests as the standard harness does, except that one can be ignored for what its machine lacks:
-//! that is known only once somebody has looked.
+//! Runs the tests as the standard harness does, except that a test can be ignored for what its machine
+//! lacks, which is known only at run time.
 //!
-//! Each file ends with the list of its tests, [`tests!`], and `main` has the list of files. What is in no list
-//! is dead code, which the lints refuse.
+//! Each file ends with a list of its tests, [`tests!`], and `main` has a list of the files. A test in no
+//! list is dead code, which the lints refuse.
 
 use std::backtrace::Backtrace;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use libtest_mimic::{Completion, Conclusion, Failed, FormatSetting, Trial};
 
 use crate::needs::{self, Lack, Need};
 
-/// The tests of a file, by name. Each may be followed by what [`Test`] has to say about it:
+/// The tests of a file, by name. Each may be followed by method calls on its [`Test`]:
 /// `a_kill_loses_nothing.needs(&STRACE)`.
 macro_rules! tests {
     ($($name:ident $(.$how:ident($what:expr))*),+ $(,)?) => {
@@ -30,7 +30,8 @@ macro_rules! tests {
     };
 }
 
-/// What a test has measured, in the words of `println!`: shown if it fails, and with `--nocapture` at once.
+/// Notes a measurement, with the syntax of `println!`. It is shown if the test fails, or at once with
+/// `--nocapture`.
 macro_rules! note {
     ($($words:tt)*) => { $crate::runner::note(format_args!($($words)*)) };
 }
@@ -43,20 +44,20 @@ pub struct Test {
 }
 
 impl Test {
-    /// `path` is that of the function, with its crate.
+    /// `path` is the function's path, including its crate.
     pub fn new<Kind>(path: &'static str, body: impl Body<Kind>) -> Self {
         let (_, name) = path.split_once("::").expect("a crate comes first");
-        // One thread for the daemon's LaunchDarkly, at least, while the test waits for a process.
+        // At least one thread remains for the stand-in while the test waits for a process.
         Self { name, needs: Vec::new(), workers: 2, body: Box::new(|workers| body.run(workers)) }
     }
 
-    /// It is ignored where this is not to be had.
+    /// Ignores the test where this is not available.
     pub fn needs(mut self, need: &'static Need) -> Self {
         self.needs.push(need);
         self
     }
 
-    /// Its runtime has so many threads.
+    /// Sets the number of threads of its runtime.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
         self
@@ -68,7 +69,7 @@ impl Test {
             return needs::without(self.name, lacks);
         }
         heard().insert(self.name.to_owned(), String::new());
-        // Whatever is said in a thread of this name is the test's.
+        // Output of a thread with this name belongs to the test.
         let named = thread::Builder::new().name(self.name.to_owned());
         let running = named.spawn(move || (self.body)(self.workers)).expect("a thread can be had");
         let ended = running.join();
@@ -102,7 +103,7 @@ impl<F: FnOnce() -> R + Send + 'static, R: Future<Output = ()>> Body<Async> for 
 
 /// `--nocapture`.
 static SHOWN_AT_ONCE: AtomicBool = AtomicBool::new(false);
-/// What the tests that run have said so far, by their names.
+/// Output of the running tests so far, by name.
 static HEARD: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
 
 fn heard() -> MutexGuard<'static, BTreeMap<String, String>> {
@@ -111,17 +112,17 @@ fn heard() -> MutexGuard<'static, BTreeMap<String, String>> {
 
 #[expect(clippy::print_stderr, reason = "it was asked for, or belongs to no test")]
 pub fn note(words: Arguments<'_>) {
-    let words = words.to_string(); // which may panic, and be heard
+    let words = words.to_string(); // may panic, and that is captured too
     let thread = thread::current();
     let mut heard = heard();
     let kept = thread.name().and_then(|name| heard.get_mut(name));
     match kept.filter(|_| !SHOWN_AT_ONCE.load(Ordering::Relaxed)) {
-        Some(kept) => _ = writeln!(kept, "{words}"), // into memory
+        Some(kept) => _ = writeln!(kept, "{words}"), // memory does not fail
         None => eprintln!("{words}"),
     }
 }
 
-/// Who called whom, as far as that is code of ours.
+/// The frames of the backtrace that are in our own code.
 fn the_way_there() -> String {
     let all = Backtrace::force_capture().to_string();
     let lines: Vec<&str> = all.lines().collect();
@@ -137,12 +138,12 @@ fn the_way_there() -> String {
 struct CommandLine {
     #[command(flatten)]
     usual: libtest_mimic::Arguments,
-    /// More of what names may contain.
+    /// More filters for names.
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
 }
 
-/// Runs those of the tests that the command line selects, and says last what was not checked.
+/// Runs the tests that the command line selects, and lists at the end those that were ignored.
 pub fn run(tests: Vec<Test>) -> Conclusion {
     let CommandLine { mut usual, filters } = CommandLine::parse();
     SHOWN_AT_ONCE.store(usual.nocapture, Ordering::Relaxed);
@@ -175,8 +176,7 @@ pub fn run(tests: Vec<Test>) -> Conclusion {
     conclusion
 }
 
-/// Under this harness a function with such an attribute is no test, and no dead code either: nobody would
-/// run it.
+/// Under this harness a function with such an attribute is neither run nor reported as dead code.
 fn no_test_hides_behind_an_attribute() {
     fn look(folder: &Path) {
         for entry in std::fs::read_dir(folder).expect("the sources are there").flatten() {

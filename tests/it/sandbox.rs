@@ -1,4 +1,5 @@
-//! The first look: `cohortd sandbox` shows the truth about itself, and can tell when it is wrong.
+//! The first look: `cohortd sandbox` reports the comparison correctly, and can tell when the segments are
+//! wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
@@ -19,7 +20,7 @@ fn sandbox(arguments: &[&str]) -> Command {
     command
 }
 
-/// The number that the summary has under `label`.
+/// The number after `label` in the summary.
 fn number<T: FromStr<Err: std::fmt::Debug>>(summary: &str, label: &str) -> T {
     let line = summary.lines().find_map(|line| line.trim().strip_prefix(label));
     let line = line.unwrap_or_else(|| panic!("there is no {label:?} in:\n{summary}"));
@@ -58,7 +59,7 @@ async fn counted_events_end_in_segments_that_are_equal_and_in_fewer_calls() {
     }
 }
 
-/// Reads lines until one of them is right.
+/// Reads lines until one satisfies `right`.
 async fn line(lines: &mut Lines<BufReader<ChildStdout>>, right: impl Fn(&str) -> bool) -> String {
     let reading = async {
         loop {
@@ -72,7 +73,7 @@ async fn line(lines: &mut Lines<BufReader<ChildStdout>>, right: impl Fn(&str) ->
     tokio::time::timeout(DEADLINE, reading).await.expect("the line comes")
 }
 
-/// Between two words that are around it.
+/// The text between two others.
 fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
     let (_, rest) = text.split_once(before).expect("it begins somewhere");
     rest.split_once(after).expect("it ends somewhere").0
@@ -106,7 +107,7 @@ async fn the_line_to_try_by_hand_works_and_a_signal_ends_with_the_summary() {
     assert!(rest.ends_with("  the segments are equal to what Segment said\n"), "{rest}");
 }
 
-/// What LaunchDarkly refuses on purpose is told before the end, whenever that comes.
+/// Members that LaunchDarkly refuses on purpose are delivered before the end, whenever it comes.
 async fn a_signal_amid_an_outage_drains_before_it_compares() {
     let mut child = sandbox(&[]).spawn().expect("the binary runs");
     let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();

@@ -1,5 +1,5 @@
-//! P8: secrets and people stay out of logs, answers, status and metrics, at the loudest log level and on
-//! every way an event or a call can go.
+//! P8: secrets and personal data stay out of logs, answers, status and metrics, at the most verbose log
+//! level and in every situation of an event or a call.
 
 use cohortd::sandbox::{Apply, Fault, View, sign};
 use cohortd::secret::Secret;
@@ -20,7 +20,7 @@ const REFUSED_USER: &str = "planted-refused-user";
 const EMAIL: &str = "planted@example.com";
 const ANONYMOUS_ID: &str = "planted-anonymous-id";
 const TRAIT: &str = "planted-trait-value";
-/// What nobody may read anywhere.
+/// Texts that must appear nowhere.
 const PLANTED: [&str; 10] = [
     SERVICE_TOKEN,
     SHARED_SECRET,
@@ -31,10 +31,10 @@ const PLANTED: [&str; 10] = [
     EMAIL,
     ANONYMOUS_ID,
     TRAIT,
-    "planted", // whatever else is left of them
+    "planted", // any other part of them
 ];
 
-/// What the admin listener tells without anybody being asked for.
+/// Paths of the admin listener whose answers are not about a named person.
 const IMPERSONAL: [&str; 8] = [
     "/",
     "/status",
@@ -54,12 +54,12 @@ fn event(user: &str, enters: bool, at_ms: i64) -> Value {
     event
 }
 
-/// Everything that was said to anybody.
+/// Everything that was output.
 #[derive(Default)]
 struct Heard(Vec<String>);
 
 impl Heard {
-    /// Sends bytes as they are, and keeps the whole answer.
+    /// Sends raw bytes and records the whole answer.
     async fn ask(&mut self, to: std::net::SocketAddr, request: String) -> u16 {
         let mut stream = TcpStream::connect(to).await.expect("the daemon listens");
         stream.write_all(request.as_bytes()).await.expect("it reads");
@@ -87,7 +87,7 @@ impl Heard {
         self.post(cohortd, "/segment/production", &headers, body).await
     }
 
-    /// Whatever operators can read that is not about somebody they named.
+    /// Reads everything that operators can read without naming a person.
     async fn look(&mut self, cohortd: &Cohortd) {
         for path in IMPERSONAL {
             assert_eq!(self.get(cohortd, path).await, 200, "{path}");
@@ -100,7 +100,7 @@ impl Heard {
         self.ask(cohortd.admin, request).await
     }
 
-    /// Asks for a change; the answer is kept.
+    /// Requests a change and records the answer.
     async fn change(&mut self, cohortd: &Cohortd, verb: &str, body: &str) -> u16 {
         let length = body.len();
         let request = format!(
@@ -110,10 +110,10 @@ impl Heard {
         self.ask(cohortd.admin, request).await
     }
 
-    /// Changes that name a person, and mistakes that do.
+    /// Changes that name a person, and mistaken requests that do.
     async fn steer(&mut self, cohortd: &Cohortd) {
         let key = format!("{{\"audience\": \"aud_vip\", \"context_key\": \"{REFUSED_USER}\"}}");
-        let rejected = unusable_bodies().swap_remove(4); // an event that is kept, and quoted to nobody
+        let rejected = unusable_bodies().swap_remove(4); // this event is kept, and must not be quoted
         let unreadable = format!("{{\"user_id\": \"{USER}\", \"email\": \"{EMAIL}\"}}");
         let nowhere = format!("{USER}/forget");
         let table: [(&str, &str, u16); 12] = [
@@ -148,7 +148,7 @@ impl Heard {
     }
 }
 
-/// Each cannot be used in its own way.
+/// Bodies that are unusable, each in a different way.
 fn unusable_bodies() -> Vec<String> {
     let enters = event(USER, true, NOW_MS).to_string();
     let mut perhaps = event(USER, true, NOW_MS);
@@ -161,7 +161,7 @@ fn unusable_bodies() -> Vec<String> {
     odd_class["context"]["personas"]["computation_class"] = TRAIT.into();
     let lone = enters.replace(USER, &format!(r"{USER}\ud800"));
     vec![
-        enters[..enters.len() - 5].to_owned(), // broken off
+        enters[..enters.len() - 5].to_owned(), // truncated
         format!("{{\"{USER}\": {EMAIL}}}"),
         format!("\"{USER}\""),
         format!("[\"{USER}\", \"{EMAIL}\"]"),
@@ -174,7 +174,7 @@ fn unusable_bodies() -> Vec<String> {
     ]
 }
 
-/// Answers that quote the person and the token, and calls without an answer.
+/// Answers that quote the person and the token, and unanswered calls.
 fn quoting_faults() -> Vec<Fault> {
     let quote = json!({
         "code": format!("not a code: {USER}"),
@@ -212,14 +212,14 @@ async fn nothing_planted_is_logged_answered_or_shown() {
     let mut heard = Heard::default();
     let has = |user: &'static str| move |view: &View<'_>| view.has(ENVIRONMENT, "aud_vip", user);
 
-    // Accepted and delivered, by either credential.
+    // Accepted and delivered, with either credential.
     let enters = event(USER, true, NOW_MS).to_string();
     assert_eq!(heard.post_signed(&cohortd, &enters).await, 200);
     let bearer = format!("Authorization: Bearer {BEARER}\r\n");
     assert_eq!(heard.post(&cohortd, "/segment/production", &bearer, &enters).await, 200);
     launchdarkly.until(DEADLINE, has(USER)).await.expect("delivered");
 
-    // Strangers, wrong and malformed credentials, unknown places.
+    // Strangers, wrong and malformed credentials, unknown paths.
     let wrong = format!("X-Signature: {}\r\n", sign(&Secret::new("no"), enters.as_bytes()));
     let mangled = format!("X-Signature: {SHARED_SECRET}\r\n");
     let almost = format!("Authorization: Bearer {BEARER}x\r\n");
@@ -238,7 +238,7 @@ async fn nothing_planted_is_logged_answered_or_shown() {
     let not_http = format!("{USER} {EMAIL} {BEARER}\r\n\r\n");
     assert_eq!(heard.ask(cohortd.public, not_http).await, 400);
 
-    // Bodies that cannot be used, each in its own way.
+    // Unusable bodies.
     for body in unusable_bodies() {
         assert_eq!(heard.post_signed(&cohortd, &body).await, 400, "{body}");
     }
@@ -255,7 +255,7 @@ async fn nothing_planted_is_logged_answered_or_shown() {
     heard.steer(&cohortd).await;
     launchdarkly.refuse_members(|_| false);
 
-    // Operators see whom they ask for, and the log does not.
+    // Operators see the people they ask about; the log does not.
     for words in [
         &["member", "production", USER][..],
         &["member", "production", EMAIL],
@@ -270,7 +270,7 @@ async fn nothing_planted_is_logged_answered_or_shown() {
     heard.0.push(installation.types(Some(cohortd.admin), &["status"]).done());
     assert_eq!(installation.types(Some(cohortd.admin), &["forget", EMAIL, USER]).code, 64);
 
-    // The Tracking API, with a key that is good and one that is not.
+    // The Tracking API, with a valid and an invalid key.
     for (key, status) in [(WRITE_KEY, 200), (BEARER, 401)] {
         let mut message = event(USER, true, NOW_MS);
         message["writeKey"] = serde_json::Value::from(key);
@@ -278,7 +278,7 @@ async fn nothing_planted_is_logged_answered_or_shown() {
         assert_eq!(heard.post(&cohortd, "/v1/identify", "", &body).await, status);
     }
 
-    // It fails in every other way.
+    // LaunchDarkly fails in every other way.
     let mut at_ms = NOW_MS;
     for fault in quoting_faults() {
         let parks = matches!(&fault, Fault::Answer { status: 413, .. });
@@ -319,7 +319,7 @@ async fn nothing_planted_is_logged_answered_or_shown() {
     heard.holds_nothing_planted();
 }
 
-/// Start-up is where a configuration is looked at.
+/// Faults of the configuration are printed at start-up.
 async fn a_configuration_that_cannot_be_used_is_described_without_its_secrets() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);

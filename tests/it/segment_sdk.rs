@@ -43,8 +43,8 @@ async fn what_segments_node_sdk_flushes_ends_in_the_segments() {
     assert!(cohortd.stop().0.success());
 }
 
-/// A page of another origin sends by the short routes, one by one and in batches, each after a preflight; without
-/// CORS its browser sends nothing.
+/// A page of another origin sends to the short routes, single events and batches, each after a preflight
+/// request; without CORS the browser sends nothing.
 async fn what_segments_sdk_sends_from_a_web_page_ends_in_the_segments() {
     let flush = |cohortd: &Cohortd, strategy: &str, answers: &str| {
         let host = cohortd.public.to_string();

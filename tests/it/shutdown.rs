@@ -1,5 +1,5 @@
-//! The end of the daemon (P10): asked for, it finishes what is under way within the grace period and
-//! breaks no promise; not asked for, it says so with its exit code.
+//! Stopping (P10): if asked to stop, the daemon finishes what is in flight within the grace period and
+//! breaks no promise; if it ends by itself, its exit code says so.
 
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
@@ -21,7 +21,7 @@ use crate::needs::SH;
 const NOW_MS: i64 = 1_750_000_000_000;
 /// The default grace period.
 const GRACE: Duration = Duration::from_secs(8);
-/// What a busy machine may add to any time measured here.
+/// What a busy machine may add to measured times.
 const SLACK: Duration = Duration::from_secs(3);
 
 fn members(launchdarkly: &StandIn) -> BTreeSet<String> {
@@ -106,7 +106,7 @@ async fn a_request_in_flight_is_finished_and_the_probe_says_not_ready_meanwhile(
     );
     let mut slow = TcpStream::connect(cohortd.public).await.expect("it listens");
     slow.write_all(head.as_bytes()).await.expect("sent");
-    // It asks for the body, so the request is in flight.
+    // `100 Continue` shows that the request is in flight.
     let mut asks = [0; 25];
     slow.read_exact(&mut asks).await.expect("an interim answer");
     assert_eq!(&asks, b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -131,7 +131,7 @@ async fn a_request_in_flight_is_finished_and_the_probe_says_not_ready_meanwhile(
     assert!(cohortd.stop().0.success());
 }
 
-/// A daemon with a call that LaunchDarkly does not answer.
+/// A daemon with a call in flight that LaunchDarkly does not answer.
 async fn with_a_hanging_call(grace_period_ms: &str) -> (StandIn, Installation, Cohortd) {
     let launchdarkly = launchdarkly().await;
     launchdarkly.script(|_| Fault::Hang { apply: Apply::No });
@@ -146,8 +146,8 @@ async fn with_a_hanging_call(grace_period_ms: &str) -> (StandIn, Installation, C
     (launchdarkly, installation, cohortd)
 }
 
-/// What was under way is told in the next life. Not waiting for it to be told once more: that is
-/// two of the long request timeouts away.
+/// The next daemon delivers what was in flight. Does not wait for the reassertion, which comes two of the
+/// long request timeouts later.
 async fn the_next_life_delivers(launchdarkly: StandIn, installation: Installation) {
     launchdarkly.behave();
     let cohortd = installation.start();
@@ -173,7 +173,7 @@ async fn a_second_signal_cuts_the_grace_period_short() {
     let (launchdarkly, installation, cohortd) = with_a_hanging_call("50000").await;
     let asked = Instant::now();
     cohortd.signal(Signal::TERM);
-    cohortd.logged("stopping").await; // two signals that are not met yet are one
+    cohortd.logged("stopping").await; // two signals that are still pending become one
     cohortd.signal(Signal::INT);
     let (status, _) = cohortd.wait();
     let took = asked.elapsed();
@@ -182,7 +182,7 @@ async fn a_second_signal_cuts_the_grace_period_short() {
     the_next_life_delivers(launchdarkly, installation).await;
 }
 
-/// A load balancer sees that it is not ready, and until then what it still sends is taken.
+/// Until the load balancer has noticed that the daemon is not ready, its requests are still accepted.
 async fn for_the_drain_delay_it_is_not_ready_and_accepts_all_the_same() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);
@@ -203,7 +203,7 @@ async fn for_the_drain_delay_it_is_not_ready_and_accepts_all_the_same() {
     assert!(told.out.starts_with("NOT READY: stopping; Segment retries"), "{}", told.out);
     let answer = cohortd.post(&identify("ada", "vip", true, NOW_MS)).await;
     assert_eq!(answer.expect("an answer").0, 200);
-    cohortd.signal(Signal::TERM); // who is in a hurry does not wait for it
+    cohortd.signal(Signal::TERM); // a second signal skips the wait
     assert!(cohortd.wait().0.success());
     assert!(asked.elapsed() < Duration::from_secs(30), "{:?}", asked.elapsed());
 
@@ -217,12 +217,12 @@ async fn for_the_drain_delay_it_is_not_ready_and_accepts_all_the_same() {
     assert!(took >= Duration::from_millis(700) && took < SLACK, "{took:?}");
 }
 
-/// A file may not grow past a limit that is set while the daemon runs, so the next write of the
-/// ledger fails as on a broken disk.
+/// The limit for the size of files is lowered while the daemon runs, so the ledger's next write fails as on
+/// a broken disk.
 async fn a_ledger_that_cannot_write_ends_the_daemon_with_70() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
-    // Otherwise the system ends a process that meets the limit, before it can say anything.
+    // Otherwise the kernel kills the process with SIGXFSZ before it can report anything.
     let patient = ["sh", "-c", "trap '' XFSZ; exec \"$@\"", "-"];
     let cohortd = installation.start_as(installation.wrapped(&patient));
     let answer = cohortd.post(&identify("ada", "vip", true, NOW_MS)).await;

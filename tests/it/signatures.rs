@@ -1,8 +1,8 @@
-//! `X-Signature` from outside: what Segment signs in each shape passes, and nothing else does (P8).
+//! `X-Signature` from outside: what Segment signs is accepted in each shape, and nothing else is (P8).
 //!
-//! `tests/signatures/vectors.jsonl` holds requests with the status they get, and for a 200 how many
-//! events are accepted. The signatures were made with another implementation (Python's `hmac`), over
-//! what Segment's code signs: the event, the first of a batch, the one inside the first wrapper.
+//! `tests/signatures/vectors.jsonl` holds requests with the expected status, and for a 200 the number of
+//! accepted events. The signatures were made with another implementation (Python's `hmac`), over what
+//! Segment's code signs: the event, the first event of a batch, or the event inside the first wrapper.
 
 use std::collections::BTreeMap;
 
@@ -23,10 +23,11 @@ const NOW_MS: i64 = 1_750_000_000_000;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Vector {
-    /// What it shows, for whoever reads a failure.
+    /// What the vector shows, for failure messages.
     claim: String,
     shape: String,
-    /// `production` takes a signature, `strict` wants a bearer token too, `keyed` a write key.
+    /// `production` accepts a signature, `strict` also requires a bearer token, and `keyed` requires a
+    /// write key.
     destination: Option<String>,
     body: String,
     signature: Option<String>,
@@ -95,7 +96,7 @@ async fn what_segment_signs_passes_in_every_shape_and_nothing_else_does() {
     assert!(cohortd.stop().0.success());
 }
 
-/// Somebody who has seen one signed batch can append to it: the signature covers its first event only.
+/// Anyone who has seen a signed batch can append to it, because the signature covers only its first event.
 async fn a_forged_tail_is_refused_where_a_bearer_token_is_required() {
     let launchdarkly = launchdarkly().await;
     let mut installation = Installation::new(&launchdarkly);

@@ -94,7 +94,8 @@ async fn status_is_shown_again_and_again_until_ctrl_c_also_over_a_restart() {
     assert_eq!(child.wait().expect("it is our child").code(), Some(130));
 }
 
-/// What a person, and a program, reads while LaunchDarkly is away, paused, and well again.
+/// What people and programs see while LaunchDarkly is down, while delivery is paused, and when all is well
+/// again.
 async fn status_says_how_far_behind_a_destination_is_and_what_the_last_error_was() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -129,7 +130,7 @@ async fn status_says_how_far_behind_a_destination_is_and_what_the_last_error_was
     assert_eq!(code, 75, "{text}");
     assert!(text.contains("production   behind"), "{text}");
 
-    // Whoever pauses it and forgets is told too.
+    // Someone who pauses it and forgets is reminded.
     assert_eq!(installation.types(Some(cohortd.admin), &["pause", "production"]).code, 0);
     let (code, text) = typed(&["--behind-s", "0"]);
     assert_eq!(code, 75, "{text}");
@@ -137,7 +138,7 @@ async fn status_says_how_far_behind_a_destination_is_and_what_the_last_error_was
     let remedy = "cohortd resume production lets it go on";
     assert!(text.contains(remedy) && text.contains("status 409"), "{text}");
 
-    // It restarts, and the wait goes on.
+    // It restarts, and the waiting time continues.
     let waited = production(&cohortd.status().await)["oldest_pending_ms"].as_u64();
     assert!(cohortd.stop().0.success());
     let cohortd = installation.start();

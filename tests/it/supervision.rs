@@ -1,4 +1,4 @@
-//! What systemd hears of the daemon (`Type=notify`, `WatchdogSec=`): ready, alive, stopping.
+//! The notifications that systemd receives (`Type=notify`, `WatchdogSec=`): ready, alive, stopping.
 
 use std::os::unix::net::UnixDatagram;
 
@@ -19,7 +19,7 @@ impl Systemd {
         Self { socket, heard: Vec::new() }
     }
 
-    /// Listens until so many messages begin so.
+    /// Receives until this many messages begin like this.
     fn hears(&mut self, beginning: &str, times: usize) {
         let count =
             |heard: &[String]| heard.iter().filter(|text| text.starts_with(beginning)).count();

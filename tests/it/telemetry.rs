@@ -1,5 +1,5 @@
-//! OTLP: what a collector is sent, read with the official types; the trace of a sender goes on to
-//! LaunchDarkly; nobody waits for a collector.
+//! OTLP: what a collector receives, decoded with the official types; a sender's trace continues to
+//! LaunchDarkly; and nothing waits for the collector.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -36,12 +36,12 @@ const NOW_MS: i64 = 1_750_000_000_000;
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PLANTED: &str = "planted";
 
-/// What a collector was sent.
+/// What a collector received.
 #[derive(Default)]
 struct Received {
     spans: Vec<Span>,
     metrics: BTreeMap<String, Metric>,
-    /// Every byte, and every header; `traces` or `metrics`.
+    /// Every header and body; the first item is `traces` or `metrics`.
     raw: Vec<(&'static str, HeaderMap, Bytes)>,
 }
 
@@ -79,7 +79,7 @@ impl Collector {
         self.news.send_replace(());
     }
 
-    /// Waits until what was received is as wanted.
+    /// Waits until `look` finds something in what was received.
     async fn until<T>(&self, look: impl Fn(&Received) -> Option<T>) -> T {
         let mut news = self.news.subscribe();
         let found = async {
@@ -145,12 +145,12 @@ async fn a_senders_trace_goes_on_to_launchdarkly_and_its_spans_to_the_collector(
     let launchdarkly = launchdarkly().await;
     let collector = Collector::start().await;
     let mut installation = installed(&launchdarkly, collector.address);
-    installation.set("telemetry.trace_percent", "0"); // what is recorded was begun by the sender
+    installation.set("telemetry.trace_percent", "0"); // only traces that the sender started are recorded
     let cohortd = installation.start();
-    // Both are told in one call.
+    // Both are sent in one call.
     let steer = |verb| installation.types(Some(cohortd.admin), &[verb, "production"]).done();
     steer("pause");
-    // The first call is not taken, and its successor goes on with the same traces.
+    // The first call fails, and its retry belongs to the same traces.
     launchdarkly.script(
         |call| {
             if call.call_number == 1 { Fault::status(503) } else { Fault::None }
@@ -220,7 +220,7 @@ async fn a_senders_trace_goes_on_to_launchdarkly_and_its_spans_to_the_collector(
         calls.iter().map(|call| Some(format!("00-{TRACE}-{}-01", hex::encode(&call.span_id))));
     assert_eq!(sent[..2], ours.collect::<Vec<_>>());
 
-    // What is not recorded is passed on all the same, and what belongs to no trace is told in one that
+    // A trace that is not recorded is passed on all the same. Events without a trace are sent in one that
     // is not recorded.
     post_in_trace(
         &cohortd,
@@ -289,7 +289,7 @@ async fn the_collector_is_sent_the_metrics_of_the_catalogue() {
     assert_eq!(value, Some(number_data_point::Value::AsInt(1)));
 }
 
-/// A path that nobody has is a stranger's text, whatever it is.
+/// An unknown path is arbitrary text of a stranger.
 async fn a_path_that_does_not_exist_is_not_told() {
     let launchdarkly = launchdarkly().await;
     let collector = Collector::start().await;
@@ -310,7 +310,7 @@ async fn a_path_that_does_not_exist_is_not_told() {
     }
 }
 
-/// As OpenTelemetry's rules for Prometheus name a metric: with its unit, and what counts with `_total`.
+/// A metric's name by OpenTelemetry's rules for Prometheus: with its unit, and with `_total` for counters.
 fn translated(metric: &Value) -> String {
     let text = |key: &str| metric[key].as_str().unwrap_or_default();
     let (mut name, is_gauge) = (text("name").to_owned(), metric.get("gauge").is_some());
@@ -330,8 +330,8 @@ fn translated(metric: &Value) -> String {
     name
 }
 
-/// Google's protobuf and OpenTelemetry's definitions read what is sent, and a collector that hands it on to
-/// Prometheus makes the names of `/metrics` of it.
+/// Google's protobuf decodes what is sent with OpenTelemetry's definitions, and the names that a collector
+/// would pass on to Prometheus are those in `/metrics`.
 async fn another_decoder_reads_what_is_sent_and_prometheus_finds_the_names_it_knows() {
     let decoded = |kind: &str, body: &[u8]| -> Value {
         let mut decoder = Command::new(python::OTLP.program("python"));
@@ -353,7 +353,7 @@ async fn another_decoder_reads_what_is_sent_and_prometheus_finds_the_names_it_kn
     let (_, exposed) = cohortd.metrics("text/plain").await;
     assert!(cohortd.stop().0.success());
 
-    // the first word is the kind of a family of the exposition
+    // the first word is the kind of metric
     let families = exposed.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let families: BTreeSet<&str> = families.filter_map(|line| line.split(' ').next()).collect();
     let sent = collector.received.lock().expect("no test panics while it holds this").raw.clone();
@@ -408,7 +408,7 @@ async fn a_collector_that_is_away_costs_one_warning_and_no_event() {
     assert_eq!(warnings, 1, "{}", log.join("\n"));
 }
 
-/// A reload gives a courier another client: that one is traced too.
+/// A reload gives a courier a new client, which is traced too.
 async fn a_trace_goes_on_to_launchdarkly_after_a_reload_too() {
     let launchdarkly = launchdarkly().await;
     let collector = Collector::start().await;

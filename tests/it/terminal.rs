@@ -1,5 +1,5 @@
-//! The command line as a person meets it: what it says when something is wrong and what to do then,
-//! completions, the manual page, and no colours for those who cannot see them.
+//! The command line as users meet it: error messages with their remedies, completions, the manual page, and
+//! no colours where they cannot be shown.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -12,7 +12,7 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use crate::harness::{Installation, Typed, launchdarkly};
 use crate::needs::BASH;
 
-/// Every command that asks the daemon, as it might be typed.
+/// Every command that asks the daemon, with typical arguments.
 const ASKING: [&[&str]; 13] = [
     &["status"],
     &["audiences"],
@@ -29,7 +29,8 @@ const ASKING: [&[&str]; 13] = [
     &["drop", "production", "--retract"],
 ];
 
-/// A complaint is one that begins with the command and says what to do; an answer there is none.
+/// Checks that a command fails with a message that begins with its name and gives the remedy, and without
+/// an answer.
 fn complains(typed: &Typed, words: &[&str], code: i32, says: &str) {
     assert_eq!(typed.code, code, "{words:?}: {}", typed.complaint);
     assert_eq!(typed.out, "", "{words:?}");
@@ -75,7 +76,7 @@ async fn what_is_not_there_is_answered_with_what_is() {
     for (words, says) in unknown {
         complains(&installation.types(Some(cohortd.admin), words), words, 64, says);
     }
-    // Someone else answers there: the public listener.
+    // The public listener, not the admin listener, answers there.
     let typed = installation.types(Some(cohortd.public), &["audiences"]);
     complains(&typed, &["audiences"], 69, "does not answer as cohortd does");
     let bad_flag = installation.types(None, &["resync", "--al"]);
@@ -85,7 +86,7 @@ async fn what_is_not_there_is_answered_with_what_is() {
     assert_eq!((nothing.code, nothing.out.as_str()), (64, ""), "{}", nothing.complaint);
 }
 
-/// A command without any configuration.
+/// Runs a command without any configuration.
 fn plain(words: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_cohortd")).args(words).output();
     let output = output.expect("the binary runs");
@@ -128,14 +129,14 @@ fn bash_takes_its_completions() {
     assert!(bash.status.success(), "{}", String::from_utf8_lossy(&bash.stderr));
 }
 
-/// What a command writes to a terminal.
+/// Runs a command on a terminal. Returns its output.
 fn on_a_terminal(mut command: Command) -> String {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
     let terminal = openpt(flags).expect("the system has terminals");
     unlockpt(&terminal).expect("it is ours");
     let inside = ioctl_tiocgptpeer(&terminal, flags).expect("it is unlocked");
     let mut child = command.stdout(inside).spawn().expect("the binary runs");
-    drop(command); // it holds the inside, which must be closed for an end to come
+    drop(command); // drops its copy of the terminal, which would keep the output open
     let mut written = Vec::new();
     let end = File::from(terminal).read_to_end(&mut written);
     assert!(end.is_err_and(|error| error.raw_os_error() == Some(Errno::IO.raw_os_error())));
@@ -143,7 +144,7 @@ fn on_a_terminal(mut command: Command) -> String {
     String::from_utf8(written).expect("text")
 }
 
-/// What a command says on a terminal where a person types `answer`, and how it ends.
+/// Runs a command on a terminal and types `answer`. Returns its exit code and output.
 fn answered(mut command: Command, answer: &str) -> (i32, String) {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
     let terminal = openpt(flags).expect("the system has terminals");
@@ -157,7 +158,7 @@ fn answered(mut command: Command, answer: &str) -> (i32, String) {
     let status = child.spawn().expect("the binary runs").wait().expect("it is our child");
     drop((command, inside));
     let mut written = Vec::new();
-    let _ = terminal.read_to_end(&mut written); // its end is an error on Linux
+    let _ = terminal.read_to_end(&mut written); // on Linux the end is reported as an error
     (status.code().expect("it ends"), String::from_utf8(written).expect("text"))
 }
 

@@ -15,8 +15,8 @@ fn people(batch: usize) -> impl Iterator<Item = String> {
     (batch * TOGETHER..(batch + 1) * TOGETHER).map(|number| format!("user{number}"))
 }
 
-/// The kernel says that it has written more than it was given: no error that the journal knows, and a slice
-/// out of range in its thread.
+/// The kernel reports more bytes written than it was given. The journal does not handle that as an error:
+/// its thread panics on a slice out of range.
 async fn p7_a_panic_in_the_thread_of_the_journal_ends_the_daemon_and_loses_nothing() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -39,7 +39,7 @@ async fn p7_a_panic_in_the_thread_of_the_journal_ends_the_daemon_and_loses_nothi
     let cohortd = Arc::new(installation.start_as(installation.wrapped(&tracer)));
     let mut answered = BTreeSet::new();
     for wave in 0..10 {
-        // The journal is used where many come at once.
+        // The journal is used when many requests come at once.
         let mut posts = tokio::task::JoinSet::new();
         for batch in wave * 60..(wave + 1) * 60 {
             let cohortd = Arc::clone(&cohortd);

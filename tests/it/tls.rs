@@ -1,5 +1,5 @@
-//! TLS on both listeners: HTTP/1.1 and HTTP/2, client certificates, commands that ask such a daemon, and
-//! certificates that are replaced while it runs.
+//! TLS on both listeners: HTTP/1.1 and HTTP/2, client certificates, commands that connect to such a daemon,
+//! and certificates that are replaced while it runs.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ use crate::harness::{
 
 const NOW_MS: i64 = 1_750_000_000_000;
 
-/// A CA and what it has signed, as PEM.
+/// A CA, and certificates that it has signed, in PEM.
 struct Authority {
     certificate: String,
     issuer: Issuer<'static, KeyPair>,
@@ -59,7 +59,7 @@ impl Authority {
     }
 }
 
-/// The files of the TLS that both listeners speak.
+/// The certificate files of both listeners.
 struct Files(PathBuf);
 
 impl Files {
@@ -83,7 +83,7 @@ impl Files {
         std::fs::write(self.0.join(key), text).expect("it is ours");
     }
 
-    /// Clients of these listeners have to show what `authority` has signed.
+    /// Makes listeners require client certificates signed by `authority`.
     fn demand(&self, installation: &mut Installation, listeners: &[&str], authority: &Authority) {
         self.write_one("client_ca_file", &authority.certificate);
         let path = self.0.join("client_ca_file").display().to_string();
@@ -123,7 +123,7 @@ async fn shake(speaker: &TlsConnector, to: SocketAddr) -> std::io::Result<TlsStr
     timeout(DEADLINE, speaker.connect(name, connect(to).await)).await.expect("in time")
 }
 
-/// The status of a probe; an error: TLS did not come about.
+/// The status of a probe, or an error if the TLS handshake failed.
 async fn probe(speaker: &TlsConnector, to: SocketAddr) -> std::io::Result<String> {
     let began = Instant::now();
     let mut stream = shake(speaker, to).await?;
@@ -135,7 +135,7 @@ async fn probe(speaker: &TlsConnector, to: SocketAddr) -> std::io::Result<String
     Ok(answer.split(' ').nth(1).unwrap_or_default().to_owned())
 }
 
-/// What the metrics say of when the certificates of the public and the admin listener expire.
+/// When the certificates of the public and the admin listener expire, according to the metrics.
 async fn expires(speaker: &TlsConnector, admin: SocketAddr) -> [Option<i64>; 2] {
     let mut stream = shake(speaker, admin).await.expect("TLS is spoken");
     let request = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
@@ -156,7 +156,7 @@ fn expiry_of(year: i32) -> [Option<i64>; 2] {
     [Some(rcgen::date_time_ymd(year, 1, 1).unix_timestamp()); 2]
 }
 
-/// The certificate a listener shows.
+/// The certificate that a listener presents.
 async fn shown(speaker: &TlsConnector, to: SocketAddr) -> CertificateDer<'static> {
     let stream = shake(speaker, to).await.expect("TLS is spoken");
     let shown = stream.get_ref().1.peer_certificates().expect("one is shown");
@@ -225,7 +225,7 @@ async fn commands_reach_a_daemon_that_speaks_tls_also_where_clients_need_certifi
     commands_work(&mut installation, &cohortd);
     ends_well(cohortd);
     installation.set("listen.address", "127.0.0.1:0");
-    // An authority that knows nothing of the listener's own certificate.
+    // A CA that did not sign the listener's own certificate.
     files.demand(&mut installation, &["listen", "admin"], &Authority::new());
     let cohortd = installation.start();
     commands_work(&mut installation, &cohortd);
@@ -244,7 +244,7 @@ async fn who_has_to_show_a_certificate_and_has_no_good_one_is_not_heard() {
     assert_eq!(ask(Some(&Authority::new().signs(2100))).await, None, "of another authority");
     assert_eq!(ask(Some(&clients.signs(2020))).await, None, "it has expired");
     assert_eq!(ask(Some(&clients.signs(2100))).await.as_deref(), Some("200"));
-    // The health check has none to show: it asks the other listener.
+    // The health check has no client certificate, so it asks the other listener.
     std::fs::remove_file(files.0.join("key_file")).expect("it is there");
     installation.set("listen.address", &cohortd.public.to_string());
     installation.types(Some(cohortd.admin), &["healthcheck"]).done();
@@ -271,7 +271,7 @@ async fn a_new_certificate_is_served_and_one_without_its_key_is_refused() {
     let der = CertificateDer::from_pem_slice(next.certificate.as_bytes()).expect("PEM");
     let deadline = Instant::now() + DEADLINE;
     for to in [cohortd.public, cohortd.admin] {
-        // each listener reads for itself; the log does not say which was first
+        // each listener reloads for itself; the log does not say which was first
         while shown(&speaker, to).await != der {
             assert!(Instant::now() < deadline, "the new certificate is never shown");
         }
@@ -310,7 +310,7 @@ async fn whoever_does_not_end_a_handshake_is_not_awaited_for_long() {
     }
     let began = Instant::now();
     for mut stream in slow {
-        // an alert, an end or a reset: it is over
+        // an alert, an end or a reset: the connection is closed
         let _ = timeout(DEADLINE, stream.read(&mut [0; 64])).await.expect("it is cut off");
     }
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());

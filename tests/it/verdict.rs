@@ -1,4 +1,4 @@
-//! The verdict never says that all is well while it is not: the same situation in the words of the log,
+//! The verdict never says that all is well when it is not: each situation as shown by the log,
 //! `cohortd status`, `/status` and the metric (P7).
 
 use std::fmt::Write;
@@ -20,19 +20,19 @@ fn of(status: &Value) -> Value {
     status["destinations"]["production"].clone()
 }
 
-/// What is to be seen of a situation.
+/// What must be shown in a situation.
 struct Expected<'a> {
     state: &'a str,
     exit: i32,
-    /// The kind of the first concern; empty: there is none.
+    /// The kind of the first concern; empty if there is none.
     concern: &'a str,
-    /// In the words of `cohortd status`.
+    /// Text in the output of `cohortd status`.
     said: &'a [&'a str],
-    /// In the log; empty: it says nothing.
+    /// The message in the log; empty if there is none.
     logged: &'a str,
 }
 
-/// Waits for the verdict and reads it everywhere.
+/// Waits for the verdict and checks it everywhere it is shown.
 async fn seen(installation: &Installation, cohortd: &Cohortd, case: &str, expected: &Expected<'_>) {
     let Expected { state, exit, concern, said, logged } = *expected;
     let shown = cohortd
@@ -61,7 +61,7 @@ async fn seen(installation: &Installation, cohortd: &Cohortd, case: &str, expect
     assert!(metrics.contains(&sample), "{case}");
     let line = if logged.is_empty() { Value::Null } else { cohortd.until_logged(logged).await };
     let mut shown = String::new();
-    let _ = writeln!(shown, "{case}: {state}\n  log: {line}\n{text}"); // into memory
+    let _ = writeln!(shown, "{case}: {state}\n  log: {line}\n{text}"); // memory does not fail
     note!("{shown}");
 }
 
@@ -151,13 +151,13 @@ async fn a_restart_forgets_no_trouble_and_no_success() {
     cohortd.until_status(|status| of(status)["concerns"][0]["kind"] == "not_kept").await;
     cohortd.stop();
 
-    // what another mapping could not apply says nothing about this one
+    // events that the previous mapping could not apply say nothing about this one
     installation.set("destinations.production.mapping.subscribe", "type = \"identify\"");
     let cohortd = installation.start();
     let well = cohortd.until_status(|status| of(status)["state"] == "ok").await;
     assert_eq!(of(&well)["concerns"], json!([]));
 
-    // everybody is erased: there was a first event all the same
+    // everybody is erased, but there was a first event all the same
     installation.types(Some(cohortd.admin), &["drop", "production", "aud_vip"]).done();
     cohortd.stop();
     let cohortd = installation.start();
@@ -165,8 +165,8 @@ async fn a_restart_forgets_no_trouble_and_no_success() {
     assert_eq!(state, "ok");
 }
 
-/// The note is left within five seconds. What a kill before that takes with it is not claimed afterwards, neither that
-/// all was well nor that it was not.
+/// The note is written within five seconds. What a kill loses before that is not claimed afterwards:
+/// neither that all was well nor that it was not.
 async fn after_a_kill_nothing_is_claimed_that_is_not_known() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -181,7 +181,7 @@ async fn after_a_kill_nothing_is_claimed_that_is_not_known() {
     wrong(&cohortd).await;
     cohortd.kill();
 
-    // trouble that nobody has noted: of the time before this process nothing is said
+    // trouble that was not noted: nothing is said about the time before this process
     let before = iso(SystemClock.now().0 / 1000);
     let cohortd = installation.start();
     let status = cohortd.until_status(|status| of(status)["state"] == "ok").await;
@@ -192,7 +192,7 @@ async fn after_a_kill_nothing_is_claimed_that_is_not_known() {
         assert_eq!(well[unknown], Value::Null, "{well}");
     }
 
-    // trouble that is noted, and a success that is not
+    // trouble that was noted, and a success that was not
     wrong(&cohortd).await;
     let is_noted = || {
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
@@ -213,7 +213,7 @@ async fn after_a_kill_nothing_is_claimed_that_is_not_known() {
     seen(&installation, &cohortd, "after a kill", &expected).await;
     assert!(cohortd.stop().0.success());
 
-    // a stop in between makes it no better known
+    // a stop in between adds no knowledge
     let cohortd = installation.start();
     seen(&installation, &cohortd, "after a kill and a restart", &expected).await;
     enter(&cohortd.poster(), "cleo").await;
@@ -224,7 +224,7 @@ async fn after_a_kill_nothing_is_claimed_that_is_not_known() {
     assert!(!why.contains("is not known"), "{why}");
 }
 
-/// A note of another version: what is understood of it counts, and the rest is said once.
+/// A note of another version: the parts that are understood count, and the rest is reported once.
 async fn a_note_of_another_version_is_taken_as_far_as_it_is_understood() {
     let forgotten = "an earlier version has left word of what was refused or of no use, and part of it is not understood: \
                      that is forgotten until it happens again";
@@ -325,7 +325,7 @@ async fn what_is_rejected_and_not_kept_needs_attention_however_much_was_taken_be
     scene.seen("not kept", expected).await;
     scene.has_since().await;
 
-    // and a request of which nothing is taken does not end what was refused at its path
+    // a request of which nothing is accepted does not end what was refused at its path
     let scene = Scene::new(Fault::None).await;
     let poster = scene.cohortd.poster();
     enter(&poster, "ada").await;
@@ -370,7 +370,8 @@ async fn a_hold_says_which_it_is() {
     }
 }
 
-/// A LaunchDarkly that takes nothing is not catching up, and neither is one audience for ever.
+/// A LaunchDarkly that accepts nothing is not being caught up with, nor is a single failing audience for
+/// ever.
 async fn what_is_not_taken_is_behind() {
     let again = "LaunchDarkly has not taken this audience several times in a row: will retry";
     let limited = Fault::Answer {
@@ -415,7 +416,7 @@ async fn a_refused_configuration_is_said_until_it_is_mended() {
     assert!(metrics.contains("cohortd_config_refused 0"), "{metrics}");
 }
 
-/// Random paths, methods and no credential: everybody is scanned.
+/// Random paths and methods without credentials: every public server is scanned.
 async fn a_scanner_turns_nothing_red() {
     let scene = Scene::new(Fault::None).await;
     enter(&scene.cohortd.poster(), "ada").await;

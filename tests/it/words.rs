@@ -1,4 +1,5 @@
-//! LaunchDarkly's words are kept and shown, whatever it answers, and what they mean decides what is done.
+//! LaunchDarkly's error messages are kept and shown, whatever it answers, and the reaction depends on their
+//! meaning.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -33,13 +34,13 @@ async fn until_in(launchdarkly: &StandIn, audience: &str, users: &[&str]) {
     launchdarkly.until(DEADLINE, has).await.expect("they enter");
 }
 
-/// An answer with these words, and `id` `answer-7`.
+/// An answer with this status, code and message, and the id `answer-7`.
 fn says(status: u16, code: &str, message: &str) -> Fault {
     let body = json!({"code": code, "message": message, "id": "answer-7"}).to_string();
     Fault::Answer { status, headers: Vec::new(), body: Some(body) }
 }
 
-/// Calls of this audience, as of its cohort id, meet the fault.
+/// Calls for the audience with this cohort id meet the fault.
 fn fail_audience(launchdarkly: &StandIn, audience: &str, fault: Fault) {
     let audience = format!("aud_{audience}");
     launchdarkly.script(
@@ -199,7 +200,7 @@ async fn an_outage_is_waited_out_as_its_retry_after_says() {
     }
 }
 
-/// A refusal may be a fault that is over soon: a lone member is asked once more.
+/// A refusal may be a transient fault, so a single member is tried once more.
 async fn a_lone_member_is_parked_only_if_it_is_refused_again() {
     for (refusals, parked) in [(1, &[][..]), (2, &["user001"])] {
         let launchdarkly = launchdarkly().await;
@@ -220,7 +221,7 @@ async fn a_lone_member_is_parked_only_if_it_is_refused_again() {
         enter(&cohortd, "vip", &["user001"]).await;
         let asked = |view: &View<'_>| view.calls().total >= 1;
         launchdarkly.until(DEADLINE, asked).await.expect("it is asked");
-        // Meanwhile the others go on.
+        // Meanwhile other members are delivered.
         enter(&cohortd, "other", &["user002"]).await;
         until_in(&launchdarkly, "other", &["user002"]).await;
         assert!(!launchdarkly.segments(ENVIRONMENT).contains_key("aud_vip"), "it waits");

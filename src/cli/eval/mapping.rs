@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{parsed_exactly, told};
 use crate::map;
 
-/// What a line holds; anything else in it is the business of whoever wrote it.
+/// The members of a line; others are ignored.
 #[derive(Deserialize)]
 struct Case {
     mapping: Value,

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::parsed_as_numbers;
 use crate::map::Subscription;
 
-/// What a line holds; anything else in it is the business of whoever wrote it.
+/// The members of a line; others are ignored.
 #[derive(Deserialize)]
 struct Case {
     fql: String,
@@ -18,7 +18,7 @@ pub(super) struct Answer {
     value: bool,
 }
 
-/// A statement with a fault is an error, not a statement that selects nothing.
+/// A faulty statement is an error, not a statement that selects nothing.
 pub(super) fn answer(line: &[u8]) -> Result<Answer, String> {
     let case: Case = parsed_as_numbers(line, "a subscription case", "fql and event")?;
     let subscription = Subscription::parse(&case.fql).map_err(|fault| format!("fql: {fault}"))?;

@@ -1,4 +1,4 @@
-//! `cohortd eval sync`: what the events of one request amount to, as the calls that would be made.
+//! `cohortd eval sync`: maps the events of one request to the calls that would be made.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -9,7 +9,7 @@ use crate::launchdarkly::wire;
 use crate::map::Mapping;
 use crate::membership::{MembershipDelta, Timestamp};
 
-/// What a line holds; anything else in it is the business of whoever wrote it.
+/// The members of a line; others are ignored.
 #[derive(Deserialize)]
 struct Case {
     settings: Settings,
@@ -58,8 +58,8 @@ struct EventResult {
     reason: Option<String>,
 }
 
-/// A line maps one request and nothing else: for a member named twice the later item wins; event
-/// times, repeats and the subscription are not applied.
+/// Maps one request by itself: if a member is named twice, the later item wins. Event times, suppression of
+/// repeats and the subscription are not applied.
 pub(super) fn answer(line: &[u8]) -> Result<Answer, String> {
     let case: Case =
         parsed_exactly(line, "a sync case", "settings.apiKey, settings.clientId and events")?;

@@ -1,4 +1,4 @@
-//! `cohortd audiences` and `cohortd member`: what is there. Lists come in parts and are put together here.
+//! `cohortd audiences` and `cohortd member`: lists of what the ledger holds, put together from pages.
 
 use std::io::{Result, Write};
 use std::path::Path;
@@ -16,10 +16,10 @@ use crate::operate::api::wire::{
     AudienceInfo, DestinationInfo, ListQuery, MemberInfo, MemberQuery,
 };
 
-/// Items in one answer of a list that has no end of its own.
+/// Items on a page.
 const PAGE: u32 = 1000;
 
-/// All parts of a list; `after` makes the question that goes on behind an item.
+/// Fetches all pages of a list; `after` makes the query for the page that follows an item.
 async fn all_parts<T: DeserializeOwned, Q: Serialize>(
     daemon: &Daemon,
     path: &[&str],
@@ -47,7 +47,7 @@ pub(super) async fn all_destinations(daemon: &Daemon) -> Told<Vec<DestinationInf
         .await
 }
 
-/// The audiences of a destination, in the order of their keys.
+/// The audiences of a destination, sorted by audience key.
 pub(in crate::cli) async fn all_audiences(
     daemon: &Daemon,
     destination: &str,
@@ -68,7 +68,7 @@ pub struct AudiencesCommand {
     asking: Asking,
 }
 
-/// An audience and whose it is.
+/// An audience with its destination.
 #[derive(Serialize)]
 struct Listed {
     destination: String,
@@ -153,7 +153,7 @@ fn print_audiences(
     Ok(())
 }
 
-/// Why the calls of an audience are not taken, and when it is tried again.
+/// Prints why calls for an audience fail, and when the next attempt is due.
 fn print_failing(
     Listed { destination, audience, .. }: &Listed,
     out: &mut impl Write,
@@ -194,7 +194,7 @@ fn under_way(info: &AudienceInfo) -> String {
     }
 }
 
-/// What is known of a person, in the order of the audiences.
+/// Everything known of a person, sorted by audience.
 pub(super) async fn all_members(
     daemon: &Daemon,
     destination: &str,

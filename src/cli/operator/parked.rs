@@ -78,7 +78,7 @@ impl Which {
 }
 
 impl ParkedCommand {
-    /// Does it.
+    /// Runs the subcommand.
     pub async fn run(&self, file: Option<&Path>, out: &mut impl Write) -> Result<Exit> {
         let (name, told) = match &self.what {
             What::List { which } => ("parked list", list(which, file, out).await),
@@ -121,7 +121,7 @@ async fn list(which: &Which, file: Option<&Path>, out: &mut impl Write) -> Told<
     })
 }
 
-/// One line of JSON each: a list may be long.
+/// Prints a member as one line of JSON, as a list may be long.
 fn line(info: &ParkedInfo, out: &mut impl Write) -> Result<()> {
     serde_json::to_writer(&mut *out, info)?;
     writeln!(out)
@@ -132,7 +132,7 @@ fn row(info: ParkedInfo) -> [String; 7] {
     [audience, context_key, parked_at, status.to_string(), code, message, answer_id]
 }
 
-/// Looks at each parked member, until `look` has seen enough.
+/// Passes each parked member to `look` until it returns `false`.
 async fn each(
     daemon: &Daemon,
     name: &str,

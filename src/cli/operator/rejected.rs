@@ -71,7 +71,7 @@ struct Of {
 }
 
 impl RejectedCommand {
-    /// Does it.
+    /// Runs the subcommand.
     pub async fn run(&self, file: Option<&Path>, out: &mut impl Write) -> Result<Exit> {
         let (name, told) = match &self.what {
             What::List { of } => ("rejected list", list(of, file, out).await),
@@ -101,7 +101,7 @@ async fn list(of_what: &Of, file: Option<&Path>, out: &mut impl Write) -> Told<R
         query.after = page.rejected.last().map(|info| info.id).or(query.after);
         for info in page.rejected {
             if of_what.asking.json {
-                // One line each: a list may be long.
+                // One line per event, as a list may be long.
                 let printed = serde_json::to_writer(&mut *out, &info).map_err(std::io::Error::from);
                 if let Err(error) = printed.and_then(|()| writeln!(out)) {
                     return Ok(Err(error));
@@ -143,7 +143,7 @@ async fn replay(
         )),
     };
     let done = all.looked_at() > 0;
-    // What was done is said even if it came to a bad end.
+    // Print what was done, even if the replay failed in the middle.
     let printed = match (done || ended.is_ok(), of_what.asking.json) {
         (false, _) => Ok(()),
         (_, true) => json_of(&all, out),
@@ -157,7 +157,7 @@ async fn replay(
     Ok(printed)
 }
 
-/// Replays a part at a time, and adds up what became of them.
+/// Replays all events, one part for each request, and adds up the outcomes in `all`.
 async fn each_part(daemon: &Daemon, name: &str, mut what: Replay, all: &mut Replayed) -> Told<()> {
     let path = of(name, &["rejected", "replay"]);
     let mut bar = None;
@@ -215,7 +215,7 @@ async fn discard(
     let name = named(&daemon, of_what.destination.as_ref()).await?;
     if consent.dry_run || id.is_none() && consent.is_asked_for() {
         let count = if let Some(id) = id {
-            // Whether it is there at all.
+            // Whether it exists.
             let path = of(&name, &["rejected"]);
             let query = RejectedQuery { after: Some(id.saturating_sub(1)), limit: Some(1) };
             let found: Answer<RejectedPage> = daemon.get(&path, &query).await?;

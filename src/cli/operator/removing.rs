@@ -1,4 +1,4 @@
-//! `cohortd forget` and `cohortd drop`: what is gone for good afterwards.
+//! `cohortd forget` and `cohortd drop`: removals that cannot be undone.
 
 use std::io::{Result, Write};
 use std::path::Path;
@@ -31,7 +31,7 @@ pub struct ForgetCommand {
 }
 
 impl ForgetCommand {
-    /// Asks for it.
+    /// Asks the daemon to forget the person.
     pub async fn run(&self, file: Option<&Path>, out: &mut impl Write) -> Result<Exit> {
         ends("forget", self.forget(file, out).await)
     }
@@ -105,7 +105,7 @@ pub struct DropCommand {
 }
 
 impl DropCommand {
-    /// Asks for it.
+    /// Asks the daemon to drop the rows.
     pub async fn run(&self, file: Option<&Path>, out: &mut impl Write) -> Result<Exit> {
         ends("drop", self.drop_rows(file, out).await)
     }
@@ -114,7 +114,7 @@ impl DropCommand {
         let (first, second) = (self.first.as_ref(), self.second.as_ref());
         let is_harmless = self.consent.dry_run || self.consent.is_asked_for() || self.consent.yes;
         if first.is_none() && !is_harmless {
-            // `drop $AUDIENCE` with nothing in the variable means something else.
+            // `drop $AUDIENCE` with an empty variable would mean the whole destination.
             let words = "say what: an audience by its id, or the destination for all of it; --yes means the latter too";
             return Err(Silent::usage(words));
         }

@@ -1,4 +1,4 @@
-//! What can be made to go wrong with a call.
+//! The faults that can be injected into a call.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -11,15 +11,15 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::launchdarkly::wire::SyncMember;
 
-/// A script: asked once for each call that could be read.
+/// A script: called once for each well-formed call.
 pub(super) type Script = Box<dyn FnMut(&Incoming<'_>) -> Fault + Send>;
 
-/// A call that a script decides about, before it is judged.
+/// A call as a script sees it, before it is checked.
 #[derive(Debug)]
 pub struct Incoming<'a> {
-    /// Counts the calls of this stand-in, from 1.
+    /// The number of the call, counted from 1.
     pub call_number: u64,
-    /// The environment it names.
+    /// The `environmentId` of the call.
     pub client_side_id: &'a str,
     /// The cohort id of its first member; empty if there is none.
     pub audience: &'a str,
@@ -27,45 +27,45 @@ pub struct Incoming<'a> {
     pub members: &'a [SyncMember<'a>],
 }
 
-/// What goes wrong. What is "applied" is judged first, and a call that LaunchDarkly would refuse
-/// changes nothing.
+/// What goes wrong. A call is checked before it is applied; one that LaunchDarkly would refuse changes
+/// nothing.
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// Nothing.
     None,
-    /// This answer, and nothing is applied.
+    /// Answered like this without being applied.
     Answer {
         /// Any status.
         status: u16,
-        /// Beside the usual ones.
+        /// In addition to the usual ones.
         headers: Vec<(String, String)>,
-        /// The usual error body if absent.
+        /// The usual error body if `None`.
         body: Option<String>,
     },
-    /// This answer, though the call is applied.
+    /// Answered like this although the call is applied.
     AnswerAfterApply {
         /// Any status.
         status: u16,
-        /// Beside the usual ones.
+        /// In addition to the usual ones.
         headers: Vec<(String, String)>,
-        /// The usual error body if absent.
+        /// The usual error body if `None`.
         body: Option<String>,
     },
-    /// No answer until the client gives up.
+    /// Never answered; lasts until the client gives up.
     Hang {
-        /// What becomes of the call.
+        /// Whether and when the call is applied.
         apply: Apply,
     },
     /// The connection is closed without an answer.
     Reset {
-        /// What becomes of the call.
+        /// Whether and when the call is applied.
         apply: Apply,
     },
-    /// The headers of an answer, and then a body without end. Applied if the status is a 2xx.
+    /// The headers of an answer, then a body that never ends. Applied if the status is a 2xx.
     EndlessBody {
         /// Any status that has a body.
         status: u16,
-        /// Bytes that come at once.
+        /// Bytes in each chunk.
         chunk_bytes: usize,
         /// Time between two chunks; not zero.
         every: Duration,
@@ -80,18 +80,18 @@ impl Fault {
     }
 }
 
-/// What becomes of a call without an answer.
+/// Whether and when an unanswered call is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Apply {
-    /// Nothing.
+    /// It is not applied.
     No,
-    /// It is applied.
+    /// It is applied at once.
     Now,
-    /// It is applied after this time, whether or not the client still waits: a late duplicate.
+    /// It is applied after this delay, whether or not the client still waits: a late duplicate.
     Later(Duration),
 }
 
-/// A body that never ends.
+/// A response body that never ends.
 pub(super) struct Endless {
     chunk: Bytes,
     ticks: Interval,

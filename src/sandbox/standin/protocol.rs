@@ -1,4 +1,5 @@
-//! What LaunchDarkly asks of a [call](crate::design::launchdarkly::synced_segments), and its words where a call falls short.
+//! What LaunchDarkly requires of a [call](crate::design::launchdarkly::synced_segments), and its error
+//! messages.
 
 use hashbrown::HashSet;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -47,12 +48,12 @@ impl Problem {
     }
 }
 
-/// The token of a call, if its header is text.
+/// The token of a call; `None` if the header is absent or not text.
 pub(super) fn token(headers: &HeaderMap) -> Option<&str> {
     headers.get(AUTHORIZATION)?.to_str().ok()
 }
 
-/// Reads a call: what can be said about it without knowing any environment.
+/// Parses a call and checks everything that does not depend on an environment.
 pub(super) fn read<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<SyncRequest<'a>, Problem> {
     let is = |name: &str, wanted: &str| {
         let value = headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -67,7 +68,7 @@ pub(super) fn read<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<SyncReques
     json::from_slice(body).map_err(|error| Problem::invalid(error.to_string()))
 }
 
-/// Judges a call that came with `token`.
+/// Checks a call that carries `token` against its environment.
 pub(super) fn check(
     state: &State,
     token: Option<&str>,
@@ -118,7 +119,7 @@ fn check_members(state: &State, request: &SyncRequest<'_>, cohort_id: &str) -> R
             return Err(Problem::invalid(format!("batch[{index}] is named twice")));
         }
         if (state.refused)(&member.user_id) {
-            // quotes the key, as a real message may: whoever logs it is found out
+            // quotes the key, as a real message may, so that tests notice if it gets logged
             let message = format!("batch[{index}].userId cannot be used: {}", member.user_id);
             return Err(Problem::invalid(message));
         }

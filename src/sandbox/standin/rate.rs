@@ -1,5 +1,5 @@
-//! The rate limit of the stand-in, if it has one: so many calls in a window, told in the headers that LaunchDarkly
-//! sends ([rate limits](crate::design::launchdarkly::rate_limits)).
+//! The optional rate limit of the stand-in: a number of calls for each window, reported in LaunchDarkly's
+//! headers ([rate limits](crate::design::launchdarkly::rate_limits)).
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::membership::Timestamp;
 
-/// Calls that are taken in a window, which begins with the first of them.
+/// A number of calls for each window. A window begins with the first call after the previous window's end.
 #[derive(Debug)]
 pub(super) struct RateLimit {
     calls: u64,
@@ -21,7 +21,7 @@ impl RateLimit {
         Self { calls, window, left: calls, ends_at: Timestamp::EPOCH }
     }
 
-    /// One more call: what its answer says of the limit, and whether it may be taken.
+    /// Counts a call. Returns the rate limit headers of its answer, and whether it is within the limit.
     pub fn call(&mut self, now: Timestamp) -> (HeaderMap, bool) {
         if now >= self.ends_at {
             (self.left, self.ends_at) = (self.calls, now.after(self.window));

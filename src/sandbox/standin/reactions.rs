@@ -1,5 +1,5 @@
-//! The client and the stand-in against each other: every reaction to [answers](crate::design::launchdarkly::answers), as it looks
-//! through a real connection.
+//! The client against the stand-in: every reaction to an [answer](crate::design::launchdarkly::answers),
+//! over a real connection.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use super::*;
 use crate::launchdarkly::{Answer, Api, Client, Endpoint, Fate, Outcome, Refusal, classify, wire};
 use crate::membership::{AudienceId, ContextKey, ContextKind, Membership};
 
-/// For calls that are answered, and for waits that should not be needed.
+/// Timeout of calls that are answered, and of waits that should end sooner.
 const PATIENT: Duration = Duration::from_secs(20);
-/// For calls that are not answered.
+/// Timeout of calls that are not answered.
 const IMPATIENT: Duration = Duration::from_millis(300);
 
-/// A certificate of nobody's.
+/// An arbitrary self-signed certificate.
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----
 MIIBhDCCASugAwIBAgIUe6QK7pemCrfetVrocs/obNMMNPgwCgYIKoZIzj0EAwIw
 FzEVMBMGA1UEAwwMY29ob3J0ZCB0ZXN0MCAXDTI2MTEyMzIzNTcxNloYDzIxMjYx
@@ -242,7 +242,7 @@ async fn a_call_without_an_answer_may_be_applied_later() {
     assert_eq!(unavailable(&answer), ("no answer in time", Fate::Open));
     assert_eq!(answer.status, None);
 
-    // at once: the client has given up, so its second call overtakes nothing
+    // the client has given up, so its second call overtakes nothing, even if made at once
     assert_eq!(client.send(&vip(), members(&[("ada", false)])).await.outcome, Outcome::Taken);
     assert_eq!(standin.overlaps(), 0);
     standin
@@ -256,7 +256,7 @@ async fn a_dropped_connection_leaves_open_what_happened_and_is_not_retried() {
     for apply in [Apply::No, Apply::Now] {
         let standin = standin().await;
         let client = client(&standin, PATIENT);
-        // once on a fresh connection, once on one that was used before
+        // once on a new connection, once on a reused one
         standin.script(move |call| match call.call_number {
             1 | 3 => Fault::Reset { apply },
             _ => Fault::None,
@@ -336,7 +336,7 @@ async fn a_body_without_end_delays_nothing_beyond_the_timeout() {
     let drip = (1, Duration::from_millis(20));
     let flood = (64 * 1024, Duration::from_millis(1));
     for (status, taken, (chunk_bytes, every), request_timeout) in [
-        // what is taken does not wait for the timeout, and no body is read beyond its limit
+        // success does not wait for the end of the body, and no more of a body than the limit is read
         (200, true, drip, PATIENT),
         (200, true, flood, PATIENT),
         (400, false, flood, PATIENT),
@@ -367,7 +367,7 @@ async fn a_member_in_two_requests_at_once_is_an_overlap() {
     for (call, overlaps) in [
         (members(&[("cy", true)]), 0),
         (members(&[("ada", false), ("cy", true)]), 1),
-        // the latest call that named it has come home
+        // the latest call that named it has ended
         (members(&[("ada", true), ("bob", true)]), 2),
     ] {
         assert_eq!(client.send(&vip(), call).await.outcome, Outcome::Taken);
@@ -411,7 +411,7 @@ async fn benchmarks_can_count_without_keeping_members() {
 #[tokio::test]
 async fn the_probes_tell_good_credentials_from_bad_ones() {
     let standin = standin().await;
-    client(&standin, PATIENT); // sets up TLS for the process, which reqwest insists on
+    client(&standin, PATIENT); // installs the process's TLS provider, which reqwest requires
     let http = reqwest::Client::builder()
         .no_proxy()
         .tls_certs_only([])

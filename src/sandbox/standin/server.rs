@@ -1,4 +1,4 @@
-//! The server: accepts, routes, and lets every call meet its fault.
+//! The HTTP server: accepts connections, routes requests and injects faults.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -26,14 +26,15 @@ use crate::clock::{Clock, SystemClock};
 use crate::json::Json;
 use crate::launchdarkly::wire::{PATH, SyncRequest};
 
-/// Larger than any call a test makes; LaunchDarkly's own limit is not documented.
+/// Larger than any call in a test; LaunchDarkly's own limit is not documented.
 const BODY_LIMIT_BYTES: usize = 256 * 1024 * 1024;
 
-/// How long a client that has given up on a hanging call may take to be noticed. It may call again
-/// at once, and the new connection may be seen before the end of the old one.
+/// How long to wait for the end of a hanging call's connection before another call that names its members
+/// counts as an overlap. A client that has given up may call again at once, and the new connection may be
+/// seen before the end of the old one.
 const GIVING_UP: Duration = Duration::from_millis(100);
 
-/// On a response: close the connection instead of sending it.
+/// An extension that marks a response: close the connection instead of sending it.
 #[derive(Clone)]
 struct Hangup;
 
@@ -52,7 +53,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
             () = shared.stop.cancelled() => return,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
-                Err(_) => continue, // that connection is gone; the next may be better
+                Err(_) => continue, // this connection failed; the next may not
             },
         };
         let connection = converse(stream, router.clone());
@@ -61,7 +62,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// Serves one connection to its end. Its errors are the client's to notice.
+/// Serves one connection until it ends. Errors are ignored: the client notices them itself.
 async fn converse(stream: TcpStream, router: Router) {
     stream.set_nodelay(true).ok();
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
@@ -77,7 +78,7 @@ async fn converse(stream: TcpStream, router: Router) {
     http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
 }
 
-/// `POST` to the synced-segment route.
+/// Handles `POST` to the synced-segment route.
 async fn sync(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
     let limit = shared.state().rate_limit.as_mut().map(|limit| limit.call(SystemClock.now()));
     let Some((limit, is_within)) = limit else {
@@ -147,12 +148,12 @@ async fn answered(
             response
         }
     };
-    // before the answer leaves: the client may name the members again as soon as it has it
+    // before the answer is sent: the client may name the members again as soon as it has it
     drop(in_flight);
     response
 }
 
-/// A call that could be read.
+/// A well-formed call.
 struct IncomingCall<'a> {
     number: u64,
     request: &'a SyncRequest<'a>,
@@ -161,7 +162,8 @@ struct IncomingCall<'a> {
     shared: &'a Arc<Shared>,
 }
 
-/// The members of a call, in flight until this is dropped: answered, or given up by the client.
+/// Marks the members of a call as in flight until it is dropped, which is when the call is answered or the
+/// client gives up.
 struct InFlight<'a> {
     number: u64,
     members: Vec<u64>,
@@ -179,7 +181,8 @@ impl<'a> IncomingCall<'a> {
         self.request.batch.first().map_or("", |member| &member.cohort_id)
     }
 
-    /// Marks the members as in flight, and counts those that were so already.
+    /// Marks the members as in flight, and counts those that another call in flight already names as
+    /// overlaps.
     async fn depart(&self) -> InFlight<'a> {
         let shared: &'a Shared = self.shared;
         let (members, mut others) = shared.state().depart(self.number, self.request);
@@ -202,7 +205,7 @@ impl<'a> IncomingCall<'a> {
         in_flight
     }
 
-    /// What the script says.
+    /// The fault that the script chooses.
     fn fault(&self) -> Fault {
         let mut script = self.shared.script.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(script) = script.as_mut() else { return Fault::None };
@@ -214,7 +217,7 @@ impl<'a> IncomingCall<'a> {
         })
     }
 
-    /// Without a fault.
+    /// Answers without a fault.
     fn judge(&self) -> Response {
         match self.apply(Some(204)) {
             Ok(()) => StatusCode::NO_CONTENT.into_response(),
@@ -222,7 +225,8 @@ impl<'a> IncomingCall<'a> {
         }
     }
 
-    /// Judges and applies the call, which will be answered with `status` if it is taken.
+    /// Checks the call and applies it if it is accepted. `status` is that of its answer, `None` if it is
+    /// not answered.
     fn apply(&self, status: Option<u16>) -> Result<(), Problem> {
         self.shared.change(|state| {
             let verdict = check(state, token(self.headers), self.request);
@@ -232,7 +236,7 @@ impl<'a> IncomingCall<'a> {
                     state.conclude(self.entry(status));
                 }
                 Err(problem) => {
-                    // a call without an answer stays one, refused or not
+                    // an unanswered call is logged as such even if it was refused
                     let refused = status.map(|_| problem.status.as_u16());
                     state.conclude(self.entry(refused));
                 }
@@ -241,7 +245,7 @@ impl<'a> IncomingCall<'a> {
         })
     }
 
-    /// The call will not be answered.
+    /// Ends a call that is not answered.
     fn apply_unheard(&self, apply: Apply, body: &Bytes) {
         match apply {
             Apply::No => self.conclude(None),
@@ -319,7 +323,7 @@ fn scripted_status(status: u16) -> StatusCode {
     StatusCode::from_u16(status).expect("scripts answer with 100 to 999")
 }
 
-/// The probe of the client-side ID, of LaunchDarkly's client SDK host.
+/// The client's check of the client-side ID, which goes to LaunchDarkly's client SDK host.
 async fn goals(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> StatusCode {
     match shared.state().environment(&id) {
         Some(_) => StatusCode::OK,
@@ -327,7 +331,7 @@ async fn goals(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Sta
     }
 }
 
-/// The probe of the token.
+/// The client's check of the service token.
 async fn versions(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
     if shared.state().knows_token(token(&headers)) {
         let current = crate::launchdarkly::wire::API_VERSION;
@@ -338,7 +342,7 @@ async fn versions(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Resp
     }
 }
 
-/// Any other request: LaunchDarkly has no such route, and a test may want to know.
+/// Any other request. LaunchDarkly has no such route; counted for tests.
 async fn elsewhere(State(shared): State<Arc<Shared>>) -> StatusCode {
     shared.change(KnownState::count_elsewhere);
     StatusCode::NOT_FOUND

@@ -1,4 +1,4 @@
-//! What the stand-in knows: environments and their segments, the calls, and who is in flight.
+//! The state of the stand-in: environments and their segments, the log of calls, and members in flight.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasher;
@@ -14,15 +14,15 @@ use crate::secret::Secret;
 /// One segment, as LaunchDarkly would show it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SegmentState {
-    /// The display name of the latest call.
+    /// The display name in the latest call.
     pub name: String,
-    /// The kind of the first call; others are refused.
+    /// The context kind of the first call; calls with another kind are refused.
     pub context_kind: String,
-    /// The context keys that are in.
+    /// The context keys in the segment.
     pub members: BTreeSet<String>,
 }
 
-/// How many calls came, and what became of them.
+/// How many calls arrived, and their outcomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CallCounts {
     /// Calls to the synced-segment route.
@@ -39,20 +39,20 @@ pub struct CallCounts {
     pub elsewhere: u64,
 }
 
-/// One call, for the log.
+/// An entry in the log of calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// Counts from 1.
+    /// The number of the call, counted from 1.
     pub number: u64,
     /// The cohort id of the first member; empty if the call could not be read.
     pub audience: String,
     /// How many members it named.
     pub members: usize,
-    /// Of its body.
+    /// The size of its body.
     pub bytes: usize,
     /// The answer's status, if there was an answer.
     pub status: Option<u16>,
-    /// The span that it said it belongs to.
+    /// Its `traceparent` header.
     pub traceparent: Option<String>,
 }
 
@@ -61,16 +61,16 @@ pub struct Call {
 pub enum Keep {
     /// Counts only: for benchmarks. Segments have a name and a kind, and no members.
     Counts,
-    /// Who is in.
+    /// The members of each segment.
     Members,
-    /// Who is in, and every value that arrived for each member.
+    /// The members of each segment, and every value that arrived for each member.
     Arrivals,
 }
 
-/// The latest calls that the log holds.
+/// Most calls that the log keeps; the oldest are dropped.
 const LOG_CALLS: usize = 10_000;
 
-/// An environment of an account.
+/// An environment: its token and its segments.
 #[derive(Default)]
 pub(super) struct Environment {
     token: Option<Secret>,
@@ -79,13 +79,13 @@ pub(super) struct Environment {
 }
 
 impl Environment {
-    /// Whether `token` may write here.
+    /// Whether `token` grants access to this environment.
     pub(super) fn takes(&self, token: Option<&str>) -> bool {
         matches!((&self.token, token), (Some(own), Some(token)) if own.expose() == token)
     }
 }
 
-/// Everything, behind one lock.
+/// The whole state, behind one lock.
 pub(super) struct State {
     environments: BTreeMap<String, Environment>,
     pub(super) max_members: usize,
@@ -95,11 +95,11 @@ pub(super) struct State {
     pub(super) refused: Box<dyn Fn(&str) -> bool + Send>,
     counts: CallCounts,
     log: VecDeque<Call>,
-    /// The call that named a member last, while it is in flight. Members are hashed: a benchmark
-    /// should not pay for their text.
+    /// For each member in flight, the latest call that names it. Keyed by the member's hash, so that a
+    /// benchmark does not pay for its text.
     in_flight: HashMap<u64, u64>,
     hasher: DefaultHashBuilder,
-    /// Calls that will not be answered and whose client has not gone yet.
+    /// Calls that will not be answered and whose client is still connected.
     hanging: HashSet<u64>,
     overlaps: u64,
 }
@@ -138,7 +138,7 @@ impl State {
         self.environments.entry(client_side_id.to_owned()).or_default().token = token;
     }
 
-    /// Counts a call in; gives it its number.
+    /// Counts a new call and returns its number.
     pub(super) fn begin(&mut self) -> u64 {
         self.counts.total += 1;
         self.counts.total
@@ -148,7 +148,7 @@ impl State {
         self.counts.elsewhere += 1;
     }
 
-    /// Notes what became of a call.
+    /// Logs a call and counts its outcome.
     pub(super) fn conclude(&mut self, call: Call) {
         match call.status {
             Some(200..300) => self.counts.taken += 1,
@@ -161,8 +161,8 @@ impl State {
         self.log.push_back(call);
     }
 
-    /// Marks the members of a call as in flight. Returns the other calls in flight that named some
-    /// of them, once for each such member.
+    /// Marks the members of a call as in flight. Returns the members' hashes, and for each member that
+    /// another call in flight already names, that call.
     pub(super) fn depart(
         &mut self,
         number: u64,
@@ -188,7 +188,7 @@ impl State {
         (members, others)
     }
 
-    /// The members of a call are no longer in flight.
+    /// The members of a call are no longer in flight, unless a later call names them too.
     pub(super) fn return_home(&mut self, number: u64, members: &[u64]) {
         self.hanging.remove(&number);
         for member in members {
@@ -214,7 +214,7 @@ impl State {
         self.overlaps += overlaps;
     }
 
-    /// Brings the segment to what a call says. It was judged before.
+    /// Applies a call that was checked before.
     pub(super) fn apply(&mut self, request: &SyncRequest<'_>) {
         let Some(home) = self.environments.get_mut(&*request.environment_id) else { return };
         let Some(first) = request.batch.first() else { return };
@@ -239,17 +239,17 @@ impl State {
     }
 }
 
-/// The stand-in at one moment.
+/// A consistent view of the stand-in.
 pub struct View<'a>(pub(super) &'a State);
 
 impl<'a> View<'a> {
-    /// The segments of an environment by cohort id.
+    /// An environment's segments by cohort id.
     #[must_use]
     pub fn segments(&self, client_side_id: &str) -> Option<&'a BTreeMap<String, SegmentState>> {
         self.0.environment(client_side_id).map(|environment| &environment.segments)
     }
 
-    /// One segment, if it was ever written to.
+    /// One segment; `None` if no call ever wrote to it.
     #[must_use]
     pub fn segment(&self, client_side_id: &str, cohort_id: &str) -> Option<&'a SegmentState> {
         self.segments(client_side_id)?.get(cohort_id)
@@ -262,7 +262,7 @@ impl<'a> View<'a> {
             .is_some_and(|segment| segment.members.contains(user_id))
     }
 
-    /// How many calls came, and what became of them.
+    /// How many calls arrived, and their outcomes.
     #[must_use]
     pub fn calls(&self) -> CallCounts {
         self.0.counts
@@ -273,13 +273,14 @@ impl<'a> View<'a> {
         self.0.log.iter()
     }
 
-    /// How many times a request named a member that was in another request still in flight ([P3](crate::design::P3)).
+    /// How many times a request named a member of another request still in flight
+    /// ([P3](crate::design::P3)).
     #[must_use]
     pub fn overlaps(&self) -> u64 {
         self.0.overlaps
     }
 
-    /// The values that arrived for a member, whatever became of them. Needs [`Keep::Arrivals`].
+    /// Every value that arrived for a member, whether or not it was applied. Needs [`Keep::Arrivals`].
     #[must_use]
     pub fn arrivals(&self, client_side_id: &str, cohort_id: &str, user_id: &str) -> &'a [bool] {
         self.0
