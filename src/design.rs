@@ -65,6 +65,9 @@ pub mod launchdarkly {
 pub mod architecture {
     #![doc = include_str!("design/architecture.md")]
 
+    pub mod walk {
+        #![doc = include_str!("design/architecture/walk.md")]
+    }
     pub mod rules {
         #![doc = include_str!("design/architecture/rules.md")]
     }

@@ -232,6 +232,105 @@ fn every_page_is_part_of_the_documentation() {
     }
 }
 
+/// A step of the walk through the code.
+struct Step<'a> {
+    heading: &'a str,
+    /// The files that it lists, each with the items that are to be read there.
+    files: Vec<(&'a str, Vec<&'a str>)>,
+    /// What its text quotes.
+    quoted: Vec<&'a str>,
+}
+
+impl<'a> Step<'a> {
+    /// Those of a page: each has a heading, a list and a text.
+    fn all(page: &'a str) -> Vec<Self> {
+        page.split("\n# ").skip(1).filter_map(Self::read).collect()
+    }
+
+    fn read(step: &'a str) -> Option<Self> {
+        let mut parts = step.splitn(3, "\n\n");
+        let (heading, list, text) = (parts.next()?, parts.next()?, parts.next()?);
+        let lines = list.split("* ").map(quoted);
+        let files =
+            lines.filter_map(|line| line.split_first().map(|(file, of)| (*file, of.to_vec())));
+        Some(Self { heading, files: files.collect(), quoted: quoted(text) })
+    }
+
+    /// What it says that is not so: an item is not defined in its file, or the text quotes what is not in the list.
+    fn astray(&self) -> Vec<String> {
+        let mut astray = Vec::new();
+        for (file, items) in &self.files {
+            let code = fs::read_to_string(Path::new(ROOT).join(file)).unwrap_or_default();
+            let missing = items.iter().filter(|item| !defines(&code, item));
+            astray.extend(missing.map(|item| format!("{}: {item} in {file}", self.heading)));
+        }
+        let listed: Vec<&str> = self.files.iter().flat_map(|(_, items)| items.clone()).collect();
+        let others = self.quoted.iter().filter(|item| !listed.contains(item));
+        astray.extend(others.map(|item| format!("{}: {item}", self.heading)));
+        astray
+    }
+}
+
+/// What stands in backticks.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// Whether the code of a file, outside of its comments and tests, defines this item, and mentions the type that it
+/// is a function of, if any.
+fn defines(code: &str, item: &str) -> bool {
+    let code = code.split("\n#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let lines = || code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let is_in = |words: &str| {
+        let ends = |behind: &str| !behind.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+        lines().any(|line| line.split_once(words).is_some_and(|(_, behind)| ends(behind)))
+    };
+    let (of, name) = item.split_once("::").unwrap_or(("", item));
+    let kinds = ["fn", "struct", "enum", "trait", "const"];
+    kinds.iter().any(|kind| is_in(&format!("{kind} {name}"))) && (of.is_empty() || is_in(of))
+}
+
+/// `cargo doc` knows where a public item is; most of these are not public.
+#[test]
+fn the_walk_finds_each_item_in_the_file_that_it_names() {
+    let page = Path::new(ROOT).join("src/design/architecture/walk.md");
+    let page = fs::read_to_string(page).expect("the page can be read");
+    let steps = Step::all(&page);
+    assert_eq!(steps.len(), page.matches("\n# ").count(), "each step can be read");
+    for step in &steps {
+        let is_whole =
+            |(file, items): &(&str, Vec<&str>)| file.starts_with("src/") && !items.is_empty();
+        assert!(step.files.iter().all(is_whole), "{}: a file, and what is in it", step.heading);
+    }
+    let files: usize = steps.iter().map(|step| step.files.len()).sum();
+    assert!(steps.len() > 10 && files > 30, "only {} steps with {files} files", steps.len());
+    let astray: Vec<String> = steps.iter().flat_map(Step::astray).collect();
+    assert!(astray.is_empty(), "not as the walk says:\n{}", astray.join("\n"));
+}
+
+#[test]
+fn a_walk_that_has_gone_astray_is_found() {
+    let walk = |list: &str, text: &str| format!("Once.\n\n# 1. Step\n\n{list}\n\n{text}\n");
+    let rows: [(&str, &str, &[&str]); 7] = [
+        ("* `src/clock.rs`: `Clock`", "The `Clock`.", &[]),
+        ("* `src/clock.rs`: [`Seldom::more`](crate::clock),\n  `Clock`", "`Seldom::more`.", &[]),
+        ("* `src/clocks.rs`: `Clock`", "It.", &["1. Step: Clock in src/clocks.rs"]),
+        ("* `src/clock.rs`: `Cloc`", "It.", &["1. Step: Cloc in src/clock.rs"]),
+        ("* `src/clock.rs`: `Batch::more`", "It.", &["1. Step: Batch::more in src/clock.rs"]),
+        (
+            "* `src/clock.rs`: `Clock`\n* `src/json.rs`: `Clock`",
+            "It.",
+            &["1. Step: Clock in src/json.rs"],
+        ),
+        ("* `src/clock.rs`: `Clock`", "The `Seldom`.", &["1. Step: Seldom"]),
+    ];
+    for (list, text, expected) in rows {
+        let page = walk(list, text);
+        let astray: Vec<String> = Step::all(&page).iter().flat_map(Step::astray).collect();
+        assert_eq!(astray, expected, "{list} {text}");
+    }
+}
+
 /// Links between the README, the manual and the other Markdown files: their files and headings exist.
 #[test]
 fn every_link_of_a_page_leads_somewhere() {

@@ -231,6 +231,42 @@ fn no_file_and_no_folder_of_the_ledger_is_in_a_circle() {
     }
 }
 
+/// The storeys of the embedded ledger in the order of the table that shows them.
+fn storeys() -> Vec<String> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/design/architecture.md");
+    let page = fs::read_to_string(page).expect("it can be read");
+    let (_, table) = page.split_once("| storey |").expect("the table is there");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let first_cells = rows.filter_map(|row| row.split('|').nth(1));
+    first_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+}
+
+/// The storey that a module of the embedded ledger is in.
+fn storey_of(module: &Module) -> Option<String> {
+    match &module[..] {
+        [ledger, embedded, below @ ..] if ledger == "ledger" && embedded == "embedded" => {
+            Some(below.first().unwrap_or(embedded).clone())
+        }
+        _ => None,
+    }
+}
+
+#[test]
+fn a_storey_of_the_embedded_ledger_imports_only_what_stands_behind_it_in_the_table() {
+    let (imports, storeys) = (imports(), storeys());
+    let there: BTreeSet<String> = imports.keys().filter_map(storey_of).collect();
+    let shown: BTreeSet<String> = storeys.iter().cloned().collect();
+    assert_eq!(shown, there, "the storeys of the table, and those that are there");
+    assert_eq!(shown.len(), storeys.len(), "one stands in the table twice");
+    let place = |storey: &String| storeys.iter().position(|one| one == storey);
+    for (of, imported) in &imports {
+        let Some(own) = storey_of(of) else { continue };
+        for other in imported.iter().filter_map(storey_of).filter(|other| *other != own) {
+            assert!(place(&own) < place(&other), "{} imports {other}", of.join("::"));
+        }
+    }
+}
+
 #[test]
 fn a_circle_is_found_and_what_hangs_on_it_is_not() {
     let edges = [("a", "b"), ("b", "c"), ("c", "b"), ("c", "d"), ("e", "a")];

@@ -65,10 +65,12 @@ pub(crate) fn open(directory: &Path, cache_kib: u32) -> Result<(Connection, Foun
     ))?;
     match found {
         None | Some(0) => schema::make(&connection)?,
-        Some(found) => migration::run(&connection, found)?,
+        Some(found) => {
+            migration::run(&connection, found)?;
+            meta::complete(&connection)?;
+            soundness::roots(&connection)?;
+        }
     }
-    meta::complete(&connection)?;
-    soundness::roots(&connection)?;
     connection.set_prepared_statement_cache_capacity(64);
     let in_journal = match in_journal {
         Some(found) => found,

@@ -2,6 +2,7 @@
 
 use rusqlite::Connection;
 
+use crate::ledger::embedded::tables::meta;
 use crate::ledger::embedded::tables::version::VERSION;
 
 /// Marks the file as ours (`PRAGMA application_id`): "chrt".
@@ -114,16 +115,17 @@ CREATE INDEX rejected_person ON rejected (person) WHERE person IS NOT NULL;
 CREATE INDEX rejected_destination ON rejected (destination);
 ";
 
-/// Makes the tables of a new ledger.
+/// Makes the tables of a new ledger, and what they begin with: all of it or nothing, with one sync.
 pub(crate) fn make(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE;
-         PRAGMA application_id = {APPLICATION_ID};
+    let transaction = connection.unchecked_transaction()?;
+    transaction.execute_batch(&format!(
+        "PRAGMA application_id = {APPLICATION_ID};
          PRAGMA user_version = {VERSION};
          {TABLES}
-         INSERT INTO meta VALUES ('arrival', 0), ('merged', 0), ('person_key', randomblob(32));
-         COMMIT;"
-    ))
+         INSERT INTO meta VALUES ('arrival', 0), ('merged', 0), ('person_key', randomblob(32));"
+    ))?;
+    meta::complete(&transaction)?;
+    transaction.commit()
 }
 
 /// The version of the tables.
