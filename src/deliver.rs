@@ -36,7 +36,7 @@ pub use dispatch::{Held, Standing};
 pub use failing::FailingAudience;
 
 /// The delivery settings of a destination.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Most members in one request.
     pub max_batch: NonZeroUsize,

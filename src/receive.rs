@@ -88,7 +88,7 @@ use counters::{Counted, Outcome};
 use refused::{Asked, At, Doubt};
 
 /// What a request may cost.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Most bytes of a body; a larger one is answered 413, which Segment never retries.
     pub body_limit_bytes: usize,

@@ -270,8 +270,8 @@ fn describe(config: &Config, destination: &Destination, out: &mut impl Write) ->
     for mapping in destination.mappings.all() {
         writeln!(out, "  {:<14} {mapping}", "maps to")?;
     }
-    let (most, linger) = (delivery.max_batch, delivery.linger.as_millis());
-    let concurrency = delivery.concurrency;
+    let (most, linger) = (delivery.policy.max_batch, delivery.policy.linger.as_millis());
+    let concurrency = delivery.policy.concurrency;
     writeln!(
         out,
         "  {:<14} up to {most} members, {linger} ms after the first, {concurrency} at once",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::listeners::{A_YEAR_MS, A_YEAR_S};
 use super::section::Section;
 use crate::clock::whole_millis;
+use crate::deliver::Policy;
 
 /// The most members that LaunchDarkly's two public integrations [send in a
 /// request](crate::design::launchdarkly::synced_segments).
@@ -16,24 +17,12 @@ const KIB: u64 = 1024;
 /// How batches are made and sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// Most members in one request.
-    pub max_batch: NonZeroUsize,
-    /// Most bytes in the body of one request; a member that needs more is sent in a request of its own.
-    pub max_body_bytes: usize,
-    /// How long the oldest pending member waits for others to share its request.
-    pub linger: Duration,
-    /// Most requests in flight at once.
-    pub concurrency: NonZeroUsize,
-    /// Lower bound of the adaptive limit of requests in flight, however many calls fail.
-    pub min_concurrency: NonZeroUsize,
+    /// How it is delivered to.
+    pub policy: Policy,
     /// A value sent less than this ago is not sent again; with zero every repeat is sent.
     pub repeat_window: Duration,
     /// Timeout of a request, from its start to the end of its answer.
     pub request_timeout: Duration,
-    /// The wait before the first retry; doubles up to `retry_ceiling`.
-    pub retry_floor: Duration,
-    /// The longest wait between retries, and between two probes of a held destination.
-    pub retry_ceiling: Duration,
 }
 
 impl Delivery {
@@ -47,38 +36,51 @@ impl Delivery {
             Some(inherited) => section.whole(key, range).unwrap_or(inherited),
             None => section.needed_whole(key, range),
         };
-        let max_batch = number("max_batch", 1..=100_000, inherited.map(|d| count(d.max_batch)));
-        let kib = inherited.map(|d| d.max_body_bytes as u64 / KIB);
+        let max_batch =
+            number("max_batch", 1..=100_000, inherited.map(|d| count(d.policy.max_batch)));
+        let kib = inherited.map(|d| d.policy.max_body_bytes as u64 / KIB);
         let max_body = number("max_body_kib", 1..=1_048_576, kib);
-        let linger = number("linger_ms", 0..=A_YEAR_MS, inherited.map(|d| whole_millis(d.linger)));
-        let concurrency = number("concurrency", 1..=1000, inherited.map(|d| count(d.concurrency)));
+        let linger =
+            number("linger_ms", 0..=A_YEAR_MS, inherited.map(|d| whole_millis(d.policy.linger)));
+        let concurrency =
+            number("concurrency", 1..=1000, inherited.map(|d| count(d.policy.concurrency)));
         let least =
-            number("min_concurrency", 1..=1000, inherited.map(|d| count(d.min_concurrency)));
+            number("min_concurrency", 1..=1000, inherited.map(|d| count(d.policy.min_concurrency)));
         let repeat_window =
             number("repeat_window_s", 0..=A_YEAR_S, inherited.map(|d| d.repeat_window.as_secs()));
         let mut wait = |key, inherited: Option<Duration>| {
             Duration::from_millis(number(key, 1..=A_YEAR_MS, inherited.map(whole_millis)))
         };
         let delivery = Self {
-            max_batch: non_zero(max_batch),
-            max_body_bytes: usize::try_from(max_body * KIB).unwrap_or(usize::MAX),
-            linger: Duration::from_millis(linger),
-            concurrency: non_zero(concurrency),
-            min_concurrency: non_zero(least),
+            policy: Policy {
+                max_batch: non_zero(max_batch),
+                max_body_bytes: usize::try_from(max_body * KIB).unwrap_or(usize::MAX),
+                linger: Duration::from_millis(linger),
+                concurrency: non_zero(concurrency),
+                min_concurrency: non_zero(least),
+                retry_floor: wait("retry_floor_ms", inherited.map(|d| d.policy.retry_floor)),
+                retry_ceiling: wait("retry_ceiling_ms", inherited.map(|d| d.policy.retry_ceiling)),
+            },
             repeat_window: Duration::from_secs(repeat_window),
             request_timeout: wait("request_timeout_ms", inherited.map(|d| d.request_timeout)),
-            retry_floor: wait("retry_floor_ms", inherited.map(|d| d.retry_floor)),
-            retry_ceiling: wait("retry_ceiling_ms", inherited.map(|d| d.retry_ceiling)),
         };
         if sets_a_wait && section.is_clean() && section.is_clean_elsewhere("delivery") {
             delivery.check_waits(&section);
         }
-        if sets_the_least && section.is_clean() && delivery.min_concurrency > delivery.concurrency {
-            let problem = format!("is above concurrency ({})", delivery.concurrency);
-            section.fault("min_concurrency", Some(delivery.min_concurrency.to_string()), problem);
+        if sets_the_least
+            && section.is_clean()
+            && delivery.policy.min_concurrency > delivery.policy.concurrency
+        {
+            let problem = format!("is above concurrency ({})", delivery.policy.concurrency);
+            section.fault(
+                "min_concurrency",
+                Some(delivery.policy.min_concurrency.to_string()),
+                problem,
+            );
         }
-        let max_batch_is_new = inherited.is_none_or(|d| d.max_batch != delivery.max_batch);
-        if max_batch_is_new && delivery.max_batch.get() > PUBLIC_INTEGRATIONS_SEND {
+        let max_batch_is_new =
+            inherited.is_none_or(|d| d.policy.max_batch != delivery.policy.max_batch);
+        if max_batch_is_new && delivery.policy.max_batch.get() > PUBLIC_INTEGRATIONS_SEND {
             let text = "LaunchDarkly's public integrations send at most 1000 members a request; \
                         larger ones may be refused";
             section.warn("max_batch", text);
@@ -88,12 +90,13 @@ impl Delivery {
     }
 
     fn check_waits(&self, section: &Section<'_>) {
-        let (floor, ceiling) = (self.retry_floor.as_millis(), self.retry_ceiling.as_millis());
+        let (floor, ceiling) =
+            (self.policy.retry_floor.as_millis(), self.policy.retry_ceiling.as_millis());
         if ceiling < floor {
             let problem = format!("is below retry_floor_ms ({floor})");
             section.fault("retry_ceiling_ms", Some(ceiling.to_string()), problem);
         }
-        if self.linger > self.retry_ceiling {
+        if self.policy.linger > self.policy.retry_ceiling {
             let text = "a change waits longer for company than for the slowest retry \
                         (retry_ceiling_ms)";
             section.warn("linger_ms", text);

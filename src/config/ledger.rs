@@ -8,6 +8,7 @@ use super::layers::{self, Merged};
 use super::listeners::A_YEAR_S;
 use super::section::{Named, Section};
 use super::source::{ReadFrom, Source};
+use crate::ledger::Retention;
 
 /// How long Segment [retries](crate::design::segment::requests) a refused event.
 const SEGMENT_RETRIES_S: u64 = 4 * 3600;
@@ -24,9 +25,9 @@ pub struct LedgerSection {
     /// How long the row of a member that has left is kept after LaunchDarkly was told.
     pub tombstone_ttl: Duration,
     /// Which rejected events are kept for a replay; a count of 0 keeps none.
-    pub rejected: Kept,
+    pub rejected: Retention,
     /// Which parked members are kept.
-    pub parked: Kept,
+    pub parked: Retention,
     /// Most audiences of a destination. A destination that already has more keeps them, but takes no new
     /// ones.
     pub max_audiences: usize,
@@ -74,17 +75,6 @@ impl LedgerPlace {
     }
 }
 
-/// Limits for what is kept; the oldest entries are removed first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kept {
-    /// The longest time to keep an entry.
-    pub ttl: Duration,
-    /// The most entries.
-    pub max_count: u64,
-    /// The most bytes of all entries' texts.
-    pub max_bytes: u64,
-}
-
 impl LedgerSection {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         if !section.has("path") {
@@ -104,13 +94,17 @@ impl LedgerSection {
                 * 1024,
             cache_mib: section.needed_whole("cache_mib", 1..=1_048_576),
             tombstone_ttl: Duration::from_secs(tombstone_ttl_s),
-            rejected: Kept {
-                ttl: Duration::from_secs(section.needed_whole("rejected_ttl_s", 1..=10 * A_YEAR_S)),
+            rejected: Retention {
+                max_age: Duration::from_secs(
+                    section.needed_whole("rejected_ttl_s", 1..=10 * A_YEAR_S),
+                ),
                 max_count: section.needed_whole("rejected_max_count", 0..=1_000_000_000),
                 max_bytes: section.needed_whole("rejected_max_mib", 0..=1_048_576) * 1024 * 1024,
             },
-            parked: Kept {
-                ttl: Duration::from_secs(section.needed_whole("parked_ttl_s", 1..=10 * A_YEAR_S)),
+            parked: Retention {
+                max_age: Duration::from_secs(
+                    section.needed_whole("parked_ttl_s", 1..=10 * A_YEAR_S),
+                ),
                 max_count: section.needed_whole("parked_max_count", 1..=1_000_000_000),
                 max_bytes: section.needed_whole("parked_max_mib", 1..=1_048_576) * 1024 * 1024,
             },

@@ -10,6 +10,7 @@ use super::secrets;
 use super::section::Section;
 use super::source::{ReadFrom, Source};
 use super::tls;
+use crate::receive::Limits;
 use crate::receive::tls::TlsFiles;
 use crate::secret::Secret;
 
@@ -28,29 +29,8 @@ const SEGMENT_GIVES_UP_MS: u64 = 5000;
 pub struct Listen {
     /// The address for Segment's requests.
     pub address: SocketAddr,
-    /// The largest body of a request. A larger one is answered 413, and Segment does not retry that.
-    pub body_limit_bytes: usize,
-    /// Most bytes of all request bodies in memory at once ([P6](crate::design::P6)); at least
-    /// `body_limit_bytes`.
-    pub body_budget_bytes: usize,
-    /// The largest header of a request, including the request line.
-    pub header_limit_bytes: usize,
-    /// Longest time to receive the header of the first request on a connection.
-    pub header_timeout: Duration,
-    /// Longest time to receive the header of each further request on it.
-    pub idle_timeout: Duration,
-    /// Longest time to receive the body of a request, and to write an answer.
-    pub body_timeout: Duration,
-    /// Longest time to answer a request after it was received.
-    pub answer_timeout: Duration,
-    /// Most connections open at once.
-    pub max_connections: usize,
-    /// Most requests handled at once.
-    pub max_requests: usize,
-    /// How many proxies in front add an entry to `X-Forwarded-For`.
-    pub trusted_proxies: usize,
-    /// Whether a load balancer in front starts each connection with a PROXY protocol header.
-    pub proxy_protocol: bool,
+    /// What a request may cost.
+    pub limits: Limits,
     /// The files of its TLS, if it speaks TLS.
     pub tls: Option<TlsFiles>,
 }
@@ -144,17 +124,19 @@ impl Listen {
         let mut wait = |key| Duration::from_millis(section.needed_whole(key, 1..=A_YEAR_MS));
         let listen = Self {
             address,
-            body_limit_bytes: whole(limit),
-            body_budget_bytes: whole(budget),
-            header_limit_bytes: whole(header_limit),
-            header_timeout: wait("header_timeout_ms"),
-            idle_timeout: wait("idle_timeout_ms"),
-            body_timeout: wait("body_timeout_ms"),
-            answer_timeout: Duration::from_millis(answer_timeout_ms),
-            max_connections: whole(section.needed_whole("max_connections", 1..=1_000_000)),
-            max_requests: whole(section.needed_whole("max_requests", 1..=1_000_000)),
-            trusted_proxies: whole(section.needed_whole("trusted_proxies", 0..=100)),
-            proxy_protocol: section.flag("proxy_protocol").unwrap_or(false),
+            limits: Limits {
+                body_limit_bytes: whole(limit),
+                body_budget_bytes: whole(budget),
+                header_limit_bytes: whole(header_limit),
+                header_timeout: wait("header_timeout_ms"),
+                idle_timeout: wait("idle_timeout_ms"),
+                body_timeout: wait("body_timeout_ms"),
+                answer_timeout: Duration::from_millis(answer_timeout_ms),
+                max_connections: whole(section.needed_whole("max_connections", 1..=1_000_000)),
+                max_requests: whole(section.needed_whole("max_requests", 1..=1_000_000)),
+                trusted_proxies: whole(section.needed_whole("trusted_proxies", 0..=100)),
+                proxy_protocol: section.flag("proxy_protocol").unwrap_or(false),
+            },
             tls: tls::read(&mut section),
         };
         if section.is_clean() && budget < limit {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::*;
+use crate::ledger::Retention;
 use crate::membership::DestinationName;
 use crate::secret::Secret;
 
@@ -132,20 +133,26 @@ fn the_environment_alone_is_enough_and_the_defaults_are_the_documented_ones() {
     let s = Duration::from_secs;
     let ms = Duration::from_millis;
     assert_eq!(config.listen.address.to_string(), "0.0.0.0:8080");
-    assert_eq!(config.listen.body_limit_bytes, 128 << 20);
-    assert_eq!(config.listen.body_budget_bytes, 256 << 20);
+    assert_eq!(config.listen.limits.body_limit_bytes, 128 << 20);
+    assert_eq!(config.listen.limits.body_budget_bytes, 256 << 20);
     let listen = &config.listen;
-    let waits = [listen.header_timeout, listen.idle_timeout];
+    let waits = [listen.limits.header_timeout, listen.limits.idle_timeout];
     assert_eq!(waits, [s(10), s(75)]);
-    assert_eq!([listen.body_timeout, listen.answer_timeout], [s(30), ms(4500)]);
-    assert_eq!((listen.header_limit_bytes, &listen.tls), (32 << 10, &None));
+    assert_eq!([listen.limits.body_timeout, listen.limits.answer_timeout], [s(30), ms(4500)]);
+    assert_eq!((listen.limits.header_limit_bytes, &listen.tls), (32 << 10, &None));
     assert_eq!(config.admin.address.to_string(), "127.0.0.1:8081");
     assert_eq!(config.admin.tokens, []);
     assert_eq!(config.ledger.place.path, Path::new("data/ledger"));
     assert_eq!((config.ledger.cache_mib, config.ledger.tombstone_ttl), (48, s(604_800)));
     let (day, ledger) = (s(86_400), &config.ledger);
-    assert_eq!(ledger.rejected, Kept { ttl: day * 30, max_count: 100_000, max_bytes: 256 << 20 });
-    assert_eq!(ledger.parked, Kept { ttl: day * 90, max_count: 100_000, max_bytes: 64 << 20 });
+    assert_eq!(
+        ledger.rejected,
+        Retention { max_age: day * 30, max_count: 100_000, max_bytes: 256 << 20 }
+    );
+    assert_eq!(
+        ledger.parked,
+        Retention { max_age: day * 90, max_count: 100_000, max_bytes: 64 << 20 }
+    );
     assert_eq!(ledger.check_every, day);
     assert_eq!(config.log, Log { format: LogFormat::Json, level: "info".into() });
     assert_eq!((config.stop.grace_period, config.stop.drain_delay), (s(8), s(0)));
@@ -158,11 +165,14 @@ fn the_environment_alone_is_enough_and_the_defaults_are_the_documented_ones() {
         r#"context kind user, context key user_id_only, if type = "identify" or type = "track""#;
     assert_eq!(mapping.to_string(), expected);
     let delivery = &eu.delivery;
-    assert_eq!((delivery.max_batch.get(), delivery.concurrency.get()), (1000, 4));
-    assert_eq!((delivery.max_body_bytes, config.ledger.max_audiences), (1024 * 1024, 10_000));
-    let waits = [delivery.linger, delivery.repeat_window, delivery.request_timeout];
+    assert_eq!((delivery.policy.max_batch.get(), delivery.policy.concurrency.get()), (1000, 4));
+    assert_eq!(
+        (delivery.policy.max_body_bytes, config.ledger.max_audiences),
+        (1024 * 1024, 10_000)
+    );
+    let waits = [delivery.policy.linger, delivery.repeat_window, delivery.request_timeout];
     assert_eq!(waits, [ms(500), s(3600), s(10)]);
-    assert_eq!([delivery.retry_floor, delivery.retry_ceiling], [ms(500), s(30)]);
+    assert_eq!([delivery.policy.retry_floor, delivery.policy.retry_ceiling], [ms(500), s(30)]);
     assert_eq!(config.warnings, [""; 0]);
 }
 
@@ -198,7 +208,7 @@ fn each_rule_has_its_fault() {
         ("EU__DELIVERY__MAX_BODY_KIB", "0", "destinations.eu.delivery.max_body_kib = 0   must be from 1 to"),
         ("COHORTD_DELIVERY__MAX_BATCH", "0", "delivery.max_batch = 0   must be from 1 to"),
         ("COHORTD_DELIVERY__RETRY_CEILING_MS", "200", "  delivery.retry_ceiling_ms = 200   is below retry_floor_ms (500)   [COHORTD_DELIVERY__RETRY_CEILING_MS]"),
-        ("EU__DELIVERY__RETRY_FLOOR_MS", "60000", "destinations.eu.delivery.retry_ceiling_ms = 30000   is below retry_floor_ms (60000)"),
+        ("EU__DELIVERY__RETRY_FLOOR_MS", "60000", "destinations.eu.delivery.policy.retry_ceiling_ms = 30000   is below retry_floor_ms (60000)"),
         ("EU__ENABLED", "maybe", "destinations.eu.enabled = \"maybe\"   must be true or false"),
         ("EU__COLOUR", "hidden", "destinations.eu.colour   unknown key"),
         ("EU__SEGMENT__SHARED_SECRETS", "\n", "destinations.eu.segment.shared_secrets   is empty"),
@@ -218,7 +228,7 @@ fn each_rule_has_its_fault() {
         ("EU__LAUNCHDARKLY__PROXY", "socks5://u:hidden@x", "destinations.eu.launchdarkly.proxy   has the wrong scheme"),
         ("EU__LAUNCHDARKLY__CA_FILE", "/none", "destinations.eu.launchdarkly.ca_file = \"/none\"   cannot be read"),
         ("EU__LAUNCHDARKLY__CA_FILE", "Cargo.toml", "ca_file = \"Cargo.toml\"   holds no PEM certificate"),
-        ("EU__DELIVERY__MIN_CONCURRENCY", "9", "destinations.eu.delivery.min_concurrency = 9   is above concurrency (4)"),
+        ("EU__DELIVERY__MIN_CONCURRENCY", "9", "destinations.eu.delivery.policy.min_concurrency = 9   is above concurrency (4)"),
         ("EU__MAPPING__CONTEXT_KIND", "multi", "destinations.eu.mapping.context_kind = \"multi\"   must be letters"),
         ("EU__MAPPING__CONTEXT_KEY", "email", "destinations.eu.mapping.context_key = \"email\"   must be one of: user_id_only"),
         ("EU__MAPPING__MEMBERSHIP", "lax", "destinations.eu.mapping.membership = \"lax\"   must be one of: strict, reference"),
@@ -327,7 +337,7 @@ fn what_is_legal_but_risky_is_warned_about() {
         ("COHORTD_LEDGER__TOMBSTONE_TTL_S", "60", "ledger.tombstone_ttl_s: "),
         ("COHORTD_DELIVERY__MAX_BATCH", "1001", "delivery.max_batch: "),
         ("COHORTD_DELIVERY__LINGER_MS", "40000", "delivery.linger_ms: "),
-        ("EU__DELIVERY__MAX_BATCH", "1001", "destinations.eu.delivery.max_batch: "),
+        ("EU__DELIVERY__MAX_BATCH", "1001", "destinations.eu.delivery.policy.max_batch: "),
         ("EU__ENABLED", "false", "destinations: none is enabled"),
         ("EU__SEGMENT__ALLOW_UNAUTHENTICATED", "true", "destinations.eu.segment.allow_unauthenticated: anybody"),
         ("EU__LAUNCHDARKLY__SERVICE_TOKEN", "sdk-hidden-hidden", "destinations.eu.launchdarkly.service_token: looks like an SDK"),
@@ -397,7 +407,10 @@ fn the_environment_wins_over_the_file_and_its_texts_stay_texts() {
     assert_eq!(exposed(&segment.shared_secrets), ["007", "a b"]);
     assert_eq!(exposed(&segment.bearer_tokens), ["1.0"]);
     assert_eq!(segment.require, [Credential::Signature, Credential::Bearer]);
-    assert_eq!((eu.delivery.linger, eu.delivery.concurrency.get()), (Duration::ZERO, 9));
+    assert_eq!(
+        (eu.delivery.policy.linger, eu.delivery.policy.concurrency.get()),
+        (Duration::ZERO, 9)
+    );
     let two = config.destination("two").and_then(|two| two.segment.as_ref());
     assert!(two.is_some_and(|segment| segment.allow_unauthenticated));
 

@@ -138,7 +138,7 @@ impl Service {
         }
         for (destination, launchdarkly) in plan.change {
             if let Some(courier) = self.couriers.get(&destination.name) {
-                let policy = wiring::policy(&destination);
+                let policy = destination.delivery.policy.clone();
                 // An error means that the courier has ended; the main loop deals with that.
                 let _ = courier.changes.send(Change { launchdarkly, policy });
             }

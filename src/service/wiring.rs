@@ -7,10 +7,10 @@ use tokio::sync::watch;
 
 use super::{Service, ServiceError};
 use crate::clock::Clock;
-use crate::config::{self, Config, Kept, SegmentSection};
-use crate::deliver::{Courier, Policy, Standing};
+use crate::config::{self, Config, SegmentSection};
+use crate::deliver::{Courier, Standing};
 use crate::launchdarkly::{Api as LaunchDarkly, Client};
-use crate::ledger::{DestinationSettings, Recorder, Retention, Settings};
+use crate::ledger::{DestinationSettings, Recorder, Settings};
 use crate::membership::DestinationName;
 use crate::operate::access::Tokens;
 use crate::operate::actions::{Actions, Environment};
@@ -96,15 +96,13 @@ pub(super) fn destinations(config: &Config) -> Vec<DestinationSettings> {
 }
 
 pub(super) fn ledger_settings(config: &Config) -> Settings {
-    let kept =
-        |Kept { ttl, max_count, max_bytes }| Retention { max_age: ttl, max_count, max_bytes };
     Settings {
         path: config::absolute(&config.ledger.place.path),
         disk_reserve_bytes: config.ledger.disk_reserve_bytes,
         cache_kib: u32::try_from(config.ledger.cache_mib.saturating_mul(1024)).unwrap_or(u32::MAX),
         tombstone_ttl: config.ledger.tombstone_ttl,
-        rejected: kept(config.ledger.rejected),
-        parked: kept(config.ledger.parked),
+        rejected: config.ledger.rejected,
+        parked: config.ledger.parked,
         max_audiences: config.ledger.max_audiences,
         check_every: config.ledger.check_every,
         destinations: destinations(config),
@@ -117,7 +115,7 @@ pub(super) fn client(
     traces: Option<&Traces>,
 ) -> Result<Arc<dyn LaunchDarkly>, ServiceError> {
     let delivery = &destination.delivery;
-    let (timeout, connections) = (delivery.request_timeout, delivery.concurrency.get());
+    let (timeout, connections) = (delivery.request_timeout, delivery.policy.concurrency.get());
     let client = Client::new(destination.launchdarkly.endpoint(timeout, connections));
     let client = client.map_err(|source| {
         let destination = destination.name.clone();
@@ -129,19 +127,6 @@ pub(super) fn client(
     })
 }
 
-pub(super) fn policy(destination: &config::Destination) -> Policy {
-    let delivery = &destination.delivery;
-    Policy {
-        max_batch: delivery.max_batch,
-        max_body_bytes: delivery.max_body_bytes,
-        linger: delivery.linger,
-        concurrency: delivery.concurrency,
-        min_concurrency: delivery.min_concurrency,
-        retry_floor: delivery.retry_floor,
-        retry_ceiling: delivery.retry_ceiling,
-    }
-}
-
 pub(super) fn courier(
     destination: &config::Destination,
     client: Arc<dyn LaunchDarkly>,
@@ -151,28 +136,12 @@ pub(super) fn courier(
         destination.name.clone(),
         destination.launchdarkly.client_side_id.clone(),
         client,
-        policy(destination),
+        destination.delivery.policy.clone(),
         service.ledger.outbox(&destination.name),
         Arc::clone(&service.clock),
         rand::make_rng(),
         service.delivered.of(&destination.name),
     )
-}
-
-fn limits(config: &Config) -> Limits {
-    Limits {
-        body_limit_bytes: config.listen.body_limit_bytes,
-        body_budget_bytes: config.listen.body_budget_bytes,
-        header_limit_bytes: config.listen.header_limit_bytes,
-        header_timeout: config.listen.header_timeout,
-        idle_timeout: config.listen.idle_timeout,
-        body_timeout: config.listen.body_timeout,
-        answer_timeout: config.listen.answer_timeout,
-        max_connections: config.listen.max_connections,
-        max_requests: config.listen.max_requests,
-        trusted_proxies: config.listen.trusted_proxies,
-        proxy_protocol: config.listen.proxy_protocol,
-    }
 }
 
 /// The certificates of a listener, if it speaks TLS.
@@ -183,7 +152,7 @@ pub(super) fn certificates(files: Option<&TlsFiles>) -> Result<Option<Certificat
 
 /// The limits of the public and the admin listener, given the limit of open files.
 pub(super) fn listener_limits(config: &Config, open_files: u64) -> [Limits; 2] {
-    let limits = limits(config);
+    let limits = config.listen.limits;
     // five eighths for the public listener, one for admin; the rest for the ledger, LaunchDarkly and
     // connections being closed
     let eighth = usize::try_from(open_files / 8).unwrap_or(usize::MAX);

@@ -320,7 +320,7 @@ fn what_is_around_the_pod_finds_it() {
     let service = services.iter().find(is_it).expect("there is such a service");
     assert_eq!(service["spec"]["ports"][0]["name"], backend["port"]["name"]);
     let limit = &ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-body-size"];
-    let body = in_the_pod(toml).listen.body_limit_bytes >> 20;
+    let body = in_the_pod(toml).listen.limits.body_limit_bytes >> 20;
     assert_eq!(limit, &json!(format!("{body}m")), "what Segment may send passes");
 }
 

@@ -1,4 +1,5 @@
-//! The tables: the only place with SQL.
+//! The tables of SQLite, row by row: what is written in them, how they came to be so, and connections to them. Whoever
+//! stands above asks for rows; only what is done to a whole ledger at rest has statements of its own.
 
 pub(crate) mod audiences;
 pub(crate) mod checksum;
