@@ -364,14 +364,15 @@ fn waited<T>(command: impl Future<Output = T>) -> T {
     runtime.expect("a runtime needs only memory and a few file handles").block_on(command)
 }
 
-/// A reader that has seen enough (`cohortd check | head -1`) is no fault.
+/// A reader that has seen enough (`cohortd check | head -1`) is no fault. An output that is full, or an input that
+/// breaks off, is not ours.
 fn answered(result: std::io::Result<Exit>) -> Exit {
     result.unwrap_or_else(|error| {
         if error.kind() == std::io::ErrorKind::BrokenPipe {
             return Exit::Done;
         }
         complain(&format!("cohortd: {error}"));
-        Exit::Internal
+        Exit::Unavailable
     })
 }
 
@@ -445,6 +446,6 @@ mod tests {
     fn a_broken_pipe_ends_quietly_and_a_full_disk_does_not() {
         let failed = |kind: std::io::ErrorKind| answered(Err(kind.into()));
         assert_eq!(failed(std::io::ErrorKind::BrokenPipe), Exit::Done);
-        assert_eq!(failed(std::io::ErrorKind::StorageFull), Exit::Internal);
+        assert_eq!(failed(std::io::ErrorKind::StorageFull), Exit::Unavailable);
     }
 }
