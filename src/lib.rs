@@ -4,7 +4,7 @@
 //! Modules are named after the steps an event takes; a step imports only what stands to its right:
 //!
 //! ```text
-//! receive -> map -> ledger -> deliver -> launchdarkly      below all: certificate, membership, clock, counting, current, json, manual, nearest, panics
+//! receive -> map -> ledger -> deliver -> launchdarkly      below all: certificate, membership, clock, counting, current, json, manual, nearest, panics, regular_file
 //! ```
 //!
 //! `ledger` knows neither neighbour. `operate` may look at any step and no step looks at it;
@@ -35,6 +35,7 @@ pub mod nearest;
 pub mod operate;
 pub mod panics;
 pub mod receive;
+pub mod regular_file;
 pub mod sandbox;
 pub mod secret;
 #[cfg(test)]

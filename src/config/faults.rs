@@ -7,6 +7,7 @@ use std::{fmt, io};
 use super::exposure::exposure;
 use super::fingerprint::Fingerprints;
 use super::source::{Files, ReadFrom, Source};
+use crate::regular_file;
 
 /// Everything that is wrong with a configuration; printed as one block at start-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,9 +87,8 @@ impl Report {
         let mut from = self.from.borrow_mut();
         from.file = source.file().map(Path::to_owned);
         from.looked_for = source.looked_for().to_vec();
-        // What comes through a pipe is nowhere.
-        let has_place = |file: &&Path| std::fs::metadata(file).is_ok_and(|of| of.is_file());
-        let base = source.file().filter(has_place).and_then(Path::parent);
+        // Of the file as it was named, link or not: beside that its owner has put what it names.
+        let base = source.file().and_then(Path::parent);
         self.base.replace(base.map(Path::to_owned).unwrap_or_default());
     }
 
@@ -125,7 +125,7 @@ impl Report {
     /// Reads a file that has a part in the configuration; the only way to.
     pub(super) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.files.borrow_mut().note(path);
-        std::fs::read(path)
+        regular_file::read(path)
     }
 
     /// Notes a file that is wrong: when it changes, the configuration may be right.
