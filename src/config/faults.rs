@@ -35,6 +35,11 @@ impl Faults {
     pub fn iter(&self) -> impl Iterator<Item = &Fault> {
         self.faults.iter()
     }
+
+    /// The same of a part of the configuration, which was read from there.
+    pub(super) fn of(self, from: ReadFrom) -> Self {
+        Self { from, ..self }
+    }
 }
 
 impl fmt::Display for Faults {
@@ -79,9 +84,16 @@ pub(super) struct Report {
     from: RefCell<ReadFrom>,
     /// Where relative paths of the file begin.
     base: RefCell<PathBuf>,
+    /// Whoever needs little of the configuration leaves other faults to those who need it all.
+    only_unknown_keys: bool,
 }
 
 impl Report {
+    /// One that takes no faults but unknown keys.
+    pub(super) fn of_unknown_keys() -> Self {
+        Self { only_unknown_keys: true, ..Self::default() }
+    }
+
     /// What is about to be read.
     pub(super) fn reads(&self, source: &Source) {
         let mut from = self.from.borrow_mut();
@@ -165,8 +177,16 @@ impl Report {
         self.push(Fault { key: what.into(), shown: None, problem: problem.into(), variable: None });
     }
 
-    fn push(&self, fault: Fault) {
+    /// The fault of a key that there is not.
+    pub(super) fn unknown_key(&self, path: String, problem: String) {
+        let fault = Fault { key: path, shown: None, problem, variable: None };
         self.faults.borrow_mut().push(fault);
+    }
+
+    fn push(&self, fault: Fault) {
+        if !self.only_unknown_keys {
+            self.faults.borrow_mut().push(fault);
+        }
     }
 
     /// Something legal that its owner should know of.

@@ -168,6 +168,23 @@ async fn the_ledgers_place_is_all_that_its_commands_need() {
         installation.write_config(&sound);
         assert!(ledger(&installation, &["check"]).done().contains("is sound"), "{sound}");
     }
+    // Whoever misspells it must not reach another ledger.
+    std::fs::create_dir(installation.directory.path().join("data")).expect("it is ours");
+    let default = installation.directory.path().join("data/ledger");
+    std::fs::rename(&place, &default).expect("both are ours");
+    for misspelt in ["[ledger]\npathh = \"x\"\n", "[legder]\npath = \"x\"\n"] {
+        installation.write_config(misspelt);
+        for words in [&["check"][..], &["export"], &["backup", "copy"], &["restore", "copy"]] {
+            let refused = ledger(&installation, words);
+            assert_eq!(refused.code, 64, "{words:?}: {}", refused.out);
+            assert!(
+                refused.complaint.contains("unknown key; did you mean"),
+                "{}",
+                refused.complaint
+            );
+        }
+    }
+    std::fs::rename(&default, &place).expect("both are ours");
     installation.write_config(broken);
     let refused = ledger(&installation, &["check"]);
     assert_eq!(refused.code, 64, "{}", refused.complaint);
