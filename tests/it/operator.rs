@@ -602,6 +602,8 @@ tests![
     audiences_and_members_are_shown_with_what_should_be_and_what_is_known,
     lists_come_in_parts_that_say_where_they_go_on,
     parked_members_are_listed_requeued_and_discarded,
+    an_audience_that_is_not_there_is_told_with_those_that_are,
+    who_says_nothing_is_not_waited_for_as_long_as_who_is_busy,
     rejected_events_are_replayed_through_the_present_mapping,
     large_rejected_events_are_listed_replayed_and_discarded_in_flat_memory,
     a_replay_of_what_is_older_than_the_tombstones_needs_force,
