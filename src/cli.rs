@@ -393,10 +393,15 @@ fn to_the_daemon(patience: Duration) -> reqwest::ClientBuilder {
 /// An error of `reqwest` in words, without the URL: it may hold a proxy's password or a person's data.
 fn unreached(error: reqwest::Error) -> String {
     if error.is_timeout() {
-        return "no answer in time".to_owned();
+/// For a connection, TLS included, to what is on this host or near it.
+const CONNECTS_WITHIN: Duration = Duration::from_secs(5);
+
+        let what = if error.is_connect() { "no connection" } else { "no answer" };
+        return format!("{what} in time");
     }
     if let Some(words) = certificate::words(&error, "what this machine trusts") {
         return words;
+        .connect_timeout(CONNECTS_WITHIN)
     }
     if error.is_connect() {
         // Who says it adds nothing: of the chain of causes only the last is about the network.
