@@ -52,6 +52,16 @@ impl Silent {
         self.exit
     }
 
+    /// The daemon, or the way to it, has failed.
+    pub fn is_of_the_daemon(&self) -> bool {
+        self.exit == Exit::Unavailable
+    }
+
+    /// The same behind some words.
+    pub fn after(self, words: &str) -> Self {
+        Self { words: format!("{words}{}", self.words), ..self }
+    }
+
     fn unreached(url: &Url, why: &str, place: &str) -> Self {
         let words =
             format!("{url}: {why}; is the daemon running? `cohortd run` starts it. {place}");
@@ -145,21 +155,6 @@ impl Daemon {
         url
     }
 
-    async fn ask<T: DeserializeOwned>(
-        &self,
-        mut question: reqwest::RequestBuilder,
-    ) -> Result<Answer<T>, Silent> {
-        let silent = |error| Silent::unreached(&self.url, &unreached(error), &self.place);
-        if let Some(token) = &self.token {
-            question = question.bearer_auth(token.expose());
-        }
-        let question = question.build().map_err(silent)?;
-        let (method, path) = (question.method().clone(), question.url().path().to_owned());
-        let answer = tokio::select! {
-            answer = self.client.execute(question) => answer.map_err(silent)?,
-            () = self.is_mute() => return Err(self.mute(&method, &path)),
-        };
-        let status = answer.status();
     /// Returns when it is clear that nothing is said there.
     async fn is_mute(&self) {
         sleep(DOUBT_AFTER).await;
@@ -180,6 +175,21 @@ impl Daemon {
         Silent::with(Exit::Unavailable, words)
     }
 
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        mut question: reqwest::RequestBuilder,
+    ) -> Result<Answer<T>, Silent> {
+        let silent = |error| Silent::unreached(&self.url, &unreached(error), &self.place);
+        if let Some(token) = &self.token {
+            question = question.bearer_auth(token.expose());
+        }
+        let question = question.build().map_err(silent)?;
+        let (method, path) = (question.method().clone(), question.url().path().to_owned());
+        let answer = tokio::select! {
+            answer = self.client.execute(question) => answer.map_err(silent)?,
+            () = self.is_mute() => return Err(self.mute(&method, &path)),
+        };
+        let status = answer.status();
         let version = another_version(answer.headers());
         let text = match timeout(SPEAKS_WITHIN, answer.text()).await {
             Ok(text) => text.map_err(silent)?,
