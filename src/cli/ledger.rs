@@ -352,8 +352,11 @@ fn write(member: &ExportedMember, out: &mut impl Write) -> Result<()> {
 
 fn copy_failed(what: &str, error: &BackupError) -> Exit {
     let exit = match error {
-        BackupError::Open(error) => open_exit(error),
-        BackupError::Exists(_) | BackupError::Part { .. } | BackupError::NotACopy => Exit::BadUsage,
+        BackupError::Open(error) => Exit::of(error),
+        BackupError::Exists(_)
+        | BackupError::Part { .. }
+        | BackupError::NotACopy
+        | BackupError::Raw(_) => Exit::BadUsage,
         BackupError::Damaged { .. } | BackupError::Copy(_) => Exit::Internal,
         BackupError::File { .. } | BackupError::Stream(_) => Exit::Unavailable,
     };

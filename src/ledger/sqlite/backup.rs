@@ -4,6 +4,7 @@
 //! * A copy is of one moment, sound and on stable storage before its name appears.
 //! * Nothing is overwritten: a backup needs a new name.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -64,6 +65,14 @@ pub enum BackupError {
     /// What comes is no backup.
     #[error("what comes is not a copy that `cohortd ledger backup` made")]
     NotACopy,
+    /// What is to be restored was taken from under a daemon.
+    #[error(
+        "{} is no backup but the database of a ledger, copied by itself: what a daemon had not yet written there is \
+         missing. `cohortd ledger backup` makes a whole copy, also beside a daemon; or name the directory that it is \
+         from. If there is nothing else, put it into an empty directory, as ledger.db, and name that",
+        .0.display()
+    )]
+    Raw(PathBuf),
     /// The database failed while it was copied.
     #[error("the copy failed")]
     Copy(#[source] rusqlite::Error),
@@ -102,7 +111,7 @@ pub fn backup(directory: &Path, file: &Path) -> Result<BackedUp, BackupError> {
         return Err(BackupError::Exists(file.to_owned()));
     }
     let unfinished = with_suffix(file, UNFINISHED);
-    remove_if_there(&unfinished)?;
+    remove_unfinished(&unfinished)?;
     let prepared = at_rest::prepare(directory)?;
     let db = schema::open_to_read(&schema::database(directory))?;
     if schema::version(&db).map_err(OpenError::from)? == 0 {
@@ -126,7 +135,7 @@ pub fn backup(directory: &Path, file: &Path) -> Result<BackedUp, BackupError> {
     });
     if finished.is_err() {
         // What is left would only look like a backup.
-        remove_if_there(&unfinished).ok();
+        remove_unfinished(&unfinished).ok();
     }
     finished.map(|()| BackedUp { daemon_ended: prepared == Prepared::DaemonEnded })
 }
@@ -156,8 +165,19 @@ pub(super) fn remove_streamed(directory: &Path) -> Result<(), OpenError> {
         return Ok(());
     }
     let copy = directory.join(STREAMED);
-    remove_if_there(&with_suffix(&copy, UNFINISHED))?;
+    remove_unfinished(&with_suffix(&copy, UNFINISHED))?;
     Ok(remove_if_there(&copy)?)
+}
+
+/// Takes away a copy that was not finished, and what SQLite has kept beside it meanwhile.
+fn remove_unfinished(unfinished: &Path) -> Result<(), Unusable> {
+    remove_if_there(&with_suffix(unfinished, "-journal"))?;
+    remove_if_there(unfinished)
+}
+
+/// Whether a stream has made what is called like this.
+pub(super) fn is_its(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with(STREAMED))
 }
 
 /// Reads all of the database `file`.

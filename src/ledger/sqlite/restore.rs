@@ -22,7 +22,7 @@
 //! What comes as a stream is kept there too before it is looked at.
 
 use std::ffi::OsStr;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -36,6 +36,10 @@ use super::schema::{self, OpenError};
 
 /// The first bytes of every database.
 const HEAD: &[u8] = b"SQLite format 3\0";
+/// The size of a page stands there, and then how the database is written and read.
+const WRITTEN_AT: usize = HEAD.len() + 2;
+/// With a log beside it, as that of a daemon is and a backup is not.
+const WITH_LOG: [u8; 2] = [2, 2];
 
 const PREPARING: &str = "restoring";
 const COMMITTED: &str = "restored";
@@ -49,6 +53,12 @@ const LEFT: &str = "restoring-left-";
 pub fn restore(directory: &Path, from: &Path) -> Result<Option<PathBuf>, BackupError> {
     if from.is_file() {
         is_whole(from)?;
+        let mut head = Vec::new();
+        let opened = File::open(from).map_err(unusable(from))?;
+        read_head(opened, &mut head).map_err(unusable(from))?;
+        if is_raw(&head) {
+            return Err(BackupError::Raw(from.to_owned()));
+        }
         // before a directory is made for what is no ledger
         schema::open_to_read(from).map_err(|error| BackupError::from(error).of(from))?;
     } else if !schema::database(from).is_file() {
@@ -63,11 +73,25 @@ pub fn restore_from(
     input: &mut dyn Read,
 ) -> Result<Option<PathBuf>, BackupError> {
     let mut head = Vec::new();
-    input.take(HEAD.len() as u64).read_to_end(&mut head).map_err(BackupError::Stream)?;
-    if head != HEAD {
-        return Err(BackupError::NotACopy); // before a directory is made for it
+    read_head(&mut *input, &mut head).map_err(BackupError::Stream)?;
+    // before a directory is made for it
+    if !head.starts_with(HEAD) {
+        return Err(BackupError::NotACopy);
+    }
+    if is_raw(&head) {
+        return Err(BackupError::Raw("what comes".into()));
     }
     put_in_place(directory, Origin::Stream(&mut head.chain(input)))
+}
+
+/// As much of a database as says how it is written.
+fn read_head(from: impl Read, head: &mut Vec<u8>) -> io::Result<usize> {
+    from.take((WRITTEN_AT + WITH_LOG.len()) as u64).read_to_end(head)
+}
+
+/// Whether a database that begins like this is a ledger's own, and no backup. Nothing in it says whether it is whole.
+fn is_raw(head: &[u8]) -> bool {
+    head.starts_with(HEAD) && head.get(WRITTEN_AT..) == Some(&WITH_LOG)
 }
 
 /// What a ledger is made of.
@@ -155,6 +179,12 @@ pub(super) fn is_under_way(directory: &Path) -> bool {
 /// Whether this is the name of a ledger that was there before.
 pub(super) fn is_set_aside(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| name.starts_with(SET_ASIDE))
+}
+
+/// Whether a restore has made what is called like this.
+pub(super) fn is_its(name: &OsStr) -> bool {
+    let text = name.to_str().unwrap_or_default();
+    [PREPARING, COMMITTED].contains(&text) || text.starts_with(LEFT) || is_set_aside(name)
 }
 
 /// Moves the old ledger away and the new one into its place, from wherever this was interrupted.
