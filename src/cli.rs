@@ -47,6 +47,7 @@ use rustix::fs::Mode;
 use crate::certificate;
 use crate::config::{Config, Destination, ReadFrom, Reading, Source, absolute};
 use crate::launchdarkly::wire::USER_AGENT;
+use crate::ledger::OpenError;
 use crate::operate::api::wire::instant;
 use crate::operate::logging::{self, chain};
 use crate::sandbox::{Program, SandboxError};
@@ -71,6 +72,17 @@ pub enum Exit {
     Interrupted,
     /// As the daemon says.
     Service(u8),
+}
+
+impl Exit {
+    /// Of a command that cannot open the ledger.
+    fn of(error: &OpenError) -> Self {
+        match crate::service::of_ledger(error) {
+            64 => Self::BadUsage,
+            69 => Self::Unavailable,
+            _ => Self::Internal,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
@@ -381,10 +393,14 @@ fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
+/// For a connection, TLS included, to what is on this host or near it.
+const CONNECTS_WITHIN: Duration = Duration::from_secs(5);
+
 /// Asks a daemon and nobody else: no redirects, no proxy from the environment.
 fn to_the_daemon(patience: Duration) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .timeout(patience)
+        .connect_timeout(CONNECTS_WITHIN)
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(USER_AGENT)
         .no_proxy()
@@ -393,15 +409,11 @@ fn to_the_daemon(patience: Duration) -> reqwest::ClientBuilder {
 /// An error of `reqwest` in words, without the URL: it may hold a proxy's password or a person's data.
 fn unreached(error: reqwest::Error) -> String {
     if error.is_timeout() {
-/// For a connection, TLS included, to what is on this host or near it.
-const CONNECTS_WITHIN: Duration = Duration::from_secs(5);
-
         let what = if error.is_connect() { "no connection" } else { "no answer" };
         return format!("{what} in time");
     }
     if let Some(words) = certificate::words(&error, "what this machine trusts") {
         return words;
-        .connect_timeout(CONNECTS_WITHIN)
     }
     if error.is_connect() {
         // Who says it adds nothing: of the chain of causes only the last is about the network.

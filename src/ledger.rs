@@ -44,8 +44,8 @@ pub use operations::{
 };
 pub use sqlite::{
     BackedUp, BackupError, ClockReset, DestinationSettings, ExportedMember, ExportedParking,
-    OpenError, RenameError, Renamed, Retention, Settings, Sound, SqliteLedger, Writer,
-    WriterFailure, backup, backup_to, check, database, export, is_there, may_begin, rename,
+    OpenError, RenameError, Renamed, Retention, Seen, Settings, Sound, SqliteLedger, Writer,
+    WriterFailure, backup, backup_to, check, database, export, is_there, look, may_begin, rename,
     reset_clock, restore, restore_from, still_around,
 };
 

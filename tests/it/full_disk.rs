@@ -20,7 +20,7 @@ use crate::needs::{SMALL_DISK, STRACE};
 const NOW_MS: i64 = 1_750_000_000_000;
 /// Mounts a small disk over the ledger, with what was there, and fills it.
 const FILL: &str = "mkdir -p ledger && cp -a ledger kept && rm -f kept/ledger.db-shm && mount -t tmpfs -o size=SIZE small ledger \
-                    && cp -a kept/. ledger && (cat /dev/zero > ledger/somebody-else 2> fill-error; true) \
+                    && cp -a kept/. ledger && (cat /dev/zero > ledger/.somebody-else 2> fill-error; true) \
                     && exec \"$@\"";
 
 fn on_a_disk(script: &str, size: &str) -> [String; 6] {
@@ -43,7 +43,7 @@ fn seen_by(cohortd: &Cohortd, installation: &Installation) -> PathBuf {
 }
 
 fn free(ledger: &Path) {
-    std::fs::remove_file(ledger.join("somebody-else")).expect("it filled the disk");
+    std::fs::remove_file(ledger.join(".somebody-else")).expect("it filled the disk");
 }
 
 async fn is_refused(cohortd: &Cohortd) {

@@ -10,6 +10,7 @@
 //! * Nobody has it meanwhile: the lock of the old place is held.
 //! * A ledger that is there already is never touched.
 
+use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -130,6 +131,11 @@ pub(super) fn below(directory: &Path) -> Option<PathBuf> {
 fn is_to_be_moved(around: &Path, directory: &Path) -> bool {
     let is_there = schema::database(around).is_file() || restore::has_counted(around);
     is_there && !schema::database(directory).exists()
+}
+
+/// Whether a move has made what is called like this.
+pub(super) fn is_its(name: &OsStr) -> bool {
+    name == MOVING
 }
 
 /// Whether a move was interrupted after it counted.

@@ -3,8 +3,9 @@
 //! The lock is the first thing taken and the last thing given back: two daemons on one ledger would
 //! each believe that they alone know which members are in a call.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
@@ -14,16 +15,18 @@ use super::journal::{self, Found, ScanError, VERSION as JOURNAL_VERSION};
 use super::on_disk::{Unusable, unusable, with_suffix};
 use super::owner::Owner;
 use super::writer::WriterFailure;
-use super::{checksum, integrity, meta, migration, modes, moved, reserve, restore};
+use super::{backup, checksum, integrity, meta, migration, modes, moved, reserve, restore};
 
 /// Version of the tables below; an older binary refuses a newer ledger before it touches it.
 pub(super) const VERSION: i64 = 5;
 /// From this version on there is a journal.
-const JOURNALED: i64 = 4;
+pub(super) const JOURNALED: i64 = 4;
 /// Marks the file as ours (`PRAGMA application_id`): "chrt".
 const APPLICATION_ID: i64 = 0x6368_7274;
 
 const DATABASE: &str = "ledger.db";
+/// Names of what is in somebody else's directory, in a message.
+const SHOWN: usize = 3;
 pub(super) const LOCK: &str = "lock";
 
 /// Why the ledger could not be opened.
@@ -81,6 +84,17 @@ pub enum OpenError {
         other: PathBuf,
         /// What to do.
         remedy: &'static str,
+    },
+    /// There is no ledger in the directory, and something else is: its mode, and that of what is in it, would be changed.
+    #[error(
+        "there is no ledger in {path}, and it is not empty: {found}. A ledger has a directory of its own: set ledger.path \
+         to {path}/ledger, or to another one"
+    )]
+    NotItsOwn {
+        /// The directory.
+        path: PathBuf,
+        /// What is in it.
+        found: String,
     },
     /// Nothing is there to be read.
     #[error("there is no ledger at {0}")]
@@ -284,6 +298,7 @@ pub(super) fn lock_if_there(directory: &Path) -> Result<Option<Lock>, OpenError>
 /// that was kept in the directory around it until now is moved in.
 pub(super) fn lock(directory: &Path) -> Result<Lock, OpenError> {
     moved::take_in(directory)?;
+    is_its_own(directory)?;
     make_directory(directory).map_err(unusable(directory))?;
     let path = directory.join(LOCK);
     let file = File::options()
@@ -296,7 +311,9 @@ pub(super) fn lock(directory: &Path) -> Result<Lock, OpenError> {
     let _ = Owner::of(directory).and_then(|owner| owner.take(&path));
     match file.try_lock() {
         Ok(()) => {
-            modes::tighten(directory); // before SQLite makes more files like them
+            if moved::below(directory).is_none() || is_there(directory) {
+                modes::tighten(directory); // before SQLite makes more files like them
+            }
             restore::settle(directory)?;
             roll_back(&directory.join(DATABASE))?;
             Ok(Lock(file))
@@ -304,6 +321,52 @@ pub(super) fn lock(directory: &Path) -> Result<Lock, OpenError> {
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(directory.to_owned())),
         Err(TryLockError::Error(source)) => Err(OpenError::Directory { path, source }),
     }
+}
+
+/// Whether a ledger is in the directory, or nothing that is not a ledger's: a directory of somebody else's is not
+/// closed to them. What is hidden there is the file system's, as a rule.
+pub(super) fn is_its_own(directory: &Path) -> Result<(), OpenError> {
+    if is_there(directory) {
+        return Ok(());
+    }
+    let below = moved::below(directory);
+    let is_ours = |name: &OsStr| {
+        let text = name.to_str().unwrap_or_default();
+        files().any(|file| file == text)
+            || [LOCK, "lost+found"].contains(&text)
+            || text.starts_with('.')
+            || restore::is_its(name)
+            || backup::is_its(name)
+            || moved::is_its(name)
+            || below.as_deref().and_then(Path::file_name) == Some(name)
+    };
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let others =
+        entries.filter(|entry| !is_ours(&entry.file_name()) && !is_one_of_ours(&entry.path()));
+    let mut names: Vec<String> =
+        others.map(|entry| entry.file_name().display().to_string()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    names.sort();
+    let rest = names.split_off(names.len().min(SHOWN)).len();
+    let rest = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+    let found = format!("{}{rest}", names.join(", "));
+    Err(OpenError::NotItsOwn { path: directory.to_owned(), found })
+}
+
+/// Whether a file is the database of a ledger, as a backup is that lies in the directory it is to be restored into.
+fn is_one_of_ours(file: &Path) -> bool {
+    const ID_AT: usize = 68;
+    let mut head = [0; ID_AT + 4];
+    let is_regular = fs::metadata(file).is_ok_and(|file| file.is_file());
+    is_regular
+        && File::open(file).and_then(|mut file| file.read_exact(&mut head)).is_ok()
+        && head.get(ID_AT..).map(i64_of) == Some(APPLICATION_ID)
+}
+
+fn i64_of(bytes: &[u8]) -> i64 {
+    bytes.iter().fold(0, |sum, byte| sum << 8 | i64::from(*byte))
 }
 
 /// Makes the directory and those above it that are missing: their names are on stable storage, as what is
@@ -409,7 +472,7 @@ pub fn may_begin(directory: &Path) -> Result<(), OpenError> {
     let log = with_suffix(&directory.join(DATABASE), "-wal");
     let has_log = fs::metadata(&log).is_ok_and(|log| log.len() > 0);
     if !has_log && !journal::exist(directory) {
-        return Ok(());
+        return is_its_own(directory);
     }
     let fault = format!("its log or journal is in {}, and {DATABASE} is not", directory.display());
     Err(OpenError::Damaged(vec![fault]))
@@ -452,14 +515,26 @@ pub(super) fn open_to_read(database: &Path) -> Result<Connection, OpenError> {
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(database, flags)?;
-    let application = connection
+    connection
         .execute_batch("PRAGMA cache_size = -8192; PRAGMA busy_timeout = 2000;")
-        .and_then(|()| pragma(&connection, "application_id"))
-        .map_err(|error| match error.sqlite_error_code() {
-            Some(ErrorCode::NotADatabase) => OpenError::NotALedger(database.to_owned()),
-            _ => OpenError::from(error).on(database.parent().unwrap_or(Path::new(""))),
-        })?;
-    let found = version(&connection)?;
+        .map_err(|error| unreadable(error, database))?;
+    version_of_ours(&connection, database)?;
+    Ok(connection)
+}
+
+/// Why a database cannot be read.
+pub(super) fn unreadable(error: rusqlite::Error, database: &Path) -> OpenError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => OpenError::NotALedger(database.to_owned()),
+        _ => OpenError::from(error).on(database.parent().unwrap_or(Path::new(""))),
+    }
+}
+
+/// The version of a database that is open, if it is one of ours and this binary knows that.
+pub(super) fn version_of_ours(connection: &Connection, database: &Path) -> Result<i64, OpenError> {
+    let application =
+        pragma(connection, "application_id").map_err(|error| unreadable(error, database))?;
+    let found = version(connection)?;
     // The first start may have ended before it made the tables.
     let objects: i64 =
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -470,7 +545,7 @@ pub(super) fn open_to_read(database: &Path) -> Result<Connection, OpenError> {
     if found > VERSION {
         return Err(OpenError::Newer { found });
     }
-    Ok(connection)
+    Ok(found)
 }
 
 /// Opens the database for reading where there is no space for the index beside its log: that is kept in
