@@ -62,6 +62,8 @@ async fn an_address_that_cannot_be_listened_at_is_told() {
     }
 }
 
+type Change = fn(&mut Vec<u8>);
+
 async fn a_ledger_that_a_start_refuses_is_told() {
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
@@ -71,7 +73,6 @@ async fn a_ledger_that_a_start_refuses_is_told() {
     assert!(cohortd.stop().0.success());
     let database = installation.ledger_path().join("ledger.db");
     let sound = std::fs::read(&database).expect("it is there");
-    type Change = fn(&mut Vec<u8>);
     let table: [(Change, i32, &str); 4] = [
         (|bytes| bytes.truncate(bytes.len() / 2), 70, "the ledger is damaged: "),
         (|bytes| bytes[4096..].fill(0x55), 70, "the ledger"),
