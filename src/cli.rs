@@ -47,6 +47,7 @@ use rustix::fs::Mode;
 use crate::certificate;
 use crate::config::{Config, Destination, ReadFrom, Reading, Source, absolute};
 use crate::launchdarkly::wire::USER_AGENT;
+use crate::ledger::OpenError;
 use crate::operate::api::wire::instant;
 use crate::operate::logging::{self, chain};
 use crate::sandbox::{Program, SandboxError};
@@ -71,6 +72,17 @@ pub enum Exit {
     Interrupted,
     /// The daemon's own exit code.
     Service(u8),
+}
+
+impl Exit {
+    /// Of a command that cannot open the ledger.
+    fn of(error: &OpenError) -> Self {
+        match crate::service::of_ledger(error) {
+            64 => Self::BadUsage,
+            69 => Self::Unavailable,
+            _ => Self::Internal,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
@@ -364,14 +376,15 @@ fn waited<T>(command: impl Future<Output = T>) -> T {
     runtime.expect("a runtime needs only memory and a few file handles").block_on(command)
 }
 
-/// A reader that has seen enough (`cohortd check | head -1`) is no fault.
+/// A reader that has seen enough (`cohortd check | head -1`) is no fault. An output that is full, or an input that
+/// breaks off, is not ours.
 fn answered(result: std::io::Result<Exit>) -> Exit {
     result.unwrap_or_else(|error| {
         if error.kind() == std::io::ErrorKind::BrokenPipe {
             return Exit::Done;
         }
         complain(&format!("cohortd: {error}"));
-        Exit::Internal
+        Exit::Unavailable
     })
 }
 
@@ -380,10 +393,14 @@ fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
+/// For a connection, TLS included, to what is on this host or near it.
+const CONNECTS_WITHIN: Duration = Duration::from_secs(5);
+
 /// Asks a daemon and nobody else: no redirects, no proxy from the environment.
 fn to_the_daemon(patience: Duration) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .timeout(patience)
+        .connect_timeout(CONNECTS_WITHIN)
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(USER_AGENT)
         .no_proxy()
@@ -392,7 +409,8 @@ fn to_the_daemon(patience: Duration) -> reqwest::ClientBuilder {
 /// Describes a `reqwest` error without the URL, which may hold a proxy's password or personal data.
 fn unreached(error: reqwest::Error) -> String {
     if error.is_timeout() {
-        return "no answer in time".to_owned();
+        let what = if error.is_connect() { "no connection" } else { "no answer" };
+        return format!("{what} in time");
     }
     if let Some(words) = certificate::words(&error, "what this machine trusts") {
         return words;
@@ -445,6 +463,6 @@ mod tests {
     fn a_broken_pipe_ends_quietly_and_a_full_disk_does_not() {
         let failed = |kind: std::io::ErrorKind| answered(Err(kind.into()));
         assert_eq!(failed(std::io::ErrorKind::BrokenPipe), Exit::Done);
-        assert_eq!(failed(std::io::ErrorKind::StorageFull), Exit::Internal);
+        assert_eq!(failed(std::io::ErrorKind::StorageFull), Exit::Unavailable);
     }
 }

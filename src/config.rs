@@ -124,7 +124,7 @@ impl Config {
         let mut root = Section::root(tree, complete, &report);
 
         let listen = Listen::read(root.section("listen"));
-        let admin = Admin::read(root.section("admin"), &listen);
+        let admin = Admin::read(root.section("admin"), listen.address);
         let ledger = LedgerSection::read(root.section("ledger"));
         let log = Log::read(root.section("log"));
         let stop = Stop::read(root.section("stop"));

@@ -37,8 +37,8 @@ pub use batch::{
 pub use counters::{Counters, Recordings};
 pub use embedded::{
     BackedUp, BackupError, ClockReset, DestinationSettings, EmbeddedLedger, ExportedMember,
-    ExportedParking, OpenError, RenameError, Renamed, Retention, Settings, Sound, Writer,
-    WriterFailure, backup, backup_to, check, database, export, is_there, may_begin, rename,
+    ExportedParking, OpenError, RenameError, Renamed, Retention, Seen, Settings, Sound, Writer,
+    WriterFailure, backup, backup_to, check, database, export, is_there, look, may_begin, rename,
     reset_clock, restore, restore_from, still_around,
 };
 pub use error::LedgerError;

@@ -5,7 +5,7 @@
 //! below all of them:
 //!
 //! ```text
-//! receive -> map -> ledger -> deliver -> launchdarkly      below all: certificate, membership, clock, counting, current, json, manual, nearest, panics
+//! receive -> map -> ledger -> deliver -> launchdarkly      below all: certificate, membership, clock, counting, current, json, manual, nearest, panics, regular_file
 //! ```
 //!
 //! The exception is `ledger`, which imports no other step: `receive` records in it, and `deliver` imports
@@ -38,6 +38,7 @@ pub mod nearest;
 pub mod operate;
 pub mod panics;
 pub mod receive;
+pub mod regular_file;
 pub mod sandbox;
 pub mod secret;
 #[cfg(test)]

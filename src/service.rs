@@ -54,7 +54,7 @@ use crate::operate::telemetry;
 use crate::receive::tls::Certificates;
 use crate::receive::{self, Doors, PublicState, Readiness};
 
-pub use failure::ServiceError;
+pub use failure::{ServiceError, of_ledger};
 pub use occasions::Origin;
 
 use courier_thread::CourierThread;
@@ -468,13 +468,21 @@ impl Listeners {
 }
 
 fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, ServiceError> {
-    let listen = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.set_reuseaddr(true)?; // a restart does not wait for the connections of before
-        socket.bind(address)?;
-        socket.listen(WAITING_CONNECTIONS)
-    };
+    let listen = || bound(address)?.listen(WAITING_CONNECTIONS);
     listen().map_err(|source| ServiceError::Bind { key, address, source })
+}
+
+fn bound(address: SocketAddr) -> std::io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?; // a restart does not wait for the connections of before
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// Whether a start could listen there. Nobody is kept from it: the address is let go of at once, and nothing is
+/// accepted.
+pub fn try_address(key: &'static str, address: SocketAddr) -> Result<(), ServiceError> {
+    bound(address).map(drop).map_err(|source| ServiceError::Bind { key, address, source })
 }
 
 fn announce(name: &'static str, listener: &TcpListener) -> Result<SocketAddr, ServiceError> {

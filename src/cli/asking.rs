@@ -33,6 +33,12 @@ impl Asking {
     pub(super) fn daemon(&self, file: Option<&Path>) -> Result<Daemon, Silent> {
         let url = self.url()?;
         let access = Access::read(file);
+        match &access.unknown {
+            // Where it is asked is known, and what it is shown may be.
+            Some(faults) if url.is_some() => complain(&faults.to_string()),
+            Some(faults) => return Err(Silent::usage(faults.to_string())),
+            None => {}
+        }
         access.unread.iter().for_each(|faults| complain(&faults.to_string()));
         if let (None, Some(guessed), Ok(address)) = (&url, access.guessed, &access.address) {
             complain(&format!("{guessed}: asking {address}"));

@@ -1,10 +1,10 @@
-//! `cohortd check`: what was understood of the configuration, whether the ledger's place can be used, and
-//! whether LaunchDarkly knows the credentials. Prints no secret, only how many there are.
+//! `cohortd check`: what was understood of the configuration, whether a start could open its ledger and listen at its
+//! addresses, and whether LaunchDarkly knows the credentials. Prints no secret, only how many there are.
 //!
-//! Ends with 64 if a start would be refused for the configuration, with 69 if something it needs is not to
-//! be had.
+//! Ends as a start would: with 64 if it would be refused for the configuration, with 69 if something it needs is not
+//! to be had, with 70 if the ledger is damaged. Nothing is changed, and a daemon that runs is not disturbed.
 
-use std::io::{Result, Write};
+use std::io::{ErrorKind, Result, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -23,6 +23,7 @@ use crate::launchdarkly::{Credentials, Verdict};
 use crate::membership::DestinationName;
 use crate::operate::logging::chain;
 use crate::receive::tls::TlsFiles;
+use crate::service::{self, ServiceError};
 
 /// Timeout of each of the two requests to LaunchDarkly.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -57,44 +58,96 @@ impl Check {
         for destination in config.destinations.iter().filter(|_| self.online) {
             online.push(probe(destination).await);
         }
-        let ledger = Ledger::of(config);
+        let tried = Start::of(config);
         if self.json {
-            print_json(config, from, &ledger, &online, out)?;
+            print_json(config, from, &tried, &online, out)?;
         } else {
-            print(config, from, &ledger, &online, out)?;
+            print(config, from, &tried, &online, out)?;
         }
         let unanswered = online.iter().flatten().filter(|(_, finding)| !finding.good).count();
         if unanswered > 0 && !self.json {
             writeln!(out, "{unanswered} of the answers from LaunchDarkly need you, see above")?;
         }
-        Ok(match (ledger.exit, unanswered) {
+        Ok(match (tried.exit(), unanswered) {
             (Exit::Done, 1..) => Exit::Unavailable,
             (exit, _) => exit,
         })
     }
 }
 
-/// The ledger's place.
-struct Ledger {
-    path: String,
-    /// What is there, or what is wrong with it.
+/// Whether something that a start needs can be had.
+struct Tried {
+    /// What it was found to be, or what is wrong with it.
     words: String,
     exit: Exit,
 }
 
-impl Ledger {
-    fn of(config: &Config) -> Self {
-        let place = &config.ledger.place;
-        let (words, exit) = match (place::left_behind(place), place::tried(&place.path)) {
-            (Some(refusal), _) => (refusal, Exit::BadUsage),
-            (None, Ok(words)) => (words, Exit::Done),
-            (None, Err(why)) => (why, Exit::Unavailable),
-        };
-        Self { path: absolute(&place.path).display().to_string(), words, exit }
+impl Tried {
+    fn good(words: impl Into<String>) -> Self {
+        Self { words: words.into(), exit: Exit::Done }
     }
 
     fn is_good(&self) -> bool {
         self.exit == Exit::Done
+    }
+
+    /// Behind what it is about.
+    fn shown(&self) -> String {
+        match (self.is_good(), &*self.words) {
+            (true, "") => String::new(),
+            (true, words) => format!(" ({words})"),
+            (false, _) => " (CANNOT BE USED, see below)".to_owned(),
+        }
+    }
+}
+
+/// What a start would meet.
+struct Start {
+    path: String,
+    ledger: Tried,
+    public: Tried,
+    admin: Tried,
+}
+
+impl Start {
+    fn of(config: &Config) -> Self {
+        let place = &config.ledger.place;
+        let (ledger, is_in_use) = match (place::left_behind(place), place::tried(&place.path)) {
+            (Some(words), _) => (Tried { words, exit: Exit::BadUsage }, false),
+            (None, Ok(tried)) => (Tried::good(tried.words), tried.is_in_use),
+            (None, Err(place::OfNoUse { words, exit })) => (Tried { words, exit }, false),
+        };
+        Self {
+            path: absolute(&place.path).display().to_string(),
+            ledger,
+            public: listener("listen.address", config.listen.address, is_in_use),
+            admin: listener("admin.address", config.admin.address, is_in_use),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Tried> {
+        [&self.ledger, &self.public, &self.admin].into_iter()
+    }
+
+    /// As a start would end.
+    fn exit(&self) -> Exit {
+        self.all().map(|of| of.exit).find(|exit| *exit != Exit::Done).unwrap_or(Exit::Done)
+    }
+}
+
+/// `is_running`: a daemon has the ledger, and so the addresses too, as a rule.
+fn listener(key: &'static str, address: SocketAddr, is_running: bool) -> Tried {
+    match service::try_address(key, address) {
+        Ok(()) => Tried::good(""),
+        Err(ServiceError::Bind { source, .. })
+            if is_running && source.kind() == ErrorKind::AddrInUse =>
+        {
+            Tried::good("in use, and so is the ledger: a daemon is running")
+        }
+        Err(error) => {
+            let exit = if error.exit_code() == 69 { Exit::Unavailable } else { Exit::Internal };
+            Tried { words: chain(&error), exit }
+        }
     }
 }
 
@@ -103,7 +156,7 @@ type Findings = Vec<(&'static str, Finding)>;
 fn print(
     config: &Config,
     from: &ReadFrom,
-    ledger: &Ledger,
+    start: &Start,
     online: &[Findings],
     out: &mut impl Write,
 ) -> Result<()> {
@@ -113,11 +166,10 @@ fn print(
     }
     let variables = from.variables.join(", ");
     writeln!(out, "variables: {}", if variables.is_empty() { "none" } else { &variables })?;
-    let words = if ledger.is_good() { &ledger.words } else { "CANNOT BE USED, see below" };
-    writeln!(out, "ledger: {} ({words})", ledger.path)?;
+    writeln!(out, "ledger: {}{}", start.path, start.ledger.shown())?;
     let Config { listen, admin, .. } = config;
-    listens("public", listen.address, listen.tls.as_ref(), out)?;
-    listens("admin", admin.address, admin.tls.as_ref(), out)?;
+    listens("public", listen.address, listen.tls.as_ref(), &start.public, out)?;
+    listens("admin", admin.address, admin.tls.as_ref(), &start.admin, out)?;
     for (index, destination) in config.destinations.iter().enumerate() {
         describe(config, destination, out)?;
         for (what, finding) in online.get(index).into_iter().flatten() {
@@ -132,13 +184,17 @@ fn print(
     for warning in &config.warnings {
         writeln!(out, "warning: {warning}")?;
     }
-    match ledger.exit {
-        Exit::Done => writeln!(out, "configuration is good"),
-        Exit::BadUsage => writeln!(out, "the daemon would refuse to start: {}", ledger.words),
-        _ => {
-            writeln!(out, "configuration is good\nbut the daemon could not start: {}", ledger.words)
-        }
+    if start.exit() != Exit::BadUsage {
+        writeln!(out, "configuration is good")?;
     }
+    start.all().filter(|of| !of.is_good()).try_for_each(|of| {
+        let could = if of.exit == Exit::BadUsage {
+            "the daemon would refuse to start"
+        } else {
+            "but the daemon could not start"
+        };
+        writeln!(out, "{could}: {}", of.words)
+    })
 }
 
 fn fed(route: &Route) -> Vec<&str> {
@@ -149,13 +205,19 @@ fn fed(route: &Route) -> Vec<&str> {
 fn print_json(
     config: &Config,
     from: &ReadFrom,
-    ledger: &Ledger,
+    start: &Start,
     online: &[Findings],
     out: &mut impl Write,
 ) -> Result<()> {
-    let listener = |address: SocketAddr, tls: Option<&TlsFiles>| {
+    let listener = |address: SocketAddr, tls: Option<&TlsFiles>, tried: &Tried| {
         let demands = tls.is_some_and(|files| files.client_ca_file.is_some());
-        json!({ "address": address, "tls": tls.is_some(), "client_certificates": demands })
+        json!({
+            "address": address,
+            "tls": tls.is_some(),
+            "client_certificates": demands,
+            "usable": tried.is_good(),
+            "words": tried.words,
+        })
     };
     let destination = |(index, of): (usize, &Destination)| {
         let launchdarkly = &of.launchdarkly;
@@ -187,19 +249,19 @@ fn print_json(
         })
     };
     // The configuration can be read, and a start would refuse it all the same.
-    let refused = (ledger.exit == Exit::BadUsage)
-        .then(|| json!({ "key": "ledger.path", "value": ledger.path, "problem": ledger.words, "variable": null }));
+    let refused = (start.exit() == Exit::BadUsage)
+        .then(|| json!({ "key": "ledger.path", "value": start.path, "problem": start.ledger.words, "variable": null }));
     let all = json!({
         "good": refused.is_none(),
         "read_from": read_from(from),
         "ledger": {
-            "path": ledger.path,
-            "usable": ledger.is_good(),
-            "words": ledger.words,
+            "path": start.path,
+            "usable": start.ledger.is_good(),
+            "words": start.ledger.words,
         },
         "listeners": {
-            "public": listener(config.listen.address, config.listen.tls.as_ref()),
-            "admin": listener(config.admin.address, config.admin.tls.as_ref()),
+            "public": listener(config.listen.address, config.listen.tls.as_ref(), &start.public),
+            "admin": listener(config.admin.address, config.admin.tls.as_ref(), &start.admin),
         },
         "destinations": config.destinations.iter().enumerate().map(destination).collect::<Vec<_>>(),
         "routes": config.routes.iter().map(route).collect::<Vec<_>>(),
@@ -241,12 +303,13 @@ fn listens(
     name: &str,
     address: SocketAddr,
     tls: Option<&TlsFiles>,
+    tried: &Tried,
     out: &mut impl Write,
 ) -> Result<()> {
     let scheme = if tls.is_some() { "https" } else { "http" };
     let demands = tls.is_some_and(|files| files.client_ca_file.is_some());
     let demands = if demands { ", client certificates required" } else { "" };
-    writeln!(out, "{name} listener: {scheme}://{address}{demands}")
+    writeln!(out, "{name} listener: {scheme}://{address}{demands}{}", tried.shown())
 }
 
 fn describe(config: &Config, destination: &Destination, out: &mut impl Write) -> Result<()> {

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::{sleep, timeout};
 use url::{Host, Url};
 
 use super::reaching::{Reached, Trust, reach, reachable};
@@ -19,6 +20,10 @@ use crate::secret::Secret;
 /// Timeout of a request. The daemon is usually on this host, but some answers take a few seconds to read
 /// from the ledger.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Whoever has said nothing for so long is asked whether it lives, which a daemon answers however busy it is.
+const DOUBT_AFTER: Duration = Duration::from_secs(5);
+/// For the answer to that, and for an answer that has begun.
+const SPEAKS_WITHIN: Duration = Duration::from_secs(5);
 
 /// A client of the running daemon's admin listener.
 #[derive(Debug)]
@@ -46,6 +51,16 @@ impl Silent {
     pub fn complain(self, command: &str) -> Exit {
         complain(&format!("cohortd {command}: {}", self.words));
         self.exit
+    }
+
+    /// The daemon, or the way to it, has failed.
+    pub fn is_of_the_daemon(&self) -> bool {
+        self.exit == Exit::Unavailable
+    }
+
+    /// The same behind some words.
+    pub fn after(self, words: &str) -> Self {
+        Self { words: format!("{words}{}", self.words), ..self }
     }
 
     fn unreached(url: &Url, why: &str, place: &str) -> Self {
@@ -141,6 +156,26 @@ impl Daemon {
         url
     }
 
+    /// Returns when it is clear that nothing is said there.
+    async fn is_mute(&self) {
+        sleep(DOUBT_AFTER).await;
+        let probe = self.client.get(self.at(&["livez"])).timeout(SPEAKS_WITHIN).send();
+        if probe.await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn mute(&self, method: &Method, path: &str) -> Silent {
+        let waited_s = (DOUBT_AFTER + SPEAKS_WITHIN).as_secs();
+        let done = if method == Method::GET { "" } else { "; whether it is done is not known" };
+        let words = format!(
+            "{}: the connection was taken, and no answer came to {method} {path} in {waited_s} s{done}; it is not cohortd's \
+             admin listener, or the daemon hangs. {}",
+            self.url, self.place
+        );
+        Silent::with(Exit::Unavailable, words)
+    }
+
     async fn ask<T: DeserializeOwned>(
         &self,
         mut question: reqwest::RequestBuilder,
@@ -149,10 +184,18 @@ impl Daemon {
         if let Some(token) = &self.token {
             question = question.bearer_auth(token.expose());
         }
-        let answer = question.send().await.map_err(silent)?;
+        let question = question.build().map_err(silent)?;
+        let (method, path) = (question.method().clone(), question.url().path().to_owned());
+        let answer = tokio::select! {
+            answer = self.client.execute(question) => answer.map_err(silent)?,
+            () = self.is_mute() => return Err(self.mute(&method, &path)),
+        };
         let status = answer.status();
         let version = another_version(answer.headers());
-        let text = answer.text().await.map_err(silent)?;
+        let text = match timeout(SPEAKS_WITHIN, answer.text()).await {
+            Ok(text) => text.map_err(silent)?,
+            Err(_) => return Err(self.mute(&method, &path)),
+        };
         let foreign = || {
             let words = format!(
                 "{} does not answer as cohortd does ({status}){version}: it is not its admin listener. {}",

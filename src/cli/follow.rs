@@ -4,6 +4,8 @@
 //! The work is the daemon's: ending the display does not stop it. The display goes to standard error, so
 //! that standard output holds only the answer.
 
+use std::cell::RefCell;
+use std::fmt;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -36,16 +38,31 @@ impl Followed<'_> {
     /// Returns when everything is delivered to LaunchDarkly, or when the user presses Ctrl-C.
     pub async fn to_its_end(&self) -> Result<(), Silent> {
         let destination = self.destination;
-        tokio::select! {
-            ended = self.watch() => ended,
-            _ = tokio::signal::ctrl_c() => Err(Silent::interrupted(format!(
-                "not waiting any longer; the work goes on in the daemon: `cohortd audiences \
-                 {destination}` shows how far it is"
-            ))),
+        let seen = RefCell::new(Seen::default());
+        let ended = tokio::select! {
+            ended = self.watch(&seen) => ended,
+            _ = tokio::signal::ctrl_c() => {
+                let goes_on =
+                    if seen.borrow().stands_still { "" } else { ", and the work goes on in the daemon" };
+                Err(Silent::interrupted(format!(
+                    "{}; not waiting any longer{goes_on}: `cohortd audiences {destination}` shows how far it is",
+                    seen.borrow()
+                )))
+            }
+        };
+        match ended {
+            Ok(()) => complain(&seen.borrow().end()),
+            Err(silent) if silent.is_of_the_daemon() => {
+                let words =
+                    format!("{}; what is left goes on as soon as the daemon does: ", seen.borrow());
+                return Err(silent.after(&words));
+            }
+            Err(silent) => return Err(silent),
         }
+        Ok(())
     }
 
-    async fn watch(&self) -> Result<(), Silent> {
+    async fn watch(&self, seen: &RefCell<Seen>) -> Result<(), Silent> {
         let mut bar = Bar::new();
         let mut total = 0;
         let began_to_end = loop {
@@ -60,7 +77,7 @@ impl Followed<'_> {
             let rest: u64 = items.iter().map(|item| item.total - item.done).sum();
             total = total.max(items.iter().map(|item| item.total).sum());
             let longest = items.iter().map(|item| item.remaining_s).max().flatten();
-            bar.show(total.saturating_sub(rest), total, &self.words(longest).await?);
+            self.look((total.saturating_sub(rest), total), longest, seen, &mut bar).await?;
             sleep(LOOK_EVERY).await;
         };
         loop {
@@ -69,9 +86,25 @@ impl Followed<'_> {
                 return Ok(());
             }
             total = total.max(rest);
-            bar.show(total - rest, total, &self.words(None).await?);
+            self.look((total - rest, total), None, seen, &mut bar).await?;
             sleep(LOOK_EVERY).await;
         }
+    }
+
+    async fn look(
+        &self,
+        (done, total): (u64, u64),
+        remaining_s: Option<u64>,
+        seen: &RefCell<Seen>,
+        bar: &mut Bar,
+    ) -> Result<(), Silent> {
+        let obstacle = self.obstacle().await?;
+        let stands_still = obstacle.is_some();
+        let left = || remaining_s.map(|seconds| format!("about {} left", in_words(seconds)));
+        let words = obstacle.or_else(left).unwrap_or_default();
+        bar.show(done, total, &words);
+        seen.replace(Seen { done, total, words, stands_still });
+        Ok(())
     }
 
     fn is_mine(&self, item: &ProgressItem) -> bool {
@@ -93,24 +126,49 @@ impl Followed<'_> {
         Ok(known.iter().filter(waits).map(|info| info.pending).sum())
     }
 
-    /// How long it will take, or why it does not go on.
-    async fn words(&self, remaining_s: Option<u64>) -> Result<String, Silent> {
+    /// Why it does not go on, if it does not.
+    async fn obstacle(&self) -> Result<Option<String>, Silent> {
         let status: Answer<Status> = self.daemon.get(&["status"], &Nothing {}).await?;
         let of = status.value.destinations.get(self.destination);
         let is_disabled = of.is_none_or(|of| {
             of.concerns.iter().any(|concern| concern.kind == ConcernKind::Disabled)
         });
-        Ok(match (of.map(|of| of.state), remaining_s) {
+        Ok(match of.map(|of| of.state) {
             _ if is_disabled => {
-                format!("nothing is delivered to {}: it is disabled", self.destination)
+                Some(format!("nothing is delivered to {}: it is disabled", self.destination))
             }
-            (Some(DestinationState::Held), _) => "held: cohortd status says why".to_owned(),
-            (Some(DestinationState::Paused), _) => {
-                format!("paused: cohortd resume {} lets it go on", self.destination)
+            Some(DestinationState::Held) => Some("held: cohortd status says why".to_owned()),
+            Some(DestinationState::Paused) => {
+                Some(format!("paused: cohortd resume {} lets it go on", self.destination))
             }
-            (_, Some(seconds)) => format!("about {} left", in_words(seconds)),
-            _ => String::new(),
+            _ => None,
         })
+    }
+}
+
+/// How far it was when it was last looked at.
+#[derive(Debug, Default)]
+struct Seen {
+    done: u64,
+    total: u64,
+    words: String,
+    /// It does not go on for now, for the reason in `words`.
+    stands_still: bool,
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let comma = if self.words.is_empty() { "" } else { ", " };
+        write!(f, "{} of {}{comma}{}", self.done, self.total, self.words)
+    }
+}
+
+impl Seen {
+    fn end(&self) -> String {
+        match self.total {
+            0 => "nobody waits any longer".to_owned(),
+            total => format!("{total} of {total}, nobody waits any longer"),
+        }
     }
 }
 
@@ -150,8 +208,8 @@ impl Bar {
             }
             Self::Lines { last } if last.is_none_or(|last| last.elapsed() >= LINE_EVERY) => {
                 *last = Some(Instant::now());
-                let comma = if words.is_empty() { "" } else { ", " };
-                complain(&format!("{done} of {total}{comma}{words}"));
+                let words = words.to_owned();
+                complain(&Seen { done, total, words, stands_still: false }.to_string());
             }
             Self::Lines { .. } => {}
         }
@@ -170,6 +228,20 @@ impl Drop for Bar {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_far_it_is_and_its_end_are_said() {
+        let seen = |done, total, words: &str| Seen {
+            done,
+            total,
+            words: words.into(),
+            stands_still: false,
+        };
+        assert_eq!(seen(1, 3, "").to_string(), "1 of 3");
+        assert_eq!(seen(1, 3, "about 5 s left").to_string(), "1 of 3, about 5 s left");
+        assert_eq!(seen(1, 3, "").end(), "3 of 3, nobody waits any longer");
+        assert_eq!(seen(0, 0, "").end(), "nobody waits any longer");
+    }
 
     #[test]
     fn a_length_of_time_has_two_units_at_most() {

@@ -15,8 +15,7 @@ use super::{Exit, complain, instant, place};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{LedgerPlace, absolute};
 use crate::ledger::{
-    self, BackedUp, BackupError, ClockReset, ExportedMember, OpenError, RenameError, Renamed,
-    is_there,
+    self, BackedUp, BackupError, ClockReset, ExportedMember, RenameError, Renamed, is_there,
 };
 use crate::membership::{AudienceId, DestinationName, Timestamp};
 use crate::operate::logging::chain;
@@ -256,7 +255,7 @@ fn rename(
             writeln!(out, "the rows of {from} are those of {to} now")?;
             Ok(Exit::Done)
         }
-        Err(RenameError::Open(error)) => Ok(failed("rename", &error, open_exit(&error))),
+        Err(RenameError::Open(error)) => Ok(failed("rename", &error, Exit::of(&error))),
         Err(error) => Ok(failed("rename", &error, Exit::BadUsage)),
     }
 }
@@ -278,7 +277,7 @@ fn reset_clock(directory: &Path, now: Timestamp, out: &mut impl Write) -> Result
             )?;
             Ok(Exit::Done)
         }
-        Err(error) => Ok(failed("reset-clock", &error, open_exit(&error))),
+        Err(error) => Ok(failed("reset-clock", &error, Exit::of(&error))),
     }
 }
 
@@ -308,7 +307,7 @@ fn check(directory: &Path, out: &mut impl Write) -> Result<Exit> {
             ));
             Ok(Exit::Internal)
         }
-        Err(error) => Ok(failed("check", &error, open_exit(&error))),
+        Err(error) => Ok(failed("check", &error, Exit::of(&error))),
     }
 }
 
@@ -325,7 +324,7 @@ fn export(directory: &Path, destination: Option<&str>, out: &mut impl Write) -> 
             complain(&format!("cohortd ledger export: the ledger has no destination {name}"));
             Ok(Exit::BadUsage)
         }
-        Err(error) => Ok(failed("export", &error, open_exit(&error))),
+        Err(error) => Ok(failed("export", &error, Exit::of(&error))),
     }
 }
 
@@ -354,31 +353,15 @@ fn write(member: &ExportedMember, out: &mut impl Write) -> Result<()> {
 
 fn copy_failed(what: &str, error: &BackupError) -> Exit {
     let exit = match error {
-        BackupError::Open(error) => open_exit(error),
-        BackupError::Exists(_) | BackupError::Part { .. } | BackupError::NotACopy => Exit::BadUsage,
+        BackupError::Open(error) => Exit::of(error),
+        BackupError::Exists(_)
+        | BackupError::Part { .. }
+        | BackupError::NotACopy
+        | BackupError::Raw(_) => Exit::BadUsage,
         BackupError::Damaged { .. } | BackupError::Copy(_) => Exit::Internal,
         BackupError::File { .. } | BackupError::Stream(_) => Exit::Unavailable,
     };
     failed(what, error, exit)
-}
-
-fn open_exit(error: &OpenError) -> Exit {
-    match error {
-        OpenError::NotALedger(_) | OpenError::Newer { .. } | OpenError::Older { .. } => {
-            Exit::BadUsage
-        }
-        OpenError::Missing(_)
-        | OpenError::InUse(_)
-        | OpenError::Merging(_)
-        | OpenError::Stalled { .. }
-        | OpenError::NoSpace { .. }
-        | OpenError::Directory { .. } => Exit::Unavailable,
-        OpenError::NewerJournal { .. }
-        | OpenError::Overlooked { .. }
-        | OpenError::Database(_)
-        | OpenError::Failed(_)
-        | OpenError::Damaged(_) => Exit::Internal,
-    }
 }
 
 fn failed(what: &str, error: &impl std::error::Error, exit: Exit) -> Exit {

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use rustix::fs::{Access, access};
 
+use super::Exit;
 use crate::config::{LedgerPlace, absolute, quoted};
-use crate::ledger;
+use crate::ledger::{self, OpenError, Seen};
 use crate::operate::logging::chain;
 
 /// Why a start is refused: there is a ledger where a relative path used to lead, and none where it leads
@@ -27,9 +28,37 @@ pub(super) fn left_behind(place: &LedgerPlace) -> Option<String> {
     ))
 }
 
-/// What is there, in words, or why a daemon of this user could not use it.
-pub(super) fn tried(directory: &Path) -> Result<String, String> {
+/// What is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tried {
+    pub words: String,
+    /// A daemon has it.
+    pub is_in_use: bool,
+}
+
+/// Why a daemon of this user could not use the place, in words, and how a start would end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct OfNoUse {
+    pub words: String,
+    pub exit: Exit,
+}
+
+impl From<String> for OfNoUse {
+    fn from(words: String) -> Self {
+        Self { words, exit: Exit::Unavailable }
+    }
+}
+
+impl From<OpenError> for OfNoUse {
+    fn from(error: OpenError) -> Self {
+        Self { words: chain(&error), exit: Exit::of(&error) }
+    }
+}
+
+/// What is there, or why a daemon of this user could not use it.
+pub(super) fn tried(directory: &Path) -> Result<Tried, OfNoUse> {
     let directory = absolute(directory);
+    let free = |words: String| Ok(Tried { words, is_in_use: false });
     let may = |path: &Path, how| {
         access(path, how).map_err(|error| {
             let user = rustix::process::geteuid().as_raw();
@@ -41,54 +70,77 @@ pub(super) fn tried(directory: &Path) -> Result<String, String> {
     let there = directory.ancestors().find(|path| path.symlink_metadata().is_ok());
     let there = there.unwrap_or(Path::new("/"));
     match there.metadata() {
-        Ok(found) if !found.is_dir() => return Err(format!("{} is no directory", there.display())),
-        Err(error) => return Err(format!("{} cannot be used: {error}", there.display())),
+        Ok(found) if !found.is_dir() => {
+            return Err(format!("{} is no directory", there.display()).into());
+        }
+        Err(error) => return Err(format!("{} cannot be used: {error}", there.display()).into()),
         Ok(_) => may(there, all)?,
     }
     if !ledger::is_there(&directory) {
-        ledger::may_begin(&directory).map_err(|error| chain(&error))?;
-        return Ok(match ledger::still_around(&directory) {
-            Some(around) => format!("it is still in {}: a start moves it here", around.display()),
-            None => "none yet: a start makes it".to_owned(),
-        });
+        ledger::may_begin(&directory)?;
+        return match ledger::still_around(&directory) {
+            Some(around) => {
+                ledger::look(&around)?;
+                free(format!("it is still in {}: a start moves it here", around.display()))
+            }
+            None => free("none yet: a start makes it".to_owned()),
+        };
     }
     let database = ledger::database(&directory);
     if !database.exists() {
-        return Ok("a restore was interrupted: a start finishes it".to_owned());
+        return free("a restore was interrupted: a start finishes it".to_owned());
     }
     may(&database, Access::READ_OK | Access::WRITE_OK)?;
-    ledger::may_begin(&directory).map_err(|error| chain(&error))?;
-    Ok("there is one".to_owned())
+    ledger::may_begin(&directory)?;
+    if database.metadata().is_ok_and(|file| file.len() == 0) {
+        return free("none yet: a start makes it".to_owned());
+    }
+    Ok(match ledger::look(&directory)? {
+        Seen::Free => Tried { words: "there is one".to_owned(), is_in_use: false },
+        Seen::InUse => {
+            Tried { words: "there is one, and a daemon has it".to_owned(), is_in_use: true }
+        }
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::time::{Duration, SystemTime};
+
     use super::*;
+    use crate::clock::SystemClock;
+    use crate::ledger::{Retention, Settings, SqliteLedger};
+
+    fn words(directory: &Path) -> Result<String, (Exit, String)> {
+        tried(directory).map(|tried| tried.words).map_err(|of| (of.exit, of.words))
+    }
+
+    fn is_refused(directory: &Path, exit: Exit, why: &str) {
+        let (code, words) = words(directory).expect_err(why);
+        assert!(code == exit && words.contains(why), "{code:?}: {words}");
+    }
 
     #[test]
     fn a_place_is_tried_without_making_anything() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("file"), "").expect("it is ours");
-        assert_eq!(tried(&at("a/b")), Ok("none yet: a start makes it".to_owned()));
-        assert!(tried(&at("file")).is_err_and(|why| why.ends_with("file is no directory")));
-        assert!(tried(&at("file/ledger")).is_err());
+        let none = "none yet: a start makes it".to_owned();
+        assert_eq!(words(&at("a/b")), Ok(none.clone()));
+        is_refused(&at("file"), Exit::Unavailable, "file is no directory");
+        is_refused(&at("file/ledger"), Exit::Unavailable, "file is no directory");
         std::fs::create_dir(at("ledger")).expect("it is ours");
         std::fs::write(at("ledger/ledger.db"), "").expect("it is ours");
-        assert_eq!(tried(&at("ledger")), Ok("there is one".to_owned()));
+        assert_eq!(words(&at("ledger")), Ok(none.clone()), "a start was killed before it was one");
         std::fs::create_dir_all(at("new/restoring")).expect("it is ours");
-        assert_eq!(
-            tried(&at("new")),
-            Ok("none yet: a start makes it".to_owned()),
-            "it never counted"
-        );
+        assert_eq!(words(&at("new")), Ok(none), "it never counted");
         std::fs::create_dir(at("new/restored")).expect("it is ours");
         std::fs::write(at("new/restored/ledger.db"), "").expect("it is ours");
         assert!(
-            tried(&at("new")).is_ok_and(|words| words.starts_with("a restore was interrupted"))
+            words(&at("new")).is_ok_and(|words| words.starts_with("a restore was interrupted"))
         );
-        let below = at("ledger/ledger");
-        assert!(tried(&below).is_ok_and(|words| words.starts_with("it is still in ")));
         assert!(!at("a").exists());
     }
 
@@ -104,12 +156,131 @@ mod tests {
                 if let Some(text) = content {
                     std::fs::write(&database, text).expect("it is ours");
                 }
-                let why = tried(folder.path()).expect_err("it would be overlooked");
-                assert!(why.contains(&format!("one at {}", other.display())), "{why}");
+                let why = format!("one at {}", other.display());
+                is_refused(folder.path(), Exit::BadUsage, &why);
             }
-            std::fs::write(&database, "its tables").expect("it is ours");
-            assert_eq!(tried(folder.path()), Ok("there is one".to_owned()));
         }
+    }
+
+    #[test]
+    fn no_ledger_is_begun_among_what_is_not_its_own() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for name in ["lock", ".snapshots", "lost+found"] {
+            std::fs::write(folder.path().join(name), "").expect("it is ours");
+        }
+        assert!(words(folder.path()).is_ok());
+        for name in ["a", "b", "c", "d"] {
+            std::fs::write(folder.path().join(name), "").expect("it is ours");
+        }
+        is_refused(folder.path(), Exit::BadUsage, "it is not empty: a, b, c and 1 more. ");
+    }
+
+    fn open(path: &Path) -> Result<SqliteLedger, OpenError> {
+        let kept = Retention { max_age: Duration::MAX, max_count: 1, max_bytes: 1 };
+        let settings = Settings {
+            path: path.to_owned(),
+            disk_reserve_bytes: 0,
+            cache_kib: 1024,
+            tombstone_ttl: Duration::MAX,
+            rejected: kept,
+            parked: kept,
+            max_audiences: 1,
+            check_every: Duration::MAX,
+            destinations: Vec::new(),
+        };
+        SqliteLedger::open(settings, Arc::new(SystemClock)).map(|(ledger, _)| ledger)
+    }
+
+    /// Names, contents and times of everything in a directory.
+    fn state(directory: &Path) -> BTreeMap<String, (Vec<u8>, SystemTime)> {
+        let entries = std::fs::read_dir(directory).expect("it is there").flatten();
+        let known = |entry: std::fs::DirEntry| {
+            let changed = entry.metadata().expect("it is there").modified().expect("it has one");
+            let content = std::fs::read(entry.path()).expect("it is ours");
+            (entry.file_name().display().to_string(), (content, changed))
+        };
+        entries.map(known).collect()
+    }
+
+    type Change = (&'static str, fn(&mut Vec<u8>), Option<(Exit, &'static str)>);
+
+    /// Whatever a start would say of what is there, and not a byte of it changes.
+    #[test]
+    fn a_ledger_is_looked_at_as_a_start_would_and_left_as_it_is() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let sound = folder.path().join("sound");
+        let ledger = open(&sound).expect("a new one");
+        let before = state(&sound);
+        let running = tried(&sound).expect("it is sound");
+        assert!(running.is_in_use && running.words.ends_with("a daemon has it"), "{running:?}");
+        assert_eq!(state(&sound), before);
+        drop(ledger); // as after a kill: its log stays
+        let table: [Change; 6] = [
+            ("as it was", |_| {}, None),
+            (
+                "cut",
+                |bytes| bytes.truncate(bytes.len() / 2),
+                Some((Exit::Internal, "the database has ")),
+            ),
+            (
+                "cut to nearly nothing",
+                |bytes| bytes.truncate(50),
+                Some((Exit::Internal, "has only 50 bytes")),
+            ),
+            (
+                "of a newer version",
+                |bytes| bytes[60..64].copy_from_slice(&[0, 0, 0, 9]),
+                Some((Exit::BadUsage, "schema version 9")),
+            ),
+            (
+                "another one's",
+                |bytes| bytes[68] = 0,
+                Some((Exit::BadUsage, "is not a cohortd ledger")),
+            ),
+            ("damaged", |bytes| bytes[4096..].fill(0x55), Some((Exit::Internal, ""))),
+        ];
+        for (what, change, expected) in table {
+            for with_log in [false, true] {
+                let directory = folder.path().join(format!("{what} {with_log} 100% ?#"));
+                std::fs::create_dir(&directory).expect("it is ours");
+                let mut bytes = whole(&sound);
+                change(&mut bytes);
+                std::fs::write(directory.join("ledger.db"), bytes).expect("it is ours");
+                if with_log {
+                    std::fs::write(directory.join("ledger.db-wal"), "").expect("it is ours");
+                }
+                let before = state(&directory);
+                match (words(&directory), expected) {
+                    (Ok(words), None) => assert_eq!(words, "there is one"),
+                    (Err((exit, words)), Some((expected, says))) => {
+                        assert!(
+                            exit == expected && words.contains(says),
+                            "{what}: {exit:?} {words}"
+                        );
+                    }
+                    (other, _) => panic!("{what}: {other:?}"),
+                }
+                assert_eq!(state(&directory), before, "{what}");
+                let opened = open(&directory);
+                assert_eq!(
+                    opened.as_ref().err().map(Exit::of),
+                    expected.map(|of| of.0),
+                    "{what}: {opened:?}"
+                );
+            }
+        }
+        let killed = tried(&sound).expect("it is sound");
+        assert!(!killed.is_in_use);
+    }
+
+    /// The database with what its log holds.
+    fn whole(ledger: &Path) -> Vec<u8> {
+        let copy = ledger.with_extension("whole");
+        std::fs::remove_file(&copy).ok();
+        ledger::backup(ledger, &copy).expect("it is sound");
+        let mut bytes = std::fs::read(copy).expect("it is ours");
+        bytes[18..20].copy_from_slice(&[2, 2]); // as a daemon writes it
+        bytes
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::{fmt, io};
 use super::exposure::exposure;
 use super::fingerprint::Fingerprints;
 use super::source::{Files, ReadFrom, Source};
+use crate::regular_file;
 
 /// Every fault of a configuration, printed as one block at start-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +34,11 @@ impl Faults {
     /// The faults one by one, in the order in which the configuration is read.
     pub fn iter(&self) -> impl Iterator<Item = &Fault> {
         self.faults.iter()
+    }
+
+    /// The same of a part of the configuration, which was read from there.
+    pub(super) fn of(self, from: ReadFrom) -> Self {
+        Self { from, ..self }
     }
 }
 
@@ -78,17 +84,23 @@ pub(super) struct Report {
     from: RefCell<ReadFrom>,
     /// Where relative paths of the file begin.
     base: RefCell<PathBuf>,
+    /// Whoever needs little of the configuration leaves other faults to those who need it all.
+    only_unknown_keys: bool,
 }
 
 impl Report {
+    /// One that takes no faults but unknown keys.
+    pub(super) fn of_unknown_keys() -> Self {
+        Self { only_unknown_keys: true, ..Self::default() }
+    }
+
     /// What is about to be read.
     pub(super) fn reads(&self, source: &Source) {
         let mut from = self.from.borrow_mut();
         from.file = source.file().map(Path::to_owned);
         from.looked_for = source.looked_for().to_vec();
-        // What comes through a pipe is nowhere.
-        let has_place = |file: &&Path| std::fs::metadata(file).is_ok_and(|of| of.is_file());
-        let base = source.file().filter(has_place).and_then(Path::parent);
+        // Of the file as it was named, link or not: beside that its owner has put what it names.
+        let base = source.file().and_then(Path::parent);
         self.base.replace(base.map(Path::to_owned).unwrap_or_default());
     }
 
@@ -125,7 +137,7 @@ impl Report {
     /// Reads a file that the configuration consists of or names. All such reads go through here.
     pub(super) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.files.borrow_mut().note(path);
-        std::fs::read(path)
+        regular_file::read(path)
     }
 
     /// Records a faulty file: the configuration may become valid when it changes.
@@ -165,8 +177,16 @@ impl Report {
         self.push(Fault { key: what.into(), shown: None, problem: problem.into(), variable: None });
     }
 
-    fn push(&self, fault: Fault) {
+    /// The fault of a key that there is not.
+    pub(super) fn unknown_key(&self, path: String, problem: String) {
+        let fault = Fault { key: path, shown: None, problem, variable: None };
         self.faults.borrow_mut().push(fault);
+    }
+
+    fn push(&self, fault: Fault) {
+        if !self.only_unknown_keys {
+            self.faults.borrow_mut().push(fault);
+        }
     }
 
     /// Something legal that its owner should know of.

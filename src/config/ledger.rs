@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use config::{Map, Value};
+
 use super::faults::{Faults, Report};
 use super::layers::{self, Merged};
 use super::listeners::A_YEAR_S;
@@ -53,25 +55,34 @@ impl LedgerPlace {
     /// Reads `ledger.path` and nothing else, whatever is wrong with the rest; beside it, where it was read.
     ///
     /// # Errors
-    /// It cannot be known: the file cannot be read, and what it does not say may not be guessed.
+    /// It cannot be known: the file cannot be read, and what it does not say may not be guessed; nor what a key was
+    /// meant to be that there is not.
     pub fn read(file: Option<&Path>) -> Result<(Self, ReadFrom), Faults> {
         let source = Source::locate(file);
         let report = Report::default();
         let Merged { tree, complete, salvaged } =
             layers::merge(&source, std::env::vars_os(), &report, Some("ledger"));
         let from = report.from().only_of("ledger");
+        let unknown = Self::unknown_keys(tree.clone());
         let mut section = Section::root(tree, true, &report).section("ledger");
         let is_set = section.is_of_the_environment("path") || salvaged;
         let place = Self::of(section.path("path"));
         let is_good = section.is_clean();
         drop(section);
-        match report.finish() {
-            Err(mut faults) if !is_good || !complete && !is_set => {
-                faults.from = from;
-                Err(faults)
-            }
-            _ => Ok((place, from)),
+        let read = report.finish().err().filter(|_| !is_good || !complete && !is_set);
+        match read.or(unknown.err()) {
+            Some(faults) => Err(faults.of(from)),
+            None => Ok((place, from)),
         }
+    }
+
+    fn unknown_keys(tree: Map<String, Value>) -> Result<(), Faults> {
+        let report = Report::of_unknown_keys();
+        let mut root = Section::root(tree, true, &report);
+        root.tell_mistaken("ledger");
+        LedgerSection::read(root.section("ledger"));
+        drop(root);
+        report.finish().map(|_| ())
     }
 }
 

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use config::{Map, Value};
+
 use super::faults::{Faults, Report};
 use super::layers::{self, Merged};
 use super::secrets;
@@ -61,6 +63,8 @@ pub struct Access {
     pub tls: Option<TlsFiles>,
     /// What could not be read of it.
     pub unread: Vec<Faults>,
+    /// The keys that there are not: what they were meant to be is not known.
+    pub unknown: Option<Faults>,
     /// Where the address is from, if the file could not be read.
     pub guessed: Option<&'static str>,
     /// The file and variables that it was read from.
@@ -77,6 +81,7 @@ impl Access {
         let Merged { tree, complete, salvaged } =
             layers::merge(&source, std::env::vars_os(), &report, Some("admin"));
         let from = report.from().only_of("admin");
+        let unknown = Self::unknown_keys(tree.clone()).err().map(|faults| faults.of(from.clone()));
         let mut unread = Vec::new();
         let guessed = (!complete).then(|| {
             unread.extend(report.finish().err());
@@ -98,10 +103,7 @@ impl Access {
         let token = token.or_else(|| read(("read_tokens", "read_tokens_file")));
         let tls = if section.has("tls") { tls::files(&mut section.section("tls")) } else { None };
         drop((section, root));
-        let faults = report.finish().err().map(|mut faults| {
-            faults.from = from.clone();
-            faults
-        });
+        let faults = report.finish().err().map(|faults| faults.of(from.clone()));
         let address = match faults {
             Some(faults) if !is_good => Err(faults),
             Some(faults) => {
@@ -110,7 +112,17 @@ impl Access {
             }
             None => Ok(address),
         };
-        Self { address, token, tls, unread, guessed, from }
+        Self { address, token, tls, unread, unknown, guessed, from }
+    }
+
+    fn unknown_keys(tree: Map<String, Value>) -> Result<(), Faults> {
+        let report = Report::of_unknown_keys();
+        let mut root = Section::root(tree, true, &report);
+        root.tell_mistaken("admin");
+        // No address collides with any free port.
+        Admin::read(root.section("admin"), SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        drop(root);
+        report.finish().map(|_| ())
     }
 }
 
@@ -157,7 +169,7 @@ fn whole(number: u64) -> usize {
 }
 
 impl Admin {
-    pub(super) fn read(mut section: Section<'_>, listen: &Listen) -> Self {
+    pub(super) fn read(mut section: Section<'_>, listen: SocketAddr) -> Self {
         let address = address(&mut section);
         let tokens = secrets::many(&mut section, ("tokens", "tokens_file"));
         if !address.ip().to_canonical().is_loopback() && tokens.as_ref().is_some_and(Vec::is_empty)
@@ -167,8 +179,8 @@ impl Admin {
         let read_tokens = read_tokens(&mut section, tokens.as_deref());
         let segment_app = section.flag("segment_app").unwrap_or(false);
         let both_clean = section.is_clean() && section.is_clean_elsewhere("listen");
-        if both_clean && collide(address, listen.address) {
-            let problem = format!("collides with listen.address ({})", listen.address);
+        if both_clean && collide(address, listen) {
+            let problem = format!("collides with listen.address ({listen})");
             section.fault("address", Some(address.to_string()), problem);
         }
         let tls = tls::read(&mut section);

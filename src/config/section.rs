@@ -354,25 +354,40 @@ impl<'a> Section<'a> {
         let mut unknown: Vec<_> = self.values.iter().collect();
         unknown.sort_by_key(|(key, _)| key.as_str());
         for (key, value) in unknown {
-            // Its value is not shown: a misspelt key may hold a secret.
-            let level = self.known.iter().find(|known| {
-                value.origin() == Some(ENVIRONMENT)
-                    && key.strip_prefix(**known).is_some_and(|rest| rest.starts_with('_'))
-            });
-            let hint = if let Some(known) = nearest(key, &self.known) {
-                format!("; did you mean {known}?")
-            } else if let Some(level) = level {
-                let meant = format!("{level}_{}", &key[level.len()..]);
-                format!("; did you mean {}?", variable(&self.path_of(&meant)))
-            } else {
-                String::new()
-            };
-            let from = match value.origin() {
-                Some(ENVIRONMENT) => format!("   [{}]", variable(&self.path_of(key))),
-                _ => String::new(),
-            };
-            self.report.fault_of(self.path_of(key), format!("unknown key{hint}{from}"));
+            self.unknown(key, value, self.meant_by(key, value, &self.known));
         }
+    }
+
+    /// Only the unknown keys here that were probably meant for the section `below`: for whoever reads that and
+    /// nothing else.
+    pub(super) fn tell_mistaken(&self, below: &str) {
+        for (key, value) in self.values.iter().filter(|(key, _)| *key != below) {
+            if let Some(meant) = self.meant_by(key, value, &[below]) {
+                self.unknown(key, value, Some(meant));
+            }
+        }
+    }
+
+    /// Which of the known keys here, or which variable, somebody probably meant who wrote an unknown key.
+    fn meant_by(&self, key: &str, value: &Value, known: &[&str]) -> Option<String> {
+        if let Some(known) = nearest(key, known) {
+            return Some(known.to_owned());
+        }
+        let level = known.iter().find(|known| {
+            value.origin() == Some(ENVIRONMENT)
+                && key.strip_prefix(**known).is_some_and(|rest| rest.starts_with('_'))
+        })?;
+        Some(variable(&self.path_of(&format!("{level}_{}", &key[level.len()..]))))
+    }
+
+    fn unknown(&self, key: &str, value: &Value, meant: Option<String>) {
+        // Its value is not shown: a misspelt key may hold a secret.
+        let hint = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+        let from = match value.origin() {
+            Some(ENVIRONMENT) => format!("   [{}]", variable(&self.path_of(key))),
+            _ => String::new(),
+        };
+        self.report.unknown_key(self.path_of(key), format!("unknown key{hint}{from}"));
     }
 }
 

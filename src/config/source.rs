@@ -144,7 +144,7 @@ struct Stamp {
 }
 
 impl Stamp {
-    /// None if it is not there, or is no regular file: what came through a pipe cannot come again.
+    /// None if it is not there, or is no regular file: nothing else is read.
     fn of(path: &Path) -> Option<Self> {
         std::fs::metadata(path).ok().filter(Metadata::is_file).map(|of| Self {
             device: of.dev(),

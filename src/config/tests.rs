@@ -924,3 +924,36 @@ fn an_appended_field_that_decides_what_becomes_of_an_event_is_warned_of() {
     assert_eq!(all.len(), 2, "{all:?}");
     assert!(all[0].contains("names userId, which decides"), "{all:?}");
 }
+
+/// A misspelt key does not mean the default: the ledger or the daemon there may be another one.
+#[test]
+fn whoever_reads_one_section_refuses_its_unknown_keys_and_no_others() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("cohortd.toml");
+    let table = [
+        ("[ledger]\npath = \"a\"\n[admin]\naddress = \"127.0.0.1:1\"\n", None, None),
+        ("[ledger]\npat = \"a\"\n", Some("ledger.pat   unknown key; did you mean path?"), None),
+        ("[ledgers]\npath = \"a\"\n", Some("ledgers   unknown key; did you mean ledger?"), None),
+        ("[ledger]\npath = \"a\"\ncache_mb = 1\n", Some("ledger.cache_mb   unknown key"), None),
+        ("[ledger]\npath = \"a\"\ncache_mib = \"much\"\n", None, None),
+        (
+            "[admin]\nadress = \"a\"\n",
+            None,
+            Some("admin.adress   unknown key; did you mean address?"),
+        ),
+        ("[admim]\naddress = \"a\"\n", None, Some("admim   unknown key; did you mean admin?")),
+        ("[admin]\ntokens_fle = \"a\"\n", None, Some("admin.tokens_fle   unknown key")),
+        ("[admin.tls]\ncertificate = \"a\"\n", None, Some("admin.tls.certificate   unknown key")),
+        ("odd = 1\n[listen]\nadress = \"a\"\n[destinations.x]\nodd = 1\n", None, None),
+    ];
+    for (toml, ledger, admin) in table {
+        write_private(&file, toml);
+        let is = |faults: Option<Faults>, expected: Option<&str>, what: &str| {
+            let said = faults.map(|faults| faults.to_string()).unwrap_or_default();
+            assert_eq!(said.is_empty(), expected.is_none(), "{what} of {toml}: {said}");
+            assert!(said.contains(expected.unwrap_or_default()), "{what} of {toml}: {said}");
+        };
+        is(LedgerPlace::read(Some(&file)).err(), ledger, "ledger");
+        is(Access::read(Some(&file)).unknown, admin, "admin");
+    }
+}

@@ -8,6 +8,7 @@ use reqwest::{Certificate, ClientBuilder, Proxy};
 use url::Url;
 
 use super::wire;
+use crate::regular_file;
 use crate::secret::Secret;
 
 /// Why a client could not be made: always a fault of the configuration.
@@ -90,7 +91,7 @@ pub(super) fn token_header(token: &Secret) -> Result<HeaderValue, ClientError> {
 
 fn certificates(file: Option<&Path>) -> Result<Vec<Certificate>, ClientError> {
     let Some(path) = file else { return Ok(Vec::new()) };
-    let pem = std::fs::read(path)
+    let pem = regular_file::read(path)
         .map_err(|source| ClientError::CaFile { path: path.to_owned(), source })?;
     match Certificate::from_pem_bundle(&pem) {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),

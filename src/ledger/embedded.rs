@@ -54,8 +54,10 @@ pub use at_rest::restore::{restore, restore_from};
 pub use commit::writer::Writer;
 pub use directory::names::database;
 pub use failure::WriterFailure;
+pub use opening::interrupted::is_there;
+pub use opening::look::{Seen, look};
 pub use opening::moved::still_around;
-pub use opening::open::{is_there, may_begin};
+pub use opening::open::may_begin;
 pub use settings::{DestinationSettings, Retention, Settings};
 pub use tables::open_error::OpenError;
 

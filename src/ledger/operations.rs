@@ -219,6 +219,15 @@ pub trait Operations: Recorder {
         limit: u32,
     ) -> Result<Vec<RejectedView>, LedgerError>;
 
+    /// The same of those whose person is known to be this one: those that [`Self::forget`] erases.
+    async fn rejected_of(
+        &self,
+        destination: &DestinationName,
+        user_id: &UserId,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<RejectedView>, LedgerError>;
+
     /// Whether any member that is in the audience has a context key that one of these rules chose.
     async fn any_under_rules(
         &self,

@@ -27,6 +27,8 @@ use rustls::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::regular_file;
+
 /// Interval at which the files are checked for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -131,13 +133,13 @@ impl TlsFiles {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFault> {
-    let text = std::fs::read(path).map_err(TlsFault::Unreadable)?;
+    let text = regular_file::read(path).map_err(TlsFault::Unreadable)?;
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     all.ok().filter(|all| !all.is_empty()).ok_or(TlsFault::NoCertificate)
 }
 
 fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsFault> {
-    let text = std::fs::read(path).map_err(TlsFault::Unreadable)?;
+    let text = regular_file::read(path).map_err(TlsFault::Unreadable)?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|_| TlsFault::NoKey)
 }
 

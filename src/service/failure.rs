@@ -69,18 +69,37 @@ pub enum ServiceError {
 }
 
 impl ServiceError {
-    /// The exit code of the process: 64 a file of the configuration is of no use, 69 something it needs
+    /// The exit code of the process: 64 what the configuration names is of no use, 69 something it needs
     /// is taken or missing, 70 an internal fault or a damaged ledger.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Tls(_) => 64,
-            Self::Bind { .. }
-            | Self::Open(
-                OpenError::InUse(_) | OpenError::Directory { .. } | OpenError::NoSpace { .. },
-            ) => 69,
+            Self::Bind { .. } => 69,
+            Self::Open(error) => of_ledger(error),
             _ => 70,
         }
+    }
+}
+
+/// The exit code of whoever cannot open a ledger, the same whether a start or a command meets it: 64 what was named is
+/// not the ledger, or not one of this version, 69 it is missing or cannot be used now, 70 it is damaged.
+#[must_use]
+pub fn of_ledger(error: &OpenError) -> u8 {
+    match error {
+        OpenError::NotALedger(_)
+        | OpenError::Newer { .. }
+        | OpenError::NewerJournal { .. }
+        | OpenError::Older { .. }
+        | OpenError::Overlooked { .. }
+        | OpenError::NotItsOwn { .. } => 64,
+        OpenError::Missing(_)
+        | OpenError::InUse(_)
+        | OpenError::Merging(_)
+        | OpenError::Stalled { .. }
+        | OpenError::NoSpace { .. }
+        | OpenError::Directory { .. } => 69,
+        OpenError::Database(_) | OpenError::Failed(_) | OpenError::Damaged(_) => 70,
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use crate::harness::{Installation, identify, launchdarkly};
+use crate::needs::LOCALHOST;
 
 /// A certificate and its key.
 struct Shown {
@@ -90,4 +91,4 @@ async fn what_is_wrong_with_a_certificate_is_said_with_its_remedy() {
     }
 }
 
-tests![what_is_wrong_with_a_certificate_is_said_with_its_remedy,];
+tests![what_is_wrong_with_a_certificate_is_said_with_its_remedy.needs(&LOCALHOST),];

@@ -12,7 +12,13 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
+use crate::harness::DEADLINE;
+
 const GOOD: &str = r#"
+[listen]
+address = "127.0.0.1:0"
+[admin]
+address = "127.0.0.1:0"
 [destinations.production.segment]
 shared_secrets = ["hidden-secret"]
 bearer_tokens = ["hidden-bearer"]
@@ -95,7 +101,7 @@ async fn check_says_what_it_understood_and_no_secret() {
     assert_eq!(code(&output), 0, "{answer}{}", text(&output.stderr));
     for expected in [
         "destination production\n",
-        "/segment/production on 0.0.0.0:8080\n",
+        "/segment/production on 127.0.0.1:0\n",
         "1 shared secret, 1 bearer token; any one suffices\n",
         "https://app.launchdarkly.com/, client-side ID known-id\n",
         "context kind user, context key user_id_only, if type = \"identify\" or type = \"track\"\n",
@@ -129,7 +135,8 @@ async fn the_file_is_the_named_one_then_that_of_the_variable_then_the_one_that_i
 
 /// The file may be read from anywhere: what it names is where it is.
 async fn paths_in_the_file_begin_there_and_those_of_variables_here() {
-    let relative = "[ledger]\npath = \"data\"\n[destinations.eu.segment]\n\
+    let relative = "[listen]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"127.0.0.1:0\"\n\
+                    [ledger]\npath = \"data\"\n[destinations.eu.segment]\n\
                     shared_secrets_file = \"secret\"\n[destinations.eu.launchdarkly]\n\
                     client_side_id = \"id\"\nservice_token_file = \"token\"\n";
     let (around, elsewhere) = (folder(relative), tempfile::tempdir().expect("a temporary folder"));
@@ -235,6 +242,32 @@ async fn a_wrong_command_line_is_64_and_help_is_an_answer() {
         assert_eq!(code(&output), expected, "{arguments:?}");
         assert_eq!(output.stdout.is_empty(), expected != 0, "{arguments:?}");
         assert_eq!(output.stderr.is_empty(), expected == 0, "{arguments:?}");
+    }
+}
+
+/// Nobody writes into it: whoever read it would wait for ever.
+async fn a_configuration_that_is_no_regular_file_is_refused_at_once() {
+    let folder = folder(GOOD);
+    let pipe = folder.path().join("pipe");
+    let owner = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, owner, 0)
+        .expect("a pipe");
+    let secret = [("COHORTD_DESTINATIONS__PRODUCTION__SEGMENT__WRITE_KEYS_FILE", "pipe")];
+    let cases = [
+        (&["check", "--config", "pipe"][..], &[][..]),
+        (&["run", "--config", "pipe"], &[]),
+        (&["ledger", "check", "--config", "pipe"], &[]),
+        (&["check"], &[("COHORTD_CONFIG", "pipe")]),
+        (&["check"], &secret),
+        (&["run"], &secret),
+    ];
+    for (arguments, variables) in cases {
+        let ending = cohortd(folder.path(), arguments, variables);
+        let output = tokio::time::timeout(DEADLINE, ending).await.expect("it waits for nobody");
+        let complaint = text(&output.stderr);
+        assert_eq!(code(&output), 64, "{arguments:?}: {complaint}");
+        let why = "cannot be read: it is a pipe; a regular file is expected";
+        assert!(complaint.contains(why), "{arguments:?}: {complaint}");
     }
 }
 
@@ -354,6 +387,7 @@ tests![
     paths_in_the_file_begin_there_and_those_of_variables_here,
     check_tries_the_place_of_the_ledger_and_speaks_to_programs,
     without_a_file_it_is_said_where_one_was_looked_for,
+    a_configuration_that_is_no_regular_file_is_refused_at_once,
     the_file_is_the_named_one_then_that_of_the_variable_then_the_one_that_is_there,
     a_wrong_command_line_is_64_and_help_is_an_answer,
     check_online_asks_for_both_credentials,

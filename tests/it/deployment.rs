@@ -1,6 +1,7 @@
 //! The deployment files under config/ are well-formed, use only metrics and keys that exist, and are
 //! accepted by the tools they are for.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -390,7 +391,26 @@ fn systemd_takes_the_unit() {
     accepts("systemd-analyze", &["verify", str_path(&file)]);
 }
 
+/// A profile inherits what another one says of a package: what is not optimised for a first look would be shipped so.
+fn what_is_shipped_is_optimised_whatever_a_first_look_leaves_out() {
+    let manifest = include_str!("../../Cargo.toml");
+    let packages = |profile: &str| -> BTreeMap<&str, &str> {
+        let (_, section) = manifest.split_once(&format!("\n[{profile}.package]\n")).expect(profile);
+        let lines = section.lines().take_while(|line| !line.is_empty());
+        lines.map(|line| line.split_once(".opt-level = ").expect("a level")).collect()
+    };
+    let (first_look, shipped) = (packages("profile.release"), packages("profile.dist"));
+    assert!(first_look.len() > 10 && first_look.values().all(|level| *level == "0"));
+    assert!(first_look.keys().eq(shipped.keys()), "{first_look:?} {shipped:?}");
+    assert!(shipped.values().all(|level| ["3", "\"s\""].contains(level)), "{shipped:?}");
+    for profile in ["bench", "guard"] {
+        let inherits = format!("\n[profile.{profile}]\ninherits = \"dist\"\n");
+        assert!(manifest.contains(&inherits), "{profile}");
+    }
+}
+
 tests![
+    what_is_shipped_is_optimised_whatever_a_first_look_leaves_out,
     alert_rules_read_metrics_that_there_are_and_each_says_what_to_do,
     prometheus_takes_the_alert_rules_and_they_fire_when_they_should.needs(&PROMTOOL),
     the_grafana_dashboard_asks_for_metrics_that_there_are,

@@ -64,7 +64,7 @@ async fn a_ledger_of_a_newer_version_is_refused_and_not_touched() {
     let before = std::fs::read(&path).expect("it is ours");
 
     let (code, complaint) = refused(&installation).await;
-    assert_eq!(code, Some(70), "{complaint}");
+    assert_eq!(code, Some(64), "{complaint}");
     let expected = "the ledger has schema version 1000, this binary knows up to 5: \
                     run the version of cohortd that wrote it, or a newer one";
     assert!(complaint.contains(expected), "{complaint}");
@@ -118,13 +118,13 @@ async fn a_journal_of_a_newer_version_is_refused_and_not_touched() {
     let before = FILES.map(read);
 
     let (code, complaint) = refused(&installation).await;
-    assert_eq!(code, Some(70), "{complaint}");
+    assert_eq!(code, Some(64), "{complaint}");
     let expected = "the ledger's journal has format version 99, this binary knows up to 2: \
                     run the version of cohortd that wrote it, or a newer one";
     assert!(complaint.contains(expected), "{complaint}");
     for command in ["check", "export"] {
         let typed = installation.types(None, &["ledger", command]);
-        assert_eq!(typed.code, 70, "{}", typed.complaint);
+        assert_eq!(typed.code, 64, "{}", typed.complaint);
         assert!(typed.complaint.contains(expected), "{}", typed.complaint);
     }
     assert!(FILES.map(read) == before, "not one byte is changed");

@@ -20,7 +20,7 @@ use crate::needs::{SMALL_DISK, STRACE};
 const NOW_MS: i64 = 1_750_000_000_000;
 /// Mounts a small disk over the ledger, with what was there, and fills it.
 const FILL: &str = "mkdir -p ledger && cp -a ledger kept && rm -f kept/ledger.db-shm && mount -t tmpfs -o size=SIZE small ledger \
-                    && cp -a kept/. ledger && (cat /dev/zero > ledger/somebody-else 2> fill-error; true) \
+                    && cp -a kept/. ledger && (cat /dev/zero > ledger/.somebody-else 2> fill-error; true) \
                     && exec \"$@\"";
 
 fn on_a_disk(script: &str, size: &str) -> [String; 6] {
@@ -32,6 +32,10 @@ fn wrapper(words: &[String; 6]) -> Vec<&str> {
     words.iter().map(String::as_str).chain(["-"]).collect()
 }
 
+fn wrapped(words: &[String; 6]) -> Vec<String> {
+    wrapper(words).into_iter().map(str::to_owned).collect()
+}
+
 /// The ledger's directory as the daemon sees it.
 fn seen_by(cohortd: &Cohortd, installation: &Installation) -> PathBuf {
     let root = format!("/proc/{}/root", cohortd.pid());
@@ -39,7 +43,7 @@ fn seen_by(cohortd: &Cohortd, installation: &Installation) -> PathBuf {
 }
 
 fn free(ledger: &Path) {
-    std::fs::remove_file(ledger.join("somebody-else")).expect("it filled the disk");
+    std::fs::remove_file(ledger.join(".somebody-else")).expect("it filled the disk");
 }
 
 async fn is_refused(cohortd: &Cohortd) {
@@ -232,6 +236,41 @@ async fn a_ledger_on_a_full_disk_can_be_checked() {
     assert!(out.contains("the ledger is sound: 50 members"), "{out}{complaint}");
 }
 
+/// What comes as a stream and does not fit leaves the ledger as it was, and its disk as full as before.
+async fn a_restore_that_does_not_fit_leaves_the_ledger_that_is_there() {
+    let launchdarkly = launchdarkly().await;
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    for batch in 0..10 {
+        let who = |of: usize| format!("user-{batch}-{of}");
+        let events: Vec<Value> =
+            (0..1000).map(|of| identify(&who(of), "vip", true, NOW_MS)).collect();
+        assert_eq!(cohortd.post_batch(&events).await.expect("an answer").0, 200);
+    }
+    installation.drained().await;
+    installation.types(None, &["ledger", "backup", "copy"]).done();
+    assert!(cohortd.stop().0.success());
+    let bytes = |name: &str| {
+        let file = installation.directory.path().join(name);
+        file.metadata().expect("it is there").len()
+    };
+    let files = std::fs::read_dir(installation.ledger_path()).expect("it is there").flatten();
+    let ledger: u64 = files.map(|of| of.metadata().expect("it is there").len()).sum();
+    // The ledger and half of the copy.
+    let size = format!("{}k", (ledger + bytes("copy") / 2) / 1024 + 64);
+    let small = "cp -a ledger kept && mount -t tmpfs -o size=SIZE small ledger && cp -a kept/. ledger \
+                 && { \"$@\" < copy; echo ended with $?; ls -A ledger; \"$1\" ledger check; }";
+    let words = on_a_disk(small, &size);
+    let mut line = installation.typing(&wrapped(&words), &["ledger", "restore", "-"]);
+    let output = line.output().expect("the binary runs");
+    let [out, complaint] =
+        [output.stdout, output.stderr].map(|text| String::from_utf8(text).expect("text"));
+    assert!(out.contains("ended with 69\n"), "{out}{complaint}");
+    assert!(complaint.contains("No space left on device"), "{complaint}");
+    assert!(!out.contains("restor"), "nothing of it is left: {out}");
+    assert!(out.contains("the ledger is sound: 10000 members"), "{out}{complaint}");
+}
+
 /// Kept events come and go: what is kept is little, what is written is many times the disk.
 async fn the_log_does_not_take_a_small_disk_whole() {
     const EVENTS: usize = 120;
@@ -358,6 +397,7 @@ tests![
     a_disk_that_fills_is_a_concern_of_every_destination_and_fills_no_log.needs(&SMALL_DISK),
     a_daemon_that_waits_for_space_stops_when_it_is_told_to.needs(&SMALL_DISK),
     a_ledger_on_a_full_disk_can_be_checked.needs(&SMALL_DISK),
+    a_restore_that_does_not_fit_leaves_the_ledger_that_is_there.needs(&SMALL_DISK),
     the_log_does_not_take_a_small_disk_whole.needs(&SMALL_DISK),
     a_quota_that_is_used_up_is_answered_503_and_the_daemon_goes_on.needs(&STRACE),
     a_daemon_whose_tables_may_not_grow_for_a_quota_ends_well.needs(&STRACE),

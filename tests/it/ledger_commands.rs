@@ -1,7 +1,7 @@
 //! The commands on the ledger itself, with the real binary, beside a running daemon and without one.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -168,6 +168,23 @@ async fn the_ledgers_place_is_all_that_its_commands_need() {
         installation.write_config(&sound);
         assert!(ledger(&installation, &["check"]).done().contains("is sound"), "{sound}");
     }
+    // Whoever misspells it must not reach another ledger.
+    std::fs::create_dir(installation.directory.path().join("data")).expect("it is ours");
+    let default = installation.directory.path().join("data/ledger");
+    std::fs::rename(&place, &default).expect("both are ours");
+    for misspelt in ["[ledger]\npathh = \"x\"\n", "[legder]\npath = \"x\"\n"] {
+        installation.write_config(misspelt);
+        for words in [&["check"][..], &["export"], &["backup", "copy"], &["restore", "copy"]] {
+            let refused = ledger(&installation, words);
+            assert_eq!(refused.code, 64, "{words:?}: {}", refused.out);
+            assert!(
+                refused.complaint.contains("unknown key; did you mean"),
+                "{}",
+                refused.complaint
+            );
+        }
+    }
+    std::fs::rename(&default, &place).expect("both are ours");
     installation.write_config(broken);
     let refused = ledger(&installation, &["check"]);
     assert_eq!(refused.code, 64, "{}", refused.complaint);
@@ -212,6 +229,101 @@ async fn damage_is_found_and_never_restored() {
     let output = ledger(&installation, &["restore", "copy"]);
     assert_eq!(output.code, 64, "{}", output.complaint);
     assert!(output.complaint.contains("is not a cohortd ledger"), "{}", output.complaint);
+}
+
+/// Copied from under a daemon, without its log and journal: a part of the ledger that looks like all of it.
+async fn the_database_of_a_ledger_by_itself_is_no_backup() {
+    let launchdarkly = launchdarkly().await;
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    cohortd.post(&identify("ada", "vip", true, NOW_MS)).await.expect("an answer");
+    installation.drained().await;
+    ledger(&installation, &["backup", "good"]).done();
+    cohortd.post(&identify("bob", "vip", true, NOW_MS)).await.expect("an answer");
+    let at = |name: &str| installation.directory.path().join(name);
+    std::fs::copy(installation.ledger_path().join("ledger.db"), at("raw")).expect("it is ours");
+    assert!(cohortd.stop().0.success());
+    let remedy = "`cohortd ledger backup` makes a whole copy";
+    let refused = ledger(&installation, &["restore", "raw"]);
+    assert_eq!(refused.code, 64, "{}", refused.out);
+    assert!(refused.complaint.contains(remedy), "{}", refused.complaint);
+    let input = std::fs::File::open(at("raw")).expect("it is ours");
+    let refused = installation.line(None, &["ledger", "restore", "-"]).stdin(input).output();
+    let refused = refused.expect("the binary runs");
+    let complaint = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(64), "{complaint}");
+    assert!(complaint.contains(remedy), "{complaint}");
+    assert_eq!(exported(&installation).len(), 2, "nothing was touched");
+    // A backup goes back, and so does what is named as a directory.
+    ledger(&installation, &["restore", "good"]).done();
+    std::fs::create_dir(at("alone")).expect("it is ours");
+    std::fs::copy(
+        installation.ledger_path().join("before-restore-1/ledger.db"),
+        at("alone/ledger.db"),
+    )
+    .expect("it is ours");
+    ledger(&installation, &["restore", "alone"]).done();
+    ledger(&installation, &["check"]).done();
+}
+
+/// Whoever reads a backup slowly, or is killed, is in nobody's way, and leaves nothing for good.
+async fn a_streamed_backup_that_stalls_or_is_killed_disturbs_nobody() {
+    let launchdarkly = launchdarkly().await;
+    let installation = Installation::new(&launchdarkly);
+    let cohortd = installation.start();
+    for batch in 0..10 {
+        let events: Vec<Value> = (0..1000)
+            .map(|user| identify(&format!("user-{batch}-{user}"), "vip", true, NOW_MS))
+            .collect();
+        cohortd.post_batch(&events).await.expect("an answer");
+    }
+    installation.drained().await;
+    let streamed = || {
+        let names = std::fs::read_dir(installation.ledger_path()).expect("it is there").flatten();
+        names.filter(|of| of.file_name().to_string_lossy().starts_with("streamed")).count()
+    };
+    let begin = || {
+        let mut line = installation.line(None, &["ledger", "backup", "-"]);
+        let line = line.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        line.spawn().expect("the binary runs")
+    };
+    // One that nobody reads: a pipe takes little of it.
+    let mut stalled = begin();
+    let first = &mut [0; 16];
+    stalled.stdout.as_mut().expect("it is piped").read_exact(first).expect("it has begun");
+    assert_eq!(streamed(), 0, "what stalls has no name any more");
+    let whole = begin().wait_with_output().expect("it is our child");
+    assert!(whole.status.success() && whole.stdout.len() > 500_000, "{}", whole.stdout.len());
+    ledger(&installation, &["backup", "copy"]).done();
+    cohortd.post(&identify("ada", "vip", true, NOW_MS)).await.expect("an answer");
+    assert!(stalled.try_wait().expect("it is our child").is_none(), "it waits to be read");
+    stalled.kill().expect("it is our child");
+    stalled.wait().expect("it is our child");
+    assert_eq!(streamed(), 0);
+
+    // One that is killed while it copies leaves its copy until the next one, or the next start.
+    let kill_while_it_copies = || {
+        let deadline = std::time::Instant::now() + DEADLINE;
+        while streamed() == 0 {
+            assert!(std::time::Instant::now() < deadline, "it is never seen copying");
+            let mut killed = begin();
+            while streamed() == 0 && killed.try_wait().expect("it is our child").is_none() {
+                drop(killed.stdout.take()); // it ends by itself if it was not seen
+                std::thread::yield_now();
+            }
+            killed.kill().ok(); // it may have ended
+            killed.wait().expect("it is our child");
+        }
+    };
+    kill_while_it_copies();
+    let whole = begin().wait_with_output().expect("it is our child");
+    assert!(whole.status.success());
+    assert_eq!(streamed(), 0, "the next one takes it away");
+    kill_while_it_copies();
+    assert!(cohortd.stop().0.success());
+    assert!(installation.start().stop().0.success());
+    assert_eq!(streamed(), 0, "so does a start");
+    assert_eq!(exported(&installation).len(), 10_001);
 }
 
 /// Whether something that was answered is in the journal alone.
@@ -299,5 +411,7 @@ tests![
     a_backup_and_a_restore_pass_through_a_pipe,
     the_ledgers_place_is_all_that_its_commands_need,
     damage_is_found_and_never_restored,
+    the_database_of_a_ledger_by_itself_is_no_backup,
+    a_streamed_backup_that_stalls_or_is_killed_disturbs_nobody,
     beside_a_daemon_that_merges_nothing_a_command_says_so.workers(4),
 ];

@@ -90,12 +90,19 @@ async fn a_reader_of_the_log_that_has_stopped_delays_nothing_and_may_come_back()
 
 fn a_full_disk_under_what_a_command_prints_is_an_error_and_no_panic() {
     let binary = env!("CARGO_BIN_EXE_cohortd");
-    for arguments in [&["--help"][..], &["--version"], &["man"], &["completions", "bash"]] {
+    let all = [
+        &["--help"][..],
+        &["--version"],
+        &["help", "configuration"],
+        &["man"],
+        &["completions", "bash"],
+    ];
+    for arguments in all {
         let full = File::options().write(true).open("/dev/full").expect("Linux has it");
         let output = Command::new(binary).args(arguments).stdout(full).output();
         let output = output.expect("the binary runs");
         let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(70), "{arguments:?}: {complaint}");
+        assert_eq!(output.status.code(), Some(69), "{arguments:?}: {complaint}");
         assert!(complaint.contains("No space left"), "{arguments:?}: {complaint}");
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);

@@ -12,6 +12,7 @@ mod attacks;
 mod booted;
 mod bounds;
 mod certificates;
+mod check;
 mod clocks;
 mod config;
 mod conformance;
@@ -79,6 +80,7 @@ fn main() -> std::process::ExitCode {
         booted::tests(),
         bounds::tests(),
         certificates::tests(),
+        check::tests(),
         clocks::tests(),
         config::tests(),
         conformance::mapping::tests(),

@@ -5,6 +5,7 @@
 //! unless they need another kind of machine, a container engine or a booted system.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::ToSocketAddrs;
 use std::os::unix::fs::fchown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -44,6 +45,16 @@ pub static ROOT: Need = Need::new(|| {
     fchown(&file, Some(12_345), Some(12_345)).map_err(|error| Lack {
         why: format!("files cannot be given to another user ({error})"),
         remedy: Remedy::Machine("root"),
+    })
+});
+
+/// To ask a server by the name in its certificate.
+pub static LOCALHOST: Need = Need::new(|| {
+    let found = ("localhost", 0).to_socket_addrs();
+    let is_here = found.is_ok_and(|mut found| found.any(|address| address.ip().is_loopback()));
+    is_here.then_some(()).ok_or_else(|| Lack {
+        why: "the name localhost is not known".to_owned(),
+        remedy: Remedy::Machine("a line in /etc/hosts: 127.0.0.1 localhost"),
     })
 });
 

@@ -385,9 +385,10 @@ async fn what_would_be_done_is_said_and_not_done_and_what_was_done_is_counted() 
     let mut unclear = identify("eve", "beta", true, NOW_MS);
     unclear["traits"]["beta"] = json!("perhaps");
     assert_eq!(cohortd.post(&unclear).await.expect("an answer").0, 400);
-    let dry: [(&[&str], u64, &str); 7] = [
+    let dry: [(&[&str], u64, &str); 8] = [
         (&["forget", "ada"], 2, "known in 2 audiences: aud_beta, aud_vip"),
-        (&["forget", "nobody"], 0, "nobody of that user id is known"),
+        (&["forget", "nobody"], 0, "in any audience; no rejected event of theirs is kept"),
+        (&["forget", "eve"], 0, "in any audience; 1 rejected event of theirs is kept"),
         (&["drop", "aud_vip"], 1, "production, aud_vip: 1 audience: 3 members in it are forgotten"),
         (&["drop"], 2, "production: 2 audiences: 4 members in them are forgotten"),
         (&["drop", "production", "--retract"], 2, "leave their segments"),
@@ -398,7 +399,10 @@ async fn what_would_be_done_is_said_and_not_done_and_what_was_done_is_counted() 
         let words = [words, &["--dry-run"]].concat();
         let told = type_in(&installation, &cohortd, &words).done();
         assert!(told.contains(says) && told.contains("nothing was done"), "{words:?}: {told}");
-        let expected = json!({"count": count, "dry_run": true});
+        let mut expected = json!({"count": count, "dry_run": true});
+        if words[0] == "forget" {
+            expected["rejected"] = json!(u64::from(words[1] == "eve"));
+        }
         assert_eq!(said(&installation, &cohortd, &words), expected, "{words:?}");
     }
     assert_eq!(said(&installation, &cohortd, &["audiences"]).as_array().map(Vec::len), Some(2));
@@ -408,7 +412,73 @@ async fn what_would_be_done_is_said_and_not_done_and_what_was_done_is_counted() 
     let ada = type_in(&installation, &cohortd, &["forget", "ada"]).done();
     assert!(ada.contains("the person was known in 2 audiences"), "{ada}");
     until_members(&launchdarkly, "vip", &["bob", "cyd"]).await;
-    assert_eq!(said(&installation, &cohortd, &["rejected", "discard", "--all"])["count"], 1);
+    let eve = &["forget", "eve"];
+    type_in(&installation, &cohortd, eve).done();
+    assert_eq!(said(&installation, &cohortd, &["forget", "eve", "--dry-run"])["rejected"], 0);
+}
+
+/// A name that is not there means that another one was meant: nobody is parked, and that is no answer.
+async fn an_audience_that_is_not_there_is_told_with_those_that_are() {
+    let (_launchdarkly, installation, cohortd) = running().await;
+    enter(&cohortd, "beta", &["ada"]).await;
+    installation.drained().await;
+    for words in [
+        &["parked", "list", "production", "aud_vp"][..],
+        &["parked", "list", "--json", "--audience", "aud_vp"],
+        &["parked", "list", "--audience", ""],
+        &["parked", "requeue", "--audience", "aud_vp"],
+        &["parked", "requeue", "--audience", "aud_vp", "--key", "ada"],
+        &["parked", "discard", "--audience", "aud_vp"],
+        &["parked", "discard", "--audience", "aud_vp", "--dry-run"],
+    ] {
+        let refused = type_in(&installation, &cohortd, words);
+        assert_eq!((refused.code, &*refused.out), (64, ""), "{words:?}: {}", refused.complaint);
+        let there = " in production; there are: aud_beta, aud_vip";
+        assert!(refused.complaint.contains(there), "{words:?}: {}", refused.complaint);
+    }
+    for known in [&["parked", "list", "aud_vip"][..], &["parked", "requeue", "aud_vip"]] {
+        type_in(&installation, &cohortd, known).done();
+    }
+}
+
+/// Whoever takes a connection and says nothing is no daemon; one that is only busy is waited for.
+async fn who_says_nothing_is_not_waited_for_as_long_as_who_is_busy() {
+    let (_launchdarkly, installation, _cohortd) = running().await;
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let mute = format!("http://{}", mute.local_addr().expect("it is bound"));
+    let lives = std::sync::Arc::new(tokio::sync::Notify::new());
+    let (asked, answered) = (std::sync::Arc::clone(&lives), lives);
+    let busy = axum::Router::new()
+        .route("/livez", axum::routing::get(async move || asked.notify_one()))
+        .fallback(async move || {
+            answered.notified().await;
+            json!({"count": 1}).to_string()
+        });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    tokio::spawn(async move { axum::serve(listener, busy).await });
+    let typed = |url: &str| {
+        let mut command = installation.line(None, &["pause", "production", "--url", url]);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        (std::time::Instant::now(), command.spawn().expect("the binary runs"))
+    };
+    let (began, of_mute) = typed(&mute);
+    let (_, of_busy) = typed(&format!("http://{address}"));
+    let busy = tokio::task::spawn_blocking(|| of_busy.wait_with_output()).await;
+    let busy = busy.expect("it waits").expect("it is our child");
+    assert!(busy.status.success(), "{}", String::from_utf8_lossy(&busy.stderr));
+    let mute = tokio::task::spawn_blocking(|| of_mute.wait_with_output()).await;
+    let mute = mute.expect("it waits").expect("it is our child");
+    let took = began.elapsed();
+    let complaint = String::from_utf8_lossy(&mute.stderr).into_owned();
+    assert_eq!(mute.status.code(), Some(69), "{complaint}");
+    assert!(took.as_secs() < 20, "{took:?}"); // ten, and what a busy machine adds
+    for words in [
+        "no answer came to POST /api/v1/destinations/production/pause in 10 s; whether it is done is not known",
+        "The address is that of --url or COHORTD_ADMIN_URL",
+    ] {
+        assert!(complaint.contains(words), "{words}: {complaint}");
+    }
 }
 
 async fn a_dropped_audience_is_retracted_or_left_as_it_is() {
@@ -532,6 +602,8 @@ tests![
     audiences_and_members_are_shown_with_what_should_be_and_what_is_known,
     lists_come_in_parts_that_say_where_they_go_on,
     parked_members_are_listed_requeued_and_discarded,
+    an_audience_that_is_not_there_is_told_with_those_that_are,
+    who_says_nothing_is_not_waited_for_as_long_as_who_is_busy,
     rejected_events_are_replayed_through_the_present_mapping,
     large_rejected_events_are_listed_replayed_and_discarded_in_flat_memory,
     a_replay_of_what_is_older_than_the_tombstones_needs_force,

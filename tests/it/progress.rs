@@ -127,7 +127,9 @@ async fn a_resync_shows_how_far_it_is_and_who_waits_for_it_sees_its_end() {
     send(Signal::INT, impatient.id());
     let (code, words) = ended(impatient);
     assert_eq!(code, 130, "{words}");
-    assert!(words.contains("the work goes on in the daemon"), "{words}");
+    let said =
+        " of 7000, paused: cohortd resume production lets it go on; not waiting any longer: `";
+    assert!(words.contains(said), "{words}");
 
     let items = steering.until(|items| items.iter().any(|item| item["kind"] == "resync")).await;
     let [item] = &items[..] else { panic!("one work: {items:?}") };
@@ -195,7 +197,18 @@ async fn who_waits_for_few_waits_until_they_are_told() {
     steering.post("resume", json!({})).await;
     let (code, words) = ended(patient);
     assert_eq!(code, 0, "{words}");
+    assert_eq!(words.lines().last(), Some("2 of 2, nobody waits any longer"), "{words}");
     assert_eq!(launchdarkly.calls().members, 4);
+
+    // Whoever loses the daemon meanwhile is told how far it was, and what becomes of the rest.
+    steering.post("pause", json!({})).await;
+    let (impatient, line) = waiting(&installation, &cohortd, &["resync", "--all", "--wait"]);
+    assert!(line.contains("0 of 2, paused"), "{line}");
+    assert!(cohortd.stop().0.success());
+    let (code, words) = ended(impatient);
+    assert_eq!(code, 69, "{words}");
+    let said = "lets it go on; what is left goes on as soon as the daemon does: http";
+    assert!(words.contains("0 of 2, paused: ") && words.contains(said), "{words}");
 }
 
 async fn a_retraction_that_is_waited_for_leaves_nobody() {

@@ -93,7 +93,7 @@ impl RejectedCommand {
 async fn list(of_what: &Of, file: Option<&Path>, out: &mut impl Write) -> Told<Result<()>> {
     let daemon = of_what.asking.daemon(file)?;
     let name = named(&daemon, of_what.destination.as_ref()).await?;
-    let mut query = RejectedQuery { after: None, limit: Some(500) };
+    let mut query = RejectedQuery { limit: Some(500), ..RejectedQuery::default() };
     let mut rows = Vec::new();
     loop {
         let answer: Answer<RejectedPage> = daemon.get(&of(&name, &["rejected"]), &query).await?;
@@ -122,6 +122,21 @@ async fn list(of_what: &Of, file: Option<&Path>, out: &mut impl Write) -> Told<R
     } else {
         table(out, ["#number", "received at", "reason", "what to do"], &rows)
     })
+}
+
+/// How many are kept of a person.
+pub(super) async fn count_of(daemon: &Daemon, name: &str, user_id: &str) -> Told<u64> {
+    let user_id = Some(user_id.to_owned());
+    let mut query = RejectedQuery { after: None, limit: Some(500), user_id };
+    let mut count = 0;
+    loop {
+        let page = daemon.get::<RejectedPage>(&of(name, &["rejected"]), &query).await?.value;
+        count += page.rejected.len() as u64;
+        query.after = page.rejected.last().map(|info| info.id).or(query.after);
+        if !page.more {
+            return Ok(count);
+        }
+    }
 }
 
 async fn replay(
@@ -217,7 +232,8 @@ async fn discard(
         let count = if let Some(id) = id {
             // Whether it exists.
             let path = of(&name, &["rejected"]);
-            let query = RejectedQuery { after: Some(id.saturating_sub(1)), limit: Some(1) };
+            let query =
+                RejectedQuery { after: Some(id.saturating_sub(1)), limit: Some(1), user_id: None };
             let found: Answer<RejectedPage> = daemon.get(&path, &query).await?;
             u64::from(found.value.rejected.first().is_some_and(|event| event.id == id))
         } else {

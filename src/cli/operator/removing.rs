@@ -4,10 +4,13 @@ use std::io::{Result, Write};
 use std::path::Path;
 
 use clap::Args;
+use serde::Serialize;
 
 use super::lists::{all_audiences, all_members};
+use super::rejected::count_of;
 use super::{
-    Told, destination_and_audience, destination_and_person, ends, json, many, of, print_dry_run,
+    Told, destination_and_audience, destination_and_person, ends, json, json_of, many, of,
+    print_dry_run,
 };
 use crate::cli::Exit;
 use crate::cli::asking::Asking;
@@ -45,20 +48,27 @@ impl ForgetCommand {
                 all_members(&daemon, &name, who).await?.into_iter().map(|of| of.audience).collect();
             known.dedup(); // they come in the order of their audiences
             let count = known.len() as u64;
+            let rejected = count_of(&daemon, &name, who).await?;
+            if self.consent.dry_run && self.asking.json {
+                return Ok(json_of(&DryForget { count, rejected, dry_run: true }, out));
+            }
             let known = if count == 0 {
-                "nobody of that user id is known; what arrives late of them would be left out, and rejected events of theirs \
-                 erased"
-                    .to_owned()
+                "nobody of that user id is known in any audience".to_owned()
             } else {
                 format!("the person is known in {}: {}", many(count, "audience"), known.join(", "))
             };
+            let kept = match rejected {
+                0 => "no rejected event of theirs is kept".to_owned(),
+                1 => "1 rejected event of theirs is kept".to_owned(),
+                more => format!("{more} rejected events of theirs are kept"),
+            };
+            let words = format!("{name}: {known}; {kept}");
             if self.consent.dry_run {
-                let words = format!("{name}: {known}");
-                return Ok(print_dry_run(count, &words, self.asking.json, out));
+                let would = "; all that would be erased, and what arrives late of them left out";
+                return Ok(print_dry_run(count, &(words + would), false, out));
             }
-            self.consent.ask(&format!(
-                "{name}: {known}. They are taken out and erased for good, also from what was rejected"
-            ))?;
+            self.consent
+                .ask(&format!("{words}. They are taken out, and all that is erased for good"))?;
         }
         let what = Forget { user_id: self.user_id.clone() };
         let answer: Answer<Done> = daemon.post(&of(&name, &["forget"]), &what).await?;
@@ -79,6 +89,16 @@ impl ForgetCommand {
             ),
         })
     }
+}
+
+/// What would be done.
+#[derive(Serialize)]
+struct DryForget {
+    /// Audiences, as the daemon would count them.
+    count: u64,
+    /// Rejected events.
+    rejected: u64,
+    dry_run: bool,
 }
 
 /// Drops rows.

@@ -2,6 +2,8 @@
 //! version.
 
 pub(crate) mod interrupted;
+pub(crate) mod its_own;
 pub(crate) mod lock;
+pub(crate) mod look;
 pub(crate) mod moved;
 pub(crate) mod open;

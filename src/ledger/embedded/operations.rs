@@ -147,6 +147,17 @@ impl Operations for EmbeddedLedger {
         self.read(move |reader| reader.rejected(&destination, after, limit)).await
     }
 
+    async fn rejected_of(
+        &self,
+        destination: &DestinationName,
+        user_id: &UserId,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<RejectedView>, LedgerError> {
+        let (destination, user_id) = (destination.clone(), user_id.clone());
+        self.read(move |reader| reader.rejected_of(&destination, &user_id, after, limit)).await
+    }
+
     async fn any_under_rules(
         &self,
         destination: &DestinationName,

@@ -561,6 +561,12 @@ async fn a_deletion_finds_a_person_by_user_id_under_other_keys_and_keeps_older_e
     bench.take_in(rejected).await;
     bench.clock.advance(Duration::from_secs(1));
     let person = UserId::new("u1").expect("not empty");
+    let rejected_of = async |person: &UserId| {
+        let kept = bench.ledger.rejected_of(&destination(), person, 0, 10).await;
+        kept.expect("it is open").len()
+    };
+    let other = UserId::new("u2").expect("not empty");
+    assert_eq!((rejected_of(&person).await, rejected_of(&other).await), (1, 0));
     bench.ledger.forget(&destination(), person).await.expect("there is space");
     bench.drain(&mut launchdarkly).await;
     assert!(launchdarkly.values().all(|included| !included), "removed from both");

@@ -6,7 +6,9 @@ use axum::extract::State;
 use http::StatusCode;
 
 use super::wire::{Done, ParkedChange, ParkedInfo, ParkedPage, ParkedQuery};
-use super::{Api, Asked, Change, Destination, MOST, Problem, audience_id, audit, limit};
+use super::{
+    Api, Asked, Change, Destination, MOST, NAMES_SHOWN, Problem, audience_id, audit, limit,
+};
 use crate::json::Json;
 use crate::ledger::{Members, ParkedAfter, ParkedView};
 use crate::membership::{AudienceId, ContextKey, DestinationName};
@@ -27,9 +29,9 @@ pub(super) async fn list(
     let limit = limit(asked.limit, 100)?;
     let audience = match &asked.audience {
         None => None,
-        // No audience has an empty ID, so there can be no parked members in it.
+        // No audience has an empty ID.
         Some(id) => match AudienceId::new(id) {
-            None => return Ok(Json(ParkedPage { parked: Vec::new(), more: false })),
+            None => return Err(unknown(&api, &name, id).await?),
             audience => audience,
         },
     };
@@ -38,6 +40,9 @@ pub(super) async fn list(
         context_key: asked.after_key.unwrap_or_default(),
     };
     let found = api.ledger.parked(&name, audience.as_ref(), &after, limit).await?;
+    if found.is_empty() {
+        must_be_known(&api, &name, audience.as_ref()).await?;
+    }
     let more = found.len() == limit as usize;
     Ok(Json(ParkedPage { parked: found.into_iter().map(ParkedInfo::from).collect(), more }))
 }
@@ -88,7 +93,11 @@ async fn change(
 ) -> Result<Json<Done>, Problem> {
     api.configured(name)?;
     let shown = which.audience.clone();
-    let count = each(api, name, which, deed).await?;
+    let audience = audience_id(which.audience.as_ref())?;
+    let count = each(api, name, (audience.as_ref(), which.context_key), deed).await?;
+    if count == 0 {
+        must_be_known(api, name, audience.as_ref()).await?;
+    }
     match deed {
         Deed::Requeue => {
             audit!(name, "parked members are requeued", audience = shown, count = count);
@@ -120,12 +129,11 @@ impl Deed {
 async fn each(
     api: &Api,
     name: &DestinationName,
-    which: ParkedChange,
+    (audience, context_key): (Option<&AudienceId>, Option<String>),
     deed: Deed,
 ) -> Result<u64, Problem> {
-    let audience = audience_id(which.audience.as_ref())?;
-    if let Some(key) = which.context_key {
-        let both = audience.zip(ContextKey::new(&key)).ok_or_else(|| {
+    if let Some(key) = context_key {
+        let both = audience.cloned().zip(ContextKey::new(&key)).ok_or_else(|| {
             let detail = "a context key is not empty and needs its audience beside it";
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
         })?;
@@ -134,7 +142,7 @@ async fn each(
     }
     let (mut after, mut count) = (ParkedAfter::default(), 0);
     loop {
-        let page = api.ledger.parked(name, audience.as_ref(), &after, MOST).await?;
+        let page = api.ledger.parked(name, audience, &after, MOST).await?;
         let Some(last) = page.last() else { return Ok(count) };
         after =
             ParkedAfter { audience: last.audience.clone(), context_key: last.context_key.clone() };
@@ -144,6 +152,32 @@ async fn each(
             }
         }
     }
+}
+
+/// Nobody is parked in an audience that is not there, which is not what was asked.
+async fn must_be_known(
+    api: &Api,
+    name: &DestinationName,
+    audience: Option<&AudienceId>,
+) -> Result<(), Problem> {
+    let Some(audience) = audience.map(AudienceId::as_str) else { return Ok(()) };
+    if api.ledger.audiences(name).await?.iter().any(|known| known.audience == audience) {
+        return Ok(());
+    }
+    Err(unknown(api, name, audience).await?)
+}
+
+async fn unknown(api: &Api, name: &DestinationName, audience: &str) -> Result<Problem, Problem> {
+    let known = api.ledger.audiences(name).await?;
+    let ids: Vec<&str> =
+        known.iter().take(NAMES_SHOWN).map(|known| known.audience.as_str()).collect();
+    let rest = match known.len() - ids.len() {
+        0 => String::new(),
+        rest => format!(" and {rest} more: `cohortd audiences {name}` lists them"),
+    };
+    let there = if ids.is_empty() { "none".to_owned() } else { ids.join(", ") };
+    let detail = format!("there is no audience {audience:?} in {name}; there are: {there}{rest}");
+    Ok(Problem::new(StatusCode::NOT_FOUND, detail))
 }
 
 fn members(name: &DestinationName, of_one: &[ParkedView]) -> Option<Members> {

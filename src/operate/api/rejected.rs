@@ -15,7 +15,7 @@ use crate::json::Json;
 use crate::json::exact::Exact;
 use crate::ledger::{Intake, OrderedDeletion, RejectedView, Unrecorded};
 use crate::map::{Mappings, Outcome, Rejection};
-use crate::membership::{DestinationName, MembershipDelta, Timestamp};
+use crate::membership::{DestinationName, MembershipDelta, Timestamp, UserId};
 use crate::operate::access::Power;
 
 /// Most events in one part of a replay.
@@ -36,7 +36,24 @@ pub(super) async fn list(
     Asked(asked): Asked<RejectedQuery>,
 ) -> Result<Json<RejectedPage>, Problem> {
     let limit = limit(asked.limit, 100)?;
-    let (found, more) = page(&api, &name, asked.after.unwrap_or(0), limit).await?;
+    let after = asked.after.unwrap_or(0);
+    let (found, more) = match &asked.user_id {
+        None => page(&api, &name, after, limit).await?,
+        // Whoever has no name has rejected nothing.
+        Some(user_id) => match UserId::new(user_id) {
+            None => (Vec::new(), false),
+            Some(user_id) => {
+                let found = api.ledger.rejected_of(&name, &user_id, after, limit).await?;
+                let more = match found.last() {
+                    Some(last) => {
+                        !api.ledger.rejected_of(&name, &user_id, last.id, 1).await?.is_empty()
+                    }
+                    None => false,
+                };
+                (found, more)
+            }
+        },
+    };
     let rejected = found.into_iter().map(|view| RejectedInfo::of(view, power)).collect();
     Ok(Json(RejectedPage { rejected, more }))
 }

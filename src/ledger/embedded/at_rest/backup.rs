@@ -20,6 +20,7 @@ use crate::ledger::embedded::directory::on_disk::with_suffix;
 use crate::ledger::embedded::directory::reserve;
 use crate::ledger::embedded::opening::interrupted::STREAMED;
 use crate::ledger::embedded::opening::interrupted::UNFINISHED;
+use crate::ledger::embedded::opening::interrupted::remove_unfinished;
 use crate::ledger::embedded::tables::connections;
 use crate::ledger::embedded::tables::open_error::OpenError;
 use crate::ledger::embedded::tables::schema;
@@ -71,6 +72,14 @@ pub enum BackupError {
     /// What comes is no backup.
     #[error("what comes is not a copy that `cohortd ledger backup` made")]
     NotACopy,
+    /// What is to be restored was taken from under a daemon.
+    #[error(
+        "{} is no backup but the database of a ledger, copied by itself: what a daemon had not yet written there is \
+         missing. `cohortd ledger backup` makes a whole copy, also beside a daemon; or name the directory that it is \
+         from. If there is nothing else, put it into an empty directory, as ledger.db, and name that",
+        .0.display()
+    )]
+    Raw(PathBuf),
     /// The database failed while it was copied.
     #[error("the copy failed")]
     Copy(#[source] rusqlite::Error),
@@ -109,7 +118,7 @@ pub fn backup(directory: &Path, file: &Path) -> Result<BackedUp, BackupError> {
         return Err(BackupError::Exists(file.to_owned()));
     }
     let unfinished = with_suffix(file, UNFINISHED);
-    remove_if_there(&unfinished)?;
+    remove_unfinished(&unfinished)?;
     let prepared = prepare::prepare(directory)?;
     let db = connections::open_to_read(&names::database(directory))?;
     if schema::version(&db).map_err(OpenError::from)? == 0 {
@@ -133,7 +142,7 @@ pub fn backup(directory: &Path, file: &Path) -> Result<BackedUp, BackupError> {
     });
     if finished.is_err() {
         // What is left would only look like a backup.
-        remove_if_there(&unfinished).ok();
+        remove_unfinished(&unfinished).ok();
     }
     finished.map(|()| BackedUp { daemon_ended: prepared == Prepared::DaemonEnded })
 }

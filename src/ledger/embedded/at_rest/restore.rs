@@ -21,7 +21,7 @@
 //!
 //! What comes as a stream is kept there too before it is looked at.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -47,12 +47,22 @@ use crate::ledger::embedded::tables::open_error::OpenError;
 
 /// The first bytes of every database.
 const HEAD: &[u8] = b"SQLite format 3\0";
+/// The size of a page stands there, and then how the database is written and read.
+const WRITTEN_AT: usize = HEAD.len() + 2;
+/// With a log beside it, as that of a daemon is and a backup is not.
+const WITH_LOG: [u8; 2] = [2, 2];
 
 /// Puts `from`, a backup or the directory of a ledger, in the place of the ledger at `directory`, which
 /// no daemon may be using. Gives back where the ledger that was there is now, if there was one.
 pub fn restore(directory: &Path, from: &Path) -> Result<Option<PathBuf>, BackupError> {
     if from.is_file() {
         is_whole(from)?;
+        let mut head = Vec::new();
+        let opened = File::open(from).map_err(unusable(from))?;
+        read_head(opened, &mut head).map_err(unusable(from))?;
+        if is_raw(&head) {
+            return Err(BackupError::Raw(from.to_owned()));
+        }
         // before a directory is made for what is no ledger
         connections::open_to_read(from).map_err(|error| BackupError::from(error).of(from))?;
     } else if !names::database(from).is_file() {
@@ -67,11 +77,25 @@ pub fn restore_from(
     input: &mut dyn Read,
 ) -> Result<Option<PathBuf>, BackupError> {
     let mut head = Vec::new();
-    input.take(HEAD.len() as u64).read_to_end(&mut head).map_err(BackupError::Stream)?;
-    if head != HEAD {
-        return Err(BackupError::NotACopy); // before a directory is made for it
+    read_head(&mut *input, &mut head).map_err(BackupError::Stream)?;
+    // before a directory is made for it
+    if !head.starts_with(HEAD) {
+        return Err(BackupError::NotACopy);
+    }
+    if is_raw(&head) {
+        return Err(BackupError::Raw("what comes".into()));
     }
     put_in_place(directory, Origin::Stream(&mut head.chain(input)))
+}
+
+/// As much of a database as says how it is written.
+fn read_head(from: impl Read, head: &mut Vec<u8>) -> io::Result<usize> {
+    from.take((WRITTEN_AT + WITH_LOG.len()) as u64).read_to_end(head)
+}
+
+/// Whether a database that begins like this is a ledger's own, and no backup. Nothing in it says whether it is whole.
+fn is_raw(head: &[u8]) -> bool {
+    head.starts_with(HEAD) && head.get(WRITTEN_AT..) == Some(&WITH_LOG)
 }
 
 /// What a ledger is made of.

@@ -7,6 +7,15 @@ pub(crate) const DATABASE: &str = "ledger.db";
 /// Locked while somebody has the ledger.
 pub(crate) const LOCK: &str = "lock";
 
+/// What a directory is called into which a ledger around it is moved. A second ledger of another name, below the
+/// first, is another ledger.
+pub(crate) const DIRECTORY: &str = "ledger";
+
+/// The ledger into whose directory those around it are moved, if it is there.
+pub(crate) fn below(directory: &Path) -> Option<PathBuf> {
+    Some(directory.join(DIRECTORY)).filter(|below| database(below).is_file())
+}
+
 /// Where the database of a ledger's directory is.
 #[must_use]
 pub fn database(directory: &Path) -> PathBuf {

@@ -26,6 +26,9 @@ pub(crate) const BEFORE: &str = "before";
 pub(crate) const SET_ASIDE: &str = "before-restore-";
 pub(crate) const LEFT: &str = "restoring-left-";
 
+/// In the place of a ledger that is moved: its new directory, while it is made.
+pub(crate) const MOVING: &str = "moving";
+
 /// The names of all files of a ledger but its lock; the database first.
 pub(crate) fn files() -> impl Iterator<Item = &'static str> {
     let of_database = [DATABASE, "ledger.db-journal", "ledger.db-wal", "ledger.db-shm"];
@@ -138,8 +141,29 @@ pub(crate) fn remove_streamed(directory: &Path) -> Result<(), OpenError> {
         return Ok(());
     }
     let copy = directory.join(STREAMED);
-    remove_if_there(&with_suffix(&copy, UNFINISHED))?;
+    remove_unfinished(&with_suffix(&copy, UNFINISHED))?;
     Ok(remove_if_there(&copy)?)
+}
+
+/// Takes away a copy that was not finished, and what SQLite has kept beside it meanwhile.
+pub(crate) fn remove_unfinished(unfinished: &Path) -> Result<(), Unusable> {
+    remove_if_there(&with_suffix(unfinished, "-journal"))?;
+    remove_if_there(unfinished)
+}
+
+/// Whether a restore, a backup or a move has made what is called like this.
+pub(crate) fn is_theirs(name: &OsStr) -> bool {
+    let text = name.to_str().unwrap_or_default();
+    [PREPARING, COMMITTED, MOVING].contains(&text)
+        || text.starts_with(LEFT)
+        || text.starts_with(STREAMED)
+        || is_set_aside(name)
+}
+
+/// Whether a ledger is in the directory, whole or in the middle of a restore that counts.
+#[must_use]
+pub fn is_there(directory: &Path) -> bool {
+    names::database(directory).exists() || has_counted(directory)
 }
 
 #[cfg(test)]

@@ -36,7 +36,9 @@ pub(crate) fn take(directory: &Path) -> Result<Lock, OpenError> {
     let _ = Owner::of(directory).and_then(|owner| owner.take(&path));
     match file.try_lock() {
         Ok(()) => {
-            modes::tighten(directory); // before SQLite makes more files like them
+            if names::below(directory).is_none() || interrupted::is_there(directory) {
+                modes::tighten(directory); // before SQLite makes more files like them
+            }
             interrupted::settle(directory)?;
             roll_back(&names::database(directory))?;
             Ok(Lock(file))

@@ -16,21 +16,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::ledger::embedded::directory::names;
-use crate::ledger::embedded::directory::names::LOCK;
+use crate::ledger::embedded::directory::names::{DIRECTORY, LOCK};
 use crate::ledger::embedded::directory::on_disk::remove_if_there;
 use crate::ledger::embedded::directory::on_disk::sync;
 use crate::ledger::embedded::directory::on_disk::unusable;
 use crate::ledger::embedded::directory::owner::Owner;
 use crate::ledger::embedded::opening::interrupted;
+use crate::ledger::embedded::opening::interrupted::MOVING;
 use crate::ledger::embedded::opening::lock;
 use crate::ledger::embedded::tables::open_error::OpenError;
-
-/// What the directory is called into which a ledger is moved. A second ledger of another name, below the first, is
-/// another ledger.
-const NAME: &str = "ledger";
-
-/// In the old place: the new directory, while it is made.
-const MOVING: &str = "moving";
 
 /// Moves the ledger of the directory around `directory` into it, if there is one and none in `directory`;
 /// finishes such a move.
@@ -127,11 +121,6 @@ pub fn still_around(directory: &Path) -> Option<PathBuf> {
     around(directory).filter(|around| is_to_be_moved(around, directory))
 }
 
-/// The ledger into whose directory those around it are moved, if it is there.
-pub(crate) fn below(directory: &Path) -> Option<PathBuf> {
-    Some(directory.join(NAME)).filter(|below| names::database(below).is_file())
-}
-
 fn is_to_be_moved(around: &Path, directory: &Path) -> bool {
     let is_there = names::database(around).is_file() || interrupted::has_counted(around);
     is_there && !names::database(directory).exists()
@@ -150,7 +139,7 @@ fn is_same(one: &Path, other: &Path) -> bool {
 }
 
 fn around(directory: &Path) -> Option<PathBuf> {
-    if directory.file_name()? != NAME {
+    if directory.file_name()? != DIRECTORY {
         return None;
     }
     let around = directory.parent()?;

@@ -7,6 +7,7 @@ use crate::ledger::embedded::directory::names::LOCK;
 use crate::ledger::embedded::directory::names::{self, DATABASE};
 use crate::ledger::embedded::directory::on_disk::with_suffix;
 use crate::ledger::embedded::opening::interrupted;
+use crate::ledger::embedded::opening::its_own::is_its_own;
 use crate::ledger::embedded::opening::lock;
 use crate::ledger::embedded::opening::lock::Lock;
 use crate::ledger::embedded::opening::moved;
@@ -25,6 +26,7 @@ use rusqlite::Connection;
 /// moved in first.
 pub(crate) fn lock(directory: &Path) -> Result<Lock, OpenError> {
     moved::take_in(directory)?;
+    is_its_own(directory)?;
     lock::take(directory)
 }
 
@@ -95,7 +97,7 @@ pub fn may_begin(directory: &Path) -> Result<(), OpenError> {
     }
     let mut entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let set_aside = entries.find(|entry| interrupted::is_set_aside(&entry.file_name()));
-    let below = moved::below(directory);
+    let below = names::below(directory);
     let other = set_aside
         .map(|aside| {
             (aside.path(), "`cohortd ledger restore` with that path brings it back; move it away to begin anew")
@@ -107,14 +109,8 @@ pub fn may_begin(directory: &Path) -> Result<(), OpenError> {
     let log = with_suffix(&names::database(directory), "-wal");
     let has_log = fs::metadata(&log).is_ok_and(|log| log.len() > 0);
     if !has_log && !wal::exist(directory) {
-        return Ok(());
+        return is_its_own(directory);
     }
     let fault = format!("its log or journal is in {}, and {DATABASE} is not", directory.display());
     Err(OpenError::Damaged(vec![fault]))
-}
-
-/// Whether a ledger is in the directory, whole or in the middle of a restore that counts.
-#[must_use]
-pub fn is_there(directory: &Path) -> bool {
-    names::database(directory).exists() || interrupted::has_counted(directory)
 }

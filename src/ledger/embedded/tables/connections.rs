@@ -17,14 +17,26 @@ pub(crate) fn open_to_read(database: &Path) -> Result<Connection, OpenError> {
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(database, flags)?;
-    let application = connection
+    connection
         .execute_batch("PRAGMA cache_size = -8192; PRAGMA busy_timeout = 2000;")
-        .and_then(|()| schema::pragma(&connection, "application_id"))
-        .map_err(|error| match error.sqlite_error_code() {
-            Some(ErrorCode::NotADatabase) => OpenError::NotALedger(database.to_owned()),
-            _ => OpenError::from(error).on(database.parent().unwrap_or(Path::new(""))),
-        })?;
-    let found = schema::version(&connection)?;
+        .map_err(|error| unreadable(error, database))?;
+    version_of_ours(&connection, database)?;
+    Ok(connection)
+}
+
+/// Why a database cannot be read.
+pub(crate) fn unreadable(error: rusqlite::Error, database: &Path) -> OpenError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => OpenError::NotALedger(database.to_owned()),
+        _ => OpenError::from(error).on(database.parent().unwrap_or(Path::new(""))),
+    }
+}
+
+/// The version of a database that is open, if it is one of ours and this binary knows that.
+pub(crate) fn version_of_ours(connection: &Connection, database: &Path) -> Result<i64, OpenError> {
+    let application = schema::pragma(connection, "application_id")
+        .map_err(|error| unreadable(error, database))?;
+    let found = schema::version(connection)?;
     // The first start may have ended before it made the tables.
     let objects: i64 =
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -35,7 +47,7 @@ pub(crate) fn open_to_read(database: &Path) -> Result<Connection, OpenError> {
     if found > VERSION {
         return Err(OpenError::Newer { found });
     }
-    Ok(connection)
+    Ok(found)
 }
 
 /// Opens the database for reading where there is no space for the index beside its log: that is kept in

@@ -65,6 +65,17 @@ pub enum OpenError {
         /// What to do.
         remedy: &'static str,
     },
+    /// There is no ledger in the directory, and something else is: its mode, and that of what is in it, would be changed.
+    #[error(
+        "there is no ledger in {path}, and it is not empty: {found}. A ledger has a directory of its own: set ledger.path \
+         to {path}/ledger, or to another one"
+    )]
+    NotItsOwn {
+        /// The directory.
+        path: PathBuf,
+        /// What is in it.
+        found: String,
+    },
     /// Nothing is there to be read.
     #[error("there is no ledger at {0}")]
     Missing(PathBuf),

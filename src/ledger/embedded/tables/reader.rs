@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Row, Rows, params};
 
 use crate::ledger::embedded::directory::reserve;
 use crate::ledger::embedded::tables::audiences;
@@ -21,7 +21,7 @@ use crate::ledger::{
     AudienceView, DestinationView, Disk, MemberView, ParkReason, ParkedAfter, ParkedView,
     RejectedView, WalkView,
 };
-use crate::membership::{AudienceId, DestinationName, Timestamp};
+use crate::membership::{AudienceId, DestinationName, Timestamp, UserId};
 
 /// Bodies of rejected events in one reading: a page of large ones is a short page ([P6](crate::design::P6)).
 const PAGE_BYTES: usize = 4 << 20;
@@ -285,16 +285,26 @@ impl Reader {
                  FROM rejected JOIN destination ON destination.id = rejected.destination
                  WHERE name = ?1 AND rejected.id > ?2 ORDER BY rejected.id LIMIT ?3",
             )?;
-            let mut rows = statement.query(params![destination.as_str(), after, limit])?;
-            let (mut events, mut bytes) = (Vec::new(), 0);
-            while bytes < PAGE_BYTES
-                && let Some(row) = rows.next()?
-            {
-                let event = rejected_view(row)?;
-                bytes += event.body.len();
-                events.push(event);
-            }
-            Ok(events)
+            rejected_page(statement.query(params![destination.as_str(), after, limit])?)
+        })
+    }
+
+    /// The same of those of a person.
+    pub fn rejected_of(
+        &self,
+        destination: &DestinationName,
+        user_id: &UserId,
+        after: i64,
+        limit: u32,
+    ) -> rusqlite::Result<Vec<RejectedView>> {
+        self.with(|db| {
+            let Some(id) = destinations::find(db, destination)? else { return Ok(Vec::new()) };
+            let person = Persons::open(db)?.hash(id, user_id.as_str());
+            let mut statement = db.prepare_cached(
+                "SELECT id, received_at, reason, detail, body, checksum FROM rejected
+                 WHERE person = ?1 AND id > ?2 ORDER BY id LIMIT ?3",
+            )?;
+            rejected_page(statement.query(params![person, after, limit])?)
         })
     }
 
@@ -321,6 +331,18 @@ impl Reader {
             Ok(false)
         })
     }
+}
+
+fn rejected_page(mut rows: Rows<'_>) -> rusqlite::Result<Vec<RejectedView>> {
+    let (mut events, mut bytes) = (Vec::new(), 0);
+    while bytes < PAGE_BYTES
+        && let Some(row) = rows.next()?
+    {
+        let event = rejected_view(row)?;
+        bytes += event.body.len();
+        events.push(event);
+    }
+    Ok(events)
 }
 
 fn rejected_view(row: &Row<'_>) -> rusqlite::Result<RejectedView> {

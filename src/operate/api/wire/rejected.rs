@@ -59,6 +59,9 @@ pub struct RejectedQuery {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
+    /// Only those of this person, by Segment's user id. Personal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
 }
 
 /// Which rejected events are replayed.
