@@ -111,7 +111,7 @@ mod tests {
 
     use super::*;
     use crate::clock::SystemClock;
-    use crate::ledger::{Retention, Settings, SqliteLedger};
+    use crate::ledger::{EmbeddedLedger, Retention, Settings};
 
     fn words(directory: &Path) -> Result<String, (Exit, String)> {
         tried(directory).map(|tried| tried.words).map_err(|of| (of.exit, of.words))
@@ -175,7 +175,7 @@ mod tests {
         is_refused(folder.path(), Exit::BadUsage, "it is not empty: a, b, c and 1 more. ");
     }
 
-    fn open(path: &Path) -> Result<SqliteLedger, OpenError> {
+    fn open(path: &Path) -> Result<EmbeddedLedger, OpenError> {
         let kept = Retention { max_age: Duration::MAX, max_count: 1, max_bytes: 1 };
         let settings = Settings {
             path: path.to_owned(),
@@ -188,7 +188,7 @@ mod tests {
             check_every: Duration::MAX,
             destinations: Vec::new(),
         };
-        SqliteLedger::open(settings, Arc::new(SystemClock)).map(|(ledger, _)| ledger)
+        EmbeddedLedger::open(settings, Arc::new(SystemClock)).map(|(ledger, _)| ledger)
     }
 
     /// Names, contents and times of everything in a directory.
