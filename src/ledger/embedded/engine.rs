@@ -1,4 +1,5 @@
-//! The rules applied to members and audiences: record, report, claim, operate, upkeep. No thread, no file.
+//! The rules applied to members and audiences: record, report, claim, operate, upkeep. It starts no thread
+//! and opens no file.
 
 pub(crate) mod audience;
 pub(crate) mod audiences;

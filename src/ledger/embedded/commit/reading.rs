@@ -1,7 +1,7 @@
-//! Reading the journal back: when, and how much of it at once.
+//! Reading the log back: when, and how much at once.
 //!
-//! What a courier can tell at once is read at once. While couriers have enough to do, the rest is left
-//! where it is for a while: who is told before the row is written is written once.
+//! What couriers could tell at once is read at once. While they are busy with other members, the rest stays
+//! in the log for a while: a member that is told before its row is written is written only once.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -20,21 +20,21 @@ use crate::ledger::embedded::record::{Before, Records};
 use crate::ledger::embedded::wal::Files;
 use crate::ledger::embedded::watermarks::LogMarks;
 
-/// Bytes of the journal that are worth a transaction of their own.
+/// Bytes of the log that are worth a transaction.
 const WORTH_MERGING: u64 = 256 << 10;
 
-/// While couriers are busy, what comes is left in the journal so long at most, and looked at so often.
+/// While couriers are busy, a block stays unread for at most this long, and is reconsidered at this interval.
 const READ_AT_THE_LATEST: Duration = Duration::from_secs(5);
 const READ_AGAIN: Duration = Duration::from_millis(5);
 
-/// While rows are written beside the writer, it looks so often whether they are.
+/// While the flush thread writes, the writer polls it at this interval.
 pub(crate) const LOOK_BESIDE: Duration = Duration::from_millis(1);
 
-/// What has come within so long shares a transaction if it is little: single events that come one after
-/// the other would each write their pages again.
+/// Blocks that arrive within this time share a transaction if they are small: otherwise single events in
+/// quick succession would each write the same pages again.
 const MERGE_EVERY: Duration = Duration::from_millis(20);
 
-/// Reads what waits in the journal, and knows what must not overtake it.
+/// Reads the log back, and holds the verbs that must not overtake it.
 #[derive(Debug)]
 pub(crate) struct LogReader {
     files: Files,
@@ -43,14 +43,14 @@ pub(crate) struct LogReader {
     pub marks: LogMarks,
     /// Bytes of the blocks that are read and not merged.
     read_bytes: u64,
-    /// When what little is in the journal is merged.
+    /// When a small rest of the log is merged.
     merge_at: Instant,
-    /// What waits until the block with this number is merged.
+    /// Verbs that wait until the block with this number is read.
     held: VecDeque<(u64, Held)>,
 }
 
 impl LogReader {
-    /// Goes on behind the block `merged`.
+    /// Continues behind the block `merged`.
     pub fn new(directory: &Path, found: &Found, merged: u64, shared: Arc<Shared>) -> Self {
         Self {
             files: Files::new(directory, found),
@@ -63,7 +63,7 @@ impl LogReader {
         }
     }
 
-    /// How long what waits in the journal is left there; `None`: nothing does.
+    /// How long the unread blocks may stay in the log; `None` if there is nothing to do.
     pub fn merge_in(&self, state: &State, flusher: &Flusher) -> Option<Duration> {
         let memtable = &state.members.memtable;
         let now = Instant::now();
@@ -83,7 +83,7 @@ impl LogReader {
         }
     }
 
-    /// Whether couriers are busy without what waits in the journal: read later it is written once.
+    /// Whether couriers are busy without the unread blocks: read later, their members are written only once.
     fn may_read_later(&self, state: &State) -> bool {
         let now = Instant::now();
         self.held.iter().all(|(_, held)| held.has_only_readers())
@@ -97,8 +97,8 @@ impl LogReader {
                 .is_some_and(|began| now.saturating_duration_since(began) < READ_AT_THE_LATEST)
     }
 
-    /// Whether everything that waits in the journal is of audiences that are told quickly: others do
-    /// not wait for them ([P5](crate::design::P5)).
+    /// Whether all unread blocks concern audiences that are being told quickly: audiences that wait for
+    /// something else must not wait for them ([P5](crate::design::P5)).
     fn all_unread_are_being_told(&self, state: &State, now: Instant) -> bool {
         let State { audiences, members, .. } = state;
         self.shared.kinds().unread().iter().all(|(destination, audience)| {
@@ -109,19 +109,19 @@ impl LogReader {
         })
     }
 
-    /// What little there is, is merged with the next group.
+    /// Merges even a small rest with the next group.
     pub fn merge_now(&mut self) {
         self.merge_at = Instant::now();
     }
 
-    /// A group that has read the journal up to this block was done.
+    /// A group that has read the log up to this block was applied.
     pub fn has_read(&mut self, block: u64) {
         self.marks.read = block;
         self.shared.has_read(block);
         self.merge_at = Instant::now() + MERGE_EVERY;
     }
 
-    /// The blocks up to this one are in the tables, and that is synced.
+    /// The blocks up to this one are in the tables, and the transaction is synced.
     pub fn is_merged(&mut self, through: u64) {
         if self.marks.merged < through {
             self.marks.merged = through;
@@ -136,13 +136,13 @@ impl LogReader {
         self.shared.has_read(self.marks.read);
     }
 
-    /// The ledger is closed before the turn of those has come that wait.
+    /// The ledger is closing: fails the verbs that wait for a block.
     pub fn fail_held(&mut self) {
         self.held.drain(..).for_each(|(_, held)| held.fail());
     }
 
-    /// Adds what waits in the journal to the group, a part of it if it is much: then whatever must not
-    /// overtake it waits.
+    /// Adds unread blocks to the group, up to a limit. If some stay unread, the verbs that must not overtake
+    /// them wait.
     pub fn read_into(
         &mut self,
         group: &mut Group,
@@ -156,9 +156,9 @@ impl LogReader {
         if is_early && !group.follows_journal() && !may_be_told {
             return Ok(());
         }
-        // After the verbs were taken: whatever they came after is in it.
+        // Asked after the commands were received: whatever was appended before them is covered.
         let last = self.shared.journal.last();
-        // Without room for what they change, nothing is read until rows are written.
+        // A full memtable has no room for more changes: nothing is read until some are flushed.
         let is_full = state.members.memtable.is_full();
         let most = if is_full { 0 } else { self.shared.pace.most_read };
         let blocks = self.shared.journal.behind(read, most);

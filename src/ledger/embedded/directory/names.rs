@@ -1,13 +1,13 @@
-//! The names of the files that every ledger has.
+//! Names of the files that every ledger has.
 
 use std::path::{Path, PathBuf};
 
-/// The database's name in the directory of the ledger.
+/// The database.
 pub(crate) const DATABASE: &str = "ledger.db";
-/// Locked while somebody has the ledger.
+/// Locked by the process that has the ledger open.
 pub(crate) const LOCK: &str = "lock";
 
-/// Where the database of a ledger's directory is.
+/// The path of the database in a ledger's directory.
 #[must_use]
 pub fn database(directory: &Path) -> PathBuf {
     directory.join(DATABASE)
