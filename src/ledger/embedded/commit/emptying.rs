@@ -52,7 +52,7 @@ fn is_for_now(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// How long a statement waits for a lock that another process holds.
+/// How long a statement waits for a lock that another connection holds.
 const BUSY: Duration = Duration::from_secs(5);
 
 /// Whether the logs of the ledger in `directory` hold anything.

@@ -57,7 +57,8 @@ pub(crate) struct Flusher {
     most_written: usize,
     /// The transaction that the flush thread is writing.
     beside: Option<Flushed>,
-    /// Who waits until all rows are written, by the next flush and by this one, and when that was so last.
+    /// Readers that wait for the next flush (`readers`) and for the one under way (`served`), and when the
+    /// memtable was last empty or a flush last began.
     readers: Vec<Reply<()>>,
     served: Vec<Reply<()>>,
     wrote_at: Instant,

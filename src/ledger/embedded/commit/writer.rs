@@ -97,7 +97,7 @@ impl Writer {
         let mut state = State::open(&database, settings, &also, Arc::clone(&shared))?;
         state.promise_kinds(found);
         if is_needed(&directory) {
-            state.erasure.note(); // a kill, or a stop that ran out of time, may have left deleted data in the logs
+            state.erasure.note(); // left by a kill, or a stop short of time
         }
         Ok(Self {
             database: Database::new(database),

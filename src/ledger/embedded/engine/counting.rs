@@ -1,5 +1,4 @@
-//! What there is of each destination, counted in memory: nobody who only wants to know how many there are
-//! need wait for rows that are written later.
+//! Counts members in memory, so that a caller who only wants numbers need not wait for a flush.
 
 use crate::ledger::counts::Counts;
 use crate::ledger::embedded::engine::state::State;

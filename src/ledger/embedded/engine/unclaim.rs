@@ -9,12 +9,12 @@ use crate::membership::{ContextKey, Timestamp};
 pub(crate) struct Unclaimed {
     pub audience: usize,
     pub members: Vec<(ContextKey, u64)>,
-    /// Since when the longest pending of those that wait again has been so.
+    /// The earliest time since when one of those that stay pending has waited.
     pub longest: Option<Timestamp>,
 }
 
 impl State {
-    /// Whether a member is in a batch.
+    /// Whether a member is in flight.
     pub fn is_claimed(&self, audience: usize, key: &ContextKey) -> bool {
         let hash = self.members.memtable.hash(key.as_str());
         self.audiences.list[audience].in_flight.contains(hash, key)
@@ -24,7 +24,7 @@ impl State {
     pub fn unclaim(&mut self, Unclaimed { audience, members, longest }: &Unclaimed) {
         let known = &mut self.audiences.list[*audience];
         if let Some(longest) = longest {
-            known.marks.look_again_from(*longest); // a claim of the same group has not seen them
+            known.marks.look_again_from(*longest); // a claim in the same group has not seen them
         }
         for (key, hash) in members {
             known.in_flight.remove(*hash, key);

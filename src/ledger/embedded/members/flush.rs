@@ -1,4 +1,4 @@
-//! Writing dirty members: the rows of a slice of the memtable.
+//! Writes the rows of dirty members that a flush has taken out of the memtable.
 
 use std::hint::black_box;
 
@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use crate::ledger::embedded::memtable::{AT_ONCE, Row, Taken};
 use crate::ledger::embedded::tables::members::{Stored, Storing, TOGETHER};
 
-/// Writes the rows of the members of a slice.
+/// Writes the rows of these members.
 pub(crate) fn write(taken: &Taken, db: &Connection) -> rusqlite::Result<()> {
     let mut storing = Storing::into(db);
     let pieces = taken
@@ -15,7 +15,7 @@ pub(crate) fn write(taken: &Taken, db: &Connection) -> rusqlite::Result<()> {
         .iter()
         .flat_map(|(audience, slots)| slots.chunks(AT_ONCE).map(|some| (*audience, some)));
     for (audience, some) in pieces {
-        // Texts are wherever there was place for them: looked at together they are waited for once.
+        // Long keys are on the heap: touching them together lets the cache misses overlap.
         let texts = some.iter().filter(|slot| slot.key.is_elsewhere());
         black_box(texts.filter(|slot| slot.key.show(|text| text.starts_with('\0'))).count());
         for run in some.chunk_by(|one, next| one.is_new() && next.is_new()) {

@@ -18,7 +18,7 @@ fn key(text: &str) -> ContextKey {
     ContextKey::new(text).expect("not empty")
 }
 
-/// Pending since then, or told.
+/// Pending since that stamp, or told if `None`.
 fn member(pending_since: Option<i64>) -> Member {
     Member {
         membership: Membership::In,
@@ -60,7 +60,7 @@ impl Bench {
         stored.expect("nothing is written");
     }
 
-    /// One pass in slices of two, while couriers tell; what it came to.
+    /// A whole flush in slices of two while couriers are busy; returns what was written.
     fn pass(&mut self, through: u64) -> Counts {
         self.members.memtable.begin_pass(through, true);
         let mut sum = Counts::default();
@@ -116,7 +116,7 @@ fn who_waits_is_found_in_the_order_of_waiting_wherever_the_row_is() {
     bench.pass(1);
     bench.pass(2);
     assert_eq!(bench.rows(), ["ada", "bob"]);
-    // Told, came late from the journal, and came after all.
+    // In this order: told, late from the log, and later than all others.
     bench.put("ada", Some(&member(Some(5))), member(None));
     bench.put("dan", None, member(Some(9)));
     bench.put("cid", None, member(Some(6)));
@@ -135,13 +135,13 @@ fn who_waits_is_found_in_the_order_of_waiting_wherever_the_row_is() {
 fn couriers_have_enough_if_so_many_wait_and_are_told_quickly() {
     let now = Instant::now();
     let later = |ms| now + Duration::from_millis(ms);
-    // who waits, who was told and when, when it is asked, whether that is enough
+    // Columns: members waiting, members told, when they were told, when it is asked, whether that is enough.
     let table = [
         (10, 1, 0, 0, true),
         (10, 1, 0, 60, true),
-        (10, 1, 0, 100, false), // nobody since
+        (10, 1, 0, 100, false), // nobody was told lately
         (9, 10, 0, 0, false),   // too few wait
-        (10, 0, 0, 0, false),   // too slowly: a change of others would wait too
+        (10, 0, 0, 0, false),   // too slow: other audiences would wait for these
     ];
     for (waiting, told, at, asked, enough) in table {
         let mut bench = Bench::new(80);
