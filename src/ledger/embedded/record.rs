@@ -205,7 +205,7 @@ const FEW_AUDIENCES: usize = 8;
 #[derive(Default)]
 struct Audiences<'a> {
     list: Vec<Audience<'a>>,
-    /// Of those behind the first few.
+    /// Positions of those after the first few.
     positions: HashMap<Audience<'a>, u32>,
     /// The previous result: neighbouring deltas mostly have the same audience.
     last: Option<(Audience<'a>, u32)>,

@@ -8,7 +8,7 @@ use crate::membership::DestinationName;
 /// Settings of the embedded ledger.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// A directory: database, lock, nothing else.
+    /// The directory of the ledger: the database and the log of SQLite, the ledger's own log, and the lock.
     pub path: PathBuf,
     /// While less is free on the disk, nothing is recorded; 0 uses the whole disk.
     pub disk_reserve_bytes: u64,

@@ -17,8 +17,7 @@ pub(crate) enum Key {
 
 const _: () = assert!(size_of::<Option<Key>>() == 24, "one word more than the pointer to a text");
 
-/// Overhead of a heap-allocated text: the allocator's header and the reference counts. A lower bound of the
-/// whole is below.
+/// Heap overhead of a text (allocator and reference counts), and the least that a text on the heap takes.
 const ALLOCATION_BYTES: usize = 32;
 const LEAST_ELSEWHERE_BYTES: usize = 64;
 

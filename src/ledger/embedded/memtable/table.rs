@@ -43,9 +43,9 @@ pub(crate) struct Memtable {
     count: usize,
     /// Heap memory of the long keys.
     text_bytes: usize,
-    /// Since the last slice.
+    /// Members added since the last slice was taken.
     added: usize,
-    /// Since the first of them has changed.
+    /// Since when the oldest change has been waiting for a flush.
     since: Option<Instant>,
     pass: Option<Pass>,
     marks: FlushMarks,

@@ -1,4 +1,4 @@
-//! What there is of a destination, counted in memory: while rows are written later the tables do not say it.
+//! Counts of a destination from memory: while members are dirty the tables are not up to date.
 
 use rusqlite::Connection;
 
@@ -7,14 +7,14 @@ use crate::ledger::counts::Counts;
 use crate::ledger::embedded::tables::members;
 use crate::membership::{DestinationName, Timestamp};
 
-/// The members of a destination.
+/// The members of a destination, as counted in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Counted {
     pub destination: DestinationName,
     pub counts: Counts,
-    /// Since when the longest pending one has been.
+    /// Since when the oldest pending member has waited.
     pub pending_since: Option<Timestamp>,
-    /// Rows of audiences that have members of whom there may be no row.
+    /// Rows of audiences with dirty members, which may have no row yet.
     pub unwritten: Vec<i64>,
 }
 

@@ -1,9 +1,10 @@
-//! The database of the writer, and a thread beside it that writes a transaction of its own into it now
-//! and then: the writer goes on in memory meanwhile.
+//! The writer's database, and the flush thread beside it: the thread borrows the connection for a transaction
+//! of its own, while the writer goes on in memory.
 //!
 //! # What always holds
-//! * Exactly one of the two has the connection; [`Database::connection`] waits until the other one gives it back.
-//! * What became of a transaction beside is known before the writer commits anything else.
+//! * Exactly one thread owns the connection; [`Database::connection`] blocks until the flush thread returns
+//!   it.
+//! * The outcome of a flush transaction is known before the writer commits anything else.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -13,27 +14,27 @@ use rusqlite::Connection;
 
 use crate::ledger::embedded::threads;
 
-/// What is to be written beside the writer.
+/// What the flush thread is to write.
 type Work = Box<dyn FnOnce(&Connection) -> rusqlite::Result<()> + Send>;
-/// How long the commit took.
+/// How long the commit took, or why the transaction failed.
 type Outcome = rusqlite::Result<Duration>;
 
-/// The connection of the writer.
+/// The writer's connection, which is sometimes lent to the flush thread.
 #[derive(Debug)]
 pub(crate) struct Database {
-    /// Unless it is lent.
+    /// Empty while the connection is lent.
     here: OnceCell<Connection>,
-    /// Started when it is lent for the first time.
+    /// The flush thread; started when the connection is first lent.
     thread: Option<RowsThread>,
-    /// What became of the last transaction beside, until it is asked for.
+    /// Outcome of the last flush transaction, until it is taken.
     outcome: RefCell<Option<Outcome>>,
-    /// The writer has begun a transaction, or does as soon as it looks into the database.
+    /// The writer has begun a transaction; on a lent connection it begins when that is back.
     is_begun: Cell<bool>,
-    /// Rows that were changed before that.
+    /// The connection's count of changed rows when the transaction began.
     changes: Cell<u64>,
 }
 
-/// The thread beside the writer, which ends when this is dropped.
+/// The flush thread, which ends when this is dropped.
 #[derive(Debug)]
 struct RowsThread {
     lend: Sender<(Connection, Work)>,
@@ -51,19 +52,18 @@ impl Database {
         }
     }
 
-    /// Whether a transaction beside the writer is not known to have ended.
+    /// Whether the flush thread has the connection, as far as is known.
     pub fn is_lent(&self) -> bool {
         self.here.get().is_none()
     }
 
-    /// What became of the last transaction beside the writer, once, as soon as that is known. What
-    /// failed was rolled back.
+    /// Takes the outcome of the last flush transaction, once it is known. A failed one was rolled back.
     pub fn outcome(&self) -> Option<Outcome> {
         self.outcome.take()
     }
 
-    /// The connection; waits for the transaction beside the writer, if there is one, and is in a transaction of
-    /// the writer then if one was begun.
+    /// The connection. Blocks until the flush thread has returned it; the writer's transaction is then begun
+    /// on it, if there is one.
     pub fn connection(&self) -> rusqlite::Result<&Connection> {
         if let Some(here) = self.here.get() {
             return Ok(here);
@@ -76,17 +76,17 @@ impl Database {
         Ok(here)
     }
 
-    /// Waits for the transaction beside the writer, if there is one.
+    /// Blocks until the flush thread has returned the connection.
     pub fn wait(&self) -> rusqlite::Result<()> {
         self.connection().map(|_| ())
     }
 
-    /// Begins a transaction of the writer: at once, or when it looks into the database.
+    /// Begins a transaction of the writer: at once, or on the first use of a connection that is lent.
     pub fn begin(&mut self) -> rusqlite::Result<()> {
         let thread = self.thread.as_ref().filter(|_| self.is_lent());
         match thread.map(|thread| thread.back.try_recv()) {
             Some(Ok(back)) => _ = self.take_back(back),
-            Some(Err(TryRecvError::Disconnected)) => self.wait()?, // it will not come
+            Some(Err(TryRecvError::Disconnected)) => self.wait()?, // the thread has ended: fails
             Some(Err(TryRecvError::Empty)) | None => {}
         }
         self.is_begun.set(true);
@@ -98,7 +98,7 @@ impl Database {
         connection.execute_batch("BEGIN")
     }
 
-    /// Ends a transaction that has not looked into the database, which is lent.
+    /// Ends a transaction that has not used the connection, which is lent.
     pub fn give_up(&self) {
         self.is_begun.set(false);
     }
@@ -114,15 +114,15 @@ impl Database {
         Ok(())
     }
 
-    /// Ends a transaction that failed; what was written beside it has ended too.
+    /// Rolls back a transaction that failed; the flush transaction has ended too.
     pub fn roll_back(&self) {
-        // One that never began, or that SQLite has ended itself, has nothing to roll back.
+        // Fails if it never began, or if SQLite has already rolled it back.
         let _ = self.connection().and_then(|db| db.execute_batch("ROLLBACK"));
         self.is_begun.set(false);
     }
 
-    /// Writes a transaction beside the writer, which is in none. What became of the one before was
-    /// asked for.
+    /// Lends the connection to the flush thread, which does `work` in a transaction. The writer is in none,
+    /// and has taken the outcome of the previous one.
     pub fn write_beside(
         &mut self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
@@ -138,14 +138,14 @@ impl Database {
             None => Err(lent),
         };
         if let Err((connection, work)) = refused {
-            // There is no thread to be had.
+            // No thread could be started: write here.
             self.outcome.replace(Some(write(&connection, work)));
             self.here = connection.into();
         }
         Ok(())
     }
 
-    /// Closes the connection. An error is of that, or of what was written beside last.
+    /// Closes the connection. An error is that of closing, or of the last flush transaction.
     pub fn close(mut self) -> rusqlite::Result<()> {
         self.wait()?;
         self.thread = None;
@@ -155,15 +155,15 @@ impl Database {
 
     fn take_back(&self, (connection, outcome): (Connection, Outcome)) -> &Connection {
         self.outcome.replace(Some(outcome));
-        self.here.get_or_init(|| connection) // it was lent
+        self.here.get_or_init(|| connection) // the cell is empty: it was lent
     }
 }
 
 impl Drop for Database {
-    /// Nothing is written any more when this returns: the lock of the ledger is freed next.
+    /// Waits for the flush thread, so that nothing is written after this: the ledger's lock is released next.
     fn drop(&mut self) {
         if let Some(thread) = self.thread.take().filter(|_| self.is_lent()) {
-            let _ = thread.back.recv(); // nothing comes from a thread that has panicked
+            let _ = thread.back.recv(); // a thread that has panicked sends nothing
         }
     }
 }
@@ -189,7 +189,7 @@ impl RowsThread {
     }
 }
 
-/// One transaction, all of it or nothing.
+/// Does `work` in one transaction: all of it or nothing.
 fn write(connection: &Connection, work: Work) -> Outcome {
     let commit = || {
         let began = Instant::now();
