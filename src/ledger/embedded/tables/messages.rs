@@ -34,7 +34,7 @@ pub(crate) type Message = [u8; 16];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub at: Timestamp,
-    /// It was recorded before.
+    /// The message was recorded before.
     pub is_repeat: bool,
 }
 

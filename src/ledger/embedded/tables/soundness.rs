@@ -22,7 +22,7 @@ use crate::ledger::embedded::tables::sqlite_log;
 use crate::ledger::embedded::tables::version::VERSION;
 use rusqlite::{Connection, params};
 
-/// Most faults that are told: more say no more.
+/// Most faults that are listed: more would tell no more.
 const MOST: u32 = 20;
 
 /// Members read at once.

@@ -17,7 +17,7 @@ pub(crate) enum Task {
 }
 
 impl Task {
-    /// The name used in the API, in the tables and in logs.
+    /// The name that is stored and shown to people.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Resync => "resync",
