@@ -58,7 +58,7 @@ pub use opening::open::{is_there, may_begin};
 pub use settings::{DestinationSettings, Retention, Settings};
 pub use tables::open_error::OpenError;
 
-use commit::append::{self, Brought, Front, Incoming, Outcome};
+use commit::append::{self, Appender, Brought, Incoming, Outcome};
 use commit::background_check;
 use commit::command::{self, Command, Reply};
 use engine::kinds::Kinds;
@@ -79,7 +79,7 @@ const BYTES_A_DELTA: usize = 256;
 pub struct EmbeddedLedger {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
-    front: mpsc::Sender<Incoming>,
+    appender: mpsc::Sender<Incoming>,
     queue: Arc<Semaphore>,
     reader: Arc<reader::Reader>,
     /// The note of the previous run, as read when the ledger was opened.
@@ -114,7 +114,7 @@ impl EmbeddedLedger {
             pace,
             arrival: AtomicI64::new(recorded),
             stamp: AtomicI64::new(recorded),
-            journal: Log::new(&found),
+            log: Log::new(&found),
             kinds: Mutex::new(Kinds::new(settings.max_audiences, found.merged())),
             has_no_space: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
@@ -131,8 +131,8 @@ impl EmbeddedLedger {
             settings.check_every,
             commands.clone(),
         )?;
-        let (front, incoming) = mpsc::channel();
-        let appending = Front::new(
+        let (appender, incoming) = mpsc::channel();
+        let appending = Appender::new(
             Files::new(&settings.path, &found),
             incoming,
             commands.clone(),
@@ -150,7 +150,7 @@ impl EmbeddedLedger {
         let ledger = Self {
             shared,
             commands,
-            front,
+            appender,
             queue: Arc::new(Semaphore::new(QUEUE_DELTAS as usize)),
             reader,
             note,
@@ -172,7 +172,7 @@ impl EmbeddedLedger {
 
     async fn close_within(&self, by: Option<Instant>) {
         let (reply, appended) = oneshot::channel();
-        if self.front.send(Incoming::Close(reply)).is_ok() {
+        if self.appender.send(Incoming::Close(reply)).is_ok() {
             let _ = appended.await; // as below
         }
         let (reply, closed) = oneshot::channel();
@@ -226,7 +226,7 @@ impl EmbeddedLedger {
         }
         let (reply, outcome) = oneshot::channel();
         let request = append::Request { brought: Box::new(Brought { intakes, place }), reply };
-        self.front.send(Incoming::Record(request)).map_err(|_| LedgerError::Closed)?;
+        self.appender.send(Incoming::Record(request)).map_err(|_| LedgerError::Closed)?;
         match outcome.await {
             Ok(Outcome::Appended(brought)) => Ok(vec![Recorded::default(); brought.intakes.len()]),
             Ok(Outcome::ForWriter(brought)) => {

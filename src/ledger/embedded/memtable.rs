@@ -43,10 +43,10 @@ mod rate;
 mod slot;
 mod table;
 
-pub(crate) use flush::Taken;
+pub(crate) use flush::FlushSlice;
 pub(crate) use place::Place;
 pub(crate) use slot::Row;
-pub(crate) use table::{AT_ONCE, MEMBER_BYTES, Memtable, Written};
+pub(crate) use table::{AT_ONCE, FlushedCounts, MEMBER_BYTES, Memtable};
 
 #[cfg(test)]
 mod tests;

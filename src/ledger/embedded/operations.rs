@@ -81,7 +81,7 @@ impl Operations for EmbeddedLedger {
     }
 
     async fn disk(&self) -> Result<Disk, LedgerError> {
-        let journal_bytes = self.shared.journal.unmerged_bytes();
+        let journal_bytes = self.shared.log.unmerged_bytes();
         Ok(Disk { journal_bytes, ..self.read_tables(reader::Reader::disk).await? })
     }
 

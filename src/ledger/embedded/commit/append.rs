@@ -71,7 +71,7 @@ pub(crate) enum Outcome {
 
 /// Appends to the log until it is closed.
 #[derive(Debug)]
-pub(crate) struct Front {
+pub(crate) struct Appender {
     files: Files,
     incoming: Receiver<Incoming>,
     writer: Sender<Command>,
@@ -96,7 +96,7 @@ impl Waiting {
 /// Nothing can be appended any more.
 struct Ended;
 
-impl Front {
+impl Appender {
     pub fn new(
         files: Files,
         incoming: Receiver<Incoming>,
@@ -106,7 +106,7 @@ impl Front {
         Self { files, incoming, writer, shared, block: Vec::new(), record: Vec::new() }
     }
 
-    /// Starts the thread, which does [`Front::run`].
+    /// Starts the thread, which does [`Appender::run`].
     pub fn start(self) -> io::Result<()> {
         let (writer, shared) = (self.writer.clone(), Arc::clone(&self.shared));
         let failed = move |panicked: threads::Panicked| {
@@ -120,8 +120,8 @@ impl Front {
     fn run(mut self) {
         let mut before = 0;
         while let Ok(first) = self.incoming.recv() {
-            self.shared.journal.begin_to_append();
-            let (number, began) = (self.shared.journal.last() + 1, Instant::now());
+            self.shared.log.begin_to_append();
+            let (number, began) = (self.shared.log.last() + 1, Instant::now());
             if self.block.capacity() > 2 * MOST_BYTES {
                 // left by an unusually large request
                 (self.block, self.record) = (Vec::new(), Vec::new());
@@ -197,28 +197,28 @@ impl Front {
     }
 
     fn append(&mut self, number: u64, began: Instant, waiting: Waiting) -> Result<(), Ended> {
-        let journal = &self.shared.journal;
+        let log = &self.shared.log;
         if waiting.0.is_empty() {
-            journal.give_up();
+            log.give_up();
             return Ok(());
         }
-        if !journal.wait_for_room() {
+        if !log.wait_for_room() {
             waiting.answer(|_| Outcome::Refused(LedgerError::Closed));
             return Err(Ended);
         }
         let syncing = Instant::now();
-        match self.files.append(journal, number, &mut self.block, began) {
+        match self.files.append(log, number, &mut self.block, began) {
             Ok(block) => {
                 self.shared.counters.sync.took(syncing.elapsed());
-                if journal.publish(block) {
-                    let _ = self.writer.send(Command::Journaled); // the writer may have ended
+                if log.publish(block) {
+                    let _ = self.writer.send(Command::Appended); // the writer may have ended
                 }
                 waiting.answer(Outcome::Appended);
                 Ok(())
             }
             Err(AppendError::Write(error)) if is_want_of_space(&error) => {
                 self.shared.kinds().take_back(number);
-                journal.give_up();
+                log.give_up();
                 self.refuse(waiting, &error);
                 Ok(())
             }
@@ -226,8 +226,8 @@ impl Front {
             // are refused all the same: without the note, damage to the block before it is merged would go
             // unnoticed.
             Err(AppendError::Note { block, source }) if is_want_of_space(&source) => {
-                if journal.publish(block) {
-                    let _ = self.writer.send(Command::Journaled); // the writer may have ended
+                if log.publish(block) {
+                    let _ = self.writer.send(Command::Appended); // the writer may have ended
                 }
                 self.refuse(waiting, &source);
                 Ok(())

@@ -54,7 +54,7 @@ pub(crate) enum Command {
     Operate(Asked<Operation, u64>),
     Configure(Vec<DestinationSettings>, Reply<()>),
     /// A block was appended to the log.
-    Journaled,
+    Appended,
     /// The log has no space; the message of the operating system.
     Full(String),
     /// The log failed for another reason.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::ledger::LedgerError;
 use crate::ledger::embedded::commit::command::Reply;
-use crate::ledger::embedded::engine::rows::Marks;
+use crate::ledger::embedded::engine::rows::SavedMarks;
 use crate::ledger::embedded::engine::state::State;
 use crate::ledger::embedded::members::flush;
 use crate::ledger::embedded::memtable::Memtable;
@@ -47,7 +47,7 @@ pub(crate) enum Rows {
 pub(crate) struct Flushed {
     /// The last block of the log that is in the tables.
     pub merged: u64,
-    pub marks: Marks,
+    pub marks: SavedMarks,
 }
 
 /// The flush that is under way, and the readers that wait for it.
@@ -56,7 +56,7 @@ pub(crate) struct Flusher {
     /// Most dirty members written in one transaction.
     most_written: usize,
     /// The transaction that the flush thread is writing.
-    beside: Option<Flushed>,
+    writing: Option<Flushed>,
     /// Readers that wait for the next flush (`readers`) and for the one under way (`served`), and when the
     /// memtable was last empty or a flush last began.
     readers: Vec<Reply<()>>,
@@ -74,7 +74,7 @@ impl Flusher {
         let now = Instant::now();
         Self {
             most_written,
-            beside: None,
+            writing: None,
             readers: Vec::new(),
             served: Vec::new(),
             wrote_at: now,
@@ -85,11 +85,11 @@ impl Flusher {
 
     /// Whether the flush thread is writing.
     pub fn is_writing(&self) -> bool {
-        self.beside.is_some()
+        self.writing.is_some()
     }
 
     /// Whether the rows of some members are not up to date.
-    pub fn has_unwritten(&self, memtable: &Memtable) -> bool {
+    pub fn has_dirty_members(&self, memtable: &Memtable) -> bool {
         !memtable.is_empty() || self.is_writing()
     }
 
@@ -127,7 +127,7 @@ impl Flusher {
         if self.is_writing() {
             return;
         }
-        if !memtable.is_in_pass() {
+        if !memtable.is_flushing() {
             self.served.drain(..).for_each(found);
         }
         if memtable.is_empty() {
@@ -159,7 +159,7 @@ impl Flusher {
         if share == 0 {
             return Ok(());
         }
-        let taken = state.take_some(share);
+        let taken = state.take_slice(share);
         let merged = complete_through(&state.members.memtable, marks, marks.read);
         let is_news = merged > marks.merged;
         if taken.is_empty() && !is_news {
@@ -169,13 +169,13 @@ impl Flusher {
         let audiences = state.take_unsaved();
         let marks = audiences.iter().map(AudienceRow::mark).collect();
         let arrival = state.latest().0;
-        database.write_beside(move |db| {
+        database.lend(move |db| {
             flush::write(&taken, db)?;
             audiences.iter().try_for_each(|row| row.write(db))?;
             meta::keep_arrival(db, arrival)?;
             if is_news { meta::keep_merged(db, merged) } else { Ok(()) }
         })?;
-        self.beside = Some(Flushed { merged, marks });
+        self.writing = Some(Flushed { merged, marks });
         Ok(())
     }
 
@@ -183,9 +183,9 @@ impl Flusher {
     fn share(&mut self, memtable: &mut Memtable, read: u64, rows: Rows, now: Instant) -> usize {
         let is_soon = rows == Rows::Soon;
         let is_read = !self.readers.is_empty() && now - self.wrote_at >= WRITE_TO_READ;
-        if !memtable.is_in_pass() && (is_soon || is_read || memtable.is_due()) {
+        if !memtable.is_flushing() && (is_soon || is_read || memtable.is_due()) {
             self.served.append(&mut self.readers);
-            memtable.begin_pass(read, !is_soon && self.served.is_empty());
+            memtable.begin_flush(read, !is_soon && self.served.is_empty());
             self.wrote_at = now;
         }
         let hurries = is_soon || !self.served.is_empty() || !self.readers.is_empty();
@@ -198,7 +198,7 @@ impl Flusher {
 
     /// The flush thread has finished: returns what holds now if it committed.
     pub fn ended(&mut self) -> Option<Flushed> {
-        self.beside.take()
+        self.writing.take()
     }
 }
 
@@ -215,6 +215,6 @@ fn found(reader: Reply<()>) {
 impl Flusher {
     /// Pretends that a flush is under way that writes nothing new, up to the merged block.
     pub fn write_nothing(&mut self, merged: u64) {
-        self.beside = Some(Flushed { merged, marks: Marks::new() });
+        self.writing = Some(Flushed { merged, marks: SavedMarks::new() });
     }
 }

@@ -78,7 +78,7 @@ pub(crate) struct Group {
 
 /// Verbs that must not overtake the log: they wait until a block is read.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct WaitingForBlock {
     requests: Vec<Request>,
     operations: Vec<Asked<Operation, u64>>,
     claims: Vec<Asked<Wanted, Option<Batch>>>,
@@ -86,7 +86,7 @@ pub(crate) struct Held {
     counting: Vec<Reply<Vec<Counted>>>,
 }
 
-impl Held {
+impl WaitingForBlock {
     pub fn is_empty(&self) -> bool {
         self.has_only_readers() && self.caught_up.is_empty() && self.counting.is_empty()
     }
@@ -155,7 +155,7 @@ impl Group {
     }
 
     /// Whether it holds a verb that must not overtake the log.
-    pub fn follows_journal(&self) -> bool {
+    pub fn follows_log(&self) -> bool {
         !self.requests.is_empty()
             || !self.caught_up.is_empty()
             || !self.counting.is_empty()
@@ -205,24 +205,24 @@ impl Group {
     }
 
     /// Takes out the verbs that must not overtake the log; with `also_claims`, claims too.
-    pub fn hold(&mut self, also_claims: bool) -> Held {
-        let mut held = Held {
+    pub fn split_off_waiting(&mut self, also_claims: bool) -> WaitingForBlock {
+        let mut waiting = WaitingForBlock {
             requests: std::mem::take(&mut self.requests),
             caught_up: std::mem::take(&mut self.caught_up),
             counting: std::mem::take(&mut self.counting),
-            ..Held::default()
+            ..WaitingForBlock::default()
         };
         if also_claims {
-            held.claims = std::mem::take(&mut self.claims);
+            waiting.claims = std::mem::take(&mut self.claims);
         }
-        held.operations =
+        waiting.operations =
             self.operations.extract_if(.., |asked| !asked.what.may_overtake()).collect();
-        held
+        waiting
     }
 
     /// Puts back verbs that have waited for a block.
-    pub fn take_back(&mut self, held: Held) {
-        let Held { requests, operations, claims, caught_up, counting } = held;
+    pub fn take_back(&mut self, waiting: WaitingForBlock) {
+        let WaitingForBlock { requests, operations, claims, caught_up, counting } = waiting;
         self.requests.extend(requests);
         self.operations.extend(operations);
         self.claims.extend(claims);
@@ -254,7 +254,7 @@ impl Group {
             Command::Configure(destinations, reply) => {
                 self.configure = Some((destinations, reply));
             }
-            Command::Journaled => {}
+            Command::Appended => {}
             Command::CatchUp(reply) => self.caught_up.push(reply),
             Command::Count { all: true, reply } => self.counting.push(reply),
             Command::Count { all: false, reply } => self.counting_now.push(reply),
@@ -301,7 +301,7 @@ impl Group {
         }
         if self.configure.is_some() {
             state.show_destinations();
-            state.upkeep.wake(); // a resync of every audience may have begun
+            state.schedule.wake(); // a resync of every audience may have begun
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::ledger::embedded::commit::flushing::Flusher;
-use crate::ledger::embedded::commit::group::{Group, Held};
+use crate::ledger::embedded::commit::group::{Group, WaitingForBlock};
 use crate::ledger::embedded::engine::shared::Shared;
 use crate::ledger::embedded::engine::state::State;
 use crate::ledger::embedded::failure::{WriterFailure, failed};
@@ -28,7 +28,7 @@ const READ_AT_THE_LATEST: Duration = Duration::from_secs(5);
 const READ_AGAIN: Duration = Duration::from_millis(5);
 
 /// While the flush thread writes, the writer polls it at this interval.
-pub(crate) const LOOK_BESIDE: Duration = Duration::from_millis(1);
+pub(crate) const POLL_FLUSH: Duration = Duration::from_millis(1);
 
 /// Blocks that arrive within this time share a transaction if they are small: otherwise single events in
 /// quick succession would each write the same pages again.
@@ -46,7 +46,7 @@ pub(crate) struct LogReader {
     /// When a small rest of the log is merged.
     merge_at: Instant,
     /// Verbs that wait until the block with this number is read.
-    held: VecDeque<(u64, Held)>,
+    waiting: VecDeque<(u64, WaitingForBlock)>,
 }
 
 impl LogReader {
@@ -59,7 +59,7 @@ impl LogReader {
             marks: LogMarks::new(merged, found.last),
             read_bytes: 0,
             merge_at: Instant::now(),
-            held: VecDeque::new(),
+            waiting: VecDeque::new(),
         }
     }
 
@@ -67,16 +67,16 @@ impl LogReader {
     pub fn merge_in(&self, state: &State, flusher: &Flusher) -> Option<Duration> {
         let memtable = &state.members.memtable;
         let now = Instant::now();
-        let is_beside = flusher.is_writing();
-        match self.shared.journal.unmerged_bytes() - self.read_bytes {
-            0 if is_beside => Some(LOOK_BESIDE),
+        let is_flushing = flusher.is_writing();
+        match self.shared.log.unmerged_bytes() - self.read_bytes {
+            0 if is_flushing => Some(POLL_FLUSH),
             0 if memtable.is_empty() => None,
             0 if memtable.is_full() || flusher.serves() => Some(Duration::ZERO),
             0 => Some(flusher.next().saturating_duration_since(now)),
-            _ if memtable.is_full() => Some(if is_beside { LOOK_BESIDE } else { Duration::ZERO }),
+            _ if memtable.is_full() => Some(if is_flushing { POLL_FLUSH } else { Duration::ZERO }),
             _ if flusher.serves() => Some(Duration::ZERO),
             _ if self.may_read_later(state) => Some(READ_AGAIN),
-            ..WORTH_MERGING if self.held.is_empty() => {
+            ..WORTH_MERGING if self.waiting.is_empty() => {
                 Some(self.merge_at.saturating_duration_since(now))
             }
             _ => Some(Duration::ZERO),
@@ -86,13 +86,13 @@ impl LogReader {
     /// Whether couriers are busy without the unread blocks: read later, their members are written only once.
     fn may_read_later(&self, state: &State) -> bool {
         let now = Instant::now();
-        self.held.iter().all(|(_, held)| held.has_only_readers())
+        self.waiting.iter().all(|(_, waiting)| waiting.has_only_readers())
             && self.marks.read >= self.marks.told_through
             && state.members.memtable.is_ahead(now)
             && self.all_unread_are_being_told(state, now)
             && self
                 .shared
-                .journal
+                .log
                 .first_behind(self.marks.read)
                 .is_some_and(|began| now.saturating_duration_since(began) < READ_AT_THE_LATEST)
     }
@@ -125,7 +125,7 @@ impl LogReader {
     pub fn is_merged(&mut self, through: u64) {
         if self.marks.merged < through {
             self.marks.merged = through;
-            self.read_bytes -= self.shared.journal.merged(through);
+            self.read_bytes -= self.shared.log.merged(through);
         }
     }
 
@@ -137,8 +137,8 @@ impl LogReader {
     }
 
     /// The ledger is closing: fails the verbs that wait for a block.
-    pub fn fail_held(&mut self) {
-        self.held.drain(..).for_each(|(_, held)| held.fail());
+    pub fn fail_waiting(&mut self) {
+        self.waiting.drain(..).for_each(|(_, waiting)| waiting.fail());
     }
 
     /// Adds unread blocks to the group, up to a limit. If some stay unread, the verbs that must not overtake
@@ -153,24 +153,24 @@ impl LogReader {
         group.merged = merged;
         let is_early = self.merge_in(state, flusher).is_some_and(|merge_in| !merge_in.is_zero());
         let may_be_told = read < told_through;
-        if is_early && !group.follows_journal() && !may_be_told {
+        if is_early && !group.follows_log() && !may_be_told {
             return Ok(());
         }
         // Asked after the commands were received: whatever was appended before them is covered.
-        let last = self.shared.journal.last();
+        let last = self.shared.log.last();
         // A full memtable has no room for more changes: nothing is read until some are flushed.
         let is_full = state.members.memtable.is_full();
         let most = if is_full { 0 } else { self.shared.pace.most_read };
-        let blocks = self.shared.journal.behind(read, most);
+        let blocks = self.shared.log.behind(read, most);
         let through = blocks.last().map_or(read, |block| block.number);
         if through < last {
-            let held = group.hold(through < told_through);
-            if !held.is_empty() {
-                self.held.push_back((last, held));
+            let waiting = group.split_off_waiting(through < told_through);
+            if !waiting.is_empty() {
+                self.waiting.push_back((last, waiting));
             }
         }
-        let free = self.held.partition_point(|(until, _)| *until <= through);
-        self.held.drain(..free).for_each(|(_, held)| group.take_back(held));
+        let free = self.waiting.partition_point(|(until, _)| *until <= through);
+        self.waiting.drain(..free).for_each(|(_, waiting)| group.take_back(waiting));
         if blocks.is_empty() {
             return Ok(());
         }
@@ -185,7 +185,7 @@ impl LogReader {
                 records.push(record);
             }
             if let (Some(first), Some(began)) = (records.get(first), block.began) {
-                state.waits.note(first.stamp, began);
+                state.stamps.note(first.stamp, began);
             }
         }
         self.read_bytes += blocks.iter().map(|block| block.bytes).sum::<u64>();

@@ -12,13 +12,13 @@ use rusqlite::Connection;
 use tokio::time::Instant;
 
 use crate::ledger::LedgerError;
-use crate::ledger::embedded::commit::append::Front;
+use crate::ledger::embedded::commit::append::Appender;
 use crate::ledger::embedded::commit::checkpoint::Checkpointer;
 use crate::ledger::embedded::commit::command::Command;
 use crate::ledger::embedded::commit::emptying::{empty_journal, empty_log, is_needed};
 use crate::ledger::embedded::commit::flushing::{Flushed, Flusher, Rows, complete_through};
 use crate::ledger::embedded::commit::group::Group;
-use crate::ledger::embedded::commit::reading::{LOOK_BESIDE, LogReader};
+use crate::ledger::embedded::commit::reading::{LogReader, POLL_FLUSH};
 use crate::ledger::embedded::commit::space::Space;
 use crate::ledger::embedded::directory::reserve::is_full;
 use crate::ledger::embedded::engine::shared::Shared;
@@ -59,7 +59,7 @@ pub struct Writer {
     database: Database,
     commands: Receiver<Command>,
     /// Taken when its thread is started.
-    front: Option<Front>,
+    appender: Option<Appender>,
     log: LogReader,
     flusher: Flusher,
     state: State,
@@ -81,7 +81,7 @@ impl Writer {
         lock: Lock,
         mut database: Connection,
         commands: Receiver<Command>,
-        front: Front,
+        appender: Appender,
         found: &Found,
         shared: Arc<Shared>,
     ) -> Result<Self, OpenError> {
@@ -102,7 +102,7 @@ impl Writer {
         Ok(Self {
             database: Database::new(database),
             commands,
-            front: Some(front),
+            appender: Some(appender),
             log,
             flusher,
             state,
@@ -125,14 +125,14 @@ impl Writer {
         let ended = threads::caught("writer", || self.write_until_closed());
         let ended = ended.unwrap_or_else(|panicked| Err(panicked.into()));
         shared.has_failed.fetch_or(ended.is_err(), Ordering::Relaxed);
-        shared.journal.close();
+        shared.log.close();
         ended
     }
 
     /// Starts the append thread.
     pub(crate) fn start_front(&mut self) -> Result<(), WriterFailure> {
-        if let Some(front) = self.front.take() {
-            front.start().map_err(failed("starting"))?;
+        if let Some(appender) = self.appender.take() {
+            appender.start().map_err(failed("starting"))?;
         }
         Ok(())
     }
@@ -144,13 +144,13 @@ impl Writer {
             let mut group = Group::default();
             let had_no_space = self.space.is_wanting();
             let now = Instant::now();
-            let mut idle_for = self.state.upkeep.idle_for(now);
+            let mut idle_for = self.state.schedule.idle_for(now);
             if let Some(due) = self.state.erasure.due() {
                 idle_for = idle_for.min(due.saturating_duration_since(now));
             }
             if had_no_space {
                 let is_writing = self.flusher.is_writing();
-                let look_again = if is_writing { LOOK_BESIDE } else { LOOK_AGAIN };
+                let look_again = if is_writing { POLL_FLUSH } else { LOOK_AGAIN };
                 idle_for = idle_for.min(look_again);
             } else if let Some(merge_in) = self.log.merge_in(&self.state, &self.flusher) {
                 idle_for = idle_for.min(merge_in);
@@ -183,7 +183,7 @@ impl Writer {
             if closed.is_some() {
                 self.log.merge_now();
             }
-            self.read_journal(&mut group)?;
+            self.read_log(&mut group)?;
             if had_no_space || group.has_intakes() {
                 self.space.look(self.checkpointer.to_copy_bytes());
                 if self.space.is_reserve_reached() {
@@ -192,12 +192,12 @@ impl Writer {
             }
             let rows = match closed {
                 Some(_) => Rows::All,
-                None if is_quiet && self.log.marks.read == self.shared.journal.last() => Rows::Soon,
+                None if is_quiet && self.log.marks.read == self.shared.log.last() => Rows::Soon,
                 None => Rows::Due,
             };
             self.commit(group, rows)?;
             if closed.is_some() {
-                self.log.fail_held();
+                self.log.fail_waiting();
             }
             self.checkpointer
                 .after_commit(&self.database, self.space.spare_bytes())
@@ -214,7 +214,7 @@ impl Writer {
 
     /// Applies and commits a group, and begins to flush `rows`.
     fn commit(&mut self, mut group: Group, rows: Rows) -> Result<(), WriterFailure> {
-        let had_unwritten = self.has_unwritten();
+        let had_dirty_members = self.has_dirty_members();
         let now = Instant::now();
         match self.transact(&mut group, rows, now) {
             Ok(has_written) => {
@@ -234,7 +234,7 @@ impl Writer {
                     self.log.is_merged(self.complete_through(self.log.marks.read));
                 }
                 group.committed(&mut self.state);
-                self.shared.is_unwritten.store(self.has_unwritten(), Ordering::SeqCst);
+                self.shared.is_unwritten.store(self.has_dirty_members(), Ordering::SeqCst);
                 self.state.publish();
                 self.space.show();
                 group.answer();
@@ -245,8 +245,8 @@ impl Writer {
             Err(error) => {
                 self.database.roll_back();
                 // Of two failures, report the one that is not merely a full disk.
-                let error = match self.end_beside() {
-                    Err(beside) if !is_full(&beside, &self.directory) => beside,
+                let error = match self.end_flush() {
+                    Err(flush_error) if !is_full(&flush_error, &self.directory) => flush_error,
                     _ => error,
                 };
                 if !is_full(&error, &self.directory) {
@@ -260,7 +260,7 @@ impl Writer {
                 group.rolled_back(&mut self.state);
                 self.log.start_over(group.merges);
                 let db = self.database.connection().map_err(failed("reading"))?;
-                self.state.reload(db, had_unwritten).map_err(failed("reading"))?;
+                self.state.reload(db, had_dirty_members).map_err(failed("reading"))?;
                 self.shared.is_unwritten.store(false, Ordering::SeqCst);
                 self.state.publish();
                 self.space.show();
@@ -273,17 +273,17 @@ impl Writer {
     /// `true`: something was written to the database.
     fn transact(&mut self, group: &mut Group, rows: Rows, now: Instant) -> rusqlite::Result<bool> {
         let began = self.state.stamp();
-        self.state.waits.note(began, now);
+        self.state.stamps.note(began, now);
         if group.serves_couriers() {
             self.flusher.called(now);
         }
         self.database.begin()?;
-        self.end_beside()?;
-        let is_upkeep_due = !self.only_merges && self.state.upkeep.idle_for(now).is_zero();
+        self.end_flush()?;
+        let is_upkeep_due = !self.only_merges && self.state.schedule.idle_for(now).is_zero();
         let writes_all =
             rows == Rows::All || is_upkeep_due || self.space.is_full || group.needs_rows();
         let is_much = group.merges.is_some() || group.reported() >= self.shared.pace.reported_from;
-        let is_buffering = !writes_all && (is_much || self.has_unwritten());
+        let is_buffering = !writes_all && (is_much || self.has_dirty_members());
         self.state.members.buffer(is_buffering);
         let Self { database: db, state, .. } = self;
         if writes_all {
@@ -300,7 +300,7 @@ impl Writer {
             return Ok(false);
         }
         db.wait()?;
-        self.end_beside()?;
+        self.end_flush()?;
         let Self { database: db, state, .. } = self;
         let marks = state.save(db.connection()?)?;
         // On a full disk something is always written: only a successful write shows that there is space
@@ -324,13 +324,13 @@ impl Writer {
     }
 
     /// Adds what waits in the log to a group.
-    fn read_journal(&mut self, group: &mut Group) -> Result<(), WriterFailure> {
+    fn read_log(&mut self, group: &mut Group) -> Result<(), WriterFailure> {
         self.log.read_into(group, &mut self.state, &self.flusher)
     }
 
     /// Whether the rows of some members are not up to date.
-    fn has_unwritten(&self) -> bool {
-        self.flusher.has_unwritten(&self.state.members.memtable)
+    fn has_dirty_members(&self) -> bool {
+        self.flusher.has_dirty_members(&self.state.members.memtable)
     }
 
     /// See [`complete_through`].
@@ -350,7 +350,7 @@ impl Writer {
     /// Takes the outcome of the flush transaction, once it is known.
     ///
     /// Errors: the flush failed and was rolled back; memory is unchanged.
-    fn end_beside(&mut self) -> rusqlite::Result<()> {
+    fn end_flush(&mut self) -> rusqlite::Result<()> {
         let Some(outcome) = self.database.outcome() else { return Ok(()) };
         let flushed = self.flusher.ended();
         self.shared.counters.sync.took(outcome?);
@@ -374,14 +374,14 @@ impl Writer {
     /// Merges the rest of the log, until the deadline `by` or until the disk is full.
     pub(crate) fn merge_rest(&mut self, by: Option<Instant>) -> Result<(), WriterFailure> {
         self.only_merges = true;
-        let last = self.shared.journal.last();
+        let last = self.shared.log.last();
         while self.log.marks.merged < last
             && !self.space.is_full
             && by.is_none_or(|by| Instant::now() < by)
         {
             let mut group = Group::default();
             self.log.merge_now();
-            self.read_journal(&mut group)?;
+            self.read_log(&mut group)?;
             let is_last = group.merges.unwrap_or(self.log.marks.read) == last;
             self.commit(group, if is_last { Rows::All } else { Rows::Due })?;
             self.database.wait().map_err(failed("writing"))?; // there is nothing else to do meanwhile
@@ -391,7 +391,7 @@ impl Writer {
 
     /// Empties the logs once a deletion is long enough ago.
     fn erase_what_is_due(&mut self) -> Result<(), WriterFailure> {
-        let has_unwritten = self.has_unwritten();
+        let has_dirty_members = self.has_dirty_members();
         let State { erasure, rejected, .. } = &mut self.state;
         if rejected.take_erased() {
             erasure.note();
@@ -399,7 +399,7 @@ impl Writer {
         if erasure.due().is_none_or(|due| due > Instant::now()) {
             return Ok(());
         }
-        if erasure.left().is_none() && has_unwritten && !self.has_put_off_erasing {
+        if erasure.left().is_none() && has_dirty_members && !self.has_put_off_erasing {
             // The deleted members may still be dirty; a flush takes a second or two.
             self.has_put_off_erasing = true;
             erasure.again();
@@ -411,7 +411,7 @@ impl Writer {
             return Ok(());
         }
         let Some(mut left) = erasure.left() else { return Ok(()) };
-        left.files = empty_journal(&self.shared.journal, &self.directory, left.files);
+        left.files = empty_journal(&self.shared.log, &self.directory, left.files);
         if left.log {
             let emptied = self.checkpointer.empty(&self.database);
             left.log = !emptied.map_err(failed("emptying its log"))?;
@@ -424,7 +424,7 @@ impl Writer {
     /// be in a call.
     pub(crate) fn shut(mut self, logs: Logs) -> Result<(), WriterFailure> {
         self.database.wait().map_err(failed("closing"))?;
-        match self.end_beside() {
+        match self.end_flush() {
             Err(error) if !is_full(&error, &self.directory) => {
                 return Err(failed("writing")(error));
             }
@@ -446,7 +446,7 @@ impl Writer {
         self.checkpointer.stop();
         if let Logs::Emptied { by } = logs {
             empty_log(db, &self.directory, by).map_err(failed("emptying its log"))?;
-            empty_journal(&self.shared.journal, &self.directory, [true; FILES.len()]);
+            empty_journal(&self.shared.log, &self.directory, [true; FILES.len()]);
         }
         self.database.close().map_err(failed("closing"))?;
         drop(self.lock);
@@ -460,7 +460,7 @@ impl Writer {
     pub(crate) fn turn(&mut self) {
         let mut group = Group::default();
         self.commands.try_iter().for_each(|command| group.push(command));
-        self.read_journal(&mut group).expect("it can be read");
+        self.read_log(&mut group).expect("it can be read");
         self.commit(group, Rows::Due).expect("it can be written");
     }
 
@@ -469,7 +469,7 @@ impl Writer {
         &mut self,
         work: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<()> + Send + 'static,
     ) {
-        self.database.write_beside(work).expect("it comes back");
+        self.database.lend(work).expect("it comes back");
         self.flusher.write_nothing(self.log.marks.merged);
     }
 

@@ -79,7 +79,7 @@ fn claim_longest(
         picked != Picked::Enough
     })?;
     let taken = picking.taken();
-    let waiting_since = left_since.map(|stamp| state.waits.instant_of(stamp));
+    let waiting_since = left_since.map(|stamp| state.stamps.instant_of(stamp));
     let known = &mut state.audiences.list[index];
     known.waiting_since = waiting_since;
     if taken.is_empty() {
@@ -174,7 +174,7 @@ fn claim_told(
             member.told.is_some()
                 && member.pending_since.is_none()
                 && member.parked_at.is_none()
-                && ContextKey::new(key).is_some_and(|key| !state.is_claimed(index, &key))
+                && ContextKey::new(key).is_some_and(|key| !state.is_in_flight(index, &key))
         });
         if let Some(key) = told.and_then(|(key, _)| ContextKey::new(key)) {
             return claim_again(state, db, &route, &key);

@@ -178,7 +178,7 @@ fn drop_rows(
     if let Some(of) = state.audiences.destination(destination) {
         if only.is_none() {
             dropped::detach_rejected(db.connection()?, state.audiences.destinations[of].row)?;
-            state.upkeep.wake();
+            state.schedule.wake();
         }
         return each_audience(state, of, only, |state, audience| {
             state.drop_audience(db.connection()?, audience)
@@ -188,7 +188,7 @@ fn drop_rows(
     let Some(row) = destinations::find(db.connection()?, destination)? else {
         return Ok(Err(LedgerError::UnknownDestination(destination.clone())));
     };
-    state.upkeep.wake();
+    state.schedule.wake();
     let Some(only) = only else {
         dropped::detach_destination(db.connection()?, row)?;
         return Ok(Ok(1));

@@ -80,7 +80,7 @@ fn settle(state: &mut State, db: &Database, batch: Batch) -> rusqlite::Result<Op
             state.erasure.note();
         }
         if tell_once_more {
-            state.upkeep.reassert_later(db.connection()?, row, key, moment.stamp)?;
+            state.schedule.reassert_later(db.connection()?, row, key, moment.stamp)?;
         }
         Ok(next)
     })

@@ -7,8 +7,8 @@ use rusqlite::Connection;
 
 use crate::ledger::embedded::engine::state::State;
 use crate::ledger::embedded::members::flush;
-use crate::ledger::embedded::memtable::Taken;
-use crate::ledger::embedded::memtable::Written;
+use crate::ledger::embedded::memtable::FlushSlice;
+use crate::ledger::embedded::memtable::FlushedCounts;
 use crate::ledger::embedded::tables::audiences::AudienceRow;
 use crate::ledger::embedded::tables::database::Database;
 use crate::membership::Timestamp;
@@ -17,11 +17,11 @@ use crate::membership::Timestamp;
 const TAKEN_AT_ONCE: usize = 4096;
 
 /// The claim marks that a transaction writes, by the row of the audience.
-pub(crate) type Marks = Vec<(i64, Timestamp)>;
+pub(crate) type SavedMarks = Vec<(i64, Timestamp)>;
 
 impl State {
     /// Writes the rows of the audiences that have changed; returns their marks.
-    pub fn save(&mut self, db: &Connection) -> rusqlite::Result<Marks> {
+    pub fn save(&mut self, db: &Connection) -> rusqlite::Result<SavedMarks> {
         let rows = self.take_unsaved();
         rows.iter().try_for_each(|row| row.write(db))?;
         Ok(rows.iter().map(AudienceRow::mark).collect())
@@ -49,7 +49,7 @@ impl State {
     }
 
     /// These marks are on the disk.
-    pub fn marked(&mut self, marks: Marks) {
+    pub fn marked(&mut self, marks: SavedMarks) {
         for (row, through) in marks {
             if let Some(index) = self.audiences.of_row(row) {
                 self.audiences.list[index].marks.marked(through);
@@ -59,22 +59,22 @@ impl State {
 
     /// Writes all dirty members.
     pub fn write_members(&mut self, db: &Database) -> rusqlite::Result<()> {
-        self.members.memtable.begin_last_pass();
-        while self.members.memtable.is_in_pass() {
-            flush::write(&self.take_some(TAKEN_AT_ONCE), db.connection()?)?;
+        self.members.memtable.begin_full_flush();
+        while self.members.memtable.is_flushing() {
+            flush::write(&self.take_slice(TAKEN_AT_ONCE), db.connection()?)?;
         }
         Ok(())
     }
 
     /// Takes up to `most` members out of the memtable, to write them.
-    pub fn take_some(&mut self, most: usize) -> Taken {
-        let (taken, written) = self.members.memtable.take_some(most);
-        self.were_written(written);
+    pub fn take_slice(&mut self, most: usize) -> FlushSlice {
+        let (taken, written) = self.members.memtable.take_slice(most);
+        self.note_flushed(written);
         taken
     }
 
-    fn were_written(&mut self, all: BTreeMap<i64, Written>) {
-        for (row, Written { before, now, pending_through }) in all {
+    fn note_flushed(&mut self, all: BTreeMap<i64, FlushedCounts>) {
+        for (row, FlushedCounts { before, now, pending_through }) in all {
             let Some(index) = self.audiences.of_row(row) else { continue };
             let audience = &mut self.audiences.list[index];
             audience.written.change(before, now);

@@ -23,7 +23,7 @@ pub(crate) struct Shared {
     pub arrival: AtomicI64,
     /// The last stamp given out.
     pub stamp: AtomicI64,
-    pub journal: Log,
+    pub log: Log,
     pub kinds: Mutex<Kinds>,
     /// Whether the disk had no space when the writer last looked.
     pub has_no_space: AtomicBool,
@@ -58,7 +58,7 @@ impl Shared {
 
     /// The writer has read the blocks up to this number, and looks for more before it sleeps.
     pub fn has_read(&self, block: u64) {
-        self.journal.has_read(block);
+        self.log.has_read(block);
         self.kinds().has_read(block);
     }
 
@@ -72,7 +72,7 @@ impl Shared {
         let is_unwritten = || self.is_unwritten.load(Ordering::SeqCst);
         // The first check is only a shortcut that saves the log's lock. The second one counts: what is in
         // neither the log nor the memtable is in the tables.
-        is_unwritten() || self.journal.is_used() || is_unwritten()
+        is_unwritten() || self.log.is_used() || is_unwritten()
     }
 
     /// Notes a recorded arrival: the clock must never show less.

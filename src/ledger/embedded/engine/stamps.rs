@@ -19,12 +19,12 @@ const PART_OF_AGE: u32 = 250;
 
 /// Pairs of stamp and instant, oldest first.
 #[derive(Debug)]
-pub(crate) struct Waits {
+pub(crate) struct Stamps {
     long_ago: Instant,
     pairs: VecDeque<(Timestamp, Instant)>,
 }
 
-impl Waits {
+impl Stamps {
     pub fn new() -> Self {
         Self { long_ago: Instant::now(), pairs: VecDeque::new() }
     }
@@ -79,15 +79,15 @@ mod tests {
     fn days_are_remembered_less_exactly_but_remembered() {
         const EVERY: Duration = Duration::from_millis(100);
         let start = Instant::now();
-        let mut waits = Waits::new();
+        let mut stamps = Stamps::new();
         for tenth in 0..2_000_000_u32 {
-            waits.note(Timestamp(tenth.into()), start + EVERY * tenth);
+            stamps.note(Timestamp(tenth.into()), start + EVERY * tenth);
         }
-        assert!(waits.pairs.len() <= MOST);
+        assert!(stamps.pairs.len() <= MOST);
         let now = start + EVERY * 2_000_000;
         for tenths_ago in [1_u32, 600, 36_000, 864_000, 1_999_999] {
             let truly = start + EVERY * (2_000_000 - tenths_ago);
-            let known = waits.instant_of(Timestamp((2_000_000 - tenths_ago).into()));
+            let known = stamps.instant_of(Timestamp((2_000_000 - tenths_ago).into()));
             assert!(known <= truly, "{tenths_ago} tenths ago");
             let off = truly - known;
             let bound = (now - truly) / 100 + EVERY;
@@ -98,15 +98,15 @@ mod tests {
     #[test]
     fn a_stamp_maps_to_the_last_instant_noted_before_it() {
         let start = Instant::now();
-        let mut waits = Waits::new();
+        let mut stamps = Stamps::new();
         let at = |ms| start + Duration::from_secs(1) + Duration::from_millis(ms);
-        waits.note(Timestamp(100), at(0));
-        waits.note(Timestamp(150), at(5)); // too close to the one before: not noted
-        waits.note(Timestamp(200), at(20));
+        stamps.note(Timestamp(100), at(0));
+        stamps.note(Timestamp(150), at(5)); // too close to the one before: not noted
+        stamps.note(Timestamp(200), at(20));
         let cases =
-            [(99, waits.long_ago()), (100, at(0)), (199, at(0)), (200, at(20)), (900, at(20))];
+            [(99, stamps.long_ago()), (100, at(0)), (199, at(0)), (200, at(20)), (900, at(20))];
         for (stamp, expected) in cases {
-            assert_eq!(waits.instant_of(Timestamp(stamp)), expected, "stamp {stamp}");
+            assert_eq!(stamps.instant_of(Timestamp(stamp)), expected, "stamp {stamp}");
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::ledger::embedded::engine::erasure::Erasure;
 use crate::ledger::embedded::engine::schedule::Schedule;
 use crate::ledger::embedded::engine::shared::Published;
 use crate::ledger::embedded::engine::shared::Shared;
-use crate::ledger::embedded::engine::stamps::Waits;
+use crate::ledger::embedded::engine::stamps::Stamps;
 use crate::ledger::embedded::members::Members;
 use crate::ledger::embedded::memtable::Place;
 use crate::ledger::embedded::opening::open::Found;
@@ -45,12 +45,12 @@ pub(crate) type Tallies = BTreeMap<usize, Tally>;
 #[derive(Debug)]
 pub(crate) struct State {
     pub audiences: Audiences,
-    pub waits: Waits,
+    pub stamps: Stamps,
     pub persons: Persons,
     pub messages: Messages,
     pub rejected: Rejected,
     pub parked: Parked,
-    pub upkeep: Schedule,
+    pub schedule: Schedule,
     pub erasure: Erasure,
     /// Rate limit of the log line about entries that a deletion left in place.
     outlived: Seldom,
@@ -82,14 +82,14 @@ impl State {
         let reassert_after = audiences.reassert_after();
         let mut state = Self {
             audiences,
-            waits: Waits::new(),
+            stamps: Stamps::new(),
             persons: Persons::open(db)?,
             messages: Messages::open(db)?,
             rejected: Rejected::open(db, settings.rejected)?,
             parked: Parked::new(settings.parked),
             erasure: Erasure::new(shared.pace.erase_after),
             outlived: Seldom::default(),
-            upkeep: Schedule::open(db, settings.tombstone_ttl, reassert_after)?,
+            schedule: Schedule::open(db, settings.tombstone_ttl, reassert_after)?,
             members: Members::new(shared.pace.most_unwritten),
             shared,
             touched: BTreeSet::new(),
@@ -264,7 +264,7 @@ impl State {
         }
         state.walk = Some(Walk::of(task, stamp, state.counts.included));
         self.touch(audience);
-        self.upkeep.wake();
+        self.schedule.wake();
     }
 
     /// Drops an audience: its rows are erased a slice at a time, and LaunchDarkly is not told.
@@ -276,14 +276,14 @@ impl State {
             self.audiences.start_over(db, audience)?;
             self.touch(audience);
         }
-        self.upkeep.wake();
+        self.schedule.wake();
         Ok(())
     }
 
     /// Frees the memory and the place of an audience that has no row any more.
     fn free(&mut self, index: usize) {
         let Audience { destination, route, .. } = self.audiences.remove(index);
-        let merged = self.shared.journal.merged_through();
+        let merged = self.shared.log.merged_through();
         self.shared.kinds().forget(&route, merged);
         self.touched.remove(&index);
         self.unsaved.remove(&index);
@@ -330,7 +330,7 @@ impl State {
 
     /// Publishes which destinations are configured.
     pub fn show_destinations(&mut self) {
-        self.upkeep.reassert_after(self.audiences.reassert_after());
+        self.schedule.reassert_after(self.audiences.reassert_after());
         let mut published = self.shared.published();
         for destination in &self.audiences.destinations {
             let fresh = || Published {
@@ -358,7 +358,7 @@ impl State {
         if self.touched.is_empty() && self.steered.is_empty() {
             return;
         }
-        let long_ago = self.waits.long_ago();
+        let long_ago = self.stamps.long_ago();
         let mut wake = BTreeSet::new();
         let mut published = self.shared.published();
         for index in std::mem::take(&mut self.touched) {
@@ -398,12 +398,12 @@ impl State {
         self.members.memtable.forget();
         self.audiences.reload(db, is_lost)?;
         let routes = self.audiences.list.iter().map(|audience| &*audience.route);
-        let merged = self.shared.journal.merged_through();
+        let merged = self.shared.log.merged_through();
         self.shared.kinds().start_over(routes, merged);
         self.dropped.clear();
         self.rejected.reload(db)?;
         self.messages.reload(db)?;
-        self.upkeep.reload(db)?;
+        self.schedule.reload(db)?;
         // Positions may be stale: an audience may have been rolled back.
         self.touched.clear();
         self.unsaved.clear();

@@ -15,7 +15,7 @@ pub(crate) struct Unclaimed {
 
 impl State {
     /// Whether a member is in flight.
-    pub fn is_claimed(&self, audience: usize, key: &ContextKey) -> bool {
+    pub fn is_in_flight(&self, audience: usize, key: &ContextKey) -> bool {
         let hash = self.members.memtable.hash(key.as_str());
         self.audiences.list[audience].in_flight.contains(hash, key)
     }
@@ -31,9 +31,9 @@ impl State {
         }
         if known.is_dropped && known.in_flight.is_empty() {
             self.dropped.insert(known.row);
-            self.upkeep.wake();
+            self.schedule.wake();
         }
-        if let Some(since) = longest.map(|longest| self.waits.instant_of(longest)) {
+        if let Some(since) = longest.map(|longest| self.stamps.instant_of(longest)) {
             let other = known.waiting_since;
             known.waiting_since = Some(other.map_or(since, |other| other.min(since)));
         }

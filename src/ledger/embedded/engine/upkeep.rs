@@ -25,13 +25,13 @@ pub(crate) fn step(state: &mut State, db: &Database, now: Instant) -> rusqlite::
         state.erasure.note();
     }
     let purging = purge(state, db, now)?;
-    state.upkeep.sliced(now, reasserted || walking || dropping || purging);
+    state.schedule.sliced(now, reasserted || walking || dropping || purging);
     Ok(())
 }
 
 /// `true`: more is due.
 fn reassert_due(state: &mut State, db: &Database, now: Instant) -> rusqlite::Result<bool> {
-    let Some(through) = state.upkeep.take_reassertions(now) else { return Ok(false) };
+    let Some(through) = state.schedule.take_reassertions(now) else { return Ok(false) };
     let rows = reassertions::take(db.connection()?, through, SLICE)?;
     let more = rows.len() == SLICE;
     if !rows.is_empty() {
@@ -40,13 +40,13 @@ fn reassert_due(state: &mut State, db: &Database, now: Instant) -> rusqlite::Res
     for (_, row, key) in rows {
         let Some(audience) = state.audiences.of_row(row) else { continue };
         let Some(key) = ContextKey::new(&key) else { continue };
-        let is_called = state.is_claimed(audience, &key);
+        let is_called = state.is_in_flight(audience, &key);
         state.apply(db, audience, &key, |before, moment| {
             member::reassert_after_silence(before, is_called, moment)
         })?;
     }
     if more {
-        state.upkeep.reassert_more(now, through);
+        state.schedule.reassert_more(now, through);
     }
     Ok(more)
 }
@@ -54,12 +54,12 @@ fn reassert_due(state: &mut State, db: &Database, now: Instant) -> rusqlite::Res
 /// One slice of everything that expires. `true`: there is more.
 fn purge(state: &mut State, db: &Database, now: Instant) -> rusqlite::Result<bool> {
     let mut more = false;
-    if state.upkeep.is_look_due(now) {
+    if state.schedule.is_look_due(now) {
         let stamp = state.stamp();
         more |= state.rejected.purge_slice(db.connection()?, stamp, SLICE)?;
         more |= state.messages.purge_slice(db.connection()?, stamp, SLICE)?;
         more |= discard_parked(state, db)?;
-        state.upkeep.looked(now, more);
+        state.schedule.looked(now, more);
     }
     Ok(more | purge_tombstones(state, db, now)?)
 }
@@ -83,8 +83,8 @@ fn discard_parked(state: &mut State, db: &Database) -> rusqlite::Result<bool> {
 
 /// `true`: the search goes on.
 fn purge_tombstones(state: &mut State, db: &Database, now: Instant) -> rusqlite::Result<bool> {
-    let Some((row, key)) = state.upkeep.take_tombstone_walk(now) else { return Ok(false) };
-    let ttl = state.upkeep.tombstone_ttl();
+    let Some((row, key)) = state.schedule.take_tombstone_walk(now) else { return Ok(false) };
+    let ttl = state.schedule.tombstone_ttl();
     let stamp = state.stamp();
     let slice = members::walk(db.connection()?, (row, &key), SLICE)?;
     for (row, key, before) in &slice {
@@ -96,7 +96,7 @@ fn purge_tombstones(state: &mut State, db: &Database, now: Instant) -> rusqlite:
     }
     let is_more = slice.len() == SLICE;
     match slice.into_iter().next_back() {
-        Some((row, key, _)) if is_more => state.upkeep.walk_tombstones_behind(row, key),
+        Some((row, key, _)) if is_more => state.schedule.walk_tombstones_behind(row, key),
         _ => persons::purge(db.connection()?, stamp.before(ttl))?,
     }
     Ok(is_more)

@@ -18,7 +18,7 @@ const AHEAD: u64 = 5_000;
 pub(crate) fn step(state: &mut State, db: &Database) -> rusqlite::Result<bool> {
     let count = state.audiences.list.len();
     let is_walked = |state: &State, index: usize| state.audiences.list[index].walk.is_some();
-    let first = state.upkeep.next_walker;
+    let first = state.schedule.next_walker;
     let in_turn = (first..count).chain(0..first.min(count));
     let walked: Vec<usize> = in_turn.filter(|index| is_walked(state, *index)).collect();
     let mut left = SLICE;
@@ -26,7 +26,7 @@ pub(crate) fn step(state: &mut State, db: &Database) -> rusqlite::Result<bool> {
         if left == 0 {
             break;
         }
-        state.upkeep.next_walker = audience + 1;
+        state.schedule.next_walker = audience + 1;
         let rows = advance(state, db, *audience, left)?;
         left = left.saturating_sub(rows.max(1)); // even an empty slice is work
     }

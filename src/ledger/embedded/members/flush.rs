@@ -4,11 +4,11 @@ use std::hint::black_box;
 
 use rusqlite::Connection;
 
-use crate::ledger::embedded::memtable::{AT_ONCE, Row, Taken};
+use crate::ledger::embedded::memtable::{AT_ONCE, FlushSlice, Row};
 use crate::ledger::embedded::tables::members::{Stored, Storing, TOGETHER};
 
 /// Writes the rows of these members.
-pub(crate) fn write(taken: &Taken, db: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn write(taken: &FlushSlice, db: &Connection) -> rusqlite::Result<()> {
     let mut storing = Storing::into(db);
     let pieces = taken
         .0

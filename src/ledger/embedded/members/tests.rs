@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::ledger::counts::Counts;
-use crate::ledger::embedded::memtable::Written;
+use crate::ledger::embedded::memtable::FlushedCounts;
 use crate::ledger::embedded::tables::schema;
 use crate::ledger::member::Told;
 use crate::membership::Membership;
@@ -61,13 +61,13 @@ impl Bench {
     }
 
     /// A whole flush in slices of two while couriers are busy; returns what was written.
-    fn pass(&mut self, through: u64) -> Counts {
-        self.members.memtable.begin_pass(through, true);
+    fn flush(&mut self, through: u64) -> Counts {
+        self.members.memtable.begin_flush(through, true);
         let mut sum = Counts::default();
-        while self.members.memtable.is_in_pass() {
-            let (rows, written) = self.members.memtable.take_some(2);
+        while self.members.memtable.is_flushing() {
+            let (rows, written) = self.members.memtable.take_slice(2);
             flush::write(&rows, self.connection()).expect("the tables are there");
-            for Written { before, now, .. } in written.into_values() {
+            for FlushedCounts { before, now, .. } in written.into_values() {
                 sum.change(before, now);
             }
         }
@@ -90,19 +90,19 @@ fn a_pass_leaves_who_waits_to_the_next_one_and_frees_the_journal_up_to_where_the
     for (who, since) in [("ada", Some(5)), ("bob", None), ("cid", None)] {
         bench.put(who, None, member(since));
     }
-    let counts = bench.pass(3);
+    let counts = bench.flush(3);
     assert_eq!((counts.included, counts.pending), (2, 0));
     assert_eq!(bench.rows(), ["bob", "cid"]);
     assert_eq!(bench.members.memtable.complete_through(), 0, "ada's block may be among these");
 
     bench.put("dan", None, member(Some(6)));
-    let counts = bench.pass(4);
+    let counts = bench.flush(4);
     assert_eq!((counts.included, counts.pending), (1, 1));
     assert_eq!(bench.rows(), ["ada", "bob", "cid"], "once is enough");
     assert_eq!(bench.members.memtable.complete_through(), 3, "dan came later");
 
     bench.put("dan", None, member(None));
-    bench.pass(4);
+    bench.flush(4);
     assert_eq!(bench.rows(), ["ada", "bob", "cid", "dan"]);
     assert_eq!(bench.members.memtable.complete_through(), 4);
     assert!(bench.members.memtable.is_empty());
@@ -113,8 +113,8 @@ fn who_waits_is_found_in_the_order_of_waiting_wherever_the_row_is() {
     let mut bench = Bench::new(100);
     bench.put("ada", None, member(Some(5)));
     bench.put("bob", None, member(Some(7)));
-    bench.pass(1);
-    bench.pass(2);
+    bench.flush(1);
+    bench.flush(2);
     assert_eq!(bench.rows(), ["ada", "bob"]);
     // In this order: told, late from the log, and later than all others.
     bench.put("ada", Some(&member(Some(5))), member(None));
@@ -193,8 +193,8 @@ fn members_whose_keys_take_memory_of_their_own_leave_room_for_fewer() {
                 bench.put(&key(number), None, member(None));
             }
             assert!(bench.members.memtable.is_full(), "{most}, round {round}");
-            bench.members.memtable.begin_pass(0, false);
-            bench.members.memtable.take_some(usize::MAX);
+            bench.members.memtable.begin_flush(0, false);
+            bench.members.memtable.take_slice(usize::MAX);
         }
     }
 }

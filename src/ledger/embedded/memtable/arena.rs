@@ -3,7 +3,7 @@
 
 use std::mem;
 
-use crate::ledger::embedded::memtable::free_list::Vacant;
+use crate::ledger::embedded::memtable::free_list::FreeList;
 use crate::ledger::embedded::memtable::slot::Slot;
 
 /// Slots in a chunk; the first chunk grows up to this.
@@ -11,12 +11,12 @@ const PIECE: usize = 4096;
 
 /// All slots that are in use.
 #[derive(Debug, Default)]
-pub(super) struct Slots {
+pub(super) struct Arena {
     pieces: Vec<Vec<Option<Slot>>>,
-    vacant: Vacant,
+    free: FreeList,
 }
 
-impl Slots {
+impl Arena {
     /// The slot with this number, if it is in use.
     pub fn get(&self, number: u32) -> Option<&Slot> {
         let (piece, place) = place(number);
@@ -28,7 +28,7 @@ impl Slots {
         self.get(number).expect("a number that is known is of a slot in use")
     }
 
-    /// See [`Slots::get`].
+    /// See [`Arena::get`].
     pub fn get_mut(&mut self, number: u32) -> Option<&mut Slot> {
         self.room(number)?.as_mut()
     }
@@ -40,9 +40,9 @@ impl Slots {
 
     /// Stores a slot and returns its number.
     pub fn add(&mut self, slot: Slot) -> u32 {
-        if let Some(number) = self.vacant.take() {
+        if let Some(number) = self.free.take() {
             let room = self.room(number).expect("who is vacant was in use");
-            // The place is empty (`take`): checking that would read memory that is not cached.
+            // The place is empty (`Arena::take`): checking that would read memory that is not cached.
             mem::forget(room.replace(slot));
             return number;
         }
@@ -58,7 +58,7 @@ impl Slots {
     /// Takes a slot out and frees its number.
     pub fn take(&mut self, number: u32) -> Option<Slot> {
         let taken = self.room(number)?.take()?;
-        self.vacant.add(number);
+        self.free.add(number);
         Some(taken)
     }
 

@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use hashbrown::HashTable;
 
-use crate::ledger::embedded::memtable::arena::Slots;
+use crate::ledger::embedded::memtable::arena::Arena;
 use crate::ledger::embedded::memtable::key::Key;
 use crate::ledger::embedded::memtable::place::Place;
 use crate::ledger::embedded::memtable::rate::TellingRate;
@@ -18,7 +18,7 @@ use crate::membership::{ContextKey, Timestamp};
 /// Found by key, and by the time since when they are pending.
 #[derive(Debug, Default)]
 pub(super) struct DirtyMembers {
-    slots: Slots,
+    slots: Arena,
     by_key: HashTable<u32>,
     /// Pending members in the order in which they began to wait. May hold stale entries: one counts only if
     /// its slot has the same time.
@@ -74,10 +74,10 @@ impl DirtyMembers {
             return;
         }
         if was.is_some() {
-            self.waits_no_more();
+            self.remove_pending();
         }
         if let Some(since) = since {
-            self.waits(since, number);
+            self.add_pending(since, number);
         }
     }
 
@@ -88,12 +88,12 @@ impl DirtyMembers {
         let hash_of = |number: &u32| self.slots.of(*number).hash(hasher);
         self.by_key.insert_unique(hash, number, hash_of);
         if let Some(since) = since {
-            self.waits(since, number);
+            self.add_pending(since, number);
         }
         number
     }
 
-    fn waits(&mut self, since: Timestamp, number: u32) {
+    fn add_pending(&mut self, since: Timestamp, number: u32) {
         self.pending += 1;
         let one = (since, number);
         // Usually the latest, unless its stamp is from the log and other members have got theirs since.
@@ -104,7 +104,7 @@ impl DirtyMembers {
         }
     }
 
-    fn waits_no_more(&mut self) {
+    fn remove_pending(&mut self) {
         self.pending -= 1;
         let Self { slots, waiting, pending, .. } = self;
         while waiting.front().is_some_and(|one| !is_waiting(slots, *one)) {
@@ -161,12 +161,12 @@ impl DirtyMembers {
             entry.remove();
         }
         if taken.pending_since().is_some() {
-            self.waits_no_more();
+            self.remove_pending();
         }
         Some(taken)
     }
 }
 
-fn is_waiting(slots: &Slots, (since, number): (Timestamp, u32)) -> bool {
+fn is_waiting(slots: &Arena, (since, number): (Timestamp, u32)) -> bool {
     slots.get(number).is_some_and(|slot| slot.pending_since() == Some(since))
 }

@@ -16,7 +16,7 @@ const LEAST: usize = 4096;
 
 /// What is left of a flush.
 #[derive(Debug)]
-pub(super) struct Pass {
+pub(super) struct Flush {
     /// Slot numbers by the row of their audience, in reverse order, so that the next one is popped from the
     /// end.
     pub left: Vec<(i64, Vec<u32>)>,
@@ -30,7 +30,7 @@ pub(super) struct Pass {
     pub kept: usize,
 }
 
-impl Pass {
+impl Flush {
     /// How many members to write now, at most `most`, to end in time and to make room for `for_room` more.
     pub fn share(&self, most: usize, for_room: usize) -> usize {
         let part = self.began.elapsed().as_secs_f64() / TAKES.as_secs_f64();
@@ -48,9 +48,9 @@ impl Pass {
 
 /// Members taken out of the memtable to be written, by the row of their audience.
 #[derive(Debug, Default)]
-pub(crate) struct Taken(pub Vec<(i64, Vec<Slot>)>);
+pub(crate) struct FlushSlice(pub Vec<(i64, Vec<Slot>)>);
 
-impl Taken {
+impl FlushSlice {
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|(_, slots)| slots.is_empty())
     }

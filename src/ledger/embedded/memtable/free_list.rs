@@ -6,7 +6,7 @@ const WORD: usize = u64::BITS as usize;
 
 /// The set of free numbers.
 #[derive(Debug, Default)]
-pub(super) struct Vacant {
+pub(super) struct FreeList {
     /// One bit for each number.
     words: Vec<u64>,
     count: usize,
@@ -14,7 +14,7 @@ pub(super) struct Vacant {
     at: usize,
 }
 
-impl Vacant {
+impl FreeList {
     /// Frees a number.
     pub fn add(&mut self, number: u32) {
         let number = number as usize;
@@ -51,13 +51,13 @@ mod tests {
 
     #[test]
     fn numbers_are_given_out_in_rising_order_round_and_round() {
-        let mut vacant = Vacant::default();
-        assert_eq!(vacant.take(), None);
+        let mut free = FreeList::default();
+        assert_eq!(free.take(), None);
         let mut take = |added: &[u32], most: usize| -> Vec<u32> {
             for number in added {
-                vacant.add(*number);
+                free.add(*number);
             }
-            std::iter::from_fn(|| vacant.take()).take(most).collect()
+            std::iter::from_fn(|| free.take()).take(most).collect()
         };
         assert_eq!(take(&[700, 3, 64, 63, 3], 3), [3, 63, 64]);
         assert_eq!(take(&[5, 66, 1], 9), [66, 700, 1, 5], "what lies behind comes next");

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::ledger::counts::Counts;
 use crate::ledger::embedded::memtable::audience::DirtyMembers;
-use crate::ledger::embedded::memtable::flush::{Pass, Taken, in_order};
+use crate::ledger::embedded::memtable::flush::{Flush, FlushSlice, in_order};
 use crate::ledger::embedded::memtable::place::Place;
 use crate::ledger::embedded::memtable::slot::Slot;
 use crate::ledger::embedded::watermarks::FlushMarks;
@@ -47,13 +47,13 @@ pub(crate) struct Memtable {
     added: usize,
     /// Since when the oldest change has been waiting for a flush.
     since: Option<Instant>,
-    pass: Option<Pass>,
+    flush: Option<Flush>,
     marks: FlushMarks,
 }
 
 /// How a slice of a flush changes what the rows of an audience count as.
 #[derive(Debug, Default)]
-pub(crate) struct Written {
+pub(crate) struct FlushedCounts {
     /// Counts of these rows before and after the slice is written.
     pub before: Counts,
     pub now: Counts,
@@ -71,7 +71,7 @@ impl Memtable {
             text_bytes: 0,
             added: 0,
             since: None,
-            pass: None,
+            flush: None,
             marks: FlushMarks::default(),
         }
     }
@@ -209,50 +209,50 @@ impl Memtable {
         of.flat_map(move |of| of.pending_behind(after, &self.hasher))
     }
 
-    pub fn is_in_pass(&self) -> bool {
-        self.pass.is_some()
+    pub fn is_flushing(&self) -> bool {
+        self.flush.is_some()
     }
 
     /// Begins a flush. The log is read up to block `through`; `keeps`: leave pending members to the next
     /// flush once, because they will change again soon.
-    pub fn begin_pass(&mut self, through: u64, keeps: bool) {
+    pub fn begin_flush(&mut self, through: u64, keeps: bool) {
         let in_order = |(audience, of): (&i64, &DirtyMembers)| (*audience, in_order(of));
         let left: Vec<_> = self.audiences.iter().rev().map(in_order).collect();
         let members = left.iter().map(|(_, numbers)| numbers.len()).sum();
         self.added = 0;
-        self.pass =
-            Some(Pass { left, members, done: 0, began: Instant::now(), through, keeps, kept: 0 });
+        self.flush =
+            Some(Flush { left, members, done: 0, began: Instant::now(), through, keeps, kept: 0 });
     }
 
     /// How many members to write now so that there is room in time.
     pub fn share(&self, most: usize, hurries: bool) -> usize {
-        let Some(pass) = &self.pass else { return 0 };
+        let Some(flush) = &self.flush else { return 0 };
         if hurries || self.is_full() {
             return most;
         }
-        pass.share(most, if self.is_filling() { 2 * self.added } else { 0 })
+        flush.share(most, if self.is_filling() { 2 * self.added } else { 0 })
     }
 
     /// Takes up to `most` members out, to be written.
-    pub fn take_some(&mut self, most: usize) -> (Taken, BTreeMap<i64, Written>) {
-        let (mut all_taken, mut all_written) = (Taken::default(), BTreeMap::new());
-        let Some(mut pass) = self.pass.take() else { return (all_taken, all_written) };
+    pub fn take_slice(&mut self, most: usize) -> (FlushSlice, BTreeMap<i64, FlushedCounts>) {
+        let (mut all_taken, mut all_written) = (FlushSlice::default(), BTreeMap::new());
+        let Some(mut flush) = self.flush.take() else { return (all_taken, all_written) };
         self.added = 0;
         let mut share = most;
         while share > 0 {
-            let Some((audience, numbers)) = pass.left.last_mut() else { break };
-            let written: &mut Written = all_written.entry(*audience).or_default();
+            let Some((audience, numbers)) = flush.left.last_mut() else { break };
+            let written: &mut FlushedCounts = all_written.entry(*audience).or_default();
             let Some(of) = self.audiences.get_mut(audience) else { break };
             if all_taken.0.last().is_none_or(|(last, _)| last != audience) {
                 all_taken.0.push((*audience, Vec::with_capacity(share.min(numbers.len()))));
             }
             let slots = &mut all_taken.0.last_mut().expect("one is there").1;
             let taken = numbers.split_off(numbers.len().saturating_sub(share.min(AT_ONCE)));
-            (share, pass.done) = (share - taken.len(), pass.done + taken.len());
+            (share, flush.done) = (share - taken.len(), flush.done + taken.len());
             let hashes = of.hashes(&taken, &self.hasher);
             for (number, hash) in taken.into_iter().zip(hashes).rev() {
-                let Some(slot) = of.take(number, hash, pass.keeps) else {
-                    pass.kept += 1;
+                let Some(slot) = of.take(number, hash, flush.keeps) else {
+                    flush.kept += 1;
                     continue;
                 };
                 self.count -= 1;
@@ -263,29 +263,29 @@ impl Memtable {
                 slots.push(slot);
             }
             if numbers.is_empty() {
-                let (audience, _) = (*audience, pass.left.pop());
+                let (audience, _) = (*audience, flush.left.pop());
                 if of.is_empty() {
                     self.audiences.remove(&audience);
                 }
             }
         }
-        if pass.left.is_empty() {
-            self.end(&pass);
+        if flush.left.is_empty() {
+            self.end(&flush);
         } else {
-            self.pass = Some(pass);
+            self.flush = Some(flush);
         }
         (all_taken, all_written)
     }
 
     /// Ends a flush: it has written every member that the one before had left to it.
-    fn end(&mut self, pass: &Pass) {
-        self.marks.flushed(pass.through, pass.kept > 0);
-        self.since = (self.count > 0).then_some(pass.began);
+    fn end(&mut self, flush: &Flush) {
+        self.marks.flushed(flush.through, flush.kept > 0);
+        self.since = (self.count > 0).then_some(flush.began);
     }
 
     /// Begins a flush that leaves no member behind.
-    pub fn begin_last_pass(&mut self) {
-        self.begin_pass(self.marks.begun, false);
+    pub fn begin_full_flush(&mut self) {
+        self.begin_flush(self.marks.begun, false);
     }
 
     /// The last block of the log whose changes are all written.

@@ -85,10 +85,10 @@ proptest! {
                     dirty.insert(name, now);
                 }
                 Act::Flush { keeps, most } => {
-                    if !memtable.is_in_pass() {
-                        memtable.begin_pass(0, keeps);
+                    if !memtable.is_flushing() {
+                        memtable.begin_flush(0, keeps);
                     }
-                    let (Taken(slices), _) = memtable.take_some(most);
+                    let (FlushSlice(slices), _) = memtable.take_slice(most);
                     for (audience, slots) in slices {
                         let keys: Vec<String> =
                             slots.iter().map(|slot| slot.key.show(str::to_owned)).collect();

@@ -15,7 +15,7 @@ pub(crate) struct Counted {
     /// Since when the oldest pending member has waited.
     pub pending_since: Option<Timestamp>,
     /// Rows of audiences with dirty members, which may have no row yet.
-    pub unwritten: Vec<i64>,
+    pub dirty_audiences: Vec<i64>,
 }
 
 impl Counted {
@@ -26,7 +26,7 @@ impl Counted {
         let Counts { included, pending, parked } = self.counts;
         (view.included, view.pending, view.parked) = (included, pending, parked);
         view.pending_since = self.pending_since;
-        for audience in &self.unwritten {
+        for audience in &self.dirty_audiences {
             view.audiences += u64::from(!members::any(db, *audience)?);
         }
         Ok(())

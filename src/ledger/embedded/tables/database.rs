@@ -25,7 +25,7 @@ pub(crate) struct Database {
     /// Empty while the connection is lent.
     here: OnceCell<Connection>,
     /// The flush thread; started when the connection is first lent.
-    thread: Option<RowsThread>,
+    thread: Option<FlushThread>,
     /// Outcome of the last flush transaction, until it is taken.
     outcome: RefCell<Option<Outcome>>,
     /// The writer has begun a transaction; on a lent connection it begins when that is back.
@@ -36,7 +36,7 @@ pub(crate) struct Database {
 
 /// The flush thread, which ends when this is dropped.
 #[derive(Debug)]
-struct RowsThread {
+struct FlushThread {
     lend: Sender<(Connection, Work)>,
     back: Receiver<(Connection, Outcome)>,
 }
@@ -123,14 +123,14 @@ impl Database {
 
     /// Lends the connection to the flush thread, which does `work` in a transaction. The writer is in none,
     /// and has taken the outcome of the previous one.
-    pub fn write_beside(
+    pub fn lend(
         &mut self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
     ) -> rusqlite::Result<()> {
         self.wait()?;
         let Some(connection) = self.here.take() else { return Ok(()) };
         if self.thread.is_none() {
-            self.thread = RowsThread::start().ok();
+            self.thread = FlushThread::start().ok();
         }
         let lent = (connection, Box::new(work) as Work);
         let refused = match &self.thread {
@@ -168,7 +168,7 @@ impl Drop for Database {
     }
 }
 
-impl RowsThread {
+impl FlushThread {
     fn start() -> std::io::Result<Self> {
         let (lend, todo) = channel::<(Connection, Work)>();
         let (give_back, back) = channel();
@@ -221,7 +221,7 @@ mod tests {
         let connection = Connection::open_in_memory().expect("memory is there");
         let mut database = Database::new(connection);
         database
-            .write_beside(|db| db.execute_batch("CREATE TABLE seen (number UNIQUE)"))
+            .lend(|db| db.execute_batch("CREATE TABLE seen (number UNIQUE)"))
             .expect("it comes back");
         for number in 1..=3 {
             database.begin().expect("nothing else is begun");
@@ -231,7 +231,7 @@ mod tests {
                 .expect("it is another number");
             assert!(database.has_changed());
             database.roll_back();
-            database.write_beside(insert(number)).expect("it comes back");
+            database.lend(insert(number)).expect("it comes back");
             assert!(database.is_lent());
         }
         database.begin().expect("nothing else is begun");
@@ -250,13 +250,11 @@ mod tests {
         let connection = Connection::open_in_memory().expect("memory is there");
         let mut database = Database::new(connection);
         database
-            .write_beside(|db| {
+            .lend(|db| {
                 db.execute_batch("CREATE TABLE seen (number UNIQUE); INSERT INTO seen VALUES (1)")
             })
             .expect("it comes back");
-        database
-            .write_beside(|db| insert(2)(db).and_then(|()| insert(1)(db)))
-            .expect("it comes back");
+        database.lend(|db| insert(2)(db).and_then(|()| insert(1)(db))).expect("it comes back");
         database.begin().expect("nothing else is begun");
         assert_eq!(count(database.connection().expect("it comes back")), 1);
         let failure = database.outcome().expect("it was written").expect_err("1 is there");
@@ -270,11 +268,9 @@ mod tests {
         let connection = Connection::open_in_memory().expect("memory is there");
         let mut database = Database::new(connection);
         database
-            .write_beside(|db| db.execute_batch("CREATE TABLE seen (number UNIQUE)"))
+            .lend(|db| db.execute_batch("CREATE TABLE seen (number UNIQUE)"))
             .expect("it comes back");
-        database
-            .write_beside(|db| insert(1)(db).map(|()| panic!("planted")))
-            .expect("it comes back");
+        database.lend(|db| insert(1)(db).map(|()| panic!("planted"))).expect("it comes back");
         database.begin().expect("nothing else is begun");
         assert_eq!(count(database.connection().expect("it comes back")), 0);
         let failure = database.outcome().expect("it has ended").expect_err("it has panicked");
