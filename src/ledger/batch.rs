@@ -58,9 +58,9 @@ pub struct Room {
 pub struct Measure {
     /// Bytes of a request without members.
     pub call: fn(&Route) -> usize,
-    /// Bytes of a member without its context key; a lower bound.
+    /// Bytes of a member without its context key; an upper bound.
     pub member: fn(&Route) -> usize,
-    /// Bytes of a context key as sent; a lower bound.
+    /// Bytes of a context key as sent; an upper bound.
     pub key: fn(&ContextKey) -> usize,
 }
 

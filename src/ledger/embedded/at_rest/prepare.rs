@@ -1,5 +1,5 @@
 //! Prepares a ledger for a reader other than the daemon: checks SQLite's log, and merges what a killed daemon
-//! has left in the log, so that everything that was accepted is in the tables.
+//! has left in the ledger's own log, so that everything that was accepted is in the tables.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -4,8 +4,8 @@
 //! # What always holds
 //! * Nobody waits for readers: while a reader holds an old snapshot (a backup, a check, an export into a slow
 //!   pipe), SQLite's log grows on the disk, and is reused once the reader has gone (`tests::checkpoints`).
-//! * The less space is left, the sooner the log is copied, so that it never takes the space that the database
-//!   needs to grow by it (`tests/it/full_disk.rs`).
+//! * The less space is left, the sooner SQLite's log is copied, so that it never takes the space that the
+//!   database needs to grow by it (`tests/it/full_disk.rs`).
 //! * A failed copy or sync is never taken for a completed one: it ends the writer, unless the disk is merely
 //!   full (tests/it/faults.rs).
 
@@ -32,8 +32,8 @@ use crate::ledger::embedded::threads;
 const WORTH_IT: i32 = 4_096;
 /// Pages in SQLite's log from which the writer helps: 160 MiB.
 const TOO_MANY: i32 = 40_960;
-/// Where little space is left, the log is copied once it takes one part in this many of the spare space, and
-/// is at least [`LITTLE`] pages long: once the disk is full it could not be copied any more.
+/// Where little space is left, SQLite's log is copied once it takes one part in this many of the spare space,
+/// and is at least [`LITTLE`] pages long: once the disk is full it could not be copied any more.
 const PART_OF_SPARE: u64 = 4;
 const LITTLE: i32 = 64;
 /// Sizes in SQLite's log: a page, the header of each frame, and the header of the file.
@@ -57,7 +57,7 @@ pub(crate) struct Checkpointer {
 
 #[derive(Debug)]
 struct Shared {
-    /// Pages in the log after the last commit.
+    /// Pages in SQLite's log after the last commit.
     pages: AtomicI32,
     /// How many of these the last checkpoint had copied.
     copied: AtomicI32,
@@ -71,14 +71,14 @@ struct Shared {
     copying: Mutex<Option<rusqlite::Error>>,
 }
 
-/// Pages in the log, and how many of them are in the database.
+/// Pages in SQLite's log, and how many of them are in the database.
 struct Copied {
     log: i32,
     copied: i32,
 }
 
 impl Checkpointer {
-    /// Starts the thread, and makes `writer` report the length of its log after each commit.
+    /// Starts the thread, and makes `writer` report the length of SQLite's log after each commit.
     pub fn watch(writer: &mut Connection, directory: &Path) -> rusqlite::Result<Self> {
         let shared = Arc::new(Shared {
             pages: AtomicI32::new(0),
@@ -91,7 +91,7 @@ impl Checkpointer {
         let reported = Arc::clone(&shared);
         writer.wal_hook(Some(move |_: &mut _, length: i32| {
             if length < reported.pages.swap(length, Ordering::Relaxed) {
-                reported.copied.store(0, Ordering::Relaxed); // the log was restarted from its beginning
+                reported.copied.store(0, Ordering::Relaxed); // SQLite has restarted its log
             }
             Ok(())
         }))?;
@@ -183,7 +183,7 @@ impl Checkpointer {
         }
     }
 
-    /// Copies the rest of the log and truncates it. `false`: not possible yet.
+    /// Copies the rest of SQLite's log and truncates it. `false`: not possible yet.
     pub fn empty(&self, writer: &Database) -> rusqlite::Result<bool> {
         match self.shared.copying.try_lock() {
             Err(TryLockError::WouldBlock) => Ok(false),
@@ -194,8 +194,8 @@ impl Checkpointer {
         }
     }
 
-    /// Cuts off what a failed transaction has left behind the end of the log: the database needs that space
-    /// to grow. The caller makes sure that nothing is being written.
+    /// Cuts off what a failed transaction has left behind the end of SQLite's log: the database needs that
+    /// space to grow. The caller makes sure that nothing is being written.
     pub fn cut_log(&self) {
         let pages = self.shared.pages.load(Ordering::Relaxed);
         let Ok(pages @ 1..) = u64::try_from(pages) else { return }; // the end is not known
@@ -255,14 +255,14 @@ impl Shared {
     }
 }
 
-/// Pages in the log from which it is copied, given the spare space.
+/// Pages in SQLite's log from which it is copied, given the spare space.
 fn worth_it(spare_bytes: Option<u64>) -> i32 {
     let of_spare = spare_bytes.map(|spare| spare / PART_OF_SPARE / PAGE);
     let of_spare = of_spare.and_then(|pages| i32::try_from(pages).ok());
     of_spare.unwrap_or(WORTH_IT).clamp(LITTLE, WORTH_IT)
 }
 
-/// Copies as much of the log as no reader needs, without waiting for anybody.
+/// Copies as much of SQLite's log as no reader needs, without waiting for anybody.
 fn copy(db: &Connection) -> rusqlite::Result<Copied> {
     db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
         Ok(Copied { log: row.get(1)?, copied: row.get(2)? })

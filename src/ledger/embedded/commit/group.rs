@@ -320,7 +320,7 @@ impl Group {
         for reply in self.counting.into_iter().chain(self.counting_now) {
             let _ = reply.send(Ok(self.counted.clone()));
         }
-        self.claims.into_iter().for_each(Asked::answer); // last, as the courier goes on at once
+        self.claims.into_iter().for_each(Asked::answer); // wakes the couriers that wait for a batch
     }
 
     /// Takes back claims and configuration after a rollback; everything else is read again from the tables.

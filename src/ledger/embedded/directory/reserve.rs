@@ -83,7 +83,7 @@ impl Change {
 pub(crate) fn is_full(error: &rusqlite::Error, directory: &Path) -> bool {
     let Some(failure) = error.sqlite_error() else { return false };
     match (failure.code, failure.extended_code) {
-        // The index beside the log (`-shm`) can be rebuilt from the log: nothing is lost with it.
+        // The index beside SQLite's log (`-shm`) can be rebuilt from it: nothing is lost.
         (ErrorCode::DiskFull, _) | (_, ffi::SQLITE_IOERR_SHMSIZE) => true,
         (ErrorCode::CannotOpen, _) | (_, ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_SHMOPEN) => {
             takes_no_more(directory)
@@ -112,7 +112,7 @@ fn takes_no_more(directory: &Path) -> bool {
 
 /// A temporary file that probes whether the disk takes any more, …
 const PROBE: &str = "space-probe";
-/// … a bit more than the index beside the log (`-shm`) grows by.
+/// … a bit more than the index beside SQLite's log (`-shm`) grows by.
 const PROBE_BYTES: usize = 64 << 10;
 
 /// Bytes that can still be written to the disk of a directory; `None` if the system does not say.

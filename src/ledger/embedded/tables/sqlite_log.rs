@@ -3,10 +3,11 @@
 //! SQLite considers the log to end at the first bad frame: it cannot tell a transaction torn by a power
 //! failure, which was promised to nobody, from a bit that flipped in one that was promised. Everything behind
 //! that frame would be lost silently. So before SQLite opens it:
-//! * The index beside the log (`-shm`) says how many frames were committed and synced, if the process was
+//! * The index beside that log (`-shm`) says how many frames were committed and synced, if the process was
 //!   killed but the machine was not.
 //! * A transaction is begun only when the one before is synced: if a frame is bad and two transactions end
 //!   behind it, or another one goes on behind the first end, no power failure can have done that.
+//!
 //! The formats: `SQLite`, "WAL-mode File Format".
 
 use std::collections::BTreeSet;
@@ -21,7 +22,7 @@ const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
 const VERSION: u32 = 3_007_000;
 
-/// The fault of the log of the database at `path`, if there is one. Nobody may be writing the log.
+/// The fault of SQLite's log for the database at `path`, if there is one. Nobody may be writing the log.
 pub(crate) fn damage(path: &Path) -> io::Result<Option<String>> {
     let Some(mut log) = open(&with_suffix(path, "-wal"))? else { return Ok(None) };
     let mut head = [0; HEADER];
@@ -43,7 +44,7 @@ pub(crate) fn damage(path: &Path) -> io::Result<Option<String>> {
     Ok(frames.damage(committed.unwrap_or(0)))
 }
 
-/// Whether committed transactions in the log of the database at `path` hold all of these pages.
+/// Whether committed transactions in SQLite's log for the database at `path` hold all of these pages.
 pub(crate) fn has_pages(path: &Path, pages: RangeInclusive<u64>) -> io::Result<bool> {
     let Some(mut log) = open(&with_suffix(path, "-wal"))? else { return Ok(false) };
     let mut head = [0; HEADER];
@@ -129,7 +130,7 @@ impl Order {
 
 struct Header {
     page_bytes: usize,
-    /// New whenever the log is restarted.
+    /// New whenever SQLite restarts the log.
     salts: [u8; 8],
     sums: Sums,
     order: Order,
@@ -154,7 +155,7 @@ impl Header {
     }
 }
 
-/// What has been read of a log.
+/// What has been read of SQLite's log.
 struct Frames<'a> {
     header: &'a Header,
     sums: Sums,
