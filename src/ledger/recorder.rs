@@ -15,9 +15,9 @@ pub trait Recorder: Send + Sync + std::fmt::Debug {
     fn arrival(&self) -> Timestamp;
 
     /// Makes the intakes of one request durable, one for each destination: all of them or none. Only a
-    /// request of more than [`MOST_BYTES`](super::pieces::MOST_BYTES) is recorded in pieces: after an error
-    /// some of these may be durable, and the sender repeats the request. Everything is synced when this
-    /// returns; the outcomes are in the order of the intakes.
+    /// request of more than 4 MiB is recorded in pieces: after an error some of these may be durable, and the
+    /// sender repeats the request. Everything is synced when this returns; the outcomes are in the order of
+    /// the intakes.
     ///
     /// Waits while the queue in front of the ledger is full: call it with a timeout.
     async fn record_all(&self, intakes: Vec<Intake>) -> Result<Vec<Recorded>, LedgerError>;

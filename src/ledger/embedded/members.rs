@@ -55,7 +55,7 @@ impl Members {
         self.is_buffering = is_buffering;
     }
 
-    /// The hashes of the keys of up to [`AT_ONCE`] members. Also touches, for all of them together, the
+    /// The hashes of the keys of up to `AT_ONCE` members. Also touches, for all of them together, the
     /// memory that a look-up of each will read, so that the cache misses overlap instead of adding up.
     pub fn hashes<'a>(&self, members: impl Iterator<Item = (Whose, &'a str)>) -> Vec<u64> {
         let hash = |(whose, key): (Whose, &str)| (whose, self.memtable.hash(key));
