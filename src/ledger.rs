@@ -1,14 +1,15 @@
 //! The ledger: for every member of every audience, what it should be and what LaunchDarkly was told.
 //!
-//! A member is (destination, audience, context key). `receive` hands deltas in, `deliver` takes
-//! batches out; the ledger knows neither. It is state and not a log: ten changes of a member before
-//! the next call are one.
+//! A member is (destination, audience, context key). `receive` records deltas, `deliver` takes batches out;
+//! the ledger depends on neither. It holds state and is no log of changes: ten changes of a member before the
+//! next call become one.
 //!
 //! # What always holds
 //! * A delta is on stable storage when [`Recorder::record_all`] returns ([P1](crate::design::P1)).
 //! * The latest event time wins, whatever the order of arrival; a tie goes to the later arrival ([P2](crate::design::P2)).
 //! * A member is in at most one claimed batch ([P3](crate::design::P3)).
-//! * Pending is sticky: only [`Report::Settle`] or [`Report::Park`] of the claimed version clears it.
+//! * A pending member stays pending until [`Report::Settle`] or [`Report::Park`] reports the version that was
+//!   claimed.
 //!
 //! # What does not
 //! A crash between LaunchDarkly's answer and `settle` sends a batch twice. Harmless: a delta says

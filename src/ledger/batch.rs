@@ -1,4 +1,4 @@
-//! Members on their way to LaunchDarkly: what waits, and what a call takes along.
+//! Batches: what waits to be delivered, and what one call to LaunchDarkly carries.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -18,77 +18,78 @@ pub struct Route {
     pub audience: AudienceId,
     /// Gives the segment its name.
     pub audience_key: AudienceKey,
-    /// The kind of all members.
+    /// The context kind of every member of the audience.
     pub context_kind: ContextKind,
 }
 
 /// A member as it was when it was claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimedMember {
-    /// Who.
+    /// The member's context key.
     pub context_key: ContextKey,
-    /// What LaunchDarkly is to be told.
+    /// The membership that LaunchDarkly is to be told.
     pub membership: Membership,
-    /// Which state of the member this is: one that changed since stays pending.
+    /// The version that was claimed: a member that has changed since then stays pending.
     pub version: Timestamp,
 }
 
-/// Claimed members of one audience: in no other batch until they are settled, released or parked.
+/// Claimed members of one audience. Each is in this batch only, until it is settled, released or parked.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// Where they go.
+    /// The audience that the members belong to, and its destination.
     pub route: Arc<Route>,
-    /// Never empty; no member twice.
+    /// Never empty, and free of duplicates.
     pub members: Vec<ClaimedMember>,
 }
 
-/// The most that one batch may hold.
+/// Upper bounds of one batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
-    /// Members.
+    /// Most members.
     pub members: NonZeroUsize,
-    /// Bytes of the call. One member that takes more travels alone.
+    /// Most bytes of the request body. A member that exceeds this alone gets a batch of its own.
     pub bytes: usize,
-    /// How they are counted.
+    /// How bytes are counted.
     pub measure: Measure,
 }
 
-/// How whoever claims counts the bytes of its calls: the ledger knows no wire.
+/// How a courier measures the bytes of a request: the ledger does not know the wire format.
 #[derive(Clone, Copy, Debug)]
 pub struct Measure {
-    /// Of a call without members.
+    /// Bytes of a request without members.
     pub call: fn(&Route) -> usize,
-    /// Of a member beside its context key, which may be less.
+    /// Bytes of a member without its context key; an upper bound.
     pub member: fn(&Route) -> usize,
-    /// Of a context key, which may be less.
+    /// Bytes of a context key as sent; an upper bound.
     pub key: fn(&ContextKey) -> usize,
 }
 
 /// Members of one audience that wait to be claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backlog {
-    /// Whose members.
+    /// The audience.
     pub audience: AudienceId,
-    /// How many wait; a lower bound while a long backlog has not been counted.
+    /// How many members wait; a lower bound while a long backlog has not been counted.
     pub waiting: u64,
-    /// When the longest waiting one began to wait; in the past after a restart.
+    /// When the oldest waiting member began to wait; after a restart some instant in the past.
     pub waiting_since: Instant,
-    /// Whether LaunchDarkly has ever taken a member of it; before that the segment is being created.
+    /// Whether LaunchDarkly has ever accepted a member of the audience; until then its segment is still being
+    /// created.
     pub acknowledged: bool,
 }
 
-/// What is known about a call that is released.
+/// Whether a released batch may still be applied by LaunchDarkly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unheard {
-    /// It was answered, or never sent.
+    /// No: the call was answered, or never sent.
     No,
-    /// It ended without an answer and may still be applied: its members are told once more later.
+    /// Perhaps: the call ended without an answer. Its members are told once more later.
     Perhaps,
-    /// It was answered, and its members go behind all others that wait.
+    /// No, the call was answered; its members go to the end of the queue.
     NoAndLast,
 }
 
-/// LaunchDarkly's words about a refused member. May hold personal data: not for logs.
+/// LaunchDarkly's answer to a refused member. May hold personal data: never log it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ParkReason {
     /// The HTTP status.
@@ -97,7 +98,7 @@ pub struct ParkReason {
     pub code: String,
     /// LaunchDarkly's `message`.
     pub message: String,
-    /// LaunchDarkly's `id` of the answer, for its support.
+    /// LaunchDarkly's `id` of the answer, for a request to its support.
     pub id: String,
 }
 
@@ -110,11 +111,11 @@ impl std::fmt::Debug for ParkReason {
 /// Members of one audience, by their context keys.
 #[derive(Clone, Debug)]
 pub struct Members {
-    /// Whose audience.
+    /// The destination of the audience.
     pub destination: DestinationName,
-    /// Which audience.
+    /// The audience.
     pub audience: AudienceId,
-    /// Who.
+    /// The context keys.
     pub context_keys: Vec<ContextKey>,
 }
 

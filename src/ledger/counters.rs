@@ -1,16 +1,16 @@
-//! What the ledger has recorded and committed, as plain numbers.
+//! Counters of what the ledger has recorded and committed.
 
 use super::member::{Change, Member, Next, is_overtaken, is_repeat};
 use crate::counting::{Count, Histogram, PerDestination};
 
-/// The numbers of the ledger since it was opened.
+/// Counters since the ledger was opened.
 #[derive(Debug)]
 pub struct Counters {
-    /// How many deltas, kept events, claimed and reported members the writer took together.
+    /// Items of one commit: deltas, kept events, claimed and reported members.
     pub commit_rows: Histogram,
-    /// How long one commit took to be on stable storage.
+    /// How long one commit or sync took.
     pub sync: Histogram,
-    /// What became of deltas, by destination.
+    /// Outcomes of deltas, by destination.
     pub destinations: PerDestination<Recordings>,
 }
 
@@ -24,17 +24,17 @@ impl Default for Counters {
     }
 }
 
-/// What the committed deltas of one destination came to.
+/// Outcomes of the committed deltas of one destination.
 #[derive(Debug, Default)]
 pub struct Recordings {
-    /// All of them.
+    /// All deltas.
     pub deltas: Count,
-    /// Those that said nothing new, so that LaunchDarkly is not told for their sake.
+    /// Deltas that said nothing new, so that LaunchDarkly is not told because of them.
     pub repeats: Count,
-    /// Those that are older than what is known, and change nothing.
+    /// Deltas older than what is known, which change nothing.
     pub overtaken: Count,
-    /// Entries that a deletion left in place, because their event time was ahead of their arrival and
-    /// is later than the deletion's.
+    /// Entries that a deletion left in place, because their event time was ahead of their arrival and later
+    /// than that of the deletion.
     pub outlived: Count,
 }
 
@@ -47,18 +47,18 @@ impl Recordings {
     }
 }
 
-/// The deltas of one transaction, before it is known to be committed.
+/// Outcomes of the deltas of one transaction, counted into [`Recordings`] once it is committed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     deltas: u64,
     repeats: u64,
     overtaken: u64,
-    /// Entries that a deletion left in place although they were stamped ahead of their arrival.
+    /// See [`Recordings::outlived`].
     pub outlived: u64,
 }
 
 impl Tally {
-    /// A delta changed a row that was `before` to `next`.
+    /// Counts a delta that changed a member from `before` to `next`.
     pub fn add(&mut self, before: Option<&Member>, change: &Change, next: &Next) {
         self.deltas += 1;
         self.repeats += u64::from(is_repeat(before, change, next));

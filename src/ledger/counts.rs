@@ -1,11 +1,11 @@
-//! What members count as: how many of an audience are what, and how many enter and leave it.
+//! Counts of members, kept up to date with every change of a member.
 
 use std::ops::AddAssign;
 
 use super::Turnover;
 use super::member::Member;
 
-/// How many members of an audience are what. Kept with every change of a member.
+/// How many members of an audience are in it, pending and parked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub included: u64,
@@ -14,7 +14,7 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// What one member counts as.
+    /// The counts of one member: zeros and ones.
     pub fn of(member: Option<&Member>) -> Self {
         let one = |is: fn(&Member) -> bool| u64::from(member.is_some_and(is));
         Self {
@@ -24,7 +24,7 @@ impl Counts {
         }
     }
 
-    /// Members counted as this, and count as that now.
+    /// Replaces the contribution of some members: `before` is subtracted and `after` added.
     pub fn change(&mut self, before: Self, after: Self) {
         let change = |what: &mut u64, before: u64, after: u64| {
             *what = (*what + after).saturating_sub(before);
@@ -42,7 +42,7 @@ impl AddAssign for Counts {
 }
 
 impl Turnover {
-    /// A member was this, and is that now.
+    /// Counts a member that changed from `before` to `after`.
     pub(crate) fn change(&mut self, before: Option<&Member>, after: Option<&Member>) {
         let is_in = |member: &Member| member.membership.as_bool();
         match (before.is_some_and(is_in), after.is_some_and(is_in)) {

@@ -1,46 +1,47 @@
 //! The rules of a privacy deletion: pure functions of event times, which every store applies.
 //!
 //! # What always holds
-//! * A deletion takes along what happened until then, and nothing that happened later: one that comes
-//!   late, or again, does not undo a return.
-//! * At equal times the later arrival wins, as between two events ([P2](crate::design::P2)). What comes again is no later
-//!   arrival: at equal times it changes nothing.
-//! * An operator's deletion takes along everything that is stored, and an older event does not undo it.
+//! * A deletion removes what happened up to its time and nothing later: one that arrives late, or again, does
+//!   not undo a return.
+//! * At equal times the later arrival wins, as between two events ([P2](crate::design::P2)). A repeat is not
+//!   a later arrival: at equal times it changes nothing.
+//! * An operator's deletion removes everything that is stored, and no older event undoes it.
 
 use super::member::Member;
 use crate::membership::Timestamp;
 
-/// What tells a person's older events from newer ones.
+/// What a deletion leaves behind, to tell older events of the person from newer ones: the earliest event time
+/// that counts again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tombstone(pub Timestamp);
 
-/// The shortest time there is.
+/// The resolution of a timestamp.
 const TICK: i64 = 1;
 
-/// How far a deletion reaches: the latest event time that it takes along.
+/// How far a deletion reaches: the latest event time that it removes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reach(pub Timestamp);
 
 impl Reach {
-    /// Of a deletion that counts at `at`; `is_repeat`: it was recorded before.
+    /// The reach of a deletion whose event time is `at`; `is_repeat`: it was recorded before.
     pub fn until(at: Timestamp, is_repeat: bool) -> Self {
         Self(Timestamp(at.0.saturating_sub(if is_repeat { TICK } else { 0 })))
     }
 
-    /// Of an operator's.
+    /// The reach of an operator's deletion.
     pub const EVERYTHING: Self = Self(Timestamp(i64::MAX));
 
-    /// Whether it takes a member along.
+    /// Whether the deletion removes this member.
     pub fn takes(self, member: &Member) -> bool {
         member.event_at <= self.0
     }
 }
 
 impl Tombstone {
-    /// What a deletion leaves that counts at `at`; `taken`: the latest event time of what it took along.
+    /// The tombstone of a deletion whose event time is `at`; `taken`: the latest event time that it removed.
     pub fn of(at: Timestamp, reach: Reach, taken: Option<Timestamp>) -> Self {
         match taken {
-            // The entry that was taken along may be posted again.
+            // The event that was removed may be sent again, so the tombstone must be later than it.
             Some(taken) if reach == Reach::EVERYTHING => {
                 Self(at.max(Timestamp(taken.0.saturating_add(TICK))))
             }
@@ -48,8 +49,7 @@ impl Tombstone {
         }
     }
 
-    /// Whether an event that counts at `event_at` comes too late for its person; `is_repeat`: it was
-    /// recorded before.
+    /// Whether an event with this time comes too late for the person; `is_repeat`: it was recorded before.
     pub fn outlasts(self, event_at: Timestamp, is_repeat: bool) -> bool {
         event_at < self.0 || (is_repeat && event_at == self.0)
     }

@@ -1,18 +1,17 @@
-//! The embedded ledger: SQLite behind one writer.
+//! The embedded ledger: SQLite behind a single writer thread.
 //!
-//! Requests that arrive together share one transaction and one sync: the writer commits whatever is
-//! queued, with no fixed window, so that groups grow by themselves under load. Settles, releases and
-//! parks are folded into the same transaction as the deltas that wait. Chosen for trust,
-//! inspectability and a reopen that is quick after a kill
-//! ([`decisions`](crate::design::decisions::sqlite)).
+//! Requests that arrive together share one transaction and one sync (group commit): the writer commits
+//! whatever is queued, without a fixed window, so that groups grow under load. Settles, releases and parks
+//! join the transaction of the deltas that wait. Chosen for trust, for inspectability, and because it reopens
+//! quickly after a kill ([`decisions`](crate::design::decisions::sqlite)).
 //!
 //! # What always holds
-//! * What is recorded is answered after the commit that holds it, which is synced (`synchronous=FULL`),
-//!   or after it was synced into the `journal`.
-//! * Claims live in memory; what may have been in a call at a crash is known from durable marks, so
-//!   that what couriers report may be written a little later (`unwritten`).
-//! * A failed write other than "no space" ends the writer, and with it the daemon: what the disk
-//!   holds is then unknown, and only a reopen can tell.
+//! * A request is answered only after the commit that holds it is synced (`synchronous=FULL`), or after it
+//!   was synced into the log ([`wal`]).
+//! * Claims live in memory. Durable marks say which members may have been in a call at a crash, so that the
+//!   outcomes that couriers report may stay in the [`memtable`] for a while.
+//! * A failed write other than "no space" ends the writer, and with it the daemon: what is on the disk is
+//!   then unknown until the ledger is reopened.
 //! * So does a thread that panics ([`threads`]; tests/it/threads.rs).
 
 mod at_rest;
@@ -61,7 +60,7 @@ pub use opening::open::may_begin;
 pub use settings::{DestinationSettings, Retention, Settings};
 pub use tables::open_error::OpenError;
 
-use commit::append::{self, Brought, Front, Incoming, Outcome};
+use commit::append::{self, Appender, Brought, Incoming, Outcome};
 use commit::background_check;
 use commit::command::{self, Command, Reply};
 use engine::kinds::Kinds;
@@ -73,25 +72,25 @@ use outbox::DestinationOutbox;
 use tables::{connections, meta, reader};
 use wal::{Files, Log};
 
-/// Deltas that may wait in front of the writer, over all requests; more wait for their turn.
+/// Capacity of the queue in front of the writer, in deltas over all requests; further requests wait for room.
 const QUEUE_DELTAS: u32 = 1 << 17;
-/// The texts of a delta are smaller, as a rule.
+/// Bytes that one place in the queue stands for; the texts of a delta are usually smaller.
 const BYTES_A_DELTA: usize = 256;
-/// The handle that the rest of the daemon holds; cheap to use from many tasks.
+/// The handle that the rest of the daemon holds; shared by many tasks.
 #[derive(Debug)]
 pub struct EmbeddedLedger {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
-    front: mpsc::Sender<Incoming>,
+    appender: mpsc::Sender<Incoming>,
     queue: Arc<Semaphore>,
     reader: Arc<reader::Reader>,
-    /// As it was when the ledger was opened.
+    /// The note of the previous run, as read when the ledger was opened.
     note: Option<String>,
     _check: background_check::BackgroundCheck,
 }
 
 impl EmbeddedLedger {
-    /// Opens the ledger, made if it is not there. Nothing is written until [`Writer::run`] runs.
+    /// Opens the ledger, creating it if it does not exist. Nothing is written until [`Writer::run`] runs.
     pub fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<(Self, Writer), OpenError> {
         let for_members = u64::from(settings.cache_kib) * 1024 * 4 / 5;
         let most = usize::try_from(for_members / MEMBER_BYTES as u64).unwrap_or(usize::MAX);
@@ -117,7 +116,7 @@ impl EmbeddedLedger {
             pace,
             arrival: AtomicI64::new(recorded),
             stamp: AtomicI64::new(recorded),
-            journal: Log::new(&found),
+            log: Log::new(&found),
             kinds: Mutex::new(Kinds::new(settings.max_audiences, found.merged())),
             has_no_space: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
@@ -126,7 +125,7 @@ impl EmbeddedLedger {
             counters: Counters::default(),
         });
         for destination in &settings.destinations {
-            let _ = shared.counters.destinations.of(&destination.name); // zeros are shown too
+            let _ = shared.counters.destinations.of(&destination.name); // so that zeros are exported too
         }
         let (commands, receiver) = mpsc::channel();
         let check = background_check::BackgroundCheck::start(
@@ -134,8 +133,8 @@ impl EmbeddedLedger {
             settings.check_every,
             commands.clone(),
         )?;
-        let (front, incoming) = mpsc::channel();
-        let appending = Front::new(
+        let (appender, incoming) = mpsc::channel();
+        let appending = Appender::new(
             Files::new(&settings.path, &found),
             incoming,
             commands.clone(),
@@ -153,7 +152,7 @@ impl EmbeddedLedger {
         let ledger = Self {
             shared,
             commands,
-            front,
+            appender,
             queue: Arc::new(Semaphore::new(QUEUE_DELTAS as usize)),
             reader,
             note,
@@ -162,21 +161,20 @@ impl EmbeddedLedger {
         Ok((ledger, writer))
     }
 
-    /// Commits what is queued, empties the logs into the tables, and closes the database. Every later
-    /// verb is answered `Closed`.
+    /// Commits what is queued, empties the log and SQLite's log into the tables, and closes the database.
+    /// Every later call fails with `Closed`.
     pub async fn close(&self) {
         self.close_within(None).await;
     }
 
-    /// The same, but the logs are emptied only as far as they can be until `by`: the rest is left to
-    /// the next start.
+    /// Like [`Self::close`], but stops emptying the logs at the deadline `by`: the next start does the rest.
     pub async fn close_by(&self, by: Instant) {
         self.close_within(Some(by)).await;
     }
 
     async fn close_within(&self, by: Option<Instant>) {
         let (reply, appended) = oneshot::channel();
-        if self.front.send(Incoming::Close(reply)).is_ok() {
+        if self.appender.send(Incoming::Close(reply)).is_ok() {
             let _ = appended.await; // as below
         }
         let (reply, closed) = oneshot::channel();
@@ -186,9 +184,9 @@ impl EmbeddedLedger {
         }
     }
 
-    /// From here on these are the destinations that are configured, and this is what is known of them.
-    /// One whose environment has changed forgets what was told: no call to it may be out. One that is
-    /// not among them any more keeps its rows, and what was on its way to them still arrives.
+    /// Replaces the configured destinations. A destination whose environment has changed forgets what was
+    /// told, so none of its calls may be in flight. One that is no longer configured keeps its rows, and
+    /// events and reports already under way to it are still applied.
     pub async fn configure(
         &self,
         destinations: Vec<DestinationSettings>,
@@ -196,28 +194,28 @@ impl EmbeddedLedger {
         self.ask(|reply| Command::Configure(destinations, reply)).await
     }
 
-    /// Reads beside the writer, for status and inspection.
+    /// A read connection beside the writer, for status and inspection.
     #[must_use]
     pub fn reader(&self) -> Arc<reader::Reader> {
         Arc::clone(&self.reader)
     }
 
-    /// Returns when everything that was accepted before is in the tables.
+    /// Returns when everything accepted before this call is in the tables.
     async fn caught_up(&self) -> Result<(), LedgerError> {
         if self.shared.is_behind() { self.ask(Command::CatchUp).await } else { Ok(()) }
     }
 
-    /// Whether the writer is so far behind that a request which takes `own` places of the queue goes
-    /// through the journal; or others do, which it must not overtake; or rows are written later, so that
-    /// it would have to wait for all of them.
+    /// Whether a request that holds `own` places of the queue should go through the log: because the writer
+    /// is far behind, because earlier requests are in the log and must not be overtaken, or because members
+    /// are dirty, so that the writer would have to flush all of them first.
     fn is_behind(&self, own: u32) -> bool {
         let free = u32::try_from(self.queue.available_permits()).unwrap_or(QUEUE_DELTAS);
         let others = (QUEUE_DELTAS - free).saturating_sub(own);
         others >= self.shared.pace.journal_from || self.shared.is_behind()
     }
 
-    /// Records what is small enough to be held beside everything else. Its places in the queue are those of
-    /// its items, or of its bytes if these are more.
+    /// Records intakes that are small enough to be held in memory at once. They take one place in the queue
+    /// for each item, or for each [`BYTES_A_DELTA`] bytes if that is more.
     async fn record_at_once(&self, intakes: Vec<Intake>) -> Result<Vec<Recorded>, LedgerError> {
         let items: usize = intakes.iter().map(Intake::items).sum();
         let bytes: usize = intakes.iter().map(Intake::bytes).sum();
@@ -230,7 +228,7 @@ impl EmbeddedLedger {
         }
         let (reply, outcome) = oneshot::channel();
         let request = append::Request { brought: Box::new(Brought { intakes, place }), reply };
-        self.front.send(Incoming::Record(request)).map_err(|_| LedgerError::Closed)?;
+        self.appender.send(Incoming::Record(request)).map_err(|_| LedgerError::Closed)?;
         match outcome.await {
             Ok(Outcome::Appended(brought)) => Ok(vec![Recorded::default(); brought.intakes.len()]),
             Ok(Outcome::ForWriter(brought)) => {

@@ -1,18 +1,18 @@
-//! What requests bring, and what becomes of it.
+//! What requests bring, and the outcome.
 
 use std::borrow::Cow;
 
 use crate::membership::{Deletion, DestinationName, MembershipDelta, Timestamp, UserId};
 
-/// What one request asks to be made durable of one destination: all of it, or some of it and an error, after
-/// which it comes again.
+/// What one request asks to be made durable for one destination: either all of it, or part of it together
+/// with an error, after which the sender repeats the request.
 #[derive(Clone, Debug)]
 pub struct Intake {
-    /// The destination whose members it is about.
+    /// The destination of its members.
     pub destination: DestinationName,
-    /// When it arrived, as told by [`Recorder::arrival`](super::Recorder::arrival).
+    /// Time of arrival, from [`Recorder::arrival`](super::Recorder::arrival).
     pub arrival: Timestamp,
-    /// In the order of the request: of two for one member with equal event times the later wins.
+    /// In the order of the request: of two deltas for one member with equal event times the later one wins.
     pub deltas: Vec<MembershipDelta>,
     /// Privacy deletions, in the order of the request.
     pub deletions: Vec<OrderedDeletion>,
@@ -20,12 +20,12 @@ pub struct Intake {
     pub rejected: Vec<RejectedEvent>,
 }
 
-/// A privacy deletion, and its place among the other items of its request.
+/// A privacy deletion and its position among the other items of its request.
 #[derive(Clone, Debug)]
 pub struct OrderedDeletion {
-    /// Whose, and as of when.
+    /// The person, and the time of the deletion.
     pub deletion: Deletion,
-    /// An operator asks for it: it takes along whatever is stored, whenever that happened.
+    /// An operator's deletion: it removes everything that is stored, whatever its event time.
     pub is_unconditional: bool,
     /// How many of [`Intake::deltas`] come before it.
     pub after_deltas: usize,
@@ -34,7 +34,7 @@ pub struct OrderedDeletion {
 }
 
 impl Intake {
-    /// What an operator asks for: a person is forgotten, whatever event times are stored.
+    /// An operator's deletion of a person, whatever event times are stored.
     pub(crate) fn to_forget(
         destination: &DestinationName,
         arrival: Timestamp,
@@ -51,24 +51,24 @@ impl Intake {
         Self { destination, arrival, deltas: Vec::new(), deletions, rejected: Vec::new() }
     }
 
-    /// Rows it may touch.
+    /// Rows that it may touch.
     pub(crate) fn items(&self) -> usize {
         self.deltas.len() + self.deletions.len() + self.rejected.len()
     }
 }
 
-/// An event that could not be applied, with the reason a person can act on ([P7](crate::design::P7)).
+/// An event that could not be applied, with a reason that a person can act on ([P7](crate::design::P7)).
 #[derive(Clone)]
 pub struct RejectedEvent {
-    /// The stable word of the reason.
+    /// The stable identifier of the reason.
     pub reason: Cow<'static, str>,
     /// One sentence, without personal data.
     pub detail: String,
-    /// The event as it came.
+    /// The event as received.
     pub body: Vec<u8>,
-    /// The person, if known, so that a deletion finds the body.
+    /// The person, if known, so that a deletion finds this event.
     pub user_id: Option<UserId>,
-    /// When it happened, as far as that can be believed: a later deletion finds the body.
+    /// When it happened, as far as that can be believed, so that a later deletion finds this event.
     pub event_at: Timestamp,
 }
 
@@ -78,13 +78,14 @@ impl std::fmt::Debug for RejectedEvent {
     }
 }
 
-/// What [`Recorder::record_all`](super::Recorder::record_all) made of an [`Intake`].
+/// The outcome of [`Recorder::record_all`](super::Recorder::record_all) for an [`Intake`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recorded {
-    /// Positions in [`Intake::deltas`] that were not recorded, because their audience already has
-    /// another context kind. They ascend.
+    /// Positions in [`Intake::deltas`] that were not recorded because their audience already has another
+    /// context kind; ascending.
     pub kind_conflicts: Vec<usize>,
-    /// The same because their audience is new and the destination has as many as it may have.
+    /// Positions that were not recorded because their audience is new and the destination has as many as it
+    /// may have; ascending.
     pub without_place: Vec<usize>,
 }
 
@@ -98,7 +99,7 @@ pub enum Unrecorded {
 }
 
 impl Recorded {
-    /// The positions of the deltas that were not recorded, ascending, and why not.
+    /// The positions of the deltas that were not recorded, ascending, each with the reason.
     #[must_use]
     pub fn unrecorded(&self) -> Vec<(usize, Unrecorded)> {
         let kinds = self.kind_conflicts.iter().map(|at| (*at, Unrecorded::OtherKind));

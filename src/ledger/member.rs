@@ -1,51 +1,53 @@
-//! The [rules](crate::design::architecture::ledger_state) that keep one member true: pure functions from a row and what happened to the next row.
+//! The [rules](crate::design::architecture::ledger_state) of a member's state: pure functions from its row
+//! and an event to the next row.
 //!
-//! Every store applies these; none decides by itself. `None` as the next row means "as it was".
+//! Every store applies these and decides nothing itself.
 //!
 //! # What always holds
-//! * An older event time never changes a value ([P2](crate::design::P2)); an equal one does: the later arrival wins a tie.
-//!   A message that comes again is no later arrival.
-//! * Never told is unknown, not absent: a first "left" is sent.
-//! * Pending is sticky: a value that flips back while a call is out, or after one whose answer was
-//!   not heard, is sent again.
+//! * An older event time never changes a value ([P2](crate::design::P2)); an equal one does: the later
+//!   arrival wins a tie. A repeated message is not a later arrival.
+//! * Never told means unknown, not absent: a first "left" is sent.
+//! * A pending member stays pending: a value that flips back while a call is out, or after a call whose
+//!   answer was lost, is sent again.
 
 use std::time::Duration;
 
 use super::{ClaimedMember, Unheard};
 use crate::membership::{Membership, Timestamp};
 
-/// What the ledger holds of one member. Stamps come from the ledger's own clock, which never runs
-/// backwards and never shows the same time twice.
+/// The state of one member. Stamps come from the ledger's own clock, which never runs backwards and never
+/// shows the same time twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Member {
-    /// What it should be.
+    /// Whether it should be in the audience.
     pub membership: Membership,
-    /// When that became so, by the event.
+    /// The event time of the latest membership.
     pub event_at: Timestamp,
-    /// Grows with every change of what should be told; compared by `settle`, `release` and `park`.
+    /// Grows with every change of what should be told; `settle`, `release` and `park` compare it.
     pub version: Timestamp,
-    /// What LaunchDarkly was last told, and when it took it.
+    /// What LaunchDarkly was last told, and when it was accepted.
     pub told: Option<Told>,
-    /// Since when it has been waiting to be told; `None`: nothing to tell.
+    /// Since when it has been waiting to be told; `None` if there is nothing to tell.
     pub pending_since: Option<Timestamp>,
-    /// When LaunchDarkly last refused it alone. Kept until it is taken: until then it travels alone.
+    /// When LaunchDarkly last refused it alone. Kept until it is accepted: until then it gets batches of its
+    /// own.
     pub parked_at: Option<Timestamp>,
     /// A call with it ended without an answer and may still be applied.
     pub unheard: bool,
-    /// The person is to be forgotten: the row goes once the removal was told.
+    /// The person is to be forgotten: the row is erased once the removal was told.
     pub erase: bool,
-    /// Which rule chose the context key.
+    /// The rule that chose the context key.
     pub key_rule: u32,
-    /// Keyed hash of the user id, where that is not the context key itself.
+    /// Keyed hash of the user id, if that is not the context key itself.
     pub person: Option<[u8; 16]>,
-    /// The part of a batch that it was refused with, or would have been: until it is taken it
-    /// travels with nobody else, so that what was learnt is not asked again.
+    /// Identifies the half of a refused batch that it belongs to: until it is accepted it shares a batch only
+    /// with that half, so that the search for the refused member is not repeated.
     pub refused_with: Option<Timestamp>,
     /// Its event time was ahead of its arrival.
     pub is_ahead: bool,
 }
 
-/// What LaunchDarkly took, and when.
+/// What LaunchDarkly accepted, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Told {
     pub membership: Membership,
@@ -59,37 +61,37 @@ pub(crate) struct Change {
     pub event_at: Timestamp,
     pub key_rule: u32,
     pub person: Option<[u8; 16]>,
-    /// Its message was recorded before: it counts as it did then, and is no later arrival.
+    /// Its message was recorded before: it counts at the same time, and is not a later arrival.
     pub is_repeat: bool,
 }
 
 /// What the rules need to know besides the row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
-    /// A fresh stamp: now, and larger than every stamp before it; of what waited in the journal, that of when it
-    /// came.
+    /// A fresh stamp: now, and larger than every stamp before it; for a delta from the log, the stamp of its
+    /// arrival.
     pub stamp: Timestamp,
-    /// What was told before this does not count: the environment changed, or a resync was asked for.
+    /// What was told before this does not count: the environment changed, or a resync was requested.
     pub told_counts_from: Timestamp,
-    /// An equal value told less than this ago is not sent again.
+    /// An equal value that was told less than this ago is not sent again.
     pub repeat_window: Duration,
-    /// Members pending since before this may have been in a call when the process died.
+    /// Members pending since this or earlier may have been in a call whose answer was lost.
     pub unheard_through: Timestamp,
 }
 
-/// What becomes of a row.
+/// What happens to a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// As it was.
+    /// It stays as it is.
     Same,
-    /// Write this.
+    /// It is written.
     Write(Member),
-    /// Erase it.
+    /// It is erased.
     Delete,
 }
 
 impl Next {
-    /// The row as it will be, given what it was.
+    /// The row afterwards, given the row before.
     pub fn or<'a>(&'a self, before: Option<&'a Member>) -> Option<&'a Member> {
         match self {
             Self::Same => before,
@@ -108,12 +110,12 @@ impl Member {
         self.told.filter(|told| told.at >= moment.told_counts_from)
     }
 
-    /// Whether it was refused alone and nothing has been tried since.
+    /// Whether it was refused alone and is not being retried.
     pub fn is_parked(&self) -> bool {
         self.parked_at.is_some() && self.pending_since.is_none()
     }
 
-    /// Whether nothing but the memory of having left is there, told longer ago than `ttl`.
+    /// Whether the row only remembers that the member left, and that was told longer ago than `ttl`.
     pub fn is_spent_tombstone(&self, now: Timestamp, ttl: Duration) -> bool {
         let left = self
             .told
@@ -125,7 +127,7 @@ impl Member {
     }
 }
 
-/// A delta arrives.
+/// Applies a delta.
 pub(crate) fn record(before: Option<&Member>, change: &Change, moment: &Moment) -> Next {
     let Some(before) = before else {
         return Next::Write(Member {
@@ -153,7 +155,7 @@ pub(crate) fn record(before: Option<&Member>, change: &Change, moment: &Moment) 
     after.key_rule = change.key_rule;
     after.person = change.person.or(before.person);
     after.erase = false;
-    // The same time, told again once it has come, was ahead all the same.
+    // The same time, repeated once it has been reached, was ahead all the same.
     after.is_ahead =
         change.event_at > moment.stamp || (before.is_ahead && change.event_at == before.event_at);
     if flips {
@@ -165,14 +167,13 @@ pub(crate) fn record(before: Option<&Member>, change: &Change, moment: &Moment) 
     Next::of(before, after)
 }
 
-/// A version grows with every change, also where the stamp does not: what waited in the journal has that of when it
-/// came, and a deletion before it that of when it was applied.
+/// A version grows with every change even if the stamp does not: a delta from the log has the stamp of its
+/// arrival, which may be older than that of a deletion applied before it.
 fn next_version(before: &Member, moment: &Moment) -> Timestamp {
     moment.stamp.max(Timestamp(before.version.0.saturating_add(1)))
 }
 
-/// Whether a delta said nothing new, so that nobody need be told for its sake: the counterpart of a
-/// telling.
+/// Whether a delta said nothing new, so that nobody has to be told because of it: the counterpart of telling.
 pub(crate) fn is_repeat(before: Option<&Member>, change: &Change, next: &Next) -> bool {
     let told_for_it = |before: &Member| {
         let is_pending = next.or(Some(before)).is_some_and(|after| after.pending_since.is_some());
@@ -181,15 +182,15 @@ pub(crate) fn is_repeat(before: Option<&Member>, change: &Change, next: &Next) -
     before.is_some_and(|before| !is_overtaken(before, change) && !told_for_it(before))
 }
 
-/// Whether a delta is older than what is known, or a part of it already.
+/// Whether a delta is older than what is known, or a repeat of it.
 pub(crate) fn is_overtaken(before: &Member, change: &Change) -> bool {
     change.event_at < before.event_at || (change.is_repeat && change.event_at == before.event_at)
 }
 
-/// Whether an arriving value has to be sent, for a member that is not pending already.
+/// Whether an arriving value has to be sent, for a member that is not pending.
 fn must_tell(before: &Member, membership: Membership, flips: bool, moment: &Moment) -> bool {
     if let Some(parked_at) = before.parked_at {
-        // Refused alone: an equal value would only be refused again, so it waits out the window too.
+        // Refused alone: an equal value would be refused again, so that waits out the window too.
         return flips || parked_at.after(moment.repeat_window) <= moment.stamp;
     }
     match before.told_that_counts(moment) {
@@ -200,8 +201,8 @@ fn must_tell(before: &Member, membership: Membership, flips: bool, moment: &Mome
     }
 }
 
-/// LaunchDarkly took the claimed value. `true` beside the row: tell it once more later, because an
-/// earlier call that nobody answered may still be applied after this one.
+/// LaunchDarkly accepted the claimed value. The flag: tell it once more later, because an earlier call
+/// without an answer may still be applied after this one.
 pub(crate) fn settle(
     before: Option<&Member>,
     claimed: &ClaimedMember,
@@ -228,7 +229,7 @@ fn may_be_unheard(member: &Member, moment: &Moment) -> bool {
     member.unheard || member.pending_since.is_some_and(|since| since <= moment.unheard_through)
 }
 
-/// The claim ended without being taken; the member stays pending.
+/// The claim ended without being accepted; the member stays pending.
 pub(crate) fn release(before: Option<&Member>, unheard: Unheard, moment: &Moment) -> Next {
     let Some(before) = before else { return Next::Same };
     let mut after = before.clone();
@@ -243,8 +244,8 @@ pub(crate) fn release(before: Option<&Member>, unheard: Unheard, moment: &Moment
     Next::of(before, after)
 }
 
-/// LaunchDarkly refused the claimed value alone. `true` beside the row: it is parked now. So is somebody who is to be
-/// forgotten and may still be in the segment: somebody has to know.
+/// LaunchDarkly refused the claimed value alone. The flag: it is parked now. A member that is to be forgotten
+/// and may still be in the segment is parked too, because a person has to know.
 pub(crate) fn park(
     before: Option<&Member>,
     claimed: &ClaimedMember,
@@ -259,19 +260,19 @@ pub(crate) fn park(
     }
     after.unheard = may_be_unheard(before, moment);
     after.pending_since = None;
-    // never told is unknown, but for somebody whose entry was refused as well
+    // Never told means unknown, except for a member whose entry was refused as well.
     let may_be_in = after.unheard
         || match before.told_that_counts(moment) {
             Some(told) => told.membership == Membership::In,
             None => before.parked_at.is_none(),
         };
     if before.erase && !may_be_in {
-        return (Next::Delete, false); // refused for good, and nothing is there to remove
+        return (Next::Delete, false); // refused for good, and there is nothing to remove
     }
     (Next::of(before, after), true)
 }
 
-/// Its batch was refused as a whole and halved: from now on it travels with its half alone.
+/// Its batch was refused as a whole and split in halves: from now on it shares a batch only with its half.
 pub(crate) fn split(before: &Member, half: Timestamp) -> Next {
     if before.pending_since.is_none() {
         return Next::Same;
@@ -279,7 +280,8 @@ pub(crate) fn split(before: &Member, half: Timestamp) -> Next {
     Next::of(before, Member { refused_with: Some(half), ..before.clone() })
 }
 
-/// An operator, or the end of a refusal that was everybody's, asks for a parked member to be tried again.
+/// A parked member is to be retried: an operator asks for it, or the cause of the refusal was general and is
+/// over.
 pub(crate) fn requeue(before: &Member, moment: &Moment) -> Next {
     if !before.is_parked() {
         return Next::Same;
@@ -287,7 +289,7 @@ pub(crate) fn requeue(before: &Member, moment: &Moment) -> Next {
     Next::of(before, Member { pending_since: Some(moment.stamp), ..before.clone() })
 }
 
-/// The member is told again as it is: a resync, or the successor of a call that nobody answered.
+/// The member is told again as it is: for a resync, or after a call without an answer.
 pub(crate) fn reassert(before: &Member, moment: &Moment) -> Next {
     if before.pending_since.is_some() || before.is_parked() {
         return Next::Same;
@@ -295,8 +297,8 @@ pub(crate) fn reassert(before: &Member, moment: &Moment) -> Next {
     Next::of(before, Member { pending_since: Some(moment.stamp), ..before.clone() })
 }
 
-/// The successor of a call that nobody answered is to be told once more. If the member is in a call
-/// now, that call may be applied before the silent one: it is told once more after it.
+/// A member is to be told once more after a call without an answer. If it is in a call now, that call may be
+/// applied before the unanswered one, so it is told once more after this call.
 pub(crate) fn reassert_after_silence(before: &Member, is_called: bool, moment: &Moment) -> Next {
     if is_called {
         return Next::of(before, Member { unheard: true, ..before.clone() });
@@ -304,7 +306,7 @@ pub(crate) fn reassert_after_silence(before: &Member, is_called: bool, moment: &
     reassert(before, moment)
 }
 
-/// The person is to be forgotten, as was asked at `asked_at`: removed first, then erased.
+/// The person is to be forgotten as of `asked_at`: removed first, then erased.
 pub(crate) fn forget(before: &Member, asked_at: Timestamp, moment: &Moment) -> Next {
     let mut after = before.clone();
     after.membership = Membership::Out;
@@ -316,8 +318,8 @@ pub(crate) fn forget(before: &Member, asked_at: Timestamp, moment: &Moment) -> N
     Next::Write(after)
 }
 
-/// An operator takes it out of the audience for good: the row goes once that was told, or at once if
-/// LaunchDarkly knows.
+/// An operator removes the member from the audience for good: the row is erased once that was told, or at
+/// once if LaunchDarkly knows already.
 pub(crate) fn retract(before: &Member, moment: &Moment) -> Next {
     let knows =
         before.told_that_counts(moment).is_some_and(|told| told.membership == Membership::Out)
@@ -327,7 +329,7 @@ pub(crate) fn retract(before: &Member, moment: &Moment) -> Next {
     if knows { Next::Delete } else { forget(before, moment.stamp, moment) }
 }
 
-/// An operator gives up on a parked member: as if it had never been seen.
+/// An operator gives up on a parked member: it is erased as if it had never been seen.
 pub(crate) fn discard(before: &Member) -> Next {
     if before.is_parked() { Next::Delete } else { Next::Same }
 }

@@ -9,35 +9,35 @@ use super::batch::{Backlog, Batch, ParkReason, Room, Route, Unheard};
 use super::error::LedgerError;
 use crate::membership::{AudienceId, ContextKey, Timestamp};
 
-/// What a courier asks for.
+/// What a courier wants to claim.
 #[derive(Clone, Debug)]
 pub enum Claim {
-    /// As many members of an audience as there is room for, the longest pending first; one that was parked before
-    /// comes alone.
+    /// As many members of an audience as there is room for, the longest pending first; one that was parked
+    /// before gets a batch of its own.
     Longest {
-        /// Whose members.
+        /// The audience.
         audience: AudienceId,
-        /// How many may travel together.
+        /// Upper bounds of the batch.
         room: Room,
     },
-    /// One member although it may not be pending: LaunchDarkly took it before, and is asked whether it still
-    /// would. None if it is in flight, parked, or gone.
+    /// This one member although it may not be pending: LaunchDarkly accepted it before, and is asked whether
+    /// it still does. `None` if it is in flight, parked, or gone.
     Again {
-        /// Where it goes.
+        /// Its audience and destination.
         route: Arc<Route>,
-        /// Who.
+        /// The member.
         context_key: ContextKey,
     },
-    /// One member that LaunchDarkly took before and that waits for nothing, behind `after` in the order of the
-    /// ledger: LaunchDarkly is asked whether it still would. None if there is none near.
+    /// One member that LaunchDarkly accepted before and that is not pending, behind `after` in the order of
+    /// the ledger: LaunchDarkly is asked whether it still does. `None` if there is none nearby.
     Told {
-        /// The one before.
+        /// The member claimed before.
         after: Option<(AudienceId, ContextKey)>,
     },
 }
 
 impl Claim {
-    /// Members that it is about, at most.
+    /// Most members that it claims.
     pub(crate) fn members(&self) -> usize {
         match self {
             Self::Longest { room, .. } => room.members.get(),
@@ -46,25 +46,25 @@ impl Claim {
     }
 }
 
-/// What a courier reports of members that it has claimed.
+/// What a courier reports of claimed members.
 #[derive(Clone, Debug)]
 pub enum Report {
-    /// LaunchDarkly took the batch.
+    /// LaunchDarkly accepted the batch.
     Settle(Batch),
-    /// The batch was not taken: try later.
+    /// The batch was not accepted: try later.
     Release(Batch, Unheard),
-    /// LaunchDarkly refused these members, each alone.
+    /// LaunchDarkly refused these members, each on its own.
     Park(Batch, ParkReason),
-    /// A batch was refused as a whole: these are its halves, still claimed. From now on each travels
-    /// by itself, so that what was learnt is not asked again after a restart.
+    /// A batch was refused as a whole: these are its halves, still claimed. From now on each is sent by
+    /// itself, so that a restart need not repeat the search for the refused member.
     Split(Vec<Batch>),
-    /// These were parked, and the refusal was not theirs: they are pending again, each to travel alone until it is
-    /// taken.
+    /// These were parked, but the cause of the refusal was general: they are pending again, each in a batch
+    /// of its own until it is accepted.
     Unpark(Batch),
 }
 
 impl Report {
-    /// Members that it is about.
+    /// How many members it is about.
     pub(crate) fn members(&self) -> usize {
         match self {
             Self::Settle(batch)
@@ -76,28 +76,28 @@ impl Report {
     }
 }
 
-/// The members of one destination that wait to be told. Implemented by every store, and by the model that delivery
-/// is simulated on.
+/// The members of one destination that wait to be told. Implemented by every store, and by the model that
+/// delivery is simulated on.
 #[async_trait]
 pub trait Outbox: Send + Sync + std::fmt::Debug {
     /// The audiences that have members to claim.
     async fn backlog(&self) -> Result<Vec<Backlog>, LedgerError>;
 
-    /// Sees a new value whenever there may be members to claim that there were not before, and whenever
-    /// [`Outbox::paused_since`] changes.
+    /// Signals whenever there may be new members to claim, and whenever [`Outbox::paused_since`] changes.
     fn news(&self) -> watch::Receiver<()>;
 
-    /// Since when an operator has stopped the delivery.
+    /// Since when an operator has paused the delivery.
     fn paused_since(&self) -> Option<Timestamp>;
 
-    /// Claims members for one call: they are in no other batch until they are reported. `None`: there is nothing to
+    /// Claims members for one call: they are in no other batch until they are reported. `None` if there is
+    /// nothing to claim.
     /// claim.
     ///
-    /// That they were claimed is durable when this returns, so that a crash is known to have
-    /// happened in the middle of a call. Wait for it to the end: a claim whose answer is not
-    /// received stays out until the ledger is opened again.
+    /// The claim is durable when this returns, so that after a crash the members are known to have possibly
+    /// been in a call. Not cancel-safe: a claim whose answer is dropped stays in flight until the ledger is
+    /// opened again.
     async fn claim(&self, claim: Claim) -> Result<Option<Batch>, LedgerError>;
 
-    /// Reports what became of members that were claimed.
+    /// Reports the outcome for claimed members.
     async fn report(&self, report: Report) -> Result<(), LedgerError>;
 }

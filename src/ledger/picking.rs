@@ -1,5 +1,5 @@
-//! Which of the waiting members travel together: a pure rule that every store applies to its rows in
-//! the order in which they began to wait.
+//! Which of the waiting members share a batch: a pure rule that every store applies to its members in the
+//! order in which they began to wait.
 
 use std::num::NonZeroUsize;
 
@@ -7,41 +7,40 @@ use super::member::Member;
 use super::{ClaimedMember, Room, Route};
 use crate::membership::{ContextKey, Timestamp};
 
-/// Gathers a batch. The first one decides who may come along: one that was refused alone travels
-/// alone, the halves of a refused batch keep to themselves, and everybody else travels together. The
-/// batch ends where the next member would make it too many or its call too large; the first one is
-/// taken however large it is.
+/// Collects a batch. The first member decides which others may join: one that was refused alone gets a batch
+/// of its own, the halves of a refused batch keep to themselves, and all others mix. The batch ends where the
+/// next member would exceed the limit of members or bytes; the first one is always taken, whatever its size.
 #[derive(Debug)]
 pub(crate) struct Picking {
     limit: NonZeroUsize,
-    /// Bytes that its call may still take, and how many of them a member takes.
+    /// Bytes that the call may still take, and bytes of a member without its key.
     left_bytes: usize,
     member_bytes: usize,
     key_bytes: fn(&ContextKey) -> usize,
     taken: Vec<ClaimedMember>,
     alone: bool,
     with: Option<Timestamp>,
-    /// How many were left for another batch.
+    /// Members left for another batch.
     left: usize,
 }
 
-/// Behind so many that travel otherwise nobody is looked for any more: that would cost each batch a
-/// reading of the whole backlog.
+/// Stop looking after leaving this many members that must not share the batch: otherwise each batch might
+/// read the whole backlog.
 const MOST_LEFT: usize = 2000;
 
-/// What becomes of a waiting member.
+/// What happens to a waiting member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Picked {
     /// It is in the batch.
     Taken,
-    /// Not in this one; look further.
+    /// It is not in this batch; offer the next one.
     Left,
-    /// Not in this one, and nobody behind it will be.
+    /// It is not in this batch, and no later one will be.
     Enough,
 }
 
 impl Picking {
-    /// For members of an audience that go there.
+    /// Starts a batch for this route.
     pub fn new(room: Room, route: &Route) -> Self {
         let Room { members, bytes, measure } = room;
         Self {
@@ -56,7 +55,7 @@ impl Picking {
         }
     }
 
-    /// Offers a member that waits and is in no batch.
+    /// Offers a pending member that is not in flight.
     pub fn offer(&mut self, context_key: &ContextKey, member: &Member) -> Picked {
         let is_alone = member.parked_at.is_some();
         if self.taken.is_empty() {
@@ -76,13 +75,13 @@ impl Picking {
             self.taken.push(ClaimedMember { context_key, membership, version });
             return Picked::Taken;
         }
-        // A half is together in the order of waiting; the others may be anywhere.
+        // The members of a half are adjacent in waiting order; other members that fit may be anywhere.
         self.left += 1;
         let enough = self.alone || self.with.is_some() || is_full || self.left == MOST_LEFT;
         if enough { Picked::Enough } else { Picked::Left }
     }
 
-    /// The batch; empty if nobody was offered.
+    /// The batch; empty if no member was offered.
     pub fn taken(self) -> Vec<ClaimedMember> {
         self.taken
     }
@@ -117,7 +116,7 @@ mod tests {
         Member { parked_at: parked_at.map(Timestamp), ..member }
     }
 
-    /// Of calls of 100 bytes, 10 for each member and one for each byte of its key.
+    /// A call takes 100 bytes, plus 10 for each member and one for each byte of its key.
     fn picking(members: usize, bytes: usize) -> Picking {
         let route = Route {
             destination: DestinationName::new("production").expect("a name"),

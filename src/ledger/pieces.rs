@@ -1,37 +1,38 @@
-//! Large requests, taken apart: a store is given no more at a time than it can hold beside everything else ([P6](crate::design::P6)).
+//! Splits large requests: a store gets no more at a time than it can hold in memory
+//! ([P6](crate::design::P6)).
 //!
-//! Pieces are recorded one after the other, so that a later item still wins a tie, and what comes before a
-//! deletion is recorded before it; what one message has brought stays together. A request of which only some pieces
-//! were recorded is answered 503 and comes again, which changes nothing, but that rejected events of those pieces are
-//! kept twice.
+//! Pieces are recorded in order, so that a later item still wins a tie, and what precedes a deletion is
+//! recorded before it; the changes of one message stay together. A request of which only some pieces were
+//! recorded is answered with 503 and repeated by the sender. That is idempotent, except that rejected events
+//! of the recorded pieces are kept twice.
 
 use super::{Intake, OrderedDeletion, Recorded, RejectedEvent};
 use crate::membership::MembershipDelta;
 
-/// Of the texts of a piece. One item may have more.
+/// Most bytes of a piece, unless a single item has more.
 pub(crate) const MOST_BYTES: usize = 4 << 20;
 
-/// A delta beside its texts, in memory and as a row.
+/// Bytes of an item besides its texts, in memory and as a row.
 const BYTES_AN_ITEM: usize = 64;
 
 /// A part of a request that is recorded at once.
 #[derive(Debug)]
 pub(crate) struct Piece {
     pub intake: Intake,
-    /// Which intake of the request it is a part of.
+    /// Index of the intake that it is a part of.
     pub of: usize,
-    /// How many of that one's deltas come before it.
+    /// How many deltas of that intake precede it.
     pub first_delta: usize,
 }
 
-/// The pieces of a request, in their order.
+/// The pieces of a request, in order.
 pub(crate) fn pieces(intakes: Vec<Intake>) -> impl Iterator<Item = Piece> {
     let all = intakes.into_iter().enumerate();
     all.flat_map(|(of, intake)| taken_apart(of, intake, MOST_BYTES))
 }
 
 impl Recorded {
-    /// Adds what became of a piece before which there are so many deltas.
+    /// Adds the outcome of a piece that `first_delta` deltas precede.
     pub(crate) fn add(&mut self, piece: Self, first_delta: usize) {
         let behind = |positions: Vec<usize>| positions.into_iter().map(move |at| at + first_delta);
         self.kind_conflicts.extend(behind(piece.kind_conflicts));
@@ -40,7 +41,7 @@ impl Recorded {
 }
 
 impl Intake {
-    /// What it holds, about.
+    /// About how many bytes it holds.
     pub(crate) fn bytes(&self) -> usize {
         let deltas: usize = self.deltas.iter().map(delta_bytes).sum();
         let rejected: usize = self.rejected.iter().map(rejected_bytes).sum();
@@ -68,7 +69,7 @@ fn deletion_bytes(ordered: &OrderedDeletion) -> usize {
     BYTES_AN_ITEM + ordered.deletion.user_id.as_str().len()
 }
 
-/// Pieces of at most so many bytes each, or of one item.
+/// Splits an intake into pieces of at most `most_bytes`, or of one item.
 fn taken_apart(of: usize, intake: Intake, most_bytes: usize) -> Vec<Piece> {
     let Intake { destination, arrival, deltas, deletions, rejected } = intake;
     let mut apart = Apart {
@@ -101,21 +102,22 @@ fn taken_apart(of: usize, intake: Intake, most_bytes: usize) -> Vec<Piece> {
     apart.done
 }
 
-/// A request while it is taken apart.
+/// An intake that is being split.
 struct Apart {
     of: usize,
     most_bytes: usize,
     empty: Intake,
-    /// Of the current piece.
+    /// Bytes of the current piece.
     bytes: usize,
     current: Option<Piece>,
     done: Vec<Piece>,
-    /// That have been put into pieces.
+    /// Deltas that have been put into pieces.
     deltas: usize,
 }
 
 impl Apart {
-    /// The piece that has room for so many bytes. `goes_on`: it is of the same message as the item before.
+    /// The piece to which `bytes` can be added; starts a new one if needed. `goes_on`: same message as the
+    /// item before, so the same piece.
     fn with_room(&mut self, bytes: usize, goes_on: bool) -> &mut Intake {
         if self.bytes + bytes > self.most_bytes && !goes_on {
             self.done.extend(self.current.take());
@@ -185,7 +187,7 @@ mod tests {
         OrderedDeletion { deletion, is_unconditional: false, after_deltas, after_rejected }
     }
 
-    /// Items as the ledger works through them: a deletion behind what comes before it.
+    /// Items in the order in which the ledger applies them: a deletion after what precedes it.
     fn in_order(intake: &Intake) -> Vec<String> {
         let mut all = Vec::new();
         let (mut deltas, mut rejected) = (intake.deltas.iter(), intake.rejected.iter());

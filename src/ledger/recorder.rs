@@ -1,4 +1,4 @@
-//! The ledger as whoever receives events sees it.
+//! The ledger as seen by whoever receives events.
 
 use async_trait::async_trait;
 
@@ -6,31 +6,32 @@ use super::error::LedgerError;
 use super::intake::{Intake, Recorded};
 use crate::membership::Timestamp;
 
-/// Makes what requests bring durable. Implemented by every store, by what traces the requests in front of one, and by
-/// the stand-in that the tests of receiving hand their events to.
+/// Makes requests durable. Implemented by every store, by the tracing layer in front of it, and by a fake in
+/// the tests of `receive`.
 #[async_trait]
 pub trait Recorder: Send + Sync + std::fmt::Debug {
-    /// The time of arrival for a request that is being read now: the wall clock, but never less
-    /// than the largest arrival recorded or told so far ([P2](crate::design::P2)).
+    /// The arrival time for a request that is being read now: the wall clock, but never less than the largest
+    /// arrival recorded or given out so far ([P2](crate::design::P2)).
     fn arrival(&self) -> Timestamp;
 
-    /// Makes the intakes of one request durable, one for each destination: all of them or none, in one
-    /// transaction with one sync. Everything is synced when this returns; the answers are in their order.
+    /// Makes the intakes of one request durable, one for each destination: all of them or none. Only a
+    /// request of more than 4 MiB is recorded in pieces: after an error some of these may be durable, and the
+    /// sender repeats the request. Everything is synced when this returns; the outcomes are in the order of
+    /// the intakes.
     ///
-    /// Waits while the queue in front of the ledger is full: bound it with a timeout.
+    /// Waits while the queue in front of the ledger is full: call it with a timeout.
     async fn record_all(&self, intakes: Vec<Intake>) -> Result<Vec<Recorded>, LedgerError>;
 
-    /// The same for a request that concerns one destination.
+    /// Like [`Recorder::record_all`], for a request that concerns one destination.
     async fn record(&self, intake: Intake) -> Result<Recorded, LedgerError> {
         Ok(self.record_all(vec![intake]).await?.pop().unwrap_or_default())
     }
 
-    /// Whether [`Recorder::record_all`] may succeed: not while the disk has no space to give. It is found
-    /// out again without anybody calling.
+    /// Whether [`Recorder::record_all`] may succeed: not while the disk has no space. Updated even if nobody
+    /// calls it.
     fn takes_writes(&self) -> bool;
 
-    /// Whether a part of the ledger has failed: nothing is recorded any more, and the daemon is about to
-    /// end.
+    /// Whether a part of the ledger has failed: nothing is recorded any more, and the daemon is about to end.
     fn has_failed(&self) -> bool {
         false
     }

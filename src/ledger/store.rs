@@ -1,5 +1,4 @@
-//! The ledger that is configured. Whoever opens it tells it which destinations there are, and closes it; everybody
-//! else sees one of its sides.
+//! The configured ledger. Its owner opens, configures and closes it; everybody else sees one of its traits.
 
 use std::sync::Arc;
 
@@ -18,33 +17,33 @@ use crate::membership::DestinationName;
 pub struct Store(Arc<EmbeddedLedger>);
 
 impl Store {
-    /// Opens the ledger, made if it is not there. Nothing is written until [`Writer::run`] runs.
+    /// Opens the ledger, creating it if it does not exist. Nothing is written until [`Writer::run`] runs.
     pub fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<(Self, Writer), OpenError> {
         let (ledger, writer) = EmbeddedLedger::open(settings, clock)?;
         Ok((Self(Arc::new(ledger)), writer))
     }
 
-    /// As whoever receives events sees it.
+    /// The ledger as seen by whoever receives events.
     #[must_use]
     pub fn recorder(&self) -> Arc<dyn Recorder> {
         Arc::clone(&self.0) as Arc<dyn Recorder>
     }
 
-    /// As the courier of a destination sees it.
+    /// The ledger as seen by the courier of a destination.
     #[must_use]
     pub fn outbox(&self, destination: &DestinationName) -> Arc<dyn Outbox> {
         self.0.outbox_of(destination)
     }
 
-    /// As people see it.
+    /// The ledger as seen by operators.
     #[must_use]
     pub fn operations(&self) -> Arc<dyn Operations> {
         Arc::clone(&self.0) as Arc<dyn Operations>
     }
 
-    /// From here on these are the destinations that are configured, and this is what is known of them.
-    /// One whose environment has changed forgets what was told: no call to it may be out. One that is
-    /// not among them any more keeps its rows, and what was on its way to them still arrives.
+    /// Replaces the configured destinations. A destination whose environment has changed forgets what was
+    /// told, so none of its calls may be in flight. One that is no longer configured keeps its rows, and
+    /// events and reports already under way to it are still applied.
     pub async fn configure(
         &self,
         destinations: Vec<DestinationSettings>,
@@ -52,14 +51,13 @@ impl Store {
         self.0.configure(destinations).await
     }
 
-    /// Commits what is queued, empties the logs into the tables, and closes the database. Every later
-    /// verb is answered [`LedgerError::Closed`].
+    /// Commits what is queued, empties the log and SQLite's log into the tables, and closes the database.
+    /// Every later call fails with [`LedgerError::Closed`].
     pub async fn close(&self) {
         self.0.close().await;
     }
 
-    /// The same, but the logs are emptied only as far as they can be until `by`: the rest is left to
-    /// the next start.
+    /// Like [`Self::close`], but stops emptying the logs at the deadline `by`: the next start does the rest.
     pub async fn close_by(&self, by: Instant) {
         self.0.close_by(by).await;
     }

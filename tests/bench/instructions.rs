@@ -41,7 +41,7 @@ struct Case {
 const CASES: [Case; 5] = [
     Case {
         name: "parse and map the default event",
-        recorded: 21_000,
+        recorded: 18_100,
         tolerance: 10,
         times: 200,
         run: plain,

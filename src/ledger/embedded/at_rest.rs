@@ -1,4 +1,4 @@
-//! The ledger as files: what people do to it while no daemon runs, or beside one.
+//! The ledger as files: what the command line does to it, with or without a running daemon.
 
 pub(crate) mod backup;
 pub(crate) mod check;

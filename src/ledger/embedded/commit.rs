@@ -1,5 +1,5 @@
 //! The threads that make things durable: requests are grouped into transactions, or appended to the log while
-//! the writer is busy, and dirty members are flushed beside it.
+//! the writer is busy; dirty members are flushed on a thread of their own.
 
 pub(crate) mod append;
 pub(crate) mod background_check;

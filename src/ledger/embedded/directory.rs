@@ -1,4 +1,4 @@
-//! The ledger's directory on its disk: owner, modes, space, and files that are synced and removed.
+//! The ledger's directory: owner, permissions, free space, and durable file operations.
 
 pub(crate) mod modes;
 pub(crate) mod names;

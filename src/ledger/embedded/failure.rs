@@ -1,9 +1,9 @@
-//! How the ledger fails: by itself while it runs.
+//! How the ledger fails while it runs.
 
 use crate::ledger::LedgerError;
 use crate::ledger::embedded::threads::Panicked;
 
-/// Why the writer ended by itself. The daemon must end too: what the disk holds is unknown now.
+/// Why the writer ended by itself. The daemon must end too: what is on the disk is now unknown.
 #[derive(Debug, thiserror::Error)]
 #[error("the ledger failed while {doing}")]
 pub struct WriterFailure {
@@ -13,7 +13,7 @@ pub struct WriterFailure {
 }
 
 impl WriterFailure {
-    /// Whether it is that the disk has no space.
+    /// Whether the cause is a disk without space.
     pub(crate) fn is_want_of_space(&self) -> bool {
         matches!(self.source.downcast_ref(), Some(LedgerError::Unavailable(_)))
     }
@@ -32,7 +32,7 @@ impl From<Panicked> for WriterFailure {
     }
 }
 
-/// Says what failed.
+/// Wraps an error with what failed.
 pub(crate) fn failed<E: std::error::Error + Send + Sync + 'static>(
     doing: &'static str,
 ) -> impl FnOnce(E) -> WriterFailure {

@@ -1,9 +1,9 @@
-//! One member, wherever it is: dirty in the memtable, or only as a row. Whoever stands above asks for a member
-//! and puts one, and need not know which.
+//! One member, wherever it is: dirty in the memtable, or only in its row. Callers get and put members without
+//! knowing which.
 //!
 //! # What always holds
-//! * Of a member that is in both, the memtable says what it is.
-//! * Whoever reads the rows themselves has the memtable written first.
+//! * If a member is in both, the memtable has the current state.
+//! * Whoever reads rows directly has the memtable flushed first.
 
 pub(crate) mod bloom;
 pub(crate) mod flush;
@@ -18,45 +18,45 @@ use crate::ledger::embedded::tables::members as rows;
 use crate::ledger::member::{Member, Next};
 use crate::membership::{ContextKey, Timestamp};
 
-/// Rows that are looked at to find out since when somebody waits.
+/// Most rows that are examined to find out since when the oldest member has been pending.
 const MOST_LOOKED_AT: usize = 1000;
 
 /// The members of all audiences.
 #[derive(Debug)]
 pub(crate) struct Members {
     pub memtable: Memtable,
-    /// Members of audiences that were made since the ledger was opened.
+    /// Filter of the members of audiences that were created since the ledger was opened.
     newcomers: Bloom,
     is_buffering: bool,
 }
 
-/// An audience, as far as it matters for where its members are.
+/// An audience, as far as finding its members needs it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Whose {
     pub row: i64,
-    /// It was made since the ledger was opened: everybody of it is a newcomer.
+    /// Created since the ledger was opened, so that all its members are in the filter.
     pub is_new: bool,
 }
 
 impl Members {
-    /// `most`: dirty members that there is room for.
+    /// `most`: capacity of the memtable.
     pub fn new(most: usize) -> Self {
         Self { memtable: Memtable::new(most), newcomers: Bloom::default(), is_buffering: false }
     }
 
-    /// Whether what changes now stays in the memtable; otherwise its row is written at once.
+    /// Whether changes stay in the memtable; otherwise rows are written at once.
     pub fn is_buffering(&self) -> bool {
         self.is_buffering
     }
 
-    /// From here on changes stay in the memtable, or are written at once. These need the memtable to be empty.
+    /// From here on changes stay in the memtable, or are written at once. The latter requires an empty
+    /// memtable.
     pub fn buffer(&mut self, is_buffering: bool) {
         self.is_buffering = is_buffering;
     }
 
-    /// The hashes of the keys of some members, at most `AT_ONCE`. What is looked at to get them is
-    /// looked at for all of them, one kind after the other: the processor waits for many places in
-    /// memory at once then, and not for each.
+    /// The hashes of the keys of up to `AT_ONCE` members. Also touches, for all of them together, the
+    /// memory that a look-up of each will read, so that the cache misses overlap instead of adding up.
     pub fn hashes<'a>(&self, members: impl Iterator<Item = (Whose, &'a str)>) -> Vec<u64> {
         let hash = |(whose, key): (Whose, &str)| (whose, self.memtable.hash(key));
         let members: Vec<_> = members.map(hash).collect();
@@ -68,12 +68,12 @@ impl Members {
         members.into_iter().map(|(_, hash)| hash).collect()
     }
 
-    /// Where a member is, until rows are written.
+    /// Where a member is; valid until the next flush.
     pub fn place(&self, audience: i64, key: &str) -> Place {
         self.memtable.place(audience, key)
     }
 
-    /// The same, by the hash of its key.
+    /// Like [`Members::place`], with the hash of the key already known.
     pub fn place_of(&self, audience: i64, key: &str, hash: u64) -> Place {
         self.memtable.place_of(audience, key, hash)
     }
@@ -96,7 +96,7 @@ impl Members {
         rows::load(db.connection()?, whose.row, key)
     }
 
-    /// Makes a member what the rules decided, now or later; where it is then.
+    /// Stores what the rules decided, in the memtable or in the row; returns where the member is now.
     pub fn put(
         &mut self,
         db: &Database,
@@ -117,18 +117,19 @@ impl Members {
         Ok(self.memtable.put(audience, (key, place), before, now))
     }
 
-    /// A member of this audience, which is new, was not known until now.
+    /// Adds the first appearance of a member to the filter; its audience is new.
     pub fn note_newcomer(&mut self, audience: i64, hash: u64) {
         self.newcomers.note(audience, hash);
     }
 
-    /// Whether anybody of an audience waits of whom a row may say so; `rows_wait`: a row says so of somebody.
+    /// Whether the rows of an audience may hold pending members; `rows_wait`: they do, as far as the counts
+    /// say.
     fn looks_at_rows(&self, rows_wait: bool) -> bool {
         rows_wait || !self.is_buffering
     }
 
-    /// Since when the longest pending member of an audience has been, or longer; `rows_wait`: a row may say
-    /// that its member is.
+    /// A lower bound of the time since when the oldest pending member of an audience has waited; `rows_wait`:
+    /// some row says that its member is pending.
     pub fn pending_since(
         &self,
         db: &Database,
@@ -140,7 +141,7 @@ impl Members {
             let mut looked_at = 0;
             rows::visit_pending(db.connection()?, audience, Timestamp::EPOCH, |key, row| {
                 looked_at += 1;
-                // The row is not the truth of whom both is known.
+                // A row whose member is dirty is out of date.
                 let is_found = looked_at == MOST_LOOKED_AT || self.place(audience, key).is_row();
                 if is_found {
                     longest = longest.into_iter().chain(row.pending_since).min();
@@ -151,8 +152,8 @@ impl Members {
         Ok(longest)
     }
 
-    /// Shows the members of an audience that are pending since later than `after` to `visit`, the
-    /// longest pending first, until it has seen enough (`false`); `rows_wait`: a row may say that its member is.
+    /// Shows the members of an audience that are pending since later than `after` to `visit`, the longest
+    /// pending first, until it returns `false`; `rows_wait`: some row says that its member is pending.
     pub fn visit_pending(
         &self,
         db: &Database,
@@ -175,7 +176,7 @@ impl Members {
                         return false;
                     }
                 }
-                // Of whom both is known the row is not the truth any more.
+                // A row whose member is dirty is out of date.
                 let place = self.place(audience, key.as_str());
                 has_enough = place.is_row() && !visit(&key, place, row);
                 !has_enough

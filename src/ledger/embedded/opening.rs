@@ -1,4 +1,4 @@
-//! Opening the ledger: its lock is taken, what was interrupted is finished, and the database is brought to this
+//! Opening the ledger: takes its lock, finishes what was interrupted, and migrates the database to this
 //! version.
 
 pub(crate) mod interrupted;

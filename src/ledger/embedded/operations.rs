@@ -1,4 +1,4 @@
-//! The operator's verbs of the embedded ledger: readings beside the writer, changes through it.
+//! Operator verbs of the embedded ledger: reads beside the writer, changes through it.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -18,22 +18,21 @@ use crate::ledger::{
 };
 use crate::membership::{AudienceId, DestinationName, UserId};
 
-/// How long a reading waits for what was answered before it to be merged.
+/// How long a read waits for earlier answered requests to reach the tables.
 const MERGED_WITHIN: Duration = Duration::from_millis(500);
 
 impl EmbeddedLedger {
-    /// Reads on a thread of its own. What is read and is not as it was written ends the writer, and
-    /// with it the daemon.
+    /// Runs a read on a blocking thread. Damage that it finds ends the writer, and with it the daemon.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&reader::Reader) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, LedgerError> {
-        // What was answered is to be seen; if there is much of it, what is there by then.
+        // Earlier answered requests should be visible; if that takes too long, reads what is in the tables.
         let _ = tokio::time::timeout(MERGED_WITHIN, self.caught_up()).await;
         self.read_tables(read).await
     }
 
-    /// The same without waiting for what is not in the tables yet.
+    /// Like [`Self::read`], without waiting for what is not in the tables yet.
     async fn read_tables<T: Send + 'static>(
         &self,
         read: impl FnOnce(&reader::Reader) -> rusqlite::Result<T> + Send + 'static,
@@ -51,9 +50,8 @@ impl EmbeddedLedger {
         }
     }
 
-    /// What there is of each destination, if the tables do not say it; of what was answered, or if
-    /// there is much of that, what is known by then. Nothing if the writer cannot say: on a full disk
-    /// the tables are what there is.
+    /// Counts of each destination if the tables are not up to date: of everything answered so far or, if that
+    /// takes too long, as of now. Empty if the writer cannot say: on a full disk the tables are all there is.
     async fn counted(&self) -> Vec<Counted> {
         if !self.shared.is_behind() {
             return Vec::new();
@@ -83,7 +81,7 @@ impl Operations for EmbeddedLedger {
     }
 
     async fn disk(&self) -> Result<Disk, LedgerError> {
-        let journal_bytes = self.shared.journal.unmerged_bytes();
+        let journal_bytes = self.shared.log.unmerged_bytes();
         Ok(Disk { journal_bytes, ..self.read_tables(reader::Reader::disk).await? })
     }
 
@@ -95,7 +93,7 @@ impl Operations for EmbeddedLedger {
             let of = published.iter().find(|(name, _)| name.as_str() == view.name);
             view.configured = of.is_some_and(|(_, of)| of.configured);
         }
-        // One that is not configured and has nothing left is of no interest.
+        // One that is no longer configured and has nothing left is left out.
         found.retain(|view| view.configured || view.audiences > 0 || view.rejected > 0);
         Ok(found)
     }
@@ -175,7 +173,7 @@ impl Operations for EmbeddedLedger {
         user_id: UserId,
     ) -> Result<(), LedgerError> {
         self.record(Intake::to_forget(destination, self.arrival(), user_id)).await?;
-        // It is durable, and will be done; whoever asked should see it done if they can.
+        // The request is durable and will be applied; wait a moment, so that the operator sees the effect.
         let _ = tokio::time::timeout(MERGED_WITHIN, self.caught_up()).await;
         Ok(())
     }

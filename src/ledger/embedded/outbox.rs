@@ -1,5 +1,5 @@
-//! What waits for one destination, as its courier sees it: the backlog is read from what the writer has published, and
-//! everything else is asked of the writer.
+//! The outbox of one destination: the backlog is read from what the writer has published, and every other
+//! call is a command to the writer.
 
 use std::sync::{Arc, mpsc};
 
@@ -12,7 +12,7 @@ use crate::ledger::embedded::engine::shared::Shared;
 use crate::ledger::{Backlog, Batch, Claim, LedgerError, Outbox, Report};
 use crate::membership::{DestinationName, Timestamp};
 
-/// The members of one destination that wait.
+/// The outbox of one destination.
 #[derive(Debug)]
 pub(crate) struct DestinationOutbox {
     shared: Arc<Shared>,

@@ -1,8 +1,8 @@
-//! What a block holds: records in the compact form of `postcard`, one after the other.
+//! The contents of a block: records in the compact `postcard` encoding, one after the other.
 //!
-//! The head of a record can be read without its body, so that a start learns what there is without
-//! reading all of it. What few requests have stands behind the body, and is left out where there is
-//! none; records of before it was known end with the body.
+//! The head of a record can be read without its body, so that a start learns what is there without decoding
+//! all of it. Fields that few requests use follow the body and are omitted if empty; records of earlier
+//! versions end with the body.
 
 use std::borrow::Cow;
 
@@ -19,7 +19,7 @@ use crate::membership::{
 #[derive(Debug)]
 pub(crate) struct Record {
     pub intake: Intake,
-    /// Of its first delta; each has the one after the one before.
+    /// The stamp of its first delta; the others have consecutive stamps.
     pub stamp: Timestamp,
 }
 
@@ -51,24 +51,25 @@ struct Body<'a> {
     rejected: Vec<Rejected<'a>>,
 }
 
-/// What few requests have.
+/// Fields that few requests use.
 #[derive(Serialize, Deserialize)]
 struct Rare<'a> {
-    /// Of deltas whose time depends on their arrival, by their position; with [`BELIEVED`] behind it, of
-    /// those whose time may have depended on it when they came before.
+    /// Messages of deltas whose time depends on their arrival, by position of the delta. A hash followed by
+    /// [`BELIEVED`] belongs to a delta whose time is now believed, but may have depended on the arrival when
+    /// the message first came.
     #[serde(borrow)]
     messages: Vec<(u32, Cow<'a, [u8]>)>,
     /// One for each deletion.
     #[serde(borrow)]
     deletions: Vec<RareDeletion<'a>>,
-    /// Of each rejected event, microseconds before the arrival.
+    /// For each rejected event, microseconds before the arrival.
     rejected_ages: Vec<i64>,
 }
 
-/// A hash, as it stands there.
+/// The bytes of a hash.
 type Hash<'a> = &'a [u8];
 
-/// Behind the hash of a message that is not to be remembered: it is believed.
+/// Appended to the hash of a message that need not be remembered, because its own time is believed.
 const BELIEVED: u8 = 1;
 const HASH_BYTES: usize = size_of::<MessageHash>();
 
@@ -85,7 +86,7 @@ struct RareDeletion<'a> {
 
 #[derive(Serialize, Deserialize)]
 struct Delta<'a> {
-    /// Position among the audiences of the head.
+    /// Index into the audiences of the head.
     audience: u32,
     context_key: &'a str,
     enters: bool,
@@ -112,10 +113,10 @@ struct Rejected<'a> {
     user: Option<&'a str>,
 }
 
-/// Appends an intake to `block`; its deltas have the stamps from `stamp` on. `scratch` is used again
-/// and again.
+/// Appends an intake to `block`; its deltas have consecutive stamps from `stamp` on. `scratch` is a reused
+/// buffer.
 ///
-/// `None`: it is too large for a record, and `block` is to be cut back to what it was.
+/// `None`: the intake is too large for a record, and the caller has to truncate `block` to its old length.
 pub(crate) fn write(
     block: &mut Vec<u8>,
     scratch: &mut Vec<u8>,
@@ -168,7 +169,7 @@ impl Rare<'_> {
     }
 }
 
-/// `None`: there is too much of it for a record.
+/// `None`: there is too much for a record.
 fn rare(intake: &Intake) -> Option<Rare<'_>> {
     let age = |at: Timestamp| intake.arrival.0.wrapping_sub(at.0);
     let named = intake.deltas.iter().zip(0..);
@@ -197,16 +198,16 @@ fn rare(intake: &Intake) -> Option<Rare<'_>> {
     Some(Rare { messages: messages.collect(), deletions, rejected_ages })
 }
 
-/// So few audiences are found sooner by looking at each: most requests are of one.
+/// Up to this many audiences a linear search is faster; most requests have one.
 const FEW_AUDIENCES: usize = 8;
 
-/// The audiences of a request, each once.
+/// The distinct audiences of a request.
 #[derive(Default)]
 struct Audiences<'a> {
     list: Vec<Audience<'a>>,
-    /// Of those behind the first few.
+    /// Positions of those after the first few.
     positions: HashMap<Audience<'a>, u32>,
-    /// Neighbours are mostly of one audience.
+    /// The previous result: neighbouring deltas mostly have the same audience.
     last: Option<(Audience<'a>, u32)>,
 }
 
@@ -253,12 +254,12 @@ fn rejected(event: &RejectedEvent) -> Rejected<'_> {
     }
 }
 
-/// The records of a block, in their order; ends early with an error if one cannot be read, which the
-/// checksum of the block rules out.
+/// Iterates over the records of a block. Stops with an error at one that cannot be decoded, which the
+/// checksum of the block should rule out.
 #[derive(Debug)]
 pub(crate) struct Records<'a>(&'a [u8]);
 
-/// A block is not what its checksum says.
+/// A record cannot be decoded although the checksum of its block matches.
 #[derive(Debug, thiserror::Error)]
 #[error("a record of the journal cannot be read")]
 pub(crate) struct Unreadable;
@@ -267,7 +268,7 @@ pub(crate) struct Unreadable;
 #[derive(Debug)]
 pub(crate) struct Outline {
     pub destination: DestinationName,
-    /// At least its arrival and its last stamp.
+    /// An upper bound of its arrival and its stamps.
     pub latest: Timestamp,
     pub audiences: Vec<(AudienceId, ContextKind)>,
 }
@@ -288,7 +289,7 @@ impl<'a> Records<'a> {
         Ok(Some((head, body)))
     }
 
-    /// The next record without its body.
+    /// The head of the next record; skips its body.
     fn next_outline(&mut self) -> Result<Option<Outline>, Unreadable> {
         let Some((head, _)) = self.next_parts()? else { return Ok(None) };
         let audience =
@@ -301,7 +302,7 @@ impl<'a> Records<'a> {
         }))
     }
 
-    /// The next record; what it has in common with the one before it shares.
+    /// The next record; values equal to those of the record before are shared with it.
     pub fn next(&mut self, before: &mut Before) -> Result<Option<Record>, Unreadable> {
         let Some((head, body)) = self.next_parts()? else { return Ok(None) };
         let (body, rare) = postcard::take_from_bytes(body).map_err(|_| Unreadable)?;
@@ -314,7 +315,7 @@ impl<'a> Records<'a> {
     }
 }
 
-/// The outlines of all records of a block; `None`: one of them cannot be read.
+/// The outlines of all records of a block; `None` if one cannot be decoded.
 pub(crate) fn outlines(records: &[u8]) -> Option<Vec<Outline>> {
     let mut records = Records::of(records);
     let mut outlines = Vec::new();
@@ -324,7 +325,7 @@ pub(crate) fn outlines(records: &[u8]) -> Option<Vec<Outline>> {
     Some(outlines)
 }
 
-/// Of the record before: mostly it is the same again.
+/// Values of the previous record, to be shared: usually they repeat.
 #[derive(Debug, Default)]
 pub(crate) struct Before {
     destination: Option<DestinationName>,
@@ -375,7 +376,7 @@ fn record(head: &Head<'_>, body: Body<'_>, before: &mut Before) -> Option<Record
             message: None,
         })
     };
-    // As it was before these were kept: deletions count when they arrive, after all else.
+    // Defaults for records of earlier versions: deletions count at their arrival, after all other items.
     let (after_deltas, after_rejected) = (body.deltas.len(), body.rejected.len());
     let arrival = Timestamp(head.arrival);
     let deletion = |user_id| {
@@ -408,7 +409,7 @@ fn record(head: &Head<'_>, body: Body<'_>, before: &mut Before) -> Option<Record
     Some(Record { intake, stamp: Timestamp(head.stamp) })
 }
 
-/// Adds what few requests have.
+/// Applies the fields that few requests use.
 fn add(intake: &mut Intake, rare: Rare<'_>) -> Option<()> {
     let at = |age| Timestamp(intake.arrival.0.wrapping_sub(age));
     let hash = |message: Hash<'_>| Some(MessageHash(message.try_into().ok()?));
@@ -440,7 +441,7 @@ fn add(intake: &mut Intake, rare: Rare<'_>) -> Option<()> {
     Some(())
 }
 
-/// All of these, in a list with room for them and no more; `None` if one is missing.
+/// Collects all items into a list of exact capacity; `None` if one is missing.
 fn all<T>(items: impl ExactSizeIterator<Item = Option<T>>) -> Option<Vec<T>> {
     let mut list = Vec::with_capacity(items.len());
     for item in items {

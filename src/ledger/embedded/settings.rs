@@ -1,19 +1,18 @@
-//! What the embedded ledger is opened with.
+//! Settings of the embedded ledger.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::membership::DestinationName;
 
-/// What the embedded ledger is opened with.
+/// Settings of the embedded ledger.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// A directory: database, lock, nothing else.
+    /// The directory of the ledger: the database and the log of SQLite, the ledger's own log, and the lock.
     pub path: PathBuf,
-    /// While less is free on the disk, nothing is recorded; 0 uses all of it.
+    /// While less is free on the disk, nothing is recorded; 0 uses the whole disk.
     pub disk_reserve_bytes: u64,
-    /// Most memory for what is cached, in KiB: pages of the writer, and members whose rows are written
-    /// later.
+    /// Most memory for caches, in KiB: database pages and dirty members.
     pub cache_kib: u32,
     /// How long a member that left, and was told so, is remembered.
     pub tombstone_ttl: Duration,
@@ -21,20 +20,21 @@ pub struct Settings {
     pub rejected: Retention,
     /// Which parked members are kept; the oldest go first.
     pub parked: Retention,
-    /// Audiences that a destination may have; one that has more keeps those it has.
+    /// Most audiences of a destination; one that already has more keeps them.
     pub max_audiences: usize,
-    /// Between two readings of every row in the background.
+    /// Interval between two background checks of every row.
     pub check_every: Duration,
-    /// Every destination that may record or claim, until [`Store::configure`](crate::ledger::Store::configure).
+    /// The destinations that are configured, until [`Store::configure`](crate::ledger::Store::configure)
+    /// replaces them.
     pub destinations: Vec<DestinationSettings>,
 }
 
-/// How long, how many and how much of something is kept.
+/// Retention limits: the oldest go first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Longest time.
     pub max_age: Duration,
-    /// Most of them.
+    /// Most entries.
     pub max_count: u64,
     /// Most bytes of their texts.
     pub max_bytes: u64,
@@ -45,9 +45,9 @@ pub struct Retention {
 pub struct DestinationSettings {
     /// Its name.
     pub name: DestinationName,
-    /// Where its tellings go (base URL and client-side ID); when that changes, what was told is forgotten.
+    /// Identifies what is told (base URL and client-side ID); when it changes, what was told is forgotten.
     pub environment: String,
-    /// An equal value told less than this ago is not sent again.
+    /// An equal value that was told less than this ago is not sent again.
     pub repeat_window: Duration,
     /// How long after a settle the members of an earlier, unanswered call are told once more.
     pub reassert_after: Duration,

@@ -1,5 +1,5 @@
-//! Threads of the ledger. One that panics must not leave the others behind: they would go on without it, and
-//! answer nobody. So its panic is a failure of the ledger, which ends the writer and with it the daemon.
+//! Threads of the ledger. If one panics, the others must not go on without it and leave callers unanswered:
+//! its panic is a failure of the ledger, which ends the writer and with it the daemon.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +15,7 @@ pub(crate) struct Panicked {
     reason: String,
 }
 
-/// Starts a thread; `failed` is told of its panic. An error: there is no thread to be had.
+/// Starts a thread; `failed` is called if it panics. An error means that no thread could be started.
 pub(crate) fn start(
     name: &'static str,
     run: impl FnOnce() + Send + 'static,
@@ -28,7 +28,8 @@ pub(crate) fn start(
     })
 }
 
-/// What the thread `name` does; an error is its panic. Nothing that it had in hand is used after that.
+/// Runs the body of the thread `name`; a panic becomes an error. The caller uses nothing that the body has
+/// touched after that.
 pub(crate) fn caught<T>(name: &'static str, run: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
         let reason = panics::message(&*panic).to_owned();
@@ -36,7 +37,7 @@ pub(crate) fn caught<T>(name: &'static str, run: impl FnOnce() -> T) -> Result<T
     })
 }
 
-/// Where a transaction or a checkpoint is done beside the writer.
+/// For a transaction or a checkpoint on another thread.
 impl From<Panicked> for rusqlite::Error {
     fn from(panicked: Panicked) -> Self {
         Self::ToSqlConversionFailure(Box::new(panicked))

@@ -1,4 +1,4 @@
-//! Each rule with the interleaving that would break it.
+//! Each rule, with the interleaving that would break it.
 
 use super::*;
 use crate::membership::ContextKey;
@@ -28,7 +28,7 @@ fn leaves(event_at: i64) -> Change {
     Change { membership: Membership::Out, ..enters(event_at) }
 }
 
-/// A member and the verbs, as short as a story.
+/// A member and a sequence of events, in few words.
 struct Story(Option<Member>);
 
 impl Story {
@@ -60,7 +60,7 @@ impl Story {
         }
     }
 
-    /// Settles and says whether it is to be told once more.
+    /// Settles; returns whether the member is to be told once more.
     fn settle(&mut self, claimed: &ClaimedMember, stamp: i64) -> bool {
         let (next, again) = settle(self.0.as_ref(), claimed, &at(stamp));
         self.apply(next);
@@ -162,7 +162,7 @@ fn a_value_that_flips_back_while_a_call_is_out_is_sent_again() {
     story.record(&leaves(1), 10).deliver(20);
     story.record(&enters(2), 30);
     let claimed = story.claim();
-    story.record(&leaves(3), 40); // what LaunchDarkly was told last, but the call is out
+    story.record(&leaves(3), 40); // equal to what was told last, but the call is out
     assert!(!story.settle(&claimed, 50));
     assert!(story.pending(), "LaunchDarkly has it in: the leave must follow");
     assert!(!story.included());
@@ -177,7 +177,7 @@ fn a_value_that_flips_back_after_an_unheard_call_is_sent_again_and_once_more_lat
     story.record(&enters(2), 30);
     story.claim();
     story.release(Unheard::Perhaps, 40);
-    story.record(&leaves(3), 50); // equal to what was told: yet the unheard call may be applied
+    story.record(&leaves(3), 50); // equal to what was told, but the unanswered call may be applied
     assert!(story.pending());
     let claimed = story.claim();
     assert!(story.settle(&claimed, 60), "a late duplicate may come after this settle");
@@ -211,7 +211,7 @@ fn a_settle_of_an_older_version_leaves_the_newer_one_pending() {
     assert!(story.pending());
 }
 
-/// A deletion has the stamp of when it was applied, what came behind it into the journal an older one.
+/// A deletion has the stamp of its application; a delta that entered the log after it may have an older one.
 #[test]
 fn a_version_grows_although_the_stamp_of_what_waited_does_not() {
     let mut story = Story::new();
@@ -317,7 +317,7 @@ fn a_deletion_that_is_refused_is_kept_while_the_person_may_be_in_the_segment() {
         story.apply(next);
         story.deliver(60);
         if story.0.is_some() {
-            let next = reassert(story.member(), &at(70)); // after a call that nobody answered
+            let next = reassert(story.member(), &at(70)); // after a call without an answer
             story.apply(next);
             story.deliver(80);
         }
@@ -359,7 +359,7 @@ fn a_re_assertion_that_falls_into_a_call_is_made_up_for() {
     assert!(story.settle(&claimed, 30));
     story.record(&enters(2), 40);
     let claimed = story.claim();
-    // It is due; the call that is out may have been applied before the silent one.
+    // The re-assertion is due; the call that is out may have been applied before the unanswered one.
     let next = reassert_after_silence(story.member(), true, &at(50));
     story.apply(next);
     assert!(story.settle(&claimed, 60), "so it is planned once more");
@@ -445,7 +445,7 @@ fn a_tombstone_is_spent_only_when_left_told_and_old() {
     assert!(!story.member().is_spent_tombstone(Timestamp(10_000), ttl), "in");
 }
 
-/// What the counters call a repeat is what nobody is told for.
+/// What the counters call a repeat is a delta that nobody is told because of.
 #[test]
 fn a_repeat_is_a_delta_that_nobody_is_told_for() {
     let told = || Story::new().record(&enters(10), 100).deliver(200).member().clone();

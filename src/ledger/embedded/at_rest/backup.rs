@@ -1,7 +1,7 @@
-//! A copy of the ledger.
+//! Backups of the ledger.
 //!
 //! # What always holds
-//! * A copy is of one moment, sound and on stable storage before its name appears.
+//! * A backup is a snapshot of one moment, verified and synced before its name appears.
 //! * Nothing is overwritten: a backup needs a new name.
 
 use std::fs::{self, File};
@@ -27,7 +27,7 @@ use crate::ledger::embedded::tables::schema;
 use crate::ledger::embedded::tables::soundness;
 use crate::ledger::embedded::tables::soundness::Damage;
 
-/// Why a copy was not made or not put back.
+/// Why a backup was not made or not restored.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     /// The ledger or the copy cannot be opened.
@@ -36,7 +36,7 @@ pub enum BackupError {
     /// A file of that name is there already.
     #[error("{} exists already: choose another name", .0.display())]
     Exists(PathBuf),
-    /// What is to be restored is only a part of something.
+    /// What is to be restored is only one file of a ledger.
     #[error(
         "{} stands beside {}, which is not all of a ledger without it: name the directory that they \
          are in",
@@ -44,32 +44,32 @@ pub enum BackupError {
         file.display()
     )]
     Part {
-        /// What was named.
+        /// The path that was given.
         file: PathBuf,
-        /// What belongs to it.
+        /// The file beside it that belongs to the same ledger.
         beside: PathBuf,
     },
-    /// What was read is not what was written.
+    /// The contents are not what was written.
     #[error("{} is damaged: {}", path.display(), faults.join("; "))]
     Damaged {
         /// The database.
         path: PathBuf,
-        /// All that is wrong with it.
+        /// Every fault that was found.
         faults: Vec<String>,
     },
     /// A file cannot be read, written or moved.
     #[error("{} cannot be used", path.display())]
     File {
-        /// Which one.
+        /// Its path.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// Standard input or output failed before all of the copy had passed.
+    /// Standard input or output failed before the whole copy was transferred.
     #[error("the copy did not pass whole")]
     Stream(#[source] io::Error),
-    /// What comes is no backup.
+    /// The input is not a backup.
     #[error("what comes is not a copy that `cohortd ledger backup` made")]
     NotACopy,
     /// What is to be restored was taken from under a daemon.
@@ -92,7 +92,7 @@ impl From<Unusable> for BackupError {
 }
 
 impl BackupError {
-    /// The same of what was copied from `path`, by whose name whoever asked knows it.
+    /// Replaces the path in the error by `path`, the name that the caller used.
     pub(crate) fn of(self, path: &Path) -> Self {
         match self {
             Self::Damaged { faults, .. } => Self::Damaged { path: path.to_owned(), faults },
@@ -105,14 +105,14 @@ impl BackupError {
     }
 }
 
-/// A copy was made.
+/// The outcome of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackedUp {
-    /// The daemon that had the ledger ended while it was waited for: the copy was made without it.
+    /// The daemon that held the ledger ended while we waited for it, so the copy was made without it.
     pub daemon_ended: bool,
 }
 
-/// Copies the ledger at `directory` into a new file, beside a daemon or without one.
+/// Copies the ledger at `directory` into a new file, with or without a running daemon.
 pub fn backup(directory: &Path, file: &Path) -> Result<BackedUp, BackupError> {
     if file.exists() {
         return Err(BackupError::Exists(file.to_owned()));
@@ -122,7 +122,7 @@ pub fn backup(directory: &Path, file: &Path) -> Result<BackedUp, BackupError> {
     let prepared = prepare::prepare(directory)?;
     let db = connections::open_to_read(&names::database(directory))?;
     if schema::version(&db).map_err(OpenError::from)? == 0 {
-        return Err(OpenError::Missing(directory.to_owned()).into()); // no start has come to make it
+        return Err(OpenError::Missing(directory.to_owned()).into()); // no start has created its tables yet
     }
     File::create(&unfinished).map_err(unusable(&unfinished))?; // SQLite would not say why it cannot
     let name = unfinished.to_string_lossy();
@@ -141,31 +141,32 @@ pub fn backup(directory: &Path, file: &Path) -> Result<BackedUp, BackupError> {
         Ok(sync_name(file)?)
     });
     if finished.is_err() {
-        // What is left would only look like a backup.
+        // An unfinished file would be mistaken for a backup.
         remove_unfinished(&unfinished).ok();
     }
     finished.map(|()| BackedUp { daemon_ended: prepared == Prepared::DaemonEnded })
 }
 
-/// Writes a copy of the ledger at `directory` to `out`, beside a daemon or without one. It is made whole and
-/// checked in the ledger's directory first, which is as protected as the ledger is, and does not stay there.
+/// Writes a copy of the ledger at `directory` to `out`, with or without a running daemon. The copy is first
+/// completed and checked in the ledger's directory, which is as protected as the ledger itself, and is
+/// removed from there at once.
 pub fn backup_to(directory: &Path, out: &mut impl io::Write) -> Result<BackedUp, BackupError> {
     let turn = File::open(directory).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => OpenError::Missing(directory.to_owned()).into(),
         _ => BackupError::from(unusable(directory)(error)),
     })?;
-    turn.lock().map_err(unusable(directory))?; // of those who stream; the ledger's own lock is a file
+    turn.lock().map_err(unusable(directory))?; // serializes streamed backups; the ledger's own lock is a file
     let copy = directory.join(STREAMED);
-    remove_if_there(&copy)?; // of one that was killed
+    remove_if_there(&copy)?; // left by a backup that was killed
     let backed_up = backup(directory, &copy)?;
     let opened = File::open(&copy).map_err(unusable(&copy));
     remove_if_there(&copy)?;
-    drop(turn); // whoever reads slowly keeps nobody waiting
+    drop(turn); // a slow reader of `out` blocks no other backup
     io::copy(&mut opened?, out).and_then(|_| out.flush()).map_err(BackupError::Stream)?;
     Ok(backed_up)
 }
 
-/// Reads all of the database `file`.
+/// Verifies the whole database `file`.
 pub(crate) fn verify(file: &Path) -> Result<(), BackupError> {
     let db = connections::open_to_read(file)?;
     let faults = soundness::faults(&db).unwrap_or_else(Damage::faults);

@@ -1,4 +1,4 @@
-//! Reads every page and every row of a ledger, and what holds between its tables.
+//! Checks every page and every row of a ledger, and the invariants between its tables.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use crate::ledger::embedded::tables::schema;
 use crate::ledger::embedded::tables::soundness::{self, Damage};
 use rusqlite::Connection;
 
-/// What was read of a sound ledger.
+/// What a sound ledger contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sound {
-    /// Members of all audiences, those that left included.
+    /// Members of all audiences, including those that left.
     pub members: u64,
     /// Audiences of all destinations.
     pub audiences: u64,
@@ -22,19 +22,20 @@ pub struct Sound {
     pub pending: u64,
     /// Rejected events that are kept.
     pub rejected: u64,
-    /// Parts of the journal that were accepted and are in no table, for want of space. They are sound.
+    /// Blocks of the log that were accepted and are not merged, for want of space. They are sound.
     pub unmerged: u64,
 }
 
-/// Reads everything at `directory`, beside a daemon or without one. Takes as long as reading the
-/// file does. The inner error: everything that is wrong.
+/// Checks the ledger at `directory`, with or without a running daemon. Takes as long as reading the file. The
+/// inner error lists every fault.
 pub fn check(directory: &Path) -> Result<Result<Sound, Vec<String>>, OpenError> {
     let database = names::database(directory);
     let opened = prepare::prepare(directory).and_then(|_| connections::open_to_read(&database));
     match opened {
         Ok(db) => read(directory, &db, 0),
         Err(OpenError::Damaged(faults)) => Ok(Err(faults)),
-        // Everything can be read all the same, but for the index that would be made beside the log.
+        // On a full disk everything can still be read, only without the index (`-shm`) that SQLite would
+        // create.
         Err(OpenError::NoSpace { .. }) => {
             let _lock = open::lock(directory)?;
             let db = connections::open_without_space(&database)?;
@@ -54,7 +55,7 @@ fn read(
     unmerged: u64,
 ) -> Result<Result<Sound, Vec<String>>, OpenError> {
     if schema::version(db)? == 0 {
-        return Err(OpenError::Missing(directory.to_owned())); // no start has come to make it
+        return Err(OpenError::Missing(directory.to_owned())); // no start has created its tables yet
     }
     let read = soundness::faults(db).and_then(|faults| {
         if faults.is_empty() { Ok(sound(db, unmerged)?) } else { Err(Damage::Found(faults)) }

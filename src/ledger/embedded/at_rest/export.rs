@@ -1,4 +1,4 @@
-//! Every member of a ledger, one after the other, beside a daemon or without one.
+//! Exports every member of a ledger, with or without a running daemon.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::ledger::embedded::tables::version::VERSION;
 use crate::ledger::member::{Member, Told};
 use crate::membership::{DestinationName, Timestamp};
 
-/// A member with all that is known of it. Personal.
+/// A member with everything that is known of it. Personal data.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ExportedMember {
     /// The destination's name.
@@ -31,13 +31,13 @@ pub struct ExportedMember {
     pub audience_key: String,
     /// The kind of the audience's contexts.
     pub context_kind: String,
-    /// Who.
+    /// The member's context key.
     pub context_key: String,
-    /// What it should be.
+    /// Whether it should be in the audience.
     pub included: bool,
-    /// When the membership changed.
+    /// The event time of the latest membership.
     pub event_at: Timestamp,
-    /// Whether it waits to be told.
+    /// Whether it waits to be told to LaunchDarkly.
     pub pending: bool,
     /// What LaunchDarkly was last told, and when.
     pub told: Option<(bool, Timestamp)>,
@@ -45,7 +45,7 @@ pub struct ExportedMember {
     pub parked: Option<ExportedParking>,
 }
 
-/// LaunchDarkly's words for refusing a member. Personal.
+/// LaunchDarkly's answer when it refused a member. Personal data.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ExportedParking {
     /// The HTTP status.
@@ -54,12 +54,12 @@ pub struct ExportedParking {
     pub code: String,
     /// LaunchDarkly's `message`.
     pub message: String,
-    /// LaunchDarkly's `id`, for its support.
+    /// LaunchDarkly's `id` of the answer, for a request to its support.
     pub id: String,
 }
 
-/// Hands every member to `each` until it breaks: of one moment, in flat memory. `None`: there is no
-/// such destination.
+/// Hands every member to `each` until it breaks; a snapshot of one moment, in constant memory. `None` if
+/// there is no such destination.
 pub fn export<B>(
     directory: &Path,
     destination: Option<&str>,
@@ -71,7 +71,7 @@ pub fn export<B>(
     if found < VERSION {
         return Err(OpenError::Older { found });
     }
-    // Of one moment: what is written meanwhile is not seen.
+    // One read transaction: what is written meanwhile is not seen.
     let db = db.unchecked_transaction()?;
     let known: Vec<(i64, String)> = db
         .prepare("SELECT id, name FROM destination WHERE dropped = 0 ORDER BY id")?

@@ -1,5 +1,5 @@
-//! Before anybody but a daemon reads the ledger: its log is looked at, and what a daemon that was
-//! killed has left in the journal is merged, so that everything that was accepted is in the tables.
+//! Prepares a ledger for a reader other than the daemon: checks SQLite's log, and merges what a killed daemon
+//! has left in the ledger's own log, so that everything that was accepted is in the tables.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,24 +23,23 @@ use crate::ledger::embedded::tables::version::VERSION;
 use crate::ledger::embedded::wal;
 use crate::ledger::embedded::wal::ANSWERED;
 
-/// How long a daemon that has the ledger is waited for; it merges some 100,000 changes a second.
+/// How long to wait for a running daemon to merge; it merges about 100,000 changes a second.
 const MERGED_WITHIN: Duration = Duration::from_secs(60);
-/// A daemon that merges nothing for so long does not come to it.
+/// A daemon that makes no progress for this long is considered stalled.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
-/// Between two looks at how far it has come.
+/// How often its progress is polled.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Whether there was a daemon.
+/// Whether the daemon ended while it was waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Prepared {
-    /// There is one, or there was none.
+    /// It is still running, or there was none.
     Undisturbed,
-    /// It has ended while it was waited for; what it left was merged without it.
+    /// It ended meanwhile, and what it had left was merged here.
     DaemonEnded,
 }
 
-/// Returns when everything that was accepted before is in the tables, whether a daemon has the ledger
-/// or not.
+/// Returns when everything accepted before this call is in the tables, with or without a running daemon.
 pub(crate) fn prepare(directory: &Path) -> Result<Prepared, OpenError> {
     prepared(directory).map_err(|error| error.on(directory))
 }
@@ -50,10 +49,10 @@ fn prepared(directory: &Path) -> Result<Prepared, OpenError> {
         return Ok(Prepared::Undisturbed);
     }
     match take(directory) {
-        // Others are restoring, and what stands there is neither the old ledger nor the new one.
+        // A restore is under way: the directory holds neither the old ledger nor the new one.
         Err(error) if interrupted::is_under_way(directory) => Err(error),
         Err(OpenError::InUse(_)) => wait_for_daemon(directory),
-        // Whoever may not write here reads what is there, if that is all.
+        // Without permission to write here the ledger can still be read, if nothing waits to be merged.
         Err(error @ OpenError::Directory { .. }) => {
             is_merged(directory)?.then_some(Prepared::Undisturbed).ok_or(error)
         }
@@ -61,7 +60,7 @@ fn prepared(directory: &Path) -> Result<Prepared, OpenError> {
     }
 }
 
-/// Takes the lock of a ledger, with everything that was accepted before in its tables.
+/// Takes the lock of a ledger once everything accepted before is in its tables.
 pub(crate) fn take(directory: &Path) -> Result<Lock, OpenError> {
     loop {
         let lock = open::lock(directory)?;
@@ -69,12 +68,12 @@ pub(crate) fn take(directory: &Path) -> Result<Lock, OpenError> {
         if is_merged(directory)? {
             return Ok(lock);
         }
-        drop(lock); // for the writer that merges
+        drop(lock); // the writer that merges takes it
         merge(directory)?;
     }
 }
 
-/// Whether nothing waits in the journal. Nobody may be appending to it.
+/// Whether nothing waits in the log. The caller makes sure that nobody appends to it.
 fn is_merged(directory: &Path) -> Result<bool, OpenError> {
     if !wal::exist(directory) {
         return Ok(true);
@@ -83,7 +82,7 @@ fn is_merged(directory: &Path) -> Result<bool, OpenError> {
     Ok(open::scan(directory, &db)?.blocks.is_empty())
 }
 
-/// Nothing is configured, so that nothing is forgotten and nobody is told.
+/// Merges the log into the tables. No destination is configured, so nothing expires and nothing is sent.
 fn merge(directory: &Path) -> Result<(), OpenError> {
     let all = Retention { max_age: Duration::MAX, max_count: u64::MAX, max_bytes: u64::MAX };
     let settings = Settings {
@@ -115,7 +114,7 @@ fn wait_for_daemon(directory: &Path) -> Result<Prepared, OpenError> {
             return Err(OpenError::Merging(directory.to_owned()));
         }
         if let Ok(lock) = open::lock(directory) {
-            drop((lock, db)); // nobody merges any more
+            drop((lock, db)); // the daemon has ended
             prepared(directory)?;
             return Ok(Prepared::DaemonEnded);
         }

@@ -1,4 +1,4 @@
-//! A new name for a destination or an audience, so that its rows follow what was renamed elsewhere.
+//! Renames a destination or an audience, so that its rows follow a rename made elsewhere.
 
 use std::path::Path;
 
@@ -13,38 +13,38 @@ use crate::ledger::embedded::tables::walk::Task;
 use crate::ledger::embedded::tables::walk::Walk;
 use crate::membership::{AudienceId, DestinationName, Timestamp};
 
-/// What gets a new name.
+/// What is renamed.
 #[derive(Clone, Debug)]
 pub enum Renamed {
     /// A destination that was renamed in the configuration.
     Destination {
-        /// Its name until now.
+        /// Its old name.
         from: DestinationName,
-        /// Its name from now on.
+        /// Its new name.
         to: DestinationName,
     },
-    /// An audience whose id changed in Segment: LaunchDarkly makes another segment of it, which is told
-    /// everything.
+    /// An audience whose id changed in Segment: LaunchDarkly creates a new segment for it, which has to be
+    /// told every member.
     Audience {
-        /// Whose audience.
+        /// The destination of the audience.
         destination: DestinationName,
-        /// Its id until now.
+        /// Its old id.
         from: AudienceId,
-        /// Its id from now on.
+        /// Its new id.
         to: AudienceId,
     },
 }
 
-/// Why nothing was renamed.
+/// Why a rename failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RenameError {
     /// The ledger cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// There is nothing of that name.
+    /// Nothing has the old name.
     #[error("the ledger has no {0}")]
     Unknown(String),
-    /// The new name is somebody else's.
+    /// The new name is taken.
     #[error("the ledger has a {0} already: drop it first, or choose another name")]
     Taken(String),
 }
@@ -55,7 +55,7 @@ impl From<rusqlite::Error> for RenameError {
     }
 }
 
-/// Renames in the ledger at `directory`, which no daemon may be using.
+/// Renames in the ledger at `directory`, which no daemon may have open.
 pub fn rename(directory: &Path, what: &Renamed) -> Result<(), RenameError> {
     if !names::database(directory).exists() && !interrupted::is_under_way(directory) {
         return Err(OpenError::Missing(directory.to_owned()).into());
@@ -81,7 +81,7 @@ fn rename_destination(
     let words = |name: &DestinationName| format!("destination {name}");
     let row = destination(db, from)?.ok_or_else(|| RenameError::Unknown(words(from)))?;
     if let Some(other) = destination(db, to)? {
-        // A start under the new name has made a row, which is nobody's as long as nothing is in it.
+        // A start under the new name has already created a row; it may be replaced as long as it is empty.
         let in_use: bool = db.query_row(
             "SELECT EXISTS (SELECT 1 FROM audience WHERE destination = ?1)
                  OR EXISTS (SELECT 1 FROM rejected WHERE destination = ?1)",
@@ -93,7 +93,7 @@ fn rename_destination(
         }
         db.execute("DELETE FROM destination WHERE id = ?1", [other])?;
     }
-    // The checksum is made anew when the daemon opens the ledger.
+    // The checksum is set again when the daemon opens the ledger.
     db.execute(
         "UPDATE destination SET name = ?2, checksum = NULL WHERE id = ?1",
         params![row, to.as_str()],

@@ -1,13 +1,14 @@
-//! A clock that was once ahead: whatever it has left in the future is brought back to now.
+//! Repairs a ledger whose clock was once ahead: every time in the future is brought back to now.
 //!
-//! Arrival never runs backwards, so that a wrong clock is believed until the right one gets there: who leaves
-//! stays in, deleted people cannot return, and nothing gets old. All of it is mended in one transaction.
+//! Arrival times never run backwards, so a clock that was ahead is believed until the real time catches up:
+//! leaves are ignored, deleted persons cannot return, and nothing expires. This repairs all of it in one
+//! transaction.
 //!
 //! # What always holds
-//! * Nothing is in the future afterwards, but for a microsecond each for those that wait to be told: no two
-//!   of an audience have waited since the same moment, and their order stays.
-//! * What was told before a resync stays before it, and what was told since counts.
-//! * A member that may have been in a call still may.
+//! * Afterwards nothing is in the future, except that pending members are spread one microsecond apart: no
+//!   two pending members of an audience share a stamp, and their order is kept.
+//! * What was told before a resync still does not count, and what was told since then does.
+//! * A member that may have been in a call at a crash is still known as such.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -31,36 +32,36 @@ use crate::ledger::embedded::tables::walk::Task;
 use crate::ledger::member::{Member, Told};
 use crate::membership::{DestinationName, Timestamp};
 
-/// Rows in one reading.
+/// Rows read at once.
 const ROWS: usize = 1000;
-/// Rejected events in one reading: their bodies are large.
+/// Rejected events read at once: their bodies are large.
 const BODIES: usize = 16;
 
 /// What was in the future.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClockReset {
-    /// How far the recorded arrival was ahead.
+    /// How far the stored arrival was ahead.
     pub ahead: Duration,
     /// Members with a time in the future.
     pub members: u64,
-    /// Deletions that were asked for in the future.
+    /// Deletions with a time in the future.
     pub deletions: u64,
-    /// Audiences with a mark in the future, and destinations paused then.
+    /// Audiences with a mark in the future, and destinations that were paused in the future.
     pub marks: u64,
-    /// Rejected events, words about parked members, and members to be told once more.
+    /// Rejected events, park reasons and planned re-assertions.
     pub kept: u64,
 }
 
-/// Brings the ledger at `directory`, which no daemon may be using, back to `now`.
+/// Brings the ledger at `directory`, which no daemon may have open, back to `now`.
 pub fn reset_clock(directory: &Path, now: Timestamp) -> Result<ClockReset, OpenError> {
     if !names::database(directory).exists() {
         return Err(OpenError::Missing(directory.to_owned()));
     }
-    prepare::prepare(directory)?; // what is in the journal has its times too
+    prepare::prepare(directory)?; // the log holds times too
     let _lock = open::lock(directory)?;
     let (mut db, found) = open::open(directory, 8192)?;
     if !found.blocks.is_empty() {
-        return Err(OpenError::InUse(directory.to_owned())); // a daemon has come between
+        return Err(OpenError::InUse(directory.to_owned())); // a daemon has started in between
     }
     let transaction = db.transaction()?;
     let reset = reset(&transaction, now)?;
@@ -91,16 +92,16 @@ fn reset(db: &Connection, now: Timestamp) -> rusqlite::Result<ClockReset> {
     Ok(ClockReset { ahead: recorded.since(now), members, deletions, marks, kept })
 }
 
-/// What the future becomes.
+/// The range that times in the future are mapped to.
 #[derive(Clone, Copy, Debug)]
 struct Span {
     now: Timestamp,
-    /// Behind everybody who waits, and before every stamp that is given out from here on.
+    /// Later than every pending member, and earlier than every stamp given out from now on.
     end: Timestamp,
 }
 
 impl Span {
-    /// What is in the future becomes now, or the end if it is at this point of the future or behind it.
+    /// Maps a time in the future to `now`, or to `end` if it is at or after `point`.
     fn bring(self, at: Timestamp, point: Option<Timestamp>) -> Timestamp {
         let is_behind = point.is_some_and(|point| at >= point);
         if at <= self.now {
@@ -112,7 +113,7 @@ impl Span {
         }
     }
 
-    /// A mark that must stay behind what it covers.
+    /// Maps a mark, which must stay at or after everything that it covers.
     fn mark(self, at: Timestamp) -> Timestamp {
         if at > self.now { self.end } else { at }
     }
@@ -125,23 +126,23 @@ impl Span {
                 .told
                 .map(|told| Told { at: self.bring(told.at, points.told_counts_from), ..told }),
             parked_at: before.parked_at.map(|at| at.min(self.now)),
-            // `refused_with` says which members were refused together, and never when.
+            // `refused_with` is only compared for equality: it groups members and is no time to be mapped.
             ..before.clone()
         }
     }
 }
 
-/// Points of the future that divide the members of an audience.
+/// Points in the future that order the members of an audience, and whose order must be kept.
 #[derive(Clone, Copy, Debug, Default)]
 struct Points {
-    /// What was told from here on counts.
+    /// What was told at or after this counts.
     told_counts_from: Option<Timestamp>,
-    /// Who changed from here on is not retracted.
+    /// Members that changed at or after this are not retracted.
     kept_from: Option<Timestamp>,
 }
 
-/// Those who have waited since the future wait since now, each a microsecond after the one before. Returns
-/// a moment behind all of them.
+/// Gives members pending since the future new stamps from `now` on, one microsecond apart in their old order.
+/// Returns a time after all of them.
 fn reset_waiting(db: &Connection, now: Timestamp) -> rusqlite::Result<Timestamp> {
     let audiences: Vec<i64> = db
         .prepare("SELECT DISTINCT audience FROM member WHERE pending_since > ?1")?
@@ -160,7 +161,8 @@ fn reset_waiting(db: &Connection, now: Timestamp) -> rusqlite::Result<Timestamp>
                     Ok((row.get(0)?, row.get(1)?))
                 })?
                 .collect::<Result<_, _>>()?;
-            // Nobody comes behind the place they had, because no two had the same: none is met twice.
+            // Every new stamp is earlier than the ones still to be visited, and no two members share one:
+            // none is visited twice.
             let Some((_, before)) = slice.last() else { break };
             through = Timestamp(*before);
             for (key, _) in slice {
@@ -175,7 +177,7 @@ fn reset_waiting(db: &Connection, now: Timestamp) -> rusqlite::Result<Timestamp>
     Ok(Timestamp(last_of_all.0 + 1))
 }
 
-/// Where the future of each audience is divided.
+/// Maps the marks of every audience; returns the points that order its members.
 fn reset_audiences(
     db: &Connection,
     span: Span,
@@ -238,7 +240,7 @@ fn reset_members(
     }
 }
 
-/// Does `change` with the rows that `select` finds later than now, until it finds none.
+/// Applies `change` to rows that `select` finds later than now, until it finds none.
 fn until_none<T>(
     db: &Connection,
     now: Timestamp,
@@ -283,7 +285,7 @@ fn reset_deletions(db: &Connection, now: Timestamp) -> rusqlite::Result<u64> {
     })
 }
 
-/// One that comes again after this counts as new: it cannot be told from one of now.
+/// A message repeated after this counts as new: it cannot be told from a message of now.
 fn reset_messages(db: &Connection, now: Timestamp) -> rusqlite::Result<()> {
     db.execute("DELETE FROM message WHERE max(seen_at, counts_at) > ?1", [now.0]).map(|_| ())
 }
@@ -311,7 +313,7 @@ fn reset_parked(db: &Connection, now: Timestamp) -> rusqlite::Result<u64> {
     })
 }
 
-/// Two of one member become one.
+/// Two re-assertions of one member become one.
 fn reset_reassertions(db: &Connection, now: Timestamp) -> rusqlite::Result<u64> {
     let select = "SELECT settled_at, audience, context_key FROM reassertion WHERE settled_at";
     let read = |row: &rusqlite::Row<'_>| {

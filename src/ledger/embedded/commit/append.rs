@@ -1,6 +1,6 @@
-//! The front of the ledger: makes requests durable in the journal while the writer is busy.
+//! The append thread: makes requests durable in the log while the writer is busy.
 //!
-//! A thread of its own, so that nobody waits for a merge. Requests that arrive together share one
+//! It is a thread of its own so that no request waits for a merge. Requests that arrive together share one
 //! block and one sync.
 
 use std::io;
@@ -23,70 +23,72 @@ use crate::ledger::embedded::wal::BLOCK_HEADER;
 use crate::ledger::embedded::wal::Files;
 use crate::ledger::{Intake, LedgerError};
 
-/// Larger blocks are cheaper per byte, up to where the answer takes too long.
+/// A block is closed at this size. Larger blocks are cheaper per byte, but their requests wait longer for the
+/// answer.
 const MOST_BYTES: usize = 4 << 20;
 
-/// Where many requests come at a time, a block is begun with the first few of those that are on their
-/// way. So after a block of at least so many requests …
+/// Under load a block would be closed with the first few of the requests that are on their way. So if the
+/// previous block had at least this many requests, …
 const MANY: usize = 4;
-/// … one that would fill no page waits a moment for more of them, …
+/// … a block smaller than a page waits a moment for more requests, …
 const PAGE_BYTES: usize = 4096;
-/// … and once more if more have come. Linux makes it twice as long, to save power.
+/// … and once more if more have come. Linux makes the sleep twice as long, to save power.
 const MOMENT: Duration = Duration::from_micros(50);
 const MOMENTS: usize = 2;
 
-/// What the front is asked.
+/// A message to the append thread.
 #[derive(Debug)]
 pub(crate) enum Incoming {
     Record(Request),
     Close(oneshot::Sender<()>),
 }
 
-/// A request that is to be appended: two words, so that what the channel asks for at once stays small.
+/// A request to be appended. Two words, to keep the channel's first allocation small.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub brought: Box<Brought>,
     pub reply: oneshot::Sender<Outcome>,
 }
 
-/// What a request brings. It goes back to who asked: an allocator is quickest where memory is freed by
-/// whoever it was given to.
+/// The contents of a request. They are handed back to the caller to be freed there: allocators are fastest
+/// when the thread that allocated frees.
 #[derive(Debug)]
 pub(crate) struct Brought {
     pub intakes: Vec<Intake>,
     pub place: OwnedSemaphorePermit,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// It is on stable storage.
     Appended(Box<Brought>),
-    /// Nothing yet: the writer knows whether the audience has members, and has no limit.
+    /// Not appended: it goes to the writer, which knows whether an audience still has members of another
+    /// kind, and has no limit on size.
     ForWriter(Box<Brought>),
     Refused(LedgerError),
 }
 
-/// Owns the end of the journal until it is closed.
+/// Appends to the log until it is closed.
 #[derive(Debug)]
-pub(crate) struct Front {
+pub(crate) struct Appender {
     files: Files,
     incoming: Receiver<Incoming>,
     writer: Sender<Command>,
     shared: Arc<Shared>,
-    /// Used again for each block, and for each record.
+    /// Buffers reused for each block and each record.
     block: Vec<u8>,
     record: Vec<u8>,
 }
 
-/// Requests that share a block.
+/// Requests of the current block.
 #[derive(Default)]
 struct Waiting(Vec<Request>);
 
 impl Waiting {
     fn answer(self, outcome: impl Fn(Box<Brought>) -> Outcome) {
         for Request { brought, reply } in self.0 {
-            let _ = reply.send(outcome(brought)); // whoever asked may have given up
+            let _ = reply.send(outcome(brought)); // the caller may have given up
         }
     }
 }
@@ -94,7 +96,7 @@ impl Waiting {
 /// Nothing can be appended any more.
 struct Ended;
 
-impl Front {
+impl Appender {
     pub fn new(
         files: Files,
         incoming: Receiver<Incoming>,
@@ -104,24 +106,24 @@ impl Front {
         Self { files, incoming, writer, shared, block: Vec::new(), record: Vec::new() }
     }
 
-    /// Starts a thread that does [`Front::run`].
+    /// Starts the thread, which does [`Appender::run`].
     pub fn start(self) -> io::Result<()> {
         let (writer, shared) = (self.writer.clone(), Arc::clone(&self.shared));
         let failed = move |panicked: threads::Panicked| {
             shared.has_failed.store(true, Ordering::Relaxed);
-            let _ = writer.send(Command::Failed(panicked.into())); // it may have ended
+            let _ = writer.send(Command::Failed(panicked.into())); // the writer may have ended
         };
         threads::start("journal", || self.run(), failed).map(|_| ())
     }
 
-    /// Appends until it is closed, every handle is gone, or the ledger has failed.
+    /// Appends until the log is closed, every handle is dropped, or the ledger has failed.
     fn run(mut self) {
         let mut before = 0;
         while let Ok(first) = self.incoming.recv() {
-            self.shared.journal.begin_to_append();
-            let (number, began) = (self.shared.journal.last() + 1, Instant::now());
+            self.shared.log.begin_to_append();
+            let (number, began) = (self.shared.log.last() + 1, Instant::now());
             if self.block.capacity() > 2 * MOST_BYTES {
-                // of a request that was unusually large
+                // left by an unusually large request
                 (self.block, self.record) = (Vec::new(), Vec::new());
             }
             self.block.clear();
@@ -131,7 +133,7 @@ impl Front {
             let appended = self.append(number, began, waiting);
             if let Some(closed) = closed {
                 drop(self);
-                let _ = closed.send(()); // whoever asked may have given up waiting
+                let _ = closed.send(()); // the caller may have given up
                 return;
             }
             if appended.is_err() {
@@ -140,7 +142,8 @@ impl Front {
         }
     }
 
-    /// Puts into the block what there is, up to the end; `before`: so many requests were in the last one.
+    /// Fills the block from the queue, up to its maximum size; `before` is the number of requests in the
+    /// previous block.
     fn gather(
         &mut self,
         first: Incoming,
@@ -169,9 +172,9 @@ impl Front {
         (waiting, None)
     }
 
-    /// Puts a request into the block, or refuses it, or leaves it to the writer.
+    /// Puts a request into the block, refuses it, or leaves it to the writer.
     fn take(&mut self, number: u64, request: Request, waiting: &mut Waiting) {
-        // whoever asked may have given up
+        // the caller may have given up
         if self.shared.has_no_space.load(Ordering::Relaxed) {
             let _ = request.reply.send(no_space("the disk of the ledger has no space"));
             return;
@@ -194,36 +197,37 @@ impl Front {
     }
 
     fn append(&mut self, number: u64, began: Instant, waiting: Waiting) -> Result<(), Ended> {
-        let journal = &self.shared.journal;
+        let log = &self.shared.log;
         if waiting.0.is_empty() {
-            journal.give_up();
+            log.give_up();
             return Ok(());
         }
-        if !journal.wait_for_room() {
+        if !log.wait_for_room() {
             waiting.answer(|_| Outcome::Refused(LedgerError::Closed));
             return Err(Ended);
         }
         let syncing = Instant::now();
-        match self.files.append(journal, number, &mut self.block, began) {
+        match self.files.append(log, number, &mut self.block, began) {
             Ok(block) => {
                 self.shared.counters.sync.took(syncing.elapsed());
-                if journal.publish(block) {
-                    let _ = self.writer.send(Command::Journaled); // it may have ended
+                if log.publish(block) {
+                    let _ = self.writer.send(Command::Appended); // the writer may have ended
                 }
                 waiting.answer(Outcome::Appended);
                 Ok(())
             }
             Err(AppendError::Write(error)) if is_want_of_space(&error) => {
                 self.shared.kinds().take_back(number);
-                journal.give_up();
+                log.give_up();
                 self.refuse(waiting, &error);
                 Ok(())
             }
-            // It is there, and its number is used: it is merged like any other. But it is answered that it
-            // is not, for if it went bad before it is merged nobody would notice.
+            // The block is on the disk and its number is used, so it is merged like any other. The requests
+            // are refused all the same: without the note, damage to the block before it is merged would go
+            // unnoticed.
             Err(AppendError::Note { block, source }) if is_want_of_space(&source) => {
-                if journal.publish(block) {
-                    let _ = self.writer.send(Command::Journaled); // it may have ended
+                if log.publish(block) {
+                    let _ = self.writer.send(Command::Appended); // the writer may have ended
                 }
                 self.refuse(waiting, &source);
                 Ok(())
@@ -238,10 +242,10 @@ impl Front {
         }
     }
 
-    /// The disk has no space for what was taken.
+    /// Refuses the requests of a block that the disk has no space for.
     fn refuse(&self, waiting: Waiting, error: &io::Error) {
         self.shared.has_no_space.store(true, Ordering::Relaxed);
-        let _ = self.writer.send(Command::Full(error.to_string())); // it may have ended
+        let _ = self.writer.send(Command::Full(error.to_string())); // the writer may have ended
         waiting.answer(|_| no_space(&error.to_string()));
     }
 }

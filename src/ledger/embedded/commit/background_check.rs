@@ -1,5 +1,6 @@
-//! Every row read again in the background, so that what went bad on the disk is found before it is
-//! needed. A slice at a time with pauses between: nobody waits for it, and the log can be checkpointed.
+//! Reads every row again in the background, so that damage on the disk is found before the row is needed. It
+//! reads a slice at a time with pauses in between: it blocks nobody, and checkpoints of SQLite's log can
+//! proceed.
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
@@ -17,9 +18,9 @@ use crate::ledger::member::Member;
 
 /// Members in one slice.
 const SLICE: usize = 1000;
-/// Between two slices: 10 million members take a quarter of an hour.
+/// Pause between two slices: 10 million members take a quarter of an hour.
 const PAUSE: Duration = Duration::from_millis(90);
-/// The first reading begins so long after the start at the latest.
+/// Upper bound of the time from the start to the first check.
 const FIRST_AFTER: Duration = Duration::from_secs(60);
 
 /// Ends the thread when it is dropped.
@@ -29,7 +30,7 @@ pub(crate) struct BackgroundCheck(
 );
 
 impl BackgroundCheck {
-    /// Starts the thread; it tells the writer what it finds.
+    /// Starts the thread, which reports damage to the writer.
     pub fn start(
         directory: &Path,
         every: Duration,
@@ -52,7 +53,8 @@ impl BackgroundCheck {
     }
 }
 
-/// An error is damage. What cannot be read for another reason is read again next time.
+/// Checks until it is stopped. An error is damage; what could not be read for another reason is read again
+/// next time.
 fn check_until(stopped: &Receiver<()>, db: &Connection, every: Duration) -> rusqlite::Result<()> {
     let wait = |time| stopped.recv_timeout(time) == Err(RecvTimeoutError::Timeout);
     let mut next = every.min(FIRST_AFTER);
@@ -72,7 +74,7 @@ fn check_until(stopped: &Receiver<()>, db: &Connection, every: Duration) -> rusq
     Ok(())
 }
 
-/// How many members there are; `None`: it was told to stop.
+/// The number of members; `None` if it was stopped.
 fn check_all(db: &Connection, wait: &impl Fn(Duration) -> bool) -> rusqlite::Result<Option<usize>> {
     let mut after = (i64::MIN, String::new());
     let mut rows = 0_usize;
@@ -92,8 +94,8 @@ fn check_all(db: &Connection, wait: &impl Fn(Duration) -> bool) -> rusqlite::Res
     Ok(Some(rows))
 }
 
-/// Who waits and is not in the index of those who wait would never be told, and who is not in that of
-/// persons would outlive a deletion.
+/// A pending member that is missing from the index of pending members would never be told, and one missing
+/// from the index of persons would outlive a deletion.
 fn is_in_its_indexes(
     db: &Connection,
     audience: i64,
@@ -108,7 +110,8 @@ fn is_in_its_indexes(
             ))?
             .query_row(params![value, audience, key], |row| row.get::<_, bool>(0))
         };
-        // Between the two readings it may have been told. The plus keeps the second from the index.
+        // It may have changed between the two queries, so the row is read again; the plus keeps SQLite from
+        // using the index.
         if found(&format!("member INDEXED BY {index}"), column)?
             || !found("member", &format!("+{column}"))?
         {

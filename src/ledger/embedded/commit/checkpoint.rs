@@ -1,14 +1,13 @@
-//! Checkpoints, off the commit path: a thread of its own copies the write-ahead log into the database
-//! while the writer goes on. Only when that cannot keep up does the writer help.
+//! Checkpoints off the commit path: a thread of its own copies SQLite's log into the database while the
+//! writer goes on. Only when that thread cannot keep up does the writer help.
 //!
 //! # What always holds
-//! * Nobody waits for whoever reads: while somebody reads from an old moment (a backup, a check, an
-//!   export into a slow pipe), the log grows on the disk, and is used again when they have gone
-//!   (`tests::checkpoints`).
-//! * The log is copied the sooner the less space is left, so that it never takes all that the database
-//!   needs to grow by it (`tests/it/full_disk.rs`).
-//! * A copy or sync that failed is never taken for one that happened: it ends the writer, unless the
-//!   disk is merely full (tests/it/faults.rs).
+//! * Nobody waits for readers: while a reader holds an old snapshot (a backup, a check, an export into a slow
+//!   pipe), SQLite's log grows on the disk, and is reused once the reader has gone (`tests::checkpoints`).
+//! * The less space is left, the sooner SQLite's log is copied, so that it never takes the space that the
+//!   database needs to grow by it (`tests/it/full_disk.rs`).
+//! * A failed copy or sync is never taken for a completed one: it ends the writer, unless the disk is merely
+//!   full (tests/it/faults.rs).
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -29,21 +28,21 @@ use crate::ledger::embedded::tables::connections;
 use crate::ledger::embedded::tables::database::Database;
 use crate::ledger::embedded::threads;
 
-/// Pages in the log from which a checkpoint is worth its reads and writes: 16 MiB.
+/// Pages in SQLite's log from which a checkpoint is worth its I/O: 16 MiB.
 const WORTH_IT: i32 = 4_096;
-/// Pages in the log from which the writer helps: 160 MiB.
+/// Pages in SQLite's log from which the writer helps: 160 MiB.
 const TOO_MANY: i32 = 40_960;
-/// Where little space is left, the log is copied when it takes such a part of that, and is at least so
-/// long: it could not be copied any more once it has taken all.
+/// Where little space is left, SQLite's log is copied once it takes one part in this many of the spare space,
+/// and is at least [`LITTLE`] pages long: once the disk is full it could not be copied any more.
 const PART_OF_SPARE: u64 = 4;
 const LITTLE: i32 = 64;
-/// Bytes of a page, and in front of each in the log, and in front of the log.
+/// Sizes in SQLite's log: a page, the header of each frame, and the header of the file.
 const PAGE: u64 = 4096;
 const FRAME_HEADER: u64 = 24;
 const LOG_HEADER: u64 = 32;
-/// After a copy that found no space, the next one is tried so much later.
+/// Delay before the next attempt after a copy that found no space.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-/// Watches the length of the log and has it copied.
+/// Watches the length of SQLite's log and has it copied.
 #[derive(Debug)]
 pub(crate) struct Checkpointer {
     shared: Arc<Shared>,
@@ -52,34 +51,34 @@ pub(crate) struct Checkpointer {
     directory: PathBuf,
     /// Pages from which the writer helps next.
     help_from: i32,
-    /// Nothing is copied before then: there was no space.
+    /// Nothing is copied before this: the last copy found no space.
     not_before: Instant,
 }
 
 #[derive(Debug)]
 struct Shared {
-    /// In the log, after the last commit.
+    /// Pages in SQLite's log after the last commit.
     pages: AtomicI32,
-    /// How many of these the database had after the last copy.
+    /// How many of these the last checkpoint had copied.
     copied: AtomicI32,
-    /// Pages from which the thread is woken next, if somebody reads from an old moment.
+    /// Pages from which the thread is woken next; raised while a reader of an old snapshot blocks progress.
     stuck_until: AtomicI32,
     /// The last copy found no space.
     had_no_space: AtomicBool,
-    /// The thread was woken, and has not come to the end of it.
+    /// The thread was woken and has not finished.
     is_copying: AtomicBool,
-    /// Held while the log is copied; how the thread failed.
+    /// Locked during a copy; holds the error that ended the thread.
     copying: Mutex<Option<rusqlite::Error>>,
 }
 
-/// Pages in the log, and how many of them the database has.
+/// Pages in SQLite's log, and how many of them are in the database.
 struct Copied {
     log: i32,
     copied: i32,
 }
 
 impl Checkpointer {
-    /// Starts the thread and lets `writer` report how long its log is after each commit.
+    /// Starts the thread, and makes `writer` report the length of SQLite's log after each commit.
     pub fn watch(writer: &mut Connection, directory: &Path) -> rusqlite::Result<Self> {
         let shared = Arc::new(Shared {
             pages: AtomicI32::new(0),
@@ -92,7 +91,7 @@ impl Checkpointer {
         let reported = Arc::clone(&shared);
         writer.wal_hook(Some(move |_: &mut _, length: i32| {
             if length < reported.pages.swap(length, Ordering::Relaxed) {
-                reported.copied.store(0, Ordering::Relaxed); // the log was begun again
+                reported.copied.store(0, Ordering::Relaxed); // SQLite has restarted its log
             }
             Ok(())
         }))?;
@@ -105,7 +104,7 @@ impl Checkpointer {
         Ok(Self { shared, wake, thread, directory, help_from: 0, not_before })
     }
 
-    /// A thread whose panic is a failure like any other.
+    /// Starts the thread; its panic is a failure like any other.
     fn start(
         shared: &Arc<Shared>,
         copies: impl FnOnce() + Send + 'static,
@@ -116,19 +115,19 @@ impl Checkpointer {
             .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
     }
 
-    /// Whether the log is being copied, or was when the thread ended.
+    /// Whether a copy is under way, or was when the thread ended.
     pub fn is_copying(&self) -> bool {
         self.shared.is_copying.load(Ordering::Relaxed)
     }
 
-    /// What stands in the log and not in the database, in bytes.
+    /// Bytes in SQLite's log that are not in the database yet.
     pub fn to_copy_bytes(&self) -> u64 {
         let [pages, copied] =
             [&self.shared.pages, &self.shared.copied].map(|of| of.load(Ordering::Relaxed));
         u64::try_from(pages - copied).unwrap_or(0) * PAGE
     }
 
-    /// Called by the writer between two groups; so much is free beyond the reserve, if that is known.
+    /// Called by the writer between two groups; `spare_bytes`: what is free beyond the reserve, if known.
     pub fn after_commit(
         &mut self,
         writer: &Database,
@@ -152,7 +151,7 @@ impl Checkpointer {
             return Ok(());
         }
         if pages >= self.help_from.max(too_many) {
-            // Nothing is added while it is copied, so that the next commit may begin the log again.
+            // Nothing is appended during the copy, so the next commit can restart the log.
             let _copying = self.shared.lock();
             self.help_from = pages.saturating_add(worth_it);
             return match copy(writer.connection()?) {
@@ -177,14 +176,14 @@ impl Checkpointer {
         Ok(())
     }
 
-    /// Copies what there is beside the writer, however little it is.
+    /// Wakes the thread to copy whatever there is.
     pub fn copy_soon(&self) {
         match self.wake.try_send(()) {
             Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
         }
     }
 
-    /// Copies the rest of the log and empties it. `false`: not yet.
+    /// Copies the rest of SQLite's log and truncates it. `false`: not possible yet.
     pub fn empty(&self, writer: &Database) -> rusqlite::Result<bool> {
         match self.shared.copying.try_lock() {
             Err(TryLockError::WouldBlock) => Ok(false),
@@ -195,11 +194,11 @@ impl Checkpointer {
         }
     }
 
-    /// Cuts off what a transaction has left behind the end of the log that there was no space for: the
-    /// database needs it to grow. Nothing is being written.
+    /// Cuts off what a failed transaction has left behind the end of SQLite's log: the database needs that
+    /// space to grow. The caller makes sure that nothing is being written.
     pub fn cut_log(&self) {
         let pages = self.shared.pages.load(Ordering::Relaxed);
-        let Ok(pages @ 1..) = u64::try_from(pages) else { return }; // it is not known where it ends
+        let Ok(pages @ 1..) = u64::try_from(pages) else { return }; // the end is not known
         let end = LOG_HEADER + pages * (FRAME_HEADER + PAGE);
         let path = with_suffix(&names::database(&self.directory), "-wal");
         let cut = File::options()
@@ -214,7 +213,7 @@ impl Checkpointer {
     /// Ends the thread.
     pub fn stop(self) {
         drop(self.wake);
-        let _ = self.thread.join(); // a panic there has nothing left to spoil
+        let _ = self.thread.join(); // a panic there can spoil nothing any more
     }
 }
 
@@ -223,7 +222,7 @@ impl Shared {
         self.copying.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends with the first failure: what it means is the writer's to decide.
+    /// Copies whenever it is woken. Ends with the first failure, which the writer reacts to.
     fn copy_when_woken(&self, woken: &Receiver<()>, db: &Connection, directory: &Path) {
         let mut before = 0;
         let mut no_space = Seldom::default();
@@ -234,7 +233,8 @@ impl Shared {
                     let stuck = copied < log && copied == before;
                     before = copied;
                     self.copied.store(copied, Ordering::Relaxed);
-                    // Tried at every commit it would be read and sorted for nothing.
+                    // A reader blocks the copy: trying at every commit would read and sort the log for
+                    // nothing.
                     let next = if stuck { log.saturating_add(WORTH_IT) } else { 0 };
                     self.stuck_until.store(next, Ordering::Relaxed);
                 }
@@ -255,14 +255,14 @@ impl Shared {
     }
 }
 
-/// Pages in the log from which it is copied, where so much space is left.
+/// Pages in SQLite's log from which it is copied, given the spare space.
 fn worth_it(spare_bytes: Option<u64>) -> i32 {
     let of_spare = spare_bytes.map(|spare| spare / PART_OF_SPARE / PAGE);
     let of_spare = of_spare.and_then(|pages| i32::try_from(pages).ok());
     of_spare.unwrap_or(WORTH_IT).clamp(LITTLE, WORTH_IT)
 }
 
-/// Copies as much of the log as nobody reads from, and waits for nobody.
+/// Copies as much of SQLite's log as no reader needs, without waiting for anybody.
 fn copy(db: &Connection) -> rusqlite::Result<Copied> {
     db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
         Ok(Copied { log: row.get(1)?, copied: row.get(2)? })

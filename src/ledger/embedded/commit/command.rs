@@ -1,4 +1,4 @@
-//! What the writer is asked, and where it answers.
+//! Commands to the writer, and where it answers.
 
 use std::sync::mpsc;
 
@@ -12,15 +12,15 @@ use crate::ledger::embedded::settings::DestinationSettings;
 use crate::ledger::embedded::tables::counted::Counted;
 use crate::ledger::{Batch, Intake, LedgerError, Recorded, Report};
 
-/// Where something that was asked is answered.
+/// Where a caller receives its answer.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, LedgerError>>;
 
-/// Something that was asked, where it is answered, and with what.
+/// A question, its answer, and where the answer is sent.
 #[derive(Debug)]
 pub(crate) struct Asked<Q, A> {
     pub what: Q,
     reply: Reply<A>,
-    /// Once it is known.
+    /// Set once it is known.
     pub answer: Option<Result<A, LedgerError>>,
 }
 
@@ -29,54 +29,53 @@ impl<Q, A> Asked<Q, A> {
         Self { what, reply, answer: None }
     }
 
-    /// Gives the answer. Whoever asked may have given up.
+    /// Sends the answer. The caller may have given up.
     pub fn answer(self) {
         let _ = self.reply.send(self.answer.unwrap_or(Err(LedgerError::Closed)));
     }
 
-    /// Answers with an error whatever was found.
+    /// Sends an error, whatever the answer was.
     pub fn fail(self, error: LedgerError) {
         let _ = self.reply.send(Err(error)); // as above
     }
 }
 
-/// A verb on its way to the writer, or word of something that it has to know.
+/// A verb for the writer, or a notification from another thread.
 #[derive(Debug)]
 pub(crate) enum Command {
     Record {
         intakes: Vec<Intake>,
         reply: Reply<Vec<Recorded>>,
-        /// In the queue, until it is answered.
+        /// Places in the queue, held until the request is answered.
         place: OwnedSemaphorePermit,
     },
     Claim(Asked<Wanted, Option<Batch>>),
     Report(Report, Reply<()>),
     Operate(Asked<Operation, u64>),
     Configure(Vec<DestinationSettings>, Reply<()>),
-    /// Something was appended to the journal.
-    Journaled,
-    /// The journal has no space; what the system said.
+    /// A block was appended to the log.
+    Appended,
+    /// The log has no space; the message of the operating system.
     Full(String),
-    /// The journal failed for another reason.
+    /// The log failed for another reason.
     Failed(WriterFailure),
-    /// Answered when everything that was accepted before is in the tables.
+    /// Answered when everything accepted before is in the tables.
     CatchUp(Reply<()>),
-    /// What there is of each destination: of everything that was accepted before, or as far as it is
-    /// known.
+    /// Counts of each destination: after everything accepted before is merged (`all`), or as of now.
     Count {
         all: bool,
         reply: Reply<Vec<Counted>>,
     },
-    /// Somebody who reads beside the writer has found that the file is not as it was written.
+    /// A reader beside the writer has found damage.
     Damaged(rusqlite::Error),
-    /// The logs are emptied as far as they can be until then.
+    /// Closes the ledger; the logs are emptied until the deadline `by`.
     Close {
         by: Option<Instant>,
         reply: oneshot::Sender<()>,
     },
 }
 
-/// Asks the writer something and waits for its answer.
+/// Sends a command to the writer and waits for its answer.
 pub(crate) async fn ask<T>(
     writer: &mpsc::Sender<Command>,
     command: impl FnOnce(Reply<T>) -> Command,

@@ -1,4 +1,4 @@
-//! Emptying the journal and SQLite's log into the tables: at the end, and a while after a deletion.
+//! Emptying the log and SQLite's log into the tables: on closing, and a while after a deletion.
 
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use crate::ledger::embedded::directory::reserve::is_full;
 use crate::ledger::embedded::wal::{FILES, Log};
 
-/// Copies all of SQLite's log into the tables and empties it, until `by`. `false`: somebody reads from it,
-/// or there is not enough time, or no space on the disk of `directory`; nothing is lost by that.
+/// Copies all of SQLite's log into the database and truncates it, until the deadline `by`. `false`: a reader
+/// needs it, the time is up, or the disk of `directory` has no space; nothing is lost then.
 pub(crate) fn empty_log(
     db: &Connection,
     directory: &Path,
@@ -34,7 +34,7 @@ pub(crate) fn empty_log(
     let emptied = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i32>(0));
     drop(done);
     if let Some(timer) = timer {
-        let _ = timer.join(); // it has nothing to panic about
+        let _ = timer.join(); // it cannot panic
     }
     db.busy_timeout(BUSY)?;
     match emptied {
@@ -44,7 +44,7 @@ pub(crate) fn empty_log(
     }
 }
 
-/// Whether it may work in a moment: somebody reads, or the time was up.
+/// Whether a retry may succeed: a reader was in the way, or the time was up.
 fn is_for_now(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error_code(),
@@ -52,7 +52,7 @@ fn is_for_now(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// How long a statement waits for another process.
+/// How long a statement waits for a lock that another connection holds.
 const BUSY: Duration = Duration::from_secs(5);
 
 /// Whether the logs of the ledger in `directory` hold anything.
@@ -61,7 +61,7 @@ pub(crate) fn is_needed(directory: &Path) -> bool {
     FILES.iter().chain(&["ledger.db-wal"]).any(|name| length(name) > 0)
 }
 
-/// Empties the files of the journal that hold nothing that is still needed; which of `left` are not.
+/// Truncates the log files of `left` that hold nothing unmerged; returns those that are still left.
 pub(crate) fn empty_journal(
     journal: &Log,
     directory: &Path,
@@ -71,7 +71,7 @@ pub(crate) fn empty_journal(
     for (which, left) in still.iter_mut().enumerate().filter(|(_, left)| **left) {
         match journal.empty(directory, which) {
             Ok(emptied) => *left = !emptied,
-            // It is tried again; whoever appends to it meets the same.
+            // A retry follows; the append thread meets the same error.
             Err(error) => tracing::warn!(%error, "the journal cannot be emptied yet"),
         }
     }

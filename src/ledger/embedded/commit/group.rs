@@ -1,5 +1,5 @@
-//! One group of verbs in one transaction, or in memory alone: deltas first and sorted, then what couriers
-//! report, then claims, so that a claim sees everything that arrived with it.
+//! Applies one group of verbs in one transaction, or in memory alone: deltas first and sorted, then the
+//! reports of couriers, then claims, so that a claim sees everything that arrived with it.
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
@@ -20,13 +20,13 @@ use crate::ledger::embedded::tables::counted::Counted;
 use crate::ledger::embedded::tables::database::Database;
 use crate::ledger::{Batch, LedgerError, Recorded, Report};
 
-/// What a request brings, and where it is answered; or what several have brought that were answered before.
+/// A request and where it is answered; or several requests read from the log, which were answered before.
 #[derive(Debug, Default)]
 pub(crate) struct Request {
     recording: Recording,
-    /// `None`: they were answered when they were appended to the journal.
+    /// `None`: answered when they were appended to the log.
     reply: Option<Reply<Vec<Recorded>>>,
-    /// In the queue, until it is answered.
+    /// Places in the queue, held until the request is answered.
     place: Option<OwnedSemaphorePermit>,
 }
 
@@ -34,38 +34,39 @@ impl Request {
     fn answer(self, outcome: impl FnOnce(Vec<Recorded>) -> Result<Vec<Recorded>, LedgerError>) {
         drop(self.place);
         if let Some(reply) = self.reply {
-            // Whoever asked may have given up: what is durable is durable all the same.
+            // The caller may have given up; what is durable stays durable.
             let _ = reply.send(outcome(self.recording.recorded));
         }
     }
 }
 
-/// Verbs that are done together. Their answers are given when what must be durable is.
+/// Verbs that are applied together. They are answered once what must be durable is.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     requests: Vec<Request>,
     reports: Vec<Report>,
-    /// Of all that was reported.
+    /// Where the reports are answered.
     reported: Vec<Reply<()>>,
     operations: Vec<Asked<Operation, u64>>,
     claims: Vec<Asked<Wanted, Option<Batch>>>,
     caught_up: Vec<Reply<()>>,
-    /// Who wants to know what there is: of everything that was accepted before, and as far as it is known.
+    /// Callers who want counts: after everything accepted before is merged (`counting`), or as of now
+    /// (`counting_now`).
     counting: Vec<Reply<Vec<Counted>>>,
     counting_now: Vec<Reply<Vec<Counted>>>,
     counted: Vec<Counted>,
     items: usize,
-    /// The last block of the journal that is in the tables, and the last that it merges.
+    /// The last block of the log that is in the tables, and the last one that this group merges.
     pub merged: u64,
     pub merges: Option<u64>,
-    /// Claims that end with this group, once it is committed.
+    /// Claims that end once this group is committed.
     unclaimed: Vec<Unclaimed>,
-    /// What its deltas came to.
+    /// Outcomes of its deltas.
     pub tallies: Tallies,
     /// Set by [`Command::Close`].
     pub close: Option<(Option<Instant>, oneshot::Sender<()>)>,
     configure: Option<(Vec<DestinationSettings>, Reply<()>)>,
-    /// What was known of the destinations before, should the transaction be rolled back.
+    /// The configuration before, to be restored if the transaction is rolled back.
     configured_before: Option<Configured>,
     /// Set by [`Command::Damaged`].
     pub damage: Option<rusqlite::Error>,
@@ -75,9 +76,9 @@ pub(crate) struct Group {
     pub failed: Option<WriterFailure>,
 }
 
-/// Verbs that must not overtake what is in the journal.
+/// Verbs that must not overtake the log: they wait until a block is read.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct WaitingForBlock {
     requests: Vec<Request>,
     operations: Vec<Asked<Operation, u64>>,
     claims: Vec<Asked<Wanted, Option<Batch>>>,
@@ -85,17 +86,17 @@ pub(crate) struct Held {
     counting: Vec<Reply<Vec<Counted>>>,
 }
 
-impl Held {
+impl WaitingForBlock {
     pub fn is_empty(&self) -> bool {
         self.has_only_readers() && self.caught_up.is_empty() && self.counting.is_empty()
     }
 
-    /// Whether nobody waits but who reads rows or counts members.
+    /// Whether only readers and counts wait, and no verb that changes anything.
     pub fn has_only_readers(&self) -> bool {
         self.requests.is_empty() && self.operations.is_empty() && self.claims.is_empty()
     }
 
-    /// The ledger is closed before its turn has come.
+    /// The ledger is closed before these verbs could be applied: fails them.
     pub fn fail(self) {
         let mut group = Group::default();
         group.take_back(self);
@@ -103,11 +104,11 @@ impl Held {
     }
 }
 
-/// Larger groups are cheaper per row, up to where the answer takes too long.
+/// A group is full at this size. Larger groups are cheaper per row, but their callers wait longer.
 const MOST_ITEMS: usize = 20_000;
 
 impl Group {
-    /// Whether more verbs should wait for the next group.
+    /// Whether further verbs should wait for the next group.
     pub fn is_full(&self) -> bool {
         self.items >= MOST_ITEMS
             || self.close.is_some()
@@ -126,7 +127,7 @@ impl Group {
             && self.configure.is_none()
     }
 
-    /// Deltas, kept events, claimed and reported members that it was about.
+    /// Items that the group was about: deltas, kept events, claimed and reported members.
     pub fn rows(&self) -> usize {
         let claimed = self.claims.iter().filter_map(|asked| asked.answer.as_ref()?.as_ref().ok());
         self.requests.iter().map(|request| request.recording.items()).sum::<usize>()
@@ -139,8 +140,8 @@ impl Group {
         !self.requests.is_empty()
     }
 
-    /// Answers what should be recorded that there is no space for it; the rest of the group stays,
-    /// and what was accepted before.
+    /// Refuses new intakes for want of space. The rest of the group stays, and so does what was read from the
+    /// log, which was accepted before.
     pub fn refuse_intakes(&mut self) {
         for request in self.requests.extract_if(.., |request| request.reply.is_some()) {
             let cause = "the disk of the ledger has reached its reserve".to_owned();
@@ -148,21 +149,21 @@ impl Group {
         }
     }
 
-    /// Whether a courier waits for it.
+    /// Whether a courier waits for this group.
     pub fn serves_couriers(&self) -> bool {
         !self.reports.is_empty() || !self.claims.is_empty()
     }
 
-    /// Whether it has anything that must not overtake what is in the journal.
-    pub fn follows_journal(&self) -> bool {
+    /// Whether it holds a verb that must not overtake the log.
+    pub fn follows_log(&self) -> bool {
         !self.requests.is_empty()
             || !self.caught_up.is_empty()
             || !self.counting.is_empty()
             || self.operations.iter().any(|asked| !asked.what.may_overtake())
     }
 
-    /// Whether it has anything that reads or writes rows of members other than one by one, or is
-    /// answered when they are written.
+    /// Whether it holds a verb that needs up-to-date rows: one that reads or writes rows other than those of
+    /// single members, or that is answered only when they are written.
     pub fn needs_rows(&self) -> bool {
         let by_rows = |request: &Request| request.reply.is_some() || request.recording.needs_rows();
         self.requests.iter().any(by_rows)
@@ -172,20 +173,20 @@ impl Group {
             || self.configure.is_some()
     }
 
-    /// Members of which couriers report.
+    /// How many members couriers report on.
     pub fn reported(&self) -> usize {
         self.reports.iter().map(Report::members).sum()
     }
 
-    /// Who reads rows once they are written.
+    /// Takes the callers that wait for up-to-date rows.
     pub fn readers(&mut self) -> Vec<Reply<()>> {
         std::mem::take(&mut self.caught_up)
     }
 
-    /// Adds what was read from the journal, up to the block with this number.
+    /// Adds what was read from the log, up to the block with this number.
     pub fn merge(&mut self, records: Vec<Record>, block: u64) {
         self.merges = Some(block);
-        // One request for all of them, but for each that deletes, which is applied in its order.
+        // All of them become one request, except those with deletions, which are applied in their order.
         let (mut requests, mut request) = (Vec::new(), Request::default());
         request.recording.reserve_exact(records.len());
         for Record { intake, stamp } in records {
@@ -199,29 +200,29 @@ impl Group {
             }
         }
         requests.extend((!request.recording.intakes.is_empty()).then_some(request));
-        // What waits for the writer arrived after it, or together with it.
+        // The requests that wait for the writer arrived after these, or at the same time.
         self.requests.splice(..0, requests);
     }
 
-    /// Takes out what must not overtake what is in the journal, and claims if they must not either.
-    pub fn hold(&mut self, also_claims: bool) -> Held {
-        let mut held = Held {
+    /// Takes out the verbs that must not overtake the log; with `also_claims`, claims too.
+    pub fn split_off_waiting(&mut self, also_claims: bool) -> WaitingForBlock {
+        let mut waiting = WaitingForBlock {
             requests: std::mem::take(&mut self.requests),
             caught_up: std::mem::take(&mut self.caught_up),
             counting: std::mem::take(&mut self.counting),
-            ..Held::default()
+            ..WaitingForBlock::default()
         };
         if also_claims {
-            held.claims = std::mem::take(&mut self.claims);
+            waiting.claims = std::mem::take(&mut self.claims);
         }
-        held.operations =
+        waiting.operations =
             self.operations.extract_if(.., |asked| !asked.what.may_overtake()).collect();
-        held
+        waiting
     }
 
-    /// Takes back what was held.
-    pub fn take_back(&mut self, held: Held) {
-        let Held { requests, operations, claims, caught_up, counting } = held;
+    /// Puts back verbs that have waited for a block.
+    pub fn take_back(&mut self, waiting: WaitingForBlock) {
+        let WaitingForBlock { requests, operations, claims, caught_up, counting } = waiting;
         self.requests.extend(requests);
         self.operations.extend(operations);
         self.claims.extend(claims);
@@ -253,7 +254,7 @@ impl Group {
             Command::Configure(destinations, reply) => {
                 self.configure = Some((destinations, reply));
             }
-            Command::Journaled => {}
+            Command::Appended => {}
             Command::CatchUp(reply) => self.caught_up.push(reply),
             Command::Count { all: true, reply } => self.counting.push(reply),
             Command::Count { all: false, reply } => self.counting_now.push(reply),
@@ -264,11 +265,11 @@ impl Group {
         }
     }
 
-    /// Applies everything inside the transaction that is open on `db`.
+    /// Applies every verb inside the transaction that is open on `db`.
     pub fn apply(&mut self, state: &mut State, db: &Database) -> rusqlite::Result<()> {
         let mut requests: Vec<_> =
             self.requests.iter_mut().map(|request| &mut request.recording).collect();
-        // Of members that are written later the blocks still promise the kind.
+        // While the members are only dirty, the blocks still promise the kinds of their audiences.
         let settled_through = self.merges.filter(|_| !state.members.is_buffering());
         let settled_through = settled_through.unwrap_or(self.merged);
         record::record(state, db, &mut requests, settled_through, &mut self.tallies)?;
@@ -292,24 +293,25 @@ impl Group {
         Ok(())
     }
 
-    /// All of it is done and, if need be, committed: claims that were reported on end, and who is configured shows.
+    /// The group is applied and, if needed, committed: ends the claims that were reported on, and shows the
+    /// configuration.
     pub fn committed(&mut self, state: &mut State) {
         for unclaimed in self.unclaimed.drain(..) {
             state.unclaim(&unclaimed);
         }
         if self.configure.is_some() {
             state.show_destinations();
-            state.upkeep.wake(); // everybody of an audience may have to be told again
+            state.schedule.wake(); // a resync of every audience may have begun
         }
     }
 
-    /// Answers every verb. What it changed can be seen by then.
+    /// Answers every verb. Its effects are visible by then.
     pub fn answer(self) {
         for request in self.requests {
             request.answer(Ok);
         }
         for reply in self.reported {
-            let _ = reply.send(Ok(())); // whoever asked may have given up
+            let _ = reply.send(Ok(())); // the caller may have given up
         }
         self.operations.into_iter().for_each(Asked::answer);
         if let Some((_, reply)) = self.configure {
@@ -318,11 +320,10 @@ impl Group {
         for reply in self.counting.into_iter().chain(self.counting_now) {
             let _ = reply.send(Ok(self.counted.clone()));
         }
-        self.claims.into_iter().for_each(Asked::answer); // a courier that claims waits for it
+        self.claims.into_iter().for_each(Asked::answer); // wakes the couriers that wait for a batch
     }
 
-    /// The transaction was rolled back: what it had claimed is in no batch, and what it configured is
-    /// not; the rest is read again.
+    /// Takes back claims and configuration after a rollback; everything else is read again from the tables.
     pub fn rolled_back(&mut self, state: &mut State) {
         if let Some(before) = self.configured_before.take() {
             state.audiences.take_back(before);

@@ -1,7 +1,7 @@
-//! Reading the journal back: when, and how much of it at once.
+//! Reading the log back: when, and how much at once.
 //!
-//! What a courier can tell at once is read at once. While couriers have enough to do, the rest is left
-//! where it is for a while: who is told before the row is written is written once.
+//! What couriers could tell at once is read at once. While they are busy with other members, the rest stays
+//! in the log for a while: a member that is told before its row is written is written only once.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::ledger::embedded::commit::flushing::Flusher;
-use crate::ledger::embedded::commit::group::{Group, Held};
+use crate::ledger::embedded::commit::group::{Group, WaitingForBlock};
 use crate::ledger::embedded::engine::shared::Shared;
 use crate::ledger::embedded::engine::state::State;
 use crate::ledger::embedded::failure::{WriterFailure, failed};
@@ -20,21 +20,21 @@ use crate::ledger::embedded::record::{Before, Records};
 use crate::ledger::embedded::wal::Files;
 use crate::ledger::embedded::watermarks::LogMarks;
 
-/// Bytes of the journal that are worth a transaction of their own.
+/// Bytes of the log that are worth a transaction.
 const WORTH_MERGING: u64 = 256 << 10;
 
-/// While couriers are busy, what comes is left in the journal so long at most, and looked at so often.
+/// While couriers are busy, a block stays unread for at most this long, and is reconsidered at this interval.
 const READ_AT_THE_LATEST: Duration = Duration::from_secs(5);
 const READ_AGAIN: Duration = Duration::from_millis(5);
 
-/// While rows are written beside the writer, it looks so often whether they are.
-pub(crate) const LOOK_BESIDE: Duration = Duration::from_millis(1);
+/// While the flush thread writes, the writer polls it at this interval.
+pub(crate) const POLL_FLUSH: Duration = Duration::from_millis(1);
 
-/// What has come within so long shares a transaction if it is little: single events that come one after
-/// the other would each write their pages again.
+/// Blocks that arrive within this time share a transaction if they are small: otherwise single events in
+/// quick succession would each write the same pages again.
 const MERGE_EVERY: Duration = Duration::from_millis(20);
 
-/// Reads what waits in the journal, and knows what must not overtake it.
+/// Reads the log back, and holds the verbs that must not overtake it.
 #[derive(Debug)]
 pub(crate) struct LogReader {
     files: Files,
@@ -43,14 +43,14 @@ pub(crate) struct LogReader {
     pub marks: LogMarks,
     /// Bytes of the blocks that are read and not merged.
     read_bytes: u64,
-    /// When what little is in the journal is merged.
+    /// When a small rest of the log is merged.
     merge_at: Instant,
-    /// What waits until the block with this number is merged.
-    held: VecDeque<(u64, Held)>,
+    /// Verbs that wait until the block with this number is read.
+    waiting: VecDeque<(u64, WaitingForBlock)>,
 }
 
 impl LogReader {
-    /// Goes on behind the block `merged`.
+    /// Continues behind the block `merged`.
     pub fn new(directory: &Path, found: &Found, merged: u64, shared: Arc<Shared>) -> Self {
         Self {
             files: Files::new(directory, found),
@@ -59,46 +59,46 @@ impl LogReader {
             marks: LogMarks::new(merged, found.last),
             read_bytes: 0,
             merge_at: Instant::now(),
-            held: VecDeque::new(),
+            waiting: VecDeque::new(),
         }
     }
 
-    /// How long what waits in the journal is left there; `None`: nothing does.
+    /// How long the unread blocks may stay in the log; `None` if there is nothing to do.
     pub fn merge_in(&self, state: &State, flusher: &Flusher) -> Option<Duration> {
         let memtable = &state.members.memtable;
         let now = Instant::now();
-        let is_beside = flusher.is_writing();
-        match self.shared.journal.unmerged_bytes() - self.read_bytes {
-            0 if is_beside => Some(LOOK_BESIDE),
+        let is_flushing = flusher.is_writing();
+        match self.shared.log.unmerged_bytes() - self.read_bytes {
+            0 if is_flushing => Some(POLL_FLUSH),
             0 if memtable.is_empty() => None,
             0 if memtable.is_full() || flusher.serves() => Some(Duration::ZERO),
             0 => Some(flusher.next().saturating_duration_since(now)),
-            _ if memtable.is_full() => Some(if is_beside { LOOK_BESIDE } else { Duration::ZERO }),
+            _ if memtable.is_full() => Some(if is_flushing { POLL_FLUSH } else { Duration::ZERO }),
             _ if flusher.serves() => Some(Duration::ZERO),
             _ if self.may_read_later(state) => Some(READ_AGAIN),
-            ..WORTH_MERGING if self.held.is_empty() => {
+            ..WORTH_MERGING if self.waiting.is_empty() => {
                 Some(self.merge_at.saturating_duration_since(now))
             }
             _ => Some(Duration::ZERO),
         }
     }
 
-    /// Whether couriers are busy without what waits in the journal: read later it is written once.
+    /// Whether couriers are busy without the unread blocks: read later, their members are written only once.
     fn may_read_later(&self, state: &State) -> bool {
         let now = Instant::now();
-        self.held.iter().all(|(_, held)| held.has_only_readers())
+        self.waiting.iter().all(|(_, waiting)| waiting.has_only_readers())
             && self.marks.read >= self.marks.told_through
             && state.members.memtable.is_ahead(now)
             && self.all_unread_are_being_told(state, now)
             && self
                 .shared
-                .journal
+                .log
                 .first_behind(self.marks.read)
                 .is_some_and(|began| now.saturating_duration_since(began) < READ_AT_THE_LATEST)
     }
 
-    /// Whether everything that waits in the journal is of audiences that are told quickly: others do
-    /// not wait for them ([P5](crate::design::P5)).
+    /// Whether all unread blocks concern audiences that are being told quickly: audiences that wait for
+    /// something else must not wait for them ([P5](crate::design::P5)).
     fn all_unread_are_being_told(&self, state: &State, now: Instant) -> bool {
         let State { audiences, members, .. } = state;
         self.shared.kinds().unread().iter().all(|(destination, audience)| {
@@ -109,23 +109,23 @@ impl LogReader {
         })
     }
 
-    /// What little there is, is merged with the next group.
+    /// Merges even a small rest with the next group.
     pub fn merge_now(&mut self) {
         self.merge_at = Instant::now();
     }
 
-    /// A group that has read the journal up to this block was done.
+    /// A group that has read the log up to this block was applied.
     pub fn has_read(&mut self, block: u64) {
         self.marks.read = block;
         self.shared.has_read(block);
         self.merge_at = Instant::now() + MERGE_EVERY;
     }
 
-    /// The blocks up to this one are in the tables, and that is synced.
+    /// The blocks up to this one are in the tables, and the transaction is synced.
     pub fn is_merged(&mut self, through: u64) {
         if self.marks.merged < through {
             self.marks.merged = through;
-            self.read_bytes -= self.shared.journal.merged(through);
+            self.read_bytes -= self.shared.log.merged(through);
         }
     }
 
@@ -136,13 +136,13 @@ impl LogReader {
         self.shared.has_read(self.marks.read);
     }
 
-    /// The ledger is closed before the turn of those has come that wait.
-    pub fn fail_held(&mut self) {
-        self.held.drain(..).for_each(|(_, held)| held.fail());
+    /// The ledger is closing: fails the verbs that wait for a block.
+    pub fn fail_waiting(&mut self) {
+        self.waiting.drain(..).for_each(|(_, waiting)| waiting.fail());
     }
 
-    /// Adds what waits in the journal to the group, a part of it if it is much: then whatever must not
-    /// overtake it waits.
+    /// Adds unread blocks to the group, up to a limit. If some stay unread, the verbs that must not overtake
+    /// them wait.
     pub fn read_into(
         &mut self,
         group: &mut Group,
@@ -153,24 +153,24 @@ impl LogReader {
         group.merged = merged;
         let is_early = self.merge_in(state, flusher).is_some_and(|merge_in| !merge_in.is_zero());
         let may_be_told = read < told_through;
-        if is_early && !group.follows_journal() && !may_be_told {
+        if is_early && !group.follows_log() && !may_be_told {
             return Ok(());
         }
-        // After the verbs were taken: whatever they came after is in it.
-        let last = self.shared.journal.last();
-        // Without room for what they change, nothing is read until rows are written.
+        // Asked after the commands were received: whatever was appended before them is covered.
+        let last = self.shared.log.last();
+        // A full memtable has no room for more changes: nothing is read until some are flushed.
         let is_full = state.members.memtable.is_full();
         let most = if is_full { 0 } else { self.shared.pace.most_read };
-        let blocks = self.shared.journal.behind(read, most);
+        let blocks = self.shared.log.behind(read, most);
         let through = blocks.last().map_or(read, |block| block.number);
         if through < last {
-            let held = group.hold(through < told_through);
-            if !held.is_empty() {
-                self.held.push_back((last, held));
+            let waiting = group.split_off_waiting(through < told_through);
+            if !waiting.is_empty() {
+                self.waiting.push_back((last, waiting));
             }
         }
-        let free = self.held.partition_point(|(until, _)| *until <= through);
-        self.held.drain(..free).for_each(|(_, held)| group.take_back(held));
+        let free = self.waiting.partition_point(|(until, _)| *until <= through);
+        self.waiting.drain(..free).for_each(|(_, waiting)| group.take_back(waiting));
         if blocks.is_empty() {
             return Ok(());
         }
@@ -185,7 +185,7 @@ impl LogReader {
                 records.push(record);
             }
             if let (Some(first), Some(began)) = (records.get(first), block.began) {
-                state.waits.note(first.stamp, began);
+                state.stamps.note(first.stamp, began);
             }
         }
         self.read_bytes += blocks.iter().map(|block| block.bytes).sum::<u64>();

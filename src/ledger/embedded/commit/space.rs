@@ -1,4 +1,4 @@
-//! Whether the disk has space for what is to be recorded, as far as the writer knows, and saying so once.
+//! Tracks whether the disk has space for new events, and logs each change once.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,22 +7,23 @@ use std::sync::atomic::Ordering;
 use crate::ledger::embedded::directory::reserve::Reserve;
 use crate::ledger::embedded::engine::shared::Shared;
 
-/// What is known of the space on the disk.
+/// What the writer knows of the disk space.
 #[derive(Debug)]
 pub(crate) struct Space {
     reserve: Reserve,
-    /// A write found none. Said once, and once more when it is over: a full disk would be filled with complaints.
+    /// A write found no space. Logged once, and once more when there is space again: a full disk should not
+    /// be filled with log lines.
     pub is_full: bool,
     shared: Arc<Shared>,
 }
 
 impl Space {
-    /// Of the disk of `directory`, of which so many bytes are left alone.
+    /// For the disk of `directory`, of which `reserve_bytes` are left free.
     pub fn new(directory: PathBuf, reserve_bytes: u64, shared: Arc<Shared>) -> Self {
         Self { reserve: Reserve::new(directory, reserve_bytes), is_full: false, shared }
     }
 
-    /// Looks how much is free; `to_copy_bytes` stand in SQLite's log.
+    /// Measures the free space; `to_copy_bytes` are in SQLite's log and still need space in the database.
     pub fn look(&mut self, to_copy_bytes: u64) {
         if let Some(change) = self.reserve.look(to_copy_bytes) {
             self.show();
@@ -30,22 +31,22 @@ impl Space {
         }
     }
 
-    /// Whether nothing may be recorded for the sake of the reserve.
+    /// Whether the reserve is reached, so that nothing may be recorded.
     pub fn is_reserve_reached(&self) -> bool {
         self.reserve.was_reached()
     }
 
-    /// What is free beyond the reserve, in bytes, if that is known.
+    /// Bytes free beyond the reserve, if known.
     pub fn spare_bytes(&self) -> Option<u64> {
         self.reserve.spare_bytes()
     }
 
-    /// Whether nothing may be recorded.
+    /// Whether nothing may be recorded, for either reason.
     pub fn is_wanting(&self) -> bool {
         self.is_full || self.reserve.was_reached()
     }
 
-    /// A write found none.
+    /// A write found no space.
     pub fn has_filled_up(&mut self, cause: &str) {
         if !std::mem::replace(&mut self.is_full, true) {
             self.show();
@@ -56,7 +57,7 @@ impl Space {
         }
     }
 
-    /// Something was written.
+    /// A write succeeded.
     pub fn has_written(&mut self) {
         if std::mem::take(&mut self.is_full) {
             self.show();
@@ -64,7 +65,8 @@ impl Space {
         }
     }
 
-    /// To be called before anybody is answered, so that nobody sees the one without the other.
+    /// Publishes the state. To be called before any answer is sent, so that nobody sees one without the
+    /// other.
     pub fn show(&self) {
         self.shared.has_no_space.store(self.is_wanting(), Ordering::Relaxed);
     }

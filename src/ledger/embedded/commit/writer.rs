@@ -1,6 +1,6 @@
-//! The writer: one thread that owns the database, takes whatever is queued and whatever waits in the
-//! journal, and applies it as one group. It commits that, unless nothing but memory has changed while
-//! rows are written beside it (`rows`).
+//! The writer: the thread that owns the connection. It takes whatever is queued and whatever waits in the
+//! log, and applies it as one group. The group is committed, unless it has changed only memory while the
+//! flush thread holds the connection.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use rusqlite::Connection;
 use tokio::time::Instant;
 
 use crate::ledger::LedgerError;
-use crate::ledger::embedded::commit::append::Front;
+use crate::ledger::embedded::commit::append::Appender;
 use crate::ledger::embedded::commit::checkpoint::Checkpointer;
 use crate::ledger::embedded::commit::command::Command;
 use crate::ledger::embedded::commit::emptying::{empty_journal, empty_log, is_needed};
 use crate::ledger::embedded::commit::flushing::{Flushed, Flusher, Rows, complete_through};
 use crate::ledger::embedded::commit::group::Group;
-use crate::ledger::embedded::commit::reading::{LOOK_BESIDE, LogReader};
+use crate::ledger::embedded::commit::reading::{LogReader, POLL_FLUSH};
 use crate::ledger::embedded::commit::space::Space;
 use crate::ledger::embedded::directory::reserve::is_full;
 use crate::ledger::embedded::engine::shared::Shared;
@@ -37,29 +37,29 @@ use crate::membership::Timestamp;
 use crate::ledger::embedded::engine::upkeep;
 use crate::ledger::embedded::opening::lock::Lock;
 
-/// While the disk has no space, it is looked at so often: whoever asks whether to send events here
-/// must not have to send some to find out.
+/// Interval at which a disk without space is checked again: readiness must recover without anybody sending an
+/// event to probe it.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// What is read is not what was written.
+/// What the log line says when a row or block is not what was written.
 const DAMAGED: &str = "reading: it is damaged, restore a backup";
 
-/// What becomes of what stands in the logs at the end.
+/// What happens to the logs when the writer ends.
 #[derive(Clone, Copy)]
 pub(crate) enum Logs {
-    /// Nobody waits for the end: the next start reads them.
+    /// They are left to the next start: no caller waits for a clean end.
     Left,
-    /// They are emptied into the tables, as far as they can be until then.
+    /// They are emptied into the tables, until the deadline `by`.
     Emptied { by: Option<Instant> },
 }
 
-/// Owns the database until it is closed. Blocking: give [`Writer::run`] a thread of its own.
+/// Owns the database until it is closed. Blocking: [`Writer::run`] needs a thread of its own.
 #[derive(Debug)]
 pub struct Writer {
     database: Database,
     commands: Receiver<Command>,
-    /// Until it is given a thread of its own.
-    front: Option<Front>,
+    /// Taken when its thread is started.
+    appender: Option<Appender>,
     log: LogReader,
     flusher: Flusher,
     state: State,
@@ -67,11 +67,11 @@ pub struct Writer {
     checkpointer: Checkpointer,
     space: Space,
     directory: PathBuf,
-    /// Erasing was put off once, for what was to be written first.
+    /// Erasing was already put off once, to let dirty members be flushed first.
     has_put_off_erasing: bool,
-    /// What is due is left to a daemon: it knows how long calls take and what is kept.
+    /// Only merge the log: upkeep is left to a daemon, which knows the configured timings and retention.
     only_merges: bool,
-    /// Freed last, after the database is closed.
+    /// Declared last, so that the lock is released after the database is closed.
     lock: Lock,
 }
 
@@ -81,7 +81,7 @@ impl Writer {
         lock: Lock,
         mut database: Connection,
         commands: Receiver<Command>,
-        front: Front,
+        appender: Appender,
         found: &Found,
         shared: Arc<Shared>,
     ) -> Result<Self, OpenError> {
@@ -97,12 +97,12 @@ impl Writer {
         let mut state = State::open(&database, settings, &also, Arc::clone(&shared))?;
         state.promise_kinds(found);
         if is_needed(&directory) {
-            state.erasure.note(); // what a stop or a kill has left
+            state.erasure.note(); // left by a kill, or a stop short of time
         }
         Ok(Self {
             database: Database::new(database),
             commands,
-            front: Some(front),
+            appender: Some(appender),
             log,
             flusher,
             state,
@@ -116,47 +116,47 @@ impl Writer {
         })
     }
 
-    /// Commits groups until the ledger is closed or every handle is gone.
+    /// Commits groups until the ledger is closed or every handle is dropped.
     ///
-    /// An error means that a write failed for another reason than a full disk.
+    /// An error means that a write failed for a reason other than a full disk.
     pub fn run(mut self) -> Result<(), WriterFailure> {
         self.start_front()?;
         let shared = Arc::clone(&self.shared);
         let ended = threads::caught("writer", || self.write_until_closed());
         let ended = ended.unwrap_or_else(|panicked| Err(panicked.into()));
         shared.has_failed.fetch_or(ended.is_err(), Ordering::Relaxed);
-        shared.journal.close();
+        shared.log.close();
         ended
     }
 
-    /// Gives those who append a thread of their own.
+    /// Starts the append thread.
     pub(crate) fn start_front(&mut self) -> Result<(), WriterFailure> {
-        if let Some(front) = self.front.take() {
-            front.start().map_err(failed("starting"))?;
+        if let Some(appender) = self.appender.take() {
+            appender.start().map_err(failed("starting"))?;
         }
         Ok(())
     }
 
     fn write_until_closed(mut self) -> Result<(), WriterFailure> {
-        // Whoever asks whether to send events here is told before the first ones are refused.
+        // Before the first request, so that readiness is right before one is refused.
         self.space.look(0);
         loop {
             let mut group = Group::default();
             let had_no_space = self.space.is_wanting();
             let now = Instant::now();
-            let mut idle_for = self.state.upkeep.idle_for(now);
+            let mut idle_for = self.state.schedule.idle_for(now);
             if let Some(due) = self.state.erasure.due() {
                 idle_for = idle_for.min(due.saturating_duration_since(now));
             }
             if had_no_space {
                 let is_writing = self.flusher.is_writing();
-                let look_again = if is_writing { LOOK_BESIDE } else { LOOK_AGAIN };
+                let look_again = if is_writing { POLL_FLUSH } else { LOOK_AGAIN };
                 idle_for = idle_for.min(look_again);
             } else if let Some(merge_in) = self.log.merge_in(&self.state, &self.flusher) {
                 idle_for = idle_for.min(merge_in);
             }
             if self.checkpointer.is_copying() {
-                idle_for = idle_for.min(LOOK_AGAIN); // it may fail
+                idle_for = idle_for.min(LOOK_AGAIN); // the copy may fail
             }
             let mut is_quiet = false;
             match self.commands.recv_timeout(idle_for) {
@@ -183,7 +183,7 @@ impl Writer {
             if closed.is_some() {
                 self.log.merge_now();
             }
-            self.read_journal(&mut group)?;
+            self.read_log(&mut group)?;
             if had_no_space || group.has_intakes() {
                 self.space.look(self.checkpointer.to_copy_bytes());
                 if self.space.is_reserve_reached() {
@@ -192,12 +192,12 @@ impl Writer {
             }
             let rows = match closed {
                 Some(_) => Rows::All,
-                None if is_quiet && self.log.marks.read == self.shared.journal.last() => Rows::Soon,
+                None if is_quiet && self.log.marks.read == self.shared.log.last() => Rows::Soon,
                 None => Rows::Due,
             };
             self.commit(group, rows)?;
             if closed.is_some() {
-                self.log.fail_held();
+                self.log.fail_waiting();
             }
             self.checkpointer
                 .after_commit(&self.database, self.space.spare_bytes())
@@ -206,19 +206,19 @@ impl Writer {
             if let Some((by, closed)) = closed {
                 self.merge_rest(by)?;
                 self.shut(Logs::Emptied { by })?;
-                let _ = closed.send(()); // whoever asked may have given up waiting
+                let _ = closed.send(()); // the caller may have given up waiting
                 return Ok(());
             }
         }
     }
 
-    /// Commits a group, and `rows` that wait to be written.
+    /// Applies and commits a group, and begins to flush `rows`.
     fn commit(&mut self, mut group: Group, rows: Rows) -> Result<(), WriterFailure> {
-        let had_unwritten = self.has_unwritten();
+        let had_dirty_members = self.has_dirty_members();
         let now = Instant::now();
         match self.transact(&mut group, rows, now) {
             Ok(has_written) => {
-                // A group that had nothing to write shows nothing about the space there is.
+                // A group that wrote nothing proves nothing about the disk space.
                 if has_written {
                     self.space.has_written();
                 }
@@ -234,7 +234,7 @@ impl Writer {
                     self.log.is_merged(self.complete_through(self.log.marks.read));
                 }
                 group.committed(&mut self.state);
-                self.shared.is_unwritten.store(self.has_unwritten(), Ordering::SeqCst);
+                self.shared.is_unwritten.store(self.has_dirty_members(), Ordering::SeqCst);
                 self.state.publish();
                 self.space.show();
                 group.answer();
@@ -244,9 +244,9 @@ impl Writer {
             }
             Err(error) => {
                 self.database.roll_back();
-                // Of two failures the worse one counts.
-                let error = match self.end_beside() {
-                    Err(beside) if !is_full(&beside, &self.directory) => beside,
+                // Of two failures, report the one that is not merely a full disk.
+                let error = match self.end_flush() {
+                    Err(flush_error) if !is_full(&flush_error, &self.directory) => flush_error,
                     _ => error,
                 };
                 if !is_full(&error, &self.directory) {
@@ -260,7 +260,7 @@ impl Writer {
                 group.rolled_back(&mut self.state);
                 self.log.start_over(group.merges);
                 let db = self.database.connection().map_err(failed("reading"))?;
-                self.state.reload(db, had_unwritten).map_err(failed("reading"))?;
+                self.state.reload(db, had_dirty_members).map_err(failed("reading"))?;
                 self.shared.is_unwritten.store(false, Ordering::SeqCst);
                 self.state.publish();
                 self.space.show();
@@ -270,20 +270,20 @@ impl Writer {
         }
     }
 
-    /// `true`: something was written.
+    /// `true`: something was written to the database.
     fn transact(&mut self, group: &mut Group, rows: Rows, now: Instant) -> rusqlite::Result<bool> {
         let began = self.state.stamp();
-        self.state.waits.note(began, now);
+        self.state.stamps.note(began, now);
         if group.serves_couriers() {
             self.flusher.called(now);
         }
         self.database.begin()?;
-        self.end_beside()?;
-        let is_upkeep_due = !self.only_merges && self.state.upkeep.idle_for(now).is_zero();
+        self.end_flush()?;
+        let is_upkeep_due = !self.only_merges && self.state.schedule.idle_for(now).is_zero();
         let writes_all =
             rows == Rows::All || is_upkeep_due || self.space.is_full || group.needs_rows();
         let is_much = group.merges.is_some() || group.reported() >= self.shared.pace.reported_from;
-        let is_buffering = !writes_all && (is_much || self.has_unwritten());
+        let is_buffering = !writes_all && (is_much || self.has_dirty_members());
         self.state.members.buffer(is_buffering);
         let Self { database: db, state, .. } = self;
         if writes_all {
@@ -296,14 +296,15 @@ impl Writer {
             upkeep::step(state, db, now)?;
         }
         if db.is_lent() && !writes_all && !state.must_commit {
-            db.give_up(); // all of it is in memory
+            db.give_up(); // everything is in memory
             return Ok(false);
         }
         db.wait()?;
-        self.end_beside()?;
+        self.end_flush()?;
         let Self { database: db, state, .. } = self;
         let marks = state.save(db.connection()?)?;
-        // On a full disk something is written in any case: it alone shows that there is space again.
+        // On a full disk something is always written: only a successful write shows that there is space
+        // again.
         let has_written = self.space.is_full || db.has_changed();
         if has_written {
             meta::keep_arrival(db.connection()?, state.latest().0)?;
@@ -322,14 +323,14 @@ impl Writer {
         Ok(has_written)
     }
 
-    /// Adds what waits in the journal to a group.
-    fn read_journal(&mut self, group: &mut Group) -> Result<(), WriterFailure> {
+    /// Adds what waits in the log to a group.
+    fn read_log(&mut self, group: &mut Group) -> Result<(), WriterFailure> {
         self.log.read_into(group, &mut self.state, &self.flusher)
     }
 
-    /// Whether the rows of some members do not say yet what they are.
-    fn has_unwritten(&self) -> bool {
-        self.flusher.has_unwritten(&self.state.members.memtable)
+    /// Whether the rows of some members are not up to date.
+    fn has_dirty_members(&self) -> bool {
+        self.flusher.has_dirty_members(&self.state.members.memtable)
     }
 
     /// See [`complete_through`].
@@ -337,7 +338,7 @@ impl Writer {
         complete_through(&self.state.members.memtable, self.log.marks, read)
     }
 
-    /// Begins to write dirty members beside the writer, as many as it is time for.
+    /// Begins to flush dirty members on the flush thread, as many as are due.
     fn flush(&mut self, rows: Rows, now: Instant) -> Result<(), WriterFailure> {
         if self.space.is_full {
             return Ok(());
@@ -346,10 +347,10 @@ impl Writer {
         flusher.begin(state, database, log.marks, rows, now).map_err(failed("writing"))
     }
 
-    /// Takes note of what became of the rows that were written beside, as soon as that is known.
+    /// Takes the outcome of the flush transaction, once it is known.
     ///
-    /// An error is how it failed: they are as they were.
-    fn end_beside(&mut self) -> rusqlite::Result<()> {
+    /// Errors: the flush failed and was rolled back; memory is unchanged.
+    fn end_flush(&mut self) -> rusqlite::Result<()> {
         let Some(outcome) = self.database.outcome() else { return Ok(()) };
         let flushed = self.flusher.ended();
         self.shared.counters.sync.took(outcome?);
@@ -360,7 +361,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Merges what is in the journal, and closes the ledger.
+    /// Merges the log and closes the ledger.
     pub(crate) fn merge_all(mut self) -> Result<(), WriterFailure> {
         self.merge_rest(None)?;
         if self.space.is_full {
@@ -370,27 +371,27 @@ impl Writer {
         self.shut(Logs::Emptied { by: None })
     }
 
-    /// Merges what is left in the journal, until `by`, or until the disk is full.
+    /// Merges the rest of the log, until the deadline `by` or until the disk is full.
     pub(crate) fn merge_rest(&mut self, by: Option<Instant>) -> Result<(), WriterFailure> {
         self.only_merges = true;
-        let last = self.shared.journal.last();
+        let last = self.shared.log.last();
         while self.log.marks.merged < last
             && !self.space.is_full
             && by.is_none_or(|by| Instant::now() < by)
         {
             let mut group = Group::default();
             self.log.merge_now();
-            self.read_journal(&mut group)?;
+            self.read_log(&mut group)?;
             let is_last = group.merges.unwrap_or(self.log.marks.read) == last;
             self.commit(group, if is_last { Rows::All } else { Rows::Due })?;
-            self.database.wait().map_err(failed("writing"))?; // there is nothing else to do
+            self.database.wait().map_err(failed("writing"))?; // there is nothing else to do meanwhile
         }
         Ok(())
     }
 
-    /// Empties the logs if something was deleted a while ago.
+    /// Empties the logs once a deletion is long enough ago.
     fn erase_what_is_due(&mut self) -> Result<(), WriterFailure> {
-        let has_unwritten = self.has_unwritten();
+        let has_dirty_members = self.has_dirty_members();
         let State { erasure, rejected, .. } = &mut self.state;
         if rejected.take_erased() {
             erasure.note();
@@ -398,19 +399,19 @@ impl Writer {
         if erasure.due().is_none_or(|due| due > Instant::now()) {
             return Ok(());
         }
-        if erasure.left().is_none() && has_unwritten && !self.has_put_off_erasing {
-            // What was deleted may be among that: a flush ends within a second or two.
+        if erasure.left().is_none() && has_dirty_members && !self.has_put_off_erasing {
+            // The deleted members may still be dirty; a flush takes a second or two.
             self.has_put_off_erasing = true;
             erasure.again();
             return Ok(());
         }
         self.has_put_off_erasing = false;
         if erasure.begin() {
-            self.checkpointer.copy_soon(); // so that little is left to be copied here
+            self.checkpointer.copy_soon(); // so that little is left to copy here
             return Ok(());
         }
         let Some(mut left) = erasure.left() else { return Ok(()) };
-        left.files = empty_journal(&self.shared.journal, &self.directory, left.files);
+        left.files = empty_journal(&self.shared.log, &self.directory, left.files);
         if left.log {
             let emptied = self.checkpointer.empty(&self.database);
             left.log = !emptied.map_err(failed("emptying its log"))?;
@@ -419,14 +420,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Closes the database; what is not in a call now is known not to be.
+    /// Closes the database. Audiences with nothing in flight lose their claim mark: none of their members can
+    /// be in a call.
     pub(crate) fn shut(mut self, logs: Logs) -> Result<(), WriterFailure> {
         self.database.wait().map_err(failed("closing"))?;
-        match self.end_beside() {
+        match self.end_flush() {
             Err(error) if !is_full(&error, &self.directory) => {
                 return Err(failed("writing")(error));
             }
-            _ => {} // the journal still has what there was no space for
+            _ => {} // what there was no space for is still in the log
         }
         let db = self.database.connection().map_err(failed("closing"))?;
         let audiences = &mut self.state.audiences;
@@ -435,7 +437,7 @@ impl Writer {
             if audiences.list[index].in_flight.is_empty() {
                 audiences.list[index].marks.claimed_through = Timestamp::EPOCH;
                 match audiences.save(db, index, true) {
-                    // What is told once more for that is told in vain, and no more.
+                    // Without this, the next start tells some members once more, which is harmless.
                     Err(error) if is_full(&error, &self.directory) => break,
                     saved => saved.map_err(failed("closing"))?,
                 }
@@ -444,7 +446,7 @@ impl Writer {
         self.checkpointer.stop();
         if let Logs::Emptied { by } = logs {
             empty_log(db, &self.directory, by).map_err(failed("emptying its log"))?;
-            empty_journal(&self.shared.journal, &self.directory, [true; FILES.len()]);
+            empty_journal(&self.shared.log, &self.directory, [true; FILES.len()]);
         }
         self.database.close().map_err(failed("closing"))?;
         drop(self.lock);
@@ -454,20 +456,20 @@ impl Writer {
 
 #[cfg(test)]
 impl Writer {
-    /// One turn: what is asked is done, and what waits in the journal is merged.
+    /// One iteration: applies the queued commands, and merges what waits in the log.
     pub(crate) fn turn(&mut self) {
         let mut group = Group::default();
         self.commands.try_iter().for_each(|command| group.push(command));
-        self.read_journal(&mut group).expect("it can be read");
+        self.read_log(&mut group).expect("it can be read");
         self.commit(group, Rows::Due).expect("it can be written");
     }
 
-    /// Does this beside what comes next, as if rows were written.
+    /// Runs `work` on the flush thread, as if dirty members were being flushed.
     pub(crate) fn do_beside(
         &mut self,
         work: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<()> + Send + 'static,
     ) {
-        self.database.write_beside(work).expect("it comes back");
+        self.database.lend(work).expect("it comes back");
         self.flusher.write_nothing(self.log.marks.merged);
     }
 

@@ -1,20 +1,21 @@
-//! Who may read the files of the ledger: nobody but their owner, whatever was so before.
+//! Permissions of the ledger's files: only their owner may read them, whatever they were before.
 //!
-//! New files are made under the process's umask, which lets nobody else in. What an earlier version, another
-//! umask or a copy has left open is closed when the ledger is locked.
+//! New files are created under the process's umask, which excludes everybody else. What an earlier version,
+//! another umask or a copy has left readable is tightened when the ledger is locked.
 
 use std::fs::{self, Metadata, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Anything for the group or for others.
+/// Any permission of the group or of others.
 const OTHERS: u32 = 0o077;
 
-/// Takes the directory and what is in it away from others. What is not ours to change is warned about.
+/// Removes the permissions of others from the directory and its files. Logs a warning for what we may not
+/// change.
 pub(crate) fn tighten(directory: &Path) {
     close(directory, fs::metadata(directory).ok());
     for inside in fs::read_dir(directory).into_iter().flatten().flatten() {
-        // A link stays as it is, and so does what it leads to.
+        // Symbolic links are left alone, and so are their targets.
         close(&inside.path(), inside.metadata().ok().filter(|of| !of.is_symlink()));
     }
 }

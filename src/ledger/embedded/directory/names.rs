@@ -1,22 +1,22 @@
-//! The names of the files that every ledger has.
+//! Names of the files that every ledger has.
 
 use std::path::{Path, PathBuf};
 
-/// The database's name in the directory of the ledger.
+/// The database.
 pub(crate) const DATABASE: &str = "ledger.db";
-/// Locked while somebody has the ledger.
+/// Locked by the process that has the ledger open.
 pub(crate) const LOCK: &str = "lock";
 
-/// What a directory is called into which a ledger around it is moved. A second ledger of another name, below the
-/// first, is another ledger.
+/// Name of the directory into which a start moves a ledger that lies in the directory around it. A ledger in a
+/// directory of any other name is left alone.
 pub(crate) const DIRECTORY: &str = "ledger";
 
-/// The ledger into whose directory those around it are moved, if it is there.
+/// The ledger in the directory of that name below this one, if there is one.
 pub(crate) fn below(directory: &Path) -> Option<PathBuf> {
     Some(directory.join(DIRECTORY)).filter(|below| database(below).is_file())
 }
 
-/// Where the database of a ledger's directory is.
+/// The path of the database in a ledger's directory.
 #[must_use]
 pub fn database(directory: &Path) -> PathBuf {
     directory.join(DATABASE)

@@ -1,5 +1,4 @@
-//! Whose the files of a ledger are: what root makes while it restores for the user of the daemon must
-//! be that user's.
+//! The owner of a ledger's files: what root creates while restoring must belong to the user of the daemon.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,14 +15,14 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
-    /// Of the database, or else of the directory.
+    /// The owner of the database, or of the directory if there is no database.
     pub fn of(directory: &Path) -> io::Result<Self> {
         let database = fs::metadata(names::database(directory));
         let known = database.or_else(|_| fs::metadata(directory))?;
         Ok(Self { user: known.uid(), group: known.gid() })
     }
 
-    /// Gives the owner what this process has just made. Only what root makes has to be given away.
+    /// Gives a file that this process has just created to the owner. Needed only if root created it.
     pub fn take(self, path: &Path) -> io::Result<()> {
         let made = fs::metadata(path)?;
         if made.uid() == 0 && (made.uid(), made.gid()) != (self.user, self.group) {
@@ -32,19 +31,19 @@ impl Owner {
         Ok(())
     }
 
-    /// Makes a directory that only the owner may look into.
+    /// Creates a directory that only the owner may enter.
     pub fn make_directory(self, path: &Path) -> io::Result<()> {
         fs::DirBuilder::new().mode(0o700).create(path)?;
         self.take(path)
     }
 
-    /// Copies a file, of which there must be none yet, for the owner alone.
+    /// Copies to a new file, readable by the owner alone.
     pub fn copy(self, from: &Path, to: &Path) -> io::Result<()> {
         io::copy(&mut File::open(from)?, &mut self.make_file(to)?)?;
         Ok(())
     }
 
-    /// Makes a file, of which there must be none yet, that only the owner may read.
+    /// Creates a new file that only the owner may read.
     pub fn make_file(self, path: &Path) -> io::Result<File> {
         let made = File::options().write(true).create_new(true).mode(0o600).open(path)?;
         self.take(path)?;

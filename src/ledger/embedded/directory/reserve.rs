@@ -1,5 +1,5 @@
-//! The part of the disk that the ledger leaves alone ([P6](crate::design::P6)): while less is free, nothing new is
-//! accepted. What was accepted is delivered all the same, which needs a little space to note it.
+//! The free space that the ledger leaves on its disk ([P6](crate::design::P6)): while less is free, nothing
+//! new is accepted. Delivery goes on, and uses a little of the reserve to record its outcomes.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -13,31 +13,31 @@ use rusqlite::{ErrorCode, ffi};
 pub(crate) struct Reserve {
     directory: PathBuf,
     bytes: u64,
-    /// What was seen last.
+    /// Whether the last look found the reserve reached.
     was_reached: bool,
-    /// What was free beyond the reserve then; `None`: the system does not say.
+    /// What was free beyond the reserve then; `None` if the system does not say.
     spare_bytes: Option<u64>,
 }
 
 impl Reserve {
-    /// A reserve of no bytes is never reached.
+    /// A reserve of zero bytes is never reached.
     pub fn new(directory: PathBuf, bytes: u64) -> Self {
         Self { directory, bytes, was_reached: false, spare_bytes: None }
     }
 
-    /// What the last look has shown.
+    /// Whether the last look found the reserve reached.
     pub fn was_reached(&self) -> bool {
         self.was_reached
     }
 
-    /// What the last look has found beyond the reserve, in bytes; `None`: it is not known.
+    /// Bytes that the last look found beyond the reserve; `None` if unknown.
     pub fn spare_bytes(&self) -> Option<u64> {
         self.spare_bytes
     }
 
-    /// Looks; what has changed since the last time. A disk that cannot be asked counts as one with
-    /// space: a write will tell. `to_copy_bytes` stand in SQLite's log and are to be copied into the
-    /// database, which may grow by as much: where there is a reserve, that space is spoken for too.
+    /// Measures the free space; returns a change since the last time. A disk that cannot be measured counts
+    /// as having space: a write will tell. `to_copy_bytes` are in SQLite's log and will be copied into the
+    /// database, which may grow by as much; where there is a reserve, that space counts as used.
     pub fn look(&mut self, to_copy_bytes: u64) -> Option<Change> {
         let free_bytes = free_bytes(&self.directory);
         self.spare_bytes = free_bytes.map(|free| free.saturating_sub(self.bytes));
@@ -53,7 +53,7 @@ impl Reserve {
     }
 }
 
-/// The reserve is reached now, or not any more.
+/// The reserve was reached, or there is space again.
 #[derive(Debug)]
 pub(crate) struct Change {
     is_reached: bool,
@@ -62,7 +62,7 @@ pub(crate) struct Change {
 }
 
 impl Change {
-    /// Says it, to be called when it shows: whoever reads that may send something at once.
+    /// Logs the change. To be called once it is published: whoever reads the line may send an event at once.
     pub fn say(self) {
         let Self { is_reached, free_mib, reserve_mib } = self;
         if is_reached {
@@ -78,12 +78,12 @@ impl Change {
     }
 }
 
-/// Whether a write to the ledger in `directory` failed for want of space, and for nothing else. Where
-/// SQLite says only that it failed (a quota; a file that could not be made), the disk is asked.
+/// Whether a write to the ledger in `directory` failed for want of space and nothing else. Where SQLite's
+/// error does not say so (a quota; a file that could not be created), the disk is probed.
 pub(crate) fn is_full(error: &rusqlite::Error, directory: &Path) -> bool {
     let Some(failure) = error.sqlite_error() else { return false };
     match (failure.code, failure.extended_code) {
-        // The index beside the log only says where what is in the log stands.
+        // The index beside SQLite's log (`-shm`) can be rebuilt from it: nothing is lost.
         (ErrorCode::DiskFull, _) | (_, ffi::SQLITE_IOERR_SHMSIZE) => true,
         (ErrorCode::CannotOpen, _) | (_, ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_SHMOPEN) => {
             takes_no_more(directory)
@@ -92,12 +92,12 @@ pub(crate) fn is_full(error: &rusqlite::Error, directory: &Path) -> bool {
     }
 }
 
-/// Whether this says that there is no space, or that a quota is used up.
+/// Whether the error says that the disk is full or a quota is used up.
 pub(crate) fn is_want_of_space(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
-/// Whether the disk refuses a little more for want of space.
+/// Whether the disk refuses even a little more for want of space.
 fn takes_no_more(directory: &Path) -> bool {
     let path = directory.join(PROBE);
     let write = || {
@@ -110,12 +110,12 @@ fn takes_no_more(directory: &Path) -> bool {
     written.is_err_and(|error| is_want_of_space(&error))
 }
 
-/// A file that is there only while it is tried whether the disk takes any more, …
+/// A temporary file that probes whether the disk takes any more, …
 const PROBE: &str = "space-probe";
-/// … as much as the index beside the log grows by, and some.
+/// … a bit more than the index beside SQLite's log (`-shm`) grows by.
 const PROBE_BYTES: usize = 64 << 10;
 
-/// What the disk of a directory could still take; `None`: the system does not say.
+/// Bytes that can still be written to the disk of a directory; `None` if the system does not say.
 pub(crate) fn free_bytes(directory: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(directory).ok()?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))

@@ -1,4 +1,4 @@
-//! One audience that the writer knows, in memory and as a row.
+//! An audience as the writer holds it in memory, and its row.
 
 use std::sync::Arc;
 
@@ -13,34 +13,35 @@ use crate::ledger::embedded::watermarks::ClaimMarks;
 use crate::ledger::{Backlog, Route, Turnover};
 use crate::membership::{AudienceId, AudienceKey, ContextKind, Timestamp};
 
-/// One audience of a configured destination.
+/// An audience of a destination.
 #[derive(Debug)]
 pub(crate) struct Audience {
     pub row: i64,
-    /// Position among the destinations.
+    /// Index into [`Audiences::destinations`](super::audiences::Audiences::destinations).
     pub destination: usize,
     pub route: Arc<Route>,
-    /// It was made since the ledger was opened: everybody of it was noted (`super::bloom`).
+    /// Created since the ledger was opened, so that all its members are in the Bloom filter
+    /// ([`super::super::members::bloom`]).
     pub is_new: bool,
-    /// It was dropped, and nothing of it has arrived since: it goes when nobody is in a batch any more.
+    /// Dropped, and no delta for it has arrived since: it is removed once nothing of it is in flight.
     pub is_dropped: bool,
-    /// LaunchDarkly has taken a member of it.
+    /// LaunchDarkly has accepted a member of it.
     pub acknowledged: bool,
     /// What was told before this does not count.
     pub told_counts_from: Timestamp,
     pub marks: ClaimMarks,
-    /// Something is done to every member, a slice at a time.
+    /// A task over all its members that is under way, done a slice at a time.
     pub walk: Option<Walk>,
     pub counts: Counts,
-    /// The same of the members' rows, of which some may be written later.
+    /// Counts of the members' rows, which lag behind `counts` while members are dirty.
     pub written: Counts,
-    /// Since this was last published.
+    /// Members that joined and left since this was last published.
     pub turnover: Turnover,
-    /// Members in a batch.
+    /// Members that a courier has claimed and not reported.
     pub in_flight: InFlight,
-    /// When the longest waiting unclaimed member began to wait.
+    /// When the oldest pending member that is not in flight began to wait.
     pub waiting_since: Option<Instant>,
-    /// Checksum of the row as it is stored.
+    /// Checksum of the stored row.
     saved: Option<u32>,
 }
 
@@ -65,7 +66,8 @@ impl Audience {
         }
     }
 
-    /// What is at a position that is free: of no destination, and without the texts of what was there.
+    /// A placeholder for a free position: it belongs to no destination, and holds none of the texts of the
+    /// audience before it.
     pub fn vacant(before: &Route) -> Self {
         let text = "-";
         let route = AudienceId::new(text).zip(AudienceKey::new(text)).zip(ContextKind::new(text));
@@ -79,12 +81,12 @@ impl Audience {
         Whose { row: self.row, is_new: self.is_new }
     }
 
-    /// Pending members that are in no batch.
+    /// Pending members that are not in flight.
     pub fn waiting(&self) -> u64 {
         self.counts.pending.saturating_sub(self.in_flight.len() as u64)
     }
 
-    /// What couriers see of it, if there is anything to claim.
+    /// Its backlog as couriers see it, if there is anything to claim.
     pub fn backlog(&self, long_ago: Instant) -> Option<Backlog> {
         (self.waiting() > 0).then(|| Backlog {
             audience: self.route.audience.clone(),
@@ -94,7 +96,8 @@ impl Audience {
         })
     }
 
-    /// What was told went elsewhere: everybody is told again, from the beginning.
+    /// Forgets what was told, because LaunchDarkly's side is another or lost it: starts to tell every member
+    /// again.
     pub fn forget_tellings(&mut self, stamp: Timestamp) {
         self.told_counts_from = stamp;
         self.acknowledged = false;
@@ -102,7 +105,7 @@ impl Audience {
         self.walk = Some(Walk::of(task, stamp, self.counts.included));
     }
 
-    /// Its row, if that is to say something new; it counts as written from here on.
+    /// Returns its row if it differs from the stored one; from here on it counts as stored.
     pub fn take_unsaved(&mut self) -> Option<AudienceRow> {
         let row = AudienceRow {
             id: self.row,
@@ -120,7 +123,7 @@ impl Audience {
         (row.stored != self.saved).then_some(row)
     }
 
-    /// As it is stored, of the destination at this position.
+    /// Reads an audience from its row; `destination` is an index.
     pub fn of_row(row: AudienceRow, destination: usize) -> Self {
         let AudienceRow { id, route, walk, counts, stored, .. } = row;
         Self {

@@ -1,7 +1,7 @@
-//! The audiences that the writer knows, in memory and as rows, by destination.
+//! The audiences that the writer knows, by destination, in memory and as rows.
 //!
-//! What changes here changes in memory first; the rows that say something new are written as a whole,
-//! each with its checksum, by the next transaction ([`Audiences::take_unsaved`]).
+//! Changes are made in memory first. Rows that differ are written as a whole, each with its checksum, by the
+//! next transaction ([`Audiences::take_unsaved`]).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,11 +21,11 @@ use crate::ledger::embedded::tables::members;
 use crate::ledger::{Route, Unrecorded};
 use crate::membership::{AudienceId, DestinationName, MembershipDelta, Timestamp};
 
-/// All of them.
+/// All audiences and their destinations.
 #[derive(Debug, Default)]
 pub(crate) struct Audiences {
     pub destinations: Vec<Destination>,
-    /// By position. One that was dropped leaves its position to the next new one.
+    /// By position. The position of a removed audience is reused by the next new one.
     pub list: Vec<Audience>,
     vacant: BTreeSet<usize>,
     by_name: HashMap<DestinationName, usize>,
@@ -34,8 +34,8 @@ pub(crate) struct Audiences {
 }
 
 impl Audiences {
-    /// Registers the configured destinations and reads their audiences, and those of `also`, which
-    /// were configured before.
+    /// Registers the configured destinations and reads their audiences; also those of `also`, which are not
+    /// configured but still have events in the log.
     pub fn open(
         db: &Connection,
         settings: Vec<DestinationSettings>,
@@ -53,7 +53,7 @@ impl Audiences {
         Ok(audiences)
     }
 
-    /// Another destination; its position.
+    /// Adds a destination and returns its position.
     pub fn add(&mut self, destination: Destination) -> usize {
         let index = self.destinations.len();
         self.by_name.insert(destination.settings.name.clone(), index);
@@ -61,13 +61,13 @@ impl Audiences {
         index
     }
 
-    /// Forgets the destinations that were added behind the first so many.
+    /// Removes the destinations at positions from `count` on.
     pub fn keep_first(&mut self, count: usize) {
         self.destinations.truncate(count);
         self.by_name.retain(|_, index| *index < count);
     }
 
-    /// Reads the audiences of a destination; `in_flight` knows who of one is in a batch.
+    /// Reads the audiences of a destination; `in_flight` says which of their members are in flight.
     pub fn load(
         &mut self,
         db: &Connection,
@@ -83,11 +83,11 @@ impl Audiences {
         Ok(())
     }
 
-    /// Takes over an audience that a daemon of before has left as it is.
+    /// Takes over the marks and counts of an audience that an earlier process wrote.
     pub fn adopt(&mut self, db: &Connection, index: usize) -> rusqlite::Result<()> {
         let audience = &mut self.list[index];
         audience.marks.adopt();
-        // The store heals what a count got wrong, rather than leave a member untold.
+        // A wrong count is repaired here: it must not leave a member untold.
         let waits = members::any_pending(db, audience.row)?;
         if waits != (audience.counts.pending > 0) {
             audience.counts.pending = members::count_pending(db, audience.row)?;
@@ -96,10 +96,10 @@ impl Audiences {
         Ok(())
     }
 
-    /// Makes memory what the tables say, after a transaction that was rolled back. Claims stay; what
-    /// was reported of them may be lost.
+    /// Reads everything again from the tables after a rollback. Claims stay; with `is_lost`, some of what was
+    /// reported on them may be lost.
     pub fn reload(&mut self, db: &Connection, is_lost: bool) -> rusqlite::Result<()> {
-        // By name: the row that it had may be one that was rolled back.
+        // Matched by name, because the row of an audience may have been rolled back.
         let name_of = |audience: &Audience| (audience.destination, audience.route.audience.clone());
         let mut in_flight: HashMap<(usize, AudienceId), InFlight> = self
             .list
@@ -121,7 +121,7 @@ impl Audiences {
         Ok(())
     }
 
-    /// Writes the row of an audience, if it is to say something new.
+    /// Writes the row of an audience if it differs from the stored one.
     pub fn save(
         &mut self,
         db: &Connection,
@@ -131,7 +131,8 @@ impl Audiences {
         self.take_unsaved(index, all_written).map_or(Ok(()), |row| row.write(db))
     }
 
-    /// The row of an audience, if it is to say something new; its counts are of the members' rows.
+    /// Returns the row of an audience if it differs from the stored one. Its counts are those of the members'
+    /// rows.
     pub fn take_unsaved(&mut self, index: usize, all_written: bool) -> Option<AudienceRow> {
         if self.vacant.contains(&index) {
             return None;
@@ -159,13 +160,13 @@ impl Audiences {
         }
     }
 
-    /// Forgets an audience, of which nobody is in a batch; what it was.
+    /// Removes and returns an audience that has no member in flight.
     pub fn remove(&mut self, index: usize) -> Audience {
         let vacant = Audience::vacant(&self.list[index].route);
         let removed = std::mem::replace(&mut self.list[index], vacant);
         self.by_id.remove(&(removed.destination, removed.route.audience.clone()));
         self.by_row.remove(&removed.row);
-        self.vacant.insert(index); // it stays a position: the group may still speak of it
+        self.vacant.insert(index); // the current group may still hold this position
         removed
     }
 
@@ -177,7 +178,7 @@ impl Audiences {
         self.by_id.get(&(destination, audience.clone())).copied()
     }
 
-    /// The audience of a batch that was claimed here.
+    /// The audience of a batch that was claimed in this process.
     pub fn of_route(&self, route: &Route) -> Option<usize> {
         self.find(self.destination(&route.destination)?, &route.audience)
     }
@@ -186,21 +187,21 @@ impl Audiences {
         self.by_row.get(&row).copied()
     }
 
-    /// All audiences of a destination, by position.
+    /// The positions of a destination's audiences.
     pub fn of_destination(&self, destination: usize) -> Vec<usize> {
         let of = |index: &usize| self.list[*index].destination == destination;
         (0..self.list.len()).filter(of).collect()
     }
 
-    /// Whether the audience of a delta has another kind than that, as far as it is known.
+    /// Whether the audience of a delta is known with another context kind.
     pub fn has_other_kind(&self, destination: usize, delta: &MembershipDelta) -> bool {
         let known = self.find(destination, &delta.audience);
         known.is_some_and(|known| self.list[known].route.context_kind != delta.context_kind)
     }
 
-    /// The audience of a delta, registered if it is new. Its name follows the latest delta; its kind
-    /// is that of its members, of those too who are `arriving` with it, and of those who are promised
-    /// by a block behind `merged`.
+    /// The position of a delta's audience, which is registered if it is new. Its key follows the latest
+    /// delta. Its kind is fixed by its members, including those `arriving` with the delta and those in blocks
+    /// behind `merged`.
     pub fn resolve(
         &mut self,
         db: &Database,
@@ -258,8 +259,8 @@ impl Audiences {
         Ok(index)
     }
 
-    /// Gives an audience a new row without members; the old row is left to whoever asks. What is in a
-    /// call stays known to be.
+    /// Gives a dropped audience a fresh row without members; the caller disposes of the old row. Members in
+    /// flight stay known.
     pub fn start_over(&mut self, db: &Connection, index: usize) -> rusqlite::Result<()> {
         let old = &mut self.list[index];
         let row = rows::insert(db, self.destinations[old.destination].row, &old.route)?;

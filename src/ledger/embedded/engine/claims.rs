@@ -1,7 +1,7 @@
-//! Claiming: which of an audience's pending members travel next.
+//! Claiming: which of an audience's pending members go into the next batch.
 //!
-//! How far claims have come is kept with the audience before a call is made: after a crash, members
-//! pending since then are known to have been on their way.
+//! How far claims have come is persisted with the audience before a call is made: after a crash, members
+//! pending since then or earlier are known to have possibly been in a call.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ use crate::ledger::picking::{Picked, Picking};
 use crate::ledger::{Batch, Claim, ClaimedMember, Room, Route};
 use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp};
 
-/// How many batches of the same size are marked as claimed beyond one. What is marked and was not
-/// claimed at a crash is told once more, as what was.
+/// A claim marks this many batches of its size ahead, so that the next claims need no commit. After a crash,
+/// members that were marked but not claimed are told once more, like those that were.
 const MARKED_AHEAD: usize = 16;
 
-/// What the courier of a destination asks for.
+/// A claim, and the destination whose courier asks for it.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub destination: DestinationName,
@@ -25,13 +25,13 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// Whether it reads rows other than those of who is pending.
+    /// Whether it reads rows other than those of pending members.
     pub fn needs_rows(&self) -> bool {
         !matches!(self.claim, Claim::Longest { .. })
     }
 }
 
-/// Claims what is asked for; `None`: there is none.
+/// Claims members; `None` if there are none to claim.
 pub(crate) fn claim(
     state: &mut State,
     db: &Database,
@@ -44,7 +44,7 @@ pub(crate) fn claim(
     }
 }
 
-/// The longest pending members that are in no batch and may travel together, as many as there is `room` for.
+/// Claims the oldest pending members that are not in flight and may share a batch, up to `room`.
 fn claim_longest(
     state: &mut State,
     db: &Database,
@@ -62,7 +62,7 @@ fn claim_longest(
     let mut left_since: Option<Timestamp> = None;
     let mut places = Vec::new();
     let (row, after) = (known.row, known.marks.all_in_flight_through);
-    // What this transaction has written itself is not among those yet.
+    // Rows that this transaction has written itself are not in these counts yet.
     let rows_wait = known.written.pending > 0 && known.marks.rows_wait_through > after;
     state.members.visit_pending(db, row, after, rows_wait, |key, place, waiting| {
         let since = waiting.pending_since.unwrap_or(Timestamp::EPOCH);
@@ -79,11 +79,11 @@ fn claim_longest(
         picked != Picked::Enough
     })?;
     let taken = picking.taken();
-    let waiting_since = left_since.map(|stamp| state.waits.instant_of(stamp));
+    let waiting_since = left_since.map(|stamp| state.stamps.instant_of(stamp));
     let known = &mut state.audiences.list[index];
     known.waiting_since = waiting_since;
     if taken.is_empty() {
-        // The rows decide, not the count.
+        // The count was wrong: the rows decide.
         state.write_members(db)?;
         let known = &mut state.audiences.list[index];
         known.counts.pending = members::count_pending(db.connection()?, known.row)?;
@@ -92,7 +92,7 @@ fn claim_longest(
         state.touch(index);
         return Ok(None);
     }
-    // Who may be claimed next is marked too: then not every claim needs a sync.
+    // Marks the members that may be claimed next too, so that not every claim needs a sync.
     let marks = &mut known.marks;
     marks.ahead = taken.len().saturating_mul(MARKED_AHEAD);
     if marks.claimed_through < through {
@@ -112,7 +112,7 @@ fn claim_longest(
     Ok(Some(Batch { route, members: taken }))
 }
 
-/// This member, whatever it is pending or not, unless it is in a batch, parked or gone.
+/// Claims this one member, pending or not, unless it is in flight, parked or gone.
 fn claim_again(
     state: &mut State,
     db: &Database,
@@ -145,11 +145,10 @@ fn claim_again(
     Ok(Some(Batch { route, members: vec![member] }))
 }
 
-/// Someone who was told before and waits for nothing: among the first so many behind `after` in each
-/// audience that LaunchDarkly has acknowledged.
+/// Rows that are searched in each acknowledged audience for a member that was told and is not pending.
 const NEAR: usize = 1000;
 
-/// Who was told and waits for nothing, behind `after`.
+/// Claims a member behind `after` that was told and is not pending.
 fn claim_told(
     state: &mut State,
     db: &Database,
@@ -175,7 +174,7 @@ fn claim_told(
             member.told.is_some()
                 && member.pending_since.is_none()
                 && member.parked_at.is_none()
-                && ContextKey::new(key).is_some_and(|key| !state.is_claimed(index, &key))
+                && ContextKey::new(key).is_some_and(|key| !state.is_in_flight(index, &key))
         });
         if let Some(key) = told.and_then(|(key, _)| ContextKey::new(key)) {
             return claim_again(state, db, &route, &key);

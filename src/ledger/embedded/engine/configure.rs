@@ -1,4 +1,4 @@
-//! Which destinations are configured, from the start on and after every change of the configuration.
+//! Which destinations are configured, at the start and after every change of the configuration.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use crate::ledger::embedded::settings::DestinationSettings;
 use crate::ledger::embedded::tables::destinations::Destination;
 use crate::membership::{DestinationName, Timestamp};
 
-/// What was known of each destination, in their order.
+/// The settings of each destination by position, and whether it is configured.
 pub(crate) type Configured = Vec<(DestinationSettings, bool)>;
 
 impl Audiences {
-    /// Makes these the configured destinations. A new one comes with the audiences that are stored of
-    /// it. One whose environment changed forgets what was told: its audiences are resynced.
+    /// Replaces the configured destinations. A new destination comes with its stored audiences. One whose
+    /// environment has changed forgets what was told: its audiences are resynced.
     pub fn configure(
         &mut self,
         db: &Connection,
@@ -57,8 +57,8 @@ impl Audiences {
         Ok(())
     }
 
-    /// Reads a destination that is not configured: what was on its way to it still arrives. How long
-    /// a repeat of what it was told counts is not known, so that it is told again.
+    /// Reads a destination that is no longer configured but still has events in the log. Its repeat window is
+    /// not known and taken to be zero, so that every member that is repeated is told again.
     pub fn know(&mut self, db: &Connection, name: &DestinationName) -> rusqlite::Result<()> {
         if self.destination(name).is_some() {
             return Ok(());
@@ -78,12 +78,13 @@ impl Audiences {
         (before..self.list.len()).try_for_each(|index| self.adopt(db, index))
     }
 
-    /// What is known of each destination, for [`Audiences::take_back`].
+    /// A snapshot of the configuration for [`Audiences::take_back`].
     pub fn configured(&self) -> Configured {
         self.destinations.iter().map(|of| (of.settings.clone(), of.configured)).collect()
     }
 
-    /// Undoes a [`Audiences::configure`] that was rolled back, except for the audiences.
+    /// Restores the configuration after a rollback of [`Audiences::configure`]; the audiences are reloaded
+    /// separately.
     pub fn take_back(&mut self, before: Configured) {
         self.keep_first(before.len());
         for (destination, (settings, configured)) in self.destinations.iter_mut().zip(before) {
@@ -91,13 +92,13 @@ impl Audiences {
         }
     }
 
-    /// How long after a settle a late duplicate of any destination may still be on its way.
+    /// The longest time after a settle in which a late duplicate may still arrive, over all destinations.
     pub fn reassert_after(&self) -> Duration {
         let all = self.destinations.iter().map(|of| of.settings.reassert_after);
         all.max().unwrap_or(Duration::ZERO)
     }
 
-    /// The position of a destination that is configured now.
+    /// The position of a destination that is configured.
     pub fn configured_destination(&self, name: &DestinationName) -> Option<usize> {
         self.destination(name).filter(|index| self.destinations[*index].configured)
     }

@@ -1,5 +1,4 @@
-//! What there is of each destination, counted in memory: nobody who only wants to know how many there are
-//! need wait for rows that are written later.
+//! Counts members in memory, so that a caller who only wants numbers need not wait for a flush.
 
 use crate::ledger::counts::Counts;
 use crate::ledger::embedded::engine::state::State;
@@ -14,12 +13,12 @@ pub(crate) fn count(state: &State, db: &Database) -> rusqlite::Result<Vec<Counte
             destination: known.settings.name.clone(),
             counts: Counts::default(),
             pending_since: None,
-            unwritten: Vec::new(),
+            dirty_audiences: Vec::new(),
         };
         for audience in state.audiences.list.iter().filter(|of| of.destination == index) {
             counted.counts += audience.counts;
             if state.members.memtable.any(audience.row) {
-                counted.unwritten.push(audience.row);
+                counted.dirty_audiences.push(audience.row);
             }
             if audience.counts.pending > 0 {
                 let rows_wait = audience.written.pending > 0;

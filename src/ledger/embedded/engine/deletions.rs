@@ -1,5 +1,5 @@
-//! Who is deleted, and what comes too late for them: the rules of [`crate::ledger::deletion`] put to the
-//! rows of a person.
+//! Deletions, and events that come too late for a deleted person: applies the rules of
+//! [`crate::ledger::deletion`] to the rows of a person.
 
 use crate::ledger::deletion::{Reach, Tombstone};
 use crate::ledger::embedded::engine::state::State;
@@ -12,8 +12,8 @@ use crate::ledger::{OrderedDeletion, RejectedEvent};
 use crate::membership::{ContextKey, Membership, MembershipDelta, Message, Timestamp, UserId};
 
 impl State {
-    /// Gives deltas of one request that name their message the time at which it counts. From here on only
-    /// repeats name one.
+    /// Resolves the messages of one request's deltas: sets the event time at which each message counts, and
+    /// keeps the message only on deltas that are repeats.
     pub fn date_messages(
         &mut self,
         db: &Database,
@@ -43,8 +43,8 @@ impl State {
         self.messages.count(db.connection()?, hash, message.moves, at, stamp)
     }
 
-    /// What a delta changes, after [`State::date_messages`]; `None` if its person was deleted after it
-    /// happened.
+    /// The change that a delta makes, after [`State::date_messages`]; `None` if its person was deleted after
+    /// it happened.
     pub fn change(
         &mut self,
         db: &Database,
@@ -90,9 +90,9 @@ impl State {
         self.rejected.keep(db.connection()?, row, arrival, event, person)
     }
 
-    /// Removes a person from every audience of the destination, as of when that was asked for; the
-    /// rows go once that was told. What happened later stays: the number of entries that stay
-    /// although they had not happened yet when they arrived.
+    /// Removes a person from every audience of the destination, as of the time of the deletion; rows are
+    /// erased once the removal was told. What happened later stays. Returns how many entries stay although
+    /// their event time was ahead of their arrival.
     pub fn forget(
         &mut self,
         db: &Database,
@@ -142,7 +142,8 @@ impl State {
         Ok(ahead)
     }
 
-    /// Where a person may be a member: under their user id, or found by its hash under another key.
+    /// Where a person may be a member: with their user id as the context key, or under another key that the
+    /// hash of the user id finds.
     fn members_of(
         &self,
         db: &Database,

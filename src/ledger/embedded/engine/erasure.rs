@@ -1,13 +1,13 @@
-//! Erased is erased: what was deleted from the tables leaves the logs in front of them too.
+//! Erasure: deleted data has to leave the logs in front of the tables too.
 //!
-//! In the tables, `secure_delete` overwrites what is freed. But what was written before the deletion still
-//! stands in SQLite's write-ahead log, and what was accepted before it in the journal. Both are emptied at
-//! a clean stop; while the daemon runs, a minute after a deletion ([`ERASE_AFTER`]).
+//! In the tables, `secure_delete` overwrites what is freed. But what was written before the deletion is still
+//! in SQLite's log, and what was accepted before it in the ledger's own log. Both are emptied at a clean stop
+//! and, while the daemon runs, a minute after a deletion ([`ERASE_AFTER`]).
 //!
 //! # What always holds
-//! * Nobody waits for it. While somebody reads from an old moment (a backup, an export), the log cannot
-//!   be emptied; it is tried again every second until they have gone.
-//! * The journal loses only what is in the tables and synced ([P1](crate::design::P1)).
+//! * Nobody waits for it. While a reader holds an old snapshot (a backup, an export), SQLite's log cannot be
+//!   emptied; it is tried again every second until the reader is gone.
+//! * The log loses only what is in the tables and synced ([P1](crate::design::P1)).
 
 use std::time::Duration;
 
@@ -15,24 +15,24 @@ use tokio::time::Instant;
 
 use crate::ledger::embedded::wal::FILES;
 
-/// From a deletion until the logs are emptied, unless somebody still reads from them.
+/// Time from a deletion until the logs are emptied, unless a reader still needs them.
 pub(crate) const ERASE_AFTER: Duration = Duration::from_secs(60);
-/// Between two attempts while something is still needed.
+/// Delay between two attempts.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// What is still to be emptied, and when.
 #[derive(Debug)]
 pub(crate) struct Erasure {
     after: Duration,
-    /// The next attempt; `None`: nothing was deleted since the logs were emptied.
+    /// The next attempt; `None` if nothing was deleted since the logs were last emptied.
     due: Option<Instant>,
-    /// Since the first attempt.
+    /// Set by the first attempt.
     left: Option<Left>,
     /// Something was deleted since the first attempt.
     once_more: bool,
 }
 
-/// What the attempts so far have not emptied.
+/// What earlier attempts have not emptied.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Left {
     pub log: bool,
@@ -40,12 +40,12 @@ pub(crate) struct Left {
 }
 
 impl Erasure {
-    /// Nothing was deleted yet; a deletion waits for so long.
+    /// No deletion yet; `after`: how long after a deletion the logs are emptied.
     pub fn new(after: Duration) -> Self {
         Self { after, due: None, left: None, once_more: false }
     }
 
-    /// Something was deleted from the tables, or will be within a second or two.
+    /// Something was deleted from the tables, or is dirty and will be within a second or two.
     pub fn note(&mut self) {
         if self.left.is_some() {
             self.once_more = true;
@@ -54,12 +54,13 @@ impl Erasure {
         }
     }
 
-    /// When the next attempt is due, if anything is left.
+    /// When the next attempt is due, if there is anything to empty.
     pub fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// Begins, if this is the first attempt. `true`: it is, and the log should be copied first.
+    /// Begins unless an attempt was made before. `true`: this is the first one, and SQLite's log should be
+    /// copied first.
     pub fn begin(&mut self) -> bool {
         let is_first = self.left.is_none();
         if is_first {
@@ -74,7 +75,7 @@ impl Erasure {
         self.left
     }
 
-    /// Takes note of an attempt.
+    /// Records what an attempt has left.
     pub fn attempted(&mut self, left: Left) {
         if left.log || left.files.contains(&true) {
             self.left = Some(left);
@@ -87,7 +88,7 @@ impl Erasure {
         }
     }
 
-    /// Tries again in a moment.
+    /// Schedules another attempt.
     pub fn again(&mut self) {
         self.due = Some(Instant::now() + AGAIN.min(self.after));
     }

@@ -1,7 +1,7 @@
-//! Which kind the members of an audience have, as far as it is promised: by a row, or by a delta that
-//! is appended and not merged yet. An audience has one kind, and whoever sends another is told so at
-//! once, not when it is merged. For the same reason it is decided here which audience is one too many:
-//! what is known here is every audience that the destination has, or will have once the journal is merged.
+//! The context kind of every audience, as promised by its row or by a delta in an unmerged block. An audience
+//! has one kind, and a sender that uses another must be told at once, not when the block is merged. For the
+//! same reason the limit on audiences is enforced here: these are all audiences that a destination has, or
+//! will have once the log is merged.
 
 use hashbrown::HashMap;
 
@@ -11,31 +11,31 @@ use crate::membership::{AudienceId, ContextKind, DestinationName};
 /// The kinds of all audiences.
 #[derive(Debug)]
 pub(crate) struct Kinds {
-    /// Audiences that a destination may have; one that has more keeps those it has.
+    /// Most audiences of a destination; one that already has more keeps them.
     most: usize,
     known: HashMap<DestinationName, HashMap<AudienceId, Promised>>,
     /// The last block that the writer has read.
     read: u64,
-    /// Audiences that have deltas in blocks behind it.
+    /// Audiences that have deltas in unread blocks.
     unread: Vec<(DestinationName, AudienceId)>,
 }
 
 #[derive(Debug)]
 struct Promised {
     kind: ContextKind,
-    /// The last block with a delta of it.
+    /// The last block with a delta for the audience.
     block: u64,
-    /// The block that began it; 0 if a row did.
+    /// The block that introduced the audience; 0 if it has a row.
     first: u64,
 }
 
 impl Kinds {
-    /// Of destinations that may have so many audiences each; the blocks up to `read` are read.
+    /// `most`: audiences allowed for each destination; the blocks up to `read` are read.
     pub fn new(most: usize, read: u64) -> Self {
         Self { most, known: HashMap::new(), read, unread: Vec::new() }
     }
 
-    /// Notes what a row or a block says.
+    /// Records the kind of an audience from its row (block 0) or from a block.
     pub fn note(
         &mut self,
         destination: &DestinationName,
@@ -61,13 +61,13 @@ impl Kinds {
         });
     }
 
-    /// The audiences that have deltas in blocks that the writer has not read.
+    /// The audiences that have deltas in unread blocks.
     pub fn unread(&self) -> &[(DestinationName, AudienceId)] {
         &self.unread
     }
 
-    /// Promises the kinds of these deltas, which go into `block`, and a place to the audiences that are
-    /// new: all of them or none.
+    /// Promises the kinds of these deltas, which go into `block`, and places to the audiences that are new:
+    /// all of them or none.
     pub fn promise(&mut self, intakes: &[Intake], block: u64) -> Result<(), Unrecorded> {
         for intake in intakes {
             let known = self.known.get(&intake.destination);
@@ -112,20 +112,20 @@ impl Kinds {
         Ok(())
     }
 
-    /// Nothing came of a block.
+    /// The block was not written: its promises are withdrawn.
     pub fn take_back(&mut self, block: u64) {
         for of in self.known.values_mut() {
             of.retain(|_, promised| {
                 if promised.block == block {
-                    promised.block = block - 1; // one before it may have a delta of it too
+                    promised.block = block - 1; // an earlier block may have a delta for it too
                 }
                 promised.first != block
             });
         }
     }
 
-    /// Makes these all the audiences that there are, beside those with a delta in a block behind `merged`:
-    /// what rows had said was rolled back.
+    /// Starts over after a rollback with the audiences of `rows`, and those with a delta in a block behind
+    /// `merged`.
     pub fn start_over<'a>(&mut self, rows: impl Iterator<Item = &'a Route>, merged: u64) {
         for of in self.known.values_mut() {
             of.retain(|_, promised| promised.block > merged);
@@ -141,8 +141,7 @@ impl Kinds {
         }
     }
 
-    /// An audience has no row any more: its place is free, unless a block behind `merged` has a delta
-    /// of it.
+    /// The audience no longer has a row: frees its place, unless a block behind `merged` has a delta for it.
     pub fn forget(&mut self, route: &Route, merged: u64) {
         if let Some(of) = self.known.get_mut(&route.destination)
             && of.get(&route.audience).is_some_and(|promised| promised.block <= merged)
@@ -151,8 +150,8 @@ impl Kinds {
         }
     }
 
-    /// Makes this the kind of an audience that has no row of a member, unless a block behind `merged`
-    /// promises another, or there is no place for the audience.
+    /// Settles the kind of an audience without members, unless a block behind `merged` promises another kind,
+    /// or the destination has no place for the audience.
     pub fn settle(
         &mut self,
         destination: &DestinationName,
@@ -164,13 +163,13 @@ impl Kinds {
         let has_place = of.len() < self.most;
         match of.get_mut(audience) {
             Some(promised) if promised.kind == *kind => {
-                promised.first = 0; // it has a row from here on
+                promised.first = 0; // it has a row from now on
                 Ok(())
             }
             Some(promised) if promised.block > merged => Err(Unrecorded::OtherKind),
             None if !has_place => Err(Unrecorded::TooManyAudiences),
             _ => {
-                let block = merged.min(self.read); // there is nothing to read of it
+                let block = merged.min(self.read); // no unread block has a delta for it
                 of.insert(audience.clone(), Promised { kind: kind.clone(), block, first: 0 });
                 Ok(())
             }
@@ -236,7 +235,7 @@ mod tests {
         assert_eq!(unread(&kinds), [""; 0]);
     }
 
-    /// Of two places. Columns: what happens, and how many audiences are known after it.
+    /// At most two audiences. Columns: the step, and the audiences known after it.
     #[test]
     fn a_new_audience_needs_a_place_and_a_known_one_has_it() {
         let (destination, kind) =

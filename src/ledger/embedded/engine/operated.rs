@@ -1,4 +1,4 @@
-//! What operators ask of the writer: rare, so that each is simple rather than fast.
+//! Operator commands: rare, so each is simple rather than fast.
 
 use crate::ledger::embedded::engine::state::State;
 use crate::ledger::embedded::tables::audiences;
@@ -26,12 +26,13 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    /// Whether it is the same before what was accepted earlier and waits to be merged.
+    /// Whether it has the same effect if it is applied before events that were accepted earlier and wait in
+    /// the log.
     pub fn may_overtake(&self) -> bool {
         !matches!(self, Self::Walk { .. } | Self::Retract { .. } | Self::Drop { .. })
     }
 
-    /// Rows it may touch, roughly.
+    /// About how many rows it touches.
     pub fn items(&self) -> usize {
         match self {
             Self::Requeue(members) | Self::Discard(members) => members.context_keys.len(),
@@ -41,7 +42,7 @@ impl Operation {
     }
 }
 
-/// Does it, and tells how many members, events or audiences it concerned.
+/// Applies it; returns how many members, events or audiences it concerned.
 pub(crate) fn apply(
     state: &mut State,
     db: &Database,
@@ -103,7 +104,7 @@ pub(crate) fn apply(
     }
 }
 
-/// Puts these members through a rule; how many it changed.
+/// Applies a rule to these members; returns how many changed.
 fn each_of(
     state: &mut State,
     db: &Database,
@@ -177,17 +178,17 @@ fn drop_rows(
     if let Some(of) = state.audiences.destination(destination) {
         if only.is_none() {
             dropped::detach_rejected(db.connection()?, state.audiences.destinations[of].row)?;
-            state.upkeep.wake();
+            state.schedule.wake();
         }
         return each_audience(state, of, only, |state, audience| {
             state.drop_audience(db.connection()?, audience)
         });
     }
-    // It was not configured since the start, so that nothing of it is in memory or in a call.
+    // Not configured since the start: nothing of it is in memory or in flight.
     let Some(row) = destinations::find(db.connection()?, destination)? else {
         return Ok(Err(LedgerError::UnknownDestination(destination.clone())));
     };
-    state.upkeep.wake();
+    state.schedule.wake();
     let Some(only) = only else {
         dropped::detach_destination(db.connection()?, row)?;
         return Ok(Ok(1));

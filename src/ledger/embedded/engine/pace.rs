@@ -1,28 +1,29 @@
-//! How much of something is done at once.
+//! Batch sizes and thresholds.
 
 use std::time::Duration;
 
 use crate::ledger::embedded::engine::erasure::ERASE_AFTER;
 
-/// How much is done at once.
+/// Batch sizes and thresholds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
-    /// Deltas in front of the writer from which more go through the journal instead. A request alone,
-    /// and a few at once, are quickest with one sync and no merge.
+    /// Deltas queued for the writer from which further requests go through the log. One request, or a few at
+    /// once, are fastest with a single sync and no merge.
     pub journal_from: u32,
-    /// Bytes of the journal that are read at once: couriers wait for their claims as long.
+    /// Most bytes of the log read at once: a claim may have to wait for that.
     pub most_read: u64,
-    /// Members of which couriers report together from which their rows are written later.
+    /// Members reported together from which the reports go to the memtable.
     pub reported_from: usize,
-    /// Changed members whose rows are written later: the more, the fewer pages are written for each.
+    /// Most dirty members held; a larger memtable lets more rows share a page write.
     pub most_unwritten: usize,
-    /// Of these, rows that are written in one transaction.
+    /// Most of them written in one transaction.
     pub most_written: usize,
-    /// From a deletion until nothing of it is left in the logs.
+    /// Time from a deletion until nothing of it is left in the logs.
     pub erase_after: Duration,
 }
 
-/// So many rows can be written at once in a second or two, when somebody must see all of them.
+/// Upper bound of [`Pace::most_unwritten`]: this many rows can be flushed in a second or two, when a reader
+/// must see all of them.
 pub(crate) const MOST_UNWRITTEN: usize = 3 << 17;
 
 pub(crate) const PACE: Pace = Pace {

@@ -1,4 +1,4 @@
-//! Recording what requests bring: deltas first and sorted, then rejected events; with deletions, item by item.
+//! Recording requests: deltas first and sorted, then rejected events; requests with deletions item by item.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -13,32 +13,32 @@ use crate::ledger::member::{self, Member, Next};
 use crate::ledger::{Intake, Recorded, Unrecorded};
 use crate::membership::{MembershipDelta, Timestamp};
 
-/// The intakes of one request, and what becomes of them; or those of several that were answered before.
+/// The intakes of one request with their outcomes; or of several requests read from the log.
 #[derive(Debug, Default)]
 pub(crate) struct Recording {
     pub intakes: Vec<Intake>,
-    /// For each intake.
+    /// The outcome of each intake.
     pub recorded: Vec<Recorded>,
-    /// For each intake, the stamp of its first delta, if it was given out when it was appended.
+    /// For each intake, the stamp of its first delta, if one was given out when it was appended.
     pub stamps: Vec<Option<Timestamp>>,
 }
 
 impl Recording {
-    /// Of a request that was not appended.
+    /// A request that came to the writer directly.
     pub fn of(intakes: Vec<Intake>) -> Self {
         let (recorded, stamps) =
             (vec![Recorded::default(); intakes.len()], vec![None; intakes.len()]);
         Self { intakes, recorded, stamps }
     }
 
-    /// Makes room for so many more intakes.
+    /// Reserves capacity for `more` intakes.
     pub fn reserve_exact(&mut self, more: usize) {
         self.intakes.reserve_exact(more);
         self.recorded.reserve_exact(more);
         self.stamps.reserve_exact(more);
     }
 
-    /// Adds an intake that was appended; `stamp` is that of its first delta.
+    /// Adds an intake that was read from the log; `stamp` is that of its first delta.
     pub fn add_appended(&mut self, intake: Intake, stamp: Timestamp) {
         self.intakes.push(intake);
         self.recorded.push(Recorded::default());
@@ -53,7 +53,7 @@ impl Recording {
         self.intakes.iter().any(|intake| !intake.deletions.is_empty())
     }
 
-    /// Whether it reads or writes rows other than those of the members of its deltas.
+    /// Whether it reads or writes rows other than those of its deltas' members.
     pub fn needs_rows(&self) -> bool {
         self.intakes.iter().any(|intake| {
             !intake.deletions.is_empty()
@@ -63,16 +63,16 @@ impl Recording {
     }
 }
 
-/// A delta, and where it goes.
+/// A delta and its audience.
 struct Arrival<'a> {
     row: i64,
     audience: usize,
     delta: &'a MembershipDelta,
-    /// As the journal has it.
+    /// The stamp that it was given when it was appended.
     stamp: Option<Timestamp>,
 }
 
-/// Deltas of one intake of a request.
+/// A range of the deltas of one intake.
 struct Part {
     intake: usize,
     deltas: Range<usize>,
@@ -84,8 +84,8 @@ impl Arrival<'_> {
     }
 }
 
-/// Records these requests in their order: around a deletion, what comes before it is applied before it and the
-/// rest after it. Blocks of the journal up to `settled_through` promise no kind any more that no row has.
+/// Records these requests in order: what comes before a deletion is applied before it, and the rest after it.
+/// Blocks up to `settled_through` no longer promise kinds beyond those that rows have.
 pub(crate) fn record(
     state: &mut State,
     db: &Database,
@@ -103,7 +103,7 @@ pub(crate) fn record(
     Ok(())
 }
 
-/// What requests bring that delete nobody: deltas first, together, then the rejected events.
+/// Records requests without deletions: all deltas together, then the rejected events.
 fn record_together(
     state: &mut State,
     db: &Database,
@@ -124,7 +124,7 @@ fn record_together(
     Ok(())
 }
 
-/// What one request brings that deletes somebody, in the order of its items.
+/// Records one request with deletions, in the order of its items.
 fn record_in_order(
     state: &mut State,
     db: &Database,
@@ -164,7 +164,7 @@ fn record_in_order(
     Ok(())
 }
 
-/// The deltas of these requests, or only a part of them.
+/// Records the deltas of these requests, or only a part of one.
 fn record_deltas(
     state: &mut State,
     db: &Database,
@@ -201,7 +201,7 @@ fn record_deltas(
                     Some((before, audience)) if goes_where(before, delta) => Ok(audience),
                     _ => {
                         if state.audiences.has_other_kind(destination, delta) {
-                            state.write_members(db)?; // whether there are any decides
+                            state.write_members(db)?; // to know whether the audience has members
                         }
                         state.audiences.resolve(db, destination, delta, &arriving, kinds)?
                     }
@@ -221,13 +221,13 @@ fn record_deltas(
             }
         }
     }
-    // Who is new is looked for nowhere, and written in the order of the table later.
+    // New members are not looked up in the tables, and a flush sorts them later anyway.
     let is_new = |arrival: &Arrival<'_>| state.audiences.list[arrival.audience].is_new;
     if !state.members.is_buffering() || !writes.iter().all(is_new) {
-        // Stable: of two deltas for one member the later arrival stays the later.
+        // A stable sort: of two deltas for one member, the later arrival stays the later.
         writes.sort_by(|a, b| a.member().cmp(&b.member()));
     }
-    // In a backfill nobody is known: then to insert at once spares a look for each.
+    // In a backfill no member is known: an insert that fails on a conflict saves a look-up for each.
     let mut new_in: Option<usize> = None;
     let members: Vec<_> = writes.chunk_by(|a, b| a.member() == b.member()).collect();
     for some in members.chunks(AT_ONCE) {
@@ -235,7 +235,7 @@ fn record_deltas(
         for (arrivals, hash) in some.iter().zip(state.hashes(keys)) {
             let Arrival { row, audience, delta, .. } = arrivals[0];
             let key = &delta.context_key;
-            // One that came before may be of the same member.
+            // Looked up again, as the previous iteration may have added the same member.
             let place = state.members.place_of(row, key.as_str(), hash);
             let destination = state.audiences.list[audience].destination;
             let tally = tallies.entry(destination).or_default();
@@ -260,14 +260,14 @@ fn record_deltas(
     Ok(())
 }
 
-/// Whether a delta is of the same audience, as it is known now.
+/// Whether two deltas have the same audience with the same key and kind.
 fn goes_where(before: &MembershipDelta, delta: &MembershipDelta) -> bool {
     before.audience == delta.audience
         && before.audience_key == delta.audience_key
         && before.context_kind == delta.context_kind
 }
 
-/// What these deltas of one member make of it; `None`: it stays as it was.
+/// What these deltas of one member make of it; `None` if it stays as it was.
 fn outcome(
     state: &mut State,
     db: &Database,

@@ -1,4 +1,4 @@
-//! What couriers report of a batch: each of its members goes through its rule, and its claim ends.
+//! Reports of couriers: each member of the batch goes through a rule, and its claim ends.
 
 use tokio::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::ledger::member::{self, Member, Next};
 use crate::ledger::{Batch, ClaimedMember, Report};
 use crate::membership::Timestamp;
 
-/// Whether a report writes rows other than those of its members, or reads these.
+/// Whether a report needs up-to-date rows, rather than only its own members.
 pub(crate) fn needs_rows(report: &Report) -> bool {
     match report {
         Report::Park(..) | Report::Split(_) | Report::Unpark(_) => true,
@@ -19,7 +19,7 @@ pub(crate) fn needs_rows(report: &Report) -> bool {
     }
 }
 
-/// Applies what a courier reports; the claims that end with it, once that is committed.
+/// Applies a report; returns the claims that end once it is committed.
 pub(crate) fn report(
     state: &mut State,
     db: &Database,
@@ -53,19 +53,19 @@ pub(crate) fn report(
                     state.apply(db, audience, key, |before, _| member::split(before, half))?;
                 }
             }
-            Ok(None) // they stay claimed
+            Ok(None) // the members stay claimed
         }
         Report::Unpark(batch) => {
             let Some(audience) = state.audiences.of_route(&batch.route) else { return Ok(None) };
             for parked in &batch.members {
                 state.apply(db, audience, &parked.context_key, member::requeue)?;
             }
-            Ok(None) // they are not claimed
+            Ok(None) // the members are not claimed
         }
     }
 }
 
-/// LaunchDarkly took all of them.
+/// LaunchDarkly has taken the whole batch.
 fn settle(state: &mut State, db: &Database, batch: Batch) -> rusqlite::Result<Option<Unclaimed>> {
     let Some(audience) = state.audiences.of_route(&batch.route) else { return Ok(None) };
     let (moment, row) = (state.moment(audience), state.audiences.list[audience].row);
@@ -80,13 +80,13 @@ fn settle(state: &mut State, db: &Database, batch: Batch) -> rusqlite::Result<Op
             state.erasure.note();
         }
         if tell_once_more {
-            state.upkeep.reassert_later(db.connection()?, row, key, moment.stamp)?;
+            state.schedule.reassert_later(db.connection()?, row, key, moment.stamp)?;
         }
         Ok(next)
     })
 }
 
-/// Loads each member of a claimed batch and lets `rule` decide; the claims that end.
+/// Loads each member of a claimed batch and applies `rule`; returns the claims that end.
 fn for_each_claimed(
     state: &mut State,
     db: &Database,

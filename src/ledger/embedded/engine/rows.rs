@@ -1,5 +1,5 @@
-//! Rows that are written after what they say has changed: those of audiences, with their marks, and those
-//! of members.
+//! Rows that are written after their contents have changed in memory: those of audiences with their marks,
+//! and those of dirty members.
 
 use std::collections::BTreeMap;
 
@@ -7,34 +7,34 @@ use rusqlite::Connection;
 
 use crate::ledger::embedded::engine::state::State;
 use crate::ledger::embedded::members::flush;
-use crate::ledger::embedded::memtable::Taken;
-use crate::ledger::embedded::memtable::Written;
+use crate::ledger::embedded::memtable::FlushSlice;
+use crate::ledger::embedded::memtable::FlushedCounts;
 use crate::ledger::embedded::tables::audiences::AudienceRow;
 use crate::ledger::embedded::tables::database::Database;
 use crate::membership::Timestamp;
 
-/// Members that are taken out together where all of them are written.
+/// Members taken out of the memtable at once when all of them are written.
 const TAKEN_AT_ONCE: usize = 4096;
 
-/// The marks of audiences, by row, as a transaction leaves them.
-pub(crate) type Marks = Vec<(i64, Timestamp)>;
+/// The claim marks that a transaction writes, by the row of the audience.
+pub(crate) type SavedMarks = Vec<(i64, Timestamp)>;
 
 impl State {
-    /// Writes the rows of the audiences that have changed since they were written; their marks.
-    pub fn save(&mut self, db: &Connection) -> rusqlite::Result<Marks> {
+    /// Writes the rows of the audiences that have changed; returns their marks.
+    pub fn save(&mut self, db: &Connection) -> rusqlite::Result<SavedMarks> {
         let rows = self.take_unsaved();
         rows.iter().try_for_each(|row| row.write(db))?;
         Ok(rows.iter().map(AudienceRow::mark).collect())
     }
 
-    /// The rows of the audiences that have changed since they were written; as written from here on.
+    /// Takes the rows of the audiences that have changed; from here on they count as written.
     pub fn take_unsaved(&mut self) -> Vec<AudienceRow> {
         let all_written = self.members.memtable.is_empty();
         let indexes = std::mem::take(&mut self.unsaved).into_iter();
         indexes.filter_map(|index| self.audiences.take_unsaved(index, all_written)).collect()
     }
 
-    /// Marks who may be claimed next in the audiences whose rows are to be written.
+    /// Advances the claim marks of the audiences that are about to be written, to cover their next claims.
     pub fn mark_ahead(&mut self) {
         for index in &self.unsaved {
             let known = &mut self.audiences.list[*index];
@@ -49,7 +49,7 @@ impl State {
     }
 
     /// These marks are on the disk.
-    pub fn marked(&mut self, marks: Marks) {
+    pub fn marked(&mut self, marks: SavedMarks) {
         for (row, through) in marks {
             if let Some(index) = self.audiences.of_row(row) {
                 self.audiences.list[index].marks.marked(through);
@@ -57,24 +57,24 @@ impl State {
         }
     }
 
-    /// Writes the rows of all members that have changed.
+    /// Writes all dirty members.
     pub fn write_members(&mut self, db: &Database) -> rusqlite::Result<()> {
-        self.members.memtable.begin_last_pass();
-        while self.members.memtable.is_in_pass() {
-            flush::write(&self.take_some(TAKEN_AT_ONCE), db.connection()?)?;
+        self.members.memtable.begin_full_flush();
+        while self.members.memtable.is_flushing() {
+            flush::write(&self.take_slice(TAKEN_AT_ONCE), db.connection()?)?;
         }
         Ok(())
     }
 
-    /// Takes out so many members that have changed, to write them.
-    pub fn take_some(&mut self, most: usize) -> Taken {
-        let (taken, written) = self.members.memtable.take_some(most);
-        self.were_written(written);
+    /// Takes up to `most` members out of the memtable, to write them.
+    pub fn take_slice(&mut self, most: usize) -> FlushSlice {
+        let (taken, written) = self.members.memtable.take_slice(most);
+        self.note_flushed(written);
         taken
     }
 
-    fn were_written(&mut self, all: BTreeMap<i64, Written>) {
-        for (row, Written { before, now, pending_through }) in all {
+    fn note_flushed(&mut self, all: BTreeMap<i64, FlushedCounts>) {
+        for (row, FlushedCounts { before, now, pending_through }) in all {
             let Some(index) = self.audiences.of_row(row) else { continue };
             let audience = &mut self.audiences.list[index];
             audience.written.change(before, now);

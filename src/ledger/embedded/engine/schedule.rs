@@ -1,4 +1,4 @@
-//! When upkeep is due: what is told once more, walks, and what is forgotten after its time.
+//! When upkeep is due: re-assertions, walks, and expiry.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,28 +9,28 @@ use tokio::time::Instant;
 use crate::ledger::embedded::tables::reassertions;
 use crate::membership::Timestamp;
 
-/// Pause between two slices while nothing else wakes the writer.
+/// Pause between two slices while no command wakes the writer.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Re-assertions that are due within this of each other share one entry.
 const TOGETHER: Duration = Duration::from_millis(10);
 
-/// Between two looks at the age and number of rejected events and parked members.
+/// Interval at which the age and number of rejected events and parked members are checked.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// What is due and when.
+/// What is due, and when.
 #[derive(Debug)]
 pub(crate) struct Schedule {
     tombstone_ttl: Duration,
     reassert_after: Duration,
-    /// Re-assertions up to a stamp are due at an instant; oldest first.
+    /// When re-assertions up to a stamp are due; oldest first.
     reassertions: VecDeque<(Instant, Timestamp)>,
-    /// The position of the audience that is walked next.
+    /// Position of the audience whose walk gets the next turn.
     pub next_walker: usize,
-    /// The row that the current walk for tombstones has come to.
+    /// The row at which the current search for expired tombstones goes on.
     walk: Option<(i64, String)>,
     next_walk: Instant,
-    /// When rejected events and parked members are looked at next.
+    /// When rejected events, messages and parked members are checked next.
     next_look: Instant,
     next_slice: Instant,
     more: bool,
@@ -58,12 +58,12 @@ impl Schedule {
         Ok(schedule)
     }
 
-    /// From here on, re-assertions are due so long after a settle.
+    /// Sets how long after a settle re-assertions are due.
     pub fn reassert_after(&mut self, reassert_after: Duration) {
         self.reassert_after = reassert_after;
     }
 
-    /// Plans what the table says, at opening and after a transaction that was rolled back.
+    /// Schedules the re-assertions in the table, at opening and after a rollback.
     pub fn reload(&mut self, db: &Connection) -> rusqlite::Result<()> {
         let latest = reassertions::latest(db)?;
         let due = Instant::now() + self.reassert_after;
@@ -72,12 +72,12 @@ impl Schedule {
         Ok(())
     }
 
-    /// There is something to do beside the verbs.
+    /// There is upkeep to do.
     pub fn wake(&mut self) {
         self.more = true;
     }
 
-    /// How long the writer may sleep if no verb arrives.
+    /// How long the writer may sleep if no command arrives.
     pub fn idle_for(&self, now: Instant) -> Duration {
         let slice = self.more.then_some(self.next_slice);
         let reassertion = self.reassertions.front().map(|(due, _)| *due);
@@ -86,7 +86,7 @@ impl Schedule {
         next.saturating_duration_since(now)
     }
 
-    /// Notes that a member settled at `at` is to be told once more.
+    /// Schedules a member that was settled at `at` to be told once more.
     pub fn reassert_later(
         &mut self,
         db: &Connection,
@@ -103,29 +103,29 @@ impl Schedule {
         Ok(())
     }
 
-    /// A slice was done at `now`; whether there is more.
+    /// A slice was done at `now`; `more`: there is more to do.
     pub fn sliced(&mut self, now: Instant, more: bool) {
         self.more = more;
         self.next_slice = now + PAUSE;
     }
 
-    /// Members that were settled until then are to be told once more now; taken from the plan.
+    /// The stamp through which settled members are due to be told once more; it is removed from the schedule.
     pub fn take_reassertions(&mut self, now: Instant) -> Option<Timestamp> {
         let due = self.reassertions.partition_point(|(due, _)| *due <= now);
         self.reassertions.drain(..due).next_back().map(|(_, through)| through)
     }
 
-    /// Not all of these are done.
+    /// Some re-assertions up to `through` are still to be done.
     pub fn reassert_more(&mut self, now: Instant, through: Timestamp) {
         self.reassertions.push_front((now, through));
     }
 
-    /// Whether rejected events, messages and parked members are to be looked at.
+    /// Whether rejected events, messages and parked members are due to be checked.
     pub fn is_look_due(&self, now: Instant) -> bool {
         self.next_look <= now
     }
 
-    /// They were; whether there is more.
+    /// They were checked; `more`: there is more to do.
     pub fn looked(&mut self, now: Instant, more: bool) {
         self.next_look = now + if more { PAUSE } else { LOOK };
     }
@@ -135,7 +135,8 @@ impl Schedule {
         self.tombstone_ttl
     }
 
-    /// Where the walk for tombstones goes on, if it is under way or due; it ends unless it is said to go on.
+    /// Where the search for expired tombstones goes on, if it is under way or due. It ends unless
+    /// [`Self::walk_tombstones_behind`] continues it.
     pub fn take_tombstone_walk(&mut self, now: Instant) -> Option<(i64, String)> {
         if self.walk.is_none() && self.next_walk <= now {
             self.next_walk = now + walk_interval(self.tombstone_ttl);
@@ -144,13 +145,13 @@ impl Schedule {
         self.walk.take()
     }
 
-    /// The walk for tombstones goes on behind this row.
+    /// Continues the search for expired tombstones behind this row.
     pub fn walk_tombstones_behind(&mut self, row: i64, key: String) {
         self.walk = Some((row, key));
     }
 }
 
-/// Often enough that a tombstone outlives its time by little.
+/// Short enough that tombstones outlive their time only a little.
 fn walk_interval(tombstone_ttl: Duration) -> Duration {
     (tombstone_ttl / 16).clamp(Duration::from_secs(1), Duration::from_secs(6 * 3600))
 }

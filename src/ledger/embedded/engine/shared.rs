@@ -1,4 +1,4 @@
-//! What the threads of the ledger and its handles both see.
+//! State shared by the ledger's threads and its handles.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -14,28 +14,28 @@ use crate::ledger::embedded::wal::Log;
 use crate::ledger::{Backlog, Counters, Turnover};
 use crate::membership::{AudienceId, DestinationName, Timestamp};
 
-/// What the writer and the handles both see.
+/// State shared by the ledger's threads and its handles.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub clock: Arc<dyn Clock>,
     pub pace: Pace,
-    /// The largest arrival told or recorded.
+    /// The largest arrival given out or recorded.
     pub arrival: AtomicI64,
     /// The last stamp given out.
     pub stamp: AtomicI64,
-    pub journal: Log,
+    pub log: Log,
     pub kinds: Mutex<Kinds>,
-    /// What the writer last found of the disk.
+    /// Whether the disk had no space when the writer last looked.
     pub has_no_space: AtomicBool,
-    /// A thread has ended that should not have: the writer will, and the daemon.
+    /// A thread of the ledger has failed; the writer ends next, and with it the daemon.
     pub has_failed: AtomicBool,
-    /// Rows of members are not written yet.
+    /// Some members are dirty: their rows are not up to date.
     pub is_unwritten: AtomicBool,
     pub published: Mutex<HashMap<DestinationName, Published>>,
     pub counters: Counters,
 }
 
-/// What the writer lets everybody see of a destination that is configured, or was since the start.
+/// What the writer publishes of a destination that is configured, or was since the start.
 #[derive(Debug)]
 pub(crate) struct Published {
     pub configured: bool,
@@ -51,14 +51,14 @@ impl Shared {
         self.published.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The kinds of all audiences, as far as they are promised.
+    /// The context kinds of all audiences.
     pub fn kinds(&self) -> MutexGuard<'_, Kinds> {
         self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The writer has read the blocks of the journal up to this number, and looks for more before it waits.
+    /// The writer has read the blocks up to this number, and looks for more before it sleeps.
     pub fn has_read(&self, block: u64) {
-        self.journal.has_read(block);
+        self.log.has_read(block);
         self.kinds().has_read(block);
     }
 
@@ -67,20 +67,21 @@ impl Shared {
         Timestamp(self.arrival.fetch_max(now, Ordering::SeqCst).max(now))
     }
 
-    /// Whether what was answered may not be in the tables yet.
+    /// Whether something that was answered may not be in the tables yet.
     pub fn is_behind(&self) -> bool {
         let is_unwritten = || self.is_unwritten.load(Ordering::SeqCst);
-        // Asked first it spares the lock of the journal; asked last it counts, for what is in neither is
-        // in the tables.
-        is_unwritten() || self.journal.is_used() || is_unwritten()
+        // The first check is only a shortcut that saves the log's lock. The second one counts: what is in
+        // neither the log nor the memtable is in the tables.
+        is_unwritten() || self.log.is_used() || is_unwritten()
     }
 
-    /// The clock must never show less than an arrival that was recorded.
+    /// Notes a recorded arrival: the clock must never show less.
     pub fn note_arrival(&self, arrival: Timestamp) {
         self.arrival.fetch_max(arrival.0, Ordering::SeqCst);
     }
 
-    /// The first of so many fresh stamps, of at least one: now, and larger than every stamp before.
+    /// Gives out `count` fresh stamps (at least one) and returns the first: now, and larger than every stamp
+    /// before.
     pub fn stamps(&self, count: usize) -> Timestamp {
         let now = self.arrival().0;
         let more = i64::try_from(count).unwrap_or(i64::MAX).max(1) - 1;
@@ -91,7 +92,7 @@ impl Shared {
         Timestamp(next(taken.unwrap_or_else(|last| last)))
     }
 
-    /// The largest stamp given out, or arrival told or recorded.
+    /// The largest stamp or arrival given out or recorded.
     pub fn latest(&self) -> Timestamp {
         self.arrival().max(Timestamp(self.stamp.load(Ordering::SeqCst)))
     }

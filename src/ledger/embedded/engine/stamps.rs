@@ -1,7 +1,7 @@
-//! Since when a member has been waiting, on the clock that never jumps.
+//! Maps stamps to the monotonic clock, to know how long a member has been waiting.
 //!
-//! Rows hold stamps of the ledger's clock, which stands still while the wall clock is behind it. A
-//! wait measured with that could last a day, so stamps are paired with the monotonic clock here.
+//! Rows hold stamps of the ledger's clock, which stands still while the wall clock is behind it. A wait
+//! measured with that clock could appear to last a day, so stamps are paired with monotonic instants here.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,26 +10,26 @@ use tokio::time::Instant;
 
 use crate::membership::Timestamp;
 
-/// Finer than any linger that makes sense.
+/// Finer than any sensible linger.
 const RESOLUTION: Duration = Duration::from_millis(10);
-/// When there are so many, they are thinned out: what is older need not be known as exactly.
+/// At this number of pairs they are thinned out: old stamps need less precision.
 const MOST: usize = 4096;
-/// Two pairs are at least so much of their age apart after that.
+/// After that, two neighbouring pairs are at least this fraction of their age apart.
 const PART_OF_AGE: u32 = 250;
 
 /// Pairs of stamp and instant, oldest first.
 #[derive(Debug)]
-pub(crate) struct Waits {
+pub(crate) struct Stamps {
     long_ago: Instant,
     pairs: VecDeque<(Timestamp, Instant)>,
 }
 
-impl Waits {
+impl Stamps {
     pub fn new() -> Self {
         Self { long_ago: Instant::now(), pairs: VecDeque::new() }
     }
 
-    /// Notes that `stamp` is given out at `now`.
+    /// Notes that `stamp` was given out at `now`.
     pub fn note(&mut self, stamp: Timestamp, now: Instant) {
         let is_known = |(noted, at): &(Timestamp, Instant)| {
             *noted >= stamp || now.saturating_duration_since(*at) < RESOLUTION
@@ -54,18 +54,18 @@ impl Waits {
             }
         }
         while thinner.len() > MOST - MOST / 16 {
-            thinner.pop_front(); // after months
+            thinner.pop_front(); // only after months
         }
         self.pairs = thinner;
     }
 
-    /// When `stamp` was given out; never later than it truly was.
+    /// When `stamp` was given out, rounded down to a noted instant.
     pub fn instant_of(&self, stamp: Timestamp) -> Instant {
         let behind = self.pairs.partition_point(|(noted, _)| *noted <= stamp);
         behind.checked_sub(1).map_or(self.long_ago, |index| self.pairs[index].1)
     }
 
-    /// Before anything that is noted: for what has waited already.
+    /// An instant before every noted one, for what waited already at the start.
     pub fn long_ago(&self) -> Instant {
         self.long_ago
     }
@@ -79,15 +79,15 @@ mod tests {
     fn days_are_remembered_less_exactly_but_remembered() {
         const EVERY: Duration = Duration::from_millis(100);
         let start = Instant::now();
-        let mut waits = Waits::new();
+        let mut stamps = Stamps::new();
         for tenth in 0..2_000_000_u32 {
-            waits.note(Timestamp(tenth.into()), start + EVERY * tenth);
+            stamps.note(Timestamp(tenth.into()), start + EVERY * tenth);
         }
-        assert!(waits.pairs.len() <= MOST);
+        assert!(stamps.pairs.len() <= MOST);
         let now = start + EVERY * 2_000_000;
         for tenths_ago in [1_u32, 600, 36_000, 864_000, 1_999_999] {
             let truly = start + EVERY * (2_000_000 - tenths_ago);
-            let known = waits.instant_of(Timestamp((2_000_000 - tenths_ago).into()));
+            let known = stamps.instant_of(Timestamp((2_000_000 - tenths_ago).into()));
             assert!(known <= truly, "{tenths_ago} tenths ago");
             let off = truly - known;
             let bound = (now - truly) / 100 + EVERY;
@@ -98,15 +98,15 @@ mod tests {
     #[test]
     fn a_stamp_maps_to_the_last_instant_noted_before_it() {
         let start = Instant::now();
-        let mut waits = Waits::new();
+        let mut stamps = Stamps::new();
         let at = |ms| start + Duration::from_secs(1) + Duration::from_millis(ms);
-        waits.note(Timestamp(100), at(0));
-        waits.note(Timestamp(150), at(5)); // too close: not noted
-        waits.note(Timestamp(200), at(20));
+        stamps.note(Timestamp(100), at(0));
+        stamps.note(Timestamp(150), at(5)); // too close to the one before: not noted
+        stamps.note(Timestamp(200), at(20));
         let cases =
-            [(99, waits.long_ago()), (100, at(0)), (199, at(0)), (200, at(20)), (900, at(20))];
+            [(99, stamps.long_ago()), (100, at(0)), (199, at(0)), (200, at(20)), (900, at(20))];
         for (stamp, expected) in cases {
-            assert_eq!(waits.instant_of(Timestamp(stamp)), expected, "stamp {stamp}");
+            assert_eq!(stamps.instant_of(Timestamp(stamp)), expected, "stamp {stamp}");
         }
     }
 }

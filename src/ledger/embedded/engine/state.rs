@@ -1,7 +1,7 @@
-//! What the writer knows besides the tables: audiences, claims, stamps, and what is to be shown.
+//! The writer's state besides the tables: audiences, claims, stamps, and what is to be published.
 //!
-//! What the rules decide of a member goes through [`State::put`], so that its row and the counts change
-//! together. Couriers see it after the commit, by [`State::publish`].
+//! Every change of a member goes through [`State::put`], so that the member and the counts change together.
+//! Couriers see it after the commit, by [`State::publish`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::ledger::embedded::engine::erasure::Erasure;
 use crate::ledger::embedded::engine::schedule::Schedule;
 use crate::ledger::embedded::engine::shared::Published;
 use crate::ledger::embedded::engine::shared::Shared;
-use crate::ledger::embedded::engine::stamps::Waits;
+use crate::ledger::embedded::engine::stamps::Stamps;
 use crate::ledger::embedded::members::Members;
 use crate::ledger::embedded::memtable::Place;
 use crate::ledger::embedded::opening::open::Found;
@@ -38,40 +38,39 @@ use crate::ledger::embedded::tables::walk::Walk;
 use crate::ledger::member::{Member, Moment, Next};
 use crate::membership::{ContextKey, DestinationName, Timestamp};
 
-/// What the deltas of a transaction came to, by the position of their destination.
+/// Outcomes of the deltas of a transaction, by the position of their destination.
 pub(crate) type Tallies = BTreeMap<usize, Tally>;
 
-/// What the writer knows besides the tables.
+/// The writer's state besides the tables.
 #[derive(Debug)]
 pub(crate) struct State {
     pub audiences: Audiences,
-    pub waits: Waits,
+    pub stamps: Stamps,
     pub persons: Persons,
     pub messages: Messages,
     pub rejected: Rejected,
     pub parked: Parked,
-    pub upkeep: Schedule,
+    pub schedule: Schedule,
     pub erasure: Erasure,
-    /// Entries that outlived a deletion, since the last line about one.
+    /// Rate limit of the log line about entries that a deletion left in place.
     outlived: Seldom,
     pub members: Members,
     pub shared: Arc<Shared>,
-    /// Audiences whose backlog may look different after the commit.
+    /// Audiences whose backlog may have changed, to be published after the commit.
     touched: BTreeSet<usize>,
-    /// Audiences whose row may be another one.
+    /// Audiences whose row may have changed, to be written.
     pub unsaved: BTreeSet<usize>,
-    /// A batch is claimed beyond the mark of its audience on the disk: it is not handed out before a
-    /// commit.
+    /// A batch was claimed beyond its audience's mark on the disk: commit before it is handed out.
     pub must_commit: bool,
-    /// Destinations that were paused or resumed, or of which an audience is gone.
+    /// Destinations to publish: paused or resumed, or with an audience removed.
     steered: BTreeSet<usize>,
-    /// Rows of dropped audiences of which nobody is in a batch any more.
+    /// Rows of dropped audiences that no longer have a member in flight.
     pub dropped: BTreeSet<i64>,
 }
 
 impl State {
-    /// Reads what is kept and shows it; `also` are destinations that are not configured and that
-    /// something arrives for all the same.
+    /// Reads the stored state and publishes it; `also` are destinations that are not configured but have
+    /// events in the log.
     pub fn open(
         db: &Connection,
         settings: Settings,
@@ -83,14 +82,14 @@ impl State {
         let reassert_after = audiences.reassert_after();
         let mut state = Self {
             audiences,
-            waits: Waits::new(),
+            stamps: Stamps::new(),
             persons: Persons::open(db)?,
             messages: Messages::open(db)?,
             rejected: Rejected::open(db, settings.rejected)?,
             parked: Parked::new(settings.parked),
             erasure: Erasure::new(shared.pace.erase_after),
             outlived: Seldom::default(),
-            upkeep: Schedule::open(db, settings.tombstone_ttl, reassert_after)?,
+            schedule: Schedule::open(db, settings.tombstone_ttl, reassert_after)?,
             members: Members::new(shared.pace.most_unwritten),
             shared,
             touched: BTreeSet::new(),
@@ -104,7 +103,7 @@ impl State {
         Ok(state)
     }
 
-    /// The kinds that rows and what waits in the journal promise.
+    /// Registers the context kinds that rows and unmerged blocks promise.
     pub fn promise_kinds(&self, found: &Found) {
         let mut kinds = self.shared.kinds();
         for audience in &self.audiences.list {
@@ -120,28 +119,28 @@ impl State {
         }
     }
 
-    /// A fresh stamp: now, and larger than every stamp before it.
+    /// A fresh stamp: now, and larger than every stamp before.
     pub fn stamp(&mut self) -> Timestamp {
         self.shared.stamps(1)
     }
 
-    /// The largest stamp given out, or arrival told or recorded.
+    /// The largest stamp or arrival given out or recorded.
     pub fn latest(&self) -> Timestamp {
         self.shared.latest()
     }
 
-    /// The clock must never show less than an arrival that was recorded.
+    /// Notes a recorded arrival: the clock must never show less.
     pub fn note_arrival(&self, arrival: Timestamp) {
         self.shared.note_arrival(arrival);
     }
 
-    /// What the rules need to know of an audience, now.
+    /// What the rules need to know of an audience, with a fresh stamp.
     pub fn moment(&mut self, audience: usize) -> Moment {
         let stamp = self.stamp();
         self.moment_at(audience, stamp)
     }
 
-    /// The same at a stamp that was given out before.
+    /// Like [`State::moment`], with a stamp that was given out before.
     pub fn moment_at(&self, audience: usize, stamp: Timestamp) -> Moment {
         let audience = &self.audiences.list[audience];
         let settings = &self.audiences.destinations[audience.destination].settings;
@@ -153,18 +152,18 @@ impl State {
         }
     }
 
-    /// See [`Members::hashes`]; members by the position of their audience.
+    /// See [`Members::hashes`]; audiences are given by position.
     pub fn hashes<'a>(&self, members: impl Iterator<Item = (usize, &'a str)>) -> Vec<u64> {
         let whose = |(index, key): (usize, &'a str)| (self.audiences.list[index].whose(), key);
         self.members.hashes(members.map(whose))
     }
 
-    /// Where a member is, until rows are written.
+    /// Where a member is; valid until the next flush.
     pub fn place(&self, audience: usize, key: &str) -> Place {
         self.members.place(self.audiences.list[audience].row, key)
     }
 
-    /// The member, if the ledger knows it.
+    /// Loads a member, if the ledger knows it.
     pub fn load(
         &self,
         db: &Database,
@@ -174,7 +173,7 @@ impl State {
         self.members.get(db, self.audiences.list[audience].whose(), at)
     }
 
-    /// Puts a member, if it is there, through one rule; whether that changed it.
+    /// Applies a rule to a member, if there is one; returns whether that changed it.
     pub fn apply(
         &mut self,
         db: &Database,
@@ -191,7 +190,7 @@ impl State {
         Ok(next != Next::Same)
     }
 
-    /// Writes what the rules decided and keeps the counts; where the member is then.
+    /// Stores what a rule decided and updates the counts; returns where the member is now.
     pub fn put(
         &mut self,
         db: &Database,
@@ -213,7 +212,7 @@ impl State {
         Ok(after)
     }
 
-    /// Keeps the counts, for what was written of a member.
+    /// Updates counts and marks for a member that was stored.
     pub fn note(&mut self, audience: usize, at: Place, before: Option<&Member>, next: &Next) {
         let was = before.is_some_and(|before| before.pending_since.is_some());
         let waits_since = next.or(before).and_then(|after| after.pending_since);
@@ -228,13 +227,13 @@ impl State {
         audience_state.turnover.change(before, next.or(before));
         if let Some(since) = waits_since.filter(|_| !was) {
             audience_state.waiting_since.get_or_insert_with(Instant::now);
-            // It may have its stamp from the journal, and others have been claimed since.
+            // Its stamp may be from the log, and members with later stamps may have been claimed since.
             audience_state.marks.look_again_from(since);
         }
         self.touch(audience);
     }
 
-    /// Counts what was done: rows that a transaction was about, and what its deltas came to.
+    /// Updates the counters: the items that a transaction was about, and the outcomes of its deltas.
     pub fn count(&mut self, rows: usize, tallies: &Tallies) {
         let counters = &self.shared.counters;
         if rows > 0 {
@@ -256,7 +255,7 @@ impl State {
         }
     }
 
-    /// Begins a walk over every member of an audience.
+    /// Starts a walk over all members of an audience.
     pub fn start_walk(&mut self, audience: usize, task: Task) {
         let stamp = self.stamp();
         let state = &mut self.audiences.list[audience];
@@ -265,10 +264,10 @@ impl State {
         }
         state.walk = Some(Walk::of(task, stamp, state.counts.included));
         self.touch(audience);
-        self.upkeep.wake();
+        self.schedule.wake();
     }
 
-    /// Forgets an audience: its rows go a slice at a time, and nobody is told.
+    /// Drops an audience: its rows are erased a slice at a time, and LaunchDarkly is not told.
     pub fn drop_audience(&mut self, db: &Connection, audience: usize) -> rusqlite::Result<()> {
         dropped::detach(db, self.audiences.list[audience].row)?;
         if self.audiences.list[audience].in_flight.is_empty() {
@@ -277,14 +276,14 @@ impl State {
             self.audiences.start_over(db, audience)?;
             self.touch(audience);
         }
-        self.upkeep.wake();
+        self.schedule.wake();
         Ok(())
     }
 
     /// Frees the memory and the place of an audience that has no row any more.
     fn free(&mut self, index: usize) {
         let Audience { destination, route, .. } = self.audiences.remove(index);
-        let merged = self.shared.journal.merged_through();
+        let merged = self.shared.log.merged_through();
         self.shared.kinds().forget(&route, merged);
         self.touched.remove(&index);
         self.unsaved.remove(&index);
@@ -292,11 +291,10 @@ impl State {
             of.backlog.remove(&index);
             of.turnover.remove(&route.audience);
         }
-        self.steered.insert(destination); // its courier looks again
+        self.steered.insert(destination); // wakes its courier
     }
 
-    /// Frees the audiences that were dropped while some of their members were in a call, once the calls
-    /// are over.
+    /// Frees the dropped audiences whose members were in flight then, once no call is out.
     pub fn free_dropped(&mut self, db: &Connection) -> rusqlite::Result<()> {
         for row in std::mem::take(&mut self.dropped) {
             let Some(index) = self.audiences.of_row(row) else { continue };
@@ -309,13 +307,13 @@ impl State {
         Ok(())
     }
 
-    /// The backlog of this audience may look different now.
+    /// The backlog and the row of this audience may have changed.
     pub fn touch(&mut self, audience: usize) {
         self.touched.insert(audience);
         self.unsaved.insert(audience);
     }
 
-    /// Stops or starts the delivery of a destination.
+    /// Pauses or resumes the delivery of a destination.
     pub fn pause(
         &mut self,
         db: &Database,
@@ -330,9 +328,9 @@ impl State {
         Ok(())
     }
 
-    /// Lets everybody see which destinations are configured.
+    /// Publishes which destinations are configured.
     pub fn show_destinations(&mut self) {
-        self.upkeep.reassert_after(self.audiences.reassert_after());
+        self.schedule.reassert_after(self.audiences.reassert_after());
         let mut published = self.shared.published();
         for destination in &self.audiences.destinations {
             let fresh = || Published {
@@ -355,18 +353,18 @@ impl State {
         self.steered.extend(0..self.audiences.destinations.len());
     }
 
-    /// Shows couriers the backlogs as they are after a commit, and wakes those with something to do.
+    /// Publishes the backlogs after a commit, and wakes the couriers that have something to do.
     pub fn publish(&mut self) {
         if self.touched.is_empty() && self.steered.is_empty() {
             return;
         }
-        let long_ago = self.waits.long_ago();
+        let long_ago = self.stamps.long_ago();
         let mut wake = BTreeSet::new();
         let mut published = self.shared.published();
         for index in std::mem::take(&mut self.touched) {
             let Some(audience) = self.audiences.list.get_mut(index) else { continue };
             let Some(destination) = self.audiences.destinations.get(audience.destination) else {
-                continue; // the position is vacant
+                continue; // the position is free
             };
             let Some(of) = published.get_mut(&destination.settings.name) else { continue };
             if let Some(backlog) = audience.backlog(long_ago) {
@@ -394,19 +392,19 @@ impl State {
         }
     }
 
-    /// Makes memory what the tables say, after a transaction that was rolled back; `is_lost`: what was
-    /// reported of calls before it was not written either.
+    /// Reads everything again from the tables after a rollback; `is_lost`: reports that were only in memory
+    /// are lost too.
     pub fn reload(&mut self, db: &Connection, is_lost: bool) -> rusqlite::Result<()> {
         self.members.memtable.forget();
         self.audiences.reload(db, is_lost)?;
         let routes = self.audiences.list.iter().map(|audience| &*audience.route);
-        let merged = self.shared.journal.merged_through();
+        let merged = self.shared.log.merged_through();
         self.shared.kinds().start_over(routes, merged);
         self.dropped.clear();
         self.rejected.reload(db)?;
         self.messages.reload(db)?;
-        self.upkeep.reload(db)?;
-        // Positions of before: an audience may have been taken back.
+        self.schedule.reload(db)?;
+        // Positions may be stale: an audience may have been rolled back.
         self.touched.clear();
         self.unsaved.clear();
         self.must_commit = false;

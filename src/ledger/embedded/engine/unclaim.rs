@@ -9,13 +9,13 @@ use crate::membership::{ContextKey, Timestamp};
 pub(crate) struct Unclaimed {
     pub audience: usize,
     pub members: Vec<(ContextKey, u64)>,
-    /// Since when the longest pending of those that wait again has been so.
+    /// The earliest time since when one of those that stay pending has waited.
     pub longest: Option<Timestamp>,
 }
 
 impl State {
-    /// Whether a member is in a batch.
-    pub fn is_claimed(&self, audience: usize, key: &ContextKey) -> bool {
+    /// Whether a member is in flight.
+    pub fn is_in_flight(&self, audience: usize, key: &ContextKey) -> bool {
         let hash = self.members.memtable.hash(key.as_str());
         self.audiences.list[audience].in_flight.contains(hash, key)
     }
@@ -24,16 +24,16 @@ impl State {
     pub fn unclaim(&mut self, Unclaimed { audience, members, longest }: &Unclaimed) {
         let known = &mut self.audiences.list[*audience];
         if let Some(longest) = longest {
-            known.marks.look_again_from(*longest); // a claim of the same group has not seen them
+            known.marks.look_again_from(*longest); // a claim in the same group has not seen them
         }
         for (key, hash) in members {
             known.in_flight.remove(*hash, key);
         }
         if known.is_dropped && known.in_flight.is_empty() {
             self.dropped.insert(known.row);
-            self.upkeep.wake();
+            self.schedule.wake();
         }
-        if let Some(since) = longest.map(|longest| self.waits.instant_of(longest)) {
+        if let Some(since) = longest.map(|longest| self.stamps.instant_of(longest)) {
             let other = known.waiting_since;
             known.waiting_since = Some(other.map_or(since, |other| other.min(since)));
         }

@@ -1,11 +1,10 @@
-//! Upkeep: what the writer does a slice at a time beside the verbs, so that no verb waits for it.
+//! Upkeep: what the writer does a slice at a time between commands, so that no command waits for it.
 //!
-//! * Members of a call that ended without an answer are told once more, some time after their settle:
-//!   the call may have been applied after its successor.
-//! * What an operator asked for every member of an audience (`walks`), and what was dropped.
-//! * A member that left, and was told so, is forgotten after its time: until then a late old "enter"
-//!   finds it and loses. Rejected events, parked members and messages go when they are too old or too
-//!   many.
+//! * Members of a call that ended without an answer are told once more, some time after their settle: the
+//!   unanswered call may have been applied after the answered one.
+//! * Tasks of an operator over all members of an audience ([`walks`]), and the erasing of what was dropped.
+//! * A member that left, and was told so, is forgotten after a time: until then it outranks a late, older
+//!   "enter". Rejected events, parked members and messages expire by age and number.
 
 use tokio::time::Instant;
 
@@ -16,7 +15,7 @@ use crate::ledger::embedded::tables::{dropped, members, persons, reassertions};
 use crate::ledger::member;
 use crate::membership::ContextKey;
 
-/// One slice of whatever is due at `now`, inside the transaction that is open on `db`.
+/// Does one slice of whatever is due at `now`, inside the transaction that is open on `db`.
 pub(crate) fn step(state: &mut State, db: &Database, now: Instant) -> rusqlite::Result<()> {
     let reasserted = reassert_due(state, db, now)?;
     let walking = walks::step(state, db)?;
@@ -26,41 +25,41 @@ pub(crate) fn step(state: &mut State, db: &Database, now: Instant) -> rusqlite::
         state.erasure.note();
     }
     let purging = purge(state, db, now)?;
-    state.upkeep.sliced(now, reasserted || walking || dropping || purging);
+    state.schedule.sliced(now, reasserted || walking || dropping || purging);
     Ok(())
 }
 
-/// `true`: there is more that is due.
+/// `true`: more is due.
 fn reassert_due(state: &mut State, db: &Database, now: Instant) -> rusqlite::Result<bool> {
-    let Some(through) = state.upkeep.take_reassertions(now) else { return Ok(false) };
+    let Some(through) = state.schedule.take_reassertions(now) else { return Ok(false) };
     let rows = reassertions::take(db.connection()?, through, SLICE)?;
     let more = rows.len() == SLICE;
     if !rows.is_empty() {
-        state.erasure.note(); // each has a context key
+        state.erasure.note(); // each holds a context key
     }
     for (_, row, key) in rows {
         let Some(audience) = state.audiences.of_row(row) else { continue };
         let Some(key) = ContextKey::new(&key) else { continue };
-        let is_called = state.is_claimed(audience, &key);
+        let is_called = state.is_in_flight(audience, &key);
         state.apply(db, audience, &key, |before, moment| {
             member::reassert_after_silence(before, is_called, moment)
         })?;
     }
     if more {
-        state.upkeep.reassert_more(now, through);
+        state.schedule.reassert_more(now, through);
     }
     Ok(more)
 }
 
-/// One slice of everything that goes after its time. `true`: there is more.
+/// One slice of everything that expires. `true`: there is more.
 fn purge(state: &mut State, db: &Database, now: Instant) -> rusqlite::Result<bool> {
     let mut more = false;
-    if state.upkeep.is_look_due(now) {
+    if state.schedule.is_look_due(now) {
         let stamp = state.stamp();
         more |= state.rejected.purge_slice(db.connection()?, stamp, SLICE)?;
         more |= state.messages.purge_slice(db.connection()?, stamp, SLICE)?;
         more |= discard_parked(state, db)?;
-        state.upkeep.looked(now, more);
+        state.schedule.looked(now, more);
     }
     Ok(more | purge_tombstones(state, db, now)?)
 }
@@ -82,22 +81,22 @@ fn discard_parked(state: &mut State, db: &Database) -> rusqlite::Result<bool> {
     Ok(excess.is_more)
 }
 
-/// `true`: the walk goes on.
+/// `true`: the search goes on.
 fn purge_tombstones(state: &mut State, db: &Database, now: Instant) -> rusqlite::Result<bool> {
-    let Some((row, key)) = state.upkeep.take_tombstone_walk(now) else { return Ok(false) };
-    let ttl = state.upkeep.tombstone_ttl();
+    let Some((row, key)) = state.schedule.take_tombstone_walk(now) else { return Ok(false) };
+    let ttl = state.schedule.tombstone_ttl();
     let stamp = state.stamp();
     let slice = members::walk(db.connection()?, (row, &key), SLICE)?;
     for (row, key, before) in &slice {
         if before.is_spent_tombstone(stamp, ttl) {
-            // No count is of tombstones, so that the audience need not be known.
+            // Tombstones are not counted, so the audience need not be in memory.
             members::store(db.connection()?, *row, key, Some(before), None)?;
             state.erasure.note();
         }
     }
     let is_more = slice.len() == SLICE;
     match slice.into_iter().next_back() {
-        Some((row, key, _)) if is_more => state.upkeep.walk_tombstones_behind(row, key),
+        Some((row, key, _)) if is_more => state.schedule.walk_tombstones_behind(row, key),
         _ => persons::purge(db.connection()?, stamp.before(ttl))?,
     }
     Ok(is_more)

@@ -1,5 +1,5 @@
-//! Walks: what an operator asks for every member of an audience, done a slice at a time and paced by
-//! how fast the members are delivered. How far one has come is kept, so that a restart goes on.
+//! Walks: an operator's tasks over all members of an audience, done a slice at a time and no faster than the
+//! members are delivered. Progress is persisted, so that a restart continues.
 
 use crate::ledger::embedded::engine::state::State;
 use crate::ledger::embedded::tables::database::Database;
@@ -10,15 +10,15 @@ use crate::membership::ContextKey;
 
 /// Rows in one slice: about a millisecond of the writer's time.
 pub(crate) const SLICE: usize = 500;
-/// A walk adds no more while this many members of the audience wait.
+/// A walk pauses while this many members of the audience wait.
 const AHEAD: u64 = 5_000;
 
-/// One slice of the walks together: they take turns, so that a slice is as short for a thousand
-/// audiences as for one. `true`: one is under way.
+/// Does one slice of all walks together: they take turns, so that a slice takes as long for a thousand
+/// audiences as for one. `true`: a walk is under way.
 pub(crate) fn step(state: &mut State, db: &Database) -> rusqlite::Result<bool> {
     let count = state.audiences.list.len();
     let is_walked = |state: &State, index: usize| state.audiences.list[index].walk.is_some();
-    let first = state.upkeep.next_walker;
+    let first = state.schedule.next_walker;
     let in_turn = (first..count).chain(0..first.min(count));
     let walked: Vec<usize> = in_turn.filter(|index| is_walked(state, *index)).collect();
     let mut left = SLICE;
@@ -26,14 +26,14 @@ pub(crate) fn step(state: &mut State, db: &Database) -> rusqlite::Result<bool> {
         if left == 0 {
             break;
         }
-        state.upkeep.next_walker = audience + 1;
+        state.schedule.next_walker = audience + 1;
         let rows = advance(state, db, *audience, left)?;
-        left = left.saturating_sub(rows.max(1)); // to find nobody is work too
+        left = left.saturating_sub(rows.max(1)); // even an empty slice is work
     }
     Ok(!walked.is_empty())
 }
 
-/// Goes on by `limit` members of an audience, unless enough of it wait; by how many it went on.
+/// Advances a walk by up to `limit` members, unless too many of the audience wait; returns by how many.
 fn advance(
     state: &mut State,
     db: &Database,
@@ -62,8 +62,8 @@ fn advance(
     Ok(rows)
 }
 
-/// What becomes of a member. Who stays is told again if what was told does not count: whatever
-/// the task is, it may have taken the place of a resync.
+/// What a walk does to a member. A member that stays is told again if what was told does not count, whatever
+/// the task: the walk may have replaced a resync.
 fn next(task: &Task, before: &Member, moment: &Moment) -> Next {
     let goes = match task {
         Task::Resync => false,
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
     use crate::membership::Timestamp;
 
-    /// A retraction may take the place of a resync, and of the one after a change of environment.
+    /// A retraction may replace a resync, including the one after a change of environment.
     #[test]
     fn who_stays_is_told_again_if_what_was_told_does_not_count_whatever_the_task() {
         use crate::ledger::member::Told;

@@ -1,26 +1,26 @@
-//! Who was never seen: a Bloom filter, so that a newcomer costs no look into the tables.
+//! A Bloom filter of known members, so that a new member costs no look-up in the tables.
 
-/// 4 MiB. Of a million members one in sixty thousand is looked up for nothing, of four million one in
-/// fifty.
+/// 4 MiB. With a million members one new member in sixty thousand is looked up in vain, with four million one
+/// in fifty.
 const BLOCKS: usize = 1 << 16;
-/// Words of a block, which is a line of the processor's cache: a look touches one of them.
+/// Words of a block. A block is a cache line: a look-up touches one.
 const WORDS: usize = 8;
 const BLOCK_BYTES: usize = WORDS * size_of::<u64>();
-/// Bits of a block that are set for each member, chosen by so many bits of a number each.
+/// Bits of a block that are set for each member, each chosen by this many bits of the hash.
 const PROBES: u32 = 7;
 const PROBE_BITS: u32 = 9;
 
-/// Members that were noted, and by chance a few others.
+/// A set of members with false positives.
 #[derive(Debug, Default)]
 pub(crate) struct Bloom {
-    /// Empty until somebody is noted, and in memory only where somebody was.
+    /// Allocated when the first member is noted; its pages are zero, and resident only once touched.
     words: Vec<u64>,
-    /// The first of them that begins a line.
+    /// Index of the first word that starts a cache line.
     first: usize,
 }
 
 impl Bloom {
-    /// A member of the audience with this row, by the hash of its key.
+    /// Adds a member, by the row of its audience and the hash of its key.
     pub fn note(&mut self, audience: i64, hash: u64) {
         if self.words.is_empty() {
             self.words = vec![0; WORDS * (BLOCKS + 1)];
@@ -32,27 +32,27 @@ impl Bloom {
         bits.for_each(|(word, bit)| block[word] |= bit);
     }
 
-    /// `false`: it was certainly not noted.
+    /// `false`: the member was certainly not added.
     pub fn may_know(&self, audience: i64, hash: u64) -> bool {
         let (word, bits) = place(audience, hash);
         let block = self.words.get(self.first + word..).and_then(<[u64]>::first_chunk::<WORDS>);
         let Some(block) = block else { return false };
-        // All are looked at: the first that is missing could not be foretold.
+        // Without an early exit: the branch could not be predicted.
         bits.fold(0, |missing, (word, bit)| missing | !block[word] & bit) == 0
     }
 
-    /// The beginning of what [`Bloom::may_know`] looks at.
+    /// Reads the first word that [`Bloom::may_know`] will read, to bring it into the cache.
     pub fn look_at(&self, audience: i64, hash: u64) -> u64 {
         let (word, _) = place(audience, hash);
         self.words.get(self.first + word).copied().unwrap_or_default()
     }
 }
 
-/// Where the block of a member begins, and its bits there, each by the word that it is in. They are not
-/// gathered in a block of their own first: to read one that was just written in pieces is to wait for
-/// every write before it, and most of these go to memory far away.
+/// Where a member's block begins, and its bits in it, each with the index of its word. The bits are not
+/// gathered into a block first: loading that right after storing it in pieces would stall until all earlier
+/// stores are done, and most of those go to memory that is not cached.
 fn place(audience: i64, hash: u64) -> (usize, impl Iterator<Item = (usize, u64)>) {
-    // Both are far apart for neighbouring audiences and hashes (Fibonacci hashing).
+    // Spreads neighbouring audiences and hashes far apart (Fibonacci hashing).
     const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
     let hash = (hash ^ audience.cast_unsigned().wrapping_mul(SPREAD)).wrapping_mul(SPREAD);
     let number = (hash ^ hash >> 32).wrapping_mul(SPREAD);

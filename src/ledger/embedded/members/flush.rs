@@ -1,21 +1,21 @@
-//! Writing dirty members: the rows of a slice of the memtable.
+//! Writes the rows of dirty members that a flush has taken out of the memtable.
 
 use std::hint::black_box;
 
 use rusqlite::Connection;
 
-use crate::ledger::embedded::memtable::{AT_ONCE, Row, Taken};
+use crate::ledger::embedded::memtable::{AT_ONCE, FlushSlice, Row};
 use crate::ledger::embedded::tables::members::{Stored, Storing, TOGETHER};
 
-/// Writes the rows of the members of a slice.
-pub(crate) fn write(taken: &Taken, db: &Connection) -> rusqlite::Result<()> {
+/// Writes the rows of these members.
+pub(crate) fn write(taken: &FlushSlice, db: &Connection) -> rusqlite::Result<()> {
     let mut storing = Storing::into(db);
     let pieces = taken
         .0
         .iter()
         .flat_map(|(audience, slots)| slots.chunks(AT_ONCE).map(|some| (*audience, some)));
     for (audience, some) in pieces {
-        // Texts are wherever there was place for them: looked at together they are waited for once.
+        // Long keys are on the heap: touching them together lets the cache misses overlap.
         let texts = some.iter().filter(|slot| slot.key.is_elsewhere());
         black_box(texts.filter(|slot| slot.key.show(|text| text.starts_with('\0'))).count());
         for run in some.chunk_by(|one, next| one.is_new() && next.is_new()) {

@@ -1,4 +1,4 @@
-//! Who of an audience is in flight: in a batch that a courier has and has not reported.
+//! The members of an audience that are in flight: claimed by a courier and not reported yet.
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::OccupiedEntry;
@@ -6,14 +6,14 @@ use hashbrown::hash_table::OccupiedEntry;
 use crate::ledger::member::Member;
 use crate::membership::ContextKey;
 
-/// Members in a batch, and the rows of those of whom nothing has changed since: the answer to a call is
-/// then written without a look.
+/// The members in flight, with the rows of those that have not changed since they were claimed: these are
+/// settled without reading the row again.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight(HashTable<One>);
 
 #[derive(Debug)]
 struct One {
-    /// Of the key.
+    /// The hash of the key.
     hash: u64,
     key: ContextKey,
     row: Option<Box<Member>>,
@@ -38,25 +38,25 @@ impl InFlight {
         self.0.insert_unique(hash, one, |one| one.hash);
     }
 
-    /// `false`: it was not there.
+    /// `false`: the member was not in flight.
     pub fn remove(&mut self, hash: u64, key: &ContextKey) -> bool {
         self.0.find_entry(hash, |one| one.key == *key).map(OccupiedEntry::remove).is_ok()
     }
 
-    /// The row as it was claimed, once, unless it may be another one now.
+    /// Takes the row as it was claimed, unless it may have changed.
     pub fn take_row(&mut self, hash: u64, key: &ContextKey) -> Option<Member> {
         let one = self.0.find_mut(hash, |one| one.key == *key)?;
         one.row.take().map(|row| *row)
     }
 
-    /// The row is another one now.
+    /// The row has changed: forgets the claimed one.
     pub fn changed(&mut self, hash: u64, key: &ContextKey) {
         if let Some(one) = self.0.find_mut(hash, |one| one.key == *key) {
             one.row = None;
         }
     }
 
-    /// The same members, of whose rows nothing is known.
+    /// The same members, without their rows.
     pub fn without_rows(mut self) -> Self {
         self.0.iter_mut().for_each(|one| one.row = None);
         self

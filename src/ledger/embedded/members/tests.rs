@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::ledger::counts::Counts;
-use crate::ledger::embedded::memtable::Written;
+use crate::ledger::embedded::memtable::FlushedCounts;
 use crate::ledger::embedded::tables::schema;
 use crate::ledger::member::Told;
 use crate::membership::Membership;
@@ -18,7 +18,7 @@ fn key(text: &str) -> ContextKey {
     ContextKey::new(text).expect("not empty")
 }
 
-/// Pending since then, or told.
+/// Pending since that stamp, or told if `None`.
 fn member(pending_since: Option<i64>) -> Member {
     Member {
         membership: Membership::In,
@@ -60,14 +60,14 @@ impl Bench {
         stored.expect("nothing is written");
     }
 
-    /// One pass in slices of two, while couriers tell; what it came to.
-    fn pass(&mut self, through: u64) -> Counts {
-        self.members.memtable.begin_pass(through, true);
+    /// A whole flush in slices of two while couriers are busy; returns what was written.
+    fn flush(&mut self, through: u64) -> Counts {
+        self.members.memtable.begin_flush(through, true);
         let mut sum = Counts::default();
-        while self.members.memtable.is_in_pass() {
-            let (rows, written) = self.members.memtable.take_some(2);
+        while self.members.memtable.is_flushing() {
+            let (rows, written) = self.members.memtable.take_slice(2);
             flush::write(&rows, self.connection()).expect("the tables are there");
-            for Written { before, now, .. } in written.into_values() {
+            for FlushedCounts { before, now, .. } in written.into_values() {
                 sum.change(before, now);
             }
         }
@@ -90,19 +90,19 @@ fn a_pass_leaves_who_waits_to_the_next_one_and_frees_the_journal_up_to_where_the
     for (who, since) in [("ada", Some(5)), ("bob", None), ("cid", None)] {
         bench.put(who, None, member(since));
     }
-    let counts = bench.pass(3);
+    let counts = bench.flush(3);
     assert_eq!((counts.included, counts.pending), (2, 0));
     assert_eq!(bench.rows(), ["bob", "cid"]);
     assert_eq!(bench.members.memtable.complete_through(), 0, "ada's block may be among these");
 
     bench.put("dan", None, member(Some(6)));
-    let counts = bench.pass(4);
+    let counts = bench.flush(4);
     assert_eq!((counts.included, counts.pending), (1, 1));
     assert_eq!(bench.rows(), ["ada", "bob", "cid"], "once is enough");
     assert_eq!(bench.members.memtable.complete_through(), 3, "dan came later");
 
     bench.put("dan", None, member(None));
-    bench.pass(4);
+    bench.flush(4);
     assert_eq!(bench.rows(), ["ada", "bob", "cid", "dan"]);
     assert_eq!(bench.members.memtable.complete_through(), 4);
     assert!(bench.members.memtable.is_empty());
@@ -113,10 +113,10 @@ fn who_waits_is_found_in_the_order_of_waiting_wherever_the_row_is() {
     let mut bench = Bench::new(100);
     bench.put("ada", None, member(Some(5)));
     bench.put("bob", None, member(Some(7)));
-    bench.pass(1);
-    bench.pass(2);
+    bench.flush(1);
+    bench.flush(2);
     assert_eq!(bench.rows(), ["ada", "bob"]);
-    // Told, came late from the journal, and came after all.
+    // In this order: told, late from the log, and later than all others.
     bench.put("ada", Some(&member(Some(5))), member(None));
     bench.put("dan", None, member(Some(9)));
     bench.put("cid", None, member(Some(6)));
@@ -135,13 +135,13 @@ fn who_waits_is_found_in_the_order_of_waiting_wherever_the_row_is() {
 fn couriers_have_enough_if_so_many_wait_and_are_told_quickly() {
     let now = Instant::now();
     let later = |ms| now + Duration::from_millis(ms);
-    // who waits, who was told and when, when it is asked, whether that is enough
+    // Columns: members waiting, members told, when they were told, when it is asked, whether that is enough.
     let table = [
         (10, 1, 0, 0, true),
         (10, 1, 0, 60, true),
-        (10, 1, 0, 100, false), // nobody since
+        (10, 1, 0, 100, false), // nobody was told lately
         (9, 10, 0, 0, false),   // too few wait
-        (10, 0, 0, 0, false),   // too slowly: a change of others would wait too
+        (10, 0, 0, 0, false),   // too slow: other audiences would wait for these
     ];
     for (waiting, told, at, asked, enough) in table {
         let mut bench = Bench::new(80);
@@ -193,8 +193,8 @@ fn members_whose_keys_take_memory_of_their_own_leave_room_for_fewer() {
                 bench.put(&key(number), None, member(None));
             }
             assert!(bench.members.memtable.is_full(), "{most}, round {round}");
-            bench.members.memtable.begin_pass(0, false);
-            bench.members.memtable.take_some(usize::MAX);
+            bench.members.memtable.begin_flush(0, false);
+            bench.members.memtable.take_slice(usize::MAX);
         }
     }
 }

@@ -1,34 +1,34 @@
-//! Slots by number, in pieces: there may be more of them without a move of those that are there, for
-//! which there would have to be room twice.
+//! An arena of slots, allocated in chunks: it grows without moving slots, which would need twice the memory
+//! for a moment.
 
 use std::mem;
 
-use crate::ledger::embedded::memtable::free_list::Vacant;
+use crate::ledger::embedded::memtable::free_list::FreeList;
 use crate::ledger::embedded::memtable::slot::Slot;
 
-/// Slots in a piece; the first one grows up to it.
+/// Slots in a chunk; the first chunk grows up to this.
 const PIECE: usize = 4096;
 
-/// All that are in use.
+/// All slots that are in use.
 #[derive(Debug, Default)]
-pub(super) struct Slots {
+pub(super) struct Arena {
     pieces: Vec<Vec<Option<Slot>>>,
-    vacant: Vacant,
+    free: FreeList,
 }
 
-impl Slots {
-    /// The one with this number, if it is in use.
+impl Arena {
+    /// The slot with this number, if it is in use.
     pub fn get(&self, number: u32) -> Option<&Slot> {
         let (piece, place) = place(number);
         self.pieces.get(piece)?.get(place)?.as_ref()
     }
 
-    /// The one with this number, which is in use.
+    /// The slot with this number, which must be in use.
     pub fn of(&self, number: u32) -> &Slot {
         self.get(number).expect("a number that is known is of a slot in use")
     }
 
-    /// See [`Slots::get`].
+    /// See [`Arena::get`].
     pub fn get_mut(&mut self, number: u32) -> Option<&mut Slot> {
         self.room(number)?.as_mut()
     }
@@ -38,11 +38,11 @@ impl Slots {
         self.pieces.get_mut(piece)?.get_mut(place)
     }
 
-    /// Gives one a number.
+    /// Stores a slot and returns its number.
     pub fn add(&mut self, slot: Slot) -> u32 {
-        if let Some(number) = self.vacant.take() {
+        if let Some(number) = self.free.take() {
             let room = self.room(number).expect("who is vacant was in use");
-            // Nobody was left there (`Slots::take`): to look whether is to wait for memory far away.
+            // The place is empty (`Arena::take`): checking that would read memory that is not cached.
             mem::forget(room.replace(slot));
             return number;
         }
@@ -55,14 +55,14 @@ impl Slots {
         u32::try_from(before + last.len() - 1).expect("they are bounded")
     }
 
-    /// Takes one out; its number is free then.
+    /// Takes a slot out and frees its number.
     pub fn take(&mut self, number: u32) -> Option<Slot> {
         let taken = self.room(number)?.take()?;
-        self.vacant.add(number);
+        self.free.add(number);
         Some(taken)
     }
 
-    /// All in use, in the order of their numbers.
+    /// All slots in use, in the order of their numbers.
     pub fn all(&self) -> impl Iterator<Item = (u32, &Slot)> {
         let rooms = self.pieces.iter().flatten();
         (0..).zip(rooms).filter_map(|(number, slot)| Some((number, slot.as_ref()?)))

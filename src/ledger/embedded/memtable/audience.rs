@@ -1,4 +1,4 @@
-//! The members of one audience that have changed.
+//! The dirty members of one audience.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use hashbrown::HashTable;
 
-use crate::ledger::embedded::memtable::arena::Slots;
+use crate::ledger::embedded::memtable::arena::Arena;
 use crate::ledger::embedded::memtable::key::Key;
 use crate::ledger::embedded::memtable::place::Place;
 use crate::ledger::embedded::memtable::rate::TellingRate;
@@ -15,13 +15,13 @@ use crate::ledger::embedded::memtable::slot::Slot;
 use crate::ledger::member::{Member, Next};
 use crate::membership::{ContextKey, Timestamp};
 
-/// Found by key, and by since when they wait.
+/// Found by key, and by the time since when they are pending.
 #[derive(Debug, Default)]
 pub(super) struct DirtyMembers {
-    slots: Slots,
+    slots: Arena,
     by_key: HashTable<u32>,
-    /// Who is pending, in the order in which they began to wait. May have more: whose slot does not say
-    /// the same is not meant.
+    /// Pending members in the order in which they began to wait. May hold stale entries: one counts only if
+    /// its slot has the same time.
     waiting: VecDeque<(Timestamp, u32)>,
     pending: usize,
     pub told: TellingRate,
@@ -37,35 +37,35 @@ impl DirtyMembers {
         self.pending
     }
 
-    /// All of them, by number.
+    /// The numbers and keys of all members.
     pub fn numbers(&self) -> impl Iterator<Item = (u32, &Key)> {
         self.slots.all().map(|(number, slot)| (number, &slot.key))
     }
 
-    /// The number of a member.
+    /// The number of a member, if it is dirty.
     pub fn find(&self, hash: u64, key: &str) -> Option<u32> {
         let is_it = |number: &u32| self.slots.of(*number).key.is(key);
         self.by_key.find(hash, is_it).copied()
     }
 
-    /// Something of the first that [`DirtyMembers::find`] compares.
+    /// Reads the slot that [`DirtyMembers::find`] will probably compare, to bring it into the cache.
     pub fn look_at(&self, hash: u64) -> Option<Timestamp> {
         let number = self.by_key.iter_hash(hash).next()?;
         self.slots.get(*number)?.pending_since()
     }
 
-    /// Which of two keys comes first in the table.
+    /// The order of two keys in the table.
     pub fn compare(&self, number: u32, other: u32) -> Ordering {
         let key = |number| &self.slots.of(number).key;
         key(number).show(|one| key(other).show(|other| one.cmp(other)))
     }
 
-    /// What is to become of the row of a member.
+    /// What a flush is to do with the row of a member.
     pub fn get(&self, number: u32) -> Next {
         self.slots.of(number).now().map_or(Next::Delete, Next::Write)
     }
 
-    /// Makes a member that is here what it is to be.
+    /// Changes a member that is already dirty.
     pub fn set(&mut self, number: u32, now: Option<&Member>) {
         let slot = self.slots.get_mut(number).expect("it was found");
         let (was, since) = (slot.pending_since(), now.and_then(|now| now.pending_since));
@@ -74,29 +74,29 @@ impl DirtyMembers {
             return;
         }
         if was.is_some() {
-            self.waits_no_more();
+            self.remove_pending();
         }
         if let Some(since) = since {
-            self.waits(since, number);
+            self.add_pending(since, number);
         }
     }
 
-    /// Adds a member that is not here; its number.
+    /// Adds a member and returns its number.
     pub fn insert(&mut self, new: Slot, hasher: &impl BuildHasher) -> u32 {
         let (hash, since) = (new.hash(hasher), new.pending_since());
         let number = self.slots.add(new);
         let hash_of = |number: &u32| self.slots.of(*number).hash(hasher);
         self.by_key.insert_unique(hash, number, hash_of);
         if let Some(since) = since {
-            self.waits(since, number);
+            self.add_pending(since, number);
         }
         number
     }
 
-    fn waits(&mut self, since: Timestamp, number: u32) {
+    fn add_pending(&mut self, since: Timestamp, number: u32) {
         self.pending += 1;
         let one = (since, number);
-        // Later than all, unless its stamp is from the journal and others have got theirs since.
+        // Usually the latest, unless its stamp is from the log and other members have got theirs since.
         if self.waiting.back().is_none_or(|last| *last < one) {
             self.waiting.push_back(one);
         } else if let Err(position) = self.waiting.binary_search(&one) {
@@ -104,7 +104,7 @@ impl DirtyMembers {
         }
     }
 
-    fn waits_no_more(&mut self) {
+    fn remove_pending(&mut self) {
         self.pending -= 1;
         let Self { slots, waiting, pending, .. } = self;
         while waiting.front().is_some_and(|one| !is_waiting(slots, *one)) {
@@ -115,7 +115,7 @@ impl DirtyMembers {
         }
     }
 
-    /// Who is pending since later than `after`, the longest pending first.
+    /// The members pending since later than `after`, the longest pending first.
     pub fn pending_behind(
         &self,
         after: Timestamp,
@@ -130,8 +130,8 @@ impl DirtyMembers {
         })
     }
 
-    /// Since when one waits who is behind so many others that wait since later than `after`, or is the
-    /// last of them; roughly.
+    /// Roughly, the time since when the member is pending that follows `others` members pending since later
+    /// than `after`, or the last of those.
     pub fn pending_far_behind(&self, after: Timestamp, others: usize) -> Option<Timestamp> {
         let first = self.waiting.partition_point(|(since, _)| *since <= after);
         let mut behind = self.waiting.range(first..);
@@ -141,8 +141,8 @@ impl DirtyMembers {
             .map(|(since, _)| *since)
     }
 
-    /// The hashes of some, where they are found by them; one after the other these are many looks into
-    /// memory at once.
+    /// The hashes of some members. Their slots and table entries are read one right after the other, so that
+    /// the cache misses overlap.
     pub fn hashes(&self, numbers: &[u32], hasher: &impl BuildHasher) -> Vec<u64> {
         let hash_of = |number: &u32| self.slots.of(*number).hash(hasher);
         let all: Vec<_> = numbers.iter().map(hash_of).collect();
@@ -151,7 +151,7 @@ impl DirtyMembers {
         all
     }
 
-    /// Takes one out, unless it is better left for once, if that is allowed.
+    /// Takes a member out, unless `may_keep` allows to leave it to the next flush and that is better.
     pub fn take(&mut self, number: u32, hash: u64, may_keep: bool) -> Option<Slot> {
         if may_keep && self.slots.get_mut(number)?.is_kept() {
             return None;
@@ -161,12 +161,12 @@ impl DirtyMembers {
             entry.remove();
         }
         if taken.pending_since().is_some() {
-            self.waits_no_more();
+            self.remove_pending();
         }
         Some(taken)
     }
 }
 
-fn is_waiting(slots: &Slots, (since, number): (Timestamp, u32)) -> bool {
+fn is_waiting(slots: &Arena, (since, number): (Timestamp, u32)) -> bool {
     slots.get(number).is_some_and(|slot| slot.pending_since() == Some(since))
 }

@@ -1,4 +1,4 @@
-//! A pass: all members that have changed, in the order of the table, a slice at a time.
+//! A flush: a pass over all dirty members in key order, a slice at a time.
 
 use std::time::Duration;
 
@@ -8,29 +8,30 @@ use crate::ledger::embedded::memtable::audience::DirtyMembers;
 use crate::ledger::embedded::memtable::key::Key;
 use crate::ledger::embedded::memtable::slot::Slot;
 
-/// A pass takes so long if nothing makes it quicker.
+/// Duration of a flush that nothing speeds up.
 const TAKES: Duration = Duration::from_secs(2);
 
-/// So many are worth a transaction, unless fewer are left.
+/// Members that are worth a transaction, unless fewer are left.
 const LEAST: usize = 4096;
 
-/// What is left of one.
+/// What is left of a flush.
 #[derive(Debug)]
-pub(super) struct Pass {
-    /// By the row of their audience, each in the reverse order of their keys; the first one last.
+pub(super) struct Flush {
+    /// Slot numbers by the row of their audience, in reverse order, so that the next one is popped from the
+    /// end.
     pub left: Vec<(i64, Vec<u32>)>,
     pub members: usize,
     pub done: usize,
     pub began: Instant,
-    /// The last block of the journal that was read when it began.
+    /// The last block of the log that had been read when the flush began.
     pub through: u64,
-    /// Whether those who wait to be told are left to the next one, and how many were.
+    /// Whether pending members are left to the next flush, and how many were.
     pub keeps: bool,
     pub kept: usize,
 }
 
-impl Pass {
-    /// How many are to be written now, at most `most`, to be through in time and to make room for so many.
+impl Flush {
+    /// How many members to write now, at most `most`, to end in time and to make room for `for_room` more.
     pub fn share(&self, most: usize, for_room: usize) -> usize {
         let part = self.began.elapsed().as_secs_f64() / TAKES.as_secs_f64();
         #[expect(
@@ -45,17 +46,17 @@ impl Pass {
     }
 }
 
-/// Members that were taken out to be written, with the rows of their audiences.
+/// Members taken out of the memtable to be written, by the row of their audience.
 #[derive(Debug, Default)]
-pub(crate) struct Taken(pub Vec<(i64, Vec<Slot>)>);
+pub(crate) struct FlushSlice(pub Vec<(i64, Vec<Slot>)>);
 
-impl Taken {
+impl FlushSlice {
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|(_, slots)| slots.is_empty())
     }
 }
 
-/// The members of an audience in the reverse order of their keys.
+/// The numbers of an audience's members in reverse key order.
 pub(crate) fn in_order(of: &DirtyMembers) -> Vec<u32> {
     let mut first = None;
     let mut common = 0;
@@ -68,7 +69,7 @@ pub(crate) fn in_order(of: &DirtyMembers) -> Vec<u32> {
             break;
         }
     }
-    // Mostly decided by the first bytes that differ, without a look at the key itself.
+    // Mostly decided by the first bytes in which the keys differ, without reading the keys themselves.
     let rank =
         |(number, key): (u32, &Key)| (key.show(|key| prefix(&key.as_bytes()[common..])), number);
     let mut order: Vec<(u64, u32)> = of.numbers().map(rank).collect();
@@ -78,12 +79,12 @@ pub(crate) fn in_order(of: &DirtyMembers) -> Vec<u32> {
     order.into_iter().map(|(_, number)| number).collect()
 }
 
-/// With how many bytes both begin, at most `most`.
+/// The length of the common prefix, at most `most`.
 fn common_bytes(a: &str, b: &str, most: usize) -> usize {
     a.bytes().zip(b.bytes()).take(most).take_while(|(a, b)| a == b).count()
 }
 
-/// The first bytes as a number that orders as they do.
+/// The first eight bytes as a number with the same order.
 fn prefix(text: &[u8]) -> u64 {
     let mut bytes = [0; 8];
     let length = text.len().min(8);

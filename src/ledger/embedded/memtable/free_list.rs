@@ -1,21 +1,21 @@
-//! Which numbers are free. They are given out in rising order, round and round: who comes together then
-//! lies together in memory, in whatever order those before have gone.
+//! Free slot numbers. They are given out in ascending order, cyclically, so that members that arrive together
+//! lie together in memory, in whatever order the previous ones were freed.
 
 /// Bits in a word.
 const WORD: usize = u64::BITS as usize;
 
-/// Numbers that are not in use any more.
+/// The set of free numbers.
 #[derive(Debug, Default)]
-pub(super) struct Vacant {
-    /// A bit for each number.
+pub(super) struct FreeList {
+    /// One bit for each number.
     words: Vec<u64>,
     count: usize,
-    /// The word that the last number was in.
+    /// Index of the word that held the last number given out.
     at: usize,
 }
 
-impl Vacant {
-    /// This number is free.
+impl FreeList {
+    /// Frees a number.
     pub fn add(&mut self, number: u32) {
         let number = number as usize;
         if self.words.len() <= number / WORD {
@@ -26,7 +26,7 @@ impl Vacant {
         *word |= bit;
     }
 
-    /// The next free number, from here on in use.
+    /// Takes the next free number.
     pub fn take(&mut self) -> Option<u32> {
         if self.count == 0 {
             return None;
@@ -51,13 +51,13 @@ mod tests {
 
     #[test]
     fn numbers_are_given_out_in_rising_order_round_and_round() {
-        let mut vacant = Vacant::default();
-        assert_eq!(vacant.take(), None);
+        let mut free = FreeList::default();
+        assert_eq!(free.take(), None);
         let mut take = |added: &[u32], most: usize| -> Vec<u32> {
             for number in added {
-                vacant.add(*number);
+                free.add(*number);
             }
-            std::iter::from_fn(|| vacant.take()).take(most).collect()
+            std::iter::from_fn(|| free.take()).take(most).collect()
         };
         assert_eq!(take(&[700, 3, 64, 63, 3], 3), [3, 63, 64]);
         assert_eq!(take(&[5, 66, 1], 9), [66, 700, 1, 5], "what lies behind comes next");

@@ -1,4 +1,4 @@
-//! The key of a member in few bytes: very many are kept.
+//! A context key in few bytes: very many are held.
 
 use std::fmt;
 
@@ -7,21 +7,21 @@ use uuid::Uuid;
 
 use crate::membership::ContextKey;
 
-/// A [`ContextKey`]. UUIDs, and texts of up to 23 bytes, take no memory of their own.
+/// A [`ContextKey`]. UUIDs and texts of up to 23 bytes need no heap memory.
 #[derive(PartialEq, Eq)]
 pub(crate) enum Key {
-    /// As it is mostly written, by which it can be written again: with hyphens, in lower case.
+    /// A UUID in its canonical form, with hyphens and in lower case, from which the text can be restored.
     Uuid(Uuid),
     Text(SmolStr),
 }
 
 const _: () = assert!(size_of::<Option<Key>>() == 24, "one word more than the pointer to a text");
 
-/// Beside a text in memory of its own.
+/// Heap overhead of a text (allocator and reference counts), and the least that a text on the heap takes.
 const ALLOCATION_BYTES: usize = 32;
 const LEAST_ELSEWHERE_BYTES: usize = 64;
 
-/// Of the form that is kept as one.
+/// Length of a UUID in that form.
 const UUID_BYTES: usize = uuid::fmt::Hyphenated::LENGTH;
 
 impl Key {
@@ -38,7 +38,7 @@ impl Key {
         Self::Text(SmolStr::new(text))
     }
 
-    /// Shows its text.
+    /// Passes the text to `to`.
     pub fn show<T>(&self, to: impl FnOnce(&str) -> T) -> T {
         match self {
             Self::Uuid(uuid) => to(uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer())),
@@ -46,7 +46,7 @@ impl Key {
         }
     }
 
-    /// Whether this is its text.
+    /// Whether this is the text of the key.
     pub fn is(&self, text: &str) -> bool {
         self.show(|own| own == text)
     }
@@ -55,12 +55,12 @@ impl Key {
         self.show(ContextKey::new).expect("a key is not empty")
     }
 
-    /// Whether its text is elsewhere, in memory of its own.
+    /// Whether the text is on the heap.
     pub fn is_elsewhere(&self) -> bool {
         matches!(self, Self::Text(text) if text.is_heap_allocated())
     }
 
-    /// About what that takes, with what the allocator and the count of its owners add.
+    /// About how many bytes of the heap the text takes, with overhead.
     pub fn bytes_elsewhere(&self) -> usize {
         match self {
             Self::Text(text) if text.is_heap_allocated() => {
@@ -71,7 +71,7 @@ impl Key {
     }
 }
 
-/// Personal: never printed.
+/// Personal data: never printed.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")

@@ -2,13 +2,12 @@
 
 use std::num::NonZeroU32;
 
-/// Where a member is found, until rows are written.
+/// Where a member is; valid until the next flush.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
-    /// Of its key.
+    /// The hash of its key.
     pub hash: u64,
-    /// One more than its number among those of its audience that are not written yet: two words in all,
-    /// which stay in registers.
+    /// Its slot number plus one, so that a `Place` is two words and fits in registers.
     behind: Option<NonZeroU32>,
 }
 
@@ -21,7 +20,7 @@ impl Place {
         self.behind.map(|behind| behind.get() - 1)
     }
 
-    /// Whether its row says what it is.
+    /// Whether the member is only in its row.
     pub fn is_row(self) -> bool {
         self.behind.is_none()
     }

@@ -1,20 +1,20 @@
-//! How quickly couriers tell the members of an audience.
+//! How fast couriers tell the members of an audience.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many were told of late.
+/// Members told in the current window and the one before.
 #[derive(Debug, Default)]
 pub(crate) struct TellingRate {
-    /// Since when they are counted.
+    /// Start of the current window.
     since: Option<Instant>,
     now: usize,
-    /// As long before.
+    /// Members told in the window before.
     before: usize,
 }
 
-/// So long is counted.
+/// Length of a window.
 const WINDOW: Duration = Duration::from_millis(50);
 
 impl TellingRate {
@@ -28,7 +28,7 @@ impl TellingRate {
         self.now += members;
     }
 
-    /// How many will be told within so long, if it goes on.
+    /// How many members will be told within `time` at this rate.
     pub fn within(&self, time: Duration, now: Instant) -> usize {
         if self.since.is_none_or(|since| now.duration_since(since) >= 2 * WINDOW) {
             return 0;

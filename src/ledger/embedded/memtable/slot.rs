@@ -1,4 +1,4 @@
-//! One member that has changed, in half the bytes of a [`Member`]: very many are kept.
+//! One dirty member, in half the bytes of a [`Member`]: very many are held.
 
 use std::hash::BuildHasher;
 
@@ -7,7 +7,7 @@ use crate::ledger::embedded::memtable::key::Key;
 use crate::ledger::member::{Member, Told};
 use crate::membership::{ContextKey, Membership, Timestamp};
 
-/// What the row is, and what it is to be.
+/// What the row is, and what the member is now.
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub key: Key,
@@ -20,14 +20,14 @@ pub(crate) struct Slot {
     rare: Option<Box<Rare>>,
 }
 
-/// What must be known of a row to write it.
+/// What must be known of a stored row to update it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
-    /// It has been pending since the same time as the member now, or neither is pending.
+    /// The row has the same `pending_since` as the member now, or neither is pending.
     pub keeps_since: bool,
 }
 
-/// What few members have.
+/// Fields that few members have.
 #[derive(Debug)]
 struct Rare {
     parked_at: Option<Timestamp>,
@@ -35,13 +35,13 @@ struct Rare {
     refused_with: Option<Timestamp>,
 }
 
-// What the row is …
+// The stored row …
 const HAS_ROW: u16 = 1;
 const ROW_IS_IN: u16 = 1 << 1;
 const ROW_IS_PENDING: u16 = 1 << 2;
 const ROW_IS_PARKED: u16 = 1 << 3;
 const OF_THE_ROW: u16 = HAS_ROW | ROW_IS_IN | ROW_IS_PENDING | ROW_IS_PARKED;
-// … and what it is to be.
+// … and the member as it is now.
 const IS_THERE: u16 = 1 << 4;
 const IS_IN: u16 = 1 << 5;
 const IS_TOLD: u16 = 1 << 6;
@@ -49,9 +49,9 @@ const TOLD_IN: u16 = 1 << 7;
 const IS_PENDING: u16 = 1 << 8;
 const UNHEARD: u16 = 1 << 9;
 const ERASE: u16 = 1 << 10;
-/// A pass has left it for the next one.
+/// A flush has already left it to the next one once.
 const WAS_KEPT: u16 = 1 << 11;
-/// It has been pending since the same time as the row, or is not pending like the row.
+/// Its `pending_since` is that of the row.
 const KEEPS_SINCE: u16 = 1 << 13;
 const AHEAD: u16 = 1 << 14;
 
@@ -62,7 +62,7 @@ fn flag(flag: u16, is_set: bool) -> u16 {
 }
 
 impl Slot {
-    /// A member of which the row is `before`.
+    /// A member whose stored row is `before`.
     pub fn new(key: &ContextKey, before: Option<&Member>, now: Option<&Member>) -> Self {
         let counts = Counts::of(before);
         let pending_since = before.and_then(|before| before.pending_since);
@@ -85,12 +85,12 @@ impl Slot {
         slot
     }
 
-    /// Of its key.
+    /// The hash of its key.
     pub fn hash(&self, hasher: &impl BuildHasher) -> u64 {
         self.key.show(|key| hasher.hash_one(key))
     }
 
-    /// What the row is to be; `None`: gone.
+    /// Sets what the member is now; `None`: deleted.
     pub fn set(&mut self, now: Option<&Member>) {
         let keeps_since =
             self.has(KEEPS_SINCE) && now.and_then(|now| now.pending_since) == self.pending_since();
@@ -98,7 +98,7 @@ impl Slot {
         self.flags |= flag(KEEPS_SINCE, keeps_since);
         self.rare = None;
         let Some(now) = now else { return };
-        // Taken apart, so that a new field cannot be forgotten here.
+        // Destructured, so that a new field cannot be forgotten here.
         let Member {
             membership,
             event_at,
@@ -132,7 +132,7 @@ impl Slot {
         self.flags & flag != 0
     }
 
-    /// What the row is to be.
+    /// What the member is now; `None`: deleted.
     pub fn now(&self) -> Option<Member> {
         let rare = self.rare.as_deref();
         self.has(IS_THERE).then(|| Member {
@@ -158,12 +158,12 @@ impl Slot {
         self.has(IS_PENDING).then_some(self.pending_since)
     }
 
-    /// Whether its row is to be made.
+    /// Whether the member has no row yet.
     pub fn is_new(&self) -> bool {
         self.flags & (HAS_ROW | IS_THERE) == IS_THERE
     }
 
-    /// What must be known of the row to write it.
+    /// What must be known of the stored row to update it, if there is one.
     pub fn row(&self) -> Option<Row> {
         self.has(HAS_ROW).then(|| Row { keeps_since: self.has(KEEPS_SINCE) })
     }
@@ -173,7 +173,7 @@ impl Slot {
         Counts::of(self.now().as_ref())
     }
 
-    /// What the row counts as.
+    /// What the stored row counts as.
     pub fn row_counts(&self) -> Counts {
         let one = |flag| u64::from(self.has(flag));
         Counts {
@@ -183,7 +183,8 @@ impl Slot {
         }
     }
 
-    /// `true`, once: it waits to be told, so that it will soon change again.
+    /// Whether a flush should leave it to the next one: it is pending and will change again soon. `true` only
+    /// once.
     pub fn is_kept(&mut self) -> bool {
         let is_kept = self.has(IS_PENDING) && !self.has(WAS_KEPT);
         self.flags |= flag(WAS_KEPT, is_kept);
@@ -202,7 +203,7 @@ mod tests {
         let stamp = || any::<i64>().prop_map(Timestamp);
         let maybe = || proptest::option::of(any::<i64>().prop_map(Timestamp));
         let told = proptest::option::of((any::<bool>(), stamp()));
-        // Few, so that it is often the same.
+        // Few values, so that equal ones are frequent.
         let since = proptest::option::of((0..2_i64).prop_map(Timestamp));
         let some = (any::<bool>(), stamp(), stamp(), told, since, maybe());
         let flags = (any::<bool>(), any::<bool>(), any::<bool>());

@@ -9,56 +9,55 @@ use tokio::time::Instant;
 
 use crate::ledger::counts::Counts;
 use crate::ledger::embedded::memtable::audience::DirtyMembers;
-use crate::ledger::embedded::memtable::flush::{Pass, Taken, in_order};
+use crate::ledger::embedded::memtable::flush::{Flush, FlushSlice, in_order};
 use crate::ledger::embedded::memtable::place::Place;
 use crate::ledger::embedded::memtable::slot::Slot;
 use crate::ledger::embedded::watermarks::FlushMarks;
 use crate::ledger::member::{Member, Next};
 use crate::membership::{ContextKey, Timestamp};
 
-/// What a dirty member takes, with what is there to find it and to write it, beside the memory of a
-/// long key.
+/// Memory for a dirty member with its index entries, beside a long key.
 pub(crate) const MEMBER_BYTES: usize = 128;
 
-/// A pass begins so long after the one before: until its end nothing leaves the journal.
+/// A flush begins at the latest this long after the one before: until it ends, no block leaves the log.
 const AT_THE_LATEST: Duration = Duration::from_secs(1);
 
-/// So many wait to be told that couriers are busy without any more, or so small a part of those there
-/// is room for, …
+/// Couriers are busy if this many members wait to be told, or one part in [`PART_TO_TELL`] of the capacity if
+/// that is less, …
 const ENOUGH_TO_TELL: usize = 1 << 14;
 const PART_TO_TELL: usize = 8;
-/// … if so many are told within so long.
+/// … and as many are told within this time.
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
-/// Members that are looked at together.
+/// Members whose look-ups are overlapped.
 pub(crate) const AT_ONCE: usize = 64;
 
-/// What is not written yet.
+/// The memtable.
 #[derive(Debug)]
 pub(crate) struct Memtable {
-    /// When there are so many, there is no room for more.
+    /// Capacity, in members with short keys.
     most: usize,
-    /// By the row of their audience.
+    /// By the row of the audience.
     audiences: BTreeMap<i64, DirtyMembers>,
     hasher: DefaultHashBuilder,
     count: usize,
-    /// What those of their keys take that have memory of their own.
+    /// Heap memory of the long keys.
     text_bytes: usize,
-    /// Since the last slice.
+    /// Members added since the last slice was taken.
     added: usize,
-    /// Since the first of them has changed.
+    /// Since when the oldest change has been waiting for a flush.
     since: Option<Instant>,
-    pass: Option<Pass>,
+    flush: Option<Flush>,
     marks: FlushMarks,
 }
 
-/// Members of an audience whose rows were written.
+/// How a slice of a flush changes what the rows of an audience count as.
 #[derive(Debug, Default)]
-pub(crate) struct Written {
-    /// What the rows counted as, and count as now.
+pub(crate) struct FlushedCounts {
+    /// Counts of these rows before and after the slice is written.
     pub before: Counts,
     pub now: Counts,
-    /// The latest of the times since when one of them is pending.
+    /// The latest `pending_since` among them.
     pub pending_through: Option<Timestamp>,
 }
 
@@ -72,7 +71,7 @@ impl Memtable {
             text_bytes: 0,
             added: 0,
             since: None,
-            pass: None,
+            flush: None,
             marks: FlushMarks::default(),
         }
     }
@@ -81,12 +80,12 @@ impl Memtable {
         self.count == 0
     }
 
-    /// Whether there is no room for more.
+    /// Whether there is no room for more members.
     pub fn is_full(&self) -> bool {
         self.room_taken() >= self.most
     }
 
-    /// Whether it is time to write them.
+    /// Whether a flush is due.
     pub fn is_due(&self) -> bool {
         self.is_filling() || self.since.is_some_and(|since| since.elapsed() >= AT_THE_LATEST)
     }
@@ -95,19 +94,19 @@ impl Memtable {
         self.room_taken() >= self.most - self.most / 4
     }
 
-    /// By all that there are, as members whose keys take no memory of their own.
+    /// Room taken, in members with short keys.
     fn room_taken(&self) -> usize {
         self.count + self.text_bytes / MEMBER_BYTES
     }
 
-    /// Whether the couriers have enough to tell, and tell it so quickly that others do not wait for
-    /// long if nothing more is read: who is told before the row is written is written once.
+    /// Whether couriers have enough to tell, and tell it so fast that others need not wait long if nothing
+    /// more is read: a member that is told before its row is written is written only once.
     pub fn is_ahead(&self, now: Instant) -> bool {
         let being_told = |of| self.being_told(of, now);
         self.audiences.values().map(being_told).sum::<usize>() >= self.enough()
     }
 
-    /// Whether the couriers have something of this audience to tell, and tell it quickly.
+    /// Whether couriers have members of this audience to tell, and tell them fast.
     pub fn is_being_told(&self, audience: i64, now: Instant) -> bool {
         self.audiences.get(&audience).is_some_and(|of| self.being_told(of, now) > 0)
     }
@@ -116,21 +115,21 @@ impl Memtable {
         ENOUGH_TO_TELL.min(self.most / PART_TO_TELL).max(1)
     }
 
-    /// Members that wait and will be told soon.
+    /// Pending members that will be told soon.
     fn being_told(&self, of: &DirtyMembers, now: Instant) -> usize {
         let pending = of.pending();
         let is_quick = of.told.within(TOLD_WITHIN, now) >= pending.min(self.enough());
         if is_quick { pending } else { 0 }
     }
 
-    /// So many members of an audience were told.
+    /// Notes that members of an audience were told.
     pub fn told(&mut self, audience: i64, members: usize, now: Instant) {
         if let Some(of) = self.audiences.get_mut(&audience) {
             of.told.add(members, now);
         }
     }
 
-    /// Whether any member of an audience has changed.
+    /// Whether any member of an audience is dirty.
     pub fn any(&self, audience: i64) -> bool {
         self.audiences.contains_key(&audience)
     }
@@ -140,30 +139,29 @@ impl Memtable {
         self.place_of(audience, key, self.hash(key))
     }
 
-    /// Of a key.
+    /// The hash of a key.
     pub fn hash(&self, key: &str) -> u64 {
         self.hasher.hash_one(key)
     }
 
-    /// Where a member is, by the hash of its key.
+    /// Like [`Memtable::place`], with the hash of the key already known.
     pub fn place_of(&self, audience: i64, key: &str, hash: u64) -> Place {
         let of = self.audiences.get(&audience);
         Place::new(hash, of.and_then(|of| of.find(hash, key)))
     }
 
-    /// The beginning of what [`Memtable::place_of`] looks at.
+    /// Reads what [`Memtable::place_of`] will read first, to bring it into the cache.
     pub fn look_at(&self, audience: i64, hash: u64) -> Option<Timestamp> {
         self.audiences.get(&audience)?.look_at(hash)
     }
 
-    /// What is to become of the row of a member.
+    /// What a flush is to do with the row of a member.
     pub fn get(&self, audience: i64, place: Place) -> Next {
         let of = self.audiences.get(&audience);
         of.zip(place.number()).map_or(Next::Same, |(of, number)| of.get(number))
     }
 
-    /// Since when the one has been pending who is behind so many others that are pending since later
-    /// than `after`, or is the last of them; roughly.
+    /// See [`DirtyMembers::pending_far_behind`].
     pub fn pending_far_behind(
         &self,
         audience: i64,
@@ -173,7 +171,7 @@ impl Memtable {
         self.audiences.get(&audience)?.pending_far_behind(after, others)
     }
 
-    /// Makes a member what the rules decided; where it is then.
+    /// Stores what the rules decided; returns where the member is now.
     pub fn put(
         &mut self,
         audience: i64,
@@ -195,13 +193,13 @@ impl Memtable {
         Place::new(place.hash, Some(number))
     }
 
-    /// Since when the longest pending member of an audience that is here has been.
+    /// Since when the oldest pending member among the dirty ones has waited.
     pub fn pending_since(&self, audience: i64) -> Option<Timestamp> {
         let of = self.audiences.get(&audience)?;
         of.pending_behind(Timestamp::EPOCH, &self.hasher).next().map(|(since, ..)| since)
     }
 
-    /// The members of an audience that are here and pending since later than `after`, the longest pending first.
+    /// The dirty members of an audience that are pending since later than `after`, the longest pending first.
     pub fn pending_behind(
         &self,
         audience: i64,
@@ -211,50 +209,50 @@ impl Memtable {
         of.flat_map(move |of| of.pending_behind(after, &self.hasher))
     }
 
-    pub fn is_in_pass(&self) -> bool {
-        self.pass.is_some()
+    pub fn is_flushing(&self) -> bool {
+        self.flush.is_some()
     }
 
-    /// Begins a pass. The blocks of the journal up to `through` are read; `keeps`: those who wait to
-    /// be told will soon change again.
-    pub fn begin_pass(&mut self, through: u64, keeps: bool) {
+    /// Begins a flush. The log is read up to block `through`; `keeps`: leave pending members to the next
+    /// flush once, because they will change again soon.
+    pub fn begin_flush(&mut self, through: u64, keeps: bool) {
         let in_order = |(audience, of): (&i64, &DirtyMembers)| (*audience, in_order(of));
         let left: Vec<_> = self.audiences.iter().rev().map(in_order).collect();
         let members = left.iter().map(|(_, numbers)| numbers.len()).sum();
         self.added = 0;
-        self.pass =
-            Some(Pass { left, members, done: 0, began: Instant::now(), through, keeps, kept: 0 });
+        self.flush =
+            Some(Flush { left, members, done: 0, began: Instant::now(), through, keeps, kept: 0 });
     }
 
-    /// How many are to be written now so that there is room in time.
+    /// How many members to write now so that there is room in time.
     pub fn share(&self, most: usize, hurries: bool) -> usize {
-        let Some(pass) = &self.pass else { return 0 };
+        let Some(flush) = &self.flush else { return 0 };
         if hurries || self.is_full() {
             return most;
         }
-        pass.share(most, if self.is_filling() { 2 * self.added } else { 0 })
+        flush.share(most, if self.is_filling() { 2 * self.added } else { 0 })
     }
 
-    /// Takes so many out, to write them.
-    pub fn take_some(&mut self, most: usize) -> (Taken, BTreeMap<i64, Written>) {
-        let (mut all_taken, mut all_written) = (Taken::default(), BTreeMap::new());
-        let Some(mut pass) = self.pass.take() else { return (all_taken, all_written) };
+    /// Takes up to `most` members out, to be written.
+    pub fn take_slice(&mut self, most: usize) -> (FlushSlice, BTreeMap<i64, FlushedCounts>) {
+        let (mut all_taken, mut all_written) = (FlushSlice::default(), BTreeMap::new());
+        let Some(mut flush) = self.flush.take() else { return (all_taken, all_written) };
         self.added = 0;
         let mut share = most;
         while share > 0 {
-            let Some((audience, numbers)) = pass.left.last_mut() else { break };
-            let written: &mut Written = all_written.entry(*audience).or_default();
+            let Some((audience, numbers)) = flush.left.last_mut() else { break };
+            let written: &mut FlushedCounts = all_written.entry(*audience).or_default();
             let Some(of) = self.audiences.get_mut(audience) else { break };
             if all_taken.0.last().is_none_or(|(last, _)| last != audience) {
                 all_taken.0.push((*audience, Vec::with_capacity(share.min(numbers.len()))));
             }
             let slots = &mut all_taken.0.last_mut().expect("one is there").1;
             let taken = numbers.split_off(numbers.len().saturating_sub(share.min(AT_ONCE)));
-            (share, pass.done) = (share - taken.len(), pass.done + taken.len());
+            (share, flush.done) = (share - taken.len(), flush.done + taken.len());
             let hashes = of.hashes(&taken, &self.hasher);
             for (number, hash) in taken.into_iter().zip(hashes).rev() {
-                let Some(slot) = of.take(number, hash, pass.keeps) else {
-                    pass.kept += 1;
+                let Some(slot) = of.take(number, hash, flush.keeps) else {
+                    flush.kept += 1;
                     continue;
                 };
                 self.count -= 1;
@@ -265,37 +263,37 @@ impl Memtable {
                 slots.push(slot);
             }
             if numbers.is_empty() {
-                let (audience, _) = (*audience, pass.left.pop());
+                let (audience, _) = (*audience, flush.left.pop());
                 if of.is_empty() {
                     self.audiences.remove(&audience);
                 }
             }
         }
-        if pass.left.is_empty() {
-            self.end(&pass);
+        if flush.left.is_empty() {
+            self.end(&flush);
         } else {
-            self.pass = Some(pass);
+            self.flush = Some(flush);
         }
         (all_taken, all_written)
     }
 
-    /// Whoever was left to this pass by the one before is written now.
-    fn end(&mut self, pass: &Pass) {
-        self.marks.flushed(pass.through, pass.kept > 0);
-        self.since = (self.count > 0).then_some(pass.began);
+    /// Ends a flush: it has written every member that the one before had left to it.
+    fn end(&mut self, flush: &Flush) {
+        self.marks.flushed(flush.through, flush.kept > 0);
+        self.since = (self.count > 0).then_some(flush.began);
     }
 
-    /// Begins a pass that leaves nobody.
-    pub fn begin_last_pass(&mut self) {
-        self.begin_pass(self.marks.begun, false);
+    /// Begins a flush that leaves no member behind.
+    pub fn begin_full_flush(&mut self) {
+        self.begin_flush(self.marks.begun, false);
     }
 
-    /// What the blocks of the journal up to this one have changed is written.
+    /// The last block of the log whose changes are all written.
     pub fn complete_through(&self) -> u64 {
         self.marks.complete
     }
 
-    /// Nothing of it counts: the journal is read again. Hashes of keys stay what they are.
+    /// Empties the memtable after a rollback; the log is read again. Key hashes stay valid.
     pub fn forget(&mut self) {
         let hasher = self.hasher.clone();
         *self = Self { hasher, ..Self::new(self.most) };

@@ -1,4 +1,4 @@
-//! The memtable alone, beside a plain map of what it holds and another of what was flushed.
+//! The memtable alone, compared with a plain map of what it holds and another of what was flushed.
 
 use std::collections::BTreeMap;
 
@@ -13,11 +13,11 @@ const AUDIENCES: [i64; 2] = [3, 7];
 
 #[derive(Clone, Debug)]
 enum Act {
-    /// A member of one of the audiences is to be there, pending since then or not.
+    /// Puts a member, pending since then or not.
     Put { audience: usize, key: u8, pending_since: Option<i64> },
-    /// A member is to be gone.
+    /// Deletes a member.
     Delete { audience: usize, key: u8 },
-    /// A flush begins unless one is under way, and so many members are taken out.
+    /// Begins a flush unless one is under way, and takes up to `most` members out.
     Flush { keeps: bool, most: usize },
 }
 
@@ -31,7 +31,7 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 fn key(number: u8) -> ContextKey {
-    // Of each form: a text that fits, one that does not, and a UUID.
+    // One of each form: a short text, a long one, and a UUID.
     let text = match number % 3 {
         0 => format!("user-{number}"),
         1 => format!("somebody-{number}@somewhere.example.com"),
@@ -85,10 +85,10 @@ proptest! {
                     dirty.insert(name, now);
                 }
                 Act::Flush { keeps, most } => {
-                    if !memtable.is_in_pass() {
-                        memtable.begin_pass(0, keeps);
+                    if !memtable.is_flushing() {
+                        memtable.begin_flush(0, keeps);
                     }
-                    let (Taken(slices), _) = memtable.take_some(most);
+                    let (FlushSlice(slices), _) = memtable.take_slice(most);
                     for (audience, slots) in slices {
                         let keys: Vec<String> =
                             slots.iter().map(|slot| slot.key.show(str::to_owned)).collect();

@@ -10,7 +10,7 @@ use crate::ledger::embedded::tables::checksum::{self, Checksum};
 use crate::ledger::embedded::tables::walk::Walk;
 use crate::membership::{AudienceId, AudienceKey, ContextKind, DestinationName, Timestamp};
 
-/// The row of an audience as it is to be.
+/// The row of an audience.
 #[derive(Debug)]
 pub(crate) struct AudienceRow {
     pub id: i64,
@@ -21,12 +21,12 @@ pub(crate) struct AudienceRow {
     pub unheard_through: Timestamp,
     pub walk: Option<Walk>,
     pub counts: Counts,
-    /// Checksum of the row as it was read; `None`: it has none, or was not read.
+    /// Checksum of the stored row; `None` if it has none or is new.
     pub stored: Option<u32>,
 }
 
 impl AudienceRow {
-    /// The mark of which audience.
+    /// The audience's row id and its claim mark.
     pub fn mark(&self) -> (i64, Timestamp) {
         (self.id, self.claimed_through)
     }
@@ -75,7 +75,7 @@ impl AudienceRow {
         counts.into_iter().fold(&mut sum, Checksum::number).finish()
     }
 
-    /// Reads and verifies a row of [`COLUMNS`].
+    /// Decodes and verifies a row of [`COLUMNS`].
     fn read(row: &Row<'_>, name: &DestinationName) -> rusqlite::Result<Self> {
         let route = Route {
             destination: name.clone(),
@@ -103,12 +103,12 @@ impl AudienceRow {
     }
 }
 
-/// What [`AudienceRow::read`] reads, in its order.
+/// The columns that [`AudienceRow::read`] expects, in its order.
 pub(crate) const COLUMNS: &str =
     "id, audience_id, audience_key, context_kind, acknowledged, told_counts_from, claimed_through,
      unheard_through, walk_after, walk, included, pending, parked, checksum";
 
-/// A row for a new audience; its id.
+/// Inserts a row for a new audience and returns its id.
 pub(crate) fn insert(db: &Connection, destination: i64, route: &Route) -> rusqlite::Result<i64> {
     db.prepare_cached(
         "INSERT INTO audience (destination, audience_id, audience_key, context_kind)
@@ -134,12 +134,12 @@ pub(crate) fn of_destination(
         .collect()
 }
 
-/// A text of a table that was checked when it was written.
+/// Unwraps a text that was valid when it was stored: anything else is damage.
 pub(crate) fn stored<T>(checked: Option<T>) -> rusqlite::Result<T> {
     checked.ok_or(rusqlite::Error::InvalidQuery)
 }
 
-/// Erases the audiences that have no member and never had a call.
+/// Erases the audiences that have no member and were never in a call.
 pub(crate) fn erase_unused(db: &Connection) -> rusqlite::Result<()> {
     db.execute(
         "DELETE FROM audience
@@ -150,7 +150,7 @@ pub(crate) fn erase_unused(db: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// The row of an audience of a destination.
+/// The row id of an audience.
 pub(crate) fn find(
     db: &Connection,
     destination: i64,
@@ -161,7 +161,7 @@ pub(crate) fn find(
         .optional()
 }
 
-/// Erases the row of an audience that has no member.
+/// Erases the row of an audience without members.
 pub(crate) fn erase(db: &Connection, audience: i64) -> rusqlite::Result<()> {
     db.execute("DELETE FROM audience WHERE id = ?1", [audience])?;
     Ok(())

@@ -1,12 +1,12 @@
-//! A checksum for each row: a bit that flipped on the disk is found when the row is read, and never
-//! used. SQLite itself checks the structure of its pages, not what they say.
+//! Checksums of rows: a bit that flips on the disk is found when the row is read, and is never used. SQLite
+//! itself checks only the structure of its pages, not their contents.
 
 use rusqlite::ffi;
 
-/// As much as most rows have: a sum over all of it at once takes less time than one over each value.
+/// Size of the buffer, enough for most rows: one CRC over the whole row is faster than one for each value.
 const GATHERED: usize = 256;
 
-/// Gathers the values of a row in a fixed order.
+/// Computes the checksum of a row from its values in a fixed order.
 #[derive(Debug)]
 pub(crate) struct Checksum {
     of_others: crc32fast::Hasher,
@@ -35,7 +35,7 @@ impl Checksum {
         self
     }
 
-    /// Nothing is not the same as zero.
+    /// A missing value differs from zero.
     pub fn maybe(&mut self, value: Option<i64>) -> &mut Self {
         match value {
             Some(value) => self.number(1).number(value),
@@ -43,7 +43,7 @@ impl Checksum {
         }
     }
 
-    /// With its length, so that two texts do not run into each other.
+    /// Includes the length, so that adjacent texts cannot be confused.
     pub fn bytes(&mut self, value: &[u8]) -> &mut Self {
         self.number(i64::try_from(value.len()).unwrap_or(i64::MAX)).add(value);
         self
@@ -60,7 +60,7 @@ impl Checksum {
     }
 }
 
-/// Compares what is stored with what is read; rows from before there were checksums have none.
+/// Compares the stored checksum with that of what was read; rows from before there were checksums have none.
 pub(crate) fn verify(
     stored: Option<u32>,
     read: impl FnOnce() -> u32,
@@ -72,7 +72,7 @@ pub(crate) fn verify(
     }
 }
 
-/// `what` is not as it was written.
+/// The error that says that `what` is not what was written.
 pub(crate) fn damage(what: &str) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(
         ffi::Error::new(ffi::SQLITE_CORRUPT),
@@ -80,14 +80,14 @@ pub(crate) fn damage(what: &str) -> rusqlite::Error {
     )
 }
 
-/// Whether an error says that what is on the disk is not what was written.
+/// Whether an error means that the disk does not hold what was written.
 pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::{Error, ErrorCode};
     match error {
         Error::SqliteFailure(failure, _) => {
             matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
         }
-        // A value of a type or range that was never stored.
+        // A value of a type or range that is never stored.
         Error::FromSqlConversionFailure(..)
         | Error::IntegralValueOutOfRange(..)
         | Error::InvalidColumnType(..)

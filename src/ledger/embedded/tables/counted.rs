@@ -1,4 +1,4 @@
-//! What there is of a destination, counted in memory: while rows are written later the tables do not say it.
+//! Counts of a destination from memory: while members are dirty the tables are not up to date.
 
 use rusqlite::Connection;
 
@@ -7,15 +7,15 @@ use crate::ledger::counts::Counts;
 use crate::ledger::embedded::tables::members;
 use crate::membership::{DestinationName, Timestamp};
 
-/// The members of a destination.
+/// The members of a destination, as counted in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Counted {
     pub destination: DestinationName,
     pub counts: Counts,
-    /// Since when the longest pending one has been.
+    /// Since when the oldest pending member has waited.
     pub pending_since: Option<Timestamp>,
-    /// Rows of audiences that have members of whom there may be no row.
-    pub unwritten: Vec<i64>,
+    /// Rows of audiences with dirty members, which may have no row yet.
+    pub dirty_audiences: Vec<i64>,
 }
 
 impl Counted {
@@ -26,7 +26,7 @@ impl Counted {
         let Counts { included, pending, parked } = self.counts;
         (view.included, view.pending, view.parked) = (included, pending, parked);
         view.pending_since = self.pending_since;
-        for audience in &self.unwritten {
+        for audience in &self.dirty_audiences {
             view.audiences += u64::from(!members::any(db, *audience)?);
         }
         Ok(())

@@ -1,9 +1,10 @@
-//! The database of the writer, and a thread beside it that writes a transaction of its own into it now
-//! and then: the writer goes on in memory meanwhile.
+//! The writer's database, and the flush thread beside it: the thread borrows the connection for a transaction
+//! of its own, while the writer goes on in memory.
 //!
 //! # What always holds
-//! * Exactly one of the two has the connection; [`Database::connection`] waits until the other one gives it back.
-//! * What became of a transaction beside is known before the writer commits anything else.
+//! * Exactly one thread owns the connection; [`Database::connection`] blocks until the flush thread returns
+//!   it.
+//! * The outcome of a flush transaction is known before the writer commits anything else.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -13,29 +14,29 @@ use rusqlite::Connection;
 
 use crate::ledger::embedded::threads;
 
-/// What is to be written beside the writer.
+/// What the flush thread is to write.
 type Work = Box<dyn FnOnce(&Connection) -> rusqlite::Result<()> + Send>;
-/// How long the commit took.
+/// How long the commit took, or why the transaction failed.
 type Outcome = rusqlite::Result<Duration>;
 
-/// The connection of the writer.
+/// The writer's connection, which is sometimes lent to the flush thread.
 #[derive(Debug)]
 pub(crate) struct Database {
-    /// Unless it is lent.
+    /// Empty while the connection is lent.
     here: OnceCell<Connection>,
-    /// Started when it is lent for the first time.
-    thread: Option<RowsThread>,
-    /// What became of the last transaction beside, until it is asked for.
+    /// The flush thread; started when the connection is first lent.
+    thread: Option<FlushThread>,
+    /// Outcome of the last flush transaction, until it is taken.
     outcome: RefCell<Option<Outcome>>,
-    /// The writer has begun a transaction, or does as soon as it looks into the database.
+    /// The writer has begun a transaction; on a lent connection it begins when that is back.
     is_begun: Cell<bool>,
-    /// Rows that were changed before that.
+    /// The connection's count of changed rows when the transaction began.
     changes: Cell<u64>,
 }
 
-/// The thread beside the writer, which ends when this is dropped.
+/// The flush thread, which ends when this is dropped.
 #[derive(Debug)]
-struct RowsThread {
+struct FlushThread {
     lend: Sender<(Connection, Work)>,
     back: Receiver<(Connection, Outcome)>,
 }
@@ -51,19 +52,18 @@ impl Database {
         }
     }
 
-    /// Whether a transaction beside the writer is not known to have ended.
+    /// Whether the flush thread has the connection, as far as is known.
     pub fn is_lent(&self) -> bool {
         self.here.get().is_none()
     }
 
-    /// What became of the last transaction beside the writer, once, as soon as that is known. What
-    /// failed was rolled back.
+    /// Takes the outcome of the last flush transaction, once it is known. A failed one was rolled back.
     pub fn outcome(&self) -> Option<Outcome> {
         self.outcome.take()
     }
 
-    /// The connection; waits for the transaction beside the writer, if there is one, and is in a transaction of
-    /// the writer then if one was begun.
+    /// The connection. Blocks until the flush thread has returned it; the writer's transaction is then begun
+    /// on it, if there is one.
     pub fn connection(&self) -> rusqlite::Result<&Connection> {
         if let Some(here) = self.here.get() {
             return Ok(here);
@@ -76,17 +76,17 @@ impl Database {
         Ok(here)
     }
 
-    /// Waits for the transaction beside the writer, if there is one.
+    /// Blocks until the flush thread has returned the connection.
     pub fn wait(&self) -> rusqlite::Result<()> {
         self.connection().map(|_| ())
     }
 
-    /// Begins a transaction of the writer: at once, or when it looks into the database.
+    /// Begins a transaction of the writer: at once, or on the first use of a connection that is lent.
     pub fn begin(&mut self) -> rusqlite::Result<()> {
         let thread = self.thread.as_ref().filter(|_| self.is_lent());
         match thread.map(|thread| thread.back.try_recv()) {
             Some(Ok(back)) => _ = self.take_back(back),
-            Some(Err(TryRecvError::Disconnected)) => self.wait()?, // it will not come
+            Some(Err(TryRecvError::Disconnected)) => self.wait()?, // the thread has ended: fails
             Some(Err(TryRecvError::Empty)) | None => {}
         }
         self.is_begun.set(true);
@@ -98,7 +98,7 @@ impl Database {
         connection.execute_batch("BEGIN")
     }
 
-    /// Ends a transaction that has not looked into the database, which is lent.
+    /// Ends a transaction that has not used the connection, which is lent.
     pub fn give_up(&self) {
         self.is_begun.set(false);
     }
@@ -114,23 +114,23 @@ impl Database {
         Ok(())
     }
 
-    /// Ends a transaction that failed; what was written beside it has ended too.
+    /// Rolls back a transaction that failed; the flush transaction has ended too.
     pub fn roll_back(&self) {
-        // One that never began, or that SQLite has ended itself, has nothing to roll back.
+        // Fails if it never began, or if SQLite has already rolled it back.
         let _ = self.connection().and_then(|db| db.execute_batch("ROLLBACK"));
         self.is_begun.set(false);
     }
 
-    /// Writes a transaction beside the writer, which is in none. What became of the one before was
-    /// asked for.
-    pub fn write_beside(
+    /// Lends the connection to the flush thread, which does `work` in a transaction. The writer is in none,
+    /// and has taken the outcome of the previous one.
+    pub fn lend(
         &mut self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
     ) -> rusqlite::Result<()> {
         self.wait()?;
         let Some(connection) = self.here.take() else { return Ok(()) };
         if self.thread.is_none() {
-            self.thread = RowsThread::start().ok();
+            self.thread = FlushThread::start().ok();
         }
         let lent = (connection, Box::new(work) as Work);
         let refused = match &self.thread {
@@ -138,14 +138,14 @@ impl Database {
             None => Err(lent),
         };
         if let Err((connection, work)) = refused {
-            // There is no thread to be had.
+            // No thread could be started: write here.
             self.outcome.replace(Some(write(&connection, work)));
             self.here = connection.into();
         }
         Ok(())
     }
 
-    /// Closes the connection. An error is of that, or of what was written beside last.
+    /// Closes the connection. An error is that of closing, or of the last flush transaction.
     pub fn close(mut self) -> rusqlite::Result<()> {
         self.wait()?;
         self.thread = None;
@@ -155,20 +155,20 @@ impl Database {
 
     fn take_back(&self, (connection, outcome): (Connection, Outcome)) -> &Connection {
         self.outcome.replace(Some(outcome));
-        self.here.get_or_init(|| connection) // it was lent
+        self.here.get_or_init(|| connection) // the cell is empty: it was lent
     }
 }
 
 impl Drop for Database {
-    /// Nothing is written any more when this returns: the lock of the ledger is freed next.
+    /// Waits for the flush thread, so that nothing is written after this: the ledger's lock is released next.
     fn drop(&mut self) {
         if let Some(thread) = self.thread.take().filter(|_| self.is_lent()) {
-            let _ = thread.back.recv(); // nothing comes from a thread that has panicked
+            let _ = thread.back.recv(); // a thread that has panicked sends nothing
         }
     }
 }
 
-impl RowsThread {
+impl FlushThread {
     fn start() -> std::io::Result<Self> {
         let (lend, todo) = channel::<(Connection, Work)>();
         let (give_back, back) = channel();
@@ -189,7 +189,7 @@ impl RowsThread {
     }
 }
 
-/// One transaction, all of it or nothing.
+/// Does `work` in one transaction: all of it or nothing.
 fn write(connection: &Connection, work: Work) -> Outcome {
     let commit = || {
         let began = Instant::now();
@@ -221,7 +221,7 @@ mod tests {
         let connection = Connection::open_in_memory().expect("memory is there");
         let mut database = Database::new(connection);
         database
-            .write_beside(|db| db.execute_batch("CREATE TABLE seen (number UNIQUE)"))
+            .lend(|db| db.execute_batch("CREATE TABLE seen (number UNIQUE)"))
             .expect("it comes back");
         for number in 1..=3 {
             database.begin().expect("nothing else is begun");
@@ -231,7 +231,7 @@ mod tests {
                 .expect("it is another number");
             assert!(database.has_changed());
             database.roll_back();
-            database.write_beside(insert(number)).expect("it comes back");
+            database.lend(insert(number)).expect("it comes back");
             assert!(database.is_lent());
         }
         database.begin().expect("nothing else is begun");
@@ -250,13 +250,11 @@ mod tests {
         let connection = Connection::open_in_memory().expect("memory is there");
         let mut database = Database::new(connection);
         database
-            .write_beside(|db| {
+            .lend(|db| {
                 db.execute_batch("CREATE TABLE seen (number UNIQUE); INSERT INTO seen VALUES (1)")
             })
             .expect("it comes back");
-        database
-            .write_beside(|db| insert(2)(db).and_then(|()| insert(1)(db)))
-            .expect("it comes back");
+        database.lend(|db| insert(2)(db).and_then(|()| insert(1)(db))).expect("it comes back");
         database.begin().expect("nothing else is begun");
         assert_eq!(count(database.connection().expect("it comes back")), 1);
         let failure = database.outcome().expect("it was written").expect_err("1 is there");
@@ -270,11 +268,9 @@ mod tests {
         let connection = Connection::open_in_memory().expect("memory is there");
         let mut database = Database::new(connection);
         database
-            .write_beside(|db| db.execute_batch("CREATE TABLE seen (number UNIQUE)"))
+            .lend(|db| db.execute_batch("CREATE TABLE seen (number UNIQUE)"))
             .expect("it comes back");
-        database
-            .write_beside(|db| insert(1)(db).map(|()| panic!("planted")))
-            .expect("it comes back");
+        database.lend(|db| insert(1)(db).map(|()| panic!("planted"))).expect("it comes back");
         database.begin().expect("nothing else is begun");
         assert_eq!(count(database.connection().expect("it comes back")), 0);
         let failure = database.outcome().expect("it has ended").expect_err("it has panicked");

@@ -1,7 +1,7 @@
 //! The configured destinations, in memory and as rows.
 //!
-//! One that is configured no more stays in memory until the end: what is on its way to it, events and
-//! answers, still arrives.
+//! One that is no longer configured stays in memory until the ledger is closed: events and reports that are
+//! under way to it are still applied.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::watch;
@@ -12,23 +12,23 @@ use crate::ledger::embedded::tables::checksum;
 use crate::ledger::embedded::tables::checksum::Checksum;
 use crate::membership::{DestinationName, Timestamp};
 
-/// One destination that is configured, or was since the ledger was opened.
+/// A destination that is configured, or was since the ledger was opened.
 #[derive(Debug)]
 pub(crate) struct Destination {
     pub row: i64,
     pub settings: DestinationSettings,
     pub configured: bool,
-    /// An operator has stopped its delivery.
+    /// When an operator paused its delivery.
     pub paused_at: Option<Timestamp>,
     pub news: watch::Sender<()>,
 }
 
-/// Of a row with these values.
+/// The checksum of a row with these values.
 pub(crate) fn checksum_of(id: i64, name: &str, environment: &str, paused_at: Option<i64>) -> u32 {
     Checksum::new().number(id).text(name).text(environment).maybe(paused_at).finish()
 }
 
-/// The row of a destination.
+/// The row id of a destination.
 pub(crate) fn find(db: &Connection, name: &DestinationName) -> rusqlite::Result<Option<i64>> {
     db.prepare_cached("SELECT id FROM destination WHERE name = ?1")?
         .query_row([name.as_str()], |row| row.get(0))
@@ -36,7 +36,7 @@ pub(crate) fn find(db: &Connection, name: &DestinationName) -> rusqlite::Result<
 }
 
 impl Destination {
-    /// Reads its row, or makes one; and the environment that tellings went to so far.
+    /// Reads its row, or inserts one; also returns the environment that was told so far.
     pub fn load(
         db: &Connection,
         settings: DestinationSettings,
@@ -67,7 +67,7 @@ impl Destination {
         Ok((destination, Some(environment)))
     }
 
-    /// Of the row, if it names this environment.
+    /// The checksum of its row with this environment.
     pub fn checksum(&self, environment: &str) -> u32 {
         let paused_at = self.paused_at.map(|at| at.0);
         checksum_of(self.row, self.settings.name.as_str(), environment, paused_at)
@@ -98,7 +98,7 @@ impl Destination {
     }
 }
 
-/// Reads every destination and audience; one that is not as it was written is an error.
+/// Verifies every destination and audience; damage is an error.
 pub(crate) fn verify_all(db: &Connection) -> rusqlite::Result<()> {
     let mut statement =
         db.prepare("SELECT id, name, environment, paused_at, checksum FROM destination")?;

@@ -1,21 +1,21 @@
-//! What an operator dropped: its rows go a slice at a time.
+//! What an operator dropped: its rows are erased a slice at a time.
 //!
-//! A dropped audience is handed to a destination that nobody can configure, so that its name is free
-//! at once; upkeep empties such destinations.
+//! A dropped audience is moved to a destination with a name that nobody can configure, so that its own name
+//! is free at once. Upkeep empties such destinations.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::ledger::embedded::tables::audiences;
 use crate::ledger::embedded::tables::rejected::Rejected;
 
-/// Hands an audience over to be emptied.
+/// Moves an audience, to be erased.
 pub(crate) fn detach(db: &Connection, audience: i64) -> rusqlite::Result<()> {
     let to = nameless(db)?;
     db.execute("UPDATE audience SET destination = ?2 WHERE id = ?1", params![audience, to])?;
     Ok(())
 }
 
-/// Hands over a destination that is not configured, with everything it has.
+/// Marks a destination that is not configured, with everything it has, to be erased.
 pub(crate) fn detach_destination(db: &Connection, destination: i64) -> rusqlite::Result<()> {
     db.execute(
         "UPDATE destination SET name = '<dropped ' || id || '>', dropped = 1, checksum = NULL
@@ -25,7 +25,7 @@ pub(crate) fn detach_destination(db: &Connection, destination: i64) -> rusqlite:
     Ok(())
 }
 
-/// Hands over the rejected events of a destination that stays.
+/// Moves the rejected events of a destination that itself stays.
 pub(crate) fn detach_rejected(db: &Connection, destination: i64) -> rusqlite::Result<()> {
     let to = nameless(db)?;
     db.execute(
@@ -35,7 +35,7 @@ pub(crate) fn detach_rejected(db: &Connection, destination: i64) -> rusqlite::Re
     Ok(())
 }
 
-/// No configured name has such characters.
+/// Creates a destination whose name has characters that no configured name may have.
 fn nameless(db: &Connection) -> rusqlite::Result<i64> {
     db.execute(
         "INSERT INTO destination (name, environment, dropped)
@@ -61,7 +61,7 @@ pub(crate) fn erase_slice(
         .query_row([destination], |row| row.get(0))
         .optional()?;
     if let Some(audience) = audience {
-        // In this order: a record without its member would be a fault.
+        // In this order: a park reason without its member would count as damage.
         for table in ["parked", "member"] {
             let erase = format!(
                 "DELETE FROM {table} WHERE audience = ?1 AND context_key IN (

@@ -1,4 +1,4 @@
-//! Rows of members: read one, write one, find what waits. No rule is decided here.
+//! Rows of members: read one, write one, find the pending ones. No rule is decided here.
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Statement, ToSql, params};
 
@@ -11,7 +11,7 @@ const UNHEARD: i64 = 1;
 const ERASE: i64 = 2;
 const AHEAD: i64 = 4;
 
-/// The columns that [`from_row`] reads, in its order.
+/// The columns that [`from_row`] expects, in its order.
 macro_rules! columns {
     () => {
         "included, event_at, version, told, told_at, pending_since, parked_at, flags, key_rule,
@@ -19,9 +19,9 @@ macro_rules! columns {
     };
 }
 
-/// Inserts the members of these `values`, in the order of the table: then they are taken from where
-/// they are bound. `OR FAIL`, because a transaction does not go on after a failure: there is nothing to be
-/// kept for taking back what a statement has inserted before.
+/// Inserts the members of these `values`. The columns are in the order of the table, so that SQLite takes the
+/// values from where they are bound. `OR FAIL`, because a failed transaction is rolled back as a whole:
+/// SQLite need not be able to undo a single statement.
 macro_rules! insert {
     ($($members:expr),+) => {
         concat!(
@@ -33,7 +33,7 @@ macro_rules! insert {
     };
 }
 
-/// One member, as [`bind`] gives it, or four.
+/// The placeholders of one member, as [`bind`] fills them, or of four.
 macro_rules! values {
     () => {
         "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -44,7 +44,7 @@ macro_rules! values {
 }
 const VALUES: usize = 14;
 
-/// So many are inserted with one statement where there are more: that is quicker by a fifth.
+/// Members inserted with one statement if there are as many: a fifth faster than one by one.
 pub(crate) const TOGETHER: usize = 8;
 
 /// The member, if the ledger knows it.
@@ -58,7 +58,7 @@ pub(crate) fn load(db: &Connection, audience: i64, key: &str) -> rusqlite::Resul
     .optional()
 }
 
-/// Up to `limit` members of all audiences behind `after` in the order of the table.
+/// Up to `limit` members of all audiences after `after`, in table order.
 pub(crate) fn walk(
     db: &Connection,
     after: (i64, &str),
@@ -78,7 +78,7 @@ pub(crate) fn walk(
     .collect()
 }
 
-/// Up to `limit` members of one audience behind `after` in the order of their keys.
+/// Up to `limit` members of one audience after `after`, in key order.
 pub(crate) fn walk_in(
     db: &Connection,
     audience: i64,
@@ -99,7 +99,7 @@ pub(crate) fn walk_in(
     .collect()
 }
 
-/// The members of whom this is the hash of the person, in all audiences.
+/// The members, of all audiences, with this hash of a person.
 pub(crate) fn of_person(db: &Connection, person: [u8; 16]) -> rusqlite::Result<Vec<(i64, String)>> {
     db.prepare_cached("SELECT audience, context_key FROM member WHERE person = ?1")?
         .query_map([person], |row| Ok((row.get(0)?, row.get(1)?)))?
@@ -156,7 +156,7 @@ fn flags_of(member: &Member) -> i64 {
         + i64::from(member.is_ahead) * AHEAD
 }
 
-/// Inserts a member unless there is one: `false`.
+/// Inserts a member. `false`: it exists already.
 pub(crate) fn insert_if_new(
     db: &Connection,
     audience: i64,
@@ -167,14 +167,14 @@ pub(crate) fn insert_if_new(
     Ok(write(&mut *db.prepare_cached(sql)?, audience, key, member)? == 1)
 }
 
-/// What must be known of a row to write it.
+/// What must be known of a stored row to update it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stored {
-    /// It has been pending since the same time as what is written, or neither is pending.
+    /// It has the same `pending_since` as what is written, or neither is pending.
     pub keeps_since: bool,
 }
 
-/// Makes a row what the rules decided; `None`: there is none.
+/// Stores what the rules decided; `None` stands for no row.
 pub(crate) fn store(
     db: &Connection,
     audience: i64,
@@ -187,7 +187,7 @@ pub(crate) fn store(
     Storing::into(db).store(audience, key, stored, after)
 }
 
-/// Stores one row after the other: neighbours mostly take the same statement.
+/// Stores rows one after the other; neighbours mostly use the same prepared statement.
 pub(crate) struct Storing<'a> {
     db: &'a Connection,
     last: Option<(&'static str, CachedStatement<'a>)>,
@@ -214,7 +214,7 @@ impl<'a> Storing<'a> {
         };
         let sql = match before {
             None => insert!(values!()),
-            // Not naming `pending_since` spares the index of the pending a delete and an insert.
+            // Leaving out `pending_since` saves a delete and an insert in the index of pending members.
             Some(Stored { keeps_since: true }) => {
                 "UPDATE member SET included = ?3, event_at = ?4, version = ?5, told = ?6,
                      told_at = ?7, parked_at = ?9, flags = ?10, key_rule = ?11, person = ?12,
@@ -232,7 +232,7 @@ impl<'a> Storing<'a> {
         Ok(())
     }
 
-    /// Inserts [`TOGETHER`] members that are not there.
+    /// Starts an insert of [`TOGETHER`] members that have no row.
     pub fn insert_together(&mut self) -> rusqlite::Result<Together<'_, 'a>> {
         let sql = insert!(values!(4), ", ", values!(4));
         Ok(Together { statement: self.statement(sql)?, bound: 0 })
@@ -253,21 +253,21 @@ pub(crate) struct Together<'s, 'a> {
 }
 
 impl Together<'_, '_> {
-    /// The next one.
+    /// Binds the next member.
     pub fn add(&mut self, audience: i64, key: &str, member: &Member) -> rusqlite::Result<()> {
         bind(self.statement, self.bound, audience, key, member)?;
         self.bound += 1;
         Ok(())
     }
 
-    /// After the last one.
+    /// Executes the statement after the last member.
     pub fn insert(self) -> rusqlite::Result<()> {
         debug_assert_eq!(self.bound, TOGETHER, "what is not bound is not a member");
         self.statement.raw_execute().map(|_| ())
     }
 }
 
-/// Does this with one member; how many rows were written.
+/// Executes a statement with one member; returns how many rows were written.
 fn write(
     statement: &mut Statement<'_>,
     audience: i64,
@@ -278,7 +278,7 @@ fn write(
     statement.raw_execute()
 }
 
-/// Gives a statement the values of a member, behind those of so many others.
+/// Binds the values of a member, after those of `others` members.
 fn bind(
     statement: &mut Statement<'_>,
     others: usize,
@@ -303,7 +303,7 @@ fn bind(
     values.add(checksum_of(audience, key, member))
 }
 
-/// One value after the other.
+/// Binds one value after the other.
 struct Values<'s, 'a> {
     statement: &'s mut Statement<'a>,
     last: usize,
@@ -316,8 +316,8 @@ impl Values<'_, '_> {
     }
 }
 
-/// Shows the members of an audience that are pending since later than `after` to `visit`, the longest
-/// pending first, until it has seen enough (`false`).
+/// Shows the members of an audience that are pending since later than `after` to `visit`, the longest pending
+/// first, until it returns `false`.
 pub(crate) fn visit_pending(
     db: &Connection,
     audience: i64,
@@ -348,7 +348,7 @@ pub(crate) fn count_pending(db: &Connection, audience: i64) -> rusqlite::Result<
     .query_row(params![audience], |row| row.get(0))
 }
 
-/// Whether the audience has any row.
+/// Whether the audience has any member row.
 pub(crate) fn any(db: &Connection, audience: i64) -> rusqlite::Result<bool> {
     db.prepare_cached("SELECT EXISTS (SELECT 1 FROM member WHERE audience = ?1)")?
         .query_row(params![audience], |row| row.get(0))

@@ -1,13 +1,13 @@
-//! Messages whose event time depends on their arrival, remembered for as long as their sender may send
-//! them again: one that comes again counts as it did the first time, also where its own time, which was
-//! ahead then, is believed by now.
+//! Messages whose event time depends on their arrival, remembered for as long as their sender may repeat
+//! them: a repeat counts at the time of the first arrival, even if its own time, which was ahead then, would
+//! be believed by now.
 //!
-//! Only a keyed hash is kept. A message is remembered in the transaction that holds what it changed.
+//! Only a keyed hash is kept. A message is remembered in the same transaction as its changes.
 //!
 //! # What does not hold
-//! A message that comes again after [`KEPT`], or after [`MOST`] others, counts as new. A deletion
-//! without a message id is known by its text: asked for twice in the same words within that time, without
-//! a time of its own, it was asked for once. Any other event without an id is new each time.
+//! A message repeated after [`KEPT`], or after [`MOST`] others, counts as new. A deletion without a message
+//! id is identified by its text: two with the same text within that time, and without a time of their own,
+//! count as one. Any other event without an id always counts as new.
 
 use std::time::Duration;
 
@@ -18,32 +18,33 @@ use crate::ledger::embedded::tables::checksum;
 use crate::ledger::embedded::tables::checksum::Checksum;
 use crate::membership::Timestamp;
 
-/// Segment tries for four hours, and the last try may take its time.
+/// Segment retries for four hours, and the last attempt may take some time.
 pub(crate) const KEPT: Duration = Duration::from_secs(5 * 3600);
 
-/// Most messages that are remembered: some 100 MB on the disk, and 50 a second for as long as they are
+/// Most messages that are remembered: about 100 MB on the disk, and 50 a second over the time that they are
 /// kept. The oldest go first.
 const MOST: u64 = 1 << 20;
-/// Oldest ones that go when a new one finds no room.
+/// Oldest messages erased when a new one finds no room.
 const AT_ONCE: u64 = 16;
 
 /// A keyed hash of a message of one destination.
 pub(crate) type Message = [u8; 16];
 
-/// When a message counts.
+/// The time at which a message counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub at: Timestamp,
-    /// It was recorded before.
+    /// The message was recorded before.
     pub is_repeat: bool,
 }
 
-/// What is remembered, counted.
+/// Counts the remembered messages.
 #[derive(Debug)]
 pub(crate) struct Messages {
     count: u64,
     most: u64,
-    /// Those that the request being applied has brought: an event may change several members.
+    /// Messages of the request that is being applied, which are no repeats: one event may change several
+    /// members.
     fresh: HashSet<Message>,
 }
 
@@ -54,22 +55,22 @@ impl Messages {
         Ok(messages)
     }
 
-    /// Counts what there is, at opening and after a transaction that was rolled back.
+    /// Reads the number of messages, at opening and after a rollback.
     pub fn reload(&mut self, db: &Connection) -> rusqlite::Result<()> {
         self.fresh.clear();
         self.count = db.query_row("SELECT count(*) FROM message", [], |row| row.get(0))?;
         Ok(())
     }
 
-    /// What comes from here on belongs to another request.
+    /// The following messages belong to another request.
     pub fn next_request(&mut self) {
         if !self.fresh.is_empty() {
             self.fresh = HashSet::new();
         }
     }
 
-    /// When a message counts that would count at `at` if it were new. If it `moves` and is new it is
-    /// remembered from `stamp` on, which is fresh.
+    /// The time at which a message counts, which is `at` if it is new. If it `moves` (its time depends on its
+    /// arrival) and is new, it is remembered from `stamp` on, a fresh stamp.
     pub fn count(
         &mut self,
         db: &Connection,
@@ -79,7 +80,7 @@ impl Messages {
         stamp: Timestamp,
     ) -> rusqlite::Result<Counts> {
         if self.count == 0 && !moves {
-            return Ok(Counts { at, is_repeat: false }); // the usual case costs nothing
+            return Ok(Counts { at, is_repeat: false }); // the usual case costs no query
         }
         let known = db
             .prepare_cached(
@@ -93,7 +94,7 @@ impl Messages {
                 return Ok(Counts { at: counts_at, is_repeat });
             }
             _ if !moves => return Ok(Counts { at, is_repeat: false }),
-            Some(_) => {} // it is replaced
+            Some(_) => {} // expired: replaced below
             None => self.count += 1,
         }
         db.prepare_cached("INSERT OR REPLACE INTO message VALUES (?1, ?2, ?3, ?4)")?
@@ -106,7 +107,7 @@ impl Messages {
         Ok(Counts { at, is_repeat: false })
     }
 
-    /// Erases a slice of what is too old. `true`: there is more.
+    /// Erases a slice of the expired messages. `true`: there are more.
     pub fn purge_slice(
         &mut self,
         db: &Connection,
@@ -133,7 +134,7 @@ impl Messages {
     }
 }
 
-/// Since when it is remembered, and when it counts.
+/// Decodes and verifies a row: since when the message is remembered, and the time at which it counts.
 fn remembered(row: &Row<'_>) -> rusqlite::Result<(Timestamp, Timestamp)> {
     let (seen_at, message, at): (i64, Message, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
     checksum::verify(
@@ -148,7 +149,7 @@ fn checksum_of(seen_at: i64, message: &Message, at: i64) -> u32 {
     Checksum::new().number(seen_at).bytes(message).number(at).finish()
 }
 
-/// Reads every message; one that is not as it was written is an error.
+/// Verifies every message; damage is an error.
 pub(crate) fn verify_all(db: &Connection) -> rusqlite::Result<()> {
     db.prepare("SELECT seen_at, message, counts_at, checksum FROM message")?
         .query_map([], |row| remembered(row).map(|_| ()))?

@@ -1,5 +1,5 @@
-//! The few values of the ledger as a whole: the largest arrival, the last block of the journal that is
-//! merged, the key of the hashes, and the daemon's note to itself. Each stands beside its checksum.
+//! Values of the ledger as a whole: the largest arrival, the last merged block of the log, the key of the
+//! hashes, and the daemon's note to its next start. Each has a checksum.
 
 use rusqlite::types::{FromSql, ToSql};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -8,22 +8,22 @@ use crate::ledger::embedded::tables::checksum;
 use crate::ledger::embedded::tables::checksum::Checksum;
 use crate::ledger::embedded::wal::Seal;
 
-/// The largest arrival told or recorded.
+/// The largest arrival given out or recorded.
 pub(crate) fn arrival(db: &Connection) -> rusqlite::Result<i64> {
     number(db, "arrival")
 }
 
-/// Keeps the largest arrival.
+/// Stores the largest arrival.
 pub(crate) fn keep_arrival(db: &Connection, arrival: i64) -> rusqlite::Result<()> {
     keep_number(db, "arrival", arrival)
 }
 
-/// The number of the last block of the journal that is in the tables.
+/// The number of the last block of the log that is in the tables.
 pub(crate) fn merged(db: &Connection) -> rusqlite::Result<u64> {
     number(db, "merged").map(i64::cast_unsigned)
 }
 
-/// Keeps that number, in the transaction that merges the block.
+/// Stores that number, in the transaction that merges the block.
 pub(crate) fn keep_merged(db: &Connection, block: u64) -> rusqlite::Result<()> {
     keep_number(db, "merged", block.cast_signed())
 }
@@ -41,29 +41,29 @@ fn keep_number(db: &Connection, name: &str, number: i64) -> rusqlite::Result<()>
     Ok(())
 }
 
-/// A value that was made with the ledger and never changes.
+/// A value that was created with the ledger and never changes.
 pub(crate) fn blob(db: &Connection, name: &str) -> rusqlite::Result<Vec<u8>> {
     verified(db, name, |blob: &Vec<u8>| Checksum::new().bytes(blob).finish())
 }
 
-/// What the daemon left for its next start, if it left anything.
+/// The note that the daemon left for its next start, if any.
 pub(crate) fn note(db: &Connection) -> rusqlite::Result<Option<String>> {
     let checksum = |note: &String| Checksum::new().text(note).finish();
     verified(db, "note", checksum).optional()
 }
 
-/// Keeps it in place of the one before.
+/// Stores a note in place of the previous one.
 pub(crate) fn keep_note(db: &Connection, note: &str) -> rusqlite::Result<()> {
     keep(db, "note", note)?;
     keep(db, "note_checksum", Checksum::new().text(note).finish())
 }
 
-/// What the blocks of the journal are sealed with.
+/// The seal of the log's blocks.
 pub(crate) fn seal(db: &Connection) -> rusqlite::Result<Seal> {
     Ok(Seal::of(&blob(db, "person_key")?))
 }
 
-/// Gives a new ledger, or one from before there were checksums, those that it lacks.
+/// Adds missing checksums to a new ledger, or to one from before there were checksums.
 pub(crate) fn complete(db: &Connection) -> rusqlite::Result<()> {
     for name in ["arrival", "merged"] {
         if lacks(db, name)? {
@@ -94,7 +94,7 @@ fn keep(db: &Connection, name: &str, value: impl ToSql) -> rusqlite::Result<()> 
     Ok(())
 }
 
-/// Both in one statement: between two, the writer may commit.
+/// One statement for both, as the writer may commit between two.
 fn verified<T: FromSql>(
     db: &Connection,
     name: &str,

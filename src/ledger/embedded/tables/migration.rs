@@ -1,8 +1,8 @@
-//! From the tables of an older version to those of this one, a version at a time.
+//! Migrates the tables of an older version to this one, a version at a time.
 //!
 //! # What always holds
-//! * A step and the version it leads to are one transaction: a kill in the middle leaves the ledger as
-//!   it was, and the next start begins again.
+//! * A step and its new version number are one transaction: a kill leaves the ledger as it was before the
+//!   step, and the next start continues there.
 //! * A new ledger and a migrated one have the same tables (`tests`).
 
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::ledger::embedded::tables::open_error::OpenError;
 use crate::ledger::embedded::tables::schema;
 use crate::ledger::embedded::tables::version::VERSION;
 
-/// What leads from version `index + 1` to the next.
+/// The step at `index` leads from version `index + 1` to the next.
 const STEPS: [&str; 4] = [
     "
 ALTER TABLE destination ADD COLUMN paused_at INTEGER;
@@ -41,16 +41,16 @@ CREATE INDEX parked_since ON parked (parked_at);
 ALTER TABLE rejected ADD COLUMN checksum INTEGER;
 CREATE INDEX rejected_destination ON rejected (destination);
 ",
-    // A walk says since when, how far and of how much it is.
+    // A walk stores when it began, its progress and its size.
     "
 UPDATE audience SET walk = walk || ';0 0 0', checksum = NULL WHERE walk IS NOT NULL;
 ",
-    // There is a journal in front of the tables: whoever does not know of it would lose what is in it.
+    // There is a log in front of the tables: a version that does not know it would lose its contents.
     "
 INSERT OR IGNORE INTO meta VALUES ('merged', 0);
 ",
-    // A deletion counts at its own time, so that when it arrived is kept beside it; and messages that
-    // have no time of their own are remembered.
+    // A deletion counts at its own time, so its arrival is stored beside it; and messages without a reliable
+    // time are remembered.
     "
 ALTER TABLE forgotten ADD COLUMN seen_at INTEGER;
 ALTER TABLE rejected ADD COLUMN event_at INTEGER;
@@ -63,7 +63,7 @@ CREATE TABLE message (
 ",
 ];
 
-/// Brings a ledger of version `found` to [`VERSION`].
+/// Migrates a ledger of version `found` to [`VERSION`].
 pub(crate) fn run(db: &Connection, found: i64) -> rusqlite::Result<()> {
     for (from, step) in (1..).zip(STEPS).skip_while(|(from, _)| *from < found) {
         tracing::info!(from, to = from + 1, of = VERSION, "migrating the ledger");
@@ -75,7 +75,7 @@ pub(crate) fn run(db: &Connection, found: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Brings a closed database to [`VERSION`].
+/// Migrates a database that nobody has open to [`VERSION`].
 pub(crate) fn migrate(database: &Path) -> Result<(), OpenError> {
     let connection = Connection::open(database)?;
     connection.execute_batch(

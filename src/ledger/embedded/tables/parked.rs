@@ -1,5 +1,5 @@
-//! What LaunchDarkly said of members it refused, kept until they are taken, discarded, or too old or
-//! too many.
+//! LaunchDarkly's answers for parked members, kept until the member is taken, discarded, or expires by age or
+//! number.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -9,7 +9,7 @@ use crate::ledger::embedded::tables::checksum;
 use crate::ledger::embedded::tables::checksum::Checksum;
 use crate::membership::Timestamp;
 
-/// How long, how many and how much is kept.
+/// Retention of park reasons.
 #[derive(Debug)]
 pub(crate) struct Parked {
     kept: Retention,
@@ -17,7 +17,7 @@ pub(crate) struct Parked {
     may_be_too_many: bool,
 }
 
-/// What was said of a member, and when.
+/// The park reason of a member, and when it was stored.
 pub(crate) fn load(
     db: &Connection,
     audience: i64,
@@ -49,7 +49,7 @@ fn checksum_of(audience: i64, key: &str, at: Timestamp, reason: &ParkReason) -> 
     sum.text(code).text(message).text(id).finish()
 }
 
-/// Reads every record; one that is not as it was written is an error.
+/// Verifies every park reason; damage is an error.
 pub(crate) fn verify_all(db: &Connection) -> rusqlite::Result<()> {
     let mut statement = db.prepare("SELECT audience, context_key FROM parked")?;
     let mut rows = statement.query([])?;
@@ -59,7 +59,7 @@ pub(crate) fn verify_all(db: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Writes what was said of a member, in the place of what was said before.
+/// Stores the park reason of a member, in place of the previous one.
 pub(crate) fn keep(
     db: &Connection,
     audience: i64,
@@ -83,7 +83,7 @@ impl Parked {
         Self { kept, may_be_too_many: true }
     }
 
-    /// Keeps the words.
+    /// Stores the reason of a member that was just parked.
     pub fn insert(
         &mut self,
         db: &Connection,
@@ -96,14 +96,14 @@ impl Parked {
         keep(db, audience, key, at, reason)
     }
 
-    /// The member was taken, or its row is gone: what was said of it no longer matters.
+    /// The member was taken or its row is gone: erases its reason.
     pub fn erase(db: &Connection, audience: i64, key: &str) -> rusqlite::Result<()> {
         db.prepare_cached("DELETE FROM parked WHERE audience = ?1 AND context_key = ?2")?
             .execute(params![audience, key])?;
         Ok(())
     }
 
-    /// Those of a slice that are too old or too many, the oldest first, with their audiences; erased.
+    /// Erases a slice of the reasons that are too old or too many, oldest first; returns their members.
     pub fn take_slice(
         &mut self,
         db: &Connection,
@@ -119,7 +119,7 @@ impl Parked {
                          + length(message) + length(answer_id)), 0) FROM parked",
                 )?
                 .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            // Their share of the bytes: words are much alike.
+            // The same share of the entries as of the bytes: reasons are of similar size.
             let over = bytes.saturating_sub(kept.max_bytes);
             let for_bytes = (over * count).div_ceil(bytes.max(1));
             excess = count.saturating_sub(kept.max_count).max(for_bytes);
@@ -147,8 +147,8 @@ impl Parked {
 /// Parked members that were too old or too many.
 #[derive(Debug)]
 pub(crate) struct Excess {
-    /// The row of the audience, and the context key, of each.
+    /// The row of the audience and the context key of each.
     pub members: Vec<(i64, String)>,
-    /// There are others.
+    /// There are more.
     pub is_more: bool,
 }

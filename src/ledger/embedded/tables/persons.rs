@@ -1,8 +1,8 @@
-//! Persons: how a deletion finds the members of a user id without keeping the user id.
+//! Persons: how a deletion finds the members of a user id without storing the user id.
 //!
-//! Where the context key is not the user id itself, a keyed hash of the user id is kept with the
-//! member. A deletion leaves the hash behind as a tombstone, so that a retried older event does not
-//! bring the person back. The key lives in the ledger; it hides nothing from who holds the file.
+//! Where the context key is not the user id, a keyed hash of the user id is stored with the member. A
+//! deletion leaves the hash as a tombstone, so that a late, older event does not bring the person back. The
+//! key is in the ledger itself, so it hides nothing from whoever has the file.
 
 use hmac::{Hmac, KeyInit, Mac};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -15,11 +15,11 @@ use crate::ledger::embedded::tables::database::Database;
 use crate::ledger::embedded::tables::meta;
 use crate::membership::Timestamp;
 
-/// Hashes user ids, and remembers who was deleted.
+/// Hashes user ids and remembers deletions.
 #[derive(Debug)]
 pub(crate) struct Persons {
     key: Vec<u8>,
-    /// Whether anybody was ever deleted: while not, deltas need no look-up.
+    /// Whether there is any tombstone: if not, deltas need no look-up.
     any_forgotten: bool,
 }
 
@@ -36,7 +36,7 @@ impl Persons {
         self.keyed(&[&destination.to_be_bytes(), user_id.as_bytes()])
     }
 
-    /// The keyed hash of a message of one destination; a user id has another one.
+    /// The keyed hash of a message of one destination; never equal to that of a user id.
     pub fn hash_of_message(&self, destination: i64, message: &[u8; 16]) -> [u8; 16] {
         self.keyed(&[b"message", &destination.to_be_bytes()[..], message])
     }
@@ -53,7 +53,7 @@ impl Persons {
         hash
     }
 
-    /// What a deletion of the person has left.
+    /// The tombstone of a person, if there was a deletion.
     pub fn tombstone(
         &self,
         db: &Database,
@@ -71,8 +71,8 @@ impl Persons {
             .optional()
     }
 
-    /// Leaves the tombstone of a deletion that arrived at `arrival`; of several the latest counts, and
-    /// it is kept as long as the last one to arrive.
+    /// Stores the tombstone of a deletion that arrived at `arrival`. Of several deletions the latest counts,
+    /// and it is kept as long as the last one to arrive.
     pub fn remember(
         &mut self,
         db: &Connection,
@@ -92,7 +92,7 @@ impl Persons {
     }
 }
 
-/// Writes a tombstone in the place of the one that may be there; `seen_at`: when its deletion arrived.
+/// Writes a tombstone in place of the previous one; `seen_at`: when its deletion arrived.
 pub(crate) fn keep(
     db: &Connection,
     person: &[u8; 16],
@@ -109,7 +109,7 @@ pub(crate) fn keep(
 
 /// Erases the tombstones of deletions that arrived before `oldest`.
 pub(crate) fn purge(db: &Connection, oldest: Timestamp) -> rusqlite::Result<()> {
-    // One of an older version was left when it arrived.
+    // Tombstones of older versions have no `seen_at`: their deletions counted at their arrival.
     db.execute(
         "DELETE FROM forgotten WHERE max(forgotten_at, coalesce(seen_at, 0)) < ?1",
         [oldest.0],
@@ -125,7 +125,7 @@ fn tombstone(row: &Row<'_>) -> rusqlite::Result<Tombstone> {
     Ok(Tombstone(Timestamp(at)))
 }
 
-/// `seen_at`: one of an older version has none.
+/// `seen_at`: missing in tombstones of older versions.
 fn checksum_of(person: &[u8; 16], at: i64, seen_at: Option<i64>) -> u32 {
     let mut checksum = Checksum::new();
     checksum.bytes(person).number(at);
@@ -135,7 +135,7 @@ fn checksum_of(person: &[u8; 16], at: i64, seen_at: Option<i64>) -> u32 {
     checksum.finish()
 }
 
-/// Reads every tombstone; one that is not as it was written is an error.
+/// Verifies every tombstone; damage is an error.
 pub(crate) fn verify_all(db: &Connection) -> rusqlite::Result<()> {
     db.prepare("SELECT person, forgotten_at, seen_at, checksum FROM forgotten")?
         .query_map([], |row| tombstone(row).map(|_| ()))?

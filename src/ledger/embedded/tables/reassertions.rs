@@ -1,21 +1,21 @@
-//! Rows of members that are to be told once more, some time after they were settled.
+//! Planned re-assertions: members to be told once more, some time after they were settled.
 
 use rusqlite::{Connection, Row, params};
 
 use crate::ledger::embedded::tables::checksum::{self, Checksum};
 use crate::membership::Timestamp;
 
-/// A member that was settled then, by the row of its audience and its context key.
+/// The settle's stamp, the row of the audience, and the context key.
 type Reassertion = (i64, i64, String);
 
-/// When the one that was settled last was.
+/// The stamp of the latest settle among them.
 pub(crate) fn latest(db: &Connection) -> rusqlite::Result<Option<Timestamp>> {
     let latest: Option<i64> =
         db.query_row("SELECT max(settled_at) FROM reassertion", [], |row| row.get(0))?;
     Ok(latest.map(Timestamp))
 }
 
-/// Notes that a member settled at `at` is to be told once more.
+/// Plans to tell a member once more that was settled at `at`.
 pub(crate) fn insert(
     db: &Connection,
     audience: i64,
@@ -27,7 +27,7 @@ pub(crate) fn insert(
     Ok(())
 }
 
-/// Takes out those that were settled until `through`, at most `limit`.
+/// Removes and returns up to `limit` of those settled until `through`.
 pub(crate) fn take(
     db: &Connection,
     through: Timestamp,
@@ -54,7 +54,7 @@ pub(crate) fn checksum_of(at: i64, audience: i64, key: &str) -> u32 {
     Checksum::new().number(at).number(audience).text(key).finish()
 }
 
-/// Reads every planned re-assertion; one that is not as it was written is an error.
+/// Verifies every planned re-assertion; damage is an error.
 pub(crate) fn verify_all(db: &Connection) -> rusqlite::Result<()> {
     db.prepare("SELECT settled_at, audience, context_key, checksum FROM reassertion")?
         .query_map([], |row| reassertion(row).map(|_| ()))?

@@ -1,5 +1,5 @@
-//! Rejected events, kept so that they can be replayed once the mapping is mended. Bounded in age,
-//! number and bytes: the oldest go first.
+//! Rejected events, kept so that they can be replayed once the mapping is fixed. Bounded in age, number and
+//! bytes: the oldest go first.
 
 use rusqlite::{Connection, ToSql, params};
 
@@ -9,25 +9,25 @@ use crate::ledger::embedded::tables::checksum;
 use crate::ledger::embedded::tables::checksum::Checksum;
 use crate::membership::Timestamp;
 
-/// Oldest events that go when a new one finds no room; upkeep does the rest.
+/// Oldest events erased when a new one finds no room; upkeep does the rest.
 const AT_ONCE: usize = 16;
 
-/// What is kept, counted.
+/// Counts and bounds the rejected events.
 #[derive(Debug)]
 pub(crate) struct Rejected {
     count: u64,
     bytes: u64,
     kept: Retention,
-    /// Something was erased since this was last asked for.
+    /// Something was erased since this was last taken.
     has_erased: bool,
 }
 
-/// What tells whether an event is as it was written.
+/// The checksum of an event's row.
 pub(crate) fn checksum_of(received_at: Timestamp, reason: &str, detail: &str, body: &[u8]) -> u32 {
     Checksum::new().number(received_at.0).text(reason).text(detail).bytes(body).finish()
 }
 
-/// Reads every event; one that is not as it was written is an error.
+/// Verifies every event; damage is an error.
 pub(crate) fn verify_all(db: &Connection) -> rusqlite::Result<()> {
     let mut statement =
         db.prepare("SELECT received_at, reason, detail, body, checksum FROM rejected")?;
@@ -48,7 +48,7 @@ impl Rejected {
         Ok(rejected)
     }
 
-    /// Counts what there is, at opening and after a transaction that was rolled back.
+    /// Reads the counts, at opening and after a rollback.
     pub fn reload(&mut self, db: &Connection) -> rusqlite::Result<()> {
         (self.count, self.bytes) = db
             .prepare_cached("SELECT count(*), coalesce(sum(length(body)), 0) FROM rejected")?
@@ -56,7 +56,7 @@ impl Rejected {
         Ok(())
     }
 
-    /// Keeps one event.
+    /// Stores one event.
     pub fn keep(
         &mut self,
         db: &Connection,
@@ -95,8 +95,8 @@ impl Rejected {
         Ok(())
     }
 
-    /// Erases the events of a person that happened until `through`; of one that an older version kept
-    /// it is only known when it arrived.
+    /// Erases the events of a person that happened until `through`; events that an older version stored have
+    /// only their arrival.
     pub fn forget(
         &mut self,
         db: &Connection,
@@ -108,7 +108,7 @@ impl Rejected {
         Ok(())
     }
 
-    /// Erases one event of a destination. `true`: it was there.
+    /// Erases one event of a destination. `true`: there was one.
     pub fn discard(
         &mut self,
         db: &Connection,
@@ -131,7 +131,7 @@ impl Rejected {
         Ok(erased > 0)
     }
 
-    /// Erases a slice of what is too old or too much. `true`: there is more.
+    /// Erases a slice of the events that are too old or too many. `true`: there are more.
     pub fn purge_slice(
         &mut self,
         db: &Connection,
@@ -147,7 +147,7 @@ impl Rejected {
         Ok(erased >= limit)
     }
 
-    /// Whether something was erased since this was last asked.
+    /// Takes the flag whether anything was erased since the last call.
     pub fn take_erased(&mut self) -> bool {
         std::mem::take(&mut self.has_erased)
     }

@@ -1,7 +1,7 @@
-//! Whether a database says what was written into it.
+//! Whether a database is sound: holds what was written into it.
 //!
-//! [`header`], [`log`] and [`roots`] are quick at any size: they are part of every start. [`faults`]
-//! reads every page and every row, and what holds between the tables.
+//! [`header`], [`log`] and [`roots`] are fast at any size and part of every start. [`faults`] reads every
+//! page and every row, and checks the invariants between tables.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,13 +22,13 @@ use crate::ledger::embedded::tables::sqlite_log;
 use crate::ledger::embedded::tables::version::VERSION;
 use rusqlite::{Connection, params};
 
-/// Most faults that are told: more say no more.
+/// Most faults that are listed: more would tell no more.
 const MOST: u32 = 20;
 
-/// Members in one reading.
+/// Members read at once.
 const ROWS: usize = 1000;
 
-/// What holds between tables, and what a row that breaks it is.
+/// Invariants between tables: what a violation is called, and a query that counts violations.
 const BETWEEN_TABLES: [(&str, &str); 6] = [
     (
         "members of an unknown audience",
@@ -61,14 +61,14 @@ const BETWEEN_TABLES: [(&str, &str); 6] = [
     ),
 ];
 
-/// Everything that is wrong with this database, at most [`MOST`] lines of each kind.
+/// Every fault of this database, at most [`MOST`] of each kind.
 pub(crate) fn faults(db: &Connection) -> Result<Vec<String>, Damage> {
     let mut faults: Vec<String> = db
         .prepare(&format!("PRAGMA integrity_check({MOST})"))?
         .query_map([], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     faults.retain(|line| line != "ok");
-    // What holds between the tables of an older version is that version's to say.
+    // The invariants of an older version are not known here.
     if !faults.is_empty() || schema::version(db)? < VERSION {
         return Ok(faults);
     }
@@ -82,8 +82,7 @@ pub(crate) fn faults(db: &Connection) -> Result<Vec<String>, Damage> {
     Ok(faults)
 }
 
-/// Reads every row that has a checksum, but those of members; one that is not as it was written is
-/// an error.
+/// Verifies every row that has a checksum, except those of members; damage is an error.
 pub(crate) fn few_rows(db: &Connection) -> rusqlite::Result<()> {
     meta::arrival(db)?;
     meta::blob(db, "person_key")?;
@@ -106,8 +105,8 @@ fn every_row(db: &Connection) -> rusqlite::Result<()> {
     }
 }
 
-/// Whether the file is as long as its header says, or what it lacks is in the log: a checkpoint copies
-/// the header before the last pages, and a kill may come between. One that was cut off is not.
+/// Whether the file is as long as its header says, or the missing pages are in SQLite's log: a checkpoint may
+/// have written the header before the last pages when it was killed. A truncated file is not sound.
 pub(crate) fn header(path: &Path) -> Result<(), OpenError> {
     let failed = |source| OpenError::Directory { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;
@@ -124,7 +123,7 @@ pub(crate) fn header(path: &Path) -> Result<(), OpenError> {
         size => u64::from(size),
     };
     let (pages, changed, valid_for) = (number(28), number(24), number(92));
-    // Otherwise the number of pages is not kept there (the SQLite file format, section 1.3.8).
+    // Otherwise the header does not hold the number of pages (the SQLite file format, section 1.3.8).
     if changed == valid_for && length < pages * page {
         let lacking = length / page + 1..=pages;
         if !sqlite_log::has_pages(path, lacking).map_err(failed)? {
@@ -134,8 +133,8 @@ pub(crate) fn header(path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Whether the write-ahead log holds all that was committed. Before anybody opens the database, who
-/// would make the log fit what can be read of it; nobody may be writing it.
+/// Whether SQLite's log holds everything that was committed. Must run before anybody opens the database,
+/// which would cut the log to what can be read of it; nobody may be writing it.
 pub(crate) fn log(path: &Path) -> Result<(), OpenError> {
     match sqlite_log::damage(path) {
         Ok(None) => Ok(()),
@@ -144,8 +143,8 @@ pub(crate) fn log(path: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// Whether the tables are those of this version, and the first and last rows of each table and index
-/// can be reached from its root.
+/// Whether the tables are those of this version, and the first and last rows of each table and index can be
+/// reached from its root.
 pub(crate) fn roots(db: &Connection) -> Result<(), OpenError> {
     let expected = Connection::open_in_memory()?;
     schema::make(&expected)?;
@@ -178,7 +177,7 @@ pub(crate) fn roots(db: &Connection) -> Result<(), OpenError> {
     if faults.is_empty() { Ok(()) } else { Err(OpenError::Damaged(faults)) }
 }
 
-/// Each descends from a root to both ends. One `min` and one `max` to a query: two are a scan.
+/// Each descends from a root to both ends. One `min` or `max` in a subquery: two in one query are a scan.
 const REACH: [&str; 18] = [
     "SELECT count(*) FROM (SELECT * FROM meta LIMIT 1)",
     "SELECT (SELECT min(id) FROM destination), (SELECT max(id) FROM destination)",
@@ -204,7 +203,7 @@ const REACH: [&str; 18] = [
          WHERE person IS NOT NULL ORDER BY person LIMIT 1)",
 ];
 
-/// Tables and indexes by name, each with its columns in order.
+/// The columns of every table and index, by name.
 fn shape(db: &Connection) -> rusqlite::Result<BTreeMap<String, Vec<String>>> {
     let named: Vec<(String, String)> = db
         .prepare(
@@ -236,7 +235,7 @@ pub(crate) enum Damage {
 }
 
 impl Damage {
-    /// What cannot even be read is a fault too, and no reason to give up without a word.
+    /// What cannot be read is a fault too.
     pub(crate) fn faults(self) -> Vec<String> {
         match self {
             Self::Found(faults) => faults,

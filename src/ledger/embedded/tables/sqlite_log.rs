@@ -1,12 +1,12 @@
-//! Whether the write-ahead log holds all that was committed, before SQLite reads it.
+//! Whether SQLite's log holds everything that was committed, checked before SQLite reads it.
 //!
-//! SQLite takes the log to end at the first frame that is not as it was written: it cannot tell a
-//! transaction that a power failure tore, which was promised to nobody, from a bit that flipped in one
-//! that was. Whatever stood behind it would be gone without a word. So before it is opened:
-//! * The index beside the log (`-shm`) says how many frames were committed and synced, if the process
-//!   was killed and the machine was not.
-//! * A transaction is begun only when the one before is synced: if a frame is bad and two transactions
-//!   end behind it, or one goes on behind the first end, no power failure can have done that.
+//! SQLite considers the log to end at the first bad frame: it cannot tell a transaction torn by a power
+//! failure, which was promised to nobody, from a bit that flipped in one that was promised. Everything behind
+//! that frame would be lost silently. So before SQLite opens it:
+//! * The index beside that log (`-shm`) says how many frames were committed and synced, if the process was
+//!   killed but the machine was not.
+//! * A transaction is begun only when the one before is synced: if a frame is bad and two transactions end
+//!   behind it, or another one goes on behind the first end, no power failure can have done that.
 //!
 //! The formats: `SQLite`, "WAL-mode File Format".
 
@@ -22,12 +22,12 @@ const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
 const VERSION: u32 = 3_007_000;
 
-/// What is wrong with the log of the database at `path`, if anything is. Nobody may be writing it.
+/// The fault of SQLite's log for the database at `path`, if there is one. Nobody may be writing the log.
 pub(crate) fn damage(path: &Path) -> io::Result<Option<String>> {
     let Some(mut log) = open(&with_suffix(path, "-wal"))? else { return Ok(None) };
     let mut head = [0; HEADER];
     if !fill(&mut log, &mut head)? || head == [0; HEADER] {
-        return Ok(None); // it was made, and the machine died before anything was in it
+        return Ok(None); // created, but the machine died before it was written
     }
     let Some(header) = Header::read(&head) else {
         return Ok(Some("the header of the write-ahead log is not as it was written".to_owned()));
@@ -44,7 +44,7 @@ pub(crate) fn damage(path: &Path) -> io::Result<Option<String>> {
     Ok(frames.damage(committed.unwrap_or(0)))
 }
 
-/// Whether the log of the database at `path` holds all of these pages, in transactions that ended.
+/// Whether committed transactions in SQLite's log for the database at `path` hold all of these pages.
 pub(crate) fn has_pages(path: &Path, pages: RangeInclusive<u64>) -> io::Result<bool> {
     let Some(mut log) = open(&with_suffix(path, "-wal"))? else { return Ok(false) };
     let mut head = [0; HEADER];
@@ -76,7 +76,7 @@ fn open(path: &Path) -> io::Result<Option<BufReader<File>>> {
     }
 }
 
-/// `false`: the file ends before.
+/// Fills the buffer. `false`: the file ends before.
 fn fill(from: &mut impl Read, bytes: &mut [u8]) -> io::Result<bool> {
     match from.read_exact(bytes) {
         Ok(()) => Ok(true),
@@ -85,12 +85,12 @@ fn fill(from: &mut impl Read, bytes: &mut [u8]) -> io::Result<bool> {
     }
 }
 
-/// The four bytes at `at` as a number, the first byte the largest.
+/// The four bytes at `at` as a big-endian number.
 fn number(bytes: &[u8], at: usize) -> u32 {
     bytes[at..].iter().take(4).fold(0, |sum, byte| sum << 8 | u32::from(*byte))
 }
 
-/// The sums that each frame carries on from the one before.
+/// The running checksum that each frame continues from the one before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sums(u32, u32);
 
@@ -99,7 +99,7 @@ impl Sums {
         Self(number(bytes, at), number(bytes, at + 4))
     }
 
-    /// Over `bytes`, a multiple of eight.
+    /// Continues over `bytes`, whose length is a multiple of eight.
     fn over(self, bytes: &[u8], order: Order) -> Self {
         match order {
             Order::Little => self.over_words(bytes, u32::from_le_bytes),
@@ -117,7 +117,7 @@ impl Sums {
     }
 }
 
-/// In which order the bytes of the words that are summed stand.
+/// Byte order of the words that are summed.
 #[derive(Clone, Copy)]
 enum Order {
     Little,
@@ -130,14 +130,14 @@ impl Order {
 
 struct Header {
     page_bytes: usize,
-    /// New in each generation of the log.
+    /// New whenever SQLite restarts the log.
     salts: [u8; 8],
     sums: Sums,
     order: Order,
 }
 
 impl Header {
-    /// `None`: it is not as it was written.
+    /// `None`: the header is damaged.
     fn read(bytes: &[u8; HEADER]) -> Option<Self> {
         let order = match number(bytes, 0) {
             0x377f_0682 => Order::Little,
@@ -155,16 +155,16 @@ impl Header {
     }
 }
 
-/// What has been read of a log.
+/// What has been read of SQLite's log.
 struct Frames<'a> {
     header: &'a Header,
     sums: Sums,
     /// Frames before the first bad one.
     sound: u32,
     is_sound: bool,
-    /// Behind the first bad one: transactions of this generation that end, …
+    /// Behind the first bad frame: transactions of this generation that end, …
     ends: u32,
-    /// … and whether another frame of this generation stands behind an end.
+    /// … and whether a further frame of this generation follows such an end.
     goes_on: bool,
 }
 
@@ -199,9 +199,10 @@ impl<'a> Frames<'a> {
     }
 }
 
-/// How many frames of the generation with these salts were committed; `None`: the index does not say.
+/// How many frames of the generation with these salts were committed; `None` if the index does not say.
 fn committed_frames(mut index: BufReader<File>, salts: [u8; 8]) -> io::Result<Option<u32>> {
-    // Twice the same, written one after the other, in the order of bytes of this machine.
+    // The header of the index is stored twice, in native byte order; the copies differ if a write was
+    // interrupted.
     const ONE: usize = 48;
     let mut both = [0; 2 * ONE];
     if !fill(&mut index, &mut both)? {

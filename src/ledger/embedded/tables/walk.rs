@@ -1,4 +1,4 @@
-//! A walk as it is written with its audience: what is done to every member, and how far that has come.
+//! A walk as stored with its audience: the task, and how far it has come.
 
 use std::fmt;
 
@@ -7,17 +7,17 @@ use crate::membership::Timestamp;
 /// What is done to each member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Task {
-    /// It is told again as it is, unless it was told since the walk began.
+    /// The member is told again, unless it was told since the walk began.
     #[default]
     Resync,
-    /// It is removed and erased, unless it changed after this.
+    /// The member is removed and erased, unless it changed after this.
     Retract { through: Timestamp },
-    /// It is removed and erased, unless one of these rules chose its context key.
+    /// The member is removed and erased, unless one of these rules chose its context key.
     RetractStale { current: Vec<u32> },
 }
 
 impl Task {
-    /// The word that people and programs know it by.
+    /// The name that is stored and shown to people.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Resync => "resync",
@@ -27,16 +27,15 @@ impl Task {
     }
 }
 
-/// A task, the context key it has come to, and how much that is. Decides nothing: for people.
+/// A task, the context key that it has reached, and its progress. Progress is only shown, it decides nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Walk {
     pub task: Task,
     pub after: String,
     pub since: Timestamp,
-    /// Members it has come past.
+    /// Members that the walk has passed.
     pub visited: u64,
-    /// Members that were in the audience when it began; those that left are visited too. Zero: it
-    /// was not counted.
+    /// Members in the audience when the walk began; those that left are visited too. Zero: not counted.
     pub expected: u64,
 }
 
@@ -45,7 +44,7 @@ impl Walk {
         Self { task, after: String::new(), since, visited: 0, expected }
     }
 
-    /// Reads what [`fmt::Display`] wrote.
+    /// Parses what [`fmt::Display`] writes.
     pub fn parse(text: &str, after: Option<String>) -> Option<Self> {
         let (text, progress) = text.split_once(';')?;
         let mut words = text.split(' ');

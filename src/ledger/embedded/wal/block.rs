@@ -1,4 +1,4 @@
-//! One block as it stands in a file: a header, then the records, then zeros up to a multiple of eight.
+//! One block in a file: a header, then the records, then zeros up to a multiple of eight.
 //!
 //! | bytes | what |
 //! | --- | --- |
@@ -9,38 +9,37 @@
 //! | 4 | CRC-32 of the ledger's key, the version, the number, the bytes and the records |
 //!
 //! # Versions
-//! The version says how the records are to be read. The header, and what its checksum is of, stay the
-//! same in every version from 2 on: so a block of a version that is not known can be told from one
-//! that is damaged.
+//! The version says how to decode the records. The header and the scope of its checksum are the same in every
+//! version from 2 on, so that a block of an unknown version can be told from a damaged one.
 //!
-//! * 1 had the letter `J` where the version stands now, and a checksum of the number, the bytes and the
-//!   records alone.
-//! * 2 has a version, and the key in the checksum. What senders send stands in the files, and old blocks
-//!   are read at a start to see whether anything newer stands behind a bad one: without the key, a
-//!   sender could send something that looks like a block.
+//! * Version 1 has the letter `J` in place of the version, and a checksum of the number, the length and the
+//!   records only.
+//! * Version 2 has a version, and a keyed checksum. The files contain what senders send, and a start also
+//!   searches old blocks for a newer one behind a bad one: without the key, a sender could send something
+//!   that looks like a block.
 
-/// Begins every block.
+/// The first bytes of every block.
 pub(crate) const MAGIC: [u8; 7] = *b"cohortd";
-/// The version that is written, and the newest that can be read.
+/// The version that is written, and the newest that is understood.
 pub(crate) const VERSION: u8 = 2;
-/// The version that had no version, and what stands in its place.
+/// Version 1, which has no version field, and the letter in its place.
 pub(crate) const UNVERSIONED: u8 = 1;
 const UNVERSIONED_MARK: u8 = b'J';
-/// Bytes of a header.
+/// Bytes of the header.
 pub(crate) const HEADER: usize = 24;
-/// Blocks begin at multiples of this.
+/// Blocks start at multiples of this.
 pub(crate) const ALIGNED: usize = 8;
 
-/// The ledger's key, as the checksum of every block begins with it.
+/// The keyed checksum of blocks: a CRC that has already consumed the ledger's key.
 #[derive(Clone)]
 pub(crate) struct Seal(crc32fast::Hasher);
 
-/// A header that was read.
+/// A decoded header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub version: u8,
     pub number: u64,
-    /// Of the records.
+    /// Bytes of the records.
     pub bytes: usize,
     checksum: u32,
 }
@@ -52,7 +51,7 @@ impl std::fmt::Debug for Seal {
 }
 
 impl Seal {
-    /// `key`: made with the ledger, and known to nobody who cannot read it.
+    /// `key`: created with the ledger, and known only to those who can read the ledger.
     pub fn of(key: &[u8]) -> Self {
         let mut sum = crc32fast::Hasher::new();
         sum.update(b"journal");
@@ -60,7 +59,7 @@ impl Seal {
         Self(sum)
     }
 
-    /// Makes a block of what stands behind the room for its header. `None`: it is too large.
+    /// Completes a block whose records follow a gap for the header. `None`: it is too large.
     pub(crate) fn put(&self, number: u64, block: &mut Vec<u8>) -> Option<()> {
         let (header, records) = block.split_at_mut_checked(HEADER)?;
         let length = u32::try_from(records.len()).ok()?;
@@ -74,7 +73,7 @@ impl Seal {
         Some(())
     }
 
-    /// Whether these are the records that were written with this header.
+    /// Whether these records match the header.
     pub(crate) fn is_on(&self, header: &Header, records: &[u8]) -> bool {
         header.bytes == records.len()
             && self.checksum(header.version, header.number, records) == Some(header.checksum)
@@ -96,7 +95,7 @@ impl Seal {
 }
 
 impl Header {
-    /// `None`: no block begins here.
+    /// `None`: no block starts here.
     pub fn read(bytes: &[u8; HEADER]) -> Option<Self> {
         let (magic, rest) = bytes.split_first_chunk::<7>()?;
         let (version, rest) = rest.split_first()?;
@@ -115,7 +114,7 @@ impl Header {
         })
     }
 
-    /// From the beginning of this block to the next.
+    /// Bytes from the start of this block to the next.
     pub fn whole(&self) -> u64 {
         (HEADER + self.bytes.next_multiple_of(ALIGNED)) as u64
     }

@@ -1,4 +1,4 @@
-//! The two files of the log: appended to, and read back.
+//! The two files of the log: appending and reading back.
 
 use std::fs::File;
 use std::io;
@@ -12,31 +12,31 @@ use crate::ledger::embedded::wal::layout::{ANSWERED, Block, FILES};
 use crate::ledger::embedded::wal::log::Log;
 use crate::ledger::embedded::wal::recovery::Found;
 
-/// A file longer than this is left for the other one, once that is merged: 32 MiB. Written again and
-/// again, its place on the disk stays, and a sync has nothing to note but the bytes.
+/// Appending leaves a file longer than this, 32 MiB, once the other one is merged. The files are rewritten
+/// again and again: their space stays allocated, and a sync has only data to write, no metadata.
 const LONG: u64 = 32 << 20;
 
-/// A file that has to grow is written with zeros up to a multiple of this, 1 MiB: a sync that finds
-/// the file as long as before has nothing to note but the bytes. Space that was only set aside would
-/// not do, for its first use has to be noted too.
+/// A file is extended with zeros to a multiple of this, 1 MiB, so that most syncs find its length unchanged
+/// and have no metadata to write. Preallocated space (`fallocate`) would not do: its first use changes
+/// metadata too.
 const GROWTH: u64 = 1 << 20;
-/// A page: what was written in larger pieces the system keeps so, and counts as written again whole
-/// whenever a part of it is.
+/// One page: if more is written at once, the system caches it as one large folio, which every later write to
+/// a part of it makes dirty as a whole.
 const ZEROS: [u8; 4096] = [0; 4096];
 
-/// The files, open for those who append and for the writer, who reads them back.
+/// The two files. The append thread and the writer each have an instance of their own.
 #[derive(Debug)]
 pub(crate) struct Files {
     directory: PathBuf,
     seal: Seal,
     opened: [Option<Opened>; 2],
     answered: Option<File>,
-    /// Which is appended to, and where.
+    /// Index of the file that is appended to, and the offset of its end.
     current: usize,
     end: u64,
 }
 
-/// One of the two.
+/// An open file and its length.
 #[derive(Debug)]
 struct Opened {
     file: File,
@@ -44,7 +44,7 @@ struct Opened {
 }
 
 impl Files {
-    /// To go on behind what was found.
+    /// Continues behind the blocks that were found.
     pub fn new<T>(directory: &Path, found: &Found<T>) -> Self {
         let behind = found.blocks.last().map(|last| (last.file, last.offset + last.bytes));
         let (current, end) = behind.unwrap_or((0, 0));
@@ -58,8 +58,8 @@ impl Files {
         }
     }
 
-    /// Appends records as the block with this number: `block` has room for a header in front. They are
-    /// on stable storage when this returns a block, whether it is noted as answered or not.
+    /// Appends records as the block with this number; `block` has a gap for the header in front. They are on
+    /// stable storage when this returns a block, even if noting it as answered failed.
     pub fn append(
         &mut self,
         log: &Log,
@@ -69,7 +69,7 @@ impl Files {
     ) -> Result<Block, AppendError> {
         self.seal.put(number, block).ok_or(AppendError::TooLarge)?;
         self.turn(log).map_err(AppendError::Write)?;
-        // Made before anything is written: where there is no room for it, no number is used.
+        // Opened before anything is written: if that fails, the number stays free.
         self.open_answered().map_err(AppendError::Write)?;
         let (file, offset) = (self.current, self.end);
         let opened = self.open(file, true).map_err(AppendError::Write)?;
@@ -83,14 +83,14 @@ impl Files {
         }
     }
 
-    /// Begins the current file again if all is merged, or takes the other one if this is long or to be
-    /// emptied.
+    /// Restarts the current file if all of it is merged, or switches to the other one if this is long or to
+    /// be emptied.
     fn turn(&mut self, log: &Log) -> io::Result<()> {
         let is_long = self.end >= LONG;
         let turn = log.turn(self.current, is_long);
         for (opened, emptied) in self.opened.iter_mut().zip(turn.emptied) {
             if emptied {
-                *opened = None; // it is not as long as it was
+                *opened = None; // its length has changed: open it again
             }
         }
         if turn.begins_again {
@@ -114,7 +114,7 @@ impl Files {
             let file =
                 File::options().read(true).write(true).create(make).truncate(false).open(path)?;
             if is_new {
-                File::open(&self.directory)?.sync_all()?; // so that its name is on stable storage too
+                File::open(&self.directory)?.sync_all()?; // makes its directory entry durable
             }
             let bytes = file.metadata()?.len();
             *slot = Some(Opened { file, bytes });
@@ -136,12 +136,12 @@ impl Files {
         let bytes = [&number[..], &crc32fast::hash(&number).to_le_bytes()].concat();
         let noted = self.answered.as_ref().map_or(Ok(()), |file| file.write_all_at(&bytes, 0));
         if noted.is_err() {
-            self.answered = None; // opened again for the next block: it may be another file by then
+            self.answered = None; // opened again for the next block, perhaps as a new file
         }
         noted
     }
 
-    /// The records of a block that was published, read into `buffer`, which is used again.
+    /// Reads and verifies the records of a published block; `buffer` is reused.
     pub fn read<'a>(&mut self, block: &Block, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
         let not_as_written = || {
             let fault = format!("block {} of the journal is not as it was written", block.number);
@@ -162,8 +162,7 @@ impl Files {
 }
 
 impl Opened {
-    /// Makes the file grow first if it must: where there is no space for that, nothing of the block is
-    /// written.
+    /// Extends the file first if needed: if there is no space for that, nothing of the block is written.
     fn write(&mut self, block: &[u8], offset: u64) -> io::Result<()> {
         let mut end = offset + block.len() as u64;
         if end > self.bytes {
@@ -183,22 +182,22 @@ impl Opened {
 /// Why a block was not appended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AppendError {
-    /// Nothing of it counts, and its number is free; the disk may have no space.
+    /// Nothing of it was appended, and its number stays free; the disk may be full.
     #[error("the journal cannot be written")]
     Write(#[source] io::Error),
-    /// It is on stable storage, so that its number is used, but nothing says that it was answered.
+    /// It is on stable storage, so its number is used, but it is not noted as answered.
     #[error("the last block of the journal cannot be noted as answered")]
     Note {
         /// Where it is.
         block: Block,
-        /// What the system said.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// What the disk holds is not known any more.
+    /// What is on the disk is unknown.
     #[error("the journal cannot be synced")]
     Sync(#[source] io::Error),
-    /// No block is so large.
+    /// The block would exceed the format.
     #[error("the request is too large for the journal")]
     TooLarge,
 }

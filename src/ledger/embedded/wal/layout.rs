@@ -1,4 +1,4 @@
-//! The files of the log in the ledger's directory, and where in them a block is.
+//! The files of the log in the ledger's directory, and the location of a block.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -6,28 +6,28 @@ use std::path::Path;
 
 use tokio::time::Instant;
 
-/// Their names in the directory of the ledger.
+/// Names of the files in the ledger's directory.
 pub(crate) const FILES: [&str; 2] = ["journal-1", "journal-2"];
-/// The number of the last block that was answered, if the process was killed and the machine was not:
+/// Holds the number of the last block that was answered, if the process was killed but the machine was not:
 /// written after each sync, and not synced itself.
 pub(crate) const ANSWERED: &str = "journal-answered";
 
-/// Where a block is.
+/// The location of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Block {
     /// Its number.
     pub number: u64,
-    /// Which of the files.
+    /// Index of its file.
     pub file: usize,
-    /// Of its header.
+    /// Offset of its header.
     pub offset: u64,
-    /// Of header and records.
+    /// Bytes of header and records.
     pub bytes: u64,
-    /// Before its first stamp was given out; `None`: by a daemon of before.
+    /// An instant before its first stamp was given out; `None` if an earlier process wrote it.
     pub began: Option<Instant>,
 }
 
-/// What [`ANSWERED`] says; zero if it cannot be read: then it says nothing.
+/// The number in [`ANSWERED`]; 0 if it cannot be read.
 pub(crate) fn answered(path: &Path) -> u64 {
     let mut bytes = [0; 12];
     let read = File::open(path).and_then(|file| file.read_exact_at(&mut bytes, 0));
@@ -39,7 +39,7 @@ pub(crate) fn answered(path: &Path) -> u64 {
     if is_sound { u64::from_le_bytes(number) } else { 0 }
 }
 
-/// Whether anything is there to be merged or moved.
+/// Whether there are log files, which may have to be merged or moved.
 pub(crate) fn exist(directory: &Path) -> bool {
     FILES.iter().any(|name| fs::exists(directory.join(name)).unwrap_or(true))
 }

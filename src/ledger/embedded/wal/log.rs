@@ -1,5 +1,5 @@
-//! The log as the writer and those who append both see it: what was published and is not merged, and whose turn
-//! it is among the files.
+//! The state of the log shared by the writer and the append thread: which blocks are published and not
+//! merged, and which file is in use.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -12,29 +12,29 @@ use tokio::time::Instant;
 use crate::ledger::embedded::wal::layout::{Block, FILES};
 use crate::ledger::embedded::wal::recovery::Found;
 
-/// Bytes that wait to be merged from which nothing more is appended.
+/// Appending pauses at this many unmerged bytes …
 const MOST_BYTES: u64 = 256 << 20;
-/// The same in blocks: each is known in memory.
+/// … or unmerged blocks: each has an entry in memory.
 const MOST_BLOCKS: usize = 100_000;
 
-/// What the writer and those who append both see.
+/// The state of the log shared by the writer and the append thread.
 #[derive(Debug)]
 pub(crate) struct Log {
     state: Mutex<State>,
-    /// Something was merged, or nothing will be any more.
+    /// Notified when blocks were merged, or none will be any more.
     merged: Condvar,
 }
 
 #[derive(Debug)]
 struct State {
-    /// Requests go through the journal.
+    /// Requests go through the log.
     is_used: bool,
-    /// A request was taken to be appended and is not published yet.
+    /// A request was taken and is not published yet.
     is_appending: bool,
     /// The writer has ended.
     is_closed: bool,
     turn: Turn,
-    /// The number of the last block that was published, or merged.
+    /// The number of the last block that was published, or merged if there is none.
     last: u64,
     /// The number of the last block that the writer has read.
     read: u64,
@@ -43,14 +43,14 @@ struct State {
     bytes: u64,
 }
 
-/// Whose turn it is among the files.
+/// Which file is in use.
 #[derive(Debug)]
 struct Turn {
-    /// Which of them is appended to.
+    /// The file that is appended to.
     current: usize,
-    /// The other one is to be taken as soon as it is free, so that this one can be emptied.
+    /// Switch to the other file as soon as it is free, so that this one can be emptied.
     is_due: bool,
-    /// Those that were emptied since whoever appends has looked.
+    /// Files that were emptied since the append thread last asked.
     emptied: [bool; FILES.len()],
 }
 
@@ -58,14 +58,14 @@ struct Turn {
 #[derive(Debug)]
 pub(crate) struct NextBlock {
     pub current: usize,
-    /// At the start of the file: all that it holds is merged.
+    /// Start at offset 0: everything in the file is merged.
     pub begins_again: bool,
     /// Files that were emptied since this was last asked.
     pub emptied: [bool; FILES.len()],
 }
 
 impl Log {
-    /// With what was found on the disk behind the last merged block.
+    /// Starts with what was found on the disk behind the last merged block.
     pub fn new<T>(found: &Found<T>) -> Self {
         let blocks: VecDeque<Block> = found.blocks.iter().copied().collect();
         let read = found.merged();
@@ -90,29 +90,29 @@ impl Log {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a request must go through the journal, because others have.
+    /// Whether requests must go through the log, because earlier ones did.
     pub fn is_used(&self) -> bool {
         self.lock().is_used
     }
 
-    /// Bytes of what was published and is not merged.
+    /// Bytes of the blocks that are published and not merged.
     pub fn unmerged_bytes(&self) -> u64 {
         self.lock().bytes
     }
 
-    /// The number of the last block that was published, or merged.
+    /// The number of the last block that was published, or merged if there is none.
     pub fn last(&self) -> u64 {
         self.lock().last
     }
 
-    /// From here on requests go through the journal.
+    /// From here on requests go through the log.
     pub fn begin_to_append(&self) {
         let mut state = self.lock();
         (state.is_used, state.is_appending) = (true, true);
     }
 
-    /// What was taken has been appended as this block. `true`: the writer does not know yet that
-    /// there is something to read.
+    /// Publishes a block that was appended. `true`: the writer has read everything before it, and has to be
+    /// woken.
     pub fn publish(&self, block: Block) -> bool {
         let mut state = self.lock();
         let is_first = state.read == state.last;
@@ -123,14 +123,14 @@ impl Log {
         is_first
     }
 
-    /// Nothing came of what was taken.
+    /// The request that was taken came to nothing.
     pub fn give_up(&self) {
         let mut state = self.lock();
         state.is_appending = false;
         state.rest();
     }
 
-    /// Waits until there is room for more. `false`: nothing will be merged any more.
+    /// Blocks until there is room for more. `false`: nothing will be merged any more.
     pub fn wait_for_room(&self) -> bool {
         let mut state = self.lock();
         while !state.is_closed && (state.bytes >= MOST_BYTES || state.blocks.len() >= MOST_BLOCKS) {
@@ -139,7 +139,7 @@ impl Log {
         !state.is_closed
     }
 
-    /// The published blocks behind this number, until they are so many bytes.
+    /// The published blocks after `number`, until they add up to at least `bytes`.
     pub fn behind(&self, number: u64, bytes: u64) -> Vec<Block> {
         let state = self.lock();
         let mut left = bytes;
@@ -158,19 +158,19 @@ impl Log {
         state.blocks.front().map_or(state.last, |first| first.number - 1)
     }
 
-    /// When the first block behind this number was begun, if that is known.
+    /// When the first block after `number` was begun, if known.
     pub fn first_behind(&self, number: u64) -> Option<Instant> {
         let state = self.lock();
         state.blocks.get(state.known_through(number))?.began
     }
 
-    /// The writer has read the blocks up to this number, and looks for more before it waits.
+    /// The writer has read the blocks up to this number, and looks for more before it sleeps.
     pub fn has_read(&self, number: u64) {
         self.lock().read = number;
     }
 
-    /// What is in the blocks up to this number is in the tables, and the transaction is synced; their
-    /// bytes.
+    /// The blocks up to this number are in the tables, and the transaction is synced; returns how many bytes
+    /// they had.
     pub fn merged(&self, number: u64) -> u64 {
         let mut state = self.lock();
         let merged = state.known_through(number);
@@ -182,8 +182,8 @@ impl Log {
         bytes
     }
 
-    /// Empties a file in which nothing is that is not merged. `false`: there is, or may soon be; then
-    /// those who append take the other file as soon as they can.
+    /// Truncates a file that holds nothing unmerged. `false`: it holds something, or may soon; the append
+    /// thread then switches to the other file as soon as it can.
     pub fn empty(&self, directory: &Path, which: usize) -> io::Result<bool> {
         let mut state = self.lock();
         let is_current = state.turn.current == which;
@@ -202,7 +202,8 @@ impl Log {
         Ok(true)
     }
 
-    /// Where the next block goes: into the `current` file, which may have become long, or into the other one.
+    /// Where the next block goes: into the `current` file, unless that is too long or to be emptied and the
+    /// other one is free.
     pub fn turn(&self, current: usize, is_long: bool) -> NextBlock {
         let mut state = self.lock();
         let emptied = std::mem::take(&mut state.turn.emptied);
@@ -214,7 +215,7 @@ impl Log {
         NextBlock { current, begins_again: !is_needed, emptied }
     }
 
-    /// The writer has ended: nobody need wait for it.
+    /// The writer has ended: wakes whoever waits for room.
     pub fn close(&self) {
         self.lock().is_closed = true;
         self.merged.notify_all();
@@ -222,17 +223,17 @@ impl Log {
 }
 
 impl State {
-    /// Requests go to the writer again once nothing is left that they could overtake.
+    /// Lets requests go to the writer again once the log is empty.
     fn rest(&mut self) {
         self.is_used = self.is_appending || !self.blocks.is_empty();
     }
 
-    /// How many of the blocks have this number or a smaller one.
+    /// How many of the blocks have at most this number.
     fn known_through(&self, number: u64) -> usize {
         self.blocks.partition_point(|block| block.number <= number)
     }
 
-    /// Whether a file holds anything that is not merged.
+    /// Whether a file holds anything unmerged.
     fn holds(&self, file: usize) -> bool {
         self.blocks.iter().any(|block| block.file == file)
     }

@@ -12,13 +12,13 @@ use crate::ledger::embedded::wal::layout::{ANSWERED, Block, FILES, answered};
 /// What a start finds.
 #[derive(Debug)]
 pub(crate) struct Found<T> {
-    /// Those that are not merged, oldest first.
+    /// The blocks that are not merged, oldest first.
     pub blocks: Vec<Block>,
-    /// The number of the last, or of the last that was merged.
+    /// The number of the last of them, or of the last merged block.
     pub last: u64,
-    /// What is in them, with the number of their block, as whoever looked reads it.
+    /// Their decoded contents, with the numbers of the blocks.
     pub contents: Vec<(u64, T)>,
-    /// What the blocks of this ledger are sealed with.
+    /// The seal of this ledger's blocks.
     pub seal: Seal,
 }
 
@@ -29,7 +29,7 @@ impl<T> Found<T> {
     }
 }
 
-/// Why what is there cannot be used.
+/// Why the log cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ScanError {
     /// Blocks that were answered cannot be read.
@@ -38,20 +38,20 @@ pub(crate) enum ScanError {
     /// A newer version of cohortd has written blocks that are not merged.
     #[error("the journal has format {0}")]
     Newer(u8),
-    /// The system does not let us.
+    /// A file cannot be read.
     #[error("{} cannot be read", path.display())]
     File {
-        /// Which one.
+        /// Its path.
         path: PathBuf,
-        /// What it said.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
 }
 
-/// Looks through the journal in `directory` for what is behind the block `merged`. What was appended
-/// last and is torn was promised to nobody, unless [`ANSWERED`] says that it was: then, or if anything
-/// stands behind it, something was lost. `read` makes something of the records of a block; `None`: they are none.
+/// Scans the log in `directory` for the blocks after `merged`. A torn last block was never answered and is
+/// dropped, unless [`ANSWERED`] names it or a newer block exists: then something was lost, which is an error.
+/// `read` decodes the records of a block; `None`: they are not records.
 pub(crate) fn scan<T>(
     directory: &Path,
     merged: u64,
@@ -90,14 +90,14 @@ pub(crate) fn scan<T>(
     Ok(found)
 }
 
-/// What one file holds.
+/// The contents of one file.
 #[derive(Debug)]
 struct Run<T> {
-    /// From its start on, without a gap. Nobody needs what is in a merged one of a newer version.
+    /// Consecutive blocks from its start. The contents of a merged block of a newer version are not decoded.
     blocks: Vec<(Block, Option<T>)>,
-    /// The largest number of a sound block, wherever it is.
+    /// The largest number of a sound block anywhere in the file.
     newest: Option<u64>,
-    /// The version of the first block that is not merged, if it is newer than [`VERSION`].
+    /// The version of the first unmerged block that is newer than [`VERSION`].
     newer: Option<u8>,
 }
 
@@ -121,13 +121,13 @@ impl<T> Run<T> {
         let mut records = Vec::new();
         while let Some(header) = sound(&mut file, offset, length, seal, &mut records)? {
             let last = run.blocks.last().map(|(block, _)| block.number);
-            // Earlier versions used the number of a block again that was promised to nobody.
+            // Earlier versions reused the number of a block that was never answered.
             let is_instead = last == Some(header.number) && header.version == UNVERSIONED;
             if last.is_some_and(|last| header.number != last + 1) && !is_instead {
-                break; // of the time before the file was begun again
+                break; // of an earlier use of the file
             }
             if version > UNVERSIONED && header.version == UNVERSIONED {
-                break; // nobody writes this behind the other: it is a part of what was there before
+                break; // nobody writes these versions in this order: it is of an earlier use
             }
             version = header.version;
             let content = if version <= VERSION {
@@ -150,21 +150,22 @@ impl<T> Run<T> {
         }
         let newest = look_behind(&mut file, offset, length, seal)?;
         let is_versioned = version > UNVERSIONED || newest.versioned.is_some();
-        // Without a version, it may be what a sender has sent: it counts only where nothing else does.
+        // A block of version 1 has no key and may be what a sender has sent: it counts only if no keyed block
+        // exists.
         let behind = if is_versioned { newest.versioned } else { newest.unversioned };
         run.newest = run.newest.max(behind);
         Ok(Some(run))
     }
 }
 
-/// The largest numbers of the sound blocks somewhere in a file.
+/// The largest numbers of sound blocks anywhere in a file.
 #[derive(Debug, Default)]
 struct Newest {
     versioned: Option<u64>,
     unversioned: Option<u64>,
 }
 
-/// Whether a newer block stands behind a bad one.
+/// Searches for newer blocks behind a bad one.
 fn look_behind(
     file: &mut BufReader<File>,
     from: u64,
@@ -194,7 +195,7 @@ fn look_behind(
     Ok(newest)
 }
 
-/// The block at `offset`, if it is as it was written.
+/// The block at `offset`, if it is sound.
 fn sound(
     file: &mut BufReader<File>,
     offset: u64,
@@ -217,7 +218,7 @@ fn sound(
     Ok(seal.is_on(&header, records).then_some(header))
 }
 
-/// As much as there is.
+/// Fills the buffer as far as there is data.
 fn fill(file: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < bytes.len() {
@@ -229,7 +230,7 @@ fn fill(file: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// Keeps what is buffered, if it can.
+/// Seeks without discarding the buffer, if possible.
 fn seek_to(file: &mut BufReader<File>, offset: u64) -> io::Result<()> {
     let position = file.stream_position()?;
     file.seek_relative(offset.cast_signed().wrapping_sub(position.cast_signed()))

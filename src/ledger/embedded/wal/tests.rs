@@ -1,4 +1,5 @@
-//! The log alone: whatever was appended is found again, torn anywhere it is a prefix, and damage is never silent.
+//! The log alone: whatever was appended is found again, torn anywhere it is a prefix, and damage is never
+//! silent.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +18,7 @@ fn found(directory: &Path, merged: u64) -> Result<Found<Records>, ScanError> {
     scan(directory, merged, Seal::of(KEY), |records| Some(records.to_vec()))
 }
 
-/// Appends each of these as a block, and merges the first so many of all that there are.
+/// Appends each of these as a block behind what is there; the blocks up to `merged` are merged.
 fn append(directory: &Path, merged: u64, blocks: &[Records]) -> u64 {
     let found = found(directory, merged).expect("it is sound");
     let (log, mut files) = (Log::new(&found), Files::new(directory, &found));
@@ -73,7 +74,7 @@ proptest! {
         let end = at.index(used);
         fs::write(&path, &whole[..end]).expect("there is space");
         if is_machine {
-            // The machine died too: what was not synced is gone.
+            // The machine died too: the file that was not synced is gone.
             fs::remove_file(directory.path().join(ANSWERED)).expect("it is there");
         }
         match contents(directory.path(), 0) {
@@ -100,7 +101,7 @@ proptest! {
         let used: usize = blocks.iter().map(|of| (BLOCK_HEADER + of.len()).next_multiple_of(8)).sum();
         bytes[at.index(used)] ^= bits;
         fs::write(&path, &bytes).expect("there is space");
-        // In the zeros between two blocks it changes nothing; anywhere else the block was answered.
+        // A change in the padding has no effect; anywhere else the block was answered, so it is an error.
         if let Ok(found) = contents(directory.path(), 0) {
             prop_assert_eq!(found, (1..).zip(blocks).collect::<Vec<_>>());
         }
