@@ -14,6 +14,25 @@
 //! # What does not
 //! A crash between LaunchDarkly's answer and `settle` sends a batch twice. Harmless: a delta says
 //! "in" or "out", it does not count.
+//!
+//! # Storeys
+//! Each imports only what stands below it; a test reads the imports (`src/design/imports.rs`). The embedded store's own
+//! storeys are listed on the page on the house's [`architecture`](crate::design::architecture), and one event is
+//! followed through them in its [`walk`](crate::design::architecture::walk).
+//!
+//! ```text
+//! store                                  opened, told who is configured, closed; gives out its sides
+//! ├── embedded                           the store on one machine: SQLite, and a log in front of it
+//! │   ├── at_rest  operations  outbox    check, back up, restore, export; what people and couriers ask
+//! │   ├── commit                         threads: groups, appends, flushes, checkpoints
+//! │   ├── engine                         the rules applied: record, claim, report, operate, upkeep
+//! │   ├── members  opening               one member, wherever it is; from a directory to an open database
+//! │   ├── memtable  tables  wal          dirty members; rows; the log
+//! │   └── directory                      names, modes, owner, free space
+//! ├── recorder  outbox  operations       the sides: for receiving, for one destination's courier, for people
+//! ├── intake  batch  error  pieces       what goes in, what comes out, why not
+//! └── member  picking  deletion  counts  counters        the rules of one member, pure, shared by every store
+//! ```
 
 mod batch;
 mod counters;

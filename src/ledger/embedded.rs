@@ -108,8 +108,8 @@ impl EmbeddedLedger {
         let (database, found) = open::open(&settings.path, settings.cache_kib / 5)?;
         let reader = Arc::new(reader::Reader::new(connections::open_reader(&settings.path)?));
         let outlines = found.contents.iter().flat_map(|(_, outlines)| outlines);
-        let appended = outlines.map(|outline| outline.latest.0).max();
-        let recorded = appended.unwrap_or(0).max(meta::arrival(&database)?);
+        let latest = outlines.map(|outline| outline.latest.0).max();
+        let recorded = latest.unwrap_or(0).max(meta::arrival(&database)?);
         let note = meta::note(&database)?;
         let shared = Arc::new(Shared {
             clock,
