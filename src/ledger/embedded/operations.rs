@@ -8,10 +8,9 @@ use async_trait::async_trait;
 use crate::ledger::embedded::EmbeddedLedger;
 use crate::ledger::embedded::commit::command::{Asked, Command};
 use crate::ledger::embedded::engine::operated::Operation;
-use crate::ledger::embedded::tables::checksum;
 use crate::ledger::embedded::tables::counted::Counted;
-use crate::ledger::embedded::tables::reader;
 use crate::ledger::embedded::tables::walk::Task;
+use crate::ledger::embedded::tables::{checksum, reader};
 use crate::ledger::{
     AudienceView, Counters, DestinationView, Disk, Intake, LedgerError, MemberView, Members,
     Operations, Outbox, ParkedAfter, ParkedView, Recorder, RejectedView, Turnover,

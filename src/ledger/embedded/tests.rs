@@ -9,7 +9,6 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::ledger::Turnover;
 use crate::ledger::embedded::directory::names;
 use crate::ledger::embedded::engine::pace::Pace;
 use crate::ledger::embedded::settings::{DestinationSettings, Retention, Settings};
@@ -17,7 +16,7 @@ use crate::ledger::embedded::tables::{connections, members, soundness};
 use crate::ledger::{
     Batch, Claim, ClaimedMember, DestinationView, Measure, MemberView, Members, Operations,
     OrderedDeletion, ParkReason, ParkedAfter, ParkedView, RejectedEvent, Report, Room, Route,
-    Unheard,
+    Turnover, Unheard,
 };
 use crate::membership::{
     AudienceId, AudienceKey, ContextKey, ContextKind, Deletion, Membership, MembershipDelta,

@@ -8,24 +8,15 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::ledger::embedded::at_rest::prepare;
-use crate::ledger::embedded::at_rest::prepare::Prepared;
-use crate::ledger::embedded::directory::names;
-use crate::ledger::embedded::directory::on_disk::Unusable;
-use crate::ledger::embedded::directory::on_disk::remove_if_there;
-use crate::ledger::embedded::directory::on_disk::sync;
-use crate::ledger::embedded::directory::on_disk::sync_name;
-use crate::ledger::embedded::directory::on_disk::unusable;
-use crate::ledger::embedded::directory::on_disk::with_suffix;
-use crate::ledger::embedded::directory::reserve;
-use crate::ledger::embedded::opening::interrupted::STREAMED;
-use crate::ledger::embedded::opening::interrupted::UNFINISHED;
-use crate::ledger::embedded::opening::interrupted::remove_unfinished;
-use crate::ledger::embedded::tables::connections;
+use crate::ledger::embedded::at_rest::prepare::{self, Prepared};
+use crate::ledger::embedded::directory::on_disk::{
+    Unusable, remove_if_there, sync, sync_name, unusable, with_suffix,
+};
+use crate::ledger::embedded::directory::{names, reserve};
+use crate::ledger::embedded::opening::interrupted::{STREAMED, UNFINISHED, remove_unfinished};
 use crate::ledger::embedded::tables::open_error::OpenError;
-use crate::ledger::embedded::tables::schema;
-use crate::ledger::embedded::tables::soundness;
-use crate::ledger::embedded::tables::soundness::Damage;
+use crate::ledger::embedded::tables::soundness::{self, Damage};
+use crate::ledger::embedded::tables::{connections, schema};
 
 /// Why a backup was not made or not restored.
 #[derive(Debug, thiserror::Error)]

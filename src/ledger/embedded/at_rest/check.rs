@@ -5,10 +5,9 @@ use std::path::Path;
 use crate::ledger::embedded::at_rest::prepare;
 use crate::ledger::embedded::directory::names;
 use crate::ledger::embedded::opening::open;
-use crate::ledger::embedded::tables::connections;
 use crate::ledger::embedded::tables::open_error::OpenError;
-use crate::ledger::embedded::tables::schema;
 use crate::ledger::embedded::tables::soundness::{self, Damage};
+use crate::ledger::embedded::tables::{connections, schema};
 use rusqlite::Connection;
 
 /// What a sound ledger contains.

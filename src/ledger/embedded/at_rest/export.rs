@@ -9,14 +9,10 @@ use crate::ledger::ParkReason;
 use crate::ledger::embedded::at_rest::prepare;
 use crate::ledger::embedded::directory::names;
 use crate::ledger::embedded::engine::walks::SLICE;
-use crate::ledger::embedded::tables::audiences;
-use crate::ledger::embedded::tables::audiences::AudienceRow;
-use crate::ledger::embedded::tables::connections;
-use crate::ledger::embedded::tables::members;
+use crate::ledger::embedded::tables::audiences::{self, AudienceRow};
 use crate::ledger::embedded::tables::open_error::OpenError;
-use crate::ledger::embedded::tables::parked;
-use crate::ledger::embedded::tables::schema;
 use crate::ledger::embedded::tables::version::VERSION;
+use crate::ledger::embedded::tables::{connections, members, parked, schema};
 use crate::ledger::member::{Member, Told};
 use crate::membership::{DestinationName, Timestamp};
 

@@ -7,21 +7,14 @@ use std::time::{Duration, Instant};
 
 use crate::clock::SystemClock;
 use crate::ledger::embedded::EmbeddedLedger;
-use crate::ledger::embedded::directory::names;
-use crate::ledger::embedded::directory::reserve;
-use crate::ledger::embedded::opening::interrupted;
+use crate::ledger::embedded::directory::{names, reserve};
 use crate::ledger::embedded::opening::lock::Lock;
-use crate::ledger::embedded::opening::open;
-use crate::ledger::embedded::settings::Retention;
-use crate::ledger::embedded::settings::Settings;
-use crate::ledger::embedded::tables::connections;
-use crate::ledger::embedded::tables::meta;
+use crate::ledger::embedded::opening::{interrupted, open};
+use crate::ledger::embedded::settings::{Retention, Settings};
 use crate::ledger::embedded::tables::open_error::OpenError;
-use crate::ledger::embedded::tables::schema;
-use crate::ledger::embedded::tables::soundness;
 use crate::ledger::embedded::tables::version::VERSION;
-use crate::ledger::embedded::wal;
-use crate::ledger::embedded::wal::ANSWERED;
+use crate::ledger::embedded::tables::{connections, meta, schema, soundness};
+use crate::ledger::embedded::wal::{self, ANSWERED};
 
 /// How long to wait for a running daemon to merge; it merges about 100,000 changes a second.
 const MERGED_WITHIN: Duration = Duration::from_secs(60);

@@ -6,11 +6,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::ledger::embedded::at_rest::prepare;
 use crate::ledger::embedded::directory::names;
-use crate::ledger::embedded::opening::interrupted;
-use crate::ledger::embedded::opening::open;
+use crate::ledger::embedded::opening::{interrupted, open};
 use crate::ledger::embedded::tables::open_error::OpenError;
-use crate::ledger::embedded::tables::walk::Task;
-use crate::ledger::embedded::tables::walk::Walk;
+use crate::ledger::embedded::tables::walk::{Task, Walk};
 use crate::membership::{AudienceId, DestinationName, Timestamp};
 
 /// What is renamed.

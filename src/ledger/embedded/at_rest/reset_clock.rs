@@ -19,16 +19,11 @@ use rusqlite::{Connection, params};
 use crate::ledger::embedded::at_rest::prepare;
 use crate::ledger::embedded::directory::names;
 use crate::ledger::embedded::opening::open;
-use crate::ledger::embedded::tables::audiences;
-use crate::ledger::embedded::tables::destinations;
-use crate::ledger::embedded::tables::members;
-use crate::ledger::embedded::tables::meta;
 use crate::ledger::embedded::tables::open_error::OpenError;
-use crate::ledger::embedded::tables::parked;
-use crate::ledger::embedded::tables::persons;
-use crate::ledger::embedded::tables::reassertions;
-use crate::ledger::embedded::tables::rejected;
 use crate::ledger::embedded::tables::walk::Task;
+use crate::ledger::embedded::tables::{
+    audiences, destinations, members, meta, parked, persons, reassertions, rejected,
+};
 use crate::ledger::member::{Member, Told};
 use crate::membership::{DestinationName, Timestamp};
 

@@ -28,22 +28,14 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use crate::ledger::embedded::at_rest::backup::BackupError;
-use crate::ledger::embedded::at_rest::backup::backup;
-use crate::ledger::embedded::at_rest::backup::verify;
+use crate::ledger::embedded::at_rest::backup::{BackupError, backup, verify};
 use crate::ledger::embedded::directory::names;
-use crate::ledger::embedded::directory::on_disk::sync;
-use crate::ledger::embedded::directory::on_disk::unusable;
-use crate::ledger::embedded::directory::on_disk::with_suffix;
+use crate::ledger::embedded::directory::on_disk::{sync, unusable, with_suffix};
 use crate::ledger::embedded::directory::owner::Owner;
-use crate::ledger::embedded::opening::interrupted;
-use crate::ledger::embedded::opening::interrupted::BEFORE;
-use crate::ledger::embedded::opening::interrupted::COMMITTED;
-use crate::ledger::embedded::opening::interrupted::PREPARING;
+use crate::ledger::embedded::opening::interrupted::{self, BEFORE, COMMITTED, PREPARING};
 use crate::ledger::embedded::opening::open;
-use crate::ledger::embedded::tables::connections;
-use crate::ledger::embedded::tables::migration;
 use crate::ledger::embedded::tables::open_error::OpenError;
+use crate::ledger::embedded::tables::{connections, migration};
 
 /// The first bytes of every database.
 const HEAD: &[u8] = b"SQLite format 3\0";

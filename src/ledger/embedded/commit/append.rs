@@ -16,11 +16,8 @@ use crate::ledger::embedded::commit::command::Command;
 use crate::ledger::embedded::directory::reserve::is_want_of_space;
 use crate::ledger::embedded::engine::shared::Shared;
 use crate::ledger::embedded::failure::WriterFailure;
-use crate::ledger::embedded::record;
-use crate::ledger::embedded::threads;
-use crate::ledger::embedded::wal::AppendError;
-use crate::ledger::embedded::wal::BLOCK_HEADER;
-use crate::ledger::embedded::wal::Files;
+use crate::ledger::embedded::wal::{AppendError, BLOCK_HEADER, Files};
+use crate::ledger::embedded::{record, threads};
 use crate::ledger::{Intake, LedgerError};
 
 /// A block is closed at this size. Larger blocks are cheaper per byte, but their requests wait longer for the

@@ -9,10 +9,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ToSql, params};
 
 use crate::ledger::embedded::commit::command::Command;
-use crate::ledger::embedded::tables::checksum;
-use crate::ledger::embedded::tables::connections;
-use crate::ledger::embedded::tables::members;
-use crate::ledger::embedded::tables::soundness;
+use crate::ledger::embedded::tables::{checksum, connections, members, soundness};
 use crate::ledger::embedded::threads;
 use crate::ledger::member::Member;
 

@@ -23,7 +23,9 @@ use crate::ledger::embedded::commit::space::Space;
 use crate::ledger::embedded::directory::reserve::is_full;
 use crate::ledger::embedded::engine::shared::Shared;
 use crate::ledger::embedded::engine::state::State;
+use crate::ledger::embedded::engine::upkeep;
 use crate::ledger::embedded::failure::{WriterFailure, failed};
+use crate::ledger::embedded::opening::lock::Lock;
 use crate::ledger::embedded::opening::open::Found;
 use crate::ledger::embedded::settings::Settings;
 use crate::ledger::embedded::tables::checksum::is_damage;
@@ -33,9 +35,6 @@ use crate::ledger::embedded::tables::open_error::OpenError;
 use crate::ledger::embedded::threads;
 use crate::ledger::embedded::wal::FILES;
 use crate::membership::Timestamp;
-
-use crate::ledger::embedded::engine::upkeep;
-use crate::ledger::embedded::opening::lock::Lock;
 
 /// Interval at which a disk without space is checked again: readiness must recover without anybody sending an
 /// event to probe it.

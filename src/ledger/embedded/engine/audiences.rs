@@ -13,11 +13,10 @@ use crate::ledger::embedded::engine::audience::Audience;
 use crate::ledger::embedded::engine::shared::Shared;
 use crate::ledger::embedded::members::in_flight::InFlight;
 use crate::ledger::embedded::settings::DestinationSettings;
-use crate::ledger::embedded::tables::audiences as rows;
 use crate::ledger::embedded::tables::audiences::AudienceRow;
 use crate::ledger::embedded::tables::database::Database;
 use crate::ledger::embedded::tables::destinations::Destination;
-use crate::ledger::embedded::tables::members;
+use crate::ledger::embedded::tables::{audiences as rows, members};
 use crate::ledger::{Route, Unrecorded};
 use crate::membership::{AudienceId, DestinationName, MembershipDelta, Timestamp};
 

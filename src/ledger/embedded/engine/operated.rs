@@ -1,12 +1,9 @@
 //! Operator commands: rare, so each is simple rather than fast.
 
 use crate::ledger::embedded::engine::state::State;
-use crate::ledger::embedded::tables::audiences;
 use crate::ledger::embedded::tables::database::Database;
-use crate::ledger::embedded::tables::destinations;
-use crate::ledger::embedded::tables::dropped;
-use crate::ledger::embedded::tables::meta;
 use crate::ledger::embedded::tables::walk::Task;
+use crate::ledger::embedded::tables::{audiences, destinations, dropped, meta};
 use crate::ledger::member::{self, Member, Moment, Next};
 use crate::ledger::{LedgerError, Members};
 use crate::membership::{AudienceId, DestinationName};

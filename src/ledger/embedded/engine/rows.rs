@@ -7,8 +7,7 @@ use rusqlite::Connection;
 
 use crate::ledger::embedded::engine::state::State;
 use crate::ledger::embedded::members::flush;
-use crate::ledger::embedded::memtable::FlushSlice;
-use crate::ledger::embedded::memtable::FlushedCounts;
+use crate::ledger::embedded::memtable::{FlushSlice, FlushedCounts};
 use crate::ledger::embedded::tables::audiences::AudienceRow;
 use crate::ledger::embedded::tables::database::Database;
 use crate::membership::Timestamp;

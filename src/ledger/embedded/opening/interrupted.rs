@@ -1,12 +1,10 @@
 //! What a restore or a backup that was interrupted has left in the ledger's directory: finished, or thrown
 //! away, before anybody opens it.
 
-use crate::ledger::embedded::directory::names;
-use crate::ledger::embedded::directory::names::DATABASE;
-use crate::ledger::embedded::directory::on_disk::remove_if_there;
-use crate::ledger::embedded::directory::on_disk::sync;
-use crate::ledger::embedded::directory::on_disk::with_suffix;
-use crate::ledger::embedded::directory::on_disk::{Unusable, unusable};
+use crate::ledger::embedded::directory::names::{self, DATABASE};
+use crate::ledger::embedded::directory::on_disk::{
+    Unusable, remove_if_there, sync, unusable, with_suffix,
+};
 use crate::ledger::embedded::tables::open_error::OpenError;
 use crate::ledger::embedded::wal;
 use std::ffi::OsStr;

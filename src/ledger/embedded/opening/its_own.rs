@@ -5,8 +5,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 
-use crate::ledger::embedded::directory::names;
-use crate::ledger::embedded::directory::names::LOCK;
+use crate::ledger::embedded::directory::names::{self, LOCK};
 use crate::ledger::embedded::opening::interrupted;
 use crate::ledger::embedded::tables::open_error::OpenError;
 use crate::ledger::embedded::tables::schema::APPLICATION_ID;

@@ -6,15 +6,12 @@ use std::io;
 use std::path::Path;
 
 use crate::ledger::embedded::directory::modes;
-use crate::ledger::embedded::directory::names;
-use crate::ledger::embedded::directory::names::LOCK;
-use crate::ledger::embedded::directory::on_disk::unusable;
-use crate::ledger::embedded::directory::on_disk::with_suffix;
+use crate::ledger::embedded::directory::names::{self, LOCK};
+use crate::ledger::embedded::directory::on_disk::{unusable, with_suffix};
 use crate::ledger::embedded::directory::owner::Owner;
 use crate::ledger::embedded::opening::interrupted;
 use crate::ledger::embedded::tables::open_error::OpenError;
-use crate::ledger::embedded::tables::schema;
-use crate::ledger::embedded::tables::soundness;
+use crate::ledger::embedded::tables::{schema, soundness};
 use rusqlite::{Connection, OpenFlags};
 
 /// Held while the ledger is open; the operating system frees it when the process dies.

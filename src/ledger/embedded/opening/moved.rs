@@ -15,14 +15,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::ledger::embedded::directory::names;
-use crate::ledger::embedded::directory::names::{DIRECTORY, LOCK};
-use crate::ledger::embedded::directory::on_disk::remove_if_there;
-use crate::ledger::embedded::directory::on_disk::sync;
-use crate::ledger::embedded::directory::on_disk::unusable;
+use crate::ledger::embedded::directory::names::{self, DIRECTORY, LOCK};
+use crate::ledger::embedded::directory::on_disk::{remove_if_there, sync, unusable};
 use crate::ledger::embedded::directory::owner::Owner;
-use crate::ledger::embedded::opening::interrupted;
-use crate::ledger::embedded::opening::interrupted::MOVING;
+use crate::ledger::embedded::opening::interrupted::{self, MOVING};
 use crate::ledger::embedded::opening::lock;
 use crate::ledger::embedded::tables::open_error::OpenError;
 

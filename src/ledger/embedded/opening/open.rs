@@ -3,22 +3,15 @@
 use std::fs;
 use std::path::Path;
 
-use crate::ledger::embedded::directory::names::LOCK;
-use crate::ledger::embedded::directory::names::{self, DATABASE};
+use crate::ledger::embedded::directory::names::{self, DATABASE, LOCK};
 use crate::ledger::embedded::directory::on_disk::with_suffix;
-use crate::ledger::embedded::opening::interrupted;
 use crate::ledger::embedded::opening::its_own::is_its_own;
-use crate::ledger::embedded::opening::lock;
-use crate::ledger::embedded::opening::lock::Lock;
-use crate::ledger::embedded::opening::moved;
+use crate::ledger::embedded::opening::lock::{self, Lock};
+use crate::ledger::embedded::opening::{interrupted, moved};
 use crate::ledger::embedded::record::{self, Outline};
-use crate::ledger::embedded::tables::connections;
-use crate::ledger::embedded::tables::meta;
-use crate::ledger::embedded::tables::migration;
 use crate::ledger::embedded::tables::open_error::OpenError;
-use crate::ledger::embedded::tables::schema;
-use crate::ledger::embedded::tables::soundness;
 use crate::ledger::embedded::tables::version::JOURNALED;
+use crate::ledger::embedded::tables::{connections, meta, migration, schema, soundness};
 use crate::ledger::embedded::wal;
 use rusqlite::Connection;
 

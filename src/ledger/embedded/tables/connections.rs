@@ -4,8 +4,7 @@ use std::path::Path;
 
 use crate::ledger::embedded::directory::names::DATABASE;
 use crate::ledger::embedded::tables::open_error::OpenError;
-use crate::ledger::embedded::tables::schema;
-use crate::ledger::embedded::tables::schema::APPLICATION_ID;
+use crate::ledger::embedded::tables::schema::{self, APPLICATION_ID};
 use crate::ledger::embedded::tables::version::VERSION;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};

@@ -8,8 +8,7 @@ use tokio::sync::watch;
 
 use crate::ledger::embedded::settings::DestinationSettings;
 use crate::ledger::embedded::tables::audiences;
-use crate::ledger::embedded::tables::checksum;
-use crate::ledger::embedded::tables::checksum::Checksum;
+use crate::ledger::embedded::tables::checksum::{self, Checksum};
 use crate::membership::{DestinationName, Timestamp};
 
 /// A destination that is configured, or was since the ledger was opened.

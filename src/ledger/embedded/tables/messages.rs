@@ -14,8 +14,7 @@ use std::time::Duration;
 use hashbrown::HashSet;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::ledger::embedded::tables::checksum;
-use crate::ledger::embedded::tables::checksum::Checksum;
+use crate::ledger::embedded::tables::checksum::{self, Checksum};
 use crate::membership::Timestamp;
 
 /// Segment retries for four hours, and the last attempt may take some time.

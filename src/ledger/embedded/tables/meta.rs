@@ -4,8 +4,7 @@
 use rusqlite::types::{FromSql, ToSql};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::ledger::embedded::tables::checksum;
-use crate::ledger::embedded::tables::checksum::Checksum;
+use crate::ledger::embedded::tables::checksum::{self, Checksum};
 use crate::ledger::embedded::wal::Seal;
 
 /// The largest arrival given out or recorded.

@@ -9,10 +9,9 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use crate::ledger::embedded::tables::meta;
 use crate::ledger::embedded::tables::open_error::OpenError;
-use crate::ledger::embedded::tables::schema;
 use crate::ledger::embedded::tables::version::VERSION;
+use crate::ledger::embedded::tables::{meta, schema};
 
 /// The step at `index` leads from version `index + 1` to the next.
 const STEPS: [&str; 4] = [

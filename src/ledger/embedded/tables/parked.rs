@@ -5,8 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::ledger::ParkReason;
 use crate::ledger::embedded::settings::Retention;
-use crate::ledger::embedded::tables::checksum;
-use crate::ledger::embedded::tables::checksum::Checksum;
+use crate::ledger::embedded::tables::checksum::{self, Checksum};
 use crate::membership::Timestamp;
 
 /// Retention of park reasons.

@@ -9,8 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha1::Sha1;
 
 use crate::ledger::deletion::Tombstone;
-use crate::ledger::embedded::tables::checksum;
-use crate::ledger::embedded::tables::checksum::Checksum;
+use crate::ledger::embedded::tables::checksum::{self, Checksum};
 use crate::ledger::embedded::tables::database::Database;
 use crate::ledger::embedded::tables::meta;
 use crate::membership::Timestamp;

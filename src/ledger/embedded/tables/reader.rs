@@ -6,16 +6,11 @@ use std::sync::{Mutex, PoisonError};
 use rusqlite::{Connection, Row, Rows, params};
 
 use crate::ledger::embedded::directory::reserve;
-use crate::ledger::embedded::tables::audiences;
-use crate::ledger::embedded::tables::audiences::AudienceRow;
-use crate::ledger::embedded::tables::checksum;
+use crate::ledger::embedded::tables::audiences::{self, AudienceRow};
 use crate::ledger::embedded::tables::counted::Counted;
-use crate::ledger::embedded::tables::destinations;
-use crate::ledger::embedded::tables::members;
-use crate::ledger::embedded::tables::parked;
 use crate::ledger::embedded::tables::persons::Persons;
-use crate::ledger::embedded::tables::rejected;
 use crate::ledger::embedded::tables::walk::Walk;
+use crate::ledger::embedded::tables::{checksum, destinations, members, parked, rejected};
 use crate::ledger::member::Member;
 use crate::ledger::{
     AudienceView, DestinationView, Disk, MemberView, ParkReason, ParkedAfter, ParkedView,

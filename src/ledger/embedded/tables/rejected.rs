@@ -5,8 +5,7 @@ use rusqlite::{Connection, ToSql, params};
 
 use crate::ledger::RejectedEvent;
 use crate::ledger::embedded::settings::Retention;
-use crate::ledger::embedded::tables::checksum;
-use crate::ledger::embedded::tables::checksum::Checksum;
+use crate::ledger::embedded::tables::checksum::{self, Checksum};
 use crate::membership::Timestamp;
 
 /// Oldest events erased when a new one finds no room; upkeep does the rest.

@@ -8,18 +8,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use crate::ledger::embedded::tables::destinations;
-use crate::ledger::embedded::tables::members;
-use crate::ledger::embedded::tables::messages;
-use crate::ledger::embedded::tables::meta;
 use crate::ledger::embedded::tables::open_error::OpenError;
-use crate::ledger::embedded::tables::parked;
-use crate::ledger::embedded::tables::persons;
-use crate::ledger::embedded::tables::reassertions;
-use crate::ledger::embedded::tables::rejected;
-use crate::ledger::embedded::tables::schema;
-use crate::ledger::embedded::tables::sqlite_log;
 use crate::ledger::embedded::tables::version::VERSION;
+use crate::ledger::embedded::tables::{
+    destinations, members, messages, meta, parked, persons, reassertions, rejected, schema,
+    sqlite_log,
+};
 use rusqlite::{Connection, params};
 
 /// Most faults that are listed: more would tell no more.

@@ -1,8 +1,7 @@
 //! What is written beside the writer, and what it does meanwhile.
 
 use super::*;
-use crate::ledger::embedded::tests::journaled::Busy;
-use crate::ledger::embedded::tests::journaled::closed;
+use crate::ledger::embedded::tests::journaled::{Busy, closed};
 
 /// So long other rows take.
 const A_WHILE: Duration = Duration::from_millis(200);

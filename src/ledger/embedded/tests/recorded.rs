@@ -4,8 +4,7 @@
 //! journal. A change of a format adds one: `COHORTD_RECORD=DIRECTORY cargo test what_was_recorded`.
 
 use super::*;
-use crate::ledger::embedded::tests::journaled;
-use crate::ledger::embedded::tests::journaled::Busy;
+use crate::ledger::embedded::tests::journaled::{self, Busy};
 
 const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ledgers");
 
