@@ -269,6 +269,22 @@ fn a_storey_of_the_embedded_ledger_imports_only_what_stands_behind_it_in_the_tab
 }
 
 #[test]
+fn no_file_of_the_ledger_is_long() {
+    const MOST: usize = 450;
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let all = imports().into_keys();
+    let of_ledger: Vec<_> = all.filter(|module| module[0] == "ledger").collect();
+    assert!(of_ledger.len() > 50, "the files were not found: {}", of_ledger.len());
+    for module in of_ledger {
+        let file = sources.join(module.join("/")).with_extension("rs");
+        let text = fs::read_to_string(&file).expect("it can be read");
+        let before_tests = text.split("\n#[cfg(test)]").next().unwrap_or_default();
+        let lines = before_tests.lines().count();
+        assert!(lines <= MOST, "{}: {lines} lines before its tests", module.join("::"));
+    }
+}
+
+#[test]
 fn a_circle_is_found_and_what_hangs_on_it_is_not() {
     let edges = [("a", "b"), ("b", "c"), ("c", "b"), ("c", "d"), ("e", "a")];
     let mut imports: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();

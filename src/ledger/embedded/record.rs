@@ -1,8 +1,7 @@
 //! The contents of a block: records in the compact `postcard` encoding, one after the other.
 //!
-//! The head of a record can be read without its body, so that a start learns what is there without decoding
-//! all of it. Fields that few requests use follow the body and are omitted if empty; records of earlier
-//! versions end with the body.
+//! The head of a record can be read without its body, so that a start learns what is there without decoding all
+//! of it. Fields that few requests use follow the body, and are omitted if empty and by earlier versions.
 
 use std::borrow::Cow;
 

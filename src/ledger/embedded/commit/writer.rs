@@ -182,7 +182,7 @@ impl Writer {
             if closed.is_some() {
                 self.log.merge_now();
             }
-            self.read_log(&mut group)?;
+            self.log.read_into(&mut group, &mut self.state, &self.flusher)?;
             if had_no_space || group.has_intakes() {
                 self.space.look(self.checkpointer.to_copy_bytes());
                 if self.space.is_reserve_reached() {
@@ -238,8 +238,7 @@ impl Writer {
                 self.space.show();
                 group.answer();
                 self.flusher.answer_readers(&self.state.members.memtable);
-                self.flush(rows, now)?;
-                Ok(())
+                self.flush(rows, now)
             }
             Err(error) => {
                 self.database.roll_back();
@@ -322,11 +321,6 @@ impl Writer {
         Ok(has_written)
     }
 
-    /// Adds what waits in the log to a group.
-    fn read_log(&mut self, group: &mut Group) -> Result<(), WriterFailure> {
-        self.log.read_into(group, &mut self.state, &self.flusher)
-    }
-
     /// Whether the rows of some members are not up to date.
     fn has_dirty_members(&self) -> bool {
         self.flusher.has_dirty_members(&self.state.members.memtable)
@@ -380,7 +374,7 @@ impl Writer {
         {
             let mut group = Group::default();
             self.log.merge_now();
-            self.read_log(&mut group)?;
+            self.log.read_into(&mut group, &mut self.state, &self.flusher)?;
             let is_last = group.merges.unwrap_or(self.log.marks.read) == last;
             self.commit(group, if is_last { Rows::All } else { Rows::Due })?;
             self.database.wait().map_err(failed("writing"))?; // there is nothing else to do meanwhile
@@ -459,7 +453,7 @@ impl Writer {
     pub(crate) fn turn(&mut self) {
         let mut group = Group::default();
         self.commands.try_iter().for_each(|command| group.push(command));
-        self.read_log(&mut group).expect("it can be read");
+        self.log.read_into(&mut group, &mut self.state, &self.flusher).expect("it can be read");
         self.commit(group, Rows::Due).expect("it can be written");
     }
 
