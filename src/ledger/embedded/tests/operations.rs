@@ -358,3 +358,21 @@ async fn a_ledger_that_is_being_emptied_is_sound_at_every_moment() {
     };
     tokio::time::timeout(DEADLINE, emptying).await.expect("they go in time");
 }
+
+/// LaunchDarkly's words are kept while a member is tried again, and do not count meanwhile.
+#[tokio::test]
+async fn since_when_somebody_is_parked_is_said_of_those_who_are() {
+    let bench = Bench::new();
+    for who in ["ada", "bob"] {
+        bench.record(vec![delta("a", who, true, 1)]).await;
+        bench.park(bench.claim("a", 9).await.expect("one waits")).await;
+        bench.clock.advance(Duration::from_secs(60));
+    }
+    let first = bench.view().await.parked_since.expect("two are parked");
+    let context_keys = vec![ContextKey::new("ada").expect("not empty")];
+    let ada = Members { destination: destination(), audience: id("a"), context_keys };
+    assert_eq!(bench.ledger.requeue(ada).await.expect("there is space"), 1);
+    let view = bench.view().await;
+    assert_eq!((view.parked, view.pending), (1, 1));
+    assert!(view.parked_since.expect("bob is parked") > first, "ada is not, any more");
+}
