@@ -15,6 +15,8 @@
 //! "in" or "out", it does not count.
 
 mod batch;
+#[cfg(test)]
+mod contract;
 mod counters;
 mod counts;
 mod deletion;

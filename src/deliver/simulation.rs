@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Change, Courier, Policy};
 use crate::clock::{Clock, ManualClock};
 use crate::launchdarkly::Api;
-use crate::ledger::memory::MemoryLedger;
-use crate::ledger::{Intake, Members, Outbox, Recorder};
+use crate::ledger::memory::{Bounds, MemoryLedger};
+use crate::ledger::{DestinationSettings, Intake, Members, Operations, Recorder, Retention};
 use crate::membership::{
     AudienceId, AudienceKey, ContextKey, ContextKind, DestinationName, Membership, MembershipDelta,
     Timestamp,
@@ -34,13 +34,23 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Whatever went wrong, this much simulated time after it is over everything is as it should be.
 const RECOVERY: Duration = Duration::from_secs(4 * 3600);
 
+/// Whoever is remembered is so for good, whatever the clock says.
+const FOR_GOOD: Retention =
+    Retention { max_age: Duration::MAX, max_count: u64::MAX, max_bytes: u64::MAX };
+const BOUNDS: Bounds = Bounds {
+    tombstone_ttl: Duration::MAX,
+    rejected: FOR_GOOD,
+    parked: FOR_GOOD,
+    max_audiences: usize::MAX,
+};
+
 /// Audience and context key.
 type Who = (String, String);
 
 /// What one run is made of.
 struct Run {
     model: Arc<Model>,
-    ledger: Arc<MemoryLedger>,
+    ledger: MemoryLedger,
     clock: ManualClock,
     policy: Policy,
     chance: StdRng,
@@ -84,11 +94,7 @@ impl Run {
             max_batch,
             state: Arc::new(Mutex::new(inside)),
         });
-        let ledger = Arc::new(MemoryLedger::new(
-            Arc::new(clock.clone()),
-            Duration::from_secs(3600),
-            REQUEST_TIMEOUT * 2,
-        ));
+        let ledger = MemoryLedger::new(Arc::new(clock.clone()), BOUNDS, destinations());
         let mut run = Self {
             model,
             ledger,
@@ -112,7 +118,7 @@ impl Run {
             "client-side-id".to_owned(),
             Arc::clone(&self.model) as Arc<dyn Api>,
             self.policy.clone(),
-            Arc::clone(&self.ledger) as Arc<dyn Outbox>,
+            self.ledger.outbox(&production()),
             Arc::new(self.clock.clone()),
             StdRng::seed_from_u64(self.chance.random()),
             Arc::default(),
@@ -162,9 +168,9 @@ impl Run {
 
     /// What an operator does when LaunchDarkly is well again.
     async fn requeue_all(&self) {
-        for (audience, key) in self.ledger.parked() {
+        for (audience, key) in self.ledger.everybody_parked(&production()) {
             let members = Members { destination: production(), audience, context_keys: vec![key] };
-            self.ledger.requeue(members);
+            self.ledger.requeue(members).await.expect("it takes everything");
         }
     }
 
@@ -181,7 +187,7 @@ impl Run {
         state.life += 1;
         state.in_flight.clear();
         drop(state);
-        self.ledger.crash();
+        self.ledger = self.ledger.restarted(BOUNDS, destinations());
         self.deliver();
     }
 
@@ -201,7 +207,7 @@ impl Run {
         let state = self.model.state.lock().expect("no run panics with it");
         let parked: BTreeSet<Who> = self
             .ledger
-            .parked()
+            .everybody_parked(&production())
             .into_iter()
             .map(|(audience, key)| (audience.as_str().to_owned(), key.as_str().to_owned()))
             .collect();
@@ -301,6 +307,15 @@ fn delta(audience: &str, person: &str, enters: bool, event_at: i64) -> Membershi
 
 fn production() -> DestinationName {
     DestinationName::new("production").expect("not empty")
+}
+
+fn destinations() -> Vec<DestinationSettings> {
+    vec![DestinationSettings {
+        name: production(),
+        environment: "https://launchdarkly.test".to_owned(),
+        repeat_window: Duration::from_secs(3600),
+        reassert_after: REQUEST_TIMEOUT * 2,
+    }]
 }
 
 /// In a thread for each core: a run has its own clock, its own chance and nothing else.

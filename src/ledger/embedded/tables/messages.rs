@@ -5,21 +5,17 @@
 //! Only a keyed hash is kept. A message is remembered in the transaction that holds what it changed.
 //!
 //! # What does not hold
-//! A message that comes again after [`KEPT`], or after [`MOST`] others, counts as new. A deletion
+//! A message that comes again after [`MESSAGE_KEPT`], or after [`MOST`] others, counts as new. A deletion
 //! without a message id is known by its text: asked for twice in the same words within that time, without
 //! a time of its own, it was asked for once. Any other event without an id is new each time.
-
-use std::time::Duration;
 
 use hashbrown::HashSet;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::ledger::embedded::tables::checksum;
 use crate::ledger::embedded::tables::checksum::Checksum;
+use crate::ledger::intake::MESSAGE_KEPT;
 use crate::membership::Timestamp;
-
-/// Segment tries for four hours, and the last try may take its time.
-pub(crate) const KEPT: Duration = Duration::from_secs(5 * 3600);
 
 /// Most messages that are remembered: some 100 MB on the disk, and 50 a second for as long as they are
 /// kept. The oldest go first.
@@ -88,7 +84,7 @@ impl Messages {
             .query_row([message], remembered)
             .optional()?;
         match known {
-            Some((seen_at, counts_at)) if seen_at > stamp.before(KEPT) => {
+            Some((seen_at, counts_at)) if seen_at > stamp.before(MESSAGE_KEPT) => {
                 let is_repeat = !self.fresh.contains(&message);
                 return Ok(Counts { at: counts_at, is_repeat });
             }
@@ -113,7 +109,7 @@ impl Messages {
         now: Timestamp,
         limit: usize,
     ) -> rusqlite::Result<bool> {
-        Ok(self.erase_oldest(db, limit as u64, now.before(KEPT))? == limit)
+        Ok(self.erase_oldest(db, limit as u64, now.before(MESSAGE_KEPT))? == limit)
     }
 
     fn erase_oldest(
@@ -174,7 +170,7 @@ mod tests {
     #[test]
     fn one_that_comes_again_counts_as_it_did_the_first_time_for_as_long_as_it_is_kept() {
         let (db, mut messages) = opened();
-        let kept = i64::try_from(KEPT.as_secs()).expect("hours");
+        let kept = i64::try_from(MESSAGE_KEPT.as_secs()).expect("hours");
         let mut count = |at: i64| {
             messages.next_request();
             messages.count(&db, [1; 16], true, stamp(at), stamp(at)).expect("it can be written")
@@ -230,7 +226,7 @@ mod tests {
         assert!(!known(1, 20), "it went when the fourth came");
         assert_eq!(messages.count, 3);
 
-        let kept = i64::try_from(KEPT.as_secs()).expect("hours");
+        let kept = i64::try_from(MESSAGE_KEPT.as_secs()).expect("hours");
         assert!(!messages.purge_slice(&db, stamp(kept + 4), 500).expect("it can be written"));
         assert_eq!(messages.count, 2, "the third went; the fourth is kept to the end of its time");
         messages.reload(&db).expect("readable");
