@@ -35,6 +35,8 @@
 //! ```
 
 mod batch;
+#[cfg(test)]
+mod contract;
 mod counters;
 mod counts;
 mod deletion;

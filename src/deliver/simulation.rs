@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Change, Courier, Policy};
 use crate::clock::{Clock, ManualClock};
 use crate::launchdarkly::Api;
-use crate::ledger::memory::MemoryLedger;
-use crate::ledger::{Intake, Members, Outbox, Recorder};
+use crate::ledger::memory::{Bounds, MemoryLedger};
+use crate::ledger::{DestinationSettings, Intake, Members, Operations, Recorder, Retention};
 use crate::membership::{
     AudienceId, AudienceKey, ContextKey, ContextKind, DestinationName, Membership, MembershipDelta,
     Timestamp,
@@ -35,13 +35,23 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Once the faults are over, the ledger must be drained within this much simulated time.
 const RECOVERY: Duration = Duration::from_secs(4 * 3600);
 
+/// Whoever is remembered is so for good, whatever the clock says.
+const FOR_GOOD: Retention =
+    Retention { max_age: Duration::MAX, max_count: u64::MAX, max_bytes: u64::MAX };
+const BOUNDS: Bounds = Bounds {
+    tombstone_ttl: Duration::MAX,
+    rejected: FOR_GOOD,
+    parked: FOR_GOOD,
+    max_audiences: usize::MAX,
+};
+
 /// Audience and context key.
 type Who = (String, String);
 
 /// The parts of one run.
 struct Run {
     model: Arc<Model>,
-    ledger: Arc<MemoryLedger>,
+    ledger: MemoryLedger,
     clock: ManualClock,
     policy: Policy,
     chance: StdRng,
@@ -85,11 +95,7 @@ impl Run {
             max_batch,
             state: Arc::new(Mutex::new(inside)),
         });
-        let ledger = Arc::new(MemoryLedger::new(
-            Arc::new(clock.clone()),
-            Duration::from_secs(3600),
-            REQUEST_TIMEOUT * 2,
-        ));
+        let ledger = MemoryLedger::new(Arc::new(clock.clone()), BOUNDS, destinations());
         let mut run = Self {
             model,
             ledger,
@@ -113,7 +119,7 @@ impl Run {
             "client-side-id".to_owned(),
             Arc::clone(&self.model) as Arc<dyn Api>,
             self.policy.clone(),
-            Arc::clone(&self.ledger) as Arc<dyn Outbox>,
+            self.ledger.outbox(&production()),
             Arc::new(self.clock.clone()),
             StdRng::seed_from_u64(self.chance.random()),
             Arc::default(),
@@ -162,10 +168,10 @@ impl Run {
     }
 
     /// What an operator does once LaunchDarkly has recovered.
-    fn requeue_all(&self) {
-        for (audience, key) in self.ledger.parked() {
+    async fn requeue_all(&self) {
+        for (audience, key) in self.ledger.everybody_parked(&production()) {
             let members = Members { destination: production(), audience, context_keys: vec![key] };
-            self.ledger.requeue(members);
+            self.ledger.requeue(members).await.expect("it takes everything");
         }
     }
 
@@ -182,7 +188,7 @@ impl Run {
         state.life += 1;
         state.in_flight.clear();
         drop(state);
-        self.ledger.crash();
+        self.ledger = self.ledger.restarted(BOUNDS, destinations());
         self.deliver();
     }
 
@@ -203,7 +209,7 @@ impl Run {
         let state = self.model.state.lock().expect("no run panics with it");
         let parked: BTreeSet<Who> = self
             .ledger
-            .parked()
+            .everybody_parked(&production())
             .into_iter()
             .map(|(audience, key)| (audience.as_str().to_owned(), key.as_str().to_owned()))
             .collect();
@@ -249,7 +255,7 @@ async fn storm(seed: u64) {
     run.model.be_well();
     run.until_drained(seed).await;
     // While a spell refused everybody, a few members may have been parked: too few to raise the alarm.
-    run.requeue_all();
+    run.requeue_all().await;
     run.until_drained(seed).await;
     run.check(seed);
     run.stop.cancel();
@@ -303,6 +309,15 @@ fn delta(audience: &str, person: &str, enters: bool, event_at: i64) -> Membershi
 
 fn production() -> DestinationName {
     DestinationName::new("production").expect("not empty")
+}
+
+fn destinations() -> Vec<DestinationSettings> {
+    vec![DestinationSettings {
+        name: production(),
+        environment: "https://launchdarkly.test".to_owned(),
+        repeat_window: Duration::from_secs(3600),
+        reassert_after: REQUEST_TIMEOUT * 2,
+    }]
 }
 
 /// Spreads the seeds over one thread per core: runs share neither a clock nor a random generator.

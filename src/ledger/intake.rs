@@ -1,8 +1,13 @@
 //! What requests bring, and the outcome.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use crate::membership::{Deletion, DestinationName, MembershipDelta, Timestamp, UserId};
+
+/// How long a message is remembered whose event time depends on its arrival: Segment tries for four hours, and the last
+/// try may take its time.
+pub(crate) const MESSAGE_KEPT: Duration = Duration::from_secs(5 * 3600);
 
 /// What one request asks to be made durable for one destination: either all of it, or part of it together
 /// with an error, after which the sender repeats the request.

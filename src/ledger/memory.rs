@@ -1,407 +1,153 @@
-//! A ledger in memory, by the same rules as the durable one, for simulations of what reads from it.
-//! It keeps nothing, and no test of the durable one may lean on it.
+//! A ledger in memory: the model of every store. It applies the same rules as the durable ones, does at once what they
+//! do in slices, and looks at every member where they have an index: simple and obviously right rather than fast.
+//!
+//! # What does not hold
+//! What is told once more after a crash is exactly who was in a call, and who was in one that nobody answered. A
+//! durable store may tell others once more too: it marks claims ahead.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+mod beside;
+mod operations;
+mod outbox;
+mod recording;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::watch;
-use tokio::time::Instant;
 
-use super::deletion::{Reach, Tombstone};
-use super::member::{self, Change, Member, Moment, Next};
-use super::picking::{Picked, Picking};
-use super::{
-    Backlog, Batch, Claim, ClaimedMember, Intake, LedgerError, Members, OrderedDeletion, Outbox,
-    Recorded, Recorder, Report, Room, Route, Unheard,
-};
 use crate::clock::Clock;
-use crate::membership::{
-    AudienceId, ContextKey, Deletion, DestinationName, MembershipDelta, Message, MessageHash,
-    Timestamp,
+use crate::ledger::member::{self, Next};
+use crate::ledger::{
+    Counters, DestinationSettings, Intake, LedgerError, Outbox, Recorded, Recorder,
 };
+use crate::membership::{DestinationName, Timestamp};
+use outbox::MemoryOutbox;
+use state::{Destination, Shared, State};
 
-type Key = (AudienceId, ContextKey);
+pub(crate) use state::{Bounds, Key};
 
-/// One destination's members.
-#[derive(Debug)]
+/// A handle of the ledger, as one process has it from its start to its end.
+#[derive(Clone, Debug)]
 pub(crate) struct MemoryLedger {
-    clock: Arc<dyn Clock>,
-    repeat_window: Duration,
-    reassert_after: Duration,
-    news: watch::Sender<()>,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    stamp: i64,
-    members: BTreeMap<Key, Member>,
-    routes: BTreeMap<AudienceId, Arc<Route>>,
-    acknowledged: BTreeSet<AudienceId>,
-    claimed: BTreeSet<Key>,
-    claimed_through: Timestamp,
-    unheard_through: Timestamp,
-    /// Since when a member has been waiting, on the clock that never jumps.
-    waiting: BTreeMap<Key, Instant>,
-    reassertions: Vec<(Instant, Key)>,
-    /// Whose deletion takes a member along.
-    persons: BTreeMap<Key, String>,
-    forgotten: BTreeMap<String, Tombstone>,
-    messages: BTreeMap<MessageHash, Timestamp>,
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    /// As it was when the ledger was opened.
+    note: Option<String>,
 }
 
 impl MemoryLedger {
-    pub fn new(clock: Arc<dyn Clock>, repeat_window: Duration, reassert_after: Duration) -> Self {
-        let (news, state) = (watch::Sender::new(()), Mutex::default());
-        Self { clock, repeat_window, reassert_after, news, state }
+    /// A new one.
+    pub fn new(
+        clock: Arc<dyn Clock>,
+        bounds: Bounds,
+        destinations: Vec<DestinationSettings>,
+    ) -> Self {
+        Self::of(State::new(clock, bounds), destinations)
     }
 
-    /// What is left of it after a kill: claims are over, and what was in a call may still happen.
-    pub fn crash(&self) {
-        let mut state = self.state();
-        state.claimed.clear();
-        state.unheard_through = state.unheard_through.max(state.claimed_through);
-        drop(state);
-        self.news.send_replace(());
+    fn of(mut state: State, destinations: Vec<DestinationSettings>) -> Self {
+        let counters = Arc::new(Counters::default());
+        for settings in &destinations {
+            let _ = counters.destinations.of(&settings.name); // zeros are shown too
+        }
+        state.configure(destinations);
+        state.destinations.values_mut().for_each(Destination::plan_reassertions);
+        let note = state.note.clone();
+        Self { shared: Arc::new(Shared::new(state)), counters, note }
+    }
+
+    /// What the next process finds, however this one ended: claims are over, and whoever was in a call may still be
+    /// told.
+    pub fn restarted(&self, bounds: Bounds, destinations: Vec<DestinationSettings>) -> Self {
+        let mut state = self.shared.state().clone();
+        state.restart(bounds);
+        Self::of(state, destinations)
+    }
+
+    /// From here on these are the destinations that are configured.
+    pub fn configure(&self, destinations: Vec<DestinationSettings>) {
+        self.shared.change(|state| state.configure(destinations));
+    }
+
+    /// The members of a destination that wait, as its courier sees them.
+    pub fn outbox_of(&self, destination: &DestinationName) -> Arc<dyn Outbox> {
+        Arc::new(MemoryOutbox::new(Arc::clone(&self.shared), destination.clone()))
     }
 
     /// Nothing waits, nothing is in a call, and nobody is to be told once more.
     pub fn is_drained(&self) -> bool {
-        let state = self.state();
-        state.reassertions.is_empty()
-            && state.claimed.is_empty()
-            && state.members.values().all(|member| member.pending_since.is_none())
+        self.shared.state().destinations.values().all(Destination::is_drained)
     }
 
     /// Who is parked.
-    pub fn parked(&self) -> BTreeSet<Key> {
-        let state = self.state();
-        let parked = state.members.iter().filter(|(_, member)| member.is_parked());
+    pub fn everybody_parked(&self, destination: &DestinationName) -> BTreeSet<Key> {
+        let state = self.shared.state();
+        let members = state.destinations.get(destination).map(|of| &of.members);
+        let parked = members.into_iter().flatten().filter(|(_, member)| member.is_parked());
         parked.map(|(key, _)| key.clone()).collect()
     }
 
-    /// Makes the members pending whose re-assertion is due.
+    /// Does what is due: who is to be told once more is pending, and what is too old or too much goes.
     pub fn tick(&self) {
-        let mut state = self.state();
-        let now = Instant::now();
-        let (due, later) =
-            std::mem::take(&mut state.reassertions).into_iter().partition(|(at, _)| *at <= now);
-        state.reassertions = later;
-        let due: Vec<(Instant, Key)> = due;
-        for (_, key) in due {
-            let moment = self.moment(&mut state);
-            let is_called = state.claimed.contains(&key);
-            let rule = |of: &Member| member::reassert_after_silence(of, is_called, &moment);
-            state.apply(&key, |before| before.map_or(Next::Same, rule));
-        }
-        drop(state);
-        self.news.send_replace(());
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nobody panics with it")
-    }
-
-    fn moment(&self, state: &mut State) -> Moment {
-        state.stamp = (state.stamp + 1).max(self.clock.now().0);
-        Moment {
-            stamp: Timestamp(state.stamp),
-            told_counts_from: Timestamp::EPOCH,
-            repeat_window: self.repeat_window,
-            unheard_through: state.unheard_through,
-        }
-    }
-
-    fn take(&self, state: &mut State, destination: &DestinationName, delta: MembershipDelta) {
-        let route = || {
-            Arc::new(Route {
-                destination: destination.clone(),
-                audience: delta.audience.clone(),
-                audience_key: delta.audience_key.clone(),
-                context_kind: delta.context_kind.clone(),
-            })
-        };
-        state.routes.entry(delta.audience.clone()).or_insert_with(route);
-        let (event_at, is_repeat) = state.counts(delta.message, delta.event_at);
-        let person = delta.user_id.unwrap_or_else(|| delta.context_key.clone().into());
-        let tombstone = state.forgotten.get(person.as_str());
-        if tombstone.is_some_and(|tombstone| tombstone.outlasts(event_at, is_repeat)) {
-            return;
-        }
-        let key = (delta.audience, delta.context_key);
-        state.persons.insert(key.clone(), person.as_str().to_owned());
-        let change = Change {
-            membership: delta.membership,
-            event_at,
-            key_rule: delta.key_rule,
-            person: None,
-            is_repeat,
-        };
-        let moment = self.moment(state);
-        state.apply(&key, |before| member::record(before, &change, &moment));
-    }
-
-    fn delete(&self, state: &mut State, asked: &OrderedDeletion, arrival: Timestamp) {
-        let Deletion { user_id, event_at, message } = &asked.deletion;
-        let message = message.map(|hash| Message { hash, moves: true });
-        let (at, is_repeat) = state.counts(message, (*event_at).min(arrival));
-        let reach =
-            if asked.is_unconditional { Reach::EVERYTHING } else { Reach::until(at, is_repeat) };
-        let persons = state.persons.iter().filter(|(_, person)| *person == user_id.as_str());
-        let keys: Vec<Key> = persons.map(|(key, _)| key.clone()).collect();
-        let mut taken = None;
-        for key in keys {
-            let moment = self.moment(state);
-            state.apply(&key, |before| match before.filter(|before| reach.takes(before)) {
-                Some(before) => {
-                    taken = taken.max(Some(before.event_at));
-                    member::forget(before, at, &moment)
-                }
-                None => Next::Same,
-            });
-        }
-        let Tombstone(through) = Tombstone::of(at, reach, taken);
-        let known =
-            state.forgotten.entry(user_id.as_str().to_owned()).or_insert(Tombstone(through));
-        known.0 = known.0.max(through);
-    }
-
-    fn each(
-        &self,
-        batch: &Batch,
-        rule: impl Fn(&mut State, &Key, &ClaimedMember, &Moment) -> Next,
-        ends_the_claim: bool,
-    ) {
-        let mut state = self.state();
-        for claimed in &batch.members {
-            let key = (batch.route.audience.clone(), claimed.context_key.clone());
-            let moment = self.moment(&mut state);
-            let next = rule(&mut state, &key, claimed, &moment);
-            state.apply(&key, |_| next.clone());
-            if ends_the_claim {
-                assert!(state.claimed.remove(&key), "only what is claimed is reported on");
+        self.shared.change(|state| {
+            let State { stamps, destinations, bounds, rejected, .. } = state;
+            for destination in destinations.values_mut() {
+                destination.reassert_due(stamps);
+                destination.purge(stamps, bounds);
             }
-        }
-        drop(state);
-        self.news.send_replace(());
-    }
-}
-
-impl State {
-    /// When a message counts, and whether it was recorded before: it is remembered for good.
-    fn counts(&mut self, message: Option<Message>, at: Timestamp) -> (Timestamp, bool) {
-        let Some(Message { hash, moves }) = message else { return (at, false) };
-        if let Some(first) = self.messages.get(&hash) {
-            return (*first, true);
-        }
-        if moves {
-            self.messages.insert(hash, at);
-        }
-        (at, false)
-    }
-
-    fn apply(&mut self, key: &Key, rule: impl FnOnce(Option<&Member>) -> Next) {
-        match rule(self.members.get(key)) {
-            Next::Same => {}
-            Next::Write(member) => _ = self.members.insert(key.clone(), member),
-            Next::Delete => _ = self.members.remove(key),
-        }
-        if self.members.get(key).is_some_and(|member| member.pending_since.is_some()) {
-            self.waiting.entry(key.clone()).or_insert_with(Instant::now);
-        } else {
-            self.waiting.remove(key);
-        }
-    }
-}
-
-impl MemoryLedger {
-    fn claim_longest(&self, audience: &AudienceId, room: Room) -> Option<Batch> {
-        let mut state = self.state();
-        let mut waiting: Vec<(Timestamp, &Key, &Member)> = state
-            .members
-            .iter()
-            .filter(|(key, _)| key.0 == *audience && !state.claimed.contains(*key))
-            .filter_map(|(key, member)| Some((member.pending_since?, key, member)))
-            .collect();
-        waiting.sort_by_key(|(since, ..)| *since);
-        let route = state.routes.get(audience).cloned()?;
-        let (mut picking, mut through) = (Picking::new(room, &route), Timestamp::EPOCH);
-        for (since, key, member) in waiting {
-            match picking.offer(&key.1, member) {
-                Picked::Taken => through = through.max(since),
-                Picked::Left => {}
-                Picked::Enough => break,
-            }
-        }
-        let members = picking.taken();
-        state.claimed_through = state.claimed_through.max(through);
-        let keys = members.iter().map(|of| (audience.clone(), of.context_key.clone()));
-        state.claimed.extend(keys);
-        (!members.is_empty()).then_some(Batch { route, members })
-    }
-
-    fn claim_again(&self, route: &Arc<Route>, context_key: &ContextKey) -> Option<Batch> {
-        let mut state = self.state();
-        let key = (route.audience.clone(), context_key.clone());
-        if state.claimed.contains(&key) {
-            return None;
-        }
-        let moment = self.moment(&mut state);
-        state.apply(&key, |before| before.map_or(Next::Same, |of| member::reassert(of, &moment)));
-        let claimed = state.members.get(&key).and_then(|member| {
-            let (membership, version) = (member.membership, member.version);
-            let context_key = context_key.clone();
-            Some((member.pending_since?, ClaimedMember { context_key, membership, version }))
+            State::discard_parked(stamps, destinations, bounds);
+            rejected.purge(stamps.fresh(), bounds);
         });
-        let (since, claimed) = claimed?;
-        state.claimed_through = state.claimed_through.max(since);
-        state.claimed.insert(key);
-        Some(Batch { route: Arc::clone(route), members: vec![claimed] })
     }
+}
 
-    fn claim_told(&self, after: Option<&Key>) -> Option<Batch> {
-        let found = {
-            let state = self.state();
-            let told = state.members.iter().find(|(key, member)| {
-                after.is_none_or(|after| *key > after)
-                    && member.told.is_some()
-                    && member.pending_since.is_none()
-                    && member.parked_at.is_none()
-                    && !state.claimed.contains(*key)
+impl Destination {
+    /// Who is to be told once more by now is pending, or is told once more after the call that is out.
+    fn reassert_due(&mut self, stamps: &mut state::Stamps) {
+        let now = tokio::time::Instant::now();
+        let (due, later): (Vec<_>, _) =
+            std::mem::take(&mut self.reassertions).into_iter().partition(|(at, _)| *at <= now);
+        self.reassertions = later;
+        for (_, key) in due {
+            let is_called = self.claimed.contains(&key);
+            self.put_through(stamps, &key, |before, moment| {
+                member::reassert_after_silence(before, is_called, moment)
             });
-            told.map(|(key, _)| (Arc::clone(&state.routes[&key.0]), key.1.clone()))
-        };
-        let (route, key) = found?;
-        self.claim_again(&route, &key)
-    }
-
-    fn settle(&self, batch: &Batch) {
-        self.state().acknowledged.insert(batch.route.audience.clone());
-        let reassert_at = Instant::now() + self.reassert_after;
-        let rule = |state: &mut State, key: &Key, claimed: &ClaimedMember, moment: &Moment| {
-            let (next, again) = member::settle(state.members.get(key), claimed, moment);
-            if again {
-                state.reassertions.push((reassert_at, key.clone()));
-            }
-            next
-        };
-        self.each(batch, rule, true);
-    }
-
-    fn release(&self, batch: &Batch, unheard: Unheard) {
-        let rule = |state: &mut State, key: &Key, _: &ClaimedMember, moment: &Moment| {
-            member::release(state.members.get(key), unheard, moment)
-        };
-        self.each(batch, rule, true);
-    }
-
-    fn park(&self, batch: &Batch) {
-        let rule = |state: &mut State, key: &Key, claimed: &ClaimedMember, moment: &Moment| {
-            member::park(state.members.get(key), claimed, moment).0
-        };
-        self.each(batch, rule, true);
-    }
-
-    fn split(&self, parts: &[Batch]) {
-        for part in parts {
-            let half = self.moment(&mut self.state()).stamp;
-            let rule = |state: &mut State, key: &Key, _: &ClaimedMember, _: &Moment| {
-                state.members.get(key).map_or(Next::Same, |of| member::split(of, half))
-            };
-            self.each(part, rule, false);
         }
     }
 
-    /// Parked members are pending again, each to travel alone until it is taken.
-    pub fn requeue(&self, members: Members) {
-        let mut state = self.state();
-        for context_key in members.context_keys {
-            let moment = self.moment(&mut state);
-            let key = (members.audience.clone(), context_key);
-            state
-                .apply(&key, |before| before.map_or(Next::Same, |of| member::requeue(of, &moment)));
+    /// Who left, and was told so, is forgotten after its time, and so is who was deleted.
+    fn purge(&mut self, stamps: &mut state::Stamps, bounds: &Bounds) {
+        let (now, ttl) = (stamps.fresh(), bounds.tombstone_ttl);
+        let is_spent = |key: &Key| self.members[key].is_spent_tombstone(now, ttl);
+        let spent: Vec<Key> = self.members.keys().filter(|key| is_spent(key)).cloned().collect();
+        for key in spent {
+            self.put(&key, &Next::Delete);
         }
-        drop(state);
-        self.news.send_replace(());
+        self.deleted.retain(|_, deleted| deleted.at.0.max(deleted.arrival) >= now.before(ttl));
     }
 }
 
 #[async_trait]
 impl Recorder for MemoryLedger {
     fn arrival(&self) -> Timestamp {
-        self.clock.now()
+        self.shared.state().stamps.arrival()
     }
 
     async fn record_all(&self, intakes: Vec<Intake>) -> Result<Vec<Recorded>, LedgerError> {
-        let mut state = self.state();
-        let recorded = vec![Recorded::default(); intakes.len()];
-        for Intake { destination, arrival, deltas, deletions, .. } in intakes {
-            let mut deletions = deletions.into_iter().peekable();
-            let count = deltas.len();
-            for (position, delta) in deltas.into_iter().enumerate() {
-                while let Some(asked) = deletions.next_if(|of| of.after_deltas <= position) {
-                    self.delete(&mut state, &asked, arrival);
-                }
-                self.take(&mut state, &destination, delta);
+        self.shared.change(|state| {
+            for intake in &intakes {
+                state.known(&intake.destination)?;
             }
-            while let Some(asked) = deletions.next_if(|of| of.after_deltas <= count) {
-                self.delete(&mut state, &asked, arrival);
-            }
-        }
-        drop(state);
-        self.news.send_replace(());
-        Ok(recorded)
+            self.counters.commit_rows.was(intakes.iter().map(Intake::items).sum::<usize>() as u64);
+            Ok(intakes.into_iter().map(|intake| state.record(intake, &self.counters)).collect())
+        })
     }
 
     fn takes_writes(&self) -> bool {
         true
-    }
-}
-
-#[async_trait]
-impl Outbox for MemoryLedger {
-    async fn backlog(&self) -> Result<Vec<Backlog>, LedgerError> {
-        let state = self.state();
-        let mut backlog: BTreeMap<AudienceId, Backlog> = BTreeMap::new();
-        for (key, since) in state.waiting.iter().filter(|(key, _)| !state.claimed.contains(*key)) {
-            let of = backlog.entry(key.0.clone()).or_insert_with(|| Backlog {
-                audience: key.0.clone(),
-                waiting: 0,
-                waiting_since: *since,
-                acknowledged: state.acknowledged.contains(&key.0),
-            });
-            of.waiting += 1;
-            of.waiting_since = of.waiting_since.min(*since);
-        }
-        Ok(backlog.into_values().collect())
-    }
-
-    fn news(&self) -> watch::Receiver<()> {
-        self.news.subscribe()
-    }
-
-    fn paused_since(&self) -> Option<Timestamp> {
-        None
-    }
-
-    async fn claim(&self, claim: Claim) -> Result<Option<Batch>, LedgerError> {
-        Ok(match claim {
-            Claim::Longest { audience, room } => self.claim_longest(&audience, room),
-            Claim::Again { route, context_key } => self.claim_again(&route, &context_key),
-            Claim::Told { after } => self.claim_told(after.as_ref()),
-        })
-    }
-
-    async fn report(&self, report: Report) -> Result<(), LedgerError> {
-        match report {
-            Report::Settle(batch) => self.settle(&batch),
-            Report::Release(batch, unheard) => self.release(&batch, unheard),
-            Report::Park(batch, _) => self.park(&batch),
-            Report::Split(parts) => self.split(&parts),
-            Report::Unpark(batch) => self.requeue(Members::from(&batch)),
-        }
-        Ok(())
     }
 }

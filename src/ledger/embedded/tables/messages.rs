@@ -5,20 +5,16 @@
 //! Only a keyed hash is kept. A message is remembered in the same transaction as its changes.
 //!
 //! # What does not hold
-//! A message repeated after [`KEPT`], or after [`MOST`] others, counts as new. A deletion without a message
+//! A message repeated after [`MESSAGE_KEPT`], or after [`MOST`] others, counts as new. A deletion without a message
 //! id is identified by its text: two with the same text within that time, and without a time of their own,
 //! count as one. Any other event without an id always counts as new.
-
-use std::time::Duration;
 
 use hashbrown::HashSet;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::ledger::embedded::tables::checksum::{self, Checksum};
+use crate::ledger::intake::MESSAGE_KEPT;
 use crate::membership::Timestamp;
-
-/// Segment retries for four hours, and the last attempt may take some time.
-pub(crate) const KEPT: Duration = Duration::from_secs(5 * 3600);
 
 /// Most messages that are remembered: about 100 MB on the disk, and 50 a second over the time that they are
 /// kept. The oldest go first.
@@ -88,7 +84,7 @@ impl Messages {
             .query_row([message], remembered)
             .optional()?;
         match known {
-            Some((seen_at, counts_at)) if seen_at > stamp.before(KEPT) => {
+            Some((seen_at, counts_at)) if seen_at > stamp.before(MESSAGE_KEPT) => {
                 let is_repeat = !self.fresh.contains(&message);
                 return Ok(Counts { at: counts_at, is_repeat });
             }
@@ -113,7 +109,7 @@ impl Messages {
         now: Timestamp,
         limit: usize,
     ) -> rusqlite::Result<bool> {
-        Ok(self.erase_oldest(db, limit as u64, now.before(KEPT))? == limit)
+        Ok(self.erase_oldest(db, limit as u64, now.before(MESSAGE_KEPT))? == limit)
     }
 
     fn erase_oldest(
@@ -174,7 +170,7 @@ mod tests {
     #[test]
     fn one_that_comes_again_counts_as_it_did_the_first_time_for_as_long_as_it_is_kept() {
         let (db, mut messages) = opened();
-        let kept = i64::try_from(KEPT.as_secs()).expect("hours");
+        let kept = i64::try_from(MESSAGE_KEPT.as_secs()).expect("hours");
         let mut count = |at: i64| {
             messages.next_request();
             messages.count(&db, [1; 16], true, stamp(at), stamp(at)).expect("it can be written")
@@ -230,7 +226,7 @@ mod tests {
         assert!(!known(1, 20), "it went when the fourth came");
         assert_eq!(messages.count, 3);
 
-        let kept = i64::try_from(KEPT.as_secs()).expect("hours");
+        let kept = i64::try_from(MESSAGE_KEPT.as_secs()).expect("hours");
         assert!(!messages.purge_slice(&db, stamp(kept + 4), 500).expect("it can be written"));
         assert_eq!(messages.count, 2, "the third went; the fourth is kept to the end of its time");
         messages.reload(&db).expect("readable");

@@ -164,6 +164,13 @@ impl Log {
         state.blocks.get(state.known_through(number))?.began
     }
 
+    /// Whether the writer has read all that was published.
+    #[cfg(test)]
+    pub fn is_read(&self) -> bool {
+        let state = self.lock();
+        state.read >= state.last
+    }
+
     /// The writer has read the blocks up to this number, and looks for more before it sleeps.
     pub fn has_read(&self, number: u64) {
         self.lock().read = number;
