@@ -312,7 +312,7 @@ macro_rules! contract {
 pub(crate) use contract;
 
 /// Random stories of a store.
-pub(crate) const CASES: u32 = 96;
+pub(crate) const CASES: u32 = 400;
 
 fn production() -> DestinationName {
     DestinationName::new("production").expect("not empty")

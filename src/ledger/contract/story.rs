@@ -111,7 +111,7 @@ pub(crate) enum Act {
 }
 
 /// As long as it takes to tell everybody once more.
-const IN_TIME: Duration = Duration::from_secs(5);
+const IN_TIME: Duration = Duration::from_secs(2);
 const AUDIENCES: u8 = 2;
 const PEOPLE: u8 = 4;
 
@@ -454,37 +454,30 @@ impl<S: Subject> Story<S> {
         let by_store = self.store.operations().outbox(name);
         by_store.report(report(call.store.clone())).await.expect("there is space");
         self.has_reported = true;
-        let keys = keys_of(&call.store);
-        self.ask_who_stays(name, &keys, |member| member.erase).await;
+        let copy = self.model.copy();
+        let would = copy.outbox_of(name).report(report(call.model.clone())).await;
+        would.expect("it takes everything");
+        self.ask_who_stays(name, &copy).await;
         let by_model = self.model.outbox_of(name);
         by_model.report(report(call.model.clone())).await.expect("it takes everything");
     }
 
-    /// Who would be erased now and is not is taken for unheard by the store, if it may be.
-    async fn ask_who_stays(
-        &mut self,
-        name: &DestinationName,
-        keys: &[Key],
-        would_go: impl Fn(&Member) -> bool,
-    ) {
-        let open: Vec<&Key> = keys
-            .iter()
-            .filter(|key| self.maybe_unheard.contains(&who(name, key)))
-            .filter(|key| {
-                let member = self.model.member_of(name, key);
-                member.is_some_and(|member| !member.unheard && would_go(&member))
-            })
+    /// Who would be erased, as the copy of the model shows, and is not is taken for unheard by the store, if it may be.
+    async fn ask_who_stays(&mut self, name: &DestinationName, copy: &MemoryLedger) {
+        let key_of = |who: &Who| (id(&who.1), ContextKey::new(&who.2).expect("not empty"));
+        let maybe = self.maybe_unheard.iter().filter(|who| who.0 == name.to_string());
+        let goes: Vec<&Who> = maybe
+            .filter(|who| self.model.member_of(name, &key_of(who)).is_some())
+            .filter(|who| copy.member_of(name, &key_of(who)).is_none())
             .collect();
-        if open.is_empty() {
+        if goes.is_empty() {
             return;
         }
         self.store.caught_up().await;
-        let there: BTreeSet<(String, String)> =
-            self.store.members(name).into_iter().map(|of| (of.audience, of.context_key)).collect();
-        for key in open {
-            let (_, audience, context_key) = who(name, key);
-            if there.contains(&(audience, context_key)) {
-                self.model.may_be_unheard(name, key);
+        for view in self.store.members(name) {
+            let who = (name.to_string(), view.audience, view.context_key);
+            if goes.contains(&&who) {
+                self.model.may_be_unheard(name, &key_of(&who));
             }
         }
     }
@@ -557,7 +550,10 @@ impl<S: Subject> Story<S> {
                 self.walked().await;
                 let is_in =
                     |(audience, _): &Key| number.is_none_or(|of| *audience == self::audience(of));
-                self.retracted(&is_in).await;
+                self.retracted(&is_in);
+                let copy = model.copy();
+                let _ = copy.retract(&name, of(number).as_ref()).await; // as below
+                self.ask_who_stays(&name, &copy).await;
                 let by_model = model.retract(&name, of(number).as_ref()).await;
                 assert_eq!(by_store.is_ok(), by_model.is_ok(), "{by_store:?} {by_model:?}");
             }
@@ -569,7 +565,10 @@ impl<S: Subject> Story<S> {
                 let is_stale = |key: &Key| {
                     key.0 == audience && rule_of(key).is_some_and(|rule| !current.contains(&rule))
                 };
-                self.retracted(&is_stale).await;
+                self.retracted(&is_stale);
+                let copy = model.copy();
+                let _ = copy.retract_stale(&name, &audience, current.clone()).await; // as below
+                self.ask_who_stays(&name, &copy).await;
                 let by_model = model.retract_stale(&name, &audience, current.clone()).await;
                 assert_eq!(by_store.is_ok(), by_model.is_ok(), "{by_store:?} {by_model:?}");
             }
@@ -668,7 +667,7 @@ impl<S: Subject> Story<S> {
     }
 
     /// These are removed.
-    async fn retracted(&mut self, are: &dyn Fn(&Key) -> bool) {
+    fn retracted(&mut self, are: &dyn Fn(&Key) -> bool) {
         let (name, now) = (production(), self.store.operations().arrival().0);
         let views = self.model.members(&name).into_iter();
         let keys = views
@@ -677,12 +676,6 @@ impl<S: Subject> Story<S> {
         for key in &keys {
             self.plain.members.entry(who(&name, key)).and_modify(|truth| truth.remove(now));
         }
-        let is_known_to_be_out = |member: &Member| {
-            member.membership == Membership::Out
-                && member.pending_since.is_none()
-                && member.told.is_some_and(|told| told.membership == Membership::Out)
-        };
-        self.ask_who_stays(&name, &keys, is_known_to_be_out).await;
     }
 
     /// Whose rows are gone: nothing is remembered of them.

@@ -44,7 +44,7 @@ impl Looks {
         members.sort();
         let audiences =
             operations.audiences(name).await.unwrap_or_default().into_iter().map(|of| {
-                let since = (of.pending_since.map(second_of), of.parked > 0);
+                let since = (of.pending_since.map(second_of), of.parked_since.map(second_of));
                 format!(
                     "{} {} {}: {} in, {} pending, {} parked, since {since:?} {:?}",
                     of.audience,

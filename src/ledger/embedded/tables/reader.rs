@@ -96,8 +96,9 @@ impl Reader {
                          SELECT min(pending_since) FROM member
                          WHERE member.audience = audience.id AND pending_since IS NOT NULL) END),
                      min(CASE WHEN parked > 0 THEN (
-                         SELECT min(parked_at) FROM parked
-                         WHERE parked.audience = audience.id) END),
+                         SELECT min(parked.parked_at)
+                         FROM parked JOIN member USING (audience, context_key)
+                         WHERE parked.audience = audience.id AND pending_since IS NULL) END),
                      (SELECT received_at FROM rejected
                          WHERE rejected.destination = destination.id ORDER BY id LIMIT 1)
                  FROM destination LEFT JOIN audience ON audience.destination = destination.id
@@ -153,7 +154,9 @@ impl Reader {
                      (SELECT min(pending_since) FROM member
                       WHERE member.audience = audience.id AND pending_since IS NOT NULL),
                      parked,
-                     (SELECT min(parked_at) FROM parked WHERE parked.audience = audience.id),
+                     (SELECT min(parked.parked_at) FROM parked
+                      JOIN member USING (audience, context_key)
+                      WHERE parked.audience = audience.id AND pending_since IS NULL),
                      walk
                  FROM audience WHERE destination = ?1
                      AND EXISTS (SELECT 1 FROM member WHERE member.audience = audience.id)
