@@ -295,6 +295,7 @@ macro_rules! contract {
         proptest::proptest! {
             #![proptest_config(proptest::prelude::ProptestConfig {
                 cases: $crate::ledger::contract::CASES,
+                max_shrink_time: 30_000, // milliseconds
                 ..$crate::seeds::kept_in("tests/seeds/contract.txt")
             })]
 
@@ -312,7 +313,7 @@ macro_rules! contract {
 pub(crate) use contract;
 
 /// Random stories of a store.
-pub(crate) const CASES: u32 = 400;
+pub(crate) const CASES: u32 = 96;
 
 fn production() -> DestinationName {
     DestinationName::new("production").expect("not empty")

@@ -6,6 +6,7 @@
 //!   model claims the same.
 //! * A store may take others than those in a call for unheard when its process dies. Whoever is to be erased may
 //!   therefore stay until it was told once more.
+//! * While somebody is in a call whose audience was erased, a store may count as many too few who wait for it.
 //! * A call that nobody answered may be applied at any time until its members are told once more: unless the row was
 //!   erased meanwhile, of which nothing is remembered.
 
@@ -321,21 +322,21 @@ impl<S: Subject> Story<S> {
         let mut all = Intake { arrival, ..intake(&self.model, &production(), Vec::new()) };
         let mut happenings = Vec::new();
         for item in items {
-            let (delta, happening) = match *item {
+            let delta = match *item {
                 Item::Changes { audience, person, by_mail, enters, when } => {
                     let key = format!("p{person}{}", if by_mail { "@example.com" } else { "" });
-                    (changes(audience, &key, person, enters, when.at(arrival)), None)
+                    changes(audience, &key, person, enters, when.at(arrival))
                 }
                 Item::Moves { audience, person, enters, message, when } => {
                     let at = when.map_or(arrival.0, |when| when.at(arrival));
                     let message =
                         Message { hash: MessageHash([message; 16]), moves: when.is_none() };
                     let delta = changes(audience, &format!("p{person}"), person, enters, at);
-                    (MembershipDelta { message: Some(message), ..delta }, None)
+                    MembershipDelta { message: Some(message), ..delta }
                 }
                 Item::OtherKind { audience, person } => {
                     let delta = changes(audience, &format!("p{person}"), person, true, 6);
-                    (MembershipDelta { context_kind: device(), ..delta }, None)
+                    MembershipDelta { context_kind: device(), ..delta }
                 }
                 Item::Deletes { person, when } => {
                     let at = when.map_or(arrival.0, |when| when.at(arrival));
@@ -354,8 +355,7 @@ impl<S: Subject> Story<S> {
                     continue;
                 }
             };
-            let happening = happening.unwrap_or_else(|| happening_of(&delta));
-            happenings.push((Some(all.deltas.len()), happening));
+            happenings.push((Some(all.deltas.len()), happening_of(&delta)));
             all.deltas.push(delta);
         }
         let names = if both { vec![production(), other()] } else { vec![production()] };
@@ -367,11 +367,15 @@ impl<S: Subject> Story<S> {
         assert_eq!(recorded, by_model, "what was not recorded");
         self.store.applied().await;
         for (name, recorded) in names.iter().zip(recorded) {
-            let is_recorded = |position: &Option<usize>| {
-                position.is_none_or(|position| !recorded.kind_conflicts.contains(&position))
-            };
-            let happened = happenings.iter().filter(|(position, _)| is_recorded(position));
-            let happened: Vec<_> = happened.map(|(_, happening)| happening.clone()).collect();
+            let happened = happenings.iter().map(|(position, happening)| {
+                let mut happening = happening.clone();
+                if let Happening::Changes { is_recorded, .. } = &mut happening {
+                    let conflicts = &recorded.kind_conflicts;
+                    *is_recorded = position.is_none_or(|position| !conflicts.contains(&position));
+                }
+                happening
+            });
+            let happened: Vec<_> = happened.collect();
             self.plain.take(name.as_str(), &happened, arrival.0);
         }
     }
@@ -542,7 +546,7 @@ impl<S: Subject> Story<S> {
             Act::Resync(number) => {
                 let by_store = store.resync(&name, of(number).as_ref()).await;
                 let by_model = model.resync(&name, of(number).as_ref()).await;
-                assert_eq!(by_store.is_ok(), by_model.is_ok(), "{by_store:?} {by_model:?}");
+                assert_known(&by_store, &by_model);
                 self.walked().await;
             }
             Act::Retract(number) => {
@@ -555,7 +559,7 @@ impl<S: Subject> Story<S> {
                 let _ = copy.retract(&name, of(number).as_ref()).await; // as below
                 self.ask_who_stays(&name, &copy).await;
                 let by_model = model.retract(&name, of(number).as_ref()).await;
-                assert_eq!(by_store.is_ok(), by_model.is_ok(), "{by_store:?} {by_model:?}");
+                assert_known(&by_store, &by_model);
             }
             Act::RetractStale { audience: number, by_mail } => {
                 let (current, audience) = (vec![u32::from(!by_mail) + 1], audience(number));
@@ -570,13 +574,13 @@ impl<S: Subject> Story<S> {
                 let _ = copy.retract_stale(&name, &audience, current.clone()).await; // as below
                 self.ask_who_stays(&name, &copy).await;
                 let by_model = model.retract_stale(&name, &audience, current.clone()).await;
-                assert_eq!(by_store.is_ok(), by_model.is_ok(), "{by_store:?} {by_model:?}");
+                assert_known(&by_store, &by_model);
             }
             Act::Erase(number) => {
                 let audience = audience(number);
                 let by_store = store.erase(&name, Some(&audience)).await;
                 let by_model = model.erase(&name, Some(&audience)).await;
-                assert_eq!(by_store.is_ok(), by_model.is_ok(), "{by_store:?} {by_model:?}");
+                assert_known(&by_store, &by_model);
                 let is_it =
                     |(of, id, _): &Who| *of == name.to_string() && *id == *audience.as_str();
                 self.plain.members.retain(|who, _| !is_it(who));
@@ -641,7 +645,7 @@ impl<S: Subject> Story<S> {
             self.maybe_unheard.extend(pending.iter().map(|key| who(&name, key)));
         }
         self.last_parked = None;
-        (self.is_first_life, self.has_reported) = (false, false);
+        self.is_first_life = false;
         let Setup { destinations, bounds } = self.store.setup().clone();
         self.other_is_known = destinations.len() > 1;
         if is_killed {
@@ -652,6 +656,7 @@ impl<S: Subject> Story<S> {
         } else {
             self.store.reopen().await;
         }
+        self.has_reported = false;
         self.store.applied().await;
         self.model = self.model.restarted(bounds, destinations);
     }
@@ -700,7 +705,12 @@ impl<S: Subject> Story<S> {
         for (name, is_known) in [(production(), true), (other(), self.other_is_known)] {
             let by_store = Looks::of(&*operations, self.store.members(&name), &name, is_known);
             let by_model = Looks::of(&self.model, self.model.members(&name), &name, is_known);
-            assert_eq!(by_store.await, by_model.await, "the store, and the model: {name}");
+            let (mut by_store, mut by_model) = (by_store.await, by_model.await);
+            for audience in self.audiences_erased_in_a_call(&name) {
+                by_store.backlog.remove(&audience);
+                by_model.backlog.remove(&audience);
+            }
+            assert_eq!(by_store, by_model, "the store, and the model: {name}");
             if self.is_first_life {
                 let [by_store, by_model] =
                     [operations.counters(), self.model.counters()].map(|all| {
@@ -710,6 +720,14 @@ impl<S: Subject> Story<S> {
                 assert_eq!(by_store, by_model, "deltas, repeats, overtaken, outlived: {name}");
             }
         }
+    }
+
+    /// Audiences with somebody in a call of whom nothing is known any more: a store may count that as one who waits less.
+    fn audiences_erased_in_a_call(&self, name: &DestinationName) -> BTreeSet<String> {
+        let calls = self.calls.iter().filter(|call| call.store.route.destination == *name);
+        let members = calls.flat_map(|call| keys_of(&call.store));
+        let gone = members.filter(|key| self.model.member_of(name, key).is_none());
+        gone.map(|(audience, _)| audience.as_str().to_owned()).collect()
     }
 
     /// LaunchDarkly answers everything again, and ends as the latest events say.
@@ -772,6 +790,14 @@ impl<S: Subject> Story<S> {
     }
 }
 
+/// What the model knows of is there; an audience without members may be known to the store a little longer.
+fn assert_known<T: std::fmt::Debug>(
+    store: &Result<T, crate::ledger::LedgerError>,
+    model: &Result<T, crate::ledger::LedgerError>,
+) {
+    assert!(store.is_ok() || model.is_err(), "{store:?} and {model:?}");
+}
+
 fn changes(number: u8, key: &str, person: u8, enters: bool, at: i64) -> MembershipDelta {
     let rule = if key.contains('@') { 1 } else { 2 };
     let delta = delta(audience(number).as_str(), key, enters, at);
@@ -787,6 +813,7 @@ fn happening_of(delta: &MembershipDelta) -> Happening {
         at: delta.event_at.0,
         rule: delta.key_rule,
         message: delta.message.map(|message| (message.hash.0[0], message.moves)),
+        is_recorded: true,
     }
 }
 

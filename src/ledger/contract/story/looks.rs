@@ -16,7 +16,7 @@ pub(super) struct Looks {
     rejected: Vec<String>,
     paused: bool,
     /// How many wait in an audience.
-    backlog: BTreeMap<String, u64>,
+    pub backlog: BTreeMap<String, u64>,
 }
 
 /// Stamps differ between two stores, but not the second in which they were given out.
