@@ -1,7 +1,12 @@
 //! What people see, and what they ask for.
 
-use super::*;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+
+use super::subject::*;
+use crate::ledger::{Intake, MemberView, ParkedAfter, Recorded, Report, Retention, Unheard};
 use crate::ledger::{LedgerError, Turnover};
+use crate::membership::{DestinationName, Membership, MembershipDelta};
 
 pub(crate) async fn the_turnover_counts_changes_once_and_repeats_never<S: Subject>() {
     let store = S::open(Setup::default()).await;
