@@ -1,6 +1,11 @@
 //! Who travels with whom, and that nobody travels twice at once.
 
-use super::*;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::subject::*;
+use crate::ledger::{Batch, Claim, Recorded, Report, Unheard};
+use crate::membership::{AudienceKey, ContextKey, MembershipDelta};
 
 pub(crate) async fn a_member_is_in_one_batch_at_a_time_and_the_longest_pending_goes_first<
     S: Subject,

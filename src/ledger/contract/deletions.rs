@@ -1,6 +1,10 @@
 //! Who is deleted, what comes too late for them, and what stays.
 
-use super::*;
+use std::time::Duration;
+
+use super::subject::*;
+use crate::ledger::{Intake, Recorded};
+use crate::membership::{DestinationName, Timestamp};
 
 pub(crate) async fn a_deletion_finds_a_person_under_other_keys_and_keeps_older_events_out<
     S: Subject,
@@ -13,12 +17,12 @@ pub(crate) async fn a_deletion_finds_a_person_under_other_keys_and_keeps_older_e
     store.drain(&production()).await;
     let kept = vec![rejected(b"{}", Some("u1")), rejected(b"{}", Some("u2"))];
     let operations = store.operations();
-    let intake_of = || intake(&*operations, &production(), Vec::new());
-    store.take_in(vec![Intake { rejected: kept.clone(), ..intake_of() }]).await;
+    let empty = || intake(&*operations, &production(), Vec::new());
+    store.take_in(vec![Intake { rejected: kept.clone(), ..empty() }]).await;
     store.clock().advance(SECOND);
-    let intake = intake_of();
-    let arrival = intake.arrival;
-    store.take_in(vec![and_delete("u1", arrival, intake)]).await;
+    let asked = empty();
+    let arrival = asked.arrival;
+    store.take_in(vec![and_delete("u1", arrival, asked)]).await;
     drop(operations);
     store.crash().await;
     store.applied().await;
@@ -31,7 +35,7 @@ pub(crate) async fn a_deletion_finds_a_person_under_other_keys_and_keeps_older_e
     store.reopen().await;
     let late = Intake {
         rejected: kept,
-        ..super::intake(
+        ..intake(
             &*store.operations(),
             &production(),
             vec![delta("a", "u1", true, before), under_email(before + 1)],

@@ -1,7 +1,9 @@
 //! Several destinations: which are configured, what is kept of the others, and how many audiences each may have.
 
-use super::*;
+use super::subject::*;
 use crate::ledger::LedgerError;
+use crate::ledger::{Intake, Recorded};
+use crate::membership::{DestinationName, MembershipDelta};
 
 async fn two<S: Subject>() -> S {
     let mut store = S::open(Setup::default()).await;

@@ -1,7 +1,12 @@
 //! What people see, and what they ask for.
 
-use super::*;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+
+use super::subject::*;
+use crate::ledger::{Intake, MemberView, ParkedAfter, Recorded, Report, Retention, Unheard};
 use crate::ledger::{LedgerError, Turnover};
+use crate::membership::{DestinationName, Membership, MembershipDelta};
 
 pub(crate) async fn the_turnover_counts_changes_once_and_repeats_never<S: Subject>() {
     let store = S::open(Setup::default()).await;
@@ -46,6 +51,19 @@ pub(crate) async fn the_counters_say_what_became_of_deltas<S: Subject>() {
     assert_eq!(read(), [4, 1, 1, 1], "bob was ahead");
 }
 
+/// The context keys of a page of parked members, of one audience or all, behind one of them.
+async fn page<S: Subject>(
+    store: &S,
+    audience: Option<&str>,
+    (behind, context_key): (&str, &str),
+    limit: u32,
+) -> Vec<String> {
+    let after = ParkedAfter { audience: behind.to_owned(), context_key: context_key.to_owned() };
+    let audience = audience.map(id);
+    let found = store.operations().parked(&production(), audience.as_ref(), &after, limit).await;
+    found.expect("it is open").into_iter().map(|of| of.context_key).collect()
+}
+
 pub(crate) async fn parked_members_are_listed_with_launchdarklys_words_until_they_are_taken<
     S: Subject,
 >() {
@@ -60,27 +78,29 @@ pub(crate) async fn parked_members_are_listed_with_launchdarklys_words_until_the
     assert_eq!(listed, [("a", "ada"), ("a", "bob"), ("b", "cyd")]);
     let said = (parked[0].status, &*parked[0].code, &*parked[0].message, &*parked[0].answer_id);
     assert_eq!(said, (400, "invalid_request", "no", "1234"));
-    let page = async |audience: Option<&str>, after: (&str, &str), limit| -> Vec<String> {
-        let (audience, after) = (
-            audience.map(id),
-            ParkedAfter { audience: after.0.to_owned(), context_key: after.1.to_owned() },
-        );
-        let found =
-            store.operations().parked(&production(), audience.as_ref(), &after, limit).await;
-        found.expect("it is open").into_iter().map(|of| of.context_key).collect()
-    };
-    assert_eq!(page(None, ("a", "ada"), 1).await, ["bob"]);
-    assert_eq!(page(Some("a"), ("", ""), 9).await, ["ada", "bob"]);
-    assert_eq!(page(None, ("a", "bob"), 9).await, ["cyd"]);
+    assert_eq!(page(&store, None, ("a", "ada"), 1).await, ["bob"]);
+    assert_eq!(page(&store, Some("a"), ("", ""), 9).await, ["ada", "bob"]);
+    assert_eq!(page(&store, None, ("a", "bob"), 9).await, ["cyd"]);
     let view = store.view().await;
-    assert_eq!((view.parked, view.parked_since.is_some()), (3, true));
+    assert_eq!((view.parked, view.parked_since), (3, Some(parked[0].parked_at)));
 
-    assert_eq!(store.requeue("a", &["ada"]).await, 1);
-    assert_eq!(page(None, ("", ""), 9).await, ["bob", "cyd"], "ada is being tried");
+    assert_eq!(store.requeue("a", &["ada", "bob"]).await, 2);
+    let view = store.view().await;
+    assert_eq!(
+        (view.parked, view.parked_since),
+        (1, Some(parked[2].parked_at)),
+        "of those who are"
+    );
+    store.crash().await;
+    let alone = store.next("a").await;
+    let bob = if keys(&alone) == ["bob"] { alone } else { store.next("a").await };
+    store.park(bob).await;
+    store.reopen().await;
+    assert_eq!(page(&store, None, ("", ""), 9).await, ["bob", "cyd"], "ada is being tried");
     store.settle(store.next("a").await).await;
-    assert_eq!(page(None, ("", ""), 9).await, ["bob", "cyd"]);
+    assert_eq!(page(&store, None, ("", ""), 9).await, ["bob", "cyd"]);
     store.record(vec![delta("a", "bob", false, 2)]).await;
-    assert_eq!(page(None, ("", ""), 9).await, ["cyd"], "a newer value may be taken");
+    assert_eq!(page(&store, None, ("", ""), 9).await, ["cyd"], "a newer value may be taken");
     assert_eq!(tells(&store.next("a").await), ("bob", false));
 }
 

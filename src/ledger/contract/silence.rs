@@ -1,6 +1,11 @@
 //! Calls that nobody answered, and processes that died in one: what LaunchDarkly did not confirm may still be applied.
 
-use super::*;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::subject::*;
+use crate::ledger::{Claim, Unheard};
 
 pub(crate) async fn whoever_was_in_a_call_that_nobody_answered_is_told_once_more<S: Subject>() {
     let store = S::with_reassertions().await;

@@ -1,6 +1,11 @@
 //! When a member is told, and when it is not.
 
-use super::*;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::subject::*;
+use crate::ledger::{Batch, Report, Unheard};
+use crate::membership::Timestamp;
 
 pub(crate) async fn who_was_never_told_is_told_that_they_left<S: Subject>() {
     let mut store = S::open(Setup::default()).await;

@@ -5,11 +5,17 @@ use std::sync::Arc;
 
 use crate::ledger::member::Member;
 use crate::ledger::memory::MemoryLedger;
-use crate::ledger::memory::state::Key;
+use crate::ledger::memory::state::{Key, Shared};
 use crate::ledger::{Batch, ClaimedMember};
 use crate::membership::{AudienceId, DestinationName};
 
 impl MemoryLedger {
+    /// Another one that is as this is now: what is done to it shows what would become of this one.
+    pub fn copy(&self) -> Self {
+        let state = self.shared.state().clone();
+        Self { shared: Arc::new(Shared::new(state)), counters: Arc::default(), note: None }
+    }
+
     /// A member as it is.
     pub fn member_of(&self, destination: &DestinationName, key: &Key) -> Option<Member> {
         let state = self.shared.state();

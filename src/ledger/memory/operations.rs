@@ -69,7 +69,9 @@ impl State {
         let unknown = || LedgerError::UnknownDestination(name.clone());
         let destination = destinations.get_mut(name).ok_or_else(unknown)?;
         let audiences = destination.these(only)?;
-        audiences.iter().for_each(|audience| destination.drop_audience(audience));
+        for audience in &audiences {
+            destination.drop_audience(audience);
+        }
         let is_known = destination.is_known;
         if only.is_none() {
             self.rejected.kept.retain(|_, event| event.destination != *name);
@@ -339,9 +341,7 @@ impl Operations for MemoryLedger {
         destination: &DestinationName,
         audience: Option<&AudienceId>,
     ) -> Result<u64, LedgerError> {
-        self.shared.change(|state| {
-            state.each(destination, audience, |of, stamps, audience| of.resync(stamps, audience))
-        })
+        self.shared.change(|state| state.each(destination, audience, Destination::resync))
     }
 
     async fn stop_resync(

@@ -364,12 +364,11 @@ impl Destination {
         } else {
             self.waiting.remove(key);
         }
-        match after {
-            Some(after) => _ = self.members.insert(key.clone(), after),
-            None => {
-                self.members.remove(key);
-                self.words.remove(key);
-            }
+        if let Some(after) = after {
+            self.members.insert(key.clone(), after);
+        } else {
+            self.members.remove(key);
+            self.words.remove(key);
         }
     }
 

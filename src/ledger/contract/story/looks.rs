@@ -16,7 +16,7 @@ pub(super) struct Looks {
     rejected: Vec<String>,
     paused: bool,
     /// How many wait in an audience.
-    backlog: BTreeMap<String, u64>,
+    pub backlog: BTreeMap<String, u64>,
 }
 
 /// Stamps differ between two stores, but not the second in which they were given out.
@@ -44,7 +44,7 @@ impl Looks {
         members.sort();
         let audiences =
             operations.audiences(name).await.unwrap_or_default().into_iter().map(|of| {
-                let since = (of.pending_since.map(second_of), of.parked > 0);
+                let since = (of.pending_since.map(second_of), of.parked_since.map(second_of));
                 format!(
                     "{} {} {}: {} in, {} pending, {} parked, since {since:?} {:?}",
                     of.audience,

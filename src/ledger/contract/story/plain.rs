@@ -33,6 +33,8 @@ pub(super) enum Happening {
         rule: u32,
         /// Its message, and whether its time depends on its arrival.
         message: Option<(u8, bool)>,
+        /// If not, its message counts as known all the same.
+        is_recorded: bool,
     },
     Deletes {
         user: String,
@@ -58,27 +60,35 @@ impl Plain {
         let mut known = self.messages.clone();
         for happening in happenings {
             match happening.clone() {
-                Happening::Changes { audience, key, user, enters, at, rule, message } => {
-                    let mut counts = (at, false);
+                Happening::Changes {
+                    audience,
+                    key,
+                    user,
+                    enters,
+                    at,
+                    rule,
+                    message,
+                    is_recorded,
+                } => {
+                    let (mut at, mut is_repeat) = (at, false);
                     if let Some((hash, moves)) = message {
                         let hash = (destination.to_owned(), hash);
-                        let is_repeat = known.contains_key(&hash);
+                        is_repeat = known.contains_key(&hash);
                         if moves {
                             self.messages.entry(hash.clone()).or_insert((arrival, at));
                         }
-                        let first = self.messages.get(&hash);
-                        counts = (first.map_or(at, |(_, counts_at)| *counts_at), is_repeat);
+                        at = self.messages.get(&hash).map_or(at, |(_, counts_at)| *counts_at);
                     }
                     let deleted = self.deleted.get(&(destination.to_owned(), user));
-                    if deleted
-                        .is_some_and(|since| counts < (*since, true) && counts != (*since, false))
+                    if !is_recorded
+                        || deleted.is_some_and(|since| at < *since || (is_repeat && at == *since))
                     {
                         continue;
                     }
-                    let truth = Truth { included: enters, at: counts.0, rule, is_removed: false };
+                    let truth = Truth { included: enters, at, rule, is_removed: false };
                     let who = (destination.to_owned(), audience, key);
                     let stored = self.members.entry(who).or_insert(truth);
-                    if counts.0 > stored.at || (counts.0 == stored.at && !counts.1) {
+                    if at > stored.at || (at == stored.at && !is_repeat) {
                         *stored = Truth { is_removed: !enters && stored.is_removed, ..truth };
                     }
                 }
