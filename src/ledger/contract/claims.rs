@@ -84,12 +84,18 @@ pub(crate) async fn the_halves_of_a_refused_batch_stay_apart_across_a_kill_until
 
 pub(crate) async fn a_request_is_one_whole_and_its_later_item_wins_a_tie<S: Subject>() {
     let store = S::open(Setup::default()).await;
-    let deltas =
-        vec![delta("a", "ada", true, 5), delta("a", "bob", true, 5), delta("a", "ada", false, 5)];
+    let deltas = vec![
+        delta("a", "ada", true, 5),
+        delta("a", "bob", true, 5),
+        delta("a", "ada", false, 5),
+        delta("a", "cyd", true, 7),
+        delta("a", "cyd", false, 6),
+    ];
     store.record(deltas).await;
     let batch = store.next("a").await;
-    assert_eq!(those(&batch), BTreeSet::from(["ada", "bob"]));
+    assert_eq!(those(&batch), BTreeSet::from(["ada", "bob", "cyd"]));
     assert_eq!(tells(&only(&batch, "ada")), ("ada", false));
+    assert_eq!(tells(&only(&batch, "cyd")), ("cyd", true), "the later item is older");
 }
 
 pub(crate) async fn an_audience_keeps_its_context_kind_and_follows_its_name<S: Subject>() {
