@@ -56,7 +56,7 @@ mod store;
 pub use batch::{
     Backlog, Batch, ClaimedMember, Measure, Members, ParkReason, Room, Route, Unheard,
 };
-pub use counters::{Counters, Recordings};
+pub use counters::Recordings;
 pub use embedded::{
     BackedUp, BackupError, ClockReset, DestinationSettings, EmbeddedLedger, ExportedMember,
     ExportedParking, OpenError, RenameError, Renamed, Retention, Seen, Settings, Sound, Writer,
@@ -66,7 +66,7 @@ pub use embedded::{
 pub use error::LedgerError;
 pub use intake::{Intake, OrderedDeletion, Recorded, RejectedEvent, Unrecorded};
 pub use operations::{
-    AudienceView, DestinationView, Disk, MemberView, Operations, ParkedAfter, ParkedView,
+    AudienceView, DestinationView, Fact, MemberView, Operations, ParkedAfter, ParkedView,
     RejectedView, Turnover, WalkView,
 };
 pub use outbox::{Claim, Outbox, Report};

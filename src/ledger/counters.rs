@@ -1,28 +1,7 @@
-//! Counters of what the ledger has recorded and committed.
+//! What became of the deltas that were recorded, counted by destination.
 
 use super::member::{Change, Member, Next, is_overtaken, is_repeat};
-use crate::counting::{Count, Histogram, PerDestination};
-
-/// Counters since the ledger was opened.
-#[derive(Debug)]
-pub struct Counters {
-    /// Items of one commit: deltas, kept events, claimed and reported members.
-    pub commit_rows: Histogram,
-    /// How long one commit or sync took.
-    pub sync: Histogram,
-    /// Outcomes of deltas, by destination.
-    pub destinations: PerDestination<Recordings>,
-}
-
-impl Default for Counters {
-    fn default() -> Self {
-        Self {
-            commit_rows: Histogram::of_sizes(),
-            sync: Histogram::of_durations(),
-            destinations: PerDestination::default(),
-        }
-    }
-}
+use crate::counting::Count;
 
 /// Outcomes of the committed deltas of one destination.
 #[derive(Debug, Default)]

@@ -19,6 +19,7 @@ mod commit;
 mod directory;
 mod engine;
 mod failure;
+mod ids;
 mod members;
 mod memtable;
 mod opening;
@@ -40,8 +41,9 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::pieces::{self, Piece};
-use super::{Counters, Intake, LedgerError, Outbox, Recorded, Recorder};
+use super::{Intake, LedgerError, Outbox, Recorded, Recorder};
 use crate::clock::Clock;
+use crate::counting::{Histogram, PerDestination};
 use crate::membership::{DestinationName, Timestamp};
 
 pub use at_rest::backup::{BackedUp, BackupError, backup, backup_to};
@@ -122,10 +124,12 @@ impl EmbeddedLedger {
             has_failed: AtomicBool::new(false),
             is_unwritten: AtomicBool::new(false),
             published: Mutex::new(HashMap::new()),
-            counters: Counters::default(),
+            recordings: PerDestination::default(),
+            commit_rows: Histogram::of_sizes(),
+            sync: Histogram::of_durations(),
         });
         for destination in &settings.destinations {
-            let _ = shared.counters.destinations.of(&destination.name); // so that zeros are exported too
+            let _ = shared.recordings.of(&destination.name); // so that zeros are exported too
         }
         let (commands, receiver) = mpsc::channel();
         let check = background_check::BackgroundCheck::start(

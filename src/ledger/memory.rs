@@ -19,9 +19,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::clock::Clock;
+use crate::counting::PerDestination;
 use crate::ledger::member::{self, Next};
 use crate::ledger::{
-    Counters, DestinationSettings, Intake, LedgerError, Outbox, Recorded, Recorder,
+    DestinationSettings, Intake, LedgerError, Outbox, Recorded, Recorder, Recordings,
 };
 use crate::membership::{DestinationName, Timestamp};
 use outbox::MemoryOutbox;
@@ -33,7 +34,7 @@ pub(crate) use state::{Bounds, Key};
 #[derive(Clone, Debug)]
 pub(crate) struct MemoryLedger {
     shared: Arc<Shared>,
-    counters: Arc<Counters>,
+    recordings: Arc<PerDestination<Recordings>>,
     /// As it was when the ledger was opened.
     note: Option<String>,
 }
@@ -49,14 +50,14 @@ impl MemoryLedger {
     }
 
     fn of(mut state: State, destinations: Vec<DestinationSettings>) -> Self {
-        let counters = Arc::new(Counters::default());
+        let recordings: Arc<PerDestination<Recordings>> = Arc::default();
         for settings in &destinations {
-            let _ = counters.destinations.of(&settings.name); // zeros are shown too
+            let _ = recordings.of(&settings.name); // zeros are shown too
         }
         state.configure(destinations);
         state.destinations.values_mut().for_each(Destination::plan_reassertions);
         let note = state.note.clone();
-        Self { shared: Arc::new(Shared::new(state)), counters, note }
+        Self { shared: Arc::new(Shared::new(state)), recordings, note }
     }
 
     /// What the next process finds, however this one ended: claims are over, and whoever was in a call may still be
@@ -142,8 +143,7 @@ impl Recorder for MemoryLedger {
             for intake in &intakes {
                 state.known(&intake.destination)?;
             }
-            self.counters.commit_rows.was(intakes.iter().map(Intake::items).sum::<usize>() as u64);
-            Ok(intakes.into_iter().map(|intake| state.record(intake, &self.counters)).collect())
+            Ok(intakes.into_iter().map(|intake| state.record(intake, &self.recordings)).collect())
         })
     }
 

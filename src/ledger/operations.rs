@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Counters, LedgerError, Members, Outbox, Recorder};
+use super::{LedgerError, Members, Outbox, Recorder, Recordings};
+use crate::counting::{Distribution, PerDestination};
 use crate::membership::{AudienceId, DestinationName, Timestamp, UserId};
 
 /// A destination that has rows in the ledger, configured or not.
@@ -46,15 +47,19 @@ pub struct Turnover {
     pub left: u64,
 }
 
-/// Disk usage of the ledger, and what is left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Disk {
+/// What a store says of itself, for metrics. Each store has facts of its own; none has all of them.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fact {
     /// Bytes of all its files.
-    pub ledger_bytes: u64,
+    Bytes(u64),
     /// Bytes of the log that are not merged into the tables yet.
-    pub journal_bytes: u64,
-    /// Bytes that the daemon could still write; `None` if the system does not say.
-    pub free_bytes: Option<u64>,
+    LogBytes(u64),
+    /// Bytes that it could still write.
+    FreeBytes(u64),
+    /// Items of one commit: deltas, kept events, claimed and reported members.
+    CommitRows(Distribution),
+    /// Seconds that one commit or sync took.
+    SyncDuration(Distribution),
 }
 
 /// An audience with its counts.
@@ -175,11 +180,11 @@ pub trait Operations: Recorder {
     /// The outbox of a destination, as its courier sees it.
     fn outbox(&self, destination: &DestinationName) -> Arc<dyn Outbox>;
 
-    /// Counters since the ledger was opened.
-    fn counters(&self) -> &Counters;
+    /// What became of deltas since the ledger was opened.
+    fn recordings(&self) -> &PerDestination<Recordings>;
 
-    /// Its disk usage, and how much it may still grow.
-    async fn disk(&self) -> Result<Disk, LedgerError>;
+    /// What the store says of itself.
+    async fn facts(&self) -> Result<Vec<Fact>, LedgerError>;
 
     /// Every destination that has rows, ordered by name.
     async fn destinations(&self) -> Result<Vec<DestinationView>, LedgerError>;

@@ -19,7 +19,7 @@ use super::status::DestinationStatus;
 use super::verdict::{self, DestinationState};
 use crate::counting::Distribution;
 use crate::deliver::Delivered;
-use crate::ledger::{LedgerError, Recordings};
+use crate::ledger::{Fact, LedgerError, Recordings};
 use crate::membership::{DestinationName, Timestamp};
 use crate::receive::{Received, Requests};
 
@@ -144,21 +144,21 @@ impl Families {
     }
 
     async fn ledger(&mut self, sources: &Sources) -> Result<(), LedgerError> {
-        let counters = sources.ledger.counters();
-        self.histogram(&catalogue::COMMIT_ROWS, [], counters.commit_rows.read());
-        self.histogram(&catalogue::SYNC_DURATION, [], counters.sync.read());
-        for (name, of) in counters.destinations.all() {
+        for (name, of) in sources.ledger.recordings().all() {
             let Recordings { deltas, repeats, overtaken, outlived } = &*of;
             self.counter(&catalogue::DELTAS, [name.as_str()], deltas.get());
             self.counter(&catalogue::REPEATS, [name.as_str()], repeats.get());
             self.counter(&catalogue::OVERTAKEN, [name.as_str()], overtaken.get());
             self.counter(&catalogue::OUTLIVED, [name.as_str()], outlived.get());
         }
-        let disk = sources.ledger.disk().await?;
-        self.gauge(&catalogue::LEDGER_SIZE, [], float(disk.ledger_bytes));
-        self.gauge(&catalogue::LEDGER_JOURNAL, [], float(disk.journal_bytes));
-        if let Some(free) = disk.free_bytes {
-            self.gauge(&catalogue::LEDGER_FREE, [], float(free));
+        for fact in sources.ledger.facts().await? {
+            match fact {
+                Fact::Bytes(bytes) => self.gauge(&catalogue::LEDGER_SIZE, [], float(bytes)),
+                Fact::LogBytes(bytes) => self.gauge(&catalogue::LEDGER_JOURNAL, [], float(bytes)),
+                Fact::FreeBytes(bytes) => self.gauge(&catalogue::LEDGER_FREE, [], float(bytes)),
+                Fact::CommitRows(rows) => self.histogram(&catalogue::COMMIT_ROWS, [], rows),
+                Fact::SyncDuration(took) => self.histogram(&catalogue::SYNC_DURATION, [], took),
+            }
         }
         self.gauge(&catalogue::TAKES_WRITES, [], flag(sources.ledger.takes_writes()));
         Ok(())

@@ -115,7 +115,7 @@ impl Sources {
                 calls_in_flight: delivered.in_flight(),
                 last_event_at: received.last_event_at(),
                 times_doubted: received.doubted_times().collect(),
-                deletions_outlived: self.ledger.counters().destinations.of(name).outlived.get(),
+                deletions_outlived: self.ledger.recordings().of(name).outlived.get(),
                 ignored: received.ignored.get(),
                 ignored_events: received.ignored_events(),
             };

@@ -37,7 +37,7 @@ pub(crate) async fn the_counters_say_what_became_of_deltas<S: Subject>() {
     let store = S::open(Setup::default()).await;
     let read = || {
         let operations = store.operations();
-        let of = operations.counters().destinations.of(&production());
+        let of = operations.recordings().of(&production());
         [&of.deltas, &of.repeats, &of.overtaken, &of.outlived].map(crate::counting::Count::get)
     };
     assert_eq!(read(), [0, 0, 0, 0]);

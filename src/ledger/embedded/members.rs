@@ -11,6 +11,7 @@ pub(crate) mod in_flight;
 
 use std::hint::black_box;
 
+use crate::ledger::embedded::ids::AudienceRowId;
 use crate::ledger::embedded::members::bloom::Bloom;
 use crate::ledger::embedded::memtable::{Memtable, Place};
 use crate::ledger::embedded::tables::database::Database;
@@ -33,7 +34,7 @@ pub(crate) struct Members {
 /// An audience, as far as finding its members needs it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Whose {
-    pub row: i64,
+    pub row: AudienceRowId,
     /// Created since the ledger was opened, so that all its members are in the filter.
     pub is_new: bool,
 }
@@ -69,12 +70,12 @@ impl Members {
     }
 
     /// Where a member is; valid until the next flush.
-    pub fn place(&self, audience: i64, key: &str) -> Place {
+    pub fn place(&self, audience: AudienceRowId, key: &str) -> Place {
         self.memtable.place(audience, key)
     }
 
     /// Like [`Members::place`], with the hash of the key already known.
-    pub fn place_of(&self, audience: i64, key: &str, hash: u64) -> Place {
+    pub fn place_of(&self, audience: AudienceRowId, key: &str, hash: u64) -> Place {
         self.memtable.place_of(audience, key, hash)
     }
 
@@ -100,7 +101,7 @@ impl Members {
     pub fn put(
         &mut self,
         db: &Database,
-        audience: i64,
+        audience: AudienceRowId,
         (key, place): (&ContextKey, Place),
         before: Option<&Member>,
         next: &Next,
@@ -118,7 +119,7 @@ impl Members {
     }
 
     /// Adds the first appearance of a member to the filter; its audience is new.
-    pub fn note_newcomer(&mut self, audience: i64, hash: u64) {
+    pub fn note_newcomer(&mut self, audience: AudienceRowId, hash: u64) {
         self.newcomers.note(audience, hash);
     }
 
@@ -133,7 +134,7 @@ impl Members {
     pub fn pending_since(
         &self,
         db: &Database,
-        audience: i64,
+        audience: AudienceRowId,
         rows_wait: bool,
     ) -> rusqlite::Result<Option<Timestamp>> {
         let mut longest = self.memtable.pending_since(audience);
@@ -157,7 +158,7 @@ impl Members {
     pub fn visit_pending(
         &self,
         db: &Database,
-        audience: i64,
+        audience: AudienceRowId,
         after: Timestamp,
         rows_wait: bool,
         mut visit: impl FnMut(&ContextKey, Place, &Member) -> bool,

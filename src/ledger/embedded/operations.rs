@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::counting::PerDestination;
 use crate::ledger::embedded::EmbeddedLedger;
 use crate::ledger::embedded::commit::command::{Asked, Command};
 use crate::ledger::embedded::engine::operated::Operation;
@@ -12,8 +13,8 @@ use crate::ledger::embedded::tables::counted::Counted;
 use crate::ledger::embedded::tables::walk::Task;
 use crate::ledger::embedded::tables::{checksum, reader};
 use crate::ledger::{
-    AudienceView, Counters, DestinationView, Disk, Intake, LedgerError, MemberView, Members,
-    Operations, Outbox, ParkedAfter, ParkedView, Recorder, RejectedView, Turnover,
+    AudienceView, DestinationView, Fact, Intake, LedgerError, MemberView, Members, Operations,
+    Outbox, ParkedAfter, ParkedView, Recorder, Recordings, RejectedView, Turnover,
 };
 use crate::membership::{AudienceId, DestinationName, UserId};
 
@@ -75,13 +76,18 @@ impl Operations for EmbeddedLedger {
         self.outbox_of(destination)
     }
 
-    fn counters(&self) -> &Counters {
-        &self.shared.counters
+    fn recordings(&self) -> &PerDestination<Recordings> {
+        &self.shared.recordings
     }
 
-    async fn disk(&self) -> Result<Disk, LedgerError> {
-        let journal_bytes = self.shared.log.unmerged_bytes();
-        Ok(Disk { journal_bytes, ..self.read_tables(reader::Reader::disk).await? })
+    async fn facts(&self) -> Result<Vec<Fact>, LedgerError> {
+        let mut facts = self.read_tables(reader::Reader::facts).await?;
+        facts.extend([
+            Fact::LogBytes(self.shared.log.unmerged_bytes()),
+            Fact::CommitRows(self.shared.commit_rows.read()),
+            Fact::SyncDuration(self.shared.sync.read()),
+        ]);
+        Ok(facts)
     }
 
     async fn destinations(&self) -> Result<Vec<DestinationView>, LedgerError> {

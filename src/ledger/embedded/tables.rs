@@ -18,6 +18,7 @@ pub(crate) mod persons;
 pub(crate) mod reader;
 pub(crate) mod reassertions;
 pub(crate) mod rejected;
+mod row_ids;
 pub(crate) mod schema;
 pub(crate) mod soundness;
 pub(crate) mod sqlite_log;

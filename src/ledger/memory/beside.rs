@@ -13,7 +13,7 @@ impl MemoryLedger {
     /// Another one that is as this is now: what is done to it shows what would become of this one.
     pub fn copy(&self) -> Self {
         let state = self.shared.state().clone();
-        Self { shared: Arc::new(Shared::new(state)), counters: Arc::default(), note: None }
+        Self { shared: Arc::new(Shared::new(state)), recordings: Arc::default(), note: None }
     }
 
     /// A member as it is.

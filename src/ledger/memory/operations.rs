@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::counting::PerDestination;
 use crate::ledger::counts::Counts;
 use crate::ledger::member::{self, Member};
 use crate::ledger::memory::MemoryLedger;
 use crate::ledger::memory::state::{Audience, Destination, Kept, Key, Stamps, State};
 use crate::ledger::{
-    AudienceView, Counters, DestinationView, Disk, Intake, LedgerError, MemberView, Members,
-    Operations, Outbox, ParkReason, ParkedAfter, ParkedView, Recorder, RejectedView, Turnover,
+    AudienceView, DestinationView, Fact, Intake, LedgerError, MemberView, Members, Operations,
+    Outbox, ParkReason, ParkedAfter, ParkedView, Recorder, Recordings, RejectedView, Turnover,
 };
 use crate::membership::{AudienceId, DestinationName, Timestamp, UserId};
 
@@ -198,12 +199,12 @@ impl Operations for MemoryLedger {
         self.outbox_of(destination)
     }
 
-    fn counters(&self) -> &Counters {
-        &self.counters
+    fn recordings(&self) -> &PerDestination<Recordings> {
+        &self.recordings
     }
 
-    async fn disk(&self) -> Result<Disk, LedgerError> {
-        Ok(Disk { ledger_bytes: 0, journal_bytes: 0, free_bytes: None })
+    async fn facts(&self) -> Result<Vec<Fact>, LedgerError> {
+        Ok(Vec::new())
     }
 
     async fn destinations(&self) -> Result<Vec<DestinationView>, LedgerError> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::counting::PerDestination;
 use crate::ledger::counters::Tally;
 use crate::ledger::deletion::{Reach, Tombstone};
 use crate::ledger::intake::MESSAGE_KEPT;
@@ -10,7 +11,7 @@ use crate::ledger::memory::state::{
     Audience, Bounds, Deleted, Destination, Kept, Key, Rejected, Stamps, State,
 };
 use crate::ledger::{
-    Counters, Intake, OrderedDeletion, Recorded, RejectedEvent, RejectedView, Route, Unrecorded,
+    Intake, OrderedDeletion, Recorded, Recordings, RejectedEvent, RejectedView, Route, Unrecorded,
 };
 use crate::membership::{
     AudienceId, ContextKey, Membership, MembershipDelta, Message, MessageHash, Timestamp, UserId,
@@ -27,7 +28,7 @@ struct Seen {
 
 impl State {
     /// Records what a request asks of one destination.
-    pub fn record(&mut self, intake: Intake, counters: &Counters) -> Recorded {
+    pub fn record(&mut self, intake: Intake, recordings: &PerDestination<Recordings>) -> Recorded {
         let Self { stamps, bounds, destinations, rejected, .. } = self;
         let Intake { destination: name, arrival, deltas, deletions, rejected: events } = intake;
         let Some(destination) = destinations.get_mut(&name) else { return Recorded::default() };
@@ -57,7 +58,7 @@ impl State {
                 tally.outlived += destination.delete(stamps, rejected, deletion, arrival);
             }
         }
-        counters.destinations.of(&name).count(tally);
+        recordings.of(&name).count(tally);
         recorded
     }
 }

@@ -32,8 +32,8 @@ impl<S: Subject> Story<S> {
             assert_eq!(by_store, by_model, "the store, and the model: {name}");
             if self.is_first_life {
                 let [by_store, by_model] =
-                    [operations.counters(), self.model.counters()].map(|all| {
-                        let of = all.destinations.of(&name);
+                    [operations.recordings(), self.model.recordings()].map(|all| {
+                        let of = all.of(&name);
                         [&of.deltas, &of.repeats, &of.overtaken, &of.outlived].map(Count::get)
                     });
                 assert_eq!(by_store, by_model, "deltas, repeats, overtaken, outlived: {name}");

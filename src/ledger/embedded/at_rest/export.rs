@@ -9,6 +9,7 @@ use crate::ledger::ParkReason;
 use crate::ledger::embedded::at_rest::prepare;
 use crate::ledger::embedded::directory::names;
 use crate::ledger::embedded::engine::walks::SLICE;
+use crate::ledger::embedded::ids::DestinationRowId;
 use crate::ledger::embedded::tables::audiences::{self, AudienceRow};
 use crate::ledger::embedded::tables::open_error::OpenError;
 use crate::ledger::embedded::tables::version::VERSION;
@@ -69,7 +70,7 @@ pub fn export<B>(
     }
     // One read transaction: what is written meanwhile is not seen.
     let db = db.unchecked_transaction()?;
-    let known: Vec<(i64, String)> = db
+    let known: Vec<(DestinationRowId, String)> = db
         .prepare("SELECT id, name FROM destination WHERE dropped = 0 ORDER BY id")?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;

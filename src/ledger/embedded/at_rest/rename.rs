@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::ledger::embedded::at_rest::prepare;
 use crate::ledger::embedded::directory::names;
+use crate::ledger::embedded::ids::AudienceRowId;
 use crate::ledger::embedded::opening::{interrupted, open};
 use crate::ledger::embedded::tables::open_error::OpenError;
 use crate::ledger::embedded::tables::walk::{Task, Walk};
@@ -112,7 +113,7 @@ fn rename_audience(
         db.query_row(
             "SELECT id FROM audience WHERE destination = ?1 AND audience_id = ?2",
             params![of, audience.as_str()],
-            |row| row.get::<_, i64>(0),
+            |row| row.get::<_, AudienceRowId>(0),
         )
         .optional()
     };

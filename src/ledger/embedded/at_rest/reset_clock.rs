@@ -18,6 +18,7 @@ use rusqlite::{Connection, params};
 
 use crate::ledger::embedded::at_rest::prepare;
 use crate::ledger::embedded::directory::names;
+use crate::ledger::embedded::ids::{AudienceRowId, DestinationRowId};
 use crate::ledger::embedded::opening::open;
 use crate::ledger::embedded::tables::open_error::OpenError;
 use crate::ledger::embedded::tables::walk::Task;
@@ -139,7 +140,7 @@ struct Points {
 /// Gives members pending since the future new stamps from `now` on, one microsecond apart in their old order.
 /// Returns a time after all of them.
 fn reset_waiting(db: &Connection, now: Timestamp) -> rusqlite::Result<Timestamp> {
-    let audiences: Vec<i64> = db
+    let audiences: Vec<AudienceRowId> = db
         .prepare("SELECT DISTINCT audience FROM member WHERE pending_since > ?1")?
         .query_map([now.0], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
@@ -177,9 +178,9 @@ fn reset_audiences(
     db: &Connection,
     span: Span,
     marks: &mut u64,
-) -> rusqlite::Result<HashMap<i64, Points>> {
+) -> rusqlite::Result<HashMap<AudienceRowId, Points>> {
     let mut all = HashMap::new();
-    let destinations: Vec<(i64, String)> = db
+    let destinations: Vec<(DestinationRowId, String)> = db
         .prepare("SELECT id, name FROM destination")?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
@@ -218,9 +219,9 @@ fn reset_audiences(
 fn reset_members(
     db: &Connection,
     span: Span,
-    points: &HashMap<i64, Points>,
+    points: &HashMap<AudienceRowId, Points>,
 ) -> rusqlite::Result<()> {
-    let mut after = (i64::MIN, String::new());
+    let mut after = (AudienceRowId(i64::MIN), String::new());
     loop {
         let slice = members::walk(db, (after.0, &after.1), ROWS)?;
         for (audience, key, before) in &slice {
@@ -260,7 +261,7 @@ fn until_none<T>(
 fn reset_destinations(db: &Connection, now: Timestamp) -> rusqlite::Result<u64> {
     let select = "SELECT id, name, environment FROM destination WHERE paused_at";
     let read = |row: &rusqlite::Row<'_>| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+        Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
     };
     until_none(db, now, (select, ROWS), read, |(id, name, environment)| {
         let checksum = destinations::checksum_of(id, &name, &environment, Some(now.0));
@@ -301,7 +302,7 @@ fn reset_rejected(db: &Connection, now: Timestamp) -> rusqlite::Result<u64> {
 
 fn reset_parked(db: &Connection, now: Timestamp) -> rusqlite::Result<u64> {
     let select = "SELECT audience, context_key FROM parked WHERE parked_at";
-    let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?));
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get::<_, String>(1)?));
     until_none(db, now, (select, ROWS), read, |(audience, key)| {
         let Some((_, reason)) = parked::load(db, audience, &key)? else { return Ok(()) };
         parked::keep(db, audience, &key, now, &reason)
@@ -312,7 +313,7 @@ fn reset_parked(db: &Connection, now: Timestamp) -> rusqlite::Result<u64> {
 fn reset_reassertions(db: &Connection, now: Timestamp) -> rusqlite::Result<u64> {
     let select = "SELECT settled_at, audience, context_key FROM reassertion WHERE settled_at";
     let read = |row: &rusqlite::Row<'_>| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?))
+        Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get::<_, String>(2)?))
     };
     until_none(db, now, (select, ROWS), read, |(at, audience, key)| {
         let checksum = reassertions::checksum_of(now.0, audience, &key);

@@ -206,7 +206,7 @@ impl Appender {
         let syncing = Instant::now();
         match self.files.append(log, number, &mut self.block, began) {
             Ok(block) => {
-                self.shared.counters.sync.took(syncing.elapsed());
+                self.shared.sync.took(syncing.elapsed());
                 if log.publish(block) {
                     let _ = self.writer.send(Command::Appended); // the writer may have ended
                 }

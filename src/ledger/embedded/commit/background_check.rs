@@ -9,6 +9,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ToSql, params};
 
 use crate::ledger::embedded::commit::command::Command;
+use crate::ledger::embedded::ids::AudienceRowId;
 use crate::ledger::embedded::tables::{checksum, connections, members, soundness};
 use crate::ledger::embedded::threads;
 use crate::ledger::member::Member;
@@ -73,7 +74,7 @@ fn check_until(stopped: &Receiver<()>, db: &Connection, every: Duration) -> rusq
 
 /// The number of members; `None` if it was stopped.
 fn check_all(db: &Connection, wait: &impl Fn(Duration) -> bool) -> rusqlite::Result<Option<usize>> {
-    let mut after = (i64::MIN, String::new());
+    let mut after = (AudienceRowId(i64::MIN), String::new());
     let mut rows = 0_usize;
     loop {
         let slice = members::walk(db, (after.0, &after.1), SLICE)?;
@@ -95,7 +96,7 @@ fn check_all(db: &Connection, wait: &impl Fn(Duration) -> bool) -> rusqlite::Res
 /// from the index of persons would outlive a deletion.
 fn is_in_its_indexes(
     db: &Connection,
-    audience: i64,
+    audience: AudienceRowId,
     key: &str,
     member: &Member,
 ) -> rusqlite::Result<()> {

@@ -104,8 +104,7 @@ impl LogReader {
         self.shared.kinds().unread().iter().all(|(destination, audience)| {
             let destination = audiences.destination(destination);
             let known = destination.and_then(|of| audiences.find(of, audience));
-            known
-                .is_some_and(|known| members.memtable.is_being_told(audiences.list[known].row, now))
+            known.is_some_and(|known| members.memtable.is_being_told(audiences[known].row, now))
         })
     }
 

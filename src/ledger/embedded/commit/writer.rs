@@ -314,7 +314,7 @@ impl Writer {
         let began = Instant::now();
         self.database.commit()?;
         if has_written {
-            self.shared.counters.sync.took(began.elapsed());
+            self.shared.sync.took(began.elapsed());
         }
         self.state.marked(marks);
         self.state.must_commit = false;
@@ -346,7 +346,7 @@ impl Writer {
     fn end_flush(&mut self) -> rusqlite::Result<()> {
         let Some(outcome) = self.database.outcome() else { return Ok(()) };
         let flushed = self.flusher.ended();
-        self.shared.counters.sync.took(outcome?);
+        self.shared.sync.took(outcome?);
         if let Some(Flushed { merged, marks }) = flushed {
             self.log.is_merged(merged);
             self.state.marked(marks);
@@ -426,9 +426,9 @@ impl Writer {
         let db = self.database.connection().map_err(failed("closing"))?;
         let audiences = &mut self.state.audiences;
         let all_written = self.state.members.memtable.is_empty();
-        for index in (0..audiences.list.len()).filter(|_| all_written) {
-            if audiences.list[index].in_flight.is_empty() {
-                audiences.list[index].marks.claimed_through = Timestamp::EPOCH;
+        for index in audiences.indices().filter(|_| all_written) {
+            if audiences[index].in_flight.is_empty() {
+                audiences[index].marks.claimed_through = Timestamp::EPOCH;
                 match audiences.save(db, index, true) {
                     // Without this, the next start tells some members once more, which is harmless.
                     Err(error) if is_full(&error, &self.directory) => break,

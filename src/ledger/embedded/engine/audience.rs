@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::ledger::counts::Counts;
+use crate::ledger::embedded::ids::{AudienceRowId, DestinationIndex};
 use crate::ledger::embedded::members::Whose;
 use crate::ledger::embedded::members::in_flight::InFlight;
 use crate::ledger::embedded::tables::audiences::AudienceRow;
@@ -16,9 +17,9 @@ use crate::membership::{AudienceId, AudienceKey, ContextKind, Timestamp};
 /// An audience of a destination.
 #[derive(Debug)]
 pub(crate) struct Audience {
-    pub row: i64,
+    pub row: AudienceRowId,
     /// Index into [`Audiences::destinations`](super::audiences::Audiences::destinations).
-    pub destination: usize,
+    pub destination: DestinationIndex,
     pub route: Arc<Route>,
     /// Created since the ledger was opened, so that all its members are in the Bloom filter
     /// ([`super::super::members::bloom`]).
@@ -46,7 +47,7 @@ pub(crate) struct Audience {
 }
 
 impl Audience {
-    pub fn new(row: i64, destination: usize, route: Arc<Route>) -> Self {
+    pub fn new(row: AudienceRowId, destination: DestinationIndex, route: Arc<Route>) -> Self {
         Self {
             row,
             destination,
@@ -74,7 +75,7 @@ impl Audience {
         let ((audience, audience_key), context_kind) = route.expect("it is a text");
         let destination = before.destination.clone();
         let route = Route { destination, audience, audience_key, context_kind };
-        Self::new(0, usize::MAX, Arc::new(route))
+        Self::new(AudienceRowId(0), DestinationIndex(usize::MAX), Arc::new(route))
     }
 
     pub fn whose(&self) -> Whose {
@@ -124,7 +125,7 @@ impl Audience {
     }
 
     /// Reads an audience from its row; `destination` is an index.
-    pub fn of_row(row: AudienceRow, destination: usize) -> Self {
+    pub fn of_row(row: AudienceRow, destination: DestinationIndex) -> Self {
         let AudienceRow { id, route, walk, counts, stored, .. } = row;
         Self {
             is_new: false,

@@ -4,6 +4,7 @@
 //! next transaction ([`Audiences::take_unsaved`]).
 
 use std::collections::BTreeSet;
+use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -11,6 +12,7 @@ use rusqlite::Connection;
 
 use crate::ledger::embedded::engine::audience::Audience;
 use crate::ledger::embedded::engine::shared::Shared;
+use crate::ledger::embedded::ids::{AudienceIndex, AudienceRowId, DestinationIndex};
 use crate::ledger::embedded::members::in_flight::InFlight;
 use crate::ledger::embedded::settings::DestinationSettings;
 use crate::ledger::embedded::tables::audiences::AudienceRow;
@@ -26,13 +28,51 @@ pub(crate) struct Audiences {
     pub destinations: Vec<Destination>,
     /// By position. The position of a removed audience is reused by the next new one.
     pub list: Vec<Audience>,
-    vacant: BTreeSet<usize>,
-    by_name: HashMap<DestinationName, usize>,
-    by_id: HashMap<(usize, AudienceId), usize>,
-    by_row: HashMap<i64, usize>,
+    vacant: BTreeSet<AudienceIndex>,
+    by_name: HashMap<DestinationName, DestinationIndex>,
+    by_id: HashMap<(DestinationIndex, AudienceId), AudienceIndex>,
+    by_row: HashMap<AudienceRowId, AudienceIndex>,
+}
+
+impl Index<AudienceIndex> for Audiences {
+    type Output = Audience;
+
+    fn index(&self, index: AudienceIndex) -> &Audience {
+        &self.list[index.0]
+    }
+}
+
+impl IndexMut<AudienceIndex> for Audiences {
+    fn index_mut(&mut self, index: AudienceIndex) -> &mut Audience {
+        &mut self.list[index.0]
+    }
+}
+
+impl Index<DestinationIndex> for Audiences {
+    type Output = Destination;
+
+    fn index(&self, index: DestinationIndex) -> &Destination {
+        &self.destinations[index.0]
+    }
+}
+
+impl IndexMut<DestinationIndex> for Audiences {
+    fn index_mut(&mut self, index: DestinationIndex) -> &mut Destination {
+        &mut self.destinations[index.0]
+    }
 }
 
 impl Audiences {
+    /// The positions of all audiences; at a vacant one nobody waits and nothing is in flight.
+    pub fn indices(&self) -> impl Iterator<Item = AudienceIndex> + use<> {
+        (0..self.list.len()).map(AudienceIndex)
+    }
+
+    /// The positions of all destinations.
+    pub fn destination_indices(&self) -> impl Iterator<Item = DestinationIndex> + use<> {
+        (0..self.destinations.len()).map(DestinationIndex)
+    }
+
     /// Registers the configured destinations and reads their audiences; also those of `also`, which are not
     /// configured but still have events in the log.
     pub fn open(
@@ -53,8 +93,8 @@ impl Audiences {
     }
 
     /// Adds a destination and returns its position.
-    pub fn add(&mut self, destination: Destination) -> usize {
-        let index = self.destinations.len();
+    pub fn add(&mut self, destination: Destination) -> DestinationIndex {
+        let index = DestinationIndex(self.destinations.len());
         self.by_name.insert(destination.settings.name.clone(), index);
         self.destinations.push(destination);
         index
@@ -63,18 +103,18 @@ impl Audiences {
     /// Removes the destinations at positions from `count` on.
     pub fn keep_first(&mut self, count: usize) {
         self.destinations.truncate(count);
-        self.by_name.retain(|_, index| *index < count);
+        self.by_name.retain(|_, index| index.0 < count);
     }
 
     /// Reads the audiences of a destination; `in_flight` says which of their members are in flight.
     pub fn load(
         &mut self,
         db: &Connection,
-        destination: usize,
+        destination: DestinationIndex,
         in_flight: &mut impl FnMut(&Audience) -> InFlight,
     ) -> rusqlite::Result<()> {
-        let name = self.destinations[destination].settings.name.clone();
-        for row in rows::of_destination(db, self.destinations[destination].row, &name)? {
+        let name = self[destination].settings.name.clone();
+        for row in rows::of_destination(db, self[destination].row, &name)? {
             let mut audience = Audience::of_row(row, destination);
             audience.in_flight = in_flight(&audience);
             self.insert(audience);
@@ -83,8 +123,8 @@ impl Audiences {
     }
 
     /// Takes over the marks and counts of an audience that an earlier process wrote.
-    pub fn adopt(&mut self, db: &Connection, index: usize) -> rusqlite::Result<()> {
-        let audience = &mut self.list[index];
+    pub fn adopt(&mut self, db: &Connection, index: AudienceIndex) -> rusqlite::Result<()> {
+        let audience = &mut self[index];
         audience.marks.adopt();
         // A wrong count is repaired here: it must not leave a member untold.
         let waits = members::any_pending(db, audience.row)?;
@@ -100,7 +140,7 @@ impl Audiences {
     pub fn reload(&mut self, db: &Connection, is_lost: bool) -> rusqlite::Result<()> {
         // Matched by name, because the row of an audience may have been rolled back.
         let name_of = |audience: &Audience| (audience.destination, audience.route.audience.clone());
-        let mut in_flight: HashMap<(usize, AudienceId), InFlight> = self
+        let mut in_flight: HashMap<(DestinationIndex, AudienceId), InFlight> = self
             .list
             .drain(..)
             .map(|audience| (name_of(&audience), audience.in_flight.without_rows()))
@@ -108,8 +148,8 @@ impl Audiences {
         self.vacant.clear();
         self.by_id.clear();
         self.by_row.clear();
-        for index in 0..self.destinations.len() {
-            self.destinations[index].read_again(db)?;
+        for index in self.destination_indices() {
+            self[index].read_again(db)?;
             self.load(db, index, &mut |audience| {
                 in_flight.remove(&name_of(audience)).unwrap_or_default()
             })?;
@@ -124,7 +164,7 @@ impl Audiences {
     pub fn save(
         &mut self,
         db: &Connection,
-        index: usize,
+        index: AudienceIndex,
         all_written: bool,
     ) -> rusqlite::Result<()> {
         self.take_unsaved(index, all_written).map_or(Ok(()), |row| row.write(db))
@@ -132,70 +172,72 @@ impl Audiences {
 
     /// Returns the row of an audience if it differs from the stored one. Its counts are those of the members'
     /// rows.
-    pub fn take_unsaved(&mut self, index: usize, all_written: bool) -> Option<AudienceRow> {
+    pub fn take_unsaved(&mut self, index: AudienceIndex, all_written: bool) -> Option<AudienceRow> {
         if self.vacant.contains(&index) {
             return None;
         }
-        let audience = &mut self.list[index];
+        let audience = &mut self[index];
         if all_written {
             audience.written = audience.counts;
         }
         audience.take_unsaved()
     }
 
-    fn insert(&mut self, audience: Audience) -> usize {
-        let index = self.list.len();
-        self.put(index, audience);
-        index
+    fn insert(&mut self, audience: Audience) {
+        self.put(AudienceIndex(self.list.len()), audience);
     }
 
-    fn put(&mut self, index: usize, audience: Audience) {
+    fn put(&mut self, index: AudienceIndex, audience: Audience) {
         self.by_id.insert((audience.destination, audience.route.audience.clone()), index);
         self.by_row.insert(audience.row, index);
-        if index == self.list.len() {
+        if index.0 == self.list.len() {
             self.list.push(audience);
         } else {
-            self.list[index] = audience;
+            self[index] = audience;
         }
     }
 
     /// Removes and returns an audience that has no member in flight.
-    pub fn remove(&mut self, index: usize) -> Audience {
-        let vacant = Audience::vacant(&self.list[index].route);
-        let removed = std::mem::replace(&mut self.list[index], vacant);
+    pub fn remove(&mut self, index: AudienceIndex) -> Audience {
+        let vacant = Audience::vacant(&self[index].route);
+        let removed = std::mem::replace(&mut self[index], vacant);
         self.by_id.remove(&(removed.destination, removed.route.audience.clone()));
         self.by_row.remove(&removed.row);
         self.vacant.insert(index); // the current group may still hold this position
         removed
     }
 
-    pub fn destination(&self, name: &DestinationName) -> Option<usize> {
+    pub fn destination(&self, name: &DestinationName) -> Option<DestinationIndex> {
         self.by_name.get(name).copied()
     }
 
-    pub fn find(&self, destination: usize, audience: &AudienceId) -> Option<usize> {
+    pub fn find(
+        &self,
+        destination: DestinationIndex,
+        audience: &AudienceId,
+    ) -> Option<AudienceIndex> {
         self.by_id.get(&(destination, audience.clone())).copied()
     }
 
     /// The audience of a batch that was claimed in this process.
-    pub fn of_route(&self, route: &Route) -> Option<usize> {
+    pub fn of_route(&self, route: &Route) -> Option<AudienceIndex> {
         self.find(self.destination(&route.destination)?, &route.audience)
     }
 
-    pub fn of_row(&self, row: i64) -> Option<usize> {
+    pub fn of_row(&self, row: AudienceRowId) -> Option<AudienceIndex> {
         self.by_row.get(&row).copied()
     }
 
     /// The positions of a destination's audiences.
-    pub fn of_destination(&self, destination: usize) -> Vec<usize> {
-        let of = |index: &usize| self.list[*index].destination == destination;
-        (0..self.list.len()).filter(of).collect()
+    pub fn of_destination(&self, destination: DestinationIndex) -> Vec<AudienceIndex> {
+        let of = |index: &AudienceIndex| self[*index].destination == destination;
+        self.indices().filter(of).collect()
     }
 
     /// Whether the audience of a delta is known with another context kind.
-    pub fn has_other_kind(&self, destination: usize, delta: &MembershipDelta) -> bool {
+    pub fn has_other_kind(&self, destination: DestinationIndex, delta: &MembershipDelta) -> bool {
         let known = self.find(destination, &delta.audience);
-        known.is_some_and(|known| self.list[known].route.context_kind != delta.context_kind)
+        known.is_some_and(|known| self[known].route.context_kind != delta.context_kind)
     }
 
     /// The position of a delta's audience, which is registered if it is new. Its key follows the latest
@@ -204,22 +246,22 @@ impl Audiences {
     pub fn resolve(
         &mut self,
         db: &Database,
-        destination: usize,
+        destination: DestinationIndex,
         delta: &MembershipDelta,
-        arriving: &BTreeSet<usize>,
+        arriving: &BTreeSet<AudienceIndex>,
         (shared, merged): (&Shared, u64),
-    ) -> rusqlite::Result<Result<usize, Unrecorded>> {
+    ) -> rusqlite::Result<Result<AudienceIndex, Unrecorded>> {
         let settle = |name: &DestinationName| {
             shared.kinds().settle(name, &delta.audience, &delta.context_kind, merged)
         };
         let Some(index) = self.find(destination, &delta.audience) else {
-            let name = &self.destinations[destination].settings.name;
+            let name = &self[destination].settings.name;
             return match settle(name) {
                 Ok(()) => self.register(db, destination, delta).map(Ok),
                 Err(other) => Ok(Err(other)),
             };
         };
-        let audience = &mut self.list[index];
+        let audience = &mut self[index];
         audience.is_dropped = false;
         let route = &audience.route;
         if route.context_kind != delta.context_kind
@@ -242,10 +284,10 @@ impl Audiences {
     fn register(
         &mut self,
         db: &Database,
-        destination: usize,
+        destination: DestinationIndex,
         delta: &MembershipDelta,
-    ) -> rusqlite::Result<usize> {
-        let Destination { row, settings, .. } = &self.destinations[destination];
+    ) -> rusqlite::Result<AudienceIndex> {
+        let Destination { row, settings, .. } = &self[destination];
         let route = Arc::new(Route {
             destination: settings.name.clone(),
             audience: delta.audience.clone(),
@@ -253,16 +295,17 @@ impl Audiences {
             context_kind: delta.context_kind.clone(),
         });
         let row = rows::insert(db.connection()?, *row, &route)?;
-        let index = self.vacant.pop_first().unwrap_or(self.list.len());
+        let index = self.vacant.pop_first().unwrap_or(AudienceIndex(self.list.len()));
         self.put(index, Audience::new(row, destination, route));
         Ok(index)
     }
 
     /// Gives a dropped audience a fresh row without members; the caller disposes of the old row. Members in
     /// flight stay known.
-    pub fn start_over(&mut self, db: &Connection, index: usize) -> rusqlite::Result<()> {
-        let old = &mut self.list[index];
-        let row = rows::insert(db, self.destinations[old.destination].row, &old.route)?;
+    pub fn start_over(&mut self, db: &Connection, index: AudienceIndex) -> rusqlite::Result<()> {
+        let old = &mut self.list[index.0];
+        let destination = self.destinations[old.destination.0].row;
+        let row = rows::insert(db, destination, &old.route)?;
         let mut fresh = Audience::new(row, old.destination, Arc::clone(&old.route));
         fresh.in_flight = std::mem::take(&mut old.in_flight).without_rows();
         fresh.is_dropped = true;

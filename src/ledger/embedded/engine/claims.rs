@@ -56,7 +56,7 @@ fn claim_longest(
     let Some(index) = found.and_then(|found| state.audiences.find(found, audience)) else {
         return Ok(None);
     };
-    let known = &state.audiences.list[index];
+    let known = &state.audiences[index];
     let mut picking = Picking::new(room, &known.route);
     let mut through = Timestamp::EPOCH;
     let mut left_since: Option<Timestamp> = None;
@@ -80,12 +80,12 @@ fn claim_longest(
     })?;
     let taken = picking.taken();
     let waiting_since = left_since.map(|stamp| state.stamps.instant_of(stamp));
-    let known = &mut state.audiences.list[index];
+    let known = &mut state.audiences[index];
     known.waiting_since = waiting_since;
     if taken.is_empty() {
         // The count was wrong: the rows decide.
         state.write_members(db)?;
-        let known = &mut state.audiences.list[index];
+        let known = &mut state.audiences[index];
         known.counts.pending = members::count_pending(db.connection()?, known.row)?;
         known.written.pending = known.counts.pending;
         known.marks.look_at_all();
@@ -120,7 +120,7 @@ fn claim_again(
     context_key: &ContextKey,
 ) -> rusqlite::Result<Option<Batch>> {
     let Some(index) = state.audiences.of_route(route) else { return Ok(None) };
-    let known = &state.audiences.list[index];
+    let known = &state.audiences[index];
     let route = Arc::clone(&known.route);
     let place = state.place(index, context_key.as_str());
     if known.in_flight.contains(place.hash, context_key) {
@@ -137,7 +137,7 @@ fn claim_again(
         membership: after.membership,
         version: after.version,
     };
-    let known = &mut state.audiences.list[index];
+    let known = &mut state.audiences[index];
     state.must_commit |= known.marks.claim(since);
     let row = place.is_row().then_some(after);
     known.in_flight.insert(place.hash, context_key.clone(), row);
@@ -157,9 +157,9 @@ fn claim_told(
 ) -> rusqlite::Result<Option<Batch>> {
     let Some(destination) = state.audiences.destination(destination) else { return Ok(None) };
     let mut audiences = state.audiences.of_destination(destination);
-    audiences.sort_by_key(|index| state.audiences.list[*index].route.audience.clone());
+    audiences.sort_by_key(|index| state.audiences[*index].route.audience.clone());
     for index in audiences {
-        let known = &state.audiences.list[index];
+        let known = &state.audiences[index];
         let (row, route) = (known.row, Arc::clone(&known.route));
         let behind = match after {
             Some((audience, _)) if route.audience < *audience => continue,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::ledger::embedded::engine::audiences::Audiences;
+use crate::ledger::embedded::ids::DestinationIndex;
 use crate::ledger::embedded::members::in_flight::InFlight;
 use crate::ledger::embedded::settings::DestinationSettings;
 use crate::ledger::embedded::tables::destinations::Destination;
@@ -30,7 +31,7 @@ impl Audiences {
         let before = self.list.len();
         for settings in settings {
             let (index, told_to) = if let Some(index) = self.destination(&settings.name) {
-                let environment = self.destinations[index].settings.environment.clone();
+                let environment = self[index].settings.environment.clone();
                 (index, Some(environment))
             } else {
                 let (destination, told_to) = Destination::load(db, settings.clone())?;
@@ -41,15 +42,15 @@ impl Audiences {
             if told_to.is_some_and(|told_to| told_to != settings.environment) {
                 moved.insert(index);
             }
-            let destination = &mut self.destinations[index];
+            let destination = &mut self[index];
             (destination.settings, destination.configured) = (settings, true);
             destination.save(db)?;
         }
-        for index in 0..self.list.len() {
-            if moved.contains(&self.list[index].destination) {
-                self.list[index].forget_tellings(stamp);
+        for index in self.indices() {
+            if moved.contains(&self[index].destination) {
+                self[index].forget_tellings(stamp);
             }
-            if index >= before {
+            if index.0 >= before {
                 self.adopt(db, index)?;
             }
             self.save(db, index, true)?;
@@ -75,7 +76,7 @@ impl Audiences {
         let index = self.add(destination);
         let before = self.list.len();
         self.load(db, index, &mut |_| InFlight::default())?;
-        (before..self.list.len()).try_for_each(|index| self.adopt(db, index))
+        self.indices().skip(before).try_for_each(|index| self.adopt(db, index))
     }
 
     /// A snapshot of the configuration for [`Audiences::take_back`].
@@ -99,7 +100,7 @@ impl Audiences {
     }
 
     /// The position of a destination that is configured.
-    pub fn configured_destination(&self, name: &DestinationName) -> Option<usize> {
-        self.destination(name).filter(|index| self.destinations[*index].configured)
+    pub fn configured_destination(&self, name: &DestinationName) -> Option<DestinationIndex> {
+        self.destination(name).filter(|index| self[*index].configured)
     }
 }

@@ -2,13 +2,14 @@
 
 use crate::ledger::counts::Counts;
 use crate::ledger::embedded::engine::state::State;
+use crate::ledger::embedded::ids::DestinationIndex;
 use crate::ledger::embedded::tables::counted::Counted;
 use crate::ledger::embedded::tables::database::Database;
-use crate::ledger::embedded::tables::destinations::Destination;
 
 /// Counts the members of every destination.
 pub(crate) fn count(state: &State, db: &Database) -> rusqlite::Result<Vec<Counted>> {
-    let count = |(index, known): (usize, &Destination)| {
+    let count = |index: DestinationIndex| {
+        let known = &state.audiences[index];
         let mut counted = Counted {
             destination: known.settings.name.clone(),
             counts: Counts::default(),
@@ -28,5 +29,5 @@ pub(crate) fn count(state: &State, db: &Database) -> rusqlite::Result<Vec<Counte
         }
         Ok(counted)
     };
-    state.audiences.destinations.iter().enumerate().map(count).collect()
+    state.audiences.destination_indices().map(count).collect()
 }

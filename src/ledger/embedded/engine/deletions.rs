@@ -3,6 +3,7 @@
 
 use crate::ledger::deletion::{Reach, Tombstone};
 use crate::ledger::embedded::engine::state::State;
+use crate::ledger::embedded::ids::{AudienceIndex, AudienceRowId, DestinationIndex};
 use crate::ledger::embedded::tables::database::Database;
 use crate::ledger::embedded::tables::members;
 use crate::ledger::embedded::tables::messages::Counts;
@@ -17,7 +18,7 @@ impl State {
     pub fn date_messages(
         &mut self,
         db: &Database,
-        destination: usize,
+        destination: DestinationIndex,
         deltas: &mut [MembershipDelta],
     ) -> rusqlite::Result<()> {
         self.messages.next_request();
@@ -33,11 +34,11 @@ impl State {
     fn count_message(
         &mut self,
         db: &Database,
-        destination: usize,
+        destination: DestinationIndex,
         message: &Message,
         at: Timestamp,
     ) -> rusqlite::Result<Counts> {
-        let row = self.audiences.destinations[destination].row;
+        let row = self.audiences[destination].row;
         let stamp = self.stamp();
         let hash = self.persons.hash_of_message(row, &message.hash.0);
         self.messages.count(db.connection()?, hash, message.moves, at, stamp)
@@ -48,11 +49,11 @@ impl State {
     pub fn change(
         &mut self,
         db: &Database,
-        audience: usize,
+        audience: AudienceIndex,
         delta: &MembershipDelta,
     ) -> rusqlite::Result<Option<Change>> {
-        let destination = self.audiences.list[audience].destination;
-        let row = self.audiences.destinations[destination].row;
+        let destination = self.audiences[audience].destination;
+        let row = self.audiences[destination].row;
         let user_id = delta.user_id.as_ref().map(UserId::as_str);
         let subject = user_id.unwrap_or(delta.context_key.as_str());
         let is_repeat = delta.message.is_some();
@@ -74,11 +75,11 @@ impl State {
     pub fn keep_rejected(
         &mut self,
         db: &Database,
-        destination: usize,
+        destination: DestinationIndex,
         arrival: Timestamp,
         event: &RejectedEvent,
     ) -> rusqlite::Result<()> {
-        let row = self.audiences.destinations[destination].row;
+        let row = self.audiences[destination].row;
         let mut person = None;
         if let Some(user_id) = &event.user_id {
             let tombstone = self.persons.tombstone(db, row, user_id.as_str())?;
@@ -96,7 +97,7 @@ impl State {
     pub fn forget(
         &mut self,
         db: &Database,
-        destination: usize,
+        destination: DestinationIndex,
         asked: &OrderedDeletion,
         arrival: Timestamp,
     ) -> rusqlite::Result<u64> {
@@ -112,13 +113,13 @@ impl State {
         } else {
             Reach::until(counts.at, counts.is_repeat)
         };
-        let row = self.audiences.destinations[destination].row;
+        let row = self.audiences[destination].row;
         let person = self.persons.hash(row, deletion.user_id.as_str());
         self.erasure.note();
         self.rejected.forget(db.connection()?, person, reach.0)?;
         let (mut taken, mut ahead) = (None, 0);
         for (audience, key) in self.members_of(db, destination, &deletion.user_id, person)? {
-            let row = self.audiences.list[audience].row;
+            let row = self.audiences[audience].row;
             let Some(before) = members::load(db.connection()?, row, key.as_str())? else {
                 continue;
             };
@@ -147,16 +148,17 @@ impl State {
     fn members_of(
         &self,
         db: &Database,
-        destination: usize,
+        destination: DestinationIndex,
         user_id: &UserId,
         person: [u8; 16],
-    ) -> rusqlite::Result<Vec<(usize, ContextKey)>> {
+    ) -> rusqlite::Result<Vec<(AudienceIndex, ContextKey)>> {
         let key = ContextKey::from(user_id.clone());
         let audiences = self.audiences.of_destination(destination).into_iter();
         let mut found: Vec<_> = audiences.map(|audience| (audience, key.clone())).collect();
         let by_hash = members::of_person(db.connection()?, person)?;
-        let known =
-            |(row, key): (i64, String)| Some((self.audiences.of_row(row)?, ContextKey::new(&key)?));
+        let known = |(row, key): (AudienceRowId, String)| {
+            Some((self.audiences.of_row(row)?, ContextKey::new(&key)?))
+        };
         found.extend(by_hash.into_iter().filter_map(known));
         Ok(found)
     }

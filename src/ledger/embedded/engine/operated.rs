@@ -1,6 +1,7 @@
 //! Operator commands: rare, so each is simple rather than fast.
 
 use crate::ledger::embedded::engine::state::State;
+use crate::ledger::embedded::ids::{AudienceIndex, DestinationIndex};
 use crate::ledger::embedded::tables::database::Database;
 use crate::ledger::embedded::tables::walk::Task;
 use crate::ledger::embedded::tables::{audiences, destinations, dropped, meta};
@@ -71,7 +72,7 @@ pub(crate) fn apply(
         }
         Operation::StopResync { destination, audience } => {
             each_configured(state, destination, audience.as_ref(), |state, audience| {
-                let walk = &mut state.audiences.list[audience].walk;
+                let walk = &mut state.audiences[audience].walk;
                 walk.take_if(|walk| walk.task == Task::Resync);
                 state.touch(audience);
                 Ok(())
@@ -138,7 +139,7 @@ fn each_configured(
     state: &mut State,
     destination: &DestinationName,
     only: Option<&AudienceId>,
-    act: impl FnMut(&mut State, usize) -> rusqlite::Result<()>,
+    act: impl FnMut(&mut State, AudienceIndex) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<Result<u64, LedgerError>> {
     match state.audiences.configured_destination(destination) {
         Some(of) => each_audience(state, of, only, act),
@@ -148,9 +149,9 @@ fn each_configured(
 
 fn each_audience(
     state: &mut State,
-    of: usize,
+    of: DestinationIndex,
     only: Option<&AudienceId>,
-    mut act: impl FnMut(&mut State, usize) -> rusqlite::Result<()>,
+    mut act: impl FnMut(&mut State, AudienceIndex) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<Result<u64, LedgerError>> {
     let audiences = match only {
         None => state.audiences.of_destination(of),
@@ -174,7 +175,7 @@ fn drop_rows(
 ) -> rusqlite::Result<Result<u64, LedgerError>> {
     if let Some(of) = state.audiences.destination(destination) {
         if only.is_none() {
-            dropped::detach_rejected(db.connection()?, state.audiences.destinations[of].row)?;
+            dropped::detach_rejected(db.connection()?, state.audiences[of].row)?;
             state.schedule.wake();
         }
         return each_audience(state, of, only, |state, audience| {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::ledger::counters::Tally;
 use crate::ledger::embedded::engine::state::{State, Tallies};
+use crate::ledger::embedded::ids::{AudienceIndex, AudienceRowId};
 use crate::ledger::embedded::memtable::AT_ONCE;
 use crate::ledger::embedded::tables::database::Database;
 use crate::ledger::embedded::tables::members;
@@ -65,8 +66,8 @@ impl Recording {
 
 /// A delta and its audience.
 struct Arrival<'a> {
-    row: i64,
-    audience: usize,
+    row: AudienceRowId,
+    audience: AudienceIndex,
     delta: &'a MembershipDelta,
     /// The stamp that it was given when it was appended.
     stamp: Option<Timestamp>,
@@ -79,7 +80,7 @@ struct Part {
 }
 
 impl Arrival<'_> {
-    fn member(&self) -> (i64, &str) {
+    fn member(&self) -> (AudienceRowId, &str) {
         (self.row, self.delta.context_key.as_str())
     }
 }
@@ -193,7 +194,7 @@ fn record_deltas(
             if intake.deltas[range.clone()].iter().any(|delta| delta.message.is_some()) {
                 state.date_messages(db, destination, &mut intake.deltas[range.clone()])?;
             }
-            let mut last: Option<(&MembershipDelta, usize)> = None;
+            let mut last: Option<(&MembershipDelta, AudienceIndex)> = None;
             let deltas = intake.deltas.iter().enumerate().zip(stamps);
             for ((position, delta), stamp) in deltas.take(range.end).skip(range.start) {
                 let stamp = first.is_some().then_some(Timestamp(stamp));
@@ -208,7 +209,7 @@ fn record_deltas(
                 };
                 match resolved {
                     Ok(audience) => {
-                        let row = state.audiences.list[audience].row;
+                        let row = state.audiences[audience].row;
                         if last.is_none_or(|(_, before)| before != audience) {
                             arriving.insert(audience);
                         }
@@ -222,13 +223,13 @@ fn record_deltas(
         }
     }
     // New members are not looked up in the tables, and a flush sorts them later anyway.
-    let is_new = |arrival: &Arrival<'_>| state.audiences.list[arrival.audience].is_new;
+    let is_new = |arrival: &Arrival<'_>| state.audiences[arrival.audience].is_new;
     if !state.members.is_buffering() || !writes.iter().all(is_new) {
         // A stable sort: of two deltas for one member, the later arrival stays the later.
         writes.sort_by(|a, b| a.member().cmp(&b.member()));
     }
     // In a backfill no member is known: an insert that fails on a conflict saves a look-up for each.
-    let mut new_in: Option<usize> = None;
+    let mut new_in: Option<AudienceIndex> = None;
     let members: Vec<_> = writes.chunk_by(|a, b| a.member() == b.member()).collect();
     for some in members.chunks(AT_ONCE) {
         let keys = some.iter().map(|of| (of[0].audience, of[0].delta.context_key.as_str()));
@@ -237,7 +238,7 @@ fn record_deltas(
             let key = &delta.context_key;
             // Looked up again, as the previous iteration may have added the same member.
             let place = state.members.place_of(row, key.as_str(), hash);
-            let destination = state.audiences.list[audience].destination;
+            let destination = state.audiences[audience].destination;
             let tally = tallies.entry(destination).or_default();
             if new_in == Some(audience) && !state.members.is_buffering() {
                 let mut counted = *tally;

@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use crate::ledger::embedded::engine::state::State;
 use crate::ledger::embedded::engine::unclaim::Unclaimed;
+use crate::ledger::embedded::ids::AudienceIndex;
 use crate::ledger::embedded::memtable::AT_ONCE;
 use crate::ledger::embedded::tables::database::Database;
 use crate::ledger::embedded::tables::parked::Parked;
@@ -37,7 +38,7 @@ pub(crate) fn report(
                 let moment = state.moment(audience);
                 let (next, parked) = member::park(before, claimed, &moment);
                 if parked {
-                    let row = state.audiences.list[audience].row;
+                    let row = state.audiences[audience].row;
                     let key = claimed.context_key.as_str();
                     state.parked.insert(db.connection()?, row, key, moment.stamp, &reason)?;
                 }
@@ -68,8 +69,8 @@ pub(crate) fn report(
 /// LaunchDarkly has taken the whole batch.
 fn settle(state: &mut State, db: &Database, batch: Batch) -> rusqlite::Result<Option<Unclaimed>> {
     let Some(audience) = state.audiences.of_route(&batch.route) else { return Ok(None) };
-    let (moment, row) = (state.moment(audience), state.audiences.list[audience].row);
-    state.audiences.list[audience].acknowledged = true;
+    let (moment, row) = (state.moment(audience), state.audiences[audience].row);
+    state.audiences[audience].acknowledged = true;
     state.touch(audience);
     state.members.memtable.told(row, batch.members.len(), Instant::now());
     for_each_claimed(state, db, batch, |state, db, _, claimed, before| {
@@ -94,7 +95,7 @@ fn for_each_claimed(
     mut rule: impl FnMut(
         &mut State,
         &Database,
-        usize,
+        AudienceIndex,
         &ClaimedMember,
         Option<&Member>,
     ) -> rusqlite::Result<Next>,
@@ -104,7 +105,7 @@ fn for_each_claimed(
     if !state.members.is_buffering() {
         order.sort_by(|a, b| a.context_key.cmp(&b.context_key));
     }
-    let row = state.audiences.list[audience].row;
+    let row = state.audiences[audience].row;
     let mut longest: Option<Timestamp> = None;
     let mut hashes = Vec::with_capacity(order.len());
     for some in order.chunks(AT_ONCE) {
@@ -113,7 +114,7 @@ fn for_each_claimed(
             let key = &claimed.context_key;
             let place = state.members.place_of(row, key.as_str(), hash);
             let known = if place.is_row() {
-                state.audiences.list[audience].in_flight.take_row(place.hash, key)
+                state.audiences[audience].in_flight.take_row(place.hash, key)
             } else {
                 None
             };
@@ -125,7 +126,7 @@ fn for_each_claimed(
             state.put(db, audience, (key, place), before.as_ref(), &next)?;
             let waits = next.or(before.as_ref()).and_then(|member| member.pending_since);
             if let Some(since) = waits {
-                state.audiences.list[audience].marks.look_again_from(since);
+                state.audiences[audience].marks.look_again_from(since);
                 longest = Some(longest.map_or(since, |other| other.min(since)));
             }
             hashes.push(hash);

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use rusqlite::Connection;
 
 use crate::ledger::embedded::engine::state::State;
+use crate::ledger::embedded::ids::AudienceRowId;
 use crate::ledger::embedded::members::flush;
 use crate::ledger::embedded::memtable::{FlushSlice, FlushedCounts};
 use crate::ledger::embedded::tables::audiences::AudienceRow;
@@ -16,7 +17,7 @@ use crate::membership::Timestamp;
 const TAKEN_AT_ONCE: usize = 4096;
 
 /// The claim marks that a transaction writes, by the row of the audience.
-pub(crate) type SavedMarks = Vec<(i64, Timestamp)>;
+pub(crate) type SavedMarks = Vec<(AudienceRowId, Timestamp)>;
 
 impl State {
     /// Writes the rows of the audiences that have changed; returns their marks.
@@ -36,7 +37,7 @@ impl State {
     /// Advances the claim marks of the audiences that are about to be written, to cover their next claims.
     pub fn mark_ahead(&mut self) {
         for index in &self.unsaved {
-            let known = &mut self.audiences.list[*index];
+            let known = &mut self.audiences[*index];
             if known.in_flight.is_empty() {
                 continue;
             }
@@ -51,7 +52,7 @@ impl State {
     pub fn marked(&mut self, marks: SavedMarks) {
         for (row, through) in marks {
             if let Some(index) = self.audiences.of_row(row) {
-                self.audiences.list[index].marks.marked(through);
+                self.audiences[index].marks.marked(through);
             }
         }
     }
@@ -72,10 +73,10 @@ impl State {
         taken
     }
 
-    fn note_flushed(&mut self, all: BTreeMap<i64, FlushedCounts>) {
+    fn note_flushed(&mut self, all: BTreeMap<AudienceRowId, FlushedCounts>) {
         for (row, FlushedCounts { before, now, pending_through }) in all {
             let Some(index) = self.audiences.of_row(row) else { continue };
-            let audience = &mut self.audiences.list[index];
+            let audience = &mut self.audiences[index];
             audience.written.change(before, now);
             audience.marks.row_waits(pending_through.unwrap_or(Timestamp::EPOCH));
             if audience.written.pending == 0 {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::time::Instant;
 
+use crate::ledger::embedded::ids::{AudienceIndex, AudienceRowId};
 use crate::ledger::embedded::tables::reassertions;
 use crate::membership::Timestamp;
 
@@ -26,9 +27,9 @@ pub(crate) struct Schedule {
     /// When re-assertions up to a stamp are due; oldest first.
     reassertions: VecDeque<(Instant, Timestamp)>,
     /// Position of the audience whose walk gets the next turn.
-    pub next_walker: usize,
+    pub next_walker: AudienceIndex,
     /// The row at which the current search for expired tombstones goes on.
-    walk: Option<(i64, String)>,
+    walk: Option<(AudienceRowId, String)>,
     next_walk: Instant,
     /// When rejected events, messages and parked members are checked next.
     next_look: Instant,
@@ -47,7 +48,7 @@ impl Schedule {
             tombstone_ttl,
             reassert_after,
             reassertions: VecDeque::new(),
-            next_walker: 0,
+            next_walker: AudienceIndex(0),
             walk: None,
             next_walk: now + walk_interval(tombstone_ttl),
             next_look: now,
@@ -90,7 +91,7 @@ impl Schedule {
     pub fn reassert_later(
         &mut self,
         db: &Connection,
-        audience: i64,
+        audience: AudienceRowId,
         key: &str,
         at: Timestamp,
     ) -> rusqlite::Result<()> {
@@ -137,16 +138,16 @@ impl Schedule {
 
     /// Where the search for expired tombstones goes on, if it is under way or due. It ends unless
     /// [`Self::walk_tombstones_behind`] continues it.
-    pub fn take_tombstone_walk(&mut self, now: Instant) -> Option<(i64, String)> {
+    pub fn take_tombstone_walk(&mut self, now: Instant) -> Option<(AudienceRowId, String)> {
         if self.walk.is_none() && self.next_walk <= now {
             self.next_walk = now + walk_interval(self.tombstone_ttl);
-            return Some((i64::MIN, String::new()));
+            return Some((AudienceRowId(i64::MIN), String::new()));
         }
         self.walk.take()
     }
 
     /// Continues the search for expired tombstones behind this row.
-    pub fn walk_tombstones_behind(&mut self, row: i64, key: String) {
+    pub fn walk_tombstones_behind(&mut self, row: AudienceRowId, key: String) {
         self.walk = Some((row, key));
     }
 }

@@ -8,10 +8,12 @@ use hashbrown::HashMap;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::counting::{Histogram, PerDestination};
 use crate::ledger::embedded::engine::kinds::Kinds;
 use crate::ledger::embedded::engine::pace::Pace;
+use crate::ledger::embedded::ids::AudienceIndex;
 use crate::ledger::embedded::wal::Log;
-use crate::ledger::{Backlog, Counters, Turnover};
+use crate::ledger::{Backlog, Recordings, Turnover};
 use crate::membership::{AudienceId, DestinationName, Timestamp};
 
 /// State shared by the ledger's threads and its handles.
@@ -32,14 +34,18 @@ pub(crate) struct Shared {
     /// Some members are dirty: their rows are not up to date.
     pub is_unwritten: AtomicBool,
     pub published: Mutex<HashMap<DestinationName, Published>>,
-    pub counters: Counters,
+    pub recordings: PerDestination<Recordings>,
+    /// Items of one commit.
+    pub commit_rows: Histogram,
+    /// How long one commit or sync took.
+    pub sync: Histogram,
 }
 
 /// What the writer publishes of a destination that is configured, or was since the start.
 #[derive(Debug)]
 pub(crate) struct Published {
     pub configured: bool,
-    pub backlog: BTreeMap<usize, Backlog>,
+    pub backlog: BTreeMap<AudienceIndex, Backlog>,
     pub paused_since: Option<Timestamp>,
     pub news: watch::Receiver<()>,
     /// Since it was last taken.

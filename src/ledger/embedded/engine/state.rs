@@ -20,6 +20,7 @@ use crate::ledger::embedded::engine::erasure::Erasure;
 use crate::ledger::embedded::engine::schedule::Schedule;
 use crate::ledger::embedded::engine::shared::{Published, Shared};
 use crate::ledger::embedded::engine::stamps::Stamps;
+use crate::ledger::embedded::ids::{AudienceIndex, AudienceRowId, DestinationIndex};
 use crate::ledger::embedded::members::Members;
 use crate::ledger::embedded::memtable::Place;
 use crate::ledger::embedded::opening::open::Found;
@@ -36,7 +37,7 @@ use crate::ledger::member::{Member, Moment, Next};
 use crate::membership::{ContextKey, DestinationName, Timestamp};
 
 /// Outcomes of the deltas of a transaction, by the position of their destination.
-pub(crate) type Tallies = BTreeMap<usize, Tally>;
+pub(crate) type Tallies = BTreeMap<DestinationIndex, Tally>;
 
 /// The writer's state besides the tables.
 #[derive(Debug)]
@@ -54,15 +55,15 @@ pub(crate) struct State {
     pub members: Members,
     pub shared: Arc<Shared>,
     /// Audiences whose backlog may have changed, to be published after the commit.
-    touched: BTreeSet<usize>,
+    touched: BTreeSet<AudienceIndex>,
     /// Audiences whose row may have changed, to be written.
-    pub unsaved: BTreeSet<usize>,
+    pub unsaved: BTreeSet<AudienceIndex>,
     /// A batch was claimed beyond its audience's mark on the disk: commit before it is handed out.
     pub must_commit: bool,
     /// Destinations to publish: paused or resumed, or with an audience removed.
-    steered: BTreeSet<usize>,
+    steered: BTreeSet<DestinationIndex>,
     /// Rows of dropped audiences that no longer have a member in flight.
-    pub dropped: BTreeSet<i64>,
+    pub dropped: BTreeSet<AudienceRowId>,
 }
 
 impl State {
@@ -132,15 +133,15 @@ impl State {
     }
 
     /// What the rules need to know of an audience, with a fresh stamp.
-    pub fn moment(&mut self, audience: usize) -> Moment {
+    pub fn moment(&mut self, audience: AudienceIndex) -> Moment {
         let stamp = self.stamp();
         self.moment_at(audience, stamp)
     }
 
     /// Like [`State::moment`], with a stamp that was given out before.
-    pub fn moment_at(&self, audience: usize, stamp: Timestamp) -> Moment {
-        let audience = &self.audiences.list[audience];
-        let settings = &self.audiences.destinations[audience.destination].settings;
+    pub fn moment_at(&self, audience: AudienceIndex, stamp: Timestamp) -> Moment {
+        let audience = &self.audiences[audience];
+        let settings = &self.audiences[audience.destination].settings;
         Moment {
             stamp,
             told_counts_from: audience.told_counts_from,
@@ -150,31 +151,31 @@ impl State {
     }
 
     /// See [`Members::hashes`]; audiences are given by position.
-    pub fn hashes<'a>(&self, members: impl Iterator<Item = (usize, &'a str)>) -> Vec<u64> {
-        let whose = |(index, key): (usize, &'a str)| (self.audiences.list[index].whose(), key);
+    pub fn hashes<'a>(&self, members: impl Iterator<Item = (AudienceIndex, &'a str)>) -> Vec<u64> {
+        let whose = |(index, key): (AudienceIndex, &'a str)| (self.audiences[index].whose(), key);
         self.members.hashes(members.map(whose))
     }
 
     /// Where a member is; valid until the next flush.
-    pub fn place(&self, audience: usize, key: &str) -> Place {
-        self.members.place(self.audiences.list[audience].row, key)
+    pub fn place(&self, audience: AudienceIndex, key: &str) -> Place {
+        self.members.place(self.audiences[audience].row, key)
     }
 
     /// Loads a member, if the ledger knows it.
     pub fn load(
         &self,
         db: &Database,
-        audience: usize,
+        audience: AudienceIndex,
         at: (&str, Place),
     ) -> rusqlite::Result<Option<Member>> {
-        self.members.get(db, self.audiences.list[audience].whose(), at)
+        self.members.get(db, self.audiences[audience].whose(), at)
     }
 
     /// Applies a rule to a member, if there is one; returns whether that changed it.
     pub fn apply(
         &mut self,
         db: &Database,
-        audience: usize,
+        audience: AudienceIndex,
         key: &ContextKey,
         rule: impl Fn(&Member, &Moment) -> Next,
     ) -> rusqlite::Result<bool> {
@@ -191,15 +192,15 @@ impl State {
     pub fn put(
         &mut self,
         db: &Database,
-        audience: usize,
+        audience: AudienceIndex,
         (key, place): (&ContextKey, Place),
         before: Option<&Member>,
         next: &Next,
     ) -> rusqlite::Result<Place> {
-        let row = self.audiences.list[audience].row;
+        let row = self.audiences[audience].row;
         let after = self.members.put(db, row, (key, place), before, next)?;
         if place.is_row() {
-            self.audiences.list[audience].in_flight.changed(place.hash, key);
+            self.audiences[audience].in_flight.changed(place.hash, key);
         }
         if *next == Next::Delete {
             self.erasure.note();
@@ -210,10 +211,16 @@ impl State {
     }
 
     /// Updates counts and marks for a member that was stored.
-    pub fn note(&mut self, audience: usize, at: Place, before: Option<&Member>, next: &Next) {
+    pub fn note(
+        &mut self,
+        audience: AudienceIndex,
+        at: Place,
+        before: Option<&Member>,
+        next: &Next,
+    ) {
         let was = before.is_some_and(|before| before.pending_since.is_some());
         let waits_since = next.or(before).and_then(|after| after.pending_since);
-        let audience_state = &mut self.audiences.list[audience];
+        let audience_state = &mut self.audiences[audience];
         if let Some(since) = waits_since.filter(|_| at.is_row()) {
             audience_state.marks.row_waits(since);
         }
@@ -232,13 +239,12 @@ impl State {
 
     /// Updates the counters: the items that a transaction was about, and the outcomes of its deltas.
     pub fn count(&mut self, rows: usize, tallies: &Tallies) {
-        let counters = &self.shared.counters;
         if rows > 0 {
-            counters.commit_rows.was(rows as u64);
+            self.shared.commit_rows.was(rows as u64);
         }
         for (destination, tally) in tallies {
-            let name = &self.audiences.destinations[*destination].settings.name;
-            counters.destinations.of(name).count(*tally);
+            let name = &self.audiences[*destination].settings.name;
+            self.shared.recordings.of(name).count(*tally);
             if tally.outlived > 0
                 && let Some(entries) = self.outlived.more(tally.outlived)
             {
@@ -253,9 +259,9 @@ impl State {
     }
 
     /// Starts a walk over all members of an audience.
-    pub fn start_walk(&mut self, audience: usize, task: Task) {
+    pub fn start_walk(&mut self, audience: AudienceIndex, task: Task) {
         let stamp = self.stamp();
-        let state = &mut self.audiences.list[audience];
+        let state = &mut self.audiences[audience];
         if task == Task::Resync {
             state.told_counts_from = stamp;
         }
@@ -265,9 +271,13 @@ impl State {
     }
 
     /// Drops an audience: its rows are erased a slice at a time, and LaunchDarkly is not told.
-    pub fn drop_audience(&mut self, db: &Connection, audience: usize) -> rusqlite::Result<()> {
-        dropped::detach(db, self.audiences.list[audience].row)?;
-        if self.audiences.list[audience].in_flight.is_empty() {
+    pub fn drop_audience(
+        &mut self,
+        db: &Connection,
+        audience: AudienceIndex,
+    ) -> rusqlite::Result<()> {
+        dropped::detach(db, self.audiences[audience].row)?;
+        if self.audiences[audience].in_flight.is_empty() {
             self.free(audience);
         } else {
             self.audiences.start_over(db, audience)?;
@@ -278,7 +288,7 @@ impl State {
     }
 
     /// Frees the memory and the place of an audience that has no row any more.
-    fn free(&mut self, index: usize) {
+    fn free(&mut self, index: AudienceIndex) {
         let Audience { destination, route, .. } = self.audiences.remove(index);
         let merged = self.shared.log.merged_through();
         self.shared.kinds().forget(&route, merged);
@@ -295,7 +305,7 @@ impl State {
     pub fn free_dropped(&mut self, db: &Connection) -> rusqlite::Result<()> {
         for row in std::mem::take(&mut self.dropped) {
             let Some(index) = self.audiences.of_row(row) else { continue };
-            let audience = &self.audiences.list[index];
+            let audience = &self.audiences[index];
             if audience.is_dropped && audience.in_flight.is_empty() {
                 audiences::erase(db, row)?;
                 self.free(index);
@@ -305,7 +315,7 @@ impl State {
     }
 
     /// The backlog and the row of this audience may have changed.
-    pub fn touch(&mut self, audience: usize) {
+    pub fn touch(&mut self, audience: AudienceIndex) {
         self.touched.insert(audience);
         self.unsaved.insert(audience);
     }
@@ -314,11 +324,11 @@ impl State {
     pub fn pause(
         &mut self,
         db: &Database,
-        destination: usize,
+        destination: DestinationIndex,
         paused: bool,
     ) -> rusqlite::Result<()> {
         let stamp = self.stamp();
-        let known = &mut self.audiences.destinations[destination];
+        let known = &mut self.audiences[destination];
         known.paused_at = paused.then(|| known.paused_at.unwrap_or(stamp));
         known.save(db.connection()?)?;
         self.steered.insert(destination);
@@ -345,9 +355,9 @@ impl State {
     }
 
     fn touch_all(&mut self) {
-        self.touched.extend(0..self.audiences.list.len());
-        self.unsaved.extend(0..self.audiences.list.len());
-        self.steered.extend(0..self.audiences.destinations.len());
+        self.touched.extend(self.audiences.indices());
+        self.unsaved.extend(self.audiences.indices());
+        self.steered.extend(self.audiences.destination_indices());
     }
 
     /// Publishes the backlogs after a commit, and wakes the couriers that have something to do.
@@ -359,8 +369,8 @@ impl State {
         let mut wake = BTreeSet::new();
         let mut published = self.shared.published();
         for index in std::mem::take(&mut self.touched) {
-            let Some(audience) = self.audiences.list.get_mut(index) else { continue };
-            let Some(destination) = self.audiences.destinations.get(audience.destination) else {
+            let Some(audience) = self.audiences.list.get_mut(index.0) else { continue };
+            let Some(destination) = self.audiences.destinations.get(audience.destination.0) else {
                 continue; // the position is free
             };
             let Some(of) = published.get_mut(&destination.settings.name) else { continue };
@@ -378,14 +388,14 @@ impl State {
             }
         }
         for index in std::mem::take(&mut self.steered) {
-            let destination = &self.audiences.destinations[index];
+            let destination = &self.audiences[index];
             let Some(of) = published.get_mut(&destination.settings.name) else { continue };
             of.paused_since = destination.paused_at;
             wake.insert(index);
         }
         drop(published);
         for destination in wake {
-            self.audiences.destinations[destination].news.send_replace(());
+            self.audiences[destination].news.send_replace(());
         }
     }
 

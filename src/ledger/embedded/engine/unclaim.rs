@@ -1,13 +1,14 @@
 //! Ending claims: members that were in flight may be claimed again.
 
 use crate::ledger::embedded::engine::state::State;
+use crate::ledger::embedded::ids::AudienceIndex;
 use crate::ledger::{Batch, ClaimedMember};
 use crate::membership::{ContextKey, Timestamp};
 
 /// Members of an audience whose claims end, with the hashes of their keys.
 #[derive(Debug)]
 pub(crate) struct Unclaimed {
-    pub audience: usize,
+    pub audience: AudienceIndex,
     pub members: Vec<(ContextKey, u64)>,
     /// The earliest time since when one of those that stay pending has waited.
     pub longest: Option<Timestamp>,
@@ -15,14 +16,14 @@ pub(crate) struct Unclaimed {
 
 impl State {
     /// Whether a member is in flight.
-    pub fn is_in_flight(&self, audience: usize, key: &ContextKey) -> bool {
+    pub fn is_in_flight(&self, audience: AudienceIndex, key: &ContextKey) -> bool {
         let hash = self.members.memtable.hash(key.as_str());
-        self.audiences.list[audience].in_flight.contains(hash, key)
+        self.audiences[audience].in_flight.contains(hash, key)
     }
 
     /// Ends the claims of these members.
     pub fn unclaim(&mut self, Unclaimed { audience, members, longest }: &Unclaimed) {
-        let known = &mut self.audiences.list[*audience];
+        let known = &mut self.audiences[*audience];
         if let Some(longest) = longest {
             known.marks.look_again_from(*longest); // a claim in the same group has not seen them
         }

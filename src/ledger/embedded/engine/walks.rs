@@ -2,6 +2,7 @@
 //! members are delivered. Progress is persisted, so that a restart continues.
 
 use crate::ledger::embedded::engine::state::State;
+use crate::ledger::embedded::ids::AudienceIndex;
 use crate::ledger::embedded::tables::database::Database;
 use crate::ledger::embedded::tables::members;
 use crate::ledger::embedded::tables::walk::Task;
@@ -16,17 +17,16 @@ const AHEAD: u64 = 5_000;
 /// Does one slice of all walks together: they take turns, so that a slice takes as long for a thousand
 /// audiences as for one. `true`: a walk is under way.
 pub(crate) fn step(state: &mut State, db: &Database) -> rusqlite::Result<bool> {
-    let count = state.audiences.list.len();
-    let is_walked = |state: &State, index: usize| state.audiences.list[index].walk.is_some();
     let first = state.schedule.next_walker;
-    let in_turn = (first..count).chain(0..first.min(count));
-    let walked: Vec<usize> = in_turn.filter(|index| is_walked(state, *index)).collect();
+    let all = state.audiences.indices().filter(|index| state.audiences[*index].walk.is_some());
+    let (before, mut walked): (Vec<_>, Vec<_>) = all.partition(|index| *index < first);
+    walked.extend(before);
     let mut left = SLICE;
     for audience in &walked {
         if left == 0 {
             break;
         }
-        state.schedule.next_walker = audience + 1;
+        state.schedule.next_walker = AudienceIndex(audience.0 + 1);
         let rows = advance(state, db, *audience, left)?;
         left = left.saturating_sub(rows.max(1)); // even an empty slice is work
     }
@@ -37,10 +37,10 @@ pub(crate) fn step(state: &mut State, db: &Database) -> rusqlite::Result<bool> {
 fn advance(
     state: &mut State,
     db: &Database,
-    audience: usize,
+    audience: AudienceIndex,
     limit: usize,
 ) -> rusqlite::Result<usize> {
-    let known = &state.audiences.list[audience];
+    let known = &state.audiences[audience];
     let Some(mut walk) = known.walk.clone() else { return Ok(0) };
     if known.counts.pending >= AHEAD {
         return Ok(0);
@@ -57,7 +57,7 @@ fn advance(
         walk.after = key;
         walk.visited += 1;
     }
-    state.audiences.list[audience].walk = (rows == limit).then_some(walk);
+    state.audiences[audience].walk = (rows == limit).then_some(walk);
     state.touch(audience);
     Ok(rows)
 }

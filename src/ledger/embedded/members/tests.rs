@@ -12,7 +12,7 @@ use crate::ledger::embedded::tables::schema;
 use crate::ledger::member::Told;
 use crate::membership::Membership;
 
-const AUDIENCE: i64 = 7;
+const AUDIENCE: AudienceRowId = AudienceRowId(7);
 
 fn key(text: &str) -> ContextKey {
     ContextKey::new(text).expect("not empty")
@@ -155,7 +155,7 @@ fn couriers_have_enough_if_so_many_wait_and_are_told_quickly() {
             "{waiting} {told} {asked}"
         );
         assert!(
-            !bench.members.memtable.is_being_told(AUDIENCE + 1, later(asked)),
+            !bench.members.memtable.is_being_told(AudienceRowId(8), later(asked)),
             "nobody of it waits"
         );
     }

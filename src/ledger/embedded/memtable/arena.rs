@@ -3,6 +3,7 @@
 
 use std::mem;
 
+use crate::ledger::embedded::ids::SlotNumber;
 use crate::ledger::embedded::memtable::free_list::FreeList;
 use crate::ledger::embedded::memtable::slot::Slot;
 
@@ -18,28 +19,28 @@ pub(super) struct Arena {
 
 impl Arena {
     /// The slot with this number, if it is in use.
-    pub fn get(&self, number: u32) -> Option<&Slot> {
+    pub fn get(&self, number: SlotNumber) -> Option<&Slot> {
         let (piece, place) = place(number);
         self.pieces.get(piece)?.get(place)?.as_ref()
     }
 
     /// The slot with this number, which must be in use.
-    pub fn of(&self, number: u32) -> &Slot {
+    pub fn of(&self, number: SlotNumber) -> &Slot {
         self.get(number).expect("a number that is known is of a slot in use")
     }
 
     /// See [`Arena::get`].
-    pub fn get_mut(&mut self, number: u32) -> Option<&mut Slot> {
+    pub fn get_mut(&mut self, number: SlotNumber) -> Option<&mut Slot> {
         self.room(number)?.as_mut()
     }
 
-    fn room(&mut self, number: u32) -> Option<&mut Option<Slot>> {
+    fn room(&mut self, number: SlotNumber) -> Option<&mut Option<Slot>> {
         let (piece, place) = place(number);
         self.pieces.get_mut(piece)?.get_mut(place)
     }
 
     /// Stores a slot and returns its number.
-    pub fn add(&mut self, slot: Slot) -> u32 {
+    pub fn add(&mut self, slot: Slot) -> SlotNumber {
         if let Some(number) = self.free.take() {
             let room = self.room(number).expect("who is vacant was in use");
             // The place is empty (`Arena::take`): checking that would read memory that is not cached.
@@ -52,23 +53,24 @@ impl Arena {
         let before = PIECE * (self.pieces.len() - 1);
         let last = self.pieces.last_mut().expect("one is there");
         last.push(Some(slot));
-        u32::try_from(before + last.len() - 1).expect("they are bounded")
+        let number = u32::try_from(before + last.len() - 1);
+        SlotNumber(number.expect("the memtable is bounded"))
     }
 
     /// Takes a slot out and frees its number.
-    pub fn take(&mut self, number: u32) -> Option<Slot> {
+    pub fn take(&mut self, number: SlotNumber) -> Option<Slot> {
         let taken = self.room(number)?.take()?;
         self.free.add(number);
         Some(taken)
     }
 
     /// All slots in use, in the order of their numbers.
-    pub fn all(&self) -> impl Iterator<Item = (u32, &Slot)> {
+    pub fn all(&self) -> impl Iterator<Item = (SlotNumber, &Slot)> {
         let rooms = self.pieces.iter().flatten();
-        (0..).zip(rooms).filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
+        (0..).map(SlotNumber).zip(rooms).filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
     }
 }
 
-fn place(number: u32) -> (usize, usize) {
-    (number as usize / PIECE, number as usize % PIECE)
+fn place(number: SlotNumber) -> (usize, usize) {
+    (number.0 as usize / PIECE, number.0 as usize % PIECE)
 }

@@ -7,6 +7,7 @@ use std::hint::black_box;
 
 use hashbrown::HashTable;
 
+use crate::ledger::embedded::ids::SlotNumber;
 use crate::ledger::embedded::memtable::arena::Arena;
 use crate::ledger::embedded::memtable::key::Key;
 use crate::ledger::embedded::memtable::place::Place;
@@ -19,10 +20,10 @@ use crate::membership::{ContextKey, Timestamp};
 #[derive(Debug, Default)]
 pub(super) struct DirtyMembers {
     slots: Arena,
-    by_key: HashTable<u32>,
+    by_key: HashTable<SlotNumber>,
     /// Pending members in the order in which they began to wait. May hold stale entries: one counts only if
     /// its slot has the same time.
-    waiting: VecDeque<(Timestamp, u32)>,
+    waiting: VecDeque<(Timestamp, SlotNumber)>,
     pending: usize,
     pub told: TellingRate,
 }
@@ -38,13 +39,13 @@ impl DirtyMembers {
     }
 
     /// The numbers and keys of all members.
-    pub fn numbers(&self) -> impl Iterator<Item = (u32, &Key)> {
+    pub fn numbers(&self) -> impl Iterator<Item = (SlotNumber, &Key)> {
         self.slots.all().map(|(number, slot)| (number, &slot.key))
     }
 
     /// The number of a member, if it is dirty.
-    pub fn find(&self, hash: u64, key: &str) -> Option<u32> {
-        let is_it = |number: &u32| self.slots.of(*number).key.is(key);
+    pub fn find(&self, hash: u64, key: &str) -> Option<SlotNumber> {
+        let is_it = |number: &SlotNumber| self.slots.of(*number).key.is(key);
         self.by_key.find(hash, is_it).copied()
     }
 
@@ -55,18 +56,18 @@ impl DirtyMembers {
     }
 
     /// The order of two keys in the table.
-    pub fn compare(&self, number: u32, other: u32) -> Ordering {
+    pub fn compare(&self, number: SlotNumber, other: SlotNumber) -> Ordering {
         let key = |number| &self.slots.of(number).key;
         key(number).show(|one| key(other).show(|other| one.cmp(other)))
     }
 
     /// What a flush is to do with the row of a member.
-    pub fn get(&self, number: u32) -> Next {
+    pub fn get(&self, number: SlotNumber) -> Next {
         self.slots.of(number).now().map_or(Next::Delete, Next::Write)
     }
 
     /// Changes a member that is already dirty.
-    pub fn set(&mut self, number: u32, now: Option<&Member>) {
+    pub fn set(&mut self, number: SlotNumber, now: Option<&Member>) {
         let slot = self.slots.get_mut(number).expect("it was found");
         let (was, since) = (slot.pending_since(), now.and_then(|now| now.pending_since));
         slot.set(now);
@@ -82,10 +83,10 @@ impl DirtyMembers {
     }
 
     /// Adds a member and returns its number.
-    pub fn insert(&mut self, new: Slot, hasher: &impl BuildHasher) -> u32 {
+    pub fn insert(&mut self, new: Slot, hasher: &impl BuildHasher) -> SlotNumber {
         let (hash, since) = (new.hash(hasher), new.pending_since());
         let number = self.slots.add(new);
-        let hash_of = |number: &u32| self.slots.of(*number).hash(hasher);
+        let hash_of = |number: &SlotNumber| self.slots.of(*number).hash(hasher);
         self.by_key.insert_unique(hash, number, hash_of);
         if let Some(since) = since {
             self.add_pending(since, number);
@@ -93,7 +94,7 @@ impl DirtyMembers {
         number
     }
 
-    fn add_pending(&mut self, since: Timestamp, number: u32) {
+    fn add_pending(&mut self, since: Timestamp, number: SlotNumber) {
         self.pending += 1;
         let one = (since, number);
         // Usually the latest, unless its stamp is from the log and other members have got theirs since.
@@ -143,16 +144,17 @@ impl DirtyMembers {
 
     /// The hashes of some members. Their slots and table entries are read one right after the other, so that
     /// the cache misses overlap.
-    pub fn hashes(&self, numbers: &[u32], hasher: &impl BuildHasher) -> Vec<u64> {
-        let hash_of = |number: &u32| self.slots.of(*number).hash(hasher);
+    pub fn hashes(&self, numbers: &[SlotNumber], hasher: &impl BuildHasher) -> Vec<u64> {
+        let hash_of = |number: &SlotNumber| self.slots.of(*number).hash(hasher);
         let all: Vec<_> = numbers.iter().map(hash_of).collect();
-        let find = |(number, hash): (&u32, &u64)| self.by_key.find(*hash, |other| other == number);
+        let find =
+            |(number, hash): (&SlotNumber, &u64)| self.by_key.find(*hash, |other| other == number);
         black_box(numbers.iter().zip(&all).filter_map(find).count());
         all
     }
 
     /// Takes a member out, unless `may_keep` allows to leave it to the next flush and that is better.
-    pub fn take(&mut self, number: u32, hash: u64, may_keep: bool) -> Option<Slot> {
+    pub fn take(&mut self, number: SlotNumber, hash: u64, may_keep: bool) -> Option<Slot> {
         if may_keep && self.slots.get_mut(number)?.is_kept() {
             return None;
         }
@@ -167,6 +169,6 @@ impl DirtyMembers {
     }
 }
 
-fn is_waiting(slots: &Arena, (since, number): (Timestamp, u32)) -> bool {
+fn is_waiting(slots: &Arena, (since, number): (Timestamp, SlotNumber)) -> bool {
     slots.get(number).is_some_and(|slot| slot.pending_since() == Some(since))
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::ledger::embedded::ids::{AudienceRowId, SlotNumber};
 use crate::ledger::embedded::memtable::audience::DirtyMembers;
 use crate::ledger::embedded::memtable::key::Key;
 use crate::ledger::embedded::memtable::slot::Slot;
@@ -19,7 +20,7 @@ const LEAST: usize = 4096;
 pub(super) struct Flush {
     /// Slot numbers by the row of their audience, in reverse order, so that the next one is popped from the
     /// end.
-    pub left: Vec<(i64, Vec<u32>)>,
+    pub left: Vec<(AudienceRowId, Vec<SlotNumber>)>,
     pub members: usize,
     pub done: usize,
     pub began: Instant,
@@ -48,7 +49,7 @@ impl Flush {
 
 /// Members taken out of the memtable to be written, by the row of their audience.
 #[derive(Debug, Default)]
-pub(crate) struct FlushSlice(pub Vec<(i64, Vec<Slot>)>);
+pub(crate) struct FlushSlice(pub Vec<(AudienceRowId, Vec<Slot>)>);
 
 impl FlushSlice {
     pub fn is_empty(&self) -> bool {
@@ -57,7 +58,7 @@ impl FlushSlice {
 }
 
 /// The numbers of an audience's members in reverse key order.
-pub(crate) fn in_order(of: &DirtyMembers) -> Vec<u32> {
+pub(crate) fn in_order(of: &DirtyMembers) -> Vec<SlotNumber> {
     let mut first = None;
     let mut common = 0;
     for (_, key) in of.numbers() {
@@ -70,9 +71,10 @@ pub(crate) fn in_order(of: &DirtyMembers) -> Vec<u32> {
         }
     }
     // Mostly decided by the first bytes in which the keys differ, without reading the keys themselves.
-    let rank =
-        |(number, key): (u32, &Key)| (key.show(|key| prefix(&key.as_bytes()[common..])), number);
-    let mut order: Vec<(u64, u32)> = of.numbers().map(rank).collect();
+    let rank = |(number, key): (SlotNumber, &Key)| {
+        (key.show(|key| prefix(&key.as_bytes()[common..])), number)
+    };
+    let mut order: Vec<(u64, SlotNumber)> = of.numbers().map(rank).collect();
     order.sort_unstable_by(|(a, a_number), (b, b_number)| {
         b.cmp(a).then_with(|| of.compare(*b_number, *a_number))
     });
@@ -134,7 +136,7 @@ mod tests {
                 let key = ContextKey::new(text).expect("not empty");
                 of.insert(Slot::new(&key, None, Some(&member())), &hasher);
             }
-            let by_number: BTreeMap<u32, ContextKey> =
+            let by_number: BTreeMap<SlotNumber, ContextKey> =
                 of.numbers().map(|(number, key)| (number, key.context_key())).collect();
             let reversed = in_order(&of);
             let ordered: Vec<&str> =

@@ -1,6 +1,8 @@
 //! Free slot numbers. They are given out in ascending order, cyclically, so that members that arrive together
 //! lie together in memory, in whatever order the previous ones were freed.
 
+use crate::ledger::embedded::ids::SlotNumber;
+
 /// Bits in a word.
 const WORD: usize = u64::BITS as usize;
 
@@ -16,8 +18,8 @@ pub(super) struct FreeList {
 
 impl FreeList {
     /// Frees a number.
-    pub fn add(&mut self, number: u32) {
-        let number = number as usize;
+    pub fn add(&mut self, number: SlotNumber) {
+        let number = number.0 as usize;
         if self.words.len() <= number / WORD {
             self.words.resize(number / WORD + 1, 0);
         }
@@ -27,7 +29,7 @@ impl FreeList {
     }
 
     /// Takes the next free number.
-    pub fn take(&mut self) -> Option<u32> {
+    pub fn take(&mut self) -> Option<SlotNumber> {
         if self.count == 0 {
             return None;
         }
@@ -41,7 +43,7 @@ impl FreeList {
         let bit = word.trailing_zeros();
         *word &= *word - 1;
         self.count -= 1;
-        u32::try_from(self.at * WORD).ok().map(|first| first + bit)
+        u32::try_from(self.at * WORD).ok().map(|first| SlotNumber(first + bit))
     }
 }
 
@@ -55,9 +57,9 @@ mod tests {
         assert_eq!(free.take(), None);
         let mut take = |added: &[u32], most: usize| -> Vec<u32> {
             for number in added {
-                free.add(*number);
+                free.add(SlotNumber(*number));
             }
-            std::iter::from_fn(|| free.take()).take(most).collect()
+            std::iter::from_fn(|| free.take()).map(|number| number.0).take(most).collect()
         };
         assert_eq!(take(&[700, 3, 64, 63, 3], 3), [3, 63, 64]);
         assert_eq!(take(&[5, 66, 1], 9), [66, 700, 1, 5], "what lies behind comes next");

@@ -1,5 +1,6 @@
 //! Where a member is: in the memtable, or only in its row.
 
+use crate::ledger::embedded::ids::SlotNumber;
 use std::num::NonZeroU32;
 
 /// Where a member is; valid until the next flush.
@@ -12,12 +13,12 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    pub fn new(hash: u64, number: Option<u32>) -> Self {
-        Self { hash, behind: number.and_then(|number| NonZeroU32::MIN.checked_add(number)) }
+    pub fn new(hash: u64, number: Option<SlotNumber>) -> Self {
+        Self { hash, behind: number.and_then(|number| NonZeroU32::MIN.checked_add(number.0)) }
     }
 
-    pub fn number(self) -> Option<u32> {
-        self.behind.map(|behind| behind.get() - 1)
+    pub fn number(self) -> Option<SlotNumber> {
+        self.behind.map(|behind| SlotNumber(behind.get() - 1))
     }
 
     /// Whether the member is only in its row.

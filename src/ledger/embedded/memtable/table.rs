@@ -8,6 +8,7 @@ use hashbrown::DefaultHashBuilder;
 use tokio::time::Instant;
 
 use crate::ledger::counts::Counts;
+use crate::ledger::embedded::ids::AudienceRowId;
 use crate::ledger::embedded::memtable::audience::DirtyMembers;
 use crate::ledger::embedded::memtable::flush::{Flush, FlushSlice, in_order};
 use crate::ledger::embedded::memtable::place::Place;
@@ -38,7 +39,7 @@ pub(crate) struct Memtable {
     /// Capacity, in members with short keys.
     most: usize,
     /// By the row of the audience.
-    audiences: BTreeMap<i64, DirtyMembers>,
+    audiences: BTreeMap<AudienceRowId, DirtyMembers>,
     hasher: DefaultHashBuilder,
     count: usize,
     /// Heap memory of the long keys.
@@ -107,7 +108,7 @@ impl Memtable {
     }
 
     /// Whether couriers have members of this audience to tell, and tell them fast.
-    pub fn is_being_told(&self, audience: i64, now: Instant) -> bool {
+    pub fn is_being_told(&self, audience: AudienceRowId, now: Instant) -> bool {
         self.audiences.get(&audience).is_some_and(|of| self.being_told(of, now) > 0)
     }
 
@@ -123,19 +124,19 @@ impl Memtable {
     }
 
     /// Notes that members of an audience were told.
-    pub fn told(&mut self, audience: i64, members: usize, now: Instant) {
+    pub fn told(&mut self, audience: AudienceRowId, members: usize, now: Instant) {
         if let Some(of) = self.audiences.get_mut(&audience) {
             of.told.add(members, now);
         }
     }
 
     /// Whether any member of an audience is dirty.
-    pub fn any(&self, audience: i64) -> bool {
+    pub fn any(&self, audience: AudienceRowId) -> bool {
         self.audiences.contains_key(&audience)
     }
 
     /// Where a member is.
-    pub fn place(&self, audience: i64, key: &str) -> Place {
+    pub fn place(&self, audience: AudienceRowId, key: &str) -> Place {
         self.place_of(audience, key, self.hash(key))
     }
 
@@ -145,18 +146,18 @@ impl Memtable {
     }
 
     /// Like [`Memtable::place`], with the hash of the key already known.
-    pub fn place_of(&self, audience: i64, key: &str, hash: u64) -> Place {
+    pub fn place_of(&self, audience: AudienceRowId, key: &str, hash: u64) -> Place {
         let of = self.audiences.get(&audience);
         Place::new(hash, of.and_then(|of| of.find(hash, key)))
     }
 
     /// Reads what [`Memtable::place_of`] will read first, to bring it into the cache.
-    pub fn look_at(&self, audience: i64, hash: u64) -> Option<Timestamp> {
+    pub fn look_at(&self, audience: AudienceRowId, hash: u64) -> Option<Timestamp> {
         self.audiences.get(&audience)?.look_at(hash)
     }
 
     /// What a flush is to do with the row of a member.
-    pub fn get(&self, audience: i64, place: Place) -> Next {
+    pub fn get(&self, audience: AudienceRowId, place: Place) -> Next {
         let of = self.audiences.get(&audience);
         of.zip(place.number()).map_or(Next::Same, |(of, number)| of.get(number))
     }
@@ -164,7 +165,7 @@ impl Memtable {
     /// See [`DirtyMembers::pending_far_behind`].
     pub fn pending_far_behind(
         &self,
-        audience: i64,
+        audience: AudienceRowId,
         after: Timestamp,
         others: usize,
     ) -> Option<Timestamp> {
@@ -174,7 +175,7 @@ impl Memtable {
     /// Stores what the rules decided; returns where the member is now.
     pub fn put(
         &mut self,
-        audience: i64,
+        audience: AudienceRowId,
         (key, place): (&ContextKey, Place),
         before: Option<&Member>,
         now: Option<&Member>,
@@ -194,7 +195,7 @@ impl Memtable {
     }
 
     /// Since when the oldest pending member among the dirty ones has waited.
-    pub fn pending_since(&self, audience: i64) -> Option<Timestamp> {
+    pub fn pending_since(&self, audience: AudienceRowId) -> Option<Timestamp> {
         let of = self.audiences.get(&audience)?;
         of.pending_behind(Timestamp::EPOCH, &self.hasher).next().map(|(since, ..)| since)
     }
@@ -202,7 +203,7 @@ impl Memtable {
     /// The dirty members of an audience that are pending since later than `after`, the longest pending first.
     pub fn pending_behind(
         &self,
-        audience: i64,
+        audience: AudienceRowId,
         after: Timestamp,
     ) -> impl Iterator<Item = (Timestamp, ContextKey, Place, Member)> {
         let of = self.audiences.get(&audience).into_iter();
@@ -216,7 +217,7 @@ impl Memtable {
     /// Begins a flush. The log is read up to block `through`; `keeps`: leave pending members to the next
     /// flush once, because they will change again soon.
     pub fn begin_flush(&mut self, through: u64, keeps: bool) {
-        let in_order = |(audience, of): (&i64, &DirtyMembers)| (*audience, in_order(of));
+        let in_order = |(audience, of): (&AudienceRowId, &DirtyMembers)| (*audience, in_order(of));
         let left: Vec<_> = self.audiences.iter().rev().map(in_order).collect();
         let members = left.iter().map(|(_, numbers)| numbers.len()).sum();
         self.added = 0;
@@ -234,7 +235,10 @@ impl Memtable {
     }
 
     /// Takes up to `most` members out, to be written.
-    pub fn take_slice(&mut self, most: usize) -> (FlushSlice, BTreeMap<i64, FlushedCounts>) {
+    pub fn take_slice(
+        &mut self,
+        most: usize,
+    ) -> (FlushSlice, BTreeMap<AudienceRowId, FlushedCounts>) {
         let (mut all_taken, mut all_written) = (FlushSlice::default(), BTreeMap::new());
         let Some(mut flush) = self.flush.take() else { return (all_taken, all_written) };
         self.added = 0;

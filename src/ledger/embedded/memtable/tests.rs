@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::ledger::embedded::ids::AudienceRowId;
 use crate::ledger::member::{Member, Next};
 use crate::membership::{ContextKey, Membership, Timestamp};
 use crate::seeds;
 
-const AUDIENCES: [i64; 2] = [3, 7];
+const AUDIENCES: [AudienceRowId; 2] = [AudienceRowId(3), AudienceRowId(7)];
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -57,7 +58,7 @@ fn member(version: i64, pending_since: Option<i64>) -> Member {
     }
 }
 
-type Map = BTreeMap<(i64, String), Option<Member>>;
+type Map = BTreeMap<(AudienceRowId, String), Option<Member>>;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..seeds::kept_in("tests/seeds/memtable.txt") })]
@@ -104,7 +105,7 @@ proptest! {
             }
             let mut pending = 0;
             for audience in AUDIENCES {
-                let expected = |name: &&(i64, String)| name.0 == audience;
+                let expected = |name: &&(AudienceRowId, String)| name.0 == audience;
                 for name in dirty.keys().filter(expected) {
                     let place = memtable.place(audience, &name.1);
                     let next = dirty[name].clone().map_or(Next::Delete, Next::Write);

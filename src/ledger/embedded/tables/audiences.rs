@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::ledger::Route;
 use crate::ledger::counts::Counts;
+use crate::ledger::embedded::ids::{AudienceRowId, DestinationRowId};
 use crate::ledger::embedded::tables::checksum::{self, Checksum};
 use crate::ledger::embedded::tables::walk::Walk;
 use crate::membership::{AudienceId, AudienceKey, ContextKind, DestinationName, Timestamp};
@@ -13,7 +14,7 @@ use crate::membership::{AudienceId, AudienceKey, ContextKind, DestinationName, T
 /// The row of an audience.
 #[derive(Debug)]
 pub(crate) struct AudienceRow {
-    pub id: i64,
+    pub id: AudienceRowId,
     pub route: Arc<Route>,
     pub acknowledged: bool,
     pub told_counts_from: Timestamp,
@@ -27,7 +28,7 @@ pub(crate) struct AudienceRow {
 
 impl AudienceRow {
     /// The audience's row id and its claim mark.
-    pub fn mark(&self) -> (i64, Timestamp) {
+    pub fn mark(&self) -> (AudienceRowId, Timestamp) {
         (self.id, self.claimed_through)
     }
 
@@ -62,7 +63,7 @@ impl AudienceRow {
         let counts = [included, pending, parked].map(u64::cast_signed);
         let walk = self.walk.as_ref();
         let mut sum = Checksum::new();
-        sum.number(self.id)
+        sum.number(self.id.0)
             .text(self.route.audience.as_str())
             .text(self.route.audience_key.as_str())
             .text(self.route.context_kind.as_str())
@@ -109,7 +110,11 @@ pub(crate) const COLUMNS: &str =
      unheard_through, walk_after, walk, included, pending, parked, checksum";
 
 /// Inserts a row for a new audience and returns its id.
-pub(crate) fn insert(db: &Connection, destination: i64, route: &Route) -> rusqlite::Result<i64> {
+pub(crate) fn insert(
+    db: &Connection,
+    destination: DestinationRowId,
+    route: &Route,
+) -> rusqlite::Result<AudienceRowId> {
     db.prepare_cached(
         "INSERT INTO audience (destination, audience_id, audience_key, context_kind)
          VALUES (?1, ?2, ?3, ?4)",
@@ -120,13 +125,13 @@ pub(crate) fn insert(db: &Connection, destination: i64, route: &Route) -> rusqli
         route.audience_key.as_str(),
         route.context_kind.as_str(),
     ])?;
-    Ok(db.last_insert_rowid())
+    Ok(AudienceRowId(db.last_insert_rowid()))
 }
 
 /// The audiences of a destination.
 pub(crate) fn of_destination(
     db: &Connection,
-    destination: i64,
+    destination: DestinationRowId,
     name: &DestinationName,
 ) -> rusqlite::Result<Vec<AudienceRow>> {
     db.prepare_cached(&format!("SELECT {COLUMNS} FROM audience WHERE destination = ?1"))?
@@ -153,16 +158,16 @@ pub(crate) fn erase_unused(db: &Connection) -> rusqlite::Result<()> {
 /// The row id of an audience.
 pub(crate) fn find(
     db: &Connection,
-    destination: i64,
+    destination: DestinationRowId,
     audience: &AudienceId,
-) -> rusqlite::Result<Option<i64>> {
+) -> rusqlite::Result<Option<AudienceRowId>> {
     db.prepare_cached("SELECT id FROM audience WHERE destination = ?1 AND audience_id = ?2")?
         .query_row(params![destination, audience.as_str()], |row| row.get(0))
         .optional()
 }
 
 /// Erases the row of an audience without members.
-pub(crate) fn erase(db: &Connection, audience: i64) -> rusqlite::Result<()> {
+pub(crate) fn erase(db: &Connection, audience: AudienceRowId) -> rusqlite::Result<()> {
     db.execute("DELETE FROM audience WHERE id = ?1", [audience])?;
     Ok(())
 }

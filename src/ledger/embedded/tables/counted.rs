@@ -4,6 +4,7 @@ use rusqlite::Connection;
 
 use crate::ledger::DestinationView;
 use crate::ledger::counts::Counts;
+use crate::ledger::embedded::ids::AudienceRowId;
 use crate::ledger::embedded::tables::members;
 use crate::membership::{DestinationName, Timestamp};
 
@@ -15,7 +16,7 @@ pub(crate) struct Counted {
     /// Since when the oldest pending member has waited.
     pub pending_since: Option<Timestamp>,
     /// Rows of audiences with dirty members, which may have no row yet.
-    pub dirty_audiences: Vec<i64>,
+    pub dirty_audiences: Vec<AudienceRowId>,
 }
 
 impl Counted {

@@ -6,6 +6,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::watch;
 
+use crate::ledger::embedded::ids::DestinationRowId;
 use crate::ledger::embedded::settings::DestinationSettings;
 use crate::ledger::embedded::tables::audiences;
 use crate::ledger::embedded::tables::checksum::{self, Checksum};
@@ -14,7 +15,7 @@ use crate::membership::{DestinationName, Timestamp};
 /// A destination that is configured, or was since the ledger was opened.
 #[derive(Debug)]
 pub(crate) struct Destination {
-    pub row: i64,
+    pub row: DestinationRowId,
     pub settings: DestinationSettings,
     pub configured: bool,
     /// When an operator paused its delivery.
@@ -23,12 +24,20 @@ pub(crate) struct Destination {
 }
 
 /// The checksum of a row with these values.
-pub(crate) fn checksum_of(id: i64, name: &str, environment: &str, paused_at: Option<i64>) -> u32 {
-    Checksum::new().number(id).text(name).text(environment).maybe(paused_at).finish()
+pub(crate) fn checksum_of(
+    id: DestinationRowId,
+    name: &str,
+    environment: &str,
+    paused_at: Option<i64>,
+) -> u32 {
+    Checksum::new().number(id.0).text(name).text(environment).maybe(paused_at).finish()
 }
 
 /// The row id of a destination.
-pub(crate) fn find(db: &Connection, name: &DestinationName) -> rusqlite::Result<Option<i64>> {
+pub(crate) fn find(
+    db: &Connection,
+    name: &DestinationName,
+) -> rusqlite::Result<Option<DestinationRowId>> {
     db.prepare_cached("SELECT id FROM destination WHERE name = ?1")?
         .query_row([name.as_str()], |row| row.get(0))
         .optional()
@@ -45,20 +54,21 @@ impl Destination {
                 "SELECT id, environment, paused_at, checksum FROM destination WHERE name = ?1",
                 [settings.name.as_str()],
                 |row| {
-                    let (id, environment): (i64, String) = (row.get(0)?, row.get(1)?);
+                    let (id, environment): (DestinationRowId, String) = (row.get(0)?, row.get(1)?);
                     let (paused_at, stored): (Option<i64>, _) = (row.get(2)?, row.get(3)?);
                     Ok((id, environment, paused_at, stored))
                 },
             )
             .optional()?;
         let news = watch::Sender::new(());
-        let mut destination = Self { row: 0, settings, configured: true, paused_at: None, news };
+        let mut destination =
+            Self { row: DestinationRowId(0), settings, configured: true, paused_at: None, news };
         let Some((row, environment, paused_at, stored)) = known else {
             db.execute(
                 "INSERT INTO destination (name, environment) VALUES (?1, '')",
                 [destination.settings.name.as_str()],
             )?;
-            destination.row = db.last_insert_rowid();
+            destination.row = DestinationRowId(db.last_insert_rowid());
             return Ok((destination, None));
         };
         (destination.row, destination.paused_at) = (row, paused_at.map(Timestamp));
@@ -103,7 +113,7 @@ pub(crate) fn verify_all(db: &Connection) -> rusqlite::Result<()> {
         db.prepare("SELECT id, name, environment, paused_at, checksum FROM destination")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let (id, name, environment): (i64, String, String) =
+        let (id, name, environment): (DestinationRowId, String, String) =
             (row.get(0)?, row.get(1)?, row.get(2)?);
         let paused_at: Option<i64> = row.get(3)?;
         let read = || checksum_of(id, &name, &environment, paused_at);

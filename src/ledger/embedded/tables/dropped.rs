@@ -5,18 +5,22 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::ledger::embedded::ids::{AudienceRowId, DestinationRowId};
 use crate::ledger::embedded::tables::audiences;
 use crate::ledger::embedded::tables::rejected::Rejected;
 
 /// Moves an audience, to be erased.
-pub(crate) fn detach(db: &Connection, audience: i64) -> rusqlite::Result<()> {
+pub(crate) fn detach(db: &Connection, audience: AudienceRowId) -> rusqlite::Result<()> {
     let to = nameless(db)?;
     db.execute("UPDATE audience SET destination = ?2 WHERE id = ?1", params![audience, to])?;
     Ok(())
 }
 
 /// Marks a destination that is not configured, with everything it has, to be erased.
-pub(crate) fn detach_destination(db: &Connection, destination: i64) -> rusqlite::Result<()> {
+pub(crate) fn detach_destination(
+    db: &Connection,
+    destination: DestinationRowId,
+) -> rusqlite::Result<()> {
     db.execute(
         "UPDATE destination SET name = '<dropped ' || id || '>', dropped = 1, checksum = NULL
          WHERE id = ?1",
@@ -26,7 +30,10 @@ pub(crate) fn detach_destination(db: &Connection, destination: i64) -> rusqlite:
 }
 
 /// Moves the rejected events of a destination that itself stays.
-pub(crate) fn detach_rejected(db: &Connection, destination: i64) -> rusqlite::Result<()> {
+pub(crate) fn detach_rejected(
+    db: &Connection,
+    destination: DestinationRowId,
+) -> rusqlite::Result<()> {
     let to = nameless(db)?;
     db.execute(
         "UPDATE rejected SET destination = ?2 WHERE destination = ?1",
@@ -51,12 +58,12 @@ pub(crate) fn erase_slice(
     db: &Connection,
     limit: usize,
 ) -> rusqlite::Result<bool> {
-    let destination: Option<i64> = db
+    let destination: Option<DestinationRowId> = db
         .prepare_cached("SELECT id FROM destination WHERE dropped = 1 LIMIT 1")?
         .query_row([], |row| row.get(0))
         .optional()?;
     let Some(destination) = destination else { return Ok(false) };
-    let audience: Option<i64> = db
+    let audience: Option<AudienceRowId> = db
         .prepare_cached("SELECT id FROM audience WHERE destination = ?1 LIMIT 1")?
         .query_row([destination], |row| row.get(0))
         .optional()?;

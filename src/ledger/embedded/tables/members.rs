@@ -2,6 +2,7 @@
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Statement, ToSql, params};
 
+use crate::ledger::embedded::ids::AudienceRowId;
 use crate::ledger::embedded::tables::checksum::{self, Checksum};
 use crate::ledger::member::{Member, Told};
 use crate::membership::{Membership, Timestamp};
@@ -47,7 +48,11 @@ const VALUES: usize = 14;
 pub(crate) const TOGETHER: usize = 8;
 
 /// The member, if the ledger knows it.
-pub(crate) fn load(db: &Connection, audience: i64, key: &str) -> rusqlite::Result<Option<Member>> {
+pub(crate) fn load(
+    db: &Connection,
+    audience: AudienceRowId,
+    key: &str,
+) -> rusqlite::Result<Option<Member>> {
     db.prepare_cached(concat!(
         "SELECT ",
         columns!(),
@@ -60,9 +65,9 @@ pub(crate) fn load(db: &Connection, audience: i64, key: &str) -> rusqlite::Resul
 /// Up to `limit` members of all audiences after `after`, in table order.
 pub(crate) fn walk(
     db: &Connection,
-    after: (i64, &str),
+    after: (AudienceRowId, &str),
     limit: usize,
-) -> rusqlite::Result<Vec<(i64, String, Member)>> {
+) -> rusqlite::Result<Vec<(AudienceRowId, String, Member)>> {
     db.prepare_cached(concat!(
         "SELECT ",
         columns!(),
@@ -70,7 +75,7 @@ pub(crate) fn walk(
          ORDER BY audience, context_key LIMIT ?3"
     ))?
     .query_map(params![after.0, after.1, limit], |row| {
-        let (audience, key): (i64, String) = (row.get(12)?, row.get(13)?);
+        let (audience, key): (AudienceRowId, String) = (row.get(12)?, row.get(13)?);
         let member = from_row(row, audience, &key)?;
         Ok((audience, key, member))
     })?
@@ -80,7 +85,7 @@ pub(crate) fn walk(
 /// Up to `limit` members of one audience after `after`, in key order.
 pub(crate) fn walk_in(
     db: &Connection,
-    audience: i64,
+    audience: AudienceRowId,
     after: &str,
     limit: usize,
 ) -> rusqlite::Result<Vec<(String, Member)>> {
@@ -99,13 +104,16 @@ pub(crate) fn walk_in(
 }
 
 /// The members, of all audiences, with this hash of a person.
-pub(crate) fn of_person(db: &Connection, person: [u8; 16]) -> rusqlite::Result<Vec<(i64, String)>> {
+pub(crate) fn of_person(
+    db: &Connection,
+    person: [u8; 16],
+) -> rusqlite::Result<Vec<(AudienceRowId, String)>> {
     db.prepare_cached("SELECT audience, context_key FROM member WHERE person = ?1")?
         .query_map([person], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect()
 }
 
-fn from_row(row: &Row<'_>, audience: i64, key: &str) -> rusqlite::Result<Member> {
+fn from_row(row: &Row<'_>, audience: AudienceRowId, key: &str) -> rusqlite::Result<Member> {
     let told: Option<bool> = row.get(3)?;
     let told_at: Option<i64> = row.get(4)?;
     let flags: i64 = row.get(7)?;
@@ -129,11 +137,11 @@ fn from_row(row: &Row<'_>, audience: i64, key: &str) -> rusqlite::Result<Member>
     Ok(member)
 }
 
-fn checksum_of(audience: i64, key: &str, member: &Member) -> u32 {
+fn checksum_of(audience: AudienceRowId, key: &str, member: &Member) -> u32 {
     let stamp = |at: Timestamp| at.0;
     let told = member.told.map(|told| i64::from(told.membership.as_bool()));
     Checksum::new()
-        .number(audience)
+        .number(audience.0)
         .text(key)
         .number(i64::from(member.membership.as_bool()))
         .number(member.event_at.0)
@@ -158,7 +166,7 @@ fn flags_of(member: &Member) -> i64 {
 /// Inserts a member. `false`: it exists already.
 pub(crate) fn insert_if_new(
     db: &Connection,
-    audience: i64,
+    audience: AudienceRowId,
     key: &str,
     member: &Member,
 ) -> rusqlite::Result<bool> {
@@ -176,7 +184,7 @@ pub(crate) struct Stored {
 /// Stores what the rules decided; `None` stands for no row.
 pub(crate) fn store(
     db: &Connection,
-    audience: i64,
+    audience: AudienceRowId,
     key: &str,
     before: Option<&Member>,
     after: Option<&Member>,
@@ -200,7 +208,7 @@ impl<'a> Storing<'a> {
     /// See [`store`].
     pub fn store(
         &mut self,
-        audience: i64,
+        audience: AudienceRowId,
         key: &str,
         before: Option<Stored>,
         after: Option<&Member>,
@@ -253,7 +261,12 @@ pub(crate) struct Together<'s, 'a> {
 
 impl Together<'_, '_> {
     /// Binds the next member.
-    pub fn add(&mut self, audience: i64, key: &str, member: &Member) -> rusqlite::Result<()> {
+    pub fn add(
+        &mut self,
+        audience: AudienceRowId,
+        key: &str,
+        member: &Member,
+    ) -> rusqlite::Result<()> {
         bind(self.statement, self.bound, audience, key, member)?;
         self.bound += 1;
         Ok(())
@@ -269,7 +282,7 @@ impl Together<'_, '_> {
 /// Executes a statement with one member; returns how many rows were written.
 fn write(
     statement: &mut Statement<'_>,
-    audience: i64,
+    audience: AudienceRowId,
     key: &str,
     member: &Member,
 ) -> rusqlite::Result<usize> {
@@ -281,7 +294,7 @@ fn write(
 fn bind(
     statement: &mut Statement<'_>,
     others: usize,
-    audience: i64,
+    audience: AudienceRowId,
     key: &str,
     member: &Member,
 ) -> rusqlite::Result<()> {
@@ -319,7 +332,7 @@ impl Values<'_, '_> {
 /// first, until it returns `false`.
 pub(crate) fn visit_pending(
     db: &Connection,
-    audience: i64,
+    audience: AudienceRowId,
     after: Timestamp,
     mut visit: impl FnMut(&str, &Member) -> bool,
 ) -> rusqlite::Result<()> {
@@ -340,7 +353,7 @@ pub(crate) fn visit_pending(
 }
 
 /// How many members of an audience are pending.
-pub(crate) fn count_pending(db: &Connection, audience: i64) -> rusqlite::Result<u64> {
+pub(crate) fn count_pending(db: &Connection, audience: AudienceRowId) -> rusqlite::Result<u64> {
     db.prepare_cached(
         "SELECT count(*) FROM member WHERE audience = ?1 AND pending_since IS NOT NULL",
     )?
@@ -348,13 +361,13 @@ pub(crate) fn count_pending(db: &Connection, audience: i64) -> rusqlite::Result<
 }
 
 /// Whether the audience has any member row.
-pub(crate) fn any(db: &Connection, audience: i64) -> rusqlite::Result<bool> {
+pub(crate) fn any(db: &Connection, audience: AudienceRowId) -> rusqlite::Result<bool> {
     db.prepare_cached("SELECT EXISTS (SELECT 1 FROM member WHERE audience = ?1)")?
         .query_row(params![audience], |row| row.get(0))
 }
 
 /// Whether any member of the audience is pending.
-pub(crate) fn any_pending(db: &Connection, audience: i64) -> rusqlite::Result<bool> {
+pub(crate) fn any_pending(db: &Connection, audience: AudienceRowId) -> rusqlite::Result<bool> {
     db.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM member WHERE audience = ?1 AND pending_since IS NOT NULL)",
     )?

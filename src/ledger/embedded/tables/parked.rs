@@ -4,6 +4,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::ledger::ParkReason;
+use crate::ledger::embedded::ids::AudienceRowId;
 use crate::ledger::embedded::settings::Retention;
 use crate::ledger::embedded::tables::checksum::{self, Checksum};
 use crate::membership::Timestamp;
@@ -19,7 +20,7 @@ pub(crate) struct Parked {
 /// The park reason of a member, and when it was stored.
 pub(crate) fn load(
     db: &Connection,
-    audience: i64,
+    audience: AudienceRowId,
     key: &str,
 ) -> rusqlite::Result<Option<(Timestamp, ParkReason)>> {
     db.prepare_cached(
@@ -41,10 +42,10 @@ pub(crate) fn load(
     .optional()
 }
 
-fn checksum_of(audience: i64, key: &str, at: Timestamp, reason: &ParkReason) -> u32 {
+fn checksum_of(audience: AudienceRowId, key: &str, at: Timestamp, reason: &ParkReason) -> u32 {
     let ParkReason { status, code, message, id } = reason;
     let mut sum = Checksum::new();
-    sum.number(audience).text(key).number(at.0).number((*status).into());
+    sum.number(audience.0).text(key).number(at.0).number((*status).into());
     sum.text(code).text(message).text(id).finish()
 }
 
@@ -61,7 +62,7 @@ pub(crate) fn verify_all(db: &Connection) -> rusqlite::Result<()> {
 /// Stores the park reason of a member, in place of the previous one.
 pub(crate) fn keep(
     db: &Connection,
-    audience: i64,
+    audience: AudienceRowId,
     key: &str,
     at: Timestamp,
     reason: &ParkReason,
@@ -86,7 +87,7 @@ impl Parked {
     pub fn insert(
         &mut self,
         db: &Connection,
-        audience: i64,
+        audience: AudienceRowId,
         key: &str,
         at: Timestamp,
         reason: &ParkReason,
@@ -96,7 +97,7 @@ impl Parked {
     }
 
     /// The member was taken or its row is gone: erases its reason.
-    pub fn erase(db: &Connection, audience: i64, key: &str) -> rusqlite::Result<()> {
+    pub fn erase(db: &Connection, audience: AudienceRowId, key: &str) -> rusqlite::Result<()> {
         db.prepare_cached("DELETE FROM parked WHERE audience = ?1 AND context_key = ?2")?
             .execute(params![audience, key])?;
         Ok(())
@@ -124,7 +125,7 @@ impl Parked {
             excess = count.saturating_sub(kept.max_count).max(for_bytes);
         }
         let oldest = now.before(kept.max_age);
-        let found: Vec<(i64, String, i64)> = db
+        let found: Vec<(AudienceRowId, String, i64)> = db
             .prepare_cached(
                 "SELECT audience, context_key, parked_at FROM parked ORDER BY parked_at LIMIT ?1",
             )?
@@ -147,7 +148,7 @@ impl Parked {
 #[derive(Debug)]
 pub(crate) struct Excess {
     /// The row of the audience and the context key of each.
-    pub members: Vec<(i64, String)>,
+    pub members: Vec<(AudienceRowId, String)>,
     /// There are more.
     pub is_more: bool,
 }

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha1::Sha1;
 
 use crate::ledger::deletion::Tombstone;
+use crate::ledger::embedded::ids::DestinationRowId;
 use crate::ledger::embedded::tables::checksum::{self, Checksum};
 use crate::ledger::embedded::tables::database::Database;
 use crate::ledger::embedded::tables::meta;
@@ -31,13 +32,13 @@ impl Persons {
     }
 
     /// The keyed hash of a user id of one destination.
-    pub fn hash(&self, destination: i64, user_id: &str) -> [u8; 16] {
-        self.keyed(&[&destination.to_be_bytes(), user_id.as_bytes()])
+    pub fn hash(&self, destination: DestinationRowId, user_id: &str) -> [u8; 16] {
+        self.keyed(&[&destination.0.to_be_bytes(), user_id.as_bytes()])
     }
 
     /// The keyed hash of a message of one destination; never equal to that of a user id.
-    pub fn hash_of_message(&self, destination: i64, message: &[u8; 16]) -> [u8; 16] {
-        self.keyed(&[b"message", &destination.to_be_bytes()[..], message])
+    pub fn hash_of_message(&self, destination: DestinationRowId, message: &[u8; 16]) -> [u8; 16] {
+        self.keyed(&[b"message", &destination.0.to_be_bytes()[..], message])
     }
 
     fn keyed(&self, parts: &[&[u8]]) -> [u8; 16] {
@@ -56,7 +57,7 @@ impl Persons {
     pub fn tombstone(
         &self,
         db: &Database,
-        destination: i64,
+        destination: DestinationRowId,
         user_id: &str,
     ) -> rusqlite::Result<Option<Tombstone>> {
         if !self.any_forgotten {

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use rusqlite::{Connection, Row, Rows, params};
 
 use crate::ledger::embedded::directory::reserve;
+use crate::ledger::embedded::ids::AudienceRowId;
 use crate::ledger::embedded::tables::audiences::{self, AudienceRow};
 use crate::ledger::embedded::tables::counted::Counted;
 use crate::ledger::embedded::tables::persons::Persons;
@@ -13,7 +14,7 @@ use crate::ledger::embedded::tables::walk::Walk;
 use crate::ledger::embedded::tables::{checksum, destinations, members, parked, rejected};
 use crate::ledger::member::Member;
 use crate::ledger::{
-    AudienceView, DestinationView, Disk, MemberView, ParkReason, ParkedAfter, ParkedView,
+    AudienceView, DestinationView, Fact, MemberView, ParkReason, ParkedAfter, ParkedView,
     RejectedView, WalkView,
 };
 use crate::membership::{AudienceId, DestinationName, Timestamp, UserId};
@@ -122,18 +123,15 @@ impl Reader {
         })
     }
 
-    /// The size of the ledger's files, and what its disk could still take. What waits in the journal
-    /// is not known here.
-    pub fn disk(&self) -> rusqlite::Result<Disk> {
+    /// The size of the ledger's files, and what its disk could still take if the system says so.
+    pub fn facts(&self) -> rusqlite::Result<Vec<Fact>> {
         self.with(|db| {
             let directory = db.path().and_then(|path| Path::new(path).parent());
             let files = directory.and_then(|directory| std::fs::read_dir(directory).ok());
             let sizes = files.into_iter().flatten().filter_map(|file| file.ok()?.metadata().ok());
-            Ok(Disk {
-                ledger_bytes: sizes.map(|file| file.len()).sum(),
-                journal_bytes: 0,
-                free_bytes: directory.and_then(reserve::free_bytes),
-            })
+            let bytes = Fact::Bytes(sizes.map(|file| file.len()).sum());
+            let free = directory.and_then(reserve::free_bytes).map(Fact::FreeBytes);
+            Ok([bytes].into_iter().chain(free).collect())
         })
     }
 
@@ -227,7 +225,7 @@ impl Reader {
         limit: u32,
     ) -> rusqlite::Result<Vec<ParkedView>> {
         self.with(|db| {
-            let found: Vec<(i64, String, String)> = db
+            let found: Vec<(AudienceRowId, String, String)> = db
                 .prepare_cached(
                     "SELECT audience.id, audience_id, parked.context_key FROM parked
                      JOIN member ON member.audience = parked.audience

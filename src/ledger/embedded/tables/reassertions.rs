@@ -2,11 +2,12 @@
 
 use rusqlite::{Connection, Row, params};
 
+use crate::ledger::embedded::ids::AudienceRowId;
 use crate::ledger::embedded::tables::checksum::{self, Checksum};
 use crate::membership::Timestamp;
 
 /// The settle's stamp, the row of the audience, and the context key.
-type Reassertion = (i64, i64, String);
+type Reassertion = (i64, AudienceRowId, String);
 
 /// The stamp of the latest settle among them.
 pub(crate) fn latest(db: &Connection) -> rusqlite::Result<Option<Timestamp>> {
@@ -18,7 +19,7 @@ pub(crate) fn latest(db: &Connection) -> rusqlite::Result<Option<Timestamp>> {
 /// Plans to tell a member once more that was settled at `at`.
 pub(crate) fn insert(
     db: &Connection,
-    audience: i64,
+    audience: AudienceRowId,
     key: &str,
     at: Timestamp,
 ) -> rusqlite::Result<()> {
@@ -44,14 +45,14 @@ pub(crate) fn take(
 }
 
 fn reassertion(row: &Row<'_>) -> rusqlite::Result<Reassertion> {
-    let (at, audience, key): (i64, i64, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    let (at, audience, key): (i64, AudienceRowId, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
     let read = || checksum_of(at, audience, &key);
     checksum::verify(row.get(3)?, read, "a planned re-assertion")?;
     Ok((at, audience, key))
 }
 
-pub(crate) fn checksum_of(at: i64, audience: i64, key: &str) -> u32 {
-    Checksum::new().number(at).number(audience).text(key).finish()
+pub(crate) fn checksum_of(at: i64, audience: AudienceRowId, key: &str) -> u32 {
+    Checksum::new().number(at).number(audience.0).text(key).finish()
 }
 
 /// Verifies every planned re-assertion; damage is an error.

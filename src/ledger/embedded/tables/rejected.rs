@@ -4,6 +4,7 @@
 use rusqlite::{Connection, ToSql, params};
 
 use crate::ledger::RejectedEvent;
+use crate::ledger::embedded::ids::DestinationRowId;
 use crate::ledger::embedded::settings::Retention;
 use crate::ledger::embedded::tables::checksum::{self, Checksum};
 use crate::membership::Timestamp;
@@ -59,7 +60,7 @@ impl Rejected {
     pub fn keep(
         &mut self,
         db: &Connection,
-        destination: i64,
+        destination: DestinationRowId,
         received_at: Timestamp,
         event: &RejectedEvent,
         person: Option<[u8; 16]>,
@@ -111,7 +112,7 @@ impl Rejected {
     pub fn discard(
         &mut self,
         db: &Connection,
-        destination: i64,
+        destination: DestinationRowId,
         id: i64,
     ) -> rusqlite::Result<bool> {
         let erased = self.erase(db, "id = ?1 AND destination = ?2", &[&id, &destination])?;
@@ -122,7 +123,7 @@ impl Rejected {
     pub fn erase_slice_of(
         &mut self,
         db: &Connection,
-        destination: i64,
+        destination: DestinationRowId,
         limit: usize,
     ) -> rusqlite::Result<bool> {
         let which = "id IN (SELECT id FROM rejected WHERE destination = ?1 LIMIT ?2)";

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use crate::ledger::embedded::ids::AudienceRowId;
 use crate::ledger::embedded::tables::open_error::OpenError;
 use crate::ledger::embedded::tables::version::VERSION;
 use crate::ledger::embedded::tables::{
@@ -91,7 +92,7 @@ pub(crate) fn few_rows(db: &Connection) -> rusqlite::Result<()> {
 
 fn every_row(db: &Connection) -> rusqlite::Result<()> {
     few_rows(db)?;
-    let mut after = (i64::MIN, String::new());
+    let mut after = (AudienceRowId(i64::MIN), String::new());
     loop {
         let rows = members::walk(db, (after.0, &after.1), ROWS)?;
         let Some((audience, key, _)) = rows.into_iter().next_back() else { return Ok(()) };

@@ -1,6 +1,7 @@
 //! The write-ahead log while somebody reads from an old moment, and when they have gone.
 
 use super::*;
+use crate::ledger::embedded::ids::AudienceRowId;
 
 /// Of a rejected event, so that the log grows quickly.
 const BODY: usize = 1 << 20;
@@ -29,7 +30,7 @@ async fn nobody_waits_for_who_reads_from_an_old_moment_and_the_log_is_used_again
     bench.record(vec![delta("a", "ada", true, 1)]).await;
     let reader = connections::open_reader(bench.directory.path()).expect("it is there");
     let moment = reader.unchecked_transaction().expect("it can be read");
-    assert_eq!(members::count_pending(&moment, 1).expect("readable"), 1);
+    assert_eq!(members::count_pending(&moment, AudienceRowId(1)).expect("readable"), 1);
     let writing = keep(&bench, MANY + 20);
     tokio::time::timeout(DEADLINE, writing).await.expect("no commit waits for a reader");
     let log = bench.directory.path().join("ledger.db-wal");

@@ -2,6 +2,7 @@
 //! the daemon runs.
 
 use super::*;
+use crate::ledger::embedded::ids::AudienceRowId;
 
 /// In no file that the ledger writes of its own accord.
 const USER: &str = "planted-user-0001";
@@ -112,7 +113,7 @@ async fn who_reads_from_an_old_moment_delays_it_and_a_stop_does_not_wait_for_the
     bench.plant("one").await;
     let reader = connections::open_reader(bench.directory.path()).expect("it is there");
     let moment = reader.unchecked_transaction().expect("it can be read");
-    assert!(members::count_pending(&moment, 1).is_ok());
+    assert!(members::count_pending(&moment, AudienceRowId(1)).is_ok());
     bench.delete().await;
     tokio::time::timeout(DEADLINE, bench.close()).await.expect("it waits for nobody");
     assert!(!found(bench.directory.path(), &[EMAIL]).is_empty(), "it is being read");
