@@ -91,7 +91,6 @@ pub trait Outbox: Send + Sync + std::fmt::Debug {
 
     /// Claims members for one call: they are in no other batch until they are reported. `None` if there is
     /// nothing to claim.
-    /// claim.
     ///
     /// The claim is durable when this returns, so that after a crash the members are known to have possibly
     /// been in a call. Not cancel-safe: a claim whose answer is dropped stays in flight until the ledger is

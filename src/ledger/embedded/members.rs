@@ -9,8 +9,6 @@ pub(crate) mod bloom;
 pub(crate) mod flush;
 pub(crate) mod in_flight;
 
-use std::hint::black_box;
-
 use crate::ledger::embedded::ids::AudienceRowId;
 use crate::ledger::embedded::members::bloom::Bloom;
 use crate::ledger::embedded::memtable::{Memtable, Place};
@@ -56,27 +54,9 @@ impl Members {
         self.is_buffering = is_buffering;
     }
 
-    /// The hashes of the keys of up to `AT_ONCE` members. Also touches, for all of them together, the
-    /// memory that a look-up of each will read, so that the cache misses overlap instead of adding up.
-    pub fn hashes<'a>(&self, members: impl Iterator<Item = (Whose, &'a str)>) -> Vec<u64> {
-        let hash = |(whose, key): (Whose, &str)| (whose, self.memtable.hash(key));
-        let members: Vec<_> = members.map(hash).collect();
-        let new = members.iter().filter(|(whose, _)| whose.is_new);
-        let noted = new.map(|(whose, hash)| self.newcomers.look_at(whose.row, *hash));
-        black_box(noted.fold(0, |all, one| all | one));
-        let look = |(whose, hash): &(Whose, u64)| self.memtable.look_at(whose.row, *hash);
-        black_box(members.iter().filter_map(look).count());
-        members.into_iter().map(|(_, hash)| hash).collect()
-    }
-
     /// Where a member is; valid until the next flush.
     pub fn place(&self, audience: AudienceRowId, key: &str) -> Place {
         self.memtable.place(audience, key)
-    }
-
-    /// Like [`Members::place`], with the hash of the key already known.
-    pub fn place_of(&self, audience: AudienceRowId, key: &str, hash: u64) -> Place {
-        self.memtable.place_of(audience, key, hash)
     }
 
     /// The member, if the ledger knows it.

@@ -60,18 +60,18 @@ fn claim_longest(
     let mut picking = Picking::new(room, &known.route);
     let mut through = Timestamp::EPOCH;
     let mut left_since: Option<Timestamp> = None;
-    let mut places = Vec::new();
+    let mut rows = Vec::new();
     let (row, after) = (known.row, known.marks.all_in_flight_through);
     // Rows that this transaction has written itself are not in these counts yet.
     let rows_wait = known.written.pending > 0 && known.marks.rows_wait_through > after;
     state.members.visit_pending(db, row, after, rows_wait, |key, place, waiting| {
         let since = waiting.pending_since.unwrap_or(Timestamp::EPOCH);
-        if known.in_flight.contains(place.hash, key) {
+        if known.in_flight.contains(key) {
             return true;
         }
         let picked = picking.offer(key, waiting);
         if picked == Picked::Taken {
-            places.push((place.hash, place.is_row().then(|| waiting.clone())));
+            rows.push(place.is_row().then(|| waiting.clone()));
             through = through.max(since);
         } else {
             left_since.get_or_insert(since);
@@ -105,8 +105,8 @@ fn claim_longest(
         marks.look_again_from(since);
     }
     let route = Arc::clone(&known.route);
-    for (member, (hash, row)) in taken.iter().zip(places) {
-        known.in_flight.insert(hash, member.context_key.clone(), row);
+    for (member, row) in taken.iter().zip(rows) {
+        known.in_flight.insert(member.context_key.clone(), row);
     }
     state.touch(index);
     Ok(Some(Batch { route, members: taken }))
@@ -123,7 +123,7 @@ fn claim_again(
     let known = &state.audiences[index];
     let route = Arc::clone(&known.route);
     let place = state.place(index, context_key.as_str());
-    if known.in_flight.contains(place.hash, context_key) {
+    if known.in_flight.contains(context_key) {
         return Ok(None);
     }
     let before = state.load(db, index, (context_key.as_str(), place))?;
@@ -140,7 +140,7 @@ fn claim_again(
     let known = &mut state.audiences[index];
     state.must_commit |= known.marks.claim(since);
     let row = place.is_row().then_some(after);
-    known.in_flight.insert(place.hash, context_key.clone(), row);
+    known.in_flight.insert(context_key.clone(), row);
     state.touch(index);
     Ok(Some(Batch { route, members: vec![member] }))
 }

@@ -150,12 +150,6 @@ impl State {
         }
     }
 
-    /// See [`Members::hashes`]; audiences are given by position.
-    pub fn hashes<'a>(&self, members: impl Iterator<Item = (AudienceIndex, &'a str)>) -> Vec<u64> {
-        let whose = |(index, key): (AudienceIndex, &'a str)| (self.audiences[index].whose(), key);
-        self.members.hashes(members.map(whose))
-    }
-
     /// Where a member is; valid until the next flush.
     pub fn place(&self, audience: AudienceIndex, key: &str) -> Place {
         self.members.place(self.audiences[audience].row, key)
@@ -200,7 +194,7 @@ impl State {
         let row = self.audiences[audience].row;
         let after = self.members.put(db, row, (key, place), before, next)?;
         if place.is_row() {
-            self.audiences[audience].in_flight.changed(place.hash, key);
+            self.audiences[audience].in_flight.changed(key);
         }
         if *next == Next::Delete {
             self.erasure.note();

@@ -5,11 +5,11 @@ use crate::ledger::embedded::ids::AudienceIndex;
 use crate::ledger::{Batch, ClaimedMember};
 use crate::membership::{ContextKey, Timestamp};
 
-/// Members of an audience whose claims end, with the hashes of their keys.
+/// Members of an audience whose claims end.
 #[derive(Debug)]
 pub(crate) struct Unclaimed {
     pub audience: AudienceIndex,
-    pub members: Vec<(ContextKey, u64)>,
+    pub members: Vec<ContextKey>,
     /// The earliest time since when one of those that stay pending has waited.
     pub longest: Option<Timestamp>,
 }
@@ -17,8 +17,7 @@ pub(crate) struct Unclaimed {
 impl State {
     /// Whether a member is in flight.
     pub fn is_in_flight(&self, audience: AudienceIndex, key: &ContextKey) -> bool {
-        let hash = self.members.memtable.hash(key.as_str());
-        self.audiences[audience].in_flight.contains(hash, key)
+        self.audiences[audience].in_flight.contains(key)
     }
 
     /// Ends the claims of these members.
@@ -27,8 +26,8 @@ impl State {
         if let Some(longest) = longest {
             known.marks.look_again_from(*longest); // a claim in the same group has not seen them
         }
-        for (key, hash) in members {
-            known.in_flight.remove(*hash, key);
+        for key in members {
+            known.in_flight.remove(key);
         }
         if known.is_dropped && known.in_flight.is_empty() {
             self.dropped.insert(known.row);
@@ -44,12 +43,8 @@ impl State {
     /// Ends the claims of a batch that nobody will send.
     pub fn unclaim_batch(&mut self, batch: &Batch) {
         if let Some(audience) = self.audiences.of_route(&batch.route) {
-            let hashed = |member: &ClaimedMember| {
-                let key = member.context_key.clone();
-                let hash = self.members.memtable.hash(key.as_str());
-                (key, hash)
-            };
-            let members = batch.members.iter().map(hashed).collect();
+            let key = |member: &ClaimedMember| member.context_key.clone();
+            let members = batch.members.iter().map(key).collect();
             self.unclaim(&Unclaimed { audience, members, longest: None });
         }
     }

@@ -41,12 +41,6 @@ impl Bloom {
         // Without an early exit: the branch could not be predicted.
         bits.fold(0, |missing, (word, bit)| missing | !block[word] & bit) == 0
     }
-
-    /// Reads the first word that [`Bloom::may_know`] will read, to bring it into the cache.
-    pub fn look_at(&self, audience: AudienceRowId, hash: u64) -> u64 {
-        let (word, _) = place(audience, hash);
-        self.words.get(self.first + word).copied().unwrap_or_default()
-    }
 }
 
 /// Where a member's block begins, and its bits in it, each with the index of its word. The bits are not

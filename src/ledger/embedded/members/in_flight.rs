@@ -1,7 +1,6 @@
 //! The members of an audience that are in flight: claimed by a courier and not reported yet.
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::OccupiedEntry;
+use hashbrown::HashMap;
 
 use crate::ledger::member::Member;
 use crate::membership::ContextKey;
@@ -9,15 +8,7 @@ use crate::membership::ContextKey;
 /// The members in flight, with the rows of those that have not changed since they were claimed: these are
 /// settled without reading the row again.
 #[derive(Debug, Default)]
-pub(crate) struct InFlight(HashTable<One>);
-
-#[derive(Debug)]
-struct One {
-    /// The hash of the key.
-    hash: u64,
-    key: ContextKey,
-    row: Option<Box<Member>>,
-}
+pub(crate) struct InFlight(HashMap<ContextKey, Option<Box<Member>>>);
 
 impl InFlight {
     pub fn len(&self) -> usize {
@@ -28,37 +19,33 @@ impl InFlight {
         self.0.is_empty()
     }
 
-    pub fn contains(&self, hash: u64, key: &ContextKey) -> bool {
-        self.0.find(hash, |one| one.key == *key).is_some()
+    pub fn contains(&self, key: &ContextKey) -> bool {
+        self.0.contains_key(key)
     }
 
-    pub fn insert(&mut self, hash: u64, key: ContextKey, row: Option<Member>) {
-        self.remove(hash, &key);
-        let one = One { hash, key, row: row.map(Box::new) };
-        self.0.insert_unique(hash, one, |one| one.hash);
+    pub fn insert(&mut self, key: ContextKey, row: Option<Member>) {
+        self.0.insert(key, row.map(Box::new));
     }
 
-    /// `false`: the member was not in flight.
-    pub fn remove(&mut self, hash: u64, key: &ContextKey) -> bool {
-        self.0.find_entry(hash, |one| one.key == *key).map(OccupiedEntry::remove).is_ok()
+    pub fn remove(&mut self, key: &ContextKey) {
+        self.0.remove(key);
     }
 
     /// Takes the row as it was claimed, unless it may have changed.
-    pub fn take_row(&mut self, hash: u64, key: &ContextKey) -> Option<Member> {
-        let one = self.0.find_mut(hash, |one| one.key == *key)?;
-        one.row.take().map(|row| *row)
+    pub fn take_row(&mut self, key: &ContextKey) -> Option<Member> {
+        self.0.get_mut(key)?.take().map(|row| *row)
     }
 
     /// The row has changed: forgets the claimed one.
-    pub fn changed(&mut self, hash: u64, key: &ContextKey) {
-        if let Some(one) = self.0.find_mut(hash, |one| one.key == *key) {
-            one.row = None;
+    pub fn changed(&mut self, key: &ContextKey) {
+        if let Some(row) = self.0.get_mut(key) {
+            *row = None;
         }
     }
 
     /// The same members, without their rows.
     pub fn without_rows(mut self) -> Self {
-        self.0.iter_mut().for_each(|one| one.row = None);
+        self.0.values_mut().for_each(|row| *row = None);
         self
     }
 }

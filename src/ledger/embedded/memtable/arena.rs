@@ -1,8 +1,6 @@
 //! An arena of slots, allocated in chunks: it grows without moving slots, which would need twice the memory
 //! for a moment.
 
-use std::mem;
-
 use crate::ledger::embedded::ids::SlotNumber;
 use crate::ledger::embedded::memtable::free_list::FreeList;
 use crate::ledger::embedded::memtable::slot::Slot;
@@ -42,9 +40,7 @@ impl Arena {
     /// Stores a slot and returns its number.
     pub fn add(&mut self, slot: Slot) -> SlotNumber {
         if let Some(number) = self.free.take() {
-            let room = self.room(number).expect("who is vacant was in use");
-            // The place is empty (`Arena::take`): checking that would read memory that is not cached.
-            mem::forget(room.replace(slot));
+            *self.room(number).expect("who is vacant was in use") = Some(slot);
             return number;
         }
         if self.pieces.last().is_none_or(|last| last.len() == PIECE) {

@@ -3,7 +3,6 @@
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
-use std::hint::black_box;
 
 use hashbrown::HashTable;
 
@@ -47,12 +46,6 @@ impl DirtyMembers {
     pub fn find(&self, hash: u64, key: &str) -> Option<SlotNumber> {
         let is_it = |number: &SlotNumber| self.slots.of(*number).key.is(key);
         self.by_key.find(hash, is_it).copied()
-    }
-
-    /// Reads the slot that [`DirtyMembers::find`] will probably compare, to bring it into the cache.
-    pub fn look_at(&self, hash: u64) -> Option<Timestamp> {
-        let number = self.by_key.iter_hash(hash).next()?;
-        self.slots.get(*number)?.pending_since()
     }
 
     /// The order of two keys in the table.
@@ -126,7 +119,7 @@ impl DirtyMembers {
         let waiting = self.waiting.range(first..);
         waiting.filter(|one| is_waiting(&self.slots, **one)).filter_map(|(since, number)| {
             let slot = self.slots.of(*number);
-            let place = Place::new(slot.hash(hasher), Some(*number));
+            let place = Place { hash: slot.hash(hasher), slot: Some(*number) };
             Some((*since, slot.key.context_key(), place, slot.now()?))
         })
     }
@@ -142,23 +135,18 @@ impl DirtyMembers {
             .map(|(since, _)| *since)
     }
 
-    /// The hashes of some members. Their slots and table entries are read one right after the other, so that
-    /// the cache misses overlap.
-    pub fn hashes(&self, numbers: &[SlotNumber], hasher: &impl BuildHasher) -> Vec<u64> {
-        let hash_of = |number: &SlotNumber| self.slots.of(*number).hash(hasher);
-        let all: Vec<_> = numbers.iter().map(hash_of).collect();
-        let find =
-            |(number, hash): (&SlotNumber, &u64)| self.by_key.find(*hash, |other| other == number);
-        black_box(numbers.iter().zip(&all).filter_map(find).count());
-        all
-    }
-
     /// Takes a member out, unless `may_keep` allows to leave it to the next flush and that is better.
-    pub fn take(&mut self, number: SlotNumber, hash: u64, may_keep: bool) -> Option<Slot> {
+    pub fn take(
+        &mut self,
+        number: SlotNumber,
+        hasher: &impl BuildHasher,
+        may_keep: bool,
+    ) -> Option<Slot> {
         if may_keep && self.slots.get_mut(number)?.is_kept() {
             return None;
         }
         let taken = self.slots.take(number)?;
+        let hash = taken.hash(hasher);
         if let Ok(entry) = self.by_key.find_entry(hash, |other| *other == number) {
             entry.remove();
         }

@@ -55,11 +55,6 @@ impl Key {
         self.show(ContextKey::new).expect("a key is not empty")
     }
 
-    /// Whether the text is on the heap.
-    pub fn is_elsewhere(&self) -> bool {
-        matches!(self, Self::Text(text) if text.is_heap_allocated())
-    }
-
     /// About how many bytes of the heap the text takes, with overhead.
     pub fn bytes_elsewhere(&self) -> usize {
         match self {
@@ -103,7 +98,6 @@ mod tests {
         for (text, is_elsewhere) in rows {
             let context_key = ContextKey::new(text).expect("not empty");
             let key = Key::of(&context_key);
-            assert_eq!(key.is_elsewhere(), is_elsewhere, "{text}");
             let bytes = if is_elsewhere { (text.len() + 32).max(64) } else { 0 };
             assert_eq!(key.bytes_elsewhere(), bytes, "{text}");
             assert_eq!(key.context_key(), context_key);

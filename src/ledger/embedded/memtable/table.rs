@@ -30,9 +30,6 @@ const PART_TO_TELL: usize = 8;
 /// … and as many are told within this time.
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
-/// Members whose look-ups are overlapped.
-pub(crate) const AT_ONCE: usize = 64;
-
 /// The memtable.
 #[derive(Debug)]
 pub(crate) struct Memtable {
@@ -137,29 +134,15 @@ impl Memtable {
 
     /// Where a member is.
     pub fn place(&self, audience: AudienceRowId, key: &str) -> Place {
-        self.place_of(audience, key, self.hash(key))
-    }
-
-    /// The hash of a key.
-    pub fn hash(&self, key: &str) -> u64 {
-        self.hasher.hash_one(key)
-    }
-
-    /// Like [`Memtable::place`], with the hash of the key already known.
-    pub fn place_of(&self, audience: AudienceRowId, key: &str, hash: u64) -> Place {
+        let hash = self.hasher.hash_one(key);
         let of = self.audiences.get(&audience);
-        Place::new(hash, of.and_then(|of| of.find(hash, key)))
-    }
-
-    /// Reads what [`Memtable::place_of`] will read first, to bring it into the cache.
-    pub fn look_at(&self, audience: AudienceRowId, hash: u64) -> Option<Timestamp> {
-        self.audiences.get(&audience)?.look_at(hash)
+        Place { hash, slot: of.and_then(|of| of.find(hash, key)) }
     }
 
     /// What a flush is to do with the row of a member.
     pub fn get(&self, audience: AudienceRowId, place: Place) -> Next {
         let of = self.audiences.get(&audience);
-        of.zip(place.number()).map_or(Next::Same, |(of, number)| of.get(number))
+        of.zip(place.slot).map_or(Next::Same, |(of, number)| of.get(number))
     }
 
     /// See [`DirtyMembers::pending_far_behind`].
@@ -181,7 +164,7 @@ impl Memtable {
         now: Option<&Member>,
     ) -> Place {
         let of = self.audiences.entry(audience).or_default();
-        if let Some(number) = place.number() {
+        if let Some(number) = place.slot {
             of.set(number, now);
             return place;
         }
@@ -191,7 +174,7 @@ impl Memtable {
         self.count += 1;
         self.added += 1;
         self.since.get_or_insert_with(Instant::now);
-        Place::new(place.hash, Some(number))
+        Place { slot: Some(number), ..place }
     }
 
     /// Since when the oldest pending member among the dirty ones has waited.
@@ -251,11 +234,10 @@ impl Memtable {
                 all_taken.0.push((*audience, Vec::with_capacity(share.min(numbers.len()))));
             }
             let slots = &mut all_taken.0.last_mut().expect("one is there").1;
-            let taken = numbers.split_off(numbers.len().saturating_sub(share.min(AT_ONCE)));
+            let taken = numbers.split_off(numbers.len().saturating_sub(share));
             (share, flush.done) = (share - taken.len(), flush.done + taken.len());
-            let hashes = of.hashes(&taken, &self.hasher);
-            for (number, hash) in taken.into_iter().zip(hashes).rev() {
-                let Some(slot) = of.take(number, hash, flush.keeps) else {
+            for number in taken.into_iter().rev() {
+                let Some(slot) = of.take(number, &self.hasher, flush.keeps) else {
                     flush.kept += 1;
                     continue;
                 };
