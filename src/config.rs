@@ -46,7 +46,7 @@ pub use self::ledger::{LedgerPlace, LedgerSection};
 pub use self::listeners::{Access, Admin, Listen};
 pub use self::log::{Log, LogFormat, Stop};
 pub use self::route::Route;
-pub use self::segment::{Credential, SegmentSection};
+pub use self::segment::SegmentSection;
 pub use self::source::{Files, ReadFrom, Reading, Source, absolute, quoted};
 pub use self::telemetry::Telemetry;
 

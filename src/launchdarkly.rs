@@ -1,7 +1,7 @@
 //! LaunchDarkly: the HTTP client for the endpoint that fills synced segments, and the JSON it sends.
 //!
 //! This module decides nothing: [`Api::send`] makes one call and returns its result as an [`Answer`];
-//! `deliver` decides when to call and what to do next. [`Credentials`] checks the credentials
+//! `deliver` decides when to call and what to do next. [`CredentialsCheck`] checks the credentials
 //! beforehand.
 //!
 //! # What always holds
@@ -24,5 +24,5 @@ pub mod wire;
 pub use answer::{Answer, Fate, Outcome, Refusal, classify};
 pub use client::{Api, Client, Endpoint};
 pub use connection::ClientError;
-pub use credentials::{Credentials, Verdict};
+pub use credentials::{CredentialsCheck, Verdict};
 pub use limits::{RateLimits, Window};

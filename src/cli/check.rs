@@ -16,13 +16,13 @@ use serde_json::json;
 use super::{Exit, complain, place, unreached};
 use crate::certificate;
 use crate::config::{
-    Config, Credential, Destination, Fault, Faults, ReadFrom, Reading, Route, SegmentSection,
-    Source, absolute,
+    Config, Destination, Fault, Faults, ReadFrom, Reading, Route, SegmentSection, Source, absolute,
 };
-use crate::launchdarkly::{Credentials, Verdict};
+use crate::launchdarkly::{CredentialsCheck, Verdict};
 use crate::membership::DestinationName;
 use crate::operate::logging::chain;
 use crate::receive::tls::TlsFiles;
+use crate::receive::{Credential, Credentials};
 use crate::service::{self, ServiceError};
 
 /// Timeout of each of the two requests to LaunchDarkly.
@@ -231,7 +231,7 @@ fn print_json(
             "name": of.name.as_str(),
             "enabled": of.enabled,
             "path": of.segment.as_ref().map(|_| format!("/segment/{}", of.name)),
-            "authentication": of.segment.as_ref().map(authentication),
+            "authentication": of.segment.as_ref().map(|of| authentication(&of.credentials)),
             "base_url": launchdarkly.base_url.as_str(),
             "client_side_id": launchdarkly.shown_client_side_id().to_string(),
             "project": launchdarkly.project,
@@ -244,7 +244,7 @@ fn print_json(
         json!({
             "name": of.name,
             "path": format!("/segment/{}", of.name),
-            "authentication": authentication(&of.segment),
+            "authentication": authentication(&of.segment.credentials),
             "destinations": fed(of),
         })
     };
@@ -350,14 +350,14 @@ fn describe_path(
 ) -> Result<()> {
     let listen = config.listen.address;
     writeln!(out, "  {:<14} /segment/{name} on {listen}", "receives at")?;
-    writeln!(out, "  {:<14} {}", "authenticates", authentication(segment))
+    writeln!(out, "  {:<14} {}", "authenticates", authentication(&segment.credentials))
 }
 
-fn authentication(segment: &SegmentSection) -> String {
+fn authentication(of: &Credentials) -> String {
     let counted = [
-        (segment.shared_secrets.len(), "shared secret"),
-        (segment.bearer_tokens.len(), "bearer token"),
-        (segment.write_keys.len(), "write key"),
+        (of.shared_secrets.len(), "shared secret"),
+        (of.bearer_tokens.len(), "bearer token"),
+        (of.write_keys.len(), "write key"),
     ];
     let counted: Vec<String> = counted
         .iter()
@@ -369,8 +369,8 @@ fn authentication(segment: &SegmentSection) -> String {
         Credential::Bearer => "a bearer token",
         Credential::WriteKey => "a write key",
     };
-    let required: Vec<&str> = segment.require.iter().map(words).collect();
-    let demand = match (&required[..], segment.allow_unauthenticated) {
+    let required: Vec<&str> = of.require.iter().map(words).collect();
+    let demand = match (&required[..], of.allow_unauthenticated) {
         ([], true) => "nobody has to show any".to_owned(),
         ([], false) => "any one suffices".to_owned(),
         _ => format!("{} required", required.join(" and ")),
@@ -388,7 +388,8 @@ struct Finding {
 async fn probe(destination: &Destination) -> Findings {
     let launchdarkly = &destination.launchdarkly;
     let endpoint = launchdarkly.endpoint(destination.delivery.request_timeout, 1);
-    let credentials = match Credentials::new(&endpoint, &launchdarkly.client_sdk_url, PATIENCE) {
+    let credentials = match CredentialsCheck::new(&endpoint, &launchdarkly.client_sdk_url, PATIENCE)
+    {
         Ok(credentials) => credentials,
         Err(why) => {
             let text = format!("cannot be asked: {}", chain(&why));

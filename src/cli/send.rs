@@ -18,8 +18,9 @@ use super::addressee::Addressee;
 use super::reaching::{Trust, reach};
 use super::{Exit, complain, read_file, to_the_daemon, unreached};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, Listen, SegmentSection};
+use crate::config::{Config, Listen};
 use crate::json;
+use crate::receive::Credentials;
 use crate::receive::envelope::{self, Envelope};
 
 /// Longer than Segment's timeout, to see a slow answer rather than only miss it.
@@ -83,7 +84,7 @@ impl Send {
         let sent = match self.way(config, name) {
             Ok((client, url)) => {
                 let at = format!("{}: ", url.origin().ascii_serialization());
-                post(&client, url, segment, body).await.map_err(|why| at + &why)
+                post(&client, url, &segment.credentials, body).await.map_err(|why| at + &why)
             }
             Err(why) => Err(why),
         };
@@ -200,7 +201,7 @@ fn signature(secret: &str, signed: &[u8]) -> String {
 async fn post(
     client: &reqwest::Client,
     url: Url,
-    credentials: &SegmentSection,
+    credentials: &Credentials,
     body: Body,
 ) -> std::result::Result<(http::StatusCode, String), String> {
     let mut request = client.post(url).header(http::header::CONTENT_TYPE, "application/json");

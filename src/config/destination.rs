@@ -60,8 +60,10 @@ pub(super) fn read_all(
             section.fault(&format!("{name}.launchdarkly.client_side_id"), None, problem);
         }
         let shares_a_key = |read: &Destination| {
-            let keys = &read.segment.as_ref()?.write_keys;
-            let shares = |of: &SegmentSection| of.write_keys.iter().any(|key| keys.contains(key));
+            let keys = &read.segment.as_ref()?.credentials.write_keys;
+            let shares = |of: &SegmentSection| {
+                of.credentials.write_keys.iter().any(|key| keys.contains(key))
+            };
             destinations.iter().find(|other| other.segment.as_ref().is_some_and(shares))
         };
         if let Some(other) = read.as_ref().and_then(shares_a_key) {

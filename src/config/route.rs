@@ -94,7 +94,11 @@ pub(super) fn resolve(
             .filter_map(|of| Some((format!("destinations.{}", of.name), of.segment.as_ref()?)));
         let before = routes.iter().map(|of| (format!("routes.{}", of.name), &of.segment));
         let shares_a_key = |(_, other): &(String, &SegmentSection)| {
-            other.write_keys.iter().any(|key| segment.write_keys.contains(key))
+            other
+                .credentials
+                .write_keys
+                .iter()
+                .any(|key| segment.credentials.write_keys.contains(key))
         };
         if let Some((other, _)) = own.chain(before).find(shares_a_key) {
             let problem = format!("has a key of {other} too; a key names one");

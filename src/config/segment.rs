@@ -7,17 +7,13 @@ use url::Url;
 
 use super::secrets;
 use super::section::{Section, choose};
-use crate::secret::Secret;
+use crate::receive::{Credential, Credentials};
 
-/// Who may post to a destination. Several secrets of a kind are valid at once, for rotation.
+/// Who may post to a destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentSection {
-    /// Keys to verify `X-Signature` with.
-    pub shared_secrets: Vec<Secret>,
-    /// Tokens accepted in `Authorization: Bearer`.
-    pub bearer_tokens: Vec<Secret>,
-    /// Keys that identify senders of the Tracking API; webhooks may use them too.
-    pub write_keys: Vec<Secret>,
+    /// What proves that a request comes from Segment.
+    pub credentials: Credentials,
     /// Names of fields that a Webhook Audience appends to each event after signing it.
     pub extra_fields: Vec<String>,
     /// Networks that may post; if empty, all may.
@@ -31,21 +27,6 @@ pub struct SegmentSection {
     pub correct_clocks_behind: bool,
     /// Most requests accepted per second; `None` is unlimited.
     pub max_requests_per_s: Option<u64>,
-    /// Credentials that a webhook must all present; if empty, any configured one suffices.
-    pub require: Vec<Credential>,
-    /// Whether a request without credentials is accepted too.
-    pub allow_unauthenticated: bool,
-}
-
-/// How a webhook can prove that it comes from Segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Credential {
-    /// `X-Signature`
-    Signature,
-    /// `Authorization: Bearer`
-    Bearer,
-    /// `Authorization: Basic`, with a write key as the user name
-    WriteKey,
 }
 
 const CREDENTIALS: [(&str, Credential); 3] = [
@@ -61,17 +42,19 @@ impl SegmentSection {
         let write_keys = secrets::many(&mut section, ("write_keys", "write_keys_file"));
         let read_all = shared_secrets.is_some() && bearer_tokens.is_some() && write_keys.is_some();
         let segment = Self {
-            shared_secrets: shared_secrets.unwrap_or_default(),
-            bearer_tokens: bearer_tokens.unwrap_or_default(),
-            write_keys: write_keys.unwrap_or_default(),
+            credentials: Credentials {
+                shared_secrets: shared_secrets.unwrap_or_default(),
+                bearer_tokens: bearer_tokens.unwrap_or_default(),
+                write_keys: write_keys.unwrap_or_default(),
+                require: read_require(&mut section),
+                allow_unauthenticated: section.flag("allow_unauthenticated").unwrap_or(false),
+            },
             extra_fields: section.list("extra_fields").unwrap_or_default(),
             allowed_sources: read_networks(&mut section),
             cors_origins: read_origins(&mut section),
             allow_batches: section.flag("allow_batches").unwrap_or(true),
             correct_clocks_behind: section.flag("correct_clocks_behind").unwrap_or(false),
             max_requests_per_s: section.whole("max_requests_per_s", 1..=1_000_000),
-            require: read_require(&mut section),
-            allow_unauthenticated: section.flag("allow_unauthenticated").unwrap_or(false),
         };
         if read_all && section.is_clean() {
             segment.check(&section);
@@ -81,14 +64,15 @@ impl SegmentSection {
     }
 
     fn check(&self, section: &Section<'_>) {
-        if self.allow_unauthenticated && self.require.is_empty() {
+        let credentials = &self.credentials;
+        if credentials.allow_unauthenticated && credentials.require.is_empty() {
             section.warn("allow_unauthenticated", "anybody who can reach it may change segments");
-        } else if self.allow_unauthenticated {
+        } else if credentials.allow_unauthenticated {
             section
                 .warn("allow_unauthenticated", "counts for nothing: require demands credentials");
-        } else if self.shared_secrets.is_empty()
-            && self.bearer_tokens.is_empty()
-            && self.write_keys.is_empty()
+        } else if credentials.shared_secrets.is_empty()
+            && credentials.bearer_tokens.is_empty()
+            && credentials.write_keys.is_empty()
         {
             let why = ", or a bearer token in bearer_tokens, or a write key in write_keys: every \
                        destination requires authentication unless allow_unauthenticated = true";
@@ -101,7 +85,7 @@ impl SegmentSection {
                        [\"signature\", \"bearer\"], or allow_batches = false";
             section.warn("require", why);
         }
-        if self.write_keys.is_empty() && !self.cors_origins.is_empty() {
+        if credentials.write_keys.is_empty() && !self.cors_origins.is_empty() {
             section.warn("cors_origins", "counts for nothing: no write key opens the Tracking API");
         }
         let deciding = |field: &&String| DECIDING.contains(&field.as_str());
@@ -112,17 +96,22 @@ impl SegmentSection {
             );
             section.warn("extra_fields", &warning);
         }
-        for credential in &self.require {
+        for credential in &credentials.require {
             let (word, key, configured) = match credential {
-                Credential::Signature => ("signature", "shared_secrets", &self.shared_secrets),
-                Credential::Bearer => ("bearer", "bearer_tokens", &self.bearer_tokens),
-                Credential::WriteKey => ("write_key", "write_keys", &self.write_keys),
+                Credential::Signature => {
+                    ("signature", "shared_secrets", &credentials.shared_secrets)
+                }
+                Credential::Bearer => ("bearer", "bearer_tokens", &credentials.bearer_tokens),
+                Credential::WriteKey => ("write_key", "write_keys", &credentials.write_keys),
             };
             if configured.is_empty() {
                 section.fault("require", None, format!("names {word:?}, but {key} is not set"));
             }
         }
-        if [Credential::Bearer, Credential::WriteKey].iter().all(|one| self.require.contains(one)) {
+        if [Credential::Bearer, Credential::WriteKey]
+            .iter()
+            .all(|one| credentials.require.contains(one))
+        {
             let problem = "names both \"bearer\" and \"write_key\", which no request can show: both \
                            stand in the Authorization header";
             section.fault("require", None, problem);
@@ -131,9 +120,10 @@ impl SegmentSection {
 
     /// Whether a signature is both necessary and sufficient for a webhook.
     fn is_a_signature_enough(&self) -> bool {
-        let may_be_alone = self.require.iter().all(|one| *one == Credential::Signature);
-        let is_open = self.allow_unauthenticated && self.require.is_empty();
-        !self.shared_secrets.is_empty() && may_be_alone && !is_open
+        let credentials = &self.credentials;
+        let may_be_alone = credentials.require.iter().all(|one| *one == Credential::Signature);
+        let is_open = credentials.allow_unauthenticated && credentials.require.is_empty();
+        !credentials.shared_secrets.is_empty() && may_be_alone && !is_open
     }
 }
 

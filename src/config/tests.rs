@@ -8,6 +8,7 @@ use serde_json::json;
 use super::*;
 use crate::ledger::Retention;
 use crate::membership::DestinationName;
+use crate::receive::Credential;
 use crate::secret::Secret;
 
 const PREFIX: &str = "COHORTD_DESTINATIONS__EU__";
@@ -404,15 +405,15 @@ fn the_environment_wins_over_the_file_and_its_texts_stay_texts() {
     assert_eq!(eu.launchdarkly.client_side_id, "1e5");
     assert_eq!(eu.launchdarkly.project.as_deref(), Some("true"));
     let segment = eu.segment.as_ref().expect("it has a path");
-    assert_eq!(exposed(&segment.shared_secrets), ["007", "a b"]);
-    assert_eq!(exposed(&segment.bearer_tokens), ["1.0"]);
-    assert_eq!(segment.require, [Credential::Signature, Credential::Bearer]);
+    assert_eq!(exposed(&segment.credentials.shared_secrets), ["007", "a b"]);
+    assert_eq!(exposed(&segment.credentials.bearer_tokens), ["1.0"]);
+    assert_eq!(segment.credentials.require, [Credential::Signature, Credential::Bearer]);
     assert_eq!(
         (eu.delivery.policy.linger, eu.delivery.policy.concurrency.get()),
         (Duration::ZERO, 9)
     );
     let two = config.destination("two").and_then(|two| two.segment.as_ref());
-    assert!(two.is_some_and(|segment| segment.allow_unauthenticated));
+    assert!(two.is_some_and(|segment| segment.credentials.allow_unauthenticated));
 
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("cohortd.toml");
@@ -449,9 +450,9 @@ fn secrets_come_from_files_without_their_last_newline() {
     let eu = config.destination("eu").expect("it is configured");
     assert_eq!(eu.launchdarkly.service_token.expose(), "hidden", "blanks are never meant");
     let segment = eu.segment.as_ref().expect("it has a path");
-    assert_eq!(exposed(&segment.shared_secrets), ["one", "two"]);
-    assert_eq!(exposed(&segment.bearer_tokens), ["three"]);
-    assert_eq!(exposed(&segment.write_keys), ["four"]);
+    assert_eq!(exposed(&segment.credentials.shared_secrets), ["one", "two"]);
+    assert_eq!(exposed(&segment.credentials.bearer_tokens), ["three"]);
+    assert_eq!(exposed(&segment.credentials.write_keys), ["four"]);
     assert_eq!(exposed(&config.admin.tokens), ["x"]);
     let headers = &config.telemetry.as_ref().expect("there is a collector").otlp_headers;
     assert_eq!((headers[0].0.as_str(), headers[0].1.as_bytes()), ("x-key", &b"hidden"[..]));
@@ -769,7 +770,7 @@ fn a_route_names_destinations_and_has_a_path_of_its_own() {
     let route = config.route("all").expect("it is there");
     let names: Vec<&str> = route.destinations.iter().map(DestinationName::as_str).collect();
     assert_eq!(names, ["inner", "eu"], "in the order in which they are written");
-    assert_eq!(exposed(&route.segment.shared_secrets), ["hidden-shared-secret-all"]);
+    assert_eq!(exposed(&route.segment.credentials.shared_secrets), ["hidden-shared-secret-all"]);
     let has_path = |name| config.destination(name).expect("it is there").segment.is_some();
     assert!(has_path("eu") && !has_path("inner"));
     assert_eq!(config.warnings, [""; 0]);

@@ -36,7 +36,7 @@ pub enum Verdict {
 }
 
 /// Checks the credentials of one destination.
-pub struct Credentials {
+pub struct CredentialsCheck {
     http: reqwest::Client,
     base_url: Url,
     client_sdk_url: Url,
@@ -44,15 +44,15 @@ pub struct Credentials {
     token: HeaderValue,
 }
 
-impl fmt::Debug for Credentials {
+impl fmt::Debug for CredentialsCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials")
+        f.debug_struct("CredentialsCheck")
             .field("host", &self.base_url.host_str())
             .finish_non_exhaustive()
     }
 }
 
-impl Credentials {
+impl CredentialsCheck {
     /// Prepares the checks, each with the timeout `patience`. Reads `ca_file`, so it may block for a
     /// moment.
     pub fn new(

@@ -66,7 +66,7 @@ use commit::append::{self, Appender, Brought, Incoming, Outcome};
 use commit::background_check;
 use commit::command::{self, Command, Reply};
 use engine::kinds::Kinds;
-use engine::pace::{MOST_UNWRITTEN, PACE, Pace};
+use engine::pace::{MOST_DIRTY, PACE, Pace};
 use engine::shared::Shared;
 use memtable::MEMBER_BYTES;
 use opening::open;
@@ -96,7 +96,7 @@ impl EmbeddedLedger {
     pub fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<(Self, Writer), OpenError> {
         let for_members = u64::from(settings.cache_kib) * 1024 * 4 / 5;
         let most = usize::try_from(for_members / MEMBER_BYTES as u64).unwrap_or(usize::MAX);
-        let pace = Pace { most_unwritten: most.min(MOST_UNWRITTEN), ..PACE };
+        let pace = Pace { most_dirty: most.min(MOST_DIRTY), ..PACE };
         let directory = settings.path.clone();
         Self::open_with(settings, clock, pace).map_err(|error| error.on(&directory))
     }
@@ -122,7 +122,7 @@ impl EmbeddedLedger {
             kinds: Mutex::new(Kinds::new(settings.max_audiences, found.merged())),
             has_no_space: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
-            is_unwritten: AtomicBool::new(false),
+            has_dirty_members: AtomicBool::new(false),
             published: Mutex::new(HashMap::new()),
             recordings: PerDestination::default(),
             commit_rows: Histogram::of_sizes(),

@@ -3,8 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Credential, SegmentSection};
+use crate::config::{Config, SegmentSection};
 use crate::membership::DestinationName;
+use crate::receive::Credential;
 
 /// A path that leads to a destination.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,19 +30,20 @@ pub fn of(config: &Config, name: &DestinationName) -> Vec<Entry> {
 }
 
 fn entries(name: &str, segment: &SegmentSection) -> Vec<Entry> {
-    let demands_all = !segment.require.is_empty();
+    let of = &segment.credentials;
+    let demands_all = !of.require.is_empty();
     let configured = [
-        (Credential::Signature, !segment.shared_secrets.is_empty()),
-        (Credential::Bearer, !segment.bearer_tokens.is_empty()),
-        (Credential::WriteKey, !segment.write_keys.is_empty()),
+        (Credential::Signature, !of.shared_secrets.is_empty()),
+        (Credential::Bearer, !of.bearer_tokens.is_empty()),
+        (Credential::WriteKey, !of.write_keys.is_empty()),
     ];
     let is_asked = |credential, is_configured: bool| {
-        if demands_all { segment.require.contains(credential) } else { is_configured }
+        if demands_all { of.require.contains(credential) } else { is_configured }
     };
     let asked = configured.iter().filter(|(credential, is)| is_asked(credential, *is));
     let credentials = asked.map(|(credential, _)| words(*credential).to_owned()).collect();
     let webhook = Entry { path: format!("/segment/{name}"), credentials, demands_all };
-    let tracking = (!segment.write_keys.is_empty()).then(|| Entry {
+    let tracking = (!of.write_keys.is_empty()).then(|| Entry {
         path: "/v1/".to_owned(),
         credentials: vec![words(Credential::WriteKey).to_owned()],
         demands_all: true,

@@ -44,7 +44,7 @@ pub enum Credential {
 
 /// What a destination requires of its requests. Several credentials of a kind are valid at once, for
 /// rotation.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Credentials {
     /// Keys of `X-Signature`.
     pub shared_secrets: Vec<Secret>,

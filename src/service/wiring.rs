@@ -24,7 +24,7 @@ use crate::operate::refusals::Refusals;
 use crate::operate::sources::Sources;
 use crate::operate::telemetry::{self, Exporter, TracedApi, TracedLedger, Tracer, Untold};
 use crate::receive::tls::{Certificates, TlsFiles, told};
-use crate::receive::{self, Credential, Credentials, Destination, Entrance, Limits, Rate};
+use crate::receive::{self, Destination, Entrance, Limits, Rate};
 
 /// How many request timeouts after an unanswered call its members are told again. By then a late duplicate
 /// of that call has arrived.
@@ -194,21 +194,10 @@ pub(super) fn entrances(config: &Config, received: &receive::Counters) -> Vec<En
 }
 
 fn entrance(name: &str, segment: &SegmentSection, destinations: Vec<Arc<Destination>>) -> Entrance {
-    let credential = |credential: &config::Credential| match credential {
-        config::Credential::Signature => Credential::Signature,
-        config::Credential::Bearer => Credential::Bearer,
-        config::Credential::WriteKey => Credential::WriteKey,
-    };
     Entrance {
         name: name.to_owned(),
         destinations,
-        credentials: Credentials {
-            shared_secrets: segment.shared_secrets.clone(),
-            bearer_tokens: segment.bearer_tokens.clone(),
-            write_keys: segment.write_keys.clone(),
-            require: segment.require.iter().map(credential).collect(),
-            allow_unauthenticated: segment.allow_unauthenticated,
-        },
+        credentials: segment.credentials.clone(),
         extra_fields: segment.extra_fields.clone(),
         allowed_sources: segment.allowed_sources.clone(),
         cors_origins: segment.cors_origins.clone(),

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use cohortd::config::{Config, Credential};
+use cohortd::config::Config;
 use cohortd::operate::metrics::catalogue::{self, Kind};
 use cohortd::operate::verdict::DestinationState;
+use cohortd::receive::Credential;
 use serde_json::{Value, json};
 
 use crate::needs::{KUBERNETES_VALIDATE, PROMTOOL, SYSTEMD_ANALYZE};
@@ -154,7 +155,7 @@ fn prometheus_takes_the_queries_of_the_dashboard() {
 /// Both credentials must be required, because a signature covers only the first event of a batch.
 fn demands_both(config: &Config) {
     let segment = config.destinations[0].segment.as_ref().expect("it has a path");
-    assert_eq!(segment.require, [Credential::Signature, Credential::Bearer]);
+    assert_eq!(segment.credentials.require, [Credential::Signature, Credential::Bearer]);
 }
 
 /// Creates a folder of secrets, and loads a configuration with that folder in place of `mounted`.

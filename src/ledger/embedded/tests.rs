@@ -29,7 +29,7 @@ const A_LITTLE_AT_A_TIME: Pace = Pace {
     journal_from: 0,
     most_read: 1000,
     reported_from: 1,
-    most_unwritten: 12,
+    most_dirty: 12,
     most_written: 4,
     ..PACE
 };

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::{API_KEY, Actions, CLIENT_ID, Environment, environment_of, missing_setting, setting};
 use crate::json::Json;
-use crate::launchdarkly::{Credentials, Endpoint, Verdict};
+use crate::launchdarkly::{CredentialsCheck, Endpoint, Verdict};
 use crate::operate::api::Change;
 use crate::operate::logging::chain;
 use crate::secret::Secret;
@@ -65,7 +65,7 @@ async fn verdict(actions: &Actions, settings: &Map<String, Value>) -> Result<(),
         service_token: Secret::new(token),
         ..launchdarkly.endpoint(*request_timeout, 1)
     };
-    let credentials = Credentials::new(&endpoint, &launchdarkly.client_sdk_url, PATIENCE)
+    let credentials = CredentialsCheck::new(&endpoint, &launchdarkly.client_sdk_url, PATIENCE)
         .map_err(|error| no(format!("Credentials cannot be checked: {}", chain(&error))))?;
     let (id, token) = tokio::join!(credentials.client_side_id(), credentials.service_token());
     objection(id).or(objection(token)).map_or(Ok(()), |why| Err(no(why)))

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use crate::clock::Seldom;
-use crate::ledger::embedded::commit::emptying::empty_log;
+use crate::ledger::embedded::commit::emptying::empty_sqlite_log;
 use crate::ledger::embedded::directory::names;
 use crate::ledger::embedded::directory::on_disk::with_suffix;
 use crate::ledger::embedded::directory::reserve::is_full;
@@ -187,9 +187,9 @@ impl Checkpointer {
     pub fn empty(&self, writer: &Database) -> rusqlite::Result<bool> {
         match self.shared.copying.try_lock() {
             Err(TryLockError::WouldBlock) => Ok(false),
-            Ok(_copying) => empty_log(writer.connection()?, &self.directory, None),
+            Ok(_copying) => empty_sqlite_log(writer.connection()?, &self.directory, None),
             Err(TryLockError::Poisoned(_)) => {
-                empty_log(writer.connection()?, &self.directory, None)
+                empty_sqlite_log(writer.connection()?, &self.directory, None)
             }
         }
     }

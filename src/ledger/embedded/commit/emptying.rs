@@ -12,7 +12,7 @@ use crate::ledger::embedded::wal::{FILES, Log};
 
 /// Copies all of SQLite's log into the database and truncates it, until the deadline `by`. `false`: a reader
 /// needs it, the time is up, or the disk of `directory` has no space; nothing is lost then.
-pub(crate) fn empty_log(
+pub(crate) fn empty_sqlite_log(
     db: &Connection,
     directory: &Path,
     by: Option<Instant>,
@@ -62,7 +62,7 @@ pub(crate) fn is_needed(directory: &Path) -> bool {
 }
 
 /// Truncates the log files of `left` that hold nothing unmerged; returns those that are still left.
-pub(crate) fn empty_journal(
+pub(crate) fn empty_log(
     journal: &Log,
     directory: &Path,
     left: [bool; FILES.len()],

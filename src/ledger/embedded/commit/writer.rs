@@ -15,7 +15,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::embedded::commit::append::Appender;
 use crate::ledger::embedded::commit::checkpoint::Checkpointer;
 use crate::ledger::embedded::commit::command::Command;
-use crate::ledger::embedded::commit::emptying::{empty_journal, empty_log, is_needed};
+use crate::ledger::embedded::commit::emptying::{empty_log, empty_sqlite_log, is_needed};
 use crate::ledger::embedded::commit::flushing::{Flushed, Flusher, Rows, complete_through};
 use crate::ledger::embedded::commit::group::Group;
 use crate::ledger::embedded::commit::reading::{LogReader, POLL_FLUSH};
@@ -119,7 +119,7 @@ impl Writer {
     ///
     /// An error means that a write failed for a reason other than a full disk.
     pub fn run(mut self) -> Result<(), WriterFailure> {
-        self.start_front()?;
+        self.start_appender()?;
         let shared = Arc::clone(&self.shared);
         let ended = threads::caught("writer", || self.write_until_closed());
         let ended = ended.unwrap_or_else(|panicked| Err(panicked.into()));
@@ -129,7 +129,7 @@ impl Writer {
     }
 
     /// Starts the append thread.
-    pub(crate) fn start_front(&mut self) -> Result<(), WriterFailure> {
+    pub(crate) fn start_appender(&mut self) -> Result<(), WriterFailure> {
         if let Some(appender) = self.appender.take() {
             appender.start().map_err(failed("starting"))?;
         }
@@ -233,7 +233,7 @@ impl Writer {
                     self.log.is_merged(self.complete_through(self.log.marks.read));
                 }
                 group.committed(&mut self.state);
-                self.shared.is_unwritten.store(self.has_dirty_members(), Ordering::SeqCst);
+                self.shared.has_dirty_members.store(self.has_dirty_members(), Ordering::SeqCst);
                 self.state.publish();
                 self.space.show();
                 group.answer();
@@ -259,7 +259,7 @@ impl Writer {
                 self.log.start_over(group.merges);
                 let db = self.database.connection().map_err(failed("reading"))?;
                 self.state.reload(db, had_dirty_members).map_err(failed("reading"))?;
-                self.shared.is_unwritten.store(false, Ordering::SeqCst);
+                self.shared.has_dirty_members.store(false, Ordering::SeqCst);
                 self.state.publish();
                 self.space.show();
                 group.fail(|| LedgerError::Unavailable(error.to_string()));
@@ -404,7 +404,7 @@ impl Writer {
             return Ok(());
         }
         let Some(mut left) = erasure.left() else { return Ok(()) };
-        left.files = empty_journal(&self.shared.log, &self.directory, left.files);
+        left.files = empty_log(&self.shared.log, &self.directory, left.files);
         if left.log {
             let emptied = self.checkpointer.empty(&self.database);
             left.log = !emptied.map_err(failed("emptying its log"))?;
@@ -438,8 +438,8 @@ impl Writer {
         }
         self.checkpointer.stop();
         if let Logs::Emptied { by } = logs {
-            empty_log(db, &self.directory, by).map_err(failed("emptying its log"))?;
-            empty_journal(&self.shared.log, &self.directory, [true; FILES.len()]);
+            empty_sqlite_log(db, &self.directory, by).map_err(failed("emptying its log"))?;
+            empty_log(&self.shared.log, &self.directory, [true; FILES.len()]);
         }
         self.database.close().map_err(failed("closing"))?;
         drop(self.lock);
@@ -458,7 +458,7 @@ impl Writer {
     }
 
     /// Runs `work` on the flush thread, as if dirty members were being flushed.
-    pub(crate) fn do_beside(
+    pub(crate) fn run_on_flush_thread(
         &mut self,
         work: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<()> + Send + 'static,
     ) {

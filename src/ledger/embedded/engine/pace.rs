@@ -15,22 +15,22 @@ pub(crate) struct Pace {
     /// Members reported together from which the reports go to the memtable.
     pub reported_from: usize,
     /// Most dirty members held; a larger memtable lets more rows share a page write.
-    pub most_unwritten: usize,
+    pub most_dirty: usize,
     /// Most of them written in one transaction.
     pub most_written: usize,
     /// Time from a deletion until nothing of it is left in the logs.
     pub erase_after: Duration,
 }
 
-/// Upper bound of [`Pace::most_unwritten`]: this many rows can be flushed in a second or two, when a reader
+/// Upper bound of [`Pace::most_dirty`]: this many rows can be flushed in a second or two, when a reader
 /// must see all of them.
-pub(crate) const MOST_UNWRITTEN: usize = 3 << 17;
+pub(crate) const MOST_DIRTY: usize = 3 << 17;
 
 pub(crate) const PACE: Pace = Pace {
     journal_from: 32,
     most_read: 64 << 10,
     reported_from: 500,
-    most_unwritten: 1 << 17,
+    most_dirty: 1 << 17,
     most_written: 1 << 15,
     erase_after: ERASE_AFTER,
 };

@@ -32,7 +32,7 @@ pub(crate) struct Shared {
     /// A thread of the ledger has failed; the writer ends next, and with it the daemon.
     pub has_failed: AtomicBool,
     /// Some members are dirty: their rows are not up to date.
-    pub is_unwritten: AtomicBool,
+    pub has_dirty_members: AtomicBool,
     pub published: Mutex<HashMap<DestinationName, Published>>,
     pub recordings: PerDestination<Recordings>,
     /// Items of one commit.
@@ -75,10 +75,10 @@ impl Shared {
 
     /// Whether something that was answered may not be in the tables yet.
     pub fn is_behind(&self) -> bool {
-        let is_unwritten = || self.is_unwritten.load(Ordering::SeqCst);
+        let has_dirty_members = || self.has_dirty_members.load(Ordering::SeqCst);
         // The first check is only a shortcut that saves the log's lock. The second one counts: what is in
         // neither the log nor the memtable is in the tables.
-        is_unwritten() || self.log.is_used() || is_unwritten()
+        has_dirty_members() || self.log.is_used() || has_dirty_members()
     }
 
     /// Notes a recorded arrival: the clock must never show less.

@@ -88,7 +88,7 @@ impl State {
             erasure: Erasure::new(shared.pace.erase_after),
             outlived: Seldom::default(),
             schedule: Schedule::open(db, settings.tombstone_ttl, reassert_after)?,
-            members: Members::new(shared.pace.most_unwritten),
+            members: Members::new(shared.pace.most_dirty),
             shared,
             touched: BTreeSet::new(),
             unsaved: BTreeSet::new(),

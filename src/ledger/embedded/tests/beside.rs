@@ -19,7 +19,7 @@ async fn a_batch_is_not_handed_out_before_it_is_marked_however_long_others_take(
     busy.record(vec![delta("a", "ada", true, 1)]).await;
     busy.writer.turn();
     let (held, until) = std::sync::mpsc::channel::<()>();
-    busy.writer.do_beside(move |_| {
+    busy.writer.run_on_flush_thread(move |_| {
         let _ = until.recv_timeout(A_WHILE); // nobody ends it earlier
         Ok(())
     });
@@ -51,7 +51,7 @@ async fn who_was_in_a_batch_when_rows_could_not_be_written_still_is_and_is_not_f
     tokio::task::yield_now().await; // it is asked
     busy.writer.turn();
     let batch = claiming.await.expect("no panic").expect("it is open").expect("both wait");
-    busy.writer.do_beside(full);
+    busy.writer.run_on_flush_thread(full);
     busy.writer.wait();
     busy.writer.turn();
     bench.ledger = Arc::clone(&busy.ledger);
@@ -79,7 +79,7 @@ async fn rows_that_cannot_be_written_are_changes_that_are_read_again() {
     busy.writer.turn(); // what is due at the start
     busy.record(vec![delta("a", "ada", true, 1), delta("a", "bob", true, 1)]).await;
     busy.writer.turn();
-    busy.writer.do_beside(full);
+    busy.writer.run_on_flush_thread(full);
     busy.writer.wait();
     busy.writer.turn();
     assert!(!busy.ledger.takes_writes(), "there was no space");
@@ -107,7 +107,7 @@ async fn how_many_there_are_is_known_before_their_rows_are_written() {
     let [view] = &early[..] else { panic!("one is configured: {early:?}") };
     assert_eq!((view.included, view.pending, view.audiences), (900, 300, 1));
     assert!(view.pending_since.is_some());
-    assert!(bench.ledger.shared.is_unwritten.load(Ordering::SeqCst), "or this shows nothing");
+    assert!(bench.ledger.shared.has_dirty_members.load(Ordering::SeqCst), "or this shows nothing");
     bench.ledger.caught_up().await.expect("it is open");
     assert_eq!(bench.ledger.destinations().await.expect("it is open"), early);
     bench.close().await;

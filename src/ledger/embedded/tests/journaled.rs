@@ -14,7 +14,7 @@ pub(crate) struct Busy {
 impl Busy {
     pub fn open(bench: &Bench) -> Self {
         let (ledger, mut writer) = bench.try_open().expect("the ledger can be opened");
-        writer.start_front().expect("a thread can be started");
+        writer.start_appender().expect("a thread can be started");
         Self { ledger: Arc::new(ledger), writer }
     }
 
@@ -126,7 +126,7 @@ async fn whoever_reads_finds_what_is_written_later() {
     bench.record(all).await;
     let batch = bench.claim("a", 600).await.expect("all wait");
     bench.settle(batch).await;
-    assert!(bench.ledger.shared.is_unwritten.load(Ordering::SeqCst), "or this shows nothing");
+    assert!(bench.ledger.shared.has_dirty_members.load(Ordering::SeqCst), "or this shows nothing");
     let found = bench.ledger.member(&destination(), "p000").await.expect("it is open");
     assert_eq!(found[0].told, Some(true));
     assert_eq!(bench.pending().await, 300);

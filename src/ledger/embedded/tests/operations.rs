@@ -31,6 +31,21 @@ async fn a_renamed_destination_or_audience_keeps_its_members() {
 }
 
 #[tokio::test]
+async fn an_audience_that_is_being_retracted_gets_no_other_task() {
+    let bench = Bench::new();
+    enter(&bench, "a", &["ada"]).await;
+    enter(&bench, "b", &["ada"]).await;
+    bench.drain(&mut BTreeMap::new()).await;
+    bench.ledger.retract(&destination(), Some(&id("a"))).await.expect("there is space");
+    let refused = |done: Result<(), LedgerError>| matches!(done, Err(LedgerError::Retracting(audience)) if audience == id("a"));
+    let (all, a) = (None, Some(&id("a")));
+    assert!(refused(bench.ledger.resync(&destination(), all).await.map(|_| ())));
+    assert!(refused(bench.ledger.resync(&destination(), a).await.map(|_| ())));
+    assert!(refused(bench.ledger.retract_stale(&destination(), &id("a"), vec![1]).await));
+    bench.ledger.resync(&destination(), Some(&id("b"))).await.expect("another one is free");
+}
+
+#[tokio::test]
 async fn a_resync_of_many_audiences_goes_in_slices_as_short_as_that_of_one() {
     const AUDIENCES: usize = 100;
     const PEOPLE: usize = 50;
