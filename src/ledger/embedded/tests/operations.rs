@@ -1,6 +1,7 @@
 //! What operators do, and what is learnt about a refused batch.
 
 use super::*;
+use crate::ledger::embedded::tests::journaled::{Busy, closed};
 use crate::ledger::{AudienceView, WalkView};
 
 async fn enter(bench: &Bench, audience: &str, people: &[&str]) {
@@ -32,17 +33,31 @@ async fn a_renamed_destination_or_audience_keeps_its_members() {
 
 #[tokio::test]
 async fn an_audience_that_is_being_retracted_gets_no_other_task() {
-    let bench = Bench::new();
-    enter(&bench, "a", &["ada"]).await;
-    enter(&bench, "b", &["ada"]).await;
-    bench.drain(&mut BTreeMap::new()).await;
-    bench.ledger.retract(&destination(), Some(&id("a"))).await.expect("there is space");
-    let refused = |done: Result<(), LedgerError>| matches!(done, Err(LedgerError::Retracting(audience)) if audience == id("a"));
-    let (all, a) = (None, Some(&id("a")));
-    assert!(refused(bench.ledger.resync(&destination(), all).await.map(|_| ())));
-    assert!(refused(bench.ledger.resync(&destination(), a).await.map(|_| ())));
-    assert!(refused(bench.ledger.retract_stale(&destination(), &id("a"), vec![1]).await));
-    bench.ledger.resync(&destination(), Some(&id("b"))).await.expect("another one is free");
+    let bench = closed();
+    let mut busy = Busy::open(&bench);
+    busy.writer.turn(); // what is due at the start
+    busy.record(vec![delta("a", "ada", true, 1), delta("b", "ada", true, 1)]).await;
+    busy.writer.turn();
+    let ledger = Arc::clone(&busy.ledger);
+    let asked = tokio::spawn(async move {
+        let (to, a, b) = (destination(), id("a"), id("b"));
+        // In one group: the walk has not moved when the others are asked.
+        tokio::join!(
+            ledger.retract(&to, Some(&a)),
+            ledger.resync(&to, None),
+            ledger.resync(&to, Some(&a)),
+            ledger.retract_stale(&to, &a, vec![1]),
+            ledger.resync(&to, Some(&b)),
+        )
+    });
+    tokio::task::yield_now().await; // all are asked
+    busy.writer.turn();
+    let (retracted, all, same, stale, other) = asked.await.expect("no panic");
+    assert_eq!(retracted.expect("there is space"), 1);
+    for refused in [all.map(|_| ()), same.map(|_| ()), stale] {
+        assert!(matches!(refused, Err(LedgerError::Retracting(audience)) if audience == id("a")));
+    }
+    assert_eq!(other.expect("nothing is done with it"), 1);
 }
 
 #[tokio::test]
