@@ -577,7 +577,7 @@ async fn the_api_answers_mistakes_with_problems_and_logs_every_change_without_na
         (client.get(at("/a.person@example.com/audiences")), 404, "no destination of that name"),
         (client.get(at("/production/rejected/x")), 404, "have numbers"),
         (client.get(at("/production/members/%FF")), 404, "of that name"),
-        (client.get(at("/production/pause")), 405, "another method"),
+        (client.get(at("/production/pause")), 405, "does not accept this method"),
         (client.get(at("/production/nothing")), 404, "no such route"),
     ];
     for (request, status, words) in table {

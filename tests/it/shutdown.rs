@@ -116,7 +116,7 @@ async fn a_request_in_flight_is_finished_and_the_probe_says_not_ready_meanwhile(
     cohortd.signal(Signal::TERM);
     cohortd.logged("stopping").await;
     assert_eq!(cohortd.readyz().await, Some(503));
-    cohortd.logged("accepts no more connections").await;
+    cohortd.logged("no longer accepting connections").await;
     assert!(TcpStream::connect(cohortd.public).await.is_err(), "no newcomers");
     slow.write_all(rest.as_bytes()).await.expect("sent");
     let mut answer = String::new();

@@ -117,7 +117,7 @@ async fn a_wrong_secret_needs_attention_until_that_path_succeeds_again() {
         assert_eq!(answer.await.expect("an answer").0, 401);
     }
     let said = &["40 requests were refused at /segment/production", "shared_secrets"];
-    let logged = "requests that look like Segment's were refused, and will not come again";
+    let logged = "requests that look like Segment's were refused; Segment will not retry them";
     let expected = Expected { state: "attention", exit: 0, concern: "refused", said, logged };
     scene.seen("wrong secret", expected).await;
     enter(&poster, "ada").await;
@@ -269,7 +269,7 @@ async fn a_wrong_path_needs_attention_and_names_the_nearest() {
     let posted = scene.cohortd.post_to("prodution", event.clone(), &event).await;
     assert_eq!(posted.expect("an answer").0, 404);
     let said = &["refused", "/segment/production"];
-    let logged = "requests that look like Segment's were refused, and will not come again";
+    let logged = "requests that look like Segment's were refused; Segment will not retry them";
     let expected = Expected { state: "attention", exit: 0, concern: "refused", said, logged };
     scene.seen("wrong path", expected).await;
 }
