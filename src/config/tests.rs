@@ -245,7 +245,7 @@ fn each_rule_has_its_fault() {
 fn type_errors_in_the_file_are_faults_by_key_path() {
     #[rustfmt::skip]
     let cases = [
-        ("[delivery]\nmax_batch = \"10\"", "delivery.max_batch   must be a whole number, not text"),
+        ("[delivery]\nmax_batch = \"10\"", "delivery.max_batch   must be a whole number, not a string"),
         ("[delivery]\nlinger_ms = 0.5", "delivery.linger_ms   must be a whole number, not a fraction"),
         ("[log]\nlevel = 3", "log.level   must be text in quotes, not a number"),
         ("listen = 3", "listen   is a section, not a value"),
@@ -730,7 +730,7 @@ fn what_a_mapping_surely_does_not_mean_is_a_warning() {
     );
     let warnings = load_toml(&toml).expect("it is legal").warnings;
     let expected = [
-        "destinations.eu.mapping_file: segment_user_id.@template has braces that do not pair",
+        "destinations.eu.mapping_file: segment_user_id.@template has unbalanced braces",
         "destinations.eu.mapping_file: segment_user_id rejects every event: segment_user_id still has the braces",
         "destinations.eu.mapping_file: segment_usr_id is no field of the action, and is not looked at; did you mean segment_user_id?",
         "destinations.eu.mapping_file: colour is no field of the action, and is not looked at",
@@ -742,7 +742,7 @@ fn what_a_mapping_surely_does_not_mean_is_a_warning() {
     }
     std::fs::write(&pasted, r#"{"__segment_internal_directive": {}}"#).expect("it is ours");
     let text = faults(load_toml(&toml));
-    assert!(text.contains("__segment_internal_directive is no field of the action"), "{text}");
+    assert!(text.contains("__segment_internal_directive is not a field of the action"), "{text}");
 }
 
 /// Two destinations and a route to both; `inner` has no path of its own.

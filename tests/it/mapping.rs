@@ -173,7 +173,7 @@ async fn a_mapping_that_is_surely_wrong_is_warned_about_and_makes_nobody_one() {
     let cohortd = installation.start();
     let log = cohortd.log().join("\n");
     for (key, expected) in [
-        ("mapping_file", "segment_user_id.@template has braces that do not pair"),
+        ("mapping_file", "segment_user_id.@template has unbalanced braces"),
         ("mapping_file", "user_email.@liquid at line 1, column 1: there is no filter downcas"),
         (
             "mapping_file",
@@ -196,7 +196,7 @@ async fn a_mapping_that_is_surely_wrong_is_warned_about_and_makes_nobody_one() {
     assert_eq!(status, 400);
     assert!(reason.starts_with("invalid_field: segment_user_id still has the braces"), "{reason}");
     assert!(
-        reason.ends_with("correct mapping.segment_user_id, or what is sent there."),
+        reason.ends_with("correct mapping.segment_user_id, or the value that is sent there."),
         "{reason}"
     );
 }
