@@ -248,7 +248,7 @@ async fn join_all<F: Future + Unpin>(mut futures: Vec<F>) -> Vec<F::Output> {
 }
 
 /// The log messages when the disk is full, and when it no longer is.
-const FULL: [&str; 2] = ["no space for the ledger", "there is space for the ledger again"];
+const FULL: [&str; 2] = ["no space on the ledger's disk", "the ledger can be written again"];
 
 /// A daemon in its own mount namespace, with its ledger on a small disk that is removed with it.
 struct OnASmallDisk {

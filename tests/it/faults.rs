@@ -453,7 +453,7 @@ async fn p1_a_bit_that_flipped_in_the_log_after_a_kill_is_no_silent_loss() {
     for words in [&["ledger", "check"][..], &["ledger", "export"], &["run"]] {
         let typed = installation.types(None, words);
         assert_eq!(typed.code, 70, "{words:?}: {}{}", typed.out, typed.complaint);
-        assert!(typed.complaint.contains("write-ahead log"), "{}", typed.complaint);
+        assert!(typed.complaint.contains("SQLite's log"), "{}", typed.complaint);
     }
     std::fs::write(&log, &sound).expect("it is ours");
     assert_eq!(members_after_restart(&launchdarkly, &installation).await, users(0..20));
