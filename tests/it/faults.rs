@@ -760,7 +760,7 @@ async fn p6_answers_that_drip_or_pour_cost_neither_time_nor_memory() {
         let cohortd = installation.start();
         enter(&cohortd, "vip", 0..1).await;
         if case == "100 MB at once" {
-            cohortd.until_logged("member refused: parked").await;
+            cohortd.until_logged("members refused: parked; the latest is shown").await;
         } else {
             cohortd.until_logged("LaunchDarkly is unavailable: will retry").await;
         }

@@ -304,8 +304,8 @@ async fn what_is_rejected_or_parked_needs_attention() {
 
     let scene = Scene::new(says(400, "invalid_request", "no")).await;
     enter(&scene.cohortd.poster(), "ada").await;
-    let said = &["LaunchDarkly refuses 1 member", "cohortd parked requeue production"];
-    let logged = "member refused: parked";
+    let said = &["LaunchDarkly refused 1 member", "cohortd parked requeue production"];
+    let logged = "members refused: parked; the latest is shown";
     let expected = Expected { state: "attention", exit: 0, concern: "parked", said, logged };
     scene.seen("parked", expected).await;
     scene.has_since().await;
@@ -351,7 +351,7 @@ async fn what_is_switched_off_is_shown() {
 }
 
 async fn a_hold_says_which_it_is() {
-    let held = "destination held: events are kept, nothing is delivered until this is mended";
+    let held = "destination held: events are kept, nothing is delivered until this is fixed";
     for (case, fault, said) in [
         ("held by 401", says(401, "unauthorized", "invalid token"), "a new service token"),
         (
@@ -373,7 +373,7 @@ async fn a_hold_says_which_it_is() {
 /// A LaunchDarkly that accepts nothing is not being caught up with, nor is a single failing audience for
 /// ever.
 async fn what_is_not_taken_is_behind() {
-    let again = "LaunchDarkly has not taken this audience several times in a row: will retry";
+    let again = "calls for this audience have failed several times in a row: will retry";
     let limited = Fault::Answer {
         status: 429,
         headers: vec![("retry-after".to_owned(), "1".to_owned())],
@@ -381,7 +381,7 @@ async fn what_is_not_taken_is_behind() {
     };
     for (case, fault, said) in [
         ("LaunchDarkly down", says(503, "maintenance", "soon"), "status 503"),
-        ("rate limited", limited, "limits the rate of calls"),
+        ("rate limited", limited, "is rate limiting calls"),
         ("a conflict that lasts", says(409, "key_exists", "it is there"), "key_exists"),
     ] {
         let scene = Scene::new(fault).await;
