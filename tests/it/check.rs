@@ -48,7 +48,7 @@ async fn an_address_that_cannot_be_listened_at_is_told() {
     std::fs::create_dir(installation.ledger_path()).expect("it is ours");
     for key in ["listen.address", "admin.address"] {
         installation.set("admin.tokens", "planted-admin-token").set(key, ELSEWHERE);
-        let why = format!("cannot listen on {ELSEWHERE}, as {key} says: Cannot assign requested");
+        let why = format!("cannot listen on {ELSEWHERE} ({key}): Cannot assign requested");
         both_refuse(&installation, 69, &why);
         let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = taken.local_addr().expect("it is bound").to_string();

@@ -144,8 +144,8 @@ async fn times_are_read_as_senders_write_them_and_what_is_not_believed_is_counte
         let report: Value = serde_json::from_str(&json).expect("JSON");
         assert_eq!(report["time"]["from"], "arrival", "{report}");
         let doubt = report["time"]["doubt"].as_str().expect("text");
-        assert!(doubt.starts_with("timestamp does not count, because "), "{doubt}");
-        assert!(doubt.contains(why) && doubt.ends_with(": arrival does"), "{doubt}");
+        assert!(doubt.starts_with("timestamp is not used, because "), "{doubt}");
+        assert!(doubt.contains(why) && doubt.ends_with("; arrival is used instead"), "{doubt}");
         let told = installation.types(None, &["explain", "--file", "event.json"]).done();
         assert!(told.contains(doubt), "{told}");
     }

@@ -135,7 +135,7 @@ async fn status_says_how_far_behind_a_destination_is_and_what_the_last_error_was
     let (code, text) = typed(&["--behind-s", "0"]);
     assert_eq!(code, 75, "{text}");
     assert!(text.contains("production   paused"), "{text}");
-    let remedy = "cohortd resume production lets it go on";
+    let remedy = "cohortd resume production resumes it";
     assert!(text.contains(remedy) && text.contains("status 409"), "{text}");
 
     // It restarts, and the waiting time continues.

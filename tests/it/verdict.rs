@@ -208,7 +208,7 @@ async fn after_a_kill_nothing_is_claimed_that_is_not_known() {
     cohortd.kill();
 
     let cohortd = installation.start();
-    let said = &["1 request was refused at /segment/production", "in its last minute is not known"];
+    let said = &["1 request was refused at /segment/production", "in its last minute is unknown"];
     let expected = Expected { state: "attention", exit: 0, concern: "refused", said, logged: "" };
     seen(&installation, &cohortd, "after a kill", &expected).await;
     assert!(cohortd.stop().0.success());
@@ -226,8 +226,9 @@ async fn after_a_kill_nothing_is_claimed_that_is_not_known() {
 
 /// A note of another version: the parts that are understood count, and the rest is reported once.
 async fn a_note_of_another_version_is_taken_as_far_as_it_is_understood() {
-    let forgotten = "an earlier version has left word of what was refused or of no use, and part of it is not understood: \
-                     that is forgotten until it happens again";
+    let forgotten = "the record of refused and unusable requests was written by another version \
+                     and is only partly understood: the rest is not reported until it happens \
+                     again";
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
     let cohortd = installation.start();
