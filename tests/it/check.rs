@@ -146,7 +146,7 @@ async fn beside_a_daemon_that_runs_all_is_well() {
     installation.set("listen.address", &public).set("admin.address", &admin);
     let said = installation.types(None, &["check"]).done();
     for expected in [
-        "(there is one, and a daemon has it)\n",
+        "(there is one, in use by a daemon)\n",
         &format!(
             "public listener: http://{public} (in use, and so is the ledger: a daemon is running)\n"
         ),

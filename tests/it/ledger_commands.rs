@@ -62,8 +62,8 @@ async fn export_and_check_read_beside_the_daemon_and_after_it() {
     assert_eq!(exported(&installation), expected);
     let output = ledger(&installation, &["check"]);
     assert_eq!(output.code, 0);
-    let sound =
-        "the ledger is sound: 2 members of 1 audiences, 0 waiting to be told, 0 rejected events\n";
+    let sound = "the ledger is sound: 2 members of 1 audiences, 0 waiting for delivery, 0 rejected \
+         events\n";
     assert_eq!(output.out, sound);
 }
 

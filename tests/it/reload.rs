@@ -274,7 +274,7 @@ async fn destinations_come_and_go_and_what_is_kept_of_them_stays() {
     let left = &cohortd.status().await["unconfigured"][0];
     assert_eq!((&left["name"], &left["pending"]), (&"other".into(), &1.into()), "{left}");
     let said = installation.types(Some(cohortd.admin), &["status"]).done();
-    assert!(said.contains("other IS NOT CONFIGURED any more: 2 members"), "{said}");
+    assert!(said.contains("other IS NOT CONFIGURED any more: 2 of its members"), "{said}");
 
     installation.write_config(&(alone + &other(&launchdarkly, true)));
     hang_up(&cohortd).await;
