@@ -177,9 +177,9 @@ async fn a_mapping_that_is_surely_wrong_is_warned_about_and_makes_nobody_one() {
         ("mapping_file", "user_email.@liquid at line 1, column 1: there is no filter downcas"),
         (
             "mapping_file",
-            "user_emial is no field of the action, and is not looked at; did you mean user_email?",
+            "user_emial is not a field of the action, and is ignored; did you mean user_email?",
         ),
-        ("mapping_file", "segment_external_id is no field of the action, and is not looked at"),
+        ("mapping_file", "segment_external_id is not a field of the action, and is ignored"),
         (
             "mapping.segment_anonymous_id",
             "segment_anonymous_id.@case.operator must be lower or upper",

@@ -161,7 +161,7 @@ async fn a_secret_with_what_an_editor_put_around_it_is_read_as_meant() {
     let cohortd = installation.start();
     let posted = cohortd.post_signed(event(), &event()).await.expect("an answer");
     assert_eq!(posted.0, 200, "{}", posted.1);
-    assert!(cohortd.log().iter().any(|line| line.contains("has blanks around it")));
+    assert!(cohortd.log().iter().any(|line| line.contains("has white space around it")));
 }
 
 async fn what_is_no_event_of_segments_is_rejected_with_the_setting_that_made_it_so() {
