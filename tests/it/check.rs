@@ -53,11 +53,7 @@ async fn an_address_that_cannot_be_listened_at_is_told() {
         let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = taken.local_addr().expect("it is bound").to_string();
         installation.set(key, &address);
-        both_refuse(
-            &installation,
-            69,
-            &format!("{address}, as {key} says: Address already in use"),
-        );
+        both_refuse(&installation, 69, &format!("{address} ({key}): Address already in use"));
         installation.set(key, "127.0.0.1:0");
     }
 }
