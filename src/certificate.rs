@@ -30,7 +30,7 @@ fn said(error: &rustls::Error, ca: &str) -> Option<String> {
         rustls::Error::InvalidCertificate(certificate) => certificate,
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
             return Some(
-                "the other side does not speak TLS: is the URL one of http, or the port another's?"
+                "the other side does not speak TLS: is this an http URL, or the port of another service?"
                     .to_owned(),
             );
         }
@@ -46,7 +46,7 @@ fn said(error: &rustls::Error, ca: &str) -> Option<String> {
                 .to_owned()
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "its certificate is not valid yet: set this machine's clock, or wait for its beginning".to_owned()
+            "its certificate is not valid yet: set this machine's clock, or wait until it is".to_owned()
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             "its certificate is for another name: correct the host in the URL, or have a certificate \
@@ -60,13 +60,13 @@ fn said(error: &rustls::Error, ca: &str) -> Option<String> {
                 .to_owned()
         }
         CertificateError::BadSignature => format!(
-            "its certificate is not signed by the CA that it names: look whether {ca} holds an older CA of the \
+            "its certificate is not signed by the CA that it names: check whether {ca} holds an older CA of the \
              same name"
         ),
-        CertificateError::BadEncoding => "its certificate cannot be read: it has to be issued again".to_owned(),
+        CertificateError::BadEncoding => "its certificate cannot be read: it has to be reissued".to_owned(),
         CertificateError::Other(other) if is_ca(&*other.0) => format!(
-            "it shows the certificate of a CA as its own: let the server show a certificate that the CA has \
-             signed (basicConstraints CA:FALSE), and add the CA's to {ca}"
+            "it presents the certificate of a CA as its own: let the server present a certificate that the CA \
+             has signed (basicConstraints CA:FALSE), and add the CA's to {ca}"
         ),
         _ => return None,
     })
@@ -94,7 +94,7 @@ mod tests {
             (CertificateError::Revoked, "revoked"),
             (CertificateError::InvalidPurpose, "serverAuth"),
             (CertificateError::BadSignature, "launchdarkly.ca_file"),
-            (CertificateError::BadEncoding, "issued again"),
+            (CertificateError::BadEncoding, "reissued"),
             (
                 CertificateError::Other(OtherError(Arc::new(webpki::Error::CaUsedAsEndEntity))),
                 "the certificate of a CA as its own",

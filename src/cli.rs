@@ -120,10 +120,10 @@ enum Command {
     Run,
     /// Run the daemon with a LaunchDarkly stand-in and sample traffic; no account is needed
     Sandbox {
-        /// Stop after so many sample events
+        /// Stop after this many sample events
         #[arg(long, value_name = "N")]
         events: Option<u64>,
-        /// Let nothing go wrong on the way
+        /// Simulate no failures
         #[arg(long, conflicts_with = "events")]
         calm: bool,
     },
@@ -131,11 +131,11 @@ enum Command {
     Check(check::Check),
     /// Ask the daemon whether it is ready, for a container's health check
     Healthcheck,
-    /// Have the running daemon read its configuration again
+    /// Have the running daemon reload its configuration
     Reload(reload::ReloadCommand),
-    /// Ask the running daemon how each destination stands
+    /// Show the state of each destination of the running daemon
     Status(status::StatusCommand),
-    /// List audiences with what waits and what is parked
+    /// List audiences with their pending and parked members
     Audiences(operator::AudiencesCommand),
     /// Show every audience of a person: what should be, and what LaunchDarkly knows
     Member(operator::MemberCommand),
@@ -143,11 +143,11 @@ enum Command {
     Parked(operator::ParkedCommand),
     /// List, replay or discard events that could not be mapped
     Rejected(operator::RejectedCommand),
-    /// Tell LaunchDarkly every member again
+    /// Send every member to LaunchDarkly again
     Resync(operator::ResyncCommand),
-    /// Stop delivering a destination; events are kept
+    /// Pause delivery to a destination; events are kept
     Pause(operator::SteerCommand),
-    /// Deliver a destination again
+    /// Resume delivery to a destination
     Resume(operator::SteerCommand),
     /// Remove a person everywhere and erase what is known of them
     Forget(operator::ForgetCommand),
@@ -155,20 +155,20 @@ enum Command {
     Drop(operator::DropCommand),
     /// Sign and post an event as Segment would
     Send(Box<send::Send>),
-    /// Check, export, copy, restore or rename in the ledger
+    /// Check, export, back up or restore the ledger, rename in it, or reset its clock
     Ledger(ledger::LedgerCommand),
-    /// Say what happens to one event and why
+    /// Explain what happens to one event and why
     Explain(explain::Explain),
     /// Evaluate JSON lines from standard input without a daemon
     Eval(Eval),
-    /// Print what makes a shell complete the command line
+    /// Print a script for shell completion
     Completions {
         /// The shell
         shell: Shell,
     },
     /// Print the manual page
     Man(man::ManCommand),
-    /// Print a page of the manual, or what a command takes
+    /// Print a page of the manual, or the help of a command
     Help(help::HelpCommand),
 }
 
@@ -184,7 +184,7 @@ enum EvalWhat {
     Mapping,
     /// Say whether a subscription selects an event
     Subscription,
-    /// Map requests to what LaunchDarkly would be told
+    /// Map requests to the calls that LaunchDarkly would get
     Sync,
 }
 
@@ -302,7 +302,7 @@ fn run(file: Option<&Path>, fixed: std::io::Result<()>) -> Exit {
     let logging = match logging::init(&config.log) {
         Ok(logging) => logging,
         Err(error) => {
-            complain(&format!("cohortd ends: nothing can be logged: {error}"));
+            complain(&format!("cohortd ends: logging cannot be set up: {error}"));
             return Exit::Internal;
         }
     };
@@ -316,7 +316,11 @@ fn run(file: Option<&Path>, fixed: std::io::Result<()>) -> Exit {
         tracing::warn!("{warning}");
     }
     if let Err(error) = fixed {
-        tracing::warn!(%error, "freed memory may be kept: the daemon could not execute itself again with its setting");
+        tracing::warn!(
+            %error,
+            "freed memory may not be returned to the system: the daemon could not re-execute itself with its \
+             allocator settings"
+        );
     }
     leave_no_core();
     let say = |error: &str| tracing::error!("{error}");
@@ -346,7 +350,7 @@ fn leave_no_core() {
     let mut limit = getrlimit(Resource::Core);
     limit.current = Some(0);
     if let Err(error) = setrlimit(Resource::Core, limit) {
-        tracing::warn!(%error, "the limit of core dumps could not be lowered");
+        tracing::warn!(%error, "core dumps could not be disabled (RLIMIT_CORE)");
     }
 }
 
@@ -364,7 +368,7 @@ fn served<E: std::error::Error>(
             Exit::Service(exit_code(&error))
         }
         Err(error) => {
-            say(&format!("cohortd ends: no runtime: {error}"));
+            say(&format!("cohortd ends: the async runtime cannot be started: {error}"));
             Exit::Internal
         }
     }
@@ -435,7 +439,7 @@ fn destination<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Destina
     match (name, &config.destinations[..]) {
         (Some(name), _) => config
             .destination(name)
-            .ok_or_else(|| format!("no destination {name:?}; there are: {}", names())),
+            .ok_or_else(|| format!("there is no destination {name:?}; there are: {}", names())),
         (None, [only]) => Ok(only),
         (None, _) => Err(format!("say which destination: {}", names())),
     }

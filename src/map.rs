@@ -244,8 +244,8 @@ impl Mapping {
         let found = self.fields.find(Field::ComputationAction, event);
         match found.text()?.as_deref() {
             Some(name) => ComputationClass::from_name(name).ok_or_else(|| {
-                let detail = "segment_computation_action is neither audience nor journey_step: narrow \
-                              mapping.subscribe to what comes from audiences, or correct \
+                let detail = "segment_computation_action is neither audience nor journey_step: \
+                              narrow mapping.subscribe to events from audiences, or correct \
                               mapping.segment_computation_action.";
                 Rejection::new(Reason::NotAnAudience, detail)
             }),
@@ -334,8 +334,8 @@ fn not_an_object() -> Rejection {
 fn no_context_key(rule: ContextKeyRule) -> Rejection {
     let (name, fields) = (rule.name(), rule.looks_at());
     let detail = format!(
-        "The context key rule {name} found no identifier (looked at {fields}): map \
-         one of them, or choose another rule by mapping.context_key."
+        "The context key rule {name} found no identifier (looked at {fields}): map one of them, \
+         or choose another rule with mapping.context_key."
     );
     Rejection::new(Reason::NoContextKey, detail)
 }
@@ -521,7 +521,10 @@ mod tests {
                 panic!("it is one audience for many");
             };
             let expected = format!(
-                "invalid_field: segment_audience_{part} still has the braces of a template, {{{{ or }}}}, so that many audiences would be one ($.context.personas.computation_{part}): correct mapping.segment_audience_{part}, or what is sent there."
+                "invalid_field: segment_audience_{part} still has the braces of a template, {{{{ \
+                 or }}}}, which would merge many audiences into one \
+                 ($.context.personas.computation_{part}): correct \
+                 mapping.segment_audience_{part}, or the value that is sent there."
             );
             assert_eq!(rejection.to_string(), expected);
         }
@@ -552,55 +555,55 @@ mod tests {
             ),
             (
                 event(&[(class, json!("trait"))]),
-                "not_an_audience: segment_computation_action is neither audience nor journey_step: narrow mapping.subscribe to what comes from audiences, or correct mapping.segment_computation_action.",
+                "not_an_audience: segment_computation_action is neither audience nor journey_step: narrow mapping.subscribe to events from audiences, or correct mapping.segment_computation_action.",
             ),
             (
                 event(&[(class, json!("Audience"))]),
-                "not_an_audience: segment_computation_action is neither audience nor journey_step: narrow mapping.subscribe to what comes from audiences, or correct mapping.segment_computation_action.",
+                "not_an_audience: segment_computation_action is neither audience nor journey_step: narrow mapping.subscribe to events from audiences, or correct mapping.segment_computation_action.",
             ),
             (
                 event(&[(class, json!(""))]),
-                "missing_field: segment_computation_action is required and has no value ($.context.personas.computation_class): correct mapping.segment_computation_action, or what is sent there.",
+                "missing_field: segment_computation_action is required and has no value ($.context.personas.computation_class): correct mapping.segment_computation_action, or the value that is sent there.",
             ),
             (
                 event(&[(class, json!({}))]),
-                "invalid_field: segment_computation_action must be a text but it is an object ($.context.personas.computation_class): correct mapping.segment_computation_action, or what is sent there.",
+                "invalid_field: segment_computation_action must be a string but it is an object ($.context.personas.computation_class): correct mapping.segment_computation_action, or the value that is sent there.",
             ),
             (
                 event(&[(personas, json!({}))]),
-                "missing_field: segment_computation_action is required and has no value ($.context.personas.computation_class): correct mapping.segment_computation_action, or what is sent there.",
+                "missing_field: segment_computation_action is required and has no value ($.context.personas.computation_class): correct mapping.segment_computation_action, or the value that is sent there.",
             ),
             (
                 event(&[(id, json!(""))]),
-                "missing_field: segment_audience_id is required and has no value ($.context.personas.computation_id): correct mapping.segment_audience_id, or what is sent there.",
+                "missing_field: segment_audience_id is required and has no value ($.context.personas.computation_id): correct mapping.segment_audience_id, or the value that is sent there.",
             ),
             (
                 event(&[(key, json!(null))]),
-                "missing_field: segment_audience_key is required and has no value ($.context.personas.computation_key): correct mapping.segment_audience_key, or what is sent there.",
+                "missing_field: segment_audience_key is required and has no value ($.context.personas.computation_key): correct mapping.segment_audience_key, or the value that is sent there.",
             ),
             (
                 event(&[("/userId", json!({"id": "ada"}))]),
-                "invalid_field: segment_user_id must be a text but it is an object ($.userId): correct mapping.segment_user_id, or what is sent there.",
+                "invalid_field: segment_user_id must be a string but it is an object ($.userId): correct mapping.segment_user_id, or the value that is sent there.",
             ),
             (
                 event(&[("/anonymousId", json!([]))]),
-                "invalid_field: segment_anonymous_id must be a text but it is a list ($.anonymousId): correct mapping.segment_anonymous_id, or what is sent there.",
+                "invalid_field: segment_anonymous_id must be a string but it is a list ($.anonymousId): correct mapping.segment_anonymous_id, or the value that is sent there.",
             ),
             (
                 event(&[("/traits/email", json!({}))]),
-                "invalid_field: user_email must be a text but it is an object ($.traits.email, else $.context.traits.email): correct mapping.user_email, or what is sent there.",
+                "invalid_field: user_email must be a string but it is an object ($.traits.email, else $.context.traits.email): correct mapping.user_email, or the value that is sent there.",
             ),
             (
                 event(&[("/traits", json!(null))]),
-                "missing_field: traits_or_props is required and has no value ($.properties, else $.traits): correct mapping.traits_or_props, or what is sent there.",
+                "missing_field: traits_or_props is required and has no value ($.properties, else $.traits): correct mapping.traits_or_props, or the value that is sent there.",
             ),
             (
                 event(&[("/traits", json!("ada"))]),
-                "invalid_field: traits_or_props must be an object but it is a text ($.properties, else $.traits): correct mapping.traits_or_props, or what is sent there.",
+                "invalid_field: traits_or_props must be an object but it is a string ($.properties, else $.traits): correct mapping.traits_or_props, or the value that is sent there.",
             ),
             (
                 event(&[("/userId", json!(""))]),
-                "no_context_key: The context key rule user_id_only found no identifier (looked at segment_user_id): map one of them, or choose another rule by mapping.context_key.",
+                "no_context_key: The context key rule user_id_only found no identifier (looked at segment_user_id): map one of them, or choose another rule with mapping.context_key.",
             ),
             (
                 event(&[("/traits/vip", json!(1))]),
@@ -620,7 +623,7 @@ mod tests {
             ),
             (
                 json!({"type": "delete", "userId": {}}),
-                "invalid_field: userId must be a text but it is an object ($.userId): a deletion names the person there, whatever the mapping says.",
+                "invalid_field: userId must be a string but it is an object ($.userId): a deletion names the person there, whatever the mapping says.",
             ),
         ];
         for (event, expected) in rows {
@@ -637,27 +640,34 @@ mod tests {
             (
                 "context_kind",
                 json!("multi"),
-                "invalid_field: context_kind must be letters, digits, dots, dashes or underscores, and neither kind nor multi (the value in the mapping): correct mapping.context_kind, or what is sent there.",
+                "invalid_field: context_kind must be letters, digits, dots, dashes or \
+                 underscores, and neither kind nor multi (the value in the mapping): correct \
+                 mapping.context_kind, or the value that is sent there.",
             ),
             (
                 "context_kind",
                 json!(null),
-                "missing_field: context_kind is required and has no value (the value in the mapping): correct mapping.context_kind, or what is sent there.",
+                "missing_field: context_kind is required and has no value (the value in the \
+                 mapping): correct mapping.context_kind, or the value that is sent there.",
             ),
             (
                 "context_key",
                 json!("USER_ID_ONLY"),
-                "invalid_field: context_key must be the name of a context key rule (the value in the mapping): correct mapping.context_key, or what is sent there.",
+                "invalid_field: context_key must be the name of a context key rule (the value in \
+                 the mapping): correct mapping.context_key, or the value that is sent there.",
             ),
             (
                 "enable_batching",
                 json!("yes"),
-                "invalid_field: enable_batching must be a boolean but it is a text (the value in the mapping): correct mapping.enable_batching, or what is sent there.",
+                "invalid_field: enable_batching must be a boolean but it is a string (the value \
+                 in the mapping): correct mapping.enable_batching, or the value that is sent \
+                 there.",
             ),
             (
                 "audience_action",
                 json!("add"),
-                "invalid_field: audience_action must be ADD or REMOVE (the value in the mapping): correct mapping.audience_action, or what is sent there.",
+                "invalid_field: audience_action must be ADD or REMOVE (the value in the mapping): \
+                 correct mapping.audience_action, or the value that is sent there.",
             ),
         ];
         for (field, value, expected) in rows {
@@ -678,7 +688,7 @@ mod tests {
             mapping
         };
         let braces =
-            "still has the braces of a template, {{ or }}, so that many people would be one";
+            "still has the braces of a template, {{ or }}, which would merge many people into one";
         let rows = [
             (template("{{traits.vip}"), "ada", Some(("segment_user_id", "@template"))),
             (template("{traits.vip}}"), "ada", Some(("segment_user_id", "@template"))),
@@ -698,7 +708,8 @@ mod tests {
             let said = mapping.delta(&event, ARRIVAL).err().map(|rejection| rejection.to_string());
             let expected = place.map(|(field, from)| {
                 format!(
-                    "invalid_field: {field} {braces} ({from}): correct mapping.{field}, or what is sent there."
+                    "invalid_field: {field} {braces} ({from}): correct mapping.{field}, or the \
+                     value that is sent there."
                 )
             });
             assert_eq!(said, expected, "{mapping} of {user_id}");
@@ -719,7 +730,8 @@ mod tests {
         // In the hosted integration this field would replace the whole mapping.
         let internal = fields(json!({"__segment_internal_directive": {"@transform": {}}}));
         let faults = Mapping::preset_with(&internal).expect_err("it is not left out");
-        assert_eq!(faults[0].to_string(), "__segment_internal_directive is no field of the action");
+        let expected = "__segment_internal_directive is not a field of the action";
+        assert_eq!(faults[0].to_string(), expected);
     }
 
     /// The class may come from elsewhere; then an event without `context.personas` can map.

@@ -12,7 +12,7 @@ const QUOTES: [char; 4] = ['`', '\'', '"', ':'];
 pub fn message(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    let text = text.unwrap_or("it has no words");
+    let text = text.unwrap_or("no message");
     text.split(QUOTES).next().unwrap_or_default().trim_end()
 }
 
@@ -37,6 +37,6 @@ mod tests {
             "ada@example.com".parse::<f64>().expect("it is there");
         });
         assert_eq!(told, "it is there");
-        assert_eq!(said(|| std::panic::panic_any(7)), "it has no words");
+        assert_eq!(said(|| std::panic::panic_any(7)), "no message");
     }
 }

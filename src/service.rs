@@ -388,7 +388,10 @@ impl Service {
                 info!(grace_period_ms, "stopping");
             }
             Some(failure) => {
-                error!(failure = chain(failure), "stopping, because a part of the daemon is gone");
+                error!(
+                    failure = chain(failure),
+                    "stopping, because a part of the daemon has failed"
+                );
             }
         }
         let drain_delay =
@@ -432,7 +435,7 @@ fn raise_open_files() -> u64 {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        warn!(%error, "the limit of open files could not be raised");
+        warn!(%error, "the limit on open files (RLIMIT_NOFILE) could not be raised");
     }
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }

@@ -20,7 +20,7 @@ impl<'a> Addressee<'a> {
         match (name.and_then(|name| config.route(name)), name) {
             (Some(route), _) => Ok(Self::Route(route)),
             (None, Some(name)) if config.destination(name).is_none() => {
-                Err(format!("no destination or route {name:?}; there are: {}", names()))
+                Err(format!("there is no destination or route {name:?}; there are: {}", names()))
             }
             (None, None) if config.destinations.len() > 1 && !config.routes.is_empty() => {
                 Err(format!("say which destination or route: {}", names()))

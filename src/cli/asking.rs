@@ -23,7 +23,7 @@ pub struct Asking {
     // message would quote a password in it.
     #[arg(long, value_name = "URL", help = URL_HELP)]
     url: Option<String>,
-    /// Print what the daemon says, for programs
+    /// Print the daemon's answer as JSON, for programs
     #[arg(long)]
     pub json: bool,
 }
@@ -62,13 +62,13 @@ impl Asking {
 }
 
 fn parse(text: &str) -> Result<Url, String> {
-    let expected = "expected the one of the admin listener, as in http://127.0.0.1:8081";
-    let url = Url::parse(text).map_err(|error| format!("is no URL ({error}); {expected}"))?;
+    let expected = "expected the URL of the admin listener, as in http://127.0.0.1:8081";
+    let url = Url::parse(text).map_err(|error| format!("is not a URL ({error}); {expected}"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err(format!("is no http or https URL; {expected}"));
+        return Err(format!("is not an http or https URL; {expected}"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("has a user name or password in it, and the daemon takes neither".to_owned());
+        return Err("contains a user name or password, and the daemon accepts neither".to_owned());
     }
     Ok(url)
 }

@@ -66,7 +66,7 @@ impl Check {
         }
         let unanswered = online.iter().flatten().filter(|(_, finding)| !finding.good).count();
         if unanswered > 0 && !self.json {
-            writeln!(out, "{unanswered} of the answers from LaunchDarkly need you, see above")?;
+            writeln!(out, "{unanswered} of LaunchDarkly's answers need attention, see above")?;
         }
         Ok(match (tried.exit(), unanswered) {
             (Exit::Done, 1..) => Exit::Unavailable,
@@ -319,7 +319,7 @@ fn describe(config: &Config, destination: &Destination, out: &mut impl Write) ->
     writeln!(out, "destination {}{disabled}", destination.name)?;
     match &destination.segment {
         Some(segment) => describe_path(config, destination.name.as_str(), segment, out)?,
-        None => writeln!(out, "  {:<14} nothing but what a route brings", "receives")?,
+        None => writeln!(out, "  {:<14} only what a route brings", "receives")?,
     }
     write!(out, "  {:<14} {}", "delivers to", launchdarkly.base_url)?;
     write!(out, ", client-side ID {}", launchdarkly.shown_client_side_id())?;
@@ -371,7 +371,7 @@ fn authentication(of: &Credentials) -> String {
     };
     let required: Vec<&str> = of.require.iter().map(words).collect();
     let demand = match (&required[..], of.allow_unauthenticated) {
-        ([], true) => "nobody has to show any".to_owned(),
+        ([], true) => "no credential is required".to_owned(),
         ([], false) => "any one suffices".to_owned(),
         _ => format!("{} required", required.join(" and ")),
     };
@@ -403,10 +403,10 @@ async fn probe(destination: &Destination) -> Findings {
     );
     let service_token = finding(
         credentials.service_token().await,
-        "accepted; whether it has the rights createSegment and updateIncluded only the first \
-         delivery shows: this question is answered alike without them",
-        "make an API access token with the rights createSegment and updateIncluded and set it as \
-         service_token",
+        "accepted; only the first delivery shows whether it has the rights createSegment and \
+         updateIncluded, because this check succeeds without them too",
+        "create an API access token with the rights createSegment and updateIncluded and set it \
+         as service_token",
     );
     vec![("client-side ID", client_side_id), ("service token", service_token)]
 }

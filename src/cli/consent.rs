@@ -10,7 +10,7 @@ use super::daemon::Silent;
 /// How far it may go without a question.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Consent {
-    /// Only say what would be done
+    /// Only show what would be done
     #[arg(long)]
     pub dry_run: bool,
     /// Do not ask; without a terminal nobody is asked anyway

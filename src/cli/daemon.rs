@@ -100,11 +100,12 @@ impl Daemon {
         };
         let credential = match token {
             Some(_) => format!(
-                "those of this configuration are not what the daemon was started with; they were {from}"
+                "the tokens in this configuration are not those that the daemon was started with; \
+                 they were {from}"
             ),
             None => format!(
-                "none is known here: the configuration was {from}; \
-                 COHORTD_ADMIN__TOKENS_FILE names a file with one"
+                "no token is configured here: the configuration was {from}; set \
+                 COHORTD_ADMIN__TOKENS_FILE to a file with one"
             ),
         };
         let configured = || {
@@ -167,10 +168,12 @@ impl Daemon {
 
     fn mute(&self, method: &Method, path: &str) -> Silent {
         let waited_s = (DOUBT_AFTER + SPEAKS_WITHIN).as_secs();
-        let done = if method == Method::GET { "" } else { "; whether it is done is not known" };
+        let done =
+            if method == Method::GET { "" } else { "; whether it was carried out is unknown" };
         let words = format!(
-            "{}: the connection was taken, and no answer came to {method} {path} in {waited_s} s{done}; it is not cohortd's \
-             admin listener, or the daemon hangs. {}",
+            "{}: the connection was accepted, but {method} {path} was not answered within \
+             {waited_s} s{done}; either this is not cohortd's admin listener, or the daemon \
+             hangs. {}",
             self.url, self.place
         );
         Silent::with(Exit::Unavailable, words)
@@ -198,7 +201,8 @@ impl Daemon {
         };
         let foreign = || {
             let words = format!(
-                "{} does not answer as cohortd does ({status}){version}: it is not its admin listener. {}",
+                "{} does not answer like cohortd ({status}){version}: it is not an admin \
+                 listener. {}",
                 self.url, self.place
             );
             Silent::with(Exit::Unavailable, words)
@@ -239,7 +243,9 @@ fn another_version(headers: &HeaderMap) -> String {
     // A proxy in front may replace the header with its own name.
     let ours = |server: &&str| server.starts_with("cohortd/") && *server != USER_AGENT;
     match server.filter(ours) {
-        Some(server) => format!("; there is {server} and this is {USER_AGENT}: use the same"),
+        Some(server) => format!(
+            "; the daemon is {server} and this command is {USER_AGENT}: use the same version"
+        ),
         None => String::new(),
     }
 }
@@ -255,7 +261,10 @@ mod tests {
             another_version(&HeaderMap::from_iter([header]))
         };
         assert_eq!((said(USER_AGENT), said("nginx")), (String::new(), String::new()));
-        assert!(said("cohortd/0.0.9").contains("there is cohortd/0.0.9 and this is cohortd/"));
+        assert!(
+            said("cohortd/0.0.9")
+                .contains("the daemon is cohortd/0.0.9 and this command is cohortd/")
+        );
         assert_eq!(another_version(&HeaderMap::new()), "");
     }
 }

@@ -27,10 +27,10 @@ const PAGES: &[Page] = &[
             ("cohortd sandbox", "see it work, without an account and without a file"),
             (
                 "cohortd check",
-                "what is understood of ./cohortd.toml, or everything that is wrong with it",
+                "how ./cohortd.toml is understood, or everything that is wrong with it",
             ),
             ("cohortd run", "the daemon"),
-            ("cohortd status", "how each destination stands"),
+            ("cohortd status", "the state of each destination"),
         ],
         &[Done, Rejected, BadUsage, Unavailable, Internal, Behind, Interrupted],
     ),
@@ -49,7 +49,7 @@ const PAGES: &[Page] = &[
         "sandbox",
         &[
             ("cohortd sandbox", "until Ctrl-C"),
-            ("cohortd sandbox --events 100000", "so many sample events, and then the comparison"),
+            ("cohortd sandbox --events 100000", "this many sample events, then the comparison"),
         ],
         OF_LEDGER,
     ),
@@ -74,12 +74,12 @@ const PAGES: &[Page] = &[
     page(
         "status",
         &[
-            ("cohortd status", "how each destination stands, and what to do"),
+            ("cohortd status", "the state of each destination, and what to do"),
             ("cohortd status --watch", "again and again, until Ctrl-C"),
             ("cohortd status --url http://127.0.0.1:8081", "from any directory"),
             (
                 "cohortd status --behind-s 60 || page-somebody",
-                "in a script: 75 if anybody has waited for a minute",
+                "in a script: 75 if a member has waited for a minute",
             ),
         ],
         &[Done, BadUsage, Unavailable, Behind, Interrupted],
@@ -103,7 +103,7 @@ const PAGES: &[Page] = &[
     page(
         "parked list",
         &[
-            ("cohortd parked list", "whom LaunchDarkly refused, and its words"),
+            ("cohortd parked list", "members that LaunchDarkly refused, with its messages"),
             ("cohortd parked list aud_vip", "in one audience"),
         ],
         ASKING,
@@ -111,7 +111,7 @@ const PAGES: &[Page] = &[
     page(
         "parked requeue",
         &[
-            ("cohortd parked requeue", "everybody, once the cause is mended"),
+            ("cohortd parked requeue", "all of them, once the cause is fixed"),
             ("cohortd parked requeue --audience aud_vip --key ada", "one of them"),
         ],
         ASKING,
@@ -119,7 +119,7 @@ const PAGES: &[Page] = &[
     page(
         "parked discard",
         &[
-            ("cohortd parked discard --all --dry-run", "how many that would be"),
+            ("cohortd parked discard --all --dry-run", "how many would be discarded"),
             ("cohortd parked discard --audience aud_vip --key ada", "one of them"),
         ],
         WAITING,
@@ -137,7 +137,7 @@ const PAGES: &[Page] = &[
         &[
             (
                 "cohortd rejected replay --wait",
-                "after the mapping was mended, until LaunchDarkly has been told",
+                "after the mapping was fixed, until LaunchDarkly has been told",
             ),
             ("cohortd rejected replay --id 17", "one of them"),
         ],
@@ -146,7 +146,7 @@ const PAGES: &[Page] = &[
     page(
         "rejected discard",
         &[
-            ("cohortd rejected discard --all --dry-run", "how many that would be"),
+            ("cohortd rejected discard --all --dry-run", "how many would be discarded"),
             ("cohortd rejected discard --id 17", "one of them"),
         ],
         WAITING,
@@ -156,7 +156,10 @@ const PAGES: &[Page] = &[
         &[
             ("cohortd resync aud_vip --wait", "an audience of the only destination"),
             ("cohortd resync production --all", "every audience of this one"),
-            ("cohortd resync --retract-stale", "take out whom the present mapping did not bring"),
+            (
+                "cohortd resync --retract-stale",
+                "remove members that the present mapping did not bring",
+            ),
         ],
         WAITING,
     ),
@@ -188,8 +191,8 @@ const PAGES: &[Page] = &[
                 "cohortd drop production aud_vip --retract --wait",
                 "everybody leaves the segment, and the audience is forgotten",
             ),
-            ("cohortd drop aud_vip --dry-run", "how many members that would concern"),
-            ("cohortd drop old_name", "rows of a destination that is not configured any more"),
+            ("cohortd drop aud_vip --dry-run", "how many members would be affected"),
+            ("cohortd drop old_name", "rows of a destination that is no longer configured"),
         ],
         WAITING,
     ),
@@ -200,10 +203,10 @@ const PAGES: &[Page] = &[
                 "cohortd send --user ada --audience vip --enter",
                 "as if Segment said that she entered",
             ),
-            ("cohortd send production --file event.json", "an event that you have"),
+            ("cohortd send production --file event.json", "an event from a file"),
             (
                 "cohortd send --url https://your-host/segment/production --file event.json",
-                "through what stands in front",
+                "through the proxy or load balancer in front",
             ),
         ],
         ASKING,
@@ -242,11 +245,11 @@ const PAGES: &[Page] = &[
         &[
             (
                 "cohortd ledger rename old_name production",
-                "a destination that has another name now",
+                "a destination that was renamed in the configuration",
             ),
             (
                 "cohortd ledger rename aud_1 aud_2 --destination production",
-                "an audience that has another id now",
+                "an audience whose id has changed",
             ),
         ],
         OF_LEDGER,
@@ -323,12 +326,15 @@ impl Page {
             Rejected => (1, "the event is rejected"),
             BadUsage => (
                 64,
-                "the command line or the configuration is wrong, or what is asked for is not there",
+                "the command line or the configuration is wrong, or what was asked for does not \
+                 exist",
             ),
-            Unavailable => (69, "something it needs cannot be reached or used; later it may be"),
+            Unavailable => {
+                (69, "something it needs cannot be reached or used; a retry may succeed")
+            }
             Internal | Exit::Service(_) => (70, "an internal fault, or a damaged ledger"),
             Behind => (75, "a destination is held or behind, or the ledger's clock is ahead"),
-            Interrupted => (130, "Ctrl-C, or no was the answer"),
+            Interrupted => (130, "Ctrl-C, or the question was answered with no"),
         })
     }
 

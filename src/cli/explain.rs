@@ -29,7 +29,7 @@ pub struct Explain {
     /// The event: an object, or an array of one; `-` is standard input
     #[arg(long, value_name = "FILE", default_value = "-")]
     file: PathBuf,
-    /// Explain to a program: one JSON object
+    /// Print one JSON object, for programs
     #[arg(long)]
     json: bool,
 }
@@ -106,9 +106,9 @@ fn print_route(report: &RouteReport<'_>, out: &mut impl Write) -> Result<()> {
 }
 
 fn event(text: &str) -> std::result::Result<Exact, String> {
-    let mut event = Exact::read(text.as_bytes()).map_err(|error| format!("no JSON: {error}"))?;
+    let mut event = Exact::read(text.as_bytes()).map_err(|error| format!("not JSON: {error}"))?;
     if event.value().as_array().is_some_and(|events| events.len() != 1) {
-        return Err("explains one event at a time".to_owned());
+        return Err("only one event can be explained at a time".to_owned());
     }
     event.each(|event| {
         *event = match event.take() {

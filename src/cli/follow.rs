@@ -43,9 +43,10 @@ impl Followed<'_> {
             ended = self.watch(&seen) => ended,
             _ = tokio::signal::ctrl_c() => {
                 let goes_on =
-                    if seen.borrow().stands_still { "" } else { ", and the work goes on in the daemon" };
+                    if seen.borrow().stands_still { "" } else { ", and the daemon carries on with it" };
                 Err(Silent::interrupted(format!(
-                    "{}; not waiting any longer{goes_on}: `cohortd audiences {destination}` shows how far it is",
+                    "{}; no longer waiting{goes_on}: `cohortd audiences {destination}` shows the \
+                     progress",
                     seen.borrow()
                 )))
             }
@@ -53,8 +54,10 @@ impl Followed<'_> {
         match ended {
             Ok(()) => complain(&seen.borrow().end()),
             Err(silent) if silent.is_of_the_daemon() => {
-                let words =
-                    format!("{}; what is left goes on as soon as the daemon does: ", seen.borrow());
+                let words = format!(
+                    "{}; the daemon continues with the rest once it runs again: ",
+                    seen.borrow()
+                );
                 return Err(silent.after(&words));
             }
             Err(silent) => return Err(silent),
@@ -134,12 +137,13 @@ impl Followed<'_> {
             of.concerns.iter().any(|concern| concern.kind == ConcernKind::Disabled)
         });
         Ok(match of.map(|of| of.state) {
-            _ if is_disabled => {
-                Some(format!("nothing is delivered to {}: it is disabled", self.destination))
-            }
+            _ if is_disabled => Some(format!(
+                "nothing is delivered to {}: the destination is disabled",
+                self.destination
+            )),
             Some(DestinationState::Held) => Some("held: cohortd status says why".to_owned()),
             Some(DestinationState::Paused) => {
-                Some(format!("paused: cohortd resume {} lets it go on", self.destination))
+                Some(format!("paused: cohortd resume {} resumes it", self.destination))
             }
             _ => None,
         })
@@ -166,8 +170,8 @@ impl fmt::Display for Seen {
 impl Seen {
     fn end(&self) -> String {
         match self.total {
-            0 => "nobody waits any longer".to_owned(),
-            total => format!("{total} of {total}, nobody waits any longer"),
+            0 => "no member is waiting".to_owned(),
+            total => format!("{total} of {total}, no member is waiting"),
         }
     }
 }
@@ -239,8 +243,8 @@ mod tests {
         };
         assert_eq!(seen(1, 3, "").to_string(), "1 of 3");
         assert_eq!(seen(1, 3, "about 5 s left").to_string(), "1 of 3, about 5 s left");
-        assert_eq!(seen(1, 3, "").end(), "3 of 3, nobody waits any longer");
-        assert_eq!(seen(0, 0, "").end(), "nobody waits any longer");
+        assert_eq!(seen(1, 3, "").end(), "3 of 3, no member is waiting");
+        assert_eq!(seen(0, 0, "").end(), "no member is waiting");
     }
 
     #[test]

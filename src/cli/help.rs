@@ -20,7 +20,7 @@ const READABLE: RangeInclusive<usize> = 30..=120;
 /// What somebody wants to know more about.
 #[derive(Args, Clone, Debug)]
 pub struct HelpCommand {
-    /// A command, or a topic of the manual; nothing: the list of both
+    /// A command, or a topic of the manual; without it, a list of both
     #[arg(value_name = "COMMAND or TOPIC")]
     about: Vec<String>,
 }
@@ -35,7 +35,8 @@ impl HelpCommand {
             if words.len() > 1 {
                 let (typed, name) = (words.join(" "), topic.name);
                 super::complain(&format!(
-                    "cohortd help: {name} is a page of the manual as a whole: `cohortd help {name}`, not {typed:?}"
+                    "cohortd help: {name} is a whole page of the manual: use `cohortd help \
+                     {name}`, not {typed:?}"
                 ));
                 return Ok(Exit::BadUsage);
             }

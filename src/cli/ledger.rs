@@ -29,41 +29,41 @@ pub struct LedgerCommand {
 
 #[derive(Subcommand, Clone, Debug)]
 enum What {
-    /// Read all of it and say whether it is sound
+    /// Read the whole ledger and report whether it is sound
     Check,
     /// Print every member as a line of JSON
     Export {
-        /// Only this destination's
+        /// Only members of this destination
         #[arg(value_name = "DESTINATION", conflicts_with = "destination")]
         first: Option<String>,
-        /// The same
+        /// The same, as an option
         #[arg(long, value_name = "NAME", hide = true)]
         destination: Option<String>,
     },
-    /// Copy it into a new file; a running daemon goes on
+    /// Copy the ledger into a new file, even while a daemon runs
     Backup {
         /// The new file; `-` is standard output
         file: PathBuf,
     },
-    /// Put a backup in its place; no daemon may be running. The ledger that was there is kept, in its own
+    /// Replace the ledger with a backup; no daemon may be running. The previous ledger is kept, in the ledger's
     /// directory
     Restore {
-        /// A file that `backup` made, or the directory of a ledger, such as one that was kept; `-`: what
-        /// `backup` made comes on standard input
+        /// A file that `backup` made, or a ledger's directory, such as a previous ledger that was kept; `-` reads
+        /// the copy from standard input
         #[arg(value_name = "FILE|DIRECTORY|-")]
         from: PathBuf,
     },
-    /// Give the rows of a destination, or of an audience, another name; no daemon may be running
+    /// Rename a destination or an audience; no daemon may be running
     Rename {
-        /// The name of the destination until now; with --destination, the id of the audience
+        /// The old name of the destination; with --destination, the old id of the audience
         from: String,
-        /// The name from now on
+        /// The new name or id
         to: String,
-        /// Rename an audience of this destination; its new segment is told everything
+        /// Rename an audience of this destination; every member is sent to its new segment
         #[arg(long, value_name = "NAME")]
         destination: Option<String>,
     },
-    /// Bring back what a clock that was once ahead has left in the future; no daemon may be running
+    /// Correct times that were recorded while the clock was ahead; no daemon may be running
     ResetClock,
 }
 
@@ -116,7 +116,8 @@ impl LedgerCommand {
             if let Some(around) = ledger::still_around(&absolute(&place.path)) {
                 let around = around.display();
                 complain(&format!(
-                    "it is still in {around}, from where a start moves it; until then COHORTD_LEDGER__PATH={around} reaches it"
+                    "the ledger is still in {around}, and the next start moves it; until then set \
+                     COHORTD_LEDGER__PATH={around} to reach it"
                 ));
             }
         }
@@ -134,7 +135,11 @@ impl LedgerCommand {
             What::Backup { file } => match ledger::backup(directory, file) {
                 Ok(backed_up) => {
                     say_if_alone(backed_up);
-                    writeln!(out, "{} holds the ledger, checked and synced", file.display())?;
+                    writeln!(
+                        out,
+                        "{} now holds a copy of the ledger, checked and synced",
+                        file.display()
+                    )?;
                     Ok(Exit::Done)
                 }
                 Err(error) => Ok(copy_failed("backup", &error)),
@@ -158,7 +163,8 @@ fn is_stream(path: &Path) -> bool {
 fn say_if_alone(BackedUp { daemon_ended }: BackedUp) {
     if daemon_ended {
         complain(
-            "cohortd ledger backup: the daemon that had the ledger has ended; the copy was made without it",
+            "cohortd ledger backup: the daemon that used the ledger has ended; the copy was made \
+             without it",
         );
     }
 }
@@ -175,15 +181,15 @@ fn backup_to(directory: &Path, out: &mut impl Write) -> Exit {
     let stdout = std::io::stdout();
     if stdout.is_terminal() || keeps_nothing(&stdout) {
         complain(
-            "cohortd ledger backup: a terminal, or what is closed, cannot keep it: `cohortd ledger backup - > FILE`, or \
-             name the file",
+            "cohortd ledger backup: standard output is a terminal or closed: use `cohortd ledger \
+             backup - > FILE`, or name the file",
         );
         return Exit::BadUsage;
     }
     match ledger::backup_to(directory, out) {
         Ok(backed_up) => {
             say_if_alone(backed_up);
-            complain("standard output holds the ledger, checked");
+            complain("the copy of the ledger was written to standard output, and is sound");
             Exit::Done
         }
         Err(error) => copy_failed("backup", &error),
@@ -194,12 +200,13 @@ fn restore_from(directory: &Path, out: &mut impl Write) -> Result<Exit> {
     let mut input = std::io::stdin().lock();
     if input.is_terminal() {
         complain(
-            "cohortd ledger restore: nothing comes: `cohortd ledger restore - < FILE`, or name the file",
+            "cohortd ledger restore: there is no input: use `cohortd ledger restore - < FILE`, or \
+             name the file",
         );
         return Ok(Exit::BadUsage);
     }
     match ledger::restore_from(directory, &mut input) {
-        Ok(aside) => restored("what came on standard input", directory, aside, out),
+        Ok(aside) => restored("the copy from standard input", directory, aside, out),
         Err(error) => Ok(copy_failed("restore", &error)),
     }
 }
@@ -210,19 +217,20 @@ fn restored(
     aside: Option<PathBuf>,
     out: &mut impl Write,
 ) -> Result<Exit> {
-    writeln!(out, "{from} is the ledger now, in {}", directory.display())?;
+    writeln!(out, "{from} is now the ledger, in {}", directory.display())?;
     if let Some(aside) = aside {
         writeln!(
             out,
-            "the one that was there is in {aside}: `cohortd ledger restore {aside}` brings it back; remove that \
-             directory when you no longer need it",
+            "the previous ledger is in {aside}: `cohortd ledger restore {aside}` brings it back; \
+             remove that directory when you no longer need it",
             aside = aside.display()
         )?;
     }
     writeln!(
         out,
-        "after the next start every member is told again; what Segment has sent since the backup is missing: its support \
-         starts a full sync of an audience, which brings entries and no exits"
+        "after the next start every member is sent to LaunchDarkly again; what Segment has sent \
+         since the backup is missing: ask Segment's support for a full sync of the audiences, \
+         which brings entries but no exits"
     )?;
     Ok(Exit::Done)
 }
@@ -247,12 +255,12 @@ fn rename(
         }
     };
     let Some(renamed) = renamed else {
-        complain("cohortd ledger rename: a name is not empty");
+        complain("cohortd ledger rename: a name must not be empty");
         return Ok(Exit::BadUsage);
     };
     match ledger::rename(directory, &renamed) {
         Ok(()) => {
-            writeln!(out, "the rows of {from} are those of {to} now")?;
+            writeln!(out, "the rows of {from} now belong to {to}")?;
             Ok(Exit::Done)
         }
         Err(RenameError::Open(error)) => Ok(failed("rename", &error, Exit::of(&error))),
@@ -263,17 +271,20 @@ fn rename(
 fn reset_clock(directory: &Path, now: Timestamp, out: &mut impl Write) -> Result<Exit> {
     if now < EARLIEST {
         let now = instant(now);
-        complain(&format!("cohortd ledger reset-clock: it cannot be {now}: set the clock first"));
+        complain(&format!(
+            "cohortd ledger reset-clock: the clock says {now}, which cannot be right: set it first"
+        ));
         return Ok(Exit::Unavailable);
     }
     match ledger::reset_clock(directory, now) {
         Ok(ClockReset { ahead, members, deletions, marks, kept }) => {
             let (now, ahead) = (instant(now), ahead.as_secs());
-            writeln!(out, "it is {now}; the ledger was {ahead} s ahead, and is not any more")?;
+            writeln!(out, "it is {now}; the ledger was {ahead} s ahead and no longer is")?;
             writeln!(
                 out,
-                "brought back: {members} members, {deletions} deletions, {marks} audiences and \
-                 destinations, {kept} events and refusals that are kept"
+                "corrected: {members} members, {deletions} deletions, {marks} audiences and \
+                 destinations, {kept} rejected events, park reasons and planned \
+                 re-assertions"
             )?;
             Ok(Exit::Done)
         }
@@ -286,7 +297,7 @@ fn check(directory: &Path, out: &mut impl Write) -> Result<Exit> {
         Ok(Ok(sound)) => {
             writeln!(
                 out,
-                "the ledger is sound: {} members of {} audiences, {} waiting to be told, {} \
+                "the ledger is sound: {} members of {} audiences, {} waiting for delivery, {} \
                  rejected events",
                 sound.members, sound.audiences, sound.pending, sound.rejected
             )?;

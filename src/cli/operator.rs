@@ -145,7 +145,8 @@ async fn destination_and_person(
     let known = all_destinations(daemon).await?;
     if known.iter().any(|info| info.name == person) {
         let words = format!(
-            "{person} is a destination: say who, behind it; or name a destination before it, if a person is meant"
+            "{person} is a destination: name the person after it; if {person} is a person, name a \
+             destination before it"
         );
         return Err(Silent::usage(words));
     }
@@ -160,7 +161,7 @@ fn many(count: u64, what: &str) -> String {
 #[derive(Args, Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "they are the switches of a command line")]
 pub struct ResyncCommand {
-    /// Whose audience; not needed if there is only one
+    /// The audience's destination; not needed if there is only one
     #[arg(value_name = "DESTINATION")]
     first: Option<String>,
     /// The audience's id
@@ -169,27 +170,27 @@ pub struct ResyncCommand {
     /// Every audience
     #[arg(long, conflicts_with = "second")]
     all: bool,
-    /// The destination, for those who name it behind the audience
+    /// The destination, if it is not named before the audience
     #[arg(long, value_name = "NAME", hide = true, conflicts_with = "second")]
     destination: Option<String>,
-    /// End a resync that is under way
+    /// Stop a running resync
     #[arg(long, conflicts_with = "retract_stale")]
     stop: bool,
     /// Remove members whose context key or kind came from an older mapping; of every audience, if
     /// none is named
     #[arg(long)]
     retract_stale: bool,
-    /// With --retract-stale: even if no member has come under the present mapping yet
+    /// With --retract-stale: even if no member has arrived under the present mapping yet
     #[arg(long, requires = "retract_stale")]
     force: bool,
-    /// Show how far it is until LaunchDarkly has been told; Ctrl-C ends the showing, not the work
+    /// Show the progress until LaunchDarkly has been told; Ctrl-C stops the display, not the work
     #[arg(long, conflicts_with = "stop")]
     wait: bool,
     #[command(flatten)]
     asking: Asking,
 }
 
-const WHICH: &str = "say which audience, by its id, or --all";
+const WHICH: &str = "name an audience by its id, or use --all";
 
 impl ResyncCommand {
     /// Starts or stops the resync.
@@ -244,11 +245,11 @@ impl ResyncCommand {
         }
         let Done { count, left_alone } = &answer.value;
         let what = match (self.stop, self.retract_stale) {
-            (true, _) => "no resync of them is under way now",
+            (true, _) => "no resync of them is running any more",
             (_, true) => "stale members are being removed",
-            _ => "every member is told again, as fast as LaunchDarkly allows",
+            _ => "every member is sent to LaunchDarkly again, as fast as its limits allow",
         };
-        let shows = format!("; `cohortd audiences {name}` shows how far it is");
+        let shows = format!("; `cohortd audiences {name}` shows the progress");
         let shows = if self.wait || self.stop { "" } else { &shows };
         writeln!(out, "{name}: {count} audience(s): {what}{shows}")?;
         left_alone.iter().try_for_each(|line| writeln!(out, "left alone: {line}"))
@@ -258,7 +259,7 @@ impl ResyncCommand {
 /// Stops or starts delivery.
 #[derive(Args, Clone, Debug)]
 pub struct SteerCommand {
-    /// Whose delivery; not needed if there is only one. Events are accepted all the while
+    /// The destination; not needed if there is only one. Events are accepted all the while
     destination: Option<String>,
     #[command(flatten)]
     asking: Asking,
@@ -283,10 +284,10 @@ impl SteerCommand {
             (true, _) => json(&answer, out),
             (_, "pause") => writeln!(
                 out,
-                "{name}: nothing is delivered until `cohortd resume {name}`; events are kept, also \
-                 across restarts"
+                "{name}: nothing is delivered until `cohortd resume {name}`; events are kept, and \
+                 the pause survives restarts"
             ),
-            _ => writeln!(out, "{name}: delivery goes on"),
+            _ => writeln!(out, "{name}: delivery resumed"),
         })
     }
 }

@@ -18,9 +18,10 @@ pub(super) fn left_behind(place: &LedgerPlace) -> Option<String> {
     }
     let (old, new) = (absolute(once), absolute(&place.path));
     Some(format!(
-        "there is no ledger at {}, which is what ledger.path means: paths in the configuration file are relative \
-         to that file. There is one at {}, where the same path led from the working directory. Set ledger.path = \
-         {}, or move that directory to {} while no daemon runs",
+        "there is no ledger at {}, which is where ledger.path points: paths in the configuration \
+         file are relative to that file. There is one at {}, where the same path leads from the \
+         working directory. Set ledger.path = {}, or move that directory to {} while no daemon \
+         runs",
         new.display(),
         old.display(),
         quoted(&old),
@@ -71,7 +72,7 @@ pub(super) fn tried(directory: &Path) -> Result<Tried, OfNoUse> {
     let there = there.unwrap_or(Path::new("/"));
     match there.metadata() {
         Ok(found) if !found.is_dir() => {
-            return Err(format!("{} is no directory", there.display()).into());
+            return Err(format!("{} is not a directory", there.display()).into());
         }
         Err(error) => return Err(format!("{} cannot be used: {error}", there.display()).into()),
         Ok(_) => may(there, all)?,
@@ -81,24 +82,24 @@ pub(super) fn tried(directory: &Path) -> Result<Tried, OfNoUse> {
         return match ledger::still_around(&directory) {
             Some(around) => {
                 ledger::look(&around)?;
-                free(format!("it is still in {}: a start moves it here", around.display()))
+                free(format!("it is still in {}; the next start moves it here", around.display()))
             }
-            None => free("none yet: a start makes it".to_owned()),
+            None => free("none yet; the next start creates it".to_owned()),
         };
     }
     let database = ledger::database(&directory);
     if !database.exists() {
-        return free("a restore was interrupted: a start finishes it".to_owned());
+        return free("a restore was interrupted; the next start completes it".to_owned());
     }
     may(&database, Access::READ_OK | Access::WRITE_OK)?;
     ledger::may_begin(&directory)?;
     if database.metadata().is_ok_and(|file| file.len() == 0) {
-        return free("none yet: a start makes it".to_owned());
+        return free("none yet; the next start creates it".to_owned());
     }
     Ok(match ledger::look(&directory)? {
         Seen::Free => Tried { words: "there is one".to_owned(), is_in_use: false },
         Seen::InUse => {
-            Tried { words: "there is one, and a daemon has it".to_owned(), is_in_use: true }
+            Tried { words: "there is one, in use by a daemon".to_owned(), is_in_use: true }
         }
     })
 }
@@ -127,10 +128,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("file"), "").expect("it is ours");
-        let none = "none yet: a start makes it".to_owned();
+        let none = "none yet; the next start creates it".to_owned();
         assert_eq!(words(&at("a/b")), Ok(none.clone()));
-        is_refused(&at("file"), Exit::Unavailable, "file is no directory");
-        is_refused(&at("file/ledger"), Exit::Unavailable, "file is no directory");
+        is_refused(&at("file"), Exit::Unavailable, "file is not a directory");
+        is_refused(&at("file/ledger"), Exit::Unavailable, "file is not a directory");
         std::fs::create_dir(at("ledger")).expect("it is ours");
         std::fs::write(at("ledger/ledger.db"), "").expect("it is ours");
         assert_eq!(words(&at("ledger")), Ok(none.clone()), "a start was killed before it was one");
@@ -212,7 +213,7 @@ mod tests {
         let ledger = open(&sound).expect("a new one");
         let before = state(&sound);
         let running = tried(&sound).expect("it is sound");
-        assert!(running.is_in_use && running.words.ends_with("a daemon has it"), "{running:?}");
+        assert!(running.is_in_use && running.words.ends_with("in use by a daemon"), "{running:?}");
         assert_eq!(state(&sound), before);
         drop(ledger); // as after a kill: its log stays
         let table: [Change; 6] = [

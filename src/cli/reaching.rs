@@ -104,8 +104,9 @@ impl ServerCertVerifier for Known {
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         if self.only.as_ref().is_some_and(|only| only != end_entity) {
-            let other = "it shows another certificate than certificate_file; if that has just \
-                         changed, the daemon has not read it yet, or its log says why it refuses it";
+            let other = "it presents a different certificate than certificate_file; if that file \
+                         has just changed, the daemon has not read it yet, or its log says why it \
+                         was rejected";
             return Err(rustls::Error::General(other.to_owned()));
         }
         Ok(ServerCertVerified::assertion())

@@ -126,7 +126,7 @@ impl Send {
         match (&self.file, &self.user) {
             (Some(path), _) => read_file(path),
             (None, Some(user)) => Ok(self.event.event(user).to_string()),
-            (None, None) => Err("say what to send: --file or --user".to_owned()),
+            (None, None) => Err("say what to send: use --file or --user".to_owned()),
         }
     }
 }
@@ -176,7 +176,7 @@ struct Body {
 impl Body {
     /// For an array, the signed part is the text of the first element, byte for byte as it is posted.
     fn read(text: &str) -> std::result::Result<Self, String> {
-        json::from_str::<IgnoredAny>(text).map_err(|error| format!("no JSON: {error}"))?;
+        json::from_str::<IgnoredAny>(text).map_err(|error| format!("not JSON: {error}"))?;
         match envelope::split(text.as_bytes(), usize::MAX) {
             Ok(Envelope::Single(event)) => Ok(Self { text: event.into(), signed: event.into() }),
             Ok(Envelope::Array(events)) => {
@@ -185,7 +185,7 @@ impl Body {
                 let signed = events.first().copied().map_or_else(|| text.clone(), event);
                 Ok(Self { text, signed })
             }
-            Err(_) => Err("no JSON".to_owned()),
+            Err(_) => Err("not a JSON object or array".to_owned()),
         }
     }
 }

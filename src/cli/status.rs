@@ -29,13 +29,13 @@ const IGNORED_NAMED: usize = 5;
 /// What is asked.
 #[derive(Args, Clone, Debug)]
 pub struct StatusCommand {
-    /// Print it again every two seconds, or so many, until Ctrl-C
+    /// Print it again every two seconds, or this many, until Ctrl-C
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
         value_parser = clap::value_parser!(u64).range(1..=86_400))]
     watch: Option<u64>,
     #[command(flatten)]
     asking: Asking,
-    /// Also exit with 75 if a member has waited for more than so many seconds, whatever the state
+    /// Also exit with 75 if a member has waited for more than this many seconds, whatever the state
     #[arg(long, value_name = "SECONDS")]
     behind_s: Option<u64>,
 }
@@ -142,8 +142,8 @@ impl StatusCommand {
         for Unconfigured { name, included, pending, remedy } in &status.unconfigured {
             writeln!(
                 out,
-                "\n{name} IS NOT CONFIGURED any more: {included} members of it are kept, and {pending} wait to be told\n  \
-                 what to do: {remedy}"
+                "\n{name} IS NOT CONFIGURED any more: {included} of its members are kept, and \
+                 {pending} wait for delivery\n  what to do: {remedy}"
             )?;
         }
         status.destinations.iter().try_for_each(|(name, of)| say(name, of, out))
@@ -187,10 +187,14 @@ fn say_refused(refused: &ConfigurationStatus, out: &mut impl Write) -> Result<()
     let since = or_dash(Some(refused_since));
     writeln!(
         out,
-        "\nTHE CONFIGURATION ON DISK IS REFUSED since {since}, and the one of before still runs ({file}):"
+        "\nTHE CONFIGURATION ON DISK IS REFUSED since {since}, and the previous one stays in \
+         effect ({file}):"
     )?;
     faults.iter().try_for_each(|fault| writeln!(out, "  {fault}"))?;
-    writeln!(out, "  cohortd check shows the same; it is read again once it has changed")
+    writeln!(
+        out,
+        "  cohortd check shows the same faults; the file is read again once it has changed"
+    )
 }
 
 /// Explains the concerns of a destination, with their remedies.
@@ -210,7 +214,7 @@ fn say(name: &str, of: &DestinationStatus, out: &mut impl Write) -> Result<()> {
         writeln!(out, "  ignored so far: {}", named.join(", "))?;
     }
     if !of.setup.is_empty() {
-        writeln!(out, "\n{name} waits for its first event. Put into Segment:")?;
+        writeln!(out, "\n{name} waits for its first event. Enter in Segment:")?;
         for entry in &of.setup {
             writeln!(out, "  https://YOUR-PUBLIC-ADDRESS{}, {}", entry.path, in_words(entry))?;
         }
@@ -234,15 +238,15 @@ fn say(name: &str, of: &DestinationStatus, out: &mut impl Write) -> Result<()> {
         let [cause, message] = words;
         writeln!(
             out,
-            "\n{name}: the last call that was not taken ended {}, {what}{status}{cause}{message}{id}",
+            "\n{name}: the last failed call ended {}, {what}{status}{cause}{message}{id}",
             or_dash(Some(at))
         )?;
     }
     if of.deletions_outlived > 0 {
         writeln!(
             out,
-            "\n{name}: deletions left {} entries in place that were stamped ahead of their arrival; \
-             cohortd forget {name} USER_ID removes a person all the same",
+            "\n{name}: deletions did not undo {} entries whose event time is ahead of their \
+             arrival; cohortd forget {name} USER_ID removes a person all the same",
             of.deletions_outlived
         )?;
     }
@@ -252,8 +256,8 @@ fn say(name: &str, of: &DestinationStatus, out: &mut impl Write) -> Result<()> {
 /// The credentials that a request to an entry must carry.
 fn in_words(entry: &Entry) -> String {
     match (&entry.credentials[..], entry.demands_all) {
-        ([], _) => "which demands no credential".to_owned(),
-        (all, true) => format!("which demands {}", all.join(" and ")),
-        (any, false) => format!("which demands {}", any.join(", or ")),
+        ([], _) => "which requires no credential".to_owned(),
+        (all, true) => format!("which requires {}", all.join(" and ")),
+        (any, false) => format!("which requires {}", any.join(", or ")),
     }
 }

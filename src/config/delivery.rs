@@ -97,7 +97,7 @@ impl Delivery {
             section.fault("retry_ceiling_ms", Some(ceiling.to_string()), problem);
         }
         if self.policy.linger > self.policy.retry_ceiling {
-            let text = "a change waits longer for company than for the slowest retry \
+            let text = "a change waits longer for its batch to fill than for the slowest retry \
                         (retry_ceiling_ms)";
             section.warn("linger_ms", text);
         }

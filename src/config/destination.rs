@@ -38,15 +38,15 @@ pub(super) fn read_all(
         root.missing(
             "destinations.<name>.launchdarkly.client_side_id",
             None,
-            " and its neighbours: a destination is one LaunchDarkly environment, and at least one \
-             is needed; config/example.toml shows one",
+            " and the keys beside it: a destination is one LaunchDarkly environment, and at least \
+             one is needed; config/example.toml shows one",
         );
     }
     let mut destinations: Vec<Destination> = Vec::new();
     for (name, below) in sections {
         let parsed = parse_name(&name);
         if parsed.is_none() {
-            let problem = "is no name for a destination: expected [a-z0-9_]+ without two \
+            let problem = "is not a valid name for a destination: expected [a-z0-9_]+ without two \
                            underscores in a row";
             section.fault(&name, None, problem);
         }
@@ -67,7 +67,10 @@ pub(super) fn read_all(
             destinations.iter().find(|other| other.segment.as_ref().is_some_and(shares))
         };
         if let Some(other) = read.as_ref().and_then(shares_a_key) {
-            let problem = format!("has a key of destinations.{} too; a key names one", other.name);
+            let problem = format!(
+                "shares a key with destinations.{}; a write key must identify one destination",
+                other.name
+            );
             section.fault(&format!("{name}.segment.write_keys"), None, problem);
         }
         destinations.extend(read);

@@ -31,8 +31,8 @@ fn words(mode: u32, is_mounted_secret: impl FnOnce() -> bool) -> Option<String> 
     };
     (!is_mounted_secret()).then(|| {
         format!(
-            "{can} (mode {:04o}): make it `chmod 600` with the daemon's user as its owner, or `chmod 640` \
-             with the daemon's group",
+            "{can} (mode {:04o}): use `chmod 600` with the daemon's user as its owner, or `chmod \
+             640` with the daemon's group",
             mode & 0o7777
         )
     })

@@ -104,11 +104,12 @@ fn read_client_side_id(section: &mut Section<'_>) -> Option<String> {
     }
     let id = section.text("client_side_id")?;
     if looks_like_a_secret(&id) {
-        let text = "looks like a key or a token; the client-side ID is another of the environment's \
-                    credentials, without a prefix";
+        let text = "looks like a key or a token; the client-side ID is a different credential of \
+                    the environment, without a prefix";
         section.warn("client_side_id", text);
     } else if secrets::is_placeholder(&id) {
-        section.warn("client_side_id", "is the placeholder of the documentation; put yours there");
+        let text = "is the placeholder from the documentation; replace it with yours";
+        section.warn("client_side_id", text);
     } else if id.chars().any(char::is_whitespace) {
         section.warn("client_side_id", "has white space in it");
     }
@@ -119,8 +120,8 @@ fn read_service_token(section: &mut Section<'_>) -> Option<Secret> {
     let token = secrets::one(section, ("service_token", "service_token_file"))?;
     let text = token.expose();
     if text.chars().any(char::is_control) {
-        let problem = "has a line break or another control character in it, so that no header can \
-                       carry it";
+        let problem = "contains a line break or another control character, so it cannot be sent \
+                       in a header";
         section.fault("service_token", None, problem);
     } else if text.starts_with("sdk-") || text.starts_with("mob-") {
         let text = "looks like an SDK or mobile key; an API access token of a service account is \
@@ -142,7 +143,7 @@ pub(super) fn read_url(section: &mut Section<'_>, key: &'static str, default: &s
         }
     };
     if !url.username().is_empty() || url.password().is_some() {
-        section.fault(key, None, "must not have a user name or password in it");
+        section.fault(key, None, "must not contain a user name or password");
         return fallback();
     }
     if url.query().is_some() || url.fragment().is_some() {
@@ -150,7 +151,7 @@ pub(super) fn read_url(section: &mut Section<'_>, key: &'static str, default: &s
         return fallback();
     }
     if url.scheme() == "http" && !is_loopback(&url) {
-        let text = "is http: what is sent there, tokens too, can be read on the way";
+        let text = "uses http: everything sent there, tokens included, can be read on the way";
         section.warn(key, text);
     }
     let path = url.path().trim_end_matches('/').to_owned();
@@ -171,7 +172,7 @@ fn read_proxy(section: &mut Section<'_>) -> Option<Url> {
 
 fn parse_web_url(text: &str) -> Result<Url, String> {
     let expected = "expected an http or https URL, as in https://app.launchdarkly.com";
-    let url = Url::parse(text).map_err(|error| format!("is no URL ({error}); {expected}"))?;
+    let url = Url::parse(text).map_err(|error| format!("is not a URL ({error}); {expected}"))?;
     match url.scheme() {
         "http" | "https" => Ok(url),
         _ => Err(format!("has the wrong scheme; {expected}")),

@@ -131,7 +131,7 @@ fn message(error: &str) -> String {
     let mut lines = error.lines();
     let first = lines.next().unwrap_or_default();
     if !first.starts_with("TOML parse error") {
-        return format!("cannot be understood: {first}");
+        return format!("cannot be parsed: {first}");
     }
     // The next three lines quote the text and point into it.
     let words: Vec<&str> = lines.skip(3).filter(|line| !line.contains(" | ")).collect();
@@ -152,7 +152,7 @@ fn unquoted(error: &str, text: &str) -> &'static str {
             && value.parse::<f64>().is_err()
             && !matches!(value, "true" | "false")
     });
-    if is_bare { "; a text stands in quotes" } else { "" }
+    if is_bare { "; a string needs quotes" } else { "" }
 }
 
 /// The environment variables that set keys, in lower case and without their prefix.
@@ -169,7 +169,7 @@ fn variables(
         }
         let legal = |c: char| c.is_ascii_alphanumeric() || c == '_';
         if !key.chars().all(legal) || key.split("__").any(str::is_empty) {
-            report.fault_of(name, "is no key: expected levels separated by two underscores");
+            report.fault_of(name, "is not a key: expected levels separated by two underscores");
             continue;
         }
         match value.into_string() {

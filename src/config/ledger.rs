@@ -93,8 +93,8 @@ impl LedgerSection {
         }
         let tombstone_ttl_s = section.needed_whole("tombstone_ttl_s", 0..=10 * A_YEAR_S);
         if tombstone_ttl_s < SEGMENT_RETRIES_S {
-            let text = "Segment sends refused events again for 4 hours (14400 s); one that is late \
-                        may bring back a member that left";
+            let text = "Segment retries refused events for 4 hours (14400 s); a late one may \
+                        bring back a member that left";
             section.warn("tombstone_ttl_s", text);
         }
         let named = section.path("path");

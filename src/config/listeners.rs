@@ -86,9 +86,9 @@ impl Access {
         let guessed = (!complete).then(|| {
             unread.extend(report.finish().err());
             if salvaged {
-                "its [admin] can be read all the same"
+                "its [admin] section can still be read"
             } else {
-                "it names no admin listener then, the environment and the defaults do"
+                "the admin listener is therefore taken from the environment and the defaults"
             }
         });
         let report = Report::default();
@@ -174,7 +174,11 @@ impl Admin {
         let tokens = secrets::many(&mut section, ("tokens", "tokens_file"));
         if !address.ip().to_canonical().is_loopback() && tokens.as_ref().is_some_and(Vec::is_empty)
         {
-            section.missing("tokens", Some("tokens_file"), ": admin.address is not a loopback one");
+            section.missing(
+                "tokens",
+                Some("tokens_file"),
+                ": admin.address is not a loopback address",
+            );
         }
         let read_tokens = read_tokens(&mut section, tokens.as_deref());
         let segment_app = section.flag("segment_app").unwrap_or(false);
@@ -199,12 +203,11 @@ fn read_tokens(section: &mut Section<'_>, tokens: Option<&[Secret]>) -> Vec<Secr
     }
     match tokens {
         Some([]) if section.is_clean() => {
-            let why = ": read_tokens is set, and those may change nothing";
+            let why = ": read_tokens is set, and those tokens are read-only";
             section.missing("tokens", Some("tokens_file"), why);
         }
         Some(tokens) if read_tokens.iter().any(|token| tokens.contains(token)) => {
-            let problem =
-                "has a token that is among tokens too: either it may change things, or not";
+            let problem = "has a token that is in tokens too: it must be in one of them only";
             section.fault("read_tokens", None, problem);
         }
         _ => {}

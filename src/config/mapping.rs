@@ -35,7 +35,7 @@ pub(super) fn read_all(destination: &mut Section<'_>) -> Mappings {
             }
             [_] => {}
             _ => {
-                let problem = "belongs into one of the mappings: there are several";
+                let problem = "belongs in one of the mappings, because there are several";
                 destination.fault(key, None, problem);
             }
         }
@@ -45,7 +45,7 @@ pub(super) fn read_all(destination: &mut Section<'_>) -> Mappings {
     let read = |section| read(section, beside.clone());
     let enabled: Vec<Mapping> = sections.into_iter().filter_map(read).collect();
     if enabled.is_empty() && destination.is_clean() {
-        destination.warn("mapping", "none is enabled: every event is ignored");
+        destination.warn("mapping", "no mapping is enabled: every event is ignored");
     }
     Mappings::new(enabled)
 }
@@ -119,7 +119,7 @@ fn warn_of_unknown(section: &Section<'_>, name: &str) {
         nearest(name, &known).map_or_else(String::new, |known| format!("; did you mean {known}?"));
     section.warn(
         "mapping_file",
-        &format!("{name} is no field of the action, and is not looked at{hint}"),
+        &format!("{name} is not a field of the action, and is ignored{hint}"),
     );
 }
 
@@ -174,13 +174,13 @@ fn pasted(text: &str) -> Result<Pasted, String> {
         format!("is not JSON at line {}, column {}", error.line(), error.column())
     })?;
     let Value::Object(mut outer) = json.into_texts() else {
-        return Err("must hold a JSON object with the fields of the mapping".to_owned());
+        return Err("must contain a JSON object with the fields of the mapping".to_owned());
     };
     let Some(inner) = outer.remove("mapping") else {
         return Ok(Pasted { fields: outer, subscribe: None });
     };
     let Value::Object(fields) = inner else {
-        return Err("must hold an object under \"mapping\"".to_owned());
+        return Err("must contain an object under \"mapping\"".to_owned());
     };
     let subscribe = ["subscribe", "trigger"].iter().find_map(|key| outer.get(*key)?.as_str());
     Ok(Pasted { fields, subscribe: subscribe.map(str::to_owned) })

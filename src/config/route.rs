@@ -30,8 +30,8 @@ pub(super) fn read_all(root: &mut Section<'_>) -> Vec<Draft> {
     let mut drafts = Vec::new();
     for (name, mut below) in section.sections() {
         if parse_name(&name).is_none() {
-            let problem =
-                "is no name for a route: expected [a-z0-9_]+ without two underscores in a row";
+            let problem = "is not a valid name for a route: expected [a-z0-9_]+ without two underscores in \
+                 a row";
             section.fault(&name, None, problem);
         }
         let destinations = if below.has("destinations") {
@@ -76,12 +76,12 @@ pub(super) fn resolve(
                 root.fault(&key(".destinations"), Some(format!("{wanted:?}")), problem);
             };
             match destinations.iter().find(|of| of.name.as_str() == wanted) {
-                None => fault("is no destination that is configured".to_owned()),
-                Some(of) if found.contains(&of.name) => fault("is named twice".to_owned()),
+                None => fault("is not a configured destination".to_owned()),
+                Some(of) if found.contains(&of.name) => fault("is listed twice".to_owned()),
                 Some(of) => {
                     if !of.enabled {
                         let text = format!(
-                            "destinations.{wanted} is not enabled, so that the route answers 503"
+                            "destinations.{wanted} is not enabled, so the route answers 503"
                         );
                         root.warn(&key(".destinations"), &text);
                     }
@@ -101,7 +101,9 @@ pub(super) fn resolve(
                 .any(|key| segment.credentials.write_keys.contains(key))
         };
         if let Some((other, _)) = own.chain(before).find(shares_a_key) {
-            let problem = format!("has a key of {other} too; a key names one");
+            let problem = format!(
+                "shares a key with {other}; a write key must identify one destination or route"
+            );
             root.fault(&key(".segment.write_keys"), None, problem);
         }
         routes.push(Route { name, destinations: found, segment });

@@ -21,9 +21,9 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 /// Invisible characters that copying from a web page may include.
 const INVISIBLE: [char; 3] = [BYTE_ORDER_MARK, '\u{200b}', '\u{2060}'];
 
-const MADE_UP: &str = "has under 16 characters, so that it can be guessed; `openssl rand -hex 32` makes \
-                       a good one";
-const GIVEN: &str = "has under 16 characters; LaunchDarkly's have more: is it whole?";
+const MADE_UP: &str = "has fewer than 16 characters and can be guessed; `openssl rand -hex 32` \
+                       makes a good one";
+const GIVEN: &str = "has fewer than 16 characters; LaunchDarkly's have more: is it complete?";
 
 /// Reads a required secret that LaunchDarkly has issued.
 pub(super) fn one(section: &mut Section<'_>, (key, file_key): SecretKey) -> Option<Secret> {
@@ -119,9 +119,9 @@ fn tell_oddities(section: &Section<'_>, key: &str, which: &str, text: &str, shor
 fn oddities(text: &str, short: &'static str) -> Vec<&'static str> {
     let mut found = Vec::new();
     if text.contains(BYTE_ORDER_MARK) {
-        found.push("begins with a byte order mark, which is left out; save the file without one");
+        found.push("begins with a byte order mark, which is ignored; save the file without one");
     } else if trimmed(text) != text {
-        found.push("has blanks around it, which are left out");
+        found.push("has white space around it, which is ignored");
     }
     let text = trimmed(text);
     let scheme = "bearer ";
@@ -129,14 +129,14 @@ fn oddities(text: &str, short: &'static str) -> Vec<&'static str> {
         text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
     let is_quoted = |quote| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
     if is_placeholder(text) {
-        found.push("is the placeholder of the documentation; put one of your own there");
+        found.push("is the placeholder from the documentation; replace it with your own");
         return found; // its length is irrelevant
     }
     if is_quoted('"') || is_quoted('\'') {
-        found.push("is in quotes, which are taken as a part of it; leave them out");
+        found.push("is in quotes, which count as part of it; remove them");
     }
     if has_scheme {
-        found.push("begins with `Bearer `, which is taken as a part of it; leave that out");
+        found.push("begins with `Bearer `, which counts as part of it; remove that");
     }
     if text.chars().count() < FEW_CHARACTERS {
         found.push(short);
@@ -193,10 +193,10 @@ mod tests {
         };
         let (mark, blanks, quotes, scheme, short) = (
             "begins with a ",
-            "has blanks aro",
+            "has white spac",
             "is in quotes, ",
             "begins with `B",
-            "has under 16 c",
+            "has fewer than",
         );
         let placeholder = "is the placeho";
         let table: [(String, &[&str]); 16] = [

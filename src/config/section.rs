@@ -110,7 +110,7 @@ impl<'a> Section<'a> {
         let from_file =
             self.values.get(key).is_some_and(|value| value.origin() != Some(ENVIRONMENT));
         let (path, exposure) = self.report.exposed_file().filter(|_| from_file)?;
-        Some(format!("stands in {path:?}, which {exposure}"))
+        Some(format!("is in {path:?}, which {exposure}"))
     }
 
     /// Warns about a secret that is [exposed](Self::exposed); `file_key` can name a file for it instead.
@@ -187,7 +187,7 @@ impl<'a> Section<'a> {
             }
             ValueKind::String(text) => Some(text),
             other => {
-                self.wrong_type(key, "text in quotes", &other);
+                self.wrong_type(key, "a string in quotes", &other);
                 None
             }
         }
@@ -291,7 +291,7 @@ impl<'a> Section<'a> {
             ValueKind::Array(items) => items,
             ValueKind::String(lines) if from_environment => return self.lines(key, &lines),
             other => {
-                self.wrong_type(key, "a list of texts, as in [\"…\"]", &other);
+                self.wrong_type(key, "a list of strings, as in [\"…\"]", &other);
                 return None;
             }
         };
@@ -300,7 +300,7 @@ impl<'a> Section<'a> {
             match item.kind {
                 ValueKind::String(text) if !text.is_empty() => texts.push(text),
                 ValueKind::String(_) => self.fault(key, None, format!("item {index} is empty")),
-                _ => self.fault(key, None, format!("item {index} must be text in quotes")),
+                _ => self.fault(key, None, format!("item {index} must be a string in quotes")),
             }
         }
         Some(texts)
@@ -315,7 +315,7 @@ impl<'a> Section<'a> {
             ValueKind::String(text) if from_environment && text.starts_with(['{', '[']) => {
                 let json = json::from_str(&text).ok();
                 if json.is_none() {
-                    self.fault(key, None, "starts like JSON and is none");
+                    self.fault(key, None, "starts like JSON but is not valid");
                 }
                 json
             }
@@ -339,7 +339,7 @@ impl<'a> Section<'a> {
             ValueKind::Nil => "nothing",
             ValueKind::Boolean(_) => "true or false",
             ValueKind::Float(_) => "a fraction",
-            ValueKind::String(_) => "text",
+            ValueKind::String(_) => "a string",
             ValueKind::Table(_) => "a section",
             ValueKind::Array(_) => "a list",
             _ => "a number",

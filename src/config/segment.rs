@@ -66,10 +66,10 @@ impl SegmentSection {
     fn check(&self, section: &Section<'_>) {
         let credentials = &self.credentials;
         if credentials.allow_unauthenticated && credentials.require.is_empty() {
-            section.warn("allow_unauthenticated", "anybody who can reach it may change segments");
+            let text = "anybody who can reach this path can change segments";
+            section.warn("allow_unauthenticated", text);
         } else if credentials.allow_unauthenticated {
-            section
-                .warn("allow_unauthenticated", "counts for nothing: require demands credentials");
+            section.warn("allow_unauthenticated", "has no effect: require demands credentials");
         } else if credentials.shared_secrets.is_empty()
             && credentials.bearer_tokens.is_empty()
             && credentials.write_keys.is_empty()
@@ -86,13 +86,14 @@ impl SegmentSection {
             section.warn("require", why);
         }
         if credentials.write_keys.is_empty() && !self.cors_origins.is_empty() {
-            section.warn("cors_origins", "counts for nothing: no write key opens the Tracking API");
+            let text = "has no effect: without write_keys the Tracking API is not served";
+            section.warn("cors_origins", text);
         }
         let deciding = |field: &&String| DECIDING.contains(&field.as_str());
         for field in self.extra_fields.iter().filter(deciding) {
             let warning = format!(
-                "names {field}, which decides what becomes of an event: at the end of one it is not signed, so that \
-                 whoever gets hold of a signed event may change it"
+                "names {field}, which decides how an event is handled: as an extra field it is \
+                 not signed, so whoever gets hold of a signed event can change it"
             );
             section.warn("extra_fields", &warning);
         }
@@ -112,8 +113,8 @@ impl SegmentSection {
             .iter()
             .all(|one| credentials.require.contains(one))
         {
-            let problem = "names both \"bearer\" and \"write_key\", which no request can show: both \
-                           stand in the Authorization header";
+            let problem = "names both \"bearer\" and \"write_key\", which no request can carry \
+                           together: both use the Authorization header";
             section.fault("require", None, problem);
         }
     }
@@ -152,7 +153,8 @@ fn read_origins(section: &mut Section<'_>) -> Vec<String> {
                 continue;
             }
             Some(_) => {
-                "is a pattern, and matches no origin: write each one, as in https://www.example.com, or * alone"
+                "is a pattern, which matches no origin: list each origin, as in \
+                 https://www.example.com, or * alone"
             }
             None => "must be origins of web pages, as in https://www.example.com, or *",
         };

@@ -48,8 +48,8 @@ fn a_certificate_and_its_key_are_checked_as_a_pair_and_their_end_is_told() {
     assert_eq!(tls.read().expect("it is good").not_after_s, 4_102_444_800);
 
     let warnings = load(&expired.0, &expired.1, None).expect("it is good").warnings;
-    let expected = "listen.tls.certificate_file: has expired (2020-01-01T00:00:00Z): clients refuse \
-                    it; replace it";
+    let expected = "listen.tls.certificate_file: has expired (2020-01-01T00:00:00Z) and clients \
+                    refuse it: replace it";
     assert_eq!(warnings, [expected]);
 
     // The files of a faulty pair are recorded, since they may become valid; a valid pair is reloaded by the
@@ -195,7 +195,7 @@ fn each_rule_has_its_fault() {
         ("COHORTD_LISTEN_ADDRESS", "x", "listen_address   unknown key; did you mean COHORTD_LISTEN__ADDRESS?"),
         ("COHORTD_LISTEN__ADRESS", "x", "listen.adress   unknown key; did you mean address?"),
         ("COHORTD_ADMIN__ADDRESS", "0.0.0.0:8081", "admin.tokens   not set; expected in COHORTD_ADMIN__TOKENS or COHORTD_ADMIN__TOKENS_FILE"),
-        ("COHORTD_ADMIN__READ_TOKENS", "hidden", "admin.tokens   not set; expected in COHORTD_ADMIN__TOKENS or COHORTD_ADMIN__TOKENS_FILE: read_tokens is set, and those may change nothing"),
+        ("COHORTD_ADMIN__READ_TOKENS", "hidden", "admin.tokens   not set; expected in COHORTD_ADMIN__TOKENS or COHORTD_ADMIN__TOKENS_FILE: read_tokens is set, and those tokens are read-only"),
         ("COHORTD_ADMIN__READ_TOKENS_FILE", "/none", "admin.read_tokens_file = \"/none\"   cannot be read: No such file"),
         ("COHORTD_ADMIN__ADDRESS", "127.0.0.1:8080", "admin.address = 127.0.0.1:8080   collides with listen.address (0.0.0.0:8080)"),
         ("COHORTD_LISTEN__HEADER_LIMIT_KIB", "4", "listen.header_limit_kib = 4   must be from 8 to 1024"),
@@ -219,12 +219,12 @@ fn each_rule_has_its_fault() {
         ("EU__SEGMENT__REQUIRE", "signature,bearer", "destinations.eu.segment.require   each item must be one of: signature, bearer, write_key"),
         ("EU__SEGMENT__REQUIRE", "write_key", "destinations.eu.segment.require   names \"write_key\", but write_keys is not set"),
         ("EU__LAUNCHDARKLY__CLIENT_SIDE_ID", "", "destinations.eu.launchdarkly.client_side_id   is empty"),
-        ("EU__LAUNCHDARKLY__SERVICE_TOKEN", "hidden\nhidden", "destinations.eu.launchdarkly.service_token   has a line break"),
+        ("EU__LAUNCHDARKLY__SERVICE_TOKEN", "hidden\nhidden", "destinations.eu.launchdarkly.service_token   contains a line break"),
         ("EU__LAUNCHDARKLY__SERVICE_TOKN", "hidden", "destinations.eu.launchdarkly.service_tokn   unknown key; did you mean service_token?"),
         ("EU__LAUNCHDARKLY__SERVICE_TOKEN_FILE", "/x", "service_token   is set, and so is service_token_file"),
-        ("EU__LAUNCHDARKLY__BASE_URL", "app.launchdarkly.com", "destinations.eu.launchdarkly.base_url   is no URL"),
+        ("EU__LAUNCHDARKLY__BASE_URL", "app.launchdarkly.com", "destinations.eu.launchdarkly.base_url   is not a URL"),
         ("EU__LAUNCHDARKLY__BASE_URL", "ftp://x", "destinations.eu.launchdarkly.base_url   has the wrong scheme"),
-        ("EU__LAUNCHDARKLY__BASE_URL", "https://u:hidden@x", "destinations.eu.launchdarkly.base_url   must not have a user name"),
+        ("EU__LAUNCHDARKLY__BASE_URL", "https://u:hidden@x", "destinations.eu.launchdarkly.base_url   must not contain a user name"),
         ("EU__LAUNCHDARKLY__BASE_URL", "https://x?a", "destinations.eu.launchdarkly.base_url   must not have a query"),
         ("EU__LAUNCHDARKLY__PROXY", "socks5://u:hidden@x", "destinations.eu.launchdarkly.proxy   has the wrong scheme"),
         ("EU__LAUNCHDARKLY__CA_FILE", "/none", "destinations.eu.launchdarkly.ca_file = \"/none\"   cannot be read"),
@@ -246,19 +246,19 @@ fn each_rule_has_its_fault() {
 fn type_errors_in_the_file_are_faults_by_key_path() {
     #[rustfmt::skip]
     let cases = [
-        ("[delivery]\nmax_batch = \"10\"", "delivery.max_batch   must be a whole number, not text"),
+        ("[delivery]\nmax_batch = \"10\"", "delivery.max_batch   must be a whole number, not a string"),
         ("[delivery]\nlinger_ms = 0.5", "delivery.linger_ms   must be a whole number, not a fraction"),
-        ("[log]\nlevel = 3", "log.level   must be text in quotes, not a number"),
+        ("[log]\nlevel = 3", "log.level   must be a string in quotes, not a number"),
         ("listen = 3", "listen   is a section, not a value"),
         ("[listen.tls]", "listen.tls.key_file   not set; expected in COHORTD_LISTEN__TLS__KEY_FILE"),
-        ("[listen.tls]\ncertificate_file = \"-----BEGIN hidden\"", "listen.tls.certificate_file   holds what should be in a file"),
+        ("[listen.tls]\ncertificate_file = \"-----BEGIN hidden\"", "listen.tls.certificate_file   contains what should be in a file"),
         ("[admin.tls]\nca_file = \"x\"", "admin.tls.ca_file   unknown key"),
         ("destinations = 3", "destinations   is a section, not a value"),
-        ("[destinations.eu.launchdarkly]\nservice_token = 12345", "service_token   must be text in quotes, not a number"),
-        ("[destinations.eu.segment]\nshared_secrets = \"hidden\"", "shared_secrets   must be a list of texts, as in [\"…\"], not text"),
-        ("[destinations.eu.segment]\nshared_secrets = [7]", "shared_secrets   item 0 must be text in quotes"),
-        ("[destinations.eu.segment]\nallow_unauthenticated = \"no\"", "allow_unauthenticated   must be true or false, not text"),
-        ("[destinations.\"e u\"]\nenabled = true", "destinations.e u   is no name for a destination"),
+        ("[destinations.eu.launchdarkly]\nservice_token = 12345", "service_token   must be a string in quotes, not a number"),
+        ("[destinations.eu.segment]\nshared_secrets = \"hidden\"", "shared_secrets   must be a list of strings, as in [\"…\"], not a string"),
+        ("[destinations.eu.segment]\nshared_secrets = [7]", "shared_secrets   item 0 must be a string in quotes"),
+        ("[destinations.eu.segment]\nallow_unauthenticated = \"no\"", "allow_unauthenticated   must be true or false, not a string"),
+        ("[destinations.\"e u\"]\nenabled = true", "destinations.e u   is not a valid name for a destination"),
         ("[destinations.eu", "cohortd.toml   TOML parse error at line 1, column 17: "),
         ("[destinations.eu]\nservice_token = \"hidden", "TOML parse error at line 2"),
     ];
@@ -342,17 +342,17 @@ fn what_is_legal_but_risky_is_warned_about() {
         ("EU__ENABLED", "false", "destinations: none is enabled"),
         ("EU__SEGMENT__ALLOW_UNAUTHENTICATED", "true", "destinations.eu.segment.allow_unauthenticated: anybody"),
         ("EU__LAUNCHDARKLY__SERVICE_TOKEN", "sdk-hidden-hidden", "destinations.eu.launchdarkly.service_token: looks like an SDK"),
-        ("EU__LAUNCHDARKLY__SERVICE_TOKEN", "hidden-hidden-hidden ", "destinations.eu.launchdarkly.service_token: has blanks around it"),
-        ("EU__LAUNCHDARKLY__SERVICE_TOKEN", "hidden", "destinations.eu.launchdarkly.service_token: has under 16 characters; LaunchDarkly's"),
+        ("EU__LAUNCHDARKLY__SERVICE_TOKEN", "hidden-hidden-hidden ", "destinations.eu.launchdarkly.service_token: has white space around it"),
+        ("EU__LAUNCHDARKLY__SERVICE_TOKEN", "hidden", "destinations.eu.launchdarkly.service_token: has fewer than 16 characters; LaunchDarkly's"),
         ("EU__LAUNCHDARKLY__SERVICE_TOKEN", "api-replace-with-hidden", "destinations.eu.launchdarkly.service_token: is the placeholder"),
         ("EU__LAUNCHDARKLY__CLIENT_SIDE_ID", "replace-with-the-client-side-id", "destinations.eu.launchdarkly.client_side_id: is the placeholder"),
-        ("EU__SEGMENT__SHARED_SECRETS", "hidden", "destinations.eu.segment.shared_secrets: has under 16 characters, so that it can be guessed"),
-        ("EU__SEGMENT__BEARER_TOKENS", "hidden-hidden-hidden\nhidden", "destinations.eu.segment.bearer_tokens: item 1 has under 16 characters"),
+        ("EU__SEGMENT__SHARED_SECRETS", "hidden", "destinations.eu.segment.shared_secrets: has fewer than 16 characters and can be guessed"),
+        ("EU__SEGMENT__BEARER_TOKENS", "hidden-hidden-hidden\nhidden", "destinations.eu.segment.bearer_tokens: item 1 has fewer than 16 characters"),
         ("EU__SEGMENT__BEARER_TOKENS", "bearer hidden-hidden-hidden", "destinations.eu.segment.bearer_tokens: begins with `Bearer `"),
         ("EU__SEGMENT__WRITE_KEYS", "\"hidden-hidden-hidden\"", "destinations.eu.segment.write_keys: is in quotes"),
         ("COHORTD_ADMIN__TOKENS", "\u{feff}hidden-hidden-hidden", "admin.tokens: begins with a byte order mark"),
         ("EU__LAUNCHDARKLY__CLIENT_SIDE_ID", "sdk-hidden", "destinations.eu.launchdarkly.client_side_id: looks like a key"),
-        ("EU__LAUNCHDARKLY__BASE_URL", "http://ld.internal", "destinations.eu.launchdarkly.base_url: is http"),
+        ("EU__LAUNCHDARKLY__BASE_URL", "http://ld.internal", "destinations.eu.launchdarkly.base_url: uses http:"),
     ];
     for (name, value, expected) in cases {
         let config = load(&[(name, value)]).expect(name);
@@ -378,7 +378,7 @@ fn what_is_required_can_be_shown_together_and_outweighs_leave_to_show_nothing() 
     let text = faults(with("bearer\nsignature\nwrite_key", "false"));
     assert!(text.contains("require   names both \"bearer\" and \"write_key\""), "{text}");
     let config = with("signature", "true").expect("it is good");
-    let expected = "destinations.eu.segment.allow_unauthenticated: counts for nothing";
+    let expected = "destinations.eu.segment.allow_unauthenticated: has no effect";
     assert!(config.warnings[0].starts_with(expected), "{:?}", config.warnings);
 }
 
@@ -509,7 +509,7 @@ fn a_token_may_change_things_or_it_may_not() {
         ("COHORTD_ADMIN__TOKENS", "hidden-admin-token-1\nhidden-admin-token-2"),
         ("COHORTD_ADMIN__READ_TOKENS", "hidden-read-token-1\n hidden-admin-token-2"),
     ]));
-    let expected = "config: 1 problem\n  admin.read_tokens   has a token that is among tokens too";
+    let expected = "config: 1 problem\n  admin.read_tokens   has a token that is in tokens too";
     assert!(text.starts_with(expected), "{text}");
     // outside loopback, read tokens alone are not enough
     let text = faults(load(&[
@@ -586,8 +586,7 @@ fn a_secret_that_others_can_read_is_warned_about_by_its_key_and_file() {
     assert_eq!(warnings(), [""; 0], "a certificate is no secret");
 
     chmod(&file, 0o644);
-    let stands =
-        format!("stands in \"{}\", which every user of this machine can read", file.display());
+    let stands = format!("is in \"{}\", which every user of this machine can read", file.display());
     let told = warnings();
     assert_eq!(told.len(), 2, "{told:?}");
     let bearer = format!("destinations.eu.segment.bearer_tokens: {stands}");
@@ -690,7 +689,7 @@ fn faults_of_a_mapping_are_told_by_key_path() {
         ),
         (
             "[destinations.eu]\nsubscribe = 'type = \"a\"'\n[[destinations.eu.mapping]]\n[[destinations.eu.mapping]]".to_owned(),
-            "destinations.eu.subscribe   belongs into one of the mappings: there are several".to_owned(),
+            "destinations.eu.subscribe   belongs in one of the mappings, because there are several".to_owned(),
         ),
         (
             "[[destinations.eu.mapping]]\n[[destinations.eu.mapping]]\ncontext_kind = 'multi'".to_owned(),
@@ -731,10 +730,11 @@ fn what_a_mapping_surely_does_not_mean_is_a_warning() {
     );
     let warnings = load_toml(&toml).expect("it is legal").warnings;
     let expected = [
-        "destinations.eu.mapping_file: segment_user_id.@template has braces that do not pair",
+        "destinations.eu.mapping_file: segment_user_id.@template has unbalanced braces",
         "destinations.eu.mapping_file: segment_user_id rejects every event: segment_user_id still has the braces",
-        "destinations.eu.mapping_file: segment_usr_id is no field of the action, and is not looked at; did you mean segment_user_id?",
-        "destinations.eu.mapping_file: colour is no field of the action, and is not looked at",
+        "destinations.eu.mapping_file: segment_usr_id is not a field of the action, and is \
+         ignored; did you mean segment_user_id?",
+        "destinations.eu.mapping_file: colour is not a field of the action, and is ignored",
         "destinations.eu.mapping.traits_or_props: traits_or_props rejects every event: traits_or_props must be an object",
     ];
     assert_eq!(warnings.len(), expected.len(), "{warnings:?}");
@@ -743,7 +743,7 @@ fn what_a_mapping_surely_does_not_mean_is_a_warning() {
     }
     std::fs::write(&pasted, r#"{"__segment_internal_directive": {}}"#).expect("it is ours");
     let text = faults(load_toml(&toml));
-    assert!(text.contains("__segment_internal_directive is no field of the action"), "{text}");
+    assert!(text.contains("__segment_internal_directive is not a field of the action"), "{text}");
 }
 
 /// Two destinations and a route to both; `inner` has no path of its own.
@@ -786,7 +786,7 @@ fn a_route_names_destinations_and_has_a_path_of_its_own() {
     );
     let warnings = load_toml(&disabled).expect("it is legal").warnings;
     let expected =
-        "routes.all.destinations: destinations.inner is not enabled, so that the route answers 503";
+        "routes.all.destinations: destinations.inner is not enabled, so the route answers 503";
     assert_eq!(warnings, [expected]);
 }
 
@@ -795,12 +795,12 @@ fn each_rule_of_routes_has_its_fault() {
     #[rustfmt::skip]
     let cases = [
         ("[routes.all]", "[routes.eu]", "routes.eu   has the name of a destination: both would be at the same path"),
-        ("[routes.all]", "[routes.All]", "routes.All   is no name for a route"),
+        ("[routes.all]", "[routes.All]", "routes.All   is not a valid name for a route"),
         ("[\"inner\", \"eu\"]", "[]", "routes.all.destinations   is empty"),
         ("destinations = [\"inner\", \"eu\"]", "", "routes.all.destinations   not set; expected in COHORTD_ROUTES__ALL__DESTINATIONS"),
-        ("\"eu\"]", "\"us\"]", "routes.all.destinations = \"us\"   is no destination that is configured"),
-        ("\"eu\"]", "\"inner\"]", "routes.all.destinations = \"inner\"   is named twice"),
-        ("\"hidden-write-key-route\"", "\"hidden-write-key-eu\"", "routes.all.segment.write_keys   has a key of destinations.eu too; a key names one"),
+        ("\"eu\"]", "\"us\"]", "routes.all.destinations = \"us\"   is not a configured destination"),
+        ("\"eu\"]", "\"inner\"]", "routes.all.destinations = \"inner\"   is listed twice"),
+        ("\"hidden-write-key-route\"", "\"hidden-write-key-eu\"", "routes.all.segment.write_keys   shares a key with destinations.eu; a write key must identify one destination or route"),
         ("shared_secrets = [\"hidden-shared-secret-all\"]\nwrite_keys = [\"hidden-write-key-route\"]", "", "routes.all.segment.shared_secrets   not set"),
         ("[\"inner\", \"eu\"]", "[\"eu\"]", "destinations.inner.segment.shared_secrets   not set"),
         ("[destinations.inner.l", "[destinations.inner.segment]\nallow_batches = false\n[destinations.inner.l", "destinations.inner.segment.shared_secrets   not set"),
@@ -909,7 +909,7 @@ fn origins_of_web_pages_are_read_as_browsers_write_them() {
         assert!(text.contains(&format!("segment.cors_origins = {pattern}   ")), "{text}");
     }
     let text = faults(load("https://*.example"));
-    assert!(text.contains("is a pattern, and matches no origin"), "{text}");
+    assert!(text.contains("is a pattern, which matches no origin"), "{text}");
 }
 
 #[test]

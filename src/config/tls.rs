@@ -43,7 +43,7 @@ fn needed(section: &mut Section<'_>, key: &'static str) -> Option<PathBuf> {
 fn path(section: &mut Section<'_>, key: &'static str) -> Option<PathBuf> {
     let Named { text, path } = section.path(key)?;
     if text.contains("-----BEGIN") || looks_like_a_secret(&text) {
-        section.fault(key, None, "holds what should be in a file; a path is expected");
+        section.fault(key, None, "contains what should be in a file; a path is expected");
         return None;
     }
     Some(path)
@@ -63,7 +63,7 @@ fn check(files: &TlsFiles, section: &Section<'_>) {
             let at = jiff::Timestamp::from_second(end)
                 .map_or_else(|_| String::new(), |at| at.to_string());
             if end <= now {
-                let text = format!("has expired ({at}): clients refuse it; replace it");
+                let text = format!("has expired ({at}) and clients refuse it: replace it");
                 section.warn("certificate_file", &text);
             } else if end - now < WARNED_S {
                 section.warn("certificate_file", &format!("expires soon ({at})"));

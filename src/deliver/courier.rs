@@ -38,7 +38,7 @@ pub enum CourierError {
     #[error("the ledger does not answer the courier")]
     Ledger(#[from] LedgerError),
     /// The task of a request panicked, with this message.
-    #[error("a delivery ended in a panic: {0}")]
+    #[error("a delivery panicked: {0}")]
     Flight(String),
 }
 
@@ -209,7 +209,11 @@ impl Courier {
             let batch = match batch {
                 Err(LedgerError::Unavailable(cause)) => {
                     if self.no_claims.is_due() {
-                        warn!(destination.name = %self.destination, cause, "nothing can be claimed");
+                        warn!(
+                            destination.name = %self.destination,
+                            cause,
+                            "no batch can be claimed from the ledger"
+                        );
                     }
                     tokio::select! { // nothing was claimed, so nothing is lost
                         () = stop.cancelled() => {}
@@ -330,7 +334,7 @@ impl Courier {
             next_attempt_s = pause.max(self.dispatch.pause(now.instant)).as_secs(),
             why = line.why,
             remedy = line.remedy,
-            "LaunchDarkly has not taken this audience several times in a row: will retry"
+            "calls for this audience have failed several times in a row: will retry"
         );
     }
 
@@ -356,7 +360,7 @@ impl Courier {
                     members,
                     audience.id = batch.route.audience.as_str(),
                     status = reason.status, code = reason.code, answer.id = reason.id,
-                    "member refused: parked"
+                    "members refused: parked; the latest is shown"
                 );
             }
             if let Report::Park(batch, _) = &report {
@@ -367,7 +371,11 @@ impl Courier {
             while let Err(error) = self.outbox.report(report.clone()).await {
                 let LedgerError::Unavailable(cause) = error else { return Err(error.into()) };
                 if self.no_answers_kept.is_due() {
-                    warn!(destination.name = %self.destination, cause, "an answer cannot be written down");
+                    warn!(
+                        destination.name = %self.destination,
+                        cause,
+                        "the outcome of a call cannot be recorded in the ledger"
+                    );
                 }
                 tokio::time::sleep(LEDGER_PAUSE).await;
             }
@@ -429,7 +437,10 @@ impl Courier {
     /// Logged at debug level only: a suspicion may be over at once.
     fn show_suspicion(&self, was_suspected: bool) {
         if self.dispatch.suspects() && !was_suspected {
-            debug!(destination.name = %self.destination, "many members in a row are refused: is everybody?");
+            debug!(
+                destination.name = %self.destination,
+                "many members in a row were refused: finding out whether every member is"
+            );
         }
     }
 
@@ -441,7 +452,7 @@ impl Courier {
                 destination.name = %self.destination, status = held.status, what = held.what,
                 code = held.code, answer.message = held.message, answer.id = held.answer_id,
                 why = held.why, remedy = held.remedy,
-                "destination held: events are kept, nothing is delivered until this is mended"
+                "destination held: events are kept, nothing is delivered until this is fixed"
             ),
             (Some(held), None) => {
                 info!(destination.name = %self.destination, status = held.status, "destination no longer held");

@@ -73,8 +73,8 @@ pub struct Held {
 }
 
 /// Appended to the reason of a hold that has no probe.
-const NO_PROBE: &str = "; nothing is left to ask LaunchDarkly again with, so that the next member that changes \
-                        will show whether it is mended";
+const NO_PROBE: &str = "; no member is left to probe LaunchDarkly with, so the next member that \
+                        changes will show whether it is fixed";
 
 impl Held {
     /// Why the destination is held, naming the setting concerned; and, if there is no member to probe

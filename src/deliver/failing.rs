@@ -244,11 +244,11 @@ mod tests {
             (shown.failures, &shown.code[..], &shown.answer_id[..]),
             (130, "key_exists", "a-1")
         );
-        assert!(shown.why.contains("again and again") && !shown.remedy.is_empty(), "{shown:?}");
+        assert!(shown.why.contains("keeps answering 409") && !shown.remedy.is_empty(), "{shown:?}");
         failing.taken(&id("a"), began);
         assert!(failing.is_empty());
         assert_eq!(fail(&mut failing, "a", 409, began), None, "it begins anew");
-        assert!(!failing.shown()[0].why.contains("again and again"));
+        assert!(!failing.shown()[0].why.contains("keeps answering 409"));
     }
 
     #[test]

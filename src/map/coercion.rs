@@ -56,7 +56,7 @@ pub(super) fn kind(value: &Value) -> &'static str {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
         Value::Number(_) => "a number",
-        Value::String(_) => "a text",
+        Value::String(_) => "a string",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
     }
@@ -135,7 +135,7 @@ mod tests {
             ("[{}]", Err(Unfit("a list"))),
             ("null", Ok(false)),
             (r#""""#, Ok(false)),
-            (r#""text""#, Err(Unfit("a text"))),
+            (r#""text""#, Err(Unfit("a string"))),
             ("true", Err(Unfit("a boolean"))),
             ("1", Err(Unfit("a number"))),
             ("[]", Err(Unfit("a list"))),
@@ -157,7 +157,7 @@ mod tests {
             ("[true]", Ok(Some(true))),
             ("null", Ok(None)),
             (r#""""#, Ok(None)),
-            (r#""yes""#, Err(Unfit("a text"))),
+            (r#""yes""#, Err(Unfit("a string"))),
             ("2", Err(Unfit("a number"))),
             ("{}", Err(Unfit("an object"))),
         ];

@@ -38,7 +38,8 @@ impl Mapping {
         identifiers.all(|field| self.fields.is_nothing(*field)).then(|| MappingFault {
             path: Field::ContextKey.name().to_owned(),
             problem: format!(
-                "is {}, and there is nothing in {} whatever the event: nobody is named, and every event is rejected",
+                "is {}, but there is never a value in {}: no context key can be found, and every \
+                 event is rejected",
                 rule.name(),
                 rule.looks_at()
             ),
@@ -64,16 +65,19 @@ fn of_constant(field: Field, json: &Value, is_constant: bool) -> Option<String> 
     }
     let alone = match field {
         Field::UserId | Field::Email | Field::AnonymousId => Some(
-            "has nothing of the event in it: everybody whose context key comes from it is one and the same",
+            "does not depend on the event: everybody whose context key comes from it becomes the \
+             same member",
         ),
         Field::AudienceId => Some(
-            "has nothing of the event in it: all audiences are one segment, so that who leaves one of them leaves it",
+            "does not depend on the event: all audiences become one segment, and whoever leaves \
+             one of them leaves it",
         ),
         Field::AudienceKey => Some(
-            "has nothing of the event in it: all audiences have one name, and look for their value in one place",
+            "does not depend on the event: all audiences get the same name and read their value \
+             from the same place",
         ),
         Field::TraitsOrProps => {
-            Some("has nothing of the event in it: everybody enters, or everybody leaves")
+            Some("does not depend on the event: everybody enters, or everybody leaves")
         }
         _ => None,
     };
@@ -118,10 +122,16 @@ mod tests {
 
     #[test]
     fn what_is_surely_not_meant_is_told_by_its_place() {
-        const PAIR: &str = "segment_user_id.@template has braces that do not pair: a placeholder is {{path}} or {{{path}}}";
-        const ONE: &str = "segment_user_id has nothing of the event in it: everybody whose context key comes from it is one and the same";
-        const LEFT: &str = "segment_user_id rejects every event: segment_user_id still has the braces of a template, {{ or }}, so that many people would be one (@template): correct mapping.segment_user_id, or what is sent there.";
-        const BRACES: &str = "segment_user_id.@path has braces, which are a part of the key here: a path stands alone, or as {{path}} in a @template";
+        const PAIR: &str = "segment_user_id.@template has unbalanced braces: a placeholder is \
+                            {{path}} or {{{path}}}";
+        const ONE: &str = "segment_user_id does not depend on the event: everybody whose context \
+                           key comes from it becomes the same member";
+        const LEFT: &str = "segment_user_id rejects every event: segment_user_id still has the \
+                            braces of a template, {{ or }}, which would merge many people into \
+                            one (@template): correct mapping.segment_user_id, or the value that is \
+                            sent there.";
+        const BRACES: &str = "segment_user_id.@path has braces, which count as part of the key \
+                              here: write the path alone, or as {{path}} in a @template";
         let path = || json!({"@path": "$.userId"});
         #[rustfmt::skip]
         let rows = [
@@ -131,28 +141,36 @@ mod tests {
             (json!({"@template": "{{traits.crm_id}}}"}), PAIR.to_owned()),
             (json!({"@template": "{{}}{{userId}}"}), PAIR.to_owned()),
             (json!({"@template": "{traits.crm_id}"}), format!("segment_user_id.@template has no placeholder, which is {{{{path}}}} or {{{{{{path}}}}}}; {ONE}")),
-            (json!({"@template": "{{ }}"}), "segment_user_id.@template has an empty placeholder, which is the whole event and no text".to_owned()),
-            (json!({"@template": "{{$.userId}}"}), "segment_user_id.@template has a placeholder that begins with $, which finds nothing: only a @path may".to_owned()),
+            (json!({"@template": "{{ }}"}), "segment_user_id.@template has an empty placeholder, which is the whole event and not a string".to_owned()),
+            (json!({"@template": "{{$.userId}}"}), "segment_user_id.@template has a placeholder that begins with $, which never finds anything: only a @path may begin with $".to_owned()),
             (json!({"@liquid": "{{ userId | upcas }}"}), "segment_user_id.@liquid at line 1, column 1: there is no filter upcas, and the value stays as it is; did you mean upcase?".to_owned()),
             (json!({"@liquid": "crm"}), ONE.to_owned()),
             (json!({"@liquid": "{{ 'a' | upcase }}"}), ONE.to_owned()),
             (json!({"@liquid": "{% if true %}{% assign a = 1 %}{% capture b %}b{% endcapture %}a{% endif %}"}), ONE.to_owned()),
-            (json!({"@path": "$."}), "segment_user_id rejects every event: segment_user_id must be a text but it is an object (the whole event): correct mapping.segment_user_id, or what is sent there.".to_owned()),
-            (json!({"@case": {"operator": "uper", "value": path()}}), "segment_user_id.@case.operator must be lower or upper: a text is an error".to_owned()),
-            (json!({"@case": {"operator": "upper"}}), "segment_user_id.@case has no value, so that it gives nothing".to_owned()),
+            (json!({"@path": "$."}), "segment_user_id rejects every event: segment_user_id must \
+                                      be a string but it is an object (the whole event): correct \
+                                      mapping.segment_user_id, or the value that is sent there.".to_owned()),
+            (json!({"@case": {"operator": "uper", "value": path()}}), "segment_user_id.@case.operator must be lower or upper: any other string is an error".to_owned()),
+            (json!({"@case": {"operator": "upper"}}), "segment_user_id.@case has no value, so the result is empty".to_owned()),
             (json!({"@path": "{{traits.crm_id}}"}), BRACES.to_owned()),
             (json!({"@path": "$"}), "segment_user_id.@path looks for a key named $: the event itself is $. with the dot".to_owned()),
             (json!({"@path": "$.traits.*"}), "segment_user_id.@path looks for a key named *: a path has no wildcards".to_owned()),
             (json!("traits.crm_id"), ONE.to_owned()),
-            (json!("$.traits.crm_id"), format!("segment_user_id is a path and stands for itself: put it into a @path; {ONE}")),
-            (json!("{{traits.crm_id}}"), "segment_user_id has placeholders and is no @template, so that they stay as they are; segment_user_id rejects every event: segment_user_id still has the braces of a template, {{ or }}, so that many people would be one (the value in the mapping): correct mapping.segment_user_id, or what is sent there.".to_owned()),
-            (json!({"@if": {"exists": "traits.vip", "then": path()}}), "segment_user_id.@if.exists is no directive, so that it is the same for every event".to_owned()),
+            (json!("$.traits.crm_id"), format!("segment_user_id looks like a path but is taken literally: put it into a @path; {ONE}")),
+            (json!("{{traits.crm_id}}"), "segment_user_id has placeholders but is not a \
+                                          @template, so they stay as they are; segment_user_id \
+                                          rejects every event: segment_user_id still has the \
+                                          braces of a template, {{ or }}, which would merge \
+                                          many people into one (the value in the mapping): correct \
+                                          mapping.segment_user_id, or the value that is sent \
+                                          there.".to_owned()),
+            (json!({"@if": {"exists": "traits.vip", "then": path()}}), "segment_user_id.@if.exists is not a directive, so it is the same for every event".to_owned()),
             (json!({"@if": {"exists": path(), "then": "a", "else": "b"}}), ONE.to_owned()),
-            (json!({"@if": {"exists": path(), "blank": path(), "then": path(), "els": path()}}), "segment_user_id.@if.els is no option of the directive; did you mean else?; segment_user_id.@if.blank is not looked at beside exists".to_owned()),
-            (json!({"@replace": {"value": path(), "pattern": "a", "pattern2": 5}}), "segment_user_id.@replace.pattern2 is no text, and is not looked at".to_owned()),
-            (json!({"@replace": {"value": path(), "pattern": "a", "replacement2": "b"}}), "segment_user_id.@replace.replacement2 has no pattern2 that it could replace".to_owned()),
+            (json!({"@if": {"exists": path(), "blank": path(), "then": path(), "els": path()}}), "segment_user_id.@if.els is not an option of this directive; did you mean else?; segment_user_id.@if.blank is ignored because exists is set".to_owned()),
+            (json!({"@replace": {"value": path(), "pattern": "a", "pattern2": 5}}), "segment_user_id.@replace.pattern2 is not a string, and is ignored".to_owned()),
+            (json!({"@replace": {"value": path(), "pattern": "a", "replacement2": "b"}}), "segment_user_id.@replace.replacement2 has no effect without pattern2".to_owned()),
             (json!({"@json": {"mode": "encode", "value": {"@merge": {"direction": "Right", "objects": []}}}}), "segment_user_id.@json.value.@merge.direction is neither left nor right, and counts as right".to_owned()),
-            (json!({"@json": {"mode": "encode", "value": {"@flatten": {"separator": ".", "value": {"@arrayPath": ["$.*", 5]}, "omitArrays": "false"}}}}), "segment_user_id.@json.value.@flatten.value.@arrayPath.0 looks for a key named *: a path has no wildcards; segment_user_id.@json.value.@flatten.value.@arrayPath.1 is no object, so that the items stay as they are; segment_user_id.@json.value.@flatten.omitArrays is not true or false, and goes by JavaScript truthiness".to_owned()),
+            (json!({"@json": {"mode": "encode", "value": {"@flatten": {"separator": ".", "value": {"@arrayPath": ["$.*", 5]}, "omitArrays": "false"}}}}), "segment_user_id.@json.value.@flatten.value.@arrayPath.0 looks for a key named *: a path has no wildcards; segment_user_id.@json.value.@flatten.value.@arrayPath.1 is not an object, so the items stay as they are; segment_user_id.@json.value.@flatten.omitArrays is not true or false: JavaScript truthiness decides".to_owned()),
         ];
         for (json, expected) in rows {
             assert_eq!(said("segment_user_id", &json), expected, "{json}");
@@ -165,18 +183,22 @@ mod tests {
             (
                 "traits_or_props",
                 json!("traits"),
-                "traits_or_props must be an object but it is a text",
+                "traits_or_props must be an object but it is a string",
             ),
-            ("enable_batching", json!("yes"), "enable_batching must be a boolean but it is a text"),
+            (
+                "enable_batching",
+                json!("yes"),
+                "enable_batching must be a boolean but it is a string",
+            ),
             ("audience_action", json!("add"), "audience_action must be ADD or REMOVE"),
             ("segment_computation_action", json!("trait"), "neither audience nor journey_step"),
             ("segment_audience_id", json!(""), "segment_audience_id is required and has no value"),
-            ("context_kind", json!(["a", "b"]), "context_kind must be a text but it is a list"),
-            ("segment_audience_id", json!({"@path": "$."}), "must be a text but it is an object"),
+            ("context_kind", json!(["a", "b"]), "context_kind must be a string but it is a list"),
+            ("segment_audience_id", json!({"@path": "$."}), "must be a string but it is an object"),
             (
                 "segment_audience_id",
                 json!({"@template": "{context.personas.computation_id}}"}),
-                "still has the braces of a template, {{ or }}, so that many audiences would be one",
+                "still has the braces of a template, {{ or }}, which would merge many audiences into one",
             ),
             ("segment_audience_key", json!("{{key}}"), "still has the braces of a template"),
         ];
@@ -191,9 +213,9 @@ mod tests {
             [json!("vip"), json!({"@liquid": "{{ 'vip' }}"}), json!({"@template": "vip"})]
         {
             let id = said("segment_audience_id", &constant);
-            assert!(id.contains("all audiences are one segment"), "{constant}: {id}");
+            assert!(id.contains("all audiences become one segment"), "{constant}: {id}");
             let key = said("segment_audience_key", &constant);
-            assert!(key.contains("all audiences have one name"), "{constant}: {key}");
+            assert!(key.contains("all audiences get the same name"), "{constant}: {key}");
         }
     }
 
@@ -225,7 +247,7 @@ mod tests {
             }
             let told = mapping.doubt().map(|doubt| doubt.to_string());
             let expected = expected.map(|fields| format!(
-                "context_key is {rule}, and there is nothing in {fields} whatever the event: nobody is named, and every event is rejected"
+                "context_key is {rule}, but there is never a value in {fields}: no context key can be found, and every event is rejected"
             ));
             assert_eq!(told, expected, "{fields:?}");
         }

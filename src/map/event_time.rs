@@ -72,9 +72,9 @@ impl Doubt {
     #[must_use]
     pub fn why(self) -> &'static str {
         match self {
-            Self::Unreadable => "it is no time that can be read",
+            Self::Unreadable => "it cannot be read as a time",
             Self::TooEarly => "it is before 2010",
-            Self::Ahead => "it is more than five minutes ahead of the arrival",
+            Self::Ahead => "it is more than five minutes ahead of its arrival",
         }
     }
 }

@@ -238,7 +238,7 @@ impl Expression {
             Some(other) => super::coercion::kind(&other),
             None => "nothing",
         };
-        Err(Unresolved::new(format!("{directive} needs a text and found {found}")))
+        Err(Unresolved::new(format!("{directive} needs a string and found {found}")))
     }
 }
 

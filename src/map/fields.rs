@@ -93,7 +93,7 @@ impl Fields {
     /// Replaces the expression of the field of this name.
     pub(super) fn set(&mut self, name: &str, json: &Value) -> Result<(), Vec<MappingFault>> {
         let Some(field) = Field::ALL.into_iter().find(|field| field.name() == name) else {
-            let problem = "is no field of the action".to_owned();
+            let problem = "is not a field of the action".to_owned();
             return Err(vec![MappingFault { path: name.to_owned(), problem }]);
         };
         let expression = Expression::compile(json, name)?;
@@ -203,7 +203,7 @@ pub(super) struct Found<'a> {
 impl Found<'_> {
     /// A non-empty text, if there is one.
     pub(super) fn text(&self) -> Result<Option<Cow<'_, str>>, Rejection> {
-        self.coerced(coercion::text, "a text")
+        self.coerced(coercion::text, "a string")
     }
 
     /// A required text of at most [`NAME_BYTES`] that `parse` accepts; `takes` describes what it accepts.
@@ -225,7 +225,7 @@ impl Found<'_> {
         if self.text()?.is_some_and(|text| has_template_braces(&text)) {
             return Err(self.unrendered("audiences"));
         }
-        self.parsed("a text", parse)
+        self.parsed("a string", parse)
     }
 
     /// An object, if there is one.
@@ -251,8 +251,8 @@ impl Found<'_> {
         let Some(value) = value.as_deref() else { return Ok(None) };
         coerce(value).map_err(|Unfit(found)| {
             let detail = format!(
-                "{name} must be {wanted} but it is {found} ({expression}): correct mapping.{name}, or what is \
-                 sent there."
+                "{name} must be {wanted} but it is {found} ({expression}): correct \
+                 mapping.{name}, or the value that is sent there."
             );
             Rejection::new(Reason::InvalidField, detail)
         })
@@ -262,7 +262,8 @@ impl Found<'_> {
     pub(super) fn missing(&self) -> Rejection {
         let Self { name, expression, .. } = self;
         let detail = format!(
-            "{name} is required and has no value ({expression}): correct mapping.{name}, or what is sent there."
+            "{name} is required and has no value ({expression}): correct mapping.{name}, or the \
+             value that is sent there."
         );
         Rejection::new(Reason::MissingField, detail)
     }
@@ -277,8 +278,8 @@ impl Found<'_> {
     pub(super) fn unrendered(&self, whose: &str) -> Rejection {
         let Self { name, expression, .. } = self;
         let detail = format!(
-            "{name} still has the braces of a template, {{{{ or }}}}, so that many {whose} would be one \
-             ({expression}): correct mapping.{name}, or what is sent there."
+            "{name} still has the braces of a template, {{{{ or }}}}, which would \
+             merge many {whose} into one ({expression}): correct mapping.{name}, or the value that is sent there."
         );
         Rejection::new(Reason::InvalidField, detail)
     }
@@ -287,7 +288,8 @@ impl Found<'_> {
     pub(super) fn invalid(&self, takes: &str) -> Rejection {
         let Self { name, expression, .. } = self;
         let detail = format!(
-            "{name} must be {takes} ({expression}): correct mapping.{name}, or what is sent there."
+            "{name} must be {takes} ({expression}): correct mapping.{name}, or the value that is \
+             sent there."
         );
         Rejection::new(Reason::InvalidField, detail)
     }
@@ -296,8 +298,8 @@ impl Found<'_> {
 /// The rejection for a text called `name` that comes `from` there and is longer than `most` bytes.
 pub(super) fn too_long(name: &str, most: usize, from: impl Display) -> Rejection {
     let detail = format!(
-        "{name} is longer than {most} bytes, the most that is taken ({from}): shorten it where it is set, \
-         or map another field."
+        "{name} is longer than the limit of {most} bytes ({from}): shorten it where it is set, or \
+         map another field."
     );
     Rejection::new(Reason::FieldTooLong, detail)
 }
@@ -374,6 +376,6 @@ mod tests {
             assert_eq!(found.text().expect("a text").as_deref(), Some(field.name()));
         }
         let faults = fields.set("segment_user", &Value::Null).expect_err("no field has this name");
-        assert_eq!(faults[0].to_string(), "segment_user is no field of the action");
+        assert_eq!(faults[0].to_string(), "segment_user is not a field of the action");
     }
 }

@@ -32,7 +32,7 @@ pub enum GlobFault {
     #[error(r"the brackets [] in the pattern are empty; write \[ for the character itself")]
     Empty,
     /// Some shells negate a set like this, others do not.
-    #[error(r"a set in the pattern starts with ! or ^; write \! or \^ for the character itself")]
+    #[error(r"a character class in the pattern starts with ! or ^; write \! or \^ for the character itself")]
     Negated,
     /// `[z-a]` matches nothing.
     #[error("a range in the pattern runs backwards")]

@@ -95,7 +95,7 @@ mod tests {
                 assert_eq!(outcome(&mappings, &event(pointer, &longest)), None, "{rule} {pointer}");
                 let said = outcome(&mappings, &event(pointer, &format!("{longest}x")));
                 let expected = format!(
-                    "field_too_long: {field} is longer than {most} bytes, the most that is taken ({from}): \
+                    "field_too_long: {field} is longer than the limit of {most} bytes ({from}): \
                      shorten it where it is set, or map another field."
                 );
                 assert_eq!(said, Some(expected), "{rule} {pointer}");

@@ -200,7 +200,7 @@ fn deletion(event: Event<'_>, arrival: Timestamp) -> Outcome {
             }
             None => (Reason::MissingField, "is required and has no value".to_owned()),
         },
-        Err(Unfit(found)) => (Reason::InvalidField, format!("must be a text but it is {found}")),
+        Err(Unfit(found)) => (Reason::InvalidField, format!("must be a string but it is {found}")),
     };
     Outcome::Rejected(Rejection::new(
         reason,
@@ -265,11 +265,14 @@ mod tests {
             |path: &str| mapping("type = 'identify'", &json!({"segment_user_id": {"@path": path}}));
         let no_key = |at: &str| {
             format!(
-                "no_context_key: The context key rule user_id_only found no identifier (looked at {at}): map one of them, or choose another rule by mapping.context_key."
+                "no_context_key: The context key rule user_id_only found no identifier (looked at \
+                 {at}): map one of them, or choose another rule with mapping.context_key."
             )
         };
         let missing = no_key("segment_user_id");
-        let invalid = "invalid_field: segment_user_id must be a text but it is an object ($.traits): correct mapping.segment_user_id, or what is sent there.";
+        let invalid = "invalid_field: segment_user_id must be a string but it is an object \
+                       ($.traits): correct mapping.segment_user_id, or the value that is sent \
+                       there.";
         let both = format!("{missing} Another mapping says {invalid}");
         let rows = [
             (vec![preset(), plan()], "identify", vec!["user ada ada", "user pro ada"], None),

@@ -32,8 +32,8 @@ fn detail(event: &Map<String, Value>, kind: Option<&Value>) -> &'static str {
         "A batch of the Tracking API was posted to a webhook's path: send it to /v1/batch, with a write key \
          of segment.write_keys."
     } else if is_kind("audiencelist") {
-        "An audiencelist is another vendor's and no event of Segment's: connect a Segment audience to this \
-         URL instead."
+        "An audiencelist comes from another vendor and is not a Segment event: connect a Segment \
+         audience to this URL instead."
     } else if is_text("body") {
         "The event is form-encoded text inside `body`: set the content type of the Extensible Webhook in \
          Segment to application/json."
@@ -41,17 +41,17 @@ fn detail(event: &Map<String, Value>, kind: Option<&Value>) -> &'static str {
         "A call of Webhook Audiences was posted to the events' path: in Segment, set the URLs to create and \
          get audiences to this path followed by /audiences/create and /audiences/get."
     } else if holds("json") {
-        "The event stands inside `json` beside other fields: in Segment, let the webhook send nothing but the \
-         event."
+        "The event is wrapped in `json` beside other fields: in Segment, let the webhook send \
+         nothing but the event."
     } else if holds("data") {
-        "The event stands inside `data`: in Segment's mapping of the destination, let the data be the whole \
-         event ($.), and let nothing wrap it on its way."
+        "The event is wrapped in `data`: in Segment's mapping of the destination, let the data be \
+         the whole event ($.), and let nothing wrap it on its way."
     } else if holds("payload") {
-        "The event stands inside `payload`: let the function or proxy in front send what is inside of it, \
-         as it is."
+        "The event is wrapped in `payload`: let the function or proxy in front send only the \
+         content of `payload`, unchanged."
     } else if kind.is_some() {
-        "The type is none of Segment's (identify, track, group, page, screen, alias, delete): let Segment send \
-         its events as they are, or select this type by mapping.subscribe."
+        "The type is not one of Segment's (identify, track, group, page, screen, alias, delete): \
+         let Segment send its events as they are, or select this type by mapping.subscribe."
     } else {
         "The event has no type: in Segment's mapping of the destination, let the data be the whole event ($.), \
          or select what is sent by mapping.subscribe."
@@ -69,12 +69,12 @@ mod tests {
         let table = [
             (json!({}), "the whole event ($.)"),
             (json!({"batch": [{"type": "track"}], "sentAt": 1}), "/v1/batch"),
-            (json!({"data": [{"type": "track"}]}), "inside `data`"),
-            (json!({"payload": {"type": "track"}}), "inside `payload`"),
+            (json!({"data": [{"type": "track"}]}), "in `data`"),
+            (json!({"payload": {"type": "track"}}), "in `payload`"),
             (json!({"body": "type=track&userId=a"}), "application/json"),
             (json!({"type": "audiencelist", "properties": {}}), "another vendor"),
             (json!({"audienceName": "VIP"}), "/audiences/create"),
-            (json!({"json": {"type": "track"}, "x": 1}), "inside `json`"),
+            (json!({"json": {"type": "track"}, "x": 1}), "in `json`"),
             (json!({"type": "Identify"}), "mapping.subscribe"),
             (json!({"type": 7}), "mapping.subscribe"),
             (json!({"type": null, "userId": "a"}), "mapping.subscribe"),

@@ -118,8 +118,8 @@ impl Rejection {
     pub fn unreadable() -> Self {
         Self::new(
             Reason::Unreadable,
-            "The event is not valid JSON: broken syntax, text that is not Unicode, or nested too deep. Let \
-             Segment send it as application/json.",
+            "The event is not valid JSON: broken syntax, text that is not Unicode, or nested too \
+             deeply. Let Segment send it as application/json.",
         )
     }
 
@@ -205,8 +205,8 @@ mod tests {
         let text = Rejection::unreadable().to_string();
         assert_eq!(
             text,
-            "unreadable_event: The event is not valid JSON: broken syntax, text that is not Unicode, or nested \
-             too deep. Let Segment send it as application/json."
+            "unreadable_event: The event is not valid JSON: broken syntax, text that is not \
+             Unicode, or nested too deeply. Let Segment send it as application/json."
         );
     }
 

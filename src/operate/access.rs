@@ -154,17 +154,16 @@ impl Refusal {
         let send = "send one of admin.tokens as Authorization: Bearer";
         let (status, detail) = match self {
             Self::CrossOrigin => {
-                (StatusCode::FORBIDDEN, "a web page of another origin may change nothing")
+                (StatusCode::FORBIDDEN, "a web page of another origin may not change anything")
             }
             Self::ForeignHost => (
                 StatusCode::FORBIDDEN,
-                "this listener answers only to a loopback name as Host and Origin",
+                "without admin.tokens, this listener only answers requests whose Host and Origin are loopback names",
             ),
             Self::NoToken | Self::WrongToken => (StatusCode::UNAUTHORIZED, send),
             Self::ReadOnly => (
                 StatusCode::FORBIDDEN,
-                "this is one of admin.read_tokens, which may look and change nothing; send one of \
-                 admin.tokens",
+                "this is one of admin.read_tokens, which are read-only; send one of admin.tokens",
             ),
         };
         Problem::new(status, detail)

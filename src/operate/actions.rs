@@ -83,7 +83,7 @@ fn environment_of<'a>(
         _ => {
             let names: Vec<_> = found.iter().map(|of| of.destination.as_str()).collect();
             let names = names.join(", ");
-            Err(format!("{CLIENT_ID} stands for several configured destinations: {names}"))
+            Err(format!("{CLIENT_ID} matches several configured destinations: {names}"))
         }
     }
 }

@@ -77,7 +77,7 @@ pub fn router(state: AdminState, api: Api, actions: Actions) -> Router {
 }
 
 async fn method_not_allowed() -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this route takes another method")
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this route does not accept this method")
 }
 
 /// Adds headers to every answer: `Server`, so that commands of another version can tell; and headers
@@ -92,15 +92,15 @@ pub async fn signed(mut response: Response) -> Response {
 
 /// Whether the process is alive
 #[utoipa::path(get, path = "/livez", operation_id = "livez", security(()),
-    responses((status = 200, description = "It does", body = String)))]
+    responses((status = 200, description = "The process is alive", body = String)))]
 async fn live() -> &'static str {
     "ok"
 }
 
 /// Whether events are accepted
 #[utoipa::path(get, path = "/readyz", operation_id = "readyz", security(()), responses(
-    (status = 200, description = "They are", body = String),
-    (status = 503, description = "They are not, and why", body = String),
+    (status = 200, description = "Events are accepted", body = String),
+    (status = 503, description = "Events are not accepted; the body says why", body = String),
 ))]
 async fn ready(State(state): State<Arc<AdminState>>) -> (StatusCode, &'static str) {
     match state.sources.objection() {
@@ -111,8 +111,8 @@ async fn ready(State(state): State<Arc<AdminState>>) -> (StatusCode, &'static st
 
 /// Whether events are accepted; another name of `/readyz`
 #[utoipa::path(get, path = "/healthz", operation_id = "healthz", security(()), responses(
-    (status = 200, description = "They are", body = String),
-    (status = 503, description = "They are not, and why", body = String),
+    (status = 200, description = "Events are accepted", body = String),
+    (status = 503, description = "Events are not accepted; the body says why", body = String),
 ))]
 async fn healthy(state: State<Arc<AdminState>>) -> (StatusCode, &'static str) {
     ready(state).await

@@ -178,7 +178,7 @@ fn limit(asked: Option<u32>, default: u32) -> Result<u32, Problem> {
     if (1..=MOST).contains(&limit) {
         return Ok(limit);
     }
-    Err(Problem::new(StatusCode::BAD_REQUEST, format!("limit is from 1 to {MOST}")))
+    Err(Problem::new(StatusCode::BAD_REQUEST, format!("limit must be from 1 to {MOST}")))
 }
 
 /// The query of a request that reads.
@@ -190,8 +190,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let query = Query::<T>::from_request_parts(parts, state).await;
         query.map(|Query(asked)| Self(asked)).map_err(|_| {
-            let detail =
-                "the query has a parameter that this route does not take, or a wrong value";
+            let detail = "the query has an unknown parameter or an invalid value";
             Problem::new(StatusCode::BAD_REQUEST, detail)
         })
     }
@@ -229,7 +228,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBytes {
                 let detail = "the body may have at most 2 MiB";
                 Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
             }
-            Ok(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "the body broke off")),
+            Ok(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "the body was cut off")),
             Err(_) => {
                 let detail = "the body did not arrive in time";
                 Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail))
@@ -269,7 +268,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for ExactChange<T> {
 fn understood<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     // Serde would accept an array for a struct, field by field in order.
     if body.trim_ascii_start().first() == Some(&b'[') {
-        let detail = "the body is an array, and this route takes an object";
+        let detail = "the body is an array, and this route expects an object";
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     json::from_slice(body).map_err(|error| Problem::unreadable(&error))
@@ -279,7 +278,7 @@ fn understood<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
 fn audience_id(text: Option<&String>) -> Result<Option<AudienceId>, Problem> {
     let parse = |text: &String| {
         let empty =
-            || Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "an audience id is not empty");
+            || Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "an audience id must not be empty");
         AudienceId::new(text).ok_or_else(empty)
     };
     text.map(parse).transpose()

@@ -147,8 +147,8 @@ pub fn report(
                 at => instant(at),
             };
             let what = format!(
-                "a deletion as of {as_of}: the person is taken out of every audience of the \
-                 destination that they have not entered later"
+                "a deletion as of {as_of}: the person is removed from every audience of the \
+                 destination that they have not entered since"
             );
             ("accepted", Some(what), true)
         }
@@ -171,7 +171,7 @@ fn time_report(event: &Exact, arrival: Timestamp) -> TimeReport {
     let event_at = from.is_some().then(|| instant(at));
     let from = from.unwrap_or("arrival");
     let doubt = doubt.map(|(field, doubt)| {
-        format!("{field} does not count, because {}: {from} does", doubt.why())
+        format!("{field} is not used, because {}; {from} is used instead", doubt.why())
     });
     TimeReport { event_at, from, doubt }
 }

@@ -33,8 +33,9 @@ pub fn take_up(ledger: &dyn Operations, received: &Counters) -> bool {
             if lost > 0 {
                 tracing::warn!(
                     lost,
-                    "an earlier version has left word of what was refused or of no use, and part of it is not understood: \
-                     that is forgotten until it happens again"
+                    "the record of refused and unusable requests was written by another version \
+                     and is only partly understood: the rest is not reported until it happens \
+                     again"
                 );
             }
             lost == 0
@@ -42,8 +43,8 @@ pub fn take_up(ledger: &dyn Operations, received: &Counters) -> bool {
         Err(error) => {
             tracing::warn!(
                 %error,
-                "what an earlier process has left word of, as refused or of no use, cannot be read: it is forgotten \
-                 until it happens again"
+                "the previous process's record of refused and unusable requests cannot be read: \
+                 they are not reported until they happen again"
             );
             false
         }

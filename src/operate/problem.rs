@@ -44,7 +44,8 @@ impl Problem {
         let (line, column) = (error.line(), error.column());
         if error.is_data() {
             let detail = format!(
-                "the body is not a JSON object that this route takes (line {line}, column {column})"
+                "the body is not a JSON object that this route accepts (line {line}, column \
+                 {column})"
             );
             return Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
         }
@@ -64,7 +65,9 @@ impl From<LedgerError> for Problem {
         };
         let remedy = match error {
             LedgerError::UnknownAudience(_) => "; `cohortd audiences` lists them",
-            LedgerError::Retracting(_) => ", which comes first; try again when they are gone",
+            LedgerError::Retracting(_) => {
+                ", which has to finish first; try again when they are gone"
+            }
             _ => "",
         };
         Self::new(status, format!("{error}{remedy}"))

@@ -75,7 +75,8 @@ impl Unconfigured {
             included: *included,
             pending: *pending,
             remedy: format!(
-                "configure it again, and what waits is told; or cohortd drop {name} forgets it"
+                "configure it again to deliver its pending members, or forget it with cohortd \
+                 drop {name}"
             ),
         })
     }
@@ -105,9 +106,10 @@ impl ClockStatus {
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(300);
 
 /// What it means if the recorded arrival is further ahead.
-pub const CLOCK_IS_AHEAD: &str = "the ledger has recorded arrivals that are in the future now, because \
-    the clock of this machine was ahead once, or is behind: until it gets there, members who leave stay \
-    in, people who were deleted cannot return, and nothing that is old is purged";
+pub const CLOCK_IS_AHEAD: &str = "the ledger has recorded arrivals that are in the future, \
+                                  because this machine's clock was once ahead or is now behind: \
+                                  until the clock catches up, members who leave stay in, deleted \
+                                  people cannot return, and nothing old is purged";
 
 /// What to do about it.
 pub const CLOCK_REMEDY: &str = "set the clock; if it is right, stop cohortd, run cohortd ledger reset-clock, \

@@ -228,19 +228,19 @@ impl Waits {
     fn words(&self, pending: u64, is_failing: bool, has_no_space: bool) -> (String, String) {
         let members = if pending == 1 { "member waits" } else { "members wait" };
         let seconds = self.waited.as_secs();
-        let nothing = if self.is_stuck { "; no call was taken meanwhile" } else { "" };
+        let nothing = if self.is_stuck { "; no call has succeeded meanwhile" } else { "" };
         let nothing = if is_failing { "" } else { nothing };
-        let why = format!("{pending} {members} to be told, the longest for {seconds} s{nothing}");
+        let why = format!("{pending} {members} for delivery, the longest for {seconds} s{nothing}");
         let remedy = if has_no_space {
-            "nothing is lost: it goes on when the disk of the ledger has space"
+            "nothing is lost: delivery continues when the ledger's disk has space"
         } else if self.is_stuck && !is_failing {
-            "nothing is lost: see whether launchdarkly.base_url can be reached from here and answers, and what \
-             LaunchDarkly's status page says"
+            "nothing is lost: check whether launchdarkly.base_url can be reached from here and \
+             answers, and LaunchDarkly's status page"
         } else if is_failing {
-            "nothing is lost: what keeps the audiences named here from being taken says what to do"
+            "nothing is lost: see the failing audiences named here, each with what to do"
         } else {
-            "nothing is lost, and it goes on by itself; if it does not get less, compare the rate limits here \
-             with delivery.concurrency and delivery.max_batch"
+            "nothing is lost, and delivery continues by itself; if the backlog does not shrink, \
+             compare the rate limits here with delivery.concurrency and delivery.max_batch"
         };
         (why, remedy.to_owned())
     }

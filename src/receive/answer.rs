@@ -200,8 +200,9 @@ impl Refusal {
         match self {
             Self::NotFound => (
                 StatusCode::NOT_FOUND,
-                "not_found: nothing lives at this path: the URL of a webhook ends with /segment/ and the name of a \
-                 destination or route, and /v1/ wants segment.write_keys",
+                "not_found: there is nothing at this path: the URL of a webhook ends with \
+                 /segment/ and the name of a destination or route, and /v1/ needs \
+                 segment.write_keys",
             ),
             Self::UnknownDestination => (
                 StatusCode::NOT_FOUND,
@@ -209,13 +210,13 @@ impl Refusal {
             ),
             Self::MethodNotAllowed => (
                 StatusCode::METHOD_NOT_ALLOWED,
-                "method_not_allowed: events are taken by POST, PUT and PATCH, probes by GET and HEAD: \
-                 choose one of them in Segment",
+                "method_not_allowed: events are accepted with POST, PUT or PATCH, probes with GET \
+                 or HEAD: choose one of them in Segment",
             ),
             Self::OriginNotListed => (
                 StatusCode::METHOD_NOT_ALLOWED,
-                "origin_not_listed: segment.cors_origins of no destination lists the origin of this page: add it there \
-                 as the browser writes it",
+                "origin_not_listed: no destination lists the origin of this page in \
+                 segment.cors_origins: add it there as the browser writes it",
             ),
             Self::Unauthenticated => (
                 StatusCode::UNAUTHORIZED,
@@ -224,23 +225,24 @@ impl Refusal {
             ),
             Self::SourceNotAllowed => (
                 StatusCode::FORBIDDEN,
-                "source_not_allowed: this destination takes no requests from this address: see \
-                 segment.allowed_sources and listen.trusted_proxies",
+                "source_not_allowed: this destination does not accept requests from this address: \
+                 see segment.allowed_sources and listen.trusted_proxies",
             ),
             Self::BatchNotAllowed => (
                 StatusCode::BAD_REQUEST,
-                "batch_not_allowed: this destination takes one event a request: switch batching off in \
-                 Segment, or set segment.allow_batches",
+                "batch_not_allowed: this destination accepts one event per request: switch \
+                 batching off in Segment, or set segment.allow_batches",
             ),
             Self::Disabled => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "disabled: this destination, or one that this path feeds, is switched off for now: \
-                 see its key enabled",
+                "disabled: this destination, or one that this path feeds, is switched off for now \
+                 (enabled = false)",
             ),
             Self::TooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
-                "too_large: the body exceeds the size limit (listen.body_limit_mib, less without a credential), or what \
-                 is made of it listen.body_budget_mib: send smaller batches",
+                "too_large: the body exceeds the size limit (listen.body_limit_mib, less without \
+                 a credential), or needs more memory than listen.body_budget_mib: send smaller \
+                 batches",
             ),
             Self::TooManyEvents => (
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -251,22 +253,23 @@ impl Refusal {
                 "body_timeout: the body did not arrive in time (listen.body_timeout_ms)",
             ),
             Self::BodyBroken => {
-                (StatusCode::BAD_REQUEST, "bad_body: the body broke off, or is framed badly")
+                (StatusCode::BAD_REQUEST, "bad_body: the body was cut off, or is framed badly")
             }
             Self::NotPacked => (
                 StatusCode::BAD_REQUEST,
-                "not_packed: the body is not packed as its Content-Encoding says (deflate is the zlib format): \
-                 let the sender, or the proxy in front, name what it uses",
+                "not_packed: the body is not compressed as its Content-Encoding says (deflate is \
+                 the zlib format): let the sender, or the proxy in front, name the encoding it \
+                 uses",
             ),
             Self::PackedShort => (
                 StatusCode::BAD_REQUEST,
-                "packed_short: the packed body has come whole, but what is packed in it breaks off: let the \
-                 sender finish its stream before it sends it",
+                "packed_short: the body arrived complete, but its compressed stream ends early: \
+                 let the sender finish the stream before sending it",
             ),
             Self::PackedBroken => (
                 StatusCode::BAD_REQUEST,
-                "packed_broken: the packed body is damaged: its checksum or its content is wrong, or something \
-                 stands behind its end",
+                "packed_broken: the compressed body is damaged: its checksum or its content is \
+                 wrong, or there is data after its end",
             ),
             Self::BadJson => (
                 StatusCode::BAD_REQUEST,
@@ -275,15 +278,16 @@ impl Refusal {
             ),
             Self::UnknownEncoding => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "unknown_encoding: a body is plain, gzip or deflate",
+                "unknown_encoding: the body must be uncompressed, gzip or deflate",
             ),
             Self::BadAudience => (
                 StatusCode::BAD_REQUEST,
-                "bad_audience: an audience is created by audienceName and asked for by externalId",
+                "bad_audience: creating an audience needs audienceName, getting one needs \
+                 externalId",
             ),
             Self::TooMany => (
                 StatusCode::TOO_MANY_REQUESTS,
-                "too_many: too many calls at once (segment.max_requests_per_s), try again",
+                "too_many: too many requests per second (segment.max_requests_per_s), try again",
             ),
             Self::Busy => (
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -107,7 +107,8 @@ impl PublicState {
             count,
             origin,
             remedy = "if the page is yours, add its origin to segment.cors_origins",
-            "preflights were refused: segment.cors_origins does not list the origin of the page"
+            "CORS preflight requests were refused: segment.cors_origins does not list the origin \
+             of the page"
         );
     }
 }
@@ -202,7 +203,7 @@ mod tests {
                 let vary = response.headers().get("vary").map(HeaderValue::as_bytes);
                 assert_eq!(vary, is_configured.then_some(&b"origin"[..]), "{doors:?} {path}");
                 let text = text_of(response).await;
-                assert!(text.contains("origin_not_listed: segment.cors_origins"), "{text}");
+                assert!(text.contains("origin_not_listed: no destination"), "{text}");
             }
         }
         let plain = asked(&public(&["shop"]), http::Request::get("/v1/t"), "").await;

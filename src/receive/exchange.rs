@@ -49,7 +49,7 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            tracing::error!("a request ended in a panic; its sender will try again");
+            tracing::error!("the task of a request panicked; the sender of the request will retry");
         }
         self.connection.ended(self.number, self.is_answered);
     }

@@ -30,10 +30,10 @@ pub enum HandInError {
     #[error("the body is not JSON")]
     NotJson,
     /// It is not an event, or several.
-    #[error("the body is not one event: a JSON object")]
+    #[error("the body is not one event (a JSON object)")]
     NotOneEvent,
     /// It could not be made durable.
-    #[error("the ledger did not take the event")]
+    #[error("the ledger did not accept the event")]
     Ledger(#[from] LedgerError),
 }
 

@@ -93,7 +93,10 @@ impl Heavy {
             done.map(|done| (received, done))
         });
         working.await.unwrap_or_else(|failure| {
-            tracing::error!(panicked = failure.is_panic(), "a body could not be read");
+            tracing::error!(
+                panicked = failure.is_panic(),
+                "the task that was reading a body failed"
+            );
             Err(Refusal::Unavailable)
         })
     }

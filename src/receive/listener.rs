@@ -150,7 +150,7 @@ pub async fn serve(
         }
     };
     drop(acceptor); // new connections are refused from here on
-    tracing::info!(%address, connections = connections.len(), "accepts no more connections");
+    tracing::info!(%address, connections = connections.len(), "no longer accepting connections");
     while connections.join_next().await.is_some() {}
     outcome
 }

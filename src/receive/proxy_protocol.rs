@@ -43,12 +43,13 @@ impl Malformed {
                 "its line is not PROXY, a family (TCP4, TCP6 or UNKNOWN), two addresses and two ports, or is too long"
             }
             Self::Address => {
-                "its line has an address or a port that is none, or is not of the family that it names"
+                "its line has an invalid address or port, or one that is not of the family it \
+                 names"
             }
-            Self::Version => "it has the signature of version 2 and the number of another one",
+            Self::Version => "it has the signature of version 2 but another version number",
             Self::Command => "its command is neither LOCAL nor PROXY",
-            Self::Short => "it is too short for addresses of the family that it names",
-            Self::Many => "too many others stand in front of it",
+            Self::Short => "it is too short for the addresses of the family it names",
+            Self::Many => "it follows too many others",
         }
     }
 }

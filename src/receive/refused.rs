@@ -397,7 +397,8 @@ impl AtPath {
                 reason,
                 why,
                 remedy,
-                "connections were closed at their first bytes, and Segment tries for a few hours only"
+                "connections were closed at their first bytes; Segment retries for a few hours \
+                 only"
             );
         } else if self.cause.refusal.is_misled() {
             tracing::warn!(
@@ -407,7 +408,8 @@ impl AtPath {
                 credential,
                 why,
                 remedy,
-                "requests that look like Segment's were refused, and come again for a few hours only"
+                "requests that look like Segment's were refused; Segment retries them for a few \
+                 hours only"
             );
         } else {
             tracing::warn!(
@@ -417,7 +419,7 @@ impl AtPath {
                 credential,
                 why,
                 remedy,
-                "requests that look like Segment's were refused, and will not come again"
+                "requests that look like Segment's were refused; Segment will not retry them"
             );
         }
     }

@@ -229,7 +229,7 @@ impl Certificates {
             Ok(pair) => {
                 let lifetime = lifetime(pair.not_after_s);
                 *self.server.write().unwrap_or_else(PoisonError::into_inner) = pair;
-                tracing::info!(%certificate, %lifetime, "the certificate was read again");
+                tracing::info!(%certificate, %lifetime, "certificate reloaded");
             }
             Err(faults) => {
                 let faults = told(&faults);
@@ -280,7 +280,7 @@ pub fn told(faults: &TlsFaults) -> String {
 pub fn chain_of(fault: &TlsFault) -> String {
     let cause = match fault {
         TlsFault::Unusable(rustls::Error::InvalidCertificate(CertificateError::BadEncoding)) => {
-            let words = "it is no X.509 certificate of version 3: have it issued again";
+            let words = "it is not an X.509 version 3 certificate: have it reissued";
             Some(words.to_owned())
         }
         fault => std::error::Error::source(fault).map(ToString::to_string),

@@ -227,7 +227,8 @@ impl PublicState {
                 destination.name = door.names(),
                 requests,
                 error = error.map(|error| error as &dyn std::error::Error),
-                "events were answered 503: the ledger did not take them{}",
+                "requests were answered 503, the latest for this destination: the ledger did not accept \
+                 their events{}",
                 if error.is_some() { "" } else { " in time" }
             );
         }

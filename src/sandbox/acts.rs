@@ -53,27 +53,27 @@ const ACTS: [Act; 5] = [
     Act {
         trouble: Trouble::Outage,
         begins: "1. LaunchDarkly is down: it answers every call with 503.
-   Events go on to be taken; \"waiting to be told\" goes up. The dashboard names
-   the cause, and so does: cohortd status",
+   Events are still accepted; \"waiting for delivery\" goes up. The dashboard
+   names the cause, and so does: cohortd status",
         lasts: Duration::from_secs(10),
-        ends: "   It is back. What waited is told, in a few large calls, and nothing is lost.",
+        ends: "   It is back. What waited is sent in a few large calls, and nothing is lost.",
     },
     Act {
         trouble: Trouble::FewCalls,
-        begins: "2. LaunchDarkly takes two calls in five seconds, and says so in its headers.
-   cohortd keeps within that: it sends fewer calls with more members in each.
-   Watch \"API calls\" slow down while nobody waits for long.",
+        begins: "2. LaunchDarkly allows two calls in five seconds, and says so in its headers.
+   cohortd stays within that: it makes fewer calls with more members in each.
+   Watch \"API calls\" slow down while no member waits for long.",
         lasts: Duration::from_secs(12),
-        ends: "   The limit is the usual one again.",
+        ends: "   The usual rate limit applies again.",
     },
     Act {
         trouble: Trouble::RefusedMember,
         begins: "3. Twenty guests enter \"Beta testers\", and LaunchDarkly refuses guest_13: it
-   answers 400 to a whole call with that member in it. cohortd halves the call
+   answers 400 to a whole call with that member in it. cohortd splits the call
    until the member is alone and parks it; the other 19 are in. Look at:
    cohortd parked list sandbox",
         lasts: Duration::from_secs(10),
-        ends: "   LaunchDarkly would take guest_13 now. An operator types:
+        ends: "   LaunchDarkly would accept guest_13 now. An operator types:
    cohortd parked requeue sandbox   (done for you: 20 members)",
     },
     Act {

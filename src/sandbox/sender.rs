@@ -35,7 +35,7 @@ pub enum PostError {
         answer: String,
     },
     /// Not accepted after the last attempt.
-    #[error("a sample event was not taken: {0}")]
+    #[error("a sample event was not accepted: {0}")]
     GivenUp(String),
     /// A request panicked.
     #[error("a request panicked")]

@@ -55,22 +55,22 @@ pub enum SandboxError {
     #[error("the sandbox cannot be configured")]
     Config(#[source] Faults),
     /// The HTTP client cannot be built.
-    #[error("there is no HTTP client")]
+    #[error("the HTTP client cannot be built")]
     Client(#[source] reqwest::Error),
     /// The daemon did not start, or ended by itself.
     #[error(transparent)]
     Service(#[from] ServiceError),
     /// The daemon did not accept the traffic.
-    #[error("the traffic cannot be posted")]
+    #[error("the sample traffic cannot be posted")]
     Post(#[from] PostError),
     /// The ledger could not be queried for the progress of delivery.
-    #[error("the ledger cannot be looked at")]
+    #[error("the ledger cannot be read")]
     Ledger(#[from] LedgerError),
     /// Standard output cannot be written to.
     #[error("standard output cannot be written")]
     Output(#[source] std::io::Error),
     /// The daemon did not accept every sample event.
-    #[error("of {sent} events {accepted} were accepted")]
+    #[error("only {accepted} of {sent} events were accepted")]
     NotAccepted {
         /// Events posted.
         sent: u64,
@@ -78,7 +78,9 @@ pub enum SandboxError {
         accepted: u64,
     },
     /// The segments differ from the audiences.
-    #[error("the segments differ: {missing} members are missing and {unexpected} too many")]
+    #[error(
+        "the segments differ: {missing} members are missing, and {unexpected} should not be there"
+    )]
     Differs {
         /// In an audience and not in its segment.
         missing: usize,

@@ -52,14 +52,14 @@ pub(super) fn introduction(places: &Places<'_>) -> String {
         places;
     format!(
         "\
-cohortd sandbox: nothing here leaves this machine, and nothing of it stays.
+cohortd sandbox: nothing leaves this machine, and nothing is kept afterwards.
 
   Segment (sample traffic)  -- webhooks -->  cohortd  -- API calls -->  LaunchDarkly (a stand-in)
 
   cohortd takes events at   {webhook}
   signed with the secret    {shared_secret}
   its dashboard is at       {dashboard}
-  LaunchDarkly is played at {launchdarkly}
+  the stand-in listens at   {launchdarkly}
 
 People enter and leave two audiences. Segment posts every change twice, as an Identify and as a
 Track. cohortd stores it, answers, and brings LaunchDarkly's segments up to date in batches.
@@ -68,12 +68,12 @@ Take part while this runs. This puts ada into the segment \"Beta testers\":
 
 curl -i {webhook} -H 'X-Signature: {signature}' -d '{event}'
 
-The commands can be pointed at it, in another terminal:
+To use the commands with it, in another terminal:
 
 export COHORTD_ADMIN__ADDRESS={admin}
 cohortd status        # from here: cargo run --release -- status
 
-What to do next: \"Set up\" in README.md. Ctrl-C ends this.
+What to do next: \"Set up\" in README.md. Ctrl-C stops the sandbox.
 
 "
     )
@@ -89,10 +89,10 @@ fn block(scene: &Scene) -> Vec<String> {
             counted(calls.members, "member"),
             counted(calls.total, "API call")
         ),
-        format!("  waiting to be told     {}", counted(*waiting, "member")),
+        format!("  waiting for delivery   {}", counted(*waiting, "member")),
         format!("  latest change          {}", latest.as_deref().unwrap_or("none yet")),
         String::new(),
-        format!("  {:<28} {:>8}  some of them", "segment in LaunchDarkly", "members"),
+        format!("  {:<28} {:>8}  for example", "segment in LaunchDarkly", "members"),
     ];
     lines.extend(segments.iter().map(|Glimpse { name, members, some }| {
         let more = if *members > some.len() { ", …" } else { "" };
@@ -154,7 +154,7 @@ pub(super) fn summary(scene: &Scene, verdict: &Verdict) -> String {
     let result = match verdict {
         Verdict::NotCompared { waiting } => {
             format!(
-                "  not compared: LaunchDarkly is still to be told {}\n",
+                "  not compared, because these still wait for delivery: {}\n",
                 counted(*waiting, "member")
             )
         }
@@ -256,7 +256,7 @@ mod tests {
         for expected in [
             "received from Segment  1,239 events\n",
             "598 members in 31 API calls\n",
-            "waiting to be told     7 members\n",
+            "waiting for delivery   7 members\n",
             "user_0000042 left Cart abandoners\n",
             "  Beta testers                        1  ada\n",
         ] {
@@ -281,7 +281,7 @@ mod tests {
             (Verdict::Compared(vec![difference]), "DIFFERS aud_1: 3 missing, 1 too many"),
             (
                 Verdict::NotCompared { waiting: 2 },
-                "not compared: LaunchDarkly is still to be told 2 members",
+                "not compared, because these still wait for delivery: 2 members",
             ),
         ];
         for (verdict, expected) in verdicts {

@@ -77,7 +77,7 @@ impl Shared {
 
 /// The condition of [`StandIn::until`] did not hold in time.
 #[derive(Debug, thiserror::Error)]
-#[error("not so within {deadline:?}; calls so far: {calls:?}")]
+#[error("the condition was not met within {deadline:?}; calls so far: {calls:?}")]
 pub struct DeadlinePassed {
     deadline: Duration,
     calls: CallCounts,

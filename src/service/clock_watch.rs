@@ -34,7 +34,7 @@ pub(super) fn watch(
 fn say(finding: Finding) {
     match finding {
         Finding::Stepped { seconds } => {
-            warn!(seconds, "the clock of this machine was set by more than five minutes");
+            warn!(seconds, "the system clock was stepped by more than five minutes");
         }
         Finding::ArrivalAhead(ahead) => {
             error!(
@@ -44,6 +44,6 @@ fn say(finding: Finding) {
                 "the clock of the ledger is ahead"
             );
         }
-        Finding::CaughtUp => info!("the clock has caught up with the ledger"),
+        Finding::CaughtUp => info!("the system clock has caught up with the ledger"),
     }
 }

@@ -11,7 +11,7 @@ use crate::membership::DestinationName;
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
     /// The port is taken, or the address does not belong to this machine.
-    #[error("cannot listen on {address}, as {key} says")]
+    #[error("cannot listen on {address} ({key})")]
     Bind {
         /// The configuration key that names the address.
         key: &'static str,
@@ -25,7 +25,7 @@ pub enum ServiceError {
     #[error("the ledger cannot be opened")]
     Open(#[from] OpenError),
     /// A destination's client cannot be built.
-    #[error("destination {destination} cannot be delivered to")]
+    #[error("the LaunchDarkly client of destination {destination} cannot be built")]
     Client {
         /// The destination's name.
         destination: DestinationName,
@@ -34,16 +34,16 @@ pub enum ServiceError {
         source: ClientError,
     },
     /// A certificate or its key cannot be used, although it could when the configuration was read.
-    #[error("TLS cannot be spoken: {0}")]
+    #[error("TLS cannot be set up: {0}")]
     Tls(String),
     /// The client that exports telemetry cannot be built.
-    #[error("telemetry cannot be sent")]
+    #[error("the telemetry client cannot be built")]
     Telemetry(#[source] reqwest::Error),
     /// The thread of the couriers cannot be started.
     #[error("the couriers' thread cannot be started")]
     CourierThread(#[source] std::io::Error),
     /// The operating system does not let the daemon listen for signals.
-    #[error("signals cannot be received")]
+    #[error("signal handlers cannot be installed")]
     Signals(#[source] std::io::Error),
     /// The ledger's writer ended.
     #[error("the ledger's writer failed")]
@@ -61,7 +61,7 @@ pub enum ServiceError {
     #[error("a listener failed")]
     Listener(#[source] std::io::Error),
     /// A task ended without being asked to.
-    #[error("{0} ended by itself")]
+    #[error("{0} ended unexpectedly")]
     EndedByItself(String),
     /// A task panicked with this message.
     #[error("a task panicked: {0}")]
@@ -133,13 +133,17 @@ impl Ended {
             Self::Courier(destination, Ok(())) => {
                 ServiceError::EndedByItself(format!("the courier of {destination}"))
             }
-            Self::Exporter => ServiceError::EndedByItself("the exporter of telemetry".into()),
-            Self::History => ServiceError::EndedByItself("the history".into()),
-            Self::Note => ServiceError::EndedByItself("the note for the next start".into()),
-            Self::Log => ServiceError::EndedByItself("the thread of the log".into()),
-            Self::ClockWatch => ServiceError::EndedByItself("the watch over the clocks".into()),
-            Self::Refusals => ServiceError::EndedByItself("the log of refusals".into()),
-            Self::Watch => ServiceError::EndedByItself("the watch over a certificate".into()),
+            Self::Exporter => ServiceError::EndedByItself("the telemetry exporter".into()),
+            Self::History => ServiceError::EndedByItself("the history of counts".into()),
+            Self::Note => ServiceError::EndedByItself(
+                "the task that saves the record of refused requests".into(),
+            ),
+            Self::Log => ServiceError::EndedByItself("the log thread".into()),
+            Self::ClockWatch => ServiceError::EndedByItself("the clock watch".into()),
+            Self::Refusals => {
+                ServiceError::EndedByItself("the task that logs refused requests".into())
+            }
+            Self::Watch => ServiceError::EndedByItself("the watch on a certificate".into()),
             Self::Writer(Err(error)) => ServiceError::Writer(error),
             Self::Writer(Ok(())) => ServiceError::EndedByItself("the ledger's writer".into()),
         }

@@ -132,7 +132,7 @@ impl Occasions {
         let source = self.source.clone();
         let reading = tokio::task::spawn_blocking(move || source.read()).await;
         let Ok(Reading { config, files, .. }) = reading else {
-            return Err(NotTaken::for_cause("the reading of the configuration ended in a panic"));
+            return Err(NotTaken::for_cause("reading the configuration panicked"));
         };
         self.watched = Watched::since(files);
         config.map_err(NotTaken::from)

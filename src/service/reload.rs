@@ -60,9 +60,9 @@ impl Service {
         let reason = match &occasion {
             Occasion::Hangup => "SIGHUP",
             Occasion::FilesChanged => "its files have changed",
-            Occasion::Asked(_) => "an operator asks",
+            Occasion::Asked(_) => "an operator asked",
         };
-        debug!(reason, "the configuration is read again");
+        debug!(reason, "reloading the configuration");
         let taken = match occasions.read().await {
             Ok(config) => self.take(config, occasions).await?,
             Err(not_taken) => Err(not_taken),
@@ -71,7 +71,7 @@ impl Service {
         match &taken {
             Ok(reloaded) => self.configuration.read(!reloaded.changed.is_empty(), now),
             Err(NotTaken { text: problems, faults }) => {
-                error!(%problems, "the configuration is not taken: the one before stays");
+                error!(%problems, "configuration refused: the previous one stays in effect");
                 self.configuration.refused(occasions.file(), faults.clone(), now);
             }
         }
@@ -110,9 +110,9 @@ impl Service {
         }
         if !reloaded.needs_restart.is_empty() {
             let keys = reloaded.needs_restart.join(", ");
-            warn!(keys, "these keys have changed too, and need a restart");
+            warn!(keys, "some changed keys take effect only after a restart");
         } else if applied.is_empty() {
-            debug!("the configuration is as it was");
+            debug!("the configuration is unchanged");
         }
         Ok(Ok(reloaded))
     }
@@ -129,7 +129,7 @@ impl Service {
         while let Err(error) = self.ledger.configure(wiring::destinations(config)).await {
             let LedgerError::Unavailable(cause) = error else { return Ok(false) };
             if !std::mem::replace(&mut is_told, true) {
-                warn!(cause, "the new configuration waits until the ledger can take writes");
+                warn!(cause, "the new configuration takes effect once the ledger can take writes");
             }
             tokio::time::sleep(LEDGER_PAUSE).await;
         }

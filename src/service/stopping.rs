@@ -38,7 +38,8 @@ impl Service {
         self.wait(Part::Watching, deadline, &hurry, &mut first_failure).await;
         if !(received && delivered) {
             warn!(
-                "the grace period is over: what was under way will be sent again after the next start"
+                "the grace period is over: requests and calls in progress were cut off; their senders \
+                 retry the requests, and the calls are made again after the next start"
             );
         }
         // `hurry` does not shorten closing: a cleanly closed ledger is what makes the next start quick.
@@ -51,7 +52,7 @@ impl Service {
         if timeout_at(deadline, self.ledger.close_by(empty_logs_by)).await.is_err()
             || !self.wait(Part::Writing, deadline, &unhurried, &mut first_failure).await
         {
-            warn!("the ledger is still being closed; it is consistent all the same");
+            warn!("the ledger could not be closed in time; it is consistent all the same");
         }
         let duration_ms = whole_millis(began.elapsed());
         info!(duration_ms, "stopped");
@@ -109,7 +110,7 @@ impl Service {
         ended.map(|(_, ended)| ended).map_err(|error| match error.try_into_panic() {
             Ok(panic) => ServiceError::Panicked(panics::message(&*panic).to_owned()),
             // Tasks are never cancelled one by one, so the runtime they ran on is gone.
-            Err(_) => ServiceError::EndedByItself("the thread of the couriers".into()),
+            Err(_) => ServiceError::EndedByItself("the couriers' thread".into()),
         })
     }
 }

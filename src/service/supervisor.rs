@@ -30,7 +30,7 @@ impl Supervisor {
         match connect(&name) {
             Ok(socket) => Self { socket: Some(socket), alive_every },
             Err(error) => {
-                warn!(%error, "NOTIFY_SOCKET cannot be used: the supervisor is told nothing");
+                warn!(%error, "NOTIFY_SOCKET cannot be used: the service manager is not notified");
                 Self::default()
             }
         }
@@ -69,7 +69,7 @@ impl Supervisor {
         if let Some(socket) = &self.socket
             && let Err(error) = socket.send(message.as_bytes())
         {
-            warn!(%error, "the supervisor could not be told");
+            warn!(%error, "the service manager could not be notified");
         }
     }
 }

@@ -28,8 +28,9 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why nothing is accepted: the first text is for probes, the second, with the remedy, for operators.
 const NO_SPACE: &str = "the disk of the ledger has no space";
-const WAITS: &str = "the disk of the ledger has no space: cohortd has started, and opens the ledger as soon as there \
-    is; until then no event is accepted, and Segment repeats them for four hours";
+const WAITS: &str = "the disk of the ledger has no space: cohortd has started, and opens the \
+                     ledger as soon as there is space; until then no event is accepted, and \
+                     Segment retries for four hours";
 
 /// How long requests still being answered get once the wait is over; slower ones are cut off.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
@@ -48,7 +49,8 @@ pub(super) async fn for_ledger(
         Err(full @ OpenError::NoSpace { .. }) => {
             error!(
                 error = chain(&full),
-                "no space for the ledger: it is opened as soon as there is, and nothing is accepted"
+                "no space on the ledger's disk: the ledger cannot be opened, and no events are \
+                 accepted until there is"
             );
         }
         opened => return Ok(Some(opened?)),
@@ -72,7 +74,7 @@ pub(super) async fn for_ledger(
     let _ = timeout(LAST_ANSWERS, all_heard).await; // those cut off were never accepted
     drop(answers);
     if opened.is_some() {
-        info!("there is space for the ledger again");
+        info!("the ledger can be written again");
     }
     Ok(opened)
 }

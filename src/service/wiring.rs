@@ -161,7 +161,7 @@ pub(super) fn listener_limits(config: &Config, open_files: u64) -> [Limits; 2] {
         tracing::warn!(
             open_files,
             connections = public,
-            "listen.max_connections is more than the system's limit of open files has room for"
+            "listen.max_connections needs more open files than the system allows (RLIMIT_NOFILE)"
         );
     }
     let admin = ADMIN_CONNECTIONS.min(eighth);

@@ -142,7 +142,7 @@ fn the_lines_of_the_pages_install_the_unit_which_lasts_reloads_and_ends_well() {
         rest.copied().collect::<Vec<&str>>().join("\n")
     };
     assert!(said.contains("waiting for the first event"), "an operator's command");
-    assert!(said.contains("/root/cohortd.backup holds the ledger"), "another one");
+    assert!(said.contains("/root/cohortd.backup now holds a copy of the ledger"), "another one");
     assert_eq!(answer("mode of the ledger"), "700");
     assert_eq!(answer("core"), "0");
     let credentials = answer("credentials");

@@ -41,7 +41,7 @@ async fn a_text_at_its_limit_is_delivered_and_one_byte_more_is_rejected_in_words
     assert!(there, "nothing was cut");
 
     let too_long = key(2, KEY_BYTES + 1);
-    let said = "field_too_long: segment_user_id is longer than 8192 bytes, the most that is taken \
+    let said = "field_too_long: segment_user_id is longer than the limit of 8192 bytes \
                 ($.userId): shorten it where it is set, or map another field.";
     let event = identify(&too_long, "vip", true, NOW_MS);
     let (status, answer) = cohortd.post(&event).await.expect("an answer");
@@ -49,7 +49,7 @@ async fn a_text_at_its_limit_is_delivered_and_one_byte_more_is_rejected_in_words
     let name = identify("ada", &format!("{audience}a"), true, NOW_MS);
     let (status, answer) = cohortd.post(&name).await.expect("an answer");
     let reason = answer["rejected"][0]["reason"].as_str().expect("text");
-    let id = "field_too_long: segment_audience_id is longer than 2048 bytes";
+    let id = "field_too_long: segment_audience_id is longer than the limit of 2048 bytes";
     assert!(status == 400 && reason.starts_with(id), "{status} {reason}");
 
     let batch = [identify("bob", "vip", true, NOW_MS), event.clone()];

@@ -59,7 +59,7 @@ async fn what_is_wrong_with_a_certificate_is_said_with_its_remedy() {
     let _ = rustls::crypto::ring::default_provider().install_default(); // another test may have installed it
     let (known, unknown) = (authority("known"), authority("unknown"));
     let rows = [
-        (authority("alone"), "it shows the certificate of a CA as its own"),
+        (authority("alone"), "it presents the certificate of a CA as its own"),
         (signed(&unknown, "localhost", 2100), "signed by a CA that is not known here"),
         (signed(&known, "localhost", 2020), "it has to be renewed"),
         (signed(&known, "elsewhere.example", 2100), "its certificate is for another name"),

@@ -48,16 +48,12 @@ async fn an_address_that_cannot_be_listened_at_is_told() {
     std::fs::create_dir(installation.ledger_path()).expect("it is ours");
     for key in ["listen.address", "admin.address"] {
         installation.set("admin.tokens", "planted-admin-token").set(key, ELSEWHERE);
-        let why = format!("cannot listen on {ELSEWHERE}, as {key} says: Cannot assign requested");
+        let why = format!("cannot listen on {ELSEWHERE} ({key}): Cannot assign requested");
         both_refuse(&installation, 69, &why);
         let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = taken.local_addr().expect("it is bound").to_string();
         installation.set(key, &address);
-        both_refuse(
-            &installation,
-            69,
-            &format!("{address}, as {key} says: Address already in use"),
-        );
+        both_refuse(&installation, 69, &format!("{address} ({key}): Address already in use"));
         installation.set(key, "127.0.0.1:0");
     }
 }
@@ -146,7 +142,7 @@ async fn beside_a_daemon_that_runs_all_is_well() {
     installation.set("listen.address", &public).set("admin.address", &admin);
     let said = installation.types(None, &["check"]).done();
     for expected in [
-        "(there is one, and a daemon has it)\n",
+        "(there is one, in use by a daemon)\n",
         &format!(
             "public listener: http://{public} (in use, and so is the ledger: a daemon is running)\n"
         ),

@@ -197,7 +197,7 @@ async fn check_tries_the_place_of_the_ledger_and_speaks_to_programs() {
     let unusable = [("COHORTD_LEDGER__PATH", "cohortd.toml/ledger")];
     let output = cohortd(folder.path(), &["check"], &unusable).await;
     assert_eq!(code(&output), 69);
-    assert!(text(&output.stdout).contains("cohortd.toml is no directory"));
+    assert!(text(&output.stdout).contains("cohortd.toml is not a directory"));
     let output = cohortd(folder.path(), &["check", "--json"], &unusable).await;
     assert_eq!((code(&output), &said(&output)["ledger"]["usable"]), (69, &false.into()));
     assert_eq!(std::fs::read_dir(folder.path()).expect("it is ours").count(), 1, "nothing is made");

@@ -90,7 +90,7 @@ async fn a_hold_and_its_end_are_shown_within_two_seconds() {
         held["remedy"].as_str().expect("a sentence"),
         "LaunchDarkly refuses the service token",
         "status 401",
-        "Nothing is lost: events are accepted and kept; 1 member waits to be told.",
+        "Nothing is lost: events are accepted and kept; 1 member waits for delivery.",
     ] {
         assert!(verdict.contains(word), "{word}: {verdict}");
     }
@@ -211,13 +211,13 @@ async fn delivery_is_steered_and_what_was_refused_is_tried_again() {
     until_in(launchdarkly, "vip", "bad1").await;
     browser.click("role=button[name='Requeue all']").await;
     until_in(launchdarkly, "vip", "bad3").await;
-    browser.see("text=LaunchDarkly has refused nobody.").await;
+    browser.see("text=LaunchDarkly has refused no member.").await;
 
     browser.click("role=button[name='Pause delivery…']").await;
     browser.click("role=dialog >> role=button[name='Pause']").await;
     browser.see("h1:text-is('paused')").await;
     enter(cohortd, "vip", &["dan"]).await;
-    browser.see("text=1 member waits to be told").await;
+    browser.see("text=1 member waits for delivery").await;
     browser.click("role=button[name='Resume delivery']").await;
     until_in(launchdarkly, "vip", "dan").await;
     browser.see("h1:text-is('ok')").await;
@@ -252,7 +252,7 @@ async fn without_a_token_the_page_shows_nothing_and_with_it_nothing_personal_is_
     assert!(!bytes.contains("production") && !bytes.contains("aud_vip"), "{bytes}");
     browser.fill("[name=token]", "another").await;
     browser.press("Enter").await;
-    browser.see("text=The daemon does not take this token.").await;
+    browser.see("text=The daemon does not accept this token.").await;
     let complaints = browser.complaints().await;
     assert!(
         complaints.iter().all(|complaint| complaint.contains("status of 401")),
@@ -342,7 +342,7 @@ async fn it_is_used_by_keyboard() {
         assert_eq!(browser.evaluate(outline).await, "solid", "the focus can be seen");
         order.push(browser.evaluate(focused).await.as_str().expect("a text").to_owned());
     }
-    let links = ["what that means", "Throughput", "Waiting", "LaunchDarkly answers in"]; // into the manual
+    let links = ["what that means", "Throughput", "Waiting", "LaunchDarkly response time"]; // into the manual
     assert_eq!(order[0], "Pause delivery…");
     assert_eq!((&order[1..5], &*order[5]), (&links.map(str::to_owned)[..], "Audiences"));
     assert_eq!(order[8], "Manage Vip");
@@ -355,7 +355,7 @@ async fn it_is_used_by_keyboard() {
         browser.press("Shift+Tab").await;
     }
     browser.press("ArrowRight").await;
-    browser.see("text=LaunchDarkly has refused nobody.").await;
+    browser.see("text=LaunchDarkly has refused no member.").await;
     assert_eq!(browser.evaluate(focused).await, "Parked");
     browser.press("End").await;
     browser.see("role=tab[name='Actions'][selected]").await;
@@ -383,7 +383,7 @@ async fn it_is_right_at_both_widths_and_in_both_schemes() {
 
     browser.open(&address(cohortd)).await;
     browser
-        .see("role=img[name='In the last hour 5 joined and 1 left, at most 5 in a minute']")
+        .see("role=img[name='In the last hour 5 entered and 1 left, at most 5 in a minute']")
         .await;
     look_at_all(browser, cohortd, "attention", &PANELS).await;
     launchdarkly.revoke(ENVIRONMENT);

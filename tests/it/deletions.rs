@@ -313,7 +313,7 @@ async fn an_entry_stamped_ahead_that_survives_a_deletion_is_shown_and_forget_tak
     let (_, metrics) = scene.cohortd().metrics("text/plain").await;
     let counted = "cohortd_deletions_outlived_total{destination=\"production\"} 1";
     assert!(metrics.lines().any(|line| line == counted), "{metrics}");
-    let said = |line: &&String| line.contains("stamped ahead of their arrival");
+    let said = |line: &&String| line.contains("event time is ahead of their arrival");
     let log = scene.cohortd().log();
     let lines: Vec<_> = log.iter().filter(said).collect();
     assert_eq!(lines.len(), 1, "{lines:?}");
@@ -335,8 +335,8 @@ async fn an_entry_stamped_ahead_that_survives_a_deletion_is_shown_and_forget_tak
 /// their number.
 async fn of_entries_that_outlive_a_deletion_there_is_a_line_a_minute() {
     let scene = Scene::new().await;
-    let message = "a deletion left entries in place that were stamped ahead of their arrival: if the person is to go all \
-                   the same, forget them";
+    let message = "deletions did not undo entries, the latest in this destination, whose event time is \
+                   ahead of their arrival: to remove a person all the same, use cohortd forget";
     let outlive = async |number: u64| {
         let user = format!("user{number}");
         scene.post(&[&enters(&user, now_ms() + 4 * MINUTE)]).await;

@@ -248,7 +248,7 @@ async fn join_all<F: Future + Unpin>(mut futures: Vec<F>) -> Vec<F::Output> {
 }
 
 /// The log messages when the disk is full, and when it no longer is.
-const FULL: [&str; 2] = ["no space for the ledger", "there is space for the ledger again"];
+const FULL: [&str; 2] = ["no space on the ledger's disk", "the ledger can be written again"];
 
 /// A daemon in its own mount namespace, with its ledger on a small disk that is removed with it.
 struct OnASmallDisk {
@@ -362,7 +362,7 @@ async fn a_full_disk_is_answered_503_until_there_is_space_again() {
     daemon.fill();
     let mut accepted = daemon.refuses().await;
     accepted.insert("first".to_owned());
-    daemon.cohortd.logged("nothing can be claimed").await;
+    daemon.cohortd.logged("no batch can be claimed from the ledger").await;
     daemon.recovers(&launchdarkly, accepted, FULL).await;
 }
 
@@ -388,7 +388,7 @@ async fn an_answer_that_finds_the_disk_full_is_written_down_when_there_is_space(
     daemon.fill();
     let mut accepted = daemon.refuses().await;
     drop(answer);
-    daemon.cohortd.logged("an answer cannot be written down").await;
+    daemon.cohortd.logged("the outcome of a call cannot be recorded in the ledger").await;
     accepted.insert("first".to_owned());
     let told_once = accepted.len() as u64 + 10;
     daemon.recovers(&launchdarkly, accepted, FULL).await;

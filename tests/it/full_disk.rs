@@ -70,7 +70,7 @@ async fn a_start_on_a_full_disk_is_not_ready_until_there_is_space() {
         installation.set("delivery.linger_ms", "20");
         let words = on_a_disk(FILL, "2m");
         let command = installation.wrapped(&wrapper(&words));
-        let cohortd = installation.start_until(command, "no space for the ledger");
+        let cohortd = installation.start_until(command, "no space on the ledger's disk");
         assert_eq!(cohortd.readyz().await, Some(503), "new {is_new}");
         assert_eq!(cohortd.probe("/livez").await, Some(200));
         is_refused(&cohortd).await;
@@ -110,7 +110,7 @@ async fn while_it_waits_for_space_every_route_of_operators_says_so() {
     installation.set("ledger.disk_reserve_mib", "0").set("admin.tokens", "planted-admin-token");
     let words = on_a_disk(FILL, "2m");
     let command = installation.wrapped(&wrapper(&words));
-    let cohortd = installation.start_until(command, "no space for the ledger");
+    let cohortd = installation.start_until(command, "no space on the ledger's disk");
     let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build();
     let client = client.expect("a plain client");
     let routes = [
@@ -196,7 +196,7 @@ async fn a_daemon_that_waits_for_space_stops_when_it_is_told_to() {
     installation.set("listen.header_timeout_ms", "60000");
     let words = on_a_disk(FILL, "1m");
     let command = installation.wrapped(&wrapper(&words));
-    let cohortd = installation.start_until(command, "no space for the ledger");
+    let cohortd = installation.start_until(command, "no space on the ledger's disk");
     let mut stalls = TcpStream::connect(cohortd.public).expect("it listens");
     stalls.write_all(b"POST /segment/production HTTP/1.1\r\nhost: x\r\n").expect("it reads");
     is_refused(&cohortd).await;
@@ -336,7 +336,7 @@ async fn a_quota_that_is_used_up_is_answered_503_and_the_daemon_goes_on() {
             break;
         }
         if refused > 0 && cohortd.readyz().await == Some(503) {
-            cohortd.logged("there is space for the ledger again").await;
+            cohortd.logged("the ledger can be written again").await;
         }
     }
     assert!(refused > 0 && accepted.len() > 60, "{refused} refused, {} accepted", accepted.len());

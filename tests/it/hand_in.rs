@@ -79,7 +79,7 @@ async fn an_event_is_taken_as_if_it_had_been_posted() {
     let both =
         |view: &View<'_>| ["ada", "bob"].iter().all(|who| view.has(ENVIRONMENT, "aud_vip", who));
     launchdarkly.until(DEADLINE, both).await.expect("delivered");
-    let line = cohortd.until_logged("operator: an event is taken").await;
+    let line = cohortd.until_logged("operator: event recorded").await;
     assert_eq!((&line["audience"], &line["accepted"]), (&json!("aud_vip"), &json!(1)));
     assert!(!line.to_string().contains("ada"), "{line}");
 

@@ -62,8 +62,8 @@ async fn export_and_check_read_beside_the_daemon_and_after_it() {
     assert_eq!(exported(&installation), expected);
     let output = ledger(&installation, &["check"]);
     assert_eq!(output.code, 0);
-    let sound =
-        "the ledger is sound: 2 members of 1 audiences, 0 waiting to be told, 0 rejected events\n";
+    let sound = "the ledger is sound: 2 members of 1 audiences, 0 waiting for delivery, 0 rejected \
+         events\n";
     assert_eq!(output.out, sound);
 }
 
@@ -243,7 +243,7 @@ async fn the_database_of_a_ledger_by_itself_is_no_backup() {
     let at = |name: &str| installation.directory.path().join(name);
     std::fs::copy(installation.ledger_path().join("ledger.db"), at("raw")).expect("it is ours");
     assert!(cohortd.stop().0.success());
-    let remedy = "`cohortd ledger backup` makes a whole copy";
+    let remedy = "`cohortd ledger backup` makes a complete copy";
     let refused = ledger(&installation, &["restore", "raw"]);
     assert_eq!(refused.code, 64, "{}", refused.out);
     assert!(refused.complaint.contains(remedy), "{}", refused.complaint);
@@ -383,7 +383,7 @@ async fn beside_a_daemon_that_merges_nothing_a_command_says_so() {
         let complaint = String::from_utf8_lossy(&output.stderr);
         note!("{complaint}");
         assert_eq!(output.status.code(), Some(69), "{complaint}");
-        for words in ["has merged nothing of what it accepted for ten seconds", " MiB free"] {
+        for words in ["has merged nothing from its journal for ten seconds", " MiB free"] {
             assert!(complaint.contains(words), "{complaint}");
         }
     }

@@ -173,13 +173,13 @@ async fn a_mapping_that_is_surely_wrong_is_warned_about_and_makes_nobody_one() {
     let cohortd = installation.start();
     let log = cohortd.log().join("\n");
     for (key, expected) in [
-        ("mapping_file", "segment_user_id.@template has braces that do not pair"),
+        ("mapping_file", "segment_user_id.@template has unbalanced braces"),
         ("mapping_file", "user_email.@liquid at line 1, column 1: there is no filter downcas"),
         (
             "mapping_file",
-            "user_emial is no field of the action, and is not looked at; did you mean user_email?",
+            "user_emial is not a field of the action, and is ignored; did you mean user_email?",
         ),
-        ("mapping_file", "segment_external_id is no field of the action, and is not looked at"),
+        ("mapping_file", "segment_external_id is not a field of the action, and is ignored"),
         (
             "mapping.segment_anonymous_id",
             "segment_anonymous_id.@case.operator must be lower or upper",
@@ -196,7 +196,7 @@ async fn a_mapping_that_is_surely_wrong_is_warned_about_and_makes_nobody_one() {
     assert_eq!(status, 400);
     assert!(reason.starts_with("invalid_field: segment_user_id still has the braces"), "{reason}");
     assert!(
-        reason.ends_with("correct mapping.segment_user_id, or what is sent there."),
+        reason.ends_with("correct mapping.segment_user_id, or the value that is sent there."),
         "{reason}"
     );
 }

@@ -161,7 +161,7 @@ async fn traffic(cohortd: &Cohortd, launchdarkly: &StandIn) {
     assert_eq!(post(&vip("ada", NOW_MS - 1)).await, 200, "an older one");
     launchdarkly.refuse_members(|user| user == REFUSED);
     assert_eq!(post(&vip(REFUSED, NOW_MS)).await, 200);
-    cohortd.until_logged("member refused: parked").await;
+    cohortd.until_logged("members refused: parked; the latest is shown").await;
     let page = serde_json::json!({"type": "page", "userId": "ada"});
     assert_eq!(post(&page).await, 200);
     let mut unclear = vip("ada", NOW_MS);

@@ -127,8 +127,7 @@ async fn a_resync_shows_how_far_it_is_and_who_waits_for_it_sees_its_end() {
     send(Signal::INT, impatient.id());
     let (code, words) = ended(impatient);
     assert_eq!(code, 130, "{words}");
-    let said =
-        " of 7000, paused: cohortd resume production lets it go on; not waiting any longer: `";
+    let said = " of 7000, paused: cohortd resume production resumes it; no longer waiting: `";
     assert!(words.contains(said), "{words}");
 
     let items = steering.until(|items| items.iter().any(|item| item["kind"] == "resync")).await;
@@ -174,7 +173,7 @@ async fn who_waits_for_a_disabled_destination_is_told_that_it_is() {
     installation.set("destinations.production.enabled", "false");
     let cohortd = installation.start();
     let (mut waits, line) = waiting(&installation, &cohortd, &["resync", "--all", "--wait"]);
-    assert_eq!(line, "0 of 1, nothing is delivered to production: it is disabled");
+    assert_eq!(line, "0 of 1, nothing is delivered to production: the destination is disabled");
     waits.kill().expect("it is our child");
     waits.wait().expect("it is our child");
     assert!(cohortd.stop().0.success());
@@ -197,7 +196,7 @@ async fn who_waits_for_few_waits_until_they_are_told() {
     steering.post("resume", json!({})).await;
     let (code, words) = ended(patient);
     assert_eq!(code, 0, "{words}");
-    assert_eq!(words.lines().last(), Some("2 of 2, nobody waits any longer"), "{words}");
+    assert_eq!(words.lines().last(), Some("2 of 2, no member is waiting"), "{words}");
     assert_eq!(launchdarkly.calls().members, 4);
 
     // Whoever loses the daemon meanwhile is told how far it was, and what becomes of the rest.
@@ -207,7 +206,7 @@ async fn who_waits_for_few_waits_until_they_are_told() {
     assert!(cohortd.stop().0.success());
     let (code, words) = ended(impatient);
     assert_eq!(code, 69, "{words}");
-    let said = "lets it go on; what is left goes on as soon as the daemon does: http";
+    let said = "resumes it; the daemon continues with the rest once it runs again: http";
     assert!(words.contains("0 of 2, paused: ") && words.contains(said), "{words}");
 }
 

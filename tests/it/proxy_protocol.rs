@@ -100,10 +100,10 @@ async fn a_load_balancer_says_where_a_connection_is_from() {
     let bad = "PROXY TCP4 192.0.2.1 10.0.0.1 4711 70000\r\n";
     assert_eq!(answer(to, &[bad.as_bytes(), &request("eve")]).await.0, 0, "it is closed");
     let status = refused(&cohortd, "bad_proxy_header").await;
-    assert!(status.to_string().contains("an address or a port that is none"), "{status}");
+    assert!(status.to_string().contains("an invalid address or port"), "{status}");
     cohortd
         .logged(
-            "connections were closed at their first bytes, and Segment tries for a few hours only",
+            "connections were closed at their first bytes; Segment retries for a few hours only",
         )
         .await;
     let (_, metrics) = cohortd.metrics("text/plain").await;
@@ -156,7 +156,8 @@ async fn a_header_that_nobody_expects_is_named_and_costs_no_event() {
     assert!(status.to_string().contains("Set listen.proxy_protocol = true"), "{status}");
     cohortd
         .logged(
-            "requests that look like Segment's were refused, and come again for a few hours only",
+            "requests that look like Segment's were refused; Segment retries them for a few hours \
+             only",
         )
         .await;
     // once it is switched off there, or on here, the path works again

@@ -17,7 +17,7 @@ use crate::harness::{
 };
 
 const NOW_MS: i64 = 1_750_000_000_000;
-const HELD: &str = "destination held: events are kept, nothing is delivered until this is mended";
+const HELD: &str = "destination held: events are kept, nothing is delivered until this is fixed";
 
 fn user(number: usize) -> String {
     format!("user{number:03}")
@@ -131,7 +131,7 @@ async fn one_refused_member_is_parked_with_launchdarklys_words_and_the_others_ar
         installation.drained().await;
         assert!(launchdarkly.calls().total < 20, "halves, not one by one");
         assert_eq!(destination(&cohortd.status().await)["state"], "attention");
-        cohortd.until_logged("member refused: parked").await;
+        cohortd.until_logged("members refused: parked; the latest is shown").await;
         assert!(cohortd.stop().0.success());
 
         let parked = installation.parked();
@@ -185,7 +185,7 @@ async fn a_refused_token_or_environment_holds_the_destination_until_it_is_mended
         enter(&cohortd, "vip", 3..6).await;
         let line = cohortd
             .until_logged(
-                "destination held: events are kept, nothing is delivered until this is mended",
+                "destination held: events are kept, nothing is delivered until this is fixed",
             )
             .await;
         assert_eq!((&line["level"], &line["status"]), (&"ERROR".into(), &status.into()));
@@ -486,14 +486,16 @@ async fn after_a_false_alarm_exactly_the_refused_are_parked() {
     until_in(&launchdarkly, "vip", (0..60).filter(|number| !marked.contains(number))).await;
     installation.drained().await;
     cohortd.until_status(|status| destination(status)["state"] == "attention").await;
-    cohortd.until_logged("many members in a row are refused: is everybody?").await; // the alarm was raised
+    cohortd
+        .until_logged("many members in a row were refused: finding out whether every member is")
+        .await; // the alarm was raised
     assert_eq!(cohortd.count_logged(HELD), 0, "and a false one");
     assert_eq!(stop_and_see_parked(cohortd, &installation), users(marked));
 }
 
 /// However many members are parked, the log reports it at once and then once a minute, with their number.
 async fn of_parked_members_there_is_a_line_a_minute() {
-    let parked = "member refused: parked";
+    let parked = "members refused: parked; the latest is shown";
     let launchdarkly = launchdarkly().await;
     let refused = |number: usize| number >= 100 && number.is_multiple_of(2);
     launchdarkly.refuse_members(move |name| {

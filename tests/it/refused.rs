@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::harness::{Cohortd, Installation, SHARED_SECRET, identify, launchdarkly};
 
 const NOW_MS: i64 = 1_750_000_000_000;
-const REFUSED: &str = "requests that look like Segment's were refused, and will not come again";
+const REFUSED: &str = "requests that look like Segment's were refused; Segment will not retry them";
 const WHERE_IT_GOES: &str = "production";
 
 /// A change to the usual configuration.
@@ -96,7 +96,7 @@ async fn each_slip_of_a_credential_is_told_from_the_others() {
     let basic = "Basic cGxhbnRlZC1iZWFyZXItdG9rZW46";
     // configuration, header, value, credential, reason
     let table: [(Change<'_>, &str, &str, &str, &str); 7] = [
-        (&nothing, "x-other", "1", "none", "shows no credential"),
+        (&nothing, "x-other", "1", "none", "carries no credential"),
         (&nothing, "x-signature", &upper, "signature", "40 lower-case hexadecimal digits"),
         (
             &nothing,
@@ -105,9 +105,9 @@ async fn each_slip_of_a_credential_is_told_from_the_others() {
             "bearer",
             "a bearer token, and none is configured",
         ),
-        (&both, "authorization", "Bearer one", "bearer", "bearer token is none of those"),
+        (&both, "authorization", "Bearer one", "bearer", "bearer token is not one of"),
         (&both, "authorization", basic, "basic", "HTTP Basic, and none is configured"),
-        (&both, "authorization", "planted-bearer-token", "other", "no scheme that is known"),
+        (&both, "authorization", "planted-bearer-token", "other", "an unknown scheme"),
         (&demands, "x-signature", &signature, "none", "lacks a bearer token"),
     ];
     for (configure, name, value, credential, why) in table {
@@ -161,7 +161,7 @@ async fn a_secret_with_what_an_editor_put_around_it_is_read_as_meant() {
     let cohortd = installation.start();
     let posted = cohortd.post_signed(event(), &event()).await.expect("an answer");
     assert_eq!(posted.0, 200, "{}", posted.1);
-    assert!(cohortd.log().iter().any(|line| line.contains("has blanks around it")));
+    assert!(cohortd.log().iter().any(|line| line.contains("has white space around it")));
 }
 
 async fn what_is_no_event_of_segments_is_rejected_with_the_setting_that_made_it_so() {

@@ -21,7 +21,7 @@ const NOW_MS: i64 = 1_750_000_000_000;
 const OTHER_ENVIRONMENT: &str = "64f0decaf";
 const OTHER_TOKEN: &str = "api-other-service-token";
 const RELOADED: &str = "configuration reloaded";
-const NOT_TAKEN: &str = "the configuration is not taken: the one before stays";
+const NOT_TAKEN: &str = "configuration refused: the previous one stays in effect";
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// A stand-in with two environments, and a daemon whose destination is in the configuration file, with the
@@ -218,7 +218,7 @@ async fn a_configuration_with_faults_changes_nothing_and_all_of_them_are_said() 
     once_more(&cohortd, NOT_TAKEN, || installation.write_config(&early)).await;
     once_more(&cohortd, RELOADED, || installation.write("admin", "planted-admin")).await;
     assert_eq!(enter(&cohortd, "production", "ada").await, 401, "the secret has changed with it");
-    let unchanged = "the configuration is as it was";
+    let unchanged = "the configuration is unchanged";
     once_more(&cohortd, unchanged, || cohortd.signal(Signal::HUP)).await;
     assert_eq!(last_logged(&cohortd, unchanged)["level"], "DEBUG");
     assert_eq!(cohortd.count_logged(RELOADED), 1);
@@ -274,7 +274,7 @@ async fn destinations_come_and_go_and_what_is_kept_of_them_stays() {
     let left = &cohortd.status().await["unconfigured"][0];
     assert_eq!((&left["name"], &left["pending"]), (&"other".into(), &1.into()), "{left}");
     let said = installation.types(Some(cohortd.admin), &["status"]).done();
-    assert!(said.contains("other IS NOT CONFIGURED any more: 2 members"), "{said}");
+    assert!(said.contains("other IS NOT CONFIGURED any more: 2 of its members"), "{said}");
 
     installation.write_config(&(alone + &other(&launchdarkly, true)));
     hang_up(&cohortd).await;
@@ -395,7 +395,7 @@ async fn level_and_admin_tokens_are_applied_and_what_is_not_is_named() {
     assert_eq!(types("planted-one", &["status"]).code, 64, "the old token is of no use any more");
     let printed = types("planted-two", &["reload"]).done();
     assert_eq!(printed, "needs a restart  ledger.cache_mib\n", "until it is started again");
-    let line = last_logged(&cohortd, "these keys have changed too, and need a restart");
+    let line = last_logged(&cohortd, "some changed keys take effect only after a restart");
     assert_eq!((&line["keys"], &line["level"]), (&"ledger.cache_mib".into(), &"WARN".into()));
     assert_eq!(enter(&cohortd, "production", "ada").await, 200);
     until_in(&launchdarkly, ENVIRONMENT, "ada").await;
@@ -442,7 +442,7 @@ async fn a_refused_configuration_is_shown_until_a_good_one_is_read() {
     assert_eq!(cohortd.status().await["configuration"]["refused_since"], since, "since then");
 
     // repaired to exactly what is in effect
-    let unchanged = "the configuration is as it was";
+    let unchanged = "the configuration is unchanged";
     once_more(&cohortd, unchanged, || installation.write_config(&good)).await;
     cohortd.until_status(|status| status["configuration"].is_null()).await;
     has("cohortd_config_refused 0.0").await;

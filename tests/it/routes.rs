@@ -139,7 +139,7 @@ async fn the_commands_know_routes() {
     let (launchdarkly, installation) = installation().await;
     let checked = installation.types(None, &["check"]).done();
     for expected in [
-        "destination inner\n  receives       nothing but what a route brings\n",
+        "destination inner\n  receives       only what a route brings\n",
         "route all\n  receives at    /segment/all on 127.0.0.1:0\n",
         "  authenticates  1 shared secret, 1 write key; any one suffices\n",
         "  feeds          production, inner\n",

@@ -250,7 +250,7 @@ async fn nothing_planted_is_logged_answered_or_shown() {
     launchdarkly.refuse_members(|user| user == REFUSED_USER);
     let refused = event(REFUSED_USER, true, NOW_MS).to_string();
     assert_eq!(heard.post_signed(&cohortd, &refused).await, 200);
-    cohortd.until_logged("member refused: parked").await;
+    cohortd.until_logged("members refused: parked; the latest is shown").await;
     heard.look(&cohortd).await;
     heard.steer(&cohortd).await;
     launchdarkly.refuse_members(|_| false);

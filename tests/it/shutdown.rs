@@ -116,7 +116,7 @@ async fn a_request_in_flight_is_finished_and_the_probe_says_not_ready_meanwhile(
     cohortd.signal(Signal::TERM);
     cohortd.logged("stopping").await;
     assert_eq!(cohortd.readyz().await, Some(503));
-    cohortd.logged("accepts no more connections").await;
+    cohortd.logged("no longer accepting connections").await;
     assert!(TcpStream::connect(cohortd.public).await.is_err(), "no newcomers");
     slow.write_all(rest.as_bytes()).await.expect("sent");
     let mut answer = String::new();
@@ -164,7 +164,7 @@ async fn a_hanging_call_does_not_hold_the_end_beyond_the_grace_period() {
     assert!(status.success(), "{status}");
     assert!(took > Duration::from_millis(900), "it was given no time: {took:?}");
     assert!(took < Duration::from_secs(2) + SLACK, "{took:?}");
-    let warning = "the grace period is over: what was under way will be sent again after the next";
+    let warning = "the grace period is over: requests and calls in progress were cut off";
     assert!(log.iter().any(|line| line.contains(warning)), "{}", log.join("\n"));
     the_next_life_delivers(launchdarkly, installation).await;
 }
@@ -238,7 +238,7 @@ async fn a_ledger_that_cannot_write_ends_the_daemon_with_70() {
     assert_eq!((status.code(), status.signal()), (Some(70), None), "{}", log.join("\n"));
     let says = |text: &str| log.iter().any(|line| line.contains(text));
     let why = "the ledger's writer failed: the ledger failed while writing: disk I/O error";
-    assert!(says("stopping, because a part of the daemon is gone"), "{}", log.join("\n"));
+    assert!(says("stopping, because a part of the daemon has failed"), "{}", log.join("\n"));
     assert!(says(&format!("cohortd ends: {why}")), "{}", log.join("\n"));
 
     let cohortd = installation.start();

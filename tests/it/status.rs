@@ -31,14 +31,14 @@ async fn status_tells_well_from_held_and_from_gone() {
 
     launchdarkly.script(|_| Fault::status(401));
     cohortd.post(&identify("ada", "vip", true, NOW_MS)).await.expect("an answer");
-    let held = "destination held: events are kept, nothing is delivered until this is mended";
+    let held = "destination held: events are kept, nothing is delivered until this is fixed";
     cohortd.logged(held).await;
     let (code, text) = told();
     assert_eq!(code, 75, "{text}");
     assert!(text.contains("production   held  "), "{text}");
     assert!(text.contains(": LaunchDarkly refuses the service token"), "{text}");
     assert!(text.contains("(status 401"), "{text}");
-    assert!(text.contains("what to do: make a new service token"), "{text}");
+    assert!(text.contains("what to do: create a new service token"), "{text}");
     let (code, json) = status(&installation, cohortd.admin, &["--json"]);
     let json: serde_json::Value = serde_json::from_str(&json).expect("one JSON object");
     assert_eq!((code, &json["destinations"]["production"]["state"]), (75, &"held".into()));
@@ -135,7 +135,7 @@ async fn status_says_how_far_behind_a_destination_is_and_what_the_last_error_was
     let (code, text) = typed(&["--behind-s", "0"]);
     assert_eq!(code, 75, "{text}");
     assert!(text.contains("production   paused"), "{text}");
-    let remedy = "cohortd resume production lets it go on";
+    let remedy = "cohortd resume production resumes it";
     assert!(text.contains(remedy) && text.contains("status 409"), "{text}");
 
     // It restarts, and the waiting time continues.

@@ -59,7 +59,7 @@ async fn whoever_does_not_listen_does_not_keep_it_from_running() {
     let installation = Installation::new(&launchdarkly);
     let nobody = installation.directory.path().join("nobody");
     let cohortd = started(&installation, &nobody.display().to_string(), "100000");
-    cohortd.logged("NOTIFY_SOCKET cannot be used: the supervisor is told nothing").await;
+    cohortd.logged("NOTIFY_SOCKET cannot be used: the service manager is not notified").await;
     assert!(cohortd.stop().0.success());
 }
 

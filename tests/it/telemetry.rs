@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use cohortd::operate::metrics::catalogue;
 use cohortd::sandbox::{Fault, View};
@@ -40,6 +40,9 @@ const PLANTED: &str = "planted";
 #[derive(Default)]
 struct Received {
     spans: Vec<Span>,
+    /// Everything is answered 503 while this is set, and only counted.
+    is_away: bool,
+    spans_refused: usize,
     metrics: BTreeMap<String, Metric>,
     /// Every header and body; the first item is `traces` or `metrics`.
     raw: Vec<(&'static str, HeaderMap, Bytes)>,
@@ -63,6 +66,18 @@ impl Collector {
             .with_state(collector.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         collector
+    }
+
+    /// Whether a request is refused; `count` notes it.
+    fn refuses(&self, count: impl FnOnce(&mut Received)) -> bool {
+        let mut received = self.received.lock().expect("no test panics while it holds this");
+        let is_away = received.is_away;
+        if is_away {
+            count(&mut received);
+        }
+        drop(received);
+        self.news.send_replace(());
+        is_away
     }
 
     fn take(
@@ -96,20 +111,33 @@ impl Collector {
     }
 }
 
-async fn traces(State(collector): State<Collector>, headers: HeaderMap, body: Bytes) {
+async fn traces(State(collector): State<Collector>, headers: HeaderMap, body: Bytes) -> StatusCode {
     let message = ExportTraceServiceRequest::decode(body.clone()).expect("a message of OTLP");
     let scopes = message.resource_spans.into_iter().flat_map(|of| of.scope_spans);
     let spans: Vec<Span> = scopes.flat_map(|scope| scope.spans).collect();
+    let count = spans.len();
+    if collector.refuses(|received| received.spans_refused += count) {
+        return StatusCode::SERVICE_UNAVAILABLE;
+    }
     collector.take("traces", headers, &body, |received| received.spans.extend(spans));
+    StatusCode::OK
 }
 
-async fn metrics(State(collector): State<Collector>, headers: HeaderMap, body: Bytes) {
+async fn metrics(
+    State(collector): State<Collector>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> StatusCode {
+    if collector.refuses(|_| {}) {
+        return StatusCode::SERVICE_UNAVAILABLE;
+    }
     let message = ExportMetricsServiceRequest::decode(body.clone()).expect("a message of OTLP");
     let scopes = message.resource_metrics.into_iter().flat_map(|of| of.scope_metrics);
     let metrics = scopes.flat_map(|scope| scope.metrics);
     let named = metrics.map(|metric| (metric.name.clone(), metric));
     let named: BTreeMap<_, _> = named.collect();
     collector.take("metrics", headers, &body, |received| received.metrics = named);
+    StatusCode::OK
 }
 
 fn attributes(list: &[KeyValue]) -> BTreeMap<String, String> {
@@ -400,12 +428,38 @@ async fn a_collector_that_is_away_costs_one_warning_and_no_event() {
         assert_eq!(answer.expect("an answer").0, 200);
         let has = |view: &View<'_>| view.has(ENVIRONMENT, "aud_vip", user);
         launchdarkly.until(DEADLINE, has).await.expect("delivered");
-        cohortd.logged("the collector of telemetry takes nothing: what it misses is dropped").await;
+        cohortd
+            .logged(
+                "the telemetry collector did not accept an export: spans are dropped until it does",
+            )
+            .await;
     }
     let (status, log) = cohortd.stop();
     assert!(status.success());
-    let warnings = log.iter().filter(|line| line.contains("the collector of telemetry")).count();
+    let warnings = log.iter().filter(|line| line.contains("the telemetry collector")).count();
     assert_eq!(warnings, 1, "{}", log.join("\n"));
+}
+
+async fn a_collector_that_is_back_is_logged_with_how_many_spans_were_lost() {
+    let launchdarkly = launchdarkly().await;
+    let collector = Collector::start().await;
+    let set_away = |is_away| {
+        let received = collector.received.lock();
+        received.expect("no test panics while it holds this").is_away = is_away;
+    };
+    set_away(true);
+    let cohortd = installed(&launchdarkly, collector.address).start();
+    cohortd.post(&identify("ada", "vip", true, NOW_MS)).await.expect("an answer");
+    collector.until(|received| (received.spans_refused > 0).then_some(())).await;
+    cohortd
+        .logged("the telemetry collector did not accept an export: spans are dropped until it does")
+        .await;
+    set_away(false);
+    cohortd.post(&identify("bob", "vip", true, NOW_MS)).await.expect("an answer");
+    let line = cohortd.until_logged("the telemetry collector accepts exports again").await;
+    let refused = collector.until(|received| Some(received.spans_refused)).await;
+    assert_eq!(line["spans_dropped"], refused, "{line}");
+    assert!(cohortd.stop().0.success());
 }
 
 /// A reload gives a courier a new client, which is traced too.
@@ -432,5 +486,6 @@ tests![
     a_path_that_does_not_exist_is_not_told,
     another_decoder_reads_what_is_sent_and_prometheus_finds_the_names_it_knows.needs(&OTLP),
     a_collector_that_is_away_costs_one_warning_and_no_event,
+    a_collector_that_is_back_is_logged_with_how_many_spans_were_lost,
     a_trace_goes_on_to_launchdarkly_after_a_reload_too,
 ];

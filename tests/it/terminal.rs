@@ -53,7 +53,7 @@ async fn every_command_says_what_to_do_when_there_is_no_daemon_or_another_token(
     installation.set("admin.tokens", "another");
     for words in ASKING {
         let typed = installation.types(Some(cohortd.admin), words);
-        complains(&typed, words, 64, "are not what the daemon was started with");
+        complains(&typed, words, 64, "are not those that the daemon was started with");
         assert!(!typed.complaint.contains("another"), "no token is shown: {}", typed.complaint);
     }
 }
@@ -78,7 +78,7 @@ async fn what_is_not_there_is_answered_with_what_is() {
     }
     // The public listener, not the admin listener, answers there.
     let typed = installation.types(Some(cohortd.public), &["audiences"]);
-    complains(&typed, &["audiences"], 69, "does not answer as cohortd does");
+    complains(&typed, &["audiences"], 69, "does not answer like cohortd");
     let bad_flag = installation.types(None, &["resync", "--al"]);
     assert_eq!(bad_flag.code, 64);
     assert!(bad_flag.complaint.contains("'--all'"), "{}", bad_flag.complaint);

@@ -267,7 +267,7 @@ async fn a_new_certificate_is_served_and_one_without_its_key_is_refused() {
     assert_eq!(probe(&speaker, cohortd.public).await.expect("it does"), "200");
 
     files.write_one("key_file", &next.key);
-    cohortd.logged("the certificate was read again").await;
+    cohortd.logged("certificate reloaded").await;
     let der = CertificateDer::from_pem_slice(next.certificate.as_bytes()).expect("PEM");
     let deadline = Instant::now() + DEADLINE;
     for to in [cohortd.public, cohortd.admin] {

@@ -117,7 +117,7 @@ async fn a_wrong_secret_needs_attention_until_that_path_succeeds_again() {
         assert_eq!(answer.await.expect("an answer").0, 401);
     }
     let said = &["40 requests were refused at /segment/production", "shared_secrets"];
-    let logged = "requests that look like Segment's were refused, and will not come again";
+    let logged = "requests that look like Segment's were refused; Segment will not retry them";
     let expected = Expected { state: "attention", exit: 0, concern: "refused", said, logged };
     scene.seen("wrong secret", expected).await;
     enter(&poster, "ada").await;
@@ -208,7 +208,7 @@ async fn after_a_kill_nothing_is_claimed_that_is_not_known() {
     cohortd.kill();
 
     let cohortd = installation.start();
-    let said = &["1 request was refused at /segment/production", "in its last minute is not known"];
+    let said = &["1 request was refused at /segment/production", "in its last minute is unknown"];
     let expected = Expected { state: "attention", exit: 0, concern: "refused", said, logged: "" };
     seen(&installation, &cohortd, "after a kill", &expected).await;
     assert!(cohortd.stop().0.success());
@@ -226,8 +226,9 @@ async fn after_a_kill_nothing_is_claimed_that_is_not_known() {
 
 /// A note of another version: the parts that are understood count, and the rest is reported once.
 async fn a_note_of_another_version_is_taken_as_far_as_it_is_understood() {
-    let forgotten = "an earlier version has left word of what was refused or of no use, and part of it is not understood: \
-                     that is forgotten until it happens again";
+    let forgotten = "the record of refused and unusable requests was written by another version \
+                     and is only partly understood: the rest is not reported until it happens \
+                     again";
     let launchdarkly = launchdarkly().await;
     let installation = Installation::new(&launchdarkly);
     let cohortd = installation.start();
@@ -269,7 +270,7 @@ async fn a_wrong_path_needs_attention_and_names_the_nearest() {
     let posted = scene.cohortd.post_to("prodution", event.clone(), &event).await;
     assert_eq!(posted.expect("an answer").0, 404);
     let said = &["refused", "/segment/production"];
-    let logged = "requests that look like Segment's were refused, and will not come again";
+    let logged = "requests that look like Segment's were refused; Segment will not retry them";
     let expected = Expected { state: "attention", exit: 0, concern: "refused", said, logged };
     scene.seen("wrong path", expected).await;
 }
@@ -304,8 +305,8 @@ async fn what_is_rejected_or_parked_needs_attention() {
 
     let scene = Scene::new(says(400, "invalid_request", "no")).await;
     enter(&scene.cohortd.poster(), "ada").await;
-    let said = &["LaunchDarkly refuses 1 member", "cohortd parked requeue production"];
-    let logged = "member refused: parked";
+    let said = &["LaunchDarkly refused 1 member", "cohortd parked requeue production"];
+    let logged = "members refused: parked; the latest is shown";
     let expected = Expected { state: "attention", exit: 0, concern: "parked", said, logged };
     scene.seen("parked", expected).await;
     scene.has_since().await;
@@ -351,7 +352,7 @@ async fn what_is_switched_off_is_shown() {
 }
 
 async fn a_hold_says_which_it_is() {
-    let held = "destination held: events are kept, nothing is delivered until this is mended";
+    let held = "destination held: events are kept, nothing is delivered until this is fixed";
     for (case, fault, said) in [
         ("held by 401", says(401, "unauthorized", "invalid token"), "a new service token"),
         (
@@ -373,7 +374,7 @@ async fn a_hold_says_which_it_is() {
 /// A LaunchDarkly that accepts nothing is not being caught up with, nor is a single failing audience for
 /// ever.
 async fn what_is_not_taken_is_behind() {
-    let again = "LaunchDarkly has not taken this audience several times in a row: will retry";
+    let again = "calls for this audience have failed several times in a row: will retry";
     let limited = Fault::Answer {
         status: 429,
         headers: vec![("retry-after".to_owned(), "1".to_owned())],
@@ -381,7 +382,7 @@ async fn what_is_not_taken_is_behind() {
     };
     for (case, fault, said) in [
         ("LaunchDarkly down", says(503, "maintenance", "soon"), "status 503"),
-        ("rate limited", limited, "limits the rate of calls"),
+        ("rate limited", limited, "is rate limiting calls"),
         ("a conflict that lasts", says(409, "key_exists", "it is there"), "key_exists"),
     ] {
         let scene = Scene::new(fault).await;

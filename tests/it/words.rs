@@ -15,8 +15,8 @@ use crate::harness::{
 
 const NOW_MS: i64 = 1_750_000_000_000;
 const FAILS_AGAIN_AND_AGAIN: &str =
-    "LaunchDarkly has not taken this audience several times in a row: will retry";
-const HELD: &str = "destination held: events are kept, nothing is delivered until this is mended";
+    "calls for this audience have failed several times in a row: will retry";
+const HELD: &str = "destination held: events are kept, nothing is delivered until this is fixed";
 
 async fn enter(cohortd: &Cohortd, audience: &str, users: &[&str]) {
     let events: Vec<Value> =
@@ -64,7 +64,7 @@ async fn a_conflict_that_lasts_is_said_in_launchdarklys_words_and_delays_no_othe
     assert_eq!((&line["answer.id"], &line["failures"]), (&"answer-7".into(), &3.into()));
     assert!(line["next_attempt_s"].as_u64() <= Some(5), "{line}");
     let why = line["why"].as_str().expect("text");
-    assert!(why.contains("no change at the same time"), "{why}");
+    assert!(why.contains("not a concurrent change"), "{why}");
 
     enter(&cohortd, "free", &["user001"]).await;
     until_in(&launchdarkly, "free", &["user001"]).await;

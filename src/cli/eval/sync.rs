@@ -145,7 +145,7 @@ mod tests {
             "results": [
                 {"status": "accepted"},
                 {"status": "accepted"},
-                {"status": "rejected", "reason": "invalid_field: segment_user_id must be a text but it is an object ($.userId): correct mapping.segment_user_id, or what is sent there."},
+                {"status": "rejected", "reason": "invalid_field: segment_user_id must be a string but it is an object ($.userId): correct mapping.segment_user_id, or the value that is sent there."},
                 {"status": "accepted"},
             ],
         });
@@ -164,14 +164,14 @@ mod tests {
             ),
             (
                 format!("{}\n", case(&json!({"user_email": {"@liquid": 7}}), &[(&ada, true)])),
-                "mapping: user_email.@liquid must be a text but it is a number",
+                "mapping: user_email.@liquid must be a string but it is a number",
             ),
             (
                 format!(
                     "{}\n",
                     case(&json!({"__segment_internal_directive": "secret"}), &[(&ada, true)])
                 ),
-                "mapping: __segment_internal_directive is no field of the action",
+                "mapping: __segment_internal_directive is not a field of the action",
             ),
         ];
         let input: String = rows.iter().map(|(line, _)| line.as_str()).collect();

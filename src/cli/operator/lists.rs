@@ -62,7 +62,7 @@ pub(in crate::cli) async fn all_audiences(
 /// Lists audiences.
 #[derive(Args, Clone, Debug)]
 pub struct AudiencesCommand {
-    /// Its audiences; without it, those of every destination that the ledger knows
+    /// The destination; without it, every destination that the ledger knows
     destination: Option<String>,
     #[command(flatten)]
     asking: Asking,
@@ -135,8 +135,8 @@ fn print_audiences(
         if !info.configured {
             writeln!(
                 out,
-                "\n{name} is not configured: rows are kept; cohortd ledger rename moves them, cohortd \
-                 drop {name} forgets them"
+                "\n{name} is not configured: its rows are kept; cohortd ledger rename moves them, \
+                 cohortd drop {name} deletes them"
             )?;
         }
         if let Some(since) = &info.paused_since {
@@ -164,7 +164,7 @@ fn print_failing(
         "\n{destination}, audience {}, {} failures {}since {}: {}\n  what to do: {}\n  next attempt: {}",
         of.audience,
         of.failures,
-        if of.partly_taken { "among calls that were taken, " } else { "in a row " },
+        if of.partly_taken { "among calls that succeeded, " } else { "in a row " },
         of.since,
         of.sentence(),
         of.remedy,
@@ -202,7 +202,7 @@ pub(super) async fn all_members(
 ) -> Told<Vec<MemberInfo>> {
     if matches!(key, "" | "." | "..") {
         let words =
-            "a key that is empty or only dots cannot be asked for: see `cohortd ledger export`";
+            "a key that is empty or only dots cannot be looked up: see `cohortd ledger export`";
         return Err(Silent::usage(words));
     }
     let path = of(destination, &["members", key]);
@@ -219,7 +219,7 @@ pub(super) async fn all_members(
 #[derive(Args, Clone)]
 #[command(allow_missing_positional = true)]
 pub struct MemberCommand {
-    /// Whose audiences; not needed if there is only one
+    /// The destination; not needed if there is only one
     destination: Option<String>,
     /// The context key, or Segment's user id
     key: String,
@@ -241,7 +241,7 @@ impl MemberCommand {
             return Ok(json_of(&found, out));
         }
         if found.is_empty() {
-            return Ok(writeln!(out, "{name} knows nobody of that key or user id"));
+            return Ok(writeln!(out, "{name} knows nobody with that key or user id"));
         }
         let rows: Vec<_> = found.iter().map(member_row).collect();
         let heading = [

@@ -22,7 +22,7 @@ pub struct ParkedCommand {
 
 #[derive(Subcommand, Clone)]
 enum What {
-    /// Print them with LaunchDarkly's words and the id its support asks for
+    /// Print them with LaunchDarkly's messages and the ids that its support asks for
     List {
         #[command(flatten)]
         which: Which,
@@ -46,16 +46,16 @@ enum What {
 
 #[derive(Args, Clone)]
 struct Which {
-    /// Of this destination; not needed if there is only one
+    /// The destination; not needed if there is only one
     #[arg(value_name = "DESTINATION")]
     first: Option<String>,
-    /// Of this audience, by its id
+    /// Only members of this audience, by its id
     #[arg(value_name = "AUDIENCE", conflicts_with = "audience")]
     second: Option<String>,
-    /// The same
+    /// The same, as an option
     #[arg(long, value_name = "ID")]
     audience: Option<String>,
-    /// This one of the audience
+    /// Only this member of the audience, by its context key
     #[arg(long, value_name = "CONTEXT_KEY")]
     key: Option<String>,
     #[command(flatten)]
@@ -113,7 +113,7 @@ async fn list(which: &Which, file: Option<&Path>, out: &mut impl Write) -> Told<
     Ok(if which.asking.json {
         Ok(())
     } else if rows.is_empty() {
-        writeln!(out, "{name}: LaunchDarkly has refused nobody")
+        writeln!(out, "{name}: LaunchDarkly has refused no member")
     } else {
         let heading =
             ["audience", "context key", "refused at", "#status", "code", "message", "answer id"];
@@ -174,7 +174,7 @@ async fn discard(
     file: Option<&Path>,
     out: &mut impl Write,
 ) -> Told<Result<()>> {
-    let vague = || Silent::usage("say which: --audience ID [--key CONTEXT_KEY], or --all");
+    let vague = || Silent::usage("say which ones: --audience ID [--key CONTEXT_KEY], or --all");
     if !all && which.first.is_none() && which.audience.is_none() {
         return Err(vague());
     }

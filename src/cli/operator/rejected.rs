@@ -33,21 +33,21 @@ enum What {
         #[command(flatten)]
         of: Of,
     },
-    /// Send them through the present mapping; those that it takes are kept no longer
+    /// Apply the present mapping to them; those that it accepts are no longer kept
     Replay {
         #[command(flatten)]
         of: Of,
         /// Only this one, by its number
         #[arg(long, value_name = "NUMBER")]
         id: Option<i64>,
-        /// Also those that are older than the memory of members that left, and may bring one back
+        /// Also replay events older than `ledger.tombstone_ttl_s`, which may bring back a member that left since
         #[arg(long)]
         force: bool,
-        /// Show how far it is until LaunchDarkly has been told too
+        /// Show the progress until LaunchDarkly has been told too
         #[arg(long)]
         wait: bool,
     },
-    /// Keep them no longer
+    /// Discard them: they cannot be replayed afterwards
     Discard {
         #[command(flatten)]
         of: Of,
@@ -64,7 +64,7 @@ enum What {
 
 #[derive(Args, Clone, Debug)]
 struct Of {
-    /// Of this destination; not needed if there is only one
+    /// The destination; not needed if there is only one
     destination: Option<String>,
     #[command(flatten)]
     asking: Asking,
@@ -79,7 +79,7 @@ impl RejectedCommand {
                 ("rejected replay", replay(of, *id, *force, *wait, file, out).await)
             }
             What::Discard { id: None, all: false, .. } => {
-                let words = "say which: --id NUMBER, or --all";
+                let words = "say which ones: --id NUMBER, or --all";
                 ("rejected discard", Err(Silent::usage(words)))
             }
             What::Discard { of, id, consent, .. } => {
@@ -154,7 +154,7 @@ async fn replay(
     let ended = tokio::select! {
         ended = parts => ended,
         _ = tokio::signal::ctrl_c() => Err(Silent::interrupted(
-            "ended by you: what was not replayed is kept; the same command goes on with it",
+            "interrupted: what was not replayed is kept; the same command continues with it",
         )),
     };
     let done = all.looked_at() > 0;
@@ -203,8 +203,8 @@ fn print(name: &str, all: &Replayed, out: &mut impl Write) -> Result<()> {
     if all.too_old > 0 {
         writeln!(
             out,
-            "{} kept: older than the memory of members that left (ledger.tombstone_ttl_s), so that \
-             they may bring one back; --force replays them",
+            "{} kept: older than ledger.tombstone_ttl_s, so a replay may bring back a member that \
+             left since; --force replays them",
             all.too_old
         )?;
     }
@@ -241,7 +241,7 @@ async fn discard(
             let found = known.iter().find(|info| info.name == name);
             found.ok_or_else(|| not_among(&name, &known))?.rejected
         };
-        let words = format!("{name}: {}, to be kept no longer", many(count, "rejected event"));
+        let words = format!("{name}: {}, to be discarded", many(count, "rejected event"));
         if consent.dry_run {
             return Ok(print_dry_run(count, &words, of_what.asking.json, out));
         }
@@ -252,6 +252,6 @@ async fn discard(
     Ok(if of_what.asking.json {
         json(&answer, out)
     } else {
-        writeln!(out, "{name}: {} rejected event(s) no longer kept", answer.value.count)
+        writeln!(out, "{name}: {} rejected event(s) discarded", answer.value.count)
     })
 }

@@ -23,7 +23,7 @@ use crate::operate::api::wire::{AudienceInfo, Done, Drop, Forget, Work};
 #[derive(Args, Clone)]
 #[command(allow_missing_positional = true)]
 pub struct ForgetCommand {
-    /// Of which destination; not needed if there is only one
+    /// The destination; not needed if there is only one
     destination: Option<String>,
     /// Segment's user id
     user_id: String,
@@ -53,7 +53,7 @@ impl ForgetCommand {
                 return Ok(json_of(&DryForget { count, rejected, dry_run: true }, out));
             }
             let known = if count == 0 {
-                "nobody of that user id is known in any audience".to_owned()
+                "nobody with that user id is known in any audience".to_owned()
             } else {
                 format!("the person is known in {}: {}", many(count, "audience"), known.join(", "))
             };
@@ -64,11 +64,14 @@ impl ForgetCommand {
             };
             let words = format!("{name}: {known}; {kept}");
             if self.consent.dry_run {
-                let would = "; all that would be erased, and what arrives late of them left out";
+                let would = "; all of that would be erased, and older events that arrive late \
+                             would not count";
                 return Ok(print_dry_run(count, &(words + would), false, out));
             }
-            self.consent
-                .ask(&format!("{words}. They are taken out, and all that is erased for good"))?;
+            self.consent.ask(&format!(
+                "{words}. The person is removed from LaunchDarkly's segments, and all of this is \
+                 erased for good"
+            ))?;
         }
         let what = Forget { user_id: self.user_id.clone() };
         let answer: Answer<Done> = daemon.post(&of(&name, &["forget"]), &what).await?;
@@ -78,12 +81,12 @@ impl ForgetCommand {
         Ok(match answer.value.count {
             0 => writeln!(
                 out,
-                "{name}: nobody of that user id is known in any audience; what arrives late of them is \
-                 left out, and rejected events of theirs are erased"
+                "{name}: nobody with that user id is known in any audience; older events that \
+                 arrive late will not count, and rejected events of theirs are erased"
             ),
             count => writeln!(
                 out,
-                "{name}: the person was known in {}; what is known of them is erased as soon as LaunchDarkly \
+                "{name}: the person was known in {}; their data is erased as soon as LaunchDarkly \
                  has been told that they left",
                 many(count, "audience")
             ),
@@ -104,18 +107,17 @@ struct DryForget {
 /// Drops rows.
 #[derive(Args, Clone, Debug)]
 pub struct DropCommand {
-    /// Whose rows; it need not be configured any more. With an audience behind it not needed if there is only
-    /// one
+    /// The destination; it may be one that is no longer configured. Not needed before an audience if there is
+    /// only one
     #[arg(value_name = "DESTINATION")]
     first: Option<String>,
     /// Only this audience, by its id
     #[arg(value_name = "AUDIENCE")]
     second: Option<String>,
-    /// Tell LaunchDarkly first that everybody left
+    /// First remove all members from their segments in LaunchDarkly
     #[arg(long)]
     retract: bool,
-    /// With --retract: show how far it is until everybody is gone; Ctrl-C ends the showing, not the
-    /// work
+    /// With --retract: show the progress until everybody is gone; Ctrl-C stops the display, not the work
     #[arg(long, requires = "retract")]
     wait: bool,
     #[command(flatten)]
@@ -135,7 +137,8 @@ impl DropCommand {
         let is_harmless = self.consent.dry_run || self.consent.is_asked_for() || self.consent.yes;
         if first.is_none() && !is_harmless {
             // `drop $AUDIENCE` with an empty variable would mean the whole destination.
-            let words = "say what: an audience by its id, or the destination for all of it; --yes means the latter too";
+            let words = "say what to drop: an audience by its id, or the destination for all of \
+                         it; --yes alone means all of it";
             return Err(Silent::usage(words));
         }
         let daemon = self.asking.daemon(file)?;

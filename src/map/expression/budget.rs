@@ -26,7 +26,7 @@ impl Budget {
     pub(super) fn spend(&self, bytes: usize) -> Result<(), Unresolved> {
         let left = self.0.get().checked_sub(bytes);
         let left =
-            left.ok_or_else(|| Unresolved::new("the mapping makes more than 1 MiB of it"))?;
+            left.ok_or_else(|| Unresolved::new("the mapping's result is larger than 1 MiB"))?;
         self.0.set(left);
         Ok(())
     }

@@ -69,7 +69,7 @@ impl Compiler {
 
     pub(super) fn expression(&mut self, json: &Value) -> Expression {
         if self.path.len() > DEEPEST {
-            self.fault(format!("is nested more than {DEEPEST} deep"));
+            self.fault(format!("is nested more than {DEEPEST} levels deep"));
             return Expression::Literal(Value::Null);
         }
         match json {
@@ -157,7 +157,7 @@ impl Compiler {
             Value::String(text) => Some(compile(text)),
             json if is_directive(json) => Some(from(Box::new(self.expression(json)))),
             other => {
-                self.wrong("a text or a directive", other);
+                self.wrong("a string or a directive", other);
                 None
             }
         }
@@ -165,7 +165,7 @@ impl Compiler {
 
     pub(super) fn text<'a>(&mut self, json: &'a Value) -> Option<&'a str> {
         if !json.is_string() {
-            self.wrong("a text", json);
+            self.wrong("a string", json);
         }
         json.as_str()
     }

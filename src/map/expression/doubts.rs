@@ -80,11 +80,11 @@ impl Doubts {
                 let operator = options.get("operator").and_then(Value::as_str);
                 if !matches!(operator, Some("lower" | "upper")) {
                     self.at("operator", |this| {
-                        this.doubt("must be lower or upper: a text is an error");
+                        this.doubt("must be lower or upper: any other string is an error");
                     });
                 }
                 if options.get("value").is_none_or(|value| value == "") {
-                    self.doubt("has no value, so that it gives nothing");
+                    self.doubt("has no value, so the result is empty");
                 }
             }
             ("@replace", Value::Object(options)) => self.replace(options),
@@ -96,7 +96,7 @@ impl Doubts {
                 );
                 if options.get("omitArrays").is_some_and(|flag| !flag.is_boolean()) {
                     self.at("omitArrays", |this| {
-                        this.doubt("is not true or false, and goes by JavaScript truthiness");
+                        this.doubt("is not true or false: JavaScript truthiness decides");
                     });
                 }
             }
@@ -120,7 +120,7 @@ impl Doubts {
                     self.at(&index.to_string(), |this| match item {
                         Value::String(path) if index == 0 => this.path(path),
                         shape if index == 1 && !shape.is_object() => {
-                            this.doubt("is no object, so that the items stay as they are");
+                            this.doubt("is not an object, so the items stay as they are");
                         }
                         item => this.expression(item),
                     });
@@ -137,7 +137,9 @@ impl Doubts {
             if !known.contains(&key.as_str()) {
                 let hint = nearest(key, known)
                     .map_or_else(String::new, |known| format!("; did you mean {known}?"));
-                self.at(key, |this| this.doubt(format!("is no option of the directive{hint}")));
+                self.at(key, |this| {
+                    this.doubt(format!("is not an option of this directive{hint}"));
+                });
             } else if !words.contains(&key.as_str()) {
                 self.at(key, |this| this.expression(option));
             }
@@ -152,12 +154,12 @@ impl Doubts {
                 if is_directive(condition) {
                     this.expression(condition);
                 } else {
-                    this.doubt("is no directive, so that it is the same for every event");
+                    this.doubt("is not a directive, so it is the same for every event");
                 }
             });
         }
         if options.contains_key("exists") && options.contains_key("blank") {
-            self.at("blank", |this| this.doubt("is not looked at beside exists"));
+            self.at("blank", |this| this.doubt("is ignored because exists is set"));
         }
     }
 
@@ -167,21 +169,22 @@ impl Doubts {
         self.options(options, &replace::OPTIONS, &words);
         for key in ["pattern2", "replacement2"] {
             if options.get(key).is_some_and(|part| !part.is_string() && !part.is_null()) {
-                self.at(key, |this| this.doubt("is no text, and is not looked at"));
+                self.at(key, |this| this.doubt("is not a string, and is ignored"));
             }
         }
         let has = |key: &str| {
             options.get(key).and_then(Value::as_str).is_some_and(|text| !text.is_empty())
         };
         if has("replacement2") && !has("pattern2") {
-            self.at("replacement2", |this| this.doubt("has no pattern2 that it could replace"));
+            self.at("replacement2", |this| this.doubt("has no effect without pattern2"));
         }
     }
 
     fn path(&mut self, text: &str) {
         let path = Path::parse(text);
         let problem = if text.contains("{{") || text.contains("}}") {
-            "has braces, which are a part of the key here: a path stands alone, or as {{path}} in a @template"
+            "has braces, which count as part of the key here: write the path alone, or as \
+             {{path}} in a @template"
         } else if path.keys().next() == Some("$") {
             "looks for a key named $: the event itself is $. with the dot"
         } else if path.keys().any(|key| key == "*") {
@@ -195,9 +198,9 @@ impl Doubts {
     /// A text outside a directive, which stands for itself.
     fn plain(&mut self, text: &str) {
         if text.contains("{{") && text.contains("}}") {
-            self.doubt("has placeholders and is no @template, so that they stay as they are");
+            self.doubt("has placeholders but is not a @template, so they stay as they are");
         } else if text.starts_with("$.") {
-            self.doubt("is a path and stands for itself: put it into a @path");
+            self.doubt("looks like a path but is taken literally: put it into a @path");
         }
     }
 }

@@ -30,7 +30,9 @@ impl Json {
         let options = compiler.options(options, &["mode", "value"])?;
         let value = compiler.needed(options, "value");
         if value.is_some_and(is_falsy) {
-            compiler.at("value", |this| this.fault("is nothing that could be encoded or decoded"));
+            compiler.at("value", |this| {
+                this.fault("is empty, null, false or 0, and cannot be encoded or decoded");
+            });
         }
         let value = compiler.option(options, "value");
         compiler.needed(options, "mode")?;
@@ -63,7 +65,7 @@ impl Json {
 
 pub(super) fn encoded(value: &Value, budget: &Budget) -> Result<String, Unresolved> {
     let mut bytes = Vec::new();
-    let too_long = || Unresolved::new("the JSON of it is too long");
+    let too_long = || Unresolved::new("its result as JSON is too long");
     let mut serializer =
         Serializer::with_formatter(Spending { to: &mut bytes, budget }, JavaScript);
     value.serialize(&mut serializer).map_err(|_| too_long())?;

@@ -55,17 +55,18 @@ impl Template {
         for piece in &self.0 {
             let Piece::Placeholder(path) = piece else { continue };
             if path.is_whole() {
-                return Some("has an empty placeholder, which is the whole event and no text");
+                return Some("has an empty placeholder, which is the whole event and not a string");
             }
             if path.keys().next() == Some("$") {
                 return Some(
-                    "has a placeholder that begins with $, which finds nothing: only a @path may",
+                    "has a placeholder that begins with $, which never finds anything: only a \
+                     @path may begin with $",
                 );
             }
             in_a_key |= path.keys().any(|key| key.contains('{'));
         }
         if is_left || in_a_key {
-            return Some("has braces that do not pair: a placeholder is {{path}} or {{{path}}}");
+            return Some("has unbalanced braces: a placeholder is {{path}} or {{{path}}}");
         }
         (!self.has_placeholder() && count('{') > 0)
             .then_some("has no placeholder, which is {{path}} or {{{path}}}")
@@ -151,7 +152,7 @@ fn write(value: &Value, to: &mut String) -> Result<(), Unresolved> {
             }
         }
         Value::Object(_) => {
-            return Err(Unresolved::new("@template needs texts and found an object"));
+            return Err(Unresolved::new("@template needs strings and found an object"));
         }
     }
     Ok(())

@@ -222,35 +222,36 @@ fn corners_are_those_of_the_hosted_integration() {
 fn what_is_wrong_whatever_the_event_is_told_by_its_place() {
     #[rustfmt::skip]
     let rows = [
-        (json!({"@path": 5}), "field.@path must be a text or a directive but it is a number"),
-        (json!({"@path": {"k": "v"}}), "field.@path must be a text or a directive but it is an object"),
+        (json!({"@path": 5}), "field.@path must be a string or a directive but it is a number"),
+        (json!({"@path": {"k": "v"}}), "field.@path must be a string or a directive but it is an object"),
         (json!({"@path": "$.a", "extra": 1}), "field has a directive, which must be the only key"),
         (json!({"k": [{"@nope": 1}]}), "field.k.0.@nope is not a directive"),
-        (json!({"@if": {"then": {"@path": 1}}}), "field.@if.then.@path must be a text or a directive but it is a number; field.@if needs the option exists or blank"),
+        (json!({"@if": {"then": {"@path": 1}}}), "field.@if.then.@path must be a string or a directive but it is a number; field.@if needs the option exists or blank"),
         (json!({"@if": {"exists": 0, "then": 1}}), "field.@if needs the option exists or blank"),
         (json!({"@if": {"@path": "$.a"}}), "field.@if must be an object with the options of the directive but it is a directive"),
         (json!({"@if": {"exists": "a", "other": {"@nope": 2}}}), "field.@if.other.@nope is not a directive"),
         (json!({"@case": {"value": "x"}}), "field.@case needs the option operator: lower or upper"),
-        (json!({"@case": {"operator": "lower", "value": 5}}), "field.@case.value must be a text or a directive but it is a number"),
-        (json!({"@case": {"operator": 7}}), "field.@case.operator must be a text but it is a number"),
-        (json!({"@replace": {"pattern": "12345678901", "global": "no"}}), "field.@replace needs the option value; field.@replace.pattern may have at most 10 characters; field.@replace.global must be true or false but it is a text"),
-        (json!({"@replace": {"value": "x", "pattern": "", "replacement": null}}), "field.@replace.pattern must not be empty; field.@replace.replacement must be a text but it is null"),
+        (json!({"@case": {"operator": "lower", "value": 5}}), "field.@case.value must be a string or a directive but it is a number"),
+        (json!({"@case": {"operator": 7}}), "field.@case.operator must be a string but it is a number"),
+        (json!({"@replace": {"pattern": "12345678901", "global": "no"}}), "field.@replace needs the option value; field.@replace.pattern may have at most 10 characters; field.@replace.global must be true or false but it is a string"),
+        (json!({"@replace": {"value": "x", "pattern": "", "replacement": null}}), "field.@replace.pattern must not be empty; field.@replace.replacement must be a string but it is null"),
         (json!({"@replace": {"value": "x", "pattern": "y", "pattern2": {"@nope": 1}, "replacement2": 5}}), "field.@replace.pattern2.@nope is not a directive"),
         (json!({"@replace": {"value": "x", "pattern": "y", "pattern2": "12345678901"}}), "field.@replace.pattern2 may have at most 10 characters"),
-        (json!({"@replace": {"value": 5, "pattern": "x"}}), "field.@replace.value must be a text or a directive but it is a number"),
-        (json!({"@arrayPath": "x"}), "field.@arrayPath must be a list of a path and the shape of an item but it is a text"),
+        (json!({"@replace": {"value": 5, "pattern": "x"}}), "field.@replace.value must be a string or a directive but it is a number"),
+        (json!({"@arrayPath": "x"}), "field.@arrayPath must be a list of a path and the shape of \
+                                      an item but it is a string"),
         (json!({"@arrayPath": []}), "field.@arrayPath needs a path as its first item"),
-        (json!({"@arrayPath": [null, {"@nope": 1}]}), "field.@arrayPath.0 must be a text or a directive but it is null; field.@arrayPath.1.@nope is not a directive"),
+        (json!({"@arrayPath": [null, {"@nope": 1}]}), "field.@arrayPath.0 must be a string or a directive but it is null; field.@arrayPath.1.@nope is not a directive"),
         (json!({"@flatten": {"separator": "."}}), "field.@flatten needs the option value"),
         (json!({"@flatten": {"value": 1, "separator": ""}}), "field.@flatten.separator must not be empty"),
         (json!({"@json": {"mode": "ENCODE", "value": "x"}}), "field.@json.mode must be encode or decode"),
-        (json!({"@json": {"mode": "encode", "value": ""}}), "field.@json.value is nothing that could be encoded or decoded"),
+        (json!({"@json": {"mode": "encode", "value": ""}}), "field.@json.value is empty, null, false or 0, and cannot be encoded or decoded"),
         (json!({"@merge": {"objects": [5], "direction": "up"}}), "field.@merge.objects.0 must be an object or a directive but it is a number; field.@merge.direction must be left or right"),
         (json!({"@merge": {"objects": [{}]}}), "field.@merge needs the option direction"),
         (json!({"@transform": {"apply": []}}), "field.@transform.apply must be an object or a directive but it is a list; field.@transform needs the option mapping"),
         (json!({"@flatten": {"value": 1, "separator": ".", "omitArrays": {"@nope": 1}}}), "field.@flatten.omitArrays.@nope is not a directive"),
-        (json!({"@case": {"operator": "lower", "value": "x", "more": {"k": {"@path": 1}}}}), "field.@case.more.k.@path must be a text or a directive but it is a number"),
-        (json!({"@liquid": ["x"]}), "field.@liquid must be a text but it is a list"),
+        (json!({"@case": {"operator": "lower", "value": "x", "more": {"k": {"@path": 1}}}}), "field.@case.more.k.@path must be a string or a directive but it is a number"),
+        (json!({"@liquid": ["x"]}), "field.@liquid must be a string but it is a list"),
     ];
     for (mapping, text) in rows {
         assert_eq!(resolved(&mapping, &event()), Err(text.to_owned()), "{mapping}");
@@ -260,17 +261,17 @@ fn what_is_wrong_whatever_the_event_is_told_by_its_place() {
         deep = json!({"k": deep});
     }
     let fault = resolved(&deep, &event()).expect_err("nobody nests so deep");
-    assert!(fault.ends_with("is nested more than 64 deep"), "{fault}");
+    assert!(fault.ends_with("is nested more than 64 levels deep"), "{fault}");
 }
 
 #[test]
 fn what_an_event_cannot_give_is_told_without_its_values() {
     #[rustfmt::skip]
     let rows = [
-        (json!({"@path": {"@path": "$.no"}}), "@path needs a text and found nothing"),
-        (json!({"@template": {"@path": "$.a"}}), "@template needs a text and found an object"),
-        (json!({"@template": "{{a}}"}), "@template needs texts and found an object"),
-        (json!({"@transform": {"apply": {"@path": "$.t"}, "mapping": {"@transform": {"apply": {}, "mapping": {}}}}}), "@transform needs an object and found a text"),
+        (json!({"@path": {"@path": "$.no"}}), "@path needs a string and found nothing"),
+        (json!({"@template": {"@path": "$.a"}}), "@template needs a string and found an object"),
+        (json!({"@template": "{{a}}"}), "@template needs strings and found an object"),
+        (json!({"@transform": {"apply": {"@path": "$.t"}, "mapping": {"@transform": {"apply": {}, "mapping": {}}}}}), "@transform needs an object and found a string"),
         (json!({"@case": {"operator": "title", "value": {"@path": "$.t"}}}), "@case needs the operator lower or upper"),
     ];
     for (mapping, text) in rows {
@@ -285,7 +286,7 @@ fn a_mapping_that_multiplies_is_stopped() {
     for _ in 0..20 {
         doubling = json!({"@transform": {"apply": doubling, "mapping": {"l": {"@path": "$."}, "r": {"@path": "$."}}}});
     }
-    let too_much = "the mapping makes more than 1 MiB of it";
+    let too_much = "the mapping's result is larger than 1 MiB";
     assert_eq!(resolved(&doubling, &event()), Err(too_much.to_owned()));
     let text = json!({"t": "x".repeat(500_000)});
     for directive in [

@@ -44,7 +44,7 @@ impl Transform {
         let applied = self.apply.within(event, budget)?;
         // Without a limit, nested transforms could each wrap the event a little deeper.
         if applied.as_deref().is_some_and(|applied| json::is_deeper_than(MADE_DEEPEST, applied)) {
-            return Err(Unresolved::new("what @transform makes first is nested too deep"));
+            return Err(Unresolved::new("what @transform builds first is nested too deeply"));
         }
         let nothing = Value::Object(serde_json::Map::new());
         let mapped = self.mapping.within(applied.as_deref().unwrap_or(&nothing), budget)?;

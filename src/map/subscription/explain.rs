@@ -24,7 +24,10 @@ impl Condition {
                 let mut reasons: Vec<_> =
                     conditions.iter().take(TOLD).map(|condition| condition.reason(event)).collect();
                 if conditions.len() > TOLD {
-                    reasons.push(format!("{} more do not hold either", conditions.len() - TOLD));
+                    reasons.push(format!(
+                        "{} more conditions do not hold either",
+                        conditions.len() - TOLD
+                    ));
                 }
                 reasons.join("; ")
             }

@@ -130,7 +130,8 @@ fn negated(input: &mut Input<'_>) -> Parsed<Condition> {
     }
     input.reset(&start);
     wanted(
-        "what can be negated: parentheses, contains(), match(), bool() or a field with a boolean",
+        "something that can be negated: parentheses, contains(), match(), bool() or a boolean \
+         field",
     )
 }
 
@@ -207,8 +208,8 @@ fn named(input: &mut Input<'_>) -> Parsed<Operand> {
     if !escaped && !is_field(&name) {
         input.reset(&start);
         return wanted(format!(
-            "a field that Segment's events have, such as type, event, userId, context, properties or \
-             traits (for another one, put a backslash before it: \\{name})"
+            "a field that Segment's events have, such as type, event, userId, context, properties \
+             or traits (for any other field, put a backslash before it: \\{name})"
         ));
     }
     let mut steps = vec![Step::new(name)];
@@ -220,8 +221,8 @@ fn named(input: &mut Input<'_>) -> Parsed<Operand> {
         Some(character) if is_blank(character) => {}
         Some(_) => {
             return wanted(
-                "white space after the field, or a backslash before a character of its name that is \
-                 no letter from a to z, digit, _ or -",
+                "white space after the field, or a backslash before a character of its name that \
+                 is not a letter from a to z, a digit, _ or -",
             );
         }
     }
@@ -292,11 +293,11 @@ fn list(input: &mut Input<'_>) -> Parsed<Value> {
 fn item(input: &mut Input<'_>) -> Parsed<Value> {
     let start = input.checkpoint();
     let expected = match next(input) {
-        Some('[') => "a value: lists do not stand within lists",
+        Some('[') => "a value: lists cannot contain lists",
         Some(']') => "a value after the comma",
         _ => match operand(input)? {
             Operand::Literal(value) => return Ok(value),
-            _ => "a value: a list has no fields and functions",
+            _ => "a value: a list cannot contain fields or functions",
         },
     };
     input.reset(&start);
@@ -313,7 +314,7 @@ fn text<'s>(input: &mut Input<'s>) -> Parsed<&'s str> {
     }
     value_ends(
         input,
-        "white space, a comma or a bracket after the text (a text that has quotes in it stands \
+        "white space, a comma or a bracket after the string (put a string that contains quotes \
          between quotes of the other kind)",
     )?;
     Ok(text)
@@ -332,7 +333,7 @@ fn number(input: &mut Input<'_>) -> Parsed<Value> {
     value_ends(input, "white space, a comma or a bracket after the number")?;
     let Some(number) = functions::parse_number(spelled).and_then(Number::from_f64) else {
         input.reset(&start);
-        return wanted("a number of a size that can be compared");
+        return wanted("a number that is not too large to be compared");
     };
     Ok(Value::Number(number))
 }

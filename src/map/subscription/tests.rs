@@ -221,19 +221,19 @@ fn faults_have_a_place_and_say_what_would_fit() {
         ("properties.a = 1.2.3", 19, "white space, a comma or a bracket after the number"),
         ("properties.a = 1.", 17, "white space, a comma or a bracket after the number"),
         ("properties.a = -", 17, "a digit after the sign"),
-        ("properties.a = 1e999", 16, "a number of a size that can be compared"),
+        ("properties.a = 1e999", 16, "a number that is not too large to be compared"),
         ("properties.größe = 1", 14, "a backslash before a character of its name"),
         ("properties. = 1", 12, "a name after the dot"),
         ("properties.a\\", 14, "a character after the backslash"),
         (
             "event = \"say \"hi\"\"",
             15,
-            "(a text that has quotes in it stands between quotes of the other kind)",
+            "(put a string that contains quotes between quotes of the other kind)",
         ),
         ("event = \"say \\\"hi\\\"\"", 16, "between quotes of the other kind"),
-        ("!type = 'a'", 2, "what can be negated"),
+        ("!type = 'a'", 2, "something that can be negated"),
         ("!properties.a = 1", 15, end),
-        ("!length(event)", 2, "what can be negated"),
+        ("!length(event)", 2, "something that can be negated"),
         ("lenght(event) = 1", 1, "a function: contains, match, length"),
         ("length() = 1", 8, field),
         ("length(event, event) = 1", 13, "a closing parenthesis after the arguments"),
@@ -243,8 +243,8 @@ fn faults_have_a_place_and_say_what_would_fit() {
         ("type in [,]", 10, field),
         ("type in ['a' 'b']", 14, "a comma or a closing bracket"),
         ("type in ['a', ]", 15, "a value after the comma"),
-        ("type in [['a']]", 10, "a value: lists do not stand within lists"),
-        ("type in [event]", 10, "a value: a list has no fields and functions"),
+        ("type in [['a']]", 10, "a value: lists cannot contain lists"),
+        ("type in [event]", 10, "a value: a list cannot contain fields or functions"),
         ("type in", 8, field),
     ];
     for (statement, column, expected) in rows {
@@ -285,10 +285,10 @@ fn length_and_depth_are_bounded() {
 fn the_reason_names_what_decided_and_no_value() {
     let rows = [
         ("type = 'track'", None),
-        ("type = 'identify'", Some(r#"type = "identify" does not hold (type is a text)"#)),
+        ("type = 'identify'", Some(r#"type = "identify" does not hold (type is a string)"#)),
         (
             "type = 'track' and properties.missing > 5 and event = 'x'",
-            Some(r#"event = "x" does not hold (event is a text)"#),
+            Some(r#"event = "x" does not hold (event is a string)"#),
         ),
         (
             "type = 'track' and properties.missing > 5",
@@ -297,10 +297,10 @@ fn the_reason_names_what_decided_and_no_value() {
         (
             "type = 'a' or !contains(properties.total, 'x')",
             Some(
-                r#"type = "a" does not hold (type is a text); contains(properties.total, "x") does not hold (properties.total is a number)"#,
+                r#"type = "a" does not hold (type is a string); contains(properties.total, "x") does not hold (properties.total is a number)"#,
             ),
         ),
-        ("!(type = 'track')", Some(r#"!(type = "track") does not hold (type is a text)"#)),
+        ("!(type = 'track')", Some(r#"!(type = "track") does not hold (type is a string)"#)),
         (
             "!(type = 'track' or type = 'a')",
             Some(r#"!(type = "track" or type = "a") does not hold"#),
@@ -308,14 +308,16 @@ fn the_reason_names_what_decided_and_no_value() {
         (
             "lowercase(event) in properties.features",
             Some(
-                "lowercase(event) in properties.features does not hold (event is a text, properties.features is a list)",
+                "lowercase(event) in properties.features does not hold (event is a string, \
+                 properties.features is a list)",
             ),
         ),
         ("1 = 2", Some("1 = 2 does not hold")),
         (
             "1 = 2 or 1 = 3 or 1 = 4 or 1 = 5 or 1 = 6 or 1 = 7",
             Some(
-                "1 = 2 does not hold; 1 = 3 does not hold; 1 = 4 does not hold; 1 = 5 does not hold; 2 more do not hold either",
+                "1 = 2 does not hold; 1 = 3 does not hold; 1 = 4 does not hold; 1 = 5 does not \
+                 hold; 2 more conditions do not hold either",
             ),
         ),
     ];

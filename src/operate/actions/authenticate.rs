@@ -87,8 +87,8 @@ fn to_be_asked<'a>(
     match environments {
         [first, others @ ..] if others.iter().all(|other| way(other) == way(first)) => Ok(first),
         _ => Err(format!(
-            "{CLIENT_ID} is of no configured destination, and they go to different hosts: \
-             it is not clear which one to ask"
+            "{CLIENT_ID} belongs to no configured destination, and the destinations use different \
+             hosts: it is unclear which one to ask"
         )),
     }
 }

@@ -124,7 +124,7 @@ impl Response {
     pub(super) fn recorded(what: &Standing<'_>) -> Self {
         Self {
             status_code: StatusCode::ACCEPTED.as_u16(),
-            status_message: "Recorded: cohortd tells LaunchDarkly by itself",
+            status_message: "Recorded: cohortd delivers it to LaunchDarkly in the background",
             headers: BTreeMap::new(),
             body: json!(what),
         }

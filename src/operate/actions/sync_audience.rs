@@ -151,7 +151,7 @@ impl Actions {
         let recorded = self.ledger.record(intake).await.map_err(|error| {
             Failure::new(StatusCode::SERVICE_UNAVAILABLE, format!("Nothing was recorded: {error}"))
         })?;
-        audit!(to, "events of the actions protocol are recorded", count = deltas.len());
+        audit!(to, "events of the actions protocol recorded", count = deltas.len());
         let unrecorded = recorded.unrecorded();
         let failure = |why: &Unrecorded| Failure::of_event(&Rejection::from(*why));
         failures.extend(unrecorded.iter().map(|(at, why)| (origins[*at], failure(why))));

@@ -28,7 +28,7 @@ fn behind(last: &str, limit: u32) -> Vec<(&'static str, String)> {
     path = "/api/v1/destinations",
     operation_id = "list_destinations",
     params(ListQuery),
-    responses((status = 200, description = "A part of them; `Link` says where it goes on",
+    responses((status = 200, description = "One page; `Link` names the next one",
         body = Vec<DestinationInfo>))
 )]
 pub(super) async fn list(
@@ -47,7 +47,7 @@ pub(super) async fn list(
     path = "/api/v1/destinations/{destination}/audiences",
     operation_id = "list_audiences",
     params(ListQuery),
-    responses((status = 200, description = "A part of them; `Link` says where it goes on",
+    responses((status = 200, description = "One page; `Link` names the next one",
         body = Vec<AudienceInfo>))
 )]
 pub(super) async fn audiences(
@@ -74,7 +74,8 @@ pub(super) async fn audiences(
     path = "/api/v1/destinations/{destination}/members/{key}",
     operation_id = "show_member",
     params(MemberQuery),
-    responses((status = 200, description = "A part of them; `Link` says where it goes on; empty: nobody is known by it",
+    responses((status = 200, description = "One page; `Link` names the next one; empty if nobody \
+                                            is known by this key",
         body = Vec<MemberInfo>))
 )]
 pub(super) async fn member(
@@ -100,7 +101,7 @@ pub(super) async fn member(
     operation_id = "pause",
     request_body = Nothing,
     responses(
-        (status = 200, description = "It is paused", body = Done),
+        (status = 200, description = "Delivery is paused", body = Done),
         (status = 409, description = "The destination is not configured"),
     )
 )]
@@ -122,7 +123,7 @@ pub(super) async fn pause(
     operation_id = "resume",
     request_body = Nothing,
     responses(
-        (status = 200, description = "It is delivered to", body = Done),
+        (status = 200, description = "Delivery is resumed", body = Done),
         (status = 409, description = "The destination is not configured"),
     )
 )]
@@ -144,8 +145,8 @@ pub(super) async fn resume(
     operation_id = "forget",
     request_body = Forget,
     responses(
-        (status = 200, description = "It is recorded, and LaunchDarkly is told next; in how many audiences the \
-            person was known", body = Done),
+        (status = 200, description = "The deletion is recorded and delivered next; in how many \
+                                      audiences the person was known", body = Done),
         (status = 409, description = "The destination is not configured"),
     )
 )]
@@ -161,7 +162,7 @@ pub(super) async fn forget(
     let known = api.ledger.member(&name, user_id.as_str()).await?;
     api.ledger.forget(&name, user_id).await?;
     let known: BTreeSet<String> = known.into_iter().map(|of| of.audience).collect();
-    audit!(name, "a person is forgotten", audiences = known.len());
+    audit!(name, "deletion of a person recorded", audiences = known.len());
     Ok(Json(Done::of(known.len() as u64)))
 }
 
@@ -172,8 +173,9 @@ pub(super) async fn forget(
     operation_id = "drop",
     request_body = Drop,
     responses(
-        (status = 200, description = "How many audiences or destinations that concerns", body = Done),
-        (status = 409, description = "The destination is not configured, so that nobody can be retracted"),
+        (status = 200, description = "How many audiences or destinations are affected", body = Done),
+        (status = 409, description = "The destination is not configured, so its members cannot be \
+                                      retracted"),
     )
 )]
 pub(super) async fn drop_rows(
@@ -186,11 +188,11 @@ pub(super) async fn drop_rows(
     let count = if retract {
         api.configured(&name)?;
         let count = api.ledger.retract(&name, audience.as_ref()).await?;
-        audit!(name, "members are retracted and dropped", audience = shown);
+        audit!(name, "retraction and drop started", audience = shown);
         count
     } else {
         let count = api.ledger.erase(&name, audience.as_ref()).await?;
-        audit!(name, "rows are dropped", audience = shown);
+        audit!(name, "rows dropped", audience = shown);
         count
     };
     Ok(Json(Done::of(count)))
@@ -203,7 +205,7 @@ pub(super) async fn drop_rows(
     operation_id = "resync",
     request_body = Resync,
     responses(
-        (status = 200, description = "How many audiences that concerns", body = Done),
+        (status = 200, description = "How many audiences are affected", body = Done),
         (status = 409, description = "The destination is not configured, or members are being retracted"),
     )
 )]
@@ -253,14 +255,14 @@ async fn retract_stale(
         let current = mappings.key_rules(&key);
         if !force && !api.ledger.any_under_rules(name, &audience, &current).await? {
             done.left_alone.push(format!(
-                "{}: no member has come under the present mapping yet, so that all of them would go; \
-                 start a full sync of the audience in Segment first, or use --force",
+                "{}: no member has arrived under the present mapping yet, so all of them would be \
+                 removed; start a full sync of the audience in Segment first, or use --force",
                 view.audience
             ));
             continue;
         }
         api.ledger.retract_stale(name, &audience, current).await?;
-        audit!(name, "stale members are retracted", audience = view.audience);
+        audit!(name, "retraction of stale members started", audience = view.audience);
         done.count += 1;
     }
     match only {

@@ -13,7 +13,7 @@ use crate::membership::AudienceId;
 use crate::operate::explain::{self, Report};
 use crate::receive::{HandInError, HandedIn, hand_in, too_large};
 
-const ONE_EVENT: &str = "the body is not one event: a JSON object";
+const ONE_EVENT: &str = "the body is not one event (a JSON object)";
 
 /// What would happen to an event and why; nothing is recorded or delivered
 #[utoipa::path(
@@ -66,14 +66,14 @@ pub(super) async fn take(
     let destination = api.configured(&name)?;
     if !destination.enabled {
         let detail =
-            format!("destination {name} is disabled (enabled = false): it takes no events");
+            format!("destination {name} is disabled (enabled = false): it accepts no events");
         return Err(Problem::new(StatusCode::CONFLICT, detail));
     }
     let taken = hand_in(&*api.ledger, &name, &destination.mappings, &body).await;
     let HandedIn { accepted, ignored, rejected, audiences } =
         taken.map_err(|error| match error {
             HandInError::NotJson => {
-                Problem::new(StatusCode::BAD_REQUEST, "the body is not JSON, or broke off")
+                Problem::new(StatusCode::BAD_REQUEST, "the body is not JSON, or was cut off")
             }
             HandInError::NotOneEvent => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, ONE_EVENT),
             HandInError::Ledger(error) => error.into(),
@@ -81,7 +81,7 @@ pub(super) async fn take(
     let shown = audiences.iter().map(AudienceId::as_str).collect::<Vec<_>>().join(" ");
     audit!(
         name,
-        "an event is taken",
+        "event recorded",
         audience = shown,
         accepted = accepted,
         ignored = ignored,

@@ -104,20 +104,21 @@ const GUARDED: [(&str, &str); 3] = [
     ("401", "The token is missing or wrong"),
     (
         "403",
-        "The token may only read, or the request comes from a web page of somebody else or does not \
-             name this host",
+        "The token is read-only, or the request comes from a web page of another origin or does \
+         not name this host",
     ),
-    ("503", "The ledger does not take or give anything now; `Retry-After` says when to try again"),
+    ("503", "The ledger cannot be written or read now; `Retry-After` says when to try again"),
 ];
 const WITH_A_BODY: [(&str, &str); 5] = [
     ("400", "The body is not JSON"),
-    ("408", "The body did not come in time"),
+    ("408", "The body did not arrive in time"),
     ("413", "The body is too large"),
-    ("415", "The body does not say that it is application/json"),
-    ("422", "The body is JSON, but not what this route takes"),
+    ("415", "The Content-Type of the body is not application/json"),
+    ("422", "The body is JSON, but not what this route expects"),
 ];
-const WITH_A_QUERY: [(&str, &str); 1] = [("400", "The query has something that is not taken")];
-const WITH_A_NAME: [(&str, &str); 1] = [("404", "There is no such thing; the problem says which")];
+const WITH_A_QUERY: [(&str, &str); 1] =
+    [("400", "The query has an unknown parameter or an invalid value")];
+const WITH_A_NAME: [(&str, &str); 1] = [("404", "Not found; the problem says what")];
 
 /// Adds to the document what all routes share.
 fn whole(declared: &OpenApi) -> Value {
@@ -125,8 +126,8 @@ fn whole(declared: &OpenApi) -> Value {
     document["info"] = json!({
         "title": "cohortd",
         "version": env!("CARGO_PKG_VERSION"),
-        "description": "Seeing and steering cohortd. Times are RFC 3339, UTC. Errors are problem \
-                        documents (RFC 9457). Answers marked personal name people.",
+        "description": "Monitoring and operating cohortd. Times are RFC 3339, UTC. Errors are \
+                        problem documents (RFC 9457). Answers marked personal identify people.",
         "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
     });
     document["servers"] = json!([{"url": "/"}]);
@@ -139,7 +140,8 @@ fn whole(declared: &OpenApi) -> Value {
         },
         "read_token": {
             "type": "http", "scheme": "bearer",
-            "description": "One of `admin.read_tokens`: it may look, and sees no events that are kept",
+            "description": "One of `admin.read_tokens`: it is read-only, and does not show the \
+                            content of rejected events",
         },
     });
     document["components"]["schemas"]["Problem"] = json!(Problem::schema());

@@ -13,13 +13,13 @@ use crate::json::Json;
 use crate::ledger::{Members, ParkedAfter, ParkedView};
 use crate::membership::{AudienceId, ContextKey, DestinationName};
 
-/// Members that LaunchDarkly refused, with its words. Personal
+/// Members that LaunchDarkly refused, with its messages. Personal
 #[utoipa::path(
     get,
     path = "/api/v1/destinations/{destination}/parked",
     operation_id = "list_parked",
     params(ParkedQuery),
-    responses((status = 200, description = "A part of them", body = ParkedPage))
+    responses((status = 200, description = "One page", body = ParkedPage))
 )]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
@@ -54,7 +54,7 @@ pub(super) async fn list(
     operation_id = "requeue_parked",
     request_body = ParkedChange,
     responses(
-        (status = 200, description = "How many members that concerned", body = Done),
+        (status = 200, description = "How many members were affected", body = Done),
         (status = 409, description = "The destination is not configured"),
     )
 )]
@@ -73,7 +73,7 @@ pub(super) async fn requeue(
     operation_id = "discard_parked",
     request_body = ParkedChange,
     responses(
-        (status = 200, description = "How many members that concerned", body = Done),
+        (status = 200, description = "How many members were affected", body = Done),
         (status = 409, description = "The destination is not configured"),
     )
 )]
@@ -100,10 +100,10 @@ async fn change(
     }
     match deed {
         Deed::Requeue => {
-            audit!(name, "parked members are requeued", audience = shown, count = count);
+            audit!(name, "parked members requeued", audience = shown, count = count);
         }
         Deed::Discard => {
-            audit!(name, "parked members are discarded", audience = shown, count = count);
+            audit!(name, "parked members discarded", audience = shown, count = count);
         }
     }
     Ok(Json(Done::of(count)))
@@ -134,7 +134,7 @@ async fn each(
 ) -> Result<u64, Problem> {
     if let Some(key) = context_key {
         let both = audience.cloned().zip(ContextKey::new(&key)).ok_or_else(|| {
-            let detail = "a context key is not empty and needs its audience beside it";
+            let detail = "a context key must not be empty, and needs its audience beside it";
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
         })?;
         let (audience, context_keys) = (both.0, vec![both.1]);

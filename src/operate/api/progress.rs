@@ -184,7 +184,7 @@ impl Courses {
     get,
     path = "/api/v1/destinations/{destination}/progress",
     operation_id = "progress",
-    responses((status = 200, description = "What is under way", body = ProgressList))
+    responses((status = 200, description = "Operations in progress", body = ProgressList))
 )]
 pub(super) async fn progress(
     State(api): State<Arc<Api>>,

@@ -27,7 +27,7 @@ const PAGE: u32 = 500;
     path = "/api/v1/destinations/{destination}/rejected",
     operation_id = "list_rejected",
     params(RejectedQuery),
-    responses((status = 200, description = "A part of them", body = RejectedPage))
+    responses((status = 200, description = "One page", body = RejectedPage))
 )]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
@@ -95,7 +95,8 @@ pub(super) async fn one(
     Last(id): Last,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Result<Json<RejectedInfo>, Problem> {
-    let not_a_number = |_| Problem::new(StatusCode::NOT_FOUND, "rejected events have numbers");
+    let not_a_number =
+        |_| Problem::new(StatusCode::NOT_FOUND, "the id of a rejected event must be a number");
     let id = id.parse().map_err(not_a_number)?;
     Ok(Json(RejectedInfo::of(numbered(&api, &name, id).await?, power)))
 }
@@ -106,7 +107,7 @@ pub(super) async fn one(
     path = "/api/v1/destinations/{destination}/rejected/discard",
     operation_id = "discard_rejected",
     request_body = RejectedChange,
-    responses((status = 200, description = "How many were kept until now", body = Done))
+    responses((status = 200, description = "How many were discarded", body = Done))
 )]
 pub(super) async fn discard(
     State(api): State<Arc<Api>>,
@@ -117,7 +118,7 @@ pub(super) async fn discard(
         Some(id) => api.ledger.discard_rejected(&name, vec![id]).await?,
         None => discard_all(&api, &name).await?,
     };
-    audit!(name, "rejected events are discarded", count = count);
+    audit!(name, "rejected events discarded", count = count);
     Ok(Json(Done::of(count)))
 }
 
@@ -139,7 +140,8 @@ async fn discard_all(api: &Api, name: &DestinationName) -> Result<u64, Problem> 
     operation_id = "replay_rejected",
     request_body = Replay,
     responses(
-        (status = 200, description = "What became of them; `next_after` says where it goes on",
+        (status = 200, description = "What became of them; `next_after` is where the next part \
+                                      begins",
             body = Replayed),
         (status = 409, description = "The destination is not configured"),
     )
@@ -168,7 +170,7 @@ pub(super) async fn replay(
     let still_rejected = answer.rejected.len();
     audit!(
         name,
-        "rejected events are replayed",
+        "rejected events replayed",
         replayed = answer.replayed,
         ignored = answer.ignored,
         too_old = answer.too_old,

@@ -32,7 +32,7 @@ impl Reloads {
     async fn ask(&self) -> Result<Reloaded, Problem> {
         let (asked, answer) = oneshot::channel();
         if self.0.send(asked).await.is_err() {
-            let detail = "this daemon has no configuration that could be read again";
+            let detail = "this daemon has no configuration to reload";
             return Err(Problem::new(StatusCode::CONFLICT, detail));
         }
         match answer.await {
@@ -51,16 +51,16 @@ impl Reloads {
     request_body = Nothing,
     responses(
         (status = 200, description = "What has changed", body = Reloaded),
-        (status = 409, description = "This daemon has no configuration that could be read again"),
+        (status = 409, description = "This daemon has no configuration to reload"),
         (status = 422, description = "The configuration has faults, all of them named; nothing has \
-            changed. Or the body is JSON, but not what this route takes"),
+            changed. Or the body is JSON, but not what this route expects"),
     )
 )]
 pub(super) async fn reload(
     State(api): State<Arc<Api>>,
     Change(Nothing {}): Change<Nothing>,
 ) -> Result<Json<Reloaded>, Problem> {
-    tracing::info!(audit = true, "operator: the configuration is to be read again");
+    tracing::info!(audit = true, "operator: configuration reload requested");
     api.reloads.ask().await.map(Json)
 }
 

@@ -103,23 +103,29 @@ catalogue! {
     READY "ready" Gauge One []
         "1 while events are accepted."
     CONFIG_REFUSED "config_refused" Gauge One []
-        "1 while the configuration on disk is refused, and the one before it runs."
+        "1 while the configuration on disk is refused, and the previous one is in effect."
     CONFIG_RELOADS "config_reloads" Counter One ["outcome"]
-        "Readings of the configuration since the daemon started, by what they came to: applied, refused, unchanged."
+        "Reloads of the configuration since the daemon started, by outcome: applied, refused, \
+         unchanged."
     CONFIG_LAST_SUCCESS "config_last_reload_success_timestamp_seconds" Gauge Second []
-        "When a configuration that is good was last read, since the Unix epoch; at first when the daemon started."
+        "When a valid configuration was last read, since the Unix epoch; initially when the \
+         daemon started."
     CERTIFICATE_EXPIRES "tls_certificate_expires_timestamp_seconds" Gauge Second ["listener"]
         "When the certificate of a listener that speaks TLS expires, since the Unix epoch: public, admin."
     LOG_LINES_DROPPED "log_lines_dropped" Counter One []
         "Log lines that could not be written since the daemon started."
     ADMIN_REFUSED "admin_refused_requests" Counter One ["reason"]
-        "Requests of the admin listener that were refused: wrong_token, no_token, read_only (the token may only read), cross_origin and foreign_host (a web page of somebody else)."
+        "Requests of the admin listener that were refused: wrong_token, no_token, read_only (the \
+         token is read-only), cross_origin and foreign_host (a web page of another site)."
     REQUESTS "requests" Counter One ["destination", "outcome"]
-        "Requests of the public listener by what became of them: done, all_rejected, or the word of the refusal. One of a route counts for each of its destinations."
+        "Requests of the public listener by outcome: done, all_rejected, or the word of the \
+         refusal. A request to a route counts for each of its destinations."
     REQUEST_DURATION "request_duration_seconds" Histogram Second ["destination", "class"]
         "From the head of a request to its answer, by the class of its status: 2xx, 4xx, 5xx."
     REFUSED "refused_requests" Counter One ["path", "reason", "credential"]
-        "Requests of the public listener that were refused, by path (`-`: one that nobody has, `*`: a connection of which no request was read), by the word of the refusal, and by what they showed or what of it failed: none, signature, bearer, basic, other."
+        "Requests of the public listener that were refused, by path (`-`: an unknown path, `*`: a \
+         connection of which no request was read), by the word of the refusal, and by the \
+         credential they carried or that failed: none, signature, bearer, basic, other."
     EVENTS_ACCEPTED "events_accepted" Counter One ["destination"]
         "Events answered as accepted: they are on disk."
     EVENTS_IGNORED "events_ignored" Counter One ["destination"]
@@ -127,61 +133,67 @@ catalogue! {
     EVENTS_REJECTED "events_rejected" Counter One ["destination", "reason"]
         "Events that could not be applied, by the reason that was answered."
     EVENT_TIMES_DOUBTED "event_times_doubted" Counter One ["destination", "reason"]
-        "Accepted events that say a time which does not count: unreadable, too_early (before 2010) or ahead (by more than five minutes). The next best time does, or the arrival; cohortd explain shows it."
+        "Accepted events whose time was not used: unreadable, too_early (before 2010) or ahead \
+         (by more than five minutes). The next best time, or the arrival, was used instead; \
+         cohortd explain shows it."
     EVENT_TIMES_CORRECTED "event_times_corrected" Counter One ["destination", "clock"]
         "Accepted events of the Tracking API whose time was corrected because the sender's clock was ahead by a second or more, or a minute or more behind where segment.correct_clocks_behind says so."
     LAST_EVENT "last_event_timestamp_seconds" Gauge Second ["destination"]
-        "When the last event arrived, since the Unix epoch; not there before the first one."
+        "When the last event arrived, since the Unix epoch; absent before the first one."
     DELTAS "deltas" Counter One ["destination"]
         "Membership deltas recorded."
     REPEATS "repeats_suppressed" Counter One ["destination"]
-        "Deltas that said nothing new: LaunchDarkly is not told for their sake."
+        "Deltas that said nothing new: no call is made for them."
     OVERTAKEN "deltas_overtaken" Counter One ["destination"]
         "Deltas that were older than what is known, and changed nothing."
     OUTLIVED "deletions_outlived" Counter One ["destination"]
-        "Entries that a deletion left in place, because they were stamped ahead of their arrival and later than the deletion."
+        "Entries that a deletion did not undo, because their event time is ahead of their arrival \
+         and later than the deletion."
     COMMIT_ROWS "ledger_commit_rows" Histogram One []
-        "Deltas, kept events, claimed and reported members that the writer took together."
+        "Deltas, kept events, claimed and reported members in one group of the writer."
     SYNC_DURATION "ledger_sync_duration_seconds" Histogram Second []
         "How long a commit took to be on stable storage."
     LEDGER_SIZE "ledger_size_bytes" Gauge Byte []
         "All files of the ledger."
     LEDGER_JOURNAL "ledger_journal_bytes" Gauge Byte []
-        "What was accepted and synced while the writer was busy, and is not merged into the tables yet."
+        "The journal: what is accepted and synced but not merged into the tables yet."
     LEDGER_FREE "ledger_disk_free_bytes" Gauge Byte []
-        "What the ledger's disk can still take."
+        "Free space on the ledger's disk."
     TAKES_WRITES "ledger_takes_writes" Gauge One []
-        "0 while the ledger's disk has no space to give: events are answered 503."
+        "0 while the ledger's disk has no space: events are answered 503."
     CLOCK_AHEAD "ledger_clock_ahead_seconds" Gauge Second []
         "How far the recorded arrival is ahead of the clock: more than five minutes is trouble, see cohortd ledger reset-clock."
     REJECTED_KEPT "rejected_events" Gauge One ["destination"]
-        "Rejected events that are kept for a replay."
+        "Rejected events that are kept for replay."
     STATE "destination_state" Gauge One ["destination", "state"]
         "1 for the state a destination is in: waiting for the first event, ok, attention, catching up, behind, paused or held."
     CONCERNS "destination_concerns" Gauge One ["destination", "kind"]
         "Why a destination is not ok, and how many of each: no_space and clock_ahead (of the ledger), disabled, paused, held, audience_failing (audiences), late (members), refused (requests), rejected (events kept), not_kept (rejected events that are not), parked (members), only_ignored and only_rejected (events)."
     PENDING "pending_members" Gauge One ["destination"]
-        "Members that LaunchDarkly is still to be told."
+        "Members with a change that LaunchDarkly has not been told yet."
     OLDEST_PENDING "oldest_pending_seconds" Gauge Second ["destination"]
-        "How long the first of them has been pending; 0 if there is none."
+        "How long the oldest pending member has been pending; 0 if there is none."
     PARKED "parked_members" Gauge One ["destination"]
-        "Members that LaunchDarkly refused, each alone."
+        "Members that LaunchDarkly refused individually."
     CALLS "calls" Counter One ["destination", "status"]
         "Calls to LaunchDarkly by the status of the answer; none: there was no answer."
     CALL_DURATION "call_duration_seconds" Histogram Second ["destination", "outcome"]
-        "How long they took, by what the answer meant: taken, refused, token_refused, not_permitted, approval_required, unknown_environment, conflict, too_large, rate_limited, unavailable, unexpected."
+        "How long calls to LaunchDarkly took, by what the answer meant: taken, refused, \
+         token_refused, not_permitted, approval_required, unknown_environment, conflict, \
+         too_large, rate_limited, unavailable, unexpected."
     CALLS_IN_FLIGHT "calls_in_flight" Gauge One ["destination"]
-        "Calls that are not answered yet."
+        "Calls to LaunchDarkly that are not answered yet."
     MEMBERS_DELIVERED "members_delivered" Counter One ["destination"]
         "Members that LaunchDarkly took."
     MEMBERS_PARKED "members_parked" Counter One ["destination"]
-        "Members that LaunchDarkly refused, each alone, since the daemon started."
+        "Members that LaunchDarkly refused individually, since the daemon started."
     LAST_DELIVERY "last_delivery_timestamp_seconds" Gauge Second ["destination"]
-        "When LaunchDarkly last took a batch, since the Unix epoch; not there before the first one."
+        "When LaunchDarkly last took a batch, since the Unix epoch; absent before the first one."
     RATE_LIMIT "rate_limit_calls" Gauge One ["destination", "limit"]
-        "Calls a window that LaunchDarkly allows: global is the account's, route the route's, token the service token's."
+        "Calls that LaunchDarkly allows in a rate-limit window: global is the account's, route \
+         the route's, token the service token's."
     RATE_LIMIT_REMAINING "rate_limit_remaining_calls" Gauge One ["destination", "limit"]
-        "How many of them were left at the last answer."
+        "Calls left in the rate-limit window at the last answer."
 }
 
 #[cfg(test)]

@@ -118,11 +118,13 @@ impl Exporter {
             if spans.is_empty() {
                 return;
             }
-            let is_full = spans.len() == MOST_TOGETHER;
+            let count = spans.len();
             let (url, body) =
                 (self.traces.clone(), Traces::of(spans, &self.instance).encode_to_vec());
-            self.post(url, body).await;
-            if !is_full {
+            if !self.post(url, body).await {
+                self.ended.dropped.fetch_add(count as u64, Ordering::Relaxed);
+            }
+            if count < MOST_TOGETHER {
                 return;
             }
         }
@@ -136,22 +138,28 @@ impl Exporter {
         self.post(self.metrics.clone(), metrics.encode_to_vec()).await;
     }
 
-    async fn post(&mut self, url: Url, body: Vec<u8>) {
+    /// Whether the collector accepted it.
+    async fn post(&mut self, url: Url, body: Vec<u8>) -> bool {
         let answer = self.client.post(url).body(body).send().await;
         let cause = match answer.and_then(reqwest::Response::error_for_status) {
             Ok(_) => None,
             Err(error) => Some(chain(&error.without_url())),
         };
-        let was_failing = std::mem::replace(&mut self.is_failing, cause.is_some());
+        let is_accepted = cause.is_none();
+        let was_failing = std::mem::replace(&mut self.is_failing, !is_accepted);
         match cause {
             Some(cause) if !was_failing => {
-                warn!(cause, "the collector of telemetry takes nothing: what it misses is dropped");
+                warn!(
+                    cause,
+                    "the telemetry collector did not accept an export: spans are dropped until it does"
+                );
             }
             None if was_failing => {
                 let spans_dropped = self.ended.dropped.swap(0, Ordering::Relaxed);
-                info!(spans_dropped, "the collector of telemetry takes it again");
+                info!(spans_dropped, "the telemetry collector accepts exports again");
             }
             _ => {}
         }
+        is_accepted
     }
 }

@@ -147,7 +147,8 @@ pub fn counts(concerns: &[Concern]) -> BTreeMap<ConcernKind, u64> {
 fn noted(at: Option<Timestamp>) -> String {
     at.map_or_else(String::new, |at| {
         format!(
-            " (as noted at {}; an earlier process was killed, and what it counted in its last minute is not known)",
+            " (as saved at {}; an earlier process was killed, and what it counted in its last \
+             minute is unknown)",
             instant(at)
         )
     })
@@ -160,10 +161,11 @@ impl Facts<'_> {
         add: &mut impl FnMut(ConcernKind, u64, Option<Timestamp>, String, String),
     ) {
         if self.has_no_space {
-            let why = "the disk of the ledger has no space: events are answered 503, which Segment repeats for four \
-                       hours, and what LaunchDarkly takes cannot be written down";
-            let remedy =
-                "free space on the disk of ledger.path, or make it larger: it goes on by itself";
+            let why = "the disk of the ledger has no space: events are answered 503, which \
+                       Segment retries for four hours, and the outcome of deliveries cannot be \
+                       recorded";
+            let remedy = "free space on the disk of ledger.path, or make it larger: cohortd goes on by \
+                 itself";
             add(ConcernKind::NoSpace, 1, None, why.to_owned(), remedy.to_owned());
         }
         if let Some(clock) = ClockStatus::of(self.clock_ahead) {
@@ -184,16 +186,17 @@ impl Facts<'_> {
             add(ConcernKind::Held, 1, Some(held.since), why, held.remedy.to_owned());
         }
         if self.is_disabled {
-            let why = "enabled = false stands in the configuration: events are answered 503, which Segment repeats for \
-                       four hours, and nothing is delivered";
+            let why = "the configuration says enabled = false: events are answered 503, which \
+                       Segment retries for four hours, and nothing is delivered";
             let remedy = format!(
-                "set destinations.{name}.enabled = true and reload, or take the destination out of Segment"
+                "set destinations.{name}.enabled = true and reload, or remove the destination in \
+                 Segment"
             );
             add(ConcernKind::Disabled, 1, None, why.to_owned(), remedy);
         }
         if let Some(since) = self.paused_since {
-            let why = "an operator has paused the delivery; events are kept".to_owned();
-            let remedy = format!("cohortd resume {name} lets it go on");
+            let why = "an operator has paused delivery; events are kept".to_owned();
+            let remedy = format!("cohortd resume {name} resumes it");
             add(ConcernKind::Paused, 1, Some(since), why, remedy);
         }
     }
@@ -207,14 +210,14 @@ impl Facts<'_> {
             let (info, failures) = (FailingInfo::from(*of), of.failures);
             let times = if failures == 1 { "time" } else { "times" };
             let between =
-                if of.is_partly_taken { "among calls that were taken" } else { "in a row" };
+                if of.is_partly_taken { "among calls that succeeded" } else { "in a row" };
             let (audience, sentence) = (&info.audience, info.sentence());
             let why = format!("audience {audience}: {sentence}, {failures} {times} {between}");
             add(ConcernKind::AudienceFailing, 1, Some(of.since), why, of.remedy.to_owned());
         }
         let others = of_some.len().saturating_sub(MOST_NAMED) as u64 + self.other_failing;
         if others > 0 {
-            let why = format!("{others} more audiences are not taken");
+            let why = format!("{others} more audiences are failing");
             let remedy = format!("cohortd audiences {} shows each with its cause", self.name);
             add(ConcernKind::AudienceFailing, others, None, why, remedy);
         }
@@ -246,17 +249,19 @@ impl Facts<'_> {
         let DestinationView { parked, parked_since, rejected, rejected_since, .. } = *view;
         if rejected > 0 {
             let events = if rejected == 1 { "event" } else { "events" };
-            let why = format!("{rejected} {events} could not be applied, rejected and kept");
+            let why = format!("{rejected} {events} could not be applied: rejected and kept");
             let remedy = format!(
-                "cohortd rejected list {name} says why; mend the mapping, then cohortd rejected replay {name}"
+                "cohortd rejected list {name} says why; fix the mapping, then cohortd rejected \
+                 replay {name}"
             );
             add(ConcernKind::Rejected, rejected, rejected_since, why, remedy);
         }
         if parked > 0 {
             let members = if parked == 1 { "member" } else { "members" };
-            let why = format!("LaunchDarkly refuses {parked} {members}, each alone: parked");
+            let why = format!("LaunchDarkly refused {parked} {members} individually: parked");
             let remedy = format!(
-                "cohortd parked list {name} shows whom and its words; mend it, then cohortd parked requeue {name}"
+                "cohortd parked list {name} shows them with LaunchDarkly's messages; fix the \
+                 cause, then cohortd parked requeue {name}"
             );
             add(ConcernKind::Parked, parked, parked_since, why, remedy);
         }
@@ -273,18 +278,20 @@ impl Facts<'_> {
         let taken_at = self.since_change.last_accepted_at;
         let begun_at =
             self.since_change.begun_at.map_or_else(String::new, |at| format!(" ({})", instant(at)));
-        let since_when = format!("since this mapping was taken up{begun_at}{}", noted(noted_at));
+        let since_when = format!("since this mapping took effect{begun_at}{}", noted(noted_at));
         let is_taken = taken_at.is_some_and(|at| lately(at, FRUITLESS_AFTER));
         let is_ignoring =
             self.since_change.last_ignored_at.is_some_and(|at| lately(at, FRUITLESS_AFTER));
         if ignored > 0 && (accepted == 0 || is_ignoring && !is_taken) {
             let when = if accepted == 0 { &since_when } else { "for a day" };
             let why = format!(
-                "no event was accepted {when}, and no subscription selects those that came: {ignored} ignored"
+                "no event was accepted {when}, and no subscription selects the events that came: \
+                 {ignored} ignored"
             );
             let remedy = format!(
-                "compare what was ignored with destinations.{name}.mapping.subscribe, or send this \
-                 destination audience events: cohortd explain {name} shows what happens to one"
+                "compare the ignored events with destinations.{name}.mapping.subscribe, or send \
+                 this destination audience events: cohortd explain {name} shows what happens to \
+                 one"
             );
             let since = if accepted == 0 { self.since_change.first_ignored_at } else { taken_at };
             add(ConcernKind::OnlyIgnored, ignored, since, why, remedy);

@@ -44,15 +44,15 @@ impl Cause {
         if let Some(doubt) = self.doubt {
             return doubted(doubt, section);
         }
-        let limit = "A larger one is refused for good.";
+        let limit = "Segment does not retry it.";
         match self.refusal {
             Refusal::NotFound if place.path.starts_with("/v1/") => (
-                "Nobody takes calls of the Tracking API: no write key is configured.".into(),
+                "Calls of the Tracking API are not accepted: no write key is configured.".into(),
                 format!("Set {section}.segment.write_keys to the write key of the source."),
             ),
             Refusal::NotFound | Refusal::UnknownDestination => astray(place),
             Refusal::MethodNotAllowed => (
-                "The request did not use a method that this path takes.".into(),
+                "The request used a method that this path does not accept.".into(),
                 "Let Segment send by POST, PUT or PATCH.".into(),
             ),
             Refusal::SourceNotAllowed => (
@@ -63,52 +63,52 @@ impl Cause {
                 ),
             ),
             Refusal::BatchNotAllowed => (
-                "Segment sends batches, and this path takes one event a request.".into(),
+                "Segment sends batches, and this path accepts one event per request.".into(),
                 format!(
                     "Switch batching off in Segment, or set {section}.segment.allow_batches = true."
                 ),
             ),
             Refusal::TooLarge => (
-                format!("The body is larger than is taken. {limit}"),
+                format!("The body is larger than the limit. {limit}"),
                 "Let Segment send smaller batches, or raise listen.body_limit_mib.".into(),
             ),
             Refusal::TooManyEvents => (
-                format!("The body holds more events than one request may. {limit}"),
-                "Let the sender make smaller batches.".into(),
+                format!("The body holds more events than one request may have. {limit}"),
+                "Let the sender send smaller batches.".into(),
             ),
             Refusal::BodyTimeout => (
                 "The body did not arrive in time.".into(),
-                "Look at the network and proxies in front, or raise listen.body_timeout_ms.".into(),
+                "Check the network and the proxies in front, or raise listen.body_timeout_ms.".into(),
             ),
             Refusal::BodyBroken => (
-                "The body broke off, or is framed badly.".into(),
-                "Look at the proxies in front.".into(),
+                "The body was cut off, or is framed badly.".into(),
+                "Check the proxies in front.".into(),
             ),
             Refusal::NotPacked => (
-                "The body is not packed as its Content-Encoding says.".into(),
-                "Let the sender, or the proxy in front, name what it uses: gzip, deflate (the zlib format) or nothing."
+                "The body is not compressed as its Content-Encoding says.".into(),
+                "Let the sender, or the proxy in front, name the encoding it uses: gzip, deflate (the zlib format) or none."
                     .into(),
             ),
             Refusal::PackedShort => (
-                "The body has come whole, but what is packed in it breaks off.".into(),
-                "Let the sender finish its stream before it sends it.".into(),
+                "The body arrived complete, but its compressed stream ends early.".into(),
+                "Let the sender finish the stream before sending it.".into(),
             ),
             Refusal::PackedBroken => (
-                "The packed body is damaged: its checksum or its content is wrong, or something stands behind \
-                 its end."
+                "The compressed body is damaged: its checksum or its content is wrong, or there \
+                 is data after its end."
                     .into(),
-                "Look at what packs it, and at the proxies in front.".into(),
+                "Check what compresses it, and the proxies in front.".into(),
             ),
             Refusal::BadJson => (
-                "The body is no JSON object or array.".into(),
+                "The body is not a JSON object or array.".into(),
                 "Set the content type of the webhook in Segment to JSON.".into(),
             ),
             Refusal::UnknownEncoding => (
-                "The body is packed in a way that is not understood.".into(),
-                "Let the sender, or the proxy in front, use gzip, deflate or nothing.".into(),
+                "The body has an unknown Content-Encoding.".into(),
+                "Let the sender, or the proxy in front, use gzip, deflate or none.".into(),
             ),
             Refusal::BadAudience => (
-                "A call of Webhook Audiences had no name or id in it.".into(),
+                "A create or get call of Webhook Audiences had no audience name or id.".into(),
                 "Check the audience settings of the destination in Segment.".into(),
             ),
             Refusal::ProxyHeader => (
@@ -121,15 +121,15 @@ impl Cause {
             ),
             Refusal::SecondProxyHeader => (
                 "The connection began with more than one header of the PROXY protocol.".into(),
-                "Let only the last load balancer send one; or a sender behind it writes what it should not.".into(),
+                "Let only the last load balancer send one; if only it does, a sender behind it adds its own.".into(),
             ),
             Refusal::BadProxyHeader => (
                 format!(
-                    "The connection began with a header of the PROXY protocol that cannot be read: {}.",
-                    self.malformed.map_or("it is none", Malformed::what)
+                    "The connection began with a malformed header of the PROXY protocol: {}.",
+                    self.malformed.map_or("it is not a PROXY header", Malformed::what)
                 ),
-                "Let the load balancer write version 1 or 2 as it is specified, or switch it off there and set \
-                 listen.proxy_protocol = false."
+                "Let the load balancer send version 1 or 2 as specified, or switch the protocol \
+                 off there and set listen.proxy_protocol = false."
                     .into(),
             ),
             // not the sender's fault, or not from a sender of events: never remembered
@@ -163,10 +163,11 @@ fn doubted(doubt: Doubt, section: &str) -> (String, String) {
     };
     match doubt {
         Doubt::Nothing => (
-            "The request shows no credential.".to_owned(),
+            "The request carries no credential.".to_owned(),
             format!(
-                "Set in Segment what {section}.segment asks for: a shared secret (shared_secrets), a header \
-                 Authorization (bearer_tokens) or a write key (write_keys)."
+                "Set in Segment what {section}.segment asks for: a shared secret \
+                 (shared_secrets), an Authorization header (bearer_tokens) or a write key \
+                 (write_keys)."
             ),
         ),
         Doubt::Lacks(credential) => {
@@ -177,7 +178,7 @@ fn doubted(doubt: Doubt, section: &str) -> (String, String) {
                 Credential::WriteKey => "a write key",
             };
             (
-                format!("The request lacks {what}, which is demanded too."),
+                format!("The request lacks {what}, which is required as well."),
                 format!(
                     "Set {there} in Segment to one of {section}.segment.{key}, or change \
                      {section}.segment.require."
@@ -189,8 +190,8 @@ fn doubted(doubt: Doubt, section: &str) -> (String, String) {
             copy(Credential::Signature),
         ),
         Doubt::Rewritten => (
-            "The X-Signature is right for the event as Segment wrote it, but not for the bytes that arrived: \
-             something in between has rewritten the body."
+            "The X-Signature matches the event as Segment wrote it, but not the bytes that \
+             arrived: something in between has rewritten the body."
                 .to_owned(),
             "Let the proxy, gateway or function in front pass the body on byte for byte.".to_owned(),
         ),
@@ -202,15 +203,15 @@ fn doubted(doubt: Doubt, section: &str) -> (String, String) {
         ),
         Doubt::Wrong(kind) => {
             let what = match kind {
-                Kind::Basic => "The write key is none of those that are configured.",
-                _ => "The bearer token is none of those that are configured.",
+                Kind::Basic => "The write key is not one of the configured ones.",
+                _ => "The bearer token is not one of the configured ones.",
             };
             (what.to_owned(), copy(of_kind(kind)))
         }
         Doubt::Unexpected(Kind::Other) => (
-            "The header Authorization has no scheme that is known.".to_owned(),
+            "The Authorization header has an unknown scheme.".to_owned(),
             format!(
-                "Write `Bearer ` before the token in Segment, and the token into \
+                "Put `Bearer ` before the token in Segment, and add the token to \
                  {section}.segment.bearer_tokens."
             ),
         ),
@@ -222,7 +223,7 @@ fn doubted(doubt: Doubt, section: &str) -> (String, String) {
                 _ => "an X-Signature",
             };
             (
-                format!("The request shows {what}, and none is configured here."),
+                format!("The request carries {what}, and none is configured here."),
                 format!(
                     "Set {section}.segment.{key}, or let Segment send the credential that is configured."
                 ),

@@ -146,7 +146,7 @@ async fn what_launchdarkly_does_not_take_is_shown_in_its_words() {
         scenes.push((case, state, kind, scene));
     }
     for (case, state, kind, scene) in &scenes {
-        let kept = "Nothing is lost: events are accepted and kept; 1 member waits to be told.";
+        let kept = "Nothing is lost: events are accepted and kept; 1 member waits for delivery.";
         let beside = if *state == "held" { kept } else { "next attempt" };
         scene.is_shown(case, state, kind, &[kept, beside]).await;
         if *state == "held" {
@@ -165,10 +165,10 @@ async fn a_refused_configuration_is_shown_until_it_is_mended() {
     enter(&scene.cohortd, "vip", &["ada"]).await;
     scene.installation.write_config("[delivery]\nmax_bacth = 900\n");
     scene.cohortd.until_status(|status| status["configuration"].is_object()).await;
-    let words = ["The configuration on disk is refused since", "max_bacth", "cohortd.toml"];
+    let words = ["The configuration on disk has been refused since", "max_bacth", "cohortd.toml"];
     scene.is_shown("refused configuration", "ok", "", &words).await;
     scene.installation.write_config("[delivery]\nmax_batch = 900\n");
-    browser.miss("text=The configuration on disk is refused").await;
+    browser.miss("text=The configuration on disk has been refused").await;
 }
 
 tests![

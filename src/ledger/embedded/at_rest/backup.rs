@@ -29,8 +29,7 @@ pub enum BackupError {
     Exists(PathBuf),
     /// What is to be restored is only one file of a ledger.
     #[error(
-        "{} stands beside {}, which is not all of a ledger without it: name the directory that they \
-         are in",
+        "{} is next to {}, which is incomplete without it: name the directory that holds both",
         beside.display(),
         file.display()
     )]
@@ -58,16 +57,17 @@ pub enum BackupError {
         source: io::Error,
     },
     /// Standard input or output failed before the whole copy was transferred.
-    #[error("the copy did not pass whole")]
+    #[error("the copy was not transferred completely")]
     Stream(#[source] io::Error),
     /// The input is not a backup.
-    #[error("what comes is not a copy that `cohortd ledger backup` made")]
+    #[error("the input is not a copy that `cohortd ledger backup` made")]
     NotACopy,
     /// What is to be restored was taken from under a daemon.
     #[error(
-        "{} is no backup but the database of a ledger, copied by itself: what a daemon had not yet written there is \
-         missing. `cohortd ledger backup` makes a whole copy, also beside a daemon; or name the directory that it is \
-         from. If there is nothing else, put it into an empty directory, as ledger.db, and name that",
+        "{} is not a backup but a ledger's database file, copied on its own: what the daemon had \
+         not yet written to it is missing. `cohortd ledger backup` makes a complete copy, even \
+         while a daemon runs; or name the directory that the file came from. If the file is all \
+         there is, put it into an empty directory as ledger.db, and name that directory",
         .0.display()
     )]
     Raw(PathBuf),

@@ -75,7 +75,7 @@ pub fn restore_from(
         return Err(BackupError::NotACopy);
     }
     if is_raw(&head) {
-        return Err(BackupError::Raw("what comes".into()));
+        return Err(BackupError::Raw("standard input".into()));
     }
     put_in_place(directory, Origin::Stream(&mut head.chain(input)))
 }

@@ -64,7 +64,10 @@ fn check_until(stopped: &Receiver<()>, db: &Connection, every: Duration) -> rusq
                 tracing::warn!(%error, "the ledger could not be checked in the background");
             }
             Ok(Some(members)) => {
-                tracing::debug!(members, "every row of the ledger is as it was written");
+                tracing::debug!(
+                    members,
+                    "background check passed: every row of the ledger matches its checksum"
+                );
             }
             Ok(None) => return Ok(()),
         }

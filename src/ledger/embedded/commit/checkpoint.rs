@@ -206,7 +206,7 @@ impl Checkpointer {
             .open(path)
             .and_then(|log| if log.metadata()?.len() > end { log.set_len(end) } else { Ok(()) });
         if let Err(error) = cut {
-            tracing::warn!(%error, "the end of the write-ahead log, which is not used, cannot be freed");
+            tracing::warn!(%error, "the unused end of SQLite's log cannot be truncated");
         }
     }
 
@@ -240,7 +240,7 @@ impl Shared {
                 }
                 Err(error) if is_full(&error, directory) => {
                     if no_space.is_due() {
-                        tracing::warn!(%error, "the write-ahead log cannot be copied for want of space");
+                        tracing::warn!(%error, "SQLite's log cannot be checkpointed: the disk has no space");
                     }
                     self.stuck_until.store(0, Ordering::Relaxed);
                     self.had_no_space.store(true, Ordering::Relaxed);

@@ -72,7 +72,7 @@ pub(crate) fn empty_log(
         match journal.empty(directory, which) {
             Ok(emptied) => *left = !emptied,
             // A retry follows; the append thread meets the same error.
-            Err(error) => tracing::warn!(%error, "the journal cannot be emptied yet"),
+            Err(error) => tracing::warn!(%error, "the journal cannot be emptied yet: will retry"),
         }
     }
     still

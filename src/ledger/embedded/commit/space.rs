@@ -52,7 +52,7 @@ impl Space {
             self.show();
             tracing::error!(
                 error = cause,
-                "no space for the ledger: nothing is accepted until there is"
+                "no space on the ledger's disk: no events are accepted until there is"
             );
         }
     }
@@ -61,7 +61,7 @@ impl Space {
     pub fn has_written(&mut self) {
         if std::mem::take(&mut self.is_full) {
             self.show();
-            tracing::info!("there is space for the ledger again");
+            tracing::info!("the ledger can be written again");
         }
     }
 

@@ -407,7 +407,7 @@ impl Writer {
         left.files = empty_log(&self.shared.log, &self.directory, left.files);
         if left.log {
             let emptied = self.checkpointer.empty(&self.database);
-            left.log = !emptied.map_err(failed("emptying its log"))?;
+            left.log = !emptied.map_err(failed("emptying SQLite's log"))?;
         }
         self.state.erasure.attempted(left);
         Ok(())
@@ -438,7 +438,7 @@ impl Writer {
         }
         self.checkpointer.stop();
         if let Logs::Emptied { by } = logs {
-            empty_sqlite_log(db, &self.directory, by).map_err(failed("emptying its log"))?;
+            empty_sqlite_log(db, &self.directory, by).map_err(failed("emptying SQLite's log"))?;
             empty_log(&self.shared.log, &self.directory, [true; FILES.len()]);
         }
         self.database.close().map_err(failed("closing"))?;

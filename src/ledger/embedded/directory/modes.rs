@@ -30,7 +30,8 @@ fn close(path: &Path, metadata: Option<Metadata>) {
             path = %path.display(),
             mode = format_args!("{:03o}", mode & 0o777),
             %error,
-            "others may read or change what is the ledger's, and that cannot be changed"
+            "other users can read or change a file of the ledger, and its permissions cannot be \
+             tightened"
         );
     }
 }

@@ -69,8 +69,8 @@ impl Change {
             tracing::error!(
                 free_mib,
                 reserve_mib,
-                "the ledger's disk has reached its reserve: nothing is accepted until there is \
-                 more space; delivery goes on"
+                "the ledger's disk has reached its reserve (ledger.disk_reserve_mib): no events \
+                 are accepted until there is more space; delivery goes on"
             );
         } else {
             tracing::info!(free_mib, reserve_mib, "the ledger's disk has space again");

@@ -245,8 +245,9 @@ impl State {
                 tracing::warn!(
                     destination.name = %name,
                     entries,
-                    "a deletion left entries in place that were stamped ahead of their arrival: if the \
-                     person is to go all the same, forget them"
+                    "deletions did not undo entries, the latest in this destination, whose event \
+                     time is ahead of their arrival: to remove a person all the same, use cohortd \
+                     forget"
                 );
             }
         }

@@ -39,17 +39,21 @@ pub(crate) fn settle(directory: &Path) -> Result<(), OpenError> {
     remove_streamed(directory)?;
     let preparing = directory.join(PREPARING);
     if preparing.exists() {
-        tracing::warn!("a restore was interrupted before it counted: its copy is thrown away");
+        tracing::warn!("a restore was interrupted before it took effect: deleting its copy");
         if let Err(error) = fs::remove_dir_all(&preparing) {
             // Root may have been ended before it gave it away. Nothing reads it under that name.
             let left = next_name(directory, LEFT)?;
             fs::rename(&preparing, &left).map_err(unusable(&preparing))?;
             let path = left.display();
-            tracing::warn!(%error, %path, "it cannot be thrown away and is left: remove it");
+            tracing::warn!(
+                %error,
+                %path,
+                "the copy of the interrupted restore cannot be deleted: remove it by hand"
+            );
         }
     }
     if directory.join(COMMITTED).exists() {
-        tracing::warn!("a restore was interrupted: it is finished now");
+        tracing::warn!("a restore was interrupted: completing it");
         finish(directory)?;
     }
     Ok(())

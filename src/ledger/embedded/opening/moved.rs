@@ -51,7 +51,7 @@ pub(crate) fn take_in(directory: &Path) -> Result<(), OpenError> {
     finish(&around, directory)?;
     drop(lock);
     let (from, to) = (around.display(), directory.display());
-    tracing::warn!(%from, %to, "the ledger was in the directory around its own: it has been moved");
+    tracing::warn!(%from, %to, "the ledger was in the parent of its own directory and has been moved");
     Ok(())
 }
 

@@ -93,9 +93,9 @@ pub fn may_begin(directory: &Path) -> Result<(), OpenError> {
     let below = names::below(directory);
     let other = set_aside
         .map(|aside| {
-            (aside.path(), "`cohortd ledger restore` with that path brings it back; move it away to begin anew")
+            (aside.path(), "`cohortd ledger restore` with that path brings it back; move it away to start with an empty ledger")
         })
-        .or_else(|| below.map(|below| (below, "set ledger.path to that, or move it away to begin anew")));
+        .or_else(|| below.map(|below| (below, "set ledger.path to that, or move it away to start with an empty ledger")));
     if let Some((other, remedy)) = other {
         return Err(OpenError::Overlooked { path: directory.to_owned(), other, remedy });
     }
@@ -104,6 +104,9 @@ pub fn may_begin(directory: &Path) -> Result<(), OpenError> {
     if !has_log && !wal::exist(directory) {
         return is_its_own(directory);
     }
-    let fault = format!("its log or journal is in {}, and {DATABASE} is not", directory.display());
+    let fault = format!(
+        "SQLite's log or the journal is in {}, but {DATABASE} is missing",
+        directory.display()
+    );
     Err(OpenError::Damaged(vec![fault]))
 }

@@ -76,7 +76,7 @@ pub(crate) fn verify(
 pub(crate) fn damage(what: &str) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(
         ffi::Error::new(ffi::SQLITE_CORRUPT),
-        Some(format!("{what} is not as it was written")),
+        Some(format!("{what} does not match its checksum")),
     )
 }
 

@@ -135,7 +135,7 @@ fn remembered(row: &Row<'_>) -> rusqlite::Result<(Timestamp, Timestamp)> {
     checksum::verify(
         row.get(3)?,
         || checksum_of(seen_at, &message, at),
-        "the memory of a message",
+        "a remembered message id",
     )?;
     Ok((Timestamp(seen_at), Timestamp(at)))
 }

@@ -90,14 +90,15 @@ pub enum OpenError {
     },
     /// A daemon has it and is busy putting what it accepted into its place.
     #[error(
-        "the daemon that uses the ledger at {0} is merging much that it accepted: try again when it \
-         has less to do"
+        "the daemon that uses the ledger at {0} is busy merging its journal into the database: \
+         try again when it is less busy"
     )]
     Merging(PathBuf),
     /// A daemon has it and puts nothing of what it accepted into its place.
     #[error(
-        "the daemon that uses the ledger at {path} has merged nothing of what it accepted for ten seconds, and its \
-         disk has {free_mib} MiB free: make space if that is little; cohortd status says what else is wrong"
+        "the daemon that uses the ledger at {path} has merged nothing from its journal for ten \
+         seconds, and its disk has {free_mib} MiB free: make space if that is too little; cohortd \
+         status says what else is wrong"
     )]
     Stalled {
         /// The ledger's directory.

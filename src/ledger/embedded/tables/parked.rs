@@ -36,7 +36,7 @@ pub(crate) fn load(
             id: row.get(4)?,
         };
         let read = || checksum_of(audience, key, at, &reason);
-        checksum::verify(row.get(5)?, read, "what was said of a parked member")?;
+        checksum::verify(row.get(5)?, read, "the reason of a parked member")?;
         Ok((at, reason))
     })
     .optional()

@@ -121,7 +121,7 @@ fn tombstone(row: &Row<'_>) -> rusqlite::Result<Tombstone> {
     let (person, at, seen_at): ([u8; 16], i64, Option<i64>) =
         (row.get(0)?, row.get(1)?, row.get(2)?);
     let read = || checksum_of(&person, at, seen_at);
-    checksum::verify(row.get(3)?, read, "the memory of a deletion")?;
+    checksum::verify(row.get(3)?, read, "the tombstone of a deletion")?;
     Ok(Tombstone(Timestamp(at)))
 }
 

@@ -148,7 +148,9 @@ pub(crate) fn roots(db: &Connection) -> Result<(), OpenError> {
     for (name, columns) in &expected {
         match found.get(name) {
             None => faults.push(format!("{name} is missing")),
-            Some(other) if other != columns => faults.push(format!("{name} is another one")),
+            Some(other) if other != columns => {
+                faults.push(format!("{name} is not as this version defines it"));
+            }
             Some(_) => {}
         }
     }

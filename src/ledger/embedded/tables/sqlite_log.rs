@@ -30,7 +30,7 @@ pub(crate) fn damage(path: &Path) -> io::Result<Option<String>> {
         return Ok(None); // created, but the machine died before it was written
     }
     let Some(header) = Header::read(&head) else {
-        return Ok(Some("the header of the write-ahead log is not as it was written".to_owned()));
+        return Ok(Some("the header of SQLite's log is damaged".to_owned()));
     };
     let committed = match open(&with_suffix(path, "-shm"))? {
         Some(index) => committed_frames(index, header.salts)?,
@@ -191,8 +191,8 @@ impl<'a> Frames<'a> {
         let lost = self.sound < committed || self.goes_on;
         lost.then(|| {
             format!(
-                "frame {} of the write-ahead log is not as it was written, and what was committed \
-                 with it and after it cannot be read",
+                "frame {} of SQLite's log is damaged, and what was committed with it and after it \
+                 cannot be read",
                 self.sound + 1
             )
         })

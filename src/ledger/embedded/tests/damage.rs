@@ -26,10 +26,13 @@ fn alter(path: &Path, sql: &str) {
 async fn a_start_refuses_what_is_cut_off_or_has_other_tables() {
     let alterations: [(&str, &str); 5] = [
         ("DROP INDEX member_pending", "member_pending is missing"),
-        ("ALTER TABLE member RENAME COLUMN person TO somebody", "member is another one"),
+        (
+            "ALTER TABLE member RENAME COLUMN person TO somebody",
+            "member is not as this version defines it",
+        ),
         ("DROP TABLE forgotten", "forgotten is missing"),
-        ("UPDATE audience SET audience_id = 'b'", "an audience is not as it was written"),
-        ("UPDATE destination SET environment = 'b'", "a destination is not as it was written"),
+        ("UPDATE audience SET audience_id = 'b'", "an audience does not match its checksum"),
+        ("UPDATE destination SET environment = 'b'", "a destination does not match its checksum"),
     ];
     for (sql, words) in alterations {
         let (bench, path) = closed_ledger().await;
@@ -58,7 +61,7 @@ async fn a_member_that_is_not_as_it_was_written_ends_the_writer() {
         let (mut bench, path) = closed_ledger().await;
         alter(&path, sql);
         assert!(
-            bench.faults().iter().any(|fault| fault.contains("not as it was written")),
+            bench.faults().iter().any(|fault| fault.contains("does not match its checksum")),
             "{sql}"
         );
         bench.open();
@@ -66,7 +69,7 @@ async fn a_member_that_is_not_as_it_was_written_ends_the_writer() {
         assert!(matches!(claimed, Err(LedgerError::Closed)), "{sql}: nobody is told");
         let ended = bench.writer.take().expect("it was opened").join().expect("no panic");
         let said = crate::operate::logging::chain(&ended.expect_err("the writer gives up"));
-        assert!(said.contains("a member is not as it was written"), "{said}");
+        assert!(said.contains("a member does not match its checksum"), "{said}");
         assert!(said.contains("restore a backup"), "{said}");
     }
 }
@@ -102,7 +105,7 @@ async fn the_background_check_reads_what_nobody_asks_for() {
     let ended = tokio::task::spawn_blocking(|| writer.join().expect("no panic"));
     let ended = tokio::time::timeout(DEADLINE, ended).await.expect("in time").expect("no panic");
     let said = crate::operate::logging::chain(&ended.expect_err("the writer gives up"));
-    assert!(said.contains("a member is not as it was written"), "{said}");
+    assert!(said.contains("a member does not match its checksum"), "{said}");
 }
 
 #[tokio::test]
@@ -238,7 +241,7 @@ async fn whoever_reads_a_ledger_at_rest_looks_at_its_log_first() {
     let path = killed.directory.path();
     for _ in 0..2 {
         let faults = check(path).expect("it can be opened").expect_err("it is damaged");
-        assert!(faults[0].contains("write-ahead log is not as it was written"), "{faults:?}");
+        assert!(faults[0].contains("SQLite's log is damaged"), "{faults:?}");
         let exported = export(path, None, |_| std::ops::ControlFlow::<()>::Continue(()));
         assert!(matches!(exported, Err(OpenError::Damaged(_))));
         let copied = backup(path, &path.join("copy"));

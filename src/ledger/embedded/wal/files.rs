@@ -144,7 +144,7 @@ impl Files {
     /// Reads and verifies the records of a published block; `buffer` is reused.
     pub fn read<'a>(&mut self, block: &Block, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
         let not_as_written = || {
-            let fault = format!("block {} of the journal is not as it was written", block.number);
+            let fault = format!("block {} of the journal is damaged", block.number);
             io::Error::new(io::ErrorKind::InvalidData, fault)
         };
         let file = &self.open(block.file, false)?.file;
@@ -186,7 +186,7 @@ pub(crate) enum AppendError {
     #[error("the journal cannot be written")]
     Write(#[source] io::Error),
     /// It is on stable storage, so its number is used, but it is not noted as answered.
-    #[error("the last block of the journal cannot be noted as answered")]
+    #[error("the last block of the journal cannot be marked as answered")]
     Note {
         /// Where it is.
         block: Block,

@@ -81,8 +81,8 @@ pub(crate) fn scan<T>(
     }
     if found.last < newest.max(answered) {
         let fault = format!(
-            "block {} of the journal is not as it was written, and what was accepted with it and \
-             after it cannot be read",
+            "block {} of the journal is damaged or missing, and what was accepted with it and after \
+             it cannot be read",
             found.last + 1
         );
         return Err(ScanError::Damaged(fault));

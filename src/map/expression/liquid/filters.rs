@@ -186,7 +186,11 @@ const FILTERS: &[Entry] = &[
     ("uri_escape", 0, |v, _| done(texts::percent_encoded(&text(v), ";,/?:@&=+$-_.!~*'()#[]"))),
     ("url_decode", 0, |v, _| {
         let decoded = texts::percent_decoded(&text(v));
-        done(decoded.ok_or_else(|| cannot("url_decode met a broken escape"))?.replace('+', " "))
+        done(
+            decoded
+                .ok_or_else(|| cannot("url_decode found an invalid escape sequence"))?
+                .replace('+', " "),
+        )
     }),
     ("sha256", 0, |v, _| {
         done(hex::encode(ring::digest::digest(&ring::digest::SHA256, text(v).as_bytes())))

@@ -35,7 +35,7 @@ impl Place {
     /// A fault at this place.
     pub(super) fn fault(self, problem: impl AsRef<str>) -> String {
         format!(
-            "is no template at line {}, column {}: {}",
+            "is not a valid template at line {}, column {}: {}",
             self.line,
             self.column,
             problem.as_ref()
@@ -65,7 +65,7 @@ pub(super) fn tokens(template: &str) -> Result<Vec<Token<'_>>, String> {
         match name {
             "raw" | "comment" => {
                 let end = closing(template, at, &format!("end{name}"))
-                    .ok_or_else(|| place.fault(format!("{name} is never ended")))?;
+                    .ok_or_else(|| place.fault(format!("{name} is never closed")))?;
                 if name == "raw" {
                     push_text(&mut tokens, &template[at..end.start], trim, end.trims_before);
                 }

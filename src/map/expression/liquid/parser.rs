@@ -147,7 +147,7 @@ pub(super) fn parse(template: &str) -> Result<Vec<Node>, String> {
     let mut parser = Parser { tokens: tokens.into_iter(), depth: 0 };
     match parser.block(&[])? {
         (nodes, None) => Ok(nodes),
-        (_, Some(end)) => Err(end.place.fault(format!("{} stands alone", end.name))),
+        (_, Some(end)) => Err(end.place.fault(format!("{} has no matching opening tag", end.name))),
     }
 }
 
@@ -267,7 +267,7 @@ impl<'t> Parser<'t> {
     fn deeper(&mut self, place: Place) -> Result<(), String> {
         self.depth += 1;
         if self.depth > DEEPEST {
-            return Err(place.fault(format!("blocks are nested more than {DEEPEST} deep")));
+            return Err(place.fault(format!("blocks are nested more than {DEEPEST} levels deep")));
         }
         Ok(())
     }

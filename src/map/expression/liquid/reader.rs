@@ -167,7 +167,7 @@ impl<'t> Reader<'t> {
     fn operand(&mut self) -> Result<Option<Operand>, String> {
         self.depth += 1;
         if self.depth > DEEPEST {
-            return Err(self.place.fault("values are nested too deep"));
+            return Err(self.place.fault("values are nested too deeply"));
         }
         let operand = self.operand_at_depth();
         self.depth -= 1;

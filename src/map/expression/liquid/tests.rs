@@ -261,32 +261,37 @@ fn templates_render_as_liquidjs_renders_them() {
 #[test]
 fn what_cannot_be_rendered_is_refused_with_its_place() {
     let rows = [
-        ("{{ name", "is no template at line 1, column 1: the output is never closed"),
-        ("a\n {% if n", "is no template at line 2, column 2: the tag is never closed"),
-        ("{% if n %}", "is no template at line 1, column 1: endif is missing"),
-        ("{% endif %}", "is no template at line 1, column 1: there is no tag endif"),
-        ("{% nope %}", "is no template at line 1, column 1: there is no tag nope"),
-        ("{{ }}", "is no template at line 1, column 1: a value is missing"),
-        ("{% if %}{% endif %}", "is no template at line 1, column 1: a value is missing"),
-        ("{{ n || 3 }}", "is no template at line 1, column 1: a filter has no name"),
-        ("{% raw %}x", "is no template at line 1, column 1: raw is never ended"),
+        ("{{ name", "is not a valid template at line 1, column 1: the output is never closed"),
+        ("a\n {% if n", "is not a valid template at line 2, column 2: the tag is never closed"),
+        ("{% if n %}", "is not a valid template at line 1, column 1: endif is missing"),
+        ("{% endif %}", "is not a valid template at line 1, column 1: there is no tag endif"),
+        ("{% nope %}", "is not a valid template at line 1, column 1: there is no tag nope"),
+        ("{{ }}", "is not a valid template at line 1, column 1: a value is missing"),
+        ("{% if %}{% endif %}", "is not a valid template at line 1, column 1: a value is missing"),
+        ("{{ n || 3 }}", "is not a valid template at line 1, column 1: a filter has no name"),
+        ("{% raw %}x", "is not a valid template at line 1, column 1: raw is never closed"),
         (
             "{% for x in list %}{% endfor %}",
-            "is no template at line 1, column 1: the tag for is switched off in Segment",
+            "is not a valid template at line 1, column 1: the tag for is switched off in Segment",
         ),
         (
             "{{ list | reverse }}",
-            "is no template at line 1, column 1: the filter reverse is switched off in Segment",
+            "is not a valid template at line 1, column 1: the filter reverse is switched off in \
+             Segment",
         ),
         (
             "{{ list | sample }}",
-            "is no template at line 1, column 1: the filter sample is random, which a membership must not be",
+            "is not a valid template at line 1, column 1: the filter sample is random, which a \
+             membership must not be",
         ),
         (
             "{{ n | append }}",
-            "is no template at line 1, column 1: the filter append needs an argument",
+            "is not a valid template at line 1, column 1: the filter append needs an argument",
         ),
-        ("{{ '%zz' | url_decode }}", "@liquid cannot be rendered: url_decode met a broken escape"),
+        (
+            "{{ '%zz' | url_decode }}",
+            "@liquid cannot be rendered: url_decode found an invalid escape sequence",
+        ),
         ("{{ (1..9999) }}", "@liquid cannot be rendered: a range is too long"),
     ];
     for (template, expected) in rows {
@@ -306,7 +311,7 @@ fn a_template_that_multiplies_is_stopped() {
     let joins = "{% assign w = w | replace: '', w %}".repeat(20);
     for template in [doubling, joins] {
         let error = rendered(&template, &event()).expect_err("it is too much");
-        assert_eq!(error, "the mapping makes more than 1 MiB of it");
+        assert_eq!(error, "the mapping's result is larger than 1 MiB");
     }
 }
 

@@ -8,7 +8,7 @@ import { html } from "./words.js";
 /** Stops the delivery, after asking; or lets it go on. */
 export const pause = (destination) => ({
   title: "Pause delivery", verb: "Pause",
-  body: html`<p>LaunchDarkly is told nothing more for ${destination}, across restarts too, until somebody resumes it. Events are accepted and kept.</p>`,
+  body: html`<p>Nothing is delivered to ${destination}, even across restarts, until somebody resumes it. Events are accepted and kept.</p>`,
   act: async () => {
     await change(of(destination, "/pause"));
     return `${destination} is paused.`;
@@ -17,7 +17,7 @@ export const pause = (destination) => ({
 
 export async function resume(destination) {
   await change(of(destination, "/resume"));
-  return `${destination} is delivered to again.`;
+  return `Delivery to ${destination} has resumed.`;
 }
 
 export function Actions({ known, onAsk }) {
@@ -29,14 +29,14 @@ export function Actions({ known, onAsk }) {
     <ul class="choices spacious">
       ${isDelivered && html`
         <${Choice} label="Resync…" onClick=${() => onAsk(whole(all.resync))}>
-          Tells LaunchDarkly every member of every audience again: after somebody changed segments by hand, or the environment was restored.<//>
-        <${Choice} label="Stop the resync…" onClick=${() => onAsk(whole(all.stop))}>It ends where it is.<//>
+          Sends every member of every audience to LaunchDarkly again: after somebody changed segments by hand, or the environment was restored.<//>
+        <${Choice} label="Stop the resync…" onClick=${() => onAsk(whole(all.stop))}>Stops where it is; pending members are still delivered.<//>
         <${Choice} label="Retract stale members…" danger onClick=${() => onAsk(whole(all.stale))}>
-          After the mapping chose other context keys, and Segment has sent its audiences again: takes out whoever came under the old mapping only.<//>
+          After the mapping has changed to other context keys, and Segment has sent its audiences again: removes the members that only the old mapping brought.<//>
         <${Choice} label="Retract and drop…" danger onClick=${() => onAsk(whole(all.retract))}>
-          Takes everybody out of every segment of this destination, then forgets the audiences.<//>`}
+          Removes every member from every segment of this destination, then forgets the audiences.<//>`}
       <${Choice} label="Drop…" danger onClick=${() => onAsk(whole(all.drop))}>
-        ${isDelivered ? "Forgets every audience. LaunchDarkly is told nothing: its segments stay as they are." : "Its rows are only kept: it is disabled or no longer configured. If it has another name now, use cohortd ledger rename instead."}<//>
+        ${isDelivered ? "Forgets every audience. Nothing is sent to LaunchDarkly: its segments stay as they are." : "Deletes its rows. If the destination was renamed in the configuration, use cohortd ledger rename instead."}<//>
     </ul>`;
 }
 

@@ -79,10 +79,10 @@ function App({ live }) {
       <${Trouble} known=${known} />
       ${known.power === "read" && html`
         <p class="notice warn"><b>Read only.</b> This token is one of <code>admin.read_tokens</code>: it shows everything but the
-          content of rejected events, and changes nothing. To change something, forget it and open the page with one of
+          content of rejected events, and cannot change anything. To change something, forget it and open the page with one of
           <code>admin.tokens</code>.</p>`}`;
     page = known.chosen === null
-      ? html`<main>${notices}<p class="empty">No destination is configured, and the ledger has no rows of one.</p></main>`
+      ? html`<main>${notices}<p class="empty">No destination is configured, and the ledger holds none.</p></main>`
       : html`<${Page} known=${known} now=${now} panel=${at.panel} event=${event} notices=${notices} onEvent=${setEvent}
           onGo=${go} onAsk=${setAsk} onSaid=${say} />`;
   }
@@ -115,12 +115,12 @@ function Trouble({ known }) {
   return html`
     <div role="alert" class="trouble">
       ${failing && (failing.status === 0
-        ? html`<p class="notice bad"><b>Cannot reach the daemon ${from}.</b> It is asked again every second; what is below is as it was then.</p>`
+        ? html`<p class="notice bad"><b>Cannot reach the daemon ${from}.</b> It is asked again every second; the page shows the last known state.</p>`
         : html`<p class="notice bad"><b>The daemon answers ${failing.status} ${from}.</b> ${failing.detail}</p>`)}
       ${!failing && status && !status.ready && html`
-        <p class="notice bad"><b>Events are not accepted at the moment.</b> The daemon is starting or stopping, or the disk of the ledger is full; Segment tries again for hours.</p>`}
+        <p class="notice bad"><b>Events are not accepted at the moment.</b> The daemon is starting or stopping, or the disk of the ledger is full; Segment retries for hours.</p>`}
       ${!failing && status && status.clock && html`
-        <p class="notice bad"><b>The clock is wrong, by ${Math.round(status.clock.ahead_ms / 1000)} s.</b> Here is what that means: ${status.clock.why}.</p>`}
+        <p class="notice bad"><b>The clock is wrong, by ${Math.round(status.clock.ahead_ms / 1000)} s.</b> What that means: ${status.clock.why}.</p>`}
       ${!failing && status && html`<${RefusedConfiguration} configuration=${status.configuration} />`}
     </div>`;
 }
@@ -134,9 +134,9 @@ function Token({ wasRefused, onToken }) {
     <main class="narrow">
       <form class="card" onSubmit=${submit}>
         <h1>Token</h1>
-        <p class="muted">One of <code>admin.tokens</code>, or of <code>admin.read_tokens</code> to look only. It is kept until this tab is closed, and sent to this daemon only.</p>
+        <p class="muted">One of <code>admin.tokens</code>, or one of <code>admin.read_tokens</code> for read-only access. It is kept until this tab is closed, and sent to this daemon only.</p>
         <label class="field"><span>Token</span><input type="password" name="token" required autocomplete="off" autofocus /></label>
-        ${wasRefused && html`<p class="notice bad" role="alert">The daemon does not take this token.</p>`}
+        ${wasRefused && html`<p class="notice bad" role="alert">The daemon does not accept this token.</p>`}
         <div class="buttons end"><button type="submit" class="primary">Open</button></div>
       </form>
     </main>`;

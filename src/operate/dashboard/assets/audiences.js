@@ -33,7 +33,7 @@ export function Audiences({ known, now, onAsk }) {
   }, [all, wanted, order]);
   if (!all) return html`<p class="empty">Asking…</p>`;
   if (all.length === 0) {
-    return html`<p class="empty">No audience yet. The first event of one brings it here; the event tester can send one.</p>`;
+    return html`<p class="empty">No audience yet. An audience appears with its first event; the event tester can send one.</p>`;
   }
   const history = known.histories[known.chosen]?.audiences ?? {};
   const failing = new Map((known.status.destinations[known.chosen]?.failing_audiences ?? []).map((one) => [one.audience, one]));
@@ -50,7 +50,7 @@ export function Audiences({ known, now, onAsk }) {
     <table class="rows audiences">
       <thead><tr>
         <th scope="col">Audience</th><th scope="col" class="number">Members</th><th scope="col" class="number">Waiting</th>
-        <th scope="col" class="number">Parked</th><th scope="col">Joined and left, last hour</th><th scope="col"><span class="visually-hidden">Actions</span></th>
+        <th scope="col" class="number">Parked</th><th scope="col">Entered and left, last hour</th><th scope="col"><span class="visually-hidden">Actions</span></th>
       </tr></thead>
       <tbody>
         ${found.slice(0, shown).map((one) => html`
@@ -107,11 +107,11 @@ function Manage({ destination, audience, isDelivered, onClose, onAsk }) {
       </dl>
       <ul class="choices">
         ${isDelivered && (audience.under_way === "resync"
-          ? html`<${Choice} ask=${asks.stop} onAsk=${onAsk}>It ends where it is.<//>`
-          : html`<${Choice} ask=${asks.resync} onAsk=${onAsk}>Tells LaunchDarkly every member again: if somebody changed the segment by hand.<//>`)}
-        ${isDelivered && html`<${Choice} ask=${asks.stale} onAsk=${onAsk}>After the mapping chose other context keys, and Segment has sent the audience again: takes the old ones out.<//>`}
-        ${isDelivered && html`<${Choice} ask=${asks.retract} onAsk=${onAsk}>Takes everybody out of the segment, then forgets the audience.<//>`}
-        <${Choice} ask=${asks.drop} onAsk=${onAsk}>Forgets the audience. LaunchDarkly is told nothing: the segment stays as it is.<//>
+          ? html`<${Choice} ask=${asks.stop} onAsk=${onAsk}>Stops where it is; pending members are still delivered.<//>`
+          : html`<${Choice} ask=${asks.resync} onAsk=${onAsk}>Sends every member to LaunchDarkly again: if somebody changed the segment by hand.<//>`)}
+        ${isDelivered && html`<${Choice} ask=${asks.stale} onAsk=${onAsk}>After the mapping has changed to other context keys, and Segment has sent the audience again: removes the members under the old keys.<//>`}
+        ${isDelivered && html`<${Choice} ask=${asks.retract} onAsk=${onAsk}>Removes every member from the segment, then forgets the audience.<//>`}
+        <${Choice} ask=${asks.drop} onAsk=${onAsk}>Forgets the audience. Nothing is sent to LaunchDarkly: the segment stays as it is.<//>
       </ul>
       <div class="buttons end"><button onClick=${onClose}>Close</button></div>
     <//>`;
@@ -134,29 +134,29 @@ export function steer(destination, audience, name) {
     },
     stop: {
       title: "Stop the resync", verb: "Stop",
-      body: html`<p>The resync of ${whose} ends where it is. Whoever waits already is still told.</p>`,
+      body: html`<p>The resync of ${whose} stops where it is. Members that are already pending are still delivered.</p>`,
       act: async () => `Resync stopped: ${many((await post("/resync", { stop: true })).count, "audience")}.`,
     },
     stale: {
       title: "Retract stale members", verb: "Retract", danger: true,
-      body: html`<p>Members of ${whose} that the present mapping did not bring are taken out of the segment and erased. An audience in which
-          nobody has come under the present mapping yet is left alone.</p>
-        <label class="check"><input type="checkbox" name="force" /> Also where nobody has come yet: everybody goes</label>`,
+      body: html`<p>Members of ${whose} that the present mapping did not bring are removed from the segment and erased. An audience in which
+          no member has arrived under the present mapping yet is left alone.</p>
+        <label class="check"><input type="checkbox" name="force" /> Also where no member has arrived yet: all of them are removed</label>`,
       act: async ({ force }) => {
         const { count: done, left_alone: alone = [] } = await post("/resync", { retract_stale: true, force: force === "on" });
-        const left = alone.length ? ` Left alone: ${alone.map((line) => line.split(":")[0]).join(", ")}; nobody has come under the present mapping there.` : "";
+        const left = alone.length ? ` Left alone: ${alone.map((line) => line.split(":")[0]).join(", ")}; no member has arrived under the present mapping there.` : "";
         return `Stale members are being retracted: ${many(done, "audience")}.${left}`;
       },
     },
     retract: {
       title: "Retract and drop", verb: "Retract and drop", danger: true,
       body: html`<p>LaunchDarkly is told that everybody has left ${whose}; then the rows are erased. Flags that target the segment
-          stop seeing its members. An event that Segment sends later begins anew.</p>`,
+          stop seeing its members. An event that Segment sends later starts the audience anew.</p>`,
       act: async () => `Members are being retracted: ${many((await post("/drop", { retract: true })).count, "audience")}.`,
     },
     drop: {
       title: "Drop", verb: "Drop", danger: true,
-      body: html`<p>cohortd forgets ${whose}. LaunchDarkly is told nothing: its segment keeps whoever is in it.</p>`,
+      body: html`<p>cohortd forgets ${whose}. Nothing is sent to LaunchDarkly: its segment keeps its members.</p>`,
       act: async () => `Dropped: ${many((await post("/drop", {})).count, "audience")}.`,
     },
   };

@@ -17,7 +17,7 @@ const SETTLED_MS = 10_000;
 export const tint = (state) => TINTS[state] ?? "none";
 
 /** The word of a destination: the daemon's, or that it has none. */
-export const word = (status) => status?.state ?? "not delivered to";
+export const word = (status) => status?.state ?? "not delivered";
 
 const rank = (status) => {
   const at = WORST_FIRST.indexOf(status?.state);

@@ -9,7 +9,7 @@ export const MayChange = createContext(true);
 /** A button to something that changes things: of no use with a token that may only read. */
 export function Deed({ children, disabled, ...rest }) {
   const mayChange = useContext(MayChange);
-  const title = mayChange ? undefined : "This token may only read";
+  const title = mayChange ? undefined : "This token is read-only";
   return html`<button ...${rest} disabled=${disabled || !mayChange} title=${title}>${children}</button>`;
 }
 

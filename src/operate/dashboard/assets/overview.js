@@ -14,14 +14,14 @@ const LATELY_S = 60;
 /** What a state means where no concern says it. */
 const MEANINGS = {
   ok: "LaunchDarkly has been told, or is being told in time, everything that Segment has sent.",
-  "waiting for the first event": "No event of Segment’s has been accepted yet.",
+  "waiting for the first event": "No event from Segment has been accepted yet.",
 };
 /** Whoever waits may ask whether something is lost. */
 const KEEPS = ["held", "behind", "paused", "catching up"];
 /** Nothing is taken on purpose, or until something is mended: no backlog gets smaller. */
 const STANDS_STILL = ["held", "paused"];
 
-const waits = (pending) => (pending === 0 ? "nobody waits" : `${many(pending, "member")} ${pending === 1 ? "waits" : "wait"} to be told`);
+const waits = (pending) => (pending === 0 ? "no member is waiting" : `${many(pending, "member")} ${pending === 1 ? "waits" : "wait"} for delivery`);
 
 function steps(past) {
   const from = (past.at.at(-1) ?? 0) - LATELY_S;
@@ -55,7 +55,7 @@ export function Verdict({ known, now, onPause, onResume }) {
       <h1><span class=${`dot ${tint(state)}`}></span>${word(status)}</h1>
       <p class="since muted">${status?.since && html`since <${Time} at=${status.since} /> (${since(status.since, now)})`}
         ${status?.manual && html` · <a href=${status.manual}>what that means</a>`}</p>
-      ${!status && html`<p>It is disabled or no longer configured: its rows are only kept.</p>`}
+      ${!status && html`<p>It is disabled or no longer configured: its rows are kept, and nothing is delivered.</p>`}
       ${MEANINGS[state] && html`<p>${MEANINGS[state]}</p>`}
       ${status?.concerns.length > 0 && html`<${Concerns} concerns=${status.concerns} now=${now} />`}
       ${KEEPS.includes(state) && html`<p>Nothing is lost: events are accepted and kept; ${waits(status.pending)}.</p>`}
@@ -87,7 +87,7 @@ const ended = (text) => (/[.!?]$/.test(text) ? text : `${text}.`);
 /** When anything last came and went, and what LaunchDarkly says of its limits: a silent Segment shows here. */
 function Facts({ status, startedAt, now }) {
   const { last_event_at: event, last_success_at: success, rate_limits: limits } = status;
-  const ago = (time) => (time && now - Date.parse(time) < NOW_MS ? "just now" : time ? `${since(time, now)} ago` : `none since the start ${since(startedAt, now)} ago`);
+  const ago = (time) => (time && now - Date.parse(time) < NOW_MS ? "just now" : time ? `${since(time, now)} ago` : `none since the daemon started ${since(startedAt, now)} ago`);
   const left = Object.entries(limits ?? {}).filter(([, { limit, remaining }]) => limit && remaining !== undefined);
   return html`
     <dl class="facts numbers">
@@ -99,8 +99,8 @@ function Facts({ status, startedAt, now }) {
 }
 
 const DEEDS = {
-  resync: "Resync", retract: "Retracting everybody", retract_stale: "Retracting stale members",
-  replay: "Replay of rejected events", drain: "Telling those who wait",
+  resync: "Resync", retract: "Retracting all members", retract_stale: "Retracting stale members",
+  replay: "Replay of rejected events", drain: "Delivering the backlog",
 };
 
 /** Long work, how far it has come, and how long it will take. */
@@ -117,7 +117,7 @@ function Progress({ items: all, audiences }) {
           <li key=${`${kind} ${audience}`}>
             <span>${what}</span>
             <progress max=${Math.max(total, 1)} value=${Math.min(done, total)} aria-label=${what}></progress>
-            <span class="muted small">${count(done)} of ${count(total)}${perSecond > 0 ? ` · ${rate(perSecond)} a second` : ""}${
+            <span class="muted small">${count(done)} of ${count(total)}${perSecond > 0 ? ` · ${rate(perSecond)} per second` : ""}${
               remaining === null || remaining === undefined ? "" : ` · about ${remaining < 60 ? `${Math.ceil(remaining)} s` : span(remaining * 1000)} left`}</span>
           </li>`;
       })}
@@ -149,11 +149,11 @@ export function Tiles({ known }) {
   const pending = status?.pending ?? counts?.pending ?? 0;
   return html`
     <dl class="tiles">
-      <${Tile} name="Waiting" value=${count(pending)} note=${pending > 0 && status ? `longest ${span(status.oldest_pending_ms)}` : "to be told"} />
-      <${Tile} name="Events in" value=${perSecond("accepted")} note="accepted a second" />
-      <${Tile} name="Members out" value=${perSecond("delivered")} note="delivered a second" />
+      <${Tile} name="Waiting" value=${count(pending)} note=${pending > 0 && status ? `longest ${span(status.oldest_pending_ms)}` : "for delivery"} />
+      <${Tile} name="Events in" value=${perSecond("accepted")} note="accepted per second" />
+      <${Tile} name="Members out" value=${perSecond("delivered")} note="delivered per second" />
       <${Tile} name="Call time, p95" value=${p95 === undefined ? "–" : span(p95)} tint=${failed > 0 ? "warn" : ""}
-        note=${failed > 0 ? `${count(failed)} not taken lately` : p50 === undefined ? "no calls yet" : `p50 ${span(p50)}`} />
+        note=${failed > 0 ? `${count(failed)} failed in the last minute` : p50 === undefined ? "no calls yet" : `p50 ${span(p50)}`} />
       <${Tile} name="Memberships" value=${count(counts?.included)} note=${counts ? `in ${many(counts.audiences, "audience")}` : ""} />
       <${Tile} name="Parked" value=${count(counts?.parked)} tint=${counts?.parked > 0 ? "warn" : ""} note="refused members" />
       <${Tile} name="Rejected" value=${count(counts?.rejected)} tint=${counts?.rejected > 0 ? "warn" : ""} note="events kept" />

@@ -27,7 +27,7 @@ export function Parked({ known, onAsk, onSaid }) {
   useEffect(() => { if (!isNews) load(); }, [destination, total]);
   if (problem) return html`<p class="notice bad" role="alert">${problem}</p>`;
   if (!list) return html`<p class="empty">Asking…</p>`;
-  if (list.items.length === 0) return html`<p class="empty good">LaunchDarkly has refused nobody.</p>`;
+  if (list.items.length === 0) return html`<p class="empty good">LaunchDarkly has refused no member.</p>`;
   const name = (id) => {
     const key = known.audiences[destination]?.find((one) => one.audience === id)?.audience_key;
     return key ? segmentName(key) : id;
@@ -43,7 +43,7 @@ export function Parked({ known, onAsk, onSaid }) {
   };
   const discard = (body, whom) => onAsk({
     title: "Discard", verb: "Discard", danger: true,
-    body: html`<p>cohortd forgets ${whom} until Segment sends a change of them. LaunchDarkly is told nothing.</p>`,
+    body: html`<p>cohortd forgets ${whom} until Segment sends another change. Nothing is sent to LaunchDarkly.</p>`,
     act: async () => {
       const { count: members } = await change(of(destination, "/parked/discard"), body);
       await load();
@@ -52,7 +52,7 @@ export function Parked({ known, onAsk, onSaid }) {
   });
   return html`
     <div class="toolbar">
-      <p class="grow muted">LaunchDarkly refused ${total === 1 ? "this member" : "these members"} alone; everybody else was delivered. Mend what its words say, then requeue.</p>
+      <p class="grow muted">LaunchDarkly refused ${total === 1 ? "this member" : "these members"} individually; the others in the same calls were delivered. Fix what its messages say, then requeue.</p>
       <div class="buttons">
         <button class=${isNews ? "" : "absent"} onClick=${() => load()}>Show new ones</button>
         <${Deed} onClick=${() => post("requeue", {}, "requeued")}>Requeue all<//>
@@ -60,7 +60,7 @@ export function Parked({ known, onAsk, onSaid }) {
       </div>
     </div>
     <table class="rows">
-      <thead><tr><th scope="col">Person</th><th scope="col">Audience</th><th scope="col">Refused</th><th scope="col">LaunchDarkly’s words</th>
+      <thead><tr><th scope="col">Person</th><th scope="col">Audience</th><th scope="col">Refused</th><th scope="col">LaunchDarkly’s message</th>
         <th scope="col"><span class="visually-hidden">Actions</span></th></tr></thead>
       <tbody>
         ${list.items.map((one) => {
@@ -70,7 +70,7 @@ export function Parked({ known, onAsk, onSaid }) {
               <th scope="row" class="key">${one.context_key}</th>
               <td data-label="Audience">${name(one.audience)}</td>
               <td data-label="Refused"><${Time} at=${one.parked_at} /></td>
-              <td data-label="Words"><span class="words">${one.status} ${one.code}${one.message ? `: ${one.message}` : ""}</span>
+              <td data-label="Message"><span class="words">${one.status} ${one.code}${one.message ? `: ${one.message}` : ""}</span>
                 ${one.answer_id && html`<span class="muted small block">id <code>${one.answer_id}</code></span>`}</td>
               <td class="action"><div class="buttons">
                 <${Deed} onClick=${() => post("requeue", which, "requeued")} aria-label=${`Requeue ${one.context_key}`}>Requeue<//>

@@ -37,7 +37,7 @@ export function Person({ known, onAsk }) {
     <div aria-live="polite">
       ${found?.members.length === 0 && html`<p class="empty">Nobody here has the context key or user id “${found.key}”.</p>`}
       ${found?.members.length > 0 && html`<${Memberships} members=${found.members} />`}
-      ${!found && html`<p class="empty">Shows in which audiences somebody is, since when, and whether LaunchDarkly knows.</p>`}
+      ${!found && html`<p class="empty">Shows which audiences a person is in, since when, and whether LaunchDarkly knows.</p>`}
     </div>`;
 }
 
@@ -71,7 +71,7 @@ function forget(destination, who, after) {
   return {
     title: "Forget a person", verb: "Forget", danger: true,
     body: html`
-      <p>The person is taken out of every audience of ${destination} and erased once LaunchDarkly has been told. As with a deletion in Segment,
+      <p>The person is removed from every audience of ${destination} and erased once LaunchDarkly has been told. As with a deletion in Segment,
         older events do not bring them back.</p>
       <label class="field"><span>Segment’s user id</span><input name="user_id" required defaultValue=${who} autocomplete="off" spellcheck="false" /></label>`,
     act: async ({ user_id }) => {

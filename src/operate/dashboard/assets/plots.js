@@ -141,7 +141,7 @@ function Plot({ title, unit, series, past, step, write }) {
         </ul>
       </figcaption>
       ${past.at.length === 0
-        ? html`<p class="empty">The first points come within seconds.</p>`
+        ? html`<p class="empty">The first points appear within seconds.</p>`
         : html`<${Canvas} data=${data} options=${options} label=${label} height=${170} />`}
     </figure>`;
 }
@@ -161,9 +161,9 @@ export function Plots({ past, step }) {
         { name: "members delivered", tint: "series-b", values: perSecond(known.delivered) },
       ]} />
       <${Plot} title="Waiting" unit="members" write=${compact} past=${known} step=${step} series=${[
-        { name: "not told yet", tint: "series-c", values: known.pending },
+        { name: "not delivered yet", tint: "series-c", values: known.pending },
       ]} />
-      <${Plot} title="LaunchDarkly answers in" unit="" write=${span} past=${known} step=${step} series=${[
+      <${Plot} title="LaunchDarkly response time" unit="" write=${span} past=${known} step=${step} series=${[
         { name: "p50", tint: "series-a", values: known.call_p50_ms },
         { name: "p95", tint: "series-d", values: known.call_p95_ms },
       ]} />
@@ -191,7 +191,7 @@ export function Sparkline({ history }) {
       paths: uPlot.paths.bars({ size: [0.8, 6, 1] }),
     }))],
   });
-  const label = `In the last hour ${count(joined)} joined and ${count(left)} left, at most ${count(most)} in a minute`;
+  const label = `In the last hour ${count(joined)} entered and ${count(left)} left, at most ${count(most)} in a minute`;
   return html`
     <span class="spark">
       <${Canvas} data=${data} options=${options} label=${label} height=${30} />

@@ -51,7 +51,7 @@ export function Rejected({ known, onAsk, onSaid, onTest }) {
     ${isEmpty && html`<p class="empty good">No rejected event is kept.</p>`}
     ${!isEmpty && html`
       <div class="toolbar">
-        <p class="grow muted">The mapping could not read these events. Mend it, then replay them: they keep their time, so that nothing newer is undone.</p>
+        <p class="grow muted">The mapping could not read these events. Fix it, then replay them: they keep their original time, so nothing newer is undone.</p>
         <div class="buttons">
         <button class=${isNews ? "" : "absent"} onClick=${() => load()}>Show new ones</button>
           <${Deed} class="primary" onClick=${() => replay({})}>Replay all<//>
@@ -107,8 +107,8 @@ function Outcome({ outcome, onForce }) {
             ${ignored > 0 && ` ${many(ignored, "event")} not selected by the present mapping.`}
             ${rejected.length > 0 && ` ${many(rejected.length, "event")} still rejected:`}</p>
           ${reasons.length > 0 && html`<ul>${reasons.slice(0, 5).map((reason) => html`<li key=${reason}>${reason}</li>`)}</ul>`}
-          ${old > 0 && html`<p>${many(old, "event")} older than the memory of who left: a replay may bring back somebody who left since.
-            <${Deed} onClick=${onForce}>Replay all the same<//></p>`}
+          ${old > 0 && html`<p>${many(old, "event")} older than <code>ledger.tombstone_ttl_s</code>: a replay may bring back somebody who left since.
+            <${Deed} onClick=${onForce}>Replay anyway<//></p>`}
         </div>`}
     </div>`;
 }

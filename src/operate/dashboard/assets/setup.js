@@ -9,12 +9,12 @@ export function Setup({ status }) {
   if (!status?.setup?.length) return null;
   return html`
     <section class="card setup" aria-label="Set-up">
-      <h2>Put this into Segment</h2>
+      <h2>Enter this in Segment</h2>
       ${status.setup.map(({ path, credentials, demands_all: all }) => html`
         <dl class="facts" key=${path}>
           <dt>URL</dt><dd><code>https://${"<"}this host’s public address${">"}${path}</code></dd>
           <dt>Credentials</dt>
-          <dd>${credentials.length === 0 ? "none is demanded" : html`
+          <dd>${credentials.length === 0 ? "none required" : html`
             ${credentials.length > 1 && html`<span class="muted">${all ? "all of these" : "one of these"}</span>`}
             <ul>${credentials.map((words) => html`<li key=${words}><code>${words}</code></li>`)}</ul>`}</dd>
         </dl>`)}
@@ -56,9 +56,9 @@ export function RefusedConfiguration({ configuration }) {
   const { file, refused_since: since, faults } = configuration;
   return html`
     <div class="notice bad configuration">
-      <b>The configuration on disk is refused since <${Time} at=${since} />; the one before it runs.</b>
+      <b>The configuration on disk has been refused since <${Time} at=${since} />; the previous one is in effect.</b>
       ${file && html` <code>${file}</code>:`}
       <ul>${faults.map((fault) => html`<li key=${fault}><code>${fault}</code></li>`)}</ul>
-      <p><b>What to do:</b> mend it before the next start, which would fail; it is then read by itself or with <code>cohortd reload</code>.</p>
+      <p><b>What to do:</b> fix it before the next start, which would fail. The fixed file is read automatically, or at once with <code>cohortd reload</code>.</p>
     </div>`;
 }

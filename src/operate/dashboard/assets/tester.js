@@ -36,7 +36,7 @@ export function Tester({ known, event, onEvent, onAsk }) {
   };
   const send = () => onAsk({
     title: "Send the event", verb: "Send", 
-    body: html`<p>It is recorded as if Segment had sent it to ${destination}, and LaunchDarkly is told what it changes.</p>`,
+    body: html`<p>It is recorded as if Segment had sent it to ${destination}, and what it changes is delivered to LaunchDarkly.</p>`,
     act: async () => {
       try {
         const account = await post("/events");
@@ -63,7 +63,7 @@ export function Tester({ known, event, onEvent, onAsk }) {
       ${problem && html`<p class="notice bad" role="alert">${problem}</p>`}
       ${shown?.account && html`<${Account} account=${shown.account} />`}
       ${shown?.explanation && html`<${Explanation} explanation=${shown.explanation} />`}
-      ${!shown && !problem && html`<p class="empty">Explaining tells nobody and keeps nothing.</p>`}
+      ${!shown && !problem && html`<p class="empty">Explaining records nothing and sends nothing.</p>`}
     </div>`;
 }
 
@@ -94,12 +94,12 @@ function Mapping({ number, of: all, mapping }) {
   const { subscription, why_not: whyNot, fields, delta, rejection, request } = mapping;
   return html`
     <section class="mapping">
-      <h3>${all > 1 ? `Mapping ${number}` : "The mapping"} takes events with <code>${subscription}</code></h3>
+      <h3>${all > 1 ? `Mapping ${number}` : "The mapping"} selects events with <code>${subscription}</code></h3>
       ${whyNot && html`<p>It does not select this one: ${whyNot}.</p>`}
       ${delta && html`<p class="delta"><b>${delta.context_kind} ${delta.context_key}</b> ${delta.included ? "enters" : "leaves"} <b>${delta.segment}</b>${" "}
         <span class="muted">(${delta.audience_id}, as of <${Time} at=${delta.event_at} />)</span></p>`}
       ${rejection && html`<p class="notice bad">${sentence(rejection)}</p>`}
-      ${!delta && !rejection && !whyNot && html`<p>It leaves the event’s audience out.</p>`}
+      ${!delta && !rejection && !whyNot && html`<p>It leaves out the event’s audience.</p>`}
       ${fields.length > 0 && html`
         <table class="rows small">
           <thead><tr><th scope="col">Field</th><th scope="col">Value</th><th scope="col">From</th></tr></thead>
