@@ -295,25 +295,32 @@ mod tests {
     /// The reaction table of [answers](crate::design::launchdarkly::answers), by name of the reaction.
     #[test]
     fn every_status_has_its_reaction() {
-        let table: [(&[u16], &str); 13] = [
-            (&[200, 201, 202, 204, 299], "taken"),
-            (&[300, 301, 302, 304, 307, 308, 399], "unavailable, over"),
-            (&[400, 422], "refused"),
-            (&[401], "token refused"),
-            (&[403], "not permitted"),
-            (&[404], "unknown environment"),
-            (&[409], "conflict"),
-            (&[413], "too large"),
-            (&[429], "rate limited"),
-            (&[408, 425], "unavailable, over"),
-            (&[402, 405, 406, 407, 410, 411, 412, 414, 415, 418, 426, 451, 499], "unexpected"),
-            (&[500, 501, 503, 505, 507, 521, 599], "unavailable, over"),
-            (&[100, 101, 502, 504, 520, 524, 600, 999], "unavailable, open"),
+        let (destination, batch) = (true, false);
+        // statuses, reaction, and whether every call of the destination would get that answer
+        let table: [(&[u16], &str, bool); 13] = [
+            (&[200, 201, 202, 204, 299], "taken", batch),
+            (&[300, 301, 302, 304, 307, 308, 399], "unavailable, over", batch),
+            (&[400, 422], "refused", batch),
+            (&[401], "token refused", destination),
+            (&[403], "not permitted", destination),
+            (&[404], "unknown environment", destination),
+            (&[409], "conflict", batch),
+            (&[413], "too large", batch),
+            (&[429], "rate limited", batch),
+            (&[408, 425], "unavailable, over", batch),
+            (
+                &[402, 405, 406, 407, 410, 411, 412, 414, 415, 418, 426, 451, 499],
+                "unexpected",
+                destination,
+            ),
+            (&[500, 501, 503, 505, 507, 521, 599], "unavailable, over", batch),
+            (&[100, 101, 502, 504, 520, 524, 600, 999], "unavailable, open", batch),
         ];
-        for (statuses, expected) in table {
+        for (statuses, expected, is_of_the_destination) in table {
             for &code in statuses {
                 let status = StatusCode::from_u16(code).expect("100 to 999 are statuses");
                 let answer = classify(status, &HeaderMap::new(), b"");
+                assert_eq!(answer.outcome.is_of_the_destination(), is_of_the_destination, "{code}");
                 let reaction = match answer.outcome {
                     Outcome::Taken => "taken",
                     Outcome::Refused(_) => "refused",
@@ -386,6 +393,26 @@ mod tests {
             assert_eq!(refusal.code, code);
             assert_eq!(refusal.id, id);
             assert_eq!(refusal.message_with_personal_data(), message);
+        }
+    }
+
+    /// Whoever looks for a word in the message has to know whether its end is missing.
+    #[test]
+    fn a_message_ends_with_a_whole_character_and_tells_whether_it_may_have_been_longer() {
+        let table = [
+            ("x".repeat(0), 0, false),
+            ("x".repeat(300), 300, false),
+            ("x".repeat(1020), 1020, false),
+            ("x".repeat(1021), 1021, true), // as long as one that was cut inside a character
+            ("x".repeat(1024), 1024, true),
+            ("x".repeat(1025), 1024, true),
+            (format!("x{}", "é".repeat(600)), 1023, true),
+            (format!("x{}", "🦀".repeat(300)), 1021, true),
+        ];
+        for (message, kept, is_cut) in table {
+            let refusal = Refusal::read(StatusCode::BAD_REQUEST, message.as_bytes());
+            assert_eq!(refusal.message_with_personal_data(), &message[..kept]);
+            assert_eq!(refusal.is_cut(), is_cut, "{kept} bytes");
         }
     }
 
