@@ -499,6 +499,27 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_that_is_configured_twice_is_as_good_as_once() {
+        let credentials = Credentials {
+            shared_secrets: secrets(&["old", "old"]),
+            bearer_tokens: secrets(&["token", "token"]),
+            ..Credentials::default()
+        };
+        assert!(passes(&credentials, &[("x-signature", UNDER_OLD)], &[EVENT]));
+        assert!(passes(&credentials, &[("authorization", "Bearer token")], &[EVENT]));
+    }
+
+    #[test]
+    fn a_write_key_opens_only_where_it_is_configured() {
+        let keyless = Gate::new(&Credentials::default());
+        assert!(!keyless.has_write_keys() && !keyless.knows_write_key(""));
+        let write_keys = secrets(&["key", "other"]);
+        let gate = Gate::new(&Credentials { write_keys, ..Credentials::default() });
+        assert!(gate.has_write_keys() && gate.knows_write_key("other"));
+        assert!(!gate.knows_write_key("othe") && !gate.knows_write_key(""));
+    }
+
+    #[test]
     fn what_is_required_decides() {
         use Credential::{Bearer, Signature, WriteKey};
         let good_signature = ("x-signature", UNDER_OLD);
@@ -685,6 +706,7 @@ mod tests {
     fn the_reason_of_a_refusal_is_the_credential_that_failed() {
         use Credential::{Bearer, Signature, WriteKey};
         let malformed = ("x-signature", "sha1=09b3");
+        let no_hex = format!("ZZ{}", &UNDER_OLD[2..]);
         let signed = ("x-signature", UNDER_OLD);
         let (token, wrong_token) =
             (("authorization", "Bearer token"), ("authorization", "Bearer wrong"));
@@ -694,10 +716,11 @@ mod tests {
         type Head<'a> = &'a [(&'static str, &'a str)];
         // which kinds are configured, what is required, the head, why it is refused
         let all = &[Signature, Bearer, WriteKey][..];
-        let table: [(&[Credential], &[Credential], Head<'_>, Doubt); 21] = [
+        let table: [(&[Credential], &[Credential], Head<'_>, Doubt); 22] = [
             (all, &[], &[], Doubt::Nothing),
             (all, &[Bearer], &[], Doubt::Nothing),
             (all, &[], &[malformed], Doubt::Malformed),
+            (all, &[], &[("x-signature", &no_hex)], Doubt::Malformed),
             (all, &[], &[malformed, wrong_token], Doubt::Malformed),
             (all, &[], &[wrong_token], Doubt::Wrong(Kind::Bearer)),
             (all, &[], &[wrong_key], Doubt::Wrong(Kind::Basic)),
@@ -728,6 +751,7 @@ mod tests {
                 require: require.to_vec(),
                 allow_unauthenticated: false,
             });
+            assert!(gate.inspect(&headers(head)).is_none(), "{head:?} waits for its body");
             assert_eq!(
                 gate.doubt(&headers(head)),
                 expected,
