@@ -117,3 +117,114 @@ fn a_block_of_another_ledger_is_none_of_this_one() {
         scan(directory.path(), 0, Seal::of(b"another key"), |records| Some(records.to_vec()));
     assert!(other.expect("nothing of it is here").blocks.is_empty());
 }
+
+const MIB: u64 = 1 << 20;
+
+fn nothing() -> Found<Records> {
+    Found { blocks: Vec::new(), last: 0, contents: Vec::new(), seal: Seal::of(KEY) }
+}
+
+/// Appends blocks of these sizes without merging any; returns their files and offsets.
+fn places(directory: &Path, sizes: &[u64]) -> Vec<(usize, u64)> {
+    let (log, mut files) = (Log::new(&nothing()), Files::new(directory, &nothing()));
+    let mut append = |(number, size): (u64, &u64)| {
+        let mut block = vec![0; BLOCK_HEADER + usize::try_from(*size).expect("it fits")];
+        let appended =
+            files.append(&log, number, &mut block, Instant::now()).expect("there is space");
+        assert_eq!(
+            files.read(&appended, &mut Vec::new()).expect("it is there").len() as u64,
+            *size
+        );
+        log.publish(appended);
+        (appended.file, appended.offset)
+    };
+    (1..).zip(sizes).map(&mut append).collect()
+}
+
+/// A sync that finds the length unchanged has only data to write.
+#[test]
+fn a_file_grows_by_whole_mebibytes_and_is_left_when_it_is_long() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let bytes =
+        |which: usize| fs::metadata(directory.path().join(FILES[which])).map_or(0, |of| of.len());
+    let header = BLOCK_HEADER as u64;
+    let sizes = [MIB - header, 8, 3 * MIB / 2, 30 * MIB, 8, 8];
+    let expected = [
+        (0, 0),
+        (0, MIB),
+        (0, MIB + header + 8),
+        (0, MIB * 5 / 2 + 2 * header + 8),
+        (1, 0), // the first one has more than 32 MiB
+        (1, header + 8),
+    ];
+    assert_eq!(places(directory.path(), &sizes[..1]), expected[..1]);
+    assert_eq!(bytes(0), MIB, "it fits exactly");
+    assert_eq!(places(directory.path(), &sizes[..2]), expected[..2]);
+    assert_eq!(bytes(0), 2 * MIB);
+    assert_eq!(places(directory.path(), &sizes), expected);
+    assert_eq!((bytes(0), bytes(1)), (33 * MIB, MIB));
+    let first = fs::read(directory.path().join(FILES[1])).expect("it is there");
+    let used = 2 * (BLOCK_HEADER + 8);
+    assert!(first[used..].iter().all(|byte| *byte == 0), "zeros follow the last block");
+}
+
+/// A burst leaves a file that is too large to be kept for good.
+#[test]
+fn a_file_that_has_grown_too_large_is_cut_when_it_begins_again() {
+    for (mib, after) in [(64, 64), (65, 32)] {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join(FILES[0]);
+        let set_bytes = |mib: u64| {
+            let file = fs::File::options().write(true).create(true).truncate(false).open(&path);
+            file.and_then(|file| file.set_len(mib * MIB)).expect("there is space");
+        };
+        let bytes = || fs::metadata(&path).expect("it is there").len();
+        set_bytes(mib);
+        places(directory.path(), &[8]);
+        assert_eq!(bytes(), after * MIB, "{mib} MiB");
+        let (log, mut files) = (Log::new(&nothing()), Files::new(directory.path(), &nothing()));
+        let mut append = |number| {
+            let mut block = vec![0; BLOCK_HEADER + 8];
+            log.publish(
+                files.append(&log, number, &mut block, Instant::now()).expect("there is space"),
+            );
+        };
+        append(1);
+        set_bytes(mib);
+        append(2);
+        assert_eq!(bytes(), mib * MIB, "not while a block in it is needed");
+    }
+}
+
+#[test]
+fn the_last_answered_number_is_what_was_noted_or_nothing() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join(ANSWERED);
+    assert_eq!(answered(&path), 0, "there is no file");
+    places(directory.path(), &[8, 8, 8]);
+    assert_eq!(answered(&path), 3);
+    let sound = fs::read(&path).expect("it is there");
+    for at in 0..sound.len() {
+        let mut changed = sound.clone();
+        changed[at] ^= 1;
+        fs::write(&path, &changed).expect("there is space");
+        assert_eq!(answered(&path), 0, "byte {at} has changed");
+    }
+    fs::write(&path, &sound[..11]).expect("there is space");
+    assert_eq!(answered(&path), 0, "it is torn");
+}
+
+#[test]
+fn either_file_is_a_log() {
+    for name in FILES {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        assert!(!exist(directory.path()));
+        fs::write(directory.path().join(name), b"").expect("there is space");
+        assert!(exist(directory.path()));
+    }
+}
+
+#[test]
+fn the_key_of_a_ledger_is_not_printed() {
+    assert_eq!(format!("{:?}", Seal::of(KEY)), "Seal");
+}
