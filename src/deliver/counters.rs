@@ -297,6 +297,17 @@ mod tests {
     }
 
     #[test]
+    fn each_destination_has_counters_of_its_own_for_good() {
+        let counters = Counters::default();
+        let name = |text| DestinationName::new(text).expect("a name");
+        for (destination, members) in [("production", 3), ("staging", 5), ("production", 4)] {
+            counters.of(&name(destination)).members.add(members);
+        }
+        let all = counters.all().into_iter().map(|(name, of)| (name, of.members.get()));
+        assert_eq!(all.collect::<Vec<_>>(), [(name("production"), 7), (name("staging"), 5)]);
+    }
+
+    #[test]
     fn an_audience_fails_until_its_call_is_taken_or_nothing_of_it_waits() {
         let delivered = Delivered::default();
         let audience = |name: &str| AudienceId::new(name).expect("not empty");
@@ -329,6 +340,11 @@ mod tests {
         assert_eq!(failing(), "c");
         delivered.pause_until(Timestamp(9));
         assert_eq!(delivered.failing_audiences()[0].next_attempt_at, Timestamp(9));
+        for number in 0..2_002 {
+            fail(&number.to_string());
+        }
+        assert_eq!(delivered.failing_audiences().len(), 2_000);
+        assert_eq!(delivered.other_failing_audiences(), 3);
     }
 
     #[test]

@@ -836,6 +836,10 @@ fn an_audience_has_claimed_members_while_they_are_in_a_call_in_parts_or_asked_ag
     assert!(has_claimed(&world), "to be asked again");
     world.run(99, |_, _| status(204));
     assert!(!has_claimed(&world));
+    world.add("a", people(2));
+    let call = world.next().expect("full");
+    world.answer(call, status(409));
+    assert!(!has_claimed(&world), "back in the ledger, and only paused");
 }
 
 /// Memory does not grow with the audiences that there have ever been.

@@ -55,7 +55,7 @@ mod tests {
             (49, 5, 200), // in the same window
             (50, 3, 200), // in the next one, of which little is over
             (99, 9, 240), // which is better by now
-            (200, 1, 20), // the window before was empty
+            (150, 1, 20), // the window before was empty
             (300, 2, 40), // so was this one: it is over twice its length
             (399, 3, 60), // as long ago as it can be to count
         ];

@@ -248,7 +248,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::sync::{Arc, mpsc};
+    use std::time::Duration;
     use std::{fs, thread};
 
     use super::*;
@@ -326,25 +327,31 @@ mod tests {
         let many = |count: usize| -> Vec<Block> {
             (1..).take(count).map(|number| block(number, 0, 1)).collect()
         };
-        assert!(log(many(MOST_BLOCKS - 1), 0).wait_for_room());
-        assert!(log(vec![block(1, 0, MOST_BYTES - 1)], 0).wait_for_room());
+        let below = [many(MOST_BLOCKS - 1), vec![block(1, 0, MOST_BYTES - 1)]];
         let full = [many(MOST_BLOCKS), vec![block(1, 0, MOST_BYTES)]];
+        // a thread that waits, and what it is told
+        let wait = |blocks: &[Block]| {
+            let log = Arc::new(log(blocks.to_vec(), 0));
+            let (waited, has_room) = mpsc::channel();
+            let waiting = Arc::clone(&log);
+            thread::spawn(move || waited.send(waiting.wait_for_room()));
+            (log, has_room)
+        };
+        let deadline = Duration::from_secs(10);
+        for blocks in below {
+            assert_eq!(wait(&blocks).1.recv_timeout(deadline), Ok(true));
+        }
         for blocks in full {
             for is_merged in [true, false] {
-                let log = log(blocks.clone(), 0);
-                thread::scope(|scope| {
-                    let (waited, has_room) = mpsc::channel();
-                    let waiting = &log;
-                    scope.spawn(move || waited.send(waiting.wait_for_room()));
-                    let early = has_room.recv_timeout(std::time::Duration::from_millis(30));
-                    assert!(early.is_err(), "there is no room");
-                    if is_merged {
-                        _ = log.merged(1)
-                    } else {
-                        log.close()
-                    }
-                    assert_eq!(has_room.recv(), Ok(is_merged));
-                });
+                let (log, has_room) = wait(&blocks);
+                let early = has_room.recv_timeout(Duration::from_millis(30));
+                assert!(early.is_err(), "there is no room");
+                if is_merged {
+                    log.merged(1);
+                } else {
+                    log.close();
+                }
+                assert_eq!(has_room.recv_timeout(deadline), Ok(is_merged));
             }
         }
     }
