@@ -17,7 +17,6 @@ use crate::deliver::simulation::{BOUNDS, START, delta, destinations, production}
 use crate::launchdarkly::classify;
 use crate::ledger::memory::MemoryLedger;
 use crate::ledger::{Intake, Operations, Recorder};
-use crate::membership::Timestamp;
 
 const DEADLINE: Duration = Duration::from_secs(3600);
 

@@ -297,3 +297,15 @@ fn since_when_members_wait_is_known_by_audience() {
     assert_eq!(memtable.pending_since(AUDIENCES[1]), None);
     assert_eq!(memtable.pending_far_behind(AUDIENCES[1], Timestamp(0), 1), None);
 }
+
+/// Places that were looked up before a rollback are used after it.
+#[test]
+fn a_memtable_that_is_emptied_hashes_as_before() {
+    let mut memtable = Memtable::new(1000);
+    put(&mut memtable, "ada", Some(1));
+    let before = memtable.place(AUDIENCES[0], "ada");
+    memtable.forget();
+    let place = memtable.place(AUDIENCES[0], "ada");
+    assert!(memtable.is_empty() && !before.is_row() && place.is_row());
+    assert_eq!(place.hash, before.hash);
+}
