@@ -293,6 +293,58 @@ mod tests {
         assert_eq!(by_status, [(None, 1), (Some(204), 1), (Some(403), 1)]);
         let calls: Vec<_> = delivered.durations().map(|(word, of)| (word, of.count)).collect();
         assert_eq!(calls.iter().map(|(_, count)| count).sum::<u64>(), 3, "{calls:?}");
+        assert_eq!(delivered.in_flight(), 0);
+    }
+
+    #[test]
+    fn each_destination_has_counters_of_its_own_for_good() {
+        let counters = Counters::default();
+        let name = |text| DestinationName::new(text).expect("a name");
+        for (destination, members) in [("production", 3), ("staging", 5), ("production", 4)] {
+            counters.of(&name(destination)).members.add(members);
+        }
+        let all = counters.all().into_iter().map(|(name, of)| (name, of.members.get()));
+        assert_eq!(all.collect::<Vec<_>>(), [(name("production"), 7), (name("staging"), 5)]);
+    }
+
+    #[test]
+    fn an_audience_fails_until_its_call_is_taken_or_nothing_of_it_waits() {
+        let delivered = Delivered::default();
+        let audience = |name: &str| AudienceId::new(name).expect("not empty");
+        let answer = answered(409, "{}");
+        let fail = |name: &str| {
+            let failure = Failure {
+                outcome: &answer.outcome,
+                what: word(&answer.outcome),
+                status: answer.status,
+                words: &Words::default(),
+                at: Timestamp(1),
+                next_attempt_at: Timestamp(2),
+            };
+            delivered.failed(&audience(name), failure)
+        };
+        let failing = || {
+            let shown = delivered.failing_audiences();
+            assert_eq!(delivered.is_any_failing(), !shown.is_empty());
+            let names = shown.iter().map(|of| of.audience.as_str().to_owned());
+            names.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(failing(), "");
+        let said: Vec<bool> = (0..3).map(|_| fail("a").is_some()).collect();
+        assert_eq!(said, [false, false, true], "it is logged from the third time on");
+        (fail("b"), fail("c"));
+        assert_eq!(failing(), "a b c");
+        delivered.taken(&audience("b"));
+        assert_eq!(failing(), "a c");
+        delivered.keep_failing(|name| name.as_str() == "c");
+        assert_eq!(failing(), "c");
+        delivered.pause_until(Timestamp(9));
+        assert_eq!(delivered.failing_audiences()[0].next_attempt_at, Timestamp(9));
+        for number in 0..2_002 {
+            fail(&number.to_string());
+        }
+        assert_eq!(delivered.failing_audiences().len(), 2_000);
+        assert_eq!(delivered.other_failing_audiences(), 3);
     }
 
     #[test]

@@ -294,4 +294,23 @@ mod tests {
         failing.keep(|audience| audience.as_str().len() == 1, now);
         assert_eq!((failing.shown().len(), failing.others()), (10, 0));
     }
+
+    #[test]
+    fn the_next_attempt_is_the_audiences_own_or_the_destinations_if_that_is_later() {
+        let mut failing = Failing::default();
+        fail(&mut failing, "a", 409, Instant::now()); // to be tried again at 2
+        for (destination, next) in [(1, 2), (2, 2), (7, 7), (0, 2)] {
+            failing.pause_until(Timestamp(destination));
+            assert_eq!(failing.shown()[0].next_attempt_at, Timestamp(next), "{destination}");
+        }
+    }
+
+    #[test]
+    fn what_kept_an_answer_from_coming_is_said() {
+        let mut failing = Failing::default();
+        fail(&mut failing, "a", 503, Instant::now());
+        assert_eq!(failing.shown()[0].cause, "answered 503");
+        fail(&mut failing, "b", 409, Instant::now());
+        assert_eq!(failing.shown()[1].cause, "", "an answer speaks for itself");
+    }
 }

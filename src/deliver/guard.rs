@@ -105,4 +105,50 @@ mod tests {
         }
         assert_eq!(alarms, [10, 20, 40, 80, 160, 320, 640, 1280, 1280, 1280]);
     }
+
+    #[test]
+    fn a_refusal_counts_once_and_a_batch_that_is_taken_makes_it_watchful_again() {
+        let mut guard = Guard::new();
+        // refused alone: the first nine of ten, each for a second time too, parked for it or not
+        for number in 0..9 {
+            assert!(guard.refused(alone(number), false).is_none());
+            assert!(guard.refused(alone(number), number % 2 == 0).is_none());
+        }
+        // parked for a second refusal, the first of which was before a member was taken
+        assert!(guard.refused(alone(99), true).is_none());
+        let parked = guard.refused(alone(9), false).expect("ten members");
+        assert_eq!(parked.len(), 5);
+        let mut until_the_alarm = |first: usize| {
+            let alarm = (first..).map(alone).position(|next| guard.refused(next, false).is_some());
+            let needed = alarm.expect("there is no end") + 1;
+            guard.taken(1);
+            needed
+        };
+        assert_eq!(until_the_alarm(100), 20);
+        assert_eq!(
+            until_the_alarm(200),
+            40,
+            "one that is taken shows only that it is not everybody"
+        );
+        guard.taken(2);
+        let mut until_the_alarm =
+            (300..).map(alone).map(|next| guard.refused(next, false).is_some());
+        assert_eq!(until_the_alarm.position(|is_alarm| is_alarm), Some(9));
+    }
+
+    #[test]
+    fn a_member_is_told_from_its_namesake_in_another_audience() {
+        let elsewhere = |number: usize| {
+            let Batch { route, members } = alone(number);
+            let audience = AudienceId::new("aud_2").expect("not empty");
+            Batch { route: Arc::new(Route { audience, ..(*route).clone() }), members }
+        };
+        let mut guard = Guard::new();
+        for number in 0..4 {
+            assert!(guard.refused(alone(number), false).is_none());
+            assert!(guard.refused(elsewhere(number), false).is_none());
+        }
+        assert!(guard.refused(alone(4), false).is_none());
+        assert!(guard.refused(elsewhere(4), false).is_some(), "ten members");
+    }
 }

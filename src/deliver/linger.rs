@@ -86,3 +86,85 @@ impl Linger {
         self.allowance = (self.allowance + calls).min(MOST);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINGER: Duration = Duration::from_millis(500);
+
+    fn audience(name: &str) -> AudienceId {
+        AudienceId::new(name).expect("not empty")
+    }
+
+    fn waiting(name: &str, waiting_since: Instant) -> Backlog {
+        Backlog { audience: audience(name), waiting: 1, waiting_since, acknowledged: true }
+    }
+
+    fn is_hasty(linger: &Linger) -> bool {
+        linger.now(LINGER, Duration::ZERO) < LINGER
+    }
+
+    /// Uses up the allowance by two early calls at this time.
+    fn exhausted(now: Instant) -> Linger {
+        let mut linger = Linger::new();
+        linger.look(now, LINGER, &[]);
+        for name in ["a", "b"] {
+            assert!(is_hasty(&linger));
+            linger.called(&audience(name), now, Some(now + LINGER));
+        }
+        assert!(!is_hasty(&linger));
+        linger
+    }
+
+    #[test]
+    fn an_early_call_is_refunded_when_its_linger_ends_unless_another_change_has_come() {
+        let start = Instant::now();
+        let (early, due) = (start + Duration::from_millis(200), start + LINGER);
+        let late = due - Duration::from_millis(1);
+        let cases = [
+            ("none came", None, due, true),
+            ("it is not over", None, late, false),
+            ("one came", Some(early), due, false),
+            ("one came at the last moment", Some(late), due, false),
+            ("one came when it was over", Some(due), due, true),
+        ];
+        for (case, came, at, is_refunded) in cases {
+            let mut linger = exhausted(start);
+            let backlog: Vec<Backlog> =
+                came.into_iter().flat_map(|at| ["a", "b"].map(|name| waiting(name, at))).collect();
+            linger.look(at, LINGER, &backlog);
+            assert_eq!(is_hasty(&linger), is_refunded, "{case}");
+        }
+    }
+
+    #[test]
+    fn time_and_calls_bring_the_allowance_back_slowly() {
+        let start = Instant::now();
+        let spent = || {
+            let mut linger = exhausted(start);
+            let since = start + Duration::from_millis(50);
+            linger.look(since, LINGER, &[waiting("a", since), waiting("b", since)]);
+            linger
+        };
+        for (lingers, is_back) in [(8, false), (10, true)] {
+            let mut linger = spent();
+            linger.look(start + LINGER * lingers, LINGER, &[]);
+            assert_eq!(is_hasty(&linger), is_back, "after {lingers} lingers");
+        }
+        for (calls, is_back) in [(20, false), (25, true)] {
+            let mut linger = spent();
+            (0..calls).for_each(|_| linger.called(&audience("a"), start, None));
+            assert_eq!(is_hasty(&linger), is_back, "after {calls} calls");
+        }
+    }
+
+    #[test]
+    fn a_call_that_is_due_is_not_early() {
+        let (mut linger, now) = (Linger::new(), Instant::now());
+        for _ in 0..3 {
+            linger.called(&audience("a"), now, Some(now));
+        }
+        assert!(is_hasty(&linger));
+    }
+}

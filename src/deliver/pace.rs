@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_off_is_corrected_by_the_answers_date() {
-        for (off_ms, expected_ms) in [(-60_000, 5000), (60_000, 5000), (1500, 6500)] {
+        for (off_ms, expected_ms) in [(-60_000, 5000), (60_000, 5000), (1500, 6500), (2000, 7000)] {
             let reset = Some(in_ms(off_ms + 5000));
             let limits =
                 RateLimits { date: Some(in_ms(off_ms)), ..limits(Some(9), Some(0), reset) };
@@ -213,11 +213,20 @@ mod tests {
         }
     }
 
+    /// The end of what is drawn from, for a wait of at least this long: a tenth more, or a little.
+    fn latest(wait: Duration) -> Duration {
+        wait + (wait / 10).max(FLOOR)
+    }
+
     #[test]
     fn a_429_waits_at_least_as_long_as_its_headers_say() {
         let retry = |seconds| RateLimits {
             retry_after: Some(Duration::from_secs(seconds)),
             ..RateLimits::default()
+        };
+        let one_of_two = RateLimits {
+            route: Window { limit: Some(9), remaining: Some(0), reset: Some(in_ms(3000)) },
+            ..limits(Some(9), Some(5), Some(in_ms(8000)))
         };
         let cases = [
             ("retry-after", retry(7), Some(7.0)),
@@ -225,12 +234,13 @@ mod tests {
             ("retry-after of a year", retry(31_536_000), Some(3600.0)),
             ("reset, none left", limits(Some(9), Some(0), Some(in_ms(4000))), Some(4.0)),
             ("reset, some left", limits(Some(9), Some(3), Some(in_ms(4000))), Some(4.0)),
+            ("of two, the one that is used up", one_of_two, Some(3.0)),
             ("nothing", RateLimits::default(), None),
         ];
         for (case, limits, expected) in cases {
             let waits = [0.0, 1.0].map(|draw| rate_limited(&limits, NOW, draw));
             assert_eq!(waits[0].map(|wait| wait.as_secs_f64()), expected, "{case}");
-            assert!(waits[1] > waits[0] || expected.is_none(), "{case}: no jitter");
+            assert_eq!(waits[1], waits[0].map(latest), "{case}: the jitter");
         }
     }
 
@@ -251,7 +261,7 @@ mod tests {
         for (case, limits, expected) in cases {
             let waits = [0.0, 1.0].map(|draw| unavailable(&limits, draw));
             assert_eq!(waits[0].map(|wait| wait.as_secs_f64()), expected, "{case}");
-            assert!(waits[1] > waits[0] || expected.is_none(), "{case}: no jitter");
+            assert_eq!(waits[1], waits[0].map(latest), "{case}: the jitter");
         }
     }
 }

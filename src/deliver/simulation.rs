@@ -30,7 +30,7 @@ use model::{Inside, Model};
 
 const RUNS: u64 = 10_000;
 const CALM_RUNS: u64 = 200;
-const START: Timestamp = Timestamp(1_750_000_000_000_000);
+pub(super) const START: Timestamp = Timestamp(1_750_000_000_000_000);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Once the faults are over, the ledger must be drained within this much simulated time.
 const RECOVERY: Duration = Duration::from_secs(4 * 3600);
@@ -38,7 +38,7 @@ const RECOVERY: Duration = Duration::from_secs(4 * 3600);
 /// Whoever is remembered is so for good, whatever the clock says.
 const FOR_GOOD: Retention =
     Retention { max_age: Duration::MAX, max_count: u64::MAX, max_bytes: u64::MAX };
-const BOUNDS: Bounds = Bounds {
+pub(super) const BOUNDS: Bounds = Bounds {
     tombstone_ttl: Duration::MAX,
     rejected: FOR_GOOD,
     parked: FOR_GOOD,
@@ -293,7 +293,7 @@ fn simulated<T>(run: impl Future<Output = T>) -> T {
     runtime.expect("a small runtime").block_on(run)
 }
 
-fn delta(audience: &str, person: &str, enters: bool, event_at: i64) -> MembershipDelta {
+pub(super) fn delta(audience: &str, person: &str, enters: bool, event_at: i64) -> MembershipDelta {
     MembershipDelta {
         audience: AudienceId::new(audience).expect("not empty"),
         audience_key: AudienceKey::new(audience).expect("not empty"),
@@ -307,11 +307,11 @@ fn delta(audience: &str, person: &str, enters: bool, event_at: i64) -> Membershi
     }
 }
 
-fn production() -> DestinationName {
+pub(super) fn production() -> DestinationName {
     DestinationName::new("production").expect("not empty")
 }
 
-fn destinations() -> Vec<DestinationSettings> {
+pub(super) fn destinations() -> Vec<DestinationSettings> {
     vec![DestinationSettings {
         name: production(),
         environment: "https://launchdarkly.test".to_owned(),

@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn a_message_is_shown_unless_it_may_quote_what_was_sent() {
-        let long = "x".repeat(LONGEST + 1);
+        let (long, longest) = ("x".repeat(LONGEST + 1), "x".repeat(LONGEST));
         let cases = [
             ("a sentence", "a segment with this key exists", &["ada", "bob"][..], true),
             ("no members", "approval is required", &[], true),
@@ -78,6 +78,7 @@ mod tests {
             ("a page", "<h1>Bad gateway</h1>", &["ada"], false),
             ("more than a line", "one\ntwo", &["ada"], false),
             ("too long", &long, &["ada"], false),
+            ("as long as may be", &longest, &["ada"], true),
         ];
         for (case, message, sent, is_shown) in cases {
             let body = serde_json::json!({"code": "c", "message": message, "id": "a-1"});

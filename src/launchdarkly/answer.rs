@@ -140,9 +140,6 @@ impl fmt::Debug for Refusal {
 
 /// The longest message that is kept, in bytes.
 const MESSAGE_BYTES: usize = 1024;
-/// A shortened message may be this much shorter than [`MESSAGE_BYTES`], as it ends at a character
-/// boundary.
-const MOST_BYTES_OF_A_CHAR: usize = 4;
 /// The longest code or id that is kept, in bytes.
 const IDENTIFIER_BYTES: usize = 128;
 
@@ -151,12 +148,6 @@ impl Refusal {
     #[must_use]
     pub fn message_with_personal_data(&self) -> &str {
         &self.message
-    }
-
-    /// Whether the message may have been longer than what is kept of it.
-    #[must_use]
-    pub fn is_cut(&self) -> bool {
-        self.message.len() + MOST_BYTES_OF_A_CHAR > MESSAGE_BYTES
     }
 
     /// Reads `{"code","message","id"}`; a body of another shape becomes the message.
@@ -295,25 +286,32 @@ mod tests {
     /// The reaction table of [answers](crate::design::launchdarkly::answers), by name of the reaction.
     #[test]
     fn every_status_has_its_reaction() {
-        let table: [(&[u16], &str); 13] = [
-            (&[200, 201, 202, 204, 299], "taken"),
-            (&[300, 301, 302, 304, 307, 308, 399], "unavailable, over"),
-            (&[400, 422], "refused"),
-            (&[401], "token refused"),
-            (&[403], "not permitted"),
-            (&[404], "unknown environment"),
-            (&[409], "conflict"),
-            (&[413], "too large"),
-            (&[429], "rate limited"),
-            (&[408, 425], "unavailable, over"),
-            (&[402, 405, 406, 407, 410, 411, 412, 414, 415, 418, 426, 451, 499], "unexpected"),
-            (&[500, 501, 503, 505, 507, 521, 599], "unavailable, over"),
-            (&[100, 101, 502, 504, 520, 524, 600, 999], "unavailable, open"),
+        let (destination, batch) = (true, false);
+        // statuses, reaction, and whether every call of the destination would get that answer
+        let table: [(&[u16], &str, bool); 13] = [
+            (&[200, 201, 202, 204, 299], "taken", batch),
+            (&[300, 301, 302, 304, 307, 308, 399], "unavailable, over", batch),
+            (&[400, 422], "refused", batch),
+            (&[401], "token refused", destination),
+            (&[403], "not permitted", destination),
+            (&[404], "unknown environment", destination),
+            (&[409], "conflict", batch),
+            (&[413], "too large", batch),
+            (&[429], "rate limited", batch),
+            (&[408, 425], "unavailable, over", batch),
+            (
+                &[402, 405, 406, 407, 410, 411, 412, 414, 415, 418, 426, 451, 499],
+                "unexpected",
+                destination,
+            ),
+            (&[500, 501, 503, 505, 507, 521, 599], "unavailable, over", batch),
+            (&[100, 101, 502, 504, 520, 524, 600, 999], "unavailable, open", batch),
         ];
-        for (statuses, expected) in table {
+        for (statuses, expected, is_of_the_destination) in table {
             for &code in statuses {
                 let status = StatusCode::from_u16(code).expect("100 to 999 are statuses");
                 let answer = classify(status, &HeaderMap::new(), b"");
+                assert_eq!(answer.outcome.is_of_the_destination(), is_of_the_destination, "{code}");
                 let reaction = match answer.outcome {
                     Outcome::Taken => "taken",
                     Outcome::Refused(_) => "refused",
@@ -386,6 +384,20 @@ mod tests {
             assert_eq!(refusal.code, code);
             assert_eq!(refusal.id, id);
             assert_eq!(refusal.message_with_personal_data(), message);
+        }
+    }
+
+    #[test]
+    fn a_long_message_is_cut_before_a_character_that_does_not_fit() {
+        let table = [
+            ("x".repeat(1024), 1024),
+            ("x".repeat(1025), 1024),
+            (format!("x{}", "é".repeat(600)), 1023),
+            (format!("x{}", "🦀".repeat(300)), 1021),
+        ];
+        for (message, kept) in table {
+            let refusal = Refusal::read(StatusCode::BAD_REQUEST, message.as_bytes());
+            assert_eq!(refusal.message_with_personal_data(), &message[..kept]);
         }
     }
 

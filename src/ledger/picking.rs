@@ -153,6 +153,28 @@ mod tests {
     }
 
     #[test]
+    fn whoever_was_refused_alone_travels_alone_and_each_half_by_itself() {
+        use Picked::{Enough, Left, Taken};
+        let plain = || waiting(None);
+        let alone = || waiting(Some(1));
+        let of_half = |half| Member { refused_with: Some(Timestamp(half)), ..waiting(None) };
+        let rows: [(&str, &[Member], &[Picked]); 6] = [
+            ("alone", &[alone(), plain()], &[Taken, Enough]),
+            ("each alone", &[alone(), alone()], &[Taken, Enough]),
+            ("a half", &[of_half(7), of_half(7), plain()], &[Taken, Taken, Enough]),
+            ("the other half", &[of_half(7), of_half(8)], &[Taken, Enough]),
+            ("from behind a half", &[plain(), of_half(7), plain()], &[Taken, Left, Taken]),
+            ("from behind one alone", &[plain(), alone(), plain()], &[Taken, Left, Taken]),
+        ];
+        for (case, members, expected) in rows {
+            let mut picking = picking(9, usize::MAX);
+            let key = ContextKey::new("ada").expect("not empty");
+            let picked: Vec<_> = members.iter().map(|member| picking.offer(&key, member)).collect();
+            assert_eq!(picked, expected, "{case}");
+        }
+    }
+
+    #[test]
     fn a_batch_is_gathered_from_between_those_who_travel_alone_but_not_from_behind_very_many() {
         let mut picking = picking(usize::MAX, usize::MAX);
         let key = &ContextKey::new("ada").expect("not empty");

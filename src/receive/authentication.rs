@@ -413,20 +413,21 @@ mod tests {
         texts.iter().map(|text| Secret::new(*text)).collect()
     }
 
+    fn headers(headers: &[(&'static str, &str)]) -> HeaderMap {
+        let header = |(name, value): &(&'static str, &str)| {
+            let value = HeaderValue::from_str(value).expect("a header value");
+            (http::HeaderName::from_static(name), value)
+        };
+        headers.iter().map(header).collect()
+    }
+
     fn passes(
         credentials: &Credentials,
         headers: &[(&'static str, &str)],
         signed: &[&[u8]],
     ) -> bool {
-        let headers = headers
-            .iter()
-            .map(|(name, value)| {
-                let value = HeaderValue::from_str(value).expect("a header value");
-                (http::HeaderName::from_static(name), value)
-            })
-            .collect();
         let gate = Gate::new(credentials);
-        gate.inspect(&headers)
+        gate.inspect(&self::headers(headers))
             .is_some_and(|presented| gate.admits_any(&presented, signed.iter().copied()))
     }
 
@@ -498,6 +499,27 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_that_is_configured_twice_is_as_good_as_once() {
+        let credentials = Credentials {
+            shared_secrets: secrets(&["old", "old"]),
+            bearer_tokens: secrets(&["token", "token"]),
+            ..Credentials::default()
+        };
+        assert!(passes(&credentials, &[("x-signature", UNDER_OLD)], &[EVENT]));
+        assert!(passes(&credentials, &[("authorization", "Bearer token")], &[EVENT]));
+    }
+
+    #[test]
+    fn a_write_key_opens_only_where_it_is_configured() {
+        let keyless = Gate::new(&Credentials::default());
+        assert!(!keyless.has_write_keys() && !keyless.knows_write_key(""));
+        let write_keys = secrets(&["key", "other"]);
+        let gate = Gate::new(&Credentials { write_keys, ..Credentials::default() });
+        assert!(gate.has_write_keys() && gate.knows_write_key("other"));
+        assert!(!gate.knows_write_key("othe") && !gate.knows_write_key(""));
+    }
+
+    #[test]
     fn what_is_required_decides() {
         use Credential::{Bearer, Signature, WriteKey};
         let good_signature = ("x-signature", UNDER_OLD);
@@ -553,7 +575,189 @@ mod tests {
         assert!(!passes(&closed, &[("x-signature", UNDER_OLD)], &[EVENT]));
         let open = Credentials { allow_unauthenticated: true, ..Credentials::default() };
         assert!(passes(&open, &[], &[EVENT]));
-        assert!(passes(&open, &[("x-signature", "unknown here")], &[EVENT]));
+        // nothing of these kinds is configured, so they are not looked at
+        let ignored = [
+            ("x-signature", "unknown here"),
+            ("authorization", "Bearer unknown"),
+            ("authorization", "Basic a2V5Og=="),
+        ];
+        for header in ignored {
+            assert!(passes(&open, &[header], &[EVENT]), "{header:?}");
+            assert!(!passes(&closed, &[header], &[EVENT]), "{header:?}");
+        }
+    }
+
+    /// A batch is proven by its first event, a single event by itself, and either as a whole.
+    #[test]
+    fn a_request_is_proven_by_the_text_that_its_sender_has_signed() {
+        let event = std::str::from_utf8(EVENT).expect("it is text");
+        let (other, appended) = (r#"{"userId":"u2"}"#, event.replace('}', r#","plan":"pro"}"#));
+        let batch_of_other = format!("[{other},{event}]");
+        let table: [(String, bool); 10] = [
+            (event.to_owned(), true),
+            (format!("[{event},{other}]"), true),
+            (format!(r#"[{{"json":{event}}},{other}]"#), true),
+            (format!("\u{feff}{event}"), true), // signed without the mark
+            (appended.clone(), true),
+            (format!("[{appended}]"), true),
+            (batch_of_other, false),
+            (other.to_owned(), false),
+            ("[]".to_owned(), false),
+            (String::new(), false),
+        ];
+        let credentials =
+            Credentials { shared_secrets: secrets(&["old"]), ..Credentials::default() };
+        let signed = headers(&[("x-signature", UNDER_OLD)]);
+        for (body, expected) in table {
+            let extra_fields = ["plan".to_owned()];
+            let is_admitted =
+                |headers: &HeaderMap| credentials.admit(headers, body.as_bytes(), &extra_fields);
+            assert_eq!(is_admitted(&signed), expected, "{body}");
+            assert!(!is_admitted(&HeaderMap::new()), "{body}");
+        }
+    }
+
+    /// A text that arrives in pieces is hashed only if its signature can make a difference.
+    #[test]
+    fn a_text_in_pieces_is_proven_as_a_whole() {
+        let both = vec![Credential::Signature, Credential::Bearer];
+        let table: [(&[Credential], &[&[u8]], Option<bool>); 5] = [
+            (&[], &[EVENT], Some(true)),
+            (&[], &[&EVENT[..9], b"", &EVENT[9..]], Some(true)),
+            (&[], &[&EVENT[..9]], Some(false)),
+            (&[], &[EVENT, b" "], Some(false)),
+            (&both, &[EVENT], None), // no token is shown
+        ];
+        for (require, pieces, expected) in table {
+            let gate = Gate::new(&Credentials {
+                shared_secrets: secrets(&["new", "old"]),
+                bearer_tokens: secrets(&["token"]),
+                require: require.to_vec(),
+                ..Credentials::default()
+            });
+            let presented = Presented {
+                signature: claim(&headers(&[("x-signature", UNDER_OLD)])),
+                bearer: Verdict::Absent,
+                write_key: Verdict::Absent,
+            };
+            let whole = gate.whole_text(&presented).map(|mut whole| {
+                pieces.iter().for_each(|piece| whole.add(piece));
+                whole.proves_itself()
+            });
+            assert_eq!(whole, expected, "{require:?}, {} pieces", pieces.len());
+        }
+    }
+
+    /// What the head of a request proves decides how much is done for it before its body is read.
+    #[test]
+    fn a_head_alone_proves_something_or_nothing() {
+        let (good, wrong, absent) = (Verdict::Good, Verdict::Wrong, Verdict::Absent);
+        let (none, some) = (Claim::Absent, Claim::Signature([b'0'; SIGNATURE_DIGITS]));
+        let (any, signed) = (&[][..], &[Credential::Signature][..]);
+        #[rustfmt::skip]
+        let table = [
+            // required, open,  signature, bearer, write key; shows a secret, passes without a signature
+            (any,        false, none,      absent, absent,    false,          false),
+            (any,        true,  none,      absent, absent,    false,          true),
+            (any,        true,  some,      absent, absent,    false,          false),
+            (any,        true,  none,      wrong,  absent,    false,          false),
+            (any,        false, none,      good,   absent,    true,           true),
+            (any,        false, some,      absent, good,      true,           true),
+            (any,        false, Claim::Malformed, good, absent, true,         true),
+            (signed,     false, some,      good,   absent,    true,           false),
+        ];
+        for (require, allow_unauthenticated, signature, bearer, write_key, shows, passes) in table {
+            let gate = Gate::new(&Credentials {
+                require: require.to_vec(),
+                allow_unauthenticated,
+                ..Credentials::default()
+            });
+            let presented = Presented { signature, bearer, write_key };
+            let case = format!("{require:?}, open: {allow_unauthenticated}, {presented:?}");
+            assert_eq!(presented.shows_a_secret(), shows, "{case}");
+            assert_eq!(gate.admits_without_signature(&presented), passes, "{case}");
+            assert_eq!(gate.admits_strangers(), allow_unauthenticated);
+        }
+    }
+
+    #[test]
+    fn the_first_event_of_a_batch_proves_it_before_the_rest_is_there() {
+        let gate =
+            Gate::new(&Credentials { shared_secrets: secrets(&["old"]), ..Credentials::default() });
+        let presented =
+            gate.inspect(&headers(&[("x-signature", UNDER_OLD)])).expect("it may be good");
+        let event = std::str::from_utf8(EVENT).expect("it is text");
+        let table = [
+            (format!(r#"[{event},{{"userId":"u"#), Some(true)),
+            (format!(r#"[{{"userId":"u2"}},{event}"#), Some(false)),
+            (format!("[{}", &event[..9]), None),
+        ];
+        for (beginning, expected) in table {
+            let admits = gate.admits_by_first(&presented, beginning.as_bytes(), &[]);
+            assert_eq!(admits, expected, "{beginning}");
+        }
+        assert!(gate.is_signed(&presented, EVENT) && !gate.is_signed(&presented, b"other"));
+        let unsigned = Presented { signature: Claim::Absent, ..presented };
+        assert!(!gate.is_signed(&unsigned, EVENT));
+    }
+
+    /// Which of several causes the sender is told.
+    #[test]
+    fn the_reason_of_a_refusal_is_the_credential_that_failed() {
+        use Credential::{Bearer, Signature, WriteKey};
+        let malformed = ("x-signature", "sha1=09b3");
+        let no_hex = format!("ZZ{}", &UNDER_OLD[2..]);
+        let signed = ("x-signature", UNDER_OLD);
+        let (token, wrong_token) =
+            (("authorization", "Bearer token"), ("authorization", "Bearer wrong"));
+        let (key, wrong_key) =
+            (("authorization", "Basic a2V5Og=="), ("authorization", "Basic a2V4Og=="));
+        let digest = ("authorization", "Digest username=u");
+        type Head<'a> = &'a [(&'static str, &'a str)];
+        // which kinds are configured, what is required, the head, why it is refused
+        let all = &[Signature, Bearer, WriteKey][..];
+        let table: [(&[Credential], &[Credential], Head<'_>, Doubt); 22] = [
+            (all, &[], &[], Doubt::Nothing),
+            (all, &[Bearer], &[], Doubt::Nothing),
+            (all, &[], &[malformed], Doubt::Malformed),
+            (all, &[], &[("x-signature", &no_hex)], Doubt::Malformed),
+            (all, &[], &[malformed, wrong_token], Doubt::Malformed),
+            (all, &[], &[wrong_token], Doubt::Wrong(Kind::Bearer)),
+            (all, &[], &[wrong_key], Doubt::Wrong(Kind::Basic)),
+            (all, &[], &[digest], Doubt::Unexpected(Kind::Other)),
+            (&[Signature], &[], &[wrong_token], Doubt::Unexpected(Kind::Bearer)),
+            (&[Signature], &[], &[wrong_key], Doubt::Unexpected(Kind::Basic)),
+            (&[Bearer], &[], &[signed], Doubt::Unexpected(Kind::Signature)),
+            (&[Bearer], &[], &[signed, wrong_token], Doubt::Wrong(Kind::Bearer)),
+            (all, &[Signature], &[token], Doubt::Lacks(Signature)),
+            (all, &[Signature], &[malformed, token], Doubt::Malformed),
+            (all, &[Bearer], &[signed], Doubt::Lacks(Bearer)),
+            (all, &[Bearer], &[signed, wrong_token], Doubt::Wrong(Kind::Bearer)),
+            (all, &[Bearer], &[signed, key], Doubt::Lacks(Bearer)),
+            (all, &[Bearer], &[digest], Doubt::Unexpected(Kind::Other)),
+            (all, &[WriteKey], &[signed, token], Doubt::Lacks(WriteKey)),
+            (all, &[WriteKey], &[wrong_key], Doubt::Wrong(Kind::Basic)),
+            (all, &[WriteKey], &[digest], Doubt::Unexpected(Kind::Other)),
+            (all, &[Signature, Bearer], &[token], Doubt::Lacks(Signature)),
+        ];
+        for (configured, require, head, expected) in table {
+            let of = |kind, text: &str| {
+                if configured.contains(&kind) { secrets(&[text]) } else { Vec::new() }
+            };
+            let gate = Gate::new(&Credentials {
+                shared_secrets: of(Signature, "old"),
+                bearer_tokens: of(Bearer, "token"),
+                write_keys: of(WriteKey, "key"),
+                require: require.to_vec(),
+                allow_unauthenticated: false,
+            });
+            assert!(gate.inspect(&headers(head)).is_none(), "{head:?} waits for its body");
+            assert_eq!(
+                gate.doubt(&headers(head)),
+                expected,
+                "{configured:?}, {require:?}, {head:?}"
+            );
+        }
     }
 
     #[test]
@@ -564,6 +768,6 @@ mod tests {
             ..Credentials::default()
         };
         let shown = format!("{credentials:?} {:?}", Gate::new(&credentials));
-        assert!(!shown.contains("sesame"), "{shown}");
+        assert!(shown.contains("require") && !shown.contains("sesame"), "{shown}");
     }
 }

@@ -817,3 +817,132 @@ fn a_hold_has_the_words_and_what_to_do() {
         assert!(held.why.contains(names) && !held.remedy.is_empty(), "{held:?}");
     }
 }
+
+#[test]
+fn an_audience_has_claimed_members_while_they_are_in_a_call_in_parts_or_asked_again() {
+    let mut world = World::new(2);
+    let has_claimed = |world: &World| world.dispatch.has_claimed(&id("a"));
+    world.add("a", people(2)).add("b", people(2));
+    assert!(!has_claimed(&world));
+    let whole = world.next().expect("full");
+    assert!(has_claimed(&world), "in a call");
+    world.answer(whole, status(400));
+    assert!(has_claimed(&world), "in parts");
+    world.run(2, |_, _| status(204)); // b
+    let first = world.next().expect("a part");
+    world.answer(first, status(204));
+    let second = world.next().expect("the other part");
+    world.answer(second, status(400));
+    assert!(has_claimed(&world), "to be asked again");
+    world.run(99, |_, _| status(204));
+    assert!(!has_claimed(&world));
+    world.add("a", people(2));
+    let call = world.next().expect("full");
+    world.answer(call, status(409));
+    assert!(!has_claimed(&world), "back in the ledger, and only paused");
+}
+
+/// Memory does not grow with the audiences that there have ever been.
+#[test]
+fn an_audience_with_nothing_to_do_is_forgotten() {
+    let mut world = World::new(2);
+    for (number, answers) in
+        [&[204][..], &[503, 204], &[409, 204], &[400, 204, 204]].iter().enumerate()
+    {
+        world.add(&format!("audience{number}"), people(2));
+        for answer in *answers {
+            let calls = world.calls.len();
+            world.run(calls + 1, |_, _| status(*answer));
+        }
+        assert!(matches!(world.next(), Err(None)), "{answers:?}");
+        assert!(world.dispatch.audiences.is_empty(), "{answers:?}: {:?}", world.dispatch.audiences);
+    }
+}
+
+#[test]
+fn stopping_unparks_whoever_was_parked_on_a_suspicion_and_gives_back_the_rest() {
+    let mut world = World::new(4);
+    world.add("a", people(4));
+    let whole = world.next().expect("full");
+    world.answer(whole, status(400));
+    let given_back: usize = world.dispatch.give_back().iter().map(Report::members).sum();
+    assert_eq!(given_back, 4);
+    assert!(world.dispatch.give_back().is_empty());
+}
+
+/// A call that is due, however long that takes.
+fn next_call(world: &mut World) -> Batch {
+    loop {
+        match world.next() {
+            Ok(batch) => return batch,
+            Err(until) => world.now = until.expect("something is due"),
+        }
+    }
+}
+
+#[test]
+fn a_probe_that_shows_nothing_is_made_again_with_the_same_member() {
+    let mut world = World::new(1);
+    world.add("a", ["taken before".to_owned()]);
+    world.run(1, |_, _| status(204));
+    world.add("a", people(40));
+    while !world.dispatch.suspects() {
+        let calls = world.calls.len();
+        world.run(calls + 1, |_, _| status(400));
+    }
+    for outage in [503, 429, 503] {
+        let probe = next_call(&mut world);
+        assert_eq!(names(&probe), ["taken before"]);
+        world.answer(probe, status(outage));
+        assert!(world.dispatch.suspects(), "neither confirmed nor over");
+    }
+    let probe = next_call(&mut world);
+    assert_eq!(names(&probe), ["taken before"]);
+    world.answer(probe, status(204));
+    assert!(!world.dispatch.suspects());
+}
+
+#[test]
+fn whoever_is_to_be_asked_again_first_is_asked_first() {
+    let mut dispatch = Dispatch::new(policy(1));
+    let instant = Instant::now();
+    for (who, draw) in [("ada", 1.0), ("bob", 0.0), ("eve", 0.5)] {
+        let alone = batch(&id("a"), vec![who.to_owned()]);
+        dispatch.sent(&alone);
+        let (wall, took) = (Timestamp(1_750_000_000_000_000), Duration::ZERO);
+        dispatch.answered(alone, status(400), Now { instant, wall, took, draw });
+    }
+    assert_eq!(dispatch.pause_of(&id("a"), instant), FLOOR / 2);
+    let state = dispatch.audiences.get_mut(&id("a")).expect("it has suspects");
+    let order: Vec<_> = std::iter::from_fn(|| state.next_kept(instant + FLOOR)).collect();
+    assert_eq!(order.iter().flat_map(names).collect::<Vec<_>>(), ["bob", "eve", "ada"]);
+}
+
+#[test]
+fn a_held_destination_is_probed_after_half_of_the_backoff_at_least() {
+    for (draw, pause) in [(0.0, FLOOR / 2), (0.5, FLOOR * 3 / 4), (1.0, FLOOR)] {
+        let mut dispatch = Dispatch::new(policy(1));
+        let instant = Instant::now();
+        let call = batch(&id("a"), vec!["ada".to_owned()]);
+        dispatch.sent(&call);
+        let (wall, took) = (Timestamp(1_750_000_000_000_000), Duration::ZERO);
+        dispatch.answered(call, status(401), Now { instant, wall, took, draw });
+        assert_eq!(dispatch.pause(instant), pause, "{draw}");
+    }
+}
+
+#[test]
+fn calls_that_failed_together_count_as_one_failure_of_the_destination() {
+    let mut world = World::new(10);
+    for audience in ["a", "b", "c", "d"] {
+        world.add(audience, people(10));
+    }
+    for call in out_at_once(&mut world) {
+        world.answer(call, unheard());
+    }
+    assert_eq!(world.dispatch.pause(world.now), FLOOR);
+    world.now += FLOOR;
+    let probe = next_call(&mut world);
+    world.answer(probe, unheard());
+    assert_eq!(world.dispatch.pause(world.now), FLOOR * 2, "it has failed once more");
+}

@@ -138,7 +138,43 @@ fn it_is_known_whose_event_time_was_ahead_of_its_arrival() {
     assert!(is_ahead(story.record(&enters(15), 10)));
     assert!(is_ahead(story.record(&enters(15), 20)), "told again once the time has come");
     assert!(!is_ahead(story.record(&enters(18), 20)));
+    assert!(!is_ahead(story.record(&leaves(20), 20)), "at its arrival is not ahead of it");
     assert!(is_ahead(story.record(&leaves(25), 20)));
+    assert!(!is_ahead(Story::new().record(&enters(20), 20)));
+}
+
+#[test]
+fn a_deletion_takes_over_whether_the_event_time_was_ahead_with_the_event_time() {
+    let table = [
+        ("ahead, and the deletion is older", enters(25), 22, true),
+        ("ahead, and the deletion is newer", enters(25), 26, false),
+        ("not ahead, and the deletion is older", enters(18), 17, false),
+        ("not ahead, and the deletion is newer", enters(18), 19, false),
+    ];
+    for (case, change, asked_at, is_ahead) in table {
+        let mut story = Story::new();
+        let next = forget(story.record(&change, 20).member(), Timestamp(asked_at), &at(30));
+        assert_eq!(story.apply(next).member().is_ahead, is_ahead, "{case}");
+    }
+}
+
+#[test]
+fn whoever_waits_keeps_the_place_whatever_comes_meanwhile() {
+    let mut story = Story::new();
+    story.record(&enters(1), 10).record(&leaves(2), 20).record(&leaves(3), 30);
+    assert_eq!(story.member().pending_since, Some(Timestamp(10)));
+    assert_eq!(reassert(story.member(), &at(40)), Next::Same, "waits for a call already");
+    let next = forget(story.member(), Timestamp(4), &at(50));
+    assert_eq!(story.apply(next).member().pending_since, Some(Timestamp(10)));
+}
+
+#[test]
+fn a_resync_asks_nothing_of_a_parked_member() {
+    let mut story = Story::new();
+    story.record(&enters(1), 10);
+    let claimed = story.claim();
+    story.park(&claimed, 20);
+    assert_eq!(reassert(story.member(), &at(30)), Next::Same);
 }
 
 #[test]
@@ -432,6 +468,43 @@ fn what_was_told_to_another_environment_does_not_count() {
     assert!(next.pending_since.is_some());
 }
 
+/// A member that LaunchDarkly may still have in the segment is removed there before its row is erased.
+#[test]
+fn a_retraction_erases_at_once_only_what_launchdarkly_knows_to_be_out() {
+    let is_out = || Story::new().record(&leaves(1), 10).deliver(20).member().clone();
+    let is_in = || Story::new().record(&enters(1), 10).deliver(20).member().clone();
+    let since = || Some(Timestamp(30));
+    let table = [
+        ("told that it left", is_out(), true),
+        ("never told", Story::new().record(&leaves(1), 10).member().clone(), false),
+        ("told that it entered", is_in(), false),
+        ("left, and not told yet", Member { membership: Membership::Out, ..is_in() }, false),
+        (
+            "entered since, and was refused",
+            Member { membership: Membership::In, ..is_out() },
+            false,
+        ),
+        (
+            "told once more, and waiting for it",
+            Member { pending_since: since(), ..is_out() },
+            false,
+        ),
+        ("in a call that was not answered", Member { unheard: true, ..is_out() }, false),
+    ];
+    for (case, before, is_erased) in table {
+        let next = retract(&before, &at(40));
+        assert_eq!(next == Next::Delete, is_erased, "{case}");
+        let mut story = Story(Some(before));
+        story.apply(next);
+        if !is_erased {
+            assert!(story.pending() && !story.included(), "{case}: the removal waits to be told");
+            assert!(story.member().erase, "{case}: and then it is erased");
+        }
+    }
+    let elsewhere = Moment { told_counts_from: Timestamp(30), ..at(40) };
+    assert_ne!(retract(&is_out(), &elsewhere), Next::Delete, "another environment was told");
+}
+
 #[test]
 fn a_tombstone_is_spent_only_when_left_told_and_old() {
     let ttl = Duration::from_micros(100);
@@ -441,6 +514,16 @@ fn a_tombstone_is_spent_only_when_left_told_and_old() {
     story.deliver(20);
     assert!(!story.member().is_spent_tombstone(Timestamp(119), ttl));
     assert!(story.member().is_spent_tombstone(Timestamp(120), ttl));
+    let left = story.member().clone();
+    let more_to_do = [
+        ("is to be told once more", Member { pending_since: Some(Timestamp(30)), ..left.clone() }),
+        ("may still be told otherwise", Member { unheard: true, ..left.clone() }),
+        ("is parked", Member { parked_at: Some(Timestamp(30)), ..left.clone() }),
+        ("is in", Member { membership: Membership::In, ..left }),
+    ];
+    for (case, member) in more_to_do {
+        assert!(!member.is_spent_tombstone(Timestamp(10_000), ttl), "{case}");
+    }
     story.record(&enters(2), 130).deliver(140);
     assert!(!story.member().is_spent_tombstone(Timestamp(10_000), ttl), "in");
 }

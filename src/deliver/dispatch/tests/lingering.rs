@@ -158,3 +158,28 @@ fn a_linger_that_is_shorter_counts() {
     world.run(1, |_, _| status(204));
     assert_eq!(world.now - since, Duration::from_millis(20));
 }
+
+#[test]
+fn what_changes_during_a_call_of_its_audience_lingers() {
+    let mut world = World::new(100);
+    world.acknowledged.insert(id("one"));
+    world.add("one", ["first".to_owned()]);
+    world.now += LINGER;
+    world.next().expect("it is due");
+    world.add("one", ["second".to_owned()]);
+    assert_eq!(world.next().expect_err("the call is out"), Some(world.now + LINGER));
+}
+
+#[test]
+fn a_full_batch_costs_none_of_the_allowance_for_early_calls() {
+    let mut world = World::new(10);
+    for _ in 0..3 {
+        world.add("one", people(10));
+        let full = world.next().expect("at once");
+        world.answer(full, status(204));
+    }
+    world.add("one", ["lone".to_owned()]);
+    let since = world.now;
+    world.run(4, |_, _| status(204));
+    assert_eq!(world.now - since, Duration::from_millis(80), "as the first one does");
+}

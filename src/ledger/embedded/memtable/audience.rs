@@ -160,3 +160,93 @@ impl DirtyMembers {
 fn is_waiting(slots: &Arena, (since, number): (Timestamp, SlotNumber)) -> bool {
     slots.get(number).is_some_and(|slot| slot.pending_since() == Some(since))
 }
+
+#[cfg(test)]
+mod tests {
+    use hashbrown::DefaultHashBuilder;
+
+    use super::*;
+    use crate::ledger::member::{Change, Moment, record};
+    use crate::membership::Membership;
+
+    fn member(pending_since: Option<i64>) -> Member {
+        let change = Change {
+            membership: Membership::In,
+            event_at: Timestamp(1),
+            key_rule: 1,
+            person: None,
+            is_repeat: false,
+        };
+        let moment = Moment {
+            stamp: Timestamp(1),
+            told_counts_from: Timestamp::EPOCH,
+            repeat_window: std::time::Duration::ZERO,
+            unheard_through: Timestamp::EPOCH,
+        };
+        let Next::Write(member) = record(None, &change, &moment) else {
+            panic!("the first delta is written")
+        };
+        Member { pending_since: pending_since.map(Timestamp), ..member }
+    }
+
+    /// Members that are pending since these times, in this order.
+    fn pending(since: impl IntoIterator<Item = i64>) -> (DirtyMembers, Vec<SlotNumber>) {
+        let (mut of, hasher) = (DirtyMembers::default(), DefaultHashBuilder::default());
+        let insert = |(number, since): (usize, i64)| {
+            let key = ContextKey::new(&format!("user-{number}")).expect("not empty");
+            of.insert(Slot::new(&key, None, Some(&member(Some(since)))), &hasher)
+        };
+        let numbers = since.into_iter().enumerate().map(insert).collect();
+        (of, numbers)
+    }
+
+    #[test]
+    fn the_time_far_behind_is_that_of_a_member_or_the_last_one() {
+        let (of, _) = pending([30, 10, 20]);
+        let rows = [
+            (0, 0, Some(10)),
+            (0, 1, Some(20)),
+            (0, 2, Some(30)),
+            (0, 9, Some(30)),
+            (10, 0, Some(20)),
+            (19, 9, Some(30)),
+            (30, 0, None),
+            (99, 9, None),
+        ];
+        for (after, others, expected) in rows {
+            let far = of.pending_far_behind(Timestamp(after), others);
+            assert_eq!(far, expected.map(Timestamp), "{others} behind {after}");
+        }
+    }
+
+    /// Whoever is told, or waits anew, leaves an entry behind that no longer counts.
+    #[test]
+    fn stale_entries_do_not_pile_up() {
+        let (mut of, numbers) = pending(0..101);
+        assert_eq!(of.pending(), 101);
+        let mut since = 1000;
+        let mut change = |number: SlotNumber, is_pending: bool, of: &mut DirtyMembers| {
+            since += 1;
+            let before = of.pending();
+            of.set(number, Some(&member(is_pending.then_some(since))));
+            assert_eq!(of.pending(), if is_pending { before } else { before - 1 });
+            let most = 2 * of.pending() + 64 + 1;
+            assert!(of.waiting.len() <= most, "{} entries of {}", of.waiting.len(), of.pending());
+        };
+        // all but the first, whose entry keeps those behind it from leaving in front
+        for number in &numbers[51..] {
+            change(*number, true, &mut of);
+        }
+        for number in numbers[1..96].iter().rev() {
+            change(*number, false, &mut of);
+        }
+        assert_eq!(of.pending(), 6);
+        for _ in 0..1000 {
+            change(numbers[100], true, &mut of);
+        }
+        let hasher = DefaultHashBuilder::default();
+        let waiting: Vec<i64> =
+            of.pending_behind(Timestamp(-1), &hasher).map(|(since, ..)| since.0).collect();
+        assert!(waiting.len() == 6 && waiting.is_sorted(), "{waiting:?}");
+    }
+}

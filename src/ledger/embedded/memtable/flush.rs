@@ -123,8 +123,9 @@ mod tests {
 
     #[test]
     fn the_order_is_that_of_the_keys_whatever_they_have_in_common() {
-        let tables: [&[&str]; 5] = [
+        let tables: [&[&str]; 6] = [
             &[],
+            &["bz", "ab", "ca", "az"],
             &["a"],
             &["customer-10", "customer-1", "customer-100", "customer-2", "customer-1000000001"],
             &["é", "e", "zz", "ééééééééé", "ééééééééa"],
@@ -144,6 +145,37 @@ mod tests {
             let mut expected = keys.to_vec();
             expected.sort_unstable();
             assert_eq!(ordered, expected);
+        }
+    }
+
+    /// Small transactions are not worth their commit, unless room is needed or little is left.
+    #[tokio::test(start_paused = true)]
+    async fn a_flush_takes_two_seconds_in_pieces_that_are_worth_a_transaction() {
+        const MANY: usize = 100_000;
+        // members, written so far, after this many ms, room needed, at most, and how many are written now
+        let rows = [
+            (MANY, 0, 0, 0, MANY, 0),
+            (MANY, 0, 1000, 0, MANY, MANY / 2),
+            (MANY, 40_000, 1000, 0, MANY, 10_000),
+            (MANY, 60_000, 1000, 0, MANY, 0), // ahead of its time
+            (MANY, 0, 1000, 0, 7000, 7000),
+            (MANY, 50_000 - LEAST, 1000, 0, MANY, LEAST),
+            (MANY, 50_001 - LEAST, 1000, 0, MANY, 0),
+            (MANY, 50_000, 1000, 6000, MANY, 6000), // for room
+            (MANY, 50_000, 1000, 60, MANY, 0),
+            (MANY, MANY - 100, 3000, 0, MANY, 50_100), // late: whatever is left
+            (1000, 0, 1000, 0, MANY, 0),
+            (1000, 0, 2000, 0, MANY, 1000),
+            (1000, 900, 1000, 100, MANY, 100), // no more are left
+        ];
+        for (members, done, after_ms, for_room, most, expected) in rows {
+            let began = Instant::now();
+            let flush =
+                Flush { left: vec![], members, done, began, through: 0, keeps: false, kept: 0 };
+            tokio::time::advance(Duration::from_millis(after_ms)).await;
+            let share = flush.share(most, for_room);
+            let case = format!("{done} of {members} after {after_ms} ms, room for {for_room}");
+            assert_eq!(share, expected, "{case}, at most {most}");
         }
     }
 }

@@ -65,4 +65,12 @@ mod tests {
         assert_eq!(take(&[5, 66, 1], 9), [66, 700, 1, 5], "what lies behind comes next");
         assert_eq!(take(&[], 9), [0; 0]);
     }
+
+    #[test]
+    fn a_free_number_takes_one_bit() {
+        let mut free = FreeList::default();
+        free.add(SlotNumber(6400));
+        free.add(SlotNumber(3));
+        assert_eq!(free.words.len(), 101);
+    }
 }

@@ -119,3 +119,59 @@ impl Header {
         (HEADER + self.bytes.next_multiple_of(ALIGNED)) as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(block: &[u8]) -> Option<Header> {
+        Header::read(block.first_chunk().expect("it has a header"))
+    }
+
+    #[test]
+    fn a_block_is_known_by_its_first_bytes_and_says_its_version() {
+        let mut block = vec![0; HEADER];
+        block.extend_from_slice(b"nine byte");
+        Seal::of(b"a key").put(7, &mut block).expect("it is small");
+        assert_eq!(block.len(), 40, "the next one begins at a multiple of eight");
+        let header = read(&block).expect("a header");
+        assert_eq!((header.version, header.number, header.bytes), (VERSION, 7, 9));
+        assert_eq!(header.whole(), 40);
+        let versions = [
+            (UNVERSIONED_MARK, Some(1)),
+            (0, None),
+            (1, None),
+            (2, Some(2)),
+            (3, Some(3)),
+            (255, Some(255)),
+        ];
+        for (byte, version) in versions {
+            block[7] = byte;
+            assert_eq!(read(&block).map(|header| header.version), version, "{byte}");
+        }
+        for at in 0..MAGIC.len() {
+            let mut other = block.clone();
+            other[at] ^= 1;
+            assert_eq!(read(&other), None, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_seal_is_broken_by_any_change_and_by_another_key() {
+        let seal = Seal::of(b"a key");
+        let mut block = vec![0; HEADER];
+        block.extend_from_slice(b"records");
+        seal.put(7, &mut block).expect("it is small");
+        let is_sound = |seal: &Seal, block: &[u8], bytes: usize| {
+            read(block).is_some_and(|header| seal.is_on(&header, &block[HEADER..HEADER + bytes]))
+        };
+        assert!(is_sound(&seal, &block, 7));
+        assert!(!is_sound(&seal, &block, 6) && !is_sound(&seal, &block, 8), "not all, or more");
+        assert!(!is_sound(&Seal::of(b"another key"), &block, 7));
+        for at in 0..HEADER + 7 {
+            let mut changed = block.clone();
+            changed[at] ^= 1;
+            assert!(!is_sound(&seal, &changed, 7), "byte {at}");
+        }
+    }
+}

@@ -245,3 +245,168 @@ impl State {
         self.blocks.iter().any(|block| block.file == file)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, mpsc};
+    use std::time::Duration;
+    use std::{fs, thread};
+
+    use super::*;
+    use crate::ledger::embedded::wal::block::Seal;
+
+    fn block(number: u64, file: usize, bytes: u64) -> Block {
+        Block { number, file, offset: 0, bytes, began: None }
+    }
+
+    fn log(blocks: Vec<Block>, merged: u64) -> Log {
+        let last = blocks.last().map_or(merged, |last| last.number);
+        let seal = Seal::of(b"a key");
+        Log::new(&Found { blocks, last, contents: Vec::<(u64, ())>::new(), seal })
+    }
+
+    fn numbers(blocks: &[Block]) -> Vec<u64> {
+        blocks.iter().map(|block| block.number).collect()
+    }
+
+    #[test]
+    fn blocks_are_published_read_and_merged_in_order() {
+        let log = log(Vec::new(), 7);
+        assert_eq!((log.last(), log.merged_through(), log.unmerged_bytes()), (7, 7, 0));
+        let began = Instant::now();
+        assert!(log.publish(Block { began: Some(began), ..block(8, 0, 100) }), "wake the writer");
+        assert!(!log.publish(block(9, 0, 50)), "it has not read the one before");
+        assert_eq!((log.last(), log.merged_through(), log.unmerged_bytes()), (9, 7, 150));
+        let rows: [(u64, u64, &[u64]); 6] = [
+            (7, 0, &[]),
+            (7, 1, &[8]),
+            (7, 100, &[8]),
+            (7, 101, &[8, 9]),
+            (8, 999, &[9]),
+            (9, 9, &[]),
+        ];
+        for (number, bytes, expected) in rows {
+            let behind = log.behind(number, bytes);
+            assert_eq!(numbers(&behind), expected, "{bytes} bytes behind {number}");
+        }
+        assert_eq!((log.first_behind(7), log.first_behind(8)), (Some(began), None));
+        log.has_read(9);
+        assert!(log.publish(block(10, 0, 7)));
+        assert_eq!(log.merged(7), 0, "merged before");
+        assert_eq!(log.merged(9), 150);
+        assert_eq!((log.merged_through(), log.unmerged_bytes()), (9, 7));
+        assert_eq!(log.merged(10), 7);
+        assert_eq!((log.last(), log.merged_through(), log.unmerged_bytes()), (10, 10, 0));
+    }
+
+    /// Otherwise a request that is taken later would be recorded before an earlier one.
+    #[test]
+    fn requests_go_through_the_log_until_it_is_empty() {
+        let log = log(Vec::new(), 0);
+        assert!(!log.is_used());
+        log.begin_to_append();
+        assert!(log.is_used(), "one is on its way");
+        log.give_up();
+        assert!(!log.is_used());
+        log.begin_to_append();
+        log.publish(block(1, 0, 9));
+        log.begin_to_append();
+        log.merged(1);
+        assert!(log.is_used(), "the next one is on its way");
+        log.publish(block(2, 0, 9));
+        log.begin_to_append();
+        log.give_up();
+        assert!(log.is_used(), "one is not merged");
+        log.merged(2);
+        assert!(!log.is_used());
+        assert!(self::log(vec![block(5, 1, 9)], 4).is_used(), "found at the start");
+    }
+
+    #[test]
+    fn appending_waits_at_either_bound_until_blocks_are_merged_or_none_will_be() {
+        let many = |count: usize| -> Vec<Block> {
+            (1..).take(count).map(|number| block(number, 0, 1)).collect()
+        };
+        let below = [many(MOST_BLOCKS - 1), vec![block(1, 0, MOST_BYTES - 1)]];
+        let full = [many(MOST_BLOCKS), vec![block(1, 0, MOST_BYTES)]];
+        // a thread that waits, and what it is told
+        let wait = |blocks: &[Block]| {
+            let log = Arc::new(log(blocks.to_vec(), 0));
+            let (waited, has_room) = mpsc::channel();
+            let waiting = Arc::clone(&log);
+            thread::spawn(move || waited.send(waiting.wait_for_room()));
+            (log, has_room)
+        };
+        let deadline = Duration::from_secs(10);
+        for blocks in below {
+            assert_eq!(wait(&blocks).1.recv_timeout(deadline), Ok(true));
+        }
+        for blocks in full {
+            for is_merged in [true, false] {
+                let (log, has_room) = wait(&blocks);
+                let early = has_room.recv_timeout(Duration::from_millis(30));
+                assert!(early.is_err(), "there is no room");
+                if is_merged {
+                    log.merged(1);
+                } else {
+                    log.close();
+                }
+                assert_eq!(has_room.recv_timeout(deadline), Ok(is_merged));
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_file_is_left_as_soon_as_the_other_one_is_free() {
+        let (first, both) = (vec![block(1, 0, 9)], vec![block(1, 1, 9), block(2, 0, 9)]);
+        // unmerged, is long, the file that follows 0, and whether it begins again
+        let rows = [
+            (Vec::new(), false, (0, true)),
+            (Vec::new(), true, (0, true)), // everything in it is merged
+            (first.clone(), false, (0, false)),
+            (first, true, (1, true)),
+            (both, true, (0, false)),
+            (vec![block(1, 1, 9)], true, (0, true)),
+        ];
+        for (blocks, is_long, expected) in rows {
+            let next = log(blocks.clone(), 0).turn(0, is_long);
+            let case = format!("{:?}, long: {is_long}", blocks);
+            assert_eq!((next.current, next.begins_again), expected, "{case}");
+        }
+        let next = log(vec![block(1, 1, 9)], 0).turn(1, true);
+        assert_eq!((next.current, next.begins_again), (0, true), "and back");
+    }
+
+    #[test]
+    fn a_file_is_emptied_once_nothing_of_it_is_unmerged_and_nothing_may_be_soon() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = |which: usize| directory.path().join(FILES[which]);
+        let bytes = |which| fs::metadata(path(which)).map_or(0, |of| of.len());
+        fs::write(path(0), b"blocks").expect("there is space");
+        let empty =
+            |log: &Log, which| log.empty(directory.path(), which).expect("it can be written");
+
+        let log = self::log(vec![block(1, 1, 9), block(2, 0, 9)], 0);
+        assert!(!empty(&log, 1), "it holds a block");
+        assert!(!log.turn(0, false).begins_again, "the other one goes on as before");
+        assert!(!empty(&log, 0), "so does this one");
+        assert_eq!(log.turn(0, false).current, 0, "the other one is not free");
+        log.merged(1);
+        let next = log.turn(0, false);
+        assert_eq!((next.current, next.begins_again), (1, true), "to be left although it is short");
+        assert_eq!(log.turn(1, false).current, 1, "once");
+        log.merged(2);
+        log.begin_to_append();
+        assert!(!empty(&log, 1), "a block may come");
+        log.publish(block(3, 0, 9)); // it went into the other file meanwhile
+        log.merged(3);
+        assert_eq!(bytes(0), 6);
+        assert!(empty(&log, 0));
+        assert_eq!(bytes(0), 0);
+        assert_eq!(log.turn(0, false).emptied, [true, false]);
+        assert_eq!(log.turn(0, false).emptied, [false, false], "said once");
+        assert!(empty(&log, 1), "there is none");
+        fs::create_dir(path(1)).expect("there is none");
+        log.empty(directory.path(), 1).expect_err("what cannot be emptied is not said to be empty");
+    }
+}
