@@ -370,7 +370,7 @@ mod tests {
         ];
         for (blocks, is_long, expected) in rows {
             let next = log(blocks.clone(), 0).turn(0, is_long);
-            let case = format!("{:?}, long: {is_long}", blocks);
+            let case = format!("{blocks:?}, long: {is_long}");
             assert_eq!((next.current, next.begins_again), expected, "{case}");
         }
         let next = log(vec![block(1, 1, 9)], 0).turn(1, true);

@@ -262,6 +262,9 @@ fn written(version: u8, number: u64, records: &[u8]) -> Records {
     block
 }
 
+/// What a start finds, or a part of the reason why it is refused.
+type Expected<'a> = Result<&'a [(u64, &'a str)], &'a str>;
+
 #[test]
 fn a_start_reads_each_version_as_its_daemon_wrote_it() {
     let one = |number, text: &str| written(1, number, text.as_bytes());
@@ -270,8 +273,7 @@ fn a_start_reads_each_version_as_its_daemon_wrote_it() {
         block[24] ^= 1;
         block
     };
-    // what a file holds, the last merged block, what is found, or why the start is refused
-    type Expected<'a> = Result<&'a [(u64, &'a str)], &'a str>;
+    // what a file holds, the last merged block, and what is found
     let lost = Err("is not as it was written");
     let rows: [(&str, Vec<Records>, u64, Expected<'_>); 14] = [
         (
