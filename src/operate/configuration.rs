@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(refused(), Some(expected));
         assert_eq!(configuration.state().last_success_at, Timestamp(1));
         configuration.read(false, Timestamp(4));
-        assert_eq!(refused(), None, "mended back to what runs");
+        assert_eq!(refused(), None, "fixed back to what runs");
         refuse("three", 5);
         configuration.read(true, Timestamp(6));
         let state = configuration.state();

@@ -47,7 +47,7 @@ const MOST_ASTRAY: usize = 16;
 /// How long a misspelt path needs attention after its last request: nothing can ever succeed there.
 const SLIP_FOR: Duration = Duration::from_secs(24 * 3600);
 /// A misspelt path needs attention no longer once the path that was probably meant succeeds this much later.
-const MENDED_AFTER: Duration = Duration::from_secs(900);
+const FIXED_AFTER: Duration = Duration::from_secs(900);
 /// How long a path that resembles no existing one needs attention after its last request.
 const ELSEWHERE_FOR: Duration = Duration::from_secs(3600);
 /// Shown in place of a path that a stranger chose; all of those are counted under it.
@@ -362,7 +362,7 @@ impl AtPath {
     fn is_over(&self, now: Timestamp) -> bool {
         let lasts = if self.place.nearest.is_some() { SLIP_FOR } else { ELSEWHERE_FOR };
         let is_mended =
-            self.meant_succeeded_at.is_some_and(|at| self.last_at.after(MENDED_AFTER) <= at);
+            self.meant_succeeded_at.is_some_and(|at| self.last_at.after(FIXED_AFTER) <= at);
         self.place.is_astray && (is_mended || self.last_at.after(lasts) <= now)
     }
 
@@ -524,10 +524,10 @@ mod tests {
             refused.succeeded(&At::Door(&door, ""), || NOW.after(after));
             needs_attention()
         };
-        assert!(succeeds("staging", MENDED_AFTER), "another one");
-        let almost = MENDED_AFTER.checked_sub(Duration::from_millis(1)).expect("it is longer");
+        assert!(succeeds("staging", FIXED_AFTER), "another one");
+        let almost = FIXED_AFTER.checked_sub(Duration::from_millis(1)).expect("it is longer");
         assert!(succeeds("production", almost), "a second source may still be wrong");
-        assert!(!succeeds("production", MENDED_AFTER));
+        assert!(!succeeds("production", FIXED_AFTER));
     }
 
     #[test]

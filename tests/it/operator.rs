@@ -1,5 +1,5 @@
 //! The operator's verbs, typed as commands against the running daemon (P7: whatever was not applied
-//! can be seen, mended and tried again), and what the admin API says to those who ask it otherwise.
+//! can be seen, fixed and tried again), and what the admin API says to those who ask it otherwise.
 
 use cohortd::sandbox::{Fault, StandIn, View};
 use serde_json::{Value, json};

@@ -18,7 +18,7 @@ const MEANINGS = {
 };
 /** Whoever waits may ask whether something is lost. */
 const KEEPS = ["held", "behind", "paused", "catching up"];
-/** Nothing is taken on purpose, or until something is mended: no backlog gets smaller. */
+/** Nothing is taken on purpose, or until something is fixed: no backlog gets smaller. */
 const STANDS_STILL = ["held", "paused"];
 
 const waits = (pending) => (pending === 0 ? "no member is waiting" : `${many(pending, "member")} ${pending === 1 ? "waits" : "wait"} for delivery`);

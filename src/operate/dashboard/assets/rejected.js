@@ -1,4 +1,4 @@
-// Events that could not be mapped, each with its reason, to be replayed once the mapping is mended.
+// Events that could not be mapped, each with its reason, to be replayed once the mapping is fixed.
 
 import { change, of, read } from "./api.js";
 import { Deed } from "./dialogs.js";
