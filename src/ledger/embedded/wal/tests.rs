@@ -275,7 +275,7 @@ fn a_start_reads_each_version_as_its_daemon_wrote_it() {
     };
     // what a file holds, the last merged block, and what is found
     let lost = Err("is not as it was written");
-    let rows: [(&str, Vec<Records>, u64, Expected<'_>); 14] = [
+    let rows: [(&str, Vec<Records>, u64, Expected<'_>); 15] = [
         (
             "one after the other",
             vec![one(1, "a"), one(2, "b"), two(3, "c")],
@@ -288,6 +288,7 @@ fn a_start_reads_each_version_as_its_daemon_wrote_it() {
             0,
             Ok(&[(1, "a"), (2, "c"), (3, "d")]),
         ),
+        ("no records", vec![two(1, "a"), two(2, "")], 0, Ok(&[(1, "a"), (2, "")])),
         ("this one never does", vec![two(1, "a"), two(1, "b")], 0, Ok(&[(1, "a")])),
         ("an earlier use", vec![two(8, "h"), two(5, "e")], 7, Ok(&[(8, "h")])),
         ("an earlier use by version 1", vec![two(8, "h"), one(9, "i")], 7, Ok(&[(8, "h")])),
