@@ -274,7 +274,7 @@ fn a_start_reads_each_version_as_its_daemon_wrote_it() {
         block
     };
     // what a file holds, the last merged block, and what is found
-    let lost = Err("is not as it was written");
+    let lost = Err("is damaged or missing");
     let rows: [(&str, Vec<Records>, u64, Expected<'_>); 15] = [
         (
             "one after the other",
