@@ -22,6 +22,9 @@ const WAL: &str = "/ledger.db-wal>";
 /// The file in which requests are made durable while the writer is busy.
 const JOURNAL: &str = "/ledger/journal-1>";
 
+/// The directory of the ledger.
+const DIRECTORY: &str = "/ledger>";
+
 /// One system call: the trace lines at which it began and ended.
 #[derive(Debug)]
 struct Syscall {
@@ -221,9 +224,15 @@ async fn what_the_writer_cannot_keep_up_with_is_synced_before_it_is_answered_too
     }
     let calls = traced.stop();
     check_each_answer(&calls, port, &users);
-    let blocks = calls.iter().filter(|call| call.is(&["pwrite64"], JOURNAL)).count();
+    let is_block = |call: &Syscall| call.is(&["pwrite64"], JOURNAL);
+    let blocks = calls.iter().filter(|call| is_block(call)).count();
     note!("{blocks} blocks in the journal");
-    assert!(blocks > 0, "the test keeps the writer busy");
+    let written = calls.iter().position(is_block).expect("the test keeps the writer busy");
+    // The journal's file is new: without its entry in the directory a power cut would take it away.
+    let here = format!("<TCP:[127.0.0.1:{port}->");
+    let asked = calls.iter().position(|call| call.is(&["recvfrom", "read"], &here));
+    let since = &calls[asked.expect("a request came")..written];
+    assert!(since.iter().any(|call| call.is(&["fsync"], DIRECTORY)), "its entry is not synced");
 }
 
 /// Polls all futures concurrently in this task.
