@@ -153,7 +153,7 @@ async fn a_database_that_has_gone_is_missed() {
     std::fs::remove_file(path.join("ledger.db")).expect("it is there");
     let refused = installation.types(None, &["run"]);
     assert_eq!(refused.code, 70, "{}", refused.complaint);
-    assert!(refused.complaint.contains("ledger.db is not"), "{}", refused.complaint);
+    assert!(refused.complaint.contains("ledger.db is missing"), "{}", refused.complaint);
     ledger(&installation, &["restore", "copy"]).done();
     assert_eq!(people(&installation), ["eve".to_owned()].into());
 }
