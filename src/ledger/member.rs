@@ -335,4 +335,25 @@ pub(crate) fn discard(before: &Member) -> Next {
 }
 
 #[cfg(test)]
+impl Member {
+    /// One that is in since this time, was told nothing and does not wait either.
+    pub fn at_rest(since: i64) -> Self {
+        Self {
+            membership: Membership::In,
+            event_at: Timestamp(since),
+            version: Timestamp(since),
+            told: None,
+            pending_since: None,
+            parked_at: None,
+            unheard: false,
+            erase: false,
+            key_rule: 1,
+            person: None,
+            refused_with: None,
+            is_ahead: false,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests;

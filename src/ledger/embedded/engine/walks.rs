@@ -91,18 +91,9 @@ mod tests {
         use crate::membership::Membership;
         use std::time::Duration;
         let member = |told_at| Member {
-            membership: Membership::In,
             event_at: Timestamp(1),
-            version: Timestamp(5),
             told: Some(Told { membership: Membership::In, at: Timestamp(told_at) }),
-            pending_since: None,
-            parked_at: None,
-            unheard: false,
-            erase: false,
-            key_rule: 1,
-            person: None,
-            refused_with: None,
-            is_ahead: false,
+            ..Member::at_rest(5)
         };
         let moment = Moment {
             stamp: Timestamp(90),

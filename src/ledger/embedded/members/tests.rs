@@ -21,20 +21,11 @@ fn key(text: &str) -> ContextKey {
 /// Pending since that stamp, or told if `None`.
 fn member(pending_since: Option<i64>) -> Member {
     Member {
-        membership: Membership::In,
-        event_at: Timestamp(1),
-        version: Timestamp(1),
         told: pending_since
             .is_none()
             .then_some(Told { membership: Membership::In, at: Timestamp(2) }),
         pending_since: pending_since.map(Timestamp),
-        parked_at: None,
-        unheard: false,
-        erase: false,
-        key_rule: 1,
-        person: None,
-        refused_with: None,
-        is_ahead: false,
+        ..Member::at_rest(1)
     }
 }
 

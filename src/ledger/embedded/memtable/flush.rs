@@ -102,23 +102,10 @@ mod tests {
 
     use super::*;
     use crate::ledger::member::Member;
-    use crate::membership::{ContextKey, Membership, Timestamp};
+    use crate::membership::ContextKey;
 
     fn member() -> Member {
-        Member {
-            membership: Membership::In,
-            event_at: Timestamp(1),
-            version: Timestamp(1),
-            told: None,
-            pending_since: None,
-            parked_at: None,
-            unheard: false,
-            erase: false,
-            key_rule: 1,
-            person: None,
-            refused_with: None,
-            is_ahead: false,
-        }
+        Member::at_rest(1)
     }
 
     #[test]

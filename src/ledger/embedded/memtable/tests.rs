@@ -9,7 +9,7 @@ use tokio::time::{Instant, advance};
 use super::*;
 use crate::ledger::embedded::ids::AudienceRowId;
 use crate::ledger::member::{Member, Next};
-use crate::membership::{ContextKey, Membership, Timestamp};
+use crate::membership::{ContextKey, Timestamp};
 use crate::seeds;
 
 const AUDIENCES: [AudienceRowId; 2] = [AudienceRowId(3), AudienceRowId(7)];
@@ -44,20 +44,7 @@ fn key(number: u8) -> ContextKey {
 }
 
 fn member(version: i64, pending_since: Option<i64>) -> Member {
-    Member {
-        membership: Membership::In,
-        event_at: Timestamp(version),
-        version: Timestamp(version),
-        told: None,
-        pending_since: pending_since.map(Timestamp),
-        parked_at: None,
-        unheard: false,
-        erase: false,
-        key_rule: 1,
-        person: None,
-        refused_with: None,
-        is_ahead: false,
-    }
+    Member { pending_since: pending_since.map(Timestamp), ..Member::at_rest(version) }
 }
 
 type Map = BTreeMap<(AudienceRowId, String), Option<Member>>;
