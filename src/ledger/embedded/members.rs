@@ -9,6 +9,8 @@ pub(crate) mod bloom;
 pub(crate) mod flush;
 pub(crate) mod in_flight;
 
+use std::hint::black_box;
+
 use crate::ledger::embedded::ids::AudienceRowId;
 use crate::ledger::embedded::members::bloom::Bloom;
 use crate::ledger::embedded::memtable::{Memtable, Place};
@@ -52,6 +54,18 @@ impl Members {
     /// memtable.
     pub fn buffer(&mut self, is_buffering: bool) {
         self.is_buffering = is_buffering;
+    }
+
+    /// Touches the memory that look-ups of these members will read, for all of them together; see
+    /// [`AT_ONCE`](crate::ledger::embedded::memtable::AT_ONCE).
+    pub fn prefetch<'a>(&self, members: impl Iterator<Item = (Whose, &'a str)>) {
+        let hash = |(whose, key): (Whose, &str)| (whose, self.memtable.hash(key));
+        let members: Vec<_> = members.map(hash).collect();
+        let new = members.iter().filter(|(whose, _)| whose.is_new);
+        let noted = new.map(|(whose, hash)| self.newcomers.first_word(whose.row, *hash));
+        black_box(noted.fold(0, |all, one| all | one));
+        let look = |(whose, hash): &(Whose, u64)| self.memtable.first_slot(whose.row, *hash);
+        black_box(members.iter().filter_map(look).count());
     }
 
     /// Where a member is; valid until the next flush.
@@ -134,14 +148,15 @@ impl Members {
     }
 
     /// Shows the members of an audience that are pending since later than `after` to `visit`, the longest
-    /// pending first, until it returns `false`; `rows_wait`: some row says that its member is pending.
+    /// pending first, each with whether it is only in its row, until it returns `false`; `rows_wait`: some row
+    /// says that its member is pending.
     pub fn visit_pending(
         &self,
         db: &Database,
         audience: AudienceRowId,
         after: Timestamp,
         rows_wait: bool,
-        mut visit: impl FnMut(&ContextKey, Place, &Member) -> bool,
+        mut visit: impl FnMut(&ContextKey, &Member, bool) -> bool,
     ) -> rusqlite::Result<()> {
         let mut dirty = self.memtable.pending_behind(audience, after).peekable();
         let mut has_enough = false;
@@ -149,23 +164,21 @@ impl Members {
             rows::visit_pending(db.connection()?, audience, after, |key, row| {
                 let Some(key) = ContextKey::new(key) else { return true };
                 let since = row.pending_since.unwrap_or(after);
-                while let Some((_, key, place, now)) =
-                    dirty.next_if(|(earlier, ..)| *earlier < since)
-                {
-                    if !visit(&key, place, &now) {
+                while let Some((_, key, now)) = dirty.next_if(|(earlier, ..)| *earlier < since) {
+                    if !visit(&key, &now, false) {
                         has_enough = true;
                         return false;
                     }
                 }
                 // A row whose member is dirty is out of date.
-                let place = self.place(audience, key.as_str());
-                has_enough = place.is_row() && !visit(&key, place, row);
+                let is_row = self.place(audience, key.as_str()).is_row();
+                has_enough = is_row && !visit(&key, row, true);
                 !has_enough
             })?;
         }
         if !has_enough {
-            for (_, key, place, now) in dirty {
-                if !visit(&key, place, &now) {
+            for (_, key, now) in dirty {
+                if !visit(&key, &now, false) {
                     break;
                 }
             }

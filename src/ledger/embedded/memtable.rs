@@ -46,7 +46,7 @@ mod table;
 pub(crate) use flush::FlushSlice;
 pub(crate) use place::Place;
 pub(crate) use slot::Row;
-pub(crate) use table::{FlushedCounts, MEMBER_BYTES, Memtable};
+pub(crate) use table::{AT_ONCE, FlushedCounts, MEMBER_BYTES, Memtable};
 
 #[cfg(test)]
 mod tests;

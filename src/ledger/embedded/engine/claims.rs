@@ -64,14 +64,14 @@ fn claim_longest(
     let (row, after) = (known.row, known.marks.all_in_flight_through);
     // Rows that this transaction has written itself are not in these counts yet.
     let rows_wait = known.written.pending > 0 && known.marks.rows_wait_through > after;
-    state.members.visit_pending(db, row, after, rows_wait, |key, place, waiting| {
+    state.members.visit_pending(db, row, after, rows_wait, |key, waiting, is_row| {
         let since = waiting.pending_since.unwrap_or(Timestamp::EPOCH);
         if known.in_flight.contains(key) {
             return true;
         }
         let picked = picking.offer(key, waiting);
         if picked == Picked::Taken {
-            rows.push(place.is_row().then(|| waiting.clone()));
+            rows.push(is_row.then(|| waiting.clone()));
             through = through.max(since);
         } else {
             left_since.get_or_insert(since);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::ledger::counters::Tally;
 use crate::ledger::embedded::engine::state::{State, Tallies};
 use crate::ledger::embedded::ids::{AudienceIndex, AudienceRowId};
+use crate::ledger::embedded::memtable::AT_ONCE;
 use crate::ledger::embedded::tables::database::Database;
 use crate::ledger::embedded::tables::members;
 use crate::ledger::member::{self, Member, Next};
@@ -229,27 +230,31 @@ fn record_deltas(
     }
     // In a backfill no member is known: an insert that fails on a conflict saves a look-up for each.
     let mut new_in: Option<AudienceIndex> = None;
-    for arrivals in writes.chunk_by(|a, b| a.member() == b.member()) {
-        let Arrival { row, audience, delta, .. } = arrivals[0];
-        let key = &delta.context_key;
-        let place = state.place(audience, key.as_str());
-        let destination = state.audiences[audience].destination;
-        let tally = tallies.entry(destination).or_default();
-        if new_in == Some(audience) && !state.members.is_buffering() {
-            let mut counted = *tally;
-            if let Some(after) = outcome(state, db, arrivals, None, &mut counted)?
-                && members::insert_if_new(db.connection()?, row, key.as_str(), &after)?
-            {
-                *tally = counted;
-                state.note(audience, place, None, &Next::Write(after));
-                continue;
+    let members: Vec<_> = writes.chunk_by(|a, b| a.member() == b.member()).collect();
+    for some in members.chunks(AT_ONCE) {
+        state.prefetch(some.iter().map(|of| (of[0].audience, of[0].delta.context_key.as_str())));
+        for arrivals in some {
+            let Arrival { row, audience, delta, .. } = arrivals[0];
+            let key = &delta.context_key;
+            let place = state.place(audience, key.as_str());
+            let destination = state.audiences[audience].destination;
+            let tally = tallies.entry(destination).or_default();
+            if new_in == Some(audience) && !state.members.is_buffering() {
+                let mut counted = *tally;
+                if let Some(after) = outcome(state, db, arrivals, None, &mut counted)?
+                    && members::insert_if_new(db.connection()?, row, key.as_str(), &after)?
+                {
+                    *tally = counted;
+                    state.note(audience, place, None, &Next::Write(after));
+                    continue;
+                }
             }
-        }
-        let before = state.load(db, audience, (key.as_str(), place))?;
-        let after = outcome(state, db, arrivals, before.as_ref(), tally)?;
-        new_in = before.is_none().then_some(audience);
-        if let Some(after) = after {
-            state.put(db, audience, (key, place), before.as_ref(), &Next::Write(after))?;
+            let before = state.load(db, audience, (key.as_str(), place))?;
+            let after = outcome(state, db, arrivals, before.as_ref(), tally)?;
+            new_in = before.is_none().then_some(audience);
+            if let Some(after) = after {
+                state.put(db, audience, (key, place), before.as_ref(), &Next::Write(after))?;
+            }
         }
     }
     Ok(())

@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use crate::ledger::embedded::engine::state::State;
 use crate::ledger::embedded::engine::unclaim::Unclaimed;
 use crate::ledger::embedded::ids::AudienceIndex;
+use crate::ledger::embedded::memtable::AT_ONCE;
 use crate::ledger::embedded::tables::database::Database;
 use crate::ledger::embedded::tables::parked::Parked;
 use crate::ledger::member::{self, Member, Next};
@@ -105,21 +106,27 @@ fn for_each_claimed(
         order.sort_by(|a, b| a.context_key.cmp(&b.context_key));
     }
     let mut longest: Option<Timestamp> = None;
-    for claimed in &order {
-        let key = &claimed.context_key;
-        let place = state.place(audience, key.as_str());
-        let known =
-            if place.is_row() { state.audiences[audience].in_flight.take_row(key) } else { None };
-        let before = match known {
-            Some(known) => Some(known),
-            None => state.load(db, audience, (key.as_str(), place))?,
-        };
-        let next = rule(state, db, audience, claimed, before.as_ref())?;
-        state.put(db, audience, (key, place), before.as_ref(), &next)?;
-        let waits = next.or(before.as_ref()).and_then(|member| member.pending_since);
-        if let Some(since) = waits {
-            state.audiences[audience].marks.look_again_from(since);
-            longest = Some(longest.map_or(since, |other| other.min(since)));
+    for some in order.chunks(AT_ONCE) {
+        state.prefetch(some.iter().map(|claimed| (audience, claimed.context_key.as_str())));
+        for claimed in some {
+            let key = &claimed.context_key;
+            let place = state.place(audience, key.as_str());
+            let known = if place.is_row() {
+                state.audiences[audience].in_flight.take_row(key)
+            } else {
+                None
+            };
+            let before = match known {
+                Some(known) => Some(known),
+                None => state.load(db, audience, (key.as_str(), place))?,
+            };
+            let next = rule(state, db, audience, claimed, before.as_ref())?;
+            state.put(db, audience, (key, place), before.as_ref(), &next)?;
+            let waits = next.or(before.as_ref()).and_then(|member| member.pending_since);
+            if let Some(since) = waits {
+                state.audiences[audience].marks.look_again_from(since);
+                longest = Some(longest.map_or(since, |other| other.min(since)));
+            }
         }
     }
     let members = order.into_iter().map(|claimed| claimed.context_key).collect();

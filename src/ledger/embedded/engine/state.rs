@@ -150,6 +150,12 @@ impl State {
         }
     }
 
+    /// See [`Members::prefetch`].
+    pub fn prefetch<'a>(&self, members: impl Iterator<Item = (AudienceIndex, &'a str)>) {
+        let whose = |(index, key): (AudienceIndex, &'a str)| (self.audiences[index].whose(), key);
+        self.members.prefetch(members.map(whose));
+    }
+
     /// Where a member is; valid until the next flush.
     pub fn place(&self, audience: AudienceIndex, key: &str) -> Place {
         self.members.place(self.audiences[audience].row, key)

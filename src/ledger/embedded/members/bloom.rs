@@ -41,6 +41,12 @@ impl Bloom {
         // Without an early exit: the branch could not be predicted.
         bits.fold(0, |missing, (word, bit)| missing | !block[word] & bit) == 0
     }
+
+    /// The first word that [`Bloom::may_know`] reads.
+    pub fn first_word(&self, audience: AudienceRowId, hash: u64) -> u64 {
+        let (word, _) = place(audience, hash);
+        self.words.get(self.first + word).copied().unwrap_or_default()
+    }
 }
 
 /// Where a member's block begins, and its bits in it, each with the index of its word. The bits are not

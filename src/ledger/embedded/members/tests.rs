@@ -112,8 +112,8 @@ fn who_waits_is_found_in_the_order_of_waiting_wherever_the_row_is() {
     bench.put("dan", None, member(Some(9)));
     bench.put("cid", None, member(Some(6)));
     let mut found = Vec::new();
-    let visit = |key: &ContextKey, place: Place, _: &Member| {
-        found.push((key.as_str().to_owned(), place.is_row()));
+    let visit = |key: &ContextKey, _: &Member, is_row: bool| {
+        found.push((key.as_str().to_owned(), is_row));
         true
     };
     let Bench { db, members } = &bench;

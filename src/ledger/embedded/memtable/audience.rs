@@ -3,13 +3,13 @@
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
+use std::hint::black_box;
 
 use hashbrown::HashTable;
 
 use crate::ledger::embedded::ids::SlotNumber;
 use crate::ledger::embedded::memtable::arena::Arena;
 use crate::ledger::embedded::memtable::key::Key;
-use crate::ledger::embedded::memtable::place::Place;
 use crate::ledger::embedded::memtable::rate::TellingRate;
 use crate::ledger::embedded::memtable::slot::Slot;
 use crate::ledger::member::{Member, Next};
@@ -48,6 +48,12 @@ impl DirtyMembers {
         self.by_key.find(hash, is_it).copied()
     }
 
+    /// Reads the slot that [`DirtyMembers::find`] compares first: since when its member is pending.
+    pub fn first_slot(&self, hash: u64) -> Option<Timestamp> {
+        let number = self.by_key.iter_hash(hash).next()?;
+        self.slots.get(*number)?.pending_since()
+    }
+
     /// The order of two keys in the table.
     pub fn compare(&self, number: SlotNumber, other: SlotNumber) -> Ordering {
         let key = |number| &self.slots.of(number).key;
@@ -75,9 +81,9 @@ impl DirtyMembers {
         }
     }
 
-    /// Adds a member and returns its number.
-    pub fn insert(&mut self, new: Slot, hasher: &impl BuildHasher) -> SlotNumber {
-        let (hash, since) = (new.hash(hasher), new.pending_since());
+    /// Adds a member, whose key has this hash, and returns its number.
+    pub fn insert(&mut self, new: Slot, hash: u64, hasher: &impl BuildHasher) -> SlotNumber {
+        let since = new.pending_since();
         let number = self.slots.add(new);
         let hash_of = |number: &SlotNumber| self.slots.of(*number).hash(hasher);
         self.by_key.insert_unique(hash, number, hash_of);
@@ -113,14 +119,12 @@ impl DirtyMembers {
     pub fn pending_behind(
         &self,
         after: Timestamp,
-        hasher: &impl BuildHasher,
-    ) -> impl Iterator<Item = (Timestamp, ContextKey, Place, Member)> {
+    ) -> impl Iterator<Item = (Timestamp, ContextKey, Member)> {
         let first = self.waiting.partition_point(|(since, _)| *since <= after);
         let waiting = self.waiting.range(first..);
         waiting.filter(|one| is_waiting(&self.slots, **one)).filter_map(|(since, number)| {
             let slot = self.slots.of(*number);
-            let place = Place { hash: slot.hash(hasher), slot: Some(*number) };
-            Some((*since, slot.key.context_key(), place, slot.now()?))
+            Some((*since, slot.key.context_key(), slot.now()?))
         })
     }
 
@@ -135,18 +139,22 @@ impl DirtyMembers {
             .map(|(since, _)| *since)
     }
 
+    /// The hashes of these members, whose memory is touched together: see
+    /// [`AT_ONCE`](crate::ledger::embedded::memtable::AT_ONCE).
+    pub fn hashes(&self, numbers: &[SlotNumber], hasher: &impl BuildHasher) -> Vec<u64> {
+        let hash_of = |number: &SlotNumber| self.slots.of(*number).hash(hasher);
+        let all: Vec<u64> = numbers.iter().map(hash_of).collect();
+        let entry = |(hash, number)| self.by_key.find(hash, |other| other == number);
+        black_box(all.iter().copied().zip(numbers).filter_map(entry).count());
+        all
+    }
+
     /// Takes a member out, unless `may_keep` allows to leave it to the next flush and that is better.
-    pub fn take(
-        &mut self,
-        number: SlotNumber,
-        hasher: &impl BuildHasher,
-        may_keep: bool,
-    ) -> Option<Slot> {
+    pub fn take(&mut self, number: SlotNumber, hash: u64, may_keep: bool) -> Option<Slot> {
         if may_keep && self.slots.get_mut(number)?.is_kept() {
             return None;
         }
         let taken = self.slots.take(number)?;
-        let hash = taken.hash(hasher);
         if let Ok(entry) = self.by_key.find_entry(hash, |other| *other == number) {
             entry.remove();
         }
@@ -194,7 +202,9 @@ mod tests {
         let (mut of, hasher) = (DirtyMembers::default(), DefaultHashBuilder::default());
         let insert = |(number, since): (usize, i64)| {
             let key = ContextKey::new(&format!("user-{number}")).expect("not empty");
-            of.insert(Slot::new(&key, None, Some(&member(Some(since)))), &hasher)
+            let new = Slot::new(&key, None, Some(&member(Some(since))));
+            let hash = new.hash(&hasher);
+            of.insert(new, hash, &hasher)
         };
         let numbers = since.into_iter().enumerate().map(insert).collect();
         (of, numbers)
@@ -244,9 +254,8 @@ mod tests {
         for _ in 0..1000 {
             change(numbers[100], true, &mut of);
         }
-        let hasher = DefaultHashBuilder::default();
         let waiting: Vec<i64> =
-            of.pending_behind(Timestamp(-1), &hasher).map(|(since, ..)| since.0).collect();
+            of.pending_behind(Timestamp(-1)).map(|(since, ..)| since.0).collect();
         assert!(waiting.len() == 6 && waiting.is_sorted(), "{waiting:?}");
     }
 }

@@ -122,7 +122,9 @@ mod tests {
             let (mut of, hasher) = (DirtyMembers::default(), DefaultHashBuilder::default());
             for text in keys {
                 let key = ContextKey::new(text).expect("not empty");
-                of.insert(Slot::new(&key, None, Some(&member())), &hasher);
+                let new = Slot::new(&key, None, Some(&member()));
+                let hash = new.hash(&hasher);
+                of.insert(new, hash, &hasher);
             }
             let by_number: BTreeMap<SlotNumber, ContextKey> =
                 of.numbers().map(|(number, key)| (number, key.context_key())).collect();

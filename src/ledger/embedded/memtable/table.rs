@@ -30,6 +30,10 @@ const PART_TO_TELL: usize = 8;
 /// … and as many are told within this time.
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
+/// Members whose memory is touched together before they are looked up or taken out, so that their cache misses
+/// overlap instead of adding up. This saves about a tenth of the CPU time that recording an event takes.
+pub(crate) const AT_ONCE: usize = 64;
+
 /// The memtable.
 #[derive(Debug)]
 pub(crate) struct Memtable {
@@ -134,9 +138,19 @@ impl Memtable {
 
     /// Where a member is.
     pub fn place(&self, audience: AudienceRowId, key: &str) -> Place {
-        let hash = self.hasher.hash_one(key);
+        let hash = self.hash(key);
         let of = self.audiences.get(&audience);
         Place { hash, slot: of.and_then(|of| of.find(hash, key)) }
+    }
+
+    /// The hash of a key.
+    pub fn hash(&self, key: &str) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// Reads the slot that [`Memtable::place`] compares first: since when its member is pending.
+    pub fn first_slot(&self, audience: AudienceRowId, hash: u64) -> Option<Timestamp> {
+        self.audiences.get(&audience)?.first_slot(hash)
     }
 
     /// What a flush is to do with the row of a member.
@@ -170,7 +184,7 @@ impl Memtable {
         }
         let new = Slot::new(key, before, now);
         self.text_bytes += new.key.bytes_elsewhere();
-        let number = of.insert(new, &self.hasher);
+        let number = of.insert(new, place.hash, &self.hasher);
         self.count += 1;
         self.added += 1;
         self.since.get_or_insert_with(Instant::now);
@@ -180,7 +194,7 @@ impl Memtable {
     /// Since when the oldest pending member among the dirty ones has waited.
     pub fn pending_since(&self, audience: AudienceRowId) -> Option<Timestamp> {
         let of = self.audiences.get(&audience)?;
-        of.pending_behind(Timestamp::EPOCH, &self.hasher).next().map(|(since, ..)| since)
+        of.pending_behind(Timestamp::EPOCH).next().map(|(since, ..)| since)
     }
 
     /// The dirty members of an audience that are pending since later than `after`, the longest pending first.
@@ -188,9 +202,9 @@ impl Memtable {
         &self,
         audience: AudienceRowId,
         after: Timestamp,
-    ) -> impl Iterator<Item = (Timestamp, ContextKey, Place, Member)> {
+    ) -> impl Iterator<Item = (Timestamp, ContextKey, Member)> {
         let of = self.audiences.get(&audience).into_iter();
-        of.flat_map(move |of| of.pending_behind(after, &self.hasher))
+        of.flat_map(move |of| of.pending_behind(after))
     }
 
     pub fn is_flushing(&self) -> bool {
@@ -234,10 +248,11 @@ impl Memtable {
                 all_taken.0.push((*audience, Vec::with_capacity(share.min(numbers.len()))));
             }
             let slots = &mut all_taken.0.last_mut().expect("one is there").1;
-            let taken = numbers.split_off(numbers.len().saturating_sub(share));
+            let taken = numbers.split_off(numbers.len().saturating_sub(share.min(AT_ONCE)));
             (share, flush.done) = (share - taken.len(), flush.done + taken.len());
-            for number in taken.into_iter().rev() {
-                let Some(slot) = of.take(number, &self.hasher, flush.keeps) else {
+            let hashes = of.hashes(&taken, &self.hasher);
+            for (number, hash) in taken.into_iter().zip(hashes).rev() {
+                let Some(slot) = of.take(number, hash, flush.keeps) else {
                     flush.kept += 1;
                     continue;
                 };

@@ -116,7 +116,7 @@ proptest! {
                 for after in [-1, 3] {
                     let mut shown: Vec<_> = memtable
                         .pending_behind(audience, Timestamp(after))
-                        .map(|(since, key, ..)| (since.0, key.as_str().to_owned()))
+                        .map(|(since, key, _)| (since.0, key.as_str().to_owned()))
                         .collect();
                     prop_assert!(shown.is_sorted_by_key(|(since, _)| *since));
                     shown.sort();
