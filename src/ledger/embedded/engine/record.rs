@@ -9,7 +9,6 @@ use crate::ledger::embedded::engine::state::{State, Tallies};
 use crate::ledger::embedded::ids::{AudienceIndex, AudienceRowId};
 use crate::ledger::embedded::memtable::AT_ONCE;
 use crate::ledger::embedded::tables::database::Database;
-use crate::ledger::embedded::tables::members;
 use crate::ledger::member::{self, Member, Next};
 use crate::ledger::{Intake, Recorded, Unrecorded};
 use crate::membership::{MembershipDelta, Timestamp};
@@ -228,30 +227,17 @@ fn record_deltas(
         // A stable sort: of two deltas for one member, the later arrival stays the later.
         writes.sort_by(|a, b| a.member().cmp(&b.member()));
     }
-    // In a backfill no member is known: an insert that fails on a conflict saves a look-up for each.
-    let mut new_in: Option<AudienceIndex> = None;
     let members: Vec<_> = writes.chunk_by(|a, b| a.member() == b.member()).collect();
     for some in members.chunks(AT_ONCE) {
         state.prefetch(some.iter().map(|of| (of[0].audience, of[0].delta.context_key.as_str())));
         for arrivals in some {
-            let Arrival { row, audience, delta, .. } = arrivals[0];
+            let Arrival { audience, delta, .. } = arrivals[0];
             let key = &delta.context_key;
             let place = state.place(audience, key.as_str());
             let destination = state.audiences[audience].destination;
             let tally = tallies.entry(destination).or_default();
-            if new_in == Some(audience) && !state.members.is_buffering() {
-                let mut counted = *tally;
-                if let Some(after) = outcome(state, db, arrivals, None, &mut counted)?
-                    && members::insert_if_new(db.connection()?, row, key.as_str(), &after)?
-                {
-                    *tally = counted;
-                    state.note(audience, place, None, &Next::Write(after));
-                    continue;
-                }
-            }
             let before = state.load(db, audience, (key.as_str(), place))?;
             let after = outcome(state, db, arrivals, before.as_ref(), tally)?;
-            new_in = before.is_none().then_some(audience);
             if let Some(after) = after {
                 state.put(db, audience, (key, place), before.as_ref(), &Next::Write(after))?;
             }

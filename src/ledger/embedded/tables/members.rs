@@ -163,17 +163,6 @@ fn flags_of(member: &Member) -> i64 {
         + i64::from(member.is_ahead) * AHEAD
 }
 
-/// Inserts a member. `false`: it exists already.
-pub(crate) fn insert_if_new(
-    db: &Connection,
-    audience: AudienceRowId,
-    key: &str,
-    member: &Member,
-) -> rusqlite::Result<bool> {
-    let sql = concat!(insert!(values!()), " ON CONFLICT (audience, context_key) DO NOTHING");
-    Ok(write(&mut *db.prepare_cached(sql)?, audience, key, member)? == 1)
-}
-
 /// What must be known of a stored row to update it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stored {
