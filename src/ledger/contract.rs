@@ -7,7 +7,7 @@
 //! | pending is sticky | `telling::a_value_that_flips_back_in_a_call_is_sent_again`, `…_after_a_call_that_nobody_answered_…` |
 //! | settle, release and park compare the claimed version | `telling::what_is_newer_than_what_was_claimed_stays_pending` |
 //! | a settle of a forgotten row creates nothing | `deletions::a_settle_after_the_row_was_erased_creates_nothing` |
-//! | a call without an answer is told once more after its successor | `silence::whoever_was_in_a_call_that_nobody_answered_is_told_once_more`, `silence::a_re_assertion_that_is_due_survives_a_crash_and_a_restart` |
+//! | a call without an answer is told once more after its successor | `silence::whoever_was_in_a_call_that_nobody_answered_is_told_once_more`, `silence::a_re_assertion_that_is_due_survives_a_crash_and_a_restart`, `silence::whoever_is_deleted_before_the_re_assertion_is_removed_once_more` |
 //! | so is who was claimed when the process died | `silence::after_a_kill_in_a_call_its_members_are_told_once_more_and_no_others`, `silence::a_clean_stop_leaves_nothing_unheard` |
 //! | opening the ledger releases all claims | `silence::a_restart_ends_every_claim` |
 //! | a value that was told lately is not sent again | `telling::a_repeat_is_sent_again_after_the_window_and_not_before` |
@@ -57,6 +57,7 @@ macro_rules! contract {
             silence::after_a_kill_in_a_call_its_members_are_told_once_more_and_no_others,
             silence::a_re_assertion_that_is_due_survives_a_crash_and_a_restart,
             silence::a_re_assertion_in_a_call_is_told_after_it,
+            silence::whoever_is_deleted_before_the_re_assertion_is_removed_once_more,
             silence::a_clean_stop_leaves_nothing_unheard,
             silence::a_restart_ends_every_claim,
             deletions::a_deletion_finds_a_person_under_other_keys_and_keeps_older_events_out,

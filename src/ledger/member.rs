@@ -32,7 +32,8 @@ pub(crate) struct Member {
     /// When LaunchDarkly last refused it alone. Kept until it is accepted: until then it gets batches of its
     /// own.
     pub parked_at: Option<Timestamp>,
-    /// A call with it ended without an answer and may still be applied.
+    /// A call with it ended without an answer and may still be applied: until it is told once more, some time
+    /// after it was accepted.
     pub unheard: bool,
     /// The person is to be forgotten: the row is erased once the removal was told.
     pub erase: bool,
@@ -218,7 +219,7 @@ pub(crate) fn settle(
     }
     let unheard = may_be_unheard(before, moment);
     after.pending_since = None;
-    after.unheard = false;
+    after.unheard = unheard; // whoever is erased meanwhile is told once more too
     if before.erase && !unheard {
         return (Next::Delete, false);
     }
@@ -297,13 +298,16 @@ pub(crate) fn reassert(before: &Member, moment: &Moment) -> Next {
     Next::of(before, Member { pending_since: Some(moment.stamp), ..before.clone() })
 }
 
-/// A member is to be told once more after a call without an answer. If it is in a call now, that call may be
-/// applied before the unanswered one, so it is told once more after this call.
+/// A member is to be told once more after a call without an answer, and that is the end of it. If it is in a
+/// call now, that call may be applied before the unanswered one, so it is told once more after this call.
 pub(crate) fn reassert_after_silence(before: &Member, is_called: bool, moment: &Moment) -> Next {
     if is_called {
         return Next::of(before, Member { unheard: true, ..before.clone() });
     }
-    reassert(before, moment)
+    match reassert(before, moment) {
+        Next::Write(after) => Next::Write(Member { unheard: false, ..after }),
+        next => next,
+    }
 }
 
 /// The person is to be forgotten as of `asked_at`: removed first, then erased.

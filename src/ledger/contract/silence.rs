@@ -58,6 +58,26 @@ pub(crate) async fn a_re_assertion_that_is_due_survives_a_crash_and_a_restart<S:
     assert_eq!(tells(&store.next("a").await), ("ada", true));
 }
 
+pub(crate) async fn whoever_is_deleted_before_the_re_assertion_is_removed_once_more<S: Subject>() {
+    let mut store = S::open(Setup::default()).await;
+    store.record(enter("a", &["ada"])).await;
+    store.release(store.next("a").await, Unheard::Perhaps).await;
+    store.settle(store.next("a").await).await;
+    let asked = intake(&*store.operations(), &production(), Vec::new());
+    store.take_in(vec![and_delete("ada", asked.arrival, asked)]).await;
+    let removal = store.next("a").await;
+    assert_eq!(tells(&removal), ("ada", false));
+    store.settle(removal).await; // after which the unanswered entry may still be applied
+    store.setup().destinations[0].reassert_after = Duration::from_millis(1);
+    store.reopen().await;
+    store.until_waiting(1).await;
+    let again = store.next("a").await;
+    assert_eq!(tells(&again), ("ada", false));
+    store.settle(again).await;
+    store.caught_up().await;
+    assert_eq!(store.everybody(), [], "and then nothing is left");
+}
+
 pub(crate) async fn a_re_assertion_in_a_call_is_told_after_it<S: Subject>() {
     const AFTER: Duration = Duration::from_millis(500);
     let mut setup = Setup::default();

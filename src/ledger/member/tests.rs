@@ -218,7 +218,7 @@ fn a_value_that_flips_back_after_an_unheard_call_is_sent_again_and_once_more_lat
     let claimed = story.claim();
     assert!(story.settle(&claimed, 60), "a late duplicate may come after this settle");
     assert!(!story.pending());
-    let next = reassert(story.member(), &at(70));
+    let next = reassert_after_silence(story.member(), false, &at(70));
     story.apply(next);
     let claimed = story.claim();
     assert!(!story.settle(&claimed, 80), "told once more, and no more than once");
@@ -316,9 +316,26 @@ fn a_deletion_after_an_unheard_call_keeps_the_row_until_the_removal_was_told_twi
     story.apply(next);
     let claimed = story.claim();
     assert!(story.settle(&claimed, 40));
-    let next = reassert(story.member(), &at(50));
+    let next = reassert_after_silence(story.member(), false, &at(50));
     story.apply(next);
     story.deliver(60);
+    assert!(story.0.is_none());
+}
+
+#[test]
+fn a_deletion_before_the_re_assertion_keeps_the_row_until_the_removal_was_told_twice() {
+    let mut story = Story::new();
+    story.record(&enters(1), 10);
+    story.release(Unheard::Perhaps, 20);
+    let claimed = story.claim();
+    assert!(story.settle(&claimed, 30), "the unanswered entry may still be applied");
+    let next = forget(story.member(), Timestamp(40), &at(40));
+    story.apply(next);
+    let claimed = story.claim();
+    assert!(story.settle(&claimed, 50), "and so it may after this removal");
+    let next = reassert_after_silence(story.member(), false, &at(60));
+    story.apply(next);
+    story.deliver(70);
     assert!(story.0.is_none());
 }
 
@@ -353,7 +370,7 @@ fn a_deletion_that_is_refused_is_kept_while_the_person_may_be_in_the_segment() {
         story.apply(next);
         story.deliver(60);
         if story.0.is_some() {
-            let next = reassert(story.member(), &at(70)); // after a call without an answer
+            let next = reassert_after_silence(story.member(), false, &at(70));
             story.apply(next);
             story.deliver(80);
         }
