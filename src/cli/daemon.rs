@@ -150,11 +150,7 @@ impl Daemon {
     }
 
     fn at(&self, path: &[&str]) -> Url {
-        let mut url = self.url.clone();
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(path);
-        }
-        url
+        below(&self.url, path)
     }
 
     /// Returns when it is clear that nothing is said there.
@@ -250,9 +246,38 @@ fn another_version(headers: &HeaderMap) -> String {
     }
 }
 
+/// The URL of a route. Its parts are encoded here: [`Url`] would leave out line breaks and tabs.
+fn below(base: &Url, path: &[&str]) -> Url {
+    let mut url = base.clone();
+    let mut whole = url.path().trim_end_matches('/').to_owned();
+    for part in path {
+        let encoded = url::form_urlencoded::byte_serialize(part.as_bytes()).collect::<String>();
+        whole += "/";
+        whole += &encoded.replace('+', "%20");
+    }
+    url.set_path(&whole);
+    url
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whatever_a_key_holds_is_in_the_url() {
+        let base = Url::parse("http://127.0.0.1:9/below/").expect("it is one");
+        let rows = [
+            ("ada", "ada"),
+            ("a\nb\tc\r", "a%0Ab%09c%0D"),
+            ("a+b c", "a%2Bb%20c"),
+            ("a/b?c#d%41", "a%2Fb%3Fc%23d%2541"),
+            ("ä\0", "%C3%A4%00"),
+        ];
+        for (key, expected) in rows {
+            let url = below(&base, &["members", key]);
+            assert_eq!(url.as_str(), format!("http://127.0.0.1:9/below/members/{expected}"));
+        }
+    }
 
     #[test]
     fn another_version_is_named_and_the_same_is_not() {
