@@ -10,6 +10,8 @@ use tracing::{error, info, warn};
 use super::failure::Ended;
 use super::{Part, Service, ServiceError};
 use crate::clock::whole_millis;
+use crate::deliver::CourierError;
+use crate::ledger::LedgerError;
 use crate::operate::logging::chain;
 use crate::panics;
 
@@ -79,7 +81,11 @@ impl Service {
             let failure = match self.tick_off(ended) {
                 Ok(
                     Ended::Listener(Ok(()))
-                    | Ended::Courier(_, Ok(()))
+                    // Who is cut off may meet a closed ledger; a writer that failed says so itself.
+                    | Ended::Courier(
+                        _,
+                        Ok(()) | Err(CourierError::Ledger(LedgerError::Closed)),
+                    )
                     | Ended::Exporter
                     | Ended::History
                     | Ended::Note
