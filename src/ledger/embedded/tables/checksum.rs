@@ -74,10 +74,13 @@ pub(crate) fn verify(
 
 /// The error that says that `what` is not what was written.
 pub(crate) fn damage(what: &str) -> rusqlite::Error {
-    rusqlite::Error::SqliteFailure(
-        ffi::Error::new(ffi::SQLITE_CORRUPT),
-        Some(format!("{what} does not match its checksum")),
-    )
+    corrupt(&format!("{what} does not match its checksum"))
+}
+
+/// The error that says that the disk does not hold what was written, and how that shows.
+pub(crate) fn corrupt(how: &str) -> rusqlite::Error {
+    let code = ffi::Error::new(ffi::SQLITE_CORRUPT);
+    rusqlite::Error::SqliteFailure(code, Some(how.to_owned()))
 }
 
 /// Whether an error means that the disk does not hold what was written.

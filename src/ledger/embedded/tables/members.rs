@@ -68,6 +68,7 @@ pub(crate) fn walk(
     after: (AudienceRowId, &str),
     limit: usize,
 ) -> rusqlite::Result<Vec<(AudienceRowId, String, Member)>> {
+    let mut last = (after.0, after.1.to_owned());
     db.prepare_cached(concat!(
         "SELECT ",
         columns!(),
@@ -75,9 +76,11 @@ pub(crate) fn walk(
          ORDER BY audience, context_key LIMIT ?3"
     ))?
     .query_map(params![after.0, after.1, limit], |row| {
-        let (audience, key): (AudienceRowId, String) = (row.get(12)?, row.get(13)?);
-        let member = from_row(row, audience, &key)?;
-        Ok((audience, key, member))
+        let place: (AudienceRowId, String) = (row.get(12)?, row.get(13)?);
+        in_order(&last, &place)?;
+        last.clone_from(&place);
+        let member = from_row(row, place.0, &place.1)?;
+        Ok((place.0, place.1, member))
     })?
     .collect()
 }
@@ -89,6 +92,7 @@ pub(crate) fn walk_in(
     after: &str,
     limit: usize,
 ) -> rusqlite::Result<Vec<(String, Member)>> {
+    let mut last = after.to_owned();
     db.prepare_cached(concat!(
         "SELECT ",
         columns!(),
@@ -97,10 +101,22 @@ pub(crate) fn walk_in(
     ))?
     .query_map(params![audience, after, limit], |row| {
         let key: String = row.get(12)?;
+        in_order(&last, &key)?;
+        last.clone_from(&key);
         let member = from_row(row, audience, &key)?;
         Ok((key, member))
     })?
     .collect()
+}
+
+/// Each row of a walk comes behind the one before. A page in the wrong place breaks that order, and a walk that went
+/// on from such a row might never end.
+fn in_order<K: Ord>(last: &K, next: &K) -> rusqlite::Result<()> {
+    if last < next {
+        Ok(())
+    } else {
+        Err(checksum::corrupt("the rows of members are out of order"))
+    }
 }
 
 /// The members, of all audiences, with this hash of a person.

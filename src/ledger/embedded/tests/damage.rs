@@ -1,5 +1,7 @@
 //! What is on the disk is not what was written: it is found and never used.
 
+use std::ops::ControlFlow;
+
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -93,6 +95,33 @@ async fn what_a_reader_finds_damaged_ends_the_writer_too() {
     assert!(matches!(read, Err(LedgerError::Closed)));
     let ended = bench.writer.take().expect("it was opened").join().expect("no panic");
     assert!(ended.is_err(), "and with it the daemon");
+}
+
+/// As a disk does that writes to the wrong place. What is found in the wrong order must not lead a walk in circles.
+#[tokio::test]
+async fn pages_in_the_wrong_place_do_not_keep_an_export_from_ending() {
+    const PAGE: usize = 4096;
+    const MEMBERS: usize = 1600;
+    let (bench, path) = closed_ledger().await;
+    let whole = std::fs::read(&path).expect("it is there");
+    let pages = whole.len() / PAGE;
+    let mut rng = StdRng::seed_from_u64(7);
+    let mut out_of_order = 0;
+    for _ in 0..400 {
+        let [from, to] = [0; 2].map(|_| PAGE * rng.random_range(1..pages));
+        let mut altered = whole.clone();
+        altered.copy_within(from..from + PAGE, to);
+        std::fs::write(&path, altered).expect("it is ours");
+        let mut exported = 0;
+        let ended = export(bench.directory.path(), None, |_| {
+            exported += 1;
+            if exported > MEMBERS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert!(exported <= MEMBERS, "page {} in the place of {}", from / PAGE, to / PAGE);
+        let said = ended.err().map(|error| crate::operate::logging::chain(&error));
+        out_of_order += usize::from(said.is_some_and(|said| said.contains("out of order")));
+    }
+    assert!(out_of_order > 0, "it was never needed");
 }
 
 #[tokio::test]
@@ -242,7 +271,7 @@ async fn whoever_reads_a_ledger_at_rest_looks_at_its_log_first() {
     for _ in 0..2 {
         let faults = check(path).expect("it can be opened").expect_err("it is damaged");
         assert!(faults[0].contains("SQLite's log is damaged"), "{faults:?}");
-        let exported = export(path, None, |_| std::ops::ControlFlow::<()>::Continue(()));
+        let exported = export(path, None, |_| ControlFlow::<()>::Continue(()));
         assert!(matches!(exported, Err(OpenError::Damaged(_))));
         let copied = backup(path, &path.join("copy"));
         assert!(matches!(copied, Err(BackupError::Open(OpenError::Damaged(_)))));
