@@ -86,6 +86,7 @@ macro_rules! contract {
             operations::rejected_events_are_discarded_by_number,
             operations::an_erased_audience_is_gone_at_once_and_its_name_is_free,
             operations::a_retracted_audience_is_told_that_everybody_left_and_then_forgotten,
+            operations::a_retracted_audience_leaves_its_place_to_a_new_one,
             operations::who_waits_to_be_told_is_told_before_a_retraction_erases_it,
             operations::only_stale_members_are_retracted,
             operations::a_person_is_shown_under_every_key,

@@ -305,6 +305,26 @@ pub(crate) async fn a_retracted_audience_is_told_that_everybody_left_and_then_fo
     assert!(store.operations().audiences(&production()).await.expect("it is known").is_empty());
 }
 
+pub(crate) async fn a_retracted_audience_leaves_its_place_to_a_new_one<S: Subject>() {
+    let mut setup = Setup::default();
+    setup.bounds.max_audiences = 1;
+    let store = S::open(setup).await;
+    for audience in ["a", "b", "c"] {
+        let recorded = async || {
+            let recorded = store.record(enter(audience, &["ada", "bob"])).await;
+            recorded.without_place.is_empty()
+        };
+        store.until(recorded).await; // its place is free some time after the last member of the one before is gone
+        assert_eq!(store.drain(&production()).await.len(), 2);
+        store.operations().retract(&production(), Some(&id(audience))).await.expect("it is known");
+        let all_left = async || {
+            store.drain(&production()).await;
+            store.members(&production()).is_empty()
+        };
+        store.until(all_left).await;
+    }
+}
+
 pub(crate) async fn who_waits_to_be_told_is_told_before_a_retraction_erases_it<S: Subject>() {
     let mut store = S::open(Setup::default()).await;
     store.record(enter("a", &["ada", "bob", "cyd"])).await;

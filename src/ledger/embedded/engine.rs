@@ -8,6 +8,7 @@ pub(crate) mod configure;
 pub(crate) mod counting;
 pub(crate) mod deletions;
 pub(crate) mod erasure;
+pub(crate) mod freeing;
 pub(crate) mod kinds;
 pub(crate) mod operated;
 pub(crate) mod pace;

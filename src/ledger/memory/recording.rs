@@ -142,13 +142,19 @@ impl Destination {
             if *known.route != route {
                 known.route = route.into();
             }
-        } else if self.audiences.len() < bounds.max_audiences {
+        } else if self.places_taken(arriving) < bounds.max_audiences {
             self.audiences.insert(delta.audience.clone(), Audience::new(route));
         } else {
             return Err(Unrecorded::TooManyAudiences);
         }
         arriving.insert(delta.audience.clone());
         Ok(())
+    }
+
+    /// How many audiences have a member, one in a call, or one that is just arriving.
+    fn places_taken(&self, arriving: &BTreeSet<AudienceId>) -> usize {
+        let with_members = self.members.keys().chain(&self.claimed).map(|(audience, _)| audience);
+        with_members.chain(arriving).collect::<BTreeSet<_>>().len()
     }
 
     /// What stands for a user id.

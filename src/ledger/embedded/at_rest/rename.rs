@@ -44,7 +44,7 @@ pub enum RenameError {
     #[error("the ledger has no {0}")]
     Unknown(String),
     /// The new name is taken.
-    #[error("the ledger has a {0} already: drop it first, or choose another name")]
+    #[error("the ledger has {0} already: drop it first, or choose another name")]
     Taken(String),
 }
 

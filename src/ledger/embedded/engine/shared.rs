@@ -52,6 +52,17 @@ pub(crate) struct Published {
     pub turnover: HashMap<AudienceId, Turnover>,
 }
 
+impl Published {
+    /// Adds to the turnover of an audience.
+    pub fn count(&mut self, audience: &AudienceId, turnover: Turnover) {
+        if turnover != Turnover::default() {
+            let sum = self.turnover.entry(audience.clone()).or_default();
+            sum.joined += turnover.joined;
+            sum.left += turnover.left;
+        }
+    }
+}
+
 impl Shared {
     pub fn published(&self) -> MutexGuard<'_, HashMap<DestinationName, Published>> {
         self.published.lock().unwrap_or_else(PoisonError::into_inner)

@@ -11,10 +11,8 @@ use rusqlite::Connection;
 use tokio::time::Instant;
 
 use crate::clock::Seldom;
-use crate::ledger::Turnover;
 use crate::ledger::counters::Tally;
 use crate::ledger::counts::Counts;
-use crate::ledger::embedded::engine::audience::Audience;
 use crate::ledger::embedded::engine::audiences::Audiences;
 use crate::ledger::embedded::engine::erasure::Erasure;
 use crate::ledger::embedded::engine::schedule::Schedule;
@@ -32,7 +30,6 @@ use crate::ledger::embedded::tables::parked::Parked;
 use crate::ledger::embedded::tables::persons::Persons;
 use crate::ledger::embedded::tables::rejected::Rejected;
 use crate::ledger::embedded::tables::walk::{Task, Walk};
-use crate::ledger::embedded::tables::{audiences, dropped};
 use crate::ledger::member::{Member, Moment, Next};
 use crate::membership::{ContextKey, DestinationName, Timestamp};
 
@@ -55,15 +52,17 @@ pub(crate) struct State {
     pub members: Members,
     pub shared: Arc<Shared>,
     /// Audiences whose backlog may have changed, to be published after the commit.
-    touched: BTreeSet<AudienceIndex>,
+    pub(super) touched: BTreeSet<AudienceIndex>,
     /// Audiences whose row may have changed, to be written.
     pub unsaved: BTreeSet<AudienceIndex>,
     /// A batch was claimed beyond its audience's mark on the disk: commit before it is handed out.
     pub must_commit: bool,
     /// Destinations to publish: paused or resumed, or with an audience removed.
-    steered: BTreeSet<DestinationIndex>,
+    pub(super) steered: BTreeSet<DestinationIndex>,
     /// Rows of dropped audiences that no longer have a member in flight.
     pub dropped: BTreeSet<AudienceRowId>,
+    /// Audiences whose last member was erased.
+    pub(super) emptied: BTreeSet<AudienceIndex>,
 }
 
 impl State {
@@ -95,6 +94,7 @@ impl State {
             must_commit: false,
             steered: BTreeSet::new(),
             dropped: BTreeSet::new(),
+            emptied: BTreeSet::new(),
         };
         state.show_destinations();
         state.publish();
@@ -229,6 +229,10 @@ impl State {
         }
         audience_state.counts.change(Counts::of(before), Counts::of(next.or(before)));
         audience_state.turnover.change(before, next.or(before));
+        if *next == Next::Delete && audience_state.counts == Counts::default() {
+            self.emptied.insert(audience);
+            self.schedule.wake();
+        }
         if let Some(since) = waits_since.filter(|_| !was) {
             audience_state.waiting_since.get_or_insert_with(Instant::now);
             // Its stamp may be from the log, and members with later stamps may have been claimed since.
@@ -269,50 +273,6 @@ impl State {
         state.walk = Some(Walk::of(task, stamp, state.counts.included));
         self.touch(audience);
         self.schedule.wake();
-    }
-
-    /// Drops an audience: its rows are erased a slice at a time, and LaunchDarkly is not told.
-    pub fn drop_audience(
-        &mut self,
-        db: &Connection,
-        audience: AudienceIndex,
-    ) -> rusqlite::Result<()> {
-        dropped::detach(db, self.audiences[audience].row)?;
-        if self.audiences[audience].in_flight.is_empty() {
-            self.free(audience);
-        } else {
-            self.audiences.start_over(db, audience)?;
-            self.touch(audience);
-        }
-        self.schedule.wake();
-        Ok(())
-    }
-
-    /// Frees the memory and the place of an audience that has no row any more.
-    fn free(&mut self, index: AudienceIndex) {
-        let Audience { destination, route, .. } = self.audiences.remove(index);
-        let merged = self.shared.log.merged_through();
-        self.shared.kinds().forget(&route, merged);
-        self.touched.remove(&index);
-        self.unsaved.remove(&index);
-        if let Some(of) = self.shared.published().get_mut(&route.destination) {
-            of.backlog.remove(&index);
-            of.turnover.remove(&route.audience);
-        }
-        self.steered.insert(destination); // wakes its courier
-    }
-
-    /// Frees the dropped audiences whose members were in flight then, once no call is out.
-    pub fn free_dropped(&mut self, db: &Connection) -> rusqlite::Result<()> {
-        for row in std::mem::take(&mut self.dropped) {
-            let Some(index) = self.audiences.of_row(row) else { continue };
-            let audience = &self.audiences[index];
-            if audience.is_dropped && audience.in_flight.is_empty() {
-                audiences::erase(db, row)?;
-                self.free(index);
-            }
-        }
-        Ok(())
     }
 
     /// The backlog and the row of this audience may have changed.
@@ -381,12 +341,7 @@ impl State {
             } else {
                 of.backlog.remove(&index);
             }
-            let turnover = std::mem::take(&mut audience.turnover);
-            if turnover != Turnover::default() {
-                let sum = of.turnover.entry(audience.route.audience.clone()).or_default();
-                sum.joined += turnover.joined;
-                sum.left += turnover.left;
-            }
+            of.count(&audience.route.audience, std::mem::take(&mut audience.turnover));
         }
         for index in std::mem::take(&mut self.steered) {
             let destination = &self.audiences[index];
@@ -409,6 +364,7 @@ impl State {
         let merged = self.shared.log.merged_through();
         self.shared.kinds().start_over(routes, merged);
         self.dropped.clear();
+        self.emptied.clear();
         self.rejected.reload(db)?;
         self.messages.reload(db)?;
         self.schedule.reload(db)?;

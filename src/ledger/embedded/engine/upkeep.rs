@@ -20,12 +20,13 @@ pub(crate) fn step(state: &mut State, db: &Database, now: Instant) -> rusqlite::
     let reasserted = reassert_due(state, db, now)?;
     let walking = walks::step(state, db)?;
     state.free_dropped(db.connection()?)?;
+    let emptying = state.free_emptied(db.connection()?)?;
     let dropping = dropped::erase_slice(&mut state.rejected, db.connection()?, SLICE)?;
     if dropping {
         state.erasure.note();
     }
     let purging = purge(state, db, now)?;
-    state.schedule.sliced(now, reasserted || walking || dropping || purging);
+    state.schedule.sliced(now, reasserted || walking || emptying || dropping || purging);
     Ok(())
 }
 
