@@ -45,6 +45,7 @@ pub use self::launchdarkly::LaunchDarklySection;
 pub use self::ledger::{LedgerPlace, LedgerSection};
 pub use self::listeners::{Access, Admin, Listen};
 pub use self::log::{Log, LogFormat, Stop};
+pub use self::mapping::Expiries;
 pub use self::route::Route;
 pub use self::segment::SegmentSection;
 pub use self::source::{Files, ReadFrom, Reading, Source, absolute, quoted};

@@ -242,6 +242,13 @@ fn say(name: &str, of: &DestinationStatus, out: &mut impl Write) -> Result<()> {
             or_dash(Some(at))
         )?;
     }
+    if of.entries_expired > 0 {
+        writeln!(
+            out,
+            "\n{name}: {} members left since the start because their entries have expired",
+            of.entries_expired
+        )?;
+    }
     if of.deletions_outlived > 0 {
         writeln!(
             out,

@@ -2,7 +2,7 @@
 
 use super::delivery::Delivery;
 use super::launchdarkly::LaunchDarklySection;
-use super::mapping;
+use super::mapping::{self, Expiries};
 use super::section::Section;
 use super::segment::SegmentSection;
 use crate::map::Mappings;
@@ -21,6 +21,8 @@ pub struct Destination {
     pub launchdarkly: LaunchDarklySection,
     /// How events become members.
     pub mappings: Mappings,
+    /// How long after its event time an entry expires, in the audiences where it does.
+    pub expires_after: Expiries,
     /// How batches are made and sent.
     pub delivery: Delivery,
 }
@@ -93,10 +95,18 @@ fn read_one(
     let segment = section.section("segment");
     let segment = has_path.then(|| SegmentSection::read(segment));
     let launchdarkly = LaunchDarklySection::read(section.section("launchdarkly"));
-    let mappings = mapping::read_all(&mut section);
+    let (mappings, expires_after) = mapping::read_all(&mut section);
     let delivery = Delivery::read(section.section("delivery"), Some(delivery));
     section.finish();
-    Some(Destination { name: name?, enabled, segment, launchdarkly, mappings, delivery })
+    Some(Destination {
+        name: name?,
+        enabled,
+        segment,
+        launchdarkly,
+        mappings,
+        expires_after,
+        delivery,
+    })
 }
 
 /// Parses a destination's or route's name. Two underscores in a row are illegal, since they separate levels

@@ -2,9 +2,11 @@
 //! members, and how.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::listeners::A_YEAR_S;
 use super::section::{Section, choose};
 use super::source::quoted;
 use crate::json::exact::Exact;
@@ -12,7 +14,7 @@ use crate::map::{
     AudienceOverride, AudienceRules, ContextKeyRule, Glob, Mapping, MappingFault, Mappings,
     MembershipRule, Subscription,
 };
-use crate::membership::ContextKind;
+use crate::membership::{AudienceKey, ContextKind};
 use crate::nearest::nearest;
 
 const MEMBERSHIPS: [(&str, MembershipRule); 2] =
@@ -23,9 +25,12 @@ const WITHOUT_VALUE: [(&str, bool); 2] = [("enter", true), ("reject", false)];
 const SEGMENTS_OWN: [&str; 4] =
     ["batch_size", "batch_keys", "__segment_internal_sync_mode", "__segment_internal_matching_key"];
 
-/// Reads the mappings of a destination. If there is only one, its subscription and its file may also be set
-/// in `destination` itself.
-pub(super) fn read_all(destination: &mut Section<'_>) -> Mappings {
+/// How long after its event time an entry expires, for the audiences where it does, by their keys.
+pub type Expiries = BTreeMap<AudienceKey, Duration>;
+
+/// Reads the mappings of a destination, and which entries expire. If there is only one mapping, its
+/// subscription and its file may also be set in `destination` itself.
+pub(super) fn read_all(destination: &mut Section<'_>) -> (Mappings, Expiries) {
     let sections = destination.one_or_more("mapping");
     for key in ["mapping_file", "subscribe"].into_iter().filter(|key| destination.has(key)) {
         match &sections[..] {
@@ -43,17 +48,36 @@ pub(super) fn read_all(destination: &mut Section<'_>) -> Mappings {
     let mut beside = Mapping::preset();
     read_source(destination, &mut beside);
     let read = |section| read(section, beside.clone());
-    let enabled: Vec<Mapping> = sections.into_iter().filter_map(read).collect();
+    let (enabled, expiries): (Vec<Mapping>, Vec<Expiries>) =
+        sections.into_iter().filter_map(read).unzip();
     if enabled.is_empty() && destination.is_clean() {
         destination.warn("mapping", "no mapping is enabled: every event is ignored");
     }
-    Mappings::new(enabled)
+    (Mappings::new(enabled), of_all(expiries, destination))
+}
+
+/// The expiries of all mappings together: an audience is one, whichever mapping reads its events.
+fn of_all(each: Vec<Expiries>, destination: &Section<'_>) -> Expiries {
+    let mut all = Expiries::new();
+    for (audience, after) in each.into_iter().flatten() {
+        let known = *all.entry(audience.clone()).or_insert(after);
+        if known != after {
+            let problem = format!(
+                "sets expires_after_s of audience {:?} to {} and to {}: an audience has one",
+                audience.as_str(),
+                known.as_secs(),
+                after.as_secs()
+            );
+            destination.fault("mapping", None, problem);
+        }
+    }
+    all
 }
 
 /// Reads a mapping and reports its faults; `None` if it is disabled. The defaults are those of Segment's
 /// [hosted integration](crate::design::segment::sync_audience), except for deliberate
 /// [deviations](crate::design::segment::deviations).
-fn read(mut section: Section<'_>, mut mapping: Mapping) -> Option<Mapping> {
+fn read(mut section: Section<'_>, mut mapping: Mapping) -> Option<(Mapping, Expiries)> {
     let enabled = section.flag("enabled").unwrap_or(true);
     read_source(&mut section, &mut mapping);
     for name in Mapping::field_names() {
@@ -65,16 +89,17 @@ fn read(mut section: Section<'_>, mut mapping: Mapping) -> Option<Mapping> {
         section.choice("membership", &MEMBERSHIPS).unwrap_or(MembershipRule::Strict),
         section.choice("journey_step_without_value", &WITHOUT_VALUE).unwrap_or(true),
     );
+    let (overrides, expiries) = audiences(section.section("audiences"));
     mapping.set_audiences(AudienceRules {
         allow: globs(&mut section, "allow_audiences"),
         deny: globs(&mut section, "deny_audiences"),
-        overrides: overrides(section.section("audiences")),
+        overrides,
     });
     if let Some(MappingFault { path, problem }) = mapping.doubt().filter(|_| enabled) {
         section.warn(&path, &problem);
     }
     section.finish();
-    enabled.then_some(mapping)
+    enabled.then_some((mapping, expiries))
 }
 
 /// Reads what was written in Segment's editor: a file with the fields, and the subscription.
@@ -198,14 +223,20 @@ fn globs(section: &mut Section<'_>, key: &'static str) -> Vec<Glob> {
 }
 
 /// `[….audiences.<audience key>]`
-fn overrides(mut section: Section<'_>) -> BTreeMap<String, AudienceOverride> {
+fn audiences(mut section: Section<'_>) -> (BTreeMap<String, AudienceOverride>, Expiries) {
+    let mut expiries = Expiries::new();
     let read = |(name, mut section): (String, Section<'_>)| {
         let particular = AudienceOverride {
             context_kind: section.parsed("context_kind", context_kind),
             context_key: section.parsed("context_key", context_key),
         };
+        let expires_after_s = section.whole("expires_after_s", 1..=10 * A_YEAR_S);
+        if let Some((audience, seconds)) = AudienceKey::new(&name).zip(expires_after_s) {
+            expiries.insert(audience, Duration::from_secs(seconds));
+        }
         section.finish();
         (name, particular)
     };
-    section.sections().into_iter().map(read).collect()
+    let overrides = section.sections().into_iter().map(read).collect();
+    (overrides, expiries)
 }

@@ -704,6 +704,15 @@ fn faults_of_a_mapping_are_told_by_key_path() {
             "destinations.eu.mapping.audiences.vip.context_key = \"email\"   must be one of: user_id_only".to_owned(),
         ),
         (
+            "[destinations.eu.mapping.audiences.vip]\nexpires_after_s = 0".to_owned(),
+            "destinations.eu.mapping.audiences.vip.expires_after_s = 0   must be from 1 to 315360000".to_owned(),
+        ),
+        (
+            "[[destinations.eu.mapping]]\naudiences.vip.expires_after_s = 60\n\
+             [[destinations.eu.mapping]]\naudiences.vip.expires_after_s = 61".to_owned(),
+            "destinations.eu.mapping   sets expires_after_s of audience \"vip\" to 60 and to 61: an audience has one".to_owned(),
+        ),
+        (
             "[destinations.eu.mapping]\nsegment_user = 'x'".to_owned(),
             "destinations.eu.mapping.segment_user   unknown key; did you mean segment_user_id?".to_owned(),
         ),
@@ -711,6 +720,36 @@ fn faults_of_a_mapping_are_told_by_key_path() {
     for (toml, expected) in rows {
         let text = faults(load_toml(&format!("{toml}\n{EU}")));
         assert!(format!("{text}\n").contains(&expected), "{toml}\n{expected}\n{text}");
+    }
+}
+
+#[test]
+fn entries_expire_in_the_audiences_that_any_enabled_mapping_names() {
+    let rows = [
+        ("", vec![]),
+        ("[destinations.eu.mapping.audiences.vip]\ncontext_key = 'email_only'", vec![]),
+        (
+            "[destinations.eu.mapping.audiences.vip]\nexpires_after_s = 60\n\
+             [destinations.eu.mapping.audiences.trial]\nexpires_after_s = 1",
+            vec![("trial", 1), ("vip", 60)],
+        ),
+        (
+            "[[destinations.eu.mapping]]\naudiences.vip.expires_after_s = 60\n\
+             [[destinations.eu.mapping]]\naudiences.vip.expires_after_s = 60\n\
+             audiences.trial.expires_after_s = 1\n\
+             [[destinations.eu.mapping]]\nenabled = false\naudiences.vip.expires_after_s = 7\n\
+             [[destinations.eu.mapping]]\naudiences.vip.context_key = 'email_only'",
+            vec![("trial", 1), ("vip", 60)],
+        ),
+    ];
+    for (text, expected) in rows {
+        let config = load_toml(&format!("{text}\n{EU}")).expect("it is good");
+        let found: Vec<_> = config.destinations[0]
+            .expires_after
+            .iter()
+            .map(|(audience, after)| (audience.as_str(), after.as_secs()))
+            .collect();
+        assert_eq!(found, expected, "{text}");
     }
 }
 

@@ -317,6 +317,7 @@ pub(super) fn destinations() -> Vec<DestinationSettings> {
         environment: "https://launchdarkly.test".to_owned(),
         repeat_window: Duration::from_secs(3600),
         reassert_after: REQUEST_TIMEOUT * 2,
+        expires_after: BTreeMap::new(),
     }]
 }
 

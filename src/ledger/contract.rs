@@ -15,6 +15,7 @@
 //! | who left, and was told so, is remembered for a while | `telling::a_told_tombstone_keeps_a_late_entry_out_for_its_time` |
 //! | what was told went to one environment | `destinations::what_was_told_is_forgotten_when_the_environment_changes` |
 //! | a deletion counts at its own time, finds the person, and keeps older events out | `deletions::*` |
+//! | where entries expire, they do so by event time, and a later event decides anew | `expiry::*` |
 //! | members of an older mapping are recognisable | `operations::only_stale_members_are_retracted` |
 //! | the latest event time wins ([P2](crate::design::P2)) | `telling::the_latest_event_time_wins_and_a_tie_goes_to_the_later_arrival` |
 //! | a member is in one batch at a time ([P3](crate::design::P3)) | `claims::*` |
@@ -25,6 +26,7 @@
 pub(crate) mod claims;
 pub(crate) mod deletions;
 pub(crate) mod destinations;
+pub(crate) mod expiry;
 pub(crate) mod operations;
 pub(crate) mod silence;
 mod story;
@@ -74,6 +76,13 @@ macro_rules! contract {
             destinations::rows_of_a_removed_destination_are_kept_and_shown_until_they_are_erased,
             destinations::requests_that_come_together_get_as_many_places_as_there_are,
             destinations::an_erased_audience_frees_its_place_once_its_calls_are_over,
+            expiry::whose_entry_has_expired_leaves_by_event_time,
+            expiry::a_repeated_entry_renews_and_an_exit_is_an_exit,
+            expiry::only_a_later_event_brings_back_whose_entry_has_expired,
+            expiry::an_entry_that_arrives_expired_is_told_as_an_exit,
+            expiry::entries_expire_across_a_crash_and_a_restart,
+            expiry::entries_of_other_audiences_do_not_expire,
+            expiry::who_is_deleted_stays_deleted_whatever_expires,
             operations::the_turnover_counts_changes_once_and_repeats_never,
             operations::the_counters_say_what_became_of_deltas,
             operations::parked_members_are_listed_with_launchdarklys_words_until_they_are_taken,

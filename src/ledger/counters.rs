@@ -15,6 +15,8 @@ pub struct Recordings {
     /// Entries that a deletion left in place, because their event time was ahead of their arrival and later
     /// than that of the deletion.
     pub outlived: Count,
+    /// Members that left because their entries have expired.
+    pub expired: Count,
 }
 
 impl Recordings {

@@ -47,7 +47,10 @@ impl Turnover {
         let is_in = |member: &Member| member.membership.as_bool();
         match (before.is_some_and(is_in), after.is_some_and(is_in)) {
             (false, true) => self.joined += 1,
-            (true, false) => self.left += 1,
+            (true, false) => {
+                self.left += 1;
+                self.expired += u64::from(after.is_some_and(|after| after.is_expired));
+            }
             _ => {}
         }
     }

@@ -9,6 +9,9 @@
 //! * Never told means unknown, not absent: a first "left" is sent.
 //! * A pending member stays pending: a value that flips back while a call is out, or after a call whose
 //!   answer was lost, is sent again.
+//! * Where entries expire, a member is in if its latest event is an entry and that entry has not expired,
+//!   whenever the events arrive and whenever somebody looks: expiry leaves the event time as it is, so a
+//!   later event, even one that arrives late, decides anew.
 
 use std::time::Duration;
 
@@ -46,6 +49,9 @@ pub(crate) struct Member {
     pub refused_with: Option<Timestamp>,
     /// Its event time was ahead of its arrival.
     pub is_ahead: bool,
+    /// It is out because its entry has expired; no event said that it left. Set only by [`record`] and
+    /// [`expire`].
+    pub is_expired: bool,
 }
 
 /// What LaunchDarkly accepted, and when.
@@ -78,6 +84,15 @@ pub(crate) struct Moment {
     pub repeat_window: Duration,
     /// Members pending since this or earlier may have been in a call whose answer was lost.
     pub unheard_through: Timestamp,
+    /// How long after its event time an entry of this audience expires; `None`: never.
+    pub expires_after: Option<Duration>,
+}
+
+impl Moment {
+    /// Whether an entry of this event time has expired by now.
+    pub fn has_expired(&self, event_at: Timestamp) -> bool {
+        self.expires_after.is_some_and(|after| event_at.after(after) <= self.stamp)
+    }
 }
 
 /// What happens to a row.
@@ -128,11 +143,13 @@ impl Member {
     }
 }
 
-/// Applies a delta.
+/// Applies a delta. An entry that has expired by the time it arrives counts as an exit.
 pub(crate) fn record(before: Option<&Member>, change: &Change, moment: &Moment) -> Next {
+    let is_expired = change.membership == Membership::In && moment.has_expired(change.event_at);
+    let membership = if is_expired { Membership::Out } else { change.membership };
     let Some(before) = before else {
         return Next::Write(Member {
-            membership: change.membership,
+            membership,
             event_at: change.event_at,
             version: moment.stamp,
             told: None,
@@ -144,14 +161,15 @@ pub(crate) fn record(before: Option<&Member>, change: &Change, moment: &Moment) 
             person: change.person,
             refused_with: None,
             is_ahead: change.event_at > moment.stamp,
+            is_expired,
         });
     };
     if is_overtaken(before, change) {
         return Next::Same;
     }
-    let flips = before.membership != change.membership;
+    let flips = before.membership != membership;
     let mut after = before.clone();
-    after.membership = change.membership;
+    after.membership = membership;
     after.event_at = change.event_at;
     after.key_rule = change.key_rule;
     after.person = change.person.or(before.person);
@@ -159,10 +177,11 @@ pub(crate) fn record(before: Option<&Member>, change: &Change, moment: &Moment) 
     // The same time, repeated once it has been reached, was ahead all the same.
     after.is_ahead =
         change.event_at > moment.stamp || (before.is_ahead && change.event_at == before.event_at);
+    after.is_expired = is_expired;
     if flips {
         after.version = next_version(before, moment);
     }
-    if after.pending_since.is_none() && must_tell(before, change.membership, flips, moment) {
+    if after.pending_since.is_none() && must_tell(before, membership, flips, moment) {
         after.pending_since = Some(moment.stamp);
     }
     Next::of(before, after)
@@ -177,8 +196,10 @@ fn next_version(before: &Member, moment: &Moment) -> Timestamp {
 /// Whether a delta said nothing new, so that nobody has to be told because of it: the counterpart of telling.
 pub(crate) fn is_repeat(before: Option<&Member>, change: &Change, next: &Next) -> bool {
     let told_for_it = |before: &Member| {
-        let is_pending = next.or(Some(before)).is_some_and(|after| after.pending_since.is_some());
-        before.membership != change.membership || is_pending && before.pending_since.is_none()
+        let after = next.or(Some(before));
+        let flips = after.is_some_and(|after| after.membership != before.membership);
+        let is_pending = after.is_some_and(|after| after.pending_since.is_some());
+        flips || is_pending && before.pending_since.is_none()
     };
     before.is_some_and(|before| !is_overtaken(before, change) && !told_for_it(before))
 }
@@ -310,12 +331,30 @@ pub(crate) fn reassert_after_silence(before: &Member, is_called: bool, moment: &
     }
 }
 
+/// The member leaves if its entry has expired. The event time stays that of the entry: a renewal that was under
+/// way for longer than the entry lasted still brings the member back, and a deletion still finds it.
+pub(crate) fn expire(before: &Member, moment: &Moment) -> Next {
+    if before.membership == Membership::Out || !moment.has_expired(before.event_at) {
+        return Next::Same;
+    }
+    let mut after = before.clone();
+    after.membership = Membership::Out;
+    after.is_expired = true;
+    after.is_ahead = false;
+    after.version = next_version(before, moment);
+    if after.pending_since.is_none() && must_tell(before, Membership::Out, true, moment) {
+        after.pending_since = Some(moment.stamp);
+    }
+    Next::Write(after)
+}
+
 /// The person is to be forgotten as of `asked_at`: removed first, then erased.
 pub(crate) fn forget(before: &Member, asked_at: Timestamp, moment: &Moment) -> Next {
     let mut after = before.clone();
     after.membership = Membership::Out;
     after.event_at = before.event_at.max(asked_at);
     after.is_ahead &= after.event_at == before.event_at;
+    after.is_expired = false;
     after.version = next_version(before, moment);
     after.erase = true;
     after.pending_since = before.pending_since.or(Some(moment.stamp));
@@ -355,6 +394,7 @@ impl Member {
             person: None,
             refused_with: None,
             is_ahead: false,
+            is_expired: false,
         }
     }
 }

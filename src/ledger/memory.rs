@@ -91,16 +91,24 @@ impl MemoryLedger {
         parked.map(|(key, _)| key.clone()).collect()
     }
 
+    fn count_expired(&self, state: &mut State) {
+        for (name, destination) in &mut state.destinations {
+            self.recordings.of(name).expired.add(std::mem::take(&mut destination.expired));
+        }
+    }
+
     /// Does what is due: who is to be told once more is pending, and what is too old or too much goes.
     pub fn tick(&self) {
         self.shared.change(|state| {
             let State { stamps, destinations, bounds, rejected, .. } = state;
             for destination in destinations.values_mut() {
                 destination.reassert_due(stamps);
+                destination.expire(stamps);
                 destination.purge(stamps, bounds);
             }
             State::discard_parked(stamps, destinations, bounds);
             rejected.purge(stamps.fresh(), bounds);
+            self.count_expired(state);
         });
     }
 }
@@ -117,6 +125,13 @@ impl Destination {
             self.put_through(stamps, &key, |before, moment| {
                 member::reassert_after_silence(before, is_called, moment)
             });
+        }
+    }
+
+    /// Whose entry has expired leaves.
+    fn expire(&mut self, stamps: &mut state::Stamps) {
+        for key in self.members.keys().cloned().collect::<Vec<Key>>() {
+            self.put_through(stamps, &key, member::expire);
         }
     }
 
@@ -143,7 +158,10 @@ impl Recorder for MemoryLedger {
             for intake in &intakes {
                 state.known(&intake.destination)?;
             }
-            Ok(intakes.into_iter().map(|intake| state.record(intake, &self.recordings)).collect())
+            let each = intakes.into_iter().map(|intake| state.record(intake, &self.recordings));
+            let recorded: Vec<Recorded> = each.collect();
+            self.count_expired(state);
+            Ok(recorded)
         })
     }
 

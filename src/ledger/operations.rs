@@ -45,6 +45,8 @@ pub struct Turnover {
     pub joined: u64,
     /// Members that were in before and are not now.
     pub left: u64,
+    /// How many of those that left did so because their entries have expired.
+    pub expired: u64,
 }
 
 /// What a store says of itself, for metrics. Each store has facts of its own; none has all of them.
@@ -129,6 +131,8 @@ pub struct MemberView {
     pub pending: bool,
     /// Whether LaunchDarkly refused it alone.
     pub parked: bool,
+    /// Whether it is out because its entry has expired.
+    pub expired: bool,
 }
 
 /// A parked member as an operator sees it. Personal data.

@@ -109,6 +109,7 @@ mod tests {
             told_counts_from: Timestamp::EPOCH,
             repeat_window: Duration::ZERO,
             unheard_through: Timestamp::EPOCH,
+            expires_after: None,
         };
         let Next::Write(member) = member::record(None, &change, &moment) else {
             panic!("the first delta is written")

@@ -21,6 +21,8 @@ pub struct Configured {
     pub enabled: bool,
     /// How its events are mapped to deltas.
     pub mappings: Mappings,
+    /// How long after its event time an entry expires, in the audiences where it does.
+    pub expires_after: config::Expiries,
     /// The client-side ID as it may be shown.
     pub client_side_id: String,
     /// LaunchDarkly's base URL.
@@ -33,6 +35,7 @@ impl From<&config::Destination> for Configured {
         Self {
             enabled: destination.enabled,
             mappings: destination.mappings.clone(),
+            expires_after: destination.expires_after.clone(),
             client_side_id: launchdarkly.shown_client_side_id().to_owned(),
             base_url: launchdarkly.base_url.clone(),
         }

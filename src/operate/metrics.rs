@@ -145,11 +145,12 @@ impl Families {
 
     async fn ledger(&mut self, sources: &Sources) -> Result<(), LedgerError> {
         for (name, of) in sources.ledger.recordings().all() {
-            let Recordings { deltas, repeats, overtaken, outlived } = &*of;
+            let Recordings { deltas, repeats, overtaken, outlived, expired } = &*of;
             self.counter(&catalogue::DELTAS, [name.as_str()], deltas.get());
             self.counter(&catalogue::REPEATS, [name.as_str()], repeats.get());
             self.counter(&catalogue::OVERTAKEN, [name.as_str()], overtaken.get());
             self.counter(&catalogue::OUTLIVED, [name.as_str()], outlived.get());
+            self.counter(&catalogue::EXPIRED, [name.as_str()], expired.get());
         }
         for fact in sources.ledger.facts().await? {
             match fact {

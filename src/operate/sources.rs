@@ -109,13 +109,15 @@ impl Sources {
                 has_accepted: received.has_accepted(),
                 not_ok_at: self.not_ok_at().get(name).copied(),
             };
+            let recordings = self.ledger.recordings().of(name);
             let numbers = Numbers {
                 backlog: &backlog,
                 entries: entries.get(name).cloned().unwrap_or_default(),
                 calls_in_flight: delivered.in_flight(),
                 last_event_at: received.last_event_at(),
                 times_doubted: received.doubted_times().collect(),
-                deletions_outlived: self.ledger.recordings().of(name).outlived.get(),
+                deletions_outlived: recordings.outlived.get(),
+                entries_expired: recordings.expired.get(),
                 ignored: received.ignored.get(),
                 ignored_events: received.ignored_events(),
             };

@@ -159,6 +159,9 @@ pub struct DestinationStatus {
     /// ahead of their arrival and later than the deletion.
     #[serde(default)]
     pub deletions_outlived: u64,
+    /// Members that left since the daemon started because their entries have expired.
+    #[serde(default)]
+    pub entries_expired: u64,
     /// Accepted events since the daemon started with a time that does not count, by the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub times_doubted: BTreeMap<Cow<'static, str>, u64>,
@@ -318,6 +321,7 @@ pub(super) struct Numbers<'a> {
     pub calls_in_flight: u64,
     pub last_event_at: Option<Timestamp>,
     pub deletions_outlived: u64,
+    pub entries_expired: u64,
     pub times_doubted: Vec<(Doubt, u64)>,
     pub ignored: u64,
     pub ignored_events: Vec<(String, u64)>,
@@ -350,6 +354,7 @@ impl DestinationStatus {
             parked: view.map_or(0, |view| view.parked),
             rejected: view.map_or(0, |view| view.rejected),
             deletions_outlived: numbers.deletions_outlived,
+            entries_expired: numbers.entries_expired,
             times_doubted: doubted(numbers.times_doubted),
             refused: facts.refused.iter().cloned().map(RefusedStatus::from).collect(),
             ignored: numbers.ignored,

@@ -1,6 +1,7 @@
 //! A ledger with many members of one audience, made through the ledger itself: the rows are those that
 //! the daemon would have made of the same events, in a fraction of the time.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +87,7 @@ pub fn open(directory: &Path, environment: &str) -> (EmbeddedLedger, cohortd::le
             environment: environment.to_owned(),
             repeat_window: Duration::from_secs(3600),
             reassert_after: Duration::from_secs(20),
+            expires_after: BTreeMap::new(),
         }],
     };
     EmbeddedLedger::open(settings, Arc::new(SystemClock)).expect("the ledger can be opened")

@@ -9,6 +9,7 @@
 //! * An instruction is not a nanosecond: a cache miss or a sync costs none.
 //! * The ledger has threads, which meet each other at different points: its count varies by a per cent.
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -217,6 +218,7 @@ fn open(directory: &Path) -> (EmbeddedLedger, cohortd::ledger::Writer) {
             environment: "environment".to_owned(),
             repeat_window: Duration::from_secs(3600),
             reassert_after: Duration::from_secs(20),
+            expires_after: BTreeMap::new(),
         }],
     };
     EmbeddedLedger::open(settings, Arc::new(SystemClock)).expect("the ledger can be opened")

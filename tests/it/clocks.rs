@@ -1,5 +1,6 @@
 //! A clock that was once ahead is reported, and the times it left in the ledger can be reset.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ async fn a_day_ahead(installation: &Installation) {
         environment: "nowhere".to_owned(),
         repeat_window: DAY,
         reassert_after: DAY,
+        expires_after: BTreeMap::new(),
     };
     let clock = ManualClock::at(SystemClock.now().after(DAY));
     let (ledger, writer) = EmbeddedLedger::open(settings, Arc::new(clock)).expect("it is closed");

@@ -1,6 +1,7 @@
 //! P2: the latest event time wins, whatever the order, number and time of arrivals, and LaunchDarkly ends
 //! up with it, whatever it received before.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
@@ -261,6 +262,7 @@ impl Life {
                 environment: "one".to_owned(),
                 repeat_window: DAY / 24,
                 reassert_after: Duration::from_secs(1),
+                expires_after: BTreeMap::new(),
             }],
         };
         let opened = EmbeddedLedger::open(settings, Arc::new(clock.clone()));

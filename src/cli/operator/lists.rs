@@ -129,6 +129,7 @@ fn print_audiences(
         ];
         table(out, heading, &rows)?;
     }
+    listed.iter().try_for_each(|of| print_expiry(of, out))?;
     listed.iter().try_for_each(|of| print_failing(of, out))?;
     for info in known {
         let name = &info.name;
@@ -151,6 +152,16 @@ fn print_audiences(
         }
     }
     Ok(())
+}
+
+/// Prints how long the entries of an audience last.
+fn print_expiry(Listed { destination, audience, .. }: &Listed, out: &mut impl Write) -> Result<()> {
+    let Some(after_s) = audience.expires_after_s else { return Ok(()) };
+    let id = &audience.audience;
+    writeln!(
+        out,
+        "\n{destination}, audience {id}: entries expire {after_s} s after their event time"
+    )
 }
 
 /// Prints why calls for an audience fail, and when the next attempt is due.
@@ -271,7 +282,12 @@ fn member_row(info: &MemberInfo) -> [String; 8] {
         info.audience.clone(),
         info.context_kind.clone(),
         info.context_key.clone(),
-        word(info.included).to_owned(),
+        match &info.expires_at {
+            Some(at) if info.included => format!("in until {at}"),
+            Some(at) => format!("out (expired at {at})"),
+            None if info.expired => "out (expired)".to_owned(),
+            None => word(info.included).to_owned(),
+        },
         info.event_at.clone(),
         knows,
         dash(info.told_at.as_ref()),

@@ -16,7 +16,7 @@ pub(crate) async fn the_turnover_counts_changes_once_and_repeats_never<S: Subjec
         taken.sort_by(|a, b| a.0.cmp(&b.0));
         taken
     };
-    let of = |audience, joined, left| (id(audience), Turnover { joined, left });
+    let of = |audience, joined, left| (id(audience), Turnover { joined, left, expired: 0 });
     store.record(enter("a", &["ada", "bob", "cyd"])).await;
     store.record(enter("b", &["ada"])).await;
     store.record(enter("a", &["ada", "bob"])).await;

@@ -208,6 +208,7 @@ pub(crate) fn settings(name: &DestinationName) -> DestinationSettings {
         environment: format!("https://launchdarkly.test {name}"),
         repeat_window: Duration::from_secs(3600),
         reassert_after: Duration::from_secs(600),
+        expires_after: BTreeMap::new(),
     }
 }
 

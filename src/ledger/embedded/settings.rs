@@ -1,9 +1,10 @@
 //! Settings of the embedded ledger.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::membership::DestinationName;
+use crate::membership::{AudienceKey, DestinationName};
 
 /// Settings of the embedded ledger.
 #[derive(Clone, Debug)]
@@ -51,4 +52,7 @@ pub struct DestinationSettings {
     pub repeat_window: Duration,
     /// How long after a settle the members of an earlier, unanswered call are told once more.
     pub reassert_after: Duration,
+    /// How long after its event time an entry expires, by the latest key of its audience; in an audience that
+    /// is not named here, entries do not expire.
+    pub expires_after: BTreeMap<AudienceKey, Duration>,
 }

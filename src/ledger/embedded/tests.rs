@@ -145,6 +145,7 @@ impl Bench {
             environment: self.environment.clone(),
             repeat_window: Duration::from_secs(3600),
             reassert_after: self.reassert_after,
+            expires_after: BTreeMap::new(),
         }]
     }
 

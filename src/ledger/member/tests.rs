@@ -11,6 +11,7 @@ fn at(stamp: i64) -> Moment {
         told_counts_from: Timestamp::EPOCH,
         repeat_window: WINDOW,
         unheard_through: Timestamp::EPOCH,
+        expires_after: None,
     }
 }
 
@@ -566,4 +567,83 @@ fn a_repeat_is_a_delta_that_nobody_is_told_for() {
         let overtaken = before.as_ref().is_some_and(|before| is_overtaken(before, &change));
         assert_eq!((is_repeat(before.as_ref(), &change, &next), overtaken), expected, "{case}");
     }
+}
+
+/// Entries last for 100.
+fn with_expiry(stamp: i64) -> Moment {
+    Moment { expires_after: Some(Duration::from_micros(100)), ..at(stamp) }
+}
+
+/// Whatever the order of arrival, and however often somebody looks in between: in is whoever entered last, as long as
+/// that lasts.
+#[test]
+fn where_entries_expire_the_latest_event_decides_until_it_has_expired() {
+    let rows: [(&str, &[(i64, Change)], i64, bool); 11] = [
+        ("it lasts", &[(10, enters(10))], 109, true),
+        ("it has expired", &[(10, enters(10))], 110, false),
+        ("by event time, not arrival", &[(90, enters(10))], 110, false),
+        ("it was over when it came", &[(150, enters(10))], 150, false),
+        ("renewed", &[(10, enters(10)), (60, enters(60))], 159, true),
+        ("renewed once", &[(10, enters(10)), (60, enters(60))], 160, false),
+        ("renewed late", &[(10, enters(10)), (130, enters(60))], 140, true),
+        ("an older entry renews nothing", &[(60, enters(60)), (61, enters(10))], 155, true),
+        ("what is older undoes nothing", &[(10, enters(10)), (120, enters(5))], 121, false),
+        ("an exit ends it", &[(10, enters(10)), (20, leaves(20))], 21, false),
+        ("a late exit is older", &[(60, enters(60)), (70, leaves(50))], 100, true),
+    ];
+    for (case, changes, looked_at, included) in rows {
+        for looks_between in [false, true] {
+            let mut member: Option<Member> = None;
+            let look = |member: &mut Option<Member>, stamp| {
+                let next = member.as_ref().map(|before| expire(before, &with_expiry(stamp)));
+                if let Some(Next::Write(after)) = next {
+                    *member = Some(after);
+                }
+            };
+            for (stamp, change) in changes {
+                if looks_between {
+                    look(&mut member, *stamp);
+                }
+                if let Next::Write(after) = record(member.as_ref(), change, &with_expiry(*stamp)) {
+                    member = Some(after);
+                }
+            }
+            look(&mut member, looked_at);
+            let member = member.expect("it was recorded");
+            let is_in = member.membership == Membership::In;
+            assert_eq!(is_in, included, "{case}, looked at in between: {looks_between}");
+            let is_exit = matches!(changes.last(), Some((_, last)) if last.event_at == member.event_at && last.membership == Membership::Out);
+            assert_eq!(member.is_expired, !is_in && !is_exit, "{case}: told from an exit");
+        }
+    }
+}
+
+#[test]
+fn an_entry_that_has_expired_is_told_like_an_exit_and_once() {
+    let mut story = Story::new();
+    story.record(&enters(10), 10).deliver(20);
+    let version = story.member().version;
+    assert_eq!(expire(story.member(), &with_expiry(109)), Next::Same);
+    let next = expire(story.member(), &with_expiry(110));
+    let after = story.apply(next).member().clone();
+    assert_eq!((after.event_at, after.pending_since), (Timestamp(10), Some(Timestamp(110))));
+    assert!(after.version > version, "a call that is out does not settle it");
+    assert_eq!(expire(&after, &with_expiry(111)), Next::Same);
+    let told = story.deliver(120).member().clone();
+    assert_eq!(told.told.map(|told| told.membership), Some(Membership::Out));
+    let repeat = record(Some(&told), &enters(10), &with_expiry(130));
+    assert_eq!(repeat, Next::Same, "the entry comes again");
+    assert!(is_repeat(Some(&told), &enters(10), &repeat));
+    assert_eq!(expire(&told, &at(999)), Next::Same);
+    assert_eq!(expire(story.apply(Next::Write(Member::at_rest(5))).member(), &at(999)), Next::Same);
+}
+
+#[test]
+fn who_is_deleted_is_not_taken_for_expired() {
+    let mut story = Story::new();
+    story.record(&enters(10), 10).deliver(20);
+    let next = expire(story.member(), &with_expiry(110));
+    let next = forget(story.apply(next).member(), Timestamp(60), &with_expiry(120));
+    let gone = story.apply(next).member();
+    assert!(gone.erase && !gone.is_expired && gone.event_at == Timestamp(60));
 }

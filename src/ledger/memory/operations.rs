@@ -160,6 +160,7 @@ impl Destination {
             told_at: told.map(|told| told.at),
             pending: member.pending_since.is_some(),
             parked: member.is_parked(),
+            expired: member.is_expired,
         }
     }
 }

@@ -139,6 +139,8 @@ pub(crate) struct Destination {
     /// What stands in a member for a user id that is not its context key.
     pub persons: BTreeMap<String, [u8; 16]>,
     pub deleted: BTreeMap<String, Deleted>,
+    /// Members that left because their entries have expired, not yet counted.
+    pub expired: u64,
     /// Messages whose event time depends on their arrival: since when each is remembered, and when it counts.
     pub messages: BTreeMap<MessageHash, (Timestamp, Timestamp)>,
 }
@@ -268,6 +270,7 @@ impl Destination {
             reassertions: Vec::new(),
             persons: BTreeMap::new(),
             deleted: BTreeMap::new(),
+            expired: 0,
             messages: BTreeMap::new(),
         }
     }
@@ -336,7 +339,14 @@ impl Destination {
             told_counts_from: told_counts_from.unwrap_or(Timestamp::EPOCH),
             repeat_window: self.settings.repeat_window,
             unheard_through: Timestamp::EPOCH, // a start marks who was in a call
+            expires_after: self.expires_after(audience),
         }
+    }
+
+    /// How long after its event time an entry of an audience expires.
+    fn expires_after(&self, audience: &AudienceId) -> Option<Duration> {
+        let key = &self.audiences.get(audience)?.route.audience_key;
+        self.settings.expires_after.get(key).copied()
     }
 
     /// Puts a member, if it is there, through a rule; whether that changed it.
@@ -356,6 +366,9 @@ impl Destination {
     pub fn put(&mut self, key: &Key, next: &Next) {
         let before = self.members.get(key);
         let after = next.or(before).cloned();
+        let mut turnover = Turnover::default();
+        turnover.change(before, after.as_ref());
+        self.expired += turnover.expired;
         if let Some(audience) = self.audiences.get_mut(&key.0) {
             audience.turnover.change(before, after.as_ref());
         }

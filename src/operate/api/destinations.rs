@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use http::StatusCode;
@@ -9,17 +10,23 @@ use http::StatusCode;
 use super::part::{Part, part};
 use super::wire::{
     AudienceInfo, DestinationInfo, Done, Drop, FailingInfo, Forget, ListQuery, MemberInfo,
-    MemberQuery, Nothing, Resync,
+    MemberQuery, Nothing, Resync, instant,
 };
 use super::{Api, Asked, Change, Destination, Last, MOST, Problem, audience_id, audit, limit};
 use crate::json::Json;
-use crate::ledger::{AudienceView, LedgerError};
+use crate::ledger::{AudienceView, LedgerError, MemberView};
 use crate::membership::{AudienceId, AudienceKey, DestinationName, UserId};
 
 type Answer<T> = Result<Json<T>, Problem>;
 
 fn behind(last: &str, limit: u32) -> Vec<(&'static str, String)> {
     vec![("after", last.to_owned()), ("limit", limit.to_string())]
+}
+
+/// How long after its event time an entry of an audience expires, as configured.
+fn expires_after(api: &Api, name: &DestinationName, audience_key: &str) -> Option<Duration> {
+    let configured = Arc::clone(api.destinations.get().get(name)?);
+    configured.expires_after.get(&AudienceKey::new(audience_key)?).copied()
 }
 
 /// The destinations, in the order of their names
@@ -60,7 +67,8 @@ pub(super) async fn audiences(
         failing.iter().map(|of| (of.audience.as_str(), FailingInfo::from(of))).collect();
     let info = |view: AudienceView| {
         let failing = failing.remove(view.audience.as_str());
-        AudienceInfo { failing, ..view.into() }
+        let expires_after_s = expires_after(&api, &name, &view.audience_key).map(|of| of.as_secs());
+        AudienceInfo { failing, expires_after_s, ..view.into() }
     };
     let found = api.ledger.audiences(&name).await?.into_iter().map(info).collect();
     let query = |last: &AudienceInfo, limit| behind(&last.audience, limit);
@@ -84,7 +92,13 @@ pub(super) async fn member(
     Last(key): Last,
     Asked(asked): Asked<MemberQuery>,
 ) -> Result<Part<MemberInfo>, Problem> {
-    let found = api.ledger.member(&name, &key).await?.into_iter().map(MemberInfo::from).collect();
+    let info = |view: MemberView| {
+        let entered = view.included || view.expired;
+        let after = expires_after(&api, &name, &view.audience_key).filter(|_| entered);
+        let expires_at = after.map(|after| instant(view.event_at.after(after)));
+        MemberInfo { expires_at, ..view.into() }
+    };
+    let found = api.ledger.member(&name, &key).await?.into_iter().map(info).collect();
     let query = |last: &MemberInfo, limit: u32| {
         let (audience, key) = (last.audience.clone(), last.context_key.clone());
         vec![("after_audience", audience), ("after_key", key), ("limit", limit.to_string())]

@@ -46,7 +46,7 @@ impl Audiences {
                 !minutes.is_empty()
             });
         }
-        for (audience, Turnover { joined, left }) in turnover {
+        for (audience, Turnover { joined, left, expired }) in turnover {
             if self.by_id.len() >= MOST && !self.by_id.contains_key(&audience) {
                 continue;
             }
@@ -56,8 +56,9 @@ impl Audiences {
                 Some((last, sum)) if *last >= minute => {
                     sum.joined += joined;
                     sum.left += left;
+                    sum.expired += expired;
                 }
-                _ => minutes.push_back((minute, Turnover { joined, left })),
+                _ => minutes.push_back((minute, Turnover { joined, left, expired })),
             }
         }
     }
@@ -66,7 +67,8 @@ impl Audiences {
         let last = minute(now);
         let of = |(audience, minutes): (&AudienceId, &Minutes)| {
             let mut shown = AudienceHistory { joined: vec![0; MINUTES], left: vec![0; MINUTES] };
-            for (at, Turnover { joined, left }) in minutes.iter().filter(|of| !is_over(of.0, last))
+            for (at, Turnover { joined, left, .. }) in
+                minutes.iter().filter(|of| !is_over(of.0, last))
             {
                 let ago = usize::try_from(last - at).unwrap_or(0);
                 shown.joined[MINUTES - 1 - ago] += joined;
@@ -95,7 +97,7 @@ mod tests {
     }
 
     fn one(audience: &str, joined: u64, left: u64) -> Vec<(AudienceId, Turnover)> {
-        vec![(AudienceId::new(audience).expect("not empty"), Turnover { joined, left })]
+        vec![(AudienceId::new(audience).expect("not empty"), Turnover { joined, left, expired: 0 })]
     }
 
     #[test]

@@ -149,6 +149,8 @@ catalogue! {
     OUTLIVED "deletions_outlived" Counter One ["destination"]
         "Entries that a deletion did not undo, because their event time is ahead of their arrival \
          and later than the deletion."
+    EXPIRED "entries_expired" Counter One ["destination"]
+        "Members that left because their entries have expired (mapping.audiences.KEY.expires_after_s)."
     COMMIT_ROWS "ledger_commit_rows" Histogram One []
         "Deltas, kept events, claimed and reported members in one group of the writer."
     SYNC_DURATION "ledger_sync_duration_seconds" Histogram Second []

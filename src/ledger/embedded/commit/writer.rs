@@ -143,7 +143,7 @@ impl Writer {
             let mut group = Group::default();
             let had_no_space = self.space.is_wanting();
             let now = Instant::now();
-            let mut idle_for = self.state.schedule.idle_for(now);
+            let mut idle_for = self.state.idle_for(now);
             if let Some(due) = self.state.erasure.due() {
                 idle_for = idle_for.min(due.saturating_duration_since(now));
             }
@@ -277,7 +277,7 @@ impl Writer {
         }
         self.database.begin()?;
         self.end_flush()?;
-        let is_upkeep_due = !self.only_merges && self.state.schedule.idle_for(now).is_zero();
+        let is_upkeep_due = !self.only_merges && self.state.idle_for(now).is_zero();
         let writes_all =
             rows == Rows::All || is_upkeep_due || self.space.is_full || group.needs_rows();
         let is_much = group.merges.is_some() || group.reported() >= self.shared.pace.reported_from;

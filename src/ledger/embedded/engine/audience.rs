@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::ledger::counts::Counts;
+use crate::ledger::embedded::engine::expiry::Expiry;
 use crate::ledger::embedded::ids::{AudienceRowId, DestinationIndex};
 use crate::ledger::embedded::members::Whose;
 use crate::ledger::embedded::members::in_flight::InFlight;
@@ -40,6 +41,8 @@ pub(crate) struct Audience {
     pub turnover: Turnover,
     /// Members that a courier has claimed and not reported.
     pub in_flight: InFlight,
+    /// Its entries expire, and when somebody next has to look for those that have.
+    pub expiry: Option<Expiry>,
     /// When the oldest pending member that is not in flight began to wait.
     pub waiting_since: Option<Instant>,
     /// Checksum of the stored row.
@@ -62,6 +65,7 @@ impl Audience {
             written: Counts::default(),
             turnover: Turnover::default(),
             in_flight: InFlight::default(),
+            expiry: None,
             waiting_since: None,
             saved: None,
         }

@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use rusqlite::Connection;
 
 use crate::ledger::embedded::engine::audience::Audience;
+use crate::ledger::embedded::engine::expiry::Expiry;
 use crate::ledger::embedded::engine::shared::Shared;
 use crate::ledger::embedded::ids::{AudienceIndex, AudienceRowId, DestinationIndex};
 use crate::ledger::embedded::members::in_flight::InFlight;
@@ -29,6 +30,8 @@ pub(crate) struct Audiences {
     /// By position. The position of a removed audience is reused by the next new one.
     pub list: Vec<Audience>,
     vacant: BTreeSet<AudienceIndex>,
+    /// Some audience's entries expire and it has not been swept since that was set.
+    pub has_new_expiry: bool,
     by_name: HashMap<DestinationName, DestinationIndex>,
     by_id: HashMap<(DestinationIndex, AudienceId), AudienceIndex>,
     by_row: HashMap<AudienceRowId, AudienceIndex>,
@@ -195,6 +198,21 @@ impl Audiences {
         } else {
             self[index] = audience;
         }
+        self.set_expiry(index);
+    }
+
+    /// Sets whether the entries of an audience expire: its key, or the configuration, may have changed.
+    pub fn set_expiry(&mut self, index: AudienceIndex) {
+        let audience = &self[index];
+        let Some(destination) = self.destinations.get(audience.destination.0) else {
+            return; // the position is vacant
+        };
+        let after = destination.settings.expires_after.get(&audience.route.audience_key).copied();
+        let expiry = &mut self[index].expiry;
+        if expiry.as_ref().map(Expiry::after) != after {
+            *expiry = after.map(Expiry::new);
+            self.has_new_expiry |= after.is_some();
+        }
     }
 
     /// Removes and returns an audience that has no member in flight.
@@ -277,6 +295,7 @@ impl Audiences {
                 context_kind: delta.context_kind.clone(),
                 ..(**route).clone()
             });
+            self.set_expiry(index);
         }
         Ok(Ok(index))
     }
@@ -312,6 +331,7 @@ impl Audiences {
         self.by_row.remove(&old.row);
         self.by_row.insert(row, index);
         *old = fresh;
+        self.set_expiry(index);
         Ok(())
     }
 }

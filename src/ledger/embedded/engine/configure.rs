@@ -1,6 +1,6 @@
 //! Which destinations are configured, at the start and after every change of the configuration.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -50,6 +50,7 @@ impl Audiences {
             if moved.contains(&self[index].destination) {
                 self[index].forget_tellings(stamp);
             }
+            self.set_expiry(index);
             if index.0 >= before {
                 self.adopt(db, index)?;
             }
@@ -69,6 +70,7 @@ impl Audiences {
             environment: String::new(),
             repeat_window: Duration::ZERO,
             reassert_after: Duration::ZERO,
+            expires_after: BTreeMap::new(),
         };
         let (mut destination, told_to) = Destination::load(db, settings)?;
         destination.settings.environment = told_to.unwrap_or_default();

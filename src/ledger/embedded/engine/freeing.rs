@@ -49,6 +49,7 @@ impl State {
         if let Some(of) = self.shared.published().get_mut(&route.destination) {
             of.backlog.remove(&index);
             of.count(&route.audience, turnover);
+            self.shared.count_expired(&route.destination, turnover);
         }
         self.steered.insert(destination); // wakes its courier
     }

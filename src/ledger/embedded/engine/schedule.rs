@@ -78,7 +78,12 @@ impl Schedule {
         self.more = true;
     }
 
-    /// How long the writer may sleep if no command arrives.
+    /// How long after `now` the next slice may be done.
+    pub fn next_slice_in(&self, now: Instant) -> Duration {
+        self.next_slice.saturating_duration_since(now)
+    }
+
+    /// How long the writer may sleep if no command arrives, and nothing expires.
     pub fn idle_for(&self, now: Instant) -> Duration {
         let slice = self.more.then_some(self.next_slice);
         let reassertion = self.reassertions.front().map(|(due, _)| *due);

@@ -59,6 +59,7 @@ impl Published {
             let sum = self.turnover.entry(audience.clone()).or_default();
             sum.joined += turnover.joined;
             sum.left += turnover.left;
+            sum.expired += turnover.expired;
         }
     }
 }
@@ -77,6 +78,13 @@ impl Shared {
     pub fn has_read(&self, block: u64) {
         self.log.has_read(block);
         self.kinds().has_read(block);
+    }
+
+    /// Counts the expired entries of a turnover that was committed.
+    pub fn count_expired(&self, destination: &DestinationName, turnover: Turnover) {
+        if turnover.expired > 0 {
+            self.recordings.of(destination).expired.add(turnover.expired);
+        }
     }
 
     pub fn arrival(&self) -> Timestamp {

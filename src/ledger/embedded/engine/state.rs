@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use rusqlite::Connection;
@@ -15,6 +16,7 @@ use crate::ledger::counters::Tally;
 use crate::ledger::counts::Counts;
 use crate::ledger::embedded::engine::audiences::Audiences;
 use crate::ledger::embedded::engine::erasure::Erasure;
+use crate::ledger::embedded::engine::expiry::{Expiry, Sweeps};
 use crate::ledger::embedded::engine::schedule::Schedule;
 use crate::ledger::embedded::engine::shared::{Published, Shared};
 use crate::ledger::embedded::engine::stamps::Stamps;
@@ -31,7 +33,7 @@ use crate::ledger::embedded::tables::persons::Persons;
 use crate::ledger::embedded::tables::rejected::Rejected;
 use crate::ledger::embedded::tables::walk::{Task, Walk};
 use crate::ledger::member::{Member, Moment, Next};
-use crate::membership::{ContextKey, DestinationName, Timestamp};
+use crate::membership::{ContextKey, DestinationName, Membership, Timestamp};
 
 /// Outcomes of the deltas of a transaction, by the position of their destination.
 pub(crate) type Tallies = BTreeMap<DestinationIndex, Tally>;
@@ -46,6 +48,7 @@ pub(crate) struct State {
     pub rejected: Rejected,
     pub parked: Parked,
     pub schedule: Schedule,
+    pub sweeps: Sweeps,
     pub erasure: Erasure,
     /// Rate limit of the log line about entries that a deletion left in place.
     outlived: Seldom,
@@ -87,6 +90,7 @@ impl State {
             erasure: Erasure::new(shared.pace.erase_after),
             outlived: Seldom::default(),
             schedule: Schedule::open(db, settings.tombstone_ttl, reassert_after)?,
+            sweeps: Sweeps::new(),
             members: Members::new(shared.pace.most_dirty),
             shared,
             touched: BTreeSet::new(),
@@ -115,6 +119,17 @@ impl State {
                 }
             }
         }
+    }
+
+    /// How long the writer may sleep if no command arrives.
+    pub fn idle_for(&self, now: Instant) -> Duration {
+        let regular = self.schedule.idle_for(now);
+        let sweep = match self.sweeps.due_in(self.shared.arrival()) {
+            _ if self.audiences.has_new_expiry => Duration::ZERO,
+            None => return regular,
+            Some(due) => due,
+        };
+        regular.min(sweep.max(self.schedule.next_slice_in(now)))
     }
 
     /// A fresh stamp: now, and larger than every stamp before.
@@ -147,6 +162,7 @@ impl State {
             told_counts_from: audience.told_counts_from,
             repeat_window: settings.repeat_window,
             unheard_through: audience.marks.unheard_through,
+            expires_after: audience.expiry.as_ref().map(Expiry::after),
         }
     }
 
@@ -232,6 +248,13 @@ impl State {
         if *next == Next::Delete && audience_state.counts == Counts::default() {
             self.emptied.insert(audience);
             self.schedule.wake();
+        }
+        if let Some(expiry) = &mut audience_state.expiry
+            && let Some(after) = next.or(before)
+            && after.membership == Membership::In
+        {
+            expiry.entered(after.event_at);
+            self.sweeps.by(expiry.next_sweep());
         }
         if let Some(since) = waits_since.filter(|_| !was) {
             audience_state.waiting_since.get_or_insert_with(Instant::now);
@@ -341,7 +364,9 @@ impl State {
             } else {
                 of.backlog.remove(&index);
             }
-            of.count(&audience.route.audience, std::mem::take(&mut audience.turnover));
+            let turnover = std::mem::take(&mut audience.turnover);
+            of.count(&audience.route.audience, turnover);
+            self.shared.count_expired(&destination.settings.name, turnover);
         }
         for index in std::mem::take(&mut self.steered) {
             let destination = &self.audiences[index];

@@ -4,11 +4,14 @@
 //!   unanswered call may have been applied after the answered one.
 //! * Tasks of an operator over all members of an audience ([`walks`]), and the erasing of what was dropped.
 //! * A member that left, and was told so, is forgotten after a time: until then it outranks a late, older
-//!   "enter". Rejected events, parked members and messages expire by age and number.
+//!   "enter".
+//! * Members whose entries have expired leave ([`sweep`]).
+//! * Rejected events, parked members and messages go by age and number.
 
 use tokio::time::Instant;
 
 use crate::ledger::embedded::engine::state::State;
+use crate::ledger::embedded::engine::sweep;
 use crate::ledger::embedded::engine::walks::{self, SLICE};
 use crate::ledger::embedded::tables::database::Database;
 use crate::ledger::embedded::tables::{dropped, members, persons, reassertions};
@@ -19,6 +22,7 @@ use crate::membership::ContextKey;
 pub(crate) fn step(state: &mut State, db: &Database, now: Instant) -> rusqlite::Result<()> {
     let reasserted = reassert_due(state, db, now)?;
     let walking = walks::step(state, db)?;
+    let sweeping = sweep::step(state, db)?;
     state.free_dropped(db.connection()?)?;
     let emptying = state.free_emptied(db.connection()?)?;
     let dropping = dropped::erase_slice(&mut state.rejected, db.connection()?, SLICE)?;
@@ -26,7 +30,9 @@ pub(crate) fn step(state: &mut State, db: &Database, now: Instant) -> rusqlite::
         state.erasure.note();
     }
     let purging = purge(state, db, now)?;
-    state.schedule.sliced(now, reasserted || walking || emptying || dropping || purging);
+    state
+        .schedule
+        .sliced(now, reasserted || walking || sweeping || emptying || dropping || purging);
     Ok(())
 }
 

@@ -100,6 +100,7 @@ mod tests {
             told_counts_from: Timestamp(10),
             repeat_window: Duration::from_secs(1),
             unheard_through: Timestamp::EPOCH,
+            expires_after: None,
         };
         let stays = [
             Task::Resync,

@@ -190,6 +190,7 @@ mod tests {
             told_counts_from: Timestamp::EPOCH,
             repeat_window: std::time::Duration::ZERO,
             unheard_through: Timestamp::EPOCH,
+            expires_after: None,
         };
         let Next::Write(member) = record(None, &change, &moment) else {
             panic!("the first delta is written")

@@ -54,6 +54,7 @@ const WAS_KEPT: u16 = 1 << 11;
 /// Its `pending_since` is that of the row.
 const KEEPS_SINCE: u16 = 1 << 13;
 const AHEAD: u16 = 1 << 14;
+const EXPIRED: u16 = 1 << 15;
 
 const _: () = assert!(size_of::<Option<Slot>>() == 72, "as `MEMBER_BYTES` takes it to be");
 
@@ -112,6 +113,7 @@ impl Slot {
             person,
             refused_with,
             is_ahead,
+            is_expired,
         } = *now;
         (self.event_at, self.version, self.key_rule) = (event_at, version, key_rule);
         self.told_at = told.map_or(Timestamp::EPOCH, |told| told.at);
@@ -123,7 +125,8 @@ impl Slot {
             | flag(IS_PENDING, pending_since.is_some())
             | flag(UNHEARD, unheard)
             | flag(ERASE, erase)
-            | flag(AHEAD, is_ahead);
+            | flag(AHEAD, is_ahead)
+            | flag(EXPIRED, is_expired);
         let is_rare = parked_at.is_some() || person.is_some() || refused_with.is_some();
         self.rare = is_rare.then(|| Box::new(Rare { parked_at, person, refused_with }));
     }
@@ -151,6 +154,7 @@ impl Slot {
             person: rare.and_then(|rare| rare.person),
             refused_with: rare.and_then(|rare| rare.refused_with),
             is_ahead: self.has(AHEAD),
+            is_expired: self.has(EXPIRED),
         })
     }
 
@@ -206,11 +210,11 @@ mod tests {
         // Few values, so that equal ones are frequent.
         let since = proptest::option::of((0..2_i64).prop_map(Timestamp));
         let some = (any::<bool>(), stamp(), stamp(), told, since, maybe());
-        let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+        let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
         let others = (flags, any::<u32>(), any::<Option<[u8; 16]>>(), maybe());
         (some, others).prop_map(|(some, others)| {
             let (is_in, event_at, version, told, pending_since, parked_at) = some;
-            let ((unheard, erase, is_ahead), key_rule, person, refused_with) = others;
+            let ((unheard, erase, is_ahead, is_expired), key_rule, person, refused_with) = others;
             Member {
                 membership: Membership::from_bool(is_in),
                 event_at,
@@ -224,6 +228,7 @@ mod tests {
                 person,
                 refused_with,
                 is_ahead,
+                is_expired,
             }
         })
     }

@@ -10,6 +10,7 @@ use crate::membership::{Membership, Timestamp};
 const UNHEARD: i64 = 1;
 const ERASE: i64 = 2;
 const AHEAD: i64 = 4;
+const EXPIRED: i64 = 8;
 
 /// The columns that [`from_row`] expects, in its order.
 macro_rules! columns {
@@ -148,6 +149,7 @@ fn from_row(row: &Row<'_>, audience: AudienceRowId, key: &str) -> rusqlite::Resu
         person: row.get(9)?,
         refused_with: row.get::<_, Option<i64>>(10)?.map(Timestamp),
         is_ahead: flags & AHEAD != 0,
+        is_expired: flags & EXPIRED != 0,
     };
     checksum::verify(row.get(11)?, || checksum_of(audience, key, &member), "a member")?;
     Ok(member)
@@ -177,6 +179,7 @@ fn flags_of(member: &Member) -> i64 {
     i64::from(member.unheard) * UNHEARD
         + i64::from(member.erase) * ERASE
         + i64::from(member.is_ahead) * AHEAD
+        + i64::from(member.is_expired) * EXPIRED
 }
 
 /// What must be known of a stored row to update it.

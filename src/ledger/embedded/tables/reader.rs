@@ -368,5 +368,6 @@ fn view(audience: &AudienceRow, context_key: String, member: &Member) -> MemberV
         told_at: told.map(|told| told.at),
         pending: member.pending_since.is_some(),
         parked: member.is_parked(),
+        expired: member.is_expired,
     }
 }

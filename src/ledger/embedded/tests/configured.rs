@@ -15,6 +15,7 @@ fn what_was_rolled_back_is_not_configured() {
         environment: environment.to_owned(),
         repeat_window: Duration::ZERO,
         reassert_after: Duration::ZERO,
+        expires_after: BTreeMap::new(),
     };
     let first = vec![settings(&destination(), "one")];
     let mut audiences = crate::ledger::embedded::engine::audiences::Audiences::open(

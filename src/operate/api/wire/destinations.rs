@@ -59,6 +59,9 @@ pub struct AudienceInfo {
     pub audience_key: String,
     /// The kind of its members.
     pub context_kind: String,
+    /// How long after its event time an entry expires, in seconds; absent if entries do not expire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_after_s: Option<u64>,
     /// Members that are in it.
     pub included: u64,
     /// Members that wait for delivery or are in a call.
@@ -88,6 +91,7 @@ impl From<AudienceView> for AudienceInfo {
             audience: view.audience,
             audience_key: view.audience_key,
             context_kind: view.context_kind,
+            expires_after_s: None,
             included: view.included,
             pending: view.pending,
             pending_since: view.pending_since.map(instant),

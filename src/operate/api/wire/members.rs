@@ -19,8 +19,14 @@ pub struct MemberInfo {
     pub context_key: String,
     /// Whether it should be in the segment.
     pub included: bool,
-    /// When the membership changed.
+    /// When the membership changed; of an entry that has expired, when the member entered.
     pub event_at: String,
+    /// When the entry expires, or has expired; absent if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// Whether it is out because its entry has expired.
+    #[serde(default)]
+    pub expired: bool,
     /// What LaunchDarkly was last told; absent if it was told nothing, or nothing that still counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told: Option<bool>,
@@ -42,6 +48,8 @@ impl From<MemberView> for MemberInfo {
             context_key: view.context_key,
             included: view.included,
             event_at: instant(view.event_at),
+            expires_at: None,
+            expired: view.expired,
             told: view.told,
             told_at: view.told_at.map(instant),
             pending: view.pending,
