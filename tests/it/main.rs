@@ -26,6 +26,7 @@ mod distant;
 mod durability;
 mod erased;
 mod exclusive;
+mod expiry;
 mod faults;
 mod full_disk;
 mod hand_in;
@@ -41,6 +42,7 @@ mod mapping;
 mod memory;
 mod metrics;
 mod modes;
+mod moving;
 mod needs;
 mod npm;
 mod openapi;
@@ -99,6 +101,7 @@ fn main() -> std::process::ExitCode {
         durability::tests(),
         erased::tests(),
         exclusive::tests(),
+        expiry::tests(),
         faults::tests(),
         full_disk::tests(),
         hand_in::tests(),
@@ -114,6 +117,7 @@ fn main() -> std::process::ExitCode {
         memory::tests(),
         metrics::tests(),
         modes::tests(),
+        moving::tests(),
         openapi::tests(),
         operator::tests(),
         ordering::tests(),
