@@ -156,7 +156,7 @@ async fn the_move_and_the_way_back_leave_no_gap() {
     the.types(None, "cohortd check --online");
     let cohortd = the.installation.start();
     the.types(Some(&cohortd), "cohortd pause");
-    let explained = the.types(Some(&cohortd), "cohortd explain event.json");
+    let explained = the.types(Some(&cohortd), "cohortd explain --file event.json");
     assert!(explained.contains("Vip users") && explained.contains("aud_vip_users"), "{explained}");
 
     // 2: both are connected
@@ -179,7 +179,7 @@ async fn the_move_and_the_way_back_leave_no_gap() {
     assert!(the.segments()["vip_users"].contains("bob"), "what was overtaken is applied");
     the.changes(("trial", "hal", true), false, Some(&cohortd)).await;
     the.changes(("vip_users", "cyd", false), false, Some(&cohortd)).await; // never seen before
-    the.types(Some(&cohortd), "cohortd resync");
+    the.types(Some(&cohortd), "cohortd resync --all");
     the.installation.drained().await;
     the.until_equal().await;
     let shown = the.types(Some(&cohortd), "cohortd member ada");
