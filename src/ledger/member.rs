@@ -20,6 +20,10 @@ use crate::membership::{Membership, Timestamp};
 
 /// The state of one member. Stamps come from the ledger's own clock, which never runs backwards and never
 /// shows the same time twice.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and a flag of the row"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Member {
     /// Whether it should be in the audience.

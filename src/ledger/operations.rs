@@ -109,6 +109,7 @@ impl WalkView {
 }
 
 /// A member as an operator sees it. Personal data.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, PartialEq, Eq)]
 pub struct MemberView {
     /// The audience's id.

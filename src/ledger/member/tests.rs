@@ -578,7 +578,8 @@ fn with_expiry(stamp: i64) -> Moment {
 /// that lasts.
 #[test]
 fn where_entries_expire_the_latest_event_decides_until_it_has_expired() {
-    let rows: [(&str, &[(i64, Change)], i64, bool); 11] = [
+    type Row<'a> = (&'a str, &'a [(i64, Change)], i64, bool);
+    let rows: [Row<'_>; 11] = [
         ("it lasts", &[(10, enters(10))], 109, true),
         ("it has expired", &[(10, enters(10))], 110, false),
         ("by event time, not arrival", &[(90, enters(10))], 110, false),

@@ -68,7 +68,7 @@ pub(super) async fn audiences(
     let info = |view: AudienceView| {
         let failing = failing.remove(view.audience.as_str());
         let expires_after_s = expires_after(&api, &name, &view.audience_key).map(|of| of.as_secs());
-        AudienceInfo { failing, expires_after_s, ..view.into() }
+        AudienceInfo { expires_after_s, failing, ..view.into() }
     };
     let found = api.ledger.audiences(&name).await?.into_iter().map(info).collect();
     let query = |last: &AudienceInfo, limit| behind(&last.audience, limit);

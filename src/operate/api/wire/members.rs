@@ -7,6 +7,7 @@ use super::instant;
 use crate::ledger::MemberView;
 
 /// A member. Personal.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct MemberInfo {
     /// The audience's id.
