@@ -154,9 +154,8 @@ async fn every_line_is_typed_against_a_daemon_or_listed_with_the_reason() {
     // who stays when ada is forgotten: an audience without members is gone
     let stays = identify("grace", "vip", true, 1_750_000_000_000);
     assert_eq!(cohortd.post(&stays).await.expect("an answer").0, 200);
-    let are_in = |view: &View<'_>| {
-        ["ada", "grace"].iter().all(|key| view.has(ENVIRONMENT, "aud_vip", key))
-    };
+    let are_in =
+        |view: &View<'_>| ["ada", "grace"].iter().all(|key| view.has(ENVIRONMENT, "aud_vip", key));
     launchdarkly.until(DEADLINE, are_in).await.expect("both are in");
 
     let (mut typed, mut not_typed) = (BTreeSet::new(), BTreeSet::new());
