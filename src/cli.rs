@@ -143,6 +143,8 @@ enum Command {
     Parked(operator::ParkedCommand),
     /// List, replay or discard events that could not be mapped
     Rejected(operator::RejectedCommand),
+    /// List, release or discard what the guard holds: audiences that changed too much at once
+    Guard(operator::GuardCommand),
     /// Send every member to LaunchDarkly again
     Resync(operator::ResyncCommand),
     /// Pause delivery to a destination; events are kept
@@ -221,6 +223,7 @@ pub fn main() -> ExitCode {
         Command::Member(show) => asked(async |out| show.run(file, out).await),
         Command::Parked(parked) => asked(async |out| parked.run(file, out).await),
         Command::Rejected(events) => asked(async |out| events.run(file, out).await),
+        Command::Guard(guard) => asked(async |out| guard.run(file, out).await),
         Command::Resync(resync) => asked(async |out| resync.run(file, out).await),
         Command::Pause(pause) => asked(async |out| pause.run("pause", file, out).await),
         Command::Resume(resume) => asked(async |out| resume.run("resume", file, out).await),

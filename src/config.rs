@@ -17,6 +17,7 @@ mod documented;
 mod exposure;
 mod faults;
 mod fingerprint;
+mod guard;
 mod launchdarkly;
 mod layers;
 mod ledger;

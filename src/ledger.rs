@@ -31,7 +31,7 @@
 //! │   └── directory                      names, modes, owner, free space
 //! ├── recorder  outbox  operations       the sides: for receiving, for one destination's courier, for people
 //! ├── intake  batch  error  pieces       what goes in, what comes out, why not
-//! └── member  picking  deletion  counts  counters        the rules of one member, pure, shared by every store
+//! └── member  picking  deletion  guard  counts  counters  the rules, pure, shared by every store
 //! ```
 
 mod batch;
@@ -42,6 +42,7 @@ mod counts;
 mod deletion;
 mod embedded;
 mod error;
+mod guard;
 mod intake;
 mod member;
 #[cfg(test)]
@@ -64,9 +65,10 @@ pub use embedded::{
     reset_clock, restore, restore_from, still_around,
 };
 pub use error::LedgerError;
+pub use guard::GuardLimits;
 pub use intake::{Intake, OrderedDeletion, Recorded, RejectedEvent, Unrecorded};
 pub use operations::{
-    AudienceView, DestinationView, Fact, MemberView, Operations, ParkedAfter, ParkedView,
+    AudienceView, DestinationView, Fact, HeldAudience, MemberView, Operations, ParkedAfter, ParkedView,
     RejectedView, Turnover, WalkView,
 };
 pub use outbox::{Claim, Outbox, Report};

@@ -151,6 +151,20 @@ const PAGES: &[Page] = &[
         ],
         WAITING,
     ),
+    page("guard list", &[("cohortd guard list", "what is held, and what is usual")], ASKING),
+    page(
+        "guard release",
+        &[("cohortd guard release aud_vip", "so many were meant to leave")],
+        ASKING,
+    ),
+    page(
+        "guard discard",
+        &[
+            ("cohortd guard discard --dry-run", "how many would be entered again"),
+            ("cohortd guard discard production aud_vip", "those who left are in again"),
+        ],
+        WAITING,
+    ),
     page(
         "resync",
         &[

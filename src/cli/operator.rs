@@ -1,5 +1,6 @@
 //! The operator's commands, which use the admin API of the running daemon.
 
+mod guard;
 mod lists;
 mod parked;
 mod rejected;
@@ -11,6 +12,7 @@ use std::path::Path;
 use clap::Args;
 use serde::Serialize;
 
+pub use guard::GuardCommand;
 pub(super) use lists::all_audiences;
 use lists::all_destinations;
 pub use lists::{AudiencesCommand, MemberCommand};

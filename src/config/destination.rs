@@ -1,10 +1,12 @@
 //! `[destinations.<name>]`: one LaunchDarkly environment, and who may post to it.
 
 use super::delivery::Delivery;
+use super::guard;
 use super::launchdarkly::LaunchDarklySection;
 use super::mapping::{self, Expiries};
 use super::section::Section;
 use super::segment::SegmentSection;
+use crate::ledger::GuardLimits;
 use crate::map::Mappings;
 use crate::membership::DestinationName;
 
@@ -25,6 +27,8 @@ pub struct Destination {
     pub expires_after: Expiries,
     /// How batches are made and sent.
     pub delivery: Delivery,
+    /// When the guard holds an audience.
+    pub guard: GuardLimits,
 }
 
 /// Reads every destination, sorted by name; `is_routed` tells whether a route names a destination.
@@ -97,6 +101,7 @@ fn read_one(
     let launchdarkly = LaunchDarklySection::read(section.section("launchdarkly"));
     let (mappings, expires_after) = mapping::read_all(&mut section);
     let delivery = Delivery::read(section.section("delivery"), Some(delivery));
+    let guard = guard::read(section.section("guard"));
     section.finish();
     Some(Destination {
         name: name?,
@@ -106,6 +111,7 @@ fn read_one(
         mappings,
         expires_after,
         delivery,
+        guard,
     })
 }
 

@@ -21,7 +21,7 @@ use super::{Change, Courier, Policy};
 use crate::clock::{Clock, ManualClock};
 use crate::launchdarkly::Api;
 use crate::ledger::memory::{Bounds, MemoryLedger};
-use crate::ledger::{DestinationSettings, Intake, Members, Operations, Recorder, Retention};
+use crate::ledger::{DestinationSettings, GuardLimits, Intake, Members, Operations, Recorder, Retention};
 use crate::membership::{
     AudienceId, AudienceKey, ContextKey, ContextKind, DestinationName, Membership, MembershipDelta,
     Timestamp,
@@ -318,6 +318,7 @@ pub(super) fn destinations() -> Vec<DestinationSettings> {
         repeat_window: Duration::from_secs(3600),
         reassert_after: REQUEST_TIMEOUT * 2,
         expires_after: BTreeMap::new(),
+        guard: GuardLimits::default(),
     }]
 }
 

@@ -16,6 +16,7 @@
 //! | what was told went to one environment | `destinations::what_was_told_is_forgotten_when_the_environment_changes` |
 //! | a deletion counts at its own time, finds the person, and keeps older events out | `deletions::*` |
 //! | where entries expire, they do so by event time, and a later event decides anew | `expiry::*` |
+//! | an audience that too many leave at once waits for an operator | `guard::*` |
 //! | members of an older mapping are recognisable | `operations::only_stale_members_are_retracted` |
 //! | the latest event time wins ([P2](crate::design::P2)) | `telling::the_latest_event_time_wins_and_a_tie_goes_to_the_later_arrival` |
 //! | a member is in one batch at a time ([P3](crate::design::P3)) | `claims::*` |
@@ -27,6 +28,7 @@ pub(crate) mod claims;
 pub(crate) mod deletions;
 pub(crate) mod destinations;
 pub(crate) mod expiry;
+pub(crate) mod guard;
 pub(crate) mod operations;
 pub(crate) mod silence;
 mod story;
@@ -83,6 +85,13 @@ macro_rules! contract {
             expiry::entries_expire_across_a_crash_and_a_restart,
             expiry::entries_of_other_audiences_do_not_expire,
             expiry::who_is_deleted_stays_deleted_whatever_expires,
+            guard::too_many_exits_hold_an_audience_across_a_crash_and_others_go_on,
+            guard::what_is_released_is_told_and_a_new_window_begins,
+            guard::what_is_discarded_is_taken_back_and_nobody_else_is,
+            guard::a_later_event_outranks_what_was_taken_back,
+            guard::deletions_and_a_retraction_do_not_count,
+            guard::a_small_audience_and_a_first_fill_are_not_held,
+            guard::a_request_is_judged_as_a_whole,
             operations::the_turnover_counts_changes_once_and_repeats_never,
             operations::the_counters_say_what_became_of_deltas,
             operations::parked_members_are_listed_with_launchdarklys_words_until_they_are_taken,

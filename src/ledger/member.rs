@@ -56,6 +56,8 @@ pub(crate) struct Member {
     /// It is out because its entry has expired; no event said that it left. Set only by [`record`] and
     /// [`expire`].
     pub is_expired: bool,
+    /// It was in, and an event said that it left: what an operator can take back ([`reenter`]).
+    pub has_left: bool,
 }
 
 /// What LaunchDarkly accepted, and when.
@@ -166,6 +168,7 @@ pub(crate) fn record(before: Option<&Member>, change: &Change, moment: &Moment) 
             refused_with: None,
             is_ahead: change.event_at > moment.stamp,
             is_expired,
+            has_left: false,
         });
     };
     if is_overtaken(before, change) {
@@ -184,7 +187,9 @@ pub(crate) fn record(before: Option<&Member>, change: &Change, moment: &Moment) 
     after.is_expired = is_expired;
     if flips {
         after.version = next_version(before, moment);
+        after.has_left = membership == Membership::Out;
     }
+    after.has_left &= !is_expired; // nobody is taken back into what would be over
     if after.pending_since.is_none() && must_tell(before, membership, flips, moment) {
         after.pending_since = Some(moment.stamp);
     }
@@ -344,6 +349,7 @@ pub(crate) fn expire(before: &Member, moment: &Moment) -> Next {
     let mut after = before.clone();
     after.membership = Membership::Out;
     after.is_expired = true;
+    after.has_left = false;
     after.is_ahead = false;
     after.version = next_version(before, moment);
     if after.pending_since.is_none() && must_tell(before, Membership::Out, true, moment) {
@@ -361,6 +367,7 @@ pub(crate) fn forget(before: &Member, asked_at: Timestamp, moment: &Moment) -> N
     after.is_expired = false;
     after.version = next_version(before, moment);
     after.erase = true;
+    after.has_left = false;
     after.pending_since = before.pending_since.or(Some(moment.stamp));
     Next::Write(after)
 }
@@ -374,6 +381,26 @@ pub(crate) fn retract(before: &Member, moment: &Moment) -> Next {
             && before.pending_since.is_none()
             && !before.unheard;
     if knows { Next::Delete } else { forget(before, moment.stamp, moment) }
+}
+
+/// An operator takes back an exit that an event brought since `since`, as a change at `at`: what happened later
+/// counts ([P2](crate::design::P2)).
+pub(crate) fn reenter(
+    before: &Member,
+    (since, at): (Timestamp, Timestamp),
+    moment: &Moment,
+) -> Next {
+    let has_left = before.has_left && before.membership == Membership::Out && !before.erase;
+    if !has_left || before.version < since || before.version > at {
+        return Next::Same;
+    }
+    let mut after = before.clone();
+    (after.membership, after.has_left) = (Membership::In, false);
+    after.event_at = before.event_at.max(at);
+    after.is_ahead &= after.event_at == before.event_at;
+    after.version = next_version(before, moment);
+    after.pending_since = before.pending_since.or(Some(moment.stamp));
+    Next::Write(after)
 }
 
 /// An operator gives up on a parked member: it is erased as if it had never been seen.
@@ -399,6 +426,7 @@ impl Member {
             refused_with: None,
             is_ahead: false,
             is_expired: false,
+            has_left: false,
         }
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{LedgerError, Members, Outbox, Recorder, Recordings};
+use super::guard::{Changes, Guard};
+use super::{LedgerError, Members, Outbox, Recorder, Recordings, Route};
 use crate::counting::{Distribution, PerDestination};
 use crate::membership::{AudienceId, DestinationName, Timestamp, UserId};
 
@@ -62,6 +63,51 @@ pub enum Fact {
     CommitRows(Distribution),
     /// Seconds that one commit or sync took.
     SyncDuration(Distribution),
+}
+
+/// An audience that its guard holds: too many of its members changed within a window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldAudience {
+    /// LaunchDarkly's `cohortId`.
+    pub audience: String,
+    /// Its latest key.
+    pub audience_key: String,
+    /// Since when it is held.
+    pub since: Timestamp,
+    /// When the window began.
+    pub window_since: Timestamp,
+    /// Members at the start of the window.
+    pub members: u64,
+    /// Members that left in the window, by events.
+    pub left: u64,
+    /// Members that entered in it, by events.
+    pub entered: u64,
+    /// The most members that left in a window in which it was not held.
+    pub usual: u64,
+    /// Those who left are being taken back.
+    pub is_discarding: bool,
+}
+
+impl HeldAudience {
+    pub(super) fn of(
+        route: &Route,
+        since: Timestamp,
+        guard: &Guard,
+        is_discarding: bool,
+    ) -> Self {
+        let Changes { since: window_since, members, exits, entries, .. } = guard.window();
+        Self {
+            audience: route.audience.as_str().to_owned(),
+            audience_key: route.audience_key.as_str().to_owned(),
+            since,
+            window_since,
+            members,
+            left: exits,
+            entered: entries,
+            usual: guard.usual(),
+            is_discarding,
+        }
+    }
 }
 
 /// An audience with its counts.
@@ -287,6 +333,24 @@ pub trait Operations: Recorder {
     /// Removes and erases every member of an audience (of all, if `None`), a slice at a time; returns the
     /// number of audiences. Rejected events stay.
     async fn retract(
+        &self,
+        destination: &DestinationName,
+        audience: Option<&AudienceId>,
+    ) -> Result<u64, LedgerError>;
+
+    /// The audiences of a destination that their guards hold: nothing of them is told.
+    fn held_audiences(&self, destination: &DestinationName) -> Vec<HeldAudience>;
+
+    /// Tells what has happened to a held audience (to all, if `None`); returns how many were held.
+    async fn release_held(
+        &self,
+        destination: &DestinationName,
+        audience: Option<&AudienceId>,
+    ) -> Result<u64, LedgerError>;
+
+    /// Enters the members again that left a held audience (all, if `None`) in its window, a slice at a time, as a
+    /// change of now; then it is no longer held. Returns how many were held.
+    async fn discard_held(
         &self,
         destination: &DestinationName,
         audience: Option<&AudienceId>,

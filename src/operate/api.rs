@@ -9,6 +9,7 @@
 mod access;
 mod destinations;
 mod events;
+mod guard;
 mod history;
 pub mod openapi;
 mod parked;
@@ -102,6 +103,9 @@ pub(super) fn routes() -> Routes<Arc<Api>> {
         destinations::resume,
         destinations::forget,
         destinations::drop_rows,
+        guard::list,
+        guard::release,
+        guard::discard,
         events::explain,
         events::take,
         parked::list,

@@ -16,7 +16,7 @@ mod exposition;
 use super::configuration::Reload;
 use super::sources::Sources;
 use super::status::DestinationStatus;
-use super::verdict::{self, DestinationState};
+use super::verdict::{self, ConcernKind, DestinationState};
 use crate::counting::Distribution;
 use crate::deliver::Delivered;
 use crate::ledger::{Fact, LedgerError, Recordings};
@@ -203,7 +203,10 @@ impl Families {
         for state in DestinationState::ALL {
             self.gauge(&catalogue::STATE, [name, state.word()], flag(of.state == state));
         }
-        for (kind, count) in verdict::counts(&of.concerns) {
+        let counts = verdict::counts(&of.concerns);
+        let guarded = counts.get(&ConcernKind::Guard).copied().unwrap_or_default();
+        self.gauge(&catalogue::GUARD_HELD, [name], float(guarded));
+        for (kind, count) in counts {
             self.gauge(&catalogue::CONCERNS, [name, kind.word()], float(count));
         }
         self.gauge(&catalogue::PENDING, [name], float(of.pending));

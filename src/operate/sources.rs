@@ -99,6 +99,7 @@ impl Sources {
                 started_at: self.started_at,
                 view: view_of(&views, name),
                 held: held.as_ref(),
+                guarded: &self.ledger.held_audiences(name),
                 paused_since: self.ledger.outbox(name).paused_since(),
                 latest: &delivered.latest(),
                 failing: &delivered.failing_audiences(),

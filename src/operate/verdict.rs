@@ -26,7 +26,7 @@ pub use concerns::{Concern, ConcernKind};
 
 use super::api::wire::instant;
 use crate::deliver::{FailingAudience, Held, Latest};
-use crate::ledger::DestinationView;
+use crate::ledger::{DestinationView, HeldAudience};
 use crate::manual::Place;
 use crate::membership::Timestamp;
 use crate::receive::{RefusedPath, SinceChange};
@@ -58,7 +58,8 @@ pub enum DestinationState {
     /// An operator has paused its delivery, or the configuration has disabled it.
     #[serde(rename = "paused")]
     Paused,
-    /// Delivery is held: events are kept, and LaunchDarkly is probed until the fault is fixed.
+    /// Delivery is held: events are kept, and LaunchDarkly is probed until the fault is fixed. Or the guard holds
+    /// an audience.
     #[serde(rename = "held")]
     Held,
 }
@@ -122,6 +123,8 @@ pub(super) struct Facts<'a> {
     /// `None` while the ledger has no rows of it.
     pub view: Option<&'a DestinationView>,
     pub held: Option<&'a Held>,
+    /// The audiences that their guards hold.
+    pub guarded: &'a [HeldAudience],
     pub paused_since: Option<Timestamp>,
     pub latest: &'a Latest,
     pub failing: &'a [FailingAudience],
@@ -159,11 +162,13 @@ impl Verdict {
         facts.of_ledger(&mut add);
         facts.stopped(&mut add);
         // while delivery is stopped, that is why members wait
+        facts.guarded(&mut add);
         let is_stopped = facts.is_disabled || facts.paused_since.is_some() || facts.held.is_some();
         if !is_stopped {
             facts.failing(&mut add);
         }
-        if !is_stopped && waits.is_late() {
+        // nor is it said of those who may wait for an operator
+        if !is_stopped && facts.guarded.is_empty() && waits.is_late() {
             let is_failing = facts.failing.iter().any(|of| facts.is_told_of(of));
             let (why, remedy) = waits.words(facts.pending(), is_failing, facts.has_no_space);
             add(ConcernKind::Late, facts.pending(), waits.since, why, remedy);
@@ -180,7 +185,7 @@ impl Verdict {
             DestinationState::Waiting => Some(facts.started_at),
             DestinationState::Ok => facts.latest.well_since.max(facts.not_ok_at),
             DestinationState::Paused => first(&[ConcernKind::Disabled, ConcernKind::Paused]),
-            DestinationState::Held => first(&[ConcernKind::Held]),
+            DestinationState::Held => first(&[ConcernKind::Held, ConcernKind::Guard]),
             DestinationState::Behind => first(&[ConcernKind::AudienceFailing, ConcernKind::Late]),
             DestinationState::CatchingUp => first(&[ConcernKind::Late]),
             DestinationState::Attention => first(&ConcernKind::ALL),
@@ -257,6 +262,8 @@ impl Facts<'_> {
             DestinationState::Held
         } else if self.is_disabled || self.paused_since.is_some() {
             DestinationState::Paused
+        } else if !self.guarded.is_empty() {
+            DestinationState::Held
         } else if waits.is_stuck || waits.waited > BEHIND_AFTER {
             DestinationState::Behind
         } else if ConcernKind::ALL.into_iter().any(|kind| kind != ConcernKind::Late && wrong(kind))
@@ -309,6 +316,20 @@ mod tests {
         }
     }
 
+    fn guarded() -> HeldAudience {
+        HeldAudience {
+            audience: "aud_1".to_owned(),
+            audience_key: "vip".to_owned(),
+            since: ago(40),
+            window_since: ago(50),
+            members: 2000,
+            left: 1001,
+            entered: 2,
+            usual: 7,
+            is_discarding: false,
+        }
+    }
+
     fn failing(failures: u64, since: u64) -> FailingAudience {
         FailingAudience {
             audience: AudienceId::new("aud_1").expect("not empty"),
@@ -348,6 +369,8 @@ mod tests {
     struct Odd {
         untouched: bool,
         held: bool,
+        /// Audiences that their guards hold.
+        guarded: usize,
         paused: bool,
         pending_for: Option<u64>,
         failing: Option<(u64, u64)>,
@@ -372,6 +395,7 @@ mod tests {
             Self {
                 untouched: false,
                 held: false,
+                guarded: 0,
                 paused: false,
                 pending_for: None,
                 failing: None,
@@ -413,6 +437,7 @@ mod tests {
             ..Latest::default()
         };
         let held = odd.held.then(held);
+        let guarded = vec![guarded(); odd.guarded];
         let failing: Vec<_> =
             odd.failing.map(|(count, since)| failing(count, since)).into_iter().collect();
         let refused: Vec<_> = odd.refused.map(refused).into_iter().collect();
@@ -425,6 +450,7 @@ mod tests {
             started_at: ago(odd.started),
             view: Some(&view),
             held: held.as_ref(),
+            guarded: &guarded,
             paused_since: odd.paused.then(|| ago(30)),
             latest: &latest,
             failing: &failing,
@@ -449,11 +475,27 @@ mod tests {
     type Row = (&'static str, fn(&mut Odd), DestinationState, Option<u64>, &'static [ConcernKind]);
 
     /// Case, differences, state, its age in seconds, concerns.
-    const TABLE: [Row; 33] = {
+    const TABLE: [Row; 37] = {
         use ConcernKind as Is;
         use DestinationState::{Attention, Behind, CatchingUp, Held, Ok, Paused, Waiting};
         [
             ("nothing waits", |_| {}, Ok, Some(500), &[]),
+            ("a guard", |odd| odd.guarded = 1, Held, Some(40), &[Is::Guard]),
+            ("twelve guards", |odd| odd.guarded = 12, Held, Some(40), &[Is::Guard; 11]),
+            (
+                "a guard, and members wait",
+                |odd| (odd.guarded, odd.pending_for) = (1, Some(4000)),
+                Held,
+                Some(40),
+                &[Is::Guard],
+            ),
+            (
+                "paused, with a guard",
+                |odd| (odd.guarded, odd.paused) = (1, true),
+                Paused,
+                Some(30),
+                &[Is::Paused, Is::Guard],
+            ),
             ("a full disk", |odd| odd.full_disk = true, Attention, None, &[Is::NoSpace]),
             ("the clock", |odd| odd.clock_ahead = 301, Attention, None, &[Is::ClockAhead]),
             (

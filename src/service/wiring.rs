@@ -92,6 +92,7 @@ pub(super) fn destinations(config: &Config) -> Vec<DestinationSettings> {
         repeat_window: destination.delivery.repeat_window,
         reassert_after: destination.delivery.request_timeout * REASSERT_AFTER_TIMEOUTS,
         expires_after: destination.expires_after.clone(),
+        guard: destination.guard,
     };
     config.destinations.iter().map(of).collect()
 }

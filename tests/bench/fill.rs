@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cohortd::clock::SystemClock;
-use cohortd::ledger::{DestinationSettings, EmbeddedLedger, Intake, Recorder, Retention, Settings};
+use cohortd::ledger::{DestinationSettings, GuardLimits, EmbeddedLedger, Intake, Recorder, Retention, Settings};
 use cohortd::map::Mapping;
 use cohortd::membership::{ContextKey, MembershipDelta, Timestamp, UserId};
 use cohortd::sandbox::{Backfill, Sample};
@@ -88,6 +88,7 @@ pub fn open(directory: &Path, environment: &str) -> (EmbeddedLedger, cohortd::le
             repeat_window: Duration::from_secs(3600),
             reassert_after: Duration::from_secs(20),
             expires_after: BTreeMap::new(),
+            guard: GuardLimits::default(),
         }],
     };
     EmbeddedLedger::open(settings, Arc::new(SystemClock)).expect("the ledger can be opened")

@@ -19,7 +19,7 @@ use std::time::Duration;
 use cohortd::clock::SystemClock;
 use cohortd::json::exact::Exact;
 use cohortd::launchdarkly::wire::encode;
-use cohortd::ledger::{DestinationSettings, EmbeddedLedger, Intake, Recorder, Retention, Settings};
+use cohortd::ledger::{DestinationSettings, GuardLimits, EmbeddedLedger, Intake, Recorder, Retention, Settings};
 use cohortd::map::{Mapping, Mappings, Outcome, Subscription};
 use cohortd::membership::{
     AudienceId, AudienceKey, ContextKey, ContextKind, DestinationName, Membership, MembershipDelta,
@@ -219,6 +219,7 @@ fn open(directory: &Path) -> (EmbeddedLedger, cohortd::ledger::Writer) {
             repeat_window: Duration::from_secs(3600),
             reassert_after: Duration::from_secs(20),
             expires_after: BTreeMap::new(),
+            guard: GuardLimits::default(),
         }],
     };
     EmbeddedLedger::open(settings, Arc::new(SystemClock)).expect("the ledger can be opened")

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cohortd::clock::{Clock, ManualClock, SystemClock};
-use cohortd::ledger::{DestinationSettings, EmbeddedLedger, Retention, Settings};
+use cohortd::ledger::{DestinationSettings, GuardLimits, EmbeddedLedger, Retention, Settings};
 use cohortd::membership::DestinationName;
 use cohortd::sandbox::View;
 use serde_json::json;
@@ -35,6 +35,7 @@ async fn a_day_ahead(installation: &Installation) {
         repeat_window: DAY,
         reassert_after: DAY,
         expires_after: BTreeMap::new(),
+        guard: GuardLimits::default(),
     };
     let clock = ManualClock::at(SystemClock.now().after(DAY));
     let (ledger, writer) = EmbeddedLedger::open(settings, Arc::new(clock)).expect("it is closed");

@@ -29,6 +29,7 @@ mod exclusive;
 mod expiry;
 mod faults;
 mod full_disk;
+mod guard;
 mod hand_in;
 mod harness;
 mod hostile_json;
@@ -104,6 +105,7 @@ fn main() -> std::process::ExitCode {
         expiry::tests(),
         faults::tests(),
         full_disk::tests(),
+        guard::tests(),
         hand_in::tests(),
         hostile_json::tests(),
         http2::tests(),

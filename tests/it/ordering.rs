@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use cohortd::clock::{Clock, ManualClock, SystemClock};
-use cohortd::ledger::{DestinationSettings, EmbeddedLedger, Intake, Recorder, Retention, Settings};
+use cohortd::ledger::{DestinationSettings, GuardLimits, EmbeddedLedger, Intake, Recorder, Retention, Settings};
 use cohortd::map::{Mapping, Mappings, Outcome};
 use cohortd::membership::Timestamp;
 use cohortd::sandbox::{Apply, Fault, Keep, StandIn, View};
@@ -263,6 +263,7 @@ impl Life {
                 repeat_window: DAY / 24,
                 reassert_after: Duration::from_secs(1),
                 expires_after: BTreeMap::new(),
+                guard: GuardLimits::default(),
             }],
         };
         let opened = EmbeddedLedger::open(settings, Arc::new(clock.clone()));

@@ -13,7 +13,7 @@ use crate::cli::asking::Asking;
 use crate::cli::daemon::{Answer, Daemon, Silent};
 use crate::cli::table::table;
 use crate::operate::api::wire::{
-    AudienceInfo, DestinationInfo, ListQuery, MemberInfo, MemberQuery,
+    AudienceInfo, DestinationInfo, GuardInfo, ListQuery, MemberInfo, MemberQuery,
 };
 
 /// Items on a page.
@@ -57,6 +57,13 @@ pub(in crate::cli) async fn all_audiences(
     let mut known = all_parts(daemon, &path, page_after(None), after).await?;
     known.sort_by(|one, other| one.audience_key.cmp(&other.audience_key));
     Ok(known)
+}
+
+/// The audiences of a destination that the guard holds.
+pub(super) async fn all_held(daemon: &Daemon, destination: &str) -> Told<Vec<GuardInfo>> {
+    let path = of(destination, &["guard"]);
+    let after = |last: &GuardInfo| page_after(Some(&last.audience));
+    all_parts(daemon, &path, page_after(None), after).await
 }
 
 /// Lists audiences.

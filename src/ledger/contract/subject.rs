@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::clock::ManualClock;
 use crate::ledger::memory::Bounds;
 use crate::ledger::{
-    Batch, Claim, DestinationSettings, DestinationView, Intake, Measure, MemberView, Members,
+    Batch, Claim, DestinationSettings, DestinationView, GuardLimits, Intake, Measure, MemberView, Members,
     Operations, OrderedDeletion, ParkReason, ParkedAfter, ParkedView, Recorded, Recorder,
     RejectedEvent, Report, Retention, Room, Unheard,
 };
@@ -209,6 +209,7 @@ pub(crate) fn settings(name: &DestinationName) -> DestinationSettings {
         repeat_window: Duration::from_secs(3600),
         reassert_after: Duration::from_secs(600),
         expires_after: BTreeMap::new(),
+        guard: GuardLimits::default(),
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod deletions;
 pub(crate) mod erasure;
 pub(crate) mod expiry;
 pub(crate) mod freeing;
+pub(crate) mod guarding;
 pub(crate) mod kinds;
 pub(crate) mod operated;
 pub(crate) mod pace;

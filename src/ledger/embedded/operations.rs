@@ -8,12 +8,13 @@ use async_trait::async_trait;
 use crate::counting::PerDestination;
 use crate::ledger::embedded::EmbeddedLedger;
 use crate::ledger::embedded::commit::command::{Asked, Command};
+use crate::ledger::embedded::engine::guarding::Decision;
 use crate::ledger::embedded::engine::operated::Operation;
 use crate::ledger::embedded::tables::counted::Counted;
 use crate::ledger::embedded::tables::walk::Task;
 use crate::ledger::embedded::tables::{checksum, reader};
 use crate::ledger::{
-    AudienceView, DestinationView, Fact, Intake, LedgerError, MemberView, Members, Operations,
+    AudienceView, DestinationView, Fact, HeldAudience, Intake, LedgerError, MemberView, Members, Operations,
     Outbox, ParkedAfter, ParkedView, Recorder, Recordings, RejectedView, Turnover,
 };
 use crate::membership::{AudienceId, DestinationName, UserId};
@@ -236,6 +237,32 @@ impl Operations for EmbeddedLedger {
     ) -> Result<u64, LedgerError> {
         let (destination, audience) = (destination.clone(), audience.cloned());
         self.operate(Operation::Retract { destination, audience }).await
+    }
+
+    fn held_audiences(&self, destination: &DestinationName) -> Vec<HeldAudience> {
+        let published = self.shared.published();
+        let held = published.get(destination).map(|of| of.held.values().cloned().collect());
+        held.unwrap_or_default()
+    }
+
+    async fn release_held(
+        &self,
+        destination: &DestinationName,
+        audience: Option<&AudienceId>,
+    ) -> Result<u64, LedgerError> {
+        let (destination, audience) = (destination.clone(), audience.cloned());
+        let decision = Decision::Release;
+        self.operate(Operation::Guard { destination, audience, decision }).await
+    }
+
+    async fn discard_held(
+        &self,
+        destination: &DestinationName,
+        audience: Option<&AudienceId>,
+    ) -> Result<u64, LedgerError> {
+        let (destination, audience) = (destination.clone(), audience.cloned());
+        let decision = Decision::Discard;
+        self.operate(Operation::Guard { destination, audience, decision }).await
     }
 
     async fn erase(

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::ledger::GuardLimits;
 use crate::membership::{AudienceKey, DestinationName};
 
 /// Settings of the embedded ledger.
@@ -55,4 +56,6 @@ pub struct DestinationSettings {
     /// How long after its event time an entry expires, by the latest key of its audience; in an audience that
     /// is not named here, entries do not expire.
     pub expires_after: BTreeMap<AudienceKey, Duration>,
+    /// From when on the guard holds an audience.
+    pub guard: GuardLimits,
 }

@@ -12,7 +12,7 @@ use crate::ledger::embedded::engine::pace::Pace;
 use crate::ledger::embedded::settings::{DestinationSettings, Retention, Settings};
 use crate::ledger::embedded::tables::{connections, members, soundness};
 use crate::ledger::{
-    Batch, Claim, ClaimedMember, DestinationView, Measure, MemberView, Members, Operations,
+    Batch, Claim, ClaimedMember, DestinationView, GuardLimits, Measure, MemberView, Members, Operations,
     OrderedDeletion, ParkReason, ParkedAfter, ParkedView, RejectedEvent, Report, Room, Unheard,
 };
 use crate::membership::{
@@ -146,6 +146,7 @@ impl Bench {
             repeat_window: Duration::from_secs(3600),
             reassert_after: self.reassert_after,
             expires_after: BTreeMap::new(),
+            guard: GuardLimits::default(),
         }]
     }
 

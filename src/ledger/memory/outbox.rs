@@ -71,7 +71,8 @@ impl Outbox for MemoryOutbox {
 impl Destination {
     fn backlog(&self) -> Vec<Backlog> {
         let mut backlog: Vec<Backlog> = Vec::new();
-        for (key, since) in self.waiting.iter().filter(|(key, _)| !self.claimed.contains(*key)) {
+        let is_shown = |key: &Key| !self.claimed.contains(key) && !self.is_held(&key.0);
+        for (key, since) in self.waiting.iter().filter(|(key, _)| is_shown(key)) {
             match backlog.last_mut().filter(|of| of.audience == key.0) {
                 Some(of) => {
                     of.waiting += 1;
@@ -102,6 +103,9 @@ impl Destination {
 
     fn claim_longest(&mut self, audience: &AudienceId, room: Room) -> Option<Batch> {
         let route = Arc::clone(&self.audiences.get(audience)?.route);
+        if self.is_held(audience) {
+            return None;
+        }
         let mut picking = Picking::new(room, &route);
         for (_, key, member) in self.waiting_in(audience) {
             if picking.offer(&key.1, member) == Picked::Enough {
@@ -122,7 +126,7 @@ impl Destination {
     ) -> Option<Batch> {
         let key = (audience.clone(), context_key.clone());
         let route = Arc::clone(&self.audiences.get(audience)?.route);
-        if self.claimed.contains(&key) {
+        if self.claimed.contains(&key) || self.is_held(audience) {
             return None;
         }
         self.put_through(stamps, &key, member::reassert);
@@ -141,6 +145,7 @@ impl Destination {
                 && member.pending_since.is_none()
                 && member.parked_at.is_none()
                 && !self.claimed.contains(*key)
+                && !self.is_held(&key.0)
         });
         let (audience, context_key) = told?.0.clone();
         self.claim_again(stamps, &audience, &context_key)

@@ -58,6 +58,7 @@ impl State {
                 tally.outlived += destination.delete(stamps, rejected, deletion, arrival);
             }
         }
+        destination.judge(stamps);
         recordings.of(&name).count(tally);
         recorded
     }
@@ -90,9 +91,12 @@ impl Destination {
         };
         let key = (delta.audience, delta.context_key);
         let before = self.members.get(&key);
-        let next = member::record(before, &change, &self.moment(stamps, &key.0));
+        let moment = self.moment(stamps, &key.0);
+        let next = member::record(before, &change, &moment);
         tally.add(before, &change, &next);
+        let was_in = before.is_some_and(|before| before.membership == Membership::In);
         self.put(&key, &next);
+        self.count_flip(&key, was_in, moment.stamp);
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 mod destinations;
 mod events;
 mod failing;
+mod guard;
 mod members;
 mod parked;
 mod progress;
@@ -17,6 +18,7 @@ use crate::membership::Timestamp;
 pub use destinations::{AudienceInfo, DestinationInfo, Drop, ListQuery, Resync, WalkInfo};
 pub use events::{EventAccount, RejectedOf};
 pub use failing::{FailingInfo, said};
+pub use guard::{GuardInfo, Held};
 pub use members::{Forget, MemberInfo, MemberQuery};
 pub use parked::{ParkedChange, ParkedInfo, ParkedPage, ParkedQuery};
 pub use progress::{ProgressItem, ProgressList, Work};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Facts;
-use crate::ledger::DestinationView;
+use crate::ledger::{DestinationView, HeldAudience};
 use crate::manual::Place;
 use crate::map::Reason;
 use crate::membership::Timestamp;
@@ -40,6 +40,8 @@ pub enum ConcernKind {
     Paused,
     /// The destination is held: nothing is taken until somebody fixes the fault.
     Held,
+    /// The guard holds an audience: too many members changed at once.
+    Guard,
     /// Calls of an audience are not taken.
     AudienceFailing,
     /// Members have waited longer than they should.
@@ -60,12 +62,13 @@ pub enum ConcernKind {
 
 impl ConcernKind {
     /// Every kind, so that metrics can show zeros.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::NoSpace,
         Self::ClockAhead,
         Self::Disabled,
         Self::Paused,
         Self::Held,
+        Self::Guard,
         Self::AudienceFailing,
         Self::Late,
         Self::Refused,
@@ -85,6 +88,7 @@ impl ConcernKind {
             Self::Disabled => "disabled",
             Self::Paused => "paused",
             Self::Held => "held",
+            Self::Guard => "guard",
             Self::AudienceFailing => "audience_failing",
             Self::Late => "late",
             Self::Refused => "refused",
@@ -104,6 +108,7 @@ impl ConcernKind {
             Self::ClockAhead => "the-clock-of-the-ledger-is-ahead",
             Self::Disabled | Self::Paused => "the-delivery-is-paused",
             Self::Held => "the-state-is-held",
+            Self::Guard => "the-guard-holds-an-audience",
             Self::AudienceFailing => "one-audience-fails",
             Self::Late => "the-state-is-behind",
             Self::Refused => "requests-are-refused",
@@ -198,6 +203,37 @@ impl Facts<'_> {
             let why = "an operator has paused delivery; events are kept".to_owned();
             let remedy = format!("cohortd resume {name} resumes it");
             add(ConcernKind::Paused, 1, Some(since), why, remedy);
+        }
+    }
+
+    pub(super) fn guarded(
+        &self,
+        add: &mut impl FnMut(ConcernKind, u64, Option<Timestamp>, String, String),
+    ) {
+        let name = self.name;
+        for of in self.guarded.iter().take(MOST_NAMED) {
+            let HeldAudience { audience, members, left, entered, usual, window_since, .. } = of;
+            let why = format!(
+                "the guard holds audience {audience}: of {members} members {left} left and {entered} \
+                 entered since {}; usually at most {usual} leave in that time; events are kept, and \
+                 LaunchDarkly is told nothing of it",
+                instant(*window_since)
+            );
+            let remedy = if of.is_discarding {
+                "those who left are being entered again; it is released after that".to_owned()
+            } else {
+                format!(
+                    "if that is right, cohortd guard release {name} {audience}; if not, stop its cause \
+                     and cohortd guard discard {name} {audience} enters those who left again"
+                )
+            };
+            add(ConcernKind::Guard, 1, Some(of.since), why, remedy);
+        }
+        let others = self.guarded.len().saturating_sub(MOST_NAMED) as u64;
+        if others > 0 {
+            let why = format!("the guard holds {others} more audiences");
+            let remedy = format!("cohortd guard list {name} shows each");
+            add(ConcernKind::Guard, others, None, why, remedy);
         }
     }
 

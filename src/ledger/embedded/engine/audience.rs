@@ -10,9 +10,10 @@ use crate::ledger::embedded::ids::{AudienceRowId, DestinationIndex};
 use crate::ledger::embedded::members::Whose;
 use crate::ledger::embedded::members::in_flight::InFlight;
 use crate::ledger::embedded::tables::audiences::AudienceRow;
-use crate::ledger::embedded::tables::walk::Walk;
+use crate::ledger::embedded::tables::walk::{Task, Walk};
 use crate::ledger::embedded::watermarks::ClaimMarks;
-use crate::ledger::{Backlog, Route, Turnover};
+use crate::ledger::guard::Guard;
+use crate::ledger::{Backlog, HeldAudience, Route, Turnover};
 use crate::membership::{AudienceId, AudienceKey, ContextKind, Timestamp};
 
 /// An audience of a destination.
@@ -35,6 +36,9 @@ pub(crate) struct Audience {
     /// A task over all its members that is under way, done a slice at a time.
     pub walk: Option<Walk>,
     pub counts: Counts,
+    /// Unlike `counts` it is written as it is: after a kill, changes from the log may be counted twice, and never
+    /// too few.
+    pub guard: Guard,
     /// Counts of the members' rows, which lag behind `counts` while members are dirty.
     pub written: Counts,
     /// Members that joined and left since this was last published.
@@ -62,6 +66,7 @@ impl Audience {
             marks: ClaimMarks::NONE,
             walk: None,
             counts: Counts::default(),
+            guard: Guard::default(),
             written: Counts::default(),
             turnover: Turnover::default(),
             in_flight: InFlight::default(),
@@ -91,14 +96,22 @@ impl Audience {
         self.counts.pending.saturating_sub(self.in_flight.len() as u64)
     }
 
-    /// Its backlog as couriers see it, if there is anything to claim.
+    /// Its backlog as couriers see it, if there is anything to claim: not while it is held.
     pub fn backlog(&self, long_ago: Instant) -> Option<Backlog> {
-        (self.waiting() > 0).then(|| Backlog {
+        (self.waiting() > 0 && !self.guard.is_held()).then(|| Backlog {
             audience: self.route.audience.clone(),
             waiting: self.waiting(),
             waiting_since: self.waiting_since.unwrap_or(long_ago),
             acknowledged: self.acknowledged,
         })
+    }
+
+    /// Its guard as people see it, if it is held.
+    pub fn held(&self) -> Option<HeldAudience> {
+        let held_since = self.guard.held_since()?;
+        let task = self.walk.as_ref().map(|walk| &walk.task);
+        let is_discarding = matches!(task, Some(Task::Reenter { .. }));
+        Some(HeldAudience::of(&self.route, held_since, &self.guard, is_discarding))
     }
 
     /// Forgets what was told, because LaunchDarkly's side is another or lost it: starts to tell every member
@@ -121,6 +134,7 @@ impl Audience {
             unheard_through: self.marks.unheard_through,
             walk: self.walk.clone(),
             counts: self.written,
+            guard: self.guard,
             stored: self.saved,
         };
         let checksum = row.checksum();
@@ -130,7 +144,7 @@ impl Audience {
 
     /// Reads an audience from its row; `destination` is an index.
     pub fn of_row(row: AudienceRow, destination: DestinationIndex) -> Self {
-        let AudienceRow { id, route, walk, counts, stored, .. } = row;
+        let AudienceRow { id, route, walk, counts, guard, stored, .. } = row;
         Self {
             is_new: false,
             acknowledged: row.acknowledged,
@@ -138,6 +152,7 @@ impl Audience {
             marks: ClaimMarks::stored(row.claimed_through, row.unheard_through),
             walk,
             counts,
+            guard,
             written: counts,
             saved: stored,
             ..Self::new(id, destination, route)

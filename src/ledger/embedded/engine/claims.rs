@@ -57,6 +57,9 @@ fn claim_longest(
         return Ok(None);
     };
     let known = &state.audiences[index];
+    if known.guard.is_held() {
+        return Ok(None);
+    }
     let mut picking = Picking::new(room, &known.route);
     let mut through = Timestamp::EPOCH;
     let mut left_since: Option<Timestamp> = None;
@@ -123,7 +126,7 @@ fn claim_again(
     let known = &state.audiences[index];
     let route = Arc::clone(&known.route);
     let place = state.place(index, context_key.as_str());
-    if known.in_flight.contains(context_key) {
+    if known.in_flight.contains(context_key) || known.guard.is_held() {
         return Ok(None);
     }
     let before = state.load(db, index, (context_key.as_str(), place))?;
@@ -166,7 +169,7 @@ fn claim_told(
             Some((audience, key)) if route.audience == *audience => key.as_str(),
             _ => "",
         };
-        if !known.acknowledged {
+        if !known.acknowledged || known.guard.is_held() {
             continue;
         }
         let near = members::walk_in(db.connection()?, row, behind, NEAR)?;

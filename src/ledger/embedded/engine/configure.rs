@@ -10,6 +10,7 @@ use crate::ledger::embedded::ids::DestinationIndex;
 use crate::ledger::embedded::members::in_flight::InFlight;
 use crate::ledger::embedded::settings::DestinationSettings;
 use crate::ledger::embedded::tables::destinations::Destination;
+use crate::ledger::GuardLimits;
 use crate::membership::{DestinationName, Timestamp};
 
 /// The settings of each destination by position, and whether it is configured.
@@ -71,6 +72,7 @@ impl Audiences {
             repeat_window: Duration::ZERO,
             reassert_after: Duration::ZERO,
             expires_after: BTreeMap::new(),
+            guard: GuardLimits::default(),
         };
         let (mut destination, told_to) = Destination::load(db, settings)?;
         destination.settings.environment = told_to.unwrap_or_default();

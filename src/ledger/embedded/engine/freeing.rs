@@ -48,6 +48,7 @@ impl State {
         self.emptied.remove(&index);
         if let Some(of) = self.shared.published().get_mut(&route.destination) {
             of.backlog.remove(&index);
+            of.held.remove(&index);
             of.count(&route.audience, turnover);
             self.shared.count_expired(&route.destination, turnover);
         }

@@ -1,5 +1,6 @@
 //! Operator commands: rare, so each is simple rather than fast.
 
+use crate::ledger::embedded::engine::guarding::Decision;
 use crate::ledger::embedded::engine::state::State;
 use crate::ledger::embedded::ids::{AudienceIndex, DestinationIndex};
 use crate::ledger::embedded::tables::database::Database;
@@ -19,6 +20,7 @@ pub(crate) enum Operation {
     StopResync { destination: DestinationName, audience: Option<AudienceId> },
     Retract { destination: DestinationName, audience: Option<AudienceId> },
     Drop { destination: DestinationName, audience: Option<AudienceId> },
+    Guard { destination: DestinationName, audience: Option<AudienceId>, decision: Decision },
     Pause { destination: DestinationName, paused: bool },
     LeaveNote(String),
 }
@@ -27,7 +29,10 @@ impl Operation {
     /// Whether it has the same effect if it is applied before events that were accepted earlier and wait in
     /// the log.
     pub fn may_overtake(&self) -> bool {
-        !matches!(self, Self::Walk { .. } | Self::Retract { .. } | Self::Drop { .. })
+        !matches!(
+            self,
+            Self::Walk { .. } | Self::Retract { .. } | Self::Drop { .. } | Self::Guard { .. }
+        )
     }
 
     /// About how many rows it touches.
@@ -81,9 +86,22 @@ pub(crate) fn apply(
         Operation::Retract { destination, audience } => {
             each_configured(state, destination, audience.as_ref(), |state, audience| {
                 let through = state.stamp();
+                state.decide(audience, Decision::Release); // who asks for it has looked
                 state.start_walk(audience, Task::Retract { through });
                 Ok(())
             })
+        }
+        Operation::Guard { destination, audience, decision } => {
+            if let Some(retracting) = being_retracted(state, destination, audience.as_ref()) {
+                return Ok(Err(LedgerError::Retracting(retracting)));
+            }
+            let mut decided = 0;
+            let done =
+                each_configured(state, destination, audience.as_ref(), |state, audience| {
+                    decided += u64::from(state.decide(audience, *decision));
+                    Ok(())
+                })?;
+            Ok(done.map(|_| decided))
         }
         Operation::Drop { destination, audience } => {
             drop_rows(state, db, destination, audience.as_ref())

@@ -100,6 +100,7 @@ pub(crate) fn record(
             record_together(state, db, run, settled_through, tallies)?;
         }
     }
+    state.judge();
     Ok(())
 }
 
@@ -271,6 +272,7 @@ fn outcome(
         let now = after.as_ref().or(before);
         let next = member::record(now, &change, &moment);
         tally.add(now, &change, &next);
+        state.count_flip(*audience, now, &next, moment.stamp);
         if let Next::Write(next) = next {
             after = Some(next);
         }

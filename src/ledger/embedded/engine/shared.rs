@@ -13,7 +13,7 @@ use crate::ledger::embedded::engine::kinds::Kinds;
 use crate::ledger::embedded::engine::pace::Pace;
 use crate::ledger::embedded::ids::AudienceIndex;
 use crate::ledger::embedded::wal::Log;
-use crate::ledger::{Backlog, Recordings, Turnover};
+use crate::ledger::{Backlog, HeldAudience, Recordings, Turnover};
 use crate::membership::{AudienceId, DestinationName, Timestamp};
 
 /// State shared by the ledger's threads and its handles.
@@ -46,6 +46,7 @@ pub(crate) struct Shared {
 pub(crate) struct Published {
     pub configured: bool,
     pub backlog: BTreeMap<AudienceIndex, Backlog>,
+    pub held: BTreeMap<AudienceIndex, HeldAudience>,
     pub paused_since: Option<Timestamp>,
     pub news: watch::Receiver<()>,
     /// Since it was last taken.

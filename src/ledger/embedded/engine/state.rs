@@ -66,6 +66,8 @@ pub(crate) struct State {
     pub dropped: BTreeSet<AudienceRowId>,
     /// Audiences whose last member was erased.
     pub(super) emptied: BTreeSet<AudienceIndex>,
+    /// Audiences of which members entered or left by events, to be judged when their group is recorded.
+    pub(super) flipped: BTreeSet<AudienceIndex>,
 }
 
 impl State {
@@ -99,6 +101,7 @@ impl State {
             steered: BTreeSet::new(),
             dropped: BTreeSet::new(),
             emptied: BTreeSet::new(),
+            flipped: BTreeSet::new(),
         };
         state.show_destinations();
         state.publish();
@@ -290,8 +293,12 @@ impl State {
     pub fn start_walk(&mut self, audience: AudienceIndex, task: Task) {
         let stamp = self.stamp();
         let state = &mut self.audiences[audience];
+        let mut task = task;
         if task == Task::Resync {
             state.told_counts_from = stamp;
+            // Whoever is to be taken back is told again in any case, and the others by every walk.
+            let before = state.walk.take().map(|walk| walk.task);
+            task = before.filter(|before| matches!(before, Task::Reenter { .. })).unwrap_or(task);
         }
         state.walk = Some(Walk::of(task, stamp, state.counts.included));
         self.touch(audience);
@@ -327,6 +334,7 @@ impl State {
             let fresh = || Published {
                 configured: true,
                 backlog: BTreeMap::new(),
+                held: BTreeMap::new(),
                 paused_since: None,
                 turnover: HashMap::new(),
                 news: destination.news.subscribe(),
@@ -364,6 +372,10 @@ impl State {
             } else {
                 of.backlog.remove(&index);
             }
+            match audience.held() {
+                Some(held) => of.held.insert(index, held),
+                None => of.held.remove(&index),
+            };
             let turnover = std::mem::take(&mut audience.turnover);
             of.count(&audience.route.audience, turnover);
             self.shared.count_expired(&destination.settings.name, turnover);
@@ -397,7 +409,11 @@ impl State {
         self.touched.clear();
         self.unsaved.clear();
         self.must_commit = false;
-        self.shared.published().values_mut().for_each(|of| of.backlog.clear());
+        self.shared.published().values_mut().for_each(|of| {
+            of.backlog.clear();
+            of.held.clear();
+        });
+        self.flipped.clear();
         self.touch_all();
         Ok(())
     }

@@ -42,7 +42,9 @@ fn advance(
 ) -> rusqlite::Result<usize> {
     let known = &state.audiences[audience];
     let Some(mut walk) = known.walk.clone() else { return Ok(0) };
-    if known.counts.pending >= AHEAD {
+    let takes_back = matches!(walk.task, Task::Reenter { .. });
+    // While a held audience is taken back, nobody is told, so it is no use to wait for that.
+    if known.counts.pending >= AHEAD && !takes_back {
         return Ok(0);
     }
     let slice = members::walk_in(db.connection()?, known.row, &walk.after, limit)?;
@@ -57,7 +59,11 @@ fn advance(
         walk.after = key;
         walk.visited += 1;
     }
-    state.audiences[audience].walk = (rows == limit).then_some(walk);
+    let is_over = rows < limit;
+    state.audiences[audience].walk = (!is_over).then_some(walk);
+    if is_over && takes_back {
+        state.taken_back(audience);
+    }
     state.touch(audience);
     Ok(rows)
 }
@@ -65,8 +71,13 @@ fn advance(
 /// What a walk does to a member. A member that stays is told again if what was told does not count, whatever
 /// the task: the walk may have replaced a resync.
 fn next(task: &Task, before: &Member, moment: &Moment) -> Next {
+    if let Task::Reenter { since, at } = task
+        && let Next::Write(after) = member::reenter(before, (*since, *at), moment)
+    {
+        return Next::Write(after);
+    }
     let goes = match task {
-        Task::Resync => false,
+        Task::Resync | Task::Reenter { .. } => false,
         Task::Retract { through } => before.version <= *through,
         Task::RetractStale { current } => !current.contains(&before.key_rule),
     };

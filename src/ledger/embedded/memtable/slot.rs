@@ -51,6 +51,7 @@ const UNHEARD: u16 = 1 << 9;
 const ERASE: u16 = 1 << 10;
 /// A flush has already left it to the next one once.
 const WAS_KEPT: u16 = 1 << 11;
+const HAS_LEFT: u16 = 1 << 12;
 /// Its `pending_since` is that of the row.
 const KEEPS_SINCE: u16 = 1 << 13;
 const AHEAD: u16 = 1 << 14;
@@ -114,6 +115,7 @@ impl Slot {
             refused_with,
             is_ahead,
             is_expired,
+            has_left,
         } = *now;
         (self.event_at, self.version, self.key_rule) = (event_at, version, key_rule);
         self.told_at = told.map_or(Timestamp::EPOCH, |told| told.at);
@@ -126,7 +128,8 @@ impl Slot {
             | flag(UNHEARD, unheard)
             | flag(ERASE, erase)
             | flag(AHEAD, is_ahead)
-            | flag(EXPIRED, is_expired);
+            | flag(EXPIRED, is_expired)
+            | flag(HAS_LEFT, has_left);
         let is_rare = parked_at.is_some() || person.is_some() || refused_with.is_some();
         self.rare = is_rare.then(|| Box::new(Rare { parked_at, person, refused_with }));
     }
@@ -155,6 +158,7 @@ impl Slot {
             refused_with: rare.and_then(|rare| rare.refused_with),
             is_ahead: self.has(AHEAD),
             is_expired: self.has(EXPIRED),
+            has_left: self.has(HAS_LEFT),
         })
     }
 
@@ -210,11 +214,12 @@ mod tests {
         // Few values, so that equal ones are frequent.
         let since = proptest::option::of((0..2_i64).prop_map(Timestamp));
         let some = (any::<bool>(), stamp(), stamp(), told, since, maybe());
-        let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+        let flags = any::<(bool, bool, bool, bool, bool)>();
         let others = (flags, any::<u32>(), any::<Option<[u8; 16]>>(), maybe());
         (some, others).prop_map(|(some, others)| {
             let (is_in, event_at, version, told, pending_since, parked_at) = some;
-            let ((unheard, erase, is_ahead, is_expired), key_rule, person, refused_with) = others;
+            let ((unheard, erase, is_ahead, is_expired, has_left), key_rule, person, refused_with) =
+                others;
             Member {
                 membership: Membership::from_bool(is_in),
                 event_at,
@@ -229,6 +234,7 @@ mod tests {
                 refused_with,
                 is_ahead,
                 is_expired,
+                has_left,
             }
         })
     }

@@ -9,6 +9,7 @@ use crate::ledger::counts::Counts;
 use crate::ledger::embedded::ids::{AudienceRowId, DestinationRowId};
 use crate::ledger::embedded::tables::checksum::{self, Checksum};
 use crate::ledger::embedded::tables::walk::Walk;
+use crate::ledger::guard::Guard;
 use crate::membership::{AudienceId, AudienceKey, ContextKind, DestinationName, Timestamp};
 
 /// The row of an audience.
@@ -22,6 +23,7 @@ pub(crate) struct AudienceRow {
     pub unheard_through: Timestamp,
     pub walk: Option<Walk>,
     pub counts: Counts,
+    pub guard: Guard,
     /// Checksum of the stored row; `None` if it has none or is new.
     pub stored: Option<u32>,
 }
@@ -37,7 +39,7 @@ impl AudienceRow {
             "UPDATE audience SET audience_key = ?2, context_kind = ?3, acknowledged = ?4,
                  told_counts_from = ?5, claimed_through = ?6, unheard_through = ?7,
                  walk_after = ?8, walk = ?9, included = ?10, pending = ?11, parked = ?12,
-                 checksum = ?13
+                 checksum = ?13, guard = ?14
              WHERE id = ?1",
         )?
         .execute(params![
@@ -54,8 +56,14 @@ impl AudienceRow {
             self.counts.pending,
             self.counts.parked,
             self.checksum(),
+            self.guard_text(),
         ])?;
         Ok(())
+    }
+
+    /// What is stored of its guard; a guard that has counted nothing leaves the row as earlier versions wrote it.
+    fn guard_text(&self) -> Option<String> {
+        (self.guard != Guard::default()).then(|| self.guard.to_string())
     }
 
     pub fn checksum(&self) -> u32 {
@@ -73,7 +81,11 @@ impl AudienceRow {
             .number(self.unheard_through.0)
             .text(&walk.map(Walk::to_string).unwrap_or_default())
             .text(walk.map_or("", |walk| &walk.after));
-        counts.into_iter().fold(&mut sum, Checksum::number).finish()
+        counts.into_iter().fold(&mut sum, Checksum::number);
+        if let Some(guard) = self.guard_text() {
+            sum.text(&guard);
+        }
+        sum.finish()
     }
 
     /// Decodes and verifies a row of [`COLUMNS`].
@@ -85,6 +97,7 @@ impl AudienceRow {
             context_kind: stored(ContextKind::new(&row.get::<_, String>(3)?))?,
         };
         let walk: Option<String> = row.get(9)?;
+        let guard: Option<String> = row.get(14)?;
         let read = Self {
             id: row.get(0)?,
             route: Arc::new(route),
@@ -97,6 +110,7 @@ impl AudienceRow {
                 None => None,
             },
             counts: Counts { included: row.get(10)?, pending: row.get(11)?, parked: row.get(12)? },
+            guard: guard.map_or(Ok(Guard::default()), |guard| stored(Guard::parse(&guard)))?,
             stored: row.get(13)?,
         };
         checksum::verify(read.stored, || read.checksum(), "an audience")?;
@@ -107,7 +121,8 @@ impl AudienceRow {
 /// The columns that [`AudienceRow::read`] expects, in its order.
 pub(crate) const COLUMNS: &str =
     "id, audience_id, audience_key, context_kind, acknowledged, told_counts_from, claimed_through,
-     unheard_through, walk_after, walk, included, pending, parked, checksum";
+     unheard_through, walk_after, walk, included, pending, parked, checksum,
+     guard";
 
 /// Inserts a row for a new audience and returns its id.
 pub(crate) fn insert(

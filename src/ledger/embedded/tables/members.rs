@@ -11,6 +11,7 @@ const UNHEARD: i64 = 1;
 const ERASE: i64 = 2;
 const AHEAD: i64 = 4;
 const EXPIRED: i64 = 8;
+const HAS_LEFT: i64 = 16;
 
 /// The columns that [`from_row`] expects, in its order.
 macro_rules! columns {
@@ -150,6 +151,7 @@ fn from_row(row: &Row<'_>, audience: AudienceRowId, key: &str) -> rusqlite::Resu
         refused_with: row.get::<_, Option<i64>>(10)?.map(Timestamp),
         is_ahead: flags & AHEAD != 0,
         is_expired: flags & EXPIRED != 0,
+        has_left: flags & HAS_LEFT != 0,
     };
     checksum::verify(row.get(11)?, || checksum_of(audience, key, &member), "a member")?;
     Ok(member)
@@ -180,6 +182,7 @@ fn flags_of(member: &Member) -> i64 {
         + i64::from(member.erase) * ERASE
         + i64::from(member.is_ahead) * AHEAD
         + i64::from(member.is_expired) * EXPIRED
+        + i64::from(member.has_left) * HAS_LEFT
 }
 
 /// What must be known of a stored row to update it.

@@ -60,8 +60,11 @@ CREATE TABLE message (
     checksum INTEGER
 ) STRICT;
 ",
-    // A member may be out because its entry has expired: a flag that an earlier version takes for damage.
-    "",
+    // The guard of an audience. A member may be out because its entry has expired, or because an event said so, which
+    // an operator can take back: flags that an earlier version takes for damage.
+    "
+ALTER TABLE audience ADD COLUMN guard TEXT;
+",
 ];
 
 /// Migrates a ledger of version `found` to [`VERSION`].

@@ -42,6 +42,7 @@ CREATE TABLE audience (
     pending INTEGER NOT NULL DEFAULT 0,
     parked INTEGER NOT NULL DEFAULT 0,
     checksum INTEGER,
+    guard TEXT,
     UNIQUE (destination, audience_id)
 ) STRICT;
 

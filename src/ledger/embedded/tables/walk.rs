@@ -14,6 +14,8 @@ pub(crate) enum Task {
     Retract { through: Timestamp },
     /// The member is removed and erased, unless one of these rules chose its context key.
     RetractStale { current: Vec<u32> },
+    /// Who left by an event in this time is in again; until it is done the audience is held.
+    Reenter { since: Timestamp, at: Timestamp },
 }
 
 impl Task {
@@ -23,6 +25,7 @@ impl Task {
             Self::Resync => "resync",
             Self::Retract { .. } => "retract",
             Self::RetractStale { .. } => "retract_stale",
+            Self::Reenter { .. } => "reenter",
         }
     }
 }
@@ -54,6 +57,10 @@ impl Walk {
             "retract_stale" => Task::RetractStale {
                 current: words.map(str::parse).collect::<Result<_, _>>().ok()?,
             },
+            "reenter" => {
+                let mut stamp = || Some(Timestamp(words.next()?.parse().ok()?));
+                Task::Reenter { since: stamp()?, at: stamp()? }
+            }
             _ => return None,
         };
         let mut numbers = progress.split(' ').map(str::parse);
@@ -70,6 +77,7 @@ impl fmt::Display for Walk {
         match &self.task {
             Task::Resync => {}
             Task::Retract { through } => write!(f, " {}", through.0)?,
+            Task::Reenter { since, at } => write!(f, " {} {}", since.0, at.0)?,
             Task::RetractStale { current } => {
                 current.iter().try_for_each(|rule| write!(f, " {rule}"))?;
             }
@@ -89,6 +97,7 @@ mod tests {
             Task::Retract { through: Timestamp(17) },
             Task::RetractStale { current: vec![] },
             Task::RetractStale { current: vec![1, 4_000_000_000] },
+            Task::Reenter { since: Timestamp(3), at: Timestamp(9) },
         ];
         for task in tasks {
             let after = "ada".to_owned();
@@ -101,6 +110,7 @@ mod tests {
             "resynk;0 0 0",
             "retract;0 0 0",
             "retract x;0 0 0",
+            "reenter 1;0 0 0",
             "retract_stale x;0 0 0",
             "resync;1 -1 0",
         ] {

@@ -16,6 +16,7 @@ fn what_was_rolled_back_is_not_configured() {
         repeat_window: Duration::ZERO,
         reassert_after: Duration::ZERO,
         expires_after: BTreeMap::new(),
+        guard: GuardLimits::default(),
     };
     let first = vec![settings(&destination(), "one")];
     let mut audiences = crate::ledger::embedded::engine::audiences::Audiences::open(

@@ -103,7 +103,8 @@ async fn a_walk_that_the_second_version_began_goes_on() {
     db.execute("UPDATE audience SET walk = 'resync', walk_after = '', checksum = ?1", [sum])
         .expect("it can be written");
     db.execute_batch(
-        "ALTER TABLE forgotten DROP COLUMN seen_at;
+        "ALTER TABLE audience DROP COLUMN guard;
+         ALTER TABLE forgotten DROP COLUMN seen_at;
          ALTER TABLE rejected DROP COLUMN event_at;
          DROP TABLE message;",
     )
