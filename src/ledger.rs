@@ -68,8 +68,8 @@ pub use error::LedgerError;
 pub use guard::GuardLimits;
 pub use intake::{Intake, OrderedDeletion, Recorded, RejectedEvent, Unrecorded};
 pub use operations::{
-    AudienceView, DestinationView, Fact, HeldAudience, MemberView, Operations, ParkedAfter, ParkedView,
-    RejectedView, Turnover, WalkView,
+    AudienceView, DestinationView, Fact, HeldAudience, MemberView, Operations, ParkedAfter,
+    ParkedView, RejectedView, Turnover, WalkView,
 };
 pub use outbox::{Claim, Outbox, Report};
 pub use recorder::Recorder;

@@ -21,7 +21,9 @@ use super::{Change, Courier, Policy};
 use crate::clock::{Clock, ManualClock};
 use crate::launchdarkly::Api;
 use crate::ledger::memory::{Bounds, MemoryLedger};
-use crate::ledger::{DestinationSettings, GuardLimits, Intake, Members, Operations, Recorder, Retention};
+use crate::ledger::{
+    DestinationSettings, GuardLimits, Intake, Members, Operations, Recorder, Retention,
+};
 use crate::membership::{
     AudienceId, AudienceKey, ContextKey, ContextKind, DestinationName, Membership, MembershipDelta,
     Timestamp,

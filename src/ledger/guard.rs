@@ -293,7 +293,8 @@ mod tests {
 
     #[test]
     fn what_is_further_apart_than_the_window_is_not_added_up_and_what_is_within_half_of_it_is() {
-        for (gap, is_held) in [(1, true), (1799, true), (1800, true), (3600, false), (90_000, false)]
+        for (gap, is_held) in
+            [(1, true), (1799, true), (1800, true), (3600, false), (90_000, false)]
         {
             let mut audience = Audience::of(100_000);
             assert_eq!(audience.change(Membership::Out, 30_000, 0), 30_000);

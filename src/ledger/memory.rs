@@ -6,6 +6,7 @@
 //! durable store may tell others once more too: it marks claims ahead.
 
 mod beside;
+mod guarding;
 mod operations;
 mod outbox;
 mod recording;

@@ -89,12 +89,7 @@ pub struct HeldAudience {
 }
 
 impl HeldAudience {
-    pub(super) fn of(
-        route: &Route,
-        since: Timestamp,
-        guard: &Guard,
-        is_discarding: bool,
-    ) -> Self {
+    pub(super) fn of(route: &Route, since: Timestamp, guard: &Guard, is_discarding: bool) -> Self {
         let Changes { since: window_since, members, exits, entries, .. } = guard.window();
         Self {
             audience: route.audience.as_str().to_owned(),

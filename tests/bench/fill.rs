@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cohortd::clock::SystemClock;
-use cohortd::ledger::{DestinationSettings, GuardLimits, EmbeddedLedger, Intake, Recorder, Retention, Settings};
+use cohortd::ledger::{
+    DestinationSettings, EmbeddedLedger, GuardLimits, Intake, Recorder, Retention, Settings,
+};
 use cohortd::map::Mapping;
 use cohortd::membership::{ContextKey, MembershipDelta, Timestamp, UserId};
 use cohortd::sandbox::{Backfill, Sample};

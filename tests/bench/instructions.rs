@@ -19,7 +19,9 @@ use std::time::Duration;
 use cohortd::clock::SystemClock;
 use cohortd::json::exact::Exact;
 use cohortd::launchdarkly::wire::encode;
-use cohortd::ledger::{DestinationSettings, GuardLimits, EmbeddedLedger, Intake, Recorder, Retention, Settings};
+use cohortd::ledger::{
+    DestinationSettings, EmbeddedLedger, GuardLimits, Intake, Recorder, Retention, Settings,
+};
 use cohortd::map::{Mapping, Mappings, Outcome, Subscription};
 use cohortd::membership::{
     AudienceId, AudienceKey, ContextKey, ContextKind, DestinationName, Membership, MembershipDelta,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cohortd::clock::{Clock, ManualClock, SystemClock};
-use cohortd::ledger::{DestinationSettings, GuardLimits, EmbeddedLedger, Retention, Settings};
+use cohortd::ledger::{DestinationSettings, EmbeddedLedger, GuardLimits, Retention, Settings};
 use cohortd::membership::DestinationName;
 use cohortd::sandbox::View;
 use serde_json::json;

@@ -64,7 +64,9 @@ async fn an_audience_that_is_emptied_within_a_minute_is_told_of_its_share_and_no
     let left = MEMBERS - told(&launchdarkly);
     note!("of {MEMBERS} exits LaunchDarkly was told of {left}");
     assert!(left <= SHARE, "{left}");
-    cohortd.logged("the guard holds an audience").await;
+    let message = "the guard holds an audience: more of its members changed than usual; cohortd guard release or \
+                   cohortd guard discard decides";
+    cohortd.logged(message).await;
 
     // Neither a restart nor a kill lets more pass, while others go on.
     cohortd.kill();

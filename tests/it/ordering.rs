@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use cohortd::clock::{Clock, ManualClock, SystemClock};
-use cohortd::ledger::{DestinationSettings, GuardLimits, EmbeddedLedger, Intake, Recorder, Retention, Settings};
+use cohortd::ledger::{
+    DestinationSettings, EmbeddedLedger, GuardLimits, Intake, Recorder, Retention, Settings,
+};
 use cohortd::map::{Mapping, Mappings, Outcome};
 use cohortd::membership::Timestamp;
 use cohortd::sandbox::{Apply, Fault, Keep, StandIn, View};

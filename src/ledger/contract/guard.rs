@@ -22,8 +22,7 @@ async fn guarded<S: Subject>() -> S {
 /// The same with an audience that everybody was told of long ago.
 async fn filled<S: Subject>() -> S {
     let store = guarded::<S>().await;
-    let people: Vec<_> =
-        (0..PEOPLE).map(|number| delta("a", &person(number), true, 1)).collect();
+    let people: Vec<_> = (0..PEOPLE).map(|number| delta("a", &person(number), true, 1)).collect();
     store.record(people).await;
     assert_eq!(store.drain(&production()).await.len(), PEOPLE);
     store.clock().advance(Duration::from_secs(7200));
@@ -65,7 +64,9 @@ pub(crate) async fn too_many_exits_hold_an_audience_across_a_crash_and_others_go
     for is_again in [false, true] {
         assert!(store.claim("a", 99).await.is_none(), "nobody is told, {is_again}");
         let told = store.drain(&production()).await;
-        assert_eq!(told.len(), usize::from(!is_again), "another audience goes on");
+        // A kill may lose that it was told, and it is told again.
+        let expected = is_again || told.len() == 1;
+        assert!(expected && told.keys().all(|(of, _)| of == "b"), "another audience goes on");
         if is_again {
             break;
         }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::clock::ManualClock;
 use crate::ledger::memory::Bounds;
 use crate::ledger::{
-    Batch, Claim, DestinationSettings, DestinationView, GuardLimits, Intake, Measure, MemberView, Members,
-    Operations, OrderedDeletion, ParkReason, ParkedAfter, ParkedView, Recorded, Recorder,
+    Batch, Claim, DestinationSettings, DestinationView, GuardLimits, Intake, Measure, MemberView,
+    Members, Operations, OrderedDeletion, ParkReason, ParkedAfter, ParkedView, Recorded, Recorder,
     RejectedEvent, Report, Retention, Room, Unheard,
 };
 use crate::membership::{

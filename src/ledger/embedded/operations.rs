@@ -14,8 +14,8 @@ use crate::ledger::embedded::tables::counted::Counted;
 use crate::ledger::embedded::tables::walk::Task;
 use crate::ledger::embedded::tables::{checksum, reader};
 use crate::ledger::{
-    AudienceView, DestinationView, Fact, HeldAudience, Intake, LedgerError, MemberView, Members, Operations,
-    Outbox, ParkedAfter, ParkedView, Recorder, Recordings, RejectedView, Turnover,
+    AudienceView, DestinationView, Fact, HeldAudience, Intake, LedgerError, MemberView, Members,
+    Operations, Outbox, ParkedAfter, ParkedView, Recorder, Recordings, RejectedView, Turnover,
 };
 use crate::membership::{AudienceId, DestinationName, UserId};
 

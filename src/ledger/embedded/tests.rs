@@ -12,8 +12,9 @@ use crate::ledger::embedded::engine::pace::Pace;
 use crate::ledger::embedded::settings::{DestinationSettings, Retention, Settings};
 use crate::ledger::embedded::tables::{connections, members, soundness};
 use crate::ledger::{
-    Batch, Claim, ClaimedMember, DestinationView, GuardLimits, Measure, MemberView, Members, Operations,
-    OrderedDeletion, ParkReason, ParkedAfter, ParkedView, RejectedEvent, Report, Room, Unheard,
+    Batch, Claim, ClaimedMember, DestinationView, GuardLimits, Measure, MemberView, Members,
+    Operations, OrderedDeletion, ParkReason, ParkedAfter, ParkedView, RejectedEvent, Report, Room,
+    Unheard,
 };
 use crate::membership::{
     AudienceId, AudienceKey, ContextKey, ContextKind, Deletion, Membership, MembershipDelta, UserId,

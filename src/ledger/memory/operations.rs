@@ -10,8 +10,9 @@ use crate::ledger::member::{self, Member};
 use crate::ledger::memory::MemoryLedger;
 use crate::ledger::memory::state::{Audience, Destination, Kept, Key, Stamps, State};
 use crate::ledger::{
-    AudienceView, DestinationView, Fact, HeldAudience, Intake, LedgerError, MemberView, Members, Operations,
-    Outbox, ParkReason, ParkedAfter, ParkedView, Recorder, Recordings, RejectedView, Turnover,
+    AudienceView, DestinationView, Fact, HeldAudience, Intake, LedgerError, MemberView, Members,
+    Operations, Outbox, ParkReason, ParkedAfter, ParkedView, Recorder, Recordings, RejectedView,
+    Turnover,
 };
 use crate::membership::{AudienceId, DestinationName, Timestamp, UserId};
 
@@ -25,7 +26,7 @@ impl State {
     }
 
     /// Does something to an audience of a configured destination, or to all of them; how many these are.
-    fn each(
+    pub fn each(
         &mut self,
         name: &DestinationName,
         only: Option<&AudienceId>,
@@ -175,19 +176,6 @@ impl MemoryLedger {
 }
 
 impl MemoryLedger {
-    /// Does what an operator has decided on held audiences; how many were held.
-    fn decide(
-        &self,
-        destination: &DestinationName,
-        only: Option<&AudienceId>,
-        decided: impl Fn(&mut Destination, &mut Stamps, &AudienceId),
-    ) -> Result<u64, LedgerError> {
-        let held = self.held_audiences(destination);
-        let concerns = |of: &HeldAudience| only.is_none_or(|only| only.as_str() == of.audience);
-        let count = held.iter().filter(|of| concerns(of)).count() as u64;
-        self.shared.change(|state| state.each(destination, only, decided)).map(|_| count)
-    }
-
     fn rejected_page(
         &self,
         after: i64,
@@ -403,13 +391,7 @@ impl Operations for MemoryLedger {
     }
 
     fn held_audiences(&self, destination: &DestinationName) -> Vec<HeldAudience> {
-        let state = self.shared.state();
-        let of = state.destinations.get(destination).filter(|of| of.is_known);
-        let audiences = of.into_iter().flat_map(|of| of.audiences.values());
-        let held = |of: &Audience| {
-            Some(HeldAudience::of(&of.route, of.guard.held_since()?, &of.guard, false))
-        };
-        audiences.filter_map(held).collect()
+        self.held(destination)
     }
 
     async fn release_held(

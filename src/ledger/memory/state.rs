@@ -15,9 +15,7 @@ use crate::ledger::member::{self, Member, Moment, Next};
 use crate::ledger::{
     DestinationSettings, LedgerError, ParkReason, RejectedView, Retention, Route, Turnover,
 };
-use crate::membership::{
-    AudienceId, ContextKey, DestinationName, Membership, MessageHash, Timestamp,
-};
+use crate::membership::{AudienceId, ContextKey, DestinationName, MessageHash, Timestamp};
 
 /// A member of a destination.
 pub(crate) type Key = (AudienceId, ContextKey);
@@ -388,55 +386,6 @@ impl Destination {
             self.members.remove(key);
             self.words.remove(key);
         }
-    }
-
-    pub fn is_held(&self, audience: &AudienceId) -> bool {
-        self.audiences.get(audience).is_some_and(|of| of.guard.is_held())
-    }
-
-    /// Counts what an event has made of a member that was in or not.
-    pub fn count_flip(&mut self, key: &Key, was_in: bool, at: Timestamp) {
-        let is_in =
-            self.members.get(key).is_some_and(|member| member.membership == Membership::In);
-        if was_in == is_in {
-            return;
-        }
-        let now = self.counts(Some(&key.0)).included;
-        let before = if is_in { now - 1 } else { now + 1 };
-        let limits = self.settings.guard;
-        if let Some(audience) = self.audiences.get_mut(&key.0) {
-            audience.guard.count(Membership::from_bool(is_in), at, &limits, || before);
-        }
-    }
-
-    /// Judges every audience, when a request is recorded.
-    pub fn judge(&mut self, stamps: &mut Stamps) {
-        for audience in self.audiences.values_mut() {
-            audience.guard.judge(stamps.arrival(), &self.settings.guard);
-        }
-    }
-
-    /// What has happened to the audience is told, if it is held.
-    pub fn release_held(&mut self, stamps: &mut Stamps, id: &AudienceId) {
-        let members = self.counts(Some(id)).included;
-        if let Some(audience) = self.audiences.get_mut(id).filter(|of| of.guard.is_held()) {
-            audience.guard.release(stamps.fresh(), members);
-        }
-    }
-
-    /// Whoever left the audience in the window is in again, if it is held.
-    pub fn discard_held(&mut self, stamps: &mut Stamps, id: &AudienceId) {
-        if !self.is_held(id) {
-            return;
-        }
-        let at = stamps.fresh();
-        let since = self.audiences.get_mut(id).map(|of| of.guard.discard()).unwrap_or(at);
-        for key in self.keys_of(id) {
-            self.put_through(stamps, &key, |before, moment| {
-                member::reenter(before, (since, at), moment)
-            });
-        }
-        self.release_held(stamps, id);
     }
 
     /// Erases an audience. What is in a call stays known to be, and keeps the place of the audience until it is over.

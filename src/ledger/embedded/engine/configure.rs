@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use crate::ledger::GuardLimits;
 use crate::ledger::embedded::engine::audiences::Audiences;
 use crate::ledger::embedded::ids::DestinationIndex;
 use crate::ledger::embedded::members::in_flight::InFlight;
 use crate::ledger::embedded::settings::DestinationSettings;
 use crate::ledger::embedded::tables::destinations::Destination;
-use crate::ledger::GuardLimits;
 use crate::membership::{DestinationName, Timestamp};
 
 /// The settings of each destination by position, and whether it is configured.

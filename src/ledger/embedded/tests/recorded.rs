@@ -9,7 +9,8 @@ use crate::ledger::embedded::tests::journaled::{self, Busy};
 const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ledgers");
 
 /// Every version of the tables and the journal that ever was together.
-const DIRECTORIES: [&str; 3] = ["schema_4_journal_1", "schema_4_journal_2", "schema_5_journal_2"];
+const DIRECTORIES: [&str; 4] =
+    ["schema_4_journal_1", "schema_4_journal_2", "schema_5_journal_2", "schema_6_journal_2"];
 
 fn rejected(body: &[u8], user: Option<&str>) -> RejectedEvent {
     RejectedEvent {
