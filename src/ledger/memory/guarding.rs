@@ -73,7 +73,7 @@ impl Destination {
             return;
         }
         let at = stamps.fresh();
-        let since = self.audiences.get_mut(id).map(|of| of.guard.discard()).unwrap_or(at);
+        let since = self.audiences.get_mut(id).map_or(at, |of| of.guard.discard());
         for key in self.keys_of(id) {
             self.put_through(stamps, &key, |before, moment| {
                 member::reenter(before, (since, at), moment)
