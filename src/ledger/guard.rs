@@ -80,11 +80,20 @@ pub(crate) struct Guard {
     before: Option<Changes>,
     usual: u64,
     held_since: Option<Timestamp>,
+    /// The last change that was counted of those that a store may read again after a kill, by its stamp: they come
+    /// in the order of their stamps, and whoever reads them again does not count them twice.
+    counted_through: Timestamp,
 }
 
 impl Default for Guard {
     fn default() -> Self {
-        Self { present: Changes::NONE, before: None, usual: 0, held_since: None }
+        Self {
+            present: Changes::NONE,
+            before: None,
+            usual: 0,
+            held_since: None,
+            counted_through: Timestamp::EPOCH,
+        }
     }
 }
 
@@ -137,6 +146,16 @@ impl Guard {
         }
     }
 
+    /// The changes with stamps up to this one, of those that may be read again, are counted.
+    pub fn counted(&mut self, through: Timestamp) {
+        self.counted_through = self.counted_through.max(through);
+    }
+
+    /// See [`Self::counted`].
+    pub fn counted_through(&self) -> Timestamp {
+        self.counted_through
+    }
+
     fn advance(&mut self, at: Timestamp, window: Duration, members: impl FnOnce() -> u64) {
         let Changes { since, .. } = self.present;
         let (half, is_new) = (window / 2, since == Timestamp::EPOCH);
@@ -164,7 +183,19 @@ impl Guard {
 
     /// An operator lets pass what has happened; a new window begins.
     pub fn release(&mut self, at: Timestamp, members: u64) {
-        *self = Self { present: Changes::of(at, members), usual: self.usual, ..Self::default() };
+        let Self { usual, counted_through, .. } = *self;
+        *self = Self {
+            present: Changes::of(at, members),
+            before: None,
+            usual,
+            held_since: None,
+            counted_through,
+        };
+    }
+
+    /// Nobody is left of whom anything could be told.
+    pub fn empty(&mut self) {
+        *self = Self { counted_through: self.counted_through, ..Self::default() };
     }
 
     /// An operator takes back those who left since the time that is returned. It stays held until that is done;
@@ -186,8 +217,9 @@ impl Guard {
     /// Times in the future are now: the clock was ahead and is set.
     pub fn bring_back(&mut self, now: Timestamp) {
         let times = [Some(&mut self.present), self.before.as_mut()].into_iter().flatten();
-        for since in times.map(|changes| &mut changes.since).chain(&mut self.held_since) {
-            *since = (*since).min(now);
+        let times = times.map(|changes| &mut changes.since).chain(&mut self.held_since);
+        for time in times.chain([&mut self.counted_through]) {
+            *time = (*time).min(now);
         }
     }
 
@@ -203,13 +235,14 @@ impl Guard {
         };
         let (present, before) = (changes()?, changes()?);
         let usual = number()?.try_into().ok()?;
-        let held_since = Timestamp(number()?);
+        let (held_since, counted_through) = (Timestamp(number()?), Timestamp(number()?));
         let known = |at: Timestamp| at != Timestamp::EPOCH;
         Some(Self {
             present,
             before: known(before.since).then_some(before),
             usual,
             held_since: known(held_since).then_some(held_since),
+            counted_through,
         })
     }
 }
@@ -221,7 +254,8 @@ impl fmt::Display for Guard {
         {
             write!(f, "{} {members} {peak} {exits} {entries} ", since.0)?;
         }
-        write!(f, "{} {}", self.usual, self.held_since.unwrap_or(Timestamp::EPOCH).0)
+        let held_since = self.held_since.unwrap_or(Timestamp::EPOCH);
+        write!(f, "{} {} {}", self.usual, held_since.0, self.counted_through.0)
     }
 }
 
@@ -397,11 +431,12 @@ mod tests {
         assert_eq!(Guard::parse(&guard.to_string()), Some(guard));
         for seconds in [1, 1900, 1901, 4000, 4001, 4002] {
             guard.count(Membership::Out, at(seconds), &limits, || 5);
+            guard.counted(at(seconds));
             guard.judge(at(seconds), &limits);
             assert_eq!(Guard::parse(&guard.to_string()), Some(guard), "{guard}");
         }
         assert!(guard.is_held());
-        for damaged in ["", "1", "1 2 3", "1 -2 3 4 5 6 7 8 9 1 2 3", "1 2 3 4 5 6 7 8 9 1 x 3"] {
+        for damaged in ["", "1", "1 2 3", "1 -2 3 4 5 6 7 8 9 10 11 2 3", "1 2 3 4 5 6 7 8 9 10 11 2 x"] {
             assert_eq!(Guard::parse(damaged), None, "{damaged}");
         }
     }

@@ -217,6 +217,16 @@ pub(crate) fn is_repeat(before: Option<&Member>, change: &Change, next: &Next) -
     before.is_some_and(|before| !is_overtaken(before, change) && !told_for_it(before))
 }
 
+/// What a delta has made of a member for its audience's guard: it has entered or left. Whoever is out because an entry
+/// has expired has not left.
+pub(crate) fn flip_by_event(before: Option<&Member>, after: Option<&Member>) -> Option<Membership> {
+    let is_in = |member: Option<&Member>| {
+        member.is_some_and(|member| member.membership == Membership::In)
+    };
+    let flips = is_in(before) != is_in(after) && !after.is_some_and(|after| after.is_expired);
+    flips.then(|| Membership::from_bool(is_in(after)))
+}
+
 /// Whether a delta is older than what is known, or a repeat of it.
 pub(crate) fn is_overtaken(before: &Member, change: &Change) -> bool {
     change.event_at < before.event_at || (change.is_repeat && change.event_at == before.event_at)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::subject::*;
-use crate::ledger::{GuardLimits, HeldAudience, LedgerError};
+use crate::ledger::{Batch, GuardLimits, HeldAudience, LedgerError, Unheard};
 use crate::membership::MembershipDelta;
 
 const PEOPLE: usize = 20;
@@ -200,4 +200,156 @@ pub(crate) async fn a_request_is_judged_as_a_whole<S: Subject>() {
         store.operations().release_held(&production(), None).await.expect("there is space");
         assert_eq!(store.drain(&production()).await.len(), 40);
     }
+}
+
+pub(crate) async fn whoever_is_removed_otherwise_is_told_although_the_audience_is_held<S: Subject>()
+{
+    let mut store = filled::<S>().await;
+    let stale = MembershipDelta { key_rule: 9, ..delta("a", "stale", true, 1) };
+    store.record(vec![stale]).await;
+    store.drain(&production()).await;
+    let forget = async |store: &S, number: usize| {
+        store.operations().forget(&production(), user(&person(number))).await.expect("space");
+        store.applied().await;
+    };
+    forget(&store, 19).await;
+    store.record(leave(0..12, 2)).await;
+    assert_eq!(held(&store).len(), 1);
+    forget(&store, 0).await; // has left
+    forget(&store, 18).await; // is in
+    assert_eq!(store.waiting(&production()).await, 3);
+    let mut batch = store.claim("a", 2).await.expect("they wait");
+    assert_eq!(tells_of(&batch), [person(19), person(0)], "the longest pending goes first");
+    assert_eq!(store.waiting(&production()).await, 1);
+    store.release(batch, Unheard::No).await;
+    assert_eq!(store.waiting(&production()).await, 3);
+    store.crash().await;
+    store.applied().await;
+    assert_eq!(store.waiting(&production()).await, 3);
+    forget(&store, 17).await;
+    batch = store.next("a").await;
+    let mut told = tells_of(&batch);
+    told.sort();
+    assert_eq!(told, [0, 17, 18, 19].map(person));
+    assert!(batch.members.iter().all(|of| !of.membership.as_bool()));
+    store.settle(batch).await;
+    // Whoever returns waits with the others.
+    forget(&store, 16).await;
+    let now = store.operations().arrival().0 + 1;
+    store.record(vec![delta("a", &person(16), true, now)]).await;
+    assert_eq!(store.waiting(&production()).await, 0);
+    store.reopen().await;
+    assert_eq!(store.waiting(&production()).await, 0);
+    let current = vec![delta("a", "any", true, 1).key_rule];
+    let retracted = store.operations().retract_stale(&production(), &id("a"), current).await;
+    retracted.expect("there is space");
+    store.until_waiting(1).await;
+    let batch = store.next("a").await;
+    assert_eq!(tells_of(&batch), ["stale"]);
+    store.settle(batch).await;
+    assert_eq!(held(&store).len(), 1);
+    store.operations().release_held(&production(), None).await.expect("there is space");
+    let told = store.drain(&production()).await;
+    assert_eq!(told.values().filter(|is_in| !**is_in).count(), 11, "the others who left");
+    store.caught_up().await;
+    assert_eq!(store.faults(), [""; 0]);
+}
+
+pub(crate) async fn a_kill_counts_nothing_twice<S: Subject>() {
+    let mut store = filled::<S>().await;
+    let leaves = async |store: &S, number: usize| {
+        let left = intake(&*store.operations(), &production(), leave(number..number + 1, 2));
+        store.operations().record_all(vec![left]).await.expect("there is space");
+        store.applied().await;
+    };
+    for number in 0..10 {
+        leaves(&store, number).await;
+        if number % 3 == 0 {
+            // What is claimed is marked on the disk first, and the counts are there from then on.
+            let batch = store.claim("a", 1).await.expect("somebody waits");
+            store.release(batch, Unheard::No).await;
+        }
+        store.crash().await;
+        store.applied().await;
+        assert_eq!(held(&store), [], "{number} left");
+    }
+    leaves(&store, 10).await;
+    let [of] = &held(&store)[..] else { panic!("more than half of them left") };
+    assert_eq!((of.members, of.left), (20, 11), "none was forgotten, and none counted twice");
+}
+
+pub(crate) async fn who_is_out_because_an_entry_has_expired_has_not_left<S: Subject>() {
+    let mut setup = Setup::default();
+    let lasts = Duration::from_secs(100);
+    let guarded = &mut setup.destinations[0];
+    guarded.guard = GuardLimits { min_members: 10, ..GuardLimits::default() };
+    guarded.expires_after = [(delta("a", "any", true, 1).audience_key, lasts)].into();
+    let store = S::open(setup).await;
+    let enter_now = async |numbers: std::ops::Range<usize>| {
+        let now = store.operations().arrival().0;
+        store.record(numbers.map(|of| delta("a", &person(of), true, now)).collect()).await;
+        now
+    };
+    enter_now(0..PEOPLE).await;
+    store.drain(&production()).await;
+    store.clock().advance(lasts);
+    store.until(async || included(&store).is_empty()).await;
+    assert_eq!(held(&store), [], "all of them have expired");
+    assert_eq!(store.drain(&production()).await.len(), PEOPLE);
+    store.clock().advance(Duration::from_secs(7200));
+    let entered = enter_now(0..PEOPLE).await;
+    store.drain(&production()).await;
+    store.clock().advance(2 * lasts);
+    let over = (0..PEOPLE).map(|number| delta("a", &person(number), true, entered + 1_000_000));
+    store.record(over.collect()).await;
+    assert_eq!(included(&store), [""; 0]);
+    assert_eq!(held(&store), [], "these were over when they came");
+    store.drain(&production()).await;
+    // Of a held audience nobody is told who has expired, nor taken back.
+    store.clock().advance(Duration::from_secs(7200));
+    let entered = enter_now(0..PEOPLE).await;
+    store.drain(&production()).await;
+    store.clock().advance(Duration::from_secs(50));
+    store.record(leave(0..11, entered + 40_000_000)).await;
+    assert_eq!(held(&store).len(), 1);
+    store.clock().advance(Duration::from_secs(51));
+    store.until(async || included(&store).is_empty()).await;
+    assert_eq!(store.waiting(&production()).await, 0);
+    store.operations().discard_held(&production(), None).await.expect("there is space");
+    until_free(&store).await;
+    assert_eq!(included(&store), (0..11).map(person).collect::<Vec<_>>());
+}
+
+pub(crate) async fn ordinary_streams_are_not_held<S: Subject>() {
+    let store = guarded::<S>().await;
+    let mut now = 0;
+    let mut day = async |changes: Vec<(usize, bool)>| {
+        now += 1;
+        let deltas = changes.into_iter().map(|(of, is_in)| delta("a", &person(of), is_in, now));
+        store.record(deltas.collect()).await;
+        assert_eq!(held(&store), [], "day {now}");
+        store.drain(&production()).await;
+        store.clock().advance(DAY / 2);
+    };
+    // a first fill, growth, a tenth each day, and a sender that sends everybody again
+    day((0..100).map(|of| (of, true)).collect()).await;
+    for more in 0..5 {
+        day((100 + 20 * more..120 + 20 * more).map(|of| (of, true)).collect()).await;
+    }
+    for turn in 0..10 {
+        let goes = (20 * turn..20 * (turn + 1)).map(|of| (of, false));
+        let comes = (20 * turn..20 * (turn + 1)).map(|of| (200 + of, true));
+        day(goes.chain(comes).collect()).await;
+        let is_in = |of: usize| of >= 20 * (turn + 1) && of < 200 + 20 * (turn + 1);
+        let all = (0..200 + 20 * (turn + 1)).map(|of| (of, is_in(of)));
+        day(all.collect()).await;
+    }
+    store.operations().resync(&production(), None).await.expect("there is space");
+    store.until_waiting(300).await;
+    assert_eq!((held(&store), included(&store).len()), (Vec::new(), 200));
+}
+
+/// Whom a batch tells of, in its order.
+fn tells_of(batch: &Batch) -> Vec<String> {
+    batch.members.iter().map(|of| of.context_key.as_str().to_owned()).collect()
 }

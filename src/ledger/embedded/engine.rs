@@ -14,6 +14,7 @@ pub(crate) mod guarding;
 pub(crate) mod kinds;
 pub(crate) mod operated;
 pub(crate) mod pace;
+pub(crate) mod passing;
 pub(crate) mod record;
 pub(crate) mod report;
 pub(crate) mod rows;

@@ -1,10 +1,10 @@
 //! The guards of the model's audiences.
 
-use crate::ledger::member;
+use crate::ledger::member::{self, Next};
 use crate::ledger::memory::MemoryLedger;
 use crate::ledger::memory::state::{Audience, Destination, Key, Stamps};
 use crate::ledger::{HeldAudience, LedgerError};
-use crate::membership::{AudienceId, DestinationName, Membership, Timestamp};
+use crate::membership::{AudienceId, DestinationName, Timestamp};
 
 impl MemoryLedger {
     /// The audiences of a destination that are held.
@@ -33,22 +33,23 @@ impl MemoryLedger {
 }
 
 impl Destination {
-    /// Whether nothing of the audience is told.
+    /// Whether a member is told if it waits: it is removed by a deletion or a retraction, or its audience is not held.
+    pub fn may_be_told(&self, key: &Key) -> bool {
+        !self.is_held(&key.0) || self.members.get(key).is_some_and(|member| member.erase)
+    }
+
+    /// Whether its guard holds the audience.
     pub fn is_held(&self, audience: &AudienceId) -> bool {
         self.audiences.get(audience).is_some_and(|of| of.guard.is_held())
     }
 
-    /// Counts what an event has made of a member that was in or not.
-    pub fn count_flip(&mut self, key: &Key, was_in: bool, at: Timestamp) {
-        let is_in = self.members.get(key).is_some_and(|member| member.membership == Membership::In);
-        if was_in == is_in {
-            return;
-        }
-        let now = self.counts(Some(&key.0)).included;
-        let before = if is_in { now - 1 } else { now + 1 };
-        let limits = self.settings.guard;
+    /// Counts what an event makes of a member, before it is made so.
+    pub fn count_flip(&mut self, key: &Key, next: &Next, at: Timestamp) {
+        let before = self.members.get(key);
+        let Some(now) = member::flip_by_event(before, next.or(before)) else { return };
+        let (members, limits) = (self.counts(Some(&key.0)).included, self.settings.guard);
         if let Some(audience) = self.audiences.get_mut(&key.0) {
-            audience.guard.count(Membership::from_bool(is_in), at, &limits, || before);
+            audience.guard.count(now, at, &limits, || members);
         }
     }
 

@@ -71,7 +71,7 @@ impl Outbox for MemoryOutbox {
 impl Destination {
     fn backlog(&self) -> Vec<Backlog> {
         let mut backlog: Vec<Backlog> = Vec::new();
-        let is_shown = |key: &Key| !self.claimed.contains(key) && !self.is_held(&key.0);
+        let is_shown = |key: &Key| !self.claimed.contains(key) && self.may_be_told(key);
         for (key, since) in self.waiting.iter().filter(|(key, _)| is_shown(key)) {
             match backlog.last_mut().filter(|of| of.audience == key.0) {
                 Some(of) => {
@@ -95,6 +95,7 @@ impl Destination {
             .waiting
             .keys()
             .filter(|key| key.0 == *audience && !self.claimed.contains(*key))
+            .filter(|key| self.may_be_told(key))
             .filter_map(|key| Some((self.members[key].pending_since?, key, &self.members[key])))
             .collect();
         waiting.sort_by_key(|(since, ..)| *since);
@@ -103,9 +104,6 @@ impl Destination {
 
     fn claim_longest(&mut self, audience: &AudienceId, room: Room) -> Option<Batch> {
         let route = Arc::clone(&self.audiences.get(audience)?.route);
-        if self.is_held(audience) {
-            return None;
-        }
         let mut picking = Picking::new(room, &route);
         for (_, key, member) in self.waiting_in(audience) {
             if picking.offer(&key.1, member) == Picked::Enough {
@@ -126,7 +124,7 @@ impl Destination {
     ) -> Option<Batch> {
         let key = (audience.clone(), context_key.clone());
         let route = Arc::clone(&self.audiences.get(audience)?.route);
-        if self.claimed.contains(&key) || self.is_held(audience) {
+        if self.claimed.contains(&key) || !self.may_be_told(&key) {
             return None;
         }
         self.put_through(stamps, &key, member::reassert);

@@ -94,9 +94,8 @@ impl Destination {
         let moment = self.moment(stamps, &key.0);
         let next = member::record(before, &change, &moment);
         tally.add(before, &change, &next);
-        let was_in = before.is_some_and(|before| before.membership == Membership::In);
+        self.count_flip(&key, &next, moment.stamp);
         self.put(&key, &next);
-        self.count_flip(&key, was_in, moment.stamp);
         Ok(())
     }
 

@@ -385,6 +385,9 @@ impl Destination {
         } else {
             self.members.remove(key);
             self.words.remove(key);
+            if *next == Next::Delete && self.counts(Some(&key.0)) == Counts::default() {
+                self.audiences.entry(key.0.clone()).and_modify(|of| of.guard.empty());
+            }
         }
     }
 

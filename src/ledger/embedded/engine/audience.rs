@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::ledger::counts::Counts;
 use crate::ledger::embedded::engine::expiry::Expiry;
+use crate::ledger::embedded::engine::passing::Passing;
 use crate::ledger::embedded::ids::{AudienceRowId, DestinationIndex};
 use crate::ledger::embedded::members::Whose;
 use crate::ledger::embedded::members::in_flight::InFlight;
@@ -13,8 +14,9 @@ use crate::ledger::embedded::tables::audiences::AudienceRow;
 use crate::ledger::embedded::tables::walk::{Task, Walk};
 use crate::ledger::embedded::watermarks::ClaimMarks;
 use crate::ledger::guard::Guard;
+use crate::ledger::member::Member;
 use crate::ledger::{Backlog, HeldAudience, Route, Turnover};
-use crate::membership::{AudienceId, AudienceKey, ContextKind, Timestamp};
+use crate::membership::{AudienceId, AudienceKey, ContextKey, ContextKind, Timestamp};
 
 /// An audience of a destination.
 #[derive(Debug)]
@@ -36,9 +38,12 @@ pub(crate) struct Audience {
     /// A task over all its members that is under way, done a slice at a time.
     pub walk: Option<Walk>,
     pub counts: Counts,
-    /// Unlike `counts` it is written as it is: after a kill, changes from the log may be counted twice, and never
-    /// too few.
+    /// Unlike `counts` it is written as it is: what is read again of the log is not counted again.
     pub guard: Guard,
+    /// Changes of the log up to this one were counted before the ledger was opened.
+    pub counted_before: Timestamp,
+    /// Who is told although it is held.
+    pub passing: Passing,
     /// Counts of the members' rows, which lag behind `counts` while members are dirty.
     pub written: Counts,
     /// Members that joined and left since this was last published.
@@ -67,6 +72,8 @@ impl Audience {
             walk: None,
             counts: Counts::default(),
             guard: Guard::default(),
+            counted_before: Timestamp::EPOCH,
+            passing: Passing::default(),
             written: Counts::default(),
             turnover: Turnover::default(),
             in_flight: InFlight::default(),
@@ -91,16 +98,30 @@ impl Audience {
         Whose { row: self.row, is_new: self.is_new }
     }
 
-    /// Pending members that are not in flight.
+    /// It is held, and a member of it has changed: whether it is told all the same.
+    pub fn may_pass(&mut self, key: &ContextKey, now: Option<&Member>) {
+        if !now.is_some_and(|now| now.erase && now.pending_since.is_some()) {
+            self.passing.remove(key);
+        } else if let Some(now) = now {
+            self.passing.offer(key, now);
+        }
+    }
+
+    /// Pending members that are not in flight and may be told.
     pub fn waiting(&self) -> u64 {
+        if self.guard.is_held() {
+            let passing = self.passing.waiting(&self.in_flight).count() as u64;
+            return passing.max(self.passing.has_more().into());
+        }
         self.counts.pending.saturating_sub(self.in_flight.len() as u64)
     }
 
-    /// Its backlog as couriers see it, if there is anything to claim: not while it is held.
+    /// Its backlog as couriers see it, if there is anything to claim.
     pub fn backlog(&self, long_ago: Instant) -> Option<Backlog> {
-        (self.waiting() > 0 && !self.guard.is_held()).then(|| Backlog {
+        let waiting = self.waiting();
+        (waiting > 0).then(|| Backlog {
             audience: self.route.audience.clone(),
-            waiting: self.waiting(),
+            waiting,
             waiting_since: self.waiting_since.unwrap_or(long_ago),
             acknowledged: self.acknowledged,
         })
@@ -153,6 +174,7 @@ impl Audience {
             walk,
             counts,
             guard,
+            counted_before: guard.counted_through(),
             written: counts,
             saved: stored,
             ..Self::new(id, destination, route)

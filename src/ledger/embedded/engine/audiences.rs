@@ -21,7 +21,7 @@ use crate::ledger::embedded::tables::database::Database;
 use crate::ledger::embedded::tables::destinations::Destination;
 use crate::ledger::embedded::tables::{audiences as rows, members};
 use crate::ledger::{Route, Unrecorded};
-use crate::membership::{AudienceId, DestinationName, MembershipDelta, Timestamp};
+use crate::membership::{AudienceId, ContextKey, DestinationName, MembershipDelta, Timestamp};
 
 /// All audiences and their destinations.
 #[derive(Debug, Default)]
@@ -120,6 +120,13 @@ impl Audiences {
         for row in rows::of_destination(db, self[destination].row, &name)? {
             let mut audience = Audience::of_row(row, destination);
             audience.in_flight = in_flight(&audience);
+            if audience.guard.is_held() {
+                let Audience { row, passing, in_flight, .. } = &mut audience;
+                passing.start_over(in_flight);
+                members::visit_pending(db, *row, Timestamp::EPOCH, |key, member| {
+                    ContextKey::new(key).is_none_or(|key| passing.offer(&key, member))
+                })?;
+            }
             self.insert(audience);
         }
         Ok(())

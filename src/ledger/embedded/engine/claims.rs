@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::ledger::embedded::engine::state::State;
+use crate::ledger::embedded::ids::AudienceIndex;
 use crate::ledger::embedded::tables::database::Database;
 use crate::ledger::embedded::tables::members;
 use crate::ledger::member::{self, Next};
@@ -58,7 +59,7 @@ fn claim_longest(
     };
     let known = &state.audiences[index];
     if known.guard.is_held() {
-        return Ok(None);
+        return claim_passing(state, db, index, room);
     }
     let mut picking = Picking::new(room, &known.route);
     let mut through = Timestamp::EPOCH;
@@ -115,6 +116,57 @@ fn claim_longest(
     Ok(Some(Batch { route, members: taken }))
 }
 
+/// Claims those of a held audience that are told all the same, the longest pending first.
+fn claim_passing(
+    state: &mut State,
+    db: &Database,
+    index: AudienceIndex,
+    room: Room,
+) -> rusqlite::Result<Option<Batch>> {
+    let known = &state.audiences[index];
+    if known.passing.has_more() && known.passing.waiting(&known.in_flight).next().is_none() {
+        state.find_passing(db, index)?;
+        state.touch(index);
+    }
+    let known = &state.audiences[index];
+    let route = Arc::clone(&known.route);
+    let keys: Vec<ContextKey> = known.passing.waiting(&known.in_flight).cloned().collect();
+    let mut waiting = Vec::with_capacity(keys.len());
+    for key in keys {
+        let place = state.place(index, key.as_str());
+        let member = state.load(db, index, (key.as_str(), place))?;
+        match member.and_then(|member| Some((member.pending_since?, member))) {
+            Some((since, member)) => waiting.push((since, key, member, place.is_row())),
+            None => state.audiences[index].passing.remove(&key),
+        }
+    }
+    waiting.sort_by_key(|(since, ..)| *since);
+    let mut picking = Picking::new(room, &route);
+    let mut through = Timestamp::EPOCH;
+    let mut rows = Vec::new();
+    for (since, key, member, is_row) in waiting {
+        match picking.offer(&key, &member) {
+            Picked::Taken => {
+                rows.push(is_row.then_some(member));
+                through = through.max(since);
+            }
+            Picked::Left => {}
+            Picked::Enough => break,
+        }
+    }
+    let taken = picking.taken();
+    if taken.is_empty() {
+        return Ok(None);
+    }
+    let known = &mut state.audiences[index];
+    state.must_commit |= known.marks.claim(through);
+    for (member, row) in taken.iter().zip(rows) {
+        known.in_flight.insert(member.context_key.clone(), row);
+    }
+    state.touch(index);
+    Ok(Some(Batch { route, members: taken }))
+}
+
 /// Claims this one member, pending or not, unless it is in flight, parked or gone.
 fn claim_again(
     state: &mut State,
@@ -126,11 +178,12 @@ fn claim_again(
     let known = &state.audiences[index];
     let route = Arc::clone(&known.route);
     let place = state.place(index, context_key.as_str());
-    if known.in_flight.contains(context_key) || known.guard.is_held() {
+    let is_held = known.guard.is_held();
+    if known.in_flight.contains(context_key) {
         return Ok(None);
     }
     let before = state.load(db, index, (context_key.as_str(), place))?;
-    let Some(before) = before else { return Ok(None) };
+    let Some(before) = before.filter(|before| before.erase || !is_held) else { return Ok(None) };
     let next = member::reassert(&before, &state.moment(index));
     let place = state.put(db, index, (context_key, place), Some(&before), &next)?;
     let after = if let Next::Write(after) = next { after } else { before };

@@ -67,8 +67,9 @@ pub(crate) fn apply(
             Ok(Ok(discarded))
         }
         Operation::Walk { destination, audience, task } => {
-            if let Some(retracting) = being_retracted(state, destination, audience.as_ref()) {
-                return Ok(Err(LedgerError::Retracting(retracting)));
+            let is_retraction = |task: &Task| matches!(task, Task::Retract { .. });
+            if let Some(of) = under_way(state, destination, audience.as_ref(), is_retraction) {
+                return Ok(Err(LedgerError::Retracting(of)));
             }
             each_configured(state, destination, audience.as_ref(), |state, audience| {
                 state.start_walk(audience, task.clone());
@@ -92,8 +93,14 @@ pub(crate) fn apply(
             })
         }
         Operation::Guard { destination, audience, decision } => {
-            if let Some(retracting) = being_retracted(state, destination, audience.as_ref()) {
-                return Ok(Err(LedgerError::Retracting(retracting)));
+            // Whoever is being removed is not to be entered again, nor is that to end early.
+            let is_retraction = |task: &Task| match task {
+                Task::Retract { .. } => true,
+                Task::RetractStale { .. } => *decision == Decision::Discard,
+                Task::Resync | Task::Reenter { .. } => false,
+            };
+            if let Some(of) = under_way(state, destination, audience.as_ref(), is_retraction) {
+                return Ok(Err(LedgerError::Retracting(of)));
             }
             let mut decided = 0;
             let done =
@@ -138,19 +145,20 @@ fn each_of(
     Ok(changed)
 }
 
-fn being_retracted(
+/// An audience that such a task is about.
+fn under_way(
     state: &State,
     destination: &DestinationName,
     only: Option<&AudienceId>,
+    is_such: impl Fn(&Task) -> bool,
 ) -> Option<AudienceId> {
     let of = state.audiences.destination(destination)?;
-    let retracting = state.audiences.list.iter().find(|audience| {
-        let task = audience.walk.as_ref().map(|walk| &walk.task);
+    let found = state.audiences.list.iter().find(|audience| {
         audience.destination == of
             && only.is_none_or(|only| *only == audience.route.audience)
-            && matches!(task, Some(Task::Retract { .. }))
+            && audience.walk.as_ref().is_some_and(|walk| is_such(&walk.task))
     })?;
-    Some(retracting.route.audience.clone())
+    Some(found.route.audience.clone())
 }
 
 fn each_configured(

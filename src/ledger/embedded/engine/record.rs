@@ -100,8 +100,7 @@ pub(crate) fn record(
             record_together(state, db, run, settled_through, tallies)?;
         }
     }
-    state.judge();
-    Ok(())
+    state.judge(db)
 }
 
 /// Records requests without deletions: all deltas together, then the rejected events.
@@ -272,7 +271,7 @@ fn outcome(
         let now = after.as_ref().or(before);
         let next = member::record(now, &change, &moment);
         tally.add(now, &change, &next);
-        state.count_flip(*audience, now, &next, moment.stamp);
+        state.count_flip(*audience, now, &next, (moment.stamp, stamp.is_some()));
         if let Next::Write(next) = next {
             after = Some(next);
         }

@@ -225,6 +225,9 @@ impl State {
             self.erasure.note();
             Parked::erase(db.connection()?, row, key.as_str())?;
         }
+        if self.audiences[audience].guard.is_held() {
+            self.audiences[audience].may_pass(key, next.or(before));
+        }
         self.note(audience, after, before, next);
         Ok(after)
     }
@@ -249,6 +252,7 @@ impl State {
         audience_state.counts.change(Counts::of(before), Counts::of(next.or(before)));
         audience_state.turnover.change(before, next.or(before));
         if *next == Next::Delete && audience_state.counts == Counts::default() {
+            audience_state.guard.empty();
             self.emptied.insert(audience);
             self.schedule.wake();
         }

@@ -43,8 +43,13 @@ fn advance(
     let known = &state.audiences[audience];
     let Some(mut walk) = known.walk.clone() else { return Ok(0) };
     let takes_back = matches!(walk.task, Task::Reenter { .. });
-    // While a held audience is taken back, nobody is told, so it is no use to wait for that.
-    if known.counts.pending >= AHEAD && !takes_back {
+    // Nobody of a held audience is told but those who pass, so it is no use to wait for others.
+    let waits = if known.guard.is_held() {
+        known.passing.has_more() && !takes_back
+    } else {
+        known.counts.pending >= AHEAD
+    };
+    if waits {
         return Ok(0);
     }
     let slice = members::walk_in(db.connection()?, known.row, &walk.after, limit)?;
