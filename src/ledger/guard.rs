@@ -436,7 +436,9 @@ mod tests {
             assert_eq!(Guard::parse(&guard.to_string()), Some(guard), "{guard}");
         }
         assert!(guard.is_held());
-        for damaged in ["", "1", "1 2 3", "1 -2 3 4 5 6 7 8 9 10 11 2 3", "1 2 3 4 5 6 7 8 9 10 11 2 x"] {
+        for damaged in
+            ["", "1", "1 2 3", "1 -2 3 4 5 6 7 8 9 10 11 2 3", "1 2 3 4 5 6 7 8 9 10 11 2 x"]
+        {
             assert_eq!(Guard::parse(damaged), None, "{damaged}");
         }
     }

@@ -220,9 +220,8 @@ pub(crate) fn is_repeat(before: Option<&Member>, change: &Change, next: &Next) -
 /// What a delta has made of a member for its audience's guard: it has entered or left. Whoever is out because an entry
 /// has expired has not left.
 pub(crate) fn flip_by_event(before: Option<&Member>, after: Option<&Member>) -> Option<Membership> {
-    let is_in = |member: Option<&Member>| {
-        member.is_some_and(|member| member.membership == Membership::In)
-    };
+    let is_in =
+        |member: Option<&Member>| member.is_some_and(|member| member.membership == Membership::In);
     let flips = is_in(before) != is_in(after) && !after.is_some_and(|after| after.is_expired);
     flips.then(|| Membership::from_bool(is_in(after)))
 }

@@ -81,6 +81,19 @@ async fn an_audience_that_is_emptied_within_a_minute_is_told_of_its_share_and_no
     assert_eq!(installation.types(admin, &["status"]).code, 75);
     let list = installation.types(admin, &["guard", "list"]).done();
     assert!(list.contains("aud_vip") && !list.contains("aud_other"), "{list}");
+    let audiences = installation.types(admin, &["audiences"]).done();
+    let row = audiences.lines().find(|line| line.contains("aud_vip")).expect("it is known");
+    assert!(row.contains("held by the guard since 20"), "{audiences}");
+    assert_eq!(audiences.matches("held by the guard").count(), 1, "{audiences}");
+    // Whoever is deleted is removed all the same.
+    let stayed = launchdarkly.look(|view| {
+        let told = &view.segment(ENVIRONMENT, "aud_vip").expect("it is there").members;
+        (0..MEMBERS).map(person).find(|key| told.contains_key(key)).expect("half of them")
+    });
+    installation.types(admin, &["forget", "production", &stayed]).done();
+    let is_gone = |_: &Value| !launchdarkly.look(|of| of.has(ENVIRONMENT, "aud_vip", &stayed));
+    cohortd.until_status(is_gone).await;
+    until_held(&cohortd).await;
     let metrics = cohortd.metrics("text/plain").await.1;
     let sample = "cohortd_guard_held_audiences{destination=\"production\"} 1";
     assert!(metrics.contains(sample), "{metrics}");
@@ -90,7 +103,7 @@ async fn an_audience_that_is_emptied_within_a_minute_is_told_of_its_share_and_no
     installation.types(admin, &["guard", "discard", "production", "aud_vip"]).done();
     cohortd.until_status(|status| of(status)["state"] == "ok").await;
     installation.drained().await;
-    assert_eq!(told(&launchdarkly), MEMBERS, "everybody is in again");
+    assert_eq!(told(&launchdarkly), MEMBERS - 1, "everybody but who was deleted is in again");
 
     all(&cohortd, false).await;
     until_held(&cohortd).await;

@@ -205,10 +205,12 @@ fn audience_row(Listed { destination, audience: info, .. }: &Listed) -> [String;
     ]
 }
 
+/// The operation under way; or that the guard holds the audience.
 fn under_way(info: &AudienceInfo) -> String {
-    match (&info.under_way, &info.walk) {
-        (Some(what), Some(walk)) => format!("{what}: {} of {}", walk.done, walk.total),
-        (what, _) => dash(what.as_ref()),
+    match (&info.under_way, &info.walk, &info.held_since) {
+        (Some(what), Some(walk), _) => format!("{what}: {} of {}", walk.done, walk.total),
+        (None, _, Some(since)) => format!("held by the guard since {since}"),
+        (what, ..) => dash(what.as_ref()),
     }
 }
 

@@ -47,9 +47,11 @@ pub(crate) async fn play<S: Subject>(acts: Vec<Act>) {
         versions: BTreeMap::new(),
         calls: Vec::new(),
         late: Vec::new(),
+        erased_in_a_call: BTreeSet::new(),
         maybe_unheard: BTreeSet::new(),
         last_parked: None,
         other_is_known: false,
+        is_guarded: false,
         is_first_life: true,
         has_reported: false,
     };

@@ -50,13 +50,16 @@ impl Destination {
         let (members, limits) = (self.counts(Some(&key.0)).included, self.settings.guard);
         if let Some(audience) = self.audiences.get_mut(&key.0) {
             audience.guard.count(now, at, &limits, || members);
+            self.flipped.insert(key.0.clone());
         }
     }
 
-    /// Judges every audience, when a request is recorded.
+    /// Judges the audiences that have changed, when a request is recorded.
     pub fn judge(&mut self, stamps: &mut Stamps) {
-        for audience in self.audiences.values_mut() {
-            audience.guard.judge(stamps.arrival(), &self.settings.guard);
+        for id in std::mem::take(&mut self.flipped) {
+            if let Some(audience) = self.audiences.get_mut(&id) {
+                audience.guard.judge(stamps.arrival(), &self.settings.guard);
+            }
         }
     }
 

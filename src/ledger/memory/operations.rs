@@ -110,10 +110,11 @@ impl Destination {
         self.members.keys().any(|(of, _)| of == audience)
     }
 
-    /// The audience of that id, or all.
+    /// The audience of that id, or all. One whose last member was erased is gone, once nobody of it is in a call.
     fn these(&self, only: Option<&AudienceId>) -> Result<Vec<AudienceId>, LedgerError> {
+        let is_called = |audience: &AudienceId| self.claimed.iter().any(|(of, _)| of == audience);
         match only {
-            Some(only) if !self.audiences.contains_key(only) => {
+            Some(only) if !self.has_members(only) && !is_called(only) => {
                 Err(LedgerError::UnknownAudience(only.clone()))
             }
             Some(only) => Ok(vec![only.clone()]),

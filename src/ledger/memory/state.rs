@@ -140,6 +140,8 @@ pub(crate) struct Destination {
     /// What stands in a member for a user id that is not its context key.
     pub persons: BTreeMap<String, [u8; 16]>,
     pub deleted: BTreeMap<String, Deleted>,
+    /// Audiences of which members entered or left in this request.
+    pub flipped: BTreeSet<AudienceId>,
     /// Members that left because their entries have expired, not yet counted.
     pub expired: u64,
     /// Messages whose event time depends on their arrival: since when each is remembered, and when it counts.
@@ -273,6 +275,7 @@ impl Destination {
             reassertions: Vec::new(),
             persons: BTreeMap::new(),
             deleted: BTreeMap::new(),
+            flipped: BTreeSet::new(),
             expired: 0,
             messages: BTreeMap::new(),
         }

@@ -65,10 +65,13 @@ pub(super) async fn audiences(
     let failing = api.delivered.of(&name).failing_audiences();
     let mut failing: HashMap<&str, _> =
         failing.iter().map(|of| (of.audience.as_str(), FailingInfo::from(of))).collect();
+    let held: HashMap<String, _> =
+        api.ledger.held_audiences(&name).into_iter().map(|of| (of.audience, of.since)).collect();
     let info = |view: AudienceView| {
         let failing = failing.remove(view.audience.as_str());
         let expires_after_s = expires_after(&api, &name, &view.audience_key).map(|of| of.as_secs());
-        AudienceInfo { expires_after_s, failing, ..view.into() }
+        let held_since = held.get(&view.audience).copied().map(instant);
+        AudienceInfo { expires_after_s, failing, held_since, ..view.into() }
     };
     let found = api.ledger.audiences(&name).await?.into_iter().map(info).collect();
     let query = |last: &AudienceInfo, limit| behind(&last.audience, limit);

@@ -79,6 +79,10 @@ pub(crate) enum Act {
     Erase(u8),
     Forget(u8),
     Pause(bool),
+    /// From here on half of an audience may leave in an hour, or all of it.
+    Guard(bool),
+    ReleaseHeld(Option<u8>),
+    DiscardHeld(Option<u8>),
     /// The other destination is configured from here on, or it is not.
     Configure(bool),
     /// Another environment, at once or by a restart.
@@ -155,6 +159,9 @@ pub(crate) fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => (0..AUDIENCES).prop_map(Act::Erase),
         1 => (0..PEOPLE).prop_map(Act::Forget),
         1 => any::<bool>().prop_map(Act::Pause),
+        2 => prop::bool::weighted(0.8).prop_map(Act::Guard),
+        2 => prop::option::of(0..AUDIENCES).prop_map(Act::ReleaseHeld),
+        2 => prop::option::of(0..AUDIENCES).prop_map(Act::DiscardHeld),
         2 => any::<bool>().prop_map(Act::Configure),
         1 => any::<bool>().prop_map(|by_restart| Act::Move { by_restart }),
         1 => Just(Act::Wait),

@@ -3,12 +3,12 @@
 use proptest::sample::Index;
 
 use crate::ledger::contract::story::acts::Act;
-use crate::ledger::contract::story::both::{Story, audience, who};
+use crate::ledger::contract::story::both::{Story, audience, keys_of, who};
 use crate::ledger::contract::story::plain::Who;
 use crate::ledger::contract::subject::*;
-use crate::ledger::memory::Key;
-use crate::ledger::{Members, Operations, Recorder, Report, Unheard};
-use crate::membership::{ContextKey, DestinationName};
+use crate::ledger::memory::{Key, MemoryLedger};
+use crate::ledger::{GuardLimits, Members, Operations, Recorder, Report, Unheard};
+use crate::membership::{ContextKey, DestinationName, Membership};
 
 impl<S: Subject> Story<S> {
     pub(super) async fn operate(&mut self, asked: Act) {
@@ -73,6 +73,29 @@ impl<S: Subject> Story<S> {
             Act::Pause(paused) => {
                 store.pause(&name, paused).await.expect("there is space");
                 model.pause(&name, paused).await.expect("it is known");
+            }
+            Act::Guard(is_on) => {
+                self.store.caught_up().await; // what was counted under other limits is in the tables
+                self.is_guarded |= is_on;
+                let guarded = GuardLimits { min_members: 2, ..GuardLimits::default() };
+                self.store.setup().destinations[0].guard =
+                    if is_on { guarded } else { GuardLimits::default() };
+                self.configure().await;
+            }
+            Act::ReleaseHeld(number) => {
+                let by_store = store.release_held(&name, of(number).as_ref()).await;
+                let by_model = model.release_held(&name, of(number).as_ref()).await;
+                assert_decided(&by_store, &by_model);
+            }
+            Act::DiscardHeld(number) => {
+                let copy = model.copy();
+                let by_copy = copy.discard_held(&name, of(number).as_ref()).await;
+                self.reentered(&copy);
+                let by_store = store.discard_held(&name, of(number).as_ref()).await;
+                self.walked().await;
+                let by_model = model.discard_held(&name, of(number).as_ref()).await;
+                assert_decided(&by_copy, &by_model);
+                assert_decided(&by_store, &by_model);
             }
             Act::Configure(with_other) => {
                 self.store.caught_up().await; // what comes later does not know how long a repeat counts
@@ -153,9 +176,13 @@ impl<S: Subject> Story<S> {
     }
 
     pub(super) async fn restart(&mut self, is_killed: bool) {
+        let since_earlier = self.late.len();
         for call in std::mem::take(&mut self.calls) {
             self.is_late(&call.store);
         }
+        let late = self.late.split_off(since_earlier);
+        let erased = std::mem::take(&mut self.erased_in_a_call);
+        self.late.extend(late.into_iter().filter(|(who, _)| !erased.contains(who)));
         for name in [production(), other()] {
             let pending = self.model.pending(&name);
             self.maybe_unheard.extend(pending.iter().map(|key| who(&name, key)));
@@ -165,7 +192,8 @@ impl<S: Subject> Story<S> {
         let Setup { destinations, bounds } = self.store.setup().clone();
         self.other_is_known = destinations.len() > 1;
         if is_killed {
-            if !self.other_is_known || self.has_reported {
+            // What comes after a first entry is judged with it if both are read again together.
+            if !self.other_is_known || self.has_reported || self.is_guarded {
                 self.store.caught_up().await;
             }
             self.store.crash().await;
@@ -199,6 +227,19 @@ impl<S: Subject> Story<S> {
         }
     }
 
+    /// Those who are in again in this copy of the model.
+    fn reentered(&mut self, copy: &MemoryLedger) {
+        let (name, now) = (production(), self.store.operations().arrival().0);
+        for of in copy.members(&name).into_iter().filter(|of| of.included) {
+            let key = (id(&of.audience), ContextKey::new(&of.context_key).expect("not empty"));
+            let before = self.model.member_of(&name, &key);
+            if before.is_some_and(|before| before.membership == Membership::Out) {
+                let truth = self.plain.members.get_mut(&who(&name, &key)).expect("it has left");
+                truth.reenter(now);
+            }
+        }
+    }
+
     /// Whose rows are gone: nothing is remembered of them.
     pub(super) fn forget_who_is_gone(&mut self) {
         let model = self.model.clone();
@@ -207,10 +248,25 @@ impl<S: Subject> Story<S> {
             let key = (id(audience), ContextKey::new(key).expect("not empty"));
             model.member_of(&name, &key).is_none()
         };
+        for call in &self.calls {
+            let name = &call.store.route.destination;
+            let whose = keys_of(&call.store).into_iter().map(|key| who(name, &key));
+            self.erased_in_a_call.extend(whose.filter(is_gone));
+        }
         self.plain.forget_times(is_gone);
         self.versions.retain(|who, _| !is_gone(who));
         self.late.retain(|(who, _)| !is_gone(who));
         self.maybe_unheard.retain(|who| !is_gone(who));
+    }
+}
+
+/// As many were held, if both know the audience.
+fn assert_decided(
+    store: &Result<u64, crate::ledger::LedgerError>,
+    model: &Result<u64, crate::ledger::LedgerError>,
+) {
+    if let (Ok(store), Ok(model)) = (store, model) {
+        assert_eq!(store, model, "how many were held");
     }
 }
 

@@ -35,11 +35,15 @@ pub(super) struct Story<S> {
     pub calls: Vec<Call>,
     /// What calls that nobody answered would tell.
     pub late: Vec<(Who, bool)>,
+    /// Whose row was erased while they were in a call that is still out: after a kill nothing is remembered of it.
+    pub erased_in_a_call: BTreeSet<Who>,
     /// Whom the store may take for unheard.
     pub maybe_unheard: BTreeSet<Who>,
     pub last_parked: Option<Call>,
     /// The other destination is configured, or was since the start.
     pub other_is_known: bool,
+    /// Some audiences were guarded at some time.
+    pub is_guarded: bool,
     /// Neither store was started again.
     pub is_first_life: bool,
     /// Something was reported since the store last caught up. A kill may lose it, and it is told again: which the model

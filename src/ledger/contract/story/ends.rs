@@ -66,6 +66,8 @@ impl<S: Subject> Story<S> {
         }
         self.store.caught_up().await;
         self.store.reopen().await;
+        let released = self.store.operations().release_held(&production(), None).await;
+        released.expect("there is space");
         let began = std::time::Instant::now();
         while self.differences().is_some() && began.elapsed() < IN_TIME {
             for name in [production(), other()] {

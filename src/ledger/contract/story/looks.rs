@@ -14,6 +14,8 @@ pub(super) struct Looks {
     destination: Option<String>,
     parked: Vec<String>,
     rejected: Vec<String>,
+    /// Audiences that their guards hold, and how many have changed.
+    held: Vec<String>,
     paused: bool,
     /// How many wait in an audience.
     pub backlog: BTreeMap<String, u64>,
@@ -79,7 +81,15 @@ impl Looks {
         let rejected = rejected.into_iter().map(|of| {
             format!("{} {}", second_of(of.received_at), String::from_utf8_lossy(&of.body))
         });
+        let held = operations.held_audiences(name).into_iter().map(|of| {
+            let since = (second_of(of.since), second_of(of.window_since));
+            format!(
+                "{}: of {} {} left and {} entered, usually {}, since {since:?}",
+                of.audience, of.members, of.left, of.entered, of.usual
+            )
+        });
         let mut looks = Self {
+            held: held.collect(),
             members,
             audiences: audiences.collect(),
             destination,

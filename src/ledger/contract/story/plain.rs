@@ -132,6 +132,11 @@ impl Plain {
 }
 
 impl Truth {
+    /// An operator takes back that it has left.
+    pub fn reenter(&mut self, at: i64) {
+        *self = Self { included: true, at: self.at.max(at), is_removed: false, ..*self };
+    }
+
     pub fn remove(&mut self, at: i64) {
         *self = Self { included: false, at: self.at.max(at), is_removed: true, ..*self };
     }

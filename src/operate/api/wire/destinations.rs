@@ -77,7 +77,11 @@ pub struct AudienceInfo {
     /// Why the last call of it was not taken, and when it is tried again; absent if it was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing: Option<FailingInfo>,
-    /// The operation under way on all its members: `resync`, `retract` or `retract_stale`.
+    /// Since when its guard holds it: LaunchDarkly is told nothing of it but removals; absent if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_since: Option<String>,
+    /// The operation under way on all its members: `resync`, `retract`, `retract_stale`, or `reenter` of those who left
+    /// while the guard held it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub under_way: Option<String>,
     /// The progress of that operation.
@@ -98,6 +102,7 @@ impl From<AudienceView> for AudienceInfo {
             parked: view.parked,
             parked_since: view.parked_since.map(instant),
             failing: None,
+            held_since: None,
             under_way: view.walk.as_ref().map(|walk| walk.task.to_owned()),
             walk: view.walk.map(|walk| WalkInfo {
                 since: (walk.since != Timestamp::EPOCH).then(|| instant(walk.since)),

@@ -15,6 +15,8 @@ pub enum Work {
     Retract,
     /// Members that did not come by the present mapping are taken out and forgotten.
     RetractStale,
+    /// Members that left an audience which the guard holds are entered again.
+    Reenter,
     /// Rejected events are mapped again with the present mapping.
     Replay,
     /// A backlog is delivered.
@@ -27,6 +29,7 @@ impl Work {
         match task {
             "retract" => Self::Retract,
             "retract_stale" => Self::RetractStale,
+            "reenter" => Self::Reenter,
             _ => Self::Resync,
         }
     }

@@ -17,7 +17,10 @@ const ORDERS = {
   parked: ["Parked", (a, b) => b.parked - a.parked],
 };
 
-const UNDER_WAY = { resync: "resync", retract: "being retracted", retract_stale: "stale members are being retracted" };
+const UNDER_WAY = {
+  resync: "resync", retract: "being retracted", retract_stale: "stale members are being retracted",
+  reenter: "those who left are entered again",
+};
 
 export function Audiences({ known, now, onAsk }) {
   const [wanted, setWanted] = useState("");
@@ -58,6 +61,7 @@ export function Audiences({ known, now, onAsk }) {
             <th scope="row">
               <span class="name">${segmentName(one.audience_key)}</span>
               <span class="id muted">${one.audience}${one.context_kind === "user" ? "" : ` · ${one.context_kind}`}</span>
+              ${one.held_since && html`<b class="warn tag">held by the guard</b>`}
               ${one.under_way && html`<span class="tag">${UNDER_WAY[one.under_way] ?? one.under_way}</span>`}
               <${Failing} of=${failing.get(one.audience)} />
             </th>
@@ -103,6 +107,7 @@ function Manage({ destination, audience, isDelivered, onClose, onAsk }) {
         <dt>Context kind</dt><dd>${audience.context_kind}</dd>
         <dt>Members</dt><dd>${count(audience.included)}</dd>
         ${audience.pending_since && html`<dt>Waiting</dt><dd>${count(audience.pending)}, since <${Time} at=${audience.pending_since} /></dd>`}
+        ${audience.held_since && html`<dt>Held by the guard</dt><dd>since <${Time} at=${audience.held_since} />: <code>cohortd guard list ${destination}</code></dd>`}
         ${audience.parked_since && html`<dt>Parked</dt><dd>${count(audience.parked)}, since <${Time} at=${audience.parked_since} /></dd>`}
       </dl>
       <ul class="choices">
