@@ -88,7 +88,7 @@ async fn an_audience_that_is_emptied_within_a_minute_is_told_of_its_share_and_no
     // Whoever is deleted is removed all the same.
     let stayed = launchdarkly.look(|view| {
         let told = &view.segment(ENVIRONMENT, "aud_vip").expect("it is there").members;
-        (0..MEMBERS).map(person).find(|key| told.contains_key(key)).expect("half of them")
+        (0..MEMBERS).map(person).find(|key| told.contains(key)).expect("half of them")
     });
     installation.types(admin, &["forget", "production", &stayed]).done();
     let is_gone = |_: &Value| !launchdarkly.look(|of| of.has(ENVIRONMENT, "aud_vip", &stayed));
