@@ -25,10 +25,6 @@ use crate::membership::{Membership, Timestamp};
     reason = "each is a fact of its own, and a flag of the row"
 )]
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a flag of the row, and stands by itself"
-)]
 pub(crate) struct Member {
     /// Whether it should be in the audience.
     pub membership: Membership,

@@ -24,6 +24,7 @@ pub(super) struct Call {
     pub model: Batch,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Story<S> {
     pub store: S,
     pub model: MemoryLedger,

@@ -70,7 +70,7 @@ mod tests {
 
     fn member(erase: bool, is_pending: bool) -> Member {
         let pending_since = is_pending.then_some(Timestamp(7));
-        Member { erase, pending_since, ..Member::at_rest(5) }
+        Member { pending_since, erase, ..Member::at_rest(5) }
     }
 
     #[test]
