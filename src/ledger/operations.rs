@@ -333,7 +333,7 @@ pub trait Operations: Recorder {
         audience: Option<&AudienceId>,
     ) -> Result<u64, LedgerError>;
 
-    /// The audiences of a destination that their guards hold: nothing of them is told.
+    /// The audiences of a destination that their guards hold: nothing of them is told but who is deleted or retracted.
     fn held_audiences(&self, destination: &DestinationName) -> Vec<HeldAudience>;
 
     /// Tells what has happened to a held audience (to all, if `None`); returns how many were held.

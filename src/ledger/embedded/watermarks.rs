@@ -7,6 +7,7 @@
 //! | [`ClaimMarks::unheard_through`] | stamps | a start, and a rollback that lost reports | a member pending since then or earlier may have been in a call whose answer was lost | with the audience's row |
 //! | [`ClaimMarks::all_in_flight_through`] | stamps | a claim; moved back when a member waits again | every member pending since then or earlier is in flight: the next claim starts behind it | no |
 //! | [`ClaimMarks::rows_wait_through`] | stamps | whatever writes rows of members | no row says that its member is pending since later: the index of pending members need not be read beyond it | no |
+//! | `Guard::counted_through` | stamps | a delta of the log by which somebody enters or leaves | the audience's guard has counted those up to it: they are not counted again when the log is read again | with the audience's row |
 //! | [`LogMarks::read`] | blocks | a group that read the log | the changes of the blocks up to it are in the memtable or in the tables | no |
 //! | [`LogMarks::merged`] | blocks | a commit | the blocks up to it are in the tables: they are not read again | in the database |
 //! | [`LogMarks::told_through`] | blocks | a start, and a rollback | changes in the blocks up to it may have been told: nothing is claimed until they are read | no |

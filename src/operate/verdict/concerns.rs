@@ -216,7 +216,7 @@ impl Facts<'_> {
             let why = format!(
                 "the guard holds audience {audience}: of {members} members {left} left and {entered} \
                  entered since {}; usually at most {usual} leave in that time; events are kept, and \
-                 LaunchDarkly is told nothing of it",
+                 LaunchDarkly is told nothing more of it",
                 instant(*window_since)
             );
             let remedy = if of.is_discarding {
