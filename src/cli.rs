@@ -147,6 +147,8 @@ enum Command {
     Guard(operator::GuardCommand),
     /// Send every member to LaunchDarkly again
     Resync(operator::ResyncCommand),
+    /// Bring an audience to what a file says: who is in it enters, who is not leaves
+    Reconcile(operator::ReconcileCommand),
     /// Pause delivery to a destination; events are kept
     Pause(operator::SteerCommand),
     /// Resume delivery to a destination
@@ -225,6 +227,7 @@ pub fn main() -> ExitCode {
         Command::Rejected(events) => asked(async |out| events.run(file, out).await),
         Command::Guard(guard) => asked(async |out| guard.run(file, out).await),
         Command::Resync(resync) => asked(async |out| resync.run(file, out).await),
+        Command::Reconcile(reconcile) => asked(async |out| reconcile.run(file, out).await),
         Command::Pause(pause) => asked(async |out| pause.run("pause", file, out).await),
         Command::Resume(resume) => asked(async |out| resume.run("resume", file, out).await),
         Command::Forget(forget) => asked(async |out| forget.run(file, out).await),

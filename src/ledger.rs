@@ -66,10 +66,10 @@ pub use embedded::{
 };
 pub use error::LedgerError;
 pub use guard::GuardLimits;
-pub use intake::{Intake, OrderedDeletion, Recorded, RejectedEvent, Unrecorded};
+pub use intake::{Intake, OrderedDeletion, Origin, Recorded, RejectedEvent, Unrecorded};
 pub use operations::{
     AudienceView, DestinationView, Fact, HeldAudience, MemberView, Operations, ParkedAfter,
-    ParkedView, RejectedView, Turnover, WalkView,
+    ParkedView, RejectedView, Standing, Turnover, WalkView,
 };
 pub use outbox::{Claim, Outbox, Report};
 pub use recorder::Recorder;

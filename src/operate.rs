@@ -15,6 +15,7 @@ pub mod manual;
 pub mod metrics;
 pub mod note;
 pub mod problem;
+mod reconcile;
 pub mod refusals;
 pub mod sources;
 pub mod status;

@@ -20,6 +20,8 @@ use crate::secret::Secret;
 /// Timeout of a request. The daemon is usually on this host, but some answers take a few seconds to read
 /// from the ledger.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Of a request that is answered when long work is done. A daemon that hangs is noticed by other means.
+const WITHOUT_END: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Whoever has said nothing for so long is asked whether it lives, which a daemon answers however busy it is.
 const DOUBT_AFTER: Duration = Duration::from_secs(5);
 /// For the answer to that, and for an answer that has begun.
@@ -147,6 +149,18 @@ impl Daemon {
     ) -> Result<Answer<T>, Silent> {
         let url = self.at(path);
         self.ask(self.client.post(url).json(body)).await
+    }
+
+    /// Sends a POST request with a body of any size; the answer may take as long as it takes.
+    pub async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &impl Serialize,
+        body: reqwest::Body,
+    ) -> Result<Answer<T>, Silent> {
+        let request = self.client.post(self.at(path)).query(query).timeout(WITHOUT_END);
+        let request = request.header(header::CONTENT_TYPE, "application/octet-stream");
+        self.ask(request.body(body)).await
     }
 
     fn at(&self, path: &[&str]) -> Url {

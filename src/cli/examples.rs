@@ -166,6 +166,21 @@ const PAGES: &[Page] = &[
         WAITING,
     ),
     page(
+        "reconcile",
+        &[
+            ("cohortd reconcile aud_vip --file vip.csv --dry-run", "what it would change"),
+            (
+                "cohortd reconcile aud_vip --file vip.csv --column user_id",
+                "as of the file's modification time",
+            ),
+            (
+                "cohortd reconcile production aud_vip --file - --as-of 2026-01-31T12:00:00Z",
+                "from standard input",
+            ),
+        ],
+        WAITING,
+    ),
+    page(
         "resync",
         &[
             ("cohortd resync aud_vip --wait", "an audience of the only destination"),

@@ -177,7 +177,7 @@ impl Seen {
 }
 
 /// A length of time for people.
-fn in_words(seconds: u64) -> String {
+pub(super) fn in_words(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),

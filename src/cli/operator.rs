@@ -3,6 +3,7 @@
 mod guard;
 mod lists;
 mod parked;
+mod reconcile;
 mod rejected;
 mod removing;
 
@@ -17,6 +18,7 @@ pub(super) use lists::all_audiences;
 use lists::all_destinations;
 pub use lists::{AudiencesCommand, MemberCommand};
 pub use parked::ParkedCommand;
+pub use reconcile::ReconcileCommand;
 pub use rejected::RejectedCommand;
 pub use removing::{DropCommand, ForgetCommand};
 

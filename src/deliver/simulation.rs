@@ -165,6 +165,7 @@ impl Run {
             deltas,
             deletions: Vec::new(),
             rejected: Vec::new(),
+            origin: crate::ledger::Origin::Events,
         };
         self.ledger.record(intake).await.expect("it takes everything");
     }

@@ -31,6 +31,7 @@ pub(crate) mod expiry;
 pub(crate) mod guard;
 pub(crate) mod operations;
 pub(crate) mod silence;
+pub(crate) mod standings;
 mod story;
 mod subject;
 pub(crate) mod telling;
@@ -112,6 +113,7 @@ macro_rules! contract {
             operations::who_waits_to_be_told_is_told_before_a_retraction_erases_it,
             operations::only_stale_members_are_retracted,
             operations::a_person_is_shown_under_every_key,
+            standings::members_are_listed_in_the_order_of_their_keys_with_all_that_was_recorded,
             operations::a_pause_lasts_across_a_restart_and_wakes_the_courier_when_it_ends,
             operations::a_note_is_for_the_next_start,
         }

@@ -23,6 +23,18 @@ pub struct Intake {
     pub deletions: Vec<OrderedDeletion>,
     /// Events that could not be mapped, kept so that they can be replayed.
     pub rejected: Vec<RejectedEvent>,
+    /// Who asks for it.
+    pub origin: Origin,
+}
+
+/// Who asks for the changes of an [`Intake`]. It decides nothing about which value wins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// Segment, event by event.
+    #[default]
+    Events,
+    /// An operator, by a snapshot of the whole audience, whose exits were counted and confirmed.
+    Snapshot,
 }
 
 /// A privacy deletion and its position among the other items of its request.
@@ -53,7 +65,8 @@ impl Intake {
             after_rejected: 0,
         };
         let deletions = vec![deletion];
-        Self { destination, arrival, deltas: Vec::new(), deletions, rejected: Vec::new() }
+        let (deltas, rejected) = (Vec::new(), Vec::new());
+        Self { destination, arrival, deltas, deletions, rejected, origin: Origin::Events }
     }
 
     /// Rows that it may touch.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::guard::{Changes, Guard};
 use super::{LedgerError, Members, Outbox, Recorder, Recordings, Route};
 use crate::counting::{Distribution, PerDestination};
-use crate::membership::{AudienceId, DestinationName, Timestamp, UserId};
+use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp, UserId};
 
 /// A destination that has rows in the ledger, configured or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,6 +177,17 @@ pub struct MemberView {
     pub expired: bool,
 }
 
+/// What a member of an audience is at present. Personal data.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The member.
+    pub context_key: ContextKey,
+    /// Whether it should be in the audience.
+    pub included: bool,
+    /// The event time of that.
+    pub event_at: Timestamp,
+}
+
 /// A parked member as an operator sees it. Personal data.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ParkedView {
@@ -251,6 +262,20 @@ pub trait Operations: Recorder {
         destination: &DestinationName,
         key: &str,
     ) -> Result<Vec<MemberView>, LedgerError>;
+
+    /// At most `limit` members of an audience behind `after`, in the order of the bytes of their context keys,
+    /// those that left and are still remembered too; fewer only if there are no more, and none of an audience
+    /// that the ledger does not know.
+    ///
+    /// The first page (`after` is `None`) has everything that was recorded before the call. A later page may
+    /// lack what was recorded after the first one, but nothing that was recorded before it.
+    async fn standings(
+        &self,
+        destination: &DestinationName,
+        audience: &AudienceId,
+        after: Option<&ContextKey>,
+        limit: u32,
+    ) -> Result<Vec<Standing>, LedgerError>;
 
     /// At most `limit` parked members, of one audience or all.
     async fn parked(

@@ -71,11 +71,18 @@ fn deletion_bytes(ordered: &OrderedDeletion) -> usize {
 
 /// Splits an intake into pieces of at most `most_bytes`, or of one item.
 fn taken_apart(of: usize, intake: Intake, most_bytes: usize) -> Vec<Piece> {
-    let Intake { destination, arrival, deltas, deletions, rejected } = intake;
+    let Intake { destination, arrival, deltas, deletions, rejected, origin } = intake;
     let mut apart = Apart {
         of,
         most_bytes,
-        empty: Intake { destination, arrival, deltas: vec![], deletions: vec![], rejected: vec![] },
+        empty: Intake {
+            destination,
+            arrival,
+            deltas: vec![],
+            deletions: vec![],
+            rejected: vec![],
+            origin,
+        },
         bytes: 0,
         current: None,
         done: Vec::new(),
@@ -234,6 +241,7 @@ mod tests {
                 deltas: Vec::new(),
                 deletions: Vec::new(),
                 rejected: Vec::new(),
+                origin: crate::ledger::Origin::Events,
             };
             for (number, item) in items.into_iter().enumerate() {
                 match item {

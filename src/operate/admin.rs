@@ -239,6 +239,8 @@ mod tests {
             delivered: Arc::default(),
             destinations: Current::new(BTreeMap::new()),
             tombstone_ttl: week,
+            ledger_path: directory.path().to_owned(),
+            stopping: CancellationToken::new(),
             history: Arc::default(),
             courses: api::progress::Courses::default(),
             reloads: api::Reloads::channel().0,

@@ -15,11 +15,13 @@ pub mod openapi;
 mod parked;
 mod part;
 pub mod progress;
+mod reconcile;
 mod rejected;
 mod reload;
 pub mod wire;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +34,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use self::openapi::{Routes, routes};
 use super::explain::Configured;
@@ -66,6 +69,10 @@ pub struct Api {
     pub destinations: Current<BTreeMap<DestinationName, Arc<Configured>>>,
     /// How long members that left are remembered: an older event may bring one back.
     pub tombstone_ttl: Duration,
+    /// The ledger's directory: the keys of a snapshot are sorted there.
+    pub ledger_path: PathBuf,
+    /// Cancelled when the daemon begins to stop.
+    pub stopping: CancellationToken,
     /// The last hour of each destination.
     pub history: Arc<History>,
     /// The progress of long work.
@@ -111,6 +118,7 @@ pub(super) fn routes() -> Routes<Arc<Api>> {
         parked::list,
         parked::requeue,
         parked::discard,
+        reconcile::reconcile,
         rejected::list,
         rejected::one,
         rejected::replay,

@@ -287,7 +287,8 @@ impl Sorted {
             let destination = destination.clone();
             if is_recorded {
                 let destination = destination.clone();
-                intakes.push(Intake { destination, arrival, deltas, deletions, rejected });
+                let origin = crate::ledger::Origin::Events;
+                intakes.push(Intake { destination, arrival, deltas, deletions, rejected, origin });
             }
             unsure.given.push(Given { destination, is_recorded, origins, tally });
         }
@@ -511,6 +512,7 @@ impl Unsure {
                 deltas: Vec::new(),
                 deletions: Vec::new(),
                 rejected,
+                origin: crate::ledger::Origin::Events,
             });
         }
         for (index, (count, rejection)) in refused {

@@ -871,6 +871,7 @@ mod tests {
             deltas: Vec::new(),
             deletions: Vec::new(),
             rejected: Vec::new(),
+            origin: crate::ledger::Origin::Events,
         };
         let before = Instant::now();
         assert_eq!(state.record(&door, vec![intake], due).await, Err(Refusal::Unavailable));

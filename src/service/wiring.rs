@@ -285,6 +285,8 @@ pub(super) fn api(service: &Service, history: &Arc<History>, reloads: Reloads) -
         delivered: Arc::clone(&service.delivered),
         destinations: service.shown.configured.clone(),
         tombstone_ttl: service.config.ledger.tombstone_ttl,
+        ledger_path: service.config.ledger.place.path.clone(),
+        stopping: service.stop_receiving.clone(),
         history: Arc::clone(history),
         courses: Courses::default(),
         reloads,

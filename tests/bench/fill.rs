@@ -45,6 +45,7 @@ pub fn fill(directory: &Path, environment: &str, audience: Sample, people: u64) 
                     deltas: deltas.collect(),
                     deletions: Vec::new(),
                     rejected: Vec::new(),
+                    origin: cohortd::ledger::Origin::Events,
                 };
                 ledger.record(intake).await.expect("there is space");
             }

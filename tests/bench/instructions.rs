@@ -195,6 +195,7 @@ fn ledger(times: u32) {
                 deltas,
                 deletions: Vec::new(),
                 rejected: Vec::new(),
+                origin: cohortd::ledger::Origin::Events,
             };
             ledger.record(intake).await.expect("there is space");
         }

@@ -57,6 +57,7 @@ mod python;
 mod reactions;
 mod real_world;
 mod receive;
+mod reconcile;
 mod refused;
 mod reload;
 mod restore;
@@ -129,6 +130,7 @@ fn main() -> std::process::ExitCode {
         reactions::tests(),
         real_world::tests(),
         receive::tests(),
+        reconcile::tests(),
         refused::tests(),
         reload::tests(),
         restore::tests(),

@@ -119,6 +119,7 @@ fn filled(command: &str) -> String {
         ("backup FILE", "backup copy"),
         ("KEY ", "ada "),
         ("USER_ID", "ada"),
+        ("--file FILE", "--file keys"),
         ("help TOPIC", "help security"),
         ("replace-with-the-client-side-id", ENVIRONMENT),
     ];
@@ -144,6 +145,7 @@ async fn every_line_is_typed_against_a_daemon_or_listed_with_the_reason() {
     installation.set("destinations.production.segment.allow_batches", "false");
     let event = identify("ada", "vip", true, 1_750_000_000_000);
     installation.write("event.json", &event.to_string());
+    installation.write("keys", "ada\n");
     let environment = tempfile::tempdir().expect("a temporary directory");
     for file in ["segment-secret", "segment-bearer", "launchdarkly-token"] {
         let secret = "0123456789abcdef0123456789abcdef";

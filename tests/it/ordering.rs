@@ -287,6 +287,7 @@ impl Life {
             deltas,
             deletions: Vec::new(),
             rejected: Vec::new(),
+            origin: cohortd::ledger::Origin::Events,
         };
         self.ledger.record(intake).await.expect("the ledger is open");
         arrival

@@ -92,6 +92,7 @@ impl Running {
             deltas: (0..people).map(person).collect(),
             deletions: Vec::new(),
             rejected: Vec::new(),
+            origin: crate::ledger::Origin::Events,
         };
         self.ledger.record(intake).await.expect("it takes everything");
     }

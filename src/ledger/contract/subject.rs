@@ -260,6 +260,7 @@ pub(crate) fn intake(
         deltas,
         deletions: Vec::new(),
         rejected: Vec::new(),
+        origin: crate::ledger::Origin::Events,
     }
 }
 

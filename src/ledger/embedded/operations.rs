@@ -15,9 +15,10 @@ use crate::ledger::embedded::tables::walk::Task;
 use crate::ledger::embedded::tables::{checksum, reader};
 use crate::ledger::{
     AudienceView, DestinationView, Fact, HeldAudience, Intake, LedgerError, MemberView, Members,
-    Operations, Outbox, ParkedAfter, ParkedView, Recorder, Recordings, RejectedView, Turnover,
+    Operations, Outbox, ParkedAfter, ParkedView, Recorder, Recordings, RejectedView, Standing,
+    Turnover,
 };
-use crate::membership::{AudienceId, DestinationName, UserId};
+use crate::membership::{AudienceId, ContextKey, DestinationName, UserId};
 
 /// How long a read waits for earlier answered requests to reach the tables.
 const MERGED_WITHIN: Duration = Duration::from_millis(500);
@@ -127,6 +128,24 @@ impl Operations for EmbeddedLedger {
         let (name, key) = (destination.clone(), key.to_owned());
         let found = self.read(move |reader| reader.member(&name, &key)).await?;
         found.ok_or_else(|| LedgerError::UnknownDestination(destination.clone()))
+    }
+
+    async fn standings(
+        &self,
+        destination: &DestinationName,
+        audience: &AudienceId,
+        after: Option<&ContextKey>,
+        limit: u32,
+    ) -> Result<Vec<Standing>, LedgerError> {
+        if after.is_none() {
+            self.caught_up().await?; // however long it takes: changes are decided by this
+        }
+        let (destination, audience, after) =
+            (destination.clone(), audience.clone(), after.cloned());
+        self.read_tables(move |reader| {
+            reader.standings(&destination, &audience, after.as_ref(), limit)
+        })
+        .await
     }
 
     async fn parked(

@@ -3,12 +3,14 @@
 //! The head of a record can be read without its body, so that a start learns what is there without decoding all
 //! of it. Fields that few requests use follow the body, and are omitted if empty and by earlier versions.
 
+mod audiences;
+
 use std::borrow::Cow;
 
-use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{Intake, OrderedDeletion, RejectedEvent};
+use crate::ledger::embedded::record::audiences::{Audience, Audiences};
+use crate::ledger::{Intake, OrderedDeletion, Origin, RejectedEvent};
 use crate::membership::{
     AudienceId, AudienceKey, ContextKey, ContextKind, Deletion, DestinationName, Membership,
     MembershipDelta, Message, MessageHash, Timestamp, UserId,
@@ -31,13 +33,6 @@ struct Head<'a> {
     #[serde(borrow)]
     audiences: Vec<Audience<'a>>,
     body_bytes: u32,
-}
-
-#[derive(Clone, Copy, Serialize, Deserialize, PartialEq, Eq, Hash)]
-struct Audience<'a> {
-    id: &'a str,
-    key: &'a str,
-    kind: &'a str,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -64,6 +59,9 @@ struct Rare<'a> {
     /// For each rejected event, microseconds before the arrival.
     rejected_ages: Vec<i64>,
 }
+
+/// Stands behind [`Rare`] if an operator's snapshot asks for the changes. An older version takes no notice of it.
+const SNAPSHOT: u8 = 1;
 
 /// The bytes of a hash.
 type Hash<'a> = &'a [u8];
@@ -146,8 +144,11 @@ pub(crate) fn write(
     scratch.clear();
     postcard::to_io(&body, &mut *scratch).ok()?;
     let rare = rare(intake)?;
-    if !rare.is_empty() {
+    if !rare.is_empty() || intake.origin == Origin::Snapshot {
         postcard::to_io(&rare, &mut *scratch).ok()?;
+    }
+    if intake.origin == Origin::Snapshot {
+        scratch.push(SNAPSHOT);
     }
     let head = Head {
         destination: intake.destination.as_str(),
@@ -195,53 +196,6 @@ fn rare(intake: &Intake) -> Option<Rare<'_>> {
     }
     let rejected_ages = intake.rejected.iter().map(|event| age(event.event_at)).collect();
     Some(Rare { messages: messages.collect(), deletions, rejected_ages })
-}
-
-/// Up to this many audiences a linear search is faster; most requests have one.
-const FEW_AUDIENCES: usize = 8;
-
-/// The distinct audiences of a request.
-#[derive(Default)]
-struct Audiences<'a> {
-    list: Vec<Audience<'a>>,
-    /// Positions of those after the first few.
-    positions: HashMap<Audience<'a>, u32>,
-    /// The previous result: neighbouring deltas mostly have the same audience.
-    last: Option<(Audience<'a>, u32)>,
-}
-
-impl<'a> Audiences<'a> {
-    fn position(&mut self, delta: &'a MembershipDelta) -> u32 {
-        let (id, key) = (delta.audience.as_str(), delta.audience_key.as_str());
-        let audience = Audience { id, key, kind: delta.context_kind.as_str() };
-        if let Some((last, position)) = self.last
-            && last == audience
-        {
-            return position;
-        }
-        let position = match self.find(&audience) {
-            Some(position) => position,
-            None => self.add(audience),
-        };
-        self.last = Some((audience, position));
-        position
-    }
-
-    fn find(&self, audience: &Audience<'a>) -> Option<u32> {
-        let mut few = self.list.iter().take(FEW_AUDIENCES).zip(0..);
-        let among_few = few.find(|(other, _)| *other == audience).map(|(_, position)| position);
-        among_few.or_else(|| self.positions.get(audience).copied())
-    }
-
-    fn add(&mut self, audience: Audience<'a>) -> u32 {
-        let position = self.list.len();
-        self.list.push(audience);
-        let number = u32::try_from(position).expect("a request has fewer events than that");
-        if position >= FEW_AUDIENCES {
-            self.positions.insert(audience, number);
-        }
-        number
-    }
 }
 
 fn rejected(event: &RejectedEvent) -> Rejected<'_> {
@@ -307,7 +261,10 @@ impl<'a> Records<'a> {
         let (body, rare) = postcard::take_from_bytes(body).map_err(|_| Unreadable)?;
         let mut record = record(&head, body, before).ok_or(Unreadable)?;
         if !rare.is_empty() {
-            let rare = postcard::from_bytes(rare).map_err(|_| Unreadable)?;
+            let (rare, rest) = postcard::take_from_bytes(rare).map_err(|_| Unreadable)?;
+            if rest.first() == Some(&SNAPSHOT) {
+                record.intake.origin = Origin::Snapshot;
+            }
             add(&mut record.intake, rare).ok_or(Unreadable)?;
         }
         Ok(Some(record))
@@ -404,6 +361,7 @@ fn record(head: &Head<'_>, body: Body<'_>, before: &mut Before) -> Option<Record
         deltas: all(body.deltas.into_iter().map(delta))?,
         deletions: all(body.deletions.into_iter().map(deletion))?,
         rejected: all(rejected)?,
+        origin: Origin::Events,
     };
     Some(Record { intake, stamp: Timestamp(head.stamp) })
 }

@@ -337,6 +337,7 @@ fn intake(ledger: &dyn Recorder, deltas: Vec<MembershipDelta>) -> Intake {
         deltas,
         deletions: Vec::new(),
         rejected: Vec::new(),
+        origin: crate::ledger::Origin::Events,
     }
 }
 

@@ -12,9 +12,9 @@ use crate::ledger::memory::state::{Audience, Destination, Kept, Key, Stamps, Sta
 use crate::ledger::{
     AudienceView, DestinationView, Fact, HeldAudience, Intake, LedgerError, MemberView, Members,
     Operations, Outbox, ParkReason, ParkedAfter, ParkedView, Recorder, Recordings, RejectedView,
-    Turnover,
+    Standing, Turnover,
 };
-use crate::membership::{AudienceId, DestinationName, Timestamp, UserId};
+use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp, UserId};
 
 /// Rejected events in one reading.
 const MOST_BYTES: usize = 4 << 20;
@@ -251,6 +251,25 @@ impl Operations for MemoryLedger {
         };
         let theirs = of.members.iter().filter(is_theirs);
         Ok(theirs.map(|(key, member)| of.member_view(key, member)).collect())
+    }
+
+    async fn standings(
+        &self,
+        destination: &DestinationName,
+        audience: &AudienceId,
+        after: Option<&ContextKey>,
+        limit: u32,
+    ) -> Result<Vec<Standing>, LedgerError> {
+        let state = self.shared.state();
+        let members = state.destinations.get(destination).map(|of| &of.members);
+        let behind = |key: &Key| key.0 == *audience && after.is_none_or(|after| key.1 > *after);
+        let of = members.into_iter().flatten().filter(|(key, _)| behind(key));
+        let standing = |(key, member): (&Key, &Member)| Standing {
+            context_key: key.1.clone(),
+            included: member.membership.as_bool(),
+            event_at: member.event_at,
+        };
+        Ok(of.take(limit as usize).map(standing).collect())
     }
 
     async fn parked(

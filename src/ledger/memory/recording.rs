@@ -30,7 +30,8 @@ impl State {
     /// Records what a request asks of one destination.
     pub fn record(&mut self, intake: Intake, recordings: &PerDestination<Recordings>) -> Recorded {
         let Self { stamps, bounds, destinations, rejected, .. } = self;
-        let Intake { destination: name, arrival, deltas, deletions, rejected: events } = intake;
+        let Intake { destination: name, arrival, deltas, deletions, rejected: events, origin: _ } =
+            intake;
         let Some(destination) = destinations.get_mut(&name) else { return Recorded::default() };
         stamps.note(arrival);
         let (mut recorded, mut tally) = (Recorded::default(), Tally::default());

@@ -147,6 +147,7 @@ impl Actions {
             deltas: deltas.clone(),
             deletions: Vec::new(),
             rejected: Vec::new(),
+            origin: crate::ledger::Origin::Events,
         };
         let recorded = self.ledger.record(intake).await.map_err(|error| {
             Failure::new(StatusCode::SERVICE_UNAVAILABLE, format!("Nothing was recorded: {error}"))

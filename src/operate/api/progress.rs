@@ -15,7 +15,7 @@ use super::wire::{Nothing, ProgressItem, ProgressList, Work, instant};
 use super::{Api, Asked, Destination, Problem};
 use crate::json::Json;
 use crate::ledger::AudienceView;
-use crate::membership::{DestinationName, Timestamp};
+use crate::membership::{AudienceId, DestinationName, Timestamp};
 
 /// Most items in one answer.
 const MOST: usize = 1000;
@@ -131,6 +131,27 @@ impl Courses {
         }
     }
 
+    /// Call after each part of a reconciliation with how many changes are recorded, and of how many; `None` once
+    /// it has ended.
+    pub(super) fn reconciled(
+        &self,
+        name: &DestinationName,
+        audience: &AudienceId,
+        so_far: Option<(u64, u64)>,
+        clock: Timestamp,
+    ) {
+        let which = (name.clone(), Work::Reconcile, Some(audience.as_str().to_owned()));
+        let mut courses = self.lock();
+        match so_far {
+            None => drop(courses.remove(&which)),
+            Some((done, total)) => courses.entry(which).or_insert_with(|| Course::new(clock)).look(
+                done,
+                total,
+                Instant::now(),
+            ),
+        }
+    }
+
     /// Takes a reading of all work of a destination, and returns its progress.
     fn look(
         &self,
@@ -169,7 +190,10 @@ impl Courses {
             which.1 == Work::Replay && last.is_some_and(|last| last < GIVEN_UP)
         };
         courses.retain(|which, course| {
-            which.0 != *name || seen.contains(which) || is_replay(which, course)
+            which.0 != *name
+                || which.1 == Work::Reconcile
+                || seen.contains(which)
+                || is_replay(which, course)
         });
         let of_this = courses.iter().filter(|(which, _)| which.0 == *name);
         let mut items: Vec<_> = of_this.map(|(which, of)| of.item(which, now, clock)).collect();

@@ -251,6 +251,7 @@ impl Plan {
             deltas: std::mem::take(&mut self.deltas),
             deletions: self.deletions.iter().map(|(_, deletion)| deletion.clone()).collect(),
             rejected: Vec::new(),
+            origin: crate::ledger::Origin::Events,
         };
         if intake.deltas.is_empty() && intake.deletions.is_empty() {
             return Ok(self.answer);

@@ -8,6 +8,7 @@ mod guard;
 mod members;
 mod parked;
 mod progress;
+mod reconcile;
 mod rejected;
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,7 @@ pub use guard::{GuardInfo, Held};
 pub use members::{Forget, MemberInfo, MemberQuery};
 pub use parked::{ParkedChange, ParkedInfo, ParkedPage, ParkedQuery};
 pub use progress::{ProgressItem, ProgressList, Work};
+pub use reconcile::{Reconcile, Reconciled};
 pub use rejected::{
     RejectedChange, RejectedInfo, RejectedPage, RejectedQuery, Replay, Replayed, StillRejected,
 };

@@ -200,6 +200,7 @@ mod tests {
             deltas: audiences.iter().map(delta).collect(),
             deletions: Vec::new(),
             rejected: Vec::new(),
+            origin: crate::ledger::Origin::Events,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use rusqlite::{Connection, Row, Rows, params};
+use rusqlite::{Connection, OptionalExtension, Row, Rows, params};
 
 use crate::ledger::embedded::directory::reserve;
 use crate::ledger::embedded::ids::AudienceRowId;
@@ -15,9 +15,9 @@ use crate::ledger::embedded::tables::{checksum, destinations, members, parked, r
 use crate::ledger::member::Member;
 use crate::ledger::{
     AudienceView, DestinationView, Fact, MemberView, ParkReason, ParkedAfter, ParkedView,
-    RejectedView, WalkView,
+    RejectedView, Standing, WalkView,
 };
-use crate::membership::{AudienceId, DestinationName, Timestamp, UserId};
+use crate::membership::{AudienceId, ContextKey, DestinationName, Timestamp, UserId};
 
 /// Bodies of rejected events in one reading: a page of large ones is a short page ([P6](crate::design::P6)).
 const PAGE_BYTES: usize = 4 << 20;
@@ -188,6 +188,35 @@ impl Reader {
                 }
             }
             Ok(views)
+        })
+    }
+
+    /// The members of an audience behind `after`, in the order of their keys, at most `limit`.
+    pub fn standings(
+        &self,
+        destination: &DestinationName,
+        audience: &AudienceId,
+        after: Option<&ContextKey>,
+        limit: u32,
+    ) -> rusqlite::Result<Vec<Standing>> {
+        self.with(|db| {
+            let row = db
+                .prepare_cached(
+                    "SELECT audience.id FROM audience
+                     JOIN destination ON destination.id = audience.destination
+                     WHERE name = ?1 AND audience_id = ?2",
+                )?
+                .query_row([destination.as_str(), audience.as_str()], |row| row.get(0))
+                .optional()?;
+            let Some(row) = row else { return Ok(Vec::new()) };
+            let after = after.map_or("", ContextKey::as_str);
+            let found = members::walk_in(db, row, after, limit as usize)?;
+            let standing = |(key, member): (String, Member)| {
+                let context_key = ContextKey::new(&key)?;
+                let included = member.membership.as_bool();
+                Some(Standing { context_key, included, event_at: member.event_at })
+            };
+            Ok(found.into_iter().filter_map(standing).collect())
         })
     }
 

@@ -17,6 +17,8 @@ pub enum Work {
     RetractStale,
     /// Members that left an audience which the guard holds are entered again.
     Reenter,
+    /// An audience is brought to what a snapshot says.
+    Reconcile,
     /// Rejected events are mapped again with the present mapping.
     Replay,
     /// A backlog is delivered.

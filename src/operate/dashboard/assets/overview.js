@@ -100,7 +100,7 @@ function Facts({ status, startedAt, now }) {
 
 const DEEDS = {
   resync: "Resync", retract: "Retracting all members", retract_stale: "Retracting stale members",
-  reenter: "Entering those who left again",
+  reenter: "Entering those who left again", reconcile: "Reconciling with a snapshot",
   replay: "Replay of rejected events", drain: "Delivering the backlog",
 };
 
