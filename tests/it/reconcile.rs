@@ -181,7 +181,8 @@ async fn killed_at_any_point_and_typed_again_it_is_as_the_model() {
     apply(&before);
     happens(&cohortd, &before).await;
     let file: BTreeSet<String> = some(5000, 0..1).into_iter().map(|(who, ..)| who).collect();
-    installation.write("keys", &file.iter().map(|who| format!("{who}\n")).collect::<String>());
+    let keys: Vec<&str> = file.iter().map(String::as_str).collect();
+    installation.write("keys", &(keys.join("\n") + "\n"));
     let as_of_ms = 10_000;
     let during = some(1500, as_of_ms + 1..40_000);
     let after = some(500, as_of_ms + 1..40_000);

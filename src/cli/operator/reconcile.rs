@@ -28,6 +28,9 @@ const AHEAD: usize = 4;
 /// Time between two looks at the progress.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+const COLUMN_HELP: &str = "The column with the context keys as they stand; else context_key, or the \
+                           identifiers that the mapping takes";
+
 /// Reconciles an audience with a file.
 #[derive(Args, Clone, Debug)]
 #[command(allow_missing_positional = true)]
@@ -39,8 +42,7 @@ pub struct ReconcileCommand {
     /// CSV, JSON lines or one context key a line; `-`: standard input
     #[arg(long, value_name = "FILE")]
     file: PathBuf,
-    /// The column with the context keys as they stand; else context_key, or the identifiers that the mapping takes
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help = COLUMN_HELP)]
     column: Option<String>,
     /// When the file was true: what happened later wins. Default: when it was last modified; needed with `-`
     #[arg(long, value_name = "TIME")]
@@ -128,15 +130,14 @@ impl ReconcileCommand {
             return Err(Silent::usage(format!("{shown} is a directory")));
         }
         let size = about.is_file().then_some(about.len());
-        let as_of = match &self.as_of {
-            Some(as_of) => as_of.clone(),
-            None => {
-                let modified = about.modified().map_err(cannot)?;
-                let modified = modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-                let as_of = instant(Timestamp::EPOCH.after(modified));
-                complain(&format!("as of {as_of}, when {shown} was last modified"));
-                as_of
-            }
+        let as_of = if let Some(as_of) = &self.as_of {
+            as_of.clone()
+        } else {
+            let modified = about.modified().map_err(cannot)?;
+            let modified = modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            let as_of = instant(Timestamp::EPOCH.after(modified));
+            complain(&format!("as of {as_of}, when {shown} was last modified"));
+            as_of
         };
         Ok((as_of, Pieces::of(file, size)))
     }

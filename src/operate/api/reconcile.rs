@@ -288,7 +288,9 @@ impl Target {
         let mut plan = Plan { is_forgotten: self.is_forgotten, ..Plan::default() };
         let mut walk = Walk::begin(spool)?;
         while let Some(findings) = walk.next(api, self).await? {
-            findings.iter().for_each(|finding| plan.count(finding));
+            for finding in &findings {
+                plan.count(finding);
+            }
         }
         Ok(plan)
     }

@@ -61,13 +61,12 @@ pub(in crate::operate) fn compare(
 /// A tie goes to the snapshot, which is the later arrival.
 fn finding(entry: Option<Entry>, member: Option<Standing>, as_of: Timestamp) -> Option<Finding> {
     match (entry, member) {
-        (Some(entry), None) => Some(Finding::Enters(entry)),
         (Some(_), Some(member)) if member.included => Some(Finding::Stays),
         (None, Some(member)) if !member.included => None,
         (_, Some(member)) if member.event_at > as_of => {
             Some(Finding::Newer { is_in: member.included })
         }
-        (Some(entry), Some(_)) => Some(Finding::Enters(entry)),
+        (Some(entry), _) => Some(Finding::Enters(entry)),
         (None, Some(member)) => Some(Finding::Leaves(member.context_key)),
         (None, None) => None,
     }
@@ -81,6 +80,7 @@ mod tests {
 
     use super::*;
 
+    type Row = (bool, Option<(bool, i64)>, &'static str);
     type Ledger = BTreeMap<String, (bool, i64)>;
 
     fn entry(key: &str) -> Entry {
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn a_member_enters_leaves_or_is_left_alone() {
         // in the file; in the ledger: whether it is in, and since when; then what follows at time 5
-        let rows: [(bool, Option<(bool, i64)>, &str); 11] = [
+        let rows: [Row; 11] = [
             (true, None, "enters"),
             (true, Some((false, 4)), "enters"),
             (true, Some((false, 5)), "enters"),

@@ -292,8 +292,8 @@ impl Reader {
 
     /// Finds the columns by the first line, and whether that is a header.
     fn columns_of(&self, fields: &[&str]) -> Result<(Columns, bool), Fault> {
-        let names: Vec<String> = fields.iter().map(|name| plain(name)).collect();
-        let named = |wanted: &str| names.iter().position(|name| *name == plain(wanted));
+        let header: Vec<String> = fields.iter().map(|name| plain(name)).collect();
+        let named = |wanted: &str| header.iter().position(|name| *name == plain(wanted));
         let mut columns = Columns {
             count: fields.len(),
             keys: Vec::new(),
@@ -380,7 +380,8 @@ impl Reader {
     ) -> Result<Read, Fault> {
         let is_unended =
             self.is_begun || self.within != Within::Plain || self.form == Form::Unknown;
-        if self.form == Form::Unknown && self.head.iter().any(|byte| !byte.is_ascii_whitespace()) {
+        let head = self.head.strip_prefix(MARK).unwrap_or(&self.head);
+        if self.form == Form::Unknown && head.iter().any(|byte| !byte.is_ascii_whitespace()) {
             return Err(Fault::CutOff(1));
         }
         if self.form == Form::Unknown {

@@ -156,15 +156,15 @@ impl Merged {
         if io::BufRead::fill_buf(from)?.is_empty() {
             return Ok(());
         }
-        let mut sizes = [0; 8];
-        from.read_exact(&mut sizes)?;
-        let [a, b, c, d, e, f, g, h] = sizes;
+        let (mut of_key, mut of_user_id) = ([0; 4], [0; 4]);
+        from.read_exact(&mut of_key)?;
+        from.read_exact(&mut of_user_id)?;
         let mut text = |size: [u8; 4]| {
             let mut bytes = vec![0; u32::from_le_bytes(size) as usize];
             from.read_exact(&mut bytes)?;
             String::from_utf8(bytes).map_err(io::Error::other)
         };
-        let (key, user_id) = (text([a, b, c, d])?, text([e, f, g, h])?);
+        let (key, user_id) = (text(of_key)?, text(of_user_id)?);
         let user_id = (!user_id.is_empty()).then_some(user_id);
         self.next.push(Reverse((Entry { key, user_id }, run)));
         Ok(())
