@@ -17,6 +17,7 @@
 //! | a deletion counts at its own time, finds the person, and keeps older events out | `deletions::*` |
 //! | where entries expire, they do so by event time, and a later event decides anew | `expiry::*` |
 //! | an audience that too many leave at once waits for an operator | `guard::*` |
+//! | a snapshot outdoes what is older, whenever it arrives | `standings::what_is_older_than_a_snapshot_…` |
 //! | members of an older mapping are recognisable | `operations::only_stale_members_are_retracted` |
 //! | the latest event time wins ([P2](crate::design::P2)) | `telling::the_latest_event_time_wins_and_a_tie_goes_to_the_later_arrival` |
 //! | a member is in one batch at a time ([P3](crate::design::P3)) | `claims::*` |
@@ -114,6 +115,7 @@ macro_rules! contract {
             operations::only_stale_members_are_retracted,
             operations::a_person_is_shown_under_every_key,
             standings::members_are_listed_in_the_order_of_their_keys_with_all_that_was_recorded,
+            standings::what_is_older_than_a_snapshot_loses_to_it_from_its_first_delta_on,
             operations::a_pause_lasts_across_a_restart_and_wakes_the_courier_when_it_ends,
             operations::a_note_is_for_the_next_start,
         }

@@ -1,6 +1,6 @@
 //! What became of the deltas that were recorded, counted by destination.
 
-use super::member::{Change, Member, Next, is_overtaken, is_repeat};
+use super::member::{Change, Member, Moment, Next, is_overtaken, is_repeat};
 use crate::counting::Count;
 
 /// Outcomes of the committed deltas of one destination.
@@ -40,9 +40,9 @@ pub(crate) struct Tally {
 
 impl Tally {
     /// Counts a delta that changed a member from `before` to `next`.
-    pub fn add(&mut self, before: Option<&Member>, change: &Change, next: &Next) {
+    pub fn add(&mut self, before: Option<&Member>, change: &Change, next: &Next, moment: &Moment) {
         self.deltas += 1;
-        self.repeats += u64::from(is_repeat(before, change, next));
-        self.overtaken += u64::from(before.is_some_and(|before| is_overtaken(before, change)));
+        self.repeats += u64::from(is_repeat(before, change, next, moment));
+        self.overtaken += u64::from(is_overtaken(before, change, moment));
     }
 }

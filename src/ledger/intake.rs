@@ -27,13 +27,14 @@ pub struct Intake {
     pub origin: Origin,
 }
 
-/// Who asks for the changes of an [`Intake`]. It decides nothing about which value wins.
+/// Who asks for the changes of an [`Intake`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Origin {
     /// Segment, event by event.
     #[default]
     Events,
-    /// An operator, by a snapshot of the whole audience, whose exits were counted and confirmed.
+    /// An operator, by a snapshot of the whole audience, whose exits were counted and confirmed. From the first
+    /// delta on, what is older than it and arrives later changes nobody in its audience.
     Snapshot,
 }
 

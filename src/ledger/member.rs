@@ -6,6 +6,7 @@
 //! # What always holds
 //! * An older event time never changes a value ([P2](crate::design::P2)); an equal one does: the later
 //!   arrival wins a tie. A repeated message is not a later arrival.
+//! * Where a snapshot said who is in, what is older than it changes nobody, not even who is unknown.
 //! * Never told means unknown, not absent: a first "left" is sent.
 //! * A pending member stays pending: a value that flips back while a call is out, or after a call whose
 //!   answer was lost, is sent again.
@@ -92,6 +93,8 @@ pub(crate) struct Moment {
     pub unheard_through: Timestamp,
     /// How long after its event time an entry of this audience expires; `None`: never.
     pub expires_after: Option<Duration>,
+    /// A snapshot of the whole audience was recorded as of then: what is older has lost to it.
+    pub snapshot_at: Timestamp,
 }
 
 impl Moment {
@@ -153,6 +156,9 @@ impl Member {
 pub(crate) fn record(before: Option<&Member>, change: &Change, moment: &Moment) -> Next {
     let is_expired = change.membership == Membership::In && moment.has_expired(change.event_at);
     let membership = if is_expired { Membership::Out } else { change.membership };
+    if is_overtaken(before, change, moment) {
+        return Next::Same;
+    }
     let Some(before) = before else {
         return Next::Write(Member {
             membership,
@@ -171,9 +177,6 @@ pub(crate) fn record(before: Option<&Member>, change: &Change, moment: &Moment) 
             has_left: false,
         });
     };
-    if is_overtaken(before, change) {
-        return Next::Same;
-    }
     let flips = before.membership != membership;
     let mut after = before.clone();
     after.membership = membership;
@@ -203,14 +206,19 @@ fn next_version(before: &Member, moment: &Moment) -> Timestamp {
 }
 
 /// Whether a delta said nothing new, so that nobody has to be told because of it: the counterpart of telling.
-pub(crate) fn is_repeat(before: Option<&Member>, change: &Change, next: &Next) -> bool {
+pub(crate) fn is_repeat(
+    before: Option<&Member>,
+    change: &Change,
+    next: &Next,
+    moment: &Moment,
+) -> bool {
     let told_for_it = |before: &Member| {
         let after = next.or(Some(before));
         let flips = after.is_some_and(|after| after.membership != before.membership);
         let is_pending = after.is_some_and(|after| after.pending_since.is_some());
         flips || is_pending && before.pending_since.is_none()
     };
-    before.is_some_and(|before| !is_overtaken(before, change) && !told_for_it(before))
+    !is_overtaken(before, change, moment) && before.is_some_and(|before| !told_for_it(before))
 }
 
 /// What a delta has made of a member for its audience's guard: it has entered or left. Whoever is out because an entry
@@ -223,8 +231,11 @@ pub(crate) fn flip_by_event(before: Option<&Member>, after: Option<&Member>) -> 
 }
 
 /// Whether a delta is older than what is known, or a repeat of it.
-pub(crate) fn is_overtaken(before: &Member, change: &Change) -> bool {
-    change.event_at < before.event_at || (change.is_repeat && change.event_at == before.event_at)
+pub(crate) fn is_overtaken(before: Option<&Member>, change: &Change, moment: &Moment) -> bool {
+    let known_at = before.map(|before| before.event_at);
+    change.event_at < moment.snapshot_at
+        || known_at > Some(change.event_at)
+        || (change.is_repeat && known_at == Some(change.event_at))
 }
 
 /// Whether an arriving value has to be sent, for a member that is not pending.

@@ -126,6 +126,8 @@ pub struct AudienceView {
     pub parked_since: Option<Timestamp>,
     /// The task over all its members that is under way.
     pub walk: Option<WalkView>,
+    /// As of when the latest snapshot of it was: events that are older and arrive now change nobody.
+    pub snapshot_at: Option<Timestamp>,
 }
 
 /// A task over all members of an audience, and its progress.

@@ -110,6 +110,7 @@ mod tests {
             repeat_window: Duration::ZERO,
             unheard_through: Timestamp::EPOCH,
             expires_after: None,
+            snapshot_at: Timestamp::EPOCH,
         };
         let Next::Write(member) = member::record(None, &change, &moment) else {
             panic!("the first delta is written")

@@ -7,10 +7,13 @@
 //!   sorted on disk ([`spool`]) and compared with the ledger's pages side by side ([`comparison`]).
 //! * The changes are ordinary deltas with the snapshot's time, so they lose to whatever is newer, and the same
 //!   command again does what is left (tests/it/reconcile.rs kills the daemon in between).
+//! * From the first of them on, what is older than the snapshot changes nobody of the audience, known or not, even
+//!   if it arrives later ([`Origin::Snapshot`](crate::ledger::Origin)). So who is as the file says need not be
+//!   written, unless entries expire: to be in the file is to have entered.
 //!
 //! # What does not
-//! Who is as the file says is not written, so an event that is older than the file and arrives after it still
-//! counts; the same file again corrects that.
+//! A reconciliation that was broken off outdoes older events already, and has not changed everybody yet: that is
+//! over once the same command has been given again.
 
 pub(super) mod comparison;
 pub(super) mod reading;

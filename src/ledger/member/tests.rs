@@ -12,6 +12,7 @@ fn at(stamp: i64) -> Moment {
         repeat_window: WINDOW,
         unheard_through: Timestamp::EPOCH,
         expires_after: None,
+        snapshot_at: Timestamp::EPOCH,
     }
 }
 
@@ -564,8 +565,32 @@ fn a_repeat_is_a_delta_that_nobody_is_told_for() {
     ];
     for (case, before, change, stamp, expected) in table {
         let next = record(before.as_ref(), &change, &at(stamp));
-        let overtaken = before.as_ref().is_some_and(|before| is_overtaken(before, &change));
-        assert_eq!((is_repeat(before.as_ref(), &change, &next), overtaken), expected, "{case}");
+        let (before, moment) = (before.as_ref(), at(stamp));
+        let overtaken = is_overtaken(before, &change, &moment);
+        let is_repeat = is_repeat(before, &change, &next, &moment);
+        assert_eq!((is_repeat, overtaken), expected, "{case}");
+    }
+}
+
+/// Whoever is known or not: what is older than a snapshot and arrives after it has lost to it.
+#[test]
+fn what_is_older_than_a_snapshot_changes_nobody() {
+    let moment = |stamp| Moment { snapshot_at: Timestamp(50), ..at(stamp) };
+    let known = || Story::new().record(&enters(10), 100).deliver(200).member().clone();
+    let rows = [
+        ("an older exit", Some(known()), leaves(49), true),
+        ("an exit of its time", Some(known()), leaves(50), false),
+        ("a newer exit", Some(known()), leaves(51), false),
+        ("an older entry of somebody unknown", None, enters(49), true),
+        ("an entry of its time of somebody unknown", None, enters(50), false),
+        ("a newer entry of somebody unknown", None, enters(51), false),
+    ];
+    for (case, before, change, is_lost) in rows {
+        let next = record(before.as_ref(), &change, &moment(300));
+        assert_eq!(next == Next::Same, is_lost, "{case}");
+        let overtaken = is_overtaken(before.as_ref(), &change, &moment(300));
+        assert_eq!(overtaken, is_lost, "{case}: it is counted");
+        assert!(!is_repeat(before.as_ref(), &change, &next, &moment(300)), "{case}");
     }
 }
 
@@ -634,7 +659,7 @@ fn an_entry_that_has_expired_is_told_like_an_exit_and_once() {
     assert_eq!(told.told.map(|told| told.membership), Some(Membership::Out));
     let repeat = record(Some(&told), &enters(10), &with_expiry(130));
     assert_eq!(repeat, Next::Same, "the entry comes again");
-    assert!(is_repeat(Some(&told), &enters(10), &repeat));
+    assert!(is_repeat(Some(&told), &enters(10), &repeat, &with_expiry(130)));
     assert_eq!(expire(&told, &at(999)), Next::Same);
     assert_eq!(expire(story.apply(Next::Write(Member::at_rest(5))).member(), &at(999)), Next::Same);
 }

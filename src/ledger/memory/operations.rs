@@ -145,6 +145,7 @@ impl Destination {
             parked,
             parked_since: self.parked_since(Some(id)),
             walk: None,
+            snapshot_at: Some(audience.snapshot_at).filter(|at| *at != Timestamp::EPOCH),
         }
     }
 

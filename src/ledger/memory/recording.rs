@@ -11,7 +11,8 @@ use crate::ledger::memory::state::{
     Audience, Bounds, Deleted, Destination, Kept, Key, Rejected, Stamps, State,
 };
 use crate::ledger::{
-    Intake, OrderedDeletion, Recorded, Recordings, RejectedEvent, RejectedView, Route, Unrecorded,
+    Intake, OrderedDeletion, Origin, Recorded, Recordings, RejectedEvent, RejectedView, Route,
+    Unrecorded,
 };
 use crate::membership::{
     AudienceId, ContextKey, Membership, MembershipDelta, Message, MessageHash, Timestamp, UserId,
@@ -30,7 +31,7 @@ impl State {
     /// Records what a request asks of one destination.
     pub fn record(&mut self, intake: Intake, recordings: &PerDestination<Recordings>) -> Recorded {
         let Self { stamps, bounds, destinations, rejected, .. } = self;
-        let Intake { destination: name, arrival, deltas, deletions, rejected: events, origin: _ } =
+        let Intake { destination: name, arrival, deltas, deletions, rejected: events, origin } =
             intake;
         let Some(destination) = destinations.get_mut(&name) else { return Recorded::default() };
         stamps.note(arrival);
@@ -44,7 +45,7 @@ impl State {
             while deltas.len() > all.saturating_sub(to)
                 && let Some((position, delta)) = deltas.next()
             {
-                match destination.take(stamps, bounds, delta, &mut seen, &mut tally) {
+                match destination.take((stamps, bounds), (delta, origin), &mut seen, &mut tally) {
                     Ok(()) => {}
                     Err(Unrecorded::OtherKind) => recorded.kind_conflicts.push(position),
                     Err(Unrecorded::TooManyAudiences) => recorded.without_place.push(position),
@@ -68,15 +69,19 @@ impl State {
 impl Destination {
     fn take(
         &mut self,
-        stamps: &mut Stamps,
-        bounds: &Bounds,
-        delta: MembershipDelta,
+        (stamps, bounds): (&mut Stamps, &Bounds),
+        (delta, origin): (MembershipDelta, Origin),
         seen: &mut Seen,
         tally: &mut Tally,
     ) -> Result<(), Unrecorded> {
         let (event_at, is_repeat) =
             self.count_message(stamps, delta.message, delta.event_at, &mut seen.messages);
         self.resolve(&delta, bounds, &mut seen.arriving)?;
+        if origin == Origin::Snapshot
+            && let Some(audience) = self.audiences.get_mut(&delta.audience)
+        {
+            audience.snapshot_at = audience.snapshot_at.max(delta.event_at);
+        }
         let subject = delta.user_id.as_ref().map_or(delta.context_key.as_str(), UserId::as_str);
         if self.deleted.get(subject).is_some_and(|of| of.at.outlasts(event_at, is_repeat)) {
             return Ok(());
@@ -94,7 +99,7 @@ impl Destination {
         let before = self.members.get(&key);
         let moment = self.moment(stamps, &key.0);
         let next = member::record(before, &change, &moment);
-        tally.add(before, &change, &next);
+        tally.add(before, &change, &next, &moment);
         self.count_flip(&key, &next, moment.stamp);
         self.put(&key, &next);
         Ok(())

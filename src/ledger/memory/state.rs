@@ -164,6 +164,8 @@ pub(crate) struct Audience {
     pub acknowledged: bool,
     /// What was told before this does not count.
     pub told_counts_from: Timestamp,
+    /// As of when the latest snapshot of it was.
+    pub snapshot_at: Timestamp,
     /// It was erased while members of it were in a call, and nothing of it has arrived since.
     pub is_dropped: bool,
     pub turnover: Turnover,
@@ -176,6 +178,7 @@ impl Audience {
             route: Arc::new(route),
             acknowledged: false,
             told_counts_from: Timestamp::EPOCH,
+            snapshot_at: Timestamp::EPOCH,
             is_dropped: false,
             turnover: Turnover::default(),
             guard: Guard::default(),
@@ -339,13 +342,15 @@ impl Destination {
 
     /// What the rules need to know of an audience, now.
     pub fn moment(&self, stamps: &mut Stamps, audience: &AudienceId) -> Moment {
-        let told_counts_from = self.audiences.get(audience).map(|of| of.told_counts_from);
+        let of = self.audiences.get(audience);
+        let told_counts_from = of.map(|of| of.told_counts_from);
         Moment {
             stamp: stamps.fresh(),
             told_counts_from: told_counts_from.unwrap_or(Timestamp::EPOCH),
             repeat_window: self.settings.repeat_window,
             unheard_through: Timestamp::EPOCH, // a start marks who was in a call
             expires_after: self.expires_after(audience),
+            snapshot_at: of.map_or(Timestamp::EPOCH, |of| of.snapshot_at),
         }
     }
 

@@ -16,10 +16,19 @@ pub(in crate::operate) enum Finding {
     /// It is in the ledger only.
     Leaves(ContextKey),
     /// It is in both.
-    Stays,
-    /// They differ, and the ledger knows something newer; whether it has the member in the audience.
+    Stays {
+        /// As the snapshot has it.
+        entry: Entry,
+        /// What the ledger knows of it is older than the snapshot.
+        is_older: bool,
+    },
+    /// It is in neither, and the ledger remembers that it left.
+    StaysOut(ContextKey),
+    /// They differ, and the ledger knows something newer.
     Newer {
-        /// It is in.
+        /// The member.
+        key: ContextKey,
+        /// Whether the ledger has it in the audience.
         is_in: bool,
     },
 }
@@ -61,10 +70,12 @@ pub(in crate::operate) fn compare(
 /// A tie goes to the snapshot, which is the later arrival.
 fn finding(entry: Option<Entry>, member: Option<Standing>, as_of: Timestamp) -> Option<Finding> {
     match (entry, member) {
-        (Some(_), Some(member)) if member.included => Some(Finding::Stays),
-        (None, Some(member)) if !member.included => None,
+        (Some(entry), Some(member)) if member.included => {
+            Some(Finding::Stays { entry, is_older: member.event_at < as_of })
+        }
+        (None, Some(member)) if !member.included => Some(Finding::StaysOut(member.context_key)),
         (_, Some(member)) if member.event_at > as_of => {
-            Some(Finding::Newer { is_in: member.included })
+            Some(Finding::Newer { key: member.context_key, is_in: member.included })
         }
         (Some(entry), _) => Some(Finding::Enters(entry)),
         (None, Some(member)) => Some(Finding::Leaves(member.context_key)),
@@ -120,18 +131,19 @@ mod tests {
     #[test]
     fn a_member_enters_leaves_or_is_left_alone() {
         // in the file; in the ledger: whether it is in, and since when; then what follows at time 5
-        let rows: [Row; 11] = [
+        let rows: [Row; 12] = [
             (true, None, "enters"),
             (true, Some((false, 4)), "enters"),
             (true, Some((false, 5)), "enters"),
             (true, Some((false, 6)), "newer out"),
-            (true, Some((true, 4)), "stays"),
+            (true, Some((true, 4)), "stays, older"),
+            (true, Some((true, 5)), "stays"),
             (true, Some((true, 6)), "stays"),
             (false, Some((true, 4)), "leaves"),
             (false, Some((true, 5)), "leaves"),
             (false, Some((true, 6)), "newer in"),
-            (false, Some((false, 4)), ""),
-            (false, Some((false, 6)), ""),
+            (false, Some((false, 4)), "out"),
+            (false, Some((false, 6)), "out"),
         ];
         for (is_named, member, expected) in rows {
             let file = is_named.then(|| "ada".to_owned()).into_iter().collect();
@@ -142,9 +154,11 @@ mod tests {
                 .map(|of| match of {
                     Finding::Enters(_) => "enters",
                     Finding::Leaves(_) => "leaves",
-                    Finding::Stays => "stays",
-                    Finding::Newer { is_in: true } => "newer in",
-                    Finding::Newer { is_in: false } => "newer out",
+                    Finding::Stays { is_older: true, .. } => "stays, older",
+                    Finding::Stays { .. } => "stays",
+                    Finding::StaysOut(_) => "out",
+                    Finding::Newer { is_in: true, .. } => "newer in",
+                    Finding::Newer { .. } => "newer out",
                 })
                 .collect();
             assert_eq!(words.concat(), expected, "{is_named} {member:?}");
@@ -166,7 +180,7 @@ mod tests {
                 match finding {
                     Finding::Enters(entry) => { after.insert(entry.key, (true, as_of)); }
                     Finding::Leaves(key) => { after.insert(key.as_str().to_owned(), (false, as_of)); }
-                    Finding::Stays | Finding::Newer { .. } => {}
+                    Finding::Stays { .. } | Finding::StaysOut(_) | Finding::Newer { .. } => {}
                 }
             }
             let in_now = after.iter().filter(|(_, (is_in, _))| *is_in).map(|(key, _)| key.clone());

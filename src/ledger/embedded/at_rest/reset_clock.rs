@@ -191,6 +191,7 @@ fn reset_audiences(
             let is_future = |at: Timestamp| at > span.now;
             points.told_counts_from = Some(audience.told_counts_from).filter(|at| is_future(*at));
             audience.guard.bring_back(span.now);
+            audience.snapshot_at = audience.snapshot_at.min(span.now);
             if let Some(walk) = &mut audience.walk {
                 walk.since = walk.since.min(span.now);
                 if let Task::Retract { through } = &mut walk.task

@@ -34,6 +34,8 @@ pub(crate) struct Audience {
     pub acknowledged: bool,
     /// What was told before this does not count.
     pub told_counts_from: Timestamp,
+    /// As of when the latest snapshot of it was.
+    pub snapshot_at: Timestamp,
     pub marks: ClaimMarks,
     /// A task over all its members that is under way, done a slice at a time.
     pub walk: Option<Walk>,
@@ -68,6 +70,7 @@ impl Audience {
             is_dropped: false,
             acknowledged: false,
             told_counts_from: Timestamp::EPOCH,
+            snapshot_at: Timestamp::EPOCH,
             marks: ClaimMarks::NONE,
             walk: None,
             counts: Counts::default(),
@@ -151,6 +154,7 @@ impl Audience {
             route: Arc::clone(&self.route),
             acknowledged: self.acknowledged,
             told_counts_from: self.told_counts_from,
+            snapshot_at: self.snapshot_at,
             claimed_through: self.marks.claimed_through,
             unheard_through: self.marks.unheard_through,
             walk: self.walk.clone(),
@@ -170,6 +174,7 @@ impl Audience {
             is_new: false,
             acknowledged: row.acknowledged,
             told_counts_from: row.told_counts_from,
+            snapshot_at: row.snapshot_at,
             marks: ClaimMarks::stored(row.claimed_through, row.unheard_through),
             walk,
             counts,

@@ -5,12 +5,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::ledger::counters::Tally;
+use crate::ledger::embedded::engine::audience::Audience;
 use crate::ledger::embedded::engine::state::{State, Tallies};
 use crate::ledger::embedded::ids::{AudienceIndex, AudienceRowId};
 use crate::ledger::embedded::memtable::AT_ONCE;
 use crate::ledger::embedded::tables::database::Database;
-use crate::ledger::member::{self, Member, Next};
-use crate::ledger::{Intake, Recorded, Unrecorded};
+use crate::ledger::member::{self, Member, Moment, Next};
+use crate::ledger::{Intake, Origin, Recorded, Unrecorded};
 use crate::membership::{MembershipDelta, Timestamp};
 
 /// The intakes of one request with their outcomes; or of several requests read from the log.
@@ -70,6 +71,8 @@ struct Arrival<'a> {
     delta: &'a MembershipDelta,
     /// The stamp that it was given when it was appended.
     stamp: Option<Timestamp>,
+    /// As of when a snapshot that came before it was: one that comes later in the group does not count.
+    snapshot_at: Timestamp,
 }
 
 /// A range of the deltas of one intake.
@@ -208,12 +211,15 @@ fn record_deltas(
                 };
                 match resolved {
                     Ok(audience) => {
-                        let row = state.audiences[audience].row;
+                        if intake.origin == Origin::Snapshot {
+                            state.note_snapshot(audience, delta.event_at);
+                        }
+                        let Audience { row, snapshot_at, .. } = state.audiences[audience];
                         if last.is_none_or(|(_, before)| before != audience) {
                             arriving.insert(audience);
                         }
                         last = Some((delta, audience));
-                        writes.push(Arrival { row, audience, delta, stamp });
+                        writes.push(Arrival { row, audience, delta, stamp, snapshot_at });
                     }
                     Err(Unrecorded::OtherKind) => recorded.kind_conflicts.push(position),
                     Err(Unrecorded::TooManyAudiences) => recorded.without_place.push(position),
@@ -262,15 +268,16 @@ fn outcome(
     tally: &mut Tally,
 ) -> rusqlite::Result<Option<Member>> {
     let mut after: Option<Member> = None;
-    for Arrival { audience, delta, stamp, .. } in arrivals {
+    for Arrival { audience, delta, stamp, snapshot_at, .. } in arrivals {
         let Some(change) = state.change(db, *audience, delta)? else { continue };
         let moment = match stamp {
             Some(stamp) => state.moment_at(*audience, *stamp),
             None => state.moment(*audience),
         };
+        let moment = Moment { snapshot_at: *snapshot_at, ..moment };
         let now = after.as_ref().or(before);
         let next = member::record(now, &change, &moment);
-        tally.add(now, &change, &next);
+        tally.add(now, &change, &next, &moment);
         state.count_flip(*audience, now, &next, (moment.stamp, stamp.is_some()));
         if let Next::Write(next) = next {
             after = Some(next);

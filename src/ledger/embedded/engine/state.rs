@@ -166,6 +166,7 @@ impl State {
             repeat_window: settings.repeat_window,
             unheard_through: audience.marks.unheard_through,
             expires_after: audience.expiry.as_ref().map(Expiry::after),
+            snapshot_at: audience.snapshot_at,
         }
     }
 
@@ -290,6 +291,15 @@ impl State {
                      forget"
                 );
             }
+        }
+    }
+
+    /// A snapshot of the audience was recorded: what is older changes nobody from here on.
+    pub fn note_snapshot(&mut self, audience: AudienceIndex, at: Timestamp) {
+        let known = &mut self.audiences[audience].snapshot_at;
+        if *known < at {
+            *known = at;
+            self.touch(audience);
         }
     }
 

@@ -117,6 +117,7 @@ mod tests {
             repeat_window: Duration::from_secs(1),
             unheard_through: Timestamp::EPOCH,
             expires_after: None,
+            snapshot_at: Timestamp::EPOCH,
         };
         let stays = [
             Task::Resync,

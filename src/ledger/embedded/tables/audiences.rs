@@ -19,6 +19,7 @@ pub(crate) struct AudienceRow {
     pub route: Arc<Route>,
     pub acknowledged: bool,
     pub told_counts_from: Timestamp,
+    pub snapshot_at: Timestamp,
     pub claimed_through: Timestamp,
     pub unheard_through: Timestamp,
     pub walk: Option<Walk>,
@@ -39,7 +40,7 @@ impl AudienceRow {
             "UPDATE audience SET audience_key = ?2, context_kind = ?3, acknowledged = ?4,
                  told_counts_from = ?5, claimed_through = ?6, unheard_through = ?7,
                  walk_after = ?8, walk = ?9, included = ?10, pending = ?11, parked = ?12,
-                 checksum = ?13, guard = ?14
+                 checksum = ?13, guard = ?14, snapshot_at = ?15
              WHERE id = ?1",
         )?
         .execute(params![
@@ -57,6 +58,7 @@ impl AudienceRow {
             self.counts.parked,
             self.checksum(),
             self.guard_text(),
+            self.snapshot_at.0,
         ])?;
         Ok(())
     }
@@ -85,6 +87,9 @@ impl AudienceRow {
         if let Some(guard) = self.guard_text() {
             sum.text(&guard);
         }
+        if self.snapshot_at != Timestamp::EPOCH {
+            sum.number(self.snapshot_at.0); // without one the row is as earlier versions wrote it
+        }
         sum.finish()
     }
 
@@ -103,6 +108,7 @@ impl AudienceRow {
             route: Arc::new(route),
             acknowledged: row.get(4)?,
             told_counts_from: Timestamp(row.get(5)?),
+            snapshot_at: Timestamp(row.get(15)?),
             claimed_through: Timestamp(row.get(6)?),
             unheard_through: Timestamp(row.get(7)?),
             walk: match walk {
@@ -122,7 +128,7 @@ impl AudienceRow {
 pub(crate) const COLUMNS: &str =
     "id, audience_id, audience_key, context_kind, acknowledged, told_counts_from, claimed_through,
      unheard_through, walk_after, walk, included, pending, parked, checksum,
-     guard";
+     guard, snapshot_at";
 
 /// Inserts a row for a new audience and returns its id.
 pub(crate) fn insert(

@@ -150,7 +150,7 @@ impl Reader {
                      (SELECT min(parked.parked_at) FROM parked
                       JOIN member USING (audience, context_key)
                       WHERE parked.audience = audience.id AND pending_since IS NULL),
-                     walk
+                     walk, snapshot_at
                  FROM audience WHERE destination = ?1
                      AND EXISTS (SELECT 1 FROM member WHERE member.audience = audience.id)
                  ORDER BY audience_key, audience_id",
@@ -170,6 +170,7 @@ impl Reader {
                     parked: row.get(6)?,
                     parked_since: row.get::<_, Option<i64>>(7)?.map(Timestamp),
                     walk,
+                    snapshot_at: Some(Timestamp(row.get(9)?)).filter(|at| *at != Timestamp::EPOCH),
                 })
             })?
             .collect::<rusqlite::Result<_>>()

@@ -10,7 +10,7 @@ pub(crate) const APPLICATION_ID: i64 = 0x6368_7274;
 
 /// Clustered on (audience, context key): a member is one row, found in one descent. The pending rows
 /// alone are indexed, in the order in which they began to wait. Times are microseconds of the
-/// ledger's own clock, except `event_at`, `forgotten_at` and `counts_at`, which are the event's.
+/// ledger's own clock, except `event_at`, `forgotten_at`, `counts_at` and `snapshot_at`, which are the event's.
 const TABLES: &str = "
 CREATE TABLE meta (
     name TEXT PRIMARY KEY,
@@ -43,6 +43,7 @@ CREATE TABLE audience (
     parked INTEGER NOT NULL DEFAULT 0,
     checksum INTEGER,
     guard TEXT,
+    snapshot_at INTEGER NOT NULL DEFAULT 0,
     UNIQUE (destination, audience_id)
 ) STRICT;
 

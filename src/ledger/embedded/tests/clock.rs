@@ -39,7 +39,8 @@ fn later_than(bench: &Bench, at: Timestamp) -> u64 {
              + (SELECT count(*) FROM reassertion WHERE settled_at > ?1)
              + (SELECT count(*) FROM destination WHERE paused_at > ?1)
              + (SELECT count(*) FROM audience
-                 WHERE max(told_counts_from, claimed_through, unheard_through) > ?1)",
+                 WHERE max(told_counts_from, claimed_through, unheard_through,
+                     snapshot_at) > ?1)",
         [at.0],
         |row| row.get(0),
     )

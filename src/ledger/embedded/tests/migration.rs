@@ -104,6 +104,7 @@ async fn a_walk_that_the_second_version_began_goes_on() {
         .expect("it can be written");
     db.execute_batch(
         "ALTER TABLE audience DROP COLUMN guard;
+         ALTER TABLE audience DROP COLUMN snapshot_at;
          ALTER TABLE forgotten DROP COLUMN seen_at;
          ALTER TABLE rejected DROP COLUMN event_at;
          DROP TABLE message;",

@@ -77,6 +77,9 @@ pub struct AudienceInfo {
     /// Why the last call of it was not taken, and when it is tried again; absent if it was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing: Option<FailingInfo>,
+    /// As of when it was last reconciled with a snapshot: events that are older and arrive now change nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_at: Option<String>,
     /// Since when its guard holds it: LaunchDarkly is told nothing of it but removals; absent if it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_since: Option<String>,
@@ -103,6 +106,7 @@ impl From<AudienceView> for AudienceInfo {
             parked_since: view.parked_since.map(instant),
             failing: None,
             held_since: None,
+            snapshot_at: view.snapshot_at.map(instant),
             under_way: view.walk.as_ref().map(|walk| walk.task.to_owned()),
             walk: view.walk.map(|walk| WalkInfo {
                 since: (walk.since != Timestamp::EPOCH).then(|| instant(walk.since)),
